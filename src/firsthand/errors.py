@@ -1,0 +1,104 @@
+"""Every error a user can meet, in one tree. The message says what came, what was expected, and what to do.
+
+    FirsthandError
+    ├── ConfigError          a setting that cannot work, or clashes with another one
+    ├── UnknownName          no model, pattern, benchmark, tool or flag of that name (with the nearest one)
+    ├── MissingExtra         an optional package is needed; says what to install
+    ├── DataError            a benchmark's data is missing or is not what it should be
+    ├── ModelFileError       a model file is truncated, corrupt, hostile, or of an unsupported kind
+    ├── TemplateError        a chat template failed, or tried to leave its sandbox
+    ├── DownloadError        a download could not be finished or did not match its checksum
+    ├── StoreError           a run's folder cannot be read or written (full disk, other version)
+    ├── ModelError           a model could not answer
+    │   ├── TransientError   a passing fault (connection, overload): tried again with backoff
+    │   └── PromptTooLong    the prompt does not fit the model's context
+    ├── ToolError            a tool call failed: the model is told, the attempt goes on
+    └── LimitExceeded        a budget (tokens, calls, seconds, money, depth) is used up: it ends the attempt
+
+A bug of ours is an `AssertionError` or any other exception: it keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class FirsthandError(Exception):
+    """Anything that is not a bug of ours: `except FirsthandError as error: print(error)`."""
+
+
+class ConfigError(FirsthandError):
+    """A setting that cannot work, or that clashes with another one."""
+
+
+class UnknownName(FirsthandError):
+    """A name that names nothing; the message gives the nearest name there is."""
+
+
+class MissingExtra(FirsthandError):
+    """An optional package is not installed."""
+
+    def __init__(self, package: str, extra: str, purpose: str):
+        super().__init__(f"{purpose} needs the package {package!r}: pip install 'firsthand[{extra}]'")
+
+
+class DataError(FirsthandError):
+    """Data is missing, or is not what the benchmark expects."""
+
+
+class ModelFileError(FirsthandError):
+    """A model file is truncated, corrupt, hostile, or of a kind that is not supported."""
+
+
+class TemplateError(FirsthandError):
+    """A chat template failed, or tried to leave its sandbox."""
+
+
+class DownloadError(FirsthandError):
+    """A download could not be finished, or its content is not what was promised."""
+
+
+class StoreError(FirsthandError):
+    """A run's folder cannot be read or written."""
+
+
+class ModelError(FirsthandError):
+    """A model could not answer."""
+
+
+class TransientError(ModelError):
+    """A fault that may pass. `retry_after_s` is what the other side asked for, if it did."""
+
+    def __init__(self, message: str, retry_after_s: float | None = None):
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class PromptTooLong(ModelError):
+    """The prompt does not fit the model's context."""
+
+
+class ToolError(FirsthandError):
+    """A tool call that could not be carried out. The text is for the model as much as for the user."""
+
+
+class LimitExceeded(FirsthandError):
+    """A budget is used up. `limit` is its field name, such as `tokens`."""
+
+    def __init__(self, limit: str, message: str):
+        super().__init__(message)
+        self.limit = limit
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name closest to `name`, or None if none is near."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return close[0] if close else None
+
+
+def unknown(kind: str, name: str, known: Iterable[str], *, see: str) -> UnknownName:
+    """The error for a `name` that is no `kind`, with the nearest of the `known` names; `see` is a command."""
+    close = nearest(name, known)
+    hint = f" did you mean {close!r}?" if close else ""
+    return UnknownName(f"no {kind} {name!r};{hint} `{see}` shows all")

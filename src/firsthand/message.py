@@ -1,0 +1,142 @@
+"""What is said: a Message, its parts, and for a sampled message the tokens it was born as.
+
+A message is plain frozen data and survives `to_json` and `from_json` unchanged. It knows no chat template: the text that a
+model sees is rendered in `tokens/chat.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Role = Literal["system", "user", "assistant", "tool"]
+Json = dict[str, Any]
+"""A JSON object."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """Words."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """A request, made by a model, to run a tool.
+
+    `arguments` is the object that the model gave. Where its JSON was broken, `arguments` is empty and `invalid` holds the
+    text as it came, so that the mistake can be shown back to the model.
+    """
+
+    id: str
+    name: str
+    arguments: Json
+    invalid: str | None = None
+
+
+@dataclass(frozen=True)
+class ToolResult:
+    """What a tool gave back, as the model will read it; `is_error` marks a failure, which is data too."""
+
+    call_id: str
+    name: str
+    content: str
+    is_error: bool = False
+
+
+Part = Text | ToolCall | ToolResult
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """The tokens of a sampled message as the model chose them, the end-of-turn token included where one was sampled.
+
+    They are kept from birth and spliced into later prompts, never encoded again from text. `logprobs` holds the natural
+    logarithm of each token's probability under the model (before temperature and truncation), in the same order.
+    """
+
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn: who speaks, its parts, and its tokens if a model of ours sampled it."""
+
+    role: Role
+    parts: tuple[Part, ...]
+    sampled: Sampled | None = None
+
+    @property
+    def text(self) -> str:
+        """The words of the message: its Text parts and tool results, joined."""
+        return "".join(part.text if isinstance(part, Text) else part.content for part in self.parts
+                       if not isinstance(part, ToolCall))
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """The tool calls among the parts."""
+        return tuple(part for part in self.parts if isinstance(part, ToolCall))
+
+    def to_json(self) -> Json:
+        """The message as a JSON object."""
+        body: Json = {"role": self.role, "parts": [_part_to_json(part) for part in self.parts]}
+        if self.sampled is not None:
+            body["sampled"] = {"token_ids": list(self.sampled.token_ids), "logprobs": list(self.sampled.logprobs)}
+        return body
+
+    @staticmethod
+    def from_json(body: Json) -> Message:
+        """The message that `to_json` wrote."""
+        sampled = body.get("sampled")
+        return Message(
+            role=body["role"],
+            parts=tuple(_part_from_json(part) for part in body["parts"]),
+            sampled=Sampled(tuple(sampled["token_ids"]), tuple(sampled["logprobs"])) if sampled else None,
+        )
+
+
+def system(text: str) -> Message:
+    """A system message of these words."""
+    return Message("system", (Text(text),))
+
+
+def user(text: str) -> Message:
+    """A user message of these words."""
+    return Message("user", (Text(text),))
+
+
+def assistant(text: str, *calls: ToolCall) -> Message:
+    """An assistant message of these words and tool calls."""
+    words: tuple[Part, ...] = (Text(text),) if text or not calls else ()
+    return Message("assistant", words + calls)
+
+
+def canonical(body: Any) -> str:
+    """JSON with sorted keys and no spaces: equal data gives equal text, so that it can be hashed."""
+    return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def _part_to_json(part: Part) -> Json:
+    match part:
+        case Text(text):
+            return {"type": "text", "text": text}
+        case ToolCall(id, name, arguments, invalid):
+            body: Json = {"type": "tool_call", "id": id, "name": name, "arguments": arguments}
+            return body if invalid is None else body | {"invalid": invalid}
+        case ToolResult(call_id, name, content, is_error):
+            return {"type": "tool_result", "call_id": call_id, "name": name, "content": content, "is_error": is_error}
+
+
+def _part_from_json(body: Json) -> Part:
+    match body["type"]:
+        case "text":
+            return Text(body["text"])
+        case "tool_call":
+            return ToolCall(body["id"], body["name"], body["arguments"], body.get("invalid"))
+        case "tool_result":
+            return ToolResult(body["call_id"], body["name"], body["content"], body["is_error"])
+        case other:
+            raise ValueError(f"no message part of type {other!r}: text, tool_call or tool_result was expected")

@@ -1,0 +1,217 @@
+"""What answers: the Model and Embedder protocols, and the plain data that goes in and comes out.
+
+A prompt is either a conversation (a sequence of Messages, rendered by the model's own chat template) or a plain string, which
+reaches the model as it is, for base models and for evaluations whose protocol fixes every character.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Literal, Protocol
+
+from firsthand.errors import ConfigError
+from firsthand.message import Json, Message, canonical
+
+Prompt = str | Sequence[Message]
+FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to choose tokens. The defaults are greedy."""
+
+    max_tokens: int = 512
+    """At most this many new tokens."""
+    temperature: float = 0.0
+    """Logits are divided by this; 0 takes the most probable token."""
+    top_k: int = 0
+    """Keep this many of the most probable tokens; 0 keeps all."""
+    top_p: float = 1.0
+    """Keep the smallest set of most probable tokens whose probability reaches this (Holtzman et al., 2020)."""
+    min_p: float = 0.0
+    """Drop tokens less probable than this share of the most probable one (Nguyen et al., 2024)."""
+    repetition_penalty: float = 1.0
+    """Divide positive and multiply negative logits of tokens seen in prompt or answer (Keskar et al., 2019)."""
+    presence_penalty: float = 0.0
+    """Subtract this from the logit of each token already in the answer."""
+    frequency_penalty: float = 0.0
+    """Subtract this, times its count, from the logit of each token already in the answer."""
+    seed: int | None = None
+    """The same seed gives the same tokens for the same prompt, whatever else is being served."""
+    stop: tuple[str, ...] = ()
+    """End the answer before any of these strings."""
+    top_logprobs: int = 0
+    """Report this many alternatives with their log-probs for each token."""
+
+    def __post_init__(self) -> None:
+        checks = [
+            ("max_tokens", self.max_tokens >= 1, "1 or more"),
+            ("temperature", 0 <= self.temperature < 100, "from 0 up to 100"),
+            ("top_k", self.top_k >= 0, "0 (all) or more"),
+            ("top_p", 0 < self.top_p <= 1, "above 0, at most 1"),
+            ("min_p", 0 <= self.min_p <= 1, "from 0 to 1"),
+            ("repetition_penalty", self.repetition_penalty > 0, "above 0 (1 is none)"),
+            ("presence_penalty", -100 <= self.presence_penalty <= 100, "from -100 to 100"),
+            ("frequency_penalty", -100 <= self.frequency_penalty <= 100, "from -100 to 100"),
+            ("top_logprobs", 0 <= self.top_logprobs <= 100, "from 0 to 100"),
+            ("stop", len(self.stop) <= 64 and all(self.stop), "at most 64 strings, none of them empty"),
+        ]
+        for name, holds, expected in checks:
+            if not holds:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}: give {expected}")
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What an answer cost. Tokens are counted once per sample; `cached_tokens` of the prompt were not computed again."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    cost_usd: float = 0.0
+
+    @property
+    def total_tokens(self) -> int:
+        """Prompt and completion tokens together."""
+        return self.prompt_tokens + self.completion_tokens
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.prompt_tokens + other.prompt_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.cost_usd + other.cost_usd,
+        )
+
+    def to_json(self) -> Json:
+        """The counts as a JSON object."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One answer: the assistant message, why it ended, and what it cost."""
+
+    message: Message
+    finish_reason: FinishReason
+    usage: Usage
+    top_logprobs: tuple[tuple[tuple[str, float], ...], ...] = ()
+    """For each token its most probable alternatives as (text, log-prob), if they were asked for."""
+
+    def to_json(self) -> Json:
+        """The completion as a JSON object."""
+        body: Json = {
+            "message": self.message.to_json(),
+            "finish_reason": self.finish_reason,
+            "usage": self.usage.to_json(),
+        }
+        if self.top_logprobs:
+            body["top_logprobs"] = [[list(pair) for pair in token] for token in self.top_logprobs]
+        return body
+
+    @staticmethod
+    def from_json(body: Json) -> Completion:
+        """The completion that `to_json` wrote."""
+        alternatives = tuple(tuple((text, logprob) for text, logprob in token) for token in body.get("top_logprobs", ()))
+        return Completion(Message.from_json(body["message"]), body["finish_reason"], Usage(**body["usage"]), alternatives)
+
+
+@dataclass(frozen=True)
+class Delta:
+    """A piece of a streamed answer: new text; the last piece carries the whole Completion."""
+
+    text: str
+    completion: Completion | None = None
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """How probable a continuation is after a prompt."""
+
+    text: str
+    logprob: float
+    """Natural log of the probability of the whole continuation: the sum over its tokens."""
+    num_tokens: int
+    is_greedy: bool
+    """Whether each of its tokens was the most probable one."""
+
+    def to_json(self) -> Json:
+        """The likelihood as a JSON object."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class ToolSpec:
+    """What a model is told of a tool: `parameters` is the JSON schema of its arguments."""
+
+    name: str
+    description: str
+    parameters: Json
+
+    def to_json(self) -> Json:
+        """The spec in the shape of OpenAI's `tools` field, which chat templates expect."""
+        return {
+            "type": "function",
+            "function": {"name": self.name, "description": self.description, "parameters": self.parameters},
+        }
+
+
+class Model(Protocol):
+    """Anything that continues a prompt."""
+
+    @property
+    def name(self) -> str:
+        """The name a user gave to find it, such as `smollm2`."""
+
+    @property
+    def fingerprint(self) -> str:
+        """What decides its answers besides the request: equal fingerprints may share cached replies."""
+
+    async def complete(
+        self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = (), n: int = 1
+    ) -> list[Completion]:
+        """`n` answers to one prompt, in an order that the seed decides."""
+
+    def stream(self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = ()) -> AsyncIterator[Delta]:
+        """One answer, piece by piece. Closing the iterator aborts it."""
+
+    async def score(self, prompt: Prompt, continuations: Sequence[str]) -> list[Likelihood]:
+        """The likelihood of each continuation after the prompt, which is computed once."""
+
+
+class Embedder(Protocol):
+    """Anything that turns texts into vectors."""
+
+    @property
+    def name(self) -> str:
+        """The name a user gave to find it."""
+
+    async def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        """A vector for each text, all of one length, each of Euclidean length 1."""
+
+
+def prompt_to_json(prompt: Prompt) -> str | list[Json]:
+    """A prompt as JSON: a string as it is, messages as their objects."""
+    return prompt if isinstance(prompt, str) else [message.to_json() for message in prompt]
+
+
+def request_key(
+    fingerprint: str,
+    prompt: Prompt,
+    sampling: Sampling | None = None,
+    tools: Sequence[ToolSpec] = (),
+    n: int = 1,
+    continuations: Sequence[str] = (),
+) -> str:
+    """SHA-256, in hex, of all that decides an answer: the address of a reply in a store."""
+    body = {
+        "model": fingerprint,
+        "prompt": prompt_to_json(prompt),
+        "sampling": None if sampling is None else asdict(sampling),
+        "tools": [spec.to_json() for spec in tools],
+        "n": n,
+        "continuations": list(continuations),
+    }
+    return hashlib.sha256(canonical(body).encode("utf-8", "surrogatepass")).hexdigest()
