@@ -1,7 +1,7 @@
 """What is said: a Message, its parts, and for a sampled message the tokens it was born as.
 
-A message is plain frozen data and survives `to_json` and `from_json` unchanged. It knows no chat template: the text that a
-model sees is rendered in `tokens/chat.py`.
+A message is plain frozen data and survives `to_json` and `from_json` unchanged. It knows no chat template: the text
+that a model sees is rendered in `tokens/chat.py`.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Text:
 class ToolCall:
     """A request, made by a model, to run a tool.
 
-    `arguments` is the object that the model gave. Where its JSON was broken, `arguments` is empty and `invalid` holds the
-    text as it came, so that the mistake can be shown back to the model.
+    `arguments` is the object that the model gave. Where its JSON was broken, `arguments` is empty and `invalid` holds
+    the text as it came, so that the mistake can be shown back to the model.
     """
 
     id: str

@@ -1,7 +1,7 @@
 """What answers: the Model and Embedder protocols, and the plain data that goes in and comes out.
 
-A prompt is either a conversation (a sequence of Messages, rendered by the model's own chat template) or a plain string, which
-reaches the model as it is, for base models and for evaluations whose protocol fixes every character.
+A prompt is either a conversation (a sequence of Messages, rendered by the model's own chat template) or a plain string,
+which reaches the model as it is, for base models and for evaluations whose protocol fixes every character.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Usage:
-    """What an answer cost. Tokens are counted once per sample; `cached_tokens` of the prompt were not computed again."""
+    """What an answer cost; `cached_tokens` of the prompt were not computed again."""
 
     prompt_tokens: int = 0
     cached_tokens: int = 0
@@ -114,8 +114,12 @@ class Completion:
     @staticmethod
     def from_json(body: Json) -> Completion:
         """The completion that `to_json` wrote."""
-        alternatives = tuple(tuple((text, logprob) for text, logprob in token) for token in body.get("top_logprobs", ()))
-        return Completion(Message.from_json(body["message"]), body["finish_reason"], Usage(**body["usage"]), alternatives)
+        return Completion(
+            message=Message.from_json(body["message"]),
+            finish_reason=body["finish_reason"],
+            usage=Usage(**body["usage"]),
+            top_logprobs=tuple(tuple((text, lp) for text, lp in token) for token in body.get("top_logprobs", ())),
+        )
 
 
 @dataclass(frozen=True)
