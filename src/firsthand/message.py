@@ -72,8 +72,11 @@ class Message:
     @property
     def text(self) -> str:
         """The words of the message: its Text parts and tool results, joined."""
-        return "".join(part.text if isinstance(part, Text) else part.content for part in self.parts
-                       if not isinstance(part, ToolCall))
+        return "".join(
+            part.text if isinstance(part, Text) else part.content
+            for part in self.parts
+            if not isinstance(part, ToolCall)
+        )
 
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:

@@ -62,6 +62,10 @@ class Sampling:
             if not holds:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}: give {expected}")
 
+    def to_json(self) -> Json:
+        """The settings as a JSON object."""
+        return {**asdict(self), "stop": list(self.stop)}
+
 
 @dataclass(frozen=True)
 class Usage:
@@ -147,6 +151,23 @@ class Likelihood:
 
 
 @dataclass(frozen=True)
+class Scored:
+    """The likelihoods of several continuations of one prompt, in the order they were given, and what they cost."""
+
+    likelihoods: tuple[Likelihood, ...]
+    usage: Usage
+
+    def to_json(self) -> Json:
+        """The likelihoods and their cost as a JSON object."""
+        return {"likelihoods": [each.to_json() for each in self.likelihoods], "usage": self.usage.to_json()}
+
+    @staticmethod
+    def from_json(body: Json) -> Scored:
+        """What `to_json` wrote."""
+        return Scored(tuple(Likelihood(**each) for each in body["likelihoods"]), Usage(**body["usage"]))
+
+
+@dataclass(frozen=True)
 class ToolSpec:
     """What a model is told of a tool: `parameters` is the JSON schema of its arguments."""
 
@@ -176,12 +197,12 @@ class Model(Protocol):
     async def complete(
         self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = (), n: int = 1
     ) -> list[Completion]:
-        """`n` answers to one prompt, in an order that the seed decides."""
+        """`n` answers to one prompt; the tokens of the prompt are counted in the usage of the first."""
 
     def stream(self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = ()) -> AsyncIterator[Delta]:
         """One answer, piece by piece. Closing the iterator aborts it."""
 
-    async def score(self, prompt: Prompt, continuations: Sequence[str]) -> list[Likelihood]:
+    async def score(self, prompt: Prompt, continuations: Sequence[str]) -> Scored:
         """The likelihood of each continuation after the prompt, which is computed once."""
 
 
@@ -213,7 +234,7 @@ def request_key(
     body = {
         "model": fingerprint,
         "prompt": prompt_to_json(prompt),
-        "sampling": None if sampling is None else asdict(sampling),
+        "sampling": None if sampling is None else sampling.to_json(),
         "tools": [spec.to_json() for spec in tools],
         "n": n,
         "continuations": list(continuations),

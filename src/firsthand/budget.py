@@ -1,0 +1,86 @@
+"""What an attempt may spend: limits, and budgets that form a tree.
+
+A budget is reserved before a call and charged after it, so that a thousand branches started together cannot overshoot
+together. A child budget (a branch, a sub-agent) takes from all of its parents too, and none of them can forget to count.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from firsthand.errors import ConfigError, LimitExceeded
+from firsthand.message import Json
+from firsthand.model import Usage
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Upper bounds; None is none. What is used up ends the attempt, with the field's name as its stop reason."""
+
+    tokens: int | None = None
+    """Prompt and completion tokens of all calls together."""
+    calls: int | None = None
+    """Generations, tool calls and scorings together."""
+    seconds: float | None = None
+    """Time on the clock, from the start of the attempt."""
+    cost_usd: float | None = None
+    """Money, as far as the provider reports or prices it."""
+    depth: int | None = 64
+    """How deep groups may be nested: a stop for agents that call agents without end."""
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if value is not None and not value > 0:
+                raise ConfigError(f"the limit {name} is {value!r}: give a number above 0, or leave it out for no limit")
+
+    def to_json(self) -> Json:
+        """The limits that are set, as a JSON object."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+class Budget:
+    """What is left of some limits, inside a parent budget. Not for use from several threads."""
+
+    def __init__(self, limits: Limits, parent: Budget | None = None):
+        self.limits = limits
+        self.parent = parent
+        self.spent = Usage()
+        self.calls = 0
+        self.reserved_tokens = 0
+
+    def reserve(self, tokens: int, depth: int = 0) -> int:
+        """Reserve one call of about `tokens` tokens here and in every parent; returns how many it may really use.
+
+        That is less than `tokens` when less is left. LimitExceeded if nothing is left, or if `depth` is too deep.
+        """
+        granted = min([tokens, *(scope._left(depth) for scope in self._chain())])
+        for scope in self._chain():
+            scope.calls += 1
+            scope.reserved_tokens += granted
+        return granted
+
+    def charge(self, granted: int, usage: Usage) -> None:
+        """Give back what was reserved, and take what was used."""
+        for scope in self._chain():
+            scope.reserved_tokens -= granted
+            scope.spent += usage
+
+    def _chain(self) -> list[Budget]:
+        return [self, *(self.parent._chain() if self.parent else ())]
+
+    def _left(self, depth: int) -> int:
+        """Tokens left here, after checking the other limits."""
+        limits = self.limits
+        if limits.depth is not None and depth > limits.depth:
+            raise LimitExceeded("depth", f"groups are nested {depth} deep, and the limit is {limits.depth}")
+        if limits.calls is not None and self.calls >= limits.calls:
+            raise LimitExceeded("calls", f"all {limits.calls} calls are used up")
+        if limits.cost_usd is not None and self.spent.cost_usd >= limits.cost_usd:
+            raise LimitExceeded("cost_usd", f"{self.spent.cost_usd:.4f} of {limits.cost_usd:.4f} USD are spent")
+        if limits.tokens is None:
+            return 1 << 62
+        left = limits.tokens - self.spent.total_tokens - self.reserved_tokens
+        if left <= 0:
+            used = self.spent.total_tokens
+            raise LimitExceeded("tokens", f"{used} of {limits.tokens} tokens are used, the rest is reserved")
+        return left

@@ -1,0 +1,161 @@
+"""A name finds its thing by place: the pattern `react` is `react` in `patterns/react.py`, and so for benchmarks and tools.
+
+Others enter in two ways: an installed package declares an entry point in the group `firsthand.patterns` (or `.benchmarks`,
+`.tools`), and a file of one's own is named by its path, `my_pattern.py` or `my_pattern.py:other_name`. A name may carry
+options: `self_consistency:samples=16`. Nothing is imported until it is asked for, listings included.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from firsthand.agent import Pattern
+from firsthand.benchmark import Benchmark
+from firsthand.config import convert
+from firsthand.errors import ConfigError, nearest, unknown
+from firsthand.model import Model
+from firsthand.tool import Tool
+
+Kind = Literal["pattern", "benchmark", "tool", "provider"]
+_ROOMS: dict[Kind, str] = {"pattern": "patterns", "benchmark": "benchmarks", "tool": "tools", "provider": "providers"}
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A name and the options it carries."""
+
+    name: str
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+def parse_spec(text: str) -> Spec:
+    """`name:key=value:key=value` as a Spec. A colon without `=` after it belongs to the name, as in `file.py:function`."""
+    name, *rest = text.split(":")
+    options: dict[str, str] = {}
+    for part in rest:
+        key, equals, value = part.partition("=")
+        if equals:
+            options[key.strip().replace("-", "_")] = value.strip()
+        elif options:
+            raise ConfigError(f"{text!r} has {part!r} among its options: key=value was expected")
+        else:
+            name += ":" + part
+    return Spec(name, options)
+
+
+def names(kind: Kind) -> dict[str, str]:
+    """Each known name of a kind and its one-line description, read without importing anything."""
+    found: dict[str, str] = {}
+    for path in sorted((Path(__file__).parent / _ROOMS[kind]).glob("[a-z]*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        if kind == "provider" or any(path.stem in _defined(statement) for statement in tree.body):
+            found[path.stem] = (ast.get_docstring(tree) or "").split("\n")[0]
+    for entry in entry_points(group=f"firsthand.{_ROOMS[kind]}"):
+        found.setdefault(entry.name, f"from {entry.value}")
+    return found
+
+
+def find(kind: Kind, name: str) -> Any:
+    """The thing of that name: from our rooms, from an installed package, or from a file."""
+    if ".py" in name:
+        return _from_file(kind, name)
+    room = f"firsthand.{_ROOMS[kind]}"
+    if name.isidentifier() and importlib.util.find_spec(f"{room}.{name}") is not None:
+        thing = getattr(importlib.import_module(f"{room}.{name}"), name, None)
+        if thing is not None:
+            return thing
+    for entry in entry_points(group=room):
+        if entry.name == name:
+            return entry.load()
+    raise unknown(kind, name, names(kind), see=f"firsthand list {_ROOMS[kind]}")
+
+
+def pattern(text: str) -> tuple[Pattern, dict[str, Any]]:
+    """The pattern a text names and the options it gives, converted to the types of the pattern's keywords."""
+    spec = parse_spec(text)
+    function = find("pattern", spec.name)
+    return function, bind_options(spec, function)
+
+
+def benchmark(text: str) -> Benchmark:
+    """The benchmark a text names, made with the options it gives."""
+    spec = parse_spec(text)
+    factory = find("benchmark", spec.name)
+    return cast(Benchmark, factory(**bind_options(spec, factory)))
+
+
+def tool(text: str) -> Tool:
+    """The tool a text names."""
+    found = find("tool", text)
+    if not isinstance(found, Tool):
+        raise ConfigError(f"{text!r} is a {type(found).__name__}: decorate the function with @tool(effect=...)")
+    return found
+
+
+def model(text: str) -> Model:
+    """The model a text names: `smollm2`, a .gguf file or a folder, `hf:org/name`, `openai:name@url`, `scripted:file`."""
+    prefix, colon, rest = text.partition(":")
+    providers = names("provider")
+    if not colon or prefix == "hf" or Path(text).exists():
+        prefix, rest = "local", text
+    module = importlib.import_module(f"firsthand.providers.{prefix}") if prefix in providers else None
+    opener: Callable[[str], Model] | None = getattr(module, "open_model", None)
+    if opener is None:
+        raise unknown("model provider", prefix, [*providers, "hf"], see="firsthand list models")
+    return opener(rest)
+
+
+def bind_options(spec: Spec, function: Callable[..., Any]) -> dict[str, Any]:
+    """The spec's options as the function's keyword-only arguments, converted to their annotated types."""
+    hints = typing.get_type_hints(function)
+    keywords = [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    bound: dict[str, Any] = {}
+    for key, value in spec.options.items():
+        if key not in keywords:
+            close = nearest(key, keywords)
+            hint = f" did you mean {close!r}?" if close else ""
+            raise ConfigError(f"{spec.name} has no option {key!r};{hint} it takes {', '.join(keywords) or 'none'}")
+        kind = hints.get(key, str)
+        bound[key] = _truth(value) if kind is bool else convert(value, kind, f"{spec.name}:{key}")
+    return bound
+
+
+def _truth(value: str) -> bool | str:
+    return {"true": True, "false": False}.get(value.lower(), value)
+
+
+def _defined(statement: ast.stmt) -> list[str]:
+    """The names that a top-level statement defines."""
+    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return [statement.name]
+    targets = statement.targets if isinstance(statement, ast.Assign) else []
+    return [target.id for target in targets if isinstance(target, ast.Name)]
+
+
+def _from_file(kind: Kind, name: str) -> Any:
+    """The thing in a user's own file: the one named after the file, or after the colon."""
+    file, colon, wanted = name.partition(".py:")
+    path = Path(file + ".py") if colon else Path(name)
+    wanted = wanted or path.stem
+    if not path.is_file():
+        raise ConfigError(f"no file {str(path)!r}: give the path of the Python file that defines the {kind}")
+    module_spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert module_spec is not None and module_spec.loader is not None
+    module = importlib.util.module_from_spec(module_spec)
+    try:
+        module_spec.loader.exec_module(module)
+    except Exception as error:
+        raise ConfigError(f"{str(path)!r} does not import: {type(error).__name__}: {error}") from error
+    if not hasattr(module, wanted):
+        defined = [each for each in vars(module) if not each.startswith("_")]
+        raise unknown(kind, wanted, defined, see=f"grep -n 'def ' {path}")
+    return getattr(module, wanted)

@@ -1,0 +1,143 @@
+"""Running things together: a group that keeps its place in the tree of branches, retries with backoff, and the sync door.
+
+Every effect of an attempt (a generation, a tool call, a score) is named by its place: the path of the branch it happens in,
+and its index there. Inside one branch code runs in order, and `group` numbers its children, so the names do not depend on
+which branch was faster. Seeds, resume and replay rest on that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from firsthand.errors import TransientError
+
+T = TypeVar("T")
+
+
+@dataclass
+class Branch:
+    """A line of code that runs in order: its path in the tree, and how many effects and groups it has had."""
+
+    path: str = ""
+    depth: int = 0
+    effects: int = 0
+    groups: int = 0
+
+    def next_effect(self) -> str:
+        """The name of the next effect here, such as `0.3:1`: second effect of child 3 of the first group."""
+        name = f"{self.path}:{self.effects}"
+        self.effects += 1
+        return name
+
+
+_branch: ContextVar[Branch | None] = ContextVar("firsthand_branch", default=None)
+
+
+def current_branch() -> Branch:
+    """The branch that the running code belongs to. Outside an attempt, each call gives a new root."""
+    return _branch.get() or Branch()
+
+
+def enter_branch(branch: Branch) -> None:
+    """Make `branch` the current one for the running task and the tasks it starts."""
+    _branch.set(branch)
+
+
+async def group(coroutines: Iterable[Awaitable[T]]) -> list[T]:
+    """The results of all coroutines, run together, in the order they were given.
+
+    Each runs in a branch of its own. If one fails its siblings are cancelled, and that first error is raised as it is.
+    """
+    parent = current_branch()
+    place = f"{parent.path}/{parent.groups}" if parent.path else str(parent.groups)
+    parent.groups += 1
+
+    async def run_in_branch(index: int, coroutine: Awaitable[T]) -> T:
+        enter_branch(Branch(f"{place}.{index}", parent.depth + 1))
+        return await coroutine
+
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            running = [tasks.create_task(run_in_branch(i, coroutine)) for i, coroutine in enumerate(coroutines)]
+    except BaseExceptionGroup as errors:
+        raise first_error(errors) from None
+    return [task.result() for task in running]
+
+
+def first_error(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first error inside a group of errors, however deep."""
+    first = errors.exceptions[0]
+    return first_error(first) if isinstance(first, BaseExceptionGroup) else first
+
+
+@dataclass(frozen=True)
+class Retry:
+    """How often and how patiently a passing fault is tried again."""
+
+    attempts: int = 5
+    """Try at most this many times."""
+    first_wait_s: float = 0.5
+    """Wait about this long before the second try; each later wait is twice the one before."""
+    max_wait_s: float = 30.0
+    """Never wait longer than this, whatever the other side asks for."""
+
+    def wait_s(self, attempt: int, asked_s: float | None, rng: random.Random) -> float:
+        """Seconds to wait after try number `attempt` (from 1) failed: exponential with full jitter, or as asked."""
+        if asked_s is not None:
+            return min(max(asked_s, 0.0), self.max_wait_s)
+        ceiling = min(self.first_wait_s * 2.0 ** (attempt - 1), self.max_wait_s)
+        return ceiling * (0.5 + 0.5 * rng.random())
+
+
+async def with_retries(
+    action: Callable[[], Awaitable[T]],
+    retry: Retry,
+    *,
+    on_retry: Callable[[int, TransientError, float], None] = lambda attempt, error, wait_s: None,
+) -> T:
+    """The result of `action`, tried again while it raises TransientError; the last such error is raised."""
+    rng = random.Random(0)
+    for attempt in range(1, retry.attempts):
+        try:
+            return await action()
+        except TransientError as error:
+            wait_s = retry.wait_s(attempt, error.retry_after_s, rng)
+            on_retry(attempt, error, wait_s)
+            await asyncio.sleep(wait_s)
+    return await action()
+
+
+def derive_seed(*parts: object) -> int:
+    """A seed below 2**63 that depends on every part: equal parts give equal seeds on any machine."""
+    digest = hashlib.blake2b("\x1f".join(str(part) for part in parts).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def run(coroutine: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine, from code that is not async. Works inside a notebook's running loop too."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(coroutine)
+    outcome: list[T] = []
+    failure: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            outcome.append(asyncio.run(coroutine))
+        except BaseException as error:  # carried over to the calling thread
+            failure.append(error)
+
+    thread = threading.Thread(target=work, name="firsthand-run")
+    thread.start()
+    thread.join()
+    if failure:
+        raise failure[0]
+    return outcome[0]

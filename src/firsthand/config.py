@@ -1,0 +1,154 @@
+"""Configs are frozen dataclasses beside their users; here they are read from flags and TOML.
+
+A field is a flag: `budget_tokens` is `--budget-tokens`, its default is the flag's default, and the sentence under it is the
+flag's help. A field with `metadata={"positional": True}` takes the words without a flag. Unknown flags and keys are errors
+that name the nearest one there is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import dataclasses
+import inspect
+import textwrap
+import tomllib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+from firsthand.errors import ConfigError, nearest
+
+C = TypeVar("C")
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaints are ConfigErrors."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what argparse would print."""
+        raise ConfigError(f"{message}; `{self.prog} --help` shows what it takes")
+
+
+def parse(config_class: type[C], argv: Sequence[str], *, prog: str, description: str = "", examples: str = "") -> C:
+    """The config that the words of a command line describe. `--config FILE.toml` gives defaults that flags override."""
+    parser = make_parser(config_class, prog=prog, description=description, examples=examples)
+    known, surplus = parser.parse_known_args(argv)
+    if surplus:
+        flags = [flag for action in parser._actions for flag in action.option_strings]
+        close = nearest(surplus[0].split("=")[0], flags)
+        hint = f" did you mean {close}?" if close and surplus[0].startswith("-") else ""
+        raise ConfigError(f"{prog} does not take {surplus[0]!r};{hint} `{prog} --help` shows what it takes")
+    given = {name: value for name, value in vars(known).items() if value is not None}
+    path = given.pop("config", None)
+    from_file = read_toml(config_class, path) if path else {}
+    return build(config_class, {**from_file, **given})
+
+
+def make_parser(config_class: type[Any], *, prog: str, description: str = "", examples: str = "") -> Parser:
+    """The parser whose flags are the fields of the dataclass."""
+    epilog = f"examples:\n{textwrap.indent(examples.strip(), '  ')}" if examples else None
+    parser = Parser(
+        prog=prog,
+        description=description,
+        epilog=epilog,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    docs = field_docs(config_class)
+    hints = typing.get_type_hints(config_class)
+    for field in dataclasses.fields(config_class):
+        _add_flag(parser, field, hints[field.name], docs.get(field.name, ""))
+    parser.add_argument("--config", metavar="FILE", help="A TOML file with any of these settings; flags override it.")
+    return parser
+
+
+def build(config_class: type[C], values: Mapping[str, Any]) -> C:
+    """The dataclass made of these values, which are converted to its fields' types. Unknown keys are refused."""
+    hints = typing.get_type_hints(config_class)
+    for key in values:
+        if key not in hints:
+            close = nearest(key, hints)
+            hint = f" did you mean {close!r}?" if close else f" it takes {', '.join(hints)}"
+            raise ConfigError(f"{config_class.__name__} has no setting {key!r};{hint}")
+    return config_class(**{key: convert(value, hints[key], key) for key, value in values.items()})
+
+
+def read_toml(config_class: type[Any], path: str | Path) -> dict[str, Any]:
+    """The settings in a TOML file, dashes in names read as underscores."""
+    try:
+        body = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the config file {str(path)!r}: {error.strerror or error}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the config file {str(path)!r} is not valid TOML: {error}") from None
+    return {key.replace("-", "_"): value for key, value in body.items()}
+
+
+def convert(value: Any, hint: Any, name: str) -> Any:
+    """`value` as the type `hint`: str, int, float, bool, Path, a Literal, a tuple of str, or one of those or None."""
+    options = [each for each in typing.get_args(hint) if each is not type(None)] if _is_union(hint) else [hint]
+    if value is None and len(options) < len(typing.get_args(hint)):
+        return None
+    kind = options[0]
+    if typing.get_origin(kind) is tuple:
+        items = value.split(",") if isinstance(value, str) else list(value)
+        return tuple(str(item).strip() for item in items if str(item).strip())
+    if typing.get_origin(kind) is typing.Literal:
+        if value not in typing.get_args(kind):
+            raise ConfigError(f"{name} is {value!r}: one of {', '.join(map(str, typing.get_args(kind)))} was expected")
+        return value
+    if kind is bool:
+        if not isinstance(value, bool):
+            raise ConfigError(f"{name} is {value!r}: true or false was expected")
+        return value
+    try:
+        if kind is int and isinstance(value, float) and not value.is_integer():
+            raise ValueError
+        return kind(value)
+    except (TypeError, ValueError):
+        expected = {int: "a whole number", float: "a number"}.get(kind, f"a {getattr(kind, '__name__', kind)}")
+        raise ConfigError(f"{name} is {value!r}: {expected} was expected") from None
+
+
+def field_docs(config_class: type[Any]) -> dict[str, str]:
+    """The sentence under each field of a dataclass, read from its source."""
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(config_class))).body
+    assert isinstance(definition, ast.ClassDef)
+    docs: dict[str, str] = {}
+    for field, after in zip(definition.body, definition.body[1:], strict=False):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(after, ast.Expr):
+            docs[field.target.id] = " ".join(str(ast.literal_eval(after.value)).split())
+    return docs
+
+
+def _is_union(hint: Any) -> bool:
+    return typing.get_origin(hint) in (typing.Union, types.UnionType)
+
+
+def _add_flag(parser: Parser, field: dataclasses.Field[Any], hint: Any, doc: str) -> None:
+    inner = next((each for each in typing.get_args(hint) if each is not type(None)), hint) if _is_union(hint) else hint
+    flag = "--" + field.name.replace("_", "-")
+    default = None if field.default is dataclasses.MISSING else field.default
+    shown = ",".join(default) if isinstance(default, tuple) else default
+    help_text = doc if shown in (None, "", False) else f"{doc} [default: {shown}]"
+    help_text = help_text.replace("%", "%%")
+    if field.metadata.get("positional"):
+        many = typing.get_origin(inner) is tuple
+        needed = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        nargs = ("+" if needed else "*") if many else (None if needed else "?")
+        parser.add_argument(field.name, nargs=nargs, metavar=field.name.upper(), help=help_text)
+    elif inner is bool:
+        parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=help_text)
+    else:
+        names = typing.get_args(inner) if typing.get_origin(inner) is typing.Literal else None
+        metavar = "{" + ",".join(map(str, names)) + "}" if names else _metavar(inner)
+        parser.add_argument(flag, metavar=metavar, default=None, help=help_text)
+
+
+def _metavar(kind: Any) -> str:
+    if typing.get_origin(kind) is tuple:
+        return "A,B"
+    return {int: "N", float: "X", Path: "PATH"}.get(kind, "TEXT")

@@ -1,0 +1,181 @@
+"""The one loop: an agent, a task -> a Trace. Evaluations, battles, attacks and training rollouts are all this.
+
+A failed attempt is data: the error is classified here, once, and siblings go on. Only cancellation passes through, and what
+an interrupted attempt had done stays in its journal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import inspect
+import traceback
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from firsthand.agent import Agent
+from firsthand.benchmark import Benchmark
+from firsthand.budget import Budget
+from firsthand.concurrency import Branch, derive_seed, enter_branch
+from firsthand.context import Attempt, open_context
+from firsthand.errors import FirsthandError, LimitExceeded
+from firsthand.message import Json, canonical
+from firsthand.task import Task
+from firsthand.trace import Failure, Journal, MemoryJournal, Score, Trace
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which attempt this is: agent, benchmark, task and epoch. Its id is the same in every process."""
+
+    agent: Agent
+    benchmark: Benchmark
+    task: Task
+    epoch: int = 0
+
+    @property
+    def id(self) -> str:
+        """The id of the attempt and of its Trace: 16 hex digits."""
+        key = canonical([self.benchmark.name, self.task.id, self.agent.name, self.epoch])
+        return hashlib.sha256(key.encode()).hexdigest()[:16]
+
+
+async def rollout(
+    agent: Agent,
+    task: Task,
+    *,
+    benchmark: Benchmark | None = None,
+    epoch: int = 0,
+    seed: int = 0,
+    journal: Journal | None = None,
+    budget: Budget | None = None,
+) -> Trace:
+    """One attempt: open the environment, let the pattern run, score what came out.
+
+    The attempt draws all its randomness from `seed`, the task and the epoch, so equal arguments give equal tokens. `budget`
+    is a parent for the attempt's own, shared with other attempts.
+    """
+    benchmark = benchmark or Benchmark("adhoc", lambda seed: [task], scorers=())
+    started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
+    environment = benchmark.environment(task) if benchmark.environment else None
+    own_seed = derive_seed(seed, benchmark.name, task.id, epoch)
+    attempt = Attempt(agent, agent.tools, journal or MemoryJournal(), own_seed)
+    answer: str | None = None
+    failure: Failure | None = None
+    stop_reason = "done"
+    final_state: Json = {}
+    try:
+        if environment is not None:
+            await environment.open()
+            attempt.tools |= {tool.name: tool for tool in environment.tools}
+        answer = await _run_pattern(agent, task, attempt, Budget(agent.limits, budget))
+        if environment is not None:
+            final_state = await environment.final_state()
+    except LimitExceeded as limit:
+        stop_reason = limit.limit
+        attempt.note("limit", limit=limit.limit, message=str(limit))
+    except FirsthandError as error:
+        stop_reason, failure = "error", Failure(type(error).__name__, str(error))
+    except Exception as error:
+        stop_reason = "error"
+        failure = Failure(type(error).__name__, str(error), traceback.format_exc(limit=-8))
+    finally:
+        if environment is not None:
+            await environment.close()
+    trace = Trace(
+        id=Place(agent, benchmark, task, epoch).id,
+        benchmark=benchmark.name,
+        task_id=task.id,
+        agent=agent.to_json(),
+        epoch=epoch,
+        seed=seed,
+        started_at=started_at,
+        duration_s=attempt.elapsed_s(),
+        nodes=tuple(attempt.nodes),
+        calls=tuple(attempt.calls),
+        events=tuple(attempt.events),
+        answer=answer,
+        stop_reason=stop_reason,
+        final_state=final_state,
+        error=failure,
+    )
+    return trace if failure else await score_trace(benchmark, task, trace)
+
+
+async def _run_pattern(agent: Agent, task: Task, attempt: Attempt, budget: Budget) -> str:
+    """The pattern's answer, in a branch tree of its own and under the attempt's time limit."""
+
+    async def in_own_branch() -> str:
+        enter_branch(Branch())
+        return await agent.pattern(task.public(), open_context(attempt, budget), **agent.options)
+
+    seconds = agent.limits.seconds
+    running = asyncio.create_task(in_own_branch())
+    try:
+        async with asyncio.timeout(seconds) as timer:
+            return await running
+    except TimeoutError:
+        if timer.expired():
+            raise LimitExceeded("seconds", f"the attempt did not finish within {seconds:g} s") from None
+        raise
+    finally:
+        running.cancel()
+
+
+async def score_trace(benchmark: Benchmark, task: Task, trace: Trace) -> Trace:
+    """The trace with the verdict of each of the benchmark's scorers; a scorer that fails says so in its score."""
+    scores = []
+    for scorer in benchmark.scorers:
+        try:
+            verdict = scorer(task, trace)
+            scores.append(await verdict if inspect.isawaitable(verdict) else verdict)
+        except Exception as error:
+            name = getattr(scorer, "__name__", "score")
+            scores.append(Score(name, 0.0, {"scorer_failed": f"{type(error).__name__}: {error}"}))
+    return trace.scored(tuple(scores))
+
+
+async def rollouts(
+    places: Sequence[Place],
+    *,
+    seed: int = 0,
+    concurrency: int = 16,
+    journal: Callable[[Place], Journal] = lambda place: MemoryJournal(),
+    budget: Budget | None = None,
+) -> AsyncIterator[Trace]:
+    """The traces of many attempts, as they finish, at most `concurrency` of them at a time.
+
+    Closing the iterator, or cancelling it, cancels what runs.
+    """
+    waiting = iter(places)
+    running: set[asyncio.Task[Trace]] = set()
+
+    def start_next() -> None:
+        for place in waiting:
+            attempt = rollout(
+                place.agent,
+                place.task,
+                benchmark=place.benchmark,
+                epoch=place.epoch,
+                seed=seed,
+                journal=journal(place),
+                budget=budget,
+            )
+            running.add(asyncio.create_task(attempt))
+            return
+
+    try:
+        for _ in range(max(1, concurrency)):
+            start_next()
+        while running:
+            finished, running_still = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            running.clear()
+            running.update(running_still)
+            for task in finished:
+                start_next()
+                yield task.result()
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)

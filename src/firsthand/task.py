@@ -1,0 +1,61 @@
+"""One problem: what the agent may see and, apart from it, what only the scorer may see."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from firsthand.message import Json
+
+
+@dataclass(frozen=True)
+class Task:
+    """One problem. A pattern is given `task.public()`, whose `secret` is empty."""
+
+    id: str
+    """Unique within its benchmark, and stable: runs are compared task by task."""
+    prompt: str
+    """What is asked, in words."""
+    choices: tuple[str, ...] = ()
+    """The possible answers of a multiple-choice problem, in order."""
+    context: str | None = None
+    """The exact text that a choice continues when choices are scored by log-prob; a choice follows it as it is."""
+    hint: str | None = None
+    """How the answer should be given, such as `a number`: for patterns that parse it out of text."""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    """What else the agent may see: subject, level, few-shot examples."""
+    secret: Mapping[str, Any] = field(default_factory=dict)
+    """What only the scorer may see: the reference answer, tests, rubrics."""
+
+    def public(self) -> Task:
+        """The task as an agent may see it."""
+        return replace(self, secret={})
+
+    @property
+    def letters(self) -> tuple[str, ...]:
+        """A letter for each choice: A, B, C, ..."""
+        return tuple(chr(ord("A") + i) for i in range(len(self.choices)))
+
+    @property
+    def question(self) -> str:
+        """The prompt, with its choices listed under it if there are any."""
+        listed = [f"{letter}. {choice.strip()}" for letter, choice in zip(self.letters, self.choices, strict=True)]
+        return "\n".join([self.prompt, *listed])
+
+    def to_json(self) -> Json:
+        """The task as a JSON object, secret included: for the store, not for an agent."""
+        return {
+            "id": self.id,
+            "prompt": self.prompt,
+            "choices": list(self.choices),
+            "context": self.context,
+            "hint": self.hint,
+            "metadata": dict(self.metadata),
+            "secret": dict(self.secret),
+        }
+
+    @staticmethod
+    def from_json(body: Json) -> Task:
+        """The task that `to_json` wrote."""
+        return Task(**{**body, "choices": tuple(body["choices"])})

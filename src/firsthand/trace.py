@@ -1,0 +1,234 @@
+"""One attempt, on record: the tree of messages, the calls, events, scores, usage, timing, and any error as data.
+
+A Trace is self-describing and versioned: it can be scored again, shown, compared or trained on from disk, without the code
+that made it. Messages form a tree, and a node holds only what it adds, so branches that share a prefix share its nodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal, Protocol
+
+from firsthand.errors import StoreError
+from firsthand.message import Json, Message
+from firsthand.model import Usage
+
+TRACE_VERSION = 1
+
+CallKind = Literal["generate", "tool", "score"]
+
+
+@dataclass(frozen=True)
+class Node:
+    """A message at its place in the tree: `parent` is the index of the node before it, None for a first message."""
+
+    parent: int | None
+    message: Message
+
+
+@dataclass(frozen=True)
+class Call:
+    """One effect: a generation, a tool call or a scoring."""
+
+    id: str
+    """Its place: branch path and index there, such as `0.3:1`."""
+    kind: CallKind
+    at: int | None
+    """The node it was made from; None before the first message."""
+    started_s: float
+    """Seconds since the attempt began."""
+    duration_s: float
+    request: str
+    """SHA-256 of all that decides the reply."""
+    usage: Usage = field(default_factory=Usage)
+    nodes: tuple[int, ...] = ()
+    """The nodes that a generation added, one per sample."""
+    detail: Json = field(default_factory=dict)
+    """Finish reasons of a generation; name, arguments and result of a tool call; likelihoods of a scoring."""
+    replayed: bool = False
+    """Whether the reply came from the journal of an earlier, interrupted try."""
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened besides the calls: a retry, a limit, a guard's verdict, a note of the pattern."""
+
+    kind: str
+    at_s: float
+    """Seconds since the attempt began."""
+    data: Json = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Score:
+    """One scorer's verdict. `value` is 0 to 1 unless the scorer says otherwise."""
+
+    name: str
+    value: float
+    detail: Json = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An error as data. `traceback` is kept only where the error is a bug of the pattern or the tool."""
+
+    kind: str
+    message: str
+    traceback: str | None = None
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One attempt of one agent at one task."""
+
+    id: str
+    benchmark: str
+    task_id: str
+    agent: Json
+    """The agent as data: name, model, pattern, options, tools, sampling, limits."""
+    epoch: int
+    seed: int
+    started_at: str
+    """UTC, ISO 8601."""
+    duration_s: float
+    nodes: tuple[Node, ...] = ()
+    calls: tuple[Call, ...] = ()
+    events: tuple[Event, ...] = ()
+    answer: str | None = None
+    stop_reason: str = "done"
+    """`done`, `error`, or the limit that ended the attempt: tokens, calls, seconds, cost_usd, depth."""
+    final_state: Json = field(default_factory=dict)
+    """What the environment looked like at the end, for the scorers."""
+    error: Failure | None = None
+    scores: tuple[Score, ...] = ()
+    version: int = TRACE_VERSION
+
+    @property
+    def agent_name(self) -> str:
+        """The name of the agent that made the attempt."""
+        name: str = self.agent["name"]
+        return name
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens and money of all calls together."""
+        return sum((call.usage for call in self.calls), Usage())
+
+    def seconds_in(self, kind: CallKind) -> float:
+        """Seconds spent in calls of one kind, added up, whether or not they overlapped."""
+        return sum(call.duration_s for call in self.calls if call.kind == kind)
+
+    def score(self, name: str) -> Score | None:
+        """The score of that name, if there is one."""
+        return next((score for score in self.scores if score.name == name), None)
+
+    def messages(self, node: int | None) -> tuple[Message, ...]:
+        """The conversation that ends at a node, from its first message on."""
+        return tuple(self.nodes[index].message for index in self.path(node))
+
+    def path(self, node: int | None) -> tuple[int, ...]:
+        """The indices of the nodes from the first message to `node`."""
+        indices: list[int] = []
+        while node is not None:
+            indices.append(node)
+            node = self.nodes[node].parent
+        return tuple(reversed(indices))
+
+    def branches(self) -> Iterator[tuple[Message, ...]]:
+        """Each conversation of the attempt, from its first message to a leaf of the tree."""
+        inner = {node.parent for node in self.nodes}
+        return (self.messages(index) for index in range(len(self.nodes)) if index not in inner)
+
+    def scored(self, scores: tuple[Score, ...]) -> Trace:
+        """The same attempt with these scores."""
+        return replace(self, scores=scores)
+
+    def to_json(self) -> Json:
+        """The trace as a JSON object."""
+        body = {name: getattr(self, name) for name in _PLAIN}
+        body["nodes"] = [{"parent": node.parent, "message": node.message.to_json()} for node in self.nodes]
+        body["calls"] = [asdict(call) for call in self.calls]
+        body["events"] = [asdict(event) for event in self.events]
+        body["scores"] = [asdict(score) for score in self.scores]
+        body["error"] = asdict(self.error) if self.error else None
+        return body
+
+    @staticmethod
+    def from_json(body: Json) -> Trace:
+        """The trace that `to_json` wrote. A trace of a newer version than this one is a StoreError."""
+        if body.get("version") != TRACE_VERSION:
+            raise StoreError(
+                f"this trace has version {body.get('version')!r}, and this firsthand reads {TRACE_VERSION}: "
+                "open it with the firsthand that wrote it, or a newer one"
+            )
+        return Trace(
+            **{name: body[name] for name in _PLAIN},
+            nodes=tuple(Node(node["parent"], Message.from_json(node["message"])) for node in body["nodes"]),
+            calls=tuple(
+                Call(**{**call, "usage": Usage(**call["usage"]), "nodes": tuple(call["nodes"])})
+                for call in body["calls"]
+            ),
+            events=tuple(Event(**event) for event in body["events"]),
+            scores=tuple(Score(**score) for score in body["scores"]),
+            error=Failure(**body["error"]) if body["error"] else None,
+        )
+
+
+_PLAIN = (
+    "version", "id", "benchmark", "task_id", "agent", "epoch", "seed", "started_at", "duration_s", "answer",
+    "stop_reason", "final_state",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Preference:
+    """Which of two attempts at a task was better: an arena vote, a judge's verdict, and a DPO pair are all this."""
+
+    task_id: str
+    a: str
+    """Id of the first trace."""
+    b: str
+    """Id of the second trace."""
+    winner: Literal["a", "b", "tie"]
+    by: str
+    """Who decided, such as `human:ada` or `judge:smollm2`."""
+
+    def to_json(self) -> Json:
+        """The preference as a JSON object."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(body: Json) -> Preference:
+        """The preference that `to_json` wrote."""
+        return Preference(**body)
+
+
+class Journal(Protocol):
+    """Where an attempt's effects are recorded before they are acknowledged, so that a resumed attempt repeats none.
+
+    An entry is found by the effect's place in the tree of branches and the hash of its request.
+    """
+
+    def find(self, effect: str, request: str) -> Json | None:
+        """The reply recorded for this effect, or None."""
+
+    def record(self, effect: str, request: str, reply: Json) -> None:
+        """Keep the reply. When this returns, it survives `kill -9`."""
+
+
+class MemoryJournal:
+    """A Journal that lives as long as its process: for one-off rollouts and tests."""
+
+    def __init__(self) -> None:
+        self.entries: dict[tuple[str, str], Any] = {}
+
+    def find(self, effect: str, request: str) -> Json | None:
+        """The reply recorded for this effect, or None."""
+        entry: Json | None = self.entries.get((effect, request))
+        return entry
+
+    def record(self, effect: str, request: str, reply: Json) -> None:
+        """Keep the reply in memory."""
+        self.entries[effect, request] = reply
