@@ -25,8 +25,14 @@ from firsthand.errors import ConfigError, nearest, unknown
 from firsthand.model import Model
 from firsthand.tool import Tool
 
-Kind = Literal["pattern", "benchmark", "tool", "provider"]
-_ROOMS: dict[Kind, str] = {"pattern": "patterns", "benchmark": "benchmarks", "tool": "tools", "provider": "providers"}
+Kind = Literal["pattern", "benchmark", "tool", "provider", "command"]
+_ROOMS: dict[Kind, str] = {
+    "pattern": "patterns",
+    "benchmark": "benchmarks",
+    "tool": "tools",
+    "provider": "providers",
+    "command": "commands",
+}
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,7 @@ def names(kind: Kind) -> dict[str, str]:
     found: dict[str, str] = {}
     for path in sorted((Path(__file__).parent / _ROOMS[kind]).glob("[a-z]*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        if kind == "provider" or any(path.stem in _defined(statement) for statement in tree.body):
+        if kind in ("provider", "command") or any(path.stem in _defined(statement) for statement in tree.body):
             found[path.stem] = (ast.get_docstring(tree) or "").split("\n")[0]
     for entry in entry_points(group=f"firsthand.{_ROOMS[kind]}"):
         found.setdefault(entry.name, f"from {entry.value}")

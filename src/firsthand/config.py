@@ -1,7 +1,8 @@
 """Configs are frozen dataclasses beside their users; here they are read from flags and TOML.
 
 A field is a flag: `budget_tokens` is `--budget-tokens`, its default is the flag's default, and the sentence under it is the
-flag's help. A field with `metadata={"positional": True}` takes the words without a flag. Unknown flags and keys are errors
+flag's help. A field with `metadata={"positional": True}` takes the words without a flag; with
+`metadata={"bare": value}` its flag may stand alone and then means `value`. Unknown flags and keys are errors
 that name the nearest one there is.
 """
 
@@ -41,7 +42,7 @@ def parse(config_class: type[C], argv: Sequence[str], *, prog: str, description:
         close = nearest(surplus[0].split("=")[0], flags)
         hint = f" did you mean {close}?" if close and surplus[0].startswith("-") else ""
         raise ConfigError(f"{prog} does not take {surplus[0]!r};{hint} `{prog} --help` shows what it takes")
-    given = {name: value for name, value in vars(known).items() if value is not None}
+    given = {name: value for name, value in vars(known).items() if value not in (None, [])}
     path = given.pop("config", None)
     from_file = read_toml(config_class, path) if path else {}
     return build(config_class, {**from_file, **given})
@@ -144,8 +145,10 @@ def _add_flag(parser: Parser, field: dataclasses.Field[Any], hint: Any, doc: str
         parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=help_text)
     else:
         names = typing.get_args(inner) if typing.get_origin(inner) is typing.Literal else None
+        bare = field.metadata.get("bare")
         metavar = "{" + ",".join(map(str, names)) + "}" if names else _metavar(inner)
-        parser.add_argument(flag, metavar=metavar, default=None, help=help_text)
+        nargs = "?" if bare else None
+        parser.add_argument(flag, metavar=metavar, nargs=nargs, const=bare, default=None, help=help_text)
 
 
 def _metavar(kind: Any) -> str:

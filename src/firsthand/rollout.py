@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import inspect
 import traceback
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -19,7 +19,7 @@ from firsthand.benchmark import Benchmark
 from firsthand.budget import Budget
 from firsthand.concurrency import Branch, derive_seed, enter_branch
 from firsthand.context import Attempt, open_context
-from firsthand.errors import FirsthandError, LimitExceeded
+from firsthand.errors import FirsthandError, LimitExceeded, StoreError
 from firsthand.message import Json, canonical
 from firsthand.task import Task
 from firsthand.trace import Failure, Journal, MemoryJournal, Score, Trace
@@ -75,6 +75,8 @@ async def rollout(
     except LimitExceeded as limit:
         stop_reason = limit.limit
         attempt.note("limit", limit=limit.limit, message=str(limit))
+    except StoreError:  # a full disk is no failure of the attempt: what cannot be recorded must not go on
+        raise
     except FirsthandError as error:
         stop_reason, failure = "error", Failure(type(error).__name__, str(error))
     except Exception as error:
@@ -143,13 +145,14 @@ async def rollouts(
     concurrency: int = 16,
     journal: Callable[[Place], Journal] = lambda place: MemoryJournal(),
     budget: Budget | None = None,
-) -> AsyncIterator[Trace]:
+) -> AsyncGenerator[Trace, None]:
     """The traces of many attempts, as they finish, at most `concurrency` of them at a time.
 
     Closing the iterator, or cancelling it, cancels what runs.
     """
     waiting = iter(places)
     running: set[asyncio.Task[Trace]] = set()
+    finished: set[asyncio.Task[Trace]] = set()
 
     def start_next() -> None:
         for place in waiting:
@@ -178,4 +181,4 @@ async def rollouts(
     finally:
         for task in running:
             task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        await asyncio.gather(*running, *finished, return_exceptions=True)

@@ -1,0 +1,83 @@
+"""The command line: `firsthand COMMAND ...` finds `commands/COMMAND.py`, reads its Config from the words, calls its main.
+
+A command module has a docstring (its help), a frozen dataclass `Config` (its flags), `EXAMPLES`, and `main(config) -> int`,
+the exit code: 0 is well, 1 an error with one sentence, 2 a command that makes no sense, 3 a run that finished with failed
+attempts, 130 interrupted. Nothing of a command is imported before it is asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from firsthand import __version__, catalog
+from firsthand.config import parse
+from firsthand.errors import ConfigError, FirsthandError, UnknownName, unknown
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return dispatch(words)
+    except (ConfigError, UnknownName) as error:
+        return _complain(error, 2)
+    except FirsthandError as error:
+        return _complain(error, 1)
+    except KeyboardInterrupt:
+        print("\nfirsthand: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has left, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def dispatch(words: Sequence[str]) -> int:
+    """Find the command and call it."""
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(overview())
+        return 0
+    if words[0] in ("-V", "--version"):
+        print(f"firsthand {__version__}")
+        return 0
+    name, *rest = words
+    known = catalog.names("command")
+    if name not in known:
+        raise unknown("command", name, known, see="firsthand --help")
+    module = importlib.import_module(f"firsthand.commands.{name}")
+    config = parse(
+        module.Config, rest, prog=f"firsthand {name}", description=module.__doc__ or "", examples=module.EXAMPLES
+    )
+    code: int = module.main(config)
+    return code
+
+
+def overview() -> str:
+    """The text of `firsthand --help`."""
+    known = catalog.names("command")
+    width = max(map(len, known))
+    listed = "\n".join(f"  {name:<{width}}  {line}" for name, line in known.items())
+    return f"""\
+firsthand {__version__}: run any model with any reasoning pattern on any task, and see with error bars what it buys.
+
+usage: firsthand COMMAND [--help]
+
+commands:
+{listed}
+
+examples:
+  firsthand quickstart
+  firsthand run gsm8k --model smollm2 --pattern direct,cot,self_consistency:samples=8 --limit 100
+  firsthand run arithmetic --model openai:llama3.2@http://localhost:11434/v1 --pattern react
+  firsthand show last"""
+
+
+def _complain(error: Exception, code: int) -> int:
+    print(f"firsthand: {error}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

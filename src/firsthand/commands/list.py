@@ -1,0 +1,59 @@
+"""List the patterns, benchmarks, tools or models there are."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Literal
+
+from firsthand import catalog
+from firsthand.terminal import print_table
+
+EXAMPLES = """
+firsthand list
+firsthand list patterns
+firsthand list benchmarks --json
+"""
+
+What = Literal["all", "patterns", "benchmarks", "tools", "models"]
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to list."""
+
+    what: What = field(default="all", metadata={"positional": True})
+    """patterns, benchmarks, tools, models or all"""
+    json: bool = False
+    """Print JSON for programs."""
+
+
+def main(config: Config) -> int:
+    """Print the names with their one-line descriptions."""
+    kinds: dict[str, dict[str, str]] = {
+        "patterns": catalog.names("pattern"),
+        "benchmarks": catalog.names("benchmark"),
+        "tools": catalog.names("tool"),
+        "models": model_names(),
+    }
+    chosen = kinds if config.what == "all" else {config.what: kinds[config.what]}
+    if config.json:
+        print(json.dumps(chosen, indent=2, ensure_ascii=False))
+        return 0
+    for kind, found in chosen.items():
+        print_table(kind, ["name", "what it is"], [[name, line] for name, line in found.items()])
+    return 0
+
+
+def model_names() -> dict[str, str]:
+    """The models known by name, and the forms a model's name can take."""
+    from firsthand.providers.hub import KNOWN
+
+    known = {name: entry.description for name, entry in KNOWN.items()}
+    return known | {
+        "PATH.gguf": "a GGUF file",
+        "FOLDER": "a Hugging Face folder: config.json, tokenizer.json, *.safetensors",
+        "hf:ORG/NAME": "a repository on the Hugging Face hub, pulled on first use",
+        "openai:NAME@URL": "any OpenAI-compatible endpoint; without @URL, OpenAI's own",
+        "scripted:FILE.json": "a scripted model, for tests and demos",
+    }

@@ -1,0 +1,62 @@
+"""Fetch a small model, run four agents on two benchmarks, and see what each reasoning pattern bought and cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from firsthand.commands import models, run
+from firsthand.errors import ConfigError
+from firsthand.terminal import console
+
+EXAMPLES = """
+firsthand quickstart
+firsthand quickstart --limit 5
+firsthand quickstart --model path/to/model.gguf --seed 1
+"""
+BENCHMARKS = ("arithmetic:levels=1-2", "arc_easy")
+PATTERNS = ("direct", "cot", "self_consistency:samples=5", "react")
+
+
+@dataclass(frozen=True)
+class Config:
+    """How much of it to run."""
+
+    model: str = "smollm2"
+    """The model; SmolLM2-135M-Instruct by default, 92 MB, fetched once."""
+    limit: int = 24
+    """Tasks of each benchmark."""
+    seed: int = 0
+    """The same seed gives the same tokens."""
+    max_tokens: int = 96
+    """At most this many new tokens in one answer."""
+    concurrency: int = 16
+    """Attempts under way at a time."""
+    json: bool = False
+    """Print the leaderboard as JSON for programs."""
+
+    def __post_init__(self) -> None:
+        if self.limit < 1:
+            raise ConfigError(f"limit is {self.limit}: give 1 or more")
+
+
+def main(config: Config) -> int:
+    """Fetch, run, and say what was seen."""
+    models.fetch(config.model, shown=not config.json)
+    settings = run.Config(
+        benchmarks=BENCHMARKS,
+        model=(config.model,),
+        pattern=PATTERNS,
+        limit=config.limit,
+        seed=config.seed,
+        max_tokens=config.max_tokens,
+        concurrency=config.concurrency,
+        name="quickstart",
+        json=config.json,
+    )
+    if not config.json:
+        console(stderr=True).print(
+            f"{len(PATTERNS)} agents x {config.limit} tasks x {len(BENCHMARKS)} benchmarks, as in\n  {settings.command()}",
+            markup=False,
+            soft_wrap=True,
+        )
+    return run.main(settings)

@@ -1,0 +1,70 @@
+"""List the runs there are, newest first, or the attempts of one."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+
+from firsthand.runs import store
+from firsthand.runs.home import data_home
+from firsthand.terminal import print_table
+
+EXAMPLES = """
+firsthand runs
+firsthand runs last --limit 50
+firsthand runs --json
+"""
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to list."""
+
+    run: str | None = field(default=None, metadata={"positional": True})
+    """A run: its attempts are listed. Without one, all runs."""
+    limit: int = 20
+    """At most this many lines."""
+    json: bool = False
+    """Print JSON for programs."""
+
+
+def main(config: Config) -> int:
+    """Print the list."""
+    return list_attempts(config.run, config) if config.run else list_all(config)
+
+
+def list_all(config: Config) -> int:
+    """Print the runs, newest first."""
+    infos = store.list_runs(data_home())[: config.limit]
+    if config.json:
+        print(json.dumps([{**vars(info), "path": str(info.path)} for info in infos], indent=2, ensure_ascii=False))
+        return 0
+    rows = [
+        [info.id, info.status, str(info.num_traces), str(info.num_errors), info.problem or " ".join(info.command)]
+        for info in infos
+    ]
+    print_table(f"runs in {data_home() / 'runs'}", ["run", "status", "attempts", "errors", "command"], rows)
+    return 0
+
+
+def list_attempts(ref: str, config: Config) -> int:
+    """Print the attempts of one run, in the order they were finished."""
+    with store.open_run(ref, data_home()) as run:
+        rows = [row for row, _ in zip(run.rows(), range(config.limit), strict=False)]
+        if config.json:
+            print(json.dumps([vars(row) for row in rows], indent=2, ensure_ascii=False))
+            return 0
+        cells = [
+            [
+                row.id[:8],
+                row.name,
+                "" if row.score is None else f"{row.score:g}",
+                str(row.tokens),
+                f"{row.duration_s:.1f}",
+                row.error or ("" if row.stop_reason == "done" else row.stop_reason),
+            ]
+            for row in rows
+        ]
+        title = f"{run.id} ({run.status}); `firsthand show {run.id} ID` prints one"
+        print_table(title, ["id", "benchmark/task/agent/epoch", "score", "tokens", "seconds", "ended by"], cells)
+    return 0

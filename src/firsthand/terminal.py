@@ -1,0 +1,68 @@
+"""Printing for people: tables and progress with rich, and text that came from elsewhere made harmless."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+
+def printable(text: str) -> str:
+    """The text without control characters, which could drive a terminal: they are shown as escapes, line ends stay."""
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+
+
+def console(*, stderr: bool = False) -> Any:
+    """A rich console on standard output, or on standard error; as wide as the terminal, 100 columns in a pipe."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(stderr=stderr, width=None if stream.isatty() else 100, highlight=False, emoji=False)
+
+
+def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows of text under a header."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in header:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    console().print(table)
+
+
+@contextmanager
+def progress(label: str, total: float | None, *, unit: str = "", shown: bool = True) -> Iterator[Callable[..., None]]:
+    """A live bar on standard error; the value is a function that takes `completed`, and perhaps `total` and `note`.
+
+    Without a terminal there is no bar.
+    """
+    if not (shown and sys.stderr.isatty()):
+        yield lambda completed, total=None, note="": None
+        return
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    counts = [DownloadColumn(), TransferSpeedColumn()] if unit == "bytes" else [MofNCompleteColumn()]
+    columns = [TextColumn("{task.description}"), BarColumn(), *counts, TimeElapsedColumn(), TimeRemainingColumn()]
+    with Progress(*columns, TextColumn("{task.fields[note]}"), console=console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=total, note="")
+
+        def update(completed: float, total: float | None = None, note: str = "") -> None:
+            bar.update(
+                task, completed=completed, total=total if total is not None else bar.tasks[task].total, note=note
+            )
+
+        yield update

@@ -1,0 +1,87 @@
+import pytest
+
+from firsthand import catalog
+from firsthand.benchmark import Benchmark
+from firsthand.catalog import Spec, parse_spec
+from firsthand.errors import ConfigError, UnknownName
+
+PATTERN = '''
+async def shout(task, ctx, *, times: int = 1, loud: bool = False) -> str:
+    """Return the question, shouted."""
+    return task.prompt.upper() * times
+
+async def other(task, ctx) -> str:
+    return "other"
+'''
+
+
+def test_a_name_may_carry_options():
+    assert parse_spec("cot") == Spec("cot")
+    assert parse_spec("self_consistency:samples=16:temperature=0.5").options == {"samples": "16", "temperature": "0.5"}
+    assert parse_spec("my.py:name:a-b=1") == Spec("my.py:name", {"a_b": "1"})
+    with pytest.raises(ConfigError, match="key=value"):
+        parse_spec("cot:shots=4:oops")
+
+
+def test_listings_find_things_by_place():
+    assert {"direct", "cot", "self_consistency", "react"} <= catalog.names("pattern").keys()
+    assert {"arithmetic", "gsm8k", "arc_easy"} <= catalog.names("benchmark").keys()
+    assert "calculator" in catalog.names("tool")
+    assert {"run", "quickstart", "models", "show"} <= catalog.names("command").keys()
+    for kind in ("pattern", "benchmark", "tool", "provider", "command"):
+        assert all(catalog.names(kind).values()), f"a {kind} has no description"
+
+
+def test_every_listed_name_can_be_found():
+    for name in catalog.names("pattern"):
+        assert callable(catalog.pattern(name)[0])
+    for name in catalog.names("tool"):
+        assert catalog.tool(name).name == name
+    for name in catalog.names("benchmark"):
+        assert isinstance(catalog.benchmark(name), Benchmark)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "message"),
+    [
+        ("pattern", "reakt", "no pattern 'reakt'; did you mean 'react'\\? `firsthand list patterns` shows all"),
+        ("benchmark", "gsm8", "did you mean 'gsm8k'"),
+        ("tool", "calc", "no tool 'calc'"),
+        ("pattern", "../evil", "no pattern"),
+        ("pattern", "answers", "no pattern"),
+    ],
+)
+def test_a_wrong_name_gets_the_nearest_one(kind, name, message):
+    with pytest.raises(UnknownName, match=message):
+        catalog.find(kind, name)
+
+
+def test_options_are_checked_against_the_signature():
+    _, options = catalog.pattern("self_consistency:samples=5")
+    assert options == {"samples": 5}
+    with pytest.raises(ConfigError, match="no option 'sampels'; did you mean 'samples'"):
+        catalog.pattern("self_consistency:sampels=5")
+    with pytest.raises(ConfigError, match="a whole number was expected"):
+        catalog.pattern("self_consistency:samples=lots")
+
+
+def test_a_file_of_ones_own_is_a_name(tmp_path):
+    file = tmp_path / "shout.py"
+    file.write_text(PATTERN)
+    pattern, options = catalog.pattern(f"{file}:times=2:loud=true")
+    assert pattern.__name__ == "shout" and options == {"times": 2, "loud": True}
+    assert catalog.pattern(f"{file}:other")[0].__name__ == "other"
+    with pytest.raises(UnknownName, match="no pattern 'shuot'; did you mean 'shout'"):
+        catalog.pattern(f"{file}:shuot")
+    with pytest.raises(ConfigError, match="no file"):
+        catalog.pattern(str(tmp_path / "nowhere.py"))
+    file.write_text("def broken(:\n")
+    with pytest.raises(ConfigError, match="does not import: SyntaxError"):
+        catalog.pattern(str(file))
+
+
+@pytest.mark.parametrize("name", ["smolm2", "nosuch:thing", "", "no/such/file.gguf"])
+def test_a_wrong_model_name_is_one_sentence(name):
+    with pytest.raises((UnknownName, ConfigError)) as error:
+        catalog.model(name)
+    assert "\n" not in str(error.value) and len(str(error.value)) > 20

@@ -1,0 +1,86 @@
+from dataclasses import dataclass, field
+from typing import Literal
+
+import pytest
+
+from firsthand.config import build, parse
+from firsthand.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of a test."""
+
+    things: tuple[str, ...] = field(default=(), metadata={"positional": True})
+    """What to take."""
+    limit: int | None = None
+    """At most 100% of it."""
+    temperature: float = 0.0
+    """How hot."""
+    names: tuple[str, ...] = ("a", "b")
+    """Who."""
+    mode: Literal["fast", "slow"] = "fast"
+    """How."""
+    json: bool = False
+    """For programs."""
+    resume: str | None = field(default=None, metadata={"bare": "last"})
+    """Which."""
+
+
+def read(*words: str) -> Settings:
+    return parse(Settings, words, prog="firsthand test", examples="firsthand test a b")
+
+
+def test_flags_are_fields():
+    settings = read("x", "y", "--limit", "5", "--temperature", "0.5", "--names", "c,d", "--mode", "slow", "--json")
+    assert settings == Settings(("x", "y"), 5, 0.5, ("c", "d"), "slow", True)
+    assert read() == Settings()
+    assert read("--no-json").json is False
+    assert read("--resume").resume == "last" and read("--resume", "r1").resume == "r1"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--limits", "5"], "did you mean --limit"),
+        (["--limit", "many"], "limit is 'many': a whole number was expected"),
+        (["--limit", "1.5"], "a whole number"),
+        (["--temperature", "hot"], "temperature is 'hot': a number was expected"),
+        (["--mode", "medium"], "mode is 'medium': one of fast, slow was expected"),
+        (["--limit"], "expected one argument"),
+        (["--config", "nowhere.toml"], "cannot read the config file 'nowhere.toml'"),
+    ],
+)
+def test_wrong_words_are_one_sentence(words, message):
+    with pytest.raises(ConfigError, match=message):
+        read(*words)
+
+
+def test_help_shows_each_field_its_default_and_the_examples(capsys):
+    with pytest.raises(SystemExit) as stop:
+        read("--help")
+    assert stop.value.code == 0
+    shown = capsys.readouterr().out
+    for expected in ("At most 100% of it.", "--limit N", "[default: a,b]", "{fast,slow}", "firsthand test a b"):
+        assert expected in shown
+
+
+def test_toml_gives_defaults_that_flags_override(tmp_path):
+    file = tmp_path / "settings.toml"
+    file.write_text('things = ["x"]\nlimit = 3\nnames = ["q"]\n')
+    assert read("--config", str(file), "--limit", "9") == Settings(("x",), 9, names=("q",))
+    file.write_text("limmit = 3\n")
+    with pytest.raises(ConfigError, match="no setting 'limmit'; did you mean 'limit'"):
+        read("--config", str(file))
+    file.write_text("limit = [unclosed\n")
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        read("--config", str(file))
+    file.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        read("--config", str(file))
+
+
+def test_build_takes_what_json_gives_back():
+    assert build(Settings, {"things": ["x"], "limit": None, "temperature": 1}) == Settings(("x",), None, 1.0)
+    with pytest.raises(ConfigError, match="true or false"):
+        build(Settings, {"json": "yes"})

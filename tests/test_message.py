@@ -1,0 +1,73 @@
+import json
+import subprocess
+import sys
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from firsthand.message import Message, Sampled, Text, ToolCall, ToolResult, assistant, canonical
+from firsthand.model import Completion, Sampling, Usage, request_key
+
+words = st.text(max_size=30)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | words,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=3),
+    max_leaves=6,
+)
+parts = st.one_of(
+    st.builds(Text, words),
+    st.builds(ToolCall, words, words, st.dictionaries(words, json_values, max_size=3), st.none() | words),
+    st.builds(ToolResult, words, words, words, st.booleans()),
+)
+sampled = st.lists(st.tuples(st.integers(0, 200_000), st.floats(-50, 0)), max_size=5).map(
+    lambda pairs: Sampled(tuple(i for i, _ in pairs), tuple(p for _, p in pairs))
+)
+messages = st.builds(
+    Message,
+    st.sampled_from(["system", "user", "assistant", "tool"]),
+    st.lists(parts, max_size=4).map(tuple),
+    st.none() | sampled,
+)
+
+
+@given(messages)
+def test_a_message_survives_json(message):
+    assert Message.from_json(json.loads(json.dumps(message.to_json()))) == message
+
+
+@given(messages, st.sampled_from(["stop", "length", "tool_calls"]), st.integers(0, 10**6))
+def test_a_completion_survives_json(message, reason, tokens):
+    completion = Completion(message, reason, Usage(tokens, 0, tokens), ((("a", -0.5), ("b", -1.0)),))
+    assert Completion.from_json(json.loads(json.dumps(completion.to_json()))) == completion
+
+
+def test_text_leaves_out_tool_calls():
+    message = assistant("thinking", ToolCall("1", "add", {"a": 1}))
+    assert message.text == "thinking"
+    assert [call.name for call in message.tool_calls] == ["add"]
+    assert assistant("", ToolCall("1", "add", {})).parts == (ToolCall("1", "add", {}),)
+
+
+@given(st.dictionaries(words, json_values, max_size=5))
+def test_equal_objects_have_equal_canonical_text(body):
+    backwards = dict(reversed(body.items()))
+    assert canonical(body) == canonical(backwards)
+
+
+def test_every_part_of_a_request_decides_its_key():
+    base = request_key("m", "hello", Sampling())
+    others = [
+        request_key("n", "hello", Sampling()),
+        request_key("m", "hello!", Sampling()),
+        request_key("m", "hello", Sampling(seed=1)),
+        request_key("m", "hello", Sampling(), n=2),
+        request_key("m", "hello", None),
+        request_key("m", "hello", Sampling(), continuations=["a"]),
+    ]
+    assert len({base, *others}) == 1 + len(others)
+
+
+def test_a_key_is_the_same_in_every_process():
+    code = "from firsthand.model import *; print(request_key('m', 'héllo', Sampling(stop=('a',))))"
+    elsewhere = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    assert elsewhere == request_key("m", "héllo", Sampling(stop=("a",)))
