@@ -9,7 +9,7 @@ from typing import Literal
 
 from firsthand.errors import ConfigError
 from firsthand.providers import hub
-from firsthand.terminal import console, print_table, progress
+from firsthand.terminal import print_table, progress
 
 EXAMPLES = """
 firsthand models
@@ -27,7 +27,7 @@ class Config:
     action: Literal["list", "pull", "inspect", "remove"] = field(default="list", metadata={"positional": True})
     """list, pull, inspect or remove"""
     model: str | None = field(default=None, metadata={"positional": True})
-    """The model: a known name, hf:ORG/NAME, or for inspect a file or folder too."""
+    """The model: a known name or hf:ORG/NAME; for inspect also a file or folder."""
     json: bool = False
     """Print JSON for programs."""
 
@@ -46,5 +46,11 @@ def main(config: Config) -> int:
         case "remove", str(model):
             print(f"removed {hub.remove(model)}")
         case _:
-            list_models(config)
+            list_models(as_json=config.json)
     return 0
+
+
+def fetch(model: str, *, shown: bool = True) -> Path:
+    """The file or folder of a model, pulled with a progress bar if it is not here yet."""
+    with progress(f"fetching {model}", None, unit="bytes", shown=shown) as update:
+        return hub.resolve(model, on_progress=lambda done, total: update(done, total))

@@ -1,0 +1,55 @@
+"""Print one attempt as a readable tree: messages, tool calls, tokens, time, score; or a run's leaderboard."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+
+from firsthand.evals.leaderboard import leaderboard, render
+from firsthand.runs import store
+from firsthand.runs.home import data_home
+from firsthand.runs.show import show
+from firsthand.terminal import console
+
+EXAMPLES = """
+firsthand show last                        # the leaderboard of the last run
+firsthand show last 3fa9                   # an attempt, by the beginning of its id
+firsthand show last arithmetic/L1-0/react  # or by its place: benchmark/task/agent
+firsthand show last 3fa9 --full --json
+"""
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to show."""
+
+    run: str = field(default="last", metadata={"positional": True})
+    """A run: its id, the beginning of it, its folder, or last."""
+    trace: str | None = field(default=None, metadata={"positional": True})
+    """An attempt: the beginning of its id, or benchmark/task/agent/epoch; `firsthand runs RUN` lists them."""
+    full: bool = False
+    """Shorten nothing."""
+    json: bool = False
+    """Print JSON for programs."""
+
+
+def main(config: Config) -> int:
+    """Print it."""
+    with store.open_run(config.run, data_home()) as run:
+        if config.trace is not None:
+            trace = run.trace(config.trace)
+            if config.json:
+                print(json.dumps(trace.to_json(), indent=2, ensure_ascii=False))
+            else:
+                show(trace, full=config.full)
+            return 0
+        boards = leaderboard(run.traces())
+        if config.json:
+            print(json.dumps([board.to_json() for board in boards], indent=2, ensure_ascii=False))
+            return 0
+        out = console()
+        out.print(render(boards) if boards else "No attempt has finished.")
+        out.print(
+            f"{run.id} is {run.status}; `firsthand runs {run.id}` lists its attempts", markup=False, soft_wrap=True
+        )
+    return 0
