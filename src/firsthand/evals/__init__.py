@@ -1,0 +1,1 @@
+"""Judging: scores, what they can tell with what certainty, and how that is shown."""
