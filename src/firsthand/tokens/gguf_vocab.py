@@ -1,0 +1,82 @@
+"""The vocabulary inside a GGUF file, as the content of a tokenizer.json.
+
+Read are `gpt2` (byte-level BPE, cut by the expressions named in `tokenizer.ggml.pre`) and `llama` (SentencePiece BPE with
+scores). Left out: `bert`, `t5` and `rwkv` vocabularies, which give an error that says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from firsthand.errors import ModelFileError
+from firsthand.message import Json
+from firsthand.tokens import presplit, spm
+
+T = TypeVar("T")
+
+
+def description(metadata: Mapping[str, Any], source: str) -> Json:
+    """The content of a tokenizer.json for the vocabulary in a GGUF's metadata."""
+    kind = metadata.get("tokenizer.ggml.model")
+    if kind not in ("gpt2", "llama"):
+        raise ModelFileError(f"{source} has a vocabulary of kind {kind!r}; 'gpt2' (byte-level BPE) and 'llama' "
+                             "(SentencePiece) are read: give the model's folder with tokenizer.json instead")
+    texts = _list(metadata, "tokenizer.ggml.tokens", str, None, source)
+    if not texts:
+        raise ModelFileError(f"{source} has an empty vocabulary (tokenizer.ggml.tokens)")
+    kinds = _list(metadata, "tokenizer.ggml.token_type", int, len(texts), source) or [spm.NORMAL] * len(texts)
+    if kind == "gpt2":
+        return _byte_level(metadata, texts, kinds, source)
+    scores = _list(metadata, "tokenizer.ggml.scores", float, len(texts), source)
+    if not scores:
+        raise ModelFileError(f"{source}: a SentencePiece vocabulary needs tokenizer.ggml.scores, which is missing")
+    prefix = metadata.get("tokenizer.ggml.add_space_prefix", True)
+    return spm.description(spm.Pieces(texts, scores, kinds, bool(prefix)), source)
+
+
+def adds_bos(metadata: Mapping[str, Any]) -> bool:
+    """Whether plain prompts begin with BOS; where the file does not say, as llama.cpp does."""
+    stated = metadata.get("tokenizer.ggml.add_bos_token")
+    if isinstance(stated, bool):
+        return stated
+    return metadata.get("tokenizer.ggml.model") == "llama" or metadata.get("tokenizer.ggml.pre") in presplit.ADD_BOS
+
+
+def _byte_level(metadata: Mapping[str, Any], texts: list[str], kinds: list[int], source: str) -> Json:
+    vocab = {text: id for id, text in enumerate(texts)}
+    if len(vocab) < len(texts):
+        raise ModelFileError(f"{source}: a token occurs twice in the vocabulary")
+    if metadata.get("tokenizer.ggml.merges") is None:
+        raise ModelFileError(f"{source}: a byte-level vocabulary needs tokenizer.ggml.merges, which is missing")
+    merges = [_pair(merge, vocab, source) for merge in _list(metadata, "tokenizer.ggml.merges", str, None, source)]
+    pre = metadata.get("tokenizer.ggml.pre", "default")
+    return {
+        "version": "1.0",
+        "added_tokens": spm.added_tokens(texts, kinds),
+        "normalizer": {"type": "NFC"} if pre in presplit.NFC else None,
+        "pre_tokenizer": presplit.pre_tokenizer(str(pre)),
+        "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+        "model": {"type": "BPE", "byte_fallback": False, "ignore_merges": pre in presplit.IGNORE_MERGES,
+                  "vocab": vocab, "merges": merges},
+    }  # fmt: skip
+
+
+def _pair(merge: str, vocab: dict[str, int], source: str) -> list[str]:
+    cut = merge.find(" ", 1)
+    left, right = (merge[:cut], merge[cut + 1 :]) if cut > 0 else ("", "")
+    if not right or left not in vocab or right not in vocab or left + right not in vocab:
+        raise ModelFileError(f"{source}: the merge {merge!r:.200} names a token that is not in the vocabulary")
+    return [left, right]
+
+
+def _list(metadata: Mapping[str, Any], key: str, kind: type[T], length: int | None, source: str) -> list[T]:
+    """The array under `key`, each value of one kind and as many as `length`; empty if there is none."""
+    values = metadata.get(key)
+    if values is None:
+        return []
+    if not isinstance(values, list | tuple) or not all(type(value) is kind for value in values):
+        raise ModelFileError(f"{source}: {key} should be an array of {kind.__name__} values")
+    if length is not None and len(values) != length:
+        raise ModelFileError(f"{source}: {key} has {len(values)} values for a vocabulary of {length} tokens")
+    return list(values)

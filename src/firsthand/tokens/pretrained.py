@@ -1,0 +1,140 @@
+"""`load`: the Tokenizer of a model, from a Hugging Face folder or from the vocabulary inside a GGUF file.
+
+A folder gives tokenizer.json (or a SentencePiece tokenizer.model), and from tokenizer_config.json,
+special_tokens_map.json, generation_config.json and chat_template.jinja what else is known. No code from the folder
+runs. Left out: vocab.json with merges.txt alone, and tiktoken files; save such a tokenizer once with transformers.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from firsthand.errors import ModelFileError
+from firsthand.message import Json
+from firsthand.modelfile import read_gguf, read_json
+from firsthand.tokens import gguf_vocab, spm
+from firsthand.tokens.tokenizer import Run, Tokenizer
+
+__all__ = ["Run", "Tokenizer", "from_metadata", "load"]
+
+_MAX_TOKENIZER_BYTES = 1 << 27
+_MAX_TEMPLATE_BYTES = 1 << 20
+
+
+def load(path: Path | str) -> Tokenizer:
+    """The Tokenizer of the model at `path`: a folder, its tokenizer.json, or a .gguf file.
+
+    ModelFileError if there is none, or if what is there is corrupt, contradicts itself, or is of an unknown kind.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _from_folder(path)
+    if path.suffix.lower() == ".gguf":
+        return from_metadata(read_gguf(path).metadata, source=str(path))
+    if path.name in ("tokenizer.json", "tokenizer.model") and path.is_file():
+        return _from_folder(path.parent)
+    raise ModelFileError(f"{path} holds no tokenizer: give a folder with tokenizer.json, or a .gguf file")
+
+
+def from_metadata(metadata: dict[str, Any], *, source: str = "GGUF") -> Tokenizer:
+    """The Tokenizer in the metadata of a GGUF that was read already."""
+    ends = [metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot", "eom")]
+    return Tokenizer(
+        gguf_vocab.description(metadata, source),
+        bos_id=metadata.get("tokenizer.ggml.bos_token_id"),
+        eos_ids=[end for end in ends if end is not None],
+        add_bos=gguf_vocab.adds_bos(metadata),
+        chat_template=_template(metadata.get("tokenizer.chat_template"), source),
+        source=source,
+    )
+
+
+def _from_folder(folder: Path) -> Tokenizer:
+    description = _description(folder)
+    config = _optional(folder / "tokenizer_config.json")
+    names = _optional(folder / "special_tokens_map.json") | config
+    generation = _optional(folder / "generation_config.json")
+    vocab = _ids_by_text(description, str(folder))
+    bos = _id(names.get("bos_token"), vocab)
+    ends = generation.get("eos_token_id")
+    eos = [_id(names.get("eos_token"), vocab), *(ends if isinstance(ends, list) else [ends])]
+    stated = config.get("add_bos_token")
+    return Tokenizer(
+        description,
+        bos_id=bos,
+        eos_ids=[end for end in eos if end is not None],
+        add_bos=stated if isinstance(stated, bool) else bos is not None and _begins_with(description, bos),
+        chat_template=_folder_template(folder, config),
+        source=str(folder),
+    )
+
+
+def _description(folder: Path) -> Json:
+    if (folder / "tokenizer.json").is_file():
+        return read_json(folder / "tokenizer.json", max_bytes=_MAX_TOKENIZER_BYTES)
+    if (folder / "tokenizer.model").is_file():
+        return spm.description(spm.read_model(folder / "tokenizer.model"), str(folder / "tokenizer.model"))
+    raise ModelFileError(f"{folder} holds no tokenizer.json and no tokenizer.model: copy the model's tokenizer files "
+                         "there, or save them with transformers' AutoTokenizer.save_pretrained")
+
+
+def _optional(path: Path) -> Json:
+    return read_json(path) if path.is_file() else {}
+
+
+def _ids_by_text(description: Json, source: str) -> dict[str, Any]:
+    model = description.get("model")
+    vocab = model.get("vocab") if isinstance(model, dict) else None
+    if isinstance(vocab, list):
+        try:
+            vocab = {text: id for id, (text, _) in enumerate(vocab)}
+        except (TypeError, ValueError):
+            raise ModelFileError(f"{source}: the vocabulary's entries should be pairs of token and score") from None
+    if not isinstance(vocab, dict):
+        raise ModelFileError(f"{source}: tokenizer.json has no vocabulary (model.vocab)")
+    added = description.get("added_tokens")
+    entries = [entry for entry in added if isinstance(entry, dict)] if isinstance(added, list) else []
+    return vocab | {str(entry.get("content")): entry.get("id") for entry in entries}
+
+
+def _id(token: object, vocab: dict[str, Any]) -> int | None:
+    """The id of a token given by its text, or as an object with `content`; None if it is not in the vocabulary."""
+    text = token.get("content") if isinstance(token, dict) else token
+    return vocab.get(text) if isinstance(text, str) else None
+
+
+def _begins_with(description: Json, bos: int) -> bool:
+    """Whether the post-processor of tokenizer.json puts BOS before a text."""
+    match description.get("post_processor"):
+        case {"type": "Sequence", "processors": list(steps)}:
+            return any(_begins_with({"post_processor": step}, bos) for step in steps)
+        case {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": str(name)}}, *_],
+              "special_tokens": dict(tokens)}:
+            token = tokens.get(name)
+            return isinstance(token, dict) and token.get("ids") == [bos]
+        case _:
+            return False
+
+
+def _folder_template(folder: Path, config: Json) -> str | None:
+    path = folder / "chat_template.jinja"
+    if not path.is_file():
+        return _template(config.get("chat_template"), str(folder))
+    try:
+        with path.open("rb") as file:
+            return _template(file.read(_MAX_TEMPLATE_BYTES + 1).decode("utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelFileError(f"{path} cannot be read as UTF-8 text: {error}") from error
+
+
+def _template(value: object, source: str) -> str | None:
+    """A template given as text, or as a list of named ones, of which `default` counts."""
+    if isinstance(value, list):
+        named = {entry.get("name"): entry.get("template") for entry in value if isinstance(entry, dict)}
+        value = named.get("default", next(iter(named.values()), None))
+    if value is None:
+        return None
+    if not isinstance(value, str) or len(value) > _MAX_TEMPLATE_BYTES:
+        raise ModelFileError(f"{source}: the chat template is no text of at most {_MAX_TEMPLATE_BYTES} bytes")
+    return value

@@ -1,0 +1,171 @@
+"""SentencePiece vocabularies (Llama 2, Gemma, Mistral 7B): pieces with scores, turned into the merges of a tokenizer.json.
+
+The pieces come from a GGUF (`gguf_vocab.py`) or from a tokenizer.model, whose protobuf is read here. Its greedy merging by
+score is that of a byte pair encoding whose merges are ranked by the score of what they make. Left out: unigram models (T5)
+and normalisation tables; a folder with tokenizer.json has both.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from firsthand.errors import ModelFileError
+from firsthand.message import Json
+
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
+_MAX_FILE_BYTES = 1 << 26
+_MAX_SPLITS = 1 << 23
+"""Ways to cut all pieces in two; Gemma's 262 144 pieces have about two million."""
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """A SentencePiece vocabulary; a piece's id is its place."""
+
+    texts: Sequence[str]
+    scores: Sequence[float]
+    kinds: Sequence[int]
+    add_prefix: bool
+    """Whether a space goes before a text."""
+
+
+def description(pieces: Pieces, source: str) -> Json:
+    """The content of a tokenizer.json that encodes as SentencePiece's BPE does with these pieces."""
+    texts = [text.replace("▁", " ") if kind == USER_DEFINED else text
+             for text, kind in zip(pieces.texts, pieces.kinds, strict=True)]
+    vocab = {text: id for id, text in enumerate(texts)}
+    if len(vocab) < len(texts):
+        raise ModelFileError(f"{source}: a token occurs twice in the vocabulary")
+    unknown = next((text for text, kind in zip(texts, pieces.kinds, strict=True) if kind == UNKNOWN), None)
+    prefix: list[Json] = [{"type": "Prepend", "prepend": "▁"}] if pieces.add_prefix else []
+    strip: list[Json] = [{"type": "Strip", "content": " ", "start": 1, "stop": 0}] if pieces.add_prefix else []
+    return {
+        "version": "1.0",
+        "added_tokens": added_tokens(texts, pieces.kinds),
+        "normalizer": {
+            "type": "Sequence",
+            "normalizers": [*prefix, {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}],
+        },
+        "pre_tokenizer": None,
+        "decoder": {
+            "type": "Sequence",
+            "decoders": [
+                {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+                {"type": "ByteFallback"},
+                {"type": "Fuse"},
+                *strip,
+            ],
+        },
+        "model": {
+            "type": "BPE", "unk_token": unknown, "fuse_unk": True, "byte_fallback": BYTE in pieces.kinds,
+            "vocab": vocab, "merges": _merges(pieces, vocab, source),
+        },
+    }  # fmt: skip
+
+
+def added_tokens(texts: Sequence[str], kinds: Sequence[int]) -> list[Json]:
+    """The added tokens of a tokenizer.json: control and unknown pieces are special, user-defined ones are not."""
+    return [
+        {"id": id, "content": text, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
+         "special": kind != USER_DEFINED}
+        for id, (text, kind) in enumerate(zip(texts, kinds, strict=True))
+        if kind in (UNKNOWN, CONTROL, USER_DEFINED) and text
+    ]  # fmt: skip
+
+
+def read_model(path: Path) -> Pieces:
+    """The pieces of a tokenizer.model; ModelFileError if it is corrupt, or not a plain BPE model."""
+    try:
+        size = path.stat().st_size
+        if size > _MAX_FILE_BYTES:
+            raise ModelFileError(f"{path} has {size} bytes, which no SentencePiece model has")
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelFileError(f"{path} cannot be read: {error.strerror}") from error
+    texts, scores, kinds = [], [], []
+    trainer: dict[int, object] = {}
+    normalizer: dict[int, object] = {}
+    for field, value in _fields(data, path):
+        if field == 1 and isinstance(value, bytes):
+            piece = dict(_fields(value, path))
+            texts.append(_text(piece.get(1), path))
+            scores.append(_number(piece.get(2, 0.0)))
+            kinds.append(int(_number(piece.get(3, NORMAL))))
+        elif field == 2 and isinstance(value, bytes):
+            trainer = dict(_fields(value, path))
+        elif field == 3 and isinstance(value, bytes):
+            normalizer = dict(_fields(value, path))
+    if trainer.get(3, 1) != 2 or normalizer.get(2) or normalizer.get(4, 1):
+        raise ModelFileError(f"{path} is no BPE model without normalisation, the only SentencePiece kind read directly: "
+                             "convert it once with transformers' AutoTokenizer.save_pretrained, which writes tokenizer.json")
+    return Pieces(texts, scores, kinds, add_prefix=bool(normalizer.get(3, 1)))
+
+
+def _merges(pieces: Pieces, vocab: dict[str, int], source: str) -> list[list[str]]:
+    """Every way to make a normal piece of two, the highest score first."""
+    if not all(isinstance(score, int | float) and not math.isnan(score) for score in pieces.scores):
+        raise ModelFileError(f"{source}: a token score is no number")
+    normal = {text for text, kind in zip(pieces.texts, pieces.kinds, strict=True) if kind == NORMAL}
+    if sum(len(text) for text in normal) > _MAX_SPLITS or any(len(text) > 4096 for text in normal):
+        raise ModelFileError(f"{source}: the vocabulary's tokens are too long for any real tokenizer")
+    ranked: list[tuple[float, int, int, str, str]] = []
+    for text in normal:
+        score = -pieces.scores[vocab[text]]
+        for cut in range(1, len(text)):
+            left, right = text[:cut], text[cut:]
+            if left in normal and right in normal:
+                ranked.append((score, vocab[left], vocab[right], left, right))
+    return [[left, right] for _, _, _, left, right in sorted(ranked)]
+
+
+def _fields(data: bytes, path: Path) -> Iterator[tuple[int, object]]:
+    """The fields of a protobuf message as (number, value): a whole number, a float32, or bytes."""
+    at = 0
+    while at < len(data):
+        key, at = _varint(data, at, path)
+        match key & 7:
+            case 0:
+                value, at = _varint(data, at, path)
+                yield key >> 3, value
+            case 5 if at + 4 <= len(data):
+                yield key >> 3, struct.unpack_from("<f", data, at)[0]
+                at += 4
+            case 1 if at + 8 <= len(data):
+                at += 8
+            case 2:
+                size, at = _varint(data, at, path)
+                if size > len(data) - at:
+                    raise ModelFileError(f"{path}: a field of {size} bytes goes past the end: the file is cut or corrupt")
+                yield key >> 3, data[at : at + size]
+                at += size
+            case _:
+                raise ModelFileError(f"{path} is not a SentencePiece model: its protobuf breaks at byte {at}")
+
+
+def _varint(data: bytes, at: int, path: Path) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 64, 7):
+        if at >= len(data):
+            break
+        value |= (data[at] & 0x7F) << shift
+        at += 1
+        if data[at - 1] < 0x80:
+            return value, at
+    raise ModelFileError(f"{path} is not a SentencePiece model: its protobuf breaks at byte {at}")
+
+
+def _text(value: object, path: Path) -> str:
+    try:
+        if isinstance(value, bytes):
+            return value.decode("utf-8")
+    except UnicodeDecodeError:
+        pass
+    raise ModelFileError(f"{path}: a piece has no text in UTF-8")
+
+
+def _number(value: object) -> float:
+    return value if isinstance(value, int | float) else math.nan

@@ -1,0 +1,264 @@
+"""A Tokenizer: text to token ids and back, with control tokens that no user text can forge.
+
+The merging is done by the `tokenizers` library (Rust). Around it: which ids are control tokens and end a turn, the exact
+bytes of each token, and encoding of text of which only some parts may name control tokens. Reading the files is in
+`pretrained.py`; chat templates are in `chat.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import tokenizers
+
+from firsthand.errors import ModelFileError
+from firsthand.message import Json, canonical
+from firsthand.tokens.pieces import byte_reader, steps, strips_leading_space
+
+END_OF_TURN = frozenset({
+    "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<end_of_turn>", "<|end|>", "<|endoftext|>", "<|end_of_text|>",
+    "<|return|>", "<|call|>", "<｜end▁of▁sentence｜>", "<|eot|>", "<|turn_end|>",
+})  # fmt: skip
+CONTROL = END_OF_TURN | {"<s>", "</s>", "<bos>", "<eos>", "<pad>", "<unk>", "<start_of_turn>", "[INST]", "[/INST]"}
+CALL_MARKERS = frozenset({"[TOOL_CALLS]", "<|python_tag|>", "<tool_call>", "</tool_call>", "[ARGS]", "[CALL_ID]"})
+"""Tokens that `decode` keeps even where it leaves out control tokens: `toolcalls.py` reads them."""
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class Run(NamedTuple):
+    """A stretch of text; only in a trusted one does the text of a control token become that token."""
+
+    text: str
+    trusted: bool
+
+
+class AddedToken(NamedTuple):
+    """A token found in text before any merging; `lstrip` and `rstrip` say whether it takes the blanks beside it."""
+
+    id: int
+    content: str
+    special: bool
+    lstrip: bool
+    rstrip: bool
+
+
+class Tokenizer:
+    """Text to ids and back.
+
+    `description` is the content of a tokenizer.json. Wrong content is a ModelFileError.
+    """
+
+    bos_id: int | None
+    """The token that begins a text, if the vocabulary has one."""
+    eos_id: int | None
+    """The end token that the model's files name first."""
+    eos_ids: frozenset[int]
+    """Every id that ends a turn or a text."""
+    add_bos: bool
+    """Whether a plain prompt begins with `bos_id`. Chat templates write it themselves."""
+    special_ids: frozenset[int]
+    """The control tokens: no untrusted text is ever encoded to one of them."""
+    chat_template: str | None
+    """The template's Jinja text, as it came with the model."""
+    fingerprint: str
+    """Equal fingerprints encode and decode alike."""
+    vocab_size: int
+    """One more than the largest id that has a token."""
+
+    def __init__(
+        self,
+        description: Json,
+        *,
+        bos_id: int | None = None,
+        eos_ids: Iterable[int] = (),
+        add_bos: bool = False,
+        chat_template: str | None = None,
+        source: str = "tokenizer",
+    ) -> None:
+        self._added = {token.content: token for token in _added_tokens(description, source)}
+        prepared = _prepare(description, self._added.values())
+        self._rust = _build(prepared, source)
+        self._continuing = _without_prefix(self._rust, prepared, source)
+        self._read_bytes = byte_reader(prepared, source)
+        self._strips_space = strips_leading_space(prepared.get("decoder"))
+        self._added_text = {token.id: token.content for token in self._added.values()}
+        for token in self._added.values():
+            if self._rust.token_to_id(token.content) != token.id:
+                raise ModelFileError(f"{source}: {token.content!r} is listed as id {token.id}, but the vocabulary "
+                                     f"gives {self._rust.token_to_id(token.content)}: the file contradicts itself")
+        self.vocab_size = 1 + max(self._rust.get_vocab(with_added_tokens=True).values(), default=-1)
+        self.bos_id = _checked(bos_id, self.vocab_size, "bos", source)
+        named = [end for id in eos_ids if (end := _checked(id, self.vocab_size, "eos", source)) is not None]
+        self.eos_id = named[0] if named else None
+        ends = {token.id for token in self._added.values() if token.content in END_OF_TURN}
+        self.eos_ids = frozenset(ends.union(named))
+        self.add_bos = add_bos and bos_id is not None
+        self.special_ids = frozenset(token.id for token in self._added.values() if token.special)
+        self.chat_template = chat_template
+        self._hidden = self.special_ids - {self._added[name].id for name in CALL_MARKERS & self._added.keys()}
+        self._special = {token.content: token for token in self._added.values() if token.special and token.content}
+        self._lengths = sorted({len(content) for content in self._special}, reverse=True)
+        firsts = "".join(sorted({re.escape(content[0]) for content in self._special}))
+        self._first = re.compile(f"[{firsts}]") if firsts else None
+        self._bytes: dict[int, bytes] = {}
+        self.fingerprint = hashlib.sha256(canonical([prepared, self.bos_id, sorted(self.eos_ids), self.add_bos])
+                                          .encode("utf-8", "surrogatepass")).hexdigest()
+
+    def encode(self, text: str, *, special: bool = False) -> list[int]:
+        """The ids of a text, without BOS.
+
+        With `special`, text such as `<|im_end|>` becomes that control token; without, it is encoded as plain text.
+        """
+        return self.encode_runs([Run(text, special)])
+
+    def encode_runs(self, runs: Sequence[Run], *, continuing: bool = False) -> list[int]:
+        """The ids of the joined text of `runs`, in which only trusted runs may name control tokens.
+
+        Between two control tokens the text is encoded as one, whatever runs it came from, so where no untrusted run
+        names a control token the ids equal `encode` of the joined text. `continuing` says that the text goes on
+        after other tokens, so that no space is put before it.
+        """
+        ids: list[int] = []
+        waiting: list[str] = []
+        previous: AddedToken | None = None
+
+        def flush(following: AddedToken | None) -> None:
+            text = "".join(waiting)
+            waiting.clear()
+            text = text.lstrip() if previous is not None and previous.rstrip else text
+            text = text.rstrip() if following is not None and following.lstrip else text
+            if text:
+                ids.extend(self._encode_plain(text, continuing or bool(ids)))
+
+        for text, trusted in runs:
+            start = 0
+            for at, token in self.find_special(text) if trusted else ():
+                waiting.append(text[start:at])
+                flush(token)
+                ids.append(token.id)
+                previous, start = token, at + len(token.content)
+            waiting.append(text[start:])
+        flush(None)
+        return ids
+
+    def decode(self, ids: Iterable[int], *, skip_special: bool = True) -> str:
+        """The text of ids; bytes that are no UTF-8 become U+FFFD.
+
+        `skip_special` leaves out control tokens, except those that mark a tool call. Where the vocabulary puts a space
+        before the first word, that space is taken off again.
+        """
+        text = b"".join(self.visible_bytes(id, skip_special) for id in ids).decode("utf-8", "replace")
+        return text[1:] if self._strips_space and text.startswith(" ") else text
+
+    def token_bytes(self, id: int) -> bytes:
+        """The exact bytes of a token; empty for an id without one, such as a padded row of the embedding."""
+        known = self._bytes.get(id)
+        if known is None:
+            known = self._bytes[id] = self._bytes_of(id) if 0 <= id < self.vocab_size else b""
+        return known
+
+    def visible_bytes(self, id: int, skip_special: bool = True) -> bytes:
+        """The bytes with which a token takes part in `decode`."""
+        return b"" if skip_special and id in self._hidden else self.token_bytes(id)
+
+    @property
+    def strips_leading_space(self) -> bool:
+        """Whether `decode` takes one space off the front of a text."""
+        return self._strips_space
+
+    def id_of(self, content: str) -> int | None:
+        """The id of a token by its text, or None."""
+        found = self._rust.token_to_id(content)
+        return None if found is None else int(found)
+
+    def text_of(self, id: int | None) -> str:
+        """The text of a token as its vocabulary writes it; empty for None."""
+        return "" if id is None else self._added_text.get(id) or self._rust.id_to_token(id) or ""
+
+    def find_special(self, text: str) -> Iterable[tuple[int, AddedToken]]:
+        """Control tokens in `text`, leftmost first and the longest at each place, as the Rust library finds them."""
+        at = 0
+        while self._first is not None and (match := self._first.search(text, at)):
+            at = match.start()
+            token = next((self._special[piece] for length in self._lengths
+                          if (piece := text[at : at + length]) in self._special), None)
+            if token is None:
+                at += 1
+            else:
+                yield at, token
+                at += len(token.content)
+
+    def _bytes_of(self, id: int) -> bytes:
+        added = self._added_text.get(id)
+        if added is not None:
+            return added.encode("utf-8", "replace")
+        token = self._rust.id_to_token(id)
+        return b"" if token is None else self._read_bytes(token)
+
+    def _encode_plain(self, text: str, continuing: bool) -> list[int]:
+        if not text.isascii() and _SURROGATE.search(text):  # half a pair, which JSON can carry and UTF-8 cannot
+            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        rust = self._continuing if continuing else self._rust
+        try:
+            return list(rust.encode(text, add_special_tokens=False).ids)
+        except (KeyboardInterrupt, SystemExit, MemoryError):
+            raise
+        except BaseException as error:  # a panic in Rust is no Exception
+            raise ModelFileError(f"the tokenizer could not encode a text of {len(text)} characters: {error}") from error
+
+
+def _checked(id: int | None, vocab_size: int, name: str, source: str) -> int | None:
+    if id is not None and not (type(id) is int and 0 <= id < vocab_size):
+        raise ModelFileError(f"{source}: the {name} token id is {id!r}, outside the vocabulary of {vocab_size} tokens")
+    return id
+
+
+def _added_tokens(description: Json, source: str) -> list[AddedToken]:
+    entries = description.get("added_tokens") or []
+    if not isinstance(entries, list):
+        raise ModelFileError(f"{source}: added_tokens is no list")
+    tokens = []
+    for entry in entries:
+        if not (isinstance(entry, dict) and isinstance(entry.get("content"), str) and type(entry.get("id")) is int):
+            raise ModelFileError(f"{source}: an added token needs a text and a whole-number id, but is {entry!r:.200}")
+        content = entry["content"]
+        is_control = content in CONTROL or (content.startswith(("<|", "<｜")) and content.endswith(("|>", "｜>")))
+        tokens.append(AddedToken(entry["id"], content, bool(entry.get("special")) or is_control,
+                                 bool(entry.get("lstrip")), bool(entry.get("rstrip"))))
+    return tokens
+
+
+def _prepare(description: Json, added: Iterable[AddedToken]) -> Json:
+    """The description with our idea of what is special, and without what changes lengths behind our back."""
+    special = {token.content for token in added if token.special}
+    entries = [entry | {"special": entry["content"] in special} for entry in description.get("added_tokens") or []]
+    return description | {"added_tokens": entries, "truncation": None, "padding": None, "post_processor": None}
+
+
+def _build(description: Json, source: str) -> Any:
+    model = description.get("model")
+    kind = model.get("type", "BPE") if isinstance(model, dict) else None
+    if kind not in ("BPE", "Unigram", "WordPiece"):
+        raise ModelFileError(f"{source}: the tokenizer's model is of type {kind!r}; BPE, Unigram and WordPiece are read")
+    try:
+        rust = tokenizers.Tokenizer.from_str(json.dumps(description))
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:  # a panic in Rust is no Exception
+        raise ModelFileError(f"{source}: the tokenizer cannot be built: {error}") from error
+    rust.encode_special_tokens = True
+    return rust
+
+
+def _without_prefix(rust: Any, description: Json, source: str) -> Any:
+    """The tokenizer for text that goes on after other tokens: the same one unless a space goes before the first."""
+    node = description.get("pre_tokenizer")
+    if not any(part.get("type") == "Metaspace" and part.get("prepend_scheme") == "first"
+               for part in steps(node, "pretokenizers")):
+        return rust
+    text = json.dumps(node).replace('"prepend_scheme": "first"', '"prepend_scheme": "never"')
+    return _build(description | {"pre_tokenizer": json.loads(text)}, source)
