@@ -1,0 +1,11 @@
+"""ARC-Challenge: grade-school science questions, multiple choice by log-prob (Clark et al., 2018)."""
+
+from __future__ import annotations
+
+from firsthand.benchmark import Benchmark
+from firsthand.benchmarks.arc import make_benchmark
+
+
+def arc_challenge(*, data: str = "") -> Benchmark:
+    """The benchmark over the test split. `data` is a folder that holds the file, `packaged` or `hub`; see `data.py`."""
+    return make_benchmark("arc_challenge", "ARC-Challenge", 1172, data)

@@ -1,0 +1,221 @@
+"""Where a benchmark's data comes from: a folder of the user's, `$FIRSTHAND_DATA`, our package, or the Hugging Face hub.
+
+Each source is read with the same checks, and what was read says where it came from and its SHA-256. The package holds small
+licensed slices, so that a first run works offline; the hub is asked for rows, never for code, and only if `data` is `hub` or
+nothing else is found.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from firsthand.errors import DataError, DownloadError
+from firsthand.home import data_home
+from firsthand.message import Json
+
+HUB_ROWS = "https://datasets-server.huggingface.co/rows"
+MAX_BYTES = 256 * 2**20
+"""No file of ours is nearly as large, unpacked or not."""
+PAGE_ROWS = 100
+MAX_PAGE_BYTES = 32 * 2**20
+
+
+@dataclass(frozen=True)
+class Source:
+    """A benchmark's file: what it is called in each place."""
+
+    path: str
+    """In a data folder, such as `math/gsm8k_test.jsonl`; the bare file name is found there too."""
+    rows: int
+    """How many rows the whole file has."""
+    licence: str
+    dataset: str
+    """On the hub: its name, configuration and split."""
+    config: str
+    split: str
+    from_hub: Callable[[Json], Json]
+    """A row of the hub as a row of our file."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What was read, and from where."""
+
+    rows: tuple[Json, ...]
+    origin: str
+    """In words, for the protocol: `packaged slice, 100 of 1,319 items`."""
+    path: Path
+    sha256: str
+
+    def where(self, index: int) -> str:
+        """File and line of a row, for errors. Blank lines are not allowed, so rows are lines."""
+        return f"{self.path}, line {index + 1}"
+
+
+def load(source: Source, data: str = "") -> Rows:
+    """The rows of the first source that has them: the folder (or file) `data`, `$FIRSTHAND_DATA`, our package, the hub.
+
+    `data` may also be `hub` or `packaged` to ask for those. A folder that was named and lacks the file is a DataError.
+    """
+    name = Path(source.path).name
+    if data not in ("", "hub", "packaged"):
+        return read(_in_folder(Path(data).expanduser(), source.path, "data"), source, "data folder")
+    if not data and (folder := os.environ.get("FIRSTHAND_DATA")):
+        found = _find(Path(folder).expanduser(), source.path)
+        if found is not None:
+            return read(found, source, "$FIRSTHAND_DATA")
+    packaged = Path(__file__).parent / "slices" / f"{name}.gz"
+    if data != "hub" and packaged.is_file():
+        return read(packaged, source, "packaged slice")
+    if data == "packaged":
+        raise DataError(f"no slice of {name} is packaged: give data=FOLDER, or data=hub to fetch it")
+    return read(fetch(source), source, f"Hugging Face hub, {source.dataset}")
+
+
+def read(path: Path, source: Source, origin: str) -> Rows:
+    """The rows of a .jsonl or .jsonl.gz file; DataError naming file and line where one is no JSON object."""
+    try:
+        raw = path.read_bytes() if path.stat().st_size <= MAX_BYTES else None
+        if raw is None:
+            raise DataError(f"{path} is larger than {MAX_BYTES >> 20} MiB: is it the right file?")
+        text = (_unpacked(raw, path) if path.suffix == ".gz" else raw).decode("utf-8")
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text (byte {error.start}): give a .jsonl file") from None
+    rows = tuple(_rows(text, path))
+    if not rows:
+        raise DataError(f"{path} holds no rows: is it truncated?")
+    partial = f"{len(rows):,} of {source.rows:,} items" if len(rows) < source.rows else f"{len(rows):,} items"
+    return Rows(rows, f"{origin}, {partial}", path, hashlib.sha256(raw).hexdigest())
+
+
+def text_field(row: Json, key: str, where: str) -> str:
+    """The text under `key`; DataError saying where if there is none."""
+    value = row.get(key)
+    if not isinstance(value, str) or not value.strip():
+        raise DataError(f"{where}: the field {key!r} holds {str(value)[:60]!r}, and text was expected")
+    return value
+
+
+def fetch(source: Source, *, url: str = HUB_ROWS) -> Path:
+    """The file of a hub dataset, fetched row by row on first use and kept in `data` under our home folder."""
+    path = data_home() / "data" / source.path
+    if path.is_file():
+        return path
+    lines = [json.dumps(row, ensure_ascii=False) for row in _hub_rows(source, url)]
+    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        partial.replace(path)  # whole or not at all: an interrupted fetch leaves no half file
+    except OSError as error:
+        raise DataError(f"{path} cannot be written: {error.strerror or error}") from None
+    return path
+
+
+def _hub_rows(source: Source, url: str) -> Iterator[Json]:
+    import httpx
+
+    query = {"dataset": source.dataset, "config": source.config, "split": source.split}
+    offset, total = 0, 1
+    with httpx.Client(timeout=30, follow_redirects=True) as client:
+        while offset < total:
+            body = _page(client, url, {**query, "offset": str(offset), "length": str(PAGE_ROWS)}, source)
+            rows, count = body.get("rows"), body.get("num_rows_total", 0)
+            good = isinstance(rows, list) and isinstance(count, int) and 0 < count <= 10 * source.rows
+            if not good or not rows or not all(isinstance(each, dict) and "row" in each for each in rows):
+                raise DownloadError(
+                    f"{source.dataset}: the hub's answer at row {offset} is not a page of rows; try again later"
+                )
+            for each in rows:
+                try:
+                    yield source.from_hub(each["row"])
+                except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+                    raise DataError(
+                        f"{source.dataset} on the hub, row {offset}: {error!r}: not the expected columns"
+                    ) from None
+            offset, total = offset + len(rows), count
+
+
+def _page(client: Any, url: str, query: dict[str, str], source: Source) -> Json:
+    import httpx
+
+    hint = f"check the connection, or give data=FOLDER that holds {source.path}"
+    try:
+        with client.stream("GET", url, params=query) as response:
+            if response.status_code != 200:
+                raise DownloadError(f"{source.dataset}: the hub answered {response.status_code}; {hint}")
+            received = bytearray()
+            for chunk in response.iter_bytes():
+                received += chunk
+                if len(received) > MAX_PAGE_BYTES:
+                    raise DownloadError(
+                        f"{source.dataset}: the hub sent more than {MAX_PAGE_BYTES >> 20} MiB for one page"
+                    )
+        body = json.loads(received)
+    except (httpx.HTTPError, ValueError, RecursionError) as error:
+        raise DownloadError(f"{source.dataset}: {type(error).__name__} from the hub ({error}); {hint}") from None
+    if not isinstance(body, dict):
+        raise DownloadError(f"{source.dataset}: the hub's answer is no JSON object; {hint}")
+    return body
+
+
+def _find(folder: Path, path: str) -> Path | None:
+    """The file in a data folder: at its path, or by its bare name, packed or not."""
+    for name in (path, Path(path).name):
+        for candidate in (folder / name, folder / f"{name}.gz"):
+            if candidate.is_file():
+                return candidate
+    return None
+
+
+def _in_folder(folder: Path, path: str, option: str) -> Path:
+    if folder.is_file():
+        return folder
+    found = _find(folder, path)
+    if found is None:
+        raise DataError(
+            f"{option} is {str(folder)!r}, which has neither {path} nor {Path(path).name}: put the file there"
+        )
+    return found
+
+
+def _unpacked(raw: bytes, path: Path) -> bytes:
+    """What the gzip file holds, as long as it is not absurdly much."""
+    unpacker = zlib.decompressobj(wbits=31)
+    try:
+        out = unpacker.decompress(raw, MAX_BYTES)
+    except zlib.error:
+        raise DataError(f"{path} is not a whole gzip file: fetch it again") from None
+    if unpacker.unconsumed_tail:
+        raise DataError(f"{path} unpacks to more than {MAX_BYTES >> 20} MiB: is it the right file?")
+    if not unpacker.eof:
+        raise DataError(f"{path} is not a whole gzip file: fetch it again")
+    return out
+
+
+def _rows(text: str, path: Path) -> Iterator[Json]:
+    for number, line in enumerate(text.removesuffix("\n").split("\n"), 1):
+        if not text.strip():
+            return
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            raise DataError(f"{path}, line {number}: not JSON: {line[:60]!r}") from None
+        if not isinstance(row, dict):
+            raise DataError(f"{path}, line {number}: a JSON object was expected, not {line[:60]!r}")
+        yield row
+
+
+def packed(lines: list[str]) -> bytes:
+    """The lines as a gzip file that is the same every time: how the packaged slices were made."""
+    return gzip.compress(("\n".join(lines) + "\n").encode(), mtime=0)

@@ -1,0 +1,164 @@
+"""Finding the answer in what a model wrote, and reading numbers: shared by patterns and scorers.
+
+Every function here takes text of any kind and length, in time linear in the little of it that is looked at.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterator
+from fractions import Fraction
+
+from firsthand.task import Task
+
+TAIL_CHARS = 20_000
+"""Answers are looked for in the last characters only: they come at the end."""
+MAX_NUMBER_CHARS = 320
+
+_HASHES = re.compile(r"####[ \t]*([^\n]*)")
+_STATED = re.compile(
+    r"(?:final[ \t]+)?answer\b(?:\*\*)?(?:[ \t]+is\b|[ \t]*[:=])(?:\*\*)?[ \t]*:?[ \t]*([^\n]*)", re.IGNORECASE
+)
+_NUMBER = re.compile(r"[-−]?\$?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d{1,4}(?![\d\w]))?(?:[ \t]*/[ \t]*\d[\d,]*)?")
+_MIXED = re.compile(r"([-−]?\d{1,20})[ \t]+(\d{1,20}/\d{1,20})")
+_FRAC = re.compile(r"\\[dt]?frac\{(-?\d{1,100})\}\{(\d{1,100})\}")
+_LETTER = re.compile(r"(?<![A-Za-z0-9'’])\(?([A-Z])\)?(?![A-Za-z0-9'’])")
+
+
+def extract_answer(text: str, task: Task) -> str | None:
+    """The answer that `text` gives to `task`, or None if it gives none.
+
+    Looked for in this order, the last of its kind each time: `#### X` (GSM8K), `\\boxed{X}` (MATH), `The answer is X` or
+    `Answer: X`; and where the task has choices the last letter that stands alone or the one choice that is quoted; where its
+    hint speaks of a number, the last number. A form whose X is no number (no choice) is passed over where one is wanted.
+    """
+    tail = text[-TAIL_CHARS:]
+    for stated in _stated(tail):
+        if (answer := _fit(stated, task)) is not None:
+            return answer
+    if task.choices:
+        return _last_choice(tail, task)
+    if wants_number(task):
+        return last_number(tail)
+    return None
+
+
+def answer_or_text(text: str, task: Task) -> str:
+    """The answer that `text` gives, or else the text itself, stripped: for patterns that must return something."""
+    found = extract_answer(text, task)
+    return text.strip() if found is None else found
+
+
+def wants_number(task: Task) -> bool:
+    """Whether the task's hint asks for a number."""
+    return task.hint is not None and re.search(r"\b(number|integer)\b", task.hint) is not None
+
+
+def last_number(text: str) -> str | None:
+    """The last number in the text, without $ and grouping commas, or None."""
+    found = _last(_NUMBER, text[-TAIL_CHARS:])
+    return None if found is None else _clean(found.group())
+
+
+def parse_number(text: str) -> Fraction | None:
+    """The number that `text` is: `1,234.50`, `$5`, `15%` (15), `3/4`, `1 1/2`, `\\frac{1}{2}`, `72 apples`; None if none.
+
+    Units and words around one number are dropped, a percent sign too. Several numbers, or one with more than 320
+    characters, are None.
+    """
+    text = text.strip()
+    if len(text) > 1000:
+        return None
+    text = _FRAC.sub(r"\1/\2", text).replace("−", "-")
+    if mixed := _MIXED.fullmatch(text):
+        whole, part = Fraction(mixed.group(1)), _fraction(mixed.group(2))
+        return None if part is None else whole + (-part if text.startswith("-") else part)
+    found = list(_NUMBER.finditer(text))
+    return _fraction(_clean(found[0].group())) if len(found) == 1 else None
+
+
+def normal_form(answer: str) -> str:
+    """What equal answers have in common: the number if it is one, else the words in lower case, trimmed."""
+    number = parse_number(answer) if len(answer) <= MAX_NUMBER_CHARS and not re.search(r"[A-Za-z]{2}", answer) else None
+    if number is not None:
+        return str(number)
+    return " ".join(answer[:TAIL_CHARS].casefold().split()).strip(" .")
+
+
+def _stated(text: str) -> Iterator[str]:
+    hashes, stated = _last(_HASHES, text), _last(_STATED, text)
+    for found in (hashes and hashes.group(1), _last_boxed(text), stated and stated.group(1)):
+        if found and found.strip():
+            yield found.strip()
+
+
+def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
+    """The last match in the text."""
+    last = deque(pattern.finditer(text), maxlen=1)
+    return last[0] if last else None
+
+
+def _last_boxed(text: str) -> str | None:
+    """What the last `\\boxed{...}` holds, braces inside it included."""
+    start = text.rfind("\\boxed{")
+    if start < 0:
+        return None
+    depth, begin = 1, start + len("\\boxed{")
+    for at in range(begin, len(text)):
+        depth += {"{": 1, "}": -1}.get(text[at], 0)
+        if depth == 0:
+            return text[begin:at]
+    return None
+
+
+def _fit(stated: str, task: Task) -> str | None:
+    """What was stated, in the form that the task wants, or None if it does not fit."""
+    stated = stated.strip("*_ \t`\"'$")
+    if task.choices:
+        lone = re.match(r"\(?([A-Za-z])(?![A-Za-z0-9'’])\)?", stated)
+        letter = lone.group(1).upper() if lone else None
+        return letter if letter in task.letters else _last_choice(stated, task)
+    if wants_number(task):
+        value = _FRAC.sub(r"\1/\2", stated.rpartition("=")[2])
+        found = _NUMBER.search(value) or _NUMBER.search(stated)
+        return _clean(found.group()) if found else None
+    return stated.rstrip(".").rstrip("*") or None
+
+
+def _last_choice(text: str, task: Task) -> str | None:
+    """The letter of the one choice that is quoted in the text, or else the last letter of a choice that stands alone."""
+    # A lone "A" in prose is an article more often than an answer, so it counts only at a line's end or before . ) : ,
+    words = " ".join(text.casefold().split())
+    quoted = [
+        letter
+        for letter, choice in zip(task.letters, task.choices, strict=True)
+        if choice.strip() and " ".join(choice.casefold().split()).strip(" .") in words
+    ]
+    letters = [
+        found.group(1)
+        for found in _LETTER.finditer(text)
+        if found.group(1) in task.letters
+        and (found.group(1) not in "AI" or re.match(r"[ \t]*(?:$|[.,:;)\n*])", text[found.end() :][:8]))
+    ]
+    if letters:
+        return letters[-1]
+    return quoted[0] if len(quoted) == 1 else None
+
+
+def _clean(number: str) -> str:
+    return re.sub(r"[,$ \t]", "", number).replace("−", "-").rstrip(".")
+
+
+def _fraction(text: str) -> Fraction | None:
+    if len(text) > MAX_NUMBER_CHARS:
+        return None
+    numerator, slash, denominator = text.partition("/")
+    _, _, exponent = numerator.lower().partition("e")
+    if exponent and abs(int(exponent)) > MAX_NUMBER_CHARS:
+        return None
+    try:
+        value = Fraction(numerator)
+        return value / Fraction(denominator) if slash else value
+    except (ValueError, ZeroDivisionError):
+        return None
