@@ -1,0 +1,291 @@
+"""A run's SQLite file: opening it, its schema and migrations, transactions, bodies by content, and its errors as sentences.
+
+SQLite in WAL mode with `synchronous=NORMAL`: a commit survives `kill -9` of every process; a power cut may take the last
+ones. Each write is one `BEGIN IMMEDIATE` transaction: a deferred one that reads and then writes fails under contention,
+whatever the timeout. What the tables mean is in `store.py`. A file may come from anyone: its schema must be ours (so no
+trigger or view of others runs), and every body is checked against its SHA-256.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sqlite3
+import threading
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from firsthand.errors import StoreError
+
+MAX_BODY_BYTES = 512 << 20
+_APPLICATION_ID = 0x66737468  # "fsth": tells a run from any other SQLite file
+_BUSY_TIMEOUT_S = 10.0
+
+MIGRATIONS: tuple[str, ...] = (
+    """
+    CREATE TABLE bodies (sha256 BLOB NOT NULL PRIMARY KEY, zlib BLOB NOT NULL);
+    CREATE TABLE run (id INTEGER PRIMARY KEY CHECK (id = 1), created_at TEXT NOT NULL, status TEXT NOT NULL,
+        about BLOB NOT NULL);
+    CREATE TABLE tasks (benchmark TEXT NOT NULL, task TEXT NOT NULL, body BLOB NOT NULL, PRIMARY KEY (benchmark, task));
+    CREATE TABLE agents (name TEXT NOT NULL PRIMARY KEY, body BLOB NOT NULL);
+    CREATE TABLE effects (seq INTEGER PRIMARY KEY, attempt TEXT NOT NULL, effect TEXT NOT NULL, request TEXT NOT NULL,
+        reply BLOB NOT NULL, at TEXT NOT NULL);
+    CREATE INDEX effects_by_place ON effects (attempt, effect, request);
+    CREATE INDEX effects_by_request ON effects (request);
+    CREATE TABLE traces (seq INTEGER PRIMARY KEY, attempt TEXT NOT NULL, try INTEGER NOT NULL, benchmark TEXT NOT NULL,
+        task TEXT NOT NULL, agent TEXT NOT NULL, epoch INTEGER NOT NULL, score REAL, stop_reason TEXT NOT NULL, error TEXT,
+        calls INTEGER NOT NULL, tokens INTEGER NOT NULL, cost_usd REAL NOT NULL, duration_s REAL NOT NULL,
+        version INTEGER NOT NULL, body BLOB NOT NULL, UNIQUE (attempt, try));
+    CREATE TABLE preferences (seq INTEGER PRIMARY KEY, task TEXT NOT NULL, body BLOB NOT NULL);
+    """,
+)
+"""Migration number n takes a file from schema version n to n + 1. They are only ever added to."""
+
+
+class Database:
+    """One run's SQLite file, for use from any thread, and from a forked child too."""
+
+    def __init__(self, path: Path, *, create: bool = False):
+        self.path = path
+        self._lock = threading.RLock()
+        self._inherited: list[sqlite3.Connection] = []
+        self._pid = -1
+        with self._sentences():
+            if not create and not path.is_file():
+                raise StoreError(f"no run at {path}: `firsthand runs` shows all")
+            self._open(create)
+
+    def read(self, sql: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> list[tuple[Any, ...]]:
+        """All rows of a query."""
+        with self._sentences(), self._lock:
+            return self._connected().execute(sql, values).fetchall()
+
+    @contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """A connection in a transaction that holds the one right to write. Leaving the block commits it."""
+        with self._sentences(), self._lock:
+            connection = self._connected()
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:  # a full disk has ended it already
+                    connection.execute("ROLLBACK")
+                raise
+
+    def get(self, digest: Any) -> Any:
+        """The body of that SHA-256; StoreError if it is missing or was changed."""
+        found = self.read("SELECT zlib FROM bodies WHERE sha256 = ?", (digest,))
+        if not found:
+            raise self.damaged("a body that is referred to is missing")
+        return self.unpack(digest, found[0][0])
+
+    def unpack(self, digest: Any, packed: Any) -> Any:
+        """The JSON in a stored body, which must have this SHA-256."""
+        try:
+            raw = _inflate(packed)
+            if hashlib.sha256(raw).digest() != digest:
+                raise self.damaged("a body does not have the SHA-256 it was stored under")
+            return json.loads(raw.decode("utf-8", "surrogatepass"))
+        except (zlib.error, ValueError, TypeError, RecursionError, MemoryError) as error:
+            raise self.damaged(f"a body cannot be read: {error}") from None
+
+    def damaged(self, what: str) -> StoreError:
+        """The error of a file whose content is not what we wrote."""
+        return StoreError(
+            f"{self.path} is damaged: {what}. Restore the run's folder from a copy, or rescue what can be read with "
+            f"`sqlite3 {self.path} .recover`"
+        )
+
+    def close(self) -> None:
+        """Close the file; a later use opens it again."""
+        with self._sentences(), self._lock:
+            if self._pid == os.getpid():
+                self._connection.close()
+            self._pid = -1
+
+    # -- opening --
+
+    def _open(self, create: bool) -> None:
+        self._connection = self._connect(create)
+        self._pid = os.getpid()
+        try:
+            self._migrate(create)
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def _connected(self) -> sqlite3.Connection:
+        if self._pid != os.getpid():
+            # A connection must not cross a fork; closing it here would checkpoint under the parent, so it is kept.
+            if self._pid != -1:
+                self._inherited.append(self._connection)
+            self._connection = self._connect(create=False)
+            self._pid = os.getpid()
+        return self._connection
+
+    def _connect(self, create: bool) -> sqlite3.Connection:
+        try:
+            return self._connect_as("rwc" if create else "rw")
+        except sqlite3.Error as error:
+            wal = self.path.with_name(self.path.name + "-wal")
+            unwritable = _name(error).startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_IOERR"))
+            if create or not unwritable or (wal.exists() and wal.stat().st_size):
+                raise
+            # A read-only folder or a full disk has no room for WAL's shared memory, and with no WAL none is needed.
+            return self._connect_as("ro&immutable=1")
+
+    def _connect_as(self, mode: str) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            f"{self.path.absolute().as_uri()}?mode={mode}",
+            uri=True,
+            timeout=_BUSY_TIMEOUT_S,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        try:
+            connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_BODY_BYTES)
+            connection.execute("PRAGMA trusted_schema = OFF")
+            connection.execute("PRAGMA cell_size_check = ON")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            if mode == "rwc":
+                connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()  # the first look at the file itself
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _migrate(self, create: bool) -> None:
+        """Bring an older schema up to ours; refuse a newer or foreign one."""
+        version = self._version()
+        if version > len(MIGRATIONS):
+            raise StoreError(
+                f"{self.path} has schema version {version}, and this firsthand knows {len(MIGRATIONS)}: "
+                "open it with the firsthand that wrote it, or a newer one"
+            )
+        ours = self.read("PRAGMA application_id")[0][0] == _APPLICATION_ID
+        if not create and not ours:
+            raise StoreError(f"{self.path} is a SQLite file, but not a run: give the folder of a run")
+        if version < len(MIGRATIONS):
+            with self.write() as connection:
+                for number in range(self._version(), len(MIGRATIONS)):  # again, now that nobody else can migrate
+                    _run_script(connection, MIGRATIONS[number])
+                connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+                connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+        found = self.read("SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'")
+        if sorted(found, key=repr) != _schema():
+            raise self.damaged("its tables are not those of a run")
+
+    def _version(self) -> int:
+        version = int(self.read("PRAGMA user_version")[0][0])
+        if version < 0:
+            raise self.damaged(f"its schema version is {version}")
+        return version
+
+    # -- errors --
+
+    @contextmanager
+    def _sentences(self) -> Iterator[None]:
+        """SQLite's and the system's errors as StoreErrors that say what to do."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise self._explain(error) from error
+        except UnicodeDecodeError as error:  # SQLite's complaint quotes the file, which may hold anything
+            raise self.damaged("its schema is not text") from error
+        except OverflowError as error:
+            raise StoreError(f"{self.path}: a number is too large to be stored: {error}") from error
+        except MemoryError as error:
+            raise self.damaged("it asks for more memory than there is") from error
+        except OSError as error:
+            raise StoreError(f"{self.path} cannot be used: {error.strerror or error}") from error
+
+    def _explain(self, error: sqlite3.Error) -> StoreError:
+        name = _name(error)
+        if name.startswith("SQLITE_FULL") or (name.startswith("SQLITE_IOERR") and self._disk_is_full()):
+            return StoreError(
+                f"the disk of {self.path.parent} is full ({error}). What is recorded is kept: "
+                "make room, then resume the run"
+            )
+        if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")):
+            return StoreError(
+                f"{self.path} cannot be written ({error}): make its folder writable, or copy the folder to a place that is"
+            )
+        if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+            return StoreError(
+                f"{self.path} is in use by another process and stayed so for {_BUSY_TIMEOUT_S:g} s: "
+                "wait for it or end it, then resume the run"
+            )
+        if name == "SQLITE_NOTADB":
+            return StoreError(f"{self.path} is not a SQLite file, or its beginning is damaged: restore it from a copy")
+        if name.startswith("SQLITE_IOERR"):
+            return StoreError(f"{self.path} cannot be read or written ({error}): check the disk, then resume the run")
+        return self.damaged(str(error))
+
+    def _disk_is_full(self) -> bool:
+        return shutil.disk_usage(self.path.parent).free < 1 << 20
+
+
+def put(connection: sqlite3.Connection, body: Any, *, exact: bool = True) -> bytes:
+    """The SHA-256 of a JSON body, which is stored unless an equal one is there already.
+
+    What is not JSON is a StoreError, or with `exact=False` becomes its text. Key order, NaN and lone surrogates survive.
+    """
+    try:
+        raw = json.dumps(body, ensure_ascii=False, separators=(",", ":"), default=None if exact else str)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise StoreError(f"this cannot be stored as JSON ({error}): use strings, numbers, lists and objects") from error
+    encoded = raw.encode("utf-8", "surrogatepass")
+    if len(encoded) >= MAX_BODY_BYTES:
+        raise StoreError(f"a body of {len(encoded)} bytes is too large to be stored: the limit is {MAX_BODY_BYTES}")
+    digest = hashlib.sha256(encoded).digest()
+    if connection.execute("SELECT 1 FROM bodies WHERE sha256 = ?", (digest,)).fetchone() is None:
+        connection.execute("INSERT INTO bodies VALUES (?, ?)", (digest, zlib.compress(encoded, 3)))
+    return digest
+
+
+def plain(text: str) -> str:
+    """The text as a column can hold it: lone surrogates, which UTF-8 has no bytes for, are written out."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _inflate(packed: Any) -> bytes:
+    """The bytes of a zlib stream, never more than a body may have."""
+    inflater = zlib.decompressobj()
+    raw = inflater.decompress(packed, MAX_BODY_BYTES)
+    if not inflater.eof:
+        raise ValueError("it is cut short, or too large")
+    return raw
+
+
+def _name(error: sqlite3.Error) -> str:
+    """SQLite's name for an error; empty where Python's own layer raised it."""
+    return getattr(error, "sqlite_errorname", "")
+
+
+def _run_script(connection: sqlite3.Connection, script: str) -> None:
+    """Run statements inside the open transaction, which `executescript` would commit first."""
+    for statement in script.split(";"):
+        if statement.strip():
+            connection.execute(statement)
+
+
+def _schema() -> list[tuple[str, str, str]]:
+    """What `sqlite_master` holds after all migrations."""
+    connection = sqlite3.connect(":memory:")
+    try:
+        for script in MIGRATIONS:
+            _run_script(connection, script)
+        found = connection.execute(
+            "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
+        )
+        return sorted(found.fetchall(), key=repr)
+    finally:
+        connection.close()

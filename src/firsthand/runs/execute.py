@@ -1,0 +1,131 @@
+"""Carry out a run: every attempt that it does not hold yet, each kept as soon as it is finished.
+
+Interrupting is safe at any instant. What an unfinished attempt had done is in its journal and is replayed when the run is
+executed again, so no model is asked twice. What is attempted, and by whom, is decided by the caller.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
+
+from firsthand.budget import Budget, Limits
+from firsthand.errors import LimitExceeded, StoreError
+from firsthand.message import Json
+from firsthand.model import Usage
+from firsthand.rollout import Place, rollouts
+from firsthand.runs.store import Run
+from firsthand.trace import Journal, Trace
+
+
+async def execute(
+    run: Run,
+    places: Sequence[Place],
+    *,
+    seed: int = 0,
+    concurrency: int = 16,
+    budget: Budget | None = None,
+    on_trace: Callable[[Trace], None] = lambda trace: None,
+    redo_errors: bool = False,
+) -> None:
+    """Attempt all places that the run has no trace of, and keep each trace before `on_trace` is given it.
+
+    With `redo_errors`, attempts that ended in an error are made again too. A store that cannot be written ends the run
+    with its StoreError. `budget` is shared by all attempts: when it is used up, the run stops with LimitExceeded, and the
+    attempts that it cut short are not kept, for they say nothing about their agents; a later call finishes them.
+    What the run has spent before is taken from a budget that is still untouched.
+    """
+    for benchmark in {place.benchmark.name for place in places}:
+        run.add_tasks(benchmark, {id(p.task): p.task for p in places if p.benchmark.name == benchmark}.values())
+    for agent in {id(place.agent): place.agent for place in places}.values():
+        run.add_agent(agent.name, agent.to_json())
+    if budget is not None and budget.spent == Usage() and budget.calls == 0:
+        spent, budget.calls = run.spent()
+        budget.charge(0, spent)
+    finished = run.done(errors=not redo_errors)
+    missing = {place.id: place for place in places if place.id not in finished}
+    with run.working():
+        try:
+            async with asyncio.timeout(budget.limits.seconds if budget else None) as timer:
+                await _attempt(run, missing, seed, concurrency, budget, on_trace)
+        except TimeoutError:
+            if not timer.expired():
+                raise
+            raise _stopped("seconds", run, missing) from None
+
+
+class _Watched:
+    """A Journal that remembers its failures: a pattern may catch them, and the attempt is worthless all the same."""
+
+    def __init__(self, journal: Journal, failures: list[StoreError]):
+        self.journal = journal
+        self.failures = failures
+
+    def find(self, effect: str, request: str) -> Json | None:
+        with self._remembering():
+            return self.journal.find(effect, request)
+
+    def record(self, effect: str, request: str, reply: Json) -> None:
+        with self._remembering():
+            self.journal.record(effect, request, reply)
+
+    @contextmanager
+    def _remembering(self) -> Iterator[None]:
+        try:
+            yield
+        except StoreError as error:
+            self.failures.append(error)
+            raise
+
+
+async def _attempt(
+    run: Run,
+    missing: dict[str, Place],
+    seed: int,
+    concurrency: int,
+    budget: Budget | None,
+    on_trace: Callable[[Trace], None],
+) -> None:
+    """Attempt the places; each that is finished leaves `missing`."""
+    failures: list[StoreError] = []
+    attempts = rollouts(
+        list(missing.values()),
+        seed=seed,
+        concurrency=concurrency,
+        journal=lambda place: _Watched(run.journal(place.id), failures),
+        budget=budget,
+    )
+    async with aclosing(attempts):
+        async for trace in attempts:
+            if failures:
+                raise failures[0]
+            if budget is not None and _cut_by(budget, trace, missing[trace.id].agent.limits):
+                raise _stopped(trace.stop_reason, run, missing)
+            run.append(trace)
+            del missing[trace.id]
+            on_trace(trace)
+
+
+def _cut_by(budget: Budget, trace: Trace, own: Limits) -> bool:
+    """Whether the shared budget, not the attempt's own limit, ended the attempt."""
+    match trace.stop_reason:
+        case "tokens":
+            shared, used = budget.limits.tokens, budget.spent.total_tokens + budget.reserved_tokens
+            return shared is not None and (own.tokens is None or used >= shared)
+        case "calls":
+            shared, used = budget.limits.calls, budget.calls
+            return shared is not None and (own.calls is None or used >= shared)
+        case "cost_usd":
+            limit = budget.limits.cost_usd
+            return limit is not None and (own.cost_usd is None or budget.spent.cost_usd >= limit)
+        case _:
+            return False
+
+
+def _stopped(limit: str, run: Run, missing: dict[str, Place]) -> LimitExceeded:
+    return LimitExceeded(
+        limit,
+        f"the {limit} of the whole run are used up with {len(missing)} attempts to go; what is done is kept: "
+        f"resume run {run.id} with a larger limit to finish them",
+    )

@@ -1,0 +1,68 @@
+"""Where runs live, what they are called, and how a name finds one. Nothing is opened here; see `store.py`."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from datetime import datetime
+from pathlib import Path
+
+from firsthand.errors import StoreError, UnknownName, unknown
+
+DATABASE = "run.sqlite"
+LOCK = "lock"
+_LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"
+
+
+def new_run_id(created_at: datetime, name_hint: str) -> str:
+    """A readable id that sorts by time, such as `2026-11-25-0148-arithmetic-k3f9`."""
+    slug = re.sub(r"[^a-z0-9]+", "-", name_hint.lower())[:40].strip("-") or "run"
+    tail = "".join(secrets.choice(_LETTERS) for _ in range(4))
+    return f"{created_at:%Y-%m-%d-%H%M}-{slug}-{tail}"
+
+
+def run_ids(home: Path) -> list[str]:
+    """The ids of all runs under `home`, oldest first (to the minute)."""
+    try:
+        return sorted(path.parent.name for path in (home / "runs").glob(f"*/{DATABASE}"))
+    except OSError as error:
+        raise StoreError(f"{home / 'runs'} cannot be read: {error.strerror}; check its permissions") from None
+
+
+def find_run(ref: str, home: Path) -> Path:
+    """The folder of the run that `ref` names: `last`, an id, a unique beginning or the last letters of one, or a path."""
+    ids = run_ids(home)
+    if ref == "last":
+        if not ids:
+            raise UnknownName(f"there are no runs in {home / 'runs'} yet: `firsthand run` makes one")
+        return max((home / "runs" / each for each in ids), key=lambda path: (path.name[:15], _made(path)))
+    if ref in ids:
+        return home / "runs" / ref
+    if os.sep in ref or ref in (".", "..") or (Path(ref) / DATABASE).exists():
+        return _at_path(Path(ref).expanduser())
+    matching = [each for each in ids if ref and (each.startswith(ref) or each.endswith(f"-{ref}"))]
+    if len(matching) == 1:
+        return home / "runs" / matching[0]
+    if matching:
+        raise UnknownName(f"{ref!r} is the beginning of {len(matching)} runs ({_few(matching)}): give more of the id")
+    raise unknown("run", ref, ids, see="firsthand runs")
+
+
+def _at_path(path: Path) -> Path:
+    folder = path.parent if path.name == DATABASE else path
+    if not (folder / DATABASE).exists():
+        raise UnknownName(
+            f"{str(folder)!r} is not the folder of a run: it has no {DATABASE}. `firsthand runs` shows all"
+        )
+    return folder.resolve()
+
+
+def _made(path: Path) -> int:
+    """When the folder's run was made, as far as the file system knows: for runs of one minute."""
+    marker = path / LOCK  # made with the folder, never written again
+    return (marker if marker.exists() else path / DATABASE).stat().st_mtime_ns
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
