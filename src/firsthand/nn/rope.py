@@ -1,0 +1,75 @@
+"""Rotary positions: which angle each pair of a head's values turns by, and turning queries and keys.
+
+Pairs are (i, i + K/2), the layout of Hugging Face checkpoints; `llama` un-permutes GGUF files, which interleave.
+Left out: `dynamic` and `longrope`, whose angles depend on how long the sequence will get, so that cached keys go stale.
+"""
+
+# N packed tokens, H heads, K head_dim, P = K/2 pairs
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from firsthand.nn.architecture import Rope
+
+
+class Rotation(NamedTuple):
+    """Cosines and sines of each token's angles, both halves filled: N K each."""
+
+    cos: Tensor
+    sin: Tensor
+
+
+def frequencies(rope: Rope, head_dim: int) -> Tensor:
+    """Radians a position for each pair: P, float32, on the CPU."""
+    exponents_P = torch.arange(0, head_dim, 2, dtype=torch.float32, device="cpu") / head_dim
+    plain_P = 1.0 / (rope.theta**exponents_P)
+    if rope.kind == "linear":
+        return plain_P / rope.factor
+    if rope.kind == "llama3":
+        return _llama3(plain_P, rope)
+    if rope.kind == "yarn":
+        return _yarn(plain_P, rope, head_dim)
+    if rope.kind == "divided":
+        return plain_P / torch.tensor(rope.divisors, dtype=torch.float32, device="cpu")
+    return plain_P
+
+
+def rotation(frequencies_P: Tensor, positions_N: Tensor, *, scale: float = 1.0, dtype: torch.dtype) -> Rotation:
+    """The cosines and sines for tokens at these positions, times `scale` (YaRN); angles are taken in float32."""
+    angles_NP = positions_N[:, None].float() * frequencies_P
+    angles_NK = torch.cat((angles_NP, angles_NP), dim=-1)
+    return Rotation((angles_NK.cos() * scale).to(dtype), (angles_NK.sin() * scale).to(dtype))
+
+
+def rotate(x_NHK: Tensor, by: Rotation) -> Tensor:
+    """Each head's pairs turned by their token's angles."""
+    first, second = x_NHK.chunk(2, dim=-1)
+    turned_NHK = torch.cat((-second, first), dim=-1)
+    return x_NHK * by.cos[:, None] + turned_NHK * by.sin[:, None]
+
+
+def _llama3(plain_P: Tensor, rope: Rope) -> Tensor:
+    """Long waves are divided by `factor`, short ones kept, those between blended (Llama 3.1)."""
+    turns_P = rope.original_max_position * plain_P / (2 * math.pi)
+    keep_P = (turns_P - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor)
+    return torch.lerp(plain_P / rope.factor, plain_P, keep_P.clamp(0, 1))
+
+
+def _yarn(plain_P: Tensor, rope: Rope, head_dim: int) -> Tensor:
+    """As llama3, with the blend linear in the pair's index (Peng et al., 2023)."""
+
+    def pair_turning(times: float) -> float:
+        return head_dim * math.log(rope.original_max_position / (times * 2 * math.pi)) / (2 * math.log(rope.theta))
+
+    low, high = pair_turning(rope.beta_fast), pair_turning(rope.beta_slow)
+    if rope.truncate:
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, head_dim - 1)
+    index_P = torch.arange(head_dim // 2, dtype=torch.float32, device="cpu")
+    stretch_P = ((index_P - low) / (high - low if high != low else 0.001)).clamp(0, 1)
+    return torch.lerp(plain_P, plain_P / rope.factor, stretch_P)

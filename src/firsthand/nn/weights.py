@@ -1,0 +1,262 @@
+"""Weights from disk into a Decoder and back: GGUF files and Hugging Face folders of safetensors.
+
+The header decides before a byte of data is read: the architecture is built without memory, and every tensor it needs
+must be there, in its shape, with none left over. Left out: pickles (refused), tokenizers, and checkpoints that are
+quantised in any way but GGUF's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from firsthand.errors import ConfigError, ModelFileError
+from firsthand.modelfile import (
+    GGUF,
+    PICKLES,
+    Safetensors,
+    TensorInfo,
+    read_gguf,
+    read_json,
+    read_safetensors,
+    refuse_pickle,
+)
+from firsthand.nn import gemma, llama, qwen
+from firsthand.nn.architecture import Architecture
+from firsthand.nn.decoder import Decoder
+from firsthand.nn.fields import Fields
+from firsthand.nn.names import gguf_name, huggingface_name
+
+# Written by some converters, and worked out anew by us.
+_DERIVED = (".rotary_emb.inv_freq", "rope_freqs.weight")
+_MAX_NAMED = 8
+
+
+class Family(Protocol):
+    """What a family file offers; the module itself is the value."""
+
+    @property
+    def MODEL_TYPES(self) -> tuple[str, ...]: ...  # noqa: N802
+    @property
+    def GGUF_ARCHITECTURES(self) -> tuple[str, ...]: ...  # noqa: N802
+    def from_config(self, config: Fields, /) -> Architecture: ...
+    def to_config(self, a: Architecture, /) -> dict[str, Any]: ...
+    def from_gguf(self, file: GGUF, fields: Fields, /) -> Architecture: ...
+    def from_gguf_values(self, ours: str, values: Tensor, a: Architecture, /) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model on disk whose headers have been read: what it is, what it holds, and how to read one tensor."""
+
+    path: Path
+    architecture: Architecture
+    tensors: dict[str, TensorInfo]
+    """By the file's own names."""
+    name_of: Callable[[str], str]
+    """From our name to the file's."""
+    read: Callable[[str], Tensor]
+    """Our name to the values, as we hold them."""
+
+
+def families() -> tuple[Family, ...]:
+    """The families that can be loaded."""
+    return (llama, qwen, gemma)
+
+
+def load(path: Path | str, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Decoder:
+    """The model in a .gguf file, or in a folder with config.json and safetensors; ModelFileError if it is not sound."""
+    checkpoint = open_checkpoint(Path(path))
+    with torch.device("meta"):
+        model = Decoder(checkpoint.architecture)
+    wanted = _shapes(model)
+    _check_tensors(checkpoint, wanted)
+    state = {name: checkpoint.read(name).to(device=device, dtype=dtype) for name in wanted}
+    model.load_state_dict(state, strict=False, assign=True)
+    model.tie()
+    return model.eval()
+
+
+def save(model: Decoder, folder: Path | str) -> None:
+    """Write config.json and model.safetensors as transformers reads them. Existing ones are replaced, whole or not at all.
+
+    Special token ids are left null: they belong to the tokenizer, which is not written here.
+    """
+    from safetensors.torch import save_file
+
+    a, folder = model.architecture, Path(folder)
+    with torch.device("meta"):
+        if _shapes(model) != _shapes(Decoder(a)):
+            raise ConfigError(
+                "the model's projections were replaced (quantised, LoRA): save the model from before that"
+            )
+    family = next(f for f in families() if a.family in (*f.MODEL_TYPES, *f.GGUF_ARCHITECTURES))
+    parameters = dict(model.named_parameters())
+    config = {
+        **_shared_config(a),
+        **family.to_config(a),
+        "dtype": str(model.embed.weight.dtype).removeprefix("torch."),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {huggingface_name(name, a): p.detach().cpu().contiguous() for name, p in parameters.items()}
+    # Replaced by renaming: a model that was loaded from here may still have the old file mapped.
+    save_file(state, folder / "model.safetensors.part", metadata={"format": "pt"})
+    (folder / "config.json.part").write_text(json.dumps(config, indent=2) + "\n")
+    for name in ("model.safetensors", "config.json"):
+        (folder / f"{name}.part").replace(folder / name)
+
+
+def architecture_of(path: Path | str) -> Architecture:
+    """The architecture of a .gguf file or model folder, from its header alone."""
+    path = Path(path)
+    return _gguf_architecture(read_gguf(path))[1] if _is_gguf(path) else _folder_architecture(path)
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """A model on disk with its headers checked and none of its values read."""
+    return _open_gguf(path) if _is_gguf(path) else _open_folder(path)
+
+
+def _open_gguf(path: Path) -> Checkpoint:
+    file = read_gguf(path)
+    family, architecture = _gguf_architecture(file)
+
+    def read(ours: str) -> Tensor:
+        values = torch.from_numpy(file.dequantise(gguf_name(ours)))
+        return family.from_gguf_values(ours, values, architecture)
+
+    return Checkpoint(path, architecture, file.tensors, gguf_name, read)
+
+
+def _open_folder(folder: Path) -> Checkpoint:
+    from safetensors import safe_open
+
+    architecture = _folder_architecture(folder)
+    holder = {name: shard for shard in _shards(folder) for name in shard.tensors}
+    tensors = {name: shard.tensors[name] for name, shard in holder.items()}
+
+    def name_of(ours: str) -> str:
+        return huggingface_name(ours, architecture)
+
+    def read(ours: str) -> Tensor:
+        name = name_of(ours)
+        if tensors[name].dtype not in ("F64", "F32", "F16", "BF16"):
+            raise ModelFileError(
+                f"{folder}: tensor {name!r} is {tensors[name].dtype}: only F64, F32, F16 and BF16 weights are read from "
+                "safetensors; take the unquantised model or a GGUF file"
+            )
+        with safe_open(holder[name].path, framework="pt") as file:
+            values: Tensor = file.get_tensor(name)
+        return values
+
+    return Checkpoint(folder, architecture, tensors, name_of, read)
+
+
+def _is_gguf(path: Path) -> bool:
+    """Whether this is a GGUF file; False for a folder, ModelFileError for what is neither."""
+    if not path.exists():
+        raise ModelFileError(f"{path} does not exist: give a .gguf file or a folder with config.json and safetensors")
+    if path.is_dir():
+        return False
+    refuse_pickle(path)
+    if path.suffix == ".safetensors":
+        raise ModelFileError(f"{path} holds weights only: give its folder, which needs a config.json as well")
+    return True
+
+
+def _gguf_architecture(file: GGUF) -> tuple[Family, Architecture]:
+    kinds = {kind: family for family in families() for kind in family.GGUF_ARCHITECTURES}
+    fields = Fields(file.metadata, str(file.path))
+    family = fields.choice("general.architecture", kinds)
+    prefix = fields.text("general.architecture") + "."
+    return family, _built(lambda: family.from_gguf(file, Fields(file.metadata, str(file.path), prefix)), file.path)
+
+
+def _folder_architecture(folder: Path) -> Architecture:
+    kinds = {kind: family for family in families() for kind in family.MODEL_TYPES}
+    path = folder / "config.json"
+    config = Fields(read_json(path), str(path))
+    family = config.choice("model_type", kinds)
+    if config.has("quantization_config"):
+        raise config.error("quantization_config", "there", "none; take the unquantised model or a GGUF file")
+    return _built(lambda: family.from_config(config), path)
+
+
+def _built(make: Callable[[], Architecture], path: Path) -> Architecture:
+    """The architecture, or the ModelFileError that its file's settings cannot work."""
+    try:
+        return make()
+    except ConfigError as error:
+        raise ModelFileError(f"{path}: {error}") from None
+
+
+def _shards(folder: Path) -> list[Safetensors]:
+    """The checked headers of all weight files of a folder."""
+    index = folder / "model.safetensors.index.json"
+    if (folder / "model.safetensors").exists():
+        return [read_safetensors(folder / "model.safetensors")]
+    if not index.exists():
+        pickles = [file.name for file in folder.iterdir() if file.suffix in PICKLES]
+        refused = f" ({pickles[0]} is a pickle, which is never read: convert it to safetensors)" if pickles else ""
+        raise ModelFileError(f"{folder} has neither model.safetensors nor {index.name}{refused}")
+    placed = read_json(index).get("weight_map")
+    if not isinstance(placed, dict) or not all(_plain_name(name) for name in placed.values()):
+        raise ModelFileError(f"{index}: weight_map must give, for each tensor, a .safetensors file of this same folder")
+    shards = {name: read_safetensors(folder / name) for name in sorted(set(placed.values()))}
+    wrong = [tensor for tensor, name in placed.items() if tensor not in shards[name].tensors]
+    if wrong or sum(len(shard.tensors) for shard in shards.values()) != len(placed):
+        raise ModelFileError(f"{index} and its files disagree about which tensors there are{_named(wrong)}")
+    return list(shards.values())
+
+
+def _plain_name(name: Any) -> bool:
+    return isinstance(name, str) and name.endswith(".safetensors") and not set(name) & set("/\\\0")
+
+
+def _shapes(model: Decoder) -> dict[str, tuple[int, ...]]:
+    """The shape of each parameter; a tied head comes once, as the embedding."""
+    return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+
+
+def _check_tensors(checkpoint: Checkpoint, wanted: dict[str, tuple[int, ...]]) -> None:
+    """Raise ModelFileError unless the file's tensors are the wanted ones, in their shapes."""
+    found = {name: tensor.shape for name, tensor in checkpoint.tensors.items() if not name.endswith(_DERIVED)}
+    expected = {checkpoint.name_of(ours): shape for ours, shape in wanted.items()}
+    allowed = {checkpoint.name_of("lm_head.weight")} if checkpoint.architecture.tie_embeddings else set()
+    missing = [name for name in expected if name not in found]
+    surplus = [name for name in found if name not in expected and name not in allowed]
+    misshapen = [
+        f"{name} {found[name]} where {shape} was expected"
+        for name, shape in expected.items()
+        if name in found and found[name] != shape
+    ]
+    problems = [("missing", missing), ("surplus", surplus), ("misshapen", misshapen)]
+    if any(names for _, names in problems):
+        told = "; ".join(f"{len(names)} {what}{_named(names)}" for what, names in problems if names)
+        raise ModelFileError(f"{checkpoint.path} does not hold the {checkpoint.architecture.family} it says: {told}")
+
+
+def _named(names: list[str]) -> str:
+    """': a, b, ...' with the first few."""
+    shown = ", ".join(name[:120] for name in names[:_MAX_NAMED])
+    return f": {shown}{', ...' if len(names) > _MAX_NAMED else ''}" if names else ""
+
+
+def _shared_config(a: Architecture) -> dict[str, Any]:
+    return {
+        "vocab_size": a.vocab_size,
+        "hidden_size": a.hidden_size,
+        "intermediate_size": a.intermediate_size,
+        "num_hidden_layers": a.num_layers,
+        "num_attention_heads": a.num_heads,
+        "max_position_embeddings": a.max_position,
+        "rms_norm_eps": a.norm_eps,
+        "tie_word_embeddings": a.tie_embeddings,
+        **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id")),
+    }

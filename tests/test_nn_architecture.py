@@ -1,0 +1,95 @@
+"""Architectures as data: counting without building, and refusing what cannot work."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+
+from firsthand.errors import ConfigError
+from firsthand.nn.architecture import Architecture, Rope
+from firsthand.nn.decoder import Decoder
+
+SMOLLM2_135M = Architecture(
+    family="llama",
+    vocab_size=49_152,
+    hidden_size=576,
+    intermediate_size=1536,
+    num_layers=30,
+    num_heads=9,
+    num_kv_heads=3,
+    head_dim=64,
+    max_position=8192,
+    norm_eps=1e-5,
+    windows=(None,) * 30,
+    ropes=(Rope(1e5),) * 30,
+    tie_embeddings=True,
+)
+
+
+def test_known_models_have_their_published_numbers() -> None:
+    assert SMOLLM2_135M.num_parameters() == 134_515_008
+    assert SMOLLM2_135M.kv_bytes_per_token(2) == 30 * 2 * 3 * 64 * 2
+    llama_3_8b = dataclasses.replace(
+        SMOLLM2_135M,
+        vocab_size=128_256,
+        hidden_size=4096,
+        intermediate_size=14_336,
+        num_layers=32,
+        num_heads=32,
+        num_kv_heads=8,
+        head_dim=128,
+        attention_scale=0,
+        windows=(None,) * 32,
+        ropes=(Rope(5e5),) * 32,
+        tie_embeddings=False,
+    )
+    assert llama_3_8b.num_parameters() == 8_030_261_248
+    assert llama_3_8b.kv_bytes_per_token(2) == 131_072
+    assert llama_3_8b.attention_scale == 128**-0.5
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        dict(tie_embeddings=False, qkv_bias=True),
+        dict(o_bias=True, mlp_bias=True, qk_norm=True),
+        dict(norm_placement="sandwich", qk_norm=True, num_heads=6),
+    ],
+)
+def test_counted_parameters_are_those_built(changes: dict[str, Any]) -> None:
+    architecture = dataclasses.replace(SMOLLM2_135M, **changes)
+    with torch.device("meta"):
+        built = Decoder(architecture)
+    assert sum(parameter.numel() for parameter in built.parameters()) == architecture.num_parameters()
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (dict(vocab_size=0), "vocab_size is 0"),
+        (dict(num_kv_heads=4), "multiple of num_kv_heads"),
+        (dict(head_dim=63), "even"),
+        (dict(windows=(None,) * 29), "one for each of 30 layers"),
+        (dict(windows=(0,) * 30), "windows"),
+        (dict(ropes=()), "one for each of 30 layers"),
+        (dict(ropes=(Rope(1e5, "divided", divisors=(1.0,)),) * 30), "32 divisors"),
+        (dict(norm_eps=0.0), "norm_eps"),
+        (dict(logit_softcap=0.0), "logit_softcap"),
+        (dict(embed_scale=0.0), "embed_scale"),
+        (dict(num_heads=3 << 20, head_dim=1 << 20), "wide"),
+    ],
+)
+def test_architectures_that_cannot_work_are_refused(changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        dataclasses.replace(SMOLLM2_135M, **changes)
+
+
+def test_planning_needs_no_torch() -> None:
+    code = "import sys, firsthand.nn.architecture; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
