@@ -27,8 +27,8 @@ from torch.nn import functional
 LANES = 16
 TILE = 4
 """Queries that share a kv head and are computed together, so that four sums run side by side."""
-PARALLEL_FROM = 1 << 21
-"""Multiply-adds of one layer from which a second thread pays."""
+PARALLEL_FROM = 1 << 25
+"""Multiply-adds of one layer from which a second thread pays: below a few ms it loses to torch's threads, which spin."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,210 @@
+"""The engine in a thread of its own, for callers in any number of event loops.
+
+The thread takes commands between steps and hands outputs to the loop of whoever asked. When requests arrive, and in
+which order, does not change their tokens. A request that fails brings its error to its own caller; if the thread itself
+ends, every caller gets an error and nobody waits for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import TypeVar
+
+from torch import Tensor
+
+from firsthand.engine.engine import Engine, Scored, Stats, scored
+from firsthand.engine.sequence import Output, Request
+from firsthand.errors import ModelError
+
+T = TypeVar("T")
+Item = Output | Exception
+
+
+class Inbox:
+    """Where the outputs of one request arrive: filled by the engine's thread, read in the caller's loop."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._queue: asyncio.Queue[Item] = asyncio.Queue()
+        self.request_id: int | None = None
+        self.is_abandoned = False
+
+    def put(self, item: Item) -> bool:
+        """Hand over an item from another thread; False if the caller's loop is gone."""
+        try:
+            self._loop.call_soon_threadsafe(self._queue.put_nowait, item)
+        except RuntimeError:
+            return False
+        return True
+
+    async def get(self) -> Output:
+        """The next output, or the error that came in its place."""
+        item = await self._queue.get()
+        if isinstance(item, Exception):
+            raise item
+        return item
+
+
+@dataclass(frozen=True)
+class Command:
+    """What the engine's thread is to run between steps, or else to say if it has ended."""
+
+    run: Callable[[], object]
+    fail: Callable[[Exception], object]
+
+
+class EngineWorker:
+    """Runs an engine; close it, or use it as a context manager, so that its thread ends."""
+
+    def __init__(self, engine: Engine):
+        self.engine = engine
+        self._commands: deque[Command] = deque()
+        self._wake = threading.Condition()
+        self._inboxes: dict[int, Inbox] = {}
+        self._ended: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name="firsthand-engine", daemon=True)
+        self._thread.start()
+
+    def submit(self, request: Request) -> AsyncGenerator[Output, None]:
+        """The outputs of a request as they come. Closing the iterator, or cancelling its task, aborts the request.
+
+        An answer that fails ends with an Output whose `error` is set. Raises what `Engine.add` raises.
+        """
+        return self._outputs(lambda: self.engine.add(request), request.n)
+
+    async def score(self, prefix: Sequence[int], continuations: Sequence[Sequence[int]]) -> list[Scored]:
+        """The log-probs of each continuation's tokens after the prefix, as `Engine.score` gives them."""
+        outputs: dict[int, Output] = {}
+        add = lambda: self.engine.add_score(prefix, continuations)  # noqa: E731
+        async for output in self._outputs(add, len(continuations)):
+            outputs[output.index] = output
+        return [scored(outputs[index]) for index in range(len(continuations))]
+
+    async def load(self, state: Mapping[str, Tensor], version: int) -> None:
+        """Replace the engine's weights between two steps; see `Engine.load`."""
+        await self._call(lambda: self.engine.load(state, version))
+
+    async def stats(self) -> Stats:
+        """The engine's counters."""
+        return await self._call(self.engine.stats)
+
+    def close(self) -> None:
+        """End the thread after its present step. Requests under way get an error. Safe to call twice."""
+        self._end(ModelError("the engine was closed"))
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def __enter__(self) -> EngineWorker:
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self.close()
+
+    async def _outputs(self, add: Callable[[], int], num_answers: int) -> AsyncGenerator[Output, None]:
+        inbox = Inbox()
+        self._post(Command(lambda: self._add(add, inbox), inbox.put))
+        try:
+            while num_answers > 0:
+                output = await inbox.get()
+                num_answers -= output.is_last
+                yield output
+        finally:
+            if num_answers > 0:
+                inbox.is_abandoned = True
+                self._post(Command(lambda: self._drop(inbox), lambda error: None))
+
+    async def _call(self, function: Callable[[], T]) -> T:
+        """The result of a function run on the engine's thread."""
+        future: Future[T] = Future()
+
+        def run() -> None:
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(function())
+                except Exception as error:
+                    future.set_exception(error)
+
+        def fail(error: Exception) -> None:
+            if future.set_running_or_notify_cancel():
+                future.set_exception(error)
+
+        self._post(Command(run, fail))
+        return await asyncio.wrap_future(future)
+
+    def _post(self, command: Command) -> None:
+        with self._wake:
+            if self._ended is None:
+                self._commands.append(command)
+                self._wake.notify()
+                return
+        command.fail(self._ended)
+
+    def _add(self, add: Callable[[], int], inbox: Inbox) -> None:
+        if inbox.is_abandoned:
+            return
+        try:
+            inbox.request_id = add()
+        except Exception as error:
+            inbox.put(error)
+            return
+        self._inboxes[inbox.request_id] = inbox
+
+    def _drop(self, inbox: Inbox) -> None:
+        if inbox.request_id is not None:
+            self.engine.abort(inbox.request_id)
+            self._inboxes.pop(inbox.request_id, None)
+
+    def _run(self) -> None:
+        try:
+            while self._obey():
+                outputs = self.engine.step()
+                for output in outputs:
+                    self._deliver(output)
+                for output in outputs:
+                    if not self.engine.is_live(output.request_id):
+                        self._inboxes.pop(output.request_id, None)
+        except BaseException as error:
+            self._end(ModelError(f"the engine stopped: {type(error).__name__}: {error}"))
+            raise
+        finally:
+            self._tell_everyone()
+
+    def _obey(self) -> bool:
+        """Wait for something to do and run the commands; False when the worker was closed."""
+        with self._wake:
+            while not self._commands and self._ended is None and not self.engine.has_work:
+                self._wake.wait()
+            if self._ended is not None:
+                return False
+            commands = list(self._commands)
+            self._commands.clear()
+        for command in commands:
+            command.run()
+        return True
+
+    def _deliver(self, output: Output) -> None:
+        inbox = self._inboxes.get(output.request_id)
+        if inbox is not None and not inbox.put(output):
+            self._drop(inbox)
+
+    def _end(self, reason: Exception) -> None:
+        with self._wake:
+            self._ended = self._ended or reason
+            self._wake.notify_all()
+
+    def _tell_everyone(self) -> None:
+        """Give each waiting caller the reason why the thread ended."""
+        assert self._ended is not None
+        with self._wake:
+            commands = list(self._commands)
+            self._commands.clear()
+        for command in commands:
+            command.fail(self._ended)
+        for inbox in self._inboxes.values():
+            inbox.put(self._ended)
+        self._inboxes.clear()

@@ -1,0 +1,66 @@
+"""A tiny random decoder for the engine's tests, and ways to run an engine to its end."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+import torch
+
+from firsthand.engine.engine import Engine, EngineConfig
+from firsthand.engine.sequence import Output
+from firsthand.nn.architecture import Architecture, Rope
+from firsthand.nn.attention import Packed
+from firsthand.nn.decoder import Decoder, initialise
+
+torch.set_num_threads(1)
+VOCAB = 96
+
+
+def tiny_model(seed: int = 0, *, window: int | None = None, tied: bool = True, max_position: int = 256) -> Decoder:
+    architecture = Architecture(
+        family="llama",
+        vocab_size=VOCAB,
+        hidden_size=32,
+        intermediate_size=64,
+        num_layers=2,
+        num_heads=6,
+        num_kv_heads=2,
+        head_dim=16,
+        max_position=max_position,
+        norm_eps=1e-5,
+        windows=(window, None),
+        ropes=(Rope(), Rope()),
+        tie_embeddings=tied,
+    )
+    return initialise(Decoder(architecture), seed=seed, std=0.3)
+
+
+def tiny_engine(seed: int = 0, *, window: int | None = None, **settings: object) -> Engine:
+    config = EngineConfig(**{"kv_memory_bytes": 1 << 21, **settings})  # type: ignore[arg-type]
+    return Engine(tiny_model(seed, window=window), config)
+
+
+def drain(engine: Engine) -> dict[tuple[int, int], list[Output]]:
+    """Step until there is nothing left; the outputs of each (request, index)."""
+    found: dict[tuple[int, int], list[Output]] = defaultdict(list)
+    while engine.has_work:
+        for output in engine.step():
+            found[output.request_id, output.index].append(output)
+    engine.pool.check()
+    return found
+
+
+def tokens(outputs: Iterable[Output]) -> tuple[int, ...]:
+    return tuple(token for output in outputs for token in output.token_ids)
+
+
+def logprobs(outputs: Iterable[Output]) -> tuple[float, ...]:
+    return tuple(logprob for output in outputs for logprob in output.logprobs)
+
+
+@torch.no_grad()
+def plain_logprobs(model: Decoder, ids: list[int]) -> torch.Tensor:
+    """Log-probs of the next token after each position, by one plain forward pass."""
+    hidden = model(torch.tensor(ids), torch.arange(len(ids)), Packed([len(ids)]))
+    return model.logits(hidden).log_softmax(-1)

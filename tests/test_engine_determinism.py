@@ -1,0 +1,129 @@
+"""The same request gives the same tokens and log-probs, bit for bit, whatever else the engine does."""
+
+import random
+
+import pytest
+import torch
+
+from engine_tiny import VOCAB, drain, logprobs, tiny_engine, tiny_model, tokens
+from firsthand.engine.sequence import Output, Request
+from firsthand.model import Sampling
+from firsthand.nn.attention import Packed
+from firsthand.nn.quant import best_mode
+
+pytestmark = pytest.mark.skipif(best_mode() != "float16", reason="needs the packed float16 kernels")
+
+Answer = tuple[tuple[int, ...], tuple[float, ...]]
+
+
+def requests(count: int, seed: int) -> list[Request]:
+    """A mix of prompts, many of which begin alike, and of ways to sample."""
+    rng = random.Random(seed)
+    shared = [rng.randrange(VOCAB) for _ in range(70)]
+    made = []
+    for i in range(count):
+        prompt = shared[: rng.choice([0, 16, 33, 70])] + [rng.randrange(VOCAB) for _ in range(rng.randrange(1, 40))]
+        ways = [
+            Sampling(max_tokens=rng.randrange(1, 14)),
+            Sampling(max_tokens=rng.randrange(1, 14), temperature=1.0, seed=i),
+            Sampling(max_tokens=12, temperature=0.7, top_p=0.9, top_k=20, seed=i, repetition_penalty=1.2),
+            Sampling(max_tokens=12, temperature=1.3, min_p=0.02, seed=i, frequency_penalty=0.3),
+        ]
+        made.append(Request(tuple(prompt), rng.choice(ways), n=rng.choice([1, 1, 3])))
+    return made
+
+
+def answer(outputs: list[Output]) -> Answer:
+    assert all(output.error is None for output in outputs)
+    return tokens(outputs), logprobs(outputs)
+
+
+def alone(request: Request, **settings: object) -> list[Answer]:
+    engine = tiny_engine(**settings)
+    engine.add(request)
+    found = drain(engine)
+    return [answer(found[0, index]) for index in range(request.n)]
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("roomy", {}),
+        ("chunked prompts", {"max_batch_tokens": 13, "max_sequences": 5}),
+        ("preempted", {"kv_memory_bytes": 16 * 512 * 12, "max_sequences": 8}),
+        ("both", {"kv_memory_bytes": 16 * 512 * 12, "max_batch_tokens": 21, "max_sequences": 9}),
+    ],
+)
+def test_company_chunking_caching_and_preemption_change_no_bit(name: str, settings: dict[str, int]) -> None:
+    work = requests(60, seed=len(name))
+    engine = tiny_engine(**settings)
+    rng = random.Random(1)
+    ids: dict[int, int] = {}
+    found: dict[tuple[int, int], list[Output]] = {}
+    waiting = list(range(len(work)))
+    rng.shuffle(waiting)
+    while waiting or engine.has_work:
+        for _ in range(rng.choice([0, 0, 1, 4])):
+            if waiting:
+                place = waiting.pop()
+                ids[engine.add(work[place])] = place
+        for output in engine.step():
+            found.setdefault((ids[output.request_id], output.index), []).append(output)
+    engine.pool.check()
+    stats = engine.stats()
+    assert stats.cached_tokens > 0
+    assert (stats.preemptions > 0) == ("kv_memory_bytes" in settings)
+    for place, request in enumerate(work):
+        expected = alone(request)
+        assert [answer(found[place, index]) for index in range(request.n)] == expected
+
+
+def test_a_fork_draws_what_a_single_request_of_that_index_would() -> None:
+    sampling = Sampling(max_tokens=10, temperature=1.0, seed=5)
+    three = alone(Request((1, 2, 3), sampling, n=3))
+    assert alone(Request((1, 2, 3), sampling, n=1)) == three[:1]
+    assert alone(Request((1, 2, 3), sampling, n=2), max_sequences=1) == three[:2]
+
+
+def test_scores_equal_the_logprobs_of_the_same_tokens_when_sampled() -> None:
+    sampling = Sampling(max_tokens=25, temperature=1.5, seed=9)
+    ((sampled, expected),) = alone(Request((4, 5, 6), sampling))
+    for settings in ({}, {"max_batch_tokens": 7, "max_sequences": 3}):
+        engine = tiny_engine(**settings)
+        scores = engine.score((4, 5, 6), [sampled, sampled[:7], [9, 9, 9, *sampled], sampled[:1]])
+        assert scores[0].logprobs == expected
+        assert scores[1].logprobs == expected[:7]
+        assert scores[3].logprobs == expected[:1]
+
+
+def test_no_seed_means_a_new_one_each_time() -> None:
+    request = Request((1, 2, 3), Sampling(max_tokens=20, temperature=2.0))
+    assert alone(request) != alone(request)
+
+
+def test_windows_and_other_block_sizes_keep_the_bits() -> None:
+    request = Request(tuple(range(60)), Sampling(max_tokens=30))
+    assert alone(request, block_size=32) == alone(request) == alone(request, max_batch_tokens=9, max_sequences=2)
+    small = {"max_batch_tokens": 9, "max_sequences": 2}
+    assert alone(request, window=11, **small) == alone(request, window=11) != alone(request)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_every_plain_operation_of_the_model_works_row_by_row(threads: int) -> None:
+    """Norms, rotations, activations, softmax: rows computed alone and in a batch have the same bits."""
+    from firsthand.nn.quant import pack
+
+    model = tiny_model()
+    pack(model, "float16")
+    torch.set_num_threads(threads)
+    try:
+        ids, positions = torch.arange(90) % VOCAB, torch.arange(90)
+        with torch.no_grad():
+            lengths = [1] * 90  # attention to oneself, so that rows are independent
+            whole = model.logits(model(ids, positions, Packed(lengths))).log_softmax(-1)
+            for size in (1, 2, 3, 17):
+                rows = slice(40, 40 + size)
+                part = model.logits(model(ids[rows], positions[rows], Packed([1] * size))).log_softmax(-1)
+                assert torch.equal(part, whole[rows])
+    finally:
+        torch.set_num_threads(1)

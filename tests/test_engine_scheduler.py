@@ -1,0 +1,122 @@
+from firsthand.engine.blocks import BlockPool
+from firsthand.engine.scheduler import Plan, Scheduler
+from firsthand.engine.sequence import Sequence, State
+
+
+def scheduler(num_blocks: int = 64, *, tokens: int = 16, sequences: int = 4) -> Scheduler:
+    return Scheduler(BlockPool(num_blocks, 4), max_batch_tokens=tokens, max_sequences=sequences)
+
+
+def line(request_id: int, num_prompt: int, **fields: object) -> Sequence:
+    prompt = [request_id * 1000 + i for i in range(num_prompt)]
+    return Sequence(request_id, 0, prompt, num_prompt, max_tokens=100, **fields)  # type: ignore[arg-type]
+
+
+def compute(s: Scheduler, plan: Plan) -> None:
+    """What the engine does with a plan, with a made-up token for each finished row."""
+    for chunk in plan.chunks:
+        wanted = bool(chunk.wanted)
+        s.advance(chunk)
+        if wanted:
+            chunk.sequence.append(7)
+    s.pool.check()
+
+
+def sizes(plan: Plan) -> list[tuple[int, int]]:
+    return [(chunk.sequence.request_id, chunk.end - chunk.start) for chunk in plan.chunks]
+
+
+def test_a_long_prompt_is_cut_and_answers_under_way_get_a_token_in_every_step() -> None:
+    s = scheduler(tokens=10)
+    s.add(line(0, 3))
+    compute(s, s.plan())
+    s.add(line(1, 25))
+    for expected in ([(0, 1), (1, 9)], [(0, 1), (1, 9)], [(0, 1), (1, 7)], [(0, 1), (1, 1)]):
+        plan = s.plan()
+        assert sizes(plan) == expected
+        compute(s, plan)
+
+
+def test_requests_start_in_the_order_they_came() -> None:
+    s = scheduler(sequences=2)
+    for request_id in range(4):
+        s.add(line(request_id, 4))
+    assert sizes(s.plan()) == [(0, 4), (1, 4)]
+    s.finish(s.running[0])
+    compute(s, s.plan())
+    assert [sequence.request_id for sequence in s.running] == [1, 2]
+
+
+def test_a_prompt_that_does_not_fit_now_waits_and_those_behind_it_do_not_overtake() -> None:
+    s = scheduler(8, tokens=40)
+    s.add(line(0, 15))
+    compute(s, s.plan())
+    s.add(line(1, 20))
+    s.add(line(2, 1))
+    compute(s, s.plan())
+    assert [sequence.request_id for sequence in s.waiting] == [1, 2]
+    s.finish(s.running[0])
+    assert sizes(s.plan()) == [(1, 20), (2, 1)]
+
+
+def test_when_memory_runs_out_the_youngest_is_computed_again_later() -> None:
+    s = scheduler(6, tokens=32)
+    for request_id in range(2):
+        s.add(line(request_id, 7))
+    while s.num_preemptions == 0:
+        plan = s.plan()
+        compute(s, plan)
+    assert [sequence.request_id for sequence in s.running] == [0]
+    young = s.waiting[0]
+    assert young.request_id == 1 and young.table == [] and young.num_answer > 0
+    length = len(young.tokens)
+    s.finish(s.running[0])
+    plan = s.plan()
+    assert plan.chunks[0].end == length and plan.chunks[0].start % 4 == 0
+    assert plan.chunks[0].start > 0, "what the tree still holds is not computed again"
+
+
+def test_the_oldest_always_gets_on_however_small_the_pool() -> None:
+    s = scheduler(6, tokens=20, sequences=4)
+    for request_id in range(6):
+        s.add(line(request_id, 8))
+    finished: list[int] = []
+    for _ in range(400):
+        if not s.has_work:
+            break
+        plan = s.plan()
+        assert plan.chunks, "there is work, so a step computes something"
+        compute(s, plan)
+        for sequence in list(s.running):
+            if sequence.num_answer >= 14:
+                s.finish(sequence)
+                finished.append(sequence.request_id)
+    assert finished == sorted(finished) and len(finished) == 6
+
+
+def test_followers_start_from_the_memory_of_the_first_and_those_without_room_wait() -> None:
+    s = scheduler(sequences=2)
+    lead = line(0, 6)
+    lead.followers = [Sequence(0, index, list(lead.tokens), 6, max_tokens=9) for index in (1, 2)]
+    followers = list(lead.followers)
+    s.add(lead)
+    compute(s, s.plan())
+    s.fork(lead)
+    assert [f.state for f in followers] == [State.RUNNING, State.WAITING]
+    assert followers[0].table == lead.table and followers[0].num_computed == 6
+    followers[0].append(8)
+    plan = s.plan()
+    assert len(plan.copies) == 1, "two write to one half-full block, so one of them gets a copy"
+
+
+def test_a_dropped_first_answer_leaves_its_prompt_to_the_others() -> None:
+    s = scheduler(tokens=5)
+    lead = line(0, 9)
+    heir = Sequence(0, 1, list(lead.tokens), 9, max_tokens=9)
+    lead.followers = [heir]
+    s.add(lead)
+    compute(s, s.plan())
+    s.succeed(lead)
+    s.finish(lead)
+    s.pool.check()
+    assert s.running == [heir] and heir.num_computed == 5

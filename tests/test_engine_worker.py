@@ -1,0 +1,160 @@
+import asyncio
+import gc
+import threading
+
+import pytest
+
+from engine_tiny import VOCAB, logprobs, tiny_engine, tiny_model, tokens
+from firsthand.engine.engine import Engine
+from firsthand.engine.sequence import Output, Request
+from firsthand.engine.worker import EngineWorker
+from firsthand.errors import ModelError
+from firsthand.model import Sampling
+
+LONG = Request((1, 2, 3), Sampling(max_tokens=200))
+
+
+async def collect(worker: EngineWorker, request: Request) -> list[Output]:
+    return [output async for output in worker.submit(request)]
+
+
+def test_many_callers_get_their_own_outputs_whenever_they_come() -> None:
+    engine = tiny_engine()
+    requests = [Request((i, 5, i), Sampling(max_tokens=9, temperature=1.0, seed=i), n=1 + i % 3) for i in range(24)]
+    expected = []
+    for request in requests:
+        request_id, found = engine.add(request), []
+        while engine.is_live(request_id):
+            found += engine.step()
+        expected.append({i: logprobs(o for o in found if o.index == i) for i in range(request.n)})
+
+    async def late(worker: EngineWorker, place: int) -> dict[int, tuple[float, ...]]:
+        await asyncio.sleep(0.002 * (place * 7 % 24))
+        found = await collect(worker, requests[place])
+        return {i: logprobs(o for o in found if o.index == i) for i in range(requests[place].n)}
+
+    async def everyone(worker: EngineWorker) -> list[dict[int, tuple[float, ...]]]:
+        return await asyncio.gather(*(late(worker, place) for place in range(24)))
+
+    with EngineWorker(tiny_engine()) as worker:
+        found = asyncio.run(everyone(worker))
+        asyncio.run(worker.stats())
+        assert not worker._inboxes
+    if engine.weights == "float16":
+        assert found == expected
+
+
+def test_callers_may_live_in_several_event_loops() -> None:
+    results: dict[int, tuple[int, ...]] = {}
+    with EngineWorker(tiny_engine()) as worker:
+
+        def caller(place: int) -> None:
+            results[place] = tokens(asyncio.run(collect(worker, Request((7, 8), Sampling(max_tokens=30)))))
+
+        threads = [threading.Thread(target=caller, args=(place,)) for place in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+    assert len(results) == 4 and len(set(results.values())) == 1
+
+
+def test_scores_come_back_in_the_order_of_the_continuations() -> None:
+    continuations = [[1, 2], [3], [], [4, 5, 6]]
+    engine = tiny_engine()
+
+    async def main(worker: EngineWorker) -> None:
+        assert await worker.score((9, 8), continuations) == engine.score((9, 8), continuations)
+        assert await worker.score((9, 8), []) == []
+        with pytest.raises(ModelError, match="empty"):
+            await worker.score((), [[1]])
+
+    with EngineWorker(tiny_engine()) as worker:
+        asyncio.run(main(worker))
+
+
+def test_a_caller_who_leaves_frees_the_memory() -> None:
+    async def main(worker: EngineWorker) -> None:
+        task = asyncio.create_task(collect(worker, LONG))
+        stream = worker.submit(LONG)
+        await anext(stream)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await stream.aclose()
+        stats = await worker.stats()
+        assert (stats.running, stats.waiting) == (0, 0)
+        assert stats.free_blocks == worker.engine.pool.num_blocks
+        assert not worker._inboxes
+
+    with EngineWorker(tiny_engine()) as worker:
+        asyncio.run(main(worker))
+
+
+def test_a_caller_whose_loop_died_does_not_disturb_the_others() -> None:
+    with EngineWorker(tiny_engine()) as worker:
+        loop = asyncio.new_event_loop()
+        stream = worker.submit(LONG)
+        loop.run_until_complete(anext(stream))
+        loop.close()
+        assert len(tokens(asyncio.run(collect(worker, LONG)))) == 200
+        assert asyncio.run(worker.stats()).running == 0
+        del stream
+        gc.collect()
+
+
+def test_a_bad_request_brings_its_error_to_its_own_caller() -> None:
+    async def main(worker: EngineWorker) -> None:
+        good = asyncio.create_task(collect(worker, Request((1,), Sampling(max_tokens=5))))
+        with pytest.raises(ModelError, match=str(VOCAB)):
+            await collect(worker, Request((VOCAB,)))
+        assert len(await good) == 5
+
+    with EngineWorker(tiny_engine()) as worker:
+        asyncio.run(main(worker))
+
+
+def test_closing_tells_those_who_wait_and_those_who_come_later() -> None:
+    async def main(worker: EngineWorker) -> None:
+        waiting = asyncio.create_task(collect(worker, LONG))
+        await asyncio.sleep(0.02)
+        worker.close()
+        worker.close()
+        with pytest.raises(ModelError, match="closed"):
+            await asyncio.wait_for(waiting, 10)
+        for late in (collect(worker, LONG), worker.score((1,), [[2]]), worker.stats()):
+            with pytest.raises(ModelError, match="closed"):
+                await asyncio.wait_for(late, 10)
+
+    worker = EngineWorker(tiny_engine())
+    asyncio.run(main(worker))
+    assert not worker._thread.is_alive()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_when_the_thread_dies_nobody_waits_for_ever() -> None:
+    class Dying(Engine):
+        def step(self) -> list[Output]:
+            raise RuntimeError("out of luck")
+
+    async def main(worker: EngineWorker) -> None:
+        tries = [collect(worker, LONG), collect(worker, LONG), worker.score((1,), [[2]])]
+        for error in await asyncio.wait_for(asyncio.gather(*tries, return_exceptions=True), 10):
+            assert isinstance(error, ModelError) and "out of luck" in str(error)
+
+    worker = EngineWorker(Dying(tiny_model()))
+    asyncio.run(main(worker))
+    worker.close()
+
+
+def test_weights_are_replaced_between_steps() -> None:
+    async def main(worker: EngineWorker) -> None:
+        request = Request((1, 2), Sampling(max_tokens=6))
+        before = await collect(worker, request)
+        await worker.load(tiny_model(seed=1).state_dict(), version=3)
+        after = await collect(worker, request)
+        assert tokens(before) != tokens(after)
+        assert {output.version for output in after} == {3}
+
+    with EngineWorker(tiny_engine()) as worker:
+        asyncio.run(main(worker))

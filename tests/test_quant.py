@@ -1,0 +1,130 @@
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from firsthand.errors import ConfigError
+from firsthand.nn.architecture import Architecture, Rope
+from firsthand.nn.attention import Packed
+from firsthand.nn.decoder import Decoder, initialise
+from firsthand.nn.quant import HalfLinear, best_mode, fits_float16, pack
+
+torch.set_num_threads(1)
+needs_float16 = pytest.mark.skipif(best_mode() != "float16", reason="needs the packed float16 kernels")
+
+
+def model(*, tied: bool = True, bias: bool = False) -> Decoder:
+    architecture = Architecture(
+        family="qwen2",
+        vocab_size=50,
+        hidden_size=48,
+        intermediate_size=96,
+        num_layers=2,
+        num_heads=4,
+        num_kv_heads=2,
+        head_dim=12,
+        max_position=64,
+        norm_eps=1e-6,
+        windows=(None, None),
+        ropes=(Rope(), Rope()),
+        tie_embeddings=tied,
+        qkv_bias=bias,
+    )
+    made = initialise(Decoder(architecture), std=0.2)
+    if bias:
+        with torch.no_grad():
+            for layer in made.layers:
+                layer.attention.q_proj.bias.normal_(generator=torch.Generator().manual_seed(1))
+    return made
+
+
+def logits(decoder: Decoder) -> torch.Tensor:
+    with torch.no_grad():
+        return decoder.logits(decoder(torch.arange(20), torch.arange(20), Packed([20])))
+
+
+@needs_float16
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(("inputs", "outputs"), [(576, 192), (576, 576), (192, 512), (64, 49), (40, 24)])
+def test_a_row_has_the_same_bits_in_every_batch(inputs: int, outputs: int, threads: int) -> None:
+    random = torch.Generator().manual_seed(0)
+    linear = HalfLinear(torch.randn(outputs, inputs, generator=random), torch.randn(outputs, generator=random))
+    x = torch.randn(300, inputs, generator=random)
+    torch.set_num_threads(threads)
+    try:
+        whole = linear(x)
+        for rows in (1, 2, 3, 4, 8, 16, 17, 32, 64, 299):
+            assert torch.equal(linear(x[:rows]), whole[:rows])
+            assert torch.equal(linear(x[-rows:]), whole[-rows:])
+    finally:
+        torch.set_num_threads(1)
+
+
+@needs_float16
+def test_the_error_is_that_of_rounding_weights_to_float16() -> None:
+    random = torch.Generator().manual_seed(0)
+    weight, bias = torch.randn(64, 576, generator=random), torch.randn(64, generator=random)
+    x = torch.randn(7, 576, generator=random)
+    packed = HalfLinear(weight, bias)(x)
+    rounded = functional.linear(x.double(), weight.half().double(), bias.double())
+    assert torch.allclose(packed.double(), rounded, atol=1e-4)
+    exact = functional.linear(x.double(), weight.double(), bias.double())
+    assert (packed - exact).abs().max() / exact.abs().max() < 5e-4
+
+
+@needs_float16
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_packed_model_answers_nearly_as_before_and_keeps_its_embedding(tied: bool, bias: bool) -> None:
+    decoder = model(tied=tied, bias=bias)
+    before, embedding = logits(decoder), decoder.embed.weight.clone()
+    assert pack(decoder, "float16") is decoder
+    assert not any(isinstance(module, nn.Linear) for module in decoder.modules())
+    assert torch.equal(decoder.embed.weight, embedding)
+    after = logits(decoder)
+    assert not torch.equal(before, after)
+    assert (before - after).abs().max() < 5e-3 * before.abs().max()
+
+
+def test_float32_leaves_the_model_alone() -> None:
+    decoder = model()
+    before = logits(decoder)
+    pack(decoder, "float32")
+    assert torch.equal(logits(decoder), before)
+    assert decoder.lm_head.weight is decoder.embed.weight
+
+
+@needs_float16
+def test_packed_weights_are_replaced_by_the_names_they_came_with() -> None:
+    decoder, other = model(bias=True), model(bias=True)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(0.9)
+    pack(decoder, "float16").load_state_dict(other.state_dict())
+    pack(other, "float16")
+    assert torch.equal(logits(decoder), logits(other))
+    state = model(bias=True).state_dict()
+    del state["layers.0.attention.q_proj.bias"]
+    with pytest.raises(RuntimeError, match=r"q_proj\.bias"):
+        decoder.load_state_dict(state)
+
+
+@pytest.mark.parametrize("value", [7e4, -7e4, float("inf"), float("nan")])
+def test_weights_beyond_float16_are_refused_before_anything_changes(value: float) -> None:
+    decoder = model()
+    with torch.no_grad():
+        decoder.layers[1].mlp.down_proj.weight[3, 4] = value
+    assert not fits_float16(decoder.layers[1].mlp.down_proj.weight)
+    with pytest.raises(ConfigError, match=r"layers\.1\.mlp\.down_proj"):
+        pack(decoder, "float16")
+    assert isinstance(decoder.layers[0].attention.q_proj, nn.Linear)
+
+
+def test_only_float32_models_are_packed() -> None:
+    with pytest.raises(ConfigError, match="bfloat16"):
+        pack(model().to(torch.bfloat16), "float16")
+
+
+def test_other_devices_keep_their_own_weights() -> None:
+    assert best_mode("cuda") == "float32"
+    assert best_mode("cpu") in ("float16", "float32")
