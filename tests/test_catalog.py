@@ -38,7 +38,8 @@ def test_every_listed_name_can_be_found():
     for name in catalog.names("tool"):
         assert catalog.tool(name).name == name
     for name in catalog.names("benchmark"):
-        assert isinstance(catalog.benchmark(name), Benchmark)
+        assert callable(catalog.find("benchmark", name))
+    assert isinstance(catalog.benchmark("arithmetic:levels=1:tasks=3"), Benchmark)
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,12 @@ def transcript(trace):
     return [(message.role, message.text) for message in trace.messages(len(trace.nodes) - 1)]
 
 
+def observations(trace):
+    """What a ReAct agent was told after the question."""
+    said = [text for role, text in transcript(trace) if role == "user"]
+    return said[said.index("Question: What is 3 * 4?") + 1 :]
+
+
 def test_the_catalog_lists_the_patterns_and_not_their_helpers():
     assert {"direct", "cot", "self_consistency", "react"} <= set(catalog.names("pattern"))
     assert "answers" not in catalog.names("pattern")
@@ -118,14 +124,15 @@ def test_react_acts_observes_and_finishes():
     script = Script("Thought: multiply.\nAction: calculator[3 * 4]", "Thought: done.\nAction: Finish[12]")
     trace = attempt(react, SUM, script)
     assert trace.answer == "12" and trace.stop_reason == "done"
-    assert transcript(trace)[1:] == [
+    said = transcript(trace)
+    question = said.index(("user", "Question: What is 3 * 4?"))
+    assert said[question + 1 :] == [
         ("assistant", "Thought: multiply.\nAction: calculator[3 * 4]"),
         ("user", "Observation: 12"),
         ("assistant", "Thought: done.\nAction: Finish[12]"),
     ]
     assert script.samplings[0].stop == ("\nObservation",)
-    opening = transcript(trace)[0][1]
-    assert "calculator[expression]" in opening and opening.endswith("Question: What is 3 * 4?") and len(opening) < 900
+    assert "calculator[expression]" in said[0][1] and sum(len(text) for _, text in said[:question]) < 900
     [call] = [call for call in trace.calls if call.kind == "tool"]
     assert call.detail["arguments"] == {"expression": "3 * 4"}
 
@@ -134,7 +141,7 @@ def test_react_tells_the_model_what_was_wrong():
     script = Script(
         "Action: google[x]", "hm", 'Action: calculator[{"expression": ]', "Action: calculator[2 +]", "Final Answer: 12"
     )
-    said = [text for role, text in transcript(attempt(react, SUM, script)) if role == "user"][1:]
+    said = observations(attempt(react, SUM, script))
     assert said[0].startswith(
         "Observation: There is no tool 'google'. Write one line: Action: and one of calculator[input]"
     )
@@ -158,8 +165,7 @@ def test_react_needs_arguments_by_name_where_a_tool_takes_two():
 
     script = Script("Action: power[2]", 'Action: power[{"base": 2, "exponent": 5}]', "Action: Finish[32]")
     trace = attempt(react, SUM, script, tools=(power,))
-    said = [text for role, text in transcript(trace) if role == "user"][1:]
-    assert said == [
+    assert observations(trace) == [
         'Observation: power takes 2 arguments: write power[{"base": "...", "exponent": "..."}]',
         "Observation: 32",
     ]

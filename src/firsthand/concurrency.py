@@ -116,7 +116,8 @@ async def with_retries(
 
 def derive_seed(*parts: object) -> int:
     """A seed below 2**63 that depends on every part: equal parts give equal seeds on any machine."""
-    digest = hashlib.blake2b("\x1f".join(str(part) for part in parts).encode(), digest_size=8).digest()
+    text = "\x1f".join(str(part) for part in parts)
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
 

@@ -38,7 +38,7 @@ class Place:
     def id(self) -> str:
         """The id of the attempt and of its Trace: 16 hex digits."""
         key = canonical([self.benchmark.name, self.task.id, self.agent.name, self.epoch])
-        return hashlib.sha256(key.encode()).hexdigest()[:16]
+        return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 async def rollout(

@@ -163,6 +163,8 @@ class Trace:
                 f"this trace has version {body.get('version')!r}, and this firsthand reads {TRACE_VERSION}: "
                 "open it with the firsthand that wrote it, or a newer one"
             )
+        if any(node["parent"] is not None and not 0 <= node["parent"] < i for i, node in enumerate(body["nodes"])):
+            raise StoreError("this trace has a message whose parent does not come before it: the file is damaged")
         return Trace(
             **{name: body[name] for name in _PLAIN},
             nodes=tuple(Node(node["parent"], Message.from_json(node["message"])) for node in body["nodes"]),

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 from firsthand.errors import ConfigError
 from firsthand.evals.stats import PairedDifference, paired_difference
+from firsthand.home import data_home
 from firsthand.message import Json
 from firsthand.runs import store
 from firsthand.runs.compare import Comparison, Pair, compare
-from firsthand.runs.home import data_home
 from firsthand.runs.store import Run
 from firsthand.terminal import console, print_table
 

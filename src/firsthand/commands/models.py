@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from firsthand.errors import ConfigError
 from firsthand.providers import hub
-from firsthand.terminal import print_table, progress
+from firsthand.terminal import progress
 
 EXAMPLES = """
 firsthand models

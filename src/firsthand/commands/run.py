@@ -119,8 +119,8 @@ def main(config: Config) -> int:
 
 def open_or_create(config: Config) -> tuple[Run, Config]:
     """The run to write, and the settings it is run with: a resumed run keeps those it was begun with."""
+    from firsthand.home import data_home
     from firsthand.runs import store
-    from firsthand.runs.home import data_home
 
     if config.resume:
         run = store.open_run(config.resume, data_home())
@@ -188,9 +188,9 @@ def open_models(config: Config) -> list[Model]:
     """The models by name, answering from the store where the config says replay."""
     if config.replay is None:
         return [catalog.model(name) for name in config.model]
+    from firsthand.home import data_home
     from firsthand.providers.cached import Replay
     from firsthand.runs import store
-    from firsthand.runs.home import data_home
 
     source = store.open_run(config.replay, data_home())
     fingerprints = {trace.agent["model"]: trace.agent["fingerprint"] for trace in source.traces()}

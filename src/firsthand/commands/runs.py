@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 
+from firsthand.home import data_home
 from firsthand.runs import store
-from firsthand.runs.home import data_home
 from firsthand.terminal import print_table
 
 EXAMPLES = """

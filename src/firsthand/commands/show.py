@@ -6,8 +6,8 @@ import json
 from dataclasses import dataclass, field
 
 from firsthand.evals.leaderboard import leaderboard, render
+from firsthand.home import data_home
 from firsthand.runs import store
-from firsthand.runs.home import data_home
 from firsthand.runs.show import show
 from firsthand.terminal import console
 
@@ -43,7 +43,8 @@ def main(config: Config) -> int:
             else:
                 show(trace, full=config.full)
             return 0
-        boards = leaderboard(run.traces())
+        order = list(run.agents())  # as the run was asked: the first one is the baseline
+        boards = leaderboard(sorted(run.traces(), key=lambda trace: order.index(trace.agent_name)))
         if config.json:
             print(json.dumps([board.to_json() for board in boards], indent=2, ensure_ascii=False))
             return 0

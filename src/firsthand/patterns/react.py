@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 
 from firsthand.context import Context
 from firsthand.errors import ConfigError
-from firsthand.message import Json, ToolCall
+from firsthand.message import Json, Role, ToolCall
 from firsthand.patterns.answers import answer_or_text, extract_answer
 from firsthand.task import Task
 from firsthand.tool import Tool
@@ -17,18 +16,27 @@ _ACTION = re.compile(r"^[ \t*]*Action(?:[ \t]+\d+)?[ \t*]*:[ \t*]*([^\n]*)", re.
 _FINAL = re.compile(r"^[ \t*]*Final Answer[ \t*]*:[ \t*]*([^\n]*)", re.IGNORECASE | re.MULTILINE)
 _NAMED = re.compile(r"[`\"']?([A-Za-z0-9_-]{1,64})[`\"']?[ \t]*(.*)", re.DOTALL)
 
-_EXAMPLE = """Question: A shop sells 12 boxes of 30 pens. How many pens is that?
-Thought: I need to multiply 12 by 30.
-Action: calculator[12 * 30]
-Observation: 360
-Thought: I know the answer.
-Action: Finish[360]"""
+_EXAMPLE: tuple[tuple[Role, str], ...] = (
+    ("user", "Question: A shop sells 12 boxes of 30 pens. How many pens is that?"),
+    ("assistant", "Thought: I need to multiply 12 by 30.\nAction: calculator[12 * 30]"),
+    ("user", "Observation: 360"),
+    ("assistant", "Thought: I know the answer.\nFinal Answer: 360"),
+    ("user", "Question: What is 75 - 18?"),
+    ("assistant", "Thought: I need to calculate 75 - 18.\nAction: calculator[75 - 18]"),
+    ("user", "Observation: 57"),
+    ("assistant", "Thought: I know the answer.\nFinal Answer: 57"),
+)
+"""Worked turns, for small models follow what they see before what they are told."""
+_BARE_EXAMPLE: tuple[tuple[Role, str], ...] = (
+    ("user", "Question: What is the capital of France?"),
+    ("assistant", "Thought: I know the answer.\nFinal Answer: Paris"),
+)
 
 
 async def react(task: Task, ctx: Context, *, max_steps: int = 6, native: bool = False) -> str:
     """The answer that the model finishes with, after at most `max_steps` thoughts and actions.
 
-    Actions are lines of text, `Action: tool[input]`, closed by `Finish[answer]` or `Final Answer: ...`; with `native` they
+    Actions are lines of text, `Action: tool[input]`, closed by `Final Answer: ...` or the paper's `Finish[...]`; with `native` they
     are the model's own tool calls instead. A mistaken action is answered by an observation that says what is wrong. When
     the steps run out, one last generation is asked for the answer.
     """
@@ -38,7 +46,7 @@ async def react(task: Task, ctx: Context, *, max_steps: int = 6, native: bool = 
 
 
 async def _written(task: Task, ctx: Context, max_steps: int) -> str:
-    ctx = ctx.say(_instructions(ctx.tools, task))
+    ctx = _opening(task, ctx)
     stop = (*ctx.sampling.stop, "\nObservation")[-64:]
     for step in range(max_steps):
         ctx = await ctx.generate(stop=stop)
@@ -91,7 +99,8 @@ def _unwrapped(given: str) -> str:
 async def _observe(ctx: Context, name: str, given: str, step: int) -> str:
     """What came of an action, errors included: the model reads it and can correct itself."""
     tools = {tool.name: tool for tool in ctx.tools}
-    known = ", ".join([*(f"{each}[input]" for each in tools), "Finish[answer]"])
+    known = ", ".join(f"{each}[input]" for each in tools) or "none, for there are no tools"
+    known += "; or Final Answer: and the answer"
     if not name:
         return f"There was no action. Write one line: Action: and one of {known}"
     tool = next((tool for each, tool in tools.items() if each.lower() == name.lower()), None)
@@ -130,13 +139,18 @@ def _usage(tool: Tool) -> str:
     return f"{tool.name}[{json.dumps(dict.fromkeys(properties, '...'))}]"
 
 
-def _instructions(tools: Sequence[Tool], task: Task) -> str:
-    actions = "\n".join(f"- {_usage(tool)}: {tool.spec.description}" for tool in tools)
-    return (
-        "Answer the question. Write a Thought line, then one Action line. After each Action you are given an Observation.\n"
-        f"Actions:\n{actions}\n- Finish[answer]: ends with the answer, {_wanted(task)}.\n\n"
-        f"Example:\n{_EXAMPLE}\n\nQuestion: {task.question}"
+def _opening(task: Task, ctx: Context) -> Context:
+    """The Context after the instructions, a worked example, and the question."""
+    actions = "\n".join(f"- {_usage(tool)}: {tool.spec.description}" for tool in ctx.tools)
+    example = _EXAMPLE if "calculator" in {tool.name for tool in ctx.tools} else _BARE_EXAMPLE
+    instructions = (
+        "Answer the question. Write a Thought line, then one Action line. After each Action you are given an Observation. "
+        f"When you know the answer write Final Answer: and {_wanted(task)}.\nActions:\n{actions}\n\n"
     )
+    for role, text in example:
+        ctx = ctx.say(instructions + text, role)
+        instructions = ""
+    return ctx.say(f"Question: {task.question}")
 
 
 def _wanted(task: Task) -> str:

@@ -1,0 +1,277 @@
+"""Models that run here: our engine with its tokenizer and chat template is a Model.
+
+The file is read when the first answer is wanted, once, in a thread, however many ask for it together. Everything that
+decides an answer is in the fingerprint: the bytes of the model's files, how its weights are packed, and our version.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from firsthand import __version__
+from firsthand.engine.engine import Engine, EngineConfig
+from firsthand.engine.sequence import Output, Request
+from firsthand.engine.worker import EngineWorker
+from firsthand.errors import ModelError, ModelFileError
+from firsthand.home import data_home
+from firsthand.message import Message, Sampled, Text
+from firsthand.model import Completion, Delta, FinishReason, Likelihood, Prompt, Sampling, Scored, ToolSpec, Usage
+from firsthand.nn import weights
+from firsthand.providers import hub
+from firsthand.tokens import pretrained
+from firsthand.tokens.chat import Chat
+from firsthand.tokens.stream import StopStrings
+from firsthand.tokens.tokenizer import Tokenizer
+
+
+def open_model(text: str) -> Local:
+    """The model of that name or path, pulled first if it is not here; nothing is loaded yet."""
+    return Local(hub.resolve(text), name=text)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model in memory."""
+
+    worker: EngineWorker
+    tokenizer: Tokenizer
+    chat: Chat
+
+
+@dataclass
+class Answer:
+    """One answer as it comes in."""
+
+    stop: StopStrings
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    top_logprobs: list[tuple[tuple[str, float], ...]] = field(default_factory=list)
+    ends: list[int] = field(default_factory=list)
+    """Length of the certain text after each token."""
+    text: str = ""
+    last: Output | None = None
+
+    def add(self, output: Output, tokenizer: Tokenizer) -> str:
+        """Take in an output; returns the text it makes certain."""
+        if output.error is not None:
+            raise output.error
+        piece = ""
+        for token_id in output.token_ids:
+            self.stop.feed(token_id)
+            piece += self.stop.take()
+            self.ends.append(len(self.text) + len(piece))
+        if output.is_last:
+            self.stop.finish()
+            piece += self.stop.take()
+        self.token_ids += output.token_ids
+        self.logprobs += output.logprobs
+        for alternatives in output.top_logprobs:
+            self.top_logprobs.append(tuple((tokenizer.decode([i], skip_special=False), lp) for i, lp in alternatives))
+        self.text += piece
+        self.last = output
+        return piece
+
+    @property
+    def kept(self) -> int:
+        """How many tokens the message keeps: all, unless a stop string cut the text and its end falls between two tokens.
+
+        Where it falls inside a token the tokens are kept whole, so that a later prompt holds what was really sampled.
+        """
+        if self.stop.stopped is None or len(self.text) not in self.ends:
+            return len(self.token_ids)
+        return self.ends.index(len(self.text)) + 1
+
+
+class Local:
+    """A model of ours, from a .gguf file or a Hugging Face folder."""
+
+    def __init__(self, path: Path | str, *, name: str | None = None, config: EngineConfig | None = None):
+        self.path = Path(path)
+        self.name = name or str(path)
+        self.config = config or EngineConfig()
+        self._lock = threading.Lock()
+        self._loaded: Loaded | None = None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """What decides the model's answers, as 16 hex digits."""
+        parts = [content_hash(file) for file in model_files(self.path)]
+        digest = hashlib.sha256("|".join([*parts, self.config.weights, __version__]).encode())
+        return f"local:{digest.hexdigest()[:16]}"
+
+    async def complete(
+        self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = (), n: int = 1
+    ) -> list[Completion]:
+        """`n` answers; the prompt is computed once."""
+        loaded = await self._ready()
+        request, new_answer = self._request(loaded, prompt, sampling, tools, n)
+        answers = [new_answer() for _ in range(n)]
+        async with aclosing(loaded.worker.submit(request)) as outputs:
+            async for output in outputs:
+                answers[output.index].add(output, loaded.tokenizer)
+        return [_completion(loaded, answer, bool(tools), index == 0) for index, answer in enumerate(answers)]
+
+    async def stream(
+        self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = ()
+    ) -> AsyncIterator[Delta]:
+        """One answer, piece by piece. Closing the iterator aborts it."""
+        loaded = await self._ready()
+        request, new_answer = self._request(loaded, prompt, sampling, tools, 1)
+        answer = new_answer()
+        async with aclosing(loaded.worker.submit(request)) as outputs:
+            async for output in outputs:
+                piece = answer.add(output, loaded.tokenizer)
+                if piece:
+                    yield Delta(piece)
+        yield Delta("", _completion(loaded, answer, bool(tools), True))
+
+    async def score(self, prompt: Prompt, continuations: Sequence[str]) -> Scored:
+        """The likelihood of each continuation; prefixes in common are computed once.
+
+        After a string, prompt and continuation are encoded together and cut where the prompt's own encoding ends, spaces at
+        its end counted to the continuation, as lm-evaluation-harness does. After messages the continuation is encoded alone.
+        """
+        loaded = await self._ready()
+        pairs = [_encode_pair(loaded, prompt, continuation) for continuation in continuations]
+        for (_, ids), continuation in zip(pairs, continuations, strict=True):
+            if not ids:
+                raise ModelError(f"the continuation {continuation!r} has no tokens: give some text to score")
+        by_prefix: dict[tuple[int, ...], list[int]] = {}
+        for index, (prefix, _) in enumerate(pairs):
+            by_prefix.setdefault(prefix, []).append(index)
+        found: dict[int, Likelihood] = {}
+        for prefix, indices in by_prefix.items():
+            results = await loaded.worker.score(prefix, [pairs[index][1] for index in indices])
+            for index, result in zip(indices, results, strict=True):
+                logprob, count = sum(result.logprobs), len(result.logprobs)
+                found[index] = Likelihood(continuations[index], logprob, count, result.is_greedy)
+        computed = sum(map(len, by_prefix)) + sum(len(ids) for _, ids in pairs)
+        return Scored(tuple(found[index] for index in range(len(pairs))), Usage(prompt_tokens=computed))
+
+    def close(self) -> None:
+        """Let go of the model. Answers under way get an error."""
+        with self._lock:
+            if self._loaded is not None:
+                self._loaded.worker.close()
+            self._loaded = None
+
+    async def _ready(self) -> Loaded:
+        return self._loaded or await asyncio.to_thread(self._load)
+
+    def _load(self) -> Loaded:
+        with self._lock:
+            if self._loaded is None:
+                self._loaded = load(self.path, self.config)
+            return self._loaded
+
+    def _request(
+        self, loaded: Loaded, prompt: Prompt, sampling: Sampling, tools: Sequence[ToolSpec], n: int
+    ) -> tuple[Request, Callable[[], Answer]]:
+        """The engine's request, and what makes an Answer for each sample."""
+        tokenizer = loaded.tokenizer
+        raw = isinstance(prompt, str)
+
+        def new_stop() -> StopStrings:
+            return StopStrings(tokenizer, sampling.stop, continuing=raw)
+
+        request = Request(
+            prompt=_encode(loaded, prompt, tools),
+            sampling=sampling,
+            n=n,
+            stop_ids=tokenizer.eos_ids,
+            stopper=new_stop if sampling.stop else None,
+        )
+        return request, lambda: Answer(new_stop())
+
+
+def load(path: Path, config: EngineConfig) -> Loaded:
+    """The model of a file or folder, in memory, its engine running."""
+    tokenizer = pretrained.load(path)
+    chat = Chat(tokenizer, tokenizer.chat_template)
+    model = weights.load(path)
+    if tokenizer.vocab_size > model.architecture.vocab_size:
+        raise ModelFileError(
+            f"{path} has {tokenizer.vocab_size} tokens in its tokenizer and {model.architecture.vocab_size} in its "
+            "weights: the files do not belong together"
+        )
+    return Loaded(EngineWorker(Engine(model, config)), tokenizer, chat)
+
+
+def _encode(loaded: Loaded, prompt: Prompt, tools: Sequence[ToolSpec] = ()) -> tuple[int, ...]:
+    """The ids of a prompt; never none at all."""
+    tokenizer = loaded.tokenizer
+    if not isinstance(prompt, str):
+        return tuple(loaded.chat.encode(prompt, tools))
+    ids = tokenizer.encode(prompt)
+    if (tokenizer.add_bos or not ids) and (start := _start_id(tokenizer)) is not None:
+        ids = [start, *ids]
+    if not ids:
+        raise ModelError("the prompt is empty, and the model has no token to begin with: give some text")
+    return tuple(ids)
+
+
+def _encode_pair(loaded: Loaded, prompt: Prompt, continuation: str) -> tuple[tuple[int, ...], list[int]]:
+    """The ids of prompt and continuation, apart."""
+    if not isinstance(prompt, str):
+        return _encode(loaded, prompt), loaded.tokenizer.encode(continuation)
+    bare = prompt.rstrip(" ")
+    prefix, whole = _encode(loaded, bare), _encode(loaded, prompt + continuation)
+    if not bare and whole[:1] != prefix:  # the prompt is empty: its one token is the model's own beginning
+        return prefix, list(whole)
+    return whole[: len(prefix)], list(whole[len(prefix) :])
+
+
+def _start_id(tokenizer: Tokenizer) -> int | None:
+    return tokenizer.bos_id if tokenizer.bos_id is not None else tokenizer.eos_id
+
+
+def _completion(loaded: Loaded, answer: Answer, with_tools: bool, is_first: bool) -> Completion:
+    """What the engine brought, as a message with its cost. The prompt is counted with the first of several answers."""
+    output = answer.last
+    assert output is not None and output.finish_reason is not None
+    text, calls = loaded.chat.parse(answer.text) if with_tools else (answer.text, ())
+    reason: FinishReason = "tool_calls" if calls else output.finish_reason
+    parts = ((Text(text),) if text or not calls else ()) + calls
+    kept = answer.kept
+    sampled = Sampled(tuple(answer.token_ids[:kept]), tuple(answer.logprobs[:kept]))
+    usage = Usage(
+        prompt_tokens=output.prompt_tokens if is_first else 0,
+        cached_tokens=output.cached_tokens if is_first else 0,
+        completion_tokens=len(answer.token_ids),
+    )
+    return Completion(Message("assistant", parts, sampled), reason, usage, tuple(answer.top_logprobs[:kept]))
+
+
+def model_files(path: Path) -> list[Path]:
+    """The files that decide a model's answers: the .gguf file, or all of a folder's JSON, templates and weights."""
+    if path.is_file():
+        return [path]
+    suffixes = (".json", ".jinja", ".safetensors", ".model")
+    files = sorted(file for file in path.iterdir() if file.suffix in suffixes) if path.is_dir() else []
+    if not files:
+        raise ModelFileError(f"{path} is neither a .gguf file nor a folder with a model in it")
+    return files
+
+
+def content_hash(file: Path) -> str:
+    """SHA-256 of a file, in hex; remembered under its path, size and time of change, for large files take a while."""
+    status = file.stat()
+    key = hashlib.sha256(f"{file.resolve()}|{status.st_size}|{status.st_mtime_ns}".encode()).hexdigest()
+    remembered = data_home() / "hashes" / key
+    with suppress(OSError):
+        known = remembered.read_text()
+        if len(known) == 64:
+            return known
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    with suppress(OSError):
+        remembered.parent.mkdir(parents=True, exist_ok=True)
+        remembered.write_text(digest)
+    return digest
