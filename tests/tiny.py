@@ -1,0 +1,58 @@
+"""A tiny random model in a Hugging Face folder, with a tokenizer trained on a few lines: real files for real loading."""
+
+import json
+from pathlib import Path
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from firsthand.nn import weights
+from firsthand.nn.architecture import Architecture, Rope
+from firsthand.nn.decoder import Decoder, initialise
+
+SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+TEXT = ["What is 12 + 30? The answer is 42.", "Thought: I need the sum.\nAction: calculator[12 + 30]\nObservation: 42"]
+
+
+def write_tokenizer(folder: Path, *, template: str | None = CHATML) -> int:
+    """Write tokenizer.json and its config; returns the size of the vocabulary."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=320, special_tokens=SPECIALS, initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(TEXT, trainer)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {"eos_token": "<|im_end|>", "bos_token": "<|endoftext|>", "tokenizer_class": "PreTrainedTokenizerFast"}
+    if template is not None:
+        config["chat_template"] = template
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return tokenizer.get_vocab_size()
+
+
+def write_model(folder: Path, *, seed: int = 0, max_position: int = 512, template: str | None = CHATML) -> Path:
+    """Write a whole model folder and return it. The model babbles, always the same way."""
+    folder.mkdir(parents=True, exist_ok=True)
+    vocab_size = write_tokenizer(folder, template=template)
+    architecture = Architecture(
+        family="llama",
+        vocab_size=vocab_size,
+        hidden_size=48,
+        intermediate_size=96,
+        num_layers=2,
+        num_heads=6,
+        num_kv_heads=2,
+        head_dim=16,
+        max_position=max_position,
+        norm_eps=1e-5,
+        windows=(None, None),
+        ropes=(Rope(), Rope()),
+        tie_embeddings=True,
+    )
+    weights.save(initialise(Decoder(architecture), seed=seed, std=0.3), folder)
+    return folder
