@@ -284,15 +284,18 @@ def _render_board(board: Board) -> list[RenderableType]:
         f"{_plain(board.benchmark)}: {_plain(board.metric) or 'not scored'}, {board.tasks} tasks{epochs}", "bold"
     )
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, leading=1)
-    table.add_column("agent", overflow="fold", min_width=8, max_width=26)
+    names = [_plain(row.agent) for row in board.rows]
+    names = [name if len(name) <= 20 else name.replace(":", ":\n") for name in names]
+    widest = max(len(line) for name in names for line in name.split("\n"))
+    table.add_column("agent", overflow="fold", min_width=min(max(widest, 8), 18), max_width=26)
     columns = ["score", "against first", "verdict", "tokens/task", "seconds", "calls", "cost", "errors"]
     if not any(row.cost.usd for row in board.rows):
         columns.remove("cost")
-    for name in columns:
-        table.add_column(name, justify="left" if name == "verdict" else "right", no_wrap=True)
-    for row in board.rows:
+    for column in columns:
+        table.add_column(column, justify="left" if column == "verdict" else "right", no_wrap=True)
+    for name, row in zip(names, board.rows, strict=True):
         cells = _cells(row)
-        table.add_row(Text(_plain(row.agent)), *(Text(cells[name]) for name in columns))
+        table.add_row(Text(name), *(Text(cells[column]) for column in columns))
     also = [Text(f"{_plain(row.agent)}: {_others(row)}") for row in board.rows if row.secondary]
     notes = [Text(_plain(line)) for line in [*findings(board), *caveats(board)]]
     return [
