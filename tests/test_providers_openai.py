@@ -829,6 +829,7 @@ def test_a_reply_without_end_is_cut(server, status, kind):
         async def flood() -> AsyncIterator[bytes]:
             while True:
                 yield b"x" * 65536
+                await asyncio.sleep(0.001)
 
         return StreamingResponse(flood(), status, media_type=kind)
 

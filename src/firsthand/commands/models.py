@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from firsthand.errors import ConfigError
+from firsthand.message import Json
 from firsthand.providers import hub
-from firsthand.terminal import progress
+from firsthand.providers.inspection import Inspection, inspect
+from firsthand.terminal import console, print_table, progress
 
 EXAMPLES = """
 firsthand models
 firsthand models pull smollm2
 firsthand models inspect smollm2
 firsthand models inspect path/to/model.gguf --json
+firsthand models pull hf:HuggingFaceTB/SmolLM2-360M-Instruct
 firsthand models remove hf:HuggingFaceTB/SmolLM2-360M-Instruct
 """
 
@@ -26,7 +30,7 @@ class Config:
     action: Literal["list", "pull", "inspect", "remove"] = field(default="list", metadata={"positional": True})
     """list, pull, inspect or remove"""
     model: str | None = field(default=None, metadata={"positional": True})
-    """The model: a known name or hf:ORG/NAME; for inspect also a file or folder."""
+    """The model: a known name or hf:ORG/NAME[@REVISION][:FILE.gguf]; for inspect also a file or folder."""
     json: bool = False
     """Print JSON for programs."""
 
@@ -39,17 +43,95 @@ def main(config: Config) -> int:
     """Do it."""
     match config.action, config.model:
         case "pull", str(model):
-            print(fetch(model, shown=not config.json))
+            path = str(fetch(model, shown=not config.json))
+            print(json.dumps({"model": model, "path": path}) if config.json else path)
         case "inspect", str(model):
-            inspect(model, as_json=config.json)
+            print_inspection(model, inspect(fetch(model, shown=not config.json)), as_json=config.json)
         case "remove", str(model):
-            print(f"removed {hub.remove(model)}")
+            path = str(hub.remove(model))
+            print(json.dumps({"model": model, "removed": path}) if config.json else f"removed {path}")
         case _:
-            list_models(as_json=config.json)
+            print_models(as_json=config.json)
     return 0
 
 
 def fetch(model: str, *, shown: bool = True) -> Path:
     """The file or folder of a model, pulled with a progress bar if it is not here yet."""
     with progress(f"fetching {model}", None, unit="bytes", shown=shown) as update:
-        return hub.resolve(model, on_progress=lambda done, total: update(done, total))
+        path = hub.resolve(model, on_progress=lambda done, total: update(done, total))
+    return path
+
+
+def print_models(*, as_json: bool) -> None:
+    """Print the models that have a name or are on disk, and how others are named."""
+    models = list_models()
+    if as_json:
+        print(json.dumps({"home": str(hub.models_home()), "models": models}, indent=2, ensure_ascii=False))
+        return
+    rows = [
+        [each["name"], each["description"], size(each["size_bytes"]), "yes" if each["path"] else "pulled on first use"]
+        for each in models
+    ]
+    print_table("models", ["name", "what it is", "size", "on disk"], rows)
+    console().print(
+        "Other models: the path of a .gguf file or of a Hugging Face folder, or hf:ORG/NAME[@REVISION][:FILE.gguf].\n"
+        f"What is pulled is kept in {hub.models_home()}",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def list_models() -> list[Json]:
+    """The models that have a name, on disk or not, and then the others on disk."""
+    here = {each.name: each for each in hub.installed()}
+    known = [
+        {
+            "name": name,
+            "description": entry.description,
+            "licence": entry.licence,
+            "size_bytes": entry.size_bytes,
+            "path": str(here[name].path) if name in here else None,
+        }
+        for name, entry in hub.KNOWN.items()
+    ]
+    return known + [
+        {
+            "name": each.name,
+            "description": "from the Hugging Face hub",
+            "licence": None,
+            "size_bytes": each.size_bytes,
+            "path": str(each.path),
+        }
+        for each in here.values()
+        if each.name not in hub.KNOWN
+    ]
+
+
+def print_inspection(model: str, facts: Inspection, *, as_json: bool) -> None:
+    """Print the facts as a table, or as JSON."""
+    if as_json:
+        print(json.dumps({"model": model, **facts.to_json()}, indent=2, ensure_ascii=False))
+        return
+    rows = [
+        ["file" if facts.path.is_file() else "folder", str(facts.path)],
+        ["architecture", facts.architecture or "not stated"],
+        ["parameters", f"{facts.parameters / 1e6:,.1f} million"],
+        ["size on disk", size(facts.file_bytes)],
+        ["tensors", ", ".join(f"{count} {name}" for name, count in facts.tensor_types.items())],
+        ["context", f"{facts.context:,} tokens" if facts.context else "not stated"],
+        ["vocabulary", f"{facts.vocabulary:,} tokens" if facts.vocabulary else "not stated"],
+        ["chat template", "yes" if facts.has_chat_template else "no"],
+        ["licence", facts.licence or "not stated"],
+    ]
+    print_table(model, ["what", "value"], rows)
+    memory = [[f"weights in {name}", size(count)] for name, count in facts.weight_bytes.items()]
+    memory += [[f"keys and values of {length:,} tokens", size(count)] for length, count in facts.kv_bytes.items()]
+    print_table("memory", ["for", "takes"], memory)
+    console().print("int8 and 4-bit without their scales; keys and values in float32, as our engine keeps them")
+
+
+def size(count: int) -> str:
+    """A number of bytes for people: 98.4 MB."""
+    from rich import filesize
+
+    return filesize.decimal(count)

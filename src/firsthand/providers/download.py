@@ -1,12 +1,18 @@
-"""One file from the web onto the disk: resumed where it broke off, checked, and there whole or not at all."""
+"""One file from the web onto the disk: resumed where it broke off, checked, and there whole or not at all.
+
+A part is resumed only where a hash will show whether the halves belong together; that is stronger than an ETag, so ETags
+are not kept. Left out: locking (whoever calls holds a lock on the target) and what is worth fetching (see `repository`).
+"""
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
 import re
+import shutil
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,8 +29,15 @@ OnProgress = Callable[[int, int | None], object]
 
 MAX_UNKNOWN_BYTES = 1 << 26
 """A file whose size nobody states may have this many bytes."""
+CONNECT_TIMEOUT_S = 5.0
+_SLOWEST_BYTES_PER_S = 1024
 _TRIES = 4
+_HEADWAY_BYTES = 1 << 20  # a try that gained this much does not count: long files may break off often
 _REDIRECTS = 5
+
+
+class DiskError(DownloadError):
+    """The disk is full or cannot be written: another source would not help."""
 
 
 class _BrokenOff(Exception):
@@ -44,34 +57,35 @@ def download(
 ) -> Path:
     """`target`, holding what `url` gives; a DownloadError if that fails or is not what was promised.
 
-    `git_sha1` is git's hash of a blob. `headers` go to the host of `url` only, not where it redirects to. Of two processes
-    that download the same file the second waits and finds it there.
+    `git_sha1` is git's hash of a blob. An `Authorization` header goes to the host of `url` only, not where it redirects to.
     """
     part = target.with_name(target.name + ".part")
-    checks = {"sha256": sha256, "git_sha1": git_sha1}
-    with _disk_errors(target), locked(target):
-        if target.exists():
-            return target
-        for attempt in range(_TRIES):
+    tries, furthest, reason = _TRIES, 0, ""
+    with disk_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        while tries and not target.exists():
             if sha256 is None and git_sha1 is None:
                 part.unlink(missing_ok=True)  # nothing would show whether two halves belong together
+            resumed = _size(part) > 0
             try:
-                resumed = part.exists() and part.stat().st_size > 0
                 _fetch(url, part, size_bytes, headers or {}, read_timeout_s, on_progress)
             except _BrokenOff as broken:
-                if attempt == _TRIES - 1:
-                    raise DownloadError(f"{_host(url)} broke off {_TRIES} times ({broken}): try again later") from None
+                gained, furthest = _size(part) - furthest, max(furthest, _size(part))
+                tries, reason = (_TRIES if gained >= _HEADWAY_BYTES else tries - 1), str(broken)
+                time.sleep(0.1 * (_TRIES - tries))
                 continue
             try:
-                verify(part, size_bytes=size_bytes, what=url, **checks)
-            except DownloadError:
+                verify(part, sha256=sha256, git_sha1=git_sha1, size_bytes=size_bytes, what=url)
+            except DownloadError as error:
                 part.unlink(missing_ok=True)
-                if resumed and attempt < _TRIES - 1:
-                    continue
-                raise
+                if not resumed:
+                    raise
+                tries, reason = tries - 1, str(error)
+                continue
             land(part, target)
-            return target
-    raise AssertionError("the last try returns or raises")
+        if not target.exists():
+            raise DownloadError(f"{_host(url)} broke off {_TRIES} times ({reason}): try again to go on from there")
+    return target
 
 
 def verify(file: Path, *, sha256: str | None, git_sha1: str | None = None, size_bytes: int | None, what: str) -> None:
@@ -83,108 +97,145 @@ def verify(file: Path, *, sha256: str | None, git_sha1: str | None = None, size_
         with file.open("rb") as stream:
             found = hashlib.file_digest(stream, "sha256").hexdigest()
         if found != sha256:
-            raise DownloadError(f"{what} gave a file with SHA-256 {found}: {sha256} was expected, so it was thrown away")
+            raise DownloadError(f"{what} gave a file with SHA-256 {found}: {sha256} was expected, so it was not kept")
     elif git_sha1 is not None:
         digest = hashlib.sha1(f"blob {found_bytes}\0".encode(), usedforsecurity=False)
         with file.open("rb") as stream:
             while chunk := stream.read(1 << 20):
                 digest.update(chunk)
         if digest.hexdigest() != git_sha1:
-            raise DownloadError(f"{what} gave a file that is not the one the hub lists, so it was thrown away")
+            raise DownloadError(f"{what} gave a file that is not the one the hub lists, so it was not kept")
 
 
 def land(part: Path, target: Path) -> None:
-    """Give a finished file (or folder) its name, so that it survives a crash."""
-    if part.is_file():
-        _sync(part)
+    """Give a finished file (or a folder of finished files) its name, so that it survives a crash."""
+    _sync(part)
     part.replace(target)
     _sync(target.parent)
 
 
-@contextmanager
-def locked(target: Path) -> Iterator[None]:
-    """Be the only one who makes `target`; others wait. The system frees the lock of a process that dies."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with (target.parent / f".{target.name}.lock").open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def get_json_bytes(url: str, *, headers: Mapping[str, str], max_bytes: int = 1 << 24) -> bytes:
     """The body of a small document."""
-    import httpx
-
-    with _client(30.0) as client:
+    with _client(30.0) as client, _http_errors(url), _open(client, url, headers) as response:
+        _check_status(response, url)
+        body = bytearray()
         try:
-            with _open(client, url, dict(headers)) as response:
-                _check_status(response, url)
-                body = bytearray()
-                for chunk in response.iter_bytes():
-                    body += chunk
-                    if len(body) > max_bytes:
-                        raise DownloadError(f"{url} gave more than {max_bytes} bytes: a short list was expected")
-                return bytes(body)
-        except httpx.HTTPError as error:
-            raise _unreachable(url, error) from None
+            for chunk in _chunks(response, 30.0):
+                body += chunk
+                if len(body) > max_bytes:
+                    raise DownloadError(f"{url} gave more than {max_bytes} bytes: a short list was expected")
+        except _BrokenOff as broken:
+            raise DownloadError(f"{url} broke off ({broken}): try again later") from None
+        return bytes(body)
+
+
+def expect_reachable(url: str, *, timeout_s: float = CONNECT_TIMEOUT_S) -> None:
+    """Raise DownloadError unless the host answers at all within this time.
+
+    A socket's own limit does not cover looking up the name, and counts anew for each address, which adds up offline.
+    """
+    outcome: list[DownloadError | None] = []
+
+    def ask() -> None:
+        try:
+            with _client(timeout_s) as client, _http_errors(url), _open(client, url, {}, method="HEAD"):
+                outcome.append(None)
+        except DownloadError as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(timeout_s)
+    if not outcome:
+        raise DownloadError(f"{_host(url)} did not answer within {timeout_s:g} s: check the network or the proxy")
+    if outcome[0] is not None:
+        raise outcome[0]
+
+
+@contextmanager
+def disk_errors(target: Path) -> Iterator[None]:
+    """Errors of the file system as a DiskError that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        hint = "free some space and try again" if full else "make it writable, or set FIRSTHAND_HOME to a place that is"
+        raise DiskError(f"{target} cannot be written ({error.strerror or error}): {hint}") from None
 
 
 def _fetch(
     url: str, part: Path, size: int | None, headers: Mapping[str, str], timeout_s: float, on_progress: OnProgress
 ) -> None:
     """Append to `part` what is missing of the file. _BrokenOff if the connection ends early."""
-    import httpx
-
-    have = part.stat().st_size if part.exists() else 0
+    have = _size(part)
     if size is not None and have >= size:
-        if have == size:
+        if have == size > 0:
             return
+        part.unlink(missing_ok=True)
         have = 0
-    asked = {**headers, "Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
-    with _client(timeout_s) as client:
-        try:
-            with _open(client, url, asked) as response:
-                if response.status_code == 416:
-                    part.unlink(missing_ok=True)
-                    raise _BrokenOff("it could not go on where it broke off")
-                _check_status(response, url)
-                if have and _begins_at(response) != have:
-                    have = 0
-                total = _total(response, have, size)
-                with part.open("ab" if have else "wb") as file:
-                    for chunk in response.iter_raw(1 << 18):
-                        have += len(chunk)
-                        if have > (MAX_UNKNOWN_BYTES if total is None else total):
-                            file.truncate(0)
-                            raise DownloadError(f"{url} gives more than the {total or MAX_UNKNOWN_BYTES} bytes expected")
-                        file.write(chunk)
-                        on_progress(have, total)
-        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            raise _unreachable(url, error) from None
-        except httpx.HTTPError as error:
-            raise _BrokenOff(type(error).__name__) from None
+    asked = {**headers} | ({"Range": f"bytes={have}-"} if have else {})
+    with _client(timeout_s) as client, _http_errors(url, part), _open(client, url, asked) as response:
+        if response.status_code == 416 or (response.status_code == 206 and not _goes_on(response, have, size)):
+            part.unlink(missing_ok=True)
+            raise _BrokenOff("it could not go on where it broke off")
+        _check_status(response, url)
+        have = have if response.status_code == 206 else 0
+        total = _total(response, url, have, size)
+        _expect_room(part, (total or 0) - have)
+        with part.open("ab" if have else "wb") as file:
+            for chunk in _chunks(response, timeout_s):
+                have += len(chunk)
+                if have > (MAX_UNKNOWN_BYTES if total is None else total):
+                    file.truncate(0)
+                    raise DownloadError(f"{url} gives more than the {total or MAX_UNKNOWN_BYTES} bytes expected")
+                file.write(chunk)
+                on_progress(have, total)
     if total is not None and have < total:
         raise _BrokenOff(f"{have} of {total} bytes came")
+
+
+def _chunks(response: httpx.Response, timeout_s: float) -> Iterator[bytes]:
+    """The body as it is sent; _BrokenOff if it trickles."""
+    started, received = time.monotonic(), 0
+    for chunk in response.iter_raw():  # given a size, it would hold a trickle back until so much has come
+        received += len(chunk)
+        elapsed = time.monotonic() - started
+        if elapsed > timeout_s and received < elapsed * _SLOWEST_BYTES_PER_S:
+            raise _BrokenOff(f"{received} bytes in {elapsed:.0f} s")
+        yield chunk
 
 
 def _client(read_timeout_s: float) -> httpx.Client:
     import httpx
 
-    return httpx.Client(timeout=httpx.Timeout(read_timeout_s, connect=5.0), follow_redirects=False)
+    try:
+        return httpx.Client(timeout=httpx.Timeout(read_timeout_s, connect=CONNECT_TIMEOUT_S), follow_redirects=False)
+    except (OSError, ValueError, ImportError) as error:
+        raise DownloadError(f"nothing can be fetched ({error}): check SSL_CERT_FILE and the proxy variables") from None
 
 
 @contextmanager
-def _open(client: httpx.Client, url: str, headers: dict[str, str]) -> Iterator[httpx.Response]:
+def _open(
+    client: httpx.Client, url: str, headers: Mapping[str, str], *, method: str = "GET"
+) -> Iterator[httpx.Response]:
     """The response at the end of the redirects, each of them checked."""
-    origin = urlsplit(url).netloc
+    origin = urlsplit(url)[:2]
     for _ in range(_REDIRECTS + 1):
         _expect_safe(url)
-        sent = {k: v for k, v in headers.items() if k.lower() != "authorization" or urlsplit(url).netloc == origin}
-        with client.stream("GET", url, headers=sent) as response:
+        sent = {k: v for k, v in headers.items() if k.lower() != "authorization" or urlsplit(url)[:2] == origin}
+        with client.stream(method, url, headers={**sent, "Accept-Encoding": "identity"}) as response:
             if not response.is_redirect:
                 yield response
                 return
-            url = urljoin(url, response.headers.get("location", ""))
-    raise DownloadError(f"{origin} redirects more than {_REDIRECTS} times")
+            url = _joined(url, response.headers.get("location", ""))
+    raise DownloadError(f"{origin[1]} redirects more than {_REDIRECTS} times")
+
+
+def _joined(url: str, location: str) -> str:
+    try:
+        return urljoin(url, location)
+    except ValueError:
+        raise DownloadError(f"{_host(url)} redirects to {location[:200]!r}, an address that cannot be read") from None
 
 
 def _expect_safe(url: str) -> None:
@@ -199,47 +250,65 @@ def _expect_safe(url: str) -> None:
         raise DownloadError(f"{url[:200]!r} is not https, so nothing is fetched from there")
 
 
+@contextmanager
+def _http_errors(url: str, part: Path | None = None) -> Iterator[None]:
+    """Errors of the network as sentences; with a `part` to go on from, one in midstream is a _BrokenOff."""
+    import httpx
+
+    try:
+        yield
+    except httpx.InvalidURL as error:
+        raise DownloadError(f"{url[:200]!r} leads to an address that cannot be read: {error}") from None
+    except httpx.HTTPError as error:
+        if part is None or isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+            raise DownloadError(
+                f"{_host(url)} cannot be reached ({type(error).__name__}): check the network or the proxy"
+            ) from None
+        raise _BrokenOff(type(error).__name__) from None
+
+
 def _check_status(response: httpx.Response, url: str) -> None:
     status = response.status_code
-    if status in (200, 206):
-        return
     hints = {
         401: "it wants a login: set HF_TOKEN",
         403: "it refuses: set HF_TOKEN, and accept the model's terms on its page",
         404: "there is no such model, file or revision (or it is private: set HF_TOKEN)",
         429: "it wants to be asked less often: try again later",
     }
-    raise DownloadError(f"{url} answered {status}: {hints.get(status, 'try again later')}")
+    if status not in (200, 206):
+        raise DownloadError(f"{url} answered {status}: {hints.get(status, 'try again later')}")
+    if response.headers.get("content-encoding", "identity") != "identity":
+        raise DownloadError(f"{url} sent packed content that was not asked for: check the proxy")
 
 
-def _begins_at(response: httpx.Response) -> int:
-    match = re.match(r"bytes (\d{1,18})-", response.headers.get("content-range", ""))
-    return int(match[1]) if response.status_code == 206 and match else 0
+def _goes_on(response: httpx.Response, have: int, size: int | None) -> bool:
+    """Whether a partial answer continues our part of the same file."""
+    match = re.fullmatch(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18}|\*)", response.headers.get("content-range", ""))
+    return match is not None and int(match[1]) == have and (size is None or match[2] in ("*", str(size)))
 
 
-def _total(response: httpx.Response, have: int, size: int | None) -> int | None:
-    if size is not None:
-        return size
+def _total(response: httpx.Response, url: str, have: int, size: int | None) -> int | None:
     stated = response.headers.get("content-length", "")
-    return have + int(stated) if re.fullmatch(r"\d{1,15}", stated) else None
+    found = have + int(stated) if re.fullmatch(r"\d{1,15}", stated) else None
+    if size is not None and found is not None and found != size:
+        raise DownloadError(
+            f"{url} offers {found} bytes: {size} were expected, so it is another file and is not fetched"
+        )
+    return size if size is not None else found
+
+
+def _expect_room(part: Path, needed: int) -> None:
+    free = shutil.disk_usage(part.parent).free
+    if needed > free:
+        raise DiskError(f"{part.parent} has {free >> 20} MiB free, but {needed >> 20} MiB are to come: free some space")
 
 
 def _host(url: str) -> str:
     return urlsplit(url).netloc or url
 
 
-def _unreachable(url: str, error: Exception) -> DownloadError:
-    return DownloadError(f"{_host(url)} cannot be reached ({type(error).__name__}): check the network or the proxy")
-
-
-@contextmanager
-def _disk_errors(target: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        hint = "free some space and try again" if full else "make it writable, or set FIRSTHAND_HOME to a place that is"
-        raise DownloadError(f"{target} cannot be written ({error.strerror or error}): {hint}") from None
+def _size(part: Path) -> int:
+    return part.stat().st_size if part.exists() else 0
 
 
 def _sync(path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import threading
+import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
@@ -169,9 +170,12 @@ class Local:
 
     def _load(self) -> Loaded:
         with self._lock:
-            if self._loaded is None:
-                self._loaded = load(self.path, self.config)
-            return self._loaded
+            loaded = self._loaded
+            if loaded is None:
+                loaded = load(self.path, self.config)
+                self._loaded = loaded
+                weakref.finalize(self, loaded.worker.close)  # at exit too: no thread inside torch may outlive Python
+            return loaded
 
     def _request(
         self, loaded: Loaded, prompt: Prompt, sampling: Sampling, tools: Sequence[ToolSpec], n: int

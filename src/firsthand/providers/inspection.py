@@ -1,0 +1,192 @@
+"""What a model file says of itself, read from its header without torch: size, memory, context, vocabulary, licence.
+
+The answer is a description, not a promise that the model loads: which architectures do is for `nn.weights` to say.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from firsthand.errors import ModelFileError
+from firsthand.message import Json
+from firsthand.modelfile import TensorInfo, read_gguf, read_json, read_safetensors, refuse_pickle
+
+_BYTES = {"float32": 4.0, "float16": 2.0, "int8": 1.0, "4-bit": 0.5}
+_CONTEXTS = (2048, 8192)
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """A model's facts; None is what the file does not say."""
+
+    path: Path
+    architecture: str | None
+    parameters: int
+    """Numbers in the tensors, as stored: a file that packs several into one integer (GPTQ) holds more than this."""
+    file_bytes: int
+    """Of all weight files."""
+    tensor_types: Mapping[str, int]
+    """How many tensors are stored in each type."""
+    weight_bytes: Mapping[str, int]
+    """Memory of the weights if all were held in this type; scales of int8 and 4-bit come on top."""
+    kv_bytes: Mapping[int, int]
+    """Memory of one conversation's keys and values in float32, for each context length; empty if it cannot be told."""
+    context: int | None
+    """Positions the model was made for."""
+    vocabulary: int | None
+    has_chat_template: bool
+    licence: str | None
+
+    def to_json(self) -> Json:
+        """The facts as a JSON object."""
+        kv_bytes = {str(length): size for length, size in self.kv_bytes.items()}
+        plain = {
+            "path": str(self.path),
+            "tensor_types": dict(self.tensor_types),
+            "weight_bytes": dict(self.weight_bytes),
+        }
+        return {**vars(self), **plain, "kv_bytes": kv_bytes}
+
+
+def inspect(path: Path | str) -> Inspection:
+    """The facts of a .gguf file or a Hugging Face folder; ModelFileError if it is not sound."""
+    path = Path(path)
+    refuse_pickle(path)
+    return _folder(path) if path.is_dir() else _gguf(path)
+
+
+def _gguf(path: Path) -> Inspection:
+    file = read_gguf(path)
+    said = file.metadata
+    kind = said.get("general.architecture")
+    heads, hidden, layers, context = (
+        _whole(said.get(f"{kind}.{key}"))
+        for key in ("attention.head_count", "embedding_length", "block_count", "context_length")
+    )
+    tokens = said.get("tokenizer.ggml.tokens")
+    return _inspection(
+        path,
+        kind,
+        list(file.tensors.values()),
+        path.stat().st_size,
+        kv_heads=_kv_heads(said.get(f"{kind}.attention.head_count_kv", heads), layers),
+        head_dims=(
+            _whole(said.get(f"{kind}.attention.key_length")) or _ratio(hidden, heads),
+            _whole(said.get(f"{kind}.attention.value_length")) or _ratio(hidden, heads),
+        ),
+        context=context,
+        vocabulary=len(tokens) if isinstance(tokens, list) else _whole(said.get(f"{kind}.vocab_size")),
+        has_chat_template=isinstance(said.get("tokenizer.chat_template"), str),
+        licence=said.get("general.license"),
+    )
+
+
+def _folder(path: Path) -> Inspection:
+    config = read_json(path / "config.json")
+    text = config.get("text_config")  # where a model that also sees keeps its decoder
+    inner = text if isinstance(text, dict) else config
+    heads, hidden, layers = (
+        _whole(inner.get(key)) for key in ("num_attention_heads", "hidden_size", "num_hidden_layers")
+    )
+    head_dim = _whole(inner.get("head_dim")) or _ratio(hidden, heads)
+    shards = _shards(path)
+    return _inspection(
+        path,
+        config.get("model_type"),
+        [tensor for shard in shards for tensor in read_safetensors(shard).tensors.values()],
+        sum(shard.stat().st_size for shard in shards),
+        kv_heads=_kv_heads(inner.get("num_key_value_heads", heads), layers),
+        head_dims=(head_dim, head_dim),
+        context=_whole(inner.get("max_position_embeddings")),
+        vocabulary=_whole(inner.get("vocab_size")),
+        has_chat_template=_has_template(path),
+        licence=config.get("license") or _licence_file(path),
+    )
+
+
+def _inspection(
+    path: Path,
+    kind: Any,
+    tensors: list[TensorInfo],
+    file_bytes: int,
+    *,
+    kv_heads: int | None,
+    head_dims: tuple[int | None, int | None],
+    context: int | None,
+    vocabulary: int | None,
+    has_chat_template: bool,
+    licence: Any,
+) -> Inspection:
+    """The facts in one, with what follows from them; `kv_heads` is the sum over all layers."""
+    parameters = sum(math.prod(tensor.shape) for tensor in tensors)
+    key_dim, value_dim = head_dims
+    each = 4 * kv_heads * (key_dim + value_dim) if kv_heads and key_dim and value_dim else None
+    lengths = sorted({length for length in (*_CONTEXTS, context or 0) if 0 < length <= (context or _CONTEXTS[-1])})
+    return Inspection(
+        path=path,
+        architecture=kind[:80] if isinstance(kind, str) else None,
+        parameters=parameters,
+        file_bytes=file_bytes,
+        tensor_types=dict(Counter(tensor.dtype for tensor in tensors).most_common()),
+        weight_bytes={name: math.ceil(parameters * size) for name, size in _BYTES.items()},
+        kv_bytes={length: length * each for length in lengths} if each else {},
+        context=context,
+        vocabulary=vocabulary,
+        has_chat_template=has_chat_template,
+        licence=licence[:80] if isinstance(licence, str) else None,
+    )
+
+
+def _shards(folder: Path) -> list[Path]:
+    """The weight files of a folder; ModelFileError if there are none, or fewer than its index names."""
+    shards = sorted(folder.glob("*.safetensors"))
+    if not shards:
+        raise ModelFileError(f"{folder} holds no .safetensors file: a Hugging Face folder or a .gguf file was expected")
+    index = folder / "model.safetensors.index.json"
+    weight_map = read_json(index).get("weight_map") if index.is_file() else None
+    named = {str(name) for name in weight_map.values()} if isinstance(weight_map, dict) else set()
+    missing = sorted(named - {shard.name for shard in shards})
+    if missing:
+        raise ModelFileError(f"{folder} lacks {len(missing)} of {len(named)} weight files, such as {missing[0][:80]!r}")
+    # some repositories hold the same weights twice, under other names
+    return [shard for shard in shards if shard.name in named] or shards
+
+
+def _has_template(folder: Path) -> bool:
+    settings = folder / "tokenizer_config.json"
+    return (folder / "chat_template.jinja").is_file() or (
+        settings.is_file() and read_json(settings).get("chat_template") is not None
+    )
+
+
+def _licence_file(folder: Path) -> str | None:
+    """The first line of a licence file, usually its title."""
+    for file in sorted(folder.glob("LICENSE*")):
+        try:
+            with file.open("rb") as stream:
+                lines = stream.read(1 << 12).decode("utf-8", "replace").split("\n")
+        except OSError:  # a folder of that name, say: the licence is not stated, which is no reason to fail
+            continue
+        return next((line.strip() for line in lines if line.strip()), None)
+    return None
+
+
+def _kv_heads(value: Any, layers: int | None) -> int | None:
+    """Key and value heads of all layers together; a list gives each layer its own."""
+    if isinstance(value, list) and len(value) == layers:
+        return sum(each for each in value if type(each) is int and 0 < each < 1 << 31) or None
+    heads = _whole(value)
+    return heads * layers if heads and layers else None
+
+
+def _ratio(whole: int | None, parts: int | None) -> int | None:
+    return whole // parts if whole and parts else None
+
+
+def _whole(value: Any) -> int | None:
+    return value if type(value) is int and 0 < value < 1 << 31 else None

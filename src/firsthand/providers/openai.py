@@ -1,0 +1,305 @@
+"""Any endpoint that speaks OpenAI's API, as a Model: vLLM, SGLang, Ollama, llama.cpp, and the clouds.
+
+The name is `openai:MODEL@BASE_URL`, such as `openai:Qwen/Qwen3-8B@http://localhost:8000/v1`; without `@` the address is
+OPENAI_BASE_URL, or OpenAI's own. The key comes from OPENAI_API_KEY. Each call is one try: passing faults are
+TransientErrors, which the loop tries again. Left out: prices, unless the endpoint reports them, and scoring after a
+conversation, since the endpoint's chat template is not known here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import httpx
+
+from firsthand.concurrency import first_error
+from firsthand.errors import ConfigError, MissingExtra, ModelError, PromptTooLong, TransientError
+from firsthand.message import Json
+from firsthand.model import Completion, Delta, Likelihood, Prompt, Sampling, Scored, ToolSpec, Usage
+from firsthand.providers import openai_wire as wire
+from firsthand.providers.openai_errors import Endpoint, checked_key, shown_address
+
+T = TypeVar("T")
+
+_OPENAI = "https://api.openai.com/v1"
+_CONNECT_TIMEOUT_S = 10.0
+_MAX_REPLY_BYTES = 64 << 20
+
+
+def open_model(rest: str) -> OpenAIModel:
+    """The model that `openai:MODEL@BASE_URL` or `openai:MODEL` names. No request is made yet."""
+    at = max(rest.rfind("@http://"), rest.rfind("@https://"))
+    return OpenAIModel(rest) if at < 0 else OpenAIModel(rest[:at], rest[at + 1 :])
+
+
+class OpenAIModel:
+    """A model behind an OpenAI-compatible endpoint. It may be used from several event loops, also one after the other."""
+
+    def __init__(
+        self,
+        model: str,
+        base_url: str | None = None,
+        *,
+        api_key: str | None = None,
+        timeout_s: float = 600.0,
+        return_token_ids: bool = False,
+        max_reply_bytes: int = _MAX_REPLY_BYTES,
+    ):
+        """`timeout_s` is for a whole answer, or for each piece of a stream. `return_token_ids` asks vLLM for token ids."""
+        try:
+            self._sdk: Any = importlib.import_module("openai")
+        except ImportError:
+            raise MissingExtra("openai", "openai", f"the model 'openai:{model}'") from None
+        if not model or not model.isprintable():
+            raise ConfigError(f"{model!r} names no model: give openai:MODEL@BASE_URL, such as openai:llama3@{_OPENAI}")
+        if not timeout_s > 0 or not max_reply_bytes > 0:
+            raise ConfigError(f"timeout_s is {timeout_s} and max_reply_bytes {max_reply_bytes}: give numbers above 0")
+        self._model = model
+        self._base_url = (base_url or os.environ.get("OPENAI_BASE_URL") or _OPENAI).strip().rstrip("/")
+        self._address = shown_address(self._base_url)
+        self._official = urlsplit(self._address).hostname == "api.openai.com"
+        self._key = checked_key((api_key or os.environ.get("OPENAI_API_KEY") or "").strip(), required=self._official)
+        self._named = base_url is not None
+        self._faults = Endpoint(self.name, model, (self._key, urlsplit(self._base_url).password or ""), timeout_s)
+        self._timeout_s = timeout_s
+        self._token_ids = return_token_ids
+        self._max_reply_bytes = max_reply_bytes
+        self._clients: dict[asyncio.AbstractEventLoop, tuple[Any, AsyncGenerator[Any, None]]] = {}
+
+    @property
+    def name(self) -> str:
+        """The name a user gave, without the password that its address may hold."""
+        return f"openai:{self._model}@{self._address}" if self._named else f"openai:{self._model}"
+
+    @property
+    def fingerprint(self) -> str:
+        """The address and the model's name: what stands behind them may change without our knowing."""
+        return f"openai:{self._model}@{self._address}"
+
+    async def complete(
+        self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = (), n: int = 1
+    ) -> list[Completion]:
+        """`n` answers to one prompt. An endpoint that gives fewer at a time (Ollama) is asked again for the rest."""
+        completions = await self._complete(prompt, sampling, tools, n)
+        missing = n - len(completions)
+        if missing > 0:
+            seeds = [None if sampling.seed is None else sampling.seed + i for i in range(len(completions), n)]
+            asked = [self._complete(prompt, replace(sampling, seed=seed), tools, 1) for seed in seeds]
+            completions += [more[0] for more in await _together(asked)]
+        return completions[:n]
+
+    async def stream(
+        self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = ()
+    ) -> AsyncGenerator[Delta, None]:
+        """One answer, piece by piece; the last, empty piece carries the Completion. Closing it closes the connection."""
+        body = self._body(prompt, sampling, tools, 1) | {"stream": True, "stream_options": {"include_usage": True}}
+        answer = wire.StreamedAnswer()
+        async with aclosing(self._events(_path(prompt), body)) as events:
+            async for event in events:
+                if event.get("error"):
+                    raise self._faults.reported(event)
+                if text := answer.add(event):
+                    yield Delta(text)
+        if not answer.finished:
+            raise TransientError(f"{self.name} broke off in the middle of an answer: try again")
+        yield Delta("", answer.completion())
+
+    async def score(self, prompt: Prompt, continuations: Sequence[str]) -> Scored:
+        """The likelihood of each continuation after a plain-text prompt, from the endpoint's log-probs of an echoed prompt.
+
+        A token that holds both the prompt's end and the continuation's beginning is counted. ModelError where the endpoint
+        does not echo with log-probs, or its tokens do not spell the text.
+        """
+        if not isinstance(prompt, str):
+            raise ModelError(
+                f"{self.name} cannot score after a conversation, whose template only the endpoint knows: give the prompt as "
+                "plain text, or use a local model"
+            )
+        scored = await _together([self._score(wire.clean(prompt), wire.clean(each)) for each in continuations])
+        likelihoods = [replace(each, text=text) for (each, _), text in zip(scored, continuations, strict=True)]
+        return Scored(tuple(likelihoods), sum((usage for _, usage in scored), Usage()))
+
+    # -- requests --
+
+    def _body(self, prompt: Prompt, sampling: Sampling, tools: Sequence[ToolSpec], n: int) -> Json:
+        limit = "max_completion_tokens" if self._official else "max_tokens"  # OpenAI's reasoning models take no other
+        return wire.request(self._model, prompt, sampling, tools, n, token_ids=self._token_ids, limit=limit)
+
+    async def _complete(
+        self, prompt: Prompt, sampling: Sampling, tools: Sequence[ToolSpec], n: int
+    ) -> list[Completion]:
+        return self._read(await self._post(_path(prompt), self._body(prompt, sampling, tools, n)))
+
+    def _read(self, body: Json) -> list[Completion]:
+        try:
+            return wire.read_completions(body)
+        except ModelError as error:
+            raise self._faults.garbled(error) from None
+
+    async def _score(self, prompt: str, continuation: str) -> tuple[Likelihood, Usage]:
+        if not continuation:
+            return Likelihood("", 0.0, 0, True), Usage()
+        # One token is asked for, since 0 means "no limit" to some servers; it is not counted.
+        asked = {"max_tokens": 1, "temperature": 0, "echo": True, "logprobs": 1}
+        try:
+            body = await self._post("/completions", {"model": self._model, "prompt": prompt + continuation, **asked})
+            return wire.read_likelihood(body, prompt, continuation), wire.read_usage(body.get("usage"))
+        except (TransientError, PromptTooLong):
+            raise
+        except ModelError as error:
+            raise ModelError(
+                f"{self.name} cannot score: {error}; scoring needs /completions with echo and log-probs, as vLLM has: serve "
+                "the model with it, use a local model, or a pattern that generates"
+            ) from None
+
+    async def _post(self, path: str, body: Json) -> Json:
+        """The JSON object that the endpoint answers with."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                response = await self._send(path, body, stream=False)
+        except TimeoutError:
+            raise self._faults.too_slow() from None
+        reply = self._parse(response.content)
+        if reply.get("error"):
+            raise self._faults.reported(reply)
+        return reply
+
+    async def _events(self, path: str, body: Json) -> AsyncGenerator[Json, None]:
+        """The JSON objects of a stream."""
+        response = None
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                response = await self._send(path, body, stream=True)
+            kind = response.headers.get("content-type", "no content type")
+            if "text/event-stream" not in kind.lower():
+                raise ModelError(
+                    f"{self.name} sent {wire.clip(kind, 80)!r} where a stream was expected: ask without streaming"
+                )
+            async with aclosing(wire.sse_data(response.aiter_bytes())) as events:
+                while True:
+                    async with asyncio.timeout(self._timeout_s):  # pings do not count as an answer
+                        data = await self._next(events)
+                    if data.strip() == "[DONE]":
+                        return
+                    yield self._parse(data)
+        except TimeoutError:
+            raise self._faults.too_slow() from None
+        finally:
+            if response is not None:
+                await response.aclose()
+
+    async def _next(self, events: AsyncGenerator[str, None]) -> str:
+        try:
+            return await anext(events, "[DONE]")
+        except Exception as error:
+            raise self._faults.unreachable(error) from None
+
+    async def _send(self, path: str, body: Json | None, *, stream: bool) -> Any:
+        """The HTTP response, by way of the SDK. Whatever fails in there came from outside: it ends as a ModelError."""
+        client = await self._client()
+        try:
+            if body is None:
+                return await client.get(path, cast_to=httpx.Response)
+            kwargs = {"stream": True, "stream_cls": self._sdk.AsyncStream[Any]} if stream else {}
+            return await client.post(path, cast_to=httpx.Response, body=wire.sendable(body), **kwargs)
+        except self._sdk.APIStatusError as error:
+            if error.status_code == 404 and body is not None:
+                raise await self._not_found(error) from None
+            raise self._faults.status(error.status_code, error.body, error.response.headers) from None
+        except Exception as error:
+            raise self._faults.unreachable(error) from None
+
+    async def _not_found(self, error: Any) -> Exception:
+        """The error for a 404, with the models that the endpoint lists, if it lists any."""
+        known: list[str] = []
+        try:
+            async with asyncio.timeout(min(_CONNECT_TIMEOUT_S, self._timeout_s)):
+                known = wire.read_model_names(wire.parse((await self._send("/models", None, stream=False)).content))
+        except (ModelError, TimeoutError):
+            pass  # the 404 is what matters
+        return self._faults.status(404, error.body, error.response.headers, known)
+
+    def _parse(self, raw: bytes | str) -> Json:
+        try:
+            return wire.parse(raw)
+        except ModelError as error:
+            raise self._faults.garbled(error) from None
+
+    async def _client(self) -> Any:
+        """The SDK's client for the running loop: connections belong to the loop they were made in."""
+        loop = asyncio.get_running_loop()
+        if loop not in self._clients:
+            for old in [old for old in self._clients if old.is_closed()]:
+                del self._clients[old]
+            lifetime = self._open_client(loop)
+            self._clients[loop] = await anext(lifetime), lifetime
+        return self._clients[loop][0]
+
+    async def _open_client(self, loop: asyncio.AbstractEventLoop) -> AsyncGenerator[Any, None]:
+        """Yields a client, once. A loop that ends closes its async generators, and so the client's connections."""
+
+        async def bound(response: httpx.Response) -> None:
+            encoding = response.headers.get("content-encoding", "identity")
+            if encoding != "identity":  # a small body could unpack to one without end
+                raise ModelError(
+                    f"it packed its reply as {wire.clip(encoding, 40)!r}, unasked: turn its compression off"
+                )
+            assert isinstance(response.stream, httpx.AsyncByteStream)
+            response.stream = _Bounded(response.stream, self._max_reply_bytes)
+
+        connections = httpx.AsyncClient(
+            timeout=httpx.Timeout(self._timeout_s, connect=min(_CONNECT_TIMEOUT_S, self._timeout_s)),
+            limits=httpx.Limits(max_connections=1000, max_keepalive_connections=100),
+            headers={"Accept-Encoding": "identity"},
+            event_hooks={"response": [bound]},
+            follow_redirects=True,
+        )
+        # The placeholder is for servers of one's own, which take any key.
+        client = self._sdk.AsyncOpenAI(
+            api_key=self._key or "none", base_url=self._base_url, max_retries=0, http_client=connections
+        )
+        try:
+            yield client
+        finally:
+            self._clients.pop(loop, None)
+            await client.close()
+
+
+def _path(prompt: Prompt) -> str:
+    return "/completions" if isinstance(prompt, str) else "/chat/completions"
+
+
+async def _together(coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """The results of requests sent together. They are one effect of the attempt, so they open no branches."""
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            running = [tasks.create_task(coroutine) for coroutine in coroutines]
+    except BaseExceptionGroup as errors:
+        raise first_error(errors) from None
+    return [task.result() for task in running]
+
+
+class _Bounded(httpx.AsyncByteStream):
+    """A reply's bytes, up to a limit: the endpoint does not decide how much memory it takes."""
+
+    def __init__(self, inner: httpx.AsyncByteStream, max_bytes: int):
+        self._inner = inner
+        self._max_bytes = max_bytes
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        size_bytes = 0
+        async for chunk in self._inner:
+            size_bytes += len(chunk)
+            if size_bytes > self._max_bytes:
+                raise ModelError(f"it sent more than {self._max_bytes} bytes: ask for less, or raise max_reply_bytes")
+            yield chunk
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()

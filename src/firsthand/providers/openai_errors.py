@@ -1,0 +1,160 @@
+"""What went wrong at an OpenAI-compatible endpoint, as one of our errors: one sentence, and what to do.
+
+Texts from outside are cut to a line, and a key or password in them is blotted out. No network here.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import quote, unquote, urlsplit
+
+from firsthand.errors import ConfigError, ModelError, PromptTooLong, TransientError, nearest
+from firsthand.message import Json
+from firsthand.providers.openai_wire import clip
+
+_TOO_LONG = re.compile(
+    r"context[ _]?(length|window|size)|maximum (context|input|sequence)|(prompt|input|request) is too long|"
+    r"too many (input |prompt )?tokens|max_model_len|longer than the (model|maximum)",
+    re.IGNORECASE,
+)
+_NO_MONEY = ("insufficient_quota", "billing_not_active", "billing_hard_limit_reached")
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Who is spoken of in errors, and what must not be said."""
+
+    name: str
+    model: str
+    secrets: tuple[str, ...]
+    timeout_s: float
+
+    def too_slow(self) -> TransientError:
+        """The error for an answer that did not come in time."""
+        return TransientError(f"{self.name} gave no answer within {self.timeout_s:g} s: try again, or raise timeout_s")
+
+    def garbled(self, error: ModelError) -> ModelError:
+        """The error for a reply that could not be read."""
+        return ModelError(f"{self.name} could not be understood: {self.hide(str(error))}")
+
+    def unreachable(self, error: BaseException) -> ModelError:
+        """The error for a request that got no reply, or not all of it."""
+        causes: list[BaseException] = []
+        cause: BaseException | None = error
+        while cause is not None and cause not in causes:
+            causes.append(cause)
+            cause = cause.__cause__
+        ours = next((each for each in causes if isinstance(each, ModelError)), None)
+        if ours is not None:
+            return self.garbled(ours)
+        kinds = {kind.__name__ for each in causes for kind in type(each).__mro__}
+        if "ConnectTimeout" in kinds:
+            return TransientError(
+                f"{self.name} could not be reached in time: check that the server runs and its address"
+            )
+        if kinds & {"TimeoutException", "TimeoutError"}:
+            return self.too_slow()
+        detail = next((str(each) for each in reversed(causes[:2]) if str(each)), type(error).__name__)
+        detail = clip(self.hide(detail))
+        if kinds & {"RequestError", "APIConnectionError", "SSLError", "OSError", "EndOfStream"}:
+            return TransientError(f"{self.name} lost or refused the connection ({detail}): check that the server runs")
+        return ModelError(f"{self.name} could not be asked ({type(error).__name__}: {detail}): check its address")
+
+    def reported(self, reply: Json) -> ModelError:
+        """The error that a reply or an event of a stream reports in its body, under a status of success."""
+        error = reply.get("error")
+        code = error.get("code") if isinstance(error, dict) else None
+        return self.status(code if type(code) is int and 400 <= code < 600 else 400, error, {})
+
+    def status(self, status: int, body: Any, headers: Mapping[str, str], known: Sequence[str] = ()) -> ModelError:
+        """The error for a status, with what the endpoint says of it; `known` are the models it lists."""
+        said = clip(self.hide(_said(body)))
+        told = f"{self.name} answered {status}" + (f" ({said})" if said else "")
+        marks = {str(body.get(field)) for field in ("code", "type")} if isinstance(body, dict) else set()
+        overflow = {"context_length_exceeded", "exceed_context_size_error"} & marks or _TOO_LONG.search(said)
+        if overflow and status in (400, 413, 422, 500):
+            return PromptTooLong(f"{told}: shorten the conversation, or ask for fewer tokens")
+        if marks & set(_NO_MONEY):
+            return ModelError(f"{told}: the account has no credit left; top it up or use another key")
+        if status in (408, 409, 425, 429) or status >= 500:
+            return TransientError(f"{told}: it may pass, try again", retry_after_s(headers))
+        return ModelError(f"{told}: {self._advice(status, known)}")
+
+    def hide(self, text: str) -> str:
+        """The text without our secrets, however they are written."""
+        for secret in filter(None, self.secrets):
+            for form in (secret, unquote(secret), quote(secret, safe="")):
+                text = text.replace(form, "***")
+        return text
+
+    def _advice(self, status: int, known: Sequence[str]) -> str:
+        if status == 401:
+            return "set OPENAI_API_KEY to a key that it takes"
+        if status == 403:
+            return f"ask for access to {self.model!r}, or use another key or model"
+        if status == 404 and known:
+            close = nearest(self.model, known)
+            more = f" and {len(known) - 10} more" if len(known) > 10 else ""
+            return (f"did you mean {close!r}? " if close else "") + f"it has {', '.join(known[:10])}{more}"
+        if status in (404, 405) or status < 400:
+            return "check the model's name and the address (most end in /v1)"
+        return "change what it refuses, such as a sampling setting or a tool that it does not know"
+
+
+def retry_after_s(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
+    """The seconds that a Retry-After header asks for, given as seconds or as a date; None if there is no sound one."""
+    given = headers.get("retry-after", "").strip()[:100]
+    try:
+        seconds = float(given)
+    except ValueError:
+        try:
+            date = parsedate_to_datetime(given)
+        except (ValueError, TypeError, IndexError, OverflowError):
+            return None
+        date = date if date.tzinfo else date.replace(tzinfo=UTC)
+        seconds = (date - (now or datetime.now(UTC))).total_seconds()
+    return max(seconds, 0.0) if math.isfinite(seconds) else None
+
+
+def shown_address(base_url: str) -> str:
+    """The address without the user and password that it may hold; ConfigError if it is none."""
+    try:
+        parts = urlsplit(base_url)
+        host, port = parts.hostname or "", parts.port
+        host.encode("idna")
+    except ValueError:  # also for a port that is none, and a host that cannot be one
+        parts, host, port = urlsplit(""), "", None
+    printable = base_url.isprintable() and " " not in base_url
+    if parts.scheme not in ("http", "https") or not host or not printable or parts.query or parts.fragment:
+        shown = re.sub(r"//.*@", "//***@", clip(base_url.partition("?")[0], 100))
+        raise ConfigError(f"{shown!r} is no base URL: give one such as http://localhost:8000/v1, without ? or #")
+    host = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{host}{'' if port is None else f':{port}'}{parts.path}"
+
+
+def checked_key(key: str, *, required: bool) -> str:
+    """The API key, or ConfigError if it cannot be one; it may be empty where none is required."""
+    if required and not key:
+        raise ConfigError(
+            "OPENAI_API_KEY is not set: export it, or name an endpoint of your own, openai:MODEL@BASE_URL"
+        )
+    if not key.isascii() or not key.isprintable():
+        raise ConfigError("OPENAI_API_KEY holds characters that no key has: copy it again, without line breaks")
+    return key
+
+
+def _said(body: Any) -> str:
+    """What an error's body says: its message, in the many shapes that servers have."""
+    if isinstance(body, dict):
+        inner = body.get("error")
+        return _said(next((body[key] for key in ("message", "detail") if body.get(key)), inner if inner else ""))
+    if isinstance(body, list):
+        return _said(body[0].get("msg")) if body and isinstance(body[0], dict) else ""
+    text = body if isinstance(body, str) else ""
+    return "an HTML page" if text.lstrip()[:5].lower() in ("<!doc", "<html") else text

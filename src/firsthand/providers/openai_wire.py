@@ -1,0 +1,393 @@
+"""The shapes of the OpenAI protocol: requests from our nouns, and our nouns from replies, streams and errors.
+
+Plain data in and out, no network. A reply is untrusted: whatever it holds comes out as a Completion or as a ModelError.
+Left out: images, audio, and `reasoning_content`, which some servers send beside the answer.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from bisect import bisect_left
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from itertools import accumulate
+from typing import Any
+
+from firsthand.errors import ConfigError, ModelError
+from firsthand.message import Json, Message, Sampled, Text, ToolCall, ToolResult, assistant
+from firsthand.model import Completion, FinishReason, Likelihood, Prompt, Sampling, ToolSpec, Usage
+
+_FINISH: dict[str, FinishReason] = {
+    "length": "length",
+    "max_tokens": "length",
+    "tool_calls": "tool_calls",
+    "function_call": "tool_calls",
+    "content_filter": "content_filter",
+}
+_MAX_DEPTH = 64
+"""How deep a tool call's arguments may be nested: deeper ones could not be written out again."""
+
+
+def request(
+    model: str, prompt: Prompt, sampling: Sampling, tools: Sequence[ToolSpec], n: int, *, token_ids: bool, limit: str
+) -> Json:
+    """The body of a request for `n` answers; `limit` is the field for the most tokens, which endpoints name differently."""
+    chat = not isinstance(prompt, str)
+    if tools and not chat:
+        raise ConfigError("tools were given with a plain-text prompt: give a conversation, or leave the tools out")
+    body: Json = {"model": model, **({"messages": messages(prompt)} if chat else {"prompt": prompt})}
+    body |= {limit if chat else "max_tokens": sampling.max_tokens, "temperature": sampling.temperature}
+    if tools:
+        body["tools"] = [spec.to_json() for spec in tools]
+    if n > 1:
+        body["n"] = n
+    if sampling.temperature > 0:  # sent even at 1, for some servers take another default from the model's files
+        body["top_p"] = sampling.top_p
+    if sampling.stop:
+        body["stop"] = list(sampling.stop)
+    if sampling.seed is not None:
+        body["seed"] = sampling.seed % 2**31  # endpoints differ in how many bits they take; all take these
+    neutral = {"presence_penalty": 0, "frequency_penalty": 0, "top_k": 0, "min_p": 0, "repetition_penalty": 1}
+    body |= {name: getattr(sampling, name) for name, none in neutral.items() if getattr(sampling, name) != none}
+    if sampling.top_logprobs or token_ids:
+        body |= (
+            {"logprobs": True, "top_logprobs": sampling.top_logprobs} if chat else {"logprobs": sampling.top_logprobs}
+        )
+    if token_ids:
+        body["return_token_ids"] = True
+    return body
+
+
+def messages(conversation: Iterable[Message] | str) -> list[Json]:
+    """The `messages` field: a tool result becomes a message of its own."""
+    assert not isinstance(conversation, str)
+    return [wire for message in conversation for wire in _message(message)]
+
+
+def sendable(body: Json) -> Json:
+    """A request body without half surrogate pairs, which no UTF-8 may hold."""
+    text = json.dumps(body, ensure_ascii=False)
+    cleaned: Json = body if text.isascii() else json.loads(clean(text))
+    return cleaned
+
+
+def clean(text: str) -> str:
+    """The text with each half of a broken surrogate pair replaced by U+FFFD, so that it can be stored and sent."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def parse(raw: bytes | str) -> Json:
+    """The JSON object that a reply consists of, or ModelError."""
+    try:
+        body = json.loads(raw)
+    except (ValueError, RecursionError):
+        text = raw if isinstance(raw, str) else raw[:200].decode("utf-8", "replace")
+        what = "an HTML page" if text.lstrip()[:5].lower() in ("<!doc", "<html") else clip(text) or "nothing"
+        raise ModelError(f"it sent {what!r} where JSON was expected: check its address (most end in /v1)") from None
+    if not isinstance(body, dict):
+        raise ModelError(f"it sent a JSON {type(body).__name__} where an object was expected: check its address")
+    return body
+
+
+def clip(value: object, most: int = 300) -> str:
+    """A value from outside as one short line, for an error message."""
+    words = " ".join(clean(str(value)[: 4 * most]).split())
+    return words if len(words) <= most else words[:most] + "..."
+
+
+def read_completions(body: Json) -> list[Completion]:
+    """The answers in a reply, in order; its prompt is counted in the first, its other tokens shared among all."""
+    choices = body.get("choices")
+    if not isinstance(choices, list) or not choices or not all(isinstance(choice, dict) for choice in choices):
+        held = clip(", ".join(body), 80) or "nothing"
+        raise ModelError(f"its reply holds no choices but {held}: check that it speaks OpenAI's API")
+    if all(isinstance(choice.get("index"), int) for choice in choices):
+        choices = sorted(choices, key=lambda choice: choice["index"])
+    usage, n = read_usage(body.get("usage")), len(choices)
+    shares = [usage.completion_tokens // n + (i < usage.completion_tokens % n) for i in range(n)]
+    first = Usage(usage.prompt_tokens, usage.cached_tokens, shares[0], usage.cost_usd)
+    usages = [first, *(Usage(completion_tokens=share) for share in shares[1:])]
+    return [_completion(choice, usage) for choice, usage in zip(choices, usages, strict=True)]
+
+
+def read_usage(body: Any) -> Usage:
+    """The counts of a reply; what is missing or makes no sense is 0. `cost` is in USD where an endpoint reports it."""
+    body = _object(body)
+    prompt = _count(body.get("prompt_tokens"))
+    cached = _count(_object(body.get("prompt_tokens_details")).get("cached_tokens"))
+    cost = _number(body.get("cost"))
+    return Usage(prompt, min(cached, prompt), _count(body.get("completion_tokens")), max(cost or 0.0, 0.0))
+
+
+def read_model_names(body: Json) -> list[str]:
+    """The names in a reply of `/models`."""
+    listed = body.get("data")
+    names = [_object(each).get("id") for each in listed] if isinstance(listed, list) else []
+    return [clip(name, 80) for name in names if isinstance(name, str)]
+
+
+def read_likelihood(body: Json, prompt: str, continuation: str) -> Likelihood:
+    """The likelihood of the continuation, from a reply that echoes prompt and continuation with their log-probs."""
+    choices = body.get("choices")
+    choice = _object(choices[0]) if isinstance(choices, list) and choices else {}
+    given = _object(choice.get("logprobs"))
+    tokens, logprobs, offsets = given.get("tokens"), given.get("token_logprobs"), given.get("text_offset")
+    if not isinstance(tokens, list) or not isinstance(logprobs, list) or len(tokens) != len(logprobs):
+        raise ModelError("its reply holds no log-probs of the prompt")
+    start, end = _span(tokens, offsets, read_usage(body.get("usage")).prompt_tokens, prompt, continuation)
+    numbers = [number for number in map(_number, logprobs[start:end]) if number is not None]
+    if len(numbers) < end - start:
+        raise ModelError("it gives no log-prob for some token of the continuation (the first of all has none)")
+    tops = given.get("top_logprobs")
+    best = [_best(top) for top in tops[start:end]] if isinstance(tops, list) else []
+    is_greedy = len(best) == len(numbers) and all(own >= top for own, top in zip(numbers, best, strict=True))
+    return Likelihood(continuation, math.fsum(numbers), len(numbers), is_greedy)
+
+
+class StreamedAnswer:
+    """An answer put together from the events of a stream."""
+
+    def __init__(self) -> None:
+        self.finished = False
+        self._text: list[str] = []
+        self._calls: list[Json] = []
+        self._open: dict[int, Json] = {}
+        self._choice: Json = {"logprobs": {}, "token_ids": []}
+        self._usage: Any = None
+
+    def add(self, event: Json) -> str:
+        """The text that an event adds."""
+        if isinstance(event.get("usage"), dict):
+            self._usage = event["usage"]
+        choices = event.get("choices")
+        choice = choices[0] if isinstance(choices, list) and choices else None
+        if not isinstance(choice, dict) or (choice.get("index") or 0) != 0:
+            return ""
+        if choice.get("finish_reason") is not None:
+            self._choice["finish_reason"] = choice["finish_reason"]
+            self.finished = True
+        for name, items in _object(choice.get("logprobs")).items():
+            if isinstance(items, list):
+                self._choice["logprobs"].setdefault(name, []).extend(items)
+        if isinstance(choice.get("token_ids"), list):
+            self._choice["token_ids"] += choice["token_ids"]
+        delta = _object(choice.get("delta"))
+        for call in delta.get("tool_calls") or () if isinstance(delta.get("tool_calls"), list) else ():
+            self._add_call(_object(call))
+        text = _text(delta) or _text(choice, "text")
+        self._text.append(text)
+        return text
+
+    def completion(self) -> Completion:
+        """The whole answer."""
+        message = {"content": "".join(self._text), "tool_calls": [self._whole(call) for call in self._calls]}
+        body = {"choices": [self._choice | {"message": message}], "usage": self._usage}
+        return read_completions(body)[0]
+
+    def _add_call(self, piece: Json) -> None:
+        """Add to the call of the same index; a new id under an old index is a new call, for some servers count wrongly."""
+        index, id, function = _count(piece.get("index")), piece.get("id"), _object(piece.get("function"))
+        call = self._open.get(index)
+        if call is None or (id and call["id"] and id != call["id"]):
+            call = self._open[index] = {"id": id, "name": "", "arguments": []}
+            self._calls.append(call)
+        call["id"] = call["id"] or id
+        call["name"] = call["name"] or function.get("name")
+        if isinstance(function.get("arguments"), str):
+            call["arguments"].append(function["arguments"])
+
+    def _whole(self, call: Json) -> Json:
+        return {"id": call["id"], "function": {"name": call["name"], "arguments": "".join(call["arguments"])}}
+
+
+async def sse_data(chunks: AsyncIterator[bytes]) -> AsyncGenerator[str, None]:
+    """The data of each server-sent event. Takes time linear in the bytes, however they are cut."""
+    pending: list[bytes] = []
+    data: list[str] = []
+    async for chunk in chunks:
+        if b"\n" not in chunk:
+            pending.append(chunk)
+            continue
+        *lines, rest = b"".join([*pending, chunk]).split(b"\n")
+        pending = [rest]
+        for line in lines:
+            field, _, value = line.rstrip(b"\r").decode("utf-8", "replace").partition(":")
+            if field == "data":
+                data.append(value.removeprefix(" "))
+            elif not field and not value and data:
+                yield "\n".join(data)
+                data = []
+    last = b"".join(pending)
+    if last.startswith(b"data:"):
+        data.append(last[5:].decode("utf-8", "replace").strip())
+    if data:  # the server closed without the blank line
+        yield "\n".join(data)
+
+
+def _message(message: Message) -> list[Json]:
+    results: list[Json] = [
+        {"role": "tool", "tool_call_id": part.call_id, "content": part.content}
+        for part in message.parts
+        if isinstance(part, ToolResult)
+    ]
+    text = "".join(part.text for part in message.parts if isinstance(part, Text))
+    if message.role == "assistant":
+        body: Json = {"role": "assistant", "content": text or None if message.tool_calls else text}
+        if message.tool_calls:
+            body["tool_calls"] = [_call(call) for call in message.tool_calls]
+        return [*results, body]
+    role = "user" if message.role == "tool" else message.role  # words said as a tool answer no call of the protocol's
+    return [*results, {"role": role, "content": text}] if text or not results else results
+
+
+def _call(call: ToolCall) -> Json:
+    # Broken arguments go back as {}: servers parse this field and refuse the whole request. The tool's result quotes them.
+    arguments = json.dumps(call.arguments, ensure_ascii=False)
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
+
+
+def _completion(choice: Json, usage: Usage) -> Completion:
+    message = choice.get("message")
+    if message is None and isinstance(choice.get("text"), str):
+        message = {"content": choice["text"]}
+    if not isinstance(message, dict):
+        raise ModelError("its reply holds a choice without a message: check that it speaks OpenAI's API")
+    wired = message.get("tool_calls")
+    calls = [_read_call(call, i) for i, call in enumerate(wired)] if isinstance(wired, list) else []
+    logprobs = _object(choice.get("logprobs"))
+    given = choice.get("finish_reason")
+    finish = _FINISH.get(given, "stop") if isinstance(given, str) else "stop"
+    said = assistant(_text(message) or _text(message, "refusal"), *calls)
+    sampled = _sampled(choice.get("token_ids"), logprobs)
+    return Completion(
+        message=Message("assistant", said.parts, sampled),
+        finish_reason="tool_calls" if calls and finish == "stop" else finish,
+        usage=usage,
+        top_logprobs=_top_logprobs(logprobs),
+    )
+
+
+def _read_call(call: Any, position: int) -> ToolCall:
+    call = _object(call)
+    function = _object(call.get("function"))
+    id, name, arguments = call.get("id"), function.get("name"), function.get("arguments")
+    id = clean(id) if isinstance(id, str) and id else f"call_{position}"
+    name = clean(name) if isinstance(name, str) else ""
+    if arguments is None or arguments == "":  # how many servers write a call without arguments
+        return ToolCall(id, name, {})
+    try:
+        parsed = json.loads(arguments) if isinstance(arguments, str) else arguments
+        if isinstance(parsed, dict) and not _too_deep(parsed):
+            # Written out and read again: NaN, infinities and half surrogates, which could not be stored, end here.
+            return ToolCall(id, name, json.loads(clean(json.dumps(parsed, ensure_ascii=False, allow_nan=False))))
+    except (ValueError, RecursionError):
+        pass
+    return ToolCall(id, name, {}, clean(arguments) if isinstance(arguments, str) else clip(type(arguments).__name__))
+
+
+def _too_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(_MAX_DEPTH):
+        inner = [each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list)]
+        level = [item for items in inner for item in items]
+        if not level:
+            return False
+    return True
+
+
+def _sampled(token_ids: Any, logprobs: Json) -> Sampled | None:
+    """The tokens as the endpoint chose them, if it gave every id and every log-prob."""
+    content = logprobs.get("content")
+    given = [_object(token).get("logprob") for token in content] if isinstance(content, list) else None
+    given = given if given is not None else logprobs.get("token_logprobs")
+    if not isinstance(token_ids, list) or not isinstance(given, list) or not token_ids or len(token_ids) != len(given):
+        return None
+    numbers = [number for number in map(_number, given) if number is not None]
+    if len(numbers) < len(given) or not all(type(id) is int and 0 <= id < 2**31 for id in token_ids):
+        return None
+    return Sampled(tuple(token_ids), tuple(numbers))
+
+
+def _top_logprobs(logprobs: Json) -> tuple[tuple[tuple[str, float], ...], ...]:
+    """The alternatives for each token, from the chat shape (a list of objects) or the older one (an object)."""
+    content = logprobs.get("content")
+    if isinstance(content, list):
+        per_token = [_object(token).get("top_logprobs") for token in content]
+        listed = [
+            [(_object(each).get("token"), _object(each).get("logprob")) for each in token]
+            if isinstance(token, list)
+            else []
+            for token in per_token
+        ]
+    else:
+        older = logprobs.get("top_logprobs")
+        listed = [list(_object(token).items()) for token in older] if isinstance(older, list) else []
+    numbered = [[(text, _number(lp)) for text, lp in token if isinstance(text, str)] for token in listed]
+    kept = tuple(tuple((clean(text), lp) for text, lp in token if lp is not None) for token in numbered)
+    return kept if any(kept) else ()
+
+
+def _span(tokens: list[Any], offsets: Any, reported: int, prompt: str, continuation: str) -> tuple[int, int]:
+    """Which tokens hold the continuation. The last ones may have been generated after it.
+
+    Tokens are laid along the text from its end, since what comes before the prompt's words (`<s>`) is in no text, and
+    shifts the offsets of some servers. Offsets decide where tokens are no whole characters.
+    """
+    text = prompt + continuation
+    starts = [offset if type(offset) is int else -1 for offset in offsets] if isinstance(offsets, list) else []
+    measured = len(starts) == len(tokens) and starts[:1] == [0] and starts == sorted(starts)
+    inside = bisect_left(starts, len(text)) if measured else 0
+    for end in dict.fromkeys((reported, inside, len(tokens) - 1, len(tokens))):
+        if 0 < end <= len(tokens) and (start := _spelled(tokens[:end], text, len(prompt))) is not None:
+            return start, end
+    lengths = [len(token) if isinstance(token, str) else 0 for token in tokens]
+    counted = starts == [0, *accumulate(lengths)][: len(starts)]  # no more than the tokens' lengths, which did not fit
+    if not measured or counted or not inside:
+        raise ModelError("its tokens do not spell the text that was scored")
+    start = bisect_left(starts, len(prompt), hi=inside)
+    crosses = start == inside or starts[start] > len(prompt)
+    return start - crosses, inside
+
+
+def _spelled(tokens: list[Any], text: str, boundary: int) -> int | None:
+    """The first of the tokens that reach past the boundary, if from there on they spell the end of the text."""
+    at = len(text)
+    for index in range(len(tokens) - 1, -1, -1):
+        token = tokens[index]
+        if not isinstance(token, str) or not text.endswith(token, 0, at):
+            return None
+        at -= len(token)
+        if at <= boundary:
+            return index
+    return None
+
+
+def _best(top: Any) -> float:
+    """The highest log-prob among alternatives; infinite where there is none, so that nothing counts as the best."""
+    return max((number for number in map(_number, _object(top).values()) if number is not None), default=math.inf)
+
+
+def _text(body: Json, field: str = "content") -> str:
+    """The words of a field: a string, or the text parts of a list."""
+    value = body.get(field)
+    if isinstance(value, list):
+        texts = [_object(part).get("text") for part in value]
+        value = "".join(text for text in texts if isinstance(text, str))
+    return clean(value) if isinstance(value, str) else ""
+
+
+def _object(value: Any) -> Json:
+    return value if isinstance(value, dict) else {}
+
+
+def _number(value: Any) -> float | None:
+    """A finite number, or None."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > 1e15 or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def _count(value: Any) -> int:
+    return value if type(value) is int and 0 <= value < 2**40 else 0

@@ -1,0 +1,101 @@
+"""A web server on this machine that breaks off, stalls, lies and redirects on demand."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+@dataclass
+class Site:
+    """What the server gives, and what it was asked."""
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    redirects: dict[str, str] = field(default_factory=dict)
+    statuses: dict[str, int] = field(default_factory=dict)
+    cut_after: list[int] = field(default_factory=list)
+    """The next answers end after so many bytes."""
+    stall_after: int | None = None
+    """Answers send so many bytes, and then nothing for 3 seconds."""
+    drip: bool = False
+    """A few bytes at a time, without end."""
+    ranges: bool = True
+    range_shift: int = 0
+    """Partial answers begin so many bytes later than they were asked to."""
+    lengths: bool = True
+    asked: list[tuple[str, str | None, str | None]] = field(default_factory=list)
+    """Path, Range and Authorization of each GET."""
+    url: str = ""
+
+    def paths(self) -> list[str]:
+        return [path for path, _, _ in self.asked]
+
+
+def handler(site: Site) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+
+        def do_GET(self) -> None:
+            path, span = self.path.split("?")[0], self.headers.get("Range")
+            site.asked.append((path, span, self.headers.get("Authorization")))
+            self.close_connection = True
+            if path in site.redirects:
+                self.send_response(302)
+                self.send_header("Location", site.redirects[path])
+                self.end_headers()
+            elif path in site.statuses or path not in site.files:
+                self.send_error(site.statuses.get(path, 404))
+            else:
+                self.answer(site.files[path], span if site.ranges else None, path.endswith("/"))
+
+        def answer(self, body: bytes, span: str | None, html: bool) -> None:
+            start = int(span[6:-1]) + site.range_shift if span else 0
+            self.send_response(206 if span else 200)
+            if site.lengths:
+                self.send_header("Content-Length", str(len(body) - start))
+            if span:
+                self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
+            if html:
+                self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            rest = body[start:]
+            if site.drip:
+                for each in rest[:60]:
+                    self.wfile.write(bytes([each]))
+                    time.sleep(0.02)
+            elif site.stall_after is not None:
+                self.wfile.write(rest[: site.stall_after])
+                self.wfile.flush()
+                time.sleep(3)
+            else:
+                self.wfile.write(rest[: site.cut_after.pop(0)] if site.cut_after else rest)
+
+        def handle(self) -> None:
+            with suppress(OSError):  # the client has left
+                super().handle()
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    return Handler
+
+
+@contextmanager
+def serve() -> Iterator[Site]:
+    site = Site()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler(site))
+    server.block_on_close = False
+    server.daemon_threads = True
+    site.url = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield site
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

@@ -1,0 +1,154 @@
+import json
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from firsthand.cli import main
+from firsthand.commands.models import fetch
+from firsthand.errors import ModelFileError
+from firsthand.providers import hub
+from firsthand.providers.inspection import inspect
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def write_gguf(path: Path, **more: Any) -> Path:
+    """A GGUF file of 2 layers, 4 heads of 8, 2 of them for keys and values, and one tensor of 6 x 32 in Q8_0."""
+    import gguf
+    import numpy as np
+
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_block_count(2)
+    writer.add_context_length(4096)
+    writer.add_embedding_length(32)
+    writer.add_head_count(4)
+    writer.add_head_count_kv(more.get("head_count_kv", 2))
+    writer.add_token_list(["a", "b", "c", "d", "e", "f"])
+    writer.add_license("mit")
+    if template := more.get("template"):
+        writer.add_chat_template(template)
+    values = np.zeros((6, 32), dtype=np.float32)
+    kind = gguf.GGMLQuantizationType.Q8_0
+    writer.add_tensor("token_embd.weight", gguf.quants.quantize(values, kind), raw_dtype=kind)
+    writer.add_tensor("output_norm.weight", np.zeros(32, dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def write_folder(path: Path, config: dict[str, Any]) -> Path:
+    path.mkdir(parents=True)
+    (path / "config.json").write_text(json.dumps(config))
+    header = json.dumps({"w": {"dtype": "BF16", "shape": [3, 4], "data_offsets": [0, 24]}}).encode()
+    (path / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(24))
+    return path
+
+
+def test_a_gguf_file_says_what_it_is(tmp_path: Path) -> None:
+    facts = inspect(write_gguf(tmp_path / "m.gguf", template="{{ messages }}"))
+    assert (facts.architecture, facts.parameters, facts.context, facts.vocabulary) == ("llama", 224, 4096, 6)
+    assert facts.tensor_types == {"Q8_0": 1, "F32": 1} and facts.licence == "mit" and facts.has_chat_template
+    assert facts.weight_bytes == {"float32": 896, "float16": 448, "int8": 224, "4-bit": 112}
+    each = 2 * 2 * 2 * 8 * 4  # keys and values, layers, heads, head_dim, float32
+    assert facts.kv_bytes == {2048: 2048 * each, 4096: 4096 * each}
+    assert json.loads(json.dumps(facts.to_json()))["kv_bytes"] == {"2048": 2048 * each, "4096": 4096 * each}
+
+
+def test_layers_may_differ_in_their_heads(tmp_path: Path) -> None:
+    facts = inspect(write_gguf(tmp_path / "m.gguf", head_count_kv=[1, 2]))
+    assert facts.kv_bytes[2048] == 2048 * 2 * (1 + 2) * 8 * 4 and not facts.has_chat_template
+
+
+def test_a_folder_says_what_it_is(tmp_path: Path) -> None:
+    inner = {"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 32, "max_position_embeddings": 512}
+    folder = write_folder(tmp_path / "a", {"model_type": "gemma3", "text_config": inner | {"vocab_size": 9}})
+    (folder / "tokenizer_config.json").write_text('{"chat_template": "x"}')
+    (folder / "LICENSE").write_text("\n  Apache License\nVersion 2.0")
+    facts = inspect(folder)
+    assert (facts.architecture, facts.parameters, facts.context, facts.vocabulary) == ("gemma3", 12, 512, 9)
+    assert facts.tensor_types == {"BF16": 1} and facts.licence == "Apache License" and facts.has_chat_template
+    assert facts.kv_bytes == {512: 512 * 2 * 2 * 4 * 8 * 4}
+
+
+def test_what_a_file_does_not_say_is_none(tmp_path: Path) -> None:
+    odd = {"model_type": 3, "num_hidden_layers": -1, "hidden_size": "x", "license": ["a"], "text_config": 1}
+    facts = inspect(write_folder(tmp_path / "a", odd))
+    assert (facts.architecture, facts.context, facts.vocabulary, facts.licence) == (None, None, None, None)
+    assert facts.kv_bytes == {}
+
+
+def test_a_folder_that_lacks_a_weight_file_is_refused(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "a", {})
+    index = {"weight_map": {"w": "model.safetensors", "v": "model-2.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ModelFileError, match=r"lacks 1 of 2 weight files, such as 'model-2.safetensors'"):
+        inspect(folder)
+
+
+def test_every_truncation_of_a_file_is_refused(tmp_path: Path) -> None:
+    whole = write_gguf(tmp_path / "m.gguf").read_bytes()
+    for length in range(0, len(whole), 7):
+        (tmp_path / "cut.gguf").write_bytes(whole[:length])
+        with pytest.raises(ModelFileError):
+            inspect(tmp_path / "cut.gguf")
+
+
+def test_inspecting_needs_no_torch() -> None:
+    code = "import sys, firsthand.commands.models; print('torch' in sys.modules, 'httpx' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False False\n"
+
+
+def test_models_are_listed_whether_here_or_not(capsys: pytest.CaptureFixture[str], home: Path) -> None:
+    assert main(["models", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["home"] == str(home / "models") and [each["name"] for each in said["models"]] == list(hub.KNOWN)
+    assert said["models"][0]["path"] is None
+    there = write_folder(home / "models" / "hf" / "org" / "name@main", {})
+    sizes = {"model.safetensors": (there / "model.safetensors").stat().st_size}
+    (there / "firsthand.json").write_text(json.dumps({"name": "hf:org/name", "commit": "a" * 40, "files": sizes}))
+    assert main(["models"]) == 0
+    out = capsys.readouterr().out
+    assert "pulled on first use" in out and "hf:org/name" in out and "hf:ORG/NAME[@REVISION][:FILE.gguf]" in out
+
+
+def test_a_file_is_inspected_by_its_path(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "m.gguf")
+    assert fetch(str(path)) == path
+    assert main(["models", "inspect", str(path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["parameters"] == 224
+    assert main(["models", "inspect", str(path)]) == 0
+    assert "1 Q8_0" in capsys.readouterr().out
+
+
+def test_mistakes_are_sentences(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "m.bin").write_bytes(b"x")
+    for words, code, message in (
+        (["pull"], 2, "pull which model?"),
+        (["pull", "smolm2"], 2, "did you mean 'smollm2'"),
+        (["remove", "smollm2"], 2, "not on disk"),
+        (["remove", str(tmp_path)], 2, "not pulled by firsthand"),
+        (["inspect", str(tmp_path / "m.bin")], 1, "pickle"),
+        (["inspect", "hf:a"], 2, "names no repository"),
+    ):
+        assert main(["models", *words]) == code
+        assert message in capsys.readouterr().err
+
+
+@pytest.mark.weights
+def test_smollm2_is_what_its_architecture_says(smollm2: Path) -> None:
+    from firsthand.nn.weights import architecture_of
+
+    facts, architecture = inspect(smollm2), architecture_of(smollm2)
+    assert facts.parameters == architecture.num_parameters() == 134_515_008
+    assert facts.kv_bytes[8192] == 8192 * architecture.kv_bytes_per_token()
+    assert (facts.vocabulary, facts.context) == (architecture.vocab_size, architecture.max_position)
