@@ -36,9 +36,9 @@ _BARE_EXAMPLE: tuple[tuple[Role, str], ...] = (
 async def react(task: Task, ctx: Context, *, max_steps: int = 6, native: bool = False) -> str:
     """The answer that the model finishes with, after at most `max_steps` thoughts and actions.
 
-    Actions are lines of text, `Action: tool[input]`, closed by `Final Answer: ...` or the paper's `Finish[...]`; with `native` they
-    are the model's own tool calls instead. A mistaken action is answered by an observation that says what is wrong. When
-    the steps run out, one last generation is asked for the answer.
+    Actions are lines of text, `Action: tool[input]`, closed by `Final Answer: ...` or the paper's `Finish[...]`; with
+    `native` they are the model's own tool calls instead. A mistaken action is answered by an observation that says what is
+    wrong. When the steps run out, one last generation is asked for the answer.
     """
     if max_steps < 1:
         raise ConfigError(f"max_steps is {max_steps}: give 1 or more")

@@ -166,7 +166,8 @@ class Local:
             self._loaded = None
 
     async def _ready(self) -> Loaded:
-        return self._loaded or await asyncio.to_thread(self._load)
+        loaded = self._loaded
+        return loaded if loaded is not None else await asyncio.to_thread(self._load)
 
     def _load(self) -> Loaded:
         with self._lock:
