@@ -17,10 +17,17 @@ torch.set_num_threads(1)
 VOCAB = 96
 
 
-def tiny_model(seed: int = 0, *, window: int | None = None, tied: bool = True, max_position: int = 256) -> Decoder:
+def tiny_model(
+    seed: int = 0,
+    *,
+    window: int | None = None,
+    tied: bool = True,
+    max_position: int = 256,
+    vocab_size: int = VOCAB,
+) -> Decoder:
     architecture = Architecture(
         family="llama",
-        vocab_size=VOCAB,
+        vocab_size=vocab_size,
         hidden_size=32,
         intermediate_size=64,
         num_layers=2,

@@ -5,9 +5,8 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from engine_tiny import tiny_model
 from firsthand.nn import weights
-from firsthand.nn.architecture import Architecture, Rope
-from firsthand.nn.decoder import Decoder, initialise
 
 SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 CHATML = (
@@ -39,20 +38,6 @@ def write_model(folder: Path, *, seed: int = 0, max_position: int = 512, templat
     """Write a whole model folder and return it. The model babbles, always the same way."""
     folder.mkdir(parents=True, exist_ok=True)
     vocab_size = write_tokenizer(folder, template=template)
-    architecture = Architecture(
-        family="llama",
-        vocab_size=vocab_size,
-        hidden_size=48,
-        intermediate_size=96,
-        num_layers=2,
-        num_heads=6,
-        num_kv_heads=2,
-        head_dim=16,
-        max_position=max_position,
-        norm_eps=1e-5,
-        windows=(None, None),
-        ropes=(Rope(), Rope()),
-        tie_embeddings=True,
-    )
-    weights.save(initialise(Decoder(architecture), seed=seed, std=0.3), folder)
+    model = tiny_model(seed, max_position=max_position, vocab_size=vocab_size)
+    weights.save(model, folder)
     return folder

@@ -1,3 +1,67 @@
-"""Run any model with any reasoning pattern on any task, and see with error bars what each idea buys and costs."""
+"""Run any model with any reasoning pattern on any task, and see with error bars what each idea buys and costs.
+
+    from firsthand import Agent, Sampling, Task, catalog, run
+    from firsthand.rollout import rollout
+
+The names below are found when they are first asked for, so that `import firsthand` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from firsthand.agent import Agent as Agent
+    from firsthand.benchmark import Benchmark as Benchmark
+    from firsthand.budget import Limits as Limits
+    from firsthand.concurrency import run as run
+    from firsthand.context import Context as Context
+    from firsthand.errors import FirsthandError as FirsthandError
+    from firsthand.message import Message as Message
+    from firsthand.model import Sampling as Sampling
+    from firsthand.task import Task as Task
+    from firsthand.tool import Tool as Tool
+    from firsthand.trace import Score as Score
+    from firsthand.trace import Trace as Trace
+
+_HOMES = {
+    "Agent": "agent",
+    "Benchmark": "benchmark",
+    "Context": "context",
+    "FirsthandError": "errors",
+    "Limits": "budget",
+    "Message": "message",
+    "Sampling": "model",
+    "Score": "trace",
+    "Task": "task",
+    "Tool": "tool",
+    "Trace": "trace",
+    "run": "concurrency",
+}
+__all__ = [
+    "Agent",
+    "Benchmark",
+    "Context",
+    "FirsthandError",
+    "Limits",
+    "Message",
+    "Sampling",
+    "Score",
+    "Task",
+    "Tool",
+    "Trace",
+    "run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"firsthand.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'firsthand' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_HOMES]
