@@ -95,7 +95,7 @@ def test_direct_scores_choices_where_there_is_a_context():
 def test_cot_thinks_step_by_step_or_follows_examples():
     trace = attempt(cot, SUM, Script("3 * 4 = 12. The answer is 12."))
     assert trace.answer == "12"
-    asked = 'What is 3 * 4?\n\nLet\'s think step by step. End with "The answer is" and a number.'
+    asked = 'What is 3 * 4?\n\nEnd with "The answer is" and a number.\n\nLet\'s think step by step.'
     assert transcript(trace)[0] == ("user", asked)
     examples = [{"question": f"{i}?", "answer": f"#### {i}"} for i in range(3)]
     shown = attempt(cot, Task("1", "Q?", hint="a number", metadata={"examples": examples}), Script("#### 7"), shots=2)

@@ -285,8 +285,8 @@ def _render_board(board: Board) -> list[RenderableType]:
     )
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, leading=1)
     names = [_plain(row.agent) for row in board.rows]
-    names = [name if len(name) <= 20 else name.replace(":", ":\n") for name in names]
-    room = 17 if not any(row.cost.usd for row in board.rows) else 8
+    names = [name if len(name) <= 20 else name.replace(":", "\n:") for name in names]
+    room = 16 if not any(row.cost.usd for row in board.rows) else 8
     widest = max(len(line) for name in names for line in name.split("\n"))
     table.add_column("agent", overflow="fold", min_width=min(max(widest, 8), room), max_width=26)
     columns = ["score", "against first", "verdict", "tokens/task", "seconds", "calls", "cost", "errors"]

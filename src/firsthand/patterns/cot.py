@@ -22,7 +22,8 @@ def opening(task: Task, ctx: Context, shots: int = 0) -> Context:
     """The Context in which the model is to think: examples, if wanted, and the question."""
     if not shots:
         wanted = "the letter of the right choice" if task.choices else task.hint or "the answer"
-        return ctx.say(f'{task.question}\n\nLet\'s think step by step. End with "The answer is" and {wanted}.')
+        # Kojima's words come last: a small model told last how to end writes its answer at once (LOG.md).
+        return ctx.say(f'{task.question}\n\nEnd with "The answer is" and {wanted}.\n\nLet\'s think step by step.')
     examples = task.metadata.get("examples", ())
     if not 0 <= shots <= len(examples):
         raise ConfigError(
