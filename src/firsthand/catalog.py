@@ -11,12 +11,13 @@ import ast
 import importlib
 import importlib.util
 import inspect
+import sys
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from firsthand.agent import Pattern
 from firsthand.benchmark import Benchmark
@@ -63,7 +64,8 @@ def names(kind: Kind) -> dict[str, str]:
     found: dict[str, str] = {}
     for path in sorted((Path(__file__).parent / _ROOMS[kind]).glob("[a-z]*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        if kind in ("provider", "command") or any(path.stem in _defined(statement) for statement in tree.body):
+        wanted = {"provider": "open_model", "command": "main"}.get(kind, path.stem)
+        if any(wanted in _defined(statement) for statement in tree.body):
             found[path.stem] = (ast.get_docstring(tree) or "").split("\n")[0]
     for entry in entry_points(group=f"firsthand.{_ROOMS[kind]}"):
         found.setdefault(entry.name, f"from {entry.value}")
@@ -75,7 +77,7 @@ def find(kind: Kind, name: str) -> Any:
     if ".py" in name:
         return _from_file(kind, name)
     room = f"firsthand.{_ROOMS[kind]}"
-    if name.isidentifier() and importlib.util.find_spec(f"{room}.{name}") is not None:
+    if name.isidentifier() and not name.startswith("_") and importlib.util.find_spec(f"{room}.{name}") is not None:
         thing = getattr(importlib.import_module(f"{room}.{name}"), name, None)
         if thing is not None:
             return thing
@@ -89,6 +91,8 @@ def pattern(text: str) -> tuple[Pattern, dict[str, Any]]:
     """The pattern a text names and the options it gives, converted to the types of the pattern's keywords."""
     spec = parse_spec(text)
     function = find("pattern", spec.name)
+    if not callable(function):
+        raise ConfigError(f"{spec.name!r} is a {type(function).__name__}: write it as async def name(task, ctx) -> str")
     return function, bind_options(spec, function)
 
 
@@ -96,7 +100,10 @@ def benchmark(text: str) -> Benchmark:
     """The benchmark a text names, made with the options it gives."""
     spec = parse_spec(text)
     factory = find("benchmark", spec.name)
-    return cast(Benchmark, factory(**bind_options(spec, factory)))
+    made = factory(**bind_options(spec, factory)) if callable(factory) else factory
+    if not isinstance(made, Benchmark):
+        raise ConfigError(f"{spec.name!r} gives a {type(made).__name__}: write it as def name() -> Benchmark")
+    return made
 
 
 def tool(text: str) -> Tool:
@@ -111,7 +118,7 @@ def model(text: str) -> Model:
     """The model a text names: `smollm2`, a .gguf file or a folder, `hf:org/name`, `openai:name@url`, `scripted:file`."""
     prefix, colon, rest = text.partition(":")
     providers = names("provider")
-    if not colon or prefix == "hf" or Path(text).exists():
+    if not colon or prefix == "hf" or _exists(Path(text)):
         prefix, rest = "local", text
     module = importlib.import_module(f"firsthand.providers.{prefix}") if prefix in providers else None
     opener: Callable[[str], Model] | None = getattr(module, "open_model", None)
@@ -122,7 +129,6 @@ def model(text: str) -> Model:
 
 def bind_options(spec: Spec, function: Callable[..., Any]) -> dict[str, Any]:
     """The spec's options as the function's keyword-only arguments, converted to their annotated types."""
-    hints = typing.get_type_hints(function)
     keywords = [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
     bound: dict[str, Any] = {}
     for key, value in spec.options.items():
@@ -130,9 +136,16 @@ def bind_options(spec: Spec, function: Callable[..., Any]) -> dict[str, Any]:
             close = nearest(key, keywords)
             hint = f" did you mean {close!r}?" if close else ""
             raise ConfigError(f"{spec.name} has no option {key!r};{hint} it takes {', '.join(keywords) or 'none'}")
-        kind = hints.get(key, str)
+        kind = typing.get_type_hints(function).get(key, str)
         bound[key] = _truth(value) if kind is bool else convert(value, kind, f"{spec.name}:{key}")
     return bound
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # such as a name that is too long for any file
+        return False
 
 
 def _truth(value: str) -> bool | str:
@@ -152,11 +165,12 @@ def _from_file(kind: Kind, name: str) -> Any:
     file, colon, wanted = name.partition(".py:")
     path = Path(file + ".py") if colon else Path(name)
     wanted = wanted or path.stem
-    if not path.is_file():
+    if not (_exists(path) and path.is_file()):
         raise ConfigError(f"no file {str(path)!r}: give the path of the Python file that defines the {kind}")
-    module_spec = importlib.util.spec_from_file_location(path.stem, path)
+    module_spec = importlib.util.spec_from_file_location(f"firsthand_file_{path.stem}", path)
     assert module_spec is not None and module_spec.loader is not None
     module = importlib.util.module_from_spec(module_spec)
+    sys.modules[module.__name__] = module  # dataclasses with postponed annotations look for it there
     try:
         module_spec.loader.exec_module(module)
     except Exception as error:

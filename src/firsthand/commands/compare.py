@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from firsthand.errors import ConfigError
+from firsthand.errors import ConfigError, unknown
 from firsthand.evals.stats import PairedDifference, paired_difference
 from firsthand.home import data_home
 from firsthand.message import Json
@@ -43,6 +43,10 @@ class Config:
     json: bool = False
     """Print JSON for programs."""
 
+    def __post_init__(self) -> None:
+        if self.limit < 1:
+            raise ConfigError(f"limit is {self.limit}: give 1 or more")
+
 
 def main(config: Config) -> int:
     """Compare and print."""
@@ -65,12 +69,24 @@ def compare_all(config: Config, run_a: Run, run_b: Run) -> list[Comparison]:
             known = f"{', '.join(run_a.agents())} and {', '.join(run_b.agents())}"
             raise ConfigError(f"the runs have no agent in common ({known}): name them with --agent-a and --agent-b")
         pairs = [(name, name) for name in shared]
-    return [
-        compare(
-            run_a, run_b, agent_a=a, agent_b=b, benchmark=config.benchmark, score=config.score, error_value=0.0
-        )
+    having = benchmarks_with(config.score, run_a, run_b)
+    if config.benchmark is not None and config.benchmark not in having:
+        raise unknown("benchmark", config.benchmark, having, see=f"firsthand show {run_a.id}")
+    found = [
+        compare(run_a, run_b, agent_a=a, agent_b=b, benchmark=config.benchmark, score=config.score, error_value=0.0)
         for a, b in pairs
-    ]  # fmt: skip
+    ]
+    return [replace(each, pairs=tuple(pair for pair in each.pairs if pair.benchmark in having)) for each in found]
+
+
+def benchmarks_with(score: str | None, *runs: Run) -> set[str]:
+    """The benchmarks whose attempts have that score: elsewhere its absence says nothing, and must not count as 0."""
+    if score is None:
+        return {row.benchmark for run in runs for row in run.rows()}
+    names = {(trace.benchmark, each.name) for run in runs for trace in run.traces() for each in trace.scores}
+    if score not in {name for _, name in names}:
+        raise unknown("score", score, {name for _, name in names}, see=f"firsthand show {runs[0].id}")
+    return {benchmark for benchmark, name in names if name == score}
 
 
 def by_benchmark(comparison: Comparison) -> dict[str, PairedDifference]:

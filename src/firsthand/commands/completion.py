@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import shlex
+import textwrap
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -64,7 +66,7 @@ def flags() -> dict[str, list[str]]:
 
 
 def values() -> dict[str, list[str]]:
-    """The words that may follow a word: a flag, or a command that takes names."""
+    """The words that may follow a flag, or stand somewhere after a command that takes names."""
     models = ["smollm2", "hf:", "openai:"]
     return {
         "--pattern": sorted(catalog.names("pattern")),
@@ -79,10 +81,17 @@ def values() -> dict[str, list[str]]:
 
 def bash() -> str:
     """The script for bash, which zsh can run too."""
-    cases = [f"    {word}) words={shlex.quote(' '.join(names))} ;;" for word, names in values().items()]
-    by_command = flags()
-    flag_cases = [f"        {name}) words={shlex.quote(' '.join(each))} ;;" for name, each in by_command.items()]
-    return BASH.format(values="\n".join(cases), commands=" ".join(by_command), flags="\n".join(flag_cases))
+    known, by_command = values(), flags()
+    after_flag = {flag: names for flag, names in known.items() if flag.startswith("--")}
+    after_command = {name: known.get(name, []) + each for name, each in by_command.items()}
+    return BASH.format(
+        values=_cases(after_flag, indent=4), commands=" ".join(by_command), flags=_cases(after_command, indent=8)
+    )
+
+
+def _cases(words: Mapping[str, Sequence[str]], indent: int) -> str:
+    lines = [f"{word}) words={shlex.quote(' '.join(names))} ;;" for word, names in words.items()]
+    return textwrap.indent("\n".join(lines), " " * indent)
 
 
 def fish() -> str:

@@ -6,20 +6,24 @@ import asyncio
 import json
 import shlex
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING
 
 from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.benchmark import Benchmark
 from firsthand.budget import Limits
+from firsthand.commands.models import fetch
 from firsthand.config import build
-from firsthand.errors import ConfigError
-from firsthand.message import Json
+from firsthand.context import tool_request
+from firsthand.errors import ConfigError, StoreError, ToolError
+from firsthand.message import Json, ToolCall
 from firsthand.model import Model, Sampling
+from firsthand.providers import hub
 from firsthand.rollout import Place
-from firsthand.terminal import console, progress
+from firsthand.terminal import console, one_line, progress
+from firsthand.tool import Tool
 from firsthand.trace import Trace
 
 if TYPE_CHECKING:
@@ -74,7 +78,7 @@ class Config:
     retry_errors: bool = False
     """With --resume: attempt again what ended with an error."""
     replay: str | None = None
-    """Answer from the replies recorded in this run, without the model; a request that it does not hold is an error."""
+    """Answer from the replies recorded in this run, without the model or what lies outside; what it lacks is an error."""
     name: str | None = None
     """A word for the run's id."""
     json: bool = False
@@ -85,6 +89,11 @@ class Config:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} is {value}: give 1 or more")
+        for name in ("model", "pattern"):
+            if not getattr(self, name):
+                raise ConfigError(f"{name} is empty: name one or more, as in --{name} {_shown(getattr(Config, name))}")
+            if len(set(getattr(self, name))) < len(getattr(self, name)):
+                raise ConfigError(f"{name} is {_shown(getattr(self, name))}: name each one once")
         if self.retry_errors and self.resume is None:
             raise ConfigError("retry_errors goes with resume: say which run, as in --resume last --retry-errors")
         if self.resume and self.replay:
@@ -100,65 +109,89 @@ class Config:
         for key, value in asdict(self).items():
             if key in ("benchmarks", "json", "resume", "retry_errors") or value == getattr(Config, key, None):
                 continue
-            words += [f"--{key.replace('_', '-')}", ",".join(value) if isinstance(value, tuple) else str(value)]
+            flag = f"--{key.replace('_', '-')}"
+            words += [f"{flag}={value}"] if str(value).startswith("-") else [flag, _shown(value)]
         return shlex.join(words)
 
 
 def main(config: Config) -> int:
     """Run, print the leaderboard, say where everything is."""
-    run, config = open_or_create(config)
-    traces, interrupted = perform(run, config)
-    if config.json:
-        print_json(run, traces)
-    else:
-        print_results(run, config, traces)
-    if interrupted:
-        return 130
-    return 3 if any(trace.error for trace in traces) else 0
+    begun, settings = open_or_configure(config)
+    benchmarks = [catalog.benchmark(text) for text in settings.benchmarks]
+    places = make_places(settings, make_agents(settings), benchmarks)
+    protocols = {benchmark.name: benchmark.protocol for benchmark in benchmarks}
+    with begun or create_run(settings) as run:  # only now, so that a mistyped name leaves no run behind
+        interrupted = perform(run, settings, places, redo_errors=config.retry_errors)
+        order = {place.id: index for index, place in enumerate(places)}
+        traces = sorted(run.traces(), key=lambda trace: order.get(trace.id, len(order)))
+        if config.json:
+            print_json(run, traces, protocols)
+        else:
+            print_results(run, settings, traces, protocols)
+        failed = [trace.error for trace in traces if trace.error]
+        if failed:
+            complain(
+                f"{len(failed)} of {len(traces)} attempts failed, the first with {failed[0].kind}: {failed[0].message}"
+            )
+        if interrupted:
+            done = f"{len(traces)} of {len(order)}"
+            complain(f"interrupted with {done} attempts done: `firsthand run --resume {run.id}` finishes them")
+            return 130
+    return 3 if failed else 0
 
 
-def open_or_create(config: Config) -> tuple[Run, Config]:
-    """The run to write, and the settings it is run with: a resumed run keeps those it was begun with."""
+def open_or_configure(config: Config) -> tuple[Run | None, Config]:
+    """The run to go on with, if there is one, and the settings: those a run was begun with, and for a replay any change."""
     from firsthand.home import data_home
     from firsthand.runs import store
 
     if config.resume:
         run = store.open_run(config.resume, data_home())
-        saved = settings_of(run)
-        for key, default in _DEFAULTS.items():
-            asked, begun = getattr(config, key), getattr(saved, key)
-            if asked not in (default, begun):
+        if run.status == "running":
+            raise ConfigError(f"{run.id} is being run by another process: wait until it ends, or end it first")
+        saved, asked = settings_of(run), given(config)
+        concurrency = asked.pop("concurrency", saved.concurrency)
+        for key, value in asked.items():
+            if value != getattr(saved, key):
                 raise ConfigError(
-                    f"{run.id} was begun with {key} {','.join(begun)}, not {','.join(asked)}: "
+                    f"{run.id} was begun with {key} {_shown(getattr(saved, key))}, not {_shown(value)}: "
                     "resume it with the same settings, or leave them out"
                 )
-        return run, replace(saved, json=config.json, resume=run.id, retry_errors=config.retry_errors)
+        return run, replace(saved, json=config.json, concurrency=concurrency)
     if config.replay:
-        source = store.open_run(config.replay, data_home())
-        saved = settings_of(source)
-        config = replace(saved, json=config.json, replay=str(source.path), resume=None)
-    hint = config.name or "-".join(catalog.parse_spec(name).name.rsplit("/", 1)[-1] for name in config.benchmarks)
-    return store.create(data_home(), asdict(config), hint, command=[config.command()]), config
+        with store.open_run(config.replay, data_home()) as source:
+            return None, replace(settings_of(source), **given(config), json=config.json, replay=str(source.path))
+    return None, config
 
 
-_DEFAULTS: dict[str, tuple[str, ...]] = {"benchmarks": (), "model": ("smollm2",), "pattern": ("direct",)}
+def given(config: Config) -> Json:
+    """The settings that differ from their defaults, but for those that say which run is meant and what is printed."""
+    about = ("json", "resume", "retry_errors", "replay")
+    values = {each.name: getattr(config, each.name) for each in fields(config) if each.name not in about}
+    return {name: value for name, value in values.items() if value != getattr(Config, name)}
 
 
 def settings_of(run: Run) -> Config:
     """The settings a run was begun with."""
-    return build(Config, run.config)
+    return replace(build(Config, run.config), resume=None, retry_errors=False)
 
 
-def perform(run: Run, config: Config) -> tuple[list[Trace], bool]:
-    """All traces of the run once it has gone on to its end, and whether it was interrupted."""
+def create_run(config: Config) -> Run:
+    """A new run, named after its benchmarks."""
+    from firsthand.home import data_home
+    from firsthand.runs import store
+
+    hint = config.name or "-".join(catalog.parse_spec(name).name.rsplit("/", 1)[-1] for name in config.benchmarks)
+    return store.create(data_home(), asdict(config), hint, command=[config.command()])
+
+
+def perform(run: Run, config: Config, places: Sequence[Place], *, redo_errors: bool = False) -> bool:
+    """Whether the run was interrupted before it had come to its end."""
     from firsthand.runs.execute import execute
 
-    benchmarks = [catalog.benchmark(text) for text in config.benchmarks]
-    agents = make_agents(config, open_models(config))
-    places = make_places(config, agents, benchmarks)
-    interrupted = False
     done = len(run.done())
-    with progress(", ".join(each.name for each in benchmarks), len(places), shown=not config.json) as update:
+    label = ", ".join(dict.fromkeys(place.benchmark.name for place in places))
+    with progress(label, len(places), shown=not config.json) as update:
 
         def on_trace(trace: Trace) -> None:
             nonlocal done
@@ -174,31 +207,55 @@ def perform(run: Run, config: Config) -> tuple[list[Trace], bool]:
                     seed=config.seed,
                     concurrency=config.concurrency,
                     on_trace=on_trace,
-                    redo_errors=config.retry_errors,
+                    redo_errors=redo_errors,
                 )
             )
         except KeyboardInterrupt:
-            interrupted = True
-    order = {place.id: index for index, place in enumerate(places)}
-    traces = sorted(run.traces(), key=lambda trace: order.get(trace.id, len(order)))
-    return traces, interrupted
+            return True
+    return False
 
 
 def open_models(config: Config) -> list[Model]:
     """The models by name, answering from the store where the config says replay."""
     if config.replay is None:
+        for name in config.model:
+            if name in hub.KNOWN or name.startswith("hf:"):
+                fetch(name, shown=not config.json)
         return [catalog.model(name) for name in config.model]
     from firsthand.home import data_home
     from firsthand.providers.cached import Replay
     from firsthand.runs import store
 
     source = store.open_run(config.replay, data_home())
-    fingerprints = {trace.agent["model"]: trace.agent["fingerprint"] for trace in source.traces()}
+    fingerprints = {agent["model"]: agent["fingerprint"] for agent in source.agents().values()}
     return [Replay(source, name=name, fingerprint=fingerprints.get(name, "")) for name in config.model]
 
 
-def make_agents(config: Config, models: Sequence[Model]) -> list[Agent]:
-    """An agent for each model and pattern, named after the pattern, and after the model too if there are several."""
+def as_recorded(tool: Tool, ref: str) -> Tool:
+    """The tool, answering from what that run recorded if calling it again would reach outside."""
+    if tool.effect in ("read", "write"):
+        return tool
+    from firsthand.home import data_home
+    from firsthand.runs import store
+
+    source = store.open_run(ref, data_home())
+
+    async def look_up(arguments: Json) -> str:
+        found = source.reply(tool_request(ToolCall("", tool.name, arguments)))
+        if found is None or "content" not in found:
+            raise ToolError(f"the replayed run holds no result of {tool.name} with {arguments!r:.200}")
+        if found["is_error"]:
+            raise ToolError(str(found["content"]).removeprefix("Error: "))
+        return str(found["content"])
+
+    return replace(tool, function=look_up, validate=lambda arguments: {"arguments": arguments}, max_chars=sys.maxsize)
+
+
+def make_agents(config: Config) -> list[Agent]:
+    """An agent for each model and pattern, named after the pattern, and after the model too if there are several.
+
+    The models come last, for one may have to be fetched first.
+    """
     sampling = Sampling(max_tokens=config.max_tokens, temperature=config.temperature)
     limits = Limits(
         tokens=config.budget_tokens,
@@ -207,16 +264,24 @@ def make_agents(config: Config, models: Sequence[Model]) -> list[Agent]:
         cost_usd=config.budget_usd,
     )
     tools = tuple(catalog.tool(name) for name in config.tools)
-    agents = []
-    for model in models:
-        for text in config.pattern:
-            pattern, options = catalog.pattern(text)
-            name = text if len(models) == 1 else f"{text}@{model.name}"
-            agents.append(Agent(name, model, pattern, options, tools, sampling, config.system, limits=limits))
-    names = [agent.name for agent in agents]
-    if len(set(names)) < len(names):
-        raise ConfigError(f"the agents {', '.join(names)} are not all different: name each model and pattern once")
-    return agents
+    if config.replay:
+        tools = tuple(as_recorded(tool, config.replay) for tool in tools)
+    patterns = {text: catalog.pattern(text) for text in config.pattern}
+    models = open_models(config)
+    return [
+        Agent(
+            text if len(models) == 1 else f"{text}@{model.name}",
+            model,
+            pattern,
+            options,
+            tools,
+            sampling,
+            config.system,
+            limits=limits,
+        )
+        for model in models
+        for text, (pattern, options) in patterns.items()
+    ]
 
 
 def make_places(config: Config, agents: Sequence[Agent], benchmarks: Sequence[Benchmark]) -> list[Place]:
@@ -230,8 +295,8 @@ def make_places(config: Config, agents: Sequence[Agent], benchmarks: Sequence[Be
     ]
 
 
-def print_results(run: Run, config: Config, traces: Sequence[Trace]) -> None:
-    """The leaderboard, the report, and the commands that show more."""
+def print_results(run: Run, config: Config, traces: Sequence[Trace], protocols: Mapping[str, str]) -> None:
+    """The leaderboard, how it was measured, the report, and the commands that show more."""
     from firsthand.evals.leaderboard import leaderboard, render
 
     out = console()
@@ -240,27 +305,21 @@ def print_results(run: Run, config: Config, traces: Sequence[Trace]) -> None:
     else:
         boards = leaderboard(traces)
         out.print(render(boards))
+        for name, protocol in protocols.items():
+            out.print(f"protocol {name}: {protocol}".replace("\n", "\\n"), soft_wrap=True, markup=False)
         report = write_report(run, config, traces)
         out.print(f"report   {report}", soft_wrap=True, markup=False)
         worst = next((trace for trace in traces if trace.error), traces[-1])
         out.print(f"traces   {run.path}", soft_wrap=True, markup=False)
         out.print(f"show     firsthand show {run.id} {worst.id[:8]}", soft_wrap=True, markup=False)
     out.print(f"again    {config.command()}", soft_wrap=True, markup=False)
-    expected = run.status
-    if expected == "interrupted":
-        out.print(f"finish   firsthand run --resume {run.id}", soft_wrap=True, markup=False)
-    failed = [trace for trace in traces if trace.error]
-    if failed and failed[0].error:
-        first = failed[0].error
-        print(f"firsthand: {len(failed)} of {len(traces)} attempts failed, the first with {first.kind}: {first.message}",
-              file=sys.stderr)  # fmt: skip
 
 
-def print_json(run: Run, traces: Sequence[Trace]) -> None:
+def print_json(run: Run, traces: Sequence[Trace], protocols: Mapping[str, str]) -> None:
     """The leaderboard as one JSON object."""
     from firsthand.evals.leaderboard import leaderboard
 
-    body: Json = {"run": run.id, "path": str(run.path), "status": run.status}
+    body: Json = {"run": run.id, "path": str(run.path), "status": run.status, "protocols": dict(protocols)}
     body["boards"] = [board.to_json() for board in leaderboard(traces)] if traces else []
     print(json.dumps(body, indent=2, ensure_ascii=False))
 
@@ -279,5 +338,17 @@ def write_report(run: Run, config: Config, traces: Sequence[Trace]) -> str:
         traces=traces,
     )
     path = run.path / "report.html"
-    path.write_text(html, encoding="utf-8")
+    try:
+        path.write_text(html, encoding="utf-8")
+    except OSError as error:
+        raise StoreError(f"the report {path} cannot be written: {error.strerror}; the run is kept") from None
     return str(path)
+
+
+def complain(text: str) -> None:
+    """Print a sentence on standard error."""
+    print(f"firsthand: {one_line(text)}", file=sys.stderr)
+
+
+def _shown(value: object) -> str:
+    return ",".join(value) if isinstance(value, tuple) else str(value)

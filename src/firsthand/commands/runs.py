@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 
+from firsthand.errors import ConfigError
 from firsthand.home import data_home
 from firsthand.runs import store
 from firsthand.terminal import print_table
@@ -26,6 +27,10 @@ class Config:
     """At most this many lines."""
     json: bool = False
     """Print JSON for programs."""
+
+    def __post_init__(self) -> None:
+        if self.limit < 1:
+            raise ConfigError(f"limit is {self.limit}: give 1 or more")
 
 
 def main(config: Config) -> int:

@@ -43,8 +43,8 @@ def main(config: Config) -> int:
             else:
                 show(trace, full=config.full)
             return 0
-        order = list(run.agents())  # as the run was asked: the first one is the baseline
-        boards = leaderboard(sorted(run.traces(), key=lambda trace: order.index(trace.agent_name)))
+        order = {name: index for index, name in enumerate(run.agents())}  # as it was asked: the first is the baseline
+        boards = leaderboard(sorted(run.traces(), key=lambda trace: order.get(trace.agent_name, len(order))))
         if config.json:
             print(json.dumps([board.to_json() for board in boards], indent=2, ensure_ascii=False))
             return 0

@@ -1,0 +1,193 @@
+"""Every code block in README.md and docs/*.md runs: the blocks of a page in order, in a folder and a data home of its own.
+
+A `python` block is executed in the page's one namespace, a block with a `title="name"` is written to that file, a `bash`
+block must end well. A comment on the line before a block says what else is to be known: `<!-- weights -->` needs real
+weights, `<!-- exit=2 -->` ends with that code, and a `text` block after `<!-- output -->` is what the block before it
+printed, apart from times and the ids of runs; a line `...` in it stands for any lines. Other `text` blocks are not run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = ("README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md")))
+PROSE = ("docs/index.md", "docs/design.md")
+LANGUAGES = ("python", "bash", "json", "toml", "text")
+_FENCE = re.compile(r'```(\w+)(?: title="([\w./-]+)")?')
+_COMMENT = re.compile(r"<!-- (.+) -->")
+_CHANGING = (
+    (re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+(\+00:00|Z)?"), "WHEN"),
+    (re.compile(r"\b\d{4}-\d\d-\d\d-\d{4}-[\w.-]+?-[a-z0-9]{4}\b"), "RUN"),
+    (re.compile(r"\b\d+(\.\d+)? (ms|s|min)\b"), "TIME"),
+    (re.compile(r"/\S*(?=/runs\b)"), "HOME"),
+    (re.compile(r"[ \t─]+"), " "),
+)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page."""
+
+    page: str
+    line: int
+    language: str
+    title: str | None
+    marks: tuple[str, ...]
+    body: str
+
+    @property
+    def needs_weights(self) -> bool:
+        return "weights" in self.marks
+
+    @property
+    def is_output(self) -> bool:
+        return "output" in self.marks
+
+    @property
+    def is_run(self) -> bool:
+        return self.title is not None or self.language in ("python", "bash")
+
+    @property
+    def exit_code(self) -> int:
+        return next((int(mark.removeprefix("exit=")) for mark in self.marks if mark.startswith("exit=")), 0)
+
+
+def blocks(page: str) -> Iterator[Block]:
+    """The fenced blocks of a page. A fence that is not understood is an error: it would be left out in silence."""
+    lines = iter(enumerate((ROOT / page).read_text(encoding="utf-8").splitlines(), 1))
+    before = ""
+    for number, line in lines:
+        if line.lstrip().startswith("```"):
+            fence, comment = _FENCE.fullmatch(line), _COMMENT.fullmatch(before)
+            assert fence and fence[1] in LANGUAGES, f"{page}:{number}: what is {line!r}?"
+            body: list[str] = []
+            for _, inside in lines:
+                if inside == "```":
+                    break
+                body.append(inside)
+            marks = tuple(comment[1].split()) if comment else ()
+            yield Block(page, number, fence[1], fence[2], marks, "\n".join(body) + "\n")
+        before = line
+
+
+def run_page(page: str, *, weights: bool) -> None:
+    """Run the blocks of a page in the working directory, with those that need weights or without."""
+    namespace: dict[str, object] = {"__name__": "__main__"}
+    printed: str | None = None
+    for block in blocks(page):
+        if block.needs_weights and not weights:
+            printed = None
+        elif block.title is not None:
+            Path(block.title).write_text(block.body, encoding="utf-8")
+        elif block.language == "python":
+            with contextlib.redirect_stdout(io.StringIO()) as out:
+                source = "\n" * block.line + block.body  # so that a traceback names the line of the page
+                exec(compile(source, str(ROOT / page), "exec", dont_inherit=True), namespace)
+            printed = out.getvalue()
+        elif block.language == "bash":
+            printed = run_bash(block)
+        elif block.is_output and printed is not None:
+            assert_printed(block, printed)
+
+
+def run_bash(block: Block) -> str:
+    """What the block prints, on both streams; its exit code must be the one it says."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(
+        ["bash", "-eu", "-o", "pipefail", "-c", block.body],
+        env={**os.environ, "PATH": path},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=900,
+    )
+    assert done.returncode == block.exit_code, f"{block.page}:{block.line}: exit {done.returncode}\n{done.stdout}"
+    return done.stdout
+
+
+def assert_printed(block: Block, printed: str) -> None:
+    """Each stretch of the block between lines `...` must be in what was printed, one after the other."""
+    rest = steady(printed)
+    for stretch in re.split(r"^\.\.\.$", block.body, flags=re.MULTILINE):
+        wanted = steady(stretch)
+        _, found, rest = rest.partition(wanted)
+        assert found or not wanted, f"{block.page}:{block.line} shows\n{wanted}\nbut printed was\n{steady(printed)}"
+
+
+def steady(text: str) -> str:
+    """The text without what differs from run to run, and without empty lines."""
+    for pattern, word in _CHANGING:
+        text = pattern.sub(word, text)
+    return "\n".join(line.strip() for line in text.splitlines() if line.strip())
+
+
+@pytest.fixture
+def own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory, and a data home that is empty."""
+    home, work = tmp_path / "home", tmp_path / "work"
+    work.mkdir()
+    monkeypatch.setenv("FIRSTHAND_HOME", str(home))
+    monkeypatch.chdir(work)
+    return home
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page not in PROSE])
+def test_each_block_of_a_page_runs(page: str, own_place: Path) -> None:
+    assert any(block.is_run and not block.needs_weights for block in blocks(page))
+    run_page(page, weights=False)
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize("page", [page for page in PAGES if "<!-- weights" in (ROOT / page).read_text()])
+def test_each_block_of_a_page_runs_with_real_weights(page: str, smollm2: Path, own_place: Path) -> None:
+    models = own_place / "models"
+    models.mkdir(parents=True)
+    (models / "smollm2").symlink_to(smollm2.parent)
+    run_page(page, weights=True)
+
+
+@pytest.mark.parametrize("page", PROSE)
+def test_pages_of_prose_have_nothing_to_run(page: str) -> None:
+    assert not [block for block in blocks(page) if block.is_run]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_data_and_outputs_are_what_they_say(page: str) -> None:
+    before = None
+    for block in blocks(page):
+        if block.language == "json":
+            json.loads(block.body)
+        elif block.language == "toml":
+            tomllib.loads(block.body)
+        assert not block.is_output or (before is not None and before.is_run and before.title is None)
+        assert set(block.marks) <= {"weights", "output", f"exit={block.exit_code}"}
+        before = block
+
+
+def test_output_that_differs_is_noticed() -> None:
+    block = Block("page", 1, "text", None, ("output",), "score 0.50  12 ms\n...\nlast line\n")
+    assert_printed(block, "head\nscore   0.50 3 s\nmore\nlast line\n")
+    with pytest.raises(AssertionError, match="but printed was"):
+        assert_printed(block, "score 0.25  12 ms\nlast line\n")
+    with pytest.raises(AssertionError, match="but printed was"):
+        assert_printed(block, "last line\nscore 0.50 12 ms\n")
+
+
+def test_links_of_the_readme_lead_somewhere() -> None:
+    links = re.findall(r"\]\(([^)#]+)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    local = [link for link in links if "://" not in link]
+    assert local and not [link for link in local if not (ROOT / link).exists()]
