@@ -88,7 +88,8 @@ def pack(model: nn.Module, mode: Mode) -> nn.Module:
 
 def fits_float16(weight: Tensor) -> bool:
     """Whether every number is finite and within float16's range."""
-    return bool(weight.abs().max() <= FLOAT16_MAX)  # false for NaN too
+    low, high = weight.aminmax()
+    return bool(low >= -FLOAT16_MAX) and bool(high <= FLOAT16_MAX)  # false for NaN too
 
 
 def _check(weight: Tensor, name: str) -> None:
