@@ -48,12 +48,12 @@ class Budget:
         self.calls = 0
         self.reserved_tokens = 0
 
-    def reserve(self, tokens: int, depth: int = 0) -> int:
+    def reserve(self, tokens: int, depth: int = 0, *, least: int = 1) -> int:
         """Reserve one call of about `tokens` tokens here and in every parent; returns how many it may really use.
 
-        That is less than `tokens` when less is left. LimitExceeded if nothing is left, or if `depth` is too deep.
+        That is less than `tokens` when less is left. LimitExceeded if fewer than `least` are, or `depth` is too deep.
         """
-        granted = min([tokens, *(scope._left(depth) for scope in self._chain())])
+        granted = min([tokens, *(scope._left(depth, least) for scope in self._chain())])
         for scope in self._chain():
             scope.calls += 1
             scope.reserved_tokens += granted
@@ -68,7 +68,7 @@ class Budget:
     def _chain(self) -> list[Budget]:
         return [self, *(self.parent._chain() if self.parent else ())]
 
-    def _left(self, depth: int) -> int:
+    def _left(self, depth: int, least: int) -> int:
         """Tokens left here, after checking the other limits."""
         limits = self.limits
         if limits.depth is not None and depth > limits.depth:
@@ -80,7 +80,7 @@ class Budget:
         if limits.tokens is None:
             return 1 << 62
         left = limits.tokens - self.spent.total_tokens - self.reserved_tokens
-        if left <= 0:
+        if left < least:
             used = self.spent.total_tokens
             raise LimitExceeded("tokens", f"{used} of {limits.tokens} tokens are used, the rest is reserved")
         return left

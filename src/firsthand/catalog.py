@@ -173,7 +173,7 @@ def _from_file(kind: Kind, name: str) -> Any:
     sys.modules[module.__name__] = module  # dataclasses with postponed annotations look for it there
     try:
         module_spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigError(f"{str(path)!r} does not import: {type(error).__name__}: {error}") from error
     if not hasattr(module, wanted):
         defined = [each for each in vars(module) if not each.startswith("_")]

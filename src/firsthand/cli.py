@@ -8,6 +8,7 @@ attempts, 130 interrupted. Nothing of a command is imported before it is asked f
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -15,13 +16,19 @@ from collections.abc import Sequence
 from firsthand import __version__, catalog
 from firsthand.config import parse
 from firsthand.errors import ConfigError, FirsthandError, UnknownName, unknown
+from firsthand.terminal import one_line
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # what a model wrote may be no text that can be encoded
     try:
-        return dispatch(words)
+        code = dispatch(words)
+        print(end="", flush=True)
+        return code
     except (ConfigError, UnknownName) as error:
         return _complain(error, 2)
     except FirsthandError as error:
@@ -30,8 +37,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\nfirsthand: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output has left, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 0
+    except OSError as error:
+        _drop_output()
+        return _complain(error, 1)
 
 
 def dispatch(words: Sequence[str]) -> int:
@@ -75,8 +85,14 @@ examples:
 
 
 def _complain(error: Exception, code: int) -> int:
-    print(f"firsthand: {error}", file=sys.stderr)
+    print(f"firsthand: {one_line(str(error))}", file=sys.stderr)
     return code
+
+
+def _drop_output() -> None:
+    """Send what is left of the output nowhere, for Python flushes it once more at its end."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

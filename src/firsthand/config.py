@@ -83,7 +83,7 @@ def read_toml(config_class: type[Any], path: str | Path) -> dict[str, Any]:
         body = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read the config file {str(path)!r}: {error.strerror or error}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"the config file {str(path)!r} is not valid TOML: {error}") from None
     return {key.replace("-", "_"): value for key, value in body.items()}
 
@@ -95,7 +95,9 @@ def convert(value: Any, hint: Any, name: str) -> Any:
         return None
     kind = options[0]
     if typing.get_origin(kind) is tuple:
-        items = value.split(",") if isinstance(value, str) else list(value)
+        if not isinstance(value, str | list | tuple):
+            raise ConfigError(f"{name} is {value!r}: a list of words was expected")
+        items = value.split(",") if isinstance(value, str) else value
         return tuple(str(item).strip() for item in items if str(item).strip())
     if typing.get_origin(kind) is typing.Literal:
         if value not in typing.get_args(kind):

@@ -7,8 +7,11 @@ and none can forget them.
 
 from __future__ import annotations
 
+import asyncio
+import math
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -16,11 +19,11 @@ from firsthand import concurrency
 from firsthand.agent import Agent
 from firsthand.budget import Budget, Limits
 from firsthand.concurrency import current_branch, derive_seed
-from firsthand.errors import FirsthandError, ToolError, TransientError, unknown
+from firsthand.errors import ConfigError, FirsthandError, LimitExceeded, ToolError, TransientError, unknown
 from firsthand.message import Json, Message, Role, Text, ToolCall, ToolResult, canonical
 from firsthand.model import Completion, Likelihood, Prompt, Sampling, Scored, Usage, request_key
 from firsthand.tool import Tool
-from firsthand.trace import Call, CallKind, Event, Journal, Node
+from firsthand.trace import Call, CallKind, Event, Journal, Node, as_json
 
 T = TypeVar("T")
 
@@ -55,9 +58,9 @@ class Attempt:
             node = self.nodes[node].parent
         return tuple(reversed(messages))
 
-    def note(self, kind: str, **data: Any) -> None:
-        """Record an event."""
-        self.events.append(Event(kind, self.elapsed_s(), data))
+    def note(self, kind: str, /, **data: Any) -> None:
+        """Record an event, with its data as it is now."""
+        self.events.append(Event(kind, self.elapsed_s(), as_json(data)))
 
     def record(self, kind: CallKind, effect: str, at: int | None, started_s: float, request: str, **rest: Any) -> None:
         """Record a call that has just ended."""
@@ -89,6 +92,8 @@ class Context:
     budget: Budget
     sampling: Sampling
     node: int | None = None
+    deadline_s: float = math.inf
+    """When the time of `within` is up, in seconds since the attempt began."""
 
     # -- what has been said --
 
@@ -124,13 +129,16 @@ class Context:
                 message = content
         return replace(self, node=self.attempt.add_node(self.node, message))
 
-    def note(self, kind: str, **data: Any) -> None:
+    def note(self, kind: str, /, **data: Any) -> None:
         """Record an event in the trace: a pruned branch, a vote, anything a reader will want to know."""
         self.attempt.note(kind, **data)
 
     def within(self, limits: Limits) -> Context:
-        """The same Context with a budget of its own inside this one."""
-        return replace(self, budget=Budget(limits, self.budget))
+        """The same Context with a budget of its own inside this one; its seconds begin now and bound the calls."""
+        deadline_s = self.deadline_s
+        if limits.seconds is not None:
+            deadline_s = min(deadline_s, self.attempt.elapsed_s() + limits.seconds)
+        return replace(self, budget=Budget(limits, self.budget), deadline_s=deadline_s)
 
     def sampled(self, **changes: Any) -> Context:
         """The same Context with other sampling settings, such as `temperature=0.7`."""
@@ -148,13 +156,15 @@ class Context:
 
     async def sample(self, n: int, *, tools: Sequence[Tool] = (), **changes: Any) -> list[Context]:
         """`n` Contexts, each after another answer of the model; their common prompt is computed once."""
+        if n < 1:
+            raise ConfigError(f"{n} answers were asked for: ask for 1 or more")
         attempt, effect = self.attempt, current_branch().next_effect()
         started_s = attempt.elapsed_s()
         messages = await self._prompt()
         sampling = replace(self.sampling, **changes)
-        granted = self.budget.reserve(n * sampling.max_tokens, current_branch().depth)
+        granted = self.budget.reserve(n * sampling.max_tokens, current_branch().depth, least=n)
         seed = derive_seed(attempt.seed, effect) if sampling.seed is None else sampling.seed
-        sampling = replace(sampling, seed=seed, max_tokens=max(1, min(sampling.max_tokens, granted // n)))
+        sampling = replace(sampling, seed=seed, max_tokens=min(sampling.max_tokens, granted // n))
         specs = [tool.spec for tool in sorted(tools, key=lambda tool: tool.name)]
         model = attempt.agent.model
         request = request_key(model.fingerprint, messages, sampling, specs, n)
@@ -165,7 +175,8 @@ class Context:
             return {"completions": [completion.to_json() for completion in completions]}
 
         try:
-            body, replayed = await attempt.reply(effect, request, ask)
+            async with self._in_time():
+                body, replayed = await attempt.reply(effect, request, ask)
             completions = [Completion.from_json(each) for each in body["completions"]]
             usage = sum((completion.usage for completion in completions), usage)
         except FirsthandError as error:
@@ -206,7 +217,8 @@ class Context:
             return (await model.score(asked, continuations)).to_json()
 
         try:
-            body, replayed = await attempt.reply(effect, request, ask)
+            async with self._in_time():
+                body, replayed = await attempt.reply(effect, request, ask)
             scored = Scored.from_json(body)
             usage = scored.usage
         except FirsthandError as error:
@@ -223,10 +235,11 @@ class Context:
         attempt, effect = self.attempt, current_branch().next_effect()
         started_s = attempt.elapsed_s()
         granted = self.budget.reserve(1, current_branch().depth)
-        request = request_key("tool", canonical([call.name, call.arguments, call.invalid]))
+        request = tool_request(call)
         recorded = attempt.journal.find(effect, request)
         try:
-            result = await self._run_tool(call, effect, request, recorded)
+            async with self._in_time():
+                result = await self._run_tool(call, effect, request, recorded)
         finally:
             self.budget.charge(granted, Usage())
         detail = {"name": call.name, "arguments": call.arguments, "result": result.content, "is_error": result.is_error}
@@ -234,6 +247,18 @@ class Context:
         replayed = recorded is not None
         attempt.record("tool", effect, self.node, started_s, request, detail=detail, error=error, replayed=replayed)
         return result
+
+    @asynccontextmanager
+    async def _in_time(self) -> AsyncIterator[None]:
+        """LimitExceeded if the block is not done by the deadline."""
+        left_s = self.deadline_s - self.attempt.elapsed_s()
+        try:
+            async with asyncio.timeout(None if left_s == math.inf else left_s) as timer:
+                yield
+        except TimeoutError:
+            if timer.expired():
+                raise LimitExceeded("seconds", "the time for this part of the attempt is up") from None
+            raise
 
     async def _prompt(self) -> tuple[Message, ...]:
         guard = self.attempt.agent.guard
@@ -266,6 +291,11 @@ class Context:
             result = ToolResult(call.id, call.name, f"Error: {error}", is_error=True)
         attempt.journal.record(effect, request, {"content": result.content, "is_error": result.is_error})
         return result
+
+
+def tool_request(call: ToolCall) -> str:
+    """The address of a tool's result in a journal: as `request_key` for what a model is asked."""
+    return request_key("tool", canonical([call.name, call.arguments, call.invalid]))
 
 
 def open_context(attempt: Attempt, budget: Budget) -> Context:

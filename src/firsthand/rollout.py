@@ -10,19 +10,20 @@ import asyncio
 import hashlib
 import inspect
 import traceback
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from firsthand.agent import Agent
-from firsthand.benchmark import Benchmark
+from firsthand.benchmark import Benchmark, Environment
 from firsthand.budget import Budget
 from firsthand.concurrency import Branch, derive_seed, enter_branch
 from firsthand.context import Attempt, open_context
-from firsthand.errors import FirsthandError, LimitExceeded, StoreError
+from firsthand.errors import ConfigError, FirsthandError, LimitExceeded, StoreError
 from firsthand.message import Json, canonical
 from firsthand.task import Task
-from firsthand.trace import Failure, Journal, MemoryJournal, Score, Trace
+from firsthand.trace import Failure, Journal, MemoryJournal, Score, Trace, as_json
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,6 @@ async def rollout(
     """
     benchmark = benchmark or Benchmark("adhoc", lambda seed: [task], scorers=())
     started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
-    environment = benchmark.environment(task) if benchmark.environment else None
     own_seed = derive_seed(seed, benchmark.name, task.id, epoch)
     attempt = Attempt(agent, agent.tools, journal or MemoryJournal(), own_seed)
     answer: str | None = None
@@ -66,15 +66,14 @@ async def rollout(
     stop_reason = "done"
     final_state: Json = {}
     try:
-        if environment is not None:
-            await environment.open()
-            attempt.tools |= {tool.name: tool for tool in environment.tools}
-        answer = await _run_pattern(agent, task, attempt, Budget(agent.limits, budget))
-        if environment is not None:
-            final_state = await environment.final_state()
-    except LimitExceeded as limit:
-        stop_reason = limit.limit
-        attempt.note("limit", limit=limit.limit, message=str(limit))
+        async with _opened(benchmark, task, attempt) as environment:
+            try:
+                answer = await _run_pattern(agent, task, attempt, Budget(agent.limits, budget))
+            except LimitExceeded as limit:
+                stop_reason = limit.limit
+                attempt.note("limit", limit=limit.limit, message=str(limit))
+            if environment is not None:
+                final_state = as_json(await environment.final_state())
     except StoreError:  # a full disk is no failure of the attempt: what cannot be recorded must not go on
         raise
     except FirsthandError as error:
@@ -82,9 +81,6 @@ async def rollout(
     except Exception as error:
         stop_reason = "error"
         failure = Failure(type(error).__name__, str(error), traceback.format_exc(limit=-8))
-    finally:
-        if environment is not None:
-            await environment.close()
     trace = Trace(
         id=Place(agent, benchmark, task, epoch).id,
         benchmark=benchmark.name,
@@ -105,6 +101,24 @@ async def rollout(
     return trace if failure else await score_trace(benchmark, task, trace)
 
 
+@asynccontextmanager
+async def _opened(benchmark: Benchmark, task: Task, attempt: Attempt) -> AsyncIterator[Environment | None]:
+    """The task's environment, if it has one, open and with its tools at hand; it is closed whatever happens."""
+    if benchmark.environment is None:
+        yield None
+        return
+    environment = benchmark.environment(task)
+    try:
+        await environment.open()
+        attempt.tools |= {tool.name: tool for tool in environment.tools}
+        yield environment
+    except BaseException:
+        with suppress(Exception):  # the first error is the one to tell
+            await environment.close()
+        raise
+    await environment.close()
+
+
 async def _run_pattern(agent: Agent, task: Task, attempt: Attempt, budget: Budget) -> str:
     """The pattern's answer, in a branch tree of its own and under the attempt's time limit."""
 
@@ -116,13 +130,24 @@ async def _run_pattern(agent: Agent, task: Task, attempt: Attempt, budget: Budge
     running = asyncio.create_task(in_own_branch())
     try:
         async with asyncio.timeout(seconds) as timer:
-            return await running
+            answer: object = await running
     except TimeoutError:
         if timer.expired():
             raise LimitExceeded("seconds", f"the attempt did not finish within {seconds:g} s") from None
         raise
+    except asyncio.CancelledError as error:
+        here = asyncio.current_task()
+        if here is not None and not here.cancelling():  # it came from inside, and must not end the attempts beside it
+            raise RuntimeError("the pattern was cancelled by something it awaited") from error
+        raise
     finally:
         running.cancel()
+    if not isinstance(answer, str):
+        name = agent.to_json()["pattern"]
+        raise ConfigError(
+            f"the pattern {name} returned {answer!r:.80}, a {type(answer).__name__}: its answer must be a str"
+        )
+    return answer
 
 
 async def score_trace(benchmark: Benchmark, task: Task, trace: Trace) -> Trace:
@@ -131,7 +156,8 @@ async def score_trace(benchmark: Benchmark, task: Task, trace: Trace) -> Trace:
     for scorer in benchmark.scorers:
         try:
             verdict = scorer(task, trace)
-            scores.append(await verdict if inspect.isawaitable(verdict) else verdict)
+            found = await verdict if inspect.isawaitable(verdict) else verdict
+            scores.append(Score(found.name, float(found.value), as_json(found.detail)))
         except Exception as error:
             name = getattr(scorer, "__name__", "score")
             scores.append(Score(name, 0.0, {"scorer_failed": f"{type(error).__name__}: {error}"}))
@@ -169,7 +195,7 @@ async def rollouts(
             return
 
     try:
-        for _ in range(max(1, concurrency)):
+        for _ in range(min(max(1, concurrency), len(places))):
             start_next()
         while running:
             finished, running_still = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)

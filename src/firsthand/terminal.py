@@ -13,12 +13,24 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
 
 
+def one_line(text: str) -> str:
+    """The text as one line without control characters."""
+    return printable(" ".join(text.split()))
+
+
 def console(*, stderr: bool = False) -> Any:
     """A rich console on standard output, or on standard error; as wide as the terminal, 100 columns in a pipe."""
     from rich.console import Console
 
+    class Piped(Console):
+        """A console that leaves it to the command line to say what it means when a reader has left."""
+
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
     stream = sys.stderr if stderr else sys.stdout
-    return Console(stderr=stderr, width=None if stream.isatty() else 100, highlight=False, emoji=False)
+    wide = stream is not None and stream.isatty()  # it is None where it was closed before we began
+    return Piped(stderr=stderr, width=None if wide else 100, highlight=False, emoji=False)
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -27,7 +39,8 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    heading = Text(printable(title), style="bold")  # as it is: brackets in it are no markup
+    table = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for name in header:
         table.add_column(name, overflow="fold")
     for row in rows:

@@ -6,7 +6,7 @@ that made it. Messages form a tree, and a node holds only what it adds, so branc
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Protocol
 
@@ -163,7 +163,7 @@ class Trace:
                 f"this trace has version {body.get('version')!r}, and this firsthand reads {TRACE_VERSION}: "
                 "open it with the firsthand that wrote it, or a newer one"
             )
-        if any(node["parent"] is not None and not 0 <= node["parent"] < i for i, node in enumerate(body["nodes"])):
+        if not all(_comes_after(node["parent"], index) for index, node in enumerate(body["nodes"])):
             raise StoreError("this trace has a message whose parent does not come before it: the file is damaged")
         return Trace(
             **{name: body[name] for name in _PLAIN},
@@ -176,6 +176,22 @@ class Trace:
             scores=tuple(Score(**score) for score in body["scores"]),
             error=Failure(**body["error"]) if body["error"] else None,
         )
+
+
+def as_json(data: Any) -> Any:
+    """The data as JSON can hold it, copied: keys and what JSON does not know become text, tuples and sets lists."""
+    if data is None or isinstance(data, str | int | float):
+        return data
+    if isinstance(data, Mapping):
+        return {str(key): as_json(value) for key, value in data.items()}
+    if isinstance(data, list | tuple | set | frozenset):
+        return [as_json(item) for item in data]
+    return str(data)
+
+
+def _comes_after(parent: Any, index: int) -> bool:
+    """Whether a node of this index may have that parent: in a circle, walking up to the first message would never end."""
+    return parent is None or (type(parent) is int and 0 <= parent < index)
 
 
 _PLAIN = (

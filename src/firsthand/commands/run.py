@@ -173,7 +173,7 @@ def given(config: Config) -> Json:
 
 def settings_of(run: Run) -> Config:
     """The settings a run was begun with."""
-    return replace(build(Config, run.config), resume=None, retry_errors=False)
+    return build(Config, run.config)
 
 
 def create_run(config: Config) -> Run:

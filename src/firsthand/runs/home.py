@@ -46,7 +46,7 @@ def find_run(ref: str, home: Path) -> Path:
         return home / "runs" / matching[0]
     if matching:
         raise UnknownName(f"{ref!r} is the beginning of {len(matching)} runs ({_few(matching)}): give more of the id")
-    raise unknown("run", ref, ids, see="firsthand runs")
+    raise unknown("run", ref, ["last", *ids], see="firsthand runs")
 
 
 def _at_path(path: Path) -> Path:

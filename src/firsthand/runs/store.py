@@ -342,9 +342,9 @@ def create(home: Path, config: Json, name_hint: str, *, command: Iterable[str] |
     try:
         path.mkdir(parents=True)
         (path / LOCK).touch()
-    except FileExistsError:  # the same four letters in the same minute
-        return create(home, config, name_hint, command=command)
     except OSError as error:
+        if path.is_dir():  # the same four letters in the same minute
+            return create(home, config, name_hint, command=command)
         raise StoreError(
             f"no run can be made in {home / 'runs'} ({error.strerror}): set FIRSTHAND_HOME to a folder with room"
         ) from None

@@ -1,0 +1,166 @@
+"""A Trace as data: it survives JSON whatever it holds, its branches are those of its tree, and damage is refused."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from firsthand.errors import StoreError
+from firsthand.message import Message, Sampled, Text, ToolCall, ToolResult, user
+from firsthand.model import Usage
+from firsthand.trace import (
+    TRACE_VERSION,
+    Call,
+    Event,
+    Failure,
+    MemoryJournal,
+    Node,
+    Preference,
+    Score,
+    Trace,
+    as_json,
+)
+
+words = st.text(max_size=12)
+seconds = st.floats(0, 1e6)
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | words,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=3),
+    max_leaves=5,
+)
+objects = st.dictionaries(words, values, max_size=3)
+parts = (
+    st.builds(Text, words)
+    | st.builds(ToolCall, words, words, objects, st.none() | words)
+    | st.builds(ToolResult, words, words, words, st.booleans())
+)
+sampled = st.builds(Sampled, st.just((1, 2)), st.tuples(seconds, seconds))
+messages = st.builds(
+    Message, st.sampled_from(["system", "user", "assistant", "tool"]), st.lists(parts, max_size=3).map(tuple),
+    st.none() | sampled,
+)  # fmt: skip
+usages = st.builds(Usage, *[st.integers(0, 10**9)] * 3, st.floats(0, 100))
+
+
+@st.composite
+def traces(draw: st.DrawFn) -> Trace:
+    count = draw(st.integers(0, 8))
+    parents = [draw(st.none() | st.integers(0, index - 1)) if index else None for index in range(count)]
+    indices = st.integers(0, max(0, count - 1))
+    calls = st.builds(
+        Call, words, st.sampled_from(["generate", "tool", "score"]), st.none() | indices, seconds, seconds, words, usages,
+        st.lists(indices, max_size=3).map(tuple), objects, st.booleans(), st.none() | words,
+    )  # fmt: skip
+    return Trace(
+        id=draw(words),
+        benchmark=draw(words),
+        task_id=draw(words),
+        agent={"name": draw(words), **draw(objects)},
+        epoch=draw(st.integers(0, 99)),
+        seed=draw(st.integers()),
+        started_at=draw(words),
+        duration_s=draw(seconds),
+        nodes=tuple(Node(parent, draw(messages)) for parent in parents),
+        calls=tuple(draw(st.lists(calls, max_size=4))),
+        events=tuple(draw(st.lists(st.builds(Event, words, seconds, objects), max_size=3))),
+        answer=draw(st.none() | words),
+        stop_reason=draw(st.sampled_from(["done", "error", "tokens"])),
+        final_state=draw(objects),
+        error=draw(st.none() | st.builds(Failure, words, words, st.none() | words)),
+        scores=tuple(draw(st.lists(st.builds(Score, words, st.floats(allow_nan=False), objects), max_size=3))),
+    )
+
+
+@settings(max_examples=50)
+@given(traces())
+def test_a_trace_survives_json(trace: Trace) -> None:
+    again = Trace.from_json(json.loads(json.dumps(trace.to_json())))
+    assert again == trace
+    assert list(again.branches()) == list(trace.branches())
+
+
+@settings(max_examples=50)
+@given(traces())
+def test_branches_are_the_ways_from_a_first_message_to_a_leaf(trace: Trace) -> None:
+    branches = list(trace.branches())
+    parents = {node.parent for node in trace.nodes}
+    leaves = [index for index in range(len(trace.nodes)) if index not in parents]
+    assert len(branches) == len(leaves)
+    for leaf, branch in zip(leaves, branches, strict=True):
+        path = trace.path(leaf)
+        assert path[-1] == leaf and trace.nodes[path[0]].parent is None
+        assert all(trace.nodes[b].parent == a for a, b in pairwise(path))
+        assert branch == tuple(trace.nodes[index].message for index in path)
+    assert {index for leaf in leaves for index in trace.path(leaf)} == set(range(len(trace.nodes)))
+
+
+def simple(*parents: int | None) -> Trace:
+    nodes = tuple(Node(parent, user(str(index))) for index, parent in enumerate(parents))
+    return Trace("id", "b", "t", {"name": "a"}, 0, 0, "", 0.0, nodes)
+
+
+def test_branches_share_the_nodes_of_their_prefix() -> None:
+    trace = simple(None, 0, 0, 1, 1, None)
+    texts = [[message.text for message in branch] for branch in trace.branches()]
+    assert texts == [["0", "2"], ["0", "1", "3"], ["0", "1", "4"], ["5"]]
+    assert trace.messages(None) == () and simple().nodes == ()
+
+
+@pytest.mark.parametrize("parent", [1, 2, -1, 99, 0.5, "0", True, [0]])
+def test_a_parent_that_does_not_come_before_its_message_is_refused(parent: Any) -> None:
+    body = simple(None, 0).to_json()
+    body["nodes"][1]["parent"] = parent
+    with pytest.raises(StoreError, match="the file is damaged"):
+        Trace.from_json(body)
+
+
+@pytest.mark.parametrize("version", [TRACE_VERSION + 1, 0, None, "1", "new"])
+def test_another_version_is_refused_with_what_to_do(version: Any) -> None:
+    with pytest.raises(StoreError, match="open it with the firsthand that wrote it, or a newer one"):
+        Trace.from_json(simple().to_json() | {"version": version})
+
+
+def test_usage_and_time_are_added_up() -> None:
+    calls = (
+        Call("0", "generate", None, 0.0, 1.5, "r", Usage(10, 2, 5, 0.25)),
+        Call("1", "tool", None, 1.5, 0.5, "r"),
+        Call("2", "generate", None, 0.5, 2.0, "r", Usage(1, 0, 1)),
+    )
+    trace = Trace("id", "b", "t", {"name": "a"}, 0, 0, "", 4.0, calls=calls, scores=(Score("x", 1.0), Score("y", 0.0)))
+    assert trace.usage == Usage(11, 2, 6, 0.25) and trace.usage.total_tokens == 17
+    assert (trace.seconds_in("generate"), trace.seconds_in("tool"), trace.seconds_in("score")) == (3.5, 0.5, 0)
+    assert trace.score("y") == Score("y", 0.0) and trace.score("z") is None
+    assert trace.scored(()).scores == () and trace.agent_name == "a"
+
+
+@given(st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | words | st.binary(max_size=3) | st.complex_numbers(),
+    lambda inner: st.lists(inner, max_size=3) | st.tuples(inner, inner) | st.dictionaries(
+        st.integers() | words | st.tuples(words), inner, max_size=3),
+    max_leaves=8,
+))  # fmt: skip
+def test_anything_can_be_made_json(data: Any) -> None:
+    json.dumps(as_json(data))
+    assert repr(as_json(as_json(data))) == repr(as_json(data))
+
+
+@given(values)
+def test_json_is_left_as_it_is(data: Any) -> None:
+    assert as_json(data) == data
+
+
+def test_a_preference_survives_json() -> None:
+    preference = Preference("t", "a1", "b1", "tie", "human:ada")
+    assert Preference.from_json(json.loads(json.dumps(preference.to_json()))) == preference
+
+
+def test_a_journal_in_memory_finds_by_place_and_request() -> None:
+    journal = MemoryJournal()
+    journal.record(":0", "r", {"a": 1})
+    assert journal.find(":0", "r") == {"a": 1}
+    assert journal.find(":1", "r") is None and journal.find(":0", "s") is None
