@@ -113,6 +113,17 @@ def test_the_text_fits_a_hundred_columns_and_holds_no_control_characters():
         assert shown in text
 
 
+@pytest.mark.parametrize("width", [80, 90, 100, 120])
+def test_a_narrow_terminal_loses_columns_but_no_agent_and_no_figure(width):
+    text = render_text(leaderboard(two_agents()), width=width)
+    assert max(len(line) for line in text.splitlines()) <= width
+    for shown in ("[0.60, 0.86]", "+0.45", "better", "480", "errors"):
+        assert shown in text
+    for row in leaderboard(two_agents())[0].rows:
+        assert any(line.startswith(row.agent) for line in text.splitlines())
+    assert ("calls" in text) == (width >= 100) and ("seconds" in text) == (width >= 90)
+
+
 def test_boards_are_plain_json_even_with_nothing_scored():
     boards = leaderboard([attempt("a", 0, None), attempt("b", 1, None)])
     assert json.loads(json.dumps([board.to_json() for board in boards], allow_nan=False))[0]["metric"] == ""

@@ -7,7 +7,7 @@ so that an agent cannot gain by failing loudly. Left out: ratings from preferenc
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from firsthand.message import Json
 from firsthand.trace import Trace
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType
 
 
 @dataclass(frozen=True)
@@ -142,10 +142,19 @@ def caveats(board: Board) -> list[str]:
 
 
 def render(boards: Sequence[Board]) -> RenderableType:
-    """The boards as tables for a terminal of 100 columns or more; rich leaves colours out where there is no terminal."""
-    from rich.console import Group
+    """The boards as tables for a terminal, with fewer columns where it is narrower than 100; see `Rendered`."""
+    return Rendered(tuple(boards))
 
-    return Group(*(part for board in boards for part in _render_board(board)))
+
+@dataclass(frozen=True)
+class Rendered:
+    """Boards that rich can print; it leaves colours out where there is no terminal."""
+
+    boards: tuple[Board, ...]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        for board in self.boards:
+            yield from _render_board(board, options.max_width)
 
 
 def render_text(boards: Sequence[Board], *, width: int = 100) -> str:
@@ -274,7 +283,7 @@ def finding(row: Row, first: Row) -> str:
     return f"{row.agent}: {found.verdict} than {first.agent} by {abs(found.difference):.2f} {scores},{price}."
 
 
-def _render_board(board: Board) -> list[RenderableType]:
+def _render_board(board: Board, width: int) -> list[RenderableType]:
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -292,6 +301,10 @@ def _render_board(board: Board) -> list[RenderableType]:
     columns = ["score", "against first", "verdict", "tokens/task", "seconds", "calls", "cost", "errors"]
     if not any(row.cost.usd for row in board.rows):
         columns.remove("cost")
+    if width < 100:
+        columns.remove("calls")
+    if width < 90:
+        columns.remove("seconds")
     for column in columns:
         table.add_column(column, justify="left" if column == "verdict" else "right", no_wrap=True)
     for name, row in zip(names, board.rows, strict=True):
