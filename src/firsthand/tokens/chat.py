@@ -53,7 +53,9 @@ class Chat:
         try:
             return self._encode(messages, tools, reply)
         except RecursionError:
-            raise TemplateError("a tool call's arguments or a tool's schema are nested too deeply to be rendered") from None
+            raise TemplateError(
+                "a tool call's arguments or a tool's schema are nested too deeply to be rendered"
+            ) from None
 
     def parse(self, text: str) -> tuple[str, tuple[ToolCall, ...]]:
         """The words and the tool calls of a generated text."""
@@ -64,7 +66,9 @@ class Chat:
         keys = list(conversation.digests(messages, seed))
         sampled = [index for index, message in enumerate(messages) if message.sampled is not None]
         # `heads[i]` is the prompt that sampled message i answered; the newest one remembered is where work begins
-        known = next((at for at in range(len(sampled) - 1, -1, -1) if self._recall(keys[sampled[at]]) is not None), None)
+        known = next(
+            (at for at in range(len(sampled) - 1, -1, -1) if self._recall(keys[sampled[at]]) is not None), None
+        )
         ids: list[int] | None = None if known is None else self._recall(keys[sampled[known]])
         for at in range(0 if known is None else known + 1, len(sampled)):
             previous = sampled[at - 1] if at else None
@@ -122,8 +126,10 @@ class Chat:
         if not any(map(self._names_control, strings)):
             return [Run(plain, True)]
         if safe is None:
-            raise TemplateError("a message names a control token, and the chat template escapes messages in a way that "
-                                "hides which text is whose: remove the control token from the message")
+            raise TemplateError(
+                "a message names a control token, and the chat template escapes messages in a way that "
+                "hides which text is whose: remove the control token from the message"
+            )
         return safe
 
     def _after_turn(self, said: list[list[Json]], spoken: int, place: str, specs: list[Json], reply: bool) -> str:
@@ -140,14 +146,18 @@ class Chat:
                     return rest[at:]
         text = self._render(_flat(_replaced(said, spoken, {"role": "assistant", "content": place})), specs, reply)
         if place not in text:
-            raise TemplateError("the chat template left out the words of an assistant turn, so its tokens have no place")
+            raise TemplateError(
+                "the chat template left out the words of an assistant turn, so its tokens have no place"
+            )
         return text.rpartition(place)[2]
 
     def _groups(self, messages: Sequence[Message], tools: Sequence[ToolSpec]) -> list[list[Json]]:
         """For each message the dicts that stand for it."""
         said = list(messages) if self.knows_tools else conversation.with_tools_in_text(messages, tools)
         folded = list(said) if self.knows_system else conversation.with_system_folded(said)
-        return [[] if message is None else conversation.to_dicts(message, short_ids=self._short_ids) for message in folded]
+        return [
+            [] if message is None else conversation.to_dicts(message, short_ids=self._short_ids) for message in folded
+        ]
 
     def _render(self, messages: list[Json], tools: list[Json], reply: bool) -> str:
         token = self._tokenizer
@@ -162,7 +172,9 @@ class Chat:
     def _renders_system(self) -> bool:
         probe = "6c1f4d0e"
         try:
-            return probe in self._render([{"role": "system", "content": probe}, {"role": "user", "content": "x"}], [], True)
+            return probe in self._render(
+                [{"role": "system", "content": probe}, {"role": "user", "content": "x"}], [], True
+            )
         except TemplateError:
             return False
 

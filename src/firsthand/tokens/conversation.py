@@ -36,8 +36,14 @@ def to_dicts(message: Message, *, short_ids: bool = False) -> list[Json]:
     if message.tool_calls:
         dicts[0]["tool_calls"] = [_call(call, short_ids) for call in message.tool_calls]
     for result in results:
-        dicts.append({"role": "tool", "content": result.content, "name": result.name,
-                      "tool_call_id": _short(result.call_id) if short_ids else result.call_id})
+        dicts.append(
+            {
+                "role": "tool",
+                "content": result.content,
+                "name": result.name,
+                "tool_call_id": _short(result.call_id) if short_ids else result.call_id,
+            }
+        )
     return dicts
 
 
@@ -94,8 +100,11 @@ def _told(message: Message) -> Message:
             case Text(text):
                 pieces.append(text)
             case ToolCall(_, name, arguments, invalid):
-                body = invalid if invalid is not None else json.dumps({"name": name, "arguments": arguments},
-                                                                      ensure_ascii=False)
+                body = (
+                    invalid
+                    if invalid is not None
+                    else json.dumps({"name": name, "arguments": arguments}, ensure_ascii=False)
+                )
                 pieces.append(f"<tool_call>\n{body}\n</tool_call>")
             case ToolResult(_, _, content, _):
                 pieces.append(f"<tool_response>\n{content}\n</tool_response>")
@@ -114,8 +123,11 @@ def _tools_section(tools: Sequence[ToolSpec]) -> str:
 
 def _call(call: ToolCall, short_ids: bool) -> Json:
     arguments: object = call.arguments if call.invalid is None else {"invalid": call.invalid}
-    return {"type": "function", "id": _short(call.id) if short_ids else call.id,
-            "function": {"name": call.name, "arguments": arguments}}
+    return {
+        "type": "function",
+        "id": _short(call.id) if short_ids else call.id,
+        "function": {"name": call.name, "arguments": arguments},
+    }
 
 
 def _short(id: str) -> str:

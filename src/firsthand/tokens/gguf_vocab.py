@@ -20,8 +20,10 @@ def description(metadata: Mapping[str, Any], source: str) -> Json:
     """The content of a tokenizer.json for the vocabulary in a GGUF's metadata."""
     kind = metadata.get("tokenizer.ggml.model")
     if kind not in ("gpt2", "llama"):
-        raise ModelFileError(f"{source} has a vocabulary of kind {kind!r}; 'gpt2' (byte-level BPE) and 'llama' "
-                             "(SentencePiece) are read: give the model's folder with tokenizer.json instead")
+        raise ModelFileError(
+            f"{source} has a vocabulary of kind {kind!r}; 'gpt2' (byte-level BPE) and 'llama' "
+            "(SentencePiece) are read: give the model's folder with tokenizer.json instead"
+        )
     texts = _list(metadata, "tokenizer.ggml.tokens", str, None, source)
     if not texts:
         raise ModelFileError(f"{source} has an empty vocabulary (tokenizer.ggml.tokens)")

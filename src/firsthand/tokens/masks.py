@@ -49,8 +49,10 @@ class Masks:
             case str():
                 return self.mask(value) if always or self._names_control(value) else value
             case dict():
-                return {self.mask_within(key, always=False): self.mask_within(inner, always=always)
-                        for key, inner in value.items()}
+                return {
+                    self.mask_within(key, always=False): self.mask_within(inner, always=always)
+                    for key, inner in value.items()
+                }
             case list() | tuple():
                 return [self.mask_within(inner, always=always) for inner in value]
             case _:
@@ -58,14 +60,19 @@ class Masks:
 
     def mask_message(self, message: Json) -> Json:
         """A message's dict with content and arguments masked, and any other string that names a control token."""
-        masked: Json = self.mask_within({key: value for key, value in message.items() if key != "tool_calls"},
-                                        always=False)
+        masked: Json = self.mask_within(
+            {key: value for key, value in message.items() if key != "tool_calls"}, always=False
+        )
         masked["content"] = self.mask(message["content"])
         if "tool_calls" in message:
             masked["tool_calls"] = [
                 self.mask_within(call, always=False)
-                | {"function": {"name": self.mask_within(call["function"]["name"], always=False),
-                                "arguments": self.mask_within(call["function"]["arguments"], always=True)}}
+                | {
+                    "function": {
+                        "name": self.mask_within(call["function"]["name"], always=False),
+                        "arguments": self.mask_within(call["function"]["arguments"], always=True),
+                    }
+                }
                 for call in message["tool_calls"]
             ]
         return masked
@@ -83,5 +90,7 @@ class Masks:
             at = match.end()
         runs.append(Run(rendered[at:], True))
         escaped = json.dumps(self._open)[1:-1]
-        broken = any(self._open in run.text or self._close in run.text or escaped in run.text for run in runs if run.trusted)
+        broken = any(
+            self._open in run.text or self._close in run.text or escaped in run.text for run in runs if run.trusted
+        )
         return None if broken else runs

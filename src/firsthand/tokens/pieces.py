@@ -48,8 +48,10 @@ def byte_reader(description: Json, source: str) -> Callable[[str], bytes]:
         return _sentencepiece_bytes
     if "WordPiece" in decoders:
         return _wordpiece_bytes
-    raise ModelFileError(f"{source}: the decoder {sorted(map(str, decoders))} is not known here; byte-level, "
-                         "SentencePiece and WordPiece vocabularies are read")
+    raise ModelFileError(
+        f"{source}: the decoder {sorted(map(str, decoders))} is not known here; byte-level, "
+        "SentencePiece and WordPiece vocabularies are read"
+    )
 
 
 @lru_cache(maxsize=1)

@@ -75,8 +75,10 @@ def _description(folder: Path) -> Json:
         return read_json(folder / "tokenizer.json", max_bytes=_MAX_TOKENIZER_BYTES)
     if (folder / "tokenizer.model").is_file():
         return spm.description(spm.read_model(folder / "tokenizer.model"), str(folder / "tokenizer.model"))
-    raise ModelFileError(f"{folder} holds no tokenizer.json and no tokenizer.model: copy the model's tokenizer files "
-                         "there, or save them with transformers' AutoTokenizer.save_pretrained")
+    raise ModelFileError(
+        f"{folder} holds no tokenizer.json and no tokenizer.model: copy the model's tokenizer files "
+        "there, or save them with transformers' AutoTokenizer.save_pretrained"
+    )
 
 
 def _optional(path: Path) -> Json:
@@ -109,8 +111,11 @@ def _begins_with(description: Json, bos: int) -> bool:
     match description.get("post_processor"):
         case {"type": "Sequence", "processors": list(steps)}:
             return any(_begins_with({"post_processor": step}, bos) for step in steps)
-        case {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": str(name)}}, *_],
-              "special_tokens": dict(tokens)}:
+        case {
+            "type": "TemplateProcessing",
+            "single": [{"SpecialToken": {"id": str(name)}}, *_],
+            "special_tokens": dict(tokens),
+        }:
             token = tokens.get(name)
             return isinstance(token, dict) and token.get("ids") == [bos]
         case _:

@@ -108,8 +108,14 @@ class _Environment(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset({"+", "-", "*", "/", "//", "%", "**"})
 
     def __init__(self, now: datetime | None) -> None:
-        super().__init__(trim_blocks=True, lstrip_blocks=True, optimized=False, cache_size=0,
-                         extensions=[LoopControlExtension, _Generation], finalize=self._shown)
+        super().__init__(
+            trim_blocks=True,
+            lstrip_blocks=True,
+            optimized=False,
+            cache_size=0,
+            extensions=[LoopControlExtension, _Generation],
+            finalize=self._shown,
+        )
         own: dict[str, Callable[..., Any]] = {
             "tojson": self._tojson, "join": self._join, "replace": self._replace, "round": _round, "sum": self._sum,
             "indent": self._indent, "format": self._format_percent, "safe": str, "string": str,
@@ -143,7 +149,9 @@ class _Environment(ImmutableSandboxedEnvironment):
     def charge(self, length: int) -> None:
         self._left -= length
         if length > MAX_LENGTH:
-            raise TemplateError(f"the chat template makes a value of {length} characters or items, more than a prompt needs")
+            raise TemplateError(
+                f"the chat template makes a value of {length} characters or items, more than a prompt needs"
+            )
         if self._left < 0:
             raise TemplateError(f"the chat template makes more than {MAX_TOTAL} characters and items in all")
 
@@ -223,7 +231,9 @@ class _Environment(ImmutableSandboxedEnvironment):
                     return self._replace(owner, *args, **kwargs)
                 case "format":
                     if re.search(r"\{(?!\{)(?!\w*\})", owner.replace("{{", "").replace("}}", "")):
-                        raise TemplateError("the chat template formats with widths or attributes; only {} and {name} may")
+                        raise TemplateError(
+                            "the chat template formats with widths or attributes; only {} and {name} may"
+                        )
                     self._charge_format(owner.count("{"), (*args, *kwargs.values()))
                 case _:
                     self.charge(len(owner))
@@ -255,8 +265,9 @@ class _Environment(ImmutableSandboxedEnvironment):
                 sort_keys: bool = False) -> str:  # fmt: skip
         if (isinstance(indent, int) and indent > 16) or (isinstance(indent, str) and len(indent) > 16):
             raise TemplateError("the chat template indents JSON by more than 16")
-        text: str = json.dumps(self.weighed(value), ensure_ascii=ensure_ascii, indent=indent, separators=separators,
-                               sort_keys=sort_keys)
+        text: str = json.dumps(
+            self.weighed(value), ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+        )
         return text
 
     def _join(self, values: Iterable[Any], d: str = "", attribute: str | int | None = None) -> str:

@@ -35,8 +35,10 @@ class Pieces:
 
 def description(pieces: Pieces, source: str) -> Json:
     """The content of a tokenizer.json that encodes as SentencePiece's BPE does with these pieces."""
-    texts = [text.replace("▁", " ") if kind == USER_DEFINED else text
-             for text, kind in zip(pieces.texts, pieces.kinds, strict=True)]
+    texts = [
+        text.replace("▁", " ") if kind == USER_DEFINED else text
+        for text, kind in zip(pieces.texts, pieces.kinds, strict=True)
+    ]
     vocab = {text: id for id, text in enumerate(texts)}
     if len(vocab) < len(texts):
         raise ModelFileError(f"{source}: a token occurs twice in the vocabulary")
@@ -100,8 +102,10 @@ def read_model(path: Path) -> Pieces:
         elif field == 3 and isinstance(value, bytes):
             normalizer = dict(_fields(value, path))
     if trainer.get(3, 1) != 2 or normalizer.get(2) or normalizer.get(4, 1):
-        raise ModelFileError(f"{path} is no BPE model without normalisation, the only SentencePiece kind read directly: "
-                             "convert it once with transformers' AutoTokenizer.save_pretrained, which writes tokenizer.json")
+        raise ModelFileError(
+            f"{path} is no BPE model without normalisation, the only SentencePiece kind read directly: "
+            "convert it once with transformers' AutoTokenizer.save_pretrained, which writes tokenizer.json"
+        )
     return Pieces(texts, scores, kinds, add_prefix=bool(normalizer.get(3, 1)))
 
 
@@ -139,7 +143,9 @@ def _fields(data: bytes, path: Path) -> Iterator[tuple[int, object]]:
             case 2:
                 size, at = _varint(data, at, path)
                 if size > len(data) - at:
-                    raise ModelFileError(f"{path}: a field of {size} bytes goes past the end: the file is cut or corrupt")
+                    raise ModelFileError(
+                        f"{path}: a field of {size} bytes goes past the end: the file is cut or corrupt"
+                    )
                 yield key >> 3, data[at : at + size]
                 at += size
             case _:

@@ -88,8 +88,10 @@ class Tokenizer:
         self._added_text = {token.id: token.content for token in self._added.values()}
         for token in self._added.values():
             if self._rust.token_to_id(token.content) != token.id:
-                raise ModelFileError(f"{source}: {token.content!r} is listed as id {token.id}, but the vocabulary "
-                                     f"gives {self._rust.token_to_id(token.content)}: the file contradicts itself")
+                raise ModelFileError(
+                    f"{source}: {token.content!r} is listed as id {token.id}, but the vocabulary "
+                    f"gives {self._rust.token_to_id(token.content)}: the file contradicts itself"
+                )
         self.vocab_size = 1 + max(self._rust.get_vocab(with_added_tokens=True).values(), default=-1)
         self.bos_id = _checked(bos_id, self.vocab_size, "bos", source)
         named = [end for id in eos_ids if (end := _checked(id, self.vocab_size, "eos", source)) is not None]
@@ -105,8 +107,9 @@ class Tokenizer:
         firsts = "".join(sorted({re.escape(content[0]) for content in self._special}))
         self._first = re.compile(f"[{firsts}]") if firsts else None
         self._bytes: dict[int, bytes] = {}
-        self.fingerprint = hashlib.sha256(canonical([prepared, self.bos_id, sorted(self.eos_ids), self.add_bos])
-                                          .encode("utf-8", "surrogatepass")).hexdigest()
+        self.fingerprint = hashlib.sha256(
+            canonical([prepared, self.bos_id, sorted(self.eos_ids), self.add_bos]).encode("utf-8", "surrogatepass")
+        ).hexdigest()
 
     def encode(self, text: str, *, special: bool = False) -> list[int]:
         """The ids of a text, without BOS.
@@ -184,8 +187,14 @@ class Tokenizer:
         at = 0
         while self._first is not None and (match := self._first.search(text, at)):
             at = match.start()
-            token = next((self._special[piece] for length in self._lengths
-                          if (piece := text[at : at + length]) in self._special), None)
+            token = next(
+                (
+                    self._special[piece]
+                    for length in self._lengths
+                    if (piece := text[at : at + length]) in self._special
+                ),
+                None,
+            )
             if token is None:
                 at += 1
             else:
@@ -227,8 +236,15 @@ def _added_tokens(description: Json, source: str) -> list[AddedToken]:
             raise ModelFileError(f"{source}: an added token needs a text and a whole-number id, but is {entry!r:.200}")
         content = entry["content"]
         is_control = content in CONTROL or (content.startswith(("<|", "<｜")) and content.endswith(("|>", "｜>")))
-        tokens.append(AddedToken(entry["id"], content, bool(entry.get("special")) or is_control,
-                                 bool(entry.get("lstrip")), bool(entry.get("rstrip"))))
+        tokens.append(
+            AddedToken(
+                entry["id"],
+                content,
+                bool(entry.get("special")) or is_control,
+                bool(entry.get("lstrip")),
+                bool(entry.get("rstrip")),
+            )
+        )
     return tokens
 
 
@@ -243,7 +259,9 @@ def _build(description: Json, source: str) -> Any:
     model = description.get("model")
     kind = model.get("type", "BPE") if isinstance(model, dict) else None
     if kind not in ("BPE", "Unigram", "WordPiece"):
-        raise ModelFileError(f"{source}: the tokenizer's model is of type {kind!r}; BPE, Unigram and WordPiece are read")
+        raise ModelFileError(
+            f"{source}: the tokenizer's model is of type {kind!r}; BPE, Unigram and WordPiece are read"
+        )
     try:
         rust = tokenizers.Tokenizer.from_str(json.dumps(description))
     except (KeyboardInterrupt, SystemExit, MemoryError):
@@ -257,8 +275,10 @@ def _build(description: Json, source: str) -> Any:
 def _without_prefix(rust: Any, description: Json, source: str) -> Any:
     """The tokenizer for text that goes on after other tokens: the same one unless a space goes before the first."""
     node = description.get("pre_tokenizer")
-    if not any(part.get("type") == "Metaspace" and part.get("prepend_scheme") == "first"
-               for part in steps(node, "pretokenizers")):
+    if not any(
+        part.get("type") == "Metaspace" and part.get("prepend_scheme") == "first"
+        for part in steps(node, "pretokenizers")
+    ):
         return rust
     text = json.dumps(node).replace('"prepend_scheme": "first"', '"prepend_scheme": "never"')
     return _build(description | {"pre_tokenizer": json.loads(text)}, source)

@@ -75,8 +75,11 @@ def _span(text: str, opening: re.Match[str], missing: set[str]) -> Span:
     end = -1 if closing in missing else text.find(closing, begin)
     if end >= 0:
         reopened = text.find(mark, begin, end) if closing == "</tool_call>" else -1
-        return (Span(start, end + len(closing), text[begin:end], closing == "</tool_call>") if reopened < 0
-                else Span(start, reopened, text[begin:reopened], True))
+        return (
+            Span(start, end + len(closing), text[begin:end], closing == "</tool_call>")
+            if reopened < 0
+            else Span(start, reopened, text[begin:reopened], True)
+        )
     missing.add(closing)
     reopened = text.find(mark, begin)
     end = len(text) if reopened < 0 else reopened
