@@ -11,7 +11,6 @@ How SQLite is used is in `database.py`; running is in `execute.py`.
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import sqlite3
@@ -23,6 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from firsthand import __version__
 from firsthand.errors import StoreError, UnknownName, unknown
 from firsthand.lock import held, is_held
 from firsthand.message import Json
@@ -335,7 +335,7 @@ def create(home: Path, config: Json, name_hint: str, *, command: Iterable[str] |
     about = {
         "config": config,
         "command": list(sys.argv if command is None else command),
-        "firsthand": importlib.metadata.version("firsthand"),
+        "firsthand": __version__,
         "machine": describe_machine(),
     }
     path = home / "runs" / new_run_id(datetime.now(UTC), name_hint)
