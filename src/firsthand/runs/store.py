@@ -247,7 +247,7 @@ class Run:
         matching = matching or [row for row in rows if wanted and row.id.startswith(wanted)]
         matching = matching or [row for row in rows if wanted and row.name.startswith(wanted.rstrip("/") + "/")]
         if not matching:
-            raise unknown("trace", ref, [*names, *(row.id for row in rows)], see=f"firsthand show {self.id}")
+            raise unknown("trace", ref, [*names, *(row.id for row in rows)], see=f"firsthand runs {self.id}")
         if len(matching) > 1:
             few = ", ".join(f"{row.name} ({row.id})" for row in matching[:3])
             raise UnknownName(f"{ref!r} names {len(matching)} traces, such as {few}: give more of it")
