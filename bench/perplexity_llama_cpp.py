@@ -16,6 +16,7 @@ import json
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Any
 
 DATA = Path(__file__).parent.parent / "tests" / "data"
 RIVAL = """
@@ -62,16 +63,34 @@ def write_float32(model: Path, path: Path) -> None:
     writer.close()
 
 
-def our_perplexity(model: Path, ids: list[int]) -> float:
-    """What we say, in float32."""
+def our_perplexity(model: Path, ids: list[int], *, as_llama_cpp_rounds: bool = False) -> float:
+    """What we say, in float32; or with the roundings that llama.cpp's kernels do, to see what they cost.
+
+    Those are: activations to 8 bits before each matrix, a scale for 32 of them, and queries, keys and values to float16.
+    """
     import torch
+    from torch import Tensor, nn
 
     from firsthand.nn.attention import Packed
     from firsthand.nn.weights import load
 
+    class RoundedPacked(Packed):
+        def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, **settings: Any) -> Tensor:
+            return super().__call__(layer, q.half().float(), k.half().float(), v.half().float(), **settings)
+
+    def round_to_8_bits(module: nn.Module, arguments: tuple[Tensor]) -> tuple[Tensor]:
+        blocks = arguments[0].unflatten(-1, (-1, 32))
+        scale = blocks.abs().amax(-1, keepdim=True) / 127
+        return ((blocks / scale.clamp_min(1e-30)).round().mul(scale.half().float()).flatten(-2),)
+
     decoder, ids_N = load(model), torch.tensor(ids)
+    if as_llama_cpp_rounds:
+        for module in decoder.modules():
+            if isinstance(module, nn.Linear):
+                module.register_forward_pre_hook(round_to_8_bits)
+    attend = (RoundedPacked if as_llama_cpp_rounds else Packed)([len(ids)])
     with torch.no_grad():
-        hidden_ND = decoder(ids_N, torch.arange(len(ids)), Packed([len(ids)]))
+        hidden_ND = decoder(ids_N, torch.arange(len(ids)), attend)
         losses = [  # in slices, since all logits at once take half a gigabyte
             torch.nn.functional.cross_entropy(decoder.logits(rows_MD), targets_M, reduction="sum").item()
             for rows_MD, targets_M in zip(hidden_ND[:-1].split(256), ids_N[1:].split(256), strict=True)
@@ -95,9 +114,13 @@ def main() -> None:
             rivals["weights and cache in float32"] = rival_perplexity(arguments.rival_python, copy, write_ids=False)
     ids = json.loads((DATA / "dickens_1859.ids.json").read_text())
     ours = our_perplexity(arguments.model, ids)
-    print(f"{len(ids)} tokens of {arguments.model.name}: firsthand (float32) {ours:.4f}")
+    rounded = our_perplexity(arguments.model, ids, as_llama_cpp_rounds=True)
+    print(f"{len(ids)} tokens of {arguments.model.name}")
+    print(f"firsthand: {ours:.4f} in float32, {rounded:.4f} with llama.cpp's roundings")
     for what, rival in rivals.items():
-        print(f"llama.cpp, {what}: {rival:.4f}, firsthand / llama.cpp = {ours / rival:.5f}")
+        print(
+            f"llama.cpp, {what}: {rival:.4f}; firsthand / llama.cpp = {ours / rival:.5f}, {rounded / rival:.5f} rounded"
+        )
 
 
 if __name__ == "__main__":
