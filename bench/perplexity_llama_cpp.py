@@ -13,11 +13,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any
 
+ENGINES = [
+    ("float32", "float32"),
+    ("float16", "float32"),
+    ("auto", "float32"),
+    ("auto", "float16"),
+    ("auto", "int8"),
+    ("int8", "int8"),
+]
 DATA = Path(__file__).parent.parent / "tests" / "data"
 RIVAL = """
 import json, sys
@@ -98,6 +107,18 @@ def our_perplexity(model: Path, ids: list[int], *, as_llama_cpp_rounds: bool = F
     return float(torch.tensor(sum(losses) / (len(ids) - 1)).exp())
 
 
+def engine_perplexity(model: Path, ids: list[int], *, weights: str = "auto", kv_cache: str = "auto") -> float:
+    """What the engine says of the same window: with `auto` weights it computes with the file's own blocks."""
+    from firsthand.engine.engine import Engine
+    from firsthand.engine.settings import EngineConfig
+    from firsthand.nn.weights import load
+
+    config = EngineConfig(weights=weights, kv_cache=kv_cache)  # type: ignore[arg-type]
+    engine = Engine(load(model, keep_blocks=weights == "auto"), config)
+    [scored] = engine.score(ids[:1], [ids[1:]])
+    return math.exp(-sum(scored.logprobs) / len(scored.logprobs))
+
+
 def main() -> None:
     """Print both numbers and their ratio."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -117,6 +138,9 @@ def main() -> None:
     rounded = our_perplexity(arguments.model, ids, as_llama_cpp_rounds=True)
     print(f"{len(ids)} tokens of {arguments.model.name}")
     print(f"firsthand: {ours:.4f} in float32, {rounded:.4f} with llama.cpp's roundings")
+    for weights, kv_cache in ENGINES:
+        found = engine_perplexity(arguments.model, ids, weights=weights, kv_cache=kv_cache)
+        print(f"engine, weights {weights}, kv_cache {kv_cache}: {found:.4f}, {100 * (found / ours - 1):+.2f} %")
     for what, rival in rivals.items():
         print(
             f"llama.cpp, {what}: {rival:.4f}; firsthand / llama.cpp = {ours / rival:.5f}, {rounded / rival:.5f} rounded"

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -95,8 +97,8 @@ def test_neither_company_nor_chunks_nor_blocks_nor_threads_change_a_bit(
 
 
 def test_work_shared_by_threads_gives_the_same_bits() -> None:
-    shape = SHAPES[0]
-    assert PARALLEL_FROM < 256 * 256 // 2 * 9 * 64 * 2
+    shape = {"heads": 64, "kv": 2, "dim": 16}
+    assert PARALLEL_FROM < 64 * 256 * 255 // 2
     one = Memory([(0, 0)], **shape).run([(0, 0, 256)], threads=1)
     three = Memory([(0, 0)], **shape).run([(0, 0, 256)], threads=3)
     assert torch.equal(one, three)
@@ -125,6 +127,27 @@ def test_what_is_not_a_number_shows_in_its_own_sequence_and_nowhere_else(where: 
 
 
 def test_other_caches_go_through_the_plain_version() -> None:
-    assert can_compile(Pages.empty(2, 1, 16, 8, torch.float32, torch.device("cpu")), 16)
-    assert not can_compile(Pages.empty(2, 1, 16, 8, torch.float16, torch.device("cpu")), 16)
-    assert not can_compile(Pages.empty(2, 1, 8, 8, torch.float32, torch.device("cpu")), 8)
+    cpu = torch.device("cpu")
+    for dtype in (torch.float32, torch.float16, torch.int8):
+        assert can_compile(Pages.empty(2, 1, 16, 8, dtype, cpu), 16)
+    assert not can_compile(Pages.empty(2, 1, 16, 8, torch.bfloat16, cpu), 16)
+    assert not can_compile(Pages.empty(2, 1, 8, 8, torch.float32, cpu), 8)
+
+
+def test_compiled_code_lies_on_disk_before_the_index_names_it_and_old_code_goes(tmp_path: Path) -> None:
+    jit = pytest.importorskip("firsthand.nn.kernels.jit")
+
+    class Watched(jit.CodeFiles):
+        def _save_index(self, overloads: dict[str, str]) -> None:
+            assert all((tmp_path / name).exists() for name in overloads.values())
+            super()._save_index(overloads)
+
+    one, other = (Watched(str(tmp_path), "run-1.py311", "today") for _ in range(2))  # two processes
+    one.save("float32", b"code for float32")
+    other.save("int8", b"code for int8")
+    assert one.load("int8") == b"code for int8" and other.load("float32") == b"code for float32"
+    assert len(list(tmp_path.glob("*.nbc"))) == 2
+    new = Watched(str(tmp_path), "run-1.py311", "tomorrow")
+    assert new.load("float32") is None, "code of another day is not run"
+    new.save("float32", b"new code")
+    assert new.load("float32") == b"new code" and len(list(tmp_path.glob("*.nbc"))) == 1

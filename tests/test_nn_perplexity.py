@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from perplexity_llama_cpp import our_perplexity
+from perplexity_llama_cpp import engine_perplexity, our_perplexity
 
 IDS = Path(__file__).parent / "data" / "dickens_1859.ids.json"
 # By llama-cpp-python 0.3.36 on an x86-64 CPU. Recompute both, and our number, with
@@ -28,3 +28,10 @@ def test_perplexity_of_real_weights_is_that_of_llama_cpp(smollm2: Path) -> None:
 def test_with_llama_cpps_roundings_it_is_that_of_its_own_kernels(smollm2: Path) -> None:
     rounded = our_perplexity(smollm2, json.loads(IDS.read_text()), as_llama_cpp_rounds=True)
     assert rounded == pytest.approx(LLAMA_CPP_Q4_1, rel=5e-3)
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize("kv_cache", ["float32", "float16", "int8"])
+def test_the_engine_on_the_files_own_blocks_is_no_worse_than_llama_cpp(smollm2: Path, kv_cache: str) -> None:
+    found = engine_perplexity(smollm2, json.loads(IDS.read_text()), kv_cache=kv_cache)
+    assert found == pytest.approx(LLAMA_CPP_Q4_1, rel=5e-3)

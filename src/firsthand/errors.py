@@ -11,6 +11,7 @@
     ├── StoreError           a run's folder cannot be read or written (full disk, other version)
     ├── ModelError           a model could not answer
     │   ├── TransientError   a passing fault (connection, overload): tried again with backoff
+    │   │   └── QueueFull    too many requests wait for a model that runs here
     │   └── PromptTooLong    the prompt does not fit the model's context
     ├── ToolError            a tool call failed: the model is told, the attempt goes on
     └── LimitExceeded        a budget (tokens, calls, seconds, money, depth) is used up: it ends the attempt
@@ -73,6 +74,10 @@ class TransientError(ModelError):
     def __init__(self, message: str, retry_after_s: float | None = None):
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class QueueFull(TransientError):
+    """Too many requests wait already for a model that runs here."""
 
 
 class PromptTooLong(ModelError):

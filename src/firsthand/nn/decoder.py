@@ -54,7 +54,7 @@ class Decoder(nn.Module):
 
     def tie(self) -> None:
         """Make the head share the embedding matrix, if this architecture does; needed after parameters are replaced."""
-        if self.architecture.tie_embeddings:
+        if self.architecture.tie_embeddings and isinstance(self.lm_head, nn.Linear):
             self.lm_head.weight = self.embed.weight
 
     def forward(self, ids_N: Tensor, positions_N: Tensor, attend: Attend) -> Tensor:

@@ -46,6 +46,21 @@ GGUF = {
     "mlp_out_norm": "post_ffw_norm",
 }
 
+BERT = {
+    "words": "embeddings.word_embeddings",
+    "positions": "embeddings.position_embeddings",
+    "types": "embeddings.token_type_embeddings",
+    "norm": "embeddings.LayerNorm",
+    "q_proj": "attention.self.query",
+    "k_proj": "attention.self.key",
+    "v_proj": "attention.self.value",
+    "o_proj": "attention.output.dense",
+    "attention_norm": "attention.output.LayerNorm",
+    "up_proj": "intermediate.dense",
+    "down_proj": "output.dense",
+    "mlp_norm": "output.LayerNorm",
+}
+
 
 def huggingface_name(ours: str, architecture: Architecture) -> str:
     """The Hugging Face name of one of our parameters."""
@@ -56,6 +71,11 @@ def huggingface_name(ours: str, architecture: Architecture) -> str:
 def gguf_name(ours: str) -> str:
     """The GGUF name of one of our parameters."""
     return _translate(ours, GGUF, "blk")
+
+
+def bert_name(ours: str, prefix: str = "") -> str:
+    """The Hugging Face name of one of an Encoder's parameters; some files put `bert.` or `roberta.` before all of them."""
+    return prefix + _translate(ours, BERT, "encoder.layer")
 
 
 def _translate(ours: str, table: dict[str, str], layers: str) -> str:

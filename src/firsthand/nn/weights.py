@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from firsthand.errors import ConfigError, ModelFileError
 from firsthand.modelfile import (
@@ -27,14 +28,20 @@ from firsthand.modelfile import (
     read_safetensors,
     refuse_pickle,
 )
-from firsthand.nn import gemma, llama, qwen
+from firsthand.nn import bert, gemma, llama, qwen
 from firsthand.nn.architecture import Architecture
+from firsthand.nn.blockwise import GGUF_TYPES, Blockwise, from_gguf
 from firsthand.nn.decoder import Decoder
 from firsthand.nn.fields import Fields
-from firsthand.nn.names import gguf_name, huggingface_name
+from firsthand.nn.names import bert_name, gguf_name, huggingface_name
+from firsthand.nn.quant import BlockLinear
+
+A = TypeVar("A")
 
 # Written by some converters, and worked out anew by us.
 _DERIVED = (".rotary_emb.inv_freq", "rope_freqs.weight")
+# What an encoder's file may hold beside the encoder.
+_HEADS = ("pooler.", "cls.", "lm_head.", "classifier.", "embeddings.position_ids", "embeddings.token_type_ids")
 _MAX_NAMED = 8
 
 
@@ -63,6 +70,10 @@ class Checkpoint:
     """From our name to the file's."""
     read: Callable[[str], Tensor]
     """Our name to the values, as we hold them."""
+    has_blocks: Callable[[str], bool]
+    """Whether the matrix of our name has a type that can stay as it is."""
+    blocks: Callable[[str], Blockwise]
+    """Our name to such a matrix."""
 
 
 def families() -> tuple[Family, ...]:
@@ -70,16 +81,60 @@ def families() -> tuple[Family, ...]:
     return (llama, qwen, gemma)
 
 
-def load(path: Path | str, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Decoder:
-    """The model in a .gguf file, or in a folder with config.json and safetensors; ModelFileError if it is not sound."""
+def load(
+    path: Path | str, *, dtype: torch.dtype = torch.float32, device: str = "cpu", keep_blocks: bool = False
+) -> Decoder:
+    """The model in a .gguf file, or in a folder with config.json and safetensors; ModelFileError if it is not sound.
+
+    With `keep_blocks` the projections of a GGUF file stay in the file's own blocks (`quant.BlockLinear`), if all of
+    them can.
+    """
     checkpoint = open_checkpoint(Path(path))
     with torch.device("meta"):
         model = Decoder(checkpoint.architecture)
     wanted = _shapes(model)
     _check_tensors(checkpoint, wanted)
-    state = {name: checkpoint.read(name).to(device=device, dtype=dtype) for name in wanted}
+    kept = _put_blocks(model, checkpoint) if keep_blocks and dtype == torch.float32 and device == "cpu" else set()
+    state = {name: checkpoint.read(name).to(device=device, dtype=dtype) for name in wanted if name not in kept}
     model.load_state_dict(state, strict=False, assign=True)
     model.tie()
+    return model.eval()
+
+
+def _put_blocks(model: Decoder, checkpoint: Checkpoint) -> set[str]:
+    """Replace each Linear by one with the file's own blocks, if all can be; returns the parameters that this settles."""
+    linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    tied = model.architecture.tie_embeddings
+    sources = {name: "embed.weight" if tied and name == "lm_head" else f"{name}.weight" for name in linears}
+    if find_spec("numba") is None or any(not checkpoint.has_blocks(source) for source in sources.values()):
+        return set()
+    settled = set()
+    for name, module in linears.items():
+        bias = None if module.bias is None else checkpoint.read(f"{name}.bias").float()
+        parent, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(parent), leaf, BlockLinear(checkpoint.blocks(sources[name]), bias))
+        settled |= {f"{name}.weight", f"{name}.bias"}
+    return settled
+
+
+def load_encoder(path: Path | str, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> bert.Encoder:
+    """The encoder in a folder with config.json and safetensors; ModelFileError if it is not sound, or no encoder."""
+    folder = Path(path)
+    if _is_gguf(folder):
+        raise ModelFileError(f"{folder} is a file: an encoder is read from a folder with config.json and safetensors")
+    config = Fields(read_json(folder / "config.json"), str(folder / "config.json"))
+    config.choice("model_type", dict.fromkeys(bert.MODEL_TYPES))
+    architecture = _built(lambda: bert.from_config(config), folder / "config.json")
+    with torch.device("meta"):
+        model = bert.Encoder(architecture)
+    holder = {name: shard for shard in _shards(folder) for name in shard.tensors}
+    prefix = next((each for each in ("bert.", "roberta.") if f"{each}embeddings.LayerNorm.weight" in holder), "")
+    wanted = {bert_name(ours, prefix): tuple(parameter.shape) for ours, parameter in model.named_parameters()}
+    body = [name for name in holder if not name.removeprefix(prefix).startswith(_HEADS)]
+    found = {name: holder[name].tensors[name].shape for name in body}
+    _check_names(folder, architecture.family, found, wanted, set())
+    state = {ours: _values(holder, bert_name(ours, prefix)) for ours, _ in model.named_parameters()}
+    model.load_state_dict({ours: values.to(device=device, dtype=dtype) for ours, values in state.items()}, assign=True)
     return model.eval()
 
 
@@ -131,12 +186,20 @@ def _open_gguf(path: Path) -> Checkpoint:
         values = torch.from_numpy(file.dequantise(gguf_name(ours)))
         return family.from_gguf_values(ours, values, architecture)
 
-    return Checkpoint(path, architecture, file.tensors, gguf_name, read)
+    def has_blocks(ours: str) -> bool:
+        tensor = file.tensors[gguf_name(ours)]
+        return tensor.dtype in GGUF_TYPES and tensor.shape[-1] % 32 == 0
+
+    def blocks(ours: str) -> Blockwise:
+        tensor = file.tensors[gguf_name(ours)]
+        matrix = from_gguf(tensor.dtype, file.raw(tensor.name), tensor.shape)
+        order = family.from_gguf_values(ours, torch.arange(tensor.shape[0])[:, None], architecture)[:, 0]
+        return matrix.rows(order.numpy())
+
+    return Checkpoint(path, architecture, file.tensors, gguf_name, read, has_blocks, blocks)
 
 
 def _open_folder(folder: Path) -> Checkpoint:
-    from safetensors import safe_open
-
     architecture = _folder_architecture(folder)
     holder = {name: shard for shard in _shards(folder) for name in shard.tensors}
     tensors = {name: shard.tensors[name] for name, shard in holder.items()}
@@ -145,17 +208,27 @@ def _open_folder(folder: Path) -> Checkpoint:
         return huggingface_name(ours, architecture)
 
     def read(ours: str) -> Tensor:
-        name = name_of(ours)
-        if tensors[name].dtype not in ("F64", "F32", "F16", "BF16"):
-            raise ModelFileError(
-                f"{folder}: tensor {name!r} is {tensors[name].dtype}: only F64, F32, F16 and BF16 weights are read from "
-                "safetensors; take the unquantised model or a GGUF file"
-            )
-        with safe_open(holder[name].path, framework="pt") as file:
-            values: Tensor = file.get_tensor(name)
-        return values
+        return _values(holder, name_of(ours))
 
-    return Checkpoint(folder, architecture, tensors, name_of, read)
+    def blocks(ours: str) -> Blockwise:
+        raise AssertionError(f"{ours} has no blocks in safetensors")
+
+    return Checkpoint(folder, architecture, tensors, name_of, read, lambda ours: False, blocks)
+
+
+def _values(holder: dict[str, Safetensors], name: str) -> Tensor:
+    """The values of one tensor of a folder, given the file that holds each."""
+    from safetensors import safe_open
+
+    file = holder[name]
+    if file.tensors[name].dtype not in ("F64", "F32", "F16", "BF16"):
+        raise ModelFileError(
+            f"{file.path.parent}: tensor {name!r} is {file.tensors[name].dtype}: only F64, F32, F16 and BF16 weights are "
+            "read from safetensors; take the unquantised model or a GGUF file"
+        )
+    with safe_open(file.path, framework="pt") as opened:
+        values: Tensor = opened.get_tensor(name)
+    return values
 
 
 def _is_gguf(path: Path) -> bool:
@@ -182,13 +255,13 @@ def _folder_architecture(folder: Path) -> Architecture:
     kinds = {kind: family for family in families() for kind in family.MODEL_TYPES}
     path = folder / "config.json"
     config = Fields(read_json(path), str(path))
-    family = config.choice("model_type", kinds)
+    family: Family = config.choice("model_type", kinds)
     if config.has("quantization_config"):
         raise config.error("quantization_config", "there", "none; take the unquantised model or a GGUF file")
     return _built(lambda: family.from_config(config), path)
 
 
-def _built(make: Callable[[], Architecture], path: Path) -> Architecture:
+def _built(make: Callable[[], A], path: Path) -> A:
     """The architecture, or the ModelFileError that its file's settings cannot work."""
     try:
         return make()
@@ -229,6 +302,17 @@ def _check_tensors(checkpoint: Checkpoint, wanted: dict[str, tuple[int, ...]]) -
     found = {name: tensor.shape for name, tensor in checkpoint.tensors.items() if not name.endswith(_DERIVED)}
     expected = {checkpoint.name_of(ours): shape for ours, shape in wanted.items()}
     allowed = {checkpoint.name_of("lm_head.weight")} if checkpoint.architecture.tie_embeddings else set()
+    _check_names(checkpoint.path, checkpoint.architecture.family, found, expected, allowed)
+
+
+def _check_names(
+    path: Path,
+    what_it_is: str,
+    found: dict[str, tuple[int, ...]],
+    expected: dict[str, tuple[int, ...]],
+    allowed: set[str],
+) -> None:
+    """Raise ModelFileError unless what was found is what was expected, in its shapes, and at most what is allowed beside."""
     missing = [name for name in expected if name not in found]
     surplus = [name for name in found if name not in expected and name not in allowed]
     misshapen = [
@@ -239,7 +323,7 @@ def _check_tensors(checkpoint: Checkpoint, wanted: dict[str, tuple[int, ...]]) -
     problems = [("missing", missing), ("surplus", surplus), ("misshapen", misshapen)]
     if any(names for _, names in problems):
         told = "; ".join(f"{len(names)} {what}{_named(names)}" for what, names in problems if names)
-        raise ModelFileError(f"{checkpoint.path} does not hold the {checkpoint.architecture.family} it says: {told}")
+        raise ModelFileError(f"{path} does not hold the {what_it_is} it says: {told}")
 
 
 def _named(names: list[str]) -> str:

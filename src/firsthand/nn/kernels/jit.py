@@ -1,0 +1,78 @@
+"""How kernels are compiled: by numba, once a machine, with a cache on disk that notices every change in this folder.
+
+Numba's own cache compares only the file that a function is in, so a kernel that calls into a neighbour would go on running
+the neighbour's old code after an edit or an upgrade. And it numbers its files and enters them in its index before it writes
+them, so that of two processes that compile at the same time one may run the code of other types. Importing this file imports
+numba.
+"""
+
+# mypy: disallow-untyped-calls=False
+
+from __future__ import annotations
+
+import glob
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from numba import njit, types
+from numba.core.caching import IndexDataCacheFile
+
+_njit: Any = njit  # numba's annotations do not know all of its options
+
+
+class CodeFiles(IndexDataCacheFile):
+    """numba's cache files of a function, named by what is in them, and written before the index names them."""
+
+    def __init__(self, cache_path: str, filename_base: str, source_stamp: Any):
+        super().__init__(cache_path, filename_base, source_stamp)
+        self._base = filename_base
+
+    def save(self, key: Any, data: Any) -> None:
+        """Keep the code for a key (types and processor), and drop code of the past."""
+        digest = hashlib.sha256(repr((self._version, self._source_stamp, key)).encode()).hexdigest()
+        self._save_data(name := f"{self._base}.{digest[:24]}.nbc", data)
+        known = {**self._load_index(), key: name}
+        self._save_index(known)
+        for file in Path(self._cache_path).glob(f"{glob.escape(self._base)}.*.nbc"):
+            if file.name not in known.values():  # what another process is about to enter is compiled once more
+                file.unlink(missing_ok=True)
+
+
+def kernel(function: Any) -> Any:
+    """The compiled function: it holds no Python lock, and integer division by zero does not raise."""
+    compiled = _njit(cache=True, nogil=True, error_model="numpy", no_cfunc_wrapper=True)(function)
+    cache: Any = getattr(compiled, "_cache", None)
+    if hasattr(cache, "_cache_file"):  # private to numba; without it the cache only notices less
+        cache._cache_file = CodeFiles(cache._cache_path, cache._impl.filename_base, _stamp())
+    return _for_any_number(compiled)
+
+
+def inlined(function: Any) -> Any:
+    """A function that kernels call, compiled as part of each."""
+    return _njit(inline="always", error_model="numpy")(function)
+
+
+def called(function: Any) -> Any:
+    """A function that kernels call, compiled once for all of them in a process. Python cannot call it."""
+    return _for_any_number(
+        _njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
+    )
+
+
+def _for_any_number(compiled: Any) -> Any:
+    """The function, compiled once for a type: numba would compile it again for each constant it is called with."""
+    template = compiled.get_call_template
+
+    def without_literals(args: Any, kwargs: Any) -> Any:
+        return template(
+            [types.unliteral(kind) for kind in args], {k: types.unliteral(kind) for k, kind in kwargs.items()}
+        )
+
+    compiled.get_call_template = without_literals
+    return compiled
+
+
+def _stamp() -> tuple[tuple[str, int, int], ...]:
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    return tuple((file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files)
