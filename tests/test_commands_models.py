@@ -59,14 +59,14 @@ def test_a_gguf_file_says_what_it_is(tmp_path: Path) -> None:
     assert (facts.architecture, facts.parameters, facts.context, facts.vocabulary) == ("llama", 224, 4096, 6)
     assert facts.tensor_types == {"Q8_0": 1, "F32": 1} and facts.licence == "mit" and facts.has_chat_template
     assert facts.weight_bytes == {"float32": 896, "float16": 448, "int8": 224, "4-bit": 112}
-    each = 2 * 2 * 2 * 8 * 4  # keys and values, layers, heads, head_dim, float32
+    each = 2 * 2 * 2 * 8 * 2  # keys and values, layers, heads, head_dim, float16
     assert facts.kv_bytes == {2048: 2048 * each, 4096: 4096 * each}
     assert json.loads(json.dumps(facts.to_json()))["kv_bytes"] == {"2048": 2048 * each, "4096": 4096 * each}
 
 
 def test_layers_may_differ_in_their_heads(tmp_path: Path) -> None:
     facts = inspect(write_gguf(tmp_path / "m.gguf", head_count_kv=[1, 2]))
-    assert facts.kv_bytes[2048] == 2048 * 2 * (1 + 2) * 8 * 4 and not facts.has_chat_template
+    assert facts.kv_bytes[2048] == 2048 * 2 * (1 + 2) * 8 * 2 and not facts.has_chat_template
 
 
 def test_a_folder_says_what_it_is(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_a_folder_says_what_it_is(tmp_path: Path) -> None:
     facts = inspect(folder)
     assert (facts.architecture, facts.parameters, facts.context, facts.vocabulary) == ("gemma3", 12, 512, 9)
     assert facts.tensor_types == {"BF16": 1} and facts.licence == "Apache License" and facts.has_chat_template
-    assert facts.kv_bytes == {512: 512 * 2 * 2 * 4 * 8 * 4}
+    assert facts.kv_bytes == {512: 512 * 2 * 2 * 4 * 8 * 2}
 
 
 def test_what_a_file_does_not_say_is_none(tmp_path: Path) -> None:

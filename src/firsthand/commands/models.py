@@ -11,6 +11,8 @@ from firsthand.errors import ConfigError
 from firsthand.message import Json
 from firsthand.providers import hub
 from firsthand.providers.inspection import Inspection, inspect
+from firsthand.providers.planner import Expected, Plan
+from firsthand.providers.planner import plan as make_plan
 from firsthand.terminal import console, print_table, progress
 
 EXAMPLES = """
@@ -31,6 +33,8 @@ class Config:
     """list, pull, inspect or remove"""
     model: str | None = field(default=None, metadata={"positional": True})
     """The model: a known name or hf:ORG/NAME[@REVISION][:FILE.gguf]; for inspect also a file or folder."""
+    plan: bool = True
+    """With inspect: say what to expect on this machine. Its speeds are measured the first time, in two seconds."""
     json: bool = False
     """Print JSON for programs."""
 
@@ -46,7 +50,9 @@ def main(config: Config) -> int:
             path = str(fetch(model, shown=not config.json))
             print(json.dumps({"model": model, "path": path}) if config.json else path)
         case "inspect", str(model):
-            print_inspection(model, inspect(fetch(model, shown=not config.json)), as_json=config.json)
+            facts = inspect(fetch(model, shown=not config.json))
+            planned = plan_here(model, facts) if config.plan and not facts.is_encoder else None
+            print_inspection(model, facts, planned, as_json=config.json)
         case "remove", str(model):
             path = str(hub.remove(model))
             print(json.dumps({"model": model, "removed": path}) if config.json else f"removed {path}")
@@ -107,14 +113,25 @@ def list_models() -> list[Json]:
     ]
 
 
-def print_inspection(model: str, facts: Inspection, *, as_json: bool) -> None:
-    """Print the facts as a table, or as JSON."""
+def plan_here(model: str, facts: Inspection) -> Plan:
+    """What the model will need and reach on this machine."""
+    from firsthand.engine.machine import describe, speeds
+    from firsthand.engine.measured import kept
+    from firsthand.engine.settings import default_kv_bytes
+
+    kv_memory_bytes = default_kv_bytes()  # before measuring, which takes memory for a moment
+    return make_plan(facts, speeds(), kv_memory_bytes, kept(describe().key), model)
+
+
+def print_inspection(model: str, facts: Inspection, plan: Plan | None, *, as_json: bool) -> None:
+    """Print the facts and the plan as tables, or as JSON."""
     if as_json:
-        print(json.dumps({"model": model, **facts.to_json()}, indent=2, ensure_ascii=False))
+        body = {"model": model, **facts.to_json(), "plan": plan.to_json() if plan else None}
+        print(json.dumps(body, indent=2, ensure_ascii=False))
         return
     rows = [
         ["file" if facts.path.is_file() else "folder", str(facts.path)],
-        ["architecture", facts.architecture or "not stated"],
+        ["architecture", (facts.architecture or "not stated") + " (an encoder: texts to vectors)" * facts.is_encoder],
         ["parameters", f"{facts.parameters / 1e6:,.1f} million"],
         ["size on disk", size(facts.file_bytes)],
         ["tensors", ", ".join(f"{count} {name}" for name, count in facts.tensor_types.items())],
@@ -126,8 +143,54 @@ def print_inspection(model: str, facts: Inspection, *, as_json: bool) -> None:
     print_table(model, ["what", "value"], rows)
     memory = [[f"weights in {name}", size(count)] for name, count in facts.weight_bytes.items()]
     memory += [[f"keys and values of {length:,} tokens", size(count)] for length, count in facts.kv_bytes.items()]
+    if facts.kv_bytes_per_token:
+        memory.append(["keys and values of one token", size(facts.kv_bytes_per_token)])
+    if plan:
+        many = [(count, taken) for count, taken in plan.kv_bytes.items() if count > 1]
+        memory += [[f"{count} conversations of 2,048 tokens", size(taken)] for count, taken in many]
     print_table("memory", ["for", "takes"], memory)
-    console().print("int8 and 4-bit without their scales; keys and values in float32, as our engine keeps them")
+    console().print("int8 and 4-bit without their scales; keys and values in float16, as our engine keeps them")
+    if plan:
+        print_plan(plan)
+
+
+def print_plan(plan: Plan) -> None:
+    """Print what to expect on this machine."""
+    rows = [
+        [
+            each.weights,
+            size(each.read_bytes),
+            f"{each.decode:,.0f}",
+            f"{each.prefill:,.0f}" if each.prefill else "unknown",
+        ]
+        for each in plan.bounds
+    ]
+    header = ["weights in", "read for a token", "one answer, at most", "512-token prompt, at most"]
+    print_table("tokens/s on this machine", header, rows)
+    lines = [f"This machine, {plan.speeds.line()}."]
+    if plan.kv_tokens is not None:
+        room = size(plan.kv_memory_bytes)
+        lines.append(
+            f"Of {room} that the engine sets aside for keys and values by default, {plan.kv_tokens:,} tokens fit."
+        )
+    lines.append(expectation(plan.expected))
+    console().print("\n".join(lines), markup=False, soft_wrap=True)
+
+
+def expectation(expected: Expected | None) -> str:
+    """What our engine should reach, in words."""
+    if expected is None:
+        return "Nothing was measured here yet: `firsthand bench MODEL` does, and then this says what to expect."
+    shares = f"{expected.decode_share:.0%} of what memory allows"
+    speeds = f"{expected.decode:,.0f} tokens/s in one answer"
+    if expected.prefill and expected.prefill_share:
+        shares += f" and {expected.prefill_share:.0%} of what products allow"
+        speeds += f", {expected.prefill:,.0f} in a prompt"
+    day = expected.measured_on[:10]
+    if expected.is_same:
+        return f"Measured on {day} with weights in {expected.weights}: {speeds}; that is {shares}."
+    other = f"{expected.measured_model}, with weights in {expected.weights},"
+    return f"Expect about {speeds}: on {day} {other} reached {shares}."
 
 
 def size(count: int) -> str:

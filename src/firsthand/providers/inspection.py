@@ -18,6 +18,12 @@ from firsthand.modelfile import TensorInfo, read_gguf, read_json, read_safetenso
 
 _BYTES = {"float32": 4.0, "float16": 2.0, "int8": 1.0, "4-bit": 0.5}
 _CONTEXTS = (2048, 8192)
+KV_VALUE_BYTES = 2
+"""The engine's default is float16."""
+_ENCODERS = ("bert", "roberta", "xlm-roberta")
+_BLOCK_BITS = {"Q4_0": 4.5, "Q4_1": 5, "Q4_K": 6, "Q5_0": 8.5, "Q8_0": 8.5, "Q5_1": 10, "Q5_K": 10, "Q6_K": 10}
+_EMBEDDINGS = ("token_embd", "embed_tokens", "wte")
+_HEADS = ("output", "lm_head")
 
 
 @dataclass(frozen=True)
@@ -26,6 +32,8 @@ class Inspection:
 
     path: Path
     architecture: str | None
+    is_encoder: bool
+    """Whether it turns texts into vectors (the BERT family) and generates nothing: it keeps no keys and values."""
     parameters: int
     """Numbers in the tensors, as stored: a file that packs several into one integer (GPTQ) holds more than this."""
     file_bytes: int
@@ -35,7 +43,18 @@ class Inspection:
     weight_bytes: Mapping[str, int]
     """Memory of the weights if all were held in this type; scales of int8 and 4-bit come on top."""
     kv_bytes: Mapping[int, int]
-    """Memory of one conversation's keys and values in float32, for each context length; empty if it cannot be told."""
+    """Memory of one conversation's keys and values in float16, for each context length; empty if it cannot be told. Layers
+    with a sliding window count like the others, so of a model that has some it is the most."""
+    kv_bytes_per_token: int | None
+    """Of the same."""
+    decode_parameters: int
+    """Weights that each step of decoding uses: all but a table of embeddings that is not also the head."""
+    block_bytes: int | None
+    """What our engine keeps those weights in, if the file has them in blocks that it takes as they are."""
+    head_parameters: int | None
+    """Of them, those of the head: used only where a token is sampled or scored. None if no tensor is known to be one."""
+    attention_width: int | None
+    """Query heads x head_dim, summed over layers: four operations for each pair of a token and one it sees."""
     context: int | None
     """Positions the model was made for."""
     vocabulary: int | None
@@ -75,6 +94,7 @@ def _gguf(path: Path) -> Inspection:
         list(file.tensors.values()),
         path.stat().st_size,
         kv_heads=_kv_heads(said.get(f"{kind}.attention.head_count_kv", heads), layers),
+        query_heads=_product(heads, layers),
         head_dims=(
             _whole(said.get(f"{kind}.attention.key_length")) or _ratio(hidden, heads),
             _whole(said.get(f"{kind}.attention.value_length")) or _ratio(hidden, heads),
@@ -101,6 +121,7 @@ def _folder(path: Path) -> Inspection:
         [tensor for shard in shards for tensor in read_safetensors(shard).tensors.values()],
         sum(shard.stat().st_size for shard in shards),
         kv_heads=_kv_heads(inner.get("num_key_value_heads", heads), layers),
+        query_heads=_product(heads, layers),
         head_dims=(head_dim, head_dim),
         context=_whole(inner.get("max_position_embeddings")),
         vocabulary=_whole(inner.get("vocab_size")),
@@ -116,30 +137,58 @@ def _inspection(
     file_bytes: int,
     *,
     kv_heads: int | None,
+    query_heads: int | None,
     head_dims: tuple[int | None, int | None],
     context: int | None,
     vocabulary: int | None,
     has_chat_template: bool,
     licence: Any,
 ) -> Inspection:
-    """The facts in one, with what follows from them; `kv_heads` is the sum over all layers."""
+    """The facts in one, with what follows from them; `kv_heads` and `query_heads` are sums over all layers."""
     parameters = sum(math.prod(tensor.shape) for tensor in tensors)
     key_dim, value_dim = head_dims
-    each = 4 * kv_heads * (key_dim + value_dim) if kv_heads and key_dim and value_dim else None
+    is_encoder = kind in _ENCODERS
+    if is_encoder:
+        kv_heads = None
+    each = KV_VALUE_BYTES * kv_heads * (key_dim + value_dim) if kv_heads and key_dim and value_dim else None
+    table, head = _embeddings_and_head(tensors)
     lengths = sorted({length for length in (*_CONTEXTS, context or 0) if 0 < length <= (context or _CONTEXTS[-1])})
     return Inspection(
         path=path,
         architecture=kind[:80] if isinstance(kind, str) else None,
+        is_encoder=is_encoder,
         parameters=parameters,
         file_bytes=file_bytes,
         tensor_types=dict(Counter(tensor.dtype for tensor in tensors).most_common()),
         weight_bytes={name: math.ceil(parameters * size) for name, size in _BYTES.items()},
         kv_bytes={length: length * each for length in lengths} if each else {},
+        kv_bytes_per_token=each,
+        decode_parameters=parameters - (math.prod(table.shape) if table else 0),
+        block_bytes=_block_bytes([tensor for tensor in tensors if tensor is not table and len(tensor.shape) > 1]),
+        head_parameters=math.prod(head.shape) if head else None,
+        attention_width=_product(query_heads, key_dim),
         context=context,
         vocabulary=vocabulary,
         has_chat_template=has_chat_template,
         licence=licence[:80] if isinstance(licence, str) else None,
     )
+
+
+def _block_bytes(matrices: list[TensorInfo]) -> int | None:
+    """Bytes of matrices in the engine's blocks, scales included; None if one is of another type."""
+    if not matrices or any(matrix.dtype not in _BLOCK_BITS for matrix in matrices):
+        return None
+    return math.ceil(sum(math.prod(matrix.shape) * _BLOCK_BITS[matrix.dtype] for matrix in matrices) / 8)
+
+
+def _embeddings_and_head(tensors: list[TensorInfo]) -> tuple[TensorInfo | None, TensorInfo | None]:
+    """The table of embeddings, if it serves as nothing else, and the head."""
+    of_name = {
+        part[-2]: tensor for tensor in tensors if len(part := tensor.name.split(".")) > 1 and part[-1] == "weight"
+    }
+    table = next((of_name[name] for name in _EMBEDDINGS if name in of_name), None)
+    head = next((of_name[name] for name in _HEADS if name in of_name), None)
+    return (table, head) if head else (None, table)
 
 
 def _shards(folder: Path) -> list[Path]:
@@ -186,6 +235,10 @@ def _kv_heads(value: Any, layers: int | None) -> int | None:
 
 def _ratio(whole: int | None, parts: int | None) -> int | None:
     return whole // parts if whole and parts else None
+
+
+def _product(*factors: int | None) -> int | None:
+    return math.prod(factor or 0 for factor in factors) or None
 
 
 def _whole(value: Any) -> int | None:

@@ -1,0 +1,155 @@
+"""What a model will need and reach on this machine: memory for conversations, and bounds on tokens/s from measured speeds.
+
+Decoding one answer reads every weight once a token, so memory's speed bounds it; a prompt is products of matrices, so the
+speed of products bounds that. How much of its bounds our engine reaches is taken from what `firsthand bench` measured, of
+this model or else of the one most like it. No weights are read and torch is not needed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from firsthand.engine.machine import Speeds
+from firsthand.engine.measured import DECODE, PREFILL, Result
+from firsthand.message import Json
+from firsthand.providers.inspection import Inspection
+
+PROMPT = 512
+SEQUENCES = (1, 8, 32)
+SEQUENCE_TOKENS = 2048
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What the machine allows with the weights kept in one way."""
+
+    weights: str
+    read_bytes: int
+    """Of weights, for each token of one answer."""
+    decode: float
+    """Tokens/s of one answer that reading memory allows."""
+    prefill: float | None
+    """Tokens/s of a 512-token prompt that products allow; None if the file does not tell its shape."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What our engine should reach, judged by a measurement."""
+
+    measured_model: str
+    measured_on: str
+    is_same: bool
+    """Whether the measured model is this one."""
+    weights: str
+    decode_share: float
+    """Of its bound."""
+    prefill_share: float | None
+    decode: float
+    """Tokens/s of one answer; the measured number itself if the model is the same."""
+    prefill: float | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A model's needs and prospects here."""
+
+    kv_memory_bytes: int
+    """That the engine sets aside for keys and values if nobody says how much."""
+    kv_tokens: int | None
+    """That fit it."""
+    kv_bytes: dict[int, int]
+    """Keys and values of that many conversations of 2,048 tokens."""
+    speeds: Speeds
+    bounds: tuple[Bound, ...]
+    expected: Expected | None
+    """None if nothing was measured on this machine."""
+
+    def to_json(self) -> Json:
+        """The plan as a JSON object."""
+        return {**asdict(self), "kv_bytes": {str(count): size for count, size in self.kv_bytes.items()}}
+
+
+def plan(facts: Inspection, speeds: Speeds, kv_memory_bytes: int, results: Sequence[Result], model: str) -> Plan:
+    """The plan for a model of that name."""
+    each = facts.kv_bytes_per_token
+    kinds = {"float16": 2 * facts.decode_parameters, "int8": _int8_bytes(facts)}
+    if facts.block_bytes:
+        kinds["the file's blocks"] = facts.block_bytes
+    return Plan(
+        kv_memory_bytes=kv_memory_bytes,
+        kv_tokens=kv_memory_bytes // each if each else None,
+        kv_bytes={count: count * SEQUENCE_TOKENS * each for count in SEQUENCES} if each else {},
+        speeds=speeds,
+        bounds=tuple(_bound(facts, speeds, name, size) for name, size in kinds.items()),
+        expected=expect(facts, speeds, results, model),
+    )
+
+
+def prefill_gflop(parameters: int, head: int, attention_width: int, tokens: int = PROMPT) -> float:
+    """10^9 operations for each token of a prompt: two a weight, and four for each pair of positions that see each other."""
+    return (2 * (parameters - head) + 4 * attention_width * (tokens + 1) / 2) / 1e9
+
+
+def expect(facts: Inspection, speeds: Speeds, results: Sequence[Result], model: str) -> Expected | None:
+    """What a measurement of this model, or of the one most like it in size, lets us expect; None without any."""
+    useful = [result for result in results if result.figure(DECODE) and not result.quick]
+    same = [result for result in useful if _is_same(result, facts, model)]
+    nearest = same[:1] or sorted(useful, key=lambda result: _distance(result.parameters, facts.decode_parameters))[:1]
+    if not nearest:
+        return None
+    [result] = nearest
+    decode, prefill = result.figure(DECODE), result.figure(PREFILL)
+    assert decode is not None
+    decode_share = decode.median * result.weight_bytes / (result.speeds.read_gb_s * 1e9)
+    prefill_share = (
+        prefill.median * result.prefill_gflop / _products(result.speeds, result.weights) if prefill else None
+    )
+    bound = _bound(facts, speeds, result.weights, _kept_bytes(facts, result))
+    here = bool(same)
+    return Expected(
+        measured_model=result.model,
+        measured_on=result.date,
+        is_same=here,
+        weights=result.weights,
+        decode_share=decode_share,
+        prefill_share=prefill_share,
+        decode=decode.median if here else decode_share * bound.decode,
+        prefill=(prefill.median if here else prefill_share * bound.prefill)
+        if prefill and prefill_share and bound.prefill
+        else None,
+    )
+
+
+def _bound(facts: Inspection, speeds: Speeds, weights: str, read_bytes: int) -> Bound:
+    prefill = None
+    if facts.head_parameters and facts.attention_width:
+        gflop = prefill_gflop(facts.decode_parameters, facts.head_parameters, facts.attention_width)
+        prefill = _products(speeds, weights) / gflop
+    return Bound(weights, read_bytes, speeds.read_gb_s * 1e9 / read_bytes, prefill)
+
+
+def _products(speeds: Speeds, weights: str) -> float:
+    """10^9 operations/s of the products that weights of a kind take part in: whole numbers, unless they are floats."""
+    whole = weights not in ("float32", "float16") and speeds.int8_gop_s
+    return whole or speeds.float32_gflop_s
+
+
+def _kept_bytes(facts: Inspection, result: Result) -> int:
+    """Bytes our engine would keep a model's weights in, as it did those of a measured one."""
+    floats = {"float32": 4, "float16": 2}.get(result.weights)
+    return floats * facts.decode_parameters if floats else facts.block_bytes or _int8_bytes(facts)
+
+
+def _int8_bytes(facts: Inspection) -> int:
+    """Bytes of weights rounded to 8 bits, with a 16-bit scale for 32 of them."""
+    return math.ceil(facts.decode_parameters * 8.5 / 8)
+
+
+def _is_same(result: Result, facts: Inspection, model: str) -> bool:
+    return result.model == model or result.path == str(facts.path.resolve())
+
+
+def _distance(one: int, other: int) -> float:
+    return abs(math.log(max(1, one) / max(1, other)))

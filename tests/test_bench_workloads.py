@@ -1,0 +1,125 @@
+"""The workloads that `firsthand bench` runs, on a tiny real engine: what they count is what the engine did."""
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from engine_tiny import VOCAB, tiny_engine, tiny_model
+from firsthand.engine.agent_workloads import agent_workloads, answers, likelihoods, tree_of_thoughts
+from firsthand.engine.engine import Engine
+from firsthand.engine.outputs import Output
+from firsthand.engine.sequence import Request
+from firsthand.engine.settings import EngineConfig
+from firsthand.engine.workloads import QUICK, Job, Sizes, checked, rate, run, serving, serving_jobs, weights_read
+from firsthand.errors import ModelError
+from firsthand.model import Sampling
+
+TINY = replace(QUICK, prefill=48, streams=(1, 4), long=160, short=32, prefix=64, branches=4, context=20)
+
+
+def test_jobs_are_the_same_for_a_seed_and_have_the_same_shape_for_all() -> None:
+    first, again, other = (serving_jobs(Sizes(), vocab=49_152, seed=seed) for seed in (1, 1, 2))
+    assert first == again and list(first) == ["prefill 512", "decode 1", "decode 8", "decode 32", "32 chats"]
+    for name, job in first.items():
+        assert job.prompts != other[name].prompts
+        assert [len(prompt) for prompt in job.prompts] == [len(prompt) for prompt in other[name].prompts]
+        assert job.max_tokens == other[name].max_tokens
+        assert all(0 < token < 49_152 for prompt in job.prompts for token in prompt)
+    chats = first["32 chats"]
+    assert all(50 <= len(prompt) <= 300 for prompt in chats.prompts) and len(chats.prompts) == 32
+    assert all(64 <= new <= 128 for new in chats.max_tokens)
+    assert chats.positions == sum(map(len, chats.prompts)) + sum(chats.max_tokens)
+
+
+def test_a_run_counts_every_token_once() -> None:
+    engine = tiny_engine(max_batch_tokens=72)
+    job = Job("", ((5, 6, 7), (8,) * 70, (9, 10)), (4, 6, 2))
+    timing = run(engine, job)
+    assert timing.output_tokens == 12 == engine.stats().decode_tokens + len(job.prompts)
+    assert 0 < timing.first_s <= timing.total_s and 0 < timing.decode_tokens < 12
+    assert engine.stats().prefill_tokens == 75
+
+
+def test_decoding_is_timed_without_its_prompts() -> None:
+    engine = tiny_engine()
+    job = serving_jobs(TINY, vocab=VOCAB, seed=0)["decode 4"]
+    assert rate(engine, job) > 0
+    assert engine.stats().cached_tokens >= 4 * 16  # the second time, prompts come from the prefix tree
+
+
+def test_every_workload_gives_a_value_for_each_figure_and_gives_its_memory_back() -> None:
+    engine = tiny_engine(max_batch_tokens=128)
+    known = serving(TINY, vocab=VOCAB) + agent_workloads(TINY, vocab=VOCAB, context=256)
+    for workload in known:
+        values = workload.measure(engine, 1)
+        assert len(values) == len(workload.figures) and all(math.isfinite(value) for value in values), workload.name
+        assert workload.longest <= 256
+    names = [figure.name for workload in known for figure in workload.figures]
+    assert len(set(names)) == len(names)
+    assert engine.stats().used_blocks == 0
+    engine.pool.check()
+
+
+def test_a_shared_prefix_is_computed_once() -> None:
+    engine = tiny_engine(max_batch_tokens=128)
+    workload = next(w for w in agent_workloads(TINY, vocab=VOCAB, context=256) if w.name.startswith("shared prefix"))
+    computed = dict(zip([f.name for f in workload.figures], workload.measure(engine, 0), strict=True))
+    assert computed["shared prefix: prompt tokens computed"] == TINY.prefix + TINY.branches * TINY.suffix
+
+
+def test_a_second_turn_computes_nothing_twice() -> None:
+    workload = next(w for w in agent_workloads(TINY, vocab=VOCAB, context=256) if w.name.startswith("second turn"))
+    assert [workload.measure(tiny_engine(), seed)[0] for seed in range(3)] == [0, 0, 0]
+
+
+def test_a_tree_of_thoughts_is_the_same_each_time_and_is_counted_right() -> None:
+    counts = []
+    for _ in range(2):
+        engine = tiny_engine(max_batch_tokens=128)
+        alone = tree_of_thoughts(engine, TINY, vocab=VOCAB, seed=3)
+        counts.append((alone, engine.stats().prefill_tokens, engine.stats().decode_tokens))
+    assert counts[0] == counts[1]
+    sizes, depth = TINY, TINY.problem
+    expected, states = 0, 1
+    for _ in range(sizes.steps):
+        candidates = states * sizes.proposals
+        expected += candidates * depth + candidates * (depth + sizes.thought + sizes.question)
+        depth, states = depth + sizes.thought, sizes.breadth
+    alone, computed, _ = counts[0]
+    assert alone == expected
+    candidates = sizes.proposals * (1 + (sizes.steps - 1) * sizes.breadth)
+    assert sizes.problem + candidates * sizes.question <= computed < alone / 3
+
+
+def test_answers_and_likelihoods_belong_to_their_prompts() -> None:
+    prompts = [(5, 6, 7), (8, 9), (10, 11, 12, 13)]
+    together = answers(tiny_engine(), [Request(prompt, Sampling(max_tokens=5)) for prompt in prompts])
+    for prompt, found in zip(prompts, together, strict=True):
+        [[(alone, logprob)]] = answers(tiny_engine(), [Request(prompt, Sampling(max_tokens=5))])
+        assert found == [(alone, logprob)] and len(alone) == 5
+    scores = likelihoods(tiny_engine(), prompts, (20,))
+    assert scores == [tiny_engine().score(prompt, [[20]])[0].logprobs[0] for prompt in prompts]
+
+
+def test_an_answer_that_fails_is_not_timed() -> None:
+    with pytest.raises(ModelError, match="broken"):
+        checked([Output(0, 0, (), (), False, error=ModelError("broken"))])
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_step_reads_all_weights_but_the_table_of_embeddings(tied: bool) -> None:
+    model = tiny_model(tied=tied)
+    a = model.architecture
+    norms = a.hidden_size * (2 * a.num_layers + 1)
+    table = 0 if tied else a.vocab_size * a.hidden_size
+    expected = a.num_parameters() - norms - table
+    for settings, each in ((EngineConfig(weights="float32"), 4), (EngineConfig(weights="float16"), 2)):
+        engine = Engine(tiny_model(tied=tied), replace(settings, kv_memory_bytes=1 << 20))
+        assert weights_read(engine) == (expected, each * expected)
+
+
+def test_blockwise_weights_count_with_their_scales() -> None:
+    engine = Engine(tiny_model(), EngineConfig(weights="int8", kv_memory_bytes=1 << 20))
+    parameters, size_bytes = weights_read(engine)
+    assert 8.5 / 8 * parameters == size_bytes

@@ -1,0 +1,109 @@
+"""What this machine is and does: real measurements, short, and their memory on disk."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from firsthand.engine import machine
+from firsthand.engine.machine import Speeds
+
+
+def test_a_machine_is_described_the_same_each_time() -> None:
+    first, second = machine.describe(), machine.describe()
+    assert first.key == second.key and len(first.key) == 16
+    assert first.cores == len(os.sched_getaffinity(0)) and first.memory_bytes > 1 << 28
+    assert dict(first.versions)["torch"] == torch.__version__
+    assert first.cpu in first.line() and json.loads(json.dumps(first.to_json()))["key"] == first.key
+
+
+def test_other_hardware_has_another_key() -> None:
+    here = machine.describe()
+    other = machine.Machine("other", here.cores, here.flags, here.memory_bytes, here.system, here.versions, here.load)
+    same_but_busy = machine.Machine(here.cpu, here.cores, here.flags, here.memory_bytes, "x", (), 1e3)
+    assert other.key != here.key == same_but_busy.key and same_but_busy.is_busy
+
+
+def test_more_bytes_take_longer_so_memory_is_truly_read() -> None:
+    small, large = (machine.measure_bandwidth(1, size_bytes=size, trials=3) for size in (1 << 24, 1 << 27))
+    assert 0.2 < small < 10_000 and 0.2 < large < 10_000  # GB/s; a pass that skips reading would be far beyond
+    assert large < 20 * small
+
+
+def test_products_are_measured_and_torch_keeps_its_threads() -> None:
+    torch.set_num_threads(1)
+    found = machine.measure_flops(2, size=128, trials=2)
+    assert found["float32_gflop_s"] > 0.01 and set(found) <= {"float32_gflop_s", "bfloat16_gflop_s", "int8_gop_s"}
+    assert torch.get_num_threads() == 1
+
+
+def test_the_best_trial_counts_and_the_first_does_not() -> None:
+    calls: list[int] = []
+    assert machine.best_of(lambda: calls.append(1), 4) >= 0 and len(calls) == 5
+
+
+def test_speeds_are_measured_once_and_damage_is_measured_again(tmp_path: Path) -> None:
+    first = machine.speeds(1, home=tmp_path)
+    [path] = (tmp_path / "machine").glob("*.json")
+    assert first.read_gb_s > 0 and machine.speeds(1, home=tmp_path) == first
+    body = json.loads(path.read_text())
+    body["speeds"]["read_gb_s"] = 123_456.0
+    path.write_text(json.dumps(body))
+    assert machine.speeds(1, home=tmp_path).read_gb_s == 123_456.0  # so it was read, not measured
+    path.write_text("{")
+    assert machine.speeds(1, home=tmp_path).read_gb_s < 100_000
+
+
+def test_what_was_measured_beside_other_work_is_measured_again_and_the_better_kept(tmp_path: Path) -> None:
+    here = machine.describe()
+    path = tmp_path / "machine" / f"{here.key}-1.json"
+    known = Speeds(1, read_gb_s=1e6, float32_gflop_s=1e-6, load=1e6)
+    machine._write(path, here, known)
+    assert machine.speeds(1, home=tmp_path) == known  # it is not an hour old
+    os.utime(path, (0, 0))
+    again = machine.speeds(1, home=tmp_path)
+    assert again.read_gb_s == 1e6 and again.float32_gflop_s > 1e-3 and again.load < 1e6
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        "nul",
+        "[" * 100_000,
+        '{"version": 9}',
+        '{"version": 1, "speeds": {"threads": 1}}',
+        '{"version": 1, "speeds": {"threads": 1, "read_gb_s": "fast", "float32_gflop_s": 1}}',
+        '{"version": 1, "speeds": {"threads": 1, "read_gb_s": 0, "float32_gflop_s": 1}}',
+    ],
+)
+def test_a_file_that_we_did_not_write_counts_for_nothing(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "speeds.json"
+    path.write_text(text)
+    assert machine._read(path) is None
+
+
+def test_a_home_that_cannot_be_written_is_no_reason_to_fail(tmp_path: Path) -> None:
+    (tmp_path / "machine").write_text("a file where the folder should be")
+    machine._write(tmp_path / "machine" / "x.json", machine.describe(), Speeds(1, 1.0, 1.0))
+
+
+def test_memory_in_use_grows_with_what_is_taken() -> None:
+    before = machine.memory_in_use()
+    taken = torch.ones(1 << 24)
+    assert machine.memory_in_use() - before > 0.8 * taken.nbytes
+
+
+def test_nothing_heavy_is_imported_to_describe_a_machine() -> None:
+    code = (
+        "import sys; from firsthand.engine import machine, measured; machine.describe();"
+        "print([name for name in ('torch', 'numba', 'numpy') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
