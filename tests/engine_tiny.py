@@ -7,8 +7,9 @@ from collections.abc import Iterable
 
 import torch
 
-from firsthand.engine.engine import Engine, EngineConfig
-from firsthand.engine.sequence import Output
+from firsthand.engine.engine import Engine
+from firsthand.engine.outputs import Output
+from firsthand.engine.settings import EngineConfig
 from firsthand.nn.architecture import Architecture, Rope
 from firsthand.nn.attention import Packed
 from firsthand.nn.decoder import Decoder, initialise
@@ -21,6 +22,7 @@ def tiny_model(
     seed: int = 0,
     *,
     window: int | None = None,
+    only_windows: bool = False,
     tied: bool = True,
     max_position: int = 256,
     vocab_size: int = VOCAB,
@@ -36,16 +38,18 @@ def tiny_model(
         head_dim=16,
         max_position=max_position,
         norm_eps=1e-5,
-        windows=(window, None),
+        windows=(window, window if only_windows else None),
         ropes=(Rope(), Rope()),
         tie_embeddings=tied,
     )
     return initialise(Decoder(architecture), seed=seed, std=0.3)
 
 
-def tiny_engine(seed: int = 0, *, window: int | None = None, **settings: object) -> Engine:
-    config = EngineConfig(**{"kv_memory_bytes": 1 << 21, **settings})  # type: ignore[arg-type]
-    return Engine(tiny_model(seed, window=window), config)
+def tiny_engine(seed: int = 0, *, window: int | None = None, only_windows: bool = False, **settings: object) -> Engine:
+    """Keys and values are float32, so that 16 positions of both layers take 8 KiB."""
+    defaults = {"kv_memory_bytes": 1 << 21, "kv_cache": "float32"}
+    config = EngineConfig(**{**defaults, **settings})  # type: ignore[arg-type]
+    return Engine(tiny_model(seed, window=window, only_windows=only_windows), config)
 
 
 def drain(engine: Engine) -> dict[tuple[int, int], list[Output]]:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from firsthand.engine.blocks import BlockPool
+from firsthand.engine.blocks import BlockPool, Copy
 
 
 def filled(pool: BlockPool, tokens: list[int]) -> list[int]:
@@ -60,7 +60,7 @@ def test_the_first_writer_to_a_shared_block_gets_a_copy_and_the_last_keeps_it() 
     table = filled(pool, list(range(6)))
     fork = pool.fork(table)
     shared = table[1]
-    assert pool.extend(fork, 6, 7) == [(shared, fork[1])]
+    assert pool.extend(fork, 6, 7) == [Copy(shared, fork[1])]
     assert fork[0] == table[0] and fork[1] != shared
     assert pool.extend(table, 6, 7) == [] and table[1] == shared
     pool.check()
@@ -127,7 +127,7 @@ def test_no_order_of_operations_breaks_the_pool(seed: int, num_blocks: int, bloc
         else:
             tokens, table, computed = rng.choice(live)
             copies = pool.extend(table, computed[0], len(tokens))
-            for source, target in copies or []:
+            for source, target, _ in copies or []:
                 for slot in range(block_size):
                     memory[target, slot] = memory.get((source, slot), -1)
             if copies is not None:
@@ -140,3 +140,115 @@ def test_no_order_of_operations_breaks_the_pool(seed: int, num_blocks: int, bloc
         for tokens, table, (computed,) in live:
             held = [memory[table[p // block_size], p % block_size] for p in range(computed)]
             assert held == tokens[:computed]
+
+
+def kept(pool: BlockPool, tokens: list[int], note: int | None = None) -> None:
+    """Text that was computed and whose sequence ended."""
+    table = filled(pool, tokens)
+    pool.keep(tokens, table, len(tokens), note)
+    pool.release(table)
+    pool.check()
+
+
+def test_a_kept_text_is_found_to_its_last_token() -> None:
+    pool = BlockPool(8, 4)
+    kept(pool, [1, 2, 3, 4, 5, 6])
+    assert pool.find([1, 2, 3, 4, 5, 6, 7, 8]).num_tokens == 6
+    assert pool.find([1, 2, 3, 4, 5, 9]).num_tokens == 5
+    assert pool.find([1, 2]).num_tokens == 2, "the beginning of a full block is of use too"
+    assert pool.find([2, 1]).num_tokens == 0
+
+
+def test_of_many_continuations_the_one_with_most_in_common_is_found() -> None:
+    pool = BlockPool(40, 4)
+    rng = random.Random(0)
+    texts = [[rng.randrange(3) for _ in range(rng.randrange(1, 9))] for _ in range(30)]
+    for text in texts[:12]:
+        kept(pool, text)
+
+    def in_common(a: list[int], b: list[int]) -> int:
+        return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+    assert pool.num_available == 40 and len(pool._free) > 0, "nothing was evicted"
+    for text in texts:
+        assert pool.find(text).num_tokens == max(in_common(text, other) for other in texts[:12])
+
+
+def test_going_on_where_a_text_ended_takes_its_block_and_turning_off_before_takes_a_copy() -> None:
+    pool = BlockPool(8, 4)
+    kept(pool, [1, 2, 3])
+    found = pool.find([1, 2, 3, 4, 5])
+    table = pool.take(found.blocks)
+    assert pool.extend(table, 3, 4) == [] and table == found.blocks
+    assert pool.find([1, 2, 3, 9]).num_tokens == 3, "others still find it meanwhile"
+    other = pool.take(pool.find([1, 2, 9]).blocks)
+    assert pool.extend(other, 2, 3) == [Copy(table[0], other[0])]
+    pool.commit([1, 2, 3, 4], table, 0, 4)
+    pool.release(table)
+    pool.release(other)
+    pool.check()
+    assert pool.find([1, 2, 3, 4]).num_tokens == 4
+
+
+def test_a_copy_leaves_the_text_of_an_unused_block_as_it_was() -> None:
+    pool = BlockPool(8, 4)
+    kept(pool, [1, 2, 3, 4])
+    table = pool.take(pool.find([1, 2, 7]).blocks)
+    assert len(pool.extend(table, 2, 3) or []) == 1
+    assert pool.find([1, 2, 3, 4, 5]).num_tokens == 4
+    pool.release(table)
+    pool.check()
+
+
+def test_a_note_is_found_by_whoever_goes_on_from_the_whole_text() -> None:
+    pool = BlockPool(8, 4)
+    kept(pool, [1, 2, 3, 4, 5, 6], note=7)
+    kept(pool, [8, 8, 8, 8], note=9)
+    assert pool.find([1, 2, 3, 4, 5, 6, 1]).note == 7
+    assert pool.find([8, 8, 8, 8, 1]).note == 9
+    for shorter in ([1, 2, 3, 4, 5], [1, 2, 3, 4], [1, 2, 3, 4, 5, 9], [8, 8]):
+        assert pool.find(shorter).note is None
+
+
+def test_a_block_is_known_by_its_text_only_once_however_often_it_is_kept() -> None:
+    pool = BlockPool(8, 4)
+    for _ in range(3):
+        kept(pool, [1, 2, 3, 4, 5, 6])
+        kept(pool, [1, 2, 3, 4, 5])
+    assert pool.num_cached == 2
+
+
+def windowed(num_tokens: int = 40) -> tuple[BlockPool, list[int], list[int]]:
+    """A pool with a window of 10 over blocks of 4, and a text computed token by token."""
+    pool, text, table = BlockPool(12, 4, window=10), list(range(num_tokens)), list[int]()
+    committed = 0
+    for p in range(num_tokens):
+        assert pool.extend(table, p, p + 1) == []
+        committed = pool.commit(text, table, committed, p + 1)
+        pool.trim(table, p + 1)
+        pool.check()
+        first = max(p + 1 - 10 + 1, 0) // 4
+        assert all(block != 0 for block in table[first:]), "what the next token sees is there"
+        assert pool.num_used <= 10 // 4 + 2
+    return pool, text, table
+
+
+def test_behind_a_window_memory_is_given_back_and_block_0_is_never_used() -> None:
+    pool, _, table = windowed()
+    assert len(table) == 10 and table[:7] == [0] * 7
+    assert pool.num_usable == 11
+    pool.release(table)
+    pool.check()
+    assert pool.num_available == 11
+
+
+def test_a_windowed_text_goes_on_although_its_beginning_is_forgotten() -> None:
+    pool, text, table = windowed()
+    pool.keep(text, table, 40)
+    pool.release(table)
+    while len(pool.find(text[:8]).blocks) == 2:
+        filled(pool, [99] * (1 + pool.num_used))
+    found = pool.find([*text, 1, 2])
+    assert found.num_tokens == 40 and found.blocks[:7] == [0] * 7 and 0 not in found.blocks[7:]
+    assert pool.find(text[:12]).num_tokens < 12, "near the beginning it cannot go on: what it would see is gone"
+    pool.check()

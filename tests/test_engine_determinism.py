@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from engine_tiny import VOCAB, drain, logprobs, tiny_engine, tiny_model, tokens
-from firsthand.engine.sequence import Output, Request
+from firsthand.engine.outputs import Output
+from firsthand.engine.sequence import Request
 from firsthand.model import Sampling
 from firsthand.nn.attention import Packed
 from firsthand.nn.quant import best_mode
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.skipif(best_mode() != "float16", reason="needs the pack
 Answer = tuple[tuple[int, ...], tuple[float, ...]]
 
 
-def requests(count: int, seed: int) -> list[Request]:
+def requests(count: int, seed: int, longest: int = 13) -> list[Request]:
     """A mix of prompts, many of which begin alike, and of ways to sample."""
     rng = random.Random(seed)
     shared = [rng.randrange(VOCAB) for _ in range(70)]
@@ -24,10 +25,10 @@ def requests(count: int, seed: int) -> list[Request]:
     for i in range(count):
         prompt = shared[: rng.choice([0, 16, 33, 70])] + [rng.randrange(VOCAB) for _ in range(rng.randrange(1, 40))]
         ways = [
-            Sampling(max_tokens=rng.randrange(1, 14)),
-            Sampling(max_tokens=rng.randrange(1, 14), temperature=1.0, seed=i),
-            Sampling(max_tokens=12, temperature=0.7, top_p=0.9, top_k=20, seed=i, repetition_penalty=1.2),
-            Sampling(max_tokens=12, temperature=1.3, min_p=0.02, seed=i, frequency_penalty=0.3),
+            Sampling(max_tokens=rng.randrange(1, longest + 1)),
+            Sampling(max_tokens=rng.randrange(1, longest + 1), temperature=1.0, seed=i),
+            Sampling(max_tokens=longest, temperature=0.7, top_p=0.9, top_k=20, seed=i, repetition_penalty=1.2),
+            Sampling(max_tokens=longest, temperature=1.3, min_p=0.02, seed=i, frequency_penalty=0.3),
         ]
         made.append(Request(tuple(prompt), rng.choice(ways), n=rng.choice([1, 1, 3])))
     return made
@@ -52,11 +53,27 @@ def alone(request: Request, **settings: object) -> list[Answer]:
         ("chunked prompts", {"max_batch_tokens": 13, "max_sequences": 5}),
         ("preempted", {"kv_memory_bytes": 16 * 512 * 12, "max_sequences": 8}),
         ("both", {"kv_memory_bytes": 16 * 512 * 12, "max_batch_tokens": 21, "max_sequences": 9}),
+        ("speculating", {"speculation": "prompt_lookup", "speculate_below": 30}),
     ],
 )
-def test_company_chunking_caching_and_preemption_change_no_bit(name: str, settings: dict[str, int]) -> None:
-    work = requests(60, seed=len(name))
-    engine = tiny_engine(**settings)
+@pytest.mark.parametrize(
+    "arithmetic",
+    [
+        {"weights": "float16"},
+        {"weights": "int8"},
+        {"weights": "int8", "kv_cache": "float16"},
+        {"weights": "int8", "kv_cache": "int8"},
+        {"weights": "float16", "kv_cache": "float16"},
+    ],
+    ids=lambda settings: "-".join(settings.values()),
+)
+def test_company_chunking_caching_and_preemption_change_no_bit(
+    name: str, settings: dict[str, object], arithmetic: dict[str, object]
+) -> None:
+    if "kv_memory_bytes" in settings and "kv_cache" in arithmetic:
+        pytest.skip("that memory is too much for a smaller cache to run out of it")
+    work = requests(60, seed=len(name), longest=50 if "kv_memory_bytes" in settings else 13)
+    engine = tiny_engine(**settings, **arithmetic)
     rng = random.Random(1)
     ids: dict[int, int] = {}
     found: dict[tuple[int, int], list[Output]] = {}
@@ -74,7 +91,7 @@ def test_company_chunking_caching_and_preemption_change_no_bit(name: str, settin
     assert stats.cached_tokens > 0
     assert (stats.preemptions > 0) == ("kv_memory_bytes" in settings)
     for place, request in enumerate(work):
-        expected = alone(request)
+        expected = alone(request, **arithmetic)
         assert [answer(found[place, index]) for index in range(request.n)] == expected
 
 

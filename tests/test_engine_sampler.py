@@ -9,6 +9,7 @@ from scipy import stats
 
 from firsthand.engine.sampler import candidates, choose, draw, most_probable, penalise, uniform
 from firsthand.model import Sampling
+from firsthand.nn.fused import LogitRow
 
 
 def logits(size: int = 500, seed: int = 0, spread: float = 3.0) -> torch.Tensor:
@@ -128,7 +129,9 @@ def test_a_tiny_temperature_is_greedy_and_does_not_overflow() -> None:
 
 
 def test_alternatives_come_most_probable_first() -> None:
-    logprobs = logits().log_softmax(0)
-    top = most_probable(logprobs, 5)
+    values = logits()
+    logprobs = values.log_softmax(0)
+    top = most_probable(LogitRow(values, int(values.argmax()), float(values.logsumexp(0))), 5)
     assert [token for token, _ in top] == logprobs.sort(descending=True).indices[:5].tolist()
-    assert most_probable(logprobs[:3], 100)[0][1] == float(logprobs[:3].max())
+    assert [value for _, value in top] == pytest.approx(logprobs.sort(descending=True).values[:5].tolist(), abs=1e-5)
+    assert len(most_probable(LogitRow(values[:3], 0, 0.0), 100)) == 3

@@ -67,7 +67,7 @@ def test_when_memory_runs_out_the_youngest_is_computed_again_later() -> None:
         plan = s.plan()
         compute(s, plan)
     assert [sequence.request_id for sequence in s.running] == [0]
-    young = s.waiting[0]
+    (young,) = s.waiting
     assert young.request_id == 1 and young.table == [] and young.num_answer > 0
     length = len(young.tokens)
     s.finish(s.running[0])

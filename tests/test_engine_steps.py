@@ -2,8 +2,10 @@ import pytest
 import torch
 
 from engine_tiny import VOCAB, drain, logprobs, plain_logprobs, tiny_engine, tiny_model, tokens
-from firsthand.engine.engine import Engine, EngineConfig, Scored, default_kv_bytes
+from firsthand.engine.engine import Engine
+from firsthand.engine.outputs import Scored
 from firsthand.engine.sequence import Request
+from firsthand.engine.settings import EngineConfig, default_kv_bytes
 from firsthand.errors import ConfigError, ModelError, PromptTooLong
 from firsthand.model import Sampling
 from firsthand.nn.attention import Attend
@@ -25,6 +27,19 @@ def test_greedy_tokens_and_logprobs_equal_a_plain_forward_pass(window: int | Non
         assert all(output.is_greedy for output in outputs)
         expected = plain.gather(1, torch.tensor(answer)[:, None])[:, 0]
         assert torch.allclose(torch.tensor(logprobs(outputs)), expected, atol=1e-4)
+
+
+def test_a_bfloat16_model_is_served_by_its_modules_as_on_a_gpu() -> None:
+    model = tiny_model().to(torch.bfloat16)
+    engine = Engine(model, EngineConfig(kv_memory_bytes=1 << 20))
+    assert engine.weights == "float32" and engine.runner.pages[0].keys.dtype == torch.bfloat16
+    for prompt in PROMPTS:
+        engine.add(Request(prompt, Sampling(max_tokens=10)))
+    for (request_id, _), outputs in drain(engine).items():
+        answer, size = tokens(outputs), len(PROMPTS[request_id])
+        plain = plain_logprobs(model, [*PROMPTS[request_id], *answer])[size - 1 : -1].float()
+        expected = plain.gather(1, torch.tensor(answer)[:, None])[:, 0]
+        assert torch.allclose(torch.tensor(logprobs(outputs)), expected, atol=0.15)
 
 
 def test_scores_equal_a_plain_forward_pass_and_the_prefix_is_computed_once() -> None:
@@ -58,22 +73,6 @@ def test_scoring_keeps_the_outputs_of_other_requests() -> None:
     request_id = engine.add(Request(PROMPTS[1], Sampling(max_tokens=3)))
     engine.score(PROMPTS[2], [[1] * 30, [2] * 40])
     assert len(tokens(drain(engine)[request_id, 0])) == 3
-
-
-def test_a_second_turn_computes_only_its_new_tokens() -> None:
-    engine = tiny_engine()
-    prompt = PROMPTS[3]
-    engine.add(Request(prompt, Sampling(max_tokens=31)))
-    (outputs,) = drain(engine).values()
-    assert outputs[0].cached_tokens == 0
-    before = engine.stats().prefill_tokens
-    history = (*prompt, *tokens(outputs))
-    engine.add(Request((*history, 1, 2, 3), Sampling(max_tokens=1)))
-    (second,) = drain(engine).values()
-    known = (len(history) - 1) // 16 * 16  # the last sampled token was never computed
-    assert second[0].cached_tokens == known > len(prompt)
-    assert second[0].prompt_tokens == len(history) + 3
-    assert engine.stats().prefill_tokens - before == len(history) + 3 - known
 
 
 def test_several_answers_compute_the_prompt_once_and_differ_by_their_index() -> None:

@@ -6,7 +6,8 @@ import pytest
 
 from engine_tiny import VOCAB, logprobs, tiny_engine, tiny_model, tokens
 from firsthand.engine.engine import Engine
-from firsthand.engine.sequence import Output, Request
+from firsthand.engine.outputs import Output
+from firsthand.engine.sequence import Request
 from firsthand.engine.worker import EngineWorker
 from firsthand.errors import ModelError
 from firsthand.model import Sampling
@@ -158,3 +159,30 @@ def test_weights_are_replaced_between_steps() -> None:
 
     with EngineWorker(tiny_engine()) as worker:
         asyncio.run(main(worker))
+
+
+def test_a_lease_holds_a_text_until_nobody_has_it() -> None:
+    text = tuple(range(1, 40))
+
+    async def come_and_go(worker: EngineWorker) -> None:
+        [output] = [output async for output in worker.submit(Request(text, Sampling(max_tokens=1)))]
+        assert output.finish_reason == "length"
+        lease, other = worker.lease(text), worker.lease(text)
+        assert ((await worker.stats()).holds, (await worker.stats()).held_blocks) == (2, 3)
+        del other
+        gc.collect()
+        assert (await worker.stats()).holds == 1
+        worker.lease(text)  # collected before the engine has seen it
+        worker.lease((VOCAB + 1,))  # no token: nothing to hold, and nobody is bothered
+        del lease
+        gc.collect()
+        stats = await worker.stats()
+        assert (stats.holds, stats.used_blocks) == (0, 0)
+
+    with EngineWorker(tiny_engine()) as worker:
+        asyncio.run(come_and_go(worker))
+        outlives = worker.lease(text)
+    del outlives
+    gc.collect()
+    after = worker.lease(text)  # the worker is closed
+    del after

@@ -1,19 +1,25 @@
 """Our engine, tokenizer and template as one Model: from files on disk to messages."""
 
 import asyncio
+import gc
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 import tiny
 from firsthand import catalog
-from firsthand.engine.engine import EngineConfig
-from firsthand.errors import ModelError, ModelFileError, PromptTooLong
+from firsthand.agent import Agent
+from firsthand.engine.settings import EngineConfig
+from firsthand.errors import ConfigError, ModelError, ModelFileError, PromptTooLong
 from firsthand.message import system, user
 from firsthand.model import Model, Sampling
 from firsthand.providers.local import Local, content_hash
+from firsthand.rollout import rollout
+from firsthand.task import Task
 
 CONFIG = EngineConfig(kv_memory_bytes=8 << 20, threads=1)
 
@@ -64,6 +70,34 @@ def test_the_same_seed_gives_the_same_tokens_among_any_others(model):
 
     in_company = asyncio.run(together())
     assert in_company == [asyncio.run(alone(question)) for question in questions]
+
+
+@pytest.mark.parametrize("is_live", [True, False])
+def test_a_live_context_keeps_its_conversation_and_a_dead_one_frees_it(folder, is_live):
+    crowded = Local(folder, name="tiny", config=EngineConfig(kv_memory_bytes=256 << 10, kv_cache="float32", threads=1))
+
+    async def two_turns(task, ctx):
+        stats = (await crowded._ready()).worker.stats
+        ctx = await ctx.say(task.question).generate()
+        if not is_live:
+            ctx = replace(ctx, lease=None)
+            gc.collect()
+        assert ((await stats()).held_blocks > 0) == is_live
+        for number in range(12):
+            await crowded.complete([user(f"Something else, number {number}: " + "word " * 20)], sampled(8))
+        return (await ctx.say("And 1 more?").generate(max_tokens=4)).text
+
+    trace = asyncio.run(
+        rollout(Agent("two", crowded, two_turns, sampling=sampled(16)), Task("sum", "12 + 30?"), seed=0)
+    )
+    assert trace.error is None
+    first, second = (call.usage for call in trace.calls)
+    known = first.prompt_tokens + first.completion_tokens - 1  # the last token was sampled and never fed
+    assert (second.cached_tokens >= known) == is_live
+    gc.collect()
+    stats = asyncio.run(crowded._loaded.worker.stats())
+    assert (stats.holds, stats.used_blocks) == (0, 0)
+    crowded.close()
 
 
 def test_a_second_turn_computes_its_new_tokens_only(model):
@@ -251,3 +285,11 @@ def test_smollm2_speaks_english_and_knows_paris(smollm2):
 def test_the_catalog_finds_smollm2_by_name(smollm2):
     model = catalog.model("smollm2")
     assert model.name == "smollm2" and model.fingerprint.startswith("local:")
+
+
+def test_a_device_that_is_not_there_is_one_sentence(folder):
+    with pytest.raises(ConfigError, match="cpu, cuda or cuda:N"):
+        EngineConfig(device="gpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match="no CUDA here"):
+            asyncio.run(one(Local(folder, config=EngineConfig(device="cuda")), "1", sampled()))

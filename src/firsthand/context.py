@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from firsthand import concurrency
@@ -94,6 +94,8 @@ class Context:
     node: int | None = None
     deadline_s: float = math.inf
     """When the time of `within` is up, in seconds since the attempt began."""
+    lease: object = field(default=None, compare=False, repr=False)
+    """What keeps the conversation up to the last answer in the model's memory, for as long as this Context lives."""
 
     # -- what has been said --
 
@@ -169,9 +171,11 @@ class Context:
         model = attempt.agent.model
         request = request_key(model.fingerprint, messages, sampling, specs, n)
         usage = Usage()
+        leases: list[object] = [None] * n
 
         async def ask() -> Json:
             completions = await model.complete(messages, sampling, tools=specs, n=n)
+            leases[:] = [completion.lease for completion in completions]
             return {"completions": [completion.to_json() for completion in completions]}
 
         try:
@@ -201,7 +205,7 @@ class Context:
             detail=detail,
             replayed=replayed,
         )
-        return [replace(self, node=node) for node in nodes]
+        return [replace(self, node=node, lease=lease) for node, lease in zip(nodes, leases, strict=True)]
 
     async def score(self, continuations: Sequence[str], *, prompt: str | None = None) -> list[Likelihood]:
         """The likelihood of each continuation, after the conversation or after `prompt` as it is."""

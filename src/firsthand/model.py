@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Literal, Protocol
 
 from firsthand.errors import ConfigError
@@ -103,6 +103,8 @@ class Completion:
     usage: Usage
     top_logprobs: tuple[tuple[tuple[str, float], ...], ...] = ()
     """For each token its most probable alternatives as (text, log-prob), if they were asked for."""
+    lease: object = field(default=None, compare=False, repr=False)
+    """While it is referenced, a model that runs here keeps prompt and answer in memory for the next turn. No data."""
 
     def to_json(self) -> Json:
         """The completion as a JSON object."""

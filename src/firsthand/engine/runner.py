@@ -1,21 +1,25 @@
-"""Turns a plan into tensors: block copies, packed ids and positions, attention over paged memory, and logits where wanted.
+"""Turns a plan into numbers: block copies, packed ids and positions, attention over paged memory, and logits where wanted.
 
-Keys lie as [block, kv head, head_dim, slot] and values as [block, kv head, slot, head_dim], one pair of tensors a layer:
-the layout that the CPU kernel reads as whole vectors (`nn/kernels/paged_attention.py`).
+Models with blockwise weights go through the compiled step (`nn/fused.py`), all others through their modules. Keys lie
+as [block, kv head, head_dim, slot] and values as [block, kv head, slot, head_dim], for each layer: the layout that the
+CPU kernel reads as whole vectors (`nn/kernels/pages.py`).
 """
 
-# N packed tokens, M wanted rows, D hidden, H query heads, G kv heads, K head_dim, B blocks, S slots of a block, V vocabulary
+# N packed tokens, M wanted rows, D hidden, H query heads, G kv heads, K head_dim, V vocabulary
 
 from __future__ import annotations
 
 from collections.abc import Sequence as Row
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from firsthand.engine.blocks import Copy
+from firsthand.engine.mixed import near_table
 from firsthand.engine.sequence import Chunk
 from firsthand.nn.decoder import Decoder
+from firsthand.nn.fused import Cache, Fused, Logits, can_fuse
 from firsthand.nn.kernels.paged_attention import Chunk as PageChunk
 from firsthand.nn.kernels.paged_attention import Layout, Pages, attend_pages
 
@@ -23,65 +27,92 @@ from firsthand.nn.kernels.paged_attention import Layout, Pages, attend_pages
 class PagedAttend:
     """The `Attend` of one step: writes new keys and values into their blocks, then reads each sequence's own blocks."""
 
-    def __init__(self, pages: Row[Pages], layout: Layout):
+    def __init__(self, pages: Row[Pages], layouts: Row[Layout]):
         self.pages = pages
-        self.layout = layout
+        self.layouts = layouts
 
     def __call__(
         self, layer: int, q_NHK: Tensor, k_NGK: Tensor, v_NGK: Tensor, *, scale: float, window: int | None
     ) -> Tensor:
         """Attention of N packed tokens over the paged cache: N H K."""
-        return attend_pages(q_NHK, k_NGK, v_NGK, self.pages[layer], self.layout, scale=scale, window=window)
+        return attend_pages(q_NHK, k_NGK, v_NGK, self.pages[layer], self.layouts[layer], scale=scale, window=window)
 
 
 class Runner:
     """A model and the memory for its keys and values."""
 
-    def __init__(self, model: Decoder, *, num_blocks: int, block_size: int):
-        architecture = model.architecture
+    def __init__(
+        self,
+        model: Decoder,
+        *,
+        num_blocks: int,
+        block_size: int,
+        kv_dtype: torch.dtype | None = None,
+        num_near: int | None = None,
+    ):
+        """`num_near`: how many blocks windowed layers have, if they have tables of their own (`Table.near`)."""
         weight = model.embed.weight
         self.model = model
         self.device = weight.device
         self.block_size = block_size
-        self.pages = [
-            Pages.empty(
-                num_blocks, architecture.num_kv_heads, block_size, architecture.head_dim, weight.dtype, weight.device
-            )
-            for _ in range(architecture.num_layers)
-        ]
+        self.threads = torch.get_num_threads()
+        self.cache = Cache.empty(
+            model.architecture, num_blocks, block_size, kv_dtype or weight.dtype, weight.device, num_near=num_near
+        )
+        self._is_near = [bool(kind) for kind in self.cache.spans[:, 0]]
+        fits = self.device.type == "cpu" and block_size % 16 == 0 and can_fuse(model) is None
+        self.fused = Fused(model, threads=self.threads) if fits else None
+
+    @property
+    def pages(self) -> tuple[Pages, ...]:
+        """The memory of each layer."""
+        return self.cache.pages
 
     @torch.inference_mode()
     def copy(self, copies: Row[Copy]) -> None:
         """Copy blocks, one after another: a block may be both a source and, later, a target."""
-        for source, target in copies:
-            for pages in self.pages:
-                pages.keys[target] = pages.keys[source]
-                pages.values[target] = pages.values[source]
+        for source, target, is_near in copies:
+            for pages, near in zip(self.pages, self._is_near, strict=True):
+                if near == is_near:
+                    pages.copy(source, target)
 
     @torch.inference_mode()
     def hidden(self, chunks: Row[Chunk]) -> Tensor:
         """Compute the chunks together and return the hidden states of their wanted positions, in order: M D."""
         ids: list[int] = []
-        positions: list[int] = []
         wanted: list[int] = []
         for chunk in chunks:
             offset = len(ids) - chunk.start
             wanted += [offset + position for position in chunk.wanted]
-            ids += chunk.sequence.tokens[chunk.start : chunk.end]
-            positions += range(chunk.start, chunk.end)
-        layout = Layout(
-            [PageChunk(chunk.start, chunk.end, chunk.sequence.table) for chunk in chunks],
-            block_size=self.block_size,
-            threads=torch.get_num_threads(),
-        )
+            ids += chunk.tokens
+        layout = self._layout(chunks, [chunk.sequence.table for chunk in chunks])
+        near = None
+        if any(self._is_near):
+            near = self._layout(chunks, [near_table(chunk.sequence.table) for chunk in chunks])
+        if self.fused is not None:
+            return torch.from_numpy(self.fused.hidden(ids, layout, self.cache, wanted, near=near))
+        positions = [position for chunk in chunks for position in range(chunk.start, chunk.end)]
         hidden_ND: Tensor = self.model(
             torch.tensor(ids, device=self.device),
             torch.tensor(positions, device=self.device),
-            PagedAttend(self.pages, layout),
+            PagedAttend(self.pages, [near if near and is_near else layout for is_near in self._is_near]),
         )
         return hidden_ND[torch.tensor(wanted, dtype=torch.long, device=self.device)]
 
     @torch.inference_mode()
-    def logits(self, hidden_MD: Tensor) -> Tensor:
-        """Scores of every next token: M V, float32."""
-        return self.model.logits(hidden_MD)
+    def logits(self, hidden_MD: Tensor) -> Logits:
+        """Scores of every next token after some states. They hold until the next call."""
+        if self.fused is not None:
+            return self.fused.logits(hidden_MD.numpy())
+        logits_MV = self.model.logits(hidden_MD)
+        normaliser_M = np.asarray(logits_MV.logsumexp(-1).cpu(), dtype=np.float32)
+        return Logits(logits_MV, logits_MV.argmax(-1).tolist(), normaliser_M)
+
+    def _layout(self, chunks: Row[Chunk], tables: Row[list[int]]) -> Layout:
+        spans = [PageChunk(chunk.start, chunk.end, table) for chunk, table in zip(chunks, tables, strict=True)]
+        return Layout(spans, block_size=self.block_size, threads=self.threads)
+
+    def refresh(self) -> None:
+        """Take note that the model's weights were replaced."""
+        if self.fused is not None:
+            self.fused.refresh()

@@ -14,11 +14,14 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 
 from firsthand.model import Sampling
+from firsthand.nn.fused import LogitRow
 
 PREFIX = 64
 
@@ -60,37 +63,40 @@ def penalise(logits_V: Tensor, sampling: Sampling, prompt: Iterable[int], counts
 def candidates(logits_V: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
     """The tokens that may be drawn and their weights, not normalised: C ids and C float64.
 
-    Takes penalised logits and a temperature above 0. Without cuts, all tokens in the order of their ids.
+    Takes penalised logits and a temperature above 0. Without cuts, all tokens in the order of their ids, else the most
+    probable ones first.
     """
-    scaled_V = logits_V.double() / sampling.temperature
-    weights_V = (scaled_V - scaled_V.max()).exp()
-    vocab = weights_V.numel()
-    if sampling.top_k == 0 and sampling.top_p == 1:
+    if sampling.top_k:
+        logits_C, ids_C = logits_V.topk(min(sampling.top_k, logits_V.numel()))
+        return _cut(ids_C, _weights(logits_C, sampling), None, sampling)
+    weights_V = _weights(logits_V, sampling)
+    if sampling.top_p == 1:
         if sampling.min_p == 0:
-            return torch.arange(vocab, device=weights_V.device), weights_V
+            return torch.arange(weights_V.numel(), device=weights_V.device), weights_V
         ids_C = (weights_V >= sampling.min_p).nonzero().squeeze(1)
         return ids_C, weights_V[ids_C]
-    ids_C, weights_C = _nucleus(logits_V, weights_V, sampling)
-    keep = weights_C >= sampling.min_p  # the largest weight is 1
-    return ids_C[keep], weights_C[keep]
-
-
-def _nucleus(logits_V: Tensor, weights_V: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
-    """The cut by top-k and then top-p, most probable first."""
-    vocab = weights_V.numel()
-    size = min(sampling.top_k or PREFIX, vocab)
+    size, whole = min(PREFIX, weights_V.numel()), float(weights_V.sum())
     while True:
         ids_C = logits_V.topk(size).indices
         weights_C = weights_V[ids_C]
-        if sampling.top_p == 1:
-            return ids_C, weights_C
-        before_C = weights_C.cumsum(0) - weights_C  # a token stays if those before it do not reach p yet
-        enough = sampling.top_p * float(weights_C.sum() if sampling.top_k else weights_V.sum())
-        if sampling.top_k or size == vocab or float(before_C[-1] + weights_C[-1]) >= enough:
-            keep = before_C < enough
-            keep[0] = True
-            return ids_C[keep], weights_C[keep]
-        size = min(size * 8, vocab)
+        if size == weights_V.numel() or float(weights_C.sum()) >= sampling.top_p * whole:
+            return _cut(ids_C, weights_C, whole, sampling)
+        size = min(size * 8, weights_V.numel())
+
+
+def _weights(logits: Tensor, sampling: Sampling) -> Tensor:
+    scaled = logits.double() / sampling.temperature
+    return (scaled - scaled.max()).exp()
+
+
+def _cut(ids_C: Tensor, weights_C: Tensor, whole: float | None, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    """Cut by top-p of the whole (of what is here, after top-k), then by min-p; the largest weight is 1."""
+    before_C = weights_C.cumsum(0) - weights_C  # a token stays if those before it do not reach p yet
+    keep = weights_C >= sampling.min_p
+    if sampling.top_p < 1:
+        keep &= before_C < sampling.top_p * (float(weights_C.sum()) if whole is None else whole)
+        keep[0] = True
+    return ids_C[keep], weights_C[keep]
 
 
 def draw(ids_C: Tensor, weights_C: Tensor, number: float) -> int:
@@ -105,15 +111,33 @@ def choose(logits_V: Tensor, sampling: Sampling, *, number: float, prompt: Itera
     logits_V = penalise(logits_V, sampling, prompt, counts)
     if sampling.temperature == 0:
         return int(logits_V.argmax())
+    if sampling.top_k == 0 and can_compile(logits_V):
+        from firsthand.nn.kernels import choice  # importing numba takes a while
+
+        values = logits_V.numpy()
+        if sampling.top_p == 1:
+            return int(choice.draw(values, sampling.temperature, sampling.min_p, number))
+        return int(choice.draw_nucleus(values, sampling.temperature, sampling.top_p, sampling.min_p, number))
     return draw(*candidates(logits_V, sampling), number)
 
 
-def most_probable(logprobs_V: Tensor, count: int) -> tuple[tuple[int, float], ...]:
+@cache
+def _has_numba() -> bool:
+    return find_spec("numba") is not None
+
+
+def can_compile(logits_V: Tensor) -> bool:
+    """Whether the compiled draw takes these logits; where a number falls between two tokens the two may differ."""
+    is_plain = logits_V.device.type == "cpu" and logits_V.dtype == torch.float32 and logits_V.is_contiguous()
+    return is_plain and _has_numba()
+
+
+def most_probable(row: LogitRow, count: int) -> tuple[tuple[int, float], ...]:
     """The `count` most probable tokens with their log-probs, most probable first."""
     if count == 0:
         return ()
-    values, ids = logprobs_V.topk(min(count, logprobs_V.numel()))
-    return tuple(zip(ids.tolist(), values.tolist(), strict=True))
+    ids = row.values.topk(min(count, row.values.numel())).indices.tolist()
+    return tuple((token, row.logprob(token)) for token in ids)
 
 
 def is_usable(logprob: float) -> bool:

@@ -1,22 +1,29 @@
 """Decides what each step computes: continuous batching with chunked prompts, admission by memory, and preemption.
 
 Every running answer gets its next token in every step (decode never starves); what is left of the token budget goes to
-prompts, oldest first. When blocks run out, the youngest sequence loses its memory and waits; it is computed again
-later, from whatever the prefix tree still holds. No tensors here.
+prompts, begun and waiting ones alike, in the order of `waiting`. A request starts only if its tokens fit the memory, and
+nobody overtakes one that has to wait for that.
+
+When blocks run out, the sequence of lowest priority loses its memory and waits, of equals the youngest; it is computed
+again later, from whatever the prefix tree still holds. A waiting request also takes the place of one of lower priority,
+or, if its run has nothing running, that of the youngest in the run that has most: it does not wait for a long answer of
+somebody else to end, and the other mostly finds its memory as it was. No tensors here.
 """
 
 from __future__ import annotations
 
+import time
 from bisect import insort
+from collections import Counter
+from collections.abc import Callable
+from collections.abc import Sequence as Row
 from dataclasses import dataclass, field
 
-from firsthand.engine.blocks import BlockPool, Copy
+from firsthand.engine.blocks import BlockPool, Copy, Found
+from firsthand.engine.holds import Holds
+from firsthand.engine.mixed import MixedPool
 from firsthand.engine.sequence import Chunk, Sequence, State
-
-
-def by_arrival(sequence: Sequence) -> tuple[int, int]:
-    """The sort key of all queues."""
-    return sequence.arrival
+from firsthand.engine.waiting import Waiting, rank
 
 
 @dataclass
@@ -25,28 +32,44 @@ class Plan:
 
     chunks: list[Chunk] = field(default_factory=list)
     copies: list[Copy] = field(default_factory=list)
+    num_tokens: int = 0
+    """Rows of the packed batch."""
+    is_short: bool = False
+    """Whether somebody lost its memory for others to go on."""
 
-    @property
-    def num_tokens(self) -> int:
-        """Rows of the packed batch."""
-        return sum(chunk.end - chunk.start for chunk in self.chunks)
+    def add(self, chunk: Chunk, copies: list[Copy]) -> None:
+        """Put a chunk into the step."""
+        self.chunks.append(chunk)
+        self.copies += copies
+        self.num_tokens += chunk.end - chunk.start
 
     def drop(self, sequence: Sequence) -> None:
         """Take a sequence out of the step. Its copies stay: they touch only memory that it gave back."""
         self.chunks = [chunk for chunk in self.chunks if chunk.sequence is not sequence]
+        self.num_tokens = sum(chunk.end - chunk.start for chunk in self.chunks)
 
 
 class Scheduler:
-    """Owns the queues; sequences in `running` hold blocks, those in `waiting` hold none. Both are sorted by arrival."""
+    """Owns the queues; sequences in `running`, sorted by rank, hold blocks, those in `waiting` hold none."""
 
-    def __init__(self, pool: BlockPool, *, max_batch_tokens: int, max_sequences: int):
+    def __init__(
+        self,
+        pool: BlockPool | MixedPool,
+        *,
+        max_batch_tokens: int,
+        max_sequences: int,
+        clock: Callable[[], float] = time.monotonic,
+    ):
         assert max_batch_tokens > max_sequences > 0
         self.pool = pool
         self.max_batch_tokens = max_batch_tokens
         self.max_sequences = max_sequences
-        self.waiting: list[Sequence] = []
+        self.clock = clock
+        self.waiting = Waiting()
         self.running: list[Sequence] = []
+        self.holds = Holds(pool)
         self.num_preemptions = 0
+        self.num_prompt_tokens = 0
         self.num_cached_tokens = 0
 
     @property
@@ -54,35 +77,52 @@ class Scheduler:
         """Whether a step would compute anything."""
         return bool(self.waiting or self.running)
 
+    @property
+    def oldest_wait_s(self) -> float:
+        """How long the oldest of those that wait has been here; 0 if none waits."""
+        now = self.clock()
+        return max((now - sequence.arrived_s for sequence in self.waiting), default=0.0)
+
     def add(self, sequence: Sequence) -> None:
-        """Let a sequence wait for its turn."""
-        sequence.state = State.WAITING
-        insort(self.waiting, sequence, key=by_arrival)
+        """Let a new sequence wait for its turn."""
+        sequence.arrived_s = self.clock()
+        sequence.conversation = self.pool.find(sequence.tokens[: sequence.first_wanted]).note
+        self.waiting.add(sequence)
 
     def plan(self) -> Plan:
         """The next step. It is empty only if there is no work."""
         plan = Plan()
-        preemptions = self.num_preemptions
-        decoding = [s for s in self.running if s.num_needed - s.num_computed == 1]
-        prefilling = [s for s in self.running if s.num_needed - s.num_computed > 1]
-        for sequence in decoding + prefilling:
+        for decoding in [s for s in self.running if s.num_needed - s.num_computed == 1]:
+            if decoding.state is State.RUNNING:
+                self._grow(decoding, plan)
+        begun = [s for s in self.running if s.num_needed - s.num_computed > 1]
+        is_closed = False
+        while plan.num_tokens < self.max_batch_tokens:
+            is_closed |= plan.is_short
+            waiting = None if is_closed else self.waiting.first()
+            sequence = self._next(begun if waiting is None else [*begun, waiting])
+            if sequence is None:
+                break
+            if sequence is waiting:
+                is_closed = not self._admit(sequence, plan)
+            else:
+                begun.remove(sequence)
             if sequence.state is State.RUNNING:
                 self._grow(sequence, plan)
-        while self.waiting and len(self.running) < self.max_sequences and self.num_preemptions == preemptions:
-            sequence = self.waiting[0]
-            if plan.num_tokens >= self.max_batch_tokens or not self._admit(sequence):
-                break
-            self._grow(sequence, plan)
         return plan
 
     def fork(self, lead: Sequence) -> None:
-        """Start the followers of a sequence from its memory, as many as may run; the others wait."""
+        """Start the followers of a sequence from its memory, as many as may run; the others wait.
+
+        Those that wait find the prompt in the tree later, and leave their places to whom they belong until then.
+        """
         for follower in lead.followers:
             if follower.state is State.FINISHED:
                 continue
-            follower.num_cached = lead.num_cached
-            if len(self.running) >= self.max_sequences:
-                self.add(follower)
+            follower.num_cached, follower.num_charged = lead.num_cached, lead.num_computed
+            follower.arrived_s, follower.conversation = lead.arrived_s, lead.conversation
+            if not self._may_join(follower):
+                self.waiting.add(follower)
                 continue
             follower.table = self.pool.fork(lead.table)
             follower.num_computed, follower.num_committed = lead.num_computed, lead.num_committed
@@ -98,75 +138,156 @@ class Scheduler:
             lead.followers = heirs[:1]
             self.fork(lead)
         else:
-            self.add(heirs[0])
+            heirs[0].arrived_s, heirs[0].conversation = lead.arrived_s, lead.conversation
+            self.waiting.add(heirs[0])
         heirs[0].followers, lead.followers = heirs[1:], []
 
     def advance(self, chunk: Chunk) -> None:
-        """Note that a chunk was computed, and let others share its full blocks."""
+        """Note that a chunk was computed, and let others share its full blocks and the end of the prompt."""
         sequence = chunk.sequence
-        sequence.num_computed = chunk.end
-        sequence.num_committed = self.pool.commit(
-            sequence.tokens, sequence.table, sequence.num_committed, sequence.num_computed
-        )
+        self._know(sequence, chunk.end_known)
+        if chunk.end_known == sequence.num_prompt:
+            self.pool.keep(sequence.tokens, sequence.table, sequence.num_computed)
+
+    def accept(self, sequence: Sequence) -> None:
+        """Note that one more computed guess was right."""
+        self._know(sequence, sequence.num_computed + 1)
 
     def finish(self, sequence: Sequence) -> None:
-        """Take a sequence out of its queue and give back its blocks."""
+        """Take a sequence out of its queue and give back its blocks; its text stays known to the last computed token."""
         if sequence.state is State.RUNNING:
-            self.running.remove(sequence)
-        elif sequence in self.waiting:
-            self.waiting.remove(sequence)
-        self._release(sequence)
+            self._take_memory(sequence, note=sequence.place[0] if sequence.goal == "generate" else None)
+            self.waiting.stop(sequence)
+        else:
+            self.waiting.discard(sequence)
         sequence.state = State.FINISHED
 
     def restart(self) -> None:
         """Make every running sequence compute its tokens again, with nothing known of any prompt (new weights)."""
         for sequence in list(self.running):
             self._preempt(sequence)
+        while self.holds.drop_oldest():
+            pass
         self.pool.forget()
 
-    def _admit(self, sequence: Sequence) -> bool:
-        """Move a sequence from waiting to running if its tokens fit; running ones keep a block each to grow into."""
-        pool = self.pool
-        known = pool.match(sequence.tokens[: sequence.first_wanted])
-        needed = pool.blocks_for(sequence.num_needed + 1) - len(known)
-        if needed + len(self.running) > pool.num_available_without(known):
+    def _next(self, ready: list[Sequence]) -> Sequence | None:
+        """Whose prompt goes on, of those that may."""
+        if len(ready) < 2:
+            return ready[0] if ready else None
+        return self.waiting.earlier(min(ready, key=rank), min(ready, key=self.waiting.order))
+
+    def _may_join(self, follower: Sequence) -> bool:
+        """Whether a follower may run at once: there is room, and nobody waits who is before it."""
+        if len(self.running) >= self.max_sequences or self.pool.num_available <= len(self.running):
             return False
-        sequence.table = pool.take(known)
-        sequence.num_computed = len(known) * pool.block_size
-        sequence.num_committed = len(known)
-        self.num_cached_tokens += sequence.num_computed
+        first = self.waiting.first()
+        return first is None or self._next([follower, first]) is follower
+
+    def _admit(self, sequence: Sequence, plan: Plan) -> bool:
+        """Move a sequence from waiting to running if there is a place for it and its tokens fit."""
+        while (found := self._fitting(sequence)) is None:
+            if (victim := self._giving_way(sequence)) is not None:
+                self._preempt(victim)
+                plan.drop(victim)
+            elif self.running or not self.holds.drop_oldest():
+                return False
+        sequence.table = self.pool.take(found.blocks)
+        sequence.num_computed = found.num_tokens
+        sequence.num_committed = found.num_tokens // self.pool.block_size
+        sequence.num_charged = max(sequence.num_charged, found.num_tokens)
         if sequence.num_cached is None:
-            sequence.num_cached = sequence.num_computed
-        self.waiting.remove(sequence)
+            sequence.num_cached = min(found.num_tokens, sequence.num_prompt)
+            self.num_cached_tokens += sequence.num_cached
+            self.num_prompt_tokens += sequence.num_prompt
         self._run(sequence)
         return True
 
+    def _fitting(self, sequence: Sequence) -> Found | None:
+        """What is known of a sequence, if there is a place and memory for the rest; running ones keep a block each to grow.
+
+        An unfinished block that is known may have to be copied, so where memory is short it is left aside.
+        """
+        if len(self.running) >= self.max_sequences:
+            return None
+        limit = sequence.first_wanted
+        for _ in range(2):
+            found = self.pool.find(sequence.tokens[:limit])
+            full = found.num_tokens // self.pool.block_size
+            if all(self._has_room(part, blocks, full, sequence) for part, blocks in self.pool.split(found.blocks)):
+                return found
+            limit = full * self.pool.block_size
+        return None
+
+    def _has_room(self, part: BlockPool, blocks: Row[int], full: int, sequence: Sequence) -> bool:
+        """Whether a pool has memory for a sequence of which so many full blocks, and perhaps a part of one, are known."""
+        most = part.most_blocks_for(sequence.num_needed + 1, self.max_batch_tokens) + len(self.running)
+        needed = most - sum(block != part.hole for block in blocks[:full])
+        return needed <= part.num_available_without(blocks)
+
+    def _giving_way(self, sequence: Sequence) -> Sequence | None:
+        """The running sequence whose place a waiting one may take."""
+        mine = rank(sequence)
+        lower = [s for s in self.running if s.priority > sequence.priority and rank(s) > mine]
+        if lower:
+            return lower[-1]
+        if self.waiting.num_running(sequence):
+            return None
+        peers = [s for s in self.running if s.priority == sequence.priority]
+        ((run, count),) = Counter(s.run for s in peers).most_common(1) or [("", 0)]
+        return [s for s in peers if s.run == run][-1] if count > 1 else None
+
     def _grow(self, sequence: Sequence, plan: Plan) -> None:
-        """Put the next tokens of a sequence into the step, preempting younger ones for memory if need be."""
+        """Put the next tokens of a sequence into the step, preempting others for memory if need be."""
         start = sequence.num_computed
         end = min(sequence.num_needed, start + self.max_batch_tokens - plan.num_tokens)
         if end <= start:
             return
+        self.waiting.charge(sequence, end)
+        if sequence.draft and self._grow_with_draft(sequence, plan, start, end):
+            return
         while (copies := self.pool.extend(sequence.table, start, end)) is None:
             victim = self.running[-1]
+            if len(self.running) == 1 and self.holds.drop_oldest():
+                continue
             self._preempt(victim)
             plan.drop(victim)
+            plan.is_short = True
             if victim is sequence:
                 return
-        plan.copies += copies
-        plan.chunks.append(Chunk(sequence, start, end))
+        plan.add(Chunk(sequence, start, end), copies)
+
+    def _grow_with_draft(self, sequence: Sequence, plan: Plan, start: int, end: int) -> bool:
+        """Put a sequence's guesses into the step too, if that takes no memory that a running sequence may need."""
+        draft, sequence.draft = sequence.draft[: self.max_batch_tokens - plan.num_tokens - 1], ()
+        missing = self.pool.needed(sequence.table, start, end + len(draft))
+        if end - start > 1 or not draft or (missing > 0 and self.pool.num_available - missing < len(self.running)):
+            return False
+        copies = self.pool.extend(sequence.table, start, end + len(draft))
+        if copies is None:
+            return False
+        plan.add(Chunk(sequence, start, end + len(draft), draft), copies)
+        return True
+
+    def _know(self, sequence: Sequence, num_computed: int) -> None:
+        sequence.num_computed = num_computed
+        sequence.num_committed = self.pool.commit(sequence.tokens, sequence.table, sequence.num_committed, num_computed)
+        self.pool.trim(sequence.table, num_computed)
 
     def _run(self, sequence: Sequence) -> None:
         sequence.state = State.RUNNING
-        insort(self.running, sequence, key=by_arrival)
+        self.waiting.start(sequence)
+        insort(self.running, sequence, key=rank)
 
-    def _preempt(self, sequence: Sequence) -> None:
+    def _take_memory(self, sequence: Sequence, note: int | None = None) -> None:
+        """Take a sequence out of the running ones; what it held stays known."""
         self.running.remove(sequence)
-        self._release(sequence)
-        self.add(sequence)
-        self.num_preemptions += 1
-
-    def _release(self, sequence: Sequence) -> None:
+        self.pool.keep(sequence.tokens, sequence.table, sequence.num_computed, note)
         self.pool.release(sequence.table)
         sequence.table = []
         sequence.num_computed = sequence.num_committed = 0
+
+    def _preempt(self, sequence: Sequence) -> None:
+        self._take_memory(sequence)
+        self.waiting.put_back(sequence)
+        sequence.state = State.WAITING
+        self.num_preemptions += 1

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal, Protocol
 
-from firsthand.errors import FirsthandError
 from firsthand.model import Sampling
 
 
@@ -33,35 +32,10 @@ class Request:
     """Tokens that end an answer. The token itself is part of the output."""
     stopper: Callable[[], Stopper] | None = None
     """Makes a Stopper for each answer."""
-
-
-@dataclass(frozen=True)
-class Output:
-    """What one step brought for one answer. The last one of an answer has a `finish_reason` or an `error`."""
-
-    request_id: int
-    index: int
-    """Which of the request's answers, or which continuation."""
-    token_ids: tuple[int, ...]
-    logprobs: tuple[float, ...]
-    """Natural log of each token's probability under the model's own distribution, before temperature, penalties or cuts."""
-    is_greedy: bool
-    """Whether each of these tokens was the most probable one."""
-    top_logprobs: tuple[tuple[tuple[int, float], ...], ...] = ()
-    """For each token the most probable ones as (id, log-prob), if they were asked for."""
-    finish_reason: Literal["stop", "length"] | None = None
-    """`stop`: a stop token, a stop string, or the end of a scored continuation; `length`: max_tokens or the context."""
-    error: FirsthandError | None = None
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    """Prompt tokens that were not computed again."""
-    version: int = 0
-    """The version of the weights that computed these tokens."""
-
-    @property
-    def is_last(self) -> bool:
-        """Whether nothing more comes for this answer."""
-        return self.finish_reason is not None or self.error is not None
+    priority: int = 0
+    """The lower number goes first, as in vLLM; it may be negative."""
+    run: str = ""
+    """Who asks, such as a client or a Run: those of one priority share the engine fairly, whoever sends how much."""
 
 
 class State(Enum):
@@ -91,6 +65,10 @@ class Sequence:
     stop_ids: frozenset[int] = frozenset()
     stopper: Stopper | None = None
     followers: list[Sequence] = field(default_factory=list)
+    priority: int = 0
+    run: str = ""
+    arrived_s: float = 0.0
+    """When it came, on the scheduler's clock."""
 
     state: State = State.WAITING
     table: list[int] = field(default_factory=list)
@@ -100,15 +78,26 @@ class Sequence:
     """Blocks of the table that the prefix tree knows."""
     num_cached: int | None = None
     """Prompt tokens found in the prefix tree when the sequence was first admitted."""
+    num_charged: int = 0
+    """Tokens that its run was charged for, or got for nothing."""
+    conversation: int | None = None
+    """The request whose answer the prompt goes on from, or that one's conversation."""
     logprobs: list[float] = field(default_factory=list)
     is_greedy: bool = True
     counts: Counter[int] = field(default_factory=Counter)
     """How often each token is in the answer."""
+    draft: tuple[int, ...] = ()
+    """Guesses at the next tokens, to be verified in the next step (see `speculative`)."""
 
     @property
     def arrival(self) -> tuple[int, int]:
         """Older requests come first, then lower indices."""
         return (self.request_id, self.index)
+
+    @property
+    def place(self) -> tuple[int, int, int]:
+        """The place within its run: next to the request that its conversation began with."""
+        return (self.request_id if self.conversation is None else self.conversation, *self.arrival)
 
     @property
     def num_answer(self) -> int:
@@ -138,8 +127,35 @@ class Chunk:
     sequence: Sequence
     start: int
     end: int
+    draft: tuple[int, ...] = ()
+    """The last tokens of the chunk, where they are only guesses."""
+
+    @property
+    def end_known(self) -> int:
+        """Where the guesses begin."""
+        return self.end - len(self.draft)
+
+    @property
+    def tokens(self) -> list[int]:
+        """The tokens to compute, guesses included."""
+        return [*self.sequence.tokens[self.start : self.end_known], *self.draft]
 
     @property
     def wanted(self) -> range:
         """The positions whose logits are wanted."""
         return range(max(self.start, self.sequence.first_wanted), self.end)
+
+    def without_draft(self) -> Chunk:
+        """The same chunk with its guesses cut off."""
+        return Chunk(self.sequence, self.start, self.end_known)
+
+    def is_guessed_right(self, position: int) -> bool:
+        """Whether the guess at a position is what the sequence has chosen; true where there is no guess.
+
+        Positions must be asked in order, each after the sequence chose its token there: the rest of a draft falls with
+        its first wrong guess, since the sequence then has no token at their positions.
+        """
+        if position < self.end_known:
+            return True
+        tokens = self.sequence.tokens
+        return position == len(tokens) - 1 and tokens[position] == self.draft[position - self.end_known]

@@ -1,14 +1,17 @@
 """The engine in a thread of its own, for callers in any number of event loops.
 
-The thread takes commands between steps and hands outputs to the loop of whoever asked. When requests arrive, and in
-which order, does not change their tokens. A request that fails brings its error to its own caller; if the thread itself
-ends, every caller gets an error and nobody waits for ever.
+The thread takes commands between steps and hands outputs to the loop of whoever asked; a flood of commands may take as long
+as the step before it, so that answers go on. When requests arrive, and in which order, does not change their tokens. A
+request that fails brings its error to its own caller; if the thread itself ends, every caller gets an error and nobody
+waits for ever.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
+import time
+import weakref
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -17,10 +20,14 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from firsthand.engine.engine import Engine, Scored, Stats, scored
-from firsthand.engine.sequence import Output, Request
+from firsthand.engine.engine import Engine
+from firsthand.engine.holds import Hold
+from firsthand.engine.outputs import Output, Scored, scored
+from firsthand.engine.sequence import Request
+from firsthand.engine.stats import Stats
 from firsthand.errors import ModelError
 
+MIN_PATIENCE_S = 0.005
 T = TypeVar("T")
 Item = Output | Exception
 
@@ -50,6 +57,12 @@ class Inbox:
         return item
 
 
+class Lease:
+    """Keeps a text in the engine's memory for as long as somebody references this object."""
+
+    __slots__ = ("__weakref__",)
+
+
 @dataclass(frozen=True)
 class Command:
     """What the engine's thread is to run between steps, or else to say if it has ended."""
@@ -77,13 +90,35 @@ class EngineWorker:
         """
         return self._outputs(lambda: self.engine.add(request), request.n)
 
-    async def score(self, prefix: Sequence[int], continuations: Sequence[Sequence[int]]) -> list[Scored]:
+    async def score(
+        self, prefix: Sequence[int], continuations: Sequence[Sequence[int]], *, priority: int = 0, run: str = ""
+    ) -> list[Scored]:
         """The log-probs of each continuation's tokens after the prefix, as `Engine.score` gives them."""
         outputs: dict[int, Output] = {}
-        add = lambda: self.engine.add_score(prefix, continuations)  # noqa: E731
+        add = lambda: self.engine.add_score(prefix, continuations, priority=priority, run=run)  # noqa: E731
         async for output in self._outputs(add, len(continuations)):
             outputs[output.index] = output
         return [scored(outputs[index]) for index in range(len(continuations))]
+
+    async def hold(self, tokens: Sequence[int]) -> Hold:
+        """Keep what is known of a text in memory; see `Engine.hold`. If the caller is cancelled, nothing stays held."""
+        future = self._start(lambda: self.engine.hold(tokens))
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            future.add_done_callback(self._undo_hold)
+            raise
+
+    async def release(self, hold: Hold) -> None:
+        """Let go of what is held. It is let go even if the caller is cancelled while it waits."""
+        await self._call(lambda: self.engine.release(hold))
+
+    def lease(self, tokens: Sequence[int]) -> Lease:
+        """The same, until the lease is collected; nobody waits for it, and a closed or crowded engine only keeps less."""
+        lease = Lease()
+        future = self._start(lambda: self.engine.hold(tokens))
+        weakref.finalize(lease, future.add_done_callback, self._undo_hold).atexit = False
+        return lease
 
     async def load(self, state: Mapping[str, Tensor], version: int) -> None:
         """Replace the engine's weights between two steps; see `Engine.load`."""
@@ -120,6 +155,10 @@ class EngineWorker:
 
     async def _call(self, function: Callable[[], T]) -> T:
         """The result of a function run on the engine's thread."""
+        return await asyncio.wrap_future(self._start(function))
+
+    def _start(self, function: Callable[[], T]) -> Future[T]:
+        """The coming result of a function that the engine's thread is to run."""
         future: Future[T] = Future()
 
         def run() -> None:
@@ -134,7 +173,12 @@ class EngineWorker:
                 future.set_exception(error)
 
         self._post(Command(run, fail))
-        return await asyncio.wrap_future(future)
+        return future
+
+    def _undo_hold(self, future: Future[Hold]) -> None:
+        if not future.cancelled() and future.exception() is None:
+            hold = future.result()
+            self._post(Command(lambda: self.engine.release(hold), lambda error: None))
 
     def _post(self, command: Command) -> None:
         with self._wake:
@@ -161,31 +205,33 @@ class EngineWorker:
 
     def _run(self) -> None:
         try:
-            while self._obey():
+            patience_s = MIN_PATIENCE_S
+            while self._obey(patience_s):
+                start = time.monotonic()
                 outputs = self.engine.step()
                 for output in outputs:
                     self._deliver(output)
                 for output in outputs:
                     if not self.engine.is_live(output.request_id):
                         self._inboxes.pop(output.request_id, None)
+                patience_s = max(time.monotonic() - start, MIN_PATIENCE_S)
         except BaseException as error:
             self._end(ModelError(f"the engine stopped: {type(error).__name__}: {error}"))
             raise
         finally:
             self._tell_everyone()
 
-    def _obey(self) -> bool:
-        """Wait for something to do and run the commands; False when the worker was closed."""
+    def _obey(self, patience_s: float) -> bool:
+        """Wait for something to do and run commands, for so long at most; False when the worker was closed."""
         with self._wake:
             while not self._commands and self._ended is None and not self.engine.has_work:
                 self._wake.wait()
-            if self._ended is not None:
-                return False
-            commands = list(self._commands)
-            self._commands.clear()
-        for command in commands:
-            command.run()
-        return True
+        until = time.monotonic() + patience_s
+        while self._ended is None and self._commands:
+            self._commands.popleft().run()
+            if time.monotonic() > until:
+                break
+        return self._ended is None
 
     def _deliver(self, output: Output) -> None:
         inbox = self._inboxes.get(output.request_id)

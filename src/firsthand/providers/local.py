@@ -14,17 +14,23 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 
+import torch
+
 from firsthand import __version__
-from firsthand.engine.engine import Engine, EngineConfig
-from firsthand.engine.sequence import Output, Request
+from firsthand.engine.engine import Engine
+from firsthand.engine.outputs import Output
+from firsthand.engine.sequence import Request
+from firsthand.engine.settings import EngineConfig
 from firsthand.engine.worker import EngineWorker
-from firsthand.errors import ModelError, ModelFileError
+from firsthand.errors import ConfigError, ModelError, ModelFileError
 from firsthand.home import data_home
 from firsthand.message import Message, Sampled, Text
 from firsthand.model import Completion, Delta, FinishReason, Likelihood, Prompt, Sampling, Scored, ToolSpec, Usage
 from firsthand.nn import weights
+from firsthand.nn.decoder import Decoder
 from firsthand.nn.quant import best_mode
 from firsthand.providers import hub
 from firsthand.tokens import pretrained
@@ -105,8 +111,15 @@ class Local:
     def fingerprint(self) -> str:
         """What decides the model's answers, as 16 hex digits."""
         parts = [content_hash(file) for file in model_files(self.path)]
-        packing = best_mode("cpu") if self.config.weights == "auto" else self.config.weights
-        digest = hashlib.sha256("|".join([*parts, packing, __version__]).encode())
+        config = self.config
+        arithmetic = [
+            config.device,
+            config.weights,
+            config.kv_cache,
+            best_mode("cpu"),
+            str(find_spec("numba") is not None),
+        ]
+        digest = hashlib.sha256("|".join([*parts, *arithmetic, __version__]).encode())
         return f"local:{digest.hexdigest()[:16]}"
 
     async def complete(
@@ -119,7 +132,7 @@ class Local:
         async with aclosing(loaded.worker.submit(request)) as outputs:
             async for output in outputs:
                 answers[output.index].add(output, loaded.tokenizer)
-        return [_completion(loaded, answer, bool(tools), index == 0) for index, answer in enumerate(answers)]
+        return [_completion(loaded, request, answer, bool(tools), index == 0) for index, answer in enumerate(answers)]
 
     async def stream(
         self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = ()
@@ -133,7 +146,7 @@ class Local:
                 piece = answer.add(output, loaded.tokenizer)
                 if piece:
                     yield Delta(piece)
-        yield Delta("", _completion(loaded, answer, bool(tools), True))
+        yield Delta("", _completion(loaded, request, answer, bool(tools), True))
 
     async def score(self, prompt: Prompt, continuations: Sequence[str]) -> Scored:
         """The likelihood of each continuation; prefixes in common are computed once.
@@ -150,13 +163,15 @@ class Local:
         for index, (prefix, _) in enumerate(pairs):
             by_prefix.setdefault(prefix, []).append(index)
         found: dict[int, Likelihood] = {}
+        cached = 0
         for prefix, indices in by_prefix.items():
             results = await loaded.worker.score(prefix, [pairs[index][1] for index in indices])
+            cached += results[0].cached_tokens
             for index, result in zip(indices, results, strict=True):
                 logprob, count = sum(result.logprobs), len(result.logprobs)
                 found[index] = Likelihood(continuations[index], logprob, count, result.is_greedy)
         computed = sum(map(len, by_prefix)) + sum(len(ids) for _, ids in pairs)
-        return Scored(tuple(found[index] for index in range(len(pairs))), Usage(prompt_tokens=computed))
+        return Scored(tuple(found[index] for index in range(len(pairs))), Usage(computed, cached))
 
     def close(self) -> None:
         """Let go of the model. Answers under way get an error."""
@@ -202,13 +217,27 @@ def load(path: Path, config: EngineConfig) -> Loaded:
     """The model of a file or folder, in memory, its engine running."""
     tokenizer = pretrained.load(path)
     chat = Chat(tokenizer, tokenizer.chat_template)
-    model = weights.load(path)
+    model = load_weights(path, config)
     if tokenizer.vocab_size > model.architecture.vocab_size:
         raise ModelFileError(
             f"{path} has {tokenizer.vocab_size} tokens in its tokenizer and {model.architecture.vocab_size} in its "
             "weights: the files do not belong together"
         )
     return Loaded(EngineWorker(Engine(model, config)), tokenizer, chat)
+
+
+def load_weights(path: Path, config: EngineConfig) -> Decoder:
+    """The model of a file or folder on the config's device."""
+    if config.device == "cpu":
+        return weights.load(path, keep_blocks=config.weights in ("auto", "int8"))
+    if not torch.cuda.is_available():
+        raise ConfigError(f"device is {config.device!r}, and torch finds no CUDA here: leave it at cpu")
+    if config.weights not in ("auto", "float32"):
+        raise ConfigError(
+            f"weights is {config.weights!r}, which is for the CPU: on {config.device} give auto or float32"
+        )
+    dtype = torch.float32 if config.weights == "float32" else torch.bfloat16
+    return weights.load(path, dtype=dtype, device=config.device)
 
 
 def _encode(loaded: Loaded, prompt: Prompt, tools: Sequence[ToolSpec] = ()) -> tuple[int, ...]:
@@ -239,7 +268,7 @@ def _start_id(tokenizer: Tokenizer) -> int | None:
     return tokenizer.bos_id if tokenizer.bos_id is not None else tokenizer.eos_id
 
 
-def _completion(loaded: Loaded, answer: Answer, with_tools: bool, is_first: bool) -> Completion:
+def _completion(loaded: Loaded, request: Request, answer: Answer, with_tools: bool, is_first: bool) -> Completion:
     """What the engine brought, as a message with its cost. The prompt is counted with the first of several answers."""
     output = answer.last
     assert output is not None and output.finish_reason is not None
@@ -253,7 +282,8 @@ def _completion(loaded: Loaded, answer: Answer, with_tools: bool, is_first: bool
         cached_tokens=output.cached_tokens if is_first else 0,
         completion_tokens=len(answer.token_ids),
     )
-    return Completion(Message("assistant", parts, sampled), reason, usage, tuple(answer.top_logprobs[:kept]))
+    lease = loaded.worker.lease((*request.prompt, *sampled.token_ids))
+    return Completion(Message("assistant", parts, sampled), reason, usage, tuple(answer.top_logprobs[:kept]), lease)
 
 
 def model_files(path: Path) -> list[Path]:

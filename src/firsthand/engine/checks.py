@@ -1,0 +1,116 @@
+"""What an engine refuses before it spends anything on it: lengths are compared first, then values, then memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from firsthand.engine.blocks import BlockPool
+from firsthand.engine.mixed import MixedPool
+from firsthand.engine.sequence import Request
+from firsthand.errors import ConfigError, ModelError, PromptTooLong
+from firsthand.model import Sampling
+from firsthand.nn.architecture import Architecture
+
+MAX_ANSWERS = 1024
+MAX_CONTINUATIONS = 1 << 16
+MAX_STOP_IDS = 1024
+MAX_PRIORITY = 1000
+MAX_RUN_NAME = 256
+
+
+def check_request(request: Request, architecture: Architecture) -> None:
+    """Raise PromptTooLong, ModelError or ConfigError on a request that cannot be meant."""
+    _check_number("n", request.n, 1, MAX_ANSWERS)
+    _check_caller(request.priority, request.run)
+    if len(request.prompt) >= architecture.max_position:
+        raise _too_long(len(request.prompt), 1, architecture)
+    check_ids(request.prompt, "the prompt", architecture)
+    if len(request.stop_ids) > MAX_STOP_IDS:
+        raise ConfigError(f"there are {len(request.stop_ids)} stop_ids: give at most {MAX_STOP_IDS}")
+    if request.stop_ids:
+        check_ids(sorted(request.stop_ids, key=str), "stop_ids", architecture)
+    _check_sampling(request.sampling)
+
+
+def check_score(
+    prefix: Sequence[int],
+    continuations: Sequence[Sequence[int]],
+    priority: int,
+    run: str,
+    architecture: Architecture,
+) -> None:
+    """Raise PromptTooLong, ModelError or ConfigError on a job of scoring that cannot be meant."""
+    _check_caller(priority, run)
+    if len(continuations) > MAX_CONTINUATIONS:
+        raise ConfigError(f"there are {len(continuations)} continuations: give at most {MAX_CONTINUATIONS} at a time")
+    longest = max(map(len, continuations), default=0)
+    if len(prefix) + longest > architecture.max_position:
+        raise _too_long(len(prefix), longest, architecture)
+    check_ids(prefix, "the prefix", architecture)
+    for place, continuation in enumerate(continuations):
+        if continuation:
+            check_ids(continuation, f"continuation {place}", architecture)
+
+
+def check_ids(ids: Sequence[int], what: str, architecture: Architecture) -> None:
+    """Raise ModelError if there are no ids or one is no token."""
+    if not ids:
+        raise ModelError(f"{what} is empty: give one token or more, such as the model's start token")
+    vocab = architecture.vocab_size
+    if set(map(type, ids)) == {int} and min(ids) >= 0 and max(ids) < vocab:
+        return
+    for place, token in enumerate(ids):
+        if not isinstance(token, int) or not 0 <= token < vocab:
+            raise ModelError(
+                f"token {place} of {what} is {_shown(token)}: expected a whole number from 0 to {vocab - 1}"
+            )
+
+
+def check_room(num_prompt: int, num_more: int, pool: BlockPool | MixedPool, longest_chunk: int) -> None:
+    """Raise PromptTooLong if a sequence could not get on even with the whole memory to itself."""
+    for part in pool.parts:
+        blocks = part.most_blocks_for(num_prompt + num_more, longest_chunk)
+        if blocks > part.num_usable:
+            raise PromptTooLong(
+                f"prompt and answer may need {blocks * part.block_size} tokens of memory and there is room for "
+                f"{part.num_usable * part.block_size}: lower max_tokens or raise kv_memory_bytes"
+            )
+
+
+def _too_long(num_prompt: int, num_more: int, architecture: Architecture) -> PromptTooLong:
+    return PromptTooLong(
+        f"the prompt has {num_prompt} tokens and at least {num_more} must follow: the model's context is "
+        f"{architecture.max_position}"
+    )
+
+
+def _check_caller(priority: int, run: str) -> None:
+    _check_number("priority", priority, -MAX_PRIORITY, MAX_PRIORITY)
+    if not isinstance(run, str) or len(run) > MAX_RUN_NAME:
+        raise ConfigError(f"run is {_shown(run)}: give a name of at most {MAX_RUN_NAME} characters")
+
+
+def _check_sampling(sampling: Sampling) -> None:
+    """What Sampling itself lets pass: kinds of numbers, infinities, and seeds that are no 64-bit numbers."""
+    _check_number("max_tokens", sampling.max_tokens, 1, None)
+    _check_number("top_k", sampling.top_k, 0, None)
+    _check_number("top_logprobs", sampling.top_logprobs, 0, 100)
+    if sampling.seed is not None:
+        _check_number("seed", sampling.seed, -(2**63), 2**64 - 1)
+    if not math.isfinite(sampling.repetition_penalty):
+        raise ConfigError(f"repetition_penalty is {sampling.repetition_penalty}: give a finite number above 0")
+
+
+def _check_number(name: str, value: object, least: int, most: int | None) -> None:
+    if not isinstance(value, int) or value < least or (most is not None and value > most):
+        expected = f"{least} to {most}" if most is not None else f"{least} or more"
+        raise ConfigError(f"{name} is {_shown(value)}: give {expected}")
+
+
+def _shown(value: object) -> str:
+    """A value as it may stand in a message: Python refuses to print very long numbers, and nobody wants to read them."""
+    if isinstance(value, int) and abs(value) >= 10**100:
+        return f"a number of {value.bit_length()} bits"
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:100]}..."

@@ -1,0 +1,84 @@
+"""How an engine uses the machine: `EngineConfig`, and the memory it takes if nobody says how much."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from firsthand.errors import ConfigError
+
+WEIGHTS = ("auto", "int8", "float16", "float32")
+KV_CACHES = ("auto", "float32", "float16", "int8")
+
+
+def default_kv_bytes() -> int:
+    """The smaller of 2 GiB and a quarter of the memory that is free."""
+    names = os.sysconf_names if hasattr(os, "sysconf_names") else {}
+    pages = "SC_AVPHYS_PAGES" if "SC_AVPHYS_PAGES" in names else "SC_PHYS_PAGES"
+    if pages not in names:
+        return 1 << 30
+    return min(2 << 30, os.sysconf(pages) * os.sysconf("SC_PAGE_SIZE") // 4)
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """How an engine uses the machine; none of it changes an answer but `weights` and `kv_cache`."""
+
+    block_size: int = 16
+    """Positions of a block. The compiled kernel takes multiples of 16."""
+    max_batch_tokens: int = 512
+    """Tokens of one step: all answers under way, then pieces of prompts."""
+    max_sequences: int = 64
+    """Answers computed at the same time."""
+    max_waiting: int = 20_000
+    """Requests that may wait; more are refused with QueueFull."""
+    max_live_tokens: int = 1 << 25
+    """Prompt tokens of all requests that wait or run, a prompt counted for each of its answers; more are refused too."""
+    kv_memory_bytes: int | None = None
+    """Memory for keys and values; None is the smaller of 2 GiB and a quarter of what is free."""
+    device: str = "cpu"
+    """Where the model is loaded to: `cpu`, `cuda` or `cuda:N`. On CUDA weights are kept in bfloat16, or in float32 where
+    `weights` says so. Whoever hands a loaded model to an engine has chosen already."""
+    threads: int | None = None
+    """Threads of torch, for the whole process; None leaves them as they are. More than there are idle cores is far slower
+    than fewer, since torch's threads wait for each other by spinning."""
+    weights: Literal["auto", "int8", "float16", "float32"] = "auto"
+    """How the linear layers are kept. `auto`: in the blocks of the file where it has them, else as `float16` where that
+    works. `int8` rounds to 8 bits in blocks of 32; with it and with a file's own blocks activations are rounded to 8 bits
+    as well. `float32` leaves the model as it is."""
+    kv_cache: Literal["auto", "float32", "float16", "int8"] = "auto"
+    """How keys and values are kept. `auto`: in float16, or as the model computes where its weights are not rounded either;
+    `float16` takes half of float32's memory, `int8` a quarter."""
+    speculation: Literal["off", "prompt_lookup"] = "off"
+    """`prompt_lookup` guesses from repetitions in prompt and answer. A draft model is given to the engine instead."""
+    draft_tokens: int = 7
+    """At most this many guesses for an answer in one step. Eight rows are a tile of the compiled kernels."""
+    speculate_below: int = 8
+    """Guesses fill a step up to this many rows, so with as many answers under way there are none: a row is cheap while
+    reading the weights takes longer than computing with them."""
+
+    def __post_init__(self) -> None:
+        checks = [
+            ("block_size", 1 <= self.block_size <= 1024, "from 1 to 1024"),
+            ("max_sequences", self.max_sequences >= 1, "1 or more"),
+            (
+                "max_batch_tokens",
+                self.max_batch_tokens > self.max_sequences,
+                f"above max_sequences ({self.max_sequences})",
+            ),
+            ("max_waiting", self.max_waiting >= 1, "1 or more"),
+            ("max_live_tokens", self.max_live_tokens >= 1, "1 or more"),
+            ("kv_memory_bytes", self.kv_memory_bytes is None or self.kv_memory_bytes > 0, "None or above 0"),
+            ("device", re.fullmatch(r"cpu|cuda(:\d{1,3})?", self.device) is not None, "cpu, cuda or cuda:N"),
+            ("threads", self.threads is None or self.threads >= 1, "None or 1 and more"),
+            ("speculation", self.speculation in ("off", "prompt_lookup"), "off or prompt_lookup"),
+            ("draft_tokens", 1 <= self.draft_tokens <= 256, "from 1 to 256"),
+            ("speculate_below", self.speculate_below >= 0, "0 (never) or more"),
+            ("weights", self.weights in WEIGHTS, f"one of {', '.join(WEIGHTS)}"),
+            ("kv_cache", self.kv_cache in KV_CACHES, f"one of {', '.join(KV_CACHES)}"),
+        ]
+        for field, good, expected in checks:
+            if not good:
+                raise ConfigError(f"{field} is {getattr(self, field)!r}: give {expected}")

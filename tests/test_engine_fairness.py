@@ -1,0 +1,333 @@
+"""Priorities, fairness between runs, aging, and who makes room."""
+
+import random
+import sys
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from firsthand.engine.blocks import BlockPool
+from firsthand.engine.scheduler import Plan, Scheduler
+from firsthand.engine.sequence import Sequence, State
+from firsthand.engine.waiting import AGING_S, MAX_IDLE, Heap, Waiting
+
+
+class Bench:
+    """A scheduler with a made-up model, a clock that is set by hand, and a count of what each run got."""
+
+    def __init__(self, *, blocks: int = 4000, tokens: int = 64, sequences: int = 8):
+        self.now = 0.0
+        self.s = Scheduler(
+            BlockPool(blocks, 4), max_batch_tokens=tokens, max_sequences=sequences, clock=lambda: self.now
+        )
+        self.got: Counter[str] = Counter()
+        self.ended: list[int] = []
+        self.next_id = 0
+
+    def add(
+        self, run: str = "", *, prompt: int | list[int] = 8, answer: int = 8, priority: int = 0, n: int = 1
+    ) -> Sequence:
+        tokens = prompt if isinstance(prompt, list) else [self.next_id * 1000 + i for i in range(prompt)]
+        lines = [
+            Sequence(self.next_id, i, list(tokens), len(tokens), max_tokens=answer, run=run, priority=priority)
+            for i in range(n)
+        ]
+        lines[0].followers = lines[1:]
+        self.next_id += 1
+        self.s.add(lines[0])
+        return lines[0]
+
+    def step(self, count: int = 1) -> Plan:
+        for _ in range(count):
+            plan = self.s.plan()
+            assert plan.num_tokens == sum(c.end - c.start for c in plan.chunks) <= self.s.max_batch_tokens
+            for chunk in plan.chunks:
+                line = chunk.sequence
+                self.got[line.run] += chunk.end - chunk.start
+                wanted = bool(chunk.wanted)
+                self.s.advance(chunk)
+                if wanted:
+                    members = [line, *line.followers]
+                    self.s.fork(line)
+                    for member in members:
+                        member.append(7 + member.index)
+                        if member.num_answer >= member.max_tokens:
+                            self.s.finish(member)
+                            self.ended.append(member.request_id)
+            self.s.pool.check()
+        return plan
+
+
+def test_a_single_request_does_not_wait_behind_ten_thousand_of_another_run() -> None:
+    b = Bench()
+    for _ in range(10_000):
+        b.add("heavy", answer=400)
+    b.step(5)
+    one = b.add("light")
+    b.step()
+    assert one.state is State.RUNNING, "it takes the place of one of those many"
+    b.step(9)
+    assert one.request_id in b.ended
+
+
+def test_runs_get_equal_shares_however_much_they_queue_and_however_long_their_prompts_are() -> None:
+    b = Bench()
+    shapes = {"many short": (8, 4), "long prompts": (200, 2), "long answers": (4, 60)}
+    for run, (prompt, answer) in shapes.items():
+        for _ in range(900):
+            b.add(run, prompt=prompt, answer=answer)
+    b.step(60)
+    b.got.clear()
+    b.step(400)
+    total = sum(b.got.values())
+    assert all(0.25 < b.got[run] / total < 0.42 for run in shapes), b.got
+
+
+def test_a_long_prompt_does_not_hold_up_a_short_one_of_another_run() -> None:
+    b = Bench()
+    long = b.add("long", prompt=3000)
+    b.step(3)
+    short = b.add("short", prompt=5, answer=1)
+    b.step(2)
+    assert short.request_id in b.ended and long.num_computed < 400
+
+
+def test_within_a_run_requests_go_in_the_order_they_came() -> None:
+    b = Bench(sequences=1)
+    for _ in range(20):
+        b.add("one", answer=2)
+    while b.s.has_work:
+        b.step()
+    assert b.ended == sorted(b.ended)
+
+
+def test_a_run_saves_nothing_up_by_pausing_and_pays_for_what_it_took_too_much() -> None:
+    b = Bench(sequences=1)
+    b.add("idle", answer=1)
+    b.step(2)
+    for _ in range(50):
+        b.add("busy", answer=20)
+    b.step(500)
+    for _ in range(50):
+        b.add("idle", answer=20)
+    b.got.clear()
+    b.step(300)
+    assert abs(b.got["idle"] - b.got["busy"]) < 60, b.got
+
+
+def test_lower_numbers_go_first_and_take_the_place_of_higher_ones() -> None:
+    b = Bench(sequences=2)
+    background = [b.add("same", answer=100, priority=5) for _ in range(6)]
+    b.step(3)
+    urgent = b.add("same", answer=3, priority=-1)
+    plain = b.add("same", answer=3)
+    b.step()
+    assert {line.request_id for line in b.s.running} == {urgent.request_id, plain.request_id}
+    b.step(3)
+    assert b.ended == [urgent.request_id, plain.request_id]
+    b.step(1)
+    assert all(line in background for line in b.s.running)
+    assert b.s.num_cached_tokens == 0 and all(line.num_computed > 8 for line in b.s.running), "it goes on where it was"
+
+
+def test_memory_is_taken_from_the_lowest_priority_then_from_the_youngest() -> None:
+    b = Bench(blocks=9, sequences=4, tokens=32)
+    low = b.add(answer=20, priority=1)
+    b.step()
+    old, young = b.add(answer=20), b.add(answer=20)
+    lost: list[Sequence] = []
+    while b.s.has_work:
+        before = list(b.s.running)
+        b.step()
+        lost += [line for line in before if line.state is State.WAITING]
+    assert lost[:2] == [low, young], "the low one came first and lost its memory first; of equals the youngest"
+    assert old not in lost
+    assert b.ended == [old.request_id, young.request_id, low.request_id]
+
+
+def test_waiting_makes_up_for_priority_in_the_end() -> None:
+    b = Bench(sequences=1, tokens=9)
+    low = b.add(answer=4, priority=2)
+    b.add(answer=4)
+    for _ in range(3):
+        b.step(2)
+        b.add(answer=4)
+    assert low.state is State.WAITING
+    b.now = 2 * AGING_S + 1
+    for _ in range(12):
+        b.add(answer=4)
+    for _ in range(200):
+        if low.request_id in b.ended:
+            break
+        b.step()
+    assert low.request_id in b.ended
+    assert len(b.ended) < 8, "those that came later by two levels' worth of waiting let it pass"
+
+
+def test_no_request_starves_while_higher_priorities_never_stop_coming() -> None:
+    b = Bench(sequences=2, tokens=16)
+    low = b.add("batch", answer=30, priority=3)
+    for _ in range(500):
+        b.now += 0.5
+        if b.now % 2 == 0:
+            b.add("chat", answer=6)
+            b.add("chat", answer=6)
+        b.step()
+        if low.request_id in b.ended:
+            break
+    assert low.request_id in b.ended and AGING_S < b.now < 6 * AGING_S
+    assert len(b.s.waiting) > 5, "there was more to do than could be done"
+
+
+def test_a_next_turn_has_its_conversations_place_in_the_queue() -> None:
+    b = Bench(sequences=2, tokens=32)
+    first = [b.add("agents", answer=5), b.add("agents", answer=5)]
+    cold = [b.add("agents", answer=5) for _ in range(500)]
+    while first[0].request_id not in b.ended:
+        b.step()
+    turn = b.add("agents", prompt=[*first[0].tokens, 1, 2, 3], answer=5)
+    also_cold = b.add("agents", prompt=[*first[0].tokens[:-2], 1, 2, 3], answer=5)
+    while turn.request_id not in b.ended:
+        b.step()
+    assert turn.num_cached == len(first[0].tokens) - 1
+    assert len(b.ended) < 8
+    assert also_cold.request_id not in b.ended, "a text that only begins alike is not the same conversation"
+    assert cold[-1].request_id not in b.ended
+
+
+def test_samples_of_one_prompt_do_not_take_all_places_from_another_run() -> None:
+    b = Bench(sequences=4, tokens=32)
+    chats = [b.add("chat", answer=4) for _ in range(12)]
+    b.add("samples", answer=20, n=40)
+    while any(chat.request_id not in b.ended for chat in chats):
+        b.step()
+    assert b.ended.count(12) < 8
+    while b.s.has_work:
+        b.step()
+    assert b.ended.count(12) == 40 and b.got["samples"] == 8 + 40 * 19, "and none computes the prompt again"
+
+
+def test_samples_leave_free_places_to_those_who_are_before_them() -> None:
+    b = Bench(sequences=4, tokens=12)
+    b.add("samples", answer=20, n=40)
+    for _ in range(5):
+        b.add("chat", answer=20)
+    b.step()
+    assert [line.run for line in b.s.running] == ["samples", "chat"], "the step was full before the second chat"
+    b.step(3)
+    assert Counter(line.run for line in b.s.running) == {"chat": 2, "samples": 2}
+
+
+def test_preempted_tokens_are_not_charged_twice() -> None:
+    w = Waiting()
+    a, b = (Sequence(i, 0, [1] * 10, 10, run=run) for i, run in enumerate("ab"))
+    for line in (a, b):
+        w.add(line)
+    w.start(a)
+    w.charge(a, 10)
+    w.charge(a, 4)
+    w.put_back(a)
+    assert w.first() is b
+    w.start(b)
+    w.charge(b, 9)
+    w.put_back(b)
+    assert w.first() is b, "a was served 10 tokens and b 9"
+    w.start(b)
+    w.charge(b, 8)
+    w.charge(b, 10)
+    w.put_back(b)
+    assert w.first() is a, "now both got 10, and a came first"
+
+
+def test_names_of_runs_are_forgotten() -> None:
+    b = Bench()
+    for i in range(2 * MAX_IDLE):
+        b.add(f"run {i}", prompt=2, answer=1)
+    while b.s.has_work:
+        b.step()
+    assert len(b.s.waiting._flows) <= MAX_IDLE
+    assert not b.s.waiting._levels
+
+
+def test_a_heap_with_removals_and_changes_equals_a_sorted_list() -> None:
+    rng = random.Random(3)
+    heap: Heap[int] = Heap()
+    plain: dict[int, tuple[float, ...]] = {}
+    for _ in range(4000):
+        item, key = rng.randrange(60), (rng.randrange(20), rng.random())
+        if rng.random() < 0.5:
+            heap.push(item, key)
+            plain[item] = key
+        else:
+            heap.remove(item)
+            plain.pop(item, None)
+        assert heap.first() == min(plain, key=lambda item: plain[item], default=None)
+        assert len(heap) == len(plain) and len(heap._entries) <= 2 * len(plain) + 64
+
+
+def calls_of(work: Callable[[], Any]) -> tuple[int, Any]:
+    """How many functions are called, ours and C's, and what comes of it."""
+    count = 0
+
+    def note(_frame: Any, event: str, _argument: Any) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    sys.setprofile(note)
+    try:
+        found = work()
+    finally:
+        sys.setprofile(None)
+    return count, found
+
+
+def test_planning_and_aborting_do_not_depend_on_the_length_of_the_queue() -> None:
+    def calls(waiting: int) -> tuple[int, float]:
+        b = Bench(blocks=20_000, tokens=512, sequences=64)
+        lines = [b.add(f"run {i % 50}", prompt=40, answer=10**6) for i in range(64 + waiting)]
+        b.step(20)
+        plans = []
+        for _ in range(30):
+            count, plan = calls_of(b.s.plan)
+            plans.append(count)
+            for chunk in plan.chunks:
+                b.s.advance(chunk)
+                chunk.sequence.append(7)
+        victims = [line for line in lines if line.state is State.WAITING][-200:]
+        return sorted(plans)[15], sum(calls_of(partial(b.s.finish, line))[0] for line in victims) / 200
+
+    (short, few), (long, many) = calls(200), calls(10_000)
+    assert long < 1.2 * short + 50, f"{short} calls a plan with 200 waiting, {long} with 10,000"
+    assert many < 2 * few + 50, f"{few} calls an abort with 200 waiting, {many} with 10,000"
+
+
+def test_less_than_4_percent_of_allocated_memory_is_wasted() -> None:
+    """Slots of used blocks that hold nothing, over a realistic mix: chats, agents, samples of one prompt."""
+    rng, size = random.Random(5), 16
+    s = Scheduler(BlockPool(4000, size), max_batch_tokens=512, max_sequences=64)
+    for i in range(400):
+        prompt = [rng.randrange(50_000) for _ in range(rng.choice([60, 150, 300, 900, 2000]))]
+        line = Sequence(i, 0, prompt, len(prompt), max_tokens=rng.randrange(20, 400))
+        line.followers = [
+            Sequence(i, k, list(prompt), len(prompt), max_tokens=rng.randrange(20, 400))
+            for k in range(1, rng.choice([1, 1, 1, 4]))
+        ]
+        s.add(line)
+    used = allocated = 0
+    for _ in range(500):
+        for chunk in s.plan().chunks:
+            line = chunk.sequence
+            s.advance(chunk)
+            if chunk.wanted:
+                s.fork(line)
+                line.append(rng.randrange(50_000))
+                if line.num_answer >= line.max_tokens:
+                    s.finish(line)
+        most = Counter[int]()
+        for line in s.running:
+            for i, block in enumerate(line.table):
+                most[block] = max(most[block], min(line.num_computed - i * size, size))
+        used += sum(most.values())
+        allocated += s.pool.num_used * size
+    assert 0 < 1 - used / allocated < 0.04, f"{1 - used / allocated:.2%}"
