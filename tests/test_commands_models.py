@@ -150,5 +150,5 @@ def test_smollm2_is_what_its_architecture_says(smollm2: Path) -> None:
 
     facts, architecture = inspect(smollm2), architecture_of(smollm2)
     assert facts.parameters == architecture.num_parameters() == 134_515_008
-    assert facts.kv_bytes[8192] == 8192 * architecture.kv_bytes_per_token()
+    assert facts.kv_bytes[8192] == 8192 * architecture.kv_bytes_per_token(2)
     assert (facts.vocabulary, facts.context) == (architecture.vocab_size, architecture.max_position)
