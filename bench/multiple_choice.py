@@ -5,10 +5,10 @@
 The rival needs `pip install 'lm-eval[hf]'`. ARC-Easy: 'Question: ...\\nAnswer:' is continued by ' choice', after a header of
 five answered questions, made of rows that are not asked. Both get the very same strings, the same weights (a folder of
 float32 safetensors that is written from the GGUF file, with its tokenizer) and the same threads, each in a fresh process, in
-turn. Loading and a warm-up are not in the time. Ours runs with the weights it takes by default and with float32; the rival
-in float32 and in bfloat16, each with the fastest of three batch sizes. Items whose chosen answers agree, and differences of
-log-probs, are against the rival in float32. `--data` is a folder that holds arc_easy.jsonl; without it the rows that are
-packaged are used. `--quick` is a smoke run.
+turn. Loading and a warm-up are not in the time. Ours runs with the weights it takes by default, with float16 and with
+float32; the rival in float32 and in bfloat16, each with the fastest of three batch sizes. Which answers are chosen, and the
+gaps of log-probs, are compared with the rival's in float32. `--data` is a folder that holds arc_easy.jsonl; without it the
+rows that are packaged are used. `--quick` is a smoke run.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def contenders(args: argparse.Namespace) -> list[Contender]:
     """Ours by default and exact, and the rival in both types if its Python was named."""
     found = [
         Contender(f"firsthand, {weights}", "run_firsthand_score.py", sys.executable, {"weights": weights})
-        for weights in ("auto", "float32")
+        for weights in ("auto", "float16", "float32")
     ]
     if args.lm_eval_python:
         found += [

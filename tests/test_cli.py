@@ -642,7 +642,7 @@ def test_a_tiny_model_of_ours_runs_and_replays(cli: Any, home: Path) -> None:
     tiny.write_model(Path("model"), max_position=1024)
     words = ["run", "arithmetic:levels=1:tasks=2", "--model", "model", "--max-tokens", "5", "--json"]
     code, out, err = cli(*words, "--pattern", "direct,self_consistency:samples=3")
-    assert (code, err) == (0, "")
+    assert code == 0 and all(line.startswith("firsthand: compiling kernels") for line in err.splitlines())
     first = json.loads(out)
     code, out, _ = cli(*words, "--pattern", "direct,self_consistency:samples=3")  # the same seed, the same tokens
     assert without_seconds(json.loads(out)["boards"]) == without_seconds(first["boards"])

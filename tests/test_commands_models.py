@@ -33,6 +33,8 @@ def write_gguf(path: Path, **more: Any) -> Path:
     writer.add_head_count_kv(more.get("head_count_kv", 2))
     writer.add_token_list(["a", "b", "c", "d", "e", "f"])
     writer.add_license("mit")
+    if window := more.get("window"):
+        writer.add_sliding_window(window)
     if template := more.get("template"):
         writer.add_chat_template(template)
     values = np.zeros((6, 32), dtype=np.float32)
@@ -78,6 +80,45 @@ def test_a_folder_says_what_it_is(tmp_path: Path) -> None:
     assert (facts.architecture, facts.parameters, facts.context, facts.vocabulary) == ("gemma3", 12, 512, 9)
     assert facts.tensor_types == {"BF16": 1} and facts.licence == "Apache License" and facts.has_chat_template
     assert facts.kv_bytes == {512: 512 * 2 * 2 * 4 * 8 * 2}
+
+
+WINDOWED = {"num_hidden_layers": 6, "num_attention_heads": 4, "hidden_size": 32, "max_position_embeddings": 8192}
+
+
+@pytest.mark.parametrize(
+    ("more", "windowed"),
+    [
+        ({"model_type": "mistral", "sliding_window": 1024}, 6),
+        ({"model_type": "mistral", "sliding_window": None}, 0),
+        ({"model_type": "gemma3_text", "sliding_window": 1024}, 5),
+        ({"model_type": "gemma3_text", "sliding_window": 1024, "sliding_window_pattern": 2}, 3),
+        ({"model_type": "x", "sliding_window": 1024, "layer_types": ["sliding_attention"] + ["full_attention"] * 5}, 1),
+        ({"model_type": "qwen2", "sliding_window": 1024, "use_sliding_window": False}, 0),
+        ({"model_type": "qwen2", "sliding_window": 1024, "use_sliding_window": True, "max_window_layers": 4}, 2),
+        ({"model_type": "mistral", "sliding_window": "wide"}, 0),
+    ],
+)
+def test_windowed_layers_keep_their_window(tmp_path: Path, more: dict[str, Any], windowed: int) -> None:
+    facts = inspect(write_folder(tmp_path / "a", WINDOWED | more))
+    a_layer = 2 * 4 * 8 * 2
+    for tokens in (2048, 8192):
+        assert facts.kv_bytes[tokens] == facts.keys_and_values(tokens)
+        assert facts.kv_bytes[tokens] == a_layer * ((6 - windowed) * tokens + windowed * 1024)
+    assert facts.keys_and_values(100) == a_layer * 6 * 100
+    if more["model_type"] != "x" and "wide" not in more.values():
+        from firsthand.nn.weights import architecture_of
+
+        (tmp_path / "b").mkdir()
+        rest = {"vocab_size": 9, "intermediate_size": 64, "num_key_value_heads": 4, "rms_norm_eps": 1e-6, "head_dim": 8}
+        (tmp_path / "b" / "config.json").write_text(json.dumps(WINDOWED | rest | more))
+        windows = architecture_of(tmp_path / "b").windows
+        assert sum(window is not None for window in windows) == windowed, "the loader sees other windows"
+
+
+def test_a_gguf_file_has_windows_too(tmp_path: Path) -> None:
+    facts = inspect(write_gguf(tmp_path / "m.gguf", window=1024))
+    each = 2 * 2 * 2 * 8 * 2
+    assert facts.kv_bytes == {2048: 1024 * each, 4096: 1024 * each}
 
 
 def test_what_a_file_does_not_say_is_none(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """The same request gives the same tokens and log-probs, bit for bit, whatever else the engine does."""
 
 import random
+from collections.abc import Iterator
+from functools import cache
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from firsthand.model import Sampling
 from firsthand.nn.attention import Packed
 from firsthand.nn.quant import best_mode
 
-pytestmark = pytest.mark.skipif(best_mode() != "float16", reason="needs the packed float16 kernels")
+pytestmark = pytest.mark.skipif(best_mode() != "float16", reason="needs the compiled kernels")
 
 Answer = tuple[tuple[int, ...], tuple[float, ...]]
 
@@ -46,34 +48,43 @@ def alone(request: Request, **settings: object) -> list[Answer]:
     return [answer(found[0, index]) for index in range(request.n)]
 
 
+@cache
+def all_alone(weights: str, kv_cache: str, longest: int) -> list[list[Answer]]:
+    """What each request gets in an engine of its own, on one thread."""
+    return [alone(request, weights=weights, kv_cache=kv_cache) for request in requests(60, 1, longest)]
+
+
+@pytest.fixture
+def one_thread_again() -> Iterator[None]:
+    yield
+    torch.set_num_threads(1)
+
+
 @pytest.mark.parametrize(
-    ("name", "settings"),
+    "settings",
     [
-        ("roomy", {}),
-        ("chunked prompts", {"max_batch_tokens": 13, "max_sequences": 5}),
-        ("preempted", {"kv_memory_bytes": 16 * 512 * 12, "max_sequences": 8}),
-        ("both", {"kv_memory_bytes": 16 * 512 * 12, "max_batch_tokens": 21, "max_sequences": 9}),
-        ("speculating", {"speculation": "prompt_lookup", "speculate_below": 30}),
+        {},
+        {"threads": 2},
+        {"max_batch_tokens": 13, "max_sequences": 5, "threads": 3},
+        {"kv_memory_bytes": 16 * 512 * 12, "max_sequences": 8},
+        {"kv_memory_bytes": 16 * 512 * 12, "max_batch_tokens": 21, "max_sequences": 9, "threads": 2},
+        {"speculation": "prompt_lookup", "speculate_below": 30},
     ],
+    ids=["roomy", "two threads", "chunked prompts", "preempted", "both", "speculating"],
 )
 @pytest.mark.parametrize(
-    "arithmetic",
-    [
-        {"weights": "float16"},
-        {"weights": "int8"},
-        {"weights": "int8", "kv_cache": "float16"},
-        {"weights": "int8", "kv_cache": "int8"},
-        {"weights": "float16", "kv_cache": "float16"},
-    ],
-    ids=lambda settings: "-".join(settings.values()),
+    ("weights", "kv_cache"),
+    [("float32", "float32"), ("float16", "float32"), ("float16", "float16"), ("int8", "float32"), ("int8", "int8")],
 )
-def test_company_chunking_caching_and_preemption_change_no_bit(
-    name: str, settings: dict[str, object], arithmetic: dict[str, object]
+def test_company_threads_chunking_caching_and_preemption_change_no_bit(
+    settings: dict[str, object], weights: str, kv_cache: str, one_thread_again: None
 ) -> None:
-    if "kv_memory_bytes" in settings and "kv_cache" in arithmetic:
+    if "kv_memory_bytes" in settings and kv_cache != "float32":
         pytest.skip("that memory is too much for a smaller cache to run out of it")
-    work = requests(60, seed=len(name), longest=50 if "kv_memory_bytes" in settings else 13)
-    engine = tiny_engine(**settings, **arithmetic)
+    longest = 50 if "kv_memory_bytes" in settings else 13
+    work = requests(60, 1, longest)
+    engine = tiny_engine(**settings, weights=weights, kv_cache=kv_cache)
+    assert engine.runner.fused is not None
     rng = random.Random(1)
     ids: dict[int, int] = {}
     found: dict[tuple[int, int], list[Output]] = {}
@@ -90,9 +101,9 @@ def test_company_chunking_caching_and_preemption_change_no_bit(
     stats = engine.stats()
     assert stats.cached_tokens > 0
     assert (stats.preemptions > 0) == ("kv_memory_bytes" in settings)
-    for place, request in enumerate(work):
-        expected = alone(request, **arithmetic)
-        assert [answer(found[place, index]) for index in range(request.n)] == expected
+    torch.set_num_threads(1)
+    for place, expected in enumerate(all_alone(weights, kv_cache, longest)):
+        assert [answer(found[place, index]) for index in range(len(expected))] == expected
 
 
 def test_a_fork_draws_what_a_single_request_of_that_index_would() -> None:

@@ -17,7 +17,7 @@ from firsthand.nn.attention import Packed
 from firsthand.nn.decoder import Decoder, initialise
 from firsthand.nn.fused import Cache, Fused, can_fuse
 from firsthand.nn.kernels.pages import Chunk, Layout
-from firsthand.nn.quant import pack
+from firsthand.nn.quant import Mode, pack
 
 pytest.importorskip("numba")
 
@@ -42,13 +42,13 @@ ARCHITECTURES = {
 IDS = [int(x) for x in np.random.default_rng(0).integers(0, 96, 41)]
 
 
-def packed(architecture: Architecture) -> Decoder:
+def packed(architecture: Architecture, weights: Mode = "int8") -> Decoder:
     model = initialise(Decoder(architecture), seed=3, std=0.3)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith("bias"):
                 parameter.normal_(std=0.3)
-    pack(model.eval().requires_grad_(False), "int8")
+    pack(model.eval().requires_grad_(False), weights)
     return model
 
 
@@ -79,9 +79,36 @@ def test_hidden_states_and_logits_agree_with_the_modules(name: str) -> None:
     np.testing.assert_allclose(logits.normalisers, expected_NV.logsumexp(-1).numpy(), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("weights", ["float16", "float32"])
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_pieces_places_and_threads_change_no_bit(name: str) -> None:
-    model = packed(ARCHITECTURES[name])
+def test_weights_that_are_floats_agree_with_the_modules_closely(name: str, weights: Mode) -> None:
+    model = packed(ARCHITECTURES[name], weights)
+    fused = Fused(model)
+    hidden_ND = compute(fused, [])
+    with torch.inference_mode():
+        expected_ND = model(torch.tensor(IDS), torch.arange(len(IDS)), Packed([len(IDS)]))
+        expected_NV = model.logits(expected_ND)
+    np.testing.assert_allclose(hidden_ND, expected_ND.numpy(), atol=2e-5, rtol=2e-5)
+    torch.testing.assert_close(fused.logits(hidden_ND).values, expected_NV, atol=2e-4, rtol=1e-4)
+
+
+def test_blocks_and_floats_may_stand_side_by_side() -> None:
+    model = packed(ARCHITECTURES["qwen2"], "float32")
+    pack(model.layers[0].attention, "int8")
+    pack(model.layers[1].mlp, "int8")
+    pack(model.layers[0].mlp, "float16")
+    fused = Fused(model)
+    hidden_ND = compute(fused, [])
+    with torch.inference_mode():
+        expected_ND = model(torch.tensor(IDS), torch.arange(len(IDS)), Packed([len(IDS)]))
+    assert np.abs(hidden_ND - expected_ND.numpy()).mean() < 2e-3 * expected_ND.abs().max().item()
+    np.testing.assert_array_equal(compute(Fused(model, threads=2), [7, 20]), hidden_ND)
+
+
+@pytest.mark.parametrize("weights", ["int8", "float16", "float32"])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_pieces_places_and_threads_change_no_bit(name: str, weights: Mode) -> None:
+    model = packed(ARCHITECTURES[name], weights)
     whole = compute(Fused(model), [])
     np.testing.assert_array_equal(compute(Fused(model), [1, 2, 17, 30]), whole)
     np.testing.assert_array_equal(compute(Fused(model), [16], blocks=[0, 5, 7]), whole)
@@ -116,11 +143,12 @@ def test_an_engines_logprobs_are_those_of_one_plain_forward(kv_cache: str, dtype
     assert logprobs(outputs) == tuple(rows[19 + i].logprob(token) for i, token in enumerate(answer))
 
 
-def test_new_weights_are_used_and_old_ones_forgotten() -> None:
+@pytest.mark.parametrize("weights", ["int8", "float16", "float32"])
+def test_new_weights_are_used_and_old_ones_forgotten(weights: Mode) -> None:
     first, second = tiny_model(1), tiny_model(2)
     state = {name: value.clone() for name, value in second.state_dict().items()}
-    engine = Engine(first, EngineConfig(weights="int8", kv_memory_bytes=1 << 20))
-    other = Engine(second, EngineConfig(weights="int8", kv_memory_bytes=1 << 20))
+    engine = Engine(first, EngineConfig(weights=weights, kv_memory_bytes=1 << 20))
+    other = Engine(second, EngineConfig(weights=weights, kv_memory_bytes=1 << 20))
     engine.load(state, version=2)
     for each in (engine, other):
         each.add(Request(tuple(IDS), Sampling(max_tokens=5)))
@@ -130,7 +158,17 @@ def test_new_weights_are_used_and_old_ones_forgotten() -> None:
 
 def test_models_that_do_not_fit_say_why() -> None:
     assert can_fuse(packed(LLAMA)) is None
-    assert can_fuse(tiny_model()) == "its weights are not blockwise"
+    assert can_fuse(tiny_model()) is None
+    assert can_fuse(tiny_model().to(torch.bfloat16)) == "it is not float32 on the CPU"
+
+    class Own(Decoder):
+        def logits(self, hidden_MD: torch.Tensor) -> torch.Tensor:
+            return -super().logits(hidden_MD)
+
+    assert can_fuse(Own(LLAMA)) == "it computes in a way of its own"
+    strange = tiny_model()
+    strange.layers[0].mlp.up_proj = torch.nn.Identity()
+    assert can_fuse(strange) == "it has a layer of another kind: Identity"
     narrow = packed(replace(LLAMA, head_dim=8, num_heads=4, num_kv_heads=2))
     assert "head_dim 8" in (can_fuse(narrow) or "")
     with pytest.raises(ConfigError, match="head_dim 8"):

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -7,10 +8,10 @@ from firsthand.errors import ConfigError
 from firsthand.nn.architecture import Architecture, Rope
 from firsthand.nn.attention import Packed
 from firsthand.nn.decoder import Decoder, initialise
-from firsthand.nn.quant import HalfLinear, best_mode, fits_float16, pack
+from firsthand.nn.quant import DenseLinear, best_mode, fits_float16, pack
 
 torch.set_num_threads(1)
-needs_float16 = pytest.mark.skipif(best_mode() != "float16", reason="needs the packed float16 kernels")
+needs_float16 = pytest.mark.skipif(best_mode() != "float16", reason="needs the compiled kernels")
 
 
 def model(*, tied: bool = True, bias: bool = False) -> Decoder:
@@ -45,10 +46,10 @@ def logits(decoder: Decoder) -> torch.Tensor:
 
 @needs_float16
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize(("inputs", "outputs"), [(576, 192), (576, 576), (192, 512), (64, 49), (40, 24)])
+@pytest.mark.parametrize(("inputs", "outputs"), [(576, 192), (576, 576), (192, 512), (64, 49), (40, 24), (33, 17)])
 def test_a_row_has_the_same_bits_in_every_batch(inputs: int, outputs: int, threads: int) -> None:
     random = torch.Generator().manual_seed(0)
-    linear = HalfLinear(torch.randn(outputs, inputs, generator=random), torch.randn(outputs, generator=random))
+    linear = DenseLinear(torch.randn(outputs, inputs, generator=random), torch.randn(outputs, generator=random))
     x = torch.randn(300, inputs, generator=random)
     torch.set_num_threads(threads)
     try:
@@ -65,7 +66,7 @@ def test_the_error_is_that_of_rounding_weights_to_float16() -> None:
     random = torch.Generator().manual_seed(0)
     weight, bias = torch.randn(64, 576, generator=random), torch.randn(64, generator=random)
     x = torch.randn(7, 576, generator=random)
-    packed = HalfLinear(weight, bias)(x)
+    packed = DenseLinear(weight, bias)(x)
     rounded = functional.linear(x.double(), weight.half().double(), bias.double())
     assert torch.allclose(packed.double(), rounded, atol=1e-4)
     exact = functional.linear(x.double(), weight.double(), bias.double())
@@ -84,6 +85,30 @@ def test_a_packed_model_answers_nearly_as_before_and_keeps_its_embedding(tied: b
     after = logits(decoder)
     assert not torch.equal(before, after)
     assert (before - after).abs().max() < 5e-3 * before.abs().max()
+
+
+@needs_float16
+@pytest.mark.parametrize(("inputs", "outputs"), [(576, 192), (130, 49), (33, 17), (1, 1)])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_dense_products_are_exact_to_the_last_digits(inputs: int, outputs: int, dtype: type) -> None:
+    from firsthand.nn.kernels.dense import dense_product, tile_floats, untile_floats
+
+    random = np.random.default_rng(0)
+    weights = random.standard_normal((outputs, inputs)).astype(np.float32)
+    tiles = tile_floats(weights, dtype)
+    np.testing.assert_array_equal(untile_floats(tiles), weights.astype(dtype).astype(np.float32))
+    for rows in (1, 7, 31):
+        x = random.standard_normal((rows, inputs)).astype(np.float32)
+        exact = x.astype(np.float64) @ weights.astype(dtype).astype(np.float64).T
+        np.testing.assert_allclose(dense_product(x, tiles), exact, atol=2e-6 * inputs**0.5, rtol=1e-6)
+
+
+@needs_float16
+def test_what_is_not_a_number_stays_in_its_row() -> None:
+    linear = DenseLinear(torch.ones(20, 40), None)
+    x = torch.ones(9, 40)
+    x[4, 7] = float("nan")
+    assert linear(x)[4].isnan().all() and not linear(x)[[0, 1, 2, 3, 5, 6, 7, 8]].isnan().any()
 
 
 def test_float32_leaves_the_model_alone() -> None:

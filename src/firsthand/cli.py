@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # what a model wrote may be no text that can be encoded
+    _show_notes()
     try:
         code = dispatch(words)
         print(end="", flush=True)
@@ -42,6 +44,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         _drop_output()
         return _complain(error, 1)
+
+
+class _Notes(logging.Handler):
+    """What the package logs, as lines on standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(f"firsthand: {one_line(record.getMessage())}", file=sys.stderr, flush=True)
+
+
+def _show_notes() -> None:
+    logger = logging.getLogger("firsthand")
+    if not any(isinstance(handler, _Notes) for handler in logger.handlers):
+        logger.addHandler(_Notes())
+        logger.setLevel(logging.INFO)
 
 
 def dispatch(words: Sequence[str]) -> int:

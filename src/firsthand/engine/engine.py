@@ -1,10 +1,10 @@
 """The engine: requests of token ids in, tokens with log-probs out, one `step` at a time. `worker` runs it in a thread.
 
-Determinism. With blockwise weights, or float16 ones on one thread, and the compiled kernels, a row of a step has the
-same bits whatever else is in the step. So the tokens of a request, greedy or seeded, and their log-probs do not depend
-on other requests, on chunking, on what the prefix tree already held, on preemption, on guesses (`speculative`), or on
-`n`. With float32 weights MKL picks its kernels by batch size and log-probs differ by about 5e-7, and with float16 ones
-FBGEMM does on several threads: a near tie may flip.
+Determinism. In the compiled step a row has the same bits whatever else is in the step, whatever the weights are kept as and
+on any number of threads. So the tokens of a request, greedy or seeded, and their log-probs do not depend on other requests,
+on chunking, on what the prefix tree already held, on preemption, on guesses (`speculative`), or on `n`. A model that the
+compiled step cannot run (`nn/fused.py`) and a GPU go through torch's modules, whose kernels change with the batch: a near
+tie may flip there.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ class EngineConfig:
     weights: Literal["auto", "int8", "float16", "float32"] = "auto"
     """How the linear layers are kept. `auto`: in the blocks of the file where it has them, else as `float16` where that
     works. `int8` rounds to 8 bits in blocks of 32; with it and with a file's own blocks activations are rounded to 8 bits
-    as well. `float32` leaves the model as it is."""
+    as well. `float32` leaves the model as it is, beside a copy for the compiled step."""
     kv_cache: Literal["auto", "float32", "float16", "int8"] = "auto"
     """How keys and values are kept. `auto`: in float16, or as the model computes where its weights are not rounded either;
     `float16` takes half of float32's memory, `int8` a quarter."""

@@ -19,7 +19,7 @@ from firsthand.engine.outputs import Output
 from firsthand.engine.sequence import Request
 from firsthand.message import Json
 from firsthand.model import Sampling
-from firsthand.nn.quant import BlockLinear, HalfLinear
+from firsthand.nn.quant import BlockLinear, DenseLinear
 
 Ids = tuple[int, ...]
 
@@ -240,12 +240,9 @@ def weights_read(engine: Engine) -> tuple[int, int]:
     """How many weights one step of decoding uses, and the bytes they are kept in: all but the table of embeddings."""
     parameters = size_bytes = 0
     for module in engine.runner.model.modules():
-        if isinstance(module, BlockLinear):
+        if isinstance(module, (BlockLinear, DenseLinear)):
             parameters += module.in_features * module.out_features
             size_bytes += module.tiles.memory.nbytes
-        elif isinstance(module, HalfLinear):  # its packed weights do not tell their size
-            parameters += module.in_features * module.out_features
-            size_bytes += 2 * module.in_features * module.out_features
         elif isinstance(module, nn.Linear):
             parameters += module.weight.numel()
             size_bytes += module.weight.nbytes

@@ -1,9 +1,9 @@
-"""A decoder whose weights are blockwise, run by the compiled step (`kernels/step.py`) instead of module by module.
+"""A decoder run by the compiled step (`kernels/step.py`) instead of module by module.
 
-Same weights, same architecture, other arithmetic order: products round each token's inputs to 8 bits in blocks of 32 on
-either way, so hidden states agree with `Decoder.forward` of the same packed model as far as those roundings do. Among
-themselves all fused calls agree bit for bit, whatever is computed together. `can_fuse` says which models qualify. CPU
-only.
+Same weights, same architecture, other arithmetic order. Blockwise products round each token's inputs to 8 bits in blocks of
+32 on either way, so hidden states agree with `Decoder.forward` of the same packed model as far as those roundings do; those
+of other models agree to about 1e-5. Among themselves all fused calls agree bit for bit, whatever is computed together.
+`can_fuse` says which models qualify. CPU only. Plain float32 layers are copied into tiles, so they take memory twice.
 """
 
 # N packed tokens, M wanted rows, D hidden, L layers, P pairs, V vocabulary
@@ -14,7 +14,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -26,8 +26,11 @@ from firsthand.nn.architecture import Architecture, Rope
 from firsthand.nn.decoder import Block, Decoder
 from firsthand.nn.kernels.pages import LANES, Layout, Pages
 from firsthand.nn.norm import RMSNorm
-from firsthand.nn.quant import BlockLinear
+from firsthand.nn.quant import BlockLinear, DenseLinear
 from firsthand.nn.rope import frequencies, rotation
+
+if TYPE_CHECKING:
+    from firsthand.nn.kernels.dense import DenseTiles
 
 Floats = NDArray[np.float32]
 ANGLES_AT_ONCE = 1024
@@ -99,16 +102,23 @@ class LogitRow:
 def can_fuse(model: Decoder) -> str | None:
     """None if the compiled step can run this model, else the reason why not, in a few words."""
     a = model.architecture
-    linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    layers = [layer for block in model.layers if isinstance(block, Block) for layer in _linears(block)] + [
+        model.lm_head
+    ]
     if find_spec("numba") is None:
         return "numba is not installed"
-    if linears or not any(isinstance(module, BlockLinear) for module in model.modules()):
-        return "its weights are not blockwise"
-    if model.embed.weight.device.type != "cpu" or model.embed.weight.dtype != torch.float32:
+    if type(model).forward is not Decoder.forward or type(model).logits is not Decoder.logits:
+        return "it computes in a way of its own"
+    strange = next((layer for layer in layers if not isinstance(layer, (BlockLinear, DenseLinear, nn.Linear))), None)
+    if strange is not None:
+        return f"it has a layer of another kind: {type(strange).__name__}"
+    plain = [layer.weight for layer in layers if isinstance(layer, nn.Linear)]
+    if any(weight.device.type != "cpu" or weight.dtype != torch.float32 for weight in [model.embed.weight, *plain]):
         return "it is not float32 on the CPU"
     widths = (a.hidden_size, a.intermediate_size, a.num_heads * a.head_dim)
-    if any(width % 32 for width in widths) or a.head_dim % LANES:
-        return f"its widths {widths} are not multiples of 32, or head_dim {a.head_dim} is not one of 16"
+    unit = 32 if any(isinstance(layer, BlockLinear) for layer in layers) else LANES
+    if any(width % unit for width in widths) or a.head_dim % LANES:
+        return f"its widths {widths} are not multiples of {unit}, or head_dim {a.head_dim} is not one of {LANES}"
     return None
 
 
@@ -130,8 +140,14 @@ class Fused:
         """Read the model's weights again, after they were replaced."""
         a = self.model.architecture
         blocks = [block for block in self.model.layers if isinstance(block, Block)]
-        self._matrices = np.array([[linear.entry() for linear in _linears(block)] for block in blocks], dtype=np.int64)
-        self._head = np.array([self.model.lm_head.entry()], dtype=np.int64)  # type: ignore[operator]
+        layers = [[_packed(linear) for linear in _linears(block)] for block in blocks]
+        head = _packed(self.model.lm_head)
+        self._held = [layers, head]  # what the addresses point to
+        self._matrices = np.array([[linear.entry() for linear in linears] for linears in layers], dtype=np.int64)
+        self._head = np.array([head.entry()], dtype=np.int64)
+        kinds = [linear for linears in layers for linear in linears] + [head]
+        self._has_blocks = any(isinstance(linear, BlockLinear) for linear in kinds)
+        self._has_dense = not all(isinstance(linear, BlockLinear) for linear in kinds)
         vectors = _Vectors()
         places = [[vectors.add(vector) for vector in _vectors(block)] for block in blocks]
         final = vectors.add(_norm_weights(self.model.norm))
@@ -168,9 +184,9 @@ class Fused:
         out = np.empty((len(wanted), a.hidden_size), dtype=np.float32)
         team = counters(step.PHASES_OF_A_LAYER * a.num_layers + step.PHASES_BESIDE)
         arguments = (
-            team, self.threads, _sizes(a, layout.block_size), self._numbers, self._matrices, self._columns, self._places,
-            self._layers, self._vectors, self._embed, self._cos, self._sin, np.array(ids, dtype=np.int64), positions,
-            places, cache.spans, *cache.arrays, tables, plans, tasks, members, slots, merged,
+            team, self.threads, _sizes(a, layout.block_size, self._has_dense), self._numbers, self._matrices, self._columns,
+            self._places, self._layers, self._vectors, self._embed, self._cos, self._sin, np.array(ids, dtype=np.int64),
+            positions, places, cache.spans, *cache.arrays, tables, plans, tasks, members, slots, merged,
             np.array(wanted, dtype=np.int64), self._stream, self._wide, self._rest, self._codes, self._scales, self._sums,
             partials, out.reshape(-1),
         )  # fmt: skip
@@ -208,9 +224,9 @@ class Fused:
             widest = max(a.hidden_size, q_width, a.intermediate_size)
             wide = max(q_width + 2 * a.num_kv_heads * a.head_dim, 2 * a.intermediate_size, a.hidden_size)
             self._stream = np.empty(rows * a.hidden_size, dtype=np.float32)
-            self._rest = np.empty(rows * max(a.hidden_size, q_width), dtype=np.float32)
+            self._rest = np.empty(rows * widest, dtype=np.float32)
             self._wide = np.empty(rows * wide, dtype=np.float32)
-            self._codes = np.empty(rows * widest, dtype=np.int8)
+            self._codes = np.empty(rows * widest if self._has_blocks else 0, dtype=np.int8)
             self._scales = np.empty(rows * widest // 32, dtype=np.float32)
             self._sums = np.empty(rows * widest // 16, dtype=np.int32)
         if positions > self._angles:
@@ -283,22 +299,33 @@ class _Vectors:
         return np.concatenate(self._parts)
 
 
-def _sizes(a: Architecture, block_size: int) -> NDArray[np.int64]:
+def _sizes(a: Architecture, block_size: int, has_dense: bool) -> NDArray[np.int64]:
     """What the compiled step wants to know of the model, in its order."""
     shapes = (a.num_layers, a.hidden_size, a.intermediate_size, a.num_heads, a.num_kv_heads, a.head_dim)
-    return np.array([*shapes, block_size, ACTIVATIONS[a.activation]], dtype=np.int64)
+    return np.array([*shapes, block_size, ACTIVATIONS[a.activation], has_dense], dtype=np.int64)
 
 
 def _all(pages: Pages) -> list[Tensor]:
     return [pages.keys, pages.values, pages.key_scales, pages.value_scales]
 
 
-def _linears(block: Block) -> list[BlockLinear]:
+def _linears(block: Block) -> list[nn.Module]:
     """In the order of the table of matrices."""
     attention, mlp = block.attention, block.mlp
-    modules: list[nn.Module] = [attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj]
-    modules += [mlp.gate_proj, mlp.up_proj, mlp.down_proj]
-    return [module for module in modules if isinstance(module, BlockLinear)]
+    return [
+        attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj,
+        mlp.gate_proj, mlp.up_proj, mlp.down_proj,
+    ]  # fmt: skip
+
+
+def _packed(layer: nn.Module) -> BlockLinear | DenseTiles:
+    """What says where a layer's weights lie: those of a plain one are copied."""
+    from firsthand.nn.kernels.dense import tile_floats
+
+    if isinstance(layer, nn.Linear):
+        return tile_floats(layer.weight.detach().contiguous().numpy(), np.float32)
+    assert isinstance(layer, (BlockLinear, DenseLinear))
+    return layer if isinstance(layer, BlockLinear) else layer.tiles
 
 
 def _vectors(block: Block) -> list[Tensor | None]:
@@ -306,7 +333,7 @@ def _vectors(block: Block) -> list[Tensor | None]:
     attention = block.attention
     norms = (block.attention_norm, block.attention_out_norm, block.mlp_norm, block.mlp_out_norm)
     heads = (attention.q_norm, attention.k_norm)
-    biases = [linear.bias for linear in _linears(block)]
+    biases: list[Any] = [linear.bias for linear in _linears(block)]
     return [*map(_norm_weights, norms), *biases, *map(_norm_weights, heads)]
 
 

@@ -1,61 +1,76 @@
 """Packed weights for inference on the CPU: fewer bytes to read, and rows that do not depend on the batch.
 
-`float16` keeps weights as 16-bit floats in FBGEMM's layout and everything else in float32. `int8` keeps whole numbers
-in blocks with a scale (`blockwise`), as most GGUF files do, and rounds activations to 8 bits too. Both are faster than
-float32 and, unlike MKL's float32 products, give a row the same bits whatever rows are beside it.
+`float16` keeps weights as 16-bit floats and everything else in float32. `int8` keeps whole numbers in blocks with a scale
+(`blockwise`), as most GGUF files do, and rounds activations to 8 bits too. Both are faster than float32 and, unlike MKL's
+float32 products, give a row the same bits whatever rows are beside it.
 """
 
 # N rows, O outputs, K inputs
 
 from __future__ import annotations
 
-import warnings
-from typing import Any, Literal
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from firsthand.errors import ConfigError
 from firsthand.nn.blockwise import Blockwise, from_values
 
+if TYPE_CHECKING:
+    from firsthand.nn.kernels.dense import DenseTiles
+
 Mode = Literal["int8", "float16", "float32"]
 FLOAT16_MAX = 65504.0
 
 
-class HalfLinear(nn.Module):
-    """A Linear whose weights are packed float16; activations, bias and sums are float32. It cannot be trained."""
+class DenseLinear(nn.Module):
+    """A Linear whose weights are tiled float16; activations, bias and sums are float32.
+
+    It cannot be trained. Needs numba.
+    """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, *, name: str = "a layer"):
         super().__init__()
-        self.name = name
         self.out_features, self.in_features = weight.shape
-        self.has_bias = bias is not None
-        self.packed = _prepack(weight, bias, name)
+        self.bias = None if bias is None else bias.detach().float()
+        self.tiles = _tiled(weight, name)
 
-    def forward(self, x_ND: Tensor) -> Tensor:
-        """x times the weights, plus bias: N rows, float32."""
-        out: Tensor = torch.ops.quantized.linear_dynamic_fp16(x_ND, self.packed)
-        return out
+    @property
+    def weight(self) -> Tensor:
+        """The weights as float32, made anew: O K."""
+        from firsthand.nn.kernels.dense import untile_floats
+
+        return torch.from_numpy(untile_floats(self.tiles))
+
+    def entry(self) -> list[int]:
+        """What the compiled step needs to know of the weights."""
+        return self.tiles.entry()
+
+    def forward(self, x_NK: Tensor) -> Tensor:
+        """x times the weights, plus bias: N O, float32."""
+        from firsthand.nn.kernels.dense import dense_product
+
+        rows = x_NK.reshape(-1, self.in_features).detach().contiguous().numpy()
+        out_NO = torch.from_numpy(dense_product(rows, self.tiles)).reshape(*x_NK.shape[:-1], self.out_features)
+        return out_NO if self.bias is None else out_NO + self.bias
 
     def extra_repr(self) -> str:
         """What `print(model)` shows."""
-        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.has_bias}, float16"
+        return (
+            f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}, float16"
+        )
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, metadata: Any, strict: bool, missing: list[str], *rest: Any
     ) -> None:
         """Take the names a Linear would take, so that weights can be replaced by `load_state_dict` as before."""
-        names = [prefix + "weight"] + [prefix + "bias"] * self.has_bias
-        absent = [name for name in names if name not in state_dict]
-        missing += absent
-        if not absent:
-            self.packed = _prepack(
-                state_dict[names[0]], state_dict[names[1]] if self.has_bias else None, prefix.rstrip(".")
-            )
-        # what is left is only torch's search for names that nobody takes
-        known = dict.fromkeys(names, None)
-        unexpected = rest[0]
-        unexpected += [key for key in state_dict if strict and key.startswith(prefix) and key not in known]
+        taken = _taken(state_dict, prefix, self.bias is not None, strict, missing, rest[0])
+        if taken:
+            self.tiles = _tiled(taken[0].detach().float(), prefix.rstrip("."))
+            self.bias = taken[1].detach().float() if len(taken) > 1 else None
 
 
 class BlockLinear(nn.Module):
@@ -102,15 +117,22 @@ class BlockLinear(nn.Module):
         self, state_dict: dict[str, Any], prefix: str, metadata: Any, strict: bool, missing: list[str], *rest: Any
     ) -> None:
         """Take the names a Linear would take; new weights are rounded to 8 bits."""
-        names = [prefix + "weight"] + [prefix + "bias"] * (self.bias is not None)
-        absent = [name for name in names if name not in state_dict]
-        missing += absent
-        if not absent:
-            bias = None if self.bias is None else state_dict[names[1]]
-            made = block_linear(state_dict[names[0]], bias, prefix.rstrip("."))
+        taken = _taken(state_dict, prefix, self.bias is not None, strict, missing, rest[0])
+        if taken:
+            made = block_linear(taken[0], taken[1] if len(taken) > 1 else None, prefix.rstrip("."))
             self.tiles, self.bias = made.tiles, made.bias
-        unexpected = rest[0]
-        unexpected += [key for key in state_dict if strict and key.startswith(prefix) and key not in names]
+
+
+def _taken(
+    state_dict: dict[str, Any], prefix: str, has_bias: bool, strict: bool, missing: list[str], unexpected: list[str]
+) -> list[Tensor]:
+    """The tensors that a Linear of that place takes from a state, none if one is missing; what is wrong is listed."""
+    names = [prefix + "weight"] + [prefix + "bias"] * has_bias
+    absent = [name for name in names if name not in state_dict]
+    missing += absent
+    # what is left is only torch's search for names that nobody takes
+    unexpected += [key for key in state_dict if strict and key.startswith(prefix) and key not in names]
+    return [] if absent else [state_dict[name] for name in names]
 
 
 def block_linear(weight: Tensor, bias: Tensor | None, name: str) -> BlockLinear:
@@ -122,16 +144,9 @@ def block_linear(weight: Tensor, bias: Tensor | None, name: str) -> BlockLinear:
 
 
 def best_mode(device: torch.device | str = "cpu") -> Mode:
-    """`float16` where torch has the packed kernels and they work, else `float32` (leave the model as it is)."""
-    if torch.device(device).type != "cpu":
-        return "float32"
-    try:
-        x = torch.linspace(-1, 1, 32).reshape(2, 16)
-        weight = torch.linspace(1, -1, 64).reshape(4, 16)
-        packed = HalfLinear(weight, None)(x)
-    except (RuntimeError, AttributeError, NotImplementedError):
-        return "float32"
-    return "float16" if torch.allclose(packed, x @ weight.T, atol=1e-2) else "float32"
+    """`float16` where its compiled kernels run, else `float32` (leave the model as it is)."""
+    runs = torch.device(device).type == "cpu" and find_spec("numba") is not None
+    return "float16" if runs else "float32"
 
 
 def pack(model: nn.Module, mode: Mode) -> nn.Module:
@@ -149,7 +164,7 @@ def pack(model: nn.Module, mode: Mode) -> nn.Module:
         parent, _, leaf = name.rpartition(".")
         bias = None if module.bias is None else module.bias.detach()
         weight = module.weight.detach()
-        packed = block_linear(weight, bias, name) if mode == "int8" else HalfLinear(weight, bias, name=name)
+        packed = block_linear(weight, bias, name) if mode == "int8" else DenseLinear(weight, bias, name=name)
         setattr(model.get_submodule(parent), leaf, packed)
     return model
 
@@ -171,9 +186,8 @@ def _check(weight: Tensor, name: str) -> None:
         )
 
 
-def _prepack(weight: Tensor, bias: Tensor | None, name: str) -> Any:
-    weight = weight.detach().float().contiguous()
+def _tiled(weight: Tensor, name: str) -> DenseTiles:
+    from firsthand.nn.kernels.dense import tile_floats
+
     _check(weight, name)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return torch.ops.quantized.linear_prepack_fp16(weight, None if bias is None else bias.detach().float())
+    return tile_floats(weight.detach().contiguous().numpy(), np.float16)

@@ -44,9 +44,13 @@ class Inspection:
     """Memory of the weights if all were held in this type; scales of int8 and 4-bit come on top."""
     kv_bytes: Mapping[int, int]
     """Memory of one conversation's keys and values in float16, for each context length; empty if it cannot be told. Layers
-    with a sliding window count like the others, so of a model that has some it is the most."""
+    with a sliding window keep their window and no more."""
     kv_bytes_per_token: int | None
-    """Of the same."""
+    """Of the same, for a token that all layers keep."""
+    window: int | None
+    """Positions that the layers with a sliding window see; None if there are none."""
+    window_share: float
+    """Share of the keys and values that are those of layers with a sliding window."""
     decode_parameters: int
     """Weights that each step of decoding uses: all but a table of embeddings that is not also the head."""
     block_bytes: int | None
@@ -60,6 +64,10 @@ class Inspection:
     vocabulary: int | None
     has_chat_template: bool
     licence: str | None
+
+    def keys_and_values(self, tokens: int) -> int | None:
+        """Bytes of the keys and values of a conversation of so many tokens."""
+        return _kept(self.kv_bytes_per_token, tokens, self.window, self.window_share)
 
     def to_json(self) -> Json:
         """The facts as a JSON object."""
@@ -99,6 +107,7 @@ def _gguf(path: Path) -> Inspection:
             _whole(said.get(f"{kind}.attention.key_length")) or _ratio(hidden, heads),
             _whole(said.get(f"{kind}.attention.value_length")) or _ratio(hidden, heads),
         ),
+        windows=_windows_of_gguf(said, kind, layers),
         context=context,
         vocabulary=len(tokens) if isinstance(tokens, list) else _whole(said.get(f"{kind}.vocab_size")),
         has_chat_template=isinstance(said.get("tokenizer.chat_template"), str),
@@ -123,6 +132,7 @@ def _folder(path: Path) -> Inspection:
         kv_heads=_kv_heads(inner.get("num_key_value_heads", heads), layers),
         query_heads=_product(heads, layers),
         head_dims=(head_dim, head_dim),
+        windows=_windows_of_config(inner, layers),
         context=_whole(inner.get("max_position_embeddings")),
         vocabulary=_whole(inner.get("vocab_size")),
         has_chat_template=_has_template(path),
@@ -139,6 +149,7 @@ def _inspection(
     kv_heads: int | None,
     query_heads: int | None,
     head_dims: tuple[int | None, int | None],
+    windows: tuple[int | None, float],
     context: int | None,
     vocabulary: int | None,
     has_chat_template: bool,
@@ -161,8 +172,10 @@ def _inspection(
         file_bytes=file_bytes,
         tensor_types=dict(Counter(tensor.dtype for tensor in tensors).most_common()),
         weight_bytes={name: math.ceil(parameters * size) for name, size in _BYTES.items()},
-        kv_bytes={length: length * each for length in lengths} if each else {},
+        kv_bytes={length: _kept(each, length, *windows) or 0 for length in lengths} if each else {},
         kv_bytes_per_token=each,
+        window=windows[0],
+        window_share=windows[1],
         decode_parameters=parameters - (math.prod(table.shape) if table else 0),
         block_bytes=_block_bytes([tensor for tensor in tensors if tensor is not table and len(tensor.shape) > 1]),
         head_parameters=math.prod(head.shape) if head else None,
@@ -172,6 +185,41 @@ def _inspection(
         has_chat_template=has_chat_template,
         licence=licence[:80] if isinstance(licence, str) else None,
     )
+
+
+def _kept(each: int | None, tokens: int, window: int | None, share: float) -> int | None:
+    """Bytes of that many tokens, of which some layers keep the last ones only."""
+    if each is None or window is None:
+        return None if each is None else each * tokens
+    return round(each * ((1 - share) * tokens + share * min(tokens, window)))
+
+
+def _windows_of_config(config: Mapping[str, Any], layers: int | None) -> tuple[int | None, float]:
+    """The window that a config.json speaks of, and the share of layers that have it."""
+    window, types = _whole(config.get("sliding_window")), config.get("layer_types")
+    if window is None or layers is None or config.get("use_sliding_window") is False:
+        return None, 0.0
+    if isinstance(types, list):
+        return window, types[:layers].count("sliding_attention") / layers
+    first = config.get("max_window_layers")
+    if type(first) is int:
+        return window, max(0, layers - max(0, first)) / layers
+    is_gemma = str(config.get("model_type")).startswith("gemma3")
+    return window, _beside_every(_whole(config.get("sliding_window_pattern")) or (6 if is_gemma else None), layers)
+
+
+def _windows_of_gguf(said: Mapping[str, Any], kind: Any, layers: int | None) -> tuple[int | None, float]:
+    """The window that a GGUF file speaks of, and the share of layers that have it."""
+    window = _whole(said.get(f"{kind}.attention.sliding_window"))
+    if window is None or layers is None:
+        return None, 0.0
+    period = _whole(said.get(f"{kind}.attention.sliding_window_pattern")) or (6 if kind == "gemma3" else None)
+    return window, _beside_every(period, layers)
+
+
+def _beside_every(period: int | None, layers: int) -> float:
+    """The share of layers that are not each `period`th one; all if there is no period."""
+    return 1.0 if period is None else (layers - layers // period) / layers
 
 
 def _block_bytes(matrices: list[TensorInfo]) -> int | None:

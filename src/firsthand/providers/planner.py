@@ -80,7 +80,7 @@ def plan(facts: Inspection, speeds: Speeds, kv_memory_bytes: int, results: Seque
     return Plan(
         kv_memory_bytes=kv_memory_bytes,
         kv_tokens=kv_memory_bytes // each if each else None,
-        kv_bytes={count: count * SEQUENCE_TOKENS * each for count in SEQUENCES} if each else {},
+        kv_bytes={count: count * (facts.keys_and_values(SEQUENCE_TOKENS) or 0) for count in SEQUENCES} if each else {},
         speeds=speeds,
         bounds=tuple(_bound(facts, speeds, name, size) for name, size in kinds.items()),
         expected=expect(facts, speeds, results, model),

@@ -17,11 +17,12 @@ from numba import types
 from numba.extending import intrinsic
 
 from firsthand.nn.kernels.jit import inlined, kernel
-from firsthand.nn.kernels.shorts import BLOCK, PANEL, number, offset, round_block, summed, vector_at
+from firsthand.nn.kernels.shorts import BLOCK, PANEL, number, offset, round_block, vector_at
 from firsthand.nn.kernels.vectors import (
     FLOATS,
     LANES,
     add,
+    emit_loop,
     exp,
     fma,
     larger,
@@ -65,7 +66,7 @@ def multiply(
                 results += [builder.call(fused, [each, columns[c], sums[2 * r + c]]) for c in range(2)]
             return results
 
-        sums = summed(builder, args[6], [ir.Constant(FLOATS, [0.0] * LANES)] * (2 * QUERIES), step)
+        sums = emit_loop(builder, args[6], [ir.Constant(FLOATS, [0.0] * LANES)] * (2 * QUERIES), step)
         for r in range(QUERIES):
             target = offset(builder, out_from, (args[9], number(r)))
             for c in range(2):

@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import logging
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from numba import njit, types
 from numba.core.caching import IndexDataCacheFile
 
+logger = logging.getLogger("firsthand")
 _njit: Any = njit  # numba's annotations do not know all of its options
 
 
@@ -27,6 +30,13 @@ class CodeFiles(IndexDataCacheFile):
     def __init__(self, cache_path: str, filename_base: str, source_stamp: Any):
         super().__init__(cache_path, filename_base, source_stamp)
         self._base = filename_base
+
+    def load(self, key: Any) -> Any:
+        """The code for a key, or None; then it is about to be compiled, which is said once a process."""
+        found = super().load(key)
+        if found is None:
+            _tell_once()
+        return found
 
     def save(self, key: Any, data: Any) -> None:
         """Keep the code for a key (types and processor), and drop code of the past."""
@@ -39,12 +49,17 @@ class CodeFiles(IndexDataCacheFile):
                 file.unlink(missing_ok=True)
 
 
+@cache
+def _tell_once() -> None:
+    logger.info("compiling kernels for this machine: once, for about half a minute")
+
+
 def kernel(function: Any) -> Any:
     """The compiled function: it holds no Python lock, and integer division by zero does not raise."""
     compiled = _njit(cache=True, nogil=True, error_model="numpy", no_cfunc_wrapper=True)(function)
-    cache: Any = getattr(compiled, "_cache", None)
-    if hasattr(cache, "_cache_file"):  # private to numba; without it the cache only notices less
-        cache._cache_file = CodeFiles(cache._cache_path, cache._impl.filename_base, _stamp())
+    kept: Any = getattr(compiled, "_cache", None)
+    if hasattr(kept, "_cache_file"):  # private to numba; without it the cache only notices less
+        kept._cache_file = CodeFiles(kept._cache_path, kept._impl.filename_base, _stamp())
     return _for_any_number(compiled)
 
 

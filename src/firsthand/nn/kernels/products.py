@@ -119,7 +119,7 @@ def tile(matrix: Blockwise) -> Tiles:
     if kind.bits == 4:
         codes = codes[:, :, 0::2] | (codes[:, :, 1::2] << np.uint8(4))
     records = np.concatenate([*parts, codes.reshape(count, blocks, -1)], axis=2)
-    memory = _aligned(records.size)
+    memory = aligned(records.size)
     memory[:] = records.reshape(-1)
     return Tiles(memory, number, outputs, inputs, matrix.zero)
 
@@ -164,7 +164,8 @@ def _head(values: NDArray[np.float32], tiles: int, half: bool) -> NDArray[np.uin
     return turned.astype(np.float16 if half else np.float32).view(np.uint8)
 
 
-def _aligned(size: int) -> NDArray[np.uint8]:
+def aligned(size: int) -> NDArray[np.uint8]:
+    """So many bytes of memory, which begin at a multiple of 64."""
     room = np.empty(size + 64, dtype=np.uint8)
     start = -room.ctypes.data % 64
     return room[start : start + size]

@@ -13,7 +13,6 @@ Shapes are not checked here: `nn/compiled_bert.py` does. Widths are multiples of
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -30,6 +29,7 @@ from firsthand.nn.kernels.vectors import (
     SHORTS,
     add,
     divide,
+    emit_loop,
     exp,
     fma,
     larger,
@@ -83,23 +83,6 @@ def vector_at(builder: Any, pointer: Any, index: int, kind: Any) -> Any:
     return builder.bitcast(builder.gep(pointer, [number(index)]), kind.as_pointer())
 
 
-def summed(builder: Any, count: Any, sums: list[Any], step: Callable[[Any, list[Any]], list[Any]]) -> list[Any]:
-    """Emit `for k in range(count): sums = step(k, sums)` for a count of 1 or more, with the sums in registers."""
-    before, inside, after = builder.block, builder.append_basic_block(), builder.append_basic_block()
-    builder.branch(inside)
-    builder.position_at_end(inside)
-    k = builder.phi(_LONG)
-    held = [builder.phi(each.type) for each in sums]
-    results = step(k, held)
-    following = builder.add(k, number(1))
-    for phi, start, end in zip([k, *held], [number(0), *sums], [following, *results], strict=True):
-        phi.add_incoming(start, before)
-        phi.add_incoming(end, builder.block)  # a loop inside may have ended in another block than it began
-    builder.cbranch(builder.icmp_signed("<", following, count), inside, after)
-    builder.position_at_end(after)
-    return results
-
-
 def _add_pairs(builder: Any, sums: Any, a: Any, b: Any) -> Any:
     """sums + the products of the low and of the high halves, in each of 16 lanes; LLVM has one instruction for it."""
     narrow, wide = ir.VectorType(ir.IntType(16), 2 * LANES), ir.VectorType(_INT, 2 * LANES)
@@ -145,7 +128,9 @@ def add_blocks(
         def block(b: Any, floats: list[Any]) -> list[Any]:
             first = builder.mul(b, number(_PAIRS))
             nothing = [ir.Constant(INTS, [0] * LANES)] * (ROWS * _ACROSS)
-            sums = summed(builder, number(_PAIRS), nothing, lambda k, held: pair_of_inputs(builder.add(first, k), held))
+            sums = emit_loop(
+                builder, number(_PAIRS), nothing, lambda k, held: pair_of_inputs(builder.add(first, k), held)
+            )
             results = []
             for r in range(ROWS):
                 scale = splat_in(builder, builder.load(builder.gep(scale_rows[r], [b])), FLOATS)
@@ -154,7 +139,7 @@ def add_blocks(
             return results
 
         before = [builder.select(args[9], zero, builder.load(place, align=4)) for place in places]
-        for place, value in zip(places, summed(builder, args[8], before, block), strict=True):
+        for place, value in zip(places, emit_loop(builder, args[8], before, block), strict=True):
             builder.store(value, place, align=4)
         return context.get_dummy_value()
 

@@ -1,9 +1,9 @@
 """One forward of a decoder, compiled whole: from token ids to hidden states and logits, several threads side by side.
 
 `run` is the life of a step, phase after phase; each phase is a list of independent items that the threads of a team
-share (`team`). Products are `products`, what happens to rows between them `rows`, attention `attention`. Everything it
-needs comes as flat arrays and tables of numbers, made once by `nn/fused.py`, so that one compilation serves every
-model.
+share (`team`). Products are `products` and `dense`, what happens to rows between them `rows`, attention `attention`.
+Everything it needs comes as flat arrays and tables of numbers, made once by `nn/fused.py`, so that one compilation
+serves every model.
 """
 
 # N packed tokens, M wanted rows, D hidden, F intermediate, H query heads, G kv heads, K head_dim, V vocabulary
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from firsthand.nn.kernels.attention import attend, merge, write
+from firsthand.nn.kernels.dense import FLOAT16, multiply_dense
 from firsthand.nn.kernels.jit import called, kernel
 from firsthand.nn.kernels.products import multiply
 from firsthand.nn.kernels.rows import (
@@ -58,9 +59,12 @@ def _plus(values: Any, at: int, width: int, vectors: Any, place: int) -> None:
 @called
 def _products(
     team: Any, phase: int, threads: int, matrices: Any, columns: Any, first: int, last: int, rows: int,
-    codes: Any, codes_stride: int, scales: Any, sums: Any, out: Any, out_stride: int,
+    rest: Any, stride: int, codes: Any, scales: Any, sums: Any, out: Any, out_stride: int,
 ) -> None:  # fmt: skip
-    """All rows times some matrices, side by side in `out`; an item is a share of all their tiles."""
+    """All rows times some matrices, side by side in `out`; an item is a share of all their tiles.
+
+    Dense matrices take the rows from `rest`, blockwise ones from `codes`; both lie `stride` apart.
+    """
     tiles = 0
     for which in range(first, last):
         tiles += matrices[which, 2]
@@ -75,17 +79,30 @@ def _products(
         for which in range(first, last):
             count = matrices[which, 2]
             if start < count and end > 0:
-                multiply(matrices[which], max(start, 0), min(end, count), 0, rows, codes, codes_stride, scales, sums, out,
-                         columns[which], out_stride)  # fmt: skip
+                here, there = max(start, 0), min(end, count)
+                if matrices[which, 1] >= FLOAT16:
+                    multiply_dense(matrices[which], here, there, rows, rest, stride, out, columns[which], out_stride)
+                else:
+                    multiply(matrices[which], here, there, 0, rows, codes, stride, scales, sums, out, columns[which],
+                             out_stride)  # fmt: skip
             start, end = start - count, end - count
         done(team, phase)
     wait(team, phase, items)
 
 
 @called
+def _round(values: Any, at: int, width: int, codes: Any, codes_at: int, scales: Any, sums: Any) -> None:
+    """Round a row for blockwise matrices, if there are any."""
+    if len(codes) > 0:
+        round_row(values, at, width, codes, codes_at, scales, sums, codes_at // 32)
+
+
+@called
 def _round_rows(
     team: Any, phase: int, threads: int, rows: int, values: Any, width: int, codes: Any, scales: Any, sums: Any
 ) -> None:
+    if len(codes) == 0:
+        return
     each = _share(rows, threads)
     items = (rows + each - 1) // each
     while True:
@@ -93,7 +110,7 @@ def _round_rows(
         if item >= items:
             break
         for row in range(item * each, min(item * each + each, rows)):
-            round_row(values, row * width, width, codes, row * width, scales, sums, row * (width // 32))
+            _round(values, row * width, width, codes, row * width, scales, sums)
         done(team, phase)
     wait(team, phase, items)
 
@@ -118,7 +135,7 @@ def _enter_rows(
             add_row(stream, at, width, news, at)
             if norm >= 0:
                 normalise(stream, at, width, vectors, norm, eps, rest, at)
-                round_row(rest, at, width, codes, at, scales, sums, row * (width // 32))
+                _round(rest, at, width, codes, at, scales, sums)
         done(team, phase)
     wait(team, phase, items)
 
@@ -140,7 +157,7 @@ def _embed_rows(
             for i in range(width):
                 stream[at + i] = embed[source + i] * factor
             normalise(stream, at, width, vectors, norm, eps, rest, at)
-            round_row(rest, at, width, codes, at, scales, sums, row * (width // 32))
+            _round(rest, at, width, codes, at, scales, sums)
         done(team, phase)
     wait(team, phase, items)
 
@@ -148,7 +165,7 @@ def _embed_rows(
 @called
 def _gate_rows(
     team: Any, phase: int, threads: int, rows: int, width: int, wide: Any, vectors: Any, gate_bias: int, up_bias: int,
-    activation: int, codes: Any, scales: Any, sums: Any,
+    activation: int, has_dense: int, rest: Any, codes: Any, scales: Any, sums: Any,
 ) -> None:  # fmt: skip
     each = _share(rows, threads)
     items = (rows + each - 1) // each
@@ -164,7 +181,9 @@ def _gate_rows(
                 gate_row_exactly(wide, at, width, wide, at + width)
             else:
                 gate_row(wide, at, width, wide, at + width, activation)
-            round_row(wide, at, width, codes, row * width, scales, sums, row * (width // 32))
+            _round(wide, at, width, codes, row * width, scales, sums)
+            if has_dense:
+                rest[row * width : (row + 1) * width] = wide[at : at + width]
         done(team, phase)
     wait(team, phase, items)
 
@@ -275,14 +294,15 @@ def run(
 ) -> None:  # fmt: skip
     """Compute N packed tokens, and put the wanted ones' states after the final norm into `hidden`: M D.
 
-    `sizes`: layers, D, F, H, G, K, S, activation. `numbers`: eps, attention scale, embedding factor. `layers`: for each
+    `sizes`: layers, D, F, H, G, K, S, activation, and whether there are dense matrices; `codes` is empty where there are
+    only dense ones. `numbers`: eps, attention scale, embedding factor. `layers`: for each
     layer its window (0 is none), which of `plans` it uses, and where its angles begin in `cos` and `sin`. `plans`: for
     each window the first task and the one after the last, and the same for merged rows; `slots`: for each window, N.
     `spans`: for each layer its row of `kv_places`, and its first block in `keys` and the others and the one after its last.
     The last row of `places` has the final norm in its first column.
     """
     num_layers, width, inner, heads, kv_heads, head_dim = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5]
-    block_size, activation, rows = sizes[6], sizes[7], len(ids)
+    block_size, activation, has_dense, rows = sizes[6], sizes[7], sizes[8], len(ids)
     eps, scale = numbers[0], numbers[1]
     q_width = heads * head_dim
     qkv_width = q_width + 2 * kv_heads * head_dim
@@ -305,7 +325,7 @@ def run(
             value_scales[first * scale_block : last * scale_block],
         )
         window, plan = layers[layer, 0], plans[layers[layer, 1]]
-        _products(team, phase, threads, matrix, columns, Q, O, rows, codes, width, scales, sums, wide, qkv_width)
+        _products(team, phase, threads, matrix, columns, Q, O, rows, rest, width, codes, scales, sums, wide, qkv_width)
         _turn_rows(team, phase + 1, threads, rows, wide, vectors, place, heads, kv_heads, head_dim, eps, cos, sin,
                    layers[layer, 2], positions, slots_of_rows, layer_keys, layer_values, layer_key_scales,
                    layer_value_scales, block_size)  # fmt: skip
@@ -313,16 +333,46 @@ def run(
                 layer_value_scales, tables, tasks[plan[0] : plan[1]], members, positions, slots[layers[layer, 1]],
                 merged[plan[2] : plan[3]], heads, kv_heads, head_dim, block_size, scale, window, partials, rest)  # fmt: skip
         _round_rows(team, phase + 4, threads, rows, rest, q_width, codes, scales, sums)
-        _products(team, phase + 5, threads, matrix, columns, O, GATE, rows, codes, q_width, scales, sums, wide, width)
+        _products(
+            team, phase + 5, threads, matrix, columns, O, GATE, rows, rest, q_width, codes, scales, sums, wide, width
+        )
         _enter_rows(team, phase + 6, threads, rows, width, stream, wide, vectors, place[O_BIAS],
                     place[ATTENTION_OUT_NORM], place[MLP_NORM], eps, rest, codes, scales, sums)  # fmt: skip
         _products(
-            team, phase + 7, threads, matrix, columns, GATE, DOWN, rows, codes, width, scales, sums, wide, 2 * inner
+            team,
+            phase + 7,
+            threads,
+            matrix,
+            columns,
+            GATE,
+            DOWN,
+            rows,
+            rest,
+            width,
+            codes,
+            scales,
+            sums,
+            wide,
+            2 * inner,
         )
         _gate_rows(team, phase + 8, threads, rows, inner, wide, vectors, place[GATE_BIAS], place[UP_BIAS], activation,
-                   codes, scales, sums)  # fmt: skip
+                   has_dense, rest, codes, scales, sums)  # fmt: skip
         _products(
-            team, phase + 9, threads, matrix, columns, DOWN, DOWN + 1, rows, codes, inner, scales, sums, wide, width
+            team,
+            phase + 9,
+            threads,
+            matrix,
+            columns,
+            DOWN,
+            DOWN + 1,
+            rows,
+            rest,
+            inner,
+            codes,
+            scales,
+            sums,
+            wide,
+            width,
         )
         following = places[layer + 1, ATTENTION_NORM] if layer + 1 < num_layers else -1
         _enter_rows(team, phase + 10, threads, rows, width, stream, wide, vectors, place[DOWN_BIAS], place[MLP_OUT_NORM],
@@ -345,7 +395,7 @@ def head(
     """The logits of some rows of hidden states, for each row the most probable token, and log(sum(e ** logit))."""
     zero = np.zeros(1, dtype=np.int64)
     _round_rows(team, 0, threads, rows, hidden, width, codes, scales, sums)
-    _products(team, 1, threads, entry, zero, 0, 1, rows, codes, width, scales, sums, logits, stride)
+    _products(team, 1, threads, entry, zero, 0, 1, rows, hidden, width, codes, scales, sums, logits, stride)
     while True:
         row = take(team, 2)
         if row >= rows:

@@ -10,6 +10,7 @@ that hold the halves' bits) or as int8, and are float32 once loaded. Importing t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from firsthand.nn.kernels.jit import inlined
 _intrinsic: Any = intrinsic
 LANES = 16
 """Floats of a vector."""
-FLOAT, INT = ir.FloatType(), ir.IntType(32)
+FLOAT, INT, LONG = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 FLOATS, INTS = ir.VectorType(FLOAT, LANES), ir.VectorType(INT, LANES)
 HALVES, SHORTS, BYTES = (ir.VectorType(kind, LANES) for kind in (ir.HalfType(), ir.IntType(16), ir.IntType(8)))
 
@@ -112,6 +113,23 @@ def prefetch(typing: Any, array: Any, index: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(array, types.intp), generate
+
+
+def emit_loop(builder: Any, count: Any, sums: list[Any], step: Callable[[Any, list[Any]], list[Any]]) -> list[Any]:
+    """Emit `for k in range(count): sums = step(k, sums)` for a count of 1 or more, with the sums in registers."""
+    before, inside, after = builder.block, builder.append_basic_block(), builder.append_basic_block()
+    builder.branch(inside)
+    builder.position_at_end(inside)
+    k = builder.phi(LONG)
+    held = [builder.phi(each.type) for each in sums]
+    results = step(k, held)
+    following = builder.add(k, ir.Constant(LONG, 1))
+    for phi, start, end in zip([k, *held], [ir.Constant(LONG, 0), *sums], [following, *results], strict=True):
+        phi.add_incoming(start, before)
+        phi.add_incoming(end, builder.block)  # a loop inside may have ended in another block than it began
+    builder.cbranch(builder.icmp_signed("<", following, count), inside, after)
+    builder.position_at_end(after)
+    return results
 
 
 def splat_in(builder: Any, value: Any, kind: Any) -> Any:
