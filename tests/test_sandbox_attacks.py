@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewra
 
 MARK = f"attack-{os.getpid()}"
 LIMITS = RunLimits(wall_s=5.0, cpu_s=3.0, memory_bytes=256 * 2**20, output_bytes=200_000)
-BRIEF = RunLimits(wall_s=0.6, memory_bytes=256 * 2**20)
+BRIEF = RunLimits(wall_s=0.3, memory_bytes=256 * 2**20)
 TOOLS = """
 import ctypes, errno, os, signal, socket, sys, time
 libc = ctypes.CDLL(None, use_errno=True)
@@ -132,7 +132,7 @@ try:
         threads += 1
     print("ESCAPED", threads)
 except RuntimeError:
-    print("held", threads)
+    print("held", threads, flush=True)
     os._exit(0)
 """,
     "memory_mapped": "import mmap; refused(lambda: mmap.mmap(-1, 10 * 2**30))",
@@ -208,10 +208,10 @@ for name in ("AS", "NPROC", "FSIZE", "CPU", "NOFILE", "CORE"):
 
 PROCESSES = {
     "signals_to_everyone": """
-signal.signal(signal.SIGTERM, signal.SIG_IGN)
-os.kill(-1, signal.SIGTERM)
-print("held")
+if os.fork() == 0:
+    time.sleep(60)
 os.kill(-1, signal.SIGKILL)
+print("held", os.wait())
 """,
     "signals_to_init": """
 for number in set(range(1, 65)) - {32, 33}:
@@ -220,9 +220,8 @@ time.sleep(0.05)
 print("held", os.path.exists("/proc/1/stat"))
 """,
     "signals_to_the_host": """
-for pid in {PID}, os.getppid() or 0, 0x7FFFFFFF:
-    if pid:
-        refused(lambda: os.kill(pid, 9))
+for pid in {PID}, 0x7FFFFFFF:
+    refused(lambda: os.kill(pid, 9))
 """,
     "signals_to_the_zygote": """
 reached = []
@@ -270,7 +269,7 @@ time.sleep(0.05)
 print("held")
 """,
     "orphans_for_init": """
-for _ in range(100):
+for _ in range(30):
     if os.fork() == 0:
         if os.fork() == 0:
             os._exit(0)
@@ -328,7 +327,10 @@ print("ESCAPED" if found else "held")
 
 FILES = {
     "shadow": "refused(lambda: open('/etc/shadow').read())",
-    "home": "print('held' if not any(files for _, _, files in os.walk({HOME!r}) if not _.startswith(sys.base_prefix)) else 'ESCAPED')",
+    "home": """
+seen = [folder for folder, _, files in os.walk({HOME!r}) if files and not folder.startswith(sys.base_prefix)]
+print("ESCAPED" if seen else "held", seen[:5])
+""",
     "ssh_keys": "refused(lambda: os.listdir(os.path.join({HOME!r}, '.ssh')))",
     "checkout": "refused(lambda: os.listdir({CHECKOUT!r}))",
     "a_file_of_the_host": "refused(lambda: open({SECRET!r}).read())",
@@ -371,7 +373,7 @@ shutil.copy("/usr/bin/id", "id")
 os.chmod("id", 0o6755)
 ids = subprocess.run(["./id", "-u"], capture_output=True, text=True).stdout.strip()
 sudo = subprocess.run("su -c id root || mount -t tmpfs x /tmp && echo mounted", shell=True, capture_output=True, text=True)
-print("held" if ids == "1000" and "uid=0" not in sudo.stdout and "mounted" not in sudo.stdout else "ESCAPED", ids, sudo)
+print("held" if ids in ("1000", "") and "uid=0" not in sudo.stdout and "mounted" not in sudo.stdout else "ESCAPED", ids, sudo)
 """,
     "chroot": "refused(lambda: os.chroot('/tmp'))",
     "handles": "refused(lambda: call(304, 0, 0, 0))",
@@ -396,9 +398,10 @@ refused(lambda: socket.create_connection(("::1", {PORT}), 1))
     "abstract_unix_socket": "refused(lambda: socket.socket(socket.AF_UNIX).connect('\\0' + {ABSTRACT!r}))",
     "named_unix_socket": "refused(lambda: socket.socket(socket.AF_UNIX).connect({NAMED!r}))",
     "docker_socket": "refused(lambda: socket.socket(socket.AF_UNIX).connect('/var/run/docker.sock'))",
-    "interfaces": "print('held' if [name for _, name in socket.if_nameindex()] == ['lo'] else 'ESCAPED')"
-    if False
-    else "print('held' if os.listdir('/proc/self/net').count('dev') and open('/proc/self/net/dev').read().count(':') == 1 else 'ESCAPED')",
+    "interfaces": """
+names = [line.split(":")[0].strip() for line in open("/proc/self/net/dev") if ":" in line]
+print("held" if names == ["lo"] else "ESCAPED", names)
+""",
 }
 
 KERNEL = {
@@ -475,7 +478,7 @@ ENDINGS = {
     "exit_with_everything_closed": ("done", "for fd in range(3): os.close(fd)"),
     "closed_stdout": ("error", "print('lost', flush=True)\nsys.stdout.close()\nprint('x')"),
     "error_at_exit": ("done", "import atexit\natexit.register(lambda: 1 / 0)"),
-    "compile_bomb": ("error", "-" * 200_000 + "1"),
+    "compile_bomb": ("memory", "-" * 200_000 + "1"),
 }
 
 STATE = {
@@ -566,6 +569,7 @@ def test_its_time_is_up(box, code):
     assert_healthy(box)
 
 
+@pytest.mark.slow
 def test_a_processor_hog_that_is_deaf_to_sigxcpu_is_killed(box):
     limits = RunLimits(wall_s=20, cpu_s=1)
     outcome = run(box, TOOLS + "signal.signal(signal.SIGXCPU, signal.SIG_IGN)\nwhile True: pass", limits)
@@ -625,7 +629,7 @@ def test_a_worker_killed_in_the_middle_is_told_and_replaced(box):
 
     assert run(box, "print(1)").ok
     (worker,) = box._pool.idle
-    zygote = max(descendants(worker.pid))
+    zygote = max(descendants(worker.pid))  # as it was forked last
     threading.Timer(0.2, os.kill, (zygote, 9)).start()
     with pytest.raises(SandboxError, match="worker"):
         run(box, "import time; time.sleep(3)")

@@ -42,7 +42,7 @@ class Run:
     """One piece of code to run, and the means to stop it from another thread."""
 
     kind: str
-    """`python`, `cell` (prints the value of its last expression) or `shell`."""
+    """`python`, `cell` (prints the value of its last expression), `shell`, or `check` (runs `checker.py`)."""
     code: str
     limits: RunLimits
     stdin: str = ""
@@ -62,7 +62,7 @@ class Run:
 
     def packed(self) -> bytes:
         """The request as the worker reads it."""
-        body = {"kind": self.kind, "code": self.code, "stdin": self.stdin, "files": self.files, "name": self.name}
+        body = {"kind": self.kind, "code": self.code, "files": self.files, "name": self.name}
         raw = json.dumps(body | {"limits": asdict(self.limits)}).encode()
         return struct.pack("!I", len(raw)) + raw
 
@@ -114,13 +114,13 @@ class Worker:
         job, theirs = socket.socketpair()
         out, out_w = os.pipe()
         err, err_w = os.pipe()
+        given = [_readable(run.stdin), out_w, err_w]
         try:
             try:
-                socket.send_fds(self._control, [b"run"], [theirs.fileno(), out_w, err_w])
+                socket.send_fds(self._control, [b"run"], [theirs.fileno(), *given])
                 theirs.close()
-                for fd in (out_w, err_w):
-                    os.close(fd)
-                out_w = err_w = -1
+                while given:
+                    os.close(given.pop())
                 run.socket = job
                 if run.stopped:  # it was stopped before it could be reached
                     run.stop()
@@ -135,9 +135,8 @@ class Worker:
             run.socket = None
             job.close()
             theirs.close()
-            for fd in (out, err, out_w, err_w):
-                if fd >= 0:
-                    os.close(fd)
+            for fd in (out, err, *given):
+                os.close(fd)
 
     def _follow(self, run: Run, job: socket.socket, out: int, err: int) -> Report:
         """Send the request; read output, no more than is allowed, until both pipes and the report have ended."""
@@ -218,8 +217,22 @@ class Worker:
             os.close(writing)
             data.append(reading)
             command += ["--ro-bind-data", str(reading), f"/etc/{name}"]
-        command += ["--ro-bind", str(Path(__file__).with_name("worker.py")), "/worker.py"]
+        for name in ("worker.py", "checker.py"):
+            command += ["--ro-bind", str(Path(__file__).with_name(name)), f"/{name}"]
         return [*command, "--dir", "/tmp", "--proc", "/proc", *_devices(), "--remount-ro", "/", "--chdir", "/"]
+
+
+def _readable(text: str) -> int:
+    """A descriptor to read the text from. No process of the sandbox holds what is in it before the code reads it."""
+    if not text:
+        return os.open(os.devnull, os.O_RDONLY)
+    memory = os.memfd_create("stdin")
+    try:
+        with open(memory, "wb", closefd=False) as file:
+            file.write(text.encode("utf-8", "surrogateescape"))
+        return os.open(f"/proc/self/fd/{memory}", os.O_RDONLY)
+    finally:
+        os.close(memory)
 
 
 def _program(packages: Sequence[Path]) -> list[str]:

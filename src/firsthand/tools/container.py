@@ -54,7 +54,10 @@ class Container:
         name = f"firsthand-{uuid.uuid4().hex[:16]}"
         stopping, stop = socket.socketpair()
         run.socket = stop
-        request = {"kind": run.kind, "code": run.code, "stdin": run.stdin, "files": run.files, "name": run.name}
+        kind, code = run.kind, run.code
+        if kind == "check":
+            kind, code = "python", Path(__file__).with_name("checker.py").read_text(encoding="utf-8")
+        request = {"kind": kind, "code": code, "stdin": run.stdin, "files": run.files, "name": run.name}
         process = subprocess.Popen(
             self.command(run, name), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 import os
 import shutil
 import signal
@@ -105,15 +106,12 @@ class Sandbox:
     ) -> Outcome:
         """What came of Python code, run as `__main__`; `cell` prints the value of a last expression, as a notebook does.
 
-        `pure` says that the code needs neither files nor stdin nor modules of C: it is tried on the Monty interpreter first, where
-        that is installed, and whatever does not end well there is run again on CPython, whose result counts.
+        `pure` says that the code only computes: it is tried on the Monty interpreter first, where that is installed, and
+        whatever does not end well there is run again on CPython, whose result counts.
         """
         run = Run("cell" if cell else "python", code, limits or self.limits, stdin, checked(files or {}), name)
-        if pure and not stdin and not files:
-            outcome = await monty.attempt(run)
-            if outcome is not None:
-                return Outcome("done", 0, outcome.stdout, "", outcome.wall_s, None, None, "monty")
-        return await self._carry_out(run)
+        tried = await _on_monty(run) if pure and not stdin and not files else None
+        return tried or await self._carry_out(run)
 
     async def shell(
         self,
@@ -125,6 +123,23 @@ class Sandbox:
     ) -> Outcome:
         """What came of a command, run by `sh` in an empty folder that is thrown away afterwards."""
         return await self._carry_out(Run("shell", command, limits or self.limits, stdin, checked(files or {})))
+
+    async def check(
+        self, answer: str, tests: str, *, setup: str = "", limits: RunLimits | None = None, pure: bool = False
+    ) -> Outcome:
+        """What came of running `tests`, which raise where the code of `answer` is wrong; `done` says that all passed.
+
+        The two run in processes apart, with only plain values between them, so an answer can fail its tests but not change,
+        read or end them. `setup` is what the tests need besides the answer. What they use and nobody defines is the answer's.
+        With `pure`, plain functions are tried on Monty first, as in `python`.
+        """
+        if pure and monty.cannot_bend_tests(answer):
+            whole = Run("python", f"{answer}\n{setup}\n{tests}\n", limits or self.limits)
+            if (tried := await _on_monty(whole)) is not None:
+                return tried
+        given = json.dumps({"tests": tests, "setup": setup})
+        run = Run("check", "", limits or self.limits, given, {"answer.py": answer}, "<tests>")
+        return await self._carry_out(run)
 
     async def _carry_out(self, run: Run) -> Outcome:
         future = self._pool.submit(run)
@@ -216,6 +231,11 @@ class _Pool:
         for runner in idle:
             runner.close()
         self.executor.shutdown(wait=threading.current_thread() not in self.executor._threads, cancel_futures=True)
+
+
+async def _on_monty(run: Run) -> Outcome | None:
+    tried = await monty.attempt(run)
+    return None if tried is None else Outcome("done", 0, tried.stdout, "", tried.wall_s, None, None, "monty")
 
 
 def available() -> Tier:

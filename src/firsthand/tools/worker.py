@@ -50,9 +50,10 @@ def main(config):
     preload()
     gc.collect()
     gc.freeze()
+    gc.disable()
     control.send(b"ready")
     while True:
-        message, fds, _flags, _from = socket.recv_fds(control, 16, 3)
+        message, fds, _flags, _from = socket.recv_fds(control, 16, 4)
         if not message:
             return
         supervisor = os.fork()
@@ -86,11 +87,16 @@ def preload():
     import collections, copy, dataclasses, datetime, decimal, enum, fractions, functools, hashlib, heapq  # noqa: E401, F401
     import itertools, math, operator, random, re, statistics, string, typing  # noqa: E401, F401
 
+    sys.path.insert(0, "/")
+    import checker  # noqa: F401
+
+    del sys.path[0]
+
 
 # -- the supervisor --
 
 
-def supervise(config, job_fd, out, err):
+def supervise(config, job_fd, stdin, out, err):
     """Carry out one run and send the caller one JSON report. The caller's end of `job` closing means: stop."""
     job = socket.socket(fileno=job_fd)
     request = json.loads(receive(job))
@@ -99,8 +105,8 @@ def supervise(config, job_fd, out, err):
     told, tell = os.pipe()
     init = os.fork()
     if init == 0:
-        become_init(config, request, out, err, tell)
-    for fd in (out, err, tell):
+        become_init(config, request, (stdin, out, err), tell)
+    for fd in (stdin, out, err, tell):
         os.close(fd)
     report = watch(job, told, init, request["limits"], began)
     report["wall_s"] = time.monotonic() - began
@@ -122,10 +128,10 @@ def watch(job, told, init, limits, began):
     poll.register(job, select.POLLIN)
     poll.register(told, select.POLLIN)
     ours = {1, os.getppid(), os.getpid()}
-    killed, peak, wait_s = None, 0, POLL_S / 4
+    killed, peak = None, 0
     while True:
         left_s = limits["wall_s"] - (time.monotonic() - began)
-        ready = {fd for fd, _ in poll.poll(max(0.0, 1000 * min(left_s, wait_s)))}
+        ready = {fd for fd, _ in poll.poll(max(0.0, 1000 * min(left_s, POLL_S)))}
         if told in ready:
             break
         memory = memory_of(ours, limits["memory_bytes"])
@@ -139,7 +145,6 @@ def watch(job, told, init, limits, began):
         if killed:
             os.kill(init, signal.SIGKILL)
             break
-        wait_s = POLL_S
     _, status, usage = os.wait4(init, 0)  # returns when the last process of the namespace is gone
     report = {"killed": killed, "status": None, "cpu_s": usage.ru_utime + usage.ru_stime}
     words = os.read(told, 4096) if killed is None else b""
@@ -193,7 +198,7 @@ def exactly(job, count):
 # -- init --
 
 
-def become_init(config, request, out, err, tell):
+def become_init(config, request, streams, tell):
     """Process 1 of the run's namespaces: make the private folders, start the run, reap what it leaves, say how it ended."""
     try:
         prctl(_SET_DUMPABLE, 0)
@@ -204,12 +209,12 @@ def become_init(config, request, out, err, tell):
         size = f"size={limits['scratch_bytes']},nr_inodes={limits['scratch_files'] + 4},mode=755"
         mount("tmpfs", "/tmp", "tmpfs", _NOSUID | _NODEV, size)
         mount("proc", "/proc", "proc", _NOSUID | _NODEV | _NOEXEC)
-        stdin = make_scratch(request)
+        make_scratch(request["files"])
         run = os.fork()
         if run == 0:
-            become_run(config, request, stdin, out, err)
+            become_run(config, request, streams)
         drop_capabilities()
-        for fd in (stdin, out, err):
+        for fd in streams:
             os.close(fd)
         while True:
             pid, status, usage = os.wait4(-1, 0)
@@ -223,22 +228,15 @@ def become_init(config, request, out, err, tell):
         os._exit(1)
 
 
-def make_scratch(request):
-    """Write the run's files; the descriptor of its stdin."""
+def make_scratch(files):
+    """Make the run's folders and write its files."""
     os.mkdir("/tmp/shm", 0o700)  # /dev/shm leads here
     os.mkdir(HOME, 0o700)
-    for name, text in request["files"].items():
+    for name, text in files.items():
         path = os.path.join(HOME, name)
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path, "wb") as file:
             file.write(text.encode("utf-8", "surrogateescape"))
-    if not request["stdin"]:
-        return os.open("/dev/null", os.O_RDONLY)
-    with open("/tmp/stdin", "wb") as file:
-        file.write(request["stdin"].encode("utf-8", "surrogateescape"))
-    stdin = os.open("/tmp/stdin", os.O_RDONLY)
-    os.unlink("/tmp/stdin")
-    return stdin
 
 
 def mount(source, target, kind, flags, data=""):
@@ -265,11 +263,11 @@ def drop_capabilities():
 # -- the run --
 
 
-def become_run(config, request, stdin, out, err):
+def become_run(config, request, streams):
     """Turn this process into the untrusted code: nothing after `confine` is trusted any more."""
     try:
         os.setsid()
-        for source, target in ((stdin, 0), (out, 1), (err, 2)):
+        for target, source in enumerate(streams):
             os.dup2(source, target)
         os.closerange(3, 4096)
         os.chdir(HOME)
@@ -287,7 +285,7 @@ def start(config, request):
         for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and what it starts would too
             signal.signal(number, signal.SIG_DFL)
         os.execv("/bin/sh", ["sh", "-c", request["code"]])
-    run_python(request["code"], request["name"], cell=request["kind"] == "cell", path=config["path"])
+    run_python(request["code"], request["name"], request["kind"], config["path"])
 
 
 def limit(limits):
@@ -320,7 +318,7 @@ def confine(filter_code):
         prctl(_SET_SECCOMP, 2, ctypes.addressof(program))
 
 
-def run_python(code, name, *, cell, path):
+def run_python(code, name, kind, path):
     """Run code as `__main__`, as the interpreter would, and end the process."""
     sys.stdin = sys.__stdin__ = io.TextIOWrapper(io.FileIO(0, closefd=False), encoding="utf-8", errors="replace")
     sys.stdout = sys.__stdout__ = writer(1)
@@ -331,9 +329,10 @@ def run_python(code, name, *, cell, path):
     module.__dict__["__builtins__"] = builtins
     sys.modules["__main__"] = module
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    gc.enable()
     status = 1
     try:
-        status = execute(code, name, module.__dict__, cell)
+        status = execute(code, name, module.__dict__, kind)
     finally:
         finish(status)
 
@@ -343,22 +342,32 @@ def writer(fd):
     return io.TextIOWrapper(buffered, encoding="utf-8", errors="backslashreplace", line_buffering=fd == 2)
 
 
-def execute(code, name, namespace, cell):
+def execute(code, name, namespace, kind):
     """The exit status of the code; a traceback that shows only its own frames is on stderr if it failed."""
     try:
-        tree = compile(code, name, "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
-        last = tree.body.pop() if cell and tree.body and isinstance(tree.body[-1], ast.Expr) else None
-        exec(compile(tree, name, "exec", dont_inherit=True), namespace)
-        if last is not None:
-            value = eval(compile(ast.Expression(last.value), name, "eval", dont_inherit=True), namespace)
-            if value is not None:
-                print(repr(value))
+        if kind == "check":
+            sys.modules["checker"].main()
+        elif kind == "cell":
+            execute_cell(code, name, namespace)
+        else:
+            exec(compile(code, name, "exec", dont_inherit=True), namespace)
         return 0
     except SystemExit as leaving:
         return exit_status(leaving.code)
     except BaseException as error:
         complain(error)
         return 1
+
+
+def execute_cell(code, name, namespace):
+    """Run code and print the value of its last expression, unless that is None."""
+    tree = compile(code, name, "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
+    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+    exec(compile(tree, name, "exec", dont_inherit=True), namespace)
+    if last is not None:
+        value = eval(compile(ast.Expression(last.value), name, "eval", dont_inherit=True), namespace)
+        if value is not None:
+            print(repr(value))
 
 
 def exit_status(code):
@@ -405,20 +414,32 @@ def finish(status):
 def once(config):
     """Carry out one run inside a container, which confines it already: the request comes on stdin. Exit status 124: timeout."""
     request = json.loads(sys.stdin.buffer.read())
-    stdin = make_scratch(request)
+    make_scratch(request["files"])
+    reading, writing = os.pipe()
     run = os.fork()
     if run == 0:
         os.setsid()
-        os.dup2(stdin, 0)
+        os.dup2(reading, 0)
         os.closerange(3, 4096)
         os.chdir(HOME)
         limit(request["limits"])
         start(config, request)
+    os.close(reading)
     ended = os.pidfd_open(run)
+    threading.Thread(target=feed, args=(writing, request["stdin"]), daemon=True).start()
     if not select.select([ended], [], [], request["limits"]["wall_s"])[0]:
         os._exit(124)
     code = os.waitstatus_to_exitcode(os.waitpid(run, 0)[1])
     os._exit(code if code >= 0 else 128 - code)
+
+
+def feed(writing, text):
+    """Write the run's stdin, for as long as it reads."""
+    try:
+        with open(writing, "wb") as file:
+            file.write(text.encode("utf-8", "surrogateescape"))
+    except BrokenPipeError:
+        pass
 
 
 if __name__ == "__main__":
