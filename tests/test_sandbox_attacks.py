@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """Escapes that are tried on the sandbox, and what must hold after each: it was contained, and the machine is as it was.
 
 An attack prints ESCAPED where it gets through and `held` where it is refused. After every one the worker has no process left
@@ -83,13 +84,13 @@ def run(box, code, limits=LIMITS, **options):
 def descendants(root):
     """The processes below `root` that are not zombies, by pid."""
     parents = {}
-    for pid in filter(str.isdigit, os.listdir("/proc")):
+    for process in Path("/proc").glob("[0-9]*"):
         try:
-            state, parent = Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[:2]
+            state, parent = (process / "stat").read_text().rpartition(")")[2].split()[:2]
         except OSError:
             continue
         if state not in "ZX":
-            parents[int(pid)] = int(parent)
+            parents[int(process.name)] = int(parent)
     found, frontier = set(), {root}
     while frontier:
         frontier = {pid for pid, parent in parents.items() if parent in frontier} - found
@@ -470,7 +471,10 @@ ENDINGS = {
     ),
     "suicide": ("killed", "os.kill(os.getpid(), signal.SIGKILL)"),
     "deep_recursion": ("error", "def f(): return f()\nf()"),
-    "huge_traceback": ("error", "error = None\nfor _ in range(5000):\n    error = ValueError('x' * 10, error)\nraise error"),
+    "huge_traceback": (
+        "error",
+        "error = None\nfor _ in range(5000):\n    error = ValueError('x' * 10, error)\nraise error",
+    ),
     "exception_that_fights_back": (
         "error",
         "class E(Exception):\n    def __str__(self): os._exit\n    __repr__ = __str__\n    def __del__(self): 1 / 0\nraise E",
@@ -486,7 +490,10 @@ STATE = {
         "open('left', 'w'); open('/tmp/left', 'w'); open('/dev/shm/left', 'w')",
         "print(os.path.exists('left') or os.path.exists('/tmp/left') or os.path.exists('/dev/shm/left'))",
     ),
-    "environment": ("os.environ['LEFT'] = '1'; os.putenv('LEFT', '1')", "print('LEFT' in os.environ or os.getenv('LEFT'))"),
+    "environment": (
+        "os.environ['LEFT'] = '1'; os.putenv('LEFT', '1')",
+        "print('LEFT' in os.environ or os.getenv('LEFT'))",
+    ),
     "modules": (
         "import json, builtins, math; sys.modules['left'] = json; json.left = 1; builtins.left = 1; math.pi = 3",
         "import json, builtins, math; print('left' in sys.modules or hasattr(json, 'left') or hasattr(builtins, 'left') or math.pi == 3)",
@@ -508,7 +515,10 @@ STATE = {
         "import resource; print(signal.getsignal(signal.SIGINT) is signal.SIG_IGN or resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 10)",
     ),
     "folder_and_umask": ("os.chdir('/'); os.umask(0o777)", "print(os.getcwd() == '/' or os.umask(0) == 0o777)"),
-    "randomness": ("import random; print(random.random()); open('left', 'w')", "import random; print(random.random() == -1)"),
+    "randomness": (
+        "import random; print(random.random()); open('left', 'w')",
+        "import random; print(random.random() == -1)",
+    ),
 }
 
 REFUSED = {
@@ -533,7 +543,11 @@ def test_it_is_refused(box, target, name):
     if any(sign in code for sign in X86_ONLY) and os.uname().machine != "x86_64":
         pytest.skip("the numbers of these system calls are those of x86_64")
     if name == "looking-memory_of_the_run_before":
-        run(box, "remember = 'remember" + "this-of-the-run-before'; print(remember)", files={"a": "rememberthis-of-the-run-before"})
+        run(
+            box,
+            "remember = 'remember" + "this-of-the-run-before'; print(remember)",
+            files={"a": "rememberthis-of-the-run-before"},
+        )
     outcome = run(box, armed(code, target))
     assert "ESCAPED" not in outcome.stdout, outcome
     assert "held" in outcome.stdout, outcome

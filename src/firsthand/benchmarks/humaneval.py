@@ -12,7 +12,9 @@ from firsthand.evals.code import passes_tests, preamble
 from firsthand.message import Json
 from firsthand.task import Task
 
-_ASKED = "Complete this Python function. Answer with the whole function, its imports included, in one ```python block.\n\n"
+_ASKED = (
+    "Complete this Python function. Answer with the whole function, its imports included, in one ```python block.\n\n"
+)
 
 
 def humaneval(*, data: str = "") -> Benchmark:
@@ -25,8 +27,8 @@ def humaneval(*, data: str = "") -> Benchmark:
         scorers=(passes_tests,),
         description="Python functions from docstrings, 164 problems (Chen et al., 2021).",
         protocol=(
-            f"test split, {rows.origin}; 0-shot; the answer's fenced code, or the prompt completed by it up to a stop string; "
-            "all tests must pass in the sandbox within 5 s of processor time"
+            f"test split, {rows.origin}; 0-shot; the answer's fenced code, or the prompt completed by it up to a stop "
+            "string; all tests must pass in the sandbox within 5 s of processor time"
         ),
         licence="MIT",
         options={"data": rows.origin, "sha256": rows.sha256},

@@ -7,8 +7,10 @@ missing or breaks is an error: it says nothing about the answer.
 
 from __future__ import annotations
 
+import ast
 import math
 import re
+import textwrap
 
 from firsthand.errors import ConfigError, DataError
 from firsthand.task import Task
@@ -27,7 +29,9 @@ async def passes_tests(task: Task, trace: Trace) -> Score:
     """1 if the code in the answer passes the task's tests in the sandbox."""
     tests = task.secret.get("tests")
     if not isinstance(tests, str):
-        raise DataError(f"task {task.id} has no tests: secret['tests'] holds {str(tests)[:60]!r}, and code was expected")
+        raise DataError(
+            f"task {task.id} has no tests: secret['tests'] holds {str(tests)[:60]!r}, and code was expected"
+        )
     prompt, entry_point = str(task.secret.get("prompt", "")), str(task.secret.get("entry_point", ""))
     code = answered_code(trace.answer or "", prompt, entry_point)
     outcome = await shared_sandbox().check(code, tests, setup=str(task.secret.get("setup", "")), limits=LIMITS)
@@ -43,11 +47,14 @@ def answered_code(answer: str, prompt: str = "", entry_point: str = "") -> str:
     blocks = [body for language, body in _FENCED.findall(answer) if language.lower() in ("", "python", "py", "python3")]
     defining = [block for block in blocks if _defines(block, entry_point)]
     if defining or (blocks and not prompt):
-        return preamble(prompt, entry_point) + (defining or blocks)[-1]
+        return preamble(prompt, entry_point) + str((defining or blocks)[-1])
     code = blocks[-1] if blocks else answer
     if _defines(code, entry_point) or not prompt:
         return preamble(prompt, entry_point) + code
-    return prompt + _up_to_stop(code)
+    completion = _up_to_stop(code)
+    # Patterns strip answers, and chat models often dedent a body: the first reading that is the function's body counts.
+    readings = [prompt + each for each in (completion, "    " + completion, textwrap.indent(completion, "    "))]
+    return next((each for each in readings if _ends_in_function(each)), readings[0])
 
 
 def preamble(prompt: str, entry_point: str) -> str:
@@ -79,11 +86,23 @@ def pass_hat_k(n: int, c: int, k: int) -> float:
 
 def _check_counts(n: int, c: int, k: int) -> None:
     if not (0 <= c <= n and 1 <= k <= n):
-        raise ConfigError(f"{c} passes of {n} samples, k = {k}: 0 <= passes <= samples and 1 <= k <= samples was expected")
+        raise ConfigError(
+            f"{c} passes of {n} samples, k = {k}: 0 <= passes <= samples and 1 <= k <= samples was expected"
+        )
 
 
 def _defines(code: str, entry_point: str) -> bool:
-    return bool(entry_point) and re.search(rf"^(?:async )?def {re.escape(entry_point)}\b", code, re.MULTILINE) is not None
+    return (
+        bool(entry_point) and re.search(rf"^(?:async )?def {re.escape(entry_point)}\b", code, re.MULTILINE) is not None
+    )
+
+
+def _ends_in_function(code: str) -> bool:
+    try:
+        body = ast.parse(code).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return bool(body) and isinstance(body[-1], ast.FunctionDef | ast.AsyncFunctionDef)
 
 
 def _up_to_stop(completion: str) -> str:

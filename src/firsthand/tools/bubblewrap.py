@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,10 +56,8 @@ class Run:
         """Kill what runs, or keep it from starting; safe from any thread, and more than once."""
         self.stopped = True
         if self.socket is not None:
-            try:
+            with suppress(OSError):  # it has ended already
                 self.socket.shutdown(socket.SHUT_WR)
-            except OSError:
-                pass  # it has ended already
 
     def packed(self) -> bytes:
         """The request as the worker reads it."""
@@ -88,7 +87,12 @@ class Worker:
         try:
             command = [*self._bwrap(packages, data), "--", *_program(packages)]
             self._process = subprocess.Popen(
-                command, stdin=theirs, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, pass_fds=data, env={}
+                command,
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                pass_fds=data,
+                env={},
             )
         except OSError as error:
             ours.close()
@@ -209,8 +213,8 @@ class Worker:
         for name, value in _environment().items():
             command += ["--setenv", name, value]
         command += _system() + _python()
-        for package in packages:
-            command += _shown(package.resolve(), package.resolve())
+        for number, package in enumerate(packages):
+            command += _shown(package.resolve(), Path(f"/packages/{number}"))
         for name, text in _ETC.items():
             reading, writing = os.pipe()
             os.write(writing, text.encode())
@@ -240,7 +244,7 @@ def _program(packages: Sequence[Path]) -> list[str]:
     config = {
         "become_nobody": os.geteuid() == 0,
         "seccomp": (filter_code or b"").hex(),
-        "path": [str(package.resolve()) for package in packages],
+        "path": [f"/packages/{number}" for number in range(len(packages))],
     }
     python = Path(sys.base_prefix, "bin", f"python{sys.version_info.major}.{sys.version_info.minor}")
     return [str(python), "-I", "-S", "-B", "-X", "utf8", "/worker.py", json.dumps(config)]
@@ -281,8 +285,10 @@ def _python() -> list[str]:
     prefix = Path(sys.base_prefix).resolve()
     if prefix == Path("/usr") or Path("/usr") in prefix.parents:
         return []
-    if prefix in (Path("/"), Path.home()):
-        raise SandboxError(f"Python is installed in {prefix} itself, so it cannot be shown without showing all of it")
+    if prefix in (Path("/"), Path.home()) or Path("/tmp") in prefix.parents:
+        raise SandboxError(
+            f"Python is installed in {prefix}, which cannot be shown: use one from /usr or a folder of its own"
+        )
     binds = _shown(prefix, prefix)
     if str(prefix) != sys.base_prefix:
         binds += _shown(prefix, Path(sys.base_prefix))

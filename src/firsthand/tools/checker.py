@@ -5,24 +5,45 @@ the tests early, change what they use, read what they expect, or return an objec
 tests' process that ends with exit status 0, and only after its last line.
 """
 
+from __future__ import annotations
+
 import ast
 import builtins
 import ctypes
 import decimal
 import fractions
 import json
+import linecache
 import os
 import socket
 import struct
 import sys
 import types
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 _LENGTH = struct.Struct("!I")
-_LISTED = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset, "iterator": iter}
-_ITERATORS = (types.GeneratorType, map, filter, zip, enumerate, reversed, type({}.keys()), type({}.values()), type({}.items()))
+_LISTED: dict[str, Callable[[list[Any]], Any]] = {
+    "list": list,
+    "tuple": tuple,
+    "set": set,
+    "frozenset": frozenset,
+    "iterator": iter,
+}
+_ITERATORS: tuple[Any, ...] = (
+    types.GeneratorType,
+    map,
+    filter,
+    zip,
+    enumerate,
+    reversed,
+    type({}.keys()),
+    type({}.values()),
+    type({}.items()),
+)
 
 
-def main():
+def main() -> None:
     """Fork the answer's process before the tests are read, then run the tests."""
     with open("answer.py", encoding="utf-8") as file:
         answer = file.read()
@@ -35,21 +56,27 @@ def main():
         serve(theirs, answer)
     theirs.close()
     given = json.load(sys.stdin)
-    namespace = {"__name__": "__main__"}
+    namespace: dict[str, Any] = {"__name__": "__main__"}
     exec(compile(given["setup"], "<setup>", "exec"), namespace)
     remote = Remote(ours)
     remote.expect("the answer did not load")
     for name in free_names(given["tests"], namespace):
         namespace[name] = remote.function(name)
+    lines = given["tests"].splitlines(keepends=True)
+    linecache.cache["<tests>"] = (len(given["tests"]), None, lines, "<tests>")
     exec(compile(given["tests"], "<tests>", "exec"), namespace)
 
 
-def free_names(tests, namespace):
+def free_names(tests: str, namespace: dict[str, Any]) -> set[str]:
     """The names that the tests use and neither they, nor the setup, nor Python define: those of the answer."""
     nodes = list(ast.walk(ast.parse(tests)))
     used = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
     defined = {node.id for node in nodes if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)}
-    defined |= {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.ExceptHandler) and node.name}
+    defined |= {
+        node.name
+        for node in nodes
+        if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.ExceptHandler) and node.name
+    }
     defined |= {node.arg for node in nodes if isinstance(node, ast.arg)}
     defined |= {(alias.asname or alias.name).split(".")[0] for node in nodes for alias in getattr(node, "names", ()) if
                 isinstance(alias, ast.alias)}  # fmt: skip
@@ -59,13 +86,13 @@ def free_names(tests, namespace):
 class Remote:
     """The answer's process, seen from the tests."""
 
-    def __init__(self, link):
+    def __init__(self, link: socket.socket):
         self.link = link
 
-    def function(self, name):
+    def function(self, name: str) -> Callable[..., Any]:
         """A function that calls the answer's of that name, and does to its arguments what that one does to its copies."""
 
-        def call(*args, **kwargs):
+        def call(*args: Any, **kwargs: Any) -> Any:
             send(self.link, {"name": name, "args": encode(args), "kwargs": encode(kwargs)})
             body = self.expect(name)
             if "args" in body:
@@ -75,7 +102,8 @@ class Remote:
 
         return call
 
-    def expect(self, what):
+    def expect(self, what: str) -> dict[str, Any]:
+        """The answer's next message; its error is raised here."""
         body = receive(self.link)
         if body is None:
             raise RuntimeError(f"{what}: the answer's process ended")
@@ -88,7 +116,7 @@ class Remote:
         return body
 
 
-def serve(link, answer):
+def serve(link: socket.socket, answer: str) -> NoReturn:
     """Load the answer and call its functions as asked. Nothing here is trusted."""
     module = types.ModuleType("__main__")
     sys.modules["__main__"] = module
@@ -108,16 +136,17 @@ def serve(link, answer):
     os._exit(0)
 
 
-def encode(value):
+def encode(value: Any) -> Any:
     """A value as JSON that keeps its type; TypeError for what is no plain value."""
     if value is None or isinstance(value, bool):
         return value
     for kind in (int, float, str):
         if isinstance(value, kind):
             return kind(value)
-    for name in ("list", "tuple", "set", "frozenset"):
-        if isinstance(value, _LISTED[name]):
-            return {name: [encode(each) for each in value]}
+    sequences: tuple[Any, ...] = (list, tuple, set, frozenset)
+    for sequence in sequences:
+        if isinstance(value, sequence):
+            return {sequence.__name__: [encode(each) for each in value]}
     if isinstance(value, dict):
         return {"dict": [[encode(key), encode(each)] for key, each in value.items()]}
     if isinstance(value, bytes | bytearray):
@@ -135,7 +164,7 @@ def encode(value):
     raise TypeError(f"a {type(value).__name__} is no plain value: return numbers, text, lists, tuples, sets or dicts")
 
 
-def decode(body):
+def decode(body: Any) -> Any:
     """The value that `encode` wrote, of Python's own types whatever the other side sent."""
     if not isinstance(body, dict):
         if isinstance(body, list):
@@ -159,7 +188,7 @@ def decode(body):
     raise TypeError(f"{name!r} is no kind of value")
 
 
-def update(mine, theirs):
+def update(mine: Any, theirs: Any) -> None:
     """Give one of the tests' own containers the content that the answer left in its copy."""
     if isinstance(mine, list) and isinstance(theirs, list):
         mine[:] = theirs
@@ -168,19 +197,21 @@ def update(mine, theirs):
         mine.update(theirs)
 
 
-def send(link, body):
+def send(link: socket.socket, body: dict[str, Any]) -> None:
+    """Write one message."""
     raw = json.dumps(body).encode()
     link.sendall(_LENGTH.pack(len(raw)) + raw)
 
 
-def receive(link):
+def receive(link: socket.socket) -> dict[str, Any] | None:
     """The next message, or None if the other side has gone."""
     header = exactly(link, _LENGTH.size)
     body = None if header is None else exactly(link, _LENGTH.unpack(header)[0])
     return None if body is None else json.loads(body)
 
 
-def exactly(link, count):
+def exactly(link: socket.socket, count: int) -> bytes | None:
+    """That many bytes, or None if the other side has gone."""
     received = bytearray()
     while len(received) < count:
         try:

@@ -1,4 +1,4 @@
-"""The container tiers, for machines without bubblewrap: each run is a fresh `docker run`, with gVisor's kernel if Docker has it.
+"""The container tiers, for machines without bubblewrap: each run is a `docker run`, with gVisor's kernel if Docker has it.
 
 Slower than bubblewrap (a container starts for every run) and the same from outside. The image must have Python; set
 `FIRSTHAND_SANDBOX_IMAGE` to use another one.
@@ -79,7 +79,9 @@ class Container:
     def command(self, run: Run, name: str) -> list[str]:
         """The command that starts the container: no network, no capabilities, read-only, bounded, as nobody."""
         limits = run.limits
-        scratch = f"/tmp:rw,nosuid,nodev,exec,mode=1777,size={limits.scratch_bytes},nr_inodes={limits.scratch_files + 4}"
+        scratch = (
+            f"/tmp:rw,nosuid,nodev,exec,mode=1777,size={limits.scratch_bytes},nr_inodes={limits.scratch_files + 4}"
+        )
         command = [self.docker, "run", "--rm", "--interactive", "--init", "--name", name, "--pull", "missing"]
         command += ["--runtime", "runsc"] if self.gvisor else []
         command += ["--network", "none", "--ipc", "private", "--read-only", "--tmpfs", scratch, "--user", "65534:65534"]
@@ -88,10 +90,10 @@ class Container:
         command += ["--pids-limit", str(limits.processes + 2), "--ulimit", f"nofile={limits.open_files}"]
         command += ["--ulimit", f"fsize={limits.file_bytes}", "--ulimit", "core=0"]
         command += ["--env", "HOME=/tmp/work", "--env", "PYTHONHASHSEED=0"]
-        for package in self.packages:
-            command += ["--volume", f"{package}:{package}:ro"]
+        for number, package in enumerate(self.packages):
+            command += ["--volume", f"{package}:/packages/{number}:ro"]
         source = Path(__file__).with_name("worker.py").read_text(encoding="utf-8")
-        config = json.dumps({"once": True, "path": [str(package) for package in self.packages]})
+        config = json.dumps({"once": True, "path": [f"/packages/{number}" for number in range(len(self.packages))]})
         image = os.environ.get("FIRSTHAND_SANDBOX_IMAGE", IMAGE)
         return [*command, image, "python3", "-I", "-S", "-B", "-X", "utf8", "-c", source, config]
 

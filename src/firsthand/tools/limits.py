@@ -9,7 +9,7 @@ from firsthand.errors import ConfigError
 
 @dataclass(frozen=True)
 class RunLimits:
-    """The limits of one run. All hold at once, and the first one reached ends the run or fails the call that asks for more."""
+    """The limits of one run. All hold at once; what is reached first ends the run, or fails the call that asks for more."""
 
     wall_s: float = 10.0
     """Seconds on the clock; then every process of the run is killed."""

@@ -18,11 +18,23 @@ from typing import Any, NamedTuple
 
 from firsthand.tools.bubblewrap import Run
 
-
 FAST_S = 0.05
 """What takes longer than this here is no case for a fast path: CPython computes several times faster."""
 _MODULES = {"typing", "math", "re", "collections", "itertools", "functools", "json", "datetime", "dataclasses"}
-_REFLECTION = {"exec", "eval", "compile", "globals", "locals", "vars", "setattr", "delattr", "getattr", "open", "input", "type"}
+_REFLECTION = {
+    "exec",
+    "eval",
+    "compile",
+    "globals",
+    "locals",
+    "vars",
+    "setattr",
+    "delattr",
+    "getattr",
+    "open",
+    "input",
+    "type",
+}
 
 
 class Attempt(NamedTuple):

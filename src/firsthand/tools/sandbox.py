@@ -90,6 +90,10 @@ class Sandbox:
         for folder in folders:
             if not folder.is_dir():
                 raise ConfigError(f"packages names {str(folder)!r}, which is no folder: give one such as site-packages")
+            if os.geteuid() == 0 and folder.stat().st_mode & 0o005 != 0o005:
+                raise ConfigError(
+                    f"{str(folder)!r} is closed to other users, and under root code runs as nobody: chmod o+rx it"
+                )
         self._pool = _Pool(self.tier, folders, workers or os.cpu_count() or 1)
         self._finalizer = weakref.finalize(self, self._pool.close)
 
@@ -130,8 +134,8 @@ class Sandbox:
         """What came of running `tests`, which raise where the code of `answer` is wrong; `done` says that all passed.
 
         The two run in processes apart, with only plain values between them, so an answer can fail its tests but not change,
-        read or end them. `setup` is what the tests need besides the answer. What they use and nobody defines is the answer's.
-        With `pure`, plain functions are tried on Monty first, as in `python`.
+        read or end them. `setup` is what the tests need besides the answer; what they use and nobody defines is the
+        answer's. With `pure`, plain functions are tried on Monty first, as in `python`.
         """
         if pure and monty.cannot_bend_tests(answer):
             whole = Run("python", f"{answer}\n{setup}\n{tests}\n", limits or self.limits)
@@ -180,20 +184,20 @@ class _Pool:
         self.lock = threading.Lock()
         self.idle: list[Runner] = []
         self.running: set[Run] = set()
-        self.closed = False
+        self.closing = threading.Event()
         # A worker dies with the thread that started it (PR_SET_PDEATHSIG), so the threads must live as long as the pool.
         self.executor = ThreadPoolExecutor(size, thread_name_prefix="firsthand-sandbox")
 
     def submit(self, run: Run) -> Any:
         """The future of a run's report."""
         with self.lock:
-            if self.closed:
+            if self.closing.is_set():
                 raise SandboxError("this sandbox is closed: open another one")
             return self.executor.submit(self.carry_out, run)
 
     def carry_out(self, run: Run) -> Report:
         with self.lock:
-            if self.closed:
+            if self.closing.is_set():
                 raise SandboxError("this sandbox was closed before the code was run")
             self.running.add(run)
             runner = self.idle.pop() if self.idle else None
@@ -211,7 +215,7 @@ class _Pool:
             with self.lock:
                 self.running.discard(run)
         with self.lock:
-            if not self.closed:
+            if not self.closing.is_set():
                 self.idle.append(runner)
                 return report
         runner.close()
@@ -224,7 +228,7 @@ class _Pool:
 
     def close(self) -> None:
         with self.lock:
-            self.closed = True
+            self.closing.set()
             idle, self.idle = self.idle, []
             for run in self.running:
                 run.stop()

@@ -24,7 +24,13 @@ _TERMINAL_REQUESTS = (0x5412, 0x541C, 0x5423)
 _FAMILIES = (1, 2, 10)
 """AF_UNIX, AF_INET and AF_INET6, which the network namespace confines. AF_VSOCK and others are not confined by it."""
 
-_BY_ARGUMENT = {"clone": (56, 220), "clone3": (435, 435), "socket": (41, 198), "ioctl": (16, 29), "prlimit64": (302, 261)}
+_BY_ARGUMENT = {
+    "clone": (56, 220),
+    "clone3": (435, 435),
+    "socket": (41, 198),
+    "ioctl": (16, 29),
+    "prlimit64": (302, 261),
+}
 _ABSENT = {  # ENOSYS: programs that would use these fall back to something else
     "memfd_create": (319, 279), "memfd_secret": (447, 447), "mq_open": (240, 180),
     "shmget": (29, 194), "shmat": (30, 196), "shmctl": (31, 195), "semget": (64, 190), "semctl": (66, 191),
@@ -63,13 +69,12 @@ def program(machine: str) -> bytes | None:
     if machine == "x86_64":
         code += _when(_AT_LEAST, _X32, errno.ENOSYS)
     for table, error in ((_REFUSED, errno.EPERM), (_ABSENT, errno.ENOSYS)):
-        numbers = [each[column] for each in table.values()]
-        for number in numbers:
-            if number is not None:
+        for places in table.values():
+            if (number := places[column]) is not None:
                 code += _when(_EQUAL, number, error)
     for name, numbers in _BY_ARGUMENT.items():
         check = _argument_check(name)
-        code += [_instruction(_EQUAL, numbers[column] or 0, 0, len(check)), *check]
+        code += [_instruction(_EQUAL, numbers[column], 0, len(check)), *check]
     return b"".join([*code, _instruction(_RETURN, _ALLOW)])
 
 

@@ -4,11 +4,13 @@ Four kinds of process, each forked from the one before, so that what is untruste
 
     zygote      waits for runs; never sees what they hold, so nothing of one run is left in the memory of the next
     supervisor  one for each run, in a user namespace of its own: watches clock, memory and the caller, and reports
-    init        process 1 of the run's own pid namespace: gives it fresh /tmp and /proc; when it ends, everything in there ends
-    run         the untrusted code: no capabilities, a seccomp filter, limits on everything; no descriptor but 0, 1 and 2
+    init        process 1 of the run's own pid namespace: gives it fresh /tmp and /proc; when it ends, all in there ends
+    run         the untrusted code: no capabilities, a seccomp filter, limits on everything, no descriptor above 2
 
 The run cannot see the first two (they are outside its pid namespace) and cannot look into init (which is not dumpable).
 """
+
+from __future__ import annotations
 
 import ast
 import atexit
@@ -29,6 +31,7 @@ import threading
 import time
 import traceback
 import types
+from typing import Any, NoReturn
 
 _NEWNS, _NEWIPC, _NEWUSER, _NEWPID = 0x00020000, 0x08000000, 0x10000000, 0x20000000
 _NOSUID, _NODEV, _NOEXEC = 2, 4, 8
@@ -43,7 +46,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _libc.prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
 
 
-def main(config):
+def main(config: dict[str, Any]) -> None:
     """Serve runs until the caller closes the control socket."""
     control = socket.socket(fileno=os.dup(0))
     become_nobody(config["become_nobody"])
@@ -70,7 +73,7 @@ def main(config):
         os.waitpid(supervisor, 0)
 
 
-def become_nobody(wanted):
+def become_nobody(wanted: bool) -> None:
     """Mount a /proc that is wholly visible, which root's bubblewrap does not leave, and stop being root."""
     if wanted:
         mount("proc", "/proc", "proc", _NOSUID | _NODEV | _NOEXEC)
@@ -82,13 +85,13 @@ def become_nobody(wanted):
     prctl(_SET_NO_NEW_PRIVS, 1)
 
 
-def preload():
+def preload() -> None:
     """Import what most code imports, once for all runs."""
-    import collections, copy, dataclasses, datetime, decimal, enum, fractions, functools, hashlib, heapq  # noqa: E401, F401
-    import itertools, math, operator, random, re, statistics, string, typing  # noqa: E401, F401
+    import collections  # noqa: F401
+    import itertools  # noqa: F401
 
     sys.path.insert(0, "/")
-    import checker  # noqa: F401
+    import checker  # type: ignore[import-not-found]  # noqa: F401
 
     del sys.path[0]
 
@@ -96,7 +99,7 @@ def preload():
 # -- the supervisor --
 
 
-def supervise(config, job_fd, stdin, out, err):
+def supervise(config: dict[str, Any], job_fd: int, stdin: int, out: int, err: int) -> None:
     """Carry out one run and send the caller one JSON report. The caller's end of `job` closing means: stop."""
     job = socket.socket(fileno=job_fd)
     request = json.loads(receive(job))
@@ -113,7 +116,7 @@ def supervise(config, job_fd, stdin, out, err):
     job.sendall(json.dumps(report).encode())
 
 
-def enter_user_namespace():
+def enter_user_namespace() -> None:
     """A user namespace for the run, in which this user is the only one, and a pid namespace for its children."""
     uid, gid = os.getuid(), os.getgid()
     check(_libc.unshare(_NEWUSER | _NEWPID), "unshare user and pid namespaces")
@@ -122,7 +125,7 @@ def enter_user_namespace():
             file.write(text)
 
 
-def watch(job, told, init, limits, began):
+def watch(job: socket.socket, told: int, init: int, limits: dict[str, Any], began: float) -> dict[str, Any]:
     """How the run ended: on its own, or killed here for its time, its memory, or because the caller went away."""
     poll = select.poll()
     poll.register(job, select.POLLIN)
@@ -156,7 +159,7 @@ def watch(job, told, init, limits, began):
     return report | {"peak_bytes": max(peak, 1024 * usage.ru_maxrss)}
 
 
-def memory_of(ours, enough):
+def memory_of(ours: set[int], enough: int) -> int:
     """Bytes that the processes of the run hold. Shared pages are counted once, by asking closer, if the sum is too much."""
     pids = [name for name in os.listdir("/proc") if name.isdigit() and int(name) not in ours]
     total = sum(fields(f"/proc/{pid}/status", (b"RssAnon:", b"RssShmem:")) for pid in pids)
@@ -170,7 +173,7 @@ def memory_of(ours, enough):
     return sum(shares)
 
 
-def fields(path, names):
+def fields(path: str, names: tuple[bytes, ...]) -> int:
     """The sum of some lines `Name: 12 kB` of a file of /proc in bytes; 0 if the process is gone or does not let us look."""
     try:
         with open(path, "rb") as file:
@@ -179,13 +182,13 @@ def fields(path, names):
         return 0
 
 
-def receive(job):
+def receive(job: socket.socket) -> bytes:
     """The request: its length, then itself."""
     (length,) = _HEADER.unpack(exactly(job, _HEADER.size))
     return exactly(job, length)
 
 
-def exactly(job, count):
+def exactly(job: socket.socket, count: int) -> bytes:
     received = bytearray()
     while len(received) < count:
         chunk = job.recv(count - len(received))
@@ -198,12 +201,14 @@ def exactly(job, count):
 # -- init --
 
 
-def become_init(config, request, streams, tell):
+def become_init(config: dict[str, Any], request: dict[str, Any], streams: tuple[int, ...], tell: int) -> NoReturn:
     """Process 1 of the run's namespaces: make the private folders, start the run, reap what it leaves, say how it ended."""
     try:
         prctl(_SET_DUMPABLE, 0)
         prctl(_SET_DEATH_SIGNAL, signal.SIGKILL)
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # process 1 is deaf to signals from inside, but for those it handles
+        signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        )  # process 1 is deaf to signals from inside, but for those it handles
         limits = request["limits"]
         check(_libc.unshare(_NEWNS | _NEWIPC), "unshare mount and ipc namespaces")
         size = f"size={limits['scratch_bytes']},nr_inodes={limits['scratch_files'] + 4},mode=755"
@@ -217,7 +222,7 @@ def become_init(config, request, streams, tell):
         for fd in streams:
             os.close(fd)
         while True:
-            pid, status, usage = os.wait4(-1, 0)
+            pid, status = os.wait()
             if pid == run:
                 break
         children = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -228,7 +233,7 @@ def become_init(config, request, streams, tell):
         os._exit(1)
 
 
-def make_scratch(files):
+def make_scratch(files: dict[str, str]) -> None:
     """Make the run's folders and write its files."""
     os.mkdir("/tmp/shm", 0o700)  # /dev/shm leads here
     os.mkdir(HOME, 0o700)
@@ -239,22 +244,22 @@ def make_scratch(files):
             file.write(text.encode("utf-8", "surrogateescape"))
 
 
-def mount(source, target, kind, flags, data=""):
+def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> None:
     done = _libc.mount(source.encode(), target.encode(), kind.encode(), ctypes.c_ulong(flags), data.encode())
     check(done, f"mount {kind} on {target}")
 
 
-def prctl(option, *values):
+def prctl(option: int, *values: int) -> None:
     check(_libc.prctl(option, *values, *[0] * (4 - len(values))), f"prctl {option}")
 
 
-def check(result, what):
+def check(result: int, what: str) -> None:
     if result != 0:
         number = ctypes.get_errno()
         raise OSError(number, f"{what}: {os.strerror(number)}")
 
 
-def drop_capabilities():
+def drop_capabilities() -> None:
     """Give up every capability of this process, for good."""
     header = struct.pack("=II", 0x20080522, 0)
     check(_libc.capset(header, bytes(24)), "capset")
@@ -263,7 +268,7 @@ def drop_capabilities():
 # -- the run --
 
 
-def become_run(config, request, streams):
+def become_run(config: dict[str, Any], request: dict[str, Any], streams: tuple[int, ...]) -> NoReturn:
     """Turn this process into the untrusted code: nothing after `confine` is trusted any more."""
     try:
         os.setsid()
@@ -279,7 +284,7 @@ def become_run(config, request, streams):
     start(config, request)
 
 
-def start(config, request):
+def start(config: dict[str, Any], request: dict[str, Any]) -> NoReturn:
     """Run the request's code in this process, which ends with it."""
     if request["kind"] == "shell":
         for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and what it starts would too
@@ -288,7 +293,7 @@ def start(config, request):
     run_python(request["code"], request["name"], request["kind"], config["path"])
 
 
-def limit(limits):
+def limit(limits: dict[str, Any]) -> None:
     """Set the limits that a process has."""
     cpu_s = max(1, int(-(-limits["cpu_s"] // 1)))
     for name, soft, hard in (
@@ -304,7 +309,7 @@ def limit(limits):
         resource.setrlimit(getattr(resource, name), (soft, hard))
 
 
-def confine(filter_code):
+def confine(filter_code: bytes) -> None:
     """No capabilities, and the filter."""
     drop_capabilities()
     prctl(_SET_DUMPABLE, 1)  # or its own /proc/self would not be its own
@@ -318,11 +323,12 @@ def confine(filter_code):
         prctl(_SET_SECCOMP, 2, ctypes.addressof(program))
 
 
-def run_python(code, name, kind, path):
+def run_python(code: str, name: str, kind: str, path: list[str]) -> NoReturn:
     """Run code as `__main__`, as the interpreter would, and end the process."""
-    sys.stdin = sys.__stdin__ = io.TextIOWrapper(io.FileIO(0, closefd=False), encoding="utf-8", errors="replace")
-    sys.stdout = sys.__stdout__ = writer(1)
-    sys.stderr = sys.__stderr__ = writer(2)
+    sys.stdin = io.TextIOWrapper(io.FileIO(0, closefd=False), encoding="utf-8", errors="replace")
+    sys.stdout = writer(1)
+    sys.stderr = writer(2)
+    vars(sys).update(__stdin__=sys.stdin, __stdout__=sys.stdout, __stderr__=sys.stderr)
     sys.argv, sys.path = [name], [HOME, *path, *sys.path]
     linecache.cache[name] = (len(code), None, code.splitlines(keepends=True), name)
     module = types.ModuleType("__main__")
@@ -337,12 +343,12 @@ def run_python(code, name, kind, path):
         finish(status)
 
 
-def writer(fd):
+def writer(fd: int) -> io.TextIOWrapper:
     buffered = io.BufferedWriter(io.FileIO(fd, "w", closefd=False))
     return io.TextIOWrapper(buffered, encoding="utf-8", errors="backslashreplace", line_buffering=fd == 2)
 
 
-def execute(code, name, namespace, kind):
+def execute(code: str, name: str, namespace: dict[str, Any], kind: str) -> int:
     """The exit status of the code; a traceback that shows only its own frames is on stderr if it failed."""
     try:
         if kind == "check":
@@ -359,30 +365,33 @@ def execute(code, name, namespace, kind):
         return 1
 
 
-def execute_cell(code, name, namespace):
+def execute_cell(code: str, name: str, namespace: dict[str, Any]) -> None:
     """Run code and print the value of its last expression, unless that is None."""
-    tree = compile(code, name, "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
-    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+    tree = ast.parse(code, name)
+    last = tree.body[-1] if tree.body else None
+    if isinstance(last, ast.Expr):
+        tree.body.pop()
     exec(compile(tree, name, "exec", dont_inherit=True), namespace)
-    if last is not None:
+    if isinstance(last, ast.Expr):
         value = eval(compile(ast.Expression(last.value), name, "eval", dont_inherit=True), namespace)
         if value is not None:
             print(repr(value))
 
 
-def exit_status(code):
+def exit_status(code: object) -> int:
     if code is None or isinstance(code, int):
         return (code or 0) & 0xFF
     print(code, file=sys.stderr)
     return 1
 
 
-def complain(error):
+def complain(error: BaseException) -> None:
     """The traceback without our frames. What formatting meets (no memory, a hostile __str__) must not hide the error."""
     kind = type(error).__name__
     try:
         trace = error.__traceback__
-        while trace is not None and trace.tb_frame.f_globals is globals():
+        ours = (globals(), vars(sys.modules.get("checker", builtins)))
+        while trace is not None and any(trace.tb_frame.f_globals is each for each in ours):
             trace = trace.tb_next
         text = "".join(traceback.format_exception(type(error), error, trace, limit=-20, chain=True))
     except BaseException:
@@ -394,9 +403,14 @@ def complain(error):
         os.write(2, f"{kind}\n".encode())
 
 
-def finish(status):
+def finish(status: int) -> NoReturn:
     """End as an interpreter ends: wait for threads, call what was registered, flush; but never return."""
-    for step in (threading._shutdown, atexit._run_exitfuncs, sys.stdout.flush, sys.stderr.flush):
+    for step in (
+        threading._shutdown,  # type: ignore[attr-defined]
+        atexit._run_exitfuncs,
+        sys.stdout.flush,
+        sys.stderr.flush,
+    ):
         try:
             step()
         except BaseException as error:
@@ -411,8 +425,8 @@ def finish(status):
 # -- without namespaces of our own, inside a container --
 
 
-def once(config):
-    """Carry out one run inside a container, which confines it already: the request comes on stdin. Exit status 124: timeout."""
+def once(config: dict[str, Any]) -> NoReturn:
+    """Carry out one run inside a container, which confines it already. The request comes on stdin; status 124: timeout."""
     request = json.loads(sys.stdin.buffer.read())
     make_scratch(request["files"])
     reading, writing = os.pipe()
@@ -428,12 +442,13 @@ def once(config):
     ended = os.pidfd_open(run)
     threading.Thread(target=feed, args=(writing, request["stdin"]), daemon=True).start()
     if not select.select([ended], [], [], request["limits"]["wall_s"])[0]:
+        os.killpg(run, signal.SIGKILL)  # what left the group ends with the container
         os._exit(124)
     code = os.waitstatus_to_exitcode(os.waitpid(run, 0)[1])
     os._exit(code if code >= 0 else 128 - code)
 
 
-def feed(writing, text):
+def feed(writing: int, text: str) -> None:
     """Write the run's stdin, for as long as it reads."""
     try:
         with open(writing, "wb") as file:
