@@ -7,7 +7,8 @@ import itertools
 import json
 import os
 import random
-import shutil
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -26,11 +27,12 @@ from firsthand.task import Task
 from firsthand.tools import checker, monty
 from firsthand.tools.limits import RunLimits
 from firsthand.tools.sandbox import Sandbox
+from namespaces import WHY_NOT
 
 SHARED = Path(os.environ.get("FIRSTHAND_DATA") or Path(__file__).parents[2] / "shared" / "data")
 HUMANEVAL = SHARED / "code" / "HumanEval.jsonl.gz"
 needs_data = pytest.mark.skipif(not HUMANEVAL.is_file(), reason="HumanEval is not on this machine")
-needs_bwrap = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
+needs_bwrap = pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))
 TESTS = "def check(candidate):\n    assert candidate(2) == 4\n    assert candidate(-3) == 9\n\ncheck(square)"
 PROMPT = 'import math\n\n\ndef square(x):\n    """The square of x."""\n'
 
@@ -156,6 +158,23 @@ def test_the_scorer_says_what_happened_and_a_task_without_tests_is_an_error():
     assert wrong.value == 0.0 and wrong.detail["reason"] == "AssertionError"
     with pytest.raises(DataError, match="no tests"):
         asyncio.run(scored("x", {}))
+
+
+def test_a_missing_sandbox_is_an_error_and_never_a_zero(tmp_path):
+    code = (
+        "import asyncio\nfrom firsthand.benchmark import Benchmark\nfrom firsthand.agent import Agent\n"
+        "from firsthand.evals.code import passes_tests\nfrom firsthand.patterns.direct import direct\n"
+        "from firsthand.providers.scripted import Scripted\nfrom firsthand.rollout import rollout\nfrom firsthand.task import Task\n"
+        "task = Task('t', 'Q', secret={'tests': 'assert f(1)'})\n"
+        "benchmark = Benchmark('b', lambda seed: [task], scorers=(passes_tests,))\n"
+        "print(asyncio.run(rollout(Agent('a', Scripted(['x = 1']), direct), task, benchmark=benchmark)))\n"
+    )
+    environment = os.environ | {"PATH": str(tmp_path)}
+    source = str(Path(__file__).parents[1] / "src")
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment | {"PYTHONPATH": source}
+    )
+    assert done.returncode == 1 and "SandboxError: untrusted code is not run" in done.stderr and not done.stdout
 
 
 @pytest.mark.parametrize(

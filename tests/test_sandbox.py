@@ -5,7 +5,6 @@ import asyncio
 import gc
 import os
 import platform
-import shutil
 import stat
 import subprocess
 import sys
@@ -24,8 +23,9 @@ from firsthand.tools.limits import RunLimits
 from firsthand.tools.python import python, shortened, unfenced
 from firsthand.tools.sandbox import Sandbox, available, outcome_of
 from firsthand.tools.shell import shell
+from namespaces import WHY_NOT
 
-needs_bwrap = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
+needs_bwrap = pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))
 LIMITS = RunLimits(wall_s=5.0)
 
 
@@ -219,10 +219,9 @@ def test_a_bubblewrap_that_is_forbidden_says_so(tmp_path):
     assert "does not start here: bwrap: setting up uid map: Permission denied" in done.stderr and not done.stdout
 
 
+@needs_bwrap
 @pytest.mark.parametrize("name", ["/etc/x", "../x", "a/../../x", "", "a\0b"])
 def test_a_file_outside_the_folder_is_refused(name):
-    if shutil.which("bwrap") is None:
-        pytest.skip("bubblewrap is not installed")
     with Sandbox() as sandbox, pytest.raises(ConfigError, match="inside the folder"):
         run(sandbox, "pass", files={name: "x"})
 

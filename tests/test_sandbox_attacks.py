@@ -19,8 +19,9 @@ import pytest
 
 from firsthand.tools.limits import RunLimits
 from firsthand.tools.sandbox import Sandbox
+from namespaces import WHY_NOT
 
-pytestmark = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
+pytestmark = pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))
 
 MARK = f"attack-{os.getpid()}"
 LIMITS = RunLimits(wall_s=5.0, cpu_s=3.0, memory_bytes=256 * 2**20, output_bytes=200_000)

@@ -49,6 +49,7 @@ _libc.prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
 def main(config: dict[str, Any]) -> None:
     """Serve runs until the caller closes the control socket."""
     control = socket.socket(fileno=os.dup(0))
+    os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
     become_nobody(config["become_nobody"])
     preload()
     gc.collect()
