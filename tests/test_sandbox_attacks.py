@@ -642,12 +642,18 @@ def test_runs_that_go_on_together_do_not_see_each_other(target):
 def test_a_worker_killed_in_the_middle_is_told_and_replaced(box):
     from firsthand.errors import SandboxError
 
-    assert run(box, "print(1)").ok
+    assert_healthy(box)
     (worker,) = box._pool.idle
     zygote = max(descendants(worker.pid))  # as it was forked last
-    threading.Timer(0.2, os.kill, (zygote, 9)).start()
+
+    def kill_it_in_the_middle():
+        while len(descendants(worker.pid)) < 5:
+            time.sleep(0.01)
+        os.kill(zygote, 9)
+
+    threading.Thread(target=kill_it_in_the_middle).start()
     with pytest.raises(SandboxError, match="worker"):
-        run(box, "import time; time.sleep(3)")
+        run(box, "import time; time.sleep(4)")
     assert not worker.alive and not descendants(worker.pid)
     assert run(box, "print(1)").ok
     assert_healthy(box)

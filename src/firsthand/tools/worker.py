@@ -207,9 +207,8 @@ def become_init(config: dict[str, Any], request: dict[str, Any], streams: tuple[
     try:
         prctl(_SET_DUMPABLE, 0)
         prctl(_SET_DEATH_SIGNAL, signal.SIGKILL)
-        signal.signal(
-            signal.SIGINT, signal.SIG_DFL
-        )  # process 1 is deaf to signals from inside, but for those it handles
+        # Process 1 is deaf to signals from inside, but for those it has a handler for.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         limits = request["limits"]
         check(_libc.unshare(_NEWNS | _NEWIPC), "unshare mount and ipc namespaces")
         size = f"size={limits['scratch_bytes']},nr_inodes={limits['scratch_files'] + 4},mode=755"
