@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+import firsthand
 from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.benchmarks.humaneval import humaneval
@@ -170,7 +171,7 @@ def test_a_missing_sandbox_is_an_error_and_never_a_zero(tmp_path):
         "print(asyncio.run(rollout(Agent('a', Scripted(['x = 1']), direct), task, benchmark=benchmark)))\n"
     )
     environment = os.environ | {"PATH": str(tmp_path)}
-    source = str(Path(__file__).parents[1] / "src")
+    source = str(Path(firsthand.__file__).parents[1])
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment | {"PYTHONPATH": source}
     )
@@ -245,7 +246,8 @@ def test_only_plain_functions_are_tried_in_a_namespace_with_their_tests(answer, 
 
 @needs_bwrap
 def test_the_fast_path_never_decides_against_an_answer(box):
-    pytest.importorskip("pydantic_monty")
+    if monty._pool(os.getpid()) is None:
+        pytest.skip("pydantic-monty is not installed, or its program is not found")
     fast = check(box, "def square(x): return x * x", pure=True)
     assert fast.ok and fast.tier == "monty"
     for answer in ("def square(x): return x", "import os\ndef square(x): return x * x", CHEATS["equals_everything"]):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+import firsthand
 from firsthand import catalog
 from firsthand.errors import ConfigError, SandboxError, ToolError
 from firsthand.tools import seccomp
@@ -27,6 +28,7 @@ from namespaces import WHY_NOT
 
 needs_bwrap = pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))
 LIMITS = RunLimits(wall_s=5.0)
+SOURCE = str(Path(firsthand.__file__).parents[1])
 
 
 @pytest.fixture(scope="module")
@@ -173,10 +175,10 @@ def test_it_works_for_an_ordinary_user():
         "import asyncio, os\nfrom firsthand.tools.sandbox import Sandbox\n"
         "with Sandbox(workers=1) as box:\n    print(os.getuid(), asyncio.run(box.python('import os; print(os.getuid(), os.getpid())')))\n"
     )
-    source = Path(__file__).parents[1] / "src"
+    source = SOURCE
     become = {"user": 65534, "group": 65534, "extra_groups": [], "cwd": "/"}
     for interpreter in (sys.executable, "/usr/bin/python3", "/usr/local/bin/python3"):
-        probe = [interpreter, "-c", f"import sys; sys.path.insert(0, {str(source)!r}); import firsthand.tools.sandbox"]
+        probe = [interpreter, "-c", f"import sys; sys.path.insert(0, {source!r}); import firsthand.tools.sandbox"]
         try:
             if subprocess.run(probe, capture_output=True, **become).returncode == 0:
                 break
@@ -184,7 +186,7 @@ def test_it_works_for_an_ordinary_user():
             continue
     else:
         pytest.skip("no Python that nobody can run")
-    code = f"import sys; sys.path.insert(0, {str(source)!r})\n{script}"
+    code = f"import sys; sys.path.insert(0, {source!r})\n{script}"
     done = subprocess.run([interpreter, "-c", code], capture_output=True, text=True, **become)
     assert done.stdout.startswith("65534 ") and "stdout='1000 2\\n'" in done.stdout, done.stderr
 
@@ -203,7 +205,7 @@ def test_a_fork_of_this_process_gets_workers_of_its_own():
 
 def test_without_a_sandbox_nothing_is_run_and_the_error_says_what_to_install(tmp_path):
     code = "from firsthand.tools.sandbox import Sandbox\nSandbox()"
-    environment = os.environ | {"PATH": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[1] / "src")}
+    environment = os.environ | {"PATH": str(tmp_path), "PYTHONPATH": SOURCE}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert done.returncode == 1 and "apt install bubblewrap" in done.stderr and "SandboxError" in done.stderr
 
@@ -214,7 +216,7 @@ def test_a_bubblewrap_that_is_forbidden_says_so(tmp_path):
     fake.write_text("#!/bin/sh\necho 'bwrap: setting up uid map: Permission denied' >&2\nexit 1\n")
     fake.chmod(0o755)
     code = "import asyncio\nfrom firsthand.tools.sandbox import Sandbox\nasyncio.run(Sandbox().python('print(1)'))"
-    environment = os.environ | {"PATH": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[1] / "src")}
+    environment = os.environ | {"PATH": str(tmp_path), "PYTHONPATH": SOURCE}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert "does not start here: bwrap: setting up uid map: Permission denied" in done.stderr and not done.stdout
 

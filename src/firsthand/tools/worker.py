@@ -43,7 +43,6 @@ POLL_S = 0.02
 HOME = "/tmp/work"
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_libc.prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
 
 
 def main(config: dict[str, Any]) -> None:
@@ -250,7 +249,8 @@ def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> No
 
 
 def prctl(option: int, *values: int) -> None:
-    check(_libc.prctl(option, *values, *[0] * (4 - len(values))), f"prctl {option}")
+    words = [ctypes.c_ulong(value) for value in (*values, 0, 0, 0, 0)[:4]]
+    check(_libc.prctl(option, *words), f"prctl {option}")
 
 
 def check(result: int, what: str) -> None:
