@@ -121,6 +121,18 @@ def test_the_event_loop_stays_free_and_a_cancelled_run_is_killed(box):
 
 
 @needs_bwrap
+def test_runs_that_are_stopped_before_they_begin_do_not_wear_a_worker_out(tmp_path):
+    worker = Worker()
+    for _ in range(150):
+        stopped = Run("python", "print(1)", LIMITS)
+        stopped.stop()
+        with pytest.raises(SandboxError, match="closed"):
+            outcome_of(worker.run(stopped), stopped, "bubblewrap")
+    assert worker.run(Run("python", "print(1)", LIMITS)).stdout == b"1\n"
+    worker.close()
+
+
+@needs_bwrap
 def test_closing_while_code_runs_ends_it_and_leaves_no_process():
     sandbox = Sandbox(LIMITS, workers=1)
     run(sandbox, "pass")

@@ -209,6 +209,13 @@ for name in ("AS", "NPROC", "FSIZE", "CPU", "NOFILE", "CORE"):
 }
 
 PROCESSES = {
+    "signals_to_the_group": """
+if os.fork() == 0:
+    time.sleep(60)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+os.killpg(0, signal.SIGTERM)
+print("held", os.wait())
+""",
     "signals_to_everyone": """
 if os.fork() == 0:
     time.sleep(60)
@@ -469,6 +476,11 @@ ENDINGS = {
     "stack_overflow": (
         "killed",
         "sys.setrecursionlimit(10**9)\nclass A:\n    def __getattr__(self, name): return getattr(self, name)\nA().x",
+    ),
+    "calls_of_the_32_bit_machine": (
+        "killed",
+        "import mmap\ncode = mmap.mmap(-1, 4096, prot=7)\ncode.write(b'\\xb8\\x14\\0\\0\\0\\xcd\\x80\\xc3')\n"
+        "ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(code)))()",
     ),
     "suicide": ("killed", "os.kill(os.getpid(), signal.SIGKILL)"),
     "deep_recursion": ("error", "def f(): return f()\nf()"),

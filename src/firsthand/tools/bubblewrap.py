@@ -97,6 +97,9 @@ class Worker:
         except OSError as error:
             ours.close()
             raise SandboxError(f"bwrap does not start: {error.strerror or error}") from None
+        except SandboxError:
+            ours.close()
+            raise
         finally:
             theirs.close()
             for fd in data:
@@ -328,6 +331,8 @@ def _parsed(raw: bytes, run: Run) -> dict[str, Any]:
         if run.stopped:  # before the request was whole
             return {"killed": "stopped", "status": None, "cpu_s": 0.0, "wall_s": 0.0, "peak_bytes": 0}
         raise SandboxError("the sandbox's worker ended in the middle of a run: run it again") from None
+    if "broken" in body and run.stopped:  # the same
+        return {"killed": "stopped", "status": None, "cpu_s": 0.0, "wall_s": 0.0, "peak_bytes": 0}
     if "broken" in body:
         raise SandboxError(f"the sandbox could not be set up: {body['broken']}")
     return body

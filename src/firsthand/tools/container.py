@@ -58,9 +58,11 @@ class Container:
         if kind == "check":
             kind, code = "python", Path(__file__).with_name("checker.py").read_text(encoding="utf-8")
         request = {"kind": kind, "code": code, "stdin": run.stdin, "files": run.files, "name": run.name}
-        process = subprocess.Popen(
-            self.command(run, name), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
+        new = subprocess.PIPE
+        try:
+            process = subprocess.Popen(self.command(run, name), stdin=new, stdout=new, stderr=new)
+        except OSError as error:
+            raise SandboxError(f"docker does not start: {error.strerror or error}") from None
         try:
             if run.stopped:
                 run.stop()

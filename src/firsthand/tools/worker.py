@@ -48,13 +48,14 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def main(config: dict[str, Any]) -> None:
     """Serve runs until the caller closes the control socket."""
     control = socket.socket(fileno=os.dup(0))
-    os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
+    os.dup2(os.open("/dev/null", os.O_RDWR), 0)
     become_nobody(config["become_nobody"])
     preload()
     gc.collect()
     gc.freeze()
     gc.disable()
     control.send(b"ready")
+    os.dup2(0, 2)  # nobody reads errors any more: what a supervisor has to say, it reports
     while True:
         message, fds, _flags, _from = socket.recv_fds(control, 16, 4)
         if not message:
@@ -62,12 +63,7 @@ def main(config: dict[str, Any]) -> None:
         supervisor = os.fork()
         if supervisor == 0:
             control.close()
-            status = 1
-            try:
-                supervise(config, *fds)
-                status = 0
-            finally:
-                os._exit(status)
+            supervise(config, *fds)
         for fd in fds:
             os.close(fd)
         os.waitpid(supervisor, 0)
@@ -99,21 +95,32 @@ def preload() -> None:
 # -- the supervisor --
 
 
-def supervise(config: dict[str, Any], job_fd: int, stdin: int, out: int, err: int) -> None:
-    """Carry out one run and send the caller one JSON report. The caller's end of `job` closing means: stop."""
+def supervise(config: dict[str, Any], job_fd: int, *streams: int) -> NoReturn:
+    """Carry out one run, send the caller one JSON report, and end. When the caller shuts its end of the socket: stop."""
     job = socket.socket(fileno=job_fd)
+    try:
+        report = supervised(config, job, streams)
+    except BaseException as error:
+        report = {"broken": f"{type(error).__name__}: {error}"}
+    try:
+        job.sendall(json.dumps(report).encode())
+    finally:
+        os._exit(0)
+
+
+def supervised(config: dict[str, Any], job: socket.socket, streams: tuple[int, ...]) -> dict[str, Any]:
+    """The report of one run."""
     request = json.loads(receive(job))
     began = time.monotonic()
     enter_user_namespace()
     told, tell = os.pipe()
     init = os.fork()
     if init == 0:
-        become_init(config, request, (stdin, out, err), tell)
-    for fd in (stdin, out, err, tell):
+        become_init(config, request, streams, tell)
+    for fd in (*streams, tell):
         os.close(fd)
     report = watch(job, told, init, request["limits"], began)
-    report["wall_s"] = time.monotonic() - began
-    job.sendall(json.dumps(report).encode())
+    return report | {"wall_s": time.monotonic() - began}
 
 
 def enter_user_namespace() -> None:
