@@ -248,8 +248,10 @@ def test_only_plain_functions_are_tried_in_a_namespace_with_their_tests(answer, 
 def test_the_fast_path_never_decides_against_an_answer(box):
     if monty._pool(os.getpid()) is None:
         pytest.skip("pydantic-monty is not installed, or its program is not found")
-    fast = check(box, "def square(x): return x * x", pure=True)
-    assert fast.ok and fast.tier == "monty"
+    tries = [check(box, "def square(x): return x * x", pure=True) for _ in range(5)]
+    assert all(fast.ok for fast in tries) and "monty" in {
+        fast.tier for fast in tries
+    }  # on a busy machine not all are fast
     for answer in ("def square(x): return x", "import os\ndef square(x): return x * x", CHEATS["equals_everything"]):
         judged = check(box, answer, pure=True)
         assert judged.tier == "bubblewrap" and judged.ok is ("os" in answer)
