@@ -2,8 +2,9 @@
 
 A `python` block is executed in the page's one namespace, a block with a `title="name"` is written to that file, a `bash`
 block must end well. A comment on the line before a block says what else is to be known: `<!-- weights -->` needs real
-weights, `<!-- exit=2 -->` ends with that code, and a `text` block after `<!-- output -->` is what the block before it
-printed, apart from times and the ids of runs; a line `...` in it stands for any lines. Other `text` blocks are not run.
+weights, `<!-- sandbox -->` needs bubblewrap, `<!-- exit=2 -->` ends with that code, and a `text` block after
+`<!-- output -->` is what the block before it printed, apart from times and the ids of runs; a line `...` in it stands for
+any lines. Other `text` blocks are not run.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from namespaces import WHY_NOT
 
 ROOT = Path(__file__).parent.parent
 PAGES = ("README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md")))
@@ -88,7 +91,7 @@ def run_page(page: str, *, weights: bool) -> None:
     namespace: dict[str, object] = {"__name__": "__main__"}
     printed: str | None = None
     for block in blocks(page):
-        if block.needs_weights and not weights:
+        if (block.needs_weights and not weights) or ("sandbox" in block.marks and WHY_NOT):
             printed = None
         elif block.title is not None:
             Path(block.title).write_text(block.body, encoding="utf-8")
@@ -174,7 +177,7 @@ def test_data_and_outputs_are_what_they_say(page: str) -> None:
         elif block.language == "toml":
             tomllib.loads(block.body)
         assert not block.is_output or (before is not None and before.is_run and before.title is None)
-        assert set(block.marks) <= {"weights", "output", f"exit={block.exit_code}"}
+        assert set(block.marks) <= {"weights", "sandbox", "output", f"exit={block.exit_code}"}
         before = block
 
 

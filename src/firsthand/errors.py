@@ -14,6 +14,7 @@
     │   │   └── QueueFull    too many requests wait for a model that runs here
     │   └── PromptTooLong    the prompt does not fit the model's context
     ├── ToolError            a tool call failed: the model is told, the attempt goes on
+    ├── SandboxError         no sandbox can be opened here, or it broke: untrusted code is not run without one
     └── LimitExceeded        a budget (tokens, calls, seconds, money, depth) is used up: it ends the attempt
 
 A bug of ours is an `AssertionError` or any other exception: it keeps its traceback.
@@ -86,6 +87,10 @@ class PromptTooLong(ModelError):
 
 class ToolError(FirsthandError):
     """A tool call that could not be carried out. The text is for the model as much as for the user."""
+
+
+class SandboxError(FirsthandError):
+    """No sandbox can be opened here, or the one there is broke. Never the fault of the code that was to run."""
 
 
 class LimitExceeded(FirsthandError):

@@ -20,7 +20,7 @@ from firsthand.benchmark import Benchmark, Environment
 from firsthand.budget import Budget
 from firsthand.concurrency import Branch, derive_seed, enter_branch
 from firsthand.context import Attempt, open_context
-from firsthand.errors import ConfigError, FirsthandError, LimitExceeded, StoreError
+from firsthand.errors import ConfigError, FirsthandError, LimitExceeded, SandboxError, StoreError
 from firsthand.message import Json, canonical
 from firsthand.task import Task
 from firsthand.trace import Failure, Journal, MemoryJournal, Score, Trace, as_json
@@ -158,6 +158,8 @@ async def score_trace(benchmark: Benchmark, task: Task, trace: Trace) -> Trace:
             verdict = scorer(task, trace)
             found = await verdict if inspect.isawaitable(verdict) else verdict
             scores.append(Score(found.name, float(found.value), as_json(found.detail)))
+        except SandboxError:  # says nothing about the answer: a zero would be a lie
+            raise
         except Exception as error:
             name = getattr(scorer, "__name__", "score")
             scores.append(Score(name, 0.0, {"scorer_failed": f"{type(error).__name__}: {error}"}))

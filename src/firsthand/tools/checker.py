@@ -1,0 +1,228 @@
+"""The program that holds an answer to its tests, inside the sandbox. Standard library only; `Sandbox.check` runs it.
+
+Two processes: the answer runs in one, the tests in the other, and only plain values go between them. So an answer cannot end
+the tests early, change what they use, read what they expect, or return an object that claims to equal everything. It is the
+tests' process that ends with exit status 0, and only after its last line.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import ctypes
+import decimal
+import fractions
+import json
+import linecache
+import os
+import socket
+import struct
+import sys
+import types
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+_LENGTH = struct.Struct("!I")
+_LISTED: dict[str, Callable[[list[Any]], Any]] = {
+    "list": list,
+    "tuple": tuple,
+    "set": set,
+    "frozenset": frozenset,
+    "iterator": iter,
+}
+_ITERATORS: tuple[Any, ...] = (
+    types.GeneratorType,
+    map,
+    filter,
+    zip,
+    enumerate,
+    reversed,
+    type({}.keys()),
+    type({}.values()),
+    type({}.items()),
+)
+
+
+def main() -> None:
+    """Fork the answer's process before the tests are read, then run the tests."""
+    with open("answer.py", encoding="utf-8") as file:
+        answer = file.read()
+    ours, theirs = socket.socketpair()
+    ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)  # not dumpable: the answer, of the same user, must not look in here
+    sys.set_int_max_str_digits(0)
+    if os.fork() == 0:
+        os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
+        ours.close()
+        serve(theirs, answer)
+    theirs.close()
+    given = json.load(sys.stdin)
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    exec(compile(given["setup"], "<setup>", "exec"), namespace)
+    remote = Remote(ours)
+    remote.expect("the answer did not load")
+    for name in free_names(given["tests"], namespace):
+        namespace[name] = remote.function(name)
+    lines = given["tests"].splitlines(keepends=True)
+    linecache.cache["<tests>"] = (len(given["tests"]), None, lines, "<tests>")
+    exec(compile(given["tests"], "<tests>", "exec"), namespace)
+
+
+def free_names(tests: str, namespace: dict[str, Any]) -> set[str]:
+    """The names that the tests use and neither they, nor the setup, nor Python define: those of the answer."""
+    nodes = list(ast.walk(ast.parse(tests)))
+    used = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    defined = {node.id for node in nodes if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)}
+    defined |= {
+        node.name
+        for node in nodes
+        if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.ExceptHandler) and node.name
+    }
+    defined |= {node.arg for node in nodes if isinstance(node, ast.arg)}
+    defined |= {(alias.asname or alias.name).split(".")[0] for node in nodes for alias in getattr(node, "names", ()) if
+                isinstance(alias, ast.alias)}  # fmt: skip
+    return used - defined - set(vars(builtins)) - set(namespace)
+
+
+class Remote:
+    """The answer's process, seen from the tests."""
+
+    def __init__(self, link: socket.socket):
+        self.link = link
+
+    def function(self, name: str) -> Callable[..., Any]:
+        """A function that calls the answer's of that name, and does to its arguments what that one does to its copies."""
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            send(self.link, {"name": name, "args": encode(args), "kwargs": encode(kwargs)})
+            body = self.expect(name)
+            if "args" in body:
+                for mine, theirs in zip(args, decode(body["args"]), strict=True):
+                    update(mine, theirs)
+            return decode(body["value"])
+
+        return call
+
+    def expect(self, what: str) -> dict[str, Any]:
+        """The answer's next message; its error is raised here."""
+        body = receive(self.link)
+        if body is None:
+            raise RuntimeError(f"{what}: the answer's process ended")
+        if "error" in body:
+            kind, text = map(str, body["error"])
+            known = getattr(builtins, kind, None)
+            if isinstance(known, type) and issubclass(known, Exception):
+                raise known(text)
+            raise RuntimeError(f"{kind}: {text}")
+        return body
+
+
+def serve(link: socket.socket, answer: str) -> NoReturn:
+    """Load the answer and call its functions as asked. Nothing here is trusted."""
+    module = types.ModuleType("__main__")
+    sys.modules["__main__"] = module
+    try:
+        exec(compile(answer, "answer.py", "exec", dont_inherit=True), module.__dict__)
+        send(link, {})
+        while (asked := receive(link)) is not None:
+            try:
+                args, kwargs = decode(asked["args"]), decode(asked["kwargs"])
+                body = {"value": encode(getattr(module, asked["name"])(*args, **kwargs))}
+                after = encode(args)
+                send(link, body | ({"args": after} if after != asked["args"] else {}))
+            except Exception as error:
+                send(link, {"error": [type(error).__name__, str(error)[:500]]})
+    except BaseException as error:
+        send(link, {"error": [type(error).__name__, str(error)[:500]]})
+    os._exit(0)
+
+
+def encode(value: Any) -> Any:
+    """A value as JSON that keeps its type; TypeError for what is no plain value."""
+    if value is None or isinstance(value, bool):
+        return value
+    for kind in (int, float, str):
+        if isinstance(value, kind):
+            return kind(value)
+    sequences: tuple[Any, ...] = (list, tuple, set, frozenset)
+    for sequence in sequences:
+        if isinstance(value, sequence):
+            return {sequence.__name__: [encode(each) for each in value]}
+    if isinstance(value, dict):
+        return {"dict": [[encode(key), encode(each)] for key, each in value.items()]}
+    if isinstance(value, bytes | bytearray):
+        return {"bytes": value.hex()}
+    if isinstance(value, range):
+        return {"range": [value.start, value.stop, value.step]}
+    if isinstance(value, complex):
+        return {"complex": [value.real, value.imag]}
+    if isinstance(value, decimal.Decimal):
+        return {"decimal": str(value)}
+    if isinstance(value, fractions.Fraction):
+        return {"fraction": [value.numerator, value.denominator]}
+    if isinstance(value, _ITERATORS):
+        return {"iterator": [encode(each) for each in value]}
+    raise TypeError(f"a {type(value).__name__} is no plain value: return numbers, text, lists, tuples, sets or dicts")
+
+
+def decode(body: Any) -> Any:
+    """The value that `encode` wrote, of Python's own types whatever the other side sent."""
+    if not isinstance(body, dict):
+        if isinstance(body, list):
+            raise TypeError("a bare list is not what encode writes")
+        return body
+    ((name, inner),) = body.items()
+    if name in _LISTED:
+        return _LISTED[name]([decode(each) for each in inner])
+    if name == "dict":
+        return {decode(key): decode(each) for key, each in inner}
+    if name == "bytes":
+        return bytes.fromhex(inner)
+    if name == "range":
+        return range(*inner)
+    if name == "complex":
+        return complex(*inner)
+    if name == "decimal":
+        return decimal.Decimal(inner)
+    if name == "fraction":
+        return fractions.Fraction(*inner)
+    raise TypeError(f"{name!r} is no kind of value")
+
+
+def update(mine: Any, theirs: Any) -> None:
+    """Give one of the tests' own containers the content that the answer left in its copy."""
+    if isinstance(mine, list) and isinstance(theirs, list):
+        mine[:] = theirs
+    elif isinstance(mine, dict | set) and isinstance(theirs, dict | set):
+        mine.clear()
+        mine.update(theirs)
+
+
+def send(link: socket.socket, body: dict[str, Any]) -> None:
+    """Write one message."""
+    raw = json.dumps(body).encode()
+    link.sendall(_LENGTH.pack(len(raw)) + raw)
+
+
+def receive(link: socket.socket) -> dict[str, Any] | None:
+    """The next message, or None if the other side has gone."""
+    header = exactly(link, _LENGTH.size)
+    body = None if header is None else exactly(link, _LENGTH.unpack(header)[0])
+    return None if body is None else json.loads(body)
+
+
+def exactly(link: socket.socket, count: int) -> bytes | None:
+    """That many bytes, or None if the other side has gone."""
+    received = bytearray()
+    while len(received) < count:
+        try:
+            chunk = link.recv(count - len(received))
+        except ConnectionError:
+            return None
+        if not chunk:
+            return None
+        received += chunk
+    return bytes(received)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""What one run in the sandbox may use. The defaults suit an answer's code and its tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from firsthand.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class RunLimits:
+    """The limits of one run. All hold at once; what is reached first ends the run, or fails the call that asks for more."""
+
+    wall_s: float = 10.0
+    """Seconds on the clock; then every process of the run is killed."""
+    cpu_s: float = 10.0
+    """Seconds of processor time, for each process."""
+    memory_bytes: int = 512 * 2**20
+    """Address space of each process, and memory of all processes together."""
+    processes: int = 64
+    """Processes and threads at any time."""
+    open_files: int = 128
+    """Open files of each process."""
+    file_bytes: int = 32 * 2**20
+    """Size of any one file."""
+    scratch_bytes: int = 64 * 2**20
+    """All files of the scratch folder together; they are kept in memory."""
+    scratch_files: int = 4096
+    """Number of files and folders in the scratch folder."""
+    output_bytes: int = 2**20
+    """What is kept of stdout, and of stderr; a run that writes more is ended."""
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not value > 0:
+                raise ConfigError(f"{name} is {value}: give a number above 0")
+        if self.memory_bytes < 64 * 2**20:
+            raise ConfigError(f"memory_bytes is {self.memory_bytes}: Python itself needs 64 MiB of address space")

@@ -1,0 +1,56 @@
+"""Python code in the sandbox, each call by itself: what it printed, and the value of its last expression."""
+
+from __future__ import annotations
+
+from firsthand.errors import ToolError
+from firsthand.tool import tool
+from firsthand.tools.sandbox import Outcome, shared_sandbox
+
+MAX_CHARS = 8_000
+"""A longer output keeps its beginning and its end."""
+_REASONS = {
+    "timeout": "it did not finish within its time and was stopped: use a faster method or smaller numbers",
+    "memory": "it used too much memory and was stopped: work on smaller pieces",
+    "output": "it printed too much and was stopped: print only what is needed",
+}
+
+
+@tool(effect="read", timeout_s=60.0)
+async def python(code: str) -> str:
+    """What Python code prints, and the value of its last expression. Nothing is kept from one call to the next; no network.
+
+    Args:
+        code: Python 3 source text, several lines if need be. Standard library only.
+    """
+    outcome = await shared_sandbox().python(unfenced(code), cell=True)
+    return told(outcome)
+
+
+def told(outcome: Outcome) -> str:
+    """An outcome in words for a model: the output if it went well, otherwise a ToolError that says what went wrong."""
+    output = shortened(outcome.stdout + outcome.stderr)
+    if outcome.ok:
+        return output or "(no output)"
+    reason = _REASONS.get(outcome.ended)
+    if reason is None and outcome.ended == "killed":
+        reason = f"it was ended by signal {-(outcome.exit_status or 0)}"
+    if reason is None and not outcome.stderr:
+        reason = f"it ended with exit status {outcome.exit_status}"
+    raise ToolError("\n".join(part for part in (output, reason) if part))
+
+
+def shortened(text: str, limit: int = MAX_CHARS) -> str:
+    """The text, its middle left out if it is too long."""
+    text = text.rstrip()
+    if len(text) <= limit:
+        return text
+    half = limit // 2
+    return f"{text[:half]}\n[{len(text) - 2 * half} characters left out]\n{text[-half:]}"
+
+
+def unfenced(code: str) -> str:
+    """The code inside a Markdown fence, if a model put it into one."""
+    lines = code.strip().split("\n")
+    if len(lines) >= 2 and lines[0].startswith("```") and lines[-1].strip() == "```":
+        return "\n".join(lines[1:-1])
+    return code

@@ -1,0 +1,17 @@
+"""A shell command in the sandbox, in an empty folder of its own: what it printed."""
+
+from __future__ import annotations
+
+from firsthand.tool import tool
+from firsthand.tools.python import told
+from firsthand.tools.sandbox import shared_sandbox
+
+
+@tool(effect="read", timeout_s=60.0)
+async def shell(command: str) -> str:
+    """What a shell command prints. It runs in an empty folder that is thrown away afterwards; no network.
+
+    Args:
+        command: A command line for sh, such as: printf 'b\\na\\n' | sort
+    """
+    return told(await shared_sandbox().shell(command))

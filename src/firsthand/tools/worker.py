@@ -1,0 +1,469 @@
+"""The program that runs inside the sandbox: a warm Python that forks a fresh process for each run. Standard library only.
+
+Four kinds of process, each forked from the one before, so that what is untrusted can reach nothing that is trusted:
+
+    zygote      waits for runs; never sees what they hold, so nothing of one run is left in the memory of the next
+    supervisor  one for each run, in a user namespace of its own: watches clock, memory and the caller, and reports
+    init        process 1 of the run's own pid namespace: gives it fresh /tmp and /proc; when it ends, all in there ends
+    run         the untrusted code: no capabilities, a seccomp filter, limits on everything, no descriptor above 2
+
+The run cannot see the first two (they are outside its pid namespace) and cannot look into init (which is not dumpable).
+"""
+
+from __future__ import annotations
+
+import ast
+import atexit
+import builtins
+import ctypes
+import gc
+import io
+import json
+import linecache
+import os
+import resource
+import select
+import signal
+import socket
+import struct
+import sys
+import threading
+import time
+import traceback
+import types
+from typing import Any, NoReturn
+
+_NEWNS, _NEWIPC, _NEWUSER, _NEWPID = 0x00020000, 0x08000000, 0x10000000, 0x20000000
+_NOSUID, _NODEV, _NOEXEC = 2, 4, 8
+_SET_DEATH_SIGNAL, _SET_DUMPABLE, _SET_SECCOMP, _SET_NO_NEW_PRIVS = 1, 4, 22, 38
+_NOBODY = 65534
+_HEADER = struct.Struct("!I")
+_ENDED = struct.Struct("=iid")  # wait status, peak KiB of the largest process, seconds of processor time
+POLL_S = 0.02
+HOME = "/tmp/work"
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def main(config: dict[str, Any]) -> None:
+    """Serve runs until the caller closes the control socket."""
+    control = socket.socket(fileno=os.dup(0))
+    os.dup2(os.open("/dev/null", os.O_RDWR), 0)
+    become_nobody(config["become_nobody"])
+    preload()
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    control.send(b"ready")
+    os.dup2(0, 2)  # nobody reads errors any more: what a supervisor has to say, it reports
+    while True:
+        message, fds, _flags, _from = socket.recv_fds(control, 16, 4)
+        if not message:
+            return
+        supervisor = os.fork()
+        if supervisor == 0:
+            control.close()
+            supervise(config, *fds)
+        for fd in fds:
+            os.close(fd)
+        os.waitpid(supervisor, 0)
+
+
+def become_nobody(wanted: bool) -> None:
+    """Mount a /proc that is wholly visible, which root's bubblewrap does not leave, and stop being root."""
+    if wanted:
+        mount("proc", "/proc", "proc", _NOSUID | _NODEV | _NOEXEC)
+        os.setgroups([])
+        os.setresgid(_NOBODY, _NOBODY, _NOBODY)
+        os.setresuid(_NOBODY, _NOBODY, _NOBODY)
+        drop_capabilities()
+    prctl(_SET_DUMPABLE, 1)
+    prctl(_SET_NO_NEW_PRIVS, 1)
+
+
+def preload() -> None:
+    """Import what most code imports, once for all runs."""
+    import collections  # noqa: F401
+    import itertools  # noqa: F401
+
+    sys.path.insert(0, "/")
+    import checker  # type: ignore[import-not-found]  # noqa: F401
+
+    del sys.path[0]
+
+
+# -- the supervisor --
+
+
+def supervise(config: dict[str, Any], job_fd: int, *streams: int) -> NoReturn:
+    """Carry out one run, send the caller one JSON report, and end. When the caller shuts its end of the socket: stop."""
+    job = socket.socket(fileno=job_fd)
+    try:
+        report = supervised(config, job, streams)
+    except BaseException as error:
+        report = {"broken": f"{type(error).__name__}: {error}"}
+    try:
+        job.sendall(json.dumps(report).encode())
+    finally:
+        os._exit(0)
+
+
+def supervised(config: dict[str, Any], job: socket.socket, streams: tuple[int, ...]) -> dict[str, Any]:
+    """The report of one run."""
+    request = json.loads(receive(job))
+    began = time.monotonic()
+    enter_user_namespace()
+    told, tell = os.pipe()
+    init = os.fork()
+    if init == 0:
+        become_init(config, request, streams, tell)
+    for fd in (*streams, tell):
+        os.close(fd)
+    report = watch(job, told, init, request["limits"], began)
+    return report | {"wall_s": time.monotonic() - began}
+
+
+def enter_user_namespace() -> None:
+    """A user namespace for the run, in which this user is the only one, and a pid namespace for its children."""
+    uid, gid = os.getuid(), os.getgid()
+    check(_libc.unshare(_NEWUSER | _NEWPID), "unshare user and pid namespaces")
+    for name, text in (("setgroups", "deny"), ("uid_map", f"1000 {uid} 1"), ("gid_map", f"1000 {gid} 1")):
+        with open(f"/proc/self/{name}", "w") as file:
+            file.write(text)
+
+
+def watch(job: socket.socket, told: int, init: int, limits: dict[str, Any], began: float) -> dict[str, Any]:
+    """How the run ended: on its own, or killed here for its time, its memory, or because the caller went away."""
+    poll = select.poll()
+    poll.register(job, select.POLLIN)
+    poll.register(told, select.POLLIN)
+    ours = {1, os.getppid(), os.getpid()}
+    killed, peak = None, 0
+    while True:
+        left_s = limits["wall_s"] - (time.monotonic() - began)
+        ready = {fd for fd, _ in poll.poll(max(0.0, 1000 * min(left_s, POLL_S)))}
+        if told in ready:
+            break
+        memory = memory_of(ours, limits["memory_bytes"])
+        peak = max(peak, memory)
+        if job.fileno() in ready:
+            killed = "stopped"
+        elif left_s <= 0:
+            killed = "timeout"
+        elif memory > limits["memory_bytes"]:
+            killed = "memory"
+        if killed:
+            os.kill(init, signal.SIGKILL)
+            break
+    _, status, usage = os.wait4(init, 0)  # returns when the last process of the namespace is gone
+    report = {"killed": killed, "status": None, "cpu_s": usage.ru_utime + usage.ru_stime}
+    words = os.read(told, 4096) if killed is None else b""
+    if len(words) == _ENDED.size:
+        report["status"], largest_kib, report["cpu_s"] = _ENDED.unpack(words)
+        peak = max(peak, 1024 * largest_kib)
+    elif killed is None:
+        report["broken"] = words.decode(errors="replace") or f"init ended with wait status {status}"
+    return report | {"peak_bytes": max(peak, 1024 * usage.ru_maxrss)}
+
+
+def memory_of(ours: set[int], enough: int) -> int:
+    """Bytes that the processes of the run hold. Shared pages are counted once, by asking closer, if the sum is too much."""
+    pids = [name for name in os.listdir("/proc") if name.isdigit() and int(name) not in ours]
+    total = sum(fields(f"/proc/{pid}/status", (b"RssAnon:", b"RssShmem:")) for pid in pids)
+    if total <= enough:
+        return total
+    shares = [
+        fields(f"/proc/{pid}/smaps_rollup", (b"Pss_Anon:", b"Pss_Shmem:"))
+        or fields(f"/proc/{pid}/status", (b"RssAnon:", b"RssShmem:"))
+        for pid in pids
+    ]
+    return sum(shares)
+
+
+def fields(path: str, names: tuple[bytes, ...]) -> int:
+    """The sum of some lines `Name: 12 kB` of a file of /proc in bytes; 0 if the process is gone or does not let us look."""
+    try:
+        with open(path, "rb") as file:
+            return sum(1024 * int(line.split()[1]) for line in file if line.startswith(names))
+    except (OSError, ValueError):
+        return 0
+
+
+def receive(job: socket.socket) -> bytes:
+    """The request: its length, then itself."""
+    (length,) = _HEADER.unpack(exactly(job, _HEADER.size))
+    return exactly(job, length)
+
+
+def exactly(job: socket.socket, count: int) -> bytes:
+    received = bytearray()
+    while len(received) < count:
+        chunk = job.recv(count - len(received))
+        if not chunk:
+            raise EOFError("the caller went away")
+        received += chunk
+    return bytes(received)
+
+
+# -- init --
+
+
+def become_init(config: dict[str, Any], request: dict[str, Any], streams: tuple[int, ...], tell: int) -> NoReturn:
+    """Process 1 of the run's namespaces: make the private folders, start the run, reap what it leaves, say how it ended."""
+    try:
+        prctl(_SET_DUMPABLE, 0)
+        prctl(_SET_DEATH_SIGNAL, signal.SIGKILL)
+        # Process 1 is deaf to signals from inside, but for those it has a handler for.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        limits = request["limits"]
+        check(_libc.unshare(_NEWNS | _NEWIPC), "unshare mount and ipc namespaces")
+        size = f"size={limits['scratch_bytes']},nr_inodes={limits['scratch_files'] + 4},mode=755"
+        mount("tmpfs", "/tmp", "tmpfs", _NOSUID | _NODEV, size)
+        mount("proc", "/proc", "proc", _NOSUID | _NODEV | _NOEXEC)
+        make_scratch(request["files"])
+        run = os.fork()
+        if run == 0:
+            become_run(config, request, streams)
+        drop_capabilities()
+        for fd in streams:
+            os.close(fd)
+        while True:
+            pid, status = os.wait()
+            if pid == run:
+                break
+        children = resource.getrusage(resource.RUSAGE_CHILDREN)
+        os.write(tell, _ENDED.pack(status, children.ru_maxrss, children.ru_utime + children.ru_stime))
+        os._exit(0)
+    except BaseException as error:
+        os.write(tell, f"{type(error).__name__}: {error}".encode()[:4000])
+        os._exit(1)
+
+
+def make_scratch(files: dict[str, str]) -> None:
+    """Make the run's folders and write its files."""
+    os.mkdir("/tmp/shm", 0o700)  # /dev/shm leads here
+    os.mkdir(HOME, 0o700)
+    for name, text in files.items():
+        path = os.path.join(HOME, name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb") as file:
+            file.write(text.encode("utf-8", "surrogateescape"))
+
+
+def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> None:
+    done = _libc.mount(source.encode(), target.encode(), kind.encode(), ctypes.c_ulong(flags), data.encode())
+    check(done, f"mount {kind} on {target}")
+
+
+def prctl(option: int, *values: int) -> None:
+    words = [ctypes.c_ulong(value) for value in (*values, 0, 0, 0, 0)[:4]]
+    check(_libc.prctl(option, *words), f"prctl {option}")
+
+
+def check(result: int, what: str) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+
+
+def drop_capabilities() -> None:
+    """Give up every capability of this process, for good."""
+    header = struct.pack("=II", 0x20080522, 0)
+    check(_libc.capset(header, bytes(24)), "capset")
+
+
+# -- the run --
+
+
+def become_run(config: dict[str, Any], request: dict[str, Any], streams: tuple[int, ...]) -> NoReturn:
+    """Turn this process into the untrusted code: nothing after `confine` is trusted any more."""
+    try:
+        os.setsid()
+        for target, source in enumerate(streams):
+            os.dup2(source, target)
+        os.closerange(3, 4096)
+        os.chdir(HOME)
+        limit(request["limits"])
+        confine(bytes.fromhex(config["seccomp"]))
+    except BaseException as error:
+        os.write(2, f"the sandbox could not start this: {type(error).__name__}: {error}\n".encode())
+        os._exit(126)
+    start(config, request)
+
+
+def start(config: dict[str, Any], request: dict[str, Any]) -> NoReturn:
+    """Run the request's code in this process, which ends with it."""
+    if request["kind"] == "shell":
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and what it starts would too
+            signal.signal(number, signal.SIG_DFL)
+        os.execv("/bin/sh", ["sh", "-c", request["code"]])
+    run_python(request["code"], request["name"], request["kind"], config["path"])
+
+
+def limit(limits: dict[str, Any]) -> None:
+    """Set the limits that a process has."""
+    cpu_s = max(1, int(-(-limits["cpu_s"] // 1)))
+    for name, soft, hard in (
+        ("RLIMIT_AS", limits["memory_bytes"], limits["memory_bytes"]),
+        ("RLIMIT_CPU", cpu_s, cpu_s + 1),
+        ("RLIMIT_FSIZE", limits["file_bytes"], limits["file_bytes"]),
+        ("RLIMIT_NOFILE", limits["open_files"], limits["open_files"]),
+        ("RLIMIT_NPROC", limits["processes"] + 2, limits["processes"] + 2),  # supervisor and init count too
+        ("RLIMIT_CORE", 0, 0),
+        ("RLIMIT_MSGQUEUE", 0, 0),
+        ("RLIMIT_MEMLOCK", 0, 0),
+    ):
+        resource.setrlimit(getattr(resource, name), (soft, hard))
+
+
+def confine(filter_code: bytes) -> None:
+    """No capabilities, and the filter."""
+    drop_capabilities()
+    prctl(_SET_DUMPABLE, 1)  # or its own /proc/self would not be its own
+    with open("/proc/self/oom_score_adj", "w") as file:  # if the machine runs out of memory, this goes first
+        file.write("1000")
+    if filter_code:
+        buffer = ctypes.create_string_buffer(filter_code, len(filter_code))
+        program = ctypes.create_string_buffer(
+            struct.pack("=HxxxxxxQ", len(filter_code) // 8, ctypes.addressof(buffer)), 16
+        )
+        prctl(_SET_SECCOMP, 2, ctypes.addressof(program))
+
+
+def run_python(code: str, name: str, kind: str, path: list[str]) -> NoReturn:
+    """Run code as `__main__`, as the interpreter would, and end the process."""
+    sys.stdin = io.TextIOWrapper(io.FileIO(0, closefd=False), encoding="utf-8", errors="replace")
+    sys.stdout = writer(1)
+    sys.stderr = writer(2)
+    vars(sys).update(__stdin__=sys.stdin, __stdout__=sys.stdout, __stderr__=sys.stderr)
+    sys.argv, sys.path = [name], [HOME, *path, *sys.path]
+    linecache.cache[name] = (len(code), None, code.splitlines(keepends=True), name)
+    module = types.ModuleType("__main__")
+    module.__dict__["__builtins__"] = builtins
+    sys.modules["__main__"] = module
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    gc.enable()
+    status = 1
+    try:
+        status = execute(code, name, module.__dict__, kind)
+    finally:
+        finish(status)
+
+
+def writer(fd: int) -> io.TextIOWrapper:
+    buffered = io.BufferedWriter(io.FileIO(fd, "w", closefd=False))
+    return io.TextIOWrapper(buffered, encoding="utf-8", errors="backslashreplace", line_buffering=fd == 2)
+
+
+def execute(code: str, name: str, namespace: dict[str, Any], kind: str) -> int:
+    """The exit status of the code; a traceback that shows only its own frames is on stderr if it failed."""
+    try:
+        if kind == "check":
+            sys.modules["checker"].main()
+        elif kind == "cell":
+            execute_cell(code, name, namespace)
+        else:
+            exec(compile(code, name, "exec", dont_inherit=True), namespace)
+        return 0
+    except SystemExit as leaving:
+        return exit_status(leaving.code)
+    except BaseException as error:
+        complain(error)
+        return 1
+
+
+def execute_cell(code: str, name: str, namespace: dict[str, Any]) -> None:
+    """Run code and print the value of its last expression, unless that is None."""
+    tree = ast.parse(code, name)
+    last = tree.body[-1] if tree.body else None
+    if isinstance(last, ast.Expr):
+        tree.body.pop()
+    exec(compile(tree, name, "exec", dont_inherit=True), namespace)
+    if isinstance(last, ast.Expr):
+        value = eval(compile(ast.Expression(last.value), name, "eval", dont_inherit=True), namespace)
+        if value is not None:
+            print(repr(value))
+
+
+def exit_status(code: object) -> int:
+    if code is None or isinstance(code, int):
+        return (code or 0) & 0xFF
+    print(code, file=sys.stderr)
+    return 1
+
+
+def complain(error: BaseException) -> None:
+    """The traceback without our frames. What formatting meets (no memory, a hostile __str__) must not hide the error."""
+    kind = type(error).__name__
+    try:
+        trace = error.__traceback__
+        ours = (globals(), vars(sys.modules.get("checker", builtins)))
+        while trace is not None and any(trace.tb_frame.f_globals is each for each in ours):
+            trace = trace.tb_next
+        text = "".join(traceback.format_exception(type(error), error, trace, limit=-20, chain=True))
+    except BaseException:
+        text = f"{kind}\n"
+    try:
+        sys.stdout.flush()
+        sys.stderr.write(text)
+    except BaseException:
+        os.write(2, f"{kind}\n".encode())
+
+
+def finish(status: int) -> NoReturn:
+    """End as an interpreter ends: wait for threads, call what was registered, flush; but never return."""
+    for step in (
+        threading._shutdown,  # type: ignore[attr-defined]
+        atexit._run_exitfuncs,
+        sys.stdout.flush,
+        sys.stderr.flush,
+    ):
+        try:
+            step()
+        except BaseException as error:
+            try:
+                complain(error)
+            except BaseException:
+                status = status or 1
+            status = status or (120 if step == sys.stdout.flush else 0)
+    os._exit(status)
+
+
+# -- without namespaces of our own, inside a container --
+
+
+def once(config: dict[str, Any]) -> NoReturn:
+    """Carry out one run inside a container, which confines it already. The request comes on stdin; status 124: timeout."""
+    request = json.loads(sys.stdin.buffer.read())
+    make_scratch(request["files"])
+    reading, writing = os.pipe()
+    run = os.fork()
+    if run == 0:
+        os.setsid()
+        os.dup2(reading, 0)
+        os.closerange(3, 4096)
+        os.chdir(HOME)
+        limit(request["limits"])
+        start(config, request)
+    os.close(reading)
+    ended = os.pidfd_open(run)
+    threading.Thread(target=feed, args=(writing, request["stdin"]), daemon=True).start()
+    if not select.select([ended], [], [], request["limits"]["wall_s"])[0]:
+        os.killpg(run, signal.SIGKILL)  # what left the group ends with the container
+        os._exit(124)
+    code = os.waitstatus_to_exitcode(os.waitpid(run, 0)[1])
+    os._exit(code if code >= 0 else 128 - code)
+
+
+def feed(writing: int, text: str) -> None:
+    """Write the run's stdin, for as long as it reads."""
+    try:
+        with open(writing, "wb") as file:
+            file.write(text.encode("utf-8", "surrogateescape"))
+    except BrokenPipeError:
+        pass
+
+
+if __name__ == "__main__":
+    settings = json.loads(sys.argv[1])
+    once(settings) if settings.get("once") else main(settings)

@@ -1,0 +1,385 @@
+# ruff: noqa: E501
+"""The sandbox as its users see it: what a run gives, cancelling and closing, what is refused, and the two tools."""
+
+import asyncio
+import gc
+import os
+import platform
+import stat
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+import firsthand
+from firsthand import catalog
+from firsthand.errors import ConfigError, SandboxError, ToolError
+from firsthand.tools import seccomp
+from firsthand.tools.bubblewrap import Run, Worker
+from firsthand.tools.container import Container
+from firsthand.tools.limits import RunLimits
+from firsthand.tools.python import python, shortened, unfenced
+from firsthand.tools.sandbox import Sandbox, available, outcome_of
+from firsthand.tools.shell import shell
+from namespaces import WHY_NOT
+
+needs_bwrap = pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))
+LIMITS = RunLimits(wall_s=5.0)
+SOURCE = str(Path(firsthand.__file__).parents[1])
+
+
+@pytest.fixture(scope="module")
+def box():
+    with Sandbox(LIMITS, workers=2) as sandbox:
+        yield sandbox
+
+
+def run(box, code, **options):
+    return asyncio.run(box.python(code, **options))
+
+
+def gone(pid):
+    return not Path(f"/proc/{pid}").exists() or ") Z" in Path(f"/proc/{pid}/stat").read_text()
+
+
+@needs_bwrap
+def test_a_run_gives_what_the_interpreter_gives(box):
+    outcome = run(box, "import sys\nprint('out')\nprint('err', file=sys.stderr)\nsys.exit(3)")
+    assert (outcome.ended, outcome.exit_status, outcome.stdout, outcome.stderr) == ("error", 3, "out\n", "err\n")
+    assert outcome.tier == "bubblewrap" and not outcome.ok
+    assert 0 < outcome.cpu_s < 5 and 0 < outcome.wall_s < 5 and 2**20 < outcome.peak_bytes < 2**28
+    assert (
+        run(box, "print(__name__, input(), open('a/b.txt').read())", stdin="in\n", files={"a/b.txt": "é"}).stdout
+        == "__main__ in é\n"
+    )
+    assert run(box, "import sys; sys.exit('why')").stderr == "why\n"
+
+
+@needs_bwrap
+def test_a_traceback_shows_only_the_code_that_was_given(box):
+    outcome = run(box, "def f():\n    return 1 / 0\n\nf()")
+    assert outcome.stderr == (
+        'Traceback (most recent call last):\n  File "<python>", line 4, in <module>\n    f()\n'
+        '  File "<python>", line 2, in f\n    return 1 / 0\n           ~~^~~\nZeroDivisionError: division by zero\n'
+    )
+    assert run(box, "x = (").stderr.startswith('  File "<python>", line 1\n')
+
+
+@needs_bwrap
+def test_the_processor_and_memory_of_a_run_are_measured(box):
+    outcome = run(
+        box,
+        "import time\nbegan = time.process_time()\nwhile time.process_time() - began < 0.2: pass\nx = bytearray(100 * 2**20)",
+    )
+    assert 0.2 <= outcome.cpu_s < 5 and outcome.peak_bytes > 100 * 2**20
+
+
+@needs_bwrap
+def test_a_long_request_and_long_input_arrive_whole(box):
+    code = "import sys\nx = '" + "é" * 500_000 + "'\nprint(len(x), len(sys.stdin.read()))"
+    assert run(box, code, stdin="b" * 3_000_000).stdout == "500000 3000000\n"
+
+
+@needs_bwrap
+def test_a_cell_prints_the_value_of_its_last_expression(box):
+    assert run(box, "x = [1]\nprint(x)\nx * 2", cell=True).stdout == "[1]\n[1, 1]\n"
+    assert (
+        run(box, "None", cell=True).stdout
+        == run(box, "x = 1", cell=True).stdout
+        == run(box, "", cell=True).stdout
+        == ""
+    )
+
+
+@needs_bwrap
+def test_each_call_costs_little_and_many_go_on_together(box):
+    async def many():
+        return await asyncio.gather(*[box.python(f"print({i})") for i in range(20)])
+
+    assert [outcome.stdout for outcome in asyncio.run(many())] == [f"{i}\n" for i in range(20)]
+    assert len(box._pool.idle) <= 2
+
+
+@needs_bwrap
+def test_the_event_loop_stays_free_and_a_cancelled_run_is_killed(box):
+    async def cancelled():
+        running = asyncio.create_task(box.python("import os, time\nos.fork()\ntime.sleep(60)"))
+        for _ in range(20):
+            await asyncio.sleep(0.01)
+        assert not running.done()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+    asyncio.run(cancelled())  # which the code inside would not let end for a minute, nor its limit for 5 s
+    assert not box._pool.running and run(box, "print(1)").ok
+
+
+@needs_bwrap
+def test_runs_that_are_stopped_before_they_begin_do_not_wear_a_worker_out(tmp_path):
+    worker = Worker()
+    for _ in range(150):
+        stopped = Run("python", "print(1)", LIMITS)
+        stopped.stop()
+        with pytest.raises(SandboxError, match="closed"):
+            outcome_of(worker.run(stopped), stopped, "bubblewrap")
+    assert worker.run(Run("python", "print(1)", LIMITS)).stdout == b"1\n"
+    worker.close()
+
+
+@needs_bwrap
+def test_closing_while_code_runs_ends_it_and_leaves_no_process():
+    sandbox = Sandbox(LIMITS, workers=1)
+    run(sandbox, "pass")
+    (worker,) = sandbox._pool.idle
+    errors = []
+
+    def go():
+        try:
+            run(sandbox, "import time; time.sleep(60)", limits=RunLimits(wall_s=30))
+        except SandboxError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=go)
+    thread.start()
+    while not sandbox._pool.running:
+        time.sleep(0.01)
+    time.sleep(0.05)
+    sandbox.close()
+    thread.join()
+    assert "closed" in str(errors[0]) and gone(worker.pid)
+    sandbox.close()
+    with pytest.raises(SandboxError, match="closed"):
+        run(sandbox, "pass")
+
+
+@needs_bwrap
+def test_a_forgotten_sandbox_leaves_no_process():
+    sandbox = Sandbox(LIMITS, workers=1)
+    run(sandbox, "pass")
+    pid = sandbox._pool.idle[0].pid
+    del sandbox
+    gc.collect()
+    assert gone(pid)
+
+
+@needs_bwrap
+def test_folders_of_packages_can_be_imported_and_not_written(tmp_path):
+    (tmp_path / "mine.py").write_text("value = 42")
+    tmp_path.chmod(0o755)
+    with Sandbox(LIMITS, workers=1, packages=[tmp_path]) as sandbox:
+        assert run(sandbox, "import mine; print(mine.value)").stdout == "42\n"
+        assert "Read-only" in run(sandbox, "open('/packages/0/x', 'w')").stderr
+    with pytest.raises(ConfigError, match="no folder"):
+        Sandbox(packages=[tmp_path / "absent"])
+
+
+@needs_bwrap
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_it_works_for_an_ordinary_user():
+    """The same run as nobody, with the system's Python if this one lies where nobody may look."""
+    script = (
+        "import asyncio, os\nfrom firsthand.tools.sandbox import Sandbox\n"
+        "with Sandbox(workers=1) as box:\n    print(os.getuid(), asyncio.run(box.python('import os; print(os.getuid(), os.getpid())')))\n"
+    )
+    source = SOURCE
+    become = {"user": 65534, "group": 65534, "extra_groups": [], "cwd": "/"}
+    for interpreter in (sys.executable, "/usr/bin/python3", "/usr/local/bin/python3"):
+        probe = [interpreter, "-c", f"import sys; sys.path.insert(0, {source!r}); import firsthand.tools.sandbox"]
+        try:
+            if subprocess.run(probe, capture_output=True, **become).returncode == 0:
+                break
+        except OSError:
+            continue
+    else:
+        pytest.skip("no Python that nobody can run")
+    code = f"import sys; sys.path.insert(0, {source!r})\n{script}"
+    done = subprocess.run([interpreter, "-c", code], capture_output=True, text=True, **become)
+    assert done.stdout.startswith("65534 ") and "stdout='1000 2\\n'" in done.stdout, done.stderr
+
+
+@needs_bwrap
+def test_a_fork_of_this_process_gets_workers_of_its_own():
+    code = (
+        "import asyncio, os\nfrom firsthand.tools.sandbox import shared_sandbox\n"
+        "go = lambda: asyncio.run(shared_sandbox().python('print(1)')).stdout\n"
+        "assert go() == '1\\n'\nif os.fork() == 0:\n    ok = go() == '1\\n'\n    shared_sandbox().close()\n    os._exit(0 if ok else 1)\n"
+        "assert os.wait()[1] == 0 and go() == '1\\n'\n"
+    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_without_a_sandbox_nothing_is_run_and_the_error_says_what_to_install(tmp_path):
+    code = "from firsthand.tools.sandbox import Sandbox\nSandbox()"
+    environment = os.environ | {"PATH": str(tmp_path), "PYTHONPATH": SOURCE}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.returncode == 1 and "apt install bubblewrap" in done.stderr and "SandboxError" in done.stderr
+
+
+@needs_bwrap
+def test_a_bubblewrap_that_is_forbidden_says_so(tmp_path):
+    fake = tmp_path / "bwrap"
+    fake.write_text("#!/bin/sh\necho 'bwrap: setting up uid map: Permission denied' >&2\nexit 1\n")
+    fake.chmod(0o755)
+    code = "import asyncio\nfrom firsthand.tools.sandbox import Sandbox\nasyncio.run(Sandbox().python('print(1)'))"
+    environment = os.environ | {"PATH": str(tmp_path), "PYTHONPATH": SOURCE}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert "does not start here: bwrap: setting up uid map: Permission denied" in done.stderr and not done.stdout
+
+
+@needs_bwrap
+@pytest.mark.parametrize("name", ["/etc/x", "../x", "a/../../x", "", "a\0b"])
+def test_a_file_outside_the_folder_is_refused(name):
+    with Sandbox() as sandbox, pytest.raises(ConfigError, match="inside the folder"):
+        run(sandbox, "pass", files={name: "x"})
+
+
+def test_limits_that_cannot_work_are_refused():
+    with pytest.raises(ConfigError, match="wall_s is 0"):
+        RunLimits(wall_s=0)
+    with pytest.raises(ConfigError, match="64 MiB"):
+        RunLimits(memory_bytes=2**20)
+
+
+def test_the_filter_is_a_program_of_whole_instructions_whose_jumps_stay_inside():
+    import struct
+
+    for machine in ("x86_64", "aarch64"):
+        code = seccomp.program(machine)
+        assert code is not None and len(code) % 8 == 0
+        instructions = list(struct.iter_unpack("=HBBI", code))
+        assert len(instructions) < 4096 and instructions[-1] == (0x06, 0, 0, 0x7FFF0000)
+        for at, (opcode, if_true, if_false, _) in enumerate(instructions):
+            assert opcode == 0x20 or opcode == 0x06 or at + 1 + max(if_true, if_false) < len(instructions)
+    assert seccomp.program("riscv64") is None
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the headers of another architecture")
+def test_the_numbers_of_the_filter_are_those_of_the_kernels_headers():
+    import re
+
+    headers = {0: Path("/usr/include/x86_64-linux-gnu/asm/unistd_64.h"), 1: Path("/usr/include/asm-generic/unistd.h")}
+    for column, header in headers.items():
+        if not header.is_file():
+            pytest.skip("the kernel's headers are not installed")
+        numbers = {n: int(v) for n, v in re.findall(r"#define __NR(?:3264)?_(\w+)\s+(\d+)", header.read_text())}
+        for table in (seccomp._REFUSED, seccomp._ABSENT, seccomp._BY_ARGUMENT):
+            for name, places in table.items():
+                assert places[column] == numbers.get(name), name
+
+
+FAKE_DOCKER = """#!{python}
+import os, sys
+arguments = sys.argv[1:]
+open({log!r}, "a").write(" ".join(arguments[:2]) + "\\n")
+if arguments[0] != "run":
+    sys.exit(0)
+if "--refuse" in {refuse!r}:
+    sys.stderr.write("docker: no such image\\n")
+    sys.exit(125)
+at = arguments.index("-c")
+source = arguments[at + 1].replace('"/tmp/', '"{tmp}/')
+os.execv({python!r}, [{python!r}, "-I", "-c", source, arguments[at + 2]])
+"""
+
+
+def container(tmp_path, refuse=""):
+    """A Container over a program that takes docker's place and runs what it is given, without any isolation."""
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    fake = tmp_path / "docker"
+    fake.write_text(FAKE_DOCKER.format(python=sys.executable, log=str(tmp_path / "log"), tmp=inside, refuse=refuse))
+    fake.chmod(fake.stat().st_mode | stat.S_IXUSR)
+    return Container(docker=str(fake))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the program inside is for Linux")
+@pytest.mark.parametrize(
+    ("kind", "code", "ended", "status", "stdout"),
+    [
+        ("python", "print(input())", "done", 0, "in\n"),
+        ("cell", "6 * 7", "done", 0, "42\n"),
+        ("shell", "cat; exit 4", "error", 4, "in"),
+        ("python", "import os; os.kill(os.getpid(), 9)", "killed", -9, ""),
+        ("python", "import time; time.sleep(60)", "timeout", None, ""),
+        ("python", "while True: print('x' * 1000)", "output", None, None),
+    ],
+)
+def test_a_container_tells_how_a_run_ended(tmp_path, kind, code, ended, status, stdout):
+    run = Run(kind, code, RunLimits(wall_s=0.5, output_bytes=10_000, memory_bytes=2**30), stdin="in")
+    outcome = outcome_of(container(tmp_path).run(run), run, "docker")
+    assert (outcome.ended, outcome.exit_status, outcome.tier) == (ended, status, "docker")
+    assert len(outcome.stdout) == 10_000 if stdout is None else outcome.stdout == stdout
+    assert (tmp_path / "log").read_text().split()[:2] == ["run", "--rm"] and "rm --force" in (
+        tmp_path / "log"
+    ).read_text()
+
+
+def test_a_container_that_cannot_start_is_an_error_and_its_command_is_confined(tmp_path):
+    with pytest.raises(SandboxError, match="no such image"):
+        container(tmp_path, "--refuse").run(Run("python", "1", LIMITS))
+    command = " ".join(Container(gvisor=True, packages=[tmp_path]).command(Run("python", "1", LIMITS), "name"))
+    for part in ("--runtime runsc", "--network none", "--read-only", "--cap-drop ALL", "no-new-privileges",
+                 "--user 65534:65534", "--pids-limit 66", f"--memory {LIMITS.memory_bytes}", f"{tmp_path}:/packages/0:ro"):  # fmt: skip
+        assert part in command
+
+
+@needs_bwrap
+def test_bubblewrap_is_the_first_choice():
+    assert available() == "bubblewrap"
+
+
+@needs_bwrap
+def test_a_worker_serves_runs_one_after_the_other_and_closes_once():
+    worker = Worker()
+    for number in range(3):
+        assert worker.run(Run("python", f"print({number})", LIMITS)).stdout == f"{number}\n".encode()
+    worker.close()
+    worker.close()
+    assert gone(worker.pid)
+    with pytest.raises(SandboxError, match="died"):
+        worker.run(Run("python", "1", LIMITS))
+
+
+@needs_bwrap
+def test_the_python_tool_answers_like_a_notebook_cell():
+    tool = catalog.tool("python")
+    assert tool is python and tool.effect == "read" and list(tool.spec.parameters["properties"]) == ["code"]
+
+    async def answers():
+        assert await tool({"code": "print('a')\n6 * 7"}) == "a\n42"
+        assert await tool({"code": "```python\nx = 1\n```"}) == "(no output)"
+        with pytest.raises(ToolError, match=r'File "<python>", line 2, in f\n'):
+            await tool({"code": "def f():\n    return 1 / 0\nf()"})
+        with pytest.raises(ToolError, match="exit status 3"):
+            await tool({"code": "raise SystemExit(3)"})
+        with pytest.raises(ToolError, match="printed too much"):
+            await tool({"code": "while True: print('x' * 1000)"})
+        with pytest.raises(ToolError, match="signal 9"):
+            await tool({"code": "import os; os.kill(os.getpid(), 9)"})
+        assert len(await tool({"code": "print('x' * 100_000)"})) < 9_000
+
+    asyncio.run(answers())
+
+
+@needs_bwrap
+def test_the_shell_tool_works_in_a_folder_that_is_thrown_away():
+    tool = catalog.tool("shell")
+    assert tool is shell and tool.effect == "read"
+
+    async def answers():
+        assert await tool({"command": "echo b > x; echo a >> x; sort x; pwd; ls"}) == "a\nb\n/tmp/work\nx"
+        assert await tool({"command": "ls; yes | head -2"}) == "y\ny"
+        with pytest.raises(ToolError, match="not found"):
+            await tool({"command": "nonexistent-program"})
+
+    asyncio.run(answers())
+
+
+def test_long_output_keeps_both_ends_and_fences_fall_away():
+    assert shortened("a" * 100 + "b" * 100, 20) == "a" * 10 + "\n[180 characters left out]\n" + "b" * 10
+    assert unfenced("```python\nx\ny\n```") == "x\ny" and unfenced("x = '```'") == "x = '```'"
