@@ -205,6 +205,43 @@ def test_whatever_is_read_lies_inside(hostile: Path, path: str) -> None:
     assert real.is_relative_to(hostile) and real.read_bytes() == content
 
 
+def test_a_link_swapped_in_just_before_a_file_is_opened_leads_nowhere(root: Path) -> None:
+    """An audit hook is told of each open before it happens: there the path is swapped, at the worst moment there is."""
+    swaps: dict[str, Path] = {}
+
+    def swap(event: str, given: Any) -> None:
+        target = swaps.pop(str(given[0]), None) if event == "open" and swaps else None
+        if target is not None:
+            here = root / str(given[0]) if (root / str(given[0])).exists() else root / "deep" / str(given[0])
+            here.rename(root / "aside")
+            here.symlink_to(target)
+
+    sys.addaudithook(swap)  # it stays, and does nothing once `swaps` is empty
+    rooted = Rooted(root)
+    for name, path, target in [
+        ("a.txt", "a.txt", root.parent / "secret.txt"),
+        ("deep", "deep/b.py", root.parent / "outside"),
+        ("er", "deep/er/secret.txt", root.parent / "outside"),
+    ]:
+        swaps[name] = target
+        with pytest.raises(ToolError, match=r"changed while it was looked at|no folder"), rooted.open(path) as file:
+            assert file.read() != SECRET.encode()
+        assert not swaps
+        (root / "aside").rename(root / f"aside-{name}")
+        link = root / name if (root / name).is_symlink() else root / "deep" / name
+        link.unlink()
+        (root / f"aside-{name}").rename(link)
+
+    def plant(event: str, given: Any) -> None:
+        if event == "open" and given[0] == "planted.txt" and not (root / "planted.txt").is_symlink():
+            (root / "planted.txt").symlink_to(root.parent / "planted.txt")
+
+    sys.addaudithook(plant)
+    with pytest.raises(ToolError):
+        rooted.create("planted.txt", b"x")
+    assert not (root.parent / "planted.txt").exists()
+
+
 @pytest.mark.parametrize("swapped", ["folder", "file"])
 def test_a_link_swapped_in_during_the_call_leads_nowhere(root: Path, swapped: str) -> None:
     """A process swaps an ordinary folder (or file) and a link out of the root, as fast as it can, while we read."""
@@ -222,7 +259,7 @@ def test_a_link_swapped_in_during_the_call_leads_nowhere(root: Path, swapped: st
     rooted, seen = Rooted(root), dict.fromkeys(("inside", "refused", "out"), 0)
     try:
         assert swapping.stdout is not None and swapping.stdout.readline() == b"swapping\n"
-        for _ in range(6000):
+        for _ in range(1500):
             try:
                 with rooted.open(path) as file:
                     seen["inside" if file.read() == b"inside" else "out"] += 1
