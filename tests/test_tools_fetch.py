@@ -215,7 +215,7 @@ def test_redirects_are_followed_and_each_is_checked() -> None:
     ]:
         assert "no public address" in failing({"/": to(where)})
     assert "port 22 may not" in failing({"/": to("http://site.example:22/")})
-    for where in ["file:///etc/passwd", "gopher://x/", "http://a:b@site.example/", "http://a b/", "javascript:x"]:
+    for where in ["file:///etc/passwd", "gopher://x/", "http://a:b@site.example/", "javascript:x"]:
         assert "is no URL" in failing({"/": to(where)})
     assert f"more than {MAX_REDIRECTS} redirects" in failing({"/": to("/")})
 
