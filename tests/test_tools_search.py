@@ -122,7 +122,8 @@ def test_an_index_in_a_file_is_kept_until_the_documents_change(tmp_path: Path) -
 
 HOSTILE = [
     '"', "'", "*", "NEAR(a b)", "title:x", "a OR", "AND", "NOT", "(", ")", '"; DROP TABLE passages; --', "^a", "a*",
-    "{a b}:c", "-a", "a" * 100_000, "a " * 100_000, "\ud800 x", "\0 apple", "apple\x1b[2J", "￿ apple", "٣ apple", "日本語", "%", "_",
+    "{a b}:c", "-a", "a" * 100_000, "a " * 100_000, "\ud800 x", "\0 apple", "apple\x1b[2J", "￿ apple", "٣ apple", "日本語",
+    "%", "_",
 ]  # fmt: skip
 
 

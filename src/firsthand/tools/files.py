@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 from firsthand.errors import ToolError, nearest
 from firsthand.terminal import printable
-from firsthand.tool import Effect, Tool, tool_from_function
+from firsthand.tool import Tool, tool_from_function
 from firsthand.tools.rooted import Rooted, enter, kind_of, open_file
 
 MAX_ENTRIES = 500
@@ -43,9 +43,9 @@ def files(root: str, *, write: bool = False, scratch: bool = False) -> tuple[Too
         for function in (folder.list_files, folder.read_file, folder.find_files)
     ]
     if write:
-        kept: Effect = "write" if scratch else "external"
-        made += [tool_from_function(each, effect=kept) for each in (folder.write_file, folder.edit_file)]
-        made += [tool_from_function(folder.overwrite_file, effect="write" if scratch else "irreversible")]
+        for each in (folder.write_file, folder.edit_file):
+            made.append(tool_from_function(each, effect="write" if scratch else "external"))
+        made.append(tool_from_function(folder.overwrite_file, effect="write" if scratch else "irreversible"))
     return tuple(made)
 
 
