@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from firsthand import catalog
 from firsthand.errors import ConfigError, ToolError
+from firsthand.tool import Tool
 from firsthand.tools import files as module
 from firsthand.tools.files import files
 from firsthand.tools.rooted import Rooted
@@ -37,9 +39,13 @@ def root(tmp_path: Path) -> Path:
     return inside
 
 
+@lru_cache(2)
+def tools_of(root: Path) -> dict[str, Tool]:
+    return {each.name: each for each in files(str(root), write=True)}
+
+
 def call(root: Path, name: str, **arguments: Any) -> str:
-    made = {each.name: each for each in files(str(root), write=True)}
-    return asyncio.run(made[name](arguments))
+    return asyncio.run(tools_of(root)[name](arguments))
 
 
 def refused(root: Path, name: str, **arguments: Any) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sqlite3
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from firsthand import catalog
 from firsthand.errors import ConfigError, ToolError
+from firsthand.tool import Tool
 from firsthand.tools.sql import MAX_ROWS, Database, sql
 
 
@@ -32,9 +34,13 @@ def shop(tmp_path: Path) -> Path:
     return path
 
 
+@lru_cache(2)
+def tools_of(shop: Path) -> dict[str, Tool]:
+    return {each.name: each for each in sql(str(shop), write=True)}
+
+
 def call(shop: Path, name: str, **arguments: Any) -> str:
-    made = {each.name: each for each in sql(str(shop), write=True)}
-    return asyncio.run(made[name](arguments))
+    return asyncio.run(tools_of(shop)[name](arguments))
 
 
 def refused(shop: Path, name: str, **arguments: Any) -> str:

@@ -28,10 +28,12 @@ class Terminal:
     Nothing here blocks: a question can be cancelled like anything else.
     """
 
+    _busy = threading.Lock()
+    """One for all: however many agents run, there is one person."""
+
     def __init__(self, source: TextIO | None = None, sink: TextIO | None = None):
         self.source = source if source is not None else sys.stdin
         self.sink = sink if sink is not None else sys.stderr
-        self._busy = threading.Lock()
 
     def is_there(self) -> bool:
         """Whether both ends are a terminal."""

@@ -99,11 +99,11 @@ class Tool:
         try:
             async with asyncio.timeout(self.timeout_s):
                 result = await in_thread(work)
-        finally:
-            if not ended.is_set():
-                self.hung.add(mark)
-                if ended.is_set():  # just now
-                    self.hung.discard(mark)
+        except (TimeoutError, asyncio.CancelledError):
+            self.hung.add(mark)
+            if ended.is_set():  # it came back after all, perhaps before it was counted
+                self.hung.discard(mark)
+            raise
         return result if isinstance(result, str) else await self._finish(result)
 
     async def _awaited(self, checked: Json) -> str:

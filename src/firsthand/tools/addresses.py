@@ -18,6 +18,7 @@ from typing import Any
 
 import httpcore
 
+from firsthand.concurrency import in_thread
 from firsthand.errors import ConfigError, ToolError
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -121,8 +122,7 @@ def _old_spelling(text: str) -> ipaddress.IPv4Address:
 
 async def resolve(host: str, port: int) -> list[str]:
     """The addresses of a name, as this system finds them."""
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    found = await in_thread(lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
     return list(dict.fromkeys(str(each[4][0]) for each in found))
 
 
