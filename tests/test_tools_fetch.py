@@ -3,9 +3,13 @@
 import asyncio
 import gzip
 import ipaddress
+import shutil
+import ssl
+import subprocess
 import time
 import zlib
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +19,7 @@ from hypothesis import strategies as st
 from firsthand import catalog
 from firsthand.errors import ConfigError, ToolError
 from firsthand.tools.addresses import Rules, parse_rules, read_host
-from firsthand.tools.fetch import MAX_REDIRECTS, fetcher
+from firsthand.tools.fetch import MAX_REDIRECTS, fetcher, trusted
 from firsthand.tools.html import to_text
 
 PUBLIC = "93.184.215.14"
@@ -153,7 +157,9 @@ def page(body: bytes, kind: str = "text/plain", status: str = "200 OK", **header
     return f"HTTP/1.1 {status}\r\n{head}\r\n".encode() + body
 
 
-def served(answers: Any, url: str = "http://site.example:{port}/", *, resolver: Any = None, **limits: Any) -> str:
+def served(
+    answers: Any, url: str = "http://site.example:{port}/", *, resolver: Any = None, tls: Any = None, **limits: Any
+) -> str:
     """What fetch says of a server that gives `answers`: bytes, a mapping of paths, or a coroutine of (path, writer)."""
 
     async def main() -> str:
@@ -173,7 +179,7 @@ def served(answers: Any, url: str = "http://site.example:{port}/", *, resolver: 
             finally:
                 writer.close()
 
-        server = await asyncio.start_server(handle, "127.0.0.1", 0)
+        server = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=tls)
         port = server.sockets[0].getsockname()[1]
         known = {"site_example": "127.0.0.1", "other_example": "127.0.0.1", "metadata_example": "169.254.169.254"}
         rules = Rules((ipaddress.ip_network("127.0.0.1"),), ports=frozenset((port, 80)))
@@ -333,6 +339,30 @@ def test_nothing_of_ours_is_sent_along(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert served(look, "http://site.example:{port}/a?b=c#fragment").endswith("fine")
     assert seen == ["/a?b=c"]
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes a certificate with openssl")
+def test_a_certificate_must_be_for_the_name_though_the_connection_goes_to_an_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = (
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=x -keyout k -out c"
+    )
+    subprocess.run(
+        [*made.split(), "-addext", "subjectAltName=DNS:site.example"], cwd=tmp_path, check=True, capture_output=True
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "c", tmp_path / "k")
+    assert "certificate verify failed" in failing(page(b"x"), "https://site.example:{port}/", tls=context)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "c"))
+    trusted.cache_clear()
+    try:
+        assert served(page(b"over TLS"), "https://site.example:{port}/", tls=context).endswith("over TLS")
+        for other in ("other.example", "127.0.0.1"):
+            said = failing(page(b"x"), f"https://{other}:{{port}}/", tls=context)
+            assert "certificate verify failed" in said
+    finally:
+        trusted.cache_clear()
 
 
 # -- pages --

@@ -15,6 +15,7 @@ import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 
 import httpcore
 import httpx
@@ -106,9 +107,7 @@ async def get(url: str, rules: Rules, *, resolver: Resolver = resolve, max_bytes
     here = read_url(url)
     backend = PinnedBackend(rules, resolver)
     try:
-        async with httpcore.AsyncConnectionPool(
-            ssl_context=ssl.create_default_context(), network_backend=backend
-        ) as pool:
+        async with httpcore.AsyncConnectionPool(ssl_context=trusted(), network_backend=backend) as pool:
             for _ in range(MAX_REDIRECTS + 1):
                 async with _answer(pool, here) as response:
                     headers = {key.lower(): value.decode("latin-1") for key, value in response.headers}
@@ -135,6 +134,12 @@ def read_url(text: str) -> httpx.URL:
         return url.copy_with(fragment=None)
     except (httpx.InvalidURL, ValueError, UnicodeError) as error:
         raise ToolError(f"{text[:200]!r} is no URL that can be fetched: {error}") from None
+
+
+@lru_cache(maxsize=1)
+def trusted() -> ssl.SSLContext:
+    """Which certificates are believed: reading them takes 20 ms, so it is done once."""
+    return httpx.create_ssl_context()
 
 
 def _next(here: httpx.URL, location: str) -> httpx.URL:
