@@ -13,8 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from firsthand import catalog
+from firsthand import catalog, cli
+from firsthand.agent import Agent
 from firsthand.errors import ConfigError, ToolError
+from firsthand.home import data_home
+from firsthand.patterns.react import react
+from firsthand.providers.scripted import Scripted
+from firsthand.rollout import rollout
+from firsthand.runs import store
+from firsthand.task import Task
 from firsthand.tool import tool_from_function
 from firsthand.tools.search import Index, search, split
 from firsthand.tools.web_search import SERVICES, web_search
@@ -312,3 +319,55 @@ def test_a_service_that_is_not_there_is_a_result_without_the_key(monkeypatch: py
         with pytest.raises(ToolError, match="cannot be asked") as error:
             asyncio.run(web_search(service="tavily", url=url)({"query": "x"}))
         assert KEY not in str(error.value)
+
+
+# -- in an attempt --
+
+
+def test_react_plays_its_actions_and_the_trace_says_what_came_from_outside(tmp_path: Path) -> None:
+    script = Scripted(
+        [
+            "Thought: I look him up.\nAction: Search[Milhouse Van Houten]",
+            "Thought: Whom was he named after?\nAction: Lookup[named after]",
+            "Thought: Nixon.\nFinal Answer: Richard Nixon",
+        ]
+    )
+    agent = Agent("a", script, react, tools=search(str(jsonl(tmp_path / "pages.jsonl"))))
+    trace = asyncio.run(rollout(agent, Task("1", "Whom was Milhouse named after?")))
+    assert trace.answer == "Richard Nixon"
+    observed = [node.message.text for node in trace.nodes if node.message.text.startswith("Observation")]
+    assert observed[0].startswith(
+        'Observation: <untrusted from="documents in pages.jsonl">\n[milhouse] Milhouse Van Houten'
+    )
+    assert "named after Richard Nixon's middle name.\n</untrusted>" in observed[1]
+    assert [call.detail["origin"] for call in trace.calls if call.kind == "tool"] == ["documents in pages.jsonl"] * 2
+
+
+def test_a_replay_reads_what_was_read_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))
+    Path("notes").mkdir()
+    Path("notes/a.txt").write_text("as it was")
+    Path("reads.py").write_text(
+        "from firsthand.message import ToolCall\n"
+        "async def reads(task, ctx) -> str:\n"
+        "    return (await ctx.call(ToolCall('1', 'read_file', {'path': 'a.txt'}))).content\n"
+    )
+    words = [
+        "run",
+        "arithmetic",
+        "--limit",
+        "1",
+        "--model",
+        "scripted:echo",
+        "--pattern",
+        "reads.py",
+        "--tools",
+        "files:notes",
+    ]
+    assert cli.main(words) == 0
+    Path("notes/a.txt").write_text("as it is now")
+    assert cli.main(["run", "--replay", "last"]) == 0
+    with store.open_run("last", data_home()) as run:
+        [trace] = run.traces()
+    assert trace.answer == '<untrusted from="files in notes">\nas it was\n</untrusted>'
