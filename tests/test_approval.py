@@ -3,6 +3,7 @@
 import asyncio
 import io
 import os
+import pickle
 import pty
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -169,6 +170,11 @@ def test_a_rule_for_a_tool_there_is_not_is_an_error() -> None:
     check_rules({"act": "deny", "external": "ask"}, [tool])
     with pytest.raises(ConfigError, match=r"approve names 'irreversable'.*did you mean 'irreversible'"):
         check_rules({"irreversable": "deny"}, [tool])
+
+
+def test_approvals_of_the_same_rules_are_equal_and_can_be_sent_to_another_process() -> None:
+    assert Approval() == Approval({}) != Approval({"external": "ask"})
+    assert pickle.loads(pickle.dumps(Approval({"external": "ask"}))) == Approval({"external": "ask"})
 
 
 # -- resuming --

@@ -62,7 +62,7 @@ class Approval:
 
     rules: Mapping[str, Verdict] = field(default_factory=dict)
     """Such as `{"external": "ask", "shell": "deny"}`."""
-    ask: Ask = field(default_factory=AskPerson)
+    ask: Ask = field(default_factory=AskPerson, compare=False)
     """Who is asked."""
 
     def __post_init__(self) -> None:

@@ -32,8 +32,17 @@ class Terminal:
     """One for all: however many agents run, there is one person."""
 
     def __init__(self, source: TextIO | None = None, sink: TextIO | None = None):
-        self.source = source if source is not None else sys.stdin
-        self.sink = sink if sink is not None else sys.stderr
+        self._ends = source, sink  # None: whatever the process has when something is asked
+
+    @property
+    def source(self) -> TextIO:
+        """Where answers are read."""
+        return self._ends[0] if self._ends[0] is not None else sys.stdin
+
+    @property
+    def sink(self) -> TextIO:
+        """Where questions are written."""
+        return self._ends[1] if self._ends[1] is not None else sys.stderr
 
     def is_there(self) -> bool:
         """Whether both ends are a terminal."""

@@ -159,7 +159,7 @@ def as_text(result: Any, max_chars: int) -> str:
 
 def marked(text: str, origin: str) -> str:
     """The text between marks that say it is data from `origin` and no instruction. It cannot close the mark itself."""
-    inside = re.sub(r"<(\s*/?\s*untrusted)", r"<\\\1", text, flags=re.IGNORECASE)
+    inside = re.sub(r"<(\s*+(?:/\s*+)?+untrusted)", r"<\\\1", text, flags=re.IGNORECASE)
     return f'<untrusted from="{origin}">\n{inside}\n</untrusted>'
 
 
@@ -222,9 +222,11 @@ def read_arguments(text: str) -> Json | None:
 
     Models put the object into a string, or a code fence around it.
     """
-    fenced = re.fullmatch(r"\s*```(?:json)?\s*(.*?)\s*```\s*", text, re.DOTALL)
+    inside = text.strip()
+    if inside.startswith("```") and inside.endswith("```"):
+        inside = inside[3:-3].removeprefix("json")
     try:
-        body = json.loads(fenced.group(1) if fenced else text)
+        body = json.loads(inside)
         body = json.loads(body) if isinstance(body, str) else body
     except (ValueError, RecursionError):
         return None
