@@ -1,3 +1,5 @@
+import asyncio
+
 import pytest
 
 from firsthand import catalog
@@ -36,10 +38,36 @@ def test_every_listed_name_can_be_found():
     for name in catalog.names("pattern"):
         assert callable(catalog.pattern(name)[0])
     for name in catalog.names("tool"):
-        assert catalog.tool(name).name == name
+        assert callable(catalog.find("tool", name))
     for name in catalog.names("benchmark"):
         assert callable(catalog.find("benchmark", name))
     assert isinstance(catalog.benchmark("arithmetic:levels=1:tasks=3"), Benchmark)
+
+
+def test_the_forms_of_tools_say_what_they_are_given_and_what_they_change():
+    forms = catalog.tool_forms()
+    assert forms.keys() <= catalog.names("tool").keys()
+    assert forms["calculator"] == ("calculator", "read") and forms["fetch"] == ("fetch", "read")
+    assert forms["files"] == ("files:ROOT", "read, write, external, irreversible")
+    assert forms["sql"] == ("sql:DATABASE", "read, irreversible")
+    assert all(effects for _, effects in forms.values())
+
+
+def test_a_file_of_ones_own_may_make_several_tools(tmp_path):
+    path = tmp_path / "pair.py"
+    path.write_text(
+        "from firsthand.tool import tool_from_function\n"
+        "def pair(word: str, *, times: int = 1):\n"
+        "    def say() -> str:\n        return word * times\n"
+        "    def shout() -> str:\n        return word.upper()\n"
+        "    return [tool_from_function(each, effect='read') for each in (say, shout)]\n"
+    )
+    say, shout = catalog.tools(f"{path}:pair:ab:times=2")
+    assert asyncio.run(say({})) == "abab" and asyncio.run(shout({})) == "AB"
+    with pytest.raises(ConfigError, match="names 2 tools, say, shout"):
+        catalog.tool(f"{path}:pair:ab")
+    with pytest.raises(ConfigError, match=r"write .*pair\.py:pair:WORD"):
+        catalog.tools(f"{path}:pair")
 
 
 @pytest.mark.parametrize(

@@ -281,7 +281,7 @@ async def sender(task, ctx, *, again: str = "") -> str:
 def test_a_replay_does_not_do_again_what_reached_outside(cli: Any, home: Path) -> None:
     Path("send.py").write_text(SEND)
     Path("sender.py").write_text(SENDER)
-    assert cli(*scripted("--pattern", "sender.py", "--tools", "send.py"))[0] == 0
+    assert cli(*scripted("--pattern", "sender.py", "--tools", "send.py", "--approve", "allow"))[0] == 0
     with last(home) as run:
         first = {trace.id: trace.answer for trace in run.traces()}
     assert len(Path("sent").read_text().splitlines()) == 6 and set(first.values()) == {"sent", "Error: refused"}

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from firsthand.agent import Agent
+from firsthand.approval import Approval
 from firsthand.budget import Limits
 from firsthand.concurrency import Retry
 from firsthand.context import Context
@@ -396,6 +397,9 @@ def test_a_guard_may_refuse_a_prompt() -> None:
 # -- tools --
 
 
+ALLOW = Approval({"irreversible": "allow"})
+
+
 def calling(*calls: ToolCall) -> Callable[..., Awaitable[str]]:
     async def pattern(task: Task, ctx: Context) -> str:
         return "\n".join([(await ctx.call(call)).content for call in calls])
@@ -413,7 +417,7 @@ def test_a_wrong_call_is_a_result_that_says_what_was_wrong() -> None:
     trace = attempt(pattern, tools=(echo,))
     unknown, broken, wrong, fine = (trace.answer or "").split("\n")
     assert unknown.startswith("Error: no tool 'ecko'; did you mean 'echo'?")
-    assert broken == 'Error: the arguments of echo are not valid JSON: {"text": '
+    assert broken == 'Error: the arguments of echo are not valid JSON: {"text": : write an object, {"text": "<string>"}'
     assert wrong.startswith('Error: echo was called with {"words": "a"}') and wrong.endswith("it takes text: string")
     assert fine == "key: fine"
     assert [call.error is None for call in trace.calls] == [False, False, False, True]
@@ -439,8 +443,8 @@ def test_on_replay_a_tool_runs_again_only_if_it_builds_the_attempts_own_world(ef
     act, runs = counted(effect)
     journal = MemoryJournal()
     pattern = calling(ToolCall("1", "act", {"text": "x"}))
-    first = attempt(pattern, journal=journal, tools=(act,))
-    second = attempt(pattern, journal=journal, tools=(act,))
+    first = attempt(pattern, journal=journal, tools=(act,), approval=ALLOW)
+    second = attempt(pattern, journal=journal, tools=(act,), approval=ALLOW)
     assert first.answer == "x 1" and second.answer == f"x {runs_in_all}"
     assert len(runs) == runs_in_all
     assert second.calls[0].replayed and not first.calls[0].replayed
@@ -451,7 +455,7 @@ def test_a_failure_is_replayed_too() -> None:
     journal = MemoryJournal()
     pattern = calling(ToolCall("1", "act", {"text": "x"}))
     for _ in range(2):
-        trace = attempt(pattern, journal=journal, tools=(act,))
+        trace = attempt(pattern, journal=journal, tools=(act,), approval=ALLOW)
         assert trace.answer == "Error: not today" and trace.calls[0].error == trace.answer
     assert len(runs) == 1
 
@@ -461,10 +465,10 @@ def test_a_tool_that_was_interrupted_outside_is_not_repeated_and_the_model_is_to
     act, runs = counted(effect)
     journal = MemoryJournal()
     pattern = calling(ToolCall("1", "act", {"text": "x"}))
-    attempt(pattern, journal=journal, tools=(act,))
+    attempt(pattern, journal=journal, tools=(act,), approval=ALLOW)
     [key] = journal.entries
     journal.entries[key] = {"started": True}  # as a process leaves it that dies while the tool runs
-    trace = attempt(pattern, journal=journal, tools=(act,))
+    trace = attempt(pattern, journal=journal, tools=(act,), approval=ALLOW)
     assert trace.answer == "Error: act was interrupted while it ran; it may have taken effect, so it is not repeated"
     assert len(runs) == 1
 
@@ -478,7 +482,7 @@ def test_the_intent_is_on_record_before_a_tool_reaches_outside(effect: Any) -> N
         """Look into the journal."""
         return str(list(journal.entries.values()))
 
-    trace = attempt(calling(ToolCall("1", "act", {})), journal=journal, tools=(act,))
+    trace = attempt(calling(ToolCall("1", "act", {})), journal=journal, tools=(act,), approval=ALLOW)
     assert trace.answer == "[{'started': True}]"
 
 

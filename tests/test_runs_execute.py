@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from firsthand.agent import Agent
+from firsthand.approval import Approval
 from firsthand.benchmark import Benchmark
 from firsthand.budget import Budget, Limits
 from firsthand.concurrency import Retry
@@ -99,6 +100,7 @@ async def deliberate(task: Task, ctx: Context) -> str:
 
 CALLS_PER_ATTEMPT = 6  # of the model: two in each of two branches, one scoring, one last answer
 NUM_TASKS = 5
+ALLOW = Approval({"irreversible": "allow"})
 
 
 def make_places(log: Path, **oracle: Any) -> list[Place]:
@@ -122,7 +124,7 @@ def make_places(log: Path, **oracle: Any) -> list[Place]:
     tasks = [Task(str(number), f"question {number}", secret={"n": number}) for number in range(NUM_TASKS)]
     benchmark = Benchmark("riddles", lambda seed: tasks, (correct,))
     model = Oracle(log, **oracle)
-    agent = Agent("ada", model, deliberate, tools=(send, note), system="Think.", retry=Retry(1))
+    agent = Agent("ada", model, deliberate, tools=(send, note), system="Think.", retry=Retry(1), approval=ALLOW)
     return [Place(agent, benchmark, task) for task in tasks]
 
 

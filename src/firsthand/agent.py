@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from firsthand.approval import Approval
 from firsthand.budget import Limits
 from firsthand.concurrency import Retry
 from firsthand.message import Json, Message, ToolResult
@@ -43,13 +44,15 @@ class Agent:
     system: str | None = None
     """A system message that opens every conversation."""
     guard: Guard | None = None
+    approval: Approval = field(default_factory=Approval)
+    """Which tool calls run, are asked about, or never run: `irreversible` ones are asked about unless a rule says else."""
     limits: Limits = field(default_factory=Limits)
     """For one attempt."""
     retry: Retry = field(default_factory=Retry)
 
     def to_json(self) -> Json:
         """The agent as data, for its traces."""
-        return {
+        body: Json = {
             "name": self.name,
             "model": self.model.name,
             "fingerprint": self.model.fingerprint,
@@ -61,3 +64,4 @@ class Agent:
             "guard": type(self.guard).__name__ if self.guard else None,
             "limits": self.limits.to_json(),
         }
+        return body | {"approval": dict(self.approval.rules)} if self.approval.rules else body

@@ -2,7 +2,8 @@
 
 Others enter in two ways: an installed package declares an entry point in the group `firsthand.patterns` (or `.benchmarks`,
 `.tools`), and a file of one's own is named by its path, `my_pattern.py` or `my_pattern.py:other_name`. A name may carry
-options: `self_consistency:samples=16`. Nothing is imported until it is asked for, listings included.
+options: `self_consistency:samples=16`, and a tool what it works on: `files:notes`. Nothing is imported until it is asked
+for, listings included.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import ast
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 import typing
 from collections.abc import Callable, Mapping
@@ -24,7 +26,7 @@ from firsthand.benchmark import Benchmark
 from firsthand.config import convert
 from firsthand.errors import ConfigError, nearest, unknown
 from firsthand.model import Model
-from firsthand.tool import Tool
+from firsthand.tool import Effect, Tool
 
 Kind = Literal["pattern", "benchmark", "tool", "provider", "command"]
 _ROOMS: dict[Kind, str] = {
@@ -107,11 +109,61 @@ def benchmark(text: str) -> Benchmark:
 
 
 def tool(text: str) -> Tool:
-    """The tool a text names."""
-    found = find("tool", text)
-    if not isinstance(found, Tool):
-        raise ConfigError(f"{text!r} is a {type(found).__name__}: decorate the function with @tool(effect=...)")
+    """The one tool a text names."""
+    found = tools(text)
+    if len(found) != 1:
+        raise ConfigError(
+            f"{text!r} names {len(found)} tools, {', '.join(each.name for each in found)}: one was expected"
+        )
+    return found[0]
+
+
+def tools(text: str) -> tuple[Tool, ...]:
+    """The tools a text names: `calculator` is one; `files:notes:write=true` is what `files("notes", write=True)` gives."""
+    spec = parse_spec(text)
+    parts = re.fullmatch(r"(.*?\.py(?::\w+)?|[^:]*)(?::(.*))?", spec.name, re.DOTALL)
+    assert parts is not None
+    found = find("tool", parts[1])
+    given = [parts[2]] if parts[2] else []
+    if isinstance(found, Tool):
+        if given or spec.options:
+            raise ConfigError(f"{text!r} gives {found.name} options, and it takes none: write {parts[1]}")
+        return (found,)
+    made: Any = None
+    if callable(found):
+        keyed = [p for p in inspect.signature(found).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+        needed = [p.name for p in keyed if p.default is p.empty]
+        if not len(needed) <= len(given) <= len(keyed):
+            form = ":".join([parts[1], *(p.name.upper() for p in keyed)])
+            own = ", or decorate the function with @tool(effect=...)" if ".py" in parts[1] else ""
+            raise ConfigError(f"{text!r} gives {', '.join(given) or 'nothing'}: write {form}{own}")
+        made = found(*given, **bind_options(spec, found))
+    made = (made,) if isinstance(made, Tool) else tuple(made) if isinstance(made, list) else made
+    if not (isinstance(made, tuple) and made and all(isinstance(each, Tool) for each in made)):
+        kind = type(found if made is None else made).__name__
+        raise ConfigError(f"{text!r} is a {kind}: decorate a function with @tool(effect=...), or return such tools")
+    return made
+
+
+def tool_forms() -> dict[str, tuple[str, str]]:
+    """How each tool of ours is named, with what it must be given, and the effects it declares; nothing is imported."""
+    found: dict[str, tuple[str, str]] = {}
+    for path in sorted((Path(__file__).parent / _ROOMS["tool"]).glob("[a-z]*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for made in tree.body:
+            if isinstance(made, ast.FunctionDef) and made.name == path.stem:
+                is_tool = bool(made.decorator_list)
+                needed = made.args.args[: len(made.args.args) - len(made.args.defaults)]
+                form = made.name if is_tool else ":".join([made.name, *(each.arg.upper() for each in needed)])
+                found[path.stem] = (form, ", ".join(_effects(tree)))
     return found
+
+
+def _effects(tree: ast.AST) -> list[str]:
+    """The effects that a file's tools declare, the mildest first."""
+    given = [each.value for each in ast.walk(tree) if isinstance(each, ast.keyword) and each.arg == "effect"]
+    named = {each.value for value in given for each in ast.walk(value) if isinstance(each, ast.Constant)}
+    return [effect for effect in typing.get_args(Effect) if effect in named]
 
 
 def model(text: str) -> Model:

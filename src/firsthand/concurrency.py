@@ -12,9 +12,10 @@ import hashlib
 import random
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from contextvars import ContextVar
+from contextlib import suppress
+from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from firsthand.errors import TransientError
 
@@ -112,6 +113,38 @@ async def with_retries(
             on_retry(attempt, error, wait_s)
             await asyncio.sleep(wait_s)
     return await action()
+
+
+async def in_thread(work: Callable[[], T]) -> T:
+    """What `work` returns or raises, from a thread of its own that holds up neither a time limit nor the process's exit.
+
+    (`asyncio.to_thread` does both: its threads are joined at the end, however long that takes.)
+    """
+    loop = asyncio.get_running_loop()
+    outcome: asyncio.Future[T] = loop.create_future()
+    context = copy_context()
+
+    def settle(result: T | None, error: Exception | None) -> None:
+        if outcome.done():
+            return
+        if error is not None:
+            outcome.set_exception(error)
+        else:
+            outcome.set_result(cast(T, result))
+
+    def body() -> None:
+        result: T | None = None
+        failure: Exception | None = None
+        try:
+            result = context.run(work)
+        except BaseException as error:  # a thread has nobody else to tell
+            fine = isinstance(error, Exception) and not isinstance(error, StopIteration)
+            failure = error if fine else RuntimeError(f"{type(error).__name__}: {error}")  # type: ignore[assignment]
+        with suppress(RuntimeError):  # nobody waits any more, and the loop is closed
+            loop.call_soon_threadsafe(settle, result, failure)
+
+    threading.Thread(target=body, name="firsthand-work", daemon=True).start()
+    return await outcome
 
 
 def derive_seed(*parts: object) -> int:

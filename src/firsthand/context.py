@@ -12,20 +12,24 @@ import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from itertools import groupby
 from typing import Any, TypeVar
 
 from firsthand import concurrency
 from firsthand.agent import Agent
 from firsthand.budget import Budget, Limits
 from firsthand.concurrency import current_branch, derive_seed
-from firsthand.errors import ConfigError, FirsthandError, LimitExceeded, ToolError, TransientError, unknown
+from firsthand.errors import ConfigError, FirsthandError, LimitExceeded, ToolError, TransientError, nearest
 from firsthand.message import Json, Message, Role, Text, ToolCall, ToolResult, canonical
 from firsthand.model import Completion, Likelihood, Prompt, Sampling, Scored, Usage, request_key
-from firsthand.tool import Tool
+from firsthand.tool import Tool, marked, read_arguments, usage
 from firsthand.trace import Call, CallKind, Event, Journal, Node, as_json
 
 T = TypeVar("T")
+
+MAX_CALLS = 128
+"""Tool calls of one message that are run."""
 
 
 class Attempt:
@@ -236,20 +240,56 @@ class Context:
 
     async def call(self, call: ToolCall) -> ToolResult:
         """The result of a tool call, to be said to the model with `ctx.say(result)`. A failure is a result that says so."""
-        attempt, effect = self.attempt, current_branch().next_effect()
+        return await self._call(call, current_branch().next_effect(), current_branch().depth)
+
+    async def call_all(self, calls: Sequence[ToolCall], *, at_once: int = 8) -> list[ToolResult]:
+        """The results of all calls of a message, in order. A call that fails or hangs leaves its siblings alone.
+
+        Calls that only read run together, `at_once` of them at a time; every other call waits for those before it and runs
+        alone. What goes beyond `MAX_CALLS` is answered without being run.
+        """
+        branch = current_branch()
+        gate = asyncio.Semaphore(max(1, at_once))
+        within = [(call, branch.next_effect()) for call in calls[:MAX_CALLS]]
+
+        async def one(call: ToolCall, effect: str) -> ToolResult:
+            async with gate:
+                return await self._call(call, effect, branch.depth)
+
+        results: list[ToolResult] = []
+        for together, stretch in groupby(within, key=lambda placed: self._only_reads(placed[0])):
+            if together:
+                results += await self.group([one(call, effect) for call, effect in stretch])
+            else:
+                results += [await one(call, effect) for call, effect in stretch]
+        if len(calls) > MAX_CALLS:
+            self.note("too_many_calls", asked=len(calls), run=MAX_CALLS)
+            text = f"Error: not run, for the message made {len(calls)} calls: make at most {MAX_CALLS} at a time"
+            results += [ToolResult(call.id, call.name, text, is_error=True) for call in calls[MAX_CALLS:]]
+        return results
+
+    def _only_reads(self, call: ToolCall) -> bool:
+        tool = self.attempt.tools.get(call.name)
+        return tool is None or tool.effect == "read"
+
+    async def _call(self, call: ToolCall, effect: str, depth: int) -> ToolResult:
+        attempt = self.attempt
         started_s = attempt.elapsed_s()
-        granted = self.budget.reserve(1, current_branch().depth)
+        granted = self.budget.reserve(1, depth)
         request = tool_request(call)
         recorded = attempt.journal.find(effect, request)
+        detail: Json = {"name": call.name, "arguments": call.arguments}
+        error: str | None = "it was broken off before it had a result"
         try:
             async with self._in_time():
                 result = await self._run_tool(call, effect, request, recorded)
+            detail |= {"result": result.content, "is_error": result.is_error}
+            detail |= {"origin": result.origin} if result.origin is not None else {}
+            error = result.content if result.is_error else None
         finally:
             self.budget.charge(granted, Usage())
-        detail = {"name": call.name, "arguments": call.arguments, "result": result.content, "is_error": result.is_error}
-        error = result.content if result.is_error else None
-        replayed = recorded is not None
-        attempt.record("tool", effect, self.node, started_s, request, detail=detail, error=error, replayed=replayed)
+            replayed = recorded is not None
+            attempt.record("tool", effect, self.node, started_s, request, detail=detail, error=error, replayed=replayed)
         return result
 
     @asynccontextmanager
@@ -270,31 +310,78 @@ class Context:
 
     async def _run_tool(self, call: ToolCall, effect: str, request: str, recorded: Json | None) -> ToolResult:
         """Run, replay or refuse. `recorded` is the journal's entry: the intent, then the result."""
-        attempt, guard = self.attempt, self.attempt.agent.guard
-        tool = attempt.tools.get(call.name)
+        attempt, tool = self.attempt, self.attempt.tools.get(call.name)
         if tool is None:
-            error = unknown("tool", call.name, attempt.tools, see="firsthand list tools")
-            return ToolResult(call.id, call.name, f"Error: {error}", is_error=True)
-        if call.invalid is not None:
-            text = f"Error: the arguments of {call.name} are not valid JSON: {call.invalid[:200]}"
-            return ToolResult(call.id, call.name, text, is_error=True)
+            return _refused(call, _no_tool(call.name, attempt.tools))
+        arguments = call.arguments if call.invalid is None else read_arguments(call.invalid)
+        if arguments is None:
+            text = f"the arguments of {call.name} are not valid JSON: {(call.invalid or '')[:200]}"
+            return _refused(call, f"{text}: write an object, {usage(tool)}")
         outside = tool.effect in ("external", "irreversible")
         if recorded is not None and "content" in recorded and tool.effect != "write":
-            return ToolResult(call.id, call.name, recorded["content"], recorded["is_error"])
+            origin = recorded.get("origin")
+            return _shown(ToolResult(call.id, call.name, recorded["content"], recorded["is_error"], origin))
         if recorded is not None and outside:
             # The journal holds the intent but no result: the process died in between, so it may have happened.
-            text = f"Error: {call.name} was interrupted while it ran; it may have taken effect, so it is not repeated"
-            return ToolResult(call.id, call.name, text, is_error=True)
-        if outside:
+            return _refused(
+                call, f"{call.name} was interrupted while it ran; it may have taken effect, so it is not repeated"
+            )
+        try:
+            result = await self._run_approved(tool, call, arguments, effect, request)
+        except ToolError as error:
+            result = _refused(call, str(error))
+        entry: Json = {"content": result.content, "is_error": result.is_error}
+        attempt.journal.record(effect, request, entry if result.origin is None else entry | {"origin": result.origin})
+        return _shown(result)
+
+    async def _run_approved(self, tool: Tool, call: ToolCall, given: Json, effect: str, request: str) -> ToolResult:
+        """The tool's result, if the guard and the approval let the call pass."""
+        attempt, guard = self.attempt, self.attempt.agent.guard
+        arguments = given if guard is None else await guard.call(tool, given)
+        tool.validate(arguments)  # nobody is asked about a call that cannot be
+        await self._approve(tool, arguments, effect)
+        if tool.effect in ("external", "irreversible"):
             attempt.journal.record(effect, request, {"started": True})
         try:
-            arguments = call.arguments if guard is None else await guard.call(tool, call.arguments)
-            result = ToolResult(call.id, call.name, await tool(arguments))
-            result = result if guard is None else await guard.result(tool, result)
+            result = ToolResult(call.id, call.name, await tool(arguments), origin=tool.origin)
         except ToolError as error:
-            result = ToolResult(call.id, call.name, f"Error: {error}", is_error=True)
-        attempt.journal.record(effect, request, {"content": result.content, "is_error": result.is_error})
+            result = replace(_refused(call, str(error)), origin=tool.origin)
+        return result if guard is None or result.is_error else await guard.result(tool, result)
+
+    async def _approve(self, tool: Tool, arguments: Json, effect: str) -> None:
+        """ToolError if the call may not run. What was decided is kept, so that a resumed attempt does not ask again."""
+        attempt, approval = self.attempt, self.attempt.agent.approval
+        verdict = approval.verdict(tool)
+        if verdict == "allow":
+            return
+        effect, request = f"{effect} approval", request_key("approval", canonical([tool.name, arguments]))
+        decided = attempt.journal.find(effect, request) if verdict == "ask" else None
+        if decided is None:
+            decided = asdict(await approval.decide(tool, arguments))
+            if verdict == "ask" and decided["by"] != "nobody":
+                attempt.journal.record(effect, request, decided)
+        self.note("approval", tool=tool.name, arguments=arguments, effect=tool.effect, **decided)
+        if not decided["allowed"]:
+            raise ToolError(f"{tool.name} was not run: {decided['reason'] or 'it was not approved'}")
+
+
+def _refused(call: ToolCall, text: str) -> ToolResult:
+    return ToolResult(call.id, call.name, f"Error: {text}", is_error=True)
+
+
+def _shown(result: ToolResult) -> ToolResult:
+    """The result as the model reads it: what comes from outside stands between marks."""
+    if result.origin is None or result.is_error:
         return result
+    return replace(result, content=marked(result.content, result.origin))
+
+
+def _no_tool(name: str, tools: Iterable[str]) -> str:
+    """What a model is told that calls a tool there is not."""
+    known = sorted(tools)
+    close = nearest(name, known) or nearest(name.rsplit(".", 1)[-1].lower(), known)
+    hint = f" did you mean {close!r}?" if close else ""
+    return f"no tool {name[:64]!r};{hint} there are {', '.join(known) or 'none'}"
 
 
 def tool_request(call: ToolCall) -> str:

@@ -38,12 +38,17 @@ class ToolCall:
 
 @dataclass(frozen=True)
 class ToolResult:
-    """What a tool gave back, as the model will read it; `is_error` marks a failure, which is data too."""
+    """What a tool gave back, as the model will read it; `is_error` marks a failure, which is data too.
+
+    `origin` says where the content comes from if that is outside the attempt (the web, somebody's files): it is untrusted,
+    and a model reads it between marks. None: the tool worked it out itself.
+    """
 
     call_id: str
     name: str
     content: str
     is_error: bool = False
+    origin: str | None = None
 
 
 Part = Text | ToolCall | ToolResult
@@ -129,8 +134,9 @@ def _part_to_json(part: Part) -> Json:
         case ToolCall(id, name, arguments, invalid):
             body: Json = {"type": "tool_call", "id": id, "name": name, "arguments": arguments}
             return body if invalid is None else body | {"invalid": invalid}
-        case ToolResult(call_id, name, content, is_error):
-            return {"type": "tool_result", "call_id": call_id, "name": name, "content": content, "is_error": is_error}
+        case ToolResult(call_id, name, content, is_error, origin):
+            body = {"type": "tool_result", "call_id": call_id, "name": name, "content": content, "is_error": is_error}
+            return body if origin is None else body | {"origin": origin}
 
 
 def _part_from_json(body: Json) -> Part:
@@ -140,6 +146,6 @@ def _part_from_json(body: Json) -> Part:
         case "tool_call":
             return ToolCall(body["id"], body["name"], body["arguments"], body.get("invalid"))
         case "tool_result":
-            return ToolResult(body["call_id"], body["name"], body["content"], body["is_error"])
+            return ToolResult(body["call_id"], body["name"], body["content"], body["is_error"], body.get("origin"))
         case other:
             raise ValueError(f"no message part of type {other!r}: text, tool_call or tool_result was expected")

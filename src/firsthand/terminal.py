@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import select
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, TextIO
 
 
 def printable(text: str) -> str:
@@ -16,6 +20,76 @@ def printable(text: str) -> str:
 def one_line(text: str) -> str:
     """The text as one line without control characters."""
     return printable(" ".join(text.split()))
+
+
+class Terminal:
+    """The person at the terminal, who is asked one thing at a time. Answers are read from `source`, questions go to `sink`.
+
+    Nothing here blocks: a question can be cancelled like anything else.
+    """
+
+    _busy = threading.Lock()
+    """One for all: however many agents run, there is one person."""
+
+    def __init__(self, source: TextIO | None = None, sink: TextIO | None = None):
+        self._ends = source, sink  # None: whatever the process has when something is asked
+
+    @property
+    def source(self) -> TextIO:
+        """Where answers are read."""
+        return self._ends[0] if self._ends[0] is not None else sys.stdin
+
+    @property
+    def sink(self) -> TextIO:
+        """Where questions are written."""
+        return self._ends[1] if self._ends[1] is not None else sys.stderr
+
+    def is_there(self) -> bool:
+        """Whether both ends are a terminal."""
+        return all(stream is not None and not stream.closed and stream.isatty() for stream in (self.source, self.sink))
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """The right to ask: whoever else has a question waits, in whatever thread or event loop."""
+        while not self._busy.acquire(blocking=False):
+            await asyncio.sleep(0.02)
+        try:
+            yield
+        finally:
+            self._busy.release()
+
+    async def choose(self, question: str, choices: Sequence[str]) -> str | None:
+        """The choice that is made, by its word or first letter; None if the terminal is left or no answer is one of them."""
+        import termios
+
+        shown = "/".join(f"[{choice[0]}]{choice[1:]}" for choice in choices)
+        termios.tcflush(self.source.fileno(), termios.TCIFLUSH)  # what was typed before the question is no answer to it
+        for _ in range(3):
+            self.sink.write(f"{question} {shown} ")
+            self.sink.flush()
+            line = await self._line()
+            if not line:
+                return None
+            answer = line.strip().lower()
+            chosen = [choice for choice in choices if answer in (choice, choice[0])]
+            if chosen:
+                return chosen[0]
+            question = f"{printable(answer)!r} is none of them."
+        return None
+
+    async def _line(self) -> str:
+        descriptor, line = self.source.fileno(), b""
+        while not line.endswith(b"\n"):
+            while not select.select([descriptor], [], [], 0)[0]:
+                await asyncio.sleep(0.02)
+            try:
+                piece = os.read(descriptor, 1024)
+            except OSError:  # it was closed
+                return ""
+            if not piece:
+                return ""
+            line += piece
+        return line.decode("utf-8", "replace")
 
 
 def console(*, stderr: bool = False) -> Any:

@@ -18,12 +18,14 @@ import asyncio
 import inspect
 import json
 import re
+import threading
 import typing
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal, NoReturn
 
-from firsthand.errors import ConfigError, ToolError
+from firsthand.concurrency import in_thread
+from firsthand.errors import ConfigError, StoreError, ToolError, nearest
 from firsthand.message import Json
 from firsthand.model import ToolSpec
 
@@ -32,10 +34,19 @@ Effect = Literal["read", "write", "external", "irreversible"]
 running the call again. `external`: something outside that outlives the attempt. `irreversible`: the same, and it cannot be
 undone. A call of the last two kinds is never run twice."""
 
+MAX_HUNG = 16
+"""A tool of which so many calls never came back is not called again: each of them still holds a thread."""
+
+CLOSING_S = 0.5
+"""How long an async function that was cancelled may take to close what it has open."""
+
 
 @dataclass(frozen=True)
 class Tool:
-    """A function an agent may call. `await tool(arguments)` checks the arguments, runs it and gives its result as text."""
+    """A function an agent may call. `await tool(arguments)` checks the arguments, runs it and gives its result as text.
+
+    An ordinary function runs in a thread of its own: after `timeout_s` it is given up, though nothing can end it.
+    """
 
     spec: ToolSpec
     effect: Effect
@@ -45,6 +56,10 @@ class Tool:
     timeout_s: float = 30.0
     max_chars: int = 16_000
     """A longer result is cut here, and says so."""
+    origin: str | None = None
+    """Where results come from, if from outside (the web, somebody's files): they are then marked as untrusted."""
+    hung: set[object] = field(default_factory=set, init=False, compare=False, repr=False)
+    """The calls that were given up and still run."""
 
     @property
     def name(self) -> str:
@@ -54,35 +69,118 @@ class Tool:
     async def __call__(self, arguments: Json) -> str:
         """The result as text: a string as it is, anything else as JSON. Every failure is a ToolError."""
         checked = self.validate(arguments)
+        if len(self.hung) >= MAX_HUNG:
+            raise ToolError(f"{self.name} has {len(self.hung)} calls that never came back: do without it")
+        call = self._awaited if inspect.iscoroutinefunction(self.function) else self._in_thread
         try:
-            async with asyncio.timeout(self.timeout_s):
-                if inspect.iscoroutinefunction(self.function):
-                    result = await self.function(**checked)
-                else:
-                    result = await asyncio.to_thread(self.function, **checked)
+            return await call(checked)
         except TimeoutError:
             raise ToolError(f"{self.name} did not finish within {self.timeout_s:g} s") from None
-        except ToolError:
+        except (ToolError, StoreError):
             raise
         except Exception as error:
-            raise ToolError(f"{self.name} failed: {type(error).__name__}: {error}") from error
-        text = result if isinstance(result, str) else json.dumps(result, ensure_ascii=False, default=str)
-        if len(text) <= self.max_chars:
-            return text
-        return f"{text[: self.max_chars]}\n[cut after {self.max_chars} of {len(text)} characters]"
+            self._failed(error)
+
+    async def _in_thread(self, checked: Json) -> str:
+        ended, mark = threading.Event(), object()
+
+        def work() -> str | Awaitable[Any]:
+            try:
+                result = self.function(**checked)
+                return result if inspect.isawaitable(result) else as_text(result, self.max_chars)
+            except ToolError:
+                raise
+            except BaseException as error:
+                self._failed(error)
+            finally:
+                ended.set()
+                self.hung.discard(mark)
+
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                result = await in_thread(work)
+        except (TimeoutError, asyncio.CancelledError):
+            self.hung.add(mark)
+            if ended.is_set():  # it came back after all, perhaps before it was counted
+                self.hung.discard(mark)
+            raise
+        return result if isinstance(result, str) else await self._finish(result)
+
+    async def _awaited(self, checked: Json) -> str:
+        return await self._finish(self.function(**checked))
+
+    async def _finish(self, result: Awaitable[Any]) -> str:
+        """The text of what an async function gives. One that does not even stop when it is cancelled is left behind."""
+        running = asyncio.ensure_future(self._settled(result))
+        try:
+            done, _ = await asyncio.wait({running}, timeout=self.timeout_s)
+            if not done:
+                raise TimeoutError
+            return running.result()
+        finally:
+            if running.cancel():
+                await asyncio.wait({running}, timeout=CLOSING_S)
+
+    async def _settled(self, result: Awaitable[Any]) -> str:
+        try:
+            return as_text(await result, self.max_chars)
+        except (ToolError, StoreError, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            here = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and here is not None and here.cancelling():
+                raise
+            self._failed(error)
+
+    def _failed(self, error: BaseException) -> NoReturn:
+        try:
+            said = str(error)
+        except BaseException:
+            said = "an error that cannot be shown"
+        raise ToolError(f"{self.name} failed: {type(error).__name__}: {said}"[: self.max_chars]) from error
 
 
-def tool(*, effect: Effect, name: str | None = None, timeout_s: float = 30.0) -> Callable[[Callable[..., Any]], Tool]:
+def as_text(result: Any, max_chars: int) -> str:
+    """The result as a model reads it: a string as it is, anything else as JSON, cut after `max_chars`."""
+    if isinstance(result, bytes | bytearray | memoryview):
+        result = bytes(result[: 4 * max_chars + 4]).decode("utf-8", "replace")
+    if isinstance(result, str):
+        if len(result) <= max_chars:
+            return result
+        return f"{result[:max_chars]}\n[cut after {max_chars} of {len(result)} characters]"
+    pieces, size = [], 0
+    for piece in json.JSONEncoder(ensure_ascii=False, default=str).iterencode(result):
+        pieces.append(piece)
+        size += len(piece)
+        if size > max_chars:
+            return f"{''.join(pieces)[:max_chars]}\n[cut after {max_chars} characters]"
+    return "".join(pieces)
+
+
+def marked(text: str, origin: str) -> str:
+    """The text between marks that say it is data from `origin` and no instruction. It cannot close the mark itself."""
+    inside = re.sub(r"<(\s*+(?:/\s*+)?+untrusted)", r"<\\\1", text, flags=re.IGNORECASE)
+    return f'<untrusted from="{origin}">\n{inside}\n</untrusted>'
+
+
+def tool(
+    *, effect: Effect, name: str | None = None, timeout_s: float = 30.0, origin: str | None = None
+) -> Callable[[Callable[..., Any]], Tool]:
     """A decorator that makes a Tool of a typed function, sync or async."""
 
     def make(function: Callable[..., Any]) -> Tool:
-        return tool_from_function(function, effect=effect, name=name, timeout_s=timeout_s)
+        return tool_from_function(function, effect=effect, name=name, timeout_s=timeout_s, origin=origin)
 
     return make
 
 
 def tool_from_function(
-    function: Callable[..., Any], *, effect: Effect, name: str | None = None, timeout_s: float = 30.0
+    function: Callable[..., Any],
+    *,
+    effect: Effect,
+    name: str | None = None,
+    timeout_s: float = 30.0,
+    origin: str | None = None,
 ) -> Tool:
     """The Tool of a function: its schema from the annotations, its texts from the docstring (Google style `Args:`)."""
     from pydantic import ConfigDict, Field, ValidationError, create_model
@@ -100,21 +198,78 @@ def tool_from_function(
             raise ConfigError(f"tool {tool_name!r}: annotate the argument {parameter.name!r} with its type")
         default = ... if parameter.default is parameter.empty else parameter.default
         fields[parameter.name] = (hints[parameter.name], Field(default, description=described.get(parameter.name)))
-    arguments_model = create_model(tool_name, __config__=ConfigDict(extra="forbid"), **fields)
+    arguments_model = create_model(
+        tool_name, __config__=ConfigDict(extra="forbid", coerce_numbers_to_str=True), **fields
+    )
     parameters = _without_titles(arguments_model.model_json_schema())
     parameters.setdefault("properties", {})
 
     def validate(arguments: Json) -> Json:
         try:
-            checked = arguments_model.model_validate(arguments)
+            checked = arguments_model.model_validate(_mended(arguments, parameters))
         except ValidationError as error:
-            problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'arguments'}: {e['msg']}" for e in error.errors())
-            given = json.dumps(arguments, ensure_ascii=False, default=str)[:200]
+            problems = "; ".join(_problem(each, parameters) for each in error.errors()[:8])
+            given = as_text(arguments, 200)
             expected = ", ".join(_describe(n, p, parameters) for n, p in parameters["properties"].items()) or "nothing"
             raise ToolError(f"{tool_name} was called with {given} ({problems}): it takes {expected}") from None
         return {field: getattr(checked, field) for field in fields}
 
-    return Tool(ToolSpec(tool_name, summary, parameters), effect, function, validate, timeout_s)
+    return Tool(ToolSpec(tool_name, summary, parameters), effect, function, validate, timeout_s, origin=origin)
+
+
+def read_arguments(text: str) -> Json | None:
+    """The arguments in a text that is no JSON object but was meant as one, or None.
+
+    Models put the object into a string, or a code fence around it.
+    """
+    inside = text.strip()
+    if inside.startswith("```") and inside.endswith("```"):
+        inside = inside[3:-3].removeprefix("json")
+    try:
+        body = json.loads(inside)
+        body = json.loads(body) if isinstance(body, str) else body
+    except (ValueError, RecursionError):
+        return None
+    return body if isinstance(body, dict) else None
+
+
+def _mended(arguments: Json, parameters: Json) -> Json:
+    """The arguments without what models often get wrong and what can be read in only one way.
+
+    An object wrapped in one key that the tool does not have, lists and objects written as strings, and null for an argument
+    that may be left out.
+    """
+    properties: Json = parameters["properties"]
+    if len(arguments) == 1 and not properties.keys() & arguments.keys():
+        ((key, value),) = arguments.items()
+        inner = read_arguments(value) if isinstance(value, str) else value
+        if key in ("arguments", "parameters", "args", "kwargs", "input") and isinstance(inner, dict):
+            arguments = inner
+    required = parameters.get("required", ())
+    mended = {}
+    for key, value in arguments.items():
+        schema = properties.get(key, {})
+        kinds = {schema.get("type")} | {option.get("type") for option in schema.get("anyOf", ())}
+        if value is None and key in properties and key not in required and "null" not in kinds:
+            continue
+        if isinstance(value, str) and "string" not in kinds and kinds & {"array", "object"}:
+            value = _parsed(value)
+        mended[key] = value
+    return mended
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _problem(error: Any, parameters: Json) -> str:
+    """What is wrong with one argument, with the name that was perhaps meant."""
+    place = ".".join(map(str, error["loc"])) or "arguments"
+    close = nearest(place, parameters["properties"]) if error["type"] == "extra_forbidden" else None
+    return f"{place}: {error['msg']}" + (f"; did you mean {close!r}?" if close else "")
 
 
 def parse_docstring(docstring: str) -> tuple[str, dict[str, str]]:
@@ -134,10 +289,18 @@ def parse_docstring(docstring: str) -> tuple[str, dict[str, str]]:
     return " ".join(summary.split()), described
 
 
+def usage(tool: Tool) -> str:
+    """How the arguments of a call are written, for a model that got them wrong."""
+    return json.dumps({name: f"<{_kind(schema)}>" for name, schema in tool.spec.parameters["properties"].items()})
+
+
 def _describe(name: str, schema: Json, parameters: Json) -> str:
     required = name in parameters.get("required", ())
-    kind = schema.get("type") or "/".join(option.get("type", "value") for option in schema.get("anyOf", ())) or "value"
-    return f"{name}: {kind}{'' if required else ' (optional)'}"
+    return f"{name}: {_kind(schema)}{'' if required else ' (optional)'}"
+
+
+def _kind(schema: Json) -> str:
+    return schema.get("type") or "/".join(option.get("type", "value") for option in schema.get("anyOf", ())) or "value"
 
 
 def _without_titles(schema: Any) -> Any:

@@ -41,8 +41,18 @@ def main(config: Config) -> int:
         print(json.dumps(chosen, indent=2, ensure_ascii=False))
         return 0
     for kind, found in chosen.items():
+        if kind == "tools":
+            print_tools(found)
+            continue
         print_table(kind, ["name", "what it is"], [[name, line] for name, line in found.items()])
     return 0
+
+
+def print_tools(found: dict[str, str]) -> None:
+    """Print the tools as they are written after `--tools`, with their effects."""
+    forms = catalog.tool_forms()
+    rows = [[*forms.get(name, (name, "as declared")), line] for name, line in found.items()]
+    print_table("tools", ["name", "effects", "what it is"], rows)
 
 
 def model_names() -> dict[str, str]:

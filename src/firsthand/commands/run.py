@@ -8,10 +8,11 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from firsthand import catalog
 from firsthand.agent import Agent
+from firsthand.approval import Approval, check_rules, parse_rules
 from firsthand.benchmark import Benchmark
 from firsthand.budget import Limits
 from firsthand.commands.models import fetch
@@ -23,7 +24,7 @@ from firsthand.model import Model, Sampling
 from firsthand.providers import hub
 from firsthand.rollout import Place
 from firsthand.terminal import console, one_line, progress
-from firsthand.tool import Tool
+from firsthand.tool import Effect, Tool
 from firsthand.trace import Trace
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ EXAMPLES = """
 firsthand run arithmetic
 firsthand run arithmetic gsm8k --model smollm2 --pattern direct,cot,self_consistency:samples=8 --limit 50
 firsthand run gsm8k --model openai:llama3.2@http://localhost:11434/v1 --pattern react --budget-tokens 4000
+firsthand run gsm8k --pattern react --tools calculator,files:notes,sql:shop.db --approve external=ask
 firsthand run my_benchmark.py --pattern my_pattern.py,direct --epochs 3 --seed 7
 firsthand run arithmetic --pattern cot --resume          # finish what an interrupted run left
 firsthand run --replay last                              # the same run from its recorded replies, without the model
@@ -50,7 +52,9 @@ class Config:
     pattern: tuple[str, ...] = ("direct",)
     """Patterns with their options, such as cot,self_consistency:samples=16. The first one is the baseline."""
     tools: tuple[str, ...] = ("calculator",)
-    """Tools that patterns may call."""
+    """Tools that patterns may call, with what they work on, such as calculator,files:notes,sql:shop.db,fetch."""
+    approve: tuple[str, ...] = ()
+    """Which calls run: allow, ask or deny by tool or effect, as in external=ask,fetch=deny; alone it is for irreversible."""
     limit: int | None = None
     """Only the first N tasks of each benchmark."""
     epochs: int = 1
@@ -94,6 +98,7 @@ class Config:
                 raise ConfigError(f"{name} is empty: name one or more, as in --{name} {_shown(getattr(Config, name))}")
             if len(set(getattr(self, name))) < len(getattr(self, name)):
                 raise ConfigError(f"{name} is {_shown(getattr(self, name))}: name each one once")
+        parse_rules(self.approve)
         if self.retry_errors and self.resume is None:
             raise ConfigError("retry_errors goes with resume: say which run, as in --resume last --retry-errors")
         if self.resume and self.replay:
@@ -191,7 +196,7 @@ def perform(run: Run, config: Config, places: Sequence[Place], *, redo_errors: b
 
     done = len(run.done())
     label = ", ".join(dict.fromkeys(place.benchmark.name for place in places))
-    with progress(label, len(places), shown=not config.json) as update:
+    with progress(label, len(places), shown=not (config.json or may_ask(places))) as update:
 
         def on_trace(trace: Trace) -> None:
             nonlocal done
@@ -233,7 +238,7 @@ def open_models(config: Config) -> list[Model]:
 
 def as_recorded(tool: Tool, ref: str) -> Tool:
     """The tool, answering from what that run recorded if calling it again would reach outside."""
-    if tool.effect in ("read", "write"):
+    if tool.effect == "write" or (tool.effect == "read" and tool.origin is None):
         return tool
     from firsthand.home import data_home
     from firsthand.runs import store
@@ -251,6 +256,23 @@ def as_recorded(tool: Tool, ref: str) -> Tool:
     return replace(tool, function=look_up, validate=lambda arguments: {"arguments": arguments}, max_chars=sys.maxsize)
 
 
+def open_tools(config: Config) -> tuple[Tool, ...]:
+    """The tools by name; two of one name, or a rule for a tool there is not, are ConfigErrors."""
+    tools = tuple(tool for text in config.tools for tool in catalog.tools(text))
+    names = [tool.name for tool in tools]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"tools is {_shown(config.tools)}, which gives two tools named {name!r}: leave one out")
+    check_rules(parse_rules(config.approve), tools)
+    return tools
+
+
+def may_ask(places: Sequence[Place]) -> bool:
+    """Whether a person may be asked in the middle of the run."""
+    agents = {place.agent.name: place.agent for place in places}.values()
+    return any(agent.approval.verdict(tool) == "ask" for agent in agents for tool in agent.tools)
+
+
 def make_agents(config: Config) -> list[Agent]:
     """An agent for each model and pattern, named after the pattern, and after the model too if there are several.
 
@@ -263,9 +285,10 @@ def make_agents(config: Config) -> list[Agent]:
         seconds=config.budget_seconds,
         cost_usd=config.budget_usd,
     )
-    tools = tuple(catalog.tool(name) for name in config.tools)
+    tools, approval = open_tools(config), Approval(parse_rules(config.approve))
     if config.replay:
         tools = tuple(as_recorded(tool, config.replay) for tool in tools)
+        approval = Approval(dict.fromkeys(get_args(Effect), "allow"))  # nothing is run, so nobody is asked
     patterns = {text: catalog.pattern(text) for text in config.pattern}
     models = open_models(config)
     return [
@@ -278,6 +301,7 @@ def make_agents(config: Config) -> list[Agent]:
             sampling,
             config.system,
             limits=limits,
+            approval=approval,
         )
         for model in models
         for text, (pattern, options) in patterns.items()

@@ -66,8 +66,8 @@ async def _native(task: Task, ctx: Context, max_steps: int) -> str:
         calls = ctx.last.tool_calls
         if not calls:
             return answer_or_text(ctx.text, task)
-        for call in calls:
-            ctx = ctx.say(await ctx.call(call))
+        for result in await ctx.call_all(calls):
+            ctx = ctx.say(result)
     ctx = await ctx.say("No steps are left. Give the answer now.").generate()
     return answer_or_text(ctx.text, task)
 

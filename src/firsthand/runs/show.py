@@ -139,7 +139,7 @@ class _Writer:
             case ToolCall(_, name, arguments, invalid):
                 given = _json(arguments) if invalid is None else f"invalid JSON: {invalid}"
                 self.add(depth, "tool" if invalid is None else "error", f"→ {name}({self.short(given)})")
-            case ToolResult(_, name, content, is_error):
+            case ToolResult(name=name, content=content, is_error=is_error):
                 self.add(depth, "error" if is_error else "body", f"← {name}: {self.short(content)}")
 
     def birth(self, index: int) -> str:

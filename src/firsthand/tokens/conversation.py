@@ -106,7 +106,7 @@ def _told(message: Message) -> Message:
                     else json.dumps({"name": name, "arguments": arguments}, ensure_ascii=False)
                 )
                 pieces.append(f"<tool_call>\n{body}\n</tool_call>")
-            case ToolResult(_, _, content, _):
+            case ToolResult(content=content):
                 pieces.append(f"<tool_response>\n{content}\n</tool_response>")
     return Message(role, (Text("\n".join(pieces)),), message.sampled)
 

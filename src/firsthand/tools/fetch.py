@@ -1,0 +1,185 @@
+"""Fetch a page from the web: GET over http or https, to public addresses, within limits of size, time and redirects.
+
+Each connection, those of redirects too, goes to an address that was checked (`addresses.py`). No cookies, no proxy from the
+environment, no credentials, and a body is unpacked no further than its limit. GET changes nothing on a server that keeps to
+HTTP, so the effect is `read`; but a URL can carry data away, and where that matters `--approve fetch=ask` asks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import re
+import ssl
+import zlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+
+import httpcore
+import httpx
+
+from firsthand.concurrency import in_thread
+from firsthand.errors import ToolError
+from firsthand.terminal import printable
+from firsthand.tool import Tool, tool_from_function
+from firsthand.tools.addresses import PinnedBackend, Resolver, Rules, parse_rules, resolve
+from firsthand.tools.html import to_text
+
+MAX_BYTES = 2_000_000
+"""Of a body, packed or unpacked; the rest is not read."""
+MAX_REDIRECTS = 5
+TOTAL_S = 20.0
+"""For everything together: names, connections, redirects, and the body however slowly it comes."""
+_MAX_URL = 4_096
+_TEXT = re.compile(r"text/.*|application/(?:.*[+.])?(?:json|xml|javascript|ecmascript|yaml|x-ndjson|toml|x-sh|sql)\b.*")
+_HTML = re.compile(r"text/html|application/xhtml\+xml")
+_CHARSETS = re.compile(
+    r"utf-8|utf-16.*|ascii|iso8859-\d+|cp\d{3,5}|koi8.*|mac.*|shift_jis.*|euc.*|gb.*|big5.*|tis-620|hz"
+)
+
+
+def fetch(*, allow: str = "", ports: str = "80+443") -> Tool:
+    """The tool `fetch`. `allow` names networks and hosts that may be reached though not public: `10.0.0.0/8+wiki`."""
+    return fetcher(parse_rules(allow, ports))
+
+
+def fetcher(
+    rules: Rules, *, resolver: Resolver = resolve, total_s: float = TOTAL_S, max_bytes: int = MAX_BYTES
+) -> Tool:
+    """The tool `fetch` under these rules; names are looked up by `resolver`."""
+
+    async def fetch(url: str) -> str:
+        """The text of a web page or of another text on the web.
+
+        Args:
+            url: The address, with http:// or https://.
+        """
+        try:
+            async with asyncio.timeout(total_s):
+                page = await get(url, rules, resolver=resolver, max_bytes=max_bytes)
+        except TimeoutError:
+            raise ToolError(f"{url[:200]!r} did not come within {total_s:g} s") from None
+        return await in_thread(page.readable)  # a big page takes a while to read
+
+    return tool_from_function(fetch, effect="read", timeout_s=total_s + 10.0, origin="the web")
+
+
+@dataclass(frozen=True)
+class Page:
+    """What a server gave, after redirects."""
+
+    url: str
+    status: int
+    content_type: str
+    body: bytes
+    cut: bool
+    """Whether there was more than was read."""
+
+    def readable(self) -> str:
+        """The page as text, after a line that says what it is; ToolError if it is no text."""
+        if self.status >= 400:
+            raise ToolError(f"{self.url[:200]!r} answers with status {self.status}")
+        kind = self.content_type.split(";")[0].strip().lower()
+        if (kind and not _TEXT.fullmatch(kind)) or (not kind and b"\0" in self.body[:1024]):
+            raise ToolError(f"{self.url[:200]!r} is {printable(kind[:80]) or 'of no known kind'}, which is no text")
+        text = self.body.decode(self.charset(), "replace")
+        if _HTML.match(kind) or (not kind and text.lstrip()[:200].lower().startswith(("<!doctype html", "<html"))):
+            text = to_text(text, self.url)
+        note = f"\n[only the first {len(self.body)} bytes were read]" if self.cut else ""
+        return f"{self.url}\n\n{text}{note}"
+
+    def charset(self) -> str:
+        """The encoding that the headers or the page itself name, if it is one for text; UTF-8 otherwise."""
+        said = re.search(r"charset=[\"']?([\w.:-]{1,40})", self.content_type, re.IGNORECASE)
+        meta = re.search(rb"<meta[^>]{0,200}charset=[\"']?([\w.:-]{1,40})", self.body[:2048], re.IGNORECASE)
+        name = said.group(1) if said else meta.group(1).decode("ascii", "replace") if meta else "utf-8"
+        try:
+            name = codecs.lookup(name).name
+        except (LookupError, ValueError):
+            return "utf-8"
+        return name if _CHARSETS.fullmatch(name) else "utf-8"
+
+
+async def get(url: str, rules: Rules, *, resolver: Resolver = resolve, max_bytes: int = MAX_BYTES) -> Page:
+    """The page at a URL. Every step of the way is checked; every failure is a ToolError."""
+    here = read_url(url)
+    backend = PinnedBackend(rules, resolver)
+    try:
+        async with httpcore.AsyncConnectionPool(ssl_context=trusted(), network_backend=backend) as pool:
+            for _ in range(MAX_REDIRECTS + 1):
+                async with _answer(pool, here) as response:
+                    headers = {key.lower(): value.decode("latin-1") for key, value in response.headers}
+                    if response.status in (301, 302, 303, 307, 308) and b"location" in headers:
+                        here = _next(here, headers[b"location"])
+                        continue
+                    body, cut = await read_body(response, headers.get(b"content-encoding", ""), max_bytes)
+                    return Page(str(here), response.status, headers.get(b"content-type", ""), body, cut)
+    except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, ssl.SSLError, OSError) as error:
+        raise ToolError(f"{str(here)[:200]!r} cannot be fetched: {type(error).__name__}: {str(error)[:200]}") from None
+    raise ToolError(f"{url[:200]!r} leads on and on: more than {MAX_REDIRECTS} redirects")
+
+
+def read_url(text: str) -> httpx.URL:
+    """The URL, if it is one that may be fetched: http or https, a host, and no user or password."""
+    try:
+        if len(text) > _MAX_URL or any(ord(char) < 33 or ord(char) == 127 for char in text.strip()):
+            raise ValueError("too long, or with spaces or control characters in it")
+        url = httpx.URL(text.strip())
+        if url.scheme not in ("http", "https") or not url.host:
+            raise ValueError("http:// or https:// and a host are expected")
+        if url.userinfo:
+            raise ValueError("a user and password in a URL are not accepted")
+        return url.copy_with(fragment=None)
+    except (httpx.InvalidURL, ValueError, UnicodeError) as error:
+        raise ToolError(f"{text[:200]!r} is no URL that can be fetched: {error}") from None
+
+
+@lru_cache(maxsize=1)
+def trusted() -> ssl.SSLContext:
+    """Which certificates are believed: reading them takes 20 ms, so it is done once."""
+    return httpx.create_ssl_context()
+
+
+def _next(here: httpx.URL, location: str) -> httpx.URL:
+    try:
+        return read_url(str(here.join(location)))
+    except (httpx.InvalidURL, ValueError, UnicodeError):
+        raise ToolError(f"{str(here)[:200]!r} leads to {location[:200]!r}, which is no URL") from None
+
+
+@asynccontextmanager
+async def _answer(pool: httpcore.AsyncConnectionPool, url: httpx.URL) -> AsyncIterator[httpcore.Response]:
+    headers = [
+        (b"host", url.netloc),
+        (b"user-agent", b"firsthand"),
+        (b"accept", b"text/html, text/*;q=0.9, application/json;q=0.9, */*;q=0.1"),
+        (b"accept-encoding", b"gzip, deflate"),
+        (b"connection", b"close"),
+    ]
+    target = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
+    timeouts = dict.fromkeys(("connect", "read", "write", "pool"), 10.0)
+    async with pool.stream("GET", target, headers=headers, extensions={"timeout": timeouts}) as response:
+        yield response
+
+
+async def read_body(response: httpcore.Response, encoding: str, max_bytes: int) -> tuple[bytes, bool]:
+    """At most `max_bytes` of a body, unpacked, and whether there was more. A packed body is never unpacked beyond that."""
+    encoding = encoding.strip().lower()
+    if encoding not in ("", "identity", "gzip", "x-gzip", "deflate"):
+        raise ToolError(f"the page is packed as {encoding[:40]!r}, which is not understood")
+    unpack = None if encoding in ("", "identity") else zlib.decompressobj(47)
+    body, came = bytearray(), 0
+    async for piece in response.aiter_stream():
+        came += len(piece)
+        try:
+            body += piece if unpack is None else unpack.decompress(piece, max_bytes + 1 - len(body))
+        except zlib.error as error:
+            if encoding != "deflate" or body or came > len(piece):
+                raise ToolError(f"the page is not packed as it says: {error}") from None
+            unpack = zlib.decompressobj(-15)  # deflate without its header, as some servers send it
+            body += unpack.decompress(piece, max_bytes + 1)
+        if len(body) > max_bytes or came > max_bytes:
+            return bytes(body[:max_bytes]), True
+    return bytes(body), False

@@ -1,0 +1,121 @@
+"""Search the web through a service you have a key for: Brave, Tavily, or a SearXNG of your own.
+
+The key is read from the environment (BRAVE_API_KEY, TAVILY_API_KEY) or, for SearXNG, its address from SEARXNG_URL. Without
+one there is no such tool, and the error says what to set.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from firsthand.errors import ConfigError, ToolError
+from firsthand.tool import Tool, tool_from_function
+from firsthand.tools.html import to_text
+
+MAX_K = 20
+MAX_BYTES = 4_000_000
+TIMEOUT_S = 20.0
+
+
+@dataclass(frozen=True)
+class Service:
+    """How a search service is asked, and where its answers lie."""
+
+    variable: str
+    """The environment variable with the key, or for SearXNG with the address."""
+    url: str
+    results: tuple[str, ...]
+    """The keys that lead to the list of results."""
+    words: str
+    """The key of a result's words."""
+
+
+SERVICES: Mapping[str, Service] = {
+    "brave": Service(
+        "BRAVE_API_KEY", "https://api.search.brave.com/res/v1/web/search", ("web", "results"), "description"
+    ),
+    "tavily": Service("TAVILY_API_KEY", "https://api.tavily.com/search", ("results",), "content"),
+    "searxng": Service("SEARXNG_URL", "", ("results",), "content"),
+}
+
+
+def web_search(*, service: str | None = None, url: str | None = None) -> Tool:
+    """The tool `web_search`, through the service named, or the first of brave, tavily and searxng that is set up."""
+    name = service or next((each for each, known in SERVICES.items() if os.environ.get(known.variable)), None)
+    if name is None or name not in SERVICES:
+        what = "no search service is set up" if name is None else f"no search service {name!r} is known"
+        known = ", ".join(f"{each.variable} for {service}" for service, each in SERVICES.items())
+        raise ConfigError(f"{what}: set one of the environment variables {known}")
+    key = os.environ.get(SERVICES[name].variable, "").strip()
+    if not key and not (name == "searxng" and url):
+        raise ConfigError(
+            f"{name} needs the environment variable {SERVICES[name].variable}: set it, or leave web_search out"
+        )
+    address = url or (f"{key.rstrip('/')}/search" if name == "searxng" else SERVICES[name].url)
+
+    async def web_search(query: str, k: int = 5) -> str:
+        """Search the web: titles, addresses and a few words of the pages that fit best.
+
+        Args:
+            query: What to search for.
+            k: How many pages are wanted.
+        """
+        if not query.strip() or not 1 <= k <= MAX_K:
+            raise ToolError(f"query is {query[:100]!r} and k is {k}: give words, and 1 to {MAX_K}")
+        body = await _ask(_request(name, address, key, query[:400], k), name)
+        return _shown(body, SERVICES[name], k)
+
+    return tool_from_function(web_search, effect="read", timeout_s=TIMEOUT_S + 5.0, origin="the web")
+
+
+def _request(name: str, address: str, key: str, query: str, k: int) -> httpx.Request:
+    if name == "brave":
+        headers = {"X-Subscription-Token": key, "Accept": "application/json"}
+        return httpx.Request("GET", address, params={"q": query, "count": k}, headers=headers)
+    if name == "tavily":
+        headers = {"Authorization": f"Bearer {key}"}
+        return httpx.Request("POST", address, json={"query": query, "max_results": k}, headers=headers)
+    return httpx.Request("GET", address, params={"q": query, "format": "json"})
+
+
+async def _ask(request: httpx.Request, name: str) -> Any:
+    """The service's answer as JSON; what goes wrong is a ToolError that never holds the key."""
+    try:
+        async with httpx.AsyncClient(timeout=TIMEOUT_S, follow_redirects=False) as client:
+            response = await client.send(request, stream=True)
+            try:
+                content = b""
+                async for piece in response.aiter_bytes(65536):
+                    content += piece
+                    if len(content) > MAX_BYTES:
+                        raise ToolError(f"{name} answers with more than {MAX_BYTES} bytes: ask for less")
+            finally:
+                await response.aclose()
+    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+        raise ToolError(f"{name} cannot be asked: {type(error).__name__}") from None
+    if response.status_code != 200:
+        says = {401: "the key is not accepted", 403: "the key is not accepted", 429: "too many searches: wait a while"}
+        raise ToolError(
+            f"{name} answers with status {response.status_code}: {says.get(response.status_code, 'no results')}"
+        )
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        raise ToolError(f"{name} does not answer with JSON") from None
+
+
+def _shown(body: Any, service: Service, k: int) -> str:
+    for key in service.results:
+        body = body.get(key) if isinstance(body, dict) else None
+    found = [each for each in body if isinstance(each, dict)] if isinstance(body, list) else []
+    shown = [
+        "\n".join(to_text(str(each.get(key) or ""))[:1000] for key in ("title", "url", service.words))
+        for each in found[:k]
+    ]
+    return "\n\n".join(shown) or "(nothing was found: try other words)"

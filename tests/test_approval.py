@@ -1,0 +1,358 @@
+"""Approval: who may say yes to a call, what is asked, and that nobody is asked twice."""
+
+import asyncio
+import io
+import os
+import pickle
+import pty
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from firsthand import cli
+from firsthand.agent import Agent
+from firsthand.approval import Approval, AskPerson, Decision, check_rules, parse_rules, question
+from firsthand.context import Context
+from firsthand.errors import ConfigError
+from firsthand.home import data_home
+from firsthand.message import Json, ToolCall
+from firsthand.providers.scripted import Scripted
+from firsthand.rollout import rollout
+from firsthand.runs import store
+from firsthand.task import Task
+from firsthand.terminal import Terminal
+from firsthand.tool import Tool, tool_from_function
+from firsthand.trace import MemoryJournal, Trace
+
+EFFECTS = ("read", "write", "external", "irreversible")
+
+
+def acting(effect: Any, name: str = "act") -> tuple[Tool, list[str]]:
+    ran: list[str] = []
+
+    def act(text: str) -> str:
+        """Act on a text."""
+        ran.append(text)
+        return f"did {text}"
+
+    return tool_from_function(act, effect=effect, name=name), ran
+
+
+def attempt(tool: Tool, approval: Approval | None = None, journal: Any = None, arguments: Any = None) -> Trace:
+    async def pattern(task: Task, ctx: Context) -> str:
+        return (await ctx.call(ToolCall("c", tool.name, arguments or {"text": "x"}))).content
+
+    rest = {} if approval is None else {"approval": approval}
+    agent = Agent("a", Scripted(["x"]), pattern, tools=(tool,), **rest)
+    return asyncio.run(rollout(agent, Task("t", "go"), journal=journal))
+
+
+class Judge:
+    """An Ask of one's own that counts."""
+
+    def __init__(self, allowed: bool = True):
+        self.allowed = allowed
+        self.asked: list[Json] = []
+
+    async def __call__(self, tool: Tool, arguments: Json) -> Decision:
+        self.asked.append(arguments)
+        return Decision(self.allowed, "judge", "" if self.allowed else "not on a Friday")
+
+
+class Ended(Terminal):
+    """A Terminal that nobody sits at."""
+
+    def is_there(self) -> bool:
+        return False
+
+
+@contextmanager
+def terminal() -> Iterator[tuple[Terminal, int]]:
+    """A Terminal, and the end of it that a person sits at."""
+    person, ours = pty.openpty()
+    with os.fdopen(ours, "r+b", buffering=0) as raw:
+        source = io.TextIOWrapper(raw, write_through=True)
+        try:
+            yield Terminal(source, source), person
+        finally:
+            os.close(person)
+
+
+def reading(person: int, until: str) -> str:
+    seen = b""
+    while until.encode() not in seen:
+        seen += os.read(person, 1024)
+    return seen.decode()
+
+
+async def typing(person: int, *answers: str) -> str:
+    """Answer each question when it is there; gives what was on the screen."""
+    seen = ""
+    for answer in answers:
+        seen += await asyncio.to_thread(reading, person, "[a]lways ")
+        os.write(person, answer.encode())
+    return seen
+
+
+# -- rules --
+
+
+def test_irreversible_calls_are_asked_about_and_nothing_else_is() -> None:
+    for effect in EFFECTS:
+        judge = Judge()
+        tool, ran = acting(effect)
+        attempt(tool, Approval(ask=judge))
+        assert ran == ["x"] and len(judge.asked) == (effect == "irreversible")
+
+
+@pytest.mark.parametrize("effect", EFFECTS)
+def test_a_rule_for_the_name_goes_before_one_for_the_effect(effect: Any) -> None:
+    tool, ran = acting(effect)
+    assert attempt(tool, Approval({effect: "deny", "act": "allow"})).answer == "did x"
+    assert attempt(tool, Approval({effect: "allow", "act": "deny"})).answer == (
+        "Error: act was not run: act is not allowed here"
+    )
+    assert ran == ["x"]
+
+
+def test_without_a_terminal_what_should_be_asked_is_denied_and_the_model_is_told() -> None:
+    tool, ran = acting("irreversible")
+    trace = attempt(tool, Approval(ask=AskPerson(Ended())))
+    assert trace.answer == (
+        "Error: act was not run: act needs approval (irreversible), and there is no terminal to ask at"
+    )
+    assert ran == [] and trace.stop_reason == "done"
+    [event] = trace.events
+    assert event.kind == "approval" and event.data["allowed"] is False and event.data["by"] == "nobody"
+
+
+def test_a_refusal_is_told_with_its_reason_and_noted() -> None:
+    tool, ran = acting("irreversible")
+    trace = attempt(tool, Approval(ask=Judge(allowed=False)))
+    assert trace.answer == "Error: act was not run: not on a Friday" and ran == []
+    assert trace.events[0].data == {
+        "tool": "act", "arguments": {"text": "x"}, "effect": "irreversible",
+        "allowed": False, "by": "judge", "reason": "not on a Friday",
+    }  # fmt: skip
+
+
+def test_nobody_is_asked_about_a_call_that_cannot_be() -> None:
+    judge = Judge()
+    tool, ran = acting("irreversible")
+    trace = attempt(tool, Approval(ask=judge), arguments={"words": "x"})
+    assert "it takes text: string" in (trace.answer or "") and not judge.asked and not ran
+
+
+def test_words_are_read_as_rules() -> None:
+    assert parse_rules(["allow"]) == {"irreversible": "allow"}
+    assert parse_rules(["external=ask", " shell = deny "]) == {"external": "ask", "shell": "deny"}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["alow"], "did you mean 'allow'?"),
+        (["shell=never"], "allow, ask or deny was expected"),
+        (["ask", "irreversible=deny"], "each tool or effect once"),
+        (["=deny"], "each tool or effect once"),
+    ],
+)
+def test_words_that_are_no_rules_are_errors(words: list[str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said.replace("?", r"\?")):
+        parse_rules(words)
+
+
+def test_a_rule_for_a_tool_there_is_not_is_an_error() -> None:
+    tool, _ = acting("read")
+    check_rules({"act": "deny", "external": "ask"}, [tool])
+    with pytest.raises(ConfigError, match=r"approve names 'irreversable'.*did you mean 'irreversible'"):
+        check_rules({"irreversable": "deny"}, [tool])
+
+
+def test_approvals_of_the_same_rules_are_equal_and_can_be_sent_to_another_process() -> None:
+    assert Approval() == Approval({}) != Approval({"external": "ask"})
+    assert pickle.loads(pickle.dumps(Approval({"external": "ask"}))) == Approval({"external": "ask"})
+
+
+# -- resuming --
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_a_resumed_attempt_does_not_ask_again(allowed: bool) -> None:
+    journal, judge = MemoryJournal(), Judge(allowed)
+    tool, ran = acting("write")  # a resumed attempt runs it again, to rebuild its own world
+    approval = Approval({"write": "ask"}, judge)
+    first, second = (attempt(tool, approval, journal) for _ in range(2))
+    assert first.answer == second.answer and len(judge.asked) == 1 and len(ran) == 2 * allowed
+    assert [event.data for event in first.events] == [event.data for event in second.events]
+
+
+def test_a_decision_outlives_a_death_between_the_yes_and_the_call() -> None:
+    class Dead(Exception):
+        pass
+
+    class Dying(MemoryJournal):
+        def record(self, effect: str, request: str, reply: Json) -> None:
+            if "started" in reply:
+                raise Dead
+            super().record(effect, request, reply)
+
+    journal, judge = Dying(), Judge()
+    tool, ran = acting("irreversible")
+    assert attempt(tool, Approval(ask=judge), journal).stop_reason == "error" and ran == []
+    whole = MemoryJournal()
+    whole.entries = journal.entries
+    assert attempt(tool, Approval(ask=judge), whole).answer == "did x"
+    assert ran == ["x"] and len(judge.asked) == 1
+
+
+def test_that_there_was_no_terminal_is_not_remembered_as_a_decision() -> None:
+    journal = MemoryJournal()
+    tool, _ = acting("write")
+    attempt(tool, Approval({"write": "ask"}, AskPerson(Ended())), journal)
+    assert not [key for key in journal.entries if "approval" in key[0]]
+
+
+def test_another_call_at_the_same_place_is_asked_about() -> None:
+    journal, judge = MemoryJournal(), Judge()
+    tool, ran = acting("irreversible")
+    for text in ("x", "y"):
+        attempt(tool, Approval(ask=judge), journal, {"text": text})
+    assert judge.asked == [{"text": "x"}, {"text": "y"}] and ran == ["x", "y"]
+
+
+# -- the person at the terminal --
+
+
+@pytest.mark.parametrize(
+    ("typed", "allowed"),
+    [("y\n", True), ("YES\n", True), ("n\n", False), ("\x04", False), ("maybe\n\nq\n", False), ("what\ny\n", True)],
+)
+def test_a_person_is_shown_the_call_and_decides(typed: str, allowed: bool) -> None:
+    tool, _ = acting("irreversible")
+
+    async def main() -> tuple[Decision, str]:
+        with terminal() as (ours, person):
+            typed_in = asyncio.create_task(typing(person, typed))
+            decision = await AskPerson(ours)(tool, {"text": "to\x1b[2Jada\u202e\n  b: fake"})
+            return decision, await typed_in
+
+    decision, seen = asyncio.run(main())
+    assert decision.allowed is allowed and bool(decision.reason) is not allowed
+    assert "act (irreversible): Act on a text." in seen and "Run it? [y]es/[n]o/[a]lways" in seen
+    assert r"text: to\x1b[2Jada\u202e" in seen and "\x1b" not in seen
+
+
+def test_always_holds_for_this_tool_and_no_other() -> None:
+    send, _ = acting("irreversible", "send")
+    wipe, _ = acting("irreversible", "wipe")
+
+    async def main() -> list[bool]:
+        with terminal() as (ours, person):
+            ask = AskPerson(ours)
+            typed_in = asyncio.create_task(typing(person, "a\n", "n\n"))
+            decisions = [await ask(each, {"text": "x"}) for each in (send, send, send, wipe)]
+            await typed_in
+            return [each.allowed for each in decisions]
+
+    assert asyncio.run(main()) == [True, True, True, False]
+
+
+def test_what_was_typed_before_the_question_is_no_answer() -> None:
+    tool, _ = acting("irreversible")
+
+    async def main() -> bool:
+        with terminal() as (ours, person):
+            os.write(person, b"y\ny\n")
+            await asyncio.sleep(0.05)
+            typed_in = asyncio.create_task(typing(person, "n\n"))
+            decision = await AskPerson(ours)(tool, {"text": "x"})
+            await typed_in
+            return decision.allowed
+
+    assert asyncio.run(main()) is False
+
+
+def test_one_question_is_asked_at_a_time_and_a_question_can_be_cancelled() -> None:
+    class Slow(Terminal):
+        open_now = 0
+        asked = 0
+
+        def is_there(self) -> bool:
+            return True
+
+        async def choose(self, question: str, choices: Any) -> str | None:
+            self.open_now += 1
+            self.asked += 1
+            assert self.open_now == 1
+            try:
+                await asyncio.sleep(60 if "leave" in question else 0.005)
+            finally:
+                self.open_now -= 1
+            return "yes"
+
+    tool, _ = acting("irreversible")
+    slow = Slow()
+    ask = AskPerson(slow)
+
+    async def main() -> list[Decision]:
+        left = asyncio.create_task(ask(tool, {"text": "leave"}))
+        rest = [asyncio.create_task(ask(tool, {"text": str(n)})) for n in range(6)]
+        await asyncio.sleep(0.05)
+        assert slow.asked == 1
+        left.cancel()
+        return await asyncio.gather(*rest)
+
+    assert all(decision.allowed for decision in asyncio.run(main())) and slow.asked == 7
+    assert asyncio.run(ask(tool, {"text": "in another event loop"})).allowed
+
+
+def test_a_question_shows_long_arguments_as_long() -> None:
+    tool, _ = acting("irreversible")
+    shown = question(tool, {"text": "x" * 10_000, "more": {"a": [1]}})
+    assert "[and 6000 characters more]" in shown and 'more: {"a":[1]}' in shown and len(shown) < 5_000
+
+
+# -- on the command line --
+
+SENDING = '''
+from firsthand.message import ToolCall
+from firsthand.tool import tool
+
+@tool(effect="irreversible")
+def sending(text: str) -> str:
+    """Send a text for good."""
+    return "sent"
+
+async def asks(task, ctx) -> str:
+    return (await ctx.call(ToolCall("1", "sending", {"text": "hello"}))).content
+'''
+
+
+@pytest.mark.parametrize(("flags", "answer"), [
+    ([], "there is no terminal to ask at"),
+    (["--approve", "allow"], "sent"),
+    (["--approve", "sending=allow"], "sent"),
+    (["--approve", "allow,sending=deny"], "not allowed here"),
+    (["--config", "run.toml"], "sent"),
+])  # fmt: skip
+def test_the_command_line_takes_rules(
+    flags: list[str], answer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))
+    Path("sending.py").write_text(SENDING)
+    Path("run.toml").write_text('approve = ["irreversible=allow"]\n')
+    words = ["run", "arithmetic", "--limit", "1", "--model", "scripted:echo", "--pattern", "sending.py:asks"]
+    assert cli.main([*words, "--tools", "sending.py", *flags]) == 0
+    with store.open_run("last", data_home()) as run:
+        [trace] = run.traces()
+        assert answer in (trace.answer or "")
+
+
+def test_a_mistyped_rule_is_one_line(capsys: Any) -> None:
+    assert cli.main(["run", "arithmetic", "--model", "scripted:echo", "--approve", "calculatr=deny"]) == 2
+    assert "did you mean 'calculator'?" in capsys.readouterr().err
