@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from firsthand import concurrency
 from firsthand.agent import Agent
@@ -26,6 +26,7 @@ from firsthand.tool import Tool
 from firsthand.trace import Call, CallKind, Event, Journal, Node, as_json
 
 T = TypeVar("T")
+BranchStatus = Literal["open", "kept", "pruned", "done", "failed"]
 
 
 class Attempt:
@@ -134,6 +135,11 @@ class Context:
     def note(self, kind: str, /, **data: Any) -> None:
         """Record an event in the trace: a pruned branch, a vote, anything a reader will want to know."""
         self.attempt.note(kind, **data)
+
+    def branch(self, name: str, status: BranchStatus = "open", *, score: float | None = None, text: str = "") -> None:
+        """Record what became of a named branch that starts here: a sub-agent, a sample, a thought kept or pruned."""
+        path = current_branch().path
+        self.note("branch", name=name, at=self.node, status=status, score=score, text=text[:200], path=path)
 
     def within(self, limits: Limits) -> Context:
         """The same Context with a budget of its own inside this one; its seconds begin now and bound the calls."""
