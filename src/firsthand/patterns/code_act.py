@@ -23,6 +23,10 @@ _EXAMPLE: tuple[tuple[Role, str], ...] = (
     ("assistant", "Thought: I compute 12 * 30.\n```python\nprint(12 * 30)\n```"),
     ("user", "Observation: 360"),
     ("assistant", "Thought: The result is 360.\nFinal Answer: 360"),
+    ("user", "Question: What is 75 - 18?"),
+    ("assistant", "Thought: I compute 75 - 18.\n```python\nprint(75 - 18)\n```"),
+    ("user", "Observation: 57"),
+    ("assistant", "Thought: The result is 57.\nFinal Answer: 57"),
 )
 """Real turns, the last of which repeats its observation: a small model copies form (LOG.md)."""
 
