@@ -53,6 +53,7 @@ def test_a_spec_may_hold_specs():
     )
     assert parse_spec("work (old)/my.py:f") == Spec("work (old)/my.py:f")
     assert split_list("route(direct,react:max_steps=3),cot") == ["route(direct,react:max_steps=3)", "cot"]
+    assert split_list("a(b.gguf,c)d,e") == ["a(b.gguf,c)d", "e"] and split_list("a(b,c") == ["a(b", "c"]
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,10 @@ def convert(value: Any, hint: Any, name: str) -> Any:
 
 
 def split_list(text: str) -> list[str]:
-    """The words between the commas, except for commas inside parentheses: `route(direct,react),cot` is two words."""
+    """The words between the commas, but for commas inside parentheses: `route(direct,react),cot` is two words.
+
+    A parenthesis that is never closed is a character like others.
+    """
     words, depth = [""], 0
     for char in text:
         depth = max(0, depth + {"(": 1, ")": -1}.get(char, 0))
@@ -125,7 +128,7 @@ def split_list(text: str) -> list[str]:
             words.append("")
         else:
             words[-1] += char
-    return words
+    return words if depth == 0 else text.split(",")
 
 
 def field_docs(config_class: type[Any]) -> dict[str, str]:
