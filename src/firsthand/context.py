@@ -134,12 +134,13 @@ class Context:
 
     def note(self, kind: str, /, **data: Any) -> None:
         """Record an event in the trace: a pruned branch, a vote, anything a reader will want to know."""
+        if kind == "branch":  # names repeat where a pattern leads several of a kind, and their places do not
+            data.setdefault("path", current_branch().path)
         self.attempt.note(kind, **data)
 
     def branch(self, name: str, status: BranchStatus = "open", *, score: float | None = None, text: str = "") -> None:
         """Record what became of a named branch that starts here: a sub-agent, a sample, a thought kept or pruned."""
-        path = current_branch().path
-        self.note("branch", name=name, at=self.node, status=status, score=score, text=text[:200], path=path)
+        self.note("branch", name=name, at=self.node, status=status, score=score, text=text[:200])
 
     def within(self, limits: Limits) -> Context:
         """The same Context with a budget of its own inside this one; its seconds begin now and bound the calls."""
