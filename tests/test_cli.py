@@ -695,7 +695,10 @@ def test_version_and_help(cli: Any) -> None:
     assert "compare" in cli()[1]
 
 
-words = st.text(st.characters(blacklist_categories=("Cs", "Cc"), blacklist_characters=", "), min_size=1, max_size=8)
+words = st.text(st.characters(blacklist_categories=("Cs", "Cc"), blacklist_characters=", ()"), min_size=1, max_size=8)
+composed = st.lists(words.map(str.strip).filter(bool), min_size=1, max_size=3).map(
+    lambda inner: f"lead({','.join(inner)})"
+)
 names = st.lists(
     words.map(str.strip).filter(lambda word: word and word[0] != "-"), min_size=1, max_size=3, unique=True
 ).map(tuple)
@@ -707,7 +710,7 @@ names = st.lists(
         Config,
         benchmarks=names,
         model=names,
-        pattern=names,
+        pattern=st.tuples(names, st.lists(composed, max_size=2, unique=True)).map(lambda both: (*both[0], *both[1])),
         limit=st.none() | st.integers(1, 99),
         seed=st.integers(-99, 99),
         temperature=st.floats(0, 2),

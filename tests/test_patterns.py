@@ -12,10 +12,11 @@ from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.message import Message, ToolCall, assistant
 from firsthand.model import Completion, Likelihood, Sampling, Scored, Usage
+from firsthand.patterns.actions import parse_action
 from firsthand.patterns.answers import extract_answer, normal_form
 from firsthand.patterns.cot import cot
 from firsthand.patterns.direct import direct
-from firsthand.patterns.react import parse_action, react
+from firsthand.patterns.react import react
 from firsthand.patterns.self_consistency import self_consistency
 from firsthand.rollout import rollout
 from firsthand.task import Task
@@ -114,7 +115,7 @@ def test_self_consistency_votes_over_normal_forms_in_one_call():
     assert len(trace.calls) == 1 and len(trace.calls[0].nodes) == 5
     assert script.samplings[0].temperature == 0.7
     [event] = trace.events
-    assert (event.kind, event.data) == ("votes", {"votes": {"11": 2, "12": 2}, "unparsed": 1})
+    assert (event.kind, event.data) == ("vote", {"11": 2, "12": 2, "(no answer)": 1})
     assert attempt(self_consistency, SUM, Script("7", "12", "12.00"), samples=3).answer == "12"
     assert attempt(self_consistency, SUM, Script("hm", "ho"), samples=2).answer == "hm"
     assert attempt(self_consistency, SUM, Script(), samples=0).error.kind == "ConfigError"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 from firsthand.approval import Approval
@@ -14,7 +15,10 @@ from firsthand.model import Model, Sampling
 from firsthand.tool import Tool
 
 Pattern = Callable[..., Awaitable[str]]
-"""`async def pattern(task, ctx, *, option=default) -> str`: the strategy; what it returns is the attempt's answer."""
+"""`async def pattern(task, ctx, *, option=default) -> str`: the strategy; what it returns is the attempt's answer.
+
+A pattern that leads others takes them as its keyword `pattern` (one) or `patterns` (several), so that composing is
+`functools.partial(self_consistency, pattern=react)`."""
 
 
 class Guard(Protocol):
@@ -56,8 +60,8 @@ class Agent:
             "name": self.name,
             "model": self.model.name,
             "fingerprint": self.model.fingerprint,
-            "pattern": getattr(self.pattern, "__name__", "pattern"),
-            "options": dict(self.options),
+            "pattern": pattern_name(self.pattern),
+            "options": {key: _named(value) for key, value in self.options.items()},
             "tools": sorted(tool.name for tool in self.tools),
             "sampling": self.sampling.to_json(),
             "system": self.system,
@@ -65,3 +69,24 @@ class Agent:
             "limits": self.limits.to_json(),
         }
         return body | {"approval": dict(self.approval.rules)} if self.approval.rules else body
+
+
+def pattern_name(pattern: Pattern) -> str:
+    """The name of a pattern, a composed one as the command line writes it: `self_consistency(react):samples=5`."""
+    if not isinstance(pattern, partial):
+        return str(getattr(pattern, "__name__", "pattern"))
+    given = {key: _named(value) for key, value in pattern.keywords.items()}
+    inner = [given.pop("pattern")] if "pattern" in given else []
+    several = given.pop("patterns", ())
+    inner += list(several)
+    options = "".join(f":{key}={value}"[:80] for key, value in given.items())
+    return pattern_name(pattern.func) + (f"({','.join(inner)})" if inner else "") + options
+
+
+def _named(value: Any) -> Any:
+    """The value with every pattern in it replaced by its name."""
+    if callable(value):
+        return pattern_name(value)
+    if isinstance(value, Mapping):
+        return {key: _named(each) for key, each in value.items()}
+    return [_named(each) for each in value] if isinstance(value, list | tuple) else value

@@ -2,8 +2,9 @@
 
 Others enter in two ways: an installed package declares an entry point in the group `firsthand.patterns` (or `.benchmarks`,
 `.tools`), and a file of one's own is named by its path, `my_pattern.py` or `my_pattern.py:other_name`. A name may carry
-options: `self_consistency:samples=16`, and a tool what it works on: `files:notes`. Nothing is imported until it is asked
-for, listings included.
+options: `self_consistency:samples=16`, and a tool what it works on: `files:notes`. A pattern that leads others is given them
+in parentheses, each with its own options: `self_consistency(react:max_steps=4):samples=16`. Nothing is imported until it is
+asked for, listings included.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ import sys
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Literal
 
 from firsthand.agent import Pattern
 from firsthand.benchmark import Benchmark
-from firsthand.config import convert
+from firsthand.config import convert, split_list
 from firsthand.errors import ConfigError, nearest, unknown
 from firsthand.model import Model
 from firsthand.tool import Effect, Tool
@@ -36,6 +38,7 @@ _ROOMS: dict[Kind, str] = {
     "provider": "providers",
     "command": "commands",
 }
+_MAX_NESTED = 16
 
 
 @dataclass(frozen=True)
@@ -44,11 +47,20 @@ class Spec:
 
     name: str
     options: Mapping[str, str] = field(default_factory=dict)
+    parts: tuple[Spec, ...] = ()
+    """The patterns it leads."""
 
 
 def parse_spec(text: str) -> Spec:
-    """`name:key=value:key=value` as a Spec. A colon without `=` after it belongs to the name, as in `file.py:function`."""
+    """`name(part,part):key=value:key=value` as a Spec; each part is a spec too, and the parentheses may be left out.
+
+    A colon without `=` after it belongs to the name, as in `file.py:function`.
+    """
+    text, inside = _unfold(text)
+    parts = () if inside is None else tuple(parse_spec(each.strip()) for each in split_list(inside))
     name, *rest = text.split(":")
+    if name.endswith(")"):
+        raise ConfigError(f"{text!r} closes a parenthesis that it does not open: write it as name(pattern):key=value")
     options: dict[str, str] = {}
     for part in rest:
         key, equals, value = part.partition("=")
@@ -58,7 +70,29 @@ def parse_spec(text: str) -> Spec:
             raise ConfigError(f"{text!r} has {part!r} among its options: key=value was expected")
         else:
             name += ":" + part
-    return Spec(name, options)
+    return Spec(name, options, parts)
+
+
+def _unfold(text: str) -> tuple[str, str | None]:
+    """The text without its first parentheses, and what stands in them; None if there are none, as in `work (old)/my.py`."""
+    opened = text.find("(")
+    if opened < 0 or "=" in text[:opened]:
+        if ")" in text[: None if opened < 0 else opened]:
+            raise ConfigError(
+                f"{text!r} closes a parenthesis that it does not open: write it as name(pattern):key=value"
+            )
+        return text, None
+    depth = 0
+    for at, char in enumerate(text[opened:], opened):
+        depth += {"(": 1, ")": -1}.get(char, 0)
+        if depth > _MAX_NESTED:
+            raise ConfigError(f"{text[:60]!r}... nests more than {_MAX_NESTED} patterns: name fewer")
+        if depth == 0:
+            after = text[at + 1 :]
+            if after and after[0] not in ":)":
+                return text, None
+            return text[:opened] + after, text[opened + 1 : at]
+    raise ConfigError(f"{text!r} opens a parenthesis and does not close it: write it as name(pattern):key=value")
 
 
 def names(kind: Kind) -> dict[str, str]:
@@ -90,17 +124,40 @@ def find(kind: Kind, name: str) -> Any:
 
 
 def pattern(text: str) -> tuple[Pattern, dict[str, Any]]:
-    """The pattern a text names and the options it gives, converted to the types of the pattern's keywords."""
-    spec = parse_spec(text)
+    """The pattern a text names and the options it gives, converted to the types of the pattern's keywords.
+
+    The patterns that a composed one leads are bound to it already.
+    """
+    return _pattern(parse_spec(text))
+
+
+def _pattern(spec: Spec) -> tuple[Pattern, dict[str, Any]]:
     function = find("pattern", spec.name)
     if not callable(function):
         raise ConfigError(f"{spec.name!r} is a {type(function).__name__}: write it as async def name(task, ctx) -> str")
-    return function, bind_options(spec, function)
+    if misplaced := [value for value in spec.options.values() if value.endswith(")") and "(" in value]:
+        raise ConfigError(
+            f"{misplaced[0]!r} stands among options: they follow the parentheses, as in name(pattern):key=value"
+        )
+    options = bind_options(spec, function)
+    if not spec.parts:
+        return function, options
+    parts = tuple(partial(part, **given) if given else part for part, given in map(_pattern, spec.parts))
+    keywords = _keywords(function)
+    if "patterns" in keywords:
+        return partial(function, patterns=parts), options
+    if "pattern" not in keywords:
+        raise ConfigError(f"{spec.name} leads no other pattern: write {spec.name} alone, without parentheses")
+    if len(parts) > 1:
+        raise ConfigError(f"{spec.name} leads one pattern and was given {len(parts)}: name one between the parentheses")
+    return partial(function, pattern=parts[0]), options
 
 
 def benchmark(text: str) -> Benchmark:
     """The benchmark a text names, made with the options it gives."""
     spec = parse_spec(text)
+    if spec.parts:
+        raise ConfigError(f"{text!r} has parentheses, and a benchmark leads no pattern: name patterns with --pattern")
     factory = find("benchmark", spec.name)
     made = factory(**bind_options(spec, factory)) if callable(factory) else factory
     if not isinstance(made, Benchmark):
@@ -181,16 +238,23 @@ def model(text: str) -> Model:
 
 def bind_options(spec: Spec, function: Callable[..., Any]) -> dict[str, Any]:
     """The spec's options as the function's keyword-only arguments, converted to their annotated types."""
-    keywords = [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    keywords = [key for key in _keywords(function) if key not in ("pattern", "patterns")]
     bound: dict[str, Any] = {}
     for key, value in spec.options.items():
+        if key in ("pattern", "patterns"):
+            raise ConfigError(f"{spec.name} is given its {key} in parentheses: write {spec.name}({value})")
         if key not in keywords:
             close = nearest(key, keywords)
             hint = f" did you mean {close!r}?" if close else ""
             raise ConfigError(f"{spec.name} has no option {key!r};{hint} it takes {', '.join(keywords) or 'none'}")
-        kind = typing.get_type_hints(function).get(key, str)
+        kind = typing.get_type_hints(getattr(function, "func", function)).get(key, str)
         bound[key] = _truth(value) if kind is bool else convert(value, kind, f"{spec.name}:{key}")
     return bound
+
+
+def _keywords(function: Callable[..., Any]) -> list[str]:
+    """The names of the keyword-only arguments."""
+    return [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
 
 
 def _exists(path: Path) -> bool:

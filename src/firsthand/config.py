@@ -97,7 +97,7 @@ def convert(value: Any, hint: Any, name: str) -> Any:
     if typing.get_origin(kind) is tuple:
         if not isinstance(value, str | list | tuple):
             raise ConfigError(f"{name} is {value!r}: a list of words was expected")
-        items = value.split(",") if isinstance(value, str) else value
+        items = split_list(value) if isinstance(value, str) else value
         return tuple(str(item).strip() for item in items if str(item).strip())
     if typing.get_origin(kind) is typing.Literal:
         if value not in typing.get_args(kind):
@@ -114,6 +114,21 @@ def convert(value: Any, hint: Any, name: str) -> Any:
     except (TypeError, ValueError):
         expected = {int: "a whole number", float: "a number"}.get(kind, f"a {getattr(kind, '__name__', kind)}")
         raise ConfigError(f"{name} is {value!r}: {expected} was expected") from None
+
+
+def split_list(text: str) -> list[str]:
+    """The words between the commas, but for commas inside parentheses: `route(direct,react),cot` is two words.
+
+    A parenthesis that is never closed is a character like others.
+    """
+    words, depth = [""], 0
+    for char in text:
+        depth = max(0, depth + {"(": 1, ")": -1}.get(char, 0))
+        if char == "," and depth == 0:
+            words.append("")
+        else:
+            words[-1] += char
+    return words if depth == 0 else text.split(",")
 
 
 def field_docs(config_class: type[Any]) -> dict[str, str]:

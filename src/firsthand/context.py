@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from firsthand import concurrency
 from firsthand.agent import Agent
@@ -27,6 +27,7 @@ from firsthand.tool import Tool, marked, read_arguments, usage
 from firsthand.trace import Call, CallKind, Event, Journal, Node, as_json
 
 T = TypeVar("T")
+BranchStatus = Literal["open", "kept", "pruned", "done", "failed"]
 
 MAX_CALLS = 128
 """Tool calls of one message that are run."""
@@ -137,7 +138,13 @@ class Context:
 
     def note(self, kind: str, /, **data: Any) -> None:
         """Record an event in the trace: a pruned branch, a vote, anything a reader will want to know."""
+        if kind == "branch":  # names repeat where a pattern leads several of a kind, and their places do not
+            data.setdefault("path", current_branch().path)
         self.attempt.note(kind, **data)
+
+    def branch(self, name: str, status: BranchStatus = "open", *, score: float | None = None, text: str = "") -> None:
+        """Record what became of a named branch that starts here: a sub-agent, a sample, a thought kept or pruned."""
+        self.note("branch", name=name, at=self.node, status=status, score=score, text=text[:200])
 
     def within(self, limits: Limits) -> Context:
         """The same Context with a budget of its own inside this one; its seconds begin now and bound the calls."""

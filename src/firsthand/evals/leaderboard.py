@@ -6,6 +6,7 @@ so that an agent cannot gain by failing loudly. Left out: ratings from preferenc
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -294,7 +295,7 @@ def _render_board(board: Board, width: int) -> list[RenderableType]:
     )
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, leading=1)
     names = [_plain(row.agent) for row in board.rows]
-    names = [name if len(name) <= 20 else name.replace(":", "\n:") for name in names]
+    names = [name if len(name) <= 20 else re.sub(r"(?=:)|(?<=[(,])", "\n", name) for name in names]
     room = 16 if not any(row.cost.usd for row in board.rows) else 8
     widest = max(len(line) for name in names for line in name.split("\n"))
     table.add_column("agent", overflow="fold", min_width=min(max(widest, 8), room), max_width=26)

@@ -21,6 +21,7 @@ _STATED = re.compile(
     r"(?:final[ \t]+)?answer\b(?:\*\*)?(?:[ \t]+is\b|[ \t]*[:=])(?:\*\*)?[ \t]*:?[ \t]*([^\n]*)", re.IGNORECASE
 )
 _NUMBER = re.compile(r"[-−]?\$?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d{1,4}(?![\d\w]))?(?:[ \t]*/[ \t]*\d[\d,]*)?")
+_ITEM = re.compile(r"^[ \t]*(?:[-*•][ \t]|\**(?:step[ \t]+)?\d{1,3}[.):](?!\d))([^\n]*)", re.IGNORECASE | re.MULTILINE)
 _MIXED = re.compile(r"([-−]?\d{1,20})[ \t]+(\d{1,20}/\d{1,20})")
 _FRAC = re.compile(r"\\[dt]?frac\{(-?\d{1,100})\}\{(\d{1,100})\}")
 _LETTER = re.compile(r"(?<![A-Za-z0-9'’])\(?([A-Z])\)?(?![A-Za-z0-9'’])")
@@ -50,6 +51,19 @@ def answer_or_text(text: str, task: Task) -> str:
     return text.strip() if found is None else found
 
 
+def given_answer(text: str, task: Task) -> str | None:
+    """What a pattern returned, as a vote: None where the task wants a number or a choice and it holds none."""
+    found = extract_answer(text, task)
+    if found is None and not task.choices and not wants_number(task):
+        return text.strip() or None
+    return found
+
+
+def wanted(task: Task, otherwise: str = "the answer") -> str:
+    """How the answer is to be given, in words for a prompt."""
+    return "the letter of the right choice" if task.choices else task.hint or otherwise
+
+
 def wants_number(task: Task) -> bool:
     """Whether the task's hint asks for a number."""
     return task.hint is not None and re.search(r"\b(number|integer)\b", task.hint) is not None
@@ -59,6 +73,12 @@ def last_number(text: str) -> str | None:
     """The last number in the text, without $ and grouping commas, or None."""
     found = _last(_NUMBER, text[-TAIL_CHARS:])
     return None if found is None else _clean(found.group())
+
+
+def listed(text: str, most: int) -> list[str]:
+    """The items of the list in `text`, at most `most`: lines that begin with a number, a bullet, or `Step 2:`."""
+    items = [found.group(1).strip().strip("*").strip() for found in _ITEM.finditer(text[:TAIL_CHARS])]
+    return [item for item in items if item][:most]
 
 
 def parse_number(text: str) -> Fraction | None:

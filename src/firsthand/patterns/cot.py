@@ -4,26 +4,32 @@ from __future__ import annotations
 
 from firsthand.context import Context
 from firsthand.errors import ConfigError
-from firsthand.patterns.answers import answer_or_text
+from firsthand.patterns.answers import answer_or_text, extract_answer, wanted
 from firsthand.task import Task
 
 
-async def cot(task: Task, ctx: Context, *, shots: int = 0) -> str:
+async def cot(task: Task, ctx: Context, *, shots: int = 0, extract: bool = False) -> str:
     """The answer at the end of one chain of thought.
 
-    With `shots` 0 the model is told to think step by step (Kojima et al., 2022, in one call); with more, that many worked
-    examples of the task come before the question as earlier turns (Wei et al., 2022). ConfigError if there are not so many.
+    With `shots`, that many worked examples of the task come before the question as earlier turns (Wei et al., 2022);
+    ConfigError if the task carries fewer. Without, the model is told to think step by step (Kojima et al., 2022): in one
+    call that says how to end, or with `extract` in the paper's two, the second of which asks for the answer alone.
     """
-    ctx = await opening(task, ctx, shots).generate()
-    return answer_or_text(ctx.text, task)
+    if not extract:
+        ctx = await opening(task, ctx, shots).generate()
+        return answer_or_text(ctx.text, task)
+    if shots:
+        raise ConfigError(f"shots is {shots} and extract is on: examples show how to end, so leave one of the two out")
+    thought = await ctx.say(f"{task.question}\n\nLet's think step by step.").generate()
+    told = await thought.say(f"Therefore, the answer ({wanted(task)}) is").generate()
+    return extract_answer(told.text, task) or answer_or_text(thought.text, task)
 
 
 def opening(task: Task, ctx: Context, shots: int = 0) -> Context:
     """The Context in which the model is to think: examples, if wanted, and the question."""
     if not shots:
-        wanted = "the letter of the right choice" if task.choices else task.hint or "the answer"
         # Kojima's words come last: a small model told last how to end writes its answer at once (LOG.md).
-        return ctx.say(f'{task.question}\n\nEnd with "The answer is" and {wanted}.\n\nLet\'s think step by step.')
+        return ctx.say(f'{task.question}\n\nEnd with "The answer is" and {wanted(task)}.\n\nLet\'s think step by step.')
     examples = task.metadata.get("examples", ())
     if not 0 <= shots <= len(examples):
         raise ConfigError(

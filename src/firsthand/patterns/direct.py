@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from firsthand.context import Context
-from firsthand.patterns.answers import answer_or_text
+from firsthand.patterns.answers import answer_or_text, wanted
 from firsthand.task import Task
 
 
@@ -23,5 +23,5 @@ async def direct(task: Task, ctx: Context) -> str:
 
 def question(task: Task) -> str:
     """The question, its choices, and how to answer."""
-    wanted = "the letter of the right choice" if task.choices else task.hint
-    return f"{task.question}\n\nAnswer with {wanted} only." if wanted else task.question
+    form = wanted(task, "")
+    return f"{task.question}\n\nAnswer with {form} only." if form else task.question

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import re
-
 from firsthand.context import Context
 from firsthand.errors import ConfigError
-from firsthand.message import Json, Role, ToolCall
-from firsthand.patterns.answers import answer_or_text, extract_answer
+from firsthand.message import Role, ToolCall
+from firsthand.patterns.actions import FINISH, arguments_of, parse_action, usage
+from firsthand.patterns.answers import answer_or_text, extract_answer, wanted
 from firsthand.task import Task
-from firsthand.tool import Tool
-
-_ACTION = re.compile(r"^[ \t*]*Action(?:[ \t]+\d+)?[ \t*]*:[ \t*]*([^\n]*)", re.IGNORECASE | re.MULTILINE)
-_FINAL = re.compile(r"^[ \t*]*Final Answer[ \t*]*:[ \t*]*([^\n]*)", re.IGNORECASE | re.MULTILINE)
-_NAMED = re.compile(r"[`\"']?([A-Za-z0-9_-]{1,64})[`\"']?[ \t]*(.*)", re.DOTALL)
 
 _EXAMPLE: tuple[tuple[Role, str], ...] = (
     ("user", "Question: A shop sells 12 boxes of 30 pens. How many pens is that?"),
@@ -27,6 +20,18 @@ _EXAMPLE: tuple[tuple[Role, str], ...] = (
     ("assistant", "Thought: The result is 57.\nFinal Answer: 57"),
 )
 """Worked turns: a small model follows what it sees before what it is told. The wording was measured (LOG.md)."""
+_SEARCH_EXAMPLE: tuple[tuple[Role, str], ...] = (
+    ("user", "Question: Which company does Ana Karel work for?"),
+    ("assistant", "Thought: I need to look up Ana Karel.\nAction: search[Ana Karel]"),
+    ("user", "Observation: Ana Karel is a tailor who was born in Tesk and works for Holm Works."),
+    ("assistant", "Thought: Ana Karel works for Holm Works.\nFinal Answer: Holm Works"),
+    ("user", "Question: In which country is the town where Boris Lund was born?"),
+    ("assistant", "Thought: I need to look up Boris Lund.\nAction: search[Boris Lund]"),
+    ("user", "Observation: Boris Lund is a smith who was born in Orsova and works for Tern Works."),
+    ("assistant", "Thought: Boris Lund was born in Orsova. I need to look up Orsova.\nAction: search[Orsova]"),
+    ("user", "Observation: Orsova is a town in Velandia. The river Sill flows through Orsova."),
+    ("assistant", "Thought: The country of Orsova is Velandia.\nFinal Answer: Velandia"),
+)
 _BARE_EXAMPLE: tuple[tuple[Role, str], ...] = (
     ("user", "Question: What is the capital of France?"),
     ("assistant", "Thought: The capital of France is Paris.\nFinal Answer: Paris"),
@@ -40,60 +45,44 @@ async def react(task: Task, ctx: Context, *, max_steps: int = 6, native: bool = 
     `native` they are the model's own tool calls instead. A mistaken action is answered by an observation that says what is
     wrong. When the steps run out, one last generation is asked for the answer.
     """
+    ctx, answer = await act(task, ctx, max_steps, native)
+    if answer is not None:
+        return answer
+    ending = "Give the answer now." if native else f"Write Final Answer: and {wanted(task, 'in few words')}."
+    ctx = await ctx.say(f"No steps are left. {ending}").generate()
+    name, given = parse_action(ctx.text)
+    return answer_or_text(given if name.lower() in FINISH else ctx.text, task)
+
+
+async def act(task: Task, ctx: Context, max_steps: int, native: bool = False) -> tuple[Context, str | None]:
+    """Where the conversation stands after at most `max_steps` steps, and the answer it finished with, None if it did not."""
     if max_steps < 1:
         raise ConfigError(f"max_steps is {max_steps}: give 1 or more")
     return await (_native if native else _written)(task, ctx, max_steps)
 
 
-async def _written(task: Task, ctx: Context, max_steps: int) -> str:
+async def _written(task: Task, ctx: Context, max_steps: int) -> tuple[Context, str | None]:
     ctx = _opening(task, ctx)
     stop = (*ctx.sampling.stop, "\nObservation")[-64:]
     for step in range(max_steps):
         ctx = await ctx.generate(stop=stop)
         name, given = parse_action(ctx.text)
-        if name.lower() in ("finish", "final answer"):
-            return extract_answer(given, task) or given
+        if name.lower() in FINISH:
+            return ctx, extract_answer(given, task) or given
         ctx = ctx.say(f"Observation: {await _observe(ctx, name, given, step)}")
-    ctx = await ctx.say(f"No steps are left. Write Final Answer: and {_wanted(task)}.").generate()
-    name, given = parse_action(ctx.text)
-    return answer_or_text(given if name.lower() in ("finish", "final answer") else ctx.text, task)
+    return ctx, None
 
 
-async def _native(task: Task, ctx: Context, max_steps: int) -> str:
-    ctx = ctx.say(f'{task.question}\n\nUse the tools where they help. End with "The answer is" and {_wanted(task)}.')
+async def _native(task: Task, ctx: Context, max_steps: int) -> tuple[Context, str | None]:
+    ending = f'End with "The answer is" and {wanted(task, "in few words")}.'
+    ctx = ctx.say(f"{task.question}\n\nUse the tools where they help. {ending}")
     for _ in range(max_steps):
         ctx = await ctx.generate(tools=ctx.tools)
-        calls = ctx.last.tool_calls
-        if not calls:
-            return answer_or_text(ctx.text, task)
-        for result in await ctx.call_all(calls):
+        if not ctx.last.tool_calls:
+            return ctx, answer_or_text(ctx.text, task)
+        for result in await ctx.call_all(ctx.last.tool_calls):
             ctx = ctx.say(result)
-    ctx = await ctx.say("No steps are left. Give the answer now.").generate()
-    return answer_or_text(ctx.text, task)
-
-
-def parse_action(text: str) -> tuple[str, str]:
-    """The first action in the text as (name, input), both empty if there is none.
-
-    `calculator[3*4]`, `calculator(3*4)`, `calculator: 3*4` and `calculator 3*4` are all understood. `Final Answer: x` is the
-    action `final answer` if no other comes before it.
-    """
-    action, final = _ACTION.search(text), _FINAL.search(text)
-    if final and (action is None or final.start() < action.start()):
-        return "final answer", final.group(1).strip()
-    if action is None:
-        return "", ""
-    named = _NAMED.match(action.group(1).strip().strip("*`"))
-    return (named.group(1), _unwrapped(named.group(2).strip())) if named else ("", "")
-
-
-def _unwrapped(given: str) -> str:
-    """The input inside its brackets, or after its colon."""
-    pairs = {"[": "]", "(": ")"}
-    if not given or given[0] not in pairs:
-        return given.removeprefix(":").strip()
-    end = given.rfind(pairs[given[0]])
-    return given[1 : end if end > 0 else None].strip()
+    return ctx, None
 
 
 async def _observe(ctx: Context, name: str, given: str, step: int) -> str:
@@ -106,52 +95,23 @@ async def _observe(ctx: Context, name: str, given: str, step: int) -> str:
     tool = next((tool for each, tool in tools.items() if each.lower() == name.lower()), None)
     if tool is None:
         return f"There is no tool {name!r}. Write one line: Action: and one of {known}"
-    arguments = _arguments(tool, given)
+    arguments = arguments_of(tool, given)
     if isinstance(arguments, str):
         return arguments
     return (await ctx.call(ToolCall(f"step-{step}", tool.name, arguments))).content
 
 
-def _arguments(tool: Tool, given: str) -> Json | str:
-    """The tool's arguments: a JSON object as it is, other text as the one that the tool needs; or what is wrong."""
-    properties = tool.spec.parameters.get("properties", {})
-    if given.startswith("{"):
-        try:
-            body = json.loads(given)
-        except (ValueError, RecursionError):
-            return f"The input of {tool.name} is not valid JSON: write {_usage(tool)}"
-        return body if isinstance(body, dict) else f"The input of {tool.name} is no JSON object: write {_usage(tool)}"
-    if not properties:
-        return {}
-    needed = tool.spec.parameters.get("required", []) or list(properties)[:1]
-    if len(needed) != 1:
-        return f"{tool.name} takes {len(needed)} arguments: write {_usage(tool)}"
-    keyed = re.match(rf"{re.escape(needed[0])}[ \t]*=[ \t]*(.*)", given, re.DOTALL)
-    value = (keyed.group(1) if keyed else given).strip().strip("\"'`")
-    return {needed[0]: value}
-
-
-def _usage(tool: Tool) -> str:
-    """How a call of the tool is written."""
-    properties = list(tool.spec.parameters.get("properties", {}))
-    if len(tool.spec.parameters.get("required", [])) <= 1 and len(properties) <= 1:
-        return f"{tool.name}[{properties[0] if properties else ''}]"
-    return f"{tool.name}[{json.dumps(dict.fromkeys(properties, '...'))}]"
-
-
 def _opening(task: Task, ctx: Context) -> Context:
     """The Context after the instructions, a worked example, and the question."""
-    actions = "\n".join(f"- {_usage(tool)}: {tool.spec.description}" for tool in ctx.tools)
-    example = _EXAMPLE if "calculator" in {tool.name for tool in ctx.tools} else _BARE_EXAMPLE
+    actions = "\n".join(f"- {usage(tool)}: {tool.spec.description}" for tool in ctx.tools)
+    names = {tool.name for tool in ctx.tools}
+    shown = [_EXAMPLE] * ("calculator" in names) + [_SEARCH_EXAMPLE] * ("search" in names) or [_BARE_EXAMPLE]
+    example = [turn for each in shown for turn in each]
     instructions = (
         "Answer the question. Write a Thought line, then one Action line. After each Action you are given an Observation. "
-        f"When you know the answer write Final Answer: and {_wanted(task)}.\nActions:\n{actions}\n\n"
+        f"When you know the answer write Final Answer: and {wanted(task, 'in few words')}.\nActions:\n{actions}\n\n"
     )
     for role, text in example:
         ctx = ctx.say(instructions + text, role)
         instructions = ""
     return ctx.say(f"Question: {task.question}")
-
-
-def _wanted(task: Task) -> str:
-    return "the letter of the right choice" if task.choices else task.hint or "in few words"

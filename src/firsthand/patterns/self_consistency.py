@@ -2,30 +2,48 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
+from firsthand.agent import Pattern
 from firsthand.context import Context
 from firsthand.errors import ConfigError
-from firsthand.patterns.answers import extract_answer, normal_form
+from firsthand.patterns.answers import answer_or_text, extract_answer, given_answer
+from firsthand.patterns.branches import alive, attempt
 from firsthand.patterns.cot import opening
+from firsthand.patterns.voting import Tally, count
 from firsthand.task import Task
 
 
 async def self_consistency(
-    task: Task, ctx: Context, *, samples: int = 8, temperature: float = 0.7, shots: int = 0
+    task: Task,
+    ctx: Context,
+    *,
+    pattern: Pattern | None = None,
+    samples: int = 8,
+    temperature: float = 0.7,
+    shots: int = 0,
 ) -> str:
     """The most common answer of `samples` chains of thought, unweighted; of equally common ones the first seen.
 
-    Answers are compared in normal form (72.0 is 72); chains without an answer do not vote. The paper samples 40 at 0.7.
+    Answers are compared in normal form (72.0 is 72); chains without an answer do not vote. The paper samples 40 at 0.7. With
+    a `pattern`, its answers vote instead, each attempt in a branch of its own.
     """
+    tally, answers = await vote(task, ctx, samples, temperature, shots=shots, pattern=pattern)
+    return answers[0] if tally.winner is None else tally.winner
+
+
+async def vote(
+    task: Task, ctx: Context, samples: int, temperature: float, *, shots: int = 0, pattern: Pattern | None = None
+) -> tuple[Tally, list[str]]:
+    """How `samples` attempts voted, and what each that did not fail answered."""
     if samples < 1:
         raise ConfigError(f"samples is {samples}: give 1 or more chains to vote")
-    chains = await opening(task, ctx, shots).sample(samples, temperature=temperature)
-    answers = [extract_answer(chain.text, task) for chain in chains]
-    given = [answer for answer in answers if answer is not None]
-    votes = Counter(normal_form(answer) for answer in given)
-    ctx.note("votes", votes=dict(votes), unparsed=len(answers) - len(given))
-    if not votes:
-        return chains[0].text.strip()
-    winner = votes.most_common(1)[0][0]  # Counter keeps the order of first sight among equals
-    return next(answer for answer in given if normal_form(answer) == winner)
+    if pattern is None:
+        chains = await opening(task, ctx, shots).sample(samples, temperature=temperature)
+        found = [extract_answer(chain.text, task) for chain in chains]
+        return count(found, ctx), [answer_or_text(chain.text, task) for chain in chains]
+    if shots:
+        raise ConfigError(f"shots is {shots}: give it to the pattern, as in self_consistency(cot:shots={shots})")
+    warm = ctx.sampled(temperature=temperature)
+    outcomes = await ctx.group(attempt(f"sample {i}", pattern, task, warm) for i in range(1, samples + 1))
+    answers = [outcome.answer for outcome in alive(outcomes)] or [outcomes[0].answer]
+    silent = [None] * (len(outcomes) - len(answers))
+    return count([*(given_answer(answer, task) for answer in answers), *silent], ctx), answers

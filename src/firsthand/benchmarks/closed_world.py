@@ -1,0 +1,170 @@
+"""Questions about a small made-up world whose pages can be searched: what no model has read, so only looking it up can help.
+
+People are born in towns and work for companies; towns lie in countries, on rivers, and have mayors; companies have founders
+and seats. A question of one hop is answered by one page, one of two hops by the page that the first one leads to. All is
+generated from a seed: no data needed, no contamination possible.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from random import Random
+
+from firsthand.benchmark import Benchmark
+from firsthand.concurrency import derive_seed
+from firsthand.errors import ConfigError, nearest
+from firsthand.evals.match import exact, normalised
+from firsthand.message import Json
+from firsthand.task import Task
+from firsthand.tool import Tool, tool
+
+PEOPLE, TOWNS, COMPANIES, COUNTRIES, RIVERS = 120, 40, 30, 8, 15
+_ONSETS = (*"bdfghjklmnprstvz", "br", "dr", "gr", "kr", "sk", "st", "tr", "vl")
+_VOWELS = (*"aeiou", "ai", "ei", "ou")
+_CODAS = (*"lmnrs", "th", "nd", "rk", "st")
+_JOBS = ["a baker", "a painter", "a pilot", "a teacher", "a surgeon", "a cellist", "a weaver", "a geologist"]
+
+ONE_HOP: Mapping[str, tuple[str, str]] = {
+    "In which town was {} born?": ("person", "born"),
+    "Which company does {} work for?": ("person", "company"),
+    "In which country is the town of {}?": ("town", "country"),
+    "Which river flows through the town of {}?": ("town", "river"),
+    "Who founded the company {}?": ("company", "founder"),
+}
+"""Questions by what they ask: the kind of thing they name, and the fact about it."""
+TWO_HOPS: Mapping[str, tuple[str, str, str]] = {
+    "In which country is the town where {} was born?": ("person", "born", "country"),
+    "Which river flows through the town where {} was born?": ("person", "born", "river"),
+    "Who is the mayor of the town where {} was born?": ("person", "born", "mayor"),
+    "Who founded the company that {} works for?": ("person", "company", "founder"),
+    "In which town is the seat of the company that {} works for?": ("person", "company", "seat"),
+}
+Facts = Mapping[str, Mapping[str, str]]
+"""Each thing's facts by its name; `kind` and `page` are among them."""
+
+
+def closed_world(*, hops: str = "1-2", tasks: int = 200, search: bool = True) -> Benchmark:
+    """The benchmark: `tasks` questions, of one and two hops in turn; without `search` no page can be read."""
+    chosen = {"1": (1,), "2": (2,), "1-2": (1, 2)}.get(hops)
+    if chosen is None or not 1 <= tasks <= 400:
+        raise ConfigError(f"hops is {hops!r} and tasks {tasks}: give hops 1, 2 or 1-2, and 1 to 400 tasks")
+    return Benchmark(
+        name="closed_world",
+        tasks=lambda seed: make_tasks(seed, chosen, tasks),
+        scorers=(normalised, exact),
+        description="Generated questions of one and two hops about a made-up world, with a search tool.",
+        protocol=f"generated: hops {hops}, {tasks} tasks, search {'on' if search else 'off'}; 0-shot; the name must match",
+        licence="none needed: generated",
+        environment=(lambda task: Library(make_world(task.metadata["world"]))) if search else None,
+        options={"hops": hops, "tasks": tasks, "search": search},
+    )
+
+
+@dataclass(frozen=True)
+class Library:
+    """The environment: the pages of a world, and the tool that finds them. It has no state."""
+
+    facts: Facts
+
+    @property
+    def tools(self) -> Sequence[Tool]:
+        """The search."""
+
+        @tool(effect="read")
+        def search(query: str) -> str:
+            """The page about a person, town or company.
+
+            Args:
+                query: The name.
+            """
+            return find_page(self.facts, query)
+
+        return (search,)
+
+    async def open(self) -> None:
+        """Nothing is to be made ready."""
+
+    async def final_state(self) -> Json:
+        """Nothing changes."""
+        return {}
+
+    async def close(self) -> None:
+        """Nothing is to be taken down."""
+
+
+def find_page(facts: Facts, query: str) -> str:
+    """The page of that name, or of the one name that the query holds; else the most similar name."""
+    asked = " ".join(query[:200].casefold().split())
+    named = [name for name in facts if name.casefold() == asked] or [name for name in facts if name.casefold() in asked]
+    if len(named) == 1:
+        return facts[named[0]]["page"]
+    close = nearest(" ".join(query[:200].split()).title(), facts)
+    return f"There is no page {query[:200]!r}." + (f" Similar: {close}." if close else "")
+
+
+@lru_cache(maxsize=8)
+def make_world(seed: int) -> Facts:
+    """The world of a seed, the same on any machine."""
+    rng = Random(derive_seed("closed_world", seed))
+    taken: set[str] = set()
+    countries, rivers = (_names(rng, count, taken, ending) for count, ending in ((COUNTRIES, "ia"), (RIVERS, "")))
+    towns, companies = (_names(rng, count, taken, ending) for count, ending in ((TOWNS, ""), (COMPANIES, " Works")))
+    people = [
+        f"{first} {last}" for first, last in zip(*(_names(rng, PEOPLE, taken, "") for _ in range(2)), strict=True)
+    ]
+    facts: dict[str, dict[str, str]] = {}
+    for name in towns:
+        told = {"country": rng.choice(countries), "river": rng.choice(rivers), "mayor": rng.choice(people)}
+        page = "{name} is a town in {country}. The river {river} flows through {name}. The mayor of {name} is {mayor}."
+        facts[name] = {"kind": "town", **told, "page": page.format(name=name, **told)}
+    for name in companies:
+        told = {"founder": rng.choice(people), "seat": rng.choice(towns)}
+        page = "{name} is a company that was founded by {founder}. Its seat is in {seat}."
+        facts[name] = {"kind": "company", **told, "page": page.format(name=name, **told)}
+    for name in people:
+        told = {"born": rng.choice(towns), "company": rng.choice(companies)}
+        page = "{name} is {job} who was born in {born} and works for {company}."
+        facts[name] = {"kind": "person", **told, "page": page.format(name=name, job=rng.choice(_JOBS), **told)}
+    return facts
+
+
+def make_tasks(seed: int, hops: Sequence[int], count: int) -> list[Task]:
+    """`count` different questions about the world of the seed."""
+    facts = make_world(seed)
+    asked: dict[int, list[tuple[str, str]]] = {1: [], 2: []}
+    for question, (kind, fact) in ONE_HOP.items():
+        asked[1] += [(question.format(name), told[fact]) for name, told in facts.items() if told["kind"] == kind]
+    for question, (kind, first, then) in TWO_HOPS.items():
+        asked[2] += [
+            (question.format(n), facts[told[first]][then]) for n, told in facts.items() if told["kind"] == kind
+        ]
+    made = []
+    for number, found in asked.items():
+        Random(derive_seed("closed_world questions", seed, number)).shuffle(found)
+    for index in range(count):
+        number, place = hops[index % len(hops)], index // len(hops)
+        question, answer = asked[number][place]
+        facts_of = {"hops": number, "world": seed}
+        made.append(
+            Task(
+                f"seed{seed}-hops{number}-{place:04d}",
+                question,
+                hint="a name",
+                metadata=facts_of,
+                secret={"answer": answer},
+            )
+        )
+    return made
+
+
+def _names(rng: Random, count: int, taken: set[str], ending: str) -> list[str]:
+    """Different names that nobody has, none of which is the beginning of another."""
+    made: list[str] = []
+    while len(made) < count:
+        name = "".join(rng.choice(part) for part in (_ONSETS, _VOWELS, _ONSETS, _VOWELS, _CODAS)).capitalize()
+        if not any(name.startswith(other) or other.startswith(name) for other in taken):
+            taken.add(name)
+            made.append(name + ending)
+    return made

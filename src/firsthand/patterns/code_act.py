@@ -1,0 +1,89 @@
+"""Code as action: the model writes Python and reads what it prints, until it knows the answer (Wang et al., 2024)."""
+
+from __future__ import annotations
+
+import re
+
+from firsthand.context import Context
+from firsthand.errors import ConfigError
+from firsthand.message import Role, ToolCall
+from firsthand.patterns.answers import answer_or_text, extract_answer, wanted
+from firsthand.task import Task
+
+_OPEN = re.compile(r"^[ \t]*(?:```[ \t]*(?:python|py)?[ \t]*$|<execute>)", re.IGNORECASE | re.MULTILINE)
+_CLOSE = re.compile(r"^[ \t]*```[ \t]*$|</execute>", re.IGNORECASE | re.MULTILINE)
+_FINAL = re.compile(r"^[ \t*]*Final Answer[ \t*]*:[ \t*]*([^\n]*)", re.IGNORECASE | re.MULTILINE)
+
+_INSTRUCTIONS = (
+    "Answer the question by writing Python. Write a Thought line, then one ```python block that prints what you need. You "
+    "are then given an Observation: what it printed. When you know the answer write Final Answer: and {wanted}.\n\n"
+)
+_EXAMPLE: tuple[tuple[Role, str], ...] = (
+    ("user", "Question: A shop sells 12 boxes of 30 pens. How many pens is that?"),
+    ("assistant", "Thought: I compute 12 * 30.\n```python\nprint(12 * 30)\n```"),
+    ("user", "Observation: 360"),
+    ("assistant", "Thought: The result is 360.\nFinal Answer: 360"),
+    ("user", "Question: What is 75 - 18?"),
+    ("assistant", "Thought: I compute 75 - 18.\n```python\nprint(75 - 18)\n```"),
+    ("user", "Observation: 57"),
+    ("assistant", "Thought: The result is 57.\nFinal Answer: 57"),
+)
+"""Real turns, the last of which repeats its observation: a small model copies form (LOG.md)."""
+
+
+async def code_act(task: Task, ctx: Context, *, max_steps: int = 6) -> str:
+    """The answer that the model finishes with, after at most `max_steps` blocks of Python.
+
+    Each block is run by the tool `python`, and what comes back, errors included, is the next observation. A turn without
+    code or a final answer is answered by how to go on. When the steps run out, one last generation is asked for the answer.
+    """
+    if max_steps < 1:
+        raise ConfigError(f"max_steps is {max_steps}: give 1 or more")
+    names = [tool.name for tool in ctx.tools]
+    if "python" not in names:
+        known = ", ".join(names) or "none"
+        raise ConfigError(f"code_act needs the tool 'python', and the tools are {known}: give it, as in --tools python")
+    ctx = _opening(task, ctx)
+    stop = (*ctx.sampling.stop, "\nObservation")[-64:]
+    for step in range(max_steps):
+        ctx = await ctx.generate(stop=stop)
+        code, final = parse_code(ctx.text)
+        if final is not None:
+            return extract_answer(final, task) or final
+        ctx = ctx.say(f"Observation: {await _observe(ctx, code, step)}")
+    ctx = await ctx.say(f"No steps are left. Write Final Answer: and {wanted(task, 'in few words')}.").generate()
+    _, final = parse_code(ctx.text)
+    return answer_or_text(ctx.text if final is None else final, task)
+
+
+def parse_code(text: str) -> tuple[str | None, str | None]:
+    """The first block of code in the text, and the final answer if no code comes before it; at most one is not None.
+
+    A block that is not closed was cut off, and is no block: the code is the empty string.
+    """
+    opened, final = _OPEN.search(text), _FINAL.search(text)
+    if final and (opened is None or final.start() < opened.start()):
+        return None, final.group(1).strip()
+    if opened is None:
+        return None, None
+    closed = _CLOSE.search(text, opened.end())
+    return (text[opened.end() : closed.start()].strip("\n") if closed else ""), None
+
+
+async def _observe(ctx: Context, code: str | None, step: int) -> str:
+    """What the code printed, or what to write instead."""
+    if code is None:
+        return "There was no code. Write one ```python block, or Final Answer: and the answer."
+    if not code.strip():
+        return "The code block was empty or not closed. Write a shorter one between ```python and ```."
+    result = await ctx.call(ToolCall(f"step-{step}", "python", {"code": code}))
+    return result.content or "(it printed nothing)"
+
+
+def _opening(task: Task, ctx: Context) -> Context:
+    """The Context after the instructions, a worked example, and the question."""
+    instructions = _INSTRUCTIONS.format(wanted=wanted(task, "in few words"))
+    for role, text in _EXAMPLE:
+        ctx = ctx.say(instructions + text, role)
+        instructions = ""
+    return ctx.say(f"Question: {task.question}")

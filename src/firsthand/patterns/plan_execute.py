@@ -1,0 +1,49 @@
+"""Plan and execute: a plan first, then a step at a time, and a new plan where a step fails (Wang et al., 2023)."""
+
+from __future__ import annotations
+
+from firsthand.agent import Pattern
+from firsthand.context import Context
+from firsthand.errors import ConfigError
+from firsthand.patterns.answers import answer_or_text, listed, wanted
+from firsthand.patterns.branches import Outcome, attempt, part_of
+from firsthand.patterns.direct import direct
+from firsthand.task import Task
+
+
+async def plan_execute(
+    task: Task, ctx: Context, *, pattern: Pattern = direct, max_steps: int = 6, replans: int = 1
+) -> str:
+    """The answer, after at most `max_steps` steps that `pattern` carried out one after the other.
+
+    Each step sees the question, the results so far and its own line of the plan. When one fails (an error, or no words at
+    all), the planner is told and writes the steps that remain anew, at most `replans` times; after that the plan goes on.
+    """
+    if max_steps < 1 or replans < 0:
+        raise ConfigError(f"max_steps is {max_steps} and replans {replans}: give 1 step or more, and 0 replans or more")
+    planner = await ctx.say(
+        f"{task.question}\n\nDo not answer yet. Write a plan: a numbered list of at most {max_steps} short steps."
+    ).generate()
+    plan = listed(planner.text, max_steps)
+    done: list[tuple[str, Outcome]] = []
+    told = 0
+    while plan and len(done) < max_steps:
+        step = plan.pop(0)
+        name = f"step {len(done) + 1}"
+        prompt = f"{task.question}\n\n{_results(done)}Now do this step only, and write its result: {step}"
+        outcome = await attempt(name, pattern, part_of(task, name.replace(" ", "-"), prompt), ctx)
+        done.append((step, outcome))
+        left = max_steps - len(done)
+        if outcome.failed and replans > 0 and left > 0:
+            replans -= 1
+            asked = f"That step failed. Write a new plan for what remains: a numbered list of at most {left} steps."
+            planner = await planner.say(f"{_results(done[told:])}{asked}").generate()
+            plan, told = listed(planner.text, left), len(done)
+    ending = f'Now answer the question. End with "The answer is" and {wanted(task)}.'
+    planner = await planner.say(f"{_results(done[told:])}{task.question}\n\n{ending}").generate()
+    return answer_or_text(planner.text, task)
+
+
+def _results(done: list[tuple[str, Outcome]]) -> str:
+    """What was done, in words, with an empty line after it."""
+    return "".join(f"{outcome.name}: {step}\nResult: {outcome.report}\n\n" for step, outcome in done)
