@@ -1,0 +1,138 @@
+"""Tree of Thoughts, breadth first: propose thoughts, judge the states they lead to, keep the best (Yao et al., 2023).
+
+The depth-first search is in `tot_dfs.py`. What is particular to a task is in its `Thoughts` (`thoughts.py`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from random import Random
+from typing import Literal
+
+from firsthand.concurrency import derive_seed
+from firsthand.context import Context
+from firsthand.errors import ConfigError
+from firsthand.patterns.thoughts import Ask, Thoughts, thoughts_of
+from firsthand.task import Task
+
+Generate = Literal["propose", "sample"]
+Evaluate = Literal["value", "vote", "score"]
+Select = Literal["greedy", "sample"]
+
+
+async def tot(
+    task: Task,
+    ctx: Context,
+    *,
+    breadth: int = 5,
+    generate: Generate = "propose",
+    evaluate: Evaluate = "value",
+    select: Select = "greedy",
+    samples: int = 5,
+    judgements: int = 3,
+    temperature: float = 0.7,
+    thoughts: Callable[[Task], Thoughts] = thoughts_of,
+) -> str:
+    """The answer of the best state after as many steps as the task's thoughts have; `breadth` states survive each step.
+
+    Thoughts are proposed as a list, or `samples` are drawn one by one. States are judged each alone (`value`, or `score`: by
+    the likelihood of each verdict, one scoring and no new text) or against each other (`vote`), `judgements` times.
+    """
+    for name, number in (("breadth", breadth), ("samples", samples), ("judgements", judgements)):
+        if number < 1:
+            raise ConfigError(f"{name} is {number}: give 1 or more")
+    search = Search(thoughts(task), ctx.sampled(temperature=temperature), judgements)
+    frontier = [State("")]
+    for step in range(1, search.thoughts.steps + 1):
+        grown = await ctx.group(search.expand(state, generate, samples) for state in frontier)
+        candidates = list(chain.from_iterable(grown))
+        if not candidates:
+            break
+        values = await search.judge(candidates, evaluate)
+        kept = choose(values, breadth, select, Random(derive_seed(ctx.attempt.seed, "tot", step)))
+        for index, (state, value) in enumerate(zip(candidates, values, strict=True)):
+            search.note(f"{step}.{index}", state, "kept" if index in kept else "pruned", value)
+        frontier = [candidates[index] for index in kept]
+    for rank, state in enumerate(frontier):
+        search.note(f"answer.{rank}", state, "done", answer=search.thoughts.answer(state.text))
+    return search.thoughts.answer(frontier[0].text)
+
+
+@dataclass(frozen=True)
+class State:
+    """A partial solution, and the node of the trace whose message led to it."""
+
+    text: str
+    at: int | None = None
+
+
+@dataclass
+class Search:
+    """The paper's two functions, thought generator and state evaluator, for one task. No request is made twice."""
+
+    thoughts: Thoughts
+    ctx: Context
+    judgements: int = 3
+    _known: dict[tuple[str, bool], Any] = field(default_factory=dict)
+
+    async def expand(self, state: State, generate: Generate, samples: int) -> list[State]:
+        """The states that one more thought leads to; a state that is done leads to itself."""
+        if self.thoughts.is_done(state.text):
+            return [state]
+        if generate == "propose":
+            replies = await self._ask(self.thoughts.propose(state.text))
+            texts = self.thoughts.proposed(state.text, [reply.text for reply in replies])
+            return [State(text, replies[-1].node) for text in texts]
+        replies = await self._ask(self.thoughts.sample(state.text), samples)
+        return [State(self.thoughts.sampled(state.text, reply.text), reply.node) for reply in replies]
+
+    async def judge(self, states: Sequence[State], evaluate: Evaluate) -> list[float]:
+        """The worth of each state. One that is there twice counts once: the second is worth 0, as in the authors' code."""
+        texts = list(dict.fromkeys(state.text for state in states))
+        if evaluate == "vote":
+            replies = await self._ask(self.thoughts.vote(texts), self.judgements)
+            worth = dict(zip(texts, self.thoughts.voted(texts, [reply.text for reply in replies]), strict=True))
+            self.ctx.note("vote", votes=list(worth.values()))
+        else:
+            worth = dict(zip(texts, await self.values(texts, by_likelihood=evaluate == "score"), strict=True))
+        return [worth.pop(state.text, 0.0) for state in states]
+
+    async def values(self, texts: Sequence[str], *, by_likelihood: bool = False) -> list[float]:
+        """The worth of each state, judged alone."""
+        asks = {text: self.thoughts.value(text) for text in texts}
+        new = {ask.prompt: ask for each in asks.values() for ask in each if (ask.prompt, by_likelihood) not in self._known}
+        find = self._expected if by_likelihood else self._judged
+        found = await self.ctx.group(find(ask) for ask in new.values())
+        self._known |= {(prompt, by_likelihood): each for prompt, each in zip(new, found, strict=True)}
+        known = [[self._known[ask.prompt, by_likelihood] for ask in asks[text]] for text in texts]
+        return [sum(each) if by_likelihood and each else self.thoughts.valued(text, each) for text, each in zip(texts, known, strict=True)]
+
+    def note(self, name: str, state: State, status: str, score: float | None = None, **more: str) -> None:
+        """Record what became of a state."""
+        thought = (state.text.strip().splitlines() or [""])[-1]
+        self.ctx.note("branch", name=name, at=state.at, status=status, score=score, text=thought[:200], **more)
+
+    async def _ask(self, ask: Ask, samples: int = 1) -> list[Context]:
+        stop = (*self.ctx.sampling.stop, *ask.stop)
+        return await self.ctx.say(ask.prompt).sample(max(samples, ask.samples), stop=stop)
+
+    async def _judged(self, ask: Ask) -> list[str]:
+        return [reply.text for reply in await self._ask(ask, self.judgements)]
+
+    async def _expected(self, ask: Ask) -> float:
+        """What the verdict is worth on average, each label as probable as the model finds it."""
+        labels = self.thoughts.labels
+        likelihoods = await self.ctx.say(ask.prompt).score(list(labels))
+        best = max(each.logprob for each in likelihoods)
+        weights = [math.exp(each.logprob - best) for each in likelihoods]
+        return sum(weight * worth for weight, worth in zip(weights, labels.values(), strict=True)) / sum(weights)
+
+
+def choose(values: Sequence[float], count: int, select: Select, rng: Random) -> list[int]:
+    """The indices of `count` states: the most valuable, or drawn in proportion to value (with replacement, as in the paper)."""
+    if select == "sample" and sum(values) > 0:
+        return rng.choices(range(len(values)), weights=values, k=count)
+    return sorted(range(len(values)), key=lambda index: -values[index])[:count]
