@@ -10,20 +10,30 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from firsthand.agent import Agent
 from firsthand.benchmark import Benchmark
-from firsthand.benchmarks.game24 import Game24Thoughts, game24, thoughts
-from firsthand.model import Completion, Usage
+from firsthand.benchmarks.crosswords import CONFIDENCE, PROPOSALS, CrosswordThoughts, crosswords
+from firsthand.benchmarks.game24 import Game24Thoughts, game24
+from firsthand.benchmarks.tot_data import prompts
+from firsthand.context import Context
 from firsthand.message import assistant
+from firsthand.model import Completion, Usage
+from firsthand.patterns.direct import direct, question
+from firsthand.patterns.feedback import Feedback
+from firsthand.patterns.reflexion import reflection_prompt, reflexion, remembering
 from firsthand.patterns.tot import tot
+from firsthand.patterns.tot_dfs import tot_dfs
 from firsthand.providers.cassette import Cassette, CassetteMiss
 from firsthand.rollout import rollout
-from firsthand.trace import Trace
+from firsthand.task import Task
+from firsthand.trace import Score, Trace
 
+PRUNED, UNPRUNED = "crosswords_infoss_dfs_prune.json", "crosswords_infoss_dfs_no_prune.json"
 GAME24 = "game24_gpt-4_0.7_propose1_value3_greedy5_start900_end1000.json"
 
 
@@ -114,3 +124,166 @@ async def replay_game24(data: Path, breadth: int = 5, space: type[Game24Thoughts
         agent = Agent("tot", model, tot, options)
         traces.append(await rollout(agent, tasks[puzzle["steps"][0]["x"]], benchmark=benchmark))
     return traces
+
+
+# -- mini crosswords --
+
+
+class Counted(CrosswordThoughts):
+    """The game's thoughts with the logged counts of verdicts, for the verdicts themselves (by clue) are not in the log.
+
+    And as the authors' code does, a search goes on naming words on a board that is full.
+    """
+
+    counts: Mapping[tuple[str, ...], Mapping[str, int]]
+
+    def is_done(self, state: str) -> bool:
+        """Never."""
+        return False
+
+    def value(self, state: str) -> tuple[()]:
+        """Nothing is asked."""
+        return ()
+
+    def valued(self, state: str, replies: Sequence[Sequence[str]]) -> float:
+        """The worth of the verdicts that were counted in this state."""
+        return sum(self.labels[label] * count for label, count in self.counts[tuple(state.splitlines())].items())
+
+
+def counted(task: Task, visits: Sequence[Mapping[str, Any]]) -> Counted:
+    """The thoughts of a game whose visits were logged."""
+    made = Counted(tuple(task.metadata["clues"]))
+    object.__setattr__(made, "counts", {tuple(visit["actions"]): visit["count"] for visit in visits})
+    return made
+
+
+def crosswords_recordings(data: Path, task: Task) -> dict[str, list[str]]:
+    """Eight replies for each board of a game. The log holds the sum of confidences of each word, over eight replies; these
+    replies say the words in the log's order, with confidences whose sum is the same float."""
+    sums, clues = confidences(), tuple(task.metadata["clues"])
+    recordings = {}
+    for board, proposed in load(data, "tree-of-thought/crosswords_env_cache.json").items():
+        if not all(f". {clue}: " in board for clue in clues):
+            continue
+        lines = [[] for _ in range(PROPOSALS)]
+        for thought, total in proposed.items():
+            for index, level in enumerate(sums[total]):
+                lines[index % PROPOSALS].append(f"{thought} ({level})")
+        recordings[prompts("crosswords")["propose"].replace("{input}", board)] = ["\n".join(each) for each in lines]
+    return recordings
+
+
+def visited_recordings(task: Task, visits: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Replies for a game whose proposals are not in the log (the one without pruning): the words that were visited, in their
+    order. What such a replay shows is the walk and the scores, not the ranking of proposals."""
+    space, found = CrosswordThoughts(tuple(task.metadata["clues"])), defaultdict(dict)
+    for visit in visits:
+        *before, thought = visit["actions"]
+        found[space.propose("".join(f"{each}\n" for each in before)).prompt][f"{thought} (certain)"] = None
+    empty = space.propose("").prompt
+    prompts_of_leaves = {space.propose("".join(f"{each}\n" for each in visit["actions"])).prompt for visit in visits}
+    return {key: ["\n".join(found.get(key, ())), *[""] * (PROPOSALS - 1)] for key in {empty, *found, *prompts_of_leaves}}
+
+
+@cache
+def confidences(terms: int = 16) -> dict[float, tuple[str, ...]]:
+    """A shortest list of confidences for each float that is the sum of some, added in order."""
+    found: dict[float, tuple[str, ...]] = {0.0: ()}
+    newest = dict(found)
+    for _ in range(terms):
+        longer = {total + CONFIDENCE[level]: (*said, level) for total, said in newest.items() for level in CONFIDENCE}
+        newest = {total: said for total, said in longer.items() if total not in found}
+        found |= newest
+    return found
+
+
+async def replay_crosswords(data: Path, log: str = PRUNED) -> list[Trace]:
+    """The 20 games of the paper, searched depth first."""
+    benchmark = crosswords(data=str(data))
+    traces = []
+    for task, visits in zip(benchmark.tasks(0), load(data, f"tree-of-thought/{log}"), strict=True):
+        held = crosswords_recordings(data, task) if log == PRUNED else visited_recordings(task, visits)
+        cassette = Cassette(held, name="cassette:gpt-4")
+        options = {"prune": log == PRUNED, "thoughts": lambda task, visits=visits: counted(task, visits)}
+        traces.append(await rollout(Agent("tot_dfs", cassette, tot_dfs, options), task, benchmark=benchmark))
+    return traces
+
+
+# -- Reflexion --
+
+
+async def replay_trials(
+    task: Task, replies: Sequence[str], reflections: Sequence[str], passes: Callable[[str], bool], benchmark: Benchmark
+) -> Trace:
+    """Reflexion on one task, from its recorded replies and reflections. A request that shows other reflections than the last
+    three is not on the cassette, and misses."""
+    recordings: dict[str, list[str]] = {}
+
+    async def evaluate(task: Task, ctx: Context, answer: str) -> Feedback:
+        return Feedback(passes(answer), OUTCOME)
+
+    for trial, reply in enumerate(replies):
+        shown = list(reflections[:trial])[-3:]
+        asked = question(remembering(task, shown))
+        recordings.setdefault(asked, []).append(reply)
+        if trial < len(reflections):
+            again = reflection_prompt(task, f"assistant: {reply}", Feedback(False, OUTCOME), shown)
+            recordings[again] = [reflections[trial]]
+    cassette = Cassette(recordings, name="cassette:gpt-4")
+    options = {"pattern": direct, "trials": len(replies), "evaluate": evaluate}
+    trace = await rollout(Agent("reflexion", cassette, reflexion, options), task, benchmark=benchmark)
+    assert trace.error is not None or cassette.unplayed == 0
+    return trace
+
+
+OUTCOME = "(the log holds no more than that it failed)"
+
+
+async def replay_reflexion_code(data: Path, log: str = "reflexion_humaneval_py_pass_at_1.jsonl") -> list[Trace]:
+    """The tasks of HumanEval or MBPP. The log holds the last solution, the reflections, and whether the hidden tests passed:
+    of the earlier solutions there is only that each failed the tests which the model wrote."""
+    traces = []
+    for row in rows(data, log):
+        id = row.get("task_id") or row["name"]
+        drafts = [f"(solution {trial} of {id} is not in the log)" for trial in range(1, len(row["reflections"]) + 1)]
+        final = row["solution"].strip()
+        task = Task(id, row["prompt"], secret={"solution": final, "solved": row["is_solved"]})
+        benchmark = Benchmark("log", lambda seed: [], (recorded_verdict,))
+        replies = [*drafts, final]
+        traces.append(await replay_trials(task, replies, row["reflections"], final.__eq__, benchmark))
+    return traces
+
+
+def recorded_verdict(task: Task, trace: Trace) -> Score:
+    """The hidden tests' verdict in the log, if the answer is the logged solution."""
+    return Score("solved", float(trace.answer == task.secret["solution"] and task.secret["solved"]))
+
+
+async def replay_alfworld(data: Path, trials: int = 15) -> list[Trace]:
+    """The 134 environments. The log holds each trial's outcome and reflection, and no trajectories."""
+    logs = [load(data, f"reflexion/alfworld_env_results_trial_{trial}.json") for trial in range(trials)]
+    traces = []
+    for index, last in enumerate(logs[-1]):
+        outcomes = [log[index]["is_success"] for log in logs]
+        used = outcomes.index(True) + 1 if True in outcomes else trials
+        names = [f"(trial {t + 1} is not in the log; it {'succeeded' if outcomes[t] else 'failed'})" for t in range(used)]
+        reflections = [text.strip() for text in last["memory"]][: used - 1]
+        task = Task(last["name"], f"The household task of {last['name']}.")
+        benchmark = Benchmark("log", lambda seed: [], ())
+        traces.append(await replay_trials(task, names, reflections, lambda said: "succeeded" in said, benchmark))
+    return traces
+
+
+def solved_by_trial(traces: Sequence[Trace], trials: int) -> list[int]:
+    """How many attempts had been ended by success after each trial."""
+    done = [
+        next((int(event.data["name"].removeprefix("trial.")) for event in trace.events if event.data.get("status") == "done"), 0)
+        for trace in traces
+    ]
+    return [sum(0 < trial <= limit for trial in done) for limit in range(1, trials + 1)]
+
+
+def rows(data: Path, name: str) -> list[Any]:
+    """The lines of a log."""
+    text = (data / "cassettes" / "reflexion" / name).read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]

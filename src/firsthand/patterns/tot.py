@@ -71,7 +71,7 @@ class State:
 
 @dataclass
 class Search:
-    """The paper's two functions, thought generator and state evaluator, for one task. No request is made twice."""
+    """The paper's two functions, thought generator and state evaluator, for one task. No state is judged twice."""
 
     thoughts: Thoughts
     ctx: Context
@@ -83,17 +83,17 @@ class Search:
         if self.thoughts.is_done(state.text):
             return [state]
         if generate == "propose":
-            replies = await self._ask(self.thoughts.propose(state.text))
+            replies = await self.ask(self.thoughts.propose(state.text))
             texts = self.thoughts.proposed(state.text, [reply.text for reply in replies])
             return [State(text, replies[-1].node) for text in texts]
-        replies = await self._ask(self.thoughts.sample(state.text), samples)
+        replies = await self.ask(self.thoughts.sample(state.text), samples)
         return [State(self.thoughts.sampled(state.text, reply.text), reply.node) for reply in replies]
 
     async def judge(self, states: Sequence[State], evaluate: Evaluate) -> list[float]:
         """The worth of each state. One that is there twice counts once: the second is worth 0, as in the authors' code."""
         texts = list(dict.fromkeys(state.text for state in states))
         if evaluate == "vote":
-            replies = await self._ask(self.thoughts.vote(texts), self.judgements)
+            replies = await self.ask(self.thoughts.vote(texts), self.judgements)
             worth = dict(zip(texts, self.thoughts.voted(texts, [reply.text for reply in replies]), strict=True))
             self.ctx.note("vote", votes=list(worth.values()))
         else:
@@ -115,12 +115,13 @@ class Search:
         thought = (state.text.strip().splitlines() or [""])[-1]
         self.ctx.note("branch", name=name, at=state.at, status=status, score=score, text=thought[:200], **more)
 
-    async def _ask(self, ask: Ask, samples: int = 1) -> list[Context]:
+    async def ask(self, ask: Ask, samples: int = 1) -> list[Context]:
+        """The replies to a request, each at the end of a Context of its own."""
         stop = (*self.ctx.sampling.stop, *ask.stop)
         return await self.ctx.say(ask.prompt).sample(max(samples, ask.samples), stop=stop)
 
     async def _judged(self, ask: Ask) -> list[str]:
-        return [reply.text for reply in await self._ask(ask, self.judgements)]
+        return [reply.text for reply in await self.ask(ask, self.judgements)]
 
     async def _expected(self, ask: Ask) -> float:
         """What the verdict is worth on average, each label as probable as the model finds it."""

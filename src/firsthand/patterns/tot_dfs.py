@@ -51,13 +51,14 @@ class Walk:
     threshold: float | None
     """States worth less are not followed; None follows all."""
     visited: list[tuple[int, State]] = field(default_factory=list)
+    _replies: dict[str, list[Context]] = field(default_factory=dict)
 
     async def visit(self, state: State, depth: int) -> None:
         """Visit the best states that one thought leads to, and what is below each, before the next."""
         thoughts = self.search.thoughts
         if depth >= thoughts.steps or len(self.visited) >= self.visits or thoughts.is_done(state.text):
             return
-        for child in (await self.search.expand(state, "propose", 1))[: self.per_state]:
+        for child in (await self._children(state))[: self.per_state]:
             if len(self.visited) >= self.visits:
                 return
             self.visited.append((depth + 1, child))
@@ -68,3 +69,12 @@ class Walk:
             self.search.note(name, child, status, value, answer=thoughts.answer(child.text))
             if not hopeless:
                 await self.visit(child, depth + 1)
+
+    async def _children(self, state: State) -> list[State]:
+        """The states one thought further. Two orders of the same thoughts may ask the same: it is asked once."""
+        ask = self.search.thoughts.propose(state.text)
+        if ask.prompt not in self._replies:
+            self._replies[ask.prompt] = await self.search.ask(ask)
+        replies = self._replies[ask.prompt]
+        texts = self.search.thoughts.proposed(state.text, [reply.text for reply in replies])
+        return [State(text, replies[-1].node) for text in texts]

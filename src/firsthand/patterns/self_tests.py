@@ -1,0 +1,126 @@
+"""Tests that a model writes for its own code, run by the tool `python`: what Reflexion takes for programs (Shinn et al., 2023)."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from firsthand.context import Context
+from firsthand.errors import ConfigError
+from firsthand.message import ToolCall
+from firsthand.patterns.feedback import Feedback
+from firsthand.task import Task
+
+MAX_TESTS = 6
+MAX_CHARS = 20_000
+_FENCE = re.compile(r"^```[ \t]*\w*[ \t]*\n(.*?)(?:^```|\Z)", re.DOTALL | re.MULTILINE)
+_RESULT = re.compile(r"^own test (\d+): (.*)$", re.MULTILINE)
+_HARNESS = '''
+def _own_tests(tests):
+    for number, (test, left) in enumerate(tests):
+        try:
+            exec(test, globals())
+            result = "passed"
+        except AssertionError:
+            result = "failed"
+            if left:
+                try:
+                    result += ": got " + repr(eval(left, globals()))[:200]
+                except BaseException as error:
+                    result += ": " + type(error).__name__
+        except BaseException as error:
+            result = "failed: " + type(error).__name__ + ": " + str(error)[:200]
+        print("\\nown test %d: %s" % (number, " ".join(result.split())), flush=True)
+'''
+
+
+@dataclass
+class SelfTests:
+    """An Evaluator that asks once for tests, and runs them on each answer. Where none can be used, every answer passes."""
+
+    tests: list[str] | None = None
+    _runs: int = field(default=0, repr=False)
+
+    async def __call__(self, task: Task, ctx: Context, answer: str) -> Feedback:
+        """Whether the code in the answer passes the model's own tests, and which fail how."""
+        if "python" not in {tool.name for tool in ctx.tools}:
+            raise ConfigError("testing code needs the tool python: add --tools python, or take evaluator=judge")
+        name = str(task.metadata.get("entry_point", ""))
+        if self.tests is None:
+            asked = await ctx.say(_request(task, name)).generate()
+            self.tests = usable_tests(asked.text, name)
+            ctx.note("tests", tests=self.tests)
+        if not self.tests:
+            return Feedback(True, "There is no test to fail.")
+        self._runs += 1
+        call = ToolCall(f"tests-{self._runs}", "python", {"code": program(task, answer, self.tests)})
+        return read_results(self.tests, (await ctx.call(call)).content)
+
+
+def usable_tests(text: str, name: str) -> list[str]:
+    """The first six different `assert` statements in a text that call the function, as `ast` reads them."""
+    found: dict[str, None] = {}
+    for statement in _statements(code_in(text)):
+        calls = [node for node in ast.walk(statement) if isinstance(node, ast.Call)]
+        if isinstance(statement, ast.Assert) and any(_called(call) == name or not name for call in calls):
+            found[ast.unparse(statement)] = None
+    return list(found)[:MAX_TESTS]
+
+
+def program(task: Task, answer: str, tests: list[str]) -> str:
+    """A program of the answer's code that runs each test and prints what came of it."""
+    code, name = code_in(answer), str(task.metadata.get("entry_point", ""))
+    if name and not re.search(rf"^(?:async )?def {re.escape(name)}\b", code, re.MULTILINE):
+        code = f"{task.prompt}\n{code}"  # a completion: the task's text is the head of the function
+    pairs = [(test, _left_side(test)) for test in tests]
+    return f"{code}\n{_HARNESS}\n_own_tests({pairs!r})\n"
+
+
+def read_results(tests: list[str], printed: str) -> Feedback:
+    """The feedback that a program's output holds; a test without a result has failed."""
+    results = {int(number): result for number, result in _RESULT.findall(printed[-MAX_CHARS:])}
+    lines = [f"{test}  # {results.get(index, 'did not finish')}" for index, test in enumerate(tests)]
+    passed = all(results.get(index) == "passed" for index in range(len(tests)))
+    ending = "" if results else f"\nThe program ended with:\n{printed.strip()[-500:]}"
+    return Feedback(passed, "\n".join(lines) + ending)
+
+
+def code_in(text: str) -> str:
+    """The code in an answer: its last fenced block that is not empty, or the whole."""
+    blocks = [block for block in _FENCE.findall(text[-MAX_CHARS:]) if block.strip()]
+    return str(blocks[-1]).rstrip() if blocks else text[-MAX_CHARS:].rstrip()
+
+
+def _request(task: Task, name: str) -> str:
+    return (
+        f"{task.prompt}\n\nWrite up to {MAX_TESTS} tests for {name or 'this function'}, each one line of the form "
+        f"`assert {name or 'f'}(...) == ...`. Think of edge cases. Write the tests only, in one code block."
+    )
+
+
+def _statements(code: str) -> Iterable[ast.stmt]:
+    """The statements of the code; where it does not parse as a whole, of each line that does."""
+    try:
+        return ast.parse(code).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return [statement for line in code.splitlines() for statement in _line(line)]
+
+
+def _line(line: str) -> list[ast.stmt]:
+    try:
+        return ast.parse(line.strip()).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return []
+
+
+def _called(call: ast.Call) -> str:
+    return call.func.id if isinstance(call.func, ast.Name) else ""
+
+
+def _left_side(test: str) -> str:
+    """What a test compares, so that a failure can say what came instead."""
+    [statement] = ast.parse(test).body
+    compared = statement.test if isinstance(statement, ast.Assert) else None
+    return ast.unparse(compared.left) if isinstance(compared, ast.Compare) else ""
