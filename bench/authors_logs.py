@@ -1,14 +1,15 @@
 """The authors' published logs of GPT-4 as cassettes, and what replaying them gives: `python bench/authors_logs.py DATA`.
 
-DATA is a folder that holds `cassettes/tree-of-thought` and `cassettes/reflexion` (MIT; princeton-nlp/tree-of-thought-llm@ab40034,
-noahshinn/reflexion@218cf0e), and `reasoning/game24.csv` and `reasoning/crosswords_mini0505.json`. Where a log holds less than the
-replies, this file says what stands for them; nothing that decides a result is made up.
+DATA is a folder that holds `cassettes/tree-of-thought` (princeton-nlp/tree-of-thought-llm@ab40034, MIT),
+`cassettes/reflexion` (noahshinn/reflexion@218cf0e, MIT), `reasoning/game24.csv` and `reasoning/crosswords_mini0505.json`. Where a log holds less
+than the replies, this file says what stands for them; nothing that decides a result is made up.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -48,8 +49,8 @@ def load(data: Path, name: str) -> Any:
 class AsLogged(Game24Thoughts):
     """Two habits of the authors' code that ours leaves out, for replays that are equal in every state and value.
 
-    A blank line of a reply is a thought. And their cache of values is asked before the rule that a last step without an answer
-    is worth 0, so that such a state is worth whatever was said of its numbers before.
+    A blank line of a reply is a thought. And their cache of values is asked before the rule that a last step without an
+    answer is worth 0, so that such a state is worth whatever was said of its numbers before.
     """
 
     def proposed(self, state: str, replies: Sequence[str]) -> list[str]:
@@ -63,8 +64,8 @@ class AsLogged(Game24Thoughts):
 def game24_recordings(puzzle: Mapping[str, Any]) -> dict[str, list[str]]:
     """A puzzle's replies by request. The log holds states, and the values summed over three verdicts.
 
-    A reply to a proposal is the new lines under its state, in order. Three verdicts follow from their sum, for 20, 1 and .001
-    add up in one way only. Of a state that is there twice the log values the second 0.
+    A reply to a proposal is the new lines under its state, in order. Three verdicts follow from their sum, for 20, 1 and
+    .001 add up in one way only. Of a state that is there twice the log values the second 0.
     """
     recordings: dict[str, list[str]] = defaultdict(list)
     space = AsLogged(puzzle["steps"][0]["x"])
@@ -72,7 +73,9 @@ def game24_recordings(puzzle: Mapping[str, Any]) -> dict[str, list[str]]:
         grown = list(step["new_ys"])
         for index, state in enumerate(step["ys"]):
             lines: list[str] = []
-            twin = state in step["ys"][index + 1 :]  # one state was kept twice: its second list begins where lines recur
+            twin = (
+                state in step["ys"][index + 1 :]
+            )  # one state was kept twice: its second list begins where lines recur
             while grown and grown[0].startswith(state):
                 line = grown[0][len(state) : -1]
                 if twin and line in lines:
@@ -182,7 +185,9 @@ def visited_recordings(task: Task, visits: Sequence[Mapping[str, Any]]) -> dict[
         found[space.propose("".join(f"{each}\n" for each in before)).prompt][f"{thought} (certain)"] = None
     empty = space.propose("").prompt
     prompts_of_leaves = {space.propose("".join(f"{each}\n" for each in visit["actions"])).prompt for visit in visits}
-    return {key: ["\n".join(found.get(key, ())), *[""] * (PROPOSALS - 1)] for key in {empty, *found, *prompts_of_leaves}}
+    return {
+        key: ["\n".join(found.get(key, ())), *[""] * (PROPOSALS - 1)] for key in {empty, *found, *prompts_of_leaves}
+    }
 
 
 @cache
@@ -266,7 +271,9 @@ async def replay_alfworld(data: Path, trials: int = 15) -> list[Trace]:
     for index, last in enumerate(logs[-1]):
         outcomes = [log[index]["is_success"] for log in logs]
         used = outcomes.index(True) + 1 if True in outcomes else trials
-        names = [f"(trial {t + 1} is not in the log; it {'succeeded' if outcomes[t] else 'failed'})" for t in range(used)]
+        names = [
+            f"(trial {t + 1} is not in the log; it {'succeeded' if outcomes[t] else 'failed'})" for t in range(used)
+        ]
         reflections = [text.strip() for text in last["memory"]][: used - 1]
         task = Task(last["name"], f"The household task of {last['name']}.")
         benchmark = Benchmark("log", lambda seed: [], ())
@@ -277,7 +284,14 @@ async def replay_alfworld(data: Path, trials: int = 15) -> list[Trace]:
 def solved_by_trial(traces: Sequence[Trace], trials: int) -> list[int]:
     """How many attempts had been ended by success after each trial."""
     done = [
-        next((int(event.data["name"].removeprefix("trial.")) for event in trace.events if event.data.get("status") == "done"), 0)
+        next(
+            (
+                int(event.data["name"].removeprefix("trial."))
+                for event in trace.events
+                if event.data.get("status") == "done"
+            ),
+            0,
+        )
         for trace in traces
     ]
     return [sum(0 < trial <= limit for trial in done) for limit in range(1, trials + 1)]
@@ -287,3 +301,42 @@ def rows(data: Path, name: str) -> list[Any]:
     """The lines of a log."""
     text = (data / "cassettes" / "reflexion" / name).read_text(encoding="utf-8")
     return [json.loads(line) for line in text.splitlines()]
+
+
+def main(data: Path) -> None:
+    """Print what each replay gives."""
+    run = asyncio.run
+
+    def mean(traces: Sequence[Trace], name: str) -> float:
+        return sum(trace.score(name).value for trace in traces) / len(traces)
+
+    print("game of 24, 100 puzzles, GPT-4 (cassette): solved by any final state, by the first, calls a puzzle")
+    for breadth in range(1, 6):
+        for space in (AsLogged, Game24Thoughts):
+            traces = run(replay_game24(data, breadth, space))
+            bound = "at least " if breadth < 5 else ""
+            calls = sum(len(trace.calls) for trace in traces) / len(traces)
+            solved = f"{bound}{mean(traces, 'any'):.2f} {mean(traces, 'solved'):.2f}"
+            print(f"  b={breadth} {space.__name__:15s} {solved:20s} {calls:.1f}")
+    print("mini crosswords, 20 games, GPT-4 (cassette): letters, words, games; letters and words of the best state")
+    for log in (PRUNED, UNPRUNED):
+        traces = run(replay_crosswords(data, log))
+        figures = [mean(traces, name) for name in ("letters", "words", "game", "best_letters", "best_words")]
+        print(f"  {log:35s}", " ".join(f"{figure:.3f}" for figure in figures))
+    print("Reflexion with GPT-4 (cassette)")
+    for plain, reflected in (
+        ("humaneval-py__simple_1_gpt-4_pass_at_k_1_py.jsonl", "reflexion_humaneval_py_pass_at_1.jsonl"),
+        ("mbpp-py_simple_1_gpt-4_pass_at_k_1_py.jsonl", "mbpp-py_reflexion_5_gpt-4_pass_at_k_1_py.jsonl"),
+    ):
+        traces = run(replay_reflexion_code(data, reflected))
+        before = {row.get("task_id") or row["name"]: row["is_solved"] for row in rows(data, plain)}
+        after = {trace.task_id: bool(trace.score("solved").value) for trace in traces}
+        gained, lost = (sum(now != before[id] and now == kind for id, now in after.items()) for kind in (True, False))
+        print(
+            f"  {reflected}: {sum(before[id] for id in after)} -> {sum(after.values())} of {len(after)} (+{gained} -{lost})"
+        )
+    print("  ALFWorld, 134 environments, solved by trial:", *solved_by_trial(run(replay_alfworld(data)), 15))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -37,7 +37,9 @@ def crosswords(*, games: Literal["test", "all"] = "test", data: str = "") -> Ben
     """The benchmark over the paper's 20 test games, or all 156; `data` is a folder with `crosswords_mini0505.json`."""
     found = find(("crosswords_mini0505.json", "mini0505.json"), "crosswords/mini0505.json", data)
     if found is None:
-        raise DataError(f"the games are not on this machine: pip install {PACKAGE}, or give data=FOLDER with mini0505.json")
+        raise DataError(
+            f"the games are not on this machine: pip install {PACKAGE}, or give data=FOLDER with mini0505.json"
+        )
     try:
         rows = json.loads(found.text)
         tasks = [_task(index, *row) for index, row in enumerate(rows)]
@@ -159,7 +161,9 @@ class CrosswordThoughts:
 
     def sample(self, state: str) -> Ask:
         """The board and the clues, for the next word."""
-        return Ask(f"{prompts('crosswords')['propose'].replace('{input}', self.shown(state))}Give one word only.\n", ("\n",))
+        return Ask(
+            f"{prompts('crosswords')['propose'].replace('{input}', self.shown(state))}Give one word only.\n", ("\n",)
+        )
 
     def sampled(self, state: str, reply: str) -> str:
         """The state and the word, if it is one that fits."""

@@ -1,7 +1,7 @@
 """What tells a pattern whether an answer will do, before any scorer: an evaluator gives a verdict and says why.
 
-An evaluator never sees a task's secret. For code it runs tests that the model wrote itself; otherwise the model judges; and a
-caller may give any function of its own, such as one that asks the environment.
+An evaluator never sees a task's secret. For code it runs tests that the model wrote itself; otherwise the model judges; and
+a caller may give any function of its own, such as one that asks the environment.
 """
 
 from __future__ import annotations

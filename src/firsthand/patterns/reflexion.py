@@ -32,9 +32,9 @@ async def reflexion(
 ) -> str:
     """The answer of the first trial of `pattern` that the evaluator passes, or of the last of `trials`.
 
-    After a failed trial the model writes down what to do otherwise, and the last `memory` of these reflections stand under the
-    question in the next one. What judges a trial is `evaluate`, or else the model's own tests where the task asks for code, or
-    the model itself; never the scorer's. The other strategies show the last attempt, both, or nothing (plain resampling).
+    After a failed trial the model writes down what to do otherwise, and the last `memory` of these reflections stand under
+    the question in the next one. A trial is judged by `evaluate`, or else by the model's own tests where the task asks for
+    code, or by the model itself; never by the scorer. Other strategies show the last attempt, both, or nothing.
     """
     if trials < 1 or memory < 1:
         raise ConfigError(f"trials is {trials} and memory {memory}: give 1 or more of each")
@@ -77,7 +77,7 @@ def reflection_prompt(task: Task, said: str, feedback: Feedback, reflections: Se
         f"This problem was attempted, and the attempt failed.\n\nProblem:\n{task.question}\n\nAttempt:\n{said}\n\n"
         f"What came of it:\n{feedback.text}\n\n"
         + (f"Earlier reflections:\n{earlier}\n\n" if earlier else "")
-        + "Do not solve the problem now. In a few sentences, say what went wrong and what to do otherwise in the next attempt."
+        + "Do not solve the problem now. Say in a few sentences what went wrong, and what to do otherwise next time."
     )
 
 

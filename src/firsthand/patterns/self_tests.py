@@ -1,4 +1,4 @@
-"""Tests that a model writes for its own code, run by the tool `python`: what Reflexion takes for programs (Shinn et al., 2023)."""
+"""Tests that a model writes for its own code, run by the tool `python`, as in Reflexion (Shinn et al., 2023)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ast
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from textwrap import indent
 
 from firsthand.context import Context
 from firsthand.errors import ConfigError
@@ -17,7 +18,7 @@ MAX_TESTS = 6
 MAX_CHARS = 20_000
 _FENCE = re.compile(r"^```[ \t]*\w*[ \t]*\n(.*?)(?:^```|\Z)", re.DOTALL | re.MULTILINE)
 _RESULT = re.compile(r"^own test (\d+): (.*)$", re.MULTILINE)
-_HARNESS = '''
+_HARNESS = """
 def _own_tests(tests):
     for number, (test, left) in enumerate(tests):
         try:
@@ -33,7 +34,7 @@ def _own_tests(tests):
         except BaseException as error:
             result = "failed: " + type(error).__name__ + ": " + str(error)[:200]
         print("\\nown test %d: %s" % (number, " ".join(result.split())), flush=True)
-'''
+"""
 
 
 @dataclass
@@ -73,7 +74,7 @@ def program(task: Task, answer: str, tests: list[str]) -> str:
     """A program of the answer's code that runs each test and prints what came of it."""
     code, name = code_in(answer), str(task.metadata.get("entry_point", ""))
     if name and not re.search(rf"^(?:async )?def {re.escape(name)}\b", code, re.MULTILINE):
-        code = f"{task.prompt}\n{code}"  # a completion: the task's text is the head of the function
+        code = f"{task.prompt}\n{_indented(code, task.prompt)}"  # a completion: the task's text is the function's head
     pairs = [(test, _left_side(test)) for test in tests]
     return f"{code}\n{_HARNESS}\n_own_tests({pairs!r})\n"
 
@@ -93,6 +94,15 @@ def code_in(text: str) -> str:
     return str(blocks[-1]).rstrip() if blocks else text[-MAX_CHARS:].rstrip()
 
 
+def _indented(body: str, head: str) -> str:
+    """The body of a function as it stands, or with the indentation that its first line or all of it has lost."""
+    for candidate in (body, f"    {body}", indent(body, "    ")):
+        whole = f"{head}\n{candidate}"
+        if _parses(whole) and not any(isinstance(each, ast.Return) for each in ast.parse(whole).body):
+            return candidate
+    return body
+
+
 def _request(task: Task, name: str) -> str:
     return (
         f"{task.prompt}\n\nWrite up to {MAX_TESTS} tests for {name or 'this function'}, each one line of the form "
@@ -102,17 +112,18 @@ def _request(task: Task, name: str) -> str:
 
 def _statements(code: str) -> Iterable[ast.stmt]:
     """The statements of the code; where it does not parse as a whole, of each line that does."""
-    try:
+    if _parses(code):
         return ast.parse(code).body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return [statement for line in code.splitlines() for statement in _line(line)]
+    lines = [line.strip() for line in code.splitlines()]
+    return [statement for line in lines if _parses(line) for statement in ast.parse(line).body]
 
 
-def _line(line: str) -> list[ast.stmt]:
+def _parses(code: str) -> bool:
     try:
-        return ast.parse(line.strip()).body
+        ast.parse(code)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return []
+        return False
+    return True
 
 
 def _called(call: ast.Call) -> str:

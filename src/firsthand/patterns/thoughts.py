@@ -113,7 +113,9 @@ class GenericThoughts:
         """One next step; for the last step, the answer."""
         if self._is_last(state):
             return self._finish(state)
-        return Ask(f"{self._opening()}Write the next step only, on one line.\n\n{self._so_far(state)}Next step:", ("\n",))
+        return Ask(
+            f"{self._opening()}Write the next step only, on one line.\n\n{self._so_far(state)}Next step:", ("\n",)
+        )
 
     def sampled(self, state: str, reply: str) -> str:
         """The state and the step, on a line of its own."""

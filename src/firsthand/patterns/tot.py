@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from random import Random
-from typing import Literal
+from typing import Any, Literal
 
 from firsthand.concurrency import derive_seed
 from firsthand.context import Context
@@ -103,12 +103,17 @@ class Search:
     async def values(self, texts: Sequence[str], *, by_likelihood: bool = False) -> list[float]:
         """The worth of each state, judged alone."""
         asks = {text: self.thoughts.value(text) for text in texts}
-        new = {ask.prompt: ask for each in asks.values() for ask in each if (ask.prompt, by_likelihood) not in self._known}
+        new = {
+            ask.prompt: ask for each in asks.values() for ask in each if (ask.prompt, by_likelihood) not in self._known
+        }
         find = self._expected if by_likelihood else self._judged
         found = await self.ctx.group(find(ask) for ask in new.values())
         self._known |= {(prompt, by_likelihood): each for prompt, each in zip(new, found, strict=True)}
         known = [[self._known[ask.prompt, by_likelihood] for ask in asks[text]] for text in texts]
-        return [sum(each) if by_likelihood and each else self.thoughts.valued(text, each) for text, each in zip(texts, known, strict=True)]
+        return [
+            sum(each) if by_likelihood and each else self.thoughts.valued(text, each)
+            for text, each in zip(texts, known, strict=True)
+        ]
 
     def note(self, name: str, state: State, status: str, score: float | None = None, **more: str) -> None:
         """Record what became of a state."""
@@ -133,7 +138,7 @@ class Search:
 
 
 def choose(values: Sequence[float], count: int, select: Select, rng: Random) -> list[int]:
-    """The indices of `count` states: the most valuable, or drawn in proportion to value (with replacement, as in the paper)."""
+    """The indices of `count` states: the most valuable, or drawn in proportion to value, with replacement."""
     if select == "sample" and sum(values) > 0:
         return rng.choices(range(len(values)), weights=values, k=count)
     return sorted(range(len(values)), key=lambda index: -values[index])[:count]

@@ -26,7 +26,7 @@ async def tot_dfs(
 ) -> str:
     """The answer of the deepest state (the first of equals) among at most `visits` that are visited, best thoughts first.
 
-    At most `per_state` thoughts are followed from a state. With `prune`, a state worth less than `threshold` is not followed.
+    At most `per_state` thoughts lead on from a state. With `prune`, a state worth less than `threshold` is not followed.
     The defaults are the paper's for mini crosswords; without backtracking is `per_state=1`.
     """
     for name, number in (("visits", visits), ("per_state", per_state), ("judgements", judgements)):

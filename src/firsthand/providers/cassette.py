@@ -1,7 +1,7 @@
 """A Model that answers from recorded pairs of request and reply, and says loudly when it is asked anything else.
 
-A recording is keyed on the prompt's text alone, so that transcripts from anywhere can be played: published logs of papers, or
-a trace of one's own (`recorded`). Equal prompts are answered in the order in which they were recorded. Tokens are words here.
+A recording is keyed on the prompt's text alone, so that transcripts from anywhere can be played: published logs of papers,
+or a trace of one's own (`recorded`). Equal prompts are answered in the order of the recording. Tokens are words here.
 """
 
 from __future__ import annotations
@@ -89,12 +89,18 @@ class Cassette:
     def _miss(self, text: str, played: int, n: int) -> CassetteMiss:
         if text in self._recordings:
             held = len(self._recordings[text])
-            return CassetteMiss(f"{self.name} holds {held} replies to this, {played} are played and {n} asked:\n{text[-300:]}")
+            return CassetteMiss(
+                f"{self.name} holds {held} replies to this, {played} are played and {n} asked:\n{text[-300:]}"
+            )
         near = nearest_recorded(text, self._recordings)
         if near is None:
             return CassetteMiss(f"{self.name} is empty, and was asked:\n{text[-300:]}")
-        changes = list(difflib.unified_diff(near.splitlines(), text.splitlines(), "nearest recorded", "asked", lineterm="", n=1))
-        return CassetteMiss(f"{self.name} does not hold this request; the nearest differs so:\n" + "\n".join(changes[:40]))
+        changes = list(
+            difflib.unified_diff(near.splitlines(), text.splitlines(), "nearest recorded", "asked", lineterm="", n=1)
+        )
+        return CassetteMiss(
+            f"{self.name} does not hold this request; the nearest differs so:\n" + "\n".join(changes[:40])
+        )
 
 
 def prompt_text(prompt: Prompt) -> str:

@@ -5,7 +5,10 @@ A position is a sorted tuple of Fractions. A move replaces two of its numbers by
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import ast
+import operator
+import re
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
@@ -36,7 +39,7 @@ def written(numbers: Numbers) -> str:
 @lru_cache(maxsize=200_000)
 def moves(numbers: Numbers) -> tuple[Move, ...]:
     """Every different move, in a fixed order."""
-    found = {}
+    found: dict[str, Move] = {}
     for i, a in enumerate(numbers):
         for j, b in enumerate(numbers):
             if i == j:
@@ -91,3 +94,39 @@ def _number(word: str) -> Fraction | None:
         return Fraction(word) if len(word) <= 40 and "e" not in word.lower() else None
     except (ValueError, ZeroDivisionError):
         return None
+
+
+def makes_24(expression: str, numbers: Numbers) -> bool:
+    """Whether an expression of + - * / and parentheses uses exactly these numbers, each once, and equals 24."""
+    plain = expression.translate(_SPELLINGS).strip()
+    if not _EXPRESSION.fullmatch(plain):
+        return False
+    try:
+        used: list[Fraction] = []
+        value = _value(ast.parse(plain, mode="eval").body, used)
+    except (SyntaxError, ValueError, ZeroDivisionError, RecursionError, MemoryError):
+        return False
+    return value == GOAL and sorted(used) == list(numbers)
+
+
+def _value(node: ast.expr, used: list[Fraction]) -> Fraction:
+    """The exact value of an expression's tree; the numbers in it are added to `used`."""
+    match node:
+        case ast.Constant(value=int() as number):
+            used.append(Fraction(number))
+            return used[-1]
+        case ast.UnaryOp(op=ast.USub(), operand=inner):
+            return -_value(inner, used)
+        case ast.BinOp(left=left, op=ast.Add() | ast.Sub() | ast.Mult() | ast.Div() as op, right=right):
+            return _OPERATORS[type(op)](_value(left, used), _value(right, used))
+    raise ValueError("an expression of + - * / was expected")
+
+
+_OPERATORS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+}
+_SPELLINGS = str.maketrans({"×": "*", "·": "*", "÷": "/", "−": "-", "–": "-", "[": "(", "]": ")"})
+_EXPRESSION = re.compile(r"[\d +*/()-]{1,200}")
