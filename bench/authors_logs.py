@@ -1,8 +1,9 @@
 """The authors' published logs of GPT-4 as cassettes, and what replaying them gives: `python bench/authors_logs.py DATA`.
 
 DATA is a folder that holds `cassettes/tree-of-thought` (princeton-nlp/tree-of-thought-llm@ab40034, MIT),
-`cassettes/reflexion` (noahshinn/reflexion@218cf0e, MIT), `reasoning/game24.csv` and `reasoning/crosswords_mini0505.json`. Where a log holds less
-than the replies, this file says what stands for them; nothing that decides a result is made up.
+`cassettes/reflexion` (noahshinn/reflexion@218cf0e, MIT), and in `reasoning` the files game24.csv, crosswords_mini0505.json
+and tot_text_100.txt. Where a log holds less than the replies, this file says what stands for them; nothing that decides a
+result is made up.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 
 from firsthand.agent import Agent
 from firsthand.benchmark import Benchmark
+from firsthand.benchmarks.creative import CreativeThoughts, creative
 from firsthand.benchmarks.crosswords import CONFIDENCE, PROPOSALS, CrosswordThoughts, crosswords
 from firsthand.benchmarks.game24 import Game24Thoughts, game24
 from firsthand.benchmarks.tot_data import prompts
@@ -34,6 +36,7 @@ from firsthand.rollout import rollout
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
 
+CREATIVE = "text_gpt-4_1.0_generate_sample_select_greedy_sample5_start0_end100.json"
 PRUNED, UNPRUNED = "crosswords_infoss_dfs_prune.json", "crosswords_infoss_dfs_no_prune.json"
 GAME24 = "game24_gpt-4_0.7_propose1_value3_greedy5_start900_end1000.json"
 
@@ -214,6 +217,31 @@ async def replay_crosswords(data: Path, log: str = PRUNED) -> list[Trace]:
     return traces
 
 
+# -- creative writing --
+
+
+def creative_recordings(log: Mapping[str, Any], space: CreativeThoughts) -> dict[str, list[str]]:
+    """The five plans, the five passages, and votes. The log holds how many votes each had, of five; so do these replies."""
+    recordings = {}
+    for step in log["steps"]:
+        [state] = step["ys"]
+        recordings[space.sample(state).prompt] = [text[len(state) :] for text in step["new_ys"]]
+        said = [f"The best choice is {n}." for n, votes in enumerate(step["values"], 1) for _ in range(votes)]
+        recordings[space.vote(step["new_ys"]).prompt] = said + ["(no vote)"] * (5 - len(said))
+    return recordings
+
+
+async def replay_creative(data: Path) -> list[Trace]:
+    """The 100 inputs: five samples and five votes at each of two steps, of which one survives."""
+    benchmark = creative(data=str(data))
+    options = {"generate": "sample", "evaluate": "vote", "samples": 5, "judgements": 5, "breadth": 1}
+    traces = []
+    for task, log in zip(benchmark.tasks(0), load(data, f"tree-of-thought/{CREATIVE}"), strict=True):
+        cassette = Cassette(creative_recordings(log, CreativeThoughts(task.metadata["input"])), name="cassette:gpt-4")
+        traces.append(await rollout(Agent("tot", cassette, tot, options), task, benchmark=benchmark))
+    return traces
+
+
 # -- Reflexion --
 
 
@@ -323,6 +351,8 @@ def main(data: Path) -> None:
         traces = run(replay_crosswords(data, log))
         figures = [mean(traces, name) for name in ("letters", "words", "game", "best_letters", "best_words")]
         print(f"  {log:35s}", " ".join(f"{figure:.3f}" for figure in figures))
+    traces = run(replay_creative(data))
+    print(f"creative writing, 100 inputs, GPT-4 (cassette): {mean(traces, 'endings'):.3f} of the endings held")
     print("Reflexion with GPT-4 (cassette)")
     for plain, reflected in (
         ("humaneval-py__simple_1_gpt-4_pass_at_k_1_py.jsonl", "reflexion_humaneval_py_pass_at_1.jsonl"),

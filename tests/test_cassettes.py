@@ -11,12 +11,14 @@ import pytest
 
 from firsthand import catalog
 from firsthand.agent import Agent
+from firsthand.benchmarks.creative import endings, passage
 from firsthand.benchmarks.crosswords import board_in, board_of, crosswords, place
 from firsthand.benchmarks.game24 import Game24Thoughts, game24, is_solution
 from firsthand.errors import ConfigError, DataError
 from firsthand.message import assistant, user
 from firsthand.model import Sampling
 from firsthand.patterns.cot import cot
+from firsthand.patterns.direct import direct
 from firsthand.providers.cassette import Cassette, CassetteMiss, recorded
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
@@ -174,6 +176,29 @@ def test_boards_are_read_from_any_text(monkeypatch, tmp_path):
     (tmp_path / "mini0505.json").write_text('[[["clue"], "A"]]')
     with pytest.raises(DataError, match="a list of clues and boards was expected"):
         crosswords(data=str(tmp_path))
+
+
+# -- creative writing --
+
+
+@needs_logs
+def test_creative_writing_replays_to_the_logged_choices():
+    traces = asyncio.run(logs.replay_creative(DATA))
+    for trace, log in zip(traces, logs.load(DATA, f"tree-of-thought/{logs.CREATIVE}"), strict=True):
+        assert trace.answer == passage(log["ys"][0]) and len(trace.calls) == 4
+        assert [event.data["votes"] for event in trace.events if event.kind == "vote"] == [
+            [float(votes) for votes in step["values"]] for step in log["steps"]
+        ]
+    assert round(sum(trace.score("endings").value for trace in traces)) == 75
+
+
+def test_an_ending_counts_in_its_own_paragraph():
+    task = Task("1", "Write.", secret={"endings": ["It rained.", 'He said "no".']})
+    text = "Plan:\nmuch\nPassage:\nFirst day. It rained.\n\nThen: he said “No”."
+    trace = asyncio.run(rollout(Agent("a", Scripted([text]), direct), task))
+    assert endings(task, trace).value == 1.0
+    trace = asyncio.run(rollout(Agent("a", Scripted(["He said no.\n\nIt rained."]), direct), task))
+    assert endings(task, trace).value == 0.0
 
 
 # -- Reflexion --

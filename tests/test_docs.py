@@ -1,4 +1,5 @@
-"""Every code block in README.md and docs/*.md runs: the blocks of a page in order, in a folder and a data home of its own.
+"""Every code block in README.md, docs/*.md and docs/patterns/*.md runs: the blocks of a page in order, in a folder and a
+data home of its own.
 
 A `python` block is executed in the page's one namespace, a block with a `title="name"` is written to that file, a `bash`
 block must end well. A comment on the line before a block says what else is to be known: `<!-- weights -->` needs real
@@ -23,7 +24,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md")))
+FOLDERS = (ROOT / "docs", ROOT / "docs" / "patterns")
+PAGES = ("README.md", *sorted(str(path.relative_to(ROOT)) for folder in FOLDERS for path in folder.glob("*.md")))
 PROSE = ("docs/index.md", "docs/design.md")
 LANGUAGES = ("python", "bash", "json", "toml", "text")
 _FENCE = re.compile(r'```(\w+)(?: title="([\w./-]+)")?')

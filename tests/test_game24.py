@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sims import majority
 
 from firsthand import catalog
 from firsthand.agent import Agent
@@ -165,25 +166,6 @@ def test_stated_rates_are_the_measured_rates():
     model, tasks = Sim(replace(Errors(), direct=0.3, cot=0.6)), BENCHMARK.tasks(0)
     assert near(rate(direct, model, tasks, seeds=2), 0.3, 200)
     assert near(rate(cot, model, tasks, seeds=2), 0.6, 200)
-
-
-def majority(right: float, distractors: int, samples: int) -> float:
-    """P(the right answer has the most votes), ties broken evenly: exact, distractor after distractor."""
-    wrong = (1 - right) / distractors
-    total = 0.0
-    for votes in range(samples + 1):
-        # ways[n, t]: probability weight of n wrong votes of which none has more than `votes` and t have as many
-        ways = {(0, 0): 1.0}
-        for _ in range(distractors):
-            longer: dict[tuple[int, int], float] = {}
-            for (n, ties), weight in ways.items():
-                for more in range(min(votes, samples - votes - n) + 1):
-                    key = (n + more, ties + (more == votes))
-                    longer[key] = longer.get(key, 0.0) + weight * wrong**more / math.factorial(more)
-            ways = longer
-        here = sum(weight / (ties + 1) for (n, ties), weight in ways.items() if n == samples - votes)
-        total += math.factorial(samples) / math.factorial(votes) * right**votes * here
-    return total
 
 
 def test_the_closed_form_of_voting_counts_every_ballot():

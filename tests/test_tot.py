@@ -4,10 +4,10 @@ import asyncio
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import comb
 from random import Random
 
 import pytest
+from sims import kept
 
 from firsthand import catalog
 from firsthand.agent import Agent
@@ -216,17 +216,6 @@ def test_a_verdict_is_the_last_word():
 
 
 # -- against theory --
-
-
-def kept(count: int, candidates: int, true: float, false: float) -> float:
-    """P(the good one is among the `count` best), called sure with `true`, each other with `false`, ties at random."""
-    total = 0.0
-    for others in range(candidates):
-        chance = comb(candidates - 1, others) * false**others * (1 - false) ** (candidates - 1 - others)
-        if_sure = min(1, count / (others + 1))
-        if_not = max(0, min(1, (count - others) / (candidates - others)))
-        total += chance * (true * if_sure + (1 - true) * if_not)
-    return total
 
 
 def noisy(true: float, false: float):
