@@ -12,13 +12,16 @@ from sims import kept
 from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.benchmarks.game24 import make_task
+from firsthand.budget import Limits
 from firsthand.message import canonical
 from firsthand.patterns.thoughts import LABELS, Ask, GenericThoughts, count_votes, last_word, thoughts_of
 from firsthand.patterns.tot import choose, tot
 from firsthand.patterns.tot_dfs import tot_dfs
 from firsthand.providers.scripted import Scripted
+from firsthand.providers.sim import Sim
 from firsthand.rollout import rollout
 from firsthand.task import Task
+from firsthand.trace import MemoryJournal
 
 QUESTION = Task("1", "What is 3 * 4 + 2?", hint="a number", secret={"answer": "SECRET"})
 
@@ -186,6 +189,27 @@ def test_thoughts_are_found_by_the_name_in_the_task():
     wrong = Task("1", "Q", metadata={"thoughts": "arithmetic"})
     assert "defines no 'thoughts'" in attempt(tot, Scripted([]), wrong).error.message
     assert attempt(tot, Scripted([]), Task("1", "Q", metadata={"thoughts": "gme24"})).error.kind == "UnknownName"
+
+
+def test_a_model_that_never_stops_listing_is_cut_short():
+    names = " ".join(f"x{number}" for number in range(10_000))
+    model = Scripted(lambda messages, sampling, index: names if messages[-1].text.startswith("propose") else "0")
+    trace = attempt(tot, model, breadth=1, thoughts=lambda task: Toy(steps=1))
+    assert len(trace.calls) == 1 + 100 and trace.answer == "x0"
+
+
+def test_a_search_that_is_interrupted_goes_on_where_it_stopped():
+    def run(model, journal, **limits):
+        agent = Agent("a", model, tot, {"breadth": 3}, limits=Limits(**limits))
+        return asyncio.run(rollout(agent, make_task("1", "4 5 6 10"), journal=journal))
+
+    whole = run(Sim(), MemoryJournal())
+    journal = MemoryJournal()
+    cut = run(Sim(), journal, calls=20)
+    assert (cut.stop_reason, cut.answer, len(journal.entries)) == ("calls", None, 20)
+    resumed = run(Sim(), journal)
+    assert resumed.answer == whole.answer and len(resumed.calls) == len(whole.calls) == len(journal.entries)
+    assert sum(call.replayed for call in resumed.calls) == 20
 
 
 def test_mistaken_options_are_refused():

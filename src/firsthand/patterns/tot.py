@@ -21,6 +21,8 @@ from firsthand.task import Task
 Generate = Literal["propose", "sample"]
 Evaluate = Literal["value", "vote", "score"]
 Select = Literal["greedy", "sample"]
+MAX_THOUGHTS = 100
+"""Of one list, for a model that does not stop listing. GPT-4's longest in the authors' log has 46."""
 
 
 async def tot(
@@ -85,7 +87,7 @@ class Search:
         if generate == "propose":
             replies = await self.ask(self.thoughts.propose(state.text))
             texts = self.thoughts.proposed(state.text, [reply.text for reply in replies])
-            return [State(text, replies[-1].node) for text in texts]
+            return [State(text, replies[-1].node) for text in texts[:MAX_THOUGHTS]]
         replies = await self.ask(self.thoughts.sample(state.text), samples)
         return [State(self.thoughts.sampled(state.text, reply.text), reply.node) for reply in replies]
 
