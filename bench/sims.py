@@ -91,12 +91,14 @@ def main(data: str, seeds: int, errors: Sequence[float]) -> None:
         theory = [profile.direct, profile.cot, majority(profile.cot, profile.distractors, SAMPLES)]
         print(row("GPT-4's" if setting is None else f"{setting:g}", measured))
         print(row("  theory", theory), flush=True)
-    print("\nself-consistency: share right by samples (sim), m wrong answers as likely as each other")
+    print(
+        f"\nself-consistency: share right by samples, {5 * seeds} seeds (sim), m wrong answers as likely as each other"
+    )
     print(f"{'':12s}" + "".join(f"{samples:7d}" for samples in (1, 5, 11, 21, 41)))
     for right, distractors in VOTING:
         profile = replace(Errors(), cot=right, distractors=distractors)
         measured = [
-            asyncio.run(rate(benchmark, profile, self_consistency, {"samples": samples}, seeds))
+            asyncio.run(rate(benchmark, profile, self_consistency, {"samples": samples}, 5 * seeds))
             for samples in (1, 5, 11, 21, 41)
         ]
         print(row(f"p={right} m={distractors}", measured))

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import io
 import math
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -104,6 +105,34 @@ def test_any_pattern_can_act_and_its_steps_are_reflected_on():
     assert trace.answer == "12"
     reflected = script.asked[2].prompt[-1].text
     assert "Action: calculator[3 + 4]" in reflected and "Observation: 7" in reflected
+
+
+def test_trials_side_by_side_do_not_read_each_other():
+    """Two attempts run together in one trace; each reflection is on its own."""
+
+    def reply(messages, sampling, index):
+        text = messages[-1].text
+        return f"lesson of {text.split()[1]}" if text.startswith("Own") else f"answer to {text.split()[0]}"
+
+    async def both(task, ctx):
+        async def slow(task, ctx):
+            answer = (await ctx.say(task.prompt).generate()).text
+            await asyncio.sleep(0.01)
+            return answer
+
+        pairs = (
+            reflexion(replace(task, prompt=name), ctx, pattern=slow, trials=2, evaluate=until("x")) for name in "ab"
+        )
+        return " / ".join(await ctx.group(pairs))
+
+    script = Scripted(reply)
+    trace = asyncio.run(rollout(Agent("a", script, both), SUM))
+    asked = [each.prompt[-1].text for each in script.asked if "attempt failed" in each.prompt[-1].text]
+    assert trace.error is None and len(asked) == 2
+    for text in asked:
+        name = text.split("Problem:\n")[1][0]
+        assert f"assistant: answer to {name}" in text and f"answer to {'ab'.replace(name, '')}" not in text
+    assert sorted(event.data["path"] for event in trace.events) == ["0.0", "0.0", "0.1", "0.1"]
 
 
 def test_without_an_evaluator_the_model_judges():

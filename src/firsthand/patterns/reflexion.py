@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Literal
 
 from firsthand.agent import Pattern
+from firsthand.concurrency import current_branch
 from firsthand.context import Context
 from firsthand.errors import ConfigError
 from firsthand.message import Message
@@ -42,13 +43,13 @@ async def reflexion(
     reflections: list[str] = []
     last = ""
     for trial in range(1, trials + 1):
-        began = len(ctx.attempt.nodes)
+        began = len(ctx.attempt.calls)
         answer = await pattern(remembering(task, reflections[-memory:], last), ctx)
-        at = len(ctx.attempt.nodes) - 1 if len(ctx.attempt.nodes) > began else None
-        said = transcript(ctx.attempt.conversation(at))
+        at = last_said(ctx, began)
+        said = transcript(ctx.attempt.conversation(at)) or f"assistant: {answer}"
         feedback = await judge(task, ctx, answer)
-        status = "done" if feedback.passed else "failed"
-        ctx.note("branch", name=f"trial.{trial}", at=at, status=status, score=None, text=answer[:200])
+        status, path = "done" if feedback.passed else "failed", current_branch().path
+        ctx.note("branch", name=f"trial.{trial}", at=at, status=status, score=None, text=answer[:200], path=path)
         if feedback.passed or trial == trials:
             return answer
         if strategy in ("reflexion", "both"):
@@ -79,6 +80,18 @@ def reflection_prompt(task: Task, said: str, feedback: Feedback, reflections: Se
         + (f"Earlier reflections:\n{earlier}\n\n" if earlier else "")
         + "Do not solve the problem now. Say in a few sentences what went wrong, and what to do otherwise next time."
     )
+
+
+def last_said(ctx: Context, since: int) -> int | None:
+    """The node of the last answer among the calls from `since` on that were made in this branch, or else below it.
+
+    Other branches of the attempt may be under way at the same time: what they say is not looked at.
+    """
+    here = current_branch().path
+    said = [(call.id.rpartition(":")[0], call.nodes[0]) for call in ctx.attempt.calls[since:] if call.nodes]
+    own = [node for path, node in said if path == here]
+    below = sorted((path, node) for path, node in said if not here or path.startswith(f"{here}/"))
+    return own[-1] if own else below[-1][1] if below else None
 
 
 def transcript(messages: Sequence[Message]) -> str:
