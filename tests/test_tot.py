@@ -32,6 +32,7 @@ class Toy:
 
     steps: int = 2
     width: int = 3
+    hopeless: float = 0.0
     labels = LABELS
 
     def propose(self, state: str) -> Ask:
@@ -161,6 +162,18 @@ def test_depth_first_backs_up_from_hopeless_states():
     blind = attempt(tot_dfs, Scripted(reply), per_state=2, prune=False, thoughts=lambda task: Toy())
     assert [event.data["answer"] for event in blind.events] == ["a", "a/a", "a/b", "b", "b/a", "b/b", "a/a"]
     assert len(attempt(tot_dfs, Scripted(reply), visits=3, thoughts=lambda task: Toy()).events) == 3 + 1
+
+
+def test_what_the_model_calls_impossible_is_hopeless_in_any_task():
+    def reply(messages, sampling, index):
+        text = messages[-1].text
+        if "Possible next steps" in text:
+            return "- good\n- bad"
+        return "The answer is 14" if "Follow" in text else "impossible" if "\nbad" in text else "likely"
+
+    trace = attempt(tot_dfs, Scripted(reply))
+    assert {each["text"] for each in branches(trace, "pruned")} == {"bad"} and trace.answer == "14"
+    assert len(branches(attempt(tot_dfs, Scripted(reply), threshold=0.0001), "pruned")) == 0
 
 
 def test_any_task_can_be_searched():

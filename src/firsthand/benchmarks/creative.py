@@ -81,6 +81,7 @@ class CreativeThoughts:
 
     input: str
     steps: int = 2
+    hopeless: float = 0.0
 
     @property
     def labels(self) -> Mapping[str, float]:

@@ -137,6 +137,7 @@ class CrosswordThoughts:
     clues: tuple[str, ...]
     steps: int = 9
     """The authors' code goes fewer than ten words deep."""
+    hopeless: float = 0.0
 
     @property
     def labels(self) -> Mapping[str, float]:

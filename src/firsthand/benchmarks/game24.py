@@ -18,7 +18,7 @@ from firsthand.benchmarks.tot_data import Found, find, prompts
 from firsthand.concurrency import derive_seed
 from firsthand.errors import ConfigError, DataError
 from firsthand.message import Json
-from firsthand.patterns.thoughts import LABELS, Ask, count_votes, last_word, vote
+from firsthand.patterns.thoughts import HOPELESS, LABELS, Ask, count_votes, last_word, vote
 from firsthand.providers.twentyfour import makes_24, position, reachable
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
@@ -98,6 +98,7 @@ class Game24Thoughts:
 
     numbers: str
     steps: int = 4
+    hopeless: float = HOPELESS
 
     @property
     def labels(self) -> Mapping[str, float]:

@@ -17,6 +17,8 @@ from firsthand.task import Task
 
 LABELS: Mapping[str, float] = {"sure": 20.0, "likely": 1.0, "impossible": 0.001}
 """What each verdict on a state is worth: the paper's numbers."""
+HOPELESS = 0.5
+"""Below the worth of one verdict `likely`."""
 STEPS = 3
 _VOTE = re.compile(r"best choice is\D{0,40}(\d{1,6})", re.IGNORECASE)
 _ITEM = re.compile(r"^[ \t]*(?:[-*•]|\d{1,3}[.):])[ \t]*")
@@ -42,6 +44,10 @@ class Thoughts(Protocol):
     @property
     def labels(self) -> Mapping[str, float]:
         """The verdicts that end a valuation, and what each is worth."""
+
+    @property
+    def hopeless(self) -> float:
+        """States worth less than this are not followed by a depth-first search: the paper's threshold."""
 
     def propose(self, state: str) -> Ask:
         """What is asked for a list of next thoughts."""
@@ -89,6 +95,7 @@ class GenericThoughts:
 
     task: Task
     steps: int = STEPS
+    hopeless: float = HOPELESS
 
     @property
     def labels(self) -> Mapping[str, float]:

@@ -19,21 +19,22 @@ async def tot_dfs(
     visits: int = 100,
     per_state: int = 3,
     prune: bool = True,
-    threshold: float = 0.0,
+    threshold: float | None = None,
     judgements: int = 1,
     temperature: float = 0.7,
     thoughts: Callable[[Task], Thoughts] = thoughts_of,
 ) -> str:
     """The answer of the deepest state (the first of equals) among at most `visits` that are visited, best thoughts first.
 
-    At most `per_state` thoughts lead on from a state. With `prune`, a state worth less than `threshold` is not followed.
-    The defaults are the paper's for mini crosswords; without backtracking is `per_state=1`.
+    At most `per_state` thoughts lead on from a state. With `prune`, a state worth less than `threshold` (what the task's
+    thoughts call hopeless, if it is not given) is not followed. The defaults are the paper's for mini crosswords.
     """
     for name, number in (("visits", visits), ("per_state", per_state), ("judgements", judgements)):
         if number < 1:
             raise ConfigError(f"{name} is {number}: give 1 or more")
     search = Search(thoughts(task), ctx.sampled(temperature=temperature), judgements)
-    walk = Walk(search, visits, per_state, threshold if prune else None)
+    lowest = search.thoughts.hopeless if threshold is None else threshold
+    walk = Walk(search, visits, per_state, lowest if prune else None)
     await walk.visit(State(""), 0)
     depth, deepest = max(walk.visited, key=lambda visit: visit[0], default=(0, State("")))
     answer = search.thoughts.answer(deepest.text)
