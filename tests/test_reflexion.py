@@ -180,6 +180,11 @@ def test_code_is_found_in_prose_and_completions_are_completed():
     assert code_in("    return 1\n") == "    return 1"
     assert program(CODE, "    return 2 * n", ["assert double(1) == 2"]).startswith(CODE.prompt)
     assert not program(CODE, "def double(n): return 2 * n", []).startswith(CODE.prompt)
+    head = "import math\n\ndef f(x):\n    '''Root.'''\n"
+    worded = Task("3", "Complete: ...", metadata={"entry_point": "f", "prompt": head})
+    assert program(worded, "def f(x):\n    return math.sqrt(x)", []).startswith("import math\n\ndef f(x):\n    return")
+    assert f"{head}\n    return math.sqrt(x)" in program(worded, "return math.sqrt(x)", [])
+    assert code_in("```python\ndef f(): pass\n```\nUse it:\n```\nf()\n```", "f") == "def f(): pass"
 
 
 def test_what_a_program_prints_decides():

@@ -14,6 +14,7 @@ from firsthand.agent import Agent
 from firsthand.benchmarks.game24 import make_task
 from firsthand.budget import Limits
 from firsthand.message import canonical
+from firsthand.model import Sampling
 from firsthand.patterns.thoughts import LABELS, Ask, GenericThoughts, count_votes, last_word, thoughts_of
 from firsthand.patterns.tot import choose, tot
 from firsthand.patterns.tot_dfs import tot_dfs
@@ -283,3 +284,12 @@ def test_success_on_a_two_level_tree_is_its_closed_form(true, false, breadth, ru
     solved = sum(attempt(tot, model, seed=seed, **options).answer == "good/good" for seed in range(runs))
     theory = kept(breadth, 3, true, false) * kept(1, 3 * min(breadth, 3), true, false)
     assert abs(solved / runs - theory) < 3 * math.sqrt(theory * (1 - theory) / runs)
+
+
+@pytest.mark.weights
+def test_on_our_engine_the_requests_of_a_search_share_what_they_begin_with(smollm2):
+    model = catalog.model(str(smollm2))
+    options = {"breadth": 1, "evaluate": "score"}
+    agent = Agent("tot", model, tot, options, sampling=Sampling(max_tokens=48))
+    usage = asyncio.run(rollout(agent, make_task("1", "1 1 4 6"))).usage
+    assert usage.cached_tokens > 0.5 * usage.prompt_tokens > 0  # few requests, each kind once in full

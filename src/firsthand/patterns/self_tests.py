@@ -72,9 +72,12 @@ def usable_tests(text: str, name: str) -> list[str]:
 
 def program(task: Task, answer: str, tests: list[str]) -> str:
     """A program of the answer's code that runs each test and prints what came of it."""
-    code, name = code_in(answer), str(task.metadata.get("entry_point", ""))
-    if name and not re.search(rf"^(?:async )?def {re.escape(name)}\b", code, re.MULTILINE):
-        code = f"{task.prompt}\n{_indented(code, task.prompt)}"  # a completion: the task's text is the function's head
+    name, head = str(task.metadata.get("entry_point", "")), _head(task)
+    code, begins = code_in(answer, name), _defined(head, name)
+    if name and not _defined(code, name):
+        code = f"{head}\n{_indented(code, head)}"  # a completion: the task's text is the function's head
+    elif begins and _parses(head[: begins.start()]):
+        code = head[: begins.start()] + code  # imports that the answer may lean on
     pairs = [(test, _left_side(test)) for test in tests]
     return f"{code}\n{_HARNESS}\n_own_tests({pairs!r})\n"
 
@@ -88,10 +91,20 @@ def read_results(tests: list[str], printed: str) -> Feedback:
     return Feedback(passed, "\n".join(lines) + ending)
 
 
-def code_in(text: str) -> str:
-    """The code in an answer: its last fenced block that is not empty, or the whole."""
-    blocks = [block for block in _FENCE.findall(text[-MAX_CHARS:]) if block.strip()]
-    return str(blocks[-1]).rstrip() if blocks else text[-MAX_CHARS:].rstrip()
+def code_in(text: str, name: str = "") -> str:
+    """The code in an answer: its last fenced block that defines the function, else its last one, else the whole."""
+    blocks = [str(block).rstrip() for block in _FENCE.findall(text[-MAX_CHARS:]) if block.strip()]
+    defining = [block for block in blocks if name and _defined(block, name)]
+    return (defining or blocks or [text[-MAX_CHARS:].rstrip()])[-1]
+
+
+def _head(task: Task) -> str:
+    """The function's head as code: some benchmarks wrap it in words and keep it beside them."""
+    return str(task.metadata.get("prompt", task.prompt))
+
+
+def _defined(code: str, name: str) -> re.Match[str] | None:
+    return re.search(rf"^(?:async )?def {re.escape(name)}\b", code, re.MULTILINE)
 
 
 def _indented(body: str, head: str) -> str:
@@ -105,7 +118,7 @@ def _indented(body: str, head: str) -> str:
 
 def _request(task: Task, name: str) -> str:
     return (
-        f"{task.prompt}\n\nWrite up to {MAX_TESTS} tests for {name or 'this function'}, each one line of the form "
+        f"{_head(task)}\n\nWrite up to {MAX_TESTS} tests for {name or 'this function'}, each one line of the form "
         f"`assert {name or 'f'}(...) == ...`. Think of edge cases. Write the tests only, in one code block."
     )
 
