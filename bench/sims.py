@@ -11,17 +11,25 @@ import asyncio
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from random import Random
 from typing import Any
 
 from firsthand.agent import Agent, Pattern
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.game24 import game24
+from firsthand.context import Context
+from firsthand.message import Message
+from firsthand.model import Sampling
 from firsthand.patterns.cot import cot
 from firsthand.patterns.direct import direct
+from firsthand.patterns.feedback import Feedback
+from firsthand.patterns.reflexion import reflexion
 from firsthand.patterns.self_consistency import self_consistency
 from firsthand.patterns.tot import tot
+from firsthand.providers.scripted import Scripted
 from firsthand.providers.sim import Errors, Sim, uniform
 from firsthand.rollout import rollout
+from firsthand.task import Task
 
 SAMPLES = 21
 COLUMNS: tuple[tuple[str, Pattern, dict[str, Any]], ...] = (
@@ -30,6 +38,7 @@ COLUMNS: tuple[tuple[str, Pattern, dict[str, Any]], ...] = (
     (f"SC-{SAMPLES}", self_consistency, {"samples": SAMPLES}),
     *((f"b={breadth}", tot, {"breadth": breadth}) for breadth in range(1, 6)),
 )
+TRIALS = (1, 2, 4, 8, 16)
 VOTING = ((0.4, 5), (0.3, 3), (0.25, 3), (0.2, 3))
 
 
@@ -75,13 +84,47 @@ def kept(count: int, candidates: int, true: float, false: float) -> float:
     return total
 
 
+def believer(beliefs: int, writes: float) -> Scripted:
+    """A model that is right once the lessons on all its wrong beliefs are in sight. A reflection finds a missing lesson with
+    probability `writes`, and is empty words otherwise."""
+
+    def reply(messages: Sequence[Message], sampling: Sampling, index: int) -> str:
+        text = messages[-1].text
+        missing = [f"lesson {number}" for number in range(beliefs) if f"lesson {number}" not in text]
+        if text.startswith("This problem was attempted"):
+            return missing[0] if Random(sampling.seed).random() < writes else "I should try harder."
+        return "wrong" if missing else "right"
+
+    return Scripted(reply, name="scripted:believer", fingerprint=f"{beliefs} {writes}")
+
+
+def believed(runs: int, *, beliefs: int, writes: float, trials: int = 8, false_positives: float = 0.0) -> float:
+    """How often Reflexion with such a model ends right, where the evaluator passes a wrong answer that often."""
+
+    async def evaluate(task: Task, ctx: Context, answer: str) -> Feedback:
+        rng = Random(f"{ctx.attempt.seed} {len(ctx.attempt.events)}")
+        return Feedback(answer == "right" or rng.random() < false_positives, "It failed.")
+
+    options = {"pattern": direct, "trials": trials, "evaluate": evaluate}
+    agent = Agent("sim", believer(beliefs, writes), reflexion, options)
+    task = Task("1", "Open the lock.")
+    answers = [asyncio.run(rollout(agent, task, seed=seed)).answer for seed in range(runs)]
+    return answers.count("right") / runs
+
+
+def corrected(writes: float, trials: int, false_positives: float) -> float:
+    """P(one wrong belief is corrected within the trials, and no wrong answer passed before)."""
+    survives = 1 - false_positives
+    return sum(survives**trial * (1 - writes) ** (trial - 1) * writes for trial in range(1, trials))
+
+
 def row(head: str, figures: Sequence[float | None]) -> str:
     """A line of the table."""
     return f"{head:12s}" + "".join(f"{'' if figure is None else f'{figure:.2f}':>7s}" for figure in figures)
 
 
 def main(data: str, seeds: int, errors: Sequence[float]) -> None:
-    """Print both tables."""
+    """Print all tables."""
     benchmark = game24(data=data or "generated")
     print(f"game of 24, {benchmark.options['data']}, {seeds} seeds (sim)")
     print(f"{'error':12s}" + "".join(f"{name:>7s}" for name, _, _ in COLUMNS), flush=True)
@@ -103,6 +146,16 @@ def main(data: str, seeds: int, errors: Sequence[float]) -> None:
         ]
         print(row(f"p={right} m={distractors}", measured))
         print(row("  theory", [majority(right, distractors, samples) for samples in (1, 5, 11, 21, 41)]), flush=True)
+    print("\nReflexion with one wrong belief, a lesson in every second reflection (sim): share right by trials")
+    print(f"{'':12s}" + "".join(f"{trials:7d}" for trials in TRIALS))
+    for false_positives in (0.0, 0.16):
+        shares = [
+            believed(500 * seeds, beliefs=1, writes=0.5, trials=trials, false_positives=false_positives)
+            for trials in TRIALS
+        ]
+        print(row(f"passes {false_positives:.0%}", shares))
+        print(row("  theory", [corrected(0.5, trials, false_positives) for trials in TRIALS]), flush=True)
+    print(row("4 beliefs", [believed(20, beliefs=4, writes=1.0, trials=trials) for trials in TRIALS]), "(memory of 3)")
 
 
 if __name__ == "__main__":

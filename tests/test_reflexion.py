@@ -5,9 +5,9 @@ import contextlib
 import io
 import math
 from dataclasses import replace
-from random import Random
 
 import pytest
+from sims import believed, corrected
 
 from firsthand.agent import Agent
 from firsthand.message import user
@@ -204,48 +204,13 @@ def test_a_task_that_nothing_was_learned_of_is_unchanged():
 # -- against theory --
 
 
-def believer(beliefs, writes):
-    """A model that is right once the lessons on all its wrong beliefs are in sight; a reflection finds one of the missing
-    lessons with probability `writes`, and is empty words otherwise."""
-
-    def reply(messages, sampling, index):
-        text = messages[-1].text
-        missing = [f"lesson {number}" for number in range(beliefs) if f"lesson {number}" not in text]
-        if text.startswith("This problem was attempted"):
-            return missing[0] if Random(sampling.seed).random() < writes else "I should try harder."
-        return "wrong" if missing else "right"
-
-    return Scripted(reply, name="scripted:believer", fingerprint=f"{beliefs} {writes}")
-
-
-def mistaken(false_positives):
-    """An evaluator that passes a wrong answer that often."""
-
-    async def evaluate(task, ctx, answer):
-        rng = Random(f"{ctx.attempt.seed} {len(ctx.attempt.events)}")
-        return Feedback(answer == "right" or rng.random() < false_positives, "It failed.")
-
-    return evaluate
-
-
-def solved(runs=150, *, beliefs, writes, trials=8, false_positives=0.0):
-    agent = Agent(
-        "a",
-        believer(beliefs, writes),
-        reflexion,
-        {"pattern": direct, "trials": trials, "evaluate": mistaken(false_positives)},
-    )
-    return sum(asyncio.run(rollout(agent, SUM, seed=seed)).answer == "right" for seed in range(runs)) / runs
-
-
 @pytest.mark.parametrize(("writes", "trials", "false_positives"), [(0.5, 2, 0.0), (0.3, 4, 0.0), (0.5, 4, 0.16)])
 def test_success_by_trial_is_its_closed_form(writes, trials, false_positives):
-    survives = 1 - false_positives
-    theory = sum(survives**trial * (1 - writes) ** (trial - 1) * writes for trial in range(1, trials))
-    measured = solved(beliefs=1, writes=writes, trials=trials, false_positives=false_positives)
+    theory = corrected(writes, trials, false_positives)
+    measured = believed(150, beliefs=1, writes=writes, trials=trials, false_positives=false_positives)
     assert abs(measured - theory) < 3 * math.sqrt(theory * (1 - theory) / 150)
 
 
 def test_more_lessons_than_the_memory_holds_are_never_all_in_sight():
-    assert solved(5, beliefs=3, writes=1.0) == 1.0
-    assert solved(5, beliefs=4, writes=1.0, trials=20) == 0.0
+    assert believed(5, beliefs=3, writes=1.0) == 1.0
+    assert believed(5, beliefs=4, writes=1.0, trials=20) == 0.0
