@@ -105,6 +105,7 @@ def test_game_of_24_replays_to_the_logged_69_of_100_state_by_state():
 
 
 @needs_logs
+@pytest.mark.slow
 def test_our_own_rules_keep_the_69_and_choose_the_right_answer_more_often():
     traces = game24_traces(5, Game24Thoughts)
     assert (solved(traces, "any"), solved(traces, "solved")) == (69, 65)
@@ -140,7 +141,10 @@ def test_the_checker_agrees_with_the_authors_on_20_000_answers(log, right, any_o
 @needs_logs
 @pytest.mark.parametrize(
     ("log", "chosen", "best"),
-    [(logs.PRUNED, (0.780, 0.600, 0.20), (0.824, 0.675)), (logs.UNPRUNED, (0.654, 0.415, 0.05), (0.716, 0.515))],
+    [
+        (logs.PRUNED, (0.780, 0.600, 0.20), (0.824, 0.675)),
+        pytest.param(logs.UNPRUNED, (0.654, 0.415, 0.05), (0.716, 0.515), marks=pytest.mark.slow),
+    ],
 )
 def test_crosswords_replay_to_the_logged_trajectories_and_scores(log, chosen, best):
     traces = asyncio.run(logs.replay_crosswords(DATA, log))

@@ -164,8 +164,8 @@ def test_the_simulated_model_is_found_by_name_and_repeats_itself():
 
 def test_stated_rates_are_the_measured_rates():
     model, tasks = Sim(replace(Errors(), direct=0.3, cot=0.6)), BENCHMARK.tasks(0)
-    assert near(rate(direct, model, tasks, seeds=2), 0.3, 200)
-    assert near(rate(cot, model, tasks, seeds=2), 0.6, 200)
+    assert near(rate(direct, model, tasks), 0.3, 100)
+    assert near(rate(cot, model, tasks), 0.6, 100)
 
 
 def test_the_closed_form_of_voting_counts_every_ballot():
@@ -182,12 +182,12 @@ def test_the_closed_form_of_voting_counts_every_ballot():
     assert helps == sorted(helps) and hurts == sorted(hurts, reverse=True) and same == pytest.approx([0.25] * 4)
 
 
-@pytest.mark.parametrize(("right", "distractors", "samples"), [(0.4, 5, 11), (0.2, 3, 21)])
+@pytest.mark.parametrize(("right", "distractors", "samples"), [(0.4, 5, 7), (0.2, 3, 11)])
 def test_self_consistency_is_its_closed_form(right, distractors, samples):
     model, tasks = Sim(replace(Errors(), cot=right, distractors=distractors)), BENCHMARK.tasks(0)
     # Ties go to the answer that was seen first, which is even among equals, for samples come in no order.
     assert near(
-        rate(self_consistency, model, tasks, seeds=3, samples=samples), majority(right, distractors, samples), 300
+        rate(self_consistency, model, tasks, seeds=2, samples=samples), majority(right, distractors, samples), 200
     )
 
 
@@ -196,7 +196,7 @@ def test_without_errors_search_finds_everything_and_answers_only_with_what_is_ri
 
 
 def test_more_breadth_and_a_better_evaluator_help():
-    tasks = BENCHMARK.tasks(0)[:20]
+    tasks = BENCHMARK.tasks(0)[:14]
     by_breadth = [rate(tot, Sim(uniform(0.2)), tasks, breadth=breadth) for breadth in (1, 2, 4)]
     assert by_breadth[0] + 0.1 < by_breadth[1] < by_breadth[2]
     blind = replace(uniform(0.2), sure_if_winnable=(0.5,) * 3, sure_if_lost=(0.5,) * 3, impossible_if_lost=(0.0,) * 3)
@@ -215,7 +215,7 @@ def test_a_blind_evaluator_is_no_better_than_sampling():
         impossible_if_lost=(0.0,) * 3,
         propose_losing=(0.05,) * 3,
     )
-    tasks = BENCHMARK.tasks(0)
+    tasks = BENCHMARK.tasks(0)[:50]
     searched = rate(tot, Sim(errors), tasks, breadth=1)
     sampled = rate(tot, Sim(errors), tasks, breadth=1, generate="sample", samples=1)
     assert 0.05 < sampled < 0.95

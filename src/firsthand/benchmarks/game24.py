@@ -11,6 +11,7 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from random import Random
 
 from firsthand.benchmark import Benchmark
@@ -166,6 +167,7 @@ def numbers_left(state: str) -> str:
     return state.strip().split("\n")[-1].split("left: ")[-1].split(")")[0]
 
 
+@cache
 def _examples() -> list[Json]:
     """The paper's five worked examples."""
     return [
