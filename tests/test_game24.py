@@ -24,6 +24,7 @@ from firsthand.message import user
 from firsthand.model import Sampling
 from firsthand.patterns.cot import cot
 from firsthand.patterns.direct import direct
+from firsthand.patterns.reflexion import reflexion
 from firsthand.patterns.self_consistency import self_consistency
 from firsthand.patterns.tot import tot
 from firsthand.providers.sim import Errors, Sim, open_model, uniform
@@ -166,6 +167,9 @@ def test_stated_rates_are_the_measured_rates():
     model, tasks = Sim(replace(Errors(), direct=0.3, cot=0.6)), BENCHMARK.tasks(0)
     assert near(rate(direct, model, tasks), 0.3, 100)
     assert near(rate(cot, model, tasks), 0.6, 100)
+    assert near(rate(cot, model, tasks, shots=5), 0.6, 100)
+    judged = asyncio.run(rollout(Agent("a", model, reflexion), tasks[0]))
+    assert "plays the game of 24 only" in judged.error.message  # it does not judge answers in words of others
 
 
 def test_the_closed_form_of_voting_counts_every_ballot():

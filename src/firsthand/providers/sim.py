@@ -20,6 +20,8 @@ from firsthand.message import assistant, canonical
 from firsthand.model import Completion, Delta, Likelihood, Prompt, Sampling, Scored, ToolSpec, Usage
 from firsthand.providers.twentyfour import GOAL, Move, Numbers, makes_24, moves, position, reachable, solution, written
 
+_QUESTION = re.compile(r"(Question: )?Use numbers and basic arithmetic operations[^\n]*\nNumbers: ([\d ]+)")
+"""With a head of its own it follows worked examples."""
 PerStep = tuple[float, float, float]
 """For the first, second and third operation."""
 
@@ -138,8 +140,8 @@ class Sim:
             return "\n".join(move.text for move in self._proposals(_last(r"Input: ([^\n]*)", text), rng))
         if "\nSteps:" in text.rpartition("Input: ")[2]:
             return self._next_line(text, rng)
-        if found := re.search(r"Numbers: ([\d ]+)", text):
-            return self._answer(position(found.group(1)), "step by step" in text, rng)
+        if found := _QUESTION.match(text):
+            return self._answer(position(found.group(2)), bool(found.group(1)) or "step by step" in text, rng)
         raise ModelError(f"{self.name} plays the game of 24 only, and was asked: {text[:80]!r}")
 
     def _proposals(self, numbers: Numbers, rng: Random) -> list[Move]:
