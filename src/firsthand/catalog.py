@@ -123,6 +123,14 @@ def find(kind: Kind, name: str) -> Any:
     raise unknown(kind, name, names(kind), see=f"firsthand list {_ROOMS[kind]}")
 
 
+def beside(kind: Kind, name: str, attribute: str) -> Any:
+    """What stands as `attribute` in the file where the thing of that name is defined, such as a benchmark's `thoughts`."""
+    module = sys.modules[find(kind, name).__module__]
+    if not hasattr(module, attribute):
+        raise ConfigError(f"the {kind} {name!r} defines no {attribute!r} beside itself: define it in {module.__file__}")
+    return getattr(module, attribute)
+
+
 def pattern(text: str) -> tuple[Pattern, dict[str, Any]]:
     """The pattern a text names and the options it gives, converted to the types of the pattern's keywords.
 

@@ -1,0 +1,132 @@
+"""Creative writing: four paragraphs that must end with four given sentences (Yao et al., 2023).
+
+The scorer counts the endings, exactly. How coherent a passage is takes a judge: the paper asks GPT-4 for a score from 1 to
+10, which `CreativeThoughts.value` does with the same words, for searches that judge states alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from firsthand.benchmark import Benchmark
+from firsthand.benchmarks.tot_data import PACKAGE, find, prompts
+from firsthand.errors import DataError
+from firsthand.patterns.thoughts import Ask, count_votes
+from firsthand.task import Task
+from firsthand.trace import Score, Trace
+
+MAX_CHARS = 40_000
+_SCORE = re.compile(r"coherency score is\D{0,20}(\d{1,2})", re.IGNORECASE)
+_SENTENCE = re.compile(r"[^.!?]*[.!?]+[\"'”’]*\s*")
+
+
+def creative(*, data: str = "") -> Benchmark:
+    """The benchmark over the paper's 100 inputs; `data` is a folder with `tot_text_100.txt`. Search it with
+    `tot:generate=sample:evaluate=vote:judgements=5:breadth=1`, as the paper does."""
+    found = find(("tot_text_100.txt", "data_100_random_text.txt"), "text/data_100_random_text.txt", data)
+    if found is None:
+        raise DataError(f"the inputs are not here: pip install {PACKAGE}, or give data=FOLDER with tot_text_100.txt")
+    lines = found.text.splitlines()
+    tasks = [_task(index, line) for index, line in enumerate(lines) if line.strip()]
+    return Benchmark(
+        name="creative",
+        tasks=lambda seed: tasks,
+        scorers=(endings,),
+        description="Four paragraphs with given endings (Yao et al., 2023).",
+        protocol=f"{len(tasks)} inputs ({found.origin}); share of the given sentences that end their paragraph; no judge",
+        licence="MIT (the inputs of tree-of-thought-llm)",
+        options={"data": found.origin, "sha256": found.sha256},
+    )
+
+
+def thoughts(task: Task) -> CreativeThoughts:
+    """How the task is searched by Tree of Thoughts."""
+    return CreativeThoughts(str(task.metadata["input"]))
+
+
+def endings(task: Task, trace: Trace) -> Score:
+    """The share of the four paragraphs that end with their sentence, case and quotation marks aside."""
+    paragraphs = [each for each in passage(trace.answer or "").split("\n\n") if each.strip()]
+    wanted = [_plain(sentence) for sentence in task.secret["endings"]]
+    held = sum(_plain(text).endswith(end) for text, end in zip(paragraphs, wanted, strict=False))
+    return Score("endings", held / len(wanted), {"paragraphs": len(paragraphs)})
+
+
+def passage(text: str) -> str:
+    """The passage in an answer: what comes after the plan."""
+    return text[-MAX_CHARS:].split("Passage:\n")[-1].strip()
+
+
+def _plain(text: str) -> str:
+    return " ".join(re.sub(r"[\"'“”‘’]", "", text).split()).casefold()
+
+
+def _task(index: int, line: str) -> Task:
+    sentences = [sentence.strip() for sentence in _SENTENCE.findall(line[:MAX_CHARS]) if sentence.strip()]
+    if not sentences:
+        raise DataError(f"input {index + 1}: sentences were expected, not {line[:60]!r}")
+    return Task(
+        id=f"text-{index:03d}",
+        prompt=prompts("creative")["direct"].replace("{input}", line).strip(),
+        metadata={"input": f"{line}\n", "thoughts": "creative"},
+        secret={"endings": sentences},
+    )
+
+
+@dataclass(frozen=True)
+class CreativeThoughts:
+    """The paper's thoughts: a plan, then a passage, each sampled whole and voted on."""
+
+    input: str
+    steps: int = 2
+    hopeless: float = 0.0
+
+    @property
+    def labels(self) -> Mapping[str, float]:
+        """The scores from 1 to 10."""
+        return {str(score): float(score) for score in range(1, 11)}
+
+    def propose(self, state: str) -> Ask:
+        """The same as a sample."""
+        return self.sample(state)
+
+    def proposed(self, state: str, replies: Sequence[str]) -> list[str]:
+        """A state for each reply."""
+        return [self.sampled(state, reply) for reply in replies]
+
+    def sample(self, state: str) -> Ask:
+        """The instruction, and the plan if there is one."""
+        prompt = prompts("creative")["cot"].replace("{input}", self.input) + state
+        return Ask(prompt) if state else Ask(prompt, ("\nPassage:\n",))
+
+    def sampled(self, state: str, reply: str) -> str:
+        """The state and the reply."""
+        return state + reply
+
+    def value(self, state: str) -> tuple[Ask, ...]:
+        """How coherent it is."""
+        return (Ask(prompts("creative")["score"] + passage(state)),)
+
+    def valued(self, state: str, replies: Sequence[Sequence[str]]) -> float:
+        """The mean of the scores that were given."""
+        scores = [int(found[-1]) for each in replies for reply in each if (found := _SCORE.findall(reply[-2000:]))]
+        return sum(scores) / len(scores) if scores else 0.0
+
+    def vote(self, states: Sequence[str]) -> Ask:
+        """Which is the most promising."""
+        choices = "".join(f"Choice {number}:\n{state}\n" for number, state in enumerate(states, 1))
+        return Ask(prompts("creative")["vote"] + choices)
+
+    def voted(self, states: Sequence[str], replies: Sequence[str]) -> list[float]:
+        """Votes counted."""
+        return count_votes(len(states), replies)
+
+    def is_done(self, state: str) -> bool:
+        """Never before the last step."""
+        return False
+
+    def answer(self, state: str) -> str:
+        """The passage."""
+        return passage(state)

@@ -1,0 +1,197 @@
+"""The game of 24: make 24 of four numbers, each used once, with + - * / (Yao et al., 2023).
+
+The puzzles are those of 4nums.com by rank, of which the paper takes 901 to 1000, if their file is found; otherwise solvable
+ones are generated from the seed, so that nothing needs to be installed. An answer is checked by exact arithmetic.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from random import Random
+
+from firsthand.benchmark import Benchmark
+from firsthand.benchmarks.tot_data import Found, find, prompts
+from firsthand.concurrency import derive_seed
+from firsthand.errors import ConfigError, DataError
+from firsthand.message import Json
+from firsthand.patterns.thoughts import HOPELESS, LABELS, Ask, count_votes, last_word, vote
+from firsthand.providers.twentyfour import makes_24, position, reachable
+from firsthand.task import Task
+from firsthand.trace import Score, Trace
+
+QUESTION = (
+    "Use numbers and basic arithmetic operations (+ - * /) to obtain 24. Use each number exactly once.\nNumbers: "
+)
+GENERATED = 100
+_EXAMPLE = re.compile(r"Input: ([\d ]+)\n(Steps:\n(?:.+\n)+?Answer: .+)\n")
+
+
+def game24(*, ranks: str = "901-1000", data: str = "") -> Benchmark:
+    """The benchmark over the puzzles of these ranks; `data` is a folder with `game24.csv` (or `24.csv`), or `generated`."""
+    found = None if data == "generated" else find(("game24.csv", "24.csv"), "24/24.csv", data)
+    first, last = _span(ranks)
+    puzzles = _puzzles(found, first, last) if found else []
+    origin = f"ranks {first} to {last} of 4nums.com ({found.origin})" if found else f"{GENERATED} generated puzzles"
+    return Benchmark(
+        name="game24",
+        tasks=lambda seed: puzzles or generate(seed, GENERATED),
+        scorers=(solved, solved_by_any),
+        description="Make 24 of four numbers (Yao et al., 2023).",
+        protocol=f"{origin}; exact arithmetic, each number once; any: one of all final states",
+        licence="MIT (the list), facts" if found else "none needed: generated",
+        options={"ranks": ranks if found else "", "data": origin, "sha256": found.sha256 if found else ""},
+    )
+
+
+def thoughts(task: Task) -> Game24Thoughts:
+    """How the task is searched by Tree of Thoughts."""
+    return Game24Thoughts(str(task.metadata["numbers"]))
+
+
+def generate(seed: int, count: int) -> list[Task]:
+    """`count` different solvable puzzles of numbers from 1 to 13."""
+    rng, made = Random(derive_seed("game24", seed)), dict[str, Task]()
+    while len(made) < count:
+        numbers = " ".join(map(str, sorted(rng.randint(1, 13) for _ in range(4))))
+        if numbers not in made and reachable(position(numbers)):
+            made[numbers] = make_task(f"seed{seed}-{len(made):04d}", numbers)
+    return list(made.values())
+
+
+def make_task(id: str, numbers: str) -> Task:
+    """The task of making 24 of these numbers."""
+    return Task(
+        id=id,
+        prompt=QUESTION + numbers,
+        hint="an expression that equals 24",
+        metadata={"numbers": numbers, "thoughts": "game24", "examples": _examples()},
+        secret={"numbers": numbers},
+    )
+
+
+def solved(task: Task, trace: Trace) -> Score:
+    """1 if the answer is an expression of the four numbers, each once, that equals 24."""
+    return Score("solved", float(is_solution(trace.answer or "", str(task.secret["numbers"]))))
+
+
+def solved_by_any(task: Task, trace: Trace) -> Score:
+    """1 if the answer, or any of the final states of a search, is right: how the paper counts b > 1."""
+    final = [event.data.get("answer", "") for event in trace.events if event.data.get("status") == "done"]
+    answers = [trace.answer or "", *map(str, final)]
+    return Score("any", float(any(is_solution(each, str(task.secret["numbers"])) for each in answers)))
+
+
+def is_solution(answer: str, numbers: str) -> bool:
+    """Whether the last line of an answer, up to an equals sign, makes 24 of exactly these numbers."""
+    lines = answer[-1000:].strip().splitlines()
+    expression = lines[-1].lower().rpartition("answer:")[2].partition("=")[0] if lines else ""
+    return makes_24(expression, position(numbers))
+
+
+@dataclass(frozen=True)
+class Game24Thoughts:
+    """The paper's thoughts: three operations, one a line with the numbers that are left, then the whole expression."""
+
+    numbers: str
+    steps: int = 4
+    hopeless: float = HOPELESS
+
+    @property
+    def labels(self) -> Mapping[str, float]:
+        """The paper's verdicts."""
+        return LABELS
+
+    def propose(self, state: str) -> Ask:
+        """The numbers that are left, for a list of operations; where 24 is left, the steps, for the expression."""
+        left = numbers_left(state or self.numbers)
+        if left == "24":
+            return Ask(f"{self._fill('cot')}Steps:{state}")
+        return Ask(prompts("game24")["propose"].replace("{input}", left))
+
+    def proposed(self, state: str, replies: Sequence[str]) -> list[str]:
+        """A state for each line."""
+        return [f"{state}{line}\n" for reply in replies for line in reply.split("\n") if line.strip()]
+
+    def sample(self, state: str) -> Ask:
+        """The steps so far, for the next line."""
+        return Ask(f"{self._fill('cot')}Steps:\n{state}", ("\n",))
+
+    def sampled(self, state: str, reply: str) -> str:
+        """The state and the line."""
+        return f"{state}{reply.strip()}\n"
+
+    def value(self, state: str) -> tuple[Ask, ...]:
+        """Whether the numbers that are left can reach 24, or the expression is right; nothing where it is missing."""
+        last = state.strip().split("\n")[-1]
+        if self._is_unanswered(state):
+            return ()
+        if "left: " in last:
+            return (Ask(prompts("game24")["value"].replace("{input}", numbers_left(state))),)
+        return (Ask(self._fill("value_answer").replace("{answer}", last.lower().replace("answer: ", ""))),)
+
+    def valued(self, state: str, replies: Sequence[Sequence[str]]) -> float:
+        """The worth of the verdicts, added up: impossible .001, likely 1, sure 20."""
+        said = [last_word(reply) for each in replies for reply in each]
+        return sum(said.count(label) * worth for label, worth in reversed(list(self.labels.items())))
+
+    def vote(self, states: Sequence[str]) -> Ask:
+        """Which steps are the most promising."""
+        return vote(f"{QUESTION}{self.numbers}\n\n", states)
+
+    def voted(self, states: Sequence[str], replies: Sequence[str]) -> list[float]:
+        """Votes counted."""
+        return count_votes(len(states), replies)
+
+    def is_done(self, state: str) -> bool:
+        """Whether the expression is written."""
+        return "answer" in state.lower()
+
+    def answer(self, state: str) -> str:
+        """The expression, or the last step."""
+        return state.strip().split("\n")[-1].removeprefix("Answer: ")
+
+    def _fill(self, name: str) -> str:
+        return prompts("game24")[name].replace("{input}", self.numbers)
+
+    def _is_unanswered(self, state: str) -> bool:
+        return len(state.strip().split("\n")) >= self.steps and not self.is_done(state)
+
+
+def numbers_left(state: str) -> str:
+    """The numbers after the last step, as it says them itself."""
+    return state.strip().split("\n")[-1].split("left: ")[-1].split(")")[0]
+
+
+@cache
+def _examples() -> list[Json]:
+    """The paper's five worked examples."""
+    return [
+        {"question": QUESTION + numbers, "answer": steps}
+        for numbers, steps in _EXAMPLE.findall(prompts("game24")["cot"])
+    ]
+
+
+def _span(ranks: str) -> tuple[int, int]:
+    span = re.fullmatch(r"(\d{1,5})(?:-(\d{1,5}))?", ranks)
+    first, last = (int(span.group(1)), int(span.group(2) or span.group(1))) if span else (0, 0)
+    if not 1 <= first <= last:
+        raise ConfigError(f"ranks is {ranks!r}: give a span such as 901-1000")
+    return first, last
+
+
+def _puzzles(found: Found, first: int, last: int) -> list[Task]:
+    rows = list(csv.DictReader(io.StringIO(found.text)))
+    if not rows or "Puzzles" not in rows[0] or last > len(rows):
+        raise DataError(f"{found.origin}: a CSV with a column Puzzles and at least {last} rows was expected")
+    made = [make_task(f"rank-{rank:04d}", str(rows[rank - 1]["Puzzles"])) for rank in range(first, last + 1)]
+    for task in made:
+        if not re.fullmatch(r"\d{1,3}( \d{1,3}){3}", str(task.metadata["numbers"])):
+            raise DataError(
+                f"{found.origin}, {task.id}: four numbers were expected, not {task.metadata['numbers']!r:.60}"
+            )
+    return made

@@ -1,0 +1,150 @@
+"""Tree of Thoughts, breadth first: propose thoughts, judge the states they lead to, keep the best (Yao et al., 2023).
+
+The depth-first search is in `tot_dfs.py`. What is particular to a task is in its `Thoughts` (`thoughts.py`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from random import Random
+from typing import Literal
+
+from firsthand.concurrency import current_branch, derive_seed
+from firsthand.context import Context
+from firsthand.errors import ConfigError
+from firsthand.model import Likelihood
+from firsthand.patterns.thoughts import Ask, Thoughts, thoughts_of
+from firsthand.task import Task
+
+Generate = Literal["propose", "sample"]
+Evaluate = Literal["value", "vote", "score"]
+Select = Literal["greedy", "sample"]
+Verdict = Sequence[str] | float
+"""The replies to one request for a valuation, or what a verdict is worth on average."""
+MAX_THOUGHTS = 100
+"""Of one list, for a model that does not stop listing. GPT-4's longest in the authors' log has 46."""
+
+
+async def tot(
+    task: Task,
+    ctx: Context,
+    *,
+    breadth: int = 5,
+    generate: Generate = "propose",
+    evaluate: Evaluate = "value",
+    select: Select = "greedy",
+    samples: int = 5,
+    judgements: int = 3,
+    temperature: float = 0.7,
+    thoughts: Callable[[Task], Thoughts] = thoughts_of,
+) -> str:
+    """The answer of the best state after as many steps as the task's thoughts have; `breadth` states survive each step.
+
+    Thoughts are proposed as a list, or `samples` are drawn one by one. States are judged each alone (`value`, or `score`: by
+    the likelihood of each verdict, one scoring and no new text) or against each other (`vote`), `judgements` times.
+    """
+    for name, number in (("breadth", breadth), ("samples", samples), ("judgements", judgements)):
+        if number < 1:
+            raise ConfigError(f"{name} is {number}: give 1 or more")
+    search = Search(thoughts(task), ctx.sampled(temperature=temperature), judgements, evaluate)
+    frontier = [State("")]
+    for step in range(1, search.thoughts.steps + 1):
+        grown = await ctx.group(search.expand(state, generate, samples) for state in frontier)
+        candidates = list(chain.from_iterable(grown))
+        if not candidates:
+            break
+        values = await search.judge(candidates)
+        kept = choose(values, breadth, select, Random(derive_seed(ctx.attempt.seed, current_branch().path, step)))
+        for index, (state, value) in enumerate(zip(candidates, values, strict=True)):
+            search.note(f"{step}.{index}", state, "kept" if index in kept else "pruned", value)
+        frontier = [candidates[index] for index in kept]
+    for rank, state in enumerate(frontier):
+        search.note(f"answer.{rank}", state, "done", answer=search.thoughts.answer(state.text))
+    return search.thoughts.answer(frontier[0].text)
+
+
+@dataclass(frozen=True)
+class State:
+    """A partial solution, and the node of the trace whose message led to it."""
+
+    text: str
+    at: int | None = None
+
+
+@dataclass
+class Search:
+    """The paper's two functions, thought generator and state evaluator, for one task. No state is judged twice."""
+
+    thoughts: Thoughts
+    ctx: Context
+    judgements: int
+    evaluate: Evaluate = "value"
+    _verdicts: dict[str, Verdict] = field(default_factory=dict)
+
+    async def expand(self, state: State, generate: Generate, samples: int) -> list[State]:
+        """The states that one more thought leads to; a state that is done leads to itself."""
+        if self.thoughts.is_done(state.text):
+            return [state]
+        if generate == "propose":
+            replies = await self.ask(self.thoughts.propose(state.text))
+            texts = self.thoughts.proposed(state.text, [reply.text for reply in replies])
+            return [State(text, replies[-1].node) for text in texts[:MAX_THOUGHTS]]
+        replies = await self.ask(self.thoughts.sample(state.text), samples)
+        return [State(self.thoughts.sampled(state.text, reply.text), reply.node) for reply in replies]
+
+    async def judge(self, states: Sequence[State]) -> list[float]:
+        """The worth of each state. One that is there twice counts once: the second is worth 0, as in the authors' code."""
+        texts = list(dict.fromkeys(state.text for state in states))
+        if self.evaluate == "vote":
+            replies = await self.ask(self.thoughts.vote(texts), self.judgements)
+            worth = dict(zip(texts, self.thoughts.voted(texts, [reply.text for reply in replies]), strict=True))
+            self.ctx.note("vote", votes=list(worth.values()))
+        else:
+            worth = dict(zip(texts, await self.values(texts), strict=True))
+        return [worth.pop(state.text, 0.0) for state in states]
+
+    async def values(self, texts: Sequence[str]) -> list[float]:
+        """The worth of each state, judged alone."""
+        asks = {text: self.thoughts.value(text) for text in texts}
+        new = {ask.prompt: ask for each in asks.values() for ask in each if ask.prompt not in self._verdicts}
+        verdicts = await self.ctx.group(self._judged(ask) for ask in new.values())
+        self._verdicts |= dict(zip(new, verdicts, strict=True))
+        return [self._worth(text, [self._verdicts[ask.prompt] for ask in asks[text]]) for text in texts]
+
+    def note(self, name: str, state: State, status: str, score: float | None = None, **more: str) -> None:
+        """Record what became of a state."""
+        thought = (state.text.strip().splitlines() or [""])[-1]
+        about = {"name": name, "at": state.at, "status": status, "score": score, "text": thought[:200]}
+        self.ctx.note("branch", **about, path=current_branch().path, **more)
+
+    async def ask(self, ask: Ask, samples: int = 1) -> list[Context]:
+        """The replies to a request, each at the end of a Context of its own."""
+        stop = (*self.ctx.sampling.stop, *ask.stop)
+        return await self.ctx.say(ask.prompt).sample(max(samples, ask.samples), stop=stop)
+
+    async def _judged(self, ask: Ask) -> Verdict:
+        if self.evaluate != "score":
+            return [reply.text for reply in await self.ask(ask, self.judgements)]
+        return expected(await self.ctx.say(ask.prompt).score(list(self.thoughts.labels)), self.thoughts.labels)
+
+    def _worth(self, text: str, verdicts: Sequence[Verdict]) -> float:
+        replies = [verdict for verdict in verdicts if not isinstance(verdict, float)]
+        averages = [verdict for verdict in verdicts if isinstance(verdict, float)]
+        return sum(averages) if averages else self.thoughts.valued(text, replies)
+
+
+def expected(likelihoods: Sequence[Likelihood], labels: Mapping[str, float]) -> float:
+    """What a verdict is worth on average, each label as probable as the model finds it."""
+    best = max(each.logprob for each in likelihoods)
+    weights = [math.exp(each.logprob - best) for each in likelihoods]
+    return sum(weight * worth for weight, worth in zip(weights, labels.values(), strict=True)) / sum(weights)
+
+
+def choose(values: Sequence[float], count: int, select: Select, rng: Random) -> list[int]:
+    """The indices of `count` states: the most valuable, or drawn in proportion to value, with replacement."""
+    if select == "sample" and sum(values) > 0:
+        return rng.choices(range(len(values)), weights=values, k=count)
+    return sorted(range(len(values)), key=lambda index: -values[index])[:count]

@@ -1,0 +1,81 @@
+"""Tree of Thoughts, depth first: follow the best thought, prune what is judged hopeless, back up (Yao et al., 2023)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from firsthand.context import Context
+from firsthand.errors import ConfigError
+from firsthand.patterns.thoughts import Thoughts, thoughts_of
+from firsthand.patterns.tot import Search, State
+from firsthand.task import Task
+
+
+async def tot_dfs(
+    task: Task,
+    ctx: Context,
+    *,
+    visits: int = 100,
+    per_state: int = 3,
+    prune: bool = True,
+    threshold: float | None = None,
+    judgements: int = 1,
+    temperature: float = 0.7,
+    thoughts: Callable[[Task], Thoughts] = thoughts_of,
+) -> str:
+    """The answer of the deepest state (the first of equals) among at most `visits` that are visited, best thoughts first.
+
+    At most `per_state` thoughts lead on from a state. With `prune`, a state worth less than `threshold` (what the task's
+    thoughts call hopeless, if it is not given) is not followed. The defaults are the paper's for mini crosswords.
+    """
+    for name, number in (("visits", visits), ("per_state", per_state), ("judgements", judgements)):
+        if number < 1:
+            raise ConfigError(f"{name} is {number}: give 1 or more")
+    search = Search(thoughts(task), ctx.sampled(temperature=temperature), judgements)
+    lowest = search.thoughts.hopeless if threshold is None else threshold
+    walk = Walk(search, visits, per_state, lowest if prune else None)
+    await walk.visit(State(""), 0)
+    depth, deepest = max(walk.visited, key=lambda visit: visit[0], default=(0, State("")))
+    answer = search.thoughts.answer(deepest.text)
+    search.note(f"answer.{depth}", deepest, "done", answer=answer)
+    return answer
+
+
+@dataclass
+class Walk:
+    """The walk through the tree, and where it has been."""
+
+    search: Search
+    visits: int
+    per_state: int
+    threshold: float | None
+    """States worth less are not followed; None follows all."""
+    visited: list[tuple[int, State]] = field(default_factory=list)
+    _replies: dict[str, list[Context]] = field(default_factory=dict)
+
+    async def visit(self, state: State, depth: int) -> None:
+        """Visit the best states that one thought leads to, and what is below each, before the next."""
+        thoughts = self.search.thoughts
+        if depth >= thoughts.steps or len(self.visited) >= self.visits or thoughts.is_done(state.text):
+            return
+        for child in (await self._children(state))[: self.per_state]:
+            if len(self.visited) >= self.visits:
+                return
+            self.visited.append((depth + 1, child))
+            [value] = await self.search.values([child.text])
+            hopeless = self.threshold is not None and value < self.threshold
+            name = f"{depth + 1}.{len(self.visited)}"
+            status = "pruned" if hopeless else "kept"
+            self.search.note(name, child, status, value, answer=thoughts.answer(child.text))
+            if not hopeless:
+                await self.visit(child, depth + 1)
+
+    async def _children(self, state: State) -> list[State]:
+        """The states one thought further. Two orders of the same thoughts may ask the same: it is asked once."""
+        ask = self.search.thoughts.propose(state.text)
+        if ask.prompt not in self._replies:
+            self._replies[ask.prompt] = await self.search.ask(ask)
+        replies = self._replies[ask.prompt]
+        texts = self.search.thoughts.proposed(state.text, [reply.text for reply in replies])
+        return [State(text, replies[-1].node) for text in texts]

@@ -1,0 +1,135 @@
+"""A Model that answers from recorded pairs of request and reply, and says loudly when it is asked anything else.
+
+A recording is keyed on the prompt's text alone, so that transcripts from anywhere can be played: published logs of papers,
+or a trace of one's own (`recorded`). Equal prompts are answered in the order of the recording. Tokens are words here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from firsthand.errors import ConfigError, ModelError
+from firsthand.message import assistant, canonical
+from firsthand.model import Completion, Delta, Prompt, Sampling, Scored, ToolSpec, Usage
+from firsthand.trace import Trace
+
+Recordings = Mapping[str, Sequence[str]]
+"""Prompt, as `prompt_text` writes it -> the replies to it, in order."""
+_MAX_BYTES = 1 << 28
+_NEAREST_OF = 4000
+
+
+class CassetteMiss(ModelError):
+    """A request that was not recorded, or not as often as it is made."""
+
+
+def open_model(text: str) -> Cassette:
+    """The model that `cassette:FILE.jsonl` names: a line holds a `prompt` and its `replies`."""
+    path = Path(text)
+    recordings: dict[str, list[str]] = {}
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise ConfigError(f"{text} is larger than {_MAX_BYTES >> 20} MiB: record fewer attempts in one file")
+        for line in path.read_text(encoding="utf-8").splitlines():
+            body = json.loads(line)
+            recordings.setdefault(str(body["prompt"]), []).extend(map(str, body["replies"]))
+    except OSError as error:
+        raise ConfigError(f"the cassette {text!r} cannot be read: {error.strerror or error}") from None
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ConfigError(f"the cassette {text!r} is not lines of prompt and replies: {error!r:.100}") from None
+    return Cassette(recordings, name=f"cassette:{text}")
+
+
+class Cassette:
+    """A Model that plays `recordings`. Each reply is given once."""
+
+    def __init__(self, recordings: Recordings, *, name: str = "cassette"):
+        if not name.startswith("cassette"):
+            raise ConfigError(f"a cassette is named {name!r}: its name must begin with 'cassette'")
+        self.name = name
+        digest = hashlib.sha256(canonical({key: list(value) for key, value in recordings.items()}).encode())
+        self.fingerprint = f"cassette-{digest.hexdigest()[:16]}"
+        self._recordings = recordings
+        self._played: dict[str, int] = {}
+
+    @property
+    def unplayed(self) -> int:
+        """How many recorded replies were not asked for."""
+        return sum(map(len, self._recordings.values())) - sum(self._played.values())
+
+    async def complete(
+        self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = (), n: int = 1
+    ) -> list[Completion]:
+        """The next `n` replies recorded for the prompt; CassetteMiss where there are not so many."""
+        text = prompt_text(prompt)
+        played = self._played.get(text, 0)
+        replies = self._recordings.get(text, ())[played : played + n]
+        if len(replies) < n:
+            raise self._miss(text, played, n)
+        self._played[text] = played + n
+        words = len(text.split())
+        usages = [Usage(words if not i else 0, 0, len(reply.split())) for i, reply in enumerate(replies)]
+        return [Completion(assistant(reply), "stop", usage) for reply, usage in zip(replies, usages, strict=True)]
+
+    async def stream(
+        self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = ()
+    ) -> AsyncIterator[Delta]:
+        """The next reply, in one piece."""
+        (completion,) = await self.complete(prompt, sampling, tools=tools)
+        yield Delta(completion.message.text, completion)
+
+    async def score(self, prompt: Prompt, continuations: Sequence[str]) -> Scored:
+        """Always a CassetteMiss: likelihoods are not recorded."""
+        raise CassetteMiss(f"{self.name} holds replies and no likelihoods: use a pattern that generates")
+
+    def _miss(self, text: str, played: int, n: int) -> CassetteMiss:
+        if text in self._recordings:
+            held = len(self._recordings[text])
+            return CassetteMiss(
+                f"{self.name} holds {held} replies to this, {played} are played and {n} asked:\n{text[-300:]}"
+            )
+        near = nearest_recorded(text, self._recordings)
+        if near is None:
+            return CassetteMiss(f"{self.name} is empty, and was asked:\n{text[-300:]}")
+        changes = list(
+            difflib.unified_diff(near.splitlines(), text.splitlines(), "nearest recorded", "asked", lineterm="", n=1)
+        )
+        return CassetteMiss(
+            f"{self.name} does not hold this request; the nearest differs so:\n" + "\n".join(changes[:40])
+        )
+
+
+def prompt_text(prompt: Prompt) -> str:
+    """A prompt as recordings are keyed: the text of a plain one and of a single user message, else roles and texts."""
+    if isinstance(prompt, str):
+        return prompt
+    if len(prompt) == 1 and prompt[0].role == "user":
+        return prompt[0].text
+    return "\n".join(f"[{message.role}]\n{message.text}" for message in prompt)
+
+
+def nearest_recorded(text: str, recorded: Iterable[str]) -> str | None:
+    """The recorded prompt that is most like the text, judged by the lines they share and by their ends."""
+    lines = set(text.splitlines())
+
+    def likeness(other: str) -> tuple[float, float]:
+        theirs = set(other.splitlines())
+        shared = len(lines & theirs) / max(1, len(lines | theirs))
+        return shared, difflib.SequenceMatcher(None, text[-80:], other[-80:], autojunk=False).quick_ratio()
+
+    return max(list(recorded)[:_NEAREST_OF], key=likeness, default=None)
+
+
+def recorded(traces: Iterable[Trace]) -> dict[str, list[str]]:
+    """The recordings of attempts: what was asked and what was replied. Write each as a line for `cassette:FILE.jsonl`."""
+    found: dict[str, list[str]] = {}
+    for trace in traces:
+        for call in trace.calls:
+            if call.kind == "generate" and call.nodes:
+                replies = [trace.nodes[node].message.text for node in call.nodes]
+                found.setdefault(prompt_text(trace.messages(call.at)), []).extend(replies)
+    return found

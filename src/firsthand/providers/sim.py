@@ -1,0 +1,216 @@
+"""A Model of stated skill: it plays the game of 24 with errors of known rates, so that search can be held against theory.
+
+It knows the truth of every position (`twentyfour.py`) and strays from it as often as its `Errors` say; all draws come from
+seeds. It reads the requests of the benchmark game24 and of the patterns that ask it, and refuses any other. Its name always
+begins with `sim`, so that it can never be taken for a real model.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import asdict, dataclass
+from random import Random
+
+from firsthand import catalog
+from firsthand.concurrency import derive_seed
+from firsthand.errors import ConfigError, ModelError
+from firsthand.message import assistant, canonical
+from firsthand.model import Completion, Delta, Likelihood, Prompt, Sampling, Scored, ToolSpec, Usage
+from firsthand.providers.twentyfour import GOAL, Move, Numbers, makes_24, moves, position, reachable, solution, written
+
+_QUESTION = re.compile(r"(Question: )?Use numbers and basic arithmetic operations[^\n]*\nNumbers: ([\d ]+)")
+"""With a head of its own it follows worked examples."""
+PerStep = tuple[float, float, float]
+"""For the first, second and third operation."""
+
+
+@dataclass(frozen=True)
+class Errors:
+    """How often the model is right. The defaults are GPT-4's, measured from the log of Yao et al. (2023)."""
+
+    propose_winning: PerStep = (0.38, 0.56, 0.87)
+    """A position that can still reach 24 is among the proposals, if one operation leads to it."""
+    propose_losing: PerStep = (0.27, 0.35, 0.46)
+    """A position that cannot is."""
+    legal: PerStep = (0.94, 0.91, 0.76)
+    """A proposal is right arithmetic."""
+    sure_if_winnable: PerStep = (0.51, 0.99, 1.0)
+    """A position that can reach 24 is called sure, else likely."""
+    sure_if_lost: PerStep = (0.012, 0.002, 0.003)
+    """One that cannot is called sure."""
+    impossible_if_lost: PerStep = (0.12, 0.55, 0.61)
+    """One that cannot is called impossible."""
+    answer: float = 0.9
+    """The expression is right, once the steps have reached 24."""
+    direct: float = 0.073
+    """The answer is right, asked for without reasoning."""
+    cot: float = 0.040
+    """The answer at the end of a chain of thought is right."""
+    distractors: int = 5
+    """Wrong answers are one of this many, each as likely."""
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            rates = value if isinstance(value, tuple) else (value,)
+            if name != "distractors" and not all(0 <= rate <= 1 for rate in rates):
+                raise ConfigError(f"{name} is {value!r}: give probabilities, from 0 to 1")
+        if self.distractors < 1:
+            raise ConfigError(f"distractors is {self.distractors}: give 1 or more")
+
+
+def uniform(error: float) -> Errors:
+    """Errors of one rate: each step, verdict and answer is wrong that often, and a chain of four is right if each is."""
+    right = (1 - error,) * 3
+    chain = (1 - error) ** 4
+    return Errors(
+        propose_winning=right,
+        propose_losing=(0.3, 0.3, 0.3),
+        legal=(1.0, 1.0, 1.0),
+        sure_if_winnable=right,
+        sure_if_lost=(error,) * 3,
+        impossible_if_lost=right,
+        answer=1 - error,
+        direct=chain,
+        cot=chain,
+    )
+
+
+def open_model(text: str) -> Sim:
+    """The model that `sim:game24` (GPT-4's errors), `sim:game24:error=0.2` (one rate for all) or `...:seed=1` names."""
+    spec = catalog.parse_spec(text)
+    if spec.name != "game24" or set(spec.options) - {"error", "seed"}:
+        raise ConfigError(
+            f"sim:{text} names no simulated model: give sim:game24, sim:game24:error=0.2 or sim:game24:seed=1"
+        )
+    try:
+        error, seed = spec.options.get("error"), int(spec.options.get("seed", "0"))
+        errors = Errors() if error is None else uniform(float(error))
+    except ValueError:
+        raise ConfigError(f"sim:{text}: error is a number from 0 to 1, and seed a whole number") from None
+    return Sim(errors, seed=seed, name=f"sim:{text}")
+
+
+class Sim:
+    """The Model. Its verdicts on one position agree, however many are asked for at once: that is how a model errs."""
+
+    def __init__(self, errors: Errors | None = None, *, seed: int = 0, name: str = "sim:game24"):
+        if not name.startswith("sim"):
+            raise ConfigError(f"a simulated model is named {name!r}: its name must begin with 'sim'")
+        self.name = name
+        self.errors = errors or Errors()
+        self.seed = seed
+        self.fingerprint = "sim-game24-" + canonical([asdict(self.errors), seed])
+
+    async def complete(
+        self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = (), n: int = 1
+    ) -> list[Completion]:
+        """`n` replies. Tokens are words here."""
+        text = _text(prompt)
+        words = len(text.split())
+        replies = [self._reply(text, sampling.seed, index) for index in range(n)]
+        usages = [Usage(words if index == 0 else 0, 0, len(reply.split())) for index, reply in enumerate(replies)]
+        return [Completion(assistant(reply), "stop", usage) for reply, usage in zip(replies, usages, strict=True)]
+
+    async def stream(
+        self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = ()
+    ) -> AsyncIterator[Delta]:
+        """One reply, in one piece."""
+        (completion,) = await self.complete(prompt, sampling, tools=tools)
+        yield Delta(completion.message.text, completion)
+
+    async def score(self, prompt: Prompt, continuations: Sequence[str]) -> Scored:
+        """The verdict that it would give has nearly all the probability."""
+        text = _text(prompt)
+        said = self._reply(text, None, 0).split("\n")[-1]
+        each = tuple(
+            Likelihood(c, math.log(0.98 if c.strip() == said else 0.01), 1, c.strip() == said) for c in continuations
+        )
+        return Scored(each, Usage(len(text.split()) + len(continuations)))
+
+    def _reply(self, text: str, seed: int | None, index: int) -> str:
+        rng = Random(derive_seed(self.seed, seed, text, index))
+        shared = Random(derive_seed(self.seed, seed, text))
+        if text.startswith("Evaluate if given numbers can reach 24"):
+            return self._verdict(position(text.strip().split("\n")[-1]), shared)
+        if text.endswith("Judge:"):
+            return self._judge(text)
+        if text.endswith("Possible next steps:\n"):
+            return "\n".join(move.text for move in self._proposals(_last(r"Input: ([^\n]*)", text), rng))
+        if "\nSteps:" in text.rpartition("Input: ")[2]:
+            return self._next_line(text, rng)
+        if found := _QUESTION.match(text):
+            return self._answer(position(found.group(2)), bool(found.group(1)) or "step by step" in text, rng)
+        raise ModelError(f"{self.name} plays the game of 24 only, and was asked: {text[:80]!r}")
+
+    def _proposals(self, numbers: Numbers, rng: Random) -> list[Move]:
+        """Operations, in any order: each position with its probability, and broken arithmetic besides."""
+        step = _step(len(numbers))
+        chance = {True: self.errors.propose_winning[step], False: self.errors.propose_losing[step]}
+        positions = {move.left: move for move in moves(numbers)}.values()
+        found = [move for move in positions if rng.random() < chance[reachable(move.left)]]
+        legal = self.errors.legal[step]
+        broken = [_broken(move) for move in found if legal and rng.random() < 1 / legal - 1]
+        found += broken
+        rng.shuffle(found)
+        return found
+
+    def _verdict(self, numbers: Numbers, rng: Random) -> str:
+        step, draw = _step(len(numbers) + 1), rng.random()
+        if reachable(numbers):
+            return "sure" if draw < self.errors.sure_if_winnable[step] else "likely"
+        sure = self.errors.sure_if_lost[step]
+        return (
+            "sure" if draw < sure else "impossible" if draw < sure + self.errors.impossible_if_lost[step] else "likely"
+        )
+
+    def _judge(self, text: str) -> str:
+        """The verdict on a whole expression is always right."""
+        expression = re.findall(r"Answer: ([^\n]*)", text)[-1].partition("=")[0]
+        return "sure" if makes_24(expression, _last(r"Input: ([^\n]*)", text)) else "impossible"
+
+    def _next_line(self, text: str, rng: Random) -> str:
+        """The next operation, or the expression when one number is left."""
+        puzzle, steps = _last(r"Input: ([^\n]*)", text), text.rpartition("Steps:")[2]
+        left = position(steps.rpartition("left: ")[2].partition(")")[0]) if "left: " in steps else puzzle
+        if len(left) > 1:
+            found = self._proposals(left, rng)
+            return rng.choice(found).text if found else ""
+        right = left == (GOAL,) and rng.random() < self.errors.answer
+        return f"Answer: {self._expression(puzzle, right, rng)} = 24"
+
+    def _answer(self, numbers: Numbers, by_steps: bool, rng: Random) -> str:
+        right = rng.random() < (self.errors.cot if by_steps else self.errors.direct)
+        return f"Answer: {self._expression(numbers, right, rng)} = 24"
+
+    def _expression(self, numbers: Numbers, right: bool, rng: Random) -> str:
+        """A right expression, or one of the wrong ones."""
+        found = solution(numbers) if right else None
+        return found or " + ".join([*map(str, numbers), str(rng.randint(1, self.errors.distractors))])
+
+
+def _text(prompt: Prompt) -> str:
+    return prompt if isinstance(prompt, str) else prompt[-1].text
+
+
+def _step(numbers: int) -> int:
+    """Which operation comes when so many numbers are left."""
+    return min(max(4 - numbers, 0), 2)
+
+
+def _last(pattern: str, text: str) -> Numbers:
+    """The numbers in the last match."""
+    found = re.findall(pattern, text)
+    return position(found[-1]) if found else ()
+
+
+def _broken(move: Move) -> Move:
+    """The move with a result that is off by one."""
+    shown, _, _ = move.text.partition(" = ")
+    result = move.text.partition(" = ")[2].partition(" (")[0]
+    [wrong] = position(result)
+    left = list(move.left)
+    left.remove(wrong)
+    left = sorted([*left, wrong + 1])
+    return Move(f"{shown} = {wrong + 1} (left: {written(tuple(left))})", tuple(left))
