@@ -71,8 +71,12 @@ class Config:
     """Seconds that one attempt may take."""
     budget_usd: float | None = None
     """Money that one attempt may cost."""
+    equal_budget: str | None = field(default=None, metadata={"bare": "auto"})
+    """Give each pattern about N tokens an attempt by its samples, breadth or steps; alone: what the dearest pattern uses."""
     concurrency: int = 16
     """Attempts under way at a time."""
+    watch: bool = False
+    """Show each attempt as a tree while it runs, one at a time."""
     resume: str | None = field(default=None, metadata={"bare": "last"})
     """Finish a run that was interrupted, repeating nothing: a run's id, or nothing for the last one."""
     retry_errors: bool = False
@@ -107,7 +111,7 @@ class Config:
         """The command line that gives this config."""
         words = ["firsthand", "run", *self.benchmarks]
         for key, value in asdict(self).items():
-            if key in ("benchmarks", "json", "resume", "retry_errors") or value == getattr(Config, key, None):
+            if key in ("benchmarks", "json", "resume", "retry_errors", "watch") or value == getattr(Config, key, None):
                 continue
             flag = f"--{key.replace('_', '-')}"
             words += [f"{flag}={value}"] if str(value).startswith("-") else [flag, _shown(value)]
@@ -157,7 +161,7 @@ def open_or_configure(config: Config) -> tuple[Run | None, Config]:
                     f"{run.id} was begun with {key} {_shown(getattr(saved, key))}, not {_shown(value)}: "
                     "resume it with the same settings, or leave them out"
                 )
-        return run, replace(saved, json=config.json, concurrency=concurrency)
+        return run, replace(saved, json=config.json, watch=config.watch, concurrency=concurrency)
     if config.replay:
         with store.open_run(config.replay, data_home()) as source:
             return None, replace(settings_of(source), **given(config), json=config.json, replay=str(source.path))
@@ -166,14 +170,21 @@ def open_or_configure(config: Config) -> tuple[Run | None, Config]:
 
 def given(config: Config) -> Json:
     """The settings that differ from their defaults, but for those that say which run is meant and what is printed."""
-    about = ("json", "resume", "retry_errors", "replay")
+    about = ("json", "resume", "retry_errors", "replay", "watch")
     values = {each.name: getattr(config, each.name) for each in fields(config) if each.name not in about}
     return {name: value for name, value in values.items() if value != getattr(Config, name)}
 
 
 def settings_of(run: Run) -> Config:
     """The settings a run was begun with."""
-    return build(Config, run.config)
+    if "fork" in run.config:
+        raise ConfigError(f"{run.id} is a fork: `firsthand fork --resume {run.id}` finishes it")
+    return build_settings(run.config)
+
+
+def build_settings(body: Json) -> Config:
+    """The settings that a run has kept."""
+    return build(Config, body)
 
 
 def create_run(config: Config) -> Run:
