@@ -229,7 +229,7 @@ class Context:
         leases: list[object] = [None] * n
 
         async def ask() -> Json:
-            attempt.tell(Began(effect, "generate", self.node))
+            attempt.tell(Began(effect, "generate", self.node, {"n": n}))
             completions = await attempt.complete(effect, messages, sampling, specs, n)
             leases[:] = [completion.lease for completion in completions]
             return {"completions": [completion.to_json() for completion in completions]}

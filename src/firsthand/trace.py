@@ -325,7 +325,7 @@ class Began:
     kind: CallKind
     at: int | None
     detail: Json = field(default_factory=dict)
-    """Name and arguments of a tool call."""
+    """Name and arguments of a tool call; how many answers, `n`, a generation asks for."""
 
 
 @dataclass(frozen=True)

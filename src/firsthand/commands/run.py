@@ -35,6 +35,7 @@ firsthand run arithmetic gsm8k --model smollm2 --pattern direct,cot,self_consist
 firsthand run gsm8k --model openai:llama3.2@http://localhost:11434/v1 --pattern react --budget-tokens 4000
 firsthand run my_benchmark.py --pattern my_pattern.py,direct --epochs 3 --seed 7
 firsthand run arithmetic --pattern cot --resume          # finish what an interrupted run left
+firsthand run gsm8k --pattern react --limit 1 --watch    # see its steps while they happen
 firsthand run --replay last                              # the same run from its recorded replies, without the model
 """
 
@@ -100,6 +101,8 @@ class Config:
                 raise ConfigError(f"{name} is {_shown(getattr(self, name))}: name each one once")
         if self.retry_errors and self.resume is None:
             raise ConfigError("retry_errors goes with resume: say which run, as in --resume last --retry-errors")
+        if self.watch and self.json:
+            raise ConfigError("watch and json do not go together: one is for eyes, the other for programs")
         if self.resume and self.replay:
             raise ConfigError("resume and replay do not go together: resume finishes a run, replay repeats one")
         if not (self.benchmarks or self.resume or self.replay):
@@ -199,14 +202,17 @@ def create_run(config: Config) -> Run:
 def perform(run: Run, config: Config, places: Sequence[Place], *, redo_errors: bool = False) -> bool:
     """Whether the run was interrupted before it had come to its end."""
     from firsthand.runs.execute import execute
+    from firsthand.runs.watch import watching
 
     done = len(run.done())
     label = ", ".join(dict.fromkeys(place.benchmark.name for place in places))
-    with progress(label, len(places), shown=not config.json) as update:
+    with progress(label, len(places), shown=not config.json and not config.watch) as update, watching() as watch:
 
         def on_trace(trace: Trace) -> None:
             nonlocal done
             done += 1
+            if config.watch:
+                watch.ended(trace)
             update(min(done, len(places)), note=f"{trace.agent_name} {trace.task_id}")
 
         update(done)
@@ -216,9 +222,10 @@ def perform(run: Run, config: Config, places: Sequence[Place], *, redo_errors: b
                     run,
                     places,
                     seed=config.seed,
-                    concurrency=config.concurrency,
+                    concurrency=1 if config.watch else config.concurrency,
                     on_trace=on_trace,
                     redo_errors=redo_errors,
+                    listener=watch.listener if config.watch else lambda place: None,
                 )
             )
         except KeyboardInterrupt:

@@ -12,7 +12,7 @@ import json
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TextIO
 
 from firsthand.message import Message, Text, ToolCall, ToolResult
@@ -44,6 +44,8 @@ class Line:
     depth: int
     style: Style
     text: str
+    node: int = -1
+    """The message that they begin, if they do."""
 
 
 def show(trace: Trace, *, full: bool = False, file: TextIO | None = None) -> None:
@@ -51,7 +53,7 @@ def show(trace: Trace, *, full: bool = False, file: TextIO | None = None) -> Non
     file = file or sys.stdout
     encoding = file.encoding or "utf-8"
     lines = [
-        Line(line.depth, line.style, line.text.encode(encoding, "backslashreplace").decode(encoding))
+        replace(line, text=line.text.encode(encoding, "backslashreplace").decode(encoding))
         for line in trace_lines(trace, full=full)
     ]
     if file.isatty():
@@ -104,8 +106,8 @@ class _Writer:
             if not call.nodes:
                 self.done_at[call.at].append(call)
 
-    def add(self, depth: int, style: Style, text: str) -> None:
-        self.lines.append(Line(depth, style, printable(text)))
+    def add(self, depth: int, style: Style, text: str, node: int = -1) -> None:
+        self.lines.append(Line(depth, style, printable(text), node))
 
     def head(self) -> None:
         trace, usage = self.trace, self.trace.usage
@@ -170,14 +172,14 @@ class _Writer:
     def gist(self, index: int) -> str:
         """A message in a line."""
         message = self.trace.nodes[index].message
-        calls = "".join(f" → {call.name}({_json(call.arguments)})" for call in message.tool_calls)
+        calls = "".join(f" → {call.name}({as_json_text(call.arguments)})" for call in message.tool_calls)
         text = one_line(message.text[: 4 * _BRIEF_CHARS] + calls)
         return f"{message.role}  {text[:_BRIEF_CHARS]}{'…' if len(text) > _BRIEF_CHARS else ''}"
 
     def message(self, depth: int, index: int) -> None:
         message = self.trace.nodes[index].message
         if self.brief:
-            self.add(depth, message.role, f"#{index} {self.gist(index)}")
+            self.add(depth, message.role, f"#{index} {self.gist(index)}", index)
             return
         self.add(depth, message.role, f"#{index} {message.role}{self.birth(index)}")
         for mark in self.marks.get(index, ()):
@@ -191,7 +193,7 @@ class _Writer:
             case Text(text):
                 self.add(depth, "body", self.short(text) if text else "(no text)")
             case ToolCall(_, name, arguments, invalid):
-                given = _json(arguments) if invalid is None else f"invalid JSON: {invalid}"
+                given = as_json_text(arguments) if invalid is None else f"invalid JSON: {invalid}"
                 self.add(depth, "tool" if invalid is None else "error", f"→ {name}({self.short(given)})")
             case ToolResult(_, name, content, is_error):
                 self.add(depth, "error" if is_error else "body", f"← {name}: {self.short(content)}")
@@ -232,11 +234,11 @@ class _Writer:
         if call.kind == "tool":
             name, result = str(detail.get("name")), str(detail.get("result", ""))
             told = (name, result) in self.told
-            return f"tool {name}({self.short(_json(detail.get('arguments')))})", "" if told else result
+            return f"tool {name}({self.short(as_json_text(detail.get('arguments')))})", "" if told else result
         if call.error:
             return f"{call.kind} failed", call.error
         likelihoods = detail.get("likelihoods") or ()
-        shown = [f"{each.get('logprob', 0.0):9.3f}  {_json(each.get('text'))}" for each in likelihoods]
+        shown = [f"{each.get('logprob', 0.0):9.3f}  {as_json_text(each.get('text'))}" for each in likelihoods]
         return f"{call.kind} {len(shown)} continuations (log-prob, text)", "\n".join(shown)
 
     def tail(self) -> None:
@@ -248,13 +250,13 @@ class _Writer:
         for score in trace.scores:
             self.add(1, *_score_line(score))
             if self.full and score.detail:
-                self.add(2, "note", _json(score.detail))
+                self.add(2, "note", as_json_text(score.detail))
         if trace.error:
             self.add(1, "error", f"{trace.error.kind}: {self.short(trace.error.message)}")
             if trace.error.traceback:
                 self.add(2, "note", trace.error.traceback if self.full else trace.error.traceback.strip()[-600:])
         if self.full and trace.final_state:
-            self.add(1, "note", f"final state: {_json(trace.final_state)}")
+            self.add(1, "note", f"final state: {as_json_text(trace.final_state)}")
         for mark in self.unplaced:
             self.add(1, "note", f"branch {mark}")
         for event in trace.events:
@@ -272,7 +274,7 @@ class _Writer:
                 bar = "█" * max(round(24 * count / most), 1 if count > 0 else 0)
                 self.add(2, "body", f"{count:6g}  {bar}  {self.short(one_line(answer))}")
         elif self.full or event.kind != "branch":
-            self.add(1, "note", f"{event.at_s:8.2f} s  {event.kind}  {self.short(_json(event.data))}")
+            self.add(1, "note", f"{event.at_s:8.2f} s  {event.kind}  {self.short(as_json_text(event.data))}")
 
     def short(self, text: str) -> str:
         """The beginning of a long text, and how much of it was left out."""
@@ -295,6 +297,13 @@ def _print_rich(lines: list[Line], file: TextIO) -> None:
         console.print(Padding(text, (0, 0, 0, 2 * min(line.depth, _MAX_INDENT))))
 
 
+def rich_text(line: Line) -> Any:
+    """A line of output as rich's Text, indented and in its style."""
+    from rich.text import Text as RichText
+
+    return RichText("  " * min(line.depth, _MAX_INDENT) + line.text, style=_RICH_STYLES[line.style])
+
+
 def _score_line(score: Score) -> tuple[Style, str]:
     failed = score.detail.get("scorer_failed")
     if failed:
@@ -306,5 +315,6 @@ def _tokens(prompt: int, cached: int, completion: int) -> str:
     return f"{prompt} tokens in{f' ({cached} cached)' if cached else ''}, {completion} out"
 
 
-def _json(body: Any) -> str:
+def as_json_text(body: Any) -> str:
+    """Data as JSON in a line, whatever is in it."""
     return json.dumps(body, ensure_ascii=False, default=str)
