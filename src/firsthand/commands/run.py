@@ -33,6 +33,7 @@ EXAMPLES = """
 firsthand run arithmetic
 firsthand run arithmetic gsm8k --model smollm2 --pattern direct,cot,self_consistency:samples=8 --limit 50
 firsthand run gsm8k --model openai:llama3.2@http://localhost:11434/v1 --pattern react --budget-tokens 4000
+firsthand run gsm8k --pattern direct,cot,self_consistency,react --equal-budget    # the same tokens for each pattern
 firsthand run my_benchmark.py --pattern my_pattern.py,direct --epochs 3 --seed 7
 firsthand run arithmetic --pattern cot --resume          # finish what an interrupted run left
 firsthand run gsm8k --pattern react --limit 1 --watch    # see its steps while they happen
@@ -94,6 +95,14 @@ class Config:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} is {value}: give 1 or more")
+        if self.equal_budget is not None:
+            if self.equal_budget != "auto" and not (self.equal_budget.isdecimal() and int(self.equal_budget) > 0):
+                raise ConfigError(
+                    f"equal_budget is {self.equal_budget!r}: give a number of tokens, or nothing for what the dearest "
+                    "pattern uses; a benchmark's name must not follow it"
+                )
+            if len(self.model) > 1 and self.equal_budget:
+                raise ConfigError("equal_budget compares patterns, so name one model; run the next one by itself")
         for name in ("model", "pattern"):
             if not getattr(self, name):
                 raise ConfigError(f"{name} is empty: name one or more, as in --{name} {_shown(getattr(Config, name))}")
@@ -125,14 +134,24 @@ def main(config: Config) -> int:
     """Run, print the leaderboard, say where everything is."""
     begun, settings = open_or_configure(config)
     benchmarks = [catalog.benchmark(text) for text in settings.benchmarks]
-    places = make_places(settings, make_agents(settings), benchmarks)
+    agents = make_agents(settings)
+    if settings.equal_budget and begun is None and settings.replay is None:
+        from firsthand.commands.budgets import equalised
+
+        try:
+            settings = equalised(settings, benchmarks, agents[0].model)
+        except KeyboardInterrupt:
+            complain("interrupted while the budgets were measured: nothing else has been run")
+            return 130
+        agents = make_agents(settings, [agents[0].model])
+    places = make_places(settings, agents, benchmarks)
     protocols = {benchmark.name: benchmark.protocol for benchmark in benchmarks}
     with begun or create_run(settings) as run:  # only now, so that a mistyped name leaves no run behind
         interrupted = perform(run, settings, places, redo_errors=config.retry_errors)
         order = {place.id: index for index, place in enumerate(places)}
         traces = sorted(run.traces(), key=lambda trace: order.get(trace.id, len(order)))
         if config.json:
-            print_json(run, traces, protocols)
+            print_json(run, settings, traces, protocols)
         else:
             print_results(run, settings, traces, protocols)
         failed = [trace.error for trace in traces if trace.error]
@@ -269,10 +288,10 @@ def as_recorded(tool: Tool, ref: str) -> Tool:
     return replace(tool, function=look_up, validate=lambda arguments: {"arguments": arguments}, max_chars=sys.maxsize)
 
 
-def make_agents(config: Config) -> list[Agent]:
+def make_agents(config: Config, models: Sequence[Model] | None = None) -> list[Agent]:
     """An agent for each model and pattern, named after the pattern, and after the model too if there are several.
 
-    The models come last, for one may have to be fetched first.
+    The models, unless they are open already, come last, for one may have to be fetched first.
     """
     sampling = Sampling(max_tokens=config.max_tokens, temperature=config.temperature)
     limits = Limits(
@@ -285,7 +304,7 @@ def make_agents(config: Config) -> list[Agent]:
     if config.replay:
         tools = tuple(as_recorded(tool, config.replay) for tool in tools)
     patterns = {text: catalog.pattern(text) for text in config.pattern}
-    models = open_models(config)
+    models = open_models(config) if models is None else models
     return [
         Agent(
             text if len(models) == 1 else f"{text}@{model.name}",
@@ -300,6 +319,11 @@ def make_agents(config: Config) -> list[Agent]:
         for model in models
         for text, (pattern, options) in patterns.items()
     ]
+
+
+def budget_of(config: Config) -> float | None:
+    """The tokens that an attempt of each pattern is to cost, where that is known."""
+    return None if config.equal_budget in (None, "auto") else float(config.equal_budget or 0)
 
 
 def make_places(config: Config, agents: Sequence[Agent], benchmarks: Sequence[Benchmark]) -> list[Place]:
@@ -321,7 +345,7 @@ def print_results(run: Run, config: Config, traces: Sequence[Trace], protocols: 
     if not traces:
         out.print("No attempt has finished.")
     else:
-        boards = leaderboard(traces)
+        boards = leaderboard(traces, budget=budget_of(config))
         out.print(render(boards))
         for name, protocol in protocols.items():
             out.print(f"protocol {name}: {protocol}".replace("\n", "\\n"), soft_wrap=True, markup=False)
@@ -333,12 +357,12 @@ def print_results(run: Run, config: Config, traces: Sequence[Trace], protocols: 
     out.print(f"again    {config.command()}", soft_wrap=True, markup=False)
 
 
-def print_json(run: Run, traces: Sequence[Trace], protocols: Mapping[str, str]) -> None:
+def print_json(run: Run, config: Config, traces: Sequence[Trace], protocols: Mapping[str, str]) -> None:
     """The leaderboard as one JSON object."""
     from firsthand.evals.leaderboard import leaderboard
 
     body: Json = {"run": run.id, "path": str(run.path), "status": run.status, "protocols": dict(protocols)}
-    body["boards"] = [board.to_json() for board in leaderboard(traces)] if traces else []
+    body["boards"] = [board.to_json() for board in leaderboard(traces, budget=budget_of(config))] if traces else []
     print(json.dumps(body, indent=2, ensure_ascii=False))
 
 
@@ -348,7 +372,7 @@ def write_report(run: Run, config: Config, traces: Sequence[Trace]) -> str:
     from firsthand.evals.report import report_html
 
     html = report_html(
-        leaderboard(traces),
+        leaderboard(traces, budget=budget_of(config)),
         title=f"{', '.join(config.benchmarks)} with {', '.join(config.model)}",
         command=config.command(),
         machine=run.about["machine"],
