@@ -285,6 +285,10 @@ def test_the_command_forks_shows_compares_and_forks_again(cli: Any, tmp_path: Pa
     assert code == 0 and json.loads(out)["origin"]["trace"] == trace.id and json.loads(out)["answer"] == "50"
     code, out, _ = cli("show", "last", "arithmetic")
     assert code == 0 and f"forked from {run.id} {trace.id} at step 9" in out
+    code, out, _ = cli("fork", trace.id[:8], "--run-that-is-not", "--at", "9")
+    assert code == 2
+    code, out, _ = cli("fork", run.id, trace.id[:8], "--at", "9", "--pattern", "cot", "--watch")
+    assert code == 0 and out.startswith("arithmetic / seed0-level1-0000 / cot / epoch 0\n#0 user")
     assert cli("fork", "--resume")[0] == 0 and cli("runs")[0] == 0
 
 

@@ -15,9 +15,11 @@ from firsthand.config import build
 from firsthand.errors import ConfigError
 from firsthand.home import data_home
 from firsthand.message import Json
+from firsthand.rollout import Place
 from firsthand.runs import store
 from firsthand.runs.fork import Fork, fork
 from firsthand.runs.show import show
+from firsthand.runs.watch import watching
 from firsthand.terminal import console, one_line
 from firsthand.trace import Trace
 
@@ -68,12 +70,16 @@ class Config:
     """Money that it may cost."""
     resume: str | None = field(default=None, metadata={"bare": "last"})
     """Finish a fork that was interrupted, repeating nothing: its run's id, or nothing for the last run."""
+    watch: bool = False
+    """Show the attempt as a tree while it runs."""
     json: bool = False
     """Print the new trace as JSON for programs."""
 
     def __post_init__(self) -> None:
+        if self.watch and self.json:
+            raise ConfigError("watch and json do not go together: one is for eyes, the other for programs")
         if self.resume is not None:
-            others = [each.name for each in fields(self) if each.name not in ("resume", "json")]
+            others = [each.name for each in fields(self) if each.name not in ("resume", "watch", "json")]
             if any(getattr(self, name) not in (None, ()) for name in others):
                 raise ConfigError("resume finishes a fork as it was begun: leave the other settings out")
             return
@@ -115,7 +121,7 @@ def main(config: Config) -> int:
     benchmark = find_benchmark(settings, parent)
     with run or create(settings, origin, config) as run:
         try:
-            trace = carry_out(run, what, benchmark)
+            trace = carry_out(run, what, benchmark, watch=config.watch)
         except KeyboardInterrupt:
             runs_command.complain(f"interrupted: `firsthand fork --resume {run.id}` finishes it")
             return 130
@@ -199,16 +205,17 @@ def create(settings: runs_command.Config, origin: Origin, config: Config) -> Run
     return store.create(data_home(), body, f"fork-{settings.benchmarks[0].partition(':')[0]}")
 
 
-def carry_out(run: Run, what: Fork, benchmark: Benchmark) -> Trace:
+def carry_out(run: Run, what: Fork, benchmark: Benchmark, *, watch: bool = False) -> Trace:
     """The fork's trace, which the run holds when this returns."""
     with store.open_run(_folder(run), data_home()) as parents:
         task = parents.tasks()[what.parent.benchmark, what.parent.task_id]
     run.add_tasks(benchmark.name, [task])
     run.add_agent(what.agent.name, what.agent.to_json())
-    with run.working():
+    with run.working(), watching() as watcher:
         if what.id in run.done():
             return run.trace(what.id)
-        trace = asyncio.run(fork(what, task, benchmark=benchmark, journal=run.journal(what.id)))
+        listener = watcher.listener(Place(what.agent, benchmark, task, what.parent.epoch)) if watch else None
+        trace = asyncio.run(fork(what, task, benchmark=benchmark, journal=run.journal(what.id), listener=listener))
         run.append(trace)
     return trace
 
@@ -220,9 +227,10 @@ def print_results(run: Run, what: Fork, trace: Trace) -> None:
     out.print()
     for name, each in (("parent", what.parent), ("fork", trace)):
         out.print(f"{name:<9}{outcome(each)}", soft_wrap=True, markup=False)
-    outside = sorted(tool.name for tool in what.agent.tools if tool.effect in ("external", "irreversible"))
-    if outside:
-        out.print(f"note     {', '.join(outside)} reach outside: what was called after the step was called again")
+    outside = {tool.name for tool in what.agent.tools if tool.effect in ("external", "irreversible")}
+    made = (call.detail["name"] for call in trace.calls if call.kind == "tool" and not call.replayed)
+    if again := sorted(outside.intersection(made)):
+        out.print(f"note     {', '.join(again)} reached outside once more: it is an attempt of its own", markup=False)
     agents = f"--agent-a {_word(what.parent.agent_name)} --agent-b {_word(trace.agent_name)}"
     out.print(f"show     firsthand show {run.id} {trace.id[:8]}", soft_wrap=True, markup=False)
     out.print(f"compare  firsthand compare {what.run} {run.id} {agents}", soft_wrap=True, markup=False)
