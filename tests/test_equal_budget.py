@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from firsthand.agent import KNOBS, knob_of
 from firsthand.cli import main
+from firsthand.evals.critical_path import critical_seconds
 from firsthand.evals.equal import SLACK, best_value, equalise, free_knob, next_value
 from firsthand.evals.frontier import frontier
 from firsthand.evals.leaderboard import caveats, leaderboard, render_text
@@ -167,7 +168,7 @@ def test_the_critical_path_is_the_longest_chain_of_calls() -> None:
             Call(f"{where.replace('_', '.').replace('x', '/')}:{i}", "generate", None, 0.0, took, "r")
             for i, (where, took) in enumerate(seconds.items())
         )
-        return Trace("0", "b", "t", {"name": "a"}, 0, 0, "", 9.0, calls=calls).critical_path_s
+        return critical_seconds(Trace("0", "b", "t", {"name": "a"}, 0, 0, "", 9.0, calls=calls))
 
     assert path() == 0.0
     assert path(**{"": 2.0}) == 2.0

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import signal
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -309,6 +312,36 @@ def test_a_mistake_is_one_line_and_leaves_no_run(cli: Any, tmp_path: Path) -> No
         code, _, err = cli(*words.split())
         assert (code, err.count("\n")) == (2, 1) and expected in err, words
     assert len(list((tmp_path / "home" / "runs").iterdir())) == 1
+
+
+def test_ctrl_c_keeps_what_a_fork_has_done_and_resume_finishes_it(cli: Any, tmp_path: Path) -> None:
+    Path("slow.py").write_text(
+        "import asyncio, os\n\nasync def slow(task, ctx):\n"
+        "    for step in range(6):\n"
+        "        ctx = await ctx.say(f'Question {step}').generate()\n"
+        "        if step == 3 and os.path.exists('wait'):\n            await asyncio.sleep(60)\n"
+        "    return ctx.text\n"
+    )
+    Path("wait").touch()
+    words = ["fork", "arithmetic/seed0-level1-0000/cot", "--at", "1", "--pattern", "slow.py", "--watch"]
+    child = subprocess.Popen(
+        [sys.executable, "-m", "firsthand", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert child.stdout is not None
+    for line in child.stdout:
+        if "#9 assistant" in line:
+            break
+    child.send_signal(signal.SIGINT)
+    _, err = child.communicate(timeout=30)
+    with open_run("last", tmp_path / "home") as run:
+        assert run.status == "interrupted" and f"`firsthand fork --resume {run.id}` finishes it" in err
+        assert child.returncode == 130 and len(run.database.read("SELECT 1 FROM effects")) == 4
+    Path("wait").unlink()
+    assert cli("fork", "--resume")[0] == 0
+    with open_run("last", tmp_path / "home") as run:
+        (trace,) = run.traces()
+        assert run.status == "done" and [call.replayed for call in trace.calls] == [True] * 4 + [False] * 2
+        assert len(run.database.read("SELECT 1 FROM effects")) == 6
 
 
 def test_a_benchmark_that_is_gone_is_named(cli: Any) -> None:

@@ -8,6 +8,7 @@ import time
 
 from firsthand.agent import Agent
 from firsthand.context import Context
+from firsthand.evals.report import turns
 from firsthand.message import assistant, user
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
@@ -120,6 +121,12 @@ def test_notes_of_any_shape_do_no_harm() -> None:
 def test_a_brief_tree_has_a_line_a_message() -> None:
     lines = plain_lines(brief_lines(thinking()))
     assert lines[0] == "#0 user  Well?" and all("\n" not in line for line in lines)
+
+
+def test_the_report_tells_the_fate_of_branches_too() -> None:
+    told, left_out = turns(thinking())
+    assert left_out == 0 and sum("✗" in turn.fork for turn in told) == 6
+    assert "● 0.0 kept 1: why" in [turn.fork for turn in told]
 
 
 def test_a_fork_names_its_parent() -> None:

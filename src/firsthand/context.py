@@ -34,6 +34,8 @@ from firsthand.tool import Tool
 from firsthand.trace import Added, Began, Call, CallKind, Event, Journal, Listener, Node, Piece, Step, as_json
 
 T = TypeVar("T")
+_CALLS = frozenset({"completions", "likelihoods", "started", "content"})
+"""What a call leaves in the journal; there are other records beside them."""
 _GRANTED = "granted"
 """Marks the journal's record of what a budget allowed, where that was less than was asked."""
 
@@ -96,7 +98,7 @@ class Attempt:
 
     def paid(self) -> tuple[int, int]:
         """The tokens and calls that an interrupted try of this attempt has paid for, by its journal."""
-        replies = [reply for reply in self.journal.replies() if _GRANTED not in reply]
+        replies = [reply for reply in self.journal.replies() if not _CALLS.isdisjoint(reply)]
         return sum(_cost(reply).total_tokens for reply in replies), len(replies)
 
     async def complete(

@@ -6,7 +6,6 @@ that made it. Messages form a tree, and a node holds only what it adds, so branc
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Protocol
@@ -134,24 +133,6 @@ class Trace:
     def seconds_in(self, kind: CallKind) -> float:
         """Seconds spent in calls of one kind, added up, whether or not they overlapped."""
         return sum(call.duration_s for call in self.calls if call.kind == kind)
-
-    @property
-    def critical_path_s(self) -> float:
-        """Seconds on the longest chain of calls that had to wait for each other; of branches run together, the slowest."""
-        own: dict[str, float] = defaultdict(float)
-        for call in self.calls:
-            path = call.id.rpartition(":")[0]
-            own[path] += call.duration_s
-            while path := path.rpartition("/")[0]:
-                own[path] += 0.0
-        own[""] += 0.0
-        slowest: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))  # path -> group -> seconds
-        for path in sorted(own, key=lambda path: path.count("/") + bool(path), reverse=True):  # the deepest first
-            own[path] += sum(slowest[path].values())
-            parent, _, place = path.rpartition("/")
-            group = place.partition(".")[0]
-            slowest[parent][group] = max(own[path], slowest[parent][group])
-        return own[""]
 
     def score(self, name: str) -> Score | None:
         """The score of that name, if there is one."""

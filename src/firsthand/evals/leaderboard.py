@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 from firsthand.errors import unknown
+from firsthand.evals.critical_path import critical_seconds
 from firsthand.evals.frontier import frontier
 from firsthand.evals.stats import Interval, PairedDifference, compare_to_baseline, finite, mean_interval
 from firsthand.message import Json
@@ -294,7 +295,7 @@ def _cost(traces: Sequence[Trace]) -> Cost:
         seconds_median=statistics.median(durations),
         calls=statistics.fmean(len(trace.calls) for trace in traces),
         usd=statistics.fmean(usage.cost_usd for usage in usages),
-        path_s=statistics.fmean(trace.critical_path_s for trace in traces),
+        path_s=statistics.fmean(critical_seconds(trace) for trace in traces),
     )
 
 

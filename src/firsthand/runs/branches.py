@@ -32,20 +32,22 @@ class Mark:
     def __str__(self) -> str:
         score = "" if self.score is None else f"{self.score:.4g}"
         words = " ".join(word for word in (_SIGNS.get(self.status, "·"), self.name, self.status, score) if word)
-        return f"{words}: {self.text}" if self.text else words
+        text = " ".join(self.text[:400].split())
+        return f"{words}: {text}" if text else words
 
 
 def marks(trace: Trace) -> tuple[dict[int, list[Mark]], list[Mark]]:
     """The marks of each node that a branch was noted at, and those of branches that stand at no node.
 
-    Of several notes about one branch, which its name tells, the last word of each field counts.
+    Of several notes about one branch, which its name tells (and its `path`, if they have one), the last word of each field
+    counts.
     """
-    known: dict[str, dict[str, object]] = {}
+    known: dict[tuple[str, str], dict[str, object]] = {}
     for number, event in enumerate(trace.events):
         if event.kind == "branch":
             name = event.data.get("name")
             told = {key: value for key, value in event.data.items() if value is not None}
-            known.setdefault(str(name) if name else f"\0{number}", {}).update(told)
+            known.setdefault((str(name), str(event.data.get("path"))) if name else ("", str(number)), {}).update(told)
     at_node: dict[int, list[Mark]] = defaultdict(list)
     elsewhere = []
     for data in known.values():

@@ -88,22 +88,21 @@ async def fork(
     )
     if what.again:
         _check_way(what.parent, trace, kept)
-    return replace(trace, id=what.id, origin=Origin(what.parent.id, what.at, what.run))
+    return replace(trace, id=what.id, agent=what.agent.to_json(), origin=Origin(what.parent.id, what.at, what.run))
 
 
 def kept_calls(trace: Trace, at: int) -> dict[str, Call]:
     """The calls that had ended when the node `at` was there, by id; what was called from that node itself had not."""
     after = (call for call in trace.calls if call.nodes and min(call.nodes) > at)
     until_s = min((call.started_s + call.duration_s for call in after), default=float("inf"))
-    return {
-        call.id: call
-        for call in trace.calls
-        if (
-            min(call.nodes) <= at
-            if call.nodes
-            else call.kind != "generate" and (call.at is None or call.at < at) and call.started_s < until_s
-        )
-    }
+
+    def had_ended(call: Call) -> bool:
+        if call.nodes:
+            return min(call.nodes) <= at
+        has_reply = call.kind == "tool" or "likelihoods" in call.detail  # a generation without nodes failed
+        return has_reply and (call.at is None or call.at < at) and call.started_s < until_s
+
+    return {call.id: call for call in trace.calls if had_ended(call)}
 
 
 class Kept:
@@ -137,7 +136,10 @@ class Kept:
 def _reply(trace: Trace, call: Call) -> Json:
     """What the journal held for a call, made from the trace alone."""
     if call.kind == "tool":
-        return {"content": call.detail["result"], "is_error": call.detail["is_error"]}
+        detail = call.detail
+        return (
+            {"content": detail["result"], "is_error": detail["is_error"]} if "result" in detail else {"started": True}
+        )
     if call.kind == "score":
         return {"likelihoods": call.detail["likelihoods"], "usage": call.usage.to_json()}
     reasons = call.detail["finish_reasons"]

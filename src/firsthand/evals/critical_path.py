@@ -1,0 +1,39 @@
+"""How long an attempt had to take: the longest chain of its calls, each of which waited for the one before.
+
+Calls name their place in the tree of branches. What a branch does itself runs in order, and of branches that were started
+together the longest counts, so the figure does not depend on how busy the machine was with other attempts' calls.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+
+from firsthand.trace import Call, Trace
+
+
+def critical_calls(trace: Trace) -> int:
+    """How many of the attempt's calls had to be made one after the other."""
+    return round(_longest(trace, lambda call: 1.0))
+
+
+def critical_seconds(trace: Trace) -> float:
+    """The seconds of the calls that had to be made one after the other."""
+    return _longest(trace, lambda call: call.duration_s)
+
+
+def _longest(trace: Trace, weight: Callable[[Call], float]) -> float:
+    own: dict[str, float] = defaultdict(float)
+    children: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for call in trace.calls:
+        path = call.id.rpartition(":")[0]
+        own[path] += weight(call)
+        while path:  # "0.3/1.2" is child 2 of group 1 of the branch "0.3"
+            parent, _, place = path.rpartition("/")
+            children[parent][place.partition(".")[0]].add(path)
+            path = parent
+    total: dict[str, float] = {}
+    for path in sorted({*own, *children, ""}, key=lambda path: path.count("/") + bool(path), reverse=True):
+        groups = children[path].values() if path in children else ()
+        total[path] = own.get(path, 0.0) + sum(max(total.get(child, 0.0) for child in group) for group in groups)
+    return total[""]
