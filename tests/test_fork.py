@@ -358,3 +358,32 @@ def test_run_leaves_forks_to_fork(cli: Any) -> None:
     assert cli("fork", "arithmetic/seed0-level1-0000/cot", "--at", "0")[0] == 0
     code, _, err = cli("run", "--resume")
     assert code == 2 and "is a fork: `firsthand fork --resume" in err
+
+
+# -- the pattern that goes on --
+
+
+def test_reply_asks_the_question_first_where_nothing_was_said_and_calls_tools_only_where_some_were() -> None:
+    model = Scripted(["It is 7."])
+    trace = asyncio.run(rollout(Agent("a", model, reply, tools=(send,), system="Be brief."), TASK))
+    assert trace.answer == "It is 7." and [node.message.role for node in trace.nodes] == ["system", "user", "assistant"]
+    assert model.asked[0].tools == ()
+
+
+def test_reply_goes_on_with_tools_and_ends_when_its_steps_do() -> None:
+    SENT.clear()
+
+    async def native(task: Task, ctx: Context) -> str:
+        ctx = await ctx.say("go").generate(tools=ctx.tools)
+        return ctx.say(await ctx.call(ctx.last.tool_calls[0])).text
+
+    call = assistant("", ToolCall("1", "send", {"text": "x"}))
+    parent = asyncio.run(rollout(Agent("a", Scripted([call]), native, tools=(send,)), TASK))
+    model = Scripted([call, call, "Enough."])
+    who = Agent("a", model, reply, {"max_steps": 2}, tools=(send,))
+    trace = asyncio.run(fork(Fork(parent, 2, who), TASK))
+    assert trace.answer == "Enough." and SENT == ["x"] * 3
+    assert [len(asked.tools) for asked in model.asked] == [1, 1, 0]
+    assert trace.messages(len(trace.nodes) - 1)[-2].text == "No steps are left. Give the answer now."
+    with pytest.raises(ConfigError, match="max_steps is 0"):
+        asyncio.run(reply(TASK, None, max_steps=0))  # type: ignore[arg-type]

@@ -34,7 +34,7 @@ class Cost:
     seconds_median: float
     calls: float
     usd: float
-    path_s: float = 0.0
+    seconds_path: float = 0.0
     """Seconds on the longest chain of calls that had to wait for each other."""
 
     @property
@@ -295,7 +295,7 @@ def _cost(traces: Sequence[Trace]) -> Cost:
         seconds_median=statistics.median(durations),
         calls=statistics.fmean(len(trace.calls) for trace in traces),
         usd=statistics.fmean(usage.cost_usd for usage in usages),
-        path_s=statistics.fmean(critical_seconds(trace) for trace in traces),
+        seconds_path=statistics.fmean(critical_seconds(trace) for trace in traces),
     )
 
 
@@ -357,7 +357,7 @@ def _cells(row: Row, board: Board) -> dict[str, str]:
     cached = f"\n{amount(cost.cached_tokens)} cached" if cost.cached_tokens else ""
     share = board.share(row)
     used = "" if share is None else f"\n{share:.0%} used"
-    path = "" if share is None else f"\npath {seconds(cost.path_s)}"
+    path = "" if share is None else f"\npath {seconds(cost.seconds_path)}"
     difference = f"{found.difference:+.2f}\n{span(found.low, found.high, signed=True)}" if found else ""
     return {
         "score": f"{value_text(row.score.value)}\n{span(row.score.low, row.score.high)}",
