@@ -123,8 +123,10 @@ class Progress:
 class Watch:
     """Shows attempts while they run. `listener` makes who is told of one attempt, `ended` closes it."""
 
-    def __init__(self, file: TextIO | None = None):
+    def __init__(self, file: TextIO | None = None, *, in_place: bool = True):
+        """`in_place=False` prints lines on a terminal too, for where somebody may be asked something there."""
         self.file = file or sys.stdout
+        self.in_place = in_place and self.file.isatty()
         self.live: Any = None
         self.progress: Progress | None = None
 
@@ -163,7 +165,7 @@ class Watch:
     def _begin(self, progress: Progress) -> None:
         self.close()
         self.progress = progress
-        if self.file.isatty():
+        if self.in_place:
             self.live = _live(self.file, progress)
         else:
             self._print(one_line(progress.title))
@@ -180,9 +182,9 @@ class Watch:
 
 
 @contextmanager
-def watching(file: TextIO | None = None) -> Iterator[Watch]:
+def watching(file: TextIO | None = None, *, in_place: bool = True) -> Iterator[Watch]:
     """A Watch that leaves the terminal as it was, whatever happens."""
-    watch = Watch(file)
+    watch = Watch(file, in_place=in_place)
     try:
         yield watch
     finally:
@@ -208,7 +210,7 @@ def _live(file: TextIO, progress: Progress) -> Any:
             row.no_wrap, row.overflow = True, "ellipsis"
         return Group(*rows)
 
-    live = Live(console=console, get_renderable=draw, refresh_per_second=8, transient=True, redirect_stderr=False)
+    live = Live(console=console, get_renderable=draw, refresh_per_second=8, transient=True)
     live.start()
     return live
 
