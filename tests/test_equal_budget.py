@@ -13,10 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from firsthand.agent import KNOBS, knob_of
 from firsthand.cli import main
 from firsthand.evals.critical_path import critical_seconds
-from firsthand.evals.equal import SLACK, best_value, equalise, free_knob, next_value
+from firsthand.evals.equal import KNOBS, SLACK, best_value, equalise, free_knob, knob_of, next_value
 from firsthand.evals.frontier import frontier
 from firsthand.evals.leaderboard import caveats, leaderboard, render_text
 from firsthand.evals.report import report_html

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -15,16 +14,6 @@ from firsthand.tool import Tool
 
 Pattern = Callable[..., Awaitable[str]]
 """`async def pattern(task, ctx, *, option=default) -> str`: the strategy; what it returns is the attempt's answer."""
-KNOBS = ("breadth", "trials", "samples", "workers", "rounds", "n", "max_steps")
-"""Whole-number options by which a pattern spends more. The first of these that a pattern takes is its knob: what is turned
-where patterns are to be compared at equal budgets."""
-
-
-def knob_of(pattern: Pattern) -> tuple[str, int] | None:
-    """The name of a pattern's knob and its default; None if it has none."""
-    taken = inspect.signature(pattern).parameters
-    defaults = {name: taken[name].default for name in KNOBS if name in taken}
-    return next(((name, value) for name, value in defaults.items() if type(value) is int), None)
 
 
 class Guard(Protocol):

@@ -34,10 +34,6 @@ from firsthand.tool import Tool
 from firsthand.trace import Added, Began, Call, CallKind, Event, Journal, Listener, Node, Piece, Step, as_json
 
 T = TypeVar("T")
-_CALLS = frozenset({"completions", "likelihoods", "started", "content"})
-"""What a call leaves in the journal; there are other records beside them."""
-_GRANTED = "granted"
-"""Marks the journal's record of what a budget allowed, where that was less than was asked."""
 
 
 class Attempt:
@@ -386,6 +382,12 @@ class Context:
             result = ToolResult(call.id, call.name, f"Error: {error}", is_error=True)
         attempt.journal.record(effect, request, {"content": result.content, "is_error": result.is_error})
         return result
+
+
+_CALLS = frozenset({"completions", "likelihoods", "started", "content"})
+"""What a call leaves in the journal; there are other records beside them."""
+_GRANTED = "granted"
+"""Marks the journal's record of what a budget allowed, where that was less than was asked."""
 
 
 def _cost(reply: Json) -> Usage:

@@ -1,18 +1,21 @@
 """Equal budgets: how far to turn each pattern's knob so that an attempt with it costs as many tokens as with the others.
 
-A knob is an option by which a pattern spends more (`firsthand.agent.KNOBS`). What an attempt costs at a value is measured on
-a few tasks, not assumed: a line through the nearest measurements proposes the next value, a few rounds settle it, and only a
-value that was measured is chosen. A pattern without a knob, or whose knob was set by hand, stays as it is.
+A knob is an option by which a pattern spends more; it is known by its name (`KNOBS`). What an attempt costs at a value is
+measured on a few tasks, not assumed: a line through the nearest measurements proposes the next value, a few rounds settle it,
+and only a value that was measured is chosen. A pattern without a knob, or whose knob was set by hand, stays as it is.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from firsthand import catalog
-from firsthand.agent import knob_of
+from firsthand.agent import Pattern
 
+KNOBS = ("breadth", "trials", "samples", "workers", "rounds", "n", "max_steps")
+"""Whole-number options by which patterns spend more. The first of these that a pattern takes is its knob."""
 ROUNDS = 4
 """Measurements after the first two, at most."""
 MOST = 512
@@ -48,6 +51,13 @@ class Knob:
     def at(self, value: int) -> str:
         """The pattern with its knob at a value."""
         return f"{self.text}:{self.name}={value}"
+
+
+def knob_of(pattern: Pattern) -> tuple[str, int] | None:
+    """The name of a pattern's knob and its default; None if it has none."""
+    taken = inspect.signature(pattern).parameters
+    defaults = {name: taken[name].default for name in KNOBS if name in taken}
+    return next(((name, value) for name, value in defaults.items() if type(value) is int), None)
 
 
 def free_knob(text: str) -> Knob | None:
