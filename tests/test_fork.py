@@ -314,6 +314,7 @@ def test_a_mistake_is_one_line_and_leaves_no_run(cli: Any, tmp_path: Path) -> No
     assert len(list((tmp_path / "home" / "runs").iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_a_fork_has_done_and_resume_finishes_it(cli: Any, tmp_path: Path) -> None:
     Path("slow.py").write_text(
         "import asyncio, os\n\nasync def slow(task, ctx):\n"

@@ -75,13 +75,13 @@ def test_every_message_has_the_number_a_fork_takes() -> None:
 
 
 def test_a_fork_with_very_many_branches_shows_the_living_ones() -> None:
-    trace = thinking(thoughts=1500, depth=2)
+    trace = thinking(thoughts=800, depth=2)
     began = time.process_time()
     lines = shown(trace)
     assert time.process_time() - began < 3 and len(lines) < 150
-    assert sum("1488 more branches (1488 pruned) of 4464 messages" in line for line in lines) == 2
-    assert any("branch 1 of 1500  ● 1.0 kept" in line for line in lines)
-    assert len(shown(trace, full=True)) > 9_000
+    assert sum("788 more branches (788 pruned) of 2364 messages" in line for line in lines) == 2
+    assert any("branch 1 of 800  ● 1.0 kept" in line for line in lines)
+    assert len(shown(trace, full=True)) > 4_800
 
 
 def test_the_middle_of_a_long_conversation_is_left_out() -> None:

@@ -96,6 +96,7 @@ def test_a_listener_is_told_everything_in_order_and_changes_nothing() -> None:
             assert streamed == (trace.nodes[call.nodes[0]].message.text if len(call.nodes) == 1 else "")
 
 
+@pytest.mark.slow
 def test_what_our_engine_streams_is_what_it_answers(tmp_path: Path) -> None:
     tiny.write_model(tmp_path / "model", max_position=256)
     model = catalog.model(str(tmp_path / "model"))
@@ -234,6 +235,7 @@ def test_ctrl_c_on_a_terminal_leaves_it_as_it_was_and_keeps_the_record(place_to_
     assert main(["run", "--resume", "--json"]) == 0
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_does_not_end_the_attempts(place_to_run: Path) -> None:
     command = f"{sys.executable} -m firsthand {' '.join(RUN)} --pattern cot | head -n 2"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)

@@ -1,8 +1,8 @@
 """Equal budgets: how far to turn each pattern's knob so that an attempt with it costs as many tokens as with the others.
 
 A knob is an option by which a pattern spends more; it is known by its name (`KNOBS`). What an attempt costs at a value is
-measured on a few tasks, not assumed: a line through the nearest measurements proposes the next value, a few rounds settle it,
-and only a value that was measured is chosen. A pattern without a knob, or whose knob was set by hand, stays as it is.
+measured on a few tasks, not assumed: a line through the nearest measurements proposes the next value, a few rounds settle
+it, and only a value that was measured is chosen. A pattern without a knob, or whose knob was set by hand, stays as it is.
 """
 
 from __future__ import annotations
