@@ -1,7 +1,8 @@
 """What an attempt may spend: limits, and budgets that form a tree.
 
 A budget is reserved before a call and charged after it, so that a thousand branches started together cannot overshoot
-together. A child budget (a branch, a sub-agent) takes from all of its parents too, and none of them can forget to count.
+together. A call that is replayed from a journal is charged what it cost. A child budget (a branch, a sub-agent) takes from
+all of its parents too, and none of them can forget to count.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ class Budget:
         self.spent = Usage()
         self.calls = 0
         self.reserved_tokens = 0
+        self.held_tokens = 0
+        self.held_calls = 0
 
     def reserve(self, tokens: int, depth: int = 0, *, least: int = 1) -> int:
         """Reserve one call of about `tokens` tokens here and in every parent; returns how many it may really use.
@@ -64,6 +67,26 @@ class Budget:
         for scope in self._chain():
             scope.reserved_tokens -= granted
             scope.spent += usage
+
+    def hold(self, tokens: int, calls: int) -> None:
+        """Set aside, here and in every parent, what an interrupted try has spent: its calls are replayed, not made."""
+        self.held_tokens += tokens
+        self.held_calls += calls
+        for scope in self._chain():
+            scope.reserved_tokens += tokens
+            scope.calls += calls
+
+    def repay(self, usage: Usage) -> None:
+        """Charge a replayed call what it cost when it was made. It is never refused, for it has happened."""
+        tokens = calls = 0
+        for scope in self._chain():
+            if scope.held_calls:
+                tokens, calls = min(scope.held_tokens, usage.total_tokens), 1
+                scope.held_tokens -= tokens
+                scope.held_calls -= calls
+            scope.spent += usage
+            scope.reserved_tokens -= tokens
+            scope.calls += 1 - calls
 
     def _chain(self) -> list[Budget]:
         return [self, *(self.parent._chain() if self.parent else ())]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
@@ -20,11 +20,19 @@ from firsthand import concurrency
 from firsthand.agent import Agent
 from firsthand.budget import Budget, Limits
 from firsthand.concurrency import current_branch, derive_seed
-from firsthand.errors import ConfigError, FirsthandError, LimitExceeded, ToolError, TransientError, nearest
+from firsthand.errors import (
+    ConfigError,
+    FirsthandError,
+    LimitExceeded,
+    ModelError,
+    ToolError,
+    TransientError,
+    nearest,
+)
 from firsthand.message import Json, Message, Role, Text, ToolCall, ToolResult, canonical
-from firsthand.model import Completion, Likelihood, Prompt, Sampling, Scored, Usage, request_key
+from firsthand.model import Completion, Likelihood, Prompt, Sampling, Scored, ToolSpec, Usage, request_key
 from firsthand.tool import Tool, marked, read_arguments, usage
-from firsthand.trace import Call, CallKind, Event, Journal, Node, as_json
+from firsthand.trace import Added, Began, Call, CallKind, Event, Journal, Listener, Node, Piece, Step, as_json
 
 T = TypeVar("T")
 BranchStatus = Literal["open", "kept", "pruned", "done", "failed"]
@@ -36,11 +44,14 @@ MAX_CALLS = 128
 class Attempt:
     """The record of an attempt while it runs. Patterns do not see it: they see Contexts, which write to it."""
 
-    def __init__(self, agent: Agent, tools: Iterable[Tool], journal: Journal, seed: int):
+    def __init__(
+        self, agent: Agent, tools: Iterable[Tool], journal: Journal, seed: int, listener: Listener | None = None
+    ):
         self.agent = agent
         self.tools = {tool.name: tool for tool in tools}
         self.journal = journal
         self.seed = seed
+        self.listener = listener
         self.nodes: list[Node] = []
         self.calls: list[Call] = []
         self.events: list[Event] = []
@@ -53,6 +64,7 @@ class Attempt:
     def add_node(self, parent: int | None, message: Message) -> int:
         """The index of a new node that holds `message` under `parent`."""
         self.nodes.append(Node(parent, message))
+        self.tell(Added(len(self.nodes) - 1, self.nodes[-1]))
         return len(self.nodes) - 1
 
     def conversation(self, node: int | None) -> tuple[Message, ...]:
@@ -66,27 +78,65 @@ class Attempt:
     def note(self, kind: str, /, **data: Any) -> None:
         """Record an event, with its data as it is now."""
         self.events.append(Event(kind, self.elapsed_s(), as_json(data)))
+        self.tell(self.events[-1])
 
     def record(self, kind: CallKind, effect: str, at: int | None, started_s: float, request: str, **rest: Any) -> None:
         """Record a call that has just ended."""
         duration_s = round(self.elapsed_s() - started_s, 6)
         self.calls.append(Call(effect, kind, at, started_s, duration_s, request, **rest))
+        self.tell(self.calls[-1])
 
-    async def reply(self, effect: str, request: str, ask: Callable[[], Awaitable[Json]]) -> tuple[Json, bool]:
-        """The reply to a request to the model, and whether it was replayed from the journal.
+    def tell(self, step: Step) -> None:
+        """Tell the listener, if there is one. One that fails is reported to the event loop and not told again."""
+        if self.listener is None:
+            return
+        try:
+            self.listener(step)
+        except Exception as error:
+            self.listener = None
+            what = {"message": "the listener of an attempt failed and is told no more", "exception": error}
+            asyncio.get_running_loop().call_exception_handler(what)
+
+    def paid(self) -> tuple[int, int]:
+        """The tokens and calls that an interrupted try of this attempt has paid for, by its journal."""
+        replies = [reply for reply in self.journal.replies() if not _CALLS.isdisjoint(reply)]
+        return sum(_cost(reply).total_tokens for reply in replies), len(replies)
+
+    async def complete(
+        self, effect: str, prompt: Prompt, sampling: Sampling, specs: Sequence[ToolSpec], n: int
+    ) -> list[Completion]:
+        """The model's answers. A single one is streamed if somebody listens."""
+        model = self.agent.model
+        if self.listener is None or n > 1:
+            return await model.complete(prompt, sampling, tools=specs, n=n)
+        completion: Completion | None = None
+        deltas = model.stream(prompt, sampling, tools=specs)
+        try:
+            async for delta in deltas:
+                completion = delta.completion or completion
+                if delta.text:
+                    self.tell(Piece(effect, delta.text))
+        finally:
+            if isinstance(deltas, AsyncGenerator):
+                await deltas.aclose()
+        if completion is None:
+            raise ModelError(f"{model.name} ended its stream without an answer: the last piece must carry it")
+        return [completion]
+
+    async def reply(self, effect: str, request: str, ask: Callable[[], Awaitable[Json]], recorded: Json | None) -> Json:
+        """The reply to a request to the model: the `recorded` one, or a new one.
 
         A new reply is recorded before it is acknowledged. Passing faults are tried again and noted.
         """
-        recorded = self.journal.find(effect, request)
         if recorded is not None:
-            return recorded, True
+            return recorded
 
         def on_retry(attempt: int, error: TransientError, wait_s: float) -> None:
             self.note("retry", attempt=attempt, error=str(error), wait_s=round(wait_s, 3))
 
         reply = await concurrency.with_retries(ask, self.agent.retry, on_retry=on_retry)
         self.journal.record(effect, request, reply)
-        return reply, False
+        return reply
 
 
 @dataclass(frozen=True)
@@ -175,30 +225,34 @@ class Context:
         started_s = attempt.elapsed_s()
         messages = await self._prompt()
         sampling = replace(self.sampling, **changes)
-        granted = self.budget.reserve(n * sampling.max_tokens, current_branch().depth, least=n)
         seed = derive_seed(attempt.seed, effect) if sampling.seed is None else sampling.seed
-        sampling = replace(sampling, seed=seed, max_tokens=min(sampling.max_tokens, granted // n))
+        sampling = replace(sampling, seed=seed)
         specs = [tool.spec for tool in sorted(tools, key=lambda tool: tool.name)]
-        model = attempt.agent.model
-        request = request_key(model.fingerprint, messages, sampling, specs, n)
+
+        def key(sampling: Sampling) -> str:
+            return request_key(attempt.agent.model.fingerprint, messages, sampling, specs, n)
+
+        sampling, recorded, granted = self._granted(effect, sampling, n, key)
+        request = key(sampling)
         usage = Usage()
         leases: list[object] = [None] * n
 
         async def ask() -> Json:
-            completions = await model.complete(messages, sampling, tools=specs, n=n)
+            attempt.tell(Began(effect, "generate", self.node, {"n": n}))
+            completions = await attempt.complete(effect, messages, sampling, specs, n)
             leases[:] = [completion.lease for completion in completions]
             return {"completions": [completion.to_json() for completion in completions]}
 
         try:
             async with self._in_time():
-                body, replayed = await attempt.reply(effect, request, ask)
+                body = await attempt.reply(effect, request, ask, recorded)
             completions = [Completion.from_json(each) for each in body["completions"]]
             usage = sum((completion.usage for completion in completions), usage)
         except FirsthandError as error:
             attempt.record("generate", effect, self.node, started_s, request, error=str(error))
             raise
         finally:
-            self.budget.charge(granted, usage)
+            self._pay(granted, usage)
         nodes = tuple(attempt.add_node(self.node, completion.message) for completion in completions)
         detail = {
             "finish_reasons": [completion.finish_reason for completion in completions],
@@ -214,7 +268,7 @@ class Context:
             usage=usage,
             nodes=nodes,
             detail=detail,
-            replayed=replayed,
+            replayed=recorded is not None,
         )
         return [replace(self, node=node, lease=lease) for node, lease in zip(nodes, leases, strict=True)]
 
@@ -223,25 +277,28 @@ class Context:
         attempt, effect = self.attempt, current_branch().next_effect()
         started_s = attempt.elapsed_s()
         asked: Prompt = await self._prompt() if prompt is None else prompt
-        granted = self.budget.reserve(1, current_branch().depth)
         model = attempt.agent.model
         request = request_key(model.fingerprint, asked, continuations=continuations)
+        recorded = attempt.journal.find(effect, request)
+        granted = self.budget.reserve(1, current_branch().depth) if recorded is None else None
         usage = Usage()
 
         async def ask() -> Json:
+            attempt.tell(Began(effect, "score", self.node))
             return (await model.score(asked, continuations)).to_json()
 
         try:
             async with self._in_time():
-                body, replayed = await attempt.reply(effect, request, ask)
+                body = await attempt.reply(effect, request, ask, recorded)
             scored = Scored.from_json(body)
             usage = scored.usage
         except FirsthandError as error:
             attempt.record("score", effect, self.node, started_s, request, error=str(error))
             raise
         finally:
-            self.budget.charge(granted, usage)
+            self._pay(granted, usage)
         detail = {"prompt": prompt, "likelihoods": body["likelihoods"]}
+        replayed = recorded is not None
         attempt.record("score", effect, self.node, started_s, request, usage=usage, detail=detail, replayed=replayed)
         return list(scored.likelihoods)
 
@@ -282,11 +339,12 @@ class Context:
     async def _call(self, call: ToolCall, effect: str, depth: int) -> ToolResult:
         attempt = self.attempt
         started_s = attempt.elapsed_s()
-        granted = self.budget.reserve(1, depth)
         request = tool_request(call)
         recorded = attempt.journal.find(effect, request)
+        granted = self.budget.reserve(1, depth) if recorded is None else None
         detail: Json = {"name": call.name, "arguments": call.arguments}
         error: str | None = "it was broken off before it had a result"
+        attempt.tell(Began(effect, "tool", self.node, dict(detail)))
         try:
             async with self._in_time():
                 result = await self._run_tool(call, effect, request, recorded)
@@ -294,10 +352,39 @@ class Context:
             detail |= {"origin": result.origin} if result.origin is not None else {}
             error = result.content if result.is_error else None
         finally:
-            self.budget.charge(granted, Usage())
+            self._pay(granted, Usage())
             replayed = recorded is not None
             attempt.record("tool", effect, self.node, started_s, request, detail=detail, error=error, replayed=replayed)
         return result
+
+    def _granted(
+        self, effect: str, asked: Sampling, n: int, key: Callable[[Sampling], str]
+    ) -> tuple[Sampling, Json | None, int | None]:
+        """The sampling that the budget allows, the recorded reply if there is one, or else the tokens reserved.
+
+        What a budget has left depends on which branch came first, so a grant of less than was asked is recorded too: the
+        reply that was given under it is found again whatever comes first when the attempt is resumed.
+        """
+        journal, request = self.attempt.journal, key(asked)
+        recorded = journal.find(effect, request)
+        if recorded is not None:
+            return asked, recorded, None
+        if (earlier := journal.find(effect, f"{_GRANTED}:{request}")) is not None:
+            reduced = replace(asked, max_tokens=earlier[_GRANTED])
+            if (recorded := journal.find(effect, key(reduced))) is not None:
+                return reduced, recorded, None
+        granted = self.budget.reserve(n * asked.max_tokens, current_branch().depth, least=n)
+        if granted // n >= asked.max_tokens:
+            return asked, None, granted
+        journal.record(effect, f"{_GRANTED}:{request}", {_GRANTED: granted // n})
+        return replace(asked, max_tokens=granted // n), None, granted
+
+    def _pay(self, granted: int | None, usage: Usage) -> None:
+        """Charge the budget; a replayed call, for which nothing was granted, as it was charged when it was made."""
+        if granted is None:
+            self.budget.repay(usage)
+        else:
+            self.budget.charge(granted, usage)
 
     @asynccontextmanager
     async def _in_time(self) -> AsyncIterator[None]:
@@ -389,6 +476,19 @@ def _no_tool(name: str, tools: Iterable[str]) -> str:
     close = nearest(name, known) or nearest(name.rsplit(".", 1)[-1].lower(), known)
     hint = f" did you mean {close!r}?" if close else ""
     return f"no tool {name[:64]!r};{hint} there are {', '.join(known) or 'none'}"
+
+
+_CALLS = frozenset({"completions", "likelihoods", "started", "content"})
+"""What a call leaves in the journal; there are other records beside them."""
+_GRANTED = "granted"
+"""Marks the journal's record of what a budget allowed, where that was less than was asked."""
+
+
+def _cost(reply: Json) -> Usage:
+    """What a recorded reply cost: a generation's, a scoring's, or nothing."""
+    if "completions" in reply:
+        return sum((Usage(**each["usage"]) for each in reply["completions"]), Usage())
+    return Usage(**reply.get("usage", {}))
 
 
 def tool_request(call: ToolCall) -> str:

@@ -23,7 +23,7 @@ from firsthand.context import Attempt, open_context
 from firsthand.errors import ConfigError, FirsthandError, LimitExceeded, SandboxError, StoreError
 from firsthand.message import Json, canonical
 from firsthand.task import Task
-from firsthand.trace import Failure, Journal, MemoryJournal, Score, Trace, as_json
+from firsthand.trace import Failure, Journal, Listener, MemoryJournal, Score, Trace, as_json
 
 
 @dataclass(frozen=True)
@@ -51,16 +51,17 @@ async def rollout(
     seed: int = 0,
     journal: Journal | None = None,
     budget: Budget | None = None,
+    listener: Listener | None = None,
 ) -> Trace:
     """One attempt: open the environment, let the pattern run, score what came out.
 
     The attempt draws all its randomness from `seed`, the task and the epoch, so equal arguments give equal tokens. `budget`
-    is a parent for the attempt's own, shared with other attempts.
+    is a parent for the attempt's own, shared with other attempts. `listener` is told of each step when it happens.
     """
     benchmark = benchmark or Benchmark("adhoc", lambda seed: [task], scorers=())
     started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
     own_seed = derive_seed(seed, benchmark.name, task.id, epoch)
-    attempt = Attempt(agent, agent.tools, journal or MemoryJournal(), own_seed)
+    attempt = Attempt(agent, agent.tools, journal or MemoryJournal(), own_seed, listener)
     answer: str | None = None
     failure: Failure | None = None
     stop_reason = "done"
@@ -121,6 +122,7 @@ async def _opened(benchmark: Benchmark, task: Task, attempt: Attempt) -> AsyncIt
 
 async def _run_pattern(agent: Agent, task: Task, attempt: Attempt, budget: Budget) -> str:
     """The pattern's answer, in a branch tree of its own and under the attempt's time limit."""
+    budget.hold(*attempt.paid())
 
     async def in_own_branch() -> str:
         enter_branch(Branch())
@@ -173,6 +175,7 @@ async def rollouts(
     concurrency: int = 16,
     journal: Callable[[Place], Journal] = lambda place: MemoryJournal(),
     budget: Budget | None = None,
+    listener: Callable[[Place], Listener | None] = lambda place: None,
 ) -> AsyncGenerator[Trace, None]:
     """The traces of many attempts, as they finish, at most `concurrency` of them at a time.
 
@@ -192,6 +195,7 @@ async def rollouts(
                 seed=seed,
                 journal=journal(place),
                 budget=budget,
+                listener=listener(place),
             )
             running.add(asyncio.create_task(attempt))
             return

@@ -6,7 +6,7 @@ that made it. Messages form a tree, and a node holds only what it adds, so branc
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Protocol
 
@@ -14,7 +14,7 @@ from firsthand.errors import StoreError
 from firsthand.message import Json, Message
 from firsthand.model import Usage
 
-TRACE_VERSION = 1
+TRACE_VERSION = 2
 
 CallKind = Literal["generate", "tool", "score"]
 
@@ -80,6 +80,18 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Where a forked attempt began: the trace it was forked from, and the node that it goes on from."""
+
+    trace: str
+    """Id of the parent trace."""
+    at: int
+    """Index of the node in the parent."""
+    run: str = ""
+    """The run that holds the parent, where it is known."""
+
+
+@dataclass(frozen=True)
 class Trace:
     """One attempt of one agent at one task."""
 
@@ -103,6 +115,8 @@ class Trace:
     """What the environment looked like at the end, for the scorers."""
     error: Failure | None = None
     scores: tuple[Score, ...] = ()
+    origin: Origin | None = None
+    """Where the attempt was forked from, if it was."""
     version: int = TRACE_VERSION
 
     @property
@@ -153,16 +167,13 @@ class Trace:
         body["events"] = [asdict(event) for event in self.events]
         body["scores"] = [asdict(score) for score in self.scores]
         body["error"] = asdict(self.error) if self.error else None
+        body["origin"] = asdict(self.origin) if self.origin else None
         return body
 
     @staticmethod
     def from_json(body: Json) -> Trace:
-        """The trace that `to_json` wrote. A trace of a newer version than this one is a StoreError."""
-        if body.get("version") != TRACE_VERSION:
-            raise StoreError(
-                f"this trace has version {body.get('version')!r}, and this firsthand reads {TRACE_VERSION}: "
-                "open it with the firsthand that wrote it, or a newer one"
-            )
+        """The trace that `to_json` wrote, in this version or an earlier one. A newer version is a StoreError."""
+        body = _upgraded(body)
         if not all(_comes_after(node["parent"], index) for index, node in enumerate(body["nodes"])):
             raise StoreError("this trace has a message whose parent does not come before it: the file is damaged")
         return Trace(
@@ -175,7 +186,24 @@ class Trace:
             events=tuple(Event(**event) for event in body["events"]),
             scores=tuple(Score(**score) for score in body["scores"]),
             error=Failure(**body["error"]) if body["error"] else None,
+            origin=Origin(**body["origin"]) if body["origin"] else None,
         )
+
+
+def _upgraded(body: Json) -> Json:
+    """The body as this version writes it. Step n of _UPGRADES takes version n to n + 1; they are only ever added to."""
+    version = body.get("version")
+    if type(version) is not int or not 1 <= version <= TRACE_VERSION:
+        raise StoreError(
+            f"this trace has version {version!r}, and this firsthand reads 1 to {TRACE_VERSION}: "
+            "open it with the firsthand that wrote it, or a newer one"
+        )
+    for step in range(version, TRACE_VERSION):
+        body = _UPGRADES[step](body) | {"version": step + 1}
+    return body
+
+
+_UPGRADES: dict[int, Callable[[Json], Json]] = {1: lambda body: body | {"origin": None}}
 
 
 def as_json(data: Any) -> Any:
@@ -235,6 +263,9 @@ class Journal(Protocol):
     def record(self, effect: str, request: str, reply: Json) -> None:
         """Keep the reply. When this returns, it survives `kill -9`."""
 
+    def replies(self) -> list[Json]:
+        """The last reply to each request that was recorded: what an interrupted try has paid for already."""
+
 
 class MemoryJournal:
     """A Journal that lives as long as its process: for one-off rollouts and tests."""
@@ -250,3 +281,43 @@ class MemoryJournal:
     def record(self, effect: str, request: str, reply: Json) -> None:
         """Keep the reply in memory."""
         self.entries[effect, request] = reply
+
+    def replies(self) -> list[Json]:
+        """The last reply to each request that was recorded."""
+        return list(self.entries.values())
+
+
+# -- watching --
+
+
+@dataclass(frozen=True)
+class Added:
+    """A message was added to the tree."""
+
+    index: int
+    node: Node
+
+
+@dataclass(frozen=True)
+class Began:
+    """A call has begun. Where it is tried again it begins again, and what was streamed of it is void."""
+
+    id: str
+    kind: CallKind
+    at: int | None
+    detail: Json = field(default_factory=dict)
+    """Name and arguments of a tool call; how many answers, `n`, a generation asks for."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """New text of the answer that the call of this id generates."""
+
+    id: str
+    text: str
+
+
+Step = Added | Began | Piece | Call | Event
+"""One thing that happened in an attempt; a Call has ended when it is told."""
+Listener = Callable[[Step], None]
+"""What is told of each step of an attempt, in order, while it runs. It must be quick, and it cannot change the attempt."""

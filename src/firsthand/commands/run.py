@@ -35,8 +35,10 @@ firsthand run arithmetic
 firsthand run arithmetic gsm8k --model smollm2 --pattern direct,cot,self_consistency:samples=8 --limit 50
 firsthand run gsm8k --model openai:llama3.2@http://localhost:11434/v1 --pattern react --budget-tokens 4000
 firsthand run gsm8k --pattern react --tools calculator,files:notes,sql:shop.db --approve external=ask
+firsthand run gsm8k --pattern direct,cot,self_consistency,react --equal-budget    # the same tokens for each pattern
 firsthand run my_benchmark.py --pattern my_pattern.py,direct --epochs 3 --seed 7
 firsthand run arithmetic --pattern cot --resume          # finish what an interrupted run left
+firsthand run gsm8k --pattern react --limit 1 --watch    # see its steps while they happen
 firsthand run --replay last                              # the same run from its recorded replies, without the model
 """
 
@@ -75,8 +77,12 @@ class Config:
     """Seconds that one attempt may take."""
     budget_usd: float | None = None
     """Money that one attempt may cost."""
+    equal_budget: str | None = field(default=None, metadata={"bare": "auto"})
+    """Give each pattern about N tokens an attempt by its samples, breadth or steps; alone: what the dearest pattern uses."""
     concurrency: int = 16
     """Attempts under way at a time."""
+    watch: bool = False
+    """Show each attempt as a tree while it runs, one at a time."""
     resume: str | None = field(default=None, metadata={"bare": "last"})
     """Finish a run that was interrupted, repeating nothing: a run's id, or nothing for the last one."""
     retry_errors: bool = False
@@ -93,6 +99,14 @@ class Config:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} is {value}: give 1 or more")
+        if self.equal_budget is not None:
+            if self.equal_budget != "auto" and not (self.equal_budget.isdecimal() and int(self.equal_budget) > 0):
+                raise ConfigError(
+                    f"equal_budget is {self.equal_budget!r}: give a number of tokens, or nothing for what the dearest "
+                    "pattern uses; a benchmark's name must not follow it"
+                )
+            if len(self.model) > 1 and self.equal_budget:
+                raise ConfigError("equal_budget compares patterns, so name one model; run the next one by itself")
         for name in ("model", "pattern"):
             if not getattr(self, name):
                 raise ConfigError(f"{name} is empty: name one or more, as in --{name} {_shown(getattr(Config, name))}")
@@ -101,6 +115,8 @@ class Config:
         parse_rules(self.approve)
         if self.retry_errors and self.resume is None:
             raise ConfigError("retry_errors goes with resume: say which run, as in --resume last --retry-errors")
+        if self.watch and self.json:
+            raise ConfigError("watch and json do not go together: one is for eyes, the other for programs")
         if self.resume and self.replay:
             raise ConfigError("resume and replay do not go together: resume finishes a run, replay repeats one")
         if not (self.benchmarks or self.resume or self.replay):
@@ -112,7 +128,7 @@ class Config:
         """The command line that gives this config."""
         words = ["firsthand", "run", *self.benchmarks]
         for key, value in asdict(self).items():
-            if key in ("benchmarks", "json", "resume", "retry_errors") or value == getattr(Config, key, None):
+            if key in ("benchmarks", "json", "resume", "retry_errors", "watch") or value == getattr(Config, key, None):
                 continue
             flag = f"--{key.replace('_', '-')}"
             words += [f"{flag}={value}"] if str(value).startswith("-") else [flag, _shown(value)]
@@ -123,14 +139,24 @@ def main(config: Config) -> int:
     """Run, print the leaderboard, say where everything is."""
     begun, settings = open_or_configure(config)
     benchmarks = [catalog.benchmark(text) for text in settings.benchmarks]
-    places = make_places(settings, make_agents(settings), benchmarks)
+    agents = make_agents(settings)
+    if settings.equal_budget and begun is None and settings.replay is None:
+        from firsthand.commands.budgets import equalised
+
+        try:
+            settings = equalised(settings, benchmarks, agents[0].model)
+        except KeyboardInterrupt:
+            complain("interrupted while the budgets were measured: nothing else has been run")
+            return 130
+        agents = make_agents(settings, [agents[0].model])
+    places = make_places(settings, agents, benchmarks)
     protocols = {benchmark.name: benchmark.protocol for benchmark in benchmarks}
     with begun or create_run(settings) as run:  # only now, so that a mistyped name leaves no run behind
         interrupted = perform(run, settings, places, redo_errors=config.retry_errors)
         order = {place.id: index for index, place in enumerate(places)}
         traces = sorted(run.traces(), key=lambda trace: order.get(trace.id, len(order)))
         if config.json:
-            print_json(run, traces, protocols)
+            print_json(run, settings, traces, protocols)
         else:
             print_results(run, settings, traces, protocols)
         failed = [trace.error for trace in traces if trace.error]
@@ -162,7 +188,7 @@ def open_or_configure(config: Config) -> tuple[Run | None, Config]:
                     f"{run.id} was begun with {key} {_shown(getattr(saved, key))}, not {_shown(value)}: "
                     "resume it with the same settings, or leave them out"
                 )
-        return run, replace(saved, json=config.json, concurrency=concurrency)
+        return run, replace(saved, json=config.json, watch=config.watch, concurrency=concurrency)
     if config.replay:
         with store.open_run(config.replay, data_home()) as source:
             return None, replace(settings_of(source), **given(config), json=config.json, replay=str(source.path))
@@ -171,14 +197,21 @@ def open_or_configure(config: Config) -> tuple[Run | None, Config]:
 
 def given(config: Config) -> Json:
     """The settings that differ from their defaults, but for those that say which run is meant and what is printed."""
-    about = ("json", "resume", "retry_errors", "replay")
+    about = ("json", "resume", "retry_errors", "replay", "watch")
     values = {each.name: getattr(config, each.name) for each in fields(config) if each.name not in about}
     return {name: value for name, value in values.items() if value != getattr(Config, name)}
 
 
 def settings_of(run: Run) -> Config:
     """The settings a run was begun with."""
-    return build(Config, run.config)
+    if "fork" in run.config:
+        raise ConfigError(f"{run.id} is a fork: `firsthand fork --resume {run.id}` finishes it")
+    return build_settings(run.config)
+
+
+def build_settings(body: Json) -> Config:
+    """The settings that a run has kept."""
+    return build(Config, body)
 
 
 def create_run(config: Config) -> Run:
@@ -193,14 +226,19 @@ def create_run(config: Config) -> Run:
 def perform(run: Run, config: Config, places: Sequence[Place], *, redo_errors: bool = False) -> bool:
     """Whether the run was interrupted before it had come to its end."""
     from firsthand.runs.execute import execute
+    from firsthand.runs.watch import watching
 
     done = len(run.done())
     label = ", ".join(dict.fromkeys(place.benchmark.name for place in places))
-    with progress(label, len(places), shown=not (config.json or may_ask(places))) as update:
+    asks = may_ask(places)  # a question and a live display would write over each other
+    shown = not (config.json or config.watch or asks)
+    with progress(label, len(places), shown=shown) as update, watching(in_place=not asks) as watch:
 
         def on_trace(trace: Trace) -> None:
             nonlocal done
             done += 1
+            if config.watch:
+                watch.ended(trace)
             update(min(done, len(places)), note=f"{trace.agent_name} {trace.task_id}")
 
         update(done)
@@ -210,9 +248,10 @@ def perform(run: Run, config: Config, places: Sequence[Place], *, redo_errors: b
                     run,
                     places,
                     seed=config.seed,
-                    concurrency=config.concurrency,
+                    concurrency=1 if config.watch else config.concurrency,
                     on_trace=on_trace,
                     redo_errors=redo_errors,
+                    listener=watch.listener if config.watch else lambda place: None,
                 )
             )
         except KeyboardInterrupt:
@@ -273,10 +312,10 @@ def may_ask(places: Sequence[Place]) -> bool:
     return any(agent.approval.verdict(tool) == "ask" for agent in agents for tool in agent.tools)
 
 
-def make_agents(config: Config) -> list[Agent]:
+def make_agents(config: Config, models: Sequence[Model] | None = None) -> list[Agent]:
     """An agent for each model and pattern, named after the pattern, and after the model too if there are several.
 
-    The models come last, for one may have to be fetched first.
+    The models, unless they are open already, come last, for one may have to be fetched first.
     """
     sampling = Sampling(max_tokens=config.max_tokens, temperature=config.temperature)
     limits = Limits(
@@ -290,7 +329,7 @@ def make_agents(config: Config) -> list[Agent]:
         tools = tuple(as_recorded(tool, config.replay) for tool in tools)
         approval = Approval(dict.fromkeys(get_args(Effect), "allow"))  # nothing is run, so nobody is asked
     patterns = {text: catalog.pattern(text) for text in config.pattern}
-    models = open_models(config)
+    models = open_models(config) if models is None else models
     return [
         Agent(
             text if len(models) == 1 else f"{text}@{model.name}",
@@ -306,6 +345,11 @@ def make_agents(config: Config) -> list[Agent]:
         for model in models
         for text, (pattern, options) in patterns.items()
     ]
+
+
+def budget_of(config: Config) -> float | None:
+    """The tokens that an attempt of each pattern is to cost, where that is known."""
+    return None if config.equal_budget in (None, "auto") else float(config.equal_budget or 0)
 
 
 def make_places(config: Config, agents: Sequence[Agent], benchmarks: Sequence[Benchmark]) -> list[Place]:
@@ -327,7 +371,7 @@ def print_results(run: Run, config: Config, traces: Sequence[Trace], protocols: 
     if not traces:
         out.print("No attempt has finished.")
     else:
-        boards = leaderboard(traces)
+        boards = leaderboard(traces, budget=budget_of(config))
         out.print(render(boards))
         for name, protocol in protocols.items():
             out.print(f"protocol {name}: {protocol}".replace("\n", "\\n"), soft_wrap=True, markup=False)
@@ -339,12 +383,12 @@ def print_results(run: Run, config: Config, traces: Sequence[Trace], protocols: 
     out.print(f"again    {config.command()}", soft_wrap=True, markup=False)
 
 
-def print_json(run: Run, traces: Sequence[Trace], protocols: Mapping[str, str]) -> None:
+def print_json(run: Run, config: Config, traces: Sequence[Trace], protocols: Mapping[str, str]) -> None:
     """The leaderboard as one JSON object."""
     from firsthand.evals.leaderboard import leaderboard
 
     body: Json = {"run": run.id, "path": str(run.path), "status": run.status, "protocols": dict(protocols)}
-    body["boards"] = [board.to_json() for board in leaderboard(traces)] if traces else []
+    body["boards"] = [board.to_json() for board in leaderboard(traces, budget=budget_of(config))] if traces else []
     print(json.dumps(body, indent=2, ensure_ascii=False))
 
 
@@ -354,7 +398,7 @@ def write_report(run: Run, config: Config, traces: Sequence[Trace]) -> str:
     from firsthand.evals.report import report_html
 
     html = report_html(
-        leaderboard(traces),
+        leaderboard(traces, budget=budget_of(config)),
         title=f"{', '.join(config.benchmarks)} with {', '.join(config.model)}",
         command=config.command(),
         machine=run.about["machine"],

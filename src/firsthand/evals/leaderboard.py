@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 from firsthand.errors import unknown
+from firsthand.evals.critical_path import critical_seconds
+from firsthand.evals.frontier import frontier
 from firsthand.evals.stats import Interval, PairedDifference, compare_to_baseline, finite, mean_interval
 from firsthand.message import Json
 from firsthand.trace import Trace
@@ -33,6 +35,8 @@ class Cost:
     seconds_median: float
     calls: float
     usd: float
+    seconds_path: float = 0.0
+    """Seconds on the longest chain of calls that had to wait for each other."""
 
     @property
     def tokens(self) -> float:
@@ -82,6 +86,18 @@ class Board:
     epochs: int
     baseline: str
     rows: tuple[Row, ...]
+    budget: float | None = None
+    """Tokens that every agent was to spend on an attempt, where they were given equal budgets."""
+
+    @property
+    def frontier(self) -> tuple[str, ...]:
+        """The agents that no other one beats at their cost in tokens, the cheapest first."""
+        indices = frontier([(row.cost.tokens, row.score.value) for row in self.rows])
+        return tuple(self.rows[index].agent for index in indices)
+
+    def share(self, row: Row) -> float | None:
+        """How much of the budget an agent has used; None without one."""
+        return row.cost.tokens / self.budget if self.budget else None
 
     def row(self, agent: str) -> Row | None:
         """The row of that agent, if there is one."""
@@ -95,17 +111,19 @@ class Board:
             "tasks": self.tasks,
             "epochs": self.epochs,
             "baseline": self.baseline,
-            "rows": [row.to_json() for row in self.rows],
+            "budget": self.budget,
+            "frontier": list(self.frontier),
+            "rows": [row.to_json() | {"share": self.share(row)} for row in self.rows],
             "findings": findings(self),
             "caveats": caveats(self),
         }
 
 
-def leaderboard(traces: Iterable[Trace], *, baseline: str | None = None) -> list[Board]:
+def leaderboard(traces: Iterable[Trace], *, baseline: str | None = None, budget: float | None = None) -> list[Board]:
     """A Board per benchmark, in the order they came; agents are compared to `baseline`, or else to the first one.
 
-    A benchmark that the baseline did not attempt is compared to its own first agent. A baseline that attempted nothing at
-    all is an UnknownName.
+    With an equal `budget` of tokens they are compared to the cheapest one. A benchmark that the baseline did not attempt is
+    compared to its own first agent. A baseline that attempted nothing at all is an UnknownName.
     """
     grouped: dict[str, dict[str, list[Trace]]] = {}
     for trace in traces:
@@ -113,7 +131,7 @@ def leaderboard(traces: Iterable[Trace], *, baseline: str | None = None) -> list
     names = {agent for agents in grouped.values() for agent in agents}
     if baseline is not None and baseline not in names:
         raise unknown("agent", baseline, names, see="firsthand show RUN")
-    return [_board(benchmark, agents, baseline) for benchmark, agents in grouped.items()]
+    return [_board(benchmark, agents, baseline, budget) for benchmark, agents in grouped.items()]
 
 
 def findings(board: Board) -> list[str]:
@@ -125,6 +143,8 @@ def findings(board: Board) -> list[str]:
 def caveats(board: Board) -> list[str]:
     """What the numbers cannot tell, in a few sentences."""
     versus = [row.versus for row in board.rows if row.versus]
+    off = [f"{row.agent} ({share:.0%})" for row in board.rows if (share := board.share(row)) and abs(share - 1) > 0.1]
+    spent = f"Not within a tenth of the budget, but at this share of it: {', '.join(off)}." if off else ""
     tasks = f"{board.tasks} task" + ("s" if board.tasks != 1 else "")
     if not board.metric:
         return ["Nothing was scored."]
@@ -138,8 +158,10 @@ def caveats(board: Board) -> list[str]:
     ]
     paired = f"Each agent is compared to {board.baseline} on the tasks both attempted; intervals are 95 %"
     if len(versus) > 1:
-        return [*lines, f"{paired}. Differences and p-values are Holm-corrected for {len(versus)} comparisons."]
-    return [*lines, f"{paired}."]
+        lines.append(f"{paired}. Differences and p-values are Holm-corrected for {len(versus)} comparisons.")
+    else:
+        lines.append(f"{paired}.")
+    return [*lines, *([spent] if spent else [])]
 
 
 def render(boards: Sequence[Board]) -> RenderableType:
@@ -209,11 +231,14 @@ def value_text(value: float) -> str:
     return "-" if finite(value) is None else f"{value:.2f}"
 
 
-def _board(benchmark: str, agents: Mapping[str, list[Trace]], baseline: str | None) -> Board:
+def _board(
+    benchmark: str, agents: Mapping[str, list[Trace]], baseline: str | None, budget: float | None = None
+) -> Board:
     everything = [trace for traces in agents.values() for trace in traces]
     names = list(dict.fromkeys(score.name for trace in everything for score in trace.scores))
     metric = next((trace.scores[0].name for trace in everything if trace.scores), "")
-    first = baseline if baseline is not None and baseline in agents else next(iter(agents))
+    cheapest = min(agents, key=lambda agent: _cost(agents[agent]).tokens) if budget else next(iter(agents))
+    first = baseline if baseline is not None and baseline in agents else cheapest
     values = {agent: _values(traces, metric) for agent, traces in agents.items()}
     others = {agent: each for agent, each in values.items() if agent != first}
     versus = compare_to_baseline(others, values[first]) if metric else {}
@@ -228,6 +253,7 @@ def _board(benchmark: str, agents: Mapping[str, list[Trace]], baseline: str | No
         epochs=len({trace.epoch for trace in everything}),
         baseline=first,
         rows=tuple(sorted(rows, key=lambda row: -row.score.value if row.score.n else 0.0)),
+        budget=budget,
     )
 
 
@@ -270,6 +296,7 @@ def _cost(traces: Sequence[Trace]) -> Cost:
         seconds_median=statistics.median(durations),
         calls=statistics.fmean(len(trace.calls) for trace in traces),
         usd=statistics.fmean(usage.cost_usd for usage in usages),
+        seconds_path=statistics.fmean(critical_seconds(trace) for trace in traces),
     )
 
 
@@ -290,16 +317,17 @@ def _render_board(board: Board, width: int) -> list[RenderableType]:
     from rich.text import Text
 
     epochs = f", {board.epochs} epochs" if board.epochs > 1 else ""
-    title = Text(
-        f"{_plain(board.benchmark)}: {_plain(board.metric) or 'not scored'}, {board.tasks} tasks{epochs}", "bold"
-    )
+    budget = f", {board.budget:,.0f} tokens each" if board.budget else ""
+    what = f"{_plain(board.benchmark)}: {_plain(board.metric) or 'not scored'}, {board.tasks} tasks{epochs}{budget}"
+    title = Text(what, "bold")
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, leading=1)
     names = [_plain(row.agent) for row in board.rows]
     names = [name if len(name) <= 20 else re.sub(r"(?=:)|(?<=[(,])", "\n", name) for name in names]
     room = 16 if not any(row.cost.usd for row in board.rows) else 8
     widest = max(len(line) for name in names for line in name.split("\n"))
     table.add_column("agent", overflow="fold", min_width=min(max(widest, 8), room), max_width=26)
-    columns = ["score", "against first", "verdict", "tokens/task", "seconds", "calls", "cost", "errors"]
+    against = "vs cheapest" if board.budget else "against first"
+    columns = ["score", against, "verdict", "tokens/task", "seconds", "calls", "cost", "errors"]
     if not any(row.cost.usd for row in board.rows):
         columns.remove("cost")
     if width < 100:
@@ -309,8 +337,9 @@ def _render_board(board: Board, width: int) -> list[RenderableType]:
     for column in columns:
         table.add_column(column, justify="left" if column == "verdict" else "right", no_wrap=True)
     for name, row in zip(names, board.rows, strict=True):
-        cells = _cells(row)
-        table.add_row(Text(name), *(Text(cells[column]) for column in columns))
+        cells = _cells(row, board)
+        mark = "\n◆ frontier" if board.budget and row.agent in board.frontier else ""
+        table.add_row(Text(name + mark), *(Text(cells[column]) for column in columns))
     also = [Text(f"{_plain(row.agent)}: {_others(row)}") for row in board.rows if row.secondary]
     notes = [Text(_plain(line)) for line in [*findings(board), *caveats(board)]]
     return [
@@ -323,16 +352,21 @@ def _render_board(board: Board, width: int) -> list[RenderableType]:
     ]
 
 
-def _cells(row: Row) -> dict[str, str]:
+def _cells(row: Row, board: Board) -> dict[str, str]:
     """Each column's cell, mostly of two or three lines: the figure, and under it its interval or its parts."""
     found, cost = row.versus, row.cost
     cached = f"\n{amount(cost.cached_tokens)} cached" if cost.cached_tokens else ""
+    share = board.share(row)
+    used = "" if share is None else f"\n{share:.0%} used"
+    path = "" if share is None else f"\npath {seconds(cost.seconds_path)}"
+    difference = f"{found.difference:+.2f}\n{span(found.low, found.high, signed=True)}" if found else ""
     return {
         "score": f"{value_text(row.score.value)}\n{span(row.score.low, row.score.high)}",
-        "against first": f"{found.difference:+.2f}\n{span(found.low, found.high, signed=True)}" if found else "(first)",
+        "against first": difference or "(first)",
+        "vs cheapest": difference or "(cheapest)",
         "verdict": f"{found.verdict}\n{p_text(found.p_value)}" if found else "",
-        "tokens/task": f"{amount(cost.tokens)}\n{amount(cost.prompt_tokens)} in{cached}",
-        "seconds": f"{seconds(cost.seconds_median)}\navg {seconds(cost.seconds_mean)}",
+        "tokens/task": f"{amount(cost.tokens)}\n{amount(cost.prompt_tokens)} in{cached}{used}",
+        "seconds": f"{seconds(cost.seconds_median)}\navg {seconds(cost.seconds_mean)}{path}",
         "calls": amount(cost.calls),
         "cost": money(cost.usd),
         "errors": str(row.errors) + (f"\n{row.stopped} limit" if row.stopped else ""),

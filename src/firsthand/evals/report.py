@@ -20,6 +20,7 @@ from firsthand.evals import leaderboard as boards_in_words
 from firsthand.evals.leaderboard import Board
 from firsthand.evals.scatter import scatter
 from firsthand.message import Text, ToolCall
+from firsthand.runs.branches import marks
 from firsthand.trace import Trace
 
 MAX_ATTEMPTS = 600
@@ -42,7 +43,7 @@ class Turn:
     depth: int
     """How many forks lie above it."""
     fork: str
-    """`branch 2 of 3` where a branch begins, else empty."""
+    """`branch 2 of 3` where a branch begins, and what the pattern noted of it; else empty."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,7 @@ def turns(trace: Trace) -> tuple[tuple[Turn, ...], int]:
     for index, node in enumerate(trace.nodes):
         parent = node.parent if node.parent is not None and 0 <= node.parent < index else None
         children.setdefault(parent, []).append(index)
+    marked, _ = marks(trace)
     shown: list[Turn] = []
     room = MAX_CONVERSATION_CHARS
     waiting = _branches(children.get(None, []), 0)
@@ -142,7 +144,8 @@ def turns(trace: Trace) -> tuple[tuple[Turn, ...], int]:
         message = trace.nodes[index].message
         text = clipped("\n".join(_part_text(part) for part in message.parts), min(MAX_MESSAGE_CHARS, room))
         room -= len(text)
-        shown.append(Turn(message.role, text, min(depth, 6), fork))
+        told = [clipped(str(mark), MAX_CELL_CHARS) for mark in marked.get(index, ())]
+        shown.append(Turn(message.role, text, min(depth, 6), ", ".join([*([fork] if fork else []), *told])))
         waiting += _branches(children.get(index, []), depth)
     return tuple(shown), len(trace.nodes) - len(shown)
 

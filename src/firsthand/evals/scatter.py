@@ -69,6 +69,8 @@ class Picture:
     y_ticks: tuple[Tick, ...]
     log: bool
     baseline_y: float | None
+    frontier: tuple[tuple[float, float], ...] = ()
+    """The corners of the line under which no agent on the frontier lies, from the cheapest to the right edge."""
 
 
 def scatter(board: Board) -> Picture | None:
@@ -104,7 +106,18 @@ def scatter(board: Board) -> Picture | None:
         y_ticks=tuple(Tick(y_of(mark), f"{mark:.4g}") for mark in y_marks),
         log=log,
         baseline_y=y_of(first.score.value) if first and finite(first.score.value) is not None else None,
+        frontier=_stairs([spot[1:3] for name in board.frontier for spot in spots if spot[0].agent == name]),
     )  # fmt: skip
+
+
+def _stairs(spots: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
+    """The frontier as steps: what may be had for the price at x. None where only one agent is on it."""
+    if len(spots) < 2:
+        return ()
+    corners = [spots[0]]
+    for x, y in spots[1:]:
+        corners += [(x, corners[-1][1]), (x, y)]
+    return (*corners, (WIDTH - RIGHT, corners[-1][1]))
 
 
 def short(name: str, limit: int = 28) -> str:

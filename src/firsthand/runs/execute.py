@@ -16,7 +16,7 @@ from firsthand.message import Json
 from firsthand.model import Usage
 from firsthand.rollout import Place, rollouts
 from firsthand.runs.store import Run
-from firsthand.trace import Journal, Trace
+from firsthand.trace import Journal, Listener, Trace
 
 
 async def execute(
@@ -28,13 +28,15 @@ async def execute(
     budget: Budget | None = None,
     on_trace: Callable[[Trace], None] = lambda trace: None,
     redo_errors: bool = False,
+    listener: Callable[[Place], Listener | None] = lambda place: None,
 ) -> None:
     """Attempt all places that the run has no trace of, and keep each trace before `on_trace` is given it.
 
     With `redo_errors`, attempts that ended in an error are made again too. A store that cannot be written ends the run
     with its StoreError. `budget` is shared by all attempts: when it is used up, the run stops with LimitExceeded, and the
     attempts that it cut short are not kept, for they say nothing about their agents; a later call finishes them.
-    What the run has spent before is taken from a budget that is still untouched.
+    What the run has spent before is taken from a budget that is still untouched. `listener` gives who is told of the steps
+    of an attempt, if anybody.
     """
     for benchmark in {place.benchmark.name for place in places}:
         run.add_tasks(benchmark, {id(p.task): p.task for p in places if p.benchmark.name == benchmark}.values())
@@ -48,7 +50,7 @@ async def execute(
     with run.working():
         try:
             async with asyncio.timeout(budget.limits.seconds if budget else None) as timer:
-                await _attempt(run, missing, seed, concurrency, budget, on_trace)
+                await _attempt(run, missing, seed, concurrency, budget, on_trace, listener)
         except TimeoutError:
             if not timer.expired():
                 raise
@@ -70,6 +72,10 @@ class _Watched:
         with self._remembering():
             self.journal.record(effect, request, reply)
 
+    def replies(self) -> list[Json]:
+        with self._remembering():
+            return self.journal.replies()
+
     @contextmanager
     def _remembering(self) -> Iterator[None]:
         try:
@@ -86,6 +92,7 @@ async def _attempt(
     concurrency: int,
     budget: Budget | None,
     on_trace: Callable[[Trace], None],
+    listener: Callable[[Place], Listener | None],
 ) -> None:
     """Attempt the places; each that is finished leaves `missing`."""
     failures: list[StoreError] = []
@@ -95,6 +102,7 @@ async def _attempt(
         concurrency=concurrency,
         journal=lambda place: _Watched(run.journal(place.id), failures),
         budget=budget,
+        listener=listener,
     )
     async with aclosing(attempts):
         async for trace in attempts:

@@ -31,10 +31,7 @@ class StoredJournal:
         )
         if not found:
             return None
-        reply = self.database.get(found[0][0])
-        if not isinstance(reply, dict):
-            raise self.database.damaged("a reply is not a JSON object")
-        return reply
+        return self._reply(found[0][0])
 
     def record(self, effect: str, request: str, reply: Json) -> None:
         """Keep the reply. When this returns, it survives `kill -9`."""
@@ -43,3 +40,18 @@ class StoredJournal:
                 "INSERT INTO effects (attempt, effect, request, reply, at) VALUES (?, ?, ?, ?, ?)",
                 (self.attempt_id, plain(effect), plain(request), put(connection, reply), now()),
             )
+
+    def replies(self) -> list[Json]:
+        """The last reply to each request that was recorded."""
+        rows = self.database.read(
+            "SELECT reply FROM effects WHERE seq IN"
+            " (SELECT max(seq) FROM effects WHERE attempt = ? GROUP BY effect, request) ORDER BY seq",
+            (self.attempt_id,),
+        )
+        return [self._reply(digest) for (digest,) in rows]
+
+    def _reply(self, digest: object) -> Json:
+        reply = self.database.get(digest)
+        if not isinstance(reply, dict):
+            raise self.database.damaged("a reply is not a JSON object")
+        return reply

@@ -1,0 +1,258 @@
+"""What if: go on from any step of a stored attempt with another pattern, model, prompt, sampling or limits."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any
+
+from firsthand import catalog
+from firsthand.agent import Agent
+from firsthand.benchmark import Benchmark
+from firsthand.commands import run as runs_command
+from firsthand.config import build
+from firsthand.errors import ConfigError
+from firsthand.home import data_home
+from firsthand.message import Json
+from firsthand.rollout import Place
+from firsthand.runs import store
+from firsthand.runs.fork import Fork, fork
+from firsthand.runs.show import show
+from firsthand.runs.watch import watching
+from firsthand.terminal import console, one_line
+from firsthand.trace import Trace
+
+if TYPE_CHECKING:
+    from firsthand.runs.store import Run
+
+EXAMPLES = """
+firsthand show last 3fa9                               # numbers the messages of an attempt: its steps
+firsthand fork last 3fa9 --at 4                        # from step 4 on once more, as it was
+firsthand fork last 3fa9 --at 4 --temperature 1 --seed 1
+firsthand fork last 3fa9 --at 4 --say "Check that with the calculator."
+firsthand fork last 3fa9 --at 0 --pattern cot --model qwen2.5-0.5b
+firsthand fork --resume                                # finish a fork that was interrupted
+"""
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to fork, from where, and what is to be different."""
+
+    trace: tuple[str, ...] = field(default=(), metadata={"positional": True})
+    """An attempt as `firsthand show` takes it: RUN TRACE, or TRACE alone for one of the last run."""
+    at: int | None = None
+    """The step to go on from: the number of a message, as `firsthand show` prints it."""
+    say: str | None = None
+    """Words of the user to put in after that step; the model then answers, unless a pattern is named."""
+    pattern: str | None = None
+    """Another pattern, with its options; it begins where the conversation stands at that step."""
+    model: str | None = None
+    """Another model."""
+    tools: tuple[str, ...] | None = None
+    """Other tools."""
+    system: str | None = None
+    """Another system message."""
+    seed: int | None = None
+    """Another seed, for other samples from that step on."""
+    temperature: float | None = None
+    """Another sampling temperature."""
+    max_tokens: int | None = None
+    """Another bound on the new tokens of one answer."""
+    budget_tokens: int | None = None
+    """Tokens that the whole attempt may use, what the parent had used up to the step included."""
+    budget_calls: int | None = None
+    """Calls that it may make."""
+    budget_seconds: float | None = None
+    """Seconds that it may take from now on."""
+    budget_usd: float | None = None
+    """Money that it may cost."""
+    resume: str | None = field(default=None, metadata={"bare": "last"})
+    """Finish a fork that was interrupted, repeating nothing: its run's id, or nothing for the last run."""
+    watch: bool = False
+    """Show the attempt as a tree while it runs."""
+    json: bool = False
+    """Print the new trace as JSON for programs."""
+
+    def __post_init__(self) -> None:
+        if self.watch and self.json:
+            raise ConfigError("watch and json do not go together: one is for eyes, the other for programs")
+        if self.resume is not None:
+            others = [each.name for each in fields(self) if each.name not in ("resume", "watch", "json")]
+            if any(getattr(self, name) not in (None, ()) for name in others):
+                raise ConfigError("resume finishes a fork as it was begun: leave the other settings out")
+            return
+        if not 1 <= len(self.trace) <= 2:
+            raise ConfigError("name an attempt: firsthand fork RUN TRACE --at STEP; `firsthand runs last` lists them")
+        if self.at is None:
+            raise ConfigError(
+                f"from where? give --at STEP; `firsthand show {' '.join(self.trace)}` numbers the messages of the attempt"
+            )
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a fork's run keeps of how it was made, besides its settings."""
+
+    run: str
+    """The folder of the parent's run."""
+    trace: str
+    at: int
+    say: str | None
+    seed: int | None
+
+
+def main(config: Config) -> int:
+    """Make the fork, show it, and say how it compares to its parent."""
+    if config.resume is not None:
+        run = store.open_run(config.resume, data_home())
+        origin, settings = origin_of(run), runs_command.build_settings(run.config["settings"])
+        with store.open_run(origin.run, data_home()) as parents:
+            parent = parents.trace(origin.trace)
+    else:
+        where, which = config.trace if len(config.trace) == 2 else ("last", config.trace[0])
+        with store.open_run(where, data_home()) as parents:
+            parent = parents.trace(which)
+            origin = Origin(str(parents.path), parent.id, config.at or 0, config.say, config.seed)
+            settings = changed(base_settings(parents), parent, config)
+        run = None
+    what = Fork(parent, origin.at, make_agent(settings, parent, config), origin.say, origin.seed, _name(origin.run))
+    benchmark = find_benchmark(settings, parent)
+    with run or create(settings, origin, config) as run:
+        try:
+            trace = carry_out(run, what, benchmark, watch=config.watch)
+        except KeyboardInterrupt:
+            runs_command.complain(f"interrupted: `firsthand fork --resume {run.id}` finishes it")
+            return 130
+        if config.json:
+            print(json.dumps(trace.to_json(), indent=2, ensure_ascii=False))
+        else:
+            print_results(run, what, trace)
+    return 3 if trace.error else 0
+
+
+def base_settings(run: Run) -> runs_command.Config:
+    """The settings of the run that holds the parent, be it a fork itself."""
+    body = run.config["settings"] if "fork" in run.config else run.config
+    if "benchmarks" not in body:
+        raise ConfigError(
+            f"{run.id} was not made by `firsthand run`, so its agents are not known here: fork it with firsthand.runs.fork"
+        )
+    return runs_command.build_settings(body)
+
+
+def origin_of(run: Run) -> Origin:
+    """Where the fork that this run holds came from."""
+    if "fork" not in run.config:
+        raise ConfigError(f"{run.id} is no fork: `firsthand run --resume {run.id}` finishes it")
+    return build(Origin, run.config["fork"])
+
+
+def changed(settings: runs_command.Config, parent: Trace, config: Config) -> runs_command.Config:
+    """The parent's settings, narrowed to its one agent, with what the fork changes."""
+    pattern = next(
+        (text for text in settings.pattern if parent.agent_name == text or parent.agent_name.startswith(f"{text}@")),
+        None,
+    )
+    if pattern is None:
+        raise ConfigError(f"the run's settings name no pattern for the agent {parent.agent_name!r}: give --pattern")
+    if config.pattern is not None or config.say is not None:
+        pattern = config.pattern or "reply"
+    models = settings.model
+    model = config.model or next((each for each in models if each == parent.agent["model"]), models[0])
+    same = (
+        "tools",
+        "system",
+        "temperature",
+        "max_tokens",
+        "budget_tokens",
+        "budget_calls",
+        "budget_seconds",
+        "budget_usd",
+    )
+    changes: dict[str, Any] = {name: getattr(config, name) for name in same if getattr(config, name) is not None}
+    benchmarks = tuple(text for text in settings.benchmarks if catalog.benchmark(text).name == parent.benchmark)
+    return replace(
+        settings, benchmarks=benchmarks or settings.benchmarks, pattern=(pattern,), model=(model,), resume=None,
+        replay=None, retry_errors=False, equal_budget=None, watch=False, limit=None, epochs=1, json=config.json, **changes,
+    )  # fmt: skip
+
+
+def make_agent(settings: runs_command.Config, parent: Trace, config: Config) -> Agent:
+    """The one agent of these settings; it keeps its parent's name if it is the parent's pattern and model."""
+    (agent,) = runs_command.make_agents(settings)
+    if agent.name == parent.agent_name or parent.agent_name == f"{agent.name}@{agent.model.name}":
+        return replace(agent, name=parent.agent_name)
+    return agent
+
+
+def find_benchmark(settings: runs_command.Config, parent: Trace) -> Benchmark:
+    """The parent's benchmark, for its scorers and its environment."""
+    found = [catalog.benchmark(text) for text in settings.benchmarks]
+    for benchmark in found:
+        if benchmark.name == parent.benchmark:
+            return benchmark
+    raise ConfigError(
+        f"the attempt is of the benchmark {parent.benchmark!r}, and its run names {', '.join(settings.benchmarks)}: "
+        "without its scorers a fork cannot be scored"
+    )
+
+
+def create(settings: runs_command.Config, origin: Origin, config: Config) -> Run:
+    """A new run that will hold the fork."""
+    body: Json = {"settings": asdict(settings), "fork": asdict(origin)}
+    return store.create(data_home(), body, f"fork-{settings.benchmarks[0].partition(':')[0]}")
+
+
+def carry_out(run: Run, what: Fork, benchmark: Benchmark, *, watch: bool = False) -> Trace:
+    """The fork's trace, which the run holds when this returns."""
+    with store.open_run(_folder(run), data_home()) as parents:
+        task = parents.tasks()[what.parent.benchmark, what.parent.task_id]
+    run.add_tasks(benchmark.name, [task])
+    run.add_agent(what.agent.name, what.agent.to_json())
+    with run.working(), watching() as watcher:
+        if what.id in run.done():
+            return run.trace(what.id)
+        listener = watcher.listener(Place(what.agent, benchmark, task, what.parent.epoch)) if watch else None
+        trace = asyncio.run(fork(what, task, benchmark=benchmark, journal=run.journal(what.id), listener=listener))
+        run.append(trace)
+    return trace
+
+
+def print_results(run: Run, what: Fork, trace: Trace) -> None:
+    """The new attempt, and beside it what its parent came to."""
+    show(trace)
+    out = console()
+    out.print()
+    for name, each in (("parent", what.parent), ("fork", trace)):
+        out.print(f"{name:<9}{outcome(each)}", soft_wrap=True, markup=False)
+    outside = {tool.name for tool in what.agent.tools if tool.effect in ("external", "irreversible")}
+    made = (call.detail["name"] for call in trace.calls if call.kind == "tool" and not call.replayed)
+    if again := sorted(outside.intersection(made)):
+        out.print(f"note     {', '.join(again)} reached outside once more: it is an attempt of its own", markup=False)
+    agents = f"--agent-a {_word(what.parent.agent_name)} --agent-b {_word(trace.agent_name)}"
+    out.print(f"show     firsthand show {run.id} {trace.id[:8]}", soft_wrap=True, markup=False)
+    out.print(f"compare  firsthand compare {what.run} {run.id} {agents}", soft_wrap=True, markup=False)
+
+
+def outcome(trace: Trace) -> str:
+    """Answer, scores and tokens in a line; replayed calls cost nothing now."""
+    new = sum(call.usage.total_tokens for call in trace.calls if not call.replayed)
+    scores = "".join(f", {score.name} {score.value:g}" for score in trace.scores)
+    end = f"{trace.error.kind}: {trace.error.message}" if trace.error else trace.stop_reason
+    return one_line(f"{trace.agent_name}: {trace.answer!r:.80} ({end}){scores}, {new} new tokens")
+
+
+def _folder(run: Run) -> str:
+    return origin_of(run).run
+
+
+def _name(folder: str) -> str:
+    return folder.rstrip("/").rpartition("/")[2]
+
+
+def _word(text: str) -> str:
+    import shlex
+
+    return shlex.quote(text)
