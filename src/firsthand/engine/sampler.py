@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -106,9 +107,27 @@ def draw(ids_C: Tensor, weights_C: Tensor, number: float) -> int:
     return int(ids_C[min(place, ids_C.numel() - 1)])
 
 
-def choose(logits_V: Tensor, sampling: Sampling, *, number: float, prompt: Iterable[int], counts: Counter[int]) -> int:
-    """The next token; `number` in [0, 1) is the only randomness."""
+def choose(
+    logits_V: Tensor,
+    sampling: Sampling,
+    *,
+    number: float,
+    prompt: Iterable[int],
+    counts: Counter[int],
+    allowed: np.ndarray | None = None,
+) -> int:
+    """The next token; `number` in [0, 1) is the only randomness.
+
+    With `allowed`, ascending ids, the other tokens are taken out before temperature and cuts, as if they did not exist.
+    """
     logits_V = penalise(logits_V, sampling, prompt, counts)
+    if allowed is None:
+        return _choose(logits_V, sampling, number)
+    ids_C = torch.from_numpy(allowed).to(logits_V.device)
+    return int(ids_C[_choose(logits_V[ids_C], sampling, number)])
+
+
+def _choose(logits_V: Tensor, sampling: Sampling, number: float) -> int:
     if sampling.temperature == 0:
         return int(logits_V.argmax())
     if sampling.top_k == 0 and can_compile(logits_V):
