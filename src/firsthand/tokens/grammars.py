@@ -27,6 +27,8 @@ MAX_FORCED = 1 << 16
 _STACK_BYTES = 1 << 29
 _MAX_READERS = 4
 _LEXER_STATES = 50_000
+_LEXER_FUEL = 200_000
+"""Also bounds what a grammar can force at a stretch, and so how long one step can take: about 100,000 bytes."""
 _LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 _STRICT = {"lenient": False, "coerce_one_of": False}
 _STACK_LOCK = threading.Lock()
@@ -79,7 +81,9 @@ def read(grammar: Grammar, vocab: Any, *, flexible: bool = False) -> Any:
     def build() -> Any:
         import llguidance
 
-        limits = llguidance.LLParserLimits(max_lexer_states=_LEXER_STATES, verbose_errors=False)
+        limits = llguidance.LLParserLimits(
+            max_lexer_states=_LEXER_STATES, initial_lexer_fuel=_LEXER_FUEL, verbose_errors=False
+        )
         matcher = llguidance.LLMatcher(vocab, _translated(grammar, flexible), log_level=0, limits=limits)
         forced = [] if matcher.is_error() else matcher.compute_ff_tokens()
         if len(forced) > MAX_FORCED:
