@@ -9,7 +9,20 @@ import firsthand
 
 ROOT = Path(firsthand.__file__).parent
 
-NOUNS = ["errors", "message", "grammar", "model", "tool", "task", "trace", "budget", "benchmark", "agent", "context", "rollout"]
+NOUNS = [
+    "errors",
+    "message",
+    "grammar",
+    "model",
+    "tool",
+    "task",
+    "trace",
+    "budget",
+    "benchmark",
+    "agent",
+    "context",
+    "rollout",
+]
 ANYWHERE = ["config", "catalog", "concurrency", "home", "lock", "modelfile", "terminal"]
 LAYERS = [
     ["nn", "tokens"],

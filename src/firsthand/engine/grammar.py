@@ -30,7 +30,7 @@ MAX_REMEMBERED_BYTES = 1 << 23
 """Of sources; a grammar that was read takes some ten times its source."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class CompiledGrammar:
     """A grammar read for one tokenizer, ready for any number of answers."""
 

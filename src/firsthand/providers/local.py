@@ -263,7 +263,7 @@ def load(path: Path, config: EngineConfig) -> Loaded:
 
 
 def _compile_calls(grammars: Grammars, tools: Sequence[ToolSpec], markup: Markup) -> CompiledGrammar:
-    """The grammar of calls of the tools. A schema that no grammar can be made of counts as any object: its tool checks it."""
+    """The grammar of calls of the tools. A schema that makes none counts as any object: its tool checks it."""
     try:
         return grammars.compile(tool_grammar(tools, markup=markup))
     except ConfigError:
@@ -325,7 +325,8 @@ def _completion(loaded: Loaded, request: Request, answer: Answer, with_tools: bo
     output = answer.last
     assert output is not None and output.finish_reason is not None
     text, calls = loaded.chat.parse(answer.text) if with_tools else (answer.text, ())
-    reason: FinishReason = "tool_calls" if calls else output.finish_reason
+    is_cut = output.finish_reason == "length" and bool(calls) and calls[-1].invalid is not None
+    reason: FinishReason = "tool_calls" if calls and not is_cut else output.finish_reason
     parts = ((Text(text),) if text or not calls else ()) + calls
     kept = answer.kept
     sampled = Sampled(tuple(answer.token_ids[:kept]), tuple(answer.logprobs[:kept]))

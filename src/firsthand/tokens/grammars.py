@@ -105,16 +105,20 @@ def read(grammar: Grammar, vocab: Any, *, flexible: bool = False) -> Any:
     return matcher
 
 
-def accepts(grammar: Grammar, text: str) -> bool:
-    """Whether a text fits a grammar, whoever wrote it: JSON may have blanks, and rare keywords of schemas go unchecked."""
+def accepts(grammar: Grammar, text: str, *, whole: bool = True) -> bool:
+    """Whether a text fits a grammar, or, if it is not the `whole` one, begins a text that does; whoever wrote it.
+
+    JSON may have blanks, and keywords of schemas that a grammar cannot express go unchecked.
+    """
     if grammar.kind == "choice":
-        return text in grammar.parsed()
+        return any(option == text or (not whole and option.startswith(text)) for option in grammar.parsed())
     try:
         raw = text.strip().encode() if grammar.kind == "json_schema" else text.encode()
     except UnicodeEncodeError:
         return False
     matcher = read(grammar, _byte_vocabulary(), flexible=True)
-    return bool(matcher.try_consume_tokens(list(raw)) == len(raw) and matcher.is_accepting())
+    fits = matcher.try_consume_tokens(list(raw)) == len(raw)
+    return bool(fits and (not whole or matcher.is_accepting()))
 
 
 def in_bounds(build: Callable[[], T], what: str) -> T:
