@@ -10,6 +10,7 @@ import pytest
 import tiny
 from firsthand import grammar as g
 from firsthand.agent import Agent
+from firsthand.engine.grammar import ids_of
 from firsthand.engine.settings import EngineConfig
 from firsthand.errors import ConfigError, ModelError
 from firsthand.grammar import Grammar
@@ -232,9 +233,9 @@ def drawn(guide, led: list[int], rng: random.Random) -> str:
             token = guide.forced[0]
         elif len(ids) < len(led):
             token = led[len(ids)]
-            assert token in guide.allowed
+            assert guide.allows(token)
         else:
-            token = int(rng.choice(list(guide.allowed)))
+            token = int(rng.choice(list(ids_of(guide.allowed))))
             text = tokenizer().decode(ids, skip_special=False)
             if token in tokenizer().eos_ids or (toolcalls.parse(text)[1] and guide.matcher.is_accepting()):
                 break

@@ -15,7 +15,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -403,9 +402,9 @@ class Engine:
         guide, sampling = line.guide, line.sampling
         if guide is not None and guide.forced:
             return guide.forced[0]
-        allowed = None if guide is None else guide.allowed
-        if _is_plain_greedy(sampling) and (allowed is None or _holds(allowed, row.best)):
+        if _is_plain_greedy(sampling) and (guide is None or guide.allows(row.best)):
             return row.best
+        allowed = None if guide is None else guide.allowed
         number = uniform(line.seed, line.index, len(line.tokens))
         prompt = line.tokens[: line.num_prompt]
         return choose(row.values, sampling, number=number, prompt=prompt, counts=line.counts, allowed=allowed)
@@ -480,12 +479,6 @@ def _guides(chunks: list[Chunk]) -> Iterator[Guide]:
         for line in (chunk.sequence, *chunk.sequence.followers) if chunk.wanted else ():
             if line.guide is not None and line.state is not State.FINISHED:
                 yield line.guide
-
-
-def _holds(ids: np.ndarray, id: int) -> bool:
-    """Whether ascending ids hold one."""
-    place = int(np.searchsorted(ids, id))
-    return place < len(ids) and int(ids[place]) == id
 
 
 def _kept_tokens(line: Line) -> int:

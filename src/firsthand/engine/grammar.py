@@ -40,7 +40,7 @@ class CompiledGrammar:
     """llguidance's, at the beginning, after the tokens that are forced there; never moved."""
     forced: tuple[int, ...]
     allowed: np.ndarray | None
-    """The tokens that may be first, after the forced ones; None if those are the whole text."""
+    """The tokens that may be first, after the forced ones, as bits; None if those are the whole text."""
 
     def guide(self) -> Guide:
         """A guide for one answer."""
@@ -110,18 +110,23 @@ class Guide:
 
     @property
     def allowed(self) -> np.ndarray:
-        """The tokens that may come next, ascending; there must be no forced ones. ModelError if there are none."""
+        """The tokens that may come next, a bit each in words of 32; none may be forced. ModelError if there are none."""
         assert not self.forced
         if self._allowed is None:
-            self.take_mask(np.frombuffer(self.matcher.compute_bitmask(), np.uint8))
-        if self._allowed is None or not len(self._allowed):
+            self.take_mask(np.frombuffer(self.matcher.compute_bitmask(), np.uint32))
+        if self._allowed is None or not self._allowed.any():
             raise self._lost("allows no token here")
         return self._allowed
 
-    def take_mask(self, bits: np.ndarray) -> None:
+    def allows(self, token: int) -> bool:
+        """Whether a token may come next."""
+        words = self.allowed
+        return token < len(words) * 32 and bool(int(words[token // 32]) >> token % 32 & 1)
+
+    def take_mask(self, words: np.ndarray) -> None:
         """Take in the bits of the tokens that may come after the forced ones."""
         if not self.matcher.is_error():
-            self._allowed = _ids(bits, self.vocab_size)
+            self._allowed = words
 
     def advance(self, token: int) -> None:
         """Take note of the next token of the answer. ModelError if the grammar has no way to go on."""
@@ -171,11 +176,11 @@ class Masks:
 
     def _fill(self, guides: list[Guide]) -> None:
         words = (guides[0].vocab_size + 31) // 32
-        bits = np.zeros((len(guides), words), dtype=np.int32)
+        bits = np.zeros((len(guides), words), dtype=np.uint32)
         matchers = [(guide.matcher, row) for row, guide in enumerate(guides)]
         self._executor.unsafe_compute_mask_ptr(matchers, bits.ctypes.data, words * 4, len(guides))
         for guide, row in zip(guides, bits, strict=True):
-            guide.take_mask(row.view(np.uint8))
+            guide.take_mask(row)
 
 
 def _begun(grammar: Grammar, matcher: Any, vocab_size: int) -> CompiledGrammar:
@@ -184,12 +189,12 @@ def _begun(grammar: Grammar, matcher: Any, vocab_size: int) -> CompiledGrammar:
     matcher.consume_tokens(forced)
     allowed = None
     if not matcher.is_stopped():
-        allowed = _ids(np.frombuffer(matcher.compute_bitmask(), np.uint8), vocab_size)
-    if matcher.is_error() or not (matcher.is_accepting() if allowed is None else len(allowed)):
+        allowed = np.frombuffer(matcher.compute_bitmask(), np.uint32)
+    if matcher.is_error() or not (matcher.is_accepting() if allowed is None else allowed.any()):
         raise ConfigError(f"no text fits the {grammar.kind} grammar: {grammar.source[:100]!r}")
     return CompiledGrammar(grammar, vocab_size, matcher, tuple(forced), allowed)
 
 
-def _ids(bits: np.ndarray, vocab_size: int) -> np.ndarray:
+def ids_of(words: np.ndarray) -> np.ndarray:
     """The ids whose bits are set, ascending."""
-    return np.flatnonzero(np.unpackbits(bits, count=vocab_size, bitorder="little"))
+    return np.flatnonzero(np.unpackbits(words.view(np.uint8), bitorder="little"))

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from firsthand.engine.grammar import ids_of
 from firsthand.model import Sampling
 from firsthand.nn.fused import LogitRow
 
@@ -118,12 +119,18 @@ def choose(
 ) -> int:
     """The next token; `number` in [0, 1) is the only randomness.
 
-    With `allowed`, ascending ids, the other tokens are taken out before temperature and cuts, as if they did not exist.
+    With `allowed`, a bit for each token in words of 32, the others are taken out before temperature and cuts, as if they
+    did not exist.
     """
     logits_V = penalise(logits_V, sampling, prompt, counts)
     if allowed is None:
         return _choose(logits_V, sampling, number)
-    ids_C = torch.from_numpy(allowed).to(logits_V.device)
+    if can_compile(logits_V):
+        from firsthand.engine import masking  # importing numba takes a while
+
+        values_C = torch.from_numpy(masking.take(logits_V.numpy(), allowed))
+        return int(masking.nth(allowed, _choose(values_C, sampling, number)))
+    ids_C = torch.from_numpy(ids_of(allowed)).to(logits_V.device)
     return int(ids_C[_choose(logits_V[ids_C], sampling, number)])
 
 
