@@ -4,6 +4,7 @@ import asyncio
 import json
 import random
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -25,6 +26,7 @@ from firsthand.task import Task
 from firsthand.tokens import toolcalls
 from firsthand.tokens.grammars import accepts
 from firsthand.tokens.toolgrammar import action_grammar, markup_of, tool_grammar
+from firsthand.tools.calculator import calculator
 from grammar_schemas import obj
 from grammar_tiny import answers, engine, request, tokenizer
 
@@ -250,6 +252,21 @@ def valid(call) -> bool:
     if call.name == "calculator":
         return set(call.arguments) == {"expression"} and len(call.arguments["expression"]) <= 12
     return call.arguments["city"] in ("Paris", "Rome") and 1 <= call.arguments["days"] <= 9
+
+
+def test_constrained_react_reaches_an_answer_and_native_calls_need_no_option(local):
+    from firsthand.patterns.react import react
+
+    agent = Agent(
+        "react", model=local, pattern=react, options={"constrained": True, "max_steps": 2}, tools=(calculator,)
+    )
+    trace = asyncio.run(rollout(replace(agent, sampling=hot(max_tokens=60)), Task("t", "What is 2 + 3?", "5"), seed=1))
+    assert trace.error is None
+    said = [node.message.text for node in trace.nodes if node.message.sampled is not None][:2]
+    assert all(text.startswith("Thought: ") for text in said)
+    native = replace(agent, options={"constrained": True, "native": True})
+    failure = asyncio.run(rollout(native, Task("t", "What?", "5"))).error
+    assert failure is not None and "actions in text" in failure.message
 
 
 def test_the_markup_comes_from_the_template():

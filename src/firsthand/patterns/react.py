@@ -10,6 +10,7 @@ from firsthand.errors import ConfigError
 from firsthand.message import Json, Role, ToolCall
 from firsthand.patterns.answers import answer_or_text, extract_answer
 from firsthand.task import Task
+from firsthand.tokens.toolgrammar import action_grammar
 from firsthand.tool import Tool
 
 _ACTION = re.compile(r"^[ \t*]*Action(?:[ \t]+\d+)?[ \t*]*:[ \t*]*([^\n]*)", re.IGNORECASE | re.MULTILINE)
@@ -33,23 +34,31 @@ _BARE_EXAMPLE: tuple[tuple[Role, str], ...] = (
 )
 
 
-async def react(task: Task, ctx: Context, *, max_steps: int = 6, native: bool = False) -> str:
+async def react(
+    task: Task, ctx: Context, *, max_steps: int = 6, native: bool = False, constrained: bool = False
+) -> str:
     """The answer that the model finishes with, after at most `max_steps` thoughts and actions.
 
     Actions are lines of text, `Action: tool[input]`, closed by `Final Answer: ...` or the paper's `Finish[...]`; with
     `native` they are the model's own tool calls instead. A mistaken action is answered by an observation that says what is
-    wrong. When the steps run out, one last generation is asked for the answer.
+    wrong. When the steps run out, one last generation is asked for the answer. With `constrained` each step of text is held
+    to `action_grammar`: a thought, then an action of a known tool with its arguments in form, or the final answer.
     """
     if max_steps < 1:
         raise ConfigError(f"max_steps is {max_steps}: give 1 or more")
-    return await (_native if native else _written)(task, ctx, max_steps)
+    if native and constrained:
+        raise ConfigError(
+            "constrained is for actions in text: a local model holds native calls to their schemas anyway"
+        )
+    return await (_native(task, ctx, max_steps) if native else _written(task, ctx, max_steps, constrained))
 
 
-async def _written(task: Task, ctx: Context, max_steps: int) -> str:
+async def _written(task: Task, ctx: Context, max_steps: int, constrained: bool) -> str:
     ctx = _opening(task, ctx)
     stop = (*ctx.sampling.stop, "\nObservation")[-64:]
+    grammar = action_grammar([tool.spec for tool in ctx.tools]) if constrained else ctx.sampling.grammar
     for step in range(max_steps):
-        ctx = await ctx.generate(stop=stop)
+        ctx = await ctx.generate(stop=stop, grammar=grammar)
         name, given = parse_action(ctx.text)
         if name.lower() in ("finish", "final answer"):
             return extract_answer(given, task) or given

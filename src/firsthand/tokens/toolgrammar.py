@@ -36,10 +36,13 @@ def markup_of(template: str) -> Markup | None:
     return "llama3" if "python_tag" in template or '"parameters": ' in template else None
 
 
-def tool_grammar(specs: Sequence[ToolSpec], *, choice: str = "auto", markup: Markup = "hermes") -> Grammar:
+def tool_grammar(
+    specs: Sequence[ToolSpec], *, choice: str = "auto", parallel: bool = True, markup: Markup = "hermes"
+) -> Grammar:
     """What an answer may be.
 
-    `auto`: words, calls, or both; `required`: calls and nothing else; the name of a tool: calls of that one alone.
+    `auto`: words, calls, or both; `required`: calls and nothing else; the name of a tool: calls of that one alone. Without
+    `parallel` an answer ends with its first call, which is what very small models need: they go on calling.
     """
     if choice not in ("auto", "required"):
         named = [spec for spec in specs if spec.name == choice]
@@ -49,7 +52,7 @@ def tool_grammar(specs: Sequence[ToolSpec], *, choice: str = "auto", markup: Mar
         specs = named
     if not specs:
         raise ConfigError("a grammar of tool calls needs a tool: give one or more")
-    return lark("\n".join([*_frame(markup, choice == "auto"), *_calls(specs, markup)]))
+    return lark("\n".join([*_frame(markup, choice == "auto", parallel), *_calls(specs, markup)]))
 
 
 def action_grammar(specs: Sequence[ToolSpec], *, final: bool = True, thought: bool = True) -> Grammar:
@@ -94,23 +97,25 @@ def _input(parameters: Json) -> str:
     return lark_json(schema)
 
 
-def _frame(markup: Markup, with_words: bool) -> list[str]:
+def _frame(markup: Markup, with_words: bool, parallel: bool) -> list[str]:
     """The rules around the calls: where words may stand, and what marks a call."""
     mark = lark_text(_MARKS[markup])
     words = r"WORDS: /(.|\n)*/"
     match markup:
         case "hermes":
-            tagged = 'begun "\\n" call "\\n</tool_call>"'
+            body = '"\\n" call "\\n</tool_call>"'
             if with_words:
-                return [f"start: ({tagged})* WORDS", "begun[lazy]: /(.|\\n)*<tool_call>/", words]
-            return [f'start: {mark} "\\n" call "\\n</tool_call>" ("\\n" {mark} "\\n" call "\\n</tool_call>")*']
+                start = f"start: (begun {body})* WORDS" if parallel else f"start: begun {body} | WORDS"
+                return [start, r"begun[lazy]: /(.|\n)*<tool_call>/", words]
+            return [f"start: {mark} {body}" + (f' ("\\n" {mark} {body})*' if parallel else "")]
         case "mistral":
-            listed = '" "? "[" call (", " call)* "]"'
+            more = '(", " call)* ' if parallel else ""
+            listed = f'" "? "[" call {more}"]"'
             if with_words:
-                return [f"start: WORDS | begun {listed}", "begun[lazy]: /(.|\\n)*\\[TOOL_CALLS\\]/", words]
+                return [f"start: WORDS | begun {listed}", r"begun[lazy]: /(.|\n)*\[TOOL_CALLS\]/", words]
             return [f"start: {mark} {listed}"]
         case "llama3":
-            bare = f'{mark}? call ("; " call)*'
+            bare = f"{mark}? call" + (' ("; " call)*' if parallel else "")
             if with_words:
                 begun = r"begun[lazy]: /[^{\s](.|\n)*<\|python_tag\|>/"
                 return ["start: bare | WORDS | begun call", f"bare: {bare}", begun, r"WORDS: /([^{\s](.|\n)*)?/"]
