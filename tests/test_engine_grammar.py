@@ -106,6 +106,11 @@ def test_the_draw_is_from_the_allowed_tokens_in_their_proportions():
             choose(logits, Sampling(temperature=1.0), number=(i + 0.5) / 4000, prompt=(), counts={}, allowed=allowed)
         ] += 1
     assert all(abs(count / 4000 - float(p)) < 1e-3 for count, p in zip(counts.values(), expected, strict=True))
+    ids = [
+        choose(logits.double(), Sampling(temperature=1.0), number=n / 99, prompt=(), counts={}, allowed=allowed)
+        for n in range(99)
+    ]
+    assert set(ids) == set(counts), "the path without compiled kernels"
     greedy = choose(logits, Sampling(repetition_penalty=1.5), number=0.5, prompt=(3,), counts={}, allowed=allowed)
     assert greedy in counts
     cut = {
@@ -366,6 +371,16 @@ def test_a_grammar_is_read_once_and_old_ones_are_forgotten():
     for i in range(300):
         own.compile(g.regex(f"a{i}"))
     assert own.find(PERSON) is None and own.find(g.regex("a299")) is not None
+
+
+def test_a_wrong_grammar_is_wrong_at_once_the_second_time():
+    own, wrong = Grammars(tokenizer()), g.lark("start: nothing")
+    messages = []
+    for attempt in (own.compile, own.compile, own.find):
+        with pytest.raises(ConfigError) as caught:
+            attempt(wrong)
+        messages.append(str(caught.value))
+    assert len(set(messages)) == 1
 
 
 def test_reading_that_takes_too_long_is_given_up(monkeypatch):

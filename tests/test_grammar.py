@@ -18,7 +18,7 @@ from firsthand.grammar import Grammar
 from firsthand.message import user
 from firsthand.model import Sampling, ToolSpec, request_key
 from firsthand.providers import openai_wire as wire
-from firsthand.providers.local import Local
+from firsthand.providers.local import Local, _compile_calls
 from firsthand.providers.openai import OpenAIModel
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
@@ -299,8 +299,12 @@ def test_native_tools_are_constrained_unless_one_asks_not_to(local):
 
 
 def test_a_tool_whose_schema_makes_no_grammar_may_still_be_called(local):
-    completion = asyncio.run(local.complete(HI, hot(max_tokens=5), tools=[CALC, ODD]))[0]
-    assert completion.usage.completion_tokens == 5 or completion.finish_reason == "stop"
+    loaded = asyncio.run(local._ready())
+    for odd in (ODD, replace(ODD, parameters={"properties": {f"p{i}": {"enum": ["x" * 40]} for i in range(9000)}})):
+        grammar = _compile_calls(loaded.grammars, [CALC, odd], "hermes").grammar
+        call = 'Well <tool_call>\n{"name": "NAME", "arguments": {"any": [1]}}\n</tool_call>'
+        assert accepts(grammar, call.replace("NAME", "odd"))
+        assert not accepts(grammar, call.replace("NAME", "calculator"), whole=False)
 
 
 def test_action_lines_are_what_react_reads():

@@ -26,8 +26,8 @@ from firsthand.tokens import grammars
 from firsthand.tokens.tokenizer import Tokenizer
 
 MAX_REMEMBERED = 256
-MAX_REMEMBERED_BYTES = 1 << 23
-"""Of sources; a grammar that was read takes some ten times its source."""
+MAX_REMEMBERED_BYTES = 1 << 21
+"""Of sources; a grammar that was read takes some ten times its source, a hostile one more."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -48,34 +48,44 @@ class CompiledGrammar:
 
 
 class Grammars:
-    """The grammars of one tokenizer, each read once as long as it is remembered. Any thread may ask."""
+    """The grammars of one tokenizer, each read once as long as it is remembered, wrong ones too. Any thread may ask."""
 
     def __init__(self, tokenizer: Tokenizer):
         self._tokenizer = tokenizer
         self._vocab: Any = None
-        self._known: OrderedDict[Grammar, CompiledGrammar] = OrderedDict()
+        self._known: OrderedDict[Grammar, CompiledGrammar | str] = OrderedDict()
         self._lock = threading.Lock()
         self._vocab_lock = threading.Lock()
 
     def find(self, grammar: Grammar) -> CompiledGrammar | None:
-        """The grammar, if it was read and is remembered."""
+        """The grammar, if it was read and is remembered. ConfigError if it could not be used."""
         with self._lock:
             found = self._known.get(grammar)
             if found is not None:
                 self._known.move_to_end(grammar)
-            return found
+        if isinstance(found, str):
+            raise ConfigError(found)
+        return found
 
     def compile(self, grammar: Grammar) -> CompiledGrammar:
         """The grammar, read now if need be: that may take a second. ConfigError if it cannot be used."""
         found = self.find(grammar)
         if found is not None:
             return found
-        found = _begun(grammar, grammars.read(grammar, self._vocabulary()), self._tokenizer.vocab_size)
+        vocab = self._vocabulary()
+        try:
+            found = _begun(grammar, grammars.read(grammar, vocab), self._tokenizer.vocab_size)
+        except ConfigError as error:
+            self._remember(grammar, str(error))
+            raise
+        self._remember(grammar, found)
+        return found
+
+    def _remember(self, grammar: Grammar, found: CompiledGrammar | str) -> None:
         with self._lock:
             self._known[grammar] = found
             while len(self._known) > 1 and self._is_full():
                 self._known.popitem(last=False)
-        return found
 
     def _is_full(self) -> bool:
         sizes = sum(len(grammar.source) for grammar in self._known)

@@ -219,8 +219,7 @@ class Local:
         markup = loaded.chat.markup
         if not tools or self.free_calls or markup is None:
             return None
-        known = loaded.grammars.find(tool_grammar(tools, markup=markup))
-        return known or await asyncio.to_thread(_compile_calls, loaded.grammars, tools, markup)
+        return await asyncio.to_thread(_compile_calls, loaded.grammars, tools, markup)
 
     def _request(
         self,
@@ -264,18 +263,23 @@ def load(path: Path, config: EngineConfig) -> Loaded:
 
 def _compile_calls(grammars: Grammars, tools: Sequence[ToolSpec], markup: Markup) -> CompiledGrammar:
     """The grammar of calls of the tools. A schema that makes none counts as any object: its tool checks it."""
-    try:
+    with suppress(ConfigError):
         return grammars.compile(tool_grammar(tools, markup=markup))
-    except ConfigError:
+    with suppress(ConfigError):
         return grammars.compile(tool_grammar([_readable(grammars, tool, markup) for tool in tools], markup=markup))
+    return grammars.compile(tool_grammar([_loose(tool) for tool in tools], markup=markup))
 
 
 def _readable(grammars: Grammars, tool: ToolSpec, markup: Markup) -> ToolSpec:
     try:
         grammars.compile(tool_grammar([tool], markup=markup))
     except ConfigError:
-        return replace(tool, parameters={"type": "object"})
+        return _loose(tool)
     return tool
+
+
+def _loose(tool: ToolSpec) -> ToolSpec:
+    return replace(tool, parameters={"type": "object"})
 
 
 def load_weights(path: Path, config: EngineConfig) -> Decoder:

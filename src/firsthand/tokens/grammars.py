@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from functools import cache
 from typing import Any, TypeVar
 
-from firsthand.errors import ConfigError
+from firsthand.errors import ConfigError, TransientError
 from firsthand.grammar import Grammar
 from firsthand.tokens.tokenizer import Run, Tokenizer
 
@@ -124,9 +124,7 @@ def accepts(grammar: Grammar, text: str, *, whole: bool = True) -> bool:
 def in_bounds(build: Callable[[], T], what: str) -> T:
     """The result of reading something untrusted, on a large stack and in bounded time."""
     if not _READERS.acquire(timeout=MAX_READ_S):
-        raise ConfigError(
-            f"{what} cannot be read now: {_MAX_READERS} others have been taking more than {MAX_READ_S:g} s"
-        )
+        raise TransientError(f"{what} waited {MAX_READ_S:g} s for {_MAX_READERS} others that are being read: try again")
     future: Future[T] = Future()
 
     def run() -> None:
@@ -146,7 +144,9 @@ def in_bounds(build: Callable[[], T], what: str) -> T:
                 threading.stack_size(before)
     except RuntimeError as error:
         _READERS.release()
-        raise ConfigError(f"{what} cannot be read: no memory for a thread with a large stack ({error})") from None
+        raise TransientError(
+            f"{what} cannot be read now: no memory for a thread with a large stack ({error})"
+        ) from None
     try:
         return future.result(MAX_READ_S)
     except TimeoutError:
