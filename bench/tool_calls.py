@@ -2,10 +2,11 @@
 
     python bench/tool_calls.py MODEL.gguf [MODEL.gguf ...]
 
-24 questions, 4 tools, one call each, greedy. `native`: the model's own markup, tools in its chat template, no example; free,
-and under `tool_grammar(..., choice="required", parallel=False)`. `text`: ReAct's action line after four worked examples;
-free, and under `action_grammar`. A call is valid if it parses, names a tool, and its arguments pass the tool's own check;
-right if it is the tool that the question needs; exact if the arguments are the expected ones, blanks and case aside.
+24 questions, 4 tools, one call each, greedy, free and under a grammar. `native`: the model's own markup, tools in its chat
+template, no example, under `tool_grammar(..., choice="required", parallel=False)`. `JSON`: an object, after four worked
+examples in one message, under its schema. `text`: ReAct's action line, after the same examples as turns, under
+`action_grammar`. A call is valid if it parses, names a tool, and its arguments pass the tool's own check; right if it is
+the tool that the question needs; exact if the arguments are the expected ones, blanks and case aside.
 """
 
 from __future__ import annotations
@@ -13,14 +14,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from firsthand.errors import ToolError
-from firsthand.grammar import Grammar
+from firsthand.grammar import Grammar, json_schema
 from firsthand.message import Json, Message, assistant, user
-from firsthand.model import Sampling
+from firsthand.model import Completion, Sampling
 from firsthand.patterns.react import parse_action
 from firsthand.providers.local import Local
 from firsthand.tokens.toolgrammar import action_grammar, tool_grammar
@@ -105,6 +105,9 @@ EXAMPLES: tuple[tuple[str, str, Json], ...] = (
 )
 
 
+WAYS = ("native, free", "native, grammar", "JSON, free", "JSON, grammar", "text, free", "text, grammar")
+
+
 @dataclass(frozen=True)
 class Row:
     """How one model did in one way of asking."""
@@ -114,6 +117,8 @@ class Row:
     valid: int
     right: int
     exact: int
+    cut: int
+    """Answers that ran into max_tokens, most of them inside a string: they are not valid."""
     tokens: int
 
 
@@ -136,12 +141,41 @@ def text_prompt(question: str) -> list[Message]:
     return [*turns, user(f"Question: {question}")]
 
 
+def json_prompt(question: str) -> list[Message]:
+    """The question after worked examples in one message, for a JSON object."""
+    listed = "\n".join(json.dumps(each.spec.to_json()["function"]) for each in TOOLS)
+    shown = "\n".join(
+        f"Question: {asked}\n{json.dumps({'name': name, 'arguments': given})}" for asked, name, given in EXAMPLES
+    )
+    return [user(f"Choose a tool and answer in JSON.\n{listed}\n\n{shown}\nQuestion: {question}\n")]
+
+
+def json_grammar() -> Grammar:
+    """An object with the name of a tool and its arguments."""
+    calls = [
+        {
+            "type": "object",
+            "properties": {"name": {"const": each.name}, "arguments": each.spec.parameters},
+            "required": ["name", "arguments"],
+            "additionalProperties": False,
+        }
+        for each in TOOLS
+    ]
+    return json_schema({"anyOf": calls})
+
+
 def read(message: Message, way: str) -> tuple[str, Json] | None:
     """The one call in an answer, None if there is none that is valid."""
     if way.startswith("native"):
         if len(message.tool_calls) != 1 or message.tool_calls[0].invalid is not None:
             return None
         name, arguments = message.tool_calls[0].name, message.tool_calls[0].arguments
+    elif way.startswith("JSON"):
+        try:
+            body = json.loads(message.text)
+            name, arguments = body["name"], body["arguments"]
+        except (ValueError, KeyError, TypeError):
+            return None
     else:
         name, given = parse_action(message.text)
         try:
@@ -182,30 +216,35 @@ async def ask(model: Local, way: str) -> Row:
         grammar = (
             tool_grammar(specs, choice="required", parallel=False, markup=markup)
             if native
+            else json_grammar()
+            if way.startswith("JSON")
             else action_grammar(specs, final=False, thought=False)
         )
-    sampling = Sampling(max_tokens=100, grammar=grammar, stop=("\n",) if not native else ())
+    sampling = Sampling(max_tokens=100, grammar=grammar, stop=("\n",) if way.startswith("text") else ())
 
-    async def one(question: str) -> Message:
-        prompt: Sequence[Message] = [user(question)] if native else text_prompt(question)
-        return (await model.complete(prompt, sampling, tools=specs if native else ()))[0].message
+    async def one(question: str) -> Completion:
+        if native:
+            return (await model.complete([user(question)], sampling, tools=specs))[0]
+        prompt = json_prompt(question) if way.startswith("JSON") else text_prompt(question)
+        return (await model.complete(prompt, sampling))[0]
 
-    valid = right = exact = tokens = 0
+    valid = right = exact = cut = tokens = 0
     said = await asyncio.gather(*(one(question) for question, _, _ in QUESTIONS))
-    for message, (_, name, arguments) in zip(said, QUESTIONS, strict=True):
-        tokens += len(message.sampled.token_ids) if message.sampled else 0
-        call = read(message, way)
+    for completion, (_, name, arguments) in zip(said, QUESTIONS, strict=True):
+        tokens += completion.usage.completion_tokens
+        cut += completion.finish_reason == "length"
+        call = read(completion.message, way)
         valid += call is not None
         right += call is not None and call[0] == name
         exact += call is not None and call[0] == name and same(call[1], arguments)
-    return Row(model.name, way, valid, right, exact, tokens)
+    return Row(model.name, way, valid, right, exact, cut, tokens)
 
 
 def table(rows: list[Row]) -> str:
     """The rows as Markdown."""
-    lines = ["| model | asked | valid | right tool | exact | tokens |", "|---|---|---|---|---|---|"]
+    lines = ["| model | asked | valid | right tool | exact | cut off | tokens |", "|---|---|---|---|---|---|---|"]
     for row in rows:
-        shares = " | ".join(f"{count}/{len(QUESTIONS)}" for count in (row.valid, row.right, row.exact))
+        shares = " | ".join(f"{count}/{len(QUESTIONS)}" for count in (row.valid, row.right, row.exact, row.cut))
         lines.append(f"| {row.model} | {row.way} | {shares} | {row.tokens} |")
     return "\n".join(lines)
 
@@ -218,7 +257,7 @@ def main() -> None:
     rows: list[Row] = []
     for path in args.models:
         model = Local(path, name=path.stem, free_calls=True)
-        for way in ("native, free", "native, grammar", "text, free", "text, grammar"):
+        for way in WAYS:
             rows.append(asyncio.run(ask(model, way)))
             print(rows[-1], flush=True)
         model.close()
