@@ -4,7 +4,7 @@
 
 24 questions, 4 tools, one call each, greedy, free and under a grammar. `native`: the model's own markup, tools in its chat
 template, no example, under `tool_grammar(..., choice="required", parallel=False)`. `JSON`: an object, after four worked
-examples in one message, under its schema. `text`: ReAct's action line, after the same examples as turns, under
+examples in one message, under its schema; a fence around it is taken off. `text`: ReAct's action line, after the same examples as turns, under
 `action_grammar`. A call is valid if it parses, names a tool, and its arguments pass the tool's own check; right if it is
 the tool that the question needs; exact if the arguments are the expected ones, blanks and case aside.
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -172,7 +173,8 @@ def read(message: Message, way: str) -> tuple[str, Json] | None:
         name, arguments = message.tool_calls[0].name, message.tool_calls[0].arguments
     elif way.startswith("JSON"):
         try:
-            body = json.loads(message.text)
+            fenced = re.search(r"```(?:json)?\s*(.*?)```", message.text, re.DOTALL)
+            body = json.loads(fenced[1] if fenced else message.text)
             name, arguments = body["name"], body["arguments"]
         except (ValueError, KeyError, TypeError):
             return None
@@ -253,11 +255,12 @@ def main() -> None:
     """Ask each model in each way and print a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", type=Path, nargs="+")
+    parser.add_argument("--ways", nargs="+", default=WAYS, choices=WAYS)
     args = parser.parse_args()
     rows: list[Row] = []
     for path in args.models:
         model = Local(path, name=path.stem, free_calls=True)
-        for way in WAYS:
+        for way in args.ways:
             rows.append(asyncio.run(ask(model, way)))
             print(rows[-1], flush=True)
         model.close()
