@@ -4,9 +4,10 @@
 
 24 questions, 4 tools, one call each, greedy, free and under a grammar. `native`: the model's own markup, tools in its chat
 template, no example, under `tool_grammar(..., choice="required", parallel=False)`. `JSON`: an object, after four worked
-examples in one message, under its schema; a fence around it is taken off. `text`: ReAct's action line, after the same examples as turns, under
-`action_grammar`. A call is valid if it parses, names a tool, and its arguments pass the tool's own check; right if it is
-the tool that the question needs; exact if the arguments are the expected ones, blanks and case aside.
+examples in one message, under its schema; a fence around it is taken off. `text`: ReAct's action line, after the same
+examples as turns, under `action_grammar`. A call is valid if it parses, names a tool, and its arguments pass the tool's
+own check; right if it is the tool that the question needs; exact if the arguments are the expected ones, blanks and case
+aside.
 """
 
 from __future__ import annotations
