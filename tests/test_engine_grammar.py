@@ -383,7 +383,6 @@ def test_a_wrong_grammar_is_wrong_at_once_the_second_time():
     assert len(set(messages)) == 1
 
 
-def test_reading_that_takes_too_long_is_given_up(monkeypatch):
-    monkeypatch.setattr(reading, "MAX_READ_S", 0.05)
+def test_reading_that_takes_too_long_is_given_up():
     with pytest.raises(ConfigError, match="takes more than"):
-        reading.in_bounds(lambda: time.sleep(0.3), "the lark grammar")
+        reading.in_bounds(lambda: time.sleep(0.3), "the lark grammar", most_s=0.05)

@@ -121,10 +121,10 @@ def accepts(grammar: Grammar, text: str, *, whole: bool = True) -> bool:
     return bool(fits and (not whole or matcher.is_accepting()))
 
 
-def in_bounds(build: Callable[[], T], what: str) -> T:
+def in_bounds(build: Callable[[], T], what: str, *, most_s: float = MAX_READ_S) -> T:
     """The result of reading something untrusted, on a large stack and in bounded time."""
-    if not _READERS.acquire(timeout=MAX_READ_S):
-        raise TransientError(f"{what} waited {MAX_READ_S:g} s for {_MAX_READERS} others that are being read: try again")
+    if not _READERS.acquire(timeout=most_s):
+        raise TransientError(f"{what} waited {most_s:g} s for {_MAX_READERS} others that are being read: try again")
     future: Future[T] = Future()
 
     def run() -> None:
@@ -148,9 +148,9 @@ def in_bounds(build: Callable[[], T], what: str) -> T:
             f"{what} cannot be read now: no memory for a thread with a large stack ({error})"
         ) from None
     try:
-        return future.result(MAX_READ_S)
+        return future.result(most_s)
     except TimeoutError:
-        raise ConfigError(f"{what} takes more than {MAX_READ_S:g} s to read: make it simpler") from None
+        raise ConfigError(f"{what} takes more than {most_s:g} s to read: make it simpler") from None
     except (ConfigError, KeyboardInterrupt, SystemExit):
         raise
     except ImportError:
