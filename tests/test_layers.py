@@ -12,6 +12,7 @@ ROOT = Path(firsthand.__file__).parent
 NOUNS = [
     "errors",
     "message",
+    "grammar",
     "model",
     "tool",
     "task",

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Literal, Protocol
 
 from firsthand.errors import ConfigError
+from firsthand.grammar import Grammar
 from firsthand.message import Json, Message, canonical
 
 Prompt = str | Sequence[Message]
@@ -44,6 +45,9 @@ class Sampling:
     """End the answer before any of these strings."""
     top_logprobs: int = 0
     """Report this many alternatives with their log-probs for each token."""
+    grammar: Grammar | None = None
+    """What the answer must look like: `json_schema`, `regex`, `choice` ... of `firsthand.grammar`. Tokens that it forbids
+    are taken out before all else. An answer cut off by max_tokens or a stop string may be only the beginning of one."""
 
     def __post_init__(self) -> None:
         checks = [
@@ -57,14 +61,18 @@ class Sampling:
             ("frequency_penalty", -100 <= self.frequency_penalty <= 100, "from -100 to 100"),
             ("top_logprobs", 0 <= self.top_logprobs <= 100, "from 0 to 100"),
             ("stop", len(self.stop) <= 64 and all(self.stop), "at most 64 strings, none of them empty"),
+            ("grammar", isinstance(self.grammar, Grammar | None), "None or a firsthand.grammar.Grammar"),
         ]
         for name, holds, expected in checks:
             if not holds:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}: give {expected}")
 
     def to_json(self) -> Json:
-        """The settings as a JSON object."""
-        return {**asdict(self), "stop": list(self.stop)}
+        """The settings as a JSON object; without a grammar there is no key for it."""
+        body = {**asdict(self), "stop": list(self.stop)}
+        if self.grammar is None:
+            del body["grammar"]
+        return body
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ def check_request(request: Request, architecture: Architecture) -> None:
     if request.stop_ids:
         check_ids(sorted(request.stop_ids, key=str), "stop_ids", architecture)
     _check_sampling(request.sampling)
+    _check_grammar(request, architecture)
 
 
 def check_score(
@@ -100,6 +101,19 @@ def _check_sampling(sampling: Sampling) -> None:
         _check_number("seed", sampling.seed, -(2**63), 2**64 - 1)
     if not math.isfinite(sampling.repetition_penalty):
         raise ConfigError(f"repetition_penalty is {sampling.repetition_penalty}: give a finite number above 0")
+
+
+def _check_grammar(request: Request, architecture: Architecture) -> None:
+    grammar, asked = request.grammar, request.sampling.grammar
+    if grammar is None and asked is not None:
+        raise ConfigError(
+            f"the sampling has a {asked.kind} grammar that was not read: give Grammars(...).compile's result"
+        )
+    if grammar is not None and grammar.vocab_size > architecture.vocab_size:
+        raise ConfigError(
+            f"the grammar was read for {grammar.vocab_size} tokens and the model has {architecture.vocab_size}: use the "
+            "model's own tokenizer"
+        )
 
 
 def _check_number(name: str, value: object, least: int, most: int | None) -> None:

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Literal
 
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from firsthand.engine.checks import check_ids, check_request, check_room, check_score
 from firsthand.engine.drafts import speculator
+from firsthand.engine.grammar import Guide, Masks
 from firsthand.engine.holds import Hold
 from firsthand.engine.mixed import MixedPool, open_pool
 from firsthand.engine.outputs import Output, Scored, joined, scored
@@ -93,11 +95,12 @@ class Engine:
         self.speculator = speculator(
             draft, config, self.architecture, num_blocks=self.pool.num_blocks, kv_dtype=draft_dtype
         )
+        self._masks = Masks()
         self._live: dict[int, dict[int, Line]] = {}
         self._held: list[Output] = []
         self._next_id = 0
         self._live_tokens = self._refused = 0
-        self._steps = self._prefill_tokens = self._decode_tokens = 0
+        self._steps = self._prefill_tokens = self._decode_tokens = self._forced_tokens = 0
 
     @property
     def has_work(self) -> bool:
@@ -132,6 +135,7 @@ class Engine:
                 max_tokens=max_tokens,
                 stop_ids=request.stop_ids,
                 stopper=request.stopper() if request.stopper else None,
+                guide=request.grammar.guide() if request.grammar else None,
                 priority=request.priority,
                 run=request.run,
             )
@@ -194,11 +198,16 @@ class Engine:
         outputs, self._held = self._held, []
         if self.speculator is not None:
             self.speculator.draft(self.scheduler.running)
+        self._jump_ahead()
         plan = self.scheduler.plan()
         self.runner.copy(plan.copies)  # even if whoever needed them was dropped: what they hold stays known
         if plan.chunks:
             self._steps += 1
-            outputs += self._compute(plan.chunks)
+            self._masks.start(_guides(plan.chunks))
+            try:
+                outputs += self._compute(plan.chunks)
+            finally:
+                self._masks.finish()
         return outputs
 
     def hold(self, tokens: Sequence[int]) -> Hold:
@@ -247,6 +256,7 @@ class Engine:
             decode_tokens=self._decode_tokens,
             drafted_tokens=self.speculator.num_drafted if self.speculator else 0,
             accepted_tokens=self.speculator.num_accepted if self.speculator else 0,
+            forced_tokens=self._forced_tokens,
             preemptions=scheduler.num_preemptions,
             running=len(scheduler.running),
             waiting=len(scheduler.waiting),
@@ -289,6 +299,14 @@ class Engine:
                 f"{most_tokens} may be): try again later, or raise max_waiting and max_live_tokens"
             )
 
+    def _jump_ahead(self) -> None:
+        """Draft what grammars force, in equal shares of half a step, so that prompts and other answers get on."""
+        forced = [line for line in self.scheduler.running if line.is_forced and line.is_ready]
+        share = self.config.max_batch_tokens // 2 // max(len(forced), 1)
+        for line in forced:
+            assert line.guide is not None
+            line.draft = tuple(islice(line.guide.forced, min(share, line.max_tokens - line.num_answer - 1)))
+
     def _compute(self, chunks: list[Chunk]) -> list[Output]:
         """Run chunks together; if that raises, each alone and without guesses, so that only the guilty one fails."""
         rows = [(chunk, position) for chunk in chunks for position in chunk.wanted]
@@ -301,6 +319,7 @@ class Engine:
         for chunk in chunks:
             self._count(chunk)
             self.scheduler.advance(chunk)
+        self._masks.finish()
         outputs: list[Output] = []
         for start in range(0, len(rows), LOGIT_ROWS):
             part = rows[start : start + LOGIT_ROWS]
@@ -327,6 +346,9 @@ class Engine:
         """Tell the speculator how a verified draft fared, if its sequence goes on or ended well."""
         accepted = max(len(chunk.sequence.tokens) - chunk.end_known - 1, 0)
         self._decode_tokens += accepted
+        if chunk.is_forced:
+            self._forced_tokens += accepted
+            return
         assert self.speculator is not None
         self.speculator.learn(chunk.sequence, len(chunk.draft), accepted)
 
@@ -355,16 +377,18 @@ class Engine:
 
     def _sample(self, line: Line, row: LogitRow) -> Output:
         sampling = line.sampling
-        token = row.best
-        if not _is_plain_greedy(sampling):
-            number = uniform(line.seed, line.index, len(line.tokens))
-            prompt = line.tokens[: line.num_prompt]
-            token = choose(row.values, sampling, number=number, prompt=prompt, counts=line.counts)
+        token = self._choose(line, row)
         logprob = row.logprob(token)
         self._check_usable(logprob)
         line.append(token)
+        if line.guide is not None:
+            line.guide.advance(token)
         reason: Literal["stop", "length"] | None = None
-        if token in line.stop_ids or (line.stopper is not None and line.stopper.feed(token)):
+        if (
+            token in line.stop_ids
+            or (line.stopper is not None and line.stopper.feed(token))
+            or (line.guide is not None and line.guide.is_done)
+        ):
             reason = "stop"
         elif line.num_answer >= line.max_tokens:
             reason = "length"
@@ -372,6 +396,18 @@ class Engine:
             self._end(line)
         top = (most_probable(row, sampling.top_logprobs),) if sampling.top_logprobs else ()
         return self._output(line, (token,), (logprob,), token == row.best, top, reason)
+
+    def _choose(self, line: Line, row: LogitRow) -> int:
+        """The next token of an answer."""
+        guide, sampling = line.guide, line.sampling
+        if guide is not None and guide.forced:
+            return guide.forced[0]
+        if _is_plain_greedy(sampling) and (guide is None or guide.allows(row.best)):
+            return row.best
+        allowed = None if guide is None else guide.allowed
+        number = uniform(line.seed, line.index, len(line.tokens))
+        prompt = line.tokens[: line.num_prompt]
+        return choose(row.values, sampling, number=number, prompt=prompt, counts=line.counts, allowed=allowed)
 
     def _rate(self, line: Line, position: int, row: LogitRow) -> list[Output]:
         """Score the token after a position; brings an output when it was the last one."""
@@ -435,6 +471,14 @@ class Engine:
             self._live_tokens -= _kept_tokens(line)
         if not lines:
             self._live.pop(line.request_id, None)
+
+
+def _guides(chunks: list[Chunk]) -> Iterator[Guide]:
+    """The guides of the answers that a step brings tokens for."""
+    for chunk in chunks:
+        for line in (chunk.sequence, *chunk.sequence.followers) if chunk.wanted else ():
+            if line.guide is not None and line.state is not State.FINISHED:
+                yield line.guide
 
 
 def _kept_tokens(line: Line) -> int:

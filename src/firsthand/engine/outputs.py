@@ -24,7 +24,7 @@ class Output:
     top_logprobs: tuple[tuple[tuple[int, float], ...], ...] = ()
     """For each token the most probable ones as (id, log-prob), if they were asked for."""
     finish_reason: Literal["stop", "length"] | None = None
-    """`stop`: a stop token, a stop string, or the end of a scored continuation; `length`: max_tokens or the context."""
+    """`stop`: a stop token or string, the end of a grammar or a scored continuation; `length`: max_tokens or the context."""
     error: FirsthandError | None = None
     prompt_tokens: int = 0
     cached_tokens: int = 0

@@ -17,9 +17,11 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from firsthand.engine.grammar import ids_of
 from firsthand.model import Sampling
 from firsthand.nn.fused import LogitRow
 
@@ -106,9 +108,33 @@ def draw(ids_C: Tensor, weights_C: Tensor, number: float) -> int:
     return int(ids_C[min(place, ids_C.numel() - 1)])
 
 
-def choose(logits_V: Tensor, sampling: Sampling, *, number: float, prompt: Iterable[int], counts: Counter[int]) -> int:
-    """The next token; `number` in [0, 1) is the only randomness."""
+def choose(
+    logits_V: Tensor,
+    sampling: Sampling,
+    *,
+    number: float,
+    prompt: Iterable[int],
+    counts: Counter[int],
+    allowed: np.ndarray | None = None,
+) -> int:
+    """The next token; `number` in [0, 1) is the only randomness.
+
+    With `allowed`, a bit for each token in words of 32, the others are taken out before temperature and cuts, as if they
+    did not exist.
+    """
     logits_V = penalise(logits_V, sampling, prompt, counts)
+    if allowed is None:
+        return _choose(logits_V, sampling, number)
+    if can_compile(logits_V):
+        from firsthand.engine import masking  # importing numba takes a while
+
+        values_C = torch.from_numpy(masking.take(logits_V.numpy(), allowed))
+        return int(masking.nth(allowed, _choose(values_C, sampling, number)))
+    ids_C = torch.from_numpy(ids_of(allowed)).to(logits_V.device)
+    return int(ids_C[_choose(logits_V[ids_C], sampling, number)])
+
+
+def _choose(logits_V: Tensor, sampling: Sampling, number: float) -> int:
     if sampling.temperature == 0:
         return int(logits_V.argmax())
     if sampling.top_k == 0 and can_compile(logits_V):

@@ -265,7 +265,7 @@ class Scheduler:
         copies = self.pool.extend(sequence.table, start, end + len(draft))
         if copies is None:
             return False
-        plan.add(Chunk(sequence, start, end + len(draft), draft), copies)
+        plan.add(Chunk(sequence, start, end + len(draft), draft, sequence.is_forced), copies)
         return True
 
     def _know(self, sequence: Sequence, num_computed: int) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal, Protocol
 
+from firsthand.engine.grammar import CompiledGrammar, Guide
 from firsthand.model import Sampling
 
 
@@ -32,6 +33,8 @@ class Request:
     """Tokens that end an answer. The token itself is part of the output."""
     stopper: Callable[[], Stopper] | None = None
     """Makes a Stopper for each answer."""
+    grammar: CompiledGrammar | None = None
+    """What the answers must look like: `Sampling.grammar`, read by `Grammars` for the model's tokenizer."""
     priority: int = 0
     """The lower number goes first, as in vLLM; it may be negative."""
     run: str = ""
@@ -64,6 +67,8 @@ class Sequence:
     max_tokens: int = 0
     stop_ids: frozenset[int] = frozenset()
     stopper: Stopper | None = None
+    guide: Guide | None = None
+    """Follows the answer through its grammar."""
     followers: list[Sequence] = field(default_factory=list)
     priority: int = 0
     run: str = ""
@@ -114,6 +119,17 @@ class Sequence:
         """Logits are wanted at this position and after it."""
         return self.num_prompt + len(self.logprobs) - 1 if self.goal == "score" else len(self.tokens) - 1
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether the next step brings a token of the answer, so that the tokens after it may be drafted."""
+        is_decoding = self.num_answer > 0 and self.num_needed - self.num_computed == 1
+        return is_decoding and self.goal == "generate" and not self.followers
+
+    @property
+    def is_forced(self) -> bool:
+        """Whether a grammar has decided the next token."""
+        return self.guide is not None and bool(self.guide.forced)
+
     def append(self, token: int) -> None:
         """Add a sampled token."""
         self.tokens.append(token)
@@ -129,6 +145,8 @@ class Chunk:
     end: int
     draft: tuple[int, ...] = ()
     """The last tokens of the chunk, where they are only guesses."""
+    is_forced: bool = False
+    """Whether the guesses are what a grammar forces, and so are right."""
 
     @property
     def end_known(self) -> int:

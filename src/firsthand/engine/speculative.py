@@ -83,7 +83,7 @@ class Speculator:
         Each such sequence takes a row of its own; guesses fill the rest of `max_rows`, in equal shares. If the drafter
         raises, it is not asked again: answers go on without it, and a warning says so.
         """
-        ready = [line for line in running if _is_ready(line)]
+        ready = [line for line in running if line.is_ready and not line.is_forced]
         asks = self._asks(ready, self.max_rows - len(ready))
         if not asks or self.drafter is None:
             return
@@ -135,8 +135,3 @@ class Speculator:
             if not isinstance(token, int) or not 0 <= token < self.vocab_size:
                 return tuple(draft[:place])
         return tuple(draft)
-
-
-def _is_ready(line: Sequence) -> bool:
-    is_decoding = line.num_answer > 0 and line.num_needed - line.num_computed == 1
-    return is_decoding and line.goal == "generate" and not line.followers

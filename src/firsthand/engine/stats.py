@@ -27,6 +27,8 @@ class Stats:
     """Guesses that were verified."""
     accepted_tokens: int
     """Guesses that were right and became part of an answer."""
+    forced_tokens: int
+    """Tokens that a grammar forced and a step computed besides its own: jump-ahead."""
     preemptions: int
     """How often a running sequence had to make room."""
     running: int

@@ -8,6 +8,7 @@ from firsthand.message import Role, ToolCall
 from firsthand.patterns.actions import FINISH, arguments_of, parse_action, usage
 from firsthand.patterns.answers import answer_or_text, extract_answer, wanted
 from firsthand.task import Task
+from firsthand.tokens.toolgrammar import action_grammar
 
 _EXAMPLE: tuple[tuple[Role, str], ...] = (
     ("user", "Question: A shop sells 12 boxes of 30 pens. How many pens is that?"),
@@ -38,14 +39,17 @@ _BARE_EXAMPLE: tuple[tuple[Role, str], ...] = (
 )
 
 
-async def react(task: Task, ctx: Context, *, max_steps: int = 6, native: bool = False) -> str:
+async def react(
+    task: Task, ctx: Context, *, max_steps: int = 6, native: bool = False, constrained: bool = False
+) -> str:
     """The answer that the model finishes with, after at most `max_steps` thoughts and actions.
 
     Actions are lines of text, `Action: tool[input]`, closed by `Final Answer: ...` or the paper's `Finish[...]`; with
     `native` they are the model's own tool calls instead. A mistaken action is answered by an observation that says what is
-    wrong. When the steps run out, one last generation is asked for the answer.
+    wrong. When the steps run out, one last generation is asked for the answer. With `constrained` each step of text is held
+    to `action_grammar`: a thought, then an action of a known tool with its arguments in form, or the final answer.
     """
-    ctx, answer = await act(task, ctx, max_steps, native)
+    ctx, answer = await act(task, ctx, max_steps, native, constrained)
     if answer is not None:
         return answer
     ending = "Give the answer now." if native else f"Write Final Answer: and {wanted(task, 'in few words')}."
@@ -54,18 +58,25 @@ async def react(task: Task, ctx: Context, *, max_steps: int = 6, native: bool = 
     return answer_or_text(given if name.lower() in FINISH else ctx.text, task)
 
 
-async def act(task: Task, ctx: Context, max_steps: int, native: bool = False) -> tuple[Context, str | None]:
+async def act(
+    task: Task, ctx: Context, max_steps: int, native: bool = False, constrained: bool = False
+) -> tuple[Context, str | None]:
     """Where the conversation stands after at most `max_steps` steps, and the answer it finished with, None if it did not."""
     if max_steps < 1:
         raise ConfigError(f"max_steps is {max_steps}: give 1 or more")
-    return await (_native if native else _written)(task, ctx, max_steps)
+    if native and constrained:
+        raise ConfigError(
+            "constrained is for actions in text: a local model holds native calls to their schemas anyway"
+        )
+    return await (_native(task, ctx, max_steps) if native else _written(task, ctx, max_steps, constrained))
 
 
-async def _written(task: Task, ctx: Context, max_steps: int) -> tuple[Context, str | None]:
+async def _written(task: Task, ctx: Context, max_steps: int, constrained: bool) -> tuple[Context, str | None]:
     ctx = _opening(task, ctx)
     stop = (*ctx.sampling.stop, "\nObservation")[-64:]
+    grammar = action_grammar([tool.spec for tool in ctx.tools]) if constrained else ctx.sampling.grammar
     for step in range(max_steps):
-        ctx = await ctx.generate(stop=stop)
+        ctx = await ctx.generate(stop=stop, grammar=grammar)
         name, given = parse_action(ctx.text)
         if name.lower() in FINISH:
             return ctx, extract_answer(given, task) or given

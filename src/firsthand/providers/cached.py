@@ -140,7 +140,7 @@ class Replay:
 def _settings(sampling: Sampling) -> str:
     """The settings that are not the defaults, and those one looks for first."""
     default = Sampling().to_json()
-    shown = {key: value for key, value in sampling.to_json().items() if value != default[key]}
+    shown = {key: value for key, value in sampling.to_json().items() if value != default.get(key)}
     return ", ".join(f"{key}={value}" for key, value in ({"max_tokens": sampling.max_tokens} | shown).items())
 
 

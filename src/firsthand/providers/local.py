@@ -12,7 +12,7 @@ import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +21,7 @@ import torch
 
 from firsthand import __version__
 from firsthand.engine.engine import Engine
+from firsthand.engine.grammar import CompiledGrammar, Grammars
 from firsthand.engine.outputs import Output
 from firsthand.engine.sequence import Request
 from firsthand.engine.settings import EngineConfig
@@ -37,6 +38,7 @@ from firsthand.tokens import pretrained
 from firsthand.tokens.chat import Chat
 from firsthand.tokens.stream import StopStrings
 from firsthand.tokens.tokenizer import Tokenizer
+from firsthand.tokens.toolgrammar import Markup, tool_grammar
 
 
 def open_model(text: str) -> Local:
@@ -51,6 +53,7 @@ class Loaded:
     worker: EngineWorker
     tokenizer: Tokenizer
     chat: Chat
+    grammars: Grammars
 
 
 @dataclass
@@ -98,12 +101,24 @@ class Answer:
 
 
 class Local:
-    """A model of ours, from a .gguf file or a Hugging Face folder."""
+    """A model of ours, from a .gguf file or a Hugging Face folder.
 
-    def __init__(self, path: Path | str, *, name: str | None = None, config: EngineConfig | None = None):
+    With tools, and no grammar in the sampling, each call that it writes in its own markup is held to the tool's schema;
+    `free_calls` leaves that off.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        name: str | None = None,
+        config: EngineConfig | None = None,
+        free_calls: bool = False,
+    ):
         self.path = Path(path)
         self.name = name or str(path)
         self.config = config or EngineConfig()
+        self.free_calls = free_calls
         self._lock = threading.Lock()
         self._loaded: Loaded | None = None
 
@@ -118,6 +133,7 @@ class Local:
             config.kv_cache,
             best_mode("cpu"),
             str(find_spec("numba") is not None),
+            *(["free calls"] if self.free_calls else []),
         ]
         digest = hashlib.sha256("|".join([*parts, *arithmetic, __version__]).encode())
         return f"local:{digest.hexdigest()[:16]}"
@@ -127,7 +143,8 @@ class Local:
     ) -> list[Completion]:
         """`n` answers; the prompt is computed once."""
         loaded = await self._ready()
-        request, new_answer = self._request(loaded, prompt, sampling, tools, n)
+        grammar = await self._grammar(loaded, sampling, tools)
+        request, new_answer = self._request(loaded, prompt, sampling, tools, n, grammar)
         answers = [new_answer() for _ in range(n)]
         async with aclosing(loaded.worker.submit(request)) as outputs:
             async for output in outputs:
@@ -139,7 +156,8 @@ class Local:
     ) -> AsyncIterator[Delta]:
         """One answer, piece by piece. Closing the iterator aborts it."""
         loaded = await self._ready()
-        request, new_answer = self._request(loaded, prompt, sampling, tools, 1)
+        grammar = await self._grammar(loaded, sampling, tools)
+        request, new_answer = self._request(loaded, prompt, sampling, tools, 1, grammar)
         answer = new_answer()
         async with aclosing(loaded.worker.submit(request)) as outputs:
             async for output in outputs:
@@ -193,15 +211,31 @@ class Local:
                 weakref.finalize(self, loaded.worker.close)  # at exit too: no thread inside torch may outlive Python
             return loaded
 
+    async def _grammar(self, loaded: Loaded, sampling: Sampling, tools: Sequence[ToolSpec]) -> CompiledGrammar | None:
+        """What the answers must look like, read for this model in another thread if it is new."""
+        if sampling.grammar is not None:
+            known = loaded.grammars.find(sampling.grammar)
+            return known or await asyncio.to_thread(loaded.grammars.compile, sampling.grammar)
+        markup = loaded.chat.markup
+        if not tools or self.free_calls or markup is None:
+            return None
+        return await asyncio.to_thread(_compile_calls, loaded.grammars, tools, markup)
+
     def _request(
-        self, loaded: Loaded, prompt: Prompt, sampling: Sampling, tools: Sequence[ToolSpec], n: int
+        self,
+        loaded: Loaded,
+        prompt: Prompt,
+        sampling: Sampling,
+        tools: Sequence[ToolSpec],
+        n: int,
+        grammar: CompiledGrammar | None,
     ) -> tuple[Request, Callable[[], Answer]]:
         """The engine's request, and what makes an Answer for each sample."""
         tokenizer = loaded.tokenizer
         raw = isinstance(prompt, str)
 
         def new_stop() -> StopStrings:
-            return StopStrings(tokenizer, sampling.stop, continuing=raw)
+            return StopStrings(tokenizer, sampling.stop, continuing=raw or sampling.grammar is not None)
 
         request = Request(
             prompt=_encode(loaded, prompt, tools),
@@ -209,6 +243,7 @@ class Local:
             n=n,
             stop_ids=tokenizer.eos_ids,
             stopper=new_stop if sampling.stop else None,
+            grammar=grammar,
         )
         return request, lambda: Answer(new_stop())
 
@@ -223,7 +258,28 @@ def load(path: Path, config: EngineConfig) -> Loaded:
             f"{path} has {tokenizer.vocab_size} tokens in its tokenizer and {model.architecture.vocab_size} in its "
             "weights: the files do not belong together"
         )
-    return Loaded(EngineWorker(Engine(model, config)), tokenizer, chat)
+    return Loaded(EngineWorker(Engine(model, config)), tokenizer, chat, Grammars(tokenizer))
+
+
+def _compile_calls(grammars: Grammars, tools: Sequence[ToolSpec], markup: Markup) -> CompiledGrammar:
+    """The grammar of calls of the tools. A schema that makes none counts as any object: its tool checks it."""
+    with suppress(ConfigError):
+        return grammars.compile(tool_grammar(tools, markup=markup))
+    with suppress(ConfigError):
+        return grammars.compile(tool_grammar([_readable(grammars, tool, markup) for tool in tools], markup=markup))
+    return grammars.compile(tool_grammar([_loose(tool) for tool in tools], markup=markup))
+
+
+def _readable(grammars: Grammars, tool: ToolSpec, markup: Markup) -> ToolSpec:
+    try:
+        grammars.compile(tool_grammar([tool], markup=markup))
+    except ConfigError:
+        return _loose(tool)
+    return tool
+
+
+def _loose(tool: ToolSpec) -> ToolSpec:
+    return replace(tool, parameters={"type": "object"})
 
 
 def load_weights(path: Path, config: EngineConfig) -> Decoder:
@@ -273,7 +329,8 @@ def _completion(loaded: Loaded, request: Request, answer: Answer, with_tools: bo
     output = answer.last
     assert output is not None and output.finish_reason is not None
     text, calls = loaded.chat.parse(answer.text) if with_tools else (answer.text, ())
-    reason: FinishReason = "tool_calls" if calls else output.finish_reason
+    is_cut = output.finish_reason == "length" and bool(calls) and calls[-1].invalid is not None
+    reason: FinishReason = "tool_calls" if calls and not is_cut else output.finish_reason
     parts = ((Text(text),) if text or not calls else ()) + calls
     kept = answer.kept
     sampled = Sampled(tuple(answer.token_ids[:kept]), tuple(answer.logprobs[:kept]))

@@ -2,8 +2,10 @@
 
 The name is `openai:MODEL@BASE_URL`, such as `openai:Qwen/Qwen3-8B@http://localhost:8000/v1`; without `@` the address is
 OPENAI_BASE_URL, or OpenAI's own. The key comes from OPENAI_API_KEY. Each call is one try: passing faults are
-TransientErrors, which the loop tries again. Left out: prices, unless the endpoint reports them, and scoring after a
-conversation, since the endpoint's chat template is not known here.
+TransientErrors, which the loop tries again. A grammar is asked for (a JSON schema as `response_format`, others as vLLM's
+`structured_outputs`); an answer that does not fit it is a ModelError, since many servers ignore what they do not know. Left
+out: prices, unless the endpoint reports them, and scoring after a conversation, since the endpoint's chat template is not
+known here.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from firsthand.message import Json
 from firsthand.model import Completion, Delta, Likelihood, Prompt, Sampling, Scored, ToolSpec, Usage
 from firsthand.providers import openai_wire as wire
 from firsthand.providers.openai_errors import Endpoint, checked_key, shown_address
+from firsthand.providers.structured import check
 
 T = TypeVar("T")
 
@@ -93,6 +96,7 @@ class OpenAIModel:
             seeds = [None if sampling.seed is None else sampling.seed + i for i in range(len(completions), n)]
             asked = [self._complete(prompt, replace(sampling, seed=seed), tools, 1) for seed in seeds]
             completions += [more[0] for more in await _together(asked)]
+        await check(self.name, completions[:n], sampling)
         return completions[:n]
 
     async def stream(
@@ -109,7 +113,9 @@ class OpenAIModel:
                     yield Delta(text)
         if not answer.finished:
             raise TransientError(f"{self.name} broke off in the middle of an answer: try again")
-        yield Delta("", answer.completion())
+        completion = answer.completion()
+        await check(self.name, [completion], sampling)
+        yield Delta("", completion)
 
     async def score(self, prompt: Prompt, continuations: Sequence[str]) -> Scored:
         """The likelihood of each continuation after a plain-text prompt, from the endpoint's log-probs of an echoed prompt.
@@ -129,6 +135,12 @@ class OpenAIModel:
     # -- requests --
 
     def _body(self, prompt: Prompt, sampling: Sampling, tools: Sequence[ToolSpec], n: int) -> Json:
+        grammar = sampling.grammar
+        if self._official and grammar is not None and (grammar.kind != "json_schema" or isinstance(prompt, str)):
+            raise ConfigError(
+                f"{self.name} takes JSON schemas after a conversation and no other grammar, but got a {grammar.kind} grammar"
+                f"{' after plain text' if isinstance(prompt, str) else ''}: use a local model or vLLM for it"
+            )
         limit = "max_completion_tokens" if self._official else "max_tokens"  # OpenAI's reasoning models take no other
         return wire.request(self._model, prompt, sampling, tools, n, token_ids=self._token_ids, limit=limit)
 

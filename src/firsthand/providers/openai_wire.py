@@ -14,6 +14,7 @@ from itertools import accumulate
 from typing import Any
 
 from firsthand.errors import ConfigError, ModelError
+from firsthand.grammar import Grammar
 from firsthand.message import Json, Message, Sampled, Text, ToolCall, ToolResult, assistant
 from firsthand.model import Completion, FinishReason, Likelihood, Prompt, Sampling, ToolSpec, Usage
 
@@ -55,7 +56,22 @@ def request(
         )
     if token_ids:
         body["return_token_ids"] = True
+    if sampling.grammar is not None:
+        body |= structure(sampling.grammar, chat=chat)
     return body
+
+
+def structure(grammar: Grammar, *, chat: bool) -> Json:
+    """The field that asks for a grammar: `response_format` for a schema in a chat, else vLLM's `structured_outputs`."""
+    names = {"json_schema": "json", "lark": "grammar", "gbnf": "grammar"}
+    is_data = grammar.kind in ("json_schema", "choice")
+    what = grammar.parsed() if is_data else grammar.source
+    if grammar.kind == "json_schema" and isinstance(what, bool):
+        what = {} if what else {"not": {}}
+    if grammar.kind == "json_schema" and chat:
+        schema = {"name": "answer", "schema": what, "strict": True}
+        return {"response_format": {"type": "json_schema", "json_schema": schema}}
+    return {"structured_outputs": {names.get(grammar.kind, grammar.kind): what}}
 
 
 def messages(conversation: Iterable[Message] | str) -> list[Json]:

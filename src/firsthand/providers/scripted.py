@@ -19,6 +19,7 @@ from typing import Any
 from firsthand.errors import ConfigError, ModelError, TransientError
 from firsthand.message import Message, Text, ToolCall, assistant, canonical, user
 from firsthand.model import Completion, Delta, FinishReason, Likelihood, Prompt, Sampling, Scored, ToolSpec, Usage
+from firsthand.providers.structured import check
 
 Reply = str | Message
 Replies = Sequence[Reply] | Mapping[str, Reply] | Callable[[Sequence[Message], Sampling, int], Reply]
@@ -69,7 +70,8 @@ def open_model(text: str) -> Scripted:
 
 
 class Scripted:
-    """A Model that answers from `replies`. What it was asked is kept in `asked`.
+    """A Model that answers from `replies`. What it was asked is kept in `asked`. A reply that does not fit the grammar of a
+    request is a ModelError.
 
     `score` gives the log-prob of a continuation after a prompt; without it, each word's probability is a hash of the text
     up to it, between 0 and 1. A continuation counts as greedy where its probability (each word's) is above one half.
@@ -110,7 +112,9 @@ class Scripted:
         messages = _messages(prompt)
         words = sum(_count(message.text) for message in messages)
         replies = [self._reply(messages, sampling, index) for index in range(n)]
-        return [_completion(reply, sampling, words if i == 0 else 0) for i, reply in enumerate(replies)]
+        completions = [_completion(reply, sampling, words if i == 0 else 0) for i, reply in enumerate(replies)]
+        await check(self.name, completions, sampling)
+        return completions
 
     async def stream(
         self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = ()

@@ -23,6 +23,7 @@ from firsthand.tokens import conversation, toolcalls
 from firsthand.tokens.masks import Masks
 from firsthand.tokens.sandbox import Template
 from firsthand.tokens.tokenizer import Run, Tokenizer
+from firsthand.tokens.toolgrammar import markup_of
 
 _MAX_REMEMBERED = 256
 _MAX_REMEMBERED_IDS = 1 << 22
@@ -38,6 +39,8 @@ class Chat:
         self._template = Template(template, now=now)
         self.knows_tools = "tools" in template
         """Whether the template writes tools itself; otherwise they are described in the system prompt."""
+        self.markup = markup_of(template)
+        """How the model writes tool calls, None if that is not known."""
         self._short_ids = "length != 9" in template
         self._remembered: OrderedDict[bytes, array[int]] = OrderedDict()
         self._lock = threading.Lock()
