@@ -23,6 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from firsthand.agent import Agent
+from firsthand.approval import Approval
 from firsthand.budget import Budget, Limits
 from firsthand.concurrency import Retry
 from firsthand.context import Context
@@ -37,6 +38,7 @@ from firsthand.task import Task
 from firsthand.tool import Tool, tool
 from firsthand.trace import MemoryJournal, Trace
 
+ALLOW = Approval({"irreversible": "allow"})
 TASK = Task("1", "Go on.")
 DOUBT = "was interrupted while it ran"
 
@@ -156,7 +158,9 @@ def attempt(plan: Plan, world: World, journal: Mortal, limits: Limits | None = N
 
     model = Flaky()
     retry = Retry(attempts=3, first_wait_s=1e-4)
-    agent = Agent("a", model, pattern, tools=world.tools(journal), retry=retry, limits=limits or Limits())
+    agent = Agent(
+        "a", model, pattern, tools=world.tools(journal), retry=retry, limits=limits or Limits(), approval=ALLOW
+    )
     try:
         return asyncio.run(rollout(agent, TASK, journal=journal, seed=5)), model
     except Killed:
@@ -376,7 +380,7 @@ def test_sigkill_inside_branches_and_tools_sends_nothing_twice(tmp_path: Path) -
     (tmp_path / "script.json").write_text(json.dumps({"": "The answer is 7."}))
     environment = {**os.environ, "FIRSTHAND_HOME": str(tmp_path / "home")}
     begin = ["arithmetic:levels=1", "--limit", "12", "--model", "scripted:script.json", "--pattern", "killed.py"]
-    begin += ["--tools", "killed.py:send", "--concurrency", "3"]
+    begin += ["--tools", "killed.py:send", "--concurrency", "3", "--approve", "irreversible=allow"]
     rng, sent, words, kills = random.Random(11), tmp_path / "sent", begin, 0
     while True:
         child = subprocess.Popen(

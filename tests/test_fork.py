@@ -17,6 +17,7 @@ import pytest
 
 import tiny
 from firsthand.agent import Agent
+from firsthand.approval import Approval
 from firsthand.benchmark import Benchmark
 from firsthand.budget import Limits
 from firsthand.cli import main
@@ -33,6 +34,7 @@ from firsthand.task import Task
 from firsthand.tool import Tool, tool
 from firsthand.trace import MemoryJournal, Score, Trace
 
+ALLOW = Approval({"irreversible": "allow"})
 TASK = Task("1", "Go.", secret={"answer": "x"})
 
 
@@ -102,7 +104,7 @@ async def busy(task: Task, ctx: Context) -> str:
 
 
 def agent(model: Any = None, pattern: Any = busy, **rest: Any) -> Agent:
-    return Agent("a", model or Scripted(said), pattern, tools=(send,), **rest)
+    return Agent("a", model or Scripted(said), pattern, tools=(send,), approval=ALLOW, **rest)
 
 
 @pytest.fixture
@@ -379,9 +381,9 @@ def test_reply_goes_on_with_tools_and_ends_when_its_steps_do() -> None:
         return ctx.say(await ctx.call(ctx.last.tool_calls[0])).text
 
     call = assistant("", ToolCall("1", "send", {"text": "x"}))
-    parent = asyncio.run(rollout(Agent("a", Scripted([call]), native, tools=(send,)), TASK))
+    parent = asyncio.run(rollout(Agent("a", Scripted([call]), native, tools=(send,), approval=ALLOW), TASK))
     model = Scripted([call, call, "Enough."])
-    who = Agent("a", model, reply, {"max_steps": 2}, tools=(send,))
+    who = Agent("a", model, reply, {"max_steps": 2}, tools=(send,), approval=ALLOW)
     trace = asyncio.run(fork(Fork(parent, 2, who), TASK))
     assert trace.answer == "Enough." and SENT == ["x"] * 3
     assert [len(asked.tools) for asked in model.asked] == [1, 1, 0]
