@@ -21,6 +21,7 @@ PATTERNS = (
     *("direct", "chain", "cot", "self_consistency", "react", "react_cot", "parallel", "orchestrate"),
     *("evaluator_optimizer", "route", "plan_execute", "code_act"),
     *("react:native=true", "cot:extract=true", "react_cot:first=cot"),
+    *("tot:breadth=2", "tot_dfs:visits=5", "reflexion", "reflexion(react):trials=2", "parallel(tot:breadth=1):n=2"),
     *("self_consistency(react):samples=3", "orchestrate(react)", "parallel(plan_execute(cot)):n=2", "route(react,cot)"),
 )
 EXAMPLES = [{"question": "What is 1 + 1?", "answer": "#### 2"}]
