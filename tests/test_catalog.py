@@ -50,6 +50,7 @@ def test_the_forms_of_tools_say_what_they_are_given_and_what_they_change():
     assert forms["calculator"] == ("calculator", "read") and forms["fetch"] == ("fetch", "read")
     assert forms["files"] == ("files:ROOT", "read, write, external, irreversible")
     assert forms["sql"] == ("sql:DATABASE", "read, irreversible")
+    assert forms["python"] == ("python", "read") and forms["shell"] == ("shell", "read")
     assert all(effects for _, effects in forms.values())
 
 

@@ -216,7 +216,7 @@ def tool_forms() -> dict[str, tuple[str, str]]:
     for path in sorted((Path(__file__).parent / _ROOMS["tool"]).glob("[a-z]*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for made in tree.body:
-            if isinstance(made, ast.FunctionDef) and made.name == path.stem:
+            if isinstance(made, ast.FunctionDef | ast.AsyncFunctionDef) and made.name == path.stem:
                 is_tool = bool(made.decorator_list)
                 needed = made.args.args[: len(made.args.args) - len(made.args.defaults)]
                 form = made.name if is_tool else ":".join([made.name, *(each.arg.upper() for each in needed)])
