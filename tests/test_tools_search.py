@@ -335,7 +335,7 @@ def test_react_plays_its_actions_and_the_trace_says_what_came_from_outside(tmp_p
     agent = Agent("a", script, react, tools=search(str(jsonl(tmp_path / "pages.jsonl"))))
     trace = asyncio.run(rollout(agent, Task("1", "Whom was Milhouse named after?")))
     assert trace.answer == "Richard Nixon"
-    observed = [node.message.text for node in trace.nodes if node.message.text.startswith("Observation")]
+    observed = [node.message.text for node in trace.nodes if node.message.text.startswith("Observation")][-2:]
     assert observed[0].startswith(
         'Observation: <untrusted from="documents in pages.jsonl">\n[milhouse] Milhouse Van Houten'
     )
