@@ -303,7 +303,7 @@ def print_results(run: Run, config: Config, traces: Sequence[Trace], protocols: 
     if not traces:
         out.print("No attempt has finished.")
     else:
-        boards = leaderboard(traces)
+        boards = leaderboard(traces, clusters=run.clusters())
         out.print(render(boards))
         for name, protocol in protocols.items():
             out.print(f"protocol {name}: {protocol}".replace("\n", "\\n"), soft_wrap=True, markup=False)
@@ -320,7 +320,7 @@ def print_json(run: Run, traces: Sequence[Trace], protocols: Mapping[str, str]) 
     from firsthand.evals.leaderboard import leaderboard
 
     body: Json = {"run": run.id, "path": str(run.path), "status": run.status, "protocols": dict(protocols)}
-    body["boards"] = [board.to_json() for board in leaderboard(traces)] if traces else []
+    body["boards"] = [board.to_json() for board in leaderboard(traces, clusters=run.clusters())] if traces else []
     print(json.dumps(body, indent=2, ensure_ascii=False))
 
 
@@ -330,7 +330,7 @@ def write_report(run: Run, config: Config, traces: Sequence[Trace]) -> str:
     from firsthand.evals.report import report_html
 
     html = report_html(
-        leaderboard(traces),
+        leaderboard(traces, clusters=run.clusters()),
         title=f"{', '.join(config.benchmarks)} with {', '.join(config.model)}",
         command=config.command(),
         machine=run.about["machine"],

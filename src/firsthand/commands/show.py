@@ -44,7 +44,8 @@ def main(config: Config) -> int:
                 show(trace, full=config.full)
             return 0
         order = {name: index for index, name in enumerate(run.agents())}  # as it was asked: the first is the baseline
-        boards = leaderboard(sorted(run.traces(), key=lambda trace: order.get(trace.agent_name, len(order))))
+        traces = sorted(run.traces(), key=lambda trace: order.get(trace.agent_name, len(order)))
+        boards = leaderboard(traces, clusters=run.clusters())
         if config.json:
             print(json.dumps([board.to_json() for board in boards], indent=2, ensure_ascii=False))
             return 0

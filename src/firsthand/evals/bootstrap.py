@@ -45,8 +45,9 @@ def bootstrap_interval(
     units = _units(n, labels)
     everything = np.arange(n)
     value = float(statistic(everything))
+    clusters = len(units) if labels else 0
     if len(units) < 2:
-        return Interval(value, -math.inf, math.inf, n, _name(method), len(units) if labels else 0)
+        return Interval(value, -math.inf, math.inf, n, _name(method), clusters=clusters)
     rng = np.random.default_rng(seed)
     picks = rng.integers(0, len(units), size=(resamples, len(units)))
     draws = np.array([statistic(np.concatenate([units[i] for i in pick])) for pick in picks])
@@ -55,7 +56,7 @@ def bootstrap_interval(
         return np.array([statistic(np.delete(everything, unit)) for unit in units])
 
     bounds = _bounds(value, draws, without, method, confidence)
-    return Interval(value, *bounds, n, _name(method), len(units) if labels else 0)
+    return Interval(value, *bounds, n, _name(method), float(draws.std(ddof=1)), clusters)
 
 
 def bootstrap_sums(
@@ -79,13 +80,14 @@ def bootstrap_sums(
     units = _units(len(parts), labels)
     sums = np.stack([parts[unit].sum(axis=0) for unit in units])
     value = float(figure(sums.sum(axis=0, keepdims=True))[0])
+    clusters = len(units) if labels else 0
     if len(units) < 2:
-        return Interval(value, -math.inf, math.inf, len(parts), _name(method), len(units) if labels else 0)
+        return Interval(value, -math.inf, math.inf, len(parts), _name(method), clusters=clusters)
     rng = np.random.default_rng(seed)
     counts = rng.multinomial(len(units), np.full(len(units), 1 / len(units)), size=resamples)
     draws = np.asarray(figure(counts @ sums), dtype=np.float64)
     bounds = _bounds(value, draws, lambda: np.asarray(figure(sums.sum(axis=0) - sums)), method, confidence)
-    return Interval(value, *bounds, len(parts), _name(method), len(units) if labels else 0)
+    return Interval(value, *bounds, len(parts), _name(method), float(draws.std(ddof=1)), clusters)
 
 
 def _units(n: int, labels: Sequence[str] | None) -> list[Array]:

@@ -44,6 +44,8 @@ class Interval:
     n: int
     method: str = ""
     """How the interval was found, such as `Wilson`, `t`, `clustered t`, `BCa bootstrap`."""
+    error: float = math.nan
+    """The standard error of the mean."""
     clusters: int = 0
     """How many clusters the tasks fall into; 0 if each stands alone."""
     inflation: float = 1.0
@@ -52,7 +54,7 @@ class Interval:
     def to_json(self) -> Json:
         """The numbers as a JSON object; what is not finite becomes null."""
         body: Json = {"value": finite(self.value), "low": finite(self.low), "high": finite(self.high), "n": self.n}
-        body["method"] = self.method
+        body |= {"method": self.method, "error": finite(self.error)}
         return body | ({"clusters": self.clusters, "inflation": finite(self.inflation)} if self.clusters else {})
 
 
@@ -86,48 +88,84 @@ def mean_interval(
     Values that are all 0 or 1 get Wilson's interval; others Student's t, cut to 0..1 if all values lie there. If all n
     values are equal (n = 1 too) the spread is unknown, and t would claim certainty: for values in 0..1 the interval then
     allows a share 1 - (alpha/2)^(1/n) of tasks, the most that n equal draws leave possible, to score anything; for
-    others it is unbounded. With n = 0 everything is NaN. Where tasks share `clusters`, see `clustered_interval`.
+    others it is unbounded. With n = 0 everything is NaN. Where tasks share `clusters`, see `interval_of`.
     """
     if isinstance(values, Mapping):
         means = task_means(values)
         labels = cluster_labels([task for task, each in values.items() if each], clusters)
     else:
         means, labels = [_number(value) for value in values], None
+    return interval_of(moments(means, labels), confidence)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """What an interval needs to know of the task means."""
+
+    n: int
+    mean: float
+    variance: float
+    """With n - 1."""
+    lowest: float
+    highest: float
+    binary: bool
+    """Whether each is 0 or 1."""
+    clusters: tuple[tuple[float, int], ...] = ()
+    """Of each cluster its tasks' means added up, and their number; empty if no two tasks share one."""
+
+    @property
+    def unit(self) -> bool:
+        """Whether all lie in 0 to 1."""
+        return self.lowest >= 0 and self.highest <= 1
+
+    @property
+    def error(self) -> float:
+        """The standard error of the mean; NaN where one task or one cluster says nothing of the spread."""
+        if not self.clusters:
+            return math.sqrt(self.variance / self.n) if self.n > 1 else math.nan
+        count = len(self.clusters)
+        squares = math.fsum((total - size * self.mean) ** 2 for total, size in self.clusters)
+        return math.sqrt(count / (count - 1) * squares) / self.n if count > 1 else math.nan
+
+
+def moments(means: Sequence[float], labels: Sequence[str] | None = None) -> Moments:
+    """The moments of task means; `labels` says which cluster each is of."""
     n = len(means)
     if n == 0:
-        return Interval(math.nan, math.nan, math.nan, 0)
-    if labels is not None:
-        return clustered_interval(means, labels, confidence)
-    mean = math.fsum(means) / n
-    if all_binary(means):
-        return Interval(mean, *proportion_interval(round(sum(means)), n, confidence), n, "Wilson")
-    unit = in_unit(means)
-    if len(set(means)) == 1:
-        return Interval(mean, *_equal_bounds(mean, n, unit, confidence), n, "equal values")
-    half = t_value(n - 1, confidence) * standard_deviation(means) / math.sqrt(n)
-    return Interval(mean, *_cut(mean, half, unit), n, "t")
+        return Moments(0, math.nan, math.nan, math.nan, math.nan, False)
+    sums: dict[str, tuple[float, int]] = {}
+    for mean, label in zip(means, labels or (), strict=labels is not None):
+        total, size = sums.get(label, (0.0, 0))
+        sums[label] = (total + mean, size + 1)
+    variance = standard_deviation(means) ** 2 if n > 1 else 0.0
+    return Moments(n, math.fsum(means) / n, variance, min(means), max(means), all_binary(means), tuple(sums.values()))
 
 
-def clustered_interval(means: Sequence[float], labels: Sequence[str], confidence: float = CONFIDENCE) -> Interval:
-    """The mean of task scores whose labels say which cluster each is of, and an interval that allows for the clusters.
+def interval_of(found: Moments, confidence: float = CONFIDENCE) -> Interval:
+    """The interval that `mean_interval` gives, from moments.
 
-    Student's t with one degree of freedom less than there are clusters, over `clustered_error`. 0/1 scores get Wilson's
-    interval at the effective number of tasks, the one at which independent tasks would have that standard error, reduced
-    by (z/t)^2 (Korn and Graubard, 1998, Survey Methodology 24:193): so it stays within 0 to 1 and is of use near either.
+    With clusters it is Student's t over the clustered standard error, with one degree of freedom less than there are
+    clusters. 0/1 scores get Wilson's interval at the effective number of tasks, the one at which independent tasks would
+    have that standard error, reduced by (z/t)^2 (Korn and Graubard, 1998, Survey Methodology 24:193): so it stays within 0
+    to 1 and is of use near either.
     """
-    n, mean, unit = len(means), math.fsum(means) / len(means), in_unit(means)
-    error, num_clusters = clustered_error(means, labels), len(set(labels))
-    alone = standard_deviation(means) / math.sqrt(n) if n > 1 else 0.0
-    inflation = error / alone if alone else 1.0
-    if num_clusters < 2 or error < 1e-12:
-        bounds = _equal_bounds(mean, num_clusters, unit, confidence)
-        return Interval(mean, *bounds, n, "clustered, equal values", num_clusters, inflation)
-    t = t_value(num_clusters - 1, confidence)
-    if all_binary(means):
-        effective = min(n, mean * (1 - mean) / error**2) * min(1.0, (z_value(confidence) / t) ** 2)
-        bounds = proportion_interval(mean * effective, effective, confidence)
-        return Interval(mean, *bounds, n, "clustered Wilson", num_clusters, inflation)
-    return Interval(mean, *_cut(mean, t * error, unit), n, "clustered t", num_clusters, inflation)
+    if found.n == 0:
+        return Interval(math.nan, math.nan, math.nan, 0)
+    count = len(found.clusters)
+    units, named = count or found.n, "clustered " if count else ""
+    alone = math.sqrt(found.variance / found.n)
+    error, inflation = found.error, found.error / alone if count and alone else 1.0
+    if found.binary and not count:
+        bounds, method = proportion_interval(round(found.mean * found.n), found.n, confidence), "Wilson"
+    elif found.lowest == found.highest or not error > 1e-12:
+        bounds, method = _equal_bounds(found.mean, units, found.unit, confidence), f"{named}equal values"
+    elif found.binary:
+        shrunk = min(1.0, (z_value(confidence) / t_value(units - 1, confidence)) ** 2)
+        effective = min(found.n, found.mean * (1 - found.mean) / error**2) * shrunk
+        bounds, method = proportion_interval(found.mean * effective, effective, confidence), "clustered Wilson"
+    else:
+        bounds, method = _cut(found.mean, t_value(units - 1, confidence) * error, found.unit), f"{named}t"
+    return Interval(found.mean, *bounds, found.n, method, error, count, inflation)
 
 
 def clustered_error(values: Sequence[float], labels: Sequence[str]) -> float:
@@ -136,12 +174,7 @@ def clustered_error(values: Sequence[float], labels: Sequence[str]) -> float:
     The deviations are added up within each cluster before they are squared, so what a cluster has in common counts once.
     The factor C / (C - 1) removes the bias of few clusters. NaN if all are of one cluster.
     """
-    mean, sums = math.fsum(values) / len(values), dict.fromkeys(labels, 0.0)
-    for value, label in zip(values, labels, strict=True):
-        sums[label] += value - mean
-    if len(sums) < 2:
-        return math.nan
-    return math.sqrt(len(sums) / (len(sums) - 1) * math.fsum(each * each for each in sums.values())) / len(values)
+    return moments(values, labels).error
 
 
 def cluster_labels(tasks: Sequence[str], clusters: Clusters | None) -> list[str] | None:
