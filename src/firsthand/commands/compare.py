@@ -263,7 +263,15 @@ def write_page(config: Config, comparisons: Sequence[Comparison], run_a: Run, ru
             shown.append(sample)
     counts = [(change, sum(len(each.tasks(change)) for each in comparisons)) for change in ("worse", "better", "same")]
     title = "; ".join(f"{each.b} against {each.a}" for each in comparisons)
-    config.html.write_text(page(title, shown, counts), encoding="utf-8")
+    write(config.html, page(title, shown, counts))
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file that was asked for; one that cannot be written is a setting that cannot work."""
+    try:
+        path.write_text(text, encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        raise ConfigError(f"cannot write {str(path)!r}: {error.strerror or error}") from None
 
 
 def to_json(comparison: Comparison, config: Config) -> Json:

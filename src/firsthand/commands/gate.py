@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from firsthand.commands.compare import benchmarks_with, shared_agents
+from firsthand.commands.compare import benchmarks_with, shared_agents, write
 from firsthand.config import confidence, share
 from firsthand.errors import ConfigError, unknown
 from firsthand.evals.gate import Check, Gaps, rule, verdict
@@ -76,8 +76,10 @@ def main(config: Config) -> int:
     if not checks:
         raise ConfigError("there is nothing to check: the baseline has no finished attempt on those benchmarks")
     ruling = verdict(checks, config.cannot_tell)
-    write(config.junit, junit(name, checks, config.cannot_tell))
-    write(config.markdown, markdown(name, checks, ruling))
+    if config.junit:
+        write(config.junit, junit(name, checks, config.cannot_tell))
+    if config.markdown:
+        write(config.markdown, markdown(name, checks, ruling))
     if config.json:
         print(
             json.dumps({"ruling": ruling, "checks": [each.to_json() for each in checks]}, indent=2, ensure_ascii=False)
@@ -211,12 +213,3 @@ def print_checks(name: str, checks: list[Check]) -> None:
             out.print(f"  {line}", markup=False, soft_wrap=True)
         if len(lines) > 10:
             out.print(f"  and {len(lines) - 10} more: --markdown or --json lists them", markup=False)
-
-
-def write(path: Path | None, text: str) -> None:
-    """Write the file, if one was asked for."""
-    if path is not None:
-        try:
-            path.write_text(text, encoding="utf-8", errors="backslashreplace")
-        except OSError as error:  # no failed check, so not exit 1
-            raise ConfigError(f"cannot write {str(path)!r}: {error.strerror or error}") from None

@@ -113,7 +113,7 @@ def terminal_text(sample: Sample, width: int) -> Text:
     out.append(f"  epoch {sample.epoch}  {sample.a.score} -> {sample.b.score}  ")
     out.append(f"{sample.change}\n", colour)
     out.append(f"{_plain(clipped(sample.prompt, 300))}\n", "dim")
-    half = max(20, (width - 3) // 2)
+    half = max(10, (width - 3) // 2)
     pieces = sample.pieces
     left = _column([p for p in pieces if p.kind != "added"], half)
     right = _column([p for p in pieces if p.kind != "removed"], half)
