@@ -301,7 +301,7 @@ def _header(config: Config) -> list[str]:
 def _cells(found: PairedDifference) -> list[str]:
     return [
         f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]",
-        f"{found.p_value:.3f}",
+        "<0.001" if found.p_value < 0.001 else f"{found.p_value:.3f}",
         f"{found.better} / {found.worse} / {found.same}",
         found.verdict,
     ]

@@ -24,6 +24,9 @@ firsthand power --disagreement 15% --effect 2%              # two 0/1 scores tha
 firsthand power --between-sd 0.3 --within-sd 0.4 --effect 2% --tasks 500
 """
 
+ONE_ATTEMPT = """\
+With one attempt per task the spread within tasks is unknown: `firsthand run --epochs 4` shows what more would buy."""
+
 
 @dataclass(frozen=True)
 class Config:
@@ -155,10 +158,7 @@ def print_plan(plan: Plan, config: Config) -> None:
         f"from {plan.design.basis}; {config.confidence} confidence, {config.power} power", markup=False, soft_wrap=True
     )
     if plan.design.within is None:
-        out.print(
-            "With one attempt per task the spread within tasks is unknown: run with --epochs 2 or more to see what"
-        )
-        out.print("more attempts would buy.")
+        out.print(ONE_ATTEMPT, soft_wrap=True)
     elif plan.tasks:
         out.print(_attempts_in_words(plan, effect), soft_wrap=True)
 

@@ -1,4 +1,4 @@
-"""The plan of a comparison: what is known of its variance, and so the tasks, attempts and smallest effect that go together."""
+"""The plan of a comparison: its variance, and with it how tasks, attempts and the smallest effect go together."""
 
 from __future__ import annotations
 
