@@ -28,7 +28,7 @@ from firsthand.evals.stats import (
     tasks_needed,
 )
 
-RUNS = 500
+RUNS = 400
 MATRIX = (
     Path(os.environ.get("FIRSTHAND_DATA") or Path(__file__).parents[2] / "shared" / "data")
     / "leaderboards"

@@ -245,7 +245,7 @@ def print_flaky(found: list[Flaky], limit: int) -> None:
 def print_samples(comparison: Comparison, run_a: Run, run_b: Run, config: Config) -> None:
     """The samples, side by side."""
     out = console()
-    for number, sample in enumerate(samples(comparison, run_a, run_b, config.only)):
+    for number, sample in enumerate(samples(comparison, run_a, run_b, config.only, config.score)):
         if number == config.limit:
             out.print("there are more: --limit shows them, and --html writes them into a file")
             return
@@ -257,7 +257,7 @@ def write_page(config: Config, comparisons: Sequence[Comparison], run_a: Run, ru
     assert config.html is not None
     shown: list[Sample] = []
     for comparison in comparisons:
-        for sample in samples(comparison, run_a, run_b, config.only):
+        for sample in samples(comparison, run_a, run_b, config.only, config.score):
             if len(shown) > MAX_SAMPLES:
                 break
             shown.append(sample)

@@ -28,6 +28,8 @@ MAX_WORDS = 2000
 """Words of an answer that are compared; what follows is left out."""
 MAX_CHARS = 8000
 MAX_PROMPT_CHARS = 2000
+MAX_EPOCHS = 16
+"""Attempts at a task among which a pair is looked for."""
 MAX_SAMPLES = 500
 """Samples in one HTML file."""
 _WORD = re.compile(r"\s+|\w+|[^\w\s]")
@@ -84,13 +86,15 @@ def word_difference(a: str, b: str) -> list[Piece]:
     return pieces
 
 
-def samples(comparison: Comparison, run_a: Run, run_b: Run, only: Only = "changed") -> Iterator[Sample]:
+def samples(
+    comparison: Comparison, run_a: Run, run_b: Run, only: Only = "changed", score: str | None = None
+) -> Iterator[Sample]:
     """The paired tasks, those that got worse first; of several attempts the first two that scored differently."""
     tasks_a = run_a.tasks()
     kinds = {"changed": ("worse", "better"), "all": ("worse", "better", "same")}.get(only, (only,))
     for change in ("worse", "better", "same"):
         for pair in comparison.tasks(change) if change in kinds else ():
-            trace_a, trace_b = _traces(pair, run_a, run_b)
+            trace_a, trace_b = _traces(pair, run_a, run_b, score)
             task = tasks_a.get((pair.benchmark, pair.task_id))
             yield Sample(
                 pair.benchmark,
@@ -98,8 +102,8 @@ def samples(comparison: Comparison, run_a: Run, run_b: Run, only: Only = "change
                 trace_a.epoch,
                 clipped(task.question if task else "", MAX_PROMPT_CHARS),
                 change,
-                _answer(trace_a),
-                _answer(trace_b),
+                _answer(trace_a, score),
+                _answer(trace_b, score),
             )
 
 
@@ -160,16 +164,20 @@ def page(title: str, shown: Iterable[Sample], counts: Sequence[tuple[str, int]])
     )
 
 
-def _traces(pair: Pair, run_a: Run, run_b: Run) -> tuple[Trace, Trace]:
-    both = [
-        (run_a.tries(id_a)[-1], run_b.tries(id_b)[-1])
-        for id_a, id_b in zip(pair.a.trace_ids[:16], pair.b.trace_ids[:16], strict=False)
-    ]
-    return next(((a, b) for a, b in both if a.value() != b.value()), both[0])
+def _traces(pair: Pair, run_a: Run, run_b: Run, score: str | None) -> tuple[Trace, Trace]:
+    """Two attempts of the same epoch, where both sides have one: the first two that scored differently, or the first."""
+    tried_a, tried_b = (
+        [run.tries(trace_id)[-1] for trace_id in side.trace_ids[:MAX_EPOCHS]]
+        for run, side in ((run_a, pair.a), (run_b, pair.b))
+    )
+    of_epoch = {trace.epoch: trace for trace in tried_b}
+    both = [(trace, of_epoch[trace.epoch]) for trace in tried_a if trace.epoch in of_epoch]
+    both = both or [(tried_a[0], tried_b[0])]
+    return next(((a, b) for a, b in both if a.value(score) != b.value(score)), both[0])
 
 
-def _answer(trace: Trace) -> Answer:
-    value = trace.value()
+def _answer(trace: Trace, score: str | None) -> Answer:
+    value = trace.value(score)
     failed = next((f"the scorer failed: {s.detail['scorer_failed']}" for s in trace.scores if s.failed), "")
     error = f"{trace.error.kind}: {trace.error.message}" if trace.error else failed
     text = trace.answer if trace.answer is not None else ""
