@@ -117,6 +117,17 @@ def convert(value: Any, hint: Any, name: str) -> Any:
         raise ConfigError(f"{name} is {value!r}: {expected} was expected") from None
 
 
+def field_docs(config_class: type[Any]) -> dict[str, str]:
+    """The sentence under each field of a dataclass, read from its source."""
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(config_class))).body
+    assert isinstance(definition, ast.ClassDef)
+    docs: dict[str, str] = {}
+    for field, after in zip(definition.body, definition.body[1:], strict=False):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(after, ast.Expr):
+            docs[field.target.id] = " ".join(str(ast.literal_eval(after.value)).split())
+    return docs
+
+
 def share(text: str, name: str) -> float:
     """The number that `2%` or `0.02` says."""
     try:
@@ -134,17 +145,6 @@ def confidence(text: str) -> float:
     if not 0.5 <= value < 1:
         raise ConfigError(f"confidence is {text!r}: give a level from 50% to below 100%, such as 95%")
     return value
-
-
-def field_docs(config_class: type[Any]) -> dict[str, str]:
-    """The sentence under each field of a dataclass, read from its source."""
-    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(config_class))).body
-    assert isinstance(definition, ast.ClassDef)
-    docs: dict[str, str] = {}
-    for field, after in zip(definition.body, definition.body[1:], strict=False):
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(after, ast.Expr):
-            docs[field.target.id] = " ".join(str(ast.literal_eval(after.value)).split())
-    return docs
 
 
 def _is_union(hint: Any) -> bool:

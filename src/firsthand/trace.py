@@ -6,7 +6,6 @@ that made it. Messages form a tree, and a node holds only what it adds, so branc
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Protocol
@@ -133,7 +132,7 @@ class Trace:
     def value(self, name: str | None = None) -> float | None:
         """The value of the score of that name, or of the first; None if the attempt, or the scoring of it, failed."""
         found = self.score(name) if name is not None else next(iter(self.scores), None)
-        if self.error is not None or found is None or found.failed or not math.isfinite(found.value):
+        if self.error is not None or found is None or found.failed or not float("-inf") < found.value < float("inf"):
             return None
         return float(found.value)
 
