@@ -16,7 +16,12 @@ from scipy import stats as scipy_stats
 
 from firsthand.errors import ConfigError
 from firsthand.evals.stats import (
+    Differences,
+    all_pairs,
+    benjamini_hochberg,
+    bootstrap_sums,
     compare_to_baseline,
+    corrected,
     holm,
     mcnemar,
     mean_interval,
@@ -240,3 +245,62 @@ def test_bad_numbers_are_refused_in_words():
         proportion_interval(3, 2)
     with pytest.raises(ConfigError, match="confidence"):
         proportion_interval(1, 2, 95)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
+@settings(max_examples=60, deadline=None)
+def test_false_discovery_rates_agree_with_scipy(p_values):
+    assert benjamini_hochberg(p_values) == pytest.approx(list(scipy_stats.false_discovery_control(p_values)))
+
+
+@pytest.mark.parametrize("correction", ["holm", "bh", "none"])
+def test_every_two_agents_are_compared_and_agree_with_their_intervals(correction):
+    rng = np.random.default_rng(8)
+    for _ in range(6):
+        agents = {str(k): by_task(rng.random(60) < 0.3 + 0.12 * k) for k in range(5)}
+        found = all_pairs(agents, correction)
+        assert len(found) == 10 and next(iter(found)) == ("0", "1")
+        for (first, later), each in found.items():
+            alone = paired_difference(agents[later], agents[first])
+            assert (each.p_value < 0.05) == (each.verdict != "cannot tell") == (not each.low <= 0 <= each.high)
+            assert each.p_value >= alone.p_value and each.difference == alone.difference
+            assert each.high - each.low >= alone.high - alone.low - 1e-9 or correction == "none"
+
+
+def test_benjamini_and_hochberg_find_more_and_keep_the_share_of_false_ones():
+    rng = np.random.default_rng(9)
+    false_share, more = [], 0
+    for _ in range(120):
+        skills = [0.5] * 6 + [0.8] * 4
+        first = by_task(rng.random(80) < 0.5)
+        found = [Differences.between(by_task(rng.random(80) < skill), first) for skill in skills]
+        verdicts = {name: [each.verdict != "cannot tell" for each in corrected(found, name)] for name in ("holm", "bh")}
+        assert sum(verdicts["bh"]) >= sum(verdicts["holm"])
+        more += sum(verdicts["bh"]) > sum(verdicts["holm"])
+        false_share.append(sum(verdicts["bh"][:6]) / max(1, sum(verdicts["bh"])))
+    assert np.mean(false_share) < 0.06 and more > 5
+
+
+def test_the_cautious_answer_to_one_cluster_and_to_equal_ones():
+    one = mean_interval({f"t{n}": [float(n % 2)] for n in range(40)}, clusters={f"t{n}": "book" for n in range(40)})
+    assert one.clusters == 1 and one.high - one.low > 0.9
+    passages = {f"t{n}": str(n // 10) for n in range(40)}
+    perfect = mean_interval({task: [1.0] for task in passages}, clusters=passages)
+    assert perfect.low < mean_interval([1.0] * 40).low and perfect.high == 1
+    own = {f"t{n}": str(n) for n in range(40)}
+    scores = {f"t{n}": [float(n % 3 > 0)] for n in range(40)}
+    assert mean_interval(scores, clusters=own) == mean_interval(scores)
+    some = mean_interval(scores, clusters={"t0": "x", "t1": "x"})
+    assert some.clusters == 39 and some.low == pytest.approx(mean_interval(scores).low, abs=0.02)
+
+
+def test_bad_bootstraps_are_refused_in_words():
+    with pytest.raises(ConfigError, match="no tasks"):
+        bootstrap_sums(np.zeros((0, 2)), lambda sums: sums[:, 0])
+    with pytest.raises(ConfigError, match="3 labels for 2 tasks"):
+        bootstrap_sums(np.ones((2, 1)), lambda sums: sums[:, 0], labels=["a", "b", "c"])
+    with pytest.raises(ConfigError, match="not a finite number"), np.errstate(invalid="ignore"):
+        bootstrap_sums(np.array([[0.0], [0.0], [1.0]]), lambda sums: sums[:, 0] / sums[:, 0])
+    assert bootstrap_sums(np.ones((1, 1)), lambda sums: sums[:, 0]).high == math.inf
+    same = bootstrap_sums(np.ones((20, 2)), lambda sums: sums[:, 0] / sums[:, 1])
+    assert same.low == same.high == same.value == 1

@@ -12,6 +12,7 @@ import argparse
 import ast
 import dataclasses
 import inspect
+import math
 import textwrap
 import tomllib
 import types
@@ -140,6 +141,25 @@ def field_docs(config_class: type[Any]) -> dict[str, str]:
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(after, ast.Expr):
             docs[field.target.id] = " ".join(str(ast.literal_eval(after.value)).split())
     return docs
+
+
+def share(text: str, name: str) -> float:
+    """The number that `2%` or `0.02` says."""
+    try:
+        value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ConfigError(f"{name} is {text!r}: a share was expected, such as 2% or 0.02")
+    return value
+
+
+def confidence(text: str) -> float:
+    """The level that `95%` or `0.95` says, from a half to 1."""
+    value = share(text, "confidence")
+    if not 0.5 <= value < 1:
+        raise ConfigError(f"confidence is {text!r}: give a level from 50% to below 100%, such as 95%")
+    return value
 
 
 def _is_union(hint: Any) -> bool:

@@ -33,6 +33,15 @@ class Task:
         return replace(self, secret={})
 
     @property
+    def cluster(self) -> str | None:
+        """What the task shares with others of its benchmark, such as a passage: `metadata["cluster"]`, if it is given.
+
+        Intervals and tests allow for tasks of one cluster, which are not independent draws from the benchmark.
+        """
+        named = self.metadata.get("cluster")
+        return None if named is None else str(named)
+
+    @property
     def letters(self) -> tuple[str, ...]:
         """A letter for each choice: A, B, C, ..."""
         return tuple(chr(ord("A") + i) for i in range(len(self.choices)))

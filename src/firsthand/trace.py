@@ -69,6 +69,11 @@ class Score:
     value: float
     detail: Json = field(default_factory=dict)
 
+    @property
+    def failed(self) -> bool:
+        """Whether the scorer itself failed, so that the value says nothing of the attempt."""
+        return "scorer_failed" in self.detail
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -137,6 +142,13 @@ class Trace:
     def score(self, name: str) -> Score | None:
         """The score of that name, if there is one."""
         return next((score for score in self.scores if score.name == name), None)
+
+    def value(self, name: str | None = None) -> float | None:
+        """The value of the score of that name, or of the first; None if the attempt, or the scoring of it, failed."""
+        found = self.score(name) if name is not None else next(iter(self.scores), None)
+        if self.error is not None or found is None or found.failed or not float("-inf") < found.value < float("inf"):
+            return None
+        return float(found.value)
 
     def messages(self, node: int | None) -> tuple[Message, ...]:
         """The conversation that ends at a node, from its first message on."""

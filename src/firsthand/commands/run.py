@@ -371,7 +371,7 @@ def print_results(run: Run, config: Config, traces: Sequence[Trace], protocols: 
     if not traces:
         out.print("No attempt has finished.")
     else:
-        boards = leaderboard(traces, budget=budget_of(config))
+        boards = leaderboard(traces, budget=budget_of(config), clusters=run.clusters())
         out.print(render(boards))
         for name, protocol in protocols.items():
             out.print(f"protocol {name}: {protocol}".replace("\n", "\\n"), soft_wrap=True, markup=False)
@@ -388,7 +388,8 @@ def print_json(run: Run, config: Config, traces: Sequence[Trace], protocols: Map
     from firsthand.evals.leaderboard import leaderboard
 
     body: Json = {"run": run.id, "path": str(run.path), "status": run.status, "protocols": dict(protocols)}
-    body["boards"] = [board.to_json() for board in leaderboard(traces, budget=budget_of(config))] if traces else []
+    boards = leaderboard(traces, budget=budget_of(config), clusters=run.clusters()) if traces else []
+    body["boards"] = [board.to_json() for board in boards]
     print(json.dumps(body, indent=2, ensure_ascii=False))
 
 
@@ -398,7 +399,7 @@ def write_report(run: Run, config: Config, traces: Sequence[Trace]) -> str:
     from firsthand.evals.report import report_html
 
     html = report_html(
-        leaderboard(traces, budget=budget_of(config)),
+        leaderboard(traces, budget=budget_of(config), clusters=run.clusters()),
         title=f"{', '.join(config.benchmarks)} with {', '.join(config.model)}",
         command=config.command(),
         machine=run.about["machine"],

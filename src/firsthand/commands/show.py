@@ -46,7 +46,7 @@ def main(config: Config) -> int:
         order = {name: index for index, name in enumerate(run.agents())}  # as it was asked: the first is the baseline
         budget = str(run.config.get("equal_budget"))
         traces = sorted(run.traces(), key=lambda trace: order.get(trace.agent_name, len(order)))
-        boards = leaderboard(traces, budget=float(budget) if budget.isdecimal() else None)
+        boards = leaderboard(traces, budget=float(budget) if budget.isdecimal() else None, clusters=run.clusters())
         if config.json:
             print(json.dumps([board.to_json() for board in boards], indent=2, ensure_ascii=False))
             return 0

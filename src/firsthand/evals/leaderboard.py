@@ -1,7 +1,8 @@
 """Traces -> a Board per benchmark: what each agent scored, what it cost, and whether it differs from the first one.
 
-A board is a query over traces and holds no state. An attempt that ended in an error scores 0 and is counted under errors,
-so that an agent cannot gain by failing loudly. Left out: ratings from preferences, boards over several benchmarks.
+A board is a query over traces and holds no state. An attempt that ended in an error, or whose scorer failed, scores 0
+and is counted under errors, so that an agent cannot gain by failing loudly. Left out: ratings from preferences, boards over
+several benchmarks.
 """
 
 from __future__ import annotations
@@ -15,7 +16,15 @@ from typing import TYPE_CHECKING
 from firsthand.errors import unknown
 from firsthand.evals.critical_path import critical_seconds
 from firsthand.evals.frontier import frontier
-from firsthand.evals.stats import Interval, PairedDifference, compare_to_baseline, finite, mean_interval
+from firsthand.evals.stats import (
+    Clusters,
+    Interval,
+    PairedDifference,
+    Scores,
+    compare_to_baseline,
+    finite,
+    mean_interval,
+)
 from firsthand.message import Json
 from firsthand.trace import Trace
 
@@ -55,7 +64,7 @@ class Row:
     cost: Cost
     attempts: int
     errors: int
-    """Attempts that ended in an error; each scores 0."""
+    """Attempts that ended in an error, or whose scorer failed; each scores 0."""
     stopped: int
     """Attempts that a limit ended; they are scored as they stand."""
     secondary: Mapping[str, Interval] = field(default_factory=dict)
@@ -119,11 +128,18 @@ class Board:
         }
 
 
-def leaderboard(traces: Iterable[Trace], *, baseline: str | None = None, budget: float | None = None) -> list[Board]:
+def leaderboard(
+    traces: Iterable[Trace],
+    *,
+    baseline: str | None = None,
+    budget: float | None = None,
+    clusters: Mapping[str, Clusters] | None = None,
+) -> list[Board]:
     """A Board per benchmark, in the order they came; agents are compared to `baseline`, or else to the first one.
 
     With an equal `budget` of tokens they are compared to the cheapest one. A benchmark that the baseline did not attempt is
-    compared to its own first agent. A baseline that attempted nothing at all is an UnknownName.
+    compared to its own first agent. A baseline that attempted nothing at all is an UnknownName. `clusters` are those of each
+    benchmark's tasks, as `Run.clusters` gives them.
     """
     grouped: dict[str, dict[str, list[Trace]]] = {}
     for trace in traces:
@@ -131,7 +147,10 @@ def leaderboard(traces: Iterable[Trace], *, baseline: str | None = None, budget:
     names = {agent for agents in grouped.values() for agent in agents}
     if baseline is not None and baseline not in names:
         raise unknown("agent", baseline, names, see="firsthand show RUN")
-    return [_board(benchmark, agents, baseline, budget) for benchmark, agents in grouped.items()]
+    return [
+        _board(benchmark, agents, baseline, budget, (clusters or {}).get(benchmark))
+        for benchmark, agents in grouped.items()
+    ]
 
 
 def findings(board: Board) -> list[str]:
@@ -148,13 +167,16 @@ def caveats(board: Board) -> list[str]:
     tasks = f"{board.tasks} task" + ("s" if board.tasks != 1 else "")
     if not board.metric:
         return ["Nothing was scored."]
+    shared = max((row.score.clusters for row in board.rows), default=0)
+    wider = [f"Its tasks fall into {shared} clusters, for which intervals and tests allow."] if shared else []
     if not versus:
-        return [f"Intervals hold the true score with 95 % confidence, for tasks like these {tasks}."]
+        return [*wider, f"Intervals hold the true score with 95 % confidence, for tasks like these {tasks}."]
     largest = max((each.detectable for each in versus if finite(each.detectable) is not None), default=1.0)
     lines = [
+        *wider,
         f"With {tasks} a true difference below {largest:.2f} would often have been missed (power under 80 %)."
         if largest < 1
-        else f"With {tasks} hardly any difference could have been seen: run more."
+        else f"With {tasks} hardly any difference could have been seen: run more.",
     ]
     paired = f"Each agent is compared to {board.baseline} on the tasks both attempted; intervals are 95 %"
     if len(versus) > 1:
@@ -232,7 +254,11 @@ def value_text(value: float) -> str:
 
 
 def _board(
-    benchmark: str, agents: Mapping[str, list[Trace]], baseline: str | None, budget: float | None = None
+    benchmark: str,
+    agents: Mapping[str, list[Trace]],
+    baseline: str | None,
+    budget: float | None,
+    clusters: Clusters | None,
 ) -> Board:
     everything = [trace for traces in agents.values() for trace in traces]
     names = list(dict.fromkeys(score.name for trace in everything for score in trace.scores))
@@ -241,9 +267,9 @@ def _board(
     first = baseline if baseline is not None and baseline in agents else cheapest
     values = {agent: _values(traces, metric) for agent, traces in agents.items()}
     others = {agent: each for agent, each in values.items() if agent != first}
-    versus = compare_to_baseline(others, values[first]) if metric else {}
+    versus = compare_to_baseline(others, values[first], clusters=clusters) if metric else {}
     rows = [
-        _row(agent, traces, values[agent] if metric else {}, versus.get(agent), [n for n in names if n != metric])
+        _row(agent, traces, metric, values[agent], versus.get(agent), [n for n in names if n != metric], clusters)
         for agent, traces in agents.items()
     ]
     return Board(
@@ -260,28 +286,28 @@ def _board(
 def _values(traces: Iterable[Trace], name: str) -> dict[str, list[float]]:
     values: dict[str, list[float]] = {}
     for trace in traces:
-        score = trace.score(name)
-        failed = trace.error is not None or score is None or finite(score.value) is None
-        values.setdefault(trace.task_id, []).append(0.0 if failed or score is None else score.value)
+        values.setdefault(trace.task_id, []).append(trace.value(name) or 0.0)
     return values
 
 
 def _row(
     agent: str,
     traces: Sequence[Trace],
-    values: Mapping[str, list[float]],
+    metric: str,
+    values: Scores,
     versus: PairedDifference | None,
     secondary: Iterable[str],
+    clusters: Clusters | None,
 ) -> Row:
     return Row(
         agent=agent,
-        score=mean_interval(values),
+        score=mean_interval(values if metric else {}, clusters=clusters),
         versus=versus,
         cost=_cost(traces),
         attempts=len(traces),
-        errors=sum(trace.error is not None for trace in traces),
+        errors=sum(trace.error is not None or any(score.failed for score in trace.scores) for trace in traces),
         stopped=sum(trace.error is None and trace.stop_reason not in ("done", "error") for trace in traces),
-        secondary={name: mean_interval(_values(traces, name)) for name in secondary},
+        secondary={name: mean_interval(_values(traces, name), clusters=clusters) for name in secondary},
     )
 
 

@@ -43,6 +43,11 @@ MIGRATIONS: tuple[str, ...] = (
         version INTEGER NOT NULL, body BLOB NOT NULL, UNIQUE (attempt, try));
     CREATE TABLE preferences (seq INTEGER PRIMARY KEY, task TEXT NOT NULL, body BLOB NOT NULL);
     """,
+    """
+    ALTER TABLE tasks ADD COLUMN cluster TEXT;
+    CREATE INDEX traces_by_agent ON traces (benchmark, agent, task, score, tokens, cost_usd, duration_s);
+    CREATE INDEX traces_retried ON traces (attempt, try) WHERE try > 1;
+    """,
 )
 """Migration number n takes a file from schema version n to n + 1. They are only ever added to."""
 

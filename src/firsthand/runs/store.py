@@ -52,7 +52,7 @@ class TraceRow:
     agent: str
     epoch: int
     score: float | None
-    """The value of the first score."""
+    """The value of the first score; None if the attempt, or the scoring of it, failed."""
     stop_reason: str
     error: str | None
     num_calls: int
@@ -180,7 +180,8 @@ class Run:
             for task in tasks:
                 digest = put(connection, task.to_json())
                 key = (plain(benchmark), plain(task.id))
-                connection.execute("INSERT OR IGNORE INTO tasks VALUES (?, ?, ?)", (*key, digest))
+                cluster = None if task.cluster is None else plain(task.cluster)
+                connection.execute("INSERT OR IGNORE INTO tasks VALUES (?, ?, ?, ?)", (*key, digest, cluster))
                 kept = connection.execute("SELECT body FROM tasks WHERE benchmark = ? AND task = ?", key).fetchone()
                 self._expect_same(kept[0], digest, f"task {task.id!r} of {benchmark}")
 
@@ -189,6 +190,15 @@ class Run:
         rows = self.database.read("SELECT benchmark, task, body FROM tasks ORDER BY rowid")
         tasks = ((benchmark, self._read(Task.from_json, body)) for benchmark, _, body in rows)
         return {(benchmark, task.id): task for benchmark, task in tasks}
+
+    def clusters(self) -> dict[str, dict[str, str]]:
+        """Benchmark -> task id -> cluster, of those tasks that belong to one."""
+        found: dict[str, dict[str, str]] = {}
+        for benchmark, task, cluster in self.database.read(
+            "SELECT benchmark, task, cluster FROM tasks WHERE cluster IS NOT NULL"
+        ):
+            found.setdefault(benchmark, {})[task] = cluster
+        return found
 
     def add_agent(self, name: str, agent: Json) -> None:
         """Keep an agent as data. One that differs from the one kept under its name is a StoreError."""
@@ -214,7 +224,7 @@ class Run:
         with self.database.write() as connection:
             columns = (
                 plain(trace.benchmark), plain(trace.task_id), plain(trace.agent_name), trace.epoch,
-                float(trace.scores[0].value) if trace.scores else None, plain(trace.stop_reason),
+                trace.value(), plain(trace.stop_reason),
                 plain(f"{trace.error.kind}: {trace.error.message}") if trace.error else None,
                 len(trace.calls), usage.total_tokens, usage.cost_usd, trace.duration_s, trace.version,
                 put(connection, trace.to_json(), exact=False),

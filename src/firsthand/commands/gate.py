@@ -1,0 +1,215 @@
+"""Decide whether a candidate may replace a baseline: no score may have dropped by more than is allowed. For CI."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from firsthand.commands.compare import benchmarks_with, shared_agents, write
+from firsthand.config import confidence, share
+from firsthand.errors import ConfigError, unknown
+from firsthand.evals.gate import Check, Gaps, rule, verdict
+from firsthand.evals.gate_report import details, difference, junit, markdown, rate
+from firsthand.evals.paired import Differences
+from firsthand.home import data_home
+from firsthand.runs import store
+from firsthand.runs.compare import Comparison, Pair, compare
+from firsthand.runs.flaky import flaky
+from firsthand.runs.store import Run
+from firsthand.terminal import console, print_table
+
+EXAMPLES = """
+firsthand gate BASELINE CANDIDATE --max-drop 1% --confidence 95%
+firsthand gate main last --max-drop 1%,gsm8k=2%,gsm8k/strict=5% --score numeric,strict --junit gate.xml
+firsthand gate last last --agent-a cot --agent-b my_prompt.py --cannot-tell fail
+"""
+CODES = {"pass": 0, "fail": 1, "cannot tell": 4}
+
+
+@dataclass(frozen=True)
+class Config:
+    """What is let through. It exits with 0 for pass, 1 for fail, 4 if it cannot tell."""
+
+    baseline: str = field(metadata={"positional": True})
+    """The run to hold to."""
+    candidate: str = field(metadata={"positional": True})
+    """The run that is judged."""
+    max_drop: tuple[str, ...] = ("1%",)
+    """How far a score may drop: for all, and for some as in 1%,gsm8k=2%,gsm8k/strict=5%."""
+    confidence: str = "95%"
+    """How sure a pass and a fail must be."""
+    cannot_tell: Literal["report", "pass", "fail"] = "report"
+    """What counts if the data show neither: an exit code of its own (4), pass (laxer), or fail (stricter)."""
+    errors: Literal["fail", "drop", "zero"] = "fail"
+    """Attempts without a score: they fail the check, are left out and counted, or count as 0 and are counted."""
+    agent_a: str | None = None
+    """The agent of the baseline; without it, each agent that both runs have."""
+    agent_b: str | None = None
+    """The agent of the candidate; without it, the one named like that of the baseline."""
+    benchmark: tuple[str, ...] = ()
+    """These benchmarks alone."""
+    score: tuple[str, ...] = ()
+    """Scores by name, each checked wherever it was given; each benchmark's first one by default."""
+    junit: Path | None = None
+    """Write the checks as JUnit XML into this file."""
+    markdown: Path | None = None
+    """Write the checks as Markdown into this file."""
+    json: bool = False
+    """Print JSON for programs."""
+
+    def __post_init__(self) -> None:
+        confidence(self.confidence)
+        allowed_drops(self.max_drop)
+
+
+def main(config: Config) -> int:
+    """Judge, print, write, and exit with the ruling's code."""
+    with (
+        store.open_run(config.baseline, data_home()) as baseline,
+        store.open_run(config.candidate, data_home()) as candidate,
+    ):
+        checks = rule(list(all_checks(config, baseline, candidate)), gaps_fail=config.errors == "fail")
+        name = f"{candidate.id} against {baseline.id}"
+    if not checks:
+        raise ConfigError("there is nothing to check: the baseline has no finished attempt on those benchmarks")
+    ruling = verdict(checks, config.cannot_tell)
+    if config.junit:
+        write(config.junit, junit(name, checks, config.cannot_tell))
+    if config.markdown:
+        write(config.markdown, markdown(name, checks, ruling))
+    if config.json:
+        print(
+            json.dumps({"ruling": ruling, "checks": [each.to_json() for each in checks]}, indent=2, ensure_ascii=False)
+        )
+    else:
+        print_checks(name, checks)
+        console().print(f"gate: {ruling}", style={"pass": "bold green", "fail": "bold red"}.get(ruling, "bold yellow"))
+    return CODES[ruling]
+
+
+def allowed_drops(texts: tuple[str, ...]) -> dict[str, float]:
+    """The drop allowed by what it is for: everything (an empty name), a benchmark, or benchmark/score."""
+    drops: dict[str, float] = {}
+    for text in texts:
+        name, _, amount = text.rpartition("=")
+        drop = share(amount, "max_drop")
+        if drop < 0:
+            raise ConfigError(f"max_drop is {text!r}: a drop is 0 or more, such as 1%")
+        if name in drops:
+            raise ConfigError(f"max_drop is {','.join(texts)}: it says twice what {name or 'everything'} may drop")
+        drops[name] = drop
+    return {"": 0.01} | drops
+
+
+def all_checks(config: Config, baseline: Run, candidate: Run) -> Iterator[Check]:
+    """A check for each agent, benchmark and score, not ruled on yet."""
+    drops, level = allowed_drops(config.max_drop), confidence(config.confidence)
+    if config.score:
+        scored = {score: sorted(benchmarks_with(score, baseline, candidate)) for score in config.score}
+    else:
+        scored = by_first_score(baseline, candidate)
+    check_names(config, drops, scored, baseline)
+    for score, having in scored.items():
+        for agent_a, agent_b in shared_agents(config.agent_a, config.agent_b, baseline, candidate):
+            found = compare(
+                baseline,
+                candidate,
+                agent_a=agent_a,
+                agent_b=agent_b,
+                score=score if config.score else None,  # the first one is at hand without reading traces
+                error_value=0.0 if config.errors == "zero" else None,
+            )
+            for benchmark in having:
+                if not config.benchmark or benchmark in config.benchmark:
+                    yield make_check(found, benchmark, score, drops, level)
+
+
+def by_first_score(*runs: Run) -> dict[str, list[str]]:
+    """The name of each benchmark's first score, and the benchmarks it is the first of."""
+    found: dict[str, list[str]] = {}
+    for benchmark in sorted(benchmarks_with(None, *runs)):
+        named = (trace.scores[0].name for run in runs for trace in run.traces(benchmark=benchmark) if trace.scores)
+        found.setdefault(next(named, "no score"), []).append(benchmark)
+    return found
+
+
+def check_names(config: Config, drops: Mapping[str, float], scored: Mapping[str, list[str]], baseline: Run) -> None:
+    """Refuse a benchmark or a score that nothing has: a gate with a mistyped name would let everything through."""
+    known = {name for having in scored.values() for name in having}
+    for name in config.benchmark:
+        if name not in known:
+            raise unknown("benchmark", name, known, see=f"firsthand show {baseline.id}")
+    known |= {f"{name}/{score}" for score, having in scored.items() for name in having}
+    for name in drops:
+        if name and name not in known:
+            raise unknown("checked benchmark or benchmark/score", name, known, see=f"firsthand show {baseline.id}")
+
+
+def make_check(found: Comparison, benchmark: str, score: str, drops: Mapping[str, float], level: float) -> Check:
+    """The check of one benchmark of a comparison."""
+    pairs = [pair for pair in found.pairs if pair.benchmark == benchmark]
+    drop = drops.get(f"{benchmark}/{score}", drops.get(benchmark, drops[""]))
+    name_a, name_b = (side.split("/", 1)[1] for side in (found.a, found.b))
+    worse = sorted((pair for pair in pairs if pair.change == "worse"), key=lambda pair: pair.b.value - pair.a.value)
+    unsettled = tuple(each for each in flaky(found) if each.benchmark == benchmark)
+    return Check(
+        name_a if name_a == name_b else f"{name_b} against {name_a}",
+        benchmark,
+        score,
+        drop,
+        differences(pairs, found.clusters.get(benchmark)),
+        level,
+        "cannot tell",
+        "",
+        gaps_of(found, benchmark),
+        sum(pair.a.value for pair in pairs) / len(pairs) if pairs else float("nan"),
+        sum(pair.b.value for pair in pairs) / len(pairs) if pairs else float("nan"),
+        tuple(f"{pair.task_id}: {pair.a.value:g} -> {pair.b.value:g}" for pair in worse),
+        unsettled,
+    )
+
+
+def differences(pairs: list[Pair], clusters: Mapping[str, str] | None) -> Differences:
+    """Candidate - baseline, task by task."""
+    a, b = {pair.task_id: pair.a.values for pair in pairs}, {pair.task_id: pair.b.values for pair in pairs}
+    return Differences.between(b, a, clusters)
+
+
+def gaps_of(found: Comparison, benchmark: str) -> Gaps:
+    """What the comparison lacks of that benchmark."""
+    return Gaps(
+        found.unscored[0].get(benchmark, 0),
+        found.unscored[1].get(benchmark, 0),
+        sum(name == benchmark for name, _ in found.missing),
+        sum(name == benchmark for name, _ in found.changed),
+    )
+
+
+def print_checks(name: str, checks: list[Check]) -> None:
+    """A table of the checks, then what is behind those that did not pass."""
+    header = ["benchmark", "score", "agent", "tasks", "baseline", "candidate", "difference", "ruling"]
+    rows = [
+        [
+            each.benchmark,
+            each.score,
+            each.agent,
+            str(each.differences.n),
+            rate(each.baseline),
+            rate(each.candidate),
+            difference(each),
+            each.ruling,
+        ]
+        for each in checks
+    ]
+    print_table(name, header, rows)
+    out = console()
+    for each in checks:
+        out.print(f"{each.benchmark}, {each.agent}: {each.reason}", markup=False, soft_wrap=True)
+        lines = details(each)
+        for line in lines[:10]:
+            out.print(f"  {line}", markup=False, soft_wrap=True)
+        if len(lines) > 10:
+            out.print(f"  and {len(lines) - 10} more: --markdown or --json lists them", markup=False)

@@ -1,0 +1,196 @@
+"""Plan a comparison: how many tasks and attempts an effect needs, and the smallest effect that a stored run can show."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from firsthand.config import confidence, share
+from firsthand.errors import ConfigError, unknown
+from firsthand.evals.design import Design, from_one, from_pair
+from firsthand.home import data_home
+from firsthand.message import Json
+from firsthand.runs import store
+from firsthand.runs.compare import scores_of
+from firsthand.runs.store import Run
+from firsthand.terminal import console, print_table
+
+EXAMPLES = """
+firsthand power last --effect 2%                            # from a baseline run
+firsthand power last --agent cot --against direct           # from two agents that were measured together
+firsthand power --disagreement 15% --effect 2%              # two 0/1 scores that differ on 15 % of the tasks
+firsthand power --between-sd 0.3 --within-sd 0.4 --effect 2% --tasks 500
+"""
+
+ONE_ATTEMPT = """\
+With one attempt per task the spread within tasks is unknown: `firsthand run --epochs 4` shows what more would buy."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """What is known, and what is asked: a run, or variances that are stated."""
+
+    run: str | None = field(default=None, metadata={"positional": True})
+    """A run to take the variances from."""
+    effect: str = "5%"
+    """The difference that is to be seen."""
+    agent: str | None = None
+    """The agent of the run whose variance counts; without it, each."""
+    against: str | None = None
+    """A second agent of the run: then their own agreement is measured instead of assumed."""
+    benchmark: str | None = None
+    """This benchmark of the run alone."""
+    score: str | None = None
+    """A score by name; the benchmark's first one by default."""
+    correlation: float = 0.5
+    """How the scores of a second agent, which is not measured yet, are assumed to correlate with the first one's."""
+    disagreement: str | None = None
+    """Without a run: the share of tasks on which one of two 0/1 scores is right and the other wrong."""
+    between_sd: float | None = None
+    """Without a run: the standard deviation over tasks of the difference of the two agents' own means."""
+    within_sd: float = 0.0
+    """Without a run: the standard deviation of attempts at one task."""
+    tasks: int | None = None
+    """How many tasks there are; those of the run by default."""
+    epochs: tuple[str, ...] = ("1", "2", "4", "8")
+    """Attempts per task to plan for."""
+    confidence: str = "95%"
+    """How sure the comparison's verdict is to be."""
+    power: str = "80%"
+    """How often the effect is to be found if it is there."""
+    json: bool = False
+    """Print JSON for programs."""
+
+    def __post_init__(self) -> None:
+        stated = self.disagreement is not None or self.between_sd is not None
+        if (self.run is None) != stated:
+            raise ConfigError("run, disagreement, between_sd: name a run, or else state one of the other two")
+        if self.disagreement is not None and self.between_sd is not None:
+            raise ConfigError("disagreement and between_sd do not go together: the one follows from the other")
+        if min(self.between_sd or 0.0, self.within_sd) < 0:
+            raise ConfigError(f"between_sd {self.between_sd}, within_sd {self.within_sd}: give 0 or more")
+        if self.against is not None and self.agent is None:
+            raise ConfigError(f"against is {self.against!r}: say with --agent which agent is compared to it")
+        if self.tasks is not None and self.tasks < 1:
+            raise ConfigError(f"tasks is {self.tasks}: give 1 or more")
+        if share(self.effect, "effect") <= 0:
+            raise ConfigError(f"effect is {self.effect!r}: give a difference above 0, such as 2%")
+        if not 0.5 < share(self.power, "power") < 1:
+            raise ConfigError(f"power is {self.power!r}: give a share above 50% and below 100%, such as 80%")
+        if not all(each.isdecimal() and int(each) > 0 for each in self.epochs) or not self.epochs:
+            raise ConfigError(f"epochs is {','.join(self.epochs)}: give whole numbers from 1 on, such as 1,2,4")
+        confidence(self.confidence)
+
+
+class Plan(NamedTuple):
+    """A design and the tasks there are for it."""
+
+    title: str
+    design: Design
+    tasks: int | None
+
+
+def main(config: Config) -> int:
+    """Print the plans."""
+    found = list(plans(config))
+    if config.json:
+        print(json.dumps([to_json(plan, config) for plan in found], indent=2, ensure_ascii=False))
+        return 0
+    for plan in found:
+        print_plan(plan, config)
+    return 0
+
+
+def plans(config: Config) -> Iterator[Plan]:
+    """The plan from what was stated, or one for each benchmark and agent of the run."""
+    levels = {"confidence": confidence(config.confidence), "power": share(config.power, "power")}
+    if config.run is not None:
+        with store.open_run(config.run, data_home()) as run:
+            yield from run_plans(config, run, levels)
+    elif config.disagreement is not None:
+        part = share(config.disagreement, "disagreement")
+        if not 0 < part <= 1:
+            raise ConfigError(f"disagreement is {config.disagreement!r}: give a share above 0, such as 15%")
+        yield Plan("two 0/1 scores", Design(part, None, part, f"disagreeing on {part:.1%}", **levels), config.tasks)
+    else:
+        assert config.between_sd is not None
+        basis = f"sd {config.between_sd:g} between tasks, {config.within_sd:g} within"
+        within = (config.within_sd**2, config.within_sd**2)
+        yield Plan("two agents", Design(config.between_sd**2, within, None, basis, **levels), config.tasks)
+
+
+def run_plans(config: Config, run: Run, levels: dict[str, float]) -> Iterator[Plan]:
+    """The plans from a run's own scores. An attempt without a score counts as 0."""
+    found = scores_of([run], score=config.score, error_value=0.0)
+    if config.benchmark is not None and config.benchmark not in found:
+        raise unknown("benchmark", config.benchmark, found, see=f"firsthand show {run.id}")
+    agents = {agent for each in found.values() for agent in each}
+    for name in (config.agent, config.against):
+        if name is not None and name not in agents:
+            raise unknown("agent", name, agents, see=f"firsthand show {run.id}")
+    for benchmark, by_agent in found.items():
+        for agent, scores in by_agent.items():
+            if benchmark != (config.benchmark or benchmark) or agent != (config.agent or agent):
+                continue
+            if config.against is None:
+                design = from_one(scores, config.correlation, **levels)
+                yield Plan(f"{benchmark}: another agent against {agent}", design, config.tasks or len(scores))
+            elif config.against in by_agent:
+                other = by_agent[config.against]
+                tasks = config.tasks or len(scores.keys() & other.keys())
+                yield Plan(f"{benchmark}: {agent} against {config.against}", from_pair(scores, other, **levels), tasks)
+
+
+def print_plan(plan: Plan, config: Config) -> None:
+    """A row for each number of attempts per task."""
+    effect = share(config.effect, "effect")
+    rows = []
+    for epochs in map(int, config.epochs):
+        tasks, seen = plan.design.tasks(effect, epochs), plan.tasks and plan.design.effect(plan.tasks, epochs)
+        if tasks is not None:
+            rows.append([str(epochs), f"{tasks:,}", "-" if seen is None else f"{seen:.2%}"])
+    known = f"smallest effect on {plan.tasks:,} tasks" if plan.tasks else "smallest effect"
+    print_table(plan.title, ["attempts per task", f"tasks for {effect:.2%}", known], rows)
+    out = console()
+    out.print(
+        f"from {plan.design.basis}; {config.confidence} confidence, {config.power} power", markup=False, soft_wrap=True
+    )
+    if plan.design.within is None:
+        out.print(ONE_ATTEMPT, soft_wrap=True)
+    elif plan.tasks:
+        out.print(_attempts_in_words(plan, effect), soft_wrap=True)
+
+
+def to_json(plan: Plan, config: Config) -> Json:
+    """The plan as a JSON object."""
+    effect, design = share(config.effect, "effect"), plan.design
+    return {
+        "title": plan.title,
+        "basis": design.basis,
+        "effect": effect,
+        "between": design.between,
+        "within": design.within,
+        "disagreement": design.disagreement,
+        "tasks": plan.tasks,
+        "plans": [
+            {
+                "epochs": epochs,
+                "tasks_needed": design.tasks(effect, epochs),
+                "smallest_effect": design.effect(plan.tasks, epochs) if plan.tasks else None,
+            }
+            for epochs in map(int, config.epochs)
+        ],
+        "epochs_needed": design.epochs(effect, plan.tasks) if plan.tasks else None,
+    }
+
+
+def _attempts_in_words(plan: Plan, effect: float) -> str:
+    assert plan.tasks is not None
+    needed = plan.design.epochs(effect, plan.tasks)
+    if needed is None:
+        return (
+            f"On {plan.tasks:,} tasks no number of attempts shows {effect:.2%}: the tasks themselves differ too much."
+        )
+    return f"On {plan.tasks:,} tasks {needed} attempt{'s' if needed > 1 else ''} per task show {effect:.2%}."

@@ -1,0 +1,253 @@
+"""Intervals for mean scores: pure functions from numbers to numbers.
+
+Tasks are the unit. Several attempts at one task are averaged before anything else is computed, because they are not
+independent draws from the benchmark (Miller, 2024, "Adding Error Bars to Evals", arXiv 2411.00640). Tasks that share a
+passage, a repository or a template are not independent either: name their cluster, and the interval allows for it. Below a
+few hundred tasks the central limit theorem gives intervals that are too narrow for 0/1 scores (Bowyer et al., 2025, arXiv
+2503.01747), so those get Wilson's interval at every size; above, the two are the same. Metrics of a whole corpus are in
+`bootstrap.py`, comparisons in `paired.py`.
+
+numpy and scipy are imported where they are used, so that importing this module costs nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from firsthand.errors import ConfigError
+from firsthand.message import Json
+
+CONFIDENCE = 0.95
+Scores = Mapping[str, Sequence[float]]
+"""Task -> the values of its attempts."""
+Clusters = Mapping[str, str]
+"""Task -> the cluster it belongs to; a task that is not named stands alone."""
+
+
+class Bounds(NamedTuple):
+    """The two ends of an interval."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over `n` tasks and the interval that holds the true mean with the stated confidence; NaN if n is 0."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    method: str = ""
+    """How the interval was found, such as `Wilson`, `t`, `clustered t`, `BCa bootstrap`."""
+    error: float = math.nan
+    """The standard error of the mean."""
+    clusters: int = 0
+    """How many clusters the tasks fall into; 0 if each stands alone."""
+    inflation: float = 1.0
+    """How many times larger the clusters make the standard error."""
+
+    def to_json(self) -> Json:
+        """The numbers as a JSON object; what is not finite becomes null."""
+        body: Json = {"value": finite(self.value), "low": finite(self.low), "high": finite(self.high), "n": self.n}
+        body |= {"method": self.method, "error": finite(self.error)}
+        return body | ({"clusters": self.clusters, "inflation": finite(self.inflation)} if self.clusters else {})
+
+
+def finite(value: float) -> float | None:
+    """The value, or None if JSON cannot hold it."""
+    return value if math.isfinite(value) else None
+
+
+def proportion_interval(successes: float, n: float, confidence: float = CONFIDENCE) -> Bounds:
+    """Wilson's score interval for a proportion (Wilson, 1927; recommended by Brown, Cai and DasGupta, 2001).
+
+    It never leaves 0 to 1 and is of use at 0 or n successes. With n = 0 nothing is known: 0 to 1. Counts need not be whole:
+    an effective number of tasks is not.
+    """
+    if not 0 <= successes <= n:
+        raise ConfigError(f"{successes} successes of {n}: give a count from 0 to n")
+    if n == 0:
+        return Bounds(0.0, 1.0)
+    z = z_value(confidence)
+    share, shrink = successes / n, 1 + z * z / n
+    centre = (share + z * z / (2 * n)) / shrink
+    half = z / shrink * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return Bounds(0.0 if successes == 0 else centre - half, 1.0 if successes == n else centre + half)
+
+
+def mean_interval(
+    values: Sequence[float] | Scores, confidence: float = CONFIDENCE, clusters: Clusters | None = None
+) -> Interval:
+    """The mean score and its interval. Give one value per task, or task -> the values of its attempts.
+
+    Values that are all 0 or 1 get Wilson's interval; others Student's t, cut to 0..1 if all values lie there. If all n
+    values are equal (n = 1 too) the spread is unknown, and t would claim certainty: for values in 0..1 the interval then
+    allows a share 1 - (alpha/2)^(1/n) of tasks, the most that n equal draws leave possible, to score anything; for
+    others it is unbounded. With n = 0 everything is NaN. Where tasks share `clusters`, see `interval_of`.
+    """
+    if isinstance(values, Mapping):
+        means = task_means(values)
+        labels = cluster_labels([task for task, each in values.items() if each], clusters)
+    else:
+        means, labels = [_number(value) for value in values], None
+    return interval_of(moments(means, labels), confidence)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """What an interval needs to know of the task means."""
+
+    n: int
+    mean: float
+    variance: float
+    """With n - 1."""
+    lowest: float
+    highest: float
+    binary: bool
+    """Whether each is 0 or 1."""
+    clusters: tuple[tuple[float, int], ...] = ()
+    """Of each cluster its tasks' means added up, and their number; empty if no two tasks share one."""
+
+    @property
+    def unit(self) -> bool:
+        """Whether all lie in 0 to 1."""
+        return self.lowest >= 0 and self.highest <= 1
+
+    @property
+    def error(self) -> float:
+        """The standard error of the mean; NaN where one task or one cluster says nothing of the spread."""
+        if not self.clusters:
+            return math.sqrt(self.variance / self.n) if self.n > 1 else math.nan
+        count = len(self.clusters)
+        squares = math.fsum((total - size * self.mean) ** 2 for total, size in self.clusters)
+        return math.sqrt(count / (count - 1) * squares) / self.n if count > 1 else math.nan
+
+
+def moments(means: Sequence[float], labels: Sequence[str] | None = None) -> Moments:
+    """The moments of task means; `labels` says which cluster each is of."""
+    n = len(means)
+    if n == 0:
+        return Moments(0, math.nan, math.nan, math.nan, math.nan, False)
+    sums: dict[str, tuple[float, int]] = {}
+    for mean, label in zip(means, labels or (), strict=labels is not None):
+        total, size = sums.get(label, (0.0, 0))
+        sums[label] = (total + mean, size + 1)
+    variance = standard_deviation(means) ** 2 if n > 1 else 0.0
+    return Moments(n, math.fsum(means) / n, variance, min(means), max(means), all_binary(means), tuple(sums.values()))
+
+
+def interval_of(found: Moments, confidence: float = CONFIDENCE) -> Interval:
+    """The interval that `mean_interval` gives, from moments.
+
+    With clusters it is Student's t over the clustered standard error, with one degree of freedom less than there are
+    clusters. 0/1 scores get Wilson's interval at the effective number of tasks, the one at which independent tasks would
+    have that standard error, reduced by (z/t)^2 (Korn and Graubard, 1998, Survey Methodology 24:193): so it stays within 0
+    to 1 and is of use near either.
+    """
+    if found.n == 0:
+        return Interval(math.nan, math.nan, math.nan, 0)
+    count = len(found.clusters)
+    units, named = count or found.n, "clustered " if count else ""
+    alone = math.sqrt(found.variance / found.n)
+    error, inflation = found.error, found.error / alone if count and alone else 1.0
+    if found.binary and not count:
+        bounds, method = proportion_interval(round(found.mean * found.n), found.n, confidence), "Wilson"
+    elif found.lowest == found.highest or not error > 1e-12:
+        bounds, method = _equal_bounds(found.mean, units, found.unit, confidence), f"{named}equal values"
+    elif found.binary:
+        shrunk = min(1.0, (z_value(confidence) / t_value(units - 1, confidence)) ** 2)
+        effective = min(found.n, found.mean * (1 - found.mean) / error**2) * shrunk
+        bounds, method = proportion_interval(found.mean * effective, effective, confidence), "clustered Wilson"
+    else:
+        bounds, method = _cut(found.mean, t_value(units - 1, confidence) * error, found.unit), f"{named}t"
+    return Interval(found.mean, *bounds, found.n, method, error, count, inflation)
+
+
+def clustered_error(values: Sequence[float], labels: Sequence[str]) -> float:
+    """The standard error of the mean when values of one label go together (Miller, 2024, section 2.2).
+
+    The deviations are added up within each cluster before they are squared, so what a cluster has in common counts once.
+    The factor C / (C - 1) removes the bias of few clusters. NaN if all are of one cluster.
+    """
+    return moments(values, labels).error
+
+
+def cluster_labels(tasks: Sequence[str], clusters: Clusters | None) -> list[str] | None:
+    """The cluster of each task, or None if no two tasks share one."""
+    if not clusters:
+        return None
+    labels = [f"in {clusters[task]}" if task in clusters else f"alone {task}" for task in tasks]
+    return labels if len(set(labels)) < len(labels) else None
+
+
+def task_means(values: Scores) -> list[float]:
+    """The mean over the attempts at each task; a task without an attempt is left out."""
+    return [math.fsum(map(_number, each)) / len(each) for each in values.values() if each]
+
+
+def standard_deviation(values: Sequence[float]) -> float:
+    """The sample standard deviation, with n - 1."""
+    mean = math.fsum(values) / len(values)
+    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+
+
+def z_value(confidence: float) -> float:
+    """How many standard errors a normal variable stays within, with this confidence: 1.96 at 0.95."""
+    from statistics import NormalDist
+
+    if not 0 < confidence < 1:
+        raise ConfigError(f"confidence is {confidence}: give a number between 0 and 1, such as 0.95")
+    return NormalDist().inv_cdf((1 + confidence) / 2)
+
+
+def t_value(freedom: int, confidence: float) -> float:
+    """The same for Student's t with that many degrees of freedom."""
+    from scipy.special import stdtrit
+
+    z_value(confidence)
+    return float(stdtrit(freedom, (1 + confidence) / 2))
+
+
+def all_binary(values: Iterable[float]) -> bool:
+    """Whether each is 0 or 1."""
+    return all(value in (0.0, 1.0) for value in values)
+
+
+def in_unit(values: Iterable[float]) -> bool:
+    """Whether each lies in 0 to 1."""
+    return all(0 <= value <= 1 for value in values)
+
+
+def unseen_share(n: int, confidence: float) -> float:
+    """The largest share of something else that n equal draws leave possible."""
+    return float(1 - ((1 - confidence) / 2) ** (1 / n))
+
+
+def bisect(rising: Callable[[float], float], low: float, high: float) -> float:
+    """Where a function that goes from negative to positive between two points is 0."""
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if rising(middle) < 0 else (low, middle)
+    return (low + high) / 2
+
+
+def _equal_bounds(mean: float, n: int, unit: bool, confidence: float) -> Bounds:
+    if not unit:
+        return Bounds(-math.inf, math.inf)
+    unseen = unseen_share(n, confidence)
+    return Bounds(mean * (1 - unseen), mean * (1 - unseen) + unseen)
+
+
+def _cut(mean: float, half: float, unit: bool) -> Bounds:
+    return Bounds(max(0.0, mean - half), min(1.0, mean + half)) if unit else Bounds(mean - half, mean + half)
+
+
+def _number(value: float) -> float:
+    if not math.isfinite(value):
+        raise ConfigError(f"a score is {value}: a mean needs finite numbers, so let the scorer give one")
+    return float(value)
