@@ -2,7 +2,7 @@
 
 A command module has a docstring (its help), a frozen dataclass `Config` (its flags), `EXAMPLES`, and `main(config) -> int`,
 the exit code: 0 is well, 1 an error with one sentence, 2 a command that makes no sense, 3 a run that finished with failed
-attempts, 130 interrupted. Nothing of a command is imported before it is asked for.
+attempts, 4 a gate that cannot tell, 130 interrupted. Nothing of a command is imported before it is asked for.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from firsthand.terminal import console, print_table
 
 EXAMPLES = """
 firsthand gate BASELINE CANDIDATE --max-drop 1% --confidence 95%
-firsthand gate main last --max-drop 1%,gsm8k=2%,gsm8k/strict=5% --score numeric,strict --junit gate.xml
+firsthand gate BASELINE last --max-drop 1%,gsm8k=2%,gsm8k/strict=5% --score numeric,strict --junit gate.xml
 firsthand gate last last --agent-a cot --agent-b my_prompt.py --cannot-tell fail
 """
 CODES = {"pass": 0, "fail": 1, "cannot tell": 4}
