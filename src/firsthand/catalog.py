@@ -2,7 +2,7 @@
 
 Others enter in two ways: an installed package declares an entry point in the group `firsthand.patterns` (or `.benchmarks`,
 `.tools`), and a file of one's own is named by its path, `my_pattern.py` or `my_pattern.py:other_name`. A name may carry
-options: `self_consistency:samples=16`. Nothing is imported until it is asked for, listings included.
+options: `self_consistency:samples=16`, and a benchmark's its protocol: `mmlu@cloze`. Nothing is imported until it is asked for, listings included.
 """
 
 from __future__ import annotations
@@ -96,9 +96,25 @@ def pattern(text: str) -> tuple[Pattern, dict[str, Any]]:
     return function, bind_options(spec, function)
 
 
+def protocols(name: str) -> dict[str, str]:
+    """The protocols of one of our benchmarks, the default first, each with whose number it reproduces; without importing."""
+    path = Path(__file__).parent / _ROOMS["benchmark"] / f"{name}.py"
+    if not path.is_file():
+        return {}
+    for statement in ast.parse(path.read_text(encoding="utf-8")).body:
+        value = statement.value if isinstance(statement, ast.Assign | ast.AnnAssign) else None
+        if "PROTOCOLS" in _defined(statement) and isinstance(value, ast.Dict):
+            keys = [key.value for key in value.keys if isinstance(key, ast.Constant)]
+            return {str(key): _first_text(call) for key, call in zip(keys, value.values, strict=True)}
+    return {}
+
+
 def benchmark(text: str) -> Benchmark:
-    """The benchmark a text names, made with the options it gives."""
+    """The benchmark a text names, under the protocol it names, made with the options it gives."""
     spec = parse_spec(text)
+    name, at, protocol = spec.name.rpartition("@")
+    if at and not _exists(Path(spec.name)):
+        spec = Spec(name, {**spec.options, "protocol": protocol})
     factory = find("benchmark", spec.name)
     made = factory(**bind_options(spec, factory)) if callable(factory) else factory
     if not isinstance(made, Benchmark):
@@ -157,7 +173,14 @@ def _defined(statement: ast.stmt) -> list[str]:
     if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         return [statement.name]
     targets = statement.targets if isinstance(statement, ast.Assign) else []
+    targets = [statement.target] if isinstance(statement, ast.AnnAssign) else targets
     return [target.id for target in targets if isinstance(target, ast.Name)]
+
+
+def _first_text(call: ast.expr) -> str:
+    """The first text that a call is given, by place: a Protocol begins with whose number it reproduces."""
+    first = call.args[0] if isinstance(call, ast.Call) and call.args else None
+    return str(first.value) if isinstance(first, ast.Constant) else ""
 
 
 def _from_file(kind: Kind, name: str) -> Any:

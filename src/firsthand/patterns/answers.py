@@ -31,8 +31,10 @@ def extract_answer(text: str, task: Task) -> str | None:
 
     Looked for in this order, the last of its kind each time: `#### X` (GSM8K), `\\boxed{X}` (MATH), `The answer is X` or
     `Answer: X`; and where the task has choices the last letter that stands alone or the one choice that is quoted; where its
-    hint speaks of a number, the last number. A form whose X is no number (no choice) is passed over where one is wanted.
+    hint speaks of a number, the last number. Of a verbatim task the text is the answer. A form whose X is no number (no choice) is passed over where one is wanted.
     """
+    if task.verbatim:
+        return text
     tail = text[-TAIL_CHARS:]
     for stated in _stated(tail):
         if (answer := _fit(stated, task)) is not None:
