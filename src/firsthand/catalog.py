@@ -2,7 +2,8 @@
 
 Others enter in two ways: an installed package declares an entry point in the group `firsthand.patterns` (or `.benchmarks`,
 `.tools`), and a file of one's own is named by its path, `my_pattern.py` or `my_pattern.py:other_name`. A name may carry
-options: `self_consistency:samples=16`, and a benchmark's its protocol: `mmlu@cloze`. Nothing is imported until it is asked for, listings included.
+options: `self_consistency:samples=16`, and a benchmark's its protocol: `mmlu@cloze`. Nothing is imported until it is asked
+for, listings included.
 """
 
 from __future__ import annotations

@@ -88,13 +88,9 @@ def load(source: Source, data: str = "") -> Rows:
 
 def read(path: Path, source: Source, origin: str) -> Rows:
     """The rows of a .jsonl or .jsonl.gz file; DataError naming file and line where one is no JSON object."""
+    raw = contents(path)
     try:
-        raw = path.read_bytes() if path.stat().st_size <= MAX_BYTES else None
-        if raw is None:
-            raise DataError(f"{path} is larger than {MAX_BYTES >> 20} MiB: is it the right file?")
         text = (_unpacked(raw, path) if path.suffix == ".gz" else raw).decode("utf-8")
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text (byte {error.start}): give a .jsonl file") from None
     lines, rows = _documents(tuple(_rows(text, path)))
@@ -102,6 +98,24 @@ def read(path: Path, source: Source, origin: str) -> Rows:
         raise DataError(f"{path} holds no rows: is it truncated?")
     partial = f"{len(rows):,} of {source.rows:,} items" if len(rows) < source.rows else f"{len(rows):,} items"
     return Rows(rows, f"{origin}, {partial}", path, hashlib.sha256(raw).hexdigest(), lines)
+
+
+def contents(path: Path) -> bytes:
+    """What the file holds, as long as it is not absurdly much."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise DataError(f"{path} is larger than {MAX_BYTES >> 20} MiB: is it the right file?")
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
+
+
+def located(path: str, data: str, *others: str) -> Path | None:
+    """The file in the folder `data`, or in `$FIRSTHAND_DATA` if `data` is empty; None if it is to come from the hub."""
+    if data not in ("", "hub", "packaged"):
+        return in_folder(Path(data).expanduser(), "data", path, *others)
+    folder = os.environ.get("FIRSTHAND_DATA") if not data else None
+    return find(Path(folder).expanduser(), path, *others) if folder else None
 
 
 def _documents(rows: tuple[Json, ...]) -> tuple[tuple[int, ...], tuple[Json, ...]]:
@@ -202,9 +216,8 @@ def in_folder(folder: Path, option: str, *paths: str) -> Path:
         return folder
     found = find(folder, *paths)
     if found is None:
-        raise DataError(
-            f"{option} is {str(folder)!r}, which has neither {' nor '.join([*paths, Path(paths[0]).name])}: put the file there"
-        )
+        names = " nor ".join([*paths, Path(paths[0]).name])
+        raise DataError(f"{option} is {str(folder)!r}, which has neither {names}: put the file there")
     return found
 
 

@@ -1,8 +1,8 @@
 """Named protocols: how a benchmark is prompted and scored, as data, so that a number can be held against a published one.
 
-`mmlu@cloze` is the benchmark `mmlu` under its protocol `cloze`; the bare name means the first one. A benchmark file keeps its
-protocols in `PROTOCOLS`, where each says first whose number it reproduces. Here an Item under a Protocol becomes a Task; a
-template is filled with the item's fields, and nothing in a template or a field is ever executed.
+`mmlu@cloze` is the benchmark `mmlu` under its protocol `cloze`; the bare name means the first one. A benchmark file keeps
+its protocols in `PROTOCOLS`, where each says first whose number it reproduces. Here an Item under a Protocol becomes a Task;
+a template is filled with the item's fields, and nothing in a template or a field is ever executed.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Scorers of multiple choice by log-prob, as lm-evaluation-harness and OLMES define them.
 
 The likelihoods are read from the trace. A pattern that writes its answer instead of scoring the choices is judged by the
-letter, or the text, that it gave; then all of these agree, but for `acc_mutual_info` and `mc2`, which give 0 and say why. The
-reference is `task.secret["gold"]`, an index, and for `mc2` `task.secret["true"]`, the indices of all true choices.
+letter, or the text, that it gave; then all of these agree, but for `acc_mutual_info` and `mc2`, which then fail and say why.
+The reference is `task.secret["gold"]`, an index, and for `mc2` `task.secret["true"]`, the indices of all true choices.
 """
 
 from __future__ import annotations
