@@ -76,7 +76,7 @@ def names(kind: Kind) -> dict[str, str]:
 def find(kind: Kind, name: str) -> Any:
     """The thing of that name: from our rooms, from an installed package, or from a file."""
     if ".py" in name:
-        return _from_file(kind, name)
+        return from_file(kind, name)
     room = f"firsthand.{_ROOMS[kind]}"
     if name.isidentifier() and not name.startswith("_") and importlib.util.find_spec(f"{room}.{name}") is not None:
         thing = getattr(importlib.import_module(f"{room}.{name}"), name, None)
@@ -116,6 +116,10 @@ def benchmark(text: str) -> Benchmark:
     name, at, protocol = spec.name.rpartition("@")
     if at and not _exists(Path(spec.name)):
         spec = Spec(name, {**spec.options, "protocol": protocol})
+    if spec.name.endswith(".toml"):
+        read = importlib.import_module("firsthand.benchmarks.own").read_benchmark
+        described: Benchmark = read(Path(spec.name), **bind_options(spec, read))
+        return described
     factory = find("benchmark", spec.name)
     made = factory(**bind_options(spec, factory)) if callable(factory) else factory
     if not isinstance(made, Benchmark):
@@ -184,7 +188,7 @@ def _first_text(call: ast.expr) -> str:
     return str(first.value) if isinstance(first, ast.Constant) else ""
 
 
-def _from_file(kind: Kind, name: str) -> Any:
+def from_file(kind: str, name: str) -> Any:
     """The thing in a user's own file: the one named after the file, or after the colon."""
     file, colon, wanted = name.partition(".py:")
     path = Path(file + ".py") if colon else Path(name)

@@ -7,9 +7,9 @@ score here is of one text: the BLEU or chrF of a whole corpus is `corpus_bleu` a
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from operator import mul
 from typing import Any
 
 from firsthand.errors import MissingExtra
@@ -49,7 +49,7 @@ def embedding_similarity(embedder: Embedder) -> Callable[[Task, Trace], Awaitabl
         if not _answer(trace).strip():
             return Score("similarity", 0.0, {"by": embedder.name, "empty": True})
         ours, *theirs = await embedder.embed([_answer(trace), *references(task)])
-        return Score("similarity", max(math.sumprod(ours, each) for each in theirs), {"by": embedder.name})
+        return Score("similarity", max(sum(map(mul, ours, each)) for each in theirs), {"by": embedder.name})
 
     return similarity
 
