@@ -5,8 +5,8 @@
     target = "{capital}"
     scorer = ["normalised"]
 
-Templates name columns in braces. With `choices` it is multiple choice: by log-prob after the prompt, or asked for a letter by
-other patterns; without, the answer is written. `firsthand run ./capitals.toml` runs it.
+Templates name columns in braces. With `choices` it is multiple choice: by log-prob after the prompt, or asked for a letter
+by other patterns; without, the answer is written. `firsthand run ./capitals.toml` runs it.
 """
 
 from __future__ import annotations
@@ -161,8 +161,6 @@ def _item(row: Row, about: Description, id: str) -> Item:
     answer = _filled(about.target, row, "target").strip()
     if not answer:
         raise DataError(f"{row.where}: the target {about.target!r} is empty here")
-    if about.choices:
-        _filled(about.prompt, row, "prompt", {"options": ""})
     question = _filled(about.prompt, row, "prompt", {"options": ""}).strip()
     if not question:
         raise DataError(f"{row.where}: the prompt is empty here")

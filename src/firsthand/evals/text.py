@@ -1,7 +1,7 @@
 """Scorers that compare a text with reference texts: token F1, BLEU, chrF, ROUGE, and similarity of embeddings.
 
-The references are `task.secret["references"]`, or `["answer"]` alone; of several the best counts, but for BLEU and chrF, which
-take all together. BLEU and chrF are sacrebleu's and ROUGE is rouge-score's (extra `text`), with those packages' defaults. A
+The references are `task.secret["references"]`, or `["answer"]` alone; of several the best counts, but for BLEU and chrF,
+which take all together. BLEU and chrF are sacrebleu's and ROUGE is rouge-score's (extra `text`), with those packages' defaults. A
 score here is of one text: the BLEU or chrF of a whole corpus is `corpus_bleu` and `corpus_chrf`, not their mean.
 """
 
@@ -69,7 +69,8 @@ def rouge(answer: str, reference: str) -> dict[str, float]:
         from rouge_score import rouge_scorer
     except ImportError:
         raise MissingExtra("rouge-score", "text", "ROUGE") from None
-    found = rouge_scorer.RougeScorer(list(ROUGE_TYPES), use_stemmer=True).score(reference, answer)
+    package: Any = rouge_scorer
+    found = package.RougeScorer(list(ROUGE_TYPES), use_stemmer=True).score(reference, answer)
     return {name: float(found[name].fmeasure) for name in ROUGE_TYPES}
 
 
