@@ -1,6 +1,7 @@
 """Written answers: each published rule of extraction finds what it says, and mathematics is compared without being run."""
 
 import dataclasses
+import itertools
 import json
 import os
 import time
@@ -118,7 +119,8 @@ def test_different_answers_differ(answer, reference):
 @pytest.mark.parametrize(
     "hostile",
     [
-        "9**9**9", "9^{9^{9^{9}}}", "10^{10^{10}}!", "((((" * 300, r"\frac{" * 200, "__import__('os').system('touch {mark}')",
+        "9**9**9", "9^{9^{9^{9}}}", "10^{10^{10}}!", "((((" * 300, r"\frac{" * 200,
+        "__import__('os').system('touch {mark}')",
         "exec(open('{mark}','w'))", "lambda: 0", "x" * 100_000, "\\" * 500, "{" * 499, "2^" * 200 + "2", "1/0", "0^{-1}",
         r"\sqrt[0]{5}", r"\log_1 5", "((((((((((((9!)!)!)!)!)!)!)!)!)!)!)!", "\ud800", "\0",
     ],
@@ -156,7 +158,7 @@ def test_nearly_every_reference_of_math_is_understood_and_its_own_equal():
     tasks = catalog.benchmark(f"math500:data={SHARED}").tasks(0)
     made = [value(boxed, row["solution"], **task.secret) for row, task in zip(rows, tasks, strict=True)]
     assert sum(made) == 500
-    others = [same_answer(row["answer"], other["answer"]) for row, other in zip(rows, rows[1:], strict=False)]
+    others = [same_answer(row["answer"], other["answer"]) for row, other in itertools.pairwise(rows)]
     assert sum(others) == 3  # neighbours whose answers are truly equal
 
 
@@ -236,7 +238,9 @@ FOLLOWED = {
     "detectable_format:number_bullet_lists": ("* a\n- b", "* a\n- b\n* c", {"num_bullets": 2}),
     "detectable_format:constrained_response": ("My answer is yes.", "Yes.", {}),
     "detectable_format:number_highlighted_sections": ("*a* *b*", "*a* b", {"num_highlights": 2}),
-    "detectable_format:multiple_sections": ("SECTION 1\na\nSECTION 2", "SECTION 1", {"section_spliter": "SECTION", "num_sections": 2}),
+    "detectable_format:multiple_sections": (
+        "SECTION 1\na\nSECTION 2", "SECTION 1", {"section_spliter": "SECTION", "num_sections": 2},
+    ),
     "detectable_format:json_format": ('```json\n{"a": 1}\n```', "{a}", {}),
     "detectable_format:title": ("<<T>>\nx", "<< >>", {}),
     "combination:two_responses": ("a\n******\nb", "a\n******\na", {}),

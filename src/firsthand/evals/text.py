@@ -1,8 +1,8 @@
 """Scorers that compare a text with reference texts: token F1, BLEU, chrF, ROUGE, and similarity of embeddings.
 
 The references are `task.secret["references"]`, or `["answer"]` alone; of several the best counts, but for BLEU and chrF,
-which take all together. BLEU and chrF are sacrebleu's and ROUGE is rouge-score's (extra `text`), with those packages' defaults. A
-score here is of one text: the BLEU or chrF of a whole corpus is `corpus_bleu` and `corpus_chrf`, not their mean.
+which take all together. BLEU and chrF are sacrebleu's and ROUGE is rouge-score's (extra `text`), with those packages'
+defaults. A score here is of one text: the BLEU or chrF of a whole corpus is `corpus_bleu` and `corpus_chrf`, not their mean.
 """
 
 from __future__ import annotations
