@@ -86,6 +86,15 @@ def test_an_unknown_protocol_is_refused_with_the_nearest_one():
         catalog.benchmark("arithmetic@x")
 
 
+def test_a_path_with_an_at_sign_is_a_path(tmp_path):
+    folder = tmp_path / "a@b"
+    folder.mkdir()
+    (folder / "mine.py").write_text(
+        "from firsthand import Benchmark\ndef mine() -> Benchmark:\n    return Benchmark('mine', lambda seed: [], ())\n"
+    )
+    assert catalog.benchmark(f"{folder}/mine.py").name == catalog.benchmark(f"{folder}/mine.py:mine").name == "mine"
+
+
 def test_every_benchmark_says_what_its_protocols_reproduce():
     for name in catalog.names("benchmark"):
         for protocol, reproduces in catalog.protocols(name).items():

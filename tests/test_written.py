@@ -23,7 +23,7 @@ from firsthand.evals.instructions import (
     versions,
 )
 from firsthand.evals.latex import parse
-from firsthand.evals.symbolic import boxed, comparison, minerva, same_answer
+from firsthand.evals.symbolic import boxed, comparison, makes_24, minerva, same_answer
 from firsthand.evals.written import (
     bbh_exact,
     gsm8k_cot_strict,
@@ -147,6 +147,27 @@ def test_answers_are_found_where_the_protocols_say():
     assert value(boxed, r"\boxed{5", answer="5") == 0
     said = "We get 5.\nFinal Answer: The final answer is $5$. I hope it is correct."
     assert value(minerva, said, answer="5") == 1 and value(minerva, r"\boxed{5}", answer="5") == 0
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("Answer: (1 + 3) * 6 * 1 = 24", 1), ("(6 + 1 + 1) * 3", 1), ("Answer: **6*4=24**", 0), ("", 0),
+        ("Steps: 1 + 1 = 2.\nAnswer: 6 * 3 * (1 + 1) = 24", 0), ("Answer: 6 \\times 3 + 6 = 24", 0),
+        ("Answer: 3*(6+1+1)=24\nI hope so.", 1), ("Answer: 24", 0), ("Answer: 1^3 * 6 * 1 = 24", 0), ("Answer:", 0),
+    ],
+)  # fmt: skip
+def test_24_is_made_of_each_number_once(said, expected):
+    assert value(makes_24, said, numbers=[1, 1, 3, 6]) == expected
+
+
+@needs_data
+def test_the_hard_puzzles_of_tree_of_thoughts_are_the_hundred_from_901_on():
+    made = catalog.benchmark(f"game24:data={SHARED}").tasks(0)
+    assert [made[0].id, made[-1].id, len(made)] == ["rank-0901", "rank-1000", 100]
+    assert len(catalog.benchmark(f"game24@all:data={SHARED}").tasks(0)) == 1362
+    with pytest.raises(DataError, match="game24 needs the authors' file"):
+        catalog.benchmark("game24")
 
 
 @needs_data

@@ -114,7 +114,7 @@ def benchmark(text: str) -> Benchmark:
     """The benchmark a text names, under the protocol it names, made with the options it gives."""
     spec = parse_spec(text)
     name, at, protocol = spec.name.rpartition("@")
-    if at and not _exists(Path(spec.name)):
+    if at and not {"/", "."} & set(protocol) and not _exists(Path(spec.name)):
         spec = Spec(name, {**spec.options, "protocol": protocol})
     if spec.name.endswith(".toml"):
         read = importlib.import_module("firsthand.benchmarks.own").read_benchmark

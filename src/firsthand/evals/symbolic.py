@@ -27,6 +27,7 @@ from firsthand.trace import Score, Trace
 POINTS = 6
 RELATIVE = 1e-9
 WORKER_SECONDS = 8
+TARGET = 24
 MAX_POWER_BITS = 20_000
 _COLLECTIONS = ("tuple", "set", "interval", "matrix", "union")
 _MINERVA = "Final Answer: The final answer is"
@@ -43,6 +44,16 @@ def minerva(task: Task, trace: Trace) -> Score:
     """1 if what follows `Final Answer: The final answer is` is the reference, mathematically (Lewkowycz et al., 2022)."""
     _, found, rest = (trace.answer or "")[-20_000:].partition(_MINERVA)
     return _score("minerva", rest.partition(". I hope it is correct")[0].partition("\n")[0] if found else None, task)
+
+
+def makes_24(task: Task, trace: Trace) -> Score:
+    """1 if the last stated expression uses each of the task's numbers once and is exactly 24."""
+    text = (trace.answer or "")[-20_000:].strip()
+    stated = text.rpartition("nswer:")[2].strip() or text
+    expression = stated.splitlines()[0].rpartition("=")[0] or stated.splitlines()[0] if stated else ""
+    tree = parse(expression.strip(" *`$."))
+    good = tree is not None and sorted(_numbers(tree)) == list(task.secret["numbers"]) and _exact(tree) == TARGET
+    return Score("makes_24", float(good), {"found": expression[:200]})
 
 
 def same_answer(answer: str, reference: str) -> bool:
@@ -100,6 +111,13 @@ def _same_collection(left: Tree, right: Tree) -> bool:
             return False
         left_over.remove(match)
     return True
+
+
+def _numbers(tree: Sequence[Any]) -> list[Fraction]:
+    """The numbers that stand in the tree."""
+    if tree[0] == "num":
+        return [Fraction(tree[1])]
+    return [number for each in tree[1:] if isinstance(each, list) for number in _numbers(each)]
 
 
 def _has_word(tree: Sequence[Any]) -> bool:
