@@ -23,6 +23,7 @@ PROTOCOLS = {
         "lm-evaluation-harness, group bbh_cot_fewshot, with all three of the authors' worked examples for each task",
         query="Q: {question}\nA: Let's think step by step.\n",
         header="{worked}\n\n",
+        examples="3-shot, in the header",
         scorers=(bbh_exact,),
         continuation=None,
         stop=("</s>", "Q", "\n\n"),

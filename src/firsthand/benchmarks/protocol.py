@@ -39,7 +39,7 @@ class Protocol:
     shots: int = 0
     """How many answered examples come before the item."""
     examples: str = ""
-    """Where they come from: `olmes`, the set's own packaged ones, or a split of the data such as `train`."""
+    """Where they come from: `olmes`, the set's own packaged ones, a split such as `train`, or in words, if in the header."""
     separator: str = "\n\n"
     """What stands between two examples, and between the last one and the item."""
     option: str = "{letter}. {choice}\n"
@@ -61,7 +61,7 @@ class Protocol:
 
     def words(self) -> str:
         """The protocol in a sentence, for the record."""
-        shots = f"{self.shots}-shot" + (f" ({self.examples})" if self.shots else "")
+        shots = f"{self.shots}-shot ({self.examples})" if self.shots else self.examples or "0-shot"
         how = "written in the chat template" if self.chat else "written as a continuation"
         how = (
             f"log-prob of {self.continuation!r}" if self.continuation is not None else f"{how}, stop {list(self.stop)}"

@@ -25,6 +25,7 @@ PROTOCOLS = {
         "lm-evaluation-harness, tasks truthfulqa_mc1 and truthfulqa_mc2, with the authors' primer of six questions",
         query="Q: {question}\nA:",
         header="{primer}",
+        examples="six fixed questions in the header",
         scorers=(mc2, mc1),
     ),
 }
