@@ -2,9 +2,9 @@
 
 Others enter in two ways: an installed package declares an entry point in the group `firsthand.patterns` (or `.benchmarks`,
 `.tools`), and a file of one's own is named by its path, `my_pattern.py` or `my_pattern.py:other_name`. A name may carry
-options: `self_consistency:samples=16`, and a tool what it works on: `files:notes`. A pattern that leads others is given them
-in parentheses, each with its own options: `self_consistency(react:max_steps=4):samples=16`. Nothing is imported until it is
-asked for, listings included.
+options: `self_consistency:samples=16`, a benchmark its protocol: `mmlu@cloze`, and a tool what it works on: `files:notes`. A
+pattern that leads others is given them in parentheses, each with its own options:
+`self_consistency(react:max_steps=4):samples=16`. Nothing is imported until it is asked for, listings included.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def names(kind: Kind) -> dict[str, str]:
 def find(kind: Kind, name: str) -> Any:
     """The thing of that name: from our rooms, from an installed package, or from a file."""
     if ".py" in name:
-        return _from_file(kind, name)
+        return from_file(kind, name)
     room = f"firsthand.{_ROOMS[kind]}"
     if name.isidentifier() and not name.startswith("_") and importlib.util.find_spec(f"{room}.{name}") is not None:
         thing = getattr(importlib.import_module(f"{room}.{name}"), name, None)
@@ -161,11 +161,31 @@ def _pattern(spec: Spec) -> tuple[Pattern, dict[str, Any]]:
     return partial(function, pattern=parts[0]), options
 
 
+def protocols(name: str) -> dict[str, str]:
+    """The protocols of one of our benchmarks, the default first, each with whose number it reproduces; without importing."""
+    path = Path(__file__).parent / _ROOMS["benchmark"] / f"{name}.py"
+    if not path.is_file():
+        return {}
+    for statement in ast.parse(path.read_text(encoding="utf-8")).body:
+        value = statement.value if isinstance(statement, ast.Assign | ast.AnnAssign) else None
+        if "PROTOCOLS" in _defined(statement) and isinstance(value, ast.Dict):
+            keys = [key.value for key in value.keys if isinstance(key, ast.Constant)]
+            return {str(key): _first_text(call) for key, call in zip(keys, value.values, strict=True)}
+    return {}
+
+
 def benchmark(text: str) -> Benchmark:
-    """The benchmark a text names, made with the options it gives."""
+    """The benchmark a text names, under the protocol it names, made with the options it gives."""
     spec = parse_spec(text)
     if spec.parts:
         raise ConfigError(f"{text!r} has parentheses, and a benchmark leads no pattern: name patterns with --pattern")
+    name, at, protocol = spec.name.rpartition("@")
+    if at and not {"/", "."} & set(protocol) and not _exists(Path(spec.name)):
+        spec = Spec(name, {**spec.options, "protocol": protocol})
+    if spec.name.endswith(".toml"):
+        read = importlib.import_module("firsthand.benchmarks.own").read_benchmark
+        described: Benchmark = read(Path(spec.name), **bind_options(spec, read))
+        return described
     factory = find("benchmark", spec.name)
     made = factory(**bind_options(spec, factory)) if callable(factory) else factory
     if not isinstance(made, Benchmark):
@@ -281,10 +301,17 @@ def _defined(statement: ast.stmt) -> list[str]:
     if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         return [statement.name]
     targets = statement.targets if isinstance(statement, ast.Assign) else []
+    targets = [statement.target] if isinstance(statement, ast.AnnAssign) else targets
     return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
-def _from_file(kind: Kind, name: str) -> Any:
+def _first_text(call: ast.expr) -> str:
+    """The first text that a call is given, by place: a Protocol begins with whose number it reproduces."""
+    first = call.args[0] if isinstance(call, ast.Call) and call.args else None
+    return str(first.value) if isinstance(first, ast.Constant) else ""
+
+
+def from_file(kind: str, name: str) -> Any:
     """The thing in a user's own file: the one named after the file, or after the colon."""
     file, colon, wanted = name.partition(".py:")
     path = Path(file + ".py") if colon else Path(name)

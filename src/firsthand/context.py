@@ -213,24 +213,29 @@ class Context:
 
     # -- what can be done --
 
-    async def generate(self, *, tools: Sequence[Tool] = (), **changes: Any) -> Context:
+    async def generate(self, *, tools: Sequence[Tool] = (), prompt: str | None = None, **changes: Any) -> Context:
         """The Context after the model's answer; `changes` are sampling settings for this answer alone."""
-        return (await self.sample(1, tools=tools, **changes))[0]
+        return (await self.sample(1, tools=tools, prompt=prompt, **changes))[0]
 
-    async def sample(self, n: int, *, tools: Sequence[Tool] = (), **changes: Any) -> list[Context]:
-        """`n` Contexts, each after another answer of the model; their common prompt is computed once."""
+    async def sample(
+        self, n: int, *, tools: Sequence[Tool] = (), prompt: str | None = None, **changes: Any
+    ) -> list[Context]:
+        """`n` Contexts, each after another answer of the model; their common prompt is computed once.
+
+        The answers continue the conversation, or `prompt` as it is: the exact text that a protocol fixes.
+        """
         if n < 1:
             raise ConfigError(f"{n} answers were asked for: ask for 1 or more")
         attempt, effect = self.attempt, current_branch().next_effect()
         started_s = attempt.elapsed_s()
-        messages = await self._prompt()
+        asked: Prompt = await self._prompt() if prompt is None else prompt
         sampling = replace(self.sampling, **changes)
         seed = derive_seed(attempt.seed, effect) if sampling.seed is None else sampling.seed
         sampling = replace(sampling, seed=seed)
         specs = [tool.spec for tool in sorted(tools, key=lambda tool: tool.name)]
 
         def key(sampling: Sampling) -> str:
-            return request_key(attempt.agent.model.fingerprint, messages, sampling, specs, n)
+            return request_key(attempt.agent.model.fingerprint, asked, sampling, specs, n)
 
         sampling, recorded, granted = self._granted(effect, sampling, n, key)
         request = key(sampling)
@@ -239,7 +244,7 @@ class Context:
 
         async def ask() -> Json:
             attempt.tell(Began(effect, "generate", self.node, {"n": n}))
-            completions = await attempt.complete(effect, messages, sampling, specs, n)
+            completions = await attempt.complete(effect, asked, sampling, specs, n)
             leases[:] = [completion.lease for completion in completions]
             return {"completions": [completion.to_json() for completion in completions]}
 
@@ -259,6 +264,8 @@ class Context:
             "sampling": sampling.to_json(),
             "tools": [spec.name for spec in specs],
         }
+        if prompt is not None:
+            detail["prompt"] = prompt
         attempt.record(
             "generate",
             effect,

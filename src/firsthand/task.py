@@ -21,6 +21,15 @@ class Task:
     """The possible answers of a multiple-choice problem, in order."""
     context: str | None = None
     """The exact text that a choice continues when choices are scored by log-prob; a choice follows it as it is."""
+    requests: tuple[tuple[str, str], ...] = ()
+    """For each choice the text before it and the text whose log-prob counts, where that is not `context` and the choice:
+    letters, or an ending that follows each choice. See `scored`."""
+    baseline: str | None = None
+    """What stands before a choice that is scored without the question, for metrics that subtract its log-prob there."""
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    """Sampling settings that the benchmark's protocol fixes, such as `stop` and `max_tokens`."""
+    verbatim: bool = False
+    """The answer is all that was written: what it says is for the scorers to find."""
     hint: str | None = None
     """How the answer should be given, such as `a number`: for patterns that parse it out of text."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
@@ -42,6 +51,13 @@ class Task:
         return None if named is None else str(named)
 
     @property
+    def scored(self) -> tuple[tuple[str, str], ...]:
+        """For each choice the text before it and the text whose log-prob counts; empty if choices are not scored so."""
+        if self.requests or self.context is None:
+            return self.requests
+        return tuple((self.context, choice) for choice in self.choices)
+
+    @property
     def letters(self) -> tuple[str, ...]:
         """A letter for each choice: A, B, C, ..."""
         return tuple(chr(ord("A") + i) for i in range(len(self.choices)))
@@ -59,6 +75,10 @@ class Task:
             "prompt": self.prompt,
             "choices": list(self.choices),
             "context": self.context,
+            "requests": [list(pair) for pair in self.requests],
+            "baseline": self.baseline,
+            "sampling": dict(self.sampling),
+            "verbatim": self.verbatim,
             "hint": self.hint,
             "metadata": dict(self.metadata),
             "secret": dict(self.secret),
@@ -67,4 +87,6 @@ class Task:
     @staticmethod
     def from_json(body: Json) -> Task:
         """The task that `to_json` wrote."""
-        return Task(**{**body, "choices": tuple(body["choices"])})
+        requests = tuple((before, text) for before, text in body.get("requests", ()))
+        fixed = {k: tuple(v) if isinstance(v, list) else v for k, v in body.get("sampling", {}).items()}
+        return Task(**{**body, "choices": tuple(body["choices"]), "requests": requests, "sampling": fixed})

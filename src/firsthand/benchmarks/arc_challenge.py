@@ -4,8 +4,31 @@ from __future__ import annotations
 
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.arc import make_benchmark
+from firsthand.benchmarks.multiple_choice import LETTERS
+from firsthand.benchmarks.protocol import Protocol
+from firsthand.evals.choice import acc, acc_mutual_info, acc_norm
+
+PROTOCOLS = {
+    "lm-eval-0shot": Protocol("lm-evaluation-harness, task arc_challenge"),
+    "olmes-rc": Protocol(
+        "OLMES arc_challenge:rc, the text of each choice",
+        scorers=(acc_norm, acc, acc_mutual_info),
+        shots=5,
+        examples="olmes",
+        baseline="Answer:",
+    ),
+    "olmes-mc": Protocol(
+        "OLMES arc_challenge:mc, the letter of each choice",
+        query="Question: {question}\n" + LETTERS,
+        option=" {letter}. {choice}\n",
+        continuation=" {letter}",
+        scorers=(acc,),
+        shots=5,
+        examples="olmes",
+    ),
+}
 
 
-def arc_challenge(*, data: str = "") -> Benchmark:
+def arc_challenge(*, protocol: str = "", data: str = "") -> Benchmark:
     """The benchmark over the test split. `data` is a folder that holds the file, `packaged` or `hub`; see `data.py`."""
-    return make_benchmark("arc_challenge", "ARC-Challenge", 1172, data)
+    return make_benchmark("arc_challenge", "ARC-Challenge", 1172, PROTOCOLS, protocol, data)

@@ -4,8 +4,21 @@ from __future__ import annotations
 
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.arc import make_benchmark
+from firsthand.benchmarks.protocol import Protocol
+from firsthand.evals.choice import acc, acc_mutual_info, acc_norm
+
+PROTOCOLS = {
+    "lm-eval-0shot": Protocol("lm-evaluation-harness, task arc_easy"),
+    "olmes-rc": Protocol(
+        "OLMES arc_easy:rc, the text of each choice",
+        scorers=(acc_norm, acc, acc_mutual_info),
+        shots=5,
+        examples="olmes",
+        baseline="Answer:",
+    ),
+}
 
 
-def arc_easy(*, data: str = "") -> Benchmark:
+def arc_easy(*, protocol: str = "", data: str = "") -> Benchmark:
     """The benchmark over the test split. `data` is a folder that holds the file, `packaged` or `hub`; see `data.py`."""
-    return make_benchmark("arc_easy", "ARC-Easy", 2376, data)
+    return make_benchmark("arc_easy", "ARC-Easy", 2376, PROTOCOLS, protocol, data)

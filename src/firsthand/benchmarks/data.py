@@ -26,6 +26,8 @@ MAX_BYTES = 256 * 2**20
 """No file of ours is nearly as large, unpacked or not."""
 PAGE_ROWS = 100
 MAX_PAGE_BYTES = 32 * 2**20
+UNCONDITIONAL = 1_000_000
+"""OLMES counts from here the documents that it asks again without the question."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class Source:
     split: str
     from_hub: Callable[[Json], Json]
     """A row of the hub as a row of our file."""
+    also: tuple[str, ...] = ()
+    """Other files with the same rows, looked for after `path`."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +58,12 @@ class Rows:
     """In words, for the protocol: `packaged slice, 100 of 1,319 items`."""
     path: Path
     sha256: str
+    lines: tuple[int, ...] = ()
+    """The line of each row, where not each line is one."""
 
     def where(self, index: int) -> str:
         """File and line of a row, for errors. Blank lines are not allowed, so rows are lines."""
-        return f"{self.path}, line {index + 1}"
+        return f"{self.path}, line {self.lines[index] if self.lines else index + 1}"
 
 
 def load(source: Source, data: str = "") -> Rows:
@@ -67,9 +73,9 @@ def load(source: Source, data: str = "") -> Rows:
     """
     name = Path(source.path).name
     if data not in ("", "hub", "packaged"):
-        return read(_in_folder(Path(data).expanduser(), source.path, "data"), source, "data folder")
+        return read(in_folder(Path(data).expanduser(), "data", source.path, *source.also), source, "data folder")
     if not data and (folder := os.environ.get("FIRSTHAND_DATA")):
-        found = _find(Path(folder).expanduser(), source.path)
+        found = find(Path(folder).expanduser(), source.path, *source.also)
         if found is not None:
             return read(found, source, "$FIRSTHAND_DATA")
     packaged = Path(__file__).parent / "slices" / f"{name}.gz"
@@ -82,20 +88,45 @@ def load(source: Source, data: str = "") -> Rows:
 
 def read(path: Path, source: Source, origin: str) -> Rows:
     """The rows of a .jsonl or .jsonl.gz file; DataError naming file and line where one is no JSON object."""
+    raw = contents(path)
     try:
-        raw = path.read_bytes() if path.stat().st_size <= MAX_BYTES else None
-        if raw is None:
-            raise DataError(f"{path} is larger than {MAX_BYTES >> 20} MiB: is it the right file?")
         text = (_unpacked(raw, path) if path.suffix == ".gz" else raw).decode("utf-8")
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text (byte {error.start}): give a .jsonl file") from None
-    rows = tuple(_rows(text, path))
+    lines, rows = _documents(tuple(_rows(text, path)))
     if not rows:
         raise DataError(f"{path} holds no rows: is it truncated?")
     partial = f"{len(rows):,} of {source.rows:,} items" if len(rows) < source.rows else f"{len(rows):,} items"
-    return Rows(rows, f"{origin}, {partial}", path, hashlib.sha256(raw).hexdigest())
+    return Rows(rows, f"{origin}, {partial}", path, hashlib.sha256(raw).hexdigest(), lines)
+
+
+def contents(path: Path) -> bytes:
+    """What the file holds, as long as it is not absurdly much."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise DataError(f"{path} is larger than {MAX_BYTES >> 20} MiB: is it the right file?")
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
+
+
+def located(path: str, data: str, *others: str) -> Path | None:
+    """The file in the folder `data`, or in `$FIRSTHAND_DATA` if `data` is empty; None if it is to come from the hub."""
+    if data not in ("", "hub", "packaged"):
+        return in_folder(Path(data).expanduser(), "data", path, *others)
+    folder = os.environ.get("FIRSTHAND_DATA") if not data else None
+    return find(Path(folder).expanduser(), path, *others) if folder else None
+
+
+def _documents(rows: tuple[Json, ...]) -> tuple[tuple[int, ...], tuple[Json, ...]]:
+    """The rows as they are; of a file of requests, as OLMES keeps them, each document once, with its line."""
+    if not rows or not all(isinstance(row.get("doc"), dict) and "request" in row for row in rows):
+        return (), rows
+    found: dict[str, tuple[int, Json]] = {}
+    for line, row in enumerate(rows, 1):
+        if not isinstance(number := row.get("doc_id"), int) or number < UNCONDITIONAL:
+            found.setdefault(str(number), (line, row["doc"]))
+    return tuple(line for line, _ in found.values()), tuple(doc for _, doc in found.values())
 
 
 def text_field(row: Json, key: str, where: str) -> str:
@@ -169,23 +200,24 @@ def _page(client: Any, url: str, query: dict[str, str], source: Source) -> Json:
     return body
 
 
-def _find(folder: Path, path: str) -> Path | None:
-    """The file in a data folder: at its path, or by its bare name, packed or not."""
-    for name in (path, Path(path).name):
-        for candidate in (folder / name, folder / f"{name}.gz"):
-            if candidate.is_file():
-                return candidate
+def find(folder: Path, *paths: str) -> Path | None:
+    """The first of these files in a data folder: at its path, or by its bare name, packed or not."""
+    for path in paths:
+        for name in (path, Path(path).name):
+            for candidate in (folder / name, folder / f"{name}.gz"):
+                if candidate.is_file():
+                    return candidate
     return None
 
 
-def _in_folder(folder: Path, path: str, option: str) -> Path:
+def in_folder(folder: Path, option: str, *paths: str) -> Path:
+    """The file itself if one was named, or the first of these in the folder; DataError if there is none."""
     if folder.is_file():
         return folder
-    found = _find(folder, path)
+    found = find(folder, *paths)
     if found is None:
-        raise DataError(
-            f"{option} is {str(folder)!r}, which has neither {path} nor {Path(path).name}: put the file there"
-        )
+        names = " nor ".join([*paths, Path(paths[0]).name])
+        raise DataError(f"{option} is {str(folder)!r}, which has neither {names}: put the file there")
     return found
 
 
@@ -204,9 +236,9 @@ def _unpacked(raw: bytes, path: Path) -> bytes:
 
 
 def _rows(text: str, path: Path) -> Iterator[Json]:
+    if not text.strip():
+        return
     for number, line in enumerate(text.removesuffix("\n").split("\n"), 1):
-        if not text.strip():
-            return
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):

@@ -3,27 +3,90 @@
 from __future__ import annotations
 
 import re
+from random import Random
 
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.data import Rows, Source, load, text_field
+from firsthand.benchmarks.protocol import Item, Protocol, choose, make_benchmark, make_task, packaged_examples
 from firsthand.errors import DataError
 from firsthand.evals.match import flexible, strict
+from firsthand.evals.written import gsm8k_cot_strict, gsm8k_flexible, gsm8k_strict
 from firsthand.message import Json
 from firsthand.task import Task
 
-EXAMPLES = 8
 _FINAL = re.compile(r"#### *(-?[\d.,]+)\s*$")
+EXAMPLES = 8
+HARNESS_SEED = 1234
+HARNESS_TOKENS = 256
+"""What lm-evaluation-harness lets a Hugging Face model write where a task says nothing."""
+PROTOCOLS = {
+    "open": Protocol(
+        "no published number: the question as it is, for any pattern; flexible and strict as in lm-evaluation-harness",
+        query="{question}",
+        scorers=(flexible, strict),
+        continuation=None,
+        chat=True,
+    ),
+    "lm-eval-5shot-strict": Protocol(
+        "lm-evaluation-harness, task gsm8k, strict-match: five examples of train, drawn anew for each question (seed 1234)",
+        scorers=(gsm8k_strict, gsm8k_flexible),
+        shots=5,
+        examples="train",
+        continuation=None,
+        stop=("Question:", "</s>", "<|im_end|>"),
+        max_tokens=HARNESS_TOKENS,
+    ),
+    "lm-eval-5shot-flexible": Protocol(
+        "lm-evaluation-harness, task gsm8k, flexible-extract: five examples of train, drawn anew for each question",
+        scorers=(gsm8k_flexible, gsm8k_strict),
+        shots=5,
+        examples="train",
+        continuation=None,
+        stop=("Question:", "</s>", "<|im_end|>"),
+        max_tokens=HARNESS_TOKENS,
+    ),
+    "cot-8shot": Protocol(
+        "Wei et al. (2022), eight worked examples, as lm-evaluation-harness's task gsm8k_cot has them, flexible-extract",
+        query="Q: {question}\nA:",
+        scorers=(gsm8k_flexible, gsm8k_cot_strict),
+        shots=8,
+        examples="gsm8k_cot",
+        continuation=None,
+        stop=("Q:", "</s>", "<|im_end|>"),
+        max_tokens=HARNESS_TOKENS,
+    ),
+    "olmes-8shot": Protocol(
+        "OLMES gsm8k: eight worked examples whose answers end in 'So the answer is N.'",
+        scorers=(gsm8k_flexible,),
+        shots=8,
+        examples="gsm8k_olmes",
+        continuation=None,
+        stop=("Question:", "</s>", "<|im_end|>", "\n\n"),
+    ),
+}
 
 
-def gsm8k(*, data: str = "") -> Benchmark:
+def gsm8k(*, protocol: str = "", data: str = "") -> Benchmark:
     """The benchmark over the test split. `data` is a folder that holds the files, `packaged` or `hub`; see `data.py`."""
+    name, chosen = choose("gsm8k", PROTOCOLS, protocol)
     test, train = load(_source("test", 1319), data), load(_source("train", 7473), data)
+    if name != "gsm8k":
+        return make_benchmark(
+            "gsm8k",
+            PROTOCOLS,
+            protocol,
+            _prompted(test, train, chosen),
+            description="Grade-school maths word problems (Cobbe et al., 2021).",
+            origin=f"test split, {test.origin}; train split, {train.origin}",
+            licence="MIT",
+            sha256=test.sha256,
+        )
     examples = [_example(row, train.where(i)) for i, row in enumerate(train.rows[:EXAMPLES])]
     tasks = [_task(i, row, test, examples) for i, row in enumerate(test.rows)]
     return Benchmark(
         name="gsm8k",
         tasks=lambda seed: tasks,
-        scorers=(flexible, strict),
+        scorers=chosen.scorers,
         description="Grade-school maths word problems (Cobbe et al., 2021).",
         protocol=(
             f"test split, {test.origin}; worked examples: the first {len(examples)} of train ({train.origin}); "
@@ -32,6 +95,25 @@ def gsm8k(*, data: str = "") -> Benchmark:
         licence="MIT",
         options={"data": test.origin, "sha256": test.sha256},
     )
+
+
+def _prompted(test: Rows, train: Rows, chosen: Protocol) -> list[Task]:
+    """The tasks with their examples; those of train are drawn as lm-evaluation-harness draws them, question by question."""
+    draw = Random(HARNESS_SEED)
+    tasks = []
+    for index, row in enumerate(test.rows):
+        where = test.where(index)
+        if chosen.examples == "train":
+            examples = tuple(
+                Item("example", _example(train.rows[place], train.where(place)))
+                for place in draw.sample(range(len(train.rows)), min(chosen.shots, len(train.rows)))
+            )
+        else:
+            examples = packaged_examples(chosen.examples)
+        secret = {"answer": _gold(row, where), "solution": row["answer"]}
+        item = Item(f"test-{index:04d}", {"question": text_field(row, "question", where)}, secret=secret)
+        tasks.append(make_task(item, chosen, examples, hint="a number"))
+    return tasks
 
 
 def _source(split: str, rows: int) -> Source:

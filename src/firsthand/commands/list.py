@@ -1,4 +1,4 @@
-"""List the patterns, benchmarks, tools or models there are."""
+"""List the patterns, benchmarks with their protocols, tools or models there are."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def main(config: Config) -> int:
     """Print the names with their one-line descriptions."""
     kinds: dict[str, dict[str, str]] = {
         "patterns": catalog.names("pattern"),
-        "benchmarks": catalog.names("benchmark"),
+        "benchmarks": benchmark_names(),
         "tools": catalog.names("tool"),
         "models": model_names(),
     }
@@ -53,6 +53,15 @@ def print_tools(found: dict[str, str]) -> None:
     forms = catalog.tool_forms()
     rows = [[*forms.get(name, (name, "as declared")), line] for name, line in found.items()]
     print_table("tools", ["name", "effects", "what it is"], rows)
+
+
+def benchmark_names() -> dict[str, str]:
+    """The benchmarks, and after each the protocols it can be run under: the first of them is what its bare name means."""
+    found: dict[str, str] = {}
+    for name, line in catalog.names("benchmark").items():
+        found[name] = line
+        found |= {f"{name}@{protocol}": reproduces for protocol, reproduces in catalog.protocols(name).items()}
+    return found
 
 
 def model_names() -> dict[str, str]:

@@ -1,14 +1,14 @@
-"""Scorers of multiple choice: accuracy by log-prob, plain and per character, as lm-evaluation-harness defines them.
+"""Scorers of multiple choice by log-prob, as lm-evaluation-harness and OLMES define them.
 
 The likelihoods are read from the trace. A pattern that writes its answer instead of scoring the choices is judged by the
-letter, or the text, that it gave; then `acc` and `acc_norm` agree. The reference is `task.secret["gold"]`, an index.
+letter, or the text, that it gave; then all of these agree, but for `acc_mutual_info` and `mc2`, which then fail and say why.
+The reference is `task.secret["gold"]`, an index, and for `mc2` `task.secret["true"]`, the indices of all true choices.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
@@ -16,12 +16,64 @@ from firsthand.trace import Score, Trace
 
 def acc(task: Task, trace: Trace) -> Score:
     """1 if the right choice has the highest log-prob; among equals the first choice counts."""
-    return _verdict("acc", task, trace, per_character=False)
+    return _verdict("acc", task, trace, lambda text: 1)
 
 
 def acc_norm(task: Task, trace: Trace) -> Score:
     """1 if the right choice has the highest log-prob per character, counted without the space before it."""
-    return _verdict("acc_norm", task, trace, per_character=True)
+    return _verdict("acc_norm", task, trace, lambda text: len(text.removeprefix(" ")))
+
+
+def acc_bytes(task: Task, trace: Trace) -> Score:
+    """1 if the right choice has the highest log-prob per byte of UTF-8, counted without the space before it."""
+    return _verdict("acc_bytes", task, trace, lambda text: len(text.removeprefix(" ").encode("utf-8", "surrogatepass")))
+
+
+def acc_mutual_info(task: Task, trace: Trace) -> Score:
+    """1 if the right choice gains the most log-prob from the question: log P(choice | question) - log P(choice).
+
+    Also known as pointwise mutual information, or normalised by the unconditional probability (Brown et al., 2020).
+    """
+    found, without = logprobs(task, trace), _baseline(task, trace)
+    if found is None or without is None:
+        return Score("acc_mutual_info", 0.0, {"scorer_failed": "the choices were not scored without the question"})
+    return _choose("acc_mutual_info", task, [with_it - alone for with_it, alone in zip(found, without, strict=True)])
+
+
+def mc1(task: Task, trace: Trace) -> Score:
+    """1 if the best answer is more probable than every false one, other true ones aside (TruthfulQA; Lin et al., 2022)."""
+    found, gold, true = logprobs(task, trace), task.secret.get("gold"), task.secret.get("true", ())
+    if found is None:
+        return _verdict("mc1", task, trace, lambda text: 1)
+    rivals = [index for index in range(len(found)) if index == gold or index not in true]
+    chosen = max(rivals, key=found.__getitem__)
+    return Score("mc1", float(chosen == gold), {"chosen": task.letters[chosen], "by": "logprob"})
+
+
+def mc2(task: Task, trace: Trace) -> Score:
+    """The share of the probability of all choices that the true ones hold together (TruthfulQA; Lin et al., 2022)."""
+    found = logprobs(task, trace)
+    if found is None:
+        return Score("mc2", 0.0, {"scorer_failed": "the choices were not scored by log-prob"})
+    highest = max(found)
+    shares = [math.exp(logprob - highest) for logprob in found]
+    return Score("mc2", sum(shares[index] for index in task.secret["true"]) / sum(shares))
+
+
+def logprobs(task: Task, trace: Trace) -> list[float] | None:
+    """The log-probs of the task's choices that the trace holds, in order; None if one is missing."""
+    known: dict[tuple[str, str], float] = {}
+    for call in trace.calls:
+        likelihoods: Sequence[Mapping[str, object]] = call.detail.get("likelihoods", []) if call.kind == "score" else []
+        if [each.get("text") for each in likelihoods] == list(task.choices) and call.detail.get("prompt") is None:
+            known |= {("", str(each["text"])): _number(each) for each in likelihoods}  # after a conversation
+        prompt = str(call.detail.get("prompt"))
+        known |= {(prompt, str(each.get("text"))): _number(each) for each in likelihoods}
+    for pairs in (task.scored, tuple(("", choice) for choice in task.choices)):
+        values = [known.get(pair, math.nan) for pair in pairs]
+        if values and not any(map(math.isnan, values)):
+            return values
+    return None
 
 
 def chosen_letter(answer: str, task: Task) -> int | None:
@@ -33,25 +85,35 @@ def chosen_letter(answer: str, task: Task) -> int | None:
     return texts.index(plain.casefold()) if texts.count(plain.casefold()) == 1 else None
 
 
-def _verdict(name: str, task: Task, trace: Trace, *, per_character: bool) -> Score:
-    logprobs = _logprobs(task, trace)
-    if logprobs is None:
-        chosen, by = chosen_letter(trace.answer or "", task), "answer"
-    else:
-        lengths = [max(1, len(choice.removeprefix(" "))) if per_character else 1 for choice in task.choices]
-        ranked = [logprob / length for logprob, length in zip(logprobs, lengths, strict=True)]
-        chosen, by = max(range(len(ranked)), key=ranked.__getitem__), "logprob"
-    right = chosen is not None and chosen == task.secret.get("gold")
-    return Score(name, float(right), {"chosen": None if chosen is None else task.letters[chosen], "by": by})
+def _verdict(name: str, task: Task, trace: Trace, length: Callable[[str], int]) -> Score:
+    found = logprobs(task, trace)
+    if found is not None:
+        texts = [text for _, text in task.scored] or list(task.choices)
+        return _choose(name, task, [value / max(1, length(text)) for value, text in zip(found, texts, strict=True)])
+    chosen = chosen_letter(trace.answer or "", task)
+    letter = None if chosen is None else task.letters[chosen]
+    return Score(
+        name, float(chosen is not None and chosen == task.secret.get("gold")), {"chosen": letter, "by": "answer"}
+    )
 
 
-def _logprobs(task: Task, trace: Trace) -> list[float] | None:
-    """The log-probs of the task's choices in the last scoring that holds them all, in order; None if there is none."""
-    if not task.choices:
-        return None
-    for call in reversed(trace.calls):
-        likelihoods: list[Mapping[str, Any]] = call.detail.get("likelihoods", []) if call.kind == "score" else []
-        if [each.get("text") for each in likelihoods] == list(task.choices):
-            values = [float(each.get("logprob", "nan")) for each in likelihoods]
-            return None if any(math.isnan(value) for value in values) else values
+def _choose(name: str, task: Task, ranked: Sequence[float]) -> Score:
+    chosen = max(range(len(ranked)), key=ranked.__getitem__)
+    return Score(name, float(chosen == task.secret.get("gold")), {"chosen": task.letters[chosen], "by": "logprob"})
+
+
+def _baseline(task: Task, trace: Trace) -> list[float] | None:
+    """The log-probs of the choices without the question, or None."""
+    texts = [text for _, text in task.scored]
+    for call in trace.calls:
+        asked = call.kind == "score" and call.detail.get("prompt") == task.baseline is not None
+        likelihoods = call.detail.get("likelihoods", []) if asked else []
+        if texts and [each.get("text") for each in likelihoods] == texts:
+            values = [_number(each) for each in likelihoods]
+            return None if any(map(math.isnan, values)) else values
     return None
+
+
+def _number(likelihood: Mapping[str, object]) -> float:
+    value = likelihood.get("logprob")
+    return float(value) if isinstance(value, int | float) else math.nan

@@ -32,8 +32,11 @@ def extract_answer(text: str, task: Task) -> str | None:
 
     Looked for in this order, the last of its kind each time: `#### X` (GSM8K), `\\boxed{X}` (MATH), `The answer is X` or
     `Answer: X`; and where the task has choices the last letter that stands alone or the one choice that is quoted; where its
-    hint speaks of a number, the last number. A form whose X is no number (no choice) is passed over where one is wanted.
+    hint speaks of a number, the last number. A form whose X is no number (no choice) is passed over where one is wanted. The
+    answer to a verbatim task is the text.
     """
+    if task.verbatim:
+        return text
     tail = text[-TAIL_CHARS:]
     for stated in _stated(tail):
         if (answer := _fit(stated, task)) is not None:
@@ -108,7 +111,7 @@ def normal_form(answer: str) -> str:
 
 def _stated(text: str) -> Iterator[str]:
     hashes, stated = _last(_HASHES, text), _last(_STATED, text)
-    for found in (hashes and hashes.group(1), _last_boxed(text), stated and stated.group(1)):
+    for found in (hashes and hashes.group(1), last_boxed(text), stated and stated.group(1)):
         if found and found.strip():
             yield found.strip()
 
@@ -119,7 +122,7 @@ def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
     return last[0] if last else None
 
 
-def _last_boxed(text: str) -> str | None:
+def last_boxed(text: str) -> str | None:
     """What the last `\\boxed{...}` holds, braces inside it included."""
     start = text.rfind("\\boxed{")
     if start < 0:

@@ -8,17 +8,34 @@ from firsthand.task import Task
 
 
 async def direct(task: Task, ctx: Context) -> str:
-    """The model's answer to the bare question.
+    """The model's answer to the bare question, prompted exactly as the benchmark's protocol says if it fixes the text.
 
     A multiple-choice task with a context is answered by log-prob instead: the letter of the choice that is most probable
     after the context (Brown et al., 2020). The likelihoods are in the trace, for scorers that normalise by length.
     """
-    if task.choices and task.context is not None:
-        likelihoods = await ctx.score(task.choices, prompt=task.context)
-        best = max(range(len(likelihoods)), key=lambda i: likelihoods[i].logprob)
-        return task.letters[best]
-    ctx = await ctx.say(question(task)).generate()
+    if task.choices and task.scored:
+        logprobs = await _logprobs(task, ctx)
+        return task.letters[max(range(len(logprobs)), key=logprobs.__getitem__)]
+    if task.context is not None:
+        ctx = await ctx.generate(prompt=task.context, **task.sampling)
+    else:
+        ctx = await ctx.say(question(task)).generate(**task.sampling)
     return answer_or_text(ctx.text, task)
+
+
+async def _logprobs(task: Task, ctx: Context) -> list[float]:
+    """The log-prob of each choice after its context, one call a context; with a baseline, one more call there."""
+    contexts: dict[str, list[int]] = {}
+    for index, (before, _) in enumerate(task.scored):
+        contexts.setdefault(before, []).append(index)
+    logprobs = [0.0] * len(task.choices)
+    for before, indices in contexts.items():
+        likelihoods = await ctx.score([task.scored[index][1] for index in indices], prompt=before)
+        for index, likelihood in zip(indices, likelihoods, strict=True):
+            logprobs[index] = likelihood.logprob
+    if task.baseline is not None:
+        await ctx.score([text for _, text in task.scored], prompt=task.baseline)
+    return logprobs
 
 
 def question(task: Task) -> str:

@@ -1,0 +1,37 @@
+"""AIME 2024: 30 problems whose answer is an integer from 0 to 999."""
+
+from __future__ import annotations
+
+from firsthand.benchmark import Benchmark
+from firsthand.benchmarks.competition import mathematics
+from firsthand.benchmarks.data import Source
+from firsthand.benchmarks.protocol import Protocol
+from firsthand.evals.symbolic import boxed
+
+PROTOCOLS = {
+    "boxed-0shot": Protocol(
+        "the common zero-shot practice; with --epochs K and a temperature above 0 the score is mean@K",
+        query="{question}\nPlease reason step by step, and put your final answer within \\boxed{{}}.",
+        scorers=(boxed,),
+        continuation=None,
+        chat=True,
+        max_tokens=32_768,
+        temperature=None,
+    ),
+}
+SOURCE = Source(
+    path="math/aime24.jsonl",
+    rows=30,
+    licence="the problems are the MAA's",
+    dataset="HuggingFaceH4/aime_2024",
+    config="default",
+    split="train",
+    from_hub=lambda row: {name: row[name] for name in ("problem", "answer")},
+)
+
+
+def aime24(*, protocol: str = "", data: str = "") -> Benchmark:
+    """The benchmark over the test split. `data` is a folder that holds the file, or `hub`; see `data.py`."""
+    return mathematics(
+        "aime24", PROTOCOLS, protocol, SOURCE, data, "AIME 2024: 30 problems whose answer is an integer from 0 to 999."
+    )

@@ -1,0 +1,97 @@
+"""BIG-Bench Hard: 27 tasks that need several steps, with three worked examples each (Suzgun et al., 2022).
+
+The examples are the authors' prompts, which lie beside their data (suzgunmirac/BIG-Bench-Hard: `bbh` and `cot-prompts`);
+they are on no hub, so `data` must hold them. The tasks are clusters.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from firsthand.benchmark import Benchmark
+from firsthand.benchmarks.data import contents, text_field
+from firsthand.benchmarks.protocol import Item, Protocol, choose, make_benchmark, make_task
+from firsthand.errors import DataError, unknown
+from firsthand.evals.written import bbh_exact
+from firsthand.message import Json
+
+PROTOCOLS = {
+    "lm-eval-cot-3shot": Protocol(
+        "lm-evaluation-harness, group bbh_cot_fewshot, with all three of the authors' worked examples for each task",
+        query="Q: {question}\nA: Let's think step by step.\n",
+        header="{worked}\n\n",
+        examples="3-shot, in the header",
+        scorers=(bbh_exact,),
+        continuation=None,
+        stop=("</s>", "Q", "\n\n"),
+        max_tokens=1024,
+    ),
+}
+FOLDERS = ("reasoning/bbh", "bbh", ".")
+
+
+def bbh(*, protocol: str = "", data: str = "", task: str = "") -> Benchmark:
+    """The benchmark over all 27 tasks, or one, such as `word_sorting`. `data` is a folder that holds the authors' files."""
+    chosen = choose("bbh", PROTOCOLS, protocol)[1]
+    folder = _folder(data)
+    paths = {path.stem: path for path in sorted((folder / "data").glob("*.json"))}
+    if task and task not in paths:
+        raise unknown("BBH task", task, paths, see=f"ls {folder / 'data'}")
+    items, digest = [], hashlib.sha256()
+    for name, path in paths.items():
+        if task in ("", name):
+            raw = contents(path)
+            digest.update(raw)
+            items += _items(name, raw, path, _worked(folder / "cot-prompts" / f"{name}.txt"))
+    return make_benchmark(
+        "bbh",
+        PROTOCOLS,
+        protocol,
+        [make_task(item, chosen) for item in items],
+        description="27 tasks that need several steps (Suzgun et al., 2022).",
+        origin=f"the authors' files, {len(items):,} items" + (f" of {task}" if task else ""),
+        licence="MIT",
+        sha256=digest.hexdigest(),
+    )
+
+
+def _folder(data: str) -> Path:
+    root = Path(data or os.environ.get("FIRSTHAND_DATA") or ".").expanduser()
+    for name in FOLDERS:
+        if (root / name / "cot-prompts").is_dir():
+            return root / name
+    raise DataError(
+        f"no folder with 'data' and 'cot-prompts' in {str(root)!r}: give data=FOLDER that holds those of "
+        "github.com/suzgunmirac/BIG-Bench-Hard (its folder 'bbh' as 'data')"
+    )
+
+
+def _worked(path: Path) -> str:
+    """The instruction and the worked examples: what follows the line of dashes under the canary."""
+    text = contents(path).decode("utf-8", "replace").replace("\r\n", "\n")
+    _, found, body = text.partition("\n-----\n")
+    if not found or body.count("\nQ: ") != 3:
+        raise DataError(f"{path}: three examples 'Q: ...' under a line '-----' were expected")
+    return body.strip()
+
+
+def _items(name: str, raw: bytes, path: Path, worked: str) -> list[Item]:
+    try:
+        body: Json = json.loads(raw)
+        examples = body["examples"]
+    except (ValueError, RecursionError, KeyError, TypeError):
+        raise DataError(f"{path} is no JSON object with 'examples': fetch it again") from None
+    if not isinstance(examples, list) or not examples or not all(isinstance(each, dict) for each in examples):
+        raise DataError(f"{path}: 'examples' is no list of objects")
+    return [
+        Item(
+            f"{name}-{index:03d}",
+            {"question": text_field(row, "input", f"{path}, example {index}"), "worked": worked},
+            secret={"answer": text_field(row, "target", f"{path}, example {index}")},
+            metadata={"task": name, "cluster": name},
+        )
+        for index, row in enumerate(examples)
+    ]

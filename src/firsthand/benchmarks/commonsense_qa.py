@@ -1,0 +1,54 @@
+"""CommonsenseQA: five concepts, one of which a question means, by log-prob (Talmor et al., 2019)."""
+
+from __future__ import annotations
+
+from firsthand.benchmark import Benchmark
+from firsthand.benchmarks.data import Source
+from firsthand.benchmarks.multiple_choice import LETTERS, labelled, multiple_choice, question_item, requests_file
+from firsthand.benchmarks.protocol import Protocol
+from firsthand.evals.choice import acc, acc_mutual_info, acc_norm
+from firsthand.message import Json
+
+PROTOCOLS = {
+    "lm-eval-0shot": Protocol(
+        "lm-evaluation-harness, task commonsense_qa: the letter of each choice",
+        query="Question: {question}\n" + LETTERS,
+        continuation=" {letter}",
+        scorers=(acc,),
+    ),
+    "olmes-rc": Protocol(
+        "OLMES csqa:rc, the text of each choice",
+        scorers=(acc_norm, acc, acc_mutual_info),
+        shots=5,
+        examples="olmes",
+        baseline="Answer:",
+    ),
+}
+SOURCE = Source(
+    path="mcq/commonsense_qa_validation.jsonl",
+    rows=1221,
+    licence="MIT",
+    dataset="tau/commonsense_qa",
+    config="default",
+    split="validation",
+    from_hub=lambda row: from_hub(row),
+    also=(requests_file("csqa_val_rc"),),
+)
+
+
+def commonsense_qa(*, protocol: str = "", data: str = "") -> Benchmark:
+    """The benchmark over the validation split. `data` is a folder that holds the file, or `hub`; see `data.py`."""
+    return multiple_choice(
+        "commonsense_qa",
+        PROTOCOLS,
+        protocol,
+        SOURCE,
+        data,
+        question_item,
+        "Common-sense concepts, five choices (Talmor et al., 2019).",
+    )
+
+
+def from_hub(row: Json) -> Json:
+    """A row of tau/commonsense_qa as a row of our file."""
+    return labelled(row, row["question"].strip())

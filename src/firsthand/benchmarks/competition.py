@@ -1,0 +1,63 @@
+"""What the mathematics benchmarks share: problems whose answer is an expression or a number, and how they are asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from firsthand.benchmark import Benchmark
+from firsthand.benchmarks.data import Source, load, text_field
+from firsthand.benchmarks.protocol import Item, Protocol, choose, make_benchmark, make_task, packaged_examples
+from firsthand.errors import DataError
+from firsthand.message import Json
+from firsthand.patterns.answers import last_boxed
+
+
+def mathematics(
+    name: str,
+    protocols: Mapping[str, Protocol],
+    protocol: str,
+    source: Source,
+    data: str,
+    description: str,
+    answer: Callable[[Json, str], str] | None = None,
+) -> Benchmark:
+    """The benchmark over the source's rows {problem, answer, ...}; `answer` finds the reference where it has no column."""
+    chosen = choose(name, protocols, protocol)[1]
+    rows = load(source, data)
+    examples = packaged_examples(chosen.examples) if chosen.shots else ()
+    tasks = []
+    for index, row in enumerate(rows.rows):
+        where = rows.where(index)
+        reference = (answer or stated)(row, where)
+        about: Json = {key: row[key] for key in ("level", "subject", "type") if key in row}
+        item = Item(
+            f"{source.split}-{index:04d}",
+            {"question": text_field(row, "problem", where)},
+            secret={"answer": reference},
+            metadata=about,
+        )
+        tasks.append(make_task(item, chosen, examples))
+    return make_benchmark(
+        name,
+        protocols,
+        protocol,
+        tasks,
+        description=description,
+        origin=f"{source.split} split, {rows.origin}",
+        licence=source.licence,
+        sha256=rows.sha256,
+    )
+
+
+def stated(row: Json, where: str) -> str:
+    """The reference in the column `answer`, a text or a number."""
+    value = row.get("answer")
+    return str(value) if type(value) is int else text_field(row, "answer", where)
+
+
+def solved(row: Json, where: str) -> str:
+    """The reference in the last box of the column `solution`."""
+    found = last_boxed(text_field(row, "solution", where))
+    if found is None:
+        raise DataError(f"{where}: the solution has no \\boxed{{}}")
+    return found

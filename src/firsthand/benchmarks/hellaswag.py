@@ -1,0 +1,88 @@
+"""HellaSwag: how a scene goes on, four endings by log-prob (Zellers et al., 2019)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from firsthand.benchmark import Benchmark
+from firsthand.benchmarks.data import Rows, Source, load, read, text_field
+from firsthand.benchmarks.multiple_choice import LETTERS, choices_of, multiple_choice, requests_file
+from firsthand.benchmarks.protocol import Item, Protocol
+from firsthand.errors import DataError
+from firsthand.evals.choice import acc, acc_mutual_info, acc_norm
+from firsthand.message import Json
+
+CHOOSE = "\nChoose the best continuation:\n"
+PROTOCOLS = {
+    "lm-eval-0shot": Protocol(
+        "lm-evaluation-harness, task hellaswag: contexts keep the space that a removed [step] leaves at their end",
+        query="{question}",
+        scorers=(acc_norm, acc),
+    ),
+    "olmes-rc": Protocol(
+        "OLMES hellaswag:rc, the text of each ending",
+        query="{stripped}",
+        scorers=(acc_norm, acc, acc_mutual_info),
+        shots=5,
+        examples="olmes",
+        baseline="Answer:",
+    ),
+    "olmes-mc": Protocol(
+        "OLMES hellaswag:mc, the letter of each ending",
+        query="{question}" + CHOOSE + LETTERS,
+        option=" {letter}. {stripped}\n",
+        continuation=" {letter}",
+        scorers=(acc,),
+        shots=5,
+        examples="olmes",
+    ),
+}
+SOURCE = Source(
+    path="mcq/hellaswag_validation.jsonl",
+    rows=10042,
+    licence="MIT",
+    dataset="Rowan/hellaswag",
+    config="default",
+    split="validation",
+    from_hub=lambda row: from_hub(row),
+    also=(requests_file("hellaswag_rc"),),
+)
+
+
+def hellaswag(*, protocol: str = "", data: str = "") -> Benchmark:
+    """The benchmark over the validation split. `data` is a folder that holds the file, or `hub`; see `data.py`."""
+    rows = whole(load(SOURCE, data))
+    description = "How a scene goes on, four endings (Zellers et al., 2019)."
+    return multiple_choice("hellaswag", PROTOCOLS, protocol, SOURCE, data, read_item, description, rows=rows)
+
+
+def whole(rows: Rows) -> Rows:
+    """The rows; where they are OLMES's, contexts get back the space at their end, from its requests of letters beside."""
+    beside = rows.path.with_name(rows.path.name.replace("_rc_", "_mc_"))
+    if beside == rows.path or not beside.is_file():
+        return rows
+    queries = [text_field(row, "query", str(beside)).partition(CHOOSE)[0] for row in read(beside, SOURCE, "").rows]
+    if [query.rstrip() for query in queries] != [str(row.get("query")).rstrip() for row in rows.rows]:
+        raise DataError(f"{beside} and {rows.path} do not hold the same contexts in the same order: fetch them again")
+    return replace(rows, rows=tuple({**row, "query": query} for row, query in zip(rows.rows, queries, strict=True)))
+
+
+def read_item(row: Json, id: str, where: str) -> Item:
+    """The Item of a row {query, choices, gold}."""
+    question = text_field(row, "query", where)
+    choices, gold = choices_of(row, where)
+    return Item(id, {"question": question, "stripped": question.rstrip()}, choices, gold)
+
+
+def from_hub(row: Json) -> Json:
+    """A row of Rowan/hellaswag as a row of our file."""
+    context = f"{row['activity_label']}: {row['ctx_a']} {row['ctx_b'].capitalize()}"
+    choices = [cleaned(ending) for ending in row["endings"]]
+    return {"query": cleaned(context), "choices": choices, "gold": int(row["label"])}
+
+
+def cleaned(text: str) -> str:
+    """The text without WikiHow's marks: ` [title]` becomes a full stop, other brackets go, and double spaces once."""
+    text = re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". "))
+    return text.replace("  ", " ")

@@ -1,0 +1,49 @@
+"""OpenBookQA: elementary science that needs a fact and common sense, multiple choice by log-prob (Mihaylov et al., 2018)."""
+
+from __future__ import annotations
+
+from firsthand.benchmark import Benchmark
+from firsthand.benchmarks.data import Source
+from firsthand.benchmarks.multiple_choice import labelled, multiple_choice, question_item, requests_file
+from firsthand.benchmarks.protocol import Protocol
+from firsthand.evals.choice import acc, acc_mutual_info, acc_norm
+from firsthand.message import Json
+
+PROTOCOLS = {
+    "lm-eval-0shot": Protocol("lm-evaluation-harness, task openbookqa", query="{question}", scorers=(acc_norm, acc)),
+    "olmes-rc": Protocol(
+        "OLMES openbookqa:rc, the text of each choice",
+        scorers=(acc_norm, acc, acc_mutual_info),
+        shots=5,
+        examples="olmes",
+        baseline="Answer:",
+    ),
+}
+SOURCE = Source(
+    path="mcq/openbookqa_test.jsonl",
+    rows=500,
+    licence="Apache-2.0",
+    dataset="allenai/openbookqa",
+    config="main",
+    split="test",
+    from_hub=lambda row: from_hub(row),
+    also=(requests_file("openbookqa_test_rc"),),
+)
+
+
+def openbookqa(*, protocol: str = "", data: str = "") -> Benchmark:
+    """The benchmark over the test split. `data` is a folder that holds the file, or `hub`; see `data.py`."""
+    return multiple_choice(
+        "openbookqa",
+        PROTOCOLS,
+        protocol,
+        SOURCE,
+        data,
+        question_item,
+        "Elementary science with a fact and common sense (Mihaylov et al., 2018).",
+    )
+
+
+def from_hub(row: Json) -> Json:
+    """A row of allenai/openbookqa as a row of our file."""
+    return labelled(row, row["question_stem"])

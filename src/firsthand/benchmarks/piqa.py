@@ -1,0 +1,53 @@
+"""PIQA: which of two ways reaches a goal in the physical world, by log-prob (Bisk et al., 2020)."""
+
+from __future__ import annotations
+
+from firsthand.benchmark import Benchmark
+from firsthand.benchmarks.data import Source
+from firsthand.benchmarks.multiple_choice import multiple_choice, question_item, requests_file
+from firsthand.benchmarks.protocol import Item, Protocol
+from firsthand.evals.choice import acc, acc_mutual_info, acc_norm
+from firsthand.message import Json
+
+PROTOCOLS = {
+    "lm-eval-0shot": Protocol("lm-evaluation-harness, task piqa"),
+    "olmes-rc": Protocol(
+        "OLMES piqa:rc, the text of each choice",
+        query="Goal: {question}\nAnswer:",
+        scorers=(acc_norm, acc, acc_mutual_info),
+        shots=5,
+        examples="olmes",
+        baseline="Answer:",
+    ),
+}
+SOURCE = Source(
+    path="mcq/piqa_validation.jsonl",
+    rows=1838,
+    licence="AFL-3.0",
+    dataset="baber/piqa",
+    config="default",
+    split="validation",
+    from_hub=lambda row: from_hub(row),
+    also=(requests_file("piqa_val_rc"),),
+)
+
+
+def piqa(*, protocol: str = "", data: str = "") -> Benchmark:
+    """The benchmark over the validation split. `data` is a folder that holds the file, or `hub`; see `data.py`."""
+    return multiple_choice(
+        "piqa", PROTOCOLS, protocol, SOURCE, data, read_item, "Physical common sense, two choices (Bisk et al., 2020)."
+    )
+
+
+def read_item(row: Json, id: str, where: str) -> Item:
+    """The Item of a row whose query is `Goal: ...`."""
+    return question_item(row, id, where, prefix="Goal: ")
+
+
+def from_hub(row: Json) -> Json:
+    """A row of baber/piqa as a row of our file."""
+    return {
+        "query": f"Goal: {row['goal']}\nAnswer:",
+        "choices": [row["sol1"], row["sol2"]],
+        "gold": int(row["label"]),
+    }

@@ -1,0 +1,107 @@
+"""TruthfulQA: questions that people answer wrongly, true and false answers by log-prob (Lin et al., 2022).
+
+One task holds all of a question's answers, so `mc1` (the best one against the false ones) and `mc2` (the probability of all
+true ones) come from one scoring. The published multiple-choice file has its own selection of the false answers of a few
+questions; here they are all of those in the authors' CSV file.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from pathlib import Path
+
+from firsthand.benchmark import Benchmark
+from firsthand.benchmarks.data import Rows, Source, contents, load, located, text_field
+from firsthand.benchmarks.protocol import Item, Protocol, choose, make_benchmark, make_task, packaged_examples
+from firsthand.errors import DataError
+from firsthand.evals.choice import mc1, mc2
+from firsthand.message import Json
+
+PRIMER = 6
+PROTOCOLS = {
+    "lm-eval-mc": Protocol(
+        "lm-evaluation-harness, tasks truthfulqa_mc1 and truthfulqa_mc2, with the authors' primer of six questions",
+        query="Q: {question}\nA:",
+        header="{primer}",
+        examples="six fixed questions in the header",
+        scorers=(mc2, mc1),
+    ),
+}
+SOURCE = Source(
+    path="mcq/truthfulqa_validation.jsonl",
+    rows=817,
+    licence="Apache-2.0",
+    dataset="truthfulqa/truthful_qa",
+    config="multiple_choice",
+    split="validation",
+    from_hub=lambda row: from_hub(row),
+)
+
+
+def truthfulqa(*, protocol: str = "", data: str = "") -> Benchmark:
+    """The benchmark over all questions. `data` is a folder that holds `TruthfulQA.csv`, or `hub`; see `data.py`."""
+    chosen = choose("truthfulqa", PROTOCOLS, protocol)[1]
+    path = located("mcq/TruthfulQA.csv", data, SOURCE.path)
+    rows = read_csv_rows(path) if path is not None and path.suffix == ".csv" else load(SOURCE, data)
+    tasks = [make_task(_item(row, f"q-{i:04d}", rows.where(i)), chosen) for i, row in enumerate(rows.rows)]
+    return make_benchmark(
+        "truthfulqa",
+        PROTOCOLS,
+        protocol,
+        tasks,
+        description="Questions that people answer wrongly (Lin et al., 2022).",
+        origin=rows.origin,
+        licence=SOURCE.licence,
+        sha256=rows.sha256,
+    )
+
+
+def read_csv_rows(file: Path) -> Rows:
+    """The rows of the authors' CSV file."""
+    raw = contents(file)
+    try:
+        reader = csv.DictReader(io.StringIO(raw.decode("utf-8-sig"), newline=""), strict=True)
+        found = [(reader.line_num, row) for row in reader]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{file} is not a CSV file in UTF-8: {error}") from None
+    rows, lines = [], []
+    for line, row in found:
+        where = f"{file}, line {line}"
+        best = text_field(row, "Best Answer", where).strip()
+        true = [best, *(each for each in _split(row, "Correct Answers", where) if each != best)]
+        false = _split(row, "Incorrect Answers", where)
+        rows.append({"question": text_field(row, "Question", where), "true": true, "false": false})
+        lines.append(line)
+    if not rows:
+        raise DataError(f"{file} holds no rows: is it truncated?")
+    origin = f"the authors' file, {len(rows)} of {SOURCE.rows} items"
+    return Rows(tuple(rows), origin, file, hashlib.sha256(raw).hexdigest(), tuple(lines))
+
+
+def from_hub(row: Json) -> Json:
+    """A row of truthfulqa/truthful_qa, multiple_choice, as a row of our file."""
+    target = row["mc2_targets"]
+    pairs = list(zip(target["choices"], target["labels"], strict=True))
+    true, false = [text for text, label in pairs if label == 1], [text for text, label in pairs if label == 0]
+    return {"question": row["question"], "true": true, "false": false}
+
+
+def _split(row: Json, column: str, where: str) -> list[str]:
+    return [each.strip() for each in text_field(row, column, where).split(";") if each.strip()]
+
+
+def _item(row: Json, id: str, where: str) -> Item:
+    true, false = (row.get(name) for name in ("true", "false"))
+    for answers in (true, false):
+        if not isinstance(answers, list) or not answers or not all(isinstance(each, str) for each in answers):
+            raise DataError(f"{where}: lists 'true' and 'false' of answers were expected, not {str(row)[:80]!r}")
+    assert isinstance(true, list) and isinstance(false, list)
+    primer = "".join(f"Q: {each['question']}\nA: {each['answer']}\n\n" for each in _primer())
+    fields = {"question": text_field(row, "question", where), "primer": primer}
+    return Item(id, fields, tuple([*true, *false]), 0, secret={"true": list(range(len(true)))})
+
+
+def _primer() -> list[Json]:
+    return [dict(each.fields) for each in packaged_examples("truthfulqa")[:PRIMER]]

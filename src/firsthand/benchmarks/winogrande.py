@@ -1,0 +1,60 @@
+"""WinoGrande: which of two names fills the gap, by the log-prob of what follows it (Sakaguchi et al., 2020)."""
+
+from __future__ import annotations
+
+from firsthand.benchmark import Benchmark
+from firsthand.benchmarks.data import Source, text_field
+from firsthand.benchmarks.multiple_choice import multiple_choice, requests_file
+from firsthand.benchmarks.protocol import Item, Protocol
+from firsthand.errors import DataError
+from firsthand.evals.choice import acc
+from firsthand.message import Json
+
+PROTOCOLS = {
+    "lm-eval-0shot": Protocol(
+        "lm-evaluation-harness, task winogrande: each name is put in, and the rest of the sentence is scored",
+        query="{before}{choice}",
+        continuation=" {after}",
+        scorers=(acc,),
+    ),
+    "olmes-rc": Protocol(
+        "OLMES winogrande:rc, scored as lm-evaluation-harness does",
+        query="{before}{choice}",
+        continuation=" {after}",
+        scorers=(acc,),
+        shots=5,
+        examples="olmes",
+    ),
+}
+SOURCE = Source(
+    path="mcq/winogrande_validation.jsonl",
+    rows=1267,
+    licence="CC-BY-4.0",
+    dataset="allenai/winogrande",
+    config="winogrande_xl",
+    split="validation",
+    from_hub=lambda row: from_hub(row),
+    also=(requests_file("winogrande_val_rc"),),
+)
+
+
+def winogrande(*, protocol: str = "", data: str = "") -> Benchmark:
+    """The benchmark over the validation split. `data` is a folder that holds the file, or `hub`; see `data.py`."""
+    return multiple_choice(
+        "winogrande", PROTOCOLS, protocol, SOURCE, data, read_item, "Which name fills the gap (Sakaguchi et al., 2020)."
+    )
+
+
+def read_item(row: Json, id: str, where: str) -> Item:
+    """The Item of a row {sentence with a gap _, option1, option2, answer 1 or 2}."""
+    sentence, options = text_field(row, "sentence", where), [text_field(row, f"option{i}", where) for i in (1, 2)]
+    before, gap, after = sentence.partition("_")
+    if not gap or str(row.get("answer")) not in ("1", "2"):
+        raise DataError(f"{where}: a sentence with a gap '_' and an answer 1 or 2 were expected, not {str(row)[:80]!r}")
+    fields = {"before": before, "after": after.strip(), "question": f"Which name fills the gap? {sentence}"}
+    return Item(id, fields, tuple(options), int(row["answer"]) - 1)
+
+
+def from_hub(row: Json) -> Json:
+    """A row of allenai/winogrande as a row of our file."""
+    return {name: row[name] for name in ("sentence", "option1", "option2", "answer")}

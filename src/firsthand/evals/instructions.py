@@ -1,0 +1,237 @@
+"""The 25 verifiable instructions of IFEval and whether a text follows them (Zhou et al., 2023).
+
+Each verifier takes the text and the instruction's arguments under the names of the data set. The language of a text is found
+by langdetect, as in the paper's own code, with a fixed seed (extra `text`). Sentences are counted by our own rule where the
+paper's code uses NLTK's trained one: an end mark, closing quotes, and space before what is no small letter, but for common
+abbreviations.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from firsthand.errors import DataError, MissingExtra
+from firsthand.task import Task
+from firsthand.trace import Score, Trace
+
+MAX_CHARS = 100_000
+CONSTRAINED = ("My answer is yes.", "My answer is no.", "My answer is maybe.")
+_ABBREVIATION = re.compile(
+    r"(?:\b(?:Mr|Mrs|Ms|Dr|Prof|St|Sr|Jr|vs|etc|e\.g|i\.e|Inc|Ltd|Co|Corp|Ph\.D|U\.S|a\.m|p\.m|No)|\b[A-Z])\.$"
+)
+_END = re.compile(r"[.?!]+[\"'”’)\]*]*(?=\s+[^\sa-z])")
+
+
+def prompt_strict(task: Task, trace: Trace) -> Score:
+    """1 if the answer follows all its instructions."""
+    return _score("prompt_strict", task, trace, loose=False, share=False)
+
+
+def prompt_loose(task: Task, trace: Trace) -> Score:
+    """1 if each instruction is followed by the answer, or by it without its first or last line, or without asterisks."""
+    return _score("prompt_loose", task, trace, loose=True, share=False)
+
+
+def instruction_strict(task: Task, trace: Trace) -> Score:
+    """The share of its instructions that the answer follows. The published figure weighs instructions, not prompts."""
+    return _score("instruction_strict", task, trace, loose=False, share=True)
+
+
+def instruction_loose(task: Task, trace: Trace) -> Score:
+    """The share of its instructions that some version of the answer follows, as in `prompt_loose`."""
+    return _score("instruction_loose", task, trace, loose=True, share=True)
+
+
+def follows(text: str, instruction: str, arguments: Mapping[str, Any]) -> bool:
+    """Whether the text follows the instruction of that id. An empty text follows none."""
+    given = {name: value for name, value in arguments.items() if value is not None}
+    return bool(text.strip()) and VERIFIERS[instruction](text, **given)
+
+
+def versions(text: str) -> list[str]:
+    """The eight versions of an answer that the loose measure tries: lines taken off its ends, asterisks taken out."""
+    lines = text.split("\n")
+    cut = [text, *("\n".join(part).strip() for part in (lines[1:], lines[:-1], lines[1:-1]))]
+    return [*cut, *(each.replace("*", "") for each in cut)]
+
+
+def check(instruction: str, arguments: Mapping[str, Any], where: str) -> None:
+    """DataError if there is no such instruction or it does not take these arguments."""
+    if instruction not in VERIFIERS:
+        raise DataError(f"{where}: {instruction!r} is none of the {len(VERIFIERS)} instructions of IFEval")
+    try:
+        follows("A text.", instruction, arguments)
+    except MissingExtra:
+        return
+    except (TypeError, ValueError, AttributeError, re.error) as error:
+        raise DataError(f"{where}: {instruction} cannot take {dict(arguments)}: {error}") from None
+
+
+def count_sentences(text: str) -> int:
+    """How many sentences a text has, by the rule of this module."""
+    count = 0
+    for paragraph in text.split("\n\n"):
+        ends = [found for found in _END.finditer(paragraph) if not _ABBREVIATION.search(paragraph[: found.end()][-12:])]
+        rest = paragraph[ends[-1].end() if ends else 0 :]
+        count += len(ends) + bool(rest.strip())
+    return count
+
+
+def language(text: str) -> str | None:
+    """The ISO code of the text's language, None where none can be found."""
+    try:
+        import langdetect
+    except ImportError:
+        raise MissingExtra("langdetect", "text", "telling the language of an answer") from None
+    detector: Any = langdetect
+    detector.DetectorFactory.seed = 0
+    try:
+        return str(detector.detect(text))
+    except detector.LangDetectException:
+        return None
+
+
+def _score(name: str, task: Task, trace: Trace, *, loose: bool, share: bool) -> Score:
+    text = (trace.answer or "")[:MAX_CHARS]
+    texts = versions(text) if loose else [text]
+    held = {
+        f"{place} {instruction}": any(follows(each, instruction, arguments) for each in texts)
+        for place, (instruction, arguments) in enumerate(task.secret["instructions"])
+    }
+    value = sum(held.values()) / len(held) if share else float(all(held.values()))
+    return Score(name, value, {"followed": held})
+
+
+def _holds(count: int, relation: str, bound: int) -> bool:
+    if relation not in ("less than", "at least"):
+        raise ValueError(f"the relation is {relation!r}, and 'less than' or 'at least' was expected")
+    return count < bound if relation == "less than" else count >= bound
+
+
+def _search(word: str, text: str) -> list[str]:
+    return re.findall(word, text, flags=re.IGNORECASE)
+
+
+def _bullets(text: str, *, num_bullets: int) -> bool:
+    stars = re.findall(r"^\s*\*[^*].*$", text, flags=re.MULTILINE)
+    return len(stars) + len(re.findall(r"^\s*-.*$", text, flags=re.MULTILINE)) == num_bullets
+
+
+def _highlights(text: str, *, num_highlights: int) -> bool:
+    single = [each for each in re.findall(r"\*[^\n*]*\*", text) if each.strip("*").strip()]
+    double = [each for each in re.findall(r"\*\*[^\n*]*\*\*", text) if each[2:-2].strip()]
+    return len(single) + len(double) >= num_highlights
+
+
+def _sections(text: str, *, section_spliter: str, num_sections: int) -> bool:
+    return len(re.split(rf"\s?{section_spliter}\s?\d+\s?", text)) - 1 >= num_sections
+
+
+def _paragraphs(text: str, *, num_paragraphs: int) -> bool:
+    parts = re.split(r"\s?\*\*\*\s?", text)
+    inner = parts[1:-1]
+    return all(map(str.strip, inner)) and sum(bool(part.strip()) for part in parts) == num_paragraphs
+
+
+def _first_word(text: str, *, num_paragraphs: int, nth_paragraph: int, first_word: str) -> bool:
+    parts = text.split("\n\n")
+    count = sum(bool(part.strip()) for part in parts)
+    if nth_paragraph > count or not (paragraph := parts[nth_paragraph - 1].strip()):
+        return False
+    word = re.split(r"[.,?!'\"]", paragraph.split()[0].lstrip("'").lstrip('"'))[0].lower()
+    return count == num_paragraphs and word == first_word.lower()
+
+
+def _postscript(text: str, *, postscript_marker: str) -> bool:
+    marks = {"P.P.S": r"\s*p\.\s?p\.\s?s.*$", "P.S.": r"\s*p\.\s?s\..*$"}
+    pattern = marks.get(postscript_marker, rf"\s*{postscript_marker.lower()}.*$")
+    return re.search(pattern, text.lower(), flags=re.MULTILINE) is not None
+
+
+def _json(text: str) -> bool:
+    text = re.sub(r"^```(?:json|Json|JSON)?", "", text.strip()).removesuffix("```").strip()
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _two_responses(text: str) -> bool:
+    parts = text.split("******")
+    if not all(map(str.strip, parts[1:-1])):
+        return False
+    answers = [part.strip() for part in parts if part.strip()]
+    return len(answers) == 2 and answers[0] != answers[1]
+
+
+def _title(text: str) -> bool:
+    return any(each.lstrip("<").rstrip(">").strip() for each in re.findall(r"<<[^\n]+>>", text))
+
+
+def _letters(text: str, *, letter: str, let_frequency: int, let_relation: str) -> bool:
+    return _holds(text.lower().count(letter.lower()), let_relation, let_frequency)
+
+
+def _english(text: str, cased: bool) -> bool:
+    return cased and language(text) in ("en", None)
+
+
+def _capital_words(text: str, *, capital_frequency: int, capital_relation: str) -> bool:
+    words = re.findall(r"\w+(?:[-.]\w+)*|'\w+", text)
+    return _holds(sum(word.isupper() for word in words), capital_relation, capital_frequency)
+
+
+def _quoted(text: str) -> bool:
+    text = text.strip()
+    return len(text) > 1 and text[0] == text[-1] == '"'
+
+
+VERIFIERS: dict[str, Callable[..., bool]] = {
+    "keywords:existence": lambda text, *, keywords: all(_search(word, text) for word in keywords),
+    "keywords:frequency": lambda text, *, keyword, frequency, relation: _holds(
+        len(_search(keyword, text)), relation, frequency
+    ),
+    "keywords:forbidden_words": lambda text, *, forbidden_words: (
+        not any(_search(rf"\b{word}\b", text) for word in forbidden_words)
+    ),
+    "keywords:letter_frequency": _letters,
+    "language:response_language": lambda text, *, language: _language_is(text, language),
+    "length_constraints:number_sentences": lambda text, *, num_sentences, relation: _holds(
+        count_sentences(text), relation, num_sentences
+    ),
+    "length_constraints:number_paragraphs": _paragraphs,
+    "length_constraints:number_words": lambda text, *, num_words, relation: _holds(
+        len(re.findall(r"\w+", text)), relation, num_words
+    ),
+    "length_constraints:nth_paragraph_first_word": _first_word,
+    "detectable_content:number_placeholders": lambda text, *, num_placeholders: (
+        len(re.findall(r"\[.*?\]", text)) >= num_placeholders
+    ),
+    "detectable_content:postscript": _postscript,
+    "detectable_format:number_bullet_lists": _bullets,
+    "detectable_format:constrained_response": lambda text: any(each in text for each in CONSTRAINED),
+    "detectable_format:number_highlighted_sections": _highlights,
+    "detectable_format:multiple_sections": _sections,
+    "detectable_format:json_format": _json,
+    "detectable_format:title": _title,
+    "combination:two_responses": _two_responses,
+    "combination:repeat_prompt": lambda text, *, prompt_to_repeat: (
+        text.strip().lower().startswith(prompt_to_repeat.strip().lower())
+    ),
+    "startend:end_checker": lambda text, *, end_phrase: (
+        text.strip().strip('"').lower().endswith(end_phrase.strip().lower())
+    ),
+    "startend:quotation": _quoted,
+    "change_case:capital_word_frequency": _capital_words,
+    "change_case:english_capital": lambda text: _english(text, text.isupper()),
+    "change_case:english_lowercase": lambda text: _english(text, text.islower()),
+    "punctuation:no_comma": lambda text: "," not in text,
+}
+
+
+def _language_is(text: str, wanted: str) -> bool:
+    return language(text) in (wanted, None)

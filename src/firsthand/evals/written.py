@@ -1,0 +1,93 @@
+"""Scorers of written answers by the rules of published harnesses, each quoting the regular expressions it follows.
+
+They read the attempt's answer, which for a task of such a protocol is all that the model wrote. What was found is in the
+score's detail, so that a wrong extraction can be told from a wrong answer.
+"""
+
+from __future__ import annotations
+
+import re
+from random import Random
+
+from firsthand.task import Task
+from firsthand.trace import Score, Trace
+
+MAX_CHARS = 50_000
+"""Of a longer answer the last characters are looked at."""
+TIGER_SEED = 12345
+
+_GSM8K_STRICT = re.compile(r"#### (-?[0-9.,]+)")
+_GSM8K_COT = re.compile(r"The answer is (-?[0-9.,]+).")
+_GSM8K_FLEXIBLE = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
+_BBH = re.compile(r"(?<=the answer is )(.*)(?=.)")
+_PRO = re.compile(r"answer is \(?([A-J])\)?")
+_PRO_AGAIN = re.compile(r".*[aA]nswer:\s*([A-J])")
+
+
+def gsm8k_strict(task: Task, trace: Trace) -> Score:
+    """1 if the first `#### 42` is the reference: lm-evaluation-harness, gsm8k, strict-match."""
+    return _score("strict-match", _first(_GSM8K_STRICT, trace), task, number=True)
+
+
+def gsm8k_cot_strict(task: Task, trace: Trace) -> Score:
+    """1 if the first `The answer is 42.` is the reference: lm-evaluation-harness, gsm8k_cot, strict-match."""
+    return _score("strict-match", _first(_GSM8K_COT, trace), task, number=True)
+
+
+def gsm8k_flexible(task: Task, trace: Trace) -> Score:
+    """1 if the last number is the reference, by the harness's rule for numbers: lm-evaluation-harness, flexible-extract."""
+    found = None
+    for match in _GSM8K_FLEXIBLE.finditer(_text(trace)):
+        found = match.group(1) or match.group(2)
+    return _score("flexible-extract", found, task, number=True)
+
+
+def bbh_exact(task: Task, trace: Trace) -> Score:
+    """1 if what follows the first `the answer is`, without its last character, is the target: lm-evaluation-harness, BBH."""
+    return _score("exact_match", _first(_BBH, trace), task)
+
+
+def mmlu_pro_letter(task: Task, trace: Trace) -> Score:
+    """1 if the first `answer is (X)` is the right letter, 0 if there is none: lm-evaluation-harness, mmlu_pro."""
+    return _score("exact_match", _first(_PRO, trace), task)
+
+
+def mmlu_pro_tiger(task: Task, trace: Trace) -> Score:
+    """1 if the letter is right by TIGER-Lab's three rules in turn; where none finds one, their seeded guess is judged.
+
+    The rules are `answer is (X)`, `Answer: X`, and the last capital from A to J. Their script sets the seed to 12345 before
+    each guess, so the guess depends on nothing but the number of options (Wang et al., 2024).
+    """
+    text = _text(trace)
+    found = _PRO.search(text) or _PRO_AGAIN.search(text)
+    letter = found.group(1) if found else next((each for each in reversed(text) if each in "ABCDEFGHIJ"), None)
+    if letter is not None:
+        return _score("acc_tiger", letter, task)
+    guess = chr(ord("A") + Random(TIGER_SEED).randint(0, int(task.secret["options"]) - 1))
+    return Score("acc_tiger", float(guess == _reference(task)), {"found": None, "guess": guess})
+
+
+def harness_number(text: str) -> str:
+    """The text as the harness compares it: no `,` and `$`, nothing up to `####`, no full stop at the end, lower case."""
+    for pattern in (",", r"\$", r"(?s).*#### ", r"\.$"):
+        text = re.sub(pattern, "", text)
+    return text.lower()
+
+
+def _text(trace: Trace) -> str:
+    return (trace.answer or "")[-MAX_CHARS:]
+
+
+def _first(pattern: re.Pattern[str], trace: Trace) -> str | None:
+    found = pattern.search(_text(trace))
+    return found.group(1) if found else None
+
+
+def _reference(task: Task) -> str:
+    return str(task.secret["answer"])
+
+
+def _score(name: str, found: str | None, task: Task, *, number: bool = False) -> Score:
+    same = harness_number if number else str
+    holds = found is not None and same(found.strip()) == same(_reference(task))
+    return Score(name, float(holds), {"found": None if found is None else found[:200]})

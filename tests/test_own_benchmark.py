@@ -1,0 +1,176 @@
+"""A user's own benchmark: a table and ten lines of TOML; whatever is wrong with them is told with file and line."""
+
+import json
+
+import pytest
+
+import firsthand
+from firsthand import catalog
+from firsthand.agent import Agent
+from firsthand.benchmarks.tables import read_table
+from firsthand.errors import ConfigError, DataError, UnknownName
+from firsthand.patterns.direct import direct
+from firsthand.providers.scripted import Scripted
+from firsthand.rollout import rollout
+
+CAPITALS = "country,capital\nFrance,Paris\nPeru,Lima\n"
+TOML = 'data = "capitals.csv"\nprompt = "What is the capital of {country}?"\ntarget = "{capital}"\n'
+
+
+def own(folder, toml=TOML, table=CAPITALS, name="capitals.csv", **more):
+    """The benchmark described by this text over this table."""
+    raw = table if isinstance(table, bytes) else table.encode()
+    (folder / name).write_bytes(raw)
+    (folder / "mine.toml").write_text(toml + "".join(f"{key} = {json.dumps(value)}\n" for key, value in more.items()))
+    return catalog.benchmark(str(folder / "mine.toml"))
+
+
+def test_ten_lines_and_a_table_make_a_benchmark(tmp_path):
+    made = own(tmp_path, scorer=["normalised", "token_f1"], id="{country}", cluster="{capital}", hint="a city")
+    assert made.name == "mine" and [task.id for task in made.tasks(0)] == ["France", "Peru"]
+    task = made.tasks(0)[0]
+    assert task.prompt == "What is the capital of France?" and task.secret == {"answer": "Paris"}
+    assert task.metadata == {"cluster": "Paris"} and task.public().secret == {}
+    agent = Agent("direct", Scripted({"France": "Paris.", "Peru": "Cuzco, I think"}), direct)
+    traces = [firsthand.run(rollout(agent, each, benchmark=made)) for each in made.tasks(0)]
+    assert [[score.value for score in trace.scores] for trace in traces] == [[1, 1], [0, 0]]
+
+
+def test_examples_come_from_a_table_of_their_own(tmp_path):
+    (tmp_path / "train.csv").write_text("country,capital\nSpain,Madrid\nItaly,Rome\n")
+    made = own(tmp_path, shots=1, examples="train.csv")
+    assert made.tasks(0)[0].prompt == "What is the capital of Spain? Madrid\n\nWhat is the capital of France?"
+    with pytest.raises(ConfigError, match="give both, or neither"):
+        own(tmp_path, shots=1)
+
+
+@pytest.mark.parametrize(
+    ("target", "gold"), [("B", 1), ("1", 1), ("Lyon", 1), ("paris", None), ("C", None), ("2", None)]
+)
+def test_choices_are_scored_by_log_prob_and_a_target_is_letter_index_or_text(tmp_path, target, gold):
+    toml = 'data = "q.jsonl"\nprompt = "{q}\\n{options}Answer:"\ntarget = "{a}"\nchoices = ["options"]\n'
+    toml += 'continuation = " {letter}"\n'
+    table = json.dumps({"q": "Q?", "options": ["Paris", "Lyon"], "a": target}) + "\n"
+    if gold is None:
+        with pytest.raises(DataError, match="line 1: the target"):
+            own(tmp_path, toml, table, "q.jsonl")
+        return
+    (task,) = own(tmp_path, toml, table, "q.jsonl").tasks(0)
+    assert task.scored == (("Q?\nA. Paris\nB. Lyon\nAnswer:", " A"), ("Q?\nA. Paris\nB. Lyon\nAnswer:", " B"))
+    assert task.secret["gold"] == gold
+
+
+def test_choices_may_be_columns(tmp_path):
+    toml = 'data = "q.tsv"\nprompt = "{q}"\ntarget = "{right}"\nchoices = ["{right}", "{wrong}"]\n'
+    made = own(tmp_path, toml, "q\tright\twrong\nQ?\tx\ty\n", "q.tsv")
+    assert made.tasks(0)[0].choices == (" x", " y") and [s.__name__ for s in made.scorers] == ["acc", "acc_norm"]
+
+
+def test_a_scorer_may_be_a_function_of_ones_own(tmp_path):
+    (tmp_path / "judge.py").write_text(
+        "from firsthand.trace import Score\ndef long(task, trace):\n    return Score('long', float(len(trace.answer) > 9))\n"
+    )
+    made = own(tmp_path, scorer=[f"{tmp_path}/judge.py:long"])
+    assert [scorer.__name__ for scorer in made.scorers] == ["long"]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "said"),
+    [("utf-8", ""), ("utf-8-sig", ""), ("utf-16", ""), ("latin-1", "latin-1"), ("utf-16-le", "utf-16-le")],
+)
+def test_encodings_are_found_by_their_mark_or_said(tmp_path, encoding, said):
+    more = {"encoding": said} if said else {}
+    made = own(tmp_path, table="country,capital\nPerú,Lima\n".encode(encoding), **more)
+    assert made.tasks(0)[0].prompt == "What is the capital of Perú?"
+
+
+def test_an_encoding_that_is_not_said_is_named_with_its_line(tmp_path):
+    with pytest.raises(DataError, match=r"capitals.csv, line 3: byte \d+ is not utf-8: .*encoding = \"latin-1\""):
+        own(tmp_path, table="country,capital\nPeru,Lima\nPerú,Lima\n".encode("latin-1"))
+    with pytest.raises(DataError, match="must be said, such as utf-16-le"):
+        own(tmp_path, table=CAPITALS.encode("utf-16-le"))
+    with pytest.raises(DataError, match="does not know"):
+        own(tmp_path, encoding="latin-99")
+
+
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        ("", "capitals.csv holds no rows"),
+        ("country,capital\n", "capitals.csv holds no rows"),
+        ("country,town\nFrance,Paris\n", r"line 2: target: .*names \{capital\}; .*there are country, town"),
+        ("country,capital\nFrance,Paris\nPeru\n", "line 3: 1 cells, and the header names 2"),
+        ("country,capital\nFrance,Paris,x\n", "line 2: 3 cells"),
+        ("country,country\na,b\n", "line 1: each column needs a name of its own, not country"),
+        ("country,\na,b\n", "line 1: each column needs a name"),
+        ('country,capital\nFrance,"Par', "line 2: .*cut short"),
+        ("country,capital\nFrance,\n", "line 2: the target '{capital}' is empty here"),
+        ("country,capital\n,Paris\nPeru,Lima\n", None),
+    ],
+)
+def test_broken_tables_are_named_by_file_and_line(tmp_path, table, says):
+    if says is None:
+        assert own(tmp_path, table=table).tasks(0)
+        return
+    with pytest.raises(DataError, match=says):
+        own(tmp_path, table=table)
+
+
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        (
+            '{"country": "France", "capital": "Paris"}\n{"country": "Pe',
+            r"line 2 \(the last line: is the file cut short",
+        ),
+        ('[1, 2]\n{"country": "Peru", "capital": "Lima"}\n', "line 1: an object of columns"),
+        ('{"country": "France", "capital": null}\n', r"line 1: target: .*\(capital: no text or number here\)"),
+        ('{"country": ["France"], "capital": "Paris"}\n', r"line 1: prompt: .*\(country: no text or number here\)"),
+        ("[" * 100_000 + "\n", "not JSON"),
+    ],
+)
+def test_broken_lines_of_json_are_named(tmp_path, table, says):
+    with pytest.raises(DataError, match=says):
+        own(tmp_path, TOML.replace("capitals.csv", "c.jsonl"), table, "c.jsonl")
+
+
+def test_ids_that_come_twice_are_named_with_both_lines(tmp_path):
+    with pytest.raises(DataError, match=r"line 3: the id 'France' is that of .*line 2 too"):
+        own(tmp_path, table="country,capital\nFrance,Paris\nFrance,Lyon\n", id="{country}")
+
+
+def test_a_target_in_its_own_prompt_is_found_and_named(tmp_path):
+    made = own(tmp_path, table="country,capital\nthe land of PARIS,Paris\nPeru,Lima\nRome,Rome\n")
+    assert made.protocol.endswith("LEAK: the prompt holds the target in 2 of 3 rows (line 2, line 4)")
+    assert "LEAK" not in own(tmp_path).protocol
+    with pytest.raises(ConfigError, match="every question would say its answer"):
+        own(tmp_path, TOML.replace("{country}", "{country} ({capital})"))
+
+
+def test_one_row_is_enough_and_what_a_column_holds_is_never_a_template(tmp_path):
+    (task,) = own(tmp_path, table="country,capital\n{capital} {x.__class__},Paris\n").tasks(0)
+    assert task.prompt == "What is the capital of {capital} {x.__class__}?"
+
+
+@pytest.mark.parametrize(
+    ("toml", "error", "says"),
+    [
+        ('data = "capitals.csv"\n', ConfigError, "prompt is empty"),
+        (TOML + "promt = 1\n", ConfigError, "did you mean 'prompt'"),
+        (TOML + "scorer = ['normalized']\n", UnknownName, "did you mean 'normalised'"),
+        ("data = ", ConfigError, "not valid TOML"),
+        (TOML.replace("capitals.csv", "other.csv"), DataError, "other.csv cannot be read"),
+        (TOML.replace("capitals.csv", "mine.toml"), DataError, "a file .csv, .tsv, .jsonl, .json was expected"),
+    ],
+)
+def test_a_description_that_cannot_work_says_why(tmp_path, toml, error, says):
+    with pytest.raises(error, match=says):
+        own(tmp_path, toml)
+
+
+def test_a_list_in_a_json_file_is_a_table_too(tmp_path):
+    (tmp_path / "a.json").write_text('[{"a": 1}]')
+    assert [row.where for row in read_table(tmp_path / "a.json")] == [f"{tmp_path / 'a.json'}, item 1"]
+    (tmp_path / "a.json").write_text('[{"a": 1}')
+    with pytest.raises(DataError, match="cut short"):
+        read_table(tmp_path / "a.json")

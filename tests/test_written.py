@@ -1,0 +1,293 @@
+"""Written answers: each published rule of extraction finds what it says, and mathematics is compared without being run."""
+
+import dataclasses
+import itertools
+import json
+import os
+import time
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from firsthand import catalog
+from firsthand.errors import DataError, UnknownName
+from firsthand.evals.instructions import (
+    VERIFIERS,
+    count_sentences,
+    follows,
+    instruction_loose,
+    instruction_strict,
+    prompt_loose,
+    prompt_strict,
+    versions,
+)
+from firsthand.evals.latex import parse
+from firsthand.evals.symbolic import boxed, comparison, minerva, same_answer
+from firsthand.evals.written import (
+    bbh_exact,
+    gsm8k_cot_strict,
+    gsm8k_flexible,
+    gsm8k_strict,
+    mmlu_pro_letter,
+    mmlu_pro_tiger,
+)
+from firsthand.task import Task
+from firsthand.trace import Trace
+
+SHARED = Path(os.environ.get("FIRSTHAND_DATA") or Path(__file__).parents[2] / "shared" / "data")
+needs_data = pytest.mark.skipif(not (SHARED / "math").is_dir(), reason="the full data is not on this machine")
+EMPTY = Trace("t", "b", "a", {"name": "n"}, 0, 0, "2026-01-01T00:00:00+00:00", 0.0)
+
+
+@pytest.fixture(autouse=True)
+def a_clean_place(monkeypatch, tmp_path):
+    monkeypatch.delenv("FIRSTHAND_DATA", raising=False)
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))
+
+
+def value(scorer, text, **secret):
+    return scorer(Task("a", "p", secret=secret), dataclasses.replace(EMPTY, answer=text)).value
+
+
+@pytest.mark.parametrize(
+    ("scorer", "text", "answer", "expected"),
+    [
+        (gsm8k_strict, "So 40 + 2.\n#### 42", "42", 1),
+        (gsm8k_strict, "#### 1,042.", "1042", 1),
+        (gsm8k_strict, "#### 41\n#### 42", "42", 0),  # the first one counts
+        (gsm8k_strict, "the answer is 42", "42", 0),
+        (gsm8k_flexible, "the answer is $42.", "42", 1),
+        (gsm8k_flexible, "first 42, then 7", "42", 0),
+        (gsm8k_flexible, "it is 42.50", "42.5", 0),  # compared as text, as the harness does
+        (gsm8k_flexible, "none", "42", 0),
+        (gsm8k_cot_strict, "The answer is 42.\n\nQ: x The answer is 1.", "42", 1),
+        (gsm8k_cot_strict, "the answer is 42.", "42", 0),
+        (bbh_exact, "Then so the answer is (B).", "(B)", 1),
+        (bbh_exact, "So the answer is valid", "valid", 0),  # the rule drops the last character, a full stop or not
+        (mmlu_pro_letter, "so the answer is (C). No, the answer is (D)", "C", 1),
+        (mmlu_pro_letter, "Answer: C", "C", 0),
+    ],
+)
+def test_each_rule_finds_what_it_says(scorer, text, answer, expected):
+    assert value(scorer, text, answer=answer) == expected
+
+
+def test_tiger_tries_three_rules_and_then_guesses_the_same_for_as_many_options():
+    assert value(mmlu_pro_tiger, "the answer is (C)", answer="C", options=10) == 1
+    assert value(mmlu_pro_tiger, "Answer: C", answer="C", options=10) == 1
+    assert value(mmlu_pro_tiger, "it may be C or maybe D.", answer="D", options=10) == 1
+    for options in range(2, 11):
+        guess = "ABCDEFGHIJ"[Random(12345).randint(0, options - 1)]
+        assert value(mmlu_pro_tiger, "no idea", answer=guess, options=options) == 1
+        assert value(mmlu_pro_letter, "no idea", answer=guess, options=options) == 0
+    assert value(mmlu_pro_tiger, "no idea", answer="A", options=10) == 0
+
+
+SAME = [
+    (r"\frac{1}{2}", "0.5"), (r"\dfrac12", r"\frac{1}{2}"), ("x+1", "1 + x"), ("(x+1)^2", "x^2+2x+1"),
+    (r"2\sqrt{2}", r"\sqrt{8}"), (r"\left(3,\frac{\pi}{2}\right)", r"(3, \pi/2)"), ("1, 2", "2,1"), ("x=5", "5"),
+    ("10,000", "10000"), (r"\text{Evelyn}", "evelyn"), (r"1\frac{1}{2}", "3/2"), (r"90^\circ", "90"), (r"50\%", "50"),
+    (r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}", r"\begin{pmatrix}1&2\\3&4\end{pmatrix}"),
+    (r"(-\infty, 2]\cup(3,\infty)", r"(-\infty,2] \cup (3,\infty)"), (r"3\pm\sqrt{2}", r"3-\sqrt2, 3+\sqrt2"),
+    (r"\sin^2 x + \cos^2 x", "1"), (r"\sqrt[3]{8}", "2"), ("2^{-1}", "0.5"), (r"12\text{ cm}", "12"), (r"\$5", "5"),
+    (r"\{1,2\}", r"\{2,1\}"), ("0.50", ".5"), (r"\frac{x}{2}", "0.5x"),
+]  # fmt: skip
+DIFFERENT = [
+    ("0.333", r"\frac13"), ("[0,1)", "[0,1]"), ("(1,2)", "(2,1)"), ("x+1", "x-1"), ("5", "6"), ("", ""), ("5", ""),
+    (r"\sqrt{2}", "1.41421356"), ("yes", "no"), (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}1&2\end{pmatrix}"),
+    ("{1,2}", "{1,3}"), ("x^2", "x^3"), ("1", "-1"), (r"52_8", "52"),
+]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("answer", "reference"), SAME)
+def test_the_same_answer_in_other_writing_is_the_same(answer, reference):
+    assert same_answer(answer, reference) and same_answer(reference, answer)
+
+
+@pytest.mark.parametrize(("answer", "reference"), [pair for pair in SAME if pair[0] not in ("x+1", "(x+1)^2")][:8])
+def test_the_same_answer_is_the_same(answer, reference):
+    assert same_answer(answer, reference)
+
+
+@pytest.mark.parametrize(("answer", "reference"), DIFFERENT)
+def test_different_answers_differ(answer, reference):
+    assert not same_answer(answer, reference)
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "9**9**9", "9^{9^{9^{9}}}", "10^{10^{10}}!", "((((" * 300, r"\frac{" * 200,
+        "__import__('os').system('touch {mark}')",
+        "exec(open('{mark}','w'))", "lambda: 0", "x" * 100_000, "\\" * 500, "{" * 499, "2^" * 200 + "2", "1/0", "0^{-1}",
+        r"\sqrt[0]{5}", r"\log_1 5", "((((((((((((9!)!)!)!)!)!)!)!)!)!)!)!", "\ud800", "\0",
+    ],
+)  # fmt: skip
+def test_hostile_answers_are_wrong_at_once_and_nothing_of_them_runs(hostile, tmp_path):
+    mark = tmp_path / "mark"
+    began = time.perf_counter()
+    for reference in ("3", "x^2", r"\sqrt{2}"):
+        assert not same_answer(hostile.replace("{mark}", str(mark)), reference)
+    assert time.perf_counter() - began < 30 and not mark.exists()
+
+
+@pytest.mark.slow
+def test_what_the_worker_cannot_finish_is_settled_at_points():
+    tower = "x^{5^{5^{5}}}"
+    assert comparison(tower, tower + "+0")[1] in ("points", "tree")
+    assert comparison(r"\sin(x)^{2}+\cos(x)^{2}", "1") == (True, "sympy")
+    assert comparison("(x+y)^{12}", "(y+x)^{12}")[0]
+
+
+def test_answers_are_found_where_the_protocols_say():
+    assert value(boxed, r"so \boxed{\frac{1}{2}} or \boxed{\dfrac{3}{4}}.", answer=r"\frac34") == 1
+    assert value(boxed, "0.75", answer=r"\frac34") == 1 and value(boxed, "x" * 101 + "0.75", answer="0.75") == 0
+    assert value(boxed, r"\boxed{5", answer="5") == 0
+    said = "We get 5.\nFinal Answer: The final answer is $5$. I hope it is correct."
+    assert value(minerva, said, answer="5") == 1 and value(minerva, r"\boxed{5}", answer="5") == 0
+
+
+@needs_data
+def test_nearly_every_reference_of_math_is_understood_and_its_own_equal():
+    rows = [json.loads(line) for line in (SHARED / "math" / "math500.jsonl").read_text().splitlines()]
+    unread = [row["answer"] for row in rows if parse(row["answer"]) is None]
+    assert len(rows) == 500 and len(unread) <= 10
+    assert all(same_answer(row["answer"], row["answer"]) for row in rows)
+    tasks = catalog.benchmark(f"math500:data={SHARED}").tasks(0)
+    made = [value(boxed, row["solution"], **task.secret) for row, task in zip(rows, tasks, strict=True)]
+    assert sum(made) == 500
+    others = [same_answer(row["answer"], other["answer"]) for row, other in itertools.pairwise(rows)]
+    assert sum(others) == 3  # neighbours whose answers are truly equal
+
+
+@needs_data
+def test_protocols_of_written_benchmarks_hold_their_examples():
+    math = catalog.benchmark(f"math@minerva-4shot:data={SHARED}").tasks(0)
+    assert len(math) == 5000 and math[0].context.count("Problem:\n") == 5 and math[0].verbatim
+    assert math[0].sampling == {"stop": ("Problem:",), "max_tokens": 1024, "temperature": 0.0}
+    bbh = catalog.benchmark(f"bbh:data={SHARED}").tasks(0)
+    assert len(bbh) == 6511 and {task.context.count("\nQ: ") for task in bbh} == {4}
+    assert all("canary" not in task.context for task in bbh)
+    one = catalog.benchmark(f"bbh:task=word_sorting:data={SHARED}").tasks(0)
+    assert len(one) == 250
+    with pytest.raises(UnknownName, match="did you mean 'word_sorting'"):
+        catalog.benchmark(f"bbh:task=word_sort:data={SHARED}")
+    strict = catalog.benchmark(f"gsm8k@lm-eval-5shot-strict:data={SHARED}").tasks(0)
+    assert strict[0].context.count("Question: ") == 6 and strict[0].context.count("#### ") == 5
+    assert strict[0].context != strict[1].context.replace(strict[1].prompt, strict[0].prompt)  # drawn anew
+
+
+def test_mmlu_pro_shows_its_category_and_drops_what_is_not_applicable(tmp_path):
+    row = {
+        "question_id": 7, "question": "Q?", "options": ["x ", "N/A", "y"], "answer": "B", "answer_index": 1,
+        "category": "law", "cot_content": "A: Let's think step by step. It is y. The answer is (B).",
+    }  # fmt: skip
+    for split in ("test", "validation"):
+        (tmp_path / f"mmlu_pro_{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for _ in range(5)))
+    (task, *_) = catalog.benchmark(f"mmlu_pro:data={tmp_path}").tasks(0)
+    shown = "Question:\nQ?\nOptions:\nA. x \nB. y\nAnswer: Let's think step by step."
+    assert task.context.startswith("The following are multiple choice questions (with answers) about law. Think step")
+    assert task.context.endswith(f" It is y. The answer is (B).\n\n{shown}") and task.context.count(shown) == 6
+    assert task.secret == {"gold": 1, "answer": "B", "options": 2} and task.prompt == "Q?\nA. x \nB. y"
+    harness = catalog.benchmark(f"mmlu_pro@lm-eval:data={tmp_path}").tasks(0)[0]
+    assert "A. x\nB. y" in harness.context
+    (tmp_path / "mmlu_pro_test.jsonl").write_text(json.dumps({**row, "answer": "A"}) + "\n")
+    with pytest.raises(DataError, match="line 1: 'answer_index' is 1 and 'answer' 'A'"):
+        catalog.benchmark(f"mmlu_pro:data={tmp_path}")
+
+
+@needs_data
+def test_mmlu_and_truthfulqa_read_the_authors_files():
+    made = catalog.benchmark(f"mmlu@lm-eval-0shot:subject=anatomy:data={SHARED}")
+    first = made.tasks(0)[0]
+    assert len(made.tasks(0)) == 135 and first.metadata["cluster"] == "anatomy"
+    assert first.scored[0][0].startswith(
+        "The following are multiple choice questions (with answers) about anatomy.\n\n"
+    )
+    assert [text for _, text in first.scored] == [" A", " B", " C", " D"]
+    with pytest.raises(DataError, match="subject is 'anatomie': give one of abstract_algebra"):
+        catalog.benchmark(f"mmlu@cloze:subject=anatomie:data={SHARED}")
+    asked = catalog.benchmark(f"truthfulqa:data={SHARED}").tasks(0)
+    assert len(asked) == 813 and asked[0].context.count("Q: ") == 7 and asked[0].secret["true"][0] == 0
+
+
+def test_a_broken_archive_is_a_sentence(tmp_path):
+    (tmp_path / "mmlu_csv.zip").write_bytes(b"PK\x03\x04 no zip")
+    with pytest.raises(DataError, match="not a whole zip file"):
+        catalog.benchmark(f"mmlu:data={tmp_path}")
+
+
+FOLLOWED = {
+    "keywords:existence": ("Red and BLUE.", "Red.", {"keywords": ["red", "blue"]}),
+    "keywords:frequency": ("a a b", "a b", {"keyword": "a", "frequency": 2, "relation": "at least"}),
+    "keywords:forbidden_words": ("rocket", "a Rock.", {"forbidden_words": ["rock"]}),
+    "keywords:letter_frequency": ("#a #b", "#a", {"letter": "#", "let_frequency": 2, "let_relation": "at least"}),
+    "language:response_language": (
+        "Das ist ein ganz gewöhnlicher deutscher Satz.", "This is a plain English sentence.", {"language": "de"},
+    ),
+    "length_constraints:number_sentences": ("One. Two!", "One.", {"num_sentences": 2, "relation": "at least"}),
+    "length_constraints:number_paragraphs": ("a\n***\nb", "a\n\nb", {"num_paragraphs": 2}),
+    "length_constraints:number_words": ("one two", "one two three", {"num_words": 3, "relation": "less than"}),
+    "length_constraints:nth_paragraph_first_word": (
+        "a\n\n'Hello, b", "a\n\nb Hello", {"num_paragraphs": 2, "nth_paragraph": 2, "first_word": "hello"},
+    ),
+    "detectable_content:number_placeholders": ("[a] [b]", "[a] b", {"num_placeholders": 2}),
+    "detectable_content:postscript": ("Bye\nP.S. x", "Bye ps", {"postscript_marker": "P.S."}),
+    "detectable_format:number_bullet_lists": ("* a\n- b", "* a\n- b\n* c", {"num_bullets": 2}),
+    "detectable_format:constrained_response": ("My answer is yes.", "Yes.", {}),
+    "detectable_format:number_highlighted_sections": ("*a* *b*", "*a* b", {"num_highlights": 2}),
+    "detectable_format:multiple_sections": (
+        "SECTION 1\na\nSECTION 2", "SECTION 1", {"section_spliter": "SECTION", "num_sections": 2},
+    ),
+    "detectable_format:json_format": ('```json\n{"a": 1}\n```', "{a}", {}),
+    "detectable_format:title": ("<<T>>\nx", "<< >>", {}),
+    "combination:two_responses": ("a\n******\nb", "a\n******\na", {}),
+    "combination:repeat_prompt": ("Do it. Done.", "Done.", {"prompt_to_repeat": "do it."}),
+    "startend:end_checker": ('x. The End."', "The End. x", {"end_phrase": "the end."}),
+    "startend:quotation": ('"a"', 'a"', {}),
+    "change_case:capital_word_frequency": ("AA BB c", "AA b", {"capital_frequency": 2, "capital_relation": "at least"}),
+    "change_case:english_capital": ("THIS IS AN ENGLISH SENTENCE.", "This is an English sentence.", {}),
+    "change_case:english_lowercase": ("this is an english sentence.", "This is an English sentence.", {}),
+    "punctuation:no_comma": ("a b", "a, b", {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", VERIFIERS)
+def test_every_instruction_is_verified_both_ways(name):
+    yes, no, arguments = FOLLOWED[name]
+    assert follows(yes, name, arguments) and not follows(no, name, arguments) and not follows("  ", name, arguments)
+
+
+def test_strict_and_loose_count_prompts_and_instructions():
+    both = [["punctuation:no_comma", {}], ["startend:end_checker", {"end_phrase": "done."}]]
+    text = "Sure, here it is:\n*It is done.*"
+    found = {s.__name__: value(s, text, instructions=both) for s in (prompt_strict, prompt_loose)}
+    assert found == {"prompt_strict": 0, "prompt_loose": 1}
+    assert value(instruction_strict, text, instructions=both) == 0
+    assert value(instruction_loose, text, instructions=both) == 1
+    assert value(instruction_strict, "a, done.", instructions=both) == 0.5
+    assert len(versions("a\nb\nc")) == 8 and versions("*a*\nb\nc")[-1] == "b"
+
+
+def test_sentences_are_counted_by_a_stated_rule():
+    assert count_sentences('Dr. No came at 5 p.m. today. "Why?" Nobody knew! See e.g. www.x.org') == 4
+    assert count_sentences("") == 0 and count_sentences("no end mark") == 1 and count_sentences("One.\n\nTwo.") == 2
+
+
+@needs_data
+def test_all_of_ifeval_is_read_and_broken_rows_are_named(tmp_path):
+    tasks = catalog.benchmark(f"ifeval:data={SHARED}").tasks(0)
+    assert len({task.id for task in tasks}) == len(tasks) == 541
+    used = {name for task in tasks for name, _ in task.secret["instructions"]}
+    assert used == set(VERIFIERS) and len(used) == 25
+    for names, kwargs, says in [
+        (["nope:nope"], [{}], "none of the 25 instructions"),
+        (["keywords:existence"], [{}], "keywords:existence cannot take"),
+        (["keywords:existence"], [], "no lists of one length"),
+    ]:
+        row = {"key": 1, "prompt": "p", "instruction_id_list": names, "kwargs": kwargs}
+        (tmp_path / "input_data.jsonl").write_text(json.dumps(row) + "\n")
+        with pytest.raises(DataError, match=says):
+            catalog.benchmark(f"ifeval:data={tmp_path}")
