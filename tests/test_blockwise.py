@@ -13,7 +13,7 @@ from firsthand.nn.blockwise import GGUF_TYPES, Blockwise, from_gguf, from_values
 from firsthand.nn.quant import BlockLinear, pack
 
 products = pytest.importorskip("firsthand.nn.kernels.products")
-from firsthand.nn.kernels.jit import kernel  # noqa: E402
+from firsthand.nn.kernels.jit import kernel, named  # noqa: E402
 from firsthand.nn.kernels.rows import round_row  # noqa: E402
 
 
@@ -87,6 +87,7 @@ def test_every_instruction_set_gives_the_same_bits(how: str, place: int) -> None
     codes, scales, sums = np.empty(7 * 512, np.int8), np.empty(7 * 16, np.float32), np.empty(7 * 32, np.int32)
     out = np.empty(7 * 48, np.float32)
 
+    @named(f"all_rows_{place}_{how}")
     def all_rows(flat, codes, scales, sums, address, tile_bytes, blocks, zero, out):  # type: ignore[no-untyped-def]
         for row in range(7):
             round_row(flat, row * 512, 512, codes, row * 512, scales, sums, row * 16)

@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -151,3 +154,61 @@ def test_compiled_code_lies_on_disk_before_the_index_names_it_and_old_code_goes(
     assert new.load("float32") is None, "code of another day is not run"
     new.save("float32", b"new code")
     assert new.load("float32") == b"new code" and len(list(tmp_path.glob("*.nbc"))) == 1
+
+
+SIBLINGS = """
+import sys
+from firsthand.nn.kernels import jit
+
+def make(number):
+    @jit.called
+    @jit.named(f"add_{number}")
+    def add(x):
+        total = x
+        for i in range(1000):
+            for j in range(i, 1000):  # too much for LLVM to put it in place of its calls
+                if total > i * j + x:
+                    total = total // 3 + j
+                elif total < -i:
+                    total = total * 5 - j
+        return total * 0 + x + number
+    return add
+
+one, two = make(1), make(2)
+
+@jit.kernel
+def use_one(x):
+    return one(x)
+
+@jit.kernel
+def use_two(x):
+    return two(x)
+
+print(*(globals()[name](10) for name in sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+def test_code_from_the_cache_of_another_process_calls_its_own_siblings(tmp_path: Path) -> None:
+    """The second process compiles `two` as the first compiled `one`: first of all. Only names can tell them apart."""
+    (tmp_path / "siblings.py").write_text(SIBLINGS)
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+
+    def run(*names: str) -> str:
+        command = [sys.executable, "siblings.py", *names]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
+
+    assert run("use_one") == "11\n"
+    assert run("use_two", "use_one") == "12 11\n"
+
+
+def test_functions_of_a_factory_must_be_named() -> None:
+    jit = pytest.importorskip("firsthand.nn.kernels.jit")
+
+    def nameless(x: int) -> int:
+        return x
+
+    for make in (jit.called, jit.kernel):
+        with pytest.raises(AssertionError, match="needs a name of its own"):
+            make(nameless)
+    jit.called(jit.named("a_name_of_its_own")(nameless))

@@ -22,7 +22,7 @@ from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from firsthand.nn.kernels.jit import called, kernel
+from firsthand.nn.kernels.jit import called, kernel, named
 from firsthand.nn.kernels.products import KINDS, aligned
 from firsthand.nn.kernels.vectors import FLOATS, HALVES, LANES, emit_loop, llvm_function, splat_in
 
@@ -164,6 +164,7 @@ def _make_multiply(stored: Any) -> Any:
     one, two, four, eight = (_inner_loop(stored, rows) for rows in (1, 2, 4, 8))
 
     @called
+    @named("multiply_halves" if stored == HALVES else "multiply_floats")
     def multiply_kind(
         address: int, tile_bytes: int, inputs: int, first_tile: int, last_tile: int, rows: int, x: Any, stride: int,
         out: Any, column: int, out_stride: int,

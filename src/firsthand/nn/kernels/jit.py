@@ -2,8 +2,12 @@
 
 Numba's own cache compares only the file that a function is in, so a kernel that calls into a neighbour would go on running
 the neighbour's old code after an edit or an upgrade. And it numbers its files and enters them in its index before it writes
-them, so that of two processes that compile at the same time one may run the code of other types. Importing this file imports
-numba.
+them, so that of two processes that compile at the same time one may run the code of other types.
+
+Functions that a factory makes need names of their own (`named`). numba's symbols are a function's qualified name, its types and
+a number that counts up in each process; siblings of one name thus swap numbers between processes, and code from the cache of
+one process would call its neighbour's sibling in another: floats read as halves, with numbers that are none. Importing this
+file imports numba.
 """
 
 # mypy: disallow-untyped-calls=False
@@ -56,11 +60,26 @@ def _tell_once() -> None:
 
 def kernel(function: Any) -> Any:
     """The compiled function: it holds no Python lock, and integer division by zero does not raise."""
+    _check_name(function)
     compiled = _njit(cache=True, nogil=True, error_model="numpy", no_cfunc_wrapper=True)(function)
     kept: Any = getattr(compiled, "_cache", None)
     if hasattr(kept, "_cache_file"):  # private to numba; without it the cache only notices less
         kept._cache_file = CodeFiles(kept._cache_path, kept._impl.filename_base, _stamp())
     return _for_any_number(compiled)
+
+
+def named(name: str) -> Any:
+    """A decorator that gives a function which a factory makes a name that its siblings do not have."""
+
+    def rename(function: Any) -> Any:
+        function.__name__ = function.__qualname__ = name
+        return function
+
+    return rename
+
+
+def _check_name(function: Any) -> None:
+    assert "<locals>" not in function.__qualname__, f"{function.__qualname__} needs a name of its own: see `named`"
 
 
 def inlined(function: Any) -> Any:
@@ -70,6 +89,7 @@ def inlined(function: Any) -> Any:
 
 def called(function: Any) -> Any:
     """A function that kernels call, compiled once for all of them in a process. Python cannot call it."""
+    _check_name(function)
     return _for_any_number(
         _njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
     )

@@ -29,7 +29,7 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from firsthand.nn.blockwise import Blockwise
-from firsthand.nn.kernels.jit import called, kernel
+from firsthand.nn.kernels.jit import called, kernel, named
 from firsthand.nn.kernels.rows import round_row
 from firsthand.nn.kernels.vectors import llvm_function
 
@@ -390,6 +390,7 @@ def _make_multiply(kind: Kind, how: str | None = None) -> Any:
     one, two, four, eight = (inner_loop(kind, rows, how) for rows in (1, 2, 4, 8))
 
     @called
+    @named(f"multiply_{KINDS.index(kind)}_{how or instructions()}")
     def multiply_kind(
         address: int, tile_bytes: int, blocks: int, zero: Any, first_tile: int, last_tile: int, first_row: int,
         last_row: int, codes: Any, codes_stride: int, scales: Any, sums: Any, out: Any, column: int, out_stride: int,

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from firsthand.nn.kernels import vectors
-from firsthand.nn.kernels.jit import called
+from firsthand.nn.kernels.jit import called, named
 from firsthand.nn.kernels.tiles import MOST, SEGMENT, beside, mix, score
 from firsthand.nn.kernels.vectors import LANES, add, larger, largest, load, mul, splat, store, sub, total, where_between
 
@@ -61,6 +61,7 @@ def _mixer(queries: int) -> Any:
     mix_many, mix_one = mix(queries, width), mix(queries, 1)
 
     @called
+    @named(f"mix_rows_{queries}")
     def mix_rows(
         weights: Any, first: int, keys: Any, values: Any, places: Any, block_size: int, padded: int, low: int, high: int,
         records: Any, at: int,
@@ -89,6 +90,7 @@ def _segment(queries: int) -> Any:
     score_many, score_one, mix_rows = score(queries, width), score(queries, 1), _mixer(queries)
 
     @called
+    @named(f"segment_{queries}")
     def segment(
         q: Any, q_at: int, keys: Any, values: Any, k_scales: Any, v_scales: Any, places: Any, block_size: int,
         head_dim: int, lows: Any, highs: Any, first: int, weights: Any, records: Any,
