@@ -168,10 +168,10 @@ def make(number):
         for i in range(1000):
             for j in range(i, 1000):  # too much for LLVM to put it in place of its calls
                 if total > i * j + x:
-                    total = total // 3 + j
+                    total = total // 3 + j + number
                 elif total < -i:
                     total = total * 5 - j
-        return total * 0 + x + number
+        return total * 1000000 + x * 1000 + number
     return add
 
 one, two = make(1), make(2)
@@ -198,8 +198,9 @@ def test_code_from_the_cache_of_another_process_calls_its_own_siblings(tmp_path:
         command = [sys.executable, "siblings.py", *names]
         return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
 
-    assert run("use_one") == "11\n"
-    assert run("use_two", "use_one") == "12 11\n"
+    [alone] = run("use_one").split()
+    two, one = run("use_two", "use_one").split()
+    assert one == alone and two != one
 
 
 def test_functions_of_a_factory_must_be_named() -> None:
