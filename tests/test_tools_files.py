@@ -265,7 +265,9 @@ def test_a_link_swapped_in_during_the_call_leads_nowhere(root: Path, swapped: st
     rooted, seen = Rooted(root), dict.fromkeys(("inside", "refused", "out"), 0)
     try:
         assert swapping.stdout is not None and swapping.stdout.readline() == b"swapping\n"
-        for _ in range(1500):
+        for tries in range(200_000):  # a busy machine may leave the swapper aside for a while
+            if tries >= 1500 and seen["inside"] and seen["refused"]:
+                break
             try:
                 with rooted.open(path) as file:
                     seen["inside" if file.read() == b"inside" else "out"] += 1

@@ -4,10 +4,10 @@ Numba's own cache compares only the file that a function is in, so a kernel that
 the neighbour's old code after an edit or an upgrade. And it numbers its files and enters them in its index before it writes
 them, so that of two processes that compile at the same time one may run the code of other types.
 
-Functions that a factory makes need names of their own (`named`). numba's symbols are a function's qualified name, its types and
-a number that counts up in each process; siblings of one name thus swap numbers between processes, and code from the cache of
-one process would call its neighbour's sibling in another: floats read as halves, with numbers that are none. Importing this
-file imports numba.
+Functions that a factory makes need names of their own (`named`). numba's symbols are a function's qualified name, its
+types and a number that counts up in each process; siblings of one name thus swap numbers between processes, and code from
+the cache of one process would call its neighbour's sibling in another: floats read as halves, with numbers that are none.
+Importing this file imports numba.
 """
 
 # mypy: disallow-untyped-calls=False
