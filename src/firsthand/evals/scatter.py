@@ -173,7 +173,7 @@ def _place(spots: Sequence[tuple[str, float, float, float, float]]) -> list[Box]
     taken += [Box(x - 2, top, 4, max(1.0, bottom - top)) for _, x, _, top, bottom in spots]
     placed: list[Box] = []
     for name, x, y, _, _ in spots:
-        width = 7.2 * len(name) + 4
+        width = 8.8 * len(name) + 4  # of a wide font, as DejaVu Sans in bold is
         options = [
             Box(left, middle - LINE / 2, width, LINE)
             for shift in (0, *(sign * step * LINE for step in range(1, 24) for sign in (-1, 1)))
