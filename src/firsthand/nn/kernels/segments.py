@@ -7,6 +7,8 @@ mixed together, the others one query at a time, so that no memory a query does n
 
 # R queries of a tile, L head_dim rounded up to whole vectors
 
+# mypy: disallow-untyped-decorators=False
+
 from __future__ import annotations
 
 from typing import Any
