@@ -358,7 +358,7 @@ def make_places(config: Config, agents: Sequence[Agent], benchmarks: Sequence[Be
         Place(agent, benchmark, task, epoch)
         for benchmark in benchmarks
         for epoch in range(config.epochs)
-        for task in list(benchmark.tasks(config.seed))[: config.limit]
+        for task in benchmark.tasks(config.seed)[: config.limit]
         for agent in agents
     ]
 
