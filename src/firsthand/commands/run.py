@@ -395,6 +395,7 @@ def print_json(run: Run, config: Config, traces: Sequence[Trace], protocols: Map
 
 def write_report(run: Run, config: Config, traces: Sequence[Trace]) -> str:
     """The path of the HTML report, written into the run's folder."""
+    from firsthand.evals.cells import own_grids
     from firsthand.evals.leaderboard import leaderboard
     from firsthand.evals.report import report_html
 
@@ -405,6 +406,7 @@ def write_report(run: Run, config: Config, traces: Sequence[Trace]) -> str:
         machine=run.about["machine"],
         run_path=str(run.path),
         traces=traces,
+        grids=own_grids(run),
     )
     path = run.path / "report.html"
     try:

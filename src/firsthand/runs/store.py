@@ -191,6 +191,12 @@ class Run:
         tasks = ((benchmark, self._read(Task.from_json, body)) for benchmark, _, body in rows)
         return {(benchmark, task.id): task for benchmark, task in tasks}
 
+    def metadata(self) -> Iterator[tuple[str, str, Json]]:
+        """Benchmark, task id and metadata of each task, in their order; one task is in memory at a time."""
+        for benchmark, task, body in self.database.read("SELECT benchmark, task, body FROM tasks ORDER BY rowid"):
+            found = self._object(body).get("metadata")
+            yield str(benchmark), str(task), found if isinstance(found, dict) else {}
+
     def clusters(self) -> dict[str, dict[str, str]]:
         """Benchmark -> task id -> cluster, of those tasks that belong to one."""
         found: dict[str, dict[str, str]] = {}
