@@ -64,11 +64,12 @@ class Grid:
         return self.by[0] if len(self.by) == 2 else ""
 
 
-def cells(run: Run, by: Sequence[str], confidence: float = CONFIDENCE) -> list[Cell]:
-    """The cells of each agent on each benchmark whose tasks have any of the keys, their values in order."""
-    metadata = {(benchmark, task): found for benchmark, task, found in run.metadata()}
+def cells(run: Run, by: Sequence[str], confidence: float = CONFIDENCE, benchmark: str | None = None) -> list[Cell]:
+    """The cells of each agent on that benchmark, or on each whose tasks have any of the keys, their values in order."""
+    names = run.benchmarks() if benchmark is None else [benchmark]
+    metadata = {(name, task): found for name in names for task, found in run.metadata(name)}
     check(by, metadata.values())
-    having = {benchmark for (benchmark, _), found in metadata.items() if any(key in found for key in by)}
+    having = {name for (name, _), found in metadata.items() if any(key in found for key in by)}
     placed: dict[tuple[str, str, tuple[Value, ...]], list[TaskMean]] = {}
     for each in task_means(run):
         if each.benchmark in having:
@@ -118,13 +119,11 @@ def grids(found: Sequence[Cell], by: Sequence[str]) -> list[Grid]:
 
 def own_grids(run: Run, confidence: float = CONFIDENCE) -> list[Grid]:
     """The grids of the benchmarks whose tasks have a length, depth or position, by the first of AXES that fits."""
-    keys: dict[str, set[str]] = {}
-    for benchmark, _, found in run.metadata():
-        keys.setdefault(benchmark, set()).update(found)
-    axes = {benchmark: next((by for by in AXES if {*by} <= known), None) for benchmark, known in keys.items()}
     made: list[Grid] = []
-    for by in dict.fromkeys(each for each in axes.values() if each):
-        made += grids([cell for cell in cells(run, by, confidence) if axes[cell.benchmark] == by], by)
+    for benchmark in run.benchmarks():
+        _, first = next(run.metadata(benchmark))  # the others have its keys
+        by = next((keys for keys in AXES if {*keys} <= {*first}), None)
+        made += grids(cells(run, by, confidence, benchmark), by) if by else []
     return made
 
 
