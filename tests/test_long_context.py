@@ -11,13 +11,18 @@ from pathlib import Path
 import pytest
 
 from firsthand import catalog
+from firsthand.agent import Agent
+from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.haystack import NOISE
 from firsthand.benchmarks.kv_retrieval import draw, kv_retrieval
-from firsthand.benchmarks.lengths import meter
+from firsthand.benchmarks.lengths import LazyTasks, meter
 from firsthand.benchmarks.lost_in_middle import lost_in_middle
 from firsthand.benchmarks.needles import needles
+from firsthand.commands.run import Config, make_places
 from firsthand.errors import ConfigError, DataError
 from firsthand.evals.contained import best_subspan_em, contains_value, string_match_all
+from firsthand.patterns.direct import direct
+from firsthand.providers.scripted import Scripted
 from firsthand.task import Task
 from firsthand.trace import Trace
 
@@ -273,3 +278,16 @@ def test_the_catalog_names_them_with_their_protocols():
     made = catalog.benchmark("needles@base:lengths=256,512:depths=0,100:samples=2")
     assert made.name == "needles@base" and len(made.tasks(0)) == 8
     assert ast.literal_eval(repr(made.options["samples"])) == 2
+
+
+def test_a_limited_run_makes_no_other_tasks():
+    made = []
+
+    def make(number):
+        made.append(number)
+        return Task(str(number), "?")
+
+    lazy = Benchmark("many", lambda seed: LazyTasks(range(10**6), make), ())
+    agent = Agent("direct", Scripted([]), direct)
+    places = make_places(Config(benchmarks=("many",), limit=2), [agent], [lazy])
+    assert [place.task.id for place in places] == ["0", "1"] and made == [0, 1]
