@@ -11,7 +11,7 @@ import gzip
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -162,6 +162,11 @@ def make_task(item: Item, protocol: Protocol, examples: Sequence[Item] = (), **c
         secret={"gold": item.gold, "answer": letter(item.gold), **item.secret},
         **changes,
     )
+
+
+def whole(task: Task) -> Task:
+    """The task with all of its text in its prompt too, for patterns that ask in words: the question alone says nothing."""
+    return task if task.context is None else replace(task, prompt=task.context)
 
 
 def make_benchmark(

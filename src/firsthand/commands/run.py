@@ -358,7 +358,7 @@ def make_places(config: Config, agents: Sequence[Agent], benchmarks: Sequence[Be
         Place(agent, benchmark, task, epoch)
         for benchmark in benchmarks
         for epoch in range(config.epochs)
-        for task in list(benchmark.tasks(config.seed))[: config.limit]
+        for task in benchmark.tasks(config.seed)[: config.limit]
         for agent in agents
     ]
 
@@ -395,6 +395,7 @@ def print_json(run: Run, config: Config, traces: Sequence[Trace], protocols: Map
 
 def write_report(run: Run, config: Config, traces: Sequence[Trace]) -> str:
     """The path of the HTML report, written into the run's folder."""
+    from firsthand.evals.cells import own_grids
     from firsthand.evals.leaderboard import leaderboard
     from firsthand.evals.report import report_html
 
@@ -405,6 +406,7 @@ def write_report(run: Run, config: Config, traces: Sequence[Trace]) -> str:
         machine=run.about["machine"],
         run_path=str(run.path),
         traces=traces,
+        grids=own_grids(run),
     )
     path = run.path / "report.html"
     try:

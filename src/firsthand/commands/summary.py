@@ -1,4 +1,4 @@
-"""Print what a run scored, with intervals and the spread between and within tasks: a million attempts take a second."""
+"""Print what a run scored, with intervals and spread: of all tasks, or by length, depth or what else their metadata say."""
 
 from __future__ import annotations
 
@@ -6,22 +6,32 @@ import json
 import math
 from dataclasses import dataclass, field
 
-from firsthand.config import confidence
+from firsthand.config import confidence, share
+from firsthand.errors import ConfigError
+from firsthand.evals.cells import cells, grids
+from firsthand.evals.effective import effective
+from firsthand.evals.heat import figures, heat, shown
 from firsthand.evals.leaderboard import amount, seconds
 from firsthand.evals.summary import Line, summary
 from firsthand.home import data_home
 from firsthand.runs import store
-from firsthand.terminal import console, print_table
+from firsthand.terminal import console, print_table, printable
 
 EXAMPLES = """
 firsthand summary last
 firsthand summary 2026-11-25-0148 --confidence 99%
+firsthand summary last --by depth,length                       # a grid, with an interval in each cell
+firsthand summary last --by length --threshold 85.6%           # the effective length
 firsthand summary last --json
 """
 
 LEGEND = """\
 An attempt without a score is an error and counts as 0. sd: between tasks, and of attempts at one task.
 sees: a difference to another agent, on other tasks, that would be found 4 times in 5; `firsthand power` knows more."""
+
+CELLS_LEGEND = (
+    "In each cell the mean score, its {level} interval, and how many tasks; an attempt without a score counts as 0."
+)
 
 
 @dataclass(frozen=True)
@@ -32,13 +42,23 @@ class Config:
     """A run: its id, the beginning of it, its folder, or last."""
     confidence: str = "95%"
     """How sure the intervals are."""
+    by: tuple[str, ...] = ()
+    """Keys of the tasks' metadata to take the scores apart by, such as length, or depth,length for a grid."""
+    threshold: str | None = None
+    """With --by and one key: which of its values is the last to reach this score, as in 85.6%."""
     json: bool = False
     """Print JSON for programs."""
+
+    def __post_init__(self) -> None:
+        if self.threshold is not None and len(self.by) != 1:
+            raise ConfigError("threshold goes with one key: say which, as in --by length --threshold 85.6%")
 
 
 def main(config: Config) -> int:
     """Print it."""
     level = confidence(config.confidence)
+    if config.by:
+        return print_cells(config, level)
     with store.open_run(config.run, data_home()) as run:
         lines = summary(run, level)
     if config.json:
@@ -48,6 +68,30 @@ def main(config: Config) -> int:
         print_lines(benchmark, [line for line in lines if line.benchmark == benchmark], config.confidence)
     if not lines:
         console().print("No attempt has finished.")
+    return 0
+
+
+def print_cells(config: Config, level: float) -> int:
+    """Print the scores by the keys: grids for one or two, a table for more."""
+    with store.open_run(config.run, data_home()) as run:
+        found = cells(run, config.by, level)
+    limit = None if config.threshold is None else share(config.threshold, "threshold")
+    reached = [] if limit is None else effective(found, limit)
+    if config.json:
+        body = {"cells": [cell.to_json(config.by) for cell in found], "effective": [each.to_json() for each in reached]}
+        print(json.dumps(body, indent=2, ensure_ascii=False))
+        return 0
+    out = console()
+    if len(config.by) <= 2:
+        for grid in grids(found, config.by):
+            out.print(heat(grid))
+        out.print(CELLS_LEGEND.format(level=config.confidence), soft_wrap=True, markup=False)
+    else:
+        header = ["benchmark", "agent", *config.by, "score", f"{config.confidence} (tasks)"]
+        rows = [[cell.benchmark, cell.agent, *map(shown, cell.values), *figures(cell)] for cell in found]
+        print_table("", header, rows)
+    for each in reached:
+        out.print(printable(each.sentence(config.by[0])), soft_wrap=True, markup=False)
     return 0
 
 

@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from firsthand.evals import heat
 from firsthand.evals import leaderboard as boards_in_words
+from firsthand.evals.cells import Grid
 from firsthand.evals.leaderboard import Board
 from firsthand.evals.scatter import scatter
 from firsthand.message import Text, ToolCall
@@ -28,6 +30,8 @@ MAX_ATTEMPTS = 600
 MAX_CONVERSATIONS = 30
 MAX_MESSAGES = 60
 """Messages shown of one conversation."""
+MAX_GRIDS = 20
+MAX_CELLS = 400
 MAX_CELL_CHARS = 240
 MAX_MESSAGE_CHARS = 3000
 MAX_CONVERSATION_CHARS = 40_000
@@ -81,11 +85,16 @@ def report_html(
     machine: Mapping[str, Any],
     run_path: str,
     traces: Iterable[Trace],
+    grids: Sequence[Grid] = (),
 ) -> str:
-    """The report as HTML, a few MB at most; it says what it left out. `command` is what reproduces the run."""
+    """The report as HTML, a few MB at most; it says what it left out. `command` is what reproduces the run.
+
+    `grids` are shown under the board of their benchmark, up to MAX_GRIDS, as far as they have at most MAX_CELLS.
+    """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
+    drawn = [grid for grid in grids if len(grid.rows) * len(grid.columns) <= MAX_CELLS][:MAX_GRIDS]
     attempts, conversations, total = _chosen(traces, {board.benchmark: board.metric for board in boards})
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -98,7 +107,10 @@ def report_html(
     style = (Path(__file__).parent / "report.css").read_text(encoding="utf-8")
     return environment.get_template("report.html.j2").render(
         words=boards_in_words,
-        sections=[(board, scatter(board)) for board in boards],
+        sections=[
+            (board, scatter(board), [grid for grid in drawn if grid.benchmark == board.benchmark]) for board in boards
+        ],
+        heat=heat,
         title=title,
         command=command,
         show=f"firsthand show {shell_word(run_path)} TRACE",

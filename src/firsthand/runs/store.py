@@ -191,6 +191,18 @@ class Run:
         tasks = ((benchmark, self._read(Task.from_json, body)) for benchmark, _, body in rows)
         return {(benchmark, task.id): task for benchmark, task in tasks}
 
+    def benchmarks(self) -> list[str]:
+        """The benchmarks whose tasks are kept, in the order they came."""
+        rows = self.database.read("SELECT benchmark FROM tasks GROUP BY benchmark ORDER BY min(rowid)")
+        return [str(benchmark) for (benchmark,) in rows]
+
+    def metadata(self, benchmark: str) -> Iterator[tuple[str, Json]]:
+        """Id and metadata of each task of the benchmark, in their order; one task is in memory at a time."""
+        sql = "SELECT task, body FROM tasks WHERE benchmark = ? ORDER BY rowid"
+        for task, body in self.database.read(sql, (plain(benchmark),)):
+            found = self._object(body).get("metadata")
+            yield str(task), found if isinstance(found, dict) else {}
+
     def clusters(self) -> dict[str, dict[str, str]]:
         """Benchmark -> task id -> cluster, of those tasks that belong to one."""
         found: dict[str, dict[str, str]] = {}

@@ -58,6 +58,26 @@ class Totals:
     """Of each cluster its tasks' means added up, and their number; empty if no two tasks share one."""
 
 
+@dataclass(frozen=True)
+class TaskMean:
+    """What one agent's attempts at one task come to."""
+
+    benchmark: str
+    agent: str
+    task: str
+    mean: float
+    """An attempt without a score counts as 0."""
+    attempts: int
+    scored: int
+
+
+def task_means(run: Run) -> list[TaskMean]:
+    """The mean of each agent on each task, in the order in which the run first met agents and benchmarks."""
+    sql = f"SELECT task, mean, epochs, scored FROM ({_BY_TASK})"
+    pairs = [(each.benchmark, each.agent) for each in totals(run)]
+    return [TaskMean(*pair, *row) for pair in pairs for row in run.database.read(sql, pair)]
+
+
 def totals(run: Run) -> list[Totals]:
     """The sums of each agent on each benchmark, in the order in which the run first met them."""
     read = run.database.read

@@ -1,0 +1,162 @@
+"""Key-value retrieval: the value of one key in a JSON object of random identifiers (Liu et al., 2023).
+
+No language is needed, only looking up, so a curve over positions shows how well a model reads each part of its context:
+`firsthand summary last --by position`. The authors' files (75, 140 and 300 keys, 500 objects each) are used where they are
+found; elsewhere objects are drawn from the seed as the authors drew theirs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import NamedTuple
+from uuid import UUID
+
+from firsthand.benchmark import Benchmark
+from firsthand.benchmarks.data import Rows, Source, find, read, text_field
+from firsthand.benchmarks.lengths import LazyTasks
+from firsthand.benchmarks.lost_in_middle import parse_positions
+from firsthand.benchmarks.protocol import Item, Protocol, choose, make_task, whole
+from firsthand.concurrency import derive_seed
+from firsthand.errors import ConfigError, DataError
+from firsthand.evals.contained import contains_value
+from firsthand.message import Json
+from firsthand.task import Task
+
+PROTOCOLS = {
+    "paper": Protocol(
+        "Liu et al. (2023), key-value retrieval, their prompt continued, 100 tokens",
+        query="Extract the value corresponding to the specified key in the JSON object below.\n\nJSON data:\n{records}\n\n"
+        'Key: "{key}"\nCorresponding value:',
+        scorers=(contains_value,),
+        continuation=None,
+        max_tokens=100,
+    ),
+    "chat": Protocol(
+        "the same prompt as a message in the model's own chat template, as the paper asks GPT-3.5 and Claude",
+        query="Extract the value corresponding to the specified key in the JSON object below.\n\nJSON data:\n{records}\n\n"
+        'Key: "{key}"\nCorresponding value:',
+        scorers=(contains_value,),
+        continuation=None,
+        max_tokens=100,
+        chat=True,
+    ),
+    "query-aware": Protocol(
+        "the paper's query-aware contextualisation: the key stands before and after the data",
+        query="Extract the value corresponding to the specified key in the JSON object below.\n\n"
+        'Key: "{key}"\n\nJSON data:\n{records}\n\nKey: "{key}"\nCorresponding value:',
+        scorers=(contains_value,),
+        continuation=None,
+        max_tokens=100,
+    ),
+}
+POSITIONS: Mapping[int, str] = {75: "0,24,49,74", 140: "0,34,69,104,139", 300: "0,49,99,149,199,249,299"}
+"""Places by the number of keys: the paper's for 140, spread like them for 75 and 300."""
+EXAMPLES = 500
+
+
+class Pair(NamedTuple):
+    """A key and its value."""
+
+    key: str
+    value: str
+
+
+class Problem(NamedTuple):
+    """An object, and which of its pairs is asked for."""
+
+    pairs: tuple[Pair, ...]
+    asked: Pair
+
+
+def kv_retrieval(
+    *, protocol: str = "", keys: int = 75, positions: str = "", examples: int = EXAMPLES, data: str = ""
+) -> Benchmark:
+    """The benchmark: `examples` objects of so many `keys`, each asked with its key at each position (places from 0).
+
+    `data` is a folder with the authors' files, or `generated`. 75 keys are about 6,000 tokens, 300 about 24,000.
+    """
+    name, chosen = choose("kv_retrieval", PROTOCOLS, protocol)
+    if not (2 <= keys <= 10_000 and 1 <= examples <= 10_000):
+        raise ConfigError(f"keys is {keys} and examples {examples}: give 2 to 10,000 keys and 1 to 10,000 examples")
+    places = parse_positions(positions or POSITIONS.get(keys, f"0,{keys // 2},{keys - 1}"), keys)
+    rows = _rows(keys, data)
+    count = min(examples, len(rows.rows)) if rows else examples
+    slots = [(index, place) for index in range(count) for place in reversed(places)]  # those share their beginnings
+    origin = f"{keys} keys, {rows.origin}" if rows else f"{keys} keys, drawn from the seed as the authors did"
+    return Benchmark(
+        name=name,
+        tasks=lambda seed: LazyTasks(slots, partial(_task, chosen, rows, keys, seed)),
+        scorers=chosen.scorers,
+        description="The value of one key in a JSON object of random identifiers (Liu et al., 2023).",
+        protocol=f"{origin}; the key at {', '.join(map(str, places))}; {count} objects; {chosen.words()}",
+        licence="MIT" if rows else "none needed: generated",
+        options={"keys": keys, "positions": list(places), "sha256": rows.sha256 if rows else "", "protocol": protocol},
+    )
+
+
+def draw(keys: int, seed: int, index: int) -> Problem:
+    """An object of random version 4 identifiers, the same on any machine."""
+    rng = Random(derive_seed("kv_retrieval", seed, keys, index))
+    identifiers = [str(UUID(int=rng.getrandbits(128), version=4)) for _ in range(2 * keys)]
+    pairs = tuple(map(Pair, identifiers[::2], identifiers[1::2]))
+    return Problem(pairs, rng.choice(pairs))
+
+
+def shown(pairs: tuple[Pair, ...]) -> str:
+    """The object as the authors write it, one pair a line."""
+    return "{" + ",\n ".join(f'"{key}": "{value}"' for key, value in pairs) + "}"
+
+
+def _task(protocol: Protocol, rows: Rows | None, keys: int, seed: int, slot: tuple[int, int]) -> Task:
+    index, place = slot
+    problem = _read(rows.rows[index], rows.where(index), keys) if rows else draw(keys, seed, index)
+    pairs = [pair for pair in problem.pairs if pair != problem.asked]
+    pairs.insert(place, problem.asked)
+    item = Item(
+        f"kv{keys}-{index:03d}-at-{place:03d}",
+        {
+            "question": f"What is the value of {problem.asked.key}?",
+            "records": shown(tuple(pairs)),
+            "key": problem.asked.key,
+        },
+        secret={"answers": [problem.asked.value]},
+        metadata={"position": place, "keys": keys, "cluster": f"kv{keys}-{index:03d}"},
+    )
+    return whole(make_task(item, protocol))
+
+
+def _rows(keys: int, data: str) -> Rows | None:
+    """The authors' file; None where objects are to be drawn."""
+    name = f"kv-retrieval-{keys}_keys.jsonl"
+    root = Path(data or os.environ.get("FIRSTHAND_DATA") or ".").expanduser()
+    path = None if data == "generated" else find(root, f"longctx/{name}", f"kv_retrieval_data/{name}")
+    if path is None:
+        if data not in ("", "generated"):
+            raise DataError(
+                f"data is {data!r}, which has no {name}.gz: put the file of github.com/nelson-liu/lost-in-the-middle there, "
+                "or give data=generated"
+            )
+        return None
+    source = Source(name, EXAMPLES, "MIT", "", "", "", lambda row: row)
+    rows = read(path, source, "the authors' file")
+    for index, row in enumerate(rows.rows):
+        _read(row, rows.where(index), keys)
+    return rows
+
+
+def _read(row: Json, where: str, keys: int) -> Problem:
+    found = row.get("ordered_kv_records")
+    good = isinstance(found, list) and all(
+        isinstance(pair, list) and len(pair) == 2 and all(isinstance(each, str) for each in pair) for pair in found
+    )
+    if not good or len(found or ()) != keys:
+        raise DataError(f"{where}: 'ordered_kv_records' was expected to be {keys} pairs of texts")
+    pairs = tuple(Pair(*pair) for pair in found or ())
+    asked = Pair(text_field(row, "key", where), text_field(row, "value", where))
+    if asked not in pairs or len({pair.key for pair in pairs}) != keys:
+        raise DataError(f"{where}: the key that is asked for is not among the pairs, or a key is there twice")
+    return Problem(pairs, asked)

@@ -1,0 +1,202 @@
+"""RULER: 13 generated tasks that tell how long a context a model really uses (Hsieh et al., 2024, arXiv 2404.06654).
+
+Needles of eight kinds, variables that are followed, common and frequent words, and questions about SQuAD and HotpotQA, each
+at every length. Templates, answer prefixes, tokens to generate and scores are the published ones. The draws are our own,
+from the seed: texts of the same make, not the same texts. The effective length is the last one that reaches what Llama-2-7B
+scores at 4K: `firsthand summary last --by length --threshold 85.6%`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache, partial
+from random import Random
+
+from firsthand.benchmark import Benchmark
+from firsthand.benchmarks.haystack import Essays, essays
+from firsthand.benchmarks.lengths import LazyTasks, Meter, largest, meter, parse_lengths
+from firsthand.benchmarks.protocol import Item, Protocol, choose, make_task
+from firsthand.benchmarks.ruler_counting import common_words, frequent_words, variable_tracking
+from firsthand.benchmarks.ruler_needles import NEEDLES, needles
+from firsthand.benchmarks.ruler_qa import Reading, qa, read_reading
+from firsthand.benchmarks.ruler_sample import Draw, Generator, Sample
+from firsthand.concurrency import derive_seed
+from firsthand.errors import ConfigError, unknown
+from firsthand.evals.contained import string_match
+from firsthand.task import Task
+
+THRESHOLD = 0.856
+"""What Llama-2-7B (chat) scores at 4K: from here on a length counts as effective."""
+PROTOCOLS = {
+    "base": Protocol(
+        "RULER's table under the template `base`: the text and the beginning of the answer are continued",
+        query="{task}{prefix}",
+        scorers=(string_match,),
+        continuation=None,
+    ),
+    "meta-chat": Protocol(
+        "RULER's table for Llama-2 and Mistral: the template `meta-chat`, [INST] written out",
+        query="[INST] {task} [/INST]{prefix}",
+        scorers=(string_match,),
+        continuation=None,
+    ),
+    "chat": Protocol(
+        "RULER's table for models behind an API: text and beginning of the answer as one message of the chat template",
+        query="{task}{prefix}",
+        scorers=(string_match,),
+        continuation=None,
+        chat=True,
+    ),
+    "base-noise": Protocol(
+        "no published number: as base, with the noise of niah_single_1 where RULER has essays, so nothing is to be fetched",
+        query="{task}{prefix}",
+        scorers=(string_match,),
+        continuation=None,
+    ),
+    "chat-noise": Protocol(
+        "no published number: as chat, with the noise of niah_single_1 where RULER has essays, so nothing is to be fetched",
+        query="{task}{prefix}",
+        scorers=(string_match,),
+        continuation=None,
+        chat=True,
+    ),
+}
+TASKS = (*NEEDLES, "vt", "cwe", "fwe", "qa_1", "qa_2")
+GROUPS = {
+    "all": TASKS,
+    "niah": tuple(NEEDLES),
+    "qa": ("qa_1", "qa_2"),
+    "generated": TASKS[:-2],
+}
+
+
+def ruler(
+    *, protocol: str = "", tasks: str = "all", lengths: str = "4k", samples: int = 500, count: str = "", data: str = ""
+) -> Benchmark:
+    """The benchmark: `samples` of each of `tasks` at each of `lengths`, such as `4k-128k`, tokens to generate included.
+
+    `tasks` are names, or `niah`, `qa`, `generated` (all but qa), `all`. `count` says how length is counted: a model, whose
+    tokenizer is used, or `words*1.4`. `data` is a folder with the essays and the files of SQuAD and HotpotQA.
+    """
+    name, chosen = choose("ruler", PROTOCOLS, protocol)
+    if not 1 <= samples <= 10_000:
+        raise ConfigError(f"samples is {samples}: give 1 to 10,000; RULER takes 500")
+    names, spans, counted = parse_tasks(tasks), parse_lengths(lengths), meter(count)
+    wrap = chosen.query.removesuffix("{prefix}")
+    found = None if name.endswith("-noise") or not any(_has_essays(each) for each in names) else _essays(data)
+    readings = {each: read_reading(each, data) for each in names if each in GROUPS["qa"]}
+    generators = {each: _generator(each, wrap, counted, found, readings, data) for each in names}
+    places = [Draw(task, length, index) for length in spans for task in names for index in range(samples)]
+    origins = [found.origin if found else "noise", *(each.origin for each in readings.values())]
+    return Benchmark(
+        name=name,
+        tasks=lambda seed: LazyTasks(places, partial(_task, Sizes(generators, counted, seed), chosen)),
+        scorers=chosen.scorers,
+        description="Generated tasks that tell how long a context a model really uses (Hsieh et al., 2024).",
+        protocol=(
+            f"{len(names)} tasks, {samples} samples each, lengths {', '.join(map(str, spans))} in {counted.words}; "
+            f"{'; '.join(origins)}; drawn anew from the seed; {chosen.words()}"
+        ),
+        licence="generated; needles in essays (c) Paul Graham; SQuAD and HotpotQA CC BY-SA 4.0",
+        options={"tasks": tasks, "lengths": lengths, "samples": samples, "count": counted.words, "protocol": protocol},
+    )
+
+
+def parse_tasks(text: str) -> tuple[str, ...]:
+    """The tasks that `all`, `niah,vt` or `niah_single_1` names, in RULER's order."""
+    asked = {each.strip() for each in text.split(",")}
+    for each in asked:
+        if each not in GROUPS and each not in TASKS:
+            raise unknown("RULER task", each, [*GROUPS, *TASKS], see="firsthand list benchmarks")
+    return tuple(each for each in TASKS if each in asked or any(each in GROUPS[group] for group in asked & {*GROUPS}))
+
+
+class Sizes:
+    """The sizes of a seed's texts: each found once for its task and length, when its first sample is asked for."""
+
+    def __init__(self, generators: dict[str, Generator], counted: Meter, seed: int):
+        self.generators, self.counted, self.seed = generators, counted, seed
+        self.find = cache(self._find)
+
+    def sample(self, draw: Draw) -> tuple[Sample, int]:
+        """The sample, and how long it is, the tokens to generate included. It is never longer than its length."""
+        generator, size = self.generators[draw.task], self.find(draw.task, draw.length)
+        while True:
+            sample = generator.make(size, self._rng(draw), draw)
+            tokens = self.counted.measure(sample.text) + generator.tokens
+            if tokens <= draw.length:
+                return sample, tokens
+            if size == generator.least:
+                raise self._too_short(draw, tokens)
+            shorter = size * (draw.length - generator.tokens) // (tokens - generator.tokens)
+            size = max(generator.least, min(size - 1, shorter))  # this draw is longer than the one that was measured
+
+    def _find(self, task: str, length: int) -> int:
+        generator, draw = self.generators[task], Draw(task, length, 0)
+
+        def tokens(size: int) -> int:
+            return self.counted.measure(generator.make(size, self._rng(draw), draw).text) + generator.tokens
+
+        least = generator.least
+        found = largest(lambda size: tokens(size) <= length, least, max(least + 1, length // 8))
+        if found is None:
+            raise self._too_short(draw, tokens(least))
+        return found
+
+    def _rng(self, draw: Draw) -> Random:
+        return Random(derive_seed("ruler", self.seed, *draw))
+
+    def _too_short(self, draw: Draw, tokens: int) -> ConfigError:
+        return ConfigError(
+            f"{draw.task} does not fit {draw.length} tokens: its shortest text has {tokens}, those to generate included; "
+            "give longer lengths, or leave the task out with tasks=..."
+        )
+
+
+def _task(sizes: Sizes, protocol: Protocol, draw: Draw) -> Task:
+    """The Task of a draw."""
+    sample, tokens = sizes.sample(draw)
+    generator = sizes.generators[draw.task]
+    cluster = {"cluster": f"{draw.task} {sample.cluster}"} if sample.cluster else {}
+    depth = {} if sample.depth is None else {"depth": sample.depth}
+    item = Item(
+        f"{draw.task}-{draw.length}-{draw.number:03d}",
+        {"question": sample.input, "text": sample.text},
+        secret={"answers": list(sample.answers), "match": generator.match},
+        metadata={
+            "group": draw.task,
+            "length": draw.length,
+            "tokens": tokens,
+            "category": generator.category,
+            **depth,
+            **cluster,
+        },
+    )
+    return make_task(item, replace(protocol, query="{text}", max_tokens=generator.tokens))
+
+
+def _generator(
+    name: str,
+    wrap: str,
+    counted: Meter,
+    found: Essays | None,
+    readings: dict[str, Reading],
+    data: str,
+) -> Generator:
+    if name in NEEDLES:
+        source: Callable[[], Essays] | None = None if found is None else lambda: found
+        return needles(NEEDLES[name], wrap, source)
+    if name in readings:
+        return qa(readings[name], wrap)
+    if name == "vt":
+        return variable_tracking(wrap, counted.measure)
+    return common_words(wrap, data) if name == "cwe" else frequent_words(wrap)
+
+
+def _has_essays(name: str) -> bool:
+    return name in NEEDLES and NEEDLES[name].haystack == "essay"
+
+
+def _essays(data: str) -> Essays:
+    return essays("" if data == "hub" else data, "or run ruler@base-noise, whose needles lie in noise instead")
