@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from firsthand.errors import DataError
 
@@ -18,8 +19,7 @@ MAX_FILES = 300
 _HUNK = re.compile(r"@@ -(\d{1,9})(?:,(\d{1,9}))? \+(\d{1,9})(?:,(\d{1,9}))? @@")
 _MODE = re.compile(r"(?:old mode|new mode|new file mode|deleted file mode|index [0-9a-f]+\.\.[0-9a-f]+) (\d+)")
 _PLAIN_MODES = ("100644", "100755")
-_TAGGED = re.compile(r"<(patch|diff)>[ \t]*\n?(.*?)</\1>", re.DOTALL)
-_FENCED = re.compile(r"^```[ \t]*(?:diff|patch)?[ \t]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
+_FENCE = re.compile(r"^```[ \t]*(?:diff|patch)?[ \t]*$", re.MULTILINE)
 _BEGINS = re.compile(r"^(?:diff --git |--- )", re.MULTILINE)
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "v": "\v", '"': '"', "\\": "\\"}
 _UNSEEN = re.compile(r"[\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]")  # what some file systems leave out of names
@@ -43,12 +43,27 @@ class Change:
 def find_patch(answer: str) -> str:
     """The patch in an answer: between `<patch>` tags, in a fence marked diff, or from the first header on; empty if none."""
     answer = answer.replace("\r\n", "\n")
-    candidates = [body for _, body in _TAGGED.findall(answer)] + list(_FENCED.findall(answer))
-    for body in reversed(candidates):
+    bodies = _fenced(answer) if (tagged := _tagged(answer)) is None else [tagged]
+    for body in reversed(bodies or [answer]):
         if begins := _BEGINS.search(body):
-            return str(body[begins.start() :]).rstrip("\n") + "\n"
-    begins = None if candidates else _BEGINS.search(answer)
-    return answer[begins.start() :].rstrip("\n") + "\n" if begins else ""
+            return body[begins.start() :].rstrip("\n") + "\n"
+    return ""
+
+
+def _tagged(answer: str) -> str | None:
+    """What stands between the last tags `<patch>` and `</patch>`, or `<diff>` and `</diff>`."""
+    for name in ("patch", "diff"):
+        end = answer.rfind(f"</{name}>")
+        begin = answer.rfind(f"<{name}>", 0, max(0, end))
+        if begin >= 0:
+            return answer[begin + len(name) + 2 : end]
+    return None
+
+
+def _fenced(answer: str) -> list[str]:
+    """What stands in fences that are marked diff, or not marked."""
+    marks = [found.span() for found in _FENCE.finditer(answer)]
+    return [answer[end + 1 : begin] for (_, end), (begin, _) in pairwise(marks)]
 
 
 def read_patch(text: str) -> tuple[Change, ...]:

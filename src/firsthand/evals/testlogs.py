@@ -20,7 +20,6 @@ _STATUS = "PASSED|FAILED|SKIPPED|ERROR|XFAIL"
 _STATUS_FIRST = re.compile(rf"({_STATUS})\s+(\S+)")
 _NAME_FIRST = re.compile(rf"(\S+)\s+({_STATUS})(?:\s|$)")
 _COLOUR = re.compile(r"\x1b?\[\d+(?:;\d+)*m|[\x01-\x08\x0b-\x1f]")
-_OPTION = re.compile(r"(.*?)\[(.*)\]")
 _METHOD = re.compile(r"\w+ \([\w.]+\)")
 _SYMPY_FAILED = re.compile(r"^_+ (\S+\.py:\S+) _+$", re.MULTILINE)
 _DJANGO_ENDS = {"ok": "PASSED", "OK": "PASSED", "FAIL": "FAILED", "ERROR": "ERROR", "expected failure": "XFAIL"}
@@ -31,7 +30,7 @@ def read_log(log: str, parser: str) -> Results:
     `unittest`, `sympy`."""
     name = parser.removeprefix("parse_log_")
     if name not in PARSERS:
-        raise unknown("log parser", parser, PARSERS, see="python -m pydoc firsthand.evals.testlogs")
+        raise unknown("log parser", name, PARSERS, see="python -m pydoc firsthand.evals.testlogs")
     return PARSERS[name](log)
 
 
@@ -62,10 +61,11 @@ def _pytest_options(log: str) -> Results:
     """The same; a parameter that is a path is known by its last part."""
 
     def plain(name: str) -> str:
-        found = _OPTION.search(name)
-        if found is None or not found[2].startswith("/") or found[2].startswith("//") or "*" in found[2]:
+        main, bracket, rest = name.partition("[")
+        option, closed, _ = rest.rpartition("]")
+        if not (bracket and closed and option.startswith("/")) or option.startswith("//") or "*" in option:
             return name
-        return f"{found[1]}[/{found[2].rsplit('/', 1)[-1]}]"
+        return f"{main}[/{option.rsplit('/', 1)[-1]}]"
 
     return {plain(name): status for name, status in _pytest(log).items()}
 
