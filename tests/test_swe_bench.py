@@ -137,7 +137,8 @@ def test_a_patch_that_does_not_apply_or_is_hostile_scores_zero_with_its_reason(p
 def test_tests_that_hang_or_flood_are_ended(place: Path) -> None:
     hangs = HEAD + "@@ -1,2 +1,3 @@\n+while True: pass\n def half(x):\n     return x // 2\n"
     floods = hangs.replace("while True: pass", "while True: __import__('os').write(2, b'x' * 100000)")
-    write(place, {**make_record(place / "again"), "repo": "again/calc"})
+    record = json.loads((place / "tasks.jsonl").read_text())
+    write(place, {**record, "test_cmd": swe_local.COMMAND + " --capture=no"})
     for patch, ended in ((hangs, "timeout"), (floods, "output")):
         benchmark = catalog.benchmark(f"swe_records:data={place / 'tasks.jsonl'}:test-s=4")
         trace = attempted(replace(benchmark, environment=None), answering, text=patch)
@@ -228,8 +229,12 @@ def test_an_agent_that_ruins_its_copy_or_fills_it_loses_only_its_own_attempt(pla
     assert (
         emptied.error is None and "deleted file mode" in emptied.final_state["diff"] and emptied.scores[0].value == 0.0
     )
-    filled = attempted(benchmark, ruining, command="i=0; while :; do i=$((i+1)); mkdir d$i || exit; done")
+    filled = attempted(benchmark, ruining, command="python3 -c 'i = 0\nwhile 1: open(str(i), \"w\"); i += 1'")
     assert filled.error is None and "too many files" in (filled.answer or "")
+    closed = attempted(
+        benchmark, ruining, command="chmod 000 calc; rm .git/HEAD; chmod 000 /testbed || chmod 000 tests"
+    )
+    assert closed.error is None and closed.scores[0].value == 0.0
     hung = attempted(benchmark, ruining, command="kill -9 -1; setsid sleep 1000 & echo there")
     assert hung.error is None and "there" in (hung.answer or "")
 

@@ -151,7 +151,7 @@ def resolved(places: Places) -> Scorer:
         state = trace.final_state
         patch = str(state["diff"]) if "diff" in state else find_patch(trace.answer or "")
         if not patch.strip():
-            return Score("resolved", 0.0, {"reason": "there is no patch"})
+            return Score("resolved", 0.0, {"reason": str(state.get("problem") or "there is no patch")})
         try:
             changed = [change.path for change in read_patch(patch)]
         except DataError as error:

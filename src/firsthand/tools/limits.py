@@ -47,7 +47,7 @@ class Workspace:
     """A folder that is shown beside it, read-only, as `/base`: what the workspace is filled from."""
     size_bytes: int = 2**30
     """All its files together. What is not used costs nothing."""
-    files: int = 200_000
+    files: int = 100_000
     """Its files and folders. The run that makes more is ended."""
 
     def __post_init__(self) -> None:

@@ -242,7 +242,9 @@ def container_engine() -> str:
 async def work(place: Workplace, do: str, **given: Any) -> Any:
     """The result of one of the functions of `inside.py`, run in the place; ToolError with what it found wrong."""
     request = json.dumps({"do": do, "with": {"root": ROOT, **given}})
-    limits = RunLimits(wall_s=120, cpu_s=120, memory_bytes=2**31, output_bytes=8 * 2**20, scratch_bytes=2**29)
+    limits = RunLimits(
+        wall_s=120, cpu_s=120, memory_bytes=2**31, output_bytes=8 * 2**20, scratch_bytes=2**29, scratch_files=200_000
+    )
     files = {"inside.py": _INSIDE.read_text(encoding="utf-8")}
     outcome = await place.shell("exec python3 -I /tmp/work/inside.py", stdin=request, files=files, limits=limits)
     try:
