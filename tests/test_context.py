@@ -445,7 +445,7 @@ def test_on_replay_a_tool_runs_again_only_if_it_builds_the_attempts_own_world(ef
     pattern = calling(ToolCall("1", "act", {"text": "x"}))
     first = attempt(pattern, journal=journal, tools=(act,), approval=ALLOW)
     second = attempt(pattern, journal=journal, tools=(act,), approval=ALLOW)
-    assert first.answer == "x 1" and second.answer == f"x {runs_in_all}"
+    assert first.answer == "x 1" and second.answer == "x 1"  # what the model was told stands
     assert len(runs) == runs_in_all
     assert second.calls[0].replayed and not first.calls[0].replayed
 

@@ -431,6 +431,10 @@ class Context:
             result = await self._run_approved(tool, call, arguments, effect, request)
         except ToolError as error:
             result = _refused(call, str(error))
+        if recorded is not None and not (result.is_error or recorded.get("is_error", True)):
+            # It ran again to rebuild the attempt's world. What the model was told stands, times in it included, so that the
+            # replies that followed are found in the journal too.
+            return _shown(ToolResult(call.id, call.name, recorded["content"], False, recorded.get("origin")))
         entry: Json = {"content": result.content, "is_error": result.is_error}
         attempt.journal.record(effect, request, entry if result.origin is None else entry | {"origin": result.origin})
         return _shown(result)

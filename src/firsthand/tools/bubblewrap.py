@@ -25,8 +25,9 @@ from typing import Any
 from firsthand.errors import SandboxError
 from firsthand.message import Json
 from firsthand.tools import seccomp
-from firsthand.tools.limits import RunLimits
+from firsthand.tools.limits import RunLimits, Workspace
 
+WORKSPACE = "/testbed"
 START_S = 30.0
 LEAVE_S = 1.0
 GRACE_S = 5.0
@@ -49,6 +50,8 @@ class Run:
     stdin: str = ""
     files: dict[str, str] = field(default_factory=dict)
     name: str = "<python>"
+    folder: str = ""
+    """Where a shell command begins, if not in the scratch folder."""
     stopped: bool = False
     socket: socket.socket | None = None
 
@@ -61,7 +64,7 @@ class Run:
 
     def packed(self) -> bytes:
         """The request as the worker reads it."""
-        body = {"kind": self.kind, "code": self.code, "files": self.files, "name": self.name}
+        body = {"kind": self.kind, "code": self.code, "files": self.files, "name": self.name, "folder": self.folder}
         raw = json.dumps(body | {"limits": asdict(self.limits)}).encode()
         return struct.pack("!I", len(raw)) + raw
 
@@ -80,12 +83,12 @@ class Report:
 class Worker:
     """A warm worker process: one run at a time."""
 
-    def __init__(self, packages: Sequence[Path] = ()):
+    def __init__(self, packages: Sequence[Path] = (), workspace: Workspace | None = None):
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control = ours
         data: list[int] = []
         try:
-            command = [*self._bwrap(packages, data), "--", *_program(packages)]
+            command = [*self._bwrap(packages, data, workspace), "--", *_program(packages, workspace)]
             self._process = subprocess.Popen(
                 command,
                 stdin=theirs.fileno(),
@@ -203,7 +206,7 @@ class Worker:
             raise SandboxError(f"the bubblewrap sandbox does not start here: {words or 'it said nothing'}")
 
     @staticmethod
-    def _bwrap(packages: Sequence[Path], data: list[int]) -> list[str]:
+    def _bwrap(packages: Sequence[Path], data: list[int], workspace: Workspace | None) -> list[str]:
         """The command that opens the namespaces; `data` receives descriptors that must be passed on."""
         root = os.geteuid() == 0
         # As root there is no user namespace here: the worker becomes nobody, so that its processes are counted.
@@ -218,6 +221,9 @@ class Worker:
         command += _system() + _python()
         for number, package in enumerate(packages):
             command += _shown(package.resolve(), Path(f"/packages/{number}"))
+        if workspace is not None:
+            command += _shown(workspace.base.resolve(), Path("/base")) if workspace.base is not None else []
+            command += ["--perms", "1777", "--size", str(workspace.size_bytes), "--tmpfs", WORKSPACE]
         for name, text in _ETC.items():
             reading, writing = os.pipe()
             os.write(writing, text.encode())
@@ -242,12 +248,13 @@ def _readable(text: str) -> int:
         os.close(memory)
 
 
-def _program(packages: Sequence[Path]) -> list[str]:
+def _program(packages: Sequence[Path], workspace: Workspace | None) -> list[str]:
     filter_code = seccomp.program(platform.machine())
     config = {
         "become_nobody": os.geteuid() == 0,
         "seccomp": (filter_code or b"").hex(),
         "path": [f"/packages/{number}" for number in range(len(packages))],
+        "workspace": None if workspace is None else [WORKSPACE, workspace.files],
     }
     python = Path(sys.base_prefix, "bin", f"python{sys.version_info.major}.{sys.version_info.minor}")
     return [str(python), "-I", "-S", "-B", "-X", "utf8", "/worker.py", json.dumps(config)]

@@ -1,8 +1,9 @@
-"""What one run in the sandbox may use. The defaults suit an answer's code and its tests."""
+"""What one run in the sandbox may use, and what several may keep. The defaults suit an answer's code and its tests."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from firsthand.errors import ConfigError
 
@@ -36,3 +37,19 @@ class RunLimits:
                 raise ConfigError(f"{name} is {value}: give a number above 0")
         if self.memory_bytes < 64 * 2**20:
             raise ConfigError(f"memory_bytes is {self.memory_bytes}: Python itself needs 64 MiB of address space")
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A folder that all runs of one sandbox share, `/testbed`; it is in memory, and gone when the sandbox is closed."""
+
+    base: Path | None = None
+    """A folder that is shown beside it, read-only, as `/base`: what the workspace is filled from."""
+    size_bytes: int = 2**30
+    """All its files together. What is not used costs nothing."""
+    files: int = 100_000
+    """Its files and folders. The run that makes more is ended."""
+
+    def __post_init__(self) -> None:
+        if self.size_bytes < 1 or self.files < 1:
+            raise ConfigError(f"a workspace of {self.size_bytes} bytes and {self.files} files: give numbers above 0")

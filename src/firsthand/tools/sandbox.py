@@ -3,8 +3,9 @@
     async with Sandbox() as sandbox:
         outcome = await sandbox.python("print(6 * 7)")
 
-Every run is fresh: nothing that one leaves can be seen by the next. What isolates it is the tier: bubblewrap where it is
-installed, otherwise Docker (with gVisor's runtime if Docker has it). Where there is none, the code is not run.
+Every run is fresh: nothing that one leaves can be seen by the next, unless the sandbox is given a workspace to keep.
+What isolates it is the tier: bubblewrap where it is installed, otherwise Docker (with gVisor's runtime if Docker has it).
+Where there is none, the code is not run.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from typing import Any, Literal, Protocol
 from firsthand.errors import ConfigError, SandboxError
 from firsthand.tools import bubblewrap, container, monty
 from firsthand.tools.bubblewrap import Report, Run
-from firsthand.tools.limits import RunLimits
+from firsthand.tools.limits import RunLimits, Workspace
 
 Tier = Literal["bubblewrap", "gvisor", "docker", "monty"]
 Ended = Literal["done", "error", "timeout", "memory", "output", "killed"]
@@ -82,19 +83,28 @@ class Sandbox:
         workers: int | None = None,
         packages: Sequence[str | Path] = (),
         tier: Literal["bubblewrap", "gvisor", "docker"] | None = None,
+        workspace: Workspace | None = None,
     ):
-        """`workers` runs go on at once (one for each processor); `packages` are folders that may be read and imported."""
+        """`workers` runs go on at once (one for each processor); `packages` are folders that may be read and imported.
+
+        With a `workspace` runs go one at a time, and shell commands begin in that folder, which they may change. It lives in
+        the worker: if that is lost, so is the workspace, and each further run is a SandboxError.
+        """
         self.limits = limits or RunLimits()
         self.tier: Tier = tier or available()
         folders = [Path(package) for package in packages]
-        for folder in folders:
+        self._folder = bubblewrap.WORKSPACE if workspace else ""
+        if workspace and self.tier != "bubblewrap":
+            raise SandboxError(f"a workspace needs bubblewrap, and the tier is {self.tier}: {INSTALL}")
+        base = [workspace.base] if workspace and workspace.base else []
+        for folder in [*folders, *base]:
             if not folder.is_dir():
                 raise ConfigError(f"packages names {str(folder)!r}, which is no folder: give one such as site-packages")
             if os.geteuid() == 0 and folder.stat().st_mode & 0o005 != 0o005:
                 raise ConfigError(
                     f"{str(folder)!r} is closed to other users, and under root code runs as nobody: chmod o+rx it"
                 )
-        self._pool = _Pool(self.tier, folders, workers or os.cpu_count() or 1)
+        self._pool = _Pool(self.tier, folders, 1 if workspace else workers or os.cpu_count() or 1, workspace)
         self._finalizer = weakref.finalize(self, self._pool.close)
 
     async def python(
@@ -125,8 +135,12 @@ class Sandbox:
         files: Mapping[str, str] | None = None,
         limits: RunLimits | None = None,
     ) -> Outcome:
-        """What came of a command, run by `sh` in an empty folder that is thrown away afterwards."""
-        return await self._carry_out(Run("shell", command, limits or self.limits, stdin, checked(files or {})))
+        """What came of a command, run by `sh` in an empty folder that is thrown away afterwards, or in the workspace.
+
+        `files` lie in the folder `~`, which is the empty one.
+        """
+        run = Run("shell", command, limits or self.limits, stdin, checked(files or {}), folder=self._folder)
+        return await self._carry_out(run)
 
     async def check(
         self, answer: str, tests: str, *, setup: str = "", limits: RunLimits | None = None, pure: bool = False
@@ -179,8 +193,9 @@ class _Pool:
     """Threads, each of which holds a warm runner while it carries out a run. It does not know its Sandbox, which may be
     collected while it lives."""
 
-    def __init__(self, tier: Tier, packages: list[Path], size: int):
-        self.tier, self.packages = tier, packages
+    def __init__(self, tier: Tier, packages: list[Path], size: int, workspace: Workspace | None = None):
+        self.tier, self.packages, self.workspace = tier, packages, workspace
+        self.opened = False
         self.lock = threading.Lock()
         self.idle: list[Runner] = []
         self.running: set[Run] = set()
@@ -222,8 +237,11 @@ class _Pool:
         return report
 
     def open(self) -> Runner:
+        if self.workspace is not None and self.opened:
+            raise SandboxError("the worker that held this workspace is gone, and the workspace with it: begin again")
+        self.opened = True
         if self.tier == "bubblewrap":
-            return bubblewrap.Worker(self.packages)
+            return bubblewrap.Worker(self.packages, self.workspace)
         return container.Container(gvisor=self.tier == "gvisor", packages=self.packages)
 
     def close(self) -> None:

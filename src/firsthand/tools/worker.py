@@ -119,7 +119,7 @@ def supervised(config: dict[str, Any], job: socket.socket, streams: tuple[int, .
         become_init(config, request, streams, tell)
     for fd in (*streams, tell):
         os.close(fd)
-    report = watch(job, told, init, request["limits"], began)
+    report = watch(job, told, init, request["limits"], began, config.get("workspace"))
     return report | {"wall_s": time.monotonic() - began}
 
 
@@ -132,13 +132,16 @@ def enter_user_namespace() -> None:
             file.write(text)
 
 
-def watch(job: socket.socket, told: int, init: int, limits: dict[str, Any], began: float) -> dict[str, Any]:
+def watch(
+    job: socket.socket, told: int, init: int, limits: dict[str, Any], began: float, workspace: list[Any] | None
+) -> dict[str, Any]:
     """How the run ended: on its own, or killed here for its time, its memory, or because the caller went away."""
     poll = select.poll()
     poll.register(job, select.POLLIN)
     poll.register(told, select.POLLIN)
     ours = {1, os.getppid(), os.getpid()}
     killed, peak = None, 0
+    most = max(workspace[1], files_in(workspace[0])) if workspace else 0  # what is too full already may be emptied
     while True:
         left_s = limits["wall_s"] - (time.monotonic() - began)
         ready = {fd for fd, _ in poll.poll(max(0.0, 1000 * min(left_s, POLL_S)))}
@@ -150,8 +153,8 @@ def watch(job: socket.socket, told: int, init: int, limits: dict[str, Any], bega
             killed = "stopped"
         elif left_s <= 0:
             killed = "timeout"
-        elif memory > limits["memory_bytes"]:
-            killed = "memory"
+        elif memory > limits["memory_bytes"] or (workspace and files_in(workspace[0]) > most):
+            killed = "memory"  # files take the kernel's, however small they are
         if killed:
             os.kill(init, signal.SIGKILL)
             break
@@ -187,6 +190,12 @@ def fields(path: str, names: tuple[bytes, ...]) -> int:
             return sum(1024 * int(line.split()[1]) for line in file if line.startswith(names))
     except (OSError, ValueError):
         return 0
+
+
+def files_in(folder: str) -> int:
+    """How many files and folders the file system that is mounted there holds."""
+    found = os.statvfs(folder)
+    return found.f_files - found.f_ffree
 
 
 def receive(job: socket.socket) -> bytes:
@@ -282,7 +291,7 @@ def become_run(config: dict[str, Any], request: dict[str, Any], streams: tuple[i
         for target, source in enumerate(streams):
             os.dup2(source, target)
         os.closerange(3, 4096)
-        os.chdir(HOME)
+        os.chdir(request.get("folder") or HOME)
         limit(request["limits"])
         confine(bytes.fromhex(config["seccomp"]))
     except BaseException as error:
@@ -296,6 +305,8 @@ def start(config: dict[str, Any], request: dict[str, Any]) -> NoReturn:
     if request["kind"] == "shell":
         for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and what it starts would too
             signal.signal(number, signal.SIG_DFL)
+        if config["path"]:  # what it starts finds the packages too
+            os.environ["PYTHONPATH"] = ":".join(config["path"])
         os.execv("/bin/sh", ["sh", "-c", request["code"]])
     run_python(request["code"], request["name"], request["kind"], config["path"])
 

@@ -1,0 +1,50 @@
+"""SWE-bench Verified: 500 issues of 12 Python projects, each resolved if its hidden tests pass (Jimenez et al., 2024)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from firsthand.benchmark import Benchmark
+from firsthand.benchmarks.data import Source
+from firsthand.benchmarks.swe_tasks import How, find_records, swe_benchmark
+from firsthand.evals.resolved import Places
+
+PROTOCOLS = {
+    "agent": How("SWE-bench's harness, for an agent that works in the repository"),
+    "oracle": How("the files that the reference patch changes are shown, and one answer holds the patch"),
+}
+SOURCE = Source(
+    path="swe/SWE-bench_Verified_test.jsonl",
+    rows=500,
+    licence="MIT",
+    dataset="SWE-bench/SWE-bench_Verified",
+    config="default",
+    split="test",
+    from_hub=dict,
+    also=("swe/SWE-bench_Verified_test.parquet", "data/test-00000-of-00001.parquet"),
+)
+
+
+def swe_bench_verified(
+    *,
+    protocol: str = "",
+    data: str = "",
+    repos: str = "",
+    network: bool = False,
+    test_s: float = 1800.0,
+    engine: str = "",
+) -> Benchmark:
+    """The benchmark over the 500 issues that people checked. `data` is a file or folder, or `hub`.
+
+    Each runs in its own image by Docker or Podman (`engine`), without a network unless `network` is true. `repos` is a
+    folder with clones, which the protocol `oracle` needs.
+    """
+    records = find_records(SOURCE, data)
+    folder = Path(repos).expanduser() if repos else records.folder
+    return swe_benchmark(
+        "swe_bench_verified",
+        records,
+        protocol=protocol,
+        description="Issues of 12 Python projects, checked by people (Jimenez et al., 2024; OpenAI, 2024).",
+        places=Places(folder=folder, network=network, test_s=test_s, engine=engine),
+    )

@@ -1,0 +1,116 @@
+"""Patches are found in answers and read strictly: only changes to ordinary text files inside the repository pass."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from firsthand.errors import DataError
+from firsthand.evals.patch import MAX_BYTES, find_patch, read_patch, touched
+from swe_local import BREAKS, GOOD, adds
+
+
+def patch(before: str, after: str, body: str = "@@ -1 +1 @@\n-a\n+b\n") -> str:
+    return f"--- {before}\n+++ {after}\n{body}"
+
+
+def test_a_patch_is_found_in_tags_in_a_fence_or_bare() -> None:
+    for answer in (
+        GOOD,
+        f"I think:\n<patch>\n{GOOD}</patch>\nDone.",
+        f"Not this:\n```python\nx = 1\n```\nBut this:\n```diff\n{GOOD}```\nDone.",
+        f"Here it is.\n{GOOD}",
+        f"<patch>\n{BREAKS}</patch> no, rather <patch>\n{GOOD}</patch>",
+        GOOD.replace("\n", "\r\n"),
+    ):
+        assert find_patch(answer) == GOOD
+    for answer in ("", "I cannot.", "```python\nx = 1\n```", "<patch>nothing</patch>"):
+        assert find_patch(answer) == ""
+
+
+def test_a_patch_names_what_it_changes() -> None:
+    moved = "diff --git a/x y.py b/z.py\nsimilarity index 90%\nrename from x y.py\nrename to z.py\n" + patch(
+        "a/x y.py", "b/z.py"
+    )
+    deleted = "diff --git a/e b/e\ndeleted file mode 100644\nindex e69de29..0000000\n"
+    quoted = 'diff --git "a/\\303\\244.py" "b/\\303\\244.py"\n' + patch('"a/\\303\\244.py"', '"b/\\303\\244.py"')
+    text = GOOD + adds("new/file.py", "x = 1") + moved + deleted + quoted
+    assert touched(text) == ("calc/__init__.py", "new/file.py", "x y.py", "z.py", "e", "ä.py")
+    assert [(c.before, c.after) for c in read_patch(text)][1:4] == [
+        (None, "new/file.py"),
+        ("x y.py", "z.py"),
+        ("e", None),
+    ]
+
+
+def test_stripped_context_and_missing_last_line_ends_are_taken() -> None:
+    assert touched(GOOD.replace("\n \n", "\n\n")) == ("calc/__init__.py",)
+    assert touched(
+        patch("a/x", "b/x", "@@ -1 +1 @@\n-a\n\\ No newline at end of file\n+b\n\\ No newline at end of file\n")
+    )
+    assert touched(patch("a/x\t2026-01-01", "b/x\t2026-01-01")) == ("x",)
+
+
+HOSTILE = {
+    "up": (patch("a/../../etc/passwd", "b/../../etc/passwd"), "leads out"),
+    "inner up": (patch("a/x/../../y", "b/x/../../y"), "leads out"),
+    "absolute": (patch("/etc/passwd", "/etc/passwd"), "absolute"),
+    "absolute after the prefix": (patch("a//etc/passwd", "b//etc/passwd"), "leads out"),
+    "no prefix": (patch("passwd", "passwd"), "no prefix"),
+    "git folder": (patch("/dev/null", "b/.git/hooks/post-checkout"), "inside .git"),
+    "git folder in capitals": (patch("/dev/null", "b/x/.GIT/config"), "inside .git"),
+    "git folder with a dot": (patch("/dev/null", "b/.git./config"), "inside .git"),
+    "git folder, short name": (patch("/dev/null", "b/GIT~1/config"), "inside .git"),
+    "git folder, unseen letter": (patch("/dev/null", "b/.g\u200bit/config"), "inside .git"),
+    "git folder, quoted": (patch("/dev/null", '"b/.\\147it/config"'), "inside .git"),
+    "backslash": (patch("/dev/null", "b/x\\..\\y"), "inside .git"),
+    "submodules": (patch("/dev/null", "b/.gitmodules"), "submodules"),
+    "new link": ("diff --git a/l b/l\nnew file mode 120000\n" + patch("/dev/null", "b/l"), "symbolic link"),
+    "changed link": ("diff --git a/l b/l\nindex 1234567..89abcde 120000\n" + patch("a/l", "b/l"), "symbolic link"),
+    "file to link": ("diff --git a/l b/l\nold mode 100644\nnew mode 120000\n", "symbolic link"),
+    "submodule": ("diff --git a/s b/s\nnew file mode 160000\n" + patch("/dev/null", "b/s"), "submodule"),
+    "device": ("diff --git a/s b/s\nnew file mode 060644\n", "mode 060644"),
+    "binary": ("diff --git a/b b/b\nindex 1..2 100644\nGIT binary patch\nliteral 3\nKcmb\n", "binary"),
+    "binary, not shown": ("diff --git a/b b/b\nindex 1..2 100644\nBinary files a/b and b/b differ\n", "binary"),
+    "zero byte": (patch("a/x", "b/x", "@@ -1 +1 @@\n-a\n+\0\n"), "zero byte"),
+    "surrogate": (patch("a/x", "b/x", "@@ -1 +1 @@\n-a\n+\ud800\n"), "surrogate"),
+    "control characters": (patch("a/x", '"b/x\\033[2J"'), "control"),
+    "rename out": ("diff --git a/x b/y\nrename from x\nrename to ../y\n", "leads out"),
+    "copy from git": ("diff --git a/x b/y\ncopy from .git/config\ncopy to y\n", "inside .git"),
+    "short hunk": (patch("a/x", "b/x", "@@ -1,9 +1,9 @@\n a\n"), "shorter"),
+    "long hunk": (patch("a/x", "b/x", "@@ -1 +1 @@\n-a\n+b\n+c\n"), "longer"),
+    "wrong hunk": (patch("a/x", "b/x", "@@ -1,2 +1,1 @@\n+a\n+b\n"), "other lines"),
+    "huge counts": (patch("a/x", "b/x", f"@@ -1,{'9' * 40} +1 @@\n-a\n+b\n"), "no head"),
+    "no hunk": ("--- a/x\n+++ b/x\n", "hunk"),
+    "no other side": ("diff --git a/x b/x\n--- a/x\n@@ -1 +1 @@\n-a\n+b\n", "not followed"),
+    "both nothing": (patch("/dev/null", "/dev/null"), "both sides"),
+    "a hunk of nothing": ("diff --git a/x b/x\n@@ -1 +1 @@\n-a\n+b\n", "without `---`"),
+    "two names": ("diff --git a/x b/y\n", "same on both sides"),
+    "nothing": ("hello\n", "names no file"),
+    "empty": (" \n", "empty"),
+    "too long": (adds("x", "y" * MAX_BYTES), "at most"),
+    "too many": ("".join(adds(f"x{number}", "y") for number in range(301)), "at most 300"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_patch_is_refused_with_its_reason(name: str) -> None:
+    text, reason = HOSTILE[name]
+    with pytest.raises(DataError, match=reason):
+        read_patch(text)
+
+
+def test_reading_is_linear() -> None:
+    began = time.perf_counter()
+    for text in (
+        "@@ " * 300_000,
+        "diff --git " * 90_000,
+        "--- a/x\n" * 100_000,
+        "<patch>" * 100_000,
+        "```diff\n" * 100_000,
+    ):
+        find_patch(text)
+        with pytest.raises(DataError):
+            read_patch(text)
+    assert time.perf_counter() - began < 20
