@@ -129,19 +129,27 @@ class Sandbox:
         return await self._carry_out(Run("shell", command, limits or self.limits, stdin, checked(files or {})))
 
     async def check(
-        self, answer: str, tests: str, *, setup: str = "", limits: RunLimits | None = None, pure: bool = False
+        self,
+        answer: str,
+        tests: str,
+        *,
+        setup: str = "",
+        names: Sequence[str] = (),
+        limits: RunLimits | None = None,
+        pure: bool = False,
     ) -> Outcome:
         """What came of running `tests`, which raise where the code of `answer` is wrong; `done` says that all passed.
 
         The two run in processes apart, with only plain values between them, so an answer can fail its tests but not change,
         read or end them. `setup` is what the tests need besides the answer; what they use and nobody defines is the
-        answer's. With `pure`, plain functions are tried on Monty first, as in `python`.
+        answer's, and so are `names`, even if Python has them too. With `pure`, plain functions are tried on Monty first, as
+        in `python`.
         """
         if pure and monty.cannot_bend_tests(answer):
             whole = Run("python", f"{answer}\n{setup}\n{tests}\n", limits or self.limits)
             if (tried := await _on_monty(whole)) is not None:
                 return tried
-        given = json.dumps({"tests": tests, "setup": setup})
+        given = json.dumps({"tests": tests, "setup": setup, "names": list(names)})
         run = Run("check", "", limits or self.limits, given, {"answer.py": answer}, "<tests>")
         return await self._carry_out(run)
 
