@@ -32,6 +32,8 @@ from firsthand.tools.limits import RunLimits
 
 Tier = Literal["bubblewrap", "gvisor", "docker", "monty"]
 Ended = Literal["done", "error", "timeout", "memory", "output", "killed"]
+PACKAGES = "FIRSTHAND_SANDBOX_PACKAGES"
+"""Names virtual environments, or folders to import from, that the shared sandbox shows to the code it runs."""
 INSTALL = "install it (Debian, Ubuntu: apt install bubblewrap; Fedora: dnf install bubblewrap; macOS: Docker)"
 
 
@@ -83,10 +85,14 @@ class Sandbox:
         packages: Sequence[str | Path] = (),
         tier: Literal["bubblewrap", "gvisor", "docker"] | None = None,
     ):
-        """`workers` runs go on at once (one for each processor); `packages` are folders that may be read and imported."""
+        """`workers` runs go on at once (one for each processor); `packages` are folders that may be read and imported.
+
+        A virtual environment among `packages` stands for its `site-packages`. What such a folder's native libraries need
+        beside it is not shown, and its `.pth` files are not read.
+        """
         self.limits = limits or RunLimits()
         self.tier: Tier = tier or available()
-        folders = [Path(package) for package in packages]
+        folders = [site_packages(Path(package)) for package in packages]
         for folder in folders:
             if not folder.is_dir():
                 raise ConfigError(f"packages names {str(folder)!r}, which is no folder: give one such as site-packages")
@@ -265,13 +271,30 @@ def available() -> Tier:
 
 
 @functools.cache
-def _shared(pid: int) -> Sandbox:
-    return Sandbox()
+def _shared(pid: int, packages: str) -> Sandbox:
+    return Sandbox(packages=[Path(each).expanduser() for each in packages.split(os.pathsep) if each])
 
 
 def shared_sandbox() -> Sandbox:
-    """The sandbox that the tools of this process share; it is closed when the process ends."""
-    return _shared(os.getpid())  # a forked child must not talk to the workers of its parent
+    """The sandbox that the tools and scorers of this process share; it is closed when the process ends.
+
+    Its code may import from what `FIRSTHAND_SANDBOX_PACKAGES` names: virtual environments or folders, with `:` between.
+    """
+    return _shared(os.getpid(), os.environ.get(PACKAGES, ""))  # a forked child must not talk to its parent's workers
+
+
+def site_packages(folder: Path) -> Path:
+    """The folder itself, or the packages of the virtual environment that it is; ConfigError if that is of another Python."""
+    if not (folder / "pyvenv.cfg").is_file():
+        return folder
+    mine = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    found = folder / "lib" / mine / "site-packages"
+    if not found.is_dir():
+        others = ", ".join(sorted(each.name for each in (folder / "lib").glob("python*"))) or "none"
+        raise ConfigError(
+            f"the virtual environment {str(folder)!r} is of {others}: make one with {mine}, which runs here"
+        )
+    return found
 
 
 def checked(files: Mapping[str, str]) -> dict[str, str]:
