@@ -2,8 +2,8 @@
 
 Two processes: the one that reads this starts another, which loads the answer before any test is there, then the tests, and
 reports on each. Only a report on every test that the file holds counts, so an answer that leaves early has failed. The cases
-patch the answer's own modules, so both must share an interpreter: unlike `checker.py`, this cannot keep an answer from looking
-at the tests while they call it. That unittest itself was changed is noticed.
+patch the answer's own modules, so both must share an interpreter: unlike `checker.py`, this cannot keep an answer from
+looking at the tests while they call it. That unittest itself was changed is noticed.
 """
 
 from __future__ import annotations
