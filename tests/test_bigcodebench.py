@@ -116,6 +116,23 @@ def test_a_missing_library_is_an_error_that_names_it_and_never_a_zero(tmp_path):
     assert PACKAGES in score.detail["scorer_failed"]
 
 
+def test_the_record_says_how_many_tasks_cannot_be_run_and_they_can_be_left_out(tmp_path, monkeypatch):
+    needy = row(task_id="BigCodeBench/2", test="import some_library\n" + TESTS)
+    bench = benchmark(tmp_path, row(), needy)
+    assert len(bench.tasks(0)) == 2
+    assert (
+        f"2 of 148 items; ERRORS: 1 tasks need what the sandbox lacks (some_library 1), see {PACKAGES}"
+        in bench.protocol
+    )
+    left = benchmark(tmp_path, row(), needy, protocol=":runnable=true")
+    assert [task.id for task in left.tasks(0)] == ["BigCodeBench/1"] and "LEFT OUT: 1 tasks" in left.protocol
+    with pytest.raises(DataError, match="none of the 1 tasks can be run"):
+        benchmark(tmp_path, needy, protocol=":runnable=true")
+    (tmp_path / "some_library").mkdir()
+    monkeypatch.setenv(PACKAGES, str(tmp_path))
+    assert "lacks" not in benchmark(tmp_path, row(), needy).protocol
+
+
 @needs_bwrap
 def test_a_reference_that_fails_here_is_an_error_and_an_answer_that_fails_alone_is_a_zero(tmp_path):
     bench = benchmark(tmp_path, row())

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+from collections import Counter
+from collections.abc import Sequence
 
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.data import Rows, Source, contents, load, located, text_field
@@ -14,6 +16,7 @@ from firsthand.errors import DataError
 from firsthand.evals.unit_tests import passes_unit_tests
 from firsthand.message import Json
 from firsthand.task import Task
+from firsthand.tools.sandbox import PACKAGES, offers, shared_packages
 
 PROTOCOLS = {
     "instruct": Protocol(
@@ -57,24 +60,50 @@ SOURCE = Source(
 _JSON = "code/bigcodebench_hard.json"
 
 
-def bigcodebench(*, protocol: str = "", data: str = "") -> Benchmark:
+def bigcodebench(*, protocol: str = "", data: str = "", runnable: bool = False) -> Benchmark:
     """The benchmark over the 148 hard tasks. `data` is a file (JSON lines, or one object of tasks), a folder, or `hub`.
 
-    What the tasks import must be in the sandbox: `FIRSTHAND_SANDBOX_PACKAGES` names a virtual environment that has it.
+    What the tasks import must be in the sandbox: `FIRSTHAND_SANDBOX_PACKAGES` names a virtual environment that has it. A
+    task that needs something else is an error, or with `runnable` left out; the protocol line says how many there are.
     """
     chosen = choose("bigcodebench", PROTOCOLS, protocol)[1]
     rows = _rows(data)
-    tasks = [_task(row, rows.where(index), chosen) for index, row in enumerate(rows.rows)]
+    every = [_task(row, rows.where(index), chosen) for index, row in enumerate(rows.rows)]
+    lacking = _lacking(every)
+    tasks = [task for task in every if not (runnable and lacking[task.id])]
+    if not tasks:
+        raise DataError(
+            f"none of the {len(every)} tasks can be run: set {PACKAGES} to an environment with their libraries"
+        )
     return make_benchmark(
         "bigcodebench",
         PROTOCOLS,
         protocol,
         tasks,
         description="Functions that use many libraries, the 148 hard tasks (Zhuo et al., 2024).",
-        origin=rows.origin,
+        origin=rows.origin + _told(lacking, runnable),
         licence=SOURCE.licence,
         sha256=rows.sha256,
     )
+
+
+def _lacking(tasks: Sequence[Task]) -> dict[str, list[str]]:
+    """For each task the modules that it needs and the sandbox lacks."""
+    folders = shared_packages()
+    offered = {name: offers(name, folders) for task in tasks for name in task.secret["needs"]}
+    return {task.id: [name for name in task.secret["needs"] if not offered[name]] for task in tasks}
+
+
+def _told(lacking: dict[str, list[str]], runnable: bool) -> str:
+    """How many tasks cannot be run and for want of what, for the record."""
+    counts = Counter(name for names in lacking.values() for name in names)
+    without = sum(bool(names) for names in lacking.values())
+    if not without:
+        return ""
+    names = ", ".join(f"{name} {count}" for name, count in counts.most_common(5))
+    more = f" and {len(counts) - 5} more" if len(counts) > 5 else ""
+    fate = "LEFT OUT" if runnable else "ERRORS"
+    return f"; {fate}: {without} tasks need what the sandbox lacks ({names}{more}), see {PACKAGES}"
 
 
 def _rows(data: str) -> Rows:

@@ -271,8 +271,8 @@ def available() -> Tier:
 
 
 @functools.cache
-def _shared(pid: int, packages: str) -> Sandbox:
-    return Sandbox(packages=[Path(each).expanduser() for each in packages.split(os.pathsep) if each])
+def _shared(pid: int, packages: tuple[Path, ...]) -> Sandbox:
+    return Sandbox(packages=packages)
 
 
 def shared_sandbox() -> Sandbox:
@@ -280,7 +280,21 @@ def shared_sandbox() -> Sandbox:
 
     Its code may import from what `FIRSTHAND_SANDBOX_PACKAGES` names: virtual environments or folders, with `:` between.
     """
-    return _shared(os.getpid(), os.environ.get(PACKAGES, ""))  # a forked child must not talk to its parent's workers
+    return _shared(os.getpid(), shared_packages())  # a forked child must not talk to the workers of its parent
+
+
+def shared_packages() -> tuple[Path, ...]:
+    """The folders that code in the shared sandbox may import from, besides the standard library."""
+    named = os.environ.get(PACKAGES, "").split(os.pathsep)
+    return tuple(site_packages(Path(each).expanduser()) for each in named if each)
+
+
+def offers(module: str, folders: Sequence[Path]) -> bool:
+    """Whether code in a sandbox with these folders can import a module of that top-level name, by the look of its files."""
+    if module in sys.stdlib_module_names:
+        return True
+    found = (each for folder in folders for each in (folder / module, *folder.glob(f"{module}.*")))
+    return any(each.is_dir() or each.suffix in (".py", ".so") for each in found)
 
 
 def site_packages(folder: Path) -> Path:
