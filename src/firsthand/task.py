@@ -26,10 +26,14 @@ class Task:
     letters, or an ending that follows each choice. See `scored`."""
     baseline: str | None = None
     """What stands before a choice that is scored without the question, for metrics that subtract its log-prob there."""
+    system: str | None = None
+    """The system message that the benchmark's protocol fixes, if it has one."""
     sampling: Mapping[str, Any] = field(default_factory=dict)
     """Sampling settings that the benchmark's protocol fixes, such as `stop` and `max_tokens`."""
     verbatim: bool = False
     """The answer is all that was written: what it says is for the scorers to find."""
+    calls: bool = False
+    """The answer is the calls of one message that is offered the environment's tools: they are scored and not run."""
     hint: str | None = None
     """How the answer should be given, such as `a number`: for patterns that parse it out of text."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
@@ -70,8 +74,10 @@ class Task:
 
     def to_json(self) -> Json:
         """The task as a JSON object, secret included: for the store, not for an agent."""
+        system = {} if self.system is None else {"system": self.system}
         return {
             "id": self.id,
+            **system,
             "prompt": self.prompt,
             "choices": list(self.choices),
             "context": self.context,
@@ -79,6 +85,7 @@ class Task:
             "baseline": self.baseline,
             "sampling": dict(self.sampling),
             "verbatim": self.verbatim,
+            **({"calls": True} if self.calls else {}),
             "hint": self.hint,
             "metadata": dict(self.metadata),
             "secret": dict(self.secret),

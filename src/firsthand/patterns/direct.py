@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from firsthand.context import Context
 from firsthand.patterns.answers import answer_or_text, wanted
 from firsthand.task import Task
@@ -11,7 +13,8 @@ async def direct(task: Task, ctx: Context) -> str:
     """The model's answer to the bare question, prompted exactly as the benchmark's protocol says if it fixes the text.
 
     A multiple-choice task with a context is answered by log-prob instead: the letter of the choice that is most probable
-    after the context (Brown et al., 2020). The likelihoods are in the trace, for scorers that normalise by length.
+    after the context (Brown et al., 2020). The likelihoods are in the trace, for scorers that normalise by length. Where a
+    task is about calls alone, they are the answer, as JSON.
     """
     if task.choices and task.scored:
         logprobs = await _logprobs(task, ctx)
@@ -19,7 +22,11 @@ async def direct(task: Task, ctx: Context) -> str:
     if task.context is not None:
         ctx = await ctx.generate(prompt=task.context, **task.sampling)
     else:
-        ctx = await ctx.say(question(task)).generate(**task.sampling)
+        if task.system is not None and not ctx.messages:
+            ctx = ctx.say(task.system, "system")
+        ctx = await ctx.say(question(task)).generate(tools=ctx.tools if task.calls else (), **task.sampling)
+    if task.calls and ctx.last.tool_calls:
+        return json.dumps([{call.name: call.arguments} for call in ctx.last.tool_calls], ensure_ascii=False)
     return answer_or_text(ctx.text, task)
 
 

@@ -36,6 +36,7 @@ _ETC = {
     "passwd": "sandbox:x:1000:1000::/tmp/work:/bin/sh\n",
     "group": "sandbox:x:1000:\n",
     "hosts": "127.0.0.1 localhost\n::1 localhost\n",
+    "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
 }
 
 
@@ -229,7 +230,7 @@ class Worker:
             os.write(writing, text.encode())
             os.close(writing)
             data.append(reading)
-            command += ["--ro-bind-data", str(reading), f"/etc/{name}"]
+            command += ["--perms", "0644", "--ro-bind-data", str(reading), f"/etc/{name}"]
         for name in ("worker.py", "checker.py"):
             command += ["--ro-bind", str(Path(__file__).with_name(name)), f"/{name}"]
         return [*command, "--dir", "/tmp", "--proc", "/proc", *_devices(), "--remount-ro", "/", "--chdir", "/"]

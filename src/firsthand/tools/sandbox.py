@@ -33,6 +33,8 @@ from firsthand.tools.limits import RunLimits, Workspace
 
 Tier = Literal["bubblewrap", "gvisor", "docker", "monty"]
 Ended = Literal["done", "error", "timeout", "memory", "output", "killed"]
+PACKAGES = "FIRSTHAND_SANDBOX_PACKAGES"
+"""Names virtual environments, or folders to import from, that the shared sandbox shows to the code it runs."""
 INSTALL = "install it (Debian, Ubuntu: apt install bubblewrap; Fedora: dnf install bubblewrap; macOS: Docker)"
 
 
@@ -87,12 +89,14 @@ class Sandbox:
     ):
         """`workers` runs go on at once (one for each processor); `packages` are folders that may be read and imported.
 
-        With a `workspace` runs go one at a time, and shell commands begin in that folder, which they may change. It lives in
-        the worker: if that is lost, so is the workspace, and each further run is a SandboxError.
+        A virtual environment among `packages` stands for its `site-packages`. What such a folder's native libraries need
+        beside it is not shown, and its `.pth` files are not read. With a `workspace` runs go one at a time, and shell
+        commands begin in that folder, which they may change. It lives in the worker: if that is lost, so is the workspace,
+        and each further run is a SandboxError.
         """
         self.limits = limits or RunLimits()
         self.tier: Tier = tier or available()
-        folders = [Path(package) for package in packages]
+        folders = [site_packages(Path(package)) for package in packages]
         self._folder = bubblewrap.WORKSPACE if workspace else ""
         if workspace and self.tier != "bubblewrap":
             raise SandboxError(f"a workspace needs bubblewrap, and the tier is {self.tier}: {INSTALL}")
@@ -143,19 +147,27 @@ class Sandbox:
         return await self._carry_out(run)
 
     async def check(
-        self, answer: str, tests: str, *, setup: str = "", limits: RunLimits | None = None, pure: bool = False
+        self,
+        answer: str,
+        tests: str,
+        *,
+        setup: str = "",
+        names: Sequence[str] = (),
+        limits: RunLimits | None = None,
+        pure: bool = False,
     ) -> Outcome:
         """What came of running `tests`, which raise where the code of `answer` is wrong; `done` says that all passed.
 
         The two run in processes apart, with only plain values between them, so an answer can fail its tests but not change,
         read or end them. `setup` is what the tests need besides the answer; what they use and nobody defines is the
-        answer's. With `pure`, plain functions are tried on Monty first, as in `python`.
+        answer's, and so are `names`, even if Python has them too. With `pure`, plain functions are tried on Monty first, as
+        in `python`.
         """
         if pure and monty.cannot_bend_tests(answer):
             whole = Run("python", f"{answer}\n{setup}\n{tests}\n", limits or self.limits)
             if (tried := await _on_monty(whole)) is not None:
                 return tried
-        given = json.dumps({"tests": tests, "setup": setup})
+        given = json.dumps({"tests": tests, "setup": setup, "names": list(names)})
         run = Run("check", "", limits or self.limits, given, {"answer.py": answer}, "<tests>")
         return await self._carry_out(run)
 
@@ -275,13 +287,44 @@ def available() -> Tier:
 
 
 @functools.cache
-def _shared(pid: int) -> Sandbox:
-    return Sandbox()
+def _shared(pid: int, packages: tuple[Path, ...]) -> Sandbox:
+    return Sandbox(packages=packages)
 
 
 def shared_sandbox() -> Sandbox:
-    """The sandbox that the tools of this process share; it is closed when the process ends."""
-    return _shared(os.getpid())  # a forked child must not talk to the workers of its parent
+    """The sandbox that the tools and scorers of this process share; it is closed when the process ends.
+
+    Its code may import from what `FIRSTHAND_SANDBOX_PACKAGES` names: virtual environments or folders, with `:` between.
+    """
+    return _shared(os.getpid(), shared_packages())  # a forked child must not talk to the workers of its parent
+
+
+def shared_packages() -> tuple[Path, ...]:
+    """The folders that code in the shared sandbox may import from, besides the standard library."""
+    named = os.environ.get(PACKAGES, "").split(os.pathsep)
+    return tuple(site_packages(Path(each).expanduser()) for each in named if each)
+
+
+def offers(module: str, folders: Sequence[Path]) -> bool:
+    """Whether code in a sandbox with these folders can import a module of that top-level name, by the look of its files."""
+    if module in sys.stdlib_module_names:
+        return True
+    found = (each for folder in folders for each in (folder / module, *folder.glob(f"{module}.*")))
+    return any(each.is_dir() or each.suffix in (".py", ".so") for each in found)
+
+
+def site_packages(folder: Path) -> Path:
+    """The folder itself, or the packages of the virtual environment that it is; ConfigError if that is of another Python."""
+    if not (folder / "pyvenv.cfg").is_file():
+        return folder
+    mine = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    found = folder / "lib" / mine / "site-packages"
+    if not found.is_dir():
+        others = ", ".join(sorted(each.name for each in (folder / "lib").glob("python*"))) or "none"
+        raise ConfigError(
+            f"the virtual environment {str(folder)!r} is of {others}: make one with {mine}, which runs here"
+        )
+    return found
 
 
 def checked(files: Mapping[str, str]) -> dict[str, str]:

@@ -1,0 +1,315 @@
+"""BFCL: which functions a model calls, with what arguments (Berkeley Function-Calling Leaderboard, Patil et al., 2025).
+
+The categories of one turn in Python, whose calls are compared and never run. Left out are Java and JavaScript, several
+turns, memory, web search, and the few dialogues of `live_irrelevance`.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import importlib.util
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from firsthand.benchmark import Benchmark
+from firsthand.benchmarks.data import Rows, Source, read
+from firsthand.benchmarks.protocol import Item, Protocol, choose, make_benchmark, make_task
+from firsthand.errors import DataError, unknown
+from firsthand.evals.function_calls import TYPES, function_calls
+from firsthand.message import Json
+from firsthand.model import ToolSpec
+from firsthand.task import Task
+from firsthand.tool import Tool
+
+PROTOCOLS = {
+    "native": Protocol(
+        "the leaderboard's rows marked FC: functions given as tools; its answers may be longer",
+        query="{question}",
+        scorers=(function_calls,),
+        continuation=None,
+        chat=True,
+        max_tokens=1024,
+    ),
+    "prompt": Protocol(
+        "the leaderboard's rows marked Prompt: functions in the system message, calls written as Python; its answers may be "
+        "longer",
+        query="{question}",
+        scorers=(function_calls,),
+        continuation=None,
+        chat=True,
+        max_tokens=1024,
+    ),
+}
+CATEGORIES = (
+    "simple_python",
+    "multiple",
+    "parallel",
+    "parallel_multiple",
+    "irrelevance",
+    "live_simple",
+    "live_multiple",
+    "live_parallel",
+    "live_parallel_multiple",
+    "live_irrelevance",
+    "live_relevance",
+)
+LICENCE = "Apache-2.0"
+SYSTEM = (
+    "You are an expert in composing functions.You are given a question and a set of possible functions. Based "
+    "on the question, you will need to make one or more function/tool calls to achieve the purpose. If none "
+    "of the functions can be used, point it out. If the given question lacks the parameters required by the "
+    "function, also point it out.\n\n"
+    "You should only return the function calls in your response.\n\n"
+    "If you decide to invoke any of the function(s), you MUST put it in the format of "
+    "[func_name1(params_name1=params_value1, params_name2=params_value2...), func_name2(params)].  You SHOULD "
+    "NOT include any other text in the response.\n\n"
+    "At each turn, you should try your best to complete the tasks requested by the user within the current "
+    "turn. Continue to output functions to call until you have fulfilled the user's request to the best of "
+    "your ability. Once you have no more functions to call, the system will consider the current turn "
+    "complete and proceed to the next turn or task.\n\n"
+    "Here is a list of functions in json format that you can invoke.\n"
+)
+"""The leaderboard's own words, its missing and doubled blanks included; the functions follow, then a line end."""
+_HINT = " Note that the provided function is in Python 3 syntax."
+_JSON_TYPES = {"float": "number", "dict": "object", "tuple": "array", "any": "string"}
+
+
+def bfcl(*, protocol: str = "", data: str = "", category: str = "") -> Benchmark:
+    """The benchmark over all categories that are found, or one. `data` is a folder with the leaderboard's files.
+
+    Without it `$FIRSTHAND_DATA` and the installed package `bfcl-eval` are looked at.
+    """
+    chosen = choose("bfcl", PROTOCOLS, protocol)[1]
+    if category and category not in CATEGORIES:
+        raise unknown("BFCL category", category, CATEGORIES, see="firsthand list benchmarks")
+    folder = _folder(data)
+    tasks: list[Task] = []
+    digest, told = hashlib.sha256(), []
+    for name in [category] if category else CATEGORIES:
+        path = _file(folder, name)
+        if path is None and not category:
+            continue
+        made, hashed = _tasks(path, name, folder, chosen, native=PROTOCOLS["native"] is chosen)
+        digest.update(hashed.encode())
+        tasks += made
+        told.append(f"{name} {len(made)}")
+    if not tasks:
+        raise DataError(
+            f"{str(folder)!r} holds no BFCL_v4_*.json of {', '.join(CATEGORIES)}: see bfcl-eval's folder data"
+        )
+    made_benchmark = make_benchmark(
+        "bfcl",
+        PROTOCOLS,
+        protocol,
+        tasks,
+        description="Which functions a model calls, and with what arguments (Patil et al., 2025).",
+        origin=f"the leaderboard's files, {len(tasks):,} items ({', '.join(told)}), each counted once",
+        licence=LICENCE,
+        sha256=digest.hexdigest(),
+    )
+    offered = replace(made_benchmark, environment=lambda task: Offered(tuple(task.metadata["functions"])))
+    return offered if chosen is PROTOCOLS["native"] else made_benchmark
+
+
+@dataclass(frozen=True)
+class Offered:
+    """The environment of a task: its functions as tools, which note a call and do nothing."""
+
+    functions: Sequence[Json]
+
+    @property
+    def tools(self) -> Sequence[Tool]:
+        """A tool for each function."""
+        return tuple(_tool(function) for function in self.functions)
+
+    async def open(self) -> None:
+        """Nothing is to be made ready."""
+
+    async def final_state(self) -> Json:
+        """Nothing changes."""
+        return {}
+
+    async def close(self) -> None:
+        """Nothing is to be taken down."""
+
+
+def _tool(function: Json) -> Tool:
+    spec = ToolSpec(function["name"], function["description"], function["parameters"])
+    return Tool(spec, "read", lambda **arguments: "The call was noted.", lambda arguments: arguments)
+
+
+def _folder(data: str) -> Path:
+    """The folder of the files."""
+    roots = [Path(each).expanduser() for each in ([data] if data else [os.environ.get("FIRSTHAND_DATA", "")]) if each]
+    if not data and (found := importlib.util.find_spec("bfcl_eval")):
+        roots += [Path(each, "data") for each in found.submodule_search_locations or ()]
+    for root in roots:
+        for name in (".", "agents/bfcl", "bfcl"):
+            if any((root / name).glob("BFCL_v4_*.json")):
+                return root / name
+    raise DataError("no BFCL_v4_*.json was found: pip install --no-deps bfcl-eval, or give data=FOLDER that holds them")
+
+
+def _file(folder: Path, category: str) -> Path | None:
+    path = folder / f"BFCL_v4_{category}.json"
+    return path if path.is_file() else None
+
+
+def _tasks(
+    path: Path | None, category: str, folder: Path, protocol: Protocol, *, native: bool
+) -> tuple[list[Task], str]:
+    if path is None:
+        raise DataError(f"{str(folder)!r} has no BFCL_v4_{category}.json: put the file there")
+    rows = _read(path)
+    kind = {"irrelevance": "none", "relevance": "some"}.get(category.rpartition("_")[2], "calls")
+    answers = _answers(folder / "possible_answer" / path.name, rows) if kind == "calls" else [[]] * len(rows.rows)
+    tasks = []
+    for index, (row, accepted) in enumerate(zip(rows.rows, answers, strict=True)):
+        where = rows.where(index)
+        asked = _asked(row, where)
+        if asked is None:
+            continue
+        functions = _functions(row, where)
+        _check(accepted, functions, where)
+        tasks.append(_task(row, asked, functions, {"kind": kind, "accepted": accepted}, category, protocol, native))
+    return tasks, rows.sha256
+
+
+def _read(path: Path) -> Rows:
+    return read(path, Source(path.name, 0, LICENCE, "", "", "", from_hub=lambda row: row), path.name)
+
+
+def _answers(path: Path, rows: Rows) -> list[list[Json]]:
+    """What is accepted for each row: the leaderboard pairs the two files by their order."""
+    if not path.is_file():
+        raise DataError(f"{path} is missing: the accepted answers belong beside the questions")
+    given = _read(path)
+    if len(given.rows) != len(rows.rows):
+        raise DataError(f"{path} has {len(given.rows)} rows, and {rows.path.name} {len(rows.rows)}: fetch both again")
+    found = []
+    for index, row in enumerate(given.rows):
+        truth = row.get("ground_truth")
+        if not isinstance(truth, list) or not truth:
+            raise DataError(f"{given.where(index)}: 'ground_truth' is no list of calls")
+        found.append(truth)
+    return found
+
+
+def _asked(row: Json, where: str) -> tuple[str, str] | None:
+    """The system's words and the user's; None for a dialogue."""
+    turns = row.get("question")
+    messages = turns[0] if isinstance(turns, list) and len(turns) == 1 else None
+    if not isinstance(messages, list) or not all(
+        isinstance(each, dict) and isinstance(each.get("content"), str) for each in messages
+    ):
+        raise DataError(f"{where}: 'question' is no list of one list of messages")
+    match [each.get("role") for each in messages]:
+        case ["user"]:
+            return "", messages[0]["content"]
+        case ["system", "user"]:
+            return messages[0]["content"], messages[1]["content"]
+    return None
+
+
+def _functions(row: Json, where: str) -> list[Json]:
+    """The functions, with the words that the leaderboard adds to their descriptions."""
+    given = row.get("function")
+    if not isinstance(given, list) or not given:
+        raise DataError(f"{where}: 'function' is no list of functions")
+    functions = []
+    for each in given:
+        parameters = each.get("parameters") if isinstance(each, dict) else None
+        properties = parameters.get("properties") if isinstance(parameters, dict) else None
+        if not isinstance(properties, dict) or not isinstance(each.get("name"), str):
+            raise DataError(f"{where}: a function has no name, or no parameters with properties")
+        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", each["name"]):
+            raise DataError(f"{where}: a function is named {each['name'][:80]!r}: letters, digits, _ . - were expected")
+        for name, schema in properties.items():
+            if not _typed(schema):
+                raise DataError(f"{where}: argument {name!r} of {each['name']} has no type of {', '.join(TYPES)}")
+        functions.append({**each, "description": f"{each.get('description', '')}{_HINT}"})
+    if len({_plain_name(function["name"]) for function in functions}) != len(functions):
+        raise DataError(f"{where}: two functions have the same name once dots are underscores")
+    return functions
+
+
+def _typed(schema: object) -> bool:
+    if not isinstance(schema, dict) or schema.get("type") not in TYPES:
+        return False
+    items = schema.get("items")
+    return schema["type"] not in ("array", "tuple") or (isinstance(items, dict) and items.get("type") in TYPES)
+
+
+def _check(accepted: Sequence[Any], functions: Sequence[Json], where: str) -> None:
+    names = {function["name"] for function in functions}
+    for each in accepted:
+        arguments = next(iter(each.values()), None) if isinstance(each, dict) and len(each) == 1 else None
+        if not isinstance(arguments, dict) or not all(isinstance(values, list) for values in arguments.values()):
+            raise DataError(f"{where}: an accepted call is no {{name: {{argument: [values]}}}}: {str(each)[:80]}")
+        if not names & each.keys():
+            raise DataError(f"{where}: the accepted call {next(iter(each))!r} is of no function that is offered")
+
+
+def _task(
+    row: Json,
+    asked: tuple[str, str],
+    functions: list[Json],
+    expected: Json,
+    category: str,
+    protocol: Protocol,
+    native: bool,
+) -> Task:
+    system, question = asked
+    shown: Mapping[str, Any] = {"functions": [_as_tool(function) for function in functions]} if native else {}
+    if not native:
+        listed = f"{SYSTEM}{json.dumps(functions, indent=4)}\n"
+        system = f"{listed}\n\n{system}" if system else listed
+    if native:
+        functions = [{**each, "name": _plain_name(each["name"])} for each in functions]
+        accepted = [{_plain_name(name): values for name, values in each.items()} for each in expected["accepted"]]
+        expected = {**expected, "accepted": accepted}
+    item = Item(
+        str(row.get("id")),
+        {"question": question},
+        secret={"calls": {**expected, "functions": functions}},
+        metadata={"category": category, **shown},
+    )
+    return make_task(item, protocol, system=system or None, calls=native)
+
+
+def _as_tool(function: Json) -> Json:
+    """The function as a tool: a name that every endpoint takes, and a JSON schema."""
+    function = copy.deepcopy(function)
+    parameters = {**function["parameters"], "type": "object"}
+    parameters["properties"] = {name: _schema(each) for name, each in parameters["properties"].items()}
+    return {
+        "name": _plain_name(function["name"]),
+        "description": function["description"],
+        "parameters": parameters,
+    }
+
+
+def _plain_name(name: str) -> str:
+    """The name as endpoints take it, which know no dots."""
+    return name.replace(".", "_")
+
+
+def _schema(schema: Json) -> Json:
+    """A JSON schema of what the leaderboard's files say of a value. A float is told in words too, as there."""
+    kind = schema.get("type", "string")
+    made = {**schema, "type": _JSON_TYPES.get(kind, kind)}
+    if kind == "float":
+        made |= {"format": "float", "description": f"{schema.get('description', '')} This is a float type value."}
+    if isinstance(schema.get("properties"), dict):
+        made["properties"] = {name: _schema(each) for name, each in schema["properties"].items()}
+    if isinstance(schema.get("items"), dict):
+        made["items"] = _schema(schema["items"])
+        if schema["items"].get("type") == "float":  # in words for arguments and entries only
+            made["items"] = {**schema["items"], "type": "number"}
+    return made

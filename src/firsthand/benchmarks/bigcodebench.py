@@ -1,0 +1,156 @@
+"""BigCodeBench, hard subset: functions that use many libraries, held to unittest cases (Zhuo et al., 2024)."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+
+from firsthand.benchmark import Benchmark
+from firsthand.benchmarks.data import Rows, Source, contents, load, located, text_field
+from firsthand.benchmarks.evalplus import ASKED
+from firsthand.benchmarks.protocol import Item, Protocol, choose, make_benchmark, make_task
+from firsthand.errors import DataError
+from firsthand.evals.unit_tests import passes_unit_tests
+from firsthand.message import Json
+from firsthand.task import Task
+from firsthand.tools.sandbox import PACKAGES, offers, shared_packages
+
+PROTOCOLS = {
+    "instruct": Protocol(
+        "BigCodeBench-Hard's leaderboard, Instruct, calibrated pass@1, as its backend openai asks",
+        query=f"{ASKED}\n{{instruct}}\n",
+        scorers=(passes_unit_tests,),
+        continuation=None,
+        chat=True,
+        max_tokens=1280,
+    ),
+    "complete": Protocol(
+        "BigCodeBench-Hard's leaderboard, Complete, calibrated pass@1, chat models, as its backend openai asks",
+        query=f"{ASKED}\n```\n{{question}}\n```\n",
+        scorers=(passes_unit_tests,),
+        continuation=None,
+        chat=True,
+        max_tokens=1280,
+    ),
+    "complete-base": Protocol(
+        "BigCodeBench-Hard's leaderboard, Complete, base models: the prompt, completed",
+        query="{question}\n",
+        scorers=(passes_unit_tests,),
+        continuation=None,
+        stop=(
+            *("<|endoftext|>", "<|endofmask|>", "</s>", "\nif __name__", "\ndef main(", "\nprint("),
+            *("\ndef ", "\nclass ", "\nimport ", "\nfrom ", "\nassert "),
+        ),
+        max_tokens=1280,
+    ),
+}
+_COLUMNS = ("task_id", "complete_prompt", "instruct_prompt", "canonical_solution", "code_prompt", "test", "entry_point")
+SOURCE = Source(
+    path="code/bigcodebench_hard.jsonl",
+    rows=148,
+    licence="Apache-2.0",
+    dataset="bigcode/bigcodebench-hard",
+    config="default",
+    split="v0.1.4",
+    from_hub=lambda row: {key: row[key] for key in _COLUMNS},
+)
+_JSON = "code/bigcodebench_hard.json"
+
+
+def bigcodebench(*, protocol: str = "", data: str = "", runnable: bool = False) -> Benchmark:
+    """The benchmark over the 148 hard tasks. `data` is a file (JSON lines, or one object of tasks), a folder, or `hub`.
+
+    What the tasks import must be in the sandbox: `FIRSTHAND_SANDBOX_PACKAGES` names a virtual environment that has it. A
+    task that needs something else is an error, or with `runnable` left out; the protocol line says how many there are.
+    """
+    chosen = choose("bigcodebench", PROTOCOLS, protocol)[1]
+    rows = _rows(data)
+    every = [_task(row, rows.where(index), chosen) for index, row in enumerate(rows.rows)]
+    lacking = _lacking(every)
+    tasks = [task for task in every if not (runnable and lacking[task.id])]
+    if not tasks:
+        raise DataError(
+            f"none of the {len(every)} tasks can be run: set {PACKAGES} to an environment with their libraries"
+        )
+    return make_benchmark(
+        "bigcodebench",
+        PROTOCOLS,
+        protocol,
+        tasks,
+        description="Functions that use many libraries, the 148 hard tasks (Zhuo et al., 2024).",
+        origin=rows.origin + _told(lacking, runnable),
+        licence=SOURCE.licence,
+        sha256=rows.sha256,
+    )
+
+
+def _lacking(tasks: Sequence[Task]) -> dict[str, list[str]]:
+    """For each task the modules that it needs and the sandbox lacks."""
+    folders = shared_packages()
+    offered = {name: offers(name, folders) for task in tasks for name in task.secret["needs"]}
+    return {task.id: [name for name in task.secret["needs"] if not offered[name]] for task in tasks}
+
+
+def _told(lacking: dict[str, list[str]], runnable: bool) -> str:
+    """How many tasks cannot be run and for want of what, for the record."""
+    counts = Counter(name for names in lacking.values() for name in names)
+    without = sum(bool(names) for names in lacking.values())
+    if not without:
+        return ""
+    names = ", ".join(f"{name} {count}" for name, count in counts.most_common(5))
+    more = f" and {len(counts) - 5} more" if len(counts) > 5 else ""
+    fate = "LEFT OUT" if runnable else "ERRORS"
+    return f"; {fate}: {without} tasks need what the sandbox lacks ({names}{more}), see {PACKAGES}"
+
+
+def _rows(data: str) -> Rows:
+    path = located(_JSON, data, SOURCE.path) if data != "hub" else None
+    if path is None or path.suffix != ".json":
+        return load(SOURCE, data)
+    raw = contents(path)
+    try:
+        body = json.loads(raw)
+    except (ValueError, RecursionError):
+        raise DataError(f"{path} is not JSON: is it truncated?") from None
+    rows = list(body.values()) if isinstance(body, dict) else body
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
+        raise DataError(f"{path}: an object or list of tasks was expected")
+    partial = f"{len(rows)} of {SOURCE.rows} items" if len(rows) < SOURCE.rows else f"{len(rows)} items"
+    return Rows(tuple(rows), f"{path.name}, {partial}", path, hashlib.sha256(raw).hexdigest())
+
+
+def _task(row: Json, where: str, protocol: Protocol) -> Task:
+    fields = {key: text_field(row, key, where) for key in _COLUMNS}
+    needs = set()
+    for key in ("code_prompt", "test"):
+        code = fields[key] + ("\n    pass\n" if key == "code_prompt" else "")
+        needs |= _imports(code, where, key)
+    completed = {} if protocol.chat else {"prompt": fields["complete_prompt"].strip() + "\n"}
+    item = Item(
+        fields["task_id"],
+        {"question": fields["complete_prompt"].strip(), "instruct": fields["instruct_prompt"].strip()},
+        secret={
+            "tests": fields["test"],
+            "before": fields["code_prompt"] + "\n    pass\n",
+            "solution": fields["code_prompt"] + fields["canonical_solution"],
+            "entry_point": fields["entry_point"],
+            "needs": sorted(needs),
+            **completed,
+        },
+        metadata={"entry_point": fields["entry_point"], "libraries": sorted(needs)},
+    )
+    return make_task(item, protocol, hint="a Python function in a ```python block")
+
+
+def _imports(code: str, where: str, key: str) -> set[str]:
+    """The top-level modules that the code imports."""
+    try:
+        nodes = list(ast.walk(ast.parse(code)))
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise DataError(f"{where}: the field {key!r} is no Python code ({error})") from None
+    named = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    named |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level}
+    return {name.partition(".")[0] for name in named}

@@ -1,0 +1,43 @@
+"""HumanEval+: HumanEval's functions held to 80 times as many inputs (Liu et al., 2023)."""
+
+from __future__ import annotations
+
+from firsthand.benchmark import Benchmark
+from firsthand.benchmarks.data import Source
+from firsthand.benchmarks.evalplus import make, protocols
+
+PROTOCOLS = protocols(("\ndef ", "\nclass ", "\nimport ", "\nfrom ", "\nassert "))
+SOURCE = Source(
+    path="code/HumanEvalPlus.jsonl",
+    rows=164,
+    licence="Apache-2.0 (HumanEval: MIT)",
+    dataset="evalplus/humanevalplus",
+    config="default",
+    split="test",
+    from_hub=lambda row: row,
+)
+MINI = Source(
+    path="code/HumanEvalPlus-Mini.jsonl",
+    rows=164,
+    licence=SOURCE.licence,
+    dataset=SOURCE.dataset,
+    config="default",
+    split="test",
+    from_hub=lambda row: row,
+)
+RULES = {"find_zero": "root"}
+
+
+def humaneval_plus(*, protocol: str = "", data: str = "", mini: bool = False) -> Benchmark:
+    """The benchmark over all 164 problems. `data` is EvalPlus's file or its folder; `mini` takes that with few inputs."""
+    return make(
+        "humaneval_plus",
+        MINI if mini else SOURCE,
+        PROTOCOLS,
+        protocol,
+        data,
+        url="https://github.com/evalplus/humanevalplus_release/releases",
+        rules=RULES,
+        typed=lambda task_id, inputs: list(inputs),
+        description="HumanEval's functions held to 80 times as many inputs, 164 problems (Liu et al., 2023).",
+    )

@@ -1,0 +1,247 @@
+"""Function calls held to those that are accepted, by the rules of the Berkeley Function-Calling Leaderboard (BFCL, 2025).
+
+A call is a name and its arguments. An answer is right if it makes the expected calls, in any order where there are several,
+with arguments of the declared types whose values are among those accepted; an argument whose accepted values hold "" may be
+left out. Text is compared without case, blanks and ,./-_*^ and with one kind of quotes. The rules are those of bfcl-eval
+2026.3.23 for Python, their quirks included: an integer passes for a float, but not inside of a list.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from firsthand.errors import DataError, FirsthandError
+from firsthand.message import Json
+from firsthand.task import Task
+from firsthand.tools.calculator import evaluate
+from firsthand.trace import Score, Trace
+
+MAX_CHARS = 100_000
+TYPES: dict[str, type] = {
+    "string": str,
+    "integer": int,
+    "float": float,
+    "boolean": bool,
+    "array": list,
+    "tuple": list,
+    "dict": dict,
+    "any": str,
+}
+
+
+class Called(NamedTuple):
+    """One call that a model made."""
+
+    name: str
+    arguments: Mapping[str, Any]
+
+
+def function_calls(task: Task, trace: Trace) -> Score:
+    """1 if the last message makes the calls that the task expects, or none where no function fits."""
+    expected = task.secret.get("calls")
+    if not isinstance(expected, Mapping):
+        raise DataError(f"task {task.id} expects no calls: secret['calls'] holds {str(expected)[:60]!r}")
+    calls, unread = made_calls(trace) if task.calls else read_calls(trace.answer or "")
+    if expected["kind"] in ("none", "some"):
+        right = bool(calls) is (expected["kind"] == "some")
+        problem = "" if right else f"{len(calls)} calls were made"
+    else:
+        problem = unread or mismatch(calls, expected["functions"], expected["accepted"])
+    made = [{call.name: dict(call.arguments)} for call in calls]
+    return Score("function_calls", float(not problem), {"calls": made} | ({"reason": problem} if problem else {}))
+
+
+def made_calls(trace: Trace) -> tuple[list[Called], str]:
+    """The tool calls of the last message that a model wrote; none, and why, where the arguments of one are no JSON."""
+    written = [node.message for node in trace.nodes if node.message.role == "assistant"]
+    calls = written[-1].tool_calls if written else ()
+    broken = next((call for call in calls if call.invalid is not None), None)
+    if broken is not None:
+        return [], f"the arguments of {broken.name!r} are no JSON: {(broken.invalid or '')[:100]}"
+    return [Called(call.name, call.arguments) for call in calls], ""
+
+
+def read_calls(text: str) -> tuple[list[Called], str]:
+    """The calls in a text such as `[f(x=1), g(y="a")]`; none, and why, where it is something else. Nothing is executed."""
+    inner = text.strip("`\n ")
+    inner = inner if inner.startswith("[") else f"[{inner}"
+    inner = inner if inner.endswith("]") else f"{inner}]"
+    if len(inner) > MAX_CHARS:
+        return [], f"the answer has {len(inner)} characters: no list of calls is so long"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            body = ast.parse(inner.strip().strip("'"), mode="eval").body
+            calls = (
+                [body] if isinstance(body, ast.Call) else body.elts if isinstance(body, ast.List | ast.Tuple) else None
+            )
+            if calls is None or not all(isinstance(call, ast.Call) for call in calls):
+                return [], "the answer is no list of calls"
+            return [_call(call) for call in calls], ""
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError, FirsthandError) as error:
+        return [], f"the answer is no list of calls ({type(error).__name__}: {str(error)[:100]})"
+
+
+def _call(node: ast.expr) -> Called:
+    assert isinstance(node, ast.Call)
+    name, parts = node.func, []
+    while isinstance(name, ast.Attribute):
+        parts.append(name.attr)
+        name = name.value
+    if isinstance(name, ast.Name):
+        parts.append(name.id)
+    # Positional arguments are dropped, as in the leaderboard: a required argument is then missing.
+    arguments = {}
+    for keyword in node.keywords:
+        if keyword.arg is None:
+            raise ValueError("** is no argument")
+        arguments[keyword.arg] = _value(keyword.value)
+    return Called(".".join(reversed(parts)), arguments)
+
+
+def _value(node: ast.expr) -> Any:
+    """What an argument's expression stands for. A name, which could be a variable, is its own text."""
+    match node:
+        case ast.Constant(value=value):
+            return "..." if value is ... else value
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)):
+            return -value
+        case ast.List(elts=parts):
+            return [_value(part) for part in parts]
+        case ast.Tuple(elts=parts):
+            return tuple(_value(part) for part in parts)
+        case ast.Dict(keys=keys, values=values):
+            if any(key is None for key in keys):
+                raise ValueError("** is no entry")
+            return {_value(key): _value(value) for key, value in zip(keys, values, strict=True) if key is not None}
+        case ast.Name(id=name):
+            return name
+        case ast.BinOp():
+            return _computed(ast.unparse(node))
+        case ast.Call(keywords=[]) | ast.Subscript():
+            return ast.unparse(node)
+        case ast.Call():
+            inner = _call(node)
+            return {inner.name: dict(inner.arguments)}
+    raise ValueError(f"{type(node).__name__} is no value")
+
+
+def _computed(text: str) -> int | float:
+    """Arithmetic that stands for a number, of the type that Python gives it."""
+    value = evaluate(text)
+    whole = not isinstance(value, float) and value.denominator == 1 and not re.search(r"[.e]|(?<!/)/(?!/)", text)
+    return int(value) if whole else float(value)
+
+
+def mismatch(calls: Sequence[Called], functions: Sequence[Json], accepted: Sequence[Json]) -> str:
+    """Why these are not the expected calls, or an empty text. `accepted` holds one `{name: {argument: values}}` a call."""
+    if len(calls) != len(accepted):
+        return f"{len(calls)} calls were made, and {len(accepted)} expected"
+    known = {function["name"]: function for function in functions}
+    left = list(calls)
+    for each in accepted:
+        ((name, values),) = each.items()
+        problems = []
+        for place, call in enumerate(left):
+            problem = call_problem(call, known[name], values)
+            if not problem:
+                del left[place]
+                break
+            problems.append(problem)
+        else:
+            return (
+                problems[0] if len(problems) == 1 else f"no call is the expected one of {name}: {'; '.join(problems)}"
+            )
+    return ""
+
+
+def call_problem(call: Called, function: Json, accepted: Mapping[str, Sequence[Any]]) -> str:
+    """What is wrong with a call of this function, or an empty text."""
+    parameters, name = function["parameters"], function["name"]
+    if call.name != name:
+        return f"{call.name!r} was called, not {name!r}"
+    for required in parameters.get("required", ()):
+        if required not in call.arguments:
+            return f"{name} needs {required!r}"
+    for argument, value in call.arguments.items():
+        if argument not in parameters["properties"] or argument not in accepted:
+            return f"{name} takes no {argument!r}"
+        if not _accepted(value, parameters["properties"][argument], accepted[argument]):
+            return f"{argument}={str(value)[:100]!r} of {name} is none of {str(accepted[argument])[:200]}"
+    for argument, values in accepted.items():
+        if argument not in call.arguments and "" not in values:
+            return f"{name} was called without {argument!r}"
+    return ""
+
+
+def _accepted(given: Any, schema: Json, accepted: Sequence[Any]) -> bool:
+    """Whether the value has the declared type, or that of the accepted values, and is one of them."""
+    kind = schema["type"]
+    expected = TYPES[kind]
+    inner = TYPES[schema["items"]["type"]] if kind in ("array", "tuple") else None
+    value: Any = list(given) if kind == "tuple" and type(given) is tuple else given
+    if kind == "float" and type(given) is int:
+        try:
+            value = float(given)
+        except OverflowError:
+            return False
+    other = _type_of(accepted)
+    variable = other is not None and other is not expected
+    kind_of: type = type(value)
+    if kind_of is expected:
+        if inner is not None and not any(_inner_typed(value, inner, each) for each in accepted):
+            return False
+    elif other is not None and kind_of is other:
+        variable = True
+    else:
+        return False
+    if not variable and expected is dict:
+        return any(_entries(value, each) for each in accepted)
+    if not variable and expected is list and inner is dict:
+        return any(_all_entries(value, each) for each in accepted)
+    if not variable and expected is str:
+        return _plain(value) in [_plain(each) for each in accepted if type(each) is str]
+    if not variable and expected is list:
+        return _plains(value) in [_plains(each) for each in accepted if isinstance(each, str | list | tuple)]
+    return value in accepted
+
+
+def _type_of(accepted: Sequence[Any]) -> type | None:
+    """The type of the first accepted value that is no mark for an argument that may be left out."""
+    return next((type(each) for each in accepted if each != ""), None)
+
+
+def _inner_typed(values: Sequence[Any], inner: type, accepted: Any) -> bool:
+    if type(accepted) is not list:
+        return True
+    given = _type_of(accepted)
+    return all(type(value) is inner or (given is not None and type(value) is given) for value in values)
+
+
+def _plain(value: Any) -> Any:
+    """Text without what does not count: case, blanks, some marks, the kind of quotes. Anything else as it is."""
+    return re.sub(r"[ ,./\-_*^]", "", value).lower().replace("'", '"') if type(value) is str else value
+
+
+def _plains(values: Sequence[Any]) -> list[Any]:
+    return [_plain(value) for value in values]
+
+
+def _entries(value: Json, accepted: Any) -> bool:
+    """Whether each entry is accepted and none is missing. Entries hold lists of accepted values."""
+    if not isinstance(accepted, dict) or not isinstance(value, dict):
+        return False
+    for key, entry in value.items():
+        if key not in accepted or _plain(entry) not in _plains(accepted[key]):
+            return False
+    return all(key in value or "" in values for key, values in accepted.items())
+
+
+def _all_entries(values: Sequence[Any], accepted: Any) -> bool:
+    if len(values) != len(accepted):
+        return False
+    return all(_entries(value, each) for value, each in zip(values, accepted, strict=True))

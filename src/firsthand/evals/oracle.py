@@ -1,0 +1,146 @@
+"""The program that holds an answer's outputs to those of a reference solution in the sandbox (EvalPlus, Liu et al., 2023).
+
+Its text is sent as the setup of `Sandbox.check`, so it is standard library only and imports nothing of ours. The reference
+runs in the tests' process, so an answer sees neither it nor what it gives. The rules are those of EvalPlus 0.3: outputs are
+equal, or close where floats or a tolerance are expected, and a few problems have rules of their own.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType
+from typing import Any
+
+MIN_LIMIT_S = 4.0
+LIMIT_FACTOR = 4.0
+LARGE = 1000
+RELATIVE = 1e-7
+NAMES = {"inf": math.inf, "nan": math.nan, "set": set, "__builtins__": {}}
+
+
+def hold(answer: Callable[..., Any], name: str, reference: str, inputs: str, atol: float, rule: str) -> None:
+    """Call `answer` on every input; AssertionError or TimeoutError for the first output that is wrong or late.
+
+    `reference` is the code that defines the right function `name`, and `inputs` the source of a list of argument lists.
+    `rule` is one of `equal`, `root`, `set`, `not_none`, `any`, `zero_or_equal`, `pyramid`, `digits`.
+    """
+    cases = eval(inputs, dict(NAMES))
+    namespace: dict[str, Any] = {"__name__": "reference"}
+    exec(compile(reference, "<reference>", "exec", dont_inherit=True), namespace)
+    signal.signal(signal.SIGALRM, _late)
+    for index, case in enumerate(cases):
+        began = time.perf_counter()
+        expected = namespace[name](*copy.deepcopy(case))
+        limit_s = max(MIN_LIMIT_S, LIMIT_FACTOR * (time.perf_counter() - began)) + LIMIT_FACTOR * passing_s(expected)
+        signal.setitimer(signal.ITIMER_REAL, limit_s)
+        try:
+            output = _called(answer, case, rule)
+        except TimeoutError:
+            raise TimeoutError(f"input {index}, {_short(case)}: no output within {limit_s:.1f} s") from None
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        if atol == 0 and rule != "root" and floats(expected):
+            atol = 1e-6  # as in EvalPlus, also for the inputs after this one
+        if not right(output, expected, case, atol, rule):
+            raise AssertionError(f"input {index}, {_short(case)}: gave {_short(output)}, not {_short(expected)}")
+
+
+def passing_s(output: Any) -> float:
+    """Seconds that a large output takes between the two processes, which is no fault of an answer; 0 for a small one."""
+    if not isinstance(output, list | tuple | set | dict) or len(output) < LARGE:
+        return 0.0
+    import checker  # type: ignore[import-not-found]  # the program that runs this one
+
+    began = time.perf_counter()
+    with suppress(TypeError):
+        checker.decode(json.loads(json.dumps(checker.encode(output))))
+    return time.perf_counter() - began
+
+
+def _called(answer: Callable[..., Any], case: list[Any], rule: str) -> Any:
+    try:
+        return answer(*copy.deepcopy(case))
+    except TypeError as error:
+        if rule == "not_none" and "is no plain value" in str(error):  # such as a match: it is not None
+            return ...
+        raise
+
+
+def right(output: Any, expected: Any, case: list[Any], atol: float, rule: str) -> bool:
+    """Whether the output is right by the rule of its problem. What cannot be compared is wrong."""
+    try:
+        return _judged(output, expected, case, atol, rule)
+    except Exception:
+        return False
+
+
+def _judged(output: Any, expected: Any, case: list[Any], atol: float, rule: str) -> bool:
+    if rule == "root":  # HumanEval/32: any root of the polynomial
+        return bool(abs(sum(factor * math.pow(output, power) for power, factor in enumerate(case[0]))) <= atol)
+    same: bool
+    if rule == "set":
+        same = set(output) == set(expected)
+    elif rule == "not_none":
+        same = output == (expected is not None) if isinstance(output, bool) else (expected is None) == (output is None)
+    else:
+        same = bool(output == expected)
+    if rule == "any":  # Mbpp/164: the data's own outputs are not to be relied on
+        return True
+    if rule == "zero_or_equal":
+        same = same or output == 0
+    elif rule == "pyramid":
+        same = same or abs(output - _pyramid(*case)) <= atol
+    elif rule == "digits":
+        same = same or output == _digits(*case)
+    if same or atol == 0:
+        return same
+    if rule == "not_none":
+        expected = expected is not None
+    return type(output) is type(expected) and close(output, expected, atol)
+
+
+def close(output: Any, expected: Any, atol: float) -> bool:
+    """Whether numbers, or sequences of them, are equal within `atol` and a relative 1e-7."""
+    if isinstance(expected, list | tuple):
+        return len(output) == len(expected) and all(close(a, b, atol) for a, b in zip(output, expected, strict=True))
+    if output == expected:
+        return True
+    return bool(abs(output - expected) <= atol + RELATIVE * abs(expected))
+
+
+def floats(value: Any) -> bool:
+    """Whether this is a float, or a list or tuple of nothing else."""
+    if isinstance(value, list | tuple) and value:
+        return all(isinstance(each, float) for each in value)
+    return isinstance(value, float)
+
+
+def _pyramid(base: float, height: float) -> int:
+    """Mbpp/581, where the height is that of the pyramid and not of its sides."""
+    return round(base**2 + 2 * base * math.sqrt((base / 2) ** 2 + height**2))
+
+
+def _digits(first: int, second: int) -> int:
+    """Mbpp/558, where the shorter number is filled with zeros."""
+    width = max(len(str(first)), len(str(second)))
+    return sum(abs(int(a) - int(b)) for a, b in zip(str(first).zfill(width), str(second).zfill(width), strict=True))
+
+
+def _late(number: int, frame: FrameType | None) -> None:
+    raise TimeoutError
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, int) and abs(value) >= 10**100:
+        return "a number of more than 100 digits"
+    try:
+        text = repr(value)
+    except Exception:
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= 120 else text[:117] + "..."

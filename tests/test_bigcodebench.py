@@ -1,0 +1,262 @@
+# ruff: noqa: E501
+"""BigCodeBench: unittest cases around an answer in the sandbox, missing libraries, and answers that leave or cheat."""
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from firsthand import catalog
+from firsthand.agent import Agent
+from firsthand.errors import ConfigError, DataError
+from firsthand.evals.unit_runner import wanted
+from firsthand.evals.unit_tests import check_reference, lacking, passes_unit_tests, run_unit_tests
+from firsthand.patterns.direct import direct
+from firsthand.providers.scripted import Scripted
+from firsthand.rollout import rollout
+from firsthand.task import Task
+from firsthand.tools.sandbox import PACKAGES, Sandbox, site_packages
+from namespaces import WHY_NOT
+
+CODE = Path(os.environ.get("FIRSTHAND_DATA") or Path(__file__).parents[2] / "shared" / "data") / "code"
+needs_data = pytest.mark.skipif(not (CODE / "bigcodebench_hard.json").is_file(), reason="BigCodeBench is not here")
+needs_bwrap = pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))
+TESTS = """
+import os
+import unittest
+from unittest.mock import patch
+
+class Double:
+    pass
+
+class TestCases(unittest.TestCase):
+    def setUp(self):
+        open("made.txt", "w").close()
+
+    def test_home(self):
+        with patch("os.getcwd", return_value="/nowhere"):
+            self.assertEqual(task_func("a"), "/nowhere/a")
+
+    def test_files(self):
+        self.assertEqual(os.listdir("."), ["made.txt"])
+        self.assertTrue(task_func("b").endswith("/b"))
+
+    def helper(self):
+        raise AssertionError
+"""
+RIGHT = "import os\ndef task_func(name):\n    return os.path.join(os.getcwd(), name)\n"
+
+
+def row(**changes):
+    body = {"task_id": "BigCodeBench/1", "complete_prompt": 'import os\n\ndef task_func(name):\n    """ A path. """\n'}
+    body |= {"instruct_prompt": "Make a path.", "code_prompt": "import os\ndef task_func(name):\n", "test": TESTS}
+    return (
+        body
+        | {"canonical_solution": "    return os.path.join(os.getcwd(), name)\n", "entry_point": "task_func"}
+        | changes
+    )
+
+
+def benchmark(tmp_path, *rows, protocol=""):
+    (tmp_path / "bigcodebench_hard.json").write_text(json.dumps({each["task_id"]: each for each in rows}))
+    return catalog.benchmark(f"bigcodebench{protocol}:data={tmp_path}")
+
+
+def outcomes(task, answers):
+    async def run():
+        async with Sandbox(workers=2) as box:
+            return [await run_unit_tests(each, task, box) for each in answers]
+
+    return asyncio.run(run())
+
+
+@needs_bwrap
+def test_a_right_answer_passes_and_a_wrong_one_names_its_tests(tmp_path):
+    (task,) = benchmark(tmp_path, row()).tasks(0)
+    main = RIGHT + "print('x' * 3_000_000)\nif __name__ == '__main__': raise SystemExit(1)\n"
+    right, noisy, wrong = outcomes(task, [RIGHT, main, "def task_func(name): return name"])
+    assert right.ok and noisy.ok and not wrong.ok
+    assert "2 of 2 tests failed: test_" in wrong.stderr.rpartition("\n")[0].rpartition("\n")[2] + wrong.stderr
+
+
+CHEATS = {
+    "leaves_at_once": "import os\nos._exit(0)",
+    "exits_at_once": "raise SystemExit(0)",
+    "leaves_in_the_test": "import os\ndef task_func(name): os._exit(0)",
+    "exits_in_the_test": "import sys\ndef task_func(name): sys.exit(0)",
+    "changes_assertions": "import unittest\nunittest.TestCase.assertEqual = lambda *args: None\nunittest.TestCase.assertTrue = lambda *args: None\ndef task_func(name): return 1",
+    "changes_results": "import unittest\ndef task_func(name):\n    unittest.TestResult.addFailure = unittest.TestResult.addError = lambda *args: None\n    return 1",
+    "loads_no_tests": "import unittest\nunittest.TestLoader.loadTestsFromTestCase = lambda *args: unittest.TestSuite()\ndef task_func(name): return 1",
+    "kills_its_parent": "import os, signal\ndef task_func(name): os.kill(os.getppid(), signal.SIGKILL)",
+    "reads_its_parent": "import os\ndef task_func(name):\n    return open(f'/proc/{os.getppid()}/environ').read()",
+    "does_not_load": "def task_func(name) return 1",
+    "speaks_out_of_turn": "import os\nfor fd in range(3, 20):\n    try: os.write(fd, b'{}\\n{\"ran\": [], \"problems\": {}}\\n')\n    except OSError: pass\nos._exit(0)",
+    "speaks_nonsense": "import os\nfor fd in range(3, 20):\n    try: os.write(fd, b'[' * 100000 + b'\\n')\n    except OSError: pass\nos._exit(0)",
+}  # fmt: skip
+
+
+@needs_bwrap
+def test_answers_that_leave_early_or_change_unittest_do_not_pass(tmp_path):
+    (task,) = benchmark(tmp_path, row()).tasks(0)
+    for name, outcome in zip(CHEATS, outcomes(task, CHEATS.values()), strict=True):
+        assert not outcome.ok and outcome.ended in ("error", "killed"), (name, outcome)
+
+
+@needs_bwrap
+def test_a_missing_library_is_an_error_that_names_it_and_never_a_zero(tmp_path):
+    bench = benchmark(tmp_path, row(code_prompt="import os, no_such_library\ndef task_func(name):\n"))
+    (task,) = bench.tasks(0)
+    assert task.metadata["libraries"] == ["no_such_library", "os", "unittest"]
+    trace = asyncio.run(rollout(Agent("a", Scripted([f"```python\n{RIGHT}```"]), direct), task, benchmark=bench))
+    (score,) = trace.scores
+    assert score.failed and "needs no_such_library, which the sandbox does not have" in score.detail["scorer_failed"]
+    assert PACKAGES in score.detail["scorer_failed"]
+
+
+def test_the_record_says_how_many_tasks_cannot_be_run_and_they_can_be_left_out(tmp_path, monkeypatch):
+    needy = row(task_id="BigCodeBench/2", test="import some_library\n" + TESTS)
+    bench = benchmark(tmp_path, row(), needy)
+    assert len(bench.tasks(0)) == 2
+    assert (
+        f"2 of 148 items; ERRORS: 1 tasks need what the sandbox lacks (some_library 1), see {PACKAGES}"
+        in bench.protocol
+    )
+    left = benchmark(tmp_path, row(), needy, protocol=":runnable=true")
+    assert [task.id for task in left.tasks(0)] == ["BigCodeBench/1"] and "LEFT OUT: 1 tasks" in left.protocol
+    with pytest.raises(DataError, match="none of the 1 tasks can be run"):
+        benchmark(tmp_path, needy, protocol=":runnable=true")
+    (tmp_path / "some_library").mkdir()
+    monkeypatch.setenv(PACKAGES, str(tmp_path))
+    assert "lacks" not in benchmark(tmp_path, row(), needy).protocol
+
+
+@needs_bwrap
+def test_a_reference_that_fails_here_is_an_error_and_an_answer_that_fails_alone_is_a_zero(tmp_path):
+    bench = benchmark(tmp_path, row())
+    trace = asyncio.run(
+        rollout(
+            Agent("a", Scripted(["```python\ndef task_func(n): return n\n```"]), direct),
+            bench.tasks(0)[0],
+            benchmark=bench,
+        )
+    )
+    assert trace.scores[0].value == 0.0 and not trace.scores[0].failed and trace.scores[0].detail["reason"]
+    (broken,) = benchmark(tmp_path, row(canonical_solution="    return 1\n")).tasks(0)
+
+    async def judged():
+        async with Sandbox(workers=1) as box:
+            await check_reference(broken, box)
+
+    with pytest.raises(DataError, match="cannot be judged here: its reference solution fails"):
+        asyncio.run(judged())
+
+
+@needs_bwrap
+def test_the_sandbox_imports_from_a_virtual_environment(tmp_path):
+    tmp_path.chmod(0o755)
+    for parent in tmp_path.parents[:2]:
+        parent.chmod(0o755)
+    mine = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    packages = tmp_path / "venv" / "lib" / mine / "site-packages"
+    packages.mkdir(parents=True)
+    (tmp_path / "venv" / "pyvenv.cfg").write_text("home = /usr/bin\n")
+    (packages / "some_library.py").write_text("answer = 42\n")
+
+    async def run():
+        async with Sandbox(workers=1, packages=[tmp_path / "venv"]) as box:
+            outcome = await box.python("import some_library; print(some_library.answer)")
+            return outcome.stdout, await lacking(["some_library", "no_such_library", "json"], box)
+
+    assert asyncio.run(run()) == ("42\n", ["no_such_library"])
+
+
+def test_a_virtual_environment_of_another_python_is_refused(tmp_path):
+    (tmp_path / "lib" / "python2.7").mkdir(parents=True)
+    assert site_packages(tmp_path) == tmp_path
+    (tmp_path / "pyvenv.cfg").write_text("")
+    with pytest.raises(ConfigError, match=r"of python2\.7: make one with python3"):
+        site_packages(tmp_path)
+
+
+@needs_bwrap
+def test_code_in_the_sandbox_finds_localhost():
+    async def run():
+        async with Sandbox(workers=1) as box:
+            return await box.python("import socket, pwd\nprint(socket.gethostbyname('localhost'), len(pwd.getpwall()))")
+
+    assert asyncio.run(run()).stdout == "127.0.0.1 1\n"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"test": "class TestCases("}, "no Python code"),
+        ({"code_prompt": "def f("}, "no Python code"),
+        ({"test": ""}, "'test'"),
+        ({"instruct_prompt": 3}, "'instruct_prompt'"),
+    ],
+)
+def test_a_task_that_cannot_test_is_refused(tmp_path, changes, words):
+    with pytest.raises(DataError, match=words):
+        benchmark(tmp_path, row(**changes))
+
+
+@pytest.mark.parametrize("text", ["", "[", "[]", "[1]", "3", '{"a": 1}'])
+def test_a_file_that_is_none_is_refused(tmp_path, text):
+    (tmp_path / "bigcodebench_hard.json").write_text(text)
+    with pytest.raises(DataError):
+        catalog.benchmark(f"bigcodebench:data={tmp_path}")
+
+
+def test_a_task_of_another_benchmark_is_an_error():
+    trace = asyncio.run(rollout(Agent("a", Scripted(["x"]), direct), Task("t", "Q")))
+    with pytest.raises(DataError, match="has no tests"):
+        asyncio.run(passes_unit_tests(Task("t", "Q"), trace))
+
+
+def test_the_tests_of_a_file_are_counted_without_running_it():
+    assert wanted(TESTS) == ["test_files", "test_home"]
+
+
+@needs_data
+def test_the_prompts_are_what_bigcodebench_sends():
+    rows = json.loads((CODE / "bigcodebench_hard.json").read_text())
+    asked = (
+        "Please provide a self-contained Python script that solves the following problem in a markdown code block:\n"
+    )
+    tasks = {
+        name: catalog.benchmark(f"bigcodebench@{name}:data={CODE}").tasks(0)
+        for name in ("instruct", "complete", "complete-base")
+    }
+    assert [len(each) for each in tasks.values()] == [148] * 3
+    for instruct, complete, base, each in zip(*tasks.values(), rows.values(), strict=True):
+        assert instruct.prompt == asked + each["instruct_prompt"].strip() + "\n"
+        assert complete.prompt == asked + "```\n" + each["complete_prompt"].strip() + "\n```\n"
+        assert base.context == each["complete_prompt"].strip() + "\n"
+        assert instruct.secret["before"] == each["code_prompt"] + "\n    pass\n"
+    standard = [task for task in tasks["complete"] if set(task.secret["needs"]) <= sys.stdlib_module_names]
+    assert len(standard) == 33  # by what tests and prompts import; `libs` of 36 names only the standard library
+
+
+@needs_data
+@needs_bwrap
+@pytest.mark.slow
+def test_every_reference_solution_of_the_standard_library_passes_and_an_empty_one_does_not():
+    """A minute and more: one of them waits for a server that closes."""
+    tasks = catalog.benchmark(f"bigcodebench:data={CODE}").tasks(0)
+    tasks = [task for task in tasks if set(task.secret["needs"]) <= sys.stdlib_module_names]
+
+    async def run():
+        async with Sandbox(workers=2) as box:
+            right = await asyncio.gather(*[run_unit_tests(task.secret["solution"], task, box) for task in tasks])
+            wrong = await asyncio.gather(
+                *[run_unit_tests("def task_func(*args, **named): pass", task, box) for task in tasks]
+            )
+            return right, wrong
+
+    right, wrong = asyncio.run(run())
+    assert [(task.id, each.stderr[-300:]) for task, each in zip(tasks, right, strict=True) if not each.ok] == []
+    assert [task.id for task, each in zip(tasks, wrong, strict=True) if each.ok] == []
