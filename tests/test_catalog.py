@@ -21,6 +21,10 @@ def test_a_name_may_carry_options():
     assert parse_spec("cot") == Spec("cot")
     assert parse_spec("self_consistency:samples=16:temperature=0.5").options == {"samples": "16", "temperature": "0.5"}
     assert parse_spec("my.py:name:a-b=1") == Spec("my.py:name", {"a_b": "1"})
+    assert parse_spec(r"a:grader=openai\:x@http\://h\:1:limit=2").options == {
+        "grader": "openai:x@http://h:1",
+        "limit": "2",
+    }
     with pytest.raises(ConfigError, match="key=value"):
         parse_spec("cot:shots=4:oops")
 

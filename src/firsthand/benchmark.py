@@ -14,8 +14,24 @@ from firsthand.task import Task
 from firsthand.tool import Tool
 from firsthand.trace import Score, Trace
 
-Scorer = Callable[[Task, Trace], Score | Awaitable[Score]]
-"""A verdict on an attempt. It is pure, or awaits nothing but a judge model."""
+Verdict = Score | tuple[Score, ...]
+Scorer = Callable[[Task, Trace], Verdict | Awaitable[Verdict]]
+"""A verdict on an attempt, or several at once. It is pure, or awaits nothing but a judge model."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number about all of an agent's attempts that is no mean of their scores, such as BLEU or a macro average."""
+
+    name: str
+    tasks: tuple[str, ...]
+    """The tasks that it is about."""
+    of: Callable[[Sequence[int]], float]
+    """The number for the tasks at these indices, some of them perhaps more than once."""
+
+
+Figures = Callable[[Sequence[Trace]], Sequence[Figure]]
+"""All attempts of one agent -> what can be said of them together."""
 
 
 class Environment(Protocol):
@@ -48,5 +64,7 @@ class Benchmark:
     """How it is prompted and scored, so that numbers can be compared: source, shots, extraction, metric."""
     licence: str = ""
     environment: Callable[[Task], Environment] | None = None
+    figures: Figures | None = None
+    """What is computed of all attempts together; None where the means of the scores say it all."""
     options: Mapping[str, object] = field(default_factory=dict)
     """What it was made with, such as the levels of a generated benchmark."""

@@ -7,7 +7,7 @@ all of its parents too, and none of them can forget to count.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from firsthand.errors import ConfigError, LimitExceeded
 from firsthand.message import Json
@@ -30,13 +30,13 @@ class Limits:
     """How deep groups may be nested: a stop for agents that call agents without end."""
 
     def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
+        for name, value in vars(self).items():
             if value is not None and not value > 0:
                 raise ConfigError(f"the limit {name} is {value!r}: give a number above 0, or leave it out for no limit")
 
     def to_json(self) -> Json:
         """The limits that are set, as a JSON object."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 class Budget:

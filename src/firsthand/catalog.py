@@ -54,11 +54,11 @@ class Spec:
 def parse_spec(text: str) -> Spec:
     """`name(part,part):key=value:key=value` as a Spec; each part is a spec too, and the parentheses may be left out.
 
-    A colon without `=` after it belongs to the name, as in `file.py:function`.
+    A colon without `=` after it belongs to the name, as in `file.py:function`. One inside a value is written `\\:`.
     """
     text, inside = _unfold(text)
     parts = () if inside is None else tuple(parse_spec(each.strip()) for each in split_list(inside))
-    name, *rest = text.split(":")
+    name, *rest = (part.replace("\\:", ":") for part in re.split(r"(?<!\\):", text))
     if name.endswith(")"):
         raise ConfigError(f"{text!r} closes a parenthesis that it does not open: write it as name(pattern):key=value")
     options: dict[str, str] = {}

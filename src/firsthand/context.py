@@ -507,7 +507,11 @@ def tool_request(call: ToolCall) -> str:
     return request_key("tool", canonical([call.name, call.arguments, call.invalid]))
 
 
-def open_context(attempt: Attempt, budget: Budget) -> Context:
-    """The Context an attempt begins with: empty, or after the agent's system message."""
+def open_context(attempt: Attempt, budget: Budget, conversation: Sequence[Message] = ()) -> Context:
+    """The Context an attempt begins with: after the agent's system message, if it has one, and the task's conversation."""
     ctx = Context(attempt, budget, attempt.agent.sampling)
-    return ctx if attempt.agent.system is None else ctx.say(attempt.agent.system, "system")
+    if attempt.agent.system is not None:
+        ctx = ctx.say(attempt.agent.system, "system")
+    for message in conversation:
+        ctx = ctx.say(message)
+    return ctx

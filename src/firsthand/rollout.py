@@ -126,7 +126,8 @@ async def _run_pattern(agent: Agent, task: Task, attempt: Attempt, budget: Budge
 
     async def in_own_branch() -> str:
         enter_branch(Branch())
-        return await agent.pattern(task.public(), open_context(attempt, budget), **agent.options)
+        ctx = open_context(attempt, budget, task.conversation)
+        return await agent.pattern(task.public(), ctx, **agent.options)
 
     seconds = agent.limits.seconds
     running = asyncio.create_task(in_own_branch())
@@ -154,12 +155,13 @@ async def _run_pattern(agent: Agent, task: Task, attempt: Attempt, budget: Budge
 
 async def score_trace(benchmark: Benchmark, task: Task, trace: Trace) -> Trace:
     """The trace with the verdict of each of the benchmark's scorers; a scorer that fails says so in its score."""
-    scores = []
+    scores: list[Score] = []
     for scorer in benchmark.scorers:
         try:
             verdict = scorer(task, trace)
             found = await verdict if inspect.isawaitable(verdict) else verdict
-            scores.append(Score(found.name, float(found.value), as_json(found.detail)))
+            several = found if isinstance(found, tuple) else (found,)
+            scores += [Score(each.name, float(each.value), as_json(each.detail)) for each in several]
         except SandboxError:  # says nothing about the answer: a zero would be a lie
             raise
         except Exception as error:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from firsthand.message import Json
+from firsthand.message import Json, Message
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,11 @@ class Task:
     """The possible answers of a multiple-choice problem, in order."""
     context: str | None = None
     """The exact text that a choice continues when choices are scored by log-prob; a choice follows it as it is."""
-    requests: tuple[tuple[str, str], ...] = ()
+    requests: tuple[tuple[str | None, str], ...] = ()
     """For each choice the text before it and the text whose log-prob counts, where that is not `context` and the choice:
-    letters, or an ending that follows each choice. See `scored`."""
+    letters, or an ending that follows each choice. None before it: it follows conversation and prompt. See `scored`."""
+    conversation: tuple[Message, ...] = ()
+    """What was said before the prompt, such as answered examples. Every conversation of an attempt begins with it."""
     baseline: str | None = None
     """What stands before a choice that is scored without the question, for metrics that subtract its log-prob there."""
     system: str | None = None
@@ -55,7 +57,7 @@ class Task:
         return None if named is None else str(named)
 
     @property
-    def scored(self) -> tuple[tuple[str, str], ...]:
+    def scored(self) -> tuple[tuple[str | None, str], ...]:
         """For each choice the text before it and the text whose log-prob counts; empty if choices are not scored so."""
         if self.requests or self.context is None:
             return self.requests
@@ -75,7 +77,7 @@ class Task:
     def to_json(self) -> Json:
         """The task as a JSON object, secret included: for the store, not for an agent."""
         system = {} if self.system is None else {"system": self.system}
-        return {
+        body: Json = {
             "id": self.id,
             **system,
             "prompt": self.prompt,
@@ -90,10 +92,15 @@ class Task:
             "metadata": dict(self.metadata),
             "secret": dict(self.secret),
         }
+        if self.conversation:
+            body["conversation"] = [message.to_json() for message in self.conversation]
+        return body
 
     @staticmethod
     def from_json(body: Json) -> Task:
         """The task that `to_json` wrote."""
         requests = tuple((before, text) for before, text in body.get("requests", ()))
         fixed = {k: tuple(v) if isinstance(v, list) else v for k, v in body.get("sampling", {}).items()}
-        return Task(**{**body, "choices": tuple(body["choices"]), "requests": requests, "sampling": fixed})
+        said = tuple(Message.from_json(each) for each in body.get("conversation", ()))
+        given = {"choices": tuple(body["choices"]), "requests": requests, "sampling": fixed, "conversation": said}
+        return Task(**{**body, **given})

@@ -172,12 +172,12 @@ class Trace:
         return replace(self, scores=scores)
 
     def to_json(self) -> Json:
-        """The trace as a JSON object."""
+        """The trace as a JSON object, which shares its details with the trace: do not change it."""
         body = {name: getattr(self, name) for name in _PLAIN}
         body["nodes"] = [{"parent": node.parent, "message": node.message.to_json()} for node in self.nodes]
-        body["calls"] = [asdict(call) for call in self.calls]
-        body["events"] = [asdict(event) for event in self.events]
-        body["scores"] = [asdict(score) for score in self.scores]
+        body["calls"] = [vars(call) | {"usage": call.usage.to_json()} for call in self.calls]
+        body["events"] = [dict(vars(event)) for event in self.events]
+        body["scores"] = [dict(vars(score)) for score in self.scores]
         body["error"] = asdict(self.error) if self.error else None
         body["origin"] = asdict(self.origin) if self.origin else None
         return body

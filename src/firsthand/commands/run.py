@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, get_args
 from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.approval import Approval, check_rules, parse_rules
-from firsthand.benchmark import Benchmark
+from firsthand.benchmark import Benchmark, Figures
 from firsthand.budget import Limits
 from firsthand.commands.models import fetch
 from firsthand.config import build
@@ -28,6 +28,7 @@ from firsthand.tool import Effect, Tool
 from firsthand.trace import Trace
 
 if TYPE_CHECKING:
+    from firsthand.evals.leaderboard import Board
     from firsthand.runs.store import Run
 
 EXAMPLES = """
@@ -151,14 +152,15 @@ def main(config: Config) -> int:
         agents = make_agents(settings, [agents[0].model])
     places = make_places(settings, agents, benchmarks)
     protocols = {benchmark.name: benchmark.protocol for benchmark in benchmarks}
+    figures = {benchmark.name: benchmark.figures for benchmark in benchmarks if benchmark.figures}
     with begun or create_run(settings) as run:  # only now, so that a mistyped name leaves no run behind
         interrupted = perform(run, settings, places, redo_errors=config.retry_errors)
         order = {place.id: index for index, place in enumerate(places)}
         traces = sorted(run.traces(), key=lambda trace: order.get(trace.id, len(order)))
         if config.json:
-            print_json(run, settings, traces, protocols)
+            print_json(run, settings, traces, protocols, figures)
         else:
-            print_results(run, settings, traces, protocols)
+            print_results(run, settings, traces, protocols, figures)
         failed = [trace.error for trace in traces if trace.error]
         if failed:
             complain(
@@ -363,7 +365,13 @@ def make_places(config: Config, agents: Sequence[Agent], benchmarks: Sequence[Be
     ]
 
 
-def print_results(run: Run, config: Config, traces: Sequence[Trace], protocols: Mapping[str, str]) -> None:
+def print_results(
+    run: Run,
+    config: Config,
+    traces: Sequence[Trace],
+    protocols: Mapping[str, str],
+    figures: Mapping[str, Figures] | None = None,
+) -> None:
     """The leaderboard, how it was measured, the report, and the commands that show more."""
     from firsthand.evals.leaderboard import leaderboard, render
 
@@ -371,11 +379,11 @@ def print_results(run: Run, config: Config, traces: Sequence[Trace], protocols: 
     if not traces:
         out.print("No attempt has finished.")
     else:
-        boards = leaderboard(traces, budget=budget_of(config), clusters=run.clusters())
+        boards = leaderboard(traces, budget=budget_of(config), clusters=run.clusters(), figures=figures)
         out.print(render(boards))
         for name, protocol in protocols.items():
             out.print(f"protocol {name}: {protocol}".replace("\n", "\\n"), soft_wrap=True, markup=False)
-        report = write_report(run, config, traces)
+        report = write_report(run, config, traces, boards)
         out.print(f"report   {report}", soft_wrap=True, markup=False)
         worst = next((trace for trace in traces if trace.error), traces[-1])
         out.print(f"traces   {run.path}", soft_wrap=True, markup=False)
@@ -383,24 +391,30 @@ def print_results(run: Run, config: Config, traces: Sequence[Trace], protocols: 
     out.print(f"again    {config.command()}", soft_wrap=True, markup=False)
 
 
-def print_json(run: Run, config: Config, traces: Sequence[Trace], protocols: Mapping[str, str]) -> None:
+def print_json(
+    run: Run,
+    config: Config,
+    traces: Sequence[Trace],
+    protocols: Mapping[str, str],
+    figures: Mapping[str, Figures] | None = None,
+) -> None:
     """The leaderboard as one JSON object."""
     from firsthand.evals.leaderboard import leaderboard
 
     body: Json = {"run": run.id, "path": str(run.path), "status": run.status, "protocols": dict(protocols)}
-    boards = leaderboard(traces, budget=budget_of(config), clusters=run.clusters()) if traces else []
+    budget, clusters = budget_of(config), run.clusters()
+    boards = leaderboard(traces, budget=budget, clusters=clusters, figures=figures) if traces else []
     body["boards"] = [board.to_json() for board in boards]
     print(json.dumps(body, indent=2, ensure_ascii=False))
 
 
-def write_report(run: Run, config: Config, traces: Sequence[Trace]) -> str:
+def write_report(run: Run, config: Config, traces: Sequence[Trace], boards: Sequence[Board]) -> str:
     """The path of the HTML report, written into the run's folder."""
     from firsthand.evals.cells import own_grids
-    from firsthand.evals.leaderboard import leaderboard
     from firsthand.evals.report import report_html
 
     html = report_html(
-        leaderboard(traces, budget=budget_of(config), clusters=run.clusters()),
+        boards,
         title=f"{', '.join(config.benchmarks)} with {', '.join(config.model)}",
         command=config.command(),
         machine=run.about["machine"],

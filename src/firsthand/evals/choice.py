@@ -62,12 +62,12 @@ def mc2(task: Task, trace: Trace) -> Score:
 
 def logprobs(task: Task, trace: Trace) -> list[float] | None:
     """The log-probs of the task's choices that the trace holds, in order; None if one is missing."""
-    known: dict[tuple[str, str], float] = {}
+    known: dict[tuple[str | None, str], float] = {}
     for call in trace.calls:
         likelihoods: Sequence[Mapping[str, object]] = call.detail.get("likelihoods", []) if call.kind == "score" else []
         if [each.get("text") for each in likelihoods] == list(task.choices) and call.detail.get("prompt") is None:
             known |= {("", str(each["text"])): _number(each) for each in likelihoods}  # after a conversation
-        prompt = str(call.detail.get("prompt"))
+        prompt = call.detail.get("prompt")
         known |= {(prompt, str(each.get("text"))): _number(each) for each in likelihoods}
     for pairs in (task.scored, tuple(("", choice) for choice in task.choices)):
         values = [known.get(pair, math.nan) for pair in pairs]

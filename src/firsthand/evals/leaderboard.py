@@ -7,13 +7,16 @@ several benchmarks.
 
 from __future__ import annotations
 
+import math
 import re
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from firsthand.errors import unknown
+from firsthand.benchmark import Figure, Figures
+from firsthand.errors import ConfigError, unknown
+from firsthand.evals.bootstrap import bootstrap_interval
 from firsthand.evals.critical_path import critical_seconds
 from firsthand.evals.frontier import frontier
 from firsthand.evals.stats import (
@@ -30,6 +33,10 @@ from firsthand.trace import Trace
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
+
+
+FIGURE_RESAMPLES = 200
+"""Draws for the interval of a figure, which may take a while to compute: BLEU over a corpus takes part of a second."""
 
 
 @dataclass(frozen=True)
@@ -134,12 +141,13 @@ def leaderboard(
     baseline: str | None = None,
     budget: float | None = None,
     clusters: Mapping[str, Clusters] | None = None,
+    figures: Mapping[str, Figures] | None = None,
 ) -> list[Board]:
     """A Board per benchmark, in the order they came; agents are compared to `baseline`, or else to the first one.
 
     With an equal `budget` of tokens they are compared to the cheapest one. A benchmark that the baseline did not attempt is
     compared to its own first agent. A baseline that attempted nothing at all is an UnknownName. `clusters` are those of each
-    benchmark's tasks, as `Run.clusters` gives them.
+    benchmark's tasks, as `Run.clusters` gives them. `figures` are those of each benchmark that has some.
     """
     grouped: dict[str, dict[str, list[Trace]]] = {}
     for trace in traces:
@@ -148,7 +156,7 @@ def leaderboard(
     if baseline is not None and baseline not in names:
         raise unknown("agent", baseline, names, see="firsthand show RUN")
     return [
-        _board(benchmark, agents, baseline, budget, (clusters or {}).get(benchmark))
+        _board(benchmark, agents, baseline, budget, (clusters or {}).get(benchmark), (figures or {}).get(benchmark))
         for benchmark, agents in grouped.items()
     ]
 
@@ -259,6 +267,7 @@ def _board(
     baseline: str | None,
     budget: float | None,
     clusters: Clusters | None,
+    figures: Figures | None,
 ) -> Board:
     everything = [trace for traces in agents.values() for trace in traces]
     names = list(dict.fromkeys(score.name for trace in everything for score in trace.scores))
@@ -269,7 +278,16 @@ def _board(
     others = {agent: each for agent, each in values.items() if agent != first}
     versus = compare_to_baseline(others, values[first], clusters=clusters) if metric else {}
     rows = [
-        _row(agent, traces, metric, values[agent], versus.get(agent), [n for n in names if n != metric], clusters)
+        _row(
+            agent,
+            traces,
+            metric,
+            values[agent],
+            versus.get(agent),
+            [n for n in names if n != metric],
+            clusters,
+            figures,
+        )
         for agent, traces in agents.items()
     ]
     return Board(
@@ -296,9 +314,11 @@ def _row(
     metric: str,
     values: Scores,
     versus: PairedDifference | None,
-    secondary: Iterable[str],
+    others: Iterable[str],
     clusters: Clusters | None,
+    figures: Figures | None,
 ) -> Row:
+    secondary = {name: mean_interval(_values(traces, name), clusters=clusters) for name in others}
     return Row(
         agent=agent,
         score=mean_interval(values if metric else {}, clusters=clusters),
@@ -307,8 +327,25 @@ def _row(
         attempts=len(traces),
         errors=sum(trace.error is not None or any(score.failed for score in trace.scores) for trace in traces),
         stopped=sum(trace.error is None and trace.stop_reason not in ("done", "error") for trace in traces),
-        secondary={name: mean_interval(_values(traces, name), clusters=clusters) for name in secondary},
+        secondary=secondary | _figures(traces, figures, clusters),
     )
+
+
+def _figures(traces: Sequence[Trace], figures: Figures | None, clusters: Clusters | None) -> dict[str, Interval]:
+    """What is computed of an agent's attempts together, with bootstrap intervals where it is finite for every draw."""
+    return {each.name: _figure(each, clusters) for each in (figures(traces) if figures else ())}
+
+
+def _figure(figure: Figure, clusters: Clusters | None) -> Interval:
+    def statistic(chosen: Any) -> float:
+        return figure.of(chosen.tolist())
+
+    n = len(figure.tasks)
+    labels = [clusters.get(task, task) for task in figure.tasks] if clusters else None
+    try:
+        return bootstrap_interval(statistic, n, labels=labels, method="percentile", resamples=FIGURE_RESAMPLES)
+    except (ConfigError, ArithmeticError, ValueError):  # a perplexity may be infinite, a correlation undefined
+        return Interval(figure.of(range(n)), -math.inf, math.inf, n)
 
 
 def _cost(traces: Sequence[Trace]) -> Cost:

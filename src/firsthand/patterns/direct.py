@@ -13,12 +13,13 @@ async def direct(task: Task, ctx: Context) -> str:
     """The model's answer to the bare question, prompted exactly as the benchmark's protocol says if it fixes the text.
 
     A multiple-choice task with a context is answered by log-prob instead: the letter of the choice that is most probable
-    after the context (Brown et al., 2020). The likelihoods are in the trace, for scorers that normalise by length. Where a
-    task is about calls alone, they are the answer, as JSON.
+    after the context (Brown et al., 2020). The likelihoods are in the trace, for scorers that normalise by length. A task
+    with requests and no choices asks for likelihoods only, and its answer is empty. Where a task is about calls alone, they
+    are the answer, as JSON.
     """
-    if task.choices and task.scored:
+    if task.scored:
         logprobs = await _logprobs(task, ctx)
-        return task.letters[max(range(len(logprobs)), key=logprobs.__getitem__)]
+        return task.letters[max(range(len(logprobs)), key=logprobs.__getitem__)] if task.choices else ""
     if task.context is not None:
         ctx = await ctx.generate(prompt=task.context, **task.sampling)
     else:
@@ -32,12 +33,13 @@ async def direct(task: Task, ctx: Context) -> str:
 
 async def _logprobs(task: Task, ctx: Context) -> list[float]:
     """The log-prob of each choice after its context, one call a context; with a baseline, one more call there."""
-    contexts: dict[str, list[int]] = {}
+    contexts: dict[str | None, list[int]] = {}
     for index, (before, _) in enumerate(task.scored):
         contexts.setdefault(before, []).append(index)
-    logprobs = [0.0] * len(task.choices)
+    logprobs = [0.0] * len(task.scored)
     for before, indices in contexts.items():
-        likelihoods = await ctx.score([task.scored[index][1] for index in indices], prompt=before)
+        texts = [task.scored[index][1] for index in indices]
+        likelihoods = await (ctx.say(task.prompt) if before is None else ctx).score(texts, prompt=before)
         for index, likelihood in zip(indices, likelihoods, strict=True):
             logprobs[index] = likelihood.logprob
     if task.baseline is not None:

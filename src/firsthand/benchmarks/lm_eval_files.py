@@ -1,0 +1,129 @@
+"""What a task file of lm-evaluation-harness would run: found by reading it, before the harness is asked to load it.
+
+`!function` names Python that the harness imports, `class` a Python task; both are code of whoever wrote the file. Nothing is
+imported here. Templates are no code once they are rendered in jinja2's sandbox, which `sandbox_templates` sees to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from firsthand.errors import DataError
+
+MAX_FILE_BYTES = 1 << 20
+MAX_FILES = 2_000
+CODE_KEYS = {
+    "class": "a Python class",
+    "hf_evaluate": "a metric fetched from the hub",
+    "use_prompt": "a prompt library",
+}
+CODE_DATASETS = ("pandas", "pickle", "eval", "webdataset")
+"""Readers of datasets that unpickle, or run, what a file holds."""
+
+
+class Tagged(str):
+    """What stood after `!function`."""
+
+
+def code_in(path: Path) -> list[str]:
+    """What the file, and those it includes, would run: a phrase for each, in the order they are met."""
+    found: list[str] = []
+    for file in with_includes(path):
+        for key, value in _leaves(read_yaml(file)):
+            if isinstance(value, Tagged):
+                found.append(f"!function {value} ({file.name})")
+            elif key in CODE_KEYS and value:
+                found.append(f"{key}: {CODE_KEYS[key]} ({file.name})")
+            elif key == "dataset_path" and _runs(str(value)):
+                found.append(f"dataset_path: {str(value)[:60]} ({file.name})")
+    return found
+
+
+def names_in(path: Path) -> list[str]:
+    """The names of tasks and groups that a group's file lists, subgroups included."""
+    body = read_yaml(path)
+    names: list[str] = []
+    pending: list[Any] = [body.get("task")]
+    while pending:
+        item = pending.pop(0)
+        if isinstance(item, list):
+            pending += item
+        elif isinstance(item, dict):
+            pending += [item.get("task"), item.get("group")]
+        elif isinstance(item, str):
+            names.append(item)
+    return names
+
+
+def with_includes(path: Path) -> Iterator[Path]:
+    """The file, and each file that it includes, directly or not."""
+    pending, seen = [path], set[Path]()
+    while pending:
+        file = pending.pop().expanduser().resolve()
+        if file in seen:
+            continue
+        if len(seen) >= MAX_FILES:
+            raise DataError(f"{path} includes more than {MAX_FILES} files: include fewer")
+        seen.add(file)
+        yield file
+        includes = [value for key, value in _leaves(read_yaml(file)) if key == "include"]
+        pending += [file.parent / str(each) for each in includes]
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The file's mapping, with what stands after `!function` as Tagged text; DataError if it is something else."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]
+        pass
+
+    def tagged(loader: Any, node: Any) -> Tagged:
+        return Tagged(node.value if isinstance(node.value, str) else "?")
+
+    Loader.add_constructor("!function", tagged)
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise DataError(f"{path} is larger than {MAX_FILE_BYTES >> 20} MiB: is it the task's YAML file?")
+        body = yaml.load(path.read_bytes(), Loader=Loader)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not YAML: {' '.join(str(error).split())[:200]}") from None
+    if not isinstance(body, dict):
+        raise DataError(f"{path} holds a {type(body).__name__}: a mapping with `task` or `group` was expected")
+    return body
+
+
+def sandbox_templates() -> None:
+    """Let the harness render its templates in jinja2's sandbox: a template of somebody's file then reaches no Python."""
+    from jinja2.sandbox import SandboxedEnvironment
+    from lm_eval import utils
+
+    plain = utils.env
+    if isinstance(plain, SandboxedEnvironment):
+        return
+    sandboxed = SandboxedEnvironment(undefined=plain.undefined, keep_trailing_newline=plain.keep_trailing_newline)
+    sandboxed.filters.update(plain.filters)
+    utils.env = sandboxed
+
+
+def _runs(dataset: str) -> bool:
+    """Whether loading the dataset may run or unpickle something: a script, or a reader that does."""
+    return dataset in CODE_DATASETS or dataset.endswith((".py", ".pkl", ".pickle"))
+
+
+def _leaves(body: Any) -> Iterator[tuple[str, Any]]:
+    """Each value that is no mapping or list, with the key it stands under."""
+    pending: list[tuple[str, Any]] = [("", body)]
+    seen: set[int] = set()
+    while pending:
+        key, value = pending.pop(0)
+        if isinstance(value, dict | list):
+            if id(value) not in seen:  # an alias may name one list many times, or itself
+                seen.add(id(value))
+                pairs = value.items() if isinstance(value, dict) else ((key, each) for each in value)
+                pending += [(str(name), each) for name, each in pairs]
+        else:
+            yield key, value

@@ -1,0 +1,288 @@
+"""Inspect's tasks: the scores and metrics that `inspect eval` gives on the same model, with our patterns and its solvers."""
+
+import asyncio
+import hashlib
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from firsthand import catalog
+from firsthand.agent import Agent
+from firsthand.benchmark import Benchmark
+from firsthand.budget import Limits
+from firsthand.errors import ConfigError, DataError, MissingExtra
+from firsthand.evals.leaderboard import leaderboard
+from firsthand.message import assistant
+from firsthand.patterns.cot import cot
+from firsthand.patterns.direct import direct
+from firsthand.patterns.inspect_solver import inspect_solver
+from firsthand.providers.scripted import Scripted
+from firsthand.rollout import Place, rollouts
+from firsthand.runs.execute import execute
+from firsthand.runs.store import create
+from firsthand.task import Task
+from firsthand.trace import Trace
+
+ROOT = Path(__file__).parent.parent
+TASKS = Path(__file__).parent / "inspect_tasks.py"
+needs_inspect = pytest.mark.skipif(
+    importlib.util.find_spec("inspect_ai") is None, reason="needs pip install 'firsthand[inspect]'"
+)
+CITIES = {"France": "Paris", "Peru": "Lima", "Kenya": "Nairobi", "Japan": "Tokyo", "Cuba": "Havana", "Mali": "Bamako"}
+JUDGE = {"submission": "", "GRADE": "GRADE: C"}
+
+
+def replies(messages, sampling, index):
+    """What the model says: it looks up once where it has a tool, is right by hash, and cuts at its letter for choices."""
+    text = "\n".join(message.text for message in messages)
+    last = messages[-1].text
+    country = next((each for each in CITIES if each in text), "France")
+    luck = hashlib.sha256(f"{last}{sampling.temperature}".encode()).digest()[0] % 3
+    if "Are you sure?" in last:
+        return f"Yes, {CITIES[country]}. STOP and more"
+    if "letter" in last.lower() or "ANSWER: $LETTER" in last:
+        return "ANSWER: " + "ABBB"[luck]
+    return f"{CITIES[country] if luck else 'Rome'}"
+
+
+def calling(messages, sampling, index):
+    """The same, but for a tool call before the first answer."""
+    country = next(each for each in CITIES if each in messages[-1].text or each in messages[0].text)
+    if len(messages) == 1:
+        from firsthand.message import ToolCall
+
+        return assistant("", ToolCall("call_1", "atlas", {"country": country}))
+    return replies(messages, sampling, index) if messages[-1].role == "user" else f"It is {messages[-1].text}"
+
+
+def ours(
+    benchmark: Benchmark, model: Scripted, pattern=direct, epochs: int = 1, limits: Limits | None = None
+) -> list[Trace]:
+    """Our attempts, in the order of the tasks."""
+
+    async def attempt() -> list[Trace]:
+        agent = Agent("agent", model, pattern, limits=limits or Limits())
+        places = [Place(agent, benchmark, task, epoch) for task in benchmark.tasks(0) for epoch in range(epochs)]
+        found = {trace.id: trace async for trace in rollouts(places)}
+        return [found[place.id] for place in places]
+
+    return asyncio.run(attempt())
+
+
+def metrics(benchmark: Benchmark, traces: list[Trace]) -> dict[str, float]:
+    """Inspect's metrics by its names."""
+    row = leaderboard(traces, figures={benchmark.name: benchmark.figures})[0].rows[0]
+    return {name: each.value for name, each in row.secondary.items() if " " in name}
+
+
+@pytest.fixture
+def theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """`inspect eval` on the same model, behind our provider."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("INSPECT_LOG_DIR", str(tmp_path / "logs"))
+
+    def run(name: str, model: Scripted, grader: str = "", **options):
+        from inspect_ai import eval as inspect_eval
+        from inspect_ai.model import get_model
+
+        from firsthand.providers.inspect_registry import model_api
+        from firsthand.providers.inspect_wire import model_of
+
+        api = model_api()("scripted:echo")
+        api.model = model
+        roles = {"grader": get_model(f"firsthand/{grader}")} if grader else None
+        (log,) = inspect_eval(f"{TASKS}@{name}", model=model_of(api), display="none", model_roles=roles, **options)
+        assert log.status == "success", log.error
+        return log
+
+    return run
+
+
+def results(log) -> dict[str, float]:
+    several = len({score.reducer for score in log.results.scores}) > 1
+    return {
+        f"{score.name}[{score.reducer}] {name}" if several and score.reducer else f"{score.name} {name}": metric.value
+        for score in log.results.scores
+        for name, metric in score.metrics.items()
+    }
+
+
+@needs_inspect
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["matching", "patterned", "choosing", "graded", "tooled", "repeated", "spoken", "limited"]
+)
+def test_its_own_solvers_on_our_model_give_what_inspect_eval_gives(name: str, theirs, tmp_path: Path) -> None:
+    script = tmp_path / "judge.json"
+    script.write_text(json.dumps({"Rome": "It is not so. GRADE: I", "": "The same. GRADE: C"}))
+    grader = f"scripted:{script}" if name == "graded" else ""
+    named = ":grader=" + grader.replace(":", r"\:") if grader else ""
+    reply = calling if name in ("tooled", "limited") else replies
+    log = theirs(name, Scripted(reply), grader)
+    benchmark = catalog.benchmark(f"inspect:task={TASKS}@{name}{named}")
+    epochs = 3 if name == "repeated" else 1
+    traces = ours(benchmark, Scripted(reply), inspect_solver, epochs)
+    assert [trace.error for trace in traces] == [None] * len(traces)
+    assert metrics(benchmark, traces) == pytest.approx(results(log), rel=1e-12)
+    by_id = {(str(sample.id), sample.epoch): sample for sample in log.samples}
+    for trace in traces:
+        sample = by_id[trace.task_id, trace.epoch + 1]
+        assert trace.answer == sample.output.completion
+        kept = {score.detail["scorer"]: score.detail["inspect"] for score in trace.scores if "inspect" in score.detail}
+        assert {key: body["value"] for key, body in kept.items()} == {
+            key: score.value for key, score in sample.scores.items()
+        }
+
+
+@needs_inspect
+@pytest.mark.slow
+def test_our_patterns_are_judged_by_its_scorers(theirs) -> None:
+    log = theirs("matching", Scripted(replies))
+    benchmark = catalog.benchmark(f"inspect:task={TASKS}@matching")
+    traces = ours(benchmark, Scripted(replies))
+    assert metrics(benchmark, traces) == pytest.approx(results(log), rel=1e-12)
+    assert 0 < results(log)["match accuracy"] < 1
+    thinking = ours(benchmark, Scripted(lambda *_: "Let me think. The answer is Paris"), cot)
+    assert [trace.score("includes").value for trace in thinking] == [1, 0, 0, 0, 0, 0]
+
+
+@needs_inspect
+def test_choices_are_marked_by_the_letter_that_a_pattern_gives() -> None:
+    benchmark = catalog.benchmark(f"inspect:task={TASKS}@choosing")
+    first = benchmark.tasks(0)[0]
+    assert first.choices == ("Lima", "Paris", "Nairobi") and first.secret["target"] == "B" and first.id == "1"
+    traces = ours(benchmark, Scripted(["B", "The answer is A", "no idea", "B", "B", "B"]))
+    assert [trace.score("choice").value for trace in traces] == [1, 0, 0, 1, 1, 1]
+
+
+@needs_inspect
+def test_a_conversation_is_asked_as_it_stands() -> None:
+    benchmark = catalog.benchmark(f"inspect:task={TASKS}@spoken")
+    for pattern in (direct, inspect_solver):
+        model = Scripted(replies)
+        (trace,) = ours(benchmark, model, pattern)
+        roles = [message.role for message in model.asked[0].prompt]
+        assert roles == ["system", "user", "assistant", "user"] and model.asked[0].prompt[-1].text.endswith("Peru?")
+        assert not trace.scores[0].failed and len(trace.nodes) <= 8
+
+
+@needs_inspect
+def test_solvers_tools_and_settings_are_effects_of_the_attempt_and_budgets_hold() -> None:
+    benchmark = catalog.benchmark(f"inspect:task={TASKS}@tooled")
+    model = Scripted(calling)
+    traces = ours(replace(benchmark, tasks=lambda seed: benchmark.tasks(0)[:1]), model, inspect_solver)
+    generations = [call for call in traces[0].calls if call.kind == "generate"]
+    assert len(generations) == 3 and [asked.tools[0].name for asked in model.asked] == ["atlas"] * 3
+    settings = generations[2].detail["sampling"]
+    assert (settings["temperature"], settings["stop"]) == (0.5, ["STOP"]) and traces[0].answer == "Yes, Paris. "
+    assert [node.message.role for node in traces[0].nodes] == [
+        "user", "assistant", "tool", "assistant", "user", "assistant",
+    ]  # fmt: skip
+    mali = next(task for task in benchmark.tasks(0) if task.id == "mali")
+    (trace,) = ours(replace(benchmark, tasks=lambda seed: [mali]), Scripted(calling), inspect_solver)
+    assert any("no page for Mali" in node.message.text for node in trace.nodes)
+    stopped = ours(benchmark, Scripted(calling), inspect_solver, limits=Limits(calls=1))
+    assert {trace.stop_reason for trace in stopped} == {"calls"}
+
+
+@needs_inspect
+def test_an_interrupted_run_asks_the_model_nothing_twice_and_is_scored_again_from_disk(tmp_path: Path) -> None:
+    benchmark = catalog.benchmark(f"inspect:task={TASKS}@tooled")
+    agent = Agent("agent", Scripted(calling, fingerprint="same"), inspect_solver)
+    places = [Place(agent, benchmark, task) for task in benchmark.tasks(0)]
+    with create(tmp_path, {}, "first") as run:
+        asyncio.run(execute(run, places))
+        asked = len(agent.model.asked)
+        kept = {trace.task_id: trace for trace in run.traces()}
+        for place in places:  # the journal alone: an attempt that had ended, but was not kept
+            again = Agent("agent", Scripted([], fingerprint="same"), inspect_solver)
+            trace = asyncio.run(_again(again, benchmark, place.task, run.journal(place.id)))
+            assert trace.error is None and not again.model.asked and trace.answer == kept[place.task.id].answer
+        tasks = {task.id: task for _, task in run.tasks().items()}
+        fresh = catalog.benchmark(f"inspect:task={TASKS}@tooled")
+        for id, trace in kept.items():
+            found = asyncio.run(_scored(fresh, tasks[id], trace))
+            assert [(score.name, score.value) for score in found] == [(s.name, s.value) for s in trace.scores]
+    assert asked == 18
+
+
+async def _again(agent: Agent, benchmark: Benchmark, task: Task, journal) -> Trace:
+    from firsthand.rollout import rollout
+
+    return await rollout(agent, task, benchmark=benchmark, journal=journal)
+
+
+async def _scored(benchmark: Benchmark, task: Task, trace: Trace):
+    return await benchmark.scorers[0](task, trace)
+
+
+@needs_inspect
+def test_a_scorer_that_asks_a_judge_says_which_option_names_one() -> None:
+    benchmark = catalog.benchmark(f"inspect:task={TASKS}@graded")
+    (score,) = ours(replace(benchmark, tasks=lambda seed: benchmark.tasks(0)[:1]), Scripted(replies))[0].scores
+    assert score.failed and ":grader=MODEL" in score.detail["scorer_failed"]
+
+
+@needs_inspect
+@pytest.mark.parametrize(
+    ("spec", "error", "message"),
+    [
+        ("inspect", ConfigError, "was given no task"),
+        (f"inspect:task={TASKS}", ConfigError, "name one, as in"),
+        (f"inspect:task={TASKS}@sandboxed", ConfigError, "needs a sandbox.*inspect eval .* --model firsthand/MODEL"),
+        (f"inspect:task={TASKS}@broken:args=fail=true", DataError, "RuntimeError: no data here"),
+        (f"inspect:task={TASKS}@nowhere", DataError, "Inspect could not make|gives 0 tasks"),
+        (f"inspect:task={TASKS}@patterned:args=shots", ConfigError, "NAME=VALUE was expected"),
+        (f"inspect:task={TASKS}@patterned:args=shots=7", DataError, "AssertionError"),
+        ("inspect:task=missing.py@x", ConfigError, "no file 'missing.py'"),
+    ],
+)
+def test_what_cannot_be_run_is_one_sentence(spec: str, error: type[Exception], message: str) -> None:
+    with pytest.raises((ConfigError, DataError), match=message) as caught:
+        catalog.benchmark(spec)
+    assert isinstance(caught.value, error) and "\n" not in str(caught.value)
+
+
+@needs_inspect
+def test_arguments_reach_the_task() -> None:
+    assert len(catalog.benchmark(f"inspect:task={TASKS}@patterned:args=shots=3").tasks(0)) == 6
+
+
+@needs_inspect
+@pytest.mark.slow
+def test_plain_inspect_eval_finds_our_models(tmp_path: Path) -> None:
+    (tmp_path / "script.json").write_text(json.dumps({"France": "Paris", "": "Rome"}))
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["inspect_ai"]
+    assert declared == {"firsthand": "firsthand.providers.inspect_registry"}
+    code = (
+        "import firsthand.providers.inspect_registry\n"  # what the entry point loads once we are installed
+        "import sys; from inspect_ai import eval; from pathlib import Path\n"
+        f"(log,) = eval({str(TASKS) + '@matching'!r}, model='firsthand/scripted:script.json', display='none')\n"
+        "print(log.status, log.eval.model, log.results.scores[0].metrics['accuracy'].value)\n"
+    )
+    env = {**os.environ, "INSPECT_LOG_DIR": str(tmp_path / "logs")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=env)
+    assert done.stdout.split() == ["success", "firsthand/scripted:script.json", str(1 / 6)], done.stderr[-500:]
+
+
+def test_a_solver_needs_a_sample_and_inspect_must_be_installed() -> None:
+    (trace,) = ours(Benchmark("one", lambda seed: [Task("a", "b")], ()), Scripted(["x"]), inspect_solver)
+    assert trace.error.kind == "ConfigError" and "no sample of an Inspect task" in trace.error.message
+    code = (
+        "import sys; sys.modules['inspect_ai'] = None\n"
+        "from firsthand import catalog\n"
+        "from firsthand.errors import MissingExtra\n"
+        "import firsthand.providers.inspect_registry\n"
+        "try: catalog.benchmark('inspect:task=inspect_evals/gsm8k')\n"
+        "except MissingExtra as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "pip install 'firsthand[inspect]'" in done.stdout, done.stderr
+    assert issubclass(MissingExtra, Exception)
