@@ -74,6 +74,11 @@ class Score:
         """Whether the scorer itself failed, so that the value says nothing of the attempt."""
         return "scorer_failed" in self.detail
 
+    @property
+    def unjudged(self) -> bool:
+        """Whether a judge could not be had. It says nothing of the agent: an error in tables, and no part of a mean."""
+        return self.failed and bool(self.detail.get("unjudged"))
+
 
 @dataclass(frozen=True)
 class Failure:

@@ -18,7 +18,9 @@ LABELS = {"A>B": "A", "B>A": "B"}
 
 
 def judge_judgebench(*, protocol: str = "", data: str = "", sample: int = 0) -> Benchmark:
-    """The benchmark over all pairs, or a seeded `sample` of so many. `data` is a folder that holds `judgebench_claude35.jsonl`, the authors' file."""
+    """The benchmark over all pairs, or a seeded `sample` of so many. `data` is a folder that holds
+    `judgebench_claude35.jsonl`.
+    """
     rows, file, sha256 = read_rows(FILE, data, source=SOURCE)
     return vote_benchmark(
         "judge_judgebench",

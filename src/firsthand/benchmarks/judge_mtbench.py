@@ -18,7 +18,9 @@ LABELS = {1: "A", 2: "B"}
 
 
 def judge_mtbench(*, protocol: str = "", data: str = "", sample: int = 0) -> Benchmark:
-    """The benchmark over all pairs, or a seeded `sample` of so many. `data` is a folder that holds `llmbar_processed_mtbench_humans.json`."""
+    """The benchmark over all pairs, or a seeded `sample` of so many. `data` is a folder that holds
+    `llmbar_processed_mtbench_humans.json`.
+    """
     rows, file, sha256 = read_rows(FILE, data, source=SOURCE)
     return vote_benchmark(
         "judge_mtbench",

@@ -18,7 +18,9 @@ VOTES = {0: "tie", 1: "A", 2: "B"}
 
 
 def judge_pandalm(*, protocol: str = "", data: str = "", sample: int = 0) -> Benchmark:
-    """The benchmark over all pairs, or a seeded `sample` of so many. `data` is a folder that holds the authors' `testset-v1.json`."""
+    """The benchmark over all pairs, or a seeded `sample` of so many. `data` is a folder that holds
+    `testset-v1.json`, the authors' file.
+    """
     rows, file, sha256 = read_rows(FILE, data, "testset-v1.json", source=SOURCE)
     return vote_benchmark(
         "judge_pandalm",

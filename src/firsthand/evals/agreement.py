@@ -104,7 +104,7 @@ class Agreement:
     """The chance that the judge says what a random one of the people said."""
     among_humans: Interval | None
     """The chance that two of the people said the same: the ceiling; None where each item has one vote."""
-    decided: Interval
+    decided: Interval | None
     """The same as `with_humans` where neither the judge nor the person called a tie (MT-Bench's second setup)."""
     kappa: Interval
     """Cohen's kappa of the judge with the majority of the people; items without a majority are left out."""
@@ -118,11 +118,11 @@ class Agreement:
     """The judge's chance of preferring what it was shown first, ties half: 0.5 has no position bias."""
     consistent: Interval | None
     """How often it said the same in both orders."""
-    longer_judge: Interval
+    longer_judge: Interval | None
     """How often the longer answer wins where the judge decided."""
-    longer_humans: Interval
+    longer_humans: Interval | None
     """The same for the people's votes."""
-    length_bias: Interval
+    length_bias: Interval | None
     """The first minus the second: what the judge adds to people's liking for length."""
 
     def to_json(self) -> Json:
@@ -151,6 +151,12 @@ def agreement(judged: Sequence[Judged], confidence: float = CONFIDENCE) -> Agree
         """Numerator over denominator, both summed over items."""
         return bootstrap_sums(np.array(pairs), _ratio, labels=shared, confidence=confidence)
 
+    def rate_if_any(pairs: Sequence[tuple[float, float]]) -> Interval | None:
+        return rate(pairs) if any(below for _, below in pairs) else None
+
+    longer = [_longer(each, (each.verdict,)) for each in judged]
+    longer_said = [_longer(each, each.humans) for each in judged]
+    comparable = any(below for _, below in longer) and any(below for _, below in longer_said)
     several = all(len(each.humans) >= 2 for each in judged)
     by_raters = [[each.humans.count(label) for label in LABELS] for each in judged]
     placed, ordered = _known(judged, "first"), _known(judged, "consistent")
@@ -159,21 +165,23 @@ def agreement(judged: Sequence[Judged], confidence: float = CONFIDENCE) -> Agree
         sum(len(each.humans) for each in judged),
         rate([(sum(vote == each.verdict for vote in each.humans) / len(each.humans), 1) for each in judged]),
         rate([_same_pairs(each.humans) for each in judged]) if several else None,
-        rate([_decided(each) for each in judged]),
+        rate_if_any([_decided(each) for each in judged]),
         bootstrap_sums(_confusions(judged), _kappas, labels=shared, confidence=confidence),
         fleiss_kappa(by_raters) if several and len({sum(row) for row in by_raters}) == 1 else None,
         krippendorff_alpha([each.humans for each in judged]) if several else None,
         krippendorff_alpha([(*each.humans, each.verdict) for each in judged]),
         rate([(float(each.first or 0.0), 1) for each in judged]) if placed else None,
         rate([(float(bool(each.consistent)), 1) for each in judged]) if ordered else None,
-        rate([_longer(each, (each.verdict,)) for each in judged]),
-        rate([_longer(each, each.humans) for each in judged]),
+        rate_if_any(longer),
+        rate_if_any(longer_said),
         bootstrap_sums(
-            np.array([(*_longer(each, (each.verdict,)), *_longer(each, each.humans)) for each in judged]),
+            np.array([(*ours, *theirs) for ours, theirs in zip(longer, longer_said, strict=True)]),
             lambda sums: _ratio(sums[:, :2]) - _ratio(sums[:, 2:]),
             labels=shared,
             confidence=confidence,
-        ),
+        )
+        if comparable
+        else None,
     )
 
 

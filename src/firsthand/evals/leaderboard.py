@@ -1,7 +1,8 @@
 """Traces -> a Board per benchmark: what each agent scored, what it cost, and whether it differs from the first one.
 
 A board is a query over traces and holds no state. An attempt that ended in an error, or whose scorer failed, scores 0
-and is counted under errors, so that an agent cannot gain by failing loudly. Left out: ratings from preferences, boards over
+and is counted under errors, so that an agent cannot gain by failing loudly; one that no judge could be had for is counted
+there too and has no part in the mean, since that is not the agent's doing. Left out: ratings from preferences, boards over
 several benchmarks.
 """
 
@@ -286,6 +287,9 @@ def _board(
 def _values(traces: Iterable[Trace], name: str) -> dict[str, list[float]]:
     values: dict[str, list[float]] = {}
     for trace in traces:
+        found = trace.score(name)
+        if trace.error is None and found is not None and found.unjudged:
+            continue
         values.setdefault(trace.task_id, []).append(trace.value(name) or 0.0)
     return values
 
