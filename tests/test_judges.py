@@ -418,6 +418,7 @@ def test_vote_files_are_checked_and_told_where_they_are_wrong(tmp_path):
     file.write_text('[{"instruction": "cut off', encoding="utf-8")
     with pytest.raises(DataError, match="no JSON list"):
         catalog.benchmark(f"judge_pandalm:data={tmp_path}")
+    made({**good, **votes})
     with pytest.raises(UnknownName, match="did you mean 'pairwise'"):
         catalog.benchmark(f"judge_pandalm@pairwis:data={tmp_path}")
 

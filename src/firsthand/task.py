@@ -26,6 +26,8 @@ class Task:
     letters, or an ending that follows each choice. See `scored`."""
     baseline: str | None = None
     """What stands before a choice that is scored without the question, for metrics that subtract its log-prob there."""
+    system: str | None = None
+    """The system message that the benchmark's protocol fixes, if it has one."""
     sampling: Mapping[str, Any] = field(default_factory=dict)
     """Sampling settings that the benchmark's protocol fixes, such as `stop` and `max_tokens`."""
     verbatim: bool = False
@@ -51,6 +53,15 @@ class Task:
         return None if named is None else str(named)
 
     @property
+    def protected(self) -> str | None:
+        """Why the task must not be seen in plain text by others, `metadata["protected"]`: its authors ask for that. Or None.
+
+        What is printed and exported of its attempts leaves their words out.
+        """
+        why = self.metadata.get("protected")
+        return None if why is None else str(why)
+
+    @property
     def scored(self) -> tuple[tuple[str, str], ...]:
         """For each choice the text before it and the text whose log-prob counts; empty if choices are not scored so."""
         if self.requests or self.context is None:
@@ -70,8 +81,10 @@ class Task:
 
     def to_json(self) -> Json:
         """The task as a JSON object, secret included: for the store, not for an agent."""
+        system = {} if self.system is None else {"system": self.system}
         return {
             "id": self.id,
+            **system,
             "prompt": self.prompt,
             "choices": list(self.choices),
             "context": self.context,

@@ -25,7 +25,7 @@ from firsthand.providers import hub
 from firsthand.rollout import Place
 from firsthand.terminal import console, one_line, progress
 from firsthand.tool import Effect, Tool
-from firsthand.trace import Trace
+from firsthand.trace import Trace, shareable
 
 if TYPE_CHECKING:
     from firsthand.runs.store import Run
@@ -159,7 +159,7 @@ def main(config: Config) -> int:
             print_json(run, settings, traces, protocols)
         else:
             print_results(run, settings, traces, protocols)
-        failed = [trace.error for trace in traces if trace.error]
+        failed = [error for trace in traces if (error := shareable(trace).error)]
         if failed:
             complain(
                 f"{len(failed)} of {len(traces)} attempts failed, the first with {failed[0].kind}: {failed[0].message}"
@@ -228,6 +228,9 @@ def perform(run: Run, config: Config, places: Sequence[Place], *, redo_errors: b
     from firsthand.runs.execute import execute
     from firsthand.runs.watch import watching
 
+    secret = next((place.task.protected for place in places if place.task.protected), None)
+    if config.watch and secret is not None:
+        raise ConfigError(f"watch would print what is not to be printed ({secret}): leave it out")
     done = len(run.done())
     label = ", ".join(dict.fromkeys(place.benchmark.name for place in places))
     asks = may_ask(places)  # a question and a live display would write over each other

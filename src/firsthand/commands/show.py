@@ -10,6 +10,7 @@ from firsthand.home import data_home
 from firsthand.runs import store
 from firsthand.runs.show import show
 from firsthand.terminal import console
+from firsthand.trace import shareable
 
 EXAMPLES = """
 firsthand show last                        # the leaderboard of the last run
@@ -29,6 +30,8 @@ class Config:
     """An attempt: the beginning of its id, or benchmark/task/agent/epoch; `firsthand runs RUN` lists them."""
     full: bool = False
     """Shorten nothing."""
+    reveal: bool = False
+    """Print the words of a protected benchmark too, such as GPQA's: for your own eyes, not for the web."""
     json: bool = False
     """Print JSON for programs."""
 
@@ -39,9 +42,10 @@ def main(config: Config) -> int:
         if config.trace is not None:
             trace = run.trace(config.trace)
             if config.json:
-                print(json.dumps(trace.to_json(), indent=2, ensure_ascii=False))
+                shown = trace if config.reveal else shareable(trace)
+                print(json.dumps(shown.to_json(), indent=2, ensure_ascii=False))
             else:
-                show(trace, full=config.full)
+                show(trace, full=config.full, reveal=config.reveal)
             return 0
         order = {name: index for index, name in enumerate(run.agents())}  # as it was asked: the first is the baseline
         budget = str(run.config.get("equal_budget"))

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 from firsthand.errors import unknown
+from firsthand.evals.calibration import calibration
 from firsthand.evals.critical_path import critical_seconds
 from firsthand.evals.frontier import frontier
 from firsthand.evals.stats import (
@@ -303,6 +304,8 @@ def _row(
     secondary: Iterable[str],
     clusters: Clusters | None,
 ) -> Row:
+    calibrated = calibration(traces, metric)
+    also = {name: mean_interval(_values(traces, name), clusters=clusters) for name in secondary}
     return Row(
         agent=agent,
         score=mean_interval(values if metric else {}, clusters=clusters),
@@ -311,7 +314,7 @@ def _row(
         attempts=len(traces),
         errors=sum(trace.error is not None or any(score.failed for score in trace.scores) for trace in traces),
         stopped=sum(trace.error is None and trace.stop_reason not in ("done", "error") for trace in traces),
-        secondary={name: mean_interval(_values(traces, name), clusters=clusters) for name in secondary},
+        secondary=also if calibrated is None else {**also, "rms_calibration_error": calibrated},
     )
 
 

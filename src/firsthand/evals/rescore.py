@@ -55,6 +55,11 @@ async def rescore(
     name = name or str(getattr(scorer, "name", getattr(scorer, "__name__", "score")))
     if isinstance(scorer, JudgeScorer):
         scorer, described = bound(scorer, run), described or scorer.described
+    described = described or name
+    if (other := run.score_names().get(name, described)) != described:
+        raise StoreError(
+            f"run {run.id} has scores named {name!r} already, given by {other}: give the new ones another name, --as NAME"
+        )
     tasks, known = run.tasks(), run.scored(name)
     kept, skipped, results = 0, 0, [0, 0]
     running: set[asyncio.Task[tuple[Trace, int, Score]]] = set()
@@ -64,7 +69,7 @@ async def rescore(
 
     def keep(done: set[asyncio.Task[tuple[Trace, int, Score]]]) -> None:
         for trace, number, score in (each.result() for each in done):
-            run.add_score(trace, number, name, described or name, score)
+            run.add_score(trace, number, name, described, score)
             if isinstance(scorer, JudgeScorer) and (preference := scorer.preference(trace, score)) is not None:
                 run.add_preference(preference)
             results[score.failed] += 1

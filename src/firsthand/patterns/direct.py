@@ -19,6 +19,8 @@ async def direct(task: Task, ctx: Context) -> str:
     if task.context is not None:
         ctx = await ctx.generate(prompt=task.context, **task.sampling)
     else:
+        if task.system is not None and not ctx.messages:
+            ctx = ctx.say(task.system, "system")
         ctx = await ctx.say(question(task)).generate(**task.sampling)
     return answer_or_text(ctx.text, task)
 

@@ -225,7 +225,7 @@ class Run:
             columns = (
                 plain(trace.benchmark), plain(trace.task_id), plain(trace.agent_name), trace.epoch,
                 trace.value(), plain(trace.stop_reason),
-                plain(f"{trace.error.kind}: {trace.error.message}") if trace.error else None,
+                plain(_in_a_line(trace)) if trace.error else None,
                 len(trace.calls), usage.total_tokens, usage.cost_usd, trace.duration_s, trace.version,
                 put(connection, trace.to_json(), exact=False),
             )  # fmt: skip
@@ -448,6 +448,12 @@ def _info(path: Path) -> RunInfo:
             return run.info
     except StoreError as error:
         return RunInfo(path.name, path, problem=str(error))
+
+
+def _in_a_line(trace: Trace) -> str:
+    """The error for a list, which is kept as plain text: of a protected task its kind alone, for a message may quote."""
+    assert trace.error is not None
+    return trace.error.kind if trace.protected is not None else f"{trace.error.kind}: {trace.error.message}"
 
 
 def _trace_from_json(body: Json) -> Trace:
