@@ -160,6 +160,10 @@ def test_the_command_prints_a_board_costs_and_bias_and_its_exit_code_tells(run: 
     assert (
         "arithmetic: kind, 4 tasks" in out and "8 by logprob" in out and "'kind' of" in out and "8 new, 0 kept" in out
     )
+    assert cli.main(["show", "last", next(run.traces()).id, "--judge", "kind"]) == 0
+    assert "You rate an answer to a question by a rubric" in capsys.readouterr().out
+    assert cli.main(["show", "last", next(run.traces()).id, "--judge", "numeric"]) == 2
+    assert "it has kind" in capsys.readouterr().err
     assert cli.main(["score", "last", "--with", "pairwise:judge=scripted:echo:against=direct"]) == 0
     assert "the answer shown first is preferred with chance" in capsys.readouterr().out
     assert cli.main(["score", "last", "--with", "flexible,normalised", "--json"]) == 0

@@ -268,7 +268,7 @@ class Context:
         finally:
             self._pay(granted, usage)
         nodes = tuple(attempt.add_node(self.node, completion.message) for completion in completions)
-        detail = {
+        detail: Json = {
             "finish_reasons": [completion.finish_reason for completion in completions],
             "sampling": sampling.to_json(),
             "tools": [spec.name for spec in specs],
