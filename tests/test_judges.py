@@ -446,3 +446,15 @@ def test_likelihoods_of_nothing_are_an_error():
 
     trace = judged(Mute(), how="logprob")
     assert trace.error is not None and "of no use" in trace.error.message
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize("options", [{}, {"how": "grammar"}, {"reasoning": "on", "reasoning_tokens": 24}])
+def test_a_small_real_model_gives_a_verdict_in_every_way(smollm2, options):
+    from firsthand.providers.local import Local
+
+    trace = judged(Local(smollm2), **options)
+    found = judgement_of(trace)
+    assert trace.error is None and trace.answer in ("A", "B", "tie")
+    assert sum(found["probabilities"].values()) == pytest.approx(1) and len(found["orders"]) == 2
+    assert found["by"] == ("logprob" if options.get("how") is None else "top log-probs") or found["by"] == "grammar"

@@ -376,6 +376,8 @@ def print_results(run: Run, config: Config, traces: Sequence[Trace], protocols: 
     else:
         boards = leaderboard(traces, budget=budget_of(config), clusters=run.clusters())
         out.print(render(boards))
+        for heading, line in told_of_judges(traces).items():
+            out.print(f"{heading:<9}{line}", soft_wrap=True, markup=False)
         for name, protocol in protocols.items():
             out.print(f"protocol {name}: {protocol}".replace("\n", "\\n"), soft_wrap=True, markup=False)
         report = write_report(run, config, traces)
@@ -384,6 +386,16 @@ def print_results(run: Run, config: Config, traces: Sequence[Trace], protocols: 
         out.print(f"traces   {run.path}", soft_wrap=True, markup=False)
         out.print(f"show     firsthand show {run.id} {worst.id[:8]}", soft_wrap=True, markup=False)
     out.print(f"again    {config.command()}", soft_wrap=True, markup=False)
+
+
+def told_of_judges(traces: Sequence[Trace]) -> dict[str, str]:
+    """What there is to say of the judge, where attempts were judged by a model: its cost and how verdicts were had."""
+    scores = [score for trace in traces for score in trace.scores if "judge" in score.detail]
+    if not scores:
+        return {}
+    from firsthand.evals.judge import about_judge
+
+    return about_judge(scores)
 
 
 def print_json(run: Run, config: Config, traces: Sequence[Trace], protocols: Mapping[str, str]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -100,6 +99,7 @@ def main(config: Config) -> int:
 
 def report(run: Run, found: Rescored, config: Config) -> int:
     """Print what the scores say; returns how many attempts have none."""
+    from firsthand.evals.judge import about_judge
     from firsthand.evals.leaderboard import leaderboard, render
 
     order = {name: index for index, name in enumerate(run.agents())}
@@ -130,31 +130,3 @@ def report(run: Run, found: Rescored, config: Config) -> int:
         out.print(f"first error: {one_line(str(failed[0].detail['scorer_failed']))}", markup=False, soft_wrap=True)
         out.print("again     the same command with --retry-errors", markup=False, soft_wrap=True)
     return len(failed)
-
-
-def about_judge(scores: Sequence[Score]) -> dict[str, str]:
-    """What there is to say of the judge, by heading: cost, how verdicts were had, position bias, forged marks."""
-    asked = [score.detail for score in scores if "judge" in score.detail]
-    if not asked:
-        return {}
-    by: dict[str, int] = {}
-    for each in asked:
-        by[str(each.get("by", "no verdict"))] = by.get(str(each.get("by", "no verdict")), 0) + 1
-    tokens, cost = sum(each.get("tokens", 0) for each in asked), sum(each.get("cost_usd", 0.0) for each in asked)
-    told = {
-        "judge": f"{asked[0]['judge']}, protocol {asked[0]['protocol']}",
-        "judging": f"{sum(each.get('calls', 0) for each in asked)} calls, {tokens:,} tokens"
-        + (f", ${cost:.4f}" if cost else ""),
-        "verdicts": ", ".join(f"{count} by {way}" for way, count in by.items()),
-    }
-    pairs = [each for each in asked if len(each.get("orders", ())) == 2 and not str(each.get("by")).startswith("rule")]
-    if pairs:
-        same = sum(each["orders"][0] == each["orders"][1] for each in pairs) / len(pairs)
-        first = sum(each.get("first", 0.0) for each in pairs) / len(pairs)
-        told["position"] = (
-            f"the answer shown first is preferred with chance {first:.2f}; the same verdict in both orders: {same:.0%}"
-        )
-    forged = sum(bool(each.get("forged")) for each in asked)
-    if forged:
-        told["forged"] = f"{forged} answers held marks of the judge's prompt, which were made harmless"
-    return told

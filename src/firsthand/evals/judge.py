@@ -8,7 +8,7 @@ zero. What the verdict is, and how it is weighted by log-probs, is in `patterns/
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -210,6 +210,34 @@ def pairwise(
 def judged_by(scorer: JudgeScorer, model: Model, *, retry: Retry | None = None) -> JudgeScorer:
     """The same scorer with another judge, such as a model that is open already."""
     return replace(scorer, agent=replace(scorer.agent, model=model, retry=retry or scorer.agent.retry))
+
+
+def about_judge(scores: Sequence[Score]) -> dict[str, str]:
+    """What there is to say of the judge, by heading: cost, how verdicts were had, position bias, forged marks."""
+    asked = [score.detail for score in scores if "judge" in score.detail]
+    if not asked:
+        return {}
+    by: dict[str, int] = {}
+    for each in asked:
+        by[str(each.get("by", "no verdict"))] = by.get(str(each.get("by", "no verdict")), 0) + 1
+    tokens, cost = sum(each.get("tokens", 0) for each in asked), sum(each.get("cost_usd", 0.0) for each in asked)
+    told = {
+        "judge": f"{asked[0]['judge']}, protocol {asked[0]['protocol']}",
+        "judging": f"{sum(each.get('calls', 0) for each in asked)} calls, {tokens:,} tokens"
+        + (f", ${cost:.4f}" if cost else ""),
+        "verdicts": ", ".join(f"{count} by {way}" for way, count in by.items()),
+    }
+    pairs = [each for each in asked if len(each.get("orders", ())) == 2 and not str(each.get("by")).startswith("rule")]
+    if pairs:
+        same = sum(each["orders"][0] == each["orders"][1] for each in pairs) / len(pairs)
+        first = sum(each.get("first", 0.0) for each in pairs) / len(pairs)
+        told["position"] = (
+            f"the answer shown first is preferred with chance {first:.2f}; the same verdict in both orders: {same:.0%}"
+        )
+    forged = sum(bool(each.get("forged")) for each in asked)
+    if forged:
+        told["forged"] = f"{forged} answers held marks of the judge's prompt, which were made harmless"
+    return told
 
 
 @cache
