@@ -106,6 +106,7 @@ def test_a_run_of_the_first_schema_is_brought_up_to_date(run: Run) -> None:
 
     before = summary(run)
     with run.database.write() as connection:
+        connection.execute("DROP TABLE scores")
         connection.execute("DROP INDEX traces_by_agent")
         connection.execute("DROP INDEX traces_retried")
         connection.execute("ALTER TABLE tasks DROP COLUMN cluster")

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from firsthand.agent import Pattern
-from firsthand.benchmark import Benchmark
+from firsthand.benchmark import Benchmark, Scorer
 from firsthand.config import convert, split_list
 from firsthand.errors import ConfigError, nearest, unknown
 from firsthand.model import Model
@@ -54,7 +54,8 @@ class Spec:
 def parse_spec(text: str) -> Spec:
     """`name(part,part):key=value:key=value` as a Spec; each part is a spec too, and the parentheses may be left out.
 
-    A colon without `=` after it belongs to the name, as in `file.py:function`. One inside a value is written `\\:`.
+    A colon without `=` after it belongs to the name, as in `file.py:function`, or to a value that names a model by its
+    provider, as in `judge=openai:llama3@http://localhost:11434/v1`. One inside any other value is written `\\:`.
     """
     text, inside = _unfold(text)
     parts = () if inside is None else tuple(parse_spec(each.strip()) for each in split_list(inside))
@@ -66,11 +67,19 @@ def parse_spec(text: str) -> Spec:
         key, equals, value = part.partition("=")
         if equals:
             options[key.strip().replace("-", "_")] = value.strip()
+        elif options and _goes_on(list(options.values())[-1]):
+            options[list(options)[-1]] += ":" + part.strip()
         elif options:
             raise ConfigError(f"{text!r} has {part!r} among its options: key=value was expected")
         else:
             name += ":" + part
     return Spec(name, options, parts)
+
+
+def _goes_on(value: str) -> bool:
+    """Whether a value begins with a model provider, so that colons in it are its own."""
+    prefix = value.partition(":")[0]
+    return prefix == "hf" or (Path(__file__).parent / _ROOMS["provider"] / f"{prefix}.py").is_file()
 
 
 def _unfold(text: str) -> tuple[str, str | None]:
@@ -249,6 +258,40 @@ def _effects(tree: ast.AST) -> list[str]:
     given = [each.value for each in ast.walk(tree) if isinstance(each, ast.keyword) and each.arg == "effect"]
     named = {each.value for value in given for each in ast.walk(value) if isinstance(each, ast.Constant)}
     return [effect for effect in typing.get_args(Effect) if effect in named]
+
+
+def scorers() -> dict[str, tuple[str, str]]:
+    """Each scorer's room file and its one-line description, read without importing: functions of (task, trace) that give a
+    Score, and functions of options alone that give a Scorer."""
+    found: dict[str, tuple[str, str]] = {}
+    for path in sorted((Path(__file__).parent / "evals").glob("[a-z]*.py")):
+        for made in ast.parse(path.read_text(encoding="utf-8")).body:
+            if not isinstance(made, ast.FunctionDef | ast.AsyncFunctionDef) or made.name.startswith("_"):
+                continue
+            given = [each.arg for each in made.args.args]
+            gives = ast.unparse(made.returns) if made.returns is not None else ""
+            if (given == ["task", "trace"] and gives == "Score") or (not given and gives == "Scorer"):
+                found.setdefault(made.name, (path.stem, (ast.get_docstring(made) or "").split("\n")[0]))
+    return found
+
+
+def scorer(text: str) -> Scorer:
+    """The scorer a text names, such as `exact`, `rubric:judge=smollm2`, or `FILE.py:function`."""
+    spec = parse_spec(text)
+    if ".py" in spec.name:
+        found = from_file("scorer", spec.name)
+    else:
+        known = scorers()
+        if spec.name not in known:
+            raise unknown("scorer", spec.name, known, see="firsthand list scorers")
+        found = getattr(importlib.import_module(f"firsthand.evals.{known[spec.name][0]}"), spec.name)
+    if [p.name for p in inspect.signature(found).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]:
+        if spec.options:
+            raise ConfigError(f"{text!r} gives {spec.name} options, and it takes none: write {spec.name}")
+        plain: Scorer = found
+        return plain
+    made: Scorer = found(**bind_options(spec, found))
+    return made
 
 
 def model(text: str) -> Model:

@@ -168,7 +168,7 @@ def _is_union(hint: Any) -> bool:
 
 def _add_flag(parser: Parser, field: dataclasses.Field[Any], hint: Any, doc: str) -> None:
     inner = next((each for each in typing.get_args(hint) if each is not type(None)), hint) if _is_union(hint) else hint
-    flag = "--" + field.name.replace("_", "-")
+    flag = "--" + field.name.rstrip("_").replace("_", "-")  # `with_` is --with, which is no name in Python
     default = None if field.default is dataclasses.MISSING else field.default
     shown = ",".join(default) if isinstance(default, tuple) else default
     help_text = doc if shown in (None, "", False) else f"{doc} [default: {shown}]"
@@ -179,13 +179,15 @@ def _add_flag(parser: Parser, field: dataclasses.Field[Any], hint: Any, doc: str
         nargs = ("+" if needed else "*") if many else (None if needed else "?")
         parser.add_argument(field.name, nargs=nargs, metavar=field.name.upper(), help=help_text)
     elif inner is bool:
-        parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=help_text)
+        parser.add_argument(flag, dest=field.name, action=argparse.BooleanOptionalAction, default=None, help=help_text)
     else:
         names = typing.get_args(inner) if typing.get_origin(inner) is typing.Literal else None
         bare = field.metadata.get("bare")
         metavar = "{" + ",".join(map(str, names)) + "}" if names else _metavar(inner)
         nargs = "?" if bare else None
-        parser.add_argument(flag, metavar=metavar, nargs=nargs, const=bare, default=None, help=help_text)
+        parser.add_argument(
+            flag, dest=field.name, metavar=metavar, nargs=nargs, const=bare, default=None, help=help_text
+        )
 
 
 def _metavar(kind: Any) -> str:

@@ -171,6 +171,15 @@ class Context:
         return self.last.text
 
     @property
+    def alternatives(self) -> list[list[tuple[str, float]]]:
+        """For each token of the last answer its most probable alternatives as (text, log-prob); none unless asked for."""
+        for call in reversed(self.attempt.calls):
+            if self.node in call.nodes and "top_logprobs" in call.detail:
+                found = call.detail["top_logprobs"][call.nodes.index(self.node)]
+                return [[(text, logprob) for text, logprob in token] for token in found]
+        return []
+
+    @property
     def tools(self) -> tuple[Tool, ...]:
         """What may be called, in a fixed order: the agent's tools and the environment's."""
         return tuple(self.attempt.tools[name] for name in sorted(self.attempt.tools))
@@ -259,11 +268,15 @@ class Context:
         finally:
             self._pay(granted, usage)
         nodes = tuple(attempt.add_node(self.node, completion.message) for completion in completions)
-        detail = {
+        detail: Json = {
             "finish_reasons": [completion.finish_reason for completion in completions],
             "sampling": sampling.to_json(),
             "tools": [spec.name for spec in specs],
         }
+        if sampling.top_logprobs:
+            detail["top_logprobs"] = [
+                [[list(pair) for pair in token] for token in completion.top_logprobs] for completion in completions
+            ]
         if prompt is not None:
             detail["prompt"] = prompt
         attempt.record(

@@ -62,6 +62,8 @@ async def rollout(
     started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
     own_seed = derive_seed(seed, benchmark.name, task.id, epoch)
     attempt = Attempt(agent, agent.tools, journal or MemoryJournal(), own_seed, listener)
+    if task.protected is not None:
+        attempt.note("protected", why=task.protected)
     answer: str | None = None
     failure: Failure | None = None
     stop_reason = "done"

@@ -57,6 +57,15 @@ class Task:
         return None if named is None else str(named)
 
     @property
+    def protected(self) -> str | None:
+        """Why the task must not be seen in plain text by others, `metadata["protected"]`: its authors ask for that. Or None.
+
+        What is printed and exported of its attempts leaves their words out.
+        """
+        why = self.metadata.get("protected")
+        return None if why is None else str(why)
+
+    @property
     def scored(self) -> tuple[tuple[str | None, str], ...]:
         """For each choice the text before it and the text whose log-prob counts; empty if choices are not scored so."""
         if self.requests or self.context is None:

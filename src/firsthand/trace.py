@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from firsthand.errors import StoreError
-from firsthand.message import Json, Message
+from firsthand.message import Json, Message, Text
 from firsthand.model import Usage
 
 TRACE_VERSION = 2
@@ -73,6 +73,11 @@ class Score:
     def failed(self) -> bool:
         """Whether the scorer itself failed, so that the value says nothing of the attempt."""
         return "scorer_failed" in self.detail
+
+    @property
+    def unjudged(self) -> bool:
+        """Whether a judge could not be had. It says nothing of the agent: an error in tables, and no part of a mean."""
+        return self.failed and bool(self.detail.get("unjudged"))
 
 
 @dataclass(frozen=True)
@@ -139,6 +144,12 @@ class Trace:
         """Seconds spent in calls of one kind, added up, whether or not they overlapped."""
         return sum(call.duration_s for call in self.calls if call.kind == kind)
 
+    @property
+    def protected(self) -> str | None:
+        """Why the words of the attempt are not to be printed or exported, as its task said; None if they may be."""
+        why = next((event.data.get("why", "") for event in self.events if event.kind == "protected"), None)
+        return None if why is None else str(why)
+
     def score(self, name: str) -> Score | None:
         """The score of that name, if there is one."""
         return next((score for score in self.scores if score.name == name), None)
@@ -200,6 +211,61 @@ class Trace:
             error=Failure(**body["error"]) if body["error"] else None,
             origin=Origin(**body["origin"]) if body["origin"] else None,
         )
+
+
+def shareable(trace: Trace) -> Trace:
+    """The trace as it may be printed and exported: of a protected task without words, with their number instead.
+
+    Structure, counts, times, numbers and short answers such as a letter stay; what others may see is as good as before.
+    """
+    if trace.protected is None:
+        return trace
+    said = "\n".join(node.message.text for node in trace.nodes)
+    error = trace.error
+    if error is not None and _quotes(error.message, said):
+        error = replace(error, message=_left_out(error.message), traceback=None)
+    return replace(
+        trace,
+        nodes=tuple(Node(node.parent, _without_words(node.message)) for node in trace.nodes),
+        calls=tuple(replace(call, detail=_without_texts(call.detail), error=_left(call.error)) for call in trace.calls),
+        events=tuple(e if e.kind == "protected" else replace(e, data=_without_texts(e.data)) for e in trace.events),
+        scores=tuple(replace(score, detail=_without_texts(score.detail)) for score in trace.scores),
+        answer=trace.answer if len(trace.answer or "") <= ANSWER_CHARS else _left_out(trace.answer or ""),
+        final_state=_without_texts(trace.final_state),
+        error=error,
+    )
+
+
+SHORT_CHARS = 24
+"""A shorter text in a record tells nothing of a question."""
+ANSWER_CHARS = 8
+"""A longer answer may: a letter or a number does not."""
+
+
+def _left(text: str | None) -> str | None:
+    return text if text is None or len(text) <= SHORT_CHARS else _left_out(text)
+
+
+def _left_out(text: str) -> str:
+    return f"[withheld: {len(text)} characters]"
+
+
+def _quotes(text: str, said: str) -> bool:
+    """Whether a stretch of the text stands in what was said too."""
+    return any(text[at : at + SHORT_CHARS] in said for at in range(max(1, len(text) - SHORT_CHARS + 1)))
+
+
+def _without_words(message: Message) -> Message:
+    return Message(message.role, (Text(_left_out(message.text)),))
+
+
+def _without_texts(body: Any) -> Any:
+    """The data with every long text left out, a judge's own trace among them."""
+    if isinstance(body, str):
+        return _left(body)
+    if isinstance(body, Mapping):
+        return {str(key): _without_texts(value) for key, value in body.items() if key != "trace"}
+    return [_without_texts(each) for each in body] if isinstance(body, list | tuple) else body
 
 
 def _upgraded(body: Json) -> Json:

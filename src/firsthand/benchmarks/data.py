@@ -20,6 +20,7 @@ from typing import Any
 from firsthand.errors import DataError, DownloadError
 from firsthand.home import data_home
 from firsthand.message import Json
+from firsthand.providers.repository import headers
 
 HUB_ROWS = "https://datasets-server.huggingface.co/rows"
 MAX_BYTES = 256 * 2**20
@@ -153,14 +154,24 @@ def fetch(source: Source, *, url: str = HUB_ROWS) -> Path:
     return path
 
 
-def _hub_rows(source: Source, url: str) -> Iterator[Json]:
+def fetch_unkept(source: Source, *, url: str = HUB_ROWS, page_rows: int = PAGE_ROWS) -> tuple[Json, ...]:
+    """The rows of a hub dataset that is not to lie about in plain text: fetched anew each time, kept nowhere.
+
+    `$HF_TOKEN` is sent along, for such sets are given to those who have agreed to their terms.
+    """
+    return tuple(_hub_rows(source, url, headers=headers(), page_rows=page_rows))
+
+
+def _hub_rows(
+    source: Source, url: str, *, headers: dict[str, str] | None = None, page_rows: int = PAGE_ROWS
+) -> Iterator[Json]:
     import httpx
 
     query = {"dataset": source.dataset, "config": source.config, "split": source.split}
     offset, total = 0, 1
-    with httpx.Client(timeout=30, follow_redirects=True) as client:
+    with httpx.Client(timeout=30, follow_redirects=True, headers=headers) as client:
         while offset < total:
-            body = _page(client, url, {**query, "offset": str(offset), "length": str(PAGE_ROWS)}, source)
+            body = _page(client, url, {**query, "offset": str(offset), "length": str(page_rows)}, source)
             rows, count = body.get("rows"), body.get("num_rows_total", 0)
             good = isinstance(rows, list) and isinstance(count, int) and 0 < count <= 10 * source.rows
             if not good or not rows or not all(isinstance(each, dict) and "row" in each for each in rows):
@@ -183,6 +194,11 @@ def _page(client: Any, url: str, query: dict[str, str], source: Source) -> Json:
     hint = f"check the connection, or give data=FOLDER that holds {source.path}"
     try:
         with client.stream("GET", url, params=query) as response:
+            if response.status_code in (401, 403):
+                raise DownloadError(
+                    f"{source.dataset}: the hub answered {response.status_code}: agree to the set's terms on its page "
+                    f"there, and set HF_TOKEN; or {hint.rpartition(', or ')[2]}"
+                )
             if response.status_code != 200:
                 raise DownloadError(f"{source.dataset}: the hub answered {response.status_code}; {hint}")
             received = bytearray()

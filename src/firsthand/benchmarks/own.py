@@ -17,23 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from firsthand import catalog
-from firsthand.benchmark import Benchmark, Scorer
+from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.protocol import Item, Protocol, answered, fill, letter, make_task
 from firsthand.benchmarks.tables import Row, read_table
 from firsthand.config import build, read_toml
-from firsthand.errors import ConfigError, DataError, unknown
-from firsthand.evals import choice, match, symbolic, text
+from firsthand.errors import ConfigError, DataError
 from firsthand.evals.match import normalise
 from firsthand.task import Task
 
-SCORERS: dict[str, Scorer] = {
-    each.__name__: each
-    for each in (
-        match.exact, match.normalised, match.numeric, match.flexible, symbolic.boxed,
-        text.token_f1, text.bleu, text.chrf, text.rouge_l,
-        choice.acc, choice.acc_norm, choice.acc_bytes, choice.acc_mutual_info,
-    )
-}  # fmt: skip
 LEAK_CHARS = 4
 """A shorter target stands in many a prompt by chance."""
 
@@ -53,7 +44,7 @@ class Description:
     continuation: str = " {choice}"
     """What is scored of a choice after the prompt: ` {letter}` where the prompt lists them under {options}."""
     scorer: tuple[str, ...] = ()
-    """Scorers by name, or FILE.py:function; the first gives the figure."""
+    """Scorers by name, with their options, or FILE.py:function; the first gives the figure. `firsthand list scorers`."""
     shots: int = 0
     """How many answered examples come before each question."""
     examples: str = ""
@@ -126,20 +117,11 @@ def _protocol(about: Description) -> Protocol:
     return Protocol(
         "your own",
         query=about.prompt,
-        scorers=tuple(map(_scorer, names)),
+        scorers=tuple(map(catalog.scorer, names)),
         shots=about.shots,
         examples=about.examples,
         continuation=about.continuation if about.choices else None,
     )
-
-
-def _scorer(name: str) -> Scorer:
-    if ".py" in name:
-        found: Scorer = catalog.from_file("scorer", name)
-        return found
-    if name not in SCORERS:
-        raise unknown("scorer", name, SCORERS, see=f"there are {', '.join(SCORERS)}, and FILE.py:function")
-    return SCORERS[name]
 
 
 def _columns(row: Row) -> dict[str, str]:

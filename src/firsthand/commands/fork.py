@@ -21,7 +21,7 @@ from firsthand.runs.fork import Fork, fork
 from firsthand.runs.show import show
 from firsthand.runs.watch import watching
 from firsthand.terminal import console, one_line
-from firsthand.trace import Trace
+from firsthand.trace import Trace, shareable
 
 if TYPE_CHECKING:
     from firsthand.runs.store import Run
@@ -117,6 +117,8 @@ def main(config: Config) -> int:
             origin = Origin(str(parents.path), parent.id, config.at or 0, config.say, config.seed)
             settings = changed(base_settings(parents), parent, config)
         run = None
+    if config.watch and parent.protected is not None:
+        raise ConfigError(f"watch would print what is not to be printed ({parent.protected}): leave it out")
     what = Fork(parent, origin.at, make_agent(settings, parent, config), origin.say, origin.seed, _name(origin.run))
     benchmark = find_benchmark(settings, parent)
     with run or create(settings, origin, config) as run:
@@ -126,7 +128,7 @@ def main(config: Config) -> int:
             runs_command.complain(f"interrupted: `firsthand fork --resume {run.id}` finishes it")
             return 130
         if config.json:
-            print(json.dumps(trace.to_json(), indent=2, ensure_ascii=False))
+            print(json.dumps(shareable(trace).to_json(), indent=2, ensure_ascii=False))
         else:
             print_results(run, what, trace)
     return 3 if trace.error else 0
@@ -241,6 +243,7 @@ def outcome(trace: Trace) -> str:
     new = sum(call.usage.total_tokens for call in trace.calls if not call.replayed)
     scores = "".join(f", {score.name} {score.value:g}" for score in trace.scores)
     end = f"{trace.error.kind}: {trace.error.message}" if trace.error else trace.stop_reason
+    trace = shareable(trace)
     return one_line(f"{trace.agent_name}: {trace.answer!r:.80} ({end}){scores}, {new} new tokens")
 
 

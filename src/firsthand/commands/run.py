@@ -25,7 +25,7 @@ from firsthand.providers import hub
 from firsthand.rollout import Place
 from firsthand.terminal import console, one_line, progress
 from firsthand.tool import Effect, Tool
-from firsthand.trace import Trace
+from firsthand.trace import Trace, shareable
 
 if TYPE_CHECKING:
     from firsthand.evals.leaderboard import Board
@@ -161,7 +161,7 @@ def main(config: Config) -> int:
             print_json(run, settings, traces, protocols, figures)
         else:
             print_results(run, settings, traces, protocols, figures)
-        failed = [trace.error for trace in traces if trace.error]
+        failed = [error for trace in traces if (error := shareable(trace).error)]
         if failed:
             complain(
                 f"{len(failed)} of {len(traces)} attempts failed, the first with {failed[0].kind}: {failed[0].message}"
@@ -230,6 +230,9 @@ def perform(run: Run, config: Config, places: Sequence[Place], *, redo_errors: b
     from firsthand.runs.execute import execute
     from firsthand.runs.watch import watching
 
+    secret = next((place.task.protected for place in places if place.task.protected), None)
+    if config.watch and secret is not None:
+        raise ConfigError(f"watch would print what is not to be printed ({secret}): leave it out")
     done = len(run.done())
     label = ", ".join(dict.fromkeys(place.benchmark.name for place in places))
     asks = may_ask(places)  # a question and a live display would write over each other
@@ -381,6 +384,8 @@ def print_results(
     else:
         boards = leaderboard(traces, budget=budget_of(config), clusters=run.clusters(), figures=figures)
         out.print(render(boards))
+        for heading, line in told_of_judges(traces).items():
+            out.print(f"{heading:<9}{line}", soft_wrap=True, markup=False)
         for name, protocol in protocols.items():
             out.print(f"protocol {name}: {protocol}".replace("\n", "\\n"), soft_wrap=True, markup=False)
         report = write_report(run, config, traces, boards)
@@ -389,6 +394,16 @@ def print_results(
         out.print(f"traces   {run.path}", soft_wrap=True, markup=False)
         out.print(f"show     firsthand show {run.id} {worst.id[:8]}", soft_wrap=True, markup=False)
     out.print(f"again    {config.command()}", soft_wrap=True, markup=False)
+
+
+def told_of_judges(traces: Sequence[Trace]) -> dict[str, str]:
+    """What there is to say of the judge, where attempts were judged by a model: its cost and how verdicts were had."""
+    scores = [score for trace in traces for score in trace.scores if "judge" in score.detail]
+    if not scores:
+        return {}
+    from firsthand.evals.judge import about_judge
+
+    return about_judge(scores)
 
 
 def print_json(

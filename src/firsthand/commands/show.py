@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 
+from firsthand.errors import ConfigError
 from firsthand.evals.leaderboard import leaderboard, render
 from firsthand.home import data_home
 from firsthand.runs import store
 from firsthand.runs.show import show
 from firsthand.terminal import console
+from firsthand.trace import Trace, shareable
 
 EXAMPLES = """
 firsthand show last                        # the leaderboard of the last run
 firsthand show last 3fa9                   # an attempt, by the beginning of its id
 firsthand show last arithmetic/L1-0/react  # or by its place: benchmark/task/agent
 firsthand show last 3fa9 --full --json
+firsthand show last 3fa9 --judge rubric    # the judge's attempt behind a score
 """
 
 
@@ -29,8 +32,24 @@ class Config:
     """An attempt: the beginning of its id, or benchmark/task/agent/epoch; `firsthand runs RUN` lists them."""
     full: bool = False
     """Shorten nothing."""
+    judge: str | None = None
+    """Show, in place of the attempt, what the judge was shown and said who gave it the score of this name."""
+    reveal: bool = False
+    """Print the words of a protected benchmark too, such as GPQA's: for your own eyes, not for the web."""
     json: bool = False
     """Print JSON for programs."""
+
+
+def judgement(trace: Trace, name: str) -> Trace:
+    """The judge's own attempt behind a score of the trace."""
+    score = trace.score(name)
+    body = score.detail.get("trace") if score is not None else None
+    if not isinstance(body, dict):
+        names = [each.name for each in trace.scores if "trace" in each.detail]
+        raise ConfigError(
+            f"the attempt has no judged score {name!r}: it has {', '.join(names) or 'none'}; `firsthand score` makes them"
+        )
+    return Trace.from_json(body)
 
 
 def main(config: Config) -> int:
@@ -38,10 +57,13 @@ def main(config: Config) -> int:
     with store.open_run(config.run, data_home()) as run:
         if config.trace is not None:
             trace = run.trace(config.trace)
+            if config.judge is not None:
+                trace = judgement(trace, config.judge)
             if config.json:
-                print(json.dumps(trace.to_json(), indent=2, ensure_ascii=False))
+                shown = trace if config.reveal else shareable(trace)
+                print(json.dumps(shown.to_json(), indent=2, ensure_ascii=False))
             else:
-                show(trace, full=config.full)
+                show(trace, full=config.full, reveal=config.reveal)
             return 0
         order = {name: index for index, name in enumerate(run.agents())}  # as it was asked: the first is the baseline
         budget = str(run.config.get("equal_budget"))

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from firsthand.evals.report import clipped, visible
 from firsthand.runs.compare import Comparison, Pair
 from firsthand.runs.store import Run
-from firsthand.trace import Trace
+from firsthand.task import Task
+from firsthand.trace import Trace, shareable
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -94,17 +95,24 @@ def samples(
     kinds = {"changed": ("worse", "better"), "all": ("worse", "better", "same")}.get(only, (only,))
     for change in ("worse", "better", "same"):
         for pair in comparison.tasks(change) if change in kinds else ():
-            trace_a, trace_b = _traces(pair, run_a, run_b, score)
+            trace_a, trace_b = map(shareable, _traces(pair, run_a, run_b, score))
             task = tasks_a.get((pair.benchmark, pair.task_id))
             yield Sample(
                 pair.benchmark,
                 pair.task_id,
                 trace_a.epoch,
-                clipped(task.question if task else "", MAX_PROMPT_CHARS),
+                _asked(task),
                 change,
                 _answer(trace_a, score),
                 _answer(trace_b, score),
             )
+
+
+def _asked(task: Task | None) -> str:
+    """The question, unless it is protected."""
+    if task is None or task.protected is not None:
+        return "" if task is None else f"[withheld: {task.protected}]"
+    return clipped(task.question, MAX_PROMPT_CHARS)
 
 
 def terminal_text(sample: Sample, width: int) -> Text:

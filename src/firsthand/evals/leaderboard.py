@@ -1,7 +1,8 @@
 """Traces -> a Board per benchmark: what each agent scored, what it cost, and whether it differs from the first one.
 
 A board is a query over traces and holds no state. An attempt that ended in an error, or whose scorer failed, scores 0
-and is counted under errors, so that an agent cannot gain by failing loudly. Left out: ratings from preferences, boards over
+and is counted under errors, so that an agent cannot gain by failing loudly; one that no judge could be had for is counted
+there too and has no part in the mean, since that is not the agent's doing. Left out: ratings from preferences, boards over
 several benchmarks.
 """
 
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from firsthand.benchmark import Figure, Figures
 from firsthand.errors import ConfigError, unknown
 from firsthand.evals.bootstrap import bootstrap_interval
+from firsthand.evals.calibration import calibration
 from firsthand.evals.critical_path import critical_seconds
 from firsthand.evals.frontier import frontier
 from firsthand.evals.stats import (
@@ -304,6 +306,9 @@ def _board(
 def _values(traces: Iterable[Trace], name: str) -> dict[str, list[float]]:
     values: dict[str, list[float]] = {}
     for trace in traces:
+        found = trace.score(name)
+        if trace.error is None and found is not None and found.unjudged:
+            continue
         values.setdefault(trace.task_id, []).append(trace.value(name) or 0.0)
     return values
 
@@ -318,6 +323,7 @@ def _row(
     clusters: Clusters | None,
     figures: Figures | None,
 ) -> Row:
+    calibrated = calibration(traces, metric)
     secondary = {name: mean_interval(_values(traces, name), clusters=clusters) for name in others}
     return Row(
         agent=agent,
@@ -327,7 +333,9 @@ def _row(
         attempts=len(traces),
         errors=sum(trace.error is not None or any(score.failed for score in trace.scores) for trace in traces),
         stopped=sum(trace.error is None and trace.stop_reason not in ("done", "error") for trace in traces),
-        secondary=secondary | _figures(traces, figures, clusters),
+        secondary=secondary
+        | _figures(traces, figures, clusters)
+        | ({} if calibrated is None else {"rms_calibration_error": calibrated}),
     )
 
 

@@ -23,7 +23,7 @@ from firsthand.evals.leaderboard import Board
 from firsthand.evals.scatter import scatter
 from firsthand.message import Text, ToolCall
 from firsthand.runs.branches import marks
-from firsthand.trace import Trace
+from firsthand.trace import Trace, shareable
 
 MAX_ATTEMPTS = 600
 """Rows in the table of attempts."""
@@ -176,7 +176,7 @@ def _chosen(traces: Iterable[Trace], metrics: Mapping[str, str]) -> tuple[list[A
     conversations: list[Conversation] = []
     seen: Counter[tuple[str, str, str]] = Counter()
     total = 0
-    for trace in traces:
+    for trace in map(shareable, traces):
         total += 1
         attempt = _attempt(trace, metrics.get(trace.benchmark, ""))
         if len(attempts) < MAX_ATTEMPTS:

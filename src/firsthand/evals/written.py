@@ -20,6 +20,7 @@ _GSM8K_STRICT = re.compile(r"#### (-?[0-9.,]+)")
 _GSM8K_COT = re.compile(r"The answer is (-?[0-9.,]+).")
 _GSM8K_FLEXIBLE = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
 _BBH = re.compile(r"(?<=the answer is )(.*)(?=.)")
+_SIMPLE_EVALS = re.compile(r"(?i)Answer[ \t]*:[ \t]*\$?([A-D])\$?")
 _PRO = re.compile(r"answer is \(?([A-J])\)?")
 _PRO_AGAIN = re.compile(r".*[aA]nswer:\s*([A-J])")
 
@@ -45,6 +46,12 @@ def gsm8k_flexible(task: Task, trace: Trace) -> Score:
 def bbh_exact(task: Task, trace: Trace) -> Score:
     """1 if what follows the first `the answer is`, without its last character, is the target: lm-evaluation-harness, BBH."""
     return _score("exact_match", _first(_BBH, trace), task)
+
+
+def simple_evals_letter(task: Task, trace: Trace) -> Score:
+    """1 if the first `Answer: X` names the right letter, A to D, in either case: OpenAI's simple-evals, GPQA and MMLU."""
+    found = _first(_SIMPLE_EVALS, trace)
+    return _score("exact_match", None if found is None else found.upper(), task)
 
 
 def mmlu_pro_letter(task: Task, trace: Trace) -> Score:

@@ -48,6 +48,12 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE INDEX traces_by_agent ON traces (benchmark, agent, task, score, tokens, cost_usd, duration_s);
     CREATE INDEX traces_retried ON traces (attempt, try) WHERE try > 1;
     """,
+    """
+    CREATE TABLE scores (seq INTEGER PRIMARY KEY, attempt TEXT NOT NULL, try INTEGER NOT NULL, name TEXT NOT NULL,
+        scorer TEXT NOT NULL, value REAL, body BLOB NOT NULL, at TEXT NOT NULL);
+    CREATE INDEX scores_by_attempt ON scores (attempt, try, name);
+    CREATE INDEX scores_by_name ON scores (name, scorer);
+    """,
 )
 """Migration number n takes a file from schema version n to n + 1. They are only ever added to."""
 

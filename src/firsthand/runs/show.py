@@ -18,7 +18,7 @@ from typing import Any, Literal, TextIO
 from firsthand.message import Message, Text, ToolCall, ToolResult
 from firsthand.runs.branches import Mark, Outline, marks, outline, tally
 from firsthand.terminal import one_line, printable
-from firsthand.trace import Call, Event, Score, Trace
+from firsthand.trace import Call, Event, Score, Trace, shareable
 
 Style = Literal["title", "system", "user", "assistant", "tool", "note", "good", "error", "body"]
 _RICH_STYLES: dict[Style, str] = {
@@ -48,13 +48,16 @@ class Line:
     """The message that they begin, if they do."""
 
 
-def show(trace: Trace, *, full: bool = False, file: TextIO | None = None) -> None:
-    """Print the trace as a tree, in colour on a terminal, as plain text elsewhere. `full` shortens nothing."""
+def show(trace: Trace, *, full: bool = False, file: TextIO | None = None, reveal: bool = False) -> None:
+    """Print the trace as a tree, in colour on a terminal, as plain text elsewhere. `full` shortens nothing.
+
+    The words of a protected task are left out unless `reveal` is given.
+    """
     file = file or sys.stdout
     encoding = file.encoding or "utf-8"
     lines = [
         replace(line, text=line.text.encode(encoding, "backslashreplace").decode(encoding))
-        for line in trace_lines(trace, full=full)
+        for line in trace_lines(trace if reveal else shareable(trace), full=full)
     ]
     if file.isatty():
         _print_rich(lines, file)

@@ -1,7 +1,7 @@
 """A Run: a folder that records every attempt, append-only, so that it can be resumed, replayed, compared and scored again.
 
     <home>/runs/2026-11-25-0148-arithmetic-k3f9/
-        run.sqlite      the record: config, tasks, agents, the journal of effects, traces, preferences
+        run.sqlite      the record: config, tasks, agents, the journal of effects, traces, scores given later, preferences
         lock            held by the processes that work on the run, released by the system when they die
 
 Bodies (replies, traces, tasks) are stored once by content. Running an attempt again adds a row with a higher try number, and
@@ -17,7 +17,7 @@ import sqlite3
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -31,7 +31,7 @@ from firsthand.runs.database import Database, plain, put
 from firsthand.runs.home import DATABASE, LOCK, find_run, new_run_id, run_ids
 from firsthand.runs.journal import StoredJournal, now
 from firsthand.task import Task
-from firsthand.trace import Journal, Preference, Trace
+from firsthand.trace import Journal, Preference, Score, Trace
 
 Status = Literal["running", "done", "interrupted"]
 T = TypeVar("T")
@@ -237,7 +237,7 @@ class Run:
             columns = (
                 plain(trace.benchmark), plain(trace.task_id), plain(trace.agent_name), trace.epoch,
                 trace.value(), plain(trace.stop_reason),
-                plain(f"{trace.error.kind}: {trace.error.message}") if trace.error else None,
+                plain(_in_a_line(trace)) if trace.error else None,
                 len(trace.calls), usage.total_tokens, usage.cost_usd, trace.duration_s, trace.version,
                 put(connection, trace.to_json(), exact=False),
             )  # fmt: skip
@@ -250,15 +250,20 @@ class Run:
 
     def traces(self, *, benchmark: str | None = None, agent: str | None = None) -> Iterator[Trace]:
         """The latest trace of each attempt, in the order they were finished; few of them are in memory at a time."""
-        for _, row, body in self._latest(benchmark, agent):
+        for trace, _ in self.tried(benchmark=benchmark, agent=agent):
+            yield trace
+
+    def tried(self, *, benchmark: str | None = None, agent: str | None = None) -> Iterator[tuple[Trace, int]]:
+        """The same, each with the number of its try, from 1 on."""
+        for row, number, body in self._latest(benchmark, agent):
             trace = self._read(_trace_from_json, body)
             if trace.id != row.id and plain(trace.id) != row.id:
                 raise self.database.damaged("a trace is not the one its row says")
-            yield trace
+            yield self._with_scores(trace, number), number
 
     def rows(self, *, benchmark: str | None = None, agent: str | None = None) -> Iterator[TraceRow]:
         """What a list shows of the latest trace of each attempt, in the order they were finished."""
-        return (row for _, row, _ in self._latest(benchmark, agent))
+        return (row for row, _, _ in self._latest(benchmark, agent))
 
     def trace(self, ref: str) -> Trace:
         """The trace that `ref` names: a unique beginning of its id, or benchmark/task/agent/epoch, as far as needed."""
@@ -273,13 +278,12 @@ class Run:
         if len(matching) > 1:
             few = ", ".join(f"{row.name} ({row.id})" for row in matching[:3])
             raise UnknownName(f"{ref!r} names {len(matching)} traces, such as {few}: give more of it")
-        sql = "SELECT body FROM traces WHERE attempt = ? ORDER BY try DESC LIMIT 1"
-        return self._read(_trace_from_json, self.database.read(sql, (matching[0].id,))[0][0])
+        return self.tries(matching[0].id)[-1]
 
     def tries(self, trace_id: str) -> list[Trace]:
         """All traces of one attempt, the first try first."""
-        rows = self.database.read("SELECT body FROM traces WHERE attempt = ? ORDER BY try", (plain(trace_id),))
-        return [self._read(_trace_from_json, body) for (body,) in rows]
+        rows = self.database.read("SELECT try, body FROM traces WHERE attempt = ? ORDER BY try", (plain(trace_id),))
+        return [self._with_scores(self._read(_trace_from_json, body), number) for number, body in rows]
 
     def done(self, *, errors: bool = True) -> set[str]:
         """The ids of the finished attempts; with `errors=False` without those whose latest try failed."""
@@ -291,6 +295,55 @@ class Run:
         sql = "SELECT coalesce(sum(tokens), 0), coalesce(sum(cost_usd), 0.0), coalesce(sum(calls), 0) FROM traces"
         tokens, cost_usd, num_calls = self.database.read(sql)[0]
         return Usage(prompt_tokens=tokens, cost_usd=cost_usd), num_calls
+
+    # -- scores given later --
+
+    def add_score(self, trace: Trace, number: int, name: str, scorer: str, score: Score) -> None:
+        """Keep a score that the try of this number was given later, under a name; of several the last one counts.
+
+        `scorer` says in words what gave it. Under one name there are scores of one scorer only: else it is a StoreError.
+        """
+        with self.database.write() as connection:
+            kept = connection.execute(
+                "SELECT scorer FROM scores WHERE name = ? AND scorer <> ? LIMIT 1", (plain(name), plain(scorer))
+            ).fetchone()
+            if kept is not None:
+                raise StoreError(
+                    f"run {self.id} has scores named {name!r} already, given by {kept[0]}: "
+                    "give the new ones another name, as in --as NAME"
+                )
+            connection.execute(
+                "INSERT INTO scores (attempt, try, name, scorer, value, body, at) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (
+                    plain(trace.id),
+                    number,
+                    plain(name),
+                    plain(scorer),
+                    None if score.failed else score.value,
+                    put(connection, asdict(score), exact=False),
+                    now(),
+                ),
+            )
+
+    def score_names(self) -> dict[str, str]:
+        """The names of scores given later, each with what gave them."""
+        rows = self.database.read("SELECT name, scorer FROM scores GROUP BY name ORDER BY min(seq)")
+        return {str(name): str(scorer) for name, scorer in rows}
+
+    def scored(self, name: str) -> dict[tuple[str, int], bool]:
+        """The attempts and tries that have a score of that name given later, and whether the last one is a score at all."""
+        rows = self.database.read("SELECT attempt, try, value FROM scores WHERE name = ? ORDER BY seq", (plain(name),))
+        return {(str(attempt), int(number)): value is not None for attempt, number, value in rows}
+
+    def _with_scores(self, trace: Trace, number: int) -> Trace:
+        """The trace with its later scores after its own."""
+        rows = self.database.read(
+            "SELECT name, body FROM scores WHERE attempt = ? AND try = ? ORDER BY seq", (plain(trace.id), number)
+        )
+        if not rows:
+            return trace
+        later = {str(name): self._read(lambda body: Score(**body), body) for name, body in rows}
+        return trace.scored((*trace.scores, *later.values()))
 
     # -- preferences --
 
@@ -315,16 +368,16 @@ class Run:
             raise StoreError(f"{self.path} was never begun: its maker was stopped at once. Delete the folder")
         return rows[0]
 
-    def _latest(self, benchmark: str | None, agent: str | None) -> Iterator[tuple[int, TraceRow, Any]]:
+    def _latest(self, benchmark: str | None, agent: str | None) -> Iterator[tuple[TraceRow, int, Any]]:
         """The rows page by page, so that a slow reader holds no transaction open."""
         sql = (
-            "SELECT seq, attempt, benchmark, task, agent, epoch, score, stop_reason, error, calls, tokens, cost_usd,"
+            "SELECT seq, try, attempt, benchmark, task, agent, epoch, score, stop_reason, error, calls, tokens, cost_usd,"
             f" duration_s, body FROM traces WHERE seq > :after AND {_LATEST} ORDER BY seq LIMIT {_PAGE}"
         )
         after = -1 << 63
         while rows := self.database.read(sql, _filters(benchmark, agent) | {"after": after}):
-            for seq, *columns, body in rows:
-                yield seq, TraceRow(*columns), body
+            for _, number, *columns, body in rows:
+                yield TraceRow(*columns), number, body
             after = rows[-1][0]
 
     def _read(self, from_json: Callable[[Json], T], digest: Any) -> T:
@@ -407,6 +460,12 @@ def _info(path: Path) -> RunInfo:
             return run.info
     except StoreError as error:
         return RunInfo(path.name, path, problem=str(error))
+
+
+def _in_a_line(trace: Trace) -> str:
+    """The error for a list, which is kept as plain text: of a protected task its kind alone, for a message may quote."""
+    assert trace.error is not None
+    return trace.error.kind if trace.protected is not None else f"{trace.error.kind}: {trace.error.message}"
 
 
 def _trace_from_json(body: Json) -> Trace:

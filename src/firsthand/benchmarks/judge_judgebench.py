@@ -1,0 +1,41 @@
+"""JudgeBench: 270 pairs of answers to hard questions, of which one is objectively right (Tan et al., 2024)."""
+
+from __future__ import annotations
+
+from firsthand.benchmark import Benchmark
+from firsthand.benchmarks.votes import Pair, VoteProtocol, pairs_of, read_rows, vote_benchmark, words
+from firsthand.message import Json
+
+PROTOCOLS = {
+    "pairwise": VoteProtocol("our own: A, B or tie by log-prob, both orders", "pairwise"),
+    "mt-bench-pair-v2": VoteProtocol("MT-Bench (pair-v2): an explanation first, both orders", "mt-bench-pair-v2"),
+    "alpaca-eval": VoteProtocol("AlpacaEval 2: m or M by log-prob", "alpaca-eval"),
+    "arena-hard": VoteProtocol("Arena-Hard v0.1: five verdicts after an explanation, both orders", "arena-hard"),
+}
+FILE = "judge/judgebench_claude35.jsonl"
+SOURCE = "ScalerLab/JudgeBench, data/dataset=judgebench,response_model=claude-3-5-sonnet-20240620.jsonl"
+LABELS = {"A>B": "A", "B>A": "B"}
+
+
+def judge_judgebench(*, protocol: str = "", data: str = "", sample: int = 0) -> Benchmark:
+    """The benchmark over all pairs, or a seeded `sample` of so many. `data` is a folder that holds
+    `judgebench_claude35.jsonl`.
+    """
+    rows, file, sha256 = read_rows(FILE, data, source=SOURCE)
+    return vote_benchmark(
+        "judge_judgebench",
+        PROTOCOLS,
+        protocol,
+        pairs_of(rows, file, _pair),
+        description="Pairs of answers to hard questions, of which one is objectively right (Tan et al., 2024).",
+        origin=f"JudgeBench, answers of claude-3-5-sonnet-20240620, {len(rows)} pairs",
+        licence="MIT",
+        sample=sample,
+        sha256=sha256,
+    )
+
+
+def _pair(row: Json, index: int) -> Pair:
+    votes = (LABELS[str(row["label"])],)
+    answers = words(row["response_A"]), words(row["response_B"])
+    return Pair(f"pair-{index:03d}", words(row["question"]), *answers, votes, {"source": words(row["source"])})

@@ -1,0 +1,62 @@
+"""LLMBar: 419 pairs of which one follows the instruction, natural ones and adversarial ones (Zeng et al., 2023).
+
+The authors agreed on each label, so every pair has one vote. In the adversarial sets the answer that does not follow the
+instruction is the more attractive one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import partial
+
+from firsthand.benchmark import Benchmark
+from firsthand.benchmarks.votes import Pair, VoteProtocol, pairs_of, read_rows, vote_benchmark, words
+from firsthand.errors import unknown
+from firsthand.message import Json
+
+PROTOCOLS = {
+    "pairwise": VoteProtocol("our own: A, B or tie by log-prob, both orders", "pairwise"),
+    "mt-bench-pair-v2": VoteProtocol("MT-Bench (pair-v2): an explanation first, both orders", "mt-bench-pair-v2"),
+    "alpaca-eval": VoteProtocol("AlpacaEval 2: m or M by log-prob", "alpaca-eval"),
+    "arena-hard": VoteProtocol("Arena-Hard v0.1: five verdicts after an explanation, both orders", "arena-hard"),
+}
+SETS = {
+    "natural": "Natural",
+    "neighbor": "Adversarial_Neighbor",
+    "gptinst": "Adversarial_GPTInst",
+    "gptout": "Adversarial_GPTOut",
+    "manual": "Adversarial_Manual",
+}
+SOURCE = "princeton-nlp/LLMBar, Dataset/LLMBar/*/dataset.json, each under the name of its set"
+LABELS = {1: "A", 2: "B"}
+
+
+def judge_llmbar(*, protocol: str = "", data: str = "", subset: str = "", sample: int = 0) -> Benchmark:
+    """The benchmark over all five sets, or one: natural, neighbor, gptinst, gptout, manual. `data` holds their files.
+
+    With `sample` it is a seeded sample of so many pairs.
+    """
+    if subset and subset not in SETS:
+        raise unknown("set of LLMBar", subset, SETS, see="firsthand list benchmarks")
+    pairs, digests = [], []
+    for name in [subset] if subset else SETS:
+        rows, file, sha256 = read_rows(f"judge/llmbar/{SETS[name]}.json", data, source=SOURCE)
+        pairs += pairs_of(rows, file, partial(_pair, name=name))
+        digests.append(sha256)
+    return vote_benchmark(
+        "judge_llmbar",
+        PROTOCOLS,
+        protocol,
+        pairs,
+        description="Pairs of which one follows the instruction, natural and adversarial (Zeng et al., 2023).",
+        origin=f"LLMBar, {subset or 'all five sets'}, {len(pairs)} pairs",
+        licence="MIT",
+        sample=sample,
+        sha256=digests[0] if subset else hashlib.sha256("".join(digests).encode()).hexdigest(),
+    )
+
+
+def _pair(row: Json, index: int, name: str) -> Pair:
+    votes = (LABELS[int(row["label"])],)
+    answers = words(row["output_1"]), words(row["output_2"])
+    return Pair(f"{name}-{index:03d}", words(row["input"]), *answers, votes, {"set": name})

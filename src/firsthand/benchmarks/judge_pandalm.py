@@ -1,0 +1,42 @@
+"""PandaLM: 999 pairs of answers to 170 instructions, each with the votes of three people (Wang et al., 2023)."""
+
+from __future__ import annotations
+
+from firsthand.benchmark import Benchmark
+from firsthand.benchmarks.votes import Pair, VoteProtocol, pairs_of, read_rows, vote_benchmark, words
+from firsthand.message import Json
+
+PROTOCOLS = {
+    "pairwise": VoteProtocol("our own: A, B or tie by log-prob, both orders", "pairwise"),
+    "mt-bench-pair-v2": VoteProtocol("MT-Bench (pair-v2): an explanation first, both orders", "mt-bench-pair-v2"),
+    "alpaca-eval": VoteProtocol("AlpacaEval 2: m or M by log-prob", "alpaca-eval"),
+    "arena-hard": VoteProtocol("Arena-Hard v0.1: five verdicts after an explanation, both orders", "arena-hard"),
+}
+FILE = "judge/pandalm_testset_v1_3humans.json"
+SOURCE = "WeOpenML/PandaLM, data/testset-v1.json"
+VOTES = {0: "tie", 1: "A", 2: "B"}
+
+
+def judge_pandalm(*, protocol: str = "", data: str = "", sample: int = 0) -> Benchmark:
+    """The benchmark over all pairs, or a seeded `sample` of so many. `data` is a folder that holds
+    `testset-v1.json`, the authors' file.
+    """
+    rows, file, sha256 = read_rows(FILE, data, "testset-v1.json", source=SOURCE)
+    return vote_benchmark(
+        "judge_pandalm",
+        PROTOCOLS,
+        protocol,
+        pairs_of(rows, file, _pair),
+        description="999 pairs of answers to 170 instructions, each with the votes of three people (Wang et al., 2023).",
+        origin=f"PandaLM's human test set, {len(rows)} pairs",
+        licence="Apache-2.0",
+        sample=sample,
+        sha256=sha256,
+    )
+
+
+def _pair(row: Json, index: int) -> Pair:
+    question = words(row["instruction"]) + (f"\n\n{words(row['input'])}" if str(row["input"]).strip() else "")
+    votes = tuple(VOTES[row[f"annotator{number}"]] for number in (1, 2, 3))
+    about = {"models": words(row["cmp_key"])}
+    return Pair(f"pair-{index:04d}", question, words(row["response1"]), words(row["response2"]), votes, about)

@@ -1,0 +1,132 @@
+"""Score a stored run again, with another scorer or another judge: new scores are kept beside the old, under a name."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from firsthand import catalog
+from firsthand.errors import ConfigError
+from firsthand.home import data_home
+from firsthand.message import Json
+from firsthand.terminal import console, one_line, progress
+from firsthand.trace import Score, Trace
+
+if TYPE_CHECKING:
+    from firsthand.evals.rescore import Rescored
+    from firsthand.runs.store import Run
+
+EXAMPLES = """
+firsthand score last --with exact,token_f1
+firsthand score last --with rubric:judge=smollm2:low=1:high=5 --as helpful
+firsthand score last --with reference:judge=openai:llama3.2@http://localhost:11434/v1
+firsthand score last --with pairwise:judge=smollm2:against=direct
+firsthand score last --with rubric:judge=smollm2:protocol=mt-bench-single-v1 --as mt-bench --retry-errors
+firsthand list scorers
+"""
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to score, and with what."""
+
+    run: str = field(default="last", metadata={"positional": True})
+    """A run: its id, the beginning of it, its folder, or last."""
+    with_: tuple[str, ...] = ()
+    """Scorers with their options, or FILE.py:function; `firsthand list scorers` shows the names."""
+    as_: str | None = None
+    """The name to keep the scores under; by default the scorer's own."""
+    agent: str | None = None
+    """Only the attempts of this agent."""
+    benchmark: str | None = None
+    """Only the attempts at this benchmark."""
+    concurrency: int = 8
+    """Attempts that are scored at a time."""
+    retry_errors: bool = False
+    """Try again what could not be scored before."""
+    json: bool = False
+    """Print the leaderboard as JSON for programs."""
+
+    def __post_init__(self) -> None:
+        if not self.with_:
+            raise ConfigError("score with what? Give --with SCORER; `firsthand list scorers` shows all")
+        if self.as_ is not None and (len(self.with_) > 1 or not self.as_.strip()):
+            raise ConfigError(f"as is {self.as_!r}: it names the scores of one scorer, so give one --with and one word")
+        if self.concurrency < 1:
+            raise ConfigError(f"concurrency is {self.concurrency}: give 1 or more")
+
+
+def main(config: Config) -> int:
+    """Score, and print the leaderboard of the new scores."""
+    from firsthand.evals.rescore import rescore
+    from firsthand.runs import store
+
+    scorers = [(text, catalog.scorer(text)) for text in config.with_]
+    code = 0
+    with store.open_run(config.run, data_home()) as run:
+        for text, scorer in scorers:
+            with progress(text, run.info.num_traces, shown=not config.json) as update:
+                done = 0
+
+                def on_score(trace: Trace, score: Score, update: Any = update) -> None:
+                    nonlocal done
+                    done += 1
+                    update(done, note=f"{trace.agent_name} {trace.task_id}")
+
+                scoring = rescore(
+                    run,
+                    scorer,
+                    name=config.as_ or "",
+                    described="" if hasattr(scorer, "described") else text,
+                    agent=config.agent,
+                    benchmark=config.benchmark,
+                    concurrency=config.concurrency,
+                    redo_errors=config.retry_errors,
+                    on_score=on_score,
+                )
+                try:
+                    found = asyncio.run(scoring)
+                except KeyboardInterrupt:
+                    console(stderr=True).print(
+                        "firsthand: interrupted; what is scored is kept: the same command goes on"
+                    )
+                    return 130
+            code = max(code, 3 if report(run, found, config) else 0)
+    return code
+
+
+def report(run: Run, found: Rescored, config: Config) -> int:
+    """Print what the scores say; returns how many attempts have none."""
+    from firsthand.evals.judge import about_judge
+    from firsthand.evals.leaderboard import leaderboard, render
+
+    order = {name: index for index, name in enumerate(run.agents())}
+    traces = [
+        trace.scored((score,))
+        for trace in run.traces(benchmark=config.benchmark, agent=config.agent)
+        if (score := trace.score(found.name)) is not None
+    ]
+    traces.sort(key=lambda trace: order.get(trace.agent_name, len(order)))
+    boards = leaderboard(traces, clusters=run.clusters()) if traces else []
+    failed = [trace.scores[0] for trace in traces if trace.scores[0].failed]
+    told = about_judge([trace.scores[0] for trace in traces])
+    if config.json:
+        body: Json = {"run": run.id, **asdict(found), "judge": told, "boards": [board.to_json() for board in boards]}
+        print(json.dumps(body, indent=2, ensure_ascii=False))
+        return len(failed)
+    out = console()
+    out.print(render(boards) if boards else "No attempt has such a score.")
+    for key, value in told.items():
+        out.print(f"{key:<10}{value}", markup=False, soft_wrap=True)
+    out.print(
+        f"scores    {found.name!r} of {run.id}: {found.scored} new, {found.kept} kept, {found.failed} failed, "
+        f"{found.skipped} attempts had ended in an error",
+        markup=False,
+        soft_wrap=True,
+    )
+    if failed:
+        out.print(f"first error: {one_line(str(failed[0].detail['scorer_failed']))}", markup=False, soft_wrap=True)
+        out.print("again     the same command with --retry-errors", markup=False, soft_wrap=True)
+    return len(failed)

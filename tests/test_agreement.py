@@ -1,0 +1,124 @@
+"""Agreement between raters: published worked examples, closed forms, and what the statistics of a judge must show."""
+
+import json
+import math
+from random import Random
+
+import pytest
+
+from firsthand.errors import ConfigError
+from firsthand.evals.agreement import (
+    Judged,
+    agreement,
+    cohen_kappa,
+    fleiss_kappa,
+    krippendorff_alpha,
+    majority,
+)
+
+FLEISS = [  # the worked table of 10 subjects, 14 raters and 5 categories: kappa = 0.210
+    [0, 0, 0, 0, 14], [0, 2, 6, 4, 2], [0, 0, 3, 5, 6], [0, 3, 9, 2, 0], [2, 2, 8, 1, 1],
+    [7, 7, 0, 0, 0], [3, 2, 6, 3, 0], [2, 5, 3, 2, 2], [6, 5, 2, 1, 0], [0, 2, 2, 3, 7],
+]  # fmt: skip
+OBSERVERS = [  # Krippendorff (2011), "Computing Krippendorff's Alpha-Reliability", C: four observers, missing data
+    [1, 2, 3, 3, 2, 1, 4, 1, 2, None, None, None],
+    [1, 2, 3, 3, 2, 2, 4, 1, 2, 5, None, 3],
+    [None, 3, 3, 3, 2, 3, 4, 2, 2, 5, 1, None],
+    [1, 2, 3, 3, 2, 4, 4, 1, 2, 5, 1, None],
+]
+
+
+def test_fleiss_worked_table():
+    assert fleiss_kappa(FLEISS) == pytest.approx(0.210, abs=0.0005)
+    assert fleiss_kappa([[3, 0], [0, 3]]) == 1
+    assert math.isnan(fleiss_kappa([[3, 0], [3, 0]]))  # one label only: chance explains all of it
+    with pytest.raises(ConfigError, match="use alpha"):
+        fleiss_kappa([[3, 0], [1, 1]])
+
+
+@pytest.mark.parametrize(("level", "alpha"), [("nominal", 0.743), ("ordinal", 0.815), ("interval", 0.849)])
+def test_krippendorffs_own_example(level, alpha):
+    units = [[row[item] for row in OBSERVERS if row[item] is not None] for item in range(12)]
+    assert krippendorff_alpha(units, level=level) == pytest.approx(alpha, abs=0.0006)
+
+
+def test_krippendorffs_example_of_two_observers():  # the same paper, B: nominal data, alpha = 0.692
+    assert krippendorff_alpha(list(zip("aabbdcccedda", "babbbccceddd", strict=True))) == pytest.approx(
+        0.692, abs=0.0005
+    )
+
+
+def test_cohens_kappa_of_a_two_by_two_table():  # 20, 5, 10, 15 of 50: observed 0.7, by chance 0.5
+    first, second = [1] * 25 + [0] * 25, [1] * 20 + [0] * 5 + [1] * 10 + [0] * 15
+    assert cohen_kappa(first, second) == pytest.approx(0.4)
+    assert cohen_kappa([1, 2, 3], [1, 2, 3], weights="interval") == 1
+    assert math.isnan(cohen_kappa([1, 1], [1, 1]))
+    with pytest.raises(ConfigError, match="2 and 1 items"):
+        cohen_kappa([1, 2], [1])
+
+
+def test_weighted_kappa_equals_the_intraclass_form_on_equal_margins():
+    """With squared weights and equal margins, kappa is the correlation of the two ratings (Fleiss and Cohen, 1973)."""
+    first, second = [1, 2, 3, 4, 1, 2, 3, 4], [2, 1, 3, 4, 1, 2, 4, 3]
+    mean = sum(first) / 8
+    covariance = sum((a - mean) * (b - mean) for a, b in zip(first, second, strict=True))
+    variance = sum((a - mean) ** 2 for a in first)
+    assert cohen_kappa(first, second, weights="interval") == pytest.approx(covariance / variance)
+
+
+def test_raters_who_throw_dice_agree_no_better_than_chance():
+    draw = Random(1)
+    units = [[draw.choice("ABC") for _ in range(3)] for _ in range(4000)]
+    assert abs(krippendorff_alpha(units)) < 0.03
+    assert abs(fleiss_kappa([[unit.count(label) for label in "ABC"] for unit in units])) < 0.03
+
+
+def votes(judge, n=300, seed=0):
+    """Pairs whose better answer is known; people see it 8 times in 10. `judge(better, longer, draw)` gives a verdict."""
+    draw = Random(seed)
+    found = []
+    for item in range(n):
+        better, longer = draw.choice("AB"), draw.choice("AB")
+        people = tuple(better if draw.random() < 0.8 else "AB"["BA".index(better)] for _ in range(3))
+        found.append(Judged(str(item), people, judge(better, longer, draw), f"q{item // 3}", longer, 0.5, True))
+    return found
+
+
+def test_a_judge_as_good_as_a_person_reaches_the_ceiling():
+    found = agreement(votes(lambda better, longer, draw: better if draw.random() < 0.8 else "AB"["BA".index(better)]))
+    assert found.among_humans is not None and found.among_humans.value == pytest.approx(0.68, abs=0.05)  # 0.8² + 0.2²
+    assert found.with_humans.low < 0.68 < found.with_humans.high
+    assert found.alpha_with_judge == pytest.approx(found.alpha_humans, abs=0.05)
+    assert found.with_humans.clusters == 100 and found.items == 300 and found.votes == 900
+
+
+def test_a_judge_that_likes_length_is_found_out():
+    fair = agreement(votes(lambda better, longer, draw: better))
+    biased = agreement(votes(lambda better, longer, draw: longer))
+    assert fair.length_bias.low < 0 < fair.length_bias.high
+    assert biased.longer_judge.value == 1 and biased.length_bias.low > 0.3 and abs(biased.kappa.value) < 0.2
+
+
+def test_a_judge_that_always_ties_agrees_with_nobody_and_decides_nothing():
+    found = agreement(votes(lambda better, longer, draw: "tie"))
+    assert found.with_humans.value == 0 and found.kappa.value == 0
+    assert found.decided is None and found.longer_judge is None and found.length_bias is None
+    json.dumps(found.to_json(), allow_nan=False)
+
+
+def test_one_vote_an_item_has_no_ceiling():
+    found = agreement([Judged("1", ("A",), "A"), Judged("2", ("B",), "A")])
+    assert found.among_humans is None and found.kappa_humans is None and found.with_humans.value == 0.5
+
+
+def test_bad_labels_and_missing_votes_are_refused():
+    with pytest.raises(ConfigError, match="label 'C'"):
+        agreement([Judged("1", ("A",), "C")])
+    with pytest.raises(ConfigError, match="no human vote"):
+        agreement([Judged("1", (), "A")])
+    with pytest.raises(ConfigError, match="nothing to compare"):
+        agreement([])
+
+
+def test_a_majority_is_more_than_half():
+    assert majority(("A", "A", "B")) == "A" and majority(("A", "B", "tie")) is None and majority(("B",)) == "B"

@@ -1,0 +1,200 @@
+"""A stored run is scored again: new scores beside the old, nothing twice, nothing lost, failures as errors."""
+
+import asyncio
+import json
+import math
+
+import pytest
+
+from firsthand import cli
+from firsthand.concurrency import Retry
+from firsthand.errors import ConfigError, ModelError, StoreError
+from firsthand.evals.judge import judged_by, pairwise, reference, rubric
+from firsthand.evals.match import flexible, normalised
+from firsthand.evals.rescore import rescore
+from firsthand.home import data_home
+from firsthand.providers.scripted import Scripted
+from firsthand.runs.store import Run, open_run
+from firsthand.trace import Score, Trace
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Eight attempts at four sums by two patterns; cot says 32 to one of them and fails at another."""
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "script.json").write_text(json.dumps({"step by step": "I think that the answer is 32", "": "42"}))
+    command = [
+        "run",
+        "arithmetic:levels=1",
+        "--pattern",
+        "direct,cot",
+        "--model",
+        "scripted:script.json",
+        "--limit",
+        "4",
+    ]
+    assert cli.main(command) == 0
+    with open_run("last", data_home()) as opened:
+        yield opened
+
+
+def leans(label, share=0.9):
+    """A judge that gives one verdict that chance, and shares the rest out."""
+    return Scripted(score=lambda prompt, each: math.log(share if each == label else (1 - share) / 2))
+
+
+def score(run, scorer, **options):
+    return asyncio.run(rescore(run, scorer, **options))
+
+
+def by(scorer, model):
+    return judged_by(scorer, model, retry=Retry(1))
+
+
+def test_new_scores_stand_beside_the_old_and_are_given_once(run: Run):
+    before = {trace.id: trace.scores for trace in run.traces()}
+    found = score(run, flexible)
+    assert (found.name, found.scored, found.kept, found.failed) == ("flexible", 8, 0, 0)
+    for trace in run.traces():
+        assert trace.scores[:-1] == before[trace.id] and trace.scores[-1].name == "flexible"
+    again = score(run, flexible)
+    assert (again.scored, again.kept) == (0, 8) and all(len(trace.scores) == 3 for trace in run.traces())
+    assert run.score_names() == {"flexible": "flexible"}
+    assert next(run.rows()).score == next(iter(before.values()))[0].value  # the figure of the run stays what it was
+    trace = next(run.traces())
+    assert run.trace(trace.id).scores == trace.scores == run.tries(trace.id)[0].scores
+
+
+def test_one_name_is_for_one_scorer_and_not_for_the_runs_own(run: Run):
+    score(run, flexible, name="right")
+    with pytest.raises(StoreError, match="given by right"):
+        score(run, normalised, name="right", described="normalised")
+    with pytest.raises(ConfigError, match="have a score 'numeric' of their own"):
+        score(run, flexible, name="numeric")
+
+
+def test_a_scorer_that_raises_is_an_error_that_can_be_tried_again(run: Run):
+    broken = True
+
+    def fussy(task, trace):
+        if broken and trace.agent_name == "cot":
+            raise KeyError("x")
+        return Score("fussy", 1.0)
+
+    found = score(run, fussy)
+    assert (found.scored, found.failed) == (4, 4)
+    broken = False
+    assert (kept := score(run, fussy)).scored == 0 and kept.kept == 8
+    found = score(run, fussy, redo_errors=True)
+    assert (found.scored, found.kept, found.failed) == (4, 4, 0)
+    assert all(trace.score("fussy").value == 1 and not trace.score("fussy").failed for trace in run.traces())
+
+
+def test_a_judges_words_and_cost_are_kept_and_another_judge_has_a_name_of_its_own(run: Run):
+    scorer = reference(judge="scripted:echo")
+    assert score(run, by(scorer, leans("[[yes]]"))).scored == 8
+    trace = next(run.traces())
+    kept = Trace.from_json(trace.score("reference").detail["trace"])
+    assert kept.nodes[-1].message.text.endswith("and nothing else.") and trace.score("reference").detail["tokens"] > 50
+    with pytest.raises(StoreError, match="another name"):
+        score(run, by(scorer, Scripted(fingerprint="another")))
+    assert score(run, by(scorer, leans("[[no]]")), name="stern").scored == 8
+    assert {s.name for s in next(run.traces()).scores} == {"numeric", "exact", "reference", "stern"}
+
+
+def test_an_interrupted_scoring_goes_on_and_repeats_no_call(run: Run):
+    class Dies(Scripted):
+        """Its process is killed in the middle of the third judgement, after the explanation."""
+
+        async def score(self, prompt, continuations):
+            if len(self.asked) >= 5:
+                raise KeyboardInterrupt
+            return await super().score(prompt, continuations)
+
+    scorer = rubric(judge="scripted:echo", reasoning="on")
+    first = Dies(["because"] * 20, fingerprint="same")
+    with pytest.raises(KeyboardInterrupt):
+        score(run, by(scorer, first), concurrency=1)
+    done = len(run.scored("rubric"))
+    assert done == 2
+    second = Scripted(["because"] * 20, fingerprint="same")
+    assert score(run, by(scorer, second), concurrency=1).scored == 8 - done
+    assert len(second.asked) == 2 * (8 - done) - 1  # the explanation that was paid for is not asked for again
+
+
+def test_a_dead_judge_is_an_error_for_each_and_later_a_score(run: Run):
+    scorer = reference(judge="scripted:echo")
+    found = score(run, by(scorer, Scripted(error=ModelError("gone"), fingerprint="same")))
+    assert (found.scored, found.failed) == (0, 8)
+    assert all(trace.score("reference").unjudged and trace.value("reference") is None for trace in run.traces())
+    found = score(run, by(scorer, Scripted(score=lambda p, x: -0.5, fingerprint="same")), redo_errors=True)
+    assert (found.scored, found.failed) == (8, 0)
+
+
+def test_pairs_leave_preferences_and_need_the_agent_they_are_compared_with(run: Run):
+    scorer = pairwise(judge="scripted:echo", against="direct", orders="first")
+    found = score(run, by(scorer, leans("[[A]]")))
+    assert found.scored == 4 and {trace.agent_name for trace in run.traces() if trace.score("pairwise")} == {"cot"}
+    preferences = run.preferences()
+    assert len(preferences) == 4 and {each.winner for each in preferences} == {"a"}
+    assert preferences[0].by == "judge:scripted"
+    assert score(run, by(scorer, leans("[[A]]"))).kept == 4 and len(run.preferences()) == 4
+    with pytest.raises(ConfigError, match="no agent 'react': it has direct, cot"):
+        score(run, pairwise(judge="scripted:echo", against="react"))
+
+
+def test_attempts_that_failed_have_nothing_to_score(tmp_path, monkeypatch):
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path))
+    (tmp_path / "few.json").write_text('["42"]')
+    assert cli.main(["run", "arithmetic", "--model", f"scripted:{tmp_path}/few.json", "--limit", "3"]) == 3
+    with open_run("last", tmp_path) as opened:
+        found = score(opened, flexible)
+    assert (found.scored, found.skipped) == (1, 2)
+
+
+def test_the_command_prints_a_board_costs_and_bias_and_its_exit_code_tells(run: Run, capsys):
+    capsys.readouterr()
+    assert cli.main(["score", "last", "--with", "rubric:judge=scripted:echo:low=1:high=5", "--as", "kind"]) == 0
+    out = capsys.readouterr().out
+    assert (
+        "arithmetic: kind, 4 tasks" in out and "8 by logprob" in out and "'kind' of" in out and "8 new, 0 kept" in out
+    )
+    assert cli.main(["show", "last", next(run.traces()).id, "--judge", "kind"]) == 0
+    assert "You rate an answer to a question by a rubric" in capsys.readouterr().out
+    assert cli.main(["show", "last", next(run.traces()).id, "--judge", "numeric"]) == 2
+    assert "it has kind" in capsys.readouterr().err
+    assert cli.main(["score", "last", "--with", "pairwise:judge=scripted:echo:against=direct"]) == 0
+    assert "the answer shown first is preferred with chance" in capsys.readouterr().out
+    assert cli.main(["score", "last", "--with", "flexible,normalised", "--json"]) == 0
+    assert cli.main(["score", "last", "--with", "reference:judge=scripted:script.json:how=words"]) == 3
+    out = capsys.readouterr().out
+    assert "8 failed" in out and "--retry-errors" in out
+    assert cli.main(["score", "last"]) == 2 and "--with SCORER" in capsys.readouterr().err
+    assert cli.main(["score", "last", "--with", "rubrik:judge=x"]) == 2
+    assert "did you mean 'rubric'" in capsys.readouterr().err
+    assert cli.main(["compare", "last", "last", "--agent", "direct", "--score", "kind"]) in (0, 2)
+
+
+def test_agreement_with_people_is_printed_of_a_run_on_votes(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))
+    rows = [
+        {"instruction": f"i{n // 2}", "input": "", "response1": "a " * (n + 1), "response2": "b", "cmp_key": "x_y",
+         "annotator1": 1 + n % 2, "annotator2": 1, "annotator3": 1 + n % 2}
+        for n in range(12)
+    ]  # fmt: skip
+    (tmp_path / "testset-v1.json").write_text(json.dumps(rows))
+    assert (
+        cli.main(["run", f"judge_pandalm:data={tmp_path}", "--model", "scripted:echo", "--pattern", "judge,direct"])
+        == 0
+    )
+    capsys.readouterr()
+    assert cli.main(["agreement", "last"]) == 0
+    out = capsys.readouterr().out
+    assert "people among each other" in out and "12, 36" in out and "length bias" in out
+    assert cli.main(["agreement", "last", "--json"]) == 0
+    body = json.loads(capsys.readouterr().out)
+    assert [each["agent"] for each in body] == ["judge", "direct"] and body[0]["items"] == 12
+    assert body[0]["with_humans"]["clusters"] == 6
+    assert cli.main(["run", "arithmetic", "--model", "scripted:echo", "--limit", "1"]) == 0
+    assert cli.main(["agreement", "last"]) == 2 and "holds no verdicts" in capsys.readouterr().err
