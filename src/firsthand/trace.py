@@ -273,7 +273,10 @@ class Journal(Protocol):
         """The reply recorded for this effect, or None."""
 
     def record(self, effect: str, request: str, reply: Json) -> None:
-        """Keep the reply. When this returns, it survives `kill -9`."""
+        """Keep the reply; `find` gives it from now on."""
+
+    async def settled(self) -> None:
+        """Wait until all that was recorded survives `kill -9`: no time at all where `record` has seen to it."""
 
     def replies(self) -> list[Json]:
         """The last reply to each request that was recorded: what an interrupted try has paid for already."""
@@ -293,6 +296,9 @@ class MemoryJournal:
     def record(self, effect: str, request: str, reply: Json) -> None:
         """Keep the reply in memory."""
         self.entries[effect, request] = reply
+
+    async def settled(self) -> None:
+        """Nothing here survives its process, so there is nothing to wait for."""
 
     def replies(self) -> list[Json]:
         """The last reply to each request that was recorded."""
