@@ -70,6 +70,12 @@ class Score:
     detail: Json = field(default_factory=dict)
 
     @property
+    def corpus(self) -> Json | None:
+        """The attempt's share of a figure of the whole corpus, if the score is one; see `evals/corpus.py`."""
+        share = self.detail.get("corpus")
+        return share if isinstance(share, dict) else None
+
+    @property
     def failed(self) -> bool:
         """Whether the scorer itself failed, so that the value says nothing of the attempt."""
         return "scorer_failed" in self.detail
