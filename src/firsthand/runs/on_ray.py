@@ -35,6 +35,8 @@ MAX_FALSE_STARTS = 3
 """After so many workers in a row that ended before they were ready, the run ends."""
 UNTIL_DEAD_S = 10.0
 """How long a cluster may take to accept a connection."""
+UNTIL_GONE_S = 20.0
+"""How long the head of the cluster may not answer: Ray can start it anew."""
 UNTIL_TOLD_S = 20.0
 """After so long without any worker, the user is told that it waits."""
 
@@ -114,6 +116,8 @@ class RayWorker:
 
     async def close(self) -> None:
         """End it."""
+        if not self.open:
+            return
         self.open = False
         with suppress(Exception):  # it may be gone, and the cluster too
             self.ray.kill(self.actor, no_restart=True)
@@ -136,6 +140,10 @@ class RayFleet:
         self.held: dict[Place, RayWorker] = {}
         self.false_starts: Counter[Place] = Counter()
         self.problem = ""
+        self.gone = False
+        """Whether the head of the cluster is: then Ray is asked no more, for it would wait a minute and end the process."""
+        client = ray.util.client.ray.is_connected()
+        self.head = None if client else ray.get_runtime_context().gcs_address
 
     async def workers(self) -> AsyncGenerator[RayWorker, None]:
         """Workers as they get ready; new ones where one was lost or a machine has joined."""
@@ -144,6 +152,7 @@ class RayFleet:
         shares(self.ray.nodes(), self.plan.count, gpus=self.plan.gpus)  # with too many, before anything is started
         try:
             while True:
+                await self._expect_head()
                 for place in self._hire():
                     starting[asyncio.create_task(self.held[place].begin(self.plan))] = place
                 if not self.held:
@@ -165,8 +174,31 @@ class RayFleet:
             for task in starting:
                 task.cancel()
             await asyncio.gather(*starting, return_exceptions=True)
-            for worker in self.held.values():
+            for worker in [] if self.gone else self.held.values():
                 await worker.close()
+
+    async def _expect_head(self) -> None:
+        """ConfigError if the head of the cluster has not answered for a while."""
+        if self.head is None:
+            return
+        host, _, port = self.head.rpartition(":")
+        began = time.monotonic()
+        while True:
+            try:
+                async with asyncio.timeout(UNTIL_DEAD_S):
+                    _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+                writer.close()
+                return
+            except OSError:
+                if time.monotonic() - began > UNTIL_GONE_S:
+                    self.gone = True
+                    for worker in self.held.values():
+                        worker.open = False
+                    raise ConfigError(
+                        f"the head of the Ray cluster, {self.head}, is gone: resume the run on another cluster, or here "
+                        "without --on"
+                    ) from None
+            await asyncio.sleep(LOOK_AGAIN_S)
 
     def _hire(self) -> list[Place]:
         """The places of the cluster that had no worker, each with a new one, which is about to begin."""
@@ -225,11 +257,13 @@ def on_ray(
     except Exception as error:
         where = f"the Ray cluster at {address}" if address else "a Ray cluster on this machine"
         raise ConfigError(f"{where} cannot be used: {reason(error)}") from None
+    fleet = RayFleet(ray, plan, say)
     try:
         with _quiet():
-            yield RayFleet(ray, plan, say)
+            yield fleet
     finally:
-        ray.shutdown()
+        if not fleet.gone:
+            ray.shutdown()
 
 
 @contextmanager
