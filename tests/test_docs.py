@@ -1,11 +1,11 @@
 """Every code block in README.md, docs/*.md and docs/patterns/*.md runs: the blocks of a page in order, in a folder and a
 data home of its own.
 
-A `python` block is executed in the page's one namespace, a block with a `title="name"` is written to that file, a `bash`
-block must end well. A comment on the line before a block says what else is to be known: `<!-- weights -->` needs real
-weights, `<!-- sandbox -->` needs bubblewrap, `<!-- exit=2 -->` ends with that code, and a `text` block after
-`<!-- output -->` is what the block before it printed, apart from times and the ids of runs; a line `...` in it stands for
-any lines. Other `text` blocks are not run.
+A `python` block is executed in the page's one namespace, a block with a `title="name"` is written to that file, a
+`bash` block must end well. A comment on the line before a block says what else is to be known: `<!-- weights -->` needs
+real weights, `<!-- sandbox -->` needs bubblewrap, `<!-- cluster -->` starts a Ray cluster, `<!-- exit=2 -->` ends with
+that code, and a `text` block after `<!-- output -->` is what the block before it printed, apart from times and the ids
+of runs; a line `...` in it stands for any lines. Other `text` blocks are not run.
 """
 
 from __future__ import annotations
@@ -88,12 +88,13 @@ def blocks(page: str) -> Iterator[Block]:
         before = line
 
 
-def run_page(page: str, *, weights: bool) -> None:
-    """Run the blocks of a page in the working directory, with those that need weights or without."""
+def run_page(page: str, *, weights: bool, cluster: bool = False) -> None:
+    """Run the blocks of a page in the working directory, with those that need weights or a cluster or without."""
     namespace: dict[str, object] = {"__name__": "__main__"}
     printed: str | None = None
     for block in blocks(page):
-        if (block.needs_weights and not weights) or ("sandbox" in block.marks and WHY_NOT):
+        without = (block.needs_weights and not weights) or ("cluster" in block.marks and not cluster)
+        if without or ("sandbox" in block.marks and WHY_NOT):
             printed = None
         elif block.title is not None:
             Path(block.title).write_text(block.body, encoding="utf-8")
@@ -165,6 +166,13 @@ def test_each_block_of_a_page_runs_with_real_weights(page: str, smollm2: Path, o
     run_page(page, weights=True)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in PAGES if "<!-- cluster" in (ROOT / page).read_text()])
+def test_each_block_of_a_page_runs_on_a_cluster(page: str, own_place: Path) -> None:
+    pytest.importorskip("ray")
+    run_page(page, weights=False, cluster=True)
+
+
 @pytest.mark.parametrize("page", PROSE)
 def test_pages_of_prose_have_nothing_to_run(page: str) -> None:
     assert not [block for block in blocks(page) if block.is_run]
@@ -179,7 +187,7 @@ def test_data_and_outputs_are_what_they_say(page: str) -> None:
         elif block.language == "toml":
             tomllib.loads(block.body)
         assert not block.is_output or (before is not None and before.is_run and before.title is None)
-        assert set(block.marks) <= {"weights", "sandbox", "output", f"exit={block.exit_code}"}
+        assert set(block.marks) <= {"weights", "sandbox", "cluster", "output", f"exit={block.exit_code}"}
         before = block
 
 

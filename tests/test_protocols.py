@@ -12,6 +12,7 @@ from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.hellaswag import from_hub as hellaswag_from_hub
+from firsthand.benchmarks.hellaswag import read_item as hellaswag_item
 from firsthand.benchmarks.protocol import Item, Protocol, fill, make_task
 from firsthand.errors import ConfigError, DataError, UnknownName
 from firsthand.evals.choice import acc, acc_bytes, acc_mutual_info, acc_norm, mc1
@@ -119,6 +120,8 @@ def test_hellaswag_is_cleaned_as_the_harness_does():
         "choices": ["boils. Yes.", "b", "c", "d"],
         "gold": 1,
     }
+    shared = hellaswag_from_hub({**row, "source_id": "wikihow~1"})
+    assert hellaswag_item(shared, "0", "row 0").metadata == {"cluster": "wikihow~1"}
 
 
 def attempt(task, logprobs):

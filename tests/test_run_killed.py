@@ -57,6 +57,33 @@ def note(text: str) -> str:
         file.write(repr(text) + "\\n")
     return f"noted {len(text)} characters"
 '''
+QUIZ = """
+from firsthand.benchmark import Benchmark
+from firsthand.evals.choice import acc, acc_mutual_info
+from firsthand.task import Task
+
+def quiz():
+    # choices by log-prob, each after a text of its own, and once more without the question
+    tasks = [
+        Task(str(n), f"Which is {n}?", choices=("one", "two", "three"), baseline="Answer:", secret={"gold": n % 3},
+             requests=tuple((f"It is {word} of {n},", f" the end of {n}") for word in ("one", "two", "three")))
+        for n in range(12)
+    ]
+    return Benchmark("quiz", lambda seed: tasks, scorers=(acc, acc_mutual_info))
+"""
+WAITING = """
+import asyncio
+from dataclasses import replace
+from firsthand.patterns.direct import direct
+
+async def waiting(task, ctx):
+    # what direct does, with a little time before each choice is scored
+    class Slow(type(ctx)):
+        async def score(self, continuations, *, prompt=None):
+            await asyncio.sleep(0.02)
+            return await super().score(continuations, prompt=prompt)
+    return await direct(task, Slow(**vars(ctx)))
+"""
 SCRIPT = {"turn": "Let me think. The answer is 12.", "Question": "Action: calculator[3 * 4]", "": "The answer is 12."}
 
 
@@ -188,6 +215,35 @@ def compare_with_an_undisturbed_run(tmp_path: Path, model: str, num_kills: int) 
 
 def test_a_run_killed_twice_gives_the_results_of_an_undisturbed_one(tmp_path: Path) -> None:
     compare_with_an_undisturbed_run(tmp_path, "scripted", 2)
+
+
+@pytest.mark.slow
+def test_log_prob_scoring_killed_many_times_scores_nothing_twice(tmp_path: Path) -> None:
+    words = ["quiz.py", "--model", "scripted:echo", "--pattern", "waiting.py", "--concurrency", "2"]
+
+    def prepared(name: str) -> Path:
+        (folder := tmp_path / name).mkdir()
+        (folder / "quiz.py").write_text(QUIZ)
+        (folder / "waiting.py").write_text(WAITING)
+        return folder
+
+    undisturbed, folder, rng = prepared("undisturbed"), prepared("killed"), random.Random(5)
+    finish(undisturbed, *words)
+    kills, begin = 0, words
+    while kills < 3 and killed(folder, rng, *begin):
+        kills, begin = kills + 1, ["--resume"]
+    finish(folder, *begin)
+    assert kills >= 2
+    with open_run("last", undisturbed / "home") as whole, open_run("last", folder / "home") as run:
+        assert run.status == "done" and results(run) == results(whole) and len(results(run)) == 12
+        assert sum(call.replayed for trace in run.traces() for call in trace.calls) > 0
+        assert all(len(trace.calls) == 4 and len(trace.scores) == 2 for trace in run.traces())
+        counted = run.database.read("SELECT count(*) FROM effects GROUP BY attempt, effect, request")
+        assert counted == [(1,)] * 48
+        scores = {trace.id: trace.scores for trace in run.traces()}
+    finish(folder, "--replay", "last")
+    with open_run("last", folder / "home") as again:
+        assert {trace.id: trace.scores for trace in again.traces()} == scores
 
 
 @pytest.mark.slow

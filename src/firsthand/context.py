@@ -135,8 +135,13 @@ class Attempt:
             self.note("retry", attempt=attempt, error=str(error), wait_s=round(wait_s, 3))
 
         reply = await concurrency.with_retries(ask, self.agent.retry, on_retry=on_retry)
-        self.journal.record(effect, request, reply)
+        await self.keep(effect, request, reply)
         return reply
+
+    async def keep(self, effect: str, request: str, reply: Json) -> None:
+        """Record a reply; what has returned from here survives `kill -9`."""
+        self.journal.record(effect, request, reply)
+        await self.journal.settled()
 
 
 @dataclass(frozen=True)
@@ -449,7 +454,7 @@ class Context:
             # replies that followed are found in the journal too.
             return _shown(ToolResult(call.id, call.name, recorded["content"], False, recorded.get("origin")))
         entry: Json = {"content": result.content, "is_error": result.is_error}
-        attempt.journal.record(effect, request, entry if result.origin is None else entry | {"origin": result.origin})
+        await attempt.keep(effect, request, entry if result.origin is None else entry | {"origin": result.origin})
         return _shown(result)
 
     async def _run_approved(self, tool: Tool, call: ToolCall, given: Json, effect: str, request: str) -> ToolResult:
@@ -459,7 +464,7 @@ class Context:
         tool.validate(arguments)  # nobody is asked about a call that cannot be
         await self._approve(tool, arguments, effect)
         if tool.effect in ("external", "irreversible"):
-            attempt.journal.record(effect, request, {"started": True})
+            await attempt.keep(effect, request, {"started": True})
         try:
             result = ToolResult(call.id, call.name, await tool(arguments), origin=tool.origin)
         except ToolError as error:
@@ -477,7 +482,7 @@ class Context:
         if decided is None:
             decided = asdict(await approval.decide(tool, arguments))
             if verdict == "ask" and decided["by"] != "nobody":
-                attempt.journal.record(effect, request, decided)
+                await attempt.keep(effect, request, decided)
         self.note("approval", tool=tool.name, arguments=arguments, effect=tool.effect, **decided)
         if not decided["allowed"]:
             raise ToolError(f"{tool.name} was not run: {decided['reason'] or 'it was not approved'}")

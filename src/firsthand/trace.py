@@ -70,6 +70,12 @@ class Score:
     detail: Json = field(default_factory=dict)
 
     @property
+    def corpus(self) -> Json | None:
+        """The attempt's share of a figure of the whole corpus, if the score is one; see `evals/corpus.py`."""
+        share = self.detail.get("corpus")
+        return share if isinstance(share, dict) else None
+
+    @property
     def failed(self) -> bool:
         """Whether the scorer itself failed, so that the value says nothing of the attempt."""
         return "scorer_failed" in self.detail
@@ -339,7 +345,10 @@ class Journal(Protocol):
         """The reply recorded for this effect, or None."""
 
     def record(self, effect: str, request: str, reply: Json) -> None:
-        """Keep the reply. When this returns, it survives `kill -9`."""
+        """Keep the reply; `find` gives it from now on."""
+
+    async def settled(self) -> None:
+        """Wait until all that was recorded survives `kill -9`: no time at all where `record` has seen to it."""
 
     def replies(self) -> list[Json]:
         """The last reply to each request that was recorded: what an interrupted try has paid for already."""
@@ -359,6 +368,9 @@ class MemoryJournal:
     def record(self, effect: str, request: str, reply: Json) -> None:
         """Keep the reply in memory."""
         self.entries[effect, request] = reply
+
+    async def settled(self) -> None:
+        """Nothing here survives its process, so there is nothing to wait for."""
 
     def replies(self) -> list[Json]:
         """The last reply to each request that was recorded."""

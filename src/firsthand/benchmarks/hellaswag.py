@@ -69,17 +69,19 @@ def whole(rows: Rows) -> Rows:
 
 
 def read_item(row: Json, id: str, where: str) -> Item:
-    """The Item of a row {query, choices, gold}."""
+    """The Item of a row {query, choices, gold} and, from the hub, source: items of one video or article are a cluster."""
     question = text_field(row, "query", where)
     choices, gold = choices_of(row, where)
-    return Item(id, {"question": question, "stripped": question.rstrip()}, choices, gold)
+    cluster = {"cluster": text_field(row, "source", where)} if "source" in row else {}
+    return Item(id, {"question": question, "stripped": question.rstrip()}, choices, gold, metadata=cluster)
 
 
 def from_hub(row: Json) -> Json:
     """A row of Rowan/hellaswag as a row of our file."""
     context = f"{row['activity_label']}: {row['ctx_a']} {row['ctx_b'].capitalize()}"
     choices = [cleaned(ending) for ending in row["endings"]]
-    return {"query": cleaned(context), "choices": choices, "gold": int(row["label"])}
+    source = {"source": str(row["source_id"])} if row.get("source_id") else {}
+    return {"query": cleaned(context), "choices": choices, "gold": int(row["label"]), **source}
 
 
 def cleaned(text: str) -> str:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from firsthand.config import confidence
 from firsthand.errors import ConfigError, unknown
+from firsthand.evals.corpus import Corpus, corpora
 from firsthand.evals.diff import MAX_SAMPLES, Only, Sample, page, samples, terminal_text
-from firsthand.evals.multiplicity import Correction, all_pairs
-from firsthand.evals.stats import PairedDifference, paired_difference
+from firsthand.evals.multiplicity import Correction, all_pairs, difference
+from firsthand.evals.stats import PairedDifference, Scores, judged
 from firsthand.home import data_home
 from firsthand.message import Json
 from firsthand.runs import store
@@ -20,6 +21,7 @@ from firsthand.runs.compare import Comparison, Pair, compare, scores_of
 from firsthand.runs.flaky import Flaky, flaky
 from firsthand.runs.store import Run
 from firsthand.terminal import console, print_table
+from firsthand.trace import Trace
 
 EXAMPLES = """
 firsthand compare 2026-11-25-0148 last                      # each agent that both runs have
@@ -85,11 +87,14 @@ def main(config: Config) -> int:
         comparisons = compare_all(config, run_a, run_b)
         if config.html is not None:
             write_page(config, comparisons, run_a, run_b)
+        level = confidence(config.confidence)
+        results = [by_benchmark(each, level, corpora_of(each, run_a, run_b, config)) for each in comparisons]
         if config.json:
-            print(json.dumps([to_json(each, config) for each in comparisons], indent=2, ensure_ascii=False))
+            bodies = [to_json(each, found) for each, found in zip(comparisons, results, strict=True)]
+            print(json.dumps(bodies, indent=2, ensure_ascii=False))
             return 0
-        for comparison in comparisons:
-            print_comparison(comparison, config)
+        for comparison, found in zip(comparisons, results, strict=True):
+            print_comparison(comparison, found, config)
             if config.flaky:
                 print_flaky(flaky(comparison), config.limit)
             if config.diff:
@@ -153,7 +158,12 @@ def compare_pairwise(config: Config) -> int:
     chosen = {config.benchmark} if config.benchmark is not None else having
     clusters = {name: each for run in reversed(runs) for name, each in run.clusters().items()}
     results = {
-        benchmark: all_pairs(agents, config.correct, confidence(config.confidence), clusters.get(benchmark))
+        benchmark: all_pairs(
+            corpora_in(runs, benchmark, agents, config) or agents,
+            config.correct,
+            confidence(config.confidence),
+            clusters.get(benchmark),
+        )
         for benchmark, agents in scores_of(runs, score=config.score, error_value=error_value).items()
         if benchmark in chosen
     }
@@ -174,25 +184,64 @@ def compare_pairwise(config: Config) -> int:
     return 0
 
 
-def by_benchmark(comparison: Comparison, level: float) -> dict[str, PairedDifference]:
-    """How B differs from A on each benchmark."""
+def corpora_in(
+    runs: Sequence[Run], benchmark: str, agents: Mapping[str, Scores], config: Config
+) -> dict[str, Corpus] | None:
+    """The agents' shares of a figure of the corpus, named and with the tasks as in `agents`; None if there is none."""
+    found: dict[str, list[Trace]] = {}
+    for run in runs:
+        for name in run.agents():
+            key = name if len(runs) == 1 else f"{run.id}/{name}"
+            first = next(run.traces(benchmark=benchmark, agent=name), None)
+            if key not in agents or first is None:
+                continue
+            if first.error is None and not any(score.corpus for score in first.scores):
+                return None
+            traces = run.traces(benchmark=benchmark, agent=name)
+            found[key] = [trace for trace in traces if trace.task_id in agents[key]]
+    return corpora({key: found[key] for key in agents}, config.score, errors=config.errors == "zero")
+
+
+def corpora_of(comparison: Comparison, run_a: Run, run_b: Run, config: Config) -> dict[str, tuple[Corpus, Corpus]]:
+    """The paired tasks' shares of the benchmarks whose score is a figure of the corpus: of A, and of B."""
+    found: dict[str, tuple[Corpus, Corpus]] = {}
+    sides = [(run_a, comparison.a.removeprefix(f"{run_a.id}/")), (run_b, comparison.b.removeprefix(f"{run_b.id}/"))]
+    for benchmark in dict.fromkeys(pair.benchmark for pair in comparison.pairs):
+        first = next(run_a.traces(benchmark=benchmark, agent=sides[0][1]))
+        if not any(score.corpus for score in first.scores) and first.error is None:
+            continue  # so that the bodies of a large run are not read for nothing
+        paired = {pair.task_id for pair in comparison.pairs if pair.benchmark == benchmark}
+        traces = {
+            side: [trace for trace in run.traces(benchmark=benchmark, agent=agent) if trace.task_id in paired]
+            for side, (run, agent) in zip("ab", sides, strict=True)
+        }
+        if both := corpora(traces, config.score, errors=config.errors == "zero"):
+            found[benchmark] = both["a"], both["b"]
+    return found
+
+
+def by_benchmark(
+    comparison: Comparison, level: float, figures: Mapping[str, tuple[Corpus, Corpus]]
+) -> dict[str, PairedDifference]:
+    """How B differs from A on each benchmark: in the mean, or in the figure of the corpus that `figures` holds."""
     found: dict[str, list[Pair]] = {}
     for pair in comparison.pairs:
         found.setdefault(pair.benchmark, []).append(pair)
     return {
-        name: paired_difference(
-            {p.task_id: p.b.values for p in pairs},
-            {p.task_id: p.a.values for p in pairs},
+        name: judged(
+            difference(
+                figures[name][1] if name in figures else {p.task_id: p.b.values for p in pairs},
+                figures[name][0] if name in figures else {p.task_id: p.a.values for p in pairs},
+                comparison.clusters.get(name),
+            ),
             level,
-            comparison.clusters.get(name),
         )
         for name, pairs in found.items()
     }
 
 
-def print_comparison(comparison: Comparison, config: Config) -> None:
+def print_comparison(comparison: Comparison, results: Mapping[str, PairedDifference], config: Config) -> None:
     """A table of benchmarks, then the tasks that changed, and what was left out."""
-    results = by_benchmark(comparison, confidence(config.confidence))
     rows = [[name, str(found.n), *_cells(found)] for name, found in results.items()]
     print_table(f"{comparison.b} against {comparison.a}", ["benchmark", "tasks", *_header(config)], rows)
     out = console()
@@ -274,14 +323,12 @@ def write(path: Path, text: str) -> None:
         raise ConfigError(f"cannot write {str(path)!r}: {error.strerror or error}") from None
 
 
-def to_json(comparison: Comparison, config: Config) -> Json:
+def to_json(comparison: Comparison, results: Mapping[str, PairedDifference]) -> Json:
     """The comparison as a JSON object."""
     return {
         "a": comparison.a,
         "b": comparison.b,
-        "benchmarks": {
-            n: found.to_json() for n, found in by_benchmark(comparison, confidence(config.confidence)).items()
-        },
+        "benchmarks": {name: found.to_json() for name, found in results.items()},
         "tasks": [
             {"benchmark": p.benchmark, "task": p.task_id, "a": p.a.value, "b": p.b.value, "change": p.change}
             for p in comparison.pairs

@@ -40,6 +40,7 @@ firsthand run gsm8k --pattern direct,cot,self_consistency,react --equal-budget  
 firsthand run my_benchmark.py --pattern my_pattern.py,direct --epochs 3 --seed 7
 firsthand run arithmetic --pattern cot --resume          # finish what an interrupted run left
 firsthand run gsm8k --pattern react --limit 1 --watch    # see its steps while they happen
+firsthand run gsm8k --model openai:llama3.2@http://gpu1:8000/v1 --on ray --workers 4    # on a cluster's machines
 firsthand run --replay last                              # the same run from its recorded replies, without the model
 """
 
@@ -81,7 +82,11 @@ class Config:
     equal_budget: str | None = field(default=None, metadata={"bare": "auto"})
     """Give each pattern about N tokens an attempt by its samples, breadth or steps; alone: what the dearest pattern uses."""
     concurrency: int = 16
-    """Attempts under way at a time."""
+    """Attempts under way at a time; on a cluster, on each of its workers."""
+    on: str | None = None
+    """Where attempts run: `ray` is the Ray cluster of this machine, `ray:HOST:PORT` another; without it, this process."""
+    workers: int | None = None
+    """With --on: this many workers; else one for each GPU that a model here can use, or for each machine."""
     watch: bool = False
     """Show each attempt as a tree while it runs, one at a time."""
     resume: str | None = field(default=None, metadata={"bare": "last"})
@@ -96,7 +101,7 @@ class Config:
     """Print the leaderboard as JSON for programs."""
 
     def __post_init__(self) -> None:
-        for name in ("limit", "epochs", "concurrency", "max_tokens"):
+        for name in ("limit", "epochs", "concurrency", "max_tokens", "workers"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} is {value}: give 1 or more")
@@ -118,6 +123,13 @@ class Config:
             raise ConfigError("retry_errors goes with resume: say which run, as in --resume last --retry-errors")
         if self.watch and self.json:
             raise ConfigError("watch and json do not go together: one is for eyes, the other for programs")
+        if self.on is not None and self.on.split(":")[0] != "ray":
+            raise ConfigError(f"on is {self.on!r}: give ray, or ray:HOST:PORT for a cluster elsewhere")
+        if self.workers is not None and self.on is None:
+            raise ConfigError("workers are those of a cluster: say which, as in --on ray --workers 8")
+        for name in ("watch", "replay"):
+            if self.on is not None and getattr(self, name):
+                raise ConfigError(f"{name} and on do not go together: leave out --on to {name} here")
         if self.resume and self.replay:
             raise ConfigError("resume and replay do not go together: resume finishes a run, replay repeats one")
         if not (self.benchmarks or self.resume or self.replay):
@@ -151,6 +163,10 @@ def main(config: Config) -> int:
             return 130
         agents = make_agents(settings, [agents[0].model])
     places = make_places(settings, agents, benchmarks)
+    if settings.on is not None:
+        from firsthand.commands.cluster import check
+
+        check(settings, may_ask(places))
     protocols = {benchmark.name: benchmark.protocol for benchmark in benchmarks}
     figures = {benchmark.name: benchmark.figures for benchmark in benchmarks if benchmark.figures}
     with begun or create_run(settings) as run:  # only now, so that a mistyped name leaves no run behind
@@ -184,16 +200,19 @@ def open_or_configure(config: Config) -> tuple[Run | None, Config]:
             raise ConfigError(f"{run.id} is being run by another process: wait until it ends, or end it first")
         saved, asked = settings_of(run), given(config)
         concurrency = asked.pop("concurrency", saved.concurrency)
+        on, workers = asked.pop("on", None), asked.pop("workers", None)
         for key, value in asked.items():
             if value != getattr(saved, key):
                 raise ConfigError(
                     f"{run.id} was begun with {key} {_shown(getattr(saved, key))}, not {_shown(value)}: "
                     "resume it with the same settings, or leave them out"
                 )
-        return run, replace(saved, json=config.json, watch=config.watch, concurrency=concurrency)
+        how: Json = {"json": config.json, "watch": config.watch, "concurrency": concurrency}
+        return run, replace(saved, **how, on=on, workers=workers)
     if config.replay:
         with store.open_run(config.replay, data_home()) as source:
-            return None, replace(settings_of(source), **given(config), json=config.json, replay=str(source.path))
+            saved = replace(settings_of(source), on=None, workers=None)
+            return None, replace(saved, **given(config), json=config.json, replay=str(source.path))
     return None, config
 
 
@@ -248,6 +267,11 @@ def perform(run: Run, config: Config, places: Sequence[Place], *, redo_errors: b
 
         update(done)
         try:
+            if config.on is not None:
+                from firsthand.commands.cluster import spread
+
+                spread(run, config, places, on_trace, complain, redo_errors=redo_errors)
+                return False
             asyncio.run(
                 execute(
                     run,

@@ -19,6 +19,7 @@ from firsthand.benchmark import Figure, Figures
 from firsthand.errors import ConfigError, unknown
 from firsthand.evals.bootstrap import bootstrap_interval
 from firsthand.evals.calibration import calibration
+from firsthand.evals.corpus import Corpus, corpora
 from firsthand.evals.critical_path import critical_seconds
 from firsthand.evals.frontier import frontier
 from firsthand.evals.stats import (
@@ -77,7 +78,7 @@ class Row:
     stopped: int
     """Attempts that a limit ended; they are scored as they stand."""
     secondary: Mapping[str, Interval] = field(default_factory=dict)
-    """The other scorers' means, by name."""
+    """The other scorers' means, or figures of the corpus, by name."""
 
     def to_json(self) -> Json:
         """The row as a JSON object."""
@@ -179,6 +180,8 @@ def caveats(board: Board) -> list[str]:
         return ["Nothing was scored."]
     shared = max((row.score.clusters for row in board.rows), default=0)
     wider = [f"Its tasks fall into {shared} clusters, for which intervals and tests allow."] if shared else []
+    if any("bootstrap" in row.score.method for row in board.rows):
+        wider.append(f"{board.metric} is the figure of the whole corpus, with bootstrap intervals.")
     if not versus:
         return [*wider, f"Intervals hold the true score with 95 % confidence, for tasks like these {tasks}."]
     largest = max((each.detectable for each in versus if finite(each.detectable) is not None), default=1.0)
@@ -276,9 +279,10 @@ def _board(
     metric = next((trace.scores[0].name for trace in everything if trace.scores), "")
     cheapest = min(agents, key=lambda agent: _cost(agents[agent]).tokens) if budget else next(iter(agents))
     first = baseline if baseline is not None and baseline in agents else cheapest
-    values = {agent: _values(traces, metric) for agent, traces in agents.items()}
+    values = values_of(agents, metric)
     others = {agent: each for agent, each in values.items() if agent != first}
     versus = compare_to_baseline(others, values[first], clusters=clusters) if metric else {}
+    also = {name: values_of(agents, name) for name in names if name != metric}
     rows = [
         _row(
             agent,
@@ -286,7 +290,7 @@ def _board(
             metric,
             values[agent],
             versus.get(agent),
-            [n for n in names if n != metric],
+            {name: each[agent] for name, each in also.items()},
             clusters,
             figures,
         )
@@ -298,9 +302,25 @@ def _board(
         tasks=len({trace.task_id for trace in everything}),
         epochs=len({trace.epoch for trace in everything}),
         baseline=first,
-        rows=tuple(sorted(rows, key=lambda row: -row.score.value if row.score.n else 0.0)),
+        rows=tuple(sorted(rows, key=lambda row: _rank(row, versus.values()))),
         budget=budget,
     )
+
+
+def _rank(row: Row, versus: Iterable[PairedDifference]) -> float:
+    sign = 1 if any(each.lower_is_better for each in versus) else -1
+    return sign * row.score.value if row.score.n else 0.0
+
+
+def values_of(agents: Mapping[str, Sequence[Trace]], name: str) -> Mapping[str, Scores | Corpus]:
+    """Of each agent the scores of that name, or their shares of a figure of the corpus where the scorer says so."""
+    if not name:
+        return {agent: {} for agent in agents}
+    return corpora(agents, name) or {agent: _values(traces, name) for agent, traces in agents.items()}
+
+
+def _interval(values: Scores | Corpus, clusters: Clusters | None) -> Interval:
+    return values.interval(clusters) if isinstance(values, Corpus) else mean_interval(values, clusters=clusters)
 
 
 def _values(traces: Iterable[Trace], name: str) -> dict[str, list[float]]:
@@ -317,17 +337,17 @@ def _row(
     agent: str,
     traces: Sequence[Trace],
     metric: str,
-    values: Scores,
+    values: Scores | Corpus,
     versus: PairedDifference | None,
-    others: Iterable[str],
+    others: Mapping[str, Scores | Corpus],
     clusters: Clusters | None,
     figures: Figures | None,
 ) -> Row:
     calibrated = calibration(traces, metric)
-    secondary = {name: mean_interval(_values(traces, name), clusters=clusters) for name in others}
+    secondary = {name: _interval(each, clusters) for name, each in others.items()}
     return Row(
         agent=agent,
-        score=mean_interval(values if metric else {}, clusters=clusters),
+        score=_interval(values, clusters),
         versus=versus,
         cost=_cost(traces),
         attempts=len(traces),

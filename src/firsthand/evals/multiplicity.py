@@ -12,6 +12,7 @@ from dataclasses import replace
 from itertools import combinations
 from typing import Literal
 
+from firsthand.evals.corpus import Corpus, CorpusDifference
 from firsthand.evals.intervals import CONFIDENCE, Clusters, Scores
 from firsthand.evals.paired import Differences, PairedDifference, judged, settled
 
@@ -37,30 +38,38 @@ def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
 
 
 def compare_to_baseline(
-    others: Mapping[str, Scores],
-    baseline: Scores,
+    others: Mapping[str, Scores | Corpus],
+    baseline: Scores | Corpus,
     confidence: float = CONFIDENCE,
     clusters: Clusters | None = None,
 ) -> dict[str, PairedDifference]:
     """Each of several agents against one, with Holm's correction in the p-values, the verdicts and the intervals."""
-    found = [Differences.between(values, baseline, clusters) for values in others.values()]
+    found = [difference(values, baseline, clusters) for values in others.values()]
     return dict(zip(others, corrected(found, "holm", confidence), strict=True))
 
 
 def all_pairs(
-    agents: Mapping[str, Scores],
+    agents: Mapping[str, Scores | Corpus],
     correction: Correction = "holm",
     confidence: float = CONFIDENCE,
     clusters: Clusters | None = None,
 ) -> dict[tuple[str, str], PairedDifference]:
     """Every two agents, the later one against the earlier, corrected for how many pairs there are."""
     pairs = list(combinations(agents, 2))
-    found = [Differences.between(agents[later], agents[first], clusters) for first, later in pairs]
+    found = [difference(agents[later], agents[first], clusters) for first, later in pairs]
     return dict(zip(pairs, corrected(found, correction, confidence), strict=True))
 
 
+def difference(a: Scores | Corpus, b: Scores | Corpus, clusters: Clusters | None) -> Differences | CorpusDifference:
+    """How A differs from B: in the mean of their scores, or in a figure of the corpus."""
+    if isinstance(a, Corpus) and isinstance(b, Corpus):
+        return CorpusDifference.between(a, b, clusters)
+    assert not isinstance(a, Corpus) and not isinstance(b, Corpus), "both sides have the same scores"
+    return Differences.between(a, b, clusters)
+
+
 def corrected(
-    found: Sequence[Differences], correction: Correction = "holm", confidence: float = CONFIDENCE
+    found: Sequence[Differences | CorpusDifference], correction: Correction = "holm", confidence: float = CONFIDENCE
 ) -> list[PairedDifference]:
     """The comparisons in the order given, with p-values, verdicts and intervals that allow for their number.
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
+from firsthand.evals.corpus import CorpusDifference
 from firsthand.evals.intervals import (
     CONFIDENCE,
     Bounds,
@@ -68,6 +69,8 @@ class PairedDifference:
     """How the interval was found: `Tango`, `paired t`, `clustered t`."""
     clusters: int = 0
     """How many clusters the tasks fall into; 0 if each stands alone."""
+    lower_is_better: bool = False
+    """Whether a lower score is the better one, as for an error."""
 
     def to_json(self) -> Json:
         """The numbers as a JSON object; what is not finite becomes null."""
@@ -219,7 +222,7 @@ def paired_difference(
     return judged(Differences.between(a, b, clusters), confidence)
 
 
-def judged(differences: Differences, confidence: float = CONFIDENCE) -> PairedDifference:
+def judged(differences: Differences | CorpusDifference, confidence: float = CONFIDENCE) -> PairedDifference:
     """The comparison that `paired_difference` makes, of differences that are at hand."""
     n = differences.n
     if n == 0:
@@ -237,11 +240,12 @@ def judged(differences: Differences, confidence: float = CONFIDENCE) -> PairedDi
         _detectable(differences, confidence),
         differences.method,
         differences.num_units if differences.labels else 0,
+        isinstance(differences, CorpusDifference) and differences.lower_is_better,
     )
     return settled(found, found.p_value < 1 - confidence)
 
 
-def _detectable(differences: Differences, confidence: float) -> float:
+def _detectable(differences: Differences | CorpusDifference, confidence: float) -> float:
     n = differences.n
     if differences.method == "Tango":
         return smallest_detectable(n, disagreement=(sum(differences.counts) + 1) / (n + 2), confidence=confidence)
@@ -252,7 +256,7 @@ def settled(found: PairedDifference, significant: bool) -> PairedDifference:
     """The same comparison with the verdict that follows, and its interval stretched to 0 if there is none."""
     if not significant:
         return replace(found, verdict="cannot tell", low=min(found.low, 0.0), high=max(found.high, 0.0))
-    return replace(found, verdict="better" if found.difference > 0 else "worse")
+    return replace(found, verdict="better" if (found.difference > 0) != found.lower_is_better else "worse")
 
 
 def tango_interval(better: int, worse: int, n: int, confidence: float = CONFIDENCE) -> Bounds:

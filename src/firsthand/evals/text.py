@@ -2,7 +2,8 @@
 
 The references are `task.secret["references"]`, or `["answer"]` alone; of several the best counts, but for BLEU and chrF,
 which take all together. BLEU and chrF are sacrebleu's and ROUGE is rouge-score's (extra `text`), with those packages'
-defaults. A score here is of one text: the BLEU or chrF of a whole corpus is `corpus_bleu` and `corpus_chrf`, not their mean.
+defaults. A score's value is of one text. The BLEU or chrF of a corpus is not their mean: tables make it from what the scores
+carry (`corpus.py`), and `corpus_bleu` and `corpus_chrf` from texts.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from operator import mul
 from typing import Any
 
 from firsthand.errors import MissingExtra
+from firsthand.evals.corpus import corpus_detail
 from firsthand.evals.match import normalise
 from firsthand.model import Embedder
 from firsthand.task import Task
@@ -28,13 +30,19 @@ def token_f1(task: Task, trace: Trace) -> Score:
 
 
 def bleu(task: Task, trace: Trace) -> Score:
-    """Sentence BLEU with exponential smoothing, 0 to 1 (Papineni et al., 2002; sacrebleu)."""
-    return Score("bleu", _sacrebleu().sentence_bleu(_answer(trace), references(task)).score / 100)
+    """Sentence BLEU with exponential smoothing, 0 to 1 (Papineni et al., 2002; sacrebleu), and its share of the corpus's."""
+    found = _sacrebleu().sentence_bleu(_answer(trace), references(task))
+    shares = (*found.counts, *found.totals, found.sys_len, found.ref_len)
+    return Score("bleu", found.score / 100, corpus_detail("bleu", shares))
 
 
 def chrf(task: Task, trace: Trace) -> Score:
-    """Sentence chrF: F-score of character n-grams up to 6, 0 to 1 (Popović, 2015; sacrebleu)."""
-    return Score("chrf", _sacrebleu().sentence_chrf(_answer(trace), references(task)).score / 100)
+    """Sentence chrF: F-score of character n-grams to 6, 0 to 1 (Popović, 2015; sacrebleu), and its share of the corpus's."""
+    metric = _sacrebleu().CHRF()
+    shares = metric._extract_corpus_statistics([_answer(trace)], [[each] for each in references(task)])[0]
+    return Score(
+        "chrf", metric.sentence_score(_answer(trace), references(task)).score / 100, corpus_detail("chrf", shares)
+    )
 
 
 def rouge_l(task: Task, trace: Trace) -> Score:

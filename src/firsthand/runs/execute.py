@@ -38,15 +38,10 @@ async def execute(
     What the run has spent before is taken from a budget that is still untouched. `listener` gives who is told of the steps
     of an attempt, if anybody.
     """
-    for benchmark in {place.benchmark.name for place in places}:
-        run.add_tasks(benchmark, {id(p.task): p.task for p in places if p.benchmark.name == benchmark}.values())
-    for agent in {id(place.agent): place.agent for place in places}.values():
-        run.add_agent(agent.name, agent.to_json())
+    missing = begin(run, places, redo_errors)
     if budget is not None and budget.spent == Usage() and budget.calls == 0:
         spent, budget.calls = run.spent()
         budget.charge(0, spent)
-    finished = run.done(errors=not redo_errors)
-    missing = {place.id: place for place in places if place.id not in finished}
     with run.working():
         try:
             async with asyncio.timeout(budget.limits.seconds if budget else None) as timer:
@@ -55,6 +50,16 @@ async def execute(
             if not timer.expired():
                 raise
             raise _stopped("seconds", run, missing) from None
+
+
+def begin(run: Run, places: Sequence[Place], redo_errors: bool) -> dict[str, Place]:
+    """The places that the run has no trace of, by id; their tasks and agents are kept."""
+    for benchmark in {place.benchmark.name for place in places}:
+        run.add_tasks(benchmark, {id(p.task): p.task for p in places if p.benchmark.name == benchmark}.values())
+    for agent in {id(place.agent): place.agent for place in places}.values():
+        run.add_agent(agent.name, agent.to_json())
+    finished = run.done(errors=not redo_errors)
+    return {place.id: place for place in places if place.id not in finished}
 
 
 class _Watched:
@@ -71,6 +76,10 @@ class _Watched:
     def record(self, effect: str, request: str, reply: Json) -> None:
         with self._remembering():
             self.journal.record(effect, request, reply)
+
+    async def settled(self) -> None:
+        with self._remembering():
+            await self.journal.settled()
 
     def replies(self) -> list[Json]:
         with self._remembering():

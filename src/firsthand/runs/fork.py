@@ -128,6 +128,10 @@ class Kept:
         """Keep the reply in this attempt's own journal."""
         self.own.record(effect, request, reply)
 
+    async def settled(self) -> None:
+        """Wait until this attempt's own journal has kept it all."""
+        await self.own.settled()
+
     def replies(self) -> list[Json]:
         """What was recorded in this attempt, and the parent's replies."""
         return [*self.own.replies(), *self.kept.values()]

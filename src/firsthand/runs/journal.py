@@ -41,14 +41,21 @@ class StoredJournal:
                 (self.attempt_id, plain(effect), plain(request), put(connection, reply), now()),
             )
 
-    def replies(self) -> list[Json]:
-        """The last reply to each request that was recorded."""
+    async def settled(self) -> None:
+        """Nothing to wait for: `record` has written it."""
+
+    def entries(self) -> list[tuple[str, str, Json]]:
+        """Every effect, its request and the last reply to it, the oldest first."""
         rows = self.database.read(
-            "SELECT reply FROM effects WHERE seq IN"
+            "SELECT effect, request, reply FROM effects WHERE seq IN"
             " (SELECT max(seq) FROM effects WHERE attempt = ? GROUP BY effect, request) ORDER BY seq",
             (self.attempt_id,),
         )
-        return [self._reply(digest) for (digest,) in rows]
+        return [(effect, request, self._reply(digest)) for effect, request, digest in rows]
+
+    def replies(self) -> list[Json]:
+        """The last reply to each request that was recorded."""
+        return [reply for _, _, reply in self.entries()]
 
     def _reply(self, digest: object) -> Json:
         reply = self.database.get(digest)

@@ -31,7 +31,7 @@ from firsthand.runs.database import Database, plain, put
 from firsthand.runs.home import DATABASE, LOCK, find_run, new_run_id, run_ids
 from firsthand.runs.journal import StoredJournal, now
 from firsthand.task import Task
-from firsthand.trace import Journal, Preference, Score, Trace
+from firsthand.trace import Preference, Score, Trace
 
 Status = Literal["running", "done", "interrupted"]
 T = TypeVar("T")
@@ -161,7 +161,7 @@ class Run:
 
     # -- the journal of effects --
 
-    def journal(self, attempt_id: str) -> Journal:
+    def journal(self, attempt_id: str) -> StoredJournal:
         """The journal of one attempt; what an interrupted try of it recorded is found again."""
         return StoredJournal(self.database, attempt_id)
 

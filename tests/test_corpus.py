@@ -1,0 +1,246 @@
+"""Figures of a whole corpus in tables and comparisons: beside the packages', with intervals that hold what they should."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from firsthand.cli import main
+from firsthand.errors import ConfigError
+from firsthand.evals.corpus import (
+    FIGURES,
+    Corpus,
+    CorpusDifference,
+    calibration,
+    corpora,
+    corpus_detail,
+    micro_f1,
+)
+from firsthand.evals.leaderboard import leaderboard, render_text
+from firsthand.evals.multiplicity import compare_to_baseline
+from firsthand.evals.stats import judged
+from firsthand.evals.text import bleu, chrf, corpus_bleu, corpus_chrf
+from firsthand.task import Task
+from firsthand.trace import Failure, Score, Trace
+
+EMPTY = Trace("t", "letters", "a", {"name": "one"}, 0, 0, "2026-01-01T00:00:00+00:00", 1.0)
+WORDS = ("the", "cat", "sat", "on", "a", "mat", "and", "it", "was", "not", "there", "when", "he", "came", "home")
+
+
+def sentences(number: int, rng: random.Random) -> tuple[str, str]:
+    reference = [rng.choice(WORDS) for _ in range(rng.randrange(1, 14))]
+    answer = [word if rng.random() < 0.8 else rng.choice(WORDS) for word in reference if rng.random() < 0.9]
+    return " ".join(answer), " ".join(reference)
+
+
+def trace(task: str, agent: str, *scores: Score, epoch: int = 0, failed: bool = False) -> Trace:
+    error = Failure("ModelError", "it could not answer") if failed else None
+    return replace(
+        EMPTY, id=f"{task}{agent}{epoch}", task_id=task, agent={"name": agent}, epoch=epoch, scores=scores, error=error
+    )
+
+
+def scored(scorer: Any, task: str, agent: str, answer: str, reference: str) -> Trace:
+    attempt = replace(trace(task, agent), answer=answer)
+    return attempt.scored((scorer(Task(task, "?", secret={"references": [reference]}), attempt),))
+
+
+@pytest.mark.parametrize(("scorer", "whole"), [(bleu, corpus_bleu), (chrf, corpus_chrf)])
+@pytest.mark.parametrize("size", [1, 3, 40])
+def test_bleu_and_chrf_of_sums_are_those_of_texts(scorer: Any, whole: Any, size: int) -> None:
+    pytest.importorskip("sacrebleu")
+    rng = random.Random(size)
+    for _ in range(8):
+        pairs = [sentences(number, rng) for number in range(size)]
+        pairs += [("", "nothing was said")] * rng.randrange(2) + [("apples", "pears")] * rng.randrange(2)
+        traces = [scored(scorer, str(n), "one", *pair) for n, pair in enumerate(pairs)]
+        (found,) = (corpora({"one": traces}) or {}).values()
+        expected = whole([answer for answer, _ in pairs], [[reference] for _, reference in pairs])
+        assert found.interval().value == pytest.approx(expected, abs=1e-9)
+        assert [each.scores[0].value for each in traces] == [each.value() for each in traces]
+
+
+def test_a_table_shows_the_figure_of_the_corpus_with_a_bootstrap_interval() -> None:
+    pytest.importorskip("sacrebleu")
+    rng, traces = random.Random(0), []
+    for number in range(60):
+        answer, reference = sentences(number, rng)
+        traces.append(scored(bleu, str(number), "plain", answer, reference))
+        traces.append(scored(bleu, str(number), "copies", reference, reference))
+    (board,) = leaderboard(traces)
+    row, first = board.row("copies"), board.row("plain")
+    assert row is not None and first is not None and row.versus is not None
+    assert row.score.value == pytest.approx(1.0) and first.score.method == "BCa bootstrap"
+    assert first.score.low < first.score.value < first.score.high < 1
+    assert row.versus.method == "paired bootstrap" and row.versus.verdict == "better" and row.versus.better > 40
+    assert row.versus.difference == pytest.approx(row.score.value - first.score.value)
+    assert "bleu is the figure of the whole corpus, with bootstrap intervals." in render_text([board])
+    clusters = {str(number): str(number // 10) for number in range(60)}
+    (clustered,) = leaderboard(traces, clusters={"letters": clusters})
+    again = clustered.row("plain")
+    assert again is not None and again.score.clusters == 6 and again.score.value == first.score.value
+    assert clustered.rows[0].agent == "copies"
+
+
+def test_epochs_add_up_and_failed_attempts_are_empty_answers() -> None:
+    traces = {
+        "one": [trace("a", "one", micro_f1("labels", "xy", "xz")), trace("a", "one", micro_f1("labels", "z", "xz"), epoch=1),
+                trace("b", "one", micro_f1("labels", "", ""))],
+        "two": [trace("a", "two", failed=True), trace("b", "two", micro_f1("labels", "q", ""))],
+    }  # fmt: skip
+    found = corpora(traces)
+    assert found is not None
+    assert found["one"].sums == {"a": [2.0, 1.0, 2.0], "b": [0.0, 0.0, 0.0]}
+    assert found["one"].interval().value == pytest.approx(2 * 2 / (2 * 2 + 1 + 2))
+    assert found["two"].sums == {"a": [0.0, 0.0, 2.0], "b": [0.0, 1.0, 0.0]} and found["two"].interval().value == 0.0
+    without = corpora(traces, errors=False)
+    assert without is not None and without["two"].sums == {"b": [0.0, 1.0, 0.0]}
+
+
+def test_scores_that_are_only_partly_of_a_corpus_stay_means() -> None:
+    mixed = {"one": [trace("a", "one", micro_f1("f1", "x", "x")), trace("b", "one", Score("f1", 1.0))]}
+    assert corpora(mixed) is None and corpora({"one": [trace("a", "one")]}) is None
+    (board,) = leaderboard([each for traces in mixed.values() for each in traces])
+    assert board.rows[0].score.method == "Wilson"
+
+
+@pytest.mark.parametrize(
+    "detail",
+    [
+        {"corpus": None},
+        {"corpus": {"figure": "other", "sums": [1.0]}},
+        {"corpus": {"figure": "micro_f1", "sums": [1.0]}},
+        {"corpus": {"figure": "micro_f1", "sums": ["1", 2, 3]}},
+        {"corpus": {"figure": "micro_f1", "sums": [math.nan, 2, 3]}},
+        {"corpus": {"figure": "micro_f1"}},
+        {"corpus": [1, 2, 3]},
+        {"corpus": {"figure": ["micro_f1"], "sums": [1, 2, 3]}},
+    ],
+)
+def test_a_stored_share_that_is_damaged_is_no_share(detail: dict[str, Any]) -> None:
+    traces = [trace("a", "one", Score("f1", 0.5, detail)), trace("b", "one", Score("f1", 0.5, detail))]
+    assert corpora({"one": traces}) is None
+    assert leaderboard(traces)[0].rows[0].score.value == 0.5
+
+
+def test_a_figure_that_there_is_not_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"'bleu' with 3 sums is no figure of a corpus: there are bleu \(10 sums\)"):
+        corpus_detail("bleu", (1, 2, 3))
+    with pytest.raises(ConfigError, match="a confidence is 90: 0 to 1 was expected"):
+        calibration("calibration", 90, True)
+
+
+def test_of_a_calibration_error_the_lower_is_the_better() -> None:
+    rng = random.Random(1)
+    honest, boastful = [], []
+    for number in range(200):
+        sure = rng.random()
+        right = rng.random() < sure
+        honest.append(trace(str(number), "honest", calibration("calibration_error", sure, right)))
+        boastful.append(trace(str(number), "boastful", calibration("calibration_error", 0.99, right)))
+    (board,) = leaderboard([*honest, *boastful])
+    assert [row.agent for row in board.rows] == ["honest", "boastful"]
+    row = board.row("boastful")
+    assert row is not None and row.versus is not None
+    assert row.versus.difference > 0.2 and row.versus.verdict == "worse" and row.versus.low > 0
+    mean = sum(each.scores[0].value for each in boastful) / 200
+    share = sum(each.scores[0].value < 0.5 for each in boastful) / 200
+    assert row.score.value == pytest.approx(0.99 - share) and mean == pytest.approx(0.99 * (1 - share) + 0.01 * share)
+
+
+def test_every_figure_is_a_number_for_any_sums() -> None:
+    rng = np.random.default_rng(0)
+    for figure in FIGURES.values():
+        sums = rng.integers(0, 3, size=(500, figure.columns)).astype(float)
+        found = figure.of(sums)
+        assert found.shape == (500,) and np.isfinite(found).all() and np.isfinite(figure.of(0 * sums)).all()
+
+
+def test_comparisons_are_corrected_and_agree_with_their_intervals() -> None:
+    rng = np.random.default_rng(2)
+    agents = {str(n): corpus_of(rng.random(50) < 0.3 + 0.05 * n, rng.random(50) < 0.5) for n in range(4)}
+    for found in compare_to_baseline(agents, agents["0"]).values():
+        assert (found.verdict == "cannot tell") == (found.p_value >= 0.05) == (found.low <= 0 <= found.high)
+    nothing = judged(CorpusDifference.between(agents["0"], Corpus("micro_f1", {})))
+    assert nothing.n == 0 and nothing.verdict == "cannot tell"
+    single = judged(CorpusDifference.between(*(Corpus("micro_f1", {"a": (n, 1, 1)}, {"a": [0.5]}) for n in (1, 2))))
+    assert (single.n, single.low, single.high, single.verdict) == (1, -math.inf, math.inf, "cannot tell")
+
+
+def corpus_of(found: Any, wanted: Any) -> Corpus:
+    sums = {
+        str(n): (float(f and w), float(f and not w), float(w and not f))
+        for n, (f, w) in enumerate(zip(found, wanted, strict=True))
+    }
+    return Corpus("micro_f1", sums, {task: [0.0] for task in sums})
+
+
+def test_run_and_compare_show_the_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    pytest.importorskip("sacrebleu")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))
+    rng = random.Random(3)
+    pairs = [sentences(number, rng) for number in range(12)]
+    rows = [{"source": f"sentence {number:02d}", "target": reference} for number, (_, reference) in enumerate(pairs)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "translate.toml").write_text(
+        'data = "rows.jsonl"\nprompt = "Translate: {source}"\ntarget = "{target}"\nscorer = ["bleu", "chrf"]\n'
+    )
+    (tmp_path / "script.json").write_text(
+        json.dumps({row["source"]: a or "none" for row, (a, _) in zip(rows, pairs, strict=True)})
+    )
+    (tmp_path / "good.py").write_text(
+        "async def good(task, ctx):\n    return (await ctx.say(task.prompt).generate()).text\n"
+    )
+    (tmp_path / "bad.py").write_text("async def bad(task, ctx):\n    return 'the cat'\n")
+    words = ["run", "translate.toml", "--model", "scripted:script.json", "--pattern", "good.py,bad.py", "--json"]
+    assert main(words) == 0
+    (board,) = json.loads(capsys.readouterr().out)["boards"]
+    expected = corpus_bleu([a or "none" for a, _ in pairs], [[reference] for _, reference in pairs])
+    assert board["rows"][0]["score"]["value"] == pytest.approx(expected)
+    assert board["rows"][0]["score"]["method"] == "BCa bootstrap" == board["rows"][0]["secondary"]["chrf"]["method"]
+    for more in (["last", "--agent-a", "good.py", "--agent-b", "bad.py"], []):
+        assert main(["compare", "last", *more, "--json"]) == 0
+        (body,) = json.loads(capsys.readouterr().out)
+        found = next(iter(body["benchmarks"].values())) if more else body
+        assert found["method"] == "paired bootstrap" and found["verdict"] == "worse"
+        assert found["difference"] == pytest.approx(board["rows"][1]["score"]["value"] - expected)
+    assert main(["compare", "last", "last", "--agent-a", "good.py", "--agent-b", "bad.py", "--score", "chrf"]) == 0
+    assert "worse" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("clustered", [False, True])
+def test_paired_bootstrap_intervals_cover_at_their_rate(clustered: bool) -> None:
+    """400 simulated pairs of agents with equal micro F1 in truth: 0 is left out of about 5 % of intervals."""
+    rng, missed, count = np.random.default_rng(4), 0, 400
+    for _ in range(count):
+        size, per = (300, 5) if clustered else (120, 1)
+        hard = np.repeat(rng.random(size // per), per)
+        wanted = rng.random(size) < 0.4
+        luck = np.repeat(rng.random((2, size // per)), per, axis=1) if clustered else rng.random((2, size))
+        a, b = (corpus_of(np.where(side < 0.7 - 0.4 * hard, wanted, ~wanted), wanted) for side in luck)
+        labels = {str(n): str(n // per) for n in range(size)} if clustered else None
+        found = judged(CorpusDifference.between(a, b, labels, draws=1000))
+        missed += not found.low <= 0 <= found.high
+    assert 0.02 <= missed / count <= 0.085
+
+
+@pytest.mark.slow
+def test_the_interval_of_a_corpus_covers_the_true_figure() -> None:
+    """Micro F1 of 150 tasks drawn 400 times; its true value is known from the rates."""
+    rng, held, count = np.random.default_rng(5), 0, 400
+    truth = 2 * 0.4 * 0.7 / (2 * 0.4 * 0.7 + 0.6 * 0.2 + 0.4 * 0.3)
+    for _ in range(count):
+        wanted = rng.random(150) < 0.4
+        found = np.where(wanted, rng.random(150) < 0.7, rng.random(150) < 0.2)
+        interval = corpus_of(found, wanted).interval()
+        held += interval.low <= truth <= interval.high
+    assert 0.91 <= held / count <= 0.98
