@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable
 
 from starlette.applications import Starlette
@@ -18,8 +19,10 @@ from firsthand.serve.door import Asked, Door
 from firsthand.serve.embeddings import embeddings
 from firsthand.serve.gate import Gate
 from firsthand.serve.metrics import CONTENT_TYPE
+from firsthand.serve.openapi import description
 from firsthand.serve.refusals import Refusal, refusal_of
 from firsthand.serve.replies import Events, Reply, note_bug, refused, reply
+from firsthand.serve.responses import responses
 from firsthand.serve.tokenizing import detokenize, tokenize
 
 Handler = Callable[[Door, Asked], Awaitable[Reply | Events]]
@@ -55,15 +58,23 @@ async def metrics(door: Door, asked: Asked) -> Reply:
     return Reply(door.metrics.text(await door.counters(), ready=door.is_ready).encode(), kind=CONTENT_TYPE)
 
 
+async def openapi(door: Door, asked: Asked) -> Reply:
+    """This description, in OpenAPI 3.1."""
+    told = {path: (method, inspect.getdoc(handler) or "") for path, (method, handler) in ROUTES.items()}
+    return reply(description(told, has_keys=bool(door.keys.clients)))
+
+
 ROUTES: dict[str, tuple[str, Handler]] = {
     "/health": ("GET", health),
     "/health/live": ("GET", live),
     "/version": ("GET", version),
     "/metrics": ("GET", metrics),
+    "/openapi.json": ("GET", openapi),
     "/v1/models": ("GET", models),
     "/v1/chat/completions": ("POST", chat_completions),
     "/v1/completions": ("POST", completions),
     "/v1/embeddings": ("POST", embeddings),
+    "/v1/responses": ("POST", responses),
     "/tokenize": ("POST", tokenize),
     "/detokenize": ("POST", detokenize),
 }

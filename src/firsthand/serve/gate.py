@@ -117,6 +117,8 @@ class _Visit:
     async def _admitted(self) -> None:
         """Check, read the body, and let the application answer."""
         door, asked, scope = self._door, self._asked, self._scope
+        if scope["http_version"] not in ("1.0", "1.1"):
+            raise _close(Refusal(505, "this server speaks HTTP/1.1"))
         headers = _headers(scope)
         self._check_host(headers.get("host"))
         if scope["path"] in OPEN:

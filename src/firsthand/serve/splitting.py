@@ -62,10 +62,12 @@ class Splitter:
         if self._state == "start":
             begun = self._waiting.lstrip()
             if begun.startswith(OPEN):
-                self._state, self._waiting = "reasoning", begun[len(OPEN) :].lstrip("\n")
+                self._state, self._waiting = "reasoning", begun[len(OPEN) :]
             elif is_last or not OPEN.startswith(begun):
                 self._state = "content"
         if self._state == "reasoning":
+            if not self._thought:
+                self._waiting = self._waiting.lstrip("\n")
             thought, mark, rest = self._waiting.partition(CLOSE)
             if mark:
                 pieces.append(self._think(thought.rstrip("\n")))
