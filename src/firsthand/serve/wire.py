@@ -291,7 +291,8 @@ def read(kind: type[W], body: Json) -> W:
 def _fault(kind: type[Wire], error: ValidationError) -> Refusal:
     """The first fault, or the deepest one where alternatives were tried."""
     faults = error.errors(include_url=False, include_context=False)
-    fault: Mapping[str, Any] = max(faults, key=lambda each: len(each["loc"])) if len(faults) < 64 else faults[0]
+    depth = lambda each: (len(each["loc"]), not each["type"].endswith("_type"))  # noqa: E731 - of a type others were tried
+    fault: Mapping[str, Any] = max(faults, key=depth) if len(faults) < 64 else faults[0]
     unknown = next((each for each in faults if each["type"] == "extra_forbidden" and len(each["loc"]) == 1), None)
     fault = unknown or fault
     place = ".".join(str(step) for step in fault["loc"] if _is_place(step))[:200]
