@@ -13,7 +13,7 @@ import pytest
 
 from firsthand.engine.settings import EngineConfig
 from firsthand.providers.local import Local
-from served import Running, serving
+from served import Running, serving, until
 from tiny import write_model
 
 HI = [{"role": "user", "content": "Hi there"}]
@@ -206,3 +206,35 @@ def test_a_server_whose_model_does_not_load_says_so_and_is_not_ready(tmp_path: P
         assert health.status_code == 503 and health.json() == {"status": "failed"}
         answer = post(running, "/v1/chat/completions", messages=HI)
         assert answer.status_code == 503 and "none.gguf" in answer.json()["error"]["message"]
+
+
+def test_a_client_that_leaves_gives_back_its_place_and_memory_in_the_engine(local: Running) -> None:
+    def load() -> tuple[float, float, float]:
+        found = asyncio.run(local.door.model.counters())
+        return found["running"], found["waiting"], found["used_blocks"]
+
+    until(lambda: load() == (0, 0, 0))
+    for kind in ("stream", "whole", "scored"):
+        body: dict[str, Any] = {"prompt": "The answer", "max_tokens": 1900, "n": 4, "ignore_eos": True}
+        body |= {"stream": kind == "stream"} | ({"echo": True, "logprobs": 1} if kind == "scored" else {})
+        with httpx.Client(timeout=0.3) as session, pytest.raises(httpx.ReadTimeout):
+            answer = session.send(session.build_request("POST", f"{local.url}/v1/completions", json=body), stream=True)
+            next(answer.iter_lines())
+            assert load()[0] == 4
+            answer.close()
+            raise httpx.ReadTimeout("enough")
+        until(lambda: load() == (0, 0, 0), 20)
+    until(lambda: local.door.metrics.in_flight == 0)
+
+
+def test_requests_beyond_the_engines_room_wait_and_all_are_answered(local: Running) -> None:
+    async def load() -> list[int]:
+        limits = httpx.Limits(max_connections=None)
+        async with httpx.AsyncClient(limits=limits, timeout=120) as session:
+            body = {"prompt": "The answer", "max_tokens": 3, "temperature": 0, "ignore_eos": True}
+            asked = [session.post(f"{local.url}/v1/completions", json=body) for _ in range(100)]
+            answers = await asyncio.gather(*asked)
+            assert len({answer.json()["choices"][0]["text"] for answer in answers}) == 1
+            return [answer.status_code for answer in answers]
+
+    assert asyncio.run(load()) == [200] * 100

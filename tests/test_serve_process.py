@@ -10,7 +10,6 @@ import ssl
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ import httpx
 import pytest
 
 from firsthand.cli import main
+from served import until
 
 BODY = {"messages": [{"role": "user", "content": "one two three four"}], "stream": True}
 
@@ -66,12 +66,12 @@ def test_told_to_stop_under_load_it_answers_what_it_took_and_ends_with_0(tmp_pat
         threads = [threading.Thread(target=client) for _ in range(8)]
         for thread in threads:
             thread.start()
-        time.sleep(0.5)
+        until(lambda: len(done) > 8, 30)
         running.send_signal(signal.SIGTERM)
         assert running.wait(15) == 0
         for thread in threads:
             thread.join()
-        assert cut == [] and len(done) > 8
+        assert cut == []
     events = [json.loads(line)["event"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert events[0] == "ready" and "draining" in events and events[-1] == "stopped"
     assert events.count("request") >= len(done)

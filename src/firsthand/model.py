@@ -45,15 +45,15 @@ class Sampling:
     """End the answer before any of these strings."""
     top_logprobs: int = 0
     """Report this many alternatives with their log-probs for each token."""
+    grammar: Grammar | None = None
+    """What the answer must look like: `json_schema`, `regex`, `choice` ... of `firsthand.grammar`. Tokens that it forbids
+    are taken out before all else. An answer cut off by max_tokens or a stop string may be only the beginning of one."""
     logit_bias: tuple[tuple[int, float], ...] = ()
     """Add to the logits of these token ids, after penalties, as (id, bias): -100 all but forbids a token."""
     stop_ids: tuple[int, ...] = ()
     """End the answer with any of these tokens, besides those that end a turn anyway."""
     ignore_eos: bool = False
     """Go on past the tokens that end a turn, up to max_tokens: for measuring."""
-    grammar: Grammar | None = None
-    """What the answer must look like: `json_schema`, `regex`, `choice` ... of `firsthand.grammar`. Tokens that it forbids
-    are taken out before all else. An answer cut off by max_tokens or a stop string may be only the beginning of one."""
 
     def __post_init__(self) -> None:
         checks = [
@@ -81,7 +81,8 @@ class Sampling:
 
     def to_json(self) -> Json:
         """The settings as a JSON object. Those that came after version 0.2 have a key only where they are used."""
-        body = {**asdict(self), "stop": list(self.stop)}
+        body = {**asdict(self), "stop": list(self.stop), "stop_ids": list(self.stop_ids)}
+        body["logit_bias"] = [list(pair) for pair in self.logit_bias]
         for name in ("grammar", "logit_bias", "stop_ids", "ignore_eos"):
             if not body[name]:
                 del body[name]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ class Log:
         if target is None:
             return
         if str(target) == "-":
-            self._file = sys.stderr.fileno()
+            self._file = 2
             return
         try:
             self._file = os.open(target, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
