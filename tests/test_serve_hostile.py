@@ -146,6 +146,13 @@ def test_every_route_checks_every_field(running: Running, path: str, body: Any) 
     assert send(running, body, path).status_code in (400, 501)
 
 
+@pytest.mark.parametrize("field", ["logprobs", "prompt_logprobs"])
+def test_what_only_tokens_tell_is_refused_even_where_it_is_0(running: Running, field: str) -> None:
+    assert f"{field} needs a model that runs here" in refused(
+        send(running, {"prompt": "x", field: 0}, "/v1/completions")
+    )
+
+
 def test_half_a_surrogate_pair_harms_nobody(running: Running) -> None:
     body = b'{"messages": [{"role": "user", "content": "\\ud800"}]}'
     assert send(running, body).status_code in (200, 400)

@@ -61,6 +61,27 @@ def test_a_second_turn_finds_the_first_in_memory(local: Running) -> None:
     assert again.usage.prompt_tokens_details.cached_tokens >= first.usage.prompt_tokens - 1
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_next_turn_computes_its_new_tokens_and_nothing_else(local: Running, stream: bool) -> None:
+    """Whatever the model babbled, its text encoded anew would be other tokens."""
+    asked: list[Any] = [{"role": "user", "content": f"Tell me more. {stream}"}]
+    options: dict[str, Any] = dict(max_tokens=24, temperature=0, extra_body={"ignore_eos": True})
+    if stream:
+        pieces = list(ask(local, asked, stream=True, stream_options={"include_usage": True}, **options))
+        said, usage = "".join(p.choices[0].delta.content or "" for p in pieces if p.choices), pieces[-1].usage
+    else:
+        whole = ask(local, asked, **options)
+        said, usage = whole.choices[0].message.content, whole.usage
+    assert usage.completion_tokens == 24
+    asked += [{"role": "assistant", "content": said}, {"role": "user", "content": "And then?"}]
+    again = ask(local, asked, **options).usage
+    assert again.prompt_tokens_details.cached_tokens >= usage.prompt_tokens + usage.completion_tokens - 1
+    count = post(local, "/tokenize", messages=asked).json()["count"]
+    assert (
+        count != again.prompt_tokens
+    )  # encoded anew it would have been other tokens, so the memory made the difference
+
+
 def test_a_seed_gives_the_same_answer_and_n_different_ones(local: Running) -> None:
     texts = [[c.message.content for c in ask(local, n=3, seed=7, max_tokens=6).choices] for _ in range(2)]
     assert texts[0] == texts[1] and len(set(texts[0])) > 1
@@ -91,6 +112,14 @@ def test_completions_take_texts_and_ids_and_several_of_both(local: Running) -> N
     assert [choice.text for choice in both.choices] == [one.choices[0].text] * 4
     assert [choice.index for choice in both.choices] == [0, 1, 2, 3]
     assert both.usage.prompt_tokens == 2 * len(ids) and both.usage.completion_tokens == 4 * 4
+
+
+def test_one_prompt_of_several_that_cannot_be_answered_is_a_refusal(local: Running) -> None:
+    answer = post(local, "/v1/completions", prompt=["12", "word " * 3000])
+    assert answer.status_code == 400 and answer.json()["error"]["code"] == "context_length_exceeded"
+    found = complete(local, prompt="12", logprobs=0, max_tokens=3).choices[0].logprobs
+    assert len(found.token_logprobs) <= 3 and found.top_logprobs is None
+    until(lambda: local.door.metrics.in_flight == 0)
 
 
 def test_a_stream_of_several_prompts_keeps_them_apart(local: Running) -> None:

@@ -19,6 +19,7 @@ import pytest
 
 from firsthand.cli import main
 from served import until
+from tiny import write_model
 
 BODY = {"messages": [{"role": "user", "content": "one two three four"}], "stream": True}
 
@@ -150,11 +151,14 @@ def test_a_thousand_streams_are_open_at_once_and_all_end(tmp_path: Path) -> None
 @pytest.mark.slow
 def test_schemathesis_finds_no_answer_that_the_description_does_not_tell_of(tmp_path: Path) -> None:
     pytest.importorskip("schemathesis")
-    with process("scripted:echo", "--log", "none", cwd=tmp_path) as (_, url):
+    write_model(tmp_path / "m", max_position=1024)
+    with process("m", "--max-tokens", "64", "--log", "log.jsonl", cwd=tmp_path) as (_, url):
         command = [
-            sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json", "--max-examples", "25", "--seed", "1",
+            sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json", "--max-examples", "10", "--seed", "1",
             "--checks", "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance",
             "--exclude-path", "/v1/embeddings",
         ]  # fmt: skip
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=500)
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=1500)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert not [line for line in lines if "traceback" in line]

@@ -262,7 +262,9 @@ def needs_tokens(asked: SamplingFields) -> str | None:
         "logprobs", "top_logprobs", "prompt_logprobs", "logit_bias", "stop_token_ids", "ignore_eos", "return_token_ids",
         "priority",
     )  # fmt: skip
-    return next((name for name in fields if getattr(asked, name, None) not in (None, False)), None)
+    return next(
+        (name for name in fields if (value := getattr(asked, name, None)) is not None and value is not False), None
+    )
 
 
 def text_of(body: Json) -> str:

@@ -63,7 +63,7 @@ async def understood(door: Door, asked: Asked, wanted: ChatRequest) -> Job:
     if wanted.max_tokens == 0:
         raise bad("max_tokens is 0: a chat has an answer, so give 1 or more", "max_tokens")
     thinks = door.facts is not None and door.facts.thinks
-    messages = asking.messages(wanted.messages, thinks=thinks)
+    messages = door.spoken.recall(asked.client.name, asking.messages(wanted.messages, thinks=thinks))
     tools = asking.tools(wanted)
     form = asking.structure(wanted)
     if form is not None and tools.specs:
@@ -108,6 +108,7 @@ async def gathered(door: Door, asked: Asked, job: Job) -> list[Gathered]:
             found[delta.index].add(delta)
     for each in found:
         _check_called(job, each.whole)
+        remember(door, asked, job, each.whole)
     if door.settings.log_texts:
         asked.notes["answers"] = [each.whole.message.to_json() for each in found]
     return found
@@ -179,6 +180,7 @@ async def _events(door: Door, asked: Asked, job: Job) -> AsyncGenerator[bytes, N
                 yield chunk(index, {"content": ""}, **more)
             if each.completion is not None:
                 ended.append(each.completion)
+                remember(door, asked, job, each.completion)
                 _check_called(job, each.completion)
                 calls = each.completion.message.tool_calls
                 for kind, text in splits[index].finish(each.completion.message.text if calls else None):
@@ -193,6 +195,14 @@ async def _events(door: Door, asked: Asked, job: Job) -> AsyncGenerator[bytes, N
         raise Refusal(502, "the model ended without an answer")
     if with_usage:
         yield event({**head, "choices": [], "usage": usage_json(total(ended))})
+
+
+def remember(door: Door, asked: Asked, job: Job, completion: Completion) -> None:
+    """Keep the tokens of an answer for the turn after it, if the client was shown all that they say."""
+    message = completion.message
+    thought = door.facts is not None and door.facts.thinks and "</think>" in message.text
+    if not job.sampling.stop and not thought:
+        door.spoken.remember(asked.client.name, job.messages, message)
 
 
 def _check_called(job: Job, completion: Completion) -> None:

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any, NamedTuple, cast
 
+from firsthand.concurrency import group
 from firsthand.message import Json
 from firsthand.model import Completion, Delta, Sampling, TokenRating, Usage
 from firsthand.serve import asking
@@ -66,11 +67,9 @@ async def completions(door: Door, asked: Asked) -> Reply | Events:
         raise bad("max_tokens is 0 and echo is not set, so there is nothing to answer", "max_tokens")
     if wanted.stream:
         return await Events.begin(door, asked, _events(door, asked, wanted, prompts, sampling))
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(_answer(door, asked, wanted, prompt, sampling)) for prompt in prompts]
+    answered = await group(_answer(door, asked, wanted, prompt, sampling) for prompt in prompts)
     choices, usage = [], Usage()
-    for task in tasks:
-        found, cost = task.result()
+    for found, cost in answered:
         choices += found
         usage += cost
     for index, choice in enumerate(choices):

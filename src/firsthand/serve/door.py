@@ -18,6 +18,7 @@ from firsthand.serve.log import Log
 from firsthand.serve.metrics import Metrics
 from firsthand.serve.refusals import Refusal, bad
 from firsthand.serve.settings import Settings
+from firsthand.serve.spoken import Spoken
 
 State = Literal["loading", "ready", "draining", "failed"]
 
@@ -73,6 +74,7 @@ class Door:
         self.log = Log(self.log_target, self.metrics)
         self.name = self.name or (self.model.name if self.model else self.embedder.name if self.embedder else "")
         self.by_client: dict[str, int] = {}
+        self.spoken = Spoken()
 
     @property
     def tokens(self) -> TokenModel | None:

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from firsthand.message import Json
 from firsthand.model import Completion, Usage
-from firsthand.serve.chat import Job, apart, deltas, gathered, splitter, understood
+from firsthand.serve.chat import Job, apart, deltas, gathered, remember, splitter, understood
 from firsthand.serve.choices import arguments, call_ids
 from firsthand.serve.door import Asked, Door
 from firsthand.serve.refusals import Refusal, bad
@@ -309,6 +309,7 @@ async def _events(door: Door, asked: Asked, wanted: ResponsesRequest, job: Job) 
             shown = split.feed(each.text)
             if each.completion is not None:
                 completion = each.completion
+                remember(door, asked, job, completion)
                 shown += split.finish(completion.message.text if completion.message.tool_calls else None)
             for kind, piece in shown:
                 for told in add(kind, piece):
