@@ -127,6 +127,15 @@ def test_the_log_has_a_line_for_each_request_and_no_texts(guarded: Running) -> N
     assert Path(guarded.door.log_target).stat().st_mode & 0o077 == 0
 
 
+def test_what_is_sent_goes_out_at_once(open_door: Running) -> None:
+    """Without TCP_NODELAY the kernel holds tokens back, up to 40 ms each."""
+    with open_door.connect() as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        connection.recv(100)
+        served = [each.transport.get_extra_info("socket") for each in open_door.server.server_state.connections]
+        assert served and all(each.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for each in served)
+
+
 def test_a_request_id_that_could_forge_a_log_is_not_taken(open_door: Running) -> None:
     answer = post(open_door, headers={"x-request-id": 'a"} {"event": "forged"'})
     assert len(answer.headers["x-request-id"]) == 24
@@ -177,6 +186,52 @@ def test_an_answer_that_takes_too_long_is_cut_before_and_in_the_stream(tmp_path:
         assert answer.status_code == 504 and said(answer) == "the answer took more than 0.3 s"
         assert post(running, {**HI, "stream": True}, headers=bearer(BOB)).status_code == 504
         until(lambda: running.door.metrics.in_flight == 0)
+
+
+def test_a_client_that_has_had_its_tokens_of_the_minute_waits(tmp_path: Path) -> None:
+    known = keys(tmp_path, f'[alice]\nkey = "{ALICE}"\ntokens_per_minute = 5\n[bob]\nkey = "{BOB}"\n')
+    with serving(Scripted(echo, name="scripted"), keys=known) as running:
+        codes = [post(running, headers=bearer(ALICE)) for _ in range(4)]
+        assert [answer.status_code for answer in codes] == [200, 200, 200, 429]  # 2 tokens each: 6 reach the limit
+        assert 50 <= int(codes[-1].headers["retry-after"]) <= 60 and "had its 5 tokens" in said(codes[-1])
+        assert post(running, headers=bearer(BOB)).status_code == 200
+        had = running.door.spent["alice"]
+        had[0] = (had[0][0] - 60, had[0][1])  # a minute ago
+        assert post(running, headers=bearer(ALICE)).status_code == 200
+
+
+def test_wrong_keys_at_speed_open_nothing_and_shut_nobody_out(guarded: Running) -> None:
+    with httpx.Client(base_url=guarded.url) as session:
+        for place in range(150):
+            guess = {"authorization": f"Bearer {ALICE[:-3]}{place:03d}"}
+            assert session.post(CHAT, json=HI, headers=guess).status_code == 401
+    assert post(guarded, headers=bearer(ALICE)).status_code == 200
+
+
+@pytest.mark.slow
+def test_ten_times_the_queue_for_a_while_is_answered_or_refused_and_leaves_nothing() -> None:
+    import gc
+
+    model = Scripted(echo, name="scripted", delay_s=0.05)
+    with serving(model, max_requests=20) as running:
+        codes: list[int] = []
+        end = time.monotonic() + 30
+
+        def client() -> None:
+            with httpx.Client(base_url=running.url, timeout=30) as session:
+                while time.monotonic() < end:
+                    codes.append(session.post(CHAT, json=HI).status_code)
+
+        threads = [threading.Thread(target=client) for _ in range(200)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert set(codes) == {200, 429} and codes.count(200) > 100
+        assert post(running).status_code == 200
+        until(lambda: running.door.metrics.in_flight == 0)
+        gc.collect()
+        assert running.door.asked == set() and running.door.by_client == {}
 
 
 def test_when_told_to_stop_what_is_under_way_ends_and_nothing_new_begins() -> None:

@@ -267,3 +267,13 @@ def test_requests_beyond_the_engines_room_wait_and_all_are_answered(local: Runni
             return [answer.status_code for answer in answers]
 
     assert asyncio.run(load()) == [200] * 100
+
+
+def test_a_server_whose_engine_ends_is_not_ready_any_more(tmp_path: Path) -> None:
+    model = Local(write_model(tmp_path / "m"), config=EngineConfig(kv_memory_bytes=1 << 22, threads=1))
+    with serving(model, name="tiny") as running:
+        assert httpx.get(f"{running.url}/health").status_code == 200
+        model._loaded.worker.close()  # type: ignore[union-attr]
+        assert httpx.get(f"{running.url}/health").json() == {"status": "failed"}
+        assert post(running, "/v1/chat/completions", messages=HI).status_code == 503
+        assert "firsthand_ready 0" in httpx.get(f"{running.url}/metrics").text

@@ -131,6 +131,14 @@ def test_what_cannot_be_served_is_one_sentence(
 
 
 @pytest.mark.slow
+def test_a_model_that_cannot_be_loaded_ends_the_command_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "lie.gguf").write_bytes(b"GGUF" + b"\xff" * 100)
+    command = [sys.executable, "-m", "firsthand", "serve", "lie.gguf", "--port", "0", "--log", "none"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 1 and "the model could not be served" in done.stderr and "lie.gguf" in done.stderr
+
+
+@pytest.mark.slow
 def test_a_thousand_streams_are_open_at_once_and_all_end(tmp_path: Path) -> None:
     import asyncio
 

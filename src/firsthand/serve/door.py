@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
@@ -74,6 +75,8 @@ class Door:
         self.log = Log(self.log_target, self.metrics)
         self.name = self.name or (self.model.name if self.model else self.embedder.name if self.embedder else "")
         self.by_client: dict[str, int] = {}
+        self.spent: dict[str, deque[tuple[float, int]]] = {}
+        """When each client with such a limit had how many tokens, in the last minute."""
         self.spoken = Spoken()
 
     @property
@@ -125,6 +128,22 @@ class Door:
         facts = self.facts
         if facts is not None and ids and max(ids) >= facts.vocab_size:
             raise bad(f"{field} holds {max(ids)}: the model's tokens go from 0 to {facts.vocab_size - 1}", field)
+
+    def wait_for_tokens_s(self, client: Client) -> float:
+        """How long until a client may have tokens again; 0 if it may now."""
+        spent, now = self.spent.get(client.name), time.monotonic()
+        if not client.limits.tokens_per_minute or spent is None:
+            return 0.0
+        while spent and spent[0][0] <= now - 60:
+            spent.popleft()
+        had = sum(count for _, count in spent)
+        for at, count in spent:
+            if had < client.limits.tokens_per_minute:
+                break
+            had -= count
+            if had < client.limits.tokens_per_minute:
+                return at + 60 - now
+        return 0.0
 
     async def warm_up(self) -> None:
         """Load the model and use it once, so that no client waits for it; then the server is ready."""
@@ -214,6 +233,9 @@ class Door:
     def _count(self, asked: Asked, usage: Usage) -> None:
         tokens = self.metrics.tokens
         counted = {"prompt": usage.prompt_tokens, "cached": usage.cached_tokens, "completion": usage.completion_tokens}
+        if asked.client.limits.tokens_per_minute and usage.total_tokens:
+            had = self.spent.setdefault(asked.client.name, deque())
+            had.append((time.monotonic(), usage.total_tokens))
         for kind, count in counted.items():
             tokens[kind] += count
             asked.notes[f"{kind}_tokens"] = asked.notes.get(f"{kind}_tokens", 0) + count

@@ -8,6 +8,7 @@ not read, or asks for too long, is cut.
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import secrets
 import time
@@ -222,6 +223,11 @@ class _Place:
             raise Refusal(
                 429, f"{mine} requests of {client.name} are under way, as many as it may have: wait for one to end",
                 code="rate_limit_exceeded", headers={"retry-after": str(_patience_s(door))},
+            )  # fmt: skip
+        if (wait_s := door.wait_for_tokens_s(client)) > 0:
+            raise Refusal(
+                429, f"{client.name} has had its {client.limits.tokens_per_minute} tokens of this minute: wait",
+                code="rate_limit_exceeded", headers={"retry-after": str(math.ceil(wait_s))},
             )  # fmt: skip
         door.by_client[client.name] = mine + 1
         door.metrics.in_flight += 1

@@ -23,7 +23,7 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from firsthand.errors import ConfigError
+from firsthand.errors import ConfigError, ModelError
 from firsthand.serve.app import make_app
 from firsthand.serve.door import Door
 from firsthand.serve.refusals import Refusal
@@ -56,8 +56,16 @@ class Address:
 class Server(uvicorn.Server):
     """Serves a door until a signal comes, or `stop` is called."""
 
-    def __init__(self, door: Door, address: Address, *, on_open: Callable[[str], None] = lambda url: None):
+    def __init__(
+        self,
+        door: Door,
+        address: Address,
+        *,
+        on_open: Callable[[str], None] = lambda url: None,
+        stop_if_failed: bool = False,
+    ):
         self.door, self.address = door, address
+        self._stop_if_failed = stop_if_failed
         self.url = ""
         self._on_open = on_open
         self._clock: asyncio.TimerHandle | None = None
@@ -87,8 +95,8 @@ class Server(uvicorn.Server):
         """A socket that listens on the address."""
         host = self.address.host.strip("[]")
         try:
-            family, kind, _, _, where = socket.getaddrinfo(host, self.address.port, type=socket.SOCK_STREAM)[0]
-            listening = socket.socket(family, kind)
+            family, kind, protocol, _, where = socket.getaddrinfo(host, self.address.port, type=socket.SOCK_STREAM)[0]
+            listening = socket.socket(family, kind, protocol)  # asyncio sends at once only where TCP is named
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listening.bind(where)
         except OSError as error:
@@ -132,6 +140,8 @@ class Server(uvicorn.Server):
         await self.door.warm_up()
         if self.door.is_ready:
             self._on_open(self.url)
+        elif self._stop_if_failed:
+            self.should_exit = True
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -153,13 +163,16 @@ class Server(uvicorn.Server):
 
 
 def serve(door: Door, address: Address, *, on_open: Callable[[str], None] = lambda url: None) -> None:
-    """Serve until a signal comes. `on_open` is told the URL when the first request can be answered."""
+    """Serve until a signal comes. `on_open` is told the URL when the first request can be answered.
+
+    ModelError if the model cannot be loaded.
+    """
     _allow_many_connections()
-    server = Server(door, address, on_open=on_open)
+    server = Server(door, address, on_open=on_open, stop_if_failed=True)
     listening = server.open()
     asyncio.run(server.run_until_stopped(listening))
     if door.state == "failed":
-        raise ConfigError(f"the model could not be served: {door.problem}")
+        raise ModelError(f"the model could not be served: {door.problem}")
 
 
 def _allow_many_connections() -> None:

@@ -17,13 +17,19 @@ class Limits:
     max_tokens: int = 4096
     """New tokens of one answer; also what is taken where a chat does not say how many."""
     max_answers: int = 16
-    """Answers to one prompt (`n`), prompts of one request, and what they make together."""
+    """Answers to one prompt (`n`); all prompts of a request together may have sixteen times as many."""
     body_bytes: int = 4 << 20
     """Bytes of a request's body."""
     request_s: float = 600.0
     """Seconds from the whole request to the end of its answer."""
+    tokens_per_minute: int = 0
+    """Tokens of prompts and answers in any minute; who has had them waits. 0 is no limit."""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.tokens_per_minute, int) or self.tokens_per_minute < 0:
+            raise ConfigError(
+                f"tokens_per_minute is {self.tokens_per_minute!r}: give a whole number, or 0 for no limit"
+            )
         for name in ("concurrency", "max_tokens", "max_answers", "body_bytes"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
