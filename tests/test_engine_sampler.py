@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from firsthand.engine.sampler import candidates, choose, draw, most_probable, penalise, uniform
+from firsthand.errors import ConfigError
 from firsthand.model import Sampling
 from firsthand.nn.fused import LogitRow
 
@@ -135,3 +136,25 @@ def test_alternatives_come_most_probable_first() -> None:
     assert [token for token, _ in top] == logprobs.sort(descending=True).indices[:5].tolist()
     assert [value for _, value in top] == pytest.approx(logprobs.sort(descending=True).values[:5].tolist(), abs=1e-5)
     assert len(most_probable(LogitRow(values[:3], 0, 0.0), 100)) == 3
+
+
+def test_a_bias_is_added_after_penalties_and_nothing_else_changes() -> None:
+    logits_V = logits(50)
+    sampling = Sampling(logit_bias=((3, 2.5), (7, -100.0)), frequency_penalty=0.5)
+    biased_V = penalise(logits_V, sampling, [], Counter({3: 2}))
+    expected_V = logits_V.clone()
+    expected_V[3] += 2.5 - 1.0
+    expected_V[7] -= 100.0
+    assert torch.equal(biased_V, expected_V) and not torch.equal(biased_V, logits_V)
+    assert choose(logits_V, Sampling(logit_bias=((9, 100.0),)), number=0.5, prompt=[], counts=Counter()) == 9
+
+
+@pytest.mark.parametrize("bias", [((3, 101.0),), ((3, math.nan),), tuple((i, 0.0) for i in range(1025))])
+def test_a_bias_that_cannot_be_meant_is_refused(bias: tuple[tuple[int, float], ...]) -> None:
+    with pytest.raises(ConfigError, match="at most 1024 pairs"):
+        Sampling(logit_bias=bias)
+
+
+def test_settings_that_came_later_do_not_change_the_key_of_older_requests() -> None:
+    assert not {"logit_bias", "stop_ids", "ignore_eos", "grammar"} & Sampling().to_json().keys()
+    assert Sampling(stop_ids=(3,), ignore_eos=True).to_json()["stop_ids"] == [3]

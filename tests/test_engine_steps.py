@@ -6,7 +6,7 @@ from firsthand.engine.engine import Engine
 from firsthand.engine.outputs import Scored
 from firsthand.engine.sequence import Request
 from firsthand.engine.settings import EngineConfig, default_kv_bytes
-from firsthand.errors import ConfigError, ModelError, PromptTooLong
+from firsthand.errors import ConfigError, FirsthandError, ModelError, PromptTooLong
 from firsthand.model import Sampling
 from firsthand.nn.attention import Attend
 from firsthand.nn.decoder import Decoder
@@ -296,3 +296,24 @@ def test_settings_that_cannot_work_are_refused(settings: dict[str, object]) -> N
 
 def test_the_default_memory_is_a_share_of_what_is_free() -> None:
     assert 1 << 20 < default_kv_bytes() <= 2 << 30
+
+
+def test_scores_tell_the_most_probable_tokens_in_each_place() -> None:
+    engine = tiny_engine(weights="float32")
+    request = engine.add_score([1, 2, 3], [[4, 5], [6]], top=3)
+    outputs = drain(engine)
+    plain = plain_logprobs(tiny_model(), [1, 2, 3, 4, 5])
+    (output,) = outputs[request, 0]
+    assert [len(place) for place in output.top_logprobs] == [3, 3]
+    for place, told in zip((2, 3), output.top_logprobs, strict=True):
+        best = plain[place].topk(3)
+        assert [token for token, _ in told] == best.indices.tolist()
+        assert [logprob for _, logprob in told] == pytest.approx(best.values.tolist(), abs=1e-4)
+    assert len(outputs[request, 1][0].top_logprobs) == 1
+
+
+@pytest.mark.parametrize("sampling", [Sampling(logit_bias=((999, 1.0),)), Sampling(logit_bias=((1, 1.0), (1, 2.0))),
+                                      Sampling(stop_ids=(-1,))])  # fmt: skip
+def test_biases_and_stops_of_tokens_that_are_not_there_are_refused(sampling: Sampling) -> None:
+    with pytest.raises(FirsthandError, match=r"logit_bias|stop_ids"):
+        tiny_engine().add(Request((1, 2), sampling))

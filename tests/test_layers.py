@@ -33,7 +33,8 @@ LAYERS = [
     ["evals"],
     ["benchmarks"],
     ["train", "interp"],
-    ["commands", "serve", "claims"],
+    ["serve", "claims"],
+    ["commands"],
     ["cli"],
     ["__main__"],
 ]

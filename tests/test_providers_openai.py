@@ -279,6 +279,13 @@ def test_every_sampling_setting_reaches_the_endpoint(server):
     assert seed >= 2**31 > sent["seed"]
 
 
+def test_biases_and_stop_tokens_reach_the_endpoint_where_they_are_set(server):
+    server.reply(chat("x"))
+    ask(server.model(), (user("hi"),), Sampling(logit_bias=((5, -100.0),), stop_ids=(7,), ignore_eos=True))
+    sent = server.asked[0]
+    assert (sent["logit_bias"], sent["stop_token_ids"], sent["ignore_eos"]) == ({"5": -100.0}, [7], True)
+
+
 def test_with_n_answers_the_prompt_is_counted_once(server):
     reply = chat("a", "b", "c", usage={"prompt_tokens": 7, "completion_tokens": 8})
     reply["choices"].reverse()

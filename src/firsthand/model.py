@@ -7,7 +7,7 @@ which reaches the model as it is, for base models and for evaluations whose prot
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Literal, Protocol
 
@@ -48,6 +48,12 @@ class Sampling:
     grammar: Grammar | None = None
     """What the answer must look like: `json_schema`, `regex`, `choice` ... of `firsthand.grammar`. Tokens that it forbids
     are taken out before all else. An answer cut off by max_tokens or a stop string may be only the beginning of one."""
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """Add to the logits of these token ids, after penalties, as (id, bias): -100 all but forbids a token."""
+    stop_ids: tuple[int, ...] = ()
+    """End the answer with any of these tokens, besides those that end a turn anyway."""
+    ignore_eos: bool = False
+    """Go on past the tokens that end a turn, up to max_tokens: for measuring."""
 
     def __post_init__(self) -> None:
         checks = [
@@ -61,6 +67,12 @@ class Sampling:
             ("frequency_penalty", -100 <= self.frequency_penalty <= 100, "from -100 to 100"),
             ("top_logprobs", 0 <= self.top_logprobs <= 100, "from 0 to 100"),
             ("stop", len(self.stop) <= 64 and all(self.stop), "at most 64 strings, none of them empty"),
+            (
+                "logit_bias",
+                len(self.logit_bias) <= 1024 and all(-100 <= b <= 100 for _, b in self.logit_bias),
+                "at most 1024 pairs of a token id and a bias from -100 to 100",
+            ),
+            ("stop_ids", len(self.stop_ids) <= 64, "at most 64 token ids"),
             ("grammar", isinstance(self.grammar, Grammar | None), "None or a firsthand.grammar.Grammar"),
         ]
         for name, holds, expected in checks:
@@ -68,13 +80,14 @@ class Sampling:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}: give {expected}")
 
     def to_json(self) -> Json:
-        """The settings as a JSON object; without a grammar there is no key for it."""
-        body: Json = {
-            **vars(self),
-            "stop": list(self.stop),
-        }  # asdict copies deeply, and took a third of an attempt's time
-        del body["grammar"]
-        return body if self.grammar is None else {**body, "grammar": asdict(self.grammar)}
+        """The settings as a JSON object. Those that came after version 0.2 have a key only where they are used."""
+        body: Json = {**vars(self), "stop": list(self.stop), "stop_ids": list(self.stop_ids)}  # asdict copies deeply: slow
+        body["logit_bias"] = [list(pair) for pair in self.logit_bias]
+        body["grammar"] = None if self.grammar is None else asdict(self.grammar)
+        for name in ("grammar", "logit_bias", "stop_ids", "ignore_eos"):
+            if not body[name]:
+                del body[name]
+        return body
 
 
 @dataclass(frozen=True)
@@ -144,6 +157,14 @@ class Delta:
 
     text: str
     completion: Completion | None = None
+    index: int = 0
+    """Which of several answers it belongs to."""
+    token_ids: tuple[int, ...] = ()
+    """The tokens that came, if the model tells; their text may come later, where a character or a stop string is open."""
+    logprobs: tuple[float, ...] = ()
+    """The natural log of the probability of each of these tokens."""
+    top_logprobs: tuple[tuple[tuple[str, float], ...], ...] = ()
+    """As in a Completion, for each of these tokens."""
 
 
 @dataclass(frozen=True)
@@ -216,6 +237,66 @@ class Model(Protocol):
 
     async def score(self, prompt: Prompt, continuations: Sequence[str]) -> Scored:
         """The likelihood of each continuation after the prompt, which is computed once."""
+
+
+class TokenModel(Model, Protocol):
+    """A Model that runs here and knows its tokens: what a server asks for besides answers."""
+
+    async def load(self) -> ModelFacts:
+        """Bring the model into memory, if it is not there, and say what it is."""
+
+    def stream_many(
+        self,
+        prompt: Prompt | Sequence[int],
+        sampling: Sampling,
+        *,
+        tools: Sequence[ToolSpec] = (),
+        n: int = 1,
+        priority: int = 0,
+        run: str = "",
+    ) -> AsyncIterator[Delta]:
+        """`n` answers at once, their pieces as they come, each with tokens and log-probs. A prompt may be token ids.
+
+        Lower `priority` goes first; whoever shares a `run` shares the engine as one. Closing the iterator aborts all.
+        """
+
+    async def tokenize(self, prompt: Prompt, tools: Sequence[ToolSpec] = ()) -> list[int]:
+        """The ids that a prompt reaches the model as."""
+
+    async def detokenize(self, ids: Sequence[int]) -> str:
+        """The text of ids, control tokens left out."""
+
+    def spell(self, ids: Sequence[int]) -> list[bytes]:
+        """The exact bytes of each token. The model must be loaded."""
+
+    async def rate(self, ids: Sequence[int], top: int = 0, *, priority: int = 0, run: str = "") -> list[TokenRating]:
+        """How probable each token after the first was, given those before it, with the `top` most probable ones."""
+
+    async def counters(self) -> Mapping[str, float]:
+        """What the engine has done and is doing: numbers by name."""
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What a model that runs here can take."""
+
+    context: int
+    """Prompt and answer together have at most this many tokens."""
+    vocab_size: int
+    markup: Literal["hermes", "llama3", "mistral"] | None
+    """How it writes tool calls; None if that is not known."""
+    thinks: bool
+    """Whether its template knows thoughts between `<think>` and `</think>`."""
+
+
+@dataclass(frozen=True)
+class TokenRating:
+    """How probable a token was where it stood."""
+
+    token_id: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+    """The most probable tokens there, as (id, log-prob)."""
 
 
 class Embedder(Protocol):

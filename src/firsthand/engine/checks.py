@@ -31,6 +31,13 @@ def check_request(request: Request, architecture: Architecture) -> None:
     if request.stop_ids:
         check_ids(sorted(request.stop_ids, key=str), "stop_ids", architecture)
     _check_sampling(request.sampling)
+    if request.sampling.logit_bias:
+        biased = [token for token, _ in request.sampling.logit_bias]
+        check_ids(biased, "logit_bias", architecture)
+        if len(set(biased)) < len(biased):
+            raise ConfigError("logit_bias names a token twice: give one bias for each")
+    if request.sampling.stop_ids:
+        check_ids(request.sampling.stop_ids, "stop_ids", architecture)
     _check_grammar(request, architecture)
 
 

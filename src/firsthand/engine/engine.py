@@ -26,7 +26,7 @@ from firsthand.engine.mixed import MixedPool, open_pool
 from firsthand.engine.outputs import Output, Scored, joined, scored
 from firsthand.engine.packing import block_bytes, kv_dtype, pack_model
 from firsthand.engine.runner import Runner
-from firsthand.engine.sampler import choose, is_usable, most_probable, uniform
+from firsthand.engine.sampler import choose, is_plain, is_usable, most_probable, uniform
 from firsthand.engine.scheduler import Scheduler
 from firsthand.engine.sequence import Chunk, Request, State
 from firsthand.engine.sequence import Sequence as Line
@@ -145,13 +145,20 @@ class Engine:
         return self._enter(lines[0], lines)
 
     def add_score(
-        self, prefix: Sequence[int], continuations: Sequence[Sequence[int]], *, priority: int = 0, run: str = ""
+        self,
+        prefix: Sequence[int],
+        continuations: Sequence[Sequence[int]],
+        *,
+        top: int = 0,
+        priority: int = 0,
+        run: str = "",
     ) -> int:
         """Queue continuations to be scored after a prefix that is computed once, and return the request's id.
 
-        Each continuation brings one Output with its tokens and log-probs, and the finish reason `stop`. Raises what
-        `add` raises.
+        Each continuation brings one Output with its tokens, their log-probs and the `top` most probable tokens in their
+        places, and the finish reason `stop`. Raises what `add` raises.
         """
+        asked = Sampling(top_logprobs=top)
         check_score(prefix, continuations, priority, run, self.architecture)
         longest = max(map(len, continuations), default=0)
         check_room(len(prefix), longest, self.pool, self.config.max_batch_tokens)
@@ -159,7 +166,16 @@ class Engine:
         request_id = self._next_id
         lead = Line(request_id, -1, list(prefix), len(prefix), goal="prefix", priority=priority, run=run)
         lead.followers = [
-            Line(request_id, index, [*prefix, *continuation], len(prefix), goal="score", priority=priority, run=run)
+            Line(
+                request_id,
+                index,
+                [*prefix, *continuation],
+                len(prefix),
+                goal="score",
+                sampling=asked,
+                priority=priority,
+                run=run,
+            )
             for index, continuation in enumerate(continuations)
         ]
         return self._enter(lead, [lead, *lead.followers])
@@ -418,10 +434,13 @@ class Engine:
             self._check_usable(logprob)
             line.logprobs.append(logprob)
             line.is_greedy &= target == row.best
+            if line.sampling.top_logprobs:
+                line.top_logprobs.append(most_probable(row, line.sampling.top_logprobs))
         if len(line.logprobs) < len(answer):
             return []
         self._end(line)
-        return [self._output(line, tuple(answer), tuple(line.logprobs), line.is_greedy, (), "stop")]
+        top = tuple(line.top_logprobs)
+        return [self._output(line, tuple(answer), tuple(line.logprobs), line.is_greedy, top, "stop")]
 
     def _output(
         self,
@@ -487,5 +506,4 @@ def _kept_tokens(line: Line) -> int:
 
 
 def _is_plain_greedy(sampling: Sampling) -> bool:
-    penalties = (sampling.repetition_penalty, sampling.presence_penalty, sampling.frequency_penalty)
-    return sampling.temperature == 0 and penalties == (1, 0, 0)
+    return sampling.temperature == 0 and is_plain(sampling)

@@ -51,13 +51,15 @@ class Scored:
     """Tokens of the prefix."""
     cached_tokens: int = field(default=0, compare=False)
     """Tokens of the prefix that were not computed again."""
+    top_logprobs: tuple[tuple[tuple[int, float], ...], ...] = ()
+    """In the place of each token the most probable ones as (id, log-prob), if they were asked for."""
 
 
 def scored(output: Output) -> Scored:
     """The score that an output carries; raises its error if it has one."""
     if output.error is not None:
         raise output.error
-    return Scored(output.logprobs, output.is_greedy, output.prompt_tokens, output.cached_tokens)
+    return Scored(output.logprobs, output.is_greedy, output.prompt_tokens, output.cached_tokens, output.top_logprobs)
 
 
 def joined(outputs: Iterable[Output]) -> list[Output]:

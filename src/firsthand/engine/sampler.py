@@ -44,11 +44,11 @@ def uniform(seed: int, index: int, position: int) -> float:
 
 
 def penalise(logits_V: Tensor, sampling: Sampling, prompt: Iterable[int], counts: Counter[int]) -> Tensor:
-    """The logits with repetition, presence and frequency penalties taken off; the input stays as it is.
+    """The logits with repetition, presence and frequency penalties taken off and biases added; the input stays as it is.
 
     `counts` says how often each token is in the answer. Repetition looks at the prompt too.
     """
-    if sampling.repetition_penalty == 1 and sampling.presence_penalty == 0 and sampling.frequency_penalty == 0:
+    if is_plain(sampling):
         return logits_V
     logits_V = logits_V.clone()
     if sampling.repetition_penalty != 1:
@@ -59,7 +59,18 @@ def penalise(logits_V: Tensor, sampling: Sampling, prompt: Iterable[int], counts
         answer = torch.tensor(list(counts.keys()), device=logits_V.device)
         times = torch.tensor(list(counts.values()), device=logits_V.device)
         logits_V[answer] -= sampling.presence_penalty + sampling.frequency_penalty * times
+    if sampling.logit_bias:
+        ids, biases = zip(*sampling.logit_bias, strict=True)
+        logits_V[torch.tensor(ids, device=logits_V.device)] += torch.tensor(
+            biases, dtype=logits_V.dtype, device=logits_V.device
+        )
     return logits_V
+
+
+def is_plain(sampling: Sampling) -> bool:
+    """Whether logits are taken as the model gives them: no penalty, no bias."""
+    penalised = sampling.repetition_penalty != 1 or sampling.presence_penalty != 0 or sampling.frequency_penalty != 0
+    return not penalised and not sampling.logit_bias
 
 
 def candidates(logits_V: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:

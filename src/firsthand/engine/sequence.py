@@ -88,6 +88,8 @@ class Sequence:
     conversation: int | None = None
     """The request whose answer the prompt goes on from, or that one's conversation."""
     logprobs: list[float] = field(default_factory=list)
+    top_logprobs: list[tuple[tuple[int, float], ...]] = field(default_factory=list)
+    """Of a scored continuation, if they were asked for: the most probable tokens in the place of each of its tokens."""
     is_greedy: bool = True
     counts: Counter[int] = field(default_factory=Counter)
     """How often each token is in the answer."""

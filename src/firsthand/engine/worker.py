@@ -91,11 +91,17 @@ class EngineWorker:
         return self._outputs(lambda: self.engine.add(request), request.n)
 
     async def score(
-        self, prefix: Sequence[int], continuations: Sequence[Sequence[int]], *, priority: int = 0, run: str = ""
+        self,
+        prefix: Sequence[int],
+        continuations: Sequence[Sequence[int]],
+        *,
+        top: int = 0,
+        priority: int = 0,
+        run: str = "",
     ) -> list[Scored]:
         """The log-probs of each continuation's tokens after the prefix, as `Engine.score` gives them."""
         outputs: dict[int, Output] = {}
-        add = lambda: self.engine.add_score(prefix, continuations, priority=priority, run=run)  # noqa: E731
+        add = lambda: self.engine.add_score(prefix, continuations, top=top, priority=priority, run=run)  # noqa: E731
         async for output in self._outputs(add, len(continuations)):
             outputs[output.index] = output
         return [scored(outputs[index]) for index in range(len(continuations))]
@@ -127,6 +133,11 @@ class EngineWorker:
     async def stats(self) -> Stats:
         """The engine's counters."""
         return await self._call(self.engine.stats)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether requests are taken: the thread has neither ended nor been told to."""
+        return self._ended is None
 
     def close(self) -> None:
         """End the thread after its present step. Requests under way get an error. Safe to call twice."""

@@ -10,16 +10,17 @@ import asyncio
 import hashlib
 import threading
 import weakref
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 
 from firsthand import __version__
+from firsthand.engine.checks import check_ids
 from firsthand.engine.engine import Engine
 from firsthand.engine.grammar import CompiledGrammar, Grammars
 from firsthand.engine.outputs import Output
@@ -29,7 +30,19 @@ from firsthand.engine.worker import EngineWorker
 from firsthand.errors import ConfigError, ModelError, ModelFileError
 from firsthand.home import data_home
 from firsthand.message import Message, Sampled, Text
-from firsthand.model import Completion, Delta, FinishReason, Likelihood, Prompt, Sampling, Scored, ToolSpec, Usage
+from firsthand.model import (
+    Completion,
+    Delta,
+    FinishReason,
+    Likelihood,
+    ModelFacts,
+    Prompt,
+    Sampling,
+    Scored,
+    TokenRating,
+    ToolSpec,
+    Usage,
+)
 from firsthand.nn import weights
 from firsthand.nn.decoder import Decoder
 from firsthand.nn.quant import best_mode
@@ -39,6 +52,9 @@ from firsthand.tokens.chat import Chat
 from firsthand.tokens.stream import StopStrings
 from firsthand.tokens.tokenizer import Tokenizer
 from firsthand.tokens.toolgrammar import Markup, tool_grammar
+
+_LONG = 20_000
+"""A prompt of more characters is encoded in another thread, so that other answers go on."""
 
 
 def open_model(text: str) -> Local:
@@ -155,16 +171,80 @@ class Local:
         self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = ()
     ) -> AsyncIterator[Delta]:
         """One answer, piece by piece. Closing the iterator aborts it."""
+        async with aclosing(self.stream_many(prompt, sampling, tools=tools)) as deltas:
+            async for delta in deltas:
+                if delta.text or delta.completion:
+                    yield delta
+
+    async def stream_many(
+        self,
+        prompt: Prompt | Sequence[int],
+        sampling: Sampling,
+        *,
+        tools: Sequence[ToolSpec] = (),
+        n: int = 1,
+        priority: int = 0,
+        run: str = "",
+    ) -> AsyncGenerator[Delta, None]:
+        """`n` answers at once, their pieces as they come (see `TokenModel`)."""
         loaded = await self._ready()
         grammar = await self._grammar(loaded, sampling, tools)
-        request, new_answer = self._request(loaded, prompt, sampling, tools, 1, grammar)
-        answer = new_answer()
+        make = partial(self._request, loaded, prompt, sampling, tools, n, grammar, priority, run)
+        request, new_answer = await asyncio.to_thread(make) if _is_long(prompt) else make()
+        answers = [new_answer() for _ in range(n)]
         async with aclosing(loaded.worker.submit(request)) as outputs:
             async for output in outputs:
+                index, answer = output.index, answers[output.index]
+                known = len(answer.top_logprobs)
                 piece = answer.add(output, loaded.tokenizer)
-                if piece:
-                    yield Delta(piece)
-        yield Delta("", _completion(loaded, request, answer, bool(tools), True))
+                top = tuple(answer.top_logprobs[known:])
+                yield Delta(piece, None, index, output.token_ids, output.logprobs, top)
+                if output.is_last:
+                    whole = _completion(loaded, request, answer, bool(tools), index == 0)
+                    yield Delta("", whole, index)
+
+    async def load(self) -> ModelFacts:
+        """Bring the model into memory, if it is not there, and say what it is."""
+        loaded = await self._ready()
+        architecture = loaded.worker.engine.architecture
+        thinks = "<think>" in (loaded.tokenizer.chat_template or "")
+        return ModelFacts(architecture.max_position, loaded.tokenizer.vocab_size, loaded.chat.markup, thinks)
+
+    async def tokenize(self, prompt: Prompt, tools: Sequence[ToolSpec] = ()) -> list[int]:
+        """The ids that a prompt reaches the model as."""
+        loaded = await self._ready()
+        return list(await asyncio.to_thread(_encode, loaded, prompt, tools))
+
+    async def detokenize(self, ids: Sequence[int]) -> str:
+        """The text of ids, control tokens left out."""
+        loaded = await self._ready()
+        check_ids(ids, "tokens", loaded.worker.engine.architecture)
+        return loaded.tokenizer.decode(ids)
+
+    def spell(self, ids: Sequence[int]) -> list[bytes]:
+        """The exact bytes of each token. The model must be loaded."""
+        assert self._loaded is not None
+        return [self._loaded.tokenizer.token_bytes(id) for id in ids]
+
+    async def rate(self, ids: Sequence[int], top: int = 0, *, priority: int = 0, run: str = "") -> list[TokenRating]:
+        """How probable each token after the first was, given those before it, with the `top` most probable ones."""
+        loaded = await self._ready()
+        if len(ids) < 2:
+            return []
+        (found,) = await loaded.worker.score(ids[:1], [ids[1:]], top=top, priority=priority, run=run)
+        tops = found.top_logprobs or ((),) * len(found.logprobs)
+        return [TokenRating(*each) for each in zip(ids[1:], found.logprobs, tops, strict=True)]
+
+    async def counters(self) -> Mapping[str, float]:
+        """What the engine has done and is doing: the numbers of its Stats by name. ModelError if it has stopped."""
+        loaded = await self._ready()
+        found = asdict(await loaded.worker.stats())
+        return {name: value for name, value in found.items() if isinstance(value, int | float)}
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the model is in memory and its engine takes requests."""
+        return self._loaded is not None and self._loaded.worker.is_alive
 
     async def score(self, prompt: Prompt, continuations: Sequence[str]) -> Scored:
         """The likelihood of each continuation; prefixes in common are computed once.
@@ -224,26 +304,32 @@ class Local:
     def _request(
         self,
         loaded: Loaded,
-        prompt: Prompt,
+        prompt: Prompt | Sequence[int],
         sampling: Sampling,
         tools: Sequence[ToolSpec],
         n: int,
         grammar: CompiledGrammar | None,
+        priority: int = 0,
+        run: str = "",
     ) -> tuple[Request, Callable[[], Answer]]:
         """The engine's request, and what makes an Answer for each sample."""
         tokenizer = loaded.tokenizer
-        raw = isinstance(prompt, str)
+        ids = _ids(prompt)
+        raw = isinstance(prompt, str) or ids is not None
 
         def new_stop() -> StopStrings:
             return StopStrings(tokenizer, sampling.stop, continuing=raw or sampling.grammar is not None)
 
+        ends = frozenset() if sampling.ignore_eos else tokenizer.eos_ids
         request = Request(
-            prompt=_encode(loaded, prompt, tools),
+            prompt=_encode(loaded, prompt, tools) if ids is None else ids,  # type: ignore[arg-type]
             sampling=sampling,
             n=n,
-            stop_ids=tokenizer.eos_ids,
+            stop_ids=ends.union(sampling.stop_ids),
             stopper=new_stop if sampling.stop else None,
             grammar=grammar,
+            priority=priority,
+            run=run,
         )
         return request, lambda: Answer(new_stop())
 
@@ -294,6 +380,20 @@ def load_weights(path: Path, config: EngineConfig) -> Decoder:
         )
     dtype = torch.float32 if config.weights == "float32" else torch.bfloat16
     return weights.load(path, dtype=dtype, device=config.device)
+
+
+def _ids(prompt: Prompt | Sequence[int]) -> tuple[int, ...] | None:
+    """A prompt of token ids; None for a text or messages."""
+    if isinstance(prompt, str) or (prompt and isinstance(prompt[0], Message)):
+        return None
+    return tuple(prompt) if prompt else None  # type: ignore[arg-type]
+
+
+def _is_long(prompt: Prompt | Sequence[int]) -> bool:
+    """Whether encoding it would hold up the loop."""
+    if isinstance(prompt, str):
+        return len(prompt) > _LONG
+    return sum(len(each.text) for each in prompt if isinstance(each, Message)) > _LONG
 
 
 def _encode(loaded: Loaded, prompt: Prompt, tools: Sequence[ToolSpec] = ()) -> tuple[int, ...]:

@@ -50,6 +50,12 @@ def request(
         body["seed"] = sampling.seed % 2**31  # endpoints differ in how many bits they take; all take these
     neutral = {"presence_penalty": 0, "frequency_penalty": 0, "top_k": 0, "min_p": 0, "repetition_penalty": 1}
     body |= {name: getattr(sampling, name) for name, none in neutral.items() if getattr(sampling, name) != none}
+    if sampling.logit_bias:
+        body["logit_bias"] = {str(token): bias for token, bias in sampling.logit_bias}
+    if sampling.stop_ids:
+        body["stop_token_ids"] = list(sampling.stop_ids)
+    if sampling.ignore_eos:
+        body["ignore_eos"] = True
     if sampling.top_logprobs or token_ids:
         body |= (
             {"logprobs": True, "top_logprobs": sampling.top_logprobs} if chat else {"logprobs": sampling.top_logprobs}

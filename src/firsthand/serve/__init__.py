@@ -1,0 +1,1 @@
+"""Doors for programs: a model behind the interface that everyone speaks."""

@@ -1,0 +1,90 @@
+"""What a client is told when it gets no answer: a status, one sentence, and the field at fault, in OpenAI's shape."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from firsthand.errors import (
+    ConfigError,
+    DataError,
+    FirsthandError,
+    LimitExceeded,
+    MissingExtra,
+    PromptTooLong,
+    QueueFull,
+    TemplateError,
+    TransientError,
+    UnknownName,
+)
+from firsthand.message import Json
+
+KINDS = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    405: "invalid_request_error",
+    408: "timeout_error",
+    411: "invalid_request_error",
+    413: "invalid_request_error",
+    415: "invalid_request_error",
+    429: "rate_limit_error",
+}
+_MOST_CHARS = 1000
+
+
+class Refusal(Exception):
+    """An answer that says why there is none."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ):
+        super().__init__(message)
+        self.status, self.message, self.param, self.code = status, message, param, code
+        self.headers = dict(headers or {})
+
+    def to_json(self) -> Json:
+        """The `error` object that OpenAI's clients read."""
+        message = " ".join(self.message[: 4 * _MOST_CHARS].split())[:_MOST_CHARS]
+        kind = KINDS.get(self.status, "server_error")
+        return {"error": {"message": message, "type": kind, "param": self.param, "code": self.code}}
+
+    def body(self) -> bytes:
+        """The JSON as bytes."""
+        return json.dumps(self.to_json()).encode()
+
+
+def bad(message: str, param: str | None = None, code: str | None = None) -> Refusal:
+    """A 400 that names the field."""
+    return Refusal(400, message, param=param, code=code)
+
+
+def refusal_of(error: Exception) -> Refusal:
+    """What an error of ours means to a client. An error that is no FirsthandError is a bug, and its text stays here."""
+    match error:
+        case Refusal():
+            return error
+        case PromptTooLong():
+            return bad(str(error), "messages", "context_length_exceeded")
+        case ConfigError() | TemplateError() | LimitExceeded():
+            return bad(str(error))
+        case QueueFull():
+            return Refusal(429, str(error), code="queue_full", headers={"retry-after": "1"})
+        case TransientError():
+            wait_s = max(1, round(error.retry_after_s or 1))
+            return Refusal(503, str(error), code="try_again", headers={"retry-after": str(wait_s)})
+        case UnknownName():
+            return Refusal(404, str(error))
+        case MissingExtra() | DataError():
+            return Refusal(501, str(error))
+        case FirsthandError():
+            return Refusal(500, str(error))
+        case _:
+            return Refusal(500, "the server met a bug of its own; its log has the details", code="internal_error")

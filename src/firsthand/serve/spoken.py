@@ -1,0 +1,71 @@
+"""What was said here lately, in the tokens it was sampled as, so that a conversation that comes back is not encoded anew.
+
+Clients send a conversation back as text. Encoded again it is often other tokens than were sampled, and then nothing after
+them is found in the cache. Here the ids of an answer are kept under a hash of the client, the conversation before it, and
+its own words and calls; the next turn gets them back. Answers cut by a stop string or shown without their thoughts are left
+out: their tokens say more than the client was shown.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import replace
+
+from firsthand.message import Message, Sampled, canonical
+
+MAX_ANSWERS = 8192
+MAX_TOKENS = 1 << 22
+
+
+class Spoken:
+    """A bounded memory of answers, the oldest forgotten first. For one event loop."""
+
+    def __init__(self, *, max_answers: int = MAX_ANSWERS, max_tokens: int = MAX_TOKENS):
+        self._max_answers, self._max_tokens = max_answers, max_tokens
+        self._known: OrderedDict[bytes, tuple[array[int], array[float]]] = OrderedDict()
+        self._num_tokens = 0
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def remember(self, client: str, conversation: Sequence[Message], answer: Message) -> None:
+        """Keep the tokens of an answer to a conversation."""
+        if answer.sampled is None or not answer.sampled.token_ids:
+            return
+        key = _after(client, conversation)
+        key = _step(key, answer)
+        if key not in self._known:
+            self._known[key] = array("i", answer.sampled.token_ids), array("d", answer.sampled.logprobs)
+            self._num_tokens += len(answer.sampled.token_ids)
+        while len(self._known) > self._max_answers or self._num_tokens > self._max_tokens:
+            _, (ids, _) = self._known.popitem(last=False)
+            self._num_tokens -= len(ids)
+
+    def recall(self, client: str, conversation: Sequence[Message]) -> list[Message]:
+        """The conversation, its assistant's turns with the tokens that they were sampled as where these are known."""
+        key = _after(client, ())
+        found = []
+        for message in conversation:
+            key = _step(key, message)
+            if message.role == "assistant" and (known := self._known.get(key)) is not None:
+                self._known.move_to_end(key)
+                message = replace(message, sampled=Sampled(tuple(known[0]), tuple(known[1])))
+            found.append(message)
+        return found
+
+
+def _after(client: str, conversation: Sequence[Message]) -> bytes:
+    key = hashlib.sha256(client.encode()).digest()
+    for message in conversation:
+        key = _step(key, message)
+    return key
+
+
+def _step(key: bytes, message: Message) -> bytes:
+    """A hash of a conversation and one message more; ids of calls differ from client to client and do not count."""
+    calls = [[call.name, call.arguments, call.invalid] for call in message.tool_calls]
+    said = canonical([message.role, message.text, calls])
+    return hashlib.sha256(key + said.encode("utf-8", "surrogatepass")).digest()

@@ -1,0 +1,40 @@
+"""POST /tokenize and /detokenize, as vLLM has them."""
+
+from __future__ import annotations
+
+from firsthand.message import Json
+from firsthand.serve import asking
+from firsthand.serve.door import Asked, Door
+from firsthand.serve.refusals import bad
+from firsthand.serve.replies import Reply, reply
+from firsthand.serve.wire import DetokenizeRequest, TokenizeRequest, read
+
+
+async def tokenize(door: Door, asked: Asked) -> Reply:
+    """The ids that a text or a chat reaches the model as."""
+    wanted = read(TokenizeRequest, asked.json())
+    door.the_model(wanted.model)
+    model = door.token_model("prompt")
+    if (wanted.prompt is None) == (wanted.messages is None):
+        raise bad("give either prompt, a text, or messages, a chat", "prompt")
+    if wanted.tools and wanted.messages is None:
+        raise bad("tools are told in a chat: give messages", "tools")
+    facts = await model.load()
+    if wanted.messages is not None:
+        conversation = asking.messages(wanted.messages, thinks=facts.thinks)
+        ids = await model.tokenize(conversation, asking.specs(wanted.tools))
+    else:
+        ids = await model.tokenize(wanted.prompt or "")
+    body: Json = {"count": len(ids), "max_model_len": facts.context, "tokens": ids}
+    if wanted.return_token_strs:
+        body["token_strs"] = [raw.decode("utf-8", "replace") for raw in model.spell(ids)]
+    return reply(body)
+
+
+async def detokenize(door: Door, asked: Asked) -> Reply:
+    """The text of ids, control tokens left out."""
+    wanted = read(DetokenizeRequest, asked.json())
+    door.the_model(wanted.model)
+    model = door.token_model("tokens")
+    door.check_ids(wanted.tokens, "tokens")
+    return reply({"prompt": await model.detokenize(wanted.tokens) if wanted.tokens else ""})

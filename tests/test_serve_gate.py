@@ -1,0 +1,345 @@
+"""Who gets in, and what is refused before it costs anything: keys, limits, framing, hosts, logs, ends."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from firsthand.errors import ConfigError, QueueFull
+from firsthand.providers.scripted import Scripted
+from firsthand.serve.keys import Client, Keys, read_keys
+from firsthand.serve.settings import Limits, check_binding
+from served import Running, serving, until
+
+ALICE, BOB = "alice-secret-0123456789", "bob-secret-0123456789ab"
+HI = {"messages": [{"role": "user", "content": "Hi"}]}
+CHAT = "/v1/chat/completions"
+
+
+def echo(messages: Any, sampling: Any, index: int) -> str:
+    return str(messages[-1].text)
+
+
+def keys(tmp_path: Path, text: str = "") -> Keys:
+    file = tmp_path / "keys.toml"
+    file.write_text(text or f'[alice]\nkey = "{ALICE}"\nconcurrency = 2\nmax_tokens = 32\n[bob]\nkey = "{BOB}"\n')
+    return read_keys(file, {}, Limits(body_bytes=20_000))
+
+
+def post(running: Running, body: Any = HI, path: str = CHAT, **options: Any) -> httpx.Response:
+    return httpx.post(running.url + path, json=body, timeout=30, **options)
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {key}"}
+
+
+def said(response: httpx.Response) -> str:
+    return str(response.json()["error"]["message"])
+
+
+@pytest.fixture(scope="module")
+def open_door() -> Iterator[Running]:
+    with serving(Scripted(echo, name="scripted"), name="demo", body_s=1.0) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    folder = tmp_path_factory.mktemp("guarded")
+    with serving(
+        Scripted(echo, name="scripted", delay_s=0.2), keys=keys(folder), log=folder / "log.jsonl", max_requests=6
+    ) as running:
+        yield running
+
+
+def test_a_key_is_needed_everywhere_but_for_health(guarded: Running) -> None:
+    from firsthand.serve.app import ROUTES
+
+    for path, (method, _) in ROUTES.items():
+        status = httpx.request(method, guarded.url + path).status_code
+        assert status == (200 if path.startswith("/health") else 401), path
+    assert said(post(guarded)) == "an API key is needed: send the header Authorization: Bearer KEY"
+
+
+@pytest.mark.parametrize(
+    "header", [f"Bearer {ALICE}x", f"Basic {ALICE}", ALICE, "Bearer", f"bearer {ALICE[:-1]}", "Bearer é"]
+)
+def test_wrong_keys_are_refused(guarded: Running, header: str) -> None:
+    answer = post(guarded, headers={"authorization": header.encode("utf-8")})
+    assert answer.status_code == 401 and said(answer).startswith("the API key is wrong")
+    assert answer.headers["www-authenticate"] == "Bearer"
+
+
+def test_each_client_has_its_own_limits(guarded: Running) -> None:
+    body = {**HI, "max_tokens": 33}
+    answer = post(guarded, body, headers=bearer(ALICE))
+    assert answer.status_code == 400 and said(answer) == "max_tokens is 33: at most 32 are given"
+    assert post(guarded, body, headers=bearer(BOB)).status_code == 200
+
+
+def test_a_client_with_too_much_under_way_waits_and_others_do_not(guarded: Running) -> None:
+    answers: list[httpx.Response] = []
+    threads = [threading.Thread(target=lambda: answers.append(post(guarded, headers=bearer(ALICE)))) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    assert post(guarded, headers=bearer(BOB)).status_code == 200
+    for thread in threads:
+        thread.join()
+    codes = sorted(answer.status_code for answer in answers)
+    assert codes.count(200) >= 2 and codes.count(429) >= 1 and set(codes) == {200, 429}
+    refused = next(answer for answer in answers if answer.status_code == 429)
+    assert int(refused.headers["retry-after"]) >= 1 and "alice" in said(refused)
+    until(lambda: guarded.door.by_client == {} and guarded.door.metrics.in_flight == 0)
+
+
+def test_a_body_that_is_too_long_is_refused_whether_it_says_so_or_not(guarded: Running) -> None:
+    big = {"messages": [{"role": "user", "content": "x" * 30_000}]}
+    assert post(guarded, big, headers=bearer(BOB)).status_code == 413
+
+    def chunks() -> Iterator[bytes]:
+        yield from [b"x" * 5000] * 10
+
+    headers = {**bearer(BOB), "content-type": "application/json"}
+    assert httpx.post(guarded.url + CHAT, content=chunks(), headers=headers).status_code == 413
+
+
+def test_the_log_has_a_line_for_each_request_and_no_texts(guarded: Running) -> None:
+    secret = "a very private sentence"
+    answer = post(
+        guarded, {"messages": [{"role": "user", "content": secret}]}, headers={**bearer(BOB), "x-request-id": "mine-1"}
+    )
+    assert answer.headers["x-request-id"] == "mine-1" and answer.json()["id"] == "chatcmpl-mine-1"
+    text = Path(guarded.door.log_target).read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    line = next(line for line in lines if line.get("id") == "mine-1")
+    assert (line["client"], line["status"], line["route"], line["completion_tokens"]) == ("bob", 200, CHAT, 4)
+    assert secret not in text and ALICE not in text and BOB not in text
+    assert Path(guarded.door.log_target).stat().st_mode & 0o077 == 0
+
+
+def test_what_is_sent_goes_out_at_once(open_door: Running) -> None:
+    """Without TCP_NODELAY the kernel holds tokens back, up to 40 ms each."""
+    with open_door.connect() as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        connection.recv(100)
+        served = [each.transport.get_extra_info("socket") for each in open_door.server.server_state.connections]
+        assert served and all(each.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for each in served)
+
+
+def test_a_request_id_that_could_forge_a_log_is_not_taken(open_door: Running) -> None:
+    answer = post(open_door, headers={"x-request-id": 'a"} {"event": "forged"'})
+    assert len(answer.headers["x-request-id"]) == 24
+
+
+def test_a_full_disk_under_the_log_stops_nothing() -> None:
+    with serving(Scripted(echo, name="scripted"), log="/dev/full") as running:
+        assert [post(running).status_code for _ in range(3)] == [200] * 3
+        assert "firsthand_log_failures_total" in httpx.get(f"{running.url}/metrics").text
+        assert running.door.metrics.log_failures >= 3
+
+
+def test_more_requests_than_there_is_room_for_get_429_with_retry_after() -> None:
+    with serving(Scripted(echo, name="scripted", delay_s=0.3), max_requests=4) as running:
+        answers: list[httpx.Response] = []
+        threads = [threading.Thread(target=lambda: answers.append(post(running))) for _ in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        codes = [answer.status_code for answer in answers]
+        assert set(codes) == {200, 429} and codes.count(200) >= 4
+        assert all("retry-after" in answer.headers for answer in answers if answer.status_code == 429)
+        assert post(running).status_code == 200
+
+
+def test_the_engines_full_queue_is_429_too() -> None:
+    with serving(Scripted(echo, name="scripted", error=QueueFull("20 requests wait (at most 20 may)"))) as running:
+        for stream in (False, True):
+            answer = post(running, {**HI, "stream": stream})
+            assert answer.status_code == 429 and answer.headers["retry-after"] == "1"
+
+
+def test_a_client_that_leaves_ends_its_request() -> None:
+    with serving(Scripted(echo, name="scripted", delay_s=30)) as running:
+        for stream in (False, True):
+            with pytest.raises(httpx.ReadTimeout):
+                httpx.post(running.url + CHAT, json={**HI, "stream": stream}, timeout=0.3)
+            until(lambda: running.door.metrics.in_flight == 0)
+        assert running.door.metrics.disconnects == 2
+        assert 'code="499"' in httpx.get(f"{running.url}/metrics").text
+
+
+def test_an_answer_that_takes_too_long_is_cut_before_and_in_the_stream(tmp_path: Path) -> None:
+    known = keys(tmp_path, f'[bob]\nkey = "{BOB}"\nrequest_s = 0.3\n')
+    with serving(Scripted(echo, name="scripted", delay_s=30), keys=known) as running:
+        answer = post(running, headers=bearer(BOB))
+        assert answer.status_code == 504 and said(answer) == "the answer took more than 0.3 s"
+        assert post(running, {**HI, "stream": True}, headers=bearer(BOB)).status_code == 504
+        until(lambda: running.door.metrics.in_flight == 0)
+
+
+def test_a_client_that_has_had_its_tokens_of_the_minute_waits(tmp_path: Path) -> None:
+    known = keys(tmp_path, f'[alice]\nkey = "{ALICE}"\ntokens_per_minute = 5\n[bob]\nkey = "{BOB}"\n')
+    with serving(Scripted(echo, name="scripted"), keys=known) as running:
+        codes = [post(running, headers=bearer(ALICE)) for _ in range(4)]
+        assert [answer.status_code for answer in codes] == [200, 200, 200, 429]  # 2 tokens each: 6 reach the limit
+        assert 50 <= int(codes[-1].headers["retry-after"]) <= 60 and "had its 5 tokens" in said(codes[-1])
+        assert post(running, headers=bearer(BOB)).status_code == 200
+        had = running.door.spent["alice"]
+        had[0] = (had[0][0] - 60, had[0][1])  # a minute ago
+        assert post(running, headers=bearer(ALICE)).status_code == 200
+
+
+def test_wrong_keys_at_speed_open_nothing_and_shut_nobody_out(guarded: Running) -> None:
+    with httpx.Client(base_url=guarded.url) as session:
+        for place in range(150):
+            guess = {"authorization": f"Bearer {ALICE[:-3]}{place:03d}"}
+            assert session.post(CHAT, json=HI, headers=guess).status_code == 401
+    assert post(guarded, headers=bearer(ALICE)).status_code == 200
+
+
+@pytest.mark.slow
+def test_ten_times_the_queue_for_a_while_is_answered_or_refused_and_leaves_nothing() -> None:
+    import gc
+
+    model = Scripted(echo, name="scripted", delay_s=0.05)
+    with serving(model, max_requests=20) as running:
+        codes: list[int] = []
+        end = time.monotonic() + 30
+
+        def client() -> None:
+            with httpx.Client(base_url=running.url, timeout=30) as session:
+                while time.monotonic() < end:
+                    codes.append(session.post(CHAT, json=HI).status_code)
+
+        threads = [threading.Thread(target=client) for _ in range(200)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert set(codes) == {200, 429} and codes.count(200) > 100
+        assert post(running).status_code == 200
+        until(lambda: running.door.metrics.in_flight == 0)
+        gc.collect()
+        assert running.door.asked == set() and running.door.by_client == {}
+
+
+def test_when_told_to_stop_what_is_under_way_ends_and_nothing_new_begins() -> None:
+    with serving(Scripted(echo, name="scripted", delay_s=0.6)) as running:
+        answers: list[httpx.Response] = []
+        thread = threading.Thread(target=lambda: answers.append(post(running)))
+        thread.start()
+        until(lambda: running.door.metrics.in_flight == 1)
+        running.stop()
+        until(lambda: running.door.state == "draining")
+        time.sleep(0.25)
+        with pytest.raises(httpx.TransportError):
+            post(running)
+        thread.join()
+        assert answers[0].status_code == 200 and answers[0].json()["choices"][0]["message"]["content"] == "Hi"
+        running.thread.join(5)
+        assert not running.thread.is_alive()
+
+
+def test_what_does_not_end_in_time_when_stopping_is_told_why() -> None:
+    with serving(Scripted(echo, name="scripted", delay_s=30), drain_s=0.3) as running:
+        answers: list[httpx.Response] = []
+        threads = [
+            threading.Thread(target=lambda s=stream: answers.append(post(running, {**HI, "stream": s})))
+            for stream in (False, True)
+        ]
+        for thread in threads:
+            thread.start()
+        until(lambda: running.door.metrics.in_flight == 2)
+        running.stop()
+        for thread in threads:
+            thread.join()
+        assert [answer.status_code for answer in answers] == [503, 503] and "is stopping" in said(answers[0])
+
+
+def test_binding_wider_without_a_key_is_refused() -> None:
+    for host in ("0.0.0.0", "::", "192.168.1.4", "example.com"):
+        with pytest.raises(ConfigError, match="which others can reach, and there are no API keys"):
+            check_binding(host, False)
+        check_binding(host, True)
+    for host in ("127.0.0.1", "::1", "localhost", "127.8.8.8"):
+        check_binding(host, False)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "names no client"),
+        ("x = 1", "is no client"),
+        ("[a]\nkey = 'short'", "give 16 or more"),
+        ("[a]\nkey = 'with blanks in it, long enough'", "without blanks"),
+        ("[a]\nkey = 'long-enough-0123456789'\nmax_token = 3", "did you mean 'max_tokens'"),
+        ("[a]\nkey = 'long-enough-0123456789'\nmax_tokens = 'many'", "max_tokens is 'many'"),
+        ("[a]\nkey = 'long-enough-0123456789'\nmax_tokens = true", "max_tokens is True"),
+        ("[a]\nsha256 = 'abc'", "needs either key"),
+        ("[a]\nkey = 'long-enough-0123456789'\n[b]\nkey = 'long-enough-0123456789'", "the same API key"),
+        ("[a\nkey = 'super-secret-value-here'", "is not valid TOML"),
+        ("\udcff", "is not valid TOML"),
+    ],
+)
+def test_a_file_of_keys_that_cannot_be_meant_is_refused_without_showing_a_key(
+    tmp_path: Path, text: str, problem: str
+) -> None:
+    file = tmp_path / "keys.toml"
+    file.write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(ConfigError, match=problem) as caught:
+        read_keys(file, {}, Limits())
+    assert "0123456789" not in str(caught.value) and "super-secret" not in str(caught.value)
+
+
+def test_a_digest_stands_for_a_key_and_the_environment_has_one_too(tmp_path: Path) -> None:
+    import hashlib
+
+    file = tmp_path / "keys.toml"
+    file.write_text(f'[a]\nsha256 = "{hashlib.sha256(ALICE.encode()).hexdigest()}"\n')
+    known = read_keys(file, {"FIRSTHAND_API_KEY": BOB}, Limits())
+    assert known.find(f"Bearer {ALICE}").name == "a" and known.find(f"Bearer {BOB}").name == "env"  # type: ignore[union-attr]
+    assert known.find("Bearer nobody") is None and known.find(None) is None
+
+
+def test_headers_that_come_too_slowly_or_never_close_the_connection(open_door: Running) -> None:
+    for begun in (b"", b"GET /health HTTP/1.1\r\nHost: loc"):
+        with open_door.connect() as connection:
+            connection.sendall(begun)
+            connection.settimeout(4)
+            start = time.monotonic()
+            with suppress(ConnectionError):
+                assert connection.recv(10) == b""
+            assert 0.5 < time.monotonic() - start < 3
+
+
+def test_a_body_that_never_comes_is_408(open_door: Running) -> None:
+    assert open_door.raw(head(50) + b"{").startswith(b"HTTP/1.1 408")
+
+
+def test_a_reader_that_reads_nothing_is_dropped() -> None:
+    much = Keys((), Client("anyone", Limits(max_tokens=10**6)))
+    with serving(Scripted(["word " * 40_000], name="scripted"), keys=much, stall_s=0.5) as running:
+        with running.connect() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            body = json.dumps({**HI, "stream": True}).encode()
+            connection.sendall(head(len(body)) + body)
+            until(lambda: running.door.metrics.in_flight == 1)
+            until(lambda: running.door.metrics.in_flight == 0, 10)
+        assert running.door.metrics.disconnects == 1
+
+
+def head(length: int) -> bytes:
+    """The head of a chat's request."""
+    fields = f"Host: localhost\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+    return f"POST {CHAT} HTTP/1.1\r\n{fields}".encode()

@@ -1,0 +1,244 @@
+"""Requests that mean harm, or nothing at all: a clear refusal, nothing lost, and the next request is answered."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from firsthand.providers.scripted import Scripted
+from served import Running, serving, until
+
+HI = {"messages": [{"role": "user", "content": "Hi"}]}
+CHAT = "/v1/chat/completions"
+JSON = {"content-type": "application/json"}
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Running]:
+    with serving(Scripted(lambda messages, sampling, index: "fine", name="scripted"), name="demo") as found:
+        yield found
+
+
+@pytest.fixture
+def running(shared: Running) -> Iterator[Running]:
+    """The server; whatever a test did to it, it answers afterwards."""
+    yield shared
+    assert httpx.post(shared.url + CHAT, json=HI).status_code == 200
+    until(lambda: shared.door.metrics.in_flight == 0)
+
+
+def send(running: Running, body: bytes | Any, path: str = CHAT, headers: Any = None) -> httpx.Response:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return httpx.post(running.url + path, content=content, headers={**JSON, **(headers or {})}, timeout=30)
+
+
+def refused(answer: httpx.Response, status: int = 400) -> str:
+    assert answer.status_code == status, answer.text
+    error = answer.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"} and len(error["message"]) <= 1000
+    return str(error["message"])
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"", "not valid JSON"),
+        (b"{", "not valid JSON"),
+        (b"null", "NoneType"),
+        (b"[]", "an object was expected"),
+        (b'"x"', "an object was expected"),
+        (b"\xff\xfe{}", "not valid UTF-8 (byte 0)"),
+        (b'{"messages": "\xc3\x28"}', "not valid UTF-8"),
+        (b"[" * 100_000, "more than 64 deep"),
+        (b'{"a":' * 100_000, "more than 64 deep"),
+        (b'{"messages": [], "messages": []}', "comes twice"),
+        (b'{"temperature": NaN, "messages": []}', "NaN is no JSON"),
+        (b'{"temperature": 1e999, "messages": [{"role": "user", "content": "x"}]}', "temperature"),
+        (b'{"seed": ' + b"9" * 5000 + b"}", "not valid JSON"),
+        (b'{"seed": ' + b"9" * 4000 + b', "messages": [{"role": "user", "content": "x"}]}', "seed"),
+        (b'{"x": "' + b'\\"' * 100_000, "not valid JSON"),
+        (b'{"messages": [' + b"0," * 600_000 + b"0]}", "more than 500000 values"),
+        (b"\x00" * 1000, "not valid JSON"),
+    ],
+)  # fmt: skip
+def test_a_body_that_is_no_request_is_refused(running: Running, body: bytes, said: str) -> None:
+    assert said in refused(send(running, body))
+
+
+@pytest.mark.parametrize(
+    "kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "application/jsonp", ""]
+)
+def test_another_content_type_is_refused_so_that_no_web_page_can_post_here(running: Running, kind: str) -> None:
+    assert "send application/json" in refused(send(running, HI, headers={"content-type": kind}), 415)
+    assert "Content-Encoding" in refused(send(running, HI, headers={"content-encoding": "gzip"}), 415)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "param"),
+    [
+        ("n", 10**6, "n"), ("n", 0, "n"), ("n", "2", "n"), ("n", True, "n"), ("n", 2.5, "n"), ("n", 10**30, "n"),
+        ("max_tokens", 10**9, "max_tokens"), ("max_tokens", -1, "max_tokens"), ("max_tokens", 0, "max_tokens"),
+        ("max_completion_tokens", 10**9, "max_completion_tokens"),
+        ("top_logprobs", 10**5, "top_logprobs"), ("logprobs", 5, "logprobs"), ("prompt_logprobs", 10**5, "prompt_logprobs"),
+        ("temperature", -1, "temperature"), ("temperature", 1e300, "temperature"), ("temperature", "hot", "temperature"),
+        ("top_p", 0, "top_p"), ("top_p", 1.5, "top_p"), ("min_p", 2, "min_p"), ("top_k", -5, "top_k"),
+        ("repetition_penalty", 0, "repetition_penalty"), ("presence_penalty", 1e9, "presence_penalty"),
+        ("seed", 2**70, "seed"), ("seed", 1.5, "seed"), ("priority", 10**6, "priority"), ("user", "u" * 1000, "user"),
+        ("stop", ["x"] * 1000, "stop"), ("stop", "x" * 5000, "stop"), ("stop", [1], "stop"), ("stop", {}, "stop"),
+        ("logit_bias", {"a": 1}, "logit_bias"), ("logit_bias", {"5": 1e9}, "logit_bias"),
+        ("logit_bias", {str(i): 1 for i in range(5000)}, "logit_bias"), ("stream", "yes", "stream"),
+        ("stop_token_ids", [-1], "stop_token_ids"), ("stop_token_ids", list(range(5000)), "stop_token_ids"),
+        ("messages", [], "messages"), ("messages", "hi", "messages"), ("messages", [{}], "messages"),
+        ("messages", [{"role": "king", "content": "x"}], "messages"), ("messages", [{"role": "user"}], "messages"),
+        ("messages", [{"role": "user", "content": 5}], "messages"),
+        ("messages", [{"role": "user", "content": "x"}] * 5000, "messages"),
+        ("messages", [{"role": "user", "content": "x", "name": "bob"}], "messages"),
+        ("messages", [{"role": "tool", "tool_call_id": "gone", "content": "x"}], "messages"),
+        ("messages", [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://x"}}]}], "messages"),
+        ("response_format", {"type": "xml"}, "response_format"),
+        ("response_format", {"type": "json_schema"}, "response_format"),
+        ("stream_options", {"include_usage": True}, "stream_options"),
+        ("tool_choice", "required", "tool_choice"),
+        ("tool_choice", {"type": "function", "function": {"name": "x"}}, "tool_choice"),
+        ("structured_outputs", {}, "structured_outputs"),
+        ("structured_outputs", {"regex": "a", "choice": ["b"]}, "structured_outputs"),
+        ("guided_choice", [], "guided_choice"), ("guided_json", "{", "guided_json"), ("guided_regex", "", "guided_regex"),
+        ("model", "m" * 1000, "model"), ("model", 5, "model"),
+    ],
+)  # fmt: skip
+def test_absurd_values_are_refused_by_name(running: Running, field: str, value: Any, param: str) -> None:
+    answer = send(running, {**HI, field: value})
+    refused(answer)
+    assert (answer.json()["error"]["param"] or "").split(".")[0] == param, answer.text
+
+
+@pytest.mark.parametrize(
+    "field",
+    ["functions", "audio", "web_search_options", "store", "metadata", "best_of", "chat_template", "chat_template_kwargs",
+     "documents", "cache_salt", "reasoning_effort", "min_tokens", "bad_words", "n_discard", "prompt_embeds", "suffix"],
+)  # fmt: skip
+def test_a_known_field_that_is_not_supported_is_refused_with_its_name_and_a_reason(
+    running: Running, field: str
+) -> None:
+    answer = send(running, {**HI, field: {"x": 1} if field != "best_of" else 3})
+    assert refused(answer).startswith(f"{field} is not supported: ")
+    assert answer.json()["error"]["param"] == field
+    assert send(running, {**HI, field: None}).status_code == 200
+
+
+@pytest.mark.parametrize("field", ["temprature", "maxTokens", "", "a" * 10_000, "__class__", "model_config", "é"])
+def test_an_unknown_field_is_never_ignored(running: Running, field: str) -> None:
+    assert "is not known" in refused(send(running, {**HI, field: 1}))
+    if field == "temprature":
+        assert "did you mean temperature?" in refused(send(running, {**HI, field: 1}))
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/embeddings", "/v1/responses", "/tokenize", "/detokenize"])
+@pytest.mark.parametrize(
+    "body", [{}, {"x": 1}, {"prompt": None}, {"input": {}}, {"prompt": [[]]}, {"tokens": ["a"]}, {"prompt": [True]}]
+)
+def test_every_route_checks_every_field(running: Running, path: str, body: Any) -> None:
+    assert send(running, body, path).status_code in (400, 501)
+
+
+@pytest.mark.parametrize("field", ["logprobs", "prompt_logprobs"])
+def test_what_only_tokens_tell_is_refused_even_where_it_is_0(running: Running, field: str) -> None:
+    assert f"{field} needs a model that runs here" in refused(
+        send(running, {"prompt": "x", field: 0}, "/v1/completions")
+    )
+
+
+def test_half_a_surrogate_pair_harms_nobody(running: Running) -> None:
+    body = b'{"messages": [{"role": "user", "content": "\\ud800"}]}'
+    assert send(running, body).status_code in (200, 400)
+    assert send(running, b'{"messages": [{"role": "user", "content": "x"}], "\\ud800": 1}').status_code == 400
+
+
+def test_paths_and_methods_that_are_not_there(running: Running) -> None:
+    for path in (
+        "/nope",
+        "/v1/models/",
+        "/../etc/passwd",
+        "/v1/chat/completions/../../health",
+        "/%00",
+        "//health",
+        "/admin",
+    ):
+        connection = httpx.Client(base_url=running.url)
+        answer = connection.send(connection.build_request("GET", running.url + path))
+        assert answer.status_code in (404, 405), path
+        connection.close()
+    answer = httpx.get(running.url + CHAT)
+    assert answer.status_code == 405 and answer.headers["allow"] == "POST"
+    assert httpx.request("TRACE", running.url + "/health").status_code == 405
+
+
+HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n"
+BODY = json.dumps(HI).encode()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        HEAD + b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + SMUGGLED,
+        HEAD + b"Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n0\r\n\r\n" + SMUGGLED,
+        HEAD + b"Content-Length: 4\r\nContent-Length: 100\r\n\r\n{}{}" + SMUGGLED,
+        HEAD + b"Content-Length : 4\r\n\r\n{}{}" + SMUGGLED,
+        HEAD + b"Content-Length: +4\r\n\r\n{}{}" + SMUGGLED,
+        HEAD + b"Content-Length: 0x4\r\n\r\n{}{}" + SMUGGLED,
+        HEAD + b"Content-Length: -1\r\n\r\n" + SMUGGLED,
+        HEAD + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n" + SMUGGLED,
+        HEAD + b"Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n" + SMUGGLED,
+        HEAD + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n" + SMUGGLED,
+        HEAD + b"Transfer-Encoding:\x0bchunked\r\n\r\n0\r\n\r\n" + SMUGGLED,
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\nZZ\r\n" + SMUGGLED,
+        HEAD + b"X: a\rContent-Length: 3\r\n\r\n" + SMUGGLED,
+        HEAD + b"X: a\x00b\r\nContent-Length: 0\r\n\r\n" + SMUGGLED,
+        HEAD + b"Host: other\r\nContent-Length: 0\r\n\r\n" + SMUGGLED,
+        b"POST /v1/chat/completions HTTP/1.1\r\nContent-Length: 0\r\n\r\n" + SMUGGLED,
+        b"POST  /v1/chat/completions  HTTP/1.1\r\nHost: localhost\r\n\r\n" + SMUGGLED,
+        b"POST /v1/chat/completions HTTP/9.9\r\nHost: localhost\r\n\r\n" + SMUGGLED,
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc" + b"\x00" * 100,
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        HEAD + b"".join(b"X-%d: %s\r\n" % (i, b"a" * 1000) for i in range(100)) + b"\r\n",
+        HEAD + b"X: " + b"a" * 200_000 + b"\r\n\r\n",
+        HEAD + b"".join(b"X-%d: a\r\n" % i for i in range(10_000)) + b"\r\n",
+    ],
+)
+def test_a_request_smuggled_behind_another_is_never_served(running: Running, data: bytes) -> None:
+    before = dict(running.door.metrics.requests)
+    answer = running.raw(data)
+    assert answer[:12] in (b"HTTP/1.1 400", b"HTTP/1.1 501", b"HTTP/1.1 505", b""), answer[:200]
+    after = running.door.metrics.requests
+    assert after.get(("other", "404"), 0) == before.get(("other", "404"), 0)  # nobody got to /smuggled
+
+
+def test_another_host_is_refused_where_there_are_no_keys(running: Running) -> None:
+    for host, status in (
+        ("evil.example", 421),
+        ("localhost.evil.example", 421),
+        ("localhost:99", 200),
+        ("[::1]:8", 200),
+    ):
+        answer = send(running, HI, headers={"host": host})
+        assert answer.status_code == status, host
+
+
+def test_two_requests_at_once_on_one_connection_are_answered_in_order(running: Running) -> None:
+    one = HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
+    answer = running.raw(one + b"GET /version HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    assert answer.count(b"HTTP/1.1 200") == 2 and answer.rindex(b"version") > answer.index(b"choices")
+
+
+def test_a_connection_that_breaks_anywhere_leaves_nothing_behind(running: Running) -> None:
+    whole = HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
+    for cut in range(1, len(whole), 23):
+        with running.connect() as connection:
+            connection.sendall(whole[:cut])
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")

@@ -1,0 +1,53 @@
+"""Answers come back in the tokens they were sampled as: to the same client, in the same conversation, within bounds."""
+
+from __future__ import annotations
+
+from firsthand.message import Message, Sampled, Text, ToolCall, assistant, user
+from firsthand.serve.spoken import Spoken
+
+ASKED = [user("Hi")]
+
+
+def sampled(text: str, *ids: int, calls: tuple[ToolCall, ...] = ()) -> Message:
+    return Message("assistant", (Text(text), *calls), Sampled(ids, (-0.5,) * len(ids)))
+
+
+def test_an_answer_comes_back_to_its_client_in_its_conversation_only() -> None:
+    spoken = Spoken()
+    spoken.remember("alice", ASKED, sampled("Hello", 5, 6))
+    again = [*ASKED, assistant("Hello"), user("More")]
+    assert [m.sampled and m.sampled.token_ids for m in spoken.recall("alice", again)] == [None, (5, 6), None]
+    assert spoken.recall("alice", again)[1].sampled == Sampled((5, 6), (-0.5, -0.5))
+    for client, conversation in (
+        ("bob", again),
+        ("alice", [user("Ho"), assistant("Hello")]),
+        ("alice", [*ASKED, assistant("Hello!")]),
+        ("alice", [*ASKED, user("Hello")]),
+    ):
+        assert spoken.recall(client, conversation) == conversation
+
+
+def test_calls_count_by_name_and_arguments_and_keep_the_ids_that_the_client_has() -> None:
+    spoken = Spoken()
+    spoken.remember("a", ASKED, sampled("", 7, calls=(ToolCall("call_0", "f", {"x": 1, "y": 2}),)))
+    mine = Message("assistant", (Text(""), ToolCall("call_99", "f", {"y": 2, "x": 1})))
+    (_, found) = spoken.recall("a", [*ASKED, mine])
+    assert found.sampled is not None and found.tool_calls[0].id == "call_99"
+    other = Message("assistant", (Text(""), ToolCall("call_0", "f", {"x": 1, "y": 3})))
+    assert spoken.recall("a", [*ASKED, other])[1].sampled is None
+
+
+def test_the_memory_has_bounds_and_forgets_what_was_not_used() -> None:
+    spoken = Spoken(max_answers=3, max_tokens=10)
+    for place in range(3):
+        spoken.remember("a", ASKED, sampled(f"{place}", place))
+    spoken.recall("a", [*ASKED, assistant("0")])
+    spoken.remember("a", ASKED, sampled("3", 3))
+    kept = [spoken.recall("a", [*ASKED, assistant(str(place))])[1].sampled is not None for place in range(4)]
+    assert kept == [True, False, True, True]
+    spoken.remember("a", ASKED, sampled("long", *range(10)))
+    assert len(spoken) == 1
+    spoken.remember("a", ASKED, sampled("too long", *range(11)))
+    assert len(spoken) == 0
+    spoken.remember("a", ASKED, assistant("not sampled here"))
+    assert len(spoken) == 0
