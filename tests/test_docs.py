@@ -1,16 +1,17 @@
 """Every code block in README.md, docs/*.md and docs/patterns/*.md runs: the blocks of a page in order, in a folder and a
 data home of its own.
 
-A `python` block is executed in the page's one namespace, a block with a `title="name"` is written to that file, a
-`bash` block must end well. A comment on the line before a block says what else is to be known: `<!-- weights -->` needs
-real weights, `<!-- sandbox -->` needs bubblewrap, `<!-- cluster -->` starts a Ray cluster, `<!-- exit=2 -->` ends with
-that code, and a `text` block after `<!-- output -->` is what the block before it printed, apart from times and the ids
-of runs; a line `...` in it stands for any lines. Other `text` blocks are not run.
+A `python` block is executed in the page's one namespace, a block with a `title="name"` is written to that file, a `bash`
+block must end well. A comment on the line before a block says what else is to be known: `<!-- weights -->` needs real
+weights, `<!-- sandbox -->` bubblewrap, `<!-- needs=lm_eval -->` that package, `<!-- cluster -->` starts a Ray cluster,
+`<!-- exit=2 -->` ends with that code, and a `text` block after `<!-- output -->` is what the block before it printed, apart
+from times and the ids of runs; a line `...` in it stands for any lines. Other `text` blocks are not run.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import json
 import os
@@ -58,6 +59,11 @@ class Block:
         return "weights" in self.marks
 
     @property
+    def lacks_package(self) -> bool:
+        named = [mark.removeprefix("needs=") for mark in self.marks if mark.startswith("needs=")]
+        return any(importlib.util.find_spec(name) is None for name in named)
+
+    @property
     def is_output(self) -> bool:
         return "output" in self.marks
 
@@ -94,7 +100,7 @@ def run_page(page: str, *, weights: bool, cluster: bool = False) -> None:
     printed: str | None = None
     for block in blocks(page):
         without = (block.needs_weights and not weights) or ("cluster" in block.marks and not cluster)
-        if without or ("sandbox" in block.marks and WHY_NOT):
+        if without or ("sandbox" in block.marks and WHY_NOT) or block.lacks_package:
             printed = None
         elif block.title is not None:
             Path(block.title).write_text(block.body, encoding="utf-8")
@@ -187,7 +193,8 @@ def test_data_and_outputs_are_what_they_say(page: str) -> None:
         elif block.language == "toml":
             tomllib.loads(block.body)
         assert not block.is_output or (before is not None and before.is_run and before.title is None)
-        assert set(block.marks) <= {"weights", "sandbox", "cluster", "output", f"exit={block.exit_code}"}
+        others = {mark for mark in block.marks if not mark.startswith("needs=")}
+        assert others <= {"weights", "sandbox", "cluster", "output", f"exit={block.exit_code}"}
         before = block
 
 

@@ -17,12 +17,14 @@ from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.benchmark import Benchmark
 from firsthand.budget import Limits
-from firsthand.errors import ConfigError, DataError, MissingExtra
+from firsthand.errors import ConfigError, DataError, MissingExtra, ModelError
 from firsthand.evals.leaderboard import leaderboard
-from firsthand.message import assistant
+from firsthand.message import Message, Sampled, ToolCall, ToolResult, assistant, user
+from firsthand.model import Completion, Sampling, Usage
 from firsthand.patterns.cot import cot
 from firsthand.patterns.direct import direct
 from firsthand.patterns.inspect_solver import inspect_solver
+from firsthand.providers.inspect_wire import message_from, message_to, output_to, sampling_from, specs_from
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import Place, rollouts
 from firsthand.runs.execute import execute
@@ -36,7 +38,6 @@ needs_inspect = pytest.mark.skipif(
     importlib.util.find_spec("inspect_ai") is None, reason="needs pip install 'firsthand[inspect]'"
 )
 CITIES = {"France": "Paris", "Peru": "Lima", "Kenya": "Nairobi", "Japan": "Tokyo", "Cuba": "Havana", "Mali": "Bamako"}
-JUDGE = {"submission": "", "GRADE": "GRADE: C"}
 
 
 def replies(messages, sampling, index):
@@ -56,8 +57,6 @@ def calling(messages, sampling, index):
     """The same, but for a tool call before the first answer."""
     country = next(each for each in CITIES if each in messages[-1].text or each in messages[0].text)
     if len(messages) == 1:
-        from firsthand.message import ToolCall
-
         return assistant("", ToolCall("call_1", "atlas", {"country": country}))
     return replies(messages, sampling, index) if messages[-1].role == "user" else f"It is {messages[-1].text}"
 
@@ -270,6 +269,53 @@ def test_plain_inspect_eval_finds_our_models(tmp_path: Path) -> None:
     env = {**os.environ, "INSPECT_LOG_DIR": str(tmp_path / "logs")}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=env)
     assert done.stdout.split() == ["success", "firsthand/scripted:script.json", str(1 / 6)], done.stderr[-500:]
+
+
+@needs_inspect
+def test_requests_and_answers_keep_their_meaning_in_both_directions() -> None:
+    from inspect_ai.model import (
+        ChatMessageAssistant,
+        ChatMessageTool,
+        ChatMessageUser,
+        ContentImage,
+        ContentReasoning,
+        ContentText,
+        GenerateConfig,
+        ResponseSchema,
+    )
+    from inspect_ai.tool import ToolCallError, ToolFunction, ToolInfo, ToolParams
+    from inspect_ai.util import JSONSchema
+
+    call = ToolCall("c1", "add", {"x": 1})
+    for message in (assistant("I add.", call), Message("tool", (ToolResult("c1", "add", "3"),)), user("Hello")):
+        assert message_from(message_to(message)) == message
+    broken = message_to(assistant("", ToolCall("c2", "add", {}, "{x:")))
+    assert "not valid JSON: {x:" in broken.tool_calls[0].parse_error
+    failed = ChatMessageTool(content="", tool_call_id="c1", function="add", error=ToolCallError("timeout", "too slow"))
+    assert message_from(failed).parts == (ToolResult("c1", "add", "Error: too slow", True),)
+    thought = ChatMessageAssistant(content=[ContentReasoning(reasoning="hm"), ContentText(text="Yes")])
+    assert message_from(thought).text == "Yes"
+    with pytest.raises(ModelError, match="holds image: models here are given text only"):
+        message_from(ChatMessageUser(content=[ContentImage(image="data:image/png;base64,AA==")]))
+
+    schema = ResponseSchema(name="x", json_schema=JSONSchema(type="object"))
+    config = GenerateConfig(
+        temperature=0.5, seed=3, stop_seqs=["a"], top_logprobs=2, logprobs=True, response_schema=schema
+    )
+    settings = Sampling(**sampling_from(config))
+    assert (settings.temperature, settings.seed, settings.stop, settings.top_logprobs) == (0.5, 3, ("a",), 2)
+    assert settings.grammar is not None and settings.max_tokens == 2048
+    assert Sampling(**sampling_from(GenerateConfig(max_tokens=7))).max_tokens == 7
+    tools = [ToolInfo(name=name, description="d", parameters=ToolParams()) for name in ("add", "sub")]
+    assert [spec.name for spec in specs_from(tools, "auto")] == ["add", "sub"] and specs_from(tools, "none") == ()
+    assert [spec.name for spec in specs_from(tools, ToolFunction(name="sub"))] == ["sub"]
+
+    sampled = replace(assistant("Yes"), sampled=Sampled((5, 6), (-0.1, -2.0)))
+    tops = ((("Yes", -0.1), ("No", -2.4)), (("!", -0.3),))
+    output = output_to([Completion(sampled, "length", Usage(10, 4, 2), tops)], "m")
+    assert (output.stop_reason, output.usage.input_tokens, output.usage.total_tokens) == ("max_tokens", 6, 12)
+    tokens = output.choices[0].logprobs.content
+    assert [(each.token, each.logprob) for each in tokens] == [("Yes", -0.1), ("", -2.0)]
 
 
 def test_a_solver_needs_a_sample_and_inspect_must_be_installed() -> None:

@@ -4,9 +4,9 @@ import asyncio
 import hashlib
 import json
 import math
-import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -145,16 +145,19 @@ aggregate_metric_list:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Task files over local JSON lines, in a place of their own."""
     place = tmp_path_factory.mktemp("harness")
-    os.environ |= {"HF_HOME": str(place / "hf"), "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
     write(place / "test.jsonl", rows())
     write(place / "train.jsonl", [{**row, "country": f"old {row['country']}"} for row in rows()])
     for name, text in YAML.items():
         (place / f"{name}.yaml").write_text(text + COMMON.format(folder=place))
     (place / "geography.yaml").write_text(GROUP)
-    return place
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HOME", str(place / "hf"))
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.setenv("HF_DATASETS_OFFLINE", "1")
+        yield place
 
 
 def write(path: Path, lines: list[dict]) -> None:
@@ -289,6 +292,7 @@ def test_prompts_are_the_harness_s_own_with_other_shots_a_limit_a_seed_and_a_sys
     assert asked == [[list(pair) for pair in each["arguments"][:3]] for each in samples] and len(asked) == 3
     assert asked[0][0][0].startswith("Be brief.") and "capital of old " in asked[0][0][0]
     other = catalog.benchmark(f"lm_eval:task={folder}/choose.yaml:num_fewshot=1:limit=3:seed=8")
+    assert other.name == "lm_eval:choose:num_fewshot=1:seed=8" != benchmark.name  # one run may hold both
     assert [task.scored for task in other.tasks(0)] != [task.scored for task in benchmark.tasks(0)]
 
 

@@ -46,7 +46,7 @@ def inspect(*, task: str = "", args: str = "", grader: str = "") -> Benchmark:
     ours = [_task(sample, task, args) for sample in samples]
     judge = Judge(theirs, {each.id: sample for each, sample in zip(ours, samples, strict=True)}, grader)
     return Benchmark(
-        name=f"inspect:{Path(task).name if '.py' in task else task}",
+        name=f"inspect:{Path(task).name if '.py' in task else task}" + (f":{args}" if args else ""),
         tasks=lambda seed: ours,
         scorers=(judge.score,),
         description=f"{task}, as Inspect has it.",

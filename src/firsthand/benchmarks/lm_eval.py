@@ -10,6 +10,7 @@ request, and the harness's own functions judge what came back (`lm_eval_results.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 from collections.abc import Iterator, Mapping
@@ -72,6 +73,13 @@ def lm_eval(
             )
             entries |= {entry.ours.id: entry for entry in _entries(name, each)}
     ours = [entry.ours for entry in entries.values()]
+    changed = [  # what makes other requests of the same documents, so that a run can hold both
+        *([f"num_fewshot={num_fewshot}"] if num_fewshot is not None else []),
+        *([f"seed={seed}"] if seed != SEED else []),
+        *(["chat"] if apply_chat_template else []),
+        *(["multiturn"] if fewshot_as_multiturn else []),
+        *([f"system={hashlib.sha256(system_instruction.encode()).hexdigest()[:6]}"] if system_instruction else []),
+    ]
 
     def lm_eval_metrics(task: Task, trace: Trace) -> tuple[Score, ...]:
         if task.id not in entries:
@@ -85,7 +93,7 @@ def lm_eval(
         return figures_of(entries, groups, traces)
 
     return Benchmark(
-        name=f"lm_eval:{Path(task).stem if _is_file(task) else task}",
+        name=":".join(["lm_eval", Path(task).stem if _is_file(task) else task, *changed]),
         tasks=lambda seed: ours,
         scorers=(lm_eval_metrics,),
         description=f"{task}, as lm-evaluation-harness has it.",
