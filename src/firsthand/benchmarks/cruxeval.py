@@ -1,5 +1,4 @@
-"""CRUXEval: what a short Python function gives for an input, or an input for which it "
-"gives an output (Gu et al., 2024)."""
+"""CRUXEval: what a Python function gives for an input, or an input for which it gives an output (Gu et al., 2024)."""
 
 from __future__ import annotations
 
@@ -70,11 +69,11 @@ _INPUT_COT = (
 )
 
 
-def _protocol(header: str, asked: str, opening: str, words: str) -> Protocol:
+def _protocol(reproduces: str, header: str, query: str) -> Protocol:
     return Protocol(
-        f"the CRUXEval paper's pass@1, {words}, one greedy sample where it draws ten",
+        reproduces,
         header=header,
-        query=asked + opening,
+        query=query,
         examples="in the header",
         scorers=(assertion_holds,),
         continuation=None,
@@ -84,10 +83,26 @@ def _protocol(header: str, asked: str, opening: str, words: str) -> Protocol:
 
 
 PROTOCOLS = {
-    "output-direct": _protocol(_OUTPUT_DIRECT, _ASKED_OUTPUT, "[ANSWER]\n", "CRUXEval-O"),
-    "output-cot": _protocol(_OUTPUT_COT, _ASKED_OUTPUT, "[THOUGHT]\n", "CRUXEval-O with chain of thought"),
-    "input-direct": _protocol(_INPUT_DIRECT, _ASKED_INPUT, "[ANSWER]\n", "CRUXEval-I"),
-    "input-cot": _protocol(_INPUT_COT, _ASKED_INPUT, "[THOUGHT]\n", "CRUXEval-I with chain of thought"),
+    "output-direct": _protocol(
+        "the CRUXEval paper's pass@1 for CRUXEval-O, greedy where the paper draws ten samples",
+        _OUTPUT_DIRECT,
+        f"{_ASKED_OUTPUT}[ANSWER]\n",
+    ),
+    "output-cot": _protocol(
+        "the CRUXEval paper's pass@1 for CRUXEval-O with chain of thought, greedy where the paper draws ten samples",
+        _OUTPUT_COT,
+        f"{_ASKED_OUTPUT}[THOUGHT]\n",
+    ),
+    "input-direct": _protocol(
+        "the CRUXEval paper's pass@1 for CRUXEval-I, greedy where the paper draws ten samples",
+        _INPUT_DIRECT,
+        f"{_ASKED_INPUT}[ANSWER]\n",
+    ),
+    "input-cot": _protocol(
+        "the CRUXEval paper's pass@1 for CRUXEval-I with chain of thought, greedy where the paper draws ten samples",
+        _INPUT_COT,
+        f"{_ASKED_INPUT}[THOUGHT]\n",
+    ),
 }
 SOURCE = Source(
     path="code/cruxeval.jsonl",
