@@ -18,29 +18,32 @@ from firsthand.message import Json
 from firsthand.task import Task
 
 ASKED = "Please provide a self-contained Python script that solves the following problem in a markdown code block:"
-_ENDS = ("<|endoftext|>", "<|endofmask|>", "</s>", "\nif __name__", "\ndef main(", "\nprint(")
+ENDS = ("<|endoftext|>", "<|endofmask|>", "</s>", "\nif __name__", "\ndef main(", "\nprint(")
+"""Where EvalPlus ends what a base model writes, besides the strings of each set."""
 
 
-def protocols(ends: tuple[str, ...]) -> dict[str, Protocol]:
-    """The protocols; `ends` are EvalPlus's further stop strings for the set where a base model completes the prompt."""
-    return {
-        "evalplus-chat": Protocol(
-            "EvalPlus 0.3's leaderboard for chat models behind an API (its backend openai), greedy; the answer stands alone",
-            query=f"{ASKED}\n```python\n{{question}}\n```",
-            scorers=(plus, base),
-            continuation=None,
-            chat=True,
-            max_tokens=768,
-        ),
-        "evalplus-base": Protocol(
-            "EvalPlus 0.3's leaderboard for base models, greedy: the prompt, completed",
-            query="{question}\n",
-            scorers=(plus, base),
-            continuation=None,
-            stop=(*_ENDS, *ends),
-            max_tokens=768,
-        ),
-    }
+def chat(reproduces: str) -> Protocol:
+    """The protocol that asks in a chat; the answer must stand alone."""
+    return Protocol(
+        reproduces,
+        query=f"{ASKED}\n```python\n{{question}}\n```",
+        scorers=(plus, base),
+        continuation=None,
+        chat=True,
+        max_tokens=768,
+    )
+
+
+def completed(reproduces: str, ends: tuple[str, ...]) -> Protocol:
+    """The protocol that has the prompt completed, up to one of the `ends`."""
+    return Protocol(
+        reproduces,
+        query="{question}\n",
+        scorers=(plus, base),
+        continuation=None,
+        stop=(*ENDS, *ends),
+        max_tokens=768,
+    )
 
 
 def make(

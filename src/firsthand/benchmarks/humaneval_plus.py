@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.data import Source
-from firsthand.benchmarks.evalplus import make, protocols
+from firsthand.benchmarks.evalplus import chat, completed, make
 
-PROTOCOLS = protocols(("\ndef ", "\nclass ", "\nimport ", "\nfrom ", "\nassert "))
+PROTOCOLS = {
+    "evalplus-chat": chat(
+        "EvalPlus 0.3's leaderboard for chat models, as its backend openai asks, greedy; the answer stands alone"
+    ),
+    "evalplus-base": completed(
+        "EvalPlus 0.3's leaderboard for base models, greedy: the prompt, completed",
+        ("\ndef ", "\nclass ", "\nimport ", "\nfrom ", "\nassert "),
+    ),
+}
 SOURCE = Source(
     path="code/HumanEvalPlus.jsonl",
     rows=164,

@@ -10,9 +10,17 @@ from typing import Any
 
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.data import Source
-from firsthand.benchmarks.evalplus import make, protocols
+from firsthand.benchmarks.evalplus import chat, completed, make
 
-PROTOCOLS = protocols(('\n"""', "\nassert"))
+PROTOCOLS = {
+    "evalplus-chat": chat(
+        "EvalPlus 0.3's leaderboard for chat models, as its backend openai asks, greedy; the answer stands alone"
+    ),
+    "evalplus-base": completed(
+        "EvalPlus 0.3's leaderboard for base models, greedy: the prompt, completed",
+        ('\n"""', "\nassert"),
+    ),
+}
 SOURCE = Source(
     path="code/MbppPlus.jsonl",
     rows=378,

@@ -1,8 +1,8 @@
 """Code answers held to tests, in the sandbox; and the estimates pass@k and pass^k.
 
 A task's `secret` holds `tests` (Python that raises where the answer is wrong), and may hold `setup` (what the tests need
-besides the answer). A run that fails or does not finish is a 0 with its reason in the score's detail. A sandbox that is
-missing or breaks is an error: it says nothing about the answer.
+besides the answer) and `cpu_s` (seconds of processor time, 5 if it does not say). A run that fails or does not finish is a 0
+with its reason in the score's detail. A sandbox that is missing or breaks is an error: it says nothing about the answer.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import ast
 import math
 import re
 import textwrap
+from dataclasses import replace
 
 from firsthand.errors import ConfigError, DataError
 from firsthand.task import Task
@@ -34,7 +35,10 @@ async def passes_tests(task: Task, trace: Trace) -> Score:
         )
     prompt, entry_point = str(task.secret.get("prompt", "")), str(task.secret.get("entry_point", ""))
     code = answered_code(trace.answer or "", prompt, entry_point)
-    outcome = await shared_sandbox().check(code, tests, setup=str(task.secret.get("setup", "")), limits=LIMITS)
+    setup, names = str(task.secret.get("setup", "")), (entry_point,) if entry_point else ()
+    cpu_s = float(task.secret.get("cpu_s", LIMITS.cpu_s))
+    limits = replace(LIMITS, cpu_s=cpu_s, wall_s=2 * cpu_s)
+    outcome = await shared_sandbox().check(code, tests, setup=setup, names=names, limits=limits)
     return Score("passes_tests", float(outcome.ok), {"ended": outcome.ended, **reason(outcome)})
 
 
