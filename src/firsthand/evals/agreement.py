@@ -194,7 +194,7 @@ def majority(votes: Sequence[str]) -> str | None:
 
 
 def _mean(judged: Sequence[Judged], name: str, confidence: float) -> Interval | None:
-    """The mean over the items where it is known, with clusters: none of 200 is no certainty, as a bootstrap would have it."""
+    """The mean over the items where it is known: none of 200 is no certainty, as a bootstrap would have it."""
     known = {each.item: [float(getattr(each, name))] for each in judged if getattr(each, name) is not None}
     clusters = {each.item: each.cluster for each in judged if each.cluster is not None and each.item in known}
     return mean_interval(known, confidence, clusters) if known else None
