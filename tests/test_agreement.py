@@ -106,6 +106,14 @@ def test_a_judge_that_always_ties_agrees_with_nobody_and_decides_nothing():
     json.dumps(found.to_json(), allow_nan=False)
 
 
+def test_position_bias_is_that_of_pairs_the_judge_was_asked_about():
+    asked = [Judged(str(n), ("A",), "A", first=0.9, consistent=False) for n in range(4)]
+    found = agreement([*asked, Judged("rule", ("A",), "A")])
+    assert found.first is not None and found.first.value == pytest.approx(0.9)
+    assert found.consistent is not None and found.consistent.value == 0 and found.consistent.high > 0.3
+    assert agreement([Judged("rule", ("A",), "A")]).first is None
+
+
 def test_one_vote_an_item_has_no_ceiling():
     found = agreement([Judged("1", ("A",), "A"), Judged("2", ("B",), "A")])
     assert found.among_humans is None and found.kappa_humans is None and found.with_humans.value == 0.5

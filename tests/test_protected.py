@@ -278,7 +278,9 @@ HLE = [
 @pytest.fixture
 def exam(tmp_path):
     rows = [*HLE, {**HLE[0], "id": "seen", "image": "data:image/png;base64,AAAA"}]
-    (tmp_path / "hle_test.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    rows[1]["rationale"] = "a separator \u2028 inside a line"
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    (tmp_path / "hle_test.jsonl").write_text("\n".join(lines), encoding="utf-8")
     return tmp_path
 
 

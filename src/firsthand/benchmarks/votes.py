@@ -93,7 +93,9 @@ def read_rows(path: str, data: str, *others: str, source: str) -> tuple[list[Jso
     try:
         text = raw.decode("utf-8-sig")
         rows = (
-            json.loads(text) if text.lstrip()[:1] == "[" else [json.loads(line) for line in text.splitlines() if line]
+            json.loads(text)
+            if text.lstrip()[:1] == "["
+            else [json.loads(line) for line in text.split("\n") if line.strip()]
         )
     except (ValueError, RecursionError) as error:
         raise DataError(f"{file} is no JSON list and no JSONL: {str(error)[:120]}") from None

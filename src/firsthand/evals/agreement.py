@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from firsthand.errors import ConfigError
 from firsthand.evals.bootstrap import bootstrap_sums
-from firsthand.evals.intervals import CONFIDENCE, Interval
+from firsthand.evals.intervals import CONFIDENCE, Interval, mean_interval
 from firsthand.message import Json
 
 if TYPE_CHECKING:
@@ -89,9 +89,9 @@ class Judged:
     longer: Literal["A", "B"] | None = None
     """The longer answer; None if they are equally long."""
     first: float | None = None
-    """The judge's mean chance of preferring the answer shown first, over both orders."""
+    """The judge's mean chance of preferring the answer shown first, over both orders; None where a rule settled the pair."""
     consistent: bool | None = None
-    """Whether the judge said the same in both orders."""
+    """Whether the judge said the same in both orders; None where it was not asked twice."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class Agreement:
     first: Interval | None
     """The judge's chance of preferring what it was shown first, ties half: 0.5 has no position bias."""
     consistent: Interval | None
-    """How often it said the same in both orders."""
+    """How often it said the same in both orders, of the pairs it was asked about twice."""
     longer_judge: Interval | None
     """How often the longer answer wins where the judge decided."""
     longer_humans: Interval | None
@@ -134,7 +134,10 @@ class Agreement:
 
 
 def agreement(judged: Sequence[Judged], confidence: float = CONFIDENCE) -> Agreement:
-    """The agreement of a judge with people, by a bootstrap of whole clusters (BCa, 2,000 draws, fixed seed)."""
+    """The agreement of a judge with people.
+
+    Intervals are of a bootstrap of whole clusters (BCa, 2,000 draws, fixed seed); for position bias as for any mean score.
+    """
     import numpy as np
 
     for each in judged:
@@ -159,7 +162,6 @@ def agreement(judged: Sequence[Judged], confidence: float = CONFIDENCE) -> Agree
     comparable = any(below for _, below in longer) and any(below for _, below in longer_said)
     several = all(len(each.humans) >= 2 for each in judged)
     by_raters = [[each.humans.count(label) for label in LABELS] for each in judged]
-    placed, ordered = _known(judged, "first"), _known(judged, "consistent")
     return Agreement(
         len(judged),
         sum(len(each.humans) for each in judged),
@@ -170,8 +172,8 @@ def agreement(judged: Sequence[Judged], confidence: float = CONFIDENCE) -> Agree
         fleiss_kappa(by_raters) if several and len({sum(row) for row in by_raters}) == 1 else None,
         krippendorff_alpha([each.humans for each in judged]) if several else None,
         krippendorff_alpha([(*each.humans, each.verdict) for each in judged]),
-        rate([(float(each.first or 0.0), 1) for each in judged]) if placed else None,
-        rate([(float(bool(each.consistent)), 1) for each in judged]) if ordered else None,
+        _mean(judged, "first", confidence),
+        _mean(judged, "consistent", confidence),
         rate_if_any(longer),
         rate_if_any(longer_said),
         bootstrap_sums(
@@ -191,8 +193,11 @@ def majority(votes: Sequence[str]) -> str | None:
     return label if 2 * count > len(votes) else None
 
 
-def _known(judged: Sequence[Judged], name: str) -> bool:
-    return all(getattr(each, name) is not None for each in judged)
+def _mean(judged: Sequence[Judged], name: str, confidence: float) -> Interval | None:
+    """The mean over the items where it is known: none of 200 is no certainty, as a bootstrap would have it."""
+    known = {each.item: [float(getattr(each, name))] for each in judged if getattr(each, name) is not None}
+    clusters = {each.item: each.cluster for each in judged if each.cluster is not None and each.item in known}
+    return mean_interval(known, confidence, clusters) if known else None
 
 
 def _same_pairs(votes: Sequence[str]) -> tuple[float, float]:

@@ -219,13 +219,13 @@ def about_judge(scores: Sequence[Score]) -> dict[str, str]:
         return {}
     by: dict[str, int] = {}
     for each in asked:
-        by[str(each.get("by", "no verdict"))] = by.get(str(each.get("by", "no verdict")), 0) + 1
+        by[str(each.get("by", ""))] = by.get(str(each.get("by", "")), 0) + 1
     tokens, cost = sum(each.get("tokens", 0) for each in asked), sum(each.get("cost_usd", 0.0) for each in asked)
     told = {
         "judge": f"{asked[0]['judge']}, protocol {asked[0]['protocol']}",
         "judging": f"{sum(each.get('calls', 0) for each in asked)} calls, {tokens:,} tokens"
         + (f", ${cost:.4f}" if cost else ""),
-        "verdicts": ", ".join(f"{count} by {way}" for way, count in by.items()),
+        "verdicts": ", ".join(f"{count} by {way}" if way else f"{count} without" for way, count in by.items()),
     }
     pairs = [each for each in asked if len(each.get("orders", ())) == 2 and not str(each.get("by")).startswith("rule")]
     if pairs:

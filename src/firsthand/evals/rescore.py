@@ -122,7 +122,7 @@ async def verdict(run: Run, scorer: Scorer, name: str, task: Task, trace: Trace,
 
 
 def bound(scorer: JudgeScorer, run: Run) -> JudgeScorer:
-    """A pair judge with the attempts of its `against`; UnknownName-like ConfigError if the run has no such agent."""
+    """A pair judge with the attempts of the agent it compares with; ConfigError if the run has no such agent."""
     if not scorer.against or scorer.rivals is not None:
         return scorer
     if scorer.against not in run.agents():
