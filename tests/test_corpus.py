@@ -212,8 +212,12 @@ def test_run_and_compare_show_the_corpus(tmp_path: Path, monkeypatch: pytest.Mon
         found = next(iter(body["benchmarks"].values())) if more else body
         assert found["method"] == "paired bootstrap" and found["verdict"] == "worse"
         assert found["difference"] == pytest.approx(board["rows"][1]["score"]["value"] - expected)
-    assert main(["compare", "last", "last", "--agent-a", "good.py", "--agent-b", "bad.py", "--score", "chrf"]) == 0
-    assert "worse" in capsys.readouterr().out
+    words = ["gate", "last", "last", "--agent-a", "good.py", "--agent-b", "bad.py", "--score", "bleu,chrf", "--json"]
+    assert main(words) != 0
+    checks = json.loads(capsys.readouterr().out)["checks"]
+    assert [each["ruling"] for each in checks] == ["fail", "fail"]
+    assert checks[0]["baseline"] == pytest.approx(expected) and checks[0]["high"] < 0
+    assert main([*words[:4], "good.py", *words[5:6], "good.py", "--json"]) == 0
 
 
 @pytest.mark.slow

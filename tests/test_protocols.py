@@ -14,6 +14,7 @@ from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.hellaswag import from_hub as hellaswag_from_hub
 from firsthand.benchmarks.hellaswag import read_item as hellaswag_item
 from firsthand.benchmarks.protocol import Item, Protocol, fill, make_task
+from firsthand.cli import main
 from firsthand.errors import ConfigError, DataError, UnknownName
 from firsthand.evals.choice import acc, acc_bytes, acc_mutual_info, acc_norm, mc1
 from firsthand.patterns.direct import direct
@@ -200,3 +201,31 @@ def test_a_broken_row_of_winogrande_is_named(tmp_path, broken, says):
     with pytest.raises(DataError, match=says) as caught:
         catalog.benchmark(f"winogrande:data={tmp_path}")
     assert "winogrande_validation.jsonl, line 1" in str(caught.value)
+
+
+@needs_data
+@pytest.mark.slow
+def test_questions_about_one_passage_are_a_cluster_in_the_table(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    tasks = catalog.benchmark(f"boolq:data={SHARED}").tasks(0)[:150]
+    passages = {}
+    for task in tasks:
+        passages.setdefault(task.cluster, []).append(task)
+    assert 1 < len(passages) < len(tasks)
+    assert all(task.context.startswith(title) for title, each in passages.items() for task in each)
+    words = [
+        "run",
+        f"boolq:data={SHARED}",
+        "--model",
+        "scripted:echo",
+        "--pattern",
+        "direct",
+        "--limit",
+        "150",
+        "--json",
+    ]
+    assert main(words) == 0
+    (board,) = json.loads(capsys.readouterr().out)["boards"]
+    score = board["rows"][0]["score"]
+    assert score["clusters"] == len(passages) and score["inflation"] > 0
+    assert any(f"fall into {len(passages)} clusters" in caveat for caveat in board["caveats"])

@@ -16,7 +16,9 @@ from firsthand.approval import Approval
 from firsthand.benchmark import Benchmark
 from firsthand.context import Context
 from firsthand.errors import ConfigError, SandboxError
+from firsthand.evals.choice import acc, acc_mutual_info
 from firsthand.message import Json, ToolCall, canonical
+from firsthand.patterns.direct import direct
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import Place
 from firsthand.runs.distribute import GIVEN_UP, distribute
@@ -363,3 +365,27 @@ def test_a_killed_worker_says_nothing_more() -> None:
             await remote.exchange([])
 
     asyncio.run(talk())
+
+
+def test_choices_scored_by_log_prob_are_those_of_one_machine(tmp_path: Path) -> None:
+    tasks = [
+        Task(
+            str(n),
+            f"Which is {n}?",
+            choices=("one", "two"),
+            baseline="Answer:",
+            requests=tuple((f"It is {word} of {n},", f" the end of {n}") for word in ("one", "two")),
+            sampling={"stop": ("\n",)},
+            secret={"gold": n % 2},
+        )
+        for n in range(6)
+    ]
+    quiz = Benchmark("quiz", lambda seed: tasks, scorers=(acc, acc_mutual_info))
+    every = [Place(Agent("direct", Scripted(), direct), quiz, task) for task in tasks]
+    with create(tmp_path / "a", {}, "here") as here, create(tmp_path / "b", {}, "there") as there:
+        asyncio.run(execute(here, every))
+        fleet = Crew(lambda number: InProcess(Worker([every[0].agent], [quiz])))
+        asyncio.run(distribute(there, every, fleet, concurrency=2))
+        found = {trace.id: plain(trace) for trace in there.traces()}
+        assert found == {trace.id: plain(trace) for trace in here.traces()} and len(found) == 6
+        assert all(len(trace.calls) == 3 and not trace.scores[1].failed for trace in there.traces())

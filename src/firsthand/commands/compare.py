@@ -88,7 +88,11 @@ def main(config: Config) -> int:
         if config.html is not None:
             write_page(config, comparisons, run_a, run_b)
         level = confidence(config.confidence)
-        results = [by_benchmark(each, level, corpora_of(each, run_a, run_b, config)) for each in comparisons]
+        errors = config.errors == "zero"
+        results = [
+            by_benchmark(each, level, corpora_of(each, run_a, run_b, config.score, errors=errors))
+            for each in comparisons
+        ]
         if config.json:
             bodies = [to_json(each, found) for each, found in zip(comparisons, results, strict=True)]
             print(json.dumps(bodies, indent=2, ensure_ascii=False))
@@ -202,7 +206,9 @@ def corpora_in(
     return corpora({key: found[key] for key in agents}, config.score, errors=config.errors == "zero")
 
 
-def corpora_of(comparison: Comparison, run_a: Run, run_b: Run, config: Config) -> dict[str, tuple[Corpus, Corpus]]:
+def corpora_of(
+    comparison: Comparison, run_a: Run, run_b: Run, score: str | None, *, errors: bool
+) -> dict[str, tuple[Corpus, Corpus]]:
     """The paired tasks' shares of the benchmarks whose score is a figure of the corpus: of A, and of B."""
     found: dict[str, tuple[Corpus, Corpus]] = {}
     sides = [(run_a, comparison.a.removeprefix(f"{run_a.id}/")), (run_b, comparison.b.removeprefix(f"{run_b.id}/"))]
@@ -215,7 +221,7 @@ def corpora_of(comparison: Comparison, run_a: Run, run_b: Run, config: Config) -
             side: [trace for trace in run.traces(benchmark=benchmark, agent=agent) if trace.task_id in paired]
             for side, (run, agent) in zip("ab", sides, strict=True)
         }
-        if both := corpora(traces, config.score, errors=config.errors == "zero"):
+        if both := corpora(traces, score, errors=errors):
             found[benchmark] = both["a"], both["b"]
     return found
 

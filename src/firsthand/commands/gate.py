@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from firsthand.commands.compare import benchmarks_with, shared_agents, write
+from firsthand.commands.compare import benchmarks_with, corpora_of, shared_agents, write
 from firsthand.config import confidence, share
 from firsthand.errors import ConfigError, unknown
+from firsthand.evals.corpus import FIGURES, Corpus, CorpusDifference
 from firsthand.evals.gate import Check, Gaps, rule, verdict
 from firsthand.evals.gate_report import details, difference, junit, markdown, rate
 from firsthand.evals.paired import Differences
@@ -122,9 +123,11 @@ def all_checks(config: Config, baseline: Run, candidate: Run) -> Iterator[Check]
                 score=score if config.score else None,  # the first one is at hand without reading traces
                 error_value=0.0 if config.errors == "zero" else None,
             )
+            named = score if config.score else None
+            figures = corpora_of(found, baseline, candidate, named, errors=config.errors == "zero")
             for benchmark in having:
                 if not config.benchmark or benchmark in config.benchmark:
-                    yield make_check(found, benchmark, score, drops, level)
+                    yield make_check(found, benchmark, score, drops, level, figures.get(benchmark))
 
 
 def by_first_score(*runs: Run) -> dict[str, list[str]]:
@@ -148,8 +151,19 @@ def check_names(config: Config, drops: Mapping[str, float], scored: Mapping[str,
             raise unknown("checked benchmark or benchmark/score", name, known, see=f"firsthand show {baseline.id}")
 
 
-def make_check(found: Comparison, benchmark: str, score: str, drops: Mapping[str, float], level: float) -> Check:
-    """The check of one benchmark of a comparison."""
+def make_check(
+    found: Comparison,
+    benchmark: str,
+    score: str,
+    drops: Mapping[str, float],
+    level: float,
+    figures: tuple[Corpus, Corpus] | None = None,
+) -> Check:
+    """The check of one benchmark of a comparison: of mean scores, or of `figures` of the corpus."""
+    if figures and FIGURES[figures[0].figure].lower_is_better:
+        raise ConfigError(
+            f"{benchmark}/{score} is an error, of which less is better: name the scores to hold by --score"
+        )
     pairs = [pair for pair in found.pairs if pair.benchmark == benchmark]
     drop = drops.get(f"{benchmark}/{score}", drops.get(benchmark, drops[""]))
     name_a, name_b = (side.split("/", 1)[1] for side in (found.a, found.b))
@@ -160,20 +174,29 @@ def make_check(found: Comparison, benchmark: str, score: str, drops: Mapping[str
         benchmark,
         score,
         drop,
-        differences(pairs, found.clusters.get(benchmark)),
+        differences(pairs, found.clusters.get(benchmark), figures),
         level,
         "cannot tell",
         "",
         gaps_of(found, benchmark),
-        sum(pair.a.value for pair in pairs) / len(pairs) if pairs else float("nan"),
-        sum(pair.b.value for pair in pairs) / len(pairs) if pairs else float("nan"),
+        figures[0].figure_value if figures else mean([pair.a.value for pair in pairs]),
+        figures[1].figure_value if figures else mean([pair.b.value for pair in pairs]),
         tuple(f"{pair.task_id}: {pair.a.value:g} -> {pair.b.value:g}" for pair in worse),
         unsettled,
     )
 
 
-def differences(pairs: list[Pair], clusters: Mapping[str, str] | None) -> Differences:
-    """Candidate - baseline, task by task."""
+def mean(values: list[float]) -> float:
+    """The mean; NaN of nothing."""
+    return sum(values) / len(values) if values else float("nan")
+
+
+def differences(
+    pairs: list[Pair], clusters: Mapping[str, str] | None, figures: tuple[Corpus, Corpus] | None
+) -> Differences | CorpusDifference:
+    """Candidate - baseline, task by task, or in a figure of the corpus."""
+    if figures:
+        return CorpusDifference.between(figures[1], figures[0], clusters)
     a, b = {pair.task_id: pair.a.values for pair in pairs}, {pair.task_id: pair.b.values for pair in pairs}
     return Differences.between(b, a, clusters)
 

@@ -84,6 +84,16 @@ class Corpus:
     values: Scores = field(default_factory=dict)
     """What the attempts are worth by themselves."""
 
+    @property
+    def figure_value(self) -> float:
+        """The figure; NaN of no tasks."""
+        import numpy as np
+
+        if not self.sums:
+            return math.nan
+        parts = np.array(list(self.sums.values()), dtype=np.float64)
+        return float(FIGURES[self.figure].of(parts.sum(axis=0, keepdims=True))[0])
+
     def interval(self, clusters: Clusters | None = None, confidence: float = CONFIDENCE) -> Interval:
         """The figure and its bootstrap interval."""
         import numpy as np

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from firsthand.evals.corpus import CorpusDifference
 from firsthand.evals.intervals import Bounds, finite
 from firsthand.evals.multiplicity import holm
 from firsthand.evals.paired import Differences
@@ -56,14 +57,14 @@ class Check:
     benchmark: str
     score: str
     max_drop: float
-    differences: Differences
+    differences: Differences | CorpusDifference
     """Candidate - baseline."""
     confidence: float
     ruling: Ruling
     reason: str
     gaps: Gaps = Gaps()
     baseline: float = math.nan
-    """Its mean score on the paired tasks."""
+    """Its mean score on the paired tasks, or their figure of the corpus."""
     candidate: float = math.nan
     worse: tuple[str, ...] = ()
     """Tasks on which the candidate scored lower, the largest difference first."""
