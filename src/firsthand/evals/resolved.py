@@ -275,7 +275,8 @@ class Canary:
 
 
 def _last_name(name: str) -> str:
-    return name.rpartition("::")[2] if "::" in name else name.partition(" ")[0]
+    """The function's or method's own name, in a name of pytest's, unittest's or sympy's."""
+    return name.partition(" ")[0].rpartition(":")[2]
 
 
 def canary_for(command: str, tests: Tests) -> Canary | None:
