@@ -345,14 +345,14 @@ async def _apply(place: Workplace, patch: str, tests: Tests) -> str:
     room = "\n".join(
         [*(f"rm -rf -- {path}" for path in new), *([f"git checkout -q {base} -- {' '.join(old)}"] if old else [])]
     )
-    clean = f"git reset -q --hard {base}; git clean -qfd"
+    clean = "git reset -q --hard HEAD; git clean -qfd"
     script = f"""
 export GIT_CONFIG_NOSYSTEM=1
 git() {{ command git -c core.hooksPath=/dev/null -c core.fsmonitor=false -c safe.directory='*' "$@"; }}
 cd {ROOT}
 if [ -s /tmp/work/model.patch ]; then
   if git apply /tmp/work/model.patch 2>/tmp/work/said; then echo 'git apply'
-  elif {clean}; command -v patch >/dev/null && patch --batch --fuzz=5 -u -p1 --no-backup-if-mismatch -r - \\
+  elif command -v patch >/dev/null && patch --batch --fuzz=5 -u -p1 --no-backup-if-mismatch -r - \\
     -i /tmp/work/model.patch >/dev/null 2>&1; then echo 'patch --fuzz=5'
   else head -c 2000 /tmp/work/said >&2; exit {_NO_PATCH}
   fi
