@@ -111,7 +111,7 @@ CHEATS = {
 
 @needs_bwrap
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=() if n in ("prints", "makes all pass") else pytest.mark.slow) for n in CHEATS]
+    "name", [pytest.param(n, marks=() if n == "makes all pass" else pytest.mark.slow) for n in CHEATS]
 )
 def test_a_patch_that_only_says_that_it_passes_does_not_win(place: Path, name: str) -> None:
     patch, reason = CHEATS[name]
@@ -404,8 +404,8 @@ def test_a_canary_is_put_only_where_the_runner_takes_it() -> None:
         ("X=1 python -m pytest -rA tests/test_calc.py", True),
         ("tox --current-env -epy39 -v -- tests/test_calc.py", True),
         ("python -m unittest -v tests.test_calc", True),
+        ("bin/test -C --verbose tests/test_calc.py", True),
         ("./tests/runtests.py --verbosity 2 calc", False),
-        ("bin/test -C --verbose tests/test_calc.py", False),
         ("pytest -rA", False),
         ("pytest 'unfinished", False),
     ):
@@ -422,9 +422,20 @@ def test_the_official_records_are_read_whole(name: str, count: int) -> None:
         pytest.skip("the data is not here")
     tasks = catalog.benchmark(f"{name}:data={DATA}").tasks(0)
     assert len(tasks) == count and all(task.metadata["image"].startswith("swebench/") for task in tasks)
+    without = []
     for task in tasks:
         _, command = script_parts(task.secret["eval_script"])
         assert command.strip() and not task.public().secret
-        with_canary = canary_for(command, HiddenTests.of(task)) is not None
-        plain = task.secret["log_parser"] not in ("parse_log_django", "parse_log_sympy")
-        assert with_canary <= plain
+        if canary_for(command, HiddenTests.of(task)) is None:
+            without.append(task.id)
+    assert len(without) < count // 50, without
+
+
+def test_a_canary_of_djangos_is_a_package_of_its_own() -> None:
+    tests = HiddenTests("0" * 40, adds("tests/shop/tests.py", "x"), "", "django")
+    canary = canary_for("./tests/runtests.py --verbosity 2 --settings=test_sqlite shop.tests", tests)
+    assert canary is not None and canary.path.startswith("tests/z") and canary.path.endswith("/tests.py")
+    assert canary.command.endswith(f" {canary.path.split('/')[1]}") and "__init__" in canary.placing[0]
+    assert (
+        canary_for("./tests/runtests.py --verbosity 2 --parallel 1", tests) is None
+    )  # the whole suite: it would be one

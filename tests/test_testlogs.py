@@ -88,7 +88,7 @@ test_point ok
 test_point3D F
 test_broken E
 test_known f
-                                                                          [FAIL]
+test_last ok                                                              [FAIL]
 ________________________________________________________________________________
 ___________ sympy/geometry/tests/test_point.py:test_point3D ____________
 ================== tests finished: 1 passed, 1 failed, 1 exceptions ============
@@ -101,6 +101,7 @@ def test_sympy() -> None:
         "test_point": "PASSED",
         "test_point3D": "FAILED",
         "test_broken": "ERROR",
+        "test_last": "PASSED",
     }
 
 

@@ -187,6 +187,9 @@ def docker(home: Path) -> Path:
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     record = make_record(home, image="calc-image")
     git(home / "calc", "reset", "--quiet", "--hard", record["base_commit"])
+    with (home / "calc" / "calc" / "__init__.py").open("a") as file:
+        file.write("# as the image was built, not committed\n")
+    (home / "calc" / "built.txt").write_text("made when the image was built")
     (home / "images").mkdir()
     shutil.move(home / "calc", home / "images" / "calc-image")
     write(home, {**record, "repo": "somebody/calc"})
@@ -209,7 +212,9 @@ def test_a_task_with_an_image_is_worked_on_and_judged_in_containers_of_it(docker
     task = benchmark.tasks(0)[0]
     trace = asyncio.run(rollout(Agent("a", Scripted([]), working), task, benchmark=benchmark))
     assert trace.error is None and trace.scores[0].value == 1.0, (trace.error, trace.scores)
-    assert trace.scores[0].detail["tier"] == "docker" and "+++ b/note.txt" in trace.final_state["diff"]
+    diff = trace.final_state["diff"]
+    assert trace.scores[0].detail["tier"] == "docker" and "+++ b/note.txt" in diff
+    assert "built.txt" not in diff and "+# as the image" not in diff
     commands = [json.loads(line) for line in (home / "log").read_text().splitlines()]
     runs = [words for words in commands if words[0] == "run"]
     assert len(runs) == 2 and not list((home / "running").iterdir())  # one to work in, one to judge in, none left

@@ -35,8 +35,8 @@ class Checkout:
 
     async def final_state(self) -> Json:
         """`diff`: what was changed in text files, as a patch. `left_out`: other files that changed, and why they are not in
-        it. `submitted`: whether the agent said that it was done; what it changed afterwards does not count. `problem`: why there
-        is no diff, where the agent has left nothing to make one of."""
+        it. `submitted`: whether the agent said that it was done; what it changed afterwards does not count. `problem`: why
+        there is no diff, where the agent has left nothing to make one of."""
         if self.submitted is not None:
             return self.submitted
         try:

@@ -8,7 +8,7 @@ it likes. Four things stand against a patch that tests nothing and prints that a
 - the worse of two results for a test counts (`testlogs.py`), and a test file that could not be imported has passed nothing;
 - a canary lies among the tests: one test that must pass and one that must fail, under names nobody knew. What skips tests,
   ends the process early, or makes everything pass loses one of the two; and the exit status must say that something failed;
-- where no canary can be put (Django's runner, sympy's), the exit status must agree with the log.
+- where no canary can be put (a whole suite, an unknown runner), the exit status must agree with the log.
 
 A program that studies the canary while it runs can still deceive: that is so wherever tests run in the process they test.
 """
@@ -218,7 +218,7 @@ async def run_tests(place: Workplace, patch: str, tests: Tests, limits: RunLimit
             f"cd {ROOT}",
             'command -v python >/dev/null || python() { python3 "$@"; }',
             'command -v pytest >/dev/null || pytest() { python3 -m pytest "$@"; }',
-            *([f"cp /tmp/work/canary.py {shlex.quote(canary.path)}"] if canary else []),
+            *(canary.placing if canary else []),
             "exec >&3 2>&1 3>&-",
             canary.command if canary else command,
         ]
@@ -255,6 +255,15 @@ class Canary:
     passing: str
     failing: str
 
+    @property
+    def placing(self) -> tuple[str, ...]:
+        """The commands that put the file in its place; a folder of its own is a package."""
+        folder, path = (shlex.quote(str(each)) for each in (PurePosixPath(self.path).parent, self.path))
+        return (
+            f"[ -d {folder} ] || {{ mkdir -p {folder}; : > {folder}/__init__.py; }}",
+            f"cp /tmp/work/canary.py {path}",
+        )
+
     def lost(self, results: Results) -> bool:
         """Whether the log does not say of both what it must."""
         ends = {_last_name(name): status for name, status in results.items() if self.owns(name)}
@@ -266,7 +275,8 @@ class Canary:
 
 
 def _last_name(name: str) -> str:
-    return name.rpartition("::")[2] if "::" in name else name.partition(" ")[0]
+    """The function's or method's own name, in a name of pytest's, unittest's or sympy's."""
+    return name.partition(" ")[0].rpartition(":")[2]
 
 
 def canary_for(command: str, tests: Tests) -> Canary | None:
@@ -277,26 +287,40 @@ def canary_for(command: str, tests: Tests) -> Canary | None:
     except ValueError:
         return None
     files = [change.after for change in read_patch(tests.test_patch) if change.after and change.after.endswith(".py")]
-    is_pytest = any(word in ("pytest", "py.test") for word in words) or (words[:1] == ["tox"] and "--" in words)
-    is_unittest = "unittest" in words
+    runner = _runner(words)
     named = [file for file in files if file in words or file.removesuffix(".py").replace("/", ".") in words]
-    discovers = is_unittest and "discover" in words
-    if not files or not (is_pytest or is_unittest) or not (named or discovers):
-        return None
     mark, passing, failing = (secrets.token_hex(6) for _ in range(3))
-    path = str(PurePosixPath((named or files)[0]).with_name(f"test_z{mark}.py"))
-    dotted = path.removesuffix(".py").replace("/", ".")
-    by_path = is_pytest or (bool(named) and named[0] in words)
-    added = "" if discovers else f" {shlex.quote(path if by_path else dotted)}"
     passing, failing = f"test_{passing}", f"test_{failing}"
-    if is_pytest:
-        text = f"def {passing}():\n    pass\n\n\ndef {failing}():\n    assert False\n"
+    functions = f"def {passing}():\n    pass\n\n\ndef {failing}():\n    assert False\n"
+    methods = (
+        f"import unittest\n\n\nclass Test{mark}(unittest.TestCase):\n    def {passing}(self):\n        pass\n\n"
+        f"    def {failing}(self):\n        self.fail()\n"
+    )
+    apps = {file.split("/")[1] for file in files if file.startswith("tests/")}
+    if runner == "django" and words[-1].partition(".")[0] in apps:
+        path, added, text = f"tests/z{mark}/tests.py", f"z{mark}", methods
+    elif runner in ("pytest", "sympy") and named:
+        path = added = str(PurePosixPath(named[0]).with_name(f"test_z{mark}.py"))
+        text = functions
+    elif runner == "unittest" and files and (named or "discover" in words):
+        path, text = str(PurePosixPath((named or files)[0]).with_name(f"test_z{mark}.py")), methods
+        by_path = bool(named) and named[0] in words
+        added = "" if not named else path if by_path else path.removesuffix(".py").replace("/", ".")
     else:
-        text = (
-            f"import unittest\n\n\nclass Test{mark}(unittest.TestCase):\n    def {passing}(self):\n        pass\n\n"
-            f"    def {failing}(self):\n        self.fail()\n"
-        )
-    return Canary(path, text, "\n".join([*before, last + added]), passing, failing)
+        return None
+    whole = f"{last} {shlex.quote(added)}" if added else last
+    return Canary(path, text, "\n".join([*before, whole]), passing, failing)
+
+
+def _runner(words: Sequence[str]) -> str:
+    """The test runner that a command calls: pytest, unittest, django, sympy; empty if it is none of them."""
+    if any(word in ("pytest", "py.test") for word in words) or (words[:1] == ["tox"] and "--" in words):
+        return "pytest"
+    if "unittest" in words:
+        return "unittest"
+    if any(word.endswith("tests/runtests.py") for word in words):
+        return "django"
+    return "sympy" if "bin/test" in words else ""
 
 
 def _doubt(results: Results, exit_status: int | None, canary: Canary | None) -> str:
@@ -321,14 +345,14 @@ async def _apply(place: Workplace, patch: str, tests: Tests) -> str:
     room = "\n".join(
         [*(f"rm -rf -- {path}" for path in new), *([f"git checkout -q {base} -- {' '.join(old)}"] if old else [])]
     )
-    clean = f"git reset -q --hard {base}; git clean -qfd"
+    clean = "git reset -q --hard HEAD; git clean -qfd"
     script = f"""
 export GIT_CONFIG_NOSYSTEM=1
 git() {{ command git -c core.hooksPath=/dev/null -c core.fsmonitor=false -c safe.directory='*' "$@"; }}
 cd {ROOT}
 if [ -s /tmp/work/model.patch ]; then
   if git apply /tmp/work/model.patch 2>/tmp/work/said; then echo 'git apply'
-  elif {clean}; command -v patch >/dev/null && patch --batch --fuzz=5 -u -p1 --no-backup-if-mismatch -r - \\
+  elif command -v patch >/dev/null && patch --batch --fuzz=5 -u -p1 --no-backup-if-mismatch -r - \\
     -i /tmp/work/model.patch >/dev/null 2>&1; then echo 'patch --fuzz=5'
   else head -c 2000 /tmp/work/said >&2; exit {_NO_PATCH}
   fi

@@ -110,6 +110,8 @@ def _sympy(log: str) -> Results:
     ends = {"ok": "PASSED", "F": "FAILED", "E": "ERROR"}
     for line in log.split("\n"):
         words = line.split()
+        if words and words[-1] in ("[OK]", "[FAIL]"):  # the file's own verdict, on the line of its last test
+            words.pop()
         if len(words) > 1 and words[0].startswith("test_") and words[-1] in ends:
             found.append((words[0], ends[words[-1]]))
     return _worst(found, settled=lambda name: True)

@@ -130,7 +130,7 @@ class ContainerPlace:
             assert self._process.stderr is not None
             words = (await in_thread(self._process.stderr.read))[-500:].decode("utf-8", "replace").strip()
             raise SandboxError(f"no container of {self.image} starts: {words or 'it said nothing'}")
-        kept = await self.shell(f"cp -r {ROOT}/.git {self.base}")
+        kept = await self.shell(_KEEP, limits=RunLimits(wall_s=600))
         if not kept.ok:
             raise SandboxError(f"the image {self.image} holds no repository in {ROOT}: {_last_words(kept)}")
 
@@ -223,6 +223,16 @@ class ContainerPlace:
                 stream.close()
 
 
+_KEEP = f"""set -e
+cp -r {ROOT}/.git {ContainerPlace.base}
+keep() {{
+  git --git-dir={ContainerPlace.base} --work-tree={ROOT} -c safe.directory='*' -c core.hooksPath=/dev/null -c gc.auto=0 \\
+    -c user.name=base -c user.email=base -c commit.gpgsign=false "$@"
+}}
+keep add --all .
+keep commit --quiet --no-verify --allow-empty --message base
+"""
+"""Images hold changes that were never committed, made when they were built: they are part of the base, not of the patch."""
 _CONDA = (
     "if [ -f /opt/miniconda3/bin/activate ]; then . /opt/miniconda3/bin/activate; conda activate testbed; fi "
     ">/dev/null 2>&1\n"
