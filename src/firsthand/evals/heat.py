@@ -48,12 +48,12 @@ def heat(grid: Grid) -> Table:
 
     title = Text(printable(f"{grid.agent} on {grid.benchmark}: {' x '.join(grid.by)}"), "bold")
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column(Text(printable(f"{grid.row_name} \\ {grid.by[-1]}" if grid.row_name else grid.by[-1])))
+    table.add_column(Text(printable(f"{grid.by[0]} \\ {grid.column_name}" if grid.column_name else grid.by[0])))
     for column in grid.columns:
-        table.add_column(Text(printable(shown(column))), justify="center")
+        name = printable(shown(column)) if grid.column_name else "score"
+        table.add_column(Text(name), justify="center", overflow="fold")
     for row in grid.rows:
-        name = Text(printable(shown(row)) if grid.row_name else "score")
-        table.add_row(name, *(_drawn(grid.cells.get((row, column))) for column in grid.columns))
+        table.add_row(Text(printable(shown(row))), *(_drawn(grid.cells.get((row, column))) for column in grid.columns))
     return table
 
 
