@@ -117,7 +117,7 @@ def test_a_grid_has_the_first_key_down_and_the_second_across(run):
     assert (cot.agent, direct.agent) == ("cot", "direct") and cot.rows == DEPTHS and cot.columns == LENGTHS
     assert cot.cells[50, 1024].values == (50, 1024)
     [curve, _] = grids(cells(run, ["depth"]), ["depth"])
-    assert curve.rows == ("",) and curve.columns == DEPTHS and curve.row_name == ""
+    assert curve.rows == DEPTHS and curve.columns == ("",) and curve.column_name == ""
     assert [grid.by for grid in own_grids(run)] == [("depth", "length")] * 2  # and none of `flat`
 
 

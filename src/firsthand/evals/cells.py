@@ -48,7 +48,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Grid:
-    """The cells of one agent on one benchmark as rows and columns; a single row where there is one key."""
+    """The cells of one agent on one benchmark as rows and columns; a single column where there is one key."""
 
     benchmark: str
     agent: str
@@ -59,9 +59,9 @@ class Grid:
     """By row and column; a place without a task has none."""
 
     @property
-    def row_name(self) -> str:
-        """What the rows are; empty for a single one."""
-        return self.by[0] if len(self.by) == 2 else ""
+    def column_name(self) -> str:
+        """What the columns are; empty for a single one."""
+        return self.by[1] if len(self.by) == 2 else ""
 
 
 def cells(run: Run, by: Sequence[str], confidence: float = CONFIDENCE, benchmark: str | None = None) -> list[Cell]:
@@ -102,7 +102,7 @@ def grids(found: Sequence[Cell], by: Sequence[str]) -> list[Grid]:
         raise ConfigError(f"by is {','.join(by)}: a grid has rows and columns, so name one or two keys")
     made: dict[tuple[str, str], dict[tuple[Value, Value], Cell]] = {}
     for cell in found:
-        row, column = cell.values if len(by) == 2 else ("", cell.values[0])
+        row, column = cell.values if len(by) == 2 else (cell.values[0], "")
         made.setdefault((cell.benchmark, cell.agent), {})[row, column] = cell
     return [
         Grid(

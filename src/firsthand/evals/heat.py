@@ -9,7 +9,7 @@ from firsthand.evals.cells import Cell, Grid, Value
 from firsthand.terminal import printable
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Group
     from rich.text import Text
 
 STEPS = 9
@@ -40,21 +40,22 @@ def figures(cell: Cell | None) -> tuple[str, str]:
     return f"{score.value:.2f}", f"{bounds} ({score.n}{errors})"
 
 
-def heat(grid: Grid) -> Table:
-    """The grid as a table for a rich console."""
+def heat(grid: Grid) -> Group:
+    """The grid under its title, for a rich console."""
     from rich import box
+    from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
     title = Text(printable(f"{grid.agent} on {grid.benchmark}: {' x '.join(grid.by)}"), "bold")
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column(Text(printable(f"{grid.row_name} \\ {grid.by[-1]}" if grid.row_name else grid.by[-1])))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column(Text(printable(f"{grid.by[0]} \\ {grid.column_name}" if grid.column_name else grid.by[0])))
     for column in grid.columns:
-        table.add_column(Text(printable(shown(column))), justify="center")
+        name = printable(shown(column)) if grid.column_name else "score"
+        table.add_column(Text(name), justify="center", overflow="fold")
     for row in grid.rows:
-        name = Text(printable(shown(row)) if grid.row_name else "score")
-        table.add_row(name, *(_drawn(grid.cells.get((row, column))) for column in grid.columns))
-    return table
+        table.add_row(Text(printable(shown(row))), *(_drawn(grid.cells.get((row, column))) for column in grid.columns))
+    return Group(title, table)
 
 
 def _drawn(cell: Cell | None) -> Text:
