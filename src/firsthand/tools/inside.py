@@ -82,7 +82,7 @@ def do_diff(base: str, root: str, most_bytes: int, most_files: int) -> Any:
     return {"diff": "".join(pieces), "left_out": left_out[:100], "num_left_out": len(left_out)}
 
 
-def inside(root: str, path: str) -> str:
+def within(root: str, path: str) -> str:
     """The path in the working copy; a link out of it is none."""
     whole = os.path.realpath(os.path.join(root, path))
     if whole != root and not whole.startswith(root + os.sep):
@@ -91,7 +91,7 @@ def inside(root: str, path: str) -> str:
 
 
 def read_text(root: str, path: str, most: int) -> Tuple[str, str]:
-    whole = inside(root, path)
+    whole = within(root, path)
     if not os.path.isfile(whole):
         raise Problem(f"{path!r} is no file: view the folder to see what is there")
     if os.path.getsize(whole) > most:
@@ -105,7 +105,7 @@ def read_text(root: str, path: str, most: int) -> Tuple[str, str]:
 
 
 def do_view(root: str, path: str, start: int, lines: int, most: int) -> str:
-    whole = inside(root, path)
+    whole = within(root, path)
     if os.path.isdir(whole):
         names = sorted(os.listdir(whole))
         shown = [name + ("/" if os.path.isdir(os.path.join(whole, name)) else "") for name in names[:500]]
@@ -134,7 +134,7 @@ def do_edit(root: str, path: str, old: str, new: str, most: int) -> str:
 
 
 def do_create(root: str, path: str, text: str) -> str:
-    whole = inside(root, path)
+    whole = within(root, path)
     if os.path.lexists(whole):
         raise Problem(f"{path!r} is there already: edit it")
     os.makedirs(os.path.dirname(whole), exist_ok=True)
