@@ -13,6 +13,7 @@ from firsthand.benchmarks.data import Rows, Source, contents, load, located, tex
 from firsthand.benchmarks.evalplus import ASKED
 from firsthand.benchmarks.protocol import Item, Protocol, choose, make_benchmark, make_task
 from firsthand.errors import DataError
+from firsthand.evals.code import parsed
 from firsthand.evals.unit_tests import passes_unit_tests
 from firsthand.message import Json
 from firsthand.task import Task
@@ -148,7 +149,7 @@ def _task(row: Json, where: str, protocol: Protocol) -> Task:
 def _imports(code: str, where: str, key: str) -> set[str]:
     """The top-level modules that the code imports."""
     try:
-        nodes = list(ast.walk(ast.parse(code)))
+        nodes = list(ast.walk(parsed(code)))
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise DataError(f"{where}: the field {key!r} is no Python code ({error})") from None
     named = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import ast
-
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.data import Source, load, text_field
 from firsthand.benchmarks.protocol import Item, Protocol, choose, make_benchmark, make_task
 from firsthand.errors import DataError
 from firsthand.evals.assertion import assertion_holds
+from firsthand.evals.code import parsed
 from firsthand.message import Json
 
 _OUTPUT = (
@@ -139,7 +138,7 @@ def _item(row: Json, where: str, predict: str) -> Item:
         raise DataError(f"{where}: the field 'input' holds {str(given)[:60]!r}, and text was expected")
     for name, source in (("code", code), ("output", f"({output})"), ("input", f"f({given})")):
         try:
-            ast.parse(source)
+            parsed(source)
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             raise DataError(f"{where}: the field {name!r} is no Python ({error})") from None
     shown = f"assert f({given}) == ??" if predict == "output" else f"assert f(??) == {output}"

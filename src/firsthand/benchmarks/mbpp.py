@@ -8,7 +8,7 @@ from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.data import Source, load, text_field
 from firsthand.benchmarks.protocol import Item, Protocol, choose, make_benchmark, make_task
 from firsthand.errors import DataError
-from firsthand.evals.code import passes_tests
+from firsthand.evals.code import parsed, passes_tests
 from firsthand.message import Json
 
 PROTOCOLS = {
@@ -102,8 +102,8 @@ def _item(number: int, row: Json, where: str) -> Item:
 def _tested(code: str, tests: list[str], where: str) -> str:
     """The function of the reference solution that the tests call."""
     try:
-        defined = {node.name for node in ast.parse(code).body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
-        used = [node.id for node in ast.walk(ast.parse("\n".join(tests))) if isinstance(node, ast.Name)]
+        defined = {node.name for node in parsed(code).body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+        used = [node.id for node in ast.walk(parsed("\n".join(tests))) if isinstance(node, ast.Name)]
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise DataError(f"{where}: code or tests are no Python ({error})") from None
     return next((name for name in used if name in defined), "")

@@ -11,6 +11,7 @@ import ast
 import math
 import re
 import textwrap
+import warnings
 from dataclasses import replace
 
 from firsthand.errors import ConfigError, DataError
@@ -74,6 +75,13 @@ def reason(outcome: Outcome) -> dict[str, object]:
         words = outcome.stderr.strip().rpartition("\n")[2][:300]
         detail["reason"] = words if outcome.ended == "error" and words else f"ended: {outcome.ended}"
     return detail
+
+
+def parsed(code: str) -> ast.Module:
+    """The syntax tree of a data set's code, without Python's warnings about it; what `ast.parse` raises for what is none."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return ast.parse(code)
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:
