@@ -12,7 +12,7 @@ from firsthand.agent import Agent
 from firsthand.benchmarks.bfcl import SYSTEM
 from firsthand.errors import DataError
 from firsthand.evals.function_calls import Called, function_calls, mismatch, read_calls
-from firsthand.message import Message, Text, ToolCall, assistant
+from firsthand.message import Message, Text, ToolCall, assistant, system
 from firsthand.patterns.direct import direct
 from firsthand.patterns.react import react
 from firsthand.providers.scripted import Scripted
@@ -89,9 +89,9 @@ def test_in_the_text_protocol_the_functions_stand_in_the_system_message(tmp_path
     bench = benchmark(tmp_path, [own], [[{"music.play": ACCEPTED}]], protocol="@prompt")
     score, model, _ = scored(bench, "[music.play(artist='Maroon Five')]")
     assert score.value == 1.0 and not model.asked[0].tools
-    system, asked = model.asked[0].prompt
+    opening, asked = model.asked[0].prompt
     hinted = {**PLAY, "description": PLAY["description"] + " Note that the provided function is in Python 3 syntax."}
-    assert system.role == "system" and system.text == SYSTEM + json.dumps([hinted], indent=4) + "\n\n\nBe kind."
+    assert opening.role == "system" and opening.text == SYSTEM + json.dumps([hinted], indent=4) + "\n\n\nBe kind."
     assert asked.text == "Play Maroon 5."
     assert scored(bench, "[music_play(artist='Maroon 5')]")[0].value == 0.0  # the name is the function's own here
 
@@ -247,9 +247,9 @@ def test_a_task_of_another_benchmark_is_an_error():
 
 
 def test_a_task_keeps_its_system_message_and_its_calls_on_disk():
-    task = Task("t", "Q", system="S", calls=True)
+    task = Task("t", "Q", conversation=(system("S"),), calls=True)
     assert Task.from_json(json.loads(json.dumps(task.to_json()))) == task
-    assert not {"system", "calls"} & Task("t", "Q").to_json().keys()
+    assert not {"conversation", "calls"} & Task("t", "Q").to_json().keys()
 
 
 @needs_data

@@ -16,7 +16,7 @@ from firsthand.budget import Limits
 from firsthand.concurrency import Retry
 from firsthand.context import Context
 from firsthand.errors import LimitExceeded, ModelError, ToolError, TransientError
-from firsthand.message import Json, Message, Text, ToolCall, ToolResult, assistant, user
+from firsthand.message import Json, Message, Text, ToolCall, ToolResult, assistant, system, user
 from firsthand.model import Completion, Prompt, Sampling, Usage
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
@@ -82,6 +82,17 @@ def test_a_system_message_opens_every_conversation() -> None:
     assert trace.answer == "Be brief."
     assert [branch[0].role for branch in trace.branches()] == ["system", "system"]
     assert [node.message.role for node in trace.nodes].count("system") == 1
+
+
+def test_the_agents_system_message_takes_the_place_of_the_tasks() -> None:
+    async def pattern(task: Task, ctx: Context) -> str:
+        return " | ".join(message.text for message in ctx.messages)
+
+    said = (system("Be long."), user("1 + 1"), assistant("2"))
+    task = Task("t", "q", conversation=said)
+    for given, opening in ((None, "Be long."), ("Be brief.", "Be brief.")):
+        agent = Agent("a", Scripted(["x"]), pattern, system=given)
+        assert asyncio.run(rollout(agent, task)).answer == f"{opening} | 1 + 1 | 2"
 
 
 def test_a_context_before_the_first_message_says_so() -> None:

@@ -526,10 +526,15 @@ def tool_request(call: ToolCall) -> str:
 
 
 def open_context(attempt: Attempt, budget: Budget, conversation: Sequence[Message] = ()) -> Context:
-    """The Context an attempt begins with: after the agent's system message, if it has one, and the task's conversation."""
+    """The Context an attempt begins with: after the agent's system message, if it has one, and the task's conversation.
+
+    The agent's system message takes the place of the task's: templates show one.
+    """
     ctx = Context(attempt, budget, attempt.agent.sampling)
     if attempt.agent.system is not None:
         ctx = ctx.say(attempt.agent.system, "system")
+        if conversation and conversation[0].role == "system":
+            conversation = conversation[1:]
     for message in conversation:
         ctx = ctx.say(message)
     return ctx

@@ -81,7 +81,11 @@ class Sampling:
 
     def to_json(self) -> Json:
         """The settings as a JSON object. Those that came after version 0.2 have a key only where they are used."""
-        body: Json = {**vars(self), "stop": list(self.stop), "stop_ids": list(self.stop_ids)}  # asdict copies deeply: slow
+        body: Json = {
+            **vars(self),
+            "stop": list(self.stop),
+            "stop_ids": list(self.stop_ids),
+        }  # asdict copies deeply: slow
         body["logit_bias"] = [list(pair) for pair in self.logit_bias]
         body["grammar"] = None if self.grammar is None else asdict(self.grammar)
         for name in ("grammar", "logit_bias", "stop_ids", "ignore_eos"):

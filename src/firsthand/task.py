@@ -25,11 +25,10 @@ class Task:
     """For each choice the text before it and the text whose log-prob counts, where that is not `context` and the choice:
     letters, or an ending that follows each choice. None before it: it follows conversation and prompt. See `scored`."""
     conversation: tuple[Message, ...] = ()
-    """What was said before the prompt, such as answered examples. Every conversation of an attempt begins with it."""
+    """What was said before the prompt: a protocol's system message, answered examples. Every attempt begins with it; a system
+    message of the agent's own takes the place of the first."""
     baseline: str | None = None
     """What stands before a choice that is scored without the question, for metrics that subtract its log-prob there."""
-    system: str | None = None
-    """The system message that the benchmark's protocol fixes, if it has one."""
     sampling: Mapping[str, Any] = field(default_factory=dict)
     """Sampling settings that the benchmark's protocol fixes, such as `stop` and `max_tokens`."""
     verbatim: bool = False
@@ -85,10 +84,8 @@ class Task:
 
     def to_json(self) -> Json:
         """The task as a JSON object, secret included: for the store, not for an agent."""
-        system = {} if self.system is None else {"system": self.system}
         body: Json = {
             "id": self.id,
-            **system,
             "prompt": self.prompt,
             "choices": list(self.choices),
             "context": self.context,

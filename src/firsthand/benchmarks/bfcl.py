@@ -22,7 +22,7 @@ from firsthand.benchmarks.data import Rows, Source, read
 from firsthand.benchmarks.protocol import Item, Protocol, choose, make_benchmark, make_task
 from firsthand.errors import DataError, unknown
 from firsthand.evals.function_calls import TYPES, function_calls
-from firsthand.message import Json
+from firsthand.message import Json, system
 from firsthand.model import ToolSpec
 from firsthand.task import Task
 from firsthand.tool import Tool
@@ -265,11 +265,11 @@ def _task(
     protocol: Protocol,
     native: bool,
 ) -> Task:
-    system, question = asked
+    instruction, question = asked
     shown: Mapping[str, Any] = {"functions": [_as_tool(function) for function in functions]} if native else {}
     if not native:
         listed = f"{SYSTEM}{json.dumps(functions, indent=4)}\n"
-        system = f"{listed}\n\n{system}" if system else listed
+        instruction = f"{listed}\n\n{instruction}" if instruction else listed
     if native:
         functions = [{**each, "name": _plain_name(each["name"])} for each in functions]
         accepted = [{_plain_name(name): values for name, values in each.items()} for each in expected["accepted"]]
@@ -280,7 +280,8 @@ def _task(
         secret={"calls": {**expected, "functions": functions}},
         metadata={"category": category, **shown},
     )
-    return make_task(item, protocol, system=system or None, calls=native)
+    opening = (system(instruction),) if instruction else ()
+    return make_task(item, protocol, conversation=opening, calls=native)
 
 
 def _as_tool(function: Json) -> Json:

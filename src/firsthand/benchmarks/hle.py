@@ -16,7 +16,7 @@ from firsthand.benchmarks.protocol import Item, Protocol, choose, make_benchmark
 from firsthand.benchmarks.votes import read_rows as read_list
 from firsthand.errors import ConfigError, DataError
 from firsthand.evals.judge import reference
-from firsthand.message import Json
+from firsthand.message import Json, system
 
 PROTOCOLS = {
     "text-only": Protocol(
@@ -58,7 +58,7 @@ def hle(*, protocol: str = "", data: str = "", judge: str = "") -> Benchmark:
     scorers: tuple[Scorer, ...] = () if judge == "none" else (reference(judge=judge, protocol="hle"),)
     rows = read_rows(data)
     tasks = [
-        make_task(_item(row, rows.where(index)), chosen, system=SYSTEM)
+        make_task(_item(row, rows.where(index)), chosen, conversation=(system(SYSTEM),))
         for index, row in enumerate(rows.rows)
         if not row.get("image")
     ]

@@ -23,8 +23,6 @@ async def direct(task: Task, ctx: Context) -> str:
     if task.context is not None:
         ctx = await ctx.generate(prompt=task.context, **task.sampling)
     else:
-        if task.system is not None and not ctx.messages:
-            ctx = ctx.say(task.system, "system")
         ctx = await ctx.say(question(task)).generate(tools=ctx.tools if task.calls else (), **task.sampling)
     if task.calls and ctx.last.tool_calls:
         return json.dumps([{call.name: call.arguments} for call in ctx.last.tool_calls], ensure_ascii=False)
