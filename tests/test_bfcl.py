@@ -145,7 +145,9 @@ def test_several_calls_are_right_in_any_order_and_none_may_be_missing_or_more():
 
 def test_where_no_function_fits_no_call_is_right(tmp_path):
     path = tmp_path / "BFCL_v4_irrelevance.json"
-    path.write_text(json.dumps(row()) + "\n")
+    path.write_text(
+        json.dumps(row()) + "\n" + json.dumps(row(id="x", function=[])) + "\n"
+    )  # with no function at all too
     native, text = (catalog.benchmark(f"bfcl{each}:data={tmp_path}") for each in ("", "@prompt"))
     call = ToolCall("1", "music_play", {"artist": "Maroon 5"})
     assert scored(native, "None of these can do that.")[0].value == 1.0
@@ -203,7 +205,8 @@ def test_what_is_no_list_of_calls_is_told_and_never_run(text):
     ("changes", "truth", "words"),
     [
         ({"question": []}, [{"music.play": ACCEPTED}], "no list of one list of messages"),
-        ({"function": []}, [{"music.play": ACCEPTED}], "no list of functions"),
+        ({"function": {}}, [{"music.play": ACCEPTED}], "no list of functions"),
+        ({"function": []}, [{"music.play": ACCEPTED}], "of no function"),
         ({"function": [{"name": "f"}]}, [{"music.play": ACCEPTED}], "no parameters with properties"),
         ({"function": [{**PLAY, "name": "f()"}]}, [{"f()": {}}], "is named"),
         ({"function": [PLAY, {**PLAY, "name": "music_play"}]}, [{"music.play": {}}], "the same name"),

@@ -220,7 +220,7 @@ def _asked(row: Json, where: str) -> tuple[str, str] | None:
 def _functions(row: Json, where: str) -> list[Json]:
     """The functions, with the words that the leaderboard adds to their descriptions."""
     given = row.get("function")
-    if not isinstance(given, list) or not given:
+    if not isinstance(given, list):
         raise DataError(f"{where}: 'function' is no list of functions")
     functions = []
     for each in given:
