@@ -25,7 +25,7 @@ class Task:
     """For each choice the text before it and the text whose log-prob counts, where that is not `context` and the choice:
     letters, or an ending that follows each choice. None before it: it follows conversation and prompt. See `scored`."""
     conversation: tuple[Message, ...] = ()
-    """What was said before the prompt: a protocol's system message, answered examples. Every attempt begins with it; a system
+    """What was said before the prompt: a system message, answered examples. Every attempt begins with it; a system
     message of the agent's own takes the place of the first."""
     baseline: str | None = None
     """What stands before a choice that is scored without the question, for metrics that subtract its log-prob there."""
