@@ -73,6 +73,8 @@ async def understood(door: Door, asked: Asked, wanted: ChatRequest) -> Job:
     sampling = asking.sampling(
         wanted, asked.client.limits, max_tokens=most, top_logprobs=wanted.top_logprobs or 0, form=form
     )
+    door.check_ids(sampling.stop_ids, "stop_token_ids")
+    door.check_ids([token for token, _ in sampling.logit_bias], "logit_bias")
     asked.notes |= {"stream": bool(wanted.stream), "messages": len(messages)}
     if door.settings.log_texts:
         asked.notes["prompt"] = [message.to_json() for message in messages]

@@ -112,7 +112,7 @@ def _answer(path: str) -> Json:
         return {"description": "Prometheus's text format.", "content": {"text/plain": {"schema": {"type": "string"}}}}
     content: dict[str, Any] = {"application/json": {"schema": _object(_GIVES[path])}}
     if path in ("/v1/chat/completions", "/v1/completions", "/v1/responses"):
-        content["text/event-stream"] = {"schema": {"type": "string"}}
+        content["text/event-stream"] = {}
     return {"description": "The answer.", "content": content}
 
 
