@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import httpx
 import openai
 import pytest
 
 from firsthand.message import ToolCall, assistant
 from firsthand.providers.scripted import Scripted
 from served import Running, serving
+
+HTTP = httpx.Client(verify=False, timeout=60)
+"""One client for all: making one takes longer than most requests."""
 
 HI = [{"role": "user", "content": "Hi there"}]
 WEATHER = {
@@ -36,8 +41,9 @@ def answer(messages: Any, sampling: Any, index: int) -> Any:
     return f"You said: {text} ({index})" if text else "Nothing"
 
 
-def client(running: Running, **options: Any) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{running.url}/v1", api_key="no key at all", max_retries=0, **options)
+@cache
+def client(running: Running) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{running.url}/v1", api_key="no key at all", max_retries=0)
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +118,6 @@ def test_the_models_are_listed_and_another_name_is_not_found(scripted: Running) 
 
 
 def test_health_and_version_need_nothing(scripted: Running, tmp_path: Path) -> None:
-    import httpx
 
-    assert httpx.get(f"{scripted.url}/health").json() == {"status": "ok"}
-    assert httpx.get(f"{scripted.url}/health/live").status_code == 200
+    assert HTTP.get(f"{scripted.url}/health").json() == {"status": "ok"}
+    assert HTTP.get(f"{scripted.url}/health/live").status_code == 200

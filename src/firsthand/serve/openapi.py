@@ -8,7 +8,7 @@ from pydantic.json_schema import models_json_schema
 
 from firsthand import __version__
 from firsthand.message import Json
-from firsthand.serve.responses import ResponsesRequest
+from firsthand.serve.responses_wire import ResponsesRequest
 from firsthand.serve.wire import (
     ChatRequest,
     CompletionRequest,
