@@ -253,7 +253,8 @@ def test_a_client_that_leaves_gives_back_its_place_and_memory_in_the_engine(loca
         body |= {"stream": kind == "stream"} | ({"echo": True, "logprobs": 1} if kind == "scored" else {})
         with httpx.Client(timeout=0.3) as session, pytest.raises(httpx.ReadTimeout):
             answer = session.send(session.build_request("POST", f"{local.url}/v1/completions", json=body), stream=True)
-            next(answer.iter_lines())
+            lines = answer.iter_lines()
+            assert next(lines).startswith("data: ")
             assert load()[0] > 0
             answer.close()
             raise httpx.ReadTimeout("enough")
