@@ -5,15 +5,23 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import openai
 import pytest
 
 from firsthand.message import ToolCall, assistant
+from firsthand.model import Delta
 from firsthand.providers.scripted import Scripted
 from served import Running, serving
+
+HTTP = httpx.Client(verify=False, timeout=60)
+"""One client for all: making one takes longer than most requests."""
 
 HI = [{"role": "user", "content": "Hi there"}]
 WEATHER = {
@@ -36,8 +44,9 @@ def answer(messages: Any, sampling: Any, index: int) -> Any:
     return f"You said: {text} ({index})" if text else "Nothing"
 
 
-def client(running: Running, **options: Any) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{running.url}/v1", api_key="no key at all", max_retries=0, **options)
+@cache
+def client(running: Running) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{running.url}/v1", api_key="no key at all", max_retries=0)
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +121,35 @@ def test_the_models_are_listed_and_another_name_is_not_found(scripted: Running) 
 
 
 def test_health_and_version_need_nothing(scripted: Running, tmp_path: Path) -> None:
-    import httpx
 
-    assert httpx.get(f"{scripted.url}/health").json() == {"status": "ok"}
-    assert httpx.get(f"{scripted.url}/health/live").status_code == 200
+    assert HTTP.get(f"{scripted.url}/health").json() == {"status": "ok"}
+    assert HTTP.get(f"{scripted.url}/health/live").status_code == 200
+
+
+@dataclass(frozen=True)
+class Called(Delta):
+    """A piece of a call, as models send that stream their calls."""
+
+    call: Any = None
+
+
+class Streaming(Scripted):
+    """A model whose calls come in pieces before the whole answer does."""
+
+    async def stream(self, prompt: Any, sampling: Any, *, tools: Any = ()) -> Any:
+        (completion,) = await self.complete(prompt, sampling, tools=tools)
+        yield Delta("Let me see.")
+        for name, arguments in (("weather", '{"ci'), (None, 'ty":'), (None, '"Oslo"}')):
+            yield Called("", call=SimpleNamespace(index=0, id="x", name=name, arguments=arguments))
+        yield Delta("", completion)
+
+
+def test_calls_that_a_model_streams_are_passed_on_in_their_pieces() -> None:
+    with serving(Streaming(answer, name="scripted"), name="demo") as running:
+        pieces = list(ask(running, [{"role": "user", "content": "weather"}], tools=[WEATHER], stream=True))
+    calls = [call for piece in pieces for call in piece.choices[0].delta.tool_calls or ()]
+    first = [call for call in calls if call.index == 0]
+    assert [call.function.name for call in first] == ["weather", None, None] and first[0].id and not first[1].id
+    assert json.loads("".join(call.function.arguments for call in first)) == {"city": "Oslo"}
+    rest = [call for call in calls if call.index == 1]  # it did not come in pieces, so it comes whole
+    assert len(rest) == 1 and json.loads(rest[0].function.arguments) == {"city": "Rome"}

@@ -20,6 +20,9 @@ from firsthand.serve.keys import Client, Keys, read_keys
 from firsthand.serve.settings import Limits, check_binding
 from served import Running, serving, until
 
+HTTP = httpx.Client(verify=False, timeout=60)
+"""One client for all: making one takes longer than most requests."""
+
 ALICE, BOB = "alice-secret-0123456789", "bob-secret-0123456789ab"
 HI = {"messages": [{"role": "user", "content": "Hi"}]}
 CHAT = "/v1/chat/completions"
@@ -36,7 +39,7 @@ def keys(tmp_path: Path, text: str = "") -> Keys:
 
 
 def post(running: Running, body: Any = HI, path: str = CHAT, **options: Any) -> httpx.Response:
-    return httpx.post(running.url + path, json=body, timeout=30, **options)
+    return HTTP.post(running.url + path, json=body, timeout=30, **options)
 
 
 def bearer(key: str) -> dict[str, str]:
@@ -66,7 +69,7 @@ def test_a_key_is_needed_everywhere_but_for_health(guarded: Running) -> None:
     from firsthand.serve.app import ROUTES
 
     for path, (method, _) in ROUTES.items():
-        status = httpx.request(method, guarded.url + path).status_code
+        status = HTTP.request(method, guarded.url + path).status_code
         assert status == (200 if path.startswith("/health") else 401), path
     assert said(post(guarded)) == "an API key is needed: send the header Authorization: Bearer KEY"
 
@@ -110,7 +113,7 @@ def test_a_body_that_is_too_long_is_refused_whether_it_says_so_or_not(guarded: R
         yield from [b"x" * 5000] * 10
 
     headers = {**bearer(BOB), "content-type": "application/json"}
-    assert httpx.post(guarded.url + CHAT, content=chunks(), headers=headers).status_code == 413
+    assert HTTP.post(guarded.url + CHAT, content=chunks(), headers=headers).status_code == 413
 
 
 def test_the_log_has_a_line_for_each_request_and_no_texts(guarded: Running) -> None:
@@ -144,7 +147,7 @@ def test_a_request_id_that_could_forge_a_log_is_not_taken(open_door: Running) ->
 def test_a_full_disk_under_the_log_stops_nothing() -> None:
     with serving(Scripted(echo, name="scripted"), log="/dev/full") as running:
         assert [post(running).status_code for _ in range(3)] == [200] * 3
-        assert "firsthand_log_failures_total" in httpx.get(f"{running.url}/metrics").text
+        assert "firsthand_log_failures_total" in HTTP.get(f"{running.url}/metrics").text
         assert running.door.metrics.log_failures >= 3
 
 
@@ -173,10 +176,10 @@ def test_a_client_that_leaves_ends_its_request() -> None:
     with serving(Scripted(echo, name="scripted", delay_s=30)) as running:
         for stream in (False, True):
             with pytest.raises(httpx.ReadTimeout):
-                httpx.post(running.url + CHAT, json={**HI, "stream": stream}, timeout=0.3)
+                HTTP.post(running.url + CHAT, json={**HI, "stream": stream}, timeout=0.3)
             until(lambda: running.door.metrics.in_flight == 0)
         assert running.door.metrics.disconnects == 2
-        assert 'code="499"' in httpx.get(f"{running.url}/metrics").text
+        assert 'code="499"' in HTTP.get(f"{running.url}/metrics").text
 
 
 def test_an_answer_that_takes_too_long_is_cut_before_and_in_the_stream(tmp_path: Path) -> None:

@@ -13,6 +13,9 @@ import pytest
 from firsthand.providers.scripted import Scripted
 from served import Running, serving, until
 
+HTTP = httpx.Client(verify=False, timeout=60)
+"""One client for all: making one takes longer than most requests."""
+
 HI = {"messages": [{"role": "user", "content": "Hi"}]}
 CHAT = "/v1/chat/completions"
 JSON = {"content-type": "application/json"}
@@ -28,13 +31,13 @@ def shared() -> Iterator[Running]:
 def running(shared: Running) -> Iterator[Running]:
     """The server; whatever a test did to it, it answers afterwards."""
     yield shared
-    assert httpx.post(shared.url + CHAT, json=HI).status_code == 200
+    assert HTTP.post(shared.url + CHAT, json=HI).status_code == 200
     until(lambda: shared.door.metrics.in_flight == 0)
 
 
 def send(running: Running, body: bytes | Any, path: str = CHAT, headers: Any = None) -> httpx.Response:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return httpx.post(running.url + path, content=content, headers={**JSON, **(headers or {})}, timeout=30)
+    return HTTP.post(running.url + path, content=content, headers={**JSON, **(headers or {})}, timeout=30)
 
 
 def refused(answer: httpx.Response, status: int = 400) -> str:
@@ -173,9 +176,9 @@ def test_paths_and_methods_that_are_not_there(running: Running) -> None:
         answer = connection.send(connection.build_request("GET", running.url + path))
         assert answer.status_code in (404, 405), path
         connection.close()
-    answer = httpx.get(running.url + CHAT)
+    answer = HTTP.get(running.url + CHAT)
     assert answer.status_code == 405 and answer.headers["allow"] == "POST"
-    assert httpx.request("TRACE", running.url + "/health").status_code == 405
+    assert HTTP.request("TRACE", running.url + "/health").status_code == 405
 
 
 HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -78,16 +79,20 @@ def test_told_to_stop_under_load_it_answers_what_it_took_and_ends_with_0(tmp_pat
     assert events.count("request") >= len(done)
 
 
+@pytest.mark.slow
 def test_killed_it_leaves_a_log_of_whole_lines_and_starts_again(tmp_path: Path) -> None:
-    for _ in range(2):
+    log = tmp_path / "log.jsonl"
+    for turn in (1, 2):
         with process("scripted:echo", "--log", "log.jsonl", cwd=tmp_path) as (running, url):
             assert httpx.post(f"{url}/v1/chat/completions", json={**BODY, "stream": False}).status_code == 200
+            until(partial(lambda wanted: log.read_text().count('"request"') == wanted, turn))
             running.send_signal(signal.SIGKILL)
             assert running.wait(5) == -signal.SIGKILL
     lines = (tmp_path / "log.jsonl").read_text().splitlines()
     assert [json.loads(line)["event"] for line in lines] == ["ready", "request"] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
 def test_over_tls_with_a_key_from_the_environment(tmp_path: Path) -> None:
     subprocess.run(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any
 
 import httpx
@@ -15,6 +16,9 @@ from firsthand.message import ToolCall, assistant
 from firsthand.providers.scripted import Scripted
 from firsthand.serve.splitting import Splitter
 from served import Running, serving
+
+HTTP = httpx.Client(verify=False, timeout=60)
+"""One client for all: making one takes longer than most requests."""
 
 WEATHER = {
     "type": "function",
@@ -48,6 +52,7 @@ def running() -> Iterator[Running]:
 
 
 @pytest.fixture(scope="module")
+@cache
 def client(running: Running) -> openai.OpenAI:
     return openai.OpenAI(base_url=f"{running.url}/v1", api_key="x", max_retries=0)
 
@@ -114,22 +119,22 @@ def test_embeddings_come_as_numbers_and_as_base64(client: openai.OpenAI, running
         ({"input": [1, 2]}, "input"),
         ({"input": "a", "dimensions": 1}, "dimensions"),
     ):
-        told = httpx.post(f"{running.url}/v1/embeddings", json=given)
+        told = HTTP.post(f"{running.url}/v1/embeddings", json=given)
         assert told.status_code == 400 and said in told.json()["error"]["message"]
 
 
 def test_without_an_embedder_or_a_model_the_server_says_what_it_has() -> None:
     with serving(None, embedder=Vectors()) as only:
         body = {"messages": [{"role": "user", "content": "x"}]}
-        told = httpx.post(f"{only.url}/v1/chat/completions", json=body)
+        told = HTTP.post(f"{only.url}/v1/chat/completions", json=body)
         assert told.status_code == 400 and "embeddings only" in told.text
-        assert httpx.post(f"{only.url}/v1/embeddings", json={"input": "x"}).status_code == 200
+        assert HTTP.post(f"{only.url}/v1/embeddings", json={"input": "x"}).status_code == 200
     with serving(Scripted(answer)) as other:
-        assert httpx.post(f"{other.url}/v1/embeddings", json={"input": "x"}).status_code == 501
+        assert HTTP.post(f"{other.url}/v1/embeddings", json={"input": "x"}).status_code == 501
 
 
 def test_the_description_names_every_route_and_resolves(running: Running) -> None:
-    body = httpx.get(f"{running.url}/openapi.json").json()
+    body = HTTP.get(f"{running.url}/openapi.json").json()
     from firsthand.serve.app import ROUTES
 
     assert set(body["paths"]) == set(ROUTES) and body["openapi"] == "3.1.0"

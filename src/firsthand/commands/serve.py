@@ -49,7 +49,7 @@ class Config:
     max_tokens: int = 4096
     """New tokens of one answer at most, and where a chat does not say how many."""
     max_answers: int = 16
-    """Answers of one request at most."""
+    """Answers to one prompt at most."""
     body_bytes: int = 4 << 20
     """Bytes of a request's body at most."""
     request_s: float = 600.0

@@ -198,10 +198,10 @@ class Local:
                 known = len(answer.top_logprobs)
                 piece = answer.add(output, loaded.tokenizer)
                 top = tuple(answer.top_logprobs[known:])
-                yield Delta(piece, None, index, output.token_ids, output.logprobs, top)
+                yield Delta(piece, index=index, token_ids=output.token_ids, logprobs=output.logprobs, top_logprobs=top)
                 if output.is_last:
                     whole = _completion(loaded, request, answer, bool(tools), index == 0)
-                    yield Delta("", whole, index)
+                    yield Delta("", whole, index=index)
 
     async def load(self) -> ModelFacts:
         """Bring the model into memory, if it is not there, and say what it is."""

@@ -12,7 +12,7 @@ from firsthand.message import Json, Message
 from firsthand.model import Completion, Delta, Sampling
 from firsthand.serve import asking
 from firsthand.serve.asking import Tools
-from firsthand.serve.choices import Gathered, arguments, call_ids, calls_json, chat_logprobs, total, usage_json
+from firsthand.serve.choices import Gathered, arguments, call_id, call_ids, calls_json, chat_logprobs, total, usage_json
 from firsthand.serve.door import Asked, Door
 from firsthand.serve.refusals import Refusal, bad
 from firsthand.serve.replies import Events, Reply, event, reply
@@ -73,6 +73,8 @@ async def understood(door: Door, asked: Asked, wanted: ChatRequest) -> Job:
     sampling = asking.sampling(
         wanted, asked.client.limits, max_tokens=most, top_logprobs=wanted.top_logprobs or 0, form=form
     )
+    door.check_ids(sampling.stop_ids, "stop_token_ids")
+    door.check_ids([token for token, _ in sampling.logit_bias], "logit_bias")
     asked.notes |= {"stream": bool(wanted.stream), "messages": len(messages)}
     if door.settings.log_texts:
         asked.notes["prompt"] = [message.to_json() for message in messages]
@@ -153,6 +155,8 @@ async def _events(door: Door, asked: Asked, job: Job) -> AsyncGenerator[bytes, N
     splits = [splitter(door, job) for _ in range(job.n)]
     ended: list[Completion] = []
     begun: set[int] = set()
+    called: dict[tuple[int, int], str] = {}
+    """The ids of calls that were begun, by answer and place."""
     options = job.wanted.stream_options
     with_usage = options is not None and bool(options.include_usage)
     tail = {"usage": None} if with_usage else {}
@@ -178,6 +182,11 @@ async def _events(door: Door, asked: Asked, job: Job) -> AsyncGenerator[bytes, N
                 more = {}
             if more:
                 yield chunk(index, {"content": ""}, **more)
+            if (call := getattr(each, "call", None)) is not None:  # of a model that streams its calls too
+                place = (index, call.index)
+                head_of = {} if place in called else {"id": called.setdefault(place, call_id()), "type": "function"}
+                function = {"arguments": call.arguments} | ({"name": call.name} if call.name else {})
+                yield chunk(index, {"tool_calls": [{"index": call.index, **head_of, "function": function}]})
             if each.completion is not None:
                 ended.append(each.completion)
                 remember(door, asked, job, each.completion)
@@ -185,11 +194,11 @@ async def _events(door: Door, asked: Asked, job: Job) -> AsyncGenerator[bytes, N
                 calls = each.completion.message.tool_calls
                 for kind, text in splits[index].finish(each.completion.message.text if calls else None):
                     yield chunk(index, {"content" if kind == "content" else "reasoning_content": text})
-                for place, (call, id) in enumerate(zip(calls, call_ids(calls), strict=True)):
-                    function = {"name": call.name, "arguments": arguments(call)}
-                    yield chunk(
-                        index, {"tool_calls": [{"index": place, "id": id, "type": "function", "function": function}]}
-                    )
+                for at, made in enumerate(calls):
+                    if (index, at) not in called:
+                        function = {"name": made.name, "arguments": arguments(made)}
+                        told = {"index": at, "id": call_id(), "type": "function", "function": function}
+                        yield chunk(index, {"tool_calls": [told]})
                 yield chunk(index, {}, each.completion.finish_reason)
     if len(ended) < job.n:
         raise Refusal(502, "the model ended without an answer")

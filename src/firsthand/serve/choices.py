@@ -88,4 +88,9 @@ def arguments(call: ToolCall) -> str:
 
 def call_ids(calls: Sequence[ToolCall]) -> list[str]:
     """Ids for calls that no other answer has: a model's own start again with every answer."""
-    return [f"call_{secrets.token_hex(12)}" for _ in calls]
+    return [call_id() for _ in calls]
+
+
+def call_id() -> str:
+    """An id for a call that no other answer has."""
+    return f"call_{secrets.token_hex(12)}"

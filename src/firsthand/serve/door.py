@@ -227,8 +227,8 @@ class Door:
             return
         for index, completion in enumerate(await self.model.complete(text, sampling, tools=tools, n=n)):
             if completion.message.text:
-                yield Delta(completion.message.text, None, index)
-            yield Delta("", completion, index)
+                yield Delta(completion.message.text, index=index)
+            yield Delta("", completion, index=index)
 
     def _count(self, asked: Asked, usage: Usage) -> None:
         tokens = self.metrics.tokens

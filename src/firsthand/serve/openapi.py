@@ -8,7 +8,7 @@ from pydantic.json_schema import models_json_schema
 
 from firsthand import __version__
 from firsthand.message import Json
-from firsthand.serve.responses import ResponsesRequest
+from firsthand.serve.responses_wire import ResponsesRequest
 from firsthand.serve.wire import (
     ChatRequest,
     CompletionRequest,
@@ -112,7 +112,7 @@ def _answer(path: str) -> Json:
         return {"description": "Prometheus's text format.", "content": {"text/plain": {"schema": {"type": "string"}}}}
     content: dict[str, Any] = {"application/json": {"schema": _object(_GIVES[path])}}
     if path in ("/v1/chat/completions", "/v1/completions", "/v1/responses"):
-        content["text/event-stream"] = {"schema": {"type": "string"}}
+        content["text/event-stream"] = {}
     return {"description": "The answer.", "content": content}
 
 
