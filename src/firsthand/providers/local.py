@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import threading
 import weakref
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -29,7 +29,18 @@ from firsthand.engine.worker import EngineWorker
 from firsthand.errors import ConfigError, ModelError, ModelFileError
 from firsthand.home import data_home
 from firsthand.message import Message, Sampled, Text
-from firsthand.model import Completion, Delta, FinishReason, Likelihood, Prompt, Sampling, Scored, ToolSpec, Usage
+from firsthand.model import (
+    CallDelta,
+    Completion,
+    Delta,
+    FinishReason,
+    Likelihood,
+    Prompt,
+    Sampling,
+    Scored,
+    ToolSpec,
+    Usage,
+)
 from firsthand.nn import weights
 from firsthand.nn.decoder import Decoder
 from firsthand.nn.quant import best_mode
@@ -38,6 +49,7 @@ from firsthand.tokens import pretrained
 from firsthand.tokens.chat import Chat
 from firsthand.tokens.stream import StopStrings
 from firsthand.tokens.tokenizer import Tokenizer
+from firsthand.tokens.toolcalls import CallStream
 from firsthand.tokens.toolgrammar import Markup, tool_grammar
 
 
@@ -149,7 +161,7 @@ class Local:
         async with aclosing(loaded.worker.submit(request)) as outputs:
             async for output in outputs:
                 answers[output.index].add(output, loaded.tokenizer)
-        return [_completion(loaded, request, answer, bool(tools), index == 0) for index, answer in enumerate(answers)]
+        return [_completion(loaded, request, answer, tools, index == 0) for index, answer in enumerate(answers)]
 
     async def stream(
         self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = ()
@@ -159,12 +171,15 @@ class Local:
         grammar = await self._grammar(loaded, sampling, tools)
         request, new_answer = self._request(loaded, prompt, sampling, tools, 1, grammar)
         answer = new_answer()
+        calls = CallStream(tools) if tools else None
         async with aclosing(loaded.worker.submit(request)) as outputs:
             async for output in outputs:
                 piece = answer.add(output, loaded.tokenizer)
-                if piece:
-                    yield Delta(piece)
-        yield Delta("", _completion(loaded, request, answer, bool(tools), True))
+                for delta in _deltas(calls.feed(piece) if calls is not None else [piece]):
+                    yield delta
+        for delta in _deltas(calls.finish() if calls is not None else []):
+            yield delta
+        yield Delta("", _completion(loaded, request, answer, tools, True))
 
     async def score(self, prompt: Prompt, continuations: Sequence[str]) -> Scored:
         """The likelihood of each continuation; prefixes in common are computed once.
@@ -324,11 +339,22 @@ def _start_id(tokenizer: Tokenizer) -> int | None:
     return tokenizer.bos_id if tokenizer.bos_id is not None else tokenizer.eos_id
 
 
-def _completion(loaded: Loaded, request: Request, answer: Answer, with_tools: bool, is_first: bool) -> Completion:
+def _deltas(pieces: Sequence[str | CallDelta]) -> Iterator[Delta]:
+    """Text and pieces of calls as pieces of a stream."""
+    for piece in pieces:
+        if isinstance(piece, CallDelta):
+            yield Delta("", call=piece)
+        elif piece:
+            yield Delta(piece)
+
+
+def _completion(
+    loaded: Loaded, request: Request, answer: Answer, tools: Sequence[ToolSpec], is_first: bool
+) -> Completion:
     """What the engine brought, as a message with its cost. The prompt is counted with the first of several answers."""
     output = answer.last
     assert output is not None and output.finish_reason is not None
-    text, calls = loaded.chat.parse(answer.text) if with_tools else (answer.text, ())
+    text, calls = loaded.chat.parse(answer.text, tools) if tools else (answer.text, ())
     is_cut = output.finish_reason == "length" and bool(calls) and calls[-1].invalid is not None
     reason: FinishReason = "tool_calls" if calls and not is_cut else output.finish_reason
     parts = ((Text(text),) if text or not calls else ()) + calls
