@@ -1,9 +1,9 @@
 """One value, JSON or nearly JSON or written as Python does, read as it comes and given on as strict JSON.
 
 Read besides JSON: single and triple quotes, raw line ends in strings, escapes that JSON does not know, `True`, `None`,
-numbers such as `1_000` and `.5`, keys without quotes, tuples, commas before a closing bracket, a call's keyword arguments. What
-could be meant in two ways is broken, not guessed: words without quotes, a comma too few, NaN. How the text is cut makes no
-difference. Each character is looked at a bounded number of times, and nesting ends at `MAX_DEPTH`.
+numbers such as `1_000` and `.5`, keys without quotes, tuples, commas before a closing bracket, a call's keyword arguments.
+What could be meant in two ways is broken, not guessed: words without quotes, a comma too few, NaN. How the text is cut makes
+no difference. Each character is looked at a bounded number of times, and nesting ends at `MAX_DEPTH`.
 """
 
 from __future__ import annotations
