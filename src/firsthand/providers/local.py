@@ -43,6 +43,7 @@ from firsthand.model import (
 )
 from firsthand.nn import weights
 from firsthand.nn.decoder import Decoder
+from firsthand.nn.lora import adapter_files
 from firsthand.nn.quant import best_mode
 from firsthand.providers import hub
 from firsthand.tokens import pretrained
@@ -52,10 +53,19 @@ from firsthand.tokens.tokenizer import Tokenizer
 from firsthand.tokens.toolcalls import CallStream
 from firsthand.tokens.toolgrammar import Markup, tool_grammar
 
+ADAPTER = "+lora:"
+"""Stands between the name of a model and the folder of its adapter."""
+
 
 def open_model(text: str) -> Local:
-    """The model of that name or path, pulled first if it is not here; nothing is loaded yet."""
-    return Local(hub.resolve(text), name=text)
+    """The model of that name or path, pulled first if it is not here; nothing is loaded yet.
+
+    `MODEL+lora:FOLDER` is the model with the adapter of that folder merged into its weights.
+    """
+    base, plus, folder = text.partition(ADAPTER)
+    if plus:
+        adapter_files(folder)  # said now, and not after a download
+    return Local(hub.resolve(base), name=text, adapter=folder if plus else None)
 
 
 @dataclass(frozen=True)
@@ -116,7 +126,7 @@ class Local:
     """A model of ours, from a .gguf file or a Hugging Face folder.
 
     With tools, and no grammar in the sampling, each call that it writes in its own markup is held to the tool's schema;
-    `free_calls` leaves that off.
+    `free_calls` leaves that off. `adapter` is a folder with a LoRA adapter, merged into the weights when they are read.
     """
 
     def __init__(
@@ -126,11 +136,13 @@ class Local:
         name: str | None = None,
         config: EngineConfig | None = None,
         free_calls: bool = False,
+        adapter: Path | str | None = None,
     ):
         self.path = Path(path)
         self.name = name or str(path)
         self.config = config or EngineConfig()
         self.free_calls = free_calls
+        self.adapter = None if adapter is None else Path(adapter)
         self._lock = threading.Lock()
         self._loaded: Loaded | None = None
 
@@ -138,6 +150,8 @@ class Local:
     def fingerprint(self) -> str:
         """What decides the model's answers, as 16 hex digits."""
         parts = [content_hash(file) for file in model_files(self.path)]
+        if self.adapter is not None:
+            parts += ["lora", *map(content_hash, adapter_files(self.adapter))]
         config = self.config
         arithmetic = [
             config.device,
@@ -221,7 +235,7 @@ class Local:
         with self._lock:
             loaded = self._loaded
             if loaded is None:
-                loaded = load(self.path, self.config)
+                loaded = load(self.path, self.config, self.adapter)
                 self._loaded = loaded
                 weakref.finalize(self, loaded.worker.close)  # at exit too: no thread inside torch may outlive Python
             return loaded
@@ -263,11 +277,11 @@ class Local:
         return request, lambda: Answer(new_stop())
 
 
-def load(path: Path, config: EngineConfig) -> Loaded:
+def load(path: Path, config: EngineConfig, adapter: Path | None = None) -> Loaded:
     """The model of a file or folder, in memory, its engine running."""
     tokenizer = pretrained.load(path)
     chat = Chat(tokenizer, tokenizer.chat_template)
-    model = load_weights(path, config)
+    model = load_weights(path, config, adapter)
     if tokenizer.vocab_size > model.architecture.vocab_size:
         raise ModelFileError(
             f"{path} has {tokenizer.vocab_size} tokens in its tokenizer and {model.architecture.vocab_size} in its "
@@ -297,10 +311,10 @@ def _loose(tool: ToolSpec) -> ToolSpec:
     return replace(tool, parameters={"type": "object"})
 
 
-def load_weights(path: Path, config: EngineConfig) -> Decoder:
+def load_weights(path: Path, config: EngineConfig, adapter: Path | None = None) -> Decoder:
     """The model of a file or folder on the config's device."""
     if config.device == "cpu":
-        return weights.load(path, keep_blocks=config.weights in ("auto", "int8"))
+        return weights.load(path, keep_blocks=config.weights in ("auto", "int8"), adapter=adapter)
     if not torch.cuda.is_available():
         raise ConfigError(f"device is {config.device!r}, and torch finds no CUDA here: leave it at cpu")
     if config.weights not in ("auto", "float32"):
@@ -308,7 +322,7 @@ def load_weights(path: Path, config: EngineConfig) -> Decoder:
             f"weights is {config.weights!r}, which is for the CPU: on {config.device} give auto or float32"
         )
     dtype = torch.float32 if config.weights == "float32" else torch.bfloat16
-    return weights.load(path, dtype=dtype, device=config.device)
+    return weights.load(path, dtype=dtype, device=config.device, adapter=adapter)
 
 
 def _encode(loaded: Loaded, prompt: Prompt, tools: Sequence[ToolSpec] = ()) -> tuple[int, ...]:
