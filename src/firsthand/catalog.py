@@ -295,10 +295,14 @@ def scorer(text: str) -> Scorer:
 
 
 def model(text: str) -> Model:
-    """The model a text names: `smollm2`, a .gguf file or a folder, `hf:org/name`, `openai:name@url`, `scripted:file`."""
+    """The model a text names: `smollm2`, a .gguf file or a folder, `hf:org/name`, `openai:name@url`, `scripted:file`.
+
+    What runs here may have an adapter: `smollm2+lora:FOLDER`.
+    """
     prefix, colon, rest = text.partition(":")
     providers = names("provider")
-    if not colon or prefix == "hf" or _exists(Path(text)):
+    is_adapted = prefix not in providers and "+lora:" in text
+    if not colon or prefix == "hf" or is_adapted or _exists(Path(text)):
         prefix, rest = "local", text
     module = importlib.import_module(f"firsthand.providers.{prefix}") if prefix in providers else None
     opener: Callable[[str], Model] | None = getattr(module, "open_model", None)

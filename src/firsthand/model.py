@@ -156,11 +156,28 @@ class Completion:
 
 
 @dataclass(frozen=True)
+class CallDelta:
+    """A piece of a tool call in a streamed answer.
+
+    The first piece of a call has its id and name, as soon as the name is known; the `arguments` of its pieces, joined, are a
+    JSON object. Where the call turns out to be broken, they are what could be read of it: the Completion is what counts.
+    """
+
+    index: int
+    """Which of the answer's calls this is, from 0."""
+    id: str = ""
+    name: str | None = None
+    """None in every piece but the first."""
+    arguments: str = ""
+
+
+@dataclass(frozen=True)
 class Delta:
-    """A piece of a streamed answer: new text; the last piece carries the whole Completion."""
+    """A piece of a streamed answer: new text, or a piece of a tool call; the last piece carries the whole Completion."""
 
     text: str
     completion: Completion | None = None
+    call: CallDelta | None = None
     index: int = 0
     """Which of several answers it belongs to."""
     token_ids: tuple[int, ...] = ()

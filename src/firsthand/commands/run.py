@@ -227,6 +227,8 @@ def settings_of(run: Run) -> Config:
     """The settings a run was begun with."""
     if "fork" in run.config:
         raise ConfigError(f"{run.id} is a fork: `firsthand fork --resume {run.id}` finishes it")
+    if "chat" in run.config:
+        raise ConfigError(f"{run.id} is a saved conversation: `firsthand chat --load {run.id}` goes on with it")
     return build_settings(run.config)
 
 

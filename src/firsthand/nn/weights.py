@@ -28,7 +28,7 @@ from firsthand.modelfile import (
     read_safetensors,
     refuse_pickle,
 )
-from firsthand.nn import bert, gemma, llama, qwen
+from firsthand.nn import bert, gemma, llama, lora, qwen
 from firsthand.nn.architecture import Architecture
 from firsthand.nn.blockwise import GGUF_TYPES, Blockwise, from_gguf
 from firsthand.nn.decoder import Decoder
@@ -82,20 +82,32 @@ def families() -> tuple[Family, ...]:
 
 
 def load(
-    path: Path | str, *, dtype: torch.dtype = torch.float32, device: str = "cpu", keep_blocks: bool = False
+    path: Path | str,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+    keep_blocks: bool = False,
+    adapter: Path | str | None = None,
 ) -> Decoder:
     """The model in a .gguf file, or in a folder with config.json and safetensors; ModelFileError if it is not sound.
 
     With `keep_blocks` the projections of a GGUF file stay in the file's own blocks (`quant.BlockLinear`), if all of
-    them can.
+    them can. The LoRA `adapter` in a folder is merged into the weights, which then cannot stay in blocks.
     """
     checkpoint = open_checkpoint(Path(path))
     with torch.device("meta"):
         model = Decoder(checkpoint.architecture)
     wanted = _shapes(model)
     _check_tensors(checkpoint, wanted)
-    kept = _put_blocks(model, checkpoint) if keep_blocks and dtype == torch.float32 and device == "cpu" else set()
-    state = {name: checkpoint.read(name).to(device=device, dtype=dtype) for name in wanted if name not in kept}
+    added = None if adapter is None else lora.read_adapter(adapter, model)
+    keeps = keep_blocks and dtype == torch.float32 and device == "cpu" and added is None
+    kept = _put_blocks(model, checkpoint) if keeps else set()
+
+    def read(name: str) -> Tensor:
+        values = checkpoint.read(name)
+        return values if added is None else added.merged(name, values)
+
+    state = {name: read(name).to(device=device, dtype=dtype) for name in wanted if name not in kept}
     model.load_state_dict(state, strict=False, assign=True)
     model.tie()
     return model.eval()

@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import threading
 import weakref
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
@@ -31,6 +31,7 @@ from firsthand.errors import ConfigError, ModelError, ModelFileError
 from firsthand.home import data_home
 from firsthand.message import Message, Sampled, Text
 from firsthand.model import (
+    CallDelta,
     Completion,
     Delta,
     FinishReason,
@@ -45,21 +46,31 @@ from firsthand.model import (
 )
 from firsthand.nn import weights
 from firsthand.nn.decoder import Decoder
+from firsthand.nn.lora import adapter_files
 from firsthand.nn.quant import best_mode
 from firsthand.providers import hub
 from firsthand.tokens import pretrained
 from firsthand.tokens.chat import Chat
 from firsthand.tokens.stream import StopStrings
 from firsthand.tokens.tokenizer import Tokenizer
+from firsthand.tokens.toolcalls import CallStream
 from firsthand.tokens.toolgrammar import Markup, tool_grammar
 
 _LONG = 20_000
 """A prompt of more characters is encoded in another thread, so that other answers go on."""
+ADAPTER = "+lora:"
+"""Stands between the name of a model and the folder of its adapter."""
 
 
 def open_model(text: str) -> Local:
-    """The model of that name or path, pulled first if it is not here; nothing is loaded yet."""
-    return Local(hub.resolve(text), name=text)
+    """The model of that name or path, pulled first if it is not here; nothing is loaded yet.
+
+    `MODEL+lora:FOLDER` is the model with the adapter of that folder merged into its weights.
+    """
+    base, plus, folder = text.partition(ADAPTER)
+    if plus:
+        adapter_files(folder)  # said now, and not after a download
+    return Local(hub.resolve(base), name=text, adapter=folder if plus else None)
 
 
 @dataclass(frozen=True)
@@ -120,7 +131,7 @@ class Local:
     """A model of ours, from a .gguf file or a Hugging Face folder.
 
     With tools, and no grammar in the sampling, each call that it writes in its own markup is held to the tool's schema;
-    `free_calls` leaves that off.
+    `free_calls` leaves that off. `adapter` is a folder with a LoRA adapter, merged into the weights when they are read.
     """
 
     def __init__(
@@ -130,11 +141,13 @@ class Local:
         name: str | None = None,
         config: EngineConfig | None = None,
         free_calls: bool = False,
+        adapter: Path | str | None = None,
     ):
         self.path = Path(path)
         self.name = name or str(path)
         self.config = config or EngineConfig()
         self.free_calls = free_calls
+        self.adapter = None if adapter is None else Path(adapter)
         self._lock = threading.Lock()
         self._loaded: Loaded | None = None
 
@@ -142,6 +155,8 @@ class Local:
     def fingerprint(self) -> str:
         """What decides the model's answers, as 16 hex digits."""
         parts = [content_hash(file) for file in model_files(self.path)]
+        if self.adapter is not None:
+            parts += ["lora", *map(content_hash, adapter_files(self.adapter))]
         config = self.config
         arithmetic = [
             config.device,
@@ -165,7 +180,7 @@ class Local:
         async with aclosing(loaded.worker.submit(request)) as outputs:
             async for output in outputs:
                 answers[output.index].add(output, loaded.tokenizer)
-        return [_completion(loaded, request, answer, bool(tools), index == 0) for index, answer in enumerate(answers)]
+        return [_completion(loaded, request, answer, tools, index == 0) for index, answer in enumerate(answers)]
 
     async def stream(
         self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = ()
@@ -173,7 +188,7 @@ class Local:
         """One answer, piece by piece. Closing the iterator aborts it."""
         async with aclosing(self.stream_many(prompt, sampling, tools=tools)) as deltas:
             async for delta in deltas:
-                if delta.text or delta.completion:
+                if delta.text or delta.call or delta.completion:
                     yield delta
 
     async def stream_many(
@@ -192,16 +207,21 @@ class Local:
         make = partial(self._request, loaded, prompt, sampling, tools, n, grammar, priority, run)
         request, new_answer = await asyncio.to_thread(make) if _is_long(prompt) else make()
         answers = [new_answer() for _ in range(n)]
+        streams = [CallStream(tools) if tools else None for _ in range(n)]
         async with aclosing(loaded.worker.submit(request)) as outputs:
             async for output in outputs:
                 index, answer = output.index, answers[output.index]
                 known = len(answer.top_logprobs)
                 piece = answer.add(output, loaded.tokenizer)
                 top = tuple(answer.top_logprobs[known:])
-                yield Delta(piece, index=index, token_ids=output.token_ids, logprobs=output.logprobs, top_logprobs=top)
+                yield Delta("", index=index, token_ids=output.token_ids, logprobs=output.logprobs, top_logprobs=top)
+                calls = streams[index]
+                for delta in _deltas([piece] if calls is None else calls.feed(piece), index):
+                    yield delta
                 if output.is_last:
-                    whole = _completion(loaded, request, answer, bool(tools), index == 0)
-                    yield Delta("", whole, index=index)
+                    for delta in _deltas([] if calls is None else calls.finish(), index):
+                        yield delta
+                    yield Delta("", _completion(loaded, request, answer, tools, index == 0), index=index)
 
     async def load(self) -> ModelFacts:
         """Bring the model into memory, if it is not there, and say what it is."""
@@ -286,7 +306,7 @@ class Local:
         with self._lock:
             loaded = self._loaded
             if loaded is None:
-                loaded = load(self.path, self.config)
+                loaded = load(self.path, self.config, self.adapter)
                 self._loaded = loaded
                 weakref.finalize(self, loaded.worker.close)  # at exit too: no thread inside torch may outlive Python
             return loaded
@@ -334,11 +354,11 @@ class Local:
         return request, lambda: Answer(new_stop())
 
 
-def load(path: Path, config: EngineConfig) -> Loaded:
+def load(path: Path, config: EngineConfig, adapter: Path | None = None) -> Loaded:
     """The model of a file or folder, in memory, its engine running."""
     tokenizer = pretrained.load(path)
     chat = Chat(tokenizer, tokenizer.chat_template)
-    model = load_weights(path, config)
+    model = load_weights(path, config, adapter)
     if tokenizer.vocab_size > model.architecture.vocab_size:
         raise ModelFileError(
             f"{path} has {tokenizer.vocab_size} tokens in its tokenizer and {model.architecture.vocab_size} in its "
@@ -368,10 +388,10 @@ def _loose(tool: ToolSpec) -> ToolSpec:
     return replace(tool, parameters={"type": "object"})
 
 
-def load_weights(path: Path, config: EngineConfig) -> Decoder:
+def load_weights(path: Path, config: EngineConfig, adapter: Path | None = None) -> Decoder:
     """The model of a file or folder on the config's device."""
     if config.device == "cpu":
-        return weights.load(path, keep_blocks=config.weights in ("auto", "int8"))
+        return weights.load(path, keep_blocks=config.weights in ("auto", "int8"), adapter=adapter)
     if not torch.cuda.is_available():
         raise ConfigError(f"device is {config.device!r}, and torch finds no CUDA here: leave it at cpu")
     if config.weights not in ("auto", "float32"):
@@ -379,7 +399,7 @@ def load_weights(path: Path, config: EngineConfig) -> Decoder:
             f"weights is {config.weights!r}, which is for the CPU: on {config.device} give auto or float32"
         )
     dtype = torch.float32 if config.weights == "float32" else torch.bfloat16
-    return weights.load(path, dtype=dtype, device=config.device)
+    return weights.load(path, dtype=dtype, device=config.device, adapter=adapter)
 
 
 def _ids(prompt: Prompt | Sequence[int]) -> tuple[int, ...] | None:
@@ -424,11 +444,22 @@ def _start_id(tokenizer: Tokenizer) -> int | None:
     return tokenizer.bos_id if tokenizer.bos_id is not None else tokenizer.eos_id
 
 
-def _completion(loaded: Loaded, request: Request, answer: Answer, with_tools: bool, is_first: bool) -> Completion:
+def _deltas(pieces: Sequence[str | CallDelta], index: int) -> Iterator[Delta]:
+    """Text and pieces of calls as pieces of a stream."""
+    for piece in pieces:
+        if isinstance(piece, CallDelta):
+            yield Delta("", call=piece, index=index)
+        elif piece:
+            yield Delta(piece, index=index)
+
+
+def _completion(
+    loaded: Loaded, request: Request, answer: Answer, tools: Sequence[ToolSpec], is_first: bool
+) -> Completion:
     """What the engine brought, as a message with its cost. The prompt is counted with the first of several answers."""
     output = answer.last
     assert output is not None and output.finish_reason is not None
-    text, calls = loaded.chat.parse(answer.text) if with_tools else (answer.text, ())
+    text, calls = loaded.chat.parse(answer.text, tools) if tools else (answer.text, ())
     is_cut = output.finish_reason == "length" and bool(calls) and calls[-1].invalid is not None
     reason: FinishReason = "tool_calls" if calls and not is_cut else output.finish_reason
     parts = ((Text(text),) if text or not calls else ()) + calls

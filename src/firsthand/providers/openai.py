@@ -111,6 +111,8 @@ class OpenAIModel:
                     raise self._faults.reported(event)
                 if text := answer.add(event):
                     yield Delta(text)
+                for call in answer.take_calls():
+                    yield Delta("", call=call)
         if not answer.finished:
             raise TransientError(f"{self.name} broke off in the middle of an answer: try again")
         completion = answer.completion()

@@ -16,7 +16,7 @@ from typing import Any
 from firsthand.errors import ConfigError, ModelError
 from firsthand.grammar import Grammar
 from firsthand.message import Json, Message, Sampled, Text, ToolCall, ToolResult, assistant
-from firsthand.model import Completion, FinishReason, Likelihood, Prompt, Sampling, ToolSpec, Usage
+from firsthand.model import CallDelta, Completion, FinishReason, Likelihood, Prompt, Sampling, ToolSpec, Usage
 
 _FINISH: dict[str, FinishReason] = {
     "length": "length",
@@ -176,6 +176,7 @@ class StreamedAnswer:
         self._text: list[str] = []
         self._calls: list[Json] = []
         self._open: dict[int, Json] = {}
+        self._pieces: list[CallDelta] = []
         self._choice: Json = {"logprobs": {}, "token_ids": []}
         self._usage: Any = None
 
@@ -202,6 +203,11 @@ class StreamedAnswer:
         self._text.append(text)
         return text
 
+    def take_calls(self) -> list[CallDelta]:
+        """The pieces of tool calls since the last time."""
+        pieces, self._pieces = self._pieces, []
+        return pieces
+
     def completion(self) -> Completion:
         """The whole answer."""
         message = {"content": "".join(self._text), "tool_calls": [self._whole(call) for call in self._calls]}
@@ -215,10 +221,19 @@ class StreamedAnswer:
         if call is None or (id and call["id"] and id != call["id"]):
             call = self._open[index] = {"id": id, "name": "", "arguments": []}
             self._calls.append(call)
+        was_named = bool(call["name"])
         call["id"] = call["id"] or id
         call["name"] = call["name"] or function.get("name")
-        if isinstance(function.get("arguments"), str):
-            call["arguments"].append(function["arguments"])
+        arguments = function.get("arguments")
+        if isinstance(arguments, str):
+            call["arguments"].append(arguments)
+        if isinstance(call["name"], str) and call["name"]:
+            place = next(at for at in range(len(self._calls) - 1, -1, -1) if self._calls[at] is call)
+            if was_named:
+                self._pieces.append(CallDelta(place, arguments=arguments if isinstance(arguments, str) else ""))
+            else:
+                shown = str(call["id"] or f"call_{place}")
+                self._pieces.append(CallDelta(place, shown, call["name"], "".join(call["arguments"])))
 
     def _whole(self, call: Json) -> Json:
         return {"id": call["id"], "function": {"name": call["name"], "arguments": "".join(call["arguments"])}}

@@ -18,7 +18,18 @@ from typing import Any
 
 from firsthand.errors import ConfigError, ModelError, TransientError
 from firsthand.message import Message, Text, ToolCall, assistant, canonical, user
-from firsthand.model import Completion, Delta, FinishReason, Likelihood, Prompt, Sampling, Scored, ToolSpec, Usage
+from firsthand.model import (
+    CallDelta,
+    Completion,
+    Delta,
+    FinishReason,
+    Likelihood,
+    Prompt,
+    Sampling,
+    Scored,
+    ToolSpec,
+    Usage,
+)
 from firsthand.providers.structured import check
 
 Reply = str | Message
@@ -119,10 +130,13 @@ class Scripted:
     async def stream(
         self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = ()
     ) -> AsyncIterator[Delta]:
-        """One answer from the script, word by word."""
+        """One answer from the script, word by word, then its tool calls."""
         (completion,) = await self.complete(prompt, sampling, tools=tools)
         for piece in _pieces(completion.message.text):
             yield Delta(piece)
+        for index, call in enumerate(completion.message.tool_calls):
+            yield Delta("", call=CallDelta(index, call.id, call.name))
+            yield Delta("", call=CallDelta(index, arguments=json.dumps(call.arguments, ensure_ascii=False)))
         yield Delta("", completion)
 
     async def score(self, prompt: Prompt, continuations: Sequence[str]) -> Scored:

@@ -60,9 +60,9 @@ class Chat:
                 "a tool call's arguments or a tool's schema are nested too deeply to be rendered"
             ) from None
 
-    def parse(self, text: str) -> tuple[str, tuple[ToolCall, ...]]:
+    def parse(self, text: str, tools: Sequence[ToolSpec] = ()) -> tuple[str, tuple[ToolCall, ...]]:
         """The words and the tool calls of a generated text."""
-        return toolcalls.parse(text)
+        return toolcalls.parse(text, tools)
 
     def _encode(self, messages: Sequence[Message], tools: Sequence[ToolSpec], reply: bool) -> list[int]:
         seed = canonical([tool.to_json() for tool in tools]).encode("utf-8", "replace")

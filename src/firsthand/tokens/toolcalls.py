@@ -1,178 +1,205 @@
-"""Tool calls in generated text: found, parsed and taken out of it.
+"""Tool calls in generated text: found, read and taken out of it, while the text comes in.
 
-Read are Hermes, Qwen and SmolLM2 (`<tool_call>{...}</tool_call>`), Mistral (`[TOOL_CALLS][...]`), Llama 3
-(`<|python_tag|>{...}` or a bare `{"name": ..., "parameters": ...}`), and fenced ```json or ```tool_call blocks as Gemma
-writes them. The text is walked once. Left out: calls written as Python code, since code is no data.
+| family | how it writes calls |
+|---|---|
+| Hermes, Qwen, SmolLM2 | `<tool_call>{"name": ..., "arguments": ...}</tool_call>` |
+| Mistral | `[TOOL_CALLS][{...}, ...]`, and since 2025 `[TOOL_CALLS]name[ARGS]{...}` |
+| Llama 3.1 | a bare `{"name": ..., "parameters": ...}`, several with `;` between, or one after `<|python_tag|>` |
+| Llama 3.2 and 4, Gemma 3 | `[name(key=value), ...]`, at times between `<|python_start|>` and `<|python_end|>` |
+| Gemma | a fenced block, ```tool_code with Python or ```json |
+
+Where it is certain that a call is meant, what cannot be read is a broken call, which the model is told of; elsewhere it is
+text. Code is never run: a call in Python has literal arguments, or it is broken. `parse` is for a whole text, `CallStream`
+for one that comes in pieces; both give the same, and take time linear in the text.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Sequence
 
 from firsthand.message import ToolCall
+from firsthand.model import CallDelta, ToolSpec
+from firsthand.tokens.callregion import (
+    CLOSINGS,
+    FENCE,
+    LONGEST,
+    MARKS,
+    Left,
+    Region,
+    Sink,
+    Source,
+    begins_bare,
+    is_code,
+)
+from firsthand.tokens.callvalue import CallValue
 
-_OPENINGS = re.compile(r"<tool_call>|\[TOOL_CALLS\]|<\|python_tag\|>|```(?:json|tool_code|tool_call|tool_calls)\b")
-_MAX_DEPTH = 64
-_BLANK = " \t\r\n"
+_NEXT = re.compile("|".join(map(re.escape, MARKS)))
+_NEXT_OR_LINE = re.compile(f"\n|{_NEXT.pattern}")
+_INFO = re.compile(r"```([\w+-]{0,32})")
+_CODE_FENCES = ("tool_code", "tool_call", "tool_calls")
+_CALL_FENCES = (*_CODE_FENCES, "json", "")
+_PIECE = 1 << 16
+"""Characters that are read at a time."""
+_BLANKS = re.compile(r"\s*")
 
 
-class Span(NamedTuple):
-    """A stretch of text that holds calls: from `start` to `end`, with what its JSON says."""
-
-    start: int
-    end: int
-    body: str
-    declared: bool
-    """Whether a marker says that this is a call, so that broken JSON is a broken call and not prose."""
-
-
-def parse(text: str) -> tuple[str, tuple[ToolCall, ...]]:
+def parse(text: str, tools: Sequence[ToolSpec] = ()) -> tuple[str, tuple[ToolCall, ...]]:
     """The text without its tool calls, and the calls, with ids `call_0`, `call_1` ... in order.
 
-    A call that was marked as one but whose JSON is broken has no arguments and its text in `invalid`. Text without calls
-    comes back unchanged. Takes time linear in the text.
+    A call that was certainly meant as one but cannot be read has no arguments and its text in `invalid`. Text without calls
+    comes back unchanged. `tools` are those that the model was given: they name arguments that a call in Python left unnamed.
+    Names of tools that do not exist are kept, for the model to be told.
     """
-    kept: list[str] = []
-    found: list[tuple[str, dict[str, Any], str | None]] = []
-    at = 0
-    for span in _spans(text):
-        calls = list(_calls(span))
-        if calls:
-            kept.append(text[at : span.start])
-            found.extend(calls)
-            at = span.end
-    if not found:
-        return text, ()
-    kept.append(text[at:])
-    return "".join(kept).strip(), tuple(
-        ToolCall(f"call_{index}", name, arguments, invalid) for index, (name, arguments, invalid) in enumerate(found)
-    )
+    stream = CallStream(tools)
+    pieces = [*stream.feed(text), *stream.finish()]
+    return "".join(piece for piece in pieces if isinstance(piece, str)), stream.calls
 
 
-def _spans(text: str) -> Iterator[Span]:
-    bare = text.strip()
-    if bare.startswith("{") and bare.endswith("}"):  # Llama 3: nothing but objects, apart or with ; between
-        yield Span(0, len(text), bare, False)
-        return
-    at = 0
-    missing: set[str] = set()  # closings that do not come again, so that the text is not searched for them twice
-    while opening := _OPENINGS.search(text, at):
-        span = _span(text, opening, missing)
-        yield span
-        at = max(span.end, opening.end())
+class CallStream:
+    """Takes the calls out of a text that comes in pieces.
+
+    `feed` and `finish` give what has become certain: text, and pieces of calls. Blanks between text and a call wait until it
+    is clear whether more text follows.
+    """
+
+    def __init__(self, tools: Sequence[ToolSpec] = ()) -> None:
+        self._tools = {tool.name: tuple(tool.parameters.get("properties", {})) for tool in tools}
+        self._source, self._sink = Source(), Sink()
+        self._region: Region | None = None
+        self._skipping: CallValue | None = None  # a value that is no call
+        self._line_begins, self._in_fence = True, False
+        self._owed = ""  # the closing mark that a call has not had
+        self._bare_from = 0  # before this place no bare value begins
+
+    @property
+    def calls(self) -> tuple[ToolCall, ...]:
+        """The calls that are complete."""
+        return tuple(self._sink.calls)
+
+    def feed(self, text: str) -> list[str | CallDelta]:
+        """What this piece makes certain."""
+        for at in range(0, len(text), _PIECE):
+            self._source.add(text[at : at + _PIECE])
+            while self._step(False):
+                pass
+        return self._sink.take()
+
+    def finish(self) -> list[str | CallDelta]:
+        """The rest: nothing more comes."""
+        while self._step(True):
+            pass
+        if not self._sink.called:
+            return [piece for piece in ["".join([*map(str, self._sink.take()), *self._sink.blanks])] if piece]
+        return self._sink.take()
+
+    def _step(self, final: bool) -> bool:
+        """Whether there is more to do with the text that has come."""
+        if self._region is not None:
+            outcome = self._region.step(final)
+            return outcome if isinstance(outcome, bool) else self._leave(outcome)
+        if self._skipping is not None:
+            return self._skip(self._skipping, final)
+        return self._source.at < len(self._source.text) and self._plain(final)
+
+    def _leave(self, left: Left) -> bool:
+        self._region = None
+        self._owed, self._in_fence, self._skipping = left.owed, left.in_fence, left.skipping
+        self._bare_from = max(self._bare_from, left.no_value_before)
+        self._line_begins = False
+        self._sink.say(left.say)
+        return True
+
+    def _skip(self, value: CallValue, final: bool) -> bool:
+        """Give on a value that is no call, without looking for calls inside it."""
+        self._say_to(value.feed(self._source.text, self._source.at, final))
+        if value.reader.done or value.reader.broken or final:
+            self._skipping = None
+            return True
+        return False
+
+    def _say_to(self, end: int) -> None:
+        """Give on the text up to a place."""
+        self._sink.say(self._source.text[self._source.at : end])
+        self._source.at = end
+
+    def _plain(self, final: bool) -> bool:
+        """Read text up to the next place where a call may begin."""
+        source = self._source
+        text, at = source.text, source.at
+        if self._line_begins and not self._in_fence:
+            return self._line(final)
+        found = (_NEXT if self._in_fence else _NEXT_OR_LINE).search(text, at)
+        if found is None:
+            self._say_to(len(text) if final else len(text) - _held(text, at))
+            return False
+        self._say_to(found.start())
+        mark = found[0]
+        if mark == "\n":
+            self._line_begins = True
+            return True
+        if mark == FENCE:
+            return self._fence(final)
+        if mark in CLOSINGS:
+            source.at += len(mark)
+            self._open(mark, CLOSINGS[mark], declared=True)
+        else:
+            self._closing(mark)
+        return True
+
+    def _line(self, final: bool) -> bool:
+        """The beginning of a line, where a call may stand without a mark."""
+        source = self._source
+        blank = _BLANKS.match(source.text, source.at)
+        assert blank is not None
+        self._say_to(blank.end())
+        if source.at == len(source.text):
+            return False
+        if source.text[source.at] in "{[" and source.place >= self._bare_from:
+            begins = begins_bare(source, final)
+            if begins is None:
+                return False
+            if begins:
+                self._open("", "", declared=False)
+                return True
+        self._line_begins = False
+        return True
+
+    def _fence(self, final: bool) -> bool:
+        source = self._source
+        if self._in_fence or self._owed == FENCE:
+            self._in_fence = False
+            self._closing(FENCE)
+            return True
+        info = _INFO.match(source.text, source.at)
+        assert info is not None
+        if info.end() == len(source.text) and not final:
+            return False
+        if info[1] in _CALL_FENCES:
+            source.at = info.end()
+            self._open(info[0], FENCE, declared=info[1] in _CODE_FENCES)
+        else:
+            self._in_fence = True
+            self._say_to(info.end())
+        return True
+
+    def _closing(self, mark: str) -> None:
+        """Drop a closing mark that a call is still owed; another one is text."""
+        if mark == self._owed:
+            self._owed = ""
+            self._source.at += len(mark)
+        else:
+            self._say_to(self._source.at + len(mark))
+
+    def _open(self, mark: str, closing: str, *, declared: bool) -> None:
+        code = not mark and is_code(self._source)
+        self._region = Region(self._source, self._sink, mark, closing, self._tools, declared=declared, is_code=code)
 
 
-def _span(text: str, opening: re.Match[str], missing: set[str]) -> Span:
-    mark, start, begin = opening[0], opening.start(), opening.end()
-    if mark in ("[TOOL_CALLS]", "<|python_tag|>"):  # to the end of the text, or to the next mark of the kind
-        following = text.find(mark, begin)
-        end = len(text) if following < 0 else following
-        return Span(start, end, text[begin:end], True)
-    closing = "</tool_call>" if mark == "<tool_call>" else "```"
-    end = -1 if closing in missing else text.find(closing, begin)
-    if end >= 0:
-        reopened = text.find(mark, begin, end) if closing == "</tool_call>" else -1
-        return (
-            Span(start, end + len(closing), text[begin:end], closing == "</tool_call>")
-            if reopened < 0
-            else Span(start, reopened, text[begin:reopened], True)
-        )
-    missing.add(closing)
-    reopened = text.find(mark, begin)
-    end = len(text) if reopened < 0 else reopened
-    return Span(start, end, text[begin:end], closing == "</tool_call>")
-
-
-def _calls(span: Span) -> Iterator[tuple[str, dict[str, Any], str | None]]:
-    """The calls in a span as (name, arguments, invalid); none where undeclared text turns out to be no call."""
-    values = _values(span.body)
-    if values is None:
-        mistral = re.match(r"\s*([\w.-]{1,128})\s*(?:\[CALL_ID\][^\[]{0,64})?(?:\[ARGS\])?\s*(?=\{)", span.body)
-        inner = _values(span.body[mistral.end() :]) if mistral and span.declared else None
-        if mistral and inner and len(inner) == 1 and isinstance(inner[0], dict):
-            yield mistral[1], inner[0], None
-        elif span.declared:
-            yield _name_in(span.body), {}, span.body.strip(_BLANK)
-        return
-    calls = [_call(value) for value in values]
-    if span.declared:
-        for value, call in zip(values, calls, strict=True):
-            yield call if call is not None else (_name_in(span.body), {}, json.dumps(value, ensure_ascii=False))
-        if not values:
-            yield "", {}, span.body.strip(_BLANK)
-    elif all(call is not None for call in calls):
-        yield from (call for call in calls if call is not None)
-
-
-def _call(value: object) -> tuple[str, dict[str, Any], str | None] | None:
-    """One JSON value as a call, or None if it is none."""
-    if not isinstance(value, dict):
-        return None
-    inner = value.get("function")
-    if isinstance(inner, dict):
-        value = inner
-    name = value.get("name")
-    if not isinstance(name, str) or not name:
-        return None
-    key = next((key for key in ("arguments", "parameters", "args") if key in value), None)
-    arguments = value[key] if key else {}
-    if isinstance(arguments, str):  # OpenAI's habit: the object as a string of JSON
-        decoded = _values(arguments)
-        arguments = decoded[0] if decoded and len(decoded) == 1 else arguments
-    if not isinstance(arguments, dict):
-        return name, {}, json.dumps(arguments, ensure_ascii=False)
-    return (name, arguments, None) if key or set(value) <= {"name", "type", "id"} else None
-
-
-def _values(body: str) -> list[Any] | None:
-    """The JSON values in a body, lists opened, with blanks, commas or semicolons between; None if it is no JSON."""
-    if _depth(body) > _MAX_DEPTH:
-        return None
-    decoder = json.JSONDecoder(parse_constant=_refuse)
-    values: list[Any] = []
-    at = 0
-    while (at := _skip(body, at)) < len(body):
-        try:
-            value, at = decoder.raw_decode(body, at)
-        except (ValueError, RecursionError):
-            return None
-        values.extend(value if isinstance(value, list) else [value])
-    return values
-
-
-def _refuse(constant: str) -> float:
-    raise ValueError(f"{constant} is no JSON")
-
-
-def _skip(body: str, at: int) -> int:
-    while at < len(body) and body[at] in " \t\r\n;,":
-        at += 1
-    return at
-
-
-def _depth(body: str) -> int:
-    """How deeply brackets nest, those inside strings left out."""
-    deepest = depth = 0
-    for bracket in _brackets(body):
-        depth += 1 if bracket in "[{" else -1
-        deepest = max(deepest, depth)
-    return deepest
-
-
-def _brackets(body: str) -> Iterable[str]:
-    quoted = False
-    for match in re.finditer(r'\\.|["\[\]{}]', body, re.DOTALL):
-        token = match[0]
-        if token == '"':
-            quoted = not quoted
-        elif not quoted and len(token) == 1:
-            yield token
-
-
-def _name_in(body: str) -> str:
-    """The name that a broken call seems to give, or an empty one."""
-    match = re.search(r'"name"\s{0,8}:\s{0,8}"([^"\\]{1,128})"', body)
-    return match[1] if match else ""
+def _held(text: str, at: int) -> int:
+    """How many characters at the end of a text may be the beginning of a mark."""
+    for size in range(min(LONGEST - 1, len(text) - at), 0, -1):
+        tail = text[len(text) - size :]
+        if any(mark.startswith(tail) for mark in MARKS):
+            return size
+    return 0

@@ -1,0 +1,226 @@
+"""LoRA adapters (Hu et al., 2021) in PEFT's layout: read with every bound checked, merged into weights or put beside them.
+
+An adapter changes a matrix W by `scale * B @ A`, with A of r x in and B of out x r; the scale is alpha / r, or
+alpha / sqrt(r) with rank-stabilised LoRA (Kalajdzievski, 2023). A folder holds adapter_config.json and
+adapter_model.safetensors. Left out, and refused in words: DoRA, biases, embeddings and whole modules kept beside, and a rank
+or alpha for each module that is given by a pattern other than a plain name.
+"""
+
+# D in, O out, r rank, N packed tokens
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from firsthand.errors import ConfigError, ModelFileError
+from firsthand.modelfile import PICKLES, Safetensors, read_json, read_safetensors
+from firsthand.nn.decoder import Decoder
+from firsthand.nn.fields import Fields
+from firsthand.nn.names import huggingface_name
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+MAX_RANK = 4096
+_PREFIX = "base_model.model."
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_.]{1,256}")
+_FLOATS = ("F32", "F16", "BF16", "F64")
+_REFUSED = {
+    "use_dora": "DoRA",
+    "lora_bias": "biases of its own",
+    "modules_to_save": "whole modules kept beside the adapter",
+    "trainable_token_indices": "embeddings of single tokens",
+    "target_parameters": "parameters that are no matrices of their own",
+    "use_qalora": "QA-LoRA",
+    "alora_invocation_tokens": "activated LoRA",
+}
+"""What changes the arithmetic and is not read."""
+
+
+@dataclass(frozen=True)
+class Delta:
+    """What an adapter adds to one matrix."""
+
+    a: Tensor
+    """r D."""
+    b: Tensor
+    """O r."""
+    scale: float
+
+    def product(self) -> Tensor:
+        """The sum that is added to the weights, float32."""
+        return self.scale * (self.b.float() @ self.a.float())
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter that fits a model: for each of its matrices that are changed, by our name, what is added."""
+
+    path: Path
+    deltas: Mapping[str, Delta]
+
+    def merged(self, name: str, weight_OD: Tensor) -> Tensor:
+        """The weights of our name with the adapter in them, in their own dtype; as they are if it leaves them alone."""
+        delta = self.deltas.get(name)
+        if delta is None:
+            return weight_OD
+        return (weight_OD.float() + delta.product().to(weight_OD.device)).to(weight_OD.dtype)
+
+
+class LoRALinear(nn.Module):
+    """A Linear with an adapter beside it: x W + scale * (x A) B. Only the adapter is trained."""
+
+    def __init__(self, base: nn.Linear, delta: Delta):
+        super().__init__()
+        self.base = base.requires_grad_(False)
+        self.a = nn.Parameter(delta.a.to(base.weight.dtype))
+        self.b = nn.Parameter(delta.b.to(base.weight.dtype))
+        self.scale = delta.scale
+
+    def forward(self, x_ND: Tensor) -> Tensor:
+        """Each token on its own: N O."""
+        out_NO: Tensor = self.base(x_ND) + self.scale * nn.functional.linear(nn.functional.linear(x_ND, self.a), self.b)
+        return out_NO
+
+
+def attach(model: Decoder, adapter: Adapter) -> Decoder:
+    """The model with the adapter beside its weights, which stay as they are: to train it, or to look at it."""
+    for name, delta in adapter.deltas.items():
+        parent, _, leaf = name.removesuffix(".weight").rpartition(".")
+        module = getattr(model.get_submodule(parent), leaf)
+        if not isinstance(module, nn.Linear):
+            raise ConfigError(f"{name} is a {type(module).__name__}: attach adapters to a model with float weights")
+        setattr(model.get_submodule(parent), leaf, LoRALinear(module, delta))
+    return model
+
+
+def read_adapter(folder: Path | str, model: Decoder) -> Adapter:
+    """The adapter in a folder, for this model, of which only names and shapes are looked at.
+
+    ModelFileError unless every tensor belongs to a matrix of the model, in its shape, with finite values.
+    """
+    folder = Path(folder)
+    settings, tensors = adapter_files(folder)
+    config = _Config(Fields(read_json(settings), str(settings)))
+    file = read_safetensors(tensors)
+    matrices = _matrices(model)
+    pairs: dict[str, dict[str, str]] = {}
+    for name in file.tensors:
+        match = re.fullmatch(r"base_model\.model\.(.{1,512}?)\.lora_(A|B)\.weight", name)
+        if match is None or match[1] not in matrices:
+            raise ModelFileError(f"{file.path}: {_what_is(name, matrices)}")
+        pairs.setdefault(match[1], {})[match[2]] = name
+    if not pairs:
+        raise ModelFileError(f"{file.path} holds no adapter: expected tensors such as {_PREFIX}<module>.lora_A.weight")
+    deltas = {
+        matrices[module][0]: _delta(file, module, pair, matrices[module][1], config) for module, pair in pairs.items()
+    }
+    return Adapter(folder, deltas)
+
+
+def adapter_files(folder: Path | str) -> tuple[Path, Path]:
+    """The two files of an adapter, settings and weights; ModelFileError if they are not there."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ModelFileError(f"{folder} is no folder: an adapter is a folder with {CONFIG} and {WEIGHTS}")
+    missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
+    if missing:
+        pickles = [file.name for file in folder.iterdir() if file.suffix in PICKLES]
+        refused = f" ({pickles[0]} is a pickle, which is never read: save it as safetensors)" if pickles else ""
+        raise ModelFileError(f"{folder} has no {missing[0]}{refused}")
+    return folder / CONFIG, folder / WEIGHTS
+
+
+class _Config:
+    """The settings of adapter_config.json that the arithmetic needs."""
+
+    def __init__(self, fields: Fields):
+        fields.choice("peft_type", {"LORA": True})
+        for key, what in _REFUSED.items():
+            if fields.values.get(key):
+                raise ModelFileError(f"{fields.where}: {key} is set, which asks for {what}: only plain LoRA is read")
+        if fields.text("bias", "none") != "none":
+            raise fields.error("bias", fields.values["bias"], "none, for an adapter of matrices alone")
+        if fields.flag("fan_in_fan_out", False):
+            raise fields.error("fan_in_fan_out", True, "false: the models here have no transposed matrices")
+        self.where = fields.where
+        self.rank = fields.integer("r")
+        self.alpha = fields.number("lora_alpha")
+        self.is_stabilised = fields.flag("use_rslora", False)
+        self.ranks = self._by_module(fields, "rank_pattern")
+        self.alphas = self._by_module(fields, "alpha_pattern")
+
+    def scale(self, module: str, rank: int) -> float:
+        """The factor of a module whose A has `rank` rows."""
+        stated = _found(self.ranks, module, self.rank)
+        if rank != stated:
+            raise ModelFileError(f"{self.where} says that {module} has rank {stated:g}, and its tensors have {rank}")
+        alpha = _found(self.alphas, module, self.alpha)
+        return alpha / math.sqrt(rank) if self.is_stabilised else alpha / rank
+
+    def _by_module(self, fields: Fields, key: str) -> dict[str, float]:
+        section = fields.section(key)
+        for name in section.values:
+            if not _PLAIN_NAME.fullmatch(name):
+                raise fields.error(key, name, "plain names of modules; a pattern of another kind is not read")
+        return {name: section.number(name) for name in section.values}
+
+
+def _found(values: Mapping[str, float], module: str, otherwise: float) -> float:
+    """The value of the first name that the module's name is, or ends with after a dot."""
+    return next((value for name, value in values.items() if f".{module}".endswith(f".{name}")), otherwise)
+
+
+def _matrices(model: Decoder) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Hugging Face's name of each Linear an adapter may change: ours, and its shape."""
+    a = model.architecture
+    linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    if a.tie_embeddings:  # changing the head would change the embedding too
+        linears.remove("lm_head")
+    found = {}
+    for name in linears:
+        ours = f"{name}.weight"
+        shape = tuple(model.get_parameter(ours).shape)
+        found[huggingface_name(ours, a).removesuffix(".weight")] = (ours, shape)
+    return found
+
+
+def _delta(file: Safetensors, module: str, pair: Mapping[str, str], shape: tuple[int, ...], config: _Config) -> Delta:
+    from safetensors import safe_open
+
+    if pair.keys() != {"A", "B"}:
+        raise ModelFileError(f"{file.path}: {module} has only one of lora_A and lora_B")
+    a, b = file.tensors[pair["A"]], file.tensors[pair["B"]]
+    rank = a.shape[0] if a.shape else 0
+    if not 1 <= rank <= MAX_RANK or a.shape != (rank, shape[1]) or b.shape != (shape[0], rank):
+        raise ModelFileError(
+            f"{file.path}: {module} has lora_A {a.shape} and lora_B {b.shape}: expected (r, {shape[1]}) and "
+            f"({shape[0]}, r) with r from 1 to {MAX_RANK}"
+        )
+    for tensor in (a, b):
+        if tensor.dtype not in _FLOATS:
+            raise ModelFileError(
+                f"{file.path}: tensor {tensor.name!r} is {tensor.dtype}: expected {', '.join(_FLOATS)}"
+            )
+    scale = config.scale(module, rank)
+    with safe_open(file.path, framework="pt") as opened:
+        a_rD, b_Or = opened.get_tensor(pair["A"]), opened.get_tensor(pair["B"])
+    if not (math.isfinite(scale) and bool(torch.isfinite(a_rD).all()) and bool(torch.isfinite(b_Or).all())):
+        raise ModelFileError(f"{file.path}: {module} has values that are no finite numbers")
+    return Delta(a_rD, b_Or, scale)
+
+
+def _what_is(name: str, matrices: Mapping[str, object]) -> str:
+    """What is wrong with a tensor of this name."""
+    shown = repr(name[:120])
+    if "lora_magnitude" in name:
+        return f"{shown} belongs to DoRA: only plain LoRA is read"
+    if "lora_embedding" in name or name.startswith((f"{_PREFIX}lm_head", f"{_PREFIX}model.embed_tokens")):
+        return f"{shown} changes an embedding or a head that is tied to it: only other matrices are changed here"
+    known = ", ".join(list(matrices)[:3])
+    return f"{shown} belongs to no matrix of this model, which has {known} ..."

@@ -1,0 +1,319 @@
+"""`firsthand chat`: answers come as they are written, branches cost nothing, and what was said is on record."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from firsthand.agent import Agent
+from firsthand.approval import Approval
+from firsthand.budget import Limits
+from firsthand.errors import ConfigError, LimitExceeded, ModelError, UnknownName
+from firsthand.message import Message, ToolCall, assistant
+from firsthand.model import Delta, Prompt, Sampling, ToolSpec
+from firsthand.patterns.reply import reply
+from firsthand.providers.scripted import Scripted
+from firsthand.runs.dialogue import Dialogue
+from firsthand.runs.show import plain_lines, trace_lines
+from firsthand.tool import tool
+from firsthand.trace import Step, Trace
+
+
+@tool(effect="read")
+def double(n: int) -> int:
+    """Double a number."""
+    return 2 * n
+
+
+@tool(effect="irreversible")
+def erase(path: str) -> str:
+    """Erase a file."""
+    raise AssertionError("nobody approved it")
+
+
+def talk(model: Any, *questions: str, **agent: Any) -> Dialogue:
+    dialogue = Dialogue(Agent("chat", model, reply, **agent))
+
+    async def main() -> None:
+        for question in questions:
+            await dialogue.ask(question)
+
+    asyncio.run(main())
+    return dialogue
+
+
+def said(dialogue: Dialogue) -> list[str]:
+    return [message.text for message in dialogue.context.messages]
+
+
+class Slow(Scripted):
+    """A scripted model that hangs after `words` pieces of its answer."""
+
+    words = 2
+
+    async def stream(
+        self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = ()
+    ) -> AsyncIterator[Delta]:
+        count = 0
+        async for delta in super().stream(prompt, sampling, tools=tools):
+            if count == self.words:
+                await asyncio.sleep(60)
+            yield delta
+            count += 1
+
+
+def broken_off(dialogue: Dialogue, question: str) -> None:
+    """Ask, and stop the answer when it hangs."""
+
+    async def main() -> None:
+        asking = asyncio.create_task(dialogue.ask(question))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+
+    asyncio.run(main())
+
+
+# -- the conversation --
+
+
+def test_each_answer_sees_what_was_said_before() -> None:
+    model = Scripted(["one", "two"])
+    dialogue = talk(model, "a", "b", system="Be brief.")
+    assert said(dialogue) == ["Be brief.", "a", "one", "b", "two"]
+    assert [message.text for message in model.asked[1].prompt] == ["Be brief.", "a", "one", "b"]  # type: ignore[union-attr]
+
+
+def test_a_branch_shares_what_came_before_and_leaves_the_other_alone() -> None:
+    dialogue = talk(Scripted(["one", "two", "three"]), "a")
+    nodes = len(dialogue.trace().nodes)
+    dialogue.fork("idea")
+    assert len(dialogue.trace().nodes) == nodes  # nothing was copied
+    asyncio.run(dialogue.ask("b"))
+    dialogue.switch("main")
+    asyncio.run(dialogue.ask("c"))
+    assert said(dialogue) == ["a", "one", "c", "three"]
+    dialogue.switch("idea")
+    assert said(dialogue) == ["a", "one", "b", "two"]
+    assert dialogue.trace().nodes[2].parent == dialogue.trace().nodes[4].parent == 1
+
+
+def test_a_name_that_is_taken_or_unknown_is_one_sentence() -> None:
+    dialogue = talk(Scripted([]))
+    with pytest.raises(ConfigError, match="there is a branch 'main' already"):
+        dialogue.fork("main")
+    with pytest.raises(UnknownName, match="no branch 'mian'; did you mean 'main'"):
+        dialogue.switch("mian")
+    dialogue.fork(dialogue.free_name())
+    dialogue.fork(dialogue.free_name())
+    assert list(dialogue.branches) == ["main", "branch-2", "branch-3"]
+
+
+def test_undo_takes_back_the_question_with_all_that_followed_it() -> None:
+    call = assistant("", ToolCall("call_0", "double", {"n": 4}))
+    dialogue = talk(Scripted(["one", call, "8"]), "a", "what is twice 4?", tools=(double,))
+    assert said(dialogue)[-2:] == ["8", "8"]
+    assert dialogue.undo() == "what is twice 4?"
+    assert said(dialogue) == ["a", "one"]
+    assert dialogue.undo() == "a"
+    assert said(dialogue) == [] and dialogue.undo() is None
+
+
+def test_equal_questions_get_answers_of_their_own() -> None:
+    dialogue = talk(Scripted(["one", "two"]), "a")
+    dialogue.undo()
+    asyncio.run(dialogue.ask("a"))
+    assert said(dialogue) == ["a", "two"]
+
+
+# -- tools, approvals, budgets: the Context's own --
+
+
+def test_tools_run_until_the_model_answers_in_words() -> None:
+    calls = assistant("Let me see.", ToolCall("call_0", "double", {"n": 4}), ToolCall("call_1", "duble", {"n": 5}))
+    dialogue = talk(Scripted([calls, "It is 8."]), "twice 4?", tools=(double,))
+    assert said(dialogue)[2:4] == ["8", "Error: no tool 'duble'; did you mean 'double'? there are double"]
+    assert dialogue.context.text == "It is 8."
+
+
+def test_a_model_that_calls_for_ever_is_asked_for_words_in_the_end() -> None:
+    model = Scripted(lambda messages, sampling, index: assistant("", ToolCall("c", "double", {"n": len(messages)})))
+    dialogue = Dialogue(Agent("chat", model, reply, tools=(double,)))
+    asyncio.run(dialogue.ask("go", max_steps=2))
+    assert [bool(asked.tools) for asked in model.asked] == [True, True, False]
+
+
+def test_a_call_that_nobody_can_approve_is_refused_and_the_model_is_told() -> None:
+    call = assistant("", ToolCall("call_0", "erase", {"path": "x"}))
+    dialogue = talk(Scripted([call, "I may not."]), "erase x", tools=(erase,), approval=Approval())
+    assert "erase needs approval (irreversible), and there is no terminal to ask at" in said(dialogue)[2]
+
+
+def test_a_used_up_budget_or_a_failing_model_leaves_the_conversation_as_it_was() -> None:
+    dialogue = talk(Scripted(["one", "two"]), "a", limits=Limits(calls=1))
+    with pytest.raises(LimitExceeded):
+        asyncio.run(dialogue.ask("b"))
+    assert said(dialogue) == ["a", "one"]
+    failing = Dialogue(Agent("chat", Scripted(error=ModelError("it is down")), reply))
+    with pytest.raises(ModelError, match="it is down"):
+        asyncio.run(failing.ask("a"))
+    assert said(failing) == []
+
+
+# -- broken off --
+
+
+def test_an_answer_that_is_stopped_stays_as_far_as_it_had_come() -> None:
+    dialogue = Dialogue(Agent("chat", Slow(["one two three", "four"]), reply), listener=lambda step: None)
+    broken_off(dialogue, "a")
+    assert said(dialogue) == ["a", "one two "]
+    assert dialogue.context.last.role == "assistant"
+
+
+def test_a_question_that_had_no_answer_yet_is_taken_back() -> None:
+    model = Slow(["one two three"])
+    model.words = 0
+    dialogue = Dialogue(Agent("chat", model, reply))
+    broken_off(dialogue, "a")
+    assert said(dialogue) == []
+
+
+def test_a_call_that_is_stopped_has_a_result_that_says_so() -> None:
+    @tool(effect="read")
+    async def wait() -> str:
+        """Wait."""
+        await asyncio.sleep(60)
+        return "late"
+
+    dialogue = Dialogue(Agent("chat", Scripted([assistant("", ToolCall("c", "wait", {})), "on"]), reply, tools=(wait,)))
+    broken_off(dialogue, "a")
+    assert said(dialogue)[-1] == "Error: it was broken off by the person"
+    asyncio.run(dialogue.ask("b"))
+    assert said(dialogue)[-2:] == ["b", "on"]
+
+
+# -- on record --
+
+
+def test_a_conversation_is_a_trace_that_show_draws_and_that_goes_on_when_it_is_loaded() -> None:
+    agent = Agent("chat", Scripted(["one", "two", "three"], fingerprint="f"), reply, system="Be brief.")
+    dialogue = Dialogue(agent)
+    asyncio.run(dialogue.ask("a"))
+    dialogue.fork("idea")
+    asyncio.run(dialogue.ask("b"))
+    dialogue.switch("main")
+    trace = Trace.from_json(json.loads(json.dumps(dialogue.trace().to_json())))
+    assert trace.answer == "one" and trace.usage.completion_tokens == 2
+    assert any("idea open" in line for line in plain_lines(trace_lines(trace)))
+    again = Dialogue(agent, origin=trace, run="r")
+    assert again.current == "main" and said(again) == ["Be brief.", "a", "one"]
+    asyncio.run(again.ask("c"))
+    again.switch("idea")
+    assert said(again) == ["Be brief.", "a", "one", "b", "two"]
+    assert again.trace().origin is not None and again.trace().origin.trace == trace.id  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("kept", [None, {}, {"branches": {"x": 99}}, {"branches": [1]}, {"branches": {"x": "y"}}])
+def test_a_trace_without_branches_that_fit_is_loaded_at_its_last_message(kept: Any) -> None:
+    from dataclasses import replace
+
+    trace = replace(talk(Scripted(["one"]), "a").trace(), final_state=kept or {})
+    assert said(Dialogue(Agent("chat", Scripted([]), reply), origin=trace)) == ["a", "one"]
+
+
+def test_tokens_of_another_model_are_not_taken_along() -> None:
+    from dataclasses import replace
+
+    from firsthand.message import Sampled
+    from firsthand.trace import Node
+
+    trace = talk(Scripted(["one"], fingerprint="f"), "a").trace()
+    sampled = replace(trace.nodes[1].message, sampled=Sampled((1,), (0.0,)))
+    trace = replace(trace, nodes=(trace.nodes[0], Node(0, sampled)))
+    kept: dict[str, Message] = {}
+    for fingerprint in ("f", "g"):
+        agent = Agent("chat", Scripted([], fingerprint=fingerprint), reply)
+        kept[fingerprint] = Dialogue(agent, origin=trace).context.last
+    assert kept["f"].sampled is not None and kept["g"].sampled is None
+
+
+def test_pieces_and_calls_are_told_while_they_come() -> None:
+    told: list[Step] = []
+    dialogue = Dialogue(Agent("chat", Scripted(["one two"]), reply), listener=told.append)
+    asyncio.run(dialogue.ask("a"))
+    assert [step.text for step in told if type(step).__name__ == "Piece"] == ["one ", "two"]
+
+
+# -- the command --
+
+
+def chat(tmp_path: Path, text: str, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"FIRSTHAND_HOME": str(tmp_path)}
+    command = [sys.executable, "-m", "firsthand", "chat", *words]
+    return subprocess.run(command, input=text, capture_output=True, text=True, env=environment, timeout=60)
+
+
+def test_a_pipe_gives_a_question_a_line_and_gets_plain_answers(tmp_path: Path) -> None:
+    lines = ["hello\x1b[31m", "", "/fork idea", "two \\", "lines", '"""', "a", "", "b", '"""', "/undo", "//slash"]
+    lines += ["/branches", "/nope", "/save trip", "/usage"]
+    done = chat(tmp_path, "\n".join(lines), "scripted:echo")
+    out = done.stdout.splitlines()
+    assert out[:7] == ["hello\\x1b[31m", "two ", "lines", "a", "", "b", "/slash"]
+    assert out[7:9] == ["  main: 2 messages, the last: hello\\x1b[31m", "* idea: 6 messages, the last: /slash"]
+    assert done.stderr == "firsthand: no command '/nope'; did you mean '/undo'? `/help` shows all\n"
+    assert done.returncode == 1  # a script is told that a line of it failed
+    show = out[9].removeprefix("saved: firsthand show ").split()
+    assert "trip" in show[0]
+    assert out[10].startswith("4 calls, ")
+    loaded = chat(tmp_path, "/branches\n/switch main\nmore\n", "scripted:echo", "--load", show[0])
+    assert loaded.stdout.splitlines()[1].startswith("* idea: 6 messages") and loaded.stdout.endswith("more\n")
+    assert loaded.returncode == 0 and loaded.stderr == ""
+
+
+def test_at_a_terminal_it_prompts_streams_and_leaves_with_ctrl_d(tmp_path: Path) -> None:
+    import pty
+
+    pid, screen = pty.fork()
+    if pid == 0:
+        os.environ["FIRSTHAND_HOME"] = str(tmp_path)
+        os.environ["TERM"] = "dumb"
+        os.execv(sys.executable, [sys.executable, "-m", "firsthand", "chat", "scripted:echo"])
+    seen = ""
+
+    def until(mark: str) -> None:
+        nonlocal seen
+        start, deadline = len(seen), time.monotonic() + 60
+        while mark not in seen[start:] and time.monotonic() < deadline:
+            if select.select([screen], [], [], 0.2)[0]:
+                try:
+                    piece = os.read(screen, 4096)
+                except OSError:  # the other side has gone
+                    piece = b""
+                if not piece:
+                    break
+                seen += piece.decode("utf-8", "replace")
+        assert mark in seen[start:], seen
+
+    until("> ")
+    os.write(screen, b"hello there\n")
+    until("cached")
+    assert "hello there\r\nhello there\r\n2 tokens" in seen.replace("\x1b[?2004h", "").replace("\x1b[?2004l\r", "")
+    os.write(screen, b"/fork idea\n")
+    until("(idea) > ")
+    os.write(screen, b"half a line\x03")  # Ctrl-C begins the line again
+    until("(idea) > ")
+    os.write(screen, b"\x04")
+    until("not saved: /save keeps a conversation")
+    assert os.waitpid(pid, 0)[1] == 0
