@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -218,7 +219,9 @@ def test_tool_choice_makes_the_model_call(local: Running) -> None:
             ask(local, tools=tools, tool_choice=choice, parallel_tool_calls=False, max_tokens=200, stream=True)
         )
         calls = [call for piece in streamed for call in piece.choices[0].delta.tool_calls or ()]
-        assert len(calls) == 1 and not any(piece.choices[0].delta.content for piece in streamed)
+        assert calls[0].function.name in names and {call.index for call in calls} == {0}
+        assert 0 <= json.loads("".join(call.function.arguments for call in calls))["n"] <= 9
+        assert not any(piece.choices[0].delta.content for piece in streamed)
     assert ask(local, tools=tools, tool_choice="none", max_tokens=4).choices[0].message.tool_calls is None
 
 

@@ -173,9 +173,11 @@ def test_a_slow_parser_of_tool_calls_as_in_cve_2025_48887(running: Running) -> N
     ):
         start = time.perf_counter()
         toolcalls.parse(text)
-        split = Splitter(thinks=True, calls=True)
+        split, calls = Splitter(thinks=True), toolcalls.CallStream()
         for at in range(0, len(text), 1000):
+            calls.feed(text[at : at + 1000])
             split.feed(text[at : at + 1000])
+        calls.finish()
         split.finish()
         assert time.perf_counter() - start < 5
 

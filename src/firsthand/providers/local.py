@@ -210,17 +210,18 @@ class Local:
         streams = [CallStream(tools) if tools else None for _ in range(n)]
         async with aclosing(loaded.worker.submit(request)) as outputs:
             async for output in outputs:
-                index, answer = output.index, answers[output.index]
+                index, answer, calls = output.index, answers[output.index], streams[output.index]
                 known = len(answer.top_logprobs)
                 piece = answer.add(output, loaded.tokenizer)
+                pieces = [piece] if calls is None else calls.feed(piece)
+                if output.is_last and calls is not None:
+                    pieces = [*pieces, *calls.finish()]
+                first, *others = list(_deltas(pieces, index)) or [Delta("", index=index)]
                 top = tuple(answer.top_logprobs[known:])
-                yield Delta("", index=index, token_ids=output.token_ids, logprobs=output.logprobs, top_logprobs=top)
-                calls = streams[index]
-                for delta in _deltas([piece] if calls is None else calls.feed(piece), index):
+                yield replace(first, token_ids=output.token_ids, logprobs=output.logprobs, top_logprobs=top)
+                for delta in others:
                     yield delta
                 if output.is_last:
-                    for delta in _deltas([] if calls is None else calls.finish(), index):
-                        yield delta
                     yield Delta("", _completion(loaded, request, answer, tools, index == 0), index=index)
 
     async def load(self) -> ModelFacts:

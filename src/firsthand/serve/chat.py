@@ -119,21 +119,20 @@ async def gathered(door: Door, asked: Asked, job: Job) -> list[Gathered]:
 def splitter(door: Door, job: Job) -> Splitter:
     """What takes an answer apart."""
     thinks = door.facts is not None and door.facts.thinks
-    return Splitter(thinks=thinks, thinking=job.thinking, calls=bool(job.tools.specs))
+    return Splitter(thinks=thinks, thinking=job.thinking)
 
 
-def apart(door: Door, job: Job, text: str, completion: Completion) -> tuple[str, str]:
+def apart(door: Door, job: Job, text: str) -> tuple[str, str]:
     """The thoughts and the words of a whole answer."""
     split = splitter(door, job)
-    calls = completion.message.tool_calls
-    pieces = [*split.feed(text), *split.finish(completion.message.text if calls else None)]
+    pieces = [*split.feed(text), *split.finish()]
     return tuple("".join(p.text for p in pieces if p.kind == kind) for kind in ("reasoning", "content"))  # type: ignore[return-value]
 
 
 def _choice(door: Door, job: Job, index: int, found: Gathered) -> Json:
     completion = found.whole
     calls = completion.message.tool_calls
-    thought, words = apart(door, job, found.text, completion)
+    thought, words = apart(door, job, found.text)
     message: Json = {"role": "assistant", "content": words or (None if calls else ""), "refusal": None}
     if thought:
         message["reasoning_content"] = thought
@@ -182,7 +181,7 @@ async def _events(door: Door, asked: Asked, job: Job) -> AsyncGenerator[bytes, N
                 more = {}
             if more:
                 yield chunk(index, {"content": ""}, **more)
-            if (call := getattr(each, "call", None)) is not None:  # of a model that streams its calls too
+            if (call := each.call) is not None:
                 place = (index, call.index)
                 head_of = {} if place in called else {"id": called.setdefault(place, call_id()), "type": "function"}
                 function = {"arguments": call.arguments} | ({"name": call.name} if call.name else {})
@@ -192,7 +191,7 @@ async def _events(door: Door, asked: Asked, job: Job) -> AsyncGenerator[bytes, N
                 remember(door, asked, job, each.completion)
                 _check_called(job, each.completion)
                 calls = each.completion.message.tool_calls
-                for kind, text in splits[index].finish(each.completion.message.text if calls else None):
+                for kind, text in splits[index].finish():
                     yield chunk(index, {"content" if kind == "content" else "reasoning_content": text})
                 for at, made in enumerate(calls):
                     if (index, at) not in called:

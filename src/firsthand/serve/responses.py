@@ -25,7 +25,7 @@ async def responses(door: Door, asked: Asked) -> Reply | Events:
     if wanted.stream:
         return await Events.begin(door, asked, _events(door, asked, wanted, job), done=False)
     (found,) = await gathered(door, asked, job)
-    thought, words = apart(door, job, found.text, found.whole)
+    thought, words = apart(door, job, found.text)
     return reply(_response(door, asked, wanted, _output(asked, found.whole, thought, words), found.whole))
 
 
@@ -165,7 +165,7 @@ async def _events(door: Door, asked: Asked, wanted: ResponsesRequest, job: Job) 
             if each.completion is not None:
                 completion = each.completion
                 remember(door, asked, job, completion)
-                shown += split.finish(completion.message.text if completion.message.tool_calls else None)
+                shown += split.finish()
             for kind, piece in shown:
                 for told in add(kind, piece):
                     yield told
