@@ -292,9 +292,9 @@ def test_at_a_terminal_it_prompts_streams_and_leaves_with_ctrl_d(tmp_path: Path)
         os.execv(sys.executable, [sys.executable, "-m", "firsthand", "chat", "scripted:echo"])
     seen = ""
 
-    def until(mark: str) -> None:
+    def until(mark: str, seconds: float = 60) -> bool:
         nonlocal seen
-        start, deadline = len(seen), time.monotonic() + 60
+        start, deadline = len(seen), time.monotonic() + seconds
         while mark not in seen[start:] and time.monotonic() < deadline:
             if select.select([screen], [], [], 0.2)[0]:
                 try:
@@ -304,7 +304,8 @@ def test_at_a_terminal_it_prompts_streams_and_leaves_with_ctrl_d(tmp_path: Path)
                 if not piece:
                     break
                 seen += piece.decode("utf-8", "replace")
-        assert mark in seen[start:], seen
+        assert mark in seen[start:] or seconds < 60, seen
+        return mark in seen[start:]
 
     until("> ")
     os.write(screen, b"hello there\n")
@@ -312,8 +313,14 @@ def test_at_a_terminal_it_prompts_streams_and_leaves_with_ctrl_d(tmp_path: Path)
     assert "hello there\r\nhello there\r\n2 tokens" in seen.replace("\x1b[?2004h", "").replace("\x1b[?2004l\r", "")
     os.write(screen, b"/fork idea\n")
     until("(idea) > ")
-    os.write(screen, b"half a line\x03")  # Ctrl-C begins the line again
-    until("(idea) > ")
+    os.write(screen, b"half a line")
+    until("half a line")
+    for _ in range(30):  # Ctrl-C begins the line again; before the prompt is really read from, it may be missed
+        os.write(screen, b"\x03")
+        if until("(idea) > ", 2):
+            break
+    else:
+        raise AssertionError(seen)
     os.write(screen, b"\x04")
     until("not saved: /save keeps a conversation")
     assert os.waitpid(pid, 0)[1] == 0
