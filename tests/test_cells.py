@@ -207,6 +207,7 @@ def test_hostile_keys_and_values_are_shown_harmless(tmp_path, capsys):
 
 def test_the_report_shows_the_grids_of_its_benchmarks(run):
     with open_run(run.path, run.path.parent) as again:
-        html = Path(write_report(again, settings_of(again), list(again.traces()))).read_text(encoding="utf-8")
+        traces = list(again.traces())
+        html = Path(write_report(again, settings_of(again), traces, leaderboard(traces))).read_text(encoding="utf-8")
     assert html.count('<table class="heat">') == 2 and "cot by depth and length" in html
     assert len(re.findall(r'<td class="h\d">', html)) == 18 and not Tags(html).open

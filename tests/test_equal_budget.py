@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from firsthand.cli import main
@@ -43,6 +43,7 @@ def settle(cost: Callable[[int], float], default: int, budget: float) -> tuple[i
     fixed=st.floats(0, 500), unit=st.floats(1, 300), bend=st.floats(0, 0.5), default=st.integers(1, 12),
     budget=st.floats(50, 20_000),
 )  # fmt: skip
+@example(fixed=198.0, unit=1.0, bend=0.0, default=1, budget=396.0)  # it spends a hundredth more: that is more
 def test_a_knob_that_spends_more_comes_close_to_the_budget_and_not_over(
     fixed: float, unit: float, bend: float, default: int, budget: float
 ) -> None:

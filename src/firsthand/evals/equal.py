@@ -110,7 +110,7 @@ def next_value(points: Mapping[int, float], budget: float) -> int | None:
         (below[-1], above[0]) if below and above else (values[0], values[1]) if above else (values[-2], values[-1])
     )
     slope = (points[high] - points[low]) / (high - low)
-    if slope <= 0.01 * points[high] / high:  # it does not spend more, however far it is turned
+    if slope <= 0.002 * points[high] / high:  # it does not spend more, however far it is turned
         return None
     value = int(low + (budget - points[low]) / slope + 1e-9)
     floor, ceiling = (low + 1 if below else 1), (high - 1 if above else min(8 * values[-1], MOST))
