@@ -89,6 +89,7 @@ def solved(traces, scorer):
 
 
 @needs_logs
+@pytest.mark.slow
 def test_game_of_24_replays_to_the_logged_69_of_100_state_by_state():
     traces = game24_traces(5, logs.AsLogged)
     assert (solved(traces, "any"), solved(traces, "solved")) == (69, 62)

@@ -182,6 +182,7 @@ def corpus_of(found: Any, wanted: Any) -> Corpus:
     return Corpus("micro_f1", sums, {task: [0.0] for task in sums})
 
 
+@pytest.mark.slow
 def test_run_and_compare_show_the_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     pytest.importorskip("sacrebleu")
     monkeypatch.chdir(tmp_path)

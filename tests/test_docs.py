@@ -31,6 +31,14 @@ ROOT = Path(__file__).parent.parent
 FOLDERS = (ROOT / "docs", ROOT / "docs" / "patterns")
 PAGES = ("README.md", *sorted(str(path.relative_to(ROOT)) for folder in FOLDERS for path in folder.glob("*.md")))
 PROSE = ("docs/index.md", "docs/design.md")
+LONG = dict.fromkeys(
+    (
+        "docs/adapters.md", "docs/benchmarks.md", "docs/gate.md", "docs/judges.md", "docs/long-context.md",
+        "docs/records.md", "docs/running.md", "docs/statistics.md",
+    ),
+    pytest.mark.slow,
+)  # fmt: skip
+"""Pages whose blocks take more than a few seconds."""
 LANGUAGES = ("python", "bash", "json", "toml", "text")
 _FENCE = re.compile(r'```(\w+)(?: title="([\w./-]+)")?')
 _COMMENT = re.compile(r"<!-- (.+) -->")
@@ -157,7 +165,7 @@ def own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return home
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page not in PROSE])
+@pytest.mark.parametrize("page", [pytest.param(page, marks=LONG.get(page, ())) for page in PAGES if page not in PROSE])
 def test_each_block_of_a_page_runs(page: str, own_place: Path) -> None:
     assert any(block.is_run and not block.needs_weights for block in blocks(page))
     run_page(page, weights=False)

@@ -238,6 +238,7 @@ def test_a_task_of_another_benchmark_is_an_error_and_no_zero():
 @pytest.mark.parametrize(
     ("name", "file", "count"), [("humaneval_plus", "HumanEvalPlus", 164), ("mbpp_plus", "MbppPlus", 378)]
 )
+@pytest.mark.slow
 def test_the_prompts_are_what_evalplus_sends(name, file, count):
     """Its backend openai: the instruction, then the stripped prompt in a fence; base models are given the prompt and a line end."""
     rows = [json.loads(line) for line in gzip.decompress((CODE / f"{file}.jsonl.gz").read_bytes()).splitlines()]
@@ -252,6 +253,7 @@ def test_the_prompts_are_what_evalplus_sends(name, file, count):
 
 @needs_data
 @needs_bwrap
+@pytest.mark.slow
 def test_a_few_real_problems_know_right_from_wrong():
     tasks = {task.id: task for task in catalog.benchmark(f"mbpp_plus:data={CODE}").tasks(0)}
     for name in ("Mbpp/2", "Mbpp/126", "Mbpp/124"):

@@ -213,6 +213,7 @@ def compare_with_an_undisturbed_run(tmp_path: Path, model: str, num_kills: int) 
         round_number += 1
 
 
+@pytest.mark.slow
 def test_a_run_killed_twice_gives_the_results_of_an_undisturbed_one(tmp_path: Path) -> None:
     compare_with_an_undisturbed_run(tmp_path, "scripted", 2)
 

@@ -261,6 +261,7 @@ def run(folder: Path, *words: str) -> subprocess.Popen[str]:
 
 
 @needs_bwrap
+@pytest.mark.slow
 def test_a_run_that_is_killed_is_resumed_with_the_same_conversation(place: Path) -> None:
     (place / "script.json").write_text(json.dumps(SCRIPT))
     words = [
