@@ -266,9 +266,9 @@ def test_a_few_real_problems_know_right_from_wrong():
 @needs_data
 @needs_bwrap
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "let_by"), [("humaneval_plus", set()), ("mbpp_plus", {"Mbpp/164"})])
-def test_every_reference_solution_passes_and_an_empty_one_does_not(name, let_by):
-    """Some six minutes. Mbpp/164 takes any output: EvalPlus found its own expected outputs wrong."""
+@pytest.mark.parametrize("name", ["humaneval_plus", "mbpp_plus"])
+def test_every_reference_solution_passes_and_an_empty_one_does_not(name):
+    """Some two minutes."""
     tasks = catalog.benchmark(f"{name}:data={CODE}").tasks(0)
 
     async def run():
@@ -282,4 +282,4 @@ def test_every_reference_solution_passes_and_an_empty_one_does_not(name, let_by)
 
     right, wrong = asyncio.run(run())
     assert [(task.id, each.stderr[-200:]) for task, each in zip(tasks, right, strict=True) if not each.ok] == []
-    assert {task.id for task, each in zip(tasks, wrong, strict=True) if each.ok} == let_by
+    assert {task.id for task, each in zip(tasks, wrong, strict=True) if each.ok} == set()
