@@ -42,13 +42,14 @@ PATTERNS = (
     "cot:extract=true",
     "self_consistency:samples=5",
     "react",
+    "react:constrained=true",
     "self_consistency(react):samples=5",
     "react_cot:samples=5",
     "parallel:n=5",
     "evaluator_optimizer",
     "route(direct,cot,react)",
-    "plan_execute(react)",
-    "orchestrate(react)",
+    "plan_execute(react):max_steps=3",
+    "orchestrate(react):workers=3",
     "code_act",
 )
 HEADER = (
