@@ -120,3 +120,35 @@ def test_a_dropped_first_answer_leaves_its_prompt_to_the_others() -> None:
     s.finish(lead)
     s.pool.check()
     assert s.running == [heir] and heir.num_computed == 5
+
+
+def alike(request_id: int, shared: int, own: int) -> Sequence:
+    prompt = [*range(shared), *(1000 * request_id + i for i in range(1, own + 1))]
+    return Sequence(request_id, 0, prompt, len(prompt), max_tokens=100)
+
+
+def test_requests_that_come_together_compute_what_they_share_once() -> None:
+    s = scheduler(200, tokens=500, sequences=8)
+    for request_id in range(1, 5):
+        s.add(alike(request_id, 60, 5))
+    s.add(line(9, 8))
+    first = s.plan()
+    assert sizes(first) == [(1, 65)]
+    compute(s, first)
+    assert sizes(s.plan()) == [(1, 1), (2, 5), (3, 5), (4, 5), (9, 8)]
+
+
+def test_a_step_is_not_given_up_for_a_few_tokens_or_for_what_is_computed_later() -> None:
+    s = scheduler(200, tokens=500, sequences=8)
+    for request_id in range(1, 4):
+        s.add(alike(request_id, 20, 5))
+    assert sizes(s.plan()) == [(1, 25), (2, 25), (3, 25)]
+    s = scheduler(200, tokens=100, sequences=8)
+    s.add(alike(1, 300, 5))
+    s.add(alike(2, 300, 5))
+    computed = 0
+    while not all(sequence.num_computed >= sequence.num_prompt for sequence in s.running) or s.waiting:
+        plan = s.plan()
+        computed += plan.num_tokens
+        compute(s, plan)
+    assert computed < 305 + 5 + 16 + 10  # once, the rest of the other, what lay in an unfinished block, and answers

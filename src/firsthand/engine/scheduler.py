@@ -2,7 +2,8 @@
 
 Every running answer gets its next token in every step (decode never starves); what is left of the token budget goes to
 prompts, begun and waiting ones alike, in the order of `waiting`. A request starts only if its tokens fit the memory, and
-nobody overtakes one that has to wait for that.
+nobody overtakes one that has to wait for that. One whose prompt begins like what this step computes for another starts a
+step later and finds it, so that requests which come together compute what they share once.
 
 When blocks run out, the sequence of lowest priority loses its memory and waits, of equals the youngest; it is computed
 again later, from whatever the prefix tree still holds. A waiting request also takes the place of one of lower priority,
@@ -24,6 +25,9 @@ from firsthand.engine.holds import Holds
 from firsthand.engine.mixed import MixedPool
 from firsthand.engine.sequence import Chunk, Sequence, State
 from firsthand.engine.waiting import Waiting, rank
+
+SHARED_SOON = 32
+"""So many tokens that are being computed for another make a request wait for a step."""
 
 
 @dataclass
@@ -104,7 +108,7 @@ class Scheduler:
             if sequence is None:
                 break
             if sequence is waiting:
-                is_closed = not self._admit(sequence, plan)
+                is_closed = self._finds_more_soon(sequence, plan) or not self._admit(sequence, plan)
             else:
                 begun.remove(sequence)
             if sequence.state is State.RUNNING:
@@ -201,6 +205,14 @@ class Scheduler:
             self.num_prompt_tokens += sequence.num_prompt
         self._run(sequence)
         return True
+
+    def _finds_more_soon(self, sequence: Sequence, plan: Plan) -> bool:
+        """Whether this step computes more of a waiting sequence's beginning than is known of it yet."""
+        shared = self.pool.find(sequence.tokens[: sequence.first_wanted]).num_tokens + SHARED_SOON
+        return shared <= sequence.first_wanted and any(
+            chunk.start < shared <= chunk.end_known and chunk.sequence.tokens[:shared] == sequence.tokens[:shared]
+            for chunk in plan.chunks
+        )
 
     def _fitting(self, sequence: Sequence) -> Found | None:
         """What is known of a sequence, if there is a place and memory for the rest; running ones keep a block each to grow.
