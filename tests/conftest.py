@@ -1,7 +1,9 @@
-"""Real weights for the tests that are marked `weights`: fetched once, kept outside the checkout."""
+"""Real weights for the tests that are marked `weights`: fetched once, kept outside the checkout. And Ctrl-C for children."""
 
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,10 @@ from firsthand.home import data_home
 from firsthand.providers import hub
 
 HOME = data_home()  # as it is before any test sets another one
+
+# A shell starts what it runs in the background with Ctrl-C ignored, and children would inherit that.
+if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
