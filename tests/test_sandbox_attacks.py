@@ -656,7 +656,11 @@ def test_a_worker_killed_in_the_middle_is_told_and_replaced(box):
 
     assert_healthy(box)
     (worker,) = box._pool.idle
-    zygote = max(descendants(worker.pid))  # as it was forked last
+    settled, before = descendants(worker.pid), None
+    while settled != before:  # the processes of the run before are gone
+        time.sleep(0.2)
+        settled, before = descendants(worker.pid), settled
+    zygote = max(settled)  # as it was forked last
 
     def kill_it_in_the_middle():
         while len(descendants(worker.pid)) < 5:
