@@ -17,7 +17,8 @@ from firsthand.engine.settings import EngineConfig
 from firsthand.errors import ConfigError, ModelError, ModelFileError, PromptTooLong
 from firsthand.message import system, user
 from firsthand.model import Model, Sampling
-from firsthand.providers.local import Local, content_hash
+from firsthand.providers.contents import content_hash
+from firsthand.providers.local import Local
 from firsthand.rollout import rollout
 from firsthand.task import Task
 

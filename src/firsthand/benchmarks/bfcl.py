@@ -20,7 +20,7 @@ from typing import Any
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.data import Rows, Source, read
 from firsthand.benchmarks.protocol import Item, Protocol, choose, make_benchmark, make_task
-from firsthand.errors import DataError, unknown
+from firsthand.errors import ConfigError, DataError
 from firsthand.evals.function_calls import TYPES, function_calls
 from firsthand.message import Json, system
 from firsthand.model import ToolSpec
@@ -87,7 +87,7 @@ def bfcl(*, protocol: str = "", data: str = "", category: str = "") -> Benchmark
     """
     chosen = choose("bfcl", PROTOCOLS, protocol)[1]
     if category and category not in CATEGORIES:
-        raise unknown("BFCL category", category, CATEGORIES, see="firsthand list benchmarks")
+        raise ConfigError(f"category is {category!r}: give one of {', '.join(CATEGORIES)}, or none for all")
     folder = _folder(data)
     tasks: list[Task] = []
     digest, told = hashlib.sha256(), []

@@ -90,9 +90,9 @@ def check(by: Sequence[str], metadata: Iterable[Json]) -> None:
     for key in by:
         if key not in known:
             close = nearest(key, known)
-            hint = f"; did you mean {close!r}?" if close else ""
+            hint = f" did you mean {close!r}?" if close else ""
             raise ConfigError(
-                f"no task of the run has {key!r} in its metadata{hint}; there are {', '.join(known) or 'none'}"
+                f"no task of the run has {key!r} in its metadata;{hint} there are {', '.join(known) or 'none'}"
             )
 
 

@@ -28,7 +28,6 @@ from firsthand.engine.sequence import Request
 from firsthand.engine.settings import EngineConfig
 from firsthand.engine.worker import EngineWorker
 from firsthand.errors import ConfigError, ModelError, ModelFileError
-from firsthand.home import data_home
 from firsthand.message import Message, Sampled, Text
 from firsthand.model import (
     CallDelta,
@@ -49,6 +48,7 @@ from firsthand.nn.decoder import Decoder
 from firsthand.nn.lora import adapter_files
 from firsthand.nn.quant import best_mode
 from firsthand.providers import hub
+from firsthand.providers.contents import content_hash, model_files
 from firsthand.tokens import pretrained
 from firsthand.tokens.chat import Chat
 from firsthand.tokens.stream import StopStrings
@@ -473,31 +473,3 @@ def _completion(
     )
     lease = loaded.worker.lease((*request.prompt, *sampled.token_ids))
     return Completion(Message("assistant", parts, sampled), reason, usage, tuple(answer.top_logprobs[:kept]), lease)
-
-
-def model_files(path: Path) -> list[Path]:
-    """The files that decide a model's answers: the .gguf file, or all of a folder's JSON, templates and weights."""
-    if path.is_file():
-        return [path]
-    suffixes = (".json", ".jinja", ".safetensors", ".model")
-    files = sorted(file for file in path.iterdir() if file.suffix in suffixes) if path.is_dir() else []
-    if not files:
-        raise ModelFileError(f"{path} is neither a .gguf file nor a folder with a model in it")
-    return files
-
-
-def content_hash(file: Path) -> str:
-    """SHA-256 of a file, in hex; remembered under its path, size and time of change, for large files take a while."""
-    status = file.stat()
-    key = hashlib.sha256(f"{file.resolve()}|{status.st_size}|{status.st_mtime_ns}".encode()).hexdigest()
-    remembered = data_home() / "hashes" / key
-    with suppress(OSError):
-        known = remembered.read_text()
-        if len(known) == 64:
-            return known
-    with file.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    with suppress(OSError):
-        remembered.parent.mkdir(parents=True, exist_ok=True)
-        remembered.write_text(digest)
-    return digest

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 from firsthand import __version__
 from firsthand.errors import ConfigError
 from firsthand.providers import hub
+from firsthand.providers.contents import content_hash
 
 if TYPE_CHECKING:
     from firsthand.engine.embedding import Embedded, TextEmbedder
@@ -53,8 +54,6 @@ class LocalEmbedder:
     @cached_property
     def fingerprint(self) -> str:
         """What decides the vectors, as 16 hex digits: the bytes of the model's files, the pooling, and our version."""
-        from firsthand.providers.local import content_hash
-
         files = [self.path] if self.path.is_file() else sorted(
             file for pattern in ("*.json", "*/config.json", "*.safetensors", "*.model") for file in self.path.glob(pattern)
         )  # fmt: skip
