@@ -73,7 +73,7 @@ def test_every_request_of_olmes_is_rendered_to_the_byte(name):
 
 def test_the_default_protocol_has_the_bare_name_and_others_their_own():
     listed = catalog.protocols("arc_easy")
-    assert list(listed) == ["lm-eval-0shot", "olmes-rc"] and "lm-evaluation-harness" in listed["lm-eval-0shot"]
+    assert list(listed) == ["lm-eval-0shot", "smollm2", "olmes-rc"] and "lm-evaluation-harness" in listed["lm-eval-0shot"]
     assert catalog.benchmark("arc_easy@lm-eval-0shot").name == catalog.benchmark("arc_easy").name == "arc_easy"
     made = catalog.benchmark("arc_easy@olmes-rc:data=packaged")
     assert made.name == "arc_easy@olmes-rc" == catalog.benchmark("arc_easy:protocol=olmes-rc").name
@@ -123,6 +123,44 @@ def test_hellaswag_is_cleaned_as_the_harness_does():
     }
     shared = hellaswag_from_hub({**row, "source_id": "wikihow~1"})
     assert hellaswag_item(shared, "0", "row 0").metadata == {"cluster": "wikihow~1"}
+
+
+CARD = {  # file, its row, what SmolLM2's own task file asks of it
+    "hellaswag": (
+        "hellaswag_validation.jsonl",
+        {"query": "Food: Boil. The water", "choices": ["boils.", "b", "c", "d"], "gold": 1},
+        [("Food: Boil. The water ", " boils."), ("Food: Boil. The water ", " b")],
+    ),
+    "piqa": (
+        "piqa_validation.jsonl",
+        {"query": "Goal: boil water\nAnswer:", "choices": ["heat it", "cool it"], "gold": 0},
+        [("Question: boil water\nAnswer:", " heat it"), ("Question: boil water\nAnswer:", " cool it")],
+    ),
+    "winogrande": (
+        "winogrande_validation.jsonl",
+        {"sentence": "So _ won.", "option1": "Ann", "option2": "Bo", "answer": "1"},
+        [("So ", "Ann won."), ("So ", "Bo won.")],
+    ),
+    "openbookqa": (
+        "openbookqa_test.jsonl",
+        {"query": "Question: The sun is\nAnswer:", "choices": ["hot", "cold"], "gold": 0},
+        [("The sun is", " hot"), ("The sun is", " cold")],
+    ),
+    "commonsense_qa": (
+        "commonsense_qa_validation.jsonl",
+        {"query": "Question: Where is it?\nAnswer:", "choices": ["here", "there"], "gold": 0},
+        [("Where is it?", " here"), ("Where is it?", " there")],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CARD)
+def test_the_protocols_of_smollm2_ask_what_its_card_was_measured_with(name, tmp_path):
+    file, row, asked = CARD[name]
+    (tmp_path / file).write_text(json.dumps(row) + "\n")
+    benchmark = catalog.benchmark(f"{name}@smollm2:data={tmp_path}")
+    assert list(benchmark.tasks(0)[0].scored[:2]) == asked
+    assert benchmark.scorers[0] is acc_norm
 
 
 def attempt(task, logprobs):

@@ -10,6 +10,10 @@ from firsthand.evals.choice import acc, acc_mutual_info, acc_norm
 
 PROTOCOLS = {
     "lm-eval-0shot": Protocol("lm-evaluation-harness, task arc_challenge"),
+    "smollm2": Protocol(
+        "SmolLM2's model card (lighteval): the text of each choice, per character",
+        scorers=(acc_norm, acc),
+    ),
     "olmes-rc": Protocol(
         "OLMES arc_challenge:rc, the text of each choice",
         scorers=(acc_norm, acc, acc_mutual_info),

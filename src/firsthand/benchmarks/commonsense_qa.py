@@ -16,6 +16,11 @@ PROTOCOLS = {
         continuation=" {letter}",
         scorers=(acc,),
     ),
+    "smollm2": Protocol(
+        "SmolLM2's model card (lighteval): the text of each choice, per character",
+        query="{question}",
+        scorers=(acc_norm, acc),
+    ),
     "olmes-rc": Protocol(
         "OLMES csqa:rc, the text of each choice",
         scorers=(acc_norm, acc, acc_mutual_info),

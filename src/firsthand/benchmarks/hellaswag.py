@@ -20,6 +20,11 @@ PROTOCOLS = {
         query="{question}",
         scorers=(acc_norm, acc),
     ),
+    "smollm2": Protocol(
+        "SmolLM2's model card (lighteval): every context ends with a space, so that two come before an ending",
+        query="{stripped} ",
+        scorers=(acc_norm, acc),
+    ),
     "olmes-rc": Protocol(
         "OLMES hellaswag:rc, the text of each ending",
         query="{stripped}",

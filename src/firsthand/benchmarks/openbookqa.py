@@ -11,6 +11,11 @@ from firsthand.message import Json
 
 PROTOCOLS = {
     "lm-eval-0shot": Protocol("lm-evaluation-harness, task openbookqa", query="{question}", scorers=(acc_norm, acc)),
+    "smollm2": Protocol(
+        "SmolLM2's model card (lighteval): the text of each choice, per character",
+        query="{question}",
+        scorers=(acc_norm, acc),
+    ),
     "olmes-rc": Protocol(
         "OLMES openbookqa:rc, the text of each choice",
         scorers=(acc_norm, acc, acc_mutual_info),

@@ -11,6 +11,10 @@ from firsthand.message import Json
 
 PROTOCOLS = {
     "lm-eval-0shot": Protocol("lm-evaluation-harness, task piqa"),
+    "smollm2": Protocol(
+        "SmolLM2's model card (lighteval): the text of each choice, per character",
+        scorers=(acc_norm, acc),
+    ),
     "olmes-rc": Protocol(
         "OLMES piqa:rc, the text of each choice",
         query="Goal: {question}\nAnswer:",

@@ -7,7 +7,7 @@ from firsthand.benchmarks.data import Source, text_field
 from firsthand.benchmarks.multiple_choice import multiple_choice, requests_file
 from firsthand.benchmarks.protocol import Item, Protocol
 from firsthand.errors import DataError
-from firsthand.evals.choice import acc
+from firsthand.evals.choice import acc, acc_norm
 from firsthand.message import Json
 
 PROTOCOLS = {
@@ -16,6 +16,12 @@ PROTOCOLS = {
         query="{before}{choice}",
         continuation=" {after}",
         scorers=(acc,),
+    ),
+    "smollm2": Protocol(
+        "SmolLM2's model card (lighteval): the name and what follows it, per character",
+        query="{before}",
+        continuation="{choice} {after}",
+        scorers=(acc_norm, acc),
     ),
     "olmes-rc": Protocol(
         "OLMES winogrande:rc, scored as lm-evaluation-harness does",
