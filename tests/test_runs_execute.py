@@ -223,12 +223,22 @@ def test_a_run_killed_at_random_gives_the_results_of_an_undisturbed_one(
         run = create(tmp_path, {}, "riddles")
         log = run.path / "log"
         while len(run.done()) < NUM_TASKS:
+            before = recorded(run)
             child = start_child(run.path, log, 3, wait_s=0.01)
-            time.sleep(rng.uniform(0.0, 0.1))
+            while (
+                recorded(run) == before and child.is_alive()
+            ):  # however slow the machine is, each gets a little further
+                time.sleep(0.002)
+            time.sleep(rng.uniform(0.0, 0.08))
             child.kill()
             child.join()
             killed += child.exitcode == -9
         check_after_kills(run, undisturbed, (run.path / "log-sent").read_text().splitlines())
+
+
+def recorded(run: Run) -> int:
+    """How many effects and attempts the run holds."""
+    return len(run.database.read("SELECT 1 FROM effects UNION ALL SELECT 1 FROM traces"))
 
 
 def check_after_kills(run: Run, undisturbed: dict[str, Any], sent: list[str]) -> None:
