@@ -16,7 +16,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from firsthand.cli import main
 from firsthand.commands.run import Config
 from firsthand.config import parse
 from firsthand.runs.store import Run, open_run
@@ -33,19 +32,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "script.json").write_text(json.dumps(SCRIPT))
     return tmp_path / "home"
-
-
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> Any:
-    """Runs a command line; gives exit code, output and errors."""
-
-    def run(*words: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = main(words)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
 
 
 def scripted(*words: str) -> list[str]:

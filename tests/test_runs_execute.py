@@ -34,6 +34,7 @@ from firsthand.runs.store import Run, create
 from firsthand.task import Task
 from firsthand.tool import tool
 from firsthand.trace import Score, Trace
+from run_process import results
 
 
 class Oracle:
@@ -141,22 +142,6 @@ def start_child(path: Path, log: Path, concurrency: int, **oracle: Any) -> Any:
     child = multiprocessing.get_context("fork").Process(target=execute_in_child, args=arguments)
     child.start()
     return child
-
-
-def results(run: Run) -> dict[str, Any]:
-    """All that a trace says, but for times and for the order in which branches that ran together were written down."""
-    return {
-        trace.id: (
-            trace.answer,
-            trace.scores,
-            trace.stop_reason,
-            trace.error,
-            trace.usage,
-            sorted(canonical([message.to_json() for message in branch]) for branch in trace.branches()),
-            sorted((call.id, call.kind, call.request, canonical(call.detail), call.error) for call in trace.calls),
-        )
-        for trace in run.traces()
-    }
 
 
 @pytest.fixture
