@@ -46,7 +46,7 @@ def read_all(connection: socket.socket) -> bytes:
         while piece := connection.recv(65536):
             found += piece
             if b"\r\n\r\n" in found:
-                connection.settimeout(0.3)
+                connection.settimeout(2.0)
     except (TimeoutError, ConnectionError):
         pass
     return found
