@@ -1,21 +1,56 @@
-"""Real weights for the tests that are marked `weights`: fetched once, kept outside the checkout. And Ctrl-C for children."""
+"""Real weights for the tests that are marked `weights`: fetched once, kept outside the checkout.
 
+And what all tests share: no test fails for the slowness of the machine, Ctrl-C reaches children, and what was imported is
+not searched for garbage again and again.
+"""
+
+import gc
 import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
+from firsthand.cli import main
 from firsthand.home import data_home
 from firsthand.providers import hub
+
+settings.register_profile("firsthand", deadline=None)
+settings.load_profile("firsthand")
 
 HOME = data_home()  # as it is before any test sets another one
 
 # A shell starts what it runs in the background with Ctrl-C ignored, and children would inherit that.
 if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collectstart() -> None:
+    """What is imported and collected now (torch, transformers, 5,000 tests) stays to the end: none of it is garbage."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """From here on the collector passes over all that was there before the first test."""
+    gc.freeze()
+    gc.enable()
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Runs a command line in this process; gives exit code, output and errors."""
+
+    def run(*words: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = main(words)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
 
 
 @pytest.fixture(scope="session")

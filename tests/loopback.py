@@ -18,7 +18,7 @@ class Site:
     cut_after: list[int] = field(default_factory=list)
     """The next answers end after so many bytes."""
     stall_after: int | None = None
-    """Answers send so many bytes, and then nothing for 3 seconds."""
+    """Answers send so many bytes, and then nothing more until the client has long left."""
     drip: bool = False
     """A few bytes at a time, without end."""
     ranges: bool = True
@@ -64,13 +64,13 @@ def handler(site: Site) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
             rest = body[start:]
             if site.drip:
-                for each in rest[:60]:
+                for each in rest:
                     self.wfile.write(bytes([each]))
                     time.sleep(0.02)
             elif site.stall_after is not None:
                 self.wfile.write(rest[: site.stall_after])
                 self.wfile.flush()
-                time.sleep(3)
+                time.sleep(60)
             else:
                 self.wfile.write(rest[: site.cut_after.pop(0)] if site.cut_after else rest)
 

@@ -46,7 +46,7 @@ def read_all(connection: socket.socket) -> bytes:
         while piece := connection.recv(65536):
             found += piece
             if b"\r\n\r\n" in found:
-                connection.settimeout(0.3)
+                connection.settimeout(2.0)
     except (TimeoutError, ConnectionError):
         pass
     return found
@@ -76,13 +76,13 @@ def serving(model: Any = None, *, keys: Keys | None = None, embedder: Any = None
         yield Running(server, thread, loops[0])
     finally:
         server.force_exit = server.should_exit = True
-        thread.join(10)
+        thread.join(60)
         assert not thread.is_alive()
         if hasattr(model, "close"):
             model.close()
 
 
-def until(fact: Any, most_s: float = 5.0) -> None:
+def until(fact: Any, most_s: float = 60.0) -> None:
     """Wait for a fact."""
     end = time.monotonic() + most_s
     while not fact():

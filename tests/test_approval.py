@@ -301,7 +301,9 @@ def test_one_question_is_asked_at_a_time_and_a_question_can_be_cancelled() -> No
     async def main() -> list[Decision]:
         left = asyncio.create_task(ask(tool, {"text": "leave"}))
         rest = [asyncio.create_task(ask(tool, {"text": str(n)})) for n in range(6)]
-        await asyncio.sleep(0.05)
+        while not slow.asked:
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.01)  # in which another could be asked
         assert slow.asked == 1
         left.cancel()
         return await asyncio.gather(*rest)

@@ -109,4 +109,4 @@ def test_run_works_inside_a_running_loop():
 
     began = time.perf_counter()
     assert asyncio.run(notebook_cell()) == 42
-    assert time.perf_counter() - began < 5
+    assert time.perf_counter() - began < 30

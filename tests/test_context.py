@@ -207,7 +207,7 @@ async def forever(task: Task, ctx: Context) -> str:
     [
         (Limits(tokens=200), "tokens"),
         (Limits(calls=3), "calls"),
-        (Limits(seconds=0.05), "seconds"),
+        (Limits(seconds=0.3), "seconds"),
         (Limits(cost_usd=0.01), "cost_usd"),
     ],
 )

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterator
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
@@ -60,27 +61,35 @@ def one_thread_again() -> Iterator[None]:
     torch.set_num_threads(1)
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {},
-        {"threads": 2},
-        {"max_batch_tokens": 13, "max_sequences": 5, "threads": 3},
-        {"kv_memory_bytes": 16 * 512 * 12, "max_sequences": 8},
-        {"kv_memory_bytes": 16 * 512 * 12, "max_batch_tokens": 21, "max_sequences": 9, "threads": 2},
-        {"speculation": "prompt_lookup", "speculate_below": 30},
-    ],
-    ids=["roomy", "two threads", "chunked prompts", "preempted", "both", "speculating"],
-)
-@pytest.mark.parametrize(
-    ("weights", "kv_cache"),
-    [("float32", "float32"), ("float16", "float32"), ("float16", "float16"), ("int8", "float32"), ("int8", "int8")],
-)
+COMPANY: dict[str, dict[str, Any]] = {
+    "roomy": {},
+    "two threads": {"threads": 2},
+    "chunked prompts": {"max_batch_tokens": 13, "max_sequences": 5, "threads": 3},
+    "preempted": {"kv_memory_bytes": 16 * 512 * 12, "max_sequences": 8},
+    "both": {"kv_memory_bytes": 16 * 512 * 12, "max_batch_tokens": 21, "max_sequences": 9, "threads": 2},
+    "speculating": {"speculation": "prompt_lookup", "speculate_below": 30},
+}
+KINDS = [("float32", "float32"), ("float16", "float32"), ("float16", "float16"), ("int8", "float32"), ("int8", "int8")]
+
+
+def company_and_kinds() -> Iterator[Any]:
+    """Every company for float16, and the hardest two for each other kind; all others are slow.
+
+    The memory that runs out for caches of float32 is too much for smaller ones to run out of it.
+    """
+    for weights, kv_cache in KINDS:
+        for name, settings in COMPANY.items():
+            if "kv_memory_bytes" not in settings or kv_cache == "float32":
+                hardest = ("both", "speculating") if kv_cache == "float32" else ("chunked prompts", "speculating")
+                is_quick = (weights, kv_cache) == ("float16", "float32") or name in hardest
+                marks = () if is_quick else (pytest.mark.slow,)
+                yield pytest.param(settings, weights, kv_cache, id=f"{weights}-{kv_cache}-{name}", marks=marks)
+
+
+@pytest.mark.parametrize(("settings", "weights", "kv_cache"), company_and_kinds())
 def test_company_threads_chunking_caching_and_preemption_change_no_bit(
-    settings: dict[str, object], weights: str, kv_cache: str, one_thread_again: None
+    settings: dict[str, Any], weights: str, kv_cache: str, one_thread_again: None
 ) -> None:
-    if "kv_memory_bytes" in settings and kv_cache != "float32":
-        pytest.skip("that memory is too much for a smaller cache to run out of it")
     longest = 50 if "kv_memory_bytes" in settings else 13
     work = requests(60, 1, longest)
     engine = tiny_engine(**settings, weights=weights, kv_cache=kv_cache)

@@ -1,6 +1,7 @@
 import asyncio
 import gc
 import threading
+import time
 
 import pytest
 
@@ -116,9 +117,17 @@ def test_a_bad_request_brings_its_error_to_its_own_caller() -> None:
 
 
 def test_closing_tells_those_who_wait_and_those_who_come_later() -> None:
+    class Slow(Engine):
+        begun = threading.Event()
+
+        def step(self) -> list[Output]:
+            self.begun.set()
+            time.sleep(0.02)  # so that the answer is not done when the worker is closed
+            return super().step()
+
     async def main(worker: EngineWorker) -> None:
         waiting = asyncio.create_task(collect(worker, LONG))
-        await asyncio.sleep(0.02)
+        await asyncio.to_thread(worker.engine.begun.wait, 60)
         worker.close()
         worker.close()
         with pytest.raises(ModelError, match="closed"):
@@ -127,7 +136,7 @@ def test_closing_tells_those_who_wait_and_those_who_come_later() -> None:
             with pytest.raises(ModelError, match="closed"):
                 await asyncio.wait_for(late, 10)
 
-    worker = EngineWorker(tiny_engine())
+    worker = EngineWorker(Slow(tiny_model()))
     asyncio.run(main(worker))
     assert not worker._thread.is_alive()
 

@@ -13,7 +13,6 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from firsthand.cli import main
 from firsthand.evals.critical_path import critical_seconds
 from firsthand.evals.equal import KNOBS, SLACK, best_value, equalise, free_knob, knob_of, next_value
 from firsthand.evals.frontier import frontier
@@ -183,19 +182,13 @@ def test_the_critical_path_is_the_longest_chain_of_calls() -> None:
 
 
 @pytest.fixture
-def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+def cli(cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
     script = {"step by step": "Let me see. The answer is 32", "Question": "Action: calculator[3 * 4]"}
     Path("script.json").write_text(json.dumps(script | {"Observation": "Final Answer: 7", "": "42"}))
 
-    def run(*words: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = main(words)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
+    return cli
 
 
 RUN = ["run", "arithmetic:levels=1", "--limit", "10", "--model", "scripted:script.json"]

@@ -20,7 +20,6 @@ from firsthand.agent import Agent
 from firsthand.approval import Approval
 from firsthand.benchmark import Benchmark
 from firsthand.budget import Limits
-from firsthand.cli import main
 from firsthand.context import Context
 from firsthand.errors import ConfigError
 from firsthand.message import Json, ToolCall, assistant
@@ -253,22 +252,16 @@ def test_our_engine_computes_no_prefix_of_the_parent_twice(tmp_path: Path) -> No
 
 
 @pytest.fixture
-def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+def cli(cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A run of react and cot is there; runs a command line and gives exit code, output and errors."""
     monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
     script = {"Shorter": "12", "step by step": "The answer is 50.", "Observation": "Final Answer: 7"}
     Path("script.json").write_text(json.dumps(script | {"Question": "Action: calculator[3 * 4]"}))
 
-    def run(*words: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = main(words)
-        out, err = capsys.readouterr()
-        return code, out, err
-
     model = ["--model", "scripted:script.json"]
-    assert run("run", "arithmetic:levels=1:tasks=3", "--pattern", "react,cot", *model)[0] == 0
-    return run
+    assert cli("run", "arithmetic:levels=1:tasks=3", "--pattern", "react,cot", *model)[0] == 0
+    return cli
 
 
 def test_the_command_forks_shows_compares_and_forks_again(cli: Any, tmp_path: Path) -> None:

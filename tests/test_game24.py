@@ -3,7 +3,6 @@
 import asyncio
 import math
 import os
-import time
 from collections import Counter
 from dataclasses import replace
 from fractions import Fraction
@@ -15,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sims import majority
 
+from cpu_time import at_most_cpu_s
 from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.benchmarks.game24 import game24, generate, is_solution, thoughts
@@ -67,10 +67,9 @@ def test_fractions_on_the_way_are_exact():
 
 
 def test_hostile_answers_are_checked_in_no_time():
-    began = time.perf_counter()
-    for piece in ("(", "-", "1+", "answer:", "\n", "1 "):
-        assert not is_solution(piece * 200_000, "4 5 9 10")
-    assert time.perf_counter() - began < 2
+    with at_most_cpu_s(10):
+        for piece in ("(", "-", "1+", "answer:", "\n", "1 "):
+            assert not is_solution(piece * 200_000, "4 5 9 10")
 
 
 @given(st.lists(st.integers(1, 13), min_size=4, max_size=4))

@@ -21,6 +21,8 @@ NOUNS = [
     "benchmark",
     "approval",
     "agent",
+    "attempt",
+    "tool_call",
     "context",
     "rollout",
 ]

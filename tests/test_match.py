@@ -1,11 +1,10 @@
 """What scorers accept, and that nothing a model writes can stop them."""
 
-import time
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cpu_time import at_most_cpu_s
 from firsthand.evals.choice import acc, acc_norm
 from firsthand.evals.match import exact, flexible, normalised, numeric, strict
 from firsthand.message import assistant
@@ -92,10 +91,9 @@ def test_scores_of_other_texts_are_not_taken_for_the_choices():
 )  # fmt: skip
 def test_hostile_answers_get_a_score_quickly(answer):
     for scorer in SCORERS:
-        began = time.perf_counter()
-        score = scorer(task("7", [" x", " y"], 0), trace(answer, said=[answer or ""]))
+        with at_most_cpu_s(3):
+            score = scorer(task("7", [" x", " y"], 0), trace(answer, said=[answer or ""]))
         assert score.value == 0
-        assert time.perf_counter() - began < 0.3, scorer.__name__
 
 
 @given(st.text(max_size=200), st.text(max_size=40))

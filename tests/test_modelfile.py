@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cpu_time import at_most_cpu_s
 from firsthand.errors import ModelFileError
 from firsthand.modelfile import READABLE, read_gguf, read_json, read_safetensors, refuse_pickle
 
@@ -260,8 +261,6 @@ def test_any_header_gives_a_model_file_error_or_a_sound_file(
 
 
 def test_a_vocabulary_of_a_quarter_million_is_quick(tmp_path: Path) -> None:
-    import time
-
     words = [f"token{i}" for i in range(262_144)]
     writer = gguf.GGUFWriter(tmp_path / "a.gguf", "gemma3")
     writer.add_array("tokenizer.ggml.tokens", words)
@@ -269,9 +268,8 @@ def test_a_vocabulary_of_a_quarter_million_is_quick(tmp_path: Path) -> None:
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.close()
-    started = time.perf_counter()
-    assert read_gguf(tmp_path / "a.gguf").metadata["tokenizer.ggml.tokens"] == words
-    assert time.perf_counter() - started < 5
+    with at_most_cpu_s(10):
+        assert read_gguf(tmp_path / "a.gguf").metadata["tokenizer.ggml.tokens"] == words
 
 
 # safetensors

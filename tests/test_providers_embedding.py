@@ -86,11 +86,9 @@ def test_the_loop_goes_on_and_cancelling_stops_the_work(folder: Path) -> None:
     async def cancel() -> float:
         await embedder.embed(["warm"])
         task = asyncio.create_task(embedder.embed(texts))
-        ticks, started = 0, time.monotonic()
-        while time.monotonic() < started + 0.5:
+        for _ in range(20):
             await asyncio.sleep(0.01)
-            ticks += 1
-        assert ticks > 5 and not task.done()
+        assert not task.done()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

@@ -144,7 +144,7 @@ def test_a_stream_that_is_left_is_aborted(model):
             break
         await stream.aclose()
         loaded = await model._ready()
-        for _ in range(100):
+        for _ in range(3000):
             stats = await loaded.worker.stats()
             if stats.running == stats.waiting == 0:
                 return True

@@ -9,7 +9,8 @@ from itertools import combinations
 import pytest
 
 from firsthand.evals.leaderboard import leaderboard
-from firsthand.evals.report import MAX_ATTEMPTS, report_html, turns, visible
+from firsthand.evals.pages import visible
+from firsthand.evals.report import MAX_ATTEMPTS, report_html, turns
 from firsthand.evals.scatter import HEIGHT, LINE, WIDTH, Box, scatter
 from firsthand.message import Message, ToolCall, ToolResult, assistant, system, user
 from firsthand.trace import Failure, Node, Score

@@ -237,7 +237,7 @@ def test_a_time_limit_cancels_what_runs_and_the_trace_is_scored() -> None:
 
         return (await ctx.group([wait(), wait()]))[0]
 
-    trace = attempt(slow, lambda task, trace: Score("any", 0.5), limits=Limits(seconds=0.02))
+    trace = attempt(slow, lambda task, trace: Score("any", 0.5), limits=Limits(seconds=0.3))
     assert trace.stop_reason == "seconds" and trace.scores == (Score("any", 0.5),)
     assert cancelled == [True, True]
 

@@ -18,7 +18,8 @@ from firsthand.commands.run import Config
 from firsthand.errors import ConfigError
 from firsthand.runs.on_ray import Place, Share, expect_cluster, shares
 from firsthand.runs.store import Run, open_run
-from test_run_killed import PATTERNS, check_records, interrupted_tools, prepare, results
+from run_process import held, results, start
+from test_run_killed import PATTERNS, check_records, interrupted_tools, prepare
 
 STORE_BYTES = 80 << 20
 
@@ -172,14 +173,6 @@ def prepared(folder: Path) -> list[str]:
     return [word.replace("steps.py", "steps.py:wait-s=1.5") for word in words]
 
 
-def start(folder: Path, *words: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "FIRSTHAND_HOME": str(folder / "home")}
-    command = [sys.executable, "-m", "firsthand", "run", *words, "--json"]
-    return subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-
-
 def expected(tmp_path: Path) -> dict[str, Any]:
     folder = tmp_path / "local"
     words = prepared(folder)
@@ -188,14 +181,6 @@ def expected(tmp_path: Path) -> dict[str, Any]:
     assert child.returncode == 0, err
     with open_run("last", folder / "home") as run:
         return results(run)
-
-
-def traces(folder: Path) -> int:
-    try:
-        with open_run("last", folder / "home") as run:
-            return int(run.database.read("SELECT count(*) FROM traces")[0][0])
-    except Exception:  # it is just being made
-        return 0
 
 
 def check(run: Run, folder: Path, wanted: dict[str, Any]) -> None:
@@ -212,12 +197,12 @@ def check(run: Run, folder: Path, wanted: dict[str, Any]) -> None:
 def test_a_run_whose_worker_and_node_are_killed_is_that_of_one_machine(tmp_path: Path, cluster: Cluster) -> None:
     folder = tmp_path / "spread"
     child = start(folder, *prepared(folder), "--on", f"ray:{cluster.ray.address}")
-    until(lambda: traces(folder) >= 3 and len(cluster.workers()) == 2)
+    until(lambda: held(folder, "traces") >= 3 and len(cluster.workers()) == 2)
     killed = cluster.workers()[0]
     os.kill(killed, signal.SIGKILL)
     until(lambda: len(cluster.workers()) == 2 and killed not in cluster.workers())  # another one is there
-    before = traces(folder)
-    until(lambda: traces(folder) >= before + 3)
+    before = held(folder, "traces")
+    until(lambda: held(folder, "traces") >= before + 3)
     cluster.kill_node()
     _, err = child.communicate(timeout=240)
     cluster.nodes.append(cluster.add())
@@ -232,14 +217,14 @@ def test_an_interrupted_run_is_resumed_on_a_cluster_or_without_one(tmp_path: Pat
     folder = tmp_path / "spread"
     on = ["--on", f"ray:{cluster.ray.address}"]
     child = start(folder, *prepared(folder), *on)
-    until(lambda: traces(folder) >= 2)
+    until(lambda: held(folder, "traces") >= 2)
     child.send_signal(signal.SIGINT)
     _, err = child.communicate(timeout=120)
     assert child.returncode == 130 and "attempts done: `firsthand run --resume" in err and "Traceback" not in err
     until(lambda: not cluster.workers())
-    before = traces(folder)
+    before = held(folder, "traces")
     child = start(folder, "--resume", *on, "--workers", "1", "--concurrency", "3")
-    until(lambda: traces(folder) >= before + 3)
+    until(lambda: held(folder, "traces") >= before + 3)
     child.kill()
     child.communicate()
     until(lambda: not cluster.workers())

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import tiny
-from firsthand.message import canonical
 from firsthand.runs.store import Run, open_run
+from run_process import held, results, start
 
 PATTERNS = ("direct", "cot", "self_consistency:samples=3", "react:max-steps=3", "steps.py")
 STEPS = """
@@ -103,16 +99,8 @@ def prepare(folder: Path, model: str) -> list[str]:
     ]  # fmt: skip
 
 
-def firsthand(folder: Path, *words: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "FIRSTHAND_HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "firsthand", "run", *words, "--json"]
-    return subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-
-
 def finish(folder: Path, *words: str) -> None:
-    child = firsthand(folder, *words)
+    child = start(folder, *words)
     _, err = child.communicate(timeout=240)
     said = [line for line in err.splitlines() if not line.startswith("firsthand: compiling kernels")]
     assert (child.returncode, said) == (0, [])
@@ -120,10 +108,10 @@ def finish(folder: Path, *words: str) -> None:
 
 def killed(folder: Path, rng: random.Random, *words: str) -> bool:
     """Whether a process was killed while it worked on the run, rather than after it had come to its end."""
-    before = recorded(folder)
-    child = firsthand(folder, *words)
+    before = held(folder, "effects", "traces")
+    child = start(folder, *words)
     began = time.monotonic()
-    while recorded(folder) <= before and child.poll() is None:
+    while held(folder, "effects", "traces") <= before and child.poll() is None:
         assert time.monotonic() - began < 60
         time.sleep(0.002)
     time.sleep(rng.uniform(0.0, 0.12))
@@ -132,31 +120,6 @@ def killed(folder: Path, rng: random.Random, *words: str) -> bool:
     with open_run("last", folder / "home") as run:
         assert run.status in ("interrupted", "done")
         return run.status == "interrupted"
-
-
-def recorded(folder: Path) -> int:
-    """How many effects and traces the folder's only run holds."""
-    try:
-        with open_run("last", folder / "home") as run:
-            return sum(run.database.read(f"SELECT count(*) FROM {table}")[0][0] for table in ("effects", "traces"))
-    except Exception:  # it is just being made
-        return 0
-
-
-def results(run: Run) -> dict[str, Any]:
-    """All that the traces say, but for times, tokens that lay in a cache, and the order of branches that ran together."""
-    return {
-        trace.id: (
-            trace.answer,
-            trace.scores,
-            trace.stop_reason,
-            trace.error,
-            (trace.usage.prompt_tokens, trace.usage.completion_tokens),
-            sorted(canonical([message.to_json() for message in branch]) for branch in trace.branches()),
-            sorted((call.id, call.kind, call.request, canonical(call.detail), call.error) for call in trace.calls),
-        )
-        for trace in run.traces()
-    }
 
 
 def check_records(run: Run, folder: Path) -> None:

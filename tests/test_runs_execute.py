@@ -34,6 +34,7 @@ from firsthand.runs.store import Run, create
 from firsthand.task import Task
 from firsthand.tool import tool
 from firsthand.trace import Score, Trace
+from run_process import results
 
 
 class Oracle:
@@ -143,22 +144,6 @@ def start_child(path: Path, log: Path, concurrency: int, **oracle: Any) -> Any:
     return child
 
 
-def results(run: Run) -> dict[str, Any]:
-    """All that a trace says, but for times and for the order in which branches that ran together were written down."""
-    return {
-        trace.id: (
-            trace.answer,
-            trace.scores,
-            trace.stop_reason,
-            trace.error,
-            trace.usage,
-            sorted(canonical([message.to_json() for message in branch]) for branch in trace.branches()),
-            sorted((call.id, call.kind, call.request, canonical(call.detail), call.error) for call in trace.calls),
-        )
-        for trace in run.traces()
-    }
-
-
 @pytest.fixture
 def undisturbed(tmp_path: Path) -> dict[str, Any]:
     """The results of a run that nothing happened to."""
@@ -223,12 +208,22 @@ def test_a_run_killed_at_random_gives_the_results_of_an_undisturbed_one(
         run = create(tmp_path, {}, "riddles")
         log = run.path / "log"
         while len(run.done()) < NUM_TASKS:
+            before = recorded(run)
             child = start_child(run.path, log, 3, wait_s=0.01)
-            time.sleep(rng.uniform(0.0, 0.1))
+            while (
+                recorded(run) == before and child.is_alive()
+            ):  # however slow the machine is, each gets a little further
+                time.sleep(0.002)
+            time.sleep(rng.uniform(0.0, 0.08))
             child.kill()
             child.join()
             killed += child.exitcode == -9
         check_after_kills(run, undisturbed, (run.path / "log-sent").read_text().splitlines())
+
+
+def recorded(run: Run) -> int:
+    """How many effects and attempts the run holds."""
+    return len(run.database.read("SELECT 1 FROM effects UNION ALL SELECT 1 FROM traces"))
 
 
 def check_after_kills(run: Run, undisturbed: dict[str, Any], sent: list[str]) -> None:

@@ -44,7 +44,12 @@ def test_nothing_acknowledged_is_lost_to_kill_9(tmp_path: Path, num_kills: int) 
             target=work_forever, args=(path, acknowledged, round_number)
         )
         child.start()
-        time.sleep(rng.uniform(0.0, 0.15))
+        before = acknowledged.stat().st_size if acknowledged.exists() else 0
+        while (
+            not acknowledged.exists() or acknowledged.stat().st_size <= before
+        ):  # it has begun, however slow the machine
+            time.sleep(0.002)
+        time.sleep(rng.uniform(0.0, 0.1))
         child.kill()
         child.join()
         assert child.exitcode == -9

@@ -218,12 +218,12 @@ def test_ctrl_c_on_a_terminal_leaves_it_as_it_was_and_keeps_the_record(place_to_
         if not piece:
             break
         received += piece
-        assert time.monotonic() - began < 60
+        assert time.monotonic() - began < 240
         if not interrupted and b"#3 " in received:
             process.send_signal(signal.SIGINT)
             interrupted = True
     os.close(parent)
-    assert process.wait(timeout=30) == 130
+    assert process.wait(timeout=120) == 130
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)  # nobody of its session is left
     text = received.decode()

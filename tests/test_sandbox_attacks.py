@@ -104,7 +104,7 @@ def assert_healthy(box):
     """The worker is warm with nothing but itself (two of bwrap and the zygote), and a new run sees a new world."""
     (worker,) = box._pool.idle
     assert worker.alive
-    deadline = time.monotonic() + 2  # the supervisor leaves after it has reported
+    deadline = time.monotonic() + 30  # the supervisor leaves after it has reported
     while len(descendants(worker.pid)) > 2 and time.monotonic() < deadline:
         time.sleep(0.005)
     assert len(descendants(worker.pid)) == 2
@@ -685,7 +685,7 @@ def test_nothing_survives_the_death_of_the_one_who_opened_it(tmp_path):
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     worker = int(process.stdout.readline())
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while len(everyone := descendants(worker)) < 6 and time.monotonic() < deadline:
         time.sleep(0.01)
     assert len(everyone) >= 6

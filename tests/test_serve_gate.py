@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
@@ -15,6 +16,7 @@ import httpx
 import pytest
 
 from firsthand.errors import ConfigError, QueueFull
+from firsthand.model import Completion
 from firsthand.providers.scripted import Scripted
 from firsthand.serve.keys import Client, Keys, read_keys
 from firsthand.serve.settings import Limits, check_binding
@@ -173,10 +175,12 @@ def test_the_engines_full_queue_is_429_too() -> None:
 
 
 def test_a_client_that_leaves_ends_its_request() -> None:
-    with serving(Scripted(echo, name="scripted", delay_s=30)) as running:
+    with serving(Scripted(echo, name="scripted", delay_s=60)) as running:
         for stream in (False, True):
-            with pytest.raises(httpx.ReadTimeout):
-                HTTP.post(running.url + CHAT, json={**HI, "stream": stream}, timeout=0.3)
+            body = json.dumps({**HI, "stream": stream}).encode()
+            with running.connect() as connection:
+                connection.sendall(head(len(body)) + body)
+                until(lambda: running.door.metrics.in_flight == 1)
             until(lambda: running.door.metrics.in_flight == 0)
         assert running.door.metrics.disconnects == 2
         assert 'code="499"' in HTTP.get(f"{running.url}/metrics").text
@@ -238,19 +242,35 @@ def test_ten_times_the_queue_for_a_while_is_answered_or_refused_and_leaves_nothi
 
 
 def test_when_told_to_stop_what_is_under_way_ends_and_nothing_new_begins() -> None:
-    with serving(Scripted(echo, name="scripted", delay_s=0.6)) as running:
+    class Held(Scripted):
+        """Answers when it is let go."""
+
+        go = threading.Event()
+
+        async def complete(self, *asked: Any, **rest: Any) -> list[Completion]:
+            await asyncio.to_thread(self.go.wait, 60)
+            return await super().complete(*asked, **rest)
+
+    with serving(Held(echo, name="scripted")) as running:
+
+        def is_shut() -> bool:
+            try:
+                post(running)
+            except httpx.TransportError:
+                return True
+            return False
+
         answers: list[httpx.Response] = []
         thread = threading.Thread(target=lambda: answers.append(post(running)))
         thread.start()
         until(lambda: running.door.metrics.in_flight == 1)
         running.stop()
         until(lambda: running.door.state == "draining")
-        time.sleep(0.25)
-        with pytest.raises(httpx.TransportError):
-            post(running)
+        until(is_shut)
+        Held.go.set()
         thread.join()
         assert answers[0].status_code == 200 and answers[0].json()["choices"][0]["message"]["content"] == "Hi"
-        running.thread.join(5)
+        running.thread.join(60)
         assert not running.thread.is_alive()
 
 
@@ -319,11 +339,11 @@ def test_headers_that_come_too_slowly_or_never_close_the_connection(open_door: R
     for begun in (b"", b"GET /health HTTP/1.1\r\nHost: loc"):
         with open_door.connect() as connection:
             connection.sendall(begun)
-            connection.settimeout(4)
+            connection.settimeout(60)
             start = time.monotonic()
             with suppress(ConnectionError):
                 assert connection.recv(10) == b""
-            assert 0.5 < time.monotonic() - start < 3
+            assert time.monotonic() - start > 0.5
 
 
 def test_a_body_that_never_comes_is_408(open_door: Running) -> None:

@@ -19,6 +19,7 @@ import httpx
 import pytest
 
 import firsthand
+from cpu_time import at_most_cpu_s
 from firsthand.engine.grammar import MAX_REMEMBERED, MAX_REMEMBERED_BYTES
 from firsthand.engine.settings import EngineConfig
 from firsthand.providers.local import Local
@@ -171,15 +172,14 @@ def test_a_slow_parser_of_tool_calls_as_in_cve_2025_48887(running: Running) -> N
         '{"name": "f", ' * 8_000,
         "<" * 60_000,
     ):
-        start = time.perf_counter()
-        toolcalls.parse(text)
-        split, calls = Splitter(thinks=True), toolcalls.CallStream()
-        for at in range(0, len(text), 1000):
-            calls.feed(text[at : at + 1000])
-            split.feed(text[at : at + 1000])
-        calls.finish()
-        split.finish()
-        assert time.perf_counter() - start < 5
+        with at_most_cpu_s(5):
+            toolcalls.parse(text)
+            split, calls = Splitter(thinks=True), toolcalls.CallStream()
+            for at in range(0, len(text), 1000):
+                calls.feed(text[at : at + 1000])
+                split.feed(text[at : at + 1000])
+            calls.finish()
+            split.finish()
 
 
 @pytest.mark.slow
@@ -295,7 +295,7 @@ def test_poisoned_grammars_as_in_vllm_43920_and_llama_cpp_26600(running: Running
     start = time.perf_counter()
     answer = ask(running, messages=HI, max_tokens=4, **form)
     assert answer.status_code in (200, 400), answer.text
-    assert time.perf_counter() - start < 30
+    assert time.perf_counter() - start < 60
     good = ask(running, messages=HI, max_tokens=4, guided_choice=["yes", "no"])
     assert good.json()["choices"][0]["message"]["content"] in ("yes", "no")
 

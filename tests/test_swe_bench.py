@@ -7,8 +7,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -32,6 +30,7 @@ from firsthand.runs.store import open_run
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
 from namespaces import WHY_NOT
+from run_process import held, start
 from swe_local import FULL_NAME, GOOD, HEAD, adds, make_record, write
 
 needs_bwrap = pytest.mark.skipif(WHY_NOT is not None, reason=WHY_NOT or "")
@@ -253,13 +252,6 @@ SCRIPT = {
 }
 
 
-def run(folder: Path, *words: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "firsthand", "run", *words, "--json"]
-    environment = {**os.environ, "FIRSTHAND_HOME": str(folder / "home")}
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=folder, env=environment, stdout=pipe, stderr=pipe, text=True)
-
-
 @needs_bwrap
 @pytest.mark.slow
 def test_a_run_that_is_killed_is_resumed_with_the_same_conversation(place: Path) -> None:
@@ -271,14 +263,14 @@ def test_a_run_that_is_killed_is_resumed_with_the_same_conversation(place: Path)
         "--pattern",
         "react:native=true:max-steps=6",
     ]
-    first = run(place, *words)
+    first = start(place, *words)
     began = time.monotonic()
-    while num_effects(place) < 4:  # two replies, the edit, and the shell's result: its time is in the conversation
+    while held(place, "effects") < 4:  # two replies, the edit, and the shell's result: its time is in the conversation
         assert first.poll() is None and time.monotonic() - began < 60
         time.sleep(0.005)
     first.send_signal(signal.SIGKILL)
     first.communicate()
-    again = run(place, "--resume")
+    again = start(place, "--resume")
     out, err = again.communicate(timeout=120)
     assert (again.returncode, err) == (0, "")
     with open_run("last", place / "home") as found:
@@ -289,14 +281,6 @@ def test_a_run_that_is_killed_is_resumed_with_the_same_conversation(place: Path)
     assert shown[0].replayed and [call.detail["name"] for call in shown] == ["edit", "shell", "submit"]
     assert len(asked) == 7 and all(count == 1 for _, count in asked)  # no reply was asked for twice
     assert "1.0" in out
-
-
-def num_effects(folder: Path) -> int:
-    try:
-        with open_run("last", folder / "home") as found:
-            return int(found.database.read("SELECT count(*) FROM effects")[0][0])
-    except Exception:  # it is just being made
-        return 0
 
 
 # -- records --

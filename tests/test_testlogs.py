@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
+from cpu_time import at_most_cpu_s
 from firsthand.errors import UnknownName
 from firsthand.evals.testlogs import PARSERS, kept, passed, read_log
 
@@ -135,7 +134,6 @@ def test_an_unknown_parser_is_an_error_with_the_nearest_name() -> None:
 
 @pytest.mark.parametrize("parser", PARSERS)
 def test_hostile_logs_are_read_in_time(parser: str) -> None:
-    began = time.perf_counter()
     for log in (
         "PASSED " * 50_000,
         "_ " * 100_000,
@@ -145,5 +143,5 @@ def test_hostile_logs_are_read_in_time(parser: str) -> None:
         "test_x [" * 40_000,
         "\0\r" * 50_000,
     ):
-        assert isinstance(read_log(log, parser), dict)
-    assert time.perf_counter() - began < 10
+        with at_most_cpu_s(5):
+            assert isinstance(read_log(log, parser), dict)

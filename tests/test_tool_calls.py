@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -60,7 +61,11 @@ def test_a_function_that_hangs_is_given_up_and_is_not_called_for_ever() -> None:
         release.set()
         while stuck.hung:  # the threads that end are no longer counted
             await asyncio.sleep(0.005)
-        assert (await stuck({})) == "late"
+        for _ in range(100):  # on a busy machine the time may be up before the function has been called
+            with suppress(ToolError):
+                assert (await stuck({})) == "late"
+                return
+        raise AssertionError("it is never called again")
 
     asyncio.run(main())
 
@@ -96,7 +101,7 @@ def test_an_async_tool_that_does_not_even_stop_when_cancelled_ends_within_its_ti
     began = time.perf_counter()
     with pytest.raises(ToolError, match="did not finish"):
         asyncio.run(tool_from_function(stubborn, effect="read", timeout_s=0.01)({}))
-    assert ends == ["no", "no"] and time.perf_counter() - began < 20
+    assert ends == ["no", "no"] and time.perf_counter() - began < 50
 
 
 class Unsayable(Exception):
@@ -315,8 +320,8 @@ def test_a_call_that_hangs_leaves_its_siblings_alone() -> None:
         await asyncio.sleep(60 if n == 1 else 0)
         return str(n)
 
-    trace = attempt(calls_all(*many("wait", 3)), tool_from_function(wait, effect="read", timeout_s=0.02))
-    assert json.loads(trace.answer or "") == ["0", "Error: wait did not finish within 0.02 s", "2"]
+    trace = attempt(calls_all(*many("wait", 3)), tool_from_function(wait, effect="read", timeout_s=0.3))
+    assert json.loads(trace.answer or "") == ["0", "Error: wait did not finish within 0.3 s", "2"]
 
 
 def test_ten_thousand_calls_in_one_message_end_with_a_clear_result() -> None:
@@ -355,7 +360,7 @@ def test_a_call_cut_off_by_the_attempts_time_is_on_record() -> None:
         return ""
 
     trace = attempt(calls_all(ToolCall("c", "wait", {})), tool_from_function(wait, effect="read"),
-                    limits=Limits(seconds=0.05))  # fmt: skip
+                    limits=Limits(seconds=0.3))  # fmt: skip
     assert trace.stop_reason == "seconds"
     assert [call.error for call in trace.calls] == ["it was broken off before it had a result"]
 
@@ -370,7 +375,7 @@ def test_react_runs_the_calls_of_a_message_together() -> None:
         return f"met {n}"
 
     model = Scripted([assistant("", *many("meet", 2)), "The answer is 2"])
-    made = Agent("a", model, react, {"native": True}, (tool_from_function(meet, effect="read", timeout_s=5.0),))
+    made = Agent("a", model, react, {"native": True}, (tool_from_function(meet, effect="read", timeout_s=60.0),))
     trace = asyncio.run(rollout(made, Task("t", "go")))
     results = [part for node in trace.nodes for part in node.message.parts if isinstance(part, ToolResult)]
     assert [(part.call_id, part.content) for part in results] == [("c0", "met 0"), ("c1", "met 1")]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cpu_time import at_most_cpu_s
 from firsthand.message import ToolCall
 from firsthand.model import CallDelta, ToolSpec
 from firsthand.tokens.toolcalls import CallStream, parse
@@ -280,17 +280,15 @@ def test_recorded_answers_hold_the_calls_that_a_reader_finds_in_them() -> None:
     ],
 )
 def test_hostile_text_takes_linear_time(text: str) -> None:
-    start = time.process_time()
-    parse(text, TOOLS)
-    assert time.process_time() - start < 1.0
+    with at_most_cpu_s(4):
+        parse(text, TOOLS)
 
 
 def test_hostile_text_in_small_pieces_takes_linear_time() -> None:
-    start = time.process_time()
-    for unit in ("<tool_call>{", "[ ", "```", "{'", "\n  "):
-        streamed([unit] * 800)
-    streamed(['<tool_call>{"name": "a", "arguments": {"x": "', *["ab"] * 8_000, '"}}'])
-    assert time.process_time() - start < 2.0
+    with at_most_cpu_s(5):
+        for unit in ("<tool_call>{", "[ ", "```", "{'", "\n  "):
+            streamed([unit] * 800)
+        streamed(['<tool_call>{"name": "a", "arguments": {"x": "', *["ab"] * 8_000, '"}}'])
 
 
 @pytest.mark.slow
@@ -298,6 +296,5 @@ def test_hostile_text_in_small_pieces_takes_linear_time() -> None:
     "unit", ["[", "{", '{"', "<tool_call>", '<tool_call>{"a":"', "\n{", "9", " ", "f(", "```json\n{", "\\"]
 )
 def test_ten_megabytes_of_anything_are_read(unit: str) -> None:
-    start = time.process_time()
-    parse("<tool_call>" + unit * (10_000_000 // len(unit)), TOOLS)
-    assert time.process_time() - start < 60.0
+    with at_most_cpu_s(60):
+        parse("<tool_call>" + unit * (10_000_000 // len(unit)), TOOLS)

@@ -2,13 +2,13 @@
 
 import asyncio
 import contextlib
-import time
 from fractions import Fraction
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cpu_time import at_most_cpu_s
 from firsthand import catalog
 from firsthand.errors import ToolError
 from firsthand.tools.calculator import calculator, evaluate, show
@@ -93,20 +93,19 @@ def test_what_a_model_may_write_is_understood(expression, result):
     ],
 )  # fmt: skip
 def test_hostile_expressions_end_at_once_in_a_sentence(expression):
-    began = time.perf_counter()
-    try:
-        show(evaluate(expression))
-    except ToolError as error:
-        assert len(str(error)) < 300
-    else:
-        assert expression in ("5%%%", "+".join(["1"] * 200))
-    assert time.perf_counter() - began < 0.1
+    with at_most_cpu_s(1):
+        try:
+            show(evaluate(expression))
+        except ToolError as error:
+            assert len(str(error)) < 300
+        else:
+            assert expression in ("5%%%", "+".join(["1"] * 200))
 
 
 @given(st.text(alphabet="0123456789.,+-*/%^()eE sqrtmaxlogpi×÷−$=_x\n", max_size=80))
-@settings(max_examples=300, deadline=200)
+@settings(max_examples=300, deadline=None)
 def test_any_text_gives_a_short_number_or_a_tool_error(text):
-    with contextlib.suppress(ToolError):
+    with at_most_cpu_s(2), contextlib.suppress(ToolError):
         assert len(show(evaluate(text))) < 250
 
 

@@ -8,7 +8,6 @@ import shutil
 import stat
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -54,7 +53,8 @@ def test_a_workspace_is_kept_between_runs_and_nothing_else_is(tmp_path: Path) ->
             assert (await sandbox.python("print(open('/testbed/x').read())")).stdout == "kept\n\n"
             [worker] = sandbox._pool.idle
             subprocess.run(["kill", "-9", str(worker.pid)], check=True)
-            time.sleep(0.2)
+            while worker.alive:
+                await asyncio.sleep(0.01)
             with pytest.raises(SandboxError, match="gone, and the workspace with it"):
                 await sandbox.shell("ls")
 

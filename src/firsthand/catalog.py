@@ -18,8 +18,8 @@ import sys
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
-from importlib.metadata import entry_points
+from functools import cache, partial
+from importlib.metadata import EntryPoints, entry_points
 from pathlib import Path
 from typing import Any, Literal
 
@@ -106,15 +106,39 @@ def _unfold(text: str) -> tuple[str, str | None]:
 
 def names(kind: Kind) -> dict[str, str]:
     """Each known name of a kind and its one-line description, read without importing anything."""
-    found: dict[str, str] = {}
-    for path in sorted((Path(__file__).parent / _ROOMS[kind]).glob("[a-z]*.py")):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        wanted = {"provider": "open_model", "command": "main"}.get(kind, path.stem)
-        if any(wanted in _defined(statement) for statement in tree.body):
-            found[path.stem] = (ast.get_docstring(tree) or "").split("\n")[0]
-    for entry in entry_points(group=f"firsthand.{_ROOMS[kind]}"):
+    room = Path(__file__).parent / _ROOMS[kind]
+    ours = {path.stem: _description(kind, path) for path in sorted(room.glob("[a-z]*.py"))}
+    found = {name: line for name, line in ours.items() if line is not None}
+    for entry in _installed(kind):
         found.setdefault(entry.name, f"from {entry.value}")
     return found
+
+
+def is_ours(kind: Kind, name: str) -> bool:
+    """Whether a file of our rooms defines the thing of that name; reads no other file."""
+    path = Path(__file__).parent / _ROOMS[kind] / f"{name}.py"
+    return name.isidentifier() and _exists(path) and _description(kind, path) is not None
+
+
+@cache
+def _description(kind: Kind, path: Path) -> str | None:
+    """The first line that a file says of the thing it defines; None if it is no file for such a thing."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    wanted = {"provider": "open_model", "command": "main"}.get(kind, path.stem)
+    if any(wanted in _defined(statement) for statement in tree.body):
+        return (ast.get_docstring(tree) or "").split("\n")[0]
+    return None
+
+
+def _installed(kind: Kind) -> EntryPoints:
+    """What installed packages declare of a kind."""
+    return _entry_points(tuple(sys.path)).select(group=f"firsthand.{_ROOMS[kind]}")
+
+
+@cache
+def _entry_points(search_path: tuple[str, ...]) -> EntryPoints:
+    """What all packages on a search path declare, looked up once: it means a file of each of them."""
+    return entry_points()
 
 
 def find(kind: Kind, name: str) -> Any:
@@ -126,7 +150,7 @@ def find(kind: Kind, name: str) -> Any:
         thing = getattr(importlib.import_module(f"{room}.{name}"), name, None)
         if thing is not None:
             return thing
-    for entry in entry_points(group=room):
+    for entry in _installed(kind):
         if entry.name == name:
             return entry.load()
     raise unknown(kind, name, names(kind), see=f"firsthand list {_ROOMS[kind]}")

@@ -69,9 +69,8 @@ def dispatch(words: Sequence[str]) -> int:
         print(f"firsthand {__version__}")
         return 0
     name, *rest = words
-    known = catalog.names("command")
-    if name not in known:
-        raise unknown("command", name, known, see="firsthand --help")
+    if not catalog.is_ours("command", name):
+        raise unknown("command", name, catalog.names("command"), see="firsthand --help")
     module = importlib.import_module(f"firsthand.commands.{name}")
     config = parse(
         module.Config, rest, prog=f"firsthand {name}", description=module.__doc__ or "", examples=module.EXAMPLES

@@ -9,139 +9,31 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any, Literal, TypeVar
 
 from firsthand import concurrency
-from firsthand.agent import Agent
+from firsthand.attempt import Attempt as Attempt
 from firsthand.budget import Budget, Limits
 from firsthand.concurrency import current_branch, derive_seed
-from firsthand.errors import (
-    ConfigError,
-    FirsthandError,
-    LimitExceeded,
-    ModelError,
-    ToolError,
-    TransientError,
-    nearest,
-)
-from firsthand.message import Json, Message, Role, Text, ToolCall, ToolResult, canonical
-from firsthand.model import Completion, Likelihood, Prompt, Sampling, Scored, ToolSpec, Usage, request_key
-from firsthand.tool import Tool, marked, read_arguments, usage
-from firsthand.trace import Added, Began, Call, CallKind, Event, Journal, Listener, Node, Piece, Step, as_json
+from firsthand.errors import ConfigError, FirsthandError, LimitExceeded
+from firsthand.message import Json, Message, Role, Text, ToolCall, ToolResult
+from firsthand.model import Completion, Likelihood, Prompt, Sampling, Scored, Usage, request_key
+from firsthand.tool import Tool
+from firsthand.tool_call import run_call
+from firsthand.tool_call import tool_request as tool_request
+from firsthand.trace import Began
 
 T = TypeVar("T")
 BranchStatus = Literal["open", "kept", "pruned", "done", "failed"]
 
 MAX_CALLS = 128
 """Tool calls of one message that are run."""
-
-
-class Attempt:
-    """The record of an attempt while it runs. Patterns do not see it: they see Contexts, which write to it."""
-
-    def __init__(
-        self, agent: Agent, tools: Iterable[Tool], journal: Journal, seed: int, listener: Listener | None = None
-    ):
-        self.agent = agent
-        self.tools = {tool.name: tool for tool in tools}
-        self.journal = journal
-        self.seed = seed
-        self.listener = listener
-        self.nodes: list[Node] = []
-        self.calls: list[Call] = []
-        self.events: list[Event] = []
-        self._began = time.perf_counter()
-
-    def elapsed_s(self) -> float:
-        """Seconds since the attempt began."""
-        return round(time.perf_counter() - self._began, 6)
-
-    def add_node(self, parent: int | None, message: Message) -> int:
-        """The index of a new node that holds `message` under `parent`."""
-        self.nodes.append(Node(parent, message))
-        self.tell(Added(len(self.nodes) - 1, self.nodes[-1]))
-        return len(self.nodes) - 1
-
-    def conversation(self, node: int | None) -> tuple[Message, ...]:
-        """The messages from the first one to `node`."""
-        messages: list[Message] = []
-        while node is not None:
-            messages.append(self.nodes[node].message)
-            node = self.nodes[node].parent
-        return tuple(reversed(messages))
-
-    def note(self, kind: str, /, **data: Any) -> None:
-        """Record an event, with its data as it is now."""
-        self.events.append(Event(kind, self.elapsed_s(), as_json(data)))
-        self.tell(self.events[-1])
-
-    def record(self, kind: CallKind, effect: str, at: int | None, started_s: float, request: str, **rest: Any) -> None:
-        """Record a call that has just ended."""
-        duration_s = round(self.elapsed_s() - started_s, 6)
-        self.calls.append(Call(effect, kind, at, started_s, duration_s, request, **rest))
-        self.tell(self.calls[-1])
-
-    def tell(self, step: Step) -> None:
-        """Tell the listener, if there is one. One that fails is reported to the event loop and not told again."""
-        if self.listener is None:
-            return
-        try:
-            self.listener(step)
-        except Exception as error:
-            self.listener = None
-            what = {"message": "the listener of an attempt failed and is told no more", "exception": error}
-            asyncio.get_running_loop().call_exception_handler(what)
-
-    def paid(self) -> tuple[int, int]:
-        """The tokens and calls that an interrupted try of this attempt has paid for, by its journal."""
-        replies = [reply for reply in self.journal.replies() if not _CALLS.isdisjoint(reply)]
-        return sum(_cost(reply).total_tokens for reply in replies), len(replies)
-
-    async def complete(
-        self, effect: str, prompt: Prompt, sampling: Sampling, specs: Sequence[ToolSpec], n: int
-    ) -> list[Completion]:
-        """The model's answers. A single one is streamed if somebody listens."""
-        model = self.agent.model
-        if self.listener is None or n > 1:
-            return await model.complete(prompt, sampling, tools=specs, n=n)
-        completion: Completion | None = None
-        deltas = model.stream(prompt, sampling, tools=specs)
-        try:
-            async for delta in deltas:
-                completion = delta.completion or completion
-                if delta.text:
-                    self.tell(Piece(effect, delta.text))
-        finally:
-            if isinstance(deltas, AsyncGenerator):
-                await deltas.aclose()
-        if completion is None:
-            raise ModelError(f"{model.name} ended its stream without an answer: the last piece must carry it")
-        return [completion]
-
-    async def reply(self, effect: str, request: str, ask: Callable[[], Awaitable[Json]], recorded: Json | None) -> Json:
-        """The reply to a request to the model: the `recorded` one, or a new one.
-
-        A new reply is recorded before it is acknowledged. Passing faults are tried again and noted.
-        """
-        if recorded is not None:
-            return recorded
-
-        def on_retry(attempt: int, error: TransientError, wait_s: float) -> None:
-            self.note("retry", attempt=attempt, error=str(error), wait_s=round(wait_s, 3))
-
-        reply = await concurrency.with_retries(ask, self.agent.retry, on_retry=on_retry)
-        await self.keep(effect, request, reply)
-        return reply
-
-    async def keep(self, effect: str, request: str, reply: Json) -> None:
-        """Record a reply; what has returned from here survives `kill -9`."""
-        self.journal.record(effect, request, reply)
-        await self.journal.settled()
+_GRANTED = "granted"
+"""Marks the journal's record of what a budget allowed, where that was less than was asked."""
 
 
 @dataclass(frozen=True)
@@ -372,7 +264,7 @@ class Context:
         attempt.tell(Began(effect, "tool", self.node, dict(detail)))
         try:
             async with self._in_time():
-                result = await self._run_tool(call, effect, request, recorded)
+                result = await run_call(attempt, call, effect=effect, request=request, recorded=recorded)
             detail |= {"result": result.content, "is_error": result.is_error}
             detail |= {"origin": result.origin} if result.origin is not None else {}
             error = result.content if result.is_error else None
@@ -426,103 +318,6 @@ class Context:
     async def _prompt(self) -> tuple[Message, ...]:
         guard = self.attempt.agent.guard
         return self.messages if guard is None else await guard.prompt(self.messages)
-
-    async def _run_tool(self, call: ToolCall, effect: str, request: str, recorded: Json | None) -> ToolResult:
-        """Run, replay or refuse. `recorded` is the journal's entry: the intent, then the result."""
-        attempt, tool = self.attempt, self.attempt.tools.get(call.name)
-        if tool is None:
-            return _refused(call, _no_tool(call.name, attempt.tools))
-        arguments = call.arguments if call.invalid is None else read_arguments(call.invalid)
-        if arguments is None:
-            text = f"the arguments of {call.name} are not valid JSON: {(call.invalid or '')[:200]}"
-            return _refused(call, f"{text}: write an object, {usage(tool)}")
-        outside = tool.effect in ("external", "irreversible")
-        if recorded is not None and "content" in recorded and tool.effect != "write":
-            origin = recorded.get("origin")
-            return _shown(ToolResult(call.id, call.name, recorded["content"], recorded["is_error"], origin))
-        if recorded is not None and outside:
-            # The journal holds the intent but no result: the process died in between, so it may have happened.
-            return _refused(
-                call, f"{call.name} was interrupted while it ran; it may have taken effect, so it is not repeated"
-            )
-        try:
-            result = await self._run_approved(tool, call, arguments, effect, request)
-        except ToolError as error:
-            result = _refused(call, str(error))
-        if recorded is not None and not (result.is_error or recorded.get("is_error", True)):
-            # It ran again to rebuild the attempt's world. What the model was told stands, times in it included, so that the
-            # replies that followed are found in the journal too.
-            return _shown(ToolResult(call.id, call.name, recorded["content"], False, recorded.get("origin")))
-        entry: Json = {"content": result.content, "is_error": result.is_error}
-        await attempt.keep(effect, request, entry if result.origin is None else entry | {"origin": result.origin})
-        return _shown(result)
-
-    async def _run_approved(self, tool: Tool, call: ToolCall, given: Json, effect: str, request: str) -> ToolResult:
-        """The tool's result, if the guard and the approval let the call pass."""
-        attempt, guard = self.attempt, self.attempt.agent.guard
-        arguments = given if guard is None else await guard.call(tool, given)
-        tool.validate(arguments)  # nobody is asked about a call that cannot be
-        await self._approve(tool, arguments, effect)
-        if tool.effect in ("external", "irreversible"):
-            await attempt.keep(effect, request, {"started": True})
-        try:
-            result = ToolResult(call.id, call.name, await tool(arguments), origin=tool.origin)
-        except ToolError as error:
-            result = replace(_refused(call, str(error)), origin=tool.origin)
-        return result if guard is None or result.is_error else await guard.result(tool, result)
-
-    async def _approve(self, tool: Tool, arguments: Json, effect: str) -> None:
-        """ToolError if the call may not run. What was decided is kept, so that a resumed attempt does not ask again."""
-        attempt, approval = self.attempt, self.attempt.agent.approval
-        verdict = approval.verdict(tool)
-        if verdict == "allow":
-            return
-        effect, request = f"{effect} approval", request_key("approval", canonical([tool.name, arguments]))
-        decided = attempt.journal.find(effect, request) if verdict == "ask" else None
-        if decided is None:
-            decided = asdict(await approval.decide(tool, arguments))
-            if verdict == "ask" and decided["by"] != "nobody":
-                await attempt.keep(effect, request, decided)
-        self.note("approval", tool=tool.name, arguments=arguments, effect=tool.effect, **decided)
-        if not decided["allowed"]:
-            raise ToolError(f"{tool.name} was not run: {decided['reason'] or 'it was not approved'}")
-
-
-def _refused(call: ToolCall, text: str) -> ToolResult:
-    return ToolResult(call.id, call.name, f"Error: {text}", is_error=True)
-
-
-def _shown(result: ToolResult) -> ToolResult:
-    """The result as the model reads it: what comes from outside stands between marks."""
-    if result.origin is None or result.is_error:
-        return result
-    return replace(result, content=marked(result.content, result.origin))
-
-
-def _no_tool(name: str, tools: Iterable[str]) -> str:
-    """What a model is told that calls a tool there is not."""
-    known = sorted(tools)
-    close = nearest(name, known) or nearest(name.rsplit(".", 1)[-1].lower(), known)
-    hint = f" did you mean {close!r}?" if close else ""
-    return f"no tool {name[:64]!r};{hint} there are {', '.join(known) or 'none'}"
-
-
-_CALLS = frozenset({"completions", "likelihoods", "started", "content"})
-"""What a call leaves in the journal; there are other records beside them."""
-_GRANTED = "granted"
-"""Marks the journal's record of what a budget allowed, where that was less than was asked."""
-
-
-def _cost(reply: Json) -> Usage:
-    """What a recorded reply cost: a generation's, a scoring's, or nothing."""
-    if "completions" in reply:
-        return sum((Usage(**each["usage"]) for each in reply["completions"]), Usage())
-    return Usage(**reply.get("usage", {}))
-
-
-def tool_request(call: ToolCall) -> str:
-    """The address of a tool's result in a journal: as `request_key` for what a model is asked."""
-    return request_key("tool", canonical([call.name, call.arguments, call.invalid]))
 
 
 def open_context(attempt: Attempt, budget: Budget, conversation: Sequence[Message] = ()) -> Context:

@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from firsthand.agent import Agent
+from firsthand.attempt import Attempt
 from firsthand.benchmark import Benchmark, Environment
 from firsthand.budget import Budget
 from firsthand.concurrency import Branch, derive_seed, enter_branch
-from firsthand.context import Attempt, open_context
+from firsthand.context import open_context
 from firsthand.errors import ConfigError, FirsthandError, LimitExceeded, SandboxError, StoreError
 from firsthand.message import Json, canonical
 from firsthand.task import Task

@@ -17,7 +17,6 @@ from firsthand.benchmark import Benchmark, Figures
 from firsthand.budget import Limits
 from firsthand.commands.models import fetch
 from firsthand.config import build
-from firsthand.context import tool_request
 from firsthand.errors import ConfigError, StoreError, ToolError
 from firsthand.message import Json, ToolCall
 from firsthand.model import Model, Sampling
@@ -25,6 +24,7 @@ from firsthand.providers import hub
 from firsthand.rollout import Place
 from firsthand.terminal import console, one_line, progress
 from firsthand.tool import Effect, Tool
+from firsthand.tool_call import tool_request
 from firsthand.trace import Trace, shareable
 
 if TYPE_CHECKING:

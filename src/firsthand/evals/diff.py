@@ -6,16 +6,14 @@ escaped, its control and direction characters are made visible, and its size is 
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from firsthand.evals.report import clipped, visible
+from firsthand.evals.pages import page_html
+from firsthand.evals.report import clipped
 from firsthand.runs.compare import Comparison, Pair
 from firsthand.runs.store import Run
 from firsthand.task import Task
@@ -149,26 +147,13 @@ def terminal_text(sample: Sample, width: int) -> Text:
 
 def page(title: str, shown: Iterable[Sample], counts: Sequence[tuple[str, int]]) -> str:
     """The samples as one HTML file; radio buttons, not scripts, choose between all, worse and better."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
-
     listed = list(shown)
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: visible(value) if type(value) is str else value,
-    )
-    style = (Path(__file__).parent / "diff.css").read_text(encoding="utf-8")
-    return environment.get_template("diff.html.j2").render(
+    return page_html(
+        "diff",
         title=title,
         samples=listed[:MAX_SAMPLES],
         counts=counts,
         left_out=max(0, len(listed) - MAX_SAMPLES),
-        style=Markup(style),
-        style_hash="sha256-" + base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
     )
 
 

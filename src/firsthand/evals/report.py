@@ -7,19 +7,17 @@ Left out: anything interactive (the Studio does that) and traces in full (`first
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from firsthand.evals import heat
 from firsthand.evals import leaderboard as boards_in_words
 from firsthand.evals.cells import Grid
 from firsthand.evals.leaderboard import Board
+from firsthand.evals.pages import page_html
 from firsthand.evals.scatter import scatter
 from firsthand.message import Text, ToolCall
 from firsthand.runs.branches import marks
@@ -35,7 +33,6 @@ MAX_CELLS = 400
 MAX_CELL_CHARS = 240
 MAX_MESSAGE_CHARS = 3000
 MAX_CONVERSATION_CHARS = 40_000
-_STEERING = {*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x061C, 0x2028, 0x2029, 0xFEFF}
 
 
 @dataclass(frozen=True)
@@ -91,21 +88,10 @@ def report_html(
 
     `grids` are shown under the board of their benchmark, up to MAX_GRIDS, as far as they have at most MAX_CELLS.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
-
     drawn = [grid for grid in grids if len(grid.rows) * len(grid.columns) <= MAX_CELLS][:MAX_GRIDS]
     attempts, conversations, total = _chosen(traces, {board.benchmark: board.metric for board in boards})
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: visible(value) if type(value) is str else value,
-    )
-    style = (Path(__file__).parent / "report.css").read_text(encoding="utf-8")
-    return environment.get_template("report.html.j2").render(
+    return page_html(
+        "report",
         words=boards_in_words,
         sections=[
             (board, scatter(board), [grid for grid in drawn if grid.benchmark == board.benchmark]) for board in boards
@@ -119,14 +105,7 @@ def report_html(
         attempts=attempts,
         conversations=conversations,
         total=total,
-        style=Markup(style),
-        style_hash="sha256-" + base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
     )
-
-
-def visible(text: str) -> str:
-    """The text with control characters, direction marks and lone surrogates written out, such as `\\u202e`."""
-    return "".join(_shown(char) for char in text)
 
 
 def clipped(text: str, limit: int) -> str:
@@ -221,9 +200,3 @@ def _part_text(part: object) -> str:
 
 def _machine_text(value: object) -> str:
     return clipped(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str), 300)
-
-
-def _shown(char: str) -> str:
-    code = ord(char)
-    control = (code < 0x20 and char not in "\n\t") or 0x7F <= code < 0xA0
-    return f"\\u{code:04x}" if control or code in _STEERING or 0xD800 <= code < 0xE000 else char

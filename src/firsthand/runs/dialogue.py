@@ -13,10 +13,11 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from firsthand.agent import Agent
+from firsthand.attempt import Attempt
 from firsthand.benchmark import Benchmark
 from firsthand.budget import Budget
 from firsthand.concurrency import Branch, enter_branch
-from firsthand.context import Attempt, Context, open_context
+from firsthand.context import Context, open_context
 from firsthand.errors import ConfigError, FirsthandError, unknown
 from firsthand.message import Message, Text, ToolCall, ToolResult, canonical
 from firsthand.model import Usage
