@@ -186,6 +186,8 @@ class Delta:
     """The natural log of the probability of each of these tokens."""
     top_logprobs: tuple[tuple[tuple[str, float], ...], ...] = ()
     """As in a Completion, for each of these tokens."""
+    waited_s: float | None = None
+    """With the Completion: how long the answer waited until the model began with it, if the model tells."""
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,8 @@ class Config:
     """Where a line of JSON for each request goes: a file, - for standard error, none for nowhere."""
     log_texts: bool = False
     """Write prompts and answers into the log too."""
+    otel: bool = False
+    """Send a span of each request to an OpenTelemetry collector; $OTEL_EXPORTER_OTLP_ENDPOINT says where, and is enough."""
     threads: int | None = None
     """Threads that the model computes on."""
     kv_memory_mb: int | None = None
@@ -87,6 +89,7 @@ def main(config: Config) -> int:
     from firsthand.serve.door import Door
     from firsthand.serve.keys import read_keys
     from firsthand.serve.settings import Limits, Settings, check_binding
+    from firsthand.serve.spans import open_spans
 
     limits = Limits(config.concurrency, config.max_tokens, config.max_answers, config.body_bytes, config.request_s)
     keys = read_keys(config.keys, os.environ, limits)
@@ -110,9 +113,10 @@ def main(config: Config) -> int:
         log_target=None if config.log == "none" else config.log,
     )
     try:
+        door.spans = open_spans(door, asked=config.otel)
         serve(door, address, on_open=lambda url: say(config, url))
     finally:
-        for part in (door.model, door.embedder):
+        for part in (door.spans, door.model, door.embedder):
             if (close := getattr(part, "close", None)) is not None:
                 close()
     return 0

@@ -463,6 +463,7 @@ class Engine:
             error=error,
             prompt_tokens=line.num_prompt,
             cached_tokens=min(line.num_cached or 0, line.num_prompt),
+            waited_s=line.waited_s or 0.0,
             version=self.version,
         )
 

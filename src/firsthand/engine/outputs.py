@@ -29,6 +29,8 @@ class Output:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     """Prompt tokens that were not computed again."""
+    waited_s: float = field(default=0.0, compare=False)
+    """How long the answer waited until the engine began with it."""
     version: int = 0
     """The version of the weights that computed these tokens."""
 

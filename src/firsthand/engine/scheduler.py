@@ -287,6 +287,8 @@ class Scheduler:
 
     def _run(self, sequence: Sequence) -> None:
         sequence.state = State.RUNNING
+        if sequence.waited_s is None:
+            sequence.waited_s = self.clock() - sequence.arrived_s
         self.waiting.start(sequence)
         insort(self.running, sequence, key=rank)
 

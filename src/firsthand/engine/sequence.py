@@ -74,6 +74,8 @@ class Sequence:
     run: str = ""
     arrived_s: float = 0.0
     """When it came, on the scheduler's clock."""
+    waited_s: float | None = None
+    """How long it waited until it ran for the first time."""
 
     state: State = State.WAITING
     table: list[int] = field(default_factory=list)

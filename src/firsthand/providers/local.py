@@ -222,7 +222,8 @@ class Local:
                 for delta in others:
                     yield delta
                 if output.is_last:
-                    yield Delta("", _completion(loaded, request, answer, tools, index == 0), index=index)
+                    completion = _completion(loaded, request, answer, tools, index == 0)
+                    yield Delta("", completion, index=index, waited_s=output.waited_s)
 
     async def load(self) -> ModelFacts:
         """Bring the model into memory, if it is not there, and say what it is."""

@@ -55,7 +55,8 @@ async def models(door: Door, asked: Asked) -> Reply:
 
 async def metrics(door: Door, asked: Asked) -> Reply:
     """What is counted, in Prometheus's text format."""
-    return Reply(door.metrics.text(await door.counters(), ready=door.is_ready).encode(), kind=CONTENT_TYPE)
+    text = door.metrics.text(await door.counters(), ready=door.is_ready)
+    return Reply((text + (door.spans.metrics() if door.spans else "")).encode(), kind=CONTENT_TYPE)
 
 
 async def openapi(door: Door, asked: Asked) -> Reply:

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from firsthand.errors import FirsthandError
 from firsthand.message import Json
@@ -20,6 +20,9 @@ from firsthand.serve.metrics import Metrics
 from firsthand.serve.refusals import Refusal, bad
 from firsthand.serve.settings import Settings
 from firsthand.serve.spoken import Spoken
+
+if TYPE_CHECKING:
+    from firsthand.serve.spans import RequestSpan, Spans
 
 State = Literal["loading", "ready", "draining", "failed"]
 
@@ -39,6 +42,8 @@ class Asked:
     """Why it is cut short, if it is."""
     notes: dict[str, Any] = field(default_factory=dict)
     """What the log says of it."""
+    span: RequestSpan | None = None
+    """What OpenTelemetry is told of it, if it is told anything."""
 
     def json(self) -> Json:
         """The body. Refused if it is no JSON object."""
@@ -62,6 +67,8 @@ class Door:
     name: str = ""
     """What clients call the model; its own name if empty."""
     log_target: Any = None
+    spans: Spans | None = None
+    """Who tells OpenTelemetry of requests, if that was asked for."""
     state: State = "loading"
     problem: str = ""
     """Why the state is `failed`."""
@@ -184,6 +191,8 @@ class Door:
     ) -> AsyncGenerator[Delta, None]:
         """The pieces of `n` answers as they come, counted. Closing the iterator aborts what is under way."""
         begun = time.monotonic()
+        if asked.span is not None:
+            asked.span.asks(self.name, prompt, sampling, n)
         last: dict[int, float] = {}
         run = f"{asked.client.name}/{user}"[:256]
         async with aclosing(self._deltas(prompt, sampling, tools, n, priority, run)) as deltas:
@@ -199,6 +208,8 @@ class Door:
                     last[delta.index] = now
                 if delta.completion is not None:
                     self._count(asked, delta.completion.usage)
+                    if asked.span is not None:
+                        asked.span.answered(delta.completion, delta.waited_s)
                 yield delta
 
     async def _deltas(

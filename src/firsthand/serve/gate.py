@@ -62,6 +62,9 @@ class _Visit:
     async def run(self) -> None:
         """Serve it, and note how it went."""
         door, asked = self._door, self._asked
+        if door.spans is not None:
+            told = {name.decode("latin-1"): value.decode("latin-1") for name, value in self._scope["headers"]}
+            asked.span = door.spans.begin(asked, self._scope["method"], told)
         work = asked.task = asyncio.create_task(self._work())
         door.asked.add(asked)
         try:
@@ -75,6 +78,8 @@ class _Visit:
             left = not self._is_whole and asked.refusal is None
             status = 499 if left else self._status
             door.metrics.disconnects += left
+            if asked.span is not None:
+                asked.span.close(status)
             door.metrics.count_request(asked.route, asked.notes.get("code", status), seconds)
             if asked.route not in OPEN:
                 door.log.write(
