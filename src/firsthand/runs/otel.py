@@ -69,7 +69,7 @@ class Telemetry:
         try:
             from opentelemetry.sdk.trace import TracerProvider
 
-            exporter = _exporter(endpoint)
+            self._exporter = _exporter(endpoint)
         except ModuleNotFoundError as error:
             raise MissingExtra(str(error.name), "otel", "sending spans") from None
         self.ended = self.sent = self.failed = 0
@@ -85,7 +85,7 @@ class Telemetry:
         self._ids = _ids()
         self._listener = _Listener(self)
         logging.getLogger("opentelemetry").addHandler(self._listener)
-        self._processor = _processor(self, exporter)
+        self._processor = _processor(self, self._exporter)
         provider = TracerProvider(resource=_resource(os.environ), shutdown_on_exit=False, id_generator=self._ids)
         provider.add_span_processor(self._processor)
         self.tracer: Any = provider.get_tracer("firsthand", __version__)
@@ -112,6 +112,9 @@ class Telemetry:
         ending = threading.Thread(target=self._processor.shutdown, name="firsthand-otel-end", daemon=True)
         ending.start()
         ending.join(within_s)
+        if ending.is_alive():
+            with suppress(Exception):
+                self._exporter.shutdown()  # what is being sent is given up
         logging.getLogger("opentelemetry").removeHandler(self._listener)
 
     def _put(self, span: Span) -> None:
@@ -148,9 +151,13 @@ class Telemetry:
         else:
             self.failed += count
             if not self._is_failing:
-                with suppress(Exception):
-                    self._on_problem(f"spans cannot be sent: {self.problem or 'the collector did not take them'}")
+                self.note_problem(f"spans cannot be sent: {self.problem or 'the collector did not take them'}")
         self._is_failing = not succeeded
+
+    def note_problem(self, text: str) -> None:
+        """Tell whoever wants to know."""
+        with suppress(Exception):
+            self._on_problem(text)
 
 
 class _Listener(logging.Handler):
