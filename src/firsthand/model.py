@@ -54,6 +54,9 @@ class Sampling:
     """End the answer with any of these tokens, besides those that end a turn anyway."""
     ignore_eos: bool = False
     """Go on past the tokens that end a turn, up to max_tokens: for measuring."""
+    min_tokens: int = 0
+    """End the answer neither with a token nor before a stop string until it has this many tokens. Not with a grammar, which
+    knows itself when it is complete."""
 
     def __post_init__(self) -> None:
         checks = [
@@ -73,6 +76,11 @@ class Sampling:
                 "at most 1024 pairs of a token id and a bias from -100 to 100",
             ),
             ("stop_ids", len(self.stop_ids) <= 64, "at most 64 token ids"),
+            (
+                "min_tokens",
+                self.min_tokens == 0 or (self.min_tokens > 0 and self.grammar is None),
+                "0, or more without a grammar",
+            ),
             ("grammar", isinstance(self.grammar, Grammar | None), "None or a firsthand.grammar.Grammar"),
         ]
         for name, holds, expected in checks:
@@ -88,7 +96,7 @@ class Sampling:
         }  # asdict copies deeply: slow
         body["logit_bias"] = [list(pair) for pair in self.logit_bias]
         body["grammar"] = None if self.grammar is None else asdict(self.grammar)
-        for name in ("grammar", "logit_bias", "stop_ids", "ignore_eos"):
+        for name in ("grammar", "logit_bias", "stop_ids", "ignore_eos", "min_tokens"):
             if not body[name]:
                 del body[name]
         return body

@@ -102,6 +102,7 @@ def _check_caller(priority: int, run: str) -> None:
 def _check_sampling(sampling: Sampling) -> None:
     """What Sampling itself lets pass: kinds of numbers, infinities, and seeds that are no 64-bit numbers."""
     _check_number("max_tokens", sampling.max_tokens, 1, None)
+    _check_number("min_tokens", sampling.min_tokens, 0, None)
     _check_number("top_k", sampling.top_k, 0, None)
     _check_number("top_logprobs", sampling.top_logprobs, 0, 100)
     if sampling.seed is not None:
@@ -116,6 +117,8 @@ def _check_grammar(request: Request, architecture: Architecture) -> None:
         raise ConfigError(
             f"the sampling has a {asked.kind} grammar that was not read: give Grammars(...).compile's result"
         )
+    if grammar is not None and request.sampling.min_tokens:
+        raise ConfigError("min_tokens does not go with a grammar, and calls of tools have one: leave one of them out")
     if grammar is not None and grammar.vocab_size > architecture.vocab_size:
         raise ConfigError(
             f"the grammar was read for {grammar.vocab_size} tokens and the model has {architecture.vocab_size}: use the "

@@ -26,7 +26,7 @@ from firsthand.engine.mixed import MixedPool, open_pool
 from firsthand.engine.outputs import Output, Scored, joined, scored
 from firsthand.engine.packing import block_bytes, kv_dtype, pack_model
 from firsthand.engine.runner import Runner
-from firsthand.engine.sampler import choose, is_plain, is_usable, most_probable, uniform
+from firsthand.engine.sampler import choose, is_plain, is_usable, most_probable, uniform, without
 from firsthand.engine.scheduler import Scheduler
 from firsthand.engine.sequence import Chunk, Request, State
 from firsthand.engine.sequence import Sequence as Line
@@ -418,12 +418,15 @@ class Engine:
         guide, sampling = line.guide, line.sampling
         if guide is not None and guide.forced:
             return guide.forced[0]
-        if _is_plain_greedy(sampling) and (guide is None or guide.allows(row.best)):
+        values = row.values
+        if line.num_answer < sampling.min_tokens:
+            values = without(values, line.stop_ids)
+        elif _is_plain_greedy(sampling) and (guide is None or guide.allows(row.best)):
             return row.best
         allowed = None if guide is None else guide.allowed
         number = uniform(line.seed, line.index, len(line.tokens))
         prompt = line.tokens[: line.num_prompt]
-        return choose(row.values, sampling, number=number, prompt=prompt, counts=line.counts, allowed=allowed)
+        return choose(values, sampling, number=number, prompt=prompt, counts=line.counts, allowed=allowed)
 
     def _rate(self, line: Line, position: int, row: LogitRow) -> list[Output]:
         """Score the token after a position; brings an output when it was the last one."""

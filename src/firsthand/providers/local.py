@@ -340,7 +340,8 @@ class Local:
         raw = isinstance(prompt, str) or ids is not None
 
         def new_stop() -> StopStrings:
-            return StopStrings(tokenizer, sampling.stop, continuing=raw or sampling.grammar is not None)
+            continuing = raw or sampling.grammar is not None
+            return StopStrings(tokenizer, sampling.stop, continuing=continuing, after=sampling.min_tokens)
 
         ends = frozenset() if sampling.ignore_eos else tokenizer.eos_ids
         request = Request(

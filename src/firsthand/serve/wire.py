@@ -165,6 +165,7 @@ class SamplingFields(Wire):
     repetition_penalty: Annotated[float, Field(gt=0, le=100)] | None = None
     stop_token_ids: Annotated[list[Id], Field(max_length=64)] | None = None
     ignore_eos: bool | None = None
+    min_tokens: Annotated[int, Field(ge=0, le=MAX_INT)] | None = None
     priority: Annotated[int, Field(ge=-1000, le=1000)] | None = None
     """Lower goes first."""
     prompt_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
@@ -252,7 +253,6 @@ _UNSUPPORTED: dict[str, tuple[str, tuple[Any, ...]]] = {
     "prompt_embeds": ("a prompt is text or token ids", (None,)),
     "dimensions": ("the vectors keep the model's own length", (None,)),
     "lora_request": ("there are no adapters here", (None,)),
-    "min_tokens": ("set ignore_eos for answers of a fixed length", (None, 0)),
     "bad_words": ("use logit_bias", _NO),
     "allowed_token_ids": ("use a grammar", (None,)),
     "safety_identifier": ("use user", (None,)),
