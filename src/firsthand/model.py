@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from firsthand.errors import ConfigError
 from firsthand.grammar import Grammar
@@ -285,13 +285,19 @@ class TokenModel(Model, Protocol):
         n: int = 1,
         priority: int = 0,
         run: str = "",
+        template: Mapping[str, Any] | None = None,
+        cache_salt: str = "",
     ) -> AsyncIterator[Delta]:
         """`n` answers at once, their pieces as they come, each with tokens and log-probs. A prompt may be token ids.
 
-        Lower `priority` goes first; whoever shares a `run` shares the engine as one. Closing the iterator aborts all.
+        Lower `priority` goes first; whoever shares a `run` shares the engine as one. The chat template is told `template`.
+        Requests with another `cache_salt` share no memory with these, so that nobody learns from an answer's speed what they
+        asked. Closing the iterator aborts all.
         """
 
-    async def tokenize(self, prompt: Prompt, tools: Sequence[ToolSpec] = ()) -> list[int]:
+    async def tokenize(
+        self, prompt: Prompt, tools: Sequence[ToolSpec] = (), *, template: Mapping[str, Any] | None = None
+    ) -> list[int]:
         """The ids that a prompt reaches the model as."""
 
     async def detokenize(self, ids: Sequence[int]) -> str:

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -81,6 +82,10 @@ class Loaded:
     tokenizer: Tokenizer
     chat: Chat
     grammars: Grammars
+
+    def told(self, template: Mapping[str, Any] | None) -> Loaded:
+        """The same, its chat template told more (see `Chat.told`)."""
+        return replace(self, chat=self.chat.told(template)) if template else self
 
 
 @dataclass
@@ -200,9 +205,11 @@ class Local:
         n: int = 1,
         priority: int = 0,
         run: str = "",
+        template: Mapping[str, Any] | None = None,
+        cache_salt: str = "",
     ) -> AsyncGenerator[Delta, None]:
         """`n` answers at once, their pieces as they come (see `TokenModel`)."""
-        loaded = await self._ready()
+        loaded = (await self._ready()).told(template)
         grammar = await self._grammar(loaded, sampling, tools)
         make = partial(self._request, loaded, prompt, sampling, tools, n, grammar, priority, run)
         request, new_answer = await asyncio.to_thread(make) if _is_long(prompt) else make()
@@ -232,9 +239,11 @@ class Local:
         thinks = "<think>" in (loaded.tokenizer.chat_template or "")
         return ModelFacts(architecture.max_position, loaded.tokenizer.vocab_size, loaded.chat.markup, thinks)
 
-    async def tokenize(self, prompt: Prompt, tools: Sequence[ToolSpec] = ()) -> list[int]:
+    async def tokenize(
+        self, prompt: Prompt, tools: Sequence[ToolSpec] = (), *, template: Mapping[str, Any] | None = None
+    ) -> list[int]:
         """The ids that a prompt reaches the model as."""
-        loaded = await self._ready()
+        loaded = (await self._ready()).told(template)
         return list(await asyncio.to_thread(_encode, loaded, prompt, tools))
 
     async def detokenize(self, ids: Sequence[int]) -> str:
