@@ -6,10 +6,14 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from firsthand.engine.grammar import CompiledGrammar, Guide
+from firsthand.engine.prefix import Space
 from firsthand.model import Sampling
+
+if TYPE_CHECKING:
+    from firsthand.engine.adapters import LoadedAdapter
 
 
 class Stopper(Protocol):
@@ -39,6 +43,8 @@ class Request:
     """The lower number goes first, as in vLLM; it may be negative."""
     run: str = ""
     """Who asks, such as a client or a Run: those of one priority share the engine fairly, whoever sends how much."""
+    adapter: str | None = None
+    """The loaded adapter that the model answers with (see `adapters`); None is the model as it is."""
 
 
 class State(Enum):
@@ -72,10 +78,14 @@ class Sequence:
     followers: list[Sequence] = field(default_factory=list)
     priority: int = 0
     run: str = ""
+    adapter: LoadedAdapter | None = None
+    """What its tokens are computed with beside the weights."""
     arrived_s: float = 0.0
     """When it came, on the scheduler's clock."""
 
     state: State = State.WAITING
+    is_stale: bool = False
+    """Whether its memory was begun under weights of the past: then nobody else may use it."""
     table: list[int] = field(default_factory=list)
     num_computed: int = 0
     """Tokens whose keys and values lie in the table's blocks."""
@@ -95,6 +105,11 @@ class Sequence:
     """How often each token is in the answer."""
     draft: tuple[int, ...] = ()
     """Guesses at the next tokens, to be verified in the next step (see `speculative`)."""
+
+    @property
+    def space(self) -> Space:
+        """With whose texts it shares memory: those computed with the same adapter."""
+        return None if self.adapter is None else self.adapter.id
 
     @property
     def arrival(self) -> tuple[int, int]:
