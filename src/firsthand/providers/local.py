@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from firsthand import __version__
+from firsthand.engine.adapters import check_name
 from firsthand.engine.checks import check_ids
 from firsthand.engine.engine import Engine
 from firsthand.engine.grammar import CompiledGrammar, Grammars
@@ -111,7 +112,9 @@ class Local:
         self.adapter = None if adapter is None else Path(adapter)
         self.chosen: str | None = None
         """The adapter that it answers with."""
-        self._memory = Memory({name: Path(folder) for name, folder in (adapters or {}).items()})
+        self._memory = Memory()
+        for each, folder in (adapters or {}).items():
+            self.put_adapter(each, folder)
         self._fingerprints: dict[Path | None, str] = {}
 
     @property
@@ -128,6 +131,15 @@ class Local:
         view.name = view.chosen = name
         view._fingerprints = {}
         return view
+
+    def put_adapter(self, name: str, folder: Path | str) -> None:
+        """Let an adapter be read together with the model; before the model is loaded."""
+        check_name(name)
+        adapter_files(folder)
+        if name in self._memory.adapters:
+            raise ConfigError(f"two adapters have the name {name!r}: give each its own")
+        self._memory.adapters[name] = Path(folder)
+        self._memory.given += (name,)
 
     def beside(self, folder: Path | str, *, name: str) -> Local:
         """The model that answers with the adapter in a folder, which is read when the first answer is wanted."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
 from pathlib import Path
 
 from firsthand.errors import ConfigError
@@ -13,10 +12,10 @@ from firsthand.providers.local_answers import Loaded
 class Memory:
     """A model in memory, once it is wanted, and the adapters beside it: what a Local and those made from it share."""
 
-    def __init__(self, adapters: Mapping[str, Path]):
-        self.adapters = dict(adapters)
+    def __init__(self) -> None:
+        self.adapters: dict[str, Path] = {}
         """Their folders by name."""
-        self.given = tuple(adapters)
+        self.given: tuple[str, ...] = ()
         """Those that are read with the model."""
         self.present: set[str] = set()
         """Those that were read."""

@@ -40,6 +40,7 @@ class Job:
 async def chat_completions(door: Door, asked: Asked) -> Reply | Events:
     """The answers to a chat, whole or as a stream."""
     wanted = read(ChatRequest, asked.json())
+    door = door.of(wanted.model)
     job = await understood(door, asked, wanted)
     if wanted.stream:
         return await Events.begin(door, asked, _events(door, asked, job))

@@ -39,6 +39,7 @@ class Token(NamedTuple):
 async def completions(door: Door, asked: Asked) -> Reply | Events:
     """The continuations of one text or several, whole or as a stream."""
     wanted = read(CompletionRequest, asked.json())
+    door = door.of(wanted.model)
     door.the_model(wanted.model)
     prompts = _prompts(wanted)
     if (field := asking.needs_tokens(wanted)) is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import Any, Literal, cast
 from firsthand.errors import FirsthandError
 from firsthand.message import Json
 from firsthand.model import Delta, Embedder, Model, ModelFacts, Prompt, Sampling, TokenModel, ToolSpec, Usage
+from firsthand.serve.adapters import adapters, with_adapter
 from firsthand.serve.body import parse_object
 from firsthand.serve.keys import Client, Keys
 from firsthand.serve.log import Log
@@ -80,6 +82,22 @@ class Door:
         self.spoken = Spoken()
 
     @property
+    def names(self) -> dict[str, str | None]:
+        """What clients may ask for, each with the name of the model that it is an adapter of."""
+        names: dict[str, str | None] = {self.name: None}
+        if self.embedder:
+            names[self.embedder.name] = None
+        return dict.fromkeys(adapters(self.model), self.name) | names
+
+    def of(self, name: str | None) -> Door:
+        """The same door to the model with that adapter; this one if the name is no adapter's."""
+        if self.model is None or name == self.name or name not in adapters(self.model):
+            return self
+        door = copy.copy(self)
+        door.model, door.name = with_adapter(self.model, name), name
+        return door
+
+    @property
     def tokens(self) -> TokenModel | None:
         """The model, if its tokens are known here."""
         return cast(TokenModel, self.model) if hasattr(self.model, "stream_many") else None
@@ -108,7 +126,7 @@ class Door:
 
     def check_name(self, asked: str | None) -> None:
         """Refuse a model that is not here."""
-        known = [self.name, *([self.embedder.name] if self.embedder else [])]
+        known = list(self.names)
         if asked is not None and asked not in known:
             raise Refusal(
                 404,

@@ -13,6 +13,7 @@ from firsthand.serve.wire import DetokenizeRequest, TokenizeRequest, read
 async def tokenize(door: Door, asked: Asked) -> Reply:
     """The ids that a text or a chat reaches the model as."""
     wanted = read(TokenizeRequest, asked.json())
+    door = door.of(wanted.model)
     door.the_model(wanted.model)
     model = door.token_model("prompt")
     if (wanted.prompt is None) == (wanted.messages is None):
@@ -34,6 +35,7 @@ async def tokenize(door: Door, asked: Asked) -> Reply:
 async def detokenize(door: Door, asked: Asked) -> Reply:
     """The text of ids, control tokens left out."""
     wanted = read(DetokenizeRequest, asked.json())
+    door = door.of(wanted.model)
     door.the_model(wanted.model)
     model = door.token_model("tokens")
     door.check_ids(wanted.tokens, "tokens")

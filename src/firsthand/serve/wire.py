@@ -251,7 +251,7 @@ _UNSUPPORTED: dict[str, tuple[str, tuple[Any, ...]]] = {
     "cache_salt": ("prompts of all clients share one cache", (None,)),
     "prompt_embeds": ("a prompt is text or token ids", (None,)),
     "dimensions": ("the vectors keep the model's own length", (None,)),
-    "lora_request": ("there are no adapters here", (None,)),
+    "lora_request": ("ask for the adapter by its name, as the model", (None,)),
     "min_tokens": ("set ignore_eos for answers of a fixed length", (None, 0)),
     "bad_words": ("use logit_bias", _NO),
     "allowed_token_ids": ("use a grammar", (None,)),
