@@ -146,10 +146,10 @@ WAYS: dict[str, dict[str, object]] = {
     "int8 keys": {"kv_cache": "int8"},
     "windows": {"window": 20},
     "chunks": {"max_batch_tokens": 7, "max_sequences": 6},
-    "preemption": {"kv_memory_bytes": 8 << 13},
+    "preemption": {"kv_memory_bytes": 9 << 13},
 }
 KINDS: dict[str, Request] = {
-    "n": Request(PROMPT, Sampling(max_tokens=6, temperature=1.0, seed=4), n=3),
+    "n": Request(PROMPT, Sampling(max_tokens=14, temperature=1.0, seed=4), n=3),
     "penalties": Request(PROMPT[:9] * 3, Sampling(max_tokens=12, repetition_penalty=1.3, presence_penalty=0.2)),
     "alternatives": Request(PROMPT[3:], Sampling(max_tokens=5, top_logprobs=5, temperature=0.7, seed=2, min_p=0.05)),
     "grammar": Request(PROMPT[:9], Sampling(max_tokens=12, grammar=g.regex("[a-d]{4,8}"), temperature=1.0, seed=8)),
@@ -323,8 +323,8 @@ def test_the_bounds_on_adapters_hold_and_a_refusal_changes_nothing() -> None:
         engine.add_score(PROMPT, [PROMPT], adapter="blue")
     engine.load_adapter("red", adapter(tiny_model(), 3), replace=True)
     assert engine.adapters.versions == {"red": 0, "green": 0}
-    with pytest.raises(ConfigError, match=f"takes .* bytes and all together may take {size // 2}"):
-        make_engine(adapter_memory_bytes=size // 2, adapters=("green",))
+    with pytest.raises(ConfigError, match=f"takes .* bytes and all together may take {size // 4}"):
+        make_engine(adapter_memory_bytes=size // 4, adapters=("green",))
 
 
 def test_a_folder_that_is_unfit_is_refused_and_touches_nothing(tmp_path: Path) -> None:

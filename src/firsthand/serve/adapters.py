@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from firsthand.errors import ConfigError, ModelFileError
-from firsthand.model import Model
+from firsthand.serve.door import Asked, Door, adapters
 from firsthand.serve.refusals import Refusal, bad
 from firsthand.serve.replies import Reply, reply
 from firsthand.serve.wire import Wire, read
-
-if TYPE_CHECKING:
-    from firsthand.serve.door import Asked, Door
 
 AdapterName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._@:/+-]{1,256}$")]
 FILES = ("adapter_config.json", "adapter_model.safetensors")
@@ -39,17 +36,6 @@ class UnloadAdapterRequest(Wire):
 
     lora_name: AdapterName
     lora_int_id: None = None
-
-
-def adapters(model: Model | None) -> dict[str, Path]:
-    """The folders of the adapters beside a model, by name."""
-    return dict(getattr(model, "adapters", {}))
-
-
-def with_adapter(model: Model, name: str) -> Model:
-    """The model that answers with one of its adapters."""
-    view: Model = cast(Any, model).with_adapter(name)
-    return view
 
 
 async def load_adapter(door: Door, asked: Asked) -> Reply:

@@ -13,11 +13,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from firsthand import __version__
 from firsthand.message import Json
-from firsthand.serve.adapters import adapters, load_adapter, unload_adapter
+from firsthand.serve.adapters import load_adapter, unload_adapter
 from firsthand.serve.body import ClientLeft
 from firsthand.serve.chat import chat_completions
 from firsthand.serve.completions import completions
-from firsthand.serve.door import Asked, Door
+from firsthand.serve.door import Asked, Door, adapters
 from firsthand.serve.embeddings import embeddings
 from firsthand.serve.gate import Gate
 from firsthand.serve.metrics import CONTENT_TYPE

@@ -9,12 +9,12 @@ from collections import deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, cast
 
 from firsthand.errors import FirsthandError
 from firsthand.message import Json
 from firsthand.model import Delta, Embedder, Model, ModelFacts, Prompt, Sampling, TokenModel, ToolSpec, Usage
-from firsthand.serve.adapters import adapters, with_adapter
 from firsthand.serve.body import parse_object
 from firsthand.serve.keys import Client, Keys
 from firsthand.serve.log import Log
@@ -257,3 +257,14 @@ class Door:
         for kind, count in counted.items():
             tokens[kind] += count
             asked.notes[f"{kind}_tokens"] = asked.notes.get(f"{kind}_tokens", 0) + count
+
+
+def adapters(model: Model | None) -> dict[str, Path]:
+    """The folders of the adapters beside a model, by name."""
+    return dict(getattr(model, "adapters", {}))
+
+
+def with_adapter(model: Model, name: str) -> Model:
+    """The model that answers with one of its adapters."""
+    view: Model = cast(Any, model).with_adapter(name)
+    return view
