@@ -140,6 +140,11 @@ class Completion:
     """For each token its most probable alternatives as (text, log-prob), if they were asked for."""
     lease: object = field(default=None, compare=False, repr=False)
     """While it is referenced, a model that runs here keeps prompt and answer in memory for the next turn. No data."""
+    versions: tuple[int, ...] = ()
+    """Versions of the weights that made its tokens, in order: more than one if they were replaced meanwhile; none if all
+    tokens are of those that were loaded first, version 0."""
+    adapter_version: int = 0
+    """The version of the adapter that it was made with."""
 
     def to_json(self) -> Json:
         """The completion as a JSON object."""
@@ -150,6 +155,10 @@ class Completion:
         }
         if self.top_logprobs:
             body["top_logprobs"] = [[list(pair) for pair in token] for token in self.top_logprobs]
+        if self.versions:
+            body["versions"] = list(self.versions)
+        if self.adapter_version:
+            body["adapter_version"] = self.adapter_version
         return body
 
     @staticmethod
@@ -160,6 +169,8 @@ class Completion:
             finish_reason=body["finish_reason"],
             usage=Usage(**body["usage"]),
             top_logprobs=tuple(tuple((text, lp) for text, lp in token) for token in body.get("top_logprobs", ())),
+            versions=tuple(body.get("versions", ())),
+            adapter_version=body.get("adapter_version", 0),
         )
 
 
@@ -306,7 +317,9 @@ class TokenModel(Model, Protocol):
     def spell(self, ids: Sequence[int]) -> list[bytes]:
         """The exact bytes of each token. The model must be loaded."""
 
-    async def rate(self, ids: Sequence[int], top: int = 0, *, priority: int = 0, run: str = "") -> list[TokenRating]:
+    async def rate(
+        self, ids: Sequence[int], top: int = 0, *, priority: int = 0, run: str = "", cache_salt: str = ""
+    ) -> list[TokenRating]:
         """How probable each token after the first was, given those before it, with the `top` most probable ones."""
 
     async def counters(self) -> Mapping[str, float]:

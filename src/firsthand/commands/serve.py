@@ -15,6 +15,7 @@ EXAMPLES = """
 firsthand serve smollm2
 firsthand serve path/to/model.gguf --port 9000 --log serve.jsonl
 firsthand serve smollm2 --embedder minilm
+firsthand serve smollm2 --adapter sql=adapters/sql --adapter poems=adapters/poems
 firsthand serve smollm2 --host 0.0.0.0 --keys keys.toml --tls-cert cert.pem --tls-key key.pem
 firsthand serve --config serve.toml
 """
@@ -60,6 +61,8 @@ class Config:
     """Seconds that a client may leave its answer unread."""
     drain_s: float = 60.0
     """Seconds that answers under way may take after SIGTERM."""
+    private_caches: bool = False
+    """Keep what is known of prompts apart for each key: no answer's speed tells a client what another one asked."""
     log: str = "-"
     """Where a line of JSON for each request goes: a file, - for standard error, none for nowhere."""
     log_texts: bool = False
@@ -74,6 +77,12 @@ class Config:
     """Answers computed at the same time."""
     speculation: bool = False
     """Guess from repetitions in prompt and answer; changes no answer."""
+    adapter: tuple[str, ...] = field(default=(), metadata={"repeated": True})
+    """A LoRA adapter beside the model, as NAME=FOLDER; clients name it as the model. May be given several times."""
+    max_adapters: int = 8
+    """Adapters in memory at the same time."""
+    adapter_root: Path | None = None
+    """Let clients load and unload adapters, from within this folder only."""
 
     def __post_init__(self) -> None:
         if self.model is None and self.embedder is None:
@@ -102,7 +111,9 @@ def main(config: Config) -> int:
         stall_s=config.stall_s,
         drain_s=config.drain_s,
         hosts=config.allow_host,
+        private_caches=config.private_caches,
         log_texts=config.log_texts,
+        adapter_root=config.adapter_root,
     )
     door = Door(
         model=None if config.model is None else open_model(config, config.model),
@@ -140,9 +151,26 @@ def open_model(config: Config, text: str) -> Model:
             max_batch_tokens=max(model.config.max_batch_tokens, 2 * config.max_sequences),
             max_waiting=config.max_requests * config.max_answers,
             speculation="prompt_lookup" if config.speculation else "off",
+            max_adapters=config.max_adapters,
         )
+    put_adapters(model, config)
     opened: Model = model
     return opened
+
+
+def put_adapters(model: Any, config: Config) -> None:
+    """Name the adapters that are to be read with the model."""
+    if not config.adapter and config.adapter_root is None:
+        return
+    if not hasattr(model, "put_adapter"):
+        raise ConfigError(f"{config.model} does not run here, so no adapters can be beside it: leave out --adapter")
+    for text in config.adapter:
+        name, equals, folder = text.partition("=")
+        if not equals or not folder:
+            raise ConfigError(f"--adapter is {text!r}: write NAME=FOLDER")
+        if name in (config.name, config.model):
+            raise ConfigError(f"--adapter is {text!r}: {name} is the model's own name")
+        model.put_adapter(name, folder)
 
 
 def open_embedder(text: str) -> Embedder:

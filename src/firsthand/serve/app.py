@@ -12,10 +12,12 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from firsthand import __version__
+from firsthand.message import Json
+from firsthand.serve.adapters import load_adapter, unload_adapter
 from firsthand.serve.body import ClientLeft
 from firsthand.serve.chat import chat_completions
 from firsthand.serve.completions import completions
-from firsthand.serve.door import Asked, Door
+from firsthand.serve.door import Asked, Door, adapters
 from firsthand.serve.embeddings import embeddings
 from firsthand.serve.gate import Gate
 from firsthand.serve.metrics import CONTENT_TYPE
@@ -46,10 +48,13 @@ async def version(door: Door, asked: Asked) -> Reply:
 
 async def models(door: Door, asked: Asked) -> Reply:
     """The models that are served."""
-    names = dict.fromkeys([door.name, *([door.embedder.name] if door.embedder else [])])
-    data = [{"id": name, "object": "model", "created": door.created, "owned_by": "firsthand"} for name in names]
-    if door.facts is not None:
-        data[0]["max_model_len"] = door.facts.context
+    data: list[Json] = []
+    for name, parent in sorted(door.names.items(), key=lambda each: each[1] is not None):
+        data.append({"id": name, "object": "model", "created": door.created, "owned_by": "firsthand"})
+        if parent is not None:
+            data[-1] |= {"parent": parent, "root": adapters(door.model)[name].name}
+        if door.facts is not None and (parent or name == door.name):
+            data[-1]["max_model_len"] = door.facts.context
     return reply({"object": "list", "data": data})
 
 
@@ -61,7 +66,7 @@ async def metrics(door: Door, asked: Asked) -> Reply:
 
 async def openapi(door: Door, asked: Asked) -> Reply:
     """This description, in OpenAPI 3.1."""
-    told = {path: (method, inspect.getdoc(handler) or "") for path, (method, handler) in ROUTES.items()}
+    told = {path: (method, inspect.getdoc(handler) or "") for path, (method, handler) in routes(door).items()}
     return reply(description(told, has_keys=bool(door.keys.clients)))
 
 
@@ -81,12 +86,25 @@ ROUTES: dict[str, tuple[str, Handler]] = {
 }
 
 
+ADAPTER_ROUTES: dict[str, tuple[str, Handler]] = {
+    "/v1/load_lora_adapter": ("POST", load_adapter),
+    "/v1/unload_lora_adapter": ("POST", unload_adapter),
+}
+"""Those that are there only if the operator named a folder of adapters."""
+
+
+def routes(door: Door) -> dict[str, tuple[str, Handler]]:
+    """What a server answers at which path."""
+    return ROUTES if door.settings.adapter_root is None else ROUTES | ADAPTER_ROUTES
+
+
 def make_app(door: Door) -> ASGIApp:
     """The server as an ASGI application. Whoever runs it awaits `door.warm_up()`."""
-    routes = [Route(path, _endpoint(door, handler), methods=[method]) for path, (method, handler) in ROUTES.items()]
-    inner = Starlette(routes=routes, exception_handlers={404: _not_found, 405: _wrong_method})
+    known = routes(door)
+    served = [Route(path, _endpoint(door, handler), methods=[method]) for path, (method, handler) in known.items()]
+    inner = Starlette(routes=served, exception_handlers={404: _not_found, 405: _wrong_method})
     inner.router.redirect_slashes = False
-    return Gate(inner, door, frozenset(ROUTES))
+    return Gate(inner, door, frozenset(known))
 
 
 class _endpoint:  # noqa: N801 - a function with two arguments more
@@ -117,7 +135,8 @@ async def _not_found(request: Request, error: Exception) -> Response:
 
 
 async def _wrong_method(request: Request, error: Exception) -> Response:
-    allowed = ROUTES[request.url.path][0] if request.url.path in ROUTES else "GET"
+    known = ROUTES | ADAPTER_ROUTES
+    allowed = known[request.url.path][0] if request.url.path in known else "GET"
     return _plain(Refusal(405, f"{request.method[:20]} is not taken here: use {allowed}", headers={"allow": allowed}))
 
 

@@ -268,7 +268,8 @@ def needs_tokens(asked: SamplingFields) -> str | None:
     """The first field that only a model can obey whose tokens are known here."""
     fields = (
         "logprobs", "top_logprobs", "prompt_logprobs", "logit_bias", "stop_token_ids", "ignore_eos",
-        "return_token_ids", "priority", *(["min_tokens"] if asked.min_tokens else []),
+        "return_token_ids", "priority", "cache_salt", *(["min_tokens"] if asked.min_tokens else []),
+        *(["chat_template_kwargs"] if getattr(asked, "chat_template_kwargs", None) else []),
     )  # fmt: skip
     return next(
         (name for name in fields if (value := getattr(asked, name, None)) is not None and value is not False), None

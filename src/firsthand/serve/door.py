@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from firsthand.errors import FirsthandError
@@ -87,6 +89,22 @@ class Door:
         self.spoken = Spoken()
 
     @property
+    def names(self) -> dict[str, str | None]:
+        """What clients may ask for, each with the name of the model that it is an adapter of."""
+        names: dict[str, str | None] = {self.name: None}
+        if self.embedder:
+            names[self.embedder.name] = None
+        return dict.fromkeys(adapters(self.model), self.name) | names
+
+    def of(self, name: str | None) -> Door:
+        """The same door to the model with that adapter; this one if the name is no adapter's."""
+        if self.model is None or name == self.name or name not in adapters(self.model):
+            return self
+        door = copy.copy(self)
+        door.model, door.name = with_adapter(self.model, name), name
+        return door
+
+    @property
     def tokens(self) -> TokenModel | None:
         """The model, if its tokens are known here."""
         return cast(TokenModel, self.model) if hasattr(self.model, "stream_many") else None
@@ -115,7 +133,7 @@ class Door:
 
     def check_name(self, asked: str | None) -> None:
         """Refuse a model that is not here."""
-        known = [self.name, *([self.embedder.name] if self.embedder else [])]
+        known = list(self.names)
         if asked is not None and asked not in known:
             raise Refusal(
                 404,
@@ -135,6 +153,12 @@ class Door:
         facts = self.facts
         if facts is not None and ids and max(ids) >= facts.vocab_size:
             raise bad(f"{field} holds {max(ids)}: the model's tokens go from 0 to {facts.vocab_size - 1}", field)
+
+    def options(self, asked: Asked, salt: str | None, template: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """What the model is told of a request besides prompt and sampling: only what is not as always."""
+        if self.settings.private_caches and self.tokens is not None:
+            salt = f"{asked.client.name}/{salt or ''}"
+        return ({"cache_salt": salt} if salt else {}) | ({"template": template} if template else {})
 
     def wait_for_tokens_s(self, client: Client) -> float:
         """How long until a client may have tokens again; 0 if it may now."""
@@ -188,6 +212,7 @@ class Door:
         n: int = 1,
         priority: int = 0,
         user: str = "",
+        **options: Any,
     ) -> AsyncGenerator[Delta, None]:
         """The pieces of `n` answers as they come, counted. Closing the iterator aborts what is under way."""
         begun = time.monotonic()
@@ -195,7 +220,7 @@ class Door:
             asked.span.asks(self.name, prompt, sampling, n)
         last: dict[int, float] = {}
         run = f"{asked.client.name}/{user}"[:256]
-        async with aclosing(self._deltas(prompt, sampling, tools, n, priority, run)) as deltas:
+        async with aclosing(self._deltas(prompt, sampling, tools, n, priority, run, options)) as deltas:
             async for delta in deltas:
                 if delta.token_ids or (delta.text and not delta.completion):
                     now = time.monotonic()
@@ -220,10 +245,11 @@ class Door:
         n: int,
         priority: int,
         run: str,
+        options: Mapping[str, Any],
     ) -> AsyncGenerator[Delta, None]:
         """The pieces of `n` answers from whatever the model is. One that is not here gives several answers at their end."""
         if self.tokens is not None:
-            found = self.tokens.stream_many(prompt, sampling, tools=tools, n=n, priority=priority, run=run)
+            found = self.tokens.stream_many(prompt, sampling, tools=tools, n=n, priority=priority, run=run, **options)
             async with aclosing(cast(AsyncGenerator[Delta, None], found)) as deltas:
                 async for delta in deltas:
                     yield delta
@@ -250,3 +276,14 @@ class Door:
         for kind, count in counted.items():
             tokens[kind] += count
             asked.notes[f"{kind}_tokens"] = asked.notes.get(f"{kind}_tokens", 0) + count
+
+
+def adapters(model: Model | None) -> dict[str, Path]:
+    """The folders of the adapters beside a model, by name."""
+    return dict(getattr(model, "adapters", {}))
+
+
+def with_adapter(model: Model, name: str) -> Model:
+    """The model that answers with one of its adapters."""
+    view: Model = cast(Any, model).with_adapter(name)
+    return view

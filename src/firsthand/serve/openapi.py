@@ -8,6 +8,7 @@ from pydantic.json_schema import models_json_schema
 
 from firsthand import __version__
 from firsthand.message import Json
+from firsthand.serve.adapters import LoadAdapterRequest, UnloadAdapterRequest
 from firsthand.serve.responses_wire import ResponsesRequest
 from firsthand.serve.wire import (
     ChatRequest,
@@ -25,6 +26,8 @@ BODIES: dict[str, type[Wire]] = {
     "/v1/responses": ResponsesRequest,
     "/tokenize": TokenizeRequest,
     "/detokenize": DetokenizeRequest,
+    "/v1/load_lora_adapter": LoadAdapterRequest,
+    "/v1/unload_lora_adapter": UnloadAdapterRequest,
 }
 _REFUSALS = {
     "400": "The request is malformed, or asks for what is not supported; `param` names the field.",
@@ -49,6 +52,8 @@ _GIVES: dict[str, list[str]] = {
     "/v1/responses": ["id", "object", "status", "output", "usage"],
     "/tokenize": ["count", "max_model_len", "tokens"],
     "/detokenize": ["prompt"],
+    "/v1/load_lora_adapter": ["status", "id"],
+    "/v1/unload_lora_adapter": ["status", "id"],
     "/v1/models": ["object", "data"],
     "/health": ["status"],
     "/health/live": ["status"],

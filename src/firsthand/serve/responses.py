@@ -21,6 +21,7 @@ from firsthand.serve.wire import ChatRequest, read
 async def responses(door: Door, asked: Asked) -> Reply | Events:
     """The model's turn, whole or as a stream of events."""
     wanted = read(ResponsesRequest, asked.json())
+    door = door.of(wanted.model)
     job = await understood(door, asked, read(ChatRequest, as_chat(wanted)))
     if wanted.stream:
         return await Events.begin(door, asked, _events(door, asked, wanted, job), done=False)

@@ -168,6 +168,8 @@ class SamplingFields(Wire):
     min_tokens: Annotated[int, Field(ge=0, le=MAX_INT)] | None = None
     priority: Annotated[int, Field(ge=-1000, le=1000)] | None = None
     """Lower goes first."""
+    cache_salt: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    """Requests of one salt share what is known of their prompts, and with no others."""
     prompt_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     return_token_ids: bool | None = None
     structured_outputs: StructuredOutputs | None = None
@@ -187,6 +189,8 @@ class ChatRequest(SamplingFields):
     tools: Annotated[list[WireTool], Field(max_length=MAX_TOOLS)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
+    chat_template_kwargs: Annotated[dict[str, Any], Field(max_length=16)] | None = None
+    """What the model's own template is told besides the conversation, such as `enable_thinking`."""
     response_format: ResponseFormat | None = None
 
 
@@ -221,6 +225,7 @@ class TokenizeRequest(Wire):
     messages: Annotated[list[WireMessage], Field(min_length=1, max_length=MAX_MESSAGES)] | None = None
     tools: Annotated[list[WireTool], Field(max_length=MAX_TOOLS)] | None = None
     return_token_strs: bool | None = None
+    chat_template_kwargs: Annotated[dict[str, Any], Field(max_length=16)] | None = None
 
 
 class DetokenizeRequest(Wire):
@@ -244,15 +249,13 @@ _UNSUPPORTED: dict[str, tuple[str, tuple[Any, ...]]] = {
     "reasoning_effort": ("the model decides itself how long it thinks", (None,)),
     "verbosity": ("the model decides itself how long it speaks", (None,)),
     "chat_template": ("a template is a program, and a request may not bring one", (None,)),
-    "chat_template_kwargs": ("a request may not steer the model's template", (None, {})),
     "documents": ("put documents into a message", _NO),
     "suffix": ("the model continues texts and does not fill gaps", (None, "")),
     "best_of": ("ask for n answers and choose", (None, 1)),
     "use_beam_search": ("there is no beam search", _NO),
-    "cache_salt": ("prompts of all clients share one cache", (None,)),
     "prompt_embeds": ("a prompt is text or token ids", (None,)),
     "dimensions": ("the vectors keep the model's own length", (None,)),
-    "lora_request": ("there are no adapters here", (None,)),
+    "lora_request": ("ask for the adapter by its name, as the model", (None,)),
     "bad_words": ("use logit_bias", _NO),
     "allowed_token_ids": ("use a grammar", (None,)),
     "safety_identifier": ("use user", (None,)),
