@@ -61,6 +61,8 @@ class Config:
     """Seconds that a client may leave its answer unread."""
     drain_s: float = 60.0
     """Seconds that answers under way may take after SIGTERM."""
+    stored_responses: int = 1024
+    """Responses that are kept for each key, in memory (`store`, `previous_response_id`); 0 keeps none."""
     private_caches: bool = False
     """Keep what is known of prompts apart for each key: no answer's speed tells a client what another one asked."""
     log: str = "-"
@@ -111,6 +113,7 @@ def main(config: Config) -> int:
         stall_s=config.stall_s,
         drain_s=config.drain_s,
         hosts=config.allow_host,
+        stored_responses=config.stored_responses,
         private_caches=config.private_caches,
         log_texts=config.log_texts,
         adapter_root=config.adapter_root,

@@ -24,7 +24,7 @@ from firsthand.serve.metrics import CONTENT_TYPE
 from firsthand.serve.openapi import description
 from firsthand.serve.refusals import Refusal, refusal_of
 from firsthand.serve.replies import Events, Reply, note_bug, refused, reply
-from firsthand.serve.responses import responses
+from firsthand.serve.responses import delete_response, get_response, responses
 from firsthand.serve.tokenizing import detokenize, tokenize
 
 Handler = Callable[[Door, Asked], Awaitable[Reply | Events]]
@@ -67,7 +67,8 @@ async def metrics(door: Door, asked: Asked) -> Reply:
 async def openapi(door: Door, asked: Asked) -> Reply:
     """This description, in OpenAPI 3.1."""
     told = {path: (method, inspect.getdoc(handler) or "") for path, (method, handler) in routes(door).items()}
-    return reply(description(told, has_keys=bool(door.keys.clients)))
+    kept = {method: inspect.getdoc(handler) or "" for method, handler in RESPONSE_ROUTES.items()}
+    return reply(description(told, {RESPONSE: kept}, has_keys=bool(door.keys.clients)))
 
 
 ROUTES: dict[str, tuple[str, Handler]] = {
@@ -86,6 +87,10 @@ ROUTES: dict[str, tuple[str, Handler]] = {
 }
 
 
+RESPONSE = "/v1/responses/{id}"
+RESPONSE_ROUTES: dict[str, Handler] = {"GET": get_response, "DELETE": delete_response}
+"""What may be done with a response that was kept, by method."""
+
 ADAPTER_ROUTES: dict[str, tuple[str, Handler]] = {
     "/v1/load_lora_adapter": ("POST", load_adapter),
     "/v1/unload_lora_adapter": ("POST", unload_adapter),
@@ -102,6 +107,7 @@ def make_app(door: Door) -> ASGIApp:
     """The server as an ASGI application. Whoever runs it awaits `door.warm_up()`."""
     known = routes(door)
     served = [Route(path, _endpoint(door, handler), methods=[method]) for path, (method, handler) in known.items()]
+    served += [Route(RESPONSE, _endpoint(door, each), methods=[method]) for method, each in RESPONSE_ROUTES.items()]
     inner = Starlette(routes=served, exception_handlers={404: _not_found, 405: _wrong_method})
     inner.router.redirect_slashes = False
     return Gate(inner, door, frozenset(known))
@@ -116,6 +122,7 @@ class _endpoint:  # noqa: N801 - a function with two arguments more
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer; an error becomes a refusal, and a bug goes to the log."""
         asked: Asked = scope.get("firsthand") or Asked("", self._door.keys.anyone, scope["path"])
+        asked.path = scope.get("path_params", {})
         answer: Reply | Events
         try:
             answer = await self._handler(self._door, asked)

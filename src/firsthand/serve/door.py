@@ -22,6 +22,7 @@ from firsthand.serve.metrics import Metrics
 from firsthand.serve.refusals import Refusal, bad
 from firsthand.serve.settings import Settings
 from firsthand.serve.spoken import Spoken
+from firsthand.serve.stored import Store
 
 if TYPE_CHECKING:
     from firsthand.serve.spans import RequestSpan, Spans
@@ -44,6 +45,8 @@ class Asked:
     """Why it is cut short, if it is."""
     notes: dict[str, Any] = field(default_factory=dict)
     """What the log says of it."""
+    path: Mapping[str, str] = field(default_factory=dict)
+    """The variable parts of its path, by name."""
     span: RequestSpan | None = None
     """What OpenTelemetry is told of it, if it is told anything."""
 
@@ -87,6 +90,7 @@ class Door:
         self.spent: dict[str, deque[tuple[float, int]]] = {}
         """When each client with such a limit had how many tokens, in the last minute."""
         self.spoken = Spoken()
+        self.stored = Store(most=self.settings.stored_responses, most_bytes=self.settings.stored_bytes)
 
     @property
     def names(self) -> dict[str, str | None]:

@@ -46,6 +46,8 @@ class Gate:
         given = headers.get(b"x-request-id", b"").decode("latin-1")
         id = given if _ID.fullmatch(given) else secrets.token_hex(12)
         route = scope["path"] if scope["path"] in self._routes else "other"
+        if re.fullmatch("/v1/responses/[^/]+", scope["path"]):
+            route = "/v1/responses/{id}"
         asked = Asked(id, self._door.keys.anyone, route)
         await _Visit(self._app, self._door, asked, scope, receive, send).run()
 
