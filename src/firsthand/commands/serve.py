@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ class Config:
     embedder: str | None = None
     """The model of /v1/embeddings: minilm, a folder of the BERT family, or any decoder."""
     name: str = ""
-    """What clients call the model; by default as you do."""
+    """What clients call the model; by default as you do, but a file or folder without the folders above it."""
     host: str = "127.0.0.1"
     """The address to listen on. One that others can reach needs API keys."""
     port: int = 8000
@@ -123,7 +124,7 @@ def main(config: Config) -> int:
         settings=settings,
         keys=keys,
         embedder=None if config.embedder is None else open_embedder(config.embedder),
-        name=config.name or config.model or config.embedder or "",
+        name=config.name or public_name(config.model or config.embedder or ""),
         log_target=None if config.log == "none" else config.log,
     )
     try:
@@ -180,4 +181,17 @@ def open_embedder(text: str) -> Embedder:
     """The embedder."""
     from firsthand.providers import local_embedder
 
-    return local_embedder.open_embedder(text)
+    embedder = local_embedder.open_embedder(text)
+    embedder.name = public_name(text)
+    return embedder
+
+
+def public_name(text: str) -> str:
+    """What clients call a model that is given by this text: no folder of this machine, and no address of another one."""
+    provider, colon, rest = text.partition(":")
+    if colon and provider in ("openai", "hf"):
+        return rest.partition("@")[0] if provider == "openai" else text
+    base, *adapters = re.split(r"(?=\+(?:lora|adapter):)", text)
+    names = [part.rstrip("/\\").replace("\\", "/").rpartition("/")[2] for part in (base, *adapters)]
+    kinds = [part.partition(":")[0] + ":" for part in adapters]
+    return names[0] + "".join(kind + name.rpartition(":")[2] for kind, name in zip(kinds, names[1:], strict=True))

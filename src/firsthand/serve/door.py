@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import os
+import re
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -126,7 +128,15 @@ class Door:
         if self.state == "loading":
             raise Refusal(503, "the model is being loaded: try again", code="loading", headers={"retry-after": "2"})
         if not self.is_ready:
-            raise Refusal(503, f"the model has failed: {self.problem or 'its engine stopped'}", code="failed")
+            raise Refusal(503, f"the model has failed: {self._told_problem() or 'its engine stopped'}", code="failed")
+
+    def _told_problem(self) -> str:
+        """The problem without the folders that files are in, which are no client's business; the log has them."""
+        text = self.problem
+        for part in (self.model, self.embedder):
+            if isinstance(path := getattr(part, "path", None), Path):
+                text = text.replace(f"{path.parent}{os.sep}", "")
+        return re.sub(r"(?<![\w:/])/(?:[^/\s'\"]+/)+", "", text)
 
     def the_model(self, asked: str | None) -> Model:
         """The model, if it has the name that was asked for."""
