@@ -80,6 +80,8 @@ class Door:
         self.spent: dict[str, deque[tuple[float, int]]] = {}
         """When each client with such a limit had how many tokens, in the last minute."""
         self.spoken = Spoken()
+        self.loading = asyncio.Lock()
+        """Held while an adapter is read: one at a time, so that readers do not take all threads."""
 
     @property
     def names(self) -> dict[str, str | None]:
