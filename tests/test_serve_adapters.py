@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,7 +83,7 @@ def ids(completion: Completion) -> tuple[int, ...]:
     return completion.message.sampled.token_ids
 
 
-def test_a_local_model_answers_with_each_of_its_adapters_at_once(house: Path) -> None:
+def test_a_local_model_answers_with_each_of_its_adapters_at_once(house: Path, tmp_path: Path) -> None:
     folders = {name: house / "adapters" / name for name in ("red", "green")}
 
     async def main() -> None:
@@ -104,7 +105,18 @@ def test_a_local_model_answers_with_each_of_its_adapters_at_once(house: Path) ->
         await local.load_adapter("red", folders["green"], version=1, replace=True)
         (answer,) = await red.complete("What is", HOT)
         assert ids(answer) == ids(both[2][0]) and red.fingerprint != before
+        before = red.fingerprint
+        await local.load_adapter("red", folders["green"], version=2, replace=True)
+        assert red.fingerprint == before  # the same bytes
+        work = Path(shutil.copytree(folders["green"], tmp_path / "work"))
+        await local.load_adapter("blue", work, replace=True)
+        before = (blue := local.with_adapter("blue")).fingerprint
+        write(work, weights.load(house / "model"), adapter(weights.load(house / "model"), 9))
+        await local.load_adapter("blue", work, replace=True)
+        assert blue.fingerprint != before
         await local.unload_adapter("red")
+        with pytest.raises(ConfigError, match="no adapter 'red' is beside"):
+            await local.unload_adapter("red")
         with pytest.raises(ConfigError, match="the adapter 'red' was taken away"):
             await red.complete("What is", HOT)
         with pytest.raises(ConfigError, match="no adapter 'red' is beside"):
@@ -118,6 +130,7 @@ def test_a_local_model_answers_with_each_of_its_adapters_at_once(house: Path) ->
 def test_new_weights_come_in_under_answers_and_the_answer_names_both_versions(house: Path) -> None:
     async def main() -> None:
         local = Local(house / "model", config=CONFIG)
+        first = local.fingerprint
         long = asyncio.create_task(local.complete("What is", Sampling(max_tokens=60, ignore_eos=True)))
         state = {name: tensor + 0.01 for name, tensor in weights.load(house / "model").state_dict().items()}
         await local.load()
@@ -127,6 +140,7 @@ def test_new_weights_come_in_under_answers_and_the_answer_names_both_versions(ho
         (answer,) = await long
         assert answer.versions == (0, 4) and len(ids(answer)) == 60
         assert Completion.from_json(answer.to_json()).versions == (0, 4)
+        assert local.fingerprint not in (first, Local(house / "model", config=CONFIG).fingerprint)
         (later,) = await local.complete("What is", HOT)
         assert later.versions == (4,)
         local.close()

@@ -9,7 +9,6 @@ tie may flip there.
 
 from __future__ import annotations
 
-import secrets
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 from firsthand.engine.adapters import Adapters, LoadedAdapter
+from firsthand.engine.arrivals import answers, scores
 from firsthand.engine.checks import check_ids, check_request, check_room, check_score
 from firsthand.engine.drafts import speculator
 from firsthand.engine.grammar import Guide, Masks
@@ -35,7 +35,6 @@ from firsthand.engine.settings import EngineConfig, default_kv_bytes
 from firsthand.engine.speculative import Drafter
 from firsthand.engine.stats import Stats
 from firsthand.errors import ConfigError, FirsthandError, ModelError, QueueFull
-from firsthand.model import Sampling
 from firsthand.nn.adapters import PackedAdapter
 from firsthand.nn.decoder import Decoder
 from firsthand.nn.fused import Logits
@@ -120,34 +119,13 @@ class Engine:
         or if prompt and answer could never fit the memory for keys and values; ModelError on ids that are not tokens;
         ConfigError on other values that cannot be meant; QueueFull if too much waits already.
         """
-        sampling, num_prompt = request.sampling, len(request.prompt)
+        num_prompt = len(request.prompt)
         check_request(request, self.architecture)
         adapter = self._adapter(request.adapter)
-        max_tokens = min(sampling.max_tokens, self.architecture.max_position - num_prompt)
+        max_tokens = min(request.sampling.max_tokens, self.architecture.max_position - num_prompt)
         check_room(num_prompt, max_tokens, self.pool, self.config.max_batch_tokens)
         self._check_queue(request.n * num_prompt)
-        seed = secrets.randbits(62) if sampling.seed is None else sampling.seed
-        lines = [
-            Line(
-                request_id=self._next_id,
-                index=index,
-                tokens=list(request.prompt),
-                num_prompt=num_prompt,
-                sampling=sampling,
-                seed=seed,
-                max_tokens=max_tokens,
-                stop_ids=request.stop_ids,
-                stopper=request.stopper() if request.stopper else None,
-                guide=request.grammar.guide() if request.grammar else None,
-                priority=request.priority,
-                run=request.run,
-                adapter=adapter,
-                salt=request.salt,
-            )
-            for index in range(request.n)
-        ]
-        lines[0].followers = lines[1:]
-        return self._enter(lines[0], lines)
+        return self._enter(answers(request, self._next_id, max_tokens=max_tokens, adapter=adapter))
 
     def add_score(
         self,
@@ -165,33 +143,14 @@ class Engine:
         Each continuation brings one Output with its tokens, their log-probs and the `top` most probable tokens in their
         places, and the finish reason `stop`. Raises what `add` raises.
         """
-        asked = Sampling(top_logprobs=top)
         check_score(prefix, continuations, priority, run, self.architecture, salt=salt)
         beside = self._adapter(adapter)
         longest = max(map(len, continuations), default=0)
         check_room(len(prefix), longest, self.pool, self.config.max_batch_tokens)
         self._check_queue(len(prefix) * (1 + len(continuations)) + sum(map(len, continuations)))
-        request_id = self._next_id
-        lead = Line(
-            request_id, -1, list(prefix), len(prefix), goal="prefix", priority=priority, run=run, adapter=beside
+        return self._enter(
+            scores(prefix, continuations, self._next_id, top=top, priority=priority, run=run, adapter=beside, salt=salt)
         )
-        lead.salt = salt
-        lead.followers = [
-            Line(
-                request_id,
-                index,
-                [*prefix, *continuation],
-                len(prefix),
-                goal="score",
-                sampling=asked,
-                priority=priority,
-                run=run,
-                adapter=beside,
-                salt=salt,
-            )
-            for index, continuation in enumerate(continuations)
-        ]
-        return self._enter(lead, [lead, *lead.followers])
 
     def score(
         self, prefix: Sequence[int], continuations: Sequence[Sequence[int]], *, adapter: str | None = None
@@ -333,7 +292,8 @@ class Engine:
             self.scheduler.forget_space(adapter.id)
             self.runner.forget_adapters()
 
-    def _enter(self, lead: Line, lines: list[Line]) -> int:
+    def _enter(self, lines: list[Line]) -> int:
+        lead = lines[0]
         self._live[lead.request_id] = {line.index: line for line in lines}
         self._live_tokens += sum(map(_kept_tokens, lines))
         if lead.adapter is not None:

@@ -21,12 +21,12 @@ from torch import Tensor, nn
 
 from firsthand.nn.architecture import Architecture
 from firsthand.nn.decoder import Decoder
+from firsthand.nn.kernels.pages import LANES
 from firsthand.nn.lora import Adapter
 
 if TYPE_CHECKING:
     from firsthand.nn.kernels.dense import DenseTiles
 
-LANES = 16
 COLUMNS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """In the order of the compiled step's matrices."""
 
@@ -94,14 +94,14 @@ class CompiledSpans:
     pieces: NDArray[np.int64]
     """First row, the one after the last, and which adapter: P 3."""
     entries: NDArray[np.int64]
-    """Of the adapters in the step: L + 1, S 7 2 6."""
+    """Of all adapters that were met: L + 1, S 7 2 6."""
     rank: int
     """The highest, as whole tiles."""
 
 
 @dataclass
 class SpanCompiler:
-    """Turns spans into what the compiled step wants; tables of the adapters that met last are kept."""
+    """Turns spans into what the compiled step wants; the tables of adapters that were met are kept until `forget`."""
 
     num_layers: int
     _met: tuple[PackedAdapter, ...] = ()
@@ -111,21 +111,23 @@ class SpanCompiler:
         self._entries = np.zeros((self.num_layers + 1, 0, len(COLUMNS), 2, 6), dtype=np.int64)
 
     def __call__(self, spans: Sequence[Span]) -> CompiledSpans:
-        """The spans in pieces of 16 rows."""
-        adapters = tuple(dict.fromkeys(span.adapter for span in spans))
-        if adapters and adapters != self._met:
-            self._entries = np.stack([each.entries for each in adapters], axis=1)
-            self._met = adapters
+        """The spans in pieces."""
+        from firsthand.nn.kernels.adapt import PIECE_ROWS
+
+        adapters = dict.fromkeys(span.adapter for span in spans)
+        if new := [each for each in adapters if each not in self._met]:
+            self._met = (*self._met, *new)
+            self._entries = np.stack([each.entries for each in self._met], axis=1)
         pieces = [
-            (row, min(row + LANES, span.last), adapters.index(span.adapter))
+            (row, min(row + PIECE_ROWS, span.last), self._met.index(span.adapter))
             for span in spans
-            for row in range(span.first, span.last, LANES)
+            for row in range(span.first, span.last, PIECE_ROWS)
         ]
         rank = max((-(-each.rank // LANES) * LANES for each in adapters), default=LANES)
         return CompiledSpans(np.array(pieces, dtype=np.int64).reshape(-1, 3), self._entries, rank)
 
     def forget(self) -> None:
-        """Let go of the adapters that met last."""
+        """Let go of the adapters that were met."""
         self._met = ()
         self._entries = self._entries[:, :0]
 

@@ -10,6 +10,7 @@ import asyncio
 import copy
 import hashlib
 import re
+import secrets
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
@@ -116,7 +117,7 @@ class Local:
         self._memory = Memory()
         for each, folder in (adapters or {}).items():
             self.put_adapter(each, folder)
-        self._fingerprints: dict[Path | None, str] = {}
+        self._fingerprints: dict[object, str] = {}
 
     @property
     def adapters(self) -> Mapping[str, Path]:
@@ -154,10 +155,12 @@ class Local:
     @property
     def fingerprint(self) -> str:
         """What decides the model's answers, as 16 hex digits."""
-        beside = None if self.chosen is None else self._memory.adapters.get(self.chosen)
-        if beside not in self._fingerprints:
-            self._fingerprints[beside] = self._fingerprint(beside)
-        return self._fingerprints[beside]
+        memory = self._memory
+        beside = None if self.chosen is None else memory.adapters.get(self.chosen)
+        key = (beside, memory.loadings[self.chosen], memory.weights)
+        if key not in self._fingerprints:
+            self._fingerprints = {key: self._fingerprint(beside)}
+        return self._fingerprints[key]
 
     def _fingerprint(self, beside: Path | None) -> str:
         parts = [content_hash(file) for file in model_files(self.path)]
@@ -173,6 +176,7 @@ class Local:
             best_mode("cpu"),
             str(find_spec("numba") is not None),
             *(["free calls"] if self.free_calls else []),
+            *([self._memory.weights] if self._memory.weights else []),
         ]
         digest = hashlib.sha256("|".join([*parts, *arithmetic, __version__]).encode())
         return f"local:{digest.hexdigest()[:16]}"
@@ -257,8 +261,8 @@ class Local:
 
     def spell(self, ids: Sequence[int]) -> list[bytes]:
         """The exact bytes of each token. The model must be loaded."""
-        assert self._memory.loaded is not None
-        return [self._memory.loaded.tokenizer.token_bytes(id) for id in ids]
+        assert self._loaded is not None
+        return [self._loaded.tokenizer.token_bytes(id) for id in ids]
 
     async def rate(
         self, ids: Sequence[int], top: int = 0, *, priority: int = 0, run: str = "", cache_salt: str = ""
@@ -280,9 +284,13 @@ class Local:
         return {name: value for name, value in found.items() if isinstance(value, int | float)}
 
     @property
+    def _loaded(self) -> Loaded | None:
+        return self._memory.loaded
+
+    @property
     def is_alive(self) -> bool:
         """Whether the model is in memory and its engine takes requests."""
-        return self._memory.loaded is not None and self._memory.loaded.worker.is_alive
+        return self._loaded is not None and self._loaded.worker.is_alive
 
     async def score(self, prompt: Prompt, continuations: Sequence[str]) -> Scored:
         """The likelihood of each continuation; prefixes in common are computed once.
@@ -315,22 +323,27 @@ class Local:
         loaded = await self._ready()
         await loaded.worker.load_adapter(name, Path(folder), version=version, replace=replace)
         self._memory.adapters[name] = Path(folder)
+        self._memory.loadings[name] += 1
         self._memory.present.add(name)
 
     async def unload_adapter(self, name: str) -> None:
         """Take an adapter away from new requests; those under way end with it."""
+        memory = self._memory
         loaded = await self._ready()
-        await loaded.worker.unload_adapter(name)
-        self._memory.adapters.pop(name, None)
-        self._memory.present.discard(name)
+        if memory.adapters.pop(name, None) is None:
+            raise ConfigError(f"no adapter {name[:80]!r} is beside {self.name}")
+        if name in memory.present:
+            memory.present.discard(name)
+            await loaded.worker.unload_adapter(name)
 
     async def update(self, state: Mapping[str, Tensor], version: int, *, recompute: bool = True) -> None:
         """Replace the weights between two steps, and drop no request; see `Engine.load`.
 
-        The fingerprint stays that of the file: replies of other versions than 0 are not to be kept under it.
+        The fingerprint is another one from then on, which no other process ever has: nobody can hash what came in.
         """
         loaded = await self._ready()
         await loaded.worker.load(state, version, recompute=recompute)
+        self._memory.weights = secrets.token_hex(16)
 
     def close(self) -> None:
         """Let go of the model, for all that share it. Answers under way get an error."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from pathlib import Path
 
 from firsthand.errors import ConfigError
@@ -19,6 +20,10 @@ class Memory:
         """Those that are read with the model."""
         self.present: set[str] = set()
         """Those that were read."""
+        self.loadings: Counter[str | None] = Counter()
+        """How often each came in while the model was there: the same folder may hold another adapter the next time."""
+        self.weights = ""
+        """What stands for weights that came in while the model was there; empty for those of the file."""
         self.lock = threading.Lock()
         self.loaded: Loaded | None = None
 

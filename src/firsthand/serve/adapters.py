@@ -44,15 +44,20 @@ async def load_adapter(door: Door, asked: Asked) -> Reply:
     model = _model(door)
     if wanted.lora_name in door.names and wanted.lora_name not in adapters(model):
         raise bad(f"lora_name is {wanted.lora_name!r}: that is the model's own name", "lora_name")
-    if wanted.lora_name in adapters(model) and not wanted.load_inplace:
-        raise bad(f"the adapter {wanted.lora_name!r} is loaded already: unload it, or set load_inplace", "lora_name")
-    folder = await asyncio.to_thread(inside, door.settings.adapter_root, wanted.lora_path)
-    try:
-        await model.load_adapter(wanted.lora_name, folder, replace=wanted.load_inplace)
-    except ModelFileError as error:
-        raise bad(str(error), "lora_path", "invalid_adapter") from None
-    except ConfigError as error:
-        raise bad(str(error), "lora_name", "adapter_refused") from None
+    async with door.loading:
+        if wanted.lora_name in adapters(model) and not wanted.load_inplace:
+            raise bad(
+                f"the adapter {wanted.lora_name!r} is loaded already: unload it, or set load_inplace", "lora_name"
+            )
+        folder = await asyncio.to_thread(inside, door.settings.adapter_root, wanted.lora_path)
+        try:
+            await model.load_adapter(wanted.lora_name, folder, replace=wanted.load_inplace)
+        except ModelFileError as error:
+            raise bad(str(error), "lora_path", "invalid_adapter") from None
+        except OSError as error:
+            raise bad(f"the adapter cannot be read: {error.strerror}", "lora_path", "invalid_adapter") from None
+        except ConfigError as error:
+            raise bad(str(error), "lora_name", "adapter_refused") from None
     return reply({"status": "loaded", "id": wanted.lora_name})
 
 

@@ -93,6 +93,8 @@ class Door:
         """When each client with such a limit had how many tokens, in the last minute."""
         self.spoken = Spoken()
         self.stored = Store(most=self.settings.stored_responses, most_bytes=self.settings.stored_bytes)
+        self.loading = asyncio.Lock()
+        """Held while an adapter is read: one at a time, so that readers do not take all threads."""
 
     @property
     def names(self) -> dict[str, str | None]:
