@@ -36,7 +36,7 @@ from firsthand.runs.sending import Sender
 from firsthand.runs.spans import Span, parent_of, spans_of
 from firsthand.serve.keys import Client, Keys
 from firsthand.serve.settings import Limits
-from firsthand.serve.spans import Spans
+from firsthand.serve.spans import Spans, open_spans
 from firsthand.task import Task
 from firsthand.tools.calculator import calculator
 from firsthand.trace import Score, Trace
@@ -491,3 +491,39 @@ def test_a_model_that_runs_here_tells_its_queue_and_its_cache(tmp_path: Path) ->
         assert all(each["gen_ai.usage.cache_read.input_tokens"] > 0 for each in found[1:])
         assert all(each["gen_ai.usage.output_tokens"] > 0 for each in found)
         told.telemetry.close()
+
+
+def test_a_run_on_the_command_line_tells_its_attempts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from firsthand.commands import run
+
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path))
+    config = run.Config(benchmarks=("arithmetic",), model=("scripted:echo",), limit=2, otel=True)
+    with collecting() as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        assert run.main(config) == 0
+        names = [span.name for span in collector.wait(4)]
+        assert sorted(names) == ["chat scripted:echo"] * 2 + ["invoke_agent direct"] * 2
+        assert "--otel" not in config.command()  # where spans went is no part of what was run
+        monkeypatch.setenv("OTEL_TRACES_EXPORTER", "none")
+        assert run.main(run.Config(benchmarks=("arithmetic",), model=("scripted:echo",), limit=1)) == 0
+        assert len(collector.spans) == 4
+
+
+def test_a_servers_log_says_once_that_spans_cannot_be_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4317")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+    log = tmp_path / "log"
+    with serving(Scripted(echo, name="scripted"), log=log) as running:
+        assert open_spans(running.door) is None
+        monkeypatch.delenv("OTEL_EXPORTER_OTLP_PROTOCOL")
+        with collecting(status=400) as collector:
+            monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+            spans = running.door.spans = open_spans(running.door)
+            assert spans is not None
+            for _ in range(2):
+                assert HTTP.post(running.url + CHAT, json=HI).status_code == 200
+            until(lambda: spans.telemetry.ended == 2, 60)
+            spans.close()
+            assert spans.telemetry.failed == 2
+    told = [line["error"] for line in map(json.loads, log.read_text().splitlines()) if line["event"] == "telemetry"]
+    assert len(told) == 2 and "grpc" in told[0] and "code: 400" in told[1]

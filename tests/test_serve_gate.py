@@ -222,7 +222,7 @@ def test_ten_times_the_queue_for_a_minute_is_answered_or_refused_and_leaves_noth
         before, end = resident_bytes(), time.monotonic() + 60
 
         def client() -> None:
-            with httpx.Client(base_url=running.url, timeout=30) as session:
+            with httpx.Client(base_url=running.url, timeout=30, verify=False) as session:
                 while time.monotonic() < end:
                     codes.append(session.post(CHAT, json=HI).status_code)
 
@@ -234,9 +234,10 @@ def test_ten_times_the_queue_for_a_minute_is_answered_or_refused_and_leaves_noth
         assert set(codes) == {200, 429} and codes.count(200) > 100
         assert post(running).status_code == 200
         until(lambda: running.door.metrics.in_flight == 0)
+        model.asked.clear()  # it keeps what it was asked
         gc.collect()
         assert running.door.asked == set() and running.door.by_client == {}
-        assert resident_bytes() < before + (100 << 20)  # two hundred clients and threads are in this process too
+        assert resident_bytes() < before + (64 << 20)  # the threads of two hundred clients were in this process too
 
 
 def resident_bytes() -> int:
