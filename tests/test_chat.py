@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -324,3 +325,61 @@ def test_at_a_terminal_it_prompts_streams_and_leaves_with_ctrl_d(tmp_path: Path)
     os.write(screen, b"\x04")
     until("not saved: /save keeps a conversation")
     assert os.waitpid(pid, 0)[1] == 0
+
+
+# -- another model, a new beginning, a limit of time --
+
+
+def test_another_model_goes_on_with_what_was_said_and_no_tokens_of_the_first() -> None:
+    first, second = Scripted(["one"], name="scripted:a"), Scripted(["two", "three"], name="scripted:b")
+    dialogue = talk(first, "a", system="Be brief.")
+    dialogue.fork("idea")
+    dialogue.use(replace(dialogue.agent, model=second))
+    asyncio.run(dialogue.ask("b"))
+    assert said(dialogue) == ["Be brief.", "a", "one", "b", "two"]
+    assert all(message.sampled is None for message in second.asked[0].prompt)  # type: ignore[union-attr]
+    dialogue.switch("main")
+    asyncio.run(dialogue.ask("c"))
+    assert said(dialogue)[-1] == "three" and len(first.asked) == 1
+    trace = dialogue.trace()
+    assert trace.agent["model"] == "scripted:b" and [e.data for e in trace.events if e.kind == "model"] == [
+        {"name": "scripted:b"}
+    ]
+    assert len(trace.calls) == 3
+
+
+def test_a_new_beginning_leaves_the_old_branch_and_keeps_the_system_message() -> None:
+    dialogue = talk(Scripted(["one", "two"]), "a", system="Be brief.")
+    dialogue.clear("new")
+    assert said(dialogue) == ["Be brief."]
+    asyncio.run(dialogue.ask("b"))
+    assert said(dialogue) == ["Be brief.", "b", "two"]
+    dialogue.switch("main")
+    assert said(dialogue) == ["Be brief.", "a", "one"]
+
+
+def test_when_the_time_is_up_an_answer_stays_as_far_as_it_came_and_no_other_is_asked() -> None:
+    dialogue = talk(Slow(["one two three four five"]), limits=Limits(seconds=0.5))
+    with pytest.raises(LimitExceeded, match=r"the 0.5 seconds for answers were up"):
+        asyncio.run(dialogue.ask("a"))
+    assert said(dialogue) == ["a", "one two "]
+    with pytest.raises(LimitExceeded, match=r"the 0.5 seconds for answers are used up"):
+        asyncio.run(dialogue.ask("b"))
+    assert said(dialogue) == ["a", "one two "]
+
+
+def test_a_question_on_the_command_line_is_answered_and_that_is_all(tmp_path: Path) -> None:
+    done = chat(tmp_path, "this is not read\n", "scripted:echo", "What now?")
+    assert (done.stdout, done.stderr, done.returncode) == ("What now?\n", "", 0)
+
+
+def test_retry_model_and_clear_through_a_pipe(tmp_path: Path) -> None:
+    replies = tmp_path / "replies.json"
+    replies.write_text('["first", "second"]')
+    text = f"/model\n/model scripted:{replies}\nhello\n/retry\n/clear\n/branches\n/model nothing:here\n/retry\n"
+    done = chat(tmp_path, text, "scripted:echo")
+    out = done.stdout.splitlines()
+    assert out[:3] == ["scripted:echo", "first", "second"]
+    assert out[3:] == ["  main: 2 messages, the last: second", "* branch-2: 0 messages"]
+    complaints = done.stderr.splitlines()
+    assert len(complaints) == 2 and "no question to take back" in complaints[1]

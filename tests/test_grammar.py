@@ -18,7 +18,8 @@ from firsthand.grammar import Grammar
 from firsthand.message import user
 from firsthand.model import Sampling, ToolSpec, request_key
 from firsthand.providers import openai_wire as wire
-from firsthand.providers.local import Local, _compile_calls
+from firsthand.providers.local import Local
+from firsthand.providers.local_answers import compile_calls
 from firsthand.providers.openai import OpenAIModel
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
@@ -301,7 +302,7 @@ def test_native_tools_are_constrained_unless_one_asks_not_to(local):
 def test_a_tool_whose_schema_makes_no_grammar_may_still_be_called(local):
     loaded = asyncio.run(local._ready())
     for odd in (ODD, replace(ODD, parameters={"properties": {f"p{i}": {"enum": ["x" * 40]} for i in range(9000)}})):
-        grammar = _compile_calls(loaded.grammars, [CALC, odd], "hermes").grammar
+        grammar = compile_calls(loaded.grammars, [CALC, odd], "hermes").grammar
         call = 'Well <tool_call>\n{"name": "NAME", "arguments": {"any": [1]}}\n</tool_call>'
         assert accepts(grammar, call.replace("NAME", "odd"))
         assert not accepts(grammar, call.replace("NAME", "calculator"), whole=False)

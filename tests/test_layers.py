@@ -26,7 +26,7 @@ NOUNS = [
     "context",
     "rollout",
 ]
-ANYWHERE = ["config", "catalog", "concurrency", "home", "lock", "modelfile", "terminal"]
+ANYWHERE = ["config", "catalog", "concurrency", "home", "lock", "modelfile", "terminal", "traceparent"]
 LAYERS = [
     ["nn", "tokens"],
     ["engine"],

@@ -286,3 +286,27 @@ def test_a_server_whose_engine_ends_is_not_ready_any_more(tmp_path: Path) -> Non
         assert HTTP.get(f"{running.url}/health").json() == {"status": "failed"}
         assert post(running, "/v1/chat/completions", messages=HI).status_code == 503
         assert "firsthand_ready 0" in HTTP.get(f"{running.url}/metrics").text
+
+
+def test_an_answer_has_at_least_the_tokens_that_were_asked_for(local: Running) -> None:
+    base: dict[str, Any] = dict(prompt="The answer", max_tokens=12, temperature=0)
+    free = complete(local, **base, extra_body={"return_token_ids": True, "ignore_eos": True}).choices[0]
+    first = free.token_ids[0]
+    for temperature in (0, 1.5):
+        options = base | {"temperature": temperature, "seed": 5}
+        more = {"return_token_ids": True, "stop_token_ids": [first], "min_tokens": 5}
+        ids = complete(local, **options, extra_body=more).choices[0].token_ids
+        assert len(ids) >= 5 and first not in ids[:5]
+    stop = free.text[0]
+    assert complete(local, **base, stop=[stop], extra_body={"ignore_eos": True}).choices[0].text == ""
+    late = complete(local, **base, stop=[stop], extra_body={"min_tokens": 4, "return_token_ids": True}).choices[0]
+    assert len(late.token_ids) >= 4 and late.text.startswith(stop)
+    for more, said in (
+        ({"min_tokens": 13}, "at most 12"),
+        ({"min_tokens": 2, "guided_regex": "a+"}, "without a grammar"),
+    ):
+        with pytest.raises(openai.BadRequestError, match=said):
+            complete(local, **base, extra_body=more)
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
+    with pytest.raises(openai.BadRequestError, match="does not go with a grammar"):
+        ask(local, tools=tools, max_tokens=12, extra_body={"min_tokens": 2})

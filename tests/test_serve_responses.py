@@ -102,11 +102,9 @@ def test_a_response_has_the_form_that_was_asked_for(client: openai.OpenAI, runni
     assert client.responses.create(model="demo", input="Hi", text=form).output_text == '{"ok": true}'
 
 
-def test_nothing_is_stored_and_a_response_says_so(client: openai.OpenAI) -> None:
-    with pytest.raises(openai.BadRequestError, match="previous_response_id is not supported: nothing is stored"):
-        client.responses.create(model="demo", input="Hi", previous_response_id="resp_1")
-    with pytest.raises(openai.BadRequestError, match="store is not supported"):
-        client.responses.create(model="demo", input="Hi", store=True)
+def test_a_chat_is_not_stored_and_says_so(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="store is not supported: only responses are stored"):
+        client.chat.completions.create(model="demo", messages=[{"role": "user", "content": "Hi"}], store=True)
 
 
 def test_embeddings_come_as_numbers_and_as_base64(client: openai.OpenAI, running: Running) -> None:
@@ -135,9 +133,9 @@ def test_without_an_embedder_or_a_model_the_server_says_what_it_has() -> None:
 
 def test_the_description_names_every_route_and_resolves(running: Running) -> None:
     body = HTTP.get(f"{running.url}/openapi.json").json()
-    from firsthand.serve.app import ROUTES
+    from firsthand.serve.app import RESPONSE, ROUTES
 
-    assert set(body["paths"]) == set(ROUTES) and body["openapi"] == "3.1.0"
+    assert set(body["paths"]) == {*ROUTES, RESPONSE} and body["openapi"] == "3.1.0"
     text = json.dumps(body)
     for part in text.split('"$ref": "#/components/schemas/')[1:]:
         assert part.partition('"')[0] in body["components"]["schemas"]

@@ -131,9 +131,30 @@ def test_a_number_below_its_range_as_in_cve_2026_21869(running: Running) -> None
     said(ask(running, "/v1/completions", prompt="x", stop_token_ids=[999_999]))
 
 
-@pytest.mark.parametrize("body", [{"chat_template_kwargs": {"tokenize": True}}, {"chat_template": "{{ 1 }}"}])
-def test_a_template_from_a_request_as_in_cve_2025_62426_and_cve_2025_61620(running: Running, body: Any) -> None:
-    assert "is not supported" in said(ask(running, messages=HI, **body))
+def test_a_template_from_a_request_as_in_cve_2025_61620(running: Running) -> None:
+    assert "chat_template is not supported" in said(ask(running, messages=HI, chat_template="{{ 1 }}"))
+
+
+def test_arguments_of_the_renderer_as_in_cve_2025_62426(running: Running) -> None:
+    """What a request tells the template are variables of the template, and arguments of no function of ours."""
+    plain = ask(running, messages=HI, max_tokens=4, temperature=0).json()["choices"]
+    for name in ("tokenize", "return_tensors", "continue_final_message", "self", "variables"):
+        told = ask(running, messages=HI, max_tokens=4, temperature=0, chat_template_kwargs={name: True})
+        assert told.json()["choices"] == plain
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"messages": []}, {"tools": []}, {"add_generation_prompt": False}, {"bos_token": "x"}, {"eos_token": "x"},
+        {"__class__": 1}, {"_x": 1}, {"": 1}, {"a b": 1}, {"x" * 65: 1}, {"é": 1}, {"x": "y" * 257}, {"x": 2**60},
+        {"x": [0] * 300}, {"x": [[[[[0]]]]]}, {"x": {"y": "<|im_end|>"}}, {"x": ["a<|im_start|>system"]},
+        {"x": {"<|im_end|>": 1}}, dict.fromkeys("abcdefghijklmnopq", 1), [], "x", {"x": {"y": "z" * 300}},
+    ],
+)  # fmt: skip
+def test_what_a_template_is_told_is_little_plain_data(running: Running, variables: Any) -> None:
+    for path, more in ((CHAT, {"max_tokens": 2}), ("/tokenize", {})):
+        said(ask(running, path, messages=HI, chat_template_kwargs=variables, **more))
 
 
 @pytest.mark.parametrize(
@@ -216,11 +237,48 @@ def test_keys_compared_byte_by_byte_as_in_cve_2025_59425(tmp_path: Path) -> None
     assert all(len(client.digest) == 32 for client in Keys((Client("a", Limits(), b"\0" * 32),)).clients)
 
 
+def cached(running: Running, words: str, **more: Any) -> int:
+    """How many tokens of a prompt were known, which is what a fast first token tells too."""
+    answer = ask(running, messages=[{"role": "user", "content": words}], max_tokens=2, temperature=0, **more)
+    return int(answer.json()["usage"]["prompt_tokens_details"]["cached_tokens"])
+
+
 def test_the_timing_of_a_shared_cache_as_in_cve_2025_46570(running: Running) -> None:
-    """One cache serves all clients, which docs/serve.md says; a client that asks for a cache of its own is not misled."""
-    assert said(ask(running, messages=HI, cache_salt="mine")).startswith(
-        "cache_salt is not supported: prompts of all clients"
-    )
+    """A salted prompt is known to requests of its salt, and to nobody else: nor is what others asked known to them."""
+    secret = "My password is swordfish, and I tell it to nobody but you, my dear model." * 2
+    start = cached(running, "Nothing of the kind.")
+    assert cached(running, secret, cache_salt="mine") <= start
+    assert cached(running, secret, cache_salt="mine") > 100
+    assert cached(running, secret, cache_salt="other") <= start
+    assert cached(running, secret) <= start + 4
+    assert cached(running, secret) > 100
+    assert cached(running, secret, cache_salt="third") <= start
+    echoed = {"prompt": secret + "!", "echo": True, "logprobs": 0, "max_tokens": 0}
+    assert ask(running, "/v1/completions", cache_salt="mine", **echoed).status_code == 200
+    asked = {"prompt": secret + "!", "max_tokens": 1}
+    seen = ask(running, "/v1/completions", **asked).json()["usage"]["prompt_tokens_details"]["cached_tokens"]
+    assert seen < 100  # what was rated under a salt is not known outside it
+    for salt in ("", "x" * 129, 5):
+        said(ask(running, messages=HI, cache_salt=salt))
+
+
+def test_clients_may_be_kept_apart_without_asking_for_it(tmp_path: Path) -> None:
+    import hashlib
+
+    names = ("ann", "bob")
+    keys = Keys(tuple(Client(n, Limits(), hashlib.sha256(n.encode() * 6).digest()) for n in names))
+    with serving(small(write_model(tmp_path / "m")), name="tiny", keys=keys, private_caches=True) as running:
+
+        def known(name: str, **more: Any) -> int:
+            body = {"messages": [{"role": "user", "content": "What did ann ask? " * 4}], "max_tokens": 1, **more}
+            headers = {"authorization": f"Bearer {name * 6}"}
+            answer = HTTP.post(running.url + CHAT, json=body, headers=headers)
+            return int(answer.json()["usage"]["prompt_tokens_details"]["cached_tokens"])
+
+        assert known("ann") < 20 < known("ann")
+        assert known("bob") < 20 < known("bob")
+        assert known("bob", cache_salt="x") < 20
+        assert known("ann", cache_salt="x") < 20
 
 
 def test_colliding_hashes_in_the_prefix_cache_as_in_vllm_12621(running: Running) -> None:

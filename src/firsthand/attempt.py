@@ -85,7 +85,7 @@ class Attempt:
     ) -> list[Completion]:
         """The model's answers. A single one is streamed if somebody listens."""
         model = self.agent.model
-        if self.listener is None or n > 1:
+        if n > 1 or not getattr(self.listener, "streams", self.listener is not None):
             return await model.complete(prompt, sampling, tools=specs, n=n)
         completion: Completion | None = None
         deltas = model.stream(prompt, sampling, tools=specs)

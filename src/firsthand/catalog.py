@@ -321,11 +321,12 @@ def scorer(text: str) -> Scorer:
 def model(text: str) -> Model:
     """The model a text names: `smollm2`, a .gguf file or a folder, `hf:org/name`, `openai:name@url`, `scripted:file`.
 
-    What runs here may have an adapter: `smollm2+lora:FOLDER`.
+    What runs here may have an adapter, merged into its weights or beside them: `smollm2+lora:FOLDER`,
+    `smollm2+adapter:FOLDER`.
     """
     prefix, colon, rest = text.partition(":")
     providers = names("provider")
-    is_adapted = prefix not in providers and "+lora:" in text
+    is_adapted = prefix not in providers and ("+lora:" in text or "+adapter:" in text)
     if not colon or prefix == "hf" or is_adapted or _exists(Path(text)):
         prefix, rest = "local", text
     module = importlib.import_module(f"firsthand.providers.{prefix}") if prefix in providers else None

@@ -180,6 +180,8 @@ def _add_flag(parser: Parser, field: dataclasses.Field[Any], hint: Any, doc: str
         parser.add_argument(field.name, nargs=nargs, metavar=field.name.upper(), help=help_text)
     elif inner is bool:
         parser.add_argument(flag, dest=field.name, action=argparse.BooleanOptionalAction, default=None, help=help_text)
+    elif field.metadata.get("repeated"):
+        parser.add_argument(flag, dest=field.name, metavar="TEXT", action="append", default=None, help=help_text)
     else:
         names = typing.get_args(inner) if typing.get_origin(inner) is typing.Literal else None
         bare = field.metadata.get("bare")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from firsthand.errors import ConfigError
 from firsthand.grammar import Grammar
@@ -54,6 +54,9 @@ class Sampling:
     """End the answer with any of these tokens, besides those that end a turn anyway."""
     ignore_eos: bool = False
     """Go on past the tokens that end a turn, up to max_tokens: for measuring."""
+    min_tokens: int = 0
+    """End the answer neither with a token nor before a stop string until it has this many tokens. Not with a grammar, which
+    knows itself when it is complete."""
 
     def __post_init__(self) -> None:
         checks = [
@@ -73,6 +76,11 @@ class Sampling:
                 "at most 1024 pairs of a token id and a bias from -100 to 100",
             ),
             ("stop_ids", len(self.stop_ids) <= 64, "at most 64 token ids"),
+            (
+                "min_tokens",
+                self.min_tokens == 0 or (self.min_tokens > 0 and self.grammar is None),
+                "0, or more without a grammar",
+            ),
             ("grammar", isinstance(self.grammar, Grammar | None), "None or a firsthand.grammar.Grammar"),
         ]
         for name, holds, expected in checks:
@@ -88,7 +96,7 @@ class Sampling:
         }  # asdict copies deeply: slow
         body["logit_bias"] = [list(pair) for pair in self.logit_bias]
         body["grammar"] = None if self.grammar is None else asdict(self.grammar)
-        for name in ("grammar", "logit_bias", "stop_ids", "ignore_eos"):
+        for name in ("grammar", "logit_bias", "stop_ids", "ignore_eos", "min_tokens"):
             if not body[name]:
                 del body[name]
         return body
@@ -132,6 +140,11 @@ class Completion:
     """For each token its most probable alternatives as (text, log-prob), if they were asked for."""
     lease: object = field(default=None, compare=False, repr=False)
     """While it is referenced, a model that runs here keeps prompt and answer in memory for the next turn. No data."""
+    versions: tuple[int, ...] = ()
+    """Versions of the weights that made its tokens, in order: more than one if they were replaced meanwhile; none if all
+    tokens are of those that were loaded first, version 0."""
+    adapter_version: int = 0
+    """The version of the adapter that it was made with."""
 
     def to_json(self) -> Json:
         """The completion as a JSON object."""
@@ -142,6 +155,10 @@ class Completion:
         }
         if self.top_logprobs:
             body["top_logprobs"] = [[list(pair) for pair in token] for token in self.top_logprobs]
+        if self.versions:
+            body["versions"] = list(self.versions)
+        if self.adapter_version:
+            body["adapter_version"] = self.adapter_version
         return body
 
     @staticmethod
@@ -152,6 +169,8 @@ class Completion:
             finish_reason=body["finish_reason"],
             usage=Usage(**body["usage"]),
             top_logprobs=tuple(tuple((text, lp) for text, lp in token) for token in body.get("top_logprobs", ())),
+            versions=tuple(body.get("versions", ())),
+            adapter_version=body.get("adapter_version", 0),
         )
 
 
@@ -186,6 +205,8 @@ class Delta:
     """The natural log of the probability of each of these tokens."""
     top_logprobs: tuple[tuple[tuple[str, float], ...], ...] = ()
     """As in a Completion, for each of these tokens."""
+    waited_s: float | None = None
+    """With the Completion: how long the answer waited until the model began with it, if the model tells."""
 
 
 @dataclass(frozen=True)
@@ -275,13 +296,19 @@ class TokenModel(Model, Protocol):
         n: int = 1,
         priority: int = 0,
         run: str = "",
+        template: Mapping[str, Any] | None = None,
+        cache_salt: str = "",
     ) -> AsyncIterator[Delta]:
         """`n` answers at once, their pieces as they come, each with tokens and log-probs. A prompt may be token ids.
 
-        Lower `priority` goes first; whoever shares a `run` shares the engine as one. Closing the iterator aborts all.
+        Lower `priority` goes first; whoever shares a `run` shares the engine as one. The chat template is told `template`.
+        Requests with another `cache_salt` share no memory with these, so that nobody learns from an answer's speed what they
+        asked. Closing the iterator aborts all.
         """
 
-    async def tokenize(self, prompt: Prompt, tools: Sequence[ToolSpec] = ()) -> list[int]:
+    async def tokenize(
+        self, prompt: Prompt, tools: Sequence[ToolSpec] = (), *, template: Mapping[str, Any] | None = None
+    ) -> list[int]:
         """The ids that a prompt reaches the model as."""
 
     async def detokenize(self, ids: Sequence[int]) -> str:
@@ -290,7 +317,9 @@ class TokenModel(Model, Protocol):
     def spell(self, ids: Sequence[int]) -> list[bytes]:
         """The exact bytes of each token. The model must be loaded."""
 
-    async def rate(self, ids: Sequence[int], top: int = 0, *, priority: int = 0, run: str = "") -> list[TokenRating]:
+    async def rate(
+        self, ids: Sequence[int], top: int = 0, *, priority: int = 0, run: str = "", cache_salt: str = ""
+    ) -> list[TokenRating]:
         """How probable each token after the first was, given those before it, with the `top` most probable ones."""
 
     async def counters(self) -> Mapping[str, float]:

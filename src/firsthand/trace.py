@@ -410,4 +410,6 @@ class Piece:
 Step = Added | Began | Piece | Call | Event
 """One thing that happened in an attempt; a Call has ended when it is told."""
 Listener = Callable[[Step], None]
-"""What is told of each step of an attempt, in order, while it runs. It must be quick, and it cannot change the attempt."""
+"""What is told of each step of an attempt, in order, while it runs. It must be quick, and it cannot change the attempt.
+
+One with an attribute `streams` that is False is told no Piece, so that nothing is streamed for it."""

@@ -8,7 +8,7 @@ import io
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 from firsthand import catalog
 from firsthand.agent import Agent
@@ -17,7 +17,7 @@ from firsthand.budget import Limits
 from firsthand.commands.models import fetch
 from firsthand.errors import ConfigError, FirsthandError, StoreError, unknown
 from firsthand.home import data_home
-from firsthand.model import Sampling, Usage
+from firsthand.model import Model, Sampling, Usage
 from firsthand.patterns.reply import reply
 from firsthand.providers import hub
 from firsthand.runs.dialogue import Dialogue
@@ -28,6 +28,7 @@ from firsthand.trace import Began, Call, Event, Piece, Step
 
 EXAMPLES = """
 firsthand chat
+firsthand chat smollm2 "What is the capital of France?"
 firsthand chat qwen2.5-coder.gguf --system "Answer in one sentence." --temperature 0
 firsthand chat --tools calculator,files:notes --approve external=ask
 printf 'What is 2 + 3?\\nAnd times 4?\\n' | firsthand chat --temperature 0
@@ -37,7 +38,10 @@ HELP = """\
 /fork [NAME]    begin a branch here and go on there; the old one stays as it is
 /branches       the branches, and where each stands
 /switch NAME    go on with another branch
+/clear          begin anew on a branch of its own
 /undo           take back the last question and its answer
+/retry          take back the last answer and ask the same again
+/model [NAME]   who answers; go on with another model
 /save [NAME]    keep the conversation as a run that `firsthand show` reads
 /load RUN       go on with a saved conversation
 /usage          tokens so far
@@ -54,6 +58,8 @@ class Config:
 
     model: str = field(default="smollm2", metadata={"positional": True})
     """A model: a known name, a .gguf file, a folder, hf:ORG/NAME, or openai:NAME@URL."""
+    question: str | None = field(default=None, metadata={"positional": True})
+    """Ask this alone, print the answer, and end."""
     system: str | None = None
     """A system message that opens the conversation."""
     tools: tuple[str, ...] = ()
@@ -70,6 +76,8 @@ class Config:
     """Tokens (prompt and completion) that the conversation may use."""
     budget_calls: int | None = None
     """Calls that the conversation may make."""
+    budget_seconds: float | None = None
+    """Seconds that the answers may take, all of them together."""
     budget_usd: float | None = None
     """Money that the conversation may cost."""
     load: str | None = field(default=None, metadata={"bare": "last"})
@@ -153,12 +161,14 @@ class Chat:
         self.failed = False
         self.is_saved = True
         self.dialogue = Dialogue(agent, seed=config.seed, listener=screen.listen)
-        self.commands: dict[str, Callable[[str], None]] = {
+        self.commands: dict[str, Callable[[str], object]] = {
             "help": lambda rest: self.screen.say(HELP),
             "fork": self.fork,
             "branches": lambda rest: self.branches(),
             "switch": self.switch,
+            "clear": lambda rest: self.clear(rest),
             "undo": lambda rest: self.undo(),
+            "model": self.model,
             "save": self.save,
             "load": self.load,
             "usage": lambda rest: self.screen.say(self.usage()),
@@ -166,11 +176,13 @@ class Chat:
 
     def run(self, runner: asyncio.Runner) -> None:
         """Talk until the input ends."""
-        for text in questions(self.prompt if self.screen.is_terminal else None):
+        for text in self.questions():
             try:
                 if text in ("/quit", "/exit"):
                     return
-                if text.startswith("/") and not text.startswith("//"):
+                if text == "/retry":
+                    self.ask(runner, self.undo())
+                elif text.startswith("/") and not text.startswith("//"):
                     name, _, rest = text[1:].partition(" ")
                     if name not in self.commands:
                         raise unknown("command", f"/{name}", [f"/{each}" for each in self.commands], see="/help")
@@ -184,6 +196,12 @@ class Chat:
                 if not self.screen.is_terminal:
                     raise
                 self.screen.fact("stopped; what had come of the answer is kept")
+
+    def questions(self) -> Iterator[str]:
+        """What is asked and commanded."""
+        if self.config.question is not None:
+            return iter([self.config.question])
+        return questions(self.prompt if self.screen.is_terminal else None)
 
     def prompt(self) -> str:
         """What stands before a question."""
@@ -221,12 +239,30 @@ class Chat:
         words = one_line(messages[-1].text)[:60] if messages else ""
         return f"{len(messages)} messages" + (f", the last: {words}" if words else "")
 
-    def undo(self) -> None:
-        """Take back the last question."""
+    def clear(self, name: str) -> None:
+        """Begin anew."""
+        self.dialogue.clear(name or self.dialogue.free_name())
+        self.screen.fact(f"on branch {self.dialogue.current}, with nothing said; /switch main goes back")
+
+    def undo(self) -> str:
+        """Take back the last question, and give it."""
         question = self.dialogue.undo()
         if question is None:
             raise ConfigError("there is no question to take back on this branch")
         self.screen.fact(f"taken back: {one_line(question)[:80]}")
+        return question
+
+    def model(self, name: str) -> None:
+        """Say who answers, or let another model go on."""
+        before = self.agent.model
+        if not name:
+            self.screen.say(before.name)
+            return
+        self.agent = replace(self.agent, model=open_model(name))
+        self.dialogue.use(self.agent)
+        if (close := getattr(before, "close", None)) is not None:
+            close()
+        self.screen.fact(f"{self.agent.model.name} goes on")
 
     def usage(self) -> str:
         """Tokens and calls so far."""
@@ -291,12 +327,17 @@ def make_agent(config: Config) -> Agent:
     tools: tuple[Tool, ...] = tuple(tool for text in config.tools for tool in catalog.tools(text))
     rules = parse_rules(config.approve)
     check_rules(rules, tools)
-    limits = Limits(tokens=config.budget_tokens, calls=config.budget_calls, cost_usd=config.budget_usd)
+    limits = Limits(config.budget_tokens, config.budget_calls, config.budget_seconds, config.budget_usd)
     sampling = Sampling(max_tokens=config.max_tokens, temperature=config.temperature)
-    if config.model in hub.KNOWN or config.model.startswith("hf:"):
-        fetch(config.model)
-    model = catalog.model(config.model)
+    model = open_model(config.model)
     return Agent("chat", model, reply, {}, tools, sampling, config.system, limits=limits, approval=Approval(rules))
+
+
+def open_model(name: str) -> Model:
+    """The model of that name, fetched first if it is a known one that is not here."""
+    if name in hub.KNOWN or name.startswith("hf:"):
+        fetch(name)
+    return catalog.model(name)
 
 
 def facts(calls: list[Call], writing_s: float) -> str:

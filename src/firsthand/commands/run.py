@@ -89,6 +89,8 @@ class Config:
     """With --on: this many workers; else one for each GPU that a model here can use, or for each machine."""
     watch: bool = False
     """Show each attempt as a tree while it runs, one at a time."""
+    otel: bool = False
+    """Send each attempt to an OpenTelemetry collector; $OTEL_EXPORTER_OTLP_ENDPOINT says where, and is enough."""
     resume: str | None = field(default=None, metadata={"bare": "last"})
     """Finish a run that was interrupted, repeating nothing: a run's id, or nothing for the last one."""
     retry_errors: bool = False
@@ -141,7 +143,9 @@ class Config:
         """The command line that gives this config."""
         words = ["firsthand", "run", *self.benchmarks]
         for key, value in asdict(self).items():
-            if key in ("benchmarks", "json", "resume", "retry_errors", "watch") or value == getattr(Config, key, None):
+            if key in ("benchmarks", "json", "resume", "retry_errors", "watch", "otel") or value == getattr(
+                Config, key, None
+            ):
                 continue
             flag = f"--{key.replace('_', '-')}"
             words += [f"{flag}={value}"] if str(value).startswith("-") else [flag, _shown(value)]
@@ -207,18 +211,19 @@ def open_or_configure(config: Config) -> tuple[Run | None, Config]:
                     f"{run.id} was begun with {key} {_shown(getattr(saved, key))}, not {_shown(value)}: "
                     "resume it with the same settings, or leave them out"
                 )
-        how: Json = {"json": config.json, "watch": config.watch, "concurrency": concurrency}
+        how: Json = {"json": config.json, "watch": config.watch, "otel": config.otel, "concurrency": concurrency}
         return run, replace(saved, **how, on=on, workers=workers)
     if config.replay:
         with store.open_run(config.replay, data_home()) as source:
             saved = replace(settings_of(source), on=None, workers=None)
-            return None, replace(saved, **given(config), json=config.json, replay=str(source.path))
+            how = {"json": config.json, "otel": config.otel}
+            return None, replace(saved, **given(config), **how, replay=str(source.path))
     return None, config
 
 
 def given(config: Config) -> Json:
     """The settings that differ from their defaults, but for those that say which run is meant and what is printed."""
-    about = ("json", "resume", "retry_errors", "replay", "watch")
+    about = ("json", "resume", "retry_errors", "replay", "watch", "otel")
     values = {each.name: getattr(config, each.name) for each in fields(config) if each.name not in about}
     return {name: value for name, value in values.items() if value != getattr(Config, name)}
 
@@ -249,6 +254,7 @@ def create_run(config: Config) -> Run:
 def perform(run: Run, config: Config, places: Sequence[Place], *, redo_errors: bool = False) -> bool:
     """Whether the run was interrupted before it had come to its end."""
     from firsthand.runs.execute import execute
+    from firsthand.runs.sending import sending
     from firsthand.runs.watch import watching
 
     secret = next((place.task.protected for place in places if place.task.protected), None)
@@ -258,11 +264,16 @@ def perform(run: Run, config: Config, places: Sequence[Place], *, redo_errors: b
     label = ", ".join(dict.fromkeys(place.benchmark.name for place in places))
     asks = may_ask(places)  # a question and a live display would write over each other
     shown = not (config.json or config.watch or asks)
-    with progress(label, len(places), shown=shown) as update, watching(in_place=not asks) as watch:
+    with (
+        progress(label, len(places), shown=shown) as update,
+        watching(in_place=not asks) as watch,
+        sending(run.id, asked=config.otel, on_problem=complain) as sender,
+    ):
 
         def on_trace(trace: Trace) -> None:
             nonlocal done
             done += 1
+            sender.ended(trace)
             if config.watch:
                 watch.ended(trace)
             update(min(done, len(places)), note=f"{trace.agent_name} {trace.task_id}")
@@ -282,7 +293,7 @@ def perform(run: Run, config: Config, places: Sequence[Place], *, redo_errors: b
                     concurrency=1 if config.watch else config.concurrency,
                     on_trace=on_trace,
                     redo_errors=redo_errors,
-                    listener=watch.listener if config.watch else lambda place: None,
+                    listener=sender.listeners(watch.listener if config.watch else lambda place: None),
                 )
             )
         except KeyboardInterrupt:

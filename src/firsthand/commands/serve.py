@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ EXAMPLES = """
 firsthand serve smollm2
 firsthand serve path/to/model.gguf --port 9000 --log serve.jsonl
 firsthand serve smollm2 --embedder minilm
+firsthand serve smollm2 --adapter sql=adapters/sql --adapter poems=adapters/poems
 firsthand serve smollm2 --host 0.0.0.0 --keys keys.toml --tls-cert cert.pem --tls-key key.pem
 firsthand serve --config serve.toml
 """
@@ -29,7 +31,7 @@ class Config:
     embedder: str | None = None
     """The model of /v1/embeddings: minilm, a folder of the BERT family, or any decoder."""
     name: str = ""
-    """What clients call the model; by default as you do."""
+    """What clients call the model; by default as you do, but a file or folder without the folders above it."""
     host: str = "127.0.0.1"
     """The address to listen on. One that others can reach needs API keys."""
     port: int = 8000
@@ -60,10 +62,16 @@ class Config:
     """Seconds that a client may leave its answer unread."""
     drain_s: float = 60.0
     """Seconds that answers under way may take after SIGTERM."""
+    stored_responses: int = 1024
+    """Responses that are kept for each key, in memory (`store`, `previous_response_id`); 0 keeps none."""
+    private_caches: bool = False
+    """Keep what is known of prompts apart for each key: no answer's speed tells a client what another one asked."""
     log: str = "-"
     """Where a line of JSON for each request goes: a file, - for standard error, none for nowhere."""
     log_texts: bool = False
     """Write prompts and answers into the log too."""
+    otel: bool = False
+    """Send a span of each request to an OpenTelemetry collector; $OTEL_EXPORTER_OTLP_ENDPOINT says where, and is enough."""
     threads: int | None = None
     """Threads that the model computes on."""
     kv_memory_mb: int | None = None
@@ -72,6 +80,12 @@ class Config:
     """Answers computed at the same time."""
     speculation: bool = False
     """Guess from repetitions in prompt and answer; changes no answer."""
+    adapter: tuple[str, ...] = field(default=(), metadata={"repeated": True})
+    """A LoRA adapter beside the model, as NAME=FOLDER; clients name it as the model. May be given several times."""
+    max_adapters: int = 8
+    """Adapters in memory at the same time."""
+    adapter_root: Path | None = None
+    """Let clients load and unload adapters, from within this folder only."""
 
     def __post_init__(self) -> None:
         if self.model is None and self.embedder is None:
@@ -87,6 +101,7 @@ def main(config: Config) -> int:
     from firsthand.serve.door import Door
     from firsthand.serve.keys import read_keys
     from firsthand.serve.settings import Limits, Settings, check_binding
+    from firsthand.serve.spans import open_spans
 
     limits = Limits(config.concurrency, config.max_tokens, config.max_answers, config.body_bytes, config.request_s)
     keys = read_keys(config.keys, os.environ, limits)
@@ -99,20 +114,24 @@ def main(config: Config) -> int:
         stall_s=config.stall_s,
         drain_s=config.drain_s,
         hosts=config.allow_host,
+        stored_responses=config.stored_responses,
+        private_caches=config.private_caches,
         log_texts=config.log_texts,
+        adapter_root=config.adapter_root,
     )
     door = Door(
         model=None if config.model is None else open_model(config, config.model),
         settings=settings,
         keys=keys,
         embedder=None if config.embedder is None else open_embedder(config.embedder),
-        name=config.name or config.model or config.embedder or "",
+        name=config.name or public_name(config.model or config.embedder or ""),
         log_target=None if config.log == "none" else config.log,
     )
     try:
+        door.spans = open_spans(door, asked=config.otel)
         serve(door, address, on_open=lambda url: say(config, url))
     finally:
-        for part in (door.model, door.embedder):
+        for part in (door.spans, door.model, door.embedder):
             if (close := getattr(part, "close", None)) is not None:
                 close()
     return 0
@@ -136,13 +155,43 @@ def open_model(config: Config, text: str) -> Model:
             max_batch_tokens=max(model.config.max_batch_tokens, 2 * config.max_sequences),
             max_waiting=config.max_requests * config.max_answers,
             speculation="prompt_lookup" if config.speculation else "off",
+            max_adapters=config.max_adapters,
         )
+    put_adapters(model, config)
     opened: Model = model
     return opened
+
+
+def put_adapters(model: Any, config: Config) -> None:
+    """Name the adapters that are to be read with the model."""
+    if not config.adapter and config.adapter_root is None:
+        return
+    if not hasattr(model, "put_adapter"):
+        raise ConfigError(f"{config.model} does not run here, so no adapters can be beside it: leave out --adapter")
+    for text in config.adapter:
+        name, equals, folder = text.partition("=")
+        if not equals or not folder:
+            raise ConfigError(f"--adapter is {text!r}: write NAME=FOLDER")
+        if name in (config.name, config.model):
+            raise ConfigError(f"--adapter is {text!r}: {name} is the model's own name")
+        model.put_adapter(name, folder)
 
 
 def open_embedder(text: str) -> Embedder:
     """The embedder."""
     from firsthand.providers import local_embedder
 
-    return local_embedder.open_embedder(text)
+    embedder = local_embedder.open_embedder(text)
+    embedder.name = public_name(text)
+    return embedder
+
+
+def public_name(text: str) -> str:
+    """What clients call a model that is given by this text: no folder of this machine, and no address of another one."""
+    provider, colon, rest = text.partition(":")
+    if colon and provider in ("openai", "hf"):
+        return rest.partition("@")[0] if provider == "openai" else text
+    base, *adapters = re.split(r"(?=\+(?:lora|adapter):)", text)
+    names = [part.rstrip("/\\").replace("\\", "/").rpartition("/")[2] for part in (base, *adapters)]
+    kinds = [part.partition(":")[0] + ":" for part in adapters]
+    return names[0] + "".join(kind + name.rpartition(":")[2] for kind, name in zip(kinds, names[1:], strict=True))

@@ -16,7 +16,7 @@ from collections import OrderedDict
 from collections.abc import Sequence as Row
 from typing import NamedTuple
 
-from firsthand.engine.prefix import Node, PrefixTree
+from firsthand.engine.prefix import Node, PrefixTree, Space
 
 NOWHERE = -1
 
@@ -97,19 +97,19 @@ class BlockPool:
         blocks = self.blocks_for(num_tokens)
         return blocks if self.window is None else min(blocks, self.blocks_for(self.window + longest_chunk) + 2)
 
-    def match(self, tokens: Row[int]) -> list[int]:
+    def match(self, tokens: Row[int], space: Space = None) -> list[int]:
         """The blocks that hold the longest known prefix of `tokens` in whole blocks. Nothing is referenced yet."""
-        whole = self.find(tokens).num_tokens // self.block_size * self.block_size
-        return self.find(tokens[:whole]).blocks
+        whole = self.find(tokens, space).num_tokens // self.block_size * self.block_size
+        return self.find(tokens[:whole], space).blocks
 
-    def find(self, tokens: Row[int]) -> Found:
-        """The longest known prefix of `tokens`, to the token. Nothing is referenced yet.
+    def find(self, tokens: Row[int], space: Space = None) -> Found:
+        """The longest known prefix of `tokens` in a space, to the token. Nothing is referenced yet.
 
         Whoever takes the blocks and goes on writing after `num_tokens` gets a copy of the last one where needed.
         """
-        path = self._path(tokens)
+        path = self._path(tokens, space)
         full = len(path)
-        parent = path[-1] if path else self._tree.root
+        parent = path[-1] if path else self._tree.root(space)
         tail, count = parent.longest(tuple(tokens[full * self.block_size : (full + 1) * self.block_size]))
         if tail is not None and tail.block is not None and self._sees(path, full * self.block_size + count):
             blocks = [*self._blocks(path, full * self.block_size + count), tail.block]
@@ -161,7 +161,7 @@ class BlockPool:
         table.extend(self._allocate() for _ in range(missing))
         return copies
 
-    def commit(self, tokens: Row[int], table: list[int], first: int, num_computed: int) -> int:
+    def commit(self, tokens: Row[int], table: list[int], first: int, num_computed: int, space: Space = None) -> int:
         """Enter the full blocks of a table, from index `first` on, into the tree; returns how many are full.
 
         If the tree already holds the same text, the table switches to that block and gives its own back.
@@ -171,25 +171,27 @@ class BlockPool:
             first -= 1  # a known block was copied for its last token to be computed again
         if first >= full or table[first] == self.hole:
             return full
-        parent = self._node[table[first - 1]] if first else self._tree.root
+        parent = self._node[table[first - 1]] if first else self._tree.root(space)
         for i in range(first, full):
             text = tuple(tokens[i * self.block_size : (i + 1) * self.block_size])
             parent = self._enter(parent, text, table, i)
         return full
 
-    def keep(self, tokens: Row[int], table: Row[int], num_computed: int, note: int | None = None) -> None:
+    def keep(
+        self, tokens: Row[int], table: Row[int], num_computed: int, note: int | None = None, space: Space = None
+    ) -> None:
         """Enter the unfinished last block of a table into the tree, and leave a note with the end of the text.
 
         The full blocks must have been committed. Further positions of that block may still be written.
         """
         full = num_computed // self.block_size
-        node = self._node.get(table[full - 1]) if full else self._tree.root
+        node = self._node.get(table[full - 1]) if full else self._tree.root(space)
         text = tuple(tokens[full * self.block_size : num_computed])
         if node is None:
             return
         if text:
             node = self._enter_part(node, text, table[full])
-        if note is not None and node is not None and node is not self._tree.root:
+        if note is not None and node is not None and not node.is_root:
             node.note = note
 
     def trim(self, table: list[int], num_computed: int) -> None:
@@ -214,9 +216,16 @@ class BlockPool:
                 else:
                     self._free.append(block)
 
+    def forget_space(self, space: Space) -> None:
+        """Forget the texts of one space; what is still in use of them stays with its users, unknown."""
+        for block in self._tree.blocks(space):
+            self._leave(self._node[block])
+            if block in self._cached:
+                del self._cached[block]
+                self._free.append(block)
+
     def forget(self) -> None:
-        """Empty the tree, as when the weights changed. Every table must have been released."""
-        assert not any(self._references), "a table in use would keep text of the past"
+        """Empty the tree, as when the weights changed; what is still in use stays with its users, unknown."""
         self._free.extend(self._cached)
         self._cached.clear()
         self._node.clear()
@@ -237,11 +246,11 @@ class BlockPool:
         assert cached <= set(nodes), "a cached block is not in the tree"
         if self.window is None:
             for node in nodes.values():
-                assert node.parent is self._tree.root or node.parent.block is not None, "a branch has lost its parent"
+                assert node.parent.is_root or node.parent.block is not None, "a branch has lost its parent"
 
-    def _path(self, tokens: Row[int]) -> list[Node]:
+    def _path(self, tokens: Row[int], space: Space) -> list[Node]:
         """The nodes of the longest known prefix in whole blocks."""
-        node, path, size = self._tree.root, list[Node](), self.block_size
+        node, path, size = self._tree.root(space), list[Node](), self.block_size
         for start in range(0, len(tokens) - size + 1, size):
             child = node.child(tuple(tokens[start : start + size]))
             if child is None:

@@ -22,7 +22,7 @@ MAX_RUN_NAME = 256
 def check_request(request: Request, architecture: Architecture) -> None:
     """Raise PromptTooLong, ModelError or ConfigError on a request that cannot be meant."""
     _check_number("n", request.n, 1, MAX_ANSWERS)
-    _check_caller(request.priority, request.run)
+    _check_caller(request.priority, request.run, request.salt)
     if len(request.prompt) >= architecture.max_position:
         raise _too_long(len(request.prompt), 1, architecture)
     check_ids(request.prompt, "the prompt", architecture)
@@ -47,9 +47,11 @@ def check_score(
     priority: int,
     run: str,
     architecture: Architecture,
+    *,
+    salt: str = "",
 ) -> None:
     """Raise PromptTooLong, ModelError or ConfigError on a job of scoring that cannot be meant."""
-    _check_caller(priority, run)
+    _check_caller(priority, run, salt)
     if len(continuations) > MAX_CONTINUATIONS:
         raise ConfigError(f"there are {len(continuations)} continuations: give at most {MAX_CONTINUATIONS} at a time")
     longest = max(map(len, continuations), default=0)
@@ -93,15 +95,17 @@ def _too_long(num_prompt: int, num_more: int, architecture: Architecture) -> Pro
     )
 
 
-def _check_caller(priority: int, run: str) -> None:
+def _check_caller(priority: int, run: str, salt: str) -> None:
     _check_number("priority", priority, -MAX_PRIORITY, MAX_PRIORITY)
-    if not isinstance(run, str) or len(run) > MAX_RUN_NAME:
-        raise ConfigError(f"run is {_shown(run)}: give a name of at most {MAX_RUN_NAME} characters")
+    for what, text in (("run", run), ("salt", salt)):
+        if not isinstance(text, str) or len(text) > MAX_RUN_NAME:
+            raise ConfigError(f"{what} is {_shown(text)}: give a text of at most {MAX_RUN_NAME} characters")
 
 
 def _check_sampling(sampling: Sampling) -> None:
     """What Sampling itself lets pass: kinds of numbers, infinities, and seeds that are no 64-bit numbers."""
     _check_number("max_tokens", sampling.max_tokens, 1, None)
+    _check_number("min_tokens", sampling.min_tokens, 0, None)
     _check_number("top_k", sampling.top_k, 0, None)
     _check_number("top_logprobs", sampling.top_logprobs, 0, 100)
     if sampling.seed is not None:
@@ -116,6 +120,8 @@ def _check_grammar(request: Request, architecture: Architecture) -> None:
         raise ConfigError(
             f"the sampling has a {asked.kind} grammar that was not read: give Grammars(...).compile's result"
         )
+    if grammar is not None and request.sampling.min_tokens:
+        raise ConfigError("min_tokens does not go with a grammar, and calls of tools have one: leave one of them out")
     if grammar is not None and grammar.vocab_size > architecture.vocab_size:
         raise ConfigError(
             f"the grammar was read for {grammar.vocab_size} tokens and the model has {architecture.vocab_size}: use the "

@@ -9,24 +9,25 @@ tie may flip there.
 
 from __future__ import annotations
 
-import secrets
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Literal
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from firsthand.engine.adapters import Adapters, LoadedAdapter
+from firsthand.engine.arrivals import answers, scores
 from firsthand.engine.checks import check_ids, check_request, check_room, check_score
 from firsthand.engine.drafts import speculator
 from firsthand.engine.grammar import Guide, Masks
 from firsthand.engine.holds import Hold
 from firsthand.engine.mixed import MixedPool, open_pool
 from firsthand.engine.outputs import Output, Scored, joined, scored
-from firsthand.engine.packing import block_bytes, kv_dtype, pack_model
-from firsthand.engine.runner import Runner
-from firsthand.engine.sampler import choose, is_plain, is_usable, most_probable, uniform
+from firsthand.engine.packing import block_bytes, fitting_state, kv_dtype, pack_model
+from firsthand.engine.reading import failed, rate, sample
+from firsthand.engine.runner import Runner, packed_adapter
 from firsthand.engine.scheduler import Scheduler
 from firsthand.engine.sequence import Chunk, Request, State
 from firsthand.engine.sequence import Sequence as Line
@@ -34,9 +35,10 @@ from firsthand.engine.settings import EngineConfig, default_kv_bytes
 from firsthand.engine.speculative import Drafter
 from firsthand.engine.stats import Stats
 from firsthand.errors import ConfigError, FirsthandError, ModelError, QueueFull
-from firsthand.model import Sampling
+from firsthand.nn.adapters import PackedAdapter
 from firsthand.nn.decoder import Decoder
-from firsthand.nn.fused import LogitRow, Logits
+from firsthand.nn.fused import Logits
+from firsthand.nn.lora import Adapter
 
 LOGIT_ROWS = 64
 
@@ -63,8 +65,6 @@ class Engine:
         self.config = config
         self.architecture = model.architecture
         self.version = version
-        with torch.device("meta"):
-            self._shapes = {name: tensor.shape for name, tensor in Decoder(model.architecture).state_dict().items()}
         model.eval().requires_grad_(False)
         self.weights = pack_model(model, config)
         dtype = kv_dtype(config, self.weights, model.embed.weight)
@@ -88,6 +88,7 @@ class Engine:
             kv_dtype=dtype,
             num_near=self.pool.near.num_blocks if isinstance(self.pool, MixedPool) else None,
         )
+        self.adapters = Adapters(model, config, compiled=self.runner.fused is not None)
         self._zero_holes()
         self.scheduler = Scheduler(
             self.pool, max_batch_tokens=config.max_batch_tokens, max_sequences=config.max_sequences
@@ -118,31 +119,13 @@ class Engine:
         or if prompt and answer could never fit the memory for keys and values; ModelError on ids that are not tokens;
         ConfigError on other values that cannot be meant; QueueFull if too much waits already.
         """
-        sampling, num_prompt = request.sampling, len(request.prompt)
+        num_prompt = len(request.prompt)
         check_request(request, self.architecture)
-        max_tokens = min(sampling.max_tokens, self.architecture.max_position - num_prompt)
+        adapter = self._adapter(request.adapter)
+        max_tokens = min(request.sampling.max_tokens, self.architecture.max_position - num_prompt)
         check_room(num_prompt, max_tokens, self.pool, self.config.max_batch_tokens)
         self._check_queue(request.n * num_prompt)
-        seed = secrets.randbits(62) if sampling.seed is None else sampling.seed
-        lines = [
-            Line(
-                request_id=self._next_id,
-                index=index,
-                tokens=list(request.prompt),
-                num_prompt=num_prompt,
-                sampling=sampling,
-                seed=seed,
-                max_tokens=max_tokens,
-                stop_ids=request.stop_ids,
-                stopper=request.stopper() if request.stopper else None,
-                guide=request.grammar.guide() if request.grammar else None,
-                priority=request.priority,
-                run=request.run,
-            )
-            for index in range(request.n)
-        ]
-        lines[0].followers = lines[1:]
-        return self._enter(lines[0], lines)
+        return self._enter(answers(request, self._next_id, max_tokens=max_tokens, adapter=adapter))
 
     def add_score(
         self,
@@ -152,40 +135,31 @@ class Engine:
         top: int = 0,
         priority: int = 0,
         run: str = "",
+        adapter: str | None = None,
+        salt: str = "",
     ) -> int:
         """Queue continuations to be scored after a prefix that is computed once, and return the request's id.
 
         Each continuation brings one Output with its tokens, their log-probs and the `top` most probable tokens in their
         places, and the finish reason `stop`. Raises what `add` raises.
         """
-        asked = Sampling(top_logprobs=top)
-        check_score(prefix, continuations, priority, run, self.architecture)
+        check_score(prefix, continuations, priority, run, self.architecture, salt=salt)
+        beside = self._adapter(adapter)
         longest = max(map(len, continuations), default=0)
         check_room(len(prefix), longest, self.pool, self.config.max_batch_tokens)
         self._check_queue(len(prefix) * (1 + len(continuations)) + sum(map(len, continuations)))
-        request_id = self._next_id
-        lead = Line(request_id, -1, list(prefix), len(prefix), goal="prefix", priority=priority, run=run)
-        lead.followers = [
-            Line(
-                request_id,
-                index,
-                [*prefix, *continuation],
-                len(prefix),
-                goal="score",
-                sampling=asked,
-                priority=priority,
-                run=run,
-            )
-            for index, continuation in enumerate(continuations)
-        ]
-        return self._enter(lead, [lead, *lead.followers])
+        return self._enter(
+            scores(prefix, continuations, self._next_id, top=top, priority=priority, run=run, adapter=beside, salt=salt)
+        )
 
-    def score(self, prefix: Sequence[int], continuations: Sequence[Sequence[int]]) -> list[Scored]:
+    def score(
+        self, prefix: Sequence[int], continuations: Sequence[Sequence[int]], *, adapter: str | None = None
+    ) -> list[Scored]:
         """The log-probs of each continuation's tokens after the prefix. Steps until they are known.
 
         Outputs of other requests that fall due meanwhile come from the next `step`.
         """
-        request_id = self.add_score(prefix, continuations)
+        request_id = self.add_score(prefix, continuations, adapter=adapter)
         mine: dict[int, Output] = {}
         others: list[Output] = []
         while request_id in self._live:
@@ -226,38 +200,53 @@ class Engine:
                 self._masks.finish()
         return outputs
 
-    def hold(self, tokens: Sequence[int]) -> Hold:
+    def hold(self, tokens: Sequence[int], *, adapter: str | None = None) -> Hold:
         """Keep what is known of a text in memory until `release`, so that a prompt which goes on from it finds it.
 
         Nothing is computed: hold a text when its answer has come. At most half of the memory can be held; the oldest holds
         are dropped for the newest, and all of them if a request needs the memory to run at all (see `Hold.is_kept`).
         """
         check_ids(tokens, "the text to hold", self.architecture)
-        return self.scheduler.holds.add(tokens)
+        beside = self._adapter(adapter)
+        return self.scheduler.holds.add(tokens, None if beside is None else beside.id)
 
     def release(self, hold: Hold) -> None:
         """Let go of what is held; a second time does nothing."""
         self.scheduler.holds.release(hold)
 
-    def load(self, state: Mapping[str, Tensor], version: int) -> None:
-        """Replace the weights. Answers under way go on with the new ones; nothing cached under the old ones is used.
+    def load(self, state: Mapping[str, Tensor], version: int, *, recompute: bool = True) -> None:
+        """Replace the weights between two steps. No request is dropped, and no new one finds anything of the old weights.
 
-        Raises ConfigError, and changes nothing, if names or shapes differ from the model's.
+        Answers under way go on with the new weights. With `recompute` their texts are computed again, so that each token's
+        log-prob is the new model's own. Without it they go on from the keys and values of the old weights, which costs
+        nothing and is what no single model would compute (Piché et al., 2025); one that is preempted is computed again.
+        Adapters stay, beside the new weights. Raises ConfigError, and changes nothing, if names or shapes differ from the
+        model's.
         """
-        state = dict(state)
-        if self.architecture.tie_embeddings and "embed.weight" in state:
-            state.setdefault("lm_head.weight", state["embed.weight"])
-        wrong = sorted(
-            name for name in {*state, *self._shapes} if name not in state or self._shapes.get(name) != state[name].shape
-        )
-        if wrong:
-            raise ConfigError(
-                f"{len(wrong)} tensors are missing, unknown or of another shape, the first is {wrong[0]!r}"
-            )
-        self.runner.model.load_state_dict(state)
+        self.runner.model.load_state_dict(fitting_state(state, self.architecture))
         self.runner.refresh()
         self.version = version
-        self.scheduler.restart()
+        self.scheduler.restart(recompute=recompute)
+
+    def load_adapter(
+        self,
+        name: str,
+        source: Path | str | Adapter | PackedAdapter,
+        *,
+        version: int = 0,
+        replace: bool = False,
+    ) -> None:
+        """Let requests ask for an adapter: one in a folder, one in memory, or what `adapters.read` made in another thread.
+
+        With `replace` it may take the name of another, which requests under way keep to their end. Raises ModelFileError or
+        ConfigError, and changes nothing, if it is not sound, does not fit, or there is no room.
+        """
+        packed = source if isinstance(source, PackedAdapter) else self.adapters.read(source)
+        self._forget(self.adapters.add(name, packed, version, replace=replace))
+
+    def unload_adapter(self, name: str) -> None:
+        """Let no new request have an adapter. Those under way end with it, and its memory goes with the last of them."""
+        self._forget(self.adapters.remove(name))
 
     def stats(self) -> Stats:
         """Counters since the start and the present load."""
@@ -283,6 +272,8 @@ class Engine:
             held_blocks=scheduler.holds.num_blocks,
             cached_blocks=pool.num_cached,
             holds=len(scheduler.holds),
+            adapters=len(self.adapters),
+            adapter_bytes=self.adapters.size_bytes,
         )
 
     def _zero_holes(self) -> None:
@@ -292,9 +283,21 @@ class Engine:
                 for tensor in pages.tensors:
                     tensor[0].zero_()
 
-    def _enter(self, lead: Line, lines: list[Line]) -> int:
+    def _adapter(self, name: str | None) -> LoadedAdapter | None:
+        return None if name is None else self.adapters.get(name)
+
+    def _forget(self, adapter: LoadedAdapter | None) -> None:
+        """Let go of the texts that were computed with an adapter that is gone."""
+        if adapter is not None:
+            self.scheduler.forget_space(adapter.id)
+            self.runner.forget_adapters()
+
+    def _enter(self, lines: list[Line]) -> int:
+        lead = lines[0]
         self._live[lead.request_id] = {line.index: line for line in lines}
         self._live_tokens += sum(map(_kept_tokens, lines))
+        if lead.adapter is not None:
+            self.adapters.enter(lead.adapter, len(lines))
         self._next_id += 1
         self.scheduler.add(lead)
         return lead.request_id
@@ -340,7 +343,8 @@ class Engine:
         for start in range(0, len(rows), LOGIT_ROWS):
             part = rows[start : start + LOGIT_ROWS]
             try:
-                logits = self.runner.logits(hidden_MD[start : start + LOGIT_ROWS])
+                adapters = [packed_adapter(chunk) for chunk, _ in part]
+                logits = self.runner.logits(hidden_MD[start : start + LOGIT_ROWS], adapters)
             except Exception as error:
                 lines = dict.fromkeys(chunk.sequence for chunk, _ in part)
                 outputs += [output for line in lines for output in self._fail(line, error)]
@@ -382,95 +386,18 @@ class Engine:
             for member in members:
                 try:
                     if line.goal == "generate":
-                        outputs.append(self._sample(member, row))
-                    elif member.goal == "score":
-                        outputs += self._rate(member, position, row)
+                        brought = [sample(member, row, self.version)]
+                    else:
+                        brought = rate(member, position, row, self.version) if member.goal == "score" else []
                 except Exception as error:
                     outputs += self._fail(member, error)
+                    continue
+                outputs += brought
+                if brought and brought[-1].is_last:
+                    self._end(member)
             if line.goal == "prefix":
                 self._end(line)
         return outputs
-
-    def _sample(self, line: Line, row: LogitRow) -> Output:
-        sampling = line.sampling
-        token = self._choose(line, row)
-        logprob = row.logprob(token)
-        self._check_usable(logprob)
-        line.append(token)
-        if line.guide is not None:
-            line.guide.advance(token)
-        reason: Literal["stop", "length"] | None = None
-        if (
-            token in line.stop_ids
-            or (line.stopper is not None and line.stopper.feed(token))
-            or (line.guide is not None and line.guide.is_done)
-        ):
-            reason = "stop"
-        elif line.num_answer >= line.max_tokens:
-            reason = "length"
-        if reason:
-            self._end(line)
-        top = (most_probable(row, sampling.top_logprobs),) if sampling.top_logprobs else ()
-        return self._output(line, (token,), (logprob,), token == row.best, top, reason)
-
-    def _choose(self, line: Line, row: LogitRow) -> int:
-        """The next token of an answer."""
-        guide, sampling = line.guide, line.sampling
-        if guide is not None and guide.forced:
-            return guide.forced[0]
-        if _is_plain_greedy(sampling) and (guide is None or guide.allows(row.best)):
-            return row.best
-        allowed = None if guide is None else guide.allowed
-        number = uniform(line.seed, line.index, len(line.tokens))
-        prompt = line.tokens[: line.num_prompt]
-        return choose(row.values, sampling, number=number, prompt=prompt, counts=line.counts, allowed=allowed)
-
-    def _rate(self, line: Line, position: int, row: LogitRow) -> list[Output]:
-        """Score the token after a position; brings an output when it was the last one."""
-        answer = line.tokens[line.num_prompt :]
-        if answer:
-            target = line.tokens[position + 1]
-            logprob = row.logprob(target)
-            self._check_usable(logprob)
-            line.logprobs.append(logprob)
-            line.is_greedy &= target == row.best
-            if line.sampling.top_logprobs:
-                line.top_logprobs.append(most_probable(row, line.sampling.top_logprobs))
-        if len(line.logprobs) < len(answer):
-            return []
-        self._end(line)
-        top = tuple(line.top_logprobs)
-        return [self._output(line, tuple(answer), tuple(line.logprobs), line.is_greedy, top, "stop")]
-
-    def _output(
-        self,
-        line: Line,
-        token_ids: tuple[int, ...],
-        logprobs: tuple[float, ...],
-        is_greedy: bool,
-        top_logprobs: tuple[tuple[tuple[int, float], ...], ...] = (),
-        reason: Literal["stop", "length"] | None = None,
-        error: FirsthandError | None = None,
-    ) -> Output:
-        return Output(
-            request_id=line.request_id,
-            index=line.index,
-            token_ids=token_ids,
-            logprobs=logprobs,
-            is_greedy=is_greedy,
-            top_logprobs=top_logprobs,
-            finish_reason=reason,
-            error=error,
-            prompt_tokens=line.num_prompt,
-            cached_tokens=min(line.num_cached or 0, line.num_prompt),
-            version=self.version,
-        )
-
-    def _check_usable(self, logprob: float) -> None:
-        if not is_usable(logprob):
-            raise ModelError(
-                "the model's logits are not numbers (NaN or infinite): its weights are damaged or diverged"
-            )
 
     def _fail(self, line: Line, error: Exception) -> list[Output]:
         """End a sequence, and those that wait for its prompt, with an error."""
@@ -479,7 +406,7 @@ class Engine:
         lines = [member for member in (line, *line.followers) if member.goal != "prefix"]
         for member in (line, *line.followers):
             self._end(member)
-        return [self._output(member, (), (), False, error=error) for member in lines]
+        return [failed(member, self.version, error) for member in lines]
 
     def _end(self, line: Line) -> None:
         self.scheduler.finish(line)
@@ -488,6 +415,8 @@ class Engine:
         lines = self._live.get(line.request_id, {})
         if lines.pop(line.index, None) is not None:
             self._live_tokens -= _kept_tokens(line)
+            if line.adapter is not None:
+                self._forget(self.adapters.leave(line.adapter))
         if not lines:
             self._live.pop(line.request_id, None)
 
@@ -503,7 +432,3 @@ def _guides(chunks: list[Chunk]) -> Iterator[Guide]:
 def _kept_tokens(line: Line) -> int:
     """How many tokens of its request a sequence keeps."""
     return len(line.tokens) if line.goal == "score" else line.num_prompt
-
-
-def _is_plain_greedy(sampling: Sampling) -> bool:
-    return sampling.temperature == 0 and is_plain(sampling)

@@ -12,6 +12,7 @@ from collections.abc import Sequence as Row
 
 from firsthand.engine.blocks import BlockPool
 from firsthand.engine.mixed import MixedPool
+from firsthand.engine.prefix import Space
 
 MAX_HOLDS = 1 << 16
 
@@ -19,7 +20,8 @@ MAX_HOLDS = 1 << 16
 class Hold:
     """A prefix that is kept in memory."""
 
-    def __init__(self, num_tokens: int):
+    def __init__(self, num_tokens: int, space: Space = None):
+        self.space = space
         self.num_tokens = num_tokens
         """How much of the text was known, and is held: 0 if nothing was."""
         self.is_kept = True
@@ -42,15 +44,15 @@ class Holds:
         """Blocks that are held, each counted once."""
         return sum(map(len, self._counts))
 
-    def add(self, tokens: Row[int]) -> Hold:
+    def add(self, tokens: Row[int], space: Space = None) -> Hold:
         """Hold what is known of a text. If it is too much, the oldest others are dropped, and then the end of this one."""
-        found = self.pool.find(tokens)
+        found = self.pool.find(tokens, space)
         if not self._may_hold(found.blocks):  # behind a window the end is what counts, and half of it is of no use
             whole = self.pool.parts[0]
-            found = self.pool.find(tokens[: most(whole) * whole.block_size if whole.window is None else 0])
+            found = self.pool.find(tokens[: most(whole) * whole.block_size if whole.window is None else 0], space)
         if not self._may_hold(found.blocks):
-            found = self.pool.find(())
-        hold = Hold(found.num_tokens)
+            found = self.pool.find((), space)
+        hold = Hold(found.num_tokens, space)
         self._tables[hold] = self.pool.take(found.blocks)
         for counts, (part, blocks) in zip(self._counts, self.pool.split(found.blocks), strict=True):
             counts.update(block for block in blocks if block != part.hole)
@@ -76,6 +78,11 @@ class Holds:
             return False
         self.release(next(iter(self._tables)))
         return True
+
+    def drop_space(self, space: Space) -> None:
+        """Release all holds on texts of a space."""
+        for hold in [hold for hold in self._tables if hold.space == space]:
+            self.release(hold)
 
     def _may_hold(self, blocks: Row[int]) -> bool:
         return all(sum(b != part.hole for b in mine) <= most(part) for part, mine in self.pool.split(blocks))

@@ -11,6 +11,7 @@ from collections.abc import Sequence as Row
 from dataclasses import dataclass
 
 from firsthand.engine.blocks import BlockPool, Copy, Found
+from firsthand.engine.prefix import Space
 from firsthand.engine.settings import EngineConfig
 from firsthand.errors import ConfigError
 
@@ -79,11 +80,11 @@ class MixedPool:
         assert isinstance(table, Table)
         return [(self.far, table), (self.near, table.near)]
 
-    def find(self, tokens: Row[int]) -> Found:
+    def find(self, tokens: Row[int], space: Space = None) -> Found:
         """The longest prefix of `tokens` that both pools know; see `BlockPool.find`."""
-        whole = self.far.find(tokens)
-        near = self.near.find(tokens[: whole.num_tokens])
-        far = whole if near.num_tokens == whole.num_tokens else self.far.find(tokens[: near.num_tokens])
+        whole = self.far.find(tokens, space)
+        near = self.near.find(tokens[: whole.num_tokens], space)
+        far = whole if near.num_tokens == whole.num_tokens else self.far.find(tokens[: near.num_tokens], space)
         assert far.num_tokens == near.num_tokens, "what sees everything knows each beginning of what it knows"
         return Found(Table(far.blocks, near.blocks), far.num_tokens, far.note)
 
@@ -112,14 +113,16 @@ class MixedPool:
             copies += [copy._replace(is_near=part is self.near) for copy in made]
         return copies
 
-    def commit(self, tokens: Row[int], table: list[int], first: int, num_computed: int) -> int:
+    def commit(self, tokens: Row[int], table: list[int], first: int, num_computed: int, space: Space = None) -> int:
         """Enter the full blocks of a table into both trees."""
-        return max(part.commit(tokens, blocks, first, num_computed) for part, blocks in self.split(table))
+        return max(part.commit(tokens, blocks, first, num_computed, space) for part, blocks in self.split(table))
 
-    def keep(self, tokens: Row[int], table: Row[int], num_computed: int, note: int | None = None) -> None:
+    def keep(
+        self, tokens: Row[int], table: Row[int], num_computed: int, note: int | None = None, space: Space = None
+    ) -> None:
         """Enter the unfinished last block into both trees."""
         for part, blocks in self.split(table):
-            part.keep(tokens, blocks, num_computed, note)
+            part.keep(tokens, blocks, num_computed, note, space)
 
     def trim(self, table: list[int], num_computed: int) -> None:
         """Give back the blocks that the window has left behind."""
@@ -130,6 +133,11 @@ class MixedPool:
         """Give up a table."""
         for part, blocks in self.split(table):
             part.release(blocks)
+
+    def forget_space(self, space: Space) -> None:
+        """Forget the texts of one space in both trees."""
+        for part in self.parts:
+            part.forget_space(space)
 
     def forget(self) -> None:
         """Empty both trees."""

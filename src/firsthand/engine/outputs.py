@@ -29,8 +29,14 @@ class Output:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     """Prompt tokens that were not computed again."""
+    waited_s: float = field(default=0.0, compare=False)
+    """How long the answer waited until the engine began with it."""
     version: int = 0
     """The version of the weights that computed these tokens."""
+    adapter: str | None = None
+    """The adapter that they were computed with."""
+    adapter_version: int = 0
+    """Its version, the same for a whole answer."""
 
     @property
     def is_last(self) -> bool:
@@ -53,13 +59,22 @@ class Scored:
     """Tokens of the prefix that were not computed again."""
     top_logprobs: tuple[tuple[tuple[int, float], ...], ...] = ()
     """In the place of each token the most probable ones as (id, log-prob), if they were asked for."""
+    version: int = field(default=0, compare=False)
+    """The version of the weights that computed the last of them."""
 
 
 def scored(output: Output) -> Scored:
     """The score that an output carries; raises its error if it has one."""
     if output.error is not None:
         raise output.error
-    return Scored(output.logprobs, output.is_greedy, output.prompt_tokens, output.cached_tokens, output.top_logprobs)
+    return Scored(
+        output.logprobs,
+        output.is_greedy,
+        output.prompt_tokens,
+        output.cached_tokens,
+        output.top_logprobs,
+        output.version,
+    )
 
 
 def joined(outputs: Iterable[Output]) -> list[Output]:

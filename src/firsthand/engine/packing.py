@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -43,3 +45,16 @@ def pack_model(model: Decoder, config: EngineConfig) -> Mode:
     except ConfigError:
         return "float32"
     return mode
+
+
+def fitting_state(state: Mapping[str, Tensor], a: Architecture) -> dict[str, Tensor]:
+    """A state with the head that is tied to the embedding; ConfigError if names or shapes differ from the model's."""
+    state = dict(state)
+    with torch.device("meta"):
+        shapes = {name: tensor.shape for name, tensor in Decoder(a).state_dict().items()}
+    if a.tie_embeddings and "embed.weight" in state:
+        state.setdefault("lm_head.weight", state["embed.weight"])
+    wrong = sorted(name for name in {*state, *shapes} if name not in state or shapes.get(name) != state[name].shape)
+    if wrong:
+        raise ConfigError(f"{len(wrong)} tensors are missing, unknown or of another shape, the first is {wrong[0]!r}")
+    return state

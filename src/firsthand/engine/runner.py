@@ -18,6 +18,7 @@ from torch import Tensor
 from firsthand.engine.blocks import Copy
 from firsthand.engine.mixed import near_table
 from firsthand.engine.sequence import Chunk
+from firsthand.nn.adapters import ModuleSpans, PackedAdapter, spans_of
 from firsthand.nn.decoder import Decoder
 from firsthand.nn.fused import Cache, Fused, Logits, can_fuse
 from firsthand.nn.kernels.paged_attention import Chunk as PageChunk
@@ -62,6 +63,7 @@ class Runner:
         self._is_near = [bool(kind) for kind in self.cache.spans[:, 0]]
         fits = self.device.type == "cpu" and block_size % 16 == 0 and can_fuse(model) is None
         self.fused = Fused(model, threads=self.threads) if fits else None
+        self.adapted = ModuleSpans(model) if self.fused is None else None
 
     @property
     def pages(self) -> tuple[Pages, ...]:
@@ -81,30 +83,39 @@ class Runner:
         """Compute the chunks together and return the hidden states of their wanted positions, in order: M D."""
         ids: list[int] = []
         wanted: list[int] = []
+        asked, chunks = chunks, by_adapter(chunks)
+        first_rows: dict[Chunk, int] = {}
         for chunk in chunks:
-            offset = len(ids) - chunk.start
-            wanted += [offset + position for position in chunk.wanted]
+            first_rows[chunk] = len(ids)
             ids += chunk.tokens
+        for chunk in asked:
+            wanted += [first_rows[chunk] - chunk.start + position for position in chunk.wanted]
+        spans = spans_of([packed_adapter(chunk) for chunk in chunks], [chunk.end - chunk.start for chunk in chunks])
         layout = self._layout(chunks, [chunk.sequence.table for chunk in chunks])
         near = None
         if any(self._is_near):
             near = self._layout(chunks, [near_table(chunk.sequence.table) for chunk in chunks])
         if self.fused is not None:
-            return torch.from_numpy(self.fused.hidden(ids, layout, self.cache, wanted, near=near))
+            return torch.from_numpy(self.fused.hidden(ids, layout, self.cache, wanted, near=near, spans=spans))
         positions = [position for chunk in chunks for position in range(chunk.start, chunk.end)]
-        hidden_ND: Tensor = self.model(
-            torch.tensor(ids, device=self.device),
-            torch.tensor(positions, device=self.device),
-            PagedAttend(self.pages, [near if near and is_near else layout for is_near in self._is_near]),
-        )
+        assert self.adapted is not None
+        with self.adapted.over(spans):
+            hidden_ND: Tensor = self.model(
+                torch.tensor(ids, device=self.device),
+                torch.tensor(positions, device=self.device),
+                PagedAttend(self.pages, [near if near and is_near else layout for is_near in self._is_near]),
+            )
         return hidden_ND[torch.tensor(wanted, dtype=torch.long, device=self.device)]
 
     @torch.inference_mode()
-    def logits(self, hidden_MD: Tensor) -> Logits:
-        """Scores of every next token after some states. They hold until the next call."""
+    def logits(self, hidden_MD: Tensor, adapters: Row[PackedAdapter | None] = ()) -> Logits:
+        """Scores of every next token after some states, each with its adapter if there are any, until the next call."""
+        spans = spans_of(adapters, [1] * len(adapters))
         if self.fused is not None:
-            return self.fused.logits(hidden_MD.numpy())
-        logits_MV = self.model.logits(hidden_MD)
+            return self.fused.logits(hidden_MD.numpy(), spans)
+        assert self.adapted is not None
+        with self.adapted.over(spans):
+            logits_MV = self.model.logits(hidden_MD)
         normaliser_M = np.asarray(logits_MV.logsumexp(-1).cpu(), dtype=np.float32)
         return Logits(logits_MV, logits_MV.argmax(-1).tolist(), normaliser_M)
 
@@ -112,7 +123,25 @@ class Runner:
         spans = [PageChunk(chunk.start, chunk.end, table) for chunk, table in zip(chunks, tables, strict=True)]
         return Layout(spans, block_size=self.block_size, threads=self.threads)
 
+    def forget_adapters(self) -> None:
+        """Let go of adapters that were computed with, since one is gone."""
+        if self.fused is not None:
+            self.fused.spans.forget()
+
     def refresh(self) -> None:
         """Take note that the model's weights were replaced."""
         if self.fused is not None:
             self.fused.refresh()
+
+
+def packed_adapter(chunk: Chunk) -> PackedAdapter | None:
+    """What a chunk is computed with beside the weights."""
+    adapter = chunk.sequence.adapter
+    return None if adapter is None else adapter.packed
+
+
+def by_adapter(chunks: Row[Chunk]) -> Row[Chunk]:
+    """The chunks with those of one adapter side by side, and those of the model as it is first."""
+    if all(chunk.sequence.adapter is None for chunk in chunks):
+        return chunks
+    return sorted(chunks, key=lambda chunk: 0 if chunk.sequence.adapter is None else chunk.sequence.adapter.id)

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from firsthand.engine.blocks import BlockPool, Copy, Found
 from firsthand.engine.holds import Holds
 from firsthand.engine.mixed import MixedPool
+from firsthand.engine.prefix import Space
 from firsthand.engine.sequence import Chunk, Sequence, State
 from firsthand.engine.waiting import Waiting, rank
 
@@ -90,7 +91,7 @@ class Scheduler:
     def add(self, sequence: Sequence) -> None:
         """Let a new sequence wait for its turn."""
         sequence.arrived_s = self.clock()
-        sequence.conversation = self.pool.find(sequence.tokens[: sequence.first_wanted]).note
+        sequence.conversation = self.pool.find(sequence.tokens[: sequence.first_wanted], sequence.space).note
         self.waiting.add(sequence)
 
     def plan(self) -> Plan:
@@ -130,6 +131,7 @@ class Scheduler:
                 continue
             follower.table = self.pool.fork(lead.table)
             follower.num_computed, follower.num_committed = lead.num_computed, lead.num_committed
+            follower.is_stale = lead.is_stale
             self._run(follower)
         lead.followers = []
 
@@ -150,8 +152,8 @@ class Scheduler:
         """Note that a chunk was computed, and let others share its full blocks and the end of the prompt."""
         sequence = chunk.sequence
         self._know(sequence, chunk.end_known)
-        if chunk.end_known == sequence.num_prompt:
-            self.pool.keep(sequence.tokens, sequence.table, sequence.num_computed)
+        if chunk.end_known == sequence.num_prompt and not sequence.is_stale:
+            self.pool.keep(sequence.tokens, sequence.table, sequence.num_computed, space=sequence.space)
 
     def accept(self, sequence: Sequence) -> None:
         """Note that one more computed guess was right."""
@@ -166,13 +168,24 @@ class Scheduler:
             self.waiting.discard(sequence)
         sequence.state = State.FINISHED
 
-    def restart(self) -> None:
-        """Make every running sequence compute its tokens again, with nothing known of any prompt (new weights)."""
+    def restart(self, *, recompute: bool = True) -> None:
+        """Forget all texts, since the weights are new.
+
+        Running sequences compute theirs again, or else go on from the memory they have, which nobody else will find.
+        """
         for sequence in list(self.running):
-            self._preempt(sequence)
+            if recompute:
+                self._preempt(sequence)
+            else:
+                sequence.is_stale = True
         while self.holds.drop_oldest():
             pass
         self.pool.forget()
+
+    def forget_space(self, space: Space) -> None:
+        """Forget the texts of a space, held ones too. No sequence of it may be alive."""
+        self.holds.drop_space(space)
+        self.pool.forget_space(space)
 
     def _next(self, ready: list[Sequence]) -> Sequence | None:
         """Whose prompt goes on, of those that may."""
@@ -208,9 +221,12 @@ class Scheduler:
 
     def _finds_more_soon(self, sequence: Sequence, plan: Plan) -> bool:
         """Whether this step computes more of a waiting sequence's beginning than is known of it yet."""
-        shared = self.pool.find(sequence.tokens[: sequence.first_wanted]).num_tokens + SHARED_SOON
+        shared = self.pool.find(sequence.tokens[: sequence.first_wanted], sequence.space).num_tokens + SHARED_SOON
         return shared <= sequence.first_wanted and any(
-            chunk.start < shared <= chunk.end_known and chunk.sequence.tokens[:shared] == sequence.tokens[:shared]
+            chunk.start < shared <= chunk.end_known
+            and chunk.sequence.tokens[:shared] == sequence.tokens[:shared]
+            and chunk.sequence.space == sequence.space
+            and not chunk.sequence.is_stale
             for chunk in plan.chunks
         )
 
@@ -223,7 +239,7 @@ class Scheduler:
             return None
         limit = sequence.first_wanted
         for _ in range(2):
-            found = self.pool.find(sequence.tokens[:limit])
+            found = self.pool.find(sequence.tokens[:limit], sequence.space)
             full = found.num_tokens // self.pool.block_size
             if all(self._has_room(part, blocks, full, sequence) for part, blocks in self.pool.split(found.blocks)):
                 return found
@@ -282,20 +298,26 @@ class Scheduler:
 
     def _know(self, sequence: Sequence, num_computed: int) -> None:
         sequence.num_computed = num_computed
-        sequence.num_committed = self.pool.commit(sequence.tokens, sequence.table, sequence.num_committed, num_computed)
+        if not sequence.is_stale:
+            sequence.num_committed = self.pool.commit(
+                sequence.tokens, sequence.table, sequence.num_committed, num_computed, sequence.space
+            )
         self.pool.trim(sequence.table, num_computed)
 
     def _run(self, sequence: Sequence) -> None:
         sequence.state = State.RUNNING
+        if sequence.waited_s is None:
+            sequence.waited_s = self.clock() - sequence.arrived_s
         self.waiting.start(sequence)
         insort(self.running, sequence, key=rank)
 
     def _take_memory(self, sequence: Sequence, note: int | None = None) -> None:
         """Take a sequence out of the running ones; what it held stays known."""
         self.running.remove(sequence)
-        self.pool.keep(sequence.tokens, sequence.table, sequence.num_computed, note)
+        if not sequence.is_stale:
+            self.pool.keep(sequence.tokens, sequence.table, sequence.num_computed, note, sequence.space)
         self.pool.release(sequence.table)
-        sequence.table = []
+        sequence.table, sequence.is_stale = [], False
         sequence.num_computed = sequence.num_committed = 0
 
     def _preempt(self, sequence: Sequence) -> None:

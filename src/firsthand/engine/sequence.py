@@ -6,10 +6,14 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from firsthand.engine.grammar import CompiledGrammar, Guide
+from firsthand.engine.prefix import Space
 from firsthand.model import Sampling
+
+if TYPE_CHECKING:
+    from firsthand.engine.adapters import LoadedAdapter
 
 
 class Stopper(Protocol):
@@ -39,6 +43,10 @@ class Request:
     """The lower number goes first, as in vLLM; it may be negative."""
     run: str = ""
     """Who asks, such as a client or a Run: those of one priority share the engine fairly, whoever sends how much."""
+    adapter: str | None = None
+    """The loaded adapter that the model answers with (see `adapters`); None is the model as it is."""
+    salt: str = ""
+    """Requests of one salt share what is known of their texts, and with no others."""
 
 
 class State(Enum):
@@ -72,10 +80,17 @@ class Sequence:
     followers: list[Sequence] = field(default_factory=list)
     priority: int = 0
     run: str = ""
+    adapter: LoadedAdapter | None = None
+    """What its tokens are computed with beside the weights."""
+    salt: str = ""
     arrived_s: float = 0.0
     """When it came, on the scheduler's clock."""
+    waited_s: float | None = None
+    """How long it waited until it ran for the first time."""
 
     state: State = State.WAITING
+    is_stale: bool = False
+    """Whether its memory was begun under weights of the past: then nobody else may use it."""
     table: list[int] = field(default_factory=list)
     num_computed: int = 0
     """Tokens whose keys and values lie in the table's blocks."""
@@ -95,6 +110,12 @@ class Sequence:
     """How often each token is in the answer."""
     draft: tuple[int, ...] = ()
     """Guesses at the next tokens, to be verified in the next step (see `speculative`)."""
+
+    @property
+    def space(self) -> Space:
+        """With whose texts it shares memory: those computed with the same adapter, and of the same salt."""
+        adapter = None if self.adapter is None else self.adapter.id
+        return (adapter, self.salt) if self.salt else adapter
 
     @property
     def arrival(self) -> tuple[int, int]:

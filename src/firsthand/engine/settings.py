@@ -59,6 +59,13 @@ class EngineConfig:
     """Guesses fill a step up to this many rows, so with as many answers under way there are none: a row is cheap while
     reading the weights takes longer than computing with them."""
 
+    max_adapters: int = 8
+    """LoRA adapters beside the model at the same time, those counted that were unloaded and still answer."""
+    max_adapter_rank: int = 256
+    """The highest rank of any of an adapter's matrices."""
+    adapter_memory_bytes: int = 1 << 30
+    """Memory of all adapters together, which are kept in float32 on the CPU."""
+
     def __post_init__(self) -> None:
         checks = [
             ("block_size", 1 <= self.block_size <= 1024, "from 1 to 1024"),
@@ -75,6 +82,9 @@ class EngineConfig:
             ("threads", self.threads is None or self.threads >= 1, "None or 1 and more"),
             ("speculation", self.speculation in ("off", "prompt_lookup"), "off or prompt_lookup"),
             ("draft_tokens", 1 <= self.draft_tokens <= 256, "from 1 to 256"),
+            ("max_adapters", self.max_adapters >= 0, "0 (none) or more"),
+            ("max_adapter_rank", 1 <= self.max_adapter_rank <= 4096, "from 1 to 4096"),
+            ("adapter_memory_bytes", self.adapter_memory_bytes > 0, "above 0"),
             ("speculate_below", self.speculate_below >= 0, "0 (never) or more"),
             ("weights", self.weights in WEIGHTS, f"one of {', '.join(WEIGHTS)}"),
             ("kv_cache", self.kv_cache in KV_CACHES, f"one of {', '.join(KV_CACHES)}"),

@@ -46,6 +46,9 @@ class Stats:
     cached_blocks: int
     """Blocks with known text that nobody uses."""
     holds: int
+    adapters: int = 0
+    """Adapters in memory, those counted that were unloaded and still answer."""
+    adapter_bytes: int = 0
 
     @property
     def free_blocks(self) -> int:

@@ -16,6 +16,8 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 from torch import Tensor
@@ -26,6 +28,8 @@ from firsthand.engine.outputs import Output, Scored, scored
 from firsthand.engine.sequence import Request
 from firsthand.engine.stats import Stats
 from firsthand.errors import ModelError
+from firsthand.nn.adapters import PackedAdapter
+from firsthand.nn.lora import Adapter
 
 MIN_PATIENCE_S = 0.005
 T = TypeVar("T")
@@ -98,17 +102,28 @@ class EngineWorker:
         top: int = 0,
         priority: int = 0,
         run: str = "",
+        adapter: str | None = None,
+        salt: str = "",
     ) -> list[Scored]:
         """The log-probs of each continuation's tokens after the prefix, as `Engine.score` gives them."""
         outputs: dict[int, Output] = {}
-        add = lambda: self.engine.add_score(prefix, continuations, top=top, priority=priority, run=run)  # noqa: E731
+        add = partial(
+            self.engine.add_score,
+            prefix,
+            continuations,
+            top=top,
+            priority=priority,
+            run=run,
+            adapter=adapter,
+            salt=salt,
+        )
         async for output in self._outputs(add, len(continuations)):
             outputs[output.index] = output
         return [scored(outputs[index]) for index in range(len(continuations))]
 
-    async def hold(self, tokens: Sequence[int]) -> Hold:
+    async def hold(self, tokens: Sequence[int], *, adapter: str | None = None) -> Hold:
         """Keep what is known of a text in memory; see `Engine.hold`. If the caller is cancelled, nothing stays held."""
-        future = self._start(lambda: self.engine.hold(tokens))
+        future = self._start(lambda: self.engine.hold(tokens, adapter=adapter))
         try:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
@@ -119,16 +134,31 @@ class EngineWorker:
         """Let go of what is held. It is let go even if the caller is cancelled while it waits."""
         await self._call(lambda: self.engine.release(hold))
 
-    def lease(self, tokens: Sequence[int]) -> Lease:
+    def lease(self, tokens: Sequence[int], *, adapter: str | None = None) -> Lease:
         """The same, until the lease is collected; nobody waits for it, and a closed or crowded engine only keeps less."""
         lease = Lease()
-        future = self._start(lambda: self.engine.hold(tokens))
+        future = self._start(lambda: self.engine.hold(tokens, adapter=adapter))
         weakref.finalize(lease, future.add_done_callback, self._undo_hold).atexit = False
         return lease
 
-    async def load(self, state: Mapping[str, Tensor], version: int) -> None:
+    async def load(self, state: Mapping[str, Tensor], version: int, *, recompute: bool = True) -> None:
         """Replace the engine's weights between two steps; see `Engine.load`."""
-        await self._call(lambda: self.engine.load(state, version))
+        await self._call(lambda: self.engine.load(state, version, recompute=recompute))
+
+    async def load_adapter(
+        self, name: str, source: Path | str | Adapter, *, version: int = 0, replace: bool = False
+    ) -> None:
+        """Let requests ask for an adapter, which is read while the engine goes on; see `Engine.load_adapter`."""
+        packed = await asyncio.to_thread(self.engine.adapters.read, source)
+        await asyncio.wrap_future(self.add_adapter(name, packed, version=version, replace=replace))
+
+    def add_adapter(self, name: str, packed: PackedAdapter, *, version: int = 0, replace: bool = False) -> Future[None]:
+        """The same for an adapter that was read already; done when the engine has it."""
+        return self._start(lambda: self.engine.load_adapter(name, packed, version=version, replace=replace))
+
+    async def unload_adapter(self, name: str) -> None:
+        """Let no new request have an adapter; see `Engine.unload_adapter`."""
+        await self._call(lambda: self.engine.unload_adapter(name))
 
     async def stats(self) -> Stats:
         """The engine's counters."""

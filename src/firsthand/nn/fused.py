@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from firsthand.errors import ConfigError
+from firsthand.nn.adapters import CompiledSpans, Span, SpanCompiler
 from firsthand.nn.architecture import Architecture, Rope
 from firsthand.nn.decoder import Block, Decoder
 from firsthand.nn.kernels.pages import LANES, Layout, Pages
@@ -134,6 +135,8 @@ class Fused:
         self._angles = 0
         self._rows = 0
         self._head_rows = 0
+        self.spans = SpanCompiler(model.architecture.num_layers)
+        self._low = self._lift = np.empty(0, dtype=np.float32)
         self.refresh()
 
     def refresh(self) -> None:
@@ -162,11 +165,18 @@ class Fused:
         self._ropes = list(dict.fromkeys(a.ropes))
 
     def hidden(
-        self, ids: Sequence[int], layout: Layout, cache: Cache, wanted: Sequence[int], *, near: Layout | None = None
+        self,
+        ids: Sequence[int],
+        layout: Layout,
+        cache: Cache,
+        wanted: Sequence[int],
+        *,
+        near: Layout | None = None,
+        spans: Sequence[Span] = (),
     ) -> Floats:
         """The states after the final norm of some of the packed tokens; keys and values of all enter the cache: M D.
 
-        `near` is the layout of the windowed layers where the cache keeps their blocks apart.
+        `near` is the layout of the windowed layers where the cache keeps their blocks apart, `spans` the rows with adapters.
         """
         from firsthand.nn.kernels import step
         from firsthand.nn.kernels.team import counters, together
@@ -182,19 +192,22 @@ class Fused:
             places, tables = np.stack([layout.places, near.places]), np.concatenate([layout.tables, near.tables])
         partials = np.empty(num_slots * a.num_heads * (-(-a.head_dim // LANES) * LANES + LANES), dtype=np.float32)
         out = np.empty((len(wanted), a.hidden_size), dtype=np.float32)
-        team = counters(step.PHASES_OF_A_LAYER * a.num_layers + step.PHASES_BESIDE)
+        adapted = self._adapted(spans, rows)
+        phases = step.PHASES_OF_A_LAYER * a.num_layers + step.PHASES_BESIDE
+        team = counters(phases + step.ADAPTED_PHASES_OF_A_LAYER * a.num_layers if spans else phases)
         arguments = (
-            team, self.threads, _sizes(a, layout.block_size, self._has_dense), self._numbers, self._matrices, self._columns,
-            self._places, self._layers, self._vectors, self._embed, self._cos, self._sin, np.array(ids, dtype=np.int64),
-            positions, places, cache.spans, *cache.arrays, tables, plans, tasks, members, slots, merged,
-            np.array(wanted, dtype=np.int64), self._stream, self._wide, self._rest, self._codes, self._scales, self._sums,
-            partials, out.reshape(-1),
+            team, self.threads, _sizes(a, layout.block_size, self._has_dense or bool(spans)), self._numbers,
+            self._matrices, self._columns, self._places, self._layers, self._vectors, self._embed, self._cos, self._sin,
+            np.array(ids, dtype=np.int64), positions, places, cache.spans, *cache.arrays, tables, plans, tasks, members,
+            slots, merged, np.array(wanted, dtype=np.int64), adapted.pieces, adapted.entries, self._low, adapted.rank,
+            self._lift, self._stream, self._wide, self._rest, self._codes, self._scales, self._sums, partials,
+            out.reshape(-1),
         )  # fmt: skip
         together(self.threads, lambda: step.run(*arguments))
         return out
 
-    def logits(self, hidden_MD: Floats) -> Logits:
-        """Scores of every next token after some states."""
+    def logits(self, hidden_MD: Floats, spans: Sequence[Span] = ()) -> Logits:
+        """Scores of every next token after some states, of which `spans` have adapters."""
         from firsthand.nn.kernels import step
         from firsthand.nn.kernels.team import counters, together
 
@@ -206,14 +219,28 @@ class Fused:
             self._logits = np.empty(rows * stride, dtype=np.float32)
         self._make_room(rows, 1)
         best, normalisers = np.empty(rows, dtype=np.int64), np.empty(rows, dtype=np.float32)
+        adapted = self._adapted(spans, rows)
         arguments = (
-            counters(step.PHASES_OF_THE_HEAD), self.threads, self._head, hidden_MD.reshape(-1), rows, a.hidden_size,
+            counters(step.PHASES_OF_THE_HEAD + 1), self.threads, self._head, hidden_MD.reshape(-1), rows, a.hidden_size,
             a.vocab_size, np.float32(a.logit_softcap or 0.0), self._codes, self._scales, self._sums, self._logits, stride,
-            best, normalisers,
+            best, normalisers, adapted.pieces, adapted.entries[a.num_layers], self._low, adapted.rank, self._lift,
         )  # fmt: skip
         together(self.threads, lambda: step.head(*arguments))
         values = torch.from_numpy(self._logits[: rows * stride].reshape(rows, stride)[:, : a.vocab_size])
         return Logits(values, best.tolist(), normalisers)
+
+    def _adapted(self, spans: Sequence[Span], rows: int) -> CompiledSpans:
+        """What the compiled code wants to know of the rows with adapters, and working memory for them."""
+        from firsthand.nn.kernels import adapt
+
+        adapted = self.spans(spans)
+        if spans:
+            needed = adapt.MATRICES * rows
+            if len(self._low) < needed * adapted.rank:
+                self._low = np.empty(needed * adapted.rank, dtype=np.float32)
+            if len(self._lift) < needed * adapt.LIFT:
+                self._lift = np.empty(needed * adapt.LIFT, dtype=np.float32)
+        return adapted
 
     def _make_room(self, rows: int, positions: int) -> None:
         """Working memory for so many rows, and angles for so many positions."""

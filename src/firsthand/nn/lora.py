@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from firsthand.errors import ConfigError, ModelFileError
 from firsthand.modelfile import PICKLES, Safetensors, read_json, read_safetensors
+from firsthand.nn.architecture import Architecture
 from firsthand.nn.decoder import Decoder
 from firsthand.nn.fields import Fields
 from firsthand.nn.names import huggingface_name
@@ -99,16 +100,21 @@ def attach(model: Decoder, adapter: Adapter) -> Decoder:
     return model
 
 
-def read_adapter(folder: Path | str, model: Decoder) -> Adapter:
-    """The adapter in a folder, for this model, of which only names and shapes are looked at.
+def read_adapter(
+    folder: Path | str, model: Decoder, *, max_rank: int = MAX_RANK, max_bytes: int | None = None
+) -> Adapter:
+    """The adapter in a folder, for this model, of which only the architecture is looked at.
 
-    ModelFileError unless every tensor belongs to a matrix of the model, in its shape, with finite values.
+    ModelFileError unless every tensor belongs to a matrix of the model, in its shape, with finite values; ConfigError if
+    the file or a rank is larger than allowed, before any values are read.
     """
     folder = Path(folder)
     settings, tensors = adapter_files(folder)
+    if max_bytes is not None and (size := tensors.stat().st_size) > max_bytes:
+        raise ConfigError(f"{tensors} has {size} bytes: an adapter of at most {max_bytes} is taken here")
     config = _Config(Fields(read_json(settings), str(settings)))
     file = read_safetensors(tensors)
-    matrices = _matrices(model)
+    matrices = _matrices(model.architecture)
     pairs: dict[str, dict[str, str]] = {}
     for name in file.tensors:
         match = re.fullmatch(r"base_model\.model\.(.{1,512}?)\.lora_(A|B)\.weight", name)
@@ -117,6 +123,10 @@ def read_adapter(folder: Path | str, model: Decoder) -> Adapter:
         pairs.setdefault(match[1], {})[match[2]] = name
     if not pairs:
         raise ModelFileError(f"{file.path} holds no adapter: expected tensors such as {_PREFIX}<module>.lora_A.weight")
+    ranks = [file.tensors[pair["A"]].shape[:1] for pair in pairs.values() if "A" in pair]
+    highest = max(ranks, default=())
+    if highest and max_rank < highest[0] <= MAX_RANK:
+        raise ConfigError(f"{file.path} has rank {highest[0]}: at most {max_rank} is taken here")
     deltas = {
         matrices[module][0]: _delta(file, module, pair, matrices[module][1], config) for module, pair in pairs.items()
     }
@@ -176,9 +186,10 @@ def _found(values: Mapping[str, float], module: str, otherwise: float) -> float:
     return next((value for name, value in values.items() if f".{module}".endswith(f".{name}")), otherwise)
 
 
-def _matrices(model: Decoder) -> dict[str, tuple[str, tuple[int, ...]]]:
+def _matrices(a: Architecture) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Hugging Face's name of each Linear an adapter may change: ours, and its shape."""
-    a = model.architecture
+    with torch.device("meta"):
+        model = Decoder(a)
     linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     if a.tie_embeddings:  # changing the head would change the embedding too
         linears.remove("lm_head")
@@ -191,7 +202,7 @@ def _matrices(model: Decoder) -> dict[str, tuple[str, tuple[int, ...]]]:
 
 
 def _delta(file: Safetensors, module: str, pair: Mapping[str, str], shape: tuple[int, ...], config: _Config) -> Delta:
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
     if pair.keys() != {"A", "B"}:
         raise ModelFileError(f"{file.path}: {module} has only one of lora_A and lora_B")
@@ -208,8 +219,13 @@ def _delta(file: Safetensors, module: str, pair: Mapping[str, str], shape: tuple
                 f"{file.path}: tensor {tensor.name!r} is {tensor.dtype}: expected {', '.join(_FLOATS)}"
             )
     scale = config.scale(module, rank)
-    with safe_open(file.path, framework="pt") as opened:
-        a_rD, b_Or = opened.get_tensor(pair["A"]), opened.get_tensor(pair["B"])
+    try:
+        with safe_open(file.path, framework="pt") as opened:
+            a_rD, b_Or = opened.get_tensor(pair["A"]), opened.get_tensor(pair["B"])
+    except (OSError, SafetensorError) as error:
+        raise ModelFileError(f"{file.path} changed while it was read: {error}") from None
+    if (tuple(a_rD.shape), tuple(b_Or.shape)) != (a.shape, b.shape):
+        raise ModelFileError(f"{file.path} changed while it was read: {module} has another shape now")
     if not (math.isfinite(scale) and bool(torch.isfinite(a_rD).all()) and bool(torch.isfinite(b_Or).all())):
         raise ModelFileError(f"{file.path}: {module} has values that are no finite numbers")
     return Delta(a_rD, b_Or, scale)

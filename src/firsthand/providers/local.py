@@ -7,33 +7,33 @@ decides an answer is in the fingerprint: the bytes of the model's files, how its
 from __future__ import annotations
 
 import asyncio
+import copy
 import hashlib
-import threading
+import re
+import secrets
 import weakref
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing, suppress
-from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property, partial
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import asdict, replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from firsthand import __version__
+from firsthand.engine.adapters import check_name
 from firsthand.engine.checks import check_ids
 from firsthand.engine.engine import Engine
 from firsthand.engine.grammar import CompiledGrammar, Grammars
-from firsthand.engine.outputs import Output
-from firsthand.engine.sequence import Request
 from firsthand.engine.settings import EngineConfig
 from firsthand.engine.worker import EngineWorker
 from firsthand.errors import ConfigError, ModelError, ModelFileError
-from firsthand.message import Message, Sampled, Text
 from firsthand.model import (
-    CallDelta,
     Completion,
     Delta,
-    FinishReason,
     Likelihood,
     ModelFacts,
     Prompt,
@@ -49,82 +49,43 @@ from firsthand.nn.lora import adapter_files
 from firsthand.nn.quant import best_mode
 from firsthand.providers import hub
 from firsthand.providers.contents import content_hash, model_files
+from firsthand.providers.local_answers import (
+    Loaded,
+    compile_calls,
+    completion,
+    deltas,
+    encode,
+    encode_pair,
+    is_long,
+    new_request,
+)
+from firsthand.providers.local_memory import Memory
 from firsthand.tokens import pretrained
 from firsthand.tokens.chat import Chat
-from firsthand.tokens.stream import StopStrings
-from firsthand.tokens.tokenizer import Tokenizer
 from firsthand.tokens.toolcalls import CallStream
-from firsthand.tokens.toolgrammar import Markup, tool_grammar
 
-_LONG = 20_000
-"""A prompt of more characters is encoded in another thread, so that other answers go on."""
-ADAPTER = "+lora:"
-"""Stands between the name of a model and the folder of its adapter."""
+MERGED, BESIDE = "+lora:", "+adapter:"
+"""Stand between the name of a model and the folder of its adapter."""
+_shared: weakref.WeakValueDictionary[Path, Memory] = weakref.WeakValueDictionary()
+"""The models that were opened with an adapter beside them, for as long as somebody has one."""
 
 
 def open_model(text: str) -> Local:
     """The model of that name or path, pulled first if it is not here; nothing is loaded yet.
 
-    `MODEL+lora:FOLDER` is the model with the adapter of that folder merged into its weights.
+    `MODEL+lora:FOLDER` is the model with the adapter of that folder merged into its weights. `MODEL+adapter:FOLDER` keeps
+    the adapter beside them, and all that are named so in one process share the model.
     """
-    base, plus, folder = text.partition(ADAPTER)
-    if plus:
-        adapter_files(folder)  # said now, and not after a download
-    return Local(hub.resolve(base), name=text, adapter=folder if plus else None)
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A model in memory."""
-
-    worker: EngineWorker
-    tokenizer: Tokenizer
-    chat: Chat
-    grammars: Grammars
-
-
-@dataclass
-class Answer:
-    """One answer as it comes in."""
-
-    stop: StopStrings
-    token_ids: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    top_logprobs: list[tuple[tuple[str, float], ...]] = field(default_factory=list)
-    ends: list[int] = field(default_factory=list)
-    """Length of the certain text after each token."""
-    text: str = ""
-    last: Output | None = None
-
-    def add(self, output: Output, tokenizer: Tokenizer) -> str:
-        """Take in an output; returns the text it makes certain."""
-        if output.error is not None:
-            raise output.error
-        piece = ""
-        for token_id in output.token_ids:
-            self.stop.feed(token_id)
-            piece += self.stop.take()
-            self.ends.append(len(self.text) + len(piece))
-        if output.is_last:
-            self.stop.finish()
-            piece += self.stop.take()
-        self.token_ids += output.token_ids
-        self.logprobs += output.logprobs
-        for alternatives in output.top_logprobs:
-            self.top_logprobs.append(tuple((tokenizer.decode([i], skip_special=False), lp) for i, lp in alternatives))
-        self.text += piece
-        self.last = output
-        return piece
-
-    @property
-    def kept(self) -> int:
-        """How many tokens the message keeps: all, unless a stop string cut the text and its end falls between two tokens.
-
-        Where it falls inside a token the tokens are kept whole, so that a later prompt holds what was really sampled.
-        """
-        if self.stop.stopped is None or len(self.text) not in self.ends:
-            return len(self.token_ids)
-        return self.ends.index(len(self.text)) + 1
+    name, plus, folder = text.partition(MERGED if MERGED in text else BESIDE)
+    if not plus:
+        return Local(hub.resolve(text), name=text)
+    adapter_files(folder)  # said now, and not after a download
+    path = hub.resolve(name)
+    if plus == MERGED:
+        return Local(path, name=text, adapter=folder)
+    base = Local(path, name=name)
+    base._memory = _shared.setdefault(path.resolve(), base._memory)
+    return base.beside(folder, name=text)
 
 
 class Local:
@@ -132,6 +93,8 @@ class Local:
 
     With tools, and no grammar in the sampling, each call that it writes in its own markup is held to the tool's schema;
     `free_calls` leaves that off. `adapter` is a folder with a LoRA adapter, merged into the weights when they are read.
+    `adapters` are folders by name, of adapters that are kept beside the weights: `with_adapter(name)` is the model that
+    answers with one, from the same memory, and answers of all of them are computed in the same steps.
     """
 
     def __init__(
@@ -142,21 +105,69 @@ class Local:
         config: EngineConfig | None = None,
         free_calls: bool = False,
         adapter: Path | str | None = None,
+        adapters: Mapping[str, Path | str] | None = None,
     ):
         self.path = Path(path)
         self.name = name or str(path)
         self.config = config or EngineConfig()
         self.free_calls = free_calls
         self.adapter = None if adapter is None else Path(adapter)
-        self._lock = threading.Lock()
-        self._loaded: Loaded | None = None
+        self.chosen: str | None = None
+        """The adapter that it answers with."""
+        self._memory = Memory()
+        for each, folder in (adapters or {}).items():
+            self.put_adapter(each, folder)
+        self._fingerprints: dict[object, str] = {}
 
-    @cached_property
+    @property
+    def adapters(self) -> Mapping[str, Path]:
+        """The folders of the adapters beside the weights, by name."""
+        return dict(self._memory.adapters)
+
+    def with_adapter(self, name: str) -> Local:
+        """The model that answers with an adapter, under the adapter's name. It shares everything with this one."""
+        if name not in self._memory.adapters:
+            known = ", ".join(self._memory.adapters) or "none"
+            raise ConfigError(f"no adapter {name[:80]!r} is beside {self.name}: there are {known}")
+        view = copy.copy(self)
+        view.name = view.chosen = name
+        view._fingerprints = {}
+        return view
+
+    def put_adapter(self, name: str, folder: Path | str) -> None:
+        """Let an adapter be read together with the model; before the model is loaded."""
+        check_name(name)
+        adapter_files(folder)
+        if name in self._memory.adapters:
+            raise ConfigError(f"two adapters have the name {name!r}: give each its own")
+        self._memory.adapters[name] = Path(folder)
+        self._memory.given += (name,)
+
+    def beside(self, folder: Path | str, *, name: str) -> Local:
+        """The model that answers with the adapter in a folder, which is read when the first answer is wanted."""
+        folder = Path(folder).resolve()
+        key = re.sub(r"[^A-Za-z0-9._-]", "_", folder.name) + "@" + hashlib.sha256(str(folder).encode()).hexdigest()[:8]
+        self._memory.adapters[key] = folder
+        view = self.with_adapter(key)
+        view.name = name
+        return view
+
+    @property
     def fingerprint(self) -> str:
         """What decides the model's answers, as 16 hex digits."""
+        memory = self._memory
+        beside = None if self.chosen is None else memory.adapters.get(self.chosen)
+        key = (beside, memory.loadings[self.chosen], memory.weights)
+        if key not in self._fingerprints:
+            self._fingerprints = {key: self._fingerprint(beside)}
+        return self._fingerprints[key]
+
+    def _fingerprint(self, beside: Path | None) -> str:
         parts = [content_hash(file) for file in model_files(self.path)]
         if self.adapter is not None:
             parts += ["lora", *map(content_hash, adapter_files(self.adapter))]
+        if beside is not None:
+            parts += ["beside", *map(content_hash, adapter_files(beside))]
         config = self.config
         arithmetic = [
             config.device,
@@ -165,6 +176,7 @@ class Local:
             best_mode("cpu"),
             str(find_spec("numba") is not None),
             *(["free calls"] if self.free_calls else []),
+            *([self._memory.weights] if self._memory.weights else []),
         ]
         digest = hashlib.sha256("|".join([*parts, *arithmetic, __version__]).encode())
         return f"local:{digest.hexdigest()[:16]}"
@@ -175,12 +187,12 @@ class Local:
         """`n` answers; the prompt is computed once."""
         loaded = await self._ready()
         grammar = await self._grammar(loaded, sampling, tools)
-        request, new_answer = self._request(loaded, prompt, sampling, tools, n, grammar)
+        request, new_answer = new_request(loaded, prompt, sampling, tools, n, grammar, self.chosen)
         answers = [new_answer() for _ in range(n)]
         async with aclosing(loaded.worker.submit(request)) as outputs:
             async for output in outputs:
                 answers[output.index].add(output, loaded.tokenizer)
-        return [_completion(loaded, request, answer, tools, index == 0) for index, answer in enumerate(answers)]
+        return [completion(loaded, request, answer, tools, index == 0) for index, answer in enumerate(answers)]
 
     async def stream(
         self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = ()
@@ -200,12 +212,14 @@ class Local:
         n: int = 1,
         priority: int = 0,
         run: str = "",
+        template: Mapping[str, Any] | None = None,
+        cache_salt: str = "",
     ) -> AsyncGenerator[Delta, None]:
         """`n` answers at once, their pieces as they come (see `TokenModel`)."""
-        loaded = await self._ready()
+        loaded = (await self._ready()).told(template)
         grammar = await self._grammar(loaded, sampling, tools)
-        make = partial(self._request, loaded, prompt, sampling, tools, n, grammar, priority, run)
-        request, new_answer = await asyncio.to_thread(make) if _is_long(prompt) else make()
+        make = partial(new_request, loaded, prompt, sampling, tools, n, grammar, self.chosen, priority, run, cache_salt)
+        request, new_answer = await asyncio.to_thread(make) if is_long(prompt) else make()
         answers = [new_answer() for _ in range(n)]
         streams = [CallStream(tools) if tools else None for _ in range(n)]
         async with aclosing(loaded.worker.submit(request)) as outputs:
@@ -216,13 +230,14 @@ class Local:
                 pieces = [piece] if calls is None else calls.feed(piece)
                 if output.is_last and calls is not None:
                     pieces = [*pieces, *calls.finish()]
-                first, *others = list(_deltas(pieces, index)) or [Delta("", index=index)]
+                first, *others = list(deltas(pieces, index)) or [Delta("", index=index)]
                 top = tuple(answer.top_logprobs[known:])
                 yield replace(first, token_ids=output.token_ids, logprobs=output.logprobs, top_logprobs=top)
                 for delta in others:
                     yield delta
                 if output.is_last:
-                    yield Delta("", _completion(loaded, request, answer, tools, index == 0), index=index)
+                    whole = completion(loaded, request, answer, tools, index == 0)
+                    yield Delta("", whole, index=index, waited_s=output.waited_s)
 
     async def load(self) -> ModelFacts:
         """Bring the model into memory, if it is not there, and say what it is."""
@@ -231,10 +246,12 @@ class Local:
         thinks = "<think>" in (loaded.tokenizer.chat_template or "")
         return ModelFacts(architecture.max_position, loaded.tokenizer.vocab_size, loaded.chat.markup, thinks)
 
-    async def tokenize(self, prompt: Prompt, tools: Sequence[ToolSpec] = ()) -> list[int]:
+    async def tokenize(
+        self, prompt: Prompt, tools: Sequence[ToolSpec] = (), *, template: Mapping[str, Any] | None = None
+    ) -> list[int]:
         """The ids that a prompt reaches the model as."""
-        loaded = await self._ready()
-        return list(await asyncio.to_thread(_encode, loaded, prompt, tools))
+        loaded = (await self._ready()).told(template)
+        return list(await asyncio.to_thread(encode, loaded, prompt, tools))
 
     async def detokenize(self, ids: Sequence[int]) -> str:
         """The text of ids, control tokens left out."""
@@ -247,12 +264,16 @@ class Local:
         assert self._loaded is not None
         return [self._loaded.tokenizer.token_bytes(id) for id in ids]
 
-    async def rate(self, ids: Sequence[int], top: int = 0, *, priority: int = 0, run: str = "") -> list[TokenRating]:
+    async def rate(
+        self, ids: Sequence[int], top: int = 0, *, priority: int = 0, run: str = "", cache_salt: str = ""
+    ) -> list[TokenRating]:
         """How probable each token after the first was, given those before it, with the `top` most probable ones."""
         loaded = await self._ready()
         if len(ids) < 2:
             return []
-        (found,) = await loaded.worker.score(ids[:1], [ids[1:]], top=top, priority=priority, run=run)
+        (found,) = await loaded.worker.score(
+            ids[:1], [ids[1:]], top=top, priority=priority, run=run, adapter=self.chosen, salt=cache_salt
+        )
         tops = found.top_logprobs or ((),) * len(found.logprobs)
         return [TokenRating(*each) for each in zip(ids[1:], found.logprobs, tops, strict=True)]
 
@@ -261,6 +282,10 @@ class Local:
         loaded = await self._ready()
         found = asdict(await loaded.worker.stats())
         return {name: value for name, value in found.items() if isinstance(value, int | float)}
+
+    @property
+    def _loaded(self) -> Loaded | None:
+        return self._memory.loaded
 
     @property
     def is_alive(self) -> bool:
@@ -274,7 +299,7 @@ class Local:
         its end counted to the continuation, as lm-evaluation-harness does. After messages the continuation is encoded alone.
         """
         loaded = await self._ready()
-        pairs = [_encode_pair(loaded, prompt, continuation) for continuation in continuations]
+        pairs = [encode_pair(loaded, prompt, continuation) for continuation in continuations]
         for (_, ids), continuation in zip(pairs, continuations, strict=True):
             if not ids:
                 raise ModelError(f"the continuation {continuation!r} has no tokens: give some text to score")
@@ -284,7 +309,8 @@ class Local:
         found: dict[int, Likelihood] = {}
         cached = 0
         for prefix, indices in by_prefix.items():
-            results = await loaded.worker.score(prefix, [pairs[index][1] for index in indices])
+            continued = [pairs[index][1] for index in indices]
+            results = await loaded.worker.score(prefix, continued, adapter=self.chosen)
             cached += results[0].cached_tokens
             for index, result in zip(indices, results, strict=True):
                 logprob, count = sum(result.logprobs), len(result.logprobs)
@@ -292,24 +318,59 @@ class Local:
         computed = sum(map(len, by_prefix)) + sum(len(ids) for _, ids in pairs)
         return Scored(tuple(found[index] for index in range(len(pairs))), Usage(computed, cached))
 
+    async def load_adapter(self, name: str, folder: Path | str, *, version: int = 0, replace: bool = False) -> None:
+        """Put an adapter beside the weights while answers are computed; see `Engine.load_adapter`."""
+        loaded = await self._ready()
+        await loaded.worker.load_adapter(name, Path(folder), version=version, replace=replace)
+        self._memory.adapters[name] = Path(folder)
+        self._memory.loadings[name] += 1
+        self._memory.present.add(name)
+
+    async def unload_adapter(self, name: str) -> None:
+        """Take an adapter away from new requests; those under way end with it."""
+        memory = self._memory
+        loaded = await self._ready()
+        if memory.adapters.pop(name, None) is None:
+            raise ConfigError(f"no adapter {name[:80]!r} is beside {self.name}")
+        if name in memory.present:
+            memory.present.discard(name)
+            await loaded.worker.unload_adapter(name)
+
+    async def update(self, state: Mapping[str, Tensor], version: int, *, recompute: bool = True) -> None:
+        """Replace the weights between two steps, and drop no request; see `Engine.load`.
+
+        The fingerprint is another one from then on, which no other process ever has: nobody can hash what came in.
+        """
+        loaded = await self._ready()
+        await loaded.worker.load(state, version, recompute=recompute)
+        self._memory.weights = secrets.token_hex(16)
+
     def close(self) -> None:
-        """Let go of the model. Answers under way get an error."""
-        with self._lock:
-            if self._loaded is not None:
-                self._loaded.worker.close()
-            self._loaded = None
+        """Let go of the model, for all that share it. Answers under way get an error."""
+        self._memory.close()
 
     async def _ready(self) -> Loaded:
-        loaded = self._loaded
-        return loaded if loaded is not None else await asyncio.to_thread(self._load)
+        memory = self._memory
+        if memory.loaded is not None and (self.chosen is None or self.chosen in memory.present):
+            return memory.loaded
+        return await asyncio.to_thread(self._load)
 
     def _load(self) -> Loaded:
-        with self._lock:
-            loaded = self._loaded
+        memory = self._memory
+        with memory.lock:
+            loaded = memory.loaded
             if loaded is None:
                 loaded = load(self.path, self.config, self.adapter)
-                self._loaded = loaded
-                weakref.finalize(self, loaded.worker.close)  # at exit too: no thread inside torch may outlive Python
+                try:
+                    for name in memory.given:
+                        memory.read(loaded, name)
+                except BaseException:
+                    loaded.worker.close()
+                    raise
+                weakref.finalize(memory, loaded.worker.close)  # at exit too: no thread inside torch may outlive Python
+                memory.loaded = loaded
+            if self.chosen is not None:
+                memory.read(loaded, self.chosen)
             return loaded
 
     async def _grammar(self, loaded: Loaded, sampling: Sampling, tools: Sequence[ToolSpec]) -> CompiledGrammar | None:
@@ -320,39 +381,7 @@ class Local:
         markup = loaded.chat.markup
         if not tools or self.free_calls or markup is None:
             return None
-        return await asyncio.to_thread(_compile_calls, loaded.grammars, tools, markup)
-
-    def _request(
-        self,
-        loaded: Loaded,
-        prompt: Prompt | Sequence[int],
-        sampling: Sampling,
-        tools: Sequence[ToolSpec],
-        n: int,
-        grammar: CompiledGrammar | None,
-        priority: int = 0,
-        run: str = "",
-    ) -> tuple[Request, Callable[[], Answer]]:
-        """The engine's request, and what makes an Answer for each sample."""
-        tokenizer = loaded.tokenizer
-        ids = _ids(prompt)
-        raw = isinstance(prompt, str) or ids is not None
-
-        def new_stop() -> StopStrings:
-            return StopStrings(tokenizer, sampling.stop, continuing=raw or sampling.grammar is not None)
-
-        ends = frozenset() if sampling.ignore_eos else tokenizer.eos_ids
-        request = Request(
-            prompt=_encode(loaded, prompt, tools) if ids is None else ids,  # type: ignore[arg-type]
-            sampling=sampling,
-            n=n,
-            stop_ids=ends.union(sampling.stop_ids),
-            stopper=new_stop if sampling.stop else None,
-            grammar=grammar,
-            priority=priority,
-            run=run,
-        )
-        return request, lambda: Answer(new_stop())
+        return await asyncio.to_thread(compile_calls, loaded.grammars, tools, markup)
 
 
 def load(path: Path, config: EngineConfig, adapter: Path | None = None) -> Loaded:
@@ -368,27 +397,6 @@ def load(path: Path, config: EngineConfig, adapter: Path | None = None) -> Loade
     return Loaded(EngineWorker(Engine(model, config)), tokenizer, chat, Grammars(tokenizer))
 
 
-def _compile_calls(grammars: Grammars, tools: Sequence[ToolSpec], markup: Markup) -> CompiledGrammar:
-    """The grammar of calls of the tools. A schema that makes none counts as any object: its tool checks it."""
-    with suppress(ConfigError):
-        return grammars.compile(tool_grammar(tools, markup=markup))
-    with suppress(ConfigError):
-        return grammars.compile(tool_grammar([_readable(grammars, tool, markup) for tool in tools], markup=markup))
-    return grammars.compile(tool_grammar([_loose(tool) for tool in tools], markup=markup))
-
-
-def _readable(grammars: Grammars, tool: ToolSpec, markup: Markup) -> ToolSpec:
-    try:
-        grammars.compile(tool_grammar([tool], markup=markup))
-    except ConfigError:
-        return _loose(tool)
-    return tool
-
-
-def _loose(tool: ToolSpec) -> ToolSpec:
-    return replace(tool, parameters={"type": "object"})
-
-
 def load_weights(path: Path, config: EngineConfig, adapter: Path | None = None) -> Decoder:
     """The model of a file or folder on the config's device."""
     if config.device == "cpu":
@@ -401,75 +409,3 @@ def load_weights(path: Path, config: EngineConfig, adapter: Path | None = None) 
         )
     dtype = torch.float32 if config.weights == "float32" else torch.bfloat16
     return weights.load(path, dtype=dtype, device=config.device, adapter=adapter)
-
-
-def _ids(prompt: Prompt | Sequence[int]) -> tuple[int, ...] | None:
-    """A prompt of token ids; None for a text or messages."""
-    if isinstance(prompt, str) or (prompt and isinstance(prompt[0], Message)):
-        return None
-    return tuple(prompt) if prompt else None  # type: ignore[arg-type]
-
-
-def _is_long(prompt: Prompt | Sequence[int]) -> bool:
-    """Whether encoding it would hold up the loop."""
-    if isinstance(prompt, str):
-        return len(prompt) > _LONG
-    return sum(len(each.text) for each in prompt if isinstance(each, Message)) > _LONG
-
-
-def _encode(loaded: Loaded, prompt: Prompt, tools: Sequence[ToolSpec] = ()) -> tuple[int, ...]:
-    """The ids of a prompt; never none at all."""
-    tokenizer = loaded.tokenizer
-    if not isinstance(prompt, str):
-        return tuple(loaded.chat.encode(prompt, tools))
-    ids = tokenizer.encode(prompt)
-    if (tokenizer.add_bos or not ids) and (start := _start_id(tokenizer)) is not None:
-        ids = [start, *ids]
-    if not ids:
-        raise ModelError("the prompt is empty, and the model has no token to begin with: give some text")
-    return tuple(ids)
-
-
-def _encode_pair(loaded: Loaded, prompt: Prompt, continuation: str) -> tuple[tuple[int, ...], list[int]]:
-    """The ids of prompt and continuation, apart."""
-    if not isinstance(prompt, str):
-        return _encode(loaded, prompt), loaded.tokenizer.encode(continuation)
-    bare = prompt.rstrip(" ")
-    prefix, whole = _encode(loaded, bare), _encode(loaded, prompt + continuation)
-    if not bare and whole[:1] != prefix:  # the prompt is empty: its one token is the model's own beginning
-        return prefix, list(whole)
-    return whole[: len(prefix)], list(whole[len(prefix) :])
-
-
-def _start_id(tokenizer: Tokenizer) -> int | None:
-    return tokenizer.bos_id if tokenizer.bos_id is not None else tokenizer.eos_id
-
-
-def _deltas(pieces: Sequence[str | CallDelta], index: int) -> Iterator[Delta]:
-    """Text and pieces of calls as pieces of a stream."""
-    for piece in pieces:
-        if isinstance(piece, CallDelta):
-            yield Delta("", call=piece, index=index)
-        elif piece:
-            yield Delta(piece, index=index)
-
-
-def _completion(
-    loaded: Loaded, request: Request, answer: Answer, tools: Sequence[ToolSpec], is_first: bool
-) -> Completion:
-    """What the engine brought, as a message with its cost. The prompt is counted with the first of several answers."""
-    output = answer.last
-    assert output is not None and output.finish_reason is not None
-    text, calls = loaded.chat.parse(answer.text, tools) if tools else (answer.text, ())
-    is_cut = output.finish_reason == "length" and bool(calls) and calls[-1].invalid is not None
-    reason: FinishReason = "tool_calls" if calls and not is_cut else output.finish_reason
-    parts = ((Text(text),) if text or not calls else ()) + calls
-    kept = answer.kept
-    sampled = Sampled(tuple(answer.token_ids[:kept]), tuple(answer.logprobs[:kept]))
-    usage = Usage(
-        prompt_tokens=output.prompt_tokens if is_first else 0,
-        cached_tokens=output.cached_tokens if is_first else 0,
-        completion_tokens=len(answer.token_ids),
-    )
-    lease = loaded.worker.lease((*request.prompt, *sampled.token_ids))
-    return Completion(Message("assistant", parts, sampled), reason, usage, tuple(answer.top_logprobs[:kept]), lease)

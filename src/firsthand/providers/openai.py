@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from firsthand import traceparent
 from firsthand.concurrency import first_error
 from firsthand.errors import ConfigError, MissingExtra, ModelError, PromptTooLong, TransientError
 from firsthand.message import Json
@@ -221,7 +222,9 @@ class OpenAIModel:
         try:
             if body is None:
                 return await client.get(path, cast_to=httpx.Response)
-            kwargs = {"stream": True, "stream_cls": self._sdk.AsyncStream[Any]} if stream else {}
+            kwargs: Json = {"stream": True, "stream_cls": self._sdk.AsyncStream[Any]} if stream else {}
+            if (parent := traceparent.current()) is not None:
+                kwargs["options"] = {"headers": {"traceparent": parent.header}}
             return await client.post(path, cast_to=httpx.Response, body=wire.sendable(body), **kwargs)
         except self._sdk.APIStatusError as error:
             if error.status_code == 404 and body is not None:

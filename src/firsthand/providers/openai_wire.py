@@ -56,6 +56,8 @@ def request(
         body["stop_token_ids"] = list(sampling.stop_ids)
     if sampling.ignore_eos:
         body["ignore_eos"] = True
+    if sampling.min_tokens:
+        body["min_tokens"] = sampling.min_tokens
     if sampling.top_logprobs or token_ids:
         body |= (
             {"logprobs": True, "top_logprobs": sampling.top_logprobs} if chat else {"logprobs": sampling.top_logprobs}

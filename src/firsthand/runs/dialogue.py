@@ -18,7 +18,7 @@ from firsthand.benchmark import Benchmark
 from firsthand.budget import Budget
 from firsthand.concurrency import Branch, enter_branch
 from firsthand.context import Context, open_context
-from firsthand.errors import ConfigError, FirsthandError, unknown
+from firsthand.errors import ConfigError, FirsthandError, LimitExceeded, unknown
 from firsthand.message import Message, Text, ToolCall, ToolResult, canonical
 from firsthand.model import Usage
 from firsthand.rollout import Place
@@ -52,6 +52,7 @@ class Dialogue:
         self.current = MAIN
         self._listener = listener
         self._streamed: dict[str, list[str]] = {}
+        self._answering_s = 0.0
         self._attempt = Attempt(agent, agent.tools, MemoryJournal(), seed, self._hear)
         self._budget = Budget(agent.limits)
         self._effects = Branch()
@@ -92,8 +93,26 @@ class Dialogue:
     async def ask(self, text: str, *, max_steps: int = 8) -> str:
         """The answer to a question, after at most `max_steps` rounds of tool calls.
 
-        A cancelled answer stays as far as it had come, and one that failed leaves the conversation as it was before.
+        A cancelled answer stays as far as it had come, as does one for which there was no time left; one that failed leaves
+        the conversation as it was before.
         """
+        seconds, began = self.agent.limits.seconds, time.perf_counter()
+        left_s = None if seconds is None else seconds - self._answering_s
+        if left_s is not None and left_s <= 0:
+            raise LimitExceeded("seconds", f"the {seconds:g} seconds for answers are used up")
+        try:
+            async with asyncio.timeout(left_s) as timer:
+                return await self._ask(text, max_steps)
+        except TimeoutError:
+            if timer.expired():
+                raise LimitExceeded(
+                    "seconds", f"the {seconds:g} seconds for answers were up before this one ended"
+                ) from None
+            raise
+        finally:
+            self._answering_s += time.perf_counter() - began
+
+    async def _ask(self, text: str, max_steps: int) -> str:
         enter_branch(self._effects)
         before = self.context
         ctx = self._stand(before.say(text))
@@ -143,7 +162,21 @@ class Dialogue:
         if self._listener is not None:
             self._listener(step)
 
+    def use(self, agent: Agent) -> None:
+        """Go on with another agent. What was said stays, as text where another model sampled it."""
+        attempt = self._attempt
+        if agent.model.fingerprint != self.agent.model.fingerprint:
+            attempt.nodes[:] = [Node(node.parent, replace(node.message, sampled=None)) for node in attempt.nodes]
+        self.agent = attempt.agent = agent
+        self.branches = {name: replace(ctx, sampling=agent.sampling, lease=None) for name, ctx in self.branches.items()}
+        self.context.note("model", name=agent.model.name)
+
     # -- branches --
+
+    def clear(self, name: str) -> None:
+        """Begin anew on a branch of that name; the others stay."""
+        self.fork(name)
+        self._stand(open_context(self._attempt, self._budget))
 
     def fork(self, name: str) -> None:
         """Begin a branch here and stand on it."""

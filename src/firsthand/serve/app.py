@@ -12,17 +12,19 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from firsthand import __version__
+from firsthand.message import Json
+from firsthand.serve.adapters import load_adapter, unload_adapter
 from firsthand.serve.body import ClientLeft
 from firsthand.serve.chat import chat_completions
 from firsthand.serve.completions import completions
-from firsthand.serve.door import Asked, Door
+from firsthand.serve.door import Asked, Door, adapters
 from firsthand.serve.embeddings import embeddings
 from firsthand.serve.gate import Gate
 from firsthand.serve.metrics import CONTENT_TYPE
 from firsthand.serve.openapi import description
 from firsthand.serve.refusals import Refusal, refusal_of
 from firsthand.serve.replies import Events, Reply, note_bug, refused, reply
-from firsthand.serve.responses import responses
+from firsthand.serve.responses import delete_response, get_response, responses
 from firsthand.serve.tokenizing import detokenize, tokenize
 
 Handler = Callable[[Door, Asked], Awaitable[Reply | Events]]
@@ -46,22 +48,27 @@ async def version(door: Door, asked: Asked) -> Reply:
 
 async def models(door: Door, asked: Asked) -> Reply:
     """The models that are served."""
-    names = dict.fromkeys([door.name, *([door.embedder.name] if door.embedder else [])])
-    data = [{"id": name, "object": "model", "created": door.created, "owned_by": "firsthand"} for name in names]
-    if door.facts is not None:
-        data[0]["max_model_len"] = door.facts.context
+    data: list[Json] = []
+    for name, parent in sorted(door.names.items(), key=lambda each: each[1] is not None):
+        data.append({"id": name, "object": "model", "created": door.created, "owned_by": "firsthand"})
+        if parent is not None:
+            data[-1] |= {"parent": parent, "root": adapters(door.model)[name].name}
+        if door.facts is not None and (parent or name == door.name):
+            data[-1]["max_model_len"] = door.facts.context
     return reply({"object": "list", "data": data})
 
 
 async def metrics(door: Door, asked: Asked) -> Reply:
     """What is counted, in Prometheus's text format."""
-    return Reply(door.metrics.text(await door.counters(), ready=door.is_ready).encode(), kind=CONTENT_TYPE)
+    text = door.metrics.text(await door.counters(), ready=door.is_ready)
+    return Reply((text + (door.spans.metrics() if door.spans else "")).encode(), kind=CONTENT_TYPE)
 
 
 async def openapi(door: Door, asked: Asked) -> Reply:
     """This description, in OpenAPI 3.1."""
-    told = {path: (method, inspect.getdoc(handler) or "") for path, (method, handler) in ROUTES.items()}
-    return reply(description(told, has_keys=bool(door.keys.clients)))
+    told = {path: (method, inspect.getdoc(handler) or "") for path, (method, handler) in routes(door).items()}
+    kept = {method: inspect.getdoc(handler) or "" for method, handler in RESPONSE_ROUTES.items()}
+    return reply(description(told, {RESPONSE: kept}, has_keys=bool(door.keys.clients)))
 
 
 ROUTES: dict[str, tuple[str, Handler]] = {
@@ -80,12 +87,30 @@ ROUTES: dict[str, tuple[str, Handler]] = {
 }
 
 
+RESPONSE = "/v1/responses/{id}"
+RESPONSE_ROUTES: dict[str, Handler] = {"GET": get_response, "DELETE": delete_response}
+"""What may be done with a response that was kept, by method."""
+
+ADAPTER_ROUTES: dict[str, tuple[str, Handler]] = {
+    "/v1/load_lora_adapter": ("POST", load_adapter),
+    "/v1/unload_lora_adapter": ("POST", unload_adapter),
+}
+"""Those that are there only if the operator named a folder of adapters."""
+
+
+def routes(door: Door) -> dict[str, tuple[str, Handler]]:
+    """What a server answers at which path."""
+    return ROUTES if door.settings.adapter_root is None else ROUTES | ADAPTER_ROUTES
+
+
 def make_app(door: Door) -> ASGIApp:
     """The server as an ASGI application. Whoever runs it awaits `door.warm_up()`."""
-    routes = [Route(path, _endpoint(door, handler), methods=[method]) for path, (method, handler) in ROUTES.items()]
-    inner = Starlette(routes=routes, exception_handlers={404: _not_found, 405: _wrong_method})
+    known = routes(door)
+    served = [Route(path, _endpoint(door, handler), methods=[method]) for path, (method, handler) in known.items()]
+    served += [Route(RESPONSE, _endpoint(door, each), methods=[method]) for method, each in RESPONSE_ROUTES.items()]
+    inner = Starlette(routes=served, exception_handlers={404: _not_found, 405: _wrong_method})
     inner.router.redirect_slashes = False
-    return Gate(inner, door, frozenset(ROUTES))
+    return Gate(inner, door, frozenset(known))
 
 
 class _endpoint:  # noqa: N801 - a function with two arguments more
@@ -97,6 +122,7 @@ class _endpoint:  # noqa: N801 - a function with two arguments more
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer; an error becomes a refusal, and a bug goes to the log."""
         asked: Asked = scope.get("firsthand") or Asked("", self._door.keys.anyone, scope["path"])
+        asked.path = scope.get("path_params", {})
         answer: Reply | Events
         try:
             answer = await self._handler(self._door, asked)
@@ -116,7 +142,8 @@ async def _not_found(request: Request, error: Exception) -> Response:
 
 
 async def _wrong_method(request: Request, error: Exception) -> Response:
-    allowed = ROUTES[request.url.path][0] if request.url.path in ROUTES else "GET"
+    known = ROUTES | ADAPTER_ROUTES
+    allowed = known[request.url.path][0] if request.url.path in known else "GET"
     return _plain(Refusal(405, f"{request.method[:20]} is not taken here: use {allowed}", headers={"allow": allowed}))
 
 

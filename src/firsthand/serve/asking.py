@@ -243,8 +243,16 @@ def sampling(
         logit_bias=_bias(asked.logit_bias or {}),
         stop_ids=tuple(asked.stop_token_ids or ()),
         ignore_eos=bool(asked.ignore_eos),
+        min_tokens=_min_tokens(asked, max_tokens or limits.max_tokens),
         grammar=form,
     )
+
+
+def _min_tokens(asked: SamplingFields, most: int) -> int:
+    least = asked.min_tokens or 0
+    if least > most:
+        raise bad(f"min_tokens is {least}: the answer has at most {most}", "min_tokens", "invalid_value")
+    return least
 
 
 def _bias(given: dict[str, float]) -> tuple[tuple[int, float], ...]:
@@ -259,8 +267,9 @@ def _bias(given: dict[str, float]) -> tuple[tuple[int, float], ...]:
 def needs_tokens(asked: SamplingFields) -> str | None:
     """The first field that only a model can obey whose tokens are known here."""
     fields = (
-        "logprobs", "top_logprobs", "prompt_logprobs", "logit_bias", "stop_token_ids", "ignore_eos", "return_token_ids",
-        "priority",
+        "logprobs", "top_logprobs", "prompt_logprobs", "logit_bias", "stop_token_ids", "ignore_eos",
+        "return_token_ids", "priority", "cache_salt", *(["min_tokens"] if asked.min_tokens else []),
+        *(["chat_template_kwargs"] if getattr(asked, "chat_template_kwargs", None) else []),
     )  # fmt: skip
     return next(
         (name for name in fields if (value := getattr(asked, name, None)) is not None and value is not False), None

@@ -40,6 +40,7 @@ class Job:
 async def chat_completions(door: Door, asked: Asked) -> Reply | Events:
     """The answers to a chat, whole or as a stream."""
     wanted = read(ChatRequest, asked.json())
+    door = door.of(wanted.model)
     job = await understood(door, asked, wanted)
     if wanted.stream:
         return await Events.begin(door, asked, _events(door, asked, job))
@@ -78,14 +79,19 @@ async def understood(door: Door, asked: Asked, wanted: ChatRequest) -> Job:
     asked.notes |= {"stream": bool(wanted.stream), "messages": len(messages)}
     if door.settings.log_texts:
         asked.notes["prompt"] = [message.to_json() for message in messages]
-    return Job(wanted, messages, sampling, tools, thinks and await _ends_in_thought(door, messages, tools))
+    return Job(wanted, messages, sampling, tools, thinks and await _ends_in_thought(door, messages, tools, wanted))
 
 
-async def _ends_in_thought(door: Door, messages: Sequence[Message], tools: Tools) -> bool:
+async def _ends_in_thought(door: Door, messages: Sequence[Message], tools: Tools, wanted: ChatRequest) -> bool:
     model = door.tokens
     assert model is not None
-    tail = (await model.tokenize(messages, tools.specs))[-8:]
+    tail = (await model.tokenize(messages, tools.specs, **told(wanted)))[-8:]
     return b"".join(model.spell(tail)).rstrip().endswith(b"<think>")
+
+
+def told(wanted: ChatRequest) -> dict[str, Any]:
+    """What the template is told besides the conversation, if anything."""
+    return {"template": wanted.chat_template_kwargs} if wanted.chat_template_kwargs else {}
 
 
 def deltas(door: Door, asked: Asked, job: Job) -> AsyncGenerator[Delta, None]:
@@ -99,6 +105,7 @@ def deltas(door: Door, asked: Asked, job: Job) -> AsyncGenerator[Delta, None]:
         n=job.n,
         priority=wanted.priority or 0,
         user=wanted.user or "",
+        **door.options(asked, wanted.cache_salt, wanted.chat_template_kwargs),
     )
 
 
@@ -224,15 +231,15 @@ def _check_called(job: Job, completion: Completion) -> None:
 async def prompt_logprobs(door: Door, asked: Asked, job: Job) -> list[Json | None]:
     """How probable each token of the prompt was, as vLLM tells it: an object by token id, None for the first."""
     model = door.token_model("prompt_logprobs")
-    ids = await model.tokenize(job.messages, job.tools.specs)
-    return await rated(door, asked, ids, job.wanted.prompt_logprobs or 0)
+    ids = await model.tokenize(job.messages, job.tools.specs, **told(job.wanted))
+    return await rated(door, asked, ids, job.wanted.prompt_logprobs or 0, job.wanted.cache_salt)
 
 
-async def rated(door: Door, asked: Asked, ids: Sequence[int], top: int) -> list[Json | None]:
+async def rated(door: Door, asked: Asked, ids: Sequence[int], top: int, salt: str | None) -> list[Json | None]:
     """vLLM's `prompt_logprobs` of ids."""
     model = door.token_model("prompt_logprobs")
     found: list[Json | None] = [None]
-    for rating in await model.rate(ids, top, run=asked.client.name):
+    for rating in await model.rate(ids, top, run=asked.client.name, **door.options(asked, salt)):
         ranked = {token: (logprob, rank) for rank, (token, logprob) in enumerate(rating.top, 1)}
         tokens = {rating.token_id: (rating.logprob, None), **ranked}
         spelled = model.spell(list(tokens))

@@ -39,6 +39,7 @@ class Token(NamedTuple):
 async def completions(door: Door, asked: Asked) -> Reply | Events:
     """The continuations of one text or several, whole or as a stream."""
     wanted = read(CompletionRequest, asked.json())
+    door = door.of(wanted.model)
     door.the_model(wanted.model)
     prompts = _prompts(wanted)
     if (field := asking.needs_tokens(wanted)) is not None:
@@ -117,7 +118,7 @@ async def _answer(
         usage = total([each.whole for each in answers])
     if wanted.prompt_logprobs is not None:
         ids = await _ids(door, prompt)
-        told = await rated(door, asked, ids, wanted.prompt_logprobs)
+        told = await rated(door, asked, ids, wanted.prompt_logprobs, wanted.cache_salt)
         for choice in found:
             choice["prompt_logprobs"] = told
     return found, usage
@@ -127,7 +128,8 @@ def _deltas(
     door: Door, asked: Asked, wanted: CompletionRequest, prompt: str | list[int], sampling: Sampling
 ) -> AsyncGenerator[Delta, None]:
     user, priority = wanted.user or "", wanted.priority or 0
-    return door.answers(asked, prompt, sampling, n=wanted.n or 1, priority=priority, user=user)
+    more = door.options(asked, wanted.cache_salt)
+    return door.answers(asked, prompt, sampling, n=wanted.n or 1, priority=priority, user=user, **more)
 
 
 class _Echo(NamedTuple):
@@ -149,7 +151,8 @@ async def _echo(
     text = prompt if isinstance(prompt, str) else await model.detokenize(ids)
     if wanted.logprobs is None:
         return _Echo(text, ids, [])
-    ratings = await model.rate(ids, sampling.top_logprobs, priority=wanted.priority or 0, run=asked.client.name)
+    more = door.options(asked, wanted.cache_salt)
+    ratings = await model.rate(ids, sampling.top_logprobs, priority=wanted.priority or 0, run=asked.client.name, **more)
     first = Token(model.spell(ids[:1])[0], None, ())
     return _Echo(text, ids, [first, *(_rated(door, rating) for rating in ratings)])
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import os
+import re
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from firsthand.errors import FirsthandError
 from firsthand.message import Json
@@ -20,6 +24,10 @@ from firsthand.serve.metrics import Metrics
 from firsthand.serve.refusals import Refusal, bad
 from firsthand.serve.settings import Settings
 from firsthand.serve.spoken import Spoken
+from firsthand.serve.stored import Store
+
+if TYPE_CHECKING:
+    from firsthand.serve.spans import RequestSpan, Spans
 
 State = Literal["loading", "ready", "draining", "failed"]
 
@@ -39,6 +47,10 @@ class Asked:
     """Why it is cut short, if it is."""
     notes: dict[str, Any] = field(default_factory=dict)
     """What the log says of it."""
+    path: Mapping[str, str] = field(default_factory=dict)
+    """The variable parts of its path, by name."""
+    span: RequestSpan | None = None
+    """What OpenTelemetry is told of it, if it is told anything."""
 
     def json(self) -> Json:
         """The body. Refused if it is no JSON object."""
@@ -62,6 +74,8 @@ class Door:
     name: str = ""
     """What clients call the model; its own name if empty."""
     log_target: Any = None
+    spans: Spans | None = None
+    """Who tells OpenTelemetry of requests, if that was asked for."""
     state: State = "loading"
     problem: str = ""
     """Why the state is `failed`."""
@@ -78,6 +92,25 @@ class Door:
         self.spent: dict[str, deque[tuple[float, int]]] = {}
         """When each client with such a limit had how many tokens, in the last minute."""
         self.spoken = Spoken()
+        self.stored = Store(most=self.settings.stored_responses, most_bytes=self.settings.stored_bytes)
+        self.loading = asyncio.Lock()
+        """Held while an adapter is read: one at a time, so that readers do not take all threads."""
+
+    @property
+    def names(self) -> dict[str, str | None]:
+        """What clients may ask for, each with the name of the model that it is an adapter of."""
+        names: dict[str, str | None] = {self.name: None}
+        if self.embedder:
+            names[self.embedder.name] = None
+        return dict.fromkeys(adapters(self.model), self.name) | names
+
+    def of(self, name: str | None) -> Door:
+        """The same door to the model with that adapter; this one if the name is no adapter's."""
+        if self.model is None or name == self.name or name not in adapters(self.model):
+            return self
+        door = copy.copy(self)
+        door.model, door.name = with_adapter(self.model, name), name
+        return door
 
     @property
     def tokens(self) -> TokenModel | None:
@@ -97,7 +130,15 @@ class Door:
         if self.state == "loading":
             raise Refusal(503, "the model is being loaded: try again", code="loading", headers={"retry-after": "2"})
         if not self.is_ready:
-            raise Refusal(503, f"the model has failed: {self.problem or 'its engine stopped'}", code="failed")
+            raise Refusal(503, f"the model has failed: {self._told_problem() or 'its engine stopped'}", code="failed")
+
+    def _told_problem(self) -> str:
+        """The problem without the folders that files are in, which are no client's business; the log has them."""
+        text = self.problem
+        for part in (self.model, self.embedder):
+            if isinstance(path := getattr(part, "path", None), Path):
+                text = text.replace(f"{path.parent}{os.sep}", "")
+        return re.sub(r"(?<![\w:/])/(?:[^/\s'\"]+/)+", "", text)
 
     def the_model(self, asked: str | None) -> Model:
         """The model, if it has the name that was asked for."""
@@ -108,7 +149,7 @@ class Door:
 
     def check_name(self, asked: str | None) -> None:
         """Refuse a model that is not here."""
-        known = [self.name, *([self.embedder.name] if self.embedder else [])]
+        known = list(self.names)
         if asked is not None and asked not in known:
             raise Refusal(
                 404,
@@ -128,6 +169,12 @@ class Door:
         facts = self.facts
         if facts is not None and ids and max(ids) >= facts.vocab_size:
             raise bad(f"{field} holds {max(ids)}: the model's tokens go from 0 to {facts.vocab_size - 1}", field)
+
+    def options(self, asked: Asked, salt: str | None, template: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """What the model is told of a request besides prompt and sampling: only what is not as always."""
+        if self.settings.private_caches and self.tokens is not None:
+            salt = f"{asked.client.name}/{salt or ''}"
+        return ({"cache_salt": salt} if salt else {}) | ({"template": template} if template else {})
 
     def wait_for_tokens_s(self, client: Client) -> float:
         """How long until a client may have tokens again; 0 if it may now."""
@@ -181,12 +228,15 @@ class Door:
         n: int = 1,
         priority: int = 0,
         user: str = "",
+        **options: Any,
     ) -> AsyncGenerator[Delta, None]:
         """The pieces of `n` answers as they come, counted. Closing the iterator aborts what is under way."""
         begun = time.monotonic()
+        if asked.span is not None:
+            asked.span.asks(self.name, prompt, sampling, n)
         last: dict[int, float] = {}
         run = f"{asked.client.name}/{user}"[:256]
-        async with aclosing(self._deltas(prompt, sampling, tools, n, priority, run)) as deltas:
+        async with aclosing(self._deltas(prompt, sampling, tools, n, priority, run, options)) as deltas:
             async for delta in deltas:
                 if delta.token_ids or (delta.text and not delta.completion):
                     now = time.monotonic()
@@ -199,6 +249,8 @@ class Door:
                     last[delta.index] = now
                 if delta.completion is not None:
                     self._count(asked, delta.completion.usage)
+                    if asked.span is not None:
+                        asked.span.answered(delta.completion, delta.waited_s)
                 yield delta
 
     async def _deltas(
@@ -209,10 +261,11 @@ class Door:
         n: int,
         priority: int,
         run: str,
+        options: Mapping[str, Any],
     ) -> AsyncGenerator[Delta, None]:
         """The pieces of `n` answers from whatever the model is. One that is not here gives several answers at their end."""
         if self.tokens is not None:
-            found = self.tokens.stream_many(prompt, sampling, tools=tools, n=n, priority=priority, run=run)
+            found = self.tokens.stream_many(prompt, sampling, tools=tools, n=n, priority=priority, run=run, **options)
             async with aclosing(cast(AsyncGenerator[Delta, None], found)) as deltas:
                 async for delta in deltas:
                     yield delta
@@ -239,3 +292,14 @@ class Door:
         for kind, count in counted.items():
             tokens[kind] += count
             asked.notes[f"{kind}_tokens"] = asked.notes.get(f"{kind}_tokens", 0) + count
+
+
+def adapters(model: Model | None) -> dict[str, Path]:
+    """The folders of the adapters beside a model, by name."""
+    return dict(getattr(model, "adapters", {}))
+
+
+def with_adapter(model: Model, name: str) -> Model:
+    """The model that answers with one of its adapters."""
+    view: Model = cast(Any, model).with_adapter(name)
+    return view

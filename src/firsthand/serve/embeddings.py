@@ -31,6 +31,8 @@ async def embeddings(door: Door, asked: Asked) -> Reply:
         raise bad("an input is empty: give some text", "input")
     asked.notes["inputs"] = len(texts)
     embedder: Any = door.embedder
+    if asked.span is not None:
+        asked.span.model(embedder.name)
     num_tokens = 0
     if hasattr(embedder, "embed_counted"):
         found = await embedder.embed_counted(texts)

@@ -46,6 +46,8 @@ class Gate:
         given = headers.get(b"x-request-id", b"").decode("latin-1")
         id = given if _ID.fullmatch(given) else secrets.token_hex(12)
         route = scope["path"] if scope["path"] in self._routes else "other"
+        if re.fullmatch("/v1/responses/[^/]+", scope["path"]):
+            route = "/v1/responses/{id}"
         asked = Asked(id, self._door.keys.anyone, route)
         await _Visit(self._app, self._door, asked, scope, receive, send).run()
 
@@ -62,6 +64,9 @@ class _Visit:
     async def run(self) -> None:
         """Serve it, and note how it went."""
         door, asked = self._door, self._asked
+        if door.spans is not None:
+            told = {name.decode("latin-1"): value.decode("latin-1") for name, value in self._scope["headers"]}
+            asked.span = door.spans.begin(asked, self._scope["method"], told)
         work = asked.task = asyncio.create_task(self._work())
         door.asked.add(asked)
         try:
@@ -75,6 +80,8 @@ class _Visit:
             left = not self._is_whole and asked.refusal is None
             status = 499 if left else self._status
             door.metrics.disconnects += left
+            if asked.span is not None:
+                asked.span.close(status)
             door.metrics.count_request(asked.route, asked.notes.get("code", status), seconds)
             if asked.route not in OPEN:
                 door.log.write(

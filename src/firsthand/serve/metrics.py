@@ -98,6 +98,7 @@ _ENGINE = {
     "waiting": ("gauge", "Answers that wait to be computed."),
     "oldest_wait_s": ("gauge", "Seconds that the oldest of them has waited."),
     "num_blocks": ("gauge", "Blocks of keys and values that there are."),
+    "adapters": ("gauge", "Adapters in memory."),
     "used_blocks": ("gauge", "Blocks of running answers."),
     "cached_blocks": ("gauge", "Blocks of known text that nobody uses."),
     "requests": ("counter", "Requests that the engine took."),

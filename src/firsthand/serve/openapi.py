@@ -8,6 +8,7 @@ from pydantic.json_schema import models_json_schema
 
 from firsthand import __version__
 from firsthand.message import Json
+from firsthand.serve.adapters import LoadAdapterRequest, UnloadAdapterRequest
 from firsthand.serve.responses_wire import ResponsesRequest
 from firsthand.serve.wire import (
     ChatRequest,
@@ -25,6 +26,8 @@ BODIES: dict[str, type[Wire]] = {
     "/v1/responses": ResponsesRequest,
     "/tokenize": TokenizeRequest,
     "/detokenize": DetokenizeRequest,
+    "/v1/load_lora_adapter": LoadAdapterRequest,
+    "/v1/unload_lora_adapter": UnloadAdapterRequest,
 }
 _REFUSALS = {
     "400": "The request is malformed, or asks for what is not supported; `param` names the field.",
@@ -49,6 +52,8 @@ _GIVES: dict[str, list[str]] = {
     "/v1/responses": ["id", "object", "status", "output", "usage"],
     "/tokenize": ["count", "max_model_len", "tokens"],
     "/detokenize": ["prompt"],
+    "/v1/load_lora_adapter": ["status", "id"],
+    "/v1/unload_lora_adapter": ["status", "id"],
     "/v1/models": ["object", "data"],
     "/health": ["status"],
     "/health/live": ["status"],
@@ -57,8 +62,9 @@ _GIVES: dict[str, list[str]] = {
 }
 
 
-def description(routes: dict[str, tuple[str, str]], *, has_keys: bool) -> Json:
-    """The OpenAPI document (3.1) of routes: path to method and what it does."""
+def description(routes: dict[str, tuple[str, str]], by_id: dict[str, dict[str, str]], *, has_keys: bool) -> Json:
+    """The OpenAPI document (3.1) of routes: path to method and what it does. Those `by_id` have an id in their path, and
+    several methods."""
     kinds = [(kind, "validation") for kind in BODIES.values()]
     _, defined = models_json_schema(kinds, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type]
     schemas = defined["$defs"]
@@ -79,6 +85,8 @@ def description(routes: dict[str, tuple[str, str]], *, has_keys: bool) -> Json:
         },
     }
     paths = {path: {method.lower(): _operation(path, says)} for path, (method, says) in routes.items()}
+    for path, methods in by_id.items():
+        paths[path] = {method.lower(): _of_one(method, says) for method, says in methods.items()}
     body: Json = {
         "openapi": "3.1.0",
         "info": {"title": "firsthand serve", "version": __version__},
@@ -105,6 +113,21 @@ def _operation(path: str, says: str) -> Json:
         shown = {"application/json": {"schema": _object(["status"])}}
         operation["responses"]["503"] = {"description": "Not ready: loading, draining or failed.", "content": shown}
     return operation
+
+
+def _of_one(method: str, says: str) -> Json:
+    """What may be done with one thing that has an id."""
+    given = ["id", "object", "deleted"] if method == "DELETE" else _GIVES["/v1/responses"]
+    shown = {"application/json": {"schema": _object(given)}}
+    problem = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+    refusals = {
+        code: {"description": _REFUSALS[code], "content": problem} for code in ("400", "401", "404", "405", "421")
+    }
+    return {
+        "summary": says,
+        "parameters": [{"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}],
+        "responses": {"200": {"description": "The answer.", "content": shown}} | refusals,
+    }
 
 
 def _answer(path: str) -> Json:

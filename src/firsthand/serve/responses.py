@@ -1,4 +1,4 @@
-"""POST /v1/responses: the common subset, as a chat. Nothing is stored: a conversation is sent whole each time."""
+"""POST /v1/responses: the common subset, as a chat. Responses are kept for their clients, who may go on from them."""
 
 from __future__ import annotations
 
@@ -14,19 +14,43 @@ from firsthand.serve.choices import arguments, call_ids
 from firsthand.serve.door import Asked, Door
 from firsthand.serve.refusals import Refusal
 from firsthand.serve.replies import Events, Reply, event, reply
-from firsthand.serve.responses_wire import ResponsesRequest, as_chat
+from firsthand.serve.responses_wire import Item, ResponsesRequest, as_chat, items
 from firsthand.serve.wire import ChatRequest, read
 
 
 async def responses(door: Door, asked: Asked) -> Reply | Events:
     """The model's turn, whole or as a stream of events."""
     wanted = read(ResponsesRequest, asked.json())
+    door = door.of(wanted.model)
+    if wanted.previous_response_id is not None:
+        before = door.stored.find(asked.client.name, wanted.previous_response_id, "previous_response_id")
+        wanted = wanted.model_copy(update={"input": [*before.items, *items(wanted)]})
     job = await understood(door, asked, read(ChatRequest, as_chat(wanted)))
     if wanted.stream:
         return await Events.begin(door, asked, _events(door, asked, wanted, job), done=False)
     (found,) = await gathered(door, asked, job)
     thought, words = apart(door, job, found.text)
-    return reply(_response(door, asked, wanted, _output(asked, found.whole, thought, words), found.whole))
+    return reply(_kept(door, asked, wanted, _output(asked, found.whole, thought, words), found.whole))
+
+
+async def get_response(door: Door, asked: Asked) -> Reply:
+    """A response that was kept."""
+    return reply(door.stored.find(asked.client.name, asked.path["id"]).response)
+
+
+async def delete_response(door: Door, asked: Asked) -> Reply:
+    """Forget a response that was kept; those that went on from it stay."""
+    door.stored.delete(asked.client.name, asked.path["id"])
+    return reply({"id": asked.path["id"], "object": "response", "deleted": True})
+
+
+def _kept(door: Door, asked: Asked, wanted: ResponsesRequest, output: list[Json], completion: Completion) -> Json:
+    """The whole response, kept if it may be."""
+    whole = _response(door, asked, wanted, output, completion)
+    if whole["store"]:
+        said = (*items(wanted), *(Item.model_validate(item) for item in output))
+        whole["store"] = door.stored.keep(asked.client.name, whole, said)
+    return whole
 
 
 def _output(asked: Asked, completion: Completion, thought: str, words: str) -> list[Json]:
@@ -76,8 +100,8 @@ def _response(
         "model": door.name,
         "output": output,
         "parallel_tool_calls": wanted.parallel_tool_calls is not False,
-        "previous_response_id": None,
-        "store": False,
+        "previous_response_id": wanted.previous_response_id,
+        "store": wanted.store is not False and door.stored.most > 0,
         "temperature": 1.0 if wanted.temperature is None else wanted.temperature,
         "text": shown.get("text", {"format": {"type": "text"}}),
         "tool_choice": shown.get("tool_choice", "auto"),
@@ -85,7 +109,7 @@ def _response(
         "top_p": 1.0 if wanted.top_p is None else wanted.top_p,
         "truncation": "disabled",
         "usage": None if completion is None else _usage(completion.usage),
-        "metadata": {},
+        "metadata": wanted.metadata or {},
     }
 
 
@@ -187,6 +211,6 @@ async def _events(door: Door, asked: Asked, wanted: ResponsesRequest, job: Job) 
         yield tell("response.function_call_arguments.delta", **where, delta=said)
         yield tell("response.function_call_arguments.done", **where, name=call.name, arguments=said)
         yield tell("response.output_item.done", output_index=place, item=item)
-    whole = _response(door, asked, wanted, output, completion)
+    whole = _kept(door, asked, wanted, output, completion)
     last = "response.incomplete" if whole["status"] == "incomplete" else "response.completed"
     yield tell(last, response=whole)

@@ -10,6 +10,9 @@ from firsthand.message import Json
 from firsthand.serve.refusals import bad
 from firsthand.serve.wire import MAX_INT, MAX_MESSAGES, MAX_TOOLS, Content, Name, Wire
 
+MetadataKey = Annotated[str, Field(max_length=64)]
+MetadataText = Annotated[str, Field(max_length=512)]
+
 
 class ThoughtPart(Wire):
     """A piece of a thought."""
@@ -83,10 +86,22 @@ class ResponsesRequest(Wire):
     tool_choice: Literal["none", "auto", "required"] | NamedFunction | None = None
     parallel_tool_calls: bool | None = None
     text: TextOptions | None = None
+    store: bool | None = None
+    """Whether the response is kept; it is unless this is false."""
+    previous_response_id: Annotated[str, Field(max_length=128)] | None = None
+    """The kept response that this one goes on from: its conversation comes first. Its instructions do not go along."""
+    metadata: Annotated[dict[MetadataKey, MetadataText], Field(max_length=16)] | None = None
     user: Annotated[str, Field(max_length=128)] | None = None
     reasoning: None = None
     stream_options: None = None
     prompt: None = None
+
+
+def items(wanted: ResponsesRequest) -> tuple[Item, ...]:
+    """The input as items."""
+    if isinstance(wanted.input, str):
+        return (Item(role="user", content=wanted.input),)
+    return tuple(wanted.input)
 
 
 def as_chat(wanted: ResponsesRequest) -> Json:

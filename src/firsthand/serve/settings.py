@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
+from pathlib import Path
 
 from firsthand.errors import ConfigError
 
@@ -54,12 +55,25 @@ class Settings:
     """Seconds that answers under way may take to end after SIGTERM."""
     hosts: tuple[str, ...] = ()
     """Values of the Host header that are served; none: all. Without keys only loopback's own names are (DNS rebinding)."""
+    stored_responses: int = 1024
+    """Responses that are kept for each client, in memory, unless it sets store to false; 0 keeps none."""
+    stored_bytes: int = 64 << 20
+    """Bytes of them together, each with its conversation."""
+    private_caches: bool = False
+    """Clients share nothing of what is known of their prompts, so that no answer's speed tells what another one asked."""
     log_texts: bool = False
     """Write prompts and answers into the log too."""
+    adapter_root: Path | None = None
+    """The folder from which clients may load adapters; None: they may load and unload none."""
 
     def __post_init__(self) -> None:
+        if self.adapter_root is not None and not self.adapter_root.is_dir():
+            raise ConfigError(f"adapter_root is {str(self.adapter_root)!r}: give a folder that is there")
         if self.max_requests < 1:
             raise ConfigError(f"max_requests is {self.max_requests}: give 1 or more")
+        for name in ("stored_responses", "stored_bytes"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}: give 0 or more")
         for name in ("body_s", "stall_s", "drain_s"):
             if not 0 < getattr(self, name) < 1e6:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}: give a number of seconds above 0")

@@ -13,6 +13,7 @@ from firsthand.serve.wire import DetokenizeRequest, TokenizeRequest, read
 async def tokenize(door: Door, asked: Asked) -> Reply:
     """The ids that a text or a chat reaches the model as."""
     wanted = read(TokenizeRequest, asked.json())
+    door = door.of(wanted.model)
     door.the_model(wanted.model)
     model = door.token_model("prompt")
     if (wanted.prompt is None) == (wanted.messages is None):
@@ -22,7 +23,8 @@ async def tokenize(door: Door, asked: Asked) -> Reply:
     facts = await model.load()
     if wanted.messages is not None:
         conversation = asking.messages(wanted.messages, thinks=facts.thinks)
-        ids = await model.tokenize(conversation, asking.specs(wanted.tools))
+        more = {"template": wanted.chat_template_kwargs} if wanted.chat_template_kwargs else {}
+        ids = await model.tokenize(conversation, asking.specs(wanted.tools), **more)
     else:
         ids = await model.tokenize(wanted.prompt or "")
     body: Json = {"count": len(ids), "max_model_len": facts.context, "tokens": ids}
@@ -34,6 +36,7 @@ async def tokenize(door: Door, asked: Asked) -> Reply:
 async def detokenize(door: Door, asked: Asked) -> Reply:
     """The text of ids, control tokens left out."""
     wanted = read(DetokenizeRequest, asked.json())
+    door = door.of(wanted.model)
     door.the_model(wanted.model)
     model = door.token_model("tokens")
     door.check_ids(wanted.tokens, "tokens")

@@ -165,8 +165,11 @@ class SamplingFields(Wire):
     repetition_penalty: Annotated[float, Field(gt=0, le=100)] | None = None
     stop_token_ids: Annotated[list[Id], Field(max_length=64)] | None = None
     ignore_eos: bool | None = None
+    min_tokens: Annotated[int, Field(ge=0, le=MAX_INT)] | None = None
     priority: Annotated[int, Field(ge=-1000, le=1000)] | None = None
     """Lower goes first."""
+    cache_salt: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    """Requests of one salt share what is known of their prompts, and with no others."""
     prompt_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     return_token_ids: bool | None = None
     structured_outputs: StructuredOutputs | None = None
@@ -186,6 +189,8 @@ class ChatRequest(SamplingFields):
     tools: Annotated[list[WireTool], Field(max_length=MAX_TOOLS)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
+    chat_template_kwargs: Annotated[dict[str, Any], Field(max_length=16)] | None = None
+    """What the model's own template is told besides the conversation, such as `enable_thinking`."""
     response_format: ResponseFormat | None = None
 
 
@@ -220,6 +225,7 @@ class TokenizeRequest(Wire):
     messages: Annotated[list[WireMessage], Field(min_length=1, max_length=MAX_MESSAGES)] | None = None
     tools: Annotated[list[WireTool], Field(max_length=MAX_TOOLS)] | None = None
     return_token_strs: bool | None = None
+    chat_template_kwargs: Annotated[dict[str, Any], Field(max_length=16)] | None = None
 
 
 class DetokenizeRequest(Wire):
@@ -237,22 +243,19 @@ _UNSUPPORTED: dict[str, tuple[str, tuple[Any, ...]]] = {
     "modalities": ("this server answers in text", (None, ["text"])),
     "prediction": ("there are no predicted outputs", _NO),
     "web_search_options": ("the server does not search the web", _NO),
-    "store": ("nothing is stored", _NO),
-    "metadata": ("nothing is stored", _NO),
+    "store": ("only responses are stored", _NO),
+    "metadata": ("only responses are stored", _NO),
     "service_tier": ("there is one tier", (None, "auto", "default")),
     "reasoning_effort": ("the model decides itself how long it thinks", (None,)),
     "verbosity": ("the model decides itself how long it speaks", (None,)),
     "chat_template": ("a template is a program, and a request may not bring one", (None,)),
-    "chat_template_kwargs": ("a request may not steer the model's template", (None, {})),
     "documents": ("put documents into a message", _NO),
     "suffix": ("the model continues texts and does not fill gaps", (None, "")),
     "best_of": ("ask for n answers and choose", (None, 1)),
     "use_beam_search": ("there is no beam search", _NO),
-    "cache_salt": ("prompts of all clients share one cache", (None,)),
     "prompt_embeds": ("a prompt is text or token ids", (None,)),
     "dimensions": ("the vectors keep the model's own length", (None,)),
-    "lora_request": ("there are no adapters here", (None,)),
-    "min_tokens": ("set ignore_eos for answers of a fixed length", (None, 0)),
+    "lora_request": ("ask for the adapter by its name, as the model", (None,)),
     "bad_words": ("use logit_bias", _NO),
     "allowed_token_ids": ("use a grammar", (None,)),
     "safety_identifier": ("use user", (None,)),
@@ -265,8 +268,8 @@ _UNSUPPORTED: dict[str, tuple[str, tuple[Any, ...]]] = {
     "continue_final_message": ("use /v1/completions to continue a text", (None, False)),
     "length_penalty": ("there is no beam search", (None, 1.0)),
     "n_discard": ("a context is never shifted", (None, 0)),
-    "previous_response_id": ("nothing is stored: send the whole conversation", (None,)),
-    "conversation": ("nothing is stored: send the whole conversation", (None,)),
+    "previous_response_id": ("send the whole conversation, or use /v1/responses", (None,)),
+    "conversation": ("use previous_response_id, or send the whole conversation", (None,)),
     "background": ("answers come at once", _NO),
     "truncation": ("a prompt that is too long is refused", (None, "disabled")),
     "include": ("there is nothing more to include", _NO),

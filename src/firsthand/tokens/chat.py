@@ -13,8 +13,10 @@ from __future__ import annotations
 import threading
 from array import array
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from copy import copy
 from datetime import datetime
+from typing import Any
 
 from firsthand.errors import TemplateError
 from firsthand.message import Json, Message, ToolCall, canonical
@@ -24,6 +26,7 @@ from firsthand.tokens.masks import Masks
 from firsthand.tokens.sandbox import Template
 from firsthand.tokens.tokenizer import Run, Tokenizer
 from firsthand.tokens.toolgrammar import markup_of
+from firsthand.tokens.variables import checked
 
 _MAX_REMEMBERED = 256
 _MAX_REMEMBERED_IDS = 1 << 22
@@ -44,8 +47,15 @@ class Chat:
         self._short_ids = "length != 9" in template
         self._remembered: OrderedDict[bytes, array[int]] = OrderedDict()
         self._lock = threading.Lock()
+        self._variables: dict[str, Any] = {}
         self.knows_system = self._renders_system()
         """Whether the template has a system role; otherwise its words go into the next user turn."""
+
+    def told(self, variables: Mapping[str, Any]) -> Chat:
+        """The same chat, its template told more, such as `enable_thinking`. ConfigError if that is no little plain data."""
+        other = copy(self)
+        other._variables = checked(variables, self._names_control)
+        return other
 
     def encode(self, messages: Sequence[Message], tools: Sequence[ToolSpec] = (), *, reply: bool = True) -> list[int]:
         """The ids of a conversation; with `reply`, they end where the assistant begins to speak.
@@ -65,7 +75,8 @@ class Chat:
         return toolcalls.parse(text, tools)
 
     def _encode(self, messages: Sequence[Message], tools: Sequence[ToolSpec], reply: bool) -> list[int]:
-        seed = canonical([tool.to_json() for tool in tools]).encode("utf-8", "replace")
+        specs = [tool.to_json() for tool in tools]
+        seed = canonical([specs, self._variables] if self._variables else specs).encode("utf-8", "replace")
         keys = list(conversation.digests(messages, seed))
         sampled = [index for index, message in enumerate(messages) if message.sampled is not None]
         # `heads[i]` is the prompt that sampled message i answered; the newest one remembered is where work begins
@@ -164,7 +175,7 @@ class Chat:
 
     def _render(self, messages: list[Json], tools: list[Json], reply: bool) -> str:
         token = self._tokenizer
-        return self._template.render({
+        return self._template.render(self._variables | {
             "messages": messages, "tools": tools or None, "add_generation_prompt": reply, "add_bos": token.add_bos,
             "bos_token": token.text_of(token.bos_id), "eos_token": token.text_of(token.eos_id),
         })  # fmt: skip

@@ -43,12 +43,14 @@ class StopStrings:
     """Watches the text of an answer for the first place where one of the `stop` strings is complete.
 
     Where several are complete at the same character, the one that begins first counts. After each `feed`, `take` gives
-    the text that may be shown: nothing of a stop string, nor of what could still become one.
+    the text that may be shown: nothing of a stop string, nor of what could still become one. In the text of the first
+    `after` tokens none is looked for.
     """
 
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str], *, skip_special: bool = True,
-                 continuing: bool = False) -> None:  # fmt: skip
+                 continuing: bool = False, after: int = 0) -> None:  # fmt: skip
         self._decoder = Decoder(tokenizer, skip_special=skip_special, continuing=continuing)
+        self._early = after
         self._matchers = [_Matcher(string) for string in stop if string]
         self._waiting = ""
         self.stopped: str | None = None
@@ -56,7 +58,12 @@ class StopStrings:
 
     def feed(self, token_id: int) -> bool:
         """Whether a stop string is complete with this token, or was before."""
-        return self._read(self._decoder.feed(token_id))
+        text = self._decoder.feed(token_id)
+        if self._early > 0:
+            self._early -= 1
+            self._waiting += text
+            return False
+        return self._read(text)
 
     def finish(self) -> bool:
         """Ends the text: an incomplete character counts as U+FFFD, and nothing more is held back."""

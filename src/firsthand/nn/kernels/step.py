@@ -1,288 +1,46 @@
 """One forward of a decoder, compiled whole: from token ids to hidden states and logits, several threads side by side.
 
-`run` is the life of a step, phase after phase; each phase is a list of independent items that the threads of a team
-share (`team`). Products are `products` and `dense`, what happens to rows between them `rows`, attention `attention`.
-Everything it needs comes as flat arrays and tables of numbers, made once by `nn/fused.py`, so that one compilation
-serves every model.
+`run` is the life of a step, phase after phase (`phases`). Everything it needs comes as flat arrays and tables of numbers,
+made once by `nn/fused.py`, so that one compilation serves every model.
 """
 
 # N packed tokens, M wanted rows, D hidden, F intermediate, H query heads, G kv heads, K head_dim, V vocabulary
+# L layers, S adapters, P pieces of their rows
 # mypy: disallow-untyped-decorators=False, disallow-untyped-calls=False
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
-from firsthand.nn.kernels.attention import attend, merge, write
-from firsthand.nn.kernels.dense import FLOAT16, multiply_dense
-from firsthand.nn.kernels.jit import called, kernel
-from firsthand.nn.kernels.products import multiply
-from firsthand.nn.kernels.rows import (
-    GELU,
-    add_row,
-    gate_row,
-    gate_row_exactly,
-    highest,
-    mass,
-    normalise,
-    rotate_head,
-    round_row,
+from firsthand.nn.kernels.adapt import adapt
+from firsthand.nn.kernels.jit import kernel
+from firsthand.nn.kernels.phases import (
+    DOWN_BIAS,
+    GATE_BIAS,
+    O_BIAS,
+    UP_BIAS,
+    attend_rows,
+    embed_rows,
+    enter_rows,
+    gate_rows,
+    products,
+    rate_row,
+    round_rows,
+    turn_rows,
 )
+from firsthand.nn.kernels.rows import normalise
 from firsthand.nn.kernels.team import done, take, wait
 from firsthand.nn.kernels.vectors import LANES
 
-MANY = 16
-"""Rows from which work is shared out in smaller pieces: with fewer, taking a piece costs as much as it evens out."""
 PHASES_OF_A_LAYER, PHASES_BESIDE, PHASES_OF_THE_HEAD = 11, 2, 3
+ADAPTED_PHASES_OF_A_LAYER = 4
+"""More for each layer, and one for the head, in a step with adapters; they are counted after all others."""
 Q, K, V, O, GATE, UP, DOWN = range(7)  # noqa: E741
-"""Columns of the table of matrices."""
+"""Columns of the table of matrices, and of those of adapters."""
 ATTENTION_NORM, ATTENTION_OUT_NORM, MLP_NORM, MLP_OUT_NORM = range(4)
-Q_BIAS, K_BIAS, V_BIAS, O_BIAS, GATE_BIAS, UP_BIAS, DOWN_BIAS, Q_NORM, K_NORM = range(4, 13)
-"""Columns of the table of places in `vectors`; -1 is none."""
-
-
-@called
-def _share(rows: int, threads: int) -> int:
-    """Rows of an item, so that each thread gets a few."""
-    return max(1, min(16, rows // (2 * threads)))
-
-
-@called
-def _plus(values: Any, at: int, width: int, vectors: Any, place: int) -> None:
-    if place >= 0:
-        add_row(values, at, width, vectors, place)
-
-
-@called
-def _products(
-    team: Any, phase: int, threads: int, matrices: Any, columns: Any, first: int, last: int, rows: int,
-    rest: Any, stride: int, codes: Any, scales: Any, sums: Any, out: Any, out_stride: int,
-) -> None:  # fmt: skip
-    """All rows times some matrices, side by side in `out`; an item is a share of all their tiles.
-
-    Dense matrices take the rows from `rest`, blockwise ones from `codes`; both lie `stride` apart.
-    """
-    tiles = 0
-    for which in range(first, last):
-        tiles += matrices[which, 2]
-    shares = threads * (4 if rows < MANY else 8)
-    each = (tiles + shares - 1) // shares
-    items = (tiles + each - 1) // each
-    while True:
-        item = take(team, phase)
-        if item >= items:
-            break
-        start, end = item * each, min(item * each + each, tiles)
-        for which in range(first, last):
-            count = matrices[which, 2]
-            if start < count and end > 0:
-                here, there = max(start, 0), min(end, count)
-                if matrices[which, 1] >= FLOAT16:
-                    multiply_dense(matrices[which], here, there, rows, rest, stride, out, columns[which], out_stride)
-                else:
-                    multiply(matrices[which], here, there, 0, rows, codes, stride, scales, sums, out, columns[which],
-                             out_stride)  # fmt: skip
-            start, end = start - count, end - count
-        done(team, phase)
-    wait(team, phase, items)
-
-
-@called
-def _round(values: Any, at: int, width: int, codes: Any, codes_at: int, scales: Any, sums: Any) -> None:
-    """Round a row for blockwise matrices, if there are any."""
-    if len(codes) > 0:
-        round_row(values, at, width, codes, codes_at, scales, sums, codes_at // 32)
-
-
-@called
-def _round_rows(
-    team: Any, phase: int, threads: int, rows: int, values: Any, width: int, codes: Any, scales: Any, sums: Any
-) -> None:
-    if len(codes) == 0:
-        return
-    each = _share(rows, threads)
-    items = (rows + each - 1) // each
-    while True:
-        item = take(team, phase)
-        if item >= items:
-            break
-        for row in range(item * each, min(item * each + each, rows)):
-            _round(values, row * width, width, codes, row * width, scales, sums)
-        done(team, phase)
-    wait(team, phase, items)
-
-
-@called
-def _enter_rows(
-    team: Any, phase: int, threads: int, rows: int, width: int, stream: Any, news: Any, vectors: Any, bias: int,
-    out_norm: int, norm: int, eps: Any, rest: Any, codes: Any, scales: Any, sums: Any,
-) -> None:  # fmt: skip
-    """Add what a sublayer brought (with its bias and own norm) to the residual stream, and make the next one's input."""
-    each = _share(rows, threads)
-    items = (rows + each - 1) // each
-    while True:
-        item = take(team, phase)
-        if item >= items:
-            break
-        for row in range(item * each, min(item * each + each, rows)):
-            at = row * width
-            _plus(news, at, width, vectors, bias)
-            if out_norm >= 0:
-                normalise(news, at, width, vectors, out_norm, eps, news, at)
-            add_row(stream, at, width, news, at)
-            if norm >= 0:
-                normalise(stream, at, width, vectors, norm, eps, rest, at)
-                _round(rest, at, width, codes, at, scales, sums)
-        done(team, phase)
-    wait(team, phase, items)
-
-
-@called
-def _embed_rows(
-    team: Any, phase: int, threads: int, ids: Any, width: int, embed: Any, factor: Any, stream: Any, vectors: Any,
-    norm: int, eps: Any, rest: Any, codes: Any, scales: Any, sums: Any,
-) -> None:  # fmt: skip
-    rows = len(ids)
-    each = _share(rows, threads)
-    items = (rows + each - 1) // each
-    while True:
-        item = take(team, phase)
-        if item >= items:
-            break
-        for row in range(item * each, min(item * each + each, rows)):
-            at, source = row * width, ids[row] * width
-            for i in range(width):
-                stream[at + i] = embed[source + i] * factor
-            normalise(stream, at, width, vectors, norm, eps, rest, at)
-            _round(rest, at, width, codes, at, scales, sums)
-        done(team, phase)
-    wait(team, phase, items)
-
-
-@called
-def _gate_rows(
-    team: Any, phase: int, threads: int, rows: int, width: int, wide: Any, vectors: Any, gate_bias: int, up_bias: int,
-    activation: int, has_dense: int, rest: Any, codes: Any, scales: Any, sums: Any,
-) -> None:  # fmt: skip
-    each = _share(rows, threads)
-    items = (rows + each - 1) // each
-    while True:
-        item = take(team, phase)
-        if item >= items:
-            break
-        for row in range(item * each, min(item * each + each, rows)):
-            at = row * 2 * width
-            _plus(wide, at, width, vectors, gate_bias)
-            _plus(wide, at + width, width, vectors, up_bias)
-            if activation == GELU:
-                gate_row_exactly(wide, at, width, wide, at + width)
-            else:
-                gate_row(wide, at, width, wide, at + width, activation)
-            _round(wide, at, width, codes, row * width, scales, sums)
-            if has_dense:
-                rest[row * width : (row + 1) * width] = wide[at : at + width]
-        done(team, phase)
-    wait(team, phase, items)
-
-
-@called
-def _turn_head(
-    values: Any, at: int, head_dim: int, vectors: Any, norm: int, eps: Any, cos: Any, sin: Any, angles: int
-) -> None:
-    if norm >= 0:
-        normalise(values, at, head_dim, vectors, norm, eps, values, at)
-    rotate_head(values, at, head_dim, cos, sin, angles)
-
-
-@called
-def _turn_rows(
-    team: Any, phase: int, threads: int, rows: int, wide: Any, vectors: Any, places: Any, heads: int, kv_heads: int,
-    head_dim: int, eps: Any, cos: Any, sin: Any, angles: int, positions: Any, slots: Any, keys: Any, values: Any,
-    key_scales: Any, value_scales: Any, block_size: int,
-) -> None:  # fmt: skip
-    """Biases, head norms and rotation for queries, keys and values, side by side; the last two into their pages."""
-    q_width, k_width = heads * head_dim, kv_heads * head_dim
-    width = q_width + 2 * k_width
-    each = _share(rows, threads)
-    items = (rows + each - 1) // each
-    while True:
-        item = take(team, phase)
-        if item >= items:
-            break
-        first, last = item * each, min(item * each + each, rows)
-        for row in range(first, last):
-            at = row * width
-            turn = angles + positions[row] * (head_dim // 2)
-            _plus(wide, at, q_width, vectors, places[Q_BIAS])
-            _plus(wide, at + q_width, k_width, vectors, places[K_BIAS])
-            _plus(wide, at + q_width + k_width, k_width, vectors, places[V_BIAS])
-            for head in range(heads):
-                _turn_head(wide, at + head * head_dim, head_dim, vectors, places[Q_NORM], eps, cos, sin, turn)
-            for head in range(heads, heads + kv_heads):
-                _turn_head(wide, at + head * head_dim, head_dim, vectors, places[K_NORM], eps, cos, sin, turn)
-        write(first, last, wide, q_width, width, wide, q_width + k_width, width, slots, keys, values, key_scales,
-              value_scales, kv_heads, head_dim, block_size)  # fmt: skip
-        done(team, phase)
-    wait(team, phase, items)
-
-
-@called
-def _rate_row(logits: Any, at: int, vocab: int, cap: Any) -> tuple[int, Any]:
-    """The most probable token of a row, and log(sum(e ** logit)). A cap is put on the logits first."""
-    if cap > 0:
-        for i in range(vocab):
-            logits[at + i] = cap * np.float32(math.tanh(logits[at + i] / cap))
-    top = highest(logits, at, vocab)
-    best = 0
-    while best < vocab - 1 and logits[at + best] != top:
-        best += 1
-    return best, top + np.float32(math.log(mass(logits, at, vocab, top, np.float32(1.0))))
-
-
-@called
-def _attend(
-    team: Any, phase: int, threads: int, wide: Any, q_stride: int, keys: Any, values: Any, key_scales: Any,
-    value_scales: Any, tables: Any, tasks: Any, members: Any, positions: Any, slots: Any, merged: Any, heads: int,
-    kv_heads: int, head_dim: int, block_size: int, scale: Any, window: int, partials: Any, out: Any,
-) -> None:  # fmt: skip
-    """Two phases: all tasks, then what must be merged."""
-    items = len(tasks) * kv_heads
-    each = max(1, items // (8 * threads))
-    shares = (items + each - 1) // each
-    while True:
-        item = take(team, phase)
-        if item >= shares:
-            break
-        attend(
-            item * each, min(item * each + each, items), wide, 0, q_stride, keys, values, key_scales, value_scales, tables,
-            tasks, members, positions, slots, heads, kv_heads, head_dim, block_size, scale, window, partials, out,
-        )  # fmt: skip
-        done(team, phase)
-    wait(team, phase, shares)
-    items = len(merged) * heads
-    each = max(1, items // (4 * threads))
-    shares = (items + each - 1) // each
-    while True:
-        item = take(team, phase + 1)
-        if item >= shares:
-            break
-        merge(
-            item * each,
-            min(item * each + each, items),
-            merged,
-            positions,
-            slots,
-            heads,
-            head_dim,
-            window,
-            partials,
-            out,
-        )
-        done(team, phase + 1)
-    wait(team, phase + 1, shares)
+"""Columns of the table of places in `vectors`."""
 
 
 @kernel
@@ -290,25 +48,27 @@ def run(
     team: Any, threads: int, sizes: Any, numbers: Any, matrices: Any, columns: Any, places: Any, layers: Any, vectors: Any,
     embed: Any, cos: Any, sin: Any, ids: Any, positions: Any, kv_places: Any, spans: Any, keys: Any, values: Any,
     key_scales: Any, value_scales: Any, tables: Any, plans: Any, tasks: Any, members: Any, slots: Any, merged: Any,
-    wanted: Any, stream: Any, wide: Any, rest: Any, codes: Any, scales: Any, sums: Any, partials: Any, hidden: Any,
+    wanted: Any, pieces: Any, adapters: Any, low: Any, rank: int, lift: Any, stream: Any, wide: Any, rest: Any, codes: Any,
+    scales: Any, sums: Any, partials: Any, hidden: Any,
 ) -> None:  # fmt: skip
     """Compute N packed tokens, and put the wanted ones' states after the final norm into `hidden`: M D.
 
-    `sizes`: layers, D, F, H, G, K, S, activation, and whether there are dense matrices; `codes` is empty where there are
-    only dense ones. `numbers`: eps, attention scale, embedding factor. `layers`: for each
+    `sizes`: layers, D, F, H, G, K, slots of a block, activation, and whether there are dense matrices or adapters; `codes`
+    is empty where there are only dense matrices. `numbers`: eps, attention scale, embedding factor. `layers`: for each
     layer its window (0 is none), which of `plans` it uses, and where its angles begin in `cos` and `sin`. `plans`: for
     each window the first task and the one after the last, and the same for merged rows; `slots`: for each window, N.
     `spans`: for each layer its row of `kv_places`, and its first block in `keys` and the others and the one after its last.
-    The last row of `places` has the final norm in its first column.
+    The last row of `places` has the final norm in its first column. `pieces`, `low`, `rank` and `lift` are as in `adapt`,
+    and so is `adapters`, for each layer and the head.
     """
     num_layers, width, inner, heads, kv_heads, head_dim = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5]
     block_size, activation, has_dense, rows = sizes[6], sizes[7], sizes[8], len(ids)
     eps, scale = numbers[0], numbers[1]
     q_width = heads * head_dim
     qkv_width = q_width + 2 * kv_heads * head_dim
-    _embed_rows(team, 0, threads, ids, width, embed, numbers[2], stream, vectors, places[0, ATTENTION_NORM], eps, rest,
-                codes, scales, sums)  # fmt: skip
-    phase = 1
+    embed_rows(team, 0, threads, ids, width, embed, numbers[2], stream, vectors, places[0, ATTENTION_NORM], eps, rest,
+               codes, scales, sums)  # fmt: skip
+    phase, more = 1, PHASES_OF_A_LAYER * num_layers + PHASES_BESIDE
     scale_block = kv_heads * block_size  # numbers of a block: scales, values, keys
     value_block, key_block = scale_block * ((head_dim + LANES - 1) // LANES * LANES), scale_block * head_dim
     if len(key_scales) == 0:
@@ -325,59 +85,38 @@ def run(
             value_scales[first * scale_block : last * scale_block],
         )
         window, plan = layers[layer, 0], plans[layers[layer, 1]]
-        _products(team, phase, threads, matrix, columns, Q, O, rows, rest, width, codes, scales, sums, wide, qkv_width)
-        _turn_rows(team, phase + 1, threads, rows, wide, vectors, place, heads, kv_heads, head_dim, eps, cos, sin,
-                   layers[layer, 2], positions, slots_of_rows, layer_keys, layer_values, layer_key_scales,
-                   layer_value_scales, block_size)  # fmt: skip
-        _attend(team, phase + 2, threads, wide, qkv_width, layer_keys, layer_values, layer_key_scales,
-                layer_value_scales, tables, tasks[plan[0] : plan[1]], members, positions, slots[layers[layer, 1]],
-                merged[plan[2] : plan[3]], heads, kv_heads, head_dim, block_size, scale, window, partials, rest)  # fmt: skip
-        _round_rows(team, phase + 4, threads, rows, rest, q_width, codes, scales, sums)
-        _products(
-            team, phase + 5, threads, matrix, columns, O, GATE, rows, rest, q_width, codes, scales, sums, wide, width
+        products(team, phase, threads, matrix, columns, Q, O, rows, rest, width, codes, scales, sums, wide, qkv_width)
+        adapt(team, more, pieces, adapters[layer], columns, Q, O, rows, rest, width, low, rank, lift, wide, qkv_width)
+        turn_rows(team, phase + 1, threads, rows, wide, vectors, place, heads, kv_heads, head_dim, eps, cos, sin,
+                  layers[layer, 2], positions, slots_of_rows, layer_keys, layer_values, layer_key_scales,
+                  layer_value_scales, block_size)  # fmt: skip
+        attend_rows(team, phase + 2, threads, wide, qkv_width, layer_keys, layer_values, layer_key_scales,
+                    layer_value_scales, tables, tasks[plan[0] : plan[1]], members, positions, slots[layers[layer, 1]],
+                    merged[plan[2] : plan[3]], heads, kv_heads, head_dim, block_size, scale, window, partials,
+                    rest)  # fmt: skip
+        round_rows(team, phase + 4, threads, rows, rest, q_width, codes, scales, sums)
+        products(team, phase + 5, threads, matrix, columns, O, GATE, rows, rest, q_width, codes, scales, sums, wide,
+                 width)  # fmt: skip
+        adapt(
+            team, more + 1, pieces, adapters[layer], columns, O, GATE, rows, rest, q_width, low, rank, lift, wide, width
         )
-        _enter_rows(team, phase + 6, threads, rows, width, stream, wide, vectors, place[O_BIAS],
-                    place[ATTENTION_OUT_NORM], place[MLP_NORM], eps, rest, codes, scales, sums)  # fmt: skip
-        _products(
-            team,
-            phase + 7,
-            threads,
-            matrix,
-            columns,
-            GATE,
-            DOWN,
-            rows,
-            rest,
-            width,
-            codes,
-            scales,
-            sums,
-            wide,
-            2 * inner,
-        )
-        _gate_rows(team, phase + 8, threads, rows, inner, wide, vectors, place[GATE_BIAS], place[UP_BIAS], activation,
-                   has_dense, rest, codes, scales, sums)  # fmt: skip
-        _products(
-            team,
-            phase + 9,
-            threads,
-            matrix,
-            columns,
-            DOWN,
-            DOWN + 1,
-            rows,
-            rest,
-            inner,
-            codes,
-            scales,
-            sums,
-            wide,
-            width,
-        )
+        enter_rows(team, phase + 6, threads, rows, width, stream, wide, vectors, place[O_BIAS],
+                   place[ATTENTION_OUT_NORM], place[MLP_NORM], eps, rest, codes, scales, sums)  # fmt: skip
+        products(team, phase + 7, threads, matrix, columns, GATE, DOWN, rows, rest, width, codes, scales, sums, wide,
+                 2 * inner)  # fmt: skip
+        adapt(team, more + 2, pieces, adapters[layer], columns, GATE, DOWN, rows, rest, width, low, rank, lift, wide,
+              2 * inner)  # fmt: skip
+        gate_rows(team, phase + 8, threads, rows, inner, wide, vectors, place[GATE_BIAS], place[UP_BIAS], activation,
+                  has_dense, rest, codes, scales, sums)  # fmt: skip
+        products(team, phase + 9, threads, matrix, columns, DOWN, DOWN + 1, rows, rest, inner, codes, scales, sums, wide,
+                 width)  # fmt: skip
+        adapt(team, more + 3, pieces, adapters[layer], columns, DOWN, DOWN + 1, rows, rest, inner, low, rank, lift, wide,
+              width)  # fmt: skip
         following = places[layer + 1, ATTENTION_NORM] if layer + 1 < num_layers else -1
-        _enter_rows(team, phase + 10, threads, rows, width, stream, wide, vectors, place[DOWN_BIAS], place[MLP_OUT_NORM],
-                    following, eps, rest, codes, scales, sums)  # fmt: skip
+        enter_rows(team, phase + 10, threads, rows, width, stream, wide, vectors, place[DOWN_BIAS], place[MLP_OUT_NORM],
+                   following, eps, rest, codes, scales, sums)  # fmt: skip
         phase += PHASES_OF_A_LAYER
+        more += ADAPTED_PHASES_OF_A_LAYER
     while True:
         item = take(team, phase)
         if item >= len(wanted):
@@ -390,16 +129,18 @@ def run(
 @kernel
 def head(
     team: Any, threads: int, entry: Any, hidden: Any, rows: int, width: int, vocab: int, cap: Any, codes: Any, scales: Any,
-    sums: Any, logits: Any, stride: int, best: Any, normaliser: Any,
+    sums: Any, logits: Any, stride: int, best: Any, normaliser: Any, pieces: Any, adapters: Any, low: Any, rank: int,
+    lift: Any,
 ) -> None:  # fmt: skip
     """The logits of some rows of hidden states, for each row the most probable token, and log(sum(e ** logit))."""
     zero = np.zeros(1, dtype=np.int64)
-    _round_rows(team, 0, threads, rows, hidden, width, codes, scales, sums)
-    _products(team, 1, threads, entry, zero, 0, 1, rows, hidden, width, codes, scales, sums, logits, stride)
+    round_rows(team, 0, threads, rows, hidden, width, codes, scales, sums)
+    products(team, 1, threads, entry, zero, 0, 1, rows, hidden, width, codes, scales, sums, logits, stride)
+    adapt(team, PHASES_OF_THE_HEAD, pieces, adapters, zero, 0, 1, rows, hidden, width, low, rank, lift, logits, stride)
     while True:
         row = take(team, 2)
         if row >= rows:
             break
-        best[row], normaliser[row] = _rate_row(logits, row * stride, vocab, cap)
+        best[row], normaliser[row] = rate_row(logits, row * stride, vocab, cap)
         done(team, 2)
     wait(team, 2, rows)

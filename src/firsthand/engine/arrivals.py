@@ -1,0 +1,79 @@
+"""The sequences that a request becomes: those of one prompt wait behind its first, which computes what they share."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence as Row
+
+from firsthand.engine.adapters import LoadedAdapter
+from firsthand.engine.sequence import Request, Sequence
+from firsthand.model import Sampling
+
+
+def answers(request: Request, request_id: int, *, max_tokens: int, adapter: LoadedAdapter | None) -> list[Sequence]:
+    """The answers of a request; the first leads the others."""
+    sampling = request.sampling
+    seed = secrets.randbits(62) if sampling.seed is None else sampling.seed
+    lines = [
+        Sequence(
+            request_id=request_id,
+            index=index,
+            tokens=list(request.prompt),
+            num_prompt=len(request.prompt),
+            sampling=sampling,
+            seed=seed,
+            max_tokens=max_tokens,
+            stop_ids=request.stop_ids,
+            stopper=request.stopper() if request.stopper else None,
+            guide=request.grammar.guide() if request.grammar else None,
+            priority=request.priority,
+            run=request.run,
+            adapter=adapter,
+            salt=request.salt,
+        )
+        for index in range(request.n)
+    ]
+    lines[0].followers = lines[1:]
+    return lines
+
+
+def scores(
+    prefix: Row[int],
+    continuations: Row[Row[int]],
+    request_id: int,
+    *,
+    top: int,
+    priority: int,
+    run: str,
+    adapter: LoadedAdapter | None,
+    salt: str = "",
+) -> list[Sequence]:
+    """What computes a prefix, and the continuations to be scored after it, which it leads."""
+    asked = Sampling(top_logprobs=top)
+    lead = Sequence(
+        request_id,
+        -1,
+        list(prefix),
+        len(prefix),
+        goal="prefix",
+        priority=priority,
+        run=run,
+        adapter=adapter,
+        salt=salt,
+    )
+    lead.followers = [
+        Sequence(
+            request_id,
+            index,
+            [*prefix, *continuation],
+            len(prefix),
+            goal="score",
+            sampling=asked,
+            priority=priority,
+            run=run,
+            adapter=adapter,
+            salt=salt,
+        )
+        for index, continuation in enumerate(continuations)
+    ]
+    return [lead, *lead.followers]

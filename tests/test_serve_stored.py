@@ -1,0 +1,174 @@
+"""Responses that are kept: by OpenAI's own client, within bounds, and out of reach of every other key."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from firsthand.message import ToolCall, assistant
+from firsthand.providers.scripted import Scripted
+from firsthand.serve.keys import Client, Keys
+from firsthand.serve.refusals import Refusal
+from firsthand.serve.responses_wire import Item
+from firsthand.serve.settings import Limits
+from firsthand.serve.stored import Store
+from served import Running, serving
+
+HTTP = httpx.Client(timeout=60)
+KEYS = {name: f"{name}-secret-of-sixteen" for name in ("ann", "bob")}
+TOOL: Any = {"type": "function", "name": "weather", "parameters": {"type": "object"}}
+
+
+def answer(messages: Any, sampling: Any, index: int) -> Any:
+    last = messages[-1]
+    if last.text == "weather?":
+        return assistant("", ToolCall("call_0", "weather", {"city": "Oslo"}))
+    return f"{len(messages)}: " + " | ".join(f"{each.role[0]} {each.text}" for each in messages)
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Running]:
+    clients = tuple(Client(name, Limits(), hashlib.sha256(key.encode()).digest()) for name, key in KEYS.items())
+    with serving(Scripted(answer, name="scripted"), name="demo", keys=Keys(clients), stored_responses=4) as found:
+        yield found
+
+
+def client(running: Running, name: str = "ann") -> Any:
+    return openai.OpenAI(base_url=f"{running.url}/v1", api_key=KEYS[name], max_retries=0).responses
+
+
+@pytest.fixture(scope="module")
+def ann(running: Running) -> Any:
+    return client(running)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_response_goes_on_from_one_that_was_kept(ann: Any, stream: bool) -> None:
+    def ask(**options: Any) -> Any:
+        found = ann.create(model="demo", stream=stream, **options)
+        return list(found)[-1].response if stream else found
+
+    first = ask(input="one", instructions="Be brief.", metadata={"topic": "counting"})
+    assert first.store and first.output_text == "2: s Be brief. | u one"
+    second = ask(input="two", previous_response_id=first.id)
+    assert second.output_text == f"3: u one | a {first.output_text} | u two"  # instructions do not go along
+    assert second.previous_response_id == first.id
+    other = ask(input="three", previous_response_id=first.id)
+    assert other.output_text == f"3: u one | a {first.output_text} | u three"
+    found = ann.retrieve(first.id)
+    assert found.output_text == first.output_text and found.metadata == {"topic": "counting"}
+    ann.delete(first.id)
+    for lost in (lambda: ann.retrieve(first.id), lambda: ann.delete(first.id)):
+        with pytest.raises(openai.NotFoundError, match="there is no response"):
+            lost()
+    with pytest.raises(openai.NotFoundError) as error:
+        ask(input="four", previous_response_id=first.id)
+    assert error.value.param == "previous_response_id"
+    assert second.output_text in ask(input="five", previous_response_id=second.id).output_text  # it needs no other
+
+
+def test_calls_and_their_outputs_are_kept_too(ann: Any) -> None:
+    asked = ann.create(model="demo", input="weather?", tools=[TOOL])
+    (call,) = asked.output
+    output = {"type": "function_call_output", "call_id": call.call_id, "output": "rain"}
+    done = ann.create(model="demo", input=[output], previous_response_id=asked.id, tools=[TOOL])
+    assert done.output_text == "3: u weather? | a  | t rain"
+
+
+def test_what_is_not_to_be_kept_is_not(ann: Any) -> None:
+    found = ann.create(model="demo", input="one", store=False)
+    assert found.store is False
+    with pytest.raises(openai.NotFoundError):
+        ann.retrieve(found.id)
+    with serving(Scripted(answer, name="scripted"), stored_responses=0) as running:
+        body = HTTP.post(f"{running.url}/v1/responses", json={"input": "x", "store": True}).json()
+        assert body["store"] is False and HTTP.get(f"{running.url}/v1/responses/{body['id']}").status_code == 404
+
+
+def test_another_keys_response_is_as_if_it_were_not_there(running: Running, ann: Any) -> None:
+    bob = client(running, "bob")
+    mine = ann.create(model="demo", input="the secret")
+    attempts = (
+        lambda id: bob.retrieve(id),
+        lambda id: bob.delete(id),
+        lambda id: bob.create(model="demo", input="and?", previous_response_id=id),
+    )
+    for attempt in attempts:
+        said = []
+        for id in (mine.id, "resp_" + "0" * 24):
+            with pytest.raises(openai.NotFoundError) as error:
+                attempt(id)
+            said.append(str(error.value).replace(id, "ID"))
+        assert said[0] == said[1] and "secret" not in said[0]
+    same_id = {"x-request-id": mine.id.removeprefix("resp_")}  # a client may choose its request ids
+    theirs = bob.create(model="demo", input="mine now", extra_headers=same_id)
+    assert theirs.id == mine.id
+    bob.delete(mine.id)
+    assert "the secret" in ann.retrieve(mine.id).output_text
+    without = HTTP.get(f"{running.url}/v1/responses/{mine.id}")
+    assert without.status_code == 401 and "secret" not in without.text
+
+
+def test_the_oldest_is_forgotten_and_no_other_clients(running: Running, ann: Any) -> None:
+    bob = client(running, "bob")
+    kept = bob.create(model="demo", input="bob's")
+    mine = [ann.create(model="demo", input=str(i)) for i in range(6)]
+    for lost in mine[:2]:
+        with pytest.raises(openai.NotFoundError):
+            ann.retrieve(lost.id)
+    assert [ann.retrieve(each.id).id for each in mine[2:]] == [each.id for each in mine[2:]]
+    assert bob.retrieve(kept.id).id == kept.id
+
+
+def test_the_bytes_of_a_client_are_bounded_with_all_conversations() -> None:
+    store = Store(most=100, most_bytes=2000)
+    item = Item(role="user", content="x" * 300)
+    for number in range(50):
+        assert store.keep("ann", {"id": f"resp_{number}"}, (item,) * (1 + number % 4))
+        mine = store._clients["ann"]
+        assert mine.size_bytes == sum(each.size_bytes for each in mine.by_id.values()) <= 2000
+    assert not store.keep("ann", {"id": "big"}, (item,) * 10) and "big" not in store._clients["ann"].by_id
+    for id in list(store._clients["ann"].by_id):
+        store.delete("ann", id)
+    assert store._clients["ann"].size_bytes == 0
+    with pytest.raises(Refusal, match="no response"):
+        store.find("ann", "resp_49")
+
+
+@pytest.mark.parametrize("id", ["..", "%2e%2e%2fetc", "x" * 5000, "é", "%00", "resp_1/input_items", "<script>"])
+def test_ids_that_nobody_gave_are_404(running: Running, id: str) -> None:
+    for method in ("GET", "DELETE"):
+        found = HTTP.request(
+            method, f"{running.url}/v1/responses/{id}", headers={"authorization": f"Bearer {KEYS['ann']}"}
+        )
+        assert found.status_code in (404, 405), found.text
+        assert set(found.json()["error"]) == {"message", "type", "param", "code"} and len(found.text) < 500
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"previous_response_id": 5}, {"previous_response_id": "x" * 129}, {"store": "yes"}, {"metadata": {"a": 1}},
+        {"metadata": {"a" * 65: "b"}}, {"metadata": {"a": "b" * 513}}, {"metadata": {str(i): "" for i in range(17)}},
+        {"conversation": "c"}, {"background": True},
+    ],
+)  # fmt: skip
+def test_fields_of_keeping_are_checked(running: Running, body: Any) -> None:
+    headers = {"authorization": f"Bearer {KEYS['ann']}"}
+    found = HTTP.post(f"{running.url}/v1/responses", json={"input": "x", **body}, headers=headers)
+    assert found.status_code == 400 and next(iter(body)) in found.json()["error"]["param"]
+
+
+def test_half_a_surrogate_pair_is_kept_and_given_back(running: Running) -> None:
+    headers = {"authorization": f"Bearer {KEYS['ann']}", "content-type": "application/json"}
+    url = f"{running.url}/v1/responses"
+    found = HTTP.post(url, content=b'{"input": "\\ud800 half"}', headers=headers).json()
+    assert HTTP.get(f"{url}/{found['id']}", headers=headers).json()["id"] == found["id"]
+    more = json.dumps({"input": "on", "previous_response_id": found["id"]}).encode()
+    assert HTTP.post(url, content=more, headers=headers).status_code == 200
