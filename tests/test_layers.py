@@ -29,6 +29,7 @@ LAYERS = [
     ["nn", "tokens"],
     ["engine"],
     ["providers", "tools", "runs"],
+    ["replicas"],
     ["patterns", "memory", "retrieval", "safety"],
     ["evals"],
     ["benchmarks"],

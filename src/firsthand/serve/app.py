@@ -12,6 +12,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from firsthand import __version__
+from firsthand.serve import replicas
 from firsthand.serve.body import ClientLeft
 from firsthand.serve.chat import chat_completions
 from firsthand.serve.completions import completions
@@ -29,9 +30,9 @@ Handler = Callable[[Door, Asked], Awaitable[Reply | Events]]
 
 
 async def health(door: Door, asked: Asked) -> Reply:
-    """200 if a request that came now would be answered, else 503 with the state."""
+    """200 if a request that came now would be answered, else 503 with the state; and the state of each replica."""
     state = "ok" if door.is_ready else "failed" if door.state == "ready" else door.state
-    return reply({"status": state}, status=200 if door.is_ready else 503)
+    return reply({"status": state, **replicas.health(door.model)}, status=200 if door.is_ready else 503)
 
 
 async def live(door: Door, asked: Asked) -> Reply:
@@ -55,7 +56,8 @@ async def models(door: Door, asked: Asked) -> Reply:
 
 async def metrics(door: Door, asked: Asked) -> Reply:
     """What is counted, in Prometheus's text format."""
-    return Reply(door.metrics.text(await door.counters(), ready=door.is_ready).encode(), kind=CONTENT_TYPE)
+    text = door.metrics.text(await door.counters(), ready=door.is_ready) + replicas.metrics(door.model)
+    return Reply(text.encode(), kind=CONTENT_TYPE)
 
 
 async def openapi(door: Door, asked: Asked) -> Reply:
