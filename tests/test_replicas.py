@@ -48,8 +48,9 @@ def test_everything_travels_unchanged() -> None:
         assert wire.prompt_of(unpack(pack(wire.prompt_json(prompt)))) == prompt
     samplings = [
         Sampling(),
-        Sampling(9, 0.7, 3, 0.9, 0.1, 1.1, 0.5, -0.5, 2**63, ("a", "\n"), 4, grammar.regex("[ab]+"), ((3, -100.0),), (7,), True),
-    ]  # fmt: skip
+        Sampling(9, 0.7, 3, 0.9, 0.1, 1.1, 0.5, -0.5, 2**63, ("a", "\n"), 4, grammar.regex("[ab]+")),
+        Sampling(logit_bias=((3, -100.0), (4, 0.5)), stop_ids=(7,), ignore_eos=True),
+    ]
     for sampling in samplings:
         assert wire.sampling_of(unpack(pack(sampling.to_json()))) == sampling
     spec = ToolSpec("add", "Adds.", {"type": "object", "properties": {"a": {"type": "number"}}})
@@ -309,7 +310,7 @@ async def test_a_second_turn_goes_to_the_replica_of_the_first_and_computes_its_n
         short = Sampling(max_tokens=8, ignore_eos=True)
         first = [(await model.complete(chat, short))[0] for chat in chats]
         shares = [slot.counters for slot in model.fleet.slots if (await model.counters())]
-        assert all(4 <= share["requests"] for share in shares), "unrelated conversations are spread"
+        assert all(share["requests"] >= 4 for share in shares), "unrelated conversations are spread"
         for chat, answer in zip(chats, first, strict=True):
             again = [*chat, answer.message, user("Go on.")]
             (second,) = await model.complete(again, short)
@@ -354,7 +355,7 @@ async def test_an_answer_without_a_seed_goes_on_too_and_others_are_untouched(fol
         await asyncio.sleep(0.02)
         killed(model)
         for found in await asyncio.gather(*asked):
-            text, ids, logprobs, _, ends = joined(found)
+            _, ids, logprobs, _, ends = joined(found)
             assert len(ids) == len(logprobs) == 60 and ends == 1
             assert [*found[-1].completion.message.sampled.token_ids] == ids  # type: ignore[union-attr]
         assert all(status.answers == 0 for status in model.statuses())

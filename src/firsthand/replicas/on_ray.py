@@ -10,8 +10,8 @@ import importlib
 import logging
 import os
 import secrets
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from math import ceil
@@ -20,7 +20,7 @@ from typing import Any
 from firsthand.errors import ConfigError, FirsthandError, MissingExtra
 from firsthand.message import Json
 from firsthand.replicas.worker import Replica, open_replica
-from firsthand.runs.on_ray import LOCAL_STORE_BYTES, Share, expect_cluster, reason, shares
+from firsthand.runs.on_ray import LOCAL_STORE_BYTES, Share, expect_cluster, quiet, reason, shares
 from firsthand.runs.worker import Lost, pack, unpack
 
 
@@ -101,6 +101,8 @@ class RayStarter:
     ray: Any
     settings: bytes
     share: Share
+    around: ExitStack
+    """What is undone when the cluster is left."""
 
     def start(self, number: int) -> RayCarrier:
         """A new actor, wherever there is room."""
@@ -112,7 +114,7 @@ class RayStarter:
     def close(self) -> None:
         """Leave the cluster; one that was started for this process ends."""
         with suppress(Exception):
-            self.ray.shutdown()
+            self.around.close()
 
 
 def open_ray(settings: Json, count: int, *, address: str | None, cpus: float | None, gpus: float) -> RayStarter:
@@ -124,31 +126,61 @@ def open_ray(settings: Json, count: int, *, address: str | None, cpus: float | N
         raise MissingExtra("ray", "cluster", "--replicas")
     expect_cluster(address)
     address = address or os.environ.get("RAY_ADDRESS") or "local"
-    if address == "local":
-        _protect()  # Ray reads it when it is imported
     ray = importlib.import_module("ray")
     options: Json = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address == "local":
-        cores = os.cpu_count() or 1
-        options |= {"object_store_memory": LOCAL_STORE_BYTES, "include_dashboard": False}
-        options["num_cpus"] = max(cores, ceil(count * (cpus or 1)))
+    with ExitStack() as around:
+        if address == "local":
+            around.enter_context(_protected())
+            options |= {"object_store_memory": LOCAL_STORE_BYTES, "include_dashboard": False}
+            options["num_cpus"] = max(os.cpu_count() or 1, ceil(count * (cpus or 1)))
+        try:
+            ray.init(address=address, **options)
+        except Exception as error:
+            where = "Ray on this machine" if address == "local" else f"the Ray cluster at {address}"
+            raise ConfigError(f"{where} cannot be used: {reason(error)}") from None
+        around.callback(ray.shutdown)
+        nodes = ray.nodes()
+        places = shares(nodes, count, gpus=gpus > 0, strict=cpus is None)
+        share = Share(min(share.cpus for share in places.values()) if cpus is None else cpus, gpus)
+        _expect_room(nodes, share)
+        around.enter_context(quiet())
+        engine = {"threads": max(1, int(share.cpus)), **settings["engine"]}
+        if gpus:
+            engine.setdefault("device", "cuda")
+        neighbours = ceil(count / len({place.node for place in places}))
+        told = pack(settings | {"engine": engine, "neighbours": neighbours})
+        return RayStarter(ray, told, share, around.pop_all())
+
+
+def _expect_room(nodes: Sequence[Mapping[str, Any]], share: Share) -> None:
+    """ConfigError if no machine could ever hold a replica."""
+    rooms = [node.get("Resources", {}) for node in nodes if node["Alive"]]
+    if not any(room.get("CPU", 0) >= share.cpus and room.get("GPU", 0) >= share.gpus for room in rooms):
+        most = ", ".join(f"{max(room.get(what, 0) for room in rooms):g} {what}s" for what in ("CPU", "GPU"))
+        raise ConfigError(
+            f"a replica takes {share.cpus:g} CPUs and {share.gpus:g} GPUs, and no machine of the cluster has both (the most "
+            f"are {most}): ask for less with --replica-cpus and --replica-gpus"
+        )
+
+
+@contextmanager
+def _protected() -> Iterator[None]:
+    """Let nobody into the Ray that is started meanwhile who has not its token."""
+    if "RAY_AUTH_MODE" in os.environ:
+        yield
+        return
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    os.environ.update(token)
+    _read_environment()
     try:
-        ray.init(address=address, **options)
-    except Exception as error:
-        where = "Ray on this machine" if address == "local" else f"the Ray cluster at {address}"
-        raise ConfigError(f"{where} cannot be used: {reason(error)}") from None
-    nodes = ray.nodes()
-    places = shares(nodes, count, gpus=gpus > 0, strict=cpus is None)
-    share = Share(min(share.cpus for share in places.values()) if cpus is None else cpus, gpus)
-    engine = {"threads": max(1, int(share.cpus)), **settings["engine"]}
-    if gpus:
-        engine.setdefault("device", "cuda")
-    neighbours = ceil(count / max(1, len({place.node for place in places})))
-    return RayStarter(ray, pack(settings | {"engine": engine, "neighbours": neighbours}), share)
+        yield
+    finally:
+        for name in token:
+            os.environ.pop(name, None)
+        _read_environment()
 
 
-def _protect() -> None:
-    """Let nobody into the Ray that is started here who has not its token."""
-    if "RAY_AUTH_MODE" not in os.environ:
-        os.environ["RAY_AUTH_MODE"] = "token"
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+def _read_environment() -> None:
+    """Ray reads its environment when it is imported, and again when it is told to."""
+    with suppress(ImportError, AttributeError):  # another version of Ray
+        importlib.import_module("ray._raylet").Config.initialize("")
