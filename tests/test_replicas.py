@@ -19,11 +19,12 @@ from firsthand.errors import ModelError, PromptTooLong, TransientError
 from firsthand.message import Message, Sampled, Text, ToolCall, ToolResult, assistant, system, user
 from firsthand.model import CallDelta, Completion, Delta, Sampling, ToolSpec, Usage
 from firsthand.providers.local import Local
+from firsthand.providers.local_embedder import LocalEmbedder
 from firsthand.replicas import fleet as fleet_module
 from firsthand.replicas import router, wire
 from firsthand.replicas.beside import Beside, BesideStarter
 from firsthand.replicas.fleet import MAX_LOSSES, Fleet
-from firsthand.replicas.replicated import Replicated
+from firsthand.replicas.replicated import Replicated, ReplicatedEmbedder
 from firsthand.replicas.resume import Seen
 from firsthand.replicas.router import Router, followed, pieces
 from firsthand.replicas.worker import Replica
@@ -322,12 +323,14 @@ async def test_a_second_turn_goes_to_the_replica_of_the_first_and_computes_its_n
 async def test_a_killed_replicas_answers_go_on_elsewhere_to_the_bit(folder: Path) -> None:
     alone, chat = local(folder), [user("What is 12 + 30? The answer is")]
     forms: list[dict[str, Any]] = [
-        {},
         {"n": 3},
         {"tools": [ToolSpec("add", "Adds.", {"type": "object", "properties": {"a": {"type": "integer"}}})]},
-        {"sampling": replace(LONG, temperature=0.0, presence_penalty=0.5, frequency_penalty=0.2)},
         {"sampling": replace(LONG, grammar=grammar.regex("[a-z ]{60}"), ignore_eos=False)},
-        {"sampling": replace(LONG, stop=("zzzz",), repetition_penalty=1.2, min_p=0.01)},
+        {
+            "sampling": replace(
+                LONG, stop=("zzzz",), repetition_penalty=1.2, presence_penalty=0.5, frequency_penalty=0.2
+            )
+        },
     ]
     expected = [joined(await gather(alone, chat, **form)) for form in forms]
     alone.close()
@@ -365,14 +368,13 @@ async def test_an_answer_without_a_seed_goes_on_too_and_others_are_untouched(fol
 async def test_what_kills_every_replica_is_given_up_and_the_next_request_is_answered(folder: Path) -> None:
     async with fleet_of(lambda: Replica(local(folder)), 3) as (model, _):
         await model.load()
-        losses = 0
+        body = {"method": "stream_many", "prompt": "x", "tools": [], "options": {}}
+        body["sampling"] = replace(LONG, max_tokens=1900, top_logprobs=0).to_json()
         with pytest.raises(TransientError, match=f"was lost {MAX_LOSSES} times"):
-            async for _ in model.fleet.carry({"method": "stream_many", "prompt": "x", "sampling": LONG.to_json(),
-                                              "tools": [], "options": {}}, weight=1):  # fmt: skip
-                if any(slot.load for slot in model.fleet.slots):
+            async for message in model.fleet.carry(body):
+                if message["kind"] == "delta":
                     killed(model)
-                    losses += 1
-        assert losses >= MAX_LOSSES
+        assert sum(status.restarts for status in model.statuses()) >= MAX_LOSSES - 1
         assert joined(await gather(model, "The"))[1]
 
 
@@ -386,6 +388,29 @@ async def test_a_client_that_leaves_ends_its_answer_in_the_replica(folder: Path)
         while (await model.counters())["running"]:
             await asyncio.sleep(0.01)
         assert (await model.counters())["waiting"] == 0 and not any(status.answers for status in model.statuses())
+
+
+@pytest.mark.slow
+@in_loop
+async def test_replicas_embed_and_need_no_other_model(folder: Path) -> None:
+    from embedder_tiny import write_embedder  # imports transformers
+
+    words = write_embedder(folder.parent / "e")
+    alone = LocalEmbedder(words, compiled=False)
+    texts = ["the cat sat on the mat", "the dog ran", "the cat " * 200]
+    starter = BesideStarter(lambda: Replica(None, LocalEmbedder(words, compiled=False)))
+    fleet = Fleet(starter, 2)
+    embedder = ReplicatedEmbedder(fleet, "tiny-embedder")
+    try:
+        assert await embedder.embed([]) == []
+        here, there = await alone.embed_counted(texts), await embedder.embed_counted(texts)
+        assert there.vectors == here.vectors.tolist() and await embedder.embed(texts) == there.vectors
+        assert tuple(there.num_tokens) == here.num_tokens and tuple(there.truncated) == here.truncated
+        assert there.truncated == [False, False, True]
+    finally:
+        embedder.close()
+        for task in fleet._tasks:
+            task.cancel()
 
 
 class Deaf(Replica):

@@ -20,15 +20,13 @@ import httpx
 import pytest
 
 import test_serve_local
-from embedder_tiny import write_embedder
 from firsthand.cli import main
 from firsthand.replicas.fleet import Fleet
 from firsthand.replicas.on_ray import open_ray
-from firsthand.replicas.replicated import Replicated, ReplicatedEmbedder
+from firsthand.replicas.replicated import Replicated
 from served import Running, serving, until
 from test_serve_local import (  # noqa: F401 - collected here again, for two replicas
     test_a_bias_forbids_and_demands_tokens,
-    test_a_completion_echoes_its_prompt_with_the_logprobs_that_scoring_gives,
     test_a_model_of_ours_is_served_with_logprobs_and_the_same_tokens_streamed,
     test_a_second_turn_finds_the_first_in_memory,
     test_a_seed_gives_the_same_answer_and_n_different_ones,
@@ -57,12 +55,11 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     home = tmp_path_factory.mktemp("replicas")
     settings = {
         "model": str(write_model(home / "m", max_position=2048)),
-        "embedder": str(write_embedder(home / "e")),
+        "embedder": None,
         "engine": {"kv_memory_bytes": 1 << 23, "threads": 1},
     }
     fleet = Fleet(open_ray(settings, 2, address="local", cpus=None, gpus=0), 2)
-    embedder = ReplicatedEmbedder(fleet, "tiny-embedder")
-    with serving(Replicated(fleet, "tiny"), embedder=embedder, name="tiny") as running:
+    with serving(Replicated(fleet, "tiny"), name="tiny") as running:
         yield running
 
 
@@ -74,14 +71,6 @@ def test_both_replicas_answer_and_the_sums_are_their_sums(local: Running) -> Non
     for name in ("requests_total", "decode_tokens_total", "num_blocks"):
         parts = [values[f'firsthand_replica_engine_{name}{{replica="{i}"}}'] for i in (0, 1)]
         assert min(parts) > 0 and sum(parts) == values[f"firsthand_engine_{name}"]
-
-
-def test_embeddings_come_from_replicas(local: Running) -> None:
-    body = {"model": "tiny-embedder", "input": ["the cat sat on the mat", "the dog ran"]}
-    answer = httpx.post(f"{local.url}/v1/embeddings", json=body).json()
-    assert [len(each["embedding"]) for each in answer["data"]] == [64, 64] and answer["usage"]["prompt_tokens"] > 4
-    long = httpx.post(f"{local.url}/v1/embeddings", json={**body, "input": ["the cat " * 200]})
-    assert long.status_code == 400 and long.json()["error"]["code"] == "context_length_exceeded"
 
 
 def test_a_client_that_leaves_ends_its_answer_in_the_replica(local: Running) -> None:

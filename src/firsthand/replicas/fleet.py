@@ -113,6 +113,7 @@ class Fleet:
         self._tasks: list[asyncio.Task[None]] = []
         self._changed = asyncio.Event()
         self._numbers = itertools.count(1)
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def is_alive(self) -> bool:
@@ -127,6 +128,7 @@ class Fleet:
     async def ready(self) -> Json:
         """Wait for the replicas, the slowest ones not for ever; what they are. ModelError if none can work."""
         if not self._tasks:
+            self._loop = asyncio.get_running_loop()
             self._tasks = [asyncio.create_task(self._keep(slot)) for slot in self.slots]
         until: float | None = None
         while any(slot.state == "starting" for slot in self.slots):
@@ -205,6 +207,7 @@ class Fleet:
 
     async def _on(self, slot: Slot, job: Job, body: Json) -> AsyncGenerator[Json, None]:
         """What is said of a job on this replica until it ends. Raises what the job raises, and Lost."""
+        assert self._loop is asyncio.get_running_loop(), "a fleet serves the event loop in which `ready` was awaited first"
         if slot.state != "ready":
             raise Lost("it was lost before it was asked")
         slot.jobs[job.id] = job
