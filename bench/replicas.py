@@ -2,9 +2,9 @@
 
     python bench/replicas.py MODEL.gguf --replicas 2 --conversations 12 --turns 4 --out replicas.md
 
-Conversations of several turns, of agents that share a system prompt with some others, run at once against replicas on Ray, each
-with one thread. Every turn waits for the answer before it, as an agent does. The same conversations are held with each router, on
-new replicas. Answers are the same whatever the router, so what differs is how much of each prompt was known where it went.
+Conversations of several turns, of agents that share a system prompt with some others, run at once against replicas on Ray,
+each with one thread. Every turn waits for the answer before it, as an agent does. The same conversations are held with each
+router, on new replicas. Answers are the same whatever the router; what differs is how much of each prompt was known there.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from serve import words
+
 from firsthand.engine import machine
 from firsthand.engine.measured import markdown_table
 from firsthand.message import Message, system, user
@@ -25,7 +27,6 @@ from firsthand.replicas.fleet import Fleet
 from firsthand.replicas.on_ray import open_ray
 from firsthand.replicas.replicated import Replicated
 from firsthand.replicas.router import Router
-from serve import words
 
 
 class RoundRobin(Router):
@@ -69,7 +70,7 @@ async def measure(args: argparse.Namespace, router: Router) -> tuple[Usage, list
         await model.load()
         usage, said, seconds = await hold(model, args)
         await model.counters()
-        return usage, said, seconds, [status.counters["requests"] for status in model.statuses()]
+        return usage, said, seconds, [status.counters["requests"] for status in fleet.statuses()]
     finally:
         model.close()
 

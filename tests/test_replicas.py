@@ -20,13 +20,13 @@ from firsthand.message import Message, Sampled, Text, ToolCall, ToolResult, assi
 from firsthand.model import CallDelta, Completion, Delta, Sampling, ToolSpec, Usage
 from firsthand.providers.local import Local
 from firsthand.providers.local_embedder import LocalEmbedder
-from firsthand.replicas import fleet as fleet_module
 from firsthand.replicas import router, wire
 from firsthand.replicas.beside import Beside, BesideStarter
 from firsthand.replicas.fleet import MAX_LOSSES, Fleet
 from firsthand.replicas.replicated import Replicated, ReplicatedEmbedder
 from firsthand.replicas.resume import Seen
 from firsthand.replicas.router import Router, followed, pieces
+from firsthand.replicas.slots import GAUGES
 from firsthand.replicas.worker import Replica
 from firsthand.runs.worker import pack, unpack
 from tiny import write_model
@@ -102,7 +102,7 @@ def test_texts_ids_and_tools_have_beginnings_too() -> None:
     tool = ToolSpec("add", "Adds.", {"type": "object"})
     assert not set(pieces([user("Hi")], [tool])) & set(pieces([user("Hi")]))
     assert pieces(()) == []
-    assert len(pieces("x" * (router.MAX_PIECES + 10) * router.PIECE_CHARS)) == router.MAX_PIECES
+    assert len(pieces("x" * (router.MAX_PROMPT + 10) * router.PIECE_CHARS)) == router.MAX_PROMPT
 
 
 def test_a_request_goes_where_its_beginning_is_known_until_that_one_has_too_much_to_do() -> None:
@@ -345,7 +345,7 @@ async def test_a_killed_replicas_answers_go_on_elsewhere_to_the_bit(folder: Path
             assert joined(shown) == whole
             await until(lambda: all(slot.state == "ready" for slot in model.fleet.slots))
         assert len(starter.started) == 2 + len(forms)
-        assert sum(status.restarts for status in model.statuses()) == len(forms)
+        assert sum(status.restarts for status in model.fleet.statuses()) == len(forms)
 
 
 @in_loop
@@ -361,7 +361,7 @@ async def test_an_answer_without_a_seed_goes_on_too_and_others_are_untouched(fol
             _, ids, logprobs, _, ends = joined(found)
             assert len(ids) == len(logprobs) == 60 and ends == 1
             assert [*found[-1].completion.message.sampled.token_ids] == ids  # type: ignore[union-attr]
-        assert all(status.answers == 0 for status in model.statuses())
+        assert all(status.answers == 0 for status in model.fleet.statuses())
 
 
 @in_loop
@@ -374,7 +374,7 @@ async def test_what_kills_every_replica_is_given_up_and_the_next_request_is_answ
             async for message in model.fleet.carry(body):
                 if message["kind"] == "delta":
                     killed(model)
-        assert sum(status.restarts for status in model.statuses()) >= MAX_LOSSES - 1
+        assert sum(status.restarts for status in model.fleet.statuses()) >= MAX_LOSSES - 1
         assert joined(await gather(model, "The"))[1]
 
 
@@ -387,7 +387,7 @@ async def test_a_client_that_leaves_ends_its_answer_in_the_replica(folder: Path)
                 break
         while (await model.counters())["running"]:
             await asyncio.sleep(0.01)
-        assert (await model.counters())["waiting"] == 0 and not any(status.answers for status in model.statuses())
+        assert (await model.counters())["waiting"] == 0 and not any(status.answers for status in model.fleet.statuses())
 
 
 @pytest.mark.slow
@@ -444,7 +444,7 @@ async def test_replicas_that_are_not_alike_or_cannot_work_are_left_out_with_the_
 
     async with fleet_of(make) as (model, _):
         await model.load()
-        states = {status.state for status in model.statuses()}
+        states = {status.state for status in model.fleet.statuses()}
         assert states == {"ready", "failed"} and "one request would have two answers" in model.fleet.problem
         assert joined(await gather(model, "The"))[1]
     async with fleet_of(lambda: Replica(Local(folder / "none.gguf"))) as (model, _):
@@ -462,9 +462,11 @@ async def test_what_engines_count_only_grows_while_replicas_come_and_go(folder: 
         before = await model.counters()
         for slot in model.fleet.slots:
             slot.carrier.kill()  # type: ignore[union-attr]
-        await until(lambda: all(slot.state == "ready" for slot in model.fleet.slots) and model.statuses()[0].restarts)
+        await until(
+            lambda: all(slot.state == "ready" for slot in model.fleet.slots) and model.fleet.statuses()[0].restarts
+        )
         after = await model.counters()
-        assert all(after[name] >= before[name] for name in before if name not in fleet_module.GAUGES)
+        assert all(after[name] >= before[name] for name in before if name not in GAUGES)
         assert after["decode_tokens"] >= before["decode_tokens"] > 0
 
 

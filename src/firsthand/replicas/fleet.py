@@ -9,15 +9,15 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections import deque
+import traceback
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing, suppress
-from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from contextlib import aclosing
+from typing import Any
 
 from firsthand.errors import ConfigError, FirsthandError, ModelError, TransientError
 from firsthand.message import Json
 from firsthand.replicas.router import Router
+from firsthand.replicas.slots import GAUGES, Carrier, Job, Slot, Starter, State, Status, together
 from firsthand.replicas.wire import error_of
 from firsthand.runs.worker import Lost
 
@@ -35,68 +35,6 @@ COUNTERS_S = 2.0
 """How long a replica may take to tell its counters."""
 TOGETHER_S = 30.0
 """When the first replica is ready, the others have so long until requests are taken without them."""
-
-State = Literal["starting", "ready", "failed"]
-
-
-class Carrier(Protocol):
-    """A replica's process, as this side sees it. Whatever is awaited raises Lost when the process is gone."""
-
-    name: str
-
-    async def begin(self) -> Json:
-        """Wait until it is there and can answer; what it is. ConfigError if it cannot work."""
-
-    async def send(self, messages: Sequence[Json]) -> None:
-        """Hand over messages."""
-
-    async def receive(self) -> list[Json]:
-        """What it says next; nothing now and then, as a sign of life."""
-
-    def close(self) -> None:
-        """End it at once."""
-
-
-class Starter(Protocol):
-    """What starts replicas."""
-
-    def start(self, number: int) -> Carrier:
-        """A new process for the replica of this number; it may not be there yet."""
-
-    def close(self) -> None:
-        """End all that was started."""
-
-
-@dataclass(eq=False)
-class Job:
-    """Something that one replica does."""
-
-    id: int
-    weight: int
-    """How many answers it is."""
-    news: asyncio.Queue[Json | Lost] = field(default_factory=asyncio.Queue)
-
-
-@dataclass(eq=False)
-class Slot:
-    """The place of one replica, and what is known of it."""
-
-    number: int
-    state: State = "starting"
-    problem: str = ""
-    """Why it is not ready."""
-    carrier: Carrier | None = None
-    jobs: dict[int, Job] = field(default_factory=dict)
-    outbox: deque[Json] = field(default_factory=deque)
-    to_send: asyncio.Event = field(default_factory=asyncio.Event)
-    load: int = 0
-    """Answers under way."""
-    restarts: int = 0
-    in_a_row: int = 0
-    counters: dict[str, float] = field(default_factory=dict)
-    """As they were heard last."""
-    ended: dict[str, float] = field(default_factory=dict)
-    """What its processes before this one had counted."""
 
 
 class Fleet:
@@ -184,9 +122,11 @@ class Fleet:
         for slot, counted in zip(ready, found, strict=True):
             if isinstance(counted, dict):
                 slot.counters = counted
-        parts = [part for slot in self.slots for part in (slot.counters, slot.ended)]
-        names = dict.fromkeys(name for part in parts for name in part)
-        return {name: _together(name, [part[name] for part in parts if name in part]) for name in names}
+        return together(self.slots)
+
+    def statuses(self) -> list[Status]:
+        """Each replica, as it is now; `counters` asks them for their numbers."""
+        return [slot.status for slot in self.slots]
 
     def close(self) -> None:
         """End every replica."""
@@ -207,7 +147,9 @@ class Fleet:
 
     async def _on(self, slot: Slot, job: Job, body: Json) -> AsyncGenerator[Json, None]:
         """What is said of a job on this replica until it ends. Raises what the job raises, and Lost."""
-        assert self._loop is asyncio.get_running_loop(), "a fleet serves the event loop in which `ready` was awaited first"
+        assert self._loop is asyncio.get_running_loop(), (
+            "a fleet serves the event loop in which `ready` was awaited first"
+        )
         if slot.state != "ready":
             raise Lost("it was lost before it was asked")
         slot.jobs[job.id] = job
@@ -248,6 +190,11 @@ class Fleet:
                 self._lose(slot, lost, "failed" if is_false else "starting")
             except FirsthandError as error:
                 self._lose(slot, Lost(str(error)), "failed")
+            except Exception as error:  # a bug over there, or on the way: its traceback goes to the log
+                told = "".join(traceback.format_exception(error))[-8000:]
+                self.tell("replica_bug", replica=slot.number, traceback=told)
+                why = f"the replica on {carrier.name} met a bug of its own: {type(error).__name__}"
+                self._lose(slot, Lost(why), "failed" if ready_s is None else "starting")
             finally:
                 carrier.close()
             is_steady = ready_s is not None and time.monotonic() - ready_s > STEADY_S
@@ -273,30 +220,37 @@ class Fleet:
 
     async def _serve(self, slot: Slot, carrier: Carrier) -> None:
         """Carry messages both ways until the replica is lost."""
-        sending = asyncio.create_task(self._send(slot, carrier))
+        both = [asyncio.create_task(self._send(slot, carrier)), asyncio.create_task(self._receive(slot, carrier))]
         try:
-            while True:
-                try:
-                    async with asyncio.timeout(self.silent_s):
-                        messages = await carrier.receive()
-                except TimeoutError:
-                    raise Lost(f"the replica on {carrier.name} gave no sign of life for {self.silent_s:g} s") from None
-                for message in messages:
-                    if (job := slot.jobs.get(message["job"])) is not None:
-                        job.news.put_nowait(message)
+            done, _ = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
         finally:
-            sending.cancel()
+            for task in both:
+                task.cancel()
+            await asyncio.gather(*both, return_exceptions=True)
+
+    async def _receive(self, slot: Slot, carrier: Carrier) -> None:
+        """Give each job what is said of it. Lost with the replica, or when it is silent for too long."""
+        while True:
+            try:
+                async with asyncio.timeout(self.silent_s):
+                    messages = await carrier.receive()
+            except TimeoutError:
+                raise Lost(f"the replica on {carrier.name} gave no sign of life for {self.silent_s:g} s") from None
+            for message in messages:
+                if (job := slot.jobs.get(message["job"])) is not None:
+                    job.news.put_nowait(message)
 
     async def _send(self, slot: Slot, carrier: Carrier) -> None:
         """Hand over what is to be sent, in order; what comes up meanwhile goes together."""
-        with suppress(Lost):  # whoever receives is told as well
-            while True:
-                await slot.to_send.wait()
-                slot.to_send.clear()
-                messages = list(slot.outbox)
-                slot.outbox.clear()
-                if messages:
-                    await carrier.send(messages)
+        while True:
+            await slot.to_send.wait()
+            slot.to_send.clear()
+            messages = list(slot.outbox)
+            slot.outbox.clear()
+            if messages:
+                await carrier.send(messages)
 
     def _lose(self, slot: Slot, lost: Lost, state: State) -> None:
         """Tell whoever waits for a replica that it is gone."""
@@ -320,13 +274,3 @@ class Fleet:
         """Wait until a replica has come or gone."""
         async with asyncio.timeout(timeout_s):
             await self._changed.wait()
-
-
-GAUGES = {
-    "running", "waiting", "oldest_wait_s", "num_blocks", "used_blocks", "held_blocks", "cached_blocks", "holds",
-}  # fmt: skip
-"""The engine's numbers that tell of now; the others only grow."""
-
-
-def _together(name: str, values: Sequence[float]) -> float:
-    return max(values) if name == "oldest_wait_s" else sum(values)

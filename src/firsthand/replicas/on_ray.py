@@ -183,4 +183,6 @@ def _protected() -> Iterator[None]:
 def _read_environment() -> None:
     """Ray reads its environment when it is imported, and again when it is told to."""
     with suppress(ImportError, AttributeError):  # another version of Ray
-        importlib.import_module("ray._raylet").Config.initialize("")
+        inner: Any = importlib.import_module("ray._raylet")
+        inner.Config.initialize("")
+        inner.AuthenticationTokenLoader.instance().reset_cache()

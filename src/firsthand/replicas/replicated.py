@@ -26,24 +26,10 @@ from firsthand.model import (
     ToolSpec,
 )
 from firsthand.replicas import router
-from firsthand.replicas.fleet import Fleet, State
+from firsthand.replicas.fleet import Fleet
 from firsthand.replicas.resume import Seen
 from firsthand.replicas.router import Pieces
 from firsthand.replicas.wire import TokenPrompt, delta_of, prompt_json
-
-
-class Status(NamedTuple):
-    """What a server tells of a replica."""
-
-    number: int
-    state: State
-    problem: str
-    where: str
-    restarts: int
-    answers: int
-    """Under way."""
-    counters: Mapping[str, float]
-    """Of its engine, as they were heard last."""
 
 
 class Replicated:
@@ -163,21 +149,6 @@ class Replicated:
     async def counters(self) -> Mapping[str, float]:
         """The numbers of all engines together."""
         return await self.fleet.counters()
-
-    def statuses(self) -> list[Status]:
-        """Each replica, as it is now; `counters` asks them for their numbers."""
-        return [
-            Status(
-                slot.number,
-                slot.state,
-                slot.problem,
-                "" if slot.carrier is None else slot.carrier.name,
-                slot.restarts,
-                slot.load,
-                slot.counters,
-            )
-            for slot in self.fleet.slots
-        ]
 
     def close(self) -> None:
         """End the replicas."""

@@ -19,8 +19,10 @@ from firsthand.replicas.wire import TokenPrompt
 PIECE_CHARS = 64
 """About as many as the tokens of a block have."""
 PIECE_IDS = 16
-MAX_PIECES = 1 << 16
-"""At most this many pieces of one prompt, and of what one replica knows: 4 million characters."""
+MAX_PROMPT = 1 << 14
+"""So many pieces of a prompt are looked at: a million characters."""
+MAX_KNOWN = 1 << 16
+"""So many are remembered of a replica at most."""
 SLACK_ANSWERS = 4
 SLACK_SHARE = 0.5
 """A replica may have so many answers under way more than the one with the fewest, and this share of that one's more."""
@@ -65,7 +67,7 @@ def _extend(found: Pieces, text: str) -> None:
 
 
 def _add(found: Pieces, piece: object) -> None:
-    if len(found) < MAX_PIECES:
+    if len(found) < MAX_PROMPT:
         found.append(hash((found[-1] if found else 0, piece)))
 
 
@@ -82,7 +84,7 @@ class Router:
     def open(self, replica: int, num_blocks: int) -> None:
         """A replica is there, and knows nothing yet. Its cache has so many blocks."""
         self._known[replica] = OrderedDict()
-        self._room[replica] = max(1, min(num_blocks, MAX_PIECES))
+        self._room[replica] = max(1, min(num_blocks, MAX_KNOWN))
 
     def close(self, replica: int) -> None:
         """A replica is gone, and what it knew with it."""

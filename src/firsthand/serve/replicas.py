@@ -6,28 +6,25 @@ from collections.abc import Sequence
 
 from firsthand.message import Json
 from firsthand.model import Embedder, Model
-from firsthand.replicas.fleet import GAUGES
-from firsthand.replicas.replicated import Replicated, Status
+from firsthand.replicas.fleet import Fleet
+from firsthand.replicas.slots import GAUGES, Status
 
 
 def statuses(part: Model | Embedder | None) -> Sequence[Status]:
-    """The replicas, if the model has any."""
-    return part.statuses() if isinstance(part, Replicated) else ()
+    """The replicas, if a model or an embedder has any."""
+    fleet = getattr(part, "fleet", None)
+    return fleet.statuses() if isinstance(fleet, Fleet) else ()
 
 
-def health(model: Model | None) -> Json:
-    """What /health says of them besides the server's own state."""
-    told = [
-        {"replica": each.number, "state": each.state, "restarts": each.restarts}
-        | ({"problem": each.problem} if each.problem else {})
-        for each in statuses(model)
-    ]
+def health(part: Model | Embedder | None) -> Json:
+    """What /health says of them besides the server's own state. Everybody may ask, so it names no machine."""
+    told = [{"replica": each.number, "state": each.state, "restarts": each.restarts} for each in statuses(part)]
     return {"replicas": told} if told else {}
 
 
-def metrics(model: Model | None) -> str:
+def metrics(part: Model | Embedder | None) -> str:
     """Their series in Prometheus's text format; those named `firsthand_engine_...` are the sums."""
-    found = statuses(model)
+    found = statuses(part)
     if not found:
         return ""
     out: list[str] = []
