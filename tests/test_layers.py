@@ -31,6 +31,7 @@ LAYERS = [
     ["nn", "tokens"],
     ["engine"],
     ["providers", "tools", "runs"],
+    ["replicas"],
     ["patterns", "memory", "retrieval", "safety"],
     ["evals"],
     ["benchmarks"],

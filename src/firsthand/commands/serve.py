@@ -18,6 +18,7 @@ firsthand serve path/to/model.gguf --port 9000 --log serve.jsonl
 firsthand serve smollm2 --embedder minilm
 firsthand serve smollm2 --adapter sql=adapters/sql --adapter poems=adapters/poems
 firsthand serve smollm2 --host 0.0.0.0 --keys keys.toml --tls-cert cert.pem --tls-key key.pem
+firsthand serve smollm2 --replicas 2 --threads 1
 firsthand serve --config serve.toml
 """
 
@@ -86,10 +87,30 @@ class Config:
     """Adapters in memory at the same time."""
     adapter_root: Path | None = None
     """Let clients load and unload adapters, from within this folder only."""
+    replicas: int | None = None
+    """So many engines behind this one address, each a process of its own on a Ray cluster (see docs/cluster.md)."""
+    address: str | None = None
+    """The Ray cluster of the replicas: HOST:PORT, or auto for the one this machine is in. By default one is started here."""
+    replica_cpus: float | None = None
+    """CPUs that Ray keeps for each replica; by default they share those of their machines."""
+    replica_gpus: float = 0.0
+    """GPUs that Ray keeps for each replica."""
 
     def __post_init__(self) -> None:
         if self.model is None and self.embedder is None:
             raise ConfigError("serve what? For example: firsthand serve smollm2")
+        if self.replicas is None:
+            for name in ("address", "replica_cpus", "replica_gpus"):
+                if getattr(self, name):
+                    raise ConfigError(f"{name} is for replicas: say how many, as in --replicas 2")
+        elif not 1 <= self.replicas <= 1000:
+            raise ConfigError(f"replicas is {self.replicas}: give 1 to 1000")
+        elif self.adapter or self.adapter_root is not None:
+            raise ConfigError("adapters cannot be beside replicas yet: merge one instead, as in MODEL+lora:FOLDER")
+        for name in ("replica_cpus", "replica_gpus"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1024:
+                raise ConfigError(f"{name} is {value}: give a number from 0 to 1024")
 
 
 def main(config: Config) -> int:
@@ -98,6 +119,7 @@ def main(config: Config) -> int:
         from firsthand.serve.server import Address, serve
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "serve", "firsthand serve") from None
+    from firsthand.replicas.fleet import Fleet
     from firsthand.serve.door import Door
     from firsthand.serve.keys import read_keys
     from firsthand.serve.settings import Limits, Settings, check_binding
@@ -119,14 +141,17 @@ def main(config: Config) -> int:
         log_texts=config.log_texts,
         adapter_root=config.adapter_root,
     )
+    model, embedder = open_replicas(config) if config.replicas else open_here(config)
     door = Door(
-        model=None if config.model is None else open_model(config, config.model),
+        model=model,
         settings=settings,
         keys=keys,
-        embedder=None if config.embedder is None else open_embedder(config.embedder),
+        embedder=embedder,
         name=config.name or public_name(config.model or config.embedder or ""),
         log_target=None if config.log == "none" else config.log,
     )
+    if isinstance(fleet := getattr(model or embedder, "fleet", None), Fleet):
+        fleet.tell = door.log.write
     try:
         door.spans = open_spans(door, asked=config.otel)
         serve(door, address, on_open=lambda url: say(config, url))
@@ -142,21 +167,58 @@ def say(config: Config, url: str) -> None:
     print(f"{config.model or config.embedder} is served at {url}/v1 (Ctrl-C ends it)", flush=True)
 
 
+def open_here(config: Config) -> tuple[Model | None, Embedder | None]:
+    """The model and the embedder; what runs here runs in this process."""
+    model = None if config.model is None else open_model(config, config.model)
+    return model, None if config.embedder is None else open_embedder(config.embedder)
+
+
+def open_replicas(config: Config) -> tuple[Model | None, Embedder | None]:
+    """The same, in replicas."""
+    from firsthand.replicas.fleet import Fleet
+    from firsthand.replicas.on_ray import open_ray
+    from firsthand.replicas.replicated import Replicated, ReplicatedEmbedder
+
+    assert config.replicas is not None
+    own = {key: value for key, value in engine_settings(config).items() if value is not None}
+    settings = {"model": whole_path(config.model), "embedder": whole_path(config.embedder), "engine": own}
+    starter = open_ray(
+        settings, config.replicas, address=config.address, cpus=config.replica_cpus, gpus=config.replica_gpus
+    )
+    fleet = Fleet(starter, config.replicas)
+    model = None if config.model is None else Replicated(fleet, config.model)
+    return model, None if config.embedder is None else ReplicatedEmbedder(fleet, config.embedder)
+
+
+def whole_path(name: str | None) -> str | None:
+    """A model's name as processes in other folders understand it: paths are made absolute."""
+    if name is None:
+        return None
+    base, plus, folder = name.partition("+lora:")
+    whole = [str(Path(part).absolute()) if part and Path(part).exists() else part for part in (base, folder)]
+    return plus.join(whole) if plus else whole[0]
+
+
+def engine_settings(config: Config) -> dict[str, Any]:
+    """What the flags say of the engine."""
+    kv = config.kv_memory_mb
+    return {
+        "threads": config.threads,
+        "kv_memory_bytes": None if kv is None else kv * 1_000_000,
+        "max_sequences": config.max_sequences,
+        "max_batch_tokens": max(512, 2 * config.max_sequences),
+        "max_waiting": config.max_requests * config.max_answers,
+        "speculation": "prompt_lookup" if config.speculation else "off",
+    }
+
+
 def open_model(config: Config, text: str) -> Model:
     """The model; one that runs here with the engine's settings."""
     model: Any = catalog.model(text)
     if hasattr(model, "config"):
-        kv = config.kv_memory_mb
-        model.config = replace(
-            model.config,
-            threads=config.threads,
-            kv_memory_bytes=None if kv is None else kv * 1_000_000,
-            max_sequences=config.max_sequences,
-            max_batch_tokens=max(model.config.max_batch_tokens, 2 * config.max_sequences),
-            max_waiting=config.max_requests * config.max_answers,
-            speculation="prompt_lookup" if config.speculation else "off",
-            max_adapters=config.max_adapters,
-        )
+        settings = engine_settings(config)
+        settings["max_batch_tokens"] = max(model.config.max_batch_tokens, settings["max_batch_tokens"])
+        model.config = replace(model.config, **settings, max_adapters=config.max_adapters)
     put_adapters(model, config)
     opened: Model = model
     return opened

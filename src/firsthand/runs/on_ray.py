@@ -259,7 +259,7 @@ def on_ray(
         raise ConfigError(f"{where} cannot be used: {reason(error)}") from None
     fleet = RayFleet(ray, plan, say)
     try:
-        with _quiet():
+        with quiet():
             yield fleet
     finally:
         if not fleet.gone:
@@ -267,7 +267,7 @@ def on_ray(
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep Ray from printing the last log lines of a machine that was lost: what matters of it we say in a sentence."""
     printing: Any = importlib.import_module("ray._private.worker")
     before = getattr(printing, "_worker_logs_enabled", True)

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from firsthand import __version__
 from firsthand.message import Json
+from firsthand.serve import replicas
 from firsthand.serve.adapters import load_adapter, unload_adapter
 from firsthand.serve.body import ClientLeft
 from firsthand.serve.chat import chat_completions
@@ -31,9 +32,11 @@ Handler = Callable[[Door, Asked], Awaitable[Reply | Events]]
 
 
 async def health(door: Door, asked: Asked) -> Reply:
-    """200 if a request that came now would be answered, else 503 with the state."""
+    """200 if a request that came now would be answered, else 503 with the state; and the state of each replica."""
     state = "ok" if door.is_ready else "failed" if door.state == "ready" else door.state
-    return reply({"status": state}, status=200 if door.is_ready else 503)
+    return reply(
+        {"status": state, **replicas.health(door.model or door.embedder)}, status=200 if door.is_ready else 503
+    )
 
 
 async def live(door: Door, asked: Asked) -> Reply:
@@ -60,7 +63,7 @@ async def models(door: Door, asked: Asked) -> Reply:
 
 async def metrics(door: Door, asked: Asked) -> Reply:
     """What is counted, in Prometheus's text format."""
-    text = door.metrics.text(await door.counters(), ready=door.is_ready)
+    text = door.metrics.text(await door.counters(), ready=door.is_ready) + replicas.metrics(door.model or door.embedder)
     return Reply((text + (door.spans.metrics() if door.spans else "")).encode(), kind=CONTENT_TYPE)
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from firsthand.errors import FirsthandError
 from firsthand.message import Json
 from firsthand.model import Delta, Embedder, Model, ModelFacts, Prompt, Sampling, TokenModel, ToolSpec, Usage
+from firsthand.replicas.worker import warm_up
 from firsthand.serve.body import parse_object
 from firsthand.serve.keys import Client, Keys
 from firsthand.serve.log import Log
@@ -130,11 +131,12 @@ class Door:
         if self.state == "loading":
             raise Refusal(503, "the model is being loaded: try again", code="loading", headers={"retry-after": "2"})
         if not self.is_ready:
-            raise Refusal(503, f"the model has failed: {self._told_problem() or 'its engine stopped'}", code="failed")
+            why = self._told_problem() or "its engine stopped"
+            raise Refusal(503, f"the model has failed: {why}", code="failed", headers={"retry-after": "5"})
 
     def _told_problem(self) -> str:
         """The problem without the folders that files are in, which are no client's business; the log has them."""
-        text = self.problem
+        text = self.problem or getattr(self.model, "problem", "")
         for part in (self.model, self.embedder):
             if isinstance(path := getattr(part, "path", None), Path):
                 text = text.replace(f"{path.parent}{os.sep}", "")
@@ -197,10 +199,7 @@ class Door:
         try:
             if self.tokens is not None:
                 self.facts = await self.tokens.load()
-                for sampling in (Sampling(max_tokens=4), Sampling(max_tokens=4, temperature=1.0, top_p=0.9, seed=1)):
-                    async for _ in self.tokens.stream_many("Hello there", sampling, n=3):
-                        pass
-                await self.tokens.rate(await self.tokens.tokenize("one two three"), 2)
+                await warm_up(self.tokens)
             if self.embedder is not None:
                 await self.embedder.embed(["Hello"])
         except (FirsthandError, OSError) as error:

@@ -1,0 +1,198 @@
+"""Several replicas as one model and one embedder: what a server asks, and which replica does it.
+
+Requests that begin alike go to the same replica (`router.py`). An answer without a seed is given one here, so that it can be
+given again from its beginning when its replica is lost (`resume.py`). This side has neither weights nor a tokenizer, only
+the spelling of each token, which it asks for once.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from firsthand.errors import ModelError
+from firsthand.message import Json, Message
+from firsthand.model import (
+    Completion,
+    Delta,
+    ModelFacts,
+    Prompt,
+    Sampling,
+    Scored,
+    TokenRating,
+    ToolSpec,
+)
+from firsthand.replicas import router
+from firsthand.replicas.fleet import Fleet
+from firsthand.replicas.resume import Seen
+from firsthand.replicas.router import Pieces
+from firsthand.replicas.wire import TokenPrompt, delta_of, prompt_json
+
+
+class Replicated:
+    """A TokenModel whose work is done by a fleet."""
+
+    def __init__(self, fleet: Fleet, name: str):
+        self.fleet, self.name = fleet, name
+        self._vocabulary: list[bytes] = []
+
+    @property
+    def fingerprint(self) -> str:
+        """What decides the answers: that of every replica. ModelError before the first is ready."""
+        if self.fleet.told is None:
+            raise ModelError("no replica has told yet what its model is: load it first")
+        return str(self.fleet.told["same"]["model"])
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether a replica is ready."""
+        return self.fleet.is_alive
+
+    @property
+    def problem(self) -> str:
+        """Why none is."""
+        return self.fleet.problem
+
+    async def load(self) -> ModelFacts:
+        """Wait for the replicas, and say what the model is. ModelError if none can work."""
+        told = await self.fleet.ready()
+        if not self._vocabulary:
+            spelled = await self.fleet.ask({"method": "vocabulary"})
+            self._vocabulary = [text.encode("latin-1") for text in spelled]
+        return ModelFacts(**told["facts"])
+
+    async def stream_many(
+        self,
+        prompt: TokenPrompt,
+        sampling: Sampling,
+        *,
+        tools: Sequence[ToolSpec] = (),
+        n: int = 1,
+        **options: Any,
+    ) -> AsyncGenerator[Delta, None]:
+        """`n` answers at once (see `TokenModel`). Whatever else the replicas' model takes goes there as it is."""
+        if sampling.seed is None:
+            sampling = replace(sampling, seed=secrets.randbits(62))
+        body: Json = {
+            "method": "stream_many",
+            "prompt": prompt_json(prompt),
+            "sampling": sampling.to_json(),
+            "tools": [tool.to_json() for tool in tools],
+            "options": {"n": n, **options},
+        }
+        wanted = router.pieces(prompt, tools)
+        seen = [Seen() for _ in range(n)]
+        served_by = -1
+        async with aclosing(self.fleet.carry(body, wanted, weight=n)) as said:
+            async for message in said:
+                match message["kind"]:
+                    case "placed":
+                        served_by = message["replica"]
+                    case "again":
+                        for each in seen:
+                            each.again()
+                    case "delta":
+                        delta = delta_of(message["delta"])
+                        fresh = seen[delta.index].rest(delta)
+                        if fresh is not None:
+                            if fresh.completion is not None:
+                                self._note(served_by, wanted, fresh.completion.message)
+                            yield fresh
+
+    async def stream(
+        self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = ()
+    ) -> AsyncIterator[Delta]:
+        """One answer, piece by piece."""
+        async with aclosing(self.stream_many(prompt, sampling, tools=tools)) as deltas:
+            async for delta in deltas:
+                if delta.text or delta.call or delta.completion:
+                    yield delta
+
+    async def complete(
+        self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = (), n: int = 1
+    ) -> list[Completion]:
+        """`n` answers."""
+        found: dict[int, Completion] = {}
+        async for delta in self.stream_many(prompt, sampling, tools=tools, n=n):
+            if delta.completion is not None:
+                found[delta.index] = delta.completion
+        return [found[index] for index in range(n)]
+
+    async def score(self, prompt: Prompt, continuations: Sequence[str]) -> Scored:
+        """The likelihood of each continuation."""
+        body = {"method": "score", "prompt": prompt_json(prompt), "continuations": list(continuations)}
+        return Scored.from_json(await self.fleet.ask(body, router.pieces(prompt)))
+
+    async def tokenize(
+        self, prompt: Prompt, tools: Sequence[ToolSpec] = (), *, template: Mapping[str, Any] | None = None
+    ) -> list[int]:
+        """The ids that a prompt reaches the model as."""
+        body: Json = {
+            "method": "tokenize",
+            "prompt": prompt_json(prompt),
+            "tools": [tool.to_json() for tool in tools],
+            "template": template and dict(template),
+        }
+        ids: list[int] = await self.fleet.ask(body)
+        return ids
+
+    async def detokenize(self, ids: Sequence[int]) -> str:
+        """The text of ids, control tokens left out."""
+        return str(await self.fleet.ask({"method": "detokenize", "ids": list(ids)}))
+
+    def spell(self, ids: Sequence[int]) -> list[bytes]:
+        """The exact bytes of each token. The model must be loaded."""
+        return [self._vocabulary[id] for id in ids]
+
+    async def rate(self, ids: Sequence[int], top: int = 0, **options: Any) -> list[TokenRating]:
+        """How probable each token after the first was."""
+        body: Json = {"method": "rate", "ids": list(ids), "top": top, "options": options}
+        found = await self.fleet.ask(body, router.pieces(ids))
+        return [TokenRating(id, lp, tuple((other, at) for other, at in best)) for id, lp, best in found]
+
+    async def counters(self) -> Mapping[str, float]:
+        """The numbers of all engines together."""
+        return await self.fleet.counters()
+
+    def close(self) -> None:
+        """End the replicas."""
+        self.fleet.close()
+
+    def _note(self, replica: int, wanted: Pieces, answer: Message) -> None:
+        """A conversation was answered: its next turn should go where it is known."""
+        self.fleet.router.note(replica, router.followed(wanted, answer))
+
+
+class Vectors(NamedTuple):
+    """What an embedder of ours gives, with plain lists."""
+
+    vectors: list[list[float]]
+    num_tokens: list[int]
+    truncated: list[bool]
+
+
+class ReplicatedEmbedder:
+    """An Embedder whose work is done by a fleet."""
+
+    def __init__(self, fleet: Fleet, name: str):
+        self.fleet, self.name = fleet, name
+
+    async def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        """A vector for each text."""
+        await self.fleet.ready()
+        if not texts:
+            return []
+        vectors: list[list[float]] = (await self.embed_counted(texts)).vectors
+        return vectors
+
+    async def embed_counted(self, texts: Sequence[str]) -> Vectors:
+        """The vectors, with the tokens of each text and whether it lost its end."""
+        found = await self.fleet.ask({"method": "embed", "texts": list(texts)})
+        return Vectors(found["vectors"], found["num_tokens"], found["truncated"])
+
+    def close(self) -> None:
+        """End the replicas."""
+        self.fleet.close()
