@@ -371,3 +371,13 @@ def test_adapters_are_read_in_another_thread_while_the_engine_steps(tmp_path: Pa
     for reader in readers:
         reader.join()
     assert len(found) == 4 and not any(isinstance(each, FirsthandError) for each in found)
+
+
+@compiled
+def test_an_adapter_is_kept_in_half_the_memory_unless_its_numbers_or_the_weights_need_more() -> None:
+    small, large = adapter(tiny_model(), 1), adapter(tiny_model(), 1, scale=1e7)
+    sizes = {}
+    for weights in ("float16", "float32"):
+        engine = make_engine(adapters=(), weights=weights)
+        sizes[weights] = [engine.adapters.read(each).size_bytes for each in (small, large)]
+    assert 2 * sizes["float16"][0] == sizes["float16"][1] == sizes["float32"][0] == sizes["float32"][1]

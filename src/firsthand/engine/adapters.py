@@ -17,6 +17,7 @@ from firsthand.errors import ConfigError
 from firsthand.nn.adapters import PackedAdapter, pack_adapter
 from firsthand.nn.decoder import Decoder
 from firsthand.nn.lora import Adapter, read_adapter
+from firsthand.nn.quant import Mode
 
 MAX_NAME = 256
 _NAME = re.compile(r"[A-Za-z0-9._@:/+-]+")
@@ -39,10 +40,10 @@ class LoadedAdapter:
 class Adapters:
     """All adapters of an engine. `read` may run in any thread, all else in the engine's."""
 
-    def __init__(self, model: Decoder, config: EngineConfig, *, compiled: bool):
+    def __init__(self, model: Decoder, config: EngineConfig, *, tiles_of: Mode | None):
         self._model = model
         self._config = config
-        self._compiled = compiled
+        self._tiles_of: Mode | None = tiles_of
         self._loaded: dict[str, LoadedAdapter] = {}
         self._leaving: list[LoadedAdapter] = []
         self._next_id = 1
@@ -71,7 +72,7 @@ class Adapters:
         with self._reading:  # one at a time, so that together they take no more than one does
             if not isinstance(source, Adapter):
                 source = read_adapter(source, self._model, max_bytes=most, max_rank=self._config.max_adapter_rank)
-            packed = pack_adapter(source, self._model, compiled=self._compiled)
+            packed = pack_adapter(source, self._model, tiles_of=self._tiles_of)
         if packed.size_bytes > most:
             raise ConfigError(
                 f"the adapter takes {packed.size_bytes} bytes and all together may take {most}: raise adapter_memory_bytes"

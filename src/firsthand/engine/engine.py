@@ -88,7 +88,7 @@ class Engine:
             kv_dtype=dtype,
             num_near=self.pool.near.num_blocks if isinstance(self.pool, MixedPool) else None,
         )
-        self.adapters = Adapters(model, config, compiled=self.runner.fused is not None)
+        self.adapters = Adapters(model, config, tiles_of=self.weights if self.runner.fused else None)
         self._zero_holes()
         self.scheduler = Scheduler(
             self.pool, max_batch_tokens=config.max_batch_tokens, max_sequences=config.max_sequences

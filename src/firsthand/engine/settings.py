@@ -64,7 +64,7 @@ class EngineConfig:
     max_adapter_rank: int = 256
     """The highest rank of any of an adapter's matrices."""
     adapter_memory_bytes: int = 1 << 30
-    """Memory of all adapters together, which are kept in float32 on the CPU."""
+    """Memory of all adapters together. On the CPU they are kept in float16, beside float32 weights in float32."""
 
     def __post_init__(self) -> None:
         checks = [

@@ -23,6 +23,7 @@ from firsthand.nn.architecture import Architecture
 from firsthand.nn.decoder import Decoder
 from firsthand.nn.kernels.pages import LANES
 from firsthand.nn.lora import Adapter
+from firsthand.nn.quant import FLOAT16_MAX, Mode
 
 if TYPE_CHECKING:
     from firsthand.nn.kernels.dense import DenseTiles
@@ -56,8 +57,11 @@ class Span(NamedTuple):
     adapter: PackedAdapter
 
 
-def pack_adapter(adapter: Adapter, model: Decoder, *, compiled: bool) -> PackedAdapter:
-    """The adapter for the compiled step of that model, or for its modules."""
+def pack_adapter(adapter: Adapter, model: Decoder, *, tiles_of: Mode | None) -> PackedAdapter:
+    """The adapter for the compiled step of that model, in float16 unless its weights are float32; for its modules if None.
+
+    A matrix that float16 cannot hold stays float32.
+    """
     rank = max(delta.a.shape[0] for delta in adapter.deltas.values())
     entries = np.zeros((model.architecture.num_layers + 1, len(COLUMNS), 2, 6), dtype=np.int64)
     matrices: dict[str, tuple[Tensor, Tensor]] = {}
@@ -66,12 +70,13 @@ def pack_adapter(adapter: Adapter, model: Decoder, *, compiled: bool) -> PackedA
     for name, delta in adapter.deltas.items():
         module = name.removesuffix(".weight")
         a_rD, b_Or = delta.a.float().contiguous(), (delta.scale * delta.b.float()).contiguous()
-        if not compiled:
+        if tiles_of is None:
             matrices[module] = (a_rD.to(weight.device, weight.dtype), b_Or.to(weight.device, weight.dtype))
             continue
         from firsthand.nn.kernels.dense import tile_floats
 
-        pair = [tile_floats(values.numpy(), np.float32) for values in (a_rD, b_Or)]
+        fits = tiles_of != "float32" and max(float(a_rD.abs().max()), float(b_Or.abs().max())) <= FLOAT16_MAX
+        pair = [tile_floats(values.numpy(), np.float16 if fits else np.float32) for values in (a_rD, b_Or)]
         entries[_place(module, model.architecture)] = [each.entry() for each in pair]
         tiles += pair
     size_bytes = sum(each.memory.nbytes for each in tiles)
