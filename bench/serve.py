@@ -8,10 +8,10 @@ each round, and is asked for the same chats at the same moments by the same clie
 one that does not start is reported and the others go on.
 
 The trace (serve_load.py) has the lengths of Azure's conversation trace of 2023, divided by `--scale`, a shared system
-prompt, and arrivals at random (Poisson) whatever became of the chats before: an open loop. The rates rise until fewer than half of
-the chats are good. Goodput is how many chats a second were answered within both limits, the first token within `--ttft`
-seconds and the pieces after it `--itl` seconds apart on average; the best rate's counts. How late the client sent its
-requests is reported, and what it costs. Overhead is measured by serve_overhead.py. `--quick` is a smoke run.
+prompt, and arrivals at random (Poisson) whatever became of the chats before: an open loop. The rates rise until fewer
+than half of the chats are good. Goodput is how many chats a second were answered within both limits, the first token
+within `--ttft` seconds and the pieces after it `--itl` seconds apart on average; the best rate's counts. How late the client
+sent its requests is reported, and what it costs. Overhead is measured by serve_overhead.py. `--quick` is a smoke run.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ turn ignored, so that each has the same prompts and as many tokens as the others
 - library: `Local.stream_many`, which adds the engine's own thread, an event loop, the chat template and the text
 - server: `firsthand serve`, every answer streamed over HTTP to a client in this process
 
-Processor time is that of the party's own threads (`/proc/PID/task/*/schedstat`). The client's is told apart and no part of it;
-in the server's seconds the client has its share, since it runs on the same cores.
+Processor time is that of the party's own threads (`/proc/PID/task/*/schedstat`). The client's is told apart and no part of
+it; in the server's seconds the client has its share, since it runs on the same cores.
 """
 
 from __future__ import annotations

@@ -186,7 +186,8 @@ class EngineWorker:
         self._post(Command(lambda: self._add(add, inbox), lambda error: hand_over([(inbox, error)])))
         try:
             while num_answers > 0:
-                for output in joined(await inbox.get()):
+                outputs = await inbox.get()
+                for output in outputs if len(outputs) == 1 else joined(outputs):
                     num_answers -= output.is_last
                     yield output
         finally:
