@@ -22,7 +22,7 @@ from torch import Tensor
 
 from firsthand.engine.engine import Engine
 from firsthand.engine.holds import Hold
-from firsthand.engine.outputs import Output, Scored, joined, scored
+from firsthand.engine.outputs import Output, Scored, scored
 from firsthand.engine.sequence import Request
 from firsthand.engine.stats import Stats
 from firsthand.errors import ModelError
@@ -186,8 +186,7 @@ class EngineWorker:
         self._post(Command(lambda: self._add(add, inbox), lambda error: hand_over([(inbox, error)])))
         try:
             while num_answers > 0:
-                outputs = await inbox.get()
-                for output in outputs if len(outputs) == 1 else joined(outputs):
+                for output in await inbox.get():
                     num_answers -= output.is_last
                     yield output
         finally:
