@@ -78,7 +78,7 @@ def hand_over(items: Sequence[tuple[Inbox, Item]]) -> list[Inbox]:
         try:
             loop.call_soon_threadsafe(_put_all, mine)
         except RuntimeError:
-            gone += [inbox for inbox, _ in mine]
+            gone += dict.fromkeys(inbox for inbox, _ in mine)
     return gone
 
 
