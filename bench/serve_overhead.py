@@ -173,7 +173,11 @@ class Served:
     def close(self) -> None:
         """End it."""
         self._process.terminate()
-        self._process.wait(60)
+        try:
+            self._process.wait(60)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
 
 def measure(spec: dict, *, rounds: int, together: int, tokens: int) -> dict[str, list[dict]]:
@@ -192,6 +196,8 @@ def measure(spec: dict, *, rounds: int, together: int, tokens: int) -> dict[str,
                     raise SystemExit(f"{name} gave {figures['tokens']} tokens of {together * tokens}")
                 if turn:  # the first round warms up
                     found[name].append(figures)
+                told = ", ".join(f"{key} {value:.3f}" for key, value in figures.items())
+                print(f"round {turn}, {name}: {told}", file=sys.stderr, flush=True)
     finally:
         for party in parties.values():
             party.close()

@@ -28,7 +28,7 @@ ANSWER = 'One "quoted" word, a line\nand ü, \x00, \u2028, \ud83d at last. ' * 4
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Running]:
-    with serving(Scripted([ANSWER], name="scripted"), name='de"mo') as found:
+    with serving(Scripted(lambda messages, sampling, index: ANSWER, name="scripted"), name='de"mo') as found:
         yield found
 
 
