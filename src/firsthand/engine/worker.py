@@ -40,25 +40,55 @@ class Inbox:
     """Where the outputs of one request arrive: filled by the engine's thread, read in the caller's loop."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._queue: asyncio.Queue[Item] = asyncio.Queue()
+        self.loop = asyncio.get_running_loop()
+        self._items: deque[Item] = deque()
+        self._reader: asyncio.Future[None] | None = None
         self.request_id: int | None = None
         self.is_abandoned = False
 
-    def put(self, item: Item) -> bool:
-        """Hand over an item from another thread; False if the caller's loop is gone."""
-        try:
-            self._loop.call_soon_threadsafe(self._queue.put_nowait, item)
-        except RuntimeError:
-            return False
-        return True
+    def put(self, item: Item) -> None:
+        """Take in an item, in the caller's loop."""
+        self._items.append(item)
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
 
-    async def get(self) -> Output:
-        """The next output, or the error that came in its place."""
-        item = await self._queue.get()
-        if isinstance(item, Exception):
-            raise item
-        return item
+    async def get(self) -> list[Output]:
+        """The outputs that have come since the last call, or the error that came in their place."""
+        if not self._items:
+            self._reader = self.loop.create_future()
+            await self._reader
+        outputs: list[Output] = []
+        while self._items:
+            item = self._items[0]
+            if isinstance(item, Exception):
+                if outputs:
+                    break
+                raise item
+            outputs.append(item)
+            self._items.popleft()
+        return outputs
+
+
+def hand_over(items: Sequence[tuple[Inbox, Item]]) -> list[Inbox]:
+    """Put items from another thread into their inboxes, with one call into each loop, since each call wakes it.
+
+    Returns the inboxes whose loop is gone.
+    """
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Inbox, Item]]] = {}
+    for inbox, item in items:
+        by_loop.setdefault(inbox.loop, []).append((inbox, item))
+    gone: list[Inbox] = []
+    for loop, mine in by_loop.items():
+        try:
+            loop.call_soon_threadsafe(_put_all, mine)
+        except RuntimeError:
+            gone += dict.fromkeys(inbox for inbox, _ in mine)
+    return gone
+
+
+def _put_all(items: Sequence[tuple[Inbox, Item]]) -> None:
+    for inbox, item in items:
+        inbox.put(item)
 
 
 class Lease:
@@ -183,12 +213,12 @@ class EngineWorker:
 
     async def _outputs(self, add: Callable[[], int], num_answers: int) -> AsyncGenerator[Output, None]:
         inbox = Inbox()
-        self._post(Command(lambda: self._add(add, inbox), inbox.put))
+        self._post(Command(lambda: self._add(add, inbox), lambda error: hand_over([(inbox, error)])))
         try:
             while num_answers > 0:
-                output = await inbox.get()
-                num_answers -= output.is_last
-                yield output
+                for output in await inbox.get():
+                    num_answers -= output.is_last
+                    yield output
         finally:
             if num_answers > 0:
                 inbox.is_abandoned = True
@@ -235,7 +265,7 @@ class EngineWorker:
         try:
             inbox.request_id = add()
         except Exception as error:
-            inbox.put(error)
+            hand_over([(inbox, error)])
             return
         self._inboxes[inbox.request_id] = inbox
 
@@ -250,8 +280,7 @@ class EngineWorker:
             while self._obey(patience_s):
                 start = time.monotonic()
                 outputs = self.engine.step()
-                for output in outputs:
-                    self._deliver(output)
+                self._deliver(outputs)
                 for output in outputs:
                     if not self.engine.is_live(output.request_id):
                         self._inboxes.pop(output.request_id, None)
@@ -274,9 +303,9 @@ class EngineWorker:
                 break
         return self._ended is None
 
-    def _deliver(self, output: Output) -> None:
-        inbox = self._inboxes.get(output.request_id)
-        if inbox is not None and not inbox.put(output):
+    def _deliver(self, outputs: Sequence[Output]) -> None:
+        inboxes = self._inboxes
+        for inbox in hand_over([(inboxes[each.request_id], each) for each in outputs if each.request_id in inboxes]):
             self._drop(inbox)
 
     def _end(self, reason: Exception) -> None:
@@ -292,6 +321,5 @@ class EngineWorker:
             self._commands.clear()
         for command in commands:
             command.fail(self._ended)
-        for inbox in self._inboxes.values():
-            inbox.put(self._ended)
+        hand_over([(inbox, self._ended) for inbox in self._inboxes.values()])
         self._inboxes.clear()

@@ -227,14 +227,15 @@ class Local:
                 index, answer, calls = output.index, answers[output.index], streams[output.index]
                 known = len(answer.top_logprobs)
                 piece = answer.add(output, loaded.tokenizer)
-                pieces = [piece] if calls is None else calls.feed(piece)
-                if output.is_last and calls is not None:
-                    pieces = [*pieces, *calls.finish()]
-                first, *others = list(deltas(pieces, index)) or [Delta("", index=index)]
                 top = tuple(answer.top_logprobs[known:])
-                yield replace(first, token_ids=output.token_ids, logprobs=output.logprobs, top_logprobs=top)
-                for delta in others:
-                    yield delta
+                if calls is None:
+                    yield Delta(piece, None, None, index, output.token_ids, output.logprobs, top)
+                else:
+                    pieces = [*calls.feed(piece), *(calls.finish() if output.is_last else ())]
+                    first, *others = list(deltas(pieces, index)) or [Delta("", index=index)]
+                    yield replace(first, token_ids=output.token_ids, logprobs=output.logprobs, top_logprobs=top)
+                    for delta in others:
+                        yield delta
                 if output.is_last:
                     whole = completion(loaded, request, answer, tools, index == 0)
                     yield Delta("", whole, index=index, waited_s=output.waited_s)

@@ -15,7 +15,7 @@ from firsthand.serve.asking import Tools
 from firsthand.serve.choices import Gathered, arguments, call_id, call_ids, calls_json, chat_logprobs, total, usage_json
 from firsthand.serve.door import Asked, Door
 from firsthand.serve.refusals import Refusal, bad
-from firsthand.serve.replies import Events, Reply, event, reply
+from firsthand.serve.replies import EventForm, Events, Reply, event, reply
 from firsthand.serve.splitting import Splitter
 from firsthand.serve.wire import ChatRequest, read
 
@@ -171,6 +171,15 @@ async def _events(door: Door, asked: Asked, job: Job) -> AsyncGenerator[bytes, N
         choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": reason, **more}
         return event({**head, "choices": [choice], **tail})
 
+    forms: dict[tuple[int, str], EventForm] = {}
+    """Of chunks that hold nothing but text, by answer and kind: most are such."""
+
+    def piece(index: int, kind: str, text: str) -> bytes:
+        if (form := forms.get((index, kind))) is None:
+            choice = {"index": index, "delta": {kind: EventForm.GAP}, "logprobs": None, "finish_reason": None}
+            form = forms[index, kind] = EventForm({**head, "choices": [choice], **tail})
+        return form.event(text)
+
     async with aclosing(deltas(door, asked, job)) as pieces:
         async for each in pieces:
             index = each.index
@@ -184,7 +193,8 @@ async def _events(door: Door, asked: Asked, job: Job) -> AsyncGenerator[bytes, N
                 more["token_ids"] = list(each.token_ids)
             shown = splits[index].feed(each.text) if each.text else []
             for kind, text in shown:
-                yield chunk(index, {"content" if kind == "content" else "reasoning_content": text}, **more)
+                name = "content" if kind == "content" else "reasoning_content"
+                yield chunk(index, {name: text}, **more) if more else piece(index, name, text)
                 more = {}
             if more:
                 yield chunk(index, {"content": ""}, **more)

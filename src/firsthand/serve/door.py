@@ -252,7 +252,7 @@ class Door:
                         asked.span.answered(delta.completion, delta.waited_s)
                 yield delta
 
-    async def _deltas(
+    def _deltas(
         self,
         prompt: Prompt | Sequence[int],
         sampling: Sampling,
@@ -262,15 +262,17 @@ class Door:
         run: str,
         options: Mapping[str, Any],
     ) -> AsyncGenerator[Delta, None]:
-        """The pieces of `n` answers from whatever the model is. One that is not here gives several answers at their end."""
-        if self.tokens is not None:
-            found = self.tokens.stream_many(prompt, sampling, tools=tools, n=n, priority=priority, run=run, **options)
-            async with aclosing(cast(AsyncGenerator[Delta, None], found)) as deltas:
-                async for delta in deltas:
-                    yield delta
-            return
+        """The pieces of `n` answers from whatever the model is."""
+        if self.tokens is None:
+            return self._deltas_from_afar(cast(Prompt, prompt), sampling, tools, n)
+        found = self.tokens.stream_many(prompt, sampling, tools=tools, n=n, priority=priority, run=run, **options)
+        return cast(AsyncGenerator[Delta, None], found)
+
+    async def _deltas_from_afar(
+        self, text: Prompt, sampling: Sampling, tools: Sequence[ToolSpec], n: int
+    ) -> AsyncGenerator[Delta, None]:
+        """The same from a model that is not here, which gives several answers at their end."""
         assert self.model is not None
-        text = cast(Prompt, prompt)
         if n == 1:
             pieces = cast(AsyncGenerator[Delta, None], self.model.stream(text, sampling, tools=tools))
             async with aclosing(pieces) as deltas:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Mapping, MutableMapping
+from collections.abc import AsyncGenerator, Callable, Mapping, MutableMapping
 from contextlib import aclosing
 from typing import Any
 
@@ -14,6 +14,7 @@ from firsthand.message import Json
 from firsthand.serve.door import Asked, Door
 from firsthand.serve.refusals import Refusal, refusal_of
 
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _GOODBYE_S = 2.0
 """A client that is told why its answer was cut may take so long to read it."""
 
@@ -60,10 +61,12 @@ class Events:
         last = b"data: [DONE]\n\n" if self._done else b""
         async with aclosing(self._events):
             await send({"type": "http.response.start", "status": 200, "headers": encoded(fields)})
+            write: Callable[[bytes], bool] = scope.get("extensions", {}).get("firsthand.write", _write_nothing)
             try:
                 await send(_body(self._first))
                 async for event in self._events:
-                    await send(_body(event))
+                    if not write(event):
+                        await send(_body(event))
             except asyncio.CancelledError:
                 if self._asked.refusal is None or self._asked.task is None:
                     raise
@@ -97,8 +100,21 @@ def refused(refusal: Refusal) -> Reply:
 
 def event(body: Json, name: str | None = None) -> bytes:
     """A JSON object as an event."""
-    data = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    data = _JSON.encode(body).encode("utf-8", "replace")
     return (b"" if name is None else b"event: " + name.encode() + b"\n") + b"data: " + data + b"\n\n"
+
+
+class EventForm:
+    """Events that differ in one text only, which is `GAP` in `body`: the rest is encoded once."""
+
+    GAP = "\0"
+
+    def __init__(self, body: Json):
+        self._before, self._after = event(body).split(_JSON.encode(self.GAP).encode())
+
+    def event(self, text: str) -> bytes:
+        """The event with this text."""
+        return self._before + _JSON.encode(text).encode("utf-8", "replace") + self._after
 
 
 def encoded(fields: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
@@ -111,6 +127,11 @@ def note_bug(asked: Asked, error: Exception) -> None:
     import traceback
 
     asked.notes["traceback"] = "".join(traceback.format_exception(error))[-8000:]
+
+
+def _write_nothing(content: bytes) -> bool:
+    """Stands where the server cannot send without waiting."""
+    return False
 
 
 def _body(content: bytes) -> MutableMapping[str, Any]:

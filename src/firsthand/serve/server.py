@@ -15,13 +15,14 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import h11
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from firsthand.errors import ConfigError, ModelError
 from firsthand.serve.app import make_app
@@ -227,7 +228,21 @@ def _protocol(door: Door) -> type[H11Protocol]:
             super().handle_events()
             scope: Any = getattr(self, "scope", None)
             if isinstance(scope, dict):
-                scope.setdefault("extensions", {})["firsthand.abort"] = self.transport.abort
+                extensions = scope.setdefault("extensions", {})
+                extensions["firsthand.abort"] = self.transport.abort
+                if scope["http_version"] == "1.1" and scope["method"] != "HEAD":
+                    extensions["firsthand.write"] = partial(self._write, self.cycle)
+
+        def _write(self, cycle: RequestResponseCycle, content: bytes) -> bool:
+            """Send a piece of a body that has begun and whose length was not told; False if it cannot go out at once.
+
+            For the many small pieces of a stream: a chunk changes nothing in h11's state, and asking it costs more than
+            sending.
+            """
+            if self.flow.write_paused or cycle.disconnected or not content:
+                return False
+            self.transport.write(b"%x\r\n%b\r\n" % (len(content), content))
+            return True
 
         def _late(self) -> None:
             if self.conn.their_state is h11.IDLE and not self.transport.is_closing():

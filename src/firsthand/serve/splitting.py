@@ -29,6 +29,8 @@ class Splitter:
 
     def feed(self, text: str) -> list[Piece]:
         """What this text makes certain."""
+        if self._state == "content":  # nothing waits any more
+            return [Piece("content", text)] if text else []
         self._waiting += text
         return [piece for piece in self._advance(False) if piece.text]
 

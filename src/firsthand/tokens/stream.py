@@ -73,7 +73,7 @@ class StopStrings:
 
     def take(self) -> str:
         """The text that has become certain since the last call, cut before the stop string if there is one."""
-        held = max((matcher.matched for matcher in self._matchers), default=0)
+        held = max(matcher.matched for matcher in self._matchers) if self._matchers else 0
         cut = len(self._waiting) - held
         text, self._waiting = self._waiting[:cut], self._waiting[cut:]
         return text
@@ -81,7 +81,7 @@ class StopStrings:
     def _read(self, text: str) -> bool:
         if self.stopped is not None:
             return True
-        for index, character in enumerate(text):
+        for index, character in enumerate(text if self._matchers else ""):
             complete = [matcher.string for matcher in self._matchers if matcher.step(character)]
             if complete:
                 self.stopped = max(complete, key=len)

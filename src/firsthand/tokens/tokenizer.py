@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import tokenizers
@@ -26,6 +27,9 @@ END_OF_TURN = frozenset({
 CONTROL = END_OF_TURN | {"<s>", "</s>", "<bos>", "<eos>", "<pad>", "<unk>", "<start_of_turn>", "[INST]", "[/INST]"}
 CALL_MARKERS = frozenset({"[TOOL_CALLS]", "<|python_tag|>", "<tool_call>", "</tool_call>", "[ARGS]", "[CALL_ID]"})
 """Tokens that `decode` keeps even where it leaves out control tokens: `toolcalls.py` reads them."""
+_MAX_TEXTS, _SHORT, _LONG = 256, 256, 16_384
+"""So many texts are kept with their ids, if they have more than 256 characters and at most 16,384: system prompts come again
+with every chat."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -107,6 +111,7 @@ class Tokenizer:
         firsts = "".join(sorted({re.escape(content[0]) for content in self._special}))
         self._first = re.compile(f"[{firsts}]") if firsts else None
         self._bytes: dict[int, bytes] = {}
+        self._remembered = lru_cache(_MAX_TEXTS)(self._encode_plain)
         self.fingerprint = hashlib.sha256(
             canonical([prepared, self.bos_id, sorted(self.eos_ids), self.add_bos]).encode("utf-8", "surrogatepass")
         ).hexdigest()
@@ -135,7 +140,8 @@ class Tokenizer:
             text = text.lstrip() if previous is not None and previous.rstrip else text
             text = text.rstrip() if following is not None and following.lstrip else text
             if text:
-                ids.extend(self._encode_plain(text, continuing or bool(ids)))
+                remembered = _SHORT < len(text) <= _LONG
+                ids.extend((self._remembered if remembered else self._encode_plain)(text, continuing or bool(ids)))
 
         for text, trusted in runs:
             start = 0
@@ -208,12 +214,12 @@ class Tokenizer:
         token = self._rust.id_to_token(id)
         return b"" if token is None else self._read_bytes(token)
 
-    def _encode_plain(self, text: str, continuing: bool) -> list[int]:
+    def _encode_plain(self, text: str, continuing: bool) -> tuple[int, ...]:
         if not text.isascii() and _SURROGATE.search(text):  # half a pair, which JSON can carry and UTF-8 cannot
             text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         rust = self._continuing if continuing else self._rust
         try:
-            return list(rust.encode(text, add_special_tokens=False).ids)
+            return tuple(rust.encode(text, add_special_tokens=False).ids)
         except (KeyboardInterrupt, SystemExit, MemoryError):
             raise
         except BaseException as error:  # a panic in Rust is no Exception
