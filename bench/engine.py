@@ -172,7 +172,9 @@ def main() -> None:
     parser.add_argument("--llama-python")
     parser.add_argument("--transformers-python")
     parser.add_argument("--vllm-python")
-    parser.add_argument("--only", action="append", default=[], metavar="RIVAL", help="its column of the table; the others are left out")
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="RIVAL", help="its column of the table; the others are left out"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=machine.usable_cores())
     parser.add_argument("--quick", action="store_true", help="one short round of each: a smoke test")

@@ -3,9 +3,9 @@
 The spec's `mode` says how. "naive": `generate`, one request at a time, as the simplest server does. One at a time a job of
 many gives the same tokens/s as a job of few, so decode jobs of more than one sequence are left out, and of the chats a
 quarter is run. "continuous": its continuous batching (the manager behind `generate_batch`), on the jobs of several
-sequences. Left to itself that manager sizes its cache for a machine of its own: 60 % of the free memory, and a mask of 8,192 rows
-over all of it. Here it is told what the job needs: as many requests and blocks as there are, and our 512 tokens a batch. Each in
-bfloat16 or float32, whichever was faster on the warm-up jobs of the first round; the spec's `dtype` holds it to that.
+sequences. Left to itself that manager takes 60 % of the free memory, and for each step a mask of up to 8,192 rows over all
+of its cache. Here it is told what the job needs: as many requests and blocks as there are, and our 512 tokens a batch. Each
+in bfloat16 or float32, whichever was faster on the warm-up jobs of the first round; the spec's `dtype` holds it to that.
 """
 
 from __future__ import annotations

@@ -54,6 +54,8 @@ class Config:
 
     model: str = field(default="smollm2", metadata={"positional": True})
     """A model: a known name, a .gguf file, a folder, hf:ORG/NAME, or openai:NAME@URL."""
+    device: str = "cpu"
+    """Where a model that runs here is computed: cpu, cuda, cuda:N, or auto, which is CUDA where there is one."""
     system: str | None = None
     """A system message that opens the conversation."""
     tools: tuple[str, ...] = ()
@@ -295,7 +297,7 @@ def make_agent(config: Config) -> Agent:
     sampling = Sampling(max_tokens=config.max_tokens, temperature=config.temperature)
     if config.model in hub.KNOWN or config.model.startswith("hf:"):
         fetch(config.model)
-    model = catalog.model(config.model)
+    model = catalog.model(config.model, device=config.device)
     return Agent("chat", model, reply, {}, tools, sampling, config.system, limits=limits, approval=Approval(rules))
 
 

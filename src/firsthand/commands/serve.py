@@ -64,6 +64,8 @@ class Config:
     """Where a line of JSON for each request goes: a file, - for standard error, none for nowhere."""
     log_texts: bool = False
     """Write prompts and answers into the log too."""
+    device: str = "cpu"
+    """Where a model of ours is computed: cpu, cuda, cuda:N, or auto, which is CUDA where there is one."""
     threads: int | None = None
     """Threads that the model computes on."""
     kv_memory_mb: int | None = None
@@ -125,7 +127,7 @@ def say(config: Config, url: str) -> None:
 
 def open_model(config: Config, text: str) -> Model:
     """The model; one that runs here with the engine's settings."""
-    model: Any = catalog.model(text)
+    model: Any = catalog.model(text, device=config.device)
     if hasattr(model, "config"):
         kv = config.kv_memory_mb
         model.config = replace(

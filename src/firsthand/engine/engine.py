@@ -20,6 +20,7 @@ from torch import Tensor
 
 from firsthand.engine.checks import check_ids, check_request, check_room, check_score
 from firsthand.engine.drafts import speculator
+from firsthand.engine.drawing import draw_after
 from firsthand.engine.grammar import Guide, Masks
 from firsthand.engine.holds import Hold
 from firsthand.engine.mixed import MixedPool, open_pool
@@ -87,6 +88,7 @@ class Engine:
             block_size=config.block_size,
             kv_dtype=dtype,
             num_near=self.pool.near.num_blocks if isinstance(self.pool, MixedPool) else None,
+            graphs={"auto": None, "on": True, "off": False}[config.graphs],
         )
         self._zero_holes()
         self.scheduler = Scheduler(
@@ -340,7 +342,8 @@ class Engine:
         for start in range(0, len(rows), LOGIT_ROWS):
             part = rows[start : start + LOGIT_ROWS]
             try:
-                logits = self.runner.logits(hidden_MD[start : start + LOGIT_ROWS])
+                draws = [draw_after(*row) for row in part] if self.runner.fused is None else []
+                logits = self.runner.logits(hidden_MD[start : start + LOGIT_ROWS], draws)
             except Exception as error:
                 lines = dict.fromkeys(chunk.sequence for chunk, _ in part)
                 outputs += [output for line in lines for output in self._fail(line, error)]
@@ -418,6 +421,8 @@ class Engine:
         guide, sampling = line.guide, line.sampling
         if guide is not None and guide.forced:
             return guide.forced[0]
+        if row.drawn is not None:
+            return row.drawn
         if _is_plain_greedy(sampling) and (guide is None or guide.allows(row.best)):
             return row.best
         allowed = None if guide is None else guide.allowed
