@@ -1,6 +1,6 @@
 """Where the time of the 32-chats job goes, and what the machine would allow: processor time of one thread.
 
-    python bench/chats_profile.py MODEL.gguf [--rows 1 8 32 256]
+    python bench/chats_profile.py MODEL.gguf [--rows 1 8 23 32 256]
 
 Prints three tables as Markdown. The first says what the steps of the job cost, those with pieces of prompts apart: hidden
 states (the compiled step), the head, and the Python around them. The second multiplies the model's own matrices by so many
@@ -31,7 +31,7 @@ from firsthand.nn import weights
 from firsthand.nn.kernels import products
 from firsthand.nn.quant import BlockLinear
 
-TURNS = 5
+TURNS = 3
 
 
 @dataclass
@@ -128,27 +128,20 @@ def ours(linears: list[BlockLinear], rows: int) -> float:
 
 
 def in_cache(linear: BlockLinear, rows: int) -> float:
-    """Our loop over the first tile alone, again and again."""
-    first = products.Tiles(
-        linear.tiles.memory[: linear.tiles.tile_bytes], linear.tiles.kind, 16, linear.in_features, linear.tiles.zero
-    )
-    count = 64
-    entry = np.array([first.entry()] * count, dtype=np.int64)
-    x = np.random.default_rng(0).standard_normal((rows, linear.in_features), dtype=np.float32)
-    width = linear.in_features
+    """Our loop over the matrix's first tile again and again, as if every tile were that one."""
+    entry = np.array(linear.tiles.entry(), dtype=np.int64)
+    entry[3] = 0  # bytes from one tile to the next
+    width, outputs = linear.in_features, 16 * linear.tiles.num_tiles
+    x = np.random.default_rng(0).standard_normal((rows, width), dtype=np.float32)
     codes, scales = np.empty(rows * width, dtype=np.int8), np.empty(rows * width // 32, dtype=np.float32)
-    sums, out = np.empty(rows * width // 16, dtype=np.int32), np.empty((rows, 16), dtype=np.float32)
-    products._product(entry[0], x, codes, scales, sums, out)
-    return speed(
-        lambda: [products._product(each, x, codes, scales, sums, out) for each in entry] and None,
-        2.0 * rows * 16 * width * count,
-    )
+    sums, out = np.empty(rows * width // 16, dtype=np.int32), np.empty((rows, outputs), dtype=np.float32)
+    return speed(lambda: products._product(entry, x, codes, scales, sums, out), 2.0 * rows * outputs * width)
 
 
 def torchs(linears: list[BlockLinear], rows: int, dtype: torch.dtype) -> float:
     """torch's products of as many matrices of that shape."""
     outputs, inputs = linears[0].out_features, linears[0].in_features
-    made = [torch.randn(outputs, inputs, dtype=dtype) for _ in range(min(len(linears), 24))]
+    made = [torch.randn(outputs, inputs, dtype=dtype) for _ in range(min(len(linears), 12))]
     x = torch.randn(rows, inputs, dtype=dtype)
     with torch.inference_mode():
         return speed(
@@ -161,7 +154,7 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="a GGUF file")
-    parser.add_argument("--rows", type=int, nargs="+", default=[1, 8, 32, 256])
+    parser.add_argument("--rows", type=int, nargs="+", default=[1, 8, 23, 32, 256])
     parser.add_argument("--quick", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(1)

@@ -11,7 +11,7 @@ run it yet.
 """
 
 # C sequences, H query heads, G kv heads, R H/G, K head_dim, B blocks, S slots of a block, W blocks of a table, P pieces
-# mypy: disallow-untyped-decorators=False, disallow-untyped-defs=False
+# mypy: disallow-untyped-decorators=False, disallow-incomplete-defs=False, disallow-untyped-defs=False
 
 from __future__ import annotations
 
