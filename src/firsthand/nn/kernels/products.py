@@ -364,7 +364,7 @@ def _declared(module: Any, kind: Kind, rows: int, how: str, fetches: bool, takes
 def inner_loop(kind: Kind, rows: int, how: str | None = None, *, fetches: bool = False) -> Any:
     """An intrinsic that computes the 16 outputs of a tile for `rows` rows. Its arguments are `_ARGUMENTS`.
 
-    Nothing is checked. With `fetches` it asks memory for the tile behind this one while it computes, which changes no number.
+    Nothing is checked. With `fetches` it asks memory for the next tile while it computes, which changes no number.
     `weights` is the address of the tile; `zero` an int32; `codes`, `scales`, `sums` and `out` flat arrays with the place of
     the first row and the step to the next (the place in `sums` is twice that in `scales`).
     """
