@@ -61,7 +61,10 @@ def contenders(args: argparse.Namespace) -> list[Contender]:
         )
     if args.vllm_python:
         found.append(Contender("vLLM", "run_vllm.py", args.vllm_python))
-    return found
+    names = {each.name for each in found[1:]}
+    if unknown := set(args.only) - names:
+        raise SystemExit(f"--only has {', '.join(sorted(unknown))}: expected some of {'; '.join(sorted(names))}")
+    return [found[0], *(each for each in found[1:] if not args.only or each.name in args.only)]
 
 
 def write_folder(model: str, folder: Path) -> None:
@@ -169,6 +172,9 @@ def main() -> None:
     parser.add_argument("--llama-python")
     parser.add_argument("--transformers-python")
     parser.add_argument("--vllm-python")
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="RIVAL", help="its column of the table; the others are left out"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=machine.usable_cores())
     parser.add_argument("--quick", action="store_true", help="one short round of each: a smoke test")

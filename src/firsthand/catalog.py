@@ -318,11 +318,11 @@ def scorer(text: str) -> Scorer:
     return made
 
 
-def model(text: str) -> Model:
+def model(text: str, *, device: str = "cpu") -> Model:
     """The model a text names: `smollm2`, a .gguf file or a folder, `hf:org/name`, `openai:name@url`, `scripted:file`.
 
-    What runs here may have an adapter, merged into its weights or beside them: `smollm2+lora:FOLDER`,
-    `smollm2+adapter:FOLDER`.
+    What runs here may have an adapter, merged into its weights or beside them (`smollm2+lora:FOLDER`,
+    `smollm2+adapter:FOLDER`), and a `device` other than the CPU: `cuda`, `cuda:N` or `auto`.
     """
     prefix, colon, rest = text.partition(":")
     providers = names("provider")
@@ -333,7 +333,13 @@ def model(text: str) -> Model:
     opener: Callable[[str], Model] | None = getattr(module, "open_model", None)
     if opener is None:
         raise unknown("model provider", prefix, [*providers, "hf"], see="firsthand list models")
-    return opener(rest)
+    opened = opener(rest)
+    if device != "cpu":
+        put_on: Callable[[str], None] | None = getattr(opened, "put_on", None)
+        if put_on is None:
+            raise ConfigError(f"device is {device!r}, and {text} is not computed here: a device is for models of ours")
+        put_on(device)
+    return opened
 
 
 def bind_options(spec: Spec, function: Callable[..., Any]) -> dict[str, Any]:

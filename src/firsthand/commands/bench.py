@@ -42,6 +42,8 @@ class Config:
     """How often everything is measured; the table gives medians and ranges."""
     seconds: float = 60
     """No new round of a figure begins after this many seconds spent on it."""
+    device: str = "cpu"
+    """Where the model is computed: cpu, cuda, cuda:N, or auto, which is CUDA where there is one."""
     threads: int | None = None
     """Threads; one for each core by default."""
     weights: Literal["auto", "int8", "float16", "float32"] = "auto"
@@ -108,6 +110,7 @@ def main(config: Config) -> int:
 def measure(config: Config, path: Path) -> Result:
     """Load the model, run every workload, and gather what they gave."""
     from firsthand.engine import machine
+    from firsthand.engine.devices import device_line, pick_device
     from firsthand.engine.measured import Result
     from firsthand.engine.settings import EngineConfig
     from firsthand.engine.workloads import QUICK, Sizes, weights_read
@@ -116,14 +119,17 @@ def measure(config: Config, path: Path) -> Result:
     here = machine.describe()
     threads = config.threads or here.cores
     before = machine.memory_in_use()
-    engine = load(path, EngineConfig(threads=threads, weights=config.weights, kv_cache=config.kv_cache))
+    device = pick_device(config.device)
+    settings = EngineConfig(threads=threads, weights=config.weights, kv_cache=config.kv_cache, device=device)
+    engine = load(path, settings)
     loaded = machine.memory_in_use()
     chosen, left_out = choose(engine, QUICK if config.quick else Sizes(), config.only)
     speeds = machine.measure(threads)
     figures, steady = repeat(engine, chosen, config)
     parameters, weight_bytes = weights_read(engine)
     a = engine.architecture
-    figures += bounded(figures, weight_bytes, speeds)
+    if device == "cpu":  # the speeds are those of the CPU's memory
+        figures += bounded(figures, weight_bytes, speeds)
     figures += memory(engine, (before, loaded, steady, machine.memory_in_use()))
     return Result(
         model=config.model,
@@ -131,7 +137,7 @@ def measure(config: Config, path: Path) -> Result:
         date=date,
         command=config.command(),
         machine=here.to_json(),
-        machine_line=here.line(),
+        machine_line=here.line() + device_line(device),
         speeds=speeds,
         weights=engine.weights,
         weight_bytes=weight_bytes,
@@ -146,9 +152,9 @@ def measure(config: Config, path: Path) -> Result:
 def load(path: Path, settings: EngineConfig) -> Engine:
     """An engine with the model in it."""
     from firsthand.engine.engine import Engine
-    from firsthand.nn import weights
+    from firsthand.providers.local import load_weights
 
-    return Engine(weights.load(path, keep_blocks=settings.weights in ("auto", "int8")), settings)
+    return Engine(load_weights(path, settings), settings)
 
 
 def choose(engine: Engine, sizes: Sizes, only: Sequence[str]) -> tuple[list[Workload], list[str]]:

@@ -60,6 +60,8 @@ class Config:
     """A model: a known name, a .gguf file, a folder, hf:ORG/NAME, or openai:NAME@URL."""
     question: str | None = field(default=None, metadata={"positional": True})
     """Ask this alone, print the answer, and end."""
+    device: str = "cpu"
+    """Where a model that runs here is computed: cpu, cuda, cuda:N, or auto, which is CUDA where there is one."""
     system: str | None = None
     """A system message that opens the conversation."""
     tools: tuple[str, ...] = ()
@@ -258,7 +260,7 @@ class Chat:
         if not name:
             self.screen.say(before.name)
             return
-        self.agent = replace(self.agent, model=open_model(name))
+        self.agent = replace(self.agent, model=open_model(name, self.config.device))
         self.dialogue.use(self.agent)
         if (close := getattr(before, "close", None)) is not None:
             close()
@@ -329,15 +331,15 @@ def make_agent(config: Config) -> Agent:
     check_rules(rules, tools)
     limits = Limits(config.budget_tokens, config.budget_calls, config.budget_seconds, config.budget_usd)
     sampling = Sampling(max_tokens=config.max_tokens, temperature=config.temperature)
-    model = open_model(config.model)
+    model = open_model(config.model, config.device)
     return Agent("chat", model, reply, {}, tools, sampling, config.system, limits=limits, approval=Approval(rules))
 
 
-def open_model(name: str) -> Model:
+def open_model(name: str, device: str) -> Model:
     """The model of that name, fetched first if it is a known one that is not here."""
     if name in hub.KNOWN or name.startswith("hf:"):
         fetch(name)
-    return catalog.model(name)
+    return catalog.model(name, device=device)
 
 
 def facts(calls: list[Call], writing_s: float) -> str:

@@ -53,6 +53,8 @@ class Config:
     """Benchmarks: names, or Python files of your own; `firsthand list benchmarks` shows the names."""
     model: tuple[str, ...] = ("smollm2",)
     """Models: a known name, a .gguf file, a folder, hf:ORG/NAME, or openai:NAME@URL."""
+    device: str = "cpu"
+    """Where models that run here are computed: cpu, cuda, cuda:N, or auto, which is CUDA where there is one."""
     pattern: tuple[str, ...] = ("direct",)
     """Patterns with their options, such as cot,self_consistency:samples=16. The first one is the baseline."""
     tools: tuple[str, ...] = ("calculator",)
@@ -307,7 +309,7 @@ def open_models(config: Config) -> list[Model]:
         for name in config.model:
             if name in hub.KNOWN or name.startswith("hf:"):
                 fetch(name, shown=not config.json)
-        return [catalog.model(name) for name in config.model]
+        return [catalog.model(name, device=config.device) for name in config.model]
     from firsthand.home import data_home
     from firsthand.providers.cached import Replay
     from firsthand.runs import store

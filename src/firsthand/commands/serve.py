@@ -73,6 +73,8 @@ class Config:
     """Write prompts and answers into the log too."""
     otel: bool = False
     """Send a span of each request to an OpenTelemetry collector; $OTEL_EXPORTER_OTLP_ENDPOINT says where, and is enough."""
+    device: str = "cpu"
+    """Where a model of ours is computed: cpu, cuda, cuda:N, or auto, which is CUDA where there is one."""
     threads: int | None = None
     """Threads that the model computes on."""
     kv_memory_mb: int | None = None
@@ -181,7 +183,12 @@ def open_replicas(config: Config) -> tuple[Model | None, Embedder | None]:
 
     assert config.replicas is not None
     own = {key: value for key, value in engine_settings(config).items() if value is not None}
-    settings = {"model": whole_path(config.model), "embedder": whole_path(config.embedder), "engine": own}
+    settings = {
+        "model": whole_path(config.model),
+        "device": config.device,
+        "embedder": whole_path(config.embedder),
+        "engine": own,
+    }
     starter = open_ray(
         settings, config.replicas, address=config.address, cpus=config.replica_cpus, gpus=config.replica_gpus
     )
@@ -214,7 +221,7 @@ def engine_settings(config: Config) -> dict[str, Any]:
 
 def open_model(config: Config, text: str) -> Model:
     """The model; one that runs here with the engine's settings."""
-    model: Any = catalog.model(text)
+    model: Any = catalog.model(text, device=config.device)
     if hasattr(model, "config"):
         settings = engine_settings(config)
         settings["max_batch_tokens"] = max(model.config.max_batch_tokens, settings["max_batch_tokens"])

@@ -21,6 +21,7 @@ from firsthand.engine.adapters import Adapters, LoadedAdapter
 from firsthand.engine.arrivals import answers, scores
 from firsthand.engine.checks import check_ids, check_request, check_room, check_score
 from firsthand.engine.drafts import speculator
+from firsthand.engine.drawing import draw_after
 from firsthand.engine.grammar import Guide, Masks
 from firsthand.engine.holds import Hold
 from firsthand.engine.mixed import MixedPool, open_pool
@@ -87,6 +88,7 @@ class Engine:
             block_size=config.block_size,
             kv_dtype=dtype,
             num_near=self.pool.near.num_blocks if isinstance(self.pool, MixedPool) else None,
+            graphs={"auto": None, "on": True, "off": False}[config.graphs],
         )
         self.adapters = Adapters(model, config, tiles_of=self.weights if self.runner.fused else None)
         self._zero_holes()
@@ -344,7 +346,8 @@ class Engine:
             part = rows[start : start + LOGIT_ROWS]
             try:
                 adapters = [packed_adapter(chunk) for chunk, _ in part]
-                logits = self.runner.logits(hidden_MD[start : start + LOGIT_ROWS], adapters)
+                draws = [draw_after(*row) for row in part] if self.runner.fused is None else []
+                logits = self.runner.logits(hidden_MD[start : start + LOGIT_ROWS], adapters, draws)
             except Exception as error:
                 lines = dict.fromkeys(chunk.sequence for chunk, _ in part)
                 outputs += [output for line in lines for output in self._fail(line, error)]

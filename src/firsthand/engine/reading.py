@@ -93,11 +93,13 @@ def _choose(line: Sequence, row: LogitRow) -> int:
     guide, sampling = line.guide, line.sampling
     if guide is not None and guide.forced:
         return guide.forced[0]
-    values = row.values
-    if line.num_answer < sampling.min_tokens:
-        values = without(values, line.stop_ids)
-    elif _is_plain_greedy(sampling) and (guide is None or guide.allows(row.best)):
-        return row.best
+    is_too_short = line.num_answer < sampling.min_tokens
+    if not is_too_short:
+        if row.drawn is not None:
+            return row.drawn
+        if _is_plain_greedy(sampling) and (guide is None or guide.allows(row.best)):
+            return row.best
+    values = without(row.values, line.stop_ids) if is_too_short else row.values
     allowed = None if guide is None else guide.allowed
     number = uniform(line.seed, line.index, len(line.tokens))
     prompt = line.tokens[: line.num_prompt]

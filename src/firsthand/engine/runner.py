@@ -1,42 +1,28 @@
-"""Turns a plan into numbers: block copies, packed ids and positions, attention over paged memory, and logits where wanted.
+"""Turns a plan into numbers: block copies, packed ids and positions, attention over paged memory, logits where wanted.
 
-Models with blockwise weights go through the compiled step (`nn/fused.py`), all others through their modules. Keys lie
-as [block, kv head, head_dim, slot] and values as [block, kv head, slot, head_dim], for each layer: the layout that the
-CPU kernel reads as whole vectors (`nn/kernels/pages.py`).
+On a CPU models go through the compiled step (`nn/fused.py`) where it can run them; all others, and any on a GPU, through
+their modules (`modules.py`). Either way a layer's memory is indexed alike (`nn/kernels/pages.py`).
 """
 
-# N packed tokens, M wanted rows, D hidden, H query heads, G kv heads, K head_dim, V vocabulary
+# M wanted rows, D hidden
 
 from __future__ import annotations
 
 from collections.abc import Sequence as Row
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from firsthand.engine.blocks import Copy
+from firsthand.engine.drawing import Draw
 from firsthand.engine.mixed import near_table
+from firsthand.engine.modules import Modules
 from firsthand.engine.sequence import Chunk
 from firsthand.nn.adapters import ModuleSpans, PackedAdapter, spans_of
 from firsthand.nn.decoder import Decoder
 from firsthand.nn.fused import Cache, Fused, Logits, can_fuse
-from firsthand.nn.kernels.paged_attention import Chunk as PageChunk
-from firsthand.nn.kernels.paged_attention import Layout, Pages, attend_pages
-
-
-class PagedAttend:
-    """The `Attend` of one step: writes new keys and values into their blocks, then reads each sequence's own blocks."""
-
-    def __init__(self, pages: Row[Pages], layouts: Row[Layout]):
-        self.pages = pages
-        self.layouts = layouts
-
-    def __call__(
-        self, layer: int, q_NHK: Tensor, k_NGK: Tensor, v_NGK: Tensor, *, scale: float, window: int | None
-    ) -> Tensor:
-        """Attention of N packed tokens over the paged cache: N H K."""
-        return attend_pages(q_NHK, k_NGK, v_NGK, self.pages[layer], self.layouts[layer], scale=scale, window=window)
+from firsthand.nn.kernels.pages import Chunk as PageChunk
+from firsthand.nn.kernels.pages import Layout, Pages
 
 
 class Runner:
@@ -50,20 +36,32 @@ class Runner:
         block_size: int,
         kv_dtype: torch.dtype | None = None,
         num_near: int | None = None,
+        graphs: bool | None = None,
     ):
-        """`num_near`: how many blocks windowed layers have, if they have tables of their own (`Table.near`)."""
+        """`num_near`: how many blocks windowed layers have, if they have tables of their own (`Table.near`).
+
+        `graphs`: whether decode steps have fixed shapes (`static_step.py`); None is on CUDA alone.
+        """
         weight = model.embed.weight
         self.model = model
         self.device = weight.device
         self.block_size = block_size
         self.threads = torch.get_num_threads()
+        fits = self.device.type == "cpu" and block_size % 16 == 0 and can_fuse(model) is None
+        has_spares = not fits and (self.device.type == "cuda" if graphs is None else graphs)
+        spares = [num_blocks, *([] if num_near is None else [num_near])] if has_spares else []
         self.cache = Cache.empty(
-            model.architecture, num_blocks, block_size, kv_dtype or weight.dtype, weight.device, num_near=num_near
+            model.architecture,
+            num_blocks + has_spares,
+            block_size,
+            kv_dtype or weight.dtype,
+            weight.device,
+            num_near=None if num_near is None else num_near + has_spares,
         )
         self._is_near = [bool(kind) for kind in self.cache.spans[:, 0]]
-        fits = self.device.type == "cpu" and block_size % 16 == 0 and can_fuse(model) is None
         self.fused = Fused(model, threads=self.threads) if fits else None
         self.adapted = ModuleSpans(model) if self.fused is None else None
+        self.modules = None if fits else Modules(model, self.cache, block_size=block_size, spares=spares)
 
     @property
     def pages(self) -> tuple[Pages, ...]:
@@ -97,27 +95,25 @@ class Runner:
             near = self._layout(chunks, [near_table(chunk.sequence.table) for chunk in chunks])
         if self.fused is not None:
             return torch.from_numpy(self.fused.hidden(ids, layout, self.cache, wanted, near=near, spans=spans))
-        positions = [position for chunk in chunks for position in range(chunk.start, chunk.end)]
-        assert self.adapted is not None
+        assert self.modules is not None and self.adapted is not None
+        layouts = [near if near and is_near else layout for is_near in self._is_near]
         with self.adapted.over(spans):
-            hidden_ND: Tensor = self.model(
-                torch.tensor(ids, device=self.device),
-                torch.tensor(positions, device=self.device),
-                PagedAttend(self.pages, [near if near and is_near else layout for is_near in self._is_near]),
-            )
-        return hidden_ND[torch.tensor(wanted, dtype=torch.long, device=self.device)]
+            return self.modules.hidden(chunks, layouts, wanted, is_adapted=bool(spans))
 
     @torch.inference_mode()
-    def logits(self, hidden_MD: Tensor, adapters: Row[PackedAdapter | None] = ()) -> Logits:
-        """Scores of every next token after some states, each with its adapter if there are any, until the next call."""
+    def logits(
+        self, hidden_MD: Tensor, adapters: Row[PackedAdapter | None] = (), draws: Row[Draw | None] = ()
+    ) -> Logits:
+        """Scores of every next token after some states, each with its adapter if there are any, until the next call.
+
+        `draws` says for which rows a token may be drawn where the scores are; the compiled step leaves that to `sampler`.
+        """
         spans = spans_of(adapters, [1] * len(adapters))
         if self.fused is not None:
             return self.fused.logits(hidden_MD.numpy(), spans)
-        assert self.adapted is not None
+        assert self.modules is not None and self.adapted is not None
         with self.adapted.over(spans):
-            logits_MV = self.model.logits(hidden_MD)
-        normaliser_M = np.asarray(logits_MV.logsumexp(-1).cpu(), dtype=np.float32)
-        return Logits(logits_MV, logits_MV.argmax(-1).tolist(), normaliser_M)
+            return self.modules.logits(hidden_MD, draws)
 
     def _layout(self, chunks: Row[Chunk], tables: Row[list[int]]) -> Layout:
         spans = [PageChunk(chunk.start, chunk.end, table) for chunk, table in zip(chunks, tables, strict=True)]
@@ -132,6 +128,8 @@ class Runner:
         """Take note that the model's weights were replaced."""
         if self.fused is not None:
             self.fused.refresh()
+        if self.modules is not None:
+            self.modules.refresh()
 
 
 def packed_adapter(chunk: Chunk) -> PackedAdapter | None:

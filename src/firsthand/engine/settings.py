@@ -11,6 +11,7 @@ from firsthand.errors import ConfigError
 
 WEIGHTS = ("auto", "int8", "float16", "float32")
 KV_CACHES = ("auto", "float32", "float16", "int8")
+GRAPHS = ("auto", "on", "off")
 
 
 def default_kv_bytes() -> int:
@@ -41,6 +42,9 @@ class EngineConfig:
     device: str = "cpu"
     """Where the model is loaded to: `cpu`, `cuda` or `cuda:N`. On CUDA weights are kept in bfloat16, or in float32 where
     `weights` says so. Whoever hands a loaded model to an engine has chosen already."""
+    graphs: Literal["auto", "on", "off"] = "auto"
+    """Whether decode steps of a model that runs by its modules are padded to fixed shapes: `auto` on CUDA, where each shape
+    is captured in a CUDA graph once. On a CPU `on` buys nothing, and is there to test what a GPU does."""
     threads: int | None = None
     """Threads of torch, for the whole process; None leaves them as they are. More than there are idle cores is far slower
     than fewer, since torch's threads wait for each other by spinning."""
@@ -88,6 +92,7 @@ class EngineConfig:
             ("speculate_below", self.speculate_below >= 0, "0 (never) or more"),
             ("weights", self.weights in WEIGHTS, f"one of {', '.join(WEIGHTS)}"),
             ("kv_cache", self.kv_cache in KV_CACHES, f"one of {', '.join(KV_CACHES)}"),
+            ("graphs", self.graphs in GRAPHS, f"one of {', '.join(GRAPHS)}"),
         ]
         for field, good, expected in checks:
             if not good:

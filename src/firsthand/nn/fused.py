@@ -11,8 +11,9 @@ of other models agree to about 1e-5. Among themselves all fused calls agree bit 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -79,25 +80,39 @@ class Logits:
     """The most probable token of each row."""
     normalisers: Floats
     """M, log(sum(e ** score)): a token's log-prob is its score minus this."""
+    drawn: Sequence[int | None] | None = None
+    """The token that was drawn for each row, where the device did it."""
+    known: Sequence[Mapping[int, float]] | None = None
+    """Scores of some tokens of each row that came from the device with the rest."""
 
     def rows(self) -> Iterator[LogitRow]:
         """One after another."""
-        for values_V, best, normaliser in zip(self.values, self.best, self.normalisers, strict=True):
-            yield LogitRow(values_V, best, float(normaliser))
+        for row, (values_V, best, normaliser) in enumerate(zip(self.values, self.best, self.normalisers, strict=True)):
+            drawn = self.drawn[row] if self.drawn else None
+            yield LogitRow(values_V, best, float(normaliser), drawn, self.known[row] if self.known else {})
 
 
 @dataclass(frozen=True)
 class LogitRow:
     """Scores of every next token after one position."""
 
-    values: Tensor
-    """V, float32"""
+    scores: Tensor
+    """V, float32, on the device that computed them."""
     best: int
     normaliser: float
+    drawn: int | None = None
+    """The token that was drawn already."""
+    known: Mapping[int, float] = field(default_factory=dict)
+
+    @cached_property
+    def values(self) -> Tensor:
+        """The scores on the CPU; from a GPU they are fetched when first wanted."""
+        return self.scores.cpu()
 
     def logprob(self, token: int) -> float:
         """Natural log of a token's probability, before temperature and cuts."""
-        return float(self.values[token]) - self.normaliser
+        score = self.known.get(token)
+        return (float(self.values[token]) if score is None else score) - self.normaliser
 
 
 def can_fuse(model: Decoder) -> str | None:

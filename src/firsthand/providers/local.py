@@ -26,6 +26,7 @@ from torch import Tensor
 from firsthand import __version__
 from firsthand.engine.adapters import check_name
 from firsthand.engine.checks import check_ids
+from firsthand.engine.devices import pick_device
 from firsthand.engine.engine import Engine
 from firsthand.engine.grammar import CompiledGrammar, Grammars
 from firsthand.engine.settings import EngineConfig
@@ -180,6 +181,14 @@ class Local:
         ]
         digest = hashlib.sha256("|".join([*parts, *arithmetic, __version__]).encode())
         return f"local:{digest.hexdigest()[:16]}"
+
+    def put_on(self, device: str) -> None:
+        """Compute on `cpu`, `cuda`, `cuda:N`, or `auto`, which is CUDA where there is one. To be said before it is loaded.
+
+        ConfigError for a device that is not there.
+        """
+        self.config = replace(self.config, device=pick_device(device))
+        self.__dict__.pop("fingerprint", None)
 
     async def complete(
         self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = (), n: int = 1
@@ -402,8 +411,7 @@ def load_weights(path: Path, config: EngineConfig, adapter: Path | None = None) 
     """The model of a file or folder on the config's device."""
     if config.device == "cpu":
         return weights.load(path, keep_blocks=config.weights in ("auto", "int8"), adapter=adapter)
-    if not torch.cuda.is_available():
-        raise ConfigError(f"device is {config.device!r}, and torch finds no CUDA here: leave it at cpu")
+    pick_device(config.device)
     if config.weights not in ("auto", "float32"):
         raise ConfigError(
             f"weights is {config.weights!r}, which is for the CPU: on {config.device} give auto or float32"

@@ -184,7 +184,7 @@ def open_replica(settings: Json) -> Replica:
 
 
 def _open_model(settings: Json) -> TokenModel:
-    model: Any = catalog.model(settings["model"])
+    model: Any = catalog.model(settings["model"], device=settings.get("device", "cpu"))
     if not hasattr(model, "stream_many"):
         raise ConfigError(
             f"{settings['model']} does not run here, so that there is nothing to put into replicas: serve it without"

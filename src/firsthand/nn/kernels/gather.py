@@ -1,16 +1,18 @@
 """The plain version of paged attention: gather blocks, then torch's attention with a mask. Any device, any dtype.
 
-All chunks of one token, which is what a decode step is, go through one gather and one call, padded to the longest; prompts
-go one by one. `store` and `decode` take tensors and nothing else, ask no value back and have no shape that depends on one,
-so with tables padded to a fixed size they can be captured in a CUDA graph. Written for CUDA but tested on the CPU only: its
-speed on a GPU is not measured.
+All chunks of one token, which is what a decode step is, go through one gather and one call, padded to the longest, or
+through a kernel that reads blocks in place where one is given (`paged_triton`); prompts go one by one. What a step's layers
+need of the host's numbers goes to the device once, in one copy. `store` and `decode` take tensors and nothing else, ask no
+value back and have no shape that depends on one, so with tables padded to a fixed size a CUDA graph can hold them.
 """
 
 # N packed tokens, C chunks, H query heads, G kv heads, K head_dim, B blocks of a table, S slots of a block, T B * S
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from itertools import accumulate, chain
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -19,8 +21,37 @@ from torch.nn import functional
 from firsthand.nn.kernels.pages import Layout, Pages
 
 
+class Decode(Protocol):
+    """Attention of one token of each sequence over blocks tables_CB up to its position: C H K."""
+
+    def __call__(
+        self,
+        q_CHK: Tensor,
+        pages: Pages,
+        tables_CB: Tensor,
+        positions_C: Tensor,
+        *,
+        scale: float,
+        window: int | None,
+    ) -> Tensor:
+        """See the class."""
+        ...
+
+
+class Prompt(NamedTuple):
+    """A chunk of several tokens."""
+
+    rows: slice
+    """Its packed rows."""
+    end: int
+    table: Tensor
+    """Its blocks, on the device: B."""
+    positions: Tensor
+    """Q"""
+
+
 class Indices(NamedTuple):
-    """The index tensors of a step on its device."""
+    """What a step needs of the host's numbers, on its device."""
 
     blocks: Tensor
     """N"""
@@ -32,10 +63,20 @@ class Indices(NamedTuple):
     """C"""
     tables: Tensor
     """Their block tables, cut after the last block in use and padded with zeros to the longest: C B."""
+    prompts: list[Prompt]
+    """The other chunks."""
 
 
 def gather_attention(
-    q_NHK: Tensor, k_NGK: Tensor, v_NGK: Tensor, pages: Pages, layout: Layout, *, scale: float, window: int | None
+    q_NHK: Tensor,
+    k_NGK: Tensor,
+    v_NGK: Tensor,
+    pages: Pages,
+    layout: Layout,
+    *,
+    scale: float,
+    window: int | None,
+    decode_by: Decode | None = None,
 ) -> Tensor:
     """Write the new keys and values, then attend each token to its own sequence up to itself: N H K."""
     device = q_NHK.device
@@ -43,18 +84,23 @@ def gather_attention(
     store(k_NGK, v_NGK, pages, indices.blocks, indices.slots)
     out_NHK = torch.empty_like(q_NHK)
     if len(indices.single):
-        out_NHK[indices.single] = decode(
+        out_NHK[indices.single] = (decode_by or decode)(
             q_NHK[indices.single], pages, indices.tables, indices.positions, scale=scale, window=window
         )
-    row = 0
-    for chunk in layout.chunks:
-        rows = slice(row, row + chunk.end - chunk.start)
-        row = rows.stop
-        if chunk.end - chunk.start > 1:
-            table_B = torch.tensor(list(chunk.table[: -(-chunk.end // layout.block_size)]), device=device)
-            at_Q = torch.arange(chunk.start, chunk.end, device=device)
-            out_NHK[rows] = _prompt(q_NHK[rows], pages, table_B, at_Q, chunk.end, scale=scale, window=window)
+    for rows, end, table_B, at_Q in indices.prompts:
+        out_NHK[rows] = _prompt(q_NHK[rows], pages, table_B, at_Q, end, scale=scale, window=window)
     return out_NHK
+
+
+def to_device(parts: Sequence[Sequence[int]], device: torch.device) -> list[Tensor]:
+    """Lists of whole numbers as int64 tensors on the device, by one copy that nobody waits for."""
+    flat = torch.tensor(list(chain.from_iterable(parts)), dtype=torch.long, pin_memory=is_pinned(device))
+    return list(torch.split(flat.to(device, non_blocking=True), [len(part) for part in parts]))
+
+
+def is_pinned(device: torch.device) -> bool:
+    """Whether what goes there should lie in pinned memory, from which copies run beside the host's work."""
+    return device.type == "cuda" and torch.cuda.is_available()
 
 
 def store(k_NGK: Tensor, v_NGK: Tensor, pages: Pages, blocks_N: Tensor, slots_N: Tensor) -> None:
@@ -124,19 +170,31 @@ def _gather(pages: Pages, tables_CB: Tensor, like: Tensor) -> tuple[Tensor, Tens
 
 
 def _indices(layout: Layout, device: torch.device) -> Indices:
-    spans, size = layout.spans, layout.block_size
-    single = [c for c, chunk in enumerate(layout.chunks) if chunk.end - chunk.start == 1]
-    tables = [list(layout.chunks[c].table[: layout.chunks[c].start // size + 1]) for c in single]
-    longest = max((len(table) for table in tables), default=0)
-    padded = [table + [0] * (longest - len(table)) for table in tables]
-    blocks, slots = zip(
-        *[(chunk.table[at // size], at % size) for chunk in layout.chunks for at in range(chunk.start, chunk.end)],
-        strict=True,
+    size, chunks = layout.block_size, layout.chunks
+    starts = list(accumulate((chunk.end - chunk.start for chunk in chunks), initial=0))
+    single = [c for c, chunk in enumerate(chunks) if chunk.end - chunk.start == 1]
+    many = [c for c, chunk in enumerate(chunks) if chunk.end - chunk.start > 1]
+    tables = [list(chunks[c].table[: chunks[c].start // size + 1]) for c in single]
+    longest = max(map(len, tables), default=0)
+    blocks_N, slots_N, single_C, positions_C, tables_CB, *prompts = to_device(
+        [
+            [chunk.table[at // size] for chunk in chunks for at in range(chunk.start, chunk.end)],
+            [at % size for chunk in chunks for at in range(chunk.start, chunk.end)],
+            [starts[c] for c in single],
+            [chunks[c].start for c in single],
+            [block for table in tables for block in table + [0] * (longest - len(table))],
+            *(list(chunks[c].table[: -(-chunks[c].end // size)]) for c in many),
+            *(range(chunks[c].start, chunks[c].end) for c in many),
+        ],
+        device,
     )
+    rows = [slice(starts[c], starts[c + 1]) for c in many]
+    ends = [chunks[c].end for c in many]
     return Indices(
-        torch.tensor(blocks, device=device),
-        torch.tensor(slots, device=device),
-        torch.tensor(spans[single, 0], dtype=torch.long, device=device),
-        torch.tensor(spans[single, 1], dtype=torch.long, device=device),
-        torch.tensor(padded, dtype=torch.long, device=device).reshape(len(single), longest),
+        blocks_N,
+        slots_N,
+        single_C,
+        positions_C,
+        tables_CB.reshape(len(single), longest),
+        [Prompt(*each) for each in zip(rows, ends, prompts[: len(many)], prompts[len(many) :], strict=True)],
     )

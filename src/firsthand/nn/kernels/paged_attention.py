@@ -1,8 +1,9 @@
-"""Attention over keys and values that lie in scattered blocks: the door to a compiled version for the CPU and a plain one.
+"""Attention over keys and values that lie in scattered blocks: the door to a compiled version for the CPU and the others.
 
 The compiled version (`attention.py`, `plan.py`) reads blocks in place, and those that sequences share once for all. Every
 (token, head) goes through the same arithmetic in the same order over its own positions; what else is in the batch, how a
-prompt was cut into chunks, which blocks hold it and who shares them change no bit. Left out: a compiled CUDA version.
+prompt was cut into chunks, which blocks hold it and who shares them change no bit. Other devices and dtypes gather blocks
+(`gather.py`), or decode by a kernel that the caller gives (`paged_triton.py`).
 """
 
 # N packed tokens, H query heads, G kv heads, K head_dim
@@ -17,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from firsthand.nn.kernels.gather import gather_attention
+from firsthand.nn.kernels.gather import Decode, gather_attention
 from firsthand.nn.kernels.pages import LANES, Chunk, Layout, Pages, kv_bytes_per_token
 
 __all__ = [
@@ -36,12 +37,20 @@ PARALLEL_FROM = 1 << 20
 
 
 def attend_pages(
-    q_NHK: Tensor, k_NGK: Tensor, v_NGK: Tensor, pages: Pages, layout: Layout, *, scale: float, window: int | None
+    q_NHK: Tensor,
+    k_NGK: Tensor,
+    v_NGK: Tensor,
+    pages: Pages,
+    layout: Layout,
+    *,
+    scale: float,
+    window: int | None,
+    decode: Decode | None = None,
 ) -> Tensor:
     """Write the new keys and values, then attend each token to its own sequence up to itself: N H K."""
-    is_compiled = can_compile(pages, layout.block_size) and q_NHK.dtype == torch.float32
-    attend = compiled_attention if is_compiled else gather_attention
-    return attend(q_NHK, k_NGK, v_NGK, pages, layout, scale=scale, window=window)
+    if can_compile(pages, layout.block_size) and q_NHK.dtype == torch.float32:
+        return compiled_attention(q_NHK, k_NGK, v_NGK, pages, layout, scale=scale, window=window)
+    return gather_attention(q_NHK, k_NGK, v_NGK, pages, layout, scale=scale, window=window, decode_by=decode)
 
 
 def can_compile(pages: Pages, block_size: int) -> bool:

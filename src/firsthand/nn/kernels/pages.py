@@ -39,11 +39,17 @@ class Pages:
     def empty(
         num_blocks: int, num_kv_heads: int, block_size: int, head_dim: int, dtype: torch.dtype, device: torch.device
     ) -> Pages:
-        """Memory that is reserved but, on the CPU, not touched: the system hands it out as blocks are first written."""
+        """Memory that is reserved but, on the CPU, not touched: the system hands it out as blocks are first written.
+
+        The compiled kernels of the CPU read 16 slots of a key at once, a GPU all numbers of a slot: keys lie in the order
+        that each wants, under the same indices.
+        """
         padded = -(-head_dim // LANES) * LANES
         scaled = num_blocks if dtype == torch.int8 else 0
         return Pages(
-            torch.empty(num_blocks, num_kv_heads, head_dim, block_size, dtype=dtype, device=device),
+            torch.empty(num_blocks, num_kv_heads, head_dim, block_size, dtype=dtype, device=device)
+            if device.type == "cpu"
+            else torch.empty(num_blocks, num_kv_heads, block_size, head_dim, dtype=dtype, device=device).mT,
             torch.empty(num_blocks, num_kv_heads, block_size, padded, dtype=dtype, device=device),
             torch.empty(scaled, num_kv_heads, block_size, device=device),
             torch.empty(scaled, num_kv_heads, block_size, device=device),

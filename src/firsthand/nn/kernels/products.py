@@ -242,8 +242,9 @@ def _add_products_in_shorts(builder: Any, sums: Any, codes: Any, values: Any) ->
 class _Loop:
     """Emits the inner loop of one tile and R rows: over the blocks, with all sums in registers."""
 
-    def __init__(self, builder: Any, kind: Kind, rows: int, how: str, values: dict[str, Any]):
+    def __init__(self, builder: Any, kind: Kind, rows: int, how: str, values: dict[str, Any], *, fetches: bool):
         self.builder, self.kind, self.rows, self.how, self.values = builder, kind, rows, how, values
+        self.fetches = fetches
 
     def emit(self) -> None:
         """The whole loop, and the stores of its results."""
@@ -270,11 +271,25 @@ class _Loop:
         whole = [_splat(b, b.mul(total, offset), _INTS) for total in totals]
         moved = b.mul(index, ir.Constant(_LONG, kind.block))
         inputs = [b.gep(self.values["codes"], [b.add(self._row("codes", r), moved)]) for r in range(self.rows)]
+        if self.fetches:
+            self._fetch_next(record)
         for group, codes in self._groups(record):
             for r in range(self.rows):
                 four = b.bitcast(b.gep(inputs[r], [ir.Constant(_LONG, 4 * group)]), _INT.as_pointer())
                 whole[r] = _add_products(b, whole[r], codes, b.load(four, align=4), self.how)
         self._scale(record, whole, scales, totals, sums)
+
+    def _fetch_next(self, record: Any) -> None:
+        """Ask for the record of the same place in the next tile, which is read when this tile has met all its rows."""
+        b, kind = self.builder, self.kind
+        pointer = _BYTE.as_pointer()
+        fetch = llvm_function(b, "llvm.prefetch.p0i8", ir.VoidType(), [pointer, _INT, _INT, _INT])
+        distance = b.mul(self.values["blocks"], ir.Constant(_LONG, kind.record_bytes))
+        for line in range(0, kind.record_bytes, 64):
+            place = b.gep(record, [b.add(distance, ir.Constant(_LONG, line))])
+            b.call(
+                fetch, [place, *(ir.Constant(_INT, number) for number in (0, 2, 1))]
+            )  # to read, into the second cache, data
 
     def _row_numbers(self, index: Any, r: int) -> tuple[Any, Any]:
         """The scale of a row's block and the sum of its codes."""
@@ -329,9 +344,9 @@ _ARGUMENTS = ("weights", "blocks", "zero", "codes", "codes_at", "codes_stride", 
               "scales_stride", "out", "out_at", "out_stride")  # fmt: skip
 
 
-def _declared(module: Any, kind: Kind, rows: int, how: str, takes: list[Any]) -> Any:
+def _declared(module: Any, kind: Kind, rows: int, how: str, fetches: bool, takes: list[Any]) -> Any:
     """The loop as a function of its own, known to its module alone: LLVM would else compile a copy wherever it is called."""
-    name = f"firsthand_product_{KINDS.index(kind)}_{rows}_{how}"
+    name = f"firsthand_product_{KINDS.index(kind)}_{rows}_{how}{'_fetching' if fetches else ''}"
     if name in module.globals:
         return module.globals[name]
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), takes), name)
@@ -341,15 +356,15 @@ def _declared(module: Any, kind: Kind, rows: int, how: str, takes: list[Any]) ->
     values = dict(zip(_ARGUMENTS, function.args, strict=True))
     values["codes"] = builder.bitcast(values["codes"], _BYTE.as_pointer())
     values["weights"] = builder.inttoptr(values["weights"], _BYTE.as_pointer())
-    _Loop(builder, kind, rows, how, values).emit()
+    _Loop(builder, kind, rows, how, values, fetches=fetches).emit()
     builder.ret_void()
     return function
 
 
-def inner_loop(kind: Kind, rows: int, how: str | None = None) -> Any:
+def inner_loop(kind: Kind, rows: int, how: str | None = None, *, fetches: bool = False) -> Any:
     """An intrinsic that computes the 16 outputs of a tile for `rows` rows. Its arguments are `_ARGUMENTS`.
 
-    Nothing is checked.
+    Nothing is checked. With `fetches` it asks memory for the next tile while it computes, which changes no number.
     `weights` is the address of the tile; `zero` an int32; `codes`, `scales`, `sums` and `out` flat arrays with the place of
     the first row and the step to the next (the place in `sums` is twice that in `scales`).
     """
@@ -376,7 +391,7 @@ def inner_loop(kind: Kind, rows: int, how: str | None = None) -> Any:
                 context.make_array(kind_of)(context, builder, value).data if isinstance(kind_of, types.Array) else value
                 for kind_of, value in zip(signature.args, args, strict=True)
             ]
-            builder.call(_declared(builder.module, kind, rows, how, [value.type for value in given]), given)
+            builder.call(_declared(builder.module, kind, rows, how, fetches, [value.type for value in given]), given)
             return context.get_dummy_value()
 
         at = types.intp
@@ -388,6 +403,7 @@ def inner_loop(kind: Kind, rows: int, how: str | None = None) -> Any:
 def _make_multiply(kind: Kind, how: str | None = None) -> Any:
     """A function that multiplies rows with the tiles of one kind."""
     one, two, four, eight = (inner_loop(kind, rows, how) for rows in (1, 2, 4, 8))
+    eight_fetching = inner_loop(kind, 8, how, fetches=True)
 
     @called
     @named(f"multiply_{KINDS.index(kind)}_{how or instructions()}")
@@ -398,6 +414,10 @@ def _make_multiply(kind: Kind, how: str | None = None) -> Any:
         step = codes_stride // 32
         for tile in range(first_tile, last_tile):
             at, row, to = address + tile * tile_bytes, first_row, column + tile * LANES
+            if row + 8 < last_row:  # memory brings the next tile while more rows are multiplied with this one
+                eight_fetching(at, blocks, zero, codes, row * codes_stride, codes_stride, scales, sums, row * step, step,
+                               out, row * out_stride + to, out_stride)  # fmt: skip
+                row += 8
             while row + 8 <= last_row:
                 eight(at, blocks, zero, codes, row * codes_stride, codes_stride, scales, sums, row * step, step, out,
                       row * out_stride + to, out_stride)  # fmt: skip

@@ -1,0 +1,33 @@
+"""Which device a model is computed on."""
+
+from __future__ import annotations
+
+import torch
+
+from firsthand.errors import ConfigError
+
+
+def pick_device(name: str) -> str:
+    """`cpu`, `cuda` or `cuda:N` as it came, and `auto` as `cuda` where there is one; ConfigError for what is not there."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if not name.startswith("cuda"):
+        return name
+    if torch.version.cuda is None:
+        raise ConfigError(
+            f"device is {name!r}, and there is no CUDA here: torch was built without CUDA (it is {torch.__version__}); "
+            "install torch's CUDA build (https://pytorch.org/get-started), or leave it at cpu"
+        )
+    if not torch.cuda.is_available():
+        raise ConfigError(
+            f"device is {name!r}, and there is no CUDA here: torch finds no GPU that it can use; leave it at cpu"
+        )
+    index = name.partition(":")[2]
+    if index and int(index) >= torch.cuda.device_count():
+        raise ConfigError(f"device is {name!r}, and there are {torch.cuda.device_count()} GPUs here, from cuda:0 on")
+    return name
+
+
+def device_line(device: str) -> str:
+    """What to add to a machine's description for a GPU; nothing for the CPU."""
+    return "" if device == "cpu" else f"; computed on {torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}"
