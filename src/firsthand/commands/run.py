@@ -23,7 +23,7 @@ from firsthand.message import Json, ToolCall
 from firsthand.model import Model, Sampling
 from firsthand.providers import hub
 from firsthand.rollout import Place
-from firsthand.terminal import console, one_line, progress
+from firsthand.terminal import complain, console, progress
 from firsthand.tool import Effect, Tool
 from firsthand.trace import Trace, shareable
 
@@ -169,7 +169,7 @@ def main(config: Config) -> int:
         check(settings, may_ask(places))
     protocols = {benchmark.name: benchmark.protocol for benchmark in benchmarks}
     figures = {benchmark.name: benchmark.figures for benchmark in benchmarks if benchmark.figures}
-    with begun or create_run(settings) as run:  # only now, so that a mistyped name leaves no run behind
+    with begun or create_run(settings, benchmarks) as run:  # only now, so that a mistyped name leaves no run behind
         interrupted = perform(run, settings, places, redo_errors=config.retry_errors)
         order = {place.id: index for index, place in enumerate(places)}
         traces = sorted(run.traces(), key=lambda trace: order.get(trace.id, len(order)))
@@ -237,13 +237,15 @@ def build_settings(body: Json) -> Config:
     return build(Config, body)
 
 
-def create_run(config: Config) -> Run:
+def create_run(config: Config, benchmarks: Sequence[Benchmark]) -> Run:
     """A new run, named after its benchmarks."""
     from firsthand.home import data_home
     from firsthand.runs import store
 
     hint = config.name or "-".join(catalog.parse_spec(name).name.rsplit("/", 1)[-1] for name in config.benchmarks)
-    return store.create(data_home(), asdict(config), hint, command=[config.command()])
+    made = zip(benchmarks, config.benchmarks, strict=True)
+    figures = {benchmark.name: text for benchmark, text in made if benchmark.figures is not None}
+    return store.create(data_home(), asdict(config), hint, command=[config.command()], figures=figures)
 
 
 def perform(run: Run, config: Config, places: Sequence[Place], *, redo_errors: bool = False) -> bool:
@@ -469,11 +471,6 @@ def write_report(run: Run, config: Config, traces: Sequence[Trace], boards: Sequ
     except OSError as error:
         raise StoreError(f"the report {path} cannot be written: {error.strerror}; the run is kept") from None
     return str(path)
-
-
-def complain(text: str) -> None:
-    """Print a sentence on standard error."""
-    print(f"firsthand: {one_line(text)}", file=sys.stderr)
 
 
 def _shown(value: object) -> str:

@@ -15,7 +15,7 @@ import os
 import platform
 import sqlite3
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -261,6 +261,17 @@ class Run:
                 raise self.database.damaged("a trace is not the one its row says")
             yield self._with_scores(trace, number), number
 
+    def samples(self, benchmark: str) -> list[Trace]:
+        """A scored attempt at the benchmark, and one of each score given later: what kinds of scores there are."""
+        own = "SELECT attempt FROM traces WHERE benchmark = ? AND score IS NOT NULL LIMIT 1"
+        later = (
+            "SELECT traces.attempt FROM scores JOIN traces ON traces.attempt = scores.attempt"
+            " WHERE benchmark = ? AND name = ? AND value IS NOT NULL LIMIT 1"
+        )
+        asked = [(own, (plain(benchmark),)), *((later, (plain(benchmark), plain(n))) for n in self.score_names())]
+        attempts = dict.fromkeys(str(id) for sql, given in asked for (id,) in self.database.read(sql, given))
+        return [self.tries(id)[-1] for id in attempts]
+
     def rows(self, *, benchmark: str | None = None, agent: str | None = None) -> Iterator[TraceRow]:
         """What a list shows of the latest trace of each attempt, in the order they were finished."""
         return (row for row, _, _ in self._latest(benchmark, agent))
@@ -405,13 +416,24 @@ class Run:
             self.finish("interrupted")
 
 
-def create(home: Path, config: Json, name_hint: str, *, command: Iterable[str] | None = None) -> Run:
-    """A new run under `home`. `command` is what was typed, by default this process's."""
+def create(
+    home: Path,
+    config: Json,
+    name_hint: str,
+    *,
+    command: Iterable[str] | None = None,
+    figures: Mapping[str, str] | None = None,
+) -> Run:
+    """A new run under `home`. `command` is what was typed, by default this process's.
+
+    `figures` are the benchmarks that have figures of their own, by name, each with the words it is made of.
+    """
     about = {
         "config": config,
         "command": list(sys.argv if command is None else command),
         "firsthand": __version__,
         "machine": describe_machine(),
+        "figures": dict(figures or {}),
     }
     path = home / "runs" / new_run_id(datetime.now(UTC), name_hint)
     try:
@@ -419,7 +441,7 @@ def create(home: Path, config: Json, name_hint: str, *, command: Iterable[str] |
         (path / LOCK).touch()
     except OSError as error:
         if path.is_dir():  # the same four letters in the same minute
-            return create(home, config, name_hint, command=command)
+            return create(home, config, name_hint, command=command, figures=figures)
         raise StoreError(
             f"no run can be made in {home / 'runs'} ({error.strerror}): set FIRSTHAND_HOME to a folder with room"
         ) from None

@@ -12,17 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from firsthand.benchmark import Figure
 from firsthand.cli import main
 from firsthand.errors import ConfigError
-from firsthand.evals.corpus import (
-    FIGURES,
-    Corpus,
-    CorpusDifference,
-    calibration,
-    corpora,
-    corpus_detail,
-    micro_f1,
-)
+from firsthand.evals.figure_stats import FigureDifference, figure_interval
+from firsthand.evals.figures import calibration, figure_detail, figures, micro_f1
+from firsthand.evals.formulas import FORMULAS
 from firsthand.evals.leaderboard import leaderboard, render_text
 from firsthand.evals.multiplicity import compare_to_baseline
 from firsthand.evals.stats import judged
@@ -61,9 +56,9 @@ def test_bleu_and_chrf_of_sums_are_those_of_texts(scorer: Any, whole: Any, size:
         pairs = [sentences(number, rng) for number in range(size)]
         pairs += [("", "nothing was said")] * rng.randrange(2) + [("apples", "pears")] * rng.randrange(2)
         traces = [scored(scorer, str(n), "one", *pair) for n, pair in enumerate(pairs)]
-        (found,) = (corpora({"one": traces}) or {}).values()
+        (found,) = figures({"one": traces})[scorer.__name__].values()
         expected = whole([answer for answer, _ in pairs], [[reference] for _, reference in pairs])
-        assert found.interval().value == pytest.approx(expected, abs=1e-9)
+        assert figure_interval(found).value == pytest.approx(expected, abs=1e-9)
         assert [each.scores[0].value for each in traces] == [each.value() for each in traces]
 
 
@@ -95,18 +90,19 @@ def test_epochs_add_up_and_failed_attempts_are_empty_answers() -> None:
                 trace("b", "one", micro_f1("labels", "", ""))],
         "two": [trace("a", "two", failed=True), trace("b", "two", micro_f1("labels", "q", ""))],
     }  # fmt: skip
-    found = corpora(traces)
-    assert found is not None
-    assert found["one"].sums == {"a": [2.0, 1.0, 2.0], "b": [0.0, 0.0, 0.0]}
-    assert found["one"].interval().value == pytest.approx(2 * 2 / (2 * 2 + 1 + 2))
-    assert found["two"].sums == {"a": [0.0, 0.0, 2.0], "b": [0.0, 1.0, 0.0]} and found["two"].interval().value == 0.0
-    without = corpora(traces, errors=False)
-    assert without is not None and without["two"].sums == {"b": [0.0, 1.0, 0.0]}
+    found = figures(traces)["labels"]
+    assert found["one"].tasks == found["two"].tasks == ("a", "b")
+    assert figure_interval(found["one"]).value == pytest.approx(2 * 2 / (2 * 2 + 1 + 2))
+    assert figure_interval(found["two"]).value == 0.0
+    without = figures(traces, errors=False)["labels"]
+    assert without["two"].tasks == ("b",) and found["one"].values["a"] == pytest.approx([0.5, 2 / 3])
+    once = np.array([[1.0, 0.0], [0.0, 1.0], [2.0, 0.0]])  # a alone, b alone, a drawn twice
+    assert found["one"].of(once) == pytest.approx([4 / 7, 1.0, 4 / 7])
 
 
 def test_scores_that_are_only_partly_of_a_corpus_stay_means() -> None:
     mixed = {"one": [trace("a", "one", micro_f1("f1", "x", "x")), trace("b", "one", Score("f1", 1.0))]}
-    assert corpora(mixed) is None and corpora({"one": [trace("a", "one")]}) is None
+    assert figures(mixed) == {} == figures({"one": [trace("a", "one")]})
     (board,) = leaderboard([each for traces in mixed.values() for each in traces])
     assert board.rows[0].score.method == "Wilson"
 
@@ -126,13 +122,13 @@ def test_scores_that_are_only_partly_of_a_corpus_stay_means() -> None:
 )
 def test_a_stored_share_that_is_damaged_is_no_share(detail: dict[str, Any]) -> None:
     traces = [trace("a", "one", Score("f1", 0.5, detail)), trace("b", "one", Score("f1", 0.5, detail))]
-    assert corpora({"one": traces}) is None
+    assert figures({"one": traces}) == {}
     assert leaderboard(traces)[0].rows[0].score.value == 0.5
 
 
 def test_a_figure_that_there_is_not_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"'bleu' with 3 sums is no figure of a corpus: there are bleu \(10 sums\)"):
-        corpus_detail("bleu", (1, 2, 3))
+        figure_detail("bleu", (1, 2, 3))
     with pytest.raises(ConfigError, match="a confidence is 90: 0 to 1 was expected"):
         calibration("calibration", 90, True)
 
@@ -157,10 +153,10 @@ def test_of_a_calibration_error_the_lower_is_the_better() -> None:
 
 def test_every_figure_is_a_number_for_any_sums() -> None:
     rng = np.random.default_rng(0)
-    for figure in FIGURES.values():
-        sums = rng.integers(0, 3, size=(500, figure.columns)).astype(float)
-        found = figure.of(sums)
-        assert found.shape == (500,) and np.isfinite(found).all() and np.isfinite(figure.of(0 * sums)).all()
+    for formula in FORMULAS.values():
+        sums = rng.integers(0, 3, size=(500, formula.columns)).astype(float)
+        found = formula.of(sums)
+        assert found.shape == (500,) and np.isfinite(found).all() and np.isfinite(formula.of(0 * sums)).all()
 
 
 def test_comparisons_are_corrected_and_agree_with_their_intervals() -> None:
@@ -168,18 +164,22 @@ def test_comparisons_are_corrected_and_agree_with_their_intervals() -> None:
     agents = {str(n): corpus_of(rng.random(50) < 0.3 + 0.05 * n, rng.random(50) < 0.5) for n in range(4)}
     for found in compare_to_baseline(agents, agents["0"]).values():
         assert (found.verdict == "cannot tell") == (found.p_value >= 0.05) == (found.low <= 0 <= found.high)
-    nothing = judged(CorpusDifference.between(agents["0"], Corpus("micro_f1", {})))
+    nothing = judged(FigureDifference.between(agents["0"], f1_of({})))
     assert nothing.n == 0 and nothing.verdict == "cannot tell"
-    single = judged(CorpusDifference.between(*(Corpus("micro_f1", {"a": (n, 1, 1)}, {"a": [0.5]}) for n in (1, 2))))
+    single = judged(FigureDifference.between(*(f1_of({"a": (n, 1, 1)}) for n in (1, 2))))
     assert (single.n, single.low, single.high, single.verdict) == (1, -math.inf, math.inf, "cannot tell")
 
 
-def corpus_of(found: Any, wanted: Any) -> Corpus:
-    sums = {
-        str(n): (float(f and w), float(f and not w), float(w and not f))
-        for n, (f, w) in enumerate(zip(found, wanted, strict=True))
-    }
-    return Corpus("micro_f1", sums, {task: [0.0] for task in sums})
+def f1_of(sums: dict[str, tuple[int, int, int]]) -> Figure:
+    parts = np.array(list(sums.values()), dtype=float).reshape(len(sums), 3)
+    return Figure(
+        "f1", tuple(sums), lambda counts: FORMULAS["micro_f1"].of(counts @ parts), values={task: [0.0] for task in sums}
+    )
+
+
+def corpus_of(found: Any, wanted: Any) -> Figure:
+    pairs = enumerate(zip(found, wanted, strict=True))
+    return f1_of({str(n): (int(f and w), int(f and not w), int(w and not f)) for n, (f, w) in pairs})
 
 
 @pytest.mark.slow
@@ -233,7 +233,7 @@ def test_paired_bootstrap_intervals_cover_at_their_rate(clustered: bool) -> None
         luck = np.repeat(rng.random((2, size // per)), per, axis=1) if clustered else rng.random((2, size))
         a, b = (corpus_of(np.where(side < 0.7 - 0.4 * hard, wanted, ~wanted), wanted) for side in luck)
         labels = {str(n): str(n // per) for n in range(size)} if clustered else None
-        found = judged(CorpusDifference.between(a, b, labels, draws=1000))
+        found = judged(FigureDifference.between(a, b, labels, draws=1000))
         missed += not found.low <= 0 <= found.high
     assert 0.02 <= missed / count <= 0.085
 
@@ -246,6 +246,6 @@ def test_the_interval_of_a_corpus_covers_the_true_figure() -> None:
     for _ in range(count):
         wanted = rng.random(150) < 0.4
         found = np.where(wanted, rng.random(150) < 0.7, rng.random(150) < 0.2)
-        interval = corpus_of(found, wanted).interval()
+        interval = figure_interval(corpus_of(found, wanted))
         held += interval.low <= truth <= interval.high
     assert 0.91 <= held / count <= 0.98
