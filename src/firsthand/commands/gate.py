@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Literal
 
 from firsthand.benchmark import Figure, Figures
@@ -15,6 +16,7 @@ from firsthand.errors import ConfigError, unknown
 from firsthand.evals.figure_stats import figure_value
 from firsthand.evals.gate import Check, Gaps, rule, verdict
 from firsthand.evals.gate_report import details, difference_text, junit, markdown, rate
+from firsthand.evals.intervals import Scores, task_means
 from firsthand.evals.multiplicity import difference
 from firsthand.evals.stored_figures import first_score, own_figures
 from firsthand.home import data_home
@@ -165,11 +167,12 @@ def make_check(
 ) -> Check:
     """The check of one benchmark of a comparison: of mean scores, or of a figure of both sides."""
     pairs = [pair for pair in found.pairs if pair.benchmark == benchmark]
+    values_a, values_b = ({p.task_id: p.a.values for p in pairs}, {p.task_id: p.b.values for p in pairs})
+    sides = figures or (values_a, values_b)
+    mean_a, mean_b = (figure_value(each) for each in figures) if figures else map(mean, (values_a, values_b))
+    by_task = (figures[0].values, figures[1].values) if figures else (values_a, values_b)
     drop = drops.get(f"{benchmark}/{score}", drops.get(benchmark, drops[""]))
     name_a, name_b = (side.split("/", 1)[1] for side in (found.a, found.b))
-    worse = sorted((pair for pair in pairs if pair.change == "worse"), key=lambda pair: pair.b.value - pair.a.value)
-    sides = figures or ({p.task_id: p.a.values for p in pairs}, {p.task_id: p.b.values for p in pairs})
-    unsettled = tuple(each for each in flaky(found) if each.benchmark == benchmark)
     return Check(
         name_a if name_a == name_b else f"{name_b} against {name_a}",
         benchmark,
@@ -180,16 +183,24 @@ def make_check(
         "cannot tell",
         "",
         gaps_of(found, benchmark),
-        figure_value(figures[0]) if figures else mean([pair.a.value for pair in pairs]),
-        figure_value(figures[1]) if figures else mean([pair.b.value for pair in pairs]),
-        tuple(f"{pair.task_id}: {pair.a.value:g} -> {pair.b.value:g}" for pair in worse),
-        unsettled,
+        mean_a,
+        mean_b,
+        tuple(got_worse(*by_task, lower_is_better=bool(figures and figures[0].lower_is_better))),
+        tuple(each for each in flaky(found) if each.benchmark == benchmark),
     )
 
 
-def mean(values: list[float]) -> float:
-    """The mean; NaN of nothing."""
-    return sum(values) / len(values) if values else float("nan")
+def mean(values: Scores) -> float:
+    """The mean over tasks of the mean over attempts; NaN of nothing."""
+    means = task_means(values)
+    return sum(means) / len(means) if means else float("nan")
+
+
+def got_worse(a: Scores, b: Scores, *, lower_is_better: bool) -> list[str]:
+    """The tasks on which B does worse than A, the largest difference first, as `task: a -> b`."""
+    changes = [(fmean(b[task]) - fmean(a[task]), task) for task in a if task in b]
+    losses = sorted((-change if lower_is_better else change, task) for change, task in changes)
+    return [f"{task}: {fmean(a[task]):g} -> {fmean(b[task]):g}" for change, task in losses if change < 0]
 
 
 def gaps_of(found: Comparison, benchmark: str) -> Gaps:
@@ -221,7 +232,7 @@ def print_checks(name: str, checks: list[Check]) -> None:
     print_table(name, header, rows)
     out = console()
     for each in checks:
-        out.print(f"{each.benchmark}, {each.agent}: {each.reason}", markup=False, soft_wrap=True)
+        out.print(f"{each.benchmark}, {each.score}, {each.agent}: {each.reason}", markup=False, soft_wrap=True)
         lines = details(each)
         for line in lines[:10]:
             out.print(f"  {line}", markup=False, soft_wrap=True)

@@ -73,8 +73,7 @@ class FigureDifference:
         """The difference A - B on the tasks that both attempted."""
         import numpy as np
 
-        shared = set(b.tasks)
-        common = [task for task in a.tasks if task in shared]
+        common = sorted({*a.tasks} & {*b.tasks})
         if not common:
             return FigureDifference(math.nan, (), 0, (0, 0))
         labels = cluster_labels(common, clusters)

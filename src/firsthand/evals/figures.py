@@ -65,6 +65,7 @@ def figures(
     A figure that bears the name of a score stands in place of its mean; the others stand beside. Attempts that failed
     count as empty answers, or with `errors=False` not at all.
     """
+    agents = {agent: sorted(traces, key=_place) for agent, traces in agents.items()}  # the draws go by the tasks' order
     names = dict.fromkeys(score.name for traces in agents.values() for trace in traces for score in trace.scores)
     found = {name: each for name in names if (each := _of_shares(agents, name, errors))}
     sure = next(
@@ -87,6 +88,10 @@ def slow_figure(name: str, tasks: tuple[str, ...], statistic: Callable[[Sequence
 def has_figures(traces: Iterable[Trace]) -> bool:
     """Whether any of these attempts has a share of a figure, or states a confidence."""
     return any(score.corpus or "confidence" in score.detail for trace in traces for score in trace.scores)
+
+
+def _place(trace: Trace) -> tuple[str, int]:
+    return trace.task_id, trace.epoch
 
 
 def _of_shares(agents: Mapping[str, Iterable[Trace]], name: str, errors: bool) -> dict[str, Figure] | None:
