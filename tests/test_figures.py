@@ -209,10 +209,20 @@ def test_run_and_compare_show_the_corpus(tmp_path: Path, monkeypatch: pytest.Mon
     assert board["rows"][0]["score"]["method"] == "BCa bootstrap" == board["rows"][0]["secondary"]["chrf"]["method"]
     for more in (["last", "--agent-a", "good.py", "--agent-b", "bad.py"], []):
         assert main(["compare", "last", *more, "--json"]) == 0
-        (body,) = json.loads(capsys.readouterr().out)
-        found = next(iter(body["benchmarks"].values())) if more else body
-        assert found["method"] == "paired bootstrap" and found["verdict"] == "worse"
+        bodies = json.loads(capsys.readouterr().out)
+        found = next(iter(bodies[0]["benchmarks"].values())) if more else bodies[0]
+        also = found["figures"]["chrf"] if more else bodies[1]
+        assert found["score"] == "bleu" and (more or also["score"] == "chrf")
+        for each in (found, also):
+            assert each["method"] == "paired bootstrap" and each["verdict"] == "worse"
         assert found["difference"] == pytest.approx(board["rows"][1]["score"]["value"] - expected)
+    for command in ("show", "summary"):
+        assert main([command, "last", "--json"]) == 0
+        shown = json.loads(capsys.readouterr().out)
+        rows = shown[0]["rows"] if command == "show" else shown
+        for row, ours in zip(rows, board["rows"], strict=True):
+            assert row["score"] == ours["score"]
+            assert row["secondary" if command == "show" else "figures"]["chrf"] == ours["secondary"]["chrf"]
     words = ["gate", "last", "last", "--agent-a", "good.py", "--agent-b", "bad.py", "--score", "bleu,chrf", "--json"]
     assert main(words) != 0
     checks = json.loads(capsys.readouterr().out)["checks"]

@@ -7,19 +7,28 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
+from firsthand.budget import Budget
 from firsthand.message import Json
 from firsthand.task import Task
 from firsthand.tool import Tool
-from firsthand.trace import Score, Trace
+from firsthand.trace import Journal, Score, Trace
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Verdict = Score | tuple[Score, ...]
 Scorer = Callable[[Task, Trace], Verdict | Awaitable[Verdict]]
-"""A verdict on an attempt, or several at once. It is pure, or awaits nothing but a judge model."""
+"""A verdict on an attempt, or several at once. It is pure, or awaits nothing but a judge model; see `Judge`."""
+
+
+@runtime_checkable
+class Judge(Protocol):
+    """A Scorer that asks a model. Its calls are an attempt's effects: recorded, resumed and charged as an agent's are."""
+
+    async def judged(self, task: Task, trace: Trace, journal: Journal, budget: Budget | None = None) -> Verdict:
+        """The verdict. What it asks is recorded in `journal`, and charged to `budget`, the run's."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, get_args
 from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.approval import Approval, check_rules, parse_rules
-from firsthand.benchmark import Benchmark, Figures
+from firsthand.benchmark import Benchmark, Figures, Scorer
 from firsthand.budget import Limits
 from firsthand.commands.models import fetch
 from firsthand.config import build
@@ -152,6 +152,8 @@ def main(config: Config) -> int:
     """Run, print the leaderboard, say where everything is."""
     begun, settings = open_or_configure(config)
     benchmarks = [catalog.benchmark(text) for text in settings.benchmarks]
+    if settings.replay:
+        benchmarks = [with_recorded_judges(benchmark, settings.replay) for benchmark in benchmarks]
     agents = make_agents(settings)
     if settings.equal_budget and begun is None and settings.replay is None:
         from firsthand.commands.budgets import equalised
@@ -306,6 +308,23 @@ def open_models(config: Config) -> list[Model]:
     source = store.open_run(config.replay, data_home())
     fingerprints = {agent["model"]: agent["fingerprint"] for agent in source.agents().values()}
     return [Replay(source, name=name, fingerprint=fingerprints.get(name, "")) for name in config.model]
+
+
+def with_recorded_judges(benchmark: Benchmark, ref: str) -> Benchmark:
+    """The benchmark with judges that answer from what that run recorded."""
+    from firsthand.evals.judge import JudgeScorer, judged_by
+    from firsthand.home import data_home
+    from firsthand.providers.cached import Replay
+    from firsthand.runs import store
+
+    def recorded(scorer: Scorer) -> Scorer:
+        if not isinstance(scorer, JudgeScorer):
+            return scorer
+        model = scorer.agent.model
+        source = store.open_run(ref, data_home())
+        return judged_by(scorer, Replay(source, name=model.name, fingerprint=model.fingerprint))
+
+    return replace(benchmark, scorers=tuple(map(recorded, benchmark.scorers)))
 
 
 def as_recorded(tool: Tool, ref: str) -> Tool:

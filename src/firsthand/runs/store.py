@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from firsthand import __version__
+from firsthand.context import cost_of
 from firsthand.errors import StoreError, UnknownName, unknown
 from firsthand.lock import held, is_held
 from firsthand.message import Json
@@ -302,10 +303,19 @@ class Run:
         return {str(attempt) for (attempt,) in self.database.read(sql, _filters(None, None) | {"errors": errors})}
 
     def spent(self) -> tuple[Usage, int]:
-        """What all finished attempts cost, every try of them: tokens (as prompt tokens) and money, and how many calls."""
+        """What all finished attempts and their judges cost, in every try: tokens (as prompt tokens) and money, and how many calls."""
         sql = "SELECT coalesce(sum(tokens), 0), coalesce(sum(cost_usd), 0.0), coalesce(sum(calls), 0) FROM traces"
         tokens, cost_usd, num_calls = self.database.read(sql)[0]
-        return Usage(prompt_tokens=tokens, cost_usd=cost_usd), num_calls
+        judges = (
+            "SELECT reply FROM effects WHERE effect LIKE 'scorer %|%' AND attempt IN (SELECT attempt FROM traces)"
+            " GROUP BY attempt, effect, request"
+        )
+        replies = [self._object(digest) for (digest,) in self.database.read(judges)]
+        usage = Usage(prompt_tokens=tokens, cost_usd=cost_usd)
+        for reply in replies:
+            judged = cost_of(reply)
+            usage += Usage(prompt_tokens=judged.total_tokens, cost_usd=judged.cost_usd)
+        return usage, num_calls + len(replies)
 
     # -- scores given later --
 
