@@ -36,7 +36,9 @@ def judged_quiz() -> tuple[Benchmark, Scripted]:
     """A benchmark that asks its judge twice an attempt, once by log-prob and once in words, and the judge."""
     judge = Scripted([SAID] * 99, score=lambda prompt, each: math.log(0.1))
     scorers = (rubric(judge="scripted:echo"), reference(judge="scripted:echo", protocol="hle"))
-    return Benchmark("quiz", lambda seed: TASKS, tuple(judged_by(each, judge, retry=Retry(1)) for each in scorers)), judge
+    return Benchmark(
+        "quiz", lambda seed: TASKS, tuple(judged_by(each, judge, retry=Retry(1)) for each in scorers)
+    ), judge
 
 
 @pytest.mark.parametrize("kept_first", [True, False])

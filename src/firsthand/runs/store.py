@@ -303,7 +303,7 @@ class Run:
         return {str(attempt) for (attempt,) in self.database.read(sql, _filters(None, None) | {"errors": errors})}
 
     def spent(self) -> tuple[Usage, int]:
-        """What all finished attempts and their judges cost, in every try: tokens (as prompt tokens) and money, and how many calls."""
+        """What finished attempts and their judges cost, every try: tokens (as prompt tokens), money, and how many calls."""
         sql = "SELECT coalesce(sum(tokens), 0), coalesce(sum(cost_usd), 0.0), coalesce(sum(calls), 0) FROM traces"
         tokens, cost_usd, num_calls = self.database.read(sql)[0]
         judges = (
