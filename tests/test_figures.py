@@ -259,3 +259,31 @@ def test_the_interval_of_a_corpus_covers_the_true_figure() -> None:
         interval = figure_interval(corpus_of(found, wanted))
         held += interval.low <= truth <= interval.high
     assert 0.91 <= held / count <= 0.98
+
+
+def test_repeated_attempts_have_the_chance_that_any_and_that_all_are_right() -> None:
+    rights = {"a": (1, 1, 1), "b": (1, 0, 1), "c": (0, 0, 0), "d": (0, 0, 1)}
+    traces = [
+        trace(task, "one", Score("exact", value), epoch=epoch)
+        for task, values in rights.items()
+        for epoch, value in enumerate(values)
+    ]
+    also = leaderboard(traces)[0].rows[0].secondary
+    assert (also["pass@3"].value, also["pass^3"].value, also["pass^3"].method) == (0.75, 0.25, "Wilson")
+    assert leaderboard([each for each in traces if each.epoch == 0])[0].rows[0].secondary == {}
+    halves = [trace("a", "one", Score("exact", 0.5), epoch=epoch) for epoch in range(3)]
+    assert leaderboard(halves)[0].rows[0].secondary == {}
+
+
+def test_a_scorer_that_raises_is_an_error_that_is_told(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))
+    (tmp_path / "rows.jsonl").write_text('{"q": "x", "a": "y"}\n')
+    (tmp_path / "boom.py").write_text("def boom(task, trace):\n    raise ValueError('no such unit')\n")
+    (tmp_path / "own.toml").write_text(
+        'data = "rows.jsonl"\nprompt = "{q}"\ntarget = "{a}"\nscorer = ["boom.py:boom"]\n'
+    )
+    assert main(["run", "./own.toml", "--model", "scripted:echo"]) == 3
+    shown = capsys.readouterr()
+    assert "1 of 1 attempts could not be scored, the first by boom: ValueError: no such unit" in shown.err
+    assert "Under errors: 1 attempts" in shown.out

@@ -184,11 +184,15 @@ def main(config: Config) -> int:
             complain(
                 f"{len(failed)} of {len(traces)} attempts failed, the first with {failed[0].kind}: {failed[0].message}"
             )
+        unscored = [each for trace in traces for each in shareable(trace).scores[:1] if each.failed]
+        if unscored:
+            why = f"the first by {unscored[0].name}: {unscored[0].detail['scorer_failed']}"
+            complain(f"{len(unscored)} of {len(traces)} attempts could not be scored, {why}")
         if interrupted:
             done = f"{len(traces)} of {len(order)}"
             complain(f"interrupted with {done} attempts done: `firsthand run --resume {run.id}` finishes them")
             return 130
-    return 3 if failed else 0
+    return 3 if failed or unscored else 0
 
 
 def open_or_configure(config: Config) -> tuple[Run | None, Config]:

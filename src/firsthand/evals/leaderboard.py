@@ -176,6 +176,11 @@ def caveats(board: Board) -> list[str]:
     wider = [f"Its tasks fall into {shared} clusters, for which intervals and tests allow."] if shared else []
     if any("bootstrap" in row.score.method for row in board.rows):
         wider.append(f"{board.metric} is the figure of the whole corpus, with bootstrap intervals.")
+    if errors := sum(row.errors for row in board.rows):
+        wider.append(
+            f"Under errors: {errors} attempts that failed or could not be scored. Each counts as 0; one that had no judge "
+            "is left out."
+        )
     if not versus:
         return [*wider, f"Intervals hold the true score with 95 % confidence, for tasks like these {tasks}."]
     largest = max((each.detectable for each in versus if finite(each.detectable) is not None), default=1.0)
@@ -341,8 +346,22 @@ def _row(
         attempts=len(traces),
         errors=sum(trace.error is not None or any(score.failed for score in trace.scores) for trace in traces),
         stopped=sum(trace.error is None and trace.stop_reason not in ("done", "error") for trace in traces),
-        secondary={name: _interval(each, clusters) for name, each in others.items()},
+        secondary={name: _interval(each, clusters) for name, each in others.items()} | _passes(values, clusters),
     )
+
+
+def _passes(values: Scores | Figure, clusters: Clusters | None) -> dict[str, Interval]:
+    """The chance that any, and that all, of k attempts at a task are right; k is how many each task has, from 2 on."""
+    from firsthand.evals.code import pass_at_k, pass_hat_k
+
+    if isinstance(values, Figure) or not all(value in (0, 1) for each in values.values() for value in each):
+        return {}
+    k = min(map(len, values.values()), default=0)
+    rates = {f"pass@{k}": pass_at_k, f"pass^{k}": pass_hat_k} if k > 1 else {}
+    return {
+        name: mean_interval({t: [rate(len(each), int(sum(each)), k)] for t, each in values.items()}, clusters=clusters)
+        for name, rate in rates.items()
+    }
 
 
 def _cost(traces: Sequence[Trace]) -> Cost:
