@@ -13,7 +13,7 @@ from firsthand.commands.run import settings_of, write_report
 from firsthand.errors import ConfigError
 from firsthand.evals.cells import Cell, cells, grids, own_grids
 from firsthand.evals.effective import effective
-from firsthand.evals.heat import STEPS, figures, heat, shade
+from firsthand.evals.heat import STEPS, heat, score_cells, shade
 from firsthand.evals.leaderboard import leaderboard
 from firsthand.evals.report import report_html
 from firsthand.evals.stats import Interval, mean_interval
@@ -129,7 +129,7 @@ def test_the_grid_is_drawn_with_an_interval_in_each_cell(run):
     text = captured.get()
     assert "cot on deep: depth x length" in text and re.search(r"depth \\ length\s+512\s+1024\s+10000", text)
     assert text.count("(8") == 9 and "(8, 1 err)" in text
-    value, bounds = figures(grid.cells[100, 10_000])
+    value, bounds = score_cells(grid.cells[100, 10_000])
     assert value in text and bounds in text
 
 
@@ -139,8 +139,8 @@ def test_shades_follow_the_score():
 
     assert [shade(cell(value)) for value in (0.0, 0.5, 1.0)] == [0, 4, STEPS]
     assert shade(None) is shade(cell(math.nan)) is shade(cell(7.0)) is None
-    assert figures(None) == ("-", "")
-    assert figures(Cell("b", "a", (1,), Interval(0.5, -math.inf, math.inf, 1), 1, 0)) == ("0.50", "unknown (1)")
+    assert score_cells(None) == ("-", "")
+    assert score_cells(Cell("b", "a", (1,), Interval(0.5, -math.inf, math.inf, 1), 1, 0)) == ("0.50", "unknown (1)")
 
 
 def one(length, value, low, high):

@@ -19,7 +19,8 @@ from firsthand.agent import Agent
 from firsthand.benchmarks import gpqa as gpqa_file
 from firsthand.benchmarks import hle as hle_file
 from firsthand.errors import ConfigError, DataError, DownloadError, ModelError, UnknownName
-from firsthand.evals.calibration import calibration, rms_calibration_error
+from firsthand.evals.figures import figures
+from firsthand.evals.formulas import rms_calibration_error
 from firsthand.evals.judge import judged_by
 from firsthand.evals.leaderboard import leaderboard
 from firsthand.evals.report import report_html
@@ -371,5 +372,5 @@ def test_what_does_not_fill_a_bin_belongs_to_the_last_one():
 
 def test_scores_without_a_confidence_have_no_calibration():
     trace = Trace("1", "b", "t", {"name": "a"}, 0, 0, "", 1.0, scores=(Score("exact", 1.0),))
-    assert calibration([trace], "exact") is None
-    assert calibration([trace.scored((Score("exact", 1.0, {"confidence": "high"}),))], "exact") is None
+    assert figures({"a": [trace]}) == {}
+    assert figures({"a": [trace.scored((Score("exact", 1.0, {"confidence": "high"}),))]}) == {}

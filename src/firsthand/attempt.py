@@ -78,7 +78,7 @@ class Attempt:
     def paid(self) -> tuple[int, int]:
         """The tokens and calls that an interrupted try of this attempt has paid for, by its journal."""
         replies = [reply for reply in self.journal.replies() if not _CALLS.isdisjoint(reply)]
-        return sum(_cost(reply).total_tokens for reply in replies), len(replies)
+        return sum(cost_of(reply).total_tokens for reply in replies), len(replies)
 
     async def complete(
         self, effect: str, prompt: Prompt, sampling: Sampling, specs: Sequence[ToolSpec], n: int
@@ -126,7 +126,7 @@ _CALLS = frozenset({"completions", "likelihoods", "started", "content"})
 """What a call leaves in the journal; there are other records beside them."""
 
 
-def _cost(reply: Json) -> Usage:
+def cost_of(reply: Json) -> Usage:
     """What a recorded reply cost: a generation's, a scoring's, or nothing."""
     if "completions" in reply:
         return sum((Usage(**each["usage"]) for each in reply["completions"]), Usage())

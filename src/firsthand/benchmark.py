@@ -7,16 +7,28 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
+from firsthand.budget import Budget
 from firsthand.message import Json
 from firsthand.task import Task
 from firsthand.tool import Tool
-from firsthand.trace import Score, Trace
+from firsthand.trace import Journal, Score, Trace
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 Verdict = Score | tuple[Score, ...]
 Scorer = Callable[[Task, Trace], Verdict | Awaitable[Verdict]]
-"""A verdict on an attempt, or several at once. It is pure, or awaits nothing but a judge model."""
+"""A verdict on an attempt, or several at once. It is pure, or awaits nothing but a judge model; see `Judge`."""
+
+
+@runtime_checkable
+class Judge(Protocol):
+    """A Scorer that asks a model. Its calls are an attempt's effects: recorded, resumed and charged as an agent's are."""
+
+    async def judged(self, task: Task, trace: Trace, journal: Journal, budget: Budget | None = None) -> Verdict:
+        """The verdict. What it asks is recorded in `journal`, and charged to `budget`, the run's."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +38,15 @@ class Figure:
     name: str
     tasks: tuple[str, ...]
     """The tasks that it is about."""
-    of: Callable[[Sequence[int]], float]
-    """The number for the tasks at these indices, some of them perhaps more than once."""
+    of: Callable[[NDArray[Any]], NDArray[Any]]
+    """How often each task counts (draws, tasks) -> the number of each draw (draws,)."""
+    lower_is_better: bool = False
+    method: Literal["bca", "percentile"] = "bca"
+    """Of its bootstrap interval: BCa corrects for bias and skew, at the cost of as many computations as there are tasks."""
+    slow: bool = False
+    """Whether to compute it takes a while, so that its interval and its comparisons are of fewer draws."""
+    values: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """What the attempts at each task are worth by themselves, where that can be said."""
 
 
 Figures = Callable[[Sequence[Trace]], Sequence[Figure]]

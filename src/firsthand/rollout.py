@@ -17,14 +17,14 @@ from datetime import UTC, datetime
 
 from firsthand.agent import Agent
 from firsthand.attempt import Attempt
-from firsthand.benchmark import Benchmark, Environment
+from firsthand.benchmark import Benchmark, Environment, Judge, Scorer
 from firsthand.budget import Budget
 from firsthand.concurrency import Branch, derive_seed, enter_branch
 from firsthand.context import open_context
 from firsthand.errors import ConfigError, FirsthandError, LimitExceeded, SandboxError, StoreError
 from firsthand.message import Json, canonical
 from firsthand.task import Task
-from firsthand.trace import Failure, Journal, Listener, MemoryJournal, Score, Trace, as_json
+from firsthand.trace import Failure, Journal, JournalPart, Listener, MemoryJournal, Score, Trace, as_json
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ async def rollout(
         final_state=final_state,
         error=failure,
     )
-    return trace if failure else await score_trace(benchmark, task, trace)
+    return trace if failure else await score_trace(benchmark, task, trace, attempt.journal, budget)
 
 
 @asynccontextmanager
@@ -156,21 +156,34 @@ async def _run_pattern(agent: Agent, task: Task, attempt: Attempt, budget: Budge
     return answer
 
 
-async def score_trace(benchmark: Benchmark, task: Task, trace: Trace) -> Trace:
-    """The trace with the verdict of each of the benchmark's scorers; a scorer that fails says so in its score."""
+async def score_trace(
+    benchmark: Benchmark, task: Task, trace: Trace, journal: Journal | None = None, budget: Budget | None = None
+) -> Trace:
+    """The trace with the verdict of each of the benchmark's scorers; a scorer that fails says so in its score.
+
+    What judges ask is recorded in the attempt's `journal`, apart from what the agent did, and charged to the run's `budget`.
+    """
+    journal = journal or MemoryJournal()
     scores: list[Score] = []
-    for scorer in benchmark.scorers:
-        try:
-            verdict = scorer(task, trace)
-            found = await verdict if inspect.isawaitable(verdict) else verdict
-            several = found if isinstance(found, tuple) else (found,)
-            scores += [Score(each.name, float(each.value), as_json(each.detail)) for each in several]
-        except SandboxError:  # says nothing about the answer: a zero would be a lie
-            raise
-        except Exception as error:
-            name = getattr(scorer, "__name__", "score")
-            scores.append(Score(name, 0.0, {"scorer_failed": f"{type(error).__name__}: {error}"}))
+    for index, scorer in enumerate(benchmark.scorers):
+        scores += await verdict(scorer, task, trace, JournalPart(journal, f"scorer {index}"), budget)
     return trace.scored(tuple(scores))
+
+
+async def verdict(
+    scorer: Scorer, task: Task, trace: Trace, journal: Journal, budget: Budget | None = None
+) -> tuple[Score, ...]:
+    """What one scorer says of an attempt; if it fails, a score that says so."""
+    try:
+        given = scorer.judged(task, trace, journal, budget) if isinstance(scorer, Judge) else scorer(task, trace)
+        found = await given if inspect.isawaitable(given) else given
+        several = found if isinstance(found, tuple) else (found,)
+        return tuple(Score(each.name, float(each.value), as_json(each.detail)) for each in several)
+    except (SandboxError, StoreError):  # they say nothing about the answer: a zero would be a lie
+        raise
+    except Exception as error:
+        name = getattr(scorer, "name", getattr(scorer, "__name__", "score"))
+        return (Score(str(name), 0.0, {"scorer_failed": f"{type(error).__name__}: {error}"}),)
 
 
 async def rollouts(

@@ -22,6 +22,11 @@ def one_line(text: str) -> str:
     return printable(" ".join(text.split()))
 
 
+def complain(text: str) -> None:
+    """Print a sentence on standard error."""
+    print(f"firsthand: {one_line(text)}", file=sys.stderr)
+
+
 class Terminal:
     """The person at the terminal, who is asked one thing at a time. Answers are read from `source`, questions go to `sink`.
 

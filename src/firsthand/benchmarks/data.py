@@ -41,7 +41,7 @@ class Source:
     """How many rows the whole file has."""
     licence: str
     dataset: str
-    """On the hub: its name, configuration and split."""
+    """On the hub: its name, configuration and split; empty if it is not there."""
     config: str
     split: str
     from_hub: Callable[[Json], Json]
@@ -143,6 +143,8 @@ def fetch(source: Source, *, url: str = HUB_ROWS) -> Path:
     path = data_home() / "data" / source.path
     if path.is_file():
         return path
+    if not source.dataset:
+        raise DataError(f"{source.path} is not here, and not on the hub: put it into a folder and give data=FOLDER")
     lines = [json.dumps(row, ensure_ascii=False) for row in _hub_rows(source, url)]
     partial = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:

@@ -13,7 +13,7 @@ from pathlib import Path
 from firsthand.benchmark import Benchmark, Scorer
 from firsthand.benchmarks.data import HUB_ROWS, Rows, Source, fetch_unkept, located
 from firsthand.benchmarks.protocol import Item, Protocol, choose, make_benchmark, make_task
-from firsthand.benchmarks.votes import read_rows as read_list
+from firsthand.benchmarks.votes import read_list
 from firsthand.errors import ConfigError, DataError
 from firsthand.evals.judge import reference
 from firsthand.message import Json, system
@@ -83,8 +83,8 @@ def read_rows(data: str, *, url: str = HUB_ROWS) -> Rows:
         raise DataError(
             "HLE is not packaged, for its authors ask for that: give data=FOLDER with hle_test.jsonl, or hub"
         )
-    if located(SOURCE.path, data) is not None:
-        found, file, sha256 = read_list(SOURCE.path, data, source="cais/hle on the Hugging Face hub")
+    if (copy := located(SOURCE.path, data)) is not None:
+        found, file, sha256 = read_list(copy)
         return Rows(tuple(found), f"your copy, {len(found):,} of {SOURCE.rows:,} questions", file, sha256)
     rows = fetch_unkept(SOURCE, url=url, page_rows=PAGE_ROWS)
     return Rows(rows, f"Hugging Face hub, not kept, {len(rows):,} questions", Path("cais/hle"), "")

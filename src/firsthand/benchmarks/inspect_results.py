@@ -15,6 +15,7 @@ from typing import Any
 from firsthand.benchmark import Figure
 from firsthand.errors import ConfigError
 from firsthand.evals.choice import chosen_letter
+from firsthand.evals.figures import slow_figure
 from firsthand.message import Json, Message
 from firsthand.providers.inspect_wire import message_to, model_of
 from firsthand.task import Task
@@ -112,7 +113,7 @@ class Judge:
             return []
         results = lru_cache(maxsize=1024)(lambda chosen: self._results([scored[index] for index in chosen]))
         names = results(tuple(range(len(ids))))
-        return [Figure(name, ids, _Reading(results, name)) for name in names]
+        return [slow_figure(name, ids, _Reading(results, name)) for name in names]
 
     def _results(self, chosen: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, float]:
         """Each metric of the chosen samples; one that was drawn twice counts as two."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from firsthand.benchmark import Benchmark
+from firsthand.benchmarks.data import Source
 from firsthand.benchmarks.votes import Pair, VoteProtocol, pairs_of, read_rows, vote_benchmark, words
 from firsthand.message import Json
 
@@ -12,16 +13,18 @@ PROTOCOLS = {
     "alpaca-eval": VoteProtocol("AlpacaEval 2: m or M by log-prob", "alpaca-eval"),
     "arena-hard": VoteProtocol("Arena-Hard v0.1: five verdicts after an explanation, both orders", "arena-hard"),
 }
-FILE = "judge/judgebench_claude35.jsonl"
-SOURCE = "ScalerLab/JudgeBench, data/dataset=judgebench,response_model=claude-3-5-sonnet-20240620.jsonl"
+SOURCE = Source(
+    "judge/judgebench_claude35.jsonl", 270, "MIT", "ScalerLab/JudgeBench", "default", "claude", lambda row: row,
+    also=("dataset=judgebench,response_model=claude-3-5-sonnet-20240620.jsonl",),
+)  # fmt: skip
 LABELS = {"A>B": "A", "B>A": "B"}
 
 
 def judge_judgebench(*, protocol: str = "", data: str = "", sample: int = 0) -> Benchmark:
     """The benchmark over all pairs, or a seeded `sample` of so many. `data` is a folder that holds
-    `judgebench_claude35.jsonl`.
+    `judgebench_claude35.jsonl`, or `hub`.
     """
-    rows, file, sha256 = read_rows(FILE, data, source=SOURCE)
+    rows, file, sha256 = read_rows(SOURCE, data)
     return vote_benchmark(
         "judge_judgebench",
         PROTOCOLS,

@@ -10,6 +10,7 @@ import hashlib
 from functools import partial
 
 from firsthand.benchmark import Benchmark
+from firsthand.benchmarks.data import Source
 from firsthand.benchmarks.votes import Pair, VoteProtocol, pairs_of, read_rows, vote_benchmark, words
 from firsthand.errors import unknown
 from firsthand.message import Json
@@ -27,12 +28,20 @@ SETS = {
     "gptout": "Adversarial_GPTOut",
     "manual": "Adversarial_Manual",
 }
-SOURCE = "princeton-nlp/LLMBar, Dataset/LLMBar/*/dataset.json, each under the name of its set"
+ROWS = {"natural": 100, "neighbor": 134, "gptinst": 92, "gptout": 47, "manual": 46}
+SOURCES = {
+    name: Source(
+        f"judge/llmbar/{split}.json", ROWS[name], "MIT", "princeton-nlp/LLMBar", "LLMBar", split, lambda row: row
+    )
+    for name, split in SETS.items()
+}
+"""The authors' files are Dataset/LLMBar/*/dataset.json, each here under the name of its set."""
 LABELS = {1: "A", 2: "B"}
 
 
 def judge_llmbar(*, protocol: str = "", data: str = "", subset: str = "", sample: int = 0) -> Benchmark:
-    """The benchmark over all five sets, or one: natural, neighbor, gptinst, gptout, manual. `data` holds their files.
+    """The benchmark over all five sets, or one: natural, neighbor, gptinst, gptout, manual. `data` holds their files,
+    or is `hub`.
 
     With `sample` it is a seeded sample of so many pairs.
     """
@@ -40,7 +49,7 @@ def judge_llmbar(*, protocol: str = "", data: str = "", subset: str = "", sample
         raise unknown("set of LLMBar", subset, SETS, see="firsthand list benchmarks")
     pairs, digests = [], []
     for name in [subset] if subset else SETS:
-        rows, file, sha256 = read_rows(f"judge/llmbar/{SETS[name]}.json", data, source=SOURCE)
+        rows, file, sha256 = read_rows(SOURCES[name], data)
         pairs += pairs_of(rows, file, partial(_pair, name=name))
         digests.append(sha256)
     return vote_benchmark(

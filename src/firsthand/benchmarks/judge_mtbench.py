@@ -1,9 +1,17 @@
-"""MT-Bench: 200 pairs of first-turn answers with a human verdict, as LLMBar's authors selected them (Zheng et al., 2023)."""
+"""MT-Bench: pairs of first-turn answers with human verdicts (Zheng et al., 2023).
+
+A file of LLMBar's authors holds 200 of them, selected, with a verdict each; the hub has every vote that was given, so that a
+pair there may have several.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from firsthand.benchmark import Benchmark
+from firsthand.benchmarks.data import Source
 from firsthand.benchmarks.votes import Pair, VoteProtocol, pairs_of, read_rows, vote_benchmark, words
+from firsthand.errors import DataError
 from firsthand.message import Json
 
 PROTOCOLS = {
@@ -12,23 +20,33 @@ PROTOCOLS = {
     "alpaca-eval": VoteProtocol("AlpacaEval 2: m or M by log-prob", "alpaca-eval"),
     "arena-hard": VoteProtocol("Arena-Hard v0.1: five verdicts after an explanation, both orders", "arena-hard"),
 }
-FILE = "judge/llmbar_processed_mtbench_humans.json"
-SOURCE = "princeton-nlp/LLMBar, Dataset/Processed/MT-Bench/dataset.json"
+SELECTED = "judge/llmbar_processed_mtbench_humans.json"
+"""LLMBar's Dataset/Processed/MT-Bench/dataset.json."""
+COLUMNS = ("question_id", "model_a", "model_b", "winner", "turn", "conversation_a", "conversation_b")
+SOURCE = Source(
+    "judge/mt_bench_human_judgments.jsonl", 3355, "CC BY 4.0", "lmsys/mt_bench_human_judgments", "default", "human",
+    lambda row: {name: row[name] for name in COLUMNS}, also=(SELECTED,),
+)  # fmt: skip
+WINNERS = {"model_a": "A", "model_b": "B", "tie": "tie"}
+TURNED = {"A": "B", "B": "A", "tie": "tie"}
 LABELS = {1: "A", 2: "B"}
 
 
 def judge_mtbench(*, protocol: str = "", data: str = "", sample: int = 0) -> Benchmark:
     """The benchmark over all pairs, or a seeded `sample` of so many. `data` is a folder that holds
-    `llmbar_processed_mtbench_humans.json`.
+    `mt_bench_human_judgments.jsonl`, or LLMBar's selection, `llmbar_processed_mtbench_humans.json`; or it is `hub`.
     """
-    rows, file, sha256 = read_rows(FILE, data, source=SOURCE)
+    rows, file, sha256 = read_rows(SOURCE, data)
+    selected = "conversation_a" not in rows[0]
+    pairs = pairs_of(rows, file, _pair) if selected else _voted(pairs_of(rows, file, _vote))
+    chosen = "LLMBar's selection" if selected else f"those of first turns among {len(rows):,} votes"
     return vote_benchmark(
         "judge_mtbench",
         PROTOCOLS,
         protocol,
-        pairs_of(rows, file, _pair),
-        description="200 pairs of answers to MT-Bench's questions, each with a human verdict (Zheng et al., 2023).",
-        origin=f"MT-Bench's human judgements, LLMBar's selection, {len(rows)} pairs",
+        pairs,
+        description="Pairs of answers to MT-Bench's questions, with human verdicts (Zheng et al., 2023).",
+        origin=f"MT-Bench's human judgements, {chosen}, {len(pairs)} pairs",
         licence="CC BY 4.0",
         sample=sample,
         sha256=sha256,
@@ -39,3 +57,34 @@ def _pair(row: Json, index: int) -> Pair:
     votes = (LABELS[int(row["label"])],)
     answers = words(row["output_1"]), words(row["output_2"])
     return Pair(f"pair-{index:03d}", words(row["input"]), *answers, votes, {})
+
+
+def _vote(row: Json, index: int) -> Pair:
+    """One person's vote, with the models in the order of their names, as others may have been shown them turned round."""
+    a, b = words(row["model_a"]), words(row["model_b"])
+    question, answer_a = _said(row["conversation_a"])
+    again, answer_b = _said(row["conversation_b"])
+    if question != again:
+        raise ValueError("the two conversations begin with different questions")
+    vote = WINNERS[row["winner"]]
+    if b < a:
+        a, b, answer_a, answer_b, vote = b, a, answer_b, answer_a, TURNED[vote]
+    about = {"models": f"{a}/{b}", "turn": str(int(row["turn"]))}
+    return Pair(f"{int(row['question_id'])}-{a}-{b}", question, answer_a, answer_b, (vote,), about)
+
+
+def _said(conversation: list[Json]) -> tuple[str, str]:
+    """The first question and the answer to it."""
+    return words(conversation[0]["content"]), words(conversation[1]["content"])
+
+
+def _voted(votes: list[Pair]) -> list[Pair]:
+    """Each pair of first answers once, with all its votes."""
+    found: dict[str, Pair] = {}
+    for each in votes:
+        if each.about["turn"] == "1":
+            before = found.get(each.id)
+            found[each.id] = replace(each, votes=(*before.votes, *each.votes)) if before else each
+    if not found:
+        raise DataError("the file of MT-Bench's votes has none on a first turn: is it the right file?")
+    return list(found.values())

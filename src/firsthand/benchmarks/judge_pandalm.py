@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from firsthand.benchmark import Benchmark
+from firsthand.benchmarks.data import Source
 from firsthand.benchmarks.votes import Pair, VoteProtocol, pairs_of, read_rows, vote_benchmark, words
 from firsthand.message import Json
 
@@ -12,8 +13,10 @@ PROTOCOLS = {
     "alpaca-eval": VoteProtocol("AlpacaEval 2: m or M by log-prob", "alpaca-eval"),
     "arena-hard": VoteProtocol("Arena-Hard v0.1: five verdicts after an explanation, both orders", "arena-hard"),
 }
-FILE = "judge/pandalm_testset_v1_3humans.json"
-SOURCE = "WeOpenML/PandaLM, data/testset-v1.json"
+SOURCE = Source(
+    "judge/pandalm_testset_v1_3humans.json", 999, "Apache-2.0", "", "", "", lambda row: row, also=("testset-v1.json",)
+)
+"""The authors' file, data/testset-v1.json of github.com/WeOpenML/PandaLM: it is not on the hub."""
 VOTES = {0: "tie", 1: "A", 2: "B"}
 
 
@@ -21,7 +24,7 @@ def judge_pandalm(*, protocol: str = "", data: str = "", sample: int = 0) -> Ben
     """The benchmark over all pairs, or a seeded `sample` of so many. `data` is a folder that holds
     `testset-v1.json`, the authors' file.
     """
-    rows, file, sha256 = read_rows(FILE, data, "testset-v1.json", source=SOURCE)
+    rows, file, sha256 = read_rows(SOURCE, data)
     return vote_benchmark(
         "judge_pandalm",
         PROTOCOLS,

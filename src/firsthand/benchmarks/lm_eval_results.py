@@ -16,6 +16,7 @@ from typing import Any
 from firsthand.benchmark import Figure
 from firsthand.errors import DataError
 from firsthand.evals.choice import chosen_letter
+from firsthand.evals.figures import slow_figure
 from firsthand.task import Task
 from firsthand.trace import Score, Trace, as_json
 
@@ -104,7 +105,7 @@ def figures_of(
             aggregate = task.aggregation().get(metric[0], mean)
             if every or len(tasks) > 1 or repeats or aggregate is not mean:
                 label = shown(metric) if len(tasks) == 1 else f"{name} {shown(metric)}"
-                found.append(Figure(label, ids, _Aggregate(aggregate, metric, [items[id] for id in ids])))
+                found.append(slow_figure(label, ids, _Aggregate(aggregate, metric, [items[id] for id in ids])))
     for name, group in groups.items():
         if group.aggregate_metric_list:
             found += _group_figures(name, group, entries, names, items)
@@ -149,7 +150,7 @@ def _group_figures(
 
     def figure(key: str) -> Figure:
         metric, _, filter = key.partition(",")
-        return Figure(f"{name} {shown((metric, filter))}", own, lambda chosen: float(aggregated(chosen)[key]))
+        return slow_figure(f"{name} {shown((metric, filter))}", own, lambda chosen: float(aggregated(chosen)[key]))
 
     whole = aggregated(range(len(own)))
     return [figure(key) for key, value in whole.items() if "," in key and "_stderr" not in key and _is_number(value)]

@@ -14,7 +14,7 @@ from pathlib import Path
 from random import Random
 
 from firsthand.benchmark import Benchmark
-from firsthand.benchmarks.data import contents, located
+from firsthand.benchmarks.data import Source, contents, fetch, located
 from firsthand.errors import ConfigError, DataError, unknown
 from firsthand.evals.votes import human_agreement, majority_agreement, order_consistency
 from firsthand.message import Json
@@ -82,13 +82,19 @@ def vote_benchmark(
     )
 
 
-def read_rows(path: str, data: str, *others: str, source: str) -> tuple[list[Json], Path, str]:
-    """The objects of a JSON list or JSONL file in a data folder, the file and its SHA-256."""
-    file = located(path, data, *others)
-    if file is None:
-        raise DataError(
-            f"{path} is not here: it is in {source}; put it into a folder and give data=FOLDER, or set FIRSTHAND_DATA"
-        )
+def read_rows(source: Source, data: str) -> tuple[list[Json], Path, str]:
+    """The objects of the source's JSON list or JSONL file, the file and its SHA-256.
+
+    It is in the folder `data`, in `$FIRSTHAND_DATA`, or on the hub, from where it is fetched on first use.
+    """
+    file = located(source.path, data, *source.also)
+    if file is None and data == "packaged":
+        raise DataError(f"{source.path} is not packaged: give data=FOLDER, or data=hub to fetch {source.dataset}")
+    return read_list(file or fetch(source))
+
+
+def read_list(file: Path) -> tuple[list[Json], Path, str]:
+    """The objects of a JSON list or JSONL file, the file and its SHA-256."""
     raw = contents(file)
     try:
         text = raw.decode("utf-8-sig")

@@ -25,7 +25,7 @@ def equalised(config: Config, benchmarks: Sequence[Benchmark], model: Model) -> 
         config, limit=min(config.limit or CALIBRATION_TASKS, CALIBRATION_TASKS), epochs=1, equal_budget=None, watch=False,
         name="calibration",
     )  # fmt: skip
-    with create_run(few) as run:
+    with create_run(few, benchmarks) as run:
 
         def measure(patterns: Sequence[str]) -> dict[str, float]:
             agents = make_agents(replace(few, pattern=tuple(patterns)), [model])

@@ -8,20 +8,30 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from firsthand.benchmark import Figure, Figures
+from firsthand.commands.pairwise import compare_pairwise
+from firsthand.commands.sides import (
+    benchmarks_with,
+    difference_cells,
+    difference_header,
+    paired_figures,
+    shared_agents,
+    write,
+)
 from firsthand.config import confidence
 from firsthand.errors import ConfigError, unknown
-from firsthand.evals.corpus import Corpus, corpora
 from firsthand.evals.diff import MAX_SAMPLES, Only, Sample, page, samples, terminal_text
-from firsthand.evals.multiplicity import Correction, all_pairs, difference
-from firsthand.evals.stats import PairedDifference, Scores, judged
+from firsthand.evals.intervals import Scores
+from firsthand.evals.multiplicity import Correction, difference
+from firsthand.evals.paired import PairedDifference, judged
+from firsthand.evals.stored_figures import first_score, own_figures
 from firsthand.home import data_home
 from firsthand.message import Json
 from firsthand.runs import store
-from firsthand.runs.compare import Comparison, Pair, compare, scores_of
+from firsthand.runs.compare import Comparison, compare
 from firsthand.runs.flaky import Flaky, flaky
 from firsthand.runs.store import Run
-from firsthand.terminal import console, print_table
-from firsthand.trace import Trace
+from firsthand.terminal import complain, console, print_table
 
 EXAMPLES = """
 firsthand compare 2026-11-25-0148 last                      # each agent that both runs have
@@ -46,7 +56,7 @@ class Config:
     benchmark: str | None = None
     """This benchmark alone."""
     score: str | None = None
-    """A score by name; the benchmark's first one by default."""
+    """A score or figure by name; the benchmark's first score and all its figures by default."""
     errors: Literal["zero", "drop"] = "zero"
     """Attempts without a score count as 0, or are left out; they are counted either way."""
     confidence: str = "95%"
@@ -84,15 +94,12 @@ def main(config: Config) -> int:
         store.open_run(config.runs[0], data_home()) as run_a,
         store.open_run(config.runs[1], data_home()) as run_b,
     ):
-        comparisons = compare_all(config, run_a, run_b)
+        own = own_figures(complain, run_a, run_b)
+        having = benchmarks_with(config.score, run_a, run_b, own=own)
+        comparisons, paired_by = compare_all(config, run_a, run_b, having), next(iter(having.values()), None)
         if config.html is not None:
-            write_page(config, comparisons, run_a, run_b)
-        level = confidence(config.confidence)
-        errors = config.errors == "zero"
-        results = [
-            by_benchmark(each, level, corpora_of(each, run_a, run_b, config.score, errors=errors))
-            for each in comparisons
-        ]
+            write_page(config, comparisons, run_a, run_b, paired_by)
+        results = [differences_of(config, each, run_a, run_b, own) for each in comparisons]
         if config.json:
             bodies = [to_json(each, found) for each, found in zip(comparisons, results, strict=True)]
             print(json.dumps(bodies, indent=2, ensure_ascii=False))
@@ -102,13 +109,12 @@ def main(config: Config) -> int:
             if config.flaky:
                 print_flaky(flaky(comparison), config.limit)
             if config.diff:
-                print_samples(comparison, run_a, run_b, config)
+                print_samples(comparison, run_a, run_b, config, paired_by)
     return 0
 
 
-def compare_all(config: Config, run_a: Run, run_b: Run) -> list[Comparison]:
+def compare_all(config: Config, run_a: Run, run_b: Run, having: Mapping[str, str | None]) -> list[Comparison]:
     """A comparison for the agents that were named, or for each that both runs have."""
-    having = benchmarks_with(config.score, run_a, run_b)
     if config.benchmark is not None and config.benchmark not in having:
         raise unknown("benchmark", config.benchmark, having, see=f"firsthand show {run_a.id}")
     found = [
@@ -118,7 +124,7 @@ def compare_all(config: Config, run_a: Run, run_b: Run) -> list[Comparison]:
             agent_a=a,
             agent_b=b,
             benchmark=config.benchmark,
-            score=config.score,
+            score=next(iter(having.values()), None),
             error_value=0.0 if config.errors == "zero" else None,
         )
         for a, b in shared_agents(config.agent_a, config.agent_b, run_a, run_b)
@@ -126,135 +132,38 @@ def compare_all(config: Config, run_a: Run, run_b: Run) -> list[Comparison]:
     return [replace(each, pairs=tuple(pair for pair in each.pairs if pair.benchmark in having)) for each in found]
 
 
-def shared_agents(
-    agent_a: str | None, agent_b: str | None, run_a: Run, run_b: Run
-) -> Sequence[tuple[str | None, str | None]]:
-    """The two agents that were named, or each that both runs have, with itself."""
-    if agent_a is not None or agent_b is not None:
-        return [(agent_a, agent_b)]
-    shared = [name for name in run_a.agents() if name in run_b.agents()]
-    if not shared:
-        known = f"{', '.join(run_a.agents())} and {', '.join(run_b.agents())}"
-        raise ConfigError(f"the runs have no agent in common ({known}): name them with --agent-a and --agent-b")
-    return [(name, name) for name in shared]
-
-
-def benchmarks_with(score: str | None, *runs: Run) -> set[str]:
-    """The benchmarks whose attempts have that score: elsewhere its absence says nothing, and must not count as 0."""
-    if score is None:
-        return {row.benchmark for run in runs for row in run.rows()}
-    names = {(trace.benchmark, each.name) for run in runs for trace in run.traces() for each in trace.scores}
-    if score not in {name for _, name in names}:
-        raise unknown("score", score, {name for _, name in names}, see=f"firsthand show {runs[0].id}")
-    return {benchmark for benchmark, name in names if name == score}
-
-
-def compare_pairwise(config: Config) -> int:
-    """Every two agents of the runs, corrected for how many pairs there are, and print."""
-    opened: dict[Path, Run] = {}
-    for ref in config.runs:
-        run = store.open_run(ref, data_home())
-        opened.setdefault(run.path, run)
-    runs, error_value = list(opened.values()), 0.0 if config.errors == "zero" else None
-    having = benchmarks_with(config.score, *runs)
-    if config.benchmark is not None and config.benchmark not in having:
-        raise unknown("benchmark", config.benchmark, having, see=f"firsthand show {runs[0].id}")
-    chosen = {config.benchmark} if config.benchmark is not None else having
-    clusters = {name: each for run in reversed(runs) for name, each in run.clusters().items()}
-    results = {
-        benchmark: all_pairs(
-            corpora_in(runs, benchmark, agents, config) or agents,
-            config.correct,
-            confidence(config.confidence),
-            clusters.get(benchmark),
-        )
-        for benchmark, agents in scores_of(runs, score=config.score, error_value=error_value).items()
-        if benchmark in chosen
-    }
-    for run in runs:
-        run.close()
-    if not any(results.values()):
-        raise ConfigError("there is one agent only: every two agents are compared, so name runs that have several")
-    if config.json:
-        body = [
-            {"benchmark": name, "a": a, "b": b} | found.to_json()
-            for name, pairs in results.items()
-            for (a, b), found in pairs.items()
-        ]
-        print(json.dumps(body, indent=2, ensure_ascii=False))
-        return 0
-    for name, pairs in results.items():
-        print_pairs(name, pairs, config)
-    return 0
-
-
-def corpora_in(
-    runs: Sequence[Run], benchmark: str, agents: Mapping[str, Scores], config: Config
-) -> dict[str, Corpus] | None:
-    """The agents' shares of a figure of the corpus, named and with the tasks as in `agents`; None if there is none."""
-    found: dict[str, list[Trace]] = {}
-    for run in runs:
-        for name in run.agents():
-            key = name if len(runs) == 1 else f"{run.id}/{name}"
-            first = next(run.traces(benchmark=benchmark, agent=name), None)
-            if key not in agents or first is None:
-                continue
-            if first.error is None and not any(score.corpus for score in first.scores):
-                return None
-            traces = run.traces(benchmark=benchmark, agent=name)
-            found[key] = [trace for trace in traces if trace.task_id in agents[key]]
-    return corpora({key: found[key] for key in agents}, config.score, errors=config.errors == "zero")
-
-
-def corpora_of(
-    comparison: Comparison, run_a: Run, run_b: Run, score: str | None, *, errors: bool
-) -> dict[str, tuple[Corpus, Corpus]]:
-    """The paired tasks' shares of the benchmarks whose score is a figure of the corpus: of A, and of B."""
-    found: dict[str, tuple[Corpus, Corpus]] = {}
-    sides = [(run_a, comparison.a.removeprefix(f"{run_a.id}/")), (run_b, comparison.b.removeprefix(f"{run_b.id}/"))]
+def differences_of(
+    config: Config, comparison: Comparison, run_a: Run, run_b: Run, own: Mapping[str, Figures]
+) -> dict[tuple[str, str], PairedDifference]:
+    """How B differs from A, by benchmark and name: in the score that was asked for, or in the first one and the figures."""
+    found: dict[tuple[str, str], PairedDifference] = {}
     for benchmark in dict.fromkeys(pair.benchmark for pair in comparison.pairs):
-        first = next(run_a.traces(benchmark=benchmark, agent=sides[0][1]))
-        if not any(score.corpus for score in first.scores) and first.error is None:
-            continue  # so that the bodies of a large run are not read for nothing
-        paired = {pair.task_id for pair in comparison.pairs if pair.benchmark == benchmark}
-        traces = {
-            side: [trace for trace in run.traces(benchmark=benchmark, agent=agent) if trace.task_id in paired]
-            for side, (run, agent) in zip("ab", sides, strict=True)
-        }
-        if both := corpora(traces, score, errors=errors):
-            found[benchmark] = both["a"], both["b"]
+        pairs = [pair for pair in comparison.pairs if pair.benchmark == benchmark]
+        ranked = config.score or first_score(benchmark, run_a, run_b)
+        values = {p.task_id: p.a.values for p in pairs}, {p.task_id: p.b.values for p in pairs}
+        figures = paired_figures(comparison, benchmark, run_a, run_b, own, errors=config.errors == "zero")
+        sides: dict[str, tuple[Scores | Figure, Scores | Figure]] = {ranked: values, **figures}
+        for name, (a, b) in sides.items():
+            if name == ranked or config.score is None:
+                both = difference(b, a, comparison.clusters.get(benchmark))
+                found[benchmark, name] = judged(both, confidence(config.confidence))
     return found
 
 
-def by_benchmark(
-    comparison: Comparison, level: float, figures: Mapping[str, tuple[Corpus, Corpus]]
-) -> dict[str, PairedDifference]:
-    """How B differs from A on each benchmark: in the mean, or in the figure of the corpus that `figures` holds."""
-    found: dict[str, list[Pair]] = {}
-    for pair in comparison.pairs:
-        found.setdefault(pair.benchmark, []).append(pair)
-    return {
-        name: judged(
-            difference(
-                figures[name][1] if name in figures else {p.task_id: p.b.values for p in pairs},
-                figures[name][0] if name in figures else {p.task_id: p.a.values for p in pairs},
-                comparison.clusters.get(name),
-            ),
-            level,
-        )
-        for name, pairs in found.items()
-    }
-
-
-def print_comparison(comparison: Comparison, results: Mapping[str, PairedDifference], config: Config) -> None:
-    """A table of benchmarks, then the tasks that changed, and what was left out."""
-    rows = [[name, str(found.n), *_cells(found)] for name, found in results.items()]
-    print_table(f"{comparison.b} against {comparison.a}", ["benchmark", "tasks", *_header(config)], rows)
+def print_comparison(
+    comparison: Comparison, results: Mapping[tuple[str, str], PairedDifference], config: Config
+) -> None:
+    """A table of benchmarks with their score and figures, then the tasks that changed, and what was left out."""
+    rows = [[*place, str(found.n), *difference_cells(found)] for place, found in results.items()]
+    header = ["benchmark", "score", "tasks", *difference_header(config.confidence)]
+    print_table(f"{comparison.b} against {comparison.a}", header, rows)
     out = console()
-    for name, found in results.items():
+    for (benchmark, name), found in results.items():
         if found.verdict == "cannot tell" and found.detectable < 1:
             out.print(
-                f"{name}: a true difference below {found.detectable:.3f} would often have been missed", markup=False
+                f"{benchmark}, {name}: a true difference below {found.detectable:.3f} would often have been missed",
+                markup=False,
+                soft_wrap=True,
             )
     changed = [*comparison.tasks("worse"), *comparison.tasks("better")]
     if changed:
@@ -282,37 +191,28 @@ def print_comparison(comparison: Comparison, results: Mapping[str, PairedDiffere
             out.print(f"{len(keys)} tasks {what}: {', '.join(task for _, task in keys[:5])}", markup=False)
 
 
-def print_pairs(benchmark: str, pairs: dict[tuple[str, str], PairedDifference], config: Config) -> None:
-    """A table of every two agents."""
-    rows = [[b, a, str(found.n), *_cells(found)] for (a, b), found in pairs.items()]
-    print_table(f"{benchmark}: every two agents", ["agent", "against", "tasks", *_header(config)], rows)
-    if config.correct != "none" and len(pairs) > 1:
-        method = {"holm": "Holm", "bh": "Benjamini and Hochberg"}[config.correct]
-        console().print(f"Intervals and p-values are corrected for {len(pairs)} comparisons ({method}).", markup=False)
-
-
 def print_flaky(found: list[Flaky], limit: int) -> None:
     """A table of the tasks that are not settled."""
     rows = [[f"{f.benchmark}/{f.task_id}", f.where, " ".join(f"{v:g}" for v in f.values)] for f in found[:limit]]
     print_table(f"flaky tasks ({len(found)})", ["task", "in", "scores"], rows)
 
 
-def print_samples(comparison: Comparison, run_a: Run, run_b: Run, config: Config) -> None:
+def print_samples(comparison: Comparison, run_a: Run, run_b: Run, config: Config, score: str | None) -> None:
     """The samples, side by side."""
     out = console()
-    for number, sample in enumerate(samples(comparison, run_a, run_b, config.only, config.score)):
+    for number, sample in enumerate(samples(comparison, run_a, run_b, config.only, score)):
         if number == config.limit:
             out.print("there are more: --limit shows them, and --html writes them into a file")
             return
         out.print(terminal_text(sample, out.width), soft_wrap=True)
 
 
-def write_page(config: Config, comparisons: Sequence[Comparison], run_a: Run, run_b: Run) -> None:
+def write_page(config: Config, comparisons: Sequence[Comparison], run_a: Run, run_b: Run, score: str | None) -> None:
     """Write the HTML file."""
     assert config.html is not None
     shown: list[Sample] = []
     for comparison in comparisons:
-        for sample in samples(comparison, run_a, run_b, config.only, config.score):
+        for sample in samples(comparison, run_a, run_b, config.only, score):
             if len(shown) > MAX_SAMPLES:
                 break
             shown.append(sample)
@@ -321,20 +221,18 @@ def write_page(config: Config, comparisons: Sequence[Comparison], run_a: Run, ru
     write(config.html, page(title, shown, counts))
 
 
-def write(path: Path, text: str) -> None:
-    """Write a file that was asked for; one that cannot be written is a setting that cannot work."""
-    try:
-        path.write_text(text, encoding="utf-8", errors="backslashreplace")
-    except OSError as error:
-        raise ConfigError(f"cannot write {str(path)!r}: {error.strerror or error}") from None
-
-
-def to_json(comparison: Comparison, results: Mapping[str, PairedDifference]) -> Json:
+def to_json(comparison: Comparison, results: Mapping[tuple[str, str], PairedDifference]) -> Json:
     """The comparison as a JSON object."""
+    benchmarks: dict[str, Json] = {}
+    for (benchmark, name), found in results.items():
+        if benchmark in benchmarks:
+            benchmarks[benchmark]["figures"][name] = found.to_json()
+        else:
+            benchmarks[benchmark] = {"score": name, **found.to_json(), "figures": {}}
     return {
         "a": comparison.a,
         "b": comparison.b,
-        "benchmarks": {name: found.to_json() for name, found in results.items()},
+        "benchmarks": benchmarks,
         "tasks": [
             {"benchmark": p.benchmark, "task": p.task_id, "a": p.a.value, "b": p.b.value, "change": p.change}
             for p in comparison.pairs
@@ -345,16 +243,3 @@ def to_json(comparison: Comparison, results: Mapping[str, PairedDifference]) -> 
         "unscored": {"a": dict(comparison.unscored[0]), "b": dict(comparison.unscored[1])},
         "flaky": [{"task": f.task_id, "where": f.where, "values": list(f.values)} for f in flaky(comparison)],
     }
-
-
-def _header(config: Config) -> list[str]:
-    return [f"difference ({config.confidence.replace('%', ' %')})", "p", "better / worse / same", "verdict"]
-
-
-def _cells(found: PairedDifference) -> list[str]:
-    return [
-        f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]",
-        "<0.001" if found.p_value < 0.001 else f"{found.p_value:.3f}",
-        f"{found.better} / {found.worse} / {found.same}",
-        found.verdict,
-    ]

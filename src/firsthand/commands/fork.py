@@ -20,7 +20,7 @@ from firsthand.runs import store
 from firsthand.runs.fork import Fork, fork
 from firsthand.runs.show import show
 from firsthand.runs.watch import watching
-from firsthand.terminal import console, one_line
+from firsthand.terminal import complain, console, one_line
 from firsthand.trace import Trace, shareable
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def main(config: Config) -> int:
         try:
             trace = carry_out(run, what, benchmark, watch=config.watch)
         except KeyboardInterrupt:
-            runs_command.complain(f"interrupted: `firsthand fork --resume {run.id}` finishes it")
+            complain(f"interrupted: `firsthand fork --resume {run.id}` finishes it")
             return 130
         if config.json:
             print(json.dumps(shareable(trace).to_json(), indent=2, ensure_ascii=False))

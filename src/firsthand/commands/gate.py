@@ -6,21 +6,25 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Literal
 
-from firsthand.commands.compare import benchmarks_with, corpora_of, shared_agents, write
+from firsthand.benchmark import Figure, Figures
+from firsthand.commands.sides import benchmarks_with, paired_figures, shared_agents, write
 from firsthand.config import confidence, share
 from firsthand.errors import ConfigError, unknown
-from firsthand.evals.corpus import FIGURES, Corpus, CorpusDifference
+from firsthand.evals.figure_stats import figure_value
 from firsthand.evals.gate import Check, Gaps, rule, verdict
-from firsthand.evals.gate_report import details, difference, junit, markdown, rate
-from firsthand.evals.paired import Differences
+from firsthand.evals.gate_report import details, difference_text, junit, markdown, rate
+from firsthand.evals.intervals import Scores, task_means
+from firsthand.evals.multiplicity import difference
+from firsthand.evals.stored_figures import first_score, own_figures
 from firsthand.home import data_home
 from firsthand.runs import store
-from firsthand.runs.compare import Comparison, Pair, compare
+from firsthand.runs.compare import Comparison, compare
 from firsthand.runs.flaky import flaky
 from firsthand.runs.store import Run
-from firsthand.terminal import console, print_table
+from firsthand.terminal import complain, console, print_table
 
 EXAMPLES = """
 firsthand gate BASELINE CANDIDATE --max-drop 1% --confidence 95%
@@ -53,7 +57,7 @@ class Config:
     benchmark: tuple[str, ...] = ()
     """These benchmarks alone."""
     score: tuple[str, ...] = ()
-    """Scores by name, each checked wherever it was given; each benchmark's first one by default."""
+    """Scores and figures by name, each checked wherever it is; each benchmark's first score by default."""
     junit: Path | None = None
     """Write the checks as JUnit XML into this file."""
     markdown: Path | None = None
@@ -106,12 +110,10 @@ def allowed_drops(texts: tuple[str, ...]) -> dict[str, float]:
 
 
 def all_checks(config: Config, baseline: Run, candidate: Run) -> Iterator[Check]:
-    """A check for each agent, benchmark and score, not ruled on yet."""
+    """A check for each agent, benchmark and score or figure, not ruled on yet."""
     drops, level = allowed_drops(config.max_drop), confidence(config.confidence)
-    if config.score:
-        scored = {score: sorted(benchmarks_with(score, baseline, candidate)) for score in config.score}
-    else:
-        scored = by_first_score(baseline, candidate)
+    own = own_figures(complain, baseline, candidate)
+    scored = scores_to_check(config, baseline, candidate, own)
     check_names(config, drops, scored, baseline)
     for score, having in scored.items():
         for agent_a, agent_b in shared_agents(config.agent_a, config.agent_b, baseline, candidate):
@@ -120,26 +122,30 @@ def all_checks(config: Config, baseline: Run, candidate: Run) -> Iterator[Check]
                 candidate,
                 agent_a=agent_a,
                 agent_b=agent_b,
-                score=score if config.score else None,  # the first one is at hand without reading traces
+                score=next(iter(having.values())),
                 error_value=0.0 if config.errors == "zero" else None,
             )
-            named = score if config.score else None
-            figures = corpora_of(found, baseline, candidate, named, errors=config.errors == "zero")
             for benchmark in having:
                 if not config.benchmark or benchmark in config.benchmark:
-                    yield make_check(found, benchmark, score, drops, level, figures.get(benchmark))
+                    figures = paired_figures(found, benchmark, baseline, candidate, own, errors=config.errors == "zero")
+                    yield make_check(found, benchmark, score, drops, level, figures.get(score))
 
 
-def by_first_score(*runs: Run) -> dict[str, list[str]]:
-    """The name of each benchmark's first score, and the benchmarks it is the first of."""
-    found: dict[str, list[str]] = {}
-    for benchmark in sorted(benchmarks_with(None, *runs)):
-        named = (trace.scores[0].name for run in runs for trace in run.traces(benchmark=benchmark) if trace.scores)
-        found.setdefault(next(named, "no score"), []).append(benchmark)
+def scores_to_check(
+    config: Config, baseline: Run, candidate: Run, own: Mapping[str, Figures]
+) -> dict[str, dict[str, str | None]]:
+    """Score or figure -> the benchmarks that have it, and by which score they are paired: None is their first one."""
+    if config.score:
+        return {score: benchmarks_with(score, baseline, candidate, own=own) for score in config.score}
+    found: dict[str, dict[str, str | None]] = {}
+    for benchmark in benchmarks_with(None, baseline, candidate, own=own):
+        found.setdefault(first_score(benchmark, baseline, candidate) or "no score", {})[benchmark] = None
     return found
 
 
-def check_names(config: Config, drops: Mapping[str, float], scored: Mapping[str, list[str]], baseline: Run) -> None:
+def check_names(
+    config: Config, drops: Mapping[str, float], scored: Mapping[str, Mapping[str, str | None]], baseline: Run
+) -> None:
     """Refuse a benchmark or a score that nothing has: a gate with a mistyped name would let everything through."""
     known = {name for having in scored.values() for name in having}
     for name in config.benchmark:
@@ -157,48 +163,44 @@ def make_check(
     score: str,
     drops: Mapping[str, float],
     level: float,
-    figures: tuple[Corpus, Corpus] | None = None,
+    figures: tuple[Figure, Figure] | None = None,
 ) -> Check:
-    """The check of one benchmark of a comparison: of mean scores, or of `figures` of the corpus."""
-    if figures and FIGURES[figures[0].figure].lower_is_better:
-        raise ConfigError(
-            f"{benchmark}/{score} is an error, of which less is better: name the scores to hold by --score"
-        )
+    """The check of one benchmark of a comparison: of mean scores, or of a figure of both sides."""
     pairs = [pair for pair in found.pairs if pair.benchmark == benchmark]
+    values_a, values_b = ({p.task_id: p.a.values for p in pairs}, {p.task_id: p.b.values for p in pairs})
+    sides = figures or (values_a, values_b)
+    mean_a, mean_b = (figure_value(each) for each in figures) if figures else map(mean, (values_a, values_b))
+    by_task = (figures[0].values, figures[1].values) if figures else (values_a, values_b)
     drop = drops.get(f"{benchmark}/{score}", drops.get(benchmark, drops[""]))
     name_a, name_b = (side.split("/", 1)[1] for side in (found.a, found.b))
-    worse = sorted((pair for pair in pairs if pair.change == "worse"), key=lambda pair: pair.b.value - pair.a.value)
-    unsettled = tuple(each for each in flaky(found) if each.benchmark == benchmark)
     return Check(
         name_a if name_a == name_b else f"{name_b} against {name_a}",
         benchmark,
         score,
         drop,
-        differences(pairs, found.clusters.get(benchmark), figures),
+        difference(sides[1], sides[0], found.clusters.get(benchmark)),
         level,
         "cannot tell",
         "",
         gaps_of(found, benchmark),
-        figures[0].figure_value if figures else mean([pair.a.value for pair in pairs]),
-        figures[1].figure_value if figures else mean([pair.b.value for pair in pairs]),
-        tuple(f"{pair.task_id}: {pair.a.value:g} -> {pair.b.value:g}" for pair in worse),
-        unsettled,
+        mean_a,
+        mean_b,
+        tuple(got_worse(*by_task, lower_is_better=bool(figures and figures[0].lower_is_better))),
+        tuple(each for each in flaky(found) if each.benchmark == benchmark),
     )
 
 
-def mean(values: list[float]) -> float:
-    """The mean; NaN of nothing."""
-    return sum(values) / len(values) if values else float("nan")
+def mean(values: Scores) -> float:
+    """The mean over tasks of the mean over attempts; NaN of nothing."""
+    means = task_means(values)
+    return sum(means) / len(means) if means else float("nan")
 
 
-def differences(
-    pairs: list[Pair], clusters: Mapping[str, str] | None, figures: tuple[Corpus, Corpus] | None
-) -> Differences | CorpusDifference:
-    """Candidate - baseline, task by task, or in a figure of the corpus."""
-    if figures:
-        return CorpusDifference.between(figures[1], figures[0], clusters)
-    a, b = {pair.task_id: pair.a.values for pair in pairs}, {pair.task_id: pair.b.values for pair in pairs}
-    return Differences.between(b, a, clusters)
+def got_worse(a: Scores, b: Scores, *, lower_is_better: bool) -> list[str]:
+    """The tasks on which B does worse than A, the largest difference first, as `task: a -> b`."""
+    changes = [(fmean(b[task]) - fmean(a[task]), task) for task in a if task in b]
+    losses = sorted((-change if lower_is_better else change, task) for change, task in changes)
+    return [f"{task}: {fmean(a[task]):g} -> {fmean(b[task]):g}" for change, task in losses if change < 0]
 
 
 def gaps_of(found: Comparison, benchmark: str) -> Gaps:
@@ -222,7 +224,7 @@ def print_checks(name: str, checks: list[Check]) -> None:
             str(each.differences.n),
             rate(each.baseline),
             rate(each.candidate),
-            difference(each),
+            difference_text(each),
             each.ruling,
         ]
         for each in checks
@@ -230,7 +232,7 @@ def print_checks(name: str, checks: list[Check]) -> None:
     print_table(name, header, rows)
     out = console()
     for each in checks:
-        out.print(f"{each.benchmark}, {each.agent}: {each.reason}", markup=False, soft_wrap=True)
+        out.print(f"{each.benchmark}, {each.score}, {each.agent}: {each.reason}", markup=False, soft_wrap=True)
         lines = details(each)
         for line in lines[:10]:
             out.print(f"  {line}", markup=False, soft_wrap=True)

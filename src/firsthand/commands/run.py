@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, get_args
 from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.approval import Approval, check_rules, parse_rules
-from firsthand.benchmark import Benchmark, Figures
+from firsthand.benchmark import Benchmark, Figures, Scorer
 from firsthand.budget import Limits
 from firsthand.commands.models import fetch
 from firsthand.config import build
@@ -22,7 +22,7 @@ from firsthand.message import Json, ToolCall
 from firsthand.model import Model, Sampling
 from firsthand.providers import hub
 from firsthand.rollout import Place
-from firsthand.terminal import console, one_line, progress
+from firsthand.terminal import complain, console, progress
 from firsthand.tool import Effect, Tool
 from firsthand.tool_call import tool_request
 from firsthand.trace import Trace, shareable
@@ -158,6 +158,8 @@ def main(config: Config) -> int:
     """Run, print the leaderboard, say where everything is."""
     begun, settings = open_or_configure(config)
     benchmarks = [catalog.benchmark(text) for text in settings.benchmarks]
+    if settings.replay:
+        benchmarks = [with_recorded_judges(benchmark, settings.replay) for benchmark in benchmarks]
     agents = make_agents(settings)
     if settings.equal_budget and begun is None and settings.replay is None:
         from firsthand.commands.budgets import equalised
@@ -175,7 +177,7 @@ def main(config: Config) -> int:
         check(settings, may_ask(places))
     protocols = {benchmark.name: benchmark.protocol for benchmark in benchmarks}
     figures = {benchmark.name: benchmark.figures for benchmark in benchmarks if benchmark.figures}
-    with begun or create_run(settings) as run:  # only now, so that a mistyped name leaves no run behind
+    with begun or create_run(settings, benchmarks) as run:  # only now, so that a mistyped name leaves no run behind
         interrupted = perform(run, settings, places, redo_errors=config.retry_errors)
         order = {place.id: index for index, place in enumerate(places)}
         traces = sorted(run.traces(), key=lambda trace: order.get(trace.id, len(order)))
@@ -188,11 +190,15 @@ def main(config: Config) -> int:
             complain(
                 f"{len(failed)} of {len(traces)} attempts failed, the first with {failed[0].kind}: {failed[0].message}"
             )
+        unscored = [each for trace in traces for each in shareable(trace).scores[:1] if each.failed]
+        if unscored:
+            why = f"the first by {unscored[0].name}: {unscored[0].detail['scorer_failed']}"
+            complain(f"{len(unscored)} of {len(traces)} attempts could not be scored, {why}")
         if interrupted:
             done = f"{len(traces)} of {len(order)}"
             complain(f"interrupted with {done} attempts done: `firsthand run --resume {run.id}` finishes them")
             return 130
-    return 3 if failed else 0
+    return 3 if failed or unscored else 0
 
 
 def open_or_configure(config: Config) -> tuple[Run | None, Config]:
@@ -244,13 +250,15 @@ def build_settings(body: Json) -> Config:
     return build(Config, body)
 
 
-def create_run(config: Config) -> Run:
+def create_run(config: Config, benchmarks: Sequence[Benchmark]) -> Run:
     """A new run, named after its benchmarks."""
     from firsthand.home import data_home
     from firsthand.runs import store
 
     hint = config.name or "-".join(catalog.parse_spec(name).name.rsplit("/", 1)[-1] for name in config.benchmarks)
-    return store.create(data_home(), asdict(config), hint, command=[config.command()])
+    made = zip(benchmarks, config.benchmarks, strict=True)
+    figures = {benchmark.name: text for benchmark, text in made if benchmark.figures is not None}
+    return store.create(data_home(), asdict(config), hint, command=[config.command()], figures=figures)
 
 
 def perform(run: Run, config: Config, places: Sequence[Place], *, redo_errors: bool = False) -> bool:
@@ -317,6 +325,23 @@ def open_models(config: Config) -> list[Model]:
     source = store.open_run(config.replay, data_home())
     fingerprints = {agent["model"]: agent["fingerprint"] for agent in source.agents().values()}
     return [Replay(source, name=name, fingerprint=fingerprints.get(name, "")) for name in config.model]
+
+
+def with_recorded_judges(benchmark: Benchmark, ref: str) -> Benchmark:
+    """The benchmark with judges that answer from what that run recorded."""
+    from firsthand.evals.judge import JudgeScorer, judged_by
+    from firsthand.home import data_home
+    from firsthand.providers.cached import Replay
+    from firsthand.runs import store
+
+    def recorded(scorer: Scorer) -> Scorer:
+        if not isinstance(scorer, JudgeScorer):
+            return scorer
+        model = scorer.agent.model
+        source = store.open_run(ref, data_home())
+        return judged_by(scorer, Replay(source, name=model.name, fingerprint=model.fingerprint))
+
+    return replace(benchmark, scorers=tuple(map(recorded, benchmark.scorers)))
 
 
 def as_recorded(tool: Tool, ref: str) -> Tool:
@@ -482,11 +507,6 @@ def write_report(run: Run, config: Config, traces: Sequence[Trace], boards: Sequ
     except OSError as error:
         raise StoreError(f"the report {path} cannot be written: {error.strerror}; the run is kept") from None
     return str(path)
-
-
-def complain(text: str) -> None:
-    """Print a sentence on standard error."""
-    print(f"firsthand: {one_line(text)}", file=sys.stderr)
 
 
 def _shown(value: object) -> str:

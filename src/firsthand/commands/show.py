@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 
 from firsthand.errors import ConfigError
 from firsthand.evals.leaderboard import leaderboard, render
+from firsthand.evals.stored_figures import own_figures
 from firsthand.home import data_home
 from firsthand.runs import store
 from firsthand.runs.show import show
-from firsthand.terminal import console
+from firsthand.terminal import complain, console
 from firsthand.trace import Trace, shareable
 
 EXAMPLES = """
@@ -68,7 +69,12 @@ def main(config: Config) -> int:
         order = {name: index for index, name in enumerate(run.agents())}  # as it was asked: the first is the baseline
         budget = str(run.config.get("equal_budget"))
         traces = sorted(run.traces(), key=lambda trace: order.get(trace.agent_name, len(order)))
-        boards = leaderboard(traces, budget=float(budget) if budget.isdecimal() else None, clusters=run.clusters())
+        boards = leaderboard(
+            traces,
+            budget=float(budget) if budget.isdecimal() else None,
+            clusters=run.clusters(),
+            figures=own_figures(complain, run),
+        )
         if config.json:
             print(json.dumps([board.to_json() for board in boards], indent=2, ensure_ascii=False))
             return 0

@@ -10,12 +10,13 @@ from firsthand.config import confidence, share
 from firsthand.errors import ConfigError
 from firsthand.evals.cells import cells, grids
 from firsthand.evals.effective import effective
-from firsthand.evals.heat import figures, heat, shown
-from firsthand.evals.leaderboard import amount, seconds
+from firsthand.evals.heat import heat, score_cells, shown
+from firsthand.evals.leaderboard import amount, seconds, span, value_text
+from firsthand.evals.stored_figures import own_figures
 from firsthand.evals.summary import Line, summary
 from firsthand.home import data_home
 from firsthand.runs import store
-from firsthand.terminal import console, print_table, printable
+from firsthand.terminal import complain, console, print_table, printable
 
 EXAMPLES = """
 firsthand summary last
@@ -60,7 +61,7 @@ def main(config: Config) -> int:
     if config.by:
         return print_cells(config, level)
     with store.open_run(config.run, data_home()) as run:
-        lines = summary(run, level)
+        lines = summary(run, level, own_figures(complain, run))
     if config.json:
         print(json.dumps([line.to_json() for line in lines], indent=2, ensure_ascii=False))
         return 0
@@ -88,7 +89,7 @@ def print_cells(config: Config, level: float) -> int:
         out.print(CELLS_LEGEND.format(level=config.confidence), soft_wrap=True, markup=False)
     else:
         header = ["benchmark", "agent", *config.by, "score", f"{config.confidence} (tasks)"]
-        rows = [[cell.benchmark, cell.agent, *map(shown, cell.values), *figures(cell)] for cell in found]
+        rows = [[cell.benchmark, cell.agent, *map(shown, cell.values), *score_cells(cell)] for cell in found]
         print_table("", header, rows)
     for each in reached:
         out.print(printable(each.sentence(config.by[0])), soft_wrap=True, markup=False)
@@ -102,6 +103,9 @@ def print_lines(benchmark: str, lines: list[Line], level: str) -> None:
     out = console()
     out.print(LEGEND, soft_wrap=True, markup=False)
     for line in lines:
+        if line.figures:
+            told = ", ".join(f"{name} {value_text(x.value)} {span(x.low, x.high)}" for name, x in line.figures.items())
+            out.print(printable(f"{line.agent}: {told}"), soft_wrap=True, markup=False)
         if line.score.clusters:
             out.print(
                 f"{line.agent}: {line.score.n} tasks in {line.score.clusters} clusters, which make the standard error "

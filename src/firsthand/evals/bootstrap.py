@@ -1,14 +1,16 @@
 """Intervals for any figure by resampling: metrics of a whole corpus, such as BLEU, which are no mean over tasks.
 
 Tasks are drawn with replacement, whole clusters of them where they share something, and the figure is computed anew for each
-draw (Efron, 1979). The draws come from a fixed seed. The bootstrap needs a few dozen independent tasks to be trusted: with
-fewer its intervals are too narrow.
+draw (Efron, 1979). A draw is a row of counts: how often each task is in it. The draws come from a fixed seed. The bootstrap
+needs a few dozen independent tasks to be trusted: with fewer its intervals are too narrow.
 """
+
+# D draws, T tasks, U units (clusters, or tasks), S sums
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from firsthand.errors import ConfigError
@@ -22,10 +24,13 @@ if TYPE_CHECKING:
 Method = Literal["bca", "percentile"]
 RESAMPLES = 2000
 SEED = 20241101
+MAX_LEFT_OUT = 500
+"""The jackknife leaves out one of so many groups of units at most: its skewness is the same, and there are fewer of them."""
+_CHUNK = 4_000_000
 
 
-def bootstrap_interval(
-    statistic: Callable[[Array], float],
+def bootstrap(
+    of: Callable[[Array], Array],
     n: int,
     *,
     labels: Sequence[str] | None = None,
@@ -34,76 +39,86 @@ def bootstrap_interval(
     resamples: int = RESAMPLES,
     seed: int = SEED,
 ) -> Interval:
-    """The figure of n tasks and its interval; `statistic` computes it of the tasks at the given indices.
+    """The figure of n tasks and its interval; `of` takes counts (D, T) and gives the figure of each draw (D,).
 
-    A corpus metric: `bootstrap_interval(lambda chosen: bleu([texts[i] for i in chosen]), len(texts))`. For the difference of
-    two agents, compute both figures on the chosen tasks and subtract. `labels` names the cluster of each task. BCa corrects
-    the percentiles for bias and skew (Efron, 1987).
+    `labels` names the cluster of each task. BCa corrects the percentiles for bias and skew (Efron, 1987).
     """
     import numpy as np
 
-    units = _units(n, labels)
-    everything = np.arange(n)
-    value = float(statistic(everything))
-    clusters = len(units) if labels else 0
-    if len(units) < 2:
+    unit_T = units(n, labels)
+    value = float(of(np.ones((1, n)))[0])
+    clusters = int(unit_T.max()) + 1 if labels else 0
+    if unit_T.max() == 0:
         return Interval(value, -math.inf, math.inf, n, _name(method), clusters=clusters)
-    rng = np.random.default_rng(seed)
-    picks = rng.integers(0, len(units), size=(resamples, len(units)))
-    draws = np.array([statistic(np.concatenate([units[i] for i in pick])) for pick in picks])
+    draws = np.concatenate([of(counts_DT) for counts_DT in drawn(unit_T, resamples, seed)])
 
     def without() -> Array:
-        return np.array([statistic(np.delete(everything, unit)) for unit in units])
+        group_T = unit_T % MAX_LEFT_OUT
+        return of((group_T != np.arange(group_T.max() + 1)[:, None]).astype(np.float64))
 
     bounds = _bounds(value, draws, without, method, confidence)
     return Interval(value, *bounds, n, _name(method), float(draws.std(ddof=1)), clusters)
 
 
+def bootstrap_interval(
+    statistic: Callable[[Array], float], n: int, *, labels: Sequence[str] | None = None, **options: Any
+) -> Interval:
+    """The same for any function of tasks: `statistic` computes the figure of the tasks at the given indices.
+
+    A corpus metric: `bootstrap_interval(lambda chosen: bleu([texts[i] for i in chosen]), len(texts))`. For the difference of
+    two agents, compute both figures on the chosen tasks and subtract. The options are those of `bootstrap`.
+    """
+    return bootstrap(of_chosen(statistic), n, labels=labels, **options)
+
+
 def bootstrap_sums(
-    parts: Array,
-    figure: Callable[[Array], Array],
-    *,
-    labels: Sequence[str] | None = None,
-    method: Method = "bca",
-    confidence: float = CONFIDENCE,
-    resamples: int = RESAMPLES,
-    seed: int = SEED,
+    parts: Array, figure: Callable[[Array], Array], *, labels: Sequence[str] | None = None, **options: Any
 ) -> Interval:
     """The same for a figure that is made of sums over tasks, thousands of times faster.
 
-    `parts` has a row per task and a column per sum: for BLEU matches and totals of each order and both lengths, for
+    `parts` (T, S) has a row per task and a column per sum: for BLEU matches and totals of each order and both lengths, for
     micro-averaged F1 the true and false positives and negatives. `figure` takes rows of such sums and gives one figure each.
     """
     import numpy as np
 
     parts = np.asarray(parts, dtype=np.float64)
-    units = _units(len(parts), labels)
-    sums = np.stack([parts[unit].sum(axis=0) for unit in units])
-    value = float(figure(sums.sum(axis=0, keepdims=True))[0])
-    clusters = len(units) if labels else 0
-    if len(units) < 2:
-        return Interval(value, -math.inf, math.inf, len(parts), _name(method), clusters=clusters)
-    rng = np.random.default_rng(seed)
-    counts = rng.multinomial(len(units), np.full(len(units), 1 / len(units)), size=resamples)
-    draws = np.asarray(figure(counts @ sums), dtype=np.float64)
-    bounds = _bounds(value, draws, lambda: np.asarray(figure(sums.sum(axis=0) - sums)), method, confidence)
-    return Interval(value, *bounds, len(parts), _name(method), float(draws.std(ddof=1)), clusters)
+    return bootstrap(lambda counts_DT: figure(counts_DT @ parts), len(parts), labels=labels, **options)
 
 
-def _units(n: int, labels: Sequence[str] | None) -> list[Array]:
-    """The indices of each independent piece: a task, or a cluster of tasks."""
+def of_chosen(statistic: Callable[[Array], float]) -> Callable[[Array], Array]:
+    """A figure of the tasks at some indices as one of counts: a task that was drawn twice is given twice."""
+    import numpy as np
+
+    def of(counts_DT: Array) -> Array:
+        places = np.arange(counts_DT.shape[1])
+        return np.array([statistic(np.repeat(places, counts_T.astype(int))) for counts_T in counts_DT], np.float64)
+
+    return of
+
+
+def units(n: int, labels: Sequence[str] | None) -> Array:
+    """The number of each task's independent piece (T,): the task itself, or its cluster."""
     import numpy as np
 
     if n < 1:
         raise ConfigError("there are no tasks to draw from: a bootstrap needs one or more")
     if labels is None:
-        return list(np.arange(n)[:, None])
+        return np.arange(n)
     if len(labels) != n:
         raise ConfigError(f"there are {len(labels)} labels for {n} tasks: give one for each")
-    found: dict[str, list[int]] = {}
-    for index, label in enumerate(labels):
-        found.setdefault(label, []).append(index)
-    return [np.array(indices) for indices in found.values()]
+    found: dict[str, int] = {}
+    return np.array([found.setdefault(label, len(found)) for label in labels])
+
+
+def drawn(unit_T: Array, resamples: int, seed: int = SEED) -> Iterator[Array]:
+    """Counts (D, T) of so many draws, some of them at a time: the tasks of a unit are drawn together."""
+    import numpy as np
+
+    rng, num_units = np.random.default_rng(seed), int(unit_T.max()) + 1
+    step = max(1, _CHUNK // len(unit_T))
+    for start in range(0, resamples, step):
+        size = min(step, resamples - start)
+        yield rng.multinomial(num_units, np.full(num_units, 1 / num_units), size=size)[:, unit_T].astype(np.float64)
 
 
 def _bounds(value: float, draws: Array, without: Callable[[], Array], method: Method, confidence: float) -> Bounds:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from firsthand.evals.corpus import CorpusDifference
+from firsthand.evals.figure_stats import FigureDifference
 from firsthand.evals.intervals import Bounds, finite
 from firsthand.evals.multiplicity import holm
 from firsthand.evals.paired import Differences
@@ -57,18 +57,29 @@ class Check:
     benchmark: str
     score: str
     max_drop: float
-    differences: Differences | CorpusDifference
+    differences: Differences | FigureDifference
     """Candidate - baseline."""
     confidence: float
     ruling: Ruling
     reason: str
     gaps: Gaps = Gaps()
     baseline: float = math.nan
-    """Its mean score on the paired tasks, or their figure of the corpus."""
+    """Its mean score on the paired tasks, or their figure."""
     candidate: float = math.nan
     worse: tuple[str, ...] = ()
     """Tasks on which the candidate scored lower, the largest difference first."""
     flaky: tuple[Flaky, ...] = ()
+
+    @property
+    def gain(self) -> Differences | FigureDifference:
+        """How much better the candidate is: the difference, turned round where less is better."""
+        turned = isinstance(self.differences, FigureDifference) and self.differences.lower_is_better
+        return self.differences.reversed if turned else self.differences
+
+    @property
+    def drop(self) -> str:
+        """What getting worse is called: a drop, or a rise of an error."""
+        return "drop" if self.gain is self.differences else "rise"
 
     @property
     def bounds(self) -> Bounds:
@@ -106,7 +117,7 @@ class Check:
 
 def rule(checks: Sequence[Check], *, gaps_fail: bool = True) -> list[Check]:
     """The checks with their rulings. With `gaps_fail`, one that misses attempts or tasks fails whatever its scores."""
-    failing = holm([each.differences.p_below(-each.max_drop) for each in checks])
+    failing = holm([each.gain.p_below(-each.max_drop) for each in checks])
     return [_ruled(each, p_fail, gaps_fail) for each, p_fail in zip(checks, failing, strict=True)]
 
 
@@ -119,23 +130,26 @@ def verdict(checks: Sequence[Check], cannot_tell: Literal["report", "pass", "fai
 
 
 def _ruled(check: Check, p_fail: float, gaps_fail: bool) -> Check:
-    alpha, allowed, found = 1 - check.confidence, f"{check.max_drop:.2%}", check.differences
+    alpha, allowed, found = 1 - check.confidence, f"{check.max_drop:.2%}", check.gain
     if check.gaps and gaps_fail:
         return replace(check, ruling="fail", reason=f"errors: {check.gaps}")
     if found.n == 0:
         return replace(check, ruling="cannot tell", reason="no task has a score on both sides")
     if found.p_above(-check.max_drop) < alpha:
-        return replace(check, ruling="pass", reason=f"a drop of more than {allowed} is excluded")
+        return replace(check, ruling="pass", reason=f"a {check.drop} of more than {allowed} is excluded")
     if p_fail < alpha:
-        return replace(check, ruling="fail", reason=f"the score dropped by more than {allowed}")
+        verb = {"drop": "the score dropped", "rise": "the error rose"}[check.drop]
+        return replace(check, ruling="fail", reason=f"{verb} by more than {allowed}")
     return replace(check, ruling="cannot tell", reason=_unsure(check, allowed))
 
 
 def _unsure(check: Check, allowed: str) -> str:
-    low = check.bounds.low
-    seen = f"a drop of {-low:.2%} is still possible" if math.isfinite(low) else "nothing is known of the spread"
+    worst = -check.bounds.low if check.drop == "drop" else check.bounds.high
+    seen = (
+        f"a {check.drop} of {worst:.2%} is still possible" if math.isfinite(worst) else "nothing is known of the spread"
+    )
     if check.max_drop == 0:
-        return f"{seen}, and no number of tasks excludes every drop: allow a small one"
+        return f"{seen}, and no number of tasks excludes every {check.drop}: allow a small one"
     found = check.differences
     # the share of flips is shrunk towards one flip more, for none seen does not mean that there are none
     variance = (sum(found.counts) + 1) / (found.n + 2) if found.method == "Tango" else found.error**2 * found.n

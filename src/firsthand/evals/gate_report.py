@@ -48,7 +48,7 @@ def markdown(name: str, checks: Sequence[Check], ruling: Ruling) -> str:
     lines += ["|---|---|---|--:|--:|--:|--:|--:|---|"]
     for check in checks:
         cells = [_md(check.benchmark), _md(check.score), _md(check.agent), str(check.differences.n)]
-        cells += [rate(check.baseline), rate(check.candidate), difference(check), f"-{check.max_drop:.2%}"]
+        cells += [rate(check.baseline), rate(check.candidate), difference_text(check), f"-{check.max_drop:.2%}"]
         lines.append("| " + " | ".join([*cells, f"**{check.ruling}**: {_md(check.reason)}"]) + " |")
     for check in checks:
         if details(check):
@@ -62,7 +62,7 @@ def sentence(check: Check) -> str:
     """The check in words."""
     return (
         f"{check.benchmark}, {check.score}, {check.agent}: {rate(check.candidate)} against {rate(check.baseline)} on "
-        f"{check.differences.n} tasks, {difference(check)}. {check.ruling}: {check.reason}."
+        f"{check.differences.n} tasks, {difference_text(check)}. {check.ruling}: {check.reason}."
     )
 
 
@@ -86,7 +86,7 @@ def rate(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.4f}"
 
 
-def difference(check: Check) -> str:
+def difference_text(check: Check) -> str:
     """The difference and the interval whose ends each hold with the gate's confidence."""
     if check.differences.n == 0:
         return "-"

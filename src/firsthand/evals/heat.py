@@ -29,7 +29,7 @@ def shown(value: Value) -> str:
     return (f"{value:g}" if isinstance(value, float) else str(value)) or "-"
 
 
-def figures(cell: Cell | None) -> tuple[str, str]:
+def score_cells(cell: Cell | None) -> tuple[str, str]:
     """The score, and its interval with the number of tasks; a dash where there is no task."""
     if cell is None:
         return "-", ""
@@ -61,7 +61,7 @@ def heat(grid: Grid) -> Group:
 def _drawn(cell: Cell | None) -> Text:
     from rich.text import Text
 
-    value, bounds = figures(cell)
+    value, bounds = score_cells(cell)
     step = shade(cell)
     if step is None:
         return Text(f"{value}\n{bounds}")

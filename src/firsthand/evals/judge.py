@@ -17,7 +17,7 @@ from typing import Any
 from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.benchmark import Benchmark, Scorer
-from firsthand.budget import Limits
+from firsthand.budget import Budget, Limits
 from firsthand.concurrency import Retry
 from firsthand.errors import ConfigError
 from firsthand.evals.votes import judgement_of
@@ -28,7 +28,7 @@ from firsthand.patterns.judging import fields_of, judge_protocol
 from firsthand.patterns.verdicts import How
 from firsthand.rollout import rollout
 from firsthand.task import Task
-from firsthand.trace import Journal, Preference, Score, Trace
+from firsthand.trace import Journal, MemoryJournal, Preference, Score, Trace
 
 RUBRIC = (
     "The best answer does exactly what the question asks, is correct in every statement, is complete, and is easy to "
@@ -64,8 +64,12 @@ class JudgeScorer:
             f"judge {self.agent.model.name} ({self.agent.model.fingerprint}), {self.protocol}: {given}{against}{rubric}"
         )
 
-    async def __call__(self, task: Task, trace: Trace, *, journal: Journal | None = None) -> Score:
-        """The verdict on an attempt. With a `journal`, an interrupted judgement repeats no call."""
+    async def __call__(self, task: Task, trace: Trace) -> Score:
+        """The verdict on an attempt, with nothing recorded elsewhere."""
+        return await self.judged(task, trace, MemoryJournal())
+
+    async def judged(self, task: Task, trace: Trace, journal: Journal, budget: Budget | None = None) -> Score:
+        """The verdict on an attempt. An interrupted judgement repeats no call that is in `journal`."""
         rival = self.rival_of(trace)
         if self.against and rival is None:
             return self._failed(f"{self.against} has no attempt at {trace.task_id} to compare with")
@@ -75,6 +79,7 @@ class JudgeScorer:
             benchmark=Benchmark(f"judgement of {trace.benchmark}", lambda seed: [], scorers=()),
             epoch=trace.epoch,
             journal=journal,
+            budget=budget,
         )
         noted = judgement_of(judged)
         usage = judged.usage

@@ -8,19 +8,17 @@ several benchmarks.
 
 from __future__ import annotations
 
-import math
 import re
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from firsthand.benchmark import Figure, Figures
-from firsthand.errors import ConfigError, unknown
-from firsthand.evals.bootstrap import bootstrap_interval
-from firsthand.evals.calibration import calibration
-from firsthand.evals.corpus import Corpus, corpora
+from firsthand.errors import unknown
 from firsthand.evals.critical_path import critical_seconds
+from firsthand.evals.figure_stats import figure_interval
+from firsthand.evals.figures import figures as figures_of
 from firsthand.evals.frontier import frontier
 from firsthand.evals.stats import (
     Clusters,
@@ -36,10 +34,6 @@ from firsthand.trace import Trace
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
-
-
-FIGURE_RESAMPLES = 200
-"""Draws for the interval of a figure, which may take a while to compute: BLEU over a corpus takes part of a second."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +72,7 @@ class Row:
     stopped: int
     """Attempts that a limit ended; they are scored as they stand."""
     secondary: Mapping[str, Interval] = field(default_factory=dict)
-    """The other scorers' means, or figures of the corpus, by name."""
+    """The other scores' means, and the figures, by name."""
 
     def to_json(self) -> Json:
         """The row as a JSON object."""
@@ -182,6 +176,11 @@ def caveats(board: Board) -> list[str]:
     wider = [f"Its tasks fall into {shared} clusters, for which intervals and tests allow."] if shared else []
     if any("bootstrap" in row.score.method for row in board.rows):
         wider.append(f"{board.metric} is the figure of the whole corpus, with bootstrap intervals.")
+    if errors := sum(row.errors for row in board.rows):
+        wider.append(
+            f"Under errors: {errors} attempts that failed or could not be scored. Each counts as 0; one that had no judge "
+            "is left out."
+        )
     if not versus:
         return [*wider, f"Intervals hold the true score with 95 % confidence, for tasks like these {tasks}."]
     largest = max((each.detectable for each in versus if finite(each.detectable) is not None), default=1.0)
@@ -279,20 +278,20 @@ def _board(
     metric = next((trace.scores[0].name for trace in everything if trace.scores), "")
     cheapest = min(agents, key=lambda agent: _cost(agents[agent]).tokens) if budget else next(iter(agents))
     first = baseline if baseline is not None and baseline in agents else cheapest
-    values = values_of(agents, metric)
+    found = figures_of(agents, figures)
+    measured: dict[str, Mapping[str, Scores | Figure]] = {name: scores_of(agents, name) for name in names}
+    measured |= found
+    values = measured.pop(metric) if metric else scores_of(agents, "")
     others = {agent: each for agent, each in values.items() if agent != first}
     versus = compare_to_baseline(others, values[first], clusters=clusters) if metric else {}
-    also = {name: values_of(agents, name) for name in names if name != metric}
     rows = [
         _row(
             agent,
             traces,
-            metric,
             values[agent],
             versus.get(agent),
-            {name: each[agent] for name, each in also.items()},
+            {name: each[agent] for name, each in measured.items() if agent in each},
             clusters,
-            figures,
         )
         for agent, traces in agents.items()
     ]
@@ -312,15 +311,13 @@ def _rank(row: Row, versus: Iterable[PairedDifference]) -> float:
     return sign * row.score.value if row.score.n else 0.0
 
 
-def values_of(agents: Mapping[str, Sequence[Trace]], name: str) -> Mapping[str, Scores | Corpus]:
-    """Of each agent the scores of that name, or their shares of a figure of the corpus where the scorer says so."""
-    if not name:
-        return {agent: {} for agent in agents}
-    return corpora(agents, name) or {agent: _values(traces, name) for agent, traces in agents.items()}
+def scores_of(agents: Mapping[str, Sequence[Trace]], name: str) -> dict[str, Scores]:
+    """Of each agent the scores of that name, task by task."""
+    return {agent: _values(traces, name) for agent, traces in agents.items()}
 
 
-def _interval(values: Scores | Corpus, clusters: Clusters | None) -> Interval:
-    return values.interval(clusters) if isinstance(values, Corpus) else mean_interval(values, clusters=clusters)
+def _interval(values: Scores | Figure, clusters: Clusters | None) -> Interval:
+    return figure_interval(values, clusters) if isinstance(values, Figure) else mean_interval(values, clusters=clusters)
 
 
 def _values(traces: Iterable[Trace], name: str) -> dict[str, list[float]]:
@@ -336,15 +333,11 @@ def _values(traces: Iterable[Trace], name: str) -> dict[str, list[float]]:
 def _row(
     agent: str,
     traces: Sequence[Trace],
-    metric: str,
-    values: Scores | Corpus,
+    values: Scores | Figure,
     versus: PairedDifference | None,
-    others: Mapping[str, Scores | Corpus],
+    others: Mapping[str, Scores | Figure],
     clusters: Clusters | None,
-    figures: Figures | None,
 ) -> Row:
-    calibrated = calibration(traces, metric)
-    secondary = {name: _interval(each, clusters) for name, each in others.items()}
     return Row(
         agent=agent,
         score=_interval(values, clusters),
@@ -353,27 +346,22 @@ def _row(
         attempts=len(traces),
         errors=sum(trace.error is not None or any(score.failed for score in trace.scores) for trace in traces),
         stopped=sum(trace.error is None and trace.stop_reason not in ("done", "error") for trace in traces),
-        secondary=secondary
-        | _figures(traces, figures, clusters)
-        | ({} if calibrated is None else {"rms_calibration_error": calibrated}),
+        secondary={name: _interval(each, clusters) for name, each in others.items()} | _passes(values, clusters),
     )
 
 
-def _figures(traces: Sequence[Trace], figures: Figures | None, clusters: Clusters | None) -> dict[str, Interval]:
-    """What is computed of an agent's attempts together, with bootstrap intervals where it is finite for every draw."""
-    return {each.name: _figure(each, clusters) for each in (figures(traces) if figures else ())}
+def _passes(values: Scores | Figure, clusters: Clusters | None) -> dict[str, Interval]:
+    """The chance that any, and that all, of k attempts at a task are right; k is how many each task has, from 2 on."""
+    from firsthand.evals.code import pass_at_k, pass_hat_k
 
-
-def _figure(figure: Figure, clusters: Clusters | None) -> Interval:
-    def statistic(chosen: Any) -> float:
-        return figure.of(chosen.tolist())
-
-    n = len(figure.tasks)
-    labels = [clusters.get(task, task) for task in figure.tasks] if clusters else None
-    try:
-        return bootstrap_interval(statistic, n, labels=labels, method="percentile", resamples=FIGURE_RESAMPLES)
-    except (ConfigError, ArithmeticError, ValueError):  # a perplexity may be infinite, a correlation undefined
-        return Interval(figure.of(range(n)), -math.inf, math.inf, n)
+    if isinstance(values, Figure) or not all(value in (0, 1) for each in values.values() for value in each):
+        return {}
+    k = min(map(len, values.values()), default=0)
+    rates = {f"pass@{k}": pass_at_k, f"pass^{k}": pass_hat_k} if k > 1 else {}
+    return {
+        name: mean_interval({t: [rate(len(each), int(sum(each)), k)] for t, each in values.items()}, clusters=clusters)
+        for name, rate in rates.items()
+    }
 
 
 def _cost(traces: Sequence[Trace]) -> Cost:

@@ -12,7 +12,8 @@ from dataclasses import replace
 from itertools import combinations
 from typing import Literal
 
-from firsthand.evals.corpus import Corpus, CorpusDifference
+from firsthand.benchmark import Figure
+from firsthand.evals.figure_stats import FigureDifference
 from firsthand.evals.intervals import CONFIDENCE, Clusters, Scores
 from firsthand.evals.paired import Differences, PairedDifference, judged, settled
 
@@ -38,8 +39,8 @@ def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
 
 
 def compare_to_baseline(
-    others: Mapping[str, Scores | Corpus],
-    baseline: Scores | Corpus,
+    others: Mapping[str, Scores | Figure],
+    baseline: Scores | Figure,
     confidence: float = CONFIDENCE,
     clusters: Clusters | None = None,
 ) -> dict[str, PairedDifference]:
@@ -49,7 +50,7 @@ def compare_to_baseline(
 
 
 def all_pairs(
-    agents: Mapping[str, Scores | Corpus],
+    agents: Mapping[str, Scores | Figure],
     correction: Correction = "holm",
     confidence: float = CONFIDENCE,
     clusters: Clusters | None = None,
@@ -60,16 +61,16 @@ def all_pairs(
     return dict(zip(pairs, corrected(found, correction, confidence), strict=True))
 
 
-def difference(a: Scores | Corpus, b: Scores | Corpus, clusters: Clusters | None) -> Differences | CorpusDifference:
-    """How A differs from B: in the mean of their scores, or in a figure of the corpus."""
-    if isinstance(a, Corpus) and isinstance(b, Corpus):
-        return CorpusDifference.between(a, b, clusters)
-    assert not isinstance(a, Corpus) and not isinstance(b, Corpus), "both sides have the same scores"
+def difference(a: Scores | Figure, b: Scores | Figure, clusters: Clusters | None) -> Differences | FigureDifference:
+    """How A differs from B: in the mean of their scores, or in a Figure."""
+    if isinstance(a, Figure) and isinstance(b, Figure):
+        return FigureDifference.between(a, b, clusters)
+    assert not isinstance(a, Figure) and not isinstance(b, Figure), "both sides have the same scores"
     return Differences.between(a, b, clusters)
 
 
 def corrected(
-    found: Sequence[Differences | CorpusDifference], correction: Correction = "holm", confidence: float = CONFIDENCE
+    found: Sequence[Differences | FigureDifference], correction: Correction = "holm", confidence: float = CONFIDENCE
 ) -> list[PairedDifference]:
     """The comparisons in the order given, with p-values, verdicts and intervals that allow for their number.
 

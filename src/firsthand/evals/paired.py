@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
-from firsthand.evals.corpus import CorpusDifference
+from firsthand.evals.figure_stats import FigureDifference
 from firsthand.evals.intervals import (
     CONFIDENCE,
     Bounds,
@@ -222,7 +222,7 @@ def paired_difference(
     return judged(Differences.between(a, b, clusters), confidence)
 
 
-def judged(differences: Differences | CorpusDifference, confidence: float = CONFIDENCE) -> PairedDifference:
+def judged(differences: Differences | FigureDifference, confidence: float = CONFIDENCE) -> PairedDifference:
     """The comparison that `paired_difference` makes, of differences that are at hand."""
     n = differences.n
     if n == 0:
@@ -240,12 +240,12 @@ def judged(differences: Differences | CorpusDifference, confidence: float = CONF
         _detectable(differences, confidence),
         differences.method,
         differences.num_units if differences.labels else 0,
-        isinstance(differences, CorpusDifference) and differences.lower_is_better,
+        isinstance(differences, FigureDifference) and differences.lower_is_better,
     )
     return settled(found, found.p_value < 1 - confidence)
 
 
-def _detectable(differences: Differences | CorpusDifference, confidence: float) -> float:
+def _detectable(differences: Differences | FigureDifference, confidence: float) -> float:
     n = differences.n
     if differences.method == "Tango":
         return smallest_detectable(n, disagreement=(sum(differences.counts) + 1) / (n + 2), confidence=confidence)

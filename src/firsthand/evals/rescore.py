@@ -7,17 +7,15 @@ was, and a judge's calls are journalled as an agent's are: a judgement that was 
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 from firsthand.benchmark import Scorer
-from firsthand.errors import ConfigError, SandboxError, StoreError
+from firsthand.errors import ConfigError, StoreError
 from firsthand.evals.judge import JudgeScorer
+from firsthand.rollout import verdict
 from firsthand.runs.store import Run
-from firsthand.task import Task
-from firsthand.trace import Score, Trace, as_json
+from firsthand.trace import Score, Trace
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,9 @@ async def rescore(
     running: set[asyncio.Task[tuple[Trace, int, Score]]] = set()
 
     async def one(trace: Trace, number: int) -> tuple[Trace, int, Score]:
-        return trace, number, await verdict(run, scorer, name, tasks[trace.benchmark, trace.task_id], trace, number)
+        journal = run.journal(f"{trace.id}/{number}/{name}")
+        first = (await verdict(scorer, tasks[trace.benchmark, trace.task_id], trace, journal))[0]
+        return trace, number, replace(first, name=name)
 
     def keep(done: set[asyncio.Task[tuple[Trace, int, Score]]]) -> None:
         for trace, number, score in (each.result() for each in done):
@@ -104,21 +104,6 @@ async def rescore(
             each.cancel()
         await asyncio.gather(*running, return_exceptions=True)
     return Rescored(name, results[False], kept, results[True], skipped)
-
-
-async def verdict(run: Run, scorer: Scorer, name: str, task: Task, trace: Trace, number: int) -> Score:
-    """The score of one attempt, under the name; a scorer that fails says so in it."""
-    try:
-        if isinstance(scorer, JudgeScorer):
-            found = await scorer(task, trace, journal=run.journal(f"{trace.id}/{number}/{name}"))
-        else:
-            given: Any = scorer(task, trace)
-            found = await given if inspect.isawaitable(given) else given
-        return Score(name, float(found.value), as_json(found.detail))
-    except (SandboxError, StoreError):
-        raise
-    except Exception as error:
-        return Score(name, 0.0, {"scorer_failed": f"{type(error).__name__}: {error}"})
 
 
 def bound(scorer: JudgeScorer, run: Run) -> JudgeScorer:

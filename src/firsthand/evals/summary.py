@@ -1,12 +1,19 @@
-"""A run's scores with their intervals, from its totals: the same figures as a leaderboard's, without reading a trace."""
+"""A run's scores with their intervals, from its totals: the same numbers as a leaderboard's, without reading a trace.
+
+Only where scores are shares of a figure, or a benchmark has figures of its own, are its traces read.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
+from firsthand.benchmark import Figures
+from firsthand.evals.figure_stats import figure_interval
 from firsthand.evals.intervals import CONFIDENCE, Interval, Moments, finite, interval_of
 from firsthand.evals.power import Spread, smallest_detectable
+from firsthand.evals.stored_figures import first_score, stored_figures
 from firsthand.message import Json
 from firsthand.runs.store import Run
 from firsthand.runs.totals import Totals, totals
@@ -30,6 +37,8 @@ class Line:
     """Seconds per attempt."""
     cost_usd: float
     """Money of all attempts."""
+    figures: Mapping[str, Interval] = field(default_factory=dict)
+    """What is no mean of scores, by name."""
 
     @property
     def detectable(self) -> float:
@@ -52,12 +61,34 @@ class Line:
             "seconds": self.seconds,
             "cost_usd": self.cost_usd,
             "detectable": finite(self.detectable),
+            "figures": {name: interval.to_json() for name, interval in self.figures.items()},
         }
 
 
-def summary(run: Run, confidence: float = CONFIDENCE) -> list[Line]:
-    """A line for each agent on each benchmark, with the interval of its first score."""
-    return [_line(each, confidence) for each in totals(run)]
+def summary(run: Run, confidence: float = CONFIDENCE, own: Mapping[str, Figures] | None = None) -> list[Line]:
+    """A line for each agent on each benchmark, with the interval of its first score, and its figures.
+
+    `own` are the figures that benchmarks have of their own, see `own_figures`.
+    """
+    lines = [_line(each, confidence) for each in totals(run)]
+    agents: dict[str, list[str]] = {}
+    for line in lines:
+        agents.setdefault(line.benchmark, []).append(line.agent)
+    clusters = run.clusters()
+    found: dict[tuple[str, str], dict[str, Interval]] = {}
+    for benchmark, names in agents.items():
+        sides = {name: (run, name) for name in names}
+        for name, by_agent in stored_figures(sides, benchmark, own or {}).items():
+            for agent, figure in by_agent.items():
+                interval = figure_interval(figure, clusters.get(benchmark), confidence)
+                found.setdefault((benchmark, agent), {})[name] = interval
+    return [_with_figures(line, run, found.get((line.benchmark, line.agent), {})) for line in lines]
+
+
+def _with_figures(line: Line, run: Run, found: dict[str, Interval]) -> Line:
+    """The line with its figures, one of which may stand in place of its mean."""
+    score = found.pop(first_score(line.benchmark, run), line.score) if found else line.score
+    return replace(line, score=score, figures=found)
 
 
 def _line(each: Totals, confidence: float) -> Line:

@@ -14,7 +14,7 @@ from operator import mul
 from typing import Any
 
 from firsthand.errors import MissingExtra
-from firsthand.evals.corpus import corpus_detail
+from firsthand.evals.figures import figure_detail
 from firsthand.evals.match import normalise
 from firsthand.model import Embedder
 from firsthand.task import Task
@@ -33,7 +33,7 @@ def bleu(task: Task, trace: Trace) -> Score:
     """Sentence BLEU with exponential smoothing, 0 to 1 (Papineni et al., 2002; sacrebleu), and its share of the corpus's."""
     found = _sacrebleu().sentence_bleu(_answer(trace), references(task))
     shares = (*found.counts, *found.totals, found.sys_len, found.ref_len)
-    return Score("bleu", found.score / 100, corpus_detail("bleu", shares))
+    return Score("bleu", found.score / 100, figure_detail("bleu", shares))
 
 
 def chrf(task: Task, trace: Trace) -> Score:
@@ -41,7 +41,7 @@ def chrf(task: Task, trace: Trace) -> Score:
     metric = _sacrebleu().CHRF()
     shares = metric._extract_corpus_statistics([_answer(trace)], [[each] for each in references(task)])[0]
     return Score(
-        "chrf", metric.sentence_score(_answer(trace), references(task)).score / 100, corpus_detail("chrf", shares)
+        "chrf", metric.sentence_score(_answer(trace), references(task)).score / 100, figure_detail("chrf", shares)
     )
 
 

@@ -81,9 +81,9 @@ class _Watched:
         with self._remembering():
             await self.journal.settled()
 
-    def replies(self) -> list[Json]:
+    def replies(self, part: str = "") -> list[Json]:
         with self._remembering():
-            return self.journal.replies()
+            return self.journal.replies(part)
 
     @contextmanager
     def _remembering(self) -> Iterator[None]:
@@ -117,16 +117,26 @@ async def _attempt(
         async for trace in attempts:
             if failures:
                 raise failures[0]
-            if budget is not None and _cut_by(budget, trace, missing[trace.id].agent.limits):
-                raise _stopped(trace.stop_reason, run, missing)
+            for reason, own in _ends(trace, missing[trace.id].agent.limits) if budget is not None else ():
+                if budget is not None and _cut_by(budget, reason, own):
+                    raise _stopped(reason, run, missing)
             run.append(trace)
             del missing[trace.id]
             on_trace(trace)
 
 
-def _cut_by(budget: Budget, trace: Trace, own: Limits) -> bool:
-    """Whether the shared budget, not the attempt's own limit, ended the attempt."""
-    match trace.stop_reason:
+def _ends(trace: Trace, own: Limits) -> Iterator[tuple[str, Limits]]:
+    """What ended the attempt, and each judgement of it that came to no verdict, with the limits that were their own."""
+    yield trace.stop_reason, own
+    for score in trace.scores:
+        if score.unjudged and "trace" in score.detail:
+            judged = score.detail["trace"]
+            yield judged["stop_reason"], Limits(**judged["agent"]["limits"])
+
+
+def _cut_by(budget: Budget, reason: str, own: Limits) -> bool:
+    """Whether the shared budget, not a limit of its own, ended an attempt or a judgement."""
+    match reason:
         case "tokens":
             shared, used = budget.limits.tokens, budget.spent.total_tokens + budget.reserved_tokens
             return shared is not None and (own.tokens is None or used >= shared)

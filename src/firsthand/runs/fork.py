@@ -132,9 +132,9 @@ class Kept:
         """Wait until this attempt's own journal has kept it all."""
         await self.own.settled()
 
-    def replies(self) -> list[Json]:
+    def replies(self, part: str = "") -> list[Json]:
         """What was recorded in this attempt, and the parent's replies."""
-        return [*self.own.replies(), *self.kept.values()]
+        return [*self.own.replies(part), *(() if part else self.kept.values())]
 
 
 def _reply(trace: Trace, call: Call) -> Json:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from firsthand.message import Json
 from firsthand.runs.database import Database, plain, put
+from firsthand.trace import part_of
 
 
 def now() -> str:
@@ -53,9 +54,9 @@ class StoredJournal:
         )
         return [(effect, request, self._reply(digest)) for effect, request, digest in rows]
 
-    def replies(self) -> list[Json]:
-        """The last reply to each request that was recorded."""
-        return [reply for _, _, reply in self.entries()]
+    def replies(self, part: str = "") -> list[Json]:
+        """The last reply to each request that was recorded, of the agent or of a part."""
+        return [reply for effect, _, reply in self.entries() if part_of(effect) == part]
 
     def _reply(self, digest: object) -> Json:
         reply = self.database.get(digest)

@@ -12,17 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from firsthand.benchmark import Figure
 from firsthand.cli import main
 from firsthand.errors import ConfigError
-from firsthand.evals.corpus import (
-    FIGURES,
-    Corpus,
-    CorpusDifference,
-    calibration,
-    corpora,
-    corpus_detail,
-    micro_f1,
-)
+from firsthand.evals.figure_stats import FigureDifference, figure_interval
+from firsthand.evals.figures import calibration, figure_detail, figures, micro_f1
+from firsthand.evals.formulas import FORMULAS
 from firsthand.evals.leaderboard import leaderboard, render_text
 from firsthand.evals.multiplicity import compare_to_baseline
 from firsthand.evals.stats import judged
@@ -61,9 +56,9 @@ def test_bleu_and_chrf_of_sums_are_those_of_texts(scorer: Any, whole: Any, size:
         pairs = [sentences(number, rng) for number in range(size)]
         pairs += [("", "nothing was said")] * rng.randrange(2) + [("apples", "pears")] * rng.randrange(2)
         traces = [scored(scorer, str(n), "one", *pair) for n, pair in enumerate(pairs)]
-        (found,) = (corpora({"one": traces}) or {}).values()
+        (found,) = figures({"one": traces})[scorer.__name__].values()
         expected = whole([answer for answer, _ in pairs], [[reference] for _, reference in pairs])
-        assert found.interval().value == pytest.approx(expected, abs=1e-9)
+        assert figure_interval(found).value == pytest.approx(expected, abs=1e-9)
         assert [each.scores[0].value for each in traces] == [each.value() for each in traces]
 
 
@@ -95,18 +90,19 @@ def test_epochs_add_up_and_failed_attempts_are_empty_answers() -> None:
                 trace("b", "one", micro_f1("labels", "", ""))],
         "two": [trace("a", "two", failed=True), trace("b", "two", micro_f1("labels", "q", ""))],
     }  # fmt: skip
-    found = corpora(traces)
-    assert found is not None
-    assert found["one"].sums == {"a": [2.0, 1.0, 2.0], "b": [0.0, 0.0, 0.0]}
-    assert found["one"].interval().value == pytest.approx(2 * 2 / (2 * 2 + 1 + 2))
-    assert found["two"].sums == {"a": [0.0, 0.0, 2.0], "b": [0.0, 1.0, 0.0]} and found["two"].interval().value == 0.0
-    without = corpora(traces, errors=False)
-    assert without is not None and without["two"].sums == {"b": [0.0, 1.0, 0.0]}
+    found = figures(traces)["labels"]
+    assert found["one"].tasks == found["two"].tasks == ("a", "b")
+    assert figure_interval(found["one"]).value == pytest.approx(2 * 2 / (2 * 2 + 1 + 2))
+    assert figure_interval(found["two"]).value == 0.0
+    without = figures(traces, errors=False)["labels"]
+    assert without["two"].tasks == ("b",) and found["one"].values["a"] == pytest.approx([0.5, 2 / 3])
+    once = np.array([[1.0, 0.0], [0.0, 1.0], [2.0, 0.0]])  # a alone, b alone, a drawn twice
+    assert found["one"].of(once) == pytest.approx([4 / 7, 1.0, 4 / 7])
 
 
 def test_scores_that_are_only_partly_of_a_corpus_stay_means() -> None:
     mixed = {"one": [trace("a", "one", micro_f1("f1", "x", "x")), trace("b", "one", Score("f1", 1.0))]}
-    assert corpora(mixed) is None and corpora({"one": [trace("a", "one")]}) is None
+    assert figures(mixed) == {} == figures({"one": [trace("a", "one")]})
     (board,) = leaderboard([each for traces in mixed.values() for each in traces])
     assert board.rows[0].score.method == "Wilson"
 
@@ -126,13 +122,13 @@ def test_scores_that_are_only_partly_of_a_corpus_stay_means() -> None:
 )
 def test_a_stored_share_that_is_damaged_is_no_share(detail: dict[str, Any]) -> None:
     traces = [trace("a", "one", Score("f1", 0.5, detail)), trace("b", "one", Score("f1", 0.5, detail))]
-    assert corpora({"one": traces}) is None
+    assert figures({"one": traces}) == {}
     assert leaderboard(traces)[0].rows[0].score.value == 0.5
 
 
 def test_a_figure_that_there_is_not_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"'bleu' with 3 sums is no figure of a corpus: there are bleu \(10 sums\)"):
-        corpus_detail("bleu", (1, 2, 3))
+        figure_detail("bleu", (1, 2, 3))
     with pytest.raises(ConfigError, match="a confidence is 90: 0 to 1 was expected"):
         calibration("calibration", 90, True)
 
@@ -157,10 +153,10 @@ def test_of_a_calibration_error_the_lower_is_the_better() -> None:
 
 def test_every_figure_is_a_number_for_any_sums() -> None:
     rng = np.random.default_rng(0)
-    for figure in FIGURES.values():
-        sums = rng.integers(0, 3, size=(500, figure.columns)).astype(float)
-        found = figure.of(sums)
-        assert found.shape == (500,) and np.isfinite(found).all() and np.isfinite(figure.of(0 * sums)).all()
+    for formula in FORMULAS.values():
+        sums = rng.integers(0, 3, size=(500, formula.columns)).astype(float)
+        found = formula.of(sums)
+        assert found.shape == (500,) and np.isfinite(found).all() and np.isfinite(formula.of(0 * sums)).all()
 
 
 def test_comparisons_are_corrected_and_agree_with_their_intervals() -> None:
@@ -168,18 +164,22 @@ def test_comparisons_are_corrected_and_agree_with_their_intervals() -> None:
     agents = {str(n): corpus_of(rng.random(50) < 0.3 + 0.05 * n, rng.random(50) < 0.5) for n in range(4)}
     for found in compare_to_baseline(agents, agents["0"]).values():
         assert (found.verdict == "cannot tell") == (found.p_value >= 0.05) == (found.low <= 0 <= found.high)
-    nothing = judged(CorpusDifference.between(agents["0"], Corpus("micro_f1", {})))
+    nothing = judged(FigureDifference.between(agents["0"], f1_of({})))
     assert nothing.n == 0 and nothing.verdict == "cannot tell"
-    single = judged(CorpusDifference.between(*(Corpus("micro_f1", {"a": (n, 1, 1)}, {"a": [0.5]}) for n in (1, 2))))
+    single = judged(FigureDifference.between(*(f1_of({"a": (n, 1, 1)}) for n in (1, 2))))
     assert (single.n, single.low, single.high, single.verdict) == (1, -math.inf, math.inf, "cannot tell")
 
 
-def corpus_of(found: Any, wanted: Any) -> Corpus:
-    sums = {
-        str(n): (float(f and w), float(f and not w), float(w and not f))
-        for n, (f, w) in enumerate(zip(found, wanted, strict=True))
-    }
-    return Corpus("micro_f1", sums, {task: [0.0] for task in sums})
+def f1_of(sums: dict[str, tuple[int, int, int]]) -> Figure:
+    parts = np.array(list(sums.values()), dtype=float).reshape(len(sums), 3)
+    return Figure(
+        "f1", tuple(sums), lambda counts: FORMULAS["micro_f1"].of(counts @ parts), values={task: [0.0] for task in sums}
+    )
+
+
+def corpus_of(found: Any, wanted: Any) -> Figure:
+    pairs = enumerate(zip(found, wanted, strict=True))
+    return f1_of({str(n): (int(f and w), int(f and not w), int(w and not f)) for n, (f, w) in pairs})
 
 
 @pytest.mark.slow
@@ -209,10 +209,20 @@ def test_run_and_compare_show_the_corpus(tmp_path: Path, monkeypatch: pytest.Mon
     assert board["rows"][0]["score"]["method"] == "BCa bootstrap" == board["rows"][0]["secondary"]["chrf"]["method"]
     for more in (["last", "--agent-a", "good.py", "--agent-b", "bad.py"], []):
         assert main(["compare", "last", *more, "--json"]) == 0
-        (body,) = json.loads(capsys.readouterr().out)
-        found = next(iter(body["benchmarks"].values())) if more else body
-        assert found["method"] == "paired bootstrap" and found["verdict"] == "worse"
+        bodies = json.loads(capsys.readouterr().out)
+        found = next(iter(bodies[0]["benchmarks"].values())) if more else bodies[0]
+        also = found["figures"]["chrf"] if more else bodies[1]
+        assert found["score"] == "bleu" and (more or also["score"] == "chrf")
+        for each in (found, also):
+            assert each["method"] == "paired bootstrap" and each["verdict"] == "worse"
         assert found["difference"] == pytest.approx(board["rows"][1]["score"]["value"] - expected)
+    for command in ("show", "summary"):
+        assert main([command, "last", "--json"]) == 0
+        shown = json.loads(capsys.readouterr().out)
+        rows = shown[0]["rows"] if command == "show" else shown
+        for row, ours in zip(rows, board["rows"], strict=True):
+            assert row["score"] == ours["score"]
+            assert row["secondary" if command == "show" else "figures"]["chrf"] == ours["secondary"]["chrf"]
     words = ["gate", "last", "last", "--agent-a", "good.py", "--agent-b", "bad.py", "--score", "bleu,chrf", "--json"]
     assert main(words) != 0
     checks = json.loads(capsys.readouterr().out)["checks"]
@@ -233,7 +243,7 @@ def test_paired_bootstrap_intervals_cover_at_their_rate(clustered: bool) -> None
         luck = np.repeat(rng.random((2, size // per)), per, axis=1) if clustered else rng.random((2, size))
         a, b = (corpus_of(np.where(side < 0.7 - 0.4 * hard, wanted, ~wanted), wanted) for side in luck)
         labels = {str(n): str(n // per) for n in range(size)} if clustered else None
-        found = judged(CorpusDifference.between(a, b, labels, draws=1000))
+        found = judged(FigureDifference.between(a, b, labels, draws=1000))
         missed += not found.low <= 0 <= found.high
     assert 0.02 <= missed / count <= 0.085
 
@@ -246,6 +256,34 @@ def test_the_interval_of_a_corpus_covers_the_true_figure() -> None:
     for _ in range(count):
         wanted = rng.random(150) < 0.4
         found = np.where(wanted, rng.random(150) < 0.7, rng.random(150) < 0.2)
-        interval = corpus_of(found, wanted).interval()
+        interval = figure_interval(corpus_of(found, wanted))
         held += interval.low <= truth <= interval.high
     assert 0.91 <= held / count <= 0.98
+
+
+def test_repeated_attempts_have_the_chance_that_any_and_that_all_are_right() -> None:
+    rights = {"a": (1, 1, 1), "b": (1, 0, 1), "c": (0, 0, 0), "d": (0, 0, 1)}
+    traces = [
+        trace(task, "one", Score("exact", value), epoch=epoch)
+        for task, values in rights.items()
+        for epoch, value in enumerate(values)
+    ]
+    also = leaderboard(traces)[0].rows[0].secondary
+    assert (also["pass@3"].value, also["pass^3"].value, also["pass^3"].method) == (0.75, 0.25, "Wilson")
+    assert leaderboard([each for each in traces if each.epoch == 0])[0].rows[0].secondary == {}
+    halves = [trace("a", "one", Score("exact", 0.5), epoch=epoch) for epoch in range(3)]
+    assert leaderboard(halves)[0].rows[0].secondary == {}
+
+
+def test_a_scorer_that_raises_is_an_error_that_is_told(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))
+    (tmp_path / "rows.jsonl").write_text('{"q": "x", "a": "y"}\n')
+    (tmp_path / "boom.py").write_text("def boom(task, trace):\n    raise ValueError('no such unit')\n")
+    (tmp_path / "own.toml").write_text(
+        'data = "rows.jsonl"\nprompt = "{q}"\ntarget = "{a}"\nscorer = ["boom.py:boom"]\n'
+    )
+    assert main(["run", "./own.toml", "--model", "scripted:echo"]) == 3
+    shown = capsys.readouterr()
+    assert "1 of 1 attempts could not be scored, the first by boom: ValueError: no such unit" in shown.err
+    assert "Under errors: 1 attempts" in shown.out

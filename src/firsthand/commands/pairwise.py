@@ -1,0 +1,86 @@
+"""What `firsthand compare` does with one run, or with three and more: every two agents against each other, corrected."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from firsthand.benchmark import Figure, Figures
+from firsthand.commands.sides import benchmarks_with, difference_cells, difference_header
+from firsthand.config import confidence
+from firsthand.errors import ConfigError, unknown
+from firsthand.evals.intervals import Scores
+from firsthand.evals.multiplicity import all_pairs
+from firsthand.evals.paired import PairedDifference
+from firsthand.evals.stored_figures import first_score, own_figures, stored_figures
+from firsthand.home import data_home
+from firsthand.runs import store
+from firsthand.runs.compare import scores_of
+from firsthand.runs.store import Run
+from firsthand.terminal import complain, console, print_table
+
+if TYPE_CHECKING:
+    from firsthand.commands.compare import Config
+
+Pairs = dict[tuple[str, str], PairedDifference]
+
+
+def compare_pairwise(config: Config) -> int:
+    """Every two agents of the runs, corrected for how many pairs there are, and print."""
+    opened: dict[Path, Run] = {}
+    for ref in config.runs:
+        run = store.open_run(ref, data_home())
+        opened.setdefault(run.path, run)
+    runs = list(opened.values())
+    own = own_figures(complain, *runs)
+    having = benchmarks_with(config.score, *runs, own=own)
+    if config.benchmark is not None and config.benchmark not in having:
+        raise unknown("benchmark", config.benchmark, having, see=f"firsthand show {runs[0].id}")
+    paired_by, error_value = next(iter(having.values()), None), 0.0 if config.errors == "zero" else None
+    results = {
+        place: pairs
+        for benchmark, agents in scores_of(runs, score=paired_by, error_value=error_value).items()
+        if benchmark in having and config.benchmark in (None, benchmark)
+        for place, pairs in on_benchmark(config, runs, benchmark, agents, own)
+    }
+    for run in runs:
+        run.close()
+    if not any(results.values()):
+        raise ConfigError("there is one agent only: every two agents are compared, so name runs that have several")
+    if config.json:
+        body = [
+            {"benchmark": benchmark, "score": name, "a": a, "b": b} | found.to_json()
+            for (benchmark, name), pairs in results.items()
+            for (a, b), found in pairs.items()
+        ]
+        print(json.dumps(body, indent=2, ensure_ascii=False))
+        return 0
+    for (benchmark, name), pairs in results.items():
+        print_pairs(f"{benchmark}, {name}", pairs, config)
+    return 0
+
+
+def on_benchmark(
+    config: Config, runs: Sequence[Run], benchmark: str, agents: Mapping[str, Scores], own: Mapping[str, Figures]
+) -> Iterator[tuple[tuple[str, str], Pairs]]:
+    """By benchmark and score, and by benchmark and figure, how every two agents differ."""
+    named = {name if len(runs) == 1 else f"{run.id}/{name}": (run, name) for run in runs for name in run.agents()}
+    sides = {name: named[name] for name in agents}
+    clusters = next((found[benchmark] for run in runs if benchmark in (found := run.clusters())), None)
+    figures = stored_figures(sides, benchmark, own, tasks=agents, errors=config.errors == "zero")
+    ranked = config.score or first_score(benchmark, *runs)
+    wanted: dict[str, Mapping[str, Scores | Figure]] = {ranked: agents, **figures}
+    for name, values in wanted.items():
+        if name == ranked or config.score is None:
+            yield (benchmark, name), all_pairs(values, config.correct, confidence(config.confidence), clusters)
+
+
+def print_pairs(what: str, pairs: Pairs, config: Config) -> None:
+    """A table of every two agents."""
+    rows = [[b, a, str(found.n), *difference_cells(found)] for (a, b), found in pairs.items()]
+    print_table(f"{what}: every two agents", ["agent", "against", "tasks", *difference_header(config.confidence)], rows)
+    if config.correct != "none" and len(pairs) > 1:
+        method = {"holm": "Holm", "bh": "Benjamini and Hochberg"}[config.correct]
+        console().print(f"Intervals and p-values are corrected for {len(pairs)} comparisons ({method}).", markup=False)

@@ -1,0 +1,84 @@
+"""What `compare`, its pairwise form and `gate` share: agents, benchmarks, their figures, and how a difference reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from firsthand.benchmark import Figure, Figures
+from firsthand.errors import ConfigError, unknown
+from firsthand.evals.paired import PairedDifference
+from firsthand.evals.stored_figures import stored_figures
+from firsthand.runs.compare import Comparison
+from firsthand.runs.store import Run
+
+
+def shared_agents(
+    agent_a: str | None, agent_b: str | None, run_a: Run, run_b: Run
+) -> Sequence[tuple[str | None, str | None]]:
+    """The two agents that were named, or each that both runs have, with itself."""
+    if agent_a is not None or agent_b is not None:
+        return [(agent_a, agent_b)]
+    shared = [name for name in run_a.agents() if name in run_b.agents()]
+    if not shared:
+        known = f"{', '.join(run_a.agents())} and {', '.join(run_b.agents())}"
+        raise ConfigError(f"the runs have no agent in common ({known}): name them with --agent-a and --agent-b")
+    return [(name, name) for name in shared]
+
+
+def benchmarks_with(score: str | None, *runs: Run, own: Mapping[str, Figures]) -> dict[str, str | None]:
+    """The benchmarks whose attempts have that score, or that have a figure of that name, and by which score they are paired.
+
+    Elsewhere its absence says nothing, and must not count as 0. Where it is a figure alone, they are paired by their first
+    score, which None stands for.
+    """
+    benchmarks = {row.benchmark for run in runs for row in run.rows()}
+    if score is None:
+        return dict.fromkeys(sorted(benchmarks))
+    names = {(trace.benchmark, each.name) for run in runs for trace in run.traces() for each in trace.scores}
+    found: dict[str, str | None] = {benchmark: score for benchmark, name in sorted(names) if name == score}
+    if found:
+        return found
+    for benchmark in sorted(benchmarks):
+        agents = {f"{run.id}/{agent}": (run, agent) for run in runs for agent in run.agents()}
+        figures = stored_figures(agents, benchmark, own)
+        names |= {(benchmark, name) for name in figures}
+        found |= {benchmark: None} if score in figures else {}
+    if not found:
+        raise unknown("score", score, {name for _, name in names}, see=f"firsthand show {runs[0].id}")
+    return found
+
+
+def paired_figures(
+    comparison: Comparison, benchmark: str, run_a: Run, run_b: Run, own: Mapping[str, Figures], *, errors: bool
+) -> dict[str, tuple[Figure, Figure]]:
+    """Name -> the figure of A and of B on the paired tasks of a benchmark."""
+    named = {"a": (run_a, comparison.a), "b": (run_b, comparison.b)}
+    sides = {side: (run, name.removeprefix(f"{run.id}/")) for side, (run, name) in named.items()}
+    tasks = {pair.task_id for pair in comparison.pairs if pair.benchmark == benchmark}
+    found = stored_figures(sides, benchmark, own, tasks={"a": tasks, "b": tasks}, errors=errors)
+    return {name: (each["a"], each["b"]) for name, each in found.items() if len(each) == 2}
+
+
+def difference_header(confidence: str) -> list[str]:
+    """The columns of `difference_cells`."""
+    return [f"difference ({confidence.replace('%', ' %')})", "p", "better / worse / same", "verdict"]
+
+
+def difference_cells(found: PairedDifference) -> list[str]:
+    """A difference as cells of a table; a task by itself may have no worth in a figure, and then none is better."""
+    counts = (found.better, found.worse, found.same)
+    return [
+        f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]",
+        "<0.001" if found.p_value < 0.001 else f"{found.p_value:.3f}",
+        " / ".join(map(str, counts)) if any(counts) else "-",
+        found.verdict,
+    ]
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file that was asked for; one that cannot be written is a setting that cannot work."""
+    try:
+        path.write_text(text, encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        raise ConfigError(f"cannot write {str(path)!r}: {error.strerror or error}") from None
