@@ -42,7 +42,10 @@ def sample(id: str, **more):
 @task
 def adding(kind: str = "docker"):
     return Task(
-        [sample("add")], solver=[use_tools(bash(), python()), generate()], scorer=[left_behind(), includes()], sandbox=kind
+        [sample("add")],
+        solver=[use_tools(bash(), python()), generate()],
+        scorer=[left_behind(), includes()],
+        sandbox=kind,
     )
 
 

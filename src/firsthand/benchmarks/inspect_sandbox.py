@@ -1,9 +1,9 @@
 """The sandboxes of an Inspect sample, for one attempt: opened before the pattern, at hand for tools, solvers and scorers.
 
-Inspect's own code reads the sample's files, runs its set-up script and sets what `sandbox()` looks for, so its solvers and scorers
-find the same files as our patterns' tools. A sample that asks for `docker` or `local` gets our sandbox, unless Docker is
-installed, where Inspect's own provider is used, or the option `sandbox` says otherwise; other providers (`k8s`, `modal`) are used
-as they are. Nothing is ever run with the user's own rights, as Inspect's `local` would, unless `sandbox=local` asks for that.
+Inspect's own code reads the sample's files, runs its set-up script and sets what `sandbox()` looks for, so its solvers and
+scorers find the same files as our patterns' tools. A sample that asks for `docker` or `local` gets our sandbox, unless
+Docker is installed, where Inspect's own provider is used, or the option `sandbox` says otherwise; other providers (`k8s`,
+`modal`) are used as they are. Nothing runs with the user's own rights, as in Inspect's `local`, unless `sandbox=local` asks.
 
 The sandboxes stay open until the sample's scorers have looked into them. What changed in our own is kept with the trace,
 so that the attempt can be scored again from disk; other providers' sandboxes are gone when the attempt ends.
@@ -12,20 +12,20 @@ so that the attempt can be scored again from disk; other providers' sandboxes ar
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
 from firsthand.errors import ConfigError, SandboxError, ToolError
 from firsthand.message import Json
-from firsthand.providers.inspect_demands import Bare, demanded
-from firsthand.providers.inspect_sandbox import NAME, boxes
 from firsthand.task import Task
 from firsthand.tool import Tool, tool
 from firsthand.tools.box import Box
+from firsthand.tools.inspect_demands import Bare, demanded
+from firsthand.tools.inspect_sandbox import NAME, boxes
 from firsthand.tools.python import shortened
 
 TOOL_S = 120
@@ -41,6 +41,8 @@ def placed(theirs: Any, samples: Sequence[Any], task: str, wanted: str) -> dict[
     from inspect_ai._eval.loader import resolve_task_sandbox
     from inspect_ai._eval.task.util import task_run_dir
 
+    import firsthand.tools.inspect_registry  # noqa: F401  # whether or not our entry points are installed
+
     if not any(sample.sandbox or theirs.sandbox for sample in samples):
         return {}
     whole = resolve_task_sandbox(theirs, None)
@@ -48,7 +50,9 @@ def placed(theirs: Any, samples: Sequence[Any], task: str, wanted: str) -> dict[
     for sample in samples:
         spec = _layered(whole, sample)
         if spec is not None:
-            found[str(sample.id)] = _provided(spec, task_run_dir(theirs), wanted, f"the sample {sample.id!r} of {task!r}")
+            found[str(sample.id)] = _provided(
+                spec, task_run_dir(theirs), wanted, f"the sample {sample.id!r} of {task!r}"
+            )
     return found
 
 
@@ -69,8 +73,8 @@ def _provided(spec: Any, folder: str, wanted: str, whose: str) -> Any:
     from inspect_ai.util._sandbox.registry import registry_has_sandboxenv
 
     config = spec.config
-    if isinstance(config, str) and os.path.exists(os.path.join(folder, config)):
-        config = os.path.abspath(os.path.join(folder, config))
+    if isinstance(config, str) and Path(folder, config).exists():
+        config = str(Path(folder, config).absolute())
     kind = wanted or _usual(spec.type)
     if not registry_has_sandboxenv(kind):
         raise ConfigError(f"{whose} is to run in the sandbox {kind!r}, and Inspect knows no provider of that name")
@@ -107,7 +111,9 @@ class Sandboxes:
         try:
             environments = await self._open.enter_async_context(_entered(self.theirs, self.sample, self.spec))
         except Exception as error:
-            raise SandboxError(f"the sandbox of the sample {self.sample.id!r} could not be made ready: {error}") from error
+            raise SandboxError(
+                f"the sandbox of the sample {self.sample.id!r} could not be made ready: {error}"
+            ) from error
         self.boxes = boxes(environments)
         self.seen = {name: await box.seen() for name, box in self.boxes.items()}
         _here.set(self)

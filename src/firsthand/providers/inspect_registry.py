@@ -1,4 +1,4 @@
-"""Our models and our sandbox as providers of Inspect: `inspect eval task.py --model firsthand/smollm2 --sandbox firsthand`.
+"""Our models as a provider of Inspect: `inspect eval task.py --model firsthand/smollm2`.
 
 Inspect finds this module by the entry point `inspect_ai` of our package. What follows `firsthand/` names a model as
 everywhere here: `smollm2`, a .gguf file, `openai:NAME@URL`, `scripted:FILE.json`.
@@ -14,16 +14,11 @@ MAX_CONNECTIONS = 64
 
 with suppress(ImportError):
     from inspect_ai.model import modelapi
-    from inspect_ai.util import sandboxenv
-
-    from firsthand.providers.inspect_sandbox import NAME, sandbox_environment
 
     @modelapi(name="firsthand")  # type: ignore[untyped-decorator]
     def firsthand() -> Any:
         """The provider's class, made when Inspect first asks for it."""
         return model_api()
-
-    sandboxenv(name=NAME)(sandbox_environment())
 
 
 def model_api() -> Any:

@@ -1,7 +1,7 @@
 """A small machine for one attempt: commands by their words, files as bytes, and folders that are kept from one to the next.
 
     async with Box() as box:
-        await box.write("/root/a.py", b"print(6 * 7)")
+        await box.write("a.py", b"print(6 * 7)")
         outcome = await box.exec(["python3", "a.py"])
 
 It is a sandbox with a workspace (`sandbox.py`): the system is read-only, there is no network, and no process outlives its
@@ -28,7 +28,22 @@ from firsthand.message import Json
 from firsthand.tools.limits import RunLimits, Workspace
 from firsthand.tools.sandbox import Outcome, Sandbox
 
-KEPT = ("/root", "/tmp", "/home", "/app", "/workspace", "/work", "/data", "/mnt", "/srv", "/opt", "/var/tmp", "/testbed")
+FOLDER = "/workspace"
+"""Where commands begin."""
+KEPT = (
+    "/root",
+    "/tmp",
+    "/home",
+    "/app",
+    "/workspace",
+    "/work",
+    "/data",
+    "/mnt",
+    "/srv",
+    "/opt",
+    "/var/tmp",
+    "/testbed",
+)
 """The folders that can be written to, besides what a Box is told of."""
 LIMITS = RunLimits(
     wall_s=600,
@@ -52,7 +67,7 @@ class Box:
     def __init__(
         self,
         *,
-        folder: str = "/root",
+        folder: str = FOLDER,
         folders: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
         limits: RunLimits = LIMITS,
@@ -88,15 +103,17 @@ class Box:
             limits = replace(limits, output_bytes=output_bytes)
         given = {
             "words": list(words),
-            "folder": os.path.join(self.folder, folder),
+            "folder": self._at(folder),
             "environment": {**self.environment, **(environment or {})},
         }
         return await self._run("exec", given, stdin, limits)
 
     async def read(self, path: str, *, most: int = MAX_READ) -> bytes:
-        """The content of an ordinary file; OSError of its kind if it cannot be read, ValueError if it is longer than `most`."""
+        """The content of an ordinary file; OSError if it cannot be read, ValueError if it is longer than `most`."""
         limits = replace(self.limits, output_bytes=max(2**20, 2 * most))
-        head, _, body = (await self._told("read", {"path": self._at(path), "most": most}, b"", limits, path)).partition(":")
+        head, _, body = (await self._told("read", {"path": self._at(path), "most": most}, b"", limits, path)).partition(
+            ":"
+        )
         if head == "long":
             raise ValueError(f"{path!r} has {body} bytes: at most {most} are read")
         return _decoded(body)
@@ -133,7 +150,7 @@ class Box:
         await self.close()
 
     def _at(self, path: str) -> str:
-        return os.path.join(self.folder, path)
+        return f"{PurePosixPath(self.folder) / path}" if path else self.folder
 
     def _wide(self) -> RunLimits:
         return replace(self.limits, output_bytes=64 * 2**20)
@@ -168,7 +185,9 @@ def exit_status(outcome: Outcome) -> int:
 def outermost(folders: Sequence[str]) -> tuple[str, ...]:
     """The folders that lie in no other one of them, in their order."""
     clean = list(dict.fromkeys(str(PurePosixPath(folder)) for folder in folders))
-    return tuple(each for each in clean if not any(each != other and Path(each).is_relative_to(other) for other in clean))
+    return tuple(
+        each for each in clean if not any(each != other and Path(each).is_relative_to(other) for other in clean)
+    )
 
 
 def _decoded(body: str) -> bytes:

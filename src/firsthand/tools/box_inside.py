@@ -11,7 +11,8 @@ import signal
 import stat
 import sys
 import zlib
-from typing import Any, Dict, Iterator, List, Tuple
+from collections.abc import Iterator
+from typing import Any
 
 # Written to be read by any Python 3: a folder that commands can write to is no place to import from.
 sys.path[:] = [each for each in sys.path if not each.startswith("/tmp")]
@@ -24,14 +25,14 @@ def main(text: str) -> None:
         run(**given)
     try:
         said = globals()["do_" + do](**given)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # the second: no path has a null in it
         said = None
-        sys.stdout.write(f"errno {error.errno or 5}")
+        sys.stdout.write(f"errno {getattr(error, 'errno', None) or 22}")
     if said is not None:
         sys.stdout.write("ok " + said)
 
 
-def run(words: List[str], folder: str, environment: Dict[str, str]) -> None:
+def run(words: list[str], folder: str, environment: dict[str, str]) -> None:
     """Become the command."""
     for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and what it starts would too
         signal.signal(number, signal.SIG_DFL)
@@ -85,11 +86,11 @@ def packed(raw: bytes) -> str:
     return base64.b64encode(zlib.compress(raw, 1)).decode("ascii")
 
 
-def do_seen(folders: List[str]) -> str:
+def do_seen(folders: list[str]) -> str:
     return json.dumps({path: marks(path) for path in everything(folders)})
 
 
-def everything(folders: List[str]) -> Iterator[str]:
+def everything(folders: list[str]) -> Iterator[str]:
     """Every path in the folders, those above before those below; not what is mounted there, as Python may be."""
     for top in folders:
         device = os.lstat(top).st_dev
@@ -99,7 +100,7 @@ def everything(folders: List[str]) -> Iterator[str]:
                 yield os.path.join(folder, name)
 
 
-def marks(path: str) -> List[Any]:
+def marks(path: str) -> list[Any]:
     """Kind, permissions and content of what is at a path: links by where they lead, files by a hash."""
     status = os.lstat(path)
     mode = stat.S_IMODE(status.st_mode)
@@ -119,10 +120,10 @@ def marks(path: str) -> List[Any]:
     return ["file", mode, digest.hexdigest()]
 
 
-def do_snapshot(folders: List[str], most: int) -> str:
+def do_snapshot(folders: list[str], most: int) -> str:
     since = json.loads(sys.stdin.buffer.read())
     there = set()
-    changed: List[Tuple[str, List[Any], str]] = []
+    changed: list[tuple[str, list[Any], str]] = []
     left = 16 * most
     for path in everything(folders):
         there.add(path)
@@ -148,7 +149,7 @@ def do_snapshot(folders: List[str], most: int) -> str:
     return "long:" if len(raw) > most * 4 // 3 else "whole:" + raw
 
 
-def do_restore(folders: List[str]) -> str:
+def do_restore(folders: list[str]) -> str:
     import shutil
 
     given = json.loads(zlib.decompress(base64.b64decode(sys.stdin.buffer.read())))

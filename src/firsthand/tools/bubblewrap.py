@@ -293,6 +293,7 @@ def _system() -> list[str]:
             binds += ["--symlink", str(path.readlink()), str(path)]
         elif path.is_dir():
             binds += ["--ro-bind", str(path), str(path)]
+    binds += ["--symlink", "../usr/lib/os-release", "/etc/os-release"] if Path("/usr/lib/os-release").exists() else []
     for name in ("ld.so.cache", "alternatives"):
         binds += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
     return binds

@@ -19,7 +19,9 @@ def make(store: str, folders: Sequence[str]) -> None:
         os.mkdir(part(store, number), 0o700 if folder == "/root" else 0o755)
 
 
-def show(mount: Callable[[str, str, str, int], None], store: str, folders: Sequence[str], within: Sequence[str]) -> None:
+def show(
+    mount: Callable[[str, str, str, int], None], store: str, folders: Sequence[str], within: Sequence[str]
+) -> None:
     """Bind each part at its place, the one that covers the store last; in the mount namespace of one run.
 
     What lies `within` such a place and is to be seen all the same, as this Python may be, is bound there again.

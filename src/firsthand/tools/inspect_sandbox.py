@@ -1,4 +1,4 @@
-"""Our sandbox as a sandbox of Inspect: `inspect eval task.py --sandbox firsthand`, and what `inspect:task=...` runs samples in.
+"""Our sandbox as one of Inspect's, for `inspect eval task.py --sandbox firsthand`, and the samples of `inspect:task=...`.
 
 One Box for each service of the compose file, or one named `default`. What such a file or a Dockerfile asks for and cannot be
 had here is refused by name, before anything runs (`inspect_demands.py`). Refused as well: other users than the one that
@@ -10,17 +10,19 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 from firsthand.errors import ConfigError, SandboxError
-from firsthand.providers.inspect_demands import Service, demanded
 from firsthand.tools.box import LIMITS, Box, exit_status
+from firsthand.tools.inspect_demands import Service, demanded
 from firsthand.tools.sandbox import Outcome, shared_packages
 
 NAME = "firsthand"
 USERS = ("", "sandbox", "1000")
 
 
+@lru_cache(maxsize=1)
 def sandbox_environment() -> Any:
     """The class that Inspect calls a sandbox environment."""
     from inspect_ai.util import (
@@ -161,7 +163,9 @@ async def open_box(service: Service) -> Box:
                 made = await box.exec(["sh", "-c", step.command], folder=step.folder, environment=step.environment)
                 if not made.ok:
                     said = made.stderr.strip().rpartition("\n")[2][:200] or made.ended
-                    raise ConfigError(f"{service.source}: RUN {step.command[:100]} cannot be had in the sandbox: {said}")
+                    raise ConfigError(
+                        f"{service.source}: RUN {step.command[:100]} cannot be had in the sandbox: {said}"
+                    )
     except BaseException:
         await box.close()
         raise

@@ -1,7 +1,7 @@
 """A Dockerfile, read for a sandbox that is no container: where commands begin, what is copied, what is run, what is lacking.
 
-Installing is not done but looked up: a Debian package counts if this machine has it, since the sandbox shows its programs, and a
-Python package if the sandbox's own packages hold it (`FIRSTHAND_SANDBOX_PACKAGES`). Other commands are run in the sandbox.
+Installing is not done but looked up: a Debian package counts if this machine has it, since the sandbox shows its programs,
+and a Python package if the sandbox's own packages hold it (`FIRSTHAND_SANDBOX_PACKAGES`). Other commands are run in it.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ def read_dockerfile(file: Path, context: Path, plain: re.Pattern[str]) -> Built:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"the Dockerfile {str(file)!r} cannot be read: {error}") from None
-    built, folders, left = Built(), [], MAX_BYTES
+    built, left = Built(), MAX_BYTES
+    folders: list[str] = []
     for line in _lines(text):
         name, _, rest = line.partition(" ")
         name, rest = name.upper(), rest.strip()
@@ -86,10 +87,12 @@ def read_dockerfile(file: Path, context: Path, plain: re.Pattern[str]) -> Built:
             built.lacks += [f"{name} {rest[:60]}: {why}"] if why else []
         elif name == "RUN":
             for command in _commands(rest):
-                if (why := _lacking(command, built.steps)) is None:
-                    built.steps += (Step(command=command, folder=built.folder or "/", environment=dict(built.environment)),)
-                elif why:
-                    built.lacks.append(why)
+                if (lack := _lacking(command, built.steps)) is None:
+                    built.steps += (
+                        Step(command=command, folder=built.folder or "/", environment=dict(built.environment)),
+                    )
+                elif lack:
+                    built.lacks.append(lack)
         elif name == "USER" and rest.split(":")[0] in ("root", "0"):
             pass
         elif name not in _IGNORED:
@@ -220,7 +223,9 @@ def _required(file: str, steps: Sequence[Step]) -> list[str]:
     copied = [content for step in steps for path, content, _ in step.files if Path(path).name == Path(file).name]
     if not copied:
         return [file or "-r"]
-    lines = (line.partition("#")[0].split(";")[0].strip() for line in copied[-1].decode("utf-8", "replace").splitlines())
+    lines = (
+        line.partition("#")[0].split(";")[0].strip() for line in copied[-1].decode("utf-8", "replace").splitlines()
+    )
     return [line for line in lines if line and not line.startswith("-")]
 
 
@@ -244,7 +249,9 @@ def _installed(package: str) -> bool:
     if shutil.which(name, path="/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"):
         return True
     try:
-        asked = subprocess.run(["dpkg-query", "-W", "-f", "${Status}", name], capture_output=True, timeout=20, check=False)
+        asked = subprocess.run(
+            ["dpkg-query", "-W", "-f", "${Status}", name], capture_output=True, timeout=20, check=False
+        )
     except (OSError, subprocess.SubprocessError):
         return False
     return asked.stdout.endswith(b"ok installed")

@@ -1,8 +1,8 @@
 """A compose file or a Dockerfile -> what it asks of a sandbox that is no container, or the sentence that says what it lacks.
 
 What can be had: a folder to begin in, environment variables, files copied in, a limit of memory, packages that are installed
-here already, and commands that change files. What cannot: another system than this one, a program or a Python package that is not
-here, services that listen, a network, devices, other users. Nothing is downloaded and no image is built.
+here already, and commands that change files. What cannot: another system than this one, a program or a Python package that
+is not here, services that listen, a network, devices, other users. Nothing is downloaded and no image is built.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from firsthand.errors import ConfigError
-from firsthand.providers.dockerfile import Step, read_dockerfile
+from firsthand.tools.box import FOLDER
+from firsthand.tools.dockerfile import Step, read_dockerfile
 
 PLAIN = re.compile(
     r"(?:docker\.io/)?(?:library/)?(?:python|debian|ubuntu|buildpack-deps|bash|busybox)(?::[\w.-]+)?(?:@sha256:[0-9a-f]+)?"
@@ -43,7 +44,7 @@ class Service:
     """One sandbox of a sample."""
 
     name: str = "default"
-    folder: str = "/root"
+    folder: str = FOLDER
     folders: tuple[str, ...] = ()
     """More of them that must be there."""
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -58,6 +59,7 @@ def demanded(config: Any, *, whatever: bool = False) -> list[Service]:
     With `whatever`, what cannot be had is left out: the sample sees a plain system instead.
     """
     from inspect_ai.util._sandbox.compose import ComposeConfig, is_compose_yaml, is_dockerfile, parse_compose_yaml
+    from yaml import YAMLError
 
     if config is None or config == "":
         return [Service()]
@@ -70,7 +72,7 @@ def demanded(config: Any, *, whatever: bool = False) -> list[Service]:
     if isinstance(config, str) and is_compose_yaml(config):
         try:
             return _services(parse_compose_yaml(config), Path(config), whatever)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, YAMLError, RecursionError) as error:
             raise ConfigError(f"{config} cannot be read: {' '.join(str(error).split())[:200]}") from None
     if isinstance(config, ComposeConfig):
         return _services(config, Path("compose.yaml"), whatever)
@@ -109,7 +111,7 @@ def _service(name: str, asked: Any, file: Path) -> tuple[Service, list[str]]:
             lacks.append(f"runs `{line[:60]}` all the while")
     service = Service(
         name=name,
-        folder=asked.working_dir or "/root",
+        folder=asked.working_dir or FOLDER,
         environment=_variables(asked.environment),
         memory_bytes=_bytes(asked.mem_limit),
         source=str(file),
@@ -128,7 +130,7 @@ def _service(name: str, asked: Any, file: Path) -> tuple[Service, list[str]]:
 def _built(service: Service, dockerfile: Path, context: Path) -> tuple[Service, list[str]]:
     """The service with what its Dockerfile says, and what of that cannot be had."""
     built = read_dockerfile(dockerfile, context, PLAIN)
-    folder = service.folder if service.folder != "/root" else built.folder or "/root"
+    folder = service.folder if service.folder != FOLDER else built.folder or FOLDER
     made = Service(
         service.name, folder, built.folders, {**built.environment, **service.environment}, service.memory_bytes,
         built.steps, str(dockerfile),
@@ -152,4 +154,3 @@ def _bytes(text: str | None) -> int:
     """`512m` as a number; 0 for none."""
     matched = re.fullmatch(r"([\d.]+)\s*([bkmg]?)b?", (text or "").lower())
     return int(float(matched[1]) * _UNITS[matched[2]]) if matched else 0
-
