@@ -52,9 +52,8 @@ async def closed(environment) -> None:
 
 
 @needs_bwrap
-@pytest.mark.parametrize(
-    "names", [[name for name in CHECKS if name not in LONG], pytest.param(sorted(LONG), marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("names", [[name for name in CHECKS if name not in LONG], sorted(LONG)])
 def test_inspects_own_checks_of_a_sandbox_pass(names) -> None:
     async def main() -> None:
         environment = await opened()

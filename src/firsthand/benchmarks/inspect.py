@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from firsthand.benchmark import Benchmark
-from firsthand.benchmarks.inspect_results import STATE, Judge, restored, saved
+from firsthand.benchmarks.inspect_results import STATE, Judge, enter_grader, restored, saved
 from firsthand.benchmarks.inspect_sandbox import Sandboxes, placed
 from firsthand.context import Context
 from firsthand.errors import ConfigError, DataError, FirsthandError, MissingExtra
@@ -43,8 +43,8 @@ def inspect(*, task: str = "", args: str = "", grader: str = "", sandbox: str = 
         raise ConfigError(
             "inspect was given no task: write inspect:task=FILE.py@NAME, or inspect:task=inspect_evals/gsm8k"
         )
-    theirs, samples = load(task, args)
-    ours = [_task(sample, task, args) for sample in samples]
+    theirs, samples = load(task, args, grader)
+    ours = [_task(sample, task, args, grader) for sample in samples]
     by_id = {each.id: sample for each, sample in zip(ours, samples, strict=True)}
     places = placed(theirs, samples, task, sandbox)
     judge = Judge(theirs, by_id, grader, places)
@@ -61,8 +61,8 @@ def inspect(*, task: str = "", args: str = "", grader: str = "", sandbox: str = 
 
 
 @lru_cache(maxsize=8)
-def load(task: str, args: str) -> tuple[Any, list[Any]]:
-    """Inspect's Task, and its samples, each with an id."""
+def load(task: str, args: str, grader: str) -> tuple[Any, list[Any]]:
+    """Inspect's Task, and its samples, each with an id. A task that asks for the model while it is made gets the grader."""
     try:
         from inspect_ai._eval.loader import load_tasks
     except ImportError:
@@ -72,6 +72,7 @@ def load(task: str, args: str) -> tuple[Any, list[Any]]:
     if file.suffix == ".py" and not file.is_file():
         raise ConfigError(f"no file {str(file)!r}: give the path of the Python file that defines the Inspect task")
     try:
+        enter_grader(grader)
         # Inspect looks for a file by a pattern, and takes none that is absolute.
         found = load_tasks([os.path.relpath(file) + at + name if file.suffix == ".py" else task], _arguments(args))
     except FirsthandError:
@@ -108,7 +109,7 @@ def _arguments(args: str) -> dict[str, Any]:
     return found
 
 
-def _task(sample: Any, task: str, args: str) -> Task:
+def _task(sample: Any, task: str, args: str, grader: str) -> Task:
     """The sample as a Task: its last message is the prompt, those before it the conversation."""
     from inspect_ai.model import ChatMessageUser
 
@@ -123,7 +124,7 @@ def _task(sample: Any, task: str, args: str) -> Task:
         conversation=said[:-1],
         hint="a letter" if sample.choices else None,
         verbatim=not sample.choices,
-        metadata={"inspect": {"task": task, "args": args}},
+        metadata={"inspect": {"task": task, "args": args, "grader": grader}},
         secret={"target": as_json(sample.target), "metadata": as_json(sample.metadata or {})},
     )
 
@@ -135,7 +136,7 @@ async def solve(task: Task, ctx: Context) -> str:
     from inspect_ai.solver import chain
 
     about = task.metadata["inspect"]
-    theirs, samples = load(about["task"], about["args"])
+    theirs, samples = load(about["task"], about["args"], about.get("grader", ""))
     sample = next((each for each in samples if str(each.id) == task.id), None)
     if sample is None:
         raise DataError(f"{task.id!r} is no sample of {about['task']!r}: has its dataset changed?")

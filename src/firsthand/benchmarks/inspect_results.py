@@ -82,7 +82,7 @@ class Judge:
 
         sample = self.samples[task.id]
         state = self._state(task, sample, trace)
-        _enter_grader(self.grader, trace)
+        enter_grader(self.grader)
         init_subtask_store(state.store)
         found: list[Score] = []
         for name, scorer in zip(self.names, self.scorers, strict=True):
@@ -223,7 +223,7 @@ def _with(state: Any, kept: Mapping[str, Any]) -> Any:
     return state
 
 
-def _enter_grader(grader: str, trace: Trace) -> None:
+def enter_grader(grader: str) -> None:
     """Set the model that scorers ask where they name none: the grader, or one that says it is missing."""
     from inspect_ai.log._transcript import Transcript, init_transcript
     from inspect_ai.model import GenerateConfig

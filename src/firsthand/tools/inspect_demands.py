@@ -69,7 +69,7 @@ def demanded(config: Any, *, whatever: bool = False) -> list[Service]:
         service, lacks = _built(Service(source=config), Path(config), Path(config).parent)
         _refuse(config, lacks, whatever)
         return [service]
-    if isinstance(config, str) and is_compose_yaml(config):
+    if isinstance(config, str) and (is_compose_yaml(config) or Path(config).suffix in (".yaml", ".yml")):
         try:
             return _services(parse_compose_yaml(config), Path(config), whatever)
         except (OSError, ValueError, YAMLError, RecursionError) as error:
