@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.arc import make_benchmark
+from firsthand.benchmarks.multiple_choice import olmes_text
 from firsthand.benchmarks.protocol import Protocol
-from firsthand.evals.choice import acc, acc_mutual_info, acc_norm
 
 PROTOCOLS = {
     "lm-eval-0shot": Protocol("lm-evaluation-harness, task arc_easy"),
-    "olmes-rc": Protocol(
-        "OLMES arc_easy:rc, the text of each choice",
-        scorers=(acc_norm, acc, acc_mutual_info),
-        shots=5,
-        examples="olmes",
-        baseline="Answer:",
-    ),
+    "olmes-rc": olmes_text("OLMES arc_easy:rc, the text of each choice"),
 }
 
 
