@@ -2,8 +2,8 @@
 
     HF_HUB_OFFLINE=1 python bench/inspect_tasks.py inspect_evals --to inspect.md
 
-Each task is made in a process of its own, for at most a minute, as `inspect:task=PACKAGE/NAME` makes it. What fails is sorted by
-its message. Nothing is asked of a model.
+Each task is made in a process of its own, for at most a minute, as `inspect:task=PACKAGE/NAME` makes it. What fails is
+sorted by its message. Nothing is asked of a model.
 """
 
 from __future__ import annotations
@@ -21,13 +21,22 @@ from pathlib import Path
 
 WAIT_S = 60
 KINDS = (
-    ("its sandbox is refused by name", r"asks for what the sandbox does not have|sandbox.*provider|k8s|SandboxEnvironment"),
-    ("an optional package is missing", r"No module named|ImportError|optional dependenc|pip install|ModuleNotFound|PrerequisiteError"),
-    ("it needs arguments, keys or a model", r"API.?KEY|api key|argument|must be (set|provided|specified)|environment variable|get_model|No model"),
-    ("its data is on the hub or the web", r"Connect|resolve|offline|download|Hub|huggingface|cached|HTTP|Couldn't|Max retries|URL|gated|fetch|Errno -"),
+    ("its sandbox is refused by name", r"asks for what the sandbox|sandbox.*provider|k8s|SandboxEnvironment|proxmox"),
+    (
+        "an optional package is missing",
+        r"No module named|ImportError|dependenc|pip install|ModuleNotFound|Prerequisite",
+    ),
+    (
+        "it needs arguments, keys or a model",
+        r"API.?KEY|api key|argument|must be (set|provided)|environment variable|model",
+    ),
+    (
+        "its data is on the hub or the web",
+        r"Connect|resolve|offline|download|Hub|huggingface|cached|HTTP|Couldn't|Max retries|URL|gated|fetch|Errno -|https?:",
+    ),
     ("its data is not in the package", r"No such file|does not exist|not found|FileNotFound"),
     ("its prompt has images or sound", r"image|audio|video"),
-)  # fmt: skip
+)
 
 
 def main() -> None:

@@ -2,10 +2,10 @@
 
     python bench/lm_eval_tasks.py --to lm_eval_tasks.md
 
-A task's data is on the hub, so its documents are invented: the columns that its templates and functions name, with values of the
-kinds that columns have, tried in turn until the task's own code renders a prompt. Tasks of a folder that differ in their names, data
-and descriptions alone are made once and counted each. What is then refused is refused by the adapter; what no invented
-document suits says nothing of it, and is counted apart.
+A task's data is on the hub, so its documents are invented: the columns that its templates and functions name, with values
+of the kinds that columns have, tried in turn until the task's own code renders a prompt. Of the tasks of a folder whose
+files have the same keys and kind of output one is made, and stands for all. What is then refused is refused by the adapter;
+what no invented document suits says nothing of it, and is counted apart.
 """
 
 from __future__ import annotations
@@ -22,9 +22,12 @@ import sys
 import time
 from collections import Counter, defaultdict
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import datasets
+import jinja2
+import jinja2.meta
+from lm_eval import tasks
 
 from firsthand import catalog
 from firsthand.benchmarks import lm_eval
@@ -42,26 +45,30 @@ APART = {
     "dataset_kwargs",
 }
 POOL: tuple[Any, ...] = (
-    "A man walks his dog.", 0, ["one", "two", "three", "four"], "A", {"text": ["one", "two", "three", "four"], "label": list("ABCD")},
-    ["A man walks.", "A dog barks."], {"text": ["one"], "answer_start": [0]}, True, "1", [0, 1, 0, 0], 1.5, "one", [["one", "two"], ["one"]],
+    "A man walks his dog.", 0, ["one", "two", "three", "four"], "A",
+    {"text": ["one", "two", "three", "four"], "label": list("ABCD")}, ["A man walks.", "A dog barks."],
+    {"text": ["one"], "answer_start": [0]}, True, "1", [0, 1, 0, 0], 1.5, "one", [["one", "two"], ["one"]],
     [{"text": "one", "question": "one?", "answer": "A"}], "The answer is #### 4", '["one", "two"]',
 )  # fmt: skip
 KNOWN: dict[str, Any] = {  # columns of data sets that many tasks are made from
     "label": "0", "endings": POOL[2], "ctx_a": POOL[0], "ctx_b": POOL[0], "activity_label": "Walking", "answer": "1",
     "sentence": "A dog chased a cat since _ was fast.", "option1": "the dog", "option2": "the cat", "goal": POOL[0],
-    "mc1_targets": {"choices": POOL[2], "labels": [1, 0, 0, 0]}, "mc2_targets": {"choices": POOL[2], "labels": [1, 0, 1, 0]},
+    "mc1_targets": {"choices": POOL[2], "labels": [1, 0, 0, 0]}, "question": "Who walks?",
+    "mc2_targets": {"choices": POOL[2], "labels": [1, 0, 1, 0]},
     "answers": {"text": ["one"], "answer_start": [0]}, "title": "A walk", "context": POOL[0], "passage": POOL[0],
-    "answerKey": "A", "article": POOL[0], "premise": POOL[0], "hypothesis": POOL[0], "text": POOL[0], "question": "Who walks?",
+    "answerKey": "A", "article": POOL[0], "premise": POOL[0], "hypothesis": POOL[0], "text": POOL[0],
 }  # fmt: skip
 LISTS = re.compile(r"choice|option|ending|candidate|answers|distractor|sol", re.IGNORECASE)
 INDICES = re.compile(r"label|gold|index|idx|answer|target|correct|ind$", re.IGNORECASE)
-PACKAGE = re.compile(r"No module named '([^']+)'|pip install ([\w\[\]-]+)|requires? the (\S+)")
+PACKAGE = re.compile(
+    r"No module named '([^']+)'|pip install ([\w\[\]-]+)|(?:ModuleNotFound|Import)Error: (.{,60})|\((swipl)\)"
+)
 
 
 class Invented(dict):  # type: ignore[type-arg]
     """A data set with every split."""
 
-    document: dict[str, Any] = {}
+    document: ClassVar[dict[str, Any]] = {}
 
     def __missing__(self, split: str) -> datasets.Dataset:
         rows = [dict(self.document) for _ in range(12)]
@@ -75,7 +82,7 @@ class Invented(dict):  # type: ignore[type-arg]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default="", help="a regular expression that a task's name must match")
-    parser.add_argument("--tries", type=int, default=30, help="documents that are invented for a task")
+    parser.add_argument("--tries", type=int, default=16, help="documents that are invented for a task")
     parser.add_argument("--seconds", type=float, default=1e9, help="stop after so long, and say how much was seen")
     parser.add_argument("--to", default="", help="a Markdown file to write")
     config = parser.parse_args()
@@ -98,11 +105,15 @@ def main() -> None:
 def alike(only: str) -> list[list[str]]:
     """The names of the harness's tasks, those together that differ in nothing that concerns us."""
     together: dict[str, list[str]] = defaultdict(list)
+    root = Path(tasks.__file__).parent
     for name, entry in lm_eval._installed("").task_index.items():
         if "TASK" not in str(entry.kind) or not re.search(only, name):
             continue
-        rest = {key: value for key, value in (entry.cfg or {}).items() if key not in APART}
-        key = json.dumps([str(entry.yaml_path.parent) if entry.yaml_path else name, rest], default=str, sort_keys=True)
+        cfg = {key: value for key, value in (entry.cfg or {}).items() if key not in APART}
+        folder = entry.yaml_path.relative_to(root).parts[0] if entry.yaml_path else name
+        key = json.dumps(
+            [folder, sorted(cfg), *(str(cfg.get(each)) for each in ("output_type", "class", "unsafe_code"))]
+        )
         together[key].append(name)
     return list(together.values())
 
@@ -131,7 +142,7 @@ def tried(name: str, tries: int) -> tuple[str, str, str]:
                 return "refused", _short(error, name), ""
             if package := PACKAGE.search(said):
                 return "package", next(filter(None, package.groups())), ""
-            missing = re.search(r"KeyError: [\"']+(\w+)|'(\w+)' is undefined|has no attribute '(\w+)'", said)
+            missing = re.search(r"KeyError: [\"']+([^\"']+)|'(\w+)' is undefined|has no attribute '(\w+)'", said)
             if missing:
                 columns.setdefault(next(filter(None, missing.groups())), set())
         except BaseException as error:
@@ -148,7 +159,7 @@ def columns_of(name: str) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     try:
         body = load_yaml(entry.yaml_path, resolve_func=True)
-    except Exception:
+    except (Exception, SystemExit):  # a task's module may end the process for a program that it misses
         return found
     pending: list[Any] = [body]
     while pending:
@@ -159,8 +170,9 @@ def columns_of(name: str) -> dict[str, set[str]]:
             pending += value
         elif isinstance(value, str):
             template = value if "{{" in value or "{%" in value else ""
-            for each in re.findall(r"\{[{%]-?\s*(?:if |for \w+ in )?(\w+)|\b(\w+)(?=\[|\.)", template):
-                found.setdefault(each[0] or each[1], set())
+            with contextlib.suppress(jinja2.TemplateError):
+                for each in jinja2.meta.find_undeclared_variables(jinja2.Environment().parse(template)):
+                    found.setdefault(each, set())
             for each, part in re.findall(r"\b([A-Za-z_]\w*)(?:\.|\[['\"])([A-Za-z_]\w*)\b(?!\()", template):
                 found.setdefault(each, set()).add(part)
             if re.fullmatch(r"[A-Za-z_]\w*", value) and "split" not in value:

@@ -40,7 +40,7 @@ def sample(id: str, **more):
 
 
 @task
-def adding(kind: str = "docker"):
+def adding(kind: str = "local"):
     return Task(
         [sample("add")],
         solver=[use_tools(bash(), python()), generate()],
@@ -78,4 +78,4 @@ def wanting(config: str):
 
 @task
 def failing():
-    return Task([Sample("x", setup="echo no such luck >&2; exit 3")], scorer=includes(), sandbox="docker")
+    return Task([Sample("x", setup="echo no such luck >&2; exit 3")], scorer=includes(), sandbox="local")

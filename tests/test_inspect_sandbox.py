@@ -105,7 +105,7 @@ acting = partial(react, native=True)
 
 @needs_bwrap
 def test_patterns_tools_solvers_tools_and_scorers_see_the_same_files() -> None:
-    for kind in ("firsthand", "local", "docker"):
+    for kind in ("firsthand", "docker", "local"):
         benchmark = catalog.benchmark(f"inspect:task={TASKS}@adding:args=kind={kind}")
         assert "in the sandbox firsthand" in benchmark.protocol or shutil.which("docker")
     for pattern, name in ((acting, "shell"), (inspect_solver, "bash")):
@@ -158,7 +158,7 @@ def _words(stat: Path) -> list[str]:
 
 @needs_bwrap
 def test_services_of_a_compose_file_are_sandboxes_by_name_with_what_their_dockerfiles_say() -> None:
-    (trace,) = attempts(catalog.benchmark(f"inspect:task={TASKS}@two"), Scripted([]), inspect_solver)
+    (trace,) = attempts(catalog.benchmark(f"inspect:task={TASKS}@two:sandbox=firsthand"), Scripted([]), inspect_solver)
     assert scores(trace) == {"includes": 1.0}
     assert trace.answer == "/app/alice\nalice\ngood day\nk\nalice\n/srv/bob\ndear bob\nbob\n"
 

@@ -335,7 +335,7 @@ def _sentences(name: str) -> Iterator[None]:
         if isinstance(error, DataError):
             raise DataError(f"the task {name!r} cannot be run here: {error}") from None
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         said = " ".join(str(error).split())[:300]
         raise DataError(
             f"lm-evaluation-harness could not make the task {name!r} ({type(error).__name__}: {said}): "
