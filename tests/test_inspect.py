@@ -235,7 +235,7 @@ def test_a_scorer_that_asks_a_judge_says_which_option_names_one() -> None:
     [
         ("inspect", ConfigError, "was given no task"),
         (f"inspect:task={TASKS}", ConfigError, "name one, as in"),
-        (f"inspect:task={TASKS}@sandboxed", ConfigError, "needs a sandbox.*inspect eval .* --model firsthand/MODEL"),
+        (f"inspect:task={TASKS}@sandboxed:sandbox=nowhere", ConfigError, "'nowhere', and Inspect knows no provider"),
         (f"inspect:task={TASKS}@broken:args=fail=true", DataError, "RuntimeError: no data here"),
         (f"inspect:task={TASKS}@nowhere", DataError, "Inspect could not make|gives 0 tasks"),
         (f"inspect:task={TASKS}@patterned:args=shots", ConfigError, "NAME=VALUE was expected"),
@@ -259,7 +259,10 @@ def test_arguments_reach_the_task() -> None:
 def test_plain_inspect_eval_finds_our_models(tmp_path: Path) -> None:
     (tmp_path / "script.json").write_text(json.dumps({"France": "Paris", "": "Rome"}))
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["inspect_ai"]
-    assert declared == {"firsthand": "firsthand.providers.inspect_registry"}
+    assert declared == {
+        "firsthand": "firsthand.providers.inspect_registry",
+        "firsthand_sandbox": "firsthand.tools.inspect_registry",
+    }
     code = (
         "import firsthand.providers.inspect_registry\n"  # what the entry point loads once we are installed
         "import sys; from inspect_ai import eval; from pathlib import Path\n"

@@ -247,6 +247,11 @@ def test_noise_takes_the_place_of_essays_only_where_the_protocol_says_so(tmp_pat
     monkeypatch.delenv("FIRSTHAND_DATA", raising=False)
     with pytest.raises(DataError, match=r"no essays of Paul Graham.*ruler@base-noise"):
         ruler(tasks="niah", data=str(tmp_path))
+    with pytest.raises(DataError) as caught:
+        ruler(data=str(tmp_path))
+    for part in ("no essays", "squad.json", "dev-v2.0.json)", "hotpotqa.json", "data=hub", "ruler@base-noise:tasks=generated"):
+        assert part in str(caught.value)
+    assert ruler(protocol="base-noise", tasks="generated", data=str(tmp_path)).tasks(0)
     task = first("niah_multiquery", protocol="base-noise")
     assert NOISE in task.context and len(task.secret["answers"]) == 4
     assert ruler(protocol="base-noise", tasks="niah").name == "ruler@base-noise"

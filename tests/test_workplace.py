@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 import stat
 import subprocess
@@ -22,7 +23,7 @@ from firsthand.rollout import rollout
 from firsthand.task import Task
 from firsthand.tools import repository
 from firsthand.tools.limits import RunLimits, Workspace
-from firsthand.tools.repository import blob, commit_alone
+from firsthand.tools.repository import blob, commit_alone, prune
 from firsthand.tools.sandbox import Sandbox
 from firsthand.tools.workplace import ContainerPlace, work
 from namespaces import WHY_NOT
@@ -120,6 +121,26 @@ def test_what_a_hostile_repository_would_run_is_not_run(home: Path) -> None:
     base = commit_alone(repo, commit)
     assert blob(base, commit, "calc/__init__.py") and not ran.exists()
     assert not (base / "hooks").exists()
+
+
+def test_repositories_past_the_limit_are_removed_by_last_use(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = home / "home" / "repositories"
+    made = {}
+    for age_h, name in ((50, "oldest"), (40, "older"), (1, "new")):
+        folder = home / name
+        commit = make_repository(folder)
+        made[name] = commit_alone(folder, commit)
+        os.utime(made[name], (time.time() - 3600 * age_h,) * 2)
+    (kept / ".making-left").mkdir()
+    os.utime(kept / ".making-left", (0, 0))
+    size = sum(path.lstat().st_size for path in made["new"].rglob("*"))
+    assert prune(kept, 10 * size) == 0 and not (kept / ".making-left").exists()
+    assert prune(kept, 2.5 * size) > 0
+    assert {path.name for path in kept.iterdir()} == {made["older"].name, made["new"].name}
+    assert prune(kept, 0) > 0 and list(kept.iterdir()) == [made["new"]]  # it may be in use
+    monkeypatch.setenv("FIRSTHAND_REPOSITORIES_GB", "much")
+    with pytest.raises(ConfigError, match="FIRSTHAND_REPOSITORIES_GB is 'much'"):
+        prune(kept)
 
 
 @pytest.mark.parametrize(

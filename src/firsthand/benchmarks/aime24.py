@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from firsthand.benchmark import Benchmark
-from firsthand.benchmarks.competition import mathematics
+from firsthand.benchmarks.competition import in_a_box, mathematics
 from firsthand.benchmarks.data import Source
-from firsthand.benchmarks.protocol import Protocol
-from firsthand.evals.symbolic import boxed
 
 PROTOCOLS = {
-    "boxed-0shot": Protocol(
+    "boxed-0shot": in_a_box(
         "the common zero-shot practice; with --epochs K and a temperature above 0 the score is mean@K",
-        query="{question}\nPlease reason step by step, and put your final answer within \\boxed{{}}.",
-        scorers=(boxed,),
-        continuation=None,
-        chat=True,
         max_tokens=32_768,
         temperature=None,
     ),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.arc import make_benchmark
+from firsthand.benchmarks.multiple_choice import olmes_text
 from firsthand.benchmarks.protocol import Protocol
-from firsthand.evals.choice import acc, acc_mutual_info, acc_norm
+from firsthand.evals.choice import acc, acc_norm
 
 PROTOCOLS = {
     "lm-eval-0shot": Protocol("lm-evaluation-harness, task arc_easy"),
@@ -13,13 +14,7 @@ PROTOCOLS = {
         "SmolLM2's model card (lighteval): the text of each choice, per character",
         scorers=(acc_norm, acc),
     ),
-    "olmes-rc": Protocol(
-        "OLMES arc_easy:rc, the text of each choice",
-        scorers=(acc_norm, acc, acc_mutual_info),
-        shots=5,
-        examples="olmes",
-        baseline="Answer:",
-    ),
+    "olmes-rc": olmes_text("OLMES arc_easy:rc, the text of each choice"),
 }
 
 

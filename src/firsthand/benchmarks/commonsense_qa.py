@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.data import Source
-from firsthand.benchmarks.multiple_choice import LETTERS, labelled, multiple_choice, question_item, requests_file
+from firsthand.benchmarks.multiple_choice import (
+    LETTERS,
+    labelled,
+    multiple_choice,
+    olmes_text,
+    question_item,
+    requests_file,
+)
 from firsthand.benchmarks.protocol import Protocol
-from firsthand.evals.choice import acc, acc_mutual_info, acc_norm
+from firsthand.evals.choice import acc, acc_norm
 from firsthand.message import Json
 
 PROTOCOLS = {
@@ -21,13 +28,7 @@ PROTOCOLS = {
         query="{question}",
         scorers=(acc_norm, acc),
     ),
-    "olmes-rc": Protocol(
-        "OLMES csqa:rc, the text of each choice",
-        scorers=(acc_norm, acc, acc_mutual_info),
-        shots=5,
-        examples="olmes",
-        baseline="Answer:",
-    ),
+    "olmes-rc": olmes_text("OLMES csqa:rc, the text of each choice"),
 }
 SOURCE = Source(
     path="mcq/commonsense_qa_validation.jsonl",

@@ -8,8 +8,38 @@ from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.data import Source, load, text_field
 from firsthand.benchmarks.protocol import Item, Protocol, choose, make_benchmark, make_task, packaged_examples
 from firsthand.errors import DataError
+from firsthand.evals.symbolic import boxed, minerva
 from firsthand.message import Json
 from firsthand.patterns.answers import last_boxed
+
+STEP_BY_STEP = "{question}\nPlease reason step by step, and put your final answer within \\boxed{{}}."
+
+
+def in_a_box(reproduces: str, max_tokens: int, temperature: float | None = 0.0) -> Protocol:
+    """Without examples, in the chat template: reasoning, and the answer in a box."""
+    return Protocol(
+        reproduces,
+        query=STEP_BY_STEP,
+        scorers=(boxed,),
+        continuation=None,
+        chat=True,
+        max_tokens=max_tokens,
+        temperature=temperature,
+    )
+
+
+def as_minerva(reproduces: str) -> Protocol:
+    """Minerva's four worked examples of MATH, continued."""
+    return Protocol(
+        reproduces,
+        query="Problem:\n{question}\n\nSolution:",
+        scorers=(minerva, boxed),
+        shots=4,
+        examples="math_minerva",
+        continuation=None,
+        stop=("Problem:",),
+        max_tokens=1024,
+    )
 
 
 def mathematics(

@@ -62,8 +62,9 @@ def essays(data: str, without: str) -> Essays:
         if files := sorted(folder.glob("*.txt")):
             return _words(" ".join(_text(path) for path in files), folder, b"\n".join(map(contents, files)))
     raise DataError(
-        f"no essays of Paul Graham in {str(root)!r}: give data=FOLDER with {ESSAYS_FILE} (RULER's "
-        f"download_paulgraham_essay.py makes it) or a folder {ESSAYS_FOLDERS[0]} of .txt files; {without}"
+        f"no essays of Paul Graham in {str(root)!r}: give data=FOLDER with {ESSAYS_FILE} (made by "
+        "scripts/data/synthetic/json/download_paulgraham_essay.py of github.com/NVIDIA/RULER) or a folder "
+        f"{ESSAYS_FOLDERS[0]} of .txt files; {without}"
     )
 
 

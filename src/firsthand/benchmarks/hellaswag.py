@@ -7,10 +7,10 @@ from dataclasses import replace
 
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.data import Rows, Source, load, read, text_field
-from firsthand.benchmarks.multiple_choice import LETTERS, choices_of, multiple_choice, requests_file
+from firsthand.benchmarks.multiple_choice import LETTERS, choices_of, multiple_choice, olmes_text, requests_file
 from firsthand.benchmarks.protocol import Item, Protocol
 from firsthand.errors import DataError
-from firsthand.evals.choice import acc, acc_mutual_info, acc_norm
+from firsthand.evals.choice import acc, acc_norm
 from firsthand.message import Json
 
 CHOOSE = "\nChoose the best continuation:\n"
@@ -25,14 +25,7 @@ PROTOCOLS = {
         query="{stripped} ",
         scorers=(acc_norm, acc),
     ),
-    "olmes-rc": Protocol(
-        "OLMES hellaswag:rc, the text of each ending",
-        query="{stripped}",
-        scorers=(acc_norm, acc, acc_mutual_info),
-        shots=5,
-        examples="olmes",
-        baseline="Answer:",
-    ),
+    "olmes-rc": olmes_text("OLMES hellaswag:rc, the text of each ending", query="{stripped}"),
     "olmes-mc": Protocol(
         "OLMES hellaswag:mc, the letter of each ending",
         query="{question}" + CHOOSE + LETTERS,

@@ -5,7 +5,7 @@
 
 A sample becomes a Task, and Inspect's scorers judge what came back (`inspect_results.py`). With the pattern `inspect_solver`
 the task's own solver chain runs instead, on our model. A task file is Python and runs with your rights, as any Python file
-that is named on the command line. Samples with a sandbox are refused: `inspect eval` runs those, on our models too.
+that is named on the command line. Samples that need a sandbox get ours, or Docker (`inspect_sandbox.py`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from firsthand.benchmark import Benchmark
-from firsthand.benchmarks.inspect_results import STATE, Judge, restored, saved
+from firsthand.benchmarks.inspect_results import STATE, Judge, enter_grader, restored, saved
+from firsthand.benchmarks.inspect_sandbox import Sandboxes, placed
 from firsthand.context import Context
 from firsthand.errors import ConfigError, DataError, FirsthandError, MissingExtra
 from firsthand.message import Message, canonical
@@ -32,7 +33,7 @@ from firsthand.trace import as_json
 __all__ = ["inspect", "restored", "solve"]
 
 
-def inspect(*, task: str = "", args: str = "", grader: str = "") -> Benchmark:
+def inspect(*, task: str = "", args: str = "", grader: str = "", sandbox: str = "") -> Benchmark:
     """The Inspect task of that name, such as `inspect_evals/gsm8k`, or of a file, `FILE.py@NAME`, as a Benchmark.
 
     `args` are its arguments, `shots=5,subject=maths`. `grader` names the model that its scorers ask, if they ask one, as
@@ -42,23 +43,26 @@ def inspect(*, task: str = "", args: str = "", grader: str = "") -> Benchmark:
         raise ConfigError(
             "inspect was given no task: write inspect:task=FILE.py@NAME, or inspect:task=inspect_evals/gsm8k"
         )
-    theirs, samples = load(task, args)
-    ours = [_task(sample, task, args) for sample in samples]
-    judge = Judge(theirs, {each.id: sample for each, sample in zip(ours, samples, strict=True)}, grader)
+    theirs, samples = load(task, args, grader)
+    ours = [_task(sample, task, args, grader) for sample in samples]
+    by_id = {each.id: sample for each, sample in zip(ours, samples, strict=True)}
+    places = placed(theirs, samples, task, sandbox)
+    judge = Judge(theirs, by_id, grader, places)
     return Benchmark(
         name=f"inspect:{Path(task).name if '.py' in task else task}" + (f":{args}" if args else ""),
         tasks=lambda seed: ours,
         scorers=(judge.score,),
         description=f"{task}, as Inspect has it.",
-        protocol=_words(theirs, task, args, grader),
+        protocol=_words(theirs, task, args, grader, sorted({spec.type for spec in places.values()})),
+        environment=(lambda each: Sandboxes(each, theirs, by_id[each.id], places.get(each.id))) if places else None,
         figures=judge.figures,
         options={"task": task, "args": args},
     )
 
 
 @lru_cache(maxsize=8)
-def load(task: str, args: str) -> tuple[Any, list[Any]]:
-    """Inspect's Task, and its samples, each with an id."""
+def load(task: str, args: str, grader: str) -> tuple[Any, list[Any]]:
+    """Inspect's Task, and its samples, each with an id. A task that asks for the model while it is made gets the grader."""
     try:
         from inspect_ai._eval.loader import load_tasks
     except ImportError:
@@ -68,6 +72,7 @@ def load(task: str, args: str) -> tuple[Any, list[Any]]:
     if file.suffix == ".py" and not file.is_file():
         raise ConfigError(f"no file {str(file)!r}: give the path of the Python file that defines the Inspect task")
     try:
+        enter_grader(grader)
         # Inspect looks for a file by a pattern, and takes none that is absolute.
         found = load_tasks([os.path.relpath(file) + at + name if file.suffix == ".py" else task], _arguments(args))
     except FirsthandError:
@@ -83,11 +88,6 @@ def load(task: str, args: str) -> tuple[Any, list[Any]]:
         raise DataError(f"{task!r} has no samples: check its dataset")
     for index, sample in enumerate(samples, 1):
         sample.id = index if sample.id is None else sample.id
-        if sample.sandbox is not None or found[0].sandbox is not None:
-            raise ConfigError(
-                f"the sample {sample.id!r} of {task!r} needs a sandbox, which Inspect opens itself: "
-                f"run `inspect eval {task} --model firsthand/MODEL`, with Docker if it asks for that"
-            )
     ids = [str(sample.id) for sample in samples]
     twice = next((id for id in ids if ids.count(id) > 1), None) if len(set(ids)) < len(ids) else None
     if twice is not None:
@@ -109,7 +109,7 @@ def _arguments(args: str) -> dict[str, Any]:
     return found
 
 
-def _task(sample: Any, task: str, args: str) -> Task:
+def _task(sample: Any, task: str, args: str, grader: str) -> Task:
     """The sample as a Task: its last message is the prompt, those before it the conversation."""
     from inspect_ai.model import ChatMessageUser
 
@@ -124,7 +124,7 @@ def _task(sample: Any, task: str, args: str) -> Task:
         conversation=said[:-1],
         hint="a letter" if sample.choices else None,
         verbatim=not sample.choices,
-        metadata={"inspect": {"task": task, "args": args}},
+        metadata={"inspect": {"task": task, "args": args, "grader": grader}},
         secret={"target": as_json(sample.target), "metadata": as_json(sample.metadata or {})},
     )
 
@@ -136,7 +136,7 @@ async def solve(task: Task, ctx: Context) -> str:
     from inspect_ai.solver import chain
 
     about = task.metadata["inspect"]
-    theirs, samples = load(about["task"], about["args"])
+    theirs, samples = load(about["task"], about["args"], about.get("grader", ""))
     sample = next((each for each in samples if str(each.id) == task.id), None)
     if sample is None:
         raise DataError(f"{task.id!r} is no sample of {about['task']!r}: has its dataset changed?")
@@ -258,7 +258,7 @@ def _declared(spec: ToolSpec) -> Tool:
     return Tool(spec, "external", refused, lambda arguments: arguments)
 
 
-def _words(theirs: Any, task: str, args: str, grader: str) -> str:
+def _words(theirs: Any, task: str, args: str, grader: str, sandboxes: list[str]) -> str:
     from importlib.metadata import version
 
     epochs = theirs.epochs or 1
@@ -267,6 +267,7 @@ def _words(theirs: Any, task: str, args: str, grader: str) -> str:
         f"Inspect {version('inspect-ai')}, {task}",
         *([f"with {args}"] if args else []),
         *([f"graded by {grader}"] if grader else []),
+        *([f"in the sandbox {' and '.join(sandboxes)}"] if sandboxes else []),
         *([f"it asks for --epochs {epochs}" + (f", reduced by {', '.join(reducers)}" if reducers else "")]
           if epochs > 1 else []),
     ]  # fmt: skip

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from firsthand.benchmark import Figure
+from firsthand.benchmarks.inspect_sandbox import looked_into
 from firsthand.errors import ConfigError
 from firsthand.evals.choice import chosen_letter
 from firsthand.evals.figures import slow_figure
@@ -59,8 +60,10 @@ def saved(state: Any) -> Json:
 class Judge:
     """The scorers and metrics of one Inspect task."""
 
-    def __init__(self, theirs: Any, samples: Mapping[str, Any], grader: str):
+    def __init__(self, theirs: Any, samples: Mapping[str, Any], grader: str, places: Mapping[str, Any]):
+        """`places` are the sandboxes of the samples that have one."""
         self.theirs = theirs
+        self.places = places
         self.samples = samples
         self.grader = grader
         self.scorers = list(theirs.scorer or ())
@@ -68,12 +71,19 @@ class Judge:
 
     async def score(self, task: Task, trace: Trace) -> tuple[Score, ...]:
         """A Score for each scorer, or for each key of one that gives several; what Inspect said of it is in its detail."""
+        spec = self.places.get(task.id)
+        if spec is None:
+            return await self._scored(task, trace)
+        async with looked_into(self.theirs, self.samples[task.id], spec, task, trace.final_state):
+            return await self._scored(task, trace)
+
+    async def _scored(self, task: Task, trace: Trace) -> tuple[Score, ...]:
         from inspect_ai.scorer import Target
         from inspect_ai.util._store import init_subtask_store
 
         sample = self.samples[task.id]
         state = self._state(task, sample, trace)
-        _enter_grader(self.grader, trace)
+        enter_grader(self.grader)
         init_subtask_store(state.store)
         found: list[Score] = []
         for name, scorer in zip(self.names, self.scorers, strict=True):
@@ -214,7 +224,7 @@ def _with(state: Any, kept: Mapping[str, Any]) -> Any:
     return state
 
 
-def _enter_grader(grader: str, trace: Trace) -> None:
+def enter_grader(grader: str) -> None:
     """Set the model that scorers ask where they name none: the grader, or one that says it is missing."""
     from inspect_ai.log._transcript import Transcript, init_transcript
     from inspect_ai.model import GenerateConfig

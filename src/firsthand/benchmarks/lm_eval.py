@@ -14,6 +14,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -114,12 +115,20 @@ def _load(task: str, include: str, trust: bool) -> tuple[dict[str, Any], dict[st
         if _is_file(task):
             manager, name = _of_file(Path(task).expanduser().resolve(), include, trust, TaskManager)
         else:
-            manager, name = TaskManager(include_path=include or None), task
+            manager, name = _installed(include), task
             if task not in manager.task_index:
                 raise unknown("task of lm-evaluation-harness", task, manager.all_tasks, see="lm_eval ls tasks")
             _check(task, manager, trust)
         loaded = manager.load(name)
     return dict(loaded["tasks"]), dict(loaded.get("groups", {}))
+
+
+@lru_cache(maxsize=4)
+def _installed(include: str) -> Any:
+    """The harness's own tasks, thousands of files that take many seconds to list, and those of a folder."""
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager(include_path=include or None)
 
 
 def _of_file(path: Path, include: str, trust: bool, manager: Any) -> tuple[Any, str]:
@@ -326,7 +335,7 @@ def _sentences(name: str) -> Iterator[None]:
         if isinstance(error, DataError):
             raise DataError(f"the task {name!r} cannot be run here: {error}") from None
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         said = " ".join(str(error).split())[:300]
         raise DataError(
             f"lm-evaluation-harness could not make the task {name!r} ({type(error).__name__}: {said}): "

@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 from firsthand.benchmark import Benchmark
-from firsthand.benchmarks.competition import mathematics
+from firsthand.benchmarks.competition import as_minerva, in_a_box, mathematics
 from firsthand.benchmarks.data import Source
-from firsthand.benchmarks.protocol import Protocol
-from firsthand.evals.symbolic import boxed, minerva
 
 PROTOCOLS = {
-    "boxed-0shot": Protocol(
+    "boxed-0shot": in_a_box(
         "the common zero-shot practice of model cards: step by step, the answer in a box; equality by our own parser",
-        query="{question}\nPlease reason step by step, and put your final answer within \\boxed{{}}.",
-        scorers=(boxed,),
-        continuation=None,
-        chat=True,
         max_tokens=2048,
     ),
-    "minerva-4shot": Protocol(
-        "Minerva (Lewkowycz et al., 2022), four worked examples, as lm-evaluation-harness's minerva_math",
-        query="Problem:\n{question}\n\nSolution:",
-        scorers=(minerva, boxed),
-        shots=4,
-        examples="math_minerva",
-        continuation=None,
-        stop=("Problem:",),
-        max_tokens=1024,
+    "minerva-4shot": as_minerva(
+        "Minerva (Lewkowycz et al., 2022), four worked examples, as lm-evaluation-harness's minerva_math"
     ),
 }
 SOURCE = Source(

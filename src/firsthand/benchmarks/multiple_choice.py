@@ -13,6 +13,7 @@ from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.data import Rows, Source, load, text_field
 from firsthand.benchmarks.protocol import Item, Protocol, choose, make_benchmark, make_task, packaged_examples
 from firsthand.errors import DataError
+from firsthand.evals.choice import acc, acc_mutual_info, acc_norm
 from firsthand.message import Json
 
 ReadItem = Callable[[Json, str, str], Item]
@@ -50,6 +51,18 @@ def multiple_choice(
         origin=f"{source.split} split, {rows.origin}",
         licence=source.licence,
         sha256=rows.sha256,
+    )
+
+
+def olmes_text(reproduces: str, query: str = Protocol.query) -> Protocol:
+    """OLMES's protocol `rc`: the text of each choice, after five examples, and once without the question."""
+    return Protocol(
+        reproduces,
+        query=query,
+        scorers=(acc_norm, acc, acc_mutual_info),
+        shots=5,
+        examples="olmes",
+        baseline="Answer:",
     )
 
 

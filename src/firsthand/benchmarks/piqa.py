@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.data import Source
-from firsthand.benchmarks.multiple_choice import multiple_choice, question_item, requests_file
+from firsthand.benchmarks.multiple_choice import multiple_choice, olmes_text, question_item, requests_file
 from firsthand.benchmarks.protocol import Item, Protocol
-from firsthand.evals.choice import acc, acc_mutual_info, acc_norm
+from firsthand.evals.choice import acc, acc_norm
 from firsthand.message import Json
 
 PROTOCOLS = {
@@ -15,14 +15,7 @@ PROTOCOLS = {
         "SmolLM2's model card (lighteval): the text of each choice, per character",
         scorers=(acc_norm, acc),
     ),
-    "olmes-rc": Protocol(
-        "OLMES piqa:rc, the text of each choice",
-        query="Goal: {question}\nAnswer:",
-        scorers=(acc_norm, acc, acc_mutual_info),
-        shots=5,
-        examples="olmes",
-        baseline="Answer:",
-    ),
+    "olmes-rc": olmes_text("OLMES piqa:rc, the text of each choice", query="Goal: {question}\nAnswer:"),
 }
 SOURCE = Source(
     path="mcq/piqa_validation.jsonl",

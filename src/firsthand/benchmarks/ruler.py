@@ -22,7 +22,7 @@ from firsthand.benchmarks.ruler_needles import NEEDLES, needles
 from firsthand.benchmarks.ruler_qa import Reading, qa, read_reading
 from firsthand.benchmarks.ruler_sample import Draw, Generator, Sample
 from firsthand.concurrency import derive_seed
-from firsthand.errors import ConfigError, unknown
+from firsthand.errors import ConfigError, DataError, unknown
 from firsthand.evals.contained import string_match
 from firsthand.task import Task
 
@@ -84,8 +84,7 @@ def ruler(
         raise ConfigError(f"samples is {samples}: give 1 to 10,000; RULER takes 500")
     names, spans, counted = parse_tasks(tasks), parse_lengths(lengths), meter(count)
     wrap = chosen.query.removesuffix("{prefix}")
-    found = None if name.endswith("-noise") or not any(_has_essays(each) for each in names) else _essays(data)
-    readings = {each: read_reading(each, data) for each in names if each in GROUPS["qa"]}
+    found, readings = _brought(names, data, noise=name.endswith("-noise"))
     generators = {each: _generator(each, wrap, counted, found, readings, data) for each in names}
     places = [Draw(task, length, index) for length in spans for task in names for index in range(samples)]
     origins = [found.origin if found else "noise", *(each.origin for each in readings.values())]
@@ -192,6 +191,27 @@ def _generator(
     if name == "vt":
         return variable_tracking(wrap, counted.measure)
     return common_words(wrap, data) if name == "cwe" else frequent_words(wrap)
+
+
+def _brought(names: tuple[str, ...], data: str, *, noise: bool) -> tuple[Essays | None, dict[str, Reading]]:
+    """The essays and the sets of questions that these tasks need; one DataError for all that are missing."""
+    found: Essays | None = None
+    readings: dict[str, Reading] = {}
+    missing: list[str] = []
+    try:
+        found = _essays(data) if not noise and any(_has_essays(each) for each in names) else None
+    except DataError as error:
+        missing.append(str(error))
+    for each in (name for name in names if name in GROUPS["qa"]):
+        try:
+            readings[each] = read_reading(each, data)
+        except DataError as error:
+            missing.append(str(error))
+    if len(missing) > 1:
+        raise DataError(f"{'. Also, '.join(missing)}. Nothing is to be fetched for ruler@base-noise:tasks=generated")
+    if missing:
+        raise DataError(missing[0])
+    return found, readings
 
 
 def _has_essays(name: str) -> bool:

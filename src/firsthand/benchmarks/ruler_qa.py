@@ -22,6 +22,10 @@ FILES = {
     "qa_2": ("hotpotqa.json", "hotpot_dev_distractor_v1.json"),
 }
 """The authors' files, by the names RULER's script gives them and by their own."""
+ADDRESSES = {
+    "qa_1": "https://rajpurkar.github.io/SQuAD-explorer/dataset/dev-v2.0.json",
+    "qa_2": "http://curtis.ml.cmu.edu/datasets/hotpot/hotpot_dev_distractor_v1.json",
+}
 SOURCES = {
     "qa_1": Source(
         "longctx/squad_v2_validation.jsonl", 11_873, "CC BY-SA 4.0", "rajpurkar/squad_v2", "squad_v2", "validation",
@@ -71,10 +75,10 @@ def read_reading(task: str, data: str) -> Reading:
     root = Path(data or os.environ.get("FIRSTHAND_DATA") or ".").expanduser()
     path = find(root, *(f"longctx/{name}" for name in FILES[task]), SOURCES[task].path)
     if path is None:
-        names = " nor ".join(FILES[task])
         raise DataError(
-            f"{task} of RULER needs the paragraphs of its set, and {str(root)!r} has neither {names}: put the file there, "
-            "give data=hub, or leave qa out with tasks=..."
+            f"{task} of RULER needs the paragraphs of its set, and {str(root)!r} has neither {' nor '.join(FILES[task])}: "
+            f"put the file there ({ADDRESSES[task]}), give data=hub to fetch {SOURCES[task].dataset}, or leave qa out "
+            "with tasks=generated"
         )
     if path.name.removesuffix(".gz").endswith(".jsonl"):
         rows = list(read(path, SOURCES[task], "data folder").rows)

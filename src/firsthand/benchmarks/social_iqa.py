@@ -4,20 +4,14 @@ from __future__ import annotations
 
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.data import Source
-from firsthand.benchmarks.multiple_choice import multiple_choice, question_item, requests_file
+from firsthand.benchmarks.multiple_choice import multiple_choice, olmes_text, question_item, requests_file
 from firsthand.benchmarks.protocol import Protocol
-from firsthand.evals.choice import acc, acc_mutual_info, acc_norm
+from firsthand.evals.choice import acc
 from firsthand.message import Json
 
 PROTOCOLS = {
     "lm-eval-0shot": Protocol("lm-evaluation-harness, task social_iqa", query="Q: {question}\nA:", scorers=(acc,)),
-    "olmes-rc": Protocol(
-        "OLMES socialiqa:rc, the text of each choice",
-        scorers=(acc_norm, acc, acc_mutual_info),
-        shots=5,
-        examples="olmes",
-        baseline="Answer:",
-    ),
+    "olmes-rc": olmes_text("OLMES socialiqa:rc, the text of each choice"),
 }
 SOURCE = Source(
     path="mcq/social_iqa_validation.jsonl",

@@ -225,13 +225,15 @@ class Worker:
         if workspace is not None:
             command += _shown(workspace.base.resolve(), Path("/base")) if workspace.base is not None else []
             command += ["--perms", "1777", "--size", str(workspace.size_bytes), "--tmpfs", WORKSPACE]
+            for folder in kept(workspace):
+                command += [*_made(Path(folder)), "--dir", folder]
         for name, text in _ETC.items():
             reading, writing = os.pipe()
             os.write(writing, text.encode())
             os.close(writing)
             data.append(reading)
             command += ["--perms", "0644", "--ro-bind-data", str(reading), f"/etc/{name}"]
-        for name in ("worker.py", "checker.py"):
+        for name in ("worker.py", "checker.py", "keeping.py"):
             command += ["--ro-bind", str(Path(__file__).with_name(name)), f"/{name}"]
         return [*command, "--dir", "/tmp", "--proc", "/proc", *_devices(), "--remount-ro", "/", "--chdir", "/"]
 
@@ -255,10 +257,15 @@ def _program(packages: Sequence[Path], workspace: Workspace | None) -> list[str]
         "become_nobody": os.geteuid() == 0,
         "seccomp": (filter_code or b"").hex(),
         "path": [f"/packages/{number}" for number in range(len(packages))],
-        "workspace": None if workspace is None else [WORKSPACE, workspace.files],
+        "workspace": None if workspace is None else [WORKSPACE, workspace.files, kept(workspace), _prefixes()],
     }
     python = Path(sys.base_prefix, "bin", f"python{sys.version_info.major}.{sys.version_info.minor}")
     return [str(python), "-I", "-S", "-B", "-X", "utf8", "/worker.py", json.dumps(config)]
+
+
+def kept(workspace: Workspace) -> list[str]:
+    """The folders that are kept at their own places, the workspace's own among them; none if it is that one alone."""
+    return list(dict.fromkeys([*workspace.folders, WORKSPACE])) if workspace.folders else []
 
 
 def _environment() -> dict[str, str]:
@@ -286,6 +293,7 @@ def _system() -> list[str]:
             binds += ["--symlink", str(path.readlink()), str(path)]
         elif path.is_dir():
             binds += ["--ro-bind", str(path), str(path)]
+    binds += ["--symlink", "../usr/lib/os-release", "/etc/os-release"] if Path("/usr/lib/os-release").exists() else []
     for name in ("ld.so.cache", "alternatives"):
         binds += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
     return binds
@@ -306,10 +314,20 @@ def _python() -> list[str]:
     return binds + (_shown(Path("/nix/store"), Path("/nix/store")) if str(prefix).startswith("/nix/") else [])
 
 
+def _prefixes() -> list[str]:
+    """Where this Python is installed, outside the system's folders."""
+    places = {str(Path(sys.base_prefix).resolve()), sys.base_prefix}
+    return sorted(place for place in places if Path("/usr") not in (Path(place), *Path(place).parents))
+
+
 def _shown(folder: Path, place: Path) -> list[str]:
     """A folder, read-only; the folders above it are made by name, since bwrap's own are closed to other users."""
-    above = [part for parent in reversed(place.parents[:-1]) for part in ("--dir", str(parent))]
-    return [*above, "--ro-bind", str(folder), str(place)]
+    return [*_made(place), "--ro-bind", str(folder), str(place)]
+
+
+def _made(place: Path) -> list[str]:
+    """What makes the folders above a place."""
+    return [part for parent in reversed(place.parents[:-1]) for part in ("--dir", str(parent))]
 
 
 def _devices() -> list[str]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from firsthand.errors import ConfigError
+
+_SYSTEM = ("bin", "sbin", "lib", "lib32", "lib64", "libx32", "usr", "etc", "dev", "proc", "sys", "base", "packages")
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,13 @@ class Workspace:
     """All its files together. What is not used costs nothing."""
     files: int = 100_000
     """Its files and folders. The run that makes more is ended."""
+    folders: tuple[str, ...] = ()
+    """Places, such as `/root` and `/tmp`, that are kept as well, as parts of the same space; each begins empty."""
 
     def __post_init__(self) -> None:
+        for folder in self.folders:
+            parts = PurePosixPath(folder).parts
+            if parts[:1] != ("/",) or not parts[1:] or parts[1] in _SYSTEM or ".." in parts:
+                raise ConfigError(f"{folder!r} cannot be kept: give a folder such as /root, not one of the system's")
         if self.size_bytes < 1 or self.files < 1:
             raise ConfigError(f"a workspace of {self.size_bytes} bytes and {self.files} files: give numbers above 0")

@@ -3,6 +3,8 @@
 git runs what a repository's configuration tells it to: hooks, filters, monitors. So here it sees no configuration but ours,
 speaks no protocol but `file`, asks nobody, and fetches no submodules. Only objects are copied, and only those of the one
 commit: what came after it, such as the fix that a task asks for, is not there to be found.
+
+What is kept is bounded: past `FIRSTHAND_REPOSITORIES_GB` (20), those that were not used for longest are removed.
 """
 
 from __future__ import annotations
@@ -13,6 +15,9 @@ import re
 import shutil
 import subprocess
 import tempfile
+import time
+import uuid
+from contextlib import suppress
 from pathlib import Path
 
 from firsthand.errors import ConfigError, DataError
@@ -21,6 +26,10 @@ from firsthand.home import data_home
 FETCH_S = 600.0
 MAX_BLOB_BYTES = 4 * 2**20
 """A file that is shown or edited is no larger."""
+LIMIT = "FIRSTHAND_REPOSITORIES_GB"
+LIMIT_GB = 20.0
+IN_USE_S = 24 * 3600.0
+"""A repository that was asked for so lately may be shown to a sandbox now, and is not removed."""
 CONFIG = """[safe]
 	directory = *
 [core]
@@ -64,6 +73,8 @@ def commit_alone(repo: Path, commit: str) -> Path:
     key = hashlib.sha256(f"{repo.resolve()}\0{commit}".encode("utf-8", "surrogateescape")).hexdigest()[:24]
     kept = data_home() / "repositories" / key
     if kept.is_dir():
+        with suppress(OSError):
+            os.utime(kept)  # when it was last used
         return kept
     kept.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=kept.parent, prefix=".making-") as folder:
@@ -82,7 +93,53 @@ def commit_alone(repo: Path, commit: str) -> Path:
         except OSError:  # another process was faster
             if not kept.is_dir():
                 raise
+    prune(kept.parent)
     return kept
+
+
+def prune(folder: Path, limit_bytes: float | None = None, *, spare_s: float = IN_USE_S) -> int:
+    """The bytes that were freed: repositories that were not used for longest go, until the rest fits the limit.
+
+    Those used in the last `spare_s` seconds stay whatever they take. What was left half made is removed as well.
+    """
+    limit = _limit_bytes() if limit_bytes is None else limit_bytes
+    sizes = {path: _size_bytes(path) for path in folder.iterdir() if path.is_dir()}
+    left, freed, now = sum(sizes.values()), 0, time.time()
+    for path in sorted(sizes, key=_used_at):
+        if now - _used_at(path) < spare_s or (left <= limit and not path.name.startswith(".")):
+            continue
+        aside = path if path.name.startswith(".") else path.with_name(f".gone-{uuid.uuid4().hex[:12]}")
+        with suppress(OSError):  # another process was faster
+            path.rename(aside)
+            shutil.rmtree(aside, ignore_errors=True)
+            left, freed = left - sizes[path], freed + sizes[path]
+    return freed
+
+
+def _limit_bytes() -> float:
+    given = os.environ.get(LIMIT, "")
+    try:
+        size = float(given) if given else LIMIT_GB
+    except ValueError:
+        size = -1.0
+    if not size >= 0:
+        raise ConfigError(f"{LIMIT} is {given!r}: give a number of gigabytes, such as 20")
+    return size * 1e9
+
+
+def _used_at(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return float("inf")
+
+
+def _size_bytes(folder: Path) -> int:
+    found = 0
+    for path in folder.rglob("*"):
+        with suppress(OSError):
+            found += path.lstat().st_size
+    return found
 
 
 def blob(base: Path, commit: str, path: str) -> str | None:

@@ -98,6 +98,7 @@ class Sandbox:
         self.tier: Tier = tier or available()
         folders = [site_packages(Path(package)) for package in packages]
         self._folder = bubblewrap.WORKSPACE if workspace else ""
+        self._begin = "/" if workspace and workspace.folders else ""  # ~ may be gone, where /tmp is kept
         if workspace and self.tier != "bubblewrap":
             raise SandboxError(f"a workspace needs bubblewrap, and the tier is {self.tier}: {INSTALL}")
         base = [workspace.base] if workspace and workspace.base else []
@@ -127,7 +128,8 @@ class Sandbox:
         `pure` says that the code only computes: it is tried on the Monty interpreter first, where that is installed, and
         whatever does not end well there is run again on CPython, whose result counts.
         """
-        run = Run("cell" if cell else "python", code, limits or self.limits, stdin, checked(files or {}), name)
+        kind = "cell" if cell else "python"
+        run = Run(kind, code, limits or self.limits, stdin, checked(files or {}), name, self._begin)
         tried = await _on_monty(run) if pure and not stdin and not files else None
         return tried or await self._carry_out(run)
 

@@ -51,6 +51,8 @@ def main(config: dict[str, Any]) -> None:
     os.dup2(os.open("/dev/null", os.O_RDWR), 0)
     become_nobody(config["become_nobody"])
     preload()
+    if config["workspace"] and config["workspace"][2]:
+        sys.modules["keeping"].make(config["workspace"][0], config["workspace"][2])
     gc.collect()
     gc.freeze()
     gc.disable()
@@ -88,6 +90,7 @@ def preload() -> None:
 
     sys.path.insert(0, "/")
     import checker  # type: ignore[import-not-found]  # noqa: F401
+    import keeping  # type: ignore[import-not-found]  # noqa: F401
 
     del sys.path[0]
 
@@ -230,6 +233,8 @@ def become_init(config: dict[str, Any], request: dict[str, Any], streams: tuple[
         mount("tmpfs", "/tmp", "tmpfs", _NOSUID | _NODEV, size)
         mount("proc", "/proc", "proc", _NOSUID | _NODEV | _NOEXEC)
         make_scratch(request["files"])
+        if config.get("workspace") and config["workspace"][2]:
+            sys.modules["keeping"].show(mount, *config["workspace"][::2], config["workspace"][3])
         run = os.fork()
         if run == 0:
             become_run(config, request, streams)

@@ -1,0 +1,44 @@
+"""Folders that all runs of a worker share. It runs inside the sandbox, beside `worker.py`; standard library only.
+
+They are parts of one bounded file system, the store. Each run sees them at their own places: in its own mount namespace
+they are bound there, and the store's own place is covered by the folder that belongs there, so that it is seen once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+_BIND = 0x1000
+
+
+def make(store: str, folders: Sequence[str]) -> None:
+    """Make the parts of the store, once, before anything untrusted runs."""
+    for number, folder in enumerate(folders):
+        os.mkdir(part(store, number), 0o700 if folder == "/root" else 0o755)
+
+
+def show(
+    mount: Callable[[str, str, str, int], None], store: str, folders: Sequence[str], within: Sequence[str]
+) -> None:
+    """Bind each part at its place, the one that covers the store last; in the mount namespace of one run.
+
+    What lies `within` such a place and is to be seen all the same, as this Python may be, is bound there again.
+    """
+    shown = [(place, os.open(place, os.O_PATH)) for place in within]
+    for number, folder in sorted(enumerate(folders), key=lambda each: each[1] == store):
+        mount(part(store, number), folder, "none", _BIND)
+    for place, handle in shown:
+        with suppress(OSError):  # an earlier run may have put something else there: it has no Python then
+            os.makedirs(place, exist_ok=True)
+            if not os.path.samestat(os.stat(place), os.fstat(handle)):
+                mount(f"/proc/self/fd/{handle}", place, "none", _BIND)
+        os.close(handle)
+    with suppress(OSError):  # /dev/shm leads here
+        os.mkdir("/tmp/shm", 0o700)
+
+
+def part(store: str, number: int) -> str:
+    """Where a folder lies in the store."""
+    return os.path.join(store, str(number))
