@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ from firsthand.serve.settings import Limits
 from firsthand.serve.spans import Spans, open_spans
 from firsthand.task import Task
 from firsthand.tools.calculator import calculator
-from firsthand.trace import Score, Trace
+from firsthand.trace import Event, Score, Trace
 from served import Running, serving, until
 from tiny import write_model
 
@@ -374,7 +375,11 @@ def test_an_attempt_is_an_agent_with_its_generations_and_tools_below_it() -> Non
 def test_without_content_and_for_protected_tasks_no_word_leaves() -> None:
     trace = attempt()
     secret = asyncio.run(rollout(agent(), task(protected="it is not to be seen"), benchmark=SUM))
-    for spans in (spans_of(trace), spans_of(secret, content=True)):
+    quoting = asyncio.run(rollout(agent(Scripted([])), task(), benchmark=SUM))
+    assert quoting.error is not None and "What is" in quoting.error.message
+    told = spans_of(quoting)
+    assert [span.error for span in told] == ["", ""] and told[0].attributes["error.type"] == "ModelError"
+    for spans in (spans_of(trace), spans_of(secret, content=True), told):
         assert not re.search(r"What is|2 [+] 3", repr(spans))
     assert "What is 2 + 3?" in repr(spans_of(trace, content=True))
 
@@ -527,3 +532,14 @@ def test_a_servers_log_says_once_that_spans_cannot_be_sent(tmp_path: Path, monke
             assert spans.telemetry.failed == 2
     told = [line["error"] for line in map(json.loads, log.read_text().splitlines()) if line["event"] == "telemetry"]
     assert len(told) == 2 and "grpc" in told[0] and "code: 400" in told[1]
+
+
+def test_numbers_that_otlp_cannot_hold_lose_no_span() -> None:
+    trace = replace(attempt(), seed=2**70, events=(Event("odd", 0.1, {"count": -(2**65), "share": 0.5}),))
+    with collecting() as collector:
+        telemetry = Telemetry(collector.url)
+        assert telemetry.deliver(spans_of(trace))
+        root = collector.wait(4)[0]
+        telemetry.close()
+    assert values(root.attributes)["firsthand.seed"] == str(2**70)
+    assert values(root.events[0].attributes) == {"firsthand.count": str(-(2**65)), "firsthand.share": 0.5}

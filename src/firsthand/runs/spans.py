@@ -74,7 +74,7 @@ def _agent(trace: Trace, run: str, start_ns: int, content: bool) -> Span:
         "firsthand.benchmark": genai.clean(trace.benchmark),
         "firsthand.task": genai.clean(trace.task_id),
         "firsthand.epoch": trace.epoch,
-        "firsthand.seed": trace.seed,
+        "firsthand.seed": _int64(trace.seed),
         "firsthand.stop_reason": trace.stop_reason,
     }
     if run:
@@ -88,7 +88,7 @@ def _agent(trace: Trace, run: str, start_ns: int, content: bool) -> Span:
     events = [SpanEvent(event.kind, start_ns + _ns(event.at_s), _plain(event.data)) for event in trace.events]
     end_ns = start_ns + _ns(trace.duration_s)
     events += _evaluations(trace, end_ns)
-    error = None if trace.error is None else genai.clean(trace.error.message)
+    error = None if trace.error is None else _told(trace.error.message, content)
     return Span(f"invoke_agent {name}", place.trace_id, place.span_id, None, start_ns, end_ns, "internal", attributes,
                 tuple(events), error)  # fmt: skip
 
@@ -108,8 +108,7 @@ def _call(trace: Trace, run: str, call: Call, start_ns: int, content: bool) -> S
     if call.error is not None:
         attributes["error.type"] = "tool_error" if call.kind == "tool" else "_OTHER"
     begin_ns = start_ns + _ns(call.started_s)
-    # A tool's error is what the tool said: content like any other.
-    error = None if call.error is None else genai.clean(call.error) if content or call.kind != "tool" else ""
+    error = None if call.error is None else _told(call.error, content)
     return Span(
         genai.clean(name),
         place.trace_id,
@@ -171,9 +170,19 @@ def _evaluations(trace: Trace, at_ns: int) -> list[SpanEvent]:
     return found
 
 
+def _told(error: str, content: bool) -> str:
+    """What went wrong, in words: they may quote messages, and a tool's error is what the tool said."""
+    return genai.clean(error) if content else ""
+
+
 def _plain(data: Json) -> Attributes:
     """The numbers among an event's data: its texts may quote messages."""
-    return {f"firsthand.{key}": value for key, value in data.items() if isinstance(value, bool | int | float)}
+    return {f"firsthand.{key}": _int64(value) for key, value in data.items() if isinstance(value, int | float)}
+
+
+def _int64(number: int | float) -> int | float | str:
+    """The number, as a text if OTLP's integers cannot hold it."""
+    return str(number) if isinstance(number, int) and not -(2**63) <= number < 2**63 else number
 
 
 def _when_ns(text: str) -> int:
