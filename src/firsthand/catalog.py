@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from functools import cache, partial
 from importlib.metadata import EntryPoints, entry_points
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from firsthand.agent import Pattern
 from firsthand.benchmark import Benchmark, Scorer
@@ -138,7 +138,8 @@ def _installed(kind: Kind) -> EntryPoints:
 @cache
 def _entry_points(search_path: tuple[str, ...]) -> EntryPoints:
     """What all packages on a search path declare, looked up once: it means a file of each of them."""
-    return entry_points()
+    found: Any = entry_points()  # before Python 3.12 of a type of its own, which selects alike
+    return cast(EntryPoints, found)
 
 
 def find(kind: Kind, name: str) -> Any:
