@@ -13,13 +13,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from firsthand.cli import main
 from firsthand.home import data_home
 from firsthand.providers import hub
 
-settings.register_profile("firsthand", deadline=None)
+settings.register_profile("firsthand", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("firsthand")
 
 HOME = data_home()  # as it is before any test sets another one

@@ -72,7 +72,7 @@ def serving(model: Any = None, *, keys: Keys | None = None, embedder: Any = None
     thread = threading.Thread(target=run, name="served")
     thread.start()
     try:
-        until(lambda: server.started and door.state in ("ready", "failed"), 300)
+        until(lambda: server.started and door.state in ("ready", "failed"), 1200)
         yield Running(server, thread, loops[0])
     finally:
         server.force_exit = server.should_exit = True

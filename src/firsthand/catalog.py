@@ -132,11 +132,12 @@ def _description(kind: Kind, path: Path) -> str | None:
 
 def _installed(kind: Kind) -> EntryPoints:
     """What installed packages declare of a kind."""
-    return _entry_points(tuple(sys.path)).select(group=f"firsthand.{_ROOMS[kind]}")
+    found: EntryPoints = _entry_points(tuple(sys.path)).select(group=f"firsthand.{_ROOMS[kind]}")
+    return found
 
 
 @cache
-def _entry_points(search_path: tuple[str, ...]) -> EntryPoints:
+def _entry_points(search_path: tuple[str, ...]) -> Any:  # its type differs between versions of Python
     """What all packages on a search path declare, looked up once: it means a file of each of them."""
     found: Any = entry_points()  # before Python 3.12 of a type of its own, which selects alike
     return cast(EntryPoints, found)
