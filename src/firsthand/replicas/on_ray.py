@@ -130,7 +130,7 @@ def open_ray(settings: Json, count: int, *, address: str | None, cpus: float | N
     options: Json = {"log_to_driver": False, "logging_level": logging.ERROR}
     with ExitStack() as around:
         if address == "local":
-            around.enter_context(_protected())
+            around.enter_context(_own_ray())
             options |= {"object_store_memory": LOCAL_STORE_BYTES, "include_dashboard": False}
             options["num_cpus"] = max(os.cpu_count() or 1, ceil(count * (cpus or 1)))
         try:
@@ -164,19 +164,22 @@ def _expect_room(nodes: Sequence[Mapping[str, Any]], share: Share) -> None:
 
 
 @contextmanager
-def _protected() -> Iterator[None]:
-    """Let nobody into the Ray that is started meanwhile who has not its token."""
-    if "RAY_AUTH_MODE" in os.environ:
-        yield
-        return
-    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    os.environ.update(token)
+def _own_ray() -> Iterator[None]:
+    """A Ray that is started meanwhile lets nobody in who has not its token, and its actors are no nicer than this process.
+
+    Ray itself would run them at niceness 15, behind everything else on the machine.
+    """
+    settings = {"RAY_worker_niceness": "0"}
+    if "RAY_AUTH_MODE" not in os.environ:
+        settings |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
     _read_environment()
     try:
         yield
     finally:
-        for name in token:
-            os.environ.pop(name, None)
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
         _read_environment()
 
 
