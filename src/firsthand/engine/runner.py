@@ -59,7 +59,8 @@ class Runner:
         )
         self._is_near = [bool(kind) for kind in self.cache.spans[:, 0]]
         self.fused = Fused(model, threads=self.threads) if fits else None
-        self.modules = None if fits else Modules(model, self.cache, block_size=block_size, spares=spares)
+        with torch.cuda.device_of(weight):
+            self.modules = None if fits else Modules(model, self.cache, block_size=block_size, spares=spares)
 
     @property
     def pages(self) -> tuple[Pages, ...]:
@@ -90,7 +91,9 @@ class Runner:
         if self.fused is not None:
             return torch.from_numpy(self.fused.hidden(ids, layout, self.cache, wanted, near=near))
         assert self.modules is not None
-        return self.modules.hidden(chunks, [near if near and is_near else layout for is_near in self._is_near], wanted)
+        layouts = [near if near and is_near else layout for is_near in self._is_near]
+        with torch.cuda.device_of(self.model.embed.weight):  # what is launched goes there, whichever thread this is
+            return self.modules.hidden(chunks, layouts, wanted)
 
     @torch.inference_mode()
     def logits(self, hidden_MD: Tensor, draws: Row[Draw | None] = ()) -> Logits:
@@ -101,7 +104,8 @@ class Runner:
         if self.fused is not None:
             return self.fused.logits(hidden_MD.numpy())
         assert self.modules is not None
-        return self.modules.logits(hidden_MD, draws)
+        with torch.cuda.device_of(self.model.embed.weight):
+            return self.modules.logits(hidden_MD, draws)
 
     def _layout(self, chunks: Row[Chunk], tables: Row[list[int]]) -> Layout:
         spans = [PageChunk(chunk.start, chunk.end, table) for chunk, table in zip(chunks, tables, strict=True)]
