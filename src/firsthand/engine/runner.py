@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from firsthand.engine.blocks import Copy
+from firsthand.engine.devices import on_device_of
 from firsthand.engine.drawing import Draw
 from firsthand.engine.mixed import near_table
 from firsthand.engine.modules import Modules
@@ -59,7 +60,7 @@ class Runner:
         )
         self._is_near = [bool(kind) for kind in self.cache.spans[:, 0]]
         self.fused = Fused(model, threads=self.threads) if fits else None
-        with torch.cuda.device_of(weight):
+        with on_device_of(weight):
             self.modules = None if fits else Modules(model, self.cache, block_size=block_size, spares=spares)
 
     @property
@@ -92,7 +93,7 @@ class Runner:
             return torch.from_numpy(self.fused.hidden(ids, layout, self.cache, wanted, near=near))
         assert self.modules is not None
         layouts = [near if near and is_near else layout for is_near in self._is_near]
-        with torch.cuda.device_of(self.model.embed.weight):  # what is launched goes there, whichever thread this is
+        with on_device_of(self.model.embed.weight):
             return self.modules.hidden(chunks, layouts, wanted)
 
     @torch.inference_mode()
@@ -104,7 +105,7 @@ class Runner:
         if self.fused is not None:
             return self.fused.logits(hidden_MD.numpy())
         assert self.modules is not None
-        with torch.cuda.device_of(self.model.embed.weight):
+        with on_device_of(self.model.embed.weight):
             return self.modules.logits(hidden_MD, draws)
 
     def _layout(self, chunks: Row[Chunk], tables: Row[list[int]]) -> Layout:
