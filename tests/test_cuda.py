@@ -194,6 +194,15 @@ def test_many_rows_drawn_at_once_are_what_each_alone_is() -> None:
         assert found[row] == choose(logits_MV[row], sampling, number=draw.number, prompt=(), counts=Counter())
 
 
+def test_logits_that_are_not_numbers_draw_a_token_inside_the_vocabulary() -> None:
+    logits_MV = torch.randn(3, 50)
+    logits_MV[1, 7], logits_MV[2, 9] = torch.nan, torch.inf
+    for draw in (Draw(1.0, 0, 1.0, 0.0, 0.999), Draw(1.0, 0, 0.5, 0.0, 0.999), Draw(1.0, 4, 1.0, 0.1, 0.0)):
+        assert all(
+            0 <= token < 50 for token in draw_rows(logits_MV, [draw] * 3, otherwise=logits_MV.argmax(-1)).tolist()
+        )
+
+
 # Saying where to compute
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+
 import torch
+from torch import Tensor
 
 from firsthand.errors import ConfigError
 
@@ -31,3 +34,9 @@ def pick_device(name: str) -> str:
 def device_line(device: str) -> str:
     """What to add to a machine's description for a GPU; nothing for the CPU."""
     return "" if device == "cpu" else f"; computed on {torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}"
+
+
+def on_device_of(tensor: Tensor) -> AbstractContextManager[None]:
+    """Inside it kernels are launched on the tensor's GPU, whichever thread this is; on the CPU it does nothing."""
+    made: AbstractContextManager[None] = torch.cuda.device_of(tensor)  # type: ignore[no-untyped-call]
+    return made

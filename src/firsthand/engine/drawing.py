@@ -98,4 +98,6 @@ def _pass(weights_MV: Tensor, number: Tensor) -> Tensor:
     cumulative_MV = weights_MV.cumsum(-1)
     whole_M1 = cumulative_MV[:, -1:].contiguous()
     place_M1 = torch.searchsorted(cumulative_MV, number * whole_M1, right=True)
-    return torch.minimum(place_M1, torch.searchsorted(cumulative_MV, whole_M1))[:, 0]
+    last_M1 = torch.searchsorted(cumulative_MV, whole_M1)
+    # numbers that are none are found nowhere, and a place outside would end every request on the device
+    return torch.minimum(place_M1, last_M1)[:, 0].clamp(max=weights_MV.shape[1] - 1)

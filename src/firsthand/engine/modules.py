@@ -74,10 +74,10 @@ class Modules:
         """
         if self.steps is not None and not is_adapted and is_static(chunks):
             static_ND = self._static(self.steps, chunks)
+            if static_ND is not None and len(wanted) == len(chunks):
+                return static_ND
             if static_ND is not None:
-                return (
-                    static_ND if len(wanted) == len(chunks) else static_ND[gather.to_device([wanted], self.device)[0]]
-                )
+                return static_ND[gather.to_device([wanted], self.device)[0]]
         ids_N, positions_N, wanted_M = gather.to_device(
             [
                 [token for chunk in chunks for token in chunk.tokens],

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from firsthand.engine.blocks import Copy
+from firsthand.engine.devices import on_device_of
 from firsthand.engine.drawing import Draw
 from firsthand.engine.mixed import near_table
 from firsthand.engine.modules import Modules
@@ -61,7 +62,8 @@ class Runner:
         self._is_near = [bool(kind) for kind in self.cache.spans[:, 0]]
         self.fused = Fused(model, threads=self.threads) if fits else None
         self.adapted = ModuleSpans(model) if self.fused is None else None
-        self.modules = None if fits else Modules(model, self.cache, block_size=block_size, spares=spares)
+        with on_device_of(weight):
+            self.modules = None if fits else Modules(model, self.cache, block_size=block_size, spares=spares)
 
     @property
     def pages(self) -> tuple[Pages, ...]:
@@ -97,7 +99,7 @@ class Runner:
             return torch.from_numpy(self.fused.hidden(ids, layout, self.cache, wanted, near=near, spans=spans))
         assert self.modules is not None and self.adapted is not None
         layouts = [near if near and is_near else layout for is_near in self._is_near]
-        with self.adapted.over(spans):
+        with on_device_of(self.model.embed.weight), self.adapted.over(spans):
             return self.modules.hidden(chunks, layouts, wanted, is_adapted=bool(spans))
 
     @torch.inference_mode()
@@ -112,7 +114,7 @@ class Runner:
         if self.fused is not None:
             return self.fused.logits(hidden_MD.numpy(), spans)
         assert self.modules is not None and self.adapted is not None
-        with self.adapted.over(spans):
+        with on_device_of(self.model.embed.weight), self.adapted.over(spans):
             return self.modules.logits(hidden_MD, draws)
 
     def _layout(self, chunks: Row[Chunk], tables: Row[list[int]]) -> Layout:
