@@ -12,6 +12,7 @@ from firsthand.errors import ConfigError, ModelError, StoreError
 from firsthand.evals.judge import judged_by, pairwise, reference, rubric
 from firsthand.evals.match import flexible, normalised
 from firsthand.evals.rescore import rescore
+from firsthand.evals.summary import summary
 from firsthand.home import data_home
 from firsthand.providers.scripted import Scripted
 from firsthand.runs.store import Run, open_run
@@ -64,6 +65,37 @@ def test_new_scores_stand_beside_the_old_and_are_given_once(run: Run):
     assert next(run.rows()).score == next(iter(before.values()))[0].value  # the figure of the run stays what it was
     trace = next(run.traces())
     assert run.trace(trace.id).scores == trace.scores == run.tries(trace.id)[0].scores
+
+
+def test_a_summary_sums_up_a_score_given_later(run: Run, capsys):
+    def long(task, trace):
+        if trace.agent_name == "cot" and trace.epoch == 0 and trace.task_id.endswith("0"):
+            raise KeyError("x")
+        return Score("long", len(trace.answer or "") / 10)
+
+    score(run, long)
+    for line in summary(run, score="long"):
+        traces = list(run.traces(agent=line.agent))
+        means = [0.0 if trace.score("long").failed else trace.score("long").value for trace in traces]
+        assert math.isclose(line.score.value, sum(means) / 4)
+        assert line.errors == sum(trace.score("long").failed for trace in traces)
+    assert sum(line.errors for line in summary(run, score="long")) == 1
+    assert [line.score.value for line in summary(run)] != [line.score.value for line in summary(run, score="long")]
+    assert cli.main(["summary", "--score", "lung"]) == 2 and "did you mean 'long'" in capsys.readouterr().err
+
+
+def test_where_attempts_have_no_score_of_their_own_the_later_one_is_summed_up(tmp_path, monkeypatch):
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "open.py").write_text(
+        "from firsthand.benchmark import Benchmark\nfrom firsthand.task import Task\n"
+        "def open() -> Benchmark:\n    return Benchmark('open', lambda seed: [Task('a', 'x'), Task('b', 'y')], ())\n"
+    )
+    assert cli.main(["run", "open.py", "--model", "scripted:echo"]) == 0
+    with open_run("last", data_home()) as run:
+        score(run, lambda task, trace: Score("asked", float(trace.answer == "x")), name="asked")
+        (line,) = summary(run)
+        assert (line.score.value, line.errors) == (0.5, 0)
 
 
 def test_one_name_is_for_one_scorer_and_not_for_the_runs_own(run: Run):

@@ -23,6 +23,7 @@ firsthand summary last
 firsthand summary 2026-11-25-0148 --confidence 99%
 firsthand summary last --by depth,length                       # a grid, with an interval in each cell
 firsthand summary last --by length --threshold 85.6%           # the effective length
+firsthand summary last --score rubric                          # what a judge said later
 firsthand summary last --json
 """
 
@@ -47,12 +48,16 @@ class Config:
     """Keys of the tasks' metadata to take the scores apart by, such as length, or depth,length for a grid."""
     threshold: str | None = None
     """With --by and one key: which of its values is the last to reach this score, as in 85.6%."""
+    score: str | None = None
+    """Sum up a score that was given later, by its name (see firsthand score)."""
     json: bool = False
     """Print JSON for programs."""
 
     def __post_init__(self) -> None:
         if self.threshold is not None and len(self.by) != 1:
             raise ConfigError("threshold goes with one key: say which, as in --by length --threshold 85.6%")
+        if self.by and self.score is not None:
+            raise ConfigError("score and by do not go together: leave out one of them")
 
 
 def main(config: Config) -> int:
@@ -61,7 +66,7 @@ def main(config: Config) -> int:
     if config.by:
         return print_cells(config, level)
     with store.open_run(config.run, data_home()) as run:
-        lines = summary(run, level, own_figures(complain, run))
+        lines = summary(run, level, own_figures(complain, run), score=config.score)
     if config.json:
         print(json.dumps([line.to_json() for line in lines], indent=2, ensure_ascii=False))
         return 0

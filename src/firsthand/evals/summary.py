@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from firsthand.benchmark import Figures
+from firsthand.errors import unknown
 from firsthand.evals.figure_stats import figure_interval
 from firsthand.evals.intervals import CONFIDENCE, Interval, Moments, finite, interval_of
 from firsthand.evals.power import Spread, smallest_detectable
@@ -65,12 +66,19 @@ class Line:
         }
 
 
-def summary(run: Run, confidence: float = CONFIDENCE, own: Mapping[str, Figures] | None = None) -> list[Line]:
+def summary(
+    run: Run, confidence: float = CONFIDENCE, own: Mapping[str, Figures] | None = None, *, score: str | None = None
+) -> list[Line]:
     """A line for each agent on each benchmark, with the interval of its first score, and its figures.
 
-    `own` are the figures that benchmarks have of their own, see `own_figures`.
+    `own` are the figures that benchmarks have of their own, see `own_figures`. `score` names one that was given later
+    (`firsthand score`), which stands in place of the first, without figures; ConfigError if there is none of that name.
     """
-    lines = [_line(each, confidence) for each in totals(run)]
+    if score is not None and score not in run.score_names():
+        raise unknown("score given later", score, run.score_names(), see="firsthand show")
+    lines = [_line(each, confidence) for each in totals(run, score)]
+    if score is not None:
+        return lines
     agents: dict[str, list[str]] = {}
     for line in lines:
         agents.setdefault(line.benchmark, []).append(line.agent)
