@@ -249,7 +249,14 @@ def test_noise_takes_the_place_of_essays_only_where_the_protocol_says_so(tmp_pat
         ruler(tasks="niah", data=str(tmp_path))
     with pytest.raises(DataError) as caught:
         ruler(data=str(tmp_path))
-    for part in ("no essays", "squad.json", "dev-v2.0.json)", "hotpotqa.json", "data=hub", "ruler@base-noise:tasks=generated"):
+    for part in (
+        "no essays",
+        "squad.json",
+        "dev-v2.0.json)",
+        "hotpotqa.json",
+        "data=hub",
+        "base-noise:tasks=generated",
+    ):
         assert part in str(caught.value)
     assert ruler(protocol="base-noise", tasks="generated", data=str(tmp_path)).tasks(0)
     task = first("niah_multiquery", protocol="base-noise")
