@@ -73,7 +73,9 @@ def test_every_request_of_olmes_is_rendered_to_the_byte(name):
 
 def test_the_default_protocol_has_the_bare_name_and_others_their_own():
     listed = catalog.protocols("arc_easy")
-    assert list(listed) == ["lm-eval-0shot", "smollm2", "olmes-rc"] and "lm-evaluation-harness" in listed["lm-eval-0shot"]
+    assert (
+        list(listed) == ["lm-eval-0shot", "smollm2", "olmes-rc"] and "lm-evaluation-harness" in listed["lm-eval-0shot"]
+    )
     assert catalog.benchmark("arc_easy@lm-eval-0shot").name == catalog.benchmark("arc_easy").name == "arc_easy"
     made = catalog.benchmark("arc_easy@olmes-rc:data=packaged")
     assert made.name == "arc_easy@olmes-rc" == catalog.benchmark("arc_easy:protocol=olmes-rc").name

@@ -8,6 +8,7 @@ import os
 import shutil
 import stat
 import subprocess
+import time
 import sys
 from pathlib import Path
 
