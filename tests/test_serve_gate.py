@@ -125,6 +125,9 @@ def test_the_log_has_a_line_for_each_request_and_no_texts(guarded: Running) -> N
         guarded, {"messages": [{"role": "user", "content": secret}]}, headers={**bearer(BOB), "x-request-id": "mine-1"}
     )
     assert answer.headers["x-request-id"] == "mine-1" and answer.json()["id"] == "chatcmpl-mine-1"
+    until(
+        lambda: '"mine-1"' in Path(guarded.door.log_target).read_text()
+    )  # a line is written when its answer has gone out
     text = Path(guarded.door.log_target).read_text()
     lines = [json.loads(line) for line in text.splitlines()]
     line = next(line for line in lines if line.get("id") == "mine-1")
