@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -95,11 +94,19 @@ def test_the_ray_that_was_started_here_lets_nobody_else_in(local: Running) -> No
 # -- the command --
 
 WORDS = ("m", "--replicas", "2", "--threads", "1", "--kv-memory-mb", "8", "--log", "log.jsonl")
+TOKENS = 1000
+"""Of an answer that something happens in the middle of."""
 
 
 def numbers(url: str) -> dict[str, float]:
     lines = [line for line in httpx.get(f"{url}/metrics", timeout=30).text.splitlines() if not line.startswith("#")]
     return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines}
+
+
+def answers(url: str) -> list[float]:
+    """How many each replica has under way."""
+    values = numbers(url)
+    return [values[f'firsthand_replica_answers{{replica="{number}"}}'] for number in (0, 1)]
 
 
 def streamed(url: str, number: int, max_tokens: int) -> tuple[list[int], list[float], str]:
@@ -169,19 +176,17 @@ def test_a_replica_killed_under_load_costs_no_answer_and_SIGTERM_ends_all(tmp_pa
     log = tmp_path / "log.jsonl"
     with process(*WORDS, cwd=tmp_path) as (running, url):
         assert len(set(actors(log))) == 2
-        expected = [streamed(url, number, 300) for number in range(6)]
-        assert all(len(ids) == len(logprobs) == 300 for ids, logprobs, _ in expected)
+        expected = [streamed(url, number, TOKENS) for number in range(6)]
+        assert all(len(ids) == len(logprobs) == TOKENS for ids, logprobs, _ in expected)
 
         def lose_one() -> None:
-            until(lambda: all(numbers(url)[f'firsthand_replica_answers{{replica="{i}"}}'] == 3 for i in (0, 1)), 60)
-            time.sleep(0.2)
+            until(lambda: min(answers(url)) >= 1 and sum(answers(url)) >= 4, 60)
             os.kill(actors(log)[0], signal.SIGKILL)
 
-        assert together(url, 6, 300, lose_one) == expected, "to the bit, those in mid-stream too"
+        assert together(url, 6, TOKENS, lose_one) == expected, "to the bit, those in mid-stream too"
         events = [json.loads(line) for line in log.read_text().splitlines()]
-        assert [event["event"] for event in events if event["event"] in ("replica_lost", "job_moved")] == [
-            "replica_lost", "job_moved", "job_moved", "job_moved",
-        ]  # fmt: skip
+        told = [event["event"] for event in events if event["event"] in ("replica_lost", "job_moved")]
+        assert told[:2] == ["replica_lost", "job_moved"] and 1 <= told.count("job_moved") <= 5
         until(lambda: sum(each["restarts"] for each in httpx.get(f"{url}/health").json()["replicas"]) == 1, 30)
         until(lambda: len(actors(log)) == 3, 200)
         values = numbers(url)
@@ -194,7 +199,7 @@ def test_a_replica_killed_under_load_costs_no_answer_and_SIGTERM_ends_all(tmp_pa
             until(lambda: numbers(url)["firsthand_requests_in_flight"] == 6, 60)
             running.send_signal(signal.SIGTERM)
 
-        assert together(url, 6, 300, stop) == expected, "what was accepted is answered"
+        assert together(url, 6, TOKENS, stop) == expected, "what was accepted is answered"
         assert running.wait(60) == 0
         until(lambda: not any(map(is_there, children)), 30)
     assert "Traceback" not in (running.stderr.read() if running.stderr else "")
