@@ -261,6 +261,7 @@ def test_a_bad_adapter_is_refused_and_touches_nothing(running: Running, path: st
     before = say(running, "red")
     answer = load(running, "bad", path)
     assert answer.status_code == 400 and expected in answer.json()["error"]["message"], answer.text
+    assert str(running.door.settings.adapter_root) not in answer.text
     assert [each["id"] for each in HTTP.get(f"{running.url}/v1/models").json()["data"]] == ["tiny", "red"]
     assert say(running, "red") == before
 

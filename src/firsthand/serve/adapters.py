@@ -7,6 +7,7 @@ adapters, and read nothing outside it.
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -53,11 +54,11 @@ async def load_adapter(door: Door, asked: Asked) -> Reply:
         try:
             await model.load_adapter(wanted.lora_name, folder, replace=wanted.load_inplace)
         except ModelFileError as error:
-            raise bad(str(error), "lora_path", "invalid_adapter") from None
+            raise bad(without_root(str(error), door.settings.adapter_root), "lora_path", "invalid_adapter") from None
         except OSError as error:
             raise bad(f"the adapter cannot be read: {error.strerror}", "lora_path", "invalid_adapter") from None
         except ConfigError as error:
-            raise bad(str(error), "lora_name", "adapter_refused") from None
+            raise bad(without_root(str(error), door.settings.adapter_root), "lora_name", "adapter_refused") from None
     return reply({"status": "loaded", "id": wanted.lora_name})
 
 
@@ -94,6 +95,11 @@ def inside(root: Path | None, path: str) -> Path:
     if not files or not all(file.is_relative_to(whole) and file.is_file() for file in files):
         raise refusal
     return folder
+
+
+def without_root(text: str, root: Path | None) -> str:
+    """What an error says without where the folder of adapters is, which is no client's business."""
+    return text if root is None else text.replace(f"{root.resolve()}{os.sep}", "")
 
 
 def _model(door: Door) -> Any:
