@@ -14,6 +14,7 @@ from firsthand.runs.worker import Lost
 State = Literal["starting", "ready", "failed"]
 GAUGES = {
     "running", "waiting", "oldest_wait_s", "num_blocks", "used_blocks", "held_blocks", "cached_blocks", "holds",
+    "adapters", "adapter_bytes",
 }  # fmt: skip
 """The engine's numbers that tell of now; the others only grow."""
 
