@@ -1,14 +1,14 @@
-"""Five-shot multiple choice: items/s of our `score` beside lm-evaluation-harness, and whether both choose the same.
+"""Multiple choice: items/s of our `score` beside lm-evaluation-harness, and whether both choose the same.
 
     python bench/multiple_choice.py MODEL.gguf --lm-eval-python VENV/bin/python --out choice.md --json choice.json
 
-The rival needs `pip install 'lm-eval[hf]'`. ARC-Easy: 'Question: ...\\nAnswer:' is continued by ' choice', after a header of
-five answered questions, made of rows that are not asked. Both get the very same strings, the same weights (a folder of
-float32 safetensors that is written from the GGUF file, with its tokenizer) and the same threads, each in a fresh process, in
-turn. Loading and a warm-up are not in the time. Ours runs with the weights it takes by default, with float16 and with
-float32; the rival in float32 and in bfloat16, each with the fastest of three batch sizes. Which answers are chosen, and the
-gaps of log-probs, are compared with the rival's in float32. `--data` is a folder that holds arc_easy.jsonl; without it the
-rows that are packaged are used. `--quick` is a smoke run.
+The rival needs `pip install 'lm-eval[hf]'`. ARC-Easy: 'Question: ...\\nAnswer:' is continued by ' choice', after a
+header of `--shots` answered questions (five), made of rows that are not asked. Both get the very same strings, the same
+weights (a folder of float32 safetensors that is written from the GGUF file, with its tokenizer) and the same threads,
+each in a fresh process, in turn. Loading and a warm-up are not in the time. Ours runs with the weights it takes by
+default, with float16 and with float32; the rival in float32 and in bfloat16, each with the fastest of three batch
+sizes. Which answers are chosen, and the gaps of log-probs, are compared with the rival's in float32. `--data` is a
+folder that holds arc_easy.jsonl; without it the rows that are packaged are used. `--quick` is a smoke run.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ from firsthand.engine.measured import markdown_table, number, spread
 from firsthand.task import Task
 
 HERE = Path(__file__).parent
-SHOTS = 5
 SECONDS = 7200
 
 
@@ -62,7 +61,8 @@ def contenders(args: argparse.Namespace) -> list[Contender]:
 def load_tasks(args: argparse.Namespace) -> tuple[str, list[Task]]:
     """The header of answered questions, and the items that are asked."""
     tasks = list(arc_easy(data=args.data).tasks(0))
-    shots, asked = tasks[-SHOTS:], tasks[:-SHOTS][: args.limit]
+    last = len(tasks) - args.shots
+    shots, asked = tasks[last:], tasks[:last][: args.limit]
     header = "".join(f"{shot.context}{shot.choices[shot.secret['gold']]}\n\n" for shot in shots)
     return header, asked
 
@@ -151,6 +151,7 @@ def main() -> None:
     parser.add_argument("model", help="a GGUF file")
     parser.add_argument("--lm-eval-python")
     parser.add_argument("--limit", type=int, default=100, help="items asked")
+    parser.add_argument("--shots", type=int, default=5, help="answered questions before each")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--data", default="", help="a folder that holds arc_easy.jsonl; without it, the packaged rows")
     parser.add_argument("--threads", type=int, default=machine.usable_cores())
@@ -179,7 +180,7 @@ def main() -> None:
                 said = result.get("error") or f"{number(len(asked) / result['seconds'])} items/s"
                 print(f"round {turn + 1}, {each.name}: {said}", file=sys.stderr)
     command = shlex.join(["python", *sys.argv])
-    lines = [f"# Five-shot ARC-Easy, {Path(args.model).name}", "", table(found, asked), ""]
+    lines = [f"# {args.shots}-shot ARC-Easy, {Path(args.model).name}", "", table(found, asked), ""]
     for name, results in found.items():
         lines += [f"- {name}: {text}" for text in dict.fromkeys(each.get("about") or each["error"] for each in results)]
     lines += [
