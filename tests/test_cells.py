@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from firsthand.cli import main
-from firsthand.commands.run import settings_of, write_report
+from firsthand.commands.results import write_report
+from firsthand.commands.run import settings_of
 from firsthand.errors import ConfigError
 from firsthand.evals.cells import Cell, cells, grids, own_grids
 from firsthand.evals.effective import effective

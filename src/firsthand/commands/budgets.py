@@ -7,7 +7,8 @@ from dataclasses import replace
 from statistics import fmean
 
 from firsthand.benchmark import Benchmark
-from firsthand.commands.run import Config, budget_of, create_run, make_agents, make_places, perform
+from firsthand.commands.results import budget_of
+from firsthand.commands.run import Config, create_run, make_agents, make_places, perform
 from firsthand.evals.equal import equalise, free_knob
 from firsthand.model import Model
 from firsthand.terminal import console

@@ -3,32 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, get_args
 
 from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.approval import Approval, check_rules, parse_rules
-from firsthand.benchmark import Benchmark, Figures, Scorer
+from firsthand.benchmark import Benchmark, Scorer
 from firsthand.budget import Limits
 from firsthand.commands.models import fetch
+from firsthand.commands.results import print_json, print_results
 from firsthand.config import build
-from firsthand.errors import ConfigError, StoreError, ToolError
+from firsthand.errors import ConfigError, ToolError
 from firsthand.message import Json, ToolCall
 from firsthand.model import Model, Sampling
 from firsthand.providers import hub
 from firsthand.rollout import Place
-from firsthand.terminal import complain, console, progress
+from firsthand.terminal import complain, progress
 from firsthand.tool import Effect, Tool
 from firsthand.tool_call import tool_request
 from firsthand.trace import Trace, shareable
 
 if TYPE_CHECKING:
-    from firsthand.evals.leaderboard import Board
     from firsthand.runs.store import Run
 
 EXAMPLES = """
@@ -416,11 +415,6 @@ def make_agents(config: Config, models: Sequence[Model] | None = None) -> list[A
     ]
 
 
-def budget_of(config: Config) -> float | None:
-    """The tokens that an attempt of each pattern is to cost, where that is known."""
-    return None if config.equal_budget in (None, "auto") else float(config.equal_budget or 0)
-
-
 def make_places(config: Config, agents: Sequence[Agent], benchmarks: Sequence[Benchmark]) -> list[Place]:
     """Every attempt of the run, task by task, so that an interrupted run can be compared as far as it went."""
     return [
@@ -430,83 +424,6 @@ def make_places(config: Config, agents: Sequence[Agent], benchmarks: Sequence[Be
         for task in benchmark.tasks(config.seed)[: config.limit]
         for agent in agents
     ]
-
-
-def print_results(
-    run: Run,
-    config: Config,
-    traces: Sequence[Trace],
-    protocols: Mapping[str, str],
-    figures: Mapping[str, Figures] | None = None,
-) -> None:
-    """The leaderboard, how it was measured, the report, and the commands that show more."""
-    from firsthand.evals.leaderboard import leaderboard, render
-
-    out = console()
-    if not traces:
-        out.print("No attempt has finished.")
-    else:
-        boards = leaderboard(traces, budget=budget_of(config), clusters=run.clusters(), figures=figures)
-        out.print(render(boards))
-        for heading, line in told_of_judges(traces).items():
-            out.print(f"{heading:<9}{line}", soft_wrap=True, markup=False)
-        for name, protocol in protocols.items():
-            out.print(f"protocol {name}: {protocol}".replace("\n", "\\n"), soft_wrap=True, markup=False)
-        report = write_report(run, config, traces, boards)
-        out.print(f"report   {report}", soft_wrap=True, markup=False)
-        worst = next((trace for trace in traces if trace.error), traces[-1])
-        out.print(f"traces   {run.path}", soft_wrap=True, markup=False)
-        out.print(f"show     firsthand show {run.id} {worst.id[:8]}", soft_wrap=True, markup=False)
-    out.print(f"again    {config.command()}", soft_wrap=True, markup=False)
-
-
-def told_of_judges(traces: Sequence[Trace]) -> dict[str, str]:
-    """What there is to say of the judge, where attempts were judged by a model: its cost and how verdicts were had."""
-    scores = [score for trace in traces for score in trace.scores if "judge" in score.detail]
-    if not scores:
-        return {}
-    from firsthand.evals.judge import about_judge
-
-    return about_judge(scores)
-
-
-def print_json(
-    run: Run,
-    config: Config,
-    traces: Sequence[Trace],
-    protocols: Mapping[str, str],
-    figures: Mapping[str, Figures] | None = None,
-) -> None:
-    """The leaderboard as one JSON object."""
-    from firsthand.evals.leaderboard import leaderboard
-
-    body: Json = {"run": run.id, "path": str(run.path), "status": run.status, "protocols": dict(protocols)}
-    budget, clusters = budget_of(config), run.clusters()
-    boards = leaderboard(traces, budget=budget, clusters=clusters, figures=figures) if traces else []
-    body["boards"] = [board.to_json() for board in boards]
-    print(json.dumps(body, indent=2, ensure_ascii=False))
-
-
-def write_report(run: Run, config: Config, traces: Sequence[Trace], boards: Sequence[Board]) -> str:
-    """The path of the HTML report, written into the run's folder."""
-    from firsthand.evals.cells import own_grids
-    from firsthand.evals.report import report_html
-
-    html = report_html(
-        boards,
-        title=f"{', '.join(config.benchmarks)} with {', '.join(config.model)}",
-        command=config.command(),
-        machine=run.about["machine"],
-        run_path=str(run.path),
-        traces=traces,
-        grids=own_grids(run),
-    )
-    path = run.path / "report.html"
-    try:
-        path.write_text(html, encoding="utf-8")
-    except OSError as error:
-        raise StoreError(f"the report {path} cannot be written: {error.strerror}; the run is kept") from None
-    return str(path)
 
 
 def _shown(value: object) -> str:

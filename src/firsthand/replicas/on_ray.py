@@ -20,8 +20,8 @@ from typing import Any
 from firsthand.errors import ConfigError, FirsthandError, MissingExtra
 from firsthand.message import Json
 from firsthand.replicas.worker import Replica, open_replica
-from firsthand.runs.on_ray import LOCAL_STORE_BYTES, Share, expect_cluster, quiet, reason, shares
-from firsthand.runs.worker import Lost, pack, unpack
+from firsthand.runs.on_ray import LOCAL_STORE_BYTES, Share, expect_cluster, heard, quiet, reason, shares
+from firsthand.runs.worker import pack, unpack
 
 
 class Actor:
@@ -85,13 +85,7 @@ class RayCarrier:
                 self.ray.kill(self.actor, no_restart=True)
 
     async def _ask(self, reference: Any) -> bytes:
-        try:
-            answer: bytes = await reference
-        except self.ray.exceptions.RayTaskError:  # a bug of ours over there keeps its traceback
-            raise
-        except self.ray.exceptions.RayError as error:
-            raise Lost(f"the replica on {self.name} was lost: {reason(error)}") from None
-        return answer
+        return await heard(self.ray, reference, f"the replica on {self.name}")
 
 
 @dataclass

@@ -123,13 +123,7 @@ class RayWorker:
             self.ray.kill(self.actor, no_restart=True)
 
     async def _ask(self, reference: Any) -> bytes:
-        try:
-            answer: bytes = await reference
-        except self.ray.exceptions.RayTaskError:  # a bug of ours over there keeps its traceback
-            raise
-        except self.ray.exceptions.RayError as error:
-            raise Lost(f"the worker on {self.name} was lost ({reason(error)})") from None
-        return answer
+        return await heard(self.ray, reference, f"the worker on {self.name}")
 
 
 class RayFleet:
@@ -350,6 +344,17 @@ def name_of(nodes: Sequence[Mapping[str, Any]], node_id: str) -> str:
     """The machine's name, as its owner knows it, and the beginning of its id, for several may run on one machine."""
     found = next((node for node in nodes if node["NodeID"] == node_id), {})
     return f"{found.get('NodeManagerHostname', 'an unknown machine')} ({node_id[:6]})"
+
+
+async def heard(ray: Any, reference: Any, who: str) -> bytes:
+    """What an actor answers; Lost, with `who` it was, if it is gone."""
+    try:
+        answer: bytes = await reference
+    except ray.exceptions.RayTaskError:  # a bug of ours over there keeps its traceback
+        raise
+    except ray.exceptions.RayError as error:
+        raise Lost(f"{who} was lost ({reason(error)})") from None
+    return answer
 
 
 def reason(error: BaseException) -> str:
