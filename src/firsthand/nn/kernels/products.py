@@ -23,7 +23,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from firsthand.nn.kernels.dots import BYTES, add_products, instructions
+from firsthand.nn.kernels.dots import BYTES, WORDS, add_products, instructions
 from firsthand.nn.kernels.jit import called, kernel, named
 from firsthand.nn.kernels.rounded import (
     BLOCK,
@@ -119,7 +119,7 @@ class _Loop:
         """Sums of products of a record, for each row and tile."""
         b, kind, each = self.builder, self.kind, len(records)
         whole = [start for r in range(self.rows) for start in [self._offset(r, part)] * each]
-        for group in range(kind.block // 4):
+        for group in range(kind.groups):
             codes = [self._codes(record, group) for record in records]
             for r in range(self.rows):
                 values = self._splat(r, part * kind.block + 4 * group, INT)
@@ -167,15 +167,27 @@ class _Loop:
         by = (128 // self.kind.zero).bit_length() - 1
         return self.builder.ashr(offset, constant(INTS, by)) if by else offset
 
+    def _vector(self, record: Any, number: int) -> Any:
+        """A vector of a record's codes, as they are packed."""
+        b = self.builder
+        place = b.gep(record, [ir.Constant(LONG, self.kind.head_bytes + 4 * LANES * number)])
+        return b.load(b.bitcast(place, BYTES.as_pointer()), align=32)
+
     def _codes(self, record: Any, group: int) -> Any:
         """Codes of four inputs."""
         b, kind = self.builder, self.kind
-        vector = group if kind.bits == 8 else group // 2
-        at = ir.Constant(LONG, kind.head_bytes + 4 * LANES * vector)
-        codes = b.load(b.bitcast(b.gep(record, [at]), BYTES.as_pointer()), align=32)
         if kind.bits == 8:
-            return codes
-        return b.lshr(codes, constant(BYTES, 4)) if group % 2 else b.and_(codes, constant(BYTES, 15))
+            return self._vector(record, group)
+        both = self._vector(record, group // 2)
+        low = b.lshr(both, constant(BYTES, 4)) if group % 2 else b.and_(both, constant(BYTES, 15))
+        if kind.bits == 4:
+            return low
+        high, extra = self._vector(record, kind.groups // 2), kind.bits - 4
+        by = 4 - group * extra  # to the left
+        words = b.bitcast(high, WORDS)
+        words = b.shl(words, constant(WORDS, by)) if by >= 0 else b.lshr(words, constant(WORDS, -by))
+        mask = ((1 << extra) - 1) << 4  # what came from a neighbouring byte falls away
+        return b.or_(low, b.and_(b.bitcast(words, BYTES), constant(BYTES, mask)))
 
     def _numbers(self, record: Any, place: int) -> Any:
         """The scales (place 0) or minimums (1) of a record as 16 floats."""
@@ -304,7 +316,9 @@ def _make_multiply(kind: Kind, how: str | None = None) -> Any:
     return multiply_kind
 
 
-_multiply_0, _multiply_1, _multiply_2, _multiply_3, _multiply_4, _multiply_5 = (_make_multiply(kind) for kind in KINDS)
+(
+    _multiply_0, _multiply_1, _multiply_2, _multiply_3, _multiply_4, _multiply_5, _multiply_6, _multiply_7
+) = (_make_multiply(kind) for kind in KINDS)  # fmt: skip
 
 
 @called
@@ -323,8 +337,12 @@ def multiply(
         _multiply_3(address, tiles, tile_bytes, inputs, first_pair, last_pair, rows, rounded, out, column, out_stride)
     elif kind == 4:
         _multiply_4(address, tiles, tile_bytes, inputs, first_pair, last_pair, rows, rounded, out, column, out_stride)
-    else:
+    elif kind == 5:
         _multiply_5(address, tiles, tile_bytes, inputs, first_pair, last_pair, rows, rounded, out, column, out_stride)
+    elif kind == 6:
+        _multiply_6(address, tiles, tile_bytes, inputs, first_pair, last_pair, rows, rounded, out, column, out_stride)
+    else:
+        _multiply_7(address, tiles, tile_bytes, inputs, first_pair, last_pair, rows, rounded, out, column, out_stride)
 
 
 @kernel

@@ -1,8 +1,11 @@
 """Blockwise matrices as the compiled products read them.
 
 Weights are tiled: 16 outputs lie together, and a tile is a list of records, one a block, each with 16 scales, 16
-minimums where the type has them, and the codes of 4 inputs x 16 outputs a vector. One stream of memory, read once from
-front to back.
+minimums where the type has them, and the codes of 4 inputs x 16 outputs a vector of 64 bytes. One stream of memory, read once
+from front to back.
+
+Codes of 8 bits are a vector for each group of four inputs. Of smaller ones the low four bits of two groups share a vector, and
+what is above them lies in one vector for all groups: the bits of the first group lowest.
 """
 
 # O outputs, K inputs, B inputs of a block, T tiles of 16 outputs
@@ -32,7 +35,12 @@ class Kind(NamedTuple):
     @property
     def zero(self) -> int:
         """The code that stands for 0, or for the minimum."""
-        return 0 if self.has_minimums else 8 if self.bits == 4 else 128
+        return 0 if self.has_minimums else 1 << (self.bits - 1)
+
+    @property
+    def groups(self) -> int:
+        """Vectors of four inputs x 16 outputs in a block."""
+        return self.block // 4
 
     @property
     def head_bytes(self) -> int:
@@ -49,11 +57,13 @@ KINDS = (
     Kind(4, 32, True, True),
     Kind(4, 32, False, True),
     Kind(8, 32, False, True),
-    Kind(8, 32, True, False),
+    Kind(5, 32, False, True),
+    Kind(5, 32, True, True),
+    Kind(5, 32, True, False),
     Kind(4, 32, True, False),
-    Kind(8, 16, False, False),
+    Kind(6, 16, False, False),
 )
-"""Every type becomes one of these: Q4_1; Q4_0; Q5_0, Q8_0 and ours; Q5_1 and Q5_K; Q4_K; Q6_K."""
+"""Every type becomes one of these: Q4_1; Q4_0; Q8_0 and ours; Q5_0; Q5_1; Q5_K; Q4_K; Q6_K."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +76,6 @@ class Tiles:
     """Index into KINDS."""
     outputs: int
     inputs: int
-    zero: int
-    """The zero of the matrix that was tiled; in the tiles it is the kind's."""
 
     @property
     def num_tiles(self) -> int:
@@ -98,15 +106,12 @@ def tile(matrix: Blockwise) -> Tiles:
     blocks = inputs // kind.block
     heads = [matrix.scales] if matrix.minimums is None else [matrix.scales, matrix.minimums]
     parts = [_head(_padded(head, count), count, kind.half) for head in heads]
-    codes = matrix.codes + np.uint8(kind.zero - matrix.zero) if kind.bits == 8 else matrix.codes
-    codes = _padded(codes, count, kind.zero).reshape(count, LANES, blocks, kind.block // 4, 4)
-    codes = codes.transpose(0, 2, 3, 1, 4).reshape(count, blocks, kind.block // 4, 4 * LANES)
-    if kind.bits == 4:
-        codes = codes[:, :, 0::2] | (codes[:, :, 1::2] << np.uint8(4))
+    codes = _padded(matrix.codes, count, kind.zero).reshape(count, LANES, blocks, kind.groups, 4)
+    codes = _packed(codes.transpose(0, 2, 3, 1, 4).reshape(count, blocks, kind.groups, 4 * LANES), kind)
     records = np.concatenate([*parts, codes.reshape(count, blocks, -1)], axis=2)
     memory = aligned(records.size)
     memory[:] = records.reshape(-1)
-    return Tiles(memory, number, outputs, inputs, matrix.zero)
+    return Tiles(memory, number, outputs, inputs)
 
 
 def untile(tiles: Tiles) -> Blockwise:
@@ -119,13 +124,36 @@ def untile(tiles: Tiles) -> Blockwise:
     scales, *minimums = (
         numbers[:, :, i].transpose(0, 2, 1).reshape(-1, blocks)[: tiles.outputs] for i in range(numbers.shape[2])
     )
-    codes = records[:, :, kind.head_bytes :].reshape(tiles.num_tiles, blocks, -1, 4 * LANES)
-    if kind.bits == 4:
-        codes = np.stack([codes & 15, codes >> 4], axis=3)
-    codes = codes.reshape(tiles.num_tiles, blocks, kind.block // 4, LANES, 4).transpose(0, 3, 1, 2, 4)
+    codes = _unpacked(records[:, :, kind.head_bytes :].reshape(tiles.num_tiles, blocks, -1, 4 * LANES), kind)
+    codes = codes.reshape(tiles.num_tiles, blocks, kind.groups, LANES, 4).transpose(0, 3, 1, 2, 4)
     flat = codes.reshape(-1, tiles.inputs)[: tiles.outputs]
-    flat = flat - np.uint8(kind.zero - tiles.zero)
-    return Blockwise(flat, scales, minimums[0] if minimums else None, tiles.zero, kind.bits)
+    return Blockwise(flat, scales, minimums[0] if minimums else None, kind.zero, kind.bits)
+
+
+def _packed(codes: NDArray[np.uint8], kind: Kind) -> NDArray[np.uint8]:
+    """Codes as they lie in the records: T, blocks, vectors, 64 from T, blocks, groups, 64."""
+    if kind.bits == 8:
+        return codes
+    low = codes & np.uint8(15)
+    vectors = low[:, :, 0::2] | (low[:, :, 1::2] << np.uint8(4))
+    if kind.bits == 4:
+        return vectors
+    high = np.zeros((*codes.shape[:2], 1, 4 * LANES), dtype=np.uint8)
+    for group in range(kind.groups):
+        high[:, :, 0] |= (codes[:, :, group] >> np.uint8(4)) << np.uint8(group * (kind.bits - 4))
+    return np.concatenate([vectors, high], axis=2)
+
+
+def _unpacked(vectors: NDArray[np.uint8], kind: Kind) -> NDArray[np.uint8]:
+    """The reverse of `_packed`."""
+    if kind.bits == 8:
+        return vectors
+    low = vectors[:, :, : kind.groups // 2]
+    codes = np.stack([low & 15, low >> 4], axis=3).reshape(*vectors.shape[:2], kind.groups, 4 * LANES)
+    if kind.bits > 4:
+        shifts = np.arange(kind.groups, dtype=np.uint8)[:, None] * np.uint8(kind.bits - 4)
+        codes |= ((vectors[:, :, -1:] >> shifts) & np.uint8((1 << (kind.bits - 4)) - 1)) << np.uint8(4)
+    return codes
 
 
 def _kind_of(matrix: Blockwise) -> int:
@@ -133,7 +161,8 @@ def _kind_of(matrix: Blockwise) -> int:
     with np.errstate(over="ignore"):
         half = all(np.array_equal(head, head.astype(np.float16).astype(np.float32), equal_nan=True) for head in heads)
     wanted = Kind(matrix.bits, matrix.block, matrix.minimums is not None, half)
-    for kind in (wanted, wanted._replace(half=False), wanted._replace(half=False, bits=8)):
+    assert matrix.zero == wanted.zero, f"{wanted} with a zero of {matrix.zero}"
+    for kind in (wanted, wanted._replace(half=False)):
         if kind in KINDS:
             return KINDS.index(kind)
     raise AssertionError(f"no inner loop for {wanted}")
