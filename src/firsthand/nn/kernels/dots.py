@@ -13,7 +13,7 @@ from llvmlite import binding, ir  # type: ignore[import-untyped]
 from firsthand.nn.kernels.tiled import LANES
 from firsthand.nn.kernels.vectors import INT, INTS, constant, llvm_function
 
-BYTES, WORDS = ir.VectorType(ir.IntType(8), 4 * LANES), ir.VectorType(ir.IntType(16), 2 * LANES)
+BYTES = ir.VectorType(ir.IntType(8), 4 * LANES)
 
 
 def instructions() -> str:

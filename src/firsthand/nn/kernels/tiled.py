@@ -1,11 +1,11 @@
 """Blockwise matrices as the compiled products read them.
 
 Weights are tiled: 16 outputs lie together, and a tile is a list of records, one a block, each with 16 scales, 16
-minimums where the type has them, and the codes of 4 inputs x 16 outputs a vector of 64 bytes. One stream of memory, read once
-from front to back.
+minimums where the type has them, and the codes of 4 inputs x 16 outputs a vector of 64 bytes. One stream of memory,
+read once from front to back.
 
-Codes of 8 bits are a vector for each group of four inputs. Of smaller ones the low four bits of two groups share a vector, and
-what is above them lies in one vector for all groups: the bits of the first group lowest.
+Codes of 8 bits are a vector for each group of four inputs. Of smaller ones the low four bits of two groups share a
+vector, and what is above them lies in one vector for all groups: the bits of the first group lowest.
 """
 
 # O outputs, K inputs, B inputs of a block, T tiles of 16 outputs
