@@ -72,11 +72,14 @@ def test_a_row_has_the_same_bits_in_any_company(kind: str) -> None:
         np.testing.assert_array_equal(products.product(rows[-count:], tiles), together[-count:])
 
 
-@pytest.mark.parametrize("how", ["vnni256", "avx2", "plain"])
+COMPILED = [(how, place) for how in ("vnni256", "avx2", "plain") for place in range(len(KINDS))]
+"""Each compiles for some seconds."""
+FAST = (("vnni256", 7), ("avx2", 7), ("plain", 0))
+
+
 @pytest.mark.parametrize(
-    "place",
-    [place if place in (0, 7) else pytest.param(place, marks=pytest.mark.slow) for place in range(len(KINDS))],
-)  # each compiles for a second or two
+    ("how", "place"), [each if each in FAST else pytest.param(*each, marks=pytest.mark.slow) for each in COMPILED]
+)
 def test_every_instruction_set_gives_the_same_bits(how: str, place: int) -> None:
     needed = {"vnni256": "avx512vnni", "avx2": "avx2"}  # AVX-VNNI's instruction also exists under AVX-512's name
     features = dots.binding.get_host_cpu_features()
