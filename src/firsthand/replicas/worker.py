@@ -15,9 +15,7 @@ from firsthand.model import Delta, Embedder, Sampling, TokenModel
 from firsthand.providers import hub
 from firsthand.providers.local_embedder import LocalEmbedder
 from firsthand.replicas.wire import delta_json, failed, prompt_of, sampling_of, tool_of
-
-PATIENCE_S = 1.0
-"""How long a replica that has nothing to say lets the other side wait: a sign of life."""
+from firsthand.runs.outbox import PATIENCE_S, Outbox
 
 
 class Replica:
@@ -25,8 +23,7 @@ class Replica:
 
     def __init__(self, model: TokenModel | None, embedder: Embedder | None = None):
         self.model, self.embedder = model, embedder
-        self._outbox: list[Json] = []
-        self._to_say = asyncio.Event()
+        self._outbox = Outbox()
         self._running: dict[int, asyncio.Task[None]] = {}
 
     async def begin(self) -> Json:
@@ -54,14 +51,7 @@ class Replica:
 
     async def said(self, patience_s: float = PATIENCE_S) -> list[Json]:
         """What has come up since it was asked last, waiting a little for the first of it."""
-        try:
-            async with asyncio.timeout(patience_s):
-                await self._to_say.wait()
-        except TimeoutError:
-            return []
-        said, self._outbox = self._outbox, []
-        self._to_say.clear()
-        return said
+        return await self._outbox.said(patience_s)
 
     async def close(self) -> None:
         """End every job, and let go of the models."""
@@ -73,22 +63,18 @@ class Replica:
             if (close := getattr(part, "close", None)) is not None:
                 await asyncio.to_thread(close)
 
-    def _say(self, message: Json) -> None:
-        self._outbox.append(message)
-        self._to_say.set()
-
     async def _carry_out(self, job: int, message: Json) -> None:
         try:
             if message["method"] == "stream_many":
                 async with aclosing(self._stream(message)) as deltas:
                     async for delta in deltas:
-                        self._say({"kind": "delta", "job": job, "delta": delta_json(delta)})
-                self._say({"kind": "end", "job": job, "value": None})
+                        self._outbox.say({"kind": "delta", "job": job, "delta": delta_json(delta)})
+                self._outbox.say({"kind": "end", "job": job, "value": None})
             else:
                 value = await _METHODS[message["method"]](self, message)
-                self._say({"kind": "end", "job": job, "value": value})
+                self._outbox.say({"kind": "end", "job": job, "value": value})
         except Exception as error:
-            self._say(failed(job, error))
+            self._outbox.say(failed(job, error))
         finally:
             del self._running[job]
 
