@@ -43,6 +43,7 @@ from firsthand.model import (
     TokenRating,
     ToolSpec,
     Usage,
+    shown_pieces,
 )
 from firsthand.nn import weights
 from firsthand.nn.decoder import Decoder
@@ -203,14 +204,9 @@ class Local:
                 answers[output.index].add(output, loaded.tokenizer)
         return [completion(loaded, request, answer, tools, index == 0) for index, answer in enumerate(answers)]
 
-    async def stream(
-        self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = ()
-    ) -> AsyncIterator[Delta]:
+    def stream(self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = ()) -> AsyncIterator[Delta]:
         """One answer, piece by piece. Closing the iterator aborts it."""
-        async with aclosing(self.stream_many(prompt, sampling, tools=tools)) as deltas:
-            async for delta in deltas:
-                if delta.text or delta.call or delta.completion:
-                    yield delta
+        return shown_pieces(self.stream_many(prompt, sampling, tools=tools))
 
     async def stream_many(
         self,
