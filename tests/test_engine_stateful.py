@@ -364,7 +364,7 @@ class EngineMachine(RuleBasedStateMachine):
             self.engine.release(hold)
         stats = self.engine.stats()
         assert (stats.used_blocks, stats.held_blocks, stats.holds) == (0, 0, 0)
-        assert not self.engine._live and self.engine._live_tokens == 0
+        assert not self.engine.live and self.engine.live.num_tokens == 0
         for request_id, (request, seed) in self.requests.items():
             alone = None
             for index in range(request.n):
