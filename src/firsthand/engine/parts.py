@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 from firsthand.engine.adapters import Adapters
 from firsthand.engine.blocks import BlockPool
+from firsthand.engine.devices import kv_bytes_on
 from firsthand.engine.drafts import speculator
 from firsthand.engine.mixed import MixedPool, open_pool
 from firsthand.engine.packing import block_bytes, kv_dtype, pack_model
 from firsthand.engine.runner import Runner
 from firsthand.engine.scheduler import Scheduler
-from firsthand.engine.settings import EngineConfig, default_kv_bytes
+from firsthand.engine.settings import EngineConfig
 from firsthand.engine.speculative import Drafter, Speculator
 from firsthand.nn.decoder import Decoder
 from firsthand.nn.quant import Mode
@@ -46,7 +47,7 @@ def assemble(model: Decoder, config: EngineConfig, draft: Decoder | Drafter | No
     pool = open_pool(
         architecture.windows,
         config,
-        memory_bytes=config.kv_memory_bytes or default_kv_bytes(),
+        memory_bytes=config.kv_memory_bytes or kv_bytes_on(model.embed.weight.device),
         layer_bytes=block_bytes(architecture, config, dtype) // architecture.num_layers,
         more_bytes=draft_bytes,
         longest=architecture.max_position,

@@ -159,7 +159,8 @@ async def warm_up(model: TokenModel) -> None:
 def open_replica(settings: Json) -> Replica:
     """The replica that settings describe: `model` and `embedder` by name or None, `engine` by its fields, and `neighbours`.
 
-    So many replicas on one machine share the memory for keys and values that one alone would take.
+    So many replicas on one machine share the memory for keys and values that one alone would take. On a GPU each takes its
+    share of what is free there.
     """
     model = None if settings["model"] is None else _open_model(settings)
     embedder = None
@@ -179,7 +180,7 @@ def _open_model(settings: Json) -> TokenModel:
         from firsthand.engine.settings import default_kv_bytes
 
         engine = dict(settings["engine"])
-        if engine.get("kv_memory_bytes") is None:
+        if engine.get("kv_memory_bytes") is None and engine.get("device", model.config.device) == "cpu":
             engine["kv_memory_bytes"] = default_kv_bytes() // max(1, settings["neighbours"])
         model.config = replace(model.config, **engine)
     return cast(TokenModel, model)
