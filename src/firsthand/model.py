@@ -349,6 +349,8 @@ class ModelFacts:
     """How it writes tool calls; None if that is not known."""
     thinks: bool
     """Whether its template knows thoughts between `<think>` and `</think>`."""
+    computed_by: str = ""
+    """What computes it: the instructions of the compiled step, or torch and its device. It may decide a near tie."""
 
 
 @dataclass(frozen=True)

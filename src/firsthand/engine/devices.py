@@ -38,6 +38,13 @@ def device_line(device: str) -> str:
     return "" if device == "cpu" else f"; computed on {torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}"
 
 
+def torch_on(device: torch.device) -> str:
+    """Torch and what it computes on: a GPU by its name, a CPU by the vector instructions that torch uses."""
+    is_gpu = device.type == "cuda"
+    name = torch.cuda.get_device_name(device) if is_gpu else torch.backends.cpu.get_cpu_capability()
+    return f"torch {torch.__version__} on {name}"
+
+
 class Gpu(Protocol):
     """What tells how much memory a GPU has, as `torch.cuda` does."""
 

@@ -119,7 +119,8 @@ class Local:
         self._memory = Memory()
         for each, folder in (adapters or {}).items():
             self.put_adapter(each, folder)
-        self._fingerprints: dict[object, str] = {}
+        self._fingerprints: dict[str | None, tuple[object, str]] = {}
+        """Of the model and of each adapter: what decided the fingerprint, and the fingerprint. All views share them."""
 
     @property
     def adapters(self) -> Mapping[str, Path]:
@@ -133,7 +134,6 @@ class Local:
             raise ConfigError(f"no adapter {name[:80]!r} is beside {self.name}: there are {known}")
         view = copy.copy(self)
         view.name = view.chosen = name
-        view._fingerprints = {}
         return view
 
     def put_adapter(self, name: str, folder: Path | str) -> None:
@@ -156,13 +156,14 @@ class Local:
 
     @property
     def fingerprint(self) -> str:
-        """What decides the model's answers, as 16 hex digits."""
+        """What decides the model's answers, as 16 hex digits. ConfigError if the adapter was taken away."""
         memory = self._memory
-        beside = None if self.chosen is None else memory.adapters.get(self.chosen)
-        key = (beside, memory.loadings[self.chosen], memory.weights)
-        if key not in self._fingerprints:
-            self._fingerprints = {key: self._fingerprint(beside)}
-        return self._fingerprints[key]
+        beside = None if self.chosen is None else memory.folder(self.chosen)
+        decides = (beside, memory.loadings[self.chosen], memory.weights, self.config)
+        known = self._fingerprints.get(self.chosen)
+        if known is None or known[0] != decides:
+            known = self._fingerprints[self.chosen] = (decides, self._fingerprint(beside))
+        return known[1]
 
     def _fingerprint(self, beside: Path | None) -> str:
         parts = [content_hash(file) for file in model_files(self.path)]
@@ -189,7 +190,6 @@ class Local:
         ConfigError for a device that is not there.
         """
         self.config = replace(self.config, device=pick_device(device))
-        self.__dict__.pop("fingerprint", None)
 
     async def complete(
         self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = (), n: int = 1
@@ -250,7 +250,10 @@ class Local:
         loaded = await self._ready()
         architecture = loaded.worker.engine.architecture
         thinks = "<think>" in (loaded.tokenizer.chat_template or "")
-        return ModelFacts(architecture.max_position, loaded.tokenizer.vocab_size, loaded.chat.markup, thinks)
+        computed_by = loaded.worker.engine.runner.computed_by
+        return ModelFacts(
+            architecture.max_position, loaded.tokenizer.vocab_size, loaded.chat.markup, thinks, computed_by
+        )
 
     async def tokenize(
         self, prompt: Prompt, tools: Sequence[ToolSpec] = (), *, template: Mapping[str, Any] | None = None
@@ -338,6 +341,7 @@ class Local:
         loaded = await self._ready()
         if memory.adapters.pop(name, None) is None:
             raise ConfigError(f"no adapter {name[:80]!r} is beside {self.name}")
+        self._fingerprints.pop(name, None)
         if name in memory.present:
             memory.present.discard(name)
             await loaded.worker.unload_adapter(name)
