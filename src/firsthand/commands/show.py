@@ -6,7 +6,8 @@ import json
 from dataclasses import dataclass, field
 
 from firsthand.errors import ConfigError
-from firsthand.evals.leaderboard import leaderboard, render
+from firsthand.evals.board_table import render
+from firsthand.evals.leaderboard import leaderboard
 from firsthand.evals.stored_figures import own_figures
 from firsthand.home import data_home
 from firsthand.runs import store
