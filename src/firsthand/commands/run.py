@@ -22,6 +22,7 @@ from firsthand.message import Json, ToolCall
 from firsthand.model import Model, Sampling
 from firsthand.providers import hub
 from firsthand.rollout import Place
+from firsthand.spec import parse_spec
 from firsthand.terminal import complain, progress
 from firsthand.tool import Effect, Tool
 from firsthand.tool_call import tool_request
@@ -254,7 +255,7 @@ def create_run(config: Config, benchmarks: Sequence[Benchmark]) -> Run:
     from firsthand.home import data_home
     from firsthand.runs import store
 
-    hint = config.name or "-".join(catalog.parse_spec(name).name.rsplit("/", 1)[-1] for name in config.benchmarks)
+    hint = config.name or "-".join(parse_spec(name).name.rsplit("/", 1)[-1] for name in config.benchmarks)
     made = zip(benchmarks, config.benchmarks, strict=True)
     figures = {benchmark.name: text for benchmark, text in made if benchmark.figures is not None}
     return store.create(data_home(), asdict(config), hint, command=[config.command()], figures=figures)
