@@ -15,13 +15,14 @@ from firsthand.config import build
 from firsthand.errors import ConfigError
 from firsthand.home import data_home
 from firsthand.message import Json
+from firsthand.protection import shareable
 from firsthand.rollout import Place
 from firsthand.runs import store
 from firsthand.runs.fork import Fork, fork
 from firsthand.runs.show import show
 from firsthand.runs.watch import watching
 from firsthand.terminal import complain, console, one_line
-from firsthand.trace import Trace, shareable
+from firsthand.trace import Trace
 
 if TYPE_CHECKING:
     from firsthand.runs.store import Run

@@ -20,13 +20,14 @@ from firsthand.config import build
 from firsthand.errors import ConfigError, ToolError
 from firsthand.message import Json, ToolCall
 from firsthand.model import Model, Sampling
+from firsthand.protection import shareable
 from firsthand.providers import hub
 from firsthand.rollout import Place
 from firsthand.spec import parse_spec
 from firsthand.terminal import complain, progress
 from firsthand.tool import Effect, Tool
 from firsthand.tool_call import tool_request
-from firsthand.trace import Trace, shareable
+from firsthand.trace import Trace
 
 if TYPE_CHECKING:
     from firsthand.runs.store import Run

@@ -19,8 +19,9 @@ from firsthand.evals.leaderboard import Board
 from firsthand.evals.pages import page_html
 from firsthand.evals.scatter import scatter
 from firsthand.message import Text, ToolCall
+from firsthand.protection import shareable
 from firsthand.runs.branches import marks
-from firsthand.trace import Trace, shareable
+from firsthand.trace import Trace
 
 MAX_ATTEMPTS = 600
 """Rows in the table of attempts."""

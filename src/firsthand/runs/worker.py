@@ -22,11 +22,11 @@ from firsthand import __version__
 from firsthand.agent import Agent
 from firsthand.benchmark import Benchmark
 from firsthand.errors import FirsthandError
+from firsthand.journal import MemoryJournal
 from firsthand.message import Json
 from firsthand.rollout import Place, rollout
 from firsthand.runs.outbox import PATIENCE_S, Outbox
 from firsthand.task import Task
-from firsthand.trace import MemoryJournal
 
 
 class Lost(Exception):
