@@ -11,6 +11,7 @@ from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.benchmark import Benchmark
 from firsthand.commands import run as runs_command
+from firsthand.commands.lineup import make_agents
 from firsthand.config import build
 from firsthand.errors import ConfigError
 from firsthand.home import data_home
@@ -184,7 +185,7 @@ def changed(settings: runs_command.Config, parent: Trace, config: Config) -> run
 
 def make_agent(settings: runs_command.Config, parent: Trace, config: Config) -> Agent:
     """The one agent of these settings; it keeps its parent's name if it is the parent's pattern and model."""
-    (agent,) = runs_command.make_agents(settings)
+    (agent,) = make_agents(settings)
     if agent.name == parent.agent_name or parent.agent_name == f"{agent.name}@{agent.model.name}":
         return replace(agent, name=parent.agent_name)
     return agent
