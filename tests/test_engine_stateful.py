@@ -13,7 +13,8 @@ from firsthand.engine.blocks import BlockPool
 from firsthand.engine.holds import Hold
 from firsthand.engine.mixed import MixedPool
 from firsthand.engine.outputs import Output
-from firsthand.engine.scheduler import Plan, Scheduler
+from firsthand.engine.plan import Plan
+from firsthand.engine.scheduler import Scheduler
 from firsthand.engine.sequence import Request, Sequence, State
 from firsthand.errors import FirsthandError
 from firsthand.model import Sampling

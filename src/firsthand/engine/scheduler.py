@@ -18,40 +18,17 @@ from bisect import insort
 from collections import Counter
 from collections.abc import Callable
 from collections.abc import Sequence as Row
-from dataclasses import dataclass, field
 
-from firsthand.engine.blocks import BlockPool, Copy, Found
+from firsthand.engine.blocks import BlockPool, Found
 from firsthand.engine.holds import Holds
 from firsthand.engine.mixed import MixedPool
+from firsthand.engine.plan import Plan
 from firsthand.engine.prefix import Space
 from firsthand.engine.sequence import Chunk, Sequence, State
 from firsthand.engine.waiting import Waiting, rank
 
 SHARED_SOON = 32
 """So many tokens that are being computed for another make a request wait for a step."""
-
-
-@dataclass
-class Plan:
-    """One step: the chunks to compute after the block copies, which must be made in order."""
-
-    chunks: list[Chunk] = field(default_factory=list)
-    copies: list[Copy] = field(default_factory=list)
-    num_tokens: int = 0
-    """Rows of the packed batch."""
-    is_short: bool = False
-    """Whether somebody lost its memory for others to go on."""
-
-    def add(self, chunk: Chunk, copies: list[Copy]) -> None:
-        """Put a chunk into the step."""
-        self.chunks.append(chunk)
-        self.copies += copies
-        self.num_tokens += chunk.end - chunk.start
-
-    def drop(self, sequence: Sequence) -> None:
-        """Take a sequence out of the step. Its copies stay: they touch only memory that it gave back."""
-        self.chunks = [chunk for chunk in self.chunks if chunk.sequence is not sequence]
-        self.num_tokens = sum(chunk.end - chunk.start for chunk in self.chunks)
 
 
 class Scheduler:

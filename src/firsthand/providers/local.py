@@ -31,18 +31,16 @@ from firsthand.engine.engine import Engine
 from firsthand.engine.grammar import CompiledGrammar, Grammars
 from firsthand.engine.settings import EngineConfig
 from firsthand.engine.worker import EngineWorker
-from firsthand.errors import ConfigError, ModelError, ModelFileError
+from firsthand.errors import ConfigError, ModelFileError
 from firsthand.model import (
     Completion,
     Delta,
-    Likelihood,
     ModelFacts,
     Prompt,
     Sampling,
     Scored,
     TokenRating,
     ToolSpec,
-    Usage,
     shown_pieces,
 )
 from firsthand.nn import weights
@@ -57,11 +55,11 @@ from firsthand.providers.local_answers import (
     completion,
     deltas,
     encode,
-    encode_pair,
     is_long,
     new_request,
 )
 from firsthand.providers.local_memory import Memory
+from firsthand.providers.local_scores import likelihoods
 from firsthand.tokens import pretrained
 from firsthand.tokens.chat import Chat
 from firsthand.tokens.toolcalls import CallStream
@@ -307,25 +305,7 @@ class Local:
         After a string, prompt and continuation are encoded together and cut where the prompt's own encoding ends, spaces at
         its end counted to the continuation, as lm-evaluation-harness does. After messages the continuation is encoded alone.
         """
-        loaded = await self._ready()
-        pairs = [encode_pair(loaded, prompt, continuation) for continuation in continuations]
-        for (_, ids), continuation in zip(pairs, continuations, strict=True):
-            if not ids:
-                raise ModelError(f"the continuation {continuation!r} has no tokens: give some text to score")
-        by_prefix: dict[tuple[int, ...], list[int]] = {}
-        for index, (prefix, _) in enumerate(pairs):
-            by_prefix.setdefault(prefix, []).append(index)
-        found: dict[int, Likelihood] = {}
-        cached = 0
-        for prefix, indices in by_prefix.items():
-            continued = [pairs[index][1] for index in indices]
-            results = await loaded.worker.score(prefix, continued, adapter=self.chosen)
-            cached += results[0].cached_tokens
-            for index, result in zip(indices, results, strict=True):
-                logprob, count = sum(result.logprobs), len(result.logprobs)
-                found[index] = Likelihood(continuations[index], logprob, count, result.is_greedy)
-        computed = sum(map(len, by_prefix)) + sum(len(ids) for _, ids in pairs)
-        return Scored(tuple(found[index] for index in range(len(pairs))), Usage(computed, cached))
+        return await likelihoods(await self._ready(), prompt, continuations, self.chosen)
 
     async def load_adapter(self, name: str, folder: Path | str, *, version: int = 0, replace: bool = False) -> None:
         """Put an adapter beside the weights while answers are computed; see `Engine.load_adapter`."""
