@@ -207,7 +207,7 @@ class Engine:
         self._forget(self.adapters.remove(name))
 
     def end(self, line: Line) -> None:
-        """Take a sequence out of everything: its memory is free, and its request ends with the last of its sequences."""
+        """Take a sequence out of everything, as its last step or an abort does; its request ends with the last of them."""
         self.scheduler.finish(line)
         if self.speculator is not None:
             self.speculator.forget(line)
