@@ -16,7 +16,10 @@ NOUNS = [
     "model",
     "tool",
     "task",
+    "journal",
     "trace",
+    "protection",
+    "listener",
     "budget",
     "benchmark",
     "approval",
@@ -26,7 +29,7 @@ NOUNS = [
     "context",
     "rollout",
 ]
-ANYWHERE = ["config", "catalog", "concurrency", "home", "lock", "modelfile", "terminal", "traceparent"]
+ANYWHERE = ["config", "catalog", "concurrency", "home", "lock", "modelfile", "spec", "terminal", "traceparent"]
 LAYERS = [
     ["nn", "tokens"],
     ["engine"],

@@ -226,6 +226,10 @@ def test_a_fingerprint_is_the_content_and_what_is_done_with_it(folder, tmp_path,
     first = Local(folder).fingerprint
     assert Local(folder).fingerprint == first
     assert Local(folder, config=EngineConfig(weights="float32")).fingerprint != first
+    changed = Local(folder)
+    assert changed.fingerprint == first
+    changed.config = EngineConfig(kv_cache="int8")
+    assert changed.fingerprint != first, "of the settings that it has now"
     other = tiny.write_model(tmp_path / "other", seed=1)
     assert Local(other).fingerprint != first
     template = tmp_path / "template"

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from firsthand import grammar
 from firsthand.engine.settings import EngineConfig
 from firsthand.errors import ModelError, PromptTooLong, TransientError
-from firsthand.message import Message, Sampled, Text, ToolCall, ToolResult, assistant, system, user
+from firsthand.message import Json, Message, Sampled, Text, ToolCall, ToolResult, assistant, system, user
 from firsthand.model import CallDelta, Completion, Delta, Sampling, ToolSpec, Usage
 from firsthand.providers.local import Local
 from firsthand.providers.local_embedder import LocalEmbedder
@@ -27,7 +27,7 @@ from firsthand.replicas.replicated import Replicated, ReplicatedEmbedder
 from firsthand.replicas.resume import Seen
 from firsthand.replicas.router import Router, followed, pieces
 from firsthand.replicas.slots import GAUGES
-from firsthand.replicas.worker import Replica
+from firsthand.replicas.worker import Replica, open_replica
 from firsthand.runs.worker import pack, unpack
 from tiny import write_model
 
@@ -283,6 +283,12 @@ def killed(model: Replicated) -> Beside:
     assert isinstance(slot.carrier, Beside)
     slot.carrier.kill()
     return slot.carrier
+
+
+def test_replicas_share_their_machines_memory_and_on_a_gpu_each_asks_its_own(folder: Path) -> None:
+    told: Json = {"model": str(local(folder).path), "embedder": None, "engine": {}, "neighbours": 4}
+    configs = [cast(Local, open_replica(told | {"engine": engine}).model).config for engine in ({}, {"device": "cuda"})]
+    assert 0 < (configs[0].kv_memory_bytes or 0) <= 1 << 29 and configs[1].kv_memory_bytes is None
 
 
 @in_loop

@@ -119,6 +119,8 @@ def test_a_local_model_answers_with_each_of_its_adapters_at_once(house: Path, tm
             await local.unload_adapter("red")
         with pytest.raises(ConfigError, match="the adapter 'red' was taken away"):
             await red.complete("What is", HOT)
+        with pytest.raises(ConfigError, match="the adapter 'red' was taken away"):
+            _ = red.fingerprint
         with pytest.raises(ConfigError, match="no adapter 'red' is beside"):
             local.with_adapter("red")
         local.close()
@@ -213,6 +215,7 @@ def test_adapters_are_models_with_a_parent_and_answer_as_themselves(running: Run
     chat = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 6, "logprobs": True, "prompt_logprobs": 1}
     found = [post(running, "/v1/chat/completions", model=name, **chat).json() for name in ("tiny", "red")]
     assert [each["model"] for each in found] == ["tiny", "red"]
+    assert len({each["system_fingerprint"] for each in found} - {None}) == 2
     assert found[0]["prompt_logprobs"] != found[1]["prompt_logprobs"]
     turn = post(running, "/v1/responses", model="red", input="Hi", max_output_tokens=4).json()
     assert turn["model"] == "red"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -14,7 +15,12 @@ import openai
 import pytest
 
 from firsthand.engine.settings import EngineConfig
+from firsthand.model import ModelFacts
 from firsthand.providers.local import Local
+from firsthand.providers.scripted import Scripted
+from firsthand.serve.door import Door
+from firsthand.serve.keys import Keys
+from firsthand.serve.settings import Settings
 from served import Running, serving, until
 from tiny import write_model
 
@@ -59,6 +65,28 @@ def test_a_model_of_ours_is_served_with_logprobs_and_the_same_tokens_streamed(lo
     assert "".join(p.choices[0].delta.content or "" for p in pieces) == whole.choices[0].message.content
     streamed = [token for p in pieces if p.choices[0].logprobs for token in p.choices[0].logprobs.content]
     assert [(token.token, token.logprob) for token in streamed] == [(token.token, token.logprob) for token in content]
+
+
+def test_every_answer_tells_the_same_system_fingerprint(local: Running) -> None:
+    pieces = [*ask(local, max_tokens=3, stream=True), *complete(local, prompt="Hi", max_tokens=3, stream=True)]
+    answers = [ask(local, max_tokens=3, seed=1), complete(local, prompt="Hi", max_tokens=3), *pieces]
+    (found,) = {each.system_fingerprint for each in answers}
+    assert re.fullmatch(r"fp_[0-9a-f]{10}", found)
+
+
+def test_the_system_fingerprint_is_what_decides_tokens_and_nothing_else(tmp_path: Path) -> None:
+    folder, other = write_model(tmp_path / "m"), write_model(tmp_path / "other", seed=1)
+
+    def told(path: Path = folder, computed_by: str = "compiled for vnni512", **settings: Any) -> str | None:
+        door = Door(Local(path, config=EngineConfig(**settings)), Settings(), Keys())
+        door.facts = ModelFacts(64, 100, None, False, computed_by)
+        return door.system_fingerprint
+
+    assert told() == told(threads=1, kv_memory_bytes=1 << 22, max_sequences=3, speculation="prompt_lookup")
+    others = [told(other), told(computed_by="compiled for avx2"), told(weights="float32"), told(kv_cache="int8")]
+    assert len({told(), *others} - {None}) == 5
+    assert told(tmp_path / "gone") is None
+    assert Door(Scripted(["hi"]), Settings(), Keys()).system_fingerprint is None, "it does not run here"
 
 
 def test_a_second_turn_finds_the_first_in_memory(local: Running) -> None:

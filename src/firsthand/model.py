@@ -7,7 +7,8 @@ which reaches the model as it is, for base models and for evaluations whose prot
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -326,6 +327,17 @@ class TokenModel(Model, Protocol):
         """What the engine has done and is doing: numbers by name."""
 
 
+async def shown_pieces(deltas: AsyncGenerator[Delta, None]) -> AsyncGenerator[Delta, None]:
+    """The pieces that a reader sees: text, part of a call, or the end. Closing it closes `deltas`, which aborts the answer.
+
+    So `Model.stream` is `stream_many` without the tokens whose text is still to come.
+    """
+    async with aclosing(deltas):
+        async for delta in deltas:
+            if delta.text or delta.call or delta.completion:
+                yield delta
+
+
 @dataclass(frozen=True)
 class ModelFacts:
     """What a model that runs here can take."""
@@ -337,6 +349,8 @@ class ModelFacts:
     """How it writes tool calls; None if that is not known."""
     thinks: bool
     """Whether its template knows thoughts between `<think>` and `</think>`."""
+    computed_by: str = ""
+    """What computes it: the instructions of the compiled step, or torch and its device. It may decide a near tie."""
 
 
 @dataclass(frozen=True)

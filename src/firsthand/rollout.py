@@ -22,9 +22,11 @@ from firsthand.budget import Budget
 from firsthand.concurrency import Branch, derive_seed, enter_branch
 from firsthand.context import open_context
 from firsthand.errors import ConfigError, FirsthandError, LimitExceeded, SandboxError, StoreError
+from firsthand.journal import Journal, JournalPart, MemoryJournal
+from firsthand.listener import Listener
 from firsthand.message import Json, canonical
 from firsthand.task import Task
-from firsthand.trace import Failure, Journal, JournalPart, Listener, MemoryJournal, Score, Trace, as_json
+from firsthand.trace import Failure, Score, Trace, as_json
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,14 @@
-"""Which device a model is computed on."""
+"""Which device a model is computed on, and how much of its memory is for keys and values."""
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from firsthand.engine.settings import default_kv_bytes
 from firsthand.errors import ConfigError
 
 
@@ -34,6 +36,31 @@ def pick_device(name: str) -> str:
 def device_line(device: str) -> str:
     """What to add to a machine's description for a GPU; nothing for the CPU."""
     return "" if device == "cpu" else f"; computed on {torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}"
+
+
+def torch_on(device: torch.device) -> str:
+    """Torch and what it computes on: a GPU by its name, a CPU by the vector instructions that torch uses."""
+    is_gpu = device.type == "cuda"
+    name = torch.cuda.get_device_name(device) if is_gpu else torch.backends.cpu.get_cpu_capability()
+    return f"torch {torch.__version__} on {name}"
+
+
+class Gpu(Protocol):
+    """What tells how much memory a GPU has, as `torch.cuda` does."""
+
+    def mem_get_info(self, device: torch.device) -> tuple[int, int]:
+        """The bytes of a device that nobody has, and all."""
+
+
+def kv_bytes_on(device: torch.device, gpu: Gpu = torch.cuda) -> int:
+    """Memory for keys and values where nobody says how much; to be asked once the weights are on the device.
+
+    On a GPU it is half of what is free there. The rest is for what a step computes, graphs, and adapters that come later.
+    """
+    if device.type != "cuda":
+        return default_kv_bytes()
+    free_bytes, _ = gpu.mem_get_info(device)
+    return free_bytes // 2
 
 
 def on_device_of(tensor: Tensor) -> AbstractContextManager[None]:

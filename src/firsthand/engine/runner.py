@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from firsthand.engine.blocks import Copy
-from firsthand.engine.devices import on_device_of
+from firsthand.engine.devices import on_device_of, torch_on
 from firsthand.engine.drawing import Draw
 from firsthand.engine.mixed import near_table
 from firsthand.engine.modules import Modules
@@ -64,6 +64,15 @@ class Runner:
         self.adapted = ModuleSpans(model) if self.fused is None else None
         with on_device_of(weight):
             self.modules = None if fits else Modules(model, self.cache, block_size=block_size, spares=spares)
+
+    @property
+    def computed_by(self) -> str:
+        """What computes: the compiled step with this processor's instructions, or torch on its device."""
+        if self.fused is None:
+            return torch_on(self.device)
+        from firsthand.nn.kernels.products import instructions  # needs numba, as the compiled step does
+
+        return f"compiled for {instructions()}"
 
     @property
     def pages(self) -> tuple[Pages, ...]:

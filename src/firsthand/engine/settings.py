@@ -15,7 +15,7 @@ GRAPHS = ("auto", "on", "off")
 
 
 def default_kv_bytes() -> int:
-    """The smaller of 2 GiB and a quarter of the memory that is free."""
+    """The smaller of 2 GiB and a quarter of this machine's memory that is free; `devices.kv_bytes_on` says it of a GPU."""
     names = os.sysconf_names if hasattr(os, "sysconf_names") else {}
     pages = "SC_AVPHYS_PAGES" if "SC_AVPHYS_PAGES" in names else "SC_PHYS_PAGES"
     if pages not in names:
@@ -38,7 +38,8 @@ class EngineConfig:
     max_live_tokens: int = 1 << 25
     """Prompt tokens of all requests that wait or run, a prompt counted for each of its answers; more are refused too."""
     kv_memory_bytes: int | None = None
-    """Memory for keys and values; None is the smaller of 2 GiB and a quarter of what is free."""
+    """Memory for keys and values; None is the smaller of 2 GiB and a quarter of what is free, and on CUDA half of what the
+    device has free once the weights are there."""
     device: str = "cpu"
     """Where the model is loaded to: `cpu`, `cuda` or `cuda:N`. On CUDA weights are kept in bfloat16, or in float32 where
     `weights` says so. Whoever hands a loaded model to an engine has chosen already."""

@@ -31,18 +31,17 @@ from firsthand.engine.engine import Engine
 from firsthand.engine.grammar import CompiledGrammar, Grammars
 from firsthand.engine.settings import EngineConfig
 from firsthand.engine.worker import EngineWorker
-from firsthand.errors import ConfigError, ModelError, ModelFileError
+from firsthand.errors import ConfigError, ModelFileError
 from firsthand.model import (
     Completion,
     Delta,
-    Likelihood,
     ModelFacts,
     Prompt,
     Sampling,
     Scored,
     TokenRating,
     ToolSpec,
-    Usage,
+    shown_pieces,
 )
 from firsthand.nn import weights
 from firsthand.nn.decoder import Decoder
@@ -56,11 +55,11 @@ from firsthand.providers.local_answers import (
     completion,
     deltas,
     encode,
-    encode_pair,
     is_long,
     new_request,
 )
 from firsthand.providers.local_memory import Memory
+from firsthand.providers.local_scores import likelihoods
 from firsthand.tokens import pretrained
 from firsthand.tokens.chat import Chat
 from firsthand.tokens.toolcalls import CallStream
@@ -118,7 +117,8 @@ class Local:
         self._memory = Memory()
         for each, folder in (adapters or {}).items():
             self.put_adapter(each, folder)
-        self._fingerprints: dict[object, str] = {}
+        self._fingerprints: dict[str | None, tuple[object, str]] = {}
+        """Of the model and of each adapter: what decided the fingerprint, and the fingerprint. All views share them."""
 
     @property
     def adapters(self) -> Mapping[str, Path]:
@@ -132,7 +132,6 @@ class Local:
             raise ConfigError(f"no adapter {name[:80]!r} is beside {self.name}: there are {known}")
         view = copy.copy(self)
         view.name = view.chosen = name
-        view._fingerprints = {}
         return view
 
     def put_adapter(self, name: str, folder: Path | str) -> None:
@@ -155,13 +154,14 @@ class Local:
 
     @property
     def fingerprint(self) -> str:
-        """What decides the model's answers, as 16 hex digits."""
+        """What decides the model's answers, as 16 hex digits. ConfigError if the adapter was taken away."""
         memory = self._memory
-        beside = None if self.chosen is None else memory.adapters.get(self.chosen)
-        key = (beside, memory.loadings[self.chosen], memory.weights)
-        if key not in self._fingerprints:
-            self._fingerprints = {key: self._fingerprint(beside)}
-        return self._fingerprints[key]
+        beside = None if self.chosen is None else memory.folder(self.chosen)
+        decides = (beside, memory.loadings[self.chosen], memory.weights, self.config)
+        known = self._fingerprints.get(self.chosen)
+        if known is None or known[0] != decides:
+            known = self._fingerprints[self.chosen] = (decides, self._fingerprint(beside))
+        return known[1]
 
     def _fingerprint(self, beside: Path | None) -> str:
         parts = [content_hash(file) for file in model_files(self.path)]
@@ -188,7 +188,6 @@ class Local:
         ConfigError for a device that is not there.
         """
         self.config = replace(self.config, device=pick_device(device))
-        self.__dict__.pop("fingerprint", None)
 
     async def complete(
         self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = (), n: int = 1
@@ -203,14 +202,9 @@ class Local:
                 answers[output.index].add(output, loaded.tokenizer)
         return [completion(loaded, request, answer, tools, index == 0) for index, answer in enumerate(answers)]
 
-    async def stream(
-        self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = ()
-    ) -> AsyncIterator[Delta]:
+    def stream(self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = ()) -> AsyncIterator[Delta]:
         """One answer, piece by piece. Closing the iterator aborts it."""
-        async with aclosing(self.stream_many(prompt, sampling, tools=tools)) as deltas:
-            async for delta in deltas:
-                if delta.text or delta.call or delta.completion:
-                    yield delta
+        return shown_pieces(self.stream_many(prompt, sampling, tools=tools))
 
     async def stream_many(
         self,
@@ -254,7 +248,10 @@ class Local:
         loaded = await self._ready()
         architecture = loaded.worker.engine.architecture
         thinks = "<think>" in (loaded.tokenizer.chat_template or "")
-        return ModelFacts(architecture.max_position, loaded.tokenizer.vocab_size, loaded.chat.markup, thinks)
+        computed_by = loaded.worker.engine.runner.computed_by
+        return ModelFacts(
+            architecture.max_position, loaded.tokenizer.vocab_size, loaded.chat.markup, thinks, computed_by
+        )
 
     async def tokenize(
         self, prompt: Prompt, tools: Sequence[ToolSpec] = (), *, template: Mapping[str, Any] | None = None
@@ -308,25 +305,7 @@ class Local:
         After a string, prompt and continuation are encoded together and cut where the prompt's own encoding ends, spaces at
         its end counted to the continuation, as lm-evaluation-harness does. After messages the continuation is encoded alone.
         """
-        loaded = await self._ready()
-        pairs = [encode_pair(loaded, prompt, continuation) for continuation in continuations]
-        for (_, ids), continuation in zip(pairs, continuations, strict=True):
-            if not ids:
-                raise ModelError(f"the continuation {continuation!r} has no tokens: give some text to score")
-        by_prefix: dict[tuple[int, ...], list[int]] = {}
-        for index, (prefix, _) in enumerate(pairs):
-            by_prefix.setdefault(prefix, []).append(index)
-        found: dict[int, Likelihood] = {}
-        cached = 0
-        for prefix, indices in by_prefix.items():
-            continued = [pairs[index][1] for index in indices]
-            results = await loaded.worker.score(prefix, continued, adapter=self.chosen)
-            cached += results[0].cached_tokens
-            for index, result in zip(indices, results, strict=True):
-                logprob, count = sum(result.logprobs), len(result.logprobs)
-                found[index] = Likelihood(continuations[index], logprob, count, result.is_greedy)
-        computed = sum(map(len, by_prefix)) + sum(len(ids) for _, ids in pairs)
-        return Scored(tuple(found[index] for index in range(len(pairs))), Usage(computed, cached))
+        return await likelihoods(await self._ready(), prompt, continuations, self.chosen)
 
     async def load_adapter(self, name: str, folder: Path | str, *, version: int = 0, replace: bool = False) -> None:
         """Put an adapter beside the weights while answers are computed; see `Engine.load_adapter`."""
@@ -342,6 +321,7 @@ class Local:
         loaded = await self._ready()
         if memory.adapters.pop(name, None) is None:
             raise ConfigError(f"no adapter {name[:80]!r} is beside {self.name}")
+        self._fingerprints.pop(name, None)
         if name in memory.present:
             memory.present.discard(name)
             await loaded.worker.unload_adapter(name)

@@ -27,13 +27,17 @@ class Memory:
         self.lock = threading.Lock()
         self.loaded: Loaded | None = None
 
+    def folder(self, name: str) -> Path:
+        """Where an adapter lies; ConfigError if it was taken away."""
+        if name not in self.adapters:
+            raise ConfigError(f"the adapter {name!r} was taken away: put it beside the model again")
+        return self.adapters[name]
+
     def read(self, loaded: Loaded, name: str) -> None:
         """Read an adapter, if that was not done, and wait until the engine has it."""
         if name in self.present:
             return
-        if name not in self.adapters:
-            raise ConfigError(f"the adapter {name!r} was taken away: put it beside the model again")
-        packed = loaded.worker.engine.adapters.read(self.adapters[name])
+        packed = loaded.worker.engine.adapters.read(self.folder(name))
         loaded.worker.add_adapter(name, packed).result()
         self.present.add(name)
 

@@ -24,6 +24,7 @@ from firsthand.model import (
     Scored,
     TokenRating,
     ToolSpec,
+    shown_pieces,
 )
 from firsthand.replicas import router
 from firsthand.replicas.fleet import Fleet
@@ -102,14 +103,9 @@ class Replicated:
                                 self._note(served_by, wanted, fresh.completion.message)
                             yield fresh
 
-    async def stream(
-        self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = ()
-    ) -> AsyncIterator[Delta]:
+    def stream(self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = ()) -> AsyncIterator[Delta]:
         """One answer, piece by piece."""
-        async with aclosing(self.stream_many(prompt, sampling, tools=tools)) as deltas:
-            async for delta in deltas:
-                if delta.text or delta.call or delta.completion:
-                    yield delta
+        return shown_pieces(self.stream_many(prompt, sampling, tools=tools))
 
     async def complete(
         self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = (), n: int = 1

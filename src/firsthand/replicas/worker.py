@@ -15,9 +15,7 @@ from firsthand.model import Delta, Embedder, Sampling, TokenModel
 from firsthand.providers import hub
 from firsthand.providers.local_embedder import LocalEmbedder
 from firsthand.replicas.wire import delta_json, failed, prompt_of, sampling_of, tool_of
-
-PATIENCE_S = 1.0
-"""How long a replica that has nothing to say lets the other side wait: a sign of life."""
+from firsthand.runs.outbox import PATIENCE_S, Outbox
 
 
 class Replica:
@@ -25,8 +23,7 @@ class Replica:
 
     def __init__(self, model: TokenModel | None, embedder: Embedder | None = None):
         self.model, self.embedder = model, embedder
-        self._outbox: list[Json] = []
-        self._to_say = asyncio.Event()
+        self._outbox = Outbox()
         self._running: dict[int, asyncio.Task[None]] = {}
 
     async def begin(self) -> Json:
@@ -54,14 +51,7 @@ class Replica:
 
     async def said(self, patience_s: float = PATIENCE_S) -> list[Json]:
         """What has come up since it was asked last, waiting a little for the first of it."""
-        try:
-            async with asyncio.timeout(patience_s):
-                await self._to_say.wait()
-        except TimeoutError:
-            return []
-        said, self._outbox = self._outbox, []
-        self._to_say.clear()
-        return said
+        return await self._outbox.said(patience_s)
 
     async def close(self) -> None:
         """End every job, and let go of the models."""
@@ -73,22 +63,18 @@ class Replica:
             if (close := getattr(part, "close", None)) is not None:
                 await asyncio.to_thread(close)
 
-    def _say(self, message: Json) -> None:
-        self._outbox.append(message)
-        self._to_say.set()
-
     async def _carry_out(self, job: int, message: Json) -> None:
         try:
             if message["method"] == "stream_many":
                 async with aclosing(self._stream(message)) as deltas:
                     async for delta in deltas:
-                        self._say({"kind": "delta", "job": job, "delta": delta_json(delta)})
-                self._say({"kind": "end", "job": job, "value": None})
+                        self._outbox.say({"kind": "delta", "job": job, "delta": delta_json(delta)})
+                self._outbox.say({"kind": "end", "job": job, "value": None})
             else:
                 value = await _METHODS[message["method"]](self, message)
-                self._say({"kind": "end", "job": job, "value": value})
+                self._outbox.say({"kind": "end", "job": job, "value": value})
         except Exception as error:
-            self._say(failed(job, error))
+            self._outbox.say(failed(job, error))
         finally:
             del self._running[job]
 
@@ -173,7 +159,8 @@ async def warm_up(model: TokenModel) -> None:
 def open_replica(settings: Json) -> Replica:
     """The replica that settings describe: `model` and `embedder` by name or None, `engine` by its fields, and `neighbours`.
 
-    So many replicas on one machine share the memory for keys and values that one alone would take.
+    So many replicas on one machine share the memory for keys and values that one alone would take. On a GPU each takes its
+    share of what is free there.
     """
     model = None if settings["model"] is None else _open_model(settings)
     embedder = None
@@ -193,7 +180,7 @@ def _open_model(settings: Json) -> TokenModel:
         from firsthand.engine.settings import default_kv_bytes
 
         engine = dict(settings["engine"])
-        if engine.get("kv_memory_bytes") is None:
+        if engine.get("kv_memory_bytes") is None and engine.get("device", model.config.device) == "cpu":
             engine["kv_memory_bytes"] = default_kv_bytes() // max(1, settings["neighbours"])
         model.config = replace(model.config, **engine)
     return cast(TokenModel, model)

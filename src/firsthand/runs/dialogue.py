@@ -19,11 +19,13 @@ from firsthand.budget import Budget
 from firsthand.concurrency import Branch, enter_branch
 from firsthand.context import Context, open_context
 from firsthand.errors import ConfigError, FirsthandError, LimitExceeded, unknown
+from firsthand.journal import MemoryJournal
+from firsthand.listener import Began, Listener, Piece, Step
 from firsthand.message import Message, Text, ToolCall, ToolResult, canonical
 from firsthand.model import Usage
 from firsthand.rollout import Place
 from firsthand.task import Task
-from firsthand.trace import Began, Call, Listener, MemoryJournal, Node, Origin, Piece, Step, Trace
+from firsthand.trace import Call, Node, Origin, Trace
 
 MAIN = "main"
 """The branch that a conversation begins on."""

@@ -12,11 +12,13 @@ from contextlib import aclosing, contextmanager
 
 from firsthand.budget import Budget, Limits
 from firsthand.errors import LimitExceeded, StoreError
+from firsthand.journal import Journal
+from firsthand.listener import Listener
 from firsthand.message import Json
 from firsthand.model import Usage
 from firsthand.rollout import Place, rollouts
 from firsthand.runs.store import Run
-from firsthand.trace import Journal, Listener, Trace
+from firsthand.trace import Trace
 
 
 async def execute(

@@ -59,6 +59,7 @@ async def load_adapter(door: Door, asked: Asked) -> Reply:
             raise bad(f"the adapter cannot be read: {error.strerror}", "lora_path", "invalid_adapter") from None
         except ConfigError as error:
             raise bad(without_root(str(error), door.settings.adapter_root), "lora_name", "adapter_refused") from None
+    await door.know_fingerprint(wanted.lora_name)
     return reply({"status": "loaded", "id": wanted.lora_name})
 
 

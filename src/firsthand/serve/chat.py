@@ -268,5 +268,5 @@ def _head(door: Door, asked: Asked, kind: str) -> Json:
         "object": kind,
         "created": int(time.time()),
         "model": door.name,
-        "system_fingerprint": None,
+        "system_fingerprint": door.system_fingerprint,
     }

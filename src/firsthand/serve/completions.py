@@ -274,4 +274,10 @@ async def merged(sources: Sequence[AsyncGenerator[Delta, None]]) -> AsyncGenerat
 
 
 def _head(door: Door, asked: Asked) -> Json:
-    return {"id": f"cmpl-{asked.id}", "object": "text_completion", "created": int(time.time()), "model": door.name}
+    return {
+        "id": f"cmpl-{asked.id}",
+        "object": "text_completion",
+        "created": int(time.time()),
+        "model": door.name,
+        "system_fingerprint": door.system_fingerprint,
+    }

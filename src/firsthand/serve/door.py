@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import hashlib
 import os
 import re
 import time
@@ -123,6 +124,25 @@ class Door:
         """Whether a request that came now would be answered."""
         return self.state == "ready" and (self.tokens is None or bool(getattr(self.model, "is_alive", True)))
 
+    @property
+    def system_fingerprint(self) -> str | None:
+        """OpenAI's name for all that decides an answer besides the request, the same wherever the same is served.
+
+        That is the package, the model's files and how they are kept (`fingerprint`), and what computes. None for a model
+        that is not here, and where the files are gone that it was read from.
+        """
+        if self.model is None or self.facts is None:
+            return None
+        try:
+            decides = f"{self.model.fingerprint}|{self.facts.computed_by}"
+        except (FirsthandError, OSError):
+            return None
+        return f"fp_{hashlib.sha256(decides.encode()).hexdigest()[:10]}"
+
+    async def know_fingerprint(self, name: str | None = None) -> None:
+        """Read what the fingerprint is made of now, in another thread, so that no answer waits for large files."""
+        await asyncio.to_thread(lambda: self.of(name).system_fingerprint)
+
     def refuse_unready(self) -> None:
         """Raise a Refusal unless the server answers requests."""
         if self.state == "draining":
@@ -200,6 +220,8 @@ class Door:
             if self.tokens is not None:
                 self.facts = await self.tokens.load()
                 await warm_up(self.tokens)
+                for name in self.names:
+                    await self.know_fingerprint(name)
             if self.embedder is not None:
                 await self.embedder.embed(["Hello"])
         except (FirsthandError, OSError) as error:
