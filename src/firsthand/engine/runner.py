@@ -70,7 +70,7 @@ class Runner:
         """What computes: the compiled step with this processor's instructions, or torch on its device."""
         if self.fused is None:
             return torch_on(self.device)
-        from firsthand.nn.kernels.products import instructions  # needs numba, as the compiled step does
+        from firsthand.nn.kernels.dots import instructions  # needs numba, as the compiled step does
 
         return f"compiled for {instructions()}"
 
