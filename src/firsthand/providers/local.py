@@ -228,7 +228,7 @@ class Local:
         loaded = (await self._ready()).told(template)
         grammar = await self._grammar(loaded, sampling, tools)
         make = partial(new_request, loaded, prompt, sampling, tools, n, grammar, self.chosen, priority, run, cache_salt)
-        request, new_answer = await asyncio.to_thread(make) if is_long(prompt) else make()
+        request, new_answer = await asyncio.to_thread(make) if is_long(prompt, sampling) else make()
         answers = [new_answer() for _ in range(n)]
         streams = [CallStream(tools) if tools else None for _ in range(n)]
         async with aclosing(loaded.worker.submit(request)) as outputs:
@@ -385,13 +385,14 @@ class Local:
 
     async def _grammar(self, loaded: Loaded, sampling: Sampling, tools: Sequence[ToolSpec]) -> CompiledGrammar | None:
         """What the answers must look like, read for this model in another thread if it is new."""
-        if sampling.grammar is not None:
-            known = loaded.grammars.find(sampling.grammar)
-            return known or await asyncio.to_thread(loaded.grammars.compile, sampling.grammar)
+        forcing = sampling.allowed_token_ids is None and not sampling.bad_words
+        if (asked := sampling.grammar) is not None:
+            known = loaded.grammars.find(asked, forcing=forcing)
+            return known or await asyncio.to_thread(loaded.grammars.compile, asked, forcing=forcing)
         markup = loaded.chat.markup
         if not tools or self.free_calls or markup is None:
             return None
-        return await asyncio.to_thread(compile_calls, loaded.grammars, tools, markup)
+        return await asyncio.to_thread(compile_calls, loaded.grammars, tools, markup, forcing)
 
 
 def load(path: Path, config: EngineConfig, adapter: Path | None = None) -> Loaded:
