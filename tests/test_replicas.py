@@ -331,17 +331,15 @@ async def test_a_killed_replicas_answers_go_on_elsewhere_to_the_bit(folder: Path
         {
             "sampling": replace(
                 LONG,
+                stop=("zzzz",),
+                repetition_penalty=1.2,
+                presence_penalty=0.5,
+                frequency_penalty=0.2,
                 allowed_token_ids=tuple(range(3, 250)),
                 bad_words=("a", "42", "the sum"),
                 min_tokens=30,
                 skip_special_tokens=False,
-                stop=("e",),
                 include_stop_str_in_output=True,
-            )
-        },
-        {
-            "sampling": replace(
-                LONG, stop=("zzzz",), repetition_penalty=1.2, presence_penalty=0.5, frequency_penalty=0.2
             )
         },
     ]

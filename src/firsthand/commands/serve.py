@@ -18,7 +18,7 @@ firsthand serve path/to/model.gguf --port 9000 --log serve.jsonl
 firsthand serve smollm2 --embedder minilm
 firsthand serve smollm2 --adapter sql=adapters/sql --adapter poems=adapters/poems
 firsthand serve smollm2 --host 0.0.0.0 --keys keys.toml --tls-cert cert.pem --tls-key key.pem
-firsthand serve smollm2 --replicas 2 --threads 1
+firsthand serve smollm2 --replicas 2 --threads 1 --adapter sql=adapters/sql
 firsthand serve --config serve.toml
 """
 
@@ -107,8 +107,6 @@ class Config:
                     raise ConfigError(f"{name} is for replicas: say how many, as in --replicas 2")
         elif not 1 <= self.replicas <= 1000:
             raise ConfigError(f"replicas is {self.replicas}: give 1 to 1000")
-        elif self.adapter or self.adapter_root is not None:
-            raise ConfigError("adapters cannot be beside replicas yet: merge one instead, as in MODEL+lora:FOLDER")
         for name in ("replica_cpus", "replica_gpus"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1024:
@@ -183,6 +181,7 @@ def open_replicas(config: Config) -> tuple[Model | None, Embedder | None]:
 
     assert config.replicas is not None
     own = {key: value for key, value in engine_settings(config).items() if value is not None}
+    own["max_adapters"] = config.max_adapters
     settings = {
         "model": whole_path(config.model),
         "device": config.device,
@@ -194,6 +193,7 @@ def open_replicas(config: Config) -> tuple[Model | None, Embedder | None]:
     )
     fleet = Fleet(starter, config.replicas)
     model = None if config.model is None else Replicated(fleet, config.model)
+    put_adapters(model, config)
     return model, None if config.embedder is None else ReplicatedEmbedder(fleet, config.embedder)
 
 
@@ -243,7 +243,7 @@ def put_adapters(model: Any, config: Config) -> None:
             raise ConfigError(f"--adapter is {text!r}: write NAME=FOLDER")
         if name in (config.name, config.model):
             raise ConfigError(f"--adapter is {text!r}: {name} is the model's own name")
-        model.put_adapter(name, folder)
+        model.put_adapter(name, whole_path(folder) if config.replicas else folder)
 
 
 def open_embedder(text: str) -> Embedder:
