@@ -38,7 +38,7 @@ class Config:
     port: int = 8000
     """The port; 0 takes any free one."""
     keys: Path | None = None
-    """A TOML file of API keys with their limits (see docs/serve.md). $FIRSTHAND_API_KEY is a key too."""
+    """A TOML file of API keys, their limits and what they may (see docs/serve.md). $FIRSTHAND_API_KEY is a key too."""
     tls_cert: Path | None = None
     """A TLS certificate chain in PEM."""
     tls_key: Path | None = None
@@ -88,7 +88,7 @@ class Config:
     max_adapters: int = 8
     """Adapters in memory at the same time."""
     adapter_root: Path | None = None
-    """Let clients load and unload adapters, from within this folder only."""
+    """Let clients whose key says load_adapters = true load and unload adapters, from within this folder only."""
     replicas: int | None = None
     """So many engines behind this one address, each a process of its own on a Ray cluster (see docs/cluster.md)."""
     address: str | None = None
@@ -121,13 +121,14 @@ def main(config: Config) -> int:
         raise MissingExtra(str(error.name), "serve", "firsthand serve") from None
     from firsthand.replicas.fleet import Fleet
     from firsthand.serve.door import Door
-    from firsthand.serve.keys import read_keys
+    from firsthand.serve.keys import check_loaders, read_keys
     from firsthand.serve.settings import Limits, Settings, check_binding
     from firsthand.serve.spans import open_spans
 
     limits = Limits(config.concurrency, config.max_tokens, config.max_answers, config.body_bytes, config.request_s)
     keys = read_keys(config.keys, os.environ, limits)
     check_binding(config.host, bool(keys.clients))
+    check_loaders(keys, config.adapter_root)
     address = Address(config.host, config.port, config.tls_cert, config.tls_key)
     settings = Settings(
         limits=limits,
