@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from adapters_tiny import adapter, write
+from adapters_tiny import adapter, write, write_house
 from firsthand.commands import serve as command
 from firsthand.engine.settings import EngineConfig
 from firsthand.errors import ConfigError, ModelError, ModelFileError, TransientError
@@ -27,7 +27,6 @@ from firsthand.replicas.router import followed, pieces
 from firsthand.replicas.worker import Replica
 from served import serving
 from test_replicas import fleet_of, gather, joined, killed, until
-from tiny import write_model
 
 CONFIG = EngineConfig(kv_memory_bytes=1 << 22, threads=1, max_adapters=3)
 LONG = Sampling(max_tokens=60, temperature=0.9, seed=7, ignore_eos=True)
@@ -37,9 +36,7 @@ LONG = Sampling(max_tokens=60, temperature=0.9, seed=7, ignore_eos=True)
 def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model, and a folder `adapters` with three good ones, a large one and a bad one."""
     house = tmp_path_factory.mktemp("house")
-    model = weights.load(write_model(house / "model"))
-    for seed, name in enumerate(("red", "green", "blue"), 1):
-        write(house / "adapters" / name, model, adapter(model, seed, rank=4))
+    model = write_house(house)
     write(house / "adapters" / "large", model, adapter(model, 5, rank=64))
     cut = write(house / "adapters" / "cut", model, adapter(model, 3)) / "adapter_model.safetensors"
     cut.write_bytes(cut.read_bytes()[:100])

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from safetensors.torch import load_file, save_file
 
-from adapters_tiny import adapter, write
+from adapters_tiny import adapter, write, write_house
 from firsthand import catalog
 from firsthand.commands import serve as command
 from firsthand.config import parse
@@ -25,7 +25,6 @@ from firsthand.providers.local import Local
 from firsthand.serve.keys import Keys, check_loaders, read_keys
 from firsthand.serve.settings import Limits
 from served import Running, serving
-from tiny import write_model
 
 HTTP = httpx.Client(verify=False, timeout=60)
 CONFIG = EngineConfig(kv_memory_bytes=1 << 22, threads=1, max_adapters=4)
@@ -36,9 +35,7 @@ HOT = Sampling(max_tokens=8, temperature=1.0, seed=5)
 def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model, a folder `adapters` of three good ones and bad ones, and one outside it."""
     house = tmp_path_factory.mktemp("house")
-    model = weights.load(write_model(house / "model"))
-    for seed, name in enumerate(("red", "green", "blue"), 1):
-        write(house / "adapters" / name, model, adapter(model, seed, rank=4))
+    model = write_house(house)
     write(house / "outside", model, adapter(model, 9))
     (house / "adapters" / "link").symlink_to(house / "outside")
     bad = write(house / "adapters" / "nan", model, adapter(model, 3)) / "adapter_model.safetensors"

@@ -213,10 +213,10 @@ def _begun(grammar: Grammar, matcher: Any, vocab_size: int, forcing: bool) -> Co
     return CompiledGrammar(grammar, vocab_size, matcher, tuple(forced), allowed, forcing)
 
 
-def bits(ids: Iterable[int], vocab_size: int) -> np.ndarray:
-    """A mask, a bit for each token in words of 32, in which these ids are set."""
+def bits(ids: Iterable[int] | None, vocab_size: int) -> np.ndarray:
+    """A mask, a bit for each token in words of 32, in which these ids are set; all with None."""
     flags = np.zeros(-(-vocab_size // WORD) * WORD, dtype=np.uint8)
-    flags[np.fromiter(ids, dtype=np.int64)] = 1
+    flags[slice(vocab_size) if ids is None else np.fromiter(ids, dtype=np.int64)] = 1
     return np.packbits(flags, bitorder="little").view(np.uint32)
 
 

@@ -38,7 +38,7 @@ class Permits:
         self.is_lasting = allowed is not None or bool(self._bad)
         """Whether it permits less than all tokens even after `min_tokens`."""
         never = bits(self._bad.pop((), ()), vocab_size)
-        self._allowed = bits(range(vocab_size) if allowed is None else allowed, vocab_size) & ~never
+        self._allowed = bits(allowed, vocab_size) & ~never
         self._going_on = self._allowed & ~bits(ends, vocab_size)
         self._ends = bits(ends, vocab_size) & ~never
 
