@@ -149,6 +149,19 @@ def test_every_route_checks_every_field(running: Running, path: str, body: Any) 
     assert send(running, body, path).status_code in (400, 501)
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "neutral"),
+    [("allowed_token_ids", [5], None), ("bad_words", ["x"], []), ("skip_special_tokens", False, True),
+     ("include_stop_str_in_output", True, False), ("min_tokens", 2, 0)],
+)  # fmt: skip
+def test_what_only_a_model_of_ours_obeys_is_refused_of_others_unless_it_changes_nothing(
+    running: Running, field: str, value: Any, neutral: Any
+) -> None:
+    assert f"{field} needs a model that runs here" in refused(send(running, {**HI, field: value}))
+    assert send(running, {**HI, field: neutral}).status_code == 200
+    assert send(running, {**HI, field: None}).status_code == 200
+
+
 @pytest.mark.parametrize("field", ["logprobs", "prompt_logprobs"])
 def test_what_only_tokens_tell_is_refused_even_where_it_is_0(running: Running, field: str) -> None:
     assert f"{field} needs a model that runs here" in refused(
