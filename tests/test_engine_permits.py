@@ -63,6 +63,16 @@ def alone() -> list[list[tuple[int, ...]]]:
     return [ids(tiny_engine(), each)[0] for each in limited()]
 
 
+def check(asked: Request, found: list[tuple[int, ...]]) -> None:
+    """That the answers of a request hold nothing that it forbids."""
+    sampling = asked.sampling
+    for answer in found:
+        if sampling.allowed_token_ids:
+            assert set(answer) <= set(EVEN)
+        assert not any(holds(answer, bad) for bad in asked.bad_sequences)
+        assert len(answer) >= sampling.min_tokens and not set(answer[: sampling.min_tokens]) & asked.stop_ids
+
+
 def test_no_answer_holds_what_its_request_forbids_and_without_the_limit_it_would() -> None:
     freely_bad = 0
     for each, found in zip(limited(), alone(), strict=True):
@@ -70,13 +80,17 @@ def test_no_answer_holds_what_its_request_forbids_and_without_the_limit_it_would
         free = Request(each.prompt, replace(sampling, allowed_token_ids=None, min_tokens=0), n=each.n)
         freely = ids(tiny_engine(), replace(free, stop_ids=each.stop_ids))[0]
         assert freely != found
-        for answer in found:
-            if sampling.allowed_token_ids:
-                assert set(answer) <= set(EVEN)
-            assert not any(holds(answer, bad) for bad in each.bad_sequences)
-            assert len(answer) >= sampling.min_tokens and not set(answer[: sampling.min_tokens]) & each.stop_ids
+        check(each, found)
         freely_bad += sum(holds(answer, bad) for answer in freely for bad in each.bad_sequences)
     assert freely_bad > 10
+
+
+def test_models_that_run_by_their_modules_are_held_to_it_too() -> None:
+    """As on a GPU, where tokens are drawn on the device unless something is forbidden."""
+    runner = tiny_engine(block_size=8, graphs="on")
+    assert runner.runner.fused is None
+    for each, found in zip(limited()[:6], ids(runner, *limited()[:6]), strict=True):
+        check(each, found)
 
 
 @pytest.mark.parametrize(
