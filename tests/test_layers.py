@@ -13,6 +13,7 @@ NOUNS = [
     "errors",
     "message",
     "grammar",
+    "sampling",
     "model",
     "tool",
     "task",

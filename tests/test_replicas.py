@@ -51,6 +51,8 @@ def test_everything_travels_unchanged() -> None:
         Sampling(),
         Sampling(9, 0.7, 3, 0.9, 0.1, 1.1, 0.5, -0.5, 2**63, ("a", "\n"), 4, grammar.regex("[ab]+")),
         Sampling(logit_bias=((3, -100.0), (4, 0.5)), stop_ids=(7,), ignore_eos=True),
+        Sampling(allowed_token_ids=(3, 4), bad_words=("a", "\ud800"), skip_special_tokens=False),
+        Sampling(include_stop_str_in_output=True, min_tokens=4, grammar=grammar.regex("a+")),
     ]
     for sampling in samplings:
         assert wire.sampling_of(unpack(pack(sampling.to_json()))) == sampling
@@ -334,7 +336,16 @@ async def test_a_killed_replicas_answers_go_on_elsewhere_to_the_bit(folder: Path
         {"sampling": replace(LONG, grammar=grammar.regex("[a-z ]{60}"), ignore_eos=False)},
         {
             "sampling": replace(
-                LONG, stop=("zzzz",), repetition_penalty=1.2, presence_penalty=0.5, frequency_penalty=0.2
+                LONG,
+                stop=("zzzz",),
+                repetition_penalty=1.2,
+                presence_penalty=0.5,
+                frequency_penalty=0.2,
+                allowed_token_ids=tuple(range(3, 250)),
+                bad_words=("a", "42", "the sum"),
+                min_tokens=30,
+                skip_special_tokens=False,
+                include_stop_str_in_output=True,
             )
         },
     ]

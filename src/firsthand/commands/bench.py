@@ -152,7 +152,7 @@ def measure(config: Config, path: Path) -> Result:
 def load(path: Path, settings: EngineConfig) -> Engine:
     """An engine with the model in it."""
     from firsthand.engine.engine import Engine
-    from firsthand.providers.local import load_weights
+    from firsthand.engine.loading import load_weights
 
     return Engine(load_weights(path, settings), settings)
 

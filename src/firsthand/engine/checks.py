@@ -11,10 +11,12 @@ from firsthand.engine.sequence import Request
 from firsthand.errors import ConfigError, ModelError, PromptTooLong
 from firsthand.model import Sampling
 from firsthand.nn.architecture import Architecture
+from firsthand.sampling import MAX_BAD_WORDS
 
 MAX_ANSWERS = 1024
 MAX_CONTINUATIONS = 1 << 16
 MAX_STOP_IDS = 1024
+MAX_BAD_SEQUENCES = 8 * MAX_BAD_WORDS
 MAX_PRIORITY = 1000
 MAX_RUN_NAME = 256
 
@@ -38,6 +40,9 @@ def check_request(request: Request, architecture: Architecture) -> None:
             raise ConfigError("logit_bias names a token twice: give one bias for each")
     if request.sampling.stop_ids:
         check_ids(request.sampling.stop_ids, "stop_ids", architecture)
+    if request.sampling.allowed_token_ids is not None:
+        check_ids(request.sampling.allowed_token_ids, "allowed_token_ids", architecture)
+    _check_bad_sequences(request, architecture)
     _check_grammar(request, architecture)
 
 
@@ -114,14 +119,24 @@ def _check_sampling(sampling: Sampling) -> None:
         raise ConfigError(f"repetition_penalty is {sampling.repetition_penalty}: give a finite number above 0")
 
 
+def _check_bad_sequences(request: Request, architecture: Architecture) -> None:
+    sequences = request.bad_sequences
+    if request.sampling.bad_words and not sequences:
+        raise ConfigError("the sampling has bad_words that were not encoded: give their tokens as bad_sequences")
+    if len(sequences) > MAX_BAD_SEQUENCES:
+        raise ConfigError(f"there are {len(sequences)} bad_sequences: give at most {MAX_BAD_SEQUENCES}")
+    for place, sequence in enumerate(sequences):
+        check_ids(sequence, f"bad sequence {place}", architecture)
+
+
 def _check_grammar(request: Request, architecture: Architecture) -> None:
     grammar, asked = request.grammar, request.sampling.grammar
     if grammar is None and asked is not None:
         raise ConfigError(
             f"the sampling has a {asked.kind} grammar that was not read: give Grammars(...).compile's result"
         )
-    if grammar is not None and request.sampling.min_tokens:
-        raise ConfigError("min_tokens does not go with a grammar, and calls of tools have one: leave one of them out")
+    if grammar is not None and grammar.forcing and (request.bad_sequences or request.sampling.allowed_token_ids):
+        raise ConfigError("the request forbids tokens and its grammar forces some: compile it with forcing=False")
     if grammar is not None and grammar.vocab_size > architecture.vocab_size:
         raise ConfigError(
             f"the grammar was read for {grammar.vocab_size} tokens and the model has {architecture.vocab_size}: use the "

@@ -86,13 +86,13 @@ class Engine:
         or if prompt and answer could never fit the memory for keys and values; ModelError on ids that are not tokens;
         ConfigError on other values that cannot be meant; QueueFull if too much waits already.
         """
-        num_prompt = len(request.prompt)
         check_request(request, self.architecture)
         adapter = self._adapter(request.adapter)
+        num_prompt, vocab_size = len(request.prompt), self.architecture.vocab_size
         max_tokens = min(request.sampling.max_tokens, self.architecture.max_position - num_prompt)
         check_room(num_prompt, max_tokens, self.pool, self.config.max_batch_tokens)
         self.live.check_room(request.n * num_prompt, num_waiting=len(self.scheduler.waiting))
-        return self._enter(answers(request, self.live.next_id, max_tokens=max_tokens, adapter=adapter))
+        return self._enter(answers(request, self.live.next_id, vocab_size, max_tokens=max_tokens, adapter=adapter))
 
     def add_score(
         self,

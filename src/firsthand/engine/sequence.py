@@ -9,6 +9,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from firsthand.engine.grammar import CompiledGrammar, Guide
+from firsthand.engine.permits import Permits
 from firsthand.engine.prefix import Space
 from firsthand.model import Sampling
 
@@ -37,6 +38,8 @@ class Request:
     """Tokens that end an answer. The token itself is part of the output."""
     stopper: Callable[[], Stopper] | None = None
     """Makes a Stopper for each answer."""
+    bad_sequences: tuple[tuple[int, ...], ...] = ()
+    """Tokens that no answer may have one after another: `Sampling.bad_words`, in the model's own tokens."""
     grammar: CompiledGrammar | None = None
     """What the answers must look like: `Sampling.grammar`, read by `Grammars` for the model's tokenizer."""
     priority: int = 0
@@ -77,6 +80,8 @@ class Sequence:
     stopper: Stopper | None = None
     guide: Guide | None = None
     """Follows the answer through its grammar."""
+    permits: Permits | None = None
+    """Which tokens its request permits, if not all."""
     followers: list[Sequence] = field(default_factory=list)
     priority: int = 0
     run: str = ""

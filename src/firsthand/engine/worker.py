@@ -22,6 +22,7 @@ from typing import TypeVar
 
 from torch import Tensor
 
+from firsthand.engine.adapters import LoadedAdapter
 from firsthand.engine.engine import Engine
 from firsthand.engine.holds import Hold
 from firsthand.engine.inbox import Inbox, hand_over
@@ -135,6 +136,10 @@ class EngineWorker:
     async def unload_adapter(self, name: str) -> None:
         """Let no new request have an adapter; see `Engine.unload_adapter`."""
         await self._call(lambda: self.engine.unload_adapter(name))
+
+    async def find_adapter(self, name: str) -> LoadedAdapter:
+        """The adapter that new requests of that name get; ConfigError if there is none."""
+        return await self._call(lambda: self.engine.adapters.get(name))
 
     async def stats(self) -> Stats:
         """The engine's counters."""

@@ -20,7 +20,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from firsthand import __version__
@@ -29,6 +28,7 @@ from firsthand.engine.checks import check_ids
 from firsthand.engine.devices import pick_device
 from firsthand.engine.engine import Engine
 from firsthand.engine.grammar import CompiledGrammar, Grammars
+from firsthand.engine.loading import load_weights
 from firsthand.engine.settings import EngineConfig
 from firsthand.engine.worker import EngineWorker
 from firsthand.errors import ConfigError, ModelFileError
@@ -43,8 +43,6 @@ from firsthand.model import (
     ToolSpec,
     shown_pieces,
 )
-from firsthand.nn import weights
-from firsthand.nn.decoder import Decoder
 from firsthand.nn.lora import adapter_files
 from firsthand.nn.quant import best_mode
 from firsthand.providers import hub
@@ -58,7 +56,7 @@ from firsthand.providers.local_answers import (
     is_long,
     new_request,
 )
-from firsthand.providers.local_memory import Memory
+from firsthand.providers.local_memory import KeptAdapter, Memory
 from firsthand.providers.local_scores import likelihoods
 from firsthand.tokens import pretrained
 from firsthand.tokens.chat import Chat
@@ -222,7 +220,7 @@ class Local:
         loaded = (await self._ready()).told(template)
         grammar = await self._grammar(loaded, sampling, tools)
         make = partial(new_request, loaded, prompt, sampling, tools, n, grammar, self.chosen, priority, run, cache_salt)
-        request, new_answer = await asyncio.to_thread(make) if is_long(prompt) else make()
+        request, new_answer = await asyncio.to_thread(make) if is_long(prompt, sampling) else make()
         answers = [new_answer() for _ in range(n)]
         streams = [CallStream(tools) if tools else None for _ in range(n)]
         async with aclosing(loaded.worker.submit(request)) as outputs:
@@ -309,22 +307,22 @@ class Local:
 
     async def load_adapter(self, name: str, folder: Path | str, *, version: int = 0, replace: bool = False) -> None:
         """Put an adapter beside the weights while answers are computed; see `Engine.load_adapter`."""
-        loaded = await self._ready()
-        await loaded.worker.load_adapter(name, Path(folder), version=version, replace=replace)
-        self._memory.adapters[name] = Path(folder)
-        self._memory.loadings[name] += 1
-        self._memory.present.add(name)
+        await self._memory.load_adapter(await self._ready(), name, Path(folder), version=version, replace=replace)
 
     async def unload_adapter(self, name: str) -> None:
         """Take an adapter away from new requests; those under way end with it."""
-        memory = self._memory
-        loaded = await self._ready()
-        if memory.adapters.pop(name, None) is None:
+        if name not in self._memory.adapters:
             raise ConfigError(f"no adapter {name[:80]!r} is beside {self.name}")
         self._fingerprints.pop(name, None)
-        if name in memory.present:
-            memory.present.discard(name)
-            await loaded.worker.unload_adapter(name)
+        await self._memory.unload_adapter(await self._ready(), name)
+
+    async def kept_adapter(self, name: str) -> KeptAdapter | None:
+        """What is loaded under a name now, for `restore_adapter`; None if nothing is."""
+        return await self._memory.kept_adapter(await self._ready(), name)
+
+    async def restore_adapter(self, name: str, kept: KeptAdapter | None) -> None:
+        """Make it as it was when this was kept: the same adapter under its name, from memory, or none."""
+        await self._memory.restore_adapter(await self._ready(), name, kept)
 
     async def update(self, state: Mapping[str, Tensor], version: int, *, recompute: bool = True) -> None:
         """Replace the weights between two steps, and drop no request; see `Engine.load`.
@@ -365,13 +363,14 @@ class Local:
 
     async def _grammar(self, loaded: Loaded, sampling: Sampling, tools: Sequence[ToolSpec]) -> CompiledGrammar | None:
         """What the answers must look like, read for this model in another thread if it is new."""
-        if sampling.grammar is not None:
-            known = loaded.grammars.find(sampling.grammar)
-            return known or await asyncio.to_thread(loaded.grammars.compile, sampling.grammar)
+        forcing = sampling.allowed_token_ids is None and not sampling.bad_words
+        if (asked := sampling.grammar) is not None:
+            known = loaded.grammars.find(asked, forcing=forcing)
+            return known or await asyncio.to_thread(loaded.grammars.compile, asked, forcing=forcing)
         markup = loaded.chat.markup
         if not tools or self.free_calls or markup is None:
             return None
-        return await asyncio.to_thread(compile_calls, loaded.grammars, tools, markup)
+        return await asyncio.to_thread(compile_calls, loaded.grammars, tools, markup, forcing)
 
 
 def load(path: Path, config: EngineConfig, adapter: Path | None = None) -> Loaded:
@@ -385,16 +384,3 @@ def load(path: Path, config: EngineConfig, adapter: Path | None = None) -> Loade
             "weights: the files do not belong together"
         )
     return Loaded(EngineWorker(Engine(model, config)), tokenizer, chat, Grammars(tokenizer))
-
-
-def load_weights(path: Path, config: EngineConfig, adapter: Path | None = None) -> Decoder:
-    """The model of a file or folder on the config's device."""
-    if config.device == "cpu":
-        return weights.load(path, keep_blocks=config.weights in ("auto", "int8"), adapter=adapter)
-    pick_device(config.device)
-    if config.weights not in ("auto", "float32"):
-        raise ConfigError(
-            f"weights is {config.weights!r}, which is for the CPU: on {config.device} give auto or float32"
-        )
-    dtype = torch.float32 if config.weights == "float32" else torch.bfloat16
-    return weights.load(path, dtype=dtype, device=config.device, adapter=adapter)

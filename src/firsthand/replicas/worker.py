@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any, cast
 
 from firsthand import __version__, catalog
-from firsthand.errors import ConfigError
+from firsthand.errors import ConfigError, ModelFileError
 from firsthand.message import Json
 from firsthand.model import Delta, Embedder, Sampling, TokenModel
 from firsthand.providers import hub
@@ -25,6 +26,8 @@ class Replica:
         self.model, self.embedder = model, embedder
         self._outbox = Outbox()
         self._running: dict[int, asyncio.Task[None]] = {}
+        self.undoing: Callable[[], Awaitable[None]] | None = None
+        """Makes the adapters what they were before the last change; None when that was settled."""
 
     async def begin(self) -> Json:
         """Load and use the model once; what must be the same in all replicas, and what a server must know of it."""
@@ -79,7 +82,7 @@ class Replica:
             del self._running[job]
 
     def _stream(self, body: Json) -> AsyncGenerator[Delta, None]:
-        found = self.the_model.stream_many(
+        found = self.model_of(body).stream_many(
             prompt_of(body["prompt"]),
             sampling_of(body["sampling"]),
             tools=[tool_of(tool) for tool in body["tools"]],
@@ -93,6 +96,11 @@ class Replica:
         assert self.model is not None
         return self.model
 
+    def model_of(self, body: Json) -> TokenModel:
+        """The model, with the adapter that a job names if it names one."""
+        name = body.get("adapter")
+        return self.the_model if name is None else cast(Any, self.the_model).with_adapter(name)
+
 
 async def _tokenize(replica: Replica, body: Json) -> list[int]:
     prompt = prompt_of(body["prompt"])
@@ -105,19 +113,55 @@ async def _detokenize(replica: Replica, body: Json) -> str:
 
 
 async def _rate(replica: Replica, body: Json) -> list[Any]:
-    ratings = await replica.the_model.rate(body["ids"], body["top"], **body["options"])
+    ratings = await replica.model_of(body).rate(body["ids"], body["top"], **body["options"])
     return [[rating.token_id, rating.logprob, rating.top] for rating in ratings]
 
 
 async def _score(replica: Replica, body: Json) -> Json:
     prompt = cast(Any, prompt_of(body["prompt"]))
-    return (await replica.the_model.score(prompt, body["continuations"])).to_json()
+    return (await replica.model_of(body).score(prompt, body["continuations"])).to_json()
 
 
 async def _vocabulary(replica: Replica, body: Json) -> list[str]:
     """The bytes of every token, as text of Latin-1."""
     ids = range((await replica.the_model.load()).vocab_size)
     return [raw.decode("latin-1") for raw in replica.the_model.spell(ids)]
+
+
+async def _load_adapter(replica: Replica, body: Json) -> str:
+    """The fingerprint of the model with the adapter."""
+    model, name = _adaptable(replica), body["name"]
+    replica.undoing, kept = None, await model.kept_adapter(name)
+    try:
+        await model.load_adapter(name, body["folder"], version=body["version"], replace=body["replace"])
+        replica.undoing = partial(model.restore_adapter, name, kept)
+        return str(await asyncio.to_thread(lambda: model.with_adapter(name).fingerprint))
+    except OSError as error:
+        raise ModelFileError(f"the adapter {name!r} cannot be read: {error.strerror or error}") from None
+
+
+async def _unload_adapter(replica: Replica, body: Json) -> str:
+    model, name = _adaptable(replica), body["name"]
+    replica.undoing, kept = None, await model.kept_adapter(name)
+    await model.unload_adapter(name)
+    replica.undoing = partial(model.restore_adapter, name, kept)
+    return ""
+
+
+async def _undo_adapters(replica: Replica, body: Json) -> None:
+    undo, replica.undoing = replica.undoing, None
+    if undo is not None:
+        await undo()
+
+
+async def _settle_adapters(replica: Replica, body: Json) -> None:
+    replica.undoing = None
+
+
+def _adaptable(replica: Replica) -> Any:
+    if not hasattr(replica.model, "kept_adapter"):
+        raise ConfigError("the replicas' model takes no adapters beside it")
+    return replica.model
 
 
 async def _counters(replica: Replica, body: Json) -> dict[str, float]:
@@ -143,6 +187,10 @@ _METHODS: Mapping[str, Callable[[Replica, Json], Awaitable[Any]]] = {
     "rate": _rate,
     "score": _score,
     "vocabulary": _vocabulary,
+    "load_adapter": _load_adapter,
+    "unload_adapter": _unload_adapter,
+    "undo_adapters": _undo_adapters,
+    "settle_adapters": _settle_adapters,
     "counters": _counters,
     "embed": _embed,
 }

@@ -192,6 +192,12 @@ class Door:
         if facts is not None and ids and max(ids) >= facts.vocab_size:
             raise bad(f"{field} holds {max(ids)}: the model's tokens go from 0 to {facts.vocab_size - 1}", field)
 
+    def check_sampling(self, sampling: Sampling) -> None:
+        """Refuse settings that name ids which are no tokens of the model."""
+        self.check_ids(sampling.stop_ids, "stop_token_ids")
+        self.check_ids([token for token, _ in sampling.logit_bias], "logit_bias")
+        self.check_ids(sampling.allowed_token_ids or (), "allowed_token_ids")
+
     def options(self, asked: Asked, salt: str | None, template: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """What the model is told of a request besides prompt and sampling: only what is not as always."""
         if self.settings.private_caches and self.tokens is not None:
