@@ -20,6 +20,7 @@ from torch import Tensor
 from firsthand.engine.adapters import Adapters, LoadedAdapter
 from firsthand.engine.arrivals import answers, scores
 from firsthand.engine.checks import check_ids, check_request, check_room, check_score
+from firsthand.engine.devices import free_bytes_on
 from firsthand.engine.drafts import speculator
 from firsthand.engine.drawing import draw_after
 from firsthand.engine.grammar import Guide, Masks
@@ -81,6 +82,7 @@ class Engine:
             layer_bytes=block_bytes(self.architecture, config, dtype) // self.architecture.num_layers,
             more_bytes=draft_bytes,
             longest=self.architecture.max_position,
+            free_bytes=free_bytes_on(model.embed.weight.device),
         )
         self.runner = Runner(
             model,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 from typing import Literal
 
+from firsthand.engine.memory import free_bytes
 from firsthand.errors import ConfigError
 
 WEIGHTS = ("auto", "int8", "float16", "float32")
@@ -16,11 +16,7 @@ GRAPHS = ("auto", "on", "off")
 
 def default_kv_bytes() -> int:
     """The smaller of 2 GiB and a quarter of the memory that is free."""
-    names = os.sysconf_names if hasattr(os, "sysconf_names") else {}
-    pages = "SC_AVPHYS_PAGES" if "SC_AVPHYS_PAGES" in names else "SC_PHYS_PAGES"
-    if pages not in names:
-        return 1 << 30
-    return min(2 << 30, os.sysconf(pages) * os.sysconf("SC_PAGE_SIZE") // 4)
+    return min(2 << 30, (free_bytes() or 4 << 30) // 4)
 
 
 @dataclass(frozen=True)

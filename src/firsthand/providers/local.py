@@ -26,7 +26,7 @@ from torch import Tensor
 from firsthand import __version__
 from firsthand.engine.adapters import check_name
 from firsthand.engine.checks import check_ids
-from firsthand.engine.devices import pick_device
+from firsthand.engine.devices import allocating, pick_device
 from firsthand.engine.engine import Engine
 from firsthand.engine.grammar import CompiledGrammar, Grammars
 from firsthand.engine.settings import EngineConfig
@@ -398,7 +398,8 @@ def load(path: Path, config: EngineConfig, adapter: Path | None = None) -> Loade
     """The model of a file or folder, in memory, its engine running."""
     tokenizer = pretrained.load(path)
     chat = Chat(tokenizer, tokenizer.chat_template)
-    model = load_weights(path, config, adapter)
+    with allocating(f"the weights of {path.name}"):
+        model = load_weights(path, config, adapter)
     if tokenizer.vocab_size > model.architecture.vocab_size:
         raise ModelFileError(
             f"{path} has {tokenizer.vocab_size} tokens in its tokenizer and {model.architecture.vocab_size} in its "
