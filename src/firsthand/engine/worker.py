@@ -44,7 +44,6 @@ class Inbox:
         self._items: deque[Item] = deque()
         self._reader: asyncio.Future[None] | None = None
         self.request_id: int | None = None
-        self.is_abandoned = False
 
     def put(self, item: Item) -> None:
         """Take in an item, in the caller's loop."""
@@ -212,16 +211,17 @@ class EngineWorker:
         self.close()
 
     async def _outputs(self, add: Callable[[], int], num_answers: int) -> AsyncGenerator[Output, None]:
-        inbox = Inbox()
-        self._post(Command(lambda: self._add(add, inbox), lambda error: hand_over([(inbox, error)])))
+        inbox, is_over = Inbox(), False
         try:
-            while num_answers > 0:
+            await self._call(lambda: self._add(add, inbox))
+            left = num_answers  # a number to count with, since the engine has taken it
+            while left:
                 for output in await inbox.get():
-                    num_answers -= output.is_last
+                    left -= output.is_last
+                    is_over = not left
                     yield output
         finally:
-            if num_answers > 0:
-                inbox.is_abandoned = True
+            if not is_over:
                 self._post(Command(lambda: self._drop(inbox), lambda error: None))
 
     async def _call(self, function: Callable[[], T]) -> T:
@@ -260,13 +260,7 @@ class EngineWorker:
         command.fail(self._ended)
 
     def _add(self, add: Callable[[], int], inbox: Inbox) -> None:
-        if inbox.is_abandoned:
-            return
-        try:
-            inbox.request_id = add()
-        except Exception as error:
-            hand_over([(inbox, error)])
-            return
+        inbox.request_id = add()
         self._inboxes[inbox.request_id] = inbox
 
     def _drop(self, inbox: Inbox) -> None:
