@@ -26,7 +26,7 @@ NOUNS = [
     "context",
     "rollout",
 ]
-ANYWHERE = ["config", "catalog", "concurrency", "home", "lock", "modelfile", "terminal", "traceparent"]
+ANYWHERE = ["config", "catalog", "concurrency", "home", "kinds", "lock", "modelfile", "terminal", "traceparent"]
 LAYERS = [
     ["nn", "tokens"],
     ["engine"],

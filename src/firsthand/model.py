@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 
 from firsthand.errors import ConfigError
 from firsthand.grammar import Grammar
+from firsthand.kinds import check_kinds, shown
 from firsthand.message import Json, Message, canonical
 
 Prompt = str | Sequence[Message]
@@ -59,6 +60,7 @@ class Sampling:
     knows itself when it is complete."""
 
     def __post_init__(self) -> None:
+        check_kinds(self, whole=False)
         checks = [
             ("max_tokens", self.max_tokens >= 1, "1 or more"),
             ("temperature", 0 <= self.temperature < 100, "from 0 up to 100"),
@@ -81,11 +83,10 @@ class Sampling:
                 self.min_tokens == 0 or (self.min_tokens > 0 and self.grammar is None),
                 "0, or more without a grammar",
             ),
-            ("grammar", isinstance(self.grammar, Grammar | None), "None or a firsthand.grammar.Grammar"),
         ]
         for name, holds, expected in checks:
             if not holds:
-                raise ConfigError(f"{name} is {getattr(self, name)!r}: give {expected}")
+                raise ConfigError(f"{name} is {shown(getattr(self, name))}: give {expected}")
 
     def to_json(self) -> Json:
         """The settings as a JSON object. Those that came after version 0.2 have a key only where they are used."""

@@ -123,9 +123,9 @@ class Engine:
         or if prompt and answer could never fit the memory for keys and values; ModelError on ids that are not tokens;
         ConfigError on other values that cannot be meant; QueueFull if too much waits already.
         """
-        num_prompt = len(request.prompt)
         check_request(request, self.architecture)
         adapter = self._adapter(request.adapter)
+        num_prompt = len(request.prompt)
         max_tokens = min(request.sampling.max_tokens, self.architecture.max_position - num_prompt)
         check_room(num_prompt, max_tokens, self.pool, self.config.max_batch_tokens)
         self._check_queue(request.n * num_prompt)
@@ -147,7 +147,7 @@ class Engine:
         Each continuation brings one Output with its tokens, their log-probs and the `top` most probable tokens in their
         places, and the finish reason `stop`. Raises what `add` raises.
         """
-        check_score(prefix, continuations, priority, run, self.architecture, salt=salt)
+        check_score(prefix, continuations, priority, run, self.architecture, top=top, salt=salt)
         beside = self._adapter(adapter)
         longest = max(map(len, continuations), default=0)
         check_room(len(prefix), longest, self.pool, self.config.max_batch_tokens)
