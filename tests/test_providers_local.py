@@ -101,6 +101,30 @@ def test_a_live_context_keeps_its_conversation_and_a_dead_one_frees_it(folder, i
     crowded.close()
 
 
+def test_a_salted_conversation_is_held_too_and_known_to_its_salt_alone(folder):
+    crowded = Local(folder, name="tiny", config=EngineConfig(kv_memory_bytes=256 << 10, kv_cache="float32", threads=1))
+
+    async def ask(messages, salt, count=8):
+        found = [each async for each in crowded.stream_many(messages, sampled(count), cache_salt=salt)]
+        return found[-1].completion
+
+    async def two_turns():
+        first = await ask([user("What is 12 + 30?")], "mine", 16)
+        assert (await crowded._loaded.worker.stats()).holds == 1
+        for number in range(12):
+            await ask([user(f"Something else, number {number}: " + "word " * 20)], "")
+        messages = [user("What is 12 + 30?"), first.message, user("And 1 more?")]
+        other, mine = await ask(messages, "other", 4), await ask(messages, "mine", 4)
+        known = first.usage.prompt_tokens + first.usage.completion_tokens - 1
+        assert mine.usage.cached_tokens >= known > other.usage.cached_tokens
+
+    asyncio.run(two_turns())
+    gc.collect()
+    stats = asyncio.run(crowded._loaded.worker.stats())
+    assert (stats.holds, stats.used_blocks) == (0, 0)
+    crowded.close()
+
+
 def test_a_second_turn_computes_its_new_tokens_only(model):
     async def chat():
         messages = [system("Be brief."), user("What is 12 + 30?")]

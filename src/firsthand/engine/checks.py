@@ -73,6 +73,12 @@ def check_score(
             check_ids(continuation, f"continuation {place}", architecture)
 
 
+def check_hold(tokens: Sequence[int], salt: str, architecture: Architecture) -> None:
+    """Raise ModelError or ConfigError on a text that cannot be held."""
+    _check_caller(0, "", salt)
+    check_ids(tokens, "the text to hold", architecture)
+
+
 def check_ids(ids: Sequence[int], what: str, architecture: Architecture) -> None:
     """Raise ModelError if there are no ids or one is no token."""
     _check_row(ids, what)

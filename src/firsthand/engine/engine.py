@@ -19,7 +19,7 @@ from torch import Tensor
 
 from firsthand.engine.adapters import Adapters, LoadedAdapter
 from firsthand.engine.arrivals import answers, scores
-from firsthand.engine.checks import check_ids, check_request, check_room, check_score
+from firsthand.engine.checks import check_hold, check_request, check_room, check_score
 from firsthand.engine.devices import free_bytes_on
 from firsthand.engine.drafts import speculator
 from firsthand.engine.drawing import draw_after
@@ -28,6 +28,7 @@ from firsthand.engine.holds import Hold
 from firsthand.engine.mixed import MixedPool, open_pool
 from firsthand.engine.outputs import Output, Scored, joined, scored
 from firsthand.engine.packing import block_bytes, fitting_state, kv_dtype, pack_model
+from firsthand.engine.prefix import space_of
 from firsthand.engine.reading import failed, rate, sample
 from firsthand.engine.runner import Runner, packed_adapter
 from firsthand.engine.scheduler import Scheduler
@@ -204,15 +205,15 @@ class Engine:
                 self._masks.finish()
         return outputs
 
-    def hold(self, tokens: Sequence[int], *, adapter: str | None = None) -> Hold:
+    def hold(self, tokens: Sequence[int], *, adapter: str | None = None, salt: str = "") -> Hold:
         """Keep what is known of a text in memory until `release`, so that a prompt which goes on from it finds it.
 
         Nothing is computed: hold a text when its answer has come. At most half of the memory can be held; the oldest holds
         are dropped for the newest, and all of them if a request needs the memory to run at all (see `Hold.is_kept`).
         """
-        check_ids(tokens, "the text to hold", self.architecture)
+        check_hold(tokens, salt, self.architecture)
         beside = self._adapter(adapter)
-        return self.scheduler.holds.add(tokens, None if beside is None else beside.id)
+        return self.scheduler.holds.add(tokens, space_of(None if beside is None else beside.id, salt))
 
     def release(self, hold: Hold) -> None:
         """Let go of what is held; a second time does nothing."""
@@ -293,7 +294,7 @@ class Engine:
     def _forget(self, adapter: LoadedAdapter | None) -> None:
         """Let go of the texts that were computed with an adapter that is gone."""
         if adapter is not None:
-            self.scheduler.forget_space(adapter.id)
+            self.scheduler.forget_adapter(adapter.id)
             self.runner.forget_adapters()
 
     def _enter(self, lines: list[Line]) -> int:

@@ -134,10 +134,10 @@ class MixedPool:
         for part, blocks in self.split(table):
             part.release(blocks)
 
-    def forget_space(self, space: Space) -> None:
-        """Forget the texts of one space in both trees."""
+    def forget_adapter(self, adapter: int) -> None:
+        """Forget what was computed with an adapter in both trees."""
         for part in self.parts:
-            part.forget_space(space)
+            part.forget_adapter(adapter)
 
     def forget(self) -> None:
         """Empty both trees."""

@@ -9,7 +9,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from firsthand.engine.grammar import CompiledGrammar, Guide
-from firsthand.engine.prefix import Space
+from firsthand.engine.prefix import Space, space_of
 from firsthand.model import Sampling
 
 if TYPE_CHECKING:
@@ -114,8 +114,7 @@ class Sequence:
     @property
     def space(self) -> Space:
         """With whose texts it shares memory: those computed with the same adapter, and of the same salt."""
-        adapter = None if self.adapter is None else self.adapter.id
-        return (adapter, self.salt) if self.salt else adapter
+        return space_of(None if self.adapter is None else self.adapter.id, self.salt)
 
     @property
     def arrival(self) -> tuple[int, int]:

@@ -150,9 +150,9 @@ class EngineWorker:
             outputs[output.index] = output
         return [scored(outputs[index]) for index in range(len(continuations))]
 
-    async def hold(self, tokens: Sequence[int], *, adapter: str | None = None) -> Hold:
+    async def hold(self, tokens: Sequence[int], *, adapter: str | None = None, salt: str = "") -> Hold:
         """Keep what is known of a text in memory; see `Engine.hold`. If the caller is cancelled, nothing stays held."""
-        future = self._start(lambda: self.engine.hold(tokens, adapter=adapter))
+        future = self._start(lambda: self.engine.hold(tokens, adapter=adapter, salt=salt))
         try:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
@@ -163,10 +163,10 @@ class EngineWorker:
         """Let go of what is held. It is let go even if the caller is cancelled while it waits."""
         await self._call(lambda: self.engine.release(hold))
 
-    def lease(self, tokens: Sequence[int], *, adapter: str | None = None) -> Lease:
+    def lease(self, tokens: Sequence[int], *, adapter: str | None = None, salt: str = "") -> Lease:
         """The same, until the lease is collected; nobody waits for it, and a closed or crowded engine only keeps less."""
         lease = Lease()
-        future = self._start(lambda: self.engine.hold(tokens, adapter=adapter))
+        future = self._start(lambda: self.engine.hold(tokens, adapter=adapter, salt=salt))
         weakref.finalize(lease, future.add_done_callback, self._undo_hold).atexit = False
         return lease
 

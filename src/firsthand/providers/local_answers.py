@@ -149,7 +149,7 @@ def completion(
         reason,
         usage,
         tuple(answer.top_logprobs[:kept]),
-        None if request.salt else loaded.worker.lease(text_so_far, adapter=request.adapter),
+        loaded.worker.lease(text_so_far, adapter=request.adapter, salt=request.salt),
         versions=() if set(answer.versions) == {0} else tuple(answer.versions),
         adapter_version=output.adapter_version,
     )
