@@ -26,7 +26,18 @@ NOUNS = [
     "context",
     "rollout",
 ]
-ANYWHERE = ["config", "catalog", "concurrency", "home", "kinds", "lock", "modelfile", "terminal", "traceparent"]
+ANYWHERE = [
+    "asker",
+    "config",
+    "catalog",
+    "concurrency",
+    "home",
+    "kinds",
+    "lock",
+    "modelfile",
+    "terminal",
+    "traceparent",
+]
 LAYERS = [
     ["nn", "tokens"],
     ["engine"],

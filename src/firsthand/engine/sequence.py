@@ -42,7 +42,8 @@ class Request:
     priority: int = 0
     """The lower number goes first, as in vLLM; it may be negative."""
     run: str = ""
-    """Who asks, such as a client or a Run: those of one priority share the engine fairly, whoever sends how much."""
+    """Who asks, such as a client or an agent of a Run: those of one priority share the engine fairly, whoever sends how
+    much. Who runs attempts says it (`asker`), a server by its clients."""
     adapter: str | None = None
     """The loaded adapter that the model answers with (see `adapters`); None is the model as it is."""
     salt: str = ""

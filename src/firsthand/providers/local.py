@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from firsthand import __version__
+from firsthand import __version__, asker
 from firsthand.engine.adapters import check_name
 from firsthand.engine.checks import check_ids
 from firsthand.engine.devices import allocating, pick_device
@@ -278,7 +278,7 @@ class Local:
         self, ids: Sequence[int], top: int = 0, *, priority: int = 0, run: str = "", cache_salt: str = ""
     ) -> list[TokenRating]:
         """How probable each token after the first was, given those before it, with the `top` most probable ones."""
-        loaded = await self._ready()
+        loaded, run = await self._ready(), run or asker.current()
         if len(ids) < 2:
             return []
         (found,) = await loaded.worker.score(
@@ -320,7 +320,7 @@ class Local:
         cached = 0
         for prefix, indices in by_prefix.items():
             continued = [pairs[index][1] for index in indices]
-            results = await loaded.worker.score(prefix, continued, adapter=self.chosen)
+            results = await loaded.worker.score(prefix, continued, run=asker.current(), adapter=self.chosen)
             cached += results[0].cached_tokens
             for index, result in zip(indices, results, strict=True):
                 logprob, count = sum(result.logprobs), len(result.logprobs)

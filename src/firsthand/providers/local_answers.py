@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from firsthand import asker
 from firsthand.engine.grammar import CompiledGrammar, Grammars
 from firsthand.engine.outputs import Output
 from firsthand.engine.sequence import Request
@@ -101,7 +102,7 @@ def new_request(
     run: str = "",
     salt: str = "",
 ) -> tuple[Request, Callable[[], Answer]]:
-    """The engine's request, and what makes an Answer for each sample."""
+    """The engine's request, and what makes an Answer for each sample. Without a `run` it is that of `asker`."""
     tokenizer = loaded.tokenizer
     ids = _ids(prompt)
     raw = isinstance(prompt, str) or ids is not None
@@ -119,7 +120,7 @@ def new_request(
         stopper=new_stop if sampling.stop else None,
         grammar=grammar,
         priority=priority,
-        run=run,
+        run=run or asker.current(),
         adapter=adapter,
         salt=salt,
     )
