@@ -60,6 +60,16 @@ def test_samples_share_their_prompt_and_differ(model):
     assert [each.usage.prompt_tokens > 0 for each in completions] == [True, False, False, False]
 
 
+@pytest.mark.parametrize("n", [0, -3, "2", 1.0, 10**12])
+def test_a_number_of_answers_that_cannot_be_is_refused_before_anything_is_made(model, n):
+    async def streamed():
+        return [delta async for delta in model.stream_many("Hi", sampled(4), n=n)]
+
+    for asked in (model.complete("Hi", sampled(4), n=n), streamed()):
+        with pytest.raises(ConfigError, match=f"n is {n!r}: give 1 to 1024"):
+            asyncio.run(asked)
+
+
 def test_the_same_seed_gives_the_same_tokens_among_any_others(model):
     questions = [f"What is {i} + {i * i}?" for i in range(12)]
 

@@ -24,7 +24,7 @@ MAX_RUN_NAME = 256
 
 def check_request(request: Request, architecture: Architecture) -> None:
     """Raise PromptTooLong, ModelError or ConfigError on a request that cannot be meant."""
-    _check_number("n", request.n, 1, MAX_ANSWERS)
+    check_num_answers(request.n)
     _check_caller(request.priority, request.run, request.salt)
     _check_parts(request)
     if len(request.prompt) >= architecture.max_position:
@@ -43,6 +43,11 @@ def check_request(request: Request, architecture: Architecture) -> None:
     if request.sampling.stop_ids:
         check_ids(request.sampling.stop_ids, "stop_ids", architecture)
     _check_grammar(request, architecture)
+
+
+def check_num_answers(n: int) -> None:
+    """Raise ConfigError unless it says how many answers may be asked for."""
+    _check_number("n", n, 1, MAX_ANSWERS)
 
 
 def check_score(

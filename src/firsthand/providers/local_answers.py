@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from firsthand import asker
+from firsthand.engine.checks import check_num_answers
 from firsthand.engine.grammar import CompiledGrammar, Grammars
 from firsthand.engine.outputs import Output
 from firsthand.engine.sequence import Request
@@ -103,6 +104,7 @@ def new_request(
     salt: str = "",
 ) -> tuple[Request, Callable[[], Answer]]:
     """The engine's request, and what makes an Answer for each sample. Without a `run` it is that of `asker`."""
+    check_num_answers(n)  # before so many Answers are made
     tokenizer = loaded.tokenizer
     ids = _ids(prompt)
     raw = isinstance(prompt, str) or ids is not None
