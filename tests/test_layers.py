@@ -30,7 +30,9 @@ NOUNS = [
     "context",
     "rollout",
 ]
-ANYWHERE = ["config", "catalog", "concurrency", "home", "lock", "modelfile", "spec", "terminal", "traceparent"]
+ANYWHERE = [
+    "asker", "config", "catalog", "concurrency", "home", "kinds", "lock", "modelfile", "spec", "terminal", "traceparent",
+]  # fmt: skip
 LAYERS = [
     ["nn", "tokens"],
     ["engine"],

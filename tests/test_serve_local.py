@@ -15,11 +15,13 @@ import openai
 import pytest
 
 from firsthand.engine.settings import EngineConfig
+from firsthand.errors import ModelError
 from firsthand.model import ModelFacts
 from firsthand.providers.local import Local
 from firsthand.providers.scripted import Scripted
 from firsthand.serve.door import Door
 from firsthand.serve.keys import Keys
+from firsthand.serve.server import Address, serve
 from firsthand.serve.settings import Settings
 from served import Running, serving, until
 from tiny import write_model
@@ -271,6 +273,23 @@ def test_a_server_whose_model_does_not_load_says_so_and_is_not_ready(tmp_path: P
         assert health.status_code == 503 and health.json() == {"status": "failed"}
         answer = post(running, "/v1/chat/completions", messages=HI)
         assert answer.status_code == 503 and "none.gguf" in answer.json()["error"]["message"]
+
+
+def test_a_bug_while_the_model_is_loaded_is_told_and_logged_with_its_traceback(tmp_path: Path) -> None:
+    class Buggy(Local):
+        async def load(self) -> ModelFacts:
+            raise ZeroDivisionError("no facts")
+
+    model = Buggy(write_model(tmp_path / "m"))
+    with serving(model, name="tiny", log=tmp_path / "log.jsonl") as running:
+        assert HTTP.get(f"{running.url}/health").json() == {"status": "failed"}
+        answer = post(running, "/v1/chat/completions", messages=HI)
+        assert answer.status_code == 503 and "ZeroDivisionError: no facts" in answer.json()["error"]["message"]
+    (event,) = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines() if "traceback" in line]
+    assert event["event"] == "failed" and "in load" in event["traceback"]
+    door = Door(model, Settings(drain_s=1), Keys())
+    with pytest.raises(ModelError, match="could not be served: ZeroDivisionError: no facts"):
+        serve(door, Address(port=0))
 
 
 def test_a_client_that_leaves_gives_back_its_place_and_memory_in_the_engine(local: Running) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from firsthand.agent import Agent
+from firsthand.asker import asking
 from firsthand.attempt import Attempt
 from firsthand.benchmark import Benchmark, Environment, Judge, Scorer
 from firsthand.budget import Budget
@@ -132,7 +133,8 @@ async def _run_pattern(agent: Agent, task: Task, attempt: Attempt, budget: Budge
     async def in_own_branch() -> str:
         enter_branch(Branch())
         ctx = open_context(attempt, budget, task.conversation)
-        return await agent.pattern(task.public(), ctx, **agent.options)
+        with asking(agent.name):
+            return await agent.pattern(task.public(), ctx, **agent.options)
 
     seconds = agent.limits.seconds
     running = asyncio.create_task(in_own_branch())

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 
 from firsthand.errors import ConfigError
 from firsthand.grammar import Grammar
+from firsthand.kinds import check_kinds, shown
 from firsthand.message import Json
 
 MAX_ALLOWED = 1 << 18
@@ -66,6 +67,7 @@ class Sampling:
     """Let the text end with the stop string or the stop token that ended it, and not before."""
 
     def __post_init__(self) -> None:
+        check_kinds(self, whole=False)
         checks = [
             ("max_tokens", self.max_tokens >= 1, "1 or more"),
             ("temperature", 0 <= self.temperature < 100, "from 0 up to 100"),
@@ -94,11 +96,10 @@ class Sampling:
                 len(self.bad_words) <= MAX_BAD_WORDS and all(0 < len(w) <= MAX_WORD_CHARS for w in self.bad_words),
                 f"at most {MAX_BAD_WORDS} words of 1 to {MAX_WORD_CHARS} characters",
             ),
-            ("grammar", isinstance(self.grammar, Grammar | None), "None or a firsthand.grammar.Grammar"),
         ]
         for name, holds, expected in checks:
             if not holds:
-                raise ConfigError(f"{name} is {_shown(getattr(self, name))}: give {expected}")
+                raise ConfigError(f"{name} is {shown(getattr(self, name))}: give {expected}")
 
     def to_json(self) -> Json:
         """The settings as a JSON object. Those that came after version 0.2 have a key only where they are used."""
@@ -114,9 +115,3 @@ class Sampling:
         if self.skip_special_tokens:
             del body["skip_special_tokens"]
         return body
-
-
-def _shown(value: object) -> str:
-    """A value as it may stand in a message."""
-    text = f"{len(value)} values" if isinstance(value, tuple) and len(value) > 64 else repr(value)
-    return text if len(text) <= 200 else f"{text[:200]}..."

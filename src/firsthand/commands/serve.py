@@ -6,7 +6,7 @@ import os
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from firsthand import catalog
 from firsthand.errors import ConfigError, MissingExtra
@@ -79,6 +79,8 @@ class Config:
     """Threads that the model computes on."""
     kv_memory_mb: int | None = None
     """Megabytes for keys and values; by default the smaller of 2,147 and a quarter of what is free."""
+    kv_cache: Literal["auto", "float32", "float16", "int8"] = "auto"
+    """How keys and values are kept: int8 takes half of what float16 does, which auto is where weights are rounded too."""
     max_sequences: int = 64
     """Answers computed at the same time."""
     speculation: bool = False
@@ -213,6 +215,7 @@ def engine_settings(config: Config) -> dict[str, Any]:
     return {
         "threads": config.threads,
         "kv_memory_bytes": None if kv is None else kv * 1_000_000,
+        "kv_cache": config.kv_cache,
         "max_sequences": config.max_sequences,
         "max_batch_tokens": max(512, 2 * config.max_sequences),
         "max_waiting": config.max_requests * config.max_answers,

@@ -224,9 +224,9 @@ class BlockPool:
                 else:
                     self._free.append(block)
 
-    def forget_space(self, space: Space) -> None:
-        """Forget the texts of one space; what is still in use of them stays with its users, unknown."""
-        for block in self._tree.blocks(space):
+    def forget_adapter(self, adapter: int) -> None:
+        """Forget what was computed with an adapter; what is still in use of it stays with its users, unknown."""
+        for block in self._tree.blocks(adapter):
             self._leave(self._node[block])
             if block in self._cached:
                 del self._cached[block]

@@ -1,15 +1,17 @@
-"""Which device a model is computed on, and how much of its memory is for keys and values."""
+"""Which device a model is computed on, its memory, and how much of it is for keys and values."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from firsthand.engine.memory import free_bytes
 from firsthand.engine.settings import default_kv_bytes
-from firsthand.errors import ConfigError
+from firsthand.errors import ConfigError, ModelError
 
 
 def pick_device(name: str) -> str:
@@ -67,3 +69,20 @@ def on_device_of(tensor: Tensor) -> AbstractContextManager[None]:
     """Inside it kernels are launched on the tensor's GPU, whichever thread this is; on the CPU it does nothing."""
     made: AbstractContextManager[None] = torch.cuda.device_of(tensor)  # type: ignore[no-untyped-call]
     return made
+
+
+def free_bytes_on(device: torch.device) -> int | None:
+    """Bytes of a device's memory that can be had now; None where nobody says."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_bytes()
+
+
+@contextmanager
+def allocating(what: str) -> Iterator[None]:
+    """Inside it, memory that cannot be had is a ModelError that says what it was for."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "DefaultCPUAllocator" not in reason:
+            raise
+        raise ModelError(f"there is no memory for {what}: {reason or type(error).__name__}") from error

@@ -18,13 +18,14 @@ from torch import Tensor
 
 from firsthand.engine.adapters import LoadedAdapter
 from firsthand.engine.arrivals import answers, scores
-from firsthand.engine.checks import check_ids, check_request, check_room, check_score
+from firsthand.engine.checks import check_hold, check_request, check_room, check_score
 from firsthand.engine.grammar import Masks
 from firsthand.engine.holds import Hold
 from firsthand.engine.live import Live
 from firsthand.engine.outputs import Output, Scored, scored
 from firsthand.engine.packing import fitting_state
 from firsthand.engine.parts import assemble
+from firsthand.engine.prefix import space_of
 from firsthand.engine.sequence import Request
 from firsthand.engine.sequence import Sequence as Line
 from firsthand.engine.settings import EngineConfig
@@ -110,7 +111,7 @@ class Engine:
         Each continuation brings one Output with its tokens, their log-probs and the `top` most probable tokens in their
         places, and the finish reason `stop`. Raises what `add` raises.
         """
-        check_score(prefix, continuations, priority, run, self.architecture, salt=salt)
+        check_score(prefix, continuations, priority, run, self.architecture, top=top, salt=salt)
         beside = self._adapter(adapter)
         longest = max(map(len, continuations), default=0)
         check_room(len(prefix), longest, self.pool, self.config.max_batch_tokens)
@@ -158,15 +159,15 @@ class Engine:
         held, self._held = self._held, []
         return held + take_step(self)
 
-    def hold(self, tokens: Sequence[int], *, adapter: str | None = None) -> Hold:
+    def hold(self, tokens: Sequence[int], *, adapter: str | None = None, salt: str = "") -> Hold:
         """Keep what is known of a text in memory until `release`, so that a prompt which goes on from it finds it.
 
         Nothing is computed: hold a text when its answer has come. At most half of the memory can be held; the oldest holds
         are dropped for the newest, and all of them if a request needs the memory to run at all (see `Hold.is_kept`).
         """
-        check_ids(tokens, "the text to hold", self.architecture)
+        check_hold(tokens, salt, self.architecture)
         beside = self._adapter(adapter)
-        return self.scheduler.holds.add(tokens, None if beside is None else beside.id)
+        return self.scheduler.holds.add(tokens, space_of(None if beside is None else beside.id, salt))
 
     def release(self, hold: Hold) -> None:
         """Let go of what is held; a second time does nothing."""
@@ -248,7 +249,7 @@ class Engine:
     def _forget(self, adapter: LoadedAdapter | None) -> None:
         """Let go of the texts that were computed with an adapter that is gone."""
         if adapter is not None:
-            self.scheduler.forget_space(adapter.id)
+            self.scheduler.forget_adapter(adapter.id)
             self.runner.forget_adapters()
 
     def _enter(self, lines: list[Line]) -> int:

@@ -19,7 +19,6 @@ class Inbox:
         self._items: deque[Item] = deque()
         self._reader: asyncio.Future[None] | None = None
         self.request_id: int | None = None
-        self.is_abandoned = False
 
     def put(self, item: Item) -> None:
         """Take in an item, in the caller's loop."""

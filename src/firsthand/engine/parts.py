@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from firsthand.engine.adapters import Adapters
 from firsthand.engine.blocks import BlockPool
-from firsthand.engine.devices import kv_bytes_on
+from firsthand.engine.devices import free_bytes_on, kv_bytes_on
 from firsthand.engine.drafts import speculator
 from firsthand.engine.mixed import MixedPool, open_pool
 from firsthand.engine.packing import block_bytes, kv_dtype, pack_model
@@ -51,6 +51,7 @@ def assemble(model: Decoder, config: EngineConfig, draft: Decoder | Drafter | No
         layer_bytes=block_bytes(architecture, config, dtype) // architecture.num_layers,
         more_bytes=draft_bytes,
         longest=architecture.max_position,
+        free_bytes=free_bytes_on(model.embed.weight.device),
     )
     runner = Runner(
         model,

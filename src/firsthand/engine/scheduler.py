@@ -23,7 +23,6 @@ from firsthand.engine.blocks import BlockPool, Found
 from firsthand.engine.holds import Holds
 from firsthand.engine.mixed import MixedPool
 from firsthand.engine.plan import Plan
-from firsthand.engine.prefix import Space
 from firsthand.engine.sequence import Chunk, Sequence, State
 from firsthand.engine.waiting import Waiting, rank
 
@@ -163,10 +162,10 @@ class Scheduler:
             pass
         self.pool.forget()
 
-    def forget_space(self, space: Space) -> None:
-        """Forget the texts of a space, held ones too. No sequence of it may be alive."""
-        self.holds.drop_space(space)
-        self.pool.forget_space(space)
+    def forget_adapter(self, adapter: int) -> None:
+        """Forget what was computed with an adapter, held texts too. No sequence may use it any more."""
+        self.holds.drop_adapter(adapter)
+        self.pool.forget_adapter(adapter)
 
     def _next(self, ready: list[Sequence]) -> Sequence | None:
         """Whose prompt goes on, of those that may."""

@@ -98,9 +98,9 @@ class EngineWorker:
             outputs[output.index] = output
         return [scored(outputs[index]) for index in range(len(continuations))]
 
-    async def hold(self, tokens: Sequence[int], *, adapter: str | None = None) -> Hold:
+    async def hold(self, tokens: Sequence[int], *, adapter: str | None = None, salt: str = "") -> Hold:
         """Keep what is known of a text in memory; see `Engine.hold`. If the caller is cancelled, nothing stays held."""
-        future = self._start(lambda: self.engine.hold(tokens, adapter=adapter))
+        future = self._start(lambda: self.engine.hold(tokens, adapter=adapter, salt=salt))
         try:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
@@ -111,10 +111,10 @@ class EngineWorker:
         """Let go of what is held. It is let go even if the caller is cancelled while it waits."""
         await self._call(lambda: self.engine.release(hold))
 
-    def lease(self, tokens: Sequence[int], *, adapter: str | None = None) -> Lease:
+    def lease(self, tokens: Sequence[int], *, adapter: str | None = None, salt: str = "") -> Lease:
         """The same, until the lease is collected; nobody waits for it, and a closed or crowded engine only keeps less."""
         lease = Lease()
-        future = self._start(lambda: self.engine.hold(tokens, adapter=adapter))
+        future = self._start(lambda: self.engine.hold(tokens, adapter=adapter, salt=salt))
         weakref.finalize(lease, future.add_done_callback, self._undo_hold).atexit = False
         return lease
 
@@ -163,16 +163,17 @@ class EngineWorker:
         self.close()
 
     async def _outputs(self, add: Callable[[], int], num_answers: int) -> AsyncGenerator[Output, None]:
-        inbox = Inbox()
-        self._post(Command(lambda: self._add(add, inbox), lambda error: hand_over([(inbox, error)])))
+        inbox, is_over = Inbox(), False
         try:
-            while num_answers > 0:
+            await self._call(lambda: self._add(add, inbox))
+            left = num_answers  # a number to count with, since the engine has taken it
+            while left:
                 for output in await inbox.get():
-                    num_answers -= output.is_last
+                    left -= output.is_last
+                    is_over = not left
                     yield output
         finally:
-            if num_answers > 0:
-                inbox.is_abandoned = True
+            if not is_over:
                 self._post(Command(lambda: self._drop(inbox), lambda error: None))
 
     async def _call(self, function: Callable[[], T]) -> T:
@@ -211,13 +212,7 @@ class EngineWorker:
         command.fail(self._ended)
 
     def _add(self, add: Callable[[], int], inbox: Inbox) -> None:
-        if inbox.is_abandoned:
-            return
-        try:
-            inbox.request_id = add()
-        except Exception as error:
-            hand_over([(inbox, error)])
-            return
+        inbox.request_id = add()
         self._inboxes[inbox.request_id] = inbox
 
     def _drop(self, inbox: Inbox) -> None:

@@ -22,10 +22,10 @@ from typing import Any
 
 from torch import Tensor
 
-from firsthand import __version__
+from firsthand import __version__, asker
 from firsthand.engine.adapters import check_name
 from firsthand.engine.checks import check_ids
-from firsthand.engine.devices import pick_device
+from firsthand.engine.devices import allocating, pick_device
 from firsthand.engine.engine import Engine
 from firsthand.engine.grammar import CompiledGrammar, Grammars
 from firsthand.engine.loading import load_weights
@@ -273,7 +273,7 @@ class Local:
         self, ids: Sequence[int], top: int = 0, *, priority: int = 0, run: str = "", cache_salt: str = ""
     ) -> list[TokenRating]:
         """How probable each token after the first was, given those before it, with the `top` most probable ones."""
-        loaded = await self._ready()
+        loaded, run = await self._ready(), run or asker.current()
         if len(ids) < 2:
             return []
         (found,) = await loaded.worker.score(
@@ -377,7 +377,8 @@ def load(path: Path, config: EngineConfig, adapter: Path | None = None) -> Loade
     """The model of a file or folder, in memory, its engine running."""
     tokenizer = pretrained.load(path)
     chat = Chat(tokenizer, tokenizer.chat_template)
-    model = load_weights(path, config, adapter)
+    with allocating(f"the weights of {path.name}"):
+        model = load_weights(path, config, adapter)
     if tokenizer.vocab_size > model.architecture.vocab_size:
         raise ModelFileError(
             f"{path} has {tokenizer.vocab_size} tokens in its tokenizer and {model.architecture.vocab_size} in its "

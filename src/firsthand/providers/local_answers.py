@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from firsthand import asker
+from firsthand.engine.checks import check_num_answers
 from firsthand.engine.grammar import CompiledGrammar, Grammars
 from firsthand.engine.outputs import Output
 from firsthand.engine.sequence import Request
@@ -108,7 +110,8 @@ def new_request(
     run: str = "",
     salt: str = "",
 ) -> tuple[Request, Callable[[], Answer]]:
-    """The engine's request, and what makes an Answer for each sample."""
+    """The engine's request, and what makes an Answer for each sample. Without a `run` it is that of `asker`."""
+    check_num_answers(n)  # before so many Answers are made
     tokenizer = loaded.tokenizer
     ids = _ids(prompt)
     raw = isinstance(prompt, str) or ids is not None
@@ -135,7 +138,7 @@ def new_request(
         bad_sequences=bad_sequences(tokenizer, sampling.bad_words),
         grammar=grammar,
         priority=priority,
-        run=run,
+        run=run or asker.current(),
         adapter=adapter,
         salt=salt,
     )
@@ -181,7 +184,7 @@ def completion(
         reason,
         usage,
         tuple(answer.top_logprobs[:kept]),
-        None if request.salt else loaded.worker.lease(text_so_far, adapter=request.adapter),
+        loaded.worker.lease(text_so_far, adapter=request.adapter, salt=request.salt),
         versions=() if set(answer.versions) == {0} else tuple(answer.versions),
         adapter_version=output.adapter_version,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from firsthand import asker
 from firsthand.errors import ModelError
 from firsthand.model import Likelihood, Prompt, Scored, Usage
 from firsthand.providers.local_answers import Loaded, encode_pair
@@ -22,7 +23,7 @@ async def likelihoods(loaded: Loaded, prompt: Prompt, continuations: Sequence[st
     cached = 0
     for prefix, indices in by_prefix.items():
         continued = [pairs[index][1] for index in indices]
-        results = await loaded.worker.score(prefix, continued, adapter=adapter)
+        results = await loaded.worker.score(prefix, continued, run=asker.current(), adapter=adapter)
         cached += results[0].cached_tokens
         for index, result in zip(indices, results, strict=True):
             logprob, count = sum(result.logprobs), len(result.logprobs)

@@ -13,6 +13,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from firsthand.agent import Agent
+from firsthand.asker import asking
 from firsthand.attempt import Attempt
 from firsthand.benchmark import Benchmark
 from firsthand.budget import Budget
@@ -104,7 +105,8 @@ class Dialogue:
             raise LimitExceeded("seconds", f"the {seconds:g} seconds for answers are used up")
         try:
             async with asyncio.timeout(left_s) as timer:
-                return await self._ask(text, max_steps)
+                with asking(f"conversation {self._task.id}"):
+                    return await self._ask(text, max_steps)
         except TimeoutError:
             if timer.expired():
                 raise LimitExceeded(

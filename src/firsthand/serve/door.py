@@ -8,6 +8,7 @@ import hashlib
 import os
 import re
 import time
+import traceback
 from collections import deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, suppress
@@ -230,9 +231,11 @@ class Door:
                     await self.know_fingerprint(name)
             if self.embedder is not None:
                 await self.embedder.embed(["Hello"])
-        except (FirsthandError, OSError) as error:
-            self.state, self.problem = "failed", str(error)
-            self.log.write("failed", error=str(error))
+        except Exception as error:  # whatever it is, nobody else is told: this runs in a task that nobody awaits
+            is_known = isinstance(error, FirsthandError | OSError)
+            self.state, self.problem = "failed", str(error) if is_known else f"{type(error).__name__}: {error}"
+            trace = {} if is_known else {"traceback": traceback.format_exc()}
+            self.log.write("failed", error=self.problem, **trace)
             return
         if self.state == "loading":
             self.state = "ready"
