@@ -61,7 +61,7 @@ def _tell_once() -> None:
 def kernel(function: Any) -> Any:
     """The compiled function: it holds no Python lock, and integer division by zero does not raise."""
     _check_name(function)
-    compiled = _njit(cache=True, nogil=True, error_model="numpy", no_cfunc_wrapper=True)(function)
+    compiled = _njit(cache=True, nogil=True, error_model="numpy", no_cfunc_wrapper=True, _nrt=True)(function)
     kept: Any = getattr(compiled, "_cache", None)
     if hasattr(kept, "_cache_file"):  # private to numba; without it the cache only notices less
         kept._cache_file = CodeFiles(kept._cache_path, kept._impl.filename_base, _stamp())
@@ -88,11 +88,23 @@ def inlined(function: Any) -> Any:
 
 
 def called(function: Any) -> Any:
-    """A function that kernels call, compiled once for all of them in a process. Python cannot call it."""
+    """A function that kernels call, compiled once for all of them in a process. Python cannot call it.
+
+    It cannot make arrays, and therefore does not count who holds those that it is given: the counters of an array that all
+    threads use would go back and forth between their cores.
+    """
+    return _called(function, makes_arrays=False)
+
+
+def allocating(function: Any) -> Any:
+    """As `called`, for a function that makes arrays."""
+    return _called(function, makes_arrays=True)
+
+
+def _called(function: Any, *, makes_arrays: bool) -> Any:
     _check_name(function)
-    return _for_any_number(
-        _njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
-    )
+    options = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "_nrt": makes_arrays}
+    return _for_any_number(_njit(nogil=True, error_model="numpy", **options)(function))
 
 
 def _for_any_number(compiled: Any) -> Any:

@@ -172,7 +172,8 @@ def gate_rows(
                 gate_row(wide, at, width, wide, at + width, activation)
             _round(wide, at, width, rounded, row, rows)
             if has_dense:
-                rest[row * width : (row + 1) * width] = wide[at : at + width]
+                for i in range(width):
+                    rest[row * width + i] = wide[at + i]
         done(team, phase)
     wait(team, phase, items)
 

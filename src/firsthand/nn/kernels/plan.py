@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from firsthand.nn.kernels.jit import called, kernel
+from firsthand.nn.kernels.jit import allocating, called, kernel
 from firsthand.nn.kernels.tiles import SEGMENT
 
 QUERIES = 48
@@ -43,7 +43,7 @@ def _same_blocks(tables: Any, one: int, other: int, segment: int, block_size: in
     return True
 
 
-@called
+@allocating
 def _find_shared(spans: Any, tables: Any, block_size: int, window: int, firsts: Any, leaders: Any) -> None:
     """For each chunk and each segment wholly before it, the first chunk that has the same blocks there.
 
@@ -191,7 +191,7 @@ def _add(tasks: Any, costs: Any, at: int, table: int, first: int, last: int, mem
     return at + 1
 
 
-@called
+@allocating
 def _cuts(costs: Any, threads: int) -> Any:
     cuts = np.full(threads + 1, len(costs), dtype=np.int64)
     whole, sofar, thread = costs.sum(), 0, 0

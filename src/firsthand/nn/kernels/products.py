@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from firsthand.nn.kernels.codes import widen, widened
 from firsthand.nn.kernels.dots import instructions
-from firsthand.nn.kernels.jit import called, kernel, named
+from firsthand.nn.kernels.jit import allocating, called, kernel, named
 from firsthand.nn.kernels.loops import LINE, piece_loop
 from firsthand.nn.kernels.rounded import BLOCK, PIECE, RECORD, first_of_piece, pieces_of, round_row
 from firsthand.nn.kernels.tiled import KINDS, LANES, Kind, Tiles
@@ -42,7 +42,7 @@ def _make_multiply(kind: Kind, how: str | None = None) -> Any:
     write_out = widen(kind)
     record_bytes, wide_bytes = kind.record_bytes, wide.record_bytes
 
-    @called
+    @allocating
     @named(f"multiply_{KINDS.index(kind)}_{how}")
     def multiply_kind(
         address: int, tiles: int, tile_bytes: int, inputs: int, first_pair: int, last_pair: int, rows: int, rounded: Any,
