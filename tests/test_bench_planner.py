@@ -9,8 +9,8 @@ from engine_tiny import tiny_model
 from firsthand.cli import main
 from firsthand.commands.models import expectation
 from firsthand.engine.engine import Engine
+from firsthand.engine.measuring.workloads import weights_read
 from firsthand.engine.settings import EngineConfig
-from firsthand.engine.workloads import weights_read
 from firsthand.nn import weights
 from firsthand.nn.architecture import Architecture
 from firsthand.providers.inspection import inspect

@@ -6,12 +6,22 @@ from dataclasses import replace
 import pytest
 
 from engine_tiny import VOCAB, tiny_engine, tiny_model
-from firsthand.engine.agent_workloads import agent_workloads, answers, likelihoods, tree_of_thoughts
 from firsthand.engine.engine import Engine
+from firsthand.engine.measuring.agent_workloads import agent_workloads, answers, likelihoods, tree_of_thoughts
+from firsthand.engine.measuring.workloads import (
+    QUICK,
+    Job,
+    Sizes,
+    checked,
+    rate,
+    run,
+    serving,
+    serving_jobs,
+    weights_read,
+)
 from firsthand.engine.outputs import Output
 from firsthand.engine.sequence import Request
 from firsthand.engine.settings import EngineConfig
-from firsthand.engine.workloads import QUICK, Job, Sizes, checked, rate, run, serving, serving_jobs, weights_read
 from firsthand.errors import ModelError
 from firsthand.model import Sampling
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from firsthand.cli import main
 from firsthand.commands.bench import Config
 from firsthand.config import parse
-from firsthand.engine.machine import Speeds, describe
-from firsthand.engine.measured import Measured, Result, keep, kept, markdown_table, number, spread
+from firsthand.engine.measuring.machine import Speeds, describe
+from firsthand.engine.measuring.measured import Measured, Result, keep, kept, markdown_table, number, spread
 from firsthand.errors import ConfigError, StoreError
 from tiny import write_model
 

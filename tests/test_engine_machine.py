@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from firsthand.engine import machine
-from firsthand.engine.machine import Speeds
+from firsthand.engine.measuring import machine
+from firsthand.engine.measuring.machine import Speeds
 
 
 def test_a_machine_is_described_the_same_each_time() -> None:
@@ -102,7 +102,7 @@ def test_memory_in_use_grows_with_what_is_taken() -> None:
 
 def test_nothing_heavy_is_imported_to_describe_a_machine() -> None:
     code = (
-        "import sys; from firsthand.engine import machine, measured; machine.describe();"
+        "import sys; from firsthand.engine.measuring import machine, measured; machine.describe();"
         "print([name for name in ('torch', 'numba', 'numpy') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -18,10 +18,10 @@ from firsthand.terminal import console, print_table, progress
 
 if TYPE_CHECKING:
     from firsthand.engine.engine import Engine
-    from firsthand.engine.machine import Speeds
-    from firsthand.engine.measured import Measured, Result
+    from firsthand.engine.measuring.machine import Speeds
+    from firsthand.engine.measuring.measured import Measured, Result
+    from firsthand.engine.measuring.workloads import Sizes, Workload
     from firsthand.engine.settings import EngineConfig
-    from firsthand.engine.workloads import Sizes, Workload
 
 EXAMPLES = """
 firsthand bench smollm2
@@ -92,7 +92,7 @@ def main(config: Config) -> int:
     for file in (config.out, config.json):
         check_writable(file)
     result = measure(config, fetch(config.model, shown=config.json != "-"))
-    from firsthand.engine.measured import keep
+    from firsthand.engine.measuring.measured import keep
 
     if config.is_whole:
         keep(result)
@@ -109,11 +109,11 @@ def main(config: Config) -> int:
 
 def measure(config: Config, path: Path) -> Result:
     """Load the model, run every workload, and gather what they gave."""
-    from firsthand.engine import machine
     from firsthand.engine.devices import device_line, pick_device
-    from firsthand.engine.measured import Result
+    from firsthand.engine.measuring import machine
+    from firsthand.engine.measuring.measured import Result
+    from firsthand.engine.measuring.workloads import QUICK, Sizes, weights_read
     from firsthand.engine.settings import EngineConfig
-    from firsthand.engine.workloads import QUICK, Sizes, weights_read
 
     date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     here = machine.describe()
@@ -159,8 +159,8 @@ def load(path: Path, settings: EngineConfig) -> Engine:
 
 def choose(engine: Engine, sizes: Sizes, only: Sequence[str]) -> tuple[list[Workload], list[str]]:
     """The workloads that fit the model and its memory, and sentences on those that do not."""
-    from firsthand.engine.agent_workloads import agent_workloads
-    from firsthand.engine.workloads import serving
+    from firsthand.engine.measuring.agent_workloads import agent_workloads
+    from firsthand.engine.measuring.workloads import serving
 
     vocab, context = engine.architecture.vocab_size, engine.architecture.max_position
     room = int(
@@ -194,8 +194,8 @@ def repeat(engine: Engine, chosen: Sequence[Workload], config: Config) -> tuple[
 
     The first run of each workload does not count: kernels are compiled in it, and pages of memory touched.
     """
-    from firsthand.engine.machine import memory_in_use
-    from firsthand.engine.measured import Measured
+    from firsthand.engine.measuring.machine import memory_in_use
+    from firsthand.engine.measuring.measured import Measured
 
     rounds = 1 if config.quick else config.rounds
     values: list[list[Sequence[float]]] = [[] for _ in chosen]
@@ -223,7 +223,7 @@ def repeat(engine: Engine, chosen: Sequence[Workload], config: Config) -> tuple[
 
 def bounded(figures: Sequence[Measured], weight_bytes: int, speeds: Speeds) -> list[Measured]:
     """The share of the memory's speed that decoding one answer reaches."""
-    from firsthand.engine.measured import DECODE, Measured
+    from firsthand.engine.measuring.measured import DECODE, Measured
 
     return [
         Measured(
@@ -239,7 +239,7 @@ def bounded(figures: Sequence[Measured], weight_bytes: int, speeds: Speeds) -> l
 
 def memory(engine: Engine, in_use: tuple[int, int, int, int]) -> list[Measured]:
     """What the engine took, and what it did not give back."""
-    from firsthand.engine.measured import Measured
+    from firsthand.engine.measuring.measured import Measured
 
     before, loaded, steady, end = in_use
     stats = engine.stats()
@@ -258,7 +258,7 @@ def memory(engine: Engine, in_use: tuple[int, int, int, int]) -> list[Measured]:
 
 def show(result: Result) -> None:
     """Print the result as a table."""
-    from firsthand.engine.measured import spread
+    from firsthand.engine.measuring.measured import spread
 
     rows = [[each.name, f"{spread(each.values)} {each.unit}", each.meaning] for each in result.figures]
     print_table(result.model, ["figure", "median (range)", "what it is"], rows)

@@ -115,8 +115,8 @@ def list_models() -> list[Json]:
 
 def plan_here(model: str, facts: Inspection) -> Plan:
     """What the model will need and reach on this machine."""
-    from firsthand.engine.machine import describe, speeds
-    from firsthand.engine.measured import kept
+    from firsthand.engine.measuring.machine import describe, speeds
+    from firsthand.engine.measuring.measured import kept
     from firsthand.engine.settings import default_kv_bytes
 
     kv_memory_bytes = default_kv_bytes()  # before measuring, which takes memory for a moment

@@ -11,8 +11,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from firsthand.engine.machine import Speeds
-from firsthand.engine.measured import DECODE, PREFILL, Result
+from firsthand.engine.measuring.machine import Speeds
+from firsthand.engine.measuring.measured import DECODE, PREFILL, Result
 from firsthand.message import Json
 from firsthand.providers.inspection import Inspection
 

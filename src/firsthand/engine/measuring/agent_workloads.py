@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from random import Random
 
 from firsthand.engine.engine import Engine
+from firsthand.engine.measuring.workloads import Figure, Ids, Job, Sizes, Workload, checked, random_ids, run
 from firsthand.engine.sequence import Request
-from firsthand.engine.workloads import Figure, Ids, Job, Sizes, Workload, checked, random_ids, run
 from firsthand.model import Sampling
 
 

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from firsthand.engine.machine import Speeds
+from firsthand.engine.measuring.machine import Speeds
 from firsthand.errors import StoreError
 from firsthand.home import data_home
 from firsthand.message import Json
