@@ -30,7 +30,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from firsthand.engine.measuring import machine
+from firsthand.engine.measuring import machine, speeds
 from firsthand.engine.measuring.measured import markdown_table, spread
 from firsthand.engine.measuring.workloads import QUICK, Job, Sizes, serving_jobs
 
@@ -187,7 +187,7 @@ def main() -> None:
         "command": shlex.join(["python", *sys.argv]),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": machine.describe().line(),
-        "speeds": machine.measure(args.threads).line(),
+        "speeds": speeds.measure(args.threads).line(),
     }
     with tempfile.TemporaryDirectory() as temporary:
         work = args.work or Path(temporary)

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from firsthand.cli import main
 from firsthand.commands.bench import Config
 from firsthand.config import parse
-from firsthand.engine.measuring.machine import Speeds, describe
+from firsthand.engine.measuring.machine import describe
 from firsthand.engine.measuring.measured import Measured, Result, keep, kept, markdown_table, number, spread
+from firsthand.engine.measuring.speeds import Speeds
 from firsthand.errors import ConfigError, StoreError
 from tiny import write_model
 

@@ -8,6 +8,7 @@ import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -18,8 +19,8 @@ from firsthand.terminal import console, print_table, progress
 
 if TYPE_CHECKING:
     from firsthand.engine.engine import Engine
-    from firsthand.engine.measuring.machine import Speeds
     from firsthand.engine.measuring.measured import Measured, Result
+    from firsthand.engine.measuring.speeds import Speeds
     from firsthand.engine.measuring.workloads import Sizes, Workload
     from firsthand.engine.settings import EngineConfig
 
@@ -112,6 +113,8 @@ def measure(config: Config, path: Path) -> Result:
     from firsthand.engine.devices import device_line, pick_device
     from firsthand.engine.measuring import machine
     from firsthand.engine.measuring.measured import Result
+    from firsthand.engine.measuring.speeds import better, remember
+    from firsthand.engine.measuring.speeds import measure as measure_speeds
     from firsthand.engine.measuring.workloads import QUICK, Sizes, weights_read
     from firsthand.engine.settings import EngineConfig
 
@@ -124,8 +127,11 @@ def measure(config: Config, path: Path) -> Result:
     engine = load(path, settings)
     loaded = machine.memory_in_use()
     chosen, left_out = choose(engine, QUICK if config.quick else Sizes(), config.only)
-    speeds = machine.measure(threads)
+    early = [] if config.quick else [measure_speeds(threads)]
     figures, steady = repeat(engine, chosen, config)
+    late = measure_speeds(threads, ours=engine.runner.fused is not None)
+    speeds = reduce(better, early, late)
+    remember(speeds)
     parameters, weight_bytes = weights_read(engine)
     a = engine.architecture
     if device == "cpu":  # the speeds are those of the CPU's memory
@@ -229,8 +235,8 @@ def bounded(figures: Sequence[Measured], weight_bytes: int, speeds: Speeds) -> l
         Measured(
             "memory's speed reached by decode 1",
             "%",
-            "weights alone, against the fastest reading of memory that was measured in this run",
-            tuple(100 * value * weight_bytes / (speeds.read_gb_s * 1e9) for value in each.values),
+            "weights alone, against the fastest reading of memory that was seen in this run, this one among it",
+            tuple(100 * value / max(*each.values, speeds.read_gb_s * 1e9 / weight_bytes) for value in each.values),
         )
         for each in figures
         if each.name == DECODE
@@ -258,13 +264,14 @@ def memory(engine: Engine, in_use: tuple[int, int, int, int]) -> list[Measured]:
 
 def show(result: Result) -> None:
     """Print the result as a table."""
+    from firsthand.engine.measuring.machine import is_busy
     from firsthand.engine.measuring.measured import spread
 
     rows = [[each.name, f"{spread(each.values)} {each.unit}", each.meaning] for each in result.figures]
     print_table(result.model, ["figure", "median (range)", "what it is"], rows)
     lines = [*(f"left out: {each}" for each in result.left_out), result.machine_line, result.speeds.line()]
     lines.append(f"weights: {result.weights}, {result.weight_bytes / 1e6:,.1f} MB read in each step of decoding")
-    if result.machine["load"] > 0.5 * result.machine["cores"]:
+    if is_busy(result.machine["load"], result.machine["cores"]):
         lines.append("the machine was busy with other work: these numbers are lower than what it can do")
     console().print("\n".join(lines), markup=False, soft_wrap=True)
 

@@ -34,7 +34,7 @@ class Config:
     model: str | None = field(default=None, metadata={"positional": True})
     """The model: a known name or hf:ORG/NAME[@REVISION][:FILE.gguf]; for inspect also a file or folder."""
     plan: bool = True
-    """With inspect: say what to expect on this machine. Its speeds are measured the first time, in two seconds."""
+    """With inspect: say what to expect on this machine. Its speeds are measured the first time, in a few seconds."""
     json: bool = False
     """Print JSON for programs."""
 
@@ -115,12 +115,15 @@ def list_models() -> list[Json]:
 
 def plan_here(model: str, facts: Inspection) -> Plan:
     """What the model will need and reach on this machine."""
-    from firsthand.engine.measuring.machine import describe, speeds
+    from firsthand.engine.measuring.limits import seen
+    from firsthand.engine.measuring.machine import describe
     from firsthand.engine.measuring.measured import kept
+    from firsthand.engine.measuring.speeds import speeds
     from firsthand.engine.settings import default_kv_bytes
 
     kv_memory_bytes = default_kv_bytes()  # before measuring, which takes memory for a moment
-    return make_plan(facts, speeds(), kv_memory_bytes, kept(describe().key), model)
+    results = kept(describe().key)
+    return make_plan(facts, speeds(at_least=seen(results)), kv_memory_bytes, results, model)
 
 
 def print_inspection(model: str, facts: Inspection, plan: Plan | None, *, as_json: bool) -> None:
@@ -165,9 +168,10 @@ def print_plan(plan: Plan) -> None:
         ]
         for each in plan.bounds
     ]
-    header = ["weights in", "read for a token", "one answer, at most", "512-token prompt, at most"]
+    limit = "about" if plan.is_busy else "at most"
+    header = ["weights in", "read for a token", f"one answer, {limit}", f"512-token prompt, {limit}"]
     print_table("tokens/s on this machine", header, rows)
-    lines = [f"This machine, {plan.speeds.line()}."]
+    lines = [f"This machine, {plan.speeds.line()}.", *plan.notes]
     if plan.kv_tokens is not None:
         room = size(plan.kv_memory_bytes)
         lines.append(

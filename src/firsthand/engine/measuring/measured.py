@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from firsthand.engine.measuring.machine import Speeds
+from firsthand.engine.measuring.speeds import Speeds
 from firsthand.errors import StoreError
 from firsthand.home import data_home
 from firsthand.message import Json
@@ -73,6 +73,20 @@ class Result:
     def figure(self, name: str) -> Measured | None:
         """The figure of that name."""
         return next((each for each in self.figures if each.name == name), None)
+
+    @property
+    def read_gb_s(self) -> float:
+        """10^9 bytes of weights a second that decoding one answer read in its best round; 0 if that was not measured."""
+        return max(self._values(DECODE), default=0.0) * self.weight_bytes / 1e9
+
+    @property
+    def products_gop_s(self) -> float:
+        """10^9 operations a second that a prompt took in its best round; 0 if that was not measured."""
+        return max(self._values(PREFILL), default=0.0) * self.prefill_gflop
+
+    def _values(self, name: str) -> tuple[float, ...]:
+        figure = self.figure(name)
+        return figure.values if figure else ()
 
     def to_json(self) -> Json:
         """The result as a JSON object."""
