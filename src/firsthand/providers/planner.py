@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from firsthand.engine.measuring.limits import Limits, limits, products_field
+from firsthand.engine.measuring.limits import Limits, known_products, limits
 from firsthand.engine.measuring.machine import is_busy
 from firsthand.engine.measuring.measured import DECODE, PREFILL, Result
 from firsthand.engine.measuring.speeds import Speeds
@@ -105,8 +105,8 @@ def prefill_gflop(parameters: int, head: int, attention_width: int, tokens: int 
 def expect(facts: Inspection, most: Limits, model: str) -> Expected | None:
     """What a measurement of this model, or of the one most like it in size, lets us expect; None without any."""
     useful = [result for result in most.results if result.figure(DECODE) and not result.quick]
-    same = [result for result in useful if _is_same(result, facts, model)]
-    nearest = same[:1] or sorted(useful, key=lambda result: _distance(result.parameters, facts.decode_parameters))[:1]
+    same = [result for result in useful if is_same(result, facts, model)]
+    nearest = same[:1] or sorted(useful, key=lambda result: distance(result.parameters, facts.decode_parameters))[:1]
     if not nearest:
         return None
     [result] = nearest
@@ -138,20 +138,25 @@ def _bound(facts: Inspection, most: Limits, weights: str, read_bytes: int) -> Bo
     return Bound(weights, read_bytes, most.read_gb_s(read_bytes) * 1e9 / read_bytes, prefill)
 
 
+def busy_note(speeds: Speeds) -> Iterator[str]:
+    """A sentence to say that the speeds were measured beside other work, if they were."""
+    if is_busy(speeds.load):
+        yield (
+            f"These speeds were measured beside other programs (load {speeds.load:.1f}): the machine may do more. They are "
+            "measured again when an hour has passed."
+        )
+
+
 def _notes(most: Limits, kinds: Mapping[str, int]) -> Iterator[str]:
     """What there is to say against the bounds for weights of these kinds and sizes."""
-    if is_busy(most.speeds.load):
-        yield (
-            f"These speeds were measured beside other programs (load {most.speeds.load:.1f}): the machine may do more. They "
-            "are measured again when an hour has passed."
-        )
+    yield from busy_note(most.speeds)
     for name, size in kinds.items():
         if most.read_gb_s(size) > most.speeds.read_gb_s:
             yield (
                 f"Weights in {name} are bounded by what a benchmark here read in a second, {most.read_gb_s(size):.1f} GB: "
                 "more than reading memory alone showed."
             )
-        if most.products_gop_s(name) > (getattr(most.speeds, products_field(name)) or most.speeds.float32_gflop_s):
+        if most.products_gop_s(name) > known_products(most.speeds, name):
             yield (
                 f"Prompts with weights in {name} are bounded by what a benchmark here reached, "
                 f"{most.products_gop_s(name):.0f} x 10^9 operations/s: more than products alone showed."
@@ -169,9 +174,11 @@ def _int8_bytes(facts: Inspection) -> int:
     return math.ceil(facts.decode_parameters * 8.5 / 8)
 
 
-def _is_same(result: Result, facts: Inspection, model: str) -> bool:
+def is_same(result: Result, facts: Inspection, model: str) -> bool:
+    """Whether a result is of the model of that name, or of that file."""
     return result.model == model or result.path == str(facts.path.resolve())
 
 
-def _distance(one: int, other: int) -> float:
+def distance(one: int, other: int) -> float:
+    """How far apart two numbers of parameters are, as a ratio."""
     return abs(math.log(max(1, one) / max(1, other)))

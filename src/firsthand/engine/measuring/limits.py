@@ -13,6 +13,9 @@ from functools import reduce
 from firsthand.engine.measuring.measured import Result
 from firsthand.engine.measuring.speeds import Speeds, better
 
+INT16 = "int16"
+"""How the compiled encoder keeps its weights."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -32,10 +35,9 @@ class Limits:
 
     def products_gop_s(self, weights: str) -> float:
         """10^9 operations a second of products with weights of a kind."""
-        speed = products_field(weights)
-        known: float = getattr(self.speeds, speed) or self.speeds.float32_gflop_s
-        seen = [result.products_gop_s for result in self.results if products_field(result.weights) == speed]
-        return max([known, *seen])
+        kind = _numbers(weights)
+        seen = [result.products_gop_s for result in self.results if _numbers(result.weights) == kind]
+        return max([known_products(self.speeds, weights), *seen])
 
 
 def limits(speeds: Speeds, results: Sequence[Result]) -> Limits:
@@ -47,12 +49,25 @@ def seen(results: Sequence[Result]) -> dict[str, float]:
     """The most that benchmarks saw the machine do, by field of Speeds: whatever says less was measured wrongly."""
     found: dict[str, float] = {}
     for result in results:
-        reached = (("read_gb_s", result.read_gb_s), (products_field(result.weights), result.products_gop_s))
-        for name, value in reached:
+        field = "float32_gflop_s" if _numbers(result.weights) == "float" else "int8_gop_s"
+        for name, value in (("read_gb_s", result.read_gb_s), (field, result.products_gop_s)):
             found[name] = max(found.get(name, 0.0), value)
     return found
 
 
-def products_field(weights: str) -> str:
-    """The field of Speeds for the products that weights of a kind take part in: whole numbers, unless they are floats."""
-    return "float32_gflop_s" if weights in ("float32", "float16") else "int8_gop_s"
+def known_products(speeds: Speeds, weights: str) -> float:
+    """10^9 operations a second of the products that weights of a kind take part in, as they were measured alone.
+
+    Numbers of 16 bits take twice the room of those of 8, and so at least twice the instructions.
+    """
+    kind, whole = _numbers(weights), speeds.int8_gop_s
+    if kind == "float" or whole is None:
+        return speeds.float32_gflop_s
+    return whole if kind == "int8" else max(whole / 2, speeds.float32_gflop_s)
+
+
+def _numbers(weights: str) -> str:
+    """What is multiplied where the engine keeps weights so: whole numbers, unless they are floats."""
+    if weights in ("float32", "float16"):
+        return "float"
+    return "int16" if weights == INT16 else "int8"

@@ -25,6 +25,9 @@ DECODE = "decode 1"
 """The figure that the memory's speed bounds."""
 PREFILL = "prefill 512"
 """The figure that the speed of products bounds."""
+EMBEDDED = "embeddings"
+EMBEDDED_TOKENS = "embeddings: tokens"
+"""An encoder's figures; products bound them too."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +62,11 @@ class Result:
     weights: str
     """How the engine kept them, such as float16."""
     weight_bytes: int
-    """That one step of decoding reads."""
+    """That one step of decoding reads, or an encoder for the texts it computes together."""
     parameters: int
-    """That one step of decoding uses."""
+    """That one step of decoding uses, or an encoder for each token."""
     prefill_gflop: float
-    """10^9 operations for each token of a 512-token prompt."""
+    """10^9 operations for each token of a 512-token prompt, or of an encoder's documents."""
     figures: tuple[Measured, ...]
     left_out: tuple[str, ...] = ()
     """Sentences on what could not be measured, and why."""
@@ -82,7 +85,18 @@ class Result:
     @property
     def products_gop_s(self) -> float:
         """10^9 operations a second that a prompt took in its best round; 0 if that was not measured."""
-        return max(self._values(PREFILL), default=0.0) * self.prefill_gflop
+        return max(self._values(PREFILL) + self._values(EMBEDDED_TOKENS), default=0.0) * self.prefill_gflop
+
+    @property
+    def is_encoder(self) -> bool:
+        """Whether the model turns texts into vectors."""
+        return self.figure(EMBEDDED) is not None
+
+    @property
+    def weights_line(self) -> str:
+        """How the weights were kept, for people."""
+        when = "for each pack of texts" if self.is_encoder else "in each step of decoding"
+        return f"weights: {self.weights}, {self.weight_bytes / 1e6:,.1f} MB read {when}"
 
     def _values(self, name: str) -> tuple[float, ...]:
         figure = self.figure(name)
@@ -136,7 +150,7 @@ class Result:
             f"- date: {self.date}",
             f"- machine: {self.machine_line}",
             f"- the machine {self.speeds.line()}",
-            f"- weights: {self.weights}, {self.weight_bytes / 1e6:,.1f} MB read in each step of decoding",
+            f"- {self.weights_line}",
         ]
         return "\n".join(lines) + "\n"
 
