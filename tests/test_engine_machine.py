@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -43,8 +44,9 @@ def test_products_are_measured_and_torch_keeps_its_threads() -> None:
 
 def test_our_own_products_count_too() -> None:
     pytest.importorskip("numba")
-    found = speeds.measure_products(1, size=128, trials=2, ours=True)
-    assert found["int8_gop_s"] > 0.01
+    values = speeds._our_product(64)(None)
+    assert isinstance(values, np.ndarray) and values.shape == (64, 64) and np.allclose(values, 64, rtol=0.01)
+    assert speeds.measure_products(1, size=128, trials=2, ours=True)["int8_gop_s"] > 0.01
 
 
 def test_each_number_of_threads_has_its_try() -> None:

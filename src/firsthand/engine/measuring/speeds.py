@@ -214,10 +214,11 @@ def _our_product(size: int) -> Callable[[Any], object]:
     import numpy as np
 
     from firsthand.nn.blockwise import from_values
-    from firsthand.nn.kernels.products import product, tile
+    from firsthand.nn.kernels.products import product
+    from firsthand.nn.quant import BlockLinear
 
     rows = np.ones((size, size), dtype=np.float32)
-    tiles = tile(from_values(rows))
+    tiles = BlockLinear(from_values(rows), None).tiles
     return lambda _: product(rows, tiles)
 
 
