@@ -15,7 +15,7 @@ from firsthand.engine.measuring.measured import EMBEDDED, EMBEDDED_TOKENS, Resul
 from firsthand.engine.measuring.speeds import Speeds
 from firsthand.message import Json
 from firsthand.providers.inspection import Inspection
-from firsthand.providers.planner import busy_note, distance, is_same
+from firsthand.providers.planner import busy_note, nearest
 
 TOKENS = 128
 _KINDS = (INT16, "float32")
@@ -76,11 +76,9 @@ def encoder_gflop(parameters: int, attention_width: int, tokens: float) -> float
 
 def _expect(facts: Inspection, most: Limits, model: str) -> ExpectedTexts | None:
     useful = [result for result in most.results if result.is_encoder and not result.quick]
-    same = [result for result in useful if is_same(result, facts, model)]
-    nearest = same[:1] or sorted(useful, key=lambda result: distance(result.parameters, facts.decode_parameters))[:1]
-    if not nearest:
+    result, here = nearest(useful, facts, model)
+    if result is None:
         return None
-    [result] = nearest
     texts, tokens = result.figure(EMBEDDED), result.figure(EMBEDDED_TOKENS)
     bound = _tokens_bound(facts, most)
     if texts is None or tokens is None or bound is None:
@@ -89,10 +87,10 @@ def _expect(facts: Inspection, most: Limits, model: str) -> ExpectedTexts | None
     return ExpectedTexts(
         measured_model=result.model,
         measured_on=result.date,
-        is_same=bool(same),
+        is_same=here,
         share=share,
-        tokens=tokens.median if same else share * bound,
-        texts=texts.median if same else None,
+        tokens=tokens.median if here else share * bound,
+        texts=texts.median if here else None,
     )
 
 

@@ -105,17 +105,14 @@ def prefill_gflop(parameters: int, head: int, attention_width: int, tokens: int 
 def expect(facts: Inspection, most: Limits, model: str) -> Expected | None:
     """What a measurement of this model, or of the one most like it in size, lets us expect; None without any."""
     useful = [result for result in most.results if result.figure(DECODE) and not result.quick]
-    same = [result for result in useful if is_same(result, facts, model)]
-    nearest = same[:1] or sorted(useful, key=lambda result: distance(result.parameters, facts.decode_parameters))[:1]
-    if not nearest:
+    result, here = nearest(useful, facts, model)
+    if result is None:
         return None
-    [result] = nearest
     decode, prefill = result.figure(DECODE), result.figure(PREFILL)
     assert decode is not None
     decode_share = decode.median * result.weight_bytes / (most.read_gb_s(result.weight_bytes) * 1e9)
     prefill_share = prefill.median * result.prefill_gflop / most.products_gop_s(result.weights) if prefill else None
     bound = _bound(facts, most, result.weights, _kept_bytes(facts, result))
-    here = bool(same)
     return Expected(
         measured_model=result.model,
         measured_on=result.date,
@@ -174,11 +171,13 @@ def _int8_bytes(facts: Inspection) -> int:
     return math.ceil(facts.decode_parameters * 8.5 / 8)
 
 
-def is_same(result: Result, facts: Inspection, model: str) -> bool:
-    """Whether a result is of the model of that name, or of that file."""
-    return result.model == model or result.path == str(facts.path.resolve())
+def nearest(results: Sequence[Result], facts: Inspection, model: str) -> tuple[Result | None, bool]:
+    """The result of the model of that name or file, and True; else of the one most like it in size, and False."""
+    for result in results:
+        if result.model == model or result.path == str(facts.path.resolve()):
+            return result, True
+    return min(results, key=lambda result: _distance(result.parameters, facts.decode_parameters), default=None), False
 
 
-def distance(one: int, other: int) -> float:
-    """How far apart two numbers of parameters are, as a ratio."""
+def _distance(one: int, other: int) -> float:
     return abs(math.log(max(1, one) / max(1, other)))
