@@ -6,10 +6,10 @@ For each context a prompt of random tokens is computed, then steps of one answer
 by themselves, on the engine's own memory: `head` in the step; `attention` and `products` alone, all layers in turn, so that
 keys, values and weights come from where they come from in a step. What a call of Python costs is measured on a single
 position and on a matrix of 16 outputs, and taken off. `rest` is what remains of the step: norms, rotation, rounding, new
-keys and values, sampling. Bytes a second are those of keys and values over the time of attention, and those of weights over
-the time of products and head; beside them stands what one thread reads of memory much larger than the caches. Processor
-time, so other programs disturb it only through the caches and the memory that they share. For models whose layers all see
-everything.
+keys and values, sampling. A multiplication and an addition of attention are two operations. Bytes a second are those of keys
+and values over the time of attention, and those of weights over the time of products and head; beside them stands what one
+thread reads of memory much larger than the caches. Processor time, so other programs disturb it only through the caches and
+the memory that they share. For models whose layers all see everything.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
@@ -50,6 +51,7 @@ class Step:
     attention: float
     products: float
     head: float
+    attention_operations: int
     kv_bytes: int
     body_bytes: int
     head_bytes: int
@@ -60,47 +62,54 @@ class Step:
         return self.whole - self.attention - self.products - self.head
 
 
-def milliseconds(call: Callable[[], object], turns: int) -> float:
-    """Processor time of a call: the median of so many, after one that does not count."""
+def milliseconds(call: Callable[[], object]) -> float:
+    """Processor time of a call."""
+    began = time.process_time()
     call()
-    taken = []
-    for _ in range(turns):
-        began = time.process_time()
-        call()
-        taken.append(1e3 * (time.process_time() - began))
-    return statistics.median(taken)
+    return 1e3 * (time.process_time() - began)
 
 
 def decode(engine: Engine, context: int, turns: int, seed: int) -> Step:
-    """The parts of a step after a prompt of that length."""
+    """The parts of a step after a prompt of that length: medians over turns, in each of which every part is timed once."""
     prompt = random_ids(Random(f"context {context} {seed}"), context, engine.architecture.vocab_size)
     request = engine.add(Request(prompt, Sampling(max_tokens=BEFORE + turns + 2)))
     while not any(output.request_id == request for output in engine.step()):
         pass
     for _ in range(BEFORE):
         engine.step()
-    heads: list[float] = []
-    whole = timed_steps(engine, turns, heads)
     [sequence] = engine.scheduler.running
     layers = [linear for name, linear in matrices(engine) if name != "lm_head"]
     [head] = [linear for name, linear in matrices(engine) if name == "lm_head"]
-    step = Step(
+    multiply_all = products(layers)
+    taken = defaultdict(list)
+    for _ in range(turns):
+        whole, its_head = timed_step(engine)
+        taken["whole"].append(whole)
+        taken["head"].append(its_head)
+        taken["attention"].append(milliseconds(attention(engine, sequence, sequence.num_computed)))
+        taken["call of attention"].append(milliseconds(attention(engine, sequence, 1)))
+        taken["products"].append(milliseconds(multiply_all))
+    median = {part: statistics.median(values) for part, values in taken.items()}
+    a = engine.architecture
+    operations = 4 * a.num_layers * a.num_heads * a.head_dim * sequence.num_computed
+    kv_bytes = sum(pages.bytes_per_token for pages in engine.runner.pages) * sequence.num_computed
+    engine.abort(request)
+    return Step(
         context,
-        whole,
-        attention(engine, sequence, turns),
-        products(layers, turns),
-        statistics.median(heads),
-        sum(pages.bytes_per_token for pages in engine.runner.pages) * sequence.num_computed,
+        median["whole"],
+        median["attention"] - median["call of attention"],
+        median["products"] - len(layers) * call_of_product(turns),
+        median["head"],
+        operations,
+        kv_bytes,
         sum(linear.tiles.memory.nbytes for linear in layers),
         head.tiles.memory.nbytes,
     )
-    engine.abort(request)
-    return step
 
 
-def timed_steps(engine: Engine, turns: int, heads: list[float]) -> float:
-    """The median of so many steps; what the head took of each is added to `heads`."""
-    logits, taken = engine.runner.logits, []
+def timed_step(engine: Engine) -> tuple[float, float]:
+    """What one step took, and the head in it."""
+    logits, heads = engine.runner.logits, []
 
     def timed_logits(*args):
         began = time.process_time()
@@ -110,42 +119,37 @@ def timed_steps(engine: Engine, turns: int, heads: list[float]) -> float:
 
     engine.runner.logits = timed_logits  # type: ignore[method-assign]
     try:
-        for _ in range(turns):
-            began = time.process_time()
-            engine.step()
-            taken.append(1e3 * (time.process_time() - began))
+        return milliseconds(engine.step), sum(heads)
     finally:
         engine.runner.logits = logits  # type: ignore[method-assign]
-    return statistics.median(taken)
 
 
-def attention(engine: Engine, sequence: Sequence, turns: int) -> float:
-    """Attention of one token in all layers; its own keys and values are overwritten by random ones."""
+def attention(engine: Engine, sequence: Sequence, end: int) -> Callable[[], None]:
+    """Attention of the token before `end` in all layers; its own keys and values are overwritten by random ones."""
     a = engine.architecture
     random = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(1, n, a.head_dim, generator=random) for n in (a.num_heads, a.num_kv_heads, a.num_kv_heads))
+    layout = Layout([Chunk(end - 1, end, list(sequence.table))], engine.pool.block_size, 1)
 
-    def layers_at(end: int) -> Callable[[], None]:
-        layout = Layout([Chunk(end - 1, end, list(sequence.table))], engine.pool.block_size, 1)
+    def call() -> None:
+        for pages in engine.runner.pages:
+            compiled_attention(q, k, v, pages, layout, scale=a.attention_scale, window=None)
 
-        def call() -> None:
-            for pages in engine.runner.pages:
-                compiled_attention(q, k, v, pages, layout, scale=a.attention_scale, window=None)
-
-        return call
-
-    whole = milliseconds(layers_at(sequence.num_computed), turns)
-    return whole - milliseconds(layers_at(1), turns)
+    return call
 
 
-def products(linears: list[BlockLinear | DenseLinear], turns: int) -> float:
+def products(linears: list[BlockLinear | DenseLinear]) -> Callable[[], object]:
     """Products of one row with all of these matrices, one after another."""
     rows = np.random.default_rng(0).standard_normal((1, max(each.in_features for each in linears)), dtype=np.float32)
     calls = [(multiply(each), np.ascontiguousarray(rows[:, : each.in_features]), each.tiles) for each in linears]
+    return lambda: [call(x, tiles) for call, x, tiles in calls]
+
+
+def call_of_product(turns: int) -> float:
+    """What calling a product from Python takes, by one that has nearly nothing to do."""
     tiny = BlockLinear(from_values(np.ones((16, 32), dtype=np.float32)), None).tiles
-    few = rows[:, :32].copy()
-    whole = milliseconds(lambda: [call(x, tiles) for call, x, tiles in calls], turns)
-    return whole - len(calls) * milliseconds(lambda: [product(few, tiny) for _ in range(100)], turns) / 100
+    few = np.ones((1, 32), dtype=np.float32)
+    return statistics.median(milliseconds(lambda: [product(few, tiny) for _ in range(100)]) / 100 for _ in range(turns))
 
 
 def multiply(linear: BlockLinear | DenseLinear) -> Callable:
@@ -177,6 +181,7 @@ def row(step: Step) -> list[str]:
     return [
         f"{step.context:,}",
         *(f"{part:.2f}" for part in parts),
+        f"{step.attention_operations / step.attention / 1e6:.0f}",
         f"{step.kv_bytes / 1e6:.1f}",
         *(f"{speed / 1e6:.1f}" for speed in speeds),
     ]
@@ -204,7 +209,8 @@ def main() -> None:
             decode(engine, min(n, longest), args.steps, turn) for turn in range(args.rounds) for n in args.contexts
         ]
     parts = ("whole step", "attention", "products", "head", "rest")
-    header = ["context", *(f"{part}, ms" for part in parts), "keys and values, MB", "of them, GB/s", "of weights, GB/s"]
+    header = ["context", *(f"{part}, ms" for part in parts), "attention, 10^9 operations/s"]
+    header += ["keys and values, MB", "of them, GB/s", "of weights, GB/s"]
     print(markdown_table(header, [row(step) for step in steps]))
     print(
         f"\nOne thread reads {reading(args.steps):.1f} GB/s of memory; weights {engine.weights}, {args.kv_cache} keys."
