@@ -114,12 +114,23 @@ def test_what_was_measured_beside_other_work_is_measured_again_and_the_better_ke
         '{"version": 2, "speeds": {"threads": 1}}',
         '{"version": 2, "speeds": {"threads": 1, "read_gb_s": "fast", "float32_gflop_s": 1}}',
         '{"version": 2, "speeds": {"threads": 1, "read_gb_s": 0, "float32_gflop_s": 1}}',
+        '{"version": 2, "speeds": {"threads": 1, "read_gb_s": 1, "float32_gflop_s": 1, "int8_gop_s": "fast"}}',
+        '{"version": 2, "speeds": {"threads": 1, "read_gb_s": 1, "float32_gflop_s": 1, "bfloat16_gflop_s": NaN}}',
+        '{"version": 2, "speeds": {"threads": 1, "read_gb_s": 1, "float32_gflop_s": 1, "load": null}}',
+        '{"version": 2, "speeds": {"threads": 1, "read_gb_s": 1, "float32_gflop_s": 1, "load": -1, "date": 5}}',
+        '{"version": 1, "speeds": {"threads": 1, "read_gb_s": 1, "float32_gflop_s": 1}}',
     ],
 )
 def test_a_file_that_we_did_not_write_counts_for_nothing(tmp_path: Path, text: str) -> None:
     path = tmp_path / "speeds.json"
     path.write_text(text)
     assert speeds._read(path) is None
+
+
+def test_a_file_that_we_wrote_counts(tmp_path: Path) -> None:
+    known = Speeds(1, 2, 3.0, None, 4.0, "2026-11-25", 0.5)
+    speeds._write(tmp_path / "speeds.json", machine.describe(), known)
+    assert speeds._read(tmp_path / "speeds.json") == known
 
 
 def test_a_home_that_cannot_be_written_is_no_reason_to_fail(tmp_path: Path) -> None:

@@ -45,6 +45,14 @@ class Speeds:
     load: float = 0.0
     """Of the machine while it was measured."""
 
+    @property
+    def is_sound(self) -> bool:
+        """Whether every number is one, as those that are read from a file may not be."""
+        optional = [each for each in (self.bfloat16_gflop_s, self.int8_gop_s) if each is not None]
+        above_0 = [self.threads, self.read_gb_s, self.float32_gflop_s, *optional]
+        numbers = all(type(each) in (int, float) and math.isfinite(each) for each in (*above_0, self.load))
+        return numbers and min(above_0) > 0 <= self.load and isinstance(self.date, str)
+
     def line(self) -> str:
         """The speeds in a sentence, for people."""
         others = [("bfloat16", self.bfloat16_gflop_s), ("int8", self.int8_gop_s)]
@@ -242,7 +250,7 @@ def _read(path: Path) -> Speeds | None:
     try:
         body = json.loads(path.read_text(encoding="utf-8"))
         found = Speeds(**body["speeds"]) if body["version"] == _FORMAT else None
-        return found if found is None or found.read_gb_s > 0 < found.float32_gflop_s else None
+        return found if found is not None and found.is_sound else None
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
 
