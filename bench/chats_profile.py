@@ -28,7 +28,7 @@ from firsthand.engine.runner import Runner
 from firsthand.engine.settings import EngineConfig
 from firsthand.engine.workloads import QUICK, Sizes, rate, serving_jobs
 from firsthand.nn import weights
-from firsthand.nn.kernels import products
+from firsthand.nn.kernels import products, rounded, tiled
 from firsthand.nn.quant import BlockLinear
 
 TURNS = 3
@@ -100,7 +100,7 @@ def matrices(engine: Engine) -> dict[tuple[str, str], list[BlockLinear]]:
     found: dict[tuple[str, str], list[BlockLinear]] = defaultdict(list)
     for name, module in engine.runner.model.named_modules():
         if isinstance(module, BlockLinear):
-            kind = products.KINDS[module.tiles.kind]
+            kind = tiled.KINDS[module.tiles.kind]
             what = f"{kind.bits} bits / {kind.block}{', minimums' if kind.has_minimums else ''}"
             place = "head" if name == "lm_head" else f"{module.out_features} x {module.in_features}"
             found[place, what].append(module)
@@ -133,9 +133,9 @@ def in_cache(linear: BlockLinear, rows: int) -> float:
     entry[3] = 0  # bytes from one tile to the next
     width, outputs = linear.in_features, 16 * linear.tiles.num_tiles
     x = np.random.default_rng(0).standard_normal((rows, width), dtype=np.float32)
-    codes, scales = np.empty(rows * width, dtype=np.int8), np.empty(rows * width // 32, dtype=np.float32)
-    sums, out = np.empty(rows * width // 16, dtype=np.int32), np.empty((rows, outputs), dtype=np.float32)
-    return speed(lambda: products._product(entry, x, codes, scales, sums, out), 2.0 * rows * outputs * width)
+    records = np.empty(rows * width // rounded.BLOCK * rounded.RECORD, dtype=np.uint8)
+    out = np.empty((rows, outputs), dtype=np.float32)
+    return speed(lambda: products._product(entry, x, records, out), 2.0 * rows * outputs * width)
 
 
 def torchs(linears: list[BlockLinear], rows: int, dtype: torch.dtype) -> float:

@@ -22,8 +22,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from firsthand import grammar
+from firsthand.engine import step
 from firsthand.engine.engine import Engine
 from firsthand.engine.grammar import CompiledGrammar, Grammars
+from firsthand.engine.scheduler import Scheduler
 from firsthand.engine.sequence import Request
 from firsthand.engine.settings import EngineConfig
 from firsthand.grammar import Grammar
@@ -177,7 +179,7 @@ def main() -> None:
     chat = Chat(tokenizer, tokenizer.chat_template)
     engine = Engine(weights.load(args.model, keep_blocks=True), EngineConfig(threads=args.threads))
     compiled = {name: Grammars(tokenizer).compile(each) for name, (_, each) in CASES.items()}
-    jump_ahead = engine._jump_ahead
+    jump_ahead = step.jump_ahead
     rows: list[Row] = []
     for batch in args.batch:
         for name, (text, _) in CASES.items():
@@ -185,7 +187,7 @@ def main() -> None:
             runs: dict[str, list[Timing]] = {side: [] for side in SIDES}
             for number in range(args.rounds + 1):
                 for side in SIDES:
-                    engine._jump_ahead = jump_ahead if side == "jump" else _stay  # type: ignore[method-assign]
+                    step.jump_ahead = jump_ahead if side == "jump" else _stay
                     used = None if side == "free" else compiled[name]
                     timing = measure(
                         engine, ids, tokenizer.eos_ids, used, batch=batch, max_tokens=args.max_tokens, clock=clock
@@ -204,7 +206,7 @@ def main() -> None:
         args.json.write_text(json.dumps({"machine": machine, "rows": [asdict(row) for row in rows]}, indent=1))
 
 
-def _stay() -> None:
+def _stay(scheduler: Scheduler) -> None:
     """No jump-ahead."""
 
 

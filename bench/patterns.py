@@ -25,6 +25,7 @@ from pathlib import Path
 
 from firsthand import catalog
 from firsthand.commands import run as command
+from firsthand.commands.lineup import make_agents, make_places
 from firsthand.config import build
 from firsthand.engine.measuring.measured import markdown_table
 from firsthand.evals.critical_path import critical_calls, critical_seconds
@@ -61,8 +62,8 @@ HEADER = (
 def measure(config: command.Config) -> tuple[Run, list[Trace]]:
     """The run of all patterns, and its traces."""
     benchmarks = [catalog.benchmark(text) for text in config.benchmarks]
-    places = command.make_places(config, command.make_agents(config), benchmarks)
-    with command.create_run(config) as run:
+    places = make_places(config, make_agents(config), benchmarks)
+    with command.create_run(config, benchmarks) as run:
         command.perform(run, config, places)
         return run, list(run.traces())
 

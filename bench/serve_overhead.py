@@ -44,11 +44,11 @@ def questions(turn: int, count: int) -> list[str]:
 def run_engine(spec: dict) -> None:
     """The party `engine`: a job a line on standard input, its figures a line on standard output."""
     from firsthand.engine.engine import Engine
+    from firsthand.engine.loading import load_weights
     from firsthand.engine.sequence import Request
     from firsthand.engine.settings import EngineConfig
     from firsthand.message import system, user
     from firsthand.model import Sampling
-    from firsthand.providers.local import load_weights
     from firsthand.tokens import pretrained
     from firsthand.tokens.chat import Chat
 

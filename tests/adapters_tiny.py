@@ -9,9 +9,11 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from firsthand.nn import weights
 from firsthand.nn.decoder import Decoder
 from firsthand.nn.lora import Adapter, Delta
 from firsthand.nn.names import huggingface_name
+from tiny import write_model
 
 
 def adapter(model: Decoder, seed: int, *, rank: int = 5, only: str = "", scale: float = 1.5) -> Adapter:
@@ -52,3 +54,11 @@ def write(folder: Path, model: Decoder, added: Adapter) -> Path:
     save_file(tensors, folder / "adapter_model.safetensors")
     (folder / "adapter_config.json").write_text(json.dumps(config))
     return folder
+
+
+def write_house(house: Path) -> Decoder:
+    """A model, which is returned, and a folder `adapters` beside it with three: red, green and blue."""
+    model = weights.load(write_model(house / "model"))
+    for seed, name in enumerate(("red", "green", "blue"), 1):
+        write(house / "adapters" / name, model, adapter(model, seed, rank=4))
+    return model

@@ -59,7 +59,8 @@ def engine(seed: int = 0, **settings: object) -> Engine:
 def request(
     grammar: Grammar | None, sampling: Sampling, *, prompt: str = "Question: what?\n", **rest: object
 ) -> Request:
-    compiled = None if grammar is None else grammars().compile(grammar)
+    forcing = sampling.allowed_token_ids is None and "bad_sequences" not in rest
+    compiled = None if grammar is None else grammars().compile(grammar, forcing=forcing)
     ids = tuple(tokenizer().encode(prompt))
     return Request(ids, sampling, stop_ids=tokenizer().eos_ids, grammar=compiled, **rest)  # type: ignore[arg-type]
 

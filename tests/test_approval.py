@@ -18,6 +18,7 @@ from firsthand.approval import Approval, AskPerson, Decision, check_rules, parse
 from firsthand.context import Context
 from firsthand.errors import ConfigError
 from firsthand.home import data_home
+from firsthand.journal import MemoryJournal
 from firsthand.message import Json, ToolCall
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
@@ -25,7 +26,7 @@ from firsthand.runs import store
 from firsthand.task import Task
 from firsthand.terminal import Terminal
 from firsthand.tool import Tool, tool_from_function
-from firsthand.trace import MemoryJournal, Trace
+from firsthand.trace import Trace
 
 EFFECTS = ("read", "write", "external", "irreversible")
 

@@ -4,8 +4,8 @@ import pytest
 
 from firsthand import catalog
 from firsthand.benchmark import Benchmark
-from firsthand.catalog import Spec, parse_spec
 from firsthand.errors import ConfigError, UnknownName
+from firsthand.spec import Spec, parse_spec
 
 PATTERN = '''
 async def shout(task, ctx, *, times: int = 1, loud: bool = False) -> str:

@@ -16,13 +16,14 @@ from firsthand.budget import Limits
 from firsthand.concurrency import Retry
 from firsthand.context import Context
 from firsthand.errors import LimitExceeded, ModelError, ToolError, TransientError
+from firsthand.journal import MemoryJournal
 from firsthand.message import Json, Message, Text, ToolCall, ToolResult, assistant, system, user
 from firsthand.model import Completion, Prompt, Sampling, Usage
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
 from firsthand.task import Task
 from firsthand.tool import Tool, tool
-from firsthand.trace import MemoryJournal, Trace
+from firsthand.trace import Trace
 
 TASK = Task("1", "What is 3 * 4?", secret={"answer": "12"})
 QUICK = Retry(attempts=3, first_wait_s=0.001)

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from engine_tiny import VOCAB, drain, logprobs, tiny_model, tokens
 from firsthand import catalog, cli
-from firsthand.engine.devices import pick_device
+from firsthand.engine.devices import kv_bytes_on, pick_device
 from firsthand.engine.drawing import Draw, draw_rows
 from firsthand.engine.engine import Engine
 from firsthand.engine.modules import disagreement, summary
@@ -51,6 +51,19 @@ def engine(graphs: str, *, window: int | None = None, device: str = "cpu", **set
         **settings,  # type: ignore[arg-type]
     )
     return Engine(tiny_model(window=window).to(device), config)
+
+
+class Gpus:
+    """Two GPUs of 80 GiB, with 10 GiB free on the first and 70 on the second."""
+
+    def mem_get_info(self, device: torch.device) -> tuple[int, int]:
+        return (10 << 30, 70 << 30)[device.index], 80 << 30
+
+
+def test_memory_for_keys_and_values_is_a_share_of_the_gpus_own() -> None:
+    assert kv_bytes_on(torch.device("cuda", 0), Gpus()) == 5 << 30
+    assert kv_bytes_on(torch.device("cuda", 1), Gpus()) == 35 << 30, "neither the host's memory nor the other GPU's"
+    assert 1 << 20 < kv_bytes_on(torch.device("cpu"), Gpus()) <= 2 << 30
 
 
 def served(engine: Engine) -> dict[tuple[int, int], list[Output]]:

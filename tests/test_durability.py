@@ -28,6 +28,7 @@ from firsthand.budget import Budget, Limits
 from firsthand.concurrency import Retry
 from firsthand.context import Context
 from firsthand.errors import TransientError
+from firsthand.journal import MemoryJournal
 from firsthand.message import Json, ToolCall, canonical
 from firsthand.model import Completion, Sampling, Usage
 from firsthand.providers.scripted import Scripted
@@ -36,7 +37,7 @@ from firsthand.runs.journal import StoredJournal
 from firsthand.runs.store import create
 from firsthand.task import Task
 from firsthand.tool import Tool, tool
-from firsthand.trace import MemoryJournal, Trace
+from firsthand.trace import Trace
 
 ALLOW = Approval({"irreversible": "allow"})
 TASK = Task("1", "Go on.")

@@ -239,6 +239,31 @@ def test_an_adapter_that_goes_takes_its_texts_and_holds_along() -> None:
     assert (after.adapters, after.adapter_bytes, after.holds) == (0, 0, 1)
 
 
+@pytest.mark.parametrize("window", [None, 20])
+def test_an_adapter_takes_its_texts_of_every_salt_along_and_nobody_elses(window: int | None) -> None:
+    engine = make_engine(adapters=("red", "green"), window=window)
+    salts = ("", "ann", "bob")
+
+    def ask_all(name: str | None) -> list[int]:
+        jobs = [engine.add(Request(PROMPT, Sampling(max_tokens=2), adapter=name, salt=salt)) for salt in salts]
+        found = drain(engine)
+        return [found[job, 0][-1].cached_tokens for job in jobs]
+
+    known, nothing = [len(PROMPT) - 1] * 3, [0] * 3
+    assert [ask_all(name) for name in (None, "green")] == [nothing] * 2
+    before = engine.stats()
+    assert ask_all("red") == nothing
+    held = [engine.hold(PROMPT, adapter="red", salt=salt) for salt in salts]
+    kept = engine.hold(PROMPT, adapter="green", salt="ann")
+    assert all(hold.num_tokens >= len(PROMPT) for hold in (*held, kept))
+    engine.unload_adapter("red")
+    engine.pool.check()
+    assert kept.is_kept and not any(hold.is_kept for hold in held)
+    after = engine.stats()
+    assert after.cached_blocks + after.used_blocks == before.cached_blocks + before.used_blocks
+    assert [ask_all(name) for name in (None, "green")] == [known] * 2
+
+
 # -- coming and going while requests run --
 
 

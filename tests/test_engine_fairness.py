@@ -8,7 +8,8 @@ from functools import partial
 from typing import Any
 
 from firsthand.engine.blocks import BlockPool
-from firsthand.engine.scheduler import Plan, Scheduler
+from firsthand.engine.plan import Plan
+from firsthand.engine.scheduler import Scheduler
 from firsthand.engine.sequence import Sequence, State
 from firsthand.engine.waiting import AGING_S, MAX_IDLE, Heap, Waiting
 

@@ -75,7 +75,7 @@ def test_an_absurd_request_is_refused_at_once_and_harms_nobody(name: str) -> Non
     assert len(str(caught.value)) < 400
     assert peak < 1 << 20, f"{peak} bytes were allocated to say no"
     assert len(tokens(drain(engine)[good, 0])) == 3
-    assert engine.stats().used_blocks == 0 and engine._live_tokens == 0
+    assert engine.stats().used_blocks == 0 and engine.live.num_tokens == 0
 
 
 @pytest.mark.parametrize(
@@ -171,9 +171,9 @@ def test_the_queue_is_bounded_by_tokens_too() -> None:
     with pytest.raises(QueueFull, match="800 prompt tokens are live"):
         engine.add(Request(tuple([1] * 201), Sampling(max_tokens=2)))
     drain(engine)
-    assert engine._live_tokens == 0
+    assert engine.live.num_tokens == 0
     engine.score(tuple([1] * 201), [[1], [2], [3]])
-    assert engine._live_tokens == 0
+    assert engine.live.num_tokens == 0
 
 
 def test_ten_thousand_queued_requests_all_end_and_most_of_them_may_be_aborted() -> None:
@@ -194,7 +194,7 @@ def test_ten_thousand_queued_requests_all_end_and_most_of_them_may_be_aborted() 
     assert ended >= set(ids) - aborted
     stats = engine.stats()
     assert (stats.used_blocks, stats.waiting, stats.running, stats.oldest_wait_s) == (0, 0, 0, 0.0)
-    assert not engine._live and engine._live_tokens == 0
+    assert not engine.live and engine.live.num_tokens == 0
     assert len(engine.scheduler.waiting._ranks._entries) <= 64
 
 
@@ -248,7 +248,7 @@ def test_hundreds_of_callers_who_leave_at_random_moments_leave_nothing_behind() 
         for hold in list(worker.engine.scheduler.holds._tables):
             await worker.release(hold)  # of those who left between their hold and their release
         assert (await worker.stats()).used_blocks == 0
-        assert not worker.engine._live and worker.engine._live_tokens == 0
+        assert not worker.engine.live and worker.engine.live.num_tokens == 0
         return results
 
     with EngineWorker(tiny_engine(kv_memory_bytes=16 * 512 * 40, max_sequences=16)) as worker:
@@ -350,7 +350,7 @@ def test_a_stopper_that_cannot_be_made_refuses_its_own_request() -> None:
     engine = tiny_engine()
     with pytest.raises(ZeroDivisionError):
         engine.add(Request(PROMPT, stopper=broken))  # type: ignore[arg-type]
-    assert not engine.has_work and engine._live_tokens == 0
+    assert not engine.has_work and engine.live.num_tokens == 0
 
 
 def test_memory_for_keys_and_values_that_is_too_small_is_refused_in_words() -> None:

@@ -1,5 +1,6 @@
 from firsthand.engine.blocks import BlockPool
-from firsthand.engine.scheduler import Plan, Scheduler
+from firsthand.engine.plan import Plan
+from firsthand.engine.scheduler import Scheduler
 from firsthand.engine.sequence import Sequence, State
 
 

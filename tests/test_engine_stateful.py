@@ -13,7 +13,8 @@ from firsthand.engine.blocks import BlockPool
 from firsthand.engine.holds import Hold
 from firsthand.engine.mixed import MixedPool
 from firsthand.engine.outputs import Output
-from firsthand.engine.scheduler import Plan, Scheduler
+from firsthand.engine.plan import Plan
+from firsthand.engine.scheduler import Scheduler
 from firsthand.engine.sequence import Request, Sequence, State
 from firsthand.errors import FirsthandError
 from firsthand.model import Sampling
@@ -364,7 +365,7 @@ class EngineMachine(RuleBasedStateMachine):
             self.engine.release(hold)
         stats = self.engine.stats()
         assert (stats.used_blocks, stats.held_blocks, stats.holds) == (0, 0, 0)
-        assert not self.engine._live and self.engine._live_tokens == 0
+        assert not self.engine.live and self.engine.live.num_tokens == 0
         for request_id, (request, seed) in self.requests.items():
             alone = None
             for index in range(request.n):

@@ -10,7 +10,7 @@ from firsthand.engine.engine import Engine
 from firsthand.engine.outputs import Output
 from firsthand.engine.sequence import Request
 from firsthand.engine.worker import EngineWorker
-from firsthand.errors import ModelError
+from firsthand.errors import ConfigError, ModelError, PromptTooLong
 from firsthand.model import Sampling
 
 LONG = Request((1, 2, 3), Sampling(max_tokens=200))
@@ -111,6 +111,44 @@ def test_a_bad_request_brings_its_error_to_its_own_caller() -> None:
         with pytest.raises(ModelError, match=str(VOCAB)):
             await collect(worker, Request((VOCAB,)))
         assert len(await good) == 5
+
+    with EngineWorker(tiny_engine()) as worker:
+        asyncio.run(main(worker))
+
+
+def test_where_no_answer_is_to_come_the_request_is_checked_all_the_same_and_nothing_stays() -> None:
+    async def main(worker: EngineWorker) -> None:
+        with pytest.raises(PromptTooLong, match="5000 tokens"):
+            await worker.score((1,) * 5000, [])
+        with pytest.raises(ModelError, match="empty"):
+            await worker.score((), [])
+        for n in (0, -3, 10**9, "2", None, 1.5):
+            with pytest.raises(ConfigError, match=f"n is {n!r}"):
+                await collect(worker, Request((1,), n=n))  # type: ignore[arg-type]
+        assert await asyncio.gather(*(worker.score((1, 2, 3), []) for _ in range(50))) == [[]] * 50
+        stats = await worker.stats()
+        assert (stats.running, stats.waiting, stats.used_blocks) == (0, 0, 0)
+        assert not worker._inboxes
+        assert len(tokens(await collect(worker, Request((1,), Sampling(max_tokens=5))))) == 5
+
+    with EngineWorker(tiny_engine()) as worker:
+        asyncio.run(main(worker))
+
+
+def test_callers_who_leave_at_any_moment_leave_nothing_behind() -> None:
+    async def leave(worker: EngineWorker, place: int) -> None:
+        task = asyncio.create_task(collect(worker, LONG) if place % 2 else worker.score((1, 2), [[3]] * 9))
+        for _ in range(place // 2 % 12):
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.001 * (place % 5))
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    async def main(worker: EngineWorker) -> None:
+        await asyncio.gather(*(leave(worker, place) for place in range(60)))
+        stats = await worker.stats()
+        assert (stats.running, stats.waiting, stats.used_blocks) == (0, 0, 0)
+        assert not worker._inboxes
 
     with EngineWorker(tiny_engine()) as worker:
         asyncio.run(main(worker))

@@ -13,12 +13,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from firsthand.evals.board_table import render_text
 from firsthand.evals.critical_path import critical_seconds
 from firsthand.evals.equal import KNOBS, SLACK, best_value, equalise, free_knob, knob_of, next_value
 from firsthand.evals.frontier import frontier
-from firsthand.evals.leaderboard import caveats, leaderboard, render_text
+from firsthand.evals.leaderboard import leaderboard
 from firsthand.evals.report import report_html
 from firsthand.evals.scatter import scatter
+from firsthand.evals.words import caveats
 from firsthand.model import Usage
 from firsthand.patterns.react import react
 from firsthand.patterns.self_consistency import self_consistency

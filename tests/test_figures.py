@@ -15,10 +15,11 @@ import pytest
 from firsthand.benchmark import Figure
 from firsthand.cli import main
 from firsthand.errors import ConfigError
+from firsthand.evals.board_table import render_text
 from firsthand.evals.figure_stats import FigureDifference, figure_interval
 from firsthand.evals.figures import calibration, figure_detail, figures, micro_f1
 from firsthand.evals.formulas import FORMULAS
-from firsthand.evals.leaderboard import leaderboard, render_text
+from firsthand.evals.leaderboard import leaderboard
 from firsthand.evals.multiplicity import compare_to_baseline
 from firsthand.evals.stats import judged
 from firsthand.evals.text import bleu, chrf, corpus_bleu, corpus_chrf

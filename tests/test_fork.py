@@ -22,6 +22,7 @@ from firsthand.benchmark import Benchmark
 from firsthand.budget import Limits
 from firsthand.context import Context
 from firsthand.errors import ConfigError
+from firsthand.journal import MemoryJournal
 from firsthand.message import Json, ToolCall, assistant
 from firsthand.model import Sampling
 from firsthand.patterns.reply import reply
@@ -31,7 +32,7 @@ from firsthand.runs.fork import Fork, fork, kept_calls
 from firsthand.runs.store import open_run
 from firsthand.task import Task
 from firsthand.tool import Tool, tool
-from firsthand.trace import MemoryJournal, Score, Trace
+from firsthand.trace import Score, Trace
 
 ALLOW = Approval({"irreversible": "allow"})
 TASK = Task("1", "Go.", secret={"answer": "x"})

@@ -17,7 +17,7 @@ from firsthand.errors import ConfigError, ModelError
 from firsthand.grammar import Grammar
 from firsthand.message import user
 from firsthand.model import Sampling, ToolSpec, request_key
-from firsthand.providers import openai_wire as wire
+from firsthand.providers import openai_request as wire
 from firsthand.providers.local import Local
 from firsthand.providers.local_answers import compile_calls
 from firsthand.providers.openai import OpenAIModel

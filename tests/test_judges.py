@@ -23,6 +23,7 @@ from firsthand.patterns.judging import WARNING, delimiters, judge_protocol, prot
 from firsthand.patterns.verdicts import weighed
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
+from firsthand.spec import parse_spec
 from firsthand.task import Task
 from firsthand.trace import Trace
 
@@ -390,7 +391,7 @@ def test_scorers_are_found_by_name_with_their_options():
         catalog.scorer("exakt")
     with pytest.raises(ConfigError, match="takes none"):
         catalog.scorer("exact:x=1")
-    spec = catalog.parse_spec("rubric:judge=openai:llama3@http://localhost:11434/v1:low=0")
+    spec = parse_spec("rubric:judge=openai:llama3@http://localhost:11434/v1:low=0")
     assert spec.options == {"judge": "openai:llama3@http://localhost:11434/v1", "low": "0"}
 
 

@@ -13,10 +13,14 @@ NOUNS = [
     "errors",
     "message",
     "grammar",
+    "sampling",
     "model",
     "tool",
     "task",
+    "journal",
     "trace",
+    "protection",
+    "listener",
     "budget",
     "benchmark",
     "approval",
@@ -26,7 +30,9 @@ NOUNS = [
     "context",
     "rollout",
 ]
-ANYWHERE = ["config", "catalog", "concurrency", "home", "lock", "modelfile", "terminal", "traceparent"]
+ANYWHERE = [
+    "asker", "config", "catalog", "concurrency", "home", "kinds", "lock", "modelfile", "spec", "terminal", "traceparent",
+]  # fmt: skip
 LAYERS = [
     ["nn", "tokens"],
     ["engine"],

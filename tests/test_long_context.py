@@ -18,7 +18,8 @@ from firsthand.benchmarks.kv_retrieval import draw, kv_retrieval
 from firsthand.benchmarks.lengths import LazyTasks, meter
 from firsthand.benchmarks.lost_in_middle import lost_in_middle
 from firsthand.benchmarks.needles import needles
-from firsthand.commands.run import Config, make_places
+from firsthand.commands.lineup import make_places
+from firsthand.commands.run import Config
 from firsthand.errors import ConfigError, DataError
 from firsthand.evals.contained import best_subspan_em, contains_value, string_match_all
 from firsthand.patterns.direct import direct

@@ -9,7 +9,6 @@ import pytest
 from firsthand import catalog
 from firsthand.agent import Agent, pattern_name
 from firsthand.budget import Limits
-from firsthand.catalog import Spec, parse_spec
 from firsthand.commands.run import Config
 from firsthand.config import build, parse, read_toml, split_list
 from firsthand.errors import ConfigError, ModelError, UnknownName
@@ -27,6 +26,7 @@ from firsthand.patterns.route import route
 from firsthand.patterns.self_consistency import self_consistency
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
+from firsthand.spec import Spec, parse_spec
 from firsthand.task import Task
 from firsthand.tools.calculator import calculator
 from firsthand.trace import Trace

@@ -9,13 +9,14 @@ from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.budget import Limits
 from firsthand.errors import ModelError
+from firsthand.journal import MemoryJournal
 from firsthand.message import Message, ToolCall, assistant
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
 from firsthand.task import Task
 from firsthand.tool import tool
 from firsthand.tools.calculator import calculator
-from firsthand.trace import MemoryJournal, Trace
+from firsthand.trace import Trace
 
 PATTERNS = (
     *("direct", "chain", "cot", "self_consistency", "react", "react_cot", "parallel", "orchestrate"),

@@ -26,11 +26,12 @@ from firsthand.evals.leaderboard import leaderboard
 from firsthand.evals.report import report_html
 from firsthand.home import data_home
 from firsthand.patterns.direct import direct
+from firsthand.protection import shareable
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
 from firsthand.runs.store import open_run
 from firsthand.task import Task
-from firsthand.trace import Score, Trace, shareable
+from firsthand.trace import Score, Trace
 from loopback import serve
 
 CANARY = "gpqa:0000:made-up-canary"

@@ -60,6 +60,16 @@ def test_samples_share_their_prompt_and_differ(model):
     assert [each.usage.prompt_tokens > 0 for each in completions] == [True, False, False, False]
 
 
+@pytest.mark.parametrize("n", [0, -3, "2", 1.0, 10**12])
+def test_a_number_of_answers_that_cannot_be_is_refused_before_anything_is_made(model, n):
+    async def streamed():
+        return [delta async for delta in model.stream_many("Hi", sampled(4), n=n)]
+
+    for asked in (model.complete("Hi", sampled(4), n=n), streamed()):
+        with pytest.raises(ConfigError, match=f"n is {n!r}: give 1 to 1024"):
+            asyncio.run(asked)
+
+
 def test_the_same_seed_gives_the_same_tokens_among_any_others(model):
     questions = [f"What is {i} + {i * i}?" for i in range(12)]
 
@@ -95,6 +105,30 @@ def test_a_live_context_keeps_its_conversation_and_a_dead_one_frees_it(folder, i
     first, second = (call.usage for call in trace.calls)
     known = first.prompt_tokens + first.completion_tokens - 1  # the last token was sampled and never fed
     assert (second.cached_tokens >= known) == is_live
+    gc.collect()
+    stats = asyncio.run(crowded._loaded.worker.stats())
+    assert (stats.holds, stats.used_blocks) == (0, 0)
+    crowded.close()
+
+
+def test_a_salted_conversation_is_held_too_and_known_to_its_salt_alone(folder):
+    crowded = Local(folder, name="tiny", config=EngineConfig(kv_memory_bytes=256 << 10, kv_cache="float32", threads=1))
+
+    async def ask(messages, salt, count=8):
+        found = [each async for each in crowded.stream_many(messages, sampled(count), cache_salt=salt)]
+        return found[-1].completion
+
+    async def two_turns():
+        first = await ask([user("What is 12 + 30?")], "mine", 16)
+        assert (await crowded._loaded.worker.stats()).holds == 1
+        for number in range(12):
+            await ask([user(f"Something else, number {number}: " + "word " * 20)], "")
+        messages = [user("What is 12 + 30?"), first.message, user("And 1 more?")]
+        other, mine = await ask(messages, "other", 4), await ask(messages, "mine", 4)
+        known = first.usage.prompt_tokens + first.usage.completion_tokens - 1
+        assert mine.usage.cached_tokens >= known > other.usage.cached_tokens
+
+    asyncio.run(two_turns())
     gc.collect()
     stats = asyncio.run(crowded._loaded.worker.stats())
     assert (stats.holds, stats.used_blocks) == (0, 0)
@@ -226,6 +260,10 @@ def test_a_fingerprint_is_the_content_and_what_is_done_with_it(folder, tmp_path,
     first = Local(folder).fingerprint
     assert Local(folder).fingerprint == first
     assert Local(folder, config=EngineConfig(weights="float32")).fingerprint != first
+    changed = Local(folder)
+    assert changed.fingerprint == first
+    changed.config = EngineConfig(kv_cache="int8")
+    assert changed.fingerprint != first, "of the settings that it has now"
     other = tiny.write_model(tmp_path / "other", seed=1)
     assert Local(other).fingerprint != first
     template = tmp_path / "template"

@@ -292,6 +292,17 @@ def test_biases_and_stop_tokens_reach_the_endpoint_where_they_are_set(server):
     assert (sent["logit_bias"], sent["stop_token_ids"], sent["ignore_eos"]) == ({"5": -100.0}, [7], True)
 
 
+def test_vllms_fields_reach_the_endpoint_under_their_names_where_they_are_used(server):
+    server.reply(chat("x"))
+    server.reply(chat("x"))
+    used = {"allowed_token_ids": (3, 4), "bad_words": ("a",), "skip_special_tokens": False, "min_tokens": 2,
+            "include_stop_str_in_output": True}  # fmt: skip
+    ask(server.model(), (user("hi"),), Sampling(**used))
+    ask(server.model(), (user("hi"),), Sampling())
+    assert {name: server.asked[0][name] for name in used} == json.loads(json.dumps(used))
+    assert not used.keys() & server.asked[1].keys()
+
+
 def test_with_n_answers_the_prompt_is_counted_once(server):
     reply = chat("a", "b", "c", usage={"prompt_tokens": 7, "completion_tokens": 8})
     reply["choices"].reverse()

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from firsthand import grammar
 from firsthand.engine.settings import EngineConfig
 from firsthand.errors import ModelError, PromptTooLong, TransientError
-from firsthand.message import Message, Sampled, Text, ToolCall, ToolResult, assistant, system, user
+from firsthand.message import Json, Message, Sampled, Text, ToolCall, ToolResult, assistant, system, user
 from firsthand.model import CallDelta, Completion, Delta, Sampling, ToolSpec, Usage
 from firsthand.providers.local import Local
 from firsthand.providers.local_embedder import LocalEmbedder
@@ -27,7 +27,7 @@ from firsthand.replicas.replicated import Replicated, ReplicatedEmbedder
 from firsthand.replicas.resume import Seen
 from firsthand.replicas.router import Router, followed, pieces
 from firsthand.replicas.slots import GAUGES
-from firsthand.replicas.worker import Replica
+from firsthand.replicas.worker import Replica, open_replica
 from firsthand.runs.worker import pack, unpack
 from tiny import write_model
 
@@ -51,6 +51,8 @@ def test_everything_travels_unchanged() -> None:
         Sampling(),
         Sampling(9, 0.7, 3, 0.9, 0.1, 1.1, 0.5, -0.5, 2**63, ("a", "\n"), 4, grammar.regex("[ab]+")),
         Sampling(logit_bias=((3, -100.0), (4, 0.5)), stop_ids=(7,), ignore_eos=True),
+        Sampling(allowed_token_ids=(3, 4), bad_words=("a", "\ud800"), skip_special_tokens=False),
+        Sampling(include_stop_str_in_output=True, min_tokens=4, grammar=grammar.regex("a+")),
     ]
     for sampling in samplings:
         assert wire.sampling_of(unpack(pack(sampling.to_json()))) == sampling
@@ -285,6 +287,12 @@ def killed(model: Replicated) -> Beside:
     return slot.carrier
 
 
+def test_replicas_share_their_machines_memory_and_on_a_gpu_each_asks_its_own(folder: Path) -> None:
+    told: Json = {"model": str(local(folder).path), "embedder": None, "engine": {}, "neighbours": 4}
+    configs = [cast(Local, open_replica(told | {"engine": engine}).model).config for engine in ({}, {"device": "cuda"})]
+    assert 0 < (configs[0].kv_memory_bytes or 0) <= 1 << 29 and configs[1].kv_memory_bytes is None
+
+
 @in_loop
 async def test_replicas_answer_what_one_model_answers(folder: Path) -> None:
     alone = local(folder)
@@ -328,7 +336,16 @@ async def test_a_killed_replicas_answers_go_on_elsewhere_to_the_bit(folder: Path
         {"sampling": replace(LONG, grammar=grammar.regex("[a-z ]{60}"), ignore_eos=False)},
         {
             "sampling": replace(
-                LONG, stop=("zzzz",), repetition_penalty=1.2, presence_penalty=0.5, frequency_penalty=0.2
+                LONG,
+                stop=("zzzz",),
+                repetition_penalty=1.2,
+                presence_penalty=0.5,
+                frequency_penalty=0.2,
+                allowed_token_ids=tuple(range(3, 250)),
+                bad_words=("a", "42", "the sum"),
+                min_tokens=30,
+                skip_special_tokens=False,
+                include_stop_str_in_output=True,
             )
         },
     ]

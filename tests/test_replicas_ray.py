@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -19,7 +20,10 @@ import httpx
 import pytest
 
 import test_serve_local
+from adapters_tiny import adapter, write
 from firsthand.cli import main
+from firsthand.errors import ModelFileError
+from firsthand.nn import weights
 from firsthand.replicas.fleet import Fleet
 from firsthand.replicas.on_ray import open_ray
 from firsthand.replicas.replicated import Replicated
@@ -48,12 +52,16 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("replicas") / "m", max_position=2048)
+
+
+@pytest.fixture(scope="module")
+def local(folder: Path) -> Iterator[Running]:
     """Two replicas behind one server, on a Ray of this machine alone."""
     pytest.importorskip("ray")
-    home = tmp_path_factory.mktemp("replicas")
     settings = {
-        "model": str(write_model(home / "m", max_position=2048)),
+        "model": str(folder),
         "embedder": None,
         "engine": {"kv_memory_bytes": 1 << 23, "threads": 1},
     }
@@ -80,6 +88,28 @@ def test_a_client_that_leaves_ends_its_answer_in_the_replica(local: Running) -> 
         answer.close()
     until(lambda: numbers(local.url)["firsthand_engine_running"] == 0, 20)
     until(lambda: local.door.metrics.in_flight == 0, 20)
+
+
+def test_an_adapter_is_loaded_into_every_replica_or_none(local: Running, folder: Path, tmp_path: Path) -> None:
+    model: Any = local.door.model
+    tiny = weights.load(folder)
+    red = write(tmp_path / "red", tiny, adapter(tiny, 1, rank=4))
+
+    def change(work: Any) -> None:
+        asyncio.run_coroutine_threadsafe(work, local.loop).result(60)
+
+    def say(name: str) -> set[str]:
+        body = {"model": name, "prompt": "What is", "max_tokens": 9, "temperature": 1.0, "seed": 4}
+        asked = [httpx.post(f"{local.url}/v1/completions", json=body, timeout=60).json() for _ in range(4)]
+        return {answer["choices"][0]["text"] for answer in asked}
+
+    change(model.load_adapter("red", red))
+    assert len(say("red")) == 1 and say("red") != say("tiny")
+    (red / "adapter_model.safetensors").write_bytes(b"\0" * 100)
+    with pytest.raises(ModelFileError):
+        change(model.load_adapter("red", red, replace=True))
+    assert len(say("red")) == 1 and say("red") != say("tiny")
+    change(model.unload_adapter("red"))
 
 
 def test_the_ray_that_was_started_here_lets_nobody_else_in(local: Running) -> None:

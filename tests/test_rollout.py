@@ -15,12 +15,13 @@ from firsthand.budget import Limits
 from firsthand.concurrency import Retry
 from firsthand.context import Context
 from firsthand.errors import LimitExceeded, ModelError, StoreError, ToolError
+from firsthand.journal import MemoryJournal
 from firsthand.message import Json, ToolCall
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import Place, rollout, rollouts
 from firsthand.task import Task
 from firsthand.tool import Tool, tool
-from firsthand.trace import MemoryJournal, Score, Trace
+from firsthand.trace import Score, Trace
 
 TASK = Task("1", "Count.", secret={"answer": "SECRET"})
 

@@ -25,6 +25,7 @@ from firsthand.budget import Limits
 from firsthand.cli import main
 from firsthand.concurrency import Retry
 from firsthand.context import Context
+from firsthand.listener import Added, Began, Piece, Step
 from firsthand.message import ToolCall, user
 from firsthand.model import Sampling
 from firsthand.providers.scripted import Scripted
@@ -34,7 +35,7 @@ from firsthand.runs.store import open_run
 from firsthand.runs.watch import Progress, Watch, watching, window
 from firsthand.task import Task
 from firsthand.tool import tool
-from firsthand.trace import Added, Began, Call, Event, Node, Piece, Step, Trace
+from firsthand.trace import Call, Event, Node, Trace
 
 TASK = Task("1", "Go on.")
 HOSTILE = "\x1b[2J\x1b]0;owned\x07 \u202eevil\r\n\x9b31m"

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from safetensors.torch import load_file, save_file
 
-from adapters_tiny import adapter, write
+from adapters_tiny import adapter, write, write_house
 from firsthand import catalog
 from firsthand.commands import serve as command
 from firsthand.config import parse
@@ -22,8 +22,9 @@ from firsthand.errors import ConfigError, ModelFileError
 from firsthand.model import Completion, Sampling
 from firsthand.nn import weights
 from firsthand.providers.local import Local
+from firsthand.serve.keys import Keys, check_loaders, read_keys
+from firsthand.serve.settings import Limits
 from served import Running, serving
-from tiny import write_model
 
 HTTP = httpx.Client(verify=False, timeout=60)
 CONFIG = EngineConfig(kv_memory_bytes=1 << 22, threads=1, max_adapters=4)
@@ -34,9 +35,7 @@ HOT = Sampling(max_tokens=8, temperature=1.0, seed=5)
 def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model, a folder `adapters` of three good ones and bad ones, and one outside it."""
     house = tmp_path_factory.mktemp("house")
-    model = weights.load(write_model(house / "model"))
-    for seed, name in enumerate(("red", "green", "blue"), 1):
-        write(house / "adapters" / name, model, adapter(model, seed, rank=4))
+    model = write_house(house)
     write(house / "outside", model, adapter(model, 9))
     (house / "adapters" / "link").symlink_to(house / "outside")
     bad = write(house / "adapters" / "nan", model, adapter(model, 3)) / "adapter_model.safetensors"
@@ -119,6 +118,8 @@ def test_a_local_model_answers_with_each_of_its_adapters_at_once(house: Path, tm
             await local.unload_adapter("red")
         with pytest.raises(ConfigError, match="the adapter 'red' was taken away"):
             await red.complete("What is", HOT)
+        with pytest.raises(ConfigError, match="the adapter 'red' was taken away"):
+            _ = red.fingerprint
         with pytest.raises(ConfigError, match="no adapter 'red' is beside"):
             local.with_adapter("red")
         local.close()
@@ -213,6 +214,7 @@ def test_adapters_are_models_with_a_parent_and_answer_as_themselves(running: Run
     chat = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 6, "logprobs": True, "prompt_logprobs": 1}
     found = [post(running, "/v1/chat/completions", model=name, **chat).json() for name in ("tiny", "red")]
     assert [each["model"] for each in found] == ["tiny", "red"]
+    assert len({each["system_fingerprint"] for each in found} - {None}) == 2
     assert found[0]["prompt_logprobs"] != found[1]["prompt_logprobs"]
     turn = post(running, "/v1/responses", model="red", input="Hi", max_output_tokens=4).json()
     assert turn["model"] == "red"
@@ -307,3 +309,45 @@ def test_without_the_flag_there_is_nothing_to_load_with(house: Path) -> None:
         assert "/v1/load_lora_adapter" not in HTTP.get(f"{closed.url}/openapi.json").json()["paths"]
     with pytest.raises(ConfigError, match="adapter_root is"):
         serving(None, adapter_root=house / "nowhere").__enter__()
+
+
+# -- who may --
+
+
+def test_only_keys_that_say_so_load_and_unload_adapters(house: Path, tmp_path: Path) -> None:
+    file = tmp_path / "keys.toml"
+    names = ("ops", "alice", "bob")
+    secrets = {name: f"the-secret-of-{name}-0123456789" for name in (*names, "env")}
+    may = {"ops": "load_adapters = true", "alice": "load_adapters = false", "bob": ""}
+    file.write_text("".join(f'[{name}]\nkey = "{secrets[name]}"\n{may[name]}\n' for name in names))
+    keys = read_keys(file, {"FIRSTHAND_API_KEY": secrets["env"]}, Limits())
+    with serving(
+        Local(house / "model", config=CONFIG), name="tiny", keys=keys, adapter_root=house / "adapters"
+    ) as guarded:
+
+        def ask(name: str, path: str, **body: Any) -> httpx.Response:
+            headers = {"authorization": f"Bearer {secrets[name]}"}
+            return HTTP.post(guarded.url + path, json=body, headers=headers)
+
+        wanted = {"lora_name": "red", "lora_path": "red"}
+        for name in ("alice", "bob"):
+            for path, body in (("load", wanted), ("load", {}), ("unload", {"lora_name": "red"})):
+                refused = ask(name, f"/v1/{path}_lora_adapter", **body)
+                assert (refused.status_code, refused.json()["error"]["code"]) == (403, "adapters_not_allowed")
+                assert refused.json()["error"]["type"] == "permission_error"
+        assert ask("ops", "/v1/load_lora_adapter", **wanted).status_code == 200
+        assert ask("alice", "/v1/completions", model="red", prompt="Hi", max_tokens=2).status_code == 200
+        assert ask("bob", "/v1/unload_lora_adapter", lora_name="red").status_code == 403
+        assert ask("env", "/v1/unload_lora_adapter", lora_name="red").status_code == 200
+        assert HTTP.post(f"{guarded.url}/v1/load_lora_adapter", json=wanted).status_code == 401
+
+
+def test_a_folder_of_adapters_that_no_key_may_use_is_told_at_the_start(tmp_path: Path) -> None:
+    file = tmp_path / "keys.toml"
+    file.write_text('[a]\nkey = "long-enough-0123456789"\n')
+    keys = read_keys(file, {}, Limits())
+    with pytest.raises(ConfigError, match="no key may load adapters: write load_adapters = true"):
+        check_loaders(keys, tmp_path)
+    check_loaders(keys, None)
+    check_loaders(Keys(), tmp_path)
+    check_loaders(read_keys(None, {"FIRSTHAND_API_KEY": "long-enough-0123456789"}, Limits()), tmp_path)

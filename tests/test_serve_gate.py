@@ -319,6 +319,8 @@ def test_binding_wider_without_a_key_is_refused() -> None:
         ("[a]\nkey = 'long-enough-0123456789'\nmax_token = 3", "did you mean 'max_tokens'"),
         ("[a]\nkey = 'long-enough-0123456789'\nmax_tokens = 'many'", "max_tokens is 'many'"),
         ("[a]\nkey = 'long-enough-0123456789'\nmax_tokens = true", "max_tokens is True"),
+        ("[a]\nkey = 'long-enough-0123456789'\nload_adapter = true", "did you mean 'load_adapters'"),
+        ("[a]\nkey = 'long-enough-0123456789'\nload_adapters = 1", "load_adapters = 1: write true or false"),
         ("[a]\nsha256 = 'abc'", "needs either key"),
         ("[a]\nkey = 'long-enough-0123456789'\n[b]\nkey = 'long-enough-0123456789'", "the same API key"),
         ("[a\nkey = 'super-secret-value-here'", "is not valid TOML"),

@@ -123,7 +123,7 @@ def test_absurd_values_are_refused_by_name(running: Running, field: str, value: 
 @pytest.mark.parametrize(
     "field",
     ["functions", "audio", "web_search_options", "store", "metadata", "best_of", "chat_template",
-     "documents", "reasoning_effort", "bad_words", "n_discard", "prompt_embeds", "suffix"],
+     "documents", "reasoning_effort", "n_discard", "prompt_embeds", "suffix"],
 )  # fmt: skip
 def test_a_known_field_that_is_not_supported_is_refused_with_its_name_and_a_reason(
     running: Running, field: str
@@ -147,6 +147,19 @@ def test_an_unknown_field_is_never_ignored(running: Running, field: str) -> None
 )
 def test_every_route_checks_every_field(running: Running, path: str, body: Any) -> None:
     assert send(running, body, path).status_code in (400, 501)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "neutral"),
+    [("allowed_token_ids", [5], None), ("bad_words", ["x"], []), ("skip_special_tokens", False, True),
+     ("include_stop_str_in_output", True, False), ("min_tokens", 2, 0)],
+)  # fmt: skip
+def test_what_only_a_model_of_ours_obeys_is_refused_of_others_unless_it_changes_nothing(
+    running: Running, field: str, value: Any, neutral: Any
+) -> None:
+    assert f"{field} needs a model that runs here" in refused(send(running, {**HI, field: value}))
+    assert send(running, {**HI, field: neutral}).status_code == 200
+    assert send(running, {**HI, field: None}).status_code == 200
 
 
 @pytest.mark.parametrize("field", ["logprobs", "prompt_logprobs"])

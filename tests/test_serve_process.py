@@ -175,3 +175,16 @@ def test_schemathesis_finds_no_answer_that_the_description_does_not_tell_of(tmp_
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert not [line for line in lines if "traceback" in line]
+
+
+def test_a_model_whose_memory_is_not_there_ends_the_command_with_the_numbers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "log.jsonl"
+    folder = write_model(tmp_path / "m")
+    assert main(["serve", str(folder), "--port", "0", "--kv-memory-mb", "90000000", "--log", str(log)]) == 1
+    said = capsys.readouterr()
+    assert said.out == "" and "kv_memory_bytes is 90,000,000,000,000 and " in said.err
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [event["event"] for event in events] == ["failed", "stopped"]
+    assert "bytes of memory are free" in events[0]["error"] and "traceback" not in events[0]

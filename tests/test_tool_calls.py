@@ -15,13 +15,14 @@ from firsthand.agent import Agent
 from firsthand.budget import Limits
 from firsthand.context import MAX_CALLS, Context
 from firsthand.errors import ToolError
+from firsthand.journal import MemoryJournal
 from firsthand.message import Message, ToolCall, ToolResult, assistant
 from firsthand.patterns.react import react
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
 from firsthand.task import Task
 from firsthand.tool import MAX_HUNG, Tool, marked, tool, tool_from_function
-from firsthand.trace import MemoryJournal, Trace
+from firsthand.trace import Trace
 
 
 def attempt(pattern: Any, *tools: Tool, journal: MemoryJournal | None = None, **agent: Any) -> Trace:

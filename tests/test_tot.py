@@ -13,6 +13,7 @@ from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.benchmarks.game24 import make_task
 from firsthand.budget import Limits
+from firsthand.journal import MemoryJournal
 from firsthand.message import canonical
 from firsthand.model import Sampling
 from firsthand.patterns.thoughts import LABELS, Ask, GenericThoughts, count_votes, last_word, thoughts_of
@@ -22,7 +23,6 @@ from firsthand.providers.scripted import Scripted
 from firsthand.providers.sim import Sim
 from firsthand.rollout import rollout
 from firsthand.task import Task
-from firsthand.trace import MemoryJournal
 
 QUESTION = Task("1", "What is 3 * 4 + 2?", hint="a number", secret={"answer": "SECRET"})
 

@@ -13,10 +13,12 @@ from typing import Any
 from firsthand import concurrency
 from firsthand.agent import Agent
 from firsthand.errors import ModelError, TransientError
+from firsthand.journal import Journal
+from firsthand.listener import Added, Listener, Piece, Step
 from firsthand.message import Json, Message
 from firsthand.model import Completion, Prompt, Sampling, ToolSpec, Usage
 from firsthand.tool import Tool
-from firsthand.trace import Added, Call, CallKind, Event, Journal, Listener, Node, Piece, Step, as_json
+from firsthand.trace import Call, CallKind, Event, Node, as_json
 
 
 class Attempt:

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from firsthand.budget import Budget
+from firsthand.journal import Journal
 from firsthand.message import Json
 from firsthand.task import Task
 from firsthand.tool import Tool
-from firsthand.trace import Journal, Score, Trace
+from firsthand.trace import Score, Trace
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -2,9 +2,8 @@
 
 Others enter in two ways: an installed package declares an entry point in the group `firsthand.patterns` (or `.benchmarks`,
 `.tools`), and a file of one's own is named by its path, `my_pattern.py` or `my_pattern.py:other_name`. A name may carry
-options: `self_consistency:samples=16`, a benchmark its protocol: `mmlu@cloze`, and a tool what it works on: `files:notes`. A
-pattern that leads others is given them in parentheses, each with its own options:
-`self_consistency(react:max_steps=4):samples=16`. Nothing is imported until it is asked for, listings included.
+options (`spec`), a benchmark its protocol: `mmlu@cloze`, and a tool what it works on: `files:notes`. Nothing is imported
+until it is asked for, listings included.
 """
 
 from __future__ import annotations
@@ -16,8 +15,7 @@ import inspect
 import re
 import sys
 import typing
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from functools import cache, partial
 from importlib.metadata import EntryPoints, entry_points
 from pathlib import Path
@@ -25,9 +23,9 @@ from typing import Any, Literal, cast
 
 from firsthand.agent import Pattern
 from firsthand.benchmark import Benchmark, Scorer
-from firsthand.config import convert, split_list
-from firsthand.errors import ConfigError, nearest, unknown
+from firsthand.errors import ConfigError, unknown
 from firsthand.model import Model
+from firsthand.spec import Spec, bind_options, keywords_of, parse_spec
 from firsthand.tool import Effect, Tool
 
 Kind = Literal["pattern", "benchmark", "tool", "provider", "command"]
@@ -38,70 +36,6 @@ _ROOMS: dict[Kind, str] = {
     "provider": "providers",
     "command": "commands",
 }
-_MAX_NESTED = 16
-
-
-@dataclass(frozen=True)
-class Spec:
-    """A name and the options it carries."""
-
-    name: str
-    options: Mapping[str, str] = field(default_factory=dict)
-    parts: tuple[Spec, ...] = ()
-    """The patterns it leads."""
-
-
-def parse_spec(text: str) -> Spec:
-    """`name(part,part):key=value:key=value` as a Spec; each part is a spec too, and the parentheses may be left out.
-
-    A colon without `=` after it belongs to the name, as in `file.py:function`, or to a value that names a model by its
-    provider, as in `judge=openai:llama3@http://localhost:11434/v1`. One inside any other value is written `\\:`.
-    """
-    text, inside = _unfold(text)
-    parts = () if inside is None else tuple(parse_spec(each.strip()) for each in split_list(inside))
-    name, *rest = (part.replace("\\:", ":") for part in re.split(r"(?<!\\):", text))
-    if name.endswith(")"):
-        raise ConfigError(f"{text!r} closes a parenthesis that it does not open: write it as name(pattern):key=value")
-    options: dict[str, str] = {}
-    for part in rest:
-        key, equals, value = part.partition("=")
-        if equals:
-            options[key.strip().replace("-", "_")] = value.strip()
-        elif options and _goes_on(list(options.values())[-1]):
-            options[list(options)[-1]] += ":" + part.strip()
-        elif options:
-            raise ConfigError(f"{text!r} has {part!r} among its options: key=value was expected")
-        else:
-            name += ":" + part
-    return Spec(name, options, parts)
-
-
-def _goes_on(value: str) -> bool:
-    """Whether a value begins with a model provider, so that colons in it are its own."""
-    prefix = value.partition(":")[0]
-    return prefix == "hf" or (Path(__file__).parent / _ROOMS["provider"] / f"{prefix}.py").is_file()
-
-
-def _unfold(text: str) -> tuple[str, str | None]:
-    """The text without its first parentheses, and what stands in them; None if there are none, as in `work (old)/my.py`."""
-    opened = text.find("(")
-    if opened < 0 or "=" in text[:opened]:
-        if ")" in text[: None if opened < 0 else opened]:
-            raise ConfigError(
-                f"{text!r} closes a parenthesis that it does not open: write it as name(pattern):key=value"
-            )
-        return text, None
-    depth = 0
-    for at, char in enumerate(text[opened:], opened):
-        depth += {"(": 1, ")": -1}.get(char, 0)
-        if depth > _MAX_NESTED:
-            raise ConfigError(f"{text[:60]!r}... nests more than {_MAX_NESTED} patterns: name fewer")
-        if depth == 0:
-            after = text[at + 1 :]
-            if after and after[0] not in ":)":
-                return text, None
-            return text[:opened] + after, text[opened + 1 : at]
-    raise ConfigError(f"{text!r} opens a parenthesis and does not close it: write it as name(pattern):key=value")
 
 
 def names(kind: Kind) -> dict[str, str]:
@@ -186,7 +120,7 @@ def _pattern(spec: Spec) -> tuple[Pattern, dict[str, Any]]:
     if not spec.parts:
         return function, options
     parts = tuple(partial(part, **given) if given else part for part, given in map(_pattern, spec.parts))
-    keywords = _keywords(function)
+    keywords = keywords_of(function)
     if "patterns" in keywords:
         return partial(function, patterns=parts), options
     if "pattern" not in keywords:
@@ -344,36 +278,11 @@ def model(text: str, *, device: str = "cpu") -> Model:
     return opened
 
 
-def bind_options(spec: Spec, function: Callable[..., Any]) -> dict[str, Any]:
-    """The spec's options as the function's keyword-only arguments, converted to their annotated types."""
-    keywords = [key for key in _keywords(function) if key not in ("pattern", "patterns")]
-    bound: dict[str, Any] = {}
-    for key, value in spec.options.items():
-        if key in ("pattern", "patterns"):
-            raise ConfigError(f"{spec.name} is given its {key} in parentheses: write {spec.name}({value})")
-        if key not in keywords:
-            close = nearest(key, keywords)
-            hint = f" did you mean {close!r}?" if close else ""
-            raise ConfigError(f"{spec.name} has no option {key!r};{hint} it takes {', '.join(keywords) or 'none'}")
-        kind = typing.get_type_hints(getattr(function, "func", function)).get(key, str)
-        bound[key] = _truth(value) if kind is bool else convert(value, kind, f"{spec.name}:{key}")
-    return bound
-
-
-def _keywords(function: Callable[..., Any]) -> list[str]:
-    """The names of the keyword-only arguments."""
-    return [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
-
-
 def _exists(path: Path) -> bool:
     try:
         return path.exists()
     except OSError:  # such as a name that is too long for any file
         return False
-
-
-def _truth(value: str) -> bool | str:
-    return {"true": True, "false": False}.get(value.lower(), value)
 
 
 def _defined(statement: ast.stmt) -> list[str]:

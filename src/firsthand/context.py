@@ -20,12 +20,12 @@ from firsthand.attempt import Attempt as Attempt
 from firsthand.budget import Budget, Limits
 from firsthand.concurrency import current_branch, derive_seed
 from firsthand.errors import ConfigError, FirsthandError, LimitExceeded
+from firsthand.listener import Began
 from firsthand.message import Json, Message, Role, Text, ToolCall, ToolResult
 from firsthand.model import Completion, Likelihood, Prompt, Sampling, Scored, Usage, request_key
 from firsthand.tool import Tool
 from firsthand.tool_call import run_call
 from firsthand.tool_call import tool_request as tool_request
-from firsthand.trace import Began
 
 T = TypeVar("T")
 BranchStatus = Literal["open", "kept", "pruned", "done", "failed"]

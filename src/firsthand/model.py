@@ -7,99 +7,16 @@ which reaches the model as it is, for base models and for evaluations whose prot
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from firsthand.errors import ConfigError
-from firsthand.grammar import Grammar
 from firsthand.message import Json, Message, canonical
+from firsthand.sampling import Sampling as Sampling
 
 Prompt = str | Sequence[Message]
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How to choose tokens. The defaults are greedy."""
-
-    max_tokens: int = 512
-    """At most this many new tokens."""
-    temperature: float = 0.0
-    """Logits are divided by this; 0 takes the most probable token."""
-    top_k: int = 0
-    """Keep this many of the most probable tokens; 0 keeps all."""
-    top_p: float = 1.0
-    """Keep the smallest set of most probable tokens whose probability reaches this (Holtzman et al., 2020)."""
-    min_p: float = 0.0
-    """Drop tokens less probable than this share of the most probable one (Nguyen et al., 2024)."""
-    repetition_penalty: float = 1.0
-    """Divide positive and multiply negative logits of tokens seen in prompt or answer (Keskar et al., 2019)."""
-    presence_penalty: float = 0.0
-    """Subtract this from the logit of each token already in the answer."""
-    frequency_penalty: float = 0.0
-    """Subtract this, times its count, from the logit of each token already in the answer."""
-    seed: int | None = None
-    """The same seed gives the same tokens for the same prompt, whatever else is being served."""
-    stop: tuple[str, ...] = ()
-    """End the answer before any of these strings."""
-    top_logprobs: int = 0
-    """Report this many alternatives with their log-probs for each token."""
-    grammar: Grammar | None = None
-    """What the answer must look like: `json_schema`, `regex`, `choice` ... of `firsthand.grammar`. Tokens that it forbids
-    are taken out before all else. An answer cut off by max_tokens or a stop string may be only the beginning of one."""
-    logit_bias: tuple[tuple[int, float], ...] = ()
-    """Add to the logits of these token ids, after penalties, as (id, bias): -100 all but forbids a token."""
-    stop_ids: tuple[int, ...] = ()
-    """End the answer with any of these tokens, besides those that end a turn anyway."""
-    ignore_eos: bool = False
-    """Go on past the tokens that end a turn, up to max_tokens: for measuring."""
-    min_tokens: int = 0
-    """End the answer neither with a token nor before a stop string until it has this many tokens. Not with a grammar, which
-    knows itself when it is complete."""
-
-    def __post_init__(self) -> None:
-        checks = [
-            ("max_tokens", self.max_tokens >= 1, "1 or more"),
-            ("temperature", 0 <= self.temperature < 100, "from 0 up to 100"),
-            ("top_k", self.top_k >= 0, "0 (all) or more"),
-            ("top_p", 0 < self.top_p <= 1, "above 0, at most 1"),
-            ("min_p", 0 <= self.min_p <= 1, "from 0 to 1"),
-            ("repetition_penalty", self.repetition_penalty > 0, "above 0 (1 is none)"),
-            ("presence_penalty", -100 <= self.presence_penalty <= 100, "from -100 to 100"),
-            ("frequency_penalty", -100 <= self.frequency_penalty <= 100, "from -100 to 100"),
-            ("top_logprobs", 0 <= self.top_logprobs <= 100, "from 0 to 100"),
-            ("stop", len(self.stop) <= 64 and all(self.stop), "at most 64 strings, none of them empty"),
-            (
-                "logit_bias",
-                len(self.logit_bias) <= 1024 and all(-100 <= b <= 100 for _, b in self.logit_bias),
-                "at most 1024 pairs of a token id and a bias from -100 to 100",
-            ),
-            ("stop_ids", len(self.stop_ids) <= 64, "at most 64 token ids"),
-            (
-                "min_tokens",
-                self.min_tokens == 0 or (self.min_tokens > 0 and self.grammar is None),
-                "0, or more without a grammar",
-            ),
-            ("grammar", isinstance(self.grammar, Grammar | None), "None or a firsthand.grammar.Grammar"),
-        ]
-        for name, holds, expected in checks:
-            if not holds:
-                raise ConfigError(f"{name} is {getattr(self, name)!r}: give {expected}")
-
-    def to_json(self) -> Json:
-        """The settings as a JSON object. Those that came after version 0.2 have a key only where they are used."""
-        body: Json = {
-            **vars(self),
-            "stop": list(self.stop),
-            "stop_ids": list(self.stop_ids),
-        }  # asdict copies deeply: slow
-        body["logit_bias"] = [list(pair) for pair in self.logit_bias]
-        body["grammar"] = None if self.grammar is None else asdict(self.grammar)
-        for name in ("grammar", "logit_bias", "stop_ids", "ignore_eos", "min_tokens"):
-            if not body[name]:
-                del body[name]
-        return body
 
 
 @dataclass(frozen=True)
@@ -326,6 +243,17 @@ class TokenModel(Model, Protocol):
         """What the engine has done and is doing: numbers by name."""
 
 
+async def shown_pieces(deltas: AsyncGenerator[Delta, None]) -> AsyncGenerator[Delta, None]:
+    """The pieces that a reader sees: text, part of a call, or the end. Closing it closes `deltas`, which aborts the answer.
+
+    So `Model.stream` is `stream_many` without the tokens whose text is still to come.
+    """
+    async with aclosing(deltas):
+        async for delta in deltas:
+            if delta.text or delta.call or delta.completion:
+                yield delta
+
+
 @dataclass(frozen=True)
 class ModelFacts:
     """What a model that runs here can take."""
@@ -337,6 +265,8 @@ class ModelFacts:
     """How it writes tool calls; None if that is not known."""
     thinks: bool
     """Whether its template knows thoughts between `<think>` and `</think>`."""
+    computed_by: str = ""
+    """What computes it: the instructions of the compiled step, or torch and its device. It may decide a near tie."""
 
 
 @dataclass(frozen=True)

@@ -16,15 +16,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from firsthand.agent import Agent
+from firsthand.asker import asking
 from firsthand.attempt import Attempt
 from firsthand.benchmark import Benchmark, Environment, Judge, Scorer
 from firsthand.budget import Budget
 from firsthand.concurrency import Branch, derive_seed, enter_branch
 from firsthand.context import open_context
 from firsthand.errors import ConfigError, FirsthandError, LimitExceeded, SandboxError, StoreError
+from firsthand.journal import Journal, JournalPart, MemoryJournal
+from firsthand.listener import Listener
 from firsthand.message import Json, canonical
 from firsthand.task import Task
-from firsthand.trace import Failure, Journal, JournalPart, Listener, MemoryJournal, Score, Trace, as_json
+from firsthand.trace import Failure, Score, Trace, as_json
 
 
 @dataclass(frozen=True)
@@ -130,7 +133,8 @@ async def _run_pattern(agent: Agent, task: Task, attempt: Attempt, budget: Budge
     async def in_own_branch() -> str:
         enter_branch(Branch())
         ctx = open_context(attempt, budget, task.conversation)
-        return await agent.pattern(task.public(), ctx, **agent.options)
+        with asking(agent.name):
+            return await agent.pattern(task.public(), ctx, **agent.options)
 
     seconds = agent.limits.seconds
     running = asyncio.create_task(in_own_branch())

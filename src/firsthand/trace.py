@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from firsthand.errors import StoreError
-from firsthand.message import Json, Message, Text
+from firsthand.message import Json, Message
 from firsthand.model import Usage
 
 TRACE_VERSION = 2
@@ -219,61 +219,6 @@ class Trace:
         )
 
 
-def shareable(trace: Trace) -> Trace:
-    """The trace as it may be printed and exported: of a protected task without words, with their number instead.
-
-    Structure, counts, times, numbers and short answers such as a letter stay; what others may see is as good as before.
-    """
-    if trace.protected is None:
-        return trace
-    said = "\n".join(node.message.text for node in trace.nodes)
-    error = trace.error
-    if error is not None and _quotes(error.message, said):
-        error = replace(error, message=_left_out(error.message), traceback=None)
-    return replace(
-        trace,
-        nodes=tuple(Node(node.parent, _without_words(node.message)) for node in trace.nodes),
-        calls=tuple(replace(call, detail=_without_texts(call.detail), error=_left(call.error)) for call in trace.calls),
-        events=tuple(e if e.kind == "protected" else replace(e, data=_without_texts(e.data)) for e in trace.events),
-        scores=tuple(replace(score, detail=_without_texts(score.detail)) for score in trace.scores),
-        answer=trace.answer if len(trace.answer or "") <= ANSWER_CHARS else _left_out(trace.answer or ""),
-        final_state=_without_texts(trace.final_state),
-        error=error,
-    )
-
-
-SHORT_CHARS = 24
-"""A shorter text in a record tells nothing of a question."""
-ANSWER_CHARS = 8
-"""A longer answer may: a letter or a number does not."""
-
-
-def _left(text: str | None) -> str | None:
-    return text if text is None or len(text) <= SHORT_CHARS else _left_out(text)
-
-
-def _left_out(text: str) -> str:
-    return f"[withheld: {len(text)} characters]"
-
-
-def _quotes(text: str, said: str) -> bool:
-    """Whether a stretch of the text stands in what was said too."""
-    return any(text[at : at + SHORT_CHARS] in said for at in range(max(1, len(text) - SHORT_CHARS + 1)))
-
-
-def _without_words(message: Message) -> Message:
-    return Message(message.role, (Text(_left_out(message.text)),))
-
-
-def _without_texts(body: Any) -> Any:
-    """The data with every long text left out, a judge's own trace among them."""
-    if isinstance(body, str):
-        return _left(body)
-    if isinstance(body, Mapping):
-        return {str(key): _without_texts(value) for key, value in body.items() if key != "trace"}
-    return [_without_texts(each) for each in body] if isinstance(body, list | tuple) else body
-
-
 def _upgraded(body: Json) -> Json:
     """The body as this version writes it. Step n of _UPGRADES takes version n to n + 1; they are only ever added to."""
     version = body.get("version")
@@ -333,115 +278,3 @@ class Preference:
     def from_json(body: Json) -> Preference:
         """The preference that `to_json` wrote."""
         return Preference(**body)
-
-
-class Journal(Protocol):
-    """Where an attempt's effects are recorded before they are acknowledged, so that a resumed attempt repeats none.
-
-    An entry is found by the effect's place in the tree of branches and the hash of its request.
-    """
-
-    def find(self, effect: str, request: str) -> Json | None:
-        """The reply recorded for this effect, or None."""
-
-    def record(self, effect: str, request: str, reply: Json) -> None:
-        """Keep the reply; `find` gives it from now on."""
-
-    async def settled(self) -> None:
-        """Wait until all that was recorded survives `kill -9`: no time at all where `record` has seen to it."""
-
-    def replies(self, part: str = "") -> list[Json]:
-        """The last reply to each request that was recorded: what an interrupted try has paid for already.
-
-        Of the agent's own effects, or of those of a part of the journal.
-        """
-
-
-class MemoryJournal:
-    """A Journal that lives as long as its process: for one-off rollouts and tests."""
-
-    def __init__(self) -> None:
-        self.entries: dict[tuple[str, str], Any] = {}
-
-    def find(self, effect: str, request: str) -> Json | None:
-        """The reply recorded for this effect, or None."""
-        entry: Json | None = self.entries.get((effect, request))
-        return entry
-
-    def record(self, effect: str, request: str, reply: Json) -> None:
-        """Keep the reply in memory."""
-        self.entries[effect, request] = reply
-
-    async def settled(self) -> None:
-        """Nothing here survives its process, so there is nothing to wait for."""
-
-    def replies(self, part: str = "") -> list[Json]:
-        """The last reply to each request that was recorded, of the agent or of a part."""
-        return [reply for (effect, _), reply in self.entries.items() if part_of(effect) == part]
-
-
-class JournalPart:
-    """The part of an attempt's journal that holds what a scorer asks of its judge: effects beside the agent's own."""
-
-    def __init__(self, journal: Journal, name: str):
-        self.journal = journal
-        self.name = name
-
-    def find(self, effect: str, request: str) -> Json | None:
-        """The reply recorded for this effect, or None."""
-        return self.journal.find(f"{self.name}|{effect}", request)
-
-    def record(self, effect: str, request: str, reply: Json) -> None:
-        """Keep the reply."""
-        self.journal.record(f"{self.name}|{effect}", request, reply)
-
-    async def settled(self) -> None:
-        """Wait until all that was recorded survives `kill -9`."""
-        await self.journal.settled()
-
-    def replies(self, part: str = "") -> list[Json]:
-        """The last reply to each request that was recorded in this part."""
-        return self.journal.replies(self.name)
-
-
-def part_of(effect: str) -> str:
-    """The part of the journal that an effect belongs to; empty for the agent's own."""
-    return effect.rpartition("|")[0]
-
-
-# -- watching --
-
-
-@dataclass(frozen=True)
-class Added:
-    """A message was added to the tree."""
-
-    index: int
-    node: Node
-
-
-@dataclass(frozen=True)
-class Began:
-    """A call has begun. Where it is tried again it begins again, and what was streamed of it is void."""
-
-    id: str
-    kind: CallKind
-    at: int | None
-    detail: Json = field(default_factory=dict)
-    """Name and arguments of a tool call; how many answers, `n`, a generation asks for."""
-
-
-@dataclass(frozen=True)
-class Piece:
-    """New text of the answer that the call of this id generates."""
-
-    id: str
-    text: str
-
-
-Step = Added | Began | Piece | Call | Event
-"""One thing that happened in an attempt; a Call has ended when it is told."""
-Listener = Callable[[Step], None]
-"""What is told of each step of an attempt, in order, while it runs. It must be quick, and it cannot change the attempt.
-
-One with an attribute `streams` that is False is told no Piece, so that nothing is streamed for it."""

@@ -70,7 +70,7 @@ def measure_decoder(config: Config, path: Path, sizes: Sizes) -> Result:
 def load(path: Path, settings: EngineConfig) -> Engine:
     """An engine with the model in it."""
     from firsthand.engine.engine import Engine
-    from firsthand.providers.local import load_weights
+    from firsthand.engine.loading import load_weights
 
     return Engine(load_weights(path, settings), settings)
 

@@ -7,8 +7,9 @@ from dataclasses import replace
 from statistics import fmean
 
 from firsthand.benchmark import Benchmark
+from firsthand.commands.lineup import make_agents, make_places
 from firsthand.commands.results import budget_of
-from firsthand.commands.run import Config, create_run, make_agents, make_places, perform
+from firsthand.commands.run import Config, create_run, perform
 from firsthand.evals.equal import equalise, free_knob
 from firsthand.model import Model
 from firsthand.terminal import console

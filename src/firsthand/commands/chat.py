@@ -17,6 +17,7 @@ from firsthand.budget import Limits
 from firsthand.commands.models import fetch
 from firsthand.errors import ConfigError, FirsthandError, StoreError, unknown
 from firsthand.home import data_home
+from firsthand.listener import Began, Piece, Step
 from firsthand.model import Model, Sampling, Usage
 from firsthand.patterns.reply import reply
 from firsthand.providers import hub
@@ -24,7 +25,7 @@ from firsthand.runs.dialogue import Dialogue
 from firsthand.runs.show import as_json_text
 from firsthand.terminal import console, one_line, printable
 from firsthand.tool import Tool
-from firsthand.trace import Began, Call, Event, Piece, Step
+from firsthand.trace import Call, Event
 
 EXAMPLES = """
 firsthand chat

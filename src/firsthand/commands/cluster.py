@@ -81,7 +81,8 @@ def spread(
 
 def build_worker(settings: Json) -> Worker:
     """The worker that carries out attempts of a run with these settings."""
-    from firsthand.commands.run import build_settings, make_agents
+    from firsthand.commands.lineup import make_agents
+    from firsthand.commands.run import build_settings
     from firsthand.runs.worker import Worker
 
     config = build_settings(settings)

@@ -11,17 +11,19 @@ from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.benchmark import Benchmark
 from firsthand.commands import run as runs_command
+from firsthand.commands.lineup import make_agents
 from firsthand.config import build
 from firsthand.errors import ConfigError
 from firsthand.home import data_home
 from firsthand.message import Json
+from firsthand.protection import shareable
 from firsthand.rollout import Place
 from firsthand.runs import store
 from firsthand.runs.fork import Fork, fork
 from firsthand.runs.show import show
 from firsthand.runs.watch import watching
 from firsthand.terminal import complain, console, one_line
-from firsthand.trace import Trace, shareable
+from firsthand.trace import Trace
 
 if TYPE_CHECKING:
     from firsthand.runs.store import Run
@@ -183,7 +185,7 @@ def changed(settings: runs_command.Config, parent: Trace, config: Config) -> run
 
 def make_agent(settings: runs_command.Config, parent: Trace, config: Config) -> Agent:
     """The one agent of these settings; it keeps its parent's name if it is the parent's pattern and model."""
-    (agent,) = runs_command.make_agents(settings)
+    (agent,) = make_agents(settings)
     if agent.name == parent.agent_name or parent.agent_name == f"{agent.name}@{agent.model.name}":
         return replace(agent, name=parent.agent_name)
     return agent

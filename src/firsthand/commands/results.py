@@ -31,7 +31,8 @@ def print_results(
     figures: Mapping[str, Figures] | None = None,
 ) -> None:
     """The leaderboard, how it was measured, the report, and the commands that show more."""
-    from firsthand.evals.leaderboard import leaderboard, render
+    from firsthand.evals.board_table import render
+    from firsthand.evals.leaderboard import leaderboard
 
     out = console()
     if not traces:

@@ -4,28 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 from firsthand import catalog
-from firsthand.agent import Agent
-from firsthand.approval import Approval, check_rules, parse_rules
-from firsthand.benchmark import Benchmark, Scorer
-from firsthand.budget import Limits
-from firsthand.commands.models import fetch
+from firsthand.approval import parse_rules
+from firsthand.benchmark import Benchmark
+from firsthand.commands.lineup import make_agents, make_places, may_ask
 from firsthand.commands.results import print_json, print_results
 from firsthand.config import build
-from firsthand.errors import ConfigError, ToolError
-from firsthand.message import Json, ToolCall
-from firsthand.model import Model, Sampling
-from firsthand.providers import hub
+from firsthand.errors import ConfigError
+from firsthand.message import Json
+from firsthand.protection import shareable
 from firsthand.rollout import Place
+from firsthand.spec import parse_spec
 from firsthand.terminal import complain, progress
-from firsthand.tool import Effect, Tool
-from firsthand.tool_call import tool_request
-from firsthand.trace import Trace, shareable
+from firsthand.trace import Trace
 
 if TYPE_CHECKING:
     from firsthand.runs.store import Run
@@ -158,6 +153,8 @@ def main(config: Config) -> int:
     begun, settings = open_or_configure(config)
     benchmarks = [catalog.benchmark(text) for text in settings.benchmarks]
     if settings.replay:
+        from firsthand.commands.recorded import with_recorded_judges
+
         benchmarks = [with_recorded_judges(benchmark, settings.replay) for benchmark in benchmarks]
     agents = make_agents(settings)
     if settings.equal_budget and begun is None and settings.replay is None:
@@ -254,7 +251,7 @@ def create_run(config: Config, benchmarks: Sequence[Benchmark]) -> Run:
     from firsthand.home import data_home
     from firsthand.runs import store
 
-    hint = config.name or "-".join(catalog.parse_spec(name).name.rsplit("/", 1)[-1] for name in config.benchmarks)
+    hint = config.name or "-".join(parse_spec(name).name.rsplit("/", 1)[-1] for name in config.benchmarks)
     made = zip(benchmarks, config.benchmarks, strict=True)
     figures = {benchmark.name: text for benchmark, text in made if benchmark.figures is not None}
     return store.create(data_home(), asdict(config), hint, command=[config.command()], figures=figures)
@@ -308,122 +305,6 @@ def perform(run: Run, config: Config, places: Sequence[Place], *, redo_errors: b
         except KeyboardInterrupt:
             return True
     return False
-
-
-def open_models(config: Config) -> list[Model]:
-    """The models by name, answering from the store where the config says replay."""
-    if config.replay is None:
-        for name in config.model:
-            if name in hub.KNOWN or name.startswith("hf:"):
-                fetch(name, shown=not config.json)
-        return [catalog.model(name, device=config.device) for name in config.model]
-    from firsthand.home import data_home
-    from firsthand.providers.cached import Replay
-    from firsthand.runs import store
-
-    source = store.open_run(config.replay, data_home())
-    fingerprints = {agent["model"]: agent["fingerprint"] for agent in source.agents().values()}
-    return [Replay(source, name=name, fingerprint=fingerprints.get(name, "")) for name in config.model]
-
-
-def with_recorded_judges(benchmark: Benchmark, ref: str) -> Benchmark:
-    """The benchmark with judges that answer from what that run recorded."""
-    from firsthand.evals.judge import JudgeScorer, judged_by
-    from firsthand.home import data_home
-    from firsthand.providers.cached import Replay
-    from firsthand.runs import store
-
-    def recorded(scorer: Scorer) -> Scorer:
-        if not isinstance(scorer, JudgeScorer):
-            return scorer
-        model = scorer.agent.model
-        source = store.open_run(ref, data_home())
-        return judged_by(scorer, Replay(source, name=model.name, fingerprint=model.fingerprint))
-
-    return replace(benchmark, scorers=tuple(map(recorded, benchmark.scorers)))
-
-
-def as_recorded(tool: Tool, ref: str) -> Tool:
-    """The tool, answering from what that run recorded if calling it again would reach outside."""
-    if tool.effect == "write" or (tool.effect == "read" and tool.origin is None):
-        return tool
-    from firsthand.home import data_home
-    from firsthand.runs import store
-
-    source = store.open_run(ref, data_home())
-
-    async def look_up(arguments: Json) -> str:
-        found = source.reply(tool_request(ToolCall("", tool.name, arguments)))
-        if found is None or "content" not in found:
-            raise ToolError(f"the replayed run holds no result of {tool.name} with {arguments!r:.200}")
-        if found["is_error"]:
-            raise ToolError(str(found["content"]).removeprefix("Error: "))
-        return str(found["content"])
-
-    return replace(tool, function=look_up, validate=lambda arguments: {"arguments": arguments}, max_chars=sys.maxsize)
-
-
-def open_tools(config: Config) -> tuple[Tool, ...]:
-    """The tools by name; two of one name, or a rule for a tool there is not, are ConfigErrors."""
-    tools = tuple(tool for text in config.tools for tool in catalog.tools(text))
-    names = [tool.name for tool in tools]
-    for name in names:
-        if names.count(name) > 1:
-            raise ConfigError(f"tools is {_shown(config.tools)}, which gives two tools named {name!r}: leave one out")
-    check_rules(parse_rules(config.approve), tools)
-    return tools
-
-
-def may_ask(places: Sequence[Place]) -> bool:
-    """Whether a person may be asked in the middle of the run."""
-    agents = {place.agent.name: place.agent for place in places}.values()
-    return any(agent.approval.verdict(tool) == "ask" for agent in agents for tool in agent.tools)
-
-
-def make_agents(config: Config, models: Sequence[Model] | None = None) -> list[Agent]:
-    """An agent for each model and pattern, named after the pattern, and after the model too if there are several.
-
-    The models, unless they are open already, come last, for one may have to be fetched first.
-    """
-    sampling = Sampling(max_tokens=config.max_tokens, temperature=config.temperature)
-    limits = Limits(
-        tokens=config.budget_tokens,
-        calls=config.budget_calls,
-        seconds=config.budget_seconds,
-        cost_usd=config.budget_usd,
-    )
-    tools, approval = open_tools(config), Approval(parse_rules(config.approve))
-    if config.replay:
-        tools = tuple(as_recorded(tool, config.replay) for tool in tools)
-        approval = Approval(dict.fromkeys(get_args(Effect), "allow"))  # nothing is run, so nobody is asked
-    patterns = {text: catalog.pattern(text) for text in config.pattern}
-    models = open_models(config) if models is None else models
-    return [
-        Agent(
-            text if len(models) == 1 else f"{text}@{model.name}",
-            model,
-            pattern,
-            options,
-            tools,
-            sampling,
-            config.system,
-            limits=limits,
-            approval=approval,
-        )
-        for model in models
-        for text, (pattern, options) in patterns.items()
-    ]
-
-
-def make_places(config: Config, agents: Sequence[Agent], benchmarks: Sequence[Benchmark]) -> list[Place]:
-    """Every attempt of the run, task by task, so that an interrupted run can be compared as far as it went."""
-    return [
-        Place(agent, benchmark, task, epoch)
-        for benchmark in benchmarks
-        for epoch in range(config.epochs)
-        for task in benchmark.tasks(config.seed)[: config.limit]
-        for agent in agents
-    ]
 
 
 def _shown(value: object) -> str:

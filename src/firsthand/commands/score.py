@@ -99,8 +99,9 @@ def main(config: Config) -> int:
 
 def report(run: Run, found: Rescored, config: Config) -> int:
     """Print what the scores say; returns how many attempts have none."""
+    from firsthand.evals.board_table import render
     from firsthand.evals.judge import about_judge
-    from firsthand.evals.leaderboard import leaderboard, render
+    from firsthand.evals.leaderboard import leaderboard
 
     order = {name: index for index, name in enumerate(run.agents())}
     traces = [

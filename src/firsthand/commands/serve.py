@@ -6,7 +6,7 @@ import os
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from firsthand import catalog
 from firsthand.errors import ConfigError, MissingExtra
@@ -18,7 +18,7 @@ firsthand serve path/to/model.gguf --port 9000 --log serve.jsonl
 firsthand serve smollm2 --embedder minilm
 firsthand serve smollm2 --adapter sql=adapters/sql --adapter poems=adapters/poems
 firsthand serve smollm2 --host 0.0.0.0 --keys keys.toml --tls-cert cert.pem --tls-key key.pem
-firsthand serve smollm2 --replicas 2 --threads 1
+firsthand serve smollm2 --replicas 2 --threads 1 --adapter sql=adapters/sql
 firsthand serve --config serve.toml
 """
 
@@ -38,7 +38,7 @@ class Config:
     port: int = 8000
     """The port; 0 takes any free one."""
     keys: Path | None = None
-    """A TOML file of API keys with their limits (see docs/serve.md). $FIRSTHAND_API_KEY is a key too."""
+    """A TOML file of API keys, their limits and what they may (see docs/serve.md). $FIRSTHAND_API_KEY is a key too."""
     tls_cert: Path | None = None
     """A TLS certificate chain in PEM."""
     tls_key: Path | None = None
@@ -79,6 +79,8 @@ class Config:
     """Threads that the model computes on."""
     kv_memory_mb: int | None = None
     """Megabytes for keys and values; by default the smaller of 2,147 and a quarter of what is free."""
+    kv_cache: Literal["auto", "float32", "float16", "int8"] = "auto"
+    """How keys and values are kept: int8 takes half of what float16 does, which auto is where weights are rounded too."""
     max_sequences: int = 64
     """Answers computed at the same time."""
     speculation: bool = False
@@ -88,7 +90,7 @@ class Config:
     max_adapters: int = 8
     """Adapters in memory at the same time."""
     adapter_root: Path | None = None
-    """Let clients load and unload adapters, from within this folder only."""
+    """Let clients whose key says load_adapters = true load and unload adapters, from within this folder only."""
     replicas: int | None = None
     """So many engines behind this one address, each a process of its own on a Ray cluster (see docs/cluster.md)."""
     address: str | None = None
@@ -107,8 +109,6 @@ class Config:
                     raise ConfigError(f"{name} is for replicas: say how many, as in --replicas 2")
         elif not 1 <= self.replicas <= 1000:
             raise ConfigError(f"replicas is {self.replicas}: give 1 to 1000")
-        elif self.adapter or self.adapter_root is not None:
-            raise ConfigError("adapters cannot be beside replicas yet: merge one instead, as in MODEL+lora:FOLDER")
         for name in ("replica_cpus", "replica_gpus"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1024:
@@ -123,13 +123,14 @@ def main(config: Config) -> int:
         raise MissingExtra(str(error.name), "serve", "firsthand serve") from None
     from firsthand.replicas.fleet import Fleet
     from firsthand.serve.door import Door
-    from firsthand.serve.keys import read_keys
+    from firsthand.serve.keys import check_loaders, read_keys
     from firsthand.serve.settings import Limits, Settings, check_binding
     from firsthand.serve.spans import open_spans
 
     limits = Limits(config.concurrency, config.max_tokens, config.max_answers, config.body_bytes, config.request_s)
     keys = read_keys(config.keys, os.environ, limits)
     check_binding(config.host, bool(keys.clients))
+    check_loaders(keys, config.adapter_root)
     address = Address(config.host, config.port, config.tls_cert, config.tls_key)
     settings = Settings(
         limits=limits,
@@ -183,6 +184,7 @@ def open_replicas(config: Config) -> tuple[Model | None, Embedder | None]:
 
     assert config.replicas is not None
     own = {key: value for key, value in engine_settings(config).items() if value is not None}
+    own["max_adapters"] = config.max_adapters
     settings = {
         "model": whole_path(config.model),
         "device": config.device,
@@ -194,6 +196,7 @@ def open_replicas(config: Config) -> tuple[Model | None, Embedder | None]:
     )
     fleet = Fleet(starter, config.replicas)
     model = None if config.model is None else Replicated(fleet, config.model)
+    put_adapters(model, config)
     return model, None if config.embedder is None else ReplicatedEmbedder(fleet, config.embedder)
 
 
@@ -212,6 +215,7 @@ def engine_settings(config: Config) -> dict[str, Any]:
     return {
         "threads": config.threads,
         "kv_memory_bytes": None if kv is None else kv * 1_000_000,
+        "kv_cache": config.kv_cache,
         "max_sequences": config.max_sequences,
         "max_batch_tokens": max(512, 2 * config.max_sequences),
         "max_waiting": config.max_requests * config.max_answers,
@@ -243,7 +247,7 @@ def put_adapters(model: Any, config: Config) -> None:
             raise ConfigError(f"--adapter is {text!r}: write NAME=FOLDER")
         if name in (config.name, config.model):
             raise ConfigError(f"--adapter is {text!r}: {name} is the model's own name")
-        model.put_adapter(name, folder)
+        model.put_adapter(name, whole_path(folder) if config.replicas else folder)
 
 
 def open_embedder(text: str) -> Embedder:

@@ -6,13 +6,15 @@ import json
 from dataclasses import dataclass, field
 
 from firsthand.errors import ConfigError
-from firsthand.evals.leaderboard import leaderboard, render
+from firsthand.evals.board_table import render
+from firsthand.evals.leaderboard import leaderboard
 from firsthand.evals.stored_figures import own_figures
 from firsthand.home import data_home
+from firsthand.protection import shareable
 from firsthand.runs import store
 from firsthand.runs.show import show
 from firsthand.terminal import complain, console
-from firsthand.trace import Trace, shareable
+from firsthand.trace import Trace
 
 EXAMPLES = """
 firsthand show last                        # the leaderboard of the last run

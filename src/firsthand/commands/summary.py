@@ -11,9 +11,9 @@ from firsthand.errors import ConfigError
 from firsthand.evals.cells import cells, grids
 from firsthand.evals.effective import effective
 from firsthand.evals.heat import heat, score_cells, shown
-from firsthand.evals.leaderboard import amount, seconds, span, value_text
 from firsthand.evals.stored_figures import own_figures
 from firsthand.evals.summary import Line, summary
+from firsthand.evals.words import amount, seconds, span, value_text
 from firsthand.home import data_home
 from firsthand.runs import store
 from firsthand.terminal import complain, console, print_table, printable

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from firsthand.engine.settings import EngineConfig
 from firsthand.errors import ConfigError
+from firsthand.kinds import shown
 from firsthand.nn.adapters import PackedAdapter, pack_adapter
 from firsthand.nn.decoder import Decoder
 from firsthand.nn.lora import Adapter, read_adapter
@@ -110,7 +111,7 @@ class Adapters:
         found = self._loaded.get(name) if isinstance(name, str) else None
         if found is None:
             known = ", ".join(self._loaded) or "none"
-            raise ConfigError(f"no adapter {str(name)[:80]!r} is loaded: there are {known}")
+            raise ConfigError(f"no adapter {shown(name)} is loaded: there are {known}")
         return found
 
     def remove(self, name: str) -> LoadedAdapter | None:
@@ -142,6 +143,4 @@ class Adapters:
 def check_name(name: object) -> None:
     """Raise ConfigError unless it can be an adapter's name."""
     if not isinstance(name, str) or len(name) > MAX_NAME or not _NAME.fullmatch(name):
-        raise ConfigError(
-            f"an adapter's name is {str(name)[:80]!r}: give 1 to {MAX_NAME} letters, digits and . _ @ : / + -"
-        )
+        raise ConfigError(f"an adapter's name is {shown(name)}: give 1 to {MAX_NAME} letters, digits and . _ @ : / + -")

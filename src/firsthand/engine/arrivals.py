@@ -6,13 +6,17 @@ import secrets
 from collections.abc import Sequence as Row
 
 from firsthand.engine.adapters import LoadedAdapter
+from firsthand.engine.permits import Permits
 from firsthand.engine.sequence import Request, Sequence
 from firsthand.model import Sampling
 
 
-def answers(request: Request, request_id: int, *, max_tokens: int, adapter: LoadedAdapter | None) -> list[Sequence]:
+def answers(
+    request: Request, request_id: int, vocab_size: int, *, max_tokens: int, adapter: LoadedAdapter | None
+) -> list[Sequence]:
     """The answers of a request; the first leads the others."""
     sampling = request.sampling
+    permits = _permits(request, vocab_size)
     seed = secrets.randbits(62) if sampling.seed is None else sampling.seed
     lines = [
         Sequence(
@@ -26,6 +30,7 @@ def answers(request: Request, request_id: int, *, max_tokens: int, adapter: Load
             stop_ids=request.stop_ids,
             stopper=request.stopper() if request.stopper else None,
             guide=request.grammar.guide() if request.grammar else None,
+            permits=permits,
             priority=request.priority,
             run=request.run,
             adapter=adapter,
@@ -35,6 +40,20 @@ def answers(request: Request, request_id: int, *, max_tokens: int, adapter: Load
     ]
     lines[0].followers = lines[1:]
     return lines
+
+
+def _permits(request: Request, vocab_size: int) -> Permits | None:
+    """Which tokens a request permits; None if it says nothing of that."""
+    sampling = request.sampling
+    if sampling.allowed_token_ids is None and not request.bad_sequences and not sampling.min_tokens:
+        return None
+    return Permits(
+        vocab_size,
+        allowed=sampling.allowed_token_ids,
+        bad=request.bad_sequences,
+        min_tokens=sampling.min_tokens,
+        ends=request.stop_ids,
+    )
 
 
 def scores(

@@ -19,6 +19,7 @@ from typing import NamedTuple
 from firsthand.engine.prefix import Node, PrefixTree, Space
 
 NOWHERE = -1
+"""The hole of a pool without a window: no block has this number."""
 
 
 class Copy(NamedTuple):
@@ -53,11 +54,15 @@ class BlockPool:
         self.block_size = block_size
         self.window = window
         self.hole = NOWHERE if window is None else 0
+        """The block that stands in tables for what lies before the window."""
         self._free = list(range(num_blocks - 1, self.hole, -1))
         self._references = [0] * num_blocks
-        self._node: dict[int, Node] = {}
-        self._tree = PrefixTree()
+        """In how many tables each block is."""
         self._cached: OrderedDict[int, None] = OrderedDict()
+        """Known blocks in no table, the one unused for longest first."""
+        self._tree = PrefixTree()
+        self._node: dict[int, Node] = {}
+        """The node of each block that the tree knows."""
 
     @property
     def parts(self) -> tuple[BlockPool, ...]:
@@ -95,7 +100,10 @@ class BlockPool:
     def most_blocks_for(self, num_tokens: int, longest_chunk: int) -> int:
         """How many blocks a sequence of that length has at the same time, if it is computed in such chunks."""
         blocks = self.blocks_for(num_tokens)
-        return blocks if self.window is None else min(blocks, self.blocks_for(self.window + longest_chunk) + 2)
+        if self.window is None:
+            return blocks
+        # One more where window and chunk begin inside a block, and one for the last full block, which `trim` leaves.
+        return min(blocks, self.blocks_for(self.window + longest_chunk) + 2)
 
     def match(self, tokens: Row[int], space: Space = None) -> list[int]:
         """The blocks that hold the longest known prefix of `tokens` in whole blocks. Nothing is referenced yet."""
@@ -107,17 +115,17 @@ class BlockPool:
 
         Whoever takes the blocks and goes on writing after `num_tokens` gets a copy of the last one where needed.
         """
-        path = self._path(tokens, space)
+        path, size = self._path(tokens, space), self.block_size
         full = len(path)
         parent = path[-1] if path else self._tree.root(space)
-        tail, count = parent.longest(tuple(tokens[full * self.block_size : (full + 1) * self.block_size]))
-        if tail is not None and tail.block is not None and self._sees(path, full * self.block_size + count):
-            blocks = [*self._blocks(path, full * self.block_size + count), tail.block]
-            return Found(blocks, full * self.block_size + count, tail.note if count == len(tail.tokens) else None)
-        while full and not self._sees(path[:full], full * self.block_size):
-            full -= 1
-        num_tokens = full * self.block_size
-        return Found(self._blocks(path[:full], num_tokens), num_tokens, path[full - 1].note if full else None)
+        tail, count = parent.longest(tuple(tokens[full * size : (full + 1) * size]))
+        num_tokens = full * size + count
+        if tail is not None and tail.block is not None and self._sees(path, num_tokens):
+            note = tail.note if count == len(tail.tokens) else None
+            return Found([*self._blocks(path, num_tokens), tail.block], num_tokens, note)
+        while full and not self._sees(path[:full], full * size):
+            full -= 1  # its window has lost a block; that of a shorter beginning may be whole
+        return Found(self._blocks(path[:full], full * size), full * size, path[full - 1].note if full else None)
 
     def num_available_without(self, blocks: Row[int]) -> int:
         """Blocks that can be had once `blocks` are taken out of the cache."""
@@ -216,9 +224,9 @@ class BlockPool:
                 else:
                     self._free.append(block)
 
-    def forget_space(self, space: Space) -> None:
-        """Forget the texts of one space; what is still in use of them stays with its users, unknown."""
-        for block in self._tree.blocks(space):
+    def forget_adapter(self, adapter: int) -> None:
+        """Forget what was computed with an adapter; what is still in use of it stays with its users, unknown."""
+        for block in self._tree.blocks(adapter):
             self._leave(self._node[block])
             if block in self._cached:
                 del self._cached[block]
@@ -260,16 +268,22 @@ class BlockPool:
         return path
 
     def _first_seen(self, num_tokens: int) -> int:
-        """The first block that whoever goes on after so many tokens must have."""
+        """The first block that whoever goes on after so many tokens must have.
+
+        It holds the oldest position that the next token sees, or it is the last full block, where the tree goes on.
+        """
         if self.window is None:
             return 0
-        return max(min((num_tokens - self.window + 1) // self.block_size, num_tokens // self.block_size - 1), 0)
+        first_in_window = (num_tokens - self.window + 1) // self.block_size
+        last_full = num_tokens // self.block_size - 1
+        return max(min(first_in_window, last_full), 0)
 
     def _sees(self, path: Row[Node], num_tokens: int) -> bool:
-        """Whether the blocks are there that must be read after so many tokens."""
+        """Whether the blocks are there that must be read after so many tokens: a window's may have been evicted."""
         return self.window is None or all(node.block is not None for node in path[self._first_seen(num_tokens) :])
 
     def _blocks(self, path: Row[Node], num_tokens: int) -> list[int]:
+        """The table of a known beginning."""
         first = self._first_seen(num_tokens)
         return [self.hole if i < first or node.block is None else node.block for i, node in enumerate(path)]
 
@@ -319,6 +333,7 @@ class BlockPool:
         self._tree.prune(node)
 
     def _allocate(self) -> int:
+        """A block for one table: a free one, else the cached one that was unused for longest, whose text is forgotten."""
         if self._free:
             block = self._free.pop()
         else:

@@ -10,38 +10,31 @@ tie may flip there.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from firsthand.engine.adapters import Adapters, LoadedAdapter
+from firsthand.engine.adapters import LoadedAdapter
 from firsthand.engine.arrivals import answers, scores
-from firsthand.engine.checks import check_ids, check_request, check_room, check_score
-from firsthand.engine.drafts import speculator
-from firsthand.engine.drawing import draw_after
-from firsthand.engine.grammar import Guide, Masks
+from firsthand.engine.checks import check_hold, check_request, check_room, check_score
+from firsthand.engine.grammar import Masks
 from firsthand.engine.holds import Hold
-from firsthand.engine.mixed import MixedPool, open_pool
-from firsthand.engine.outputs import Output, Scored, joined, scored
-from firsthand.engine.packing import block_bytes, fitting_state, kv_dtype, pack_model
-from firsthand.engine.reading import failed, rate, sample
-from firsthand.engine.runner import Runner, packed_adapter
-from firsthand.engine.scheduler import Scheduler
-from firsthand.engine.sequence import Chunk, Request, State
+from firsthand.engine.live import Live
+from firsthand.engine.outputs import Output, Scored, scored
+from firsthand.engine.packing import fitting_state
+from firsthand.engine.parts import assemble
+from firsthand.engine.prefix import space_of
+from firsthand.engine.sequence import Request
 from firsthand.engine.sequence import Sequence as Line
-from firsthand.engine.settings import EngineConfig, default_kv_bytes
+from firsthand.engine.settings import EngineConfig
 from firsthand.engine.speculative import Drafter
-from firsthand.engine.stats import Stats
-from firsthand.errors import ConfigError, FirsthandError, ModelError, QueueFull
+from firsthand.engine.stats import Counts, Stats
+from firsthand.engine.step import take_step
 from firsthand.nn.adapters import PackedAdapter
 from firsthand.nn.decoder import Decoder
-from firsthand.nn.fused import Logits
 from firsthand.nn.lora import Adapter
-
-LOGIT_ROWS = 64
 
 
 class Engine:
@@ -66,44 +59,17 @@ class Engine:
         self.config = config
         self.architecture = model.architecture
         self.version = version
-        model.eval().requires_grad_(False)
-        self.weights = pack_model(model, config)
-        dtype = kv_dtype(config, self.weights, model.embed.weight)
-        draft_bytes, draft_dtype = 0, dtype
-        if isinstance(draft, Decoder):  # it keeps as many positions as the model
-            mode = pack_model(draft.eval().requires_grad_(False), config)
-            draft_dtype = kv_dtype(config, mode, draft.embed.weight)
-            draft_bytes = block_bytes(draft.architecture, config, draft_dtype)
-        self.pool = open_pool(
-            self.architecture.windows,
-            config,
-            memory_bytes=config.kv_memory_bytes or default_kv_bytes(),
-            layer_bytes=block_bytes(self.architecture, config, dtype) // self.architecture.num_layers,
-            more_bytes=draft_bytes,
-            longest=self.architecture.max_position,
-        )
-        self.runner = Runner(
-            model,
-            num_blocks=self.pool.num_blocks,
-            block_size=config.block_size,
-            kv_dtype=dtype,
-            num_near=self.pool.near.num_blocks if isinstance(self.pool, MixedPool) else None,
-            graphs={"auto": None, "on": True, "off": False}[config.graphs],
-        )
-        self.adapters = Adapters(model, config, tiles_of=self.weights if self.runner.fused else None)
-        self._zero_holes()
-        self.scheduler = Scheduler(
-            self.pool, max_batch_tokens=config.max_batch_tokens, max_sequences=config.max_sequences
-        )
-        self.speculator = speculator(
-            draft, config, self.architecture, num_blocks=self.pool.num_blocks, kv_dtype=draft_dtype
-        )
-        self._masks = Masks()
-        self._live: dict[int, dict[int, Line]] = {}
+        parts = assemble(model, config, draft)
+        self.weights = parts.weights
+        self.pool = parts.pool
+        self.runner = parts.runner
+        self.adapters = parts.adapters
+        self.scheduler = parts.scheduler
+        self.speculator = parts.speculator
+        self.live = Live(max_tokens=config.max_live_tokens, max_waiting=config.max_waiting)
+        self.masks = Masks()
+        self.counts = Counts()
         self._held: list[Output] = []
-        self._next_id = 0
-        self._live_tokens = self._refused = 0
-        self._steps = self._prefill_tokens = self._decode_tokens = self._forced_tokens = 0
 
     @property
     def has_work(self) -> bool:
@@ -112,7 +78,7 @@ class Engine:
 
     def is_live(self, request_id: int) -> bool:
         """Whether more outputs of a request are to come."""
-        return request_id in self._live
+        return request_id in self.live
 
     def add(self, request: Request) -> int:
         """Queue a request and return its id; outputs carry it with the index of the answer.
@@ -121,13 +87,13 @@ class Engine:
         or if prompt and answer could never fit the memory for keys and values; ModelError on ids that are not tokens;
         ConfigError on other values that cannot be meant; QueueFull if too much waits already.
         """
-        num_prompt = len(request.prompt)
         check_request(request, self.architecture)
         adapter = self._adapter(request.adapter)
+        num_prompt, vocab_size = len(request.prompt), self.architecture.vocab_size
         max_tokens = min(request.sampling.max_tokens, self.architecture.max_position - num_prompt)
         check_room(num_prompt, max_tokens, self.pool, self.config.max_batch_tokens)
-        self._check_queue(request.n * num_prompt)
-        return self._enter(answers(request, self._next_id, max_tokens=max_tokens, adapter=adapter))
+        self.live.check_room(request.n * num_prompt, num_waiting=len(self.scheduler.waiting))
+        return self._enter(answers(request, self.live.next_id, vocab_size, max_tokens=max_tokens, adapter=adapter))
 
     def add_score(
         self,
@@ -145,13 +111,16 @@ class Engine:
         Each continuation brings one Output with its tokens, their log-probs and the `top` most probable tokens in their
         places, and the finish reason `stop`. Raises what `add` raises.
         """
-        check_score(prefix, continuations, priority, run, self.architecture, salt=salt)
+        check_score(prefix, continuations, priority, run, self.architecture, top=top, salt=salt)
         beside = self._adapter(adapter)
         longest = max(map(len, continuations), default=0)
         check_room(len(prefix), longest, self.pool, self.config.max_batch_tokens)
-        self._check_queue(len(prefix) * (1 + len(continuations)) + sum(map(len, continuations)))
+        num_tokens = len(prefix) * (1 + len(continuations)) + sum(map(len, continuations))
+        self.live.check_room(num_tokens, num_waiting=len(self.scheduler.waiting))
         return self._enter(
-            scores(prefix, continuations, self._next_id, top=top, priority=priority, run=run, adapter=beside, salt=salt)
+            scores(
+                prefix, continuations, self.live.next_id, top=top, priority=priority, run=run, adapter=beside, salt=salt
+            )
         )
 
     def score(
@@ -164,7 +133,7 @@ class Engine:
         request_id = self.add_score(prefix, continuations, adapter=adapter)
         mine: dict[int, Output] = {}
         others: list[Output] = []
-        while request_id in self._live:
+        while request_id in self.live:
             for output in self.step():
                 if output.request_id == request_id:
                     mine[output.index] = output
@@ -175,11 +144,11 @@ class Engine:
 
     def abort(self, request_id: int, index: int | None = None) -> None:
         """Drop a request, or one of its answers, and free its memory. It sends nothing more. Unknown ids are ignored."""
-        lines = self._live.get(request_id, {})
-        for line in [line for i, line in lines.items() if index is None or i == index >= 0]:
-            if index is not None:
-                self.scheduler.succeed(line)
-            self._end(line)
+        for line in self.live.lines(request_id):
+            if index is None or line.index == index >= 0:
+                if index is not None:
+                    self.scheduler.succeed(line)
+                self.end(line)
         self._held = [o for o in self._held if o.request_id != request_id or (index is not None and o.index != index)]
 
     def step(self) -> list[Output]:
@@ -187,30 +156,18 @@ class Engine:
 
         A request that fails (its logits are not numbers, its stopper raises) ends with an Output that has an `error`.
         """
-        outputs, self._held = self._held, []
-        if self.speculator is not None:
-            self.speculator.draft(self.scheduler.running)
-        self._jump_ahead()
-        plan = self.scheduler.plan()
-        self.runner.copy(plan.copies)  # even if whoever needed them was dropped: what they hold stays known
-        if plan.chunks:
-            self._steps += 1
-            self._masks.start(_guides(plan.chunks))
-            try:
-                outputs += self._compute(plan.chunks)
-            finally:
-                self._masks.finish()
-        return outputs
+        held, self._held = self._held, []
+        return held + take_step(self)
 
-    def hold(self, tokens: Sequence[int], *, adapter: str | None = None) -> Hold:
+    def hold(self, tokens: Sequence[int], *, adapter: str | None = None, salt: str = "") -> Hold:
         """Keep what is known of a text in memory until `release`, so that a prompt which goes on from it finds it.
 
         Nothing is computed: hold a text when its answer has come. At most half of the memory can be held; the oldest holds
         are dropped for the newest, and all of them if a request needs the memory to run at all (see `Hold.is_kept`).
         """
-        check_ids(tokens, "the text to hold", self.architecture)
+        check_hold(tokens, salt, self.architecture)
         beside = self._adapter(adapter)
-        return self.scheduler.holds.add(tokens, None if beside is None else beside.id)
+        return self.scheduler.holds.add(tokens, space_of(None if beside is None else beside.id, salt))
 
     def release(self, hold: Hold) -> None:
         """Let go of what is held; a second time does nothing."""
@@ -250,20 +207,28 @@ class Engine:
         """Let no new request have an adapter. Those under way end with it, and its memory goes with the last of them."""
         self._forget(self.adapters.remove(name))
 
+    def end(self, line: Line) -> None:
+        """Take a sequence out of everything, as its last step or an abort does; its request ends with the last of them."""
+        self.scheduler.finish(line)
+        if self.speculator is not None:
+            self.speculator.forget(line)
+        if self.live.leave(line) and line.adapter is not None:
+            self._forget(self.adapters.leave(line.adapter))
+
     def stats(self) -> Stats:
         """Counters since the start and the present load."""
-        scheduler, pool = self.scheduler, self.pool
+        scheduler, pool, live, counts = self.scheduler, self.pool, self.live, self.counts
         return Stats(
-            requests=self._next_id,
-            refused=self._refused,
-            steps=self._steps,
+            requests=live.next_id,
+            refused=live.num_refused,
+            steps=counts.steps,
             prompt_tokens=scheduler.num_prompt_tokens,
             cached_tokens=scheduler.num_cached_tokens,
-            prefill_tokens=self._prefill_tokens,
-            decode_tokens=self._decode_tokens,
+            prefill_tokens=counts.prefill_tokens,
+            decode_tokens=counts.decode_tokens,
             drafted_tokens=self.speculator.num_drafted if self.speculator else 0,
             accepted_tokens=self.speculator.num_accepted if self.speculator else 0,
-            forced_tokens=self._forced_tokens,
+            forced_tokens=counts.forced_tokens,
             preemptions=scheduler.num_preemptions,
             running=len(scheduler.running),
             waiting=len(scheduler.waiting),
@@ -278,160 +243,19 @@ class Engine:
             adapter_bytes=self.adapters.size_bytes,
         )
 
-    def _zero_holes(self) -> None:
-        """Zero the block that stands for what lies before a window: it is read, with no weight."""
-        for kind, pages in zip(self.runner.cache.spans[:, 0], self.runner.pages, strict=True):
-            if self.pool.parts[kind].window is not None:
-                for tensor in pages.tensors:
-                    tensor[0].zero_()
-
     def _adapter(self, name: str | None) -> LoadedAdapter | None:
         return None if name is None else self.adapters.get(name)
 
     def _forget(self, adapter: LoadedAdapter | None) -> None:
         """Let go of the texts that were computed with an adapter that is gone."""
         if adapter is not None:
-            self.scheduler.forget_space(adapter.id)
+            self.scheduler.forget_adapter(adapter.id)
             self.runner.forget_adapters()
 
     def _enter(self, lines: list[Line]) -> int:
         lead = lines[0]
-        self._live[lead.request_id] = {line.index: line for line in lines}
-        self._live_tokens += sum(map(_kept_tokens, lines))
+        self.live.enter(lines)
         if lead.adapter is not None:
             self.adapters.enter(lead.adapter, len(lines))
-        self._next_id += 1
         self.scheduler.add(lead)
         return lead.request_id
-
-    def _check_queue(self, num_tokens: int) -> None:
-        """Refuse what would make the queue too long."""
-        most_tokens, most = self.config.max_live_tokens, self.config.max_waiting
-        if num_tokens > most_tokens:
-            raise ConfigError(
-                f"the request's answers have {num_tokens} prompt tokens together and the engine takes {most_tokens}: "
-                "ask for fewer answers or continuations at a time, or raise max_live_tokens"
-            )
-        waiting = len(self.scheduler.waiting)
-        if waiting >= most or self._live_tokens + num_tokens > most_tokens:
-            self._refused += 1
-            raise QueueFull(
-                f"{waiting} requests wait (at most {most} may) and {self._live_tokens} prompt tokens are live (at most "
-                f"{most_tokens} may be): try again later, or raise max_waiting and max_live_tokens"
-            )
-
-    def _jump_ahead(self) -> None:
-        """Draft what grammars force, in equal shares of half a step, so that prompts and other answers get on."""
-        forced = [line for line in self.scheduler.running if line.is_forced and line.is_ready]
-        share = self.config.max_batch_tokens // 2 // max(len(forced), 1)
-        for line in forced:
-            assert line.guide is not None
-            line.draft = tuple(islice(line.guide.forced, min(share, line.max_tokens - line.num_answer - 1)))
-
-    def _compute(self, chunks: list[Chunk]) -> list[Output]:
-        """Run chunks together; if that raises, each alone and without guesses, so that only the guilty one fails."""
-        rows = [(chunk, position) for chunk in chunks for position in chunk.wanted]
-        try:
-            hidden_MD = self.runner.hidden(chunks)
-        except Exception as error:
-            if len(chunks) == 1 and not chunks[0].draft:
-                return self._fail(chunks[0].sequence, error)
-            return [output for chunk in chunks for output in self._compute([chunk.without_draft()])]
-        for chunk in chunks:
-            self._count(chunk)
-            self.scheduler.advance(chunk)
-        self._masks.finish()
-        outputs: list[Output] = []
-        for start in range(0, len(rows), LOGIT_ROWS):
-            part = rows[start : start + LOGIT_ROWS]
-            try:
-                adapters = [packed_adapter(chunk) for chunk, _ in part]
-                draws = [draw_after(*row) for row in part] if self.runner.fused is None else []
-                logits = self.runner.logits(hidden_MD[start : start + LOGIT_ROWS], adapters, draws)
-            except Exception as error:
-                lines = dict.fromkeys(chunk.sequence for chunk, _ in part)
-                outputs += [output for line in lines for output in self._fail(line, error)]
-                continue
-            outputs += self._read(part, logits)
-        drafted = [chunk for chunk in chunks if chunk.draft]
-        for chunk in drafted:
-            self._learn(chunk)
-        return joined(outputs) if drafted else outputs
-
-    def _count(self, chunk: Chunk) -> None:
-        known = chunk.end_known - chunk.start
-        if chunk.sequence.num_answer and known == 1 and chunk.sequence.goal == "generate":
-            self._decode_tokens += 1
-        else:
-            self._prefill_tokens += known
-
-    def _learn(self, chunk: Chunk) -> None:
-        """Tell the speculator how a verified draft fared, if its sequence goes on or ended well."""
-        accepted = max(len(chunk.sequence.tokens) - chunk.end_known - 1, 0)
-        self._decode_tokens += accepted
-        if chunk.is_forced:
-            self._forced_tokens += accepted
-            return
-        assert self.speculator is not None
-        self.speculator.learn(chunk.sequence, len(chunk.draft), accepted)
-
-    def _read(self, rows: list[tuple[Chunk, int]], logits: Logits) -> list[Output]:
-        """What the logits after some positions mean for their sequences."""
-        outputs: list[Output] = []
-        for (chunk, position), row in zip(rows, logits.rows(), strict=True):
-            line = chunk.sequence
-            if line.state is State.FINISHED or not chunk.is_guessed_right(position):
-                continue
-            if position >= chunk.end_known:
-                self.scheduler.accept(line)
-            members = [line, *(follower for follower in line.followers if follower.state is not State.FINISHED)]
-            self.scheduler.fork(line)
-            for member in members:
-                try:
-                    if line.goal == "generate":
-                        brought = [sample(member, row, self.version)]
-                    else:
-                        brought = rate(member, position, row, self.version) if member.goal == "score" else []
-                except Exception as error:
-                    outputs += self._fail(member, error)
-                    continue
-                outputs += brought
-                if brought and brought[-1].is_last:
-                    self._end(member)
-            if line.goal == "prefix":
-                self._end(line)
-        return outputs
-
-    def _fail(self, line: Line, error: Exception) -> list[Output]:
-        """End a sequence, and those that wait for its prompt, with an error."""
-        if not isinstance(error, FirsthandError):
-            error = ModelError(f"the request failed: {type(error).__name__}: {error}")
-        lines = [member for member in (line, *line.followers) if member.goal != "prefix"]
-        for member in (line, *line.followers):
-            self._end(member)
-        return [failed(member, self.version, error) for member in lines]
-
-    def _end(self, line: Line) -> None:
-        self.scheduler.finish(line)
-        if self.speculator is not None:
-            self.speculator.forget(line)
-        lines = self._live.get(line.request_id, {})
-        if lines.pop(line.index, None) is not None:
-            self._live_tokens -= _kept_tokens(line)
-            if line.adapter is not None:
-                self._forget(self.adapters.leave(line.adapter))
-        if not lines:
-            self._live.pop(line.request_id, None)
-
-
-def _guides(chunks: list[Chunk]) -> Iterator[Guide]:
-    """The guides of the answers that a step brings tokens for."""
-    for chunk in chunks:
-        for line in (chunk.sequence, *chunk.sequence.followers) if chunk.wanted else ():
-            if line.guide is not None and line.state is not State.FINISHED:
-                yield line.guide
-
-
-def _kept_tokens(line: Line) -> int:
-    """How many tokens of its request a sequence keeps."""
-    return len(line.tokens) if line.goal == "score" else line.num_prompt

@@ -25,6 +25,8 @@ from firsthand.grammar import Grammar
 from firsthand.tokens import grammars
 from firsthand.tokens.tokenizer import Tokenizer
 
+WORD = 32
+"""Bits of a word of a mask."""
 MAX_REMEMBERED = 256
 MAX_REMEMBERED_BYTES = 1 << 21
 """Of sources; a grammar that was read takes some ten times its source, a hostile one more."""
@@ -41,6 +43,8 @@ class CompiledGrammar:
     forced: tuple[int, ...]
     allowed: np.ndarray | None
     """The tokens that may be first, after the forced ones, as bits; None if those are the whole text."""
+    forcing: bool = True
+    """Whether tokens are forced at all, and not only text."""
 
     def guide(self) -> Guide:
         """A guide for one answer."""
@@ -53,42 +57,47 @@ class Grammars:
     def __init__(self, tokenizer: Tokenizer):
         self._tokenizer = tokenizer
         self._vocab: Any = None
-        self._known: OrderedDict[Grammar, CompiledGrammar | str] = OrderedDict()
+        self._known: OrderedDict[tuple[Grammar, bool], CompiledGrammar | str] = OrderedDict()
         self._lock = threading.Lock()
         self._vocab_lock = threading.Lock()
 
-    def find(self, grammar: Grammar) -> CompiledGrammar | None:
+    def find(self, grammar: Grammar, *, forcing: bool = True) -> CompiledGrammar | None:
         """The grammar, if it was read and is remembered. ConfigError if it could not be used."""
+        key = (grammar, forcing)
         with self._lock:
-            found = self._known.get(grammar)
+            found = self._known.get(key)
             if found is not None:
-                self._known.move_to_end(grammar)
+                self._known.move_to_end(key)
         if isinstance(found, str):
             raise ConfigError(found)
         return found
 
-    def compile(self, grammar: Grammar) -> CompiledGrammar:
-        """The grammar, read now if need be: that may take a second. ConfigError if it cannot be used."""
-        found = self.find(grammar)
+    def compile(self, grammar: Grammar, *, forcing: bool = True) -> CompiledGrammar:
+        """The grammar, read now if need be: that may take a second. ConfigError if it cannot be used.
+
+        Without `forcing` it allows every spelling of a text, for requests that forbid tokens.
+        """
+        found = self.find(grammar, forcing=forcing)
         if found is not None:
             return found
         vocab = self._vocabulary()
         try:
-            found = _begun(grammar, grammars.read(grammar, vocab), self._tokenizer.vocab_size)
+            matcher = grammars.read(grammar, vocab, forcing=forcing)
+            found = _begun(grammar, matcher, self._tokenizer.vocab_size, forcing)
         except ConfigError as error:
-            self._remember(grammar, str(error))
+            self._remember((grammar, forcing), str(error))
             raise
-        self._remember(grammar, found)
+        self._remember((grammar, forcing), found)
         return found
 
-    def _remember(self, grammar: Grammar, found: CompiledGrammar | str) -> None:
+    def _remember(self, key: tuple[Grammar, bool], found: CompiledGrammar | str) -> None:
         with self._lock:
-            self._known[grammar] = found
+            self._known[key] = found
             while len(self._known) > 1 and self._is_full():
                 self._known.popitem(last=False)
 
     def _is_full(self) -> bool:
-        sizes = sum(len(grammar.source) for grammar in self._known)
+        sizes = sum(len(grammar.source) for grammar, _ in self._known)
         return len(self._known) > MAX_REMEMBERED or sizes > MAX_REMEMBERED_BYTES
 
     def _vocabulary(self) -> Any:
@@ -130,8 +139,7 @@ class Guide:
 
     def allows(self, token: int) -> bool:
         """Whether a token may come next."""
-        words = self.allowed
-        return token < len(words) * 32 and bool(int(words[token // 32]) >> token % 32 & 1)
+        return has(self.allowed, token)
 
     def take_mask(self, words: np.ndarray) -> None:
         """Take in the bits of the tokens that may come after the forced ones."""
@@ -193,7 +201,7 @@ class Masks:
             guide.take_mask(row)
 
 
-def _begun(grammar: Grammar, matcher: Any, vocab_size: int) -> CompiledGrammar:
+def _begun(grammar: Grammar, matcher: Any, vocab_size: int, forcing: bool) -> CompiledGrammar:
     """The grammar after the tokens that it begins with in any case, and what may follow them."""
     forced = matcher.compute_ff_tokens()
     matcher.consume_tokens(forced)
@@ -202,7 +210,19 @@ def _begun(grammar: Grammar, matcher: Any, vocab_size: int) -> CompiledGrammar:
         allowed = np.frombuffer(matcher.compute_bitmask(), np.uint32)
     if matcher.is_error() or not (matcher.is_accepting() if allowed is None else allowed.any()):
         raise ConfigError(f"no text fits the {grammar.kind} grammar: {grammar.source[:100]!r}")
-    return CompiledGrammar(grammar, vocab_size, matcher, tuple(forced), allowed)
+    return CompiledGrammar(grammar, vocab_size, matcher, tuple(forced), allowed, forcing)
+
+
+def bits(ids: Iterable[int] | None, vocab_size: int) -> np.ndarray:
+    """A mask, a bit for each token in words of 32, in which these ids are set; all with None."""
+    flags = np.zeros(-(-vocab_size // WORD) * WORD, dtype=np.uint8)
+    flags[slice(vocab_size) if ids is None else np.fromiter(ids, dtype=np.int64)] = 1
+    return np.packbits(flags, bitorder="little").view(np.uint32)
+
+
+def has(words: np.ndarray, token: int) -> bool:
+    """Whether a token's bit is set."""
+    return token < len(words) * WORD and bool(int(words[token // WORD]) >> token % WORD & 1)
 
 
 def ids_of(words: np.ndarray) -> np.ndarray:

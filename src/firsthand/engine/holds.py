@@ -12,7 +12,7 @@ from collections.abc import Sequence as Row
 
 from firsthand.engine.blocks import BlockPool
 from firsthand.engine.mixed import MixedPool
-from firsthand.engine.prefix import Space
+from firsthand.engine.prefix import Space, adapter_of
 
 MAX_HOLDS = 1 << 16
 
@@ -79,9 +79,9 @@ class Holds:
         self.release(next(iter(self._tables)))
         return True
 
-    def drop_space(self, space: Space) -> None:
-        """Release all holds on texts of a space."""
-        for hold in [hold for hold in self._tables if hold.space == space]:
+    def drop_adapter(self, adapter: int) -> None:
+        """Release all holds on texts that were computed with an adapter."""
+        for hold in [hold for hold in self._tables if adapter_of(hold.space) == adapter]:
             self.release(hold)
 
     def _may_hold(self, blocks: Row[int]) -> bool:

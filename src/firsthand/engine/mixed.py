@@ -134,10 +134,10 @@ class MixedPool:
         for part, blocks in self.split(table):
             part.release(blocks)
 
-    def forget_space(self, space: Space) -> None:
-        """Forget the texts of one space in both trees."""
+    def forget_adapter(self, adapter: int) -> None:
+        """Forget what was computed with an adapter in both trees."""
         for part in self.parts:
-            part.forget_space(space)
+            part.forget_adapter(adapter)
 
     def forget(self) -> None:
         """Empty both trees."""
@@ -158,10 +158,12 @@ def open_pool(
     layer_bytes: int,
     more_bytes: int,
     longest: int,
+    free_bytes: int | None = None,
 ) -> BlockPool | MixedPool:
     """The pool for layers with such windows. A block of a layer takes `layer_bytes`, and every block `more_bytes` besides.
 
-    `longest` is how many positions a sequence may have: a window that wide is none. ConfigError if not even two blocks fit.
+    `longest` is how many positions a sequence may have: a window that wide is none. `free_bytes` is what there is, where
+    that is known. ConfigError if not even two blocks fit, or if there is less than `memory_bytes`.
     """
     size, seen = config.block_size, [w for w in windows if w is not None and w < longest]
     block_bytes = len(windows) * layer_bytes + more_bytes
@@ -169,6 +171,11 @@ def open_pool(
         raise ConfigError(
             f"kv_memory_bytes is {config.kv_memory_bytes}: a block of {size} tokens takes {block_bytes} bytes, and the "
             "engine needs two or more"
+        )
+    if free_bytes is not None and memory_bytes > free_bytes:
+        raise ConfigError(
+            f"kv_memory_bytes is {memory_bytes:,} and {free_bytes:,} bytes of memory are free, the model being there: give "
+            "less, or leave it out"
         )
     if not seen or len(seen) == len(windows):
         return BlockPool(memory_bytes // block_bytes, size, window=max(seen, default=None))

@@ -17,6 +17,16 @@ Space = Hashable
 _text = attrgetter("tokens")
 
 
+def space_of(adapter: int | None, salt: str = "") -> Space:
+    """The space of texts that are computed with the adapter of this id, or with none, and are of one salt."""
+    return (adapter, salt) if salt else adapter
+
+
+def adapter_of(space: Space) -> Hashable:
+    """The id of the adapter that a space's texts were computed with; None for the model as it is."""
+    return space[0] if isinstance(space, tuple) else space
+
+
 class Node:
     """A piece of text after its parent's; a root is its own parent and holds no text."""
 
@@ -82,9 +92,10 @@ class PrefixTree:
         if node.is_root and not node.children:
             self._roots.pop(node.space, None)
 
-    def blocks(self, space: Space) -> list[int]:
-        """The blocks of all texts of a space."""
-        stack, found = [self.root(space)], list[int]()
+    def blocks(self, adapter: int) -> list[int]:
+        """The blocks of all texts that were computed with an adapter, of whatever salt."""
+        stack = [root for space, root in self._roots.items() if adapter_of(space) == adapter]
+        found: list[int] = []
         while stack:
             node = stack.pop()
             found += [] if node.block is None else [node.block]

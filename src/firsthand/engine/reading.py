@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Literal
 
+from firsthand.engine.grammar import has
 from firsthand.engine.outputs import Output
-from firsthand.engine.sampler import choose, is_plain, is_usable, most_probable, uniform, without
+from firsthand.engine.sampler import choose, is_plain, is_usable, most_probable, uniform
 from firsthand.engine.sequence import Sequence
 from firsthand.errors import FirsthandError, ModelError
 from firsthand.model import Sampling
@@ -93,17 +94,16 @@ def _choose(line: Sequence, row: LogitRow) -> int:
     guide, sampling = line.guide, line.sampling
     if guide is not None and guide.forced:
         return guide.forced[0]
-    is_too_short = line.num_answer < sampling.min_tokens
-    if not is_too_short:
-        if row.drawn is not None:
-            return row.drawn
-        if _is_plain_greedy(sampling) and (guide is None or guide.allows(row.best)):
-            return row.best
-    values = without(row.values, line.stop_ids) if is_too_short else row.values
+    if row.drawn is not None:
+        return row.drawn
     allowed = None if guide is None else guide.allowed
+    if line.permits is not None and line.permits.binds(line.num_answer):
+        allowed = line.permits.after(line.tokens, line.num_prompt, allowed)
+    if _is_plain_greedy(sampling) and (allowed is None or has(allowed, row.best)):
+        return row.best
     number = uniform(line.seed, line.index, len(line.tokens))
     prompt = line.tokens[: line.num_prompt]
-    return choose(values, sampling, number=number, prompt=prompt, counts=line.counts, allowed=allowed)
+    return choose(row.values, sampling, number=number, prompt=prompt, counts=line.counts, allowed=allowed)
 
 
 def _check_usable(logprob: float) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from firsthand.engine.blocks import Copy
-from firsthand.engine.devices import on_device_of
+from firsthand.engine.devices import allocating, on_device_of, torch_on
 from firsthand.engine.drawing import Draw
 from firsthand.engine.mixed import near_table
 from firsthand.engine.modules import Modules
@@ -51,19 +51,29 @@ class Runner:
         fits = self.device.type == "cpu" and block_size % 16 == 0 and can_fuse(model) is None
         has_spares = not fits and (self.device.type == "cuda" if graphs is None else graphs)
         spares = [num_blocks, *([] if num_near is None else [num_near])] if has_spares else []
-        self.cache = Cache.empty(
-            model.architecture,
-            num_blocks + has_spares,
-            block_size,
-            kv_dtype or weight.dtype,
-            weight.device,
-            num_near=None if num_near is None else num_near + has_spares,
-        )
+        with allocating(f"the keys and values of {num_blocks} blocks"):
+            self.cache = Cache.empty(
+                model.architecture,
+                num_blocks + has_spares,
+                block_size,
+                kv_dtype or weight.dtype,
+                weight.device,
+                num_near=None if num_near is None else num_near + has_spares,
+            )
         self._is_near = [bool(kind) for kind in self.cache.spans[:, 0]]
         self.fused = Fused(model, threads=self.threads) if fits else None
         self.adapted = ModuleSpans(model) if self.fused is None else None
         with on_device_of(weight):
             self.modules = None if fits else Modules(model, self.cache, block_size=block_size, spares=spares)
+
+    @property
+    def computed_by(self) -> str:
+        """What computes: the compiled step with this processor's instructions, or torch on its device."""
+        if self.fused is None:
+            return torch_on(self.device)
+        from firsthand.nn.kernels.dots import instructions  # needs numba, as the compiled step does
+
+        return f"compiled for {instructions()}"
 
     @property
     def pages(self) -> tuple[Pages, ...]:

@@ -67,13 +67,6 @@ def penalise(logits_V: Tensor, sampling: Sampling, prompt: Iterable[int], counts
     return logits_V
 
 
-def without(logits_V: Tensor, tokens: Iterable[int]) -> Tensor:
-    """The logits with some tokens made impossible; the input stays as it is."""
-    logits_V = logits_V.clone()
-    logits_V[list(tokens)] = -math.inf
-    return logits_V
-
-
 def is_plain(sampling: Sampling) -> bool:
     """Whether logits are taken as the model gives them: no penalty, no bias."""
     penalised = sampling.repetition_penalty != 1 or sampling.presence_penalty != 0 or sampling.frequency_penalty != 0

@@ -18,12 +18,11 @@ from bisect import insort
 from collections import Counter
 from collections.abc import Callable
 from collections.abc import Sequence as Row
-from dataclasses import dataclass, field
 
-from firsthand.engine.blocks import BlockPool, Copy, Found
+from firsthand.engine.blocks import BlockPool, Found
 from firsthand.engine.holds import Holds
 from firsthand.engine.mixed import MixedPool
-from firsthand.engine.prefix import Space
+from firsthand.engine.plan import Plan
 from firsthand.engine.sequence import Chunk, Sequence, State
 from firsthand.engine.waiting import Waiting, rank
 
@@ -31,31 +30,12 @@ SHARED_SOON = 32
 """So many tokens that are being computed for another make a request wait for a step."""
 
 
-@dataclass
-class Plan:
-    """One step: the chunks to compute after the block copies, which must be made in order."""
-
-    chunks: list[Chunk] = field(default_factory=list)
-    copies: list[Copy] = field(default_factory=list)
-    num_tokens: int = 0
-    """Rows of the packed batch."""
-    is_short: bool = False
-    """Whether somebody lost its memory for others to go on."""
-
-    def add(self, chunk: Chunk, copies: list[Copy]) -> None:
-        """Put a chunk into the step."""
-        self.chunks.append(chunk)
-        self.copies += copies
-        self.num_tokens += chunk.end - chunk.start
-
-    def drop(self, sequence: Sequence) -> None:
-        """Take a sequence out of the step. Its copies stay: they touch only memory that it gave back."""
-        self.chunks = [chunk for chunk in self.chunks if chunk.sequence is not sequence]
-        self.num_tokens = sum(chunk.end - chunk.start for chunk in self.chunks)
-
-
 class Scheduler:
-    """Owns the queues; sequences in `running`, sorted by rank, hold blocks, those in `waiting` hold none."""
+    """Owns the queues.
+
+    Sequences in `running`, sorted by rank, hold blocks; those in `waiting` hold none. Followers are in neither until their
+    lead's prompt is computed (`fork`).
+    """
 
     def __init__(
         self,
@@ -98,10 +78,10 @@ class Scheduler:
         """The next step. It is empty only if there is no work."""
         plan = Plan()
         for decoding in [s for s in self.running if s.num_needed - s.num_computed == 1]:
-            if decoding.state is State.RUNNING:
+            if decoding.state is State.RUNNING:  # else it was preempted for one before it
                 self._grow(decoding, plan)
         begun = [s for s in self.running if s.num_needed - s.num_computed > 1]
-        is_closed = False
+        is_closed = False  # nobody starts any more: memory is short, or the first who waits cannot start
         while plan.num_tokens < self.max_batch_tokens:
             is_closed |= plan.is_short
             waiting = None if is_closed else self.waiting.first()
@@ -182,10 +162,10 @@ class Scheduler:
             pass
         self.pool.forget()
 
-    def forget_space(self, space: Space) -> None:
-        """Forget the texts of a space, held ones too. No sequence of it may be alive."""
-        self.holds.drop_space(space)
-        self.pool.forget_space(space)
+    def forget_adapter(self, adapter: int) -> None:
+        """Forget what was computed with an adapter, held texts too. No sequence may use it any more."""
+        self.holds.drop_adapter(adapter)
+        self.pool.forget_adapter(adapter)
 
     def _next(self, ready: list[Sequence]) -> Sequence | None:
         """Whose prompt goes on, of those that may."""
@@ -201,7 +181,10 @@ class Scheduler:
         return first is None or self._next([follower, first]) is follower
 
     def _admit(self, sequence: Sequence, plan: Plan) -> bool:
-        """Move a sequence from waiting to running if there is a place for it and its tokens fit."""
+        """Move a sequence from waiting to running if there is a place for it and its tokens fit.
+
+        If not, others give way one by one; holds are dropped only where nothing runs, so that nothing else would come free.
+        """
         while (found := self._fitting(sequence)) is None:
             if (victim := self._giving_way(sequence)) is not None:
                 self._preempt(victim)
@@ -238,7 +221,7 @@ class Scheduler:
         if len(self.running) >= self.max_sequences:
             return None
         limit = sequence.first_wanted
-        for _ in range(2):
+        for _ in range(2):  # all that is known, then its full blocks alone
             found = self.pool.find(sequence.tokens[:limit], sequence.space)
             full = found.num_tokens // self.pool.block_size
             if all(self._has_room(part, blocks, full, sequence) for part, blocks in self.pool.split(found.blocks)):
@@ -247,13 +230,20 @@ class Scheduler:
         return None
 
     def _has_room(self, part: BlockPool, blocks: Row[int], full: int, sequence: Sequence) -> bool:
-        """Whether a pool has memory for a sequence of which so many full blocks, and perhaps a part of one, are known."""
+        """Whether a pool has memory for a sequence of which so many full blocks, and perhaps a part of one, are known.
+
+        It needs the rest of its blocks, its first new token's among them, and a block for each running sequence to grow.
+        """
         most = part.most_blocks_for(sequence.num_needed + 1, self.max_batch_tokens) + len(self.running)
         needed = most - sum(block != part.hole for block in blocks[:full])
         return needed <= part.num_available_without(blocks)
 
     def _giving_way(self, sequence: Sequence) -> Sequence | None:
-        """The running sequence whose place a waiting one may take."""
+        """The running sequence whose place a waiting one may take.
+
+        That is the last of lower priority; or, for a run that has nothing running, the youngest of the run that has most,
+        as long as that one keeps another.
+        """
         mine = rank(sequence)
         lower = [s for s in self.running if s.priority > sequence.priority and rank(s) > mine]
         if lower:
@@ -274,9 +264,9 @@ class Scheduler:
         if sequence.draft and self._grow_with_draft(sequence, plan, start, end):
             return
         while (copies := self.pool.extend(sequence.table, start, end)) is None:
-            victim = self.running[-1]
             if len(self.running) == 1 and self.holds.drop_oldest():
                 continue
+            victim = self.running[-1]
             self._preempt(victim)
             plan.drop(victim)
             plan.is_short = True
@@ -297,6 +287,7 @@ class Scheduler:
         return True
 
     def _know(self, sequence: Sequence, num_computed: int) -> None:
+        """Note how far a sequence is computed: its full blocks are for all to find, what its window left is given back."""
         sequence.num_computed = num_computed
         if not sequence.is_stale:
             sequence.num_committed = self.pool.commit(
@@ -305,6 +296,7 @@ class Scheduler:
         self.pool.trim(sequence.table, num_computed)
 
     def _run(self, sequence: Sequence) -> None:
+        """Put a sequence that has got memory among the running ones."""
         sequence.state = State.RUNNING
         if sequence.waited_s is None:
             sequence.waited_s = self.clock() - sequence.arrived_s
@@ -321,6 +313,7 @@ class Scheduler:
         sequence.num_computed = sequence.num_committed = 0
 
     def _preempt(self, sequence: Sequence) -> None:
+        """Let a running sequence wait again, without memory; it goes on from what is still known of it by then."""
         self._take_memory(sequence)
         self.waiting.put_back(sequence)
         sequence.state = State.WAITING

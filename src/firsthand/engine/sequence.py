@@ -9,7 +9,8 @@ from enum import Enum
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from firsthand.engine.grammar import CompiledGrammar, Guide
-from firsthand.engine.prefix import Space
+from firsthand.engine.permits import Permits
+from firsthand.engine.prefix import Space, space_of
 from firsthand.model import Sampling
 
 if TYPE_CHECKING:
@@ -37,12 +38,15 @@ class Request:
     """Tokens that end an answer. The token itself is part of the output."""
     stopper: Callable[[], Stopper] | None = None
     """Makes a Stopper for each answer."""
+    bad_sequences: tuple[tuple[int, ...], ...] = ()
+    """Tokens that no answer may have one after another: `Sampling.bad_words`, in the model's own tokens."""
     grammar: CompiledGrammar | None = None
     """What the answers must look like: `Sampling.grammar`, read by `Grammars` for the model's tokenizer."""
     priority: int = 0
     """The lower number goes first, as in vLLM; it may be negative."""
     run: str = ""
-    """Who asks, such as a client or a Run: those of one priority share the engine fairly, whoever sends how much."""
+    """Who asks, such as a client or an agent of a Run: those of one priority share the engine fairly, whoever sends how
+    much. Who runs attempts says it (`asker`), a server by its clients."""
     adapter: str | None = None
     """The loaded adapter that the model answers with (see `adapters`); None is the model as it is."""
     salt: str = ""
@@ -77,6 +81,8 @@ class Sequence:
     stopper: Stopper | None = None
     guide: Guide | None = None
     """Follows the answer through its grammar."""
+    permits: Permits | None = None
+    """Which tokens its request permits, if not all."""
     followers: list[Sequence] = field(default_factory=list)
     priority: int = 0
     run: str = ""
@@ -114,8 +120,7 @@ class Sequence:
     @property
     def space(self) -> Space:
         """With whose texts it shares memory: those computed with the same adapter, and of the same salt."""
-        adapter = None if self.adapter is None else self.adapter.id
-        return (adapter, self.salt) if self.salt else adapter
+        return space_of(None if self.adapter is None else self.adapter.id, self.salt)
 
     @property
     def arrival(self) -> tuple[int, int]:

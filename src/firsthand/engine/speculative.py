@@ -6,7 +6,7 @@ function of the tokens before it and of (seed, index, position), never of a gene
 bits whatever is beside it. So no acceptance rule is needed: tokens and log-probs, greedy or seeded, are those of an engine
 without guesses, whoever guesses, and their distribution is trivially the model's. What a guess can cost is time.
 
-This file decides how much to guess. Where guesses come from is in `drafts`, how they are verified in `engine`.
+This file decides how much to guess. Where guesses come from is in `drafts`, how they are verified in `step`.
 """
 
 from __future__ import annotations

@@ -6,6 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 
+@dataclass
+class Counts:
+    """What steps have computed so far; `Stats` says what each number means."""
+
+    steps: int = 0
+    prefill_tokens: int = 0
+    decode_tokens: int = 0
+    forced_tokens: int = 0
+
+
 @dataclass(frozen=True)
 class Stats:
     """What an engine has done since it was made, and what it is doing."""

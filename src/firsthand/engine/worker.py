@@ -22,8 +22,10 @@ from typing import TypeVar
 
 from torch import Tensor
 
+from firsthand.engine.adapters import LoadedAdapter
 from firsthand.engine.engine import Engine
 from firsthand.engine.holds import Hold
+from firsthand.engine.inbox import Inbox, hand_over
 from firsthand.engine.outputs import Output, Scored, scored
 from firsthand.engine.sequence import Request
 from firsthand.engine.stats import Stats
@@ -32,63 +34,8 @@ from firsthand.nn.adapters import PackedAdapter
 from firsthand.nn.lora import Adapter
 
 MIN_PATIENCE_S = 0.005
+"""For so long at least commands are run between two steps, however short the steps are."""
 T = TypeVar("T")
-Item = Output | Exception
-
-
-class Inbox:
-    """Where the outputs of one request arrive: filled by the engine's thread, read in the caller's loop."""
-
-    def __init__(self) -> None:
-        self.loop = asyncio.get_running_loop()
-        self._items: deque[Item] = deque()
-        self._reader: asyncio.Future[None] | None = None
-        self.request_id: int | None = None
-        self.is_abandoned = False
-
-    def put(self, item: Item) -> None:
-        """Take in an item, in the caller's loop."""
-        self._items.append(item)
-        if self._reader is not None and not self._reader.done():
-            self._reader.set_result(None)
-
-    async def get(self) -> list[Output]:
-        """The outputs that have come since the last call, or the error that came in their place."""
-        if not self._items:
-            self._reader = self.loop.create_future()
-            await self._reader
-        outputs: list[Output] = []
-        while self._items:
-            item = self._items[0]
-            if isinstance(item, Exception):
-                if outputs:
-                    break
-                raise item
-            outputs.append(item)
-            self._items.popleft()
-        return outputs
-
-
-def hand_over(items: Sequence[tuple[Inbox, Item]]) -> list[Inbox]:
-    """Put items from another thread into their inboxes, with one call into each loop, since each call wakes it.
-
-    Returns the inboxes whose loop is gone.
-    """
-    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Inbox, Item]]] = {}
-    for inbox, item in items:
-        by_loop.setdefault(inbox.loop, []).append((inbox, item))
-    gone: list[Inbox] = []
-    for loop, mine in by_loop.items():
-        try:
-            loop.call_soon_threadsafe(_put_all, mine)
-        except RuntimeError:
-            gone += dict.fromkeys(inbox for inbox, _ in mine)
-    return gone
-
-
-def _put_all(items: Sequence[tuple[Inbox, Item]]) -> None:
-    for inbox, item in items:
-        inbox.put(item)
 
 
 class Lease:
@@ -151,9 +98,9 @@ class EngineWorker:
             outputs[output.index] = output
         return [scored(outputs[index]) for index in range(len(continuations))]
 
-    async def hold(self, tokens: Sequence[int], *, adapter: str | None = None) -> Hold:
+    async def hold(self, tokens: Sequence[int], *, adapter: str | None = None, salt: str = "") -> Hold:
         """Keep what is known of a text in memory; see `Engine.hold`. If the caller is cancelled, nothing stays held."""
-        future = self._start(lambda: self.engine.hold(tokens, adapter=adapter))
+        future = self._start(lambda: self.engine.hold(tokens, adapter=adapter, salt=salt))
         try:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
@@ -164,10 +111,10 @@ class EngineWorker:
         """Let go of what is held. It is let go even if the caller is cancelled while it waits."""
         await self._call(lambda: self.engine.release(hold))
 
-    def lease(self, tokens: Sequence[int], *, adapter: str | None = None) -> Lease:
+    def lease(self, tokens: Sequence[int], *, adapter: str | None = None, salt: str = "") -> Lease:
         """The same, until the lease is collected; nobody waits for it, and a closed or crowded engine only keeps less."""
         lease = Lease()
-        future = self._start(lambda: self.engine.hold(tokens, adapter=adapter))
+        future = self._start(lambda: self.engine.hold(tokens, adapter=adapter, salt=salt))
         weakref.finalize(lease, future.add_done_callback, self._undo_hold).atexit = False
         return lease
 
@@ -189,6 +136,10 @@ class EngineWorker:
     async def unload_adapter(self, name: str) -> None:
         """Let no new request have an adapter; see `Engine.unload_adapter`."""
         await self._call(lambda: self.engine.unload_adapter(name))
+
+    async def find_adapter(self, name: str) -> LoadedAdapter:
+        """The adapter that new requests of that name get; ConfigError if there is none."""
+        return await self._call(lambda: self.engine.adapters.get(name))
 
     async def stats(self) -> Stats:
         """The engine's counters."""
@@ -212,16 +163,17 @@ class EngineWorker:
         self.close()
 
     async def _outputs(self, add: Callable[[], int], num_answers: int) -> AsyncGenerator[Output, None]:
-        inbox = Inbox()
-        self._post(Command(lambda: self._add(add, inbox), lambda error: hand_over([(inbox, error)])))
+        inbox, is_over = Inbox(), False
         try:
-            while num_answers > 0:
+            await self._call(lambda: self._add(add, inbox))
+            left = num_answers  # a number to count with, since the engine has taken it
+            while left:
                 for output in await inbox.get():
-                    num_answers -= output.is_last
+                    left -= output.is_last
+                    is_over = not left
                     yield output
         finally:
-            if num_answers > 0:
-                inbox.is_abandoned = True
+            if not is_over:
                 self._post(Command(lambda: self._drop(inbox), lambda error: None))
 
     async def _call(self, function: Callable[[], T]) -> T:
@@ -260,13 +212,7 @@ class EngineWorker:
         command.fail(self._ended)
 
     def _add(self, add: Callable[[], int], inbox: Inbox) -> None:
-        if inbox.is_abandoned:
-            return
-        try:
-            inbox.request_id = add()
-        except Exception as error:
-            hand_over([(inbox, error)])
-            return
+        inbox.request_id = add()
         self._inboxes[inbox.request_id] = inbox
 
     def _drop(self, inbox: Inbox) -> None:

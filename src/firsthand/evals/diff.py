@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from firsthand.evals.pages import page_html
 from firsthand.evals.report import clipped
+from firsthand.protection import shareable
 from firsthand.runs.compare import Comparison, Pair
 from firsthand.runs.store import Run
 from firsthand.task import Task
-from firsthand.trace import Trace, shareable
+from firsthand.trace import Trace
 
 if TYPE_CHECKING:
     from rich.text import Text

@@ -21,6 +21,7 @@ from firsthand.budget import Budget, Limits
 from firsthand.concurrency import Retry
 from firsthand.errors import ConfigError
 from firsthand.evals.votes import judgement_of
+from firsthand.journal import Journal, MemoryJournal
 from firsthand.message import Json
 from firsthand.model import Model
 from firsthand.patterns.judge import Combine, Orders, Reasoning, judge
@@ -28,7 +29,7 @@ from firsthand.patterns.judging import fields_of, judge_protocol
 from firsthand.patterns.verdicts import How
 from firsthand.rollout import rollout
 from firsthand.task import Task
-from firsthand.trace import Journal, MemoryJournal, Preference, Score, Trace
+from firsthand.trace import Preference, Score, Trace
 
 RUBRIC = (
     "The best answer does exactly what the question asks, is correct in every statement, is complete, and is easy to "

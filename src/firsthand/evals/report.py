@@ -13,15 +13,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from firsthand.evals import heat
-from firsthand.evals import leaderboard as boards_in_words
+from firsthand.evals import heat, words
 from firsthand.evals.cells import Grid
 from firsthand.evals.leaderboard import Board
 from firsthand.evals.pages import page_html
 from firsthand.evals.scatter import scatter
 from firsthand.message import Text, ToolCall
+from firsthand.protection import shareable
 from firsthand.runs.branches import marks
-from firsthand.trace import Trace, shareable
+from firsthand.trace import Trace
 
 MAX_ATTEMPTS = 600
 """Rows in the table of attempts."""
@@ -92,7 +92,7 @@ def report_html(
     attempts, conversations, total = _chosen(traces, {board.benchmark: board.metric for board in boards})
     return page_html(
         "report",
-        words=boards_in_words,
+        words=words,
         sections=[
             (board, scatter(board), [grid for grid in drawn if grid.benchmark == board.benchmark]) for board in boards
         ],
@@ -180,11 +180,11 @@ def _attempt(trace: Trace, metric: str) -> Attempt:
         task=clipped(trace.task_id, 80),
         agent=clipped(trace.agent_name, 80),
         epoch=trace.epoch,
-        score="0.00" if trace.error else boards_in_words.value_text(score.value) if score else "-",
+        score="0.00" if trace.error else words.value_text(score.value) if score else "-",
         passed=not trace.error and score is not None and score.value >= 1,
         answer=clipped(trace.answer or "", MAX_CELL_CHARS),
-        tokens=boards_in_words.amount(trace.usage.total_tokens),
-        seconds=boards_in_words.seconds(trace.duration_s),
+        tokens=words.amount(trace.usage.total_tokens),
+        seconds=words.seconds(trace.duration_s),
         trouble=clipped(trouble, MAX_CELL_CHARS),
     )
 

@@ -9,8 +9,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from firsthand.evals.leaderboard import Board, Row, amount
+from firsthand.evals.leaderboard import Board, Row
 from firsthand.evals.stats import finite
+from firsthand.evals.words import amount
 
 WIDTH, HEIGHT = 720, 400
 LEFT, RIGHT, TOP, BOTTOM = 56, 20, 16, 52

@@ -40,7 +40,7 @@ class PackedAdapter:
     """For modules: by the module's name A and scale times B, r D and O r."""
     entries: NDArray[np.int64]
     """For the compiled step: `DenseTiles.entry` of A and of scale times B, zeros for a matrix that is left alone, with the
-    head in the first column of a layer more: L + 1, 7 2 6."""
+    head in the first column of a layer more: L + 1, 7 2 5."""
     tiles: Sequence[DenseTiles]
     """What `entries` points to."""
     rank: int
@@ -63,7 +63,7 @@ def pack_adapter(adapter: Adapter, model: Decoder, *, tiles_of: Mode | None) -> 
     A matrix that float16 cannot hold stays float32.
     """
     rank = max(delta.a.shape[0] for delta in adapter.deltas.values())
-    entries = np.zeros((model.architecture.num_layers + 1, len(COLUMNS), 2, 6), dtype=np.int64)
+    entries = np.zeros((model.architecture.num_layers + 1, len(COLUMNS), 2, 5), dtype=np.int64)
     matrices: dict[str, tuple[Tensor, Tensor]] = {}
     tiles: list[DenseTiles] = []
     weight = model.embed.weight
@@ -99,7 +99,7 @@ class CompiledSpans:
     pieces: NDArray[np.int64]
     """First row, the one after the last, and which adapter: P 3."""
     entries: NDArray[np.int64]
-    """Of all adapters that were met: L + 1, S 7 2 6."""
+    """Of all adapters that were met: L + 1, S 7 2 5."""
     rank: int
     """The highest, as whole tiles."""
 
@@ -113,7 +113,7 @@ class SpanCompiler:
     _entries: NDArray[np.int64] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._entries = np.zeros((self.num_layers + 1, 0, len(COLUMNS), 2, 6), dtype=np.int64)
+        self._entries = np.zeros((self.num_layers + 1, 0, len(COLUMNS), 2, 5), dtype=np.int64)
 
     def __call__(self, spans: Sequence[Span]) -> CompiledSpans:
         """The spans in pieces."""

@@ -36,7 +36,7 @@ class Blockwise:
     zero: int
     """The code that stands for 0 (where there are minimums: for the minimum)."""
     bits: int
-    """4 or 8: what a code needs."""
+    """4, 5, 6 or 8: what a code needs."""
 
     @property
     def block(self) -> int:
@@ -99,11 +99,11 @@ def _q4_1(raw: Bytes) -> Blockwise:
 
 
 def _q5_0(raw: Bytes) -> Blockwise:
-    return Blockwise(_nibbles(raw[:, 6:]) | _fifth_bits(raw, 2), _half(raw, 0), None, 16, 8)
+    return Blockwise(_nibbles(raw[:, 6:]) | _fifth_bits(raw, 2), _half(raw, 0), None, 16, 5)
 
 
 def _q5_1(raw: Bytes) -> Blockwise:
-    return Blockwise(_nibbles(raw[:, 8:]) | _fifth_bits(raw, 4), _half(raw, 0), _half(raw, 2), 0, 8)
+    return Blockwise(_nibbles(raw[:, 8:]) | _fifth_bits(raw, 4), _half(raw, 0), _half(raw, 2), 0, 5)
 
 
 def _q8_0(raw: Bytes) -> Blockwise:
@@ -129,14 +129,14 @@ def _q4_k(raw: Bytes) -> Blockwise:
 
 def _q5_k(raw: Bytes) -> Blockwise:
     fifth = (raw[:, None, 16:48] >> np.arange(8, dtype=np.uint8)[None, :, None]) & np.uint8(1)
-    return Blockwise(_four_bit_lines(raw[:, 48:]) | (fifth << np.uint8(4)), *_six_bit_pairs(raw), zero=0, bits=8)
+    return Blockwise(_four_bit_lines(raw[:, 48:]) | (fifth << np.uint8(4)), *_six_bit_pairs(raw), zero=0, bits=5)
 
 
 def _q6_k(raw: Bytes) -> Blockwise:
     low = _nibbles(raw[:, :128].reshape(-1, 2, 64)).reshape(-1, 2, 4, 32)
     high = (raw[:, 128:192].reshape(-1, 2, 1, 32) >> np.array([0, 2, 4, 6], dtype=np.uint8)[:, None]) & np.uint8(3)
     scales = raw[:, 192:208].view(np.int8).astype(np.float32)
-    return Blockwise(low | (high << np.uint8(4)), _half(raw, 208) * scales, None, 32, 8)
+    return Blockwise(low | (high << np.uint8(4)), _half(raw, 208) * scales, None, 32, 6)
 
 
 GGUF_TYPES: dict[str, tuple[int, Callable[[Bytes], Blockwise]]] = {

@@ -215,7 +215,7 @@ class Fused:
             self._matrices, self._columns, self._places, self._layers, self._vectors, self._embed, self._cos, self._sin,
             np.array(ids, dtype=np.int64), positions, places, cache.spans, *cache.arrays, tables, plans, tasks, members,
             slots, merged, np.array(wanted, dtype=np.int64), adapted.pieces, adapted.entries, self._low, adapted.rank,
-            self._lift, self._stream, self._wide, self._rest, self._codes, self._scales, self._sums, partials,
+            self._lift, self._stream, self._wide, self._rest, self._rounded, partials,
             out.reshape(-1),
         )  # fmt: skip
         together(self.threads, lambda: step.run(*arguments))
@@ -237,7 +237,7 @@ class Fused:
         adapted = self._adapted(spans, rows)
         arguments = (
             counters(step.PHASES_OF_THE_HEAD + 1), self.threads, self._head, hidden_MD.reshape(-1), rows, a.hidden_size,
-            a.vocab_size, np.float32(a.logit_softcap or 0.0), self._codes, self._scales, self._sums, self._logits, stride,
+            a.vocab_size, np.float32(a.logit_softcap or 0.0), self._rounded, self._logits, stride,
             best, normalisers, adapted.pieces, adapted.entries[a.num_layers], self._low, adapted.rank, self._lift,
         )  # fmt: skip
         together(self.threads, lambda: step.head(*arguments))
@@ -261,6 +261,8 @@ class Fused:
         """Working memory for so many rows, and angles for so many positions."""
         a = self.model.architecture
         if rows > self._rows:
+            from firsthand.nn.kernels.rounded import BLOCK, RECORD
+
             self._rows = rows
             q_width = a.num_heads * a.head_dim
             widest = max(a.hidden_size, q_width, a.intermediate_size)
@@ -268,9 +270,8 @@ class Fused:
             self._stream = np.empty(rows * a.hidden_size, dtype=np.float32)
             self._rest = np.empty(rows * widest, dtype=np.float32)
             self._wide = np.empty(rows * wide, dtype=np.float32)
-            self._codes = np.empty(rows * widest if self._has_blocks else 0, dtype=np.int8)
-            self._scales = np.empty(rows * widest // 32, dtype=np.float32)
-            self._sums = np.empty(rows * widest // 16, dtype=np.int32)
+            records = rows * (widest // BLOCK) if self._has_blocks else 0
+            self._rounded = np.empty(records * RECORD, dtype=np.uint8)
         if positions > self._angles:
             self._angles = max(-(-positions // ANGLES_AT_ONCE) * ANGLES_AT_ONCE, 2 * self._angles)
             tables = [_angles(rope, a.head_dim, self._angles) for rope in self._ropes]

@@ -81,7 +81,7 @@ class BlockLinear(nn.Module):
 
     def __init__(self, matrix: Blockwise, bias: Tensor | None):
         super().__init__()
-        from firsthand.nn.kernels.products import tile
+        from firsthand.nn.kernels.tiled import tile
 
         self.out_features, self.in_features = matrix.codes.shape
         self.bias = None if bias is None else bias.detach().float()
@@ -90,7 +90,7 @@ class BlockLinear(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The weights as float32, made anew: O K."""
-        from firsthand.nn.kernels.products import untile
+        from firsthand.nn.kernels.tiled import untile
 
         return torch.from_numpy(untile(self.tiles).values())
 
@@ -108,7 +108,7 @@ class BlockLinear(nn.Module):
 
     def extra_repr(self) -> str:
         """What `print(model)` shows."""
-        from firsthand.nn.kernels.products import KINDS
+        from firsthand.nn.kernels.tiled import KINDS
 
         kind, sizes = KINDS[self.tiles.kind], f"in_features={self.in_features}, out_features={self.out_features}"
         return f"{sizes}, {kind.bits} bits in blocks of {kind.block}"

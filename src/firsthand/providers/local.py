@@ -20,32 +20,29 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from firsthand import __version__
+from firsthand import __version__, asker
 from firsthand.engine.adapters import check_name
 from firsthand.engine.checks import check_ids
-from firsthand.engine.devices import pick_device
+from firsthand.engine.devices import allocating, pick_device
 from firsthand.engine.engine import Engine
 from firsthand.engine.grammar import CompiledGrammar, Grammars
+from firsthand.engine.loading import load_weights
 from firsthand.engine.settings import EngineConfig
 from firsthand.engine.worker import EngineWorker
-from firsthand.errors import ConfigError, ModelError, ModelFileError
+from firsthand.errors import ConfigError, ModelFileError
 from firsthand.model import (
     Completion,
     Delta,
-    Likelihood,
     ModelFacts,
     Prompt,
     Sampling,
     Scored,
     TokenRating,
     ToolSpec,
-    Usage,
+    shown_pieces,
 )
-from firsthand.nn import weights
-from firsthand.nn.decoder import Decoder
 from firsthand.nn.lora import adapter_files
 from firsthand.nn.quant import best_mode
 from firsthand.providers import hub
@@ -56,11 +53,11 @@ from firsthand.providers.local_answers import (
     completion,
     deltas,
     encode,
-    encode_pair,
     is_long,
     new_request,
 )
-from firsthand.providers.local_memory import Memory
+from firsthand.providers.local_memory import KeptAdapter, Memory
+from firsthand.providers.local_scores import likelihoods
 from firsthand.tokens import pretrained
 from firsthand.tokens.chat import Chat
 from firsthand.tokens.toolcalls import CallStream
@@ -118,7 +115,8 @@ class Local:
         self._memory = Memory()
         for each, folder in (adapters or {}).items():
             self.put_adapter(each, folder)
-        self._fingerprints: dict[object, str] = {}
+        self._fingerprints: dict[str | None, tuple[object, str]] = {}
+        """Of the model and of each adapter: what decided the fingerprint, and the fingerprint. All views share them."""
 
     @property
     def adapters(self) -> Mapping[str, Path]:
@@ -132,7 +130,6 @@ class Local:
             raise ConfigError(f"no adapter {name[:80]!r} is beside {self.name}: there are {known}")
         view = copy.copy(self)
         view.name = view.chosen = name
-        view._fingerprints = {}
         return view
 
     def put_adapter(self, name: str, folder: Path | str) -> None:
@@ -155,13 +152,14 @@ class Local:
 
     @property
     def fingerprint(self) -> str:
-        """What decides the model's answers, as 16 hex digits."""
+        """What decides the model's answers, as 16 hex digits. ConfigError if the adapter was taken away."""
         memory = self._memory
-        beside = None if self.chosen is None else memory.adapters.get(self.chosen)
-        key = (beside, memory.loadings[self.chosen], memory.weights)
-        if key not in self._fingerprints:
-            self._fingerprints = {key: self._fingerprint(beside)}
-        return self._fingerprints[key]
+        beside = None if self.chosen is None else memory.folder(self.chosen)
+        decides = (beside, memory.loadings[self.chosen], memory.weights, self.config)
+        known = self._fingerprints.get(self.chosen)
+        if known is None or known[0] != decides:
+            known = self._fingerprints[self.chosen] = (decides, self._fingerprint(beside))
+        return known[1]
 
     def _fingerprint(self, beside: Path | None) -> str:
         parts = [content_hash(file) for file in model_files(self.path)]
@@ -188,7 +186,6 @@ class Local:
         ConfigError for a device that is not there.
         """
         self.config = replace(self.config, device=pick_device(device))
-        self.__dict__.pop("fingerprint", None)
 
     async def complete(
         self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = (), n: int = 1
@@ -203,14 +200,9 @@ class Local:
                 answers[output.index].add(output, loaded.tokenizer)
         return [completion(loaded, request, answer, tools, index == 0) for index, answer in enumerate(answers)]
 
-    async def stream(
-        self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = ()
-    ) -> AsyncIterator[Delta]:
+    def stream(self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = ()) -> AsyncIterator[Delta]:
         """One answer, piece by piece. Closing the iterator aborts it."""
-        async with aclosing(self.stream_many(prompt, sampling, tools=tools)) as deltas:
-            async for delta in deltas:
-                if delta.text or delta.call or delta.completion:
-                    yield delta
+        return shown_pieces(self.stream_many(prompt, sampling, tools=tools))
 
     async def stream_many(
         self,
@@ -228,7 +220,7 @@ class Local:
         loaded = (await self._ready()).told(template)
         grammar = await self._grammar(loaded, sampling, tools)
         make = partial(new_request, loaded, prompt, sampling, tools, n, grammar, self.chosen, priority, run, cache_salt)
-        request, new_answer = await asyncio.to_thread(make) if is_long(prompt) else make()
+        request, new_answer = await asyncio.to_thread(make) if is_long(prompt, sampling) else make()
         answers = [new_answer() for _ in range(n)]
         streams = [CallStream(tools) if tools else None for _ in range(n)]
         async with aclosing(loaded.worker.submit(request)) as outputs:
@@ -254,7 +246,10 @@ class Local:
         loaded = await self._ready()
         architecture = loaded.worker.engine.architecture
         thinks = "<think>" in (loaded.tokenizer.chat_template or "")
-        return ModelFacts(architecture.max_position, loaded.tokenizer.vocab_size, loaded.chat.markup, thinks)
+        computed_by = loaded.worker.engine.runner.computed_by
+        return ModelFacts(
+            architecture.max_position, loaded.tokenizer.vocab_size, loaded.chat.markup, thinks, computed_by
+        )
 
     async def tokenize(
         self, prompt: Prompt, tools: Sequence[ToolSpec] = (), *, template: Mapping[str, Any] | None = None
@@ -278,7 +273,7 @@ class Local:
         self, ids: Sequence[int], top: int = 0, *, priority: int = 0, run: str = "", cache_salt: str = ""
     ) -> list[TokenRating]:
         """How probable each token after the first was, given those before it, with the `top` most probable ones."""
-        loaded = await self._ready()
+        loaded, run = await self._ready(), run or asker.current()
         if len(ids) < 2:
             return []
         (found,) = await loaded.worker.score(
@@ -308,43 +303,26 @@ class Local:
         After a string, prompt and continuation are encoded together and cut where the prompt's own encoding ends, spaces at
         its end counted to the continuation, as lm-evaluation-harness does. After messages the continuation is encoded alone.
         """
-        loaded = await self._ready()
-        pairs = [encode_pair(loaded, prompt, continuation) for continuation in continuations]
-        for (_, ids), continuation in zip(pairs, continuations, strict=True):
-            if not ids:
-                raise ModelError(f"the continuation {continuation!r} has no tokens: give some text to score")
-        by_prefix: dict[tuple[int, ...], list[int]] = {}
-        for index, (prefix, _) in enumerate(pairs):
-            by_prefix.setdefault(prefix, []).append(index)
-        found: dict[int, Likelihood] = {}
-        cached = 0
-        for prefix, indices in by_prefix.items():
-            continued = [pairs[index][1] for index in indices]
-            results = await loaded.worker.score(prefix, continued, adapter=self.chosen)
-            cached += results[0].cached_tokens
-            for index, result in zip(indices, results, strict=True):
-                logprob, count = sum(result.logprobs), len(result.logprobs)
-                found[index] = Likelihood(continuations[index], logprob, count, result.is_greedy)
-        computed = sum(map(len, by_prefix)) + sum(len(ids) for _, ids in pairs)
-        return Scored(tuple(found[index] for index in range(len(pairs))), Usage(computed, cached))
+        return await likelihoods(await self._ready(), prompt, continuations, self.chosen)
 
     async def load_adapter(self, name: str, folder: Path | str, *, version: int = 0, replace: bool = False) -> None:
         """Put an adapter beside the weights while answers are computed; see `Engine.load_adapter`."""
-        loaded = await self._ready()
-        await loaded.worker.load_adapter(name, Path(folder), version=version, replace=replace)
-        self._memory.adapters[name] = Path(folder)
-        self._memory.loadings[name] += 1
-        self._memory.present.add(name)
+        await self._memory.load_adapter(await self._ready(), name, Path(folder), version=version, replace=replace)
 
     async def unload_adapter(self, name: str) -> None:
         """Take an adapter away from new requests; those under way end with it."""
-        memory = self._memory
-        loaded = await self._ready()
-        if memory.adapters.pop(name, None) is None:
+        if name not in self._memory.adapters:
             raise ConfigError(f"no adapter {name[:80]!r} is beside {self.name}")
-        if name in memory.present:
-            memory.present.discard(name)
-            await loaded.worker.unload_adapter(name)
+        self._fingerprints.pop(name, None)
+        await self._memory.unload_adapter(await self._ready(), name)
+
+    async def kept_adapter(self, name: str) -> KeptAdapter | None:
+        """What is loaded under a name now, for `restore_adapter`; None if nothing is."""
+        return await self._memory.kept_adapter(await self._ready(), name)
+
+    async def restore_adapter(self, name: str, kept: KeptAdapter | None) -> None:
+        """Make it as it was when this was kept: the same adapter under its name, from memory, or none."""
+        await self._memory.restore_adapter(await self._ready(), name, kept)
 
     async def update(self, state: Mapping[str, Tensor], version: int, *, recompute: bool = True) -> None:
         """Replace the weights between two steps, and drop no request; see `Engine.load`.
@@ -385,36 +363,25 @@ class Local:
 
     async def _grammar(self, loaded: Loaded, sampling: Sampling, tools: Sequence[ToolSpec]) -> CompiledGrammar | None:
         """What the answers must look like, read for this model in another thread if it is new."""
-        if sampling.grammar is not None:
-            known = loaded.grammars.find(sampling.grammar)
-            return known or await asyncio.to_thread(loaded.grammars.compile, sampling.grammar)
+        forcing = sampling.allowed_token_ids is None and not sampling.bad_words
+        if (asked := sampling.grammar) is not None:
+            known = loaded.grammars.find(asked, forcing=forcing)
+            return known or await asyncio.to_thread(loaded.grammars.compile, asked, forcing=forcing)
         markup = loaded.chat.markup
         if not tools or self.free_calls or markup is None:
             return None
-        return await asyncio.to_thread(compile_calls, loaded.grammars, tools, markup)
+        return await asyncio.to_thread(compile_calls, loaded.grammars, tools, markup, forcing)
 
 
 def load(path: Path, config: EngineConfig, adapter: Path | None = None) -> Loaded:
     """The model of a file or folder, in memory, its engine running."""
     tokenizer = pretrained.load(path)
     chat = Chat(tokenizer, tokenizer.chat_template)
-    model = load_weights(path, config, adapter)
+    with allocating(f"the weights of {path.name}"):
+        model = load_weights(path, config, adapter)
     if tokenizer.vocab_size > model.architecture.vocab_size:
         raise ModelFileError(
             f"{path} has {tokenizer.vocab_size} tokens in its tokenizer and {model.architecture.vocab_size} in its "
             "weights: the files do not belong together"
         )
     return Loaded(EngineWorker(Engine(model, config)), tokenizer, chat, Grammars(tokenizer))
-
-
-def load_weights(path: Path, config: EngineConfig, adapter: Path | None = None) -> Decoder:
-    """The model of a file or folder on the config's device."""
-    if config.device == "cpu":
-        return weights.load(path, keep_blocks=config.weights in ("auto", "int8"), adapter=adapter)
-    pick_device(config.device)
-    if config.weights not in ("auto", "float32"):
-        raise ConfigError(
-            f"weights is {config.weights!r}, which is for the CPU: on {config.device} give auto or float32"
-        )
-    dtype = torch.float32 if config.weights == "float32" else torch.bfloat16
-    return weights.load(path, dtype=dtype, device=config.device, adapter=adapter)

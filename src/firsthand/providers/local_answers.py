@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from firsthand import asker
+from firsthand.engine.checks import check_num_answers
 from firsthand.engine.grammar import CompiledGrammar, Grammars
 from firsthand.engine.outputs import Output
 from firsthand.engine.sequence import Request
@@ -18,12 +21,14 @@ from firsthand.message import Message, Sampled, Text
 from firsthand.model import CallDelta, Completion, Delta, FinishReason, Prompt, Sampling, ToolSpec, Usage
 from firsthand.tokens.chat import Chat
 from firsthand.tokens.stream import StopStrings
-from firsthand.tokens.tokenizer import Tokenizer
+from firsthand.tokens.tokenizer import Run, Tokenizer
 from firsthand.tokens.toolgrammar import Markup, tool_grammar
 
 if TYPE_CHECKING:
     from firsthand.engine.worker import EngineWorker
 
+_MANY = 16
+"""Of `bad_words`."""
 _LONG = 20_000
 """A prompt of more characters is encoded in another thread, so that other answers go on."""
 
@@ -47,6 +52,8 @@ class Answer:
     """One answer as it comes in."""
 
     stop: StopStrings
+    hidden: frozenset[int] = frozenset()
+    """The tokens whose text is left out where they end the answer."""
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     top_logprobs: list[tuple[tuple[str, float], ...]] = field(default_factory=list)
@@ -62,8 +69,10 @@ class Answer:
         if output.error is not None:
             raise output.error
         piece = ""
-        for token_id in output.token_ids:
-            self.stop.feed(token_id)
+        last = len(output.token_ids) - 1 if output.finish_reason == "stop" else -1
+        for place, token_id in enumerate(output.token_ids):
+            if place != last or token_id not in self.hidden:
+                self.stop.feed(token_id)
             piece += self.stop.take()
             self.ends.append(len(self.text) + len(piece))
         if output.is_last:
@@ -101,29 +110,55 @@ def new_request(
     run: str = "",
     salt: str = "",
 ) -> tuple[Request, Callable[[], Answer]]:
-    """The engine's request, and what makes an Answer for each sample."""
+    """The engine's request, and what makes an Answer for each sample. Without a `run` it is that of `asker`."""
+    check_num_answers(n)  # before so many Answers are made
     tokenizer = loaded.tokenizer
     ids = _ids(prompt)
     raw = isinstance(prompt, str) or ids is not None
 
     def new_stop() -> StopStrings:
         continuing = raw or sampling.grammar is not None
-        return StopStrings(tokenizer, sampling.stop, continuing=continuing, after=sampling.min_tokens)
+        return StopStrings(
+            tokenizer,
+            sampling.stop,
+            skip_special=sampling.skip_special_tokens,
+            continuing=continuing,
+            after=sampling.min_tokens,
+            include=sampling.include_stop_str_in_output,
+        )
 
-    ends = frozenset() if sampling.ignore_eos else tokenizer.eos_ids
+    ends = (frozenset() if sampling.ignore_eos else tokenizer.eos_ids).union(sampling.stop_ids)
+    hidden = frozenset() if sampling.include_stop_str_in_output else ends
     request = Request(
         prompt=encode(loaded, prompt, tools) if ids is None else ids,  # type: ignore[arg-type]
         sampling=sampling,
         n=n,
-        stop_ids=ends.union(sampling.stop_ids),
+        stop_ids=ends,
         stopper=new_stop if sampling.stop else None,
+        bad_sequences=bad_sequences(tokenizer, sampling.bad_words),
         grammar=grammar,
         priority=priority,
-        run=run,
+        run=run or asker.current(),
         adapter=adapter,
         salt=salt,
     )
-    return request, lambda: Answer(new_stop())
+    return request, lambda: Answer(new_stop(), hidden)
+
+
+def bad_sequences(tokenizer: Tokenizer, words: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+    """The tokens of words at the beginning of a text and within one, each with and without a space before it.
+
+    ConfigError for a word that has no tokens.
+    """
+    found: dict[tuple[int, ...], None] = {}
+    for word in words:
+        bare = word.lstrip() or word
+        runs = [[Run(bare, False)], [Run(f" {bare}", False)]]
+        spelled = {tuple(tokenizer.encode_runs(run, continuing=within)) for run in runs for within in (False, True)}
+        if () in spelled:
+            raise ConfigError(f"the word {word!r} of bad_words has no tokens in this model's vocabulary: leave it out")
+        found |= dict.fromkeys(sorted(spelled))
+    return tuple(found)
 
 
 def completion(
@@ -149,7 +184,7 @@ def completion(
         reason,
         usage,
         tuple(answer.top_logprobs[:kept]),
-        None if request.salt else loaded.worker.lease(text_so_far, adapter=request.adapter),
+        loaded.worker.lease(text_so_far, adapter=request.adapter, salt=request.salt),
         versions=() if set(answer.versions) == {0} else tuple(answer.versions),
         adapter_version=output.adapter_version,
     )
@@ -164,8 +199,10 @@ def deltas(pieces: Sequence[str | CallDelta], index: int) -> Iterator[Delta]:
             yield Delta(piece, index=index)
 
 
-def is_long(prompt: Prompt | Sequence[int]) -> bool:
+def is_long(prompt: Prompt | Sequence[int], sampling: Sampling) -> bool:
     """Whether encoding it would hold up the loop."""
+    if len(sampling.bad_words) > _MANY:
+        return True
     if isinstance(prompt, str):
         return len(prompt) > _LONG
     return sum(len(each.text) for each in prompt if isinstance(each, Message)) > _LONG
@@ -195,13 +232,16 @@ def encode_pair(loaded: Loaded, prompt: Prompt, continuation: str) -> tuple[tupl
     return whole[: len(prefix)], list(whole[len(prefix) :])
 
 
-def compile_calls(grammars: Grammars, tools: Sequence[ToolSpec], markup: Markup) -> CompiledGrammar:
+def compile_calls(
+    grammars: Grammars, tools: Sequence[ToolSpec], markup: Markup, forcing: bool = True
+) -> CompiledGrammar:
     """The grammar of calls of the tools. A schema that makes none counts as any object: its tool checks it."""
+    compiled = partial(grammars.compile, forcing=forcing)
     with suppress(ConfigError):
-        return grammars.compile(tool_grammar(tools, markup=markup))
+        return compiled(tool_grammar(tools, markup=markup))
     with suppress(ConfigError):
-        return grammars.compile(tool_grammar([_readable(grammars, tool, markup) for tool in tools], markup=markup))
-    return grammars.compile(tool_grammar([_loose(tool) for tool in tools], markup=markup))
+        return compiled(tool_grammar([_readable(grammars, tool, markup) for tool in tools], markup=markup))
+    return compiled(tool_grammar([_loose(tool) for tool in tools], markup=markup))
 
 
 def _readable(grammars: Grammars, tool: ToolSpec, markup: Markup) -> ToolSpec:

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from firsthand.errors import ConfigError
 from firsthand.providers.local_answers import Loaded
+
+if TYPE_CHECKING:
+    from firsthand.engine.adapters import LoadedAdapter
+
+
+class KeptAdapter(NamedTuple):
+    """An adapter that is loaded, and the folder that it came from."""
+
+    folder: Path
+    adapter: LoadedAdapter
 
 
 class Memory:
@@ -27,14 +39,53 @@ class Memory:
         self.lock = threading.Lock()
         self.loaded: Loaded | None = None
 
+    def folder(self, name: str) -> Path:
+        """Where an adapter lies; ConfigError if it was taken away."""
+        if name not in self.adapters:
+            raise ConfigError(f"the adapter {name!r} was taken away: put it beside the model again")
+        return self.adapters[name]
+
     def read(self, loaded: Loaded, name: str) -> None:
         """Read an adapter, if that was not done, and wait until the engine has it."""
         if name in self.present:
             return
-        if name not in self.adapters:
-            raise ConfigError(f"the adapter {name!r} was taken away: put it beside the model again")
-        packed = loaded.worker.engine.adapters.read(self.adapters[name])
+        packed = loaded.worker.engine.adapters.read(self.folder(name))
         loaded.worker.add_adapter(name, packed).result()
+        self.present.add(name)
+
+    async def load_adapter(
+        self, loaded: Loaded, name: str, folder: Path, *, version: int = 0, replace: bool = False
+    ) -> None:
+        """Put an adapter beside the weights while answers are computed."""
+        await loaded.worker.load_adapter(name, folder, version=version, replace=replace)
+        self._came_in(name, folder)
+
+    async def unload_adapter(self, loaded: Loaded, name: str) -> None:
+        """Take an adapter away from new requests."""
+        del self.adapters[name]
+        if name in self.present:
+            self.present.discard(name)
+            await loaded.worker.unload_adapter(name)
+
+    async def kept_adapter(self, loaded: Loaded, name: str) -> KeptAdapter | None:
+        """What is loaded under a name now; None if nothing is."""
+        if name not in self.present:
+            return None
+        return KeptAdapter(self.adapters[name], await loaded.worker.find_adapter(name))
+
+    async def restore_adapter(self, loaded: Loaded, name: str, kept: KeptAdapter | None) -> None:
+        """Put back what was kept, or take away what has come under its name."""
+        if kept is not None:
+            old = kept.adapter
+            added = loaded.worker.add_adapter(name, old.packed, version=old.version, replace=True)
+            await asyncio.wrap_future(added)
+            self._came_in(name, kept.folder)
+        elif name in self.adapters:
+            await self.unload_adapter(loaded, name)
+
+    def _came_in(self, name: str, folder: Path) -> None:
+        self.adapters[name] = folder
+        self.loadings[name] += 1
         self.present.add(name)
 
     def close(self) -> None:

@@ -26,6 +26,7 @@ from firsthand.concurrency import first_error
 from firsthand.errors import ConfigError, MissingExtra, ModelError, PromptTooLong, TransientError
 from firsthand.message import Json
 from firsthand.model import Completion, Delta, Likelihood, Prompt, Sampling, Scored, ToolSpec, Usage
+from firsthand.providers import openai_request
 from firsthand.providers import openai_wire as wire
 from firsthand.providers.openai_errors import Endpoint, checked_key, shown_address
 from firsthand.providers.structured import check
@@ -145,7 +146,7 @@ class OpenAIModel:
                 f"{' after plain text' if isinstance(prompt, str) else ''}: use a local model or vLLM for it"
             )
         limit = "max_completion_tokens" if self._official else "max_tokens"  # OpenAI's reasoning models take no other
-        return wire.request(self._model, prompt, sampling, tools, n, token_ids=self._token_ids, limit=limit)
+        return openai_request.request(self._model, prompt, sampling, tools, n, token_ids=self._token_ids, limit=limit)
 
     async def _complete(
         self, prompt: Prompt, sampling: Sampling, tools: Sequence[ToolSpec], n: int

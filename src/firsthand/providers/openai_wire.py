@@ -1,4 +1,4 @@
-"""The shapes of the OpenAI protocol: requests from our nouns, and our nouns from replies, streams and errors.
+"""The shapes of the OpenAI protocol: our nouns from replies, streams and errors. Requests are in `openai_request`.
 
 Plain data in and out, no network. A reply is untrusted: whatever it holds comes out as a Completion or as a ModelError.
 Left out: images, audio, and `reasoning_content`, which some servers send beside the answer.
@@ -9,14 +9,13 @@ from __future__ import annotations
 import json
 import math
 from bisect import bisect_left
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator
 from itertools import accumulate
 from typing import Any
 
-from firsthand.errors import ConfigError, ModelError
-from firsthand.grammar import Grammar
-from firsthand.message import Json, Message, Sampled, Text, ToolCall, ToolResult, assistant
-from firsthand.model import CallDelta, Completion, FinishReason, Likelihood, Prompt, Sampling, ToolSpec, Usage
+from firsthand.errors import ModelError
+from firsthand.message import Json, Message, Sampled, ToolCall, assistant
+from firsthand.model import CallDelta, Completion, FinishReason, Likelihood, Usage
 
 _FINISH: dict[str, FinishReason] = {
     "length": "length",
@@ -27,65 +26,6 @@ _FINISH: dict[str, FinishReason] = {
 }
 _MAX_DEPTH = 64
 """How deep a tool call's arguments may be nested: deeper ones could not be written out again."""
-
-
-def request(
-    model: str, prompt: Prompt, sampling: Sampling, tools: Sequence[ToolSpec], n: int, *, token_ids: bool, limit: str
-) -> Json:
-    """The body of a request for `n` answers; `limit` is the field for the most tokens, which endpoints name differently."""
-    chat = not isinstance(prompt, str)
-    if tools and not chat:
-        raise ConfigError("tools were given with a plain-text prompt: give a conversation, or leave the tools out")
-    body: Json = {"model": model, **({"messages": messages(prompt)} if chat else {"prompt": prompt})}
-    body |= {limit if chat else "max_tokens": sampling.max_tokens, "temperature": sampling.temperature}
-    if tools:
-        body["tools"] = [spec.to_json() for spec in tools]
-    if n > 1:
-        body["n"] = n
-    if sampling.temperature > 0:  # sent even at 1, for some servers take another default from the model's files
-        body["top_p"] = sampling.top_p
-    if sampling.stop:
-        body["stop"] = list(sampling.stop)
-    if sampling.seed is not None:
-        body["seed"] = sampling.seed % 2**31  # endpoints differ in how many bits they take; all take these
-    neutral = {"presence_penalty": 0, "frequency_penalty": 0, "top_k": 0, "min_p": 0, "repetition_penalty": 1}
-    body |= {name: getattr(sampling, name) for name, none in neutral.items() if getattr(sampling, name) != none}
-    if sampling.logit_bias:
-        body["logit_bias"] = {str(token): bias for token, bias in sampling.logit_bias}
-    if sampling.stop_ids:
-        body["stop_token_ids"] = list(sampling.stop_ids)
-    if sampling.ignore_eos:
-        body["ignore_eos"] = True
-    if sampling.min_tokens:
-        body["min_tokens"] = sampling.min_tokens
-    if sampling.top_logprobs or token_ids:
-        body |= (
-            {"logprobs": True, "top_logprobs": sampling.top_logprobs} if chat else {"logprobs": sampling.top_logprobs}
-        )
-    if token_ids:
-        body["return_token_ids"] = True
-    if sampling.grammar is not None:
-        body |= structure(sampling.grammar, chat=chat)
-    return body
-
-
-def structure(grammar: Grammar, *, chat: bool) -> Json:
-    """The field that asks for a grammar: `response_format` for a schema in a chat, else vLLM's `structured_outputs`."""
-    names = {"json_schema": "json", "lark": "grammar", "gbnf": "grammar"}
-    is_data = grammar.kind in ("json_schema", "choice")
-    what = grammar.parsed() if is_data else grammar.source
-    if grammar.kind == "json_schema" and isinstance(what, bool):
-        what = {} if what else {"not": {}}
-    if grammar.kind == "json_schema" and chat:
-        schema = {"name": "answer", "schema": what, "strict": True}
-        return {"response_format": {"type": "json_schema", "json_schema": schema}}
-    return {"structured_outputs": {names.get(grammar.kind, grammar.kind): what}}
-
-
-def messages(conversation: Iterable[Message] | str) -> list[Json]:
-    """The `messages` field: a tool result becomes a message of its own."""
-    assert not isinstance(conversation, str)
-    return [wire for message in conversation for wire in _message(message)]
 
 
 def sendable(body: Json) -> Json:
@@ -263,28 +203,6 @@ async def sse_data(chunks: AsyncIterator[bytes]) -> AsyncGenerator[str, None]:
         data.append(last[5:].decode("utf-8", "replace").strip())
     if data:  # the server closed without the blank line
         yield "\n".join(data)
-
-
-def _message(message: Message) -> list[Json]:
-    results: list[Json] = [
-        {"role": "tool", "tool_call_id": part.call_id, "content": part.content}
-        for part in message.parts
-        if isinstance(part, ToolResult)
-    ]
-    text = "".join(part.text for part in message.parts if isinstance(part, Text))
-    if message.role == "assistant":
-        body: Json = {"role": "assistant", "content": text or None if message.tool_calls else text}
-        if message.tool_calls:
-            body["tool_calls"] = [_call(call) for call in message.tool_calls]
-        return [*results, body]
-    role = "user" if message.role == "tool" else message.role  # words said as a tool answer no call of the protocol's
-    return [*results, {"role": role, "content": text}] if text or not results else results
-
-
-def _call(call: ToolCall) -> Json:
-    # Broken arguments go back as {}: servers parse this field and refuse the whole request. The tool's result quotes them.
-    arguments = json.dumps(call.arguments, ensure_ascii=False)
-    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
 
 
 def _completion(choice: Json, usage: Usage) -> Completion:

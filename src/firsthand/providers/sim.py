@@ -13,12 +13,12 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, dataclass
 from random import Random
 
-from firsthand import catalog
 from firsthand.concurrency import derive_seed
 from firsthand.errors import ConfigError, ModelError
 from firsthand.message import assistant, canonical
 from firsthand.model import Completion, Delta, Likelihood, Prompt, Sampling, Scored, ToolSpec, Usage
 from firsthand.providers.twentyfour import GOAL, Move, Numbers, makes_24, moves, position, reachable, solution, written
+from firsthand.spec import parse_spec
 
 _QUESTION = re.compile(r"(Question: )?Use numbers and basic arithmetic operations[^\n]*\nNumbers: ([\d ]+)")
 """With a head of its own it follows worked examples."""
@@ -79,7 +79,7 @@ def uniform(error: float) -> Errors:
 
 def open_model(text: str) -> Sim:
     """The model that `sim:game24` (GPT-4's errors), `sim:game24:error=0.2` (one rate for all) or `...:seed=1` names."""
-    spec = catalog.parse_spec(text)
+    spec = parse_spec(text)
     if spec.name != "game24" or set(spec.options) - {"error", "seed"}:
         raise ConfigError(
             f"sim:{text} names no simulated model: give sim:game24, sim:game24:error=0.2 or sim:game24:seed=1"

@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import time
 import traceback
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -48,6 +48,10 @@ class Fleet:
         """What the first replica that was ready said of itself; the others must say the same."""
         self.tell: Callable[..., None] = lambda event, **fields: None
         """Is told of replicas that come and go."""
+        self.prepare: Callable[[Slot], Awaitable[None]] | None = None
+        """Gives a replica what the others have, before it takes requests."""
+        self.changing = asyncio.Lock()
+        """Held while what all replicas have is changed, and while one is prepared."""
         self._tasks: list[asyncio.Task[None]] = []
         self._changed = asyncio.Event()
         self._numbers = itertools.count(1)
@@ -150,7 +154,7 @@ class Fleet:
         assert self._loop is asyncio.get_running_loop(), (
             "a fleet serves the event loop in which `ready` was awaited first"
         )
-        if slot.state != "ready":
+        if not slot.is_linked:
             raise Lost("it was lost before it was asked")
         slot.jobs[job.id] = job
         slot.load += job.weight
@@ -179,14 +183,11 @@ class Fleet:
     async def _keep(self, slot: Slot) -> None:
         """Start a replica, serve its jobs until it is lost, and again."""
         while True:
-            ready_s: float | None = None
-            carrier = slot.carrier = self.starter.start(slot.number)
+            carrier = self._begin(slot)
             try:
-                self._admit(slot, carrier, await carrier.begin())
-                ready_s = time.monotonic()
-                await self._serve(slot, carrier)
+                await self._serve(slot, carrier, await carrier.begin())
             except Lost as lost:
-                is_false = ready_s is None and slot.in_a_row + 1 >= MAX_FALSE_STARTS
+                is_false = slot.ready_s is None and slot.in_a_row + 1 >= MAX_FALSE_STARTS
                 self._lose(slot, lost, "failed" if is_false else "starting")
             except FirsthandError as error:
                 self._lose(slot, Lost(str(error)), "failed")
@@ -194,41 +195,51 @@ class Fleet:
                 told = "".join(traceback.format_exception(error))[-8000:]
                 self.tell("replica_bug", replica=slot.number, traceback=told)
                 why = f"the replica on {carrier.name} met a bug of its own: {type(error).__name__}"
-                self._lose(slot, Lost(why), "failed" if ready_s is None else "starting")
+                self._lose(slot, Lost(why), "failed" if slot.ready_s is None else "starting")
             finally:
                 carrier.close()
-            is_steady = ready_s is not None and time.monotonic() - ready_s > STEADY_S
+            is_steady = slot.ready_s is not None and time.monotonic() - slot.ready_s > STEADY_S
             slot.in_a_row = 1 if is_steady else slot.in_a_row + 1
             await asyncio.sleep(RETRY_S[min(slot.in_a_row, len(RETRY_S)) - 1])
             slot.restarts += 1
 
-    def _admit(self, slot: Slot, carrier: Carrier, told: Json) -> None:
-        """Take a replica in. ConfigError if it is not like the others."""
-        if self.told is None:
-            self.told = told
-        for what, expected in self.told["same"].items():
-            if (found := told["same"].get(what)) != expected:
-                raise ConfigError(
-                    f"the replica on {carrier.name} has the {what} {found!r}, and the others {expected!r}: one request "
-                    "would have two answers, so give every machine the same files and the same kind of CPU or GPU"
-                )
-        slot.counters = told.get("counters", {})
-        self.router.open(slot.number, int(slot.counters.get("num_blocks", 1)))
-        slot.state, slot.problem = "ready", ""
+    def _begin(self, slot: Slot) -> Carrier:
+        """A new process for a place."""
+        slot.ready_s, slot.carrier = None, self.starter.start(slot.number)
+        return slot.carrier
+
+    async def _admit(self, slot: Slot, carrier: Carrier, told: Json) -> None:
+        """Take a replica in. ConfigError if it is not like the others, or cannot have what they have."""
+        async with self.changing:
+            for what, expected in (self.told or told)["same"].items():
+                if (found := told["same"].get(what)) != expected:
+                    raise ConfigError(
+                        f"the replica on {carrier.name} has the {what} {found!r}, and the others {expected!r}: one request "
+                        "would have two answers, so give every machine the same files and the same kind of CPU or GPU"
+                    )
+            if self.prepare is not None:
+                await self.prepare(slot)
+            self.told = self.told or told
+            slot.counters = told.get("counters", {})
+            self.router.open(slot.number, int(slot.counters.get("num_blocks", 1)))
+            slot.state, slot.problem, slot.ready_s = "ready", "", time.monotonic()
         self.tell("replica_ready", replica=slot.number, where=carrier.name)
         self._note_change()
 
-    async def _serve(self, slot: Slot, carrier: Carrier) -> None:
-        """Carry messages both ways until the replica is lost."""
-        both = [asyncio.create_task(self._send(slot, carrier)), asyncio.create_task(self._receive(slot, carrier))]
+    async def _serve(self, slot: Slot, carrier: Carrier, told: Json) -> None:
+        """Carry messages both ways until the replica is lost, and take it in meanwhile."""
+        slot.is_linked = True
+        work = (self._send(slot, carrier), self._receive(slot, carrier), self._admit(slot, carrier, told))
+        tasks = left = {asyncio.create_task(each) for each in work}
         try:
-            done, _ = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
+            while left:
+                done, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
         finally:
-            for task in both:
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*both, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _receive(self, slot: Slot, carrier: Carrier) -> None:
         """Give each job what is said of it. Lost with the replica, or when it is silent for too long."""
@@ -254,7 +265,7 @@ class Fleet:
 
     def _lose(self, slot: Slot, lost: Lost, state: State) -> None:
         """Tell whoever waits for a replica that it is gone."""
-        slot.state, slot.problem = state, str(lost)
+        slot.state, slot.problem, slot.is_linked = state, str(lost), False
         self.router.close(slot.number)
         slot.outbox.clear()
         for name, value in slot.counters.items():

@@ -7,14 +7,16 @@ the spelling of each token, which it asks for once.
 
 from __future__ import annotations
 
+import copy
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from firsthand.errors import ModelError
-from firsthand.message import Json, Message
+from firsthand.errors import ConfigError, ModelError
+from firsthand.message import Json
 from firsthand.model import (
     Completion,
     Delta,
@@ -24,11 +26,12 @@ from firsthand.model import (
     Scored,
     TokenRating,
     ToolSpec,
+    shown_pieces,
 )
 from firsthand.replicas import router
+from firsthand.replicas.adapters import Shared, SharedAdapters
 from firsthand.replicas.fleet import Fleet
 from firsthand.replicas.resume import Seen
-from firsthand.replicas.router import Pieces
 from firsthand.replicas.wire import TokenPrompt, delta_of, prompt_json
 
 
@@ -37,6 +40,9 @@ class Replicated:
 
     def __init__(self, fleet: Fleet, name: str):
         self.fleet, self.name = fleet, name
+        self.shared = SharedAdapters(fleet)
+        self.chosen: str | None = None
+        """The adapter that it answers with."""
         self._vocabulary: list[bytes] = []
 
     @property
@@ -44,7 +50,35 @@ class Replicated:
         """What decides the answers: that of every replica. ModelError before the first is ready."""
         if self.fleet.told is None:
             raise ModelError("no replica has told yet what its model is: load it first")
+        if self.chosen is not None:
+            return self.shared.get(self.chosen).fingerprint
         return str(self.fleet.told["same"]["model"])
+
+    @property
+    def adapters(self) -> Mapping[str, Path]:
+        """The folders of the adapters beside the weights, by name."""
+        return {name: shared.folder for name, shared in self.shared.known.items()}
+
+    def with_adapter(self, name: str) -> Replicated:
+        """The model that answers with an adapter, under the adapter's name, in the same replicas."""
+        self.shared.get(name)
+        view = copy.copy(self)
+        view.name = view.chosen = name
+        return view
+
+    def put_adapter(self, name: str, folder: Path | str) -> None:
+        """Let every replica read an adapter when it starts; before the first one is there."""
+        if name in self.shared.known:
+            raise ConfigError(f"two adapters have the name {name!r}: give each its own")
+        self.shared.known[name] = Shared(Path(folder))
+
+    async def load_adapter(self, name: str, folder: Path | str, *, version: int = 0, replace: bool = False) -> None:
+        """Put an adapter beside the weights of every replica, or of none (see `adapters.py`)."""
+        await self.shared.load(name, Path(folder), version=version, replace=replace)
+
+    async def unload_adapter(self, name: str) -> None:
+        """Take an adapter away from new requests, in every replica; those under way end with it."""
+        await self.shared.unload(name)
 
     @property
     def is_alive(self) -> bool:
@@ -81,9 +115,11 @@ class Replicated:
             "prompt": prompt_json(prompt),
             "sampling": sampling.to_json(),
             "tools": [tool.to_json() for tool in tools],
+            "adapter": self.chosen,
             "options": {"n": n, **options},
         }
-        wanted = router.pieces(prompt, tools)
+        space = self._space(options.get("cache_salt", ""))
+        wanted = router.pieces(prompt, tools, space=space)
         seen = [Seen() for _ in range(n)]
         served_by = -1
         async with aclosing(self.fleet.carry(body, wanted, weight=n)) as said:
@@ -99,17 +135,14 @@ class Replicated:
                         fresh = seen[delta.index].rest(delta)
                         if fresh is not None:
                             if fresh.completion is not None:
-                                self._note(served_by, wanted, fresh.completion.message)
+                                # a conversation was answered: its next turn should go where it is known
+                                answered = router.followed(wanted, fresh.completion.message, space=space)
+                                self.fleet.router.note(served_by, answered)
                             yield fresh
 
-    async def stream(
-        self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = ()
-    ) -> AsyncIterator[Delta]:
+    def stream(self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = ()) -> AsyncIterator[Delta]:
         """One answer, piece by piece."""
-        async with aclosing(self.stream_many(prompt, sampling, tools=tools)) as deltas:
-            async for delta in deltas:
-                if delta.text or delta.call or delta.completion:
-                    yield delta
+        return shown_pieces(self.stream_many(prompt, sampling, tools=tools))
 
     async def complete(
         self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = (), n: int = 1
@@ -123,8 +156,9 @@ class Replicated:
 
     async def score(self, prompt: Prompt, continuations: Sequence[str]) -> Scored:
         """The likelihood of each continuation."""
-        body = {"method": "score", "prompt": prompt_json(prompt), "continuations": list(continuations)}
-        return Scored.from_json(await self.fleet.ask(body, router.pieces(prompt)))
+        body: Json = {"method": "score", "prompt": prompt_json(prompt), "continuations": list(continuations)}
+        wanted = router.pieces(prompt, space=self._space())
+        return Scored.from_json(await self.fleet.ask({**body, "adapter": self.chosen}, wanted))
 
     async def tokenize(
         self, prompt: Prompt, tools: Sequence[ToolSpec] = (), *, template: Mapping[str, Any] | None = None
@@ -149,8 +183,8 @@ class Replicated:
 
     async def rate(self, ids: Sequence[int], top: int = 0, **options: Any) -> list[TokenRating]:
         """How probable each token after the first was."""
-        body: Json = {"method": "rate", "ids": list(ids), "top": top, "options": options}
-        found = await self.fleet.ask(body, router.pieces(ids))
+        body: Json = {"method": "rate", "ids": list(ids), "top": top, "adapter": self.chosen, "options": options}
+        found = await self.fleet.ask(body, router.pieces(ids, space=self._space(options.get("cache_salt", ""))))
         return [TokenRating(id, lp, tuple((other, at) for other, at in best)) for id, lp, best in found]
 
     async def counters(self) -> Mapping[str, float]:
@@ -161,9 +195,10 @@ class Replicated:
         """End the replicas."""
         self.fleet.close()
 
-    def _note(self, replica: int, wanted: Pieces, answer: Message) -> None:
-        """A conversation was answered: its next turn should go where it is known."""
-        self.fleet.router.note(replica, router.followed(wanted, answer))
+    def _space(self, salt: str = "") -> object:
+        """With whose prompts these share what is known of them: those of the same loading of an adapter, and of one salt."""
+        loading = None if self.chosen is None else (self.chosen, self.shared.loadings[self.chosen])
+        return (loading, salt)
 
 
 class Vectors(NamedTuple):

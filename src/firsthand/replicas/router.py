@@ -30,28 +30,28 @@ SLACK_SHARE = 0.5
 Pieces = list[int]
 
 
-def pieces(prompt: TokenPrompt, tools: Sequence[ToolSpec] = ()) -> Pieces:
-    """The beginnings of a prompt, shortest first."""
+def pieces(prompt: TokenPrompt, tools: Sequence[ToolSpec] = (), *, space: object = None) -> Pieces:
+    """The beginnings of a prompt, shortest first. In another `space`, such as another adapter's, they are others."""
     found: Pieces = []
     if tools:
-        _extend(found, canonical([tool.to_json() for tool in tools]))
+        _extend(found, canonical([tool.to_json() for tool in tools]), space)
     if isinstance(prompt, str):
-        _extend(found, prompt)
+        _extend(found, prompt, space)
         return found
     if prompt and isinstance(prompt[0], Message):
         for message in prompt:
             assert isinstance(message, Message)
-            _extend(found, spoken(message))
+            _extend(found, spoken(message), space)
         return found
     for start in range(0, len(prompt) - PIECE_IDS + 1, PIECE_IDS):
-        _add(found, tuple(prompt[start : start + PIECE_IDS]))
+        _add(found, tuple(prompt[start : start + PIECE_IDS]), space)
     return found
 
 
-def followed(before: Pieces, answer: Message) -> Pieces:
+def followed(before: Pieces, answer: Message, *, space: object = None) -> Pieces:
     """The beginnings of a conversation that goes on with this answer."""
     found = list(before)
-    _extend(found, spoken(answer))
+    _extend(found, spoken(answer), space)
     return found
 
 
@@ -61,14 +61,14 @@ def spoken(message: Message) -> str:
     return f"{message.role}\n{message.text}{canonical(calls) if calls else ''}"
 
 
-def _extend(found: Pieces, text: str) -> None:
+def _extend(found: Pieces, text: str, space: object) -> None:
     for start in range(0, len(text), PIECE_CHARS):
-        _add(found, text[start : start + PIECE_CHARS])
+        _add(found, text[start : start + PIECE_CHARS], space)
 
 
-def _add(found: Pieces, piece: object) -> None:
+def _add(found: Pieces, piece: object, space: object) -> None:
     if len(found) < MAX_PROMPT:
-        found.append(hash((found[-1] if found else 0, piece)))
+        found.append(hash((found[-1] if found else space, piece)))
 
 
 class Router:

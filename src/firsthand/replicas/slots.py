@@ -66,6 +66,10 @@ class Slot:
     problem: str = ""
     """Why it is not ready."""
     carrier: Carrier | None = None
+    is_linked: bool = False
+    """Whether messages go to and fro: before it is ready it is given what the others have."""
+    ready_s: float | None = None
+    """When it was ready, on the clock of `time.monotonic`; None if its process never was."""
     jobs: dict[int, Job] = field(default_factory=dict)
     outbox: deque[Json] = field(default_factory=deque)
     to_send: asyncio.Event = field(default_factory=asyncio.Event)

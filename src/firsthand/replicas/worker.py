@@ -6,18 +6,17 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any, cast
 
 from firsthand import __version__, catalog
-from firsthand.errors import ConfigError
+from firsthand.errors import ConfigError, ModelFileError
 from firsthand.message import Json
 from firsthand.model import Delta, Embedder, Sampling, TokenModel
 from firsthand.providers import hub
 from firsthand.providers.local_embedder import LocalEmbedder
 from firsthand.replicas.wire import delta_json, failed, prompt_of, sampling_of, tool_of
-
-PATIENCE_S = 1.0
-"""How long a replica that has nothing to say lets the other side wait: a sign of life."""
+from firsthand.runs.outbox import PATIENCE_S, Outbox
 
 
 class Replica:
@@ -25,9 +24,10 @@ class Replica:
 
     def __init__(self, model: TokenModel | None, embedder: Embedder | None = None):
         self.model, self.embedder = model, embedder
-        self._outbox: list[Json] = []
-        self._to_say = asyncio.Event()
+        self._outbox = Outbox()
         self._running: dict[int, asyncio.Task[None]] = {}
+        self.undoing: Callable[[], Awaitable[None]] | None = None
+        """Makes the adapters what they were before the last change; None when that was settled."""
 
     async def begin(self) -> Json:
         """Load and use the model once; what must be the same in all replicas, and what a server must know of it."""
@@ -54,14 +54,7 @@ class Replica:
 
     async def said(self, patience_s: float = PATIENCE_S) -> list[Json]:
         """What has come up since it was asked last, waiting a little for the first of it."""
-        try:
-            async with asyncio.timeout(patience_s):
-                await self._to_say.wait()
-        except TimeoutError:
-            return []
-        said, self._outbox = self._outbox, []
-        self._to_say.clear()
-        return said
+        return await self._outbox.said(patience_s)
 
     async def close(self) -> None:
         """End every job, and let go of the models."""
@@ -73,27 +66,23 @@ class Replica:
             if (close := getattr(part, "close", None)) is not None:
                 await asyncio.to_thread(close)
 
-    def _say(self, message: Json) -> None:
-        self._outbox.append(message)
-        self._to_say.set()
-
     async def _carry_out(self, job: int, message: Json) -> None:
         try:
             if message["method"] == "stream_many":
                 async with aclosing(self._stream(message)) as deltas:
                     async for delta in deltas:
-                        self._say({"kind": "delta", "job": job, "delta": delta_json(delta)})
-                self._say({"kind": "end", "job": job, "value": None})
+                        self._outbox.say({"kind": "delta", "job": job, "delta": delta_json(delta)})
+                self._outbox.say({"kind": "end", "job": job, "value": None})
             else:
                 value = await _METHODS[message["method"]](self, message)
-                self._say({"kind": "end", "job": job, "value": value})
+                self._outbox.say({"kind": "end", "job": job, "value": value})
         except Exception as error:
-            self._say(failed(job, error))
+            self._outbox.say(failed(job, error))
         finally:
             del self._running[job]
 
     def _stream(self, body: Json) -> AsyncGenerator[Delta, None]:
-        found = self.the_model.stream_many(
+        found = self.model_of(body).stream_many(
             prompt_of(body["prompt"]),
             sampling_of(body["sampling"]),
             tools=[tool_of(tool) for tool in body["tools"]],
@@ -107,6 +96,11 @@ class Replica:
         assert self.model is not None
         return self.model
 
+    def model_of(self, body: Json) -> TokenModel:
+        """The model, with the adapter that a job names if it names one."""
+        name = body.get("adapter")
+        return self.the_model if name is None else cast(Any, self.the_model).with_adapter(name)
+
 
 async def _tokenize(replica: Replica, body: Json) -> list[int]:
     prompt = prompt_of(body["prompt"])
@@ -119,19 +113,55 @@ async def _detokenize(replica: Replica, body: Json) -> str:
 
 
 async def _rate(replica: Replica, body: Json) -> list[Any]:
-    ratings = await replica.the_model.rate(body["ids"], body["top"], **body["options"])
+    ratings = await replica.model_of(body).rate(body["ids"], body["top"], **body["options"])
     return [[rating.token_id, rating.logprob, rating.top] for rating in ratings]
 
 
 async def _score(replica: Replica, body: Json) -> Json:
     prompt = cast(Any, prompt_of(body["prompt"]))
-    return (await replica.the_model.score(prompt, body["continuations"])).to_json()
+    return (await replica.model_of(body).score(prompt, body["continuations"])).to_json()
 
 
 async def _vocabulary(replica: Replica, body: Json) -> list[str]:
     """The bytes of every token, as text of Latin-1."""
     ids = range((await replica.the_model.load()).vocab_size)
     return [raw.decode("latin-1") for raw in replica.the_model.spell(ids)]
+
+
+async def _load_adapter(replica: Replica, body: Json) -> str:
+    """The fingerprint of the model with the adapter."""
+    model, name = _adaptable(replica), body["name"]
+    replica.undoing, kept = None, await model.kept_adapter(name)
+    try:
+        await model.load_adapter(name, body["folder"], version=body["version"], replace=body["replace"])
+        replica.undoing = partial(model.restore_adapter, name, kept)
+        return str(await asyncio.to_thread(lambda: model.with_adapter(name).fingerprint))
+    except OSError as error:
+        raise ModelFileError(f"the adapter {name!r} cannot be read: {error.strerror or error}") from None
+
+
+async def _unload_adapter(replica: Replica, body: Json) -> str:
+    model, name = _adaptable(replica), body["name"]
+    replica.undoing, kept = None, await model.kept_adapter(name)
+    await model.unload_adapter(name)
+    replica.undoing = partial(model.restore_adapter, name, kept)
+    return ""
+
+
+async def _undo_adapters(replica: Replica, body: Json) -> None:
+    undo, replica.undoing = replica.undoing, None
+    if undo is not None:
+        await undo()
+
+
+async def _settle_adapters(replica: Replica, body: Json) -> None:
+    replica.undoing = None
+
+
+def _adaptable(replica: Replica) -> Any:
+    if not hasattr(replica.model, "kept_adapter"):
+        raise ConfigError("the replicas' model takes no adapters beside it")
+    return replica.model
 
 
 async def _counters(replica: Replica, body: Json) -> dict[str, float]:
@@ -157,6 +187,10 @@ _METHODS: Mapping[str, Callable[[Replica, Json], Awaitable[Any]]] = {
     "rate": _rate,
     "score": _score,
     "vocabulary": _vocabulary,
+    "load_adapter": _load_adapter,
+    "unload_adapter": _unload_adapter,
+    "undo_adapters": _undo_adapters,
+    "settle_adapters": _settle_adapters,
     "counters": _counters,
     "embed": _embed,
 }
@@ -173,7 +207,8 @@ async def warm_up(model: TokenModel) -> None:
 def open_replica(settings: Json) -> Replica:
     """The replica that settings describe: `model` and `embedder` by name or None, `engine` by its fields, and `neighbours`.
 
-    So many replicas on one machine share the memory for keys and values that one alone would take.
+    So many replicas on one machine share the memory for keys and values that one alone would take. On a GPU each takes its
+    share of what is free there.
     """
     model = None if settings["model"] is None else _open_model(settings)
     embedder = None
@@ -193,7 +228,7 @@ def _open_model(settings: Json) -> TokenModel:
         from firsthand.engine.settings import default_kv_bytes
 
         engine = dict(settings["engine"])
-        if engine.get("kv_memory_bytes") is None:
+        if engine.get("kv_memory_bytes") is None and engine.get("device", model.config.device) == "cpu":
             engine["kv_memory_bytes"] = default_kv_bytes() // max(1, settings["neighbours"])
         model.config = replace(model.config, **engine)
     return cast(TokenModel, model)

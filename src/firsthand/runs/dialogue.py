@@ -13,17 +13,20 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from firsthand.agent import Agent
+from firsthand.asker import asking
 from firsthand.attempt import Attempt
 from firsthand.benchmark import Benchmark
 from firsthand.budget import Budget
 from firsthand.concurrency import Branch, enter_branch
 from firsthand.context import Context, open_context
 from firsthand.errors import ConfigError, FirsthandError, LimitExceeded, unknown
+from firsthand.journal import MemoryJournal
+from firsthand.listener import Began, Listener, Piece, Step
 from firsthand.message import Message, Text, ToolCall, ToolResult, canonical
 from firsthand.model import Usage
 from firsthand.rollout import Place
 from firsthand.task import Task
-from firsthand.trace import Began, Call, Listener, MemoryJournal, Node, Origin, Piece, Step, Trace
+from firsthand.trace import Call, Node, Origin, Trace
 
 MAIN = "main"
 """The branch that a conversation begins on."""
@@ -102,7 +105,8 @@ class Dialogue:
             raise LimitExceeded("seconds", f"the {seconds:g} seconds for answers are used up")
         try:
             async with asyncio.timeout(left_s) as timer:
-                return await self._ask(text, max_steps)
+                with asking(f"conversation {self._task.id}"):
+                    return await self._ask(text, max_steps)
         except TimeoutError:
             if timer.expired():
                 raise LimitExceeded(

@@ -10,13 +10,16 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 
+from firsthand.asker import asking
 from firsthand.budget import Budget, Limits
 from firsthand.errors import LimitExceeded, StoreError
+from firsthand.journal import Journal
+from firsthand.listener import Listener
 from firsthand.message import Json
 from firsthand.model import Usage
 from firsthand.rollout import Place, rollouts
 from firsthand.runs.store import Run
-from firsthand.trace import Journal, Listener, Trace
+from firsthand.trace import Trace
 
 
 async def execute(
@@ -42,7 +45,7 @@ async def execute(
     if budget is not None and budget.spent == Usage() and budget.calls == 0:
         spent, budget.calls = run.spent()
         budget.charge(0, spent)
-    with run.working():
+    with run.working(), asking(run.id):
         try:
             async with asyncio.timeout(budget.limits.seconds if budget else None) as timer:
                 await _attempt(run, missing, seed, concurrency, budget, on_trace, listener)

@@ -17,11 +17,13 @@ from firsthand.agent import Agent
 from firsthand.benchmark import Benchmark
 from firsthand.context import Context
 from firsthand.errors import ConfigError
+from firsthand.journal import Journal, MemoryJournal
+from firsthand.listener import Listener
 from firsthand.message import Json, Message, ToolCall, ToolResult, canonical
 from firsthand.model import Usage
 from firsthand.rollout import rollout
 from firsthand.task import Task
-from firsthand.trace import Call, Journal, Listener, MemoryJournal, Origin, Trace
+from firsthand.trace import Call, Origin, Trace
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The journal of an attempt's effects in a run's file; see `firsthand.trace.Journal` for what it is for.
+"""The journal of an attempt's effects in a run's file; see `firsthand.journal.Journal` for what it is for.
 
 It only grows. An effect may be recorded twice, as a tool's intent and then its result, and the last record counts.
 """
@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from firsthand.journal import part_of
 from firsthand.message import Json
 from firsthand.runs.database import Database, plain, put
-from firsthand.trace import part_of
 
 
 def now() -> str:

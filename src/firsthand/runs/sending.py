@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from firsthand import traceparent
+from firsthand.listener import Began, Listener, Step
 from firsthand.rollout import Place
 from firsthand.runs import genai
 from firsthand.runs.otel import Telemetry, open_telemetry
 from firsthand.runs.spans import parent_of, spans_of
-from firsthand.trace import Began, Listener, Step, Trace
+from firsthand.trace import Trace
 
 Listeners = Callable[[Place], Listener | None]
 

@@ -16,9 +16,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TextIO
 
 from firsthand.message import Message, Text, ToolCall, ToolResult
+from firsthand.protection import shareable
 from firsthand.runs.branches import Mark, Outline, marks, outline, tally
 from firsthand.terminal import one_line, printable
-from firsthand.trace import Call, Event, Score, Trace, shareable
+from firsthand.trace import Call, Event, Score, Trace
 
 Style = Literal["title", "system", "user", "assistant", "tool", "note", "good", "error", "body"]
 _RICH_STYLES: dict[Style, str] = {

@@ -13,9 +13,10 @@ from datetime import datetime
 from typing import Literal
 
 from firsthand.message import Json, Message, assistant
+from firsthand.protection import shareable
 from firsthand.runs import genai
 from firsthand.runs.genai import Attributes
-from firsthand.trace import Call, Trace, shareable
+from firsthand.trace import Call, Trace
 from firsthand.traceparent import TraceParent
 
 _NS = 1_000_000_000

@@ -1,6 +1,6 @@
 """An attempt on the terminal while it runs: its tree, what is under way, and what is left of its budget.
 
-`Watch` makes listeners of attempts (see `firsthand.trace.Listener`). On a terminal it draws the tree again and again and
+`Watch` makes listeners of attempts (see `firsthand.listener.Listener`). On a terminal it draws the tree again and again and
 leaves the whole attempt behind when it ends; elsewhere it prints a line for each step. What models and tools write is shown,
 never obeyed. It follows one attempt at a time.
 """
@@ -14,13 +14,14 @@ from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 from firsthand.budget import Limits
+from firsthand.listener import Added, Began, Listener, Piece, Step
 from firsthand.message import Json, ToolResult
 from firsthand.model import Usage
 from firsthand.rollout import Place
 from firsthand.runs.branches import marks, tally
 from firsthand.runs.show import Line, as_json_text, brief_lines, rich_text, show
 from firsthand.terminal import one_line
-from firsthand.trace import Added, Began, Call, Event, Listener, Node, Piece, Step, Trace
+from firsthand.trace import Call, Event, Node, Trace
 
 WIDTH = 160
 """Characters of a line that is printed where there is no terminal."""

@@ -22,13 +22,11 @@ from firsthand import __version__
 from firsthand.agent import Agent
 from firsthand.benchmark import Benchmark
 from firsthand.errors import FirsthandError
+from firsthand.journal import MemoryJournal
 from firsthand.message import Json
 from firsthand.rollout import Place, rollout
+from firsthand.runs.outbox import PATIENCE_S, Outbox
 from firsthand.task import Task
-from firsthand.trace import MemoryJournal
-
-PATIENCE_S = 1.0
-"""How long a worker that has nothing to say lets the other side wait: it may have news."""
 
 
 class Lost(Exception):
@@ -43,8 +41,7 @@ class Worker:
         self.benchmarks = {benchmark.name: benchmark for benchmark in benchmarks}
         self.kept = 0
         self._recorded = 0
-        self._outbox: list[Json] = []
-        self._to_say = asyncio.Event()
+        self._outbox = Outbox()
         self._news = asyncio.Event()
         self._running: set[asyncio.Task[None]] = set()
 
@@ -63,14 +60,7 @@ class Worker:
                 self.kept = max(self.kept, message["upto"])
                 self._news.set()
                 self._news = asyncio.Event()
-        try:
-            async with asyncio.timeout(patience_s):
-                await self._to_say.wait()
-        except TimeoutError:
-            return []
-        said, self._outbox = self._outbox, []
-        self._to_say.clear()
-        return said
+        return await self._outbox.said(patience_s)
 
     async def close(self) -> None:
         """Cancel what runs."""
@@ -83,17 +73,13 @@ class Worker:
         """The number of a new record, which is on its way."""
         self._recorded += 1
         body = {"number": self._recorded, "id": id, "effect": effect, "request": request, "reply": reply}
-        self._say(body | {"kind": "record"})
+        self._outbox.say(body | {"kind": "record"})
         return self._recorded
 
     async def until_kept(self, number: int) -> None:
         """Wait until the record of this number survives a crash."""
         while self.kept < number:
             await self._news.wait()
-
-    def _say(self, message: Json) -> None:
-        self._outbox.append(message)
-        self._to_say.set()
 
     async def _attempt(self, message: Json) -> None:
         id = message["id"]
@@ -106,9 +92,9 @@ class Worker:
                 seed=message["seed"],
                 journal=RelayedJournal(self, id, message["entries"]),
             )
-            self._say({"kind": "trace", "id": id, "trace": trace.to_json()})
+            self._outbox.say({"kind": "trace", "id": id, "trace": trace.to_json()})
         except Exception as error:
-            self._say({"kind": "failed", "id": id, "error": type(error).__name__, "message": str(error)})
+            self._outbox.say({"kind": "failed", "id": id, "error": type(error).__name__, "message": str(error)})
 
 
 class RelayedJournal(MemoryJournal):

@@ -1,7 +1,7 @@
 """Adapters beside the served model: each is a model of its own to clients, and may come and go where the operator allows it.
 
 POST /v1/load_lora_adapter and /v1/unload_lora_adapter are vLLM's. They exist only if the server was started with a folder of
-adapters, and read nothing outside it.
+adapters, read nothing outside it, and answer those clients only whom the operator allows it (`keys.py`).
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ class UnloadAdapterRequest(Wire):
 
 async def load_adapter(door: Door, asked: Asked) -> Reply:
     """Load a LoRA adapter beside the model, from within the operator's folder."""
+    _check_may(asked)
     wanted = read(LoadAdapterRequest, asked.json())
     model = _model(door)
     if wanted.lora_name in door.names and wanted.lora_name not in adapters(model):
@@ -59,11 +60,13 @@ async def load_adapter(door: Door, asked: Asked) -> Reply:
             raise bad(f"the adapter cannot be read: {error.strerror}", "lora_path", "invalid_adapter") from None
         except ConfigError as error:
             raise bad(without_root(str(error), door.settings.adapter_root), "lora_name", "adapter_refused") from None
+    await door.know_fingerprint(wanted.lora_name)
     return reply({"status": "loaded", "id": wanted.lora_name})
 
 
 async def unload_adapter(door: Door, asked: Asked) -> Reply:
     """Take a LoRA adapter away. Requests under way end with it; new ones do not find it."""
+    _check_may(asked)
     wanted = read(UnloadAdapterRequest, asked.json())
     model = _model(door)
     if wanted.lora_name not in adapters(model):
@@ -100,6 +103,16 @@ def inside(root: Path | None, path: str) -> Path:
 def without_root(text: str, root: Path | None) -> str:
     """What an error says without where the folder of adapters is, which is no client's business."""
     return text if root is None else text.replace(f"{root.resolve()}{os.sep}", "")
+
+
+def _check_may(asked: Asked) -> None:
+    """Refuse a client whose key is not for this."""
+    if not asked.client.load_adapters:
+        raise Refusal(
+            403,
+            f"the key of {asked.client.name!r} is not for loading adapters: ask the server's operator",
+            code="adapters_not_allowed",
+        )
 
 
 def _model(door: Door) -> Any:

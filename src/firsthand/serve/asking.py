@@ -244,6 +244,10 @@ def sampling(
         stop_ids=tuple(asked.stop_token_ids or ()),
         ignore_eos=bool(asked.ignore_eos),
         min_tokens=_min_tokens(asked, max_tokens or limits.max_tokens),
+        allowed_token_ids=None if asked.allowed_token_ids is None else tuple(asked.allowed_token_ids),
+        bad_words=tuple(asked.bad_words or ()),
+        skip_special_tokens=asked.skip_special_tokens is not False,
+        include_stop_str_in_output=bool(asked.include_stop_str_in_output),
         grammar=form,
     )
 
@@ -268,9 +272,12 @@ def needs_tokens(asked: SamplingFields) -> str | None:
     """The first field that only a model can obey whose tokens are known here."""
     fields = (
         "logprobs", "top_logprobs", "prompt_logprobs", "logit_bias", "stop_token_ids", "ignore_eos",
-        "return_token_ids", "priority", "cache_salt", *(["min_tokens"] if asked.min_tokens else []),
+        "return_token_ids", "priority", "cache_salt", "allowed_token_ids", "include_stop_str_in_output",
+        *(name for name in ("min_tokens", "bad_words") if getattr(asked, name)),
         *(["chat_template_kwargs"] if getattr(asked, "chat_template_kwargs", None) else []),
     )  # fmt: skip
+    if asked.skip_special_tokens is False:
+        return "skip_special_tokens"
     return next(
         (name for name in fields if (value := getattr(asked, name, None)) is not None and value is not False), None
     )

@@ -74,8 +74,7 @@ async def understood(door: Door, asked: Asked, wanted: ChatRequest) -> Job:
     sampling = asking.sampling(
         wanted, asked.client.limits, max_tokens=most, top_logprobs=wanted.top_logprobs or 0, form=form
     )
-    door.check_ids(sampling.stop_ids, "stop_token_ids")
-    door.check_ids([token for token, _ in sampling.logit_bias], "logit_bias")
+    door.check_sampling(sampling)
     asked.notes |= {"stream": bool(wanted.stream), "messages": len(messages)}
     if door.settings.log_texts:
         asked.notes["prompt"] = [message.to_json() for message in messages]
@@ -226,7 +225,7 @@ def remember(door: Door, asked: Asked, job: Job, completion: Completion) -> None
     """Keep the tokens of an answer for the turn after it, if the client was shown all that they say."""
     message = completion.message
     thought = door.facts is not None and door.facts.thinks and "</think>" in message.text
-    if not job.sampling.stop and not thought:
+    if not job.sampling.stop and not job.sampling.stop_ids and not thought:
         door.spoken.remember(asked.client.name, job.messages, message)
 
 
@@ -268,5 +267,5 @@ def _head(door: Door, asked: Asked, kind: str) -> Json:
         "object": kind,
         "created": int(time.time()),
         "model": door.name,
-        "system_fingerprint": None,
+        "system_fingerprint": door.system_fingerprint,
     }

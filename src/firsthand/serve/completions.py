@@ -61,8 +61,7 @@ async def completions(door: Door, asked: Asked) -> Reply | Events:
         top_logprobs=top,
         form=asking.structure(wanted),
     )
-    door.check_ids(sampling.stop_ids, "stop_token_ids")
-    door.check_ids([token for token, _ in sampling.logit_bias], "logit_bias")
+    door.check_sampling(sampling)
     asked.notes |= {"stream": bool(wanted.stream), "prompts": len(prompts)}
     if door.settings.log_texts:
         asked.notes["prompt"] = prompts
@@ -274,4 +273,10 @@ async def merged(sources: Sequence[AsyncGenerator[Delta, None]]) -> AsyncGenerat
 
 
 def _head(door: Door, asked: Asked) -> Json:
-    return {"id": f"cmpl-{asked.id}", "object": "text_completion", "created": int(time.time()), "model": door.name}
+    return {
+        "id": f"cmpl-{asked.id}",
+        "object": "text_completion",
+        "created": int(time.time()),
+        "model": door.name,
+        "system_fingerprint": door.system_fingerprint,
+    }

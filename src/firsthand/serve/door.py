@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import hashlib
 import os
 import re
 import time
+import traceback
 from collections import deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, suppress
@@ -123,6 +125,25 @@ class Door:
         """Whether a request that came now would be answered."""
         return self.state == "ready" and (self.tokens is None or bool(getattr(self.model, "is_alive", True)))
 
+    @property
+    def system_fingerprint(self) -> str | None:
+        """OpenAI's name for all that decides an answer besides the request, the same wherever the same is served.
+
+        That is the package, the model's files and how they are kept (`fingerprint`), and what computes. None for a model
+        that is not here, and where the files are gone that it was read from.
+        """
+        if self.model is None or self.facts is None:
+            return None
+        try:
+            decides = f"{self.model.fingerprint}|{self.facts.computed_by}"
+        except (FirsthandError, OSError):
+            return None
+        return f"fp_{hashlib.sha256(decides.encode()).hexdigest()[:10]}"
+
+    async def know_fingerprint(self, name: str | None = None) -> None:
+        """Read what the fingerprint is made of now, in another thread, so that no answer waits for large files."""
+        await asyncio.to_thread(lambda: self.of(name).system_fingerprint)
+
     def refuse_unready(self) -> None:
         """Raise a Refusal unless the server answers requests."""
         if self.state == "draining":
@@ -172,6 +193,12 @@ class Door:
         if facts is not None and ids and max(ids) >= facts.vocab_size:
             raise bad(f"{field} holds {max(ids)}: the model's tokens go from 0 to {facts.vocab_size - 1}", field)
 
+    def check_sampling(self, sampling: Sampling) -> None:
+        """Refuse settings that name ids which are no tokens of the model."""
+        self.check_ids(sampling.stop_ids, "stop_token_ids")
+        self.check_ids([token for token, _ in sampling.logit_bias], "logit_bias")
+        self.check_ids(sampling.allowed_token_ids or (), "allowed_token_ids")
+
     def options(self, asked: Asked, salt: str | None, template: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """What the model is told of a request besides prompt and sampling: only what is not as always."""
         if self.settings.private_caches and self.tokens is not None:
@@ -200,11 +227,15 @@ class Door:
             if self.tokens is not None:
                 self.facts = await self.tokens.load()
                 await warm_up(self.tokens)
+                for name in self.names:
+                    await self.know_fingerprint(name)
             if self.embedder is not None:
                 await self.embedder.embed(["Hello"])
-        except (FirsthandError, OSError) as error:
-            self.state, self.problem = "failed", str(error)
-            self.log.write("failed", error=str(error))
+        except Exception as error:  # whatever it is, nobody else is told: this runs in a task that nobody awaits
+            is_known = isinstance(error, FirsthandError | OSError)
+            self.state, self.problem = "failed", str(error) if is_known else f"{type(error).__name__}: {error}"
+            trace = {} if is_known else {"traceback": traceback.format_exc()}
+            self.log.write("failed", error=self.problem, **trace)
             return
         if self.state == "loading":
             self.state = "ready"

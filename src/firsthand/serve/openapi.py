@@ -32,6 +32,7 @@ BODIES: dict[str, type[Wire]] = {
 _REFUSALS = {
     "400": "The request is malformed, or asks for what is not supported; `param` names the field.",
     "401": "The API key is missing or wrong.",
+    "403": "The API key is not for this.",
     "404": "There is no such model or path.",
     "405": "The path takes another method.",
     "408": "The body did not come in time.",
@@ -108,6 +109,8 @@ def _operation(path: str, says: str) -> Json:
         operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
     problem = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
     codes = _REFUSALS if path in BODIES else {code: _REFUSALS[code] for code in ("400", "401", "405", "421")}
+    if "lora" not in path:
+        codes = {code: said for code, said in codes.items() if code != "403"}
     operation["responses"] |= {code: {"description": said, "content": problem} for code, said in codes.items()}
     if path == "/health":
         shown = {"application/json": {"schema": _object(["status"])}}

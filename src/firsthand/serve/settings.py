@@ -64,7 +64,7 @@ class Settings:
     log_texts: bool = False
     """Write prompts and answers into the log too."""
     adapter_root: Path | None = None
-    """The folder from which clients may load adapters; None: they may load and unload none."""
+    """The folder from which clients that may (`Client.load_adapters`) load adapters; None: nobody loads or unloads any."""
 
     def __post_init__(self) -> None:
         if self.adapter_root is not None and not self.adapter_root.is_dir():

@@ -2,8 +2,8 @@
 
 Clients send a conversation back as text. Encoded again it is often other tokens than were sampled, and then nothing after
 them is found in the cache. Here the ids of an answer are kept under a hash of the client, the conversation before it, and
-its own words and calls; the next turn gets them back. Answers cut by a stop string or shown without their thoughts are left
-out: their tokens say more than the client was shown.
+its own words and calls; the next turn gets them back. Answers cut by a stop string or a stop token, or shown without their
+thoughts, are left out: their tokens say more than the client was shown.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from firsthand.errors import nearest
 from firsthand.message import Json
+from firsthand.sampling import MAX_ALLOWED, MAX_BAD_WORDS, MAX_WORD_CHARS
 from firsthand.serve.refusals import Refusal, bad
 
 W = TypeVar("W", bound="Wire")
@@ -24,6 +25,7 @@ MAX_INT = 2**31 - 1
 Id = Annotated[int, Field(ge=0, le=MAX_INT)]
 Ids = Annotated[list[Id], Field(max_length=1 << 20)]
 Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+BadWord = Annotated[str, Field(min_length=1, max_length=MAX_WORD_CHARS)]
 Texts = Annotated[list[str], Field(max_length=MAX_INPUTS)]
 
 
@@ -166,6 +168,10 @@ class SamplingFields(Wire):
     stop_token_ids: Annotated[list[Id], Field(max_length=64)] | None = None
     ignore_eos: bool | None = None
     min_tokens: Annotated[int, Field(ge=0, le=MAX_INT)] | None = None
+    allowed_token_ids: Annotated[list[Id], Field(min_length=1, max_length=MAX_ALLOWED)] | None = None
+    bad_words: Annotated[list[BadWord], Field(max_length=MAX_BAD_WORDS)] | None = None
+    skip_special_tokens: bool | None = None
+    include_stop_str_in_output: bool | None = None
     priority: Annotated[int, Field(ge=-1000, le=1000)] | None = None
     """Lower goes first."""
     cache_salt: Annotated[str, Field(min_length=1, max_length=128)] | None = None
@@ -256,13 +262,9 @@ _UNSUPPORTED: dict[str, tuple[str, tuple[Any, ...]]] = {
     "prompt_embeds": ("a prompt is text or token ids", (None,)),
     "dimensions": ("the vectors keep the model's own length", (None,)),
     "lora_request": ("ask for the adapter by its name, as the model", (None,)),
-    "bad_words": ("use logit_bias", _NO),
-    "allowed_token_ids": ("use a grammar", (None,)),
     "safety_identifier": ("use user", (None,)),
     "prompt_cache_key": ("every prompt is looked up in the cache", (None,)),
-    "skip_special_tokens": ("control tokens are left out", (None, True)),
-    "spaces_between_special_tokens": ("control tokens are left out", (None, True)),
-    "include_stop_str_in_output": ("answers end before the stop string", (None, False)),
+    "spaces_between_special_tokens": ("tokens are joined as they are", (None, True)),
     "truncate_prompt_tokens": ("a prompt that is too long is refused", (None,)),
     "add_generation_prompt": ("the assistant speaks next", (None, True)),
     "continue_final_message": ("use /v1/completions to continue a text", (None, False)),

@@ -31,6 +31,7 @@ _LEXER_FUEL = 200_000
 """Also bounds what a grammar can force at a stretch, and so how long one step can take: about 100,000 bytes."""
 _LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 _STRICT = {"lenient": False, "coerce_one_of": False}
+_UNFORCED = '%llguidance {"no_forcing": true}'
 _STACK_LOCK = threading.Lock()
 _READERS = threading.BoundedSemaphore(_MAX_READERS)
 
@@ -72,11 +73,17 @@ def vocabulary(tokenizer: Tokenizer) -> Any:
         raise ConfigError(f"grammars do not work with this model's tokenizer: {error}") from error
 
 
-def read(grammar: Grammar, vocab: Any, *, flexible: bool = False) -> Any:
+def read(grammar: Grammar, vocab: Any, *, flexible: bool = False, forcing: bool = True) -> Any:
     """llguidance's matcher at the beginning of a text. ConfigError if the grammar is wrong, hopeless or too much.
+
+    Without `forcing` a text may be spelled in any tokens, also where the grammar leaves no choice in it.
 
     `flexible` lets JSON have blanks wherever JSON allows them, and reads schemas leniently: for checking what others wrote.
     """
+
+    def source() -> str:
+        text = _translated(grammar, flexible)
+        return text if forcing else _unforced(text)
 
     def build() -> Any:
         import llguidance
@@ -84,7 +91,7 @@ def read(grammar: Grammar, vocab: Any, *, flexible: bool = False) -> Any:
         limits = llguidance.LLParserLimits(
             max_lexer_states=_LEXER_STATES, initial_lexer_fuel=_LEXER_FUEL, verbose_errors=False
         )
-        matcher = llguidance.LLMatcher(vocab, _translated(grammar, flexible), log_level=0, limits=limits)
+        matcher = llguidance.LLMatcher(vocab, source(), log_level=0, limits=limits)
         forced = [] if matcher.is_error() else matcher.compute_ff_tokens()
         if len(forced) > MAX_FORCED:
             raise ConfigError(
@@ -191,6 +198,18 @@ def _translated(grammar: Grammar, flexible: bool) -> str:
             return str(LLMatcher.grammar_from_lark(grammar.source))
         case "gbnf":
             return str(LLMatcher.grammar_from_lark(_lark_from_gbnf(grammar.source)))
+
+
+def _unforced(text: str) -> str:
+    """A translated grammar under which no tokens are forced."""
+    if not text.startswith("{"):
+        return f"{_UNFORCED}\n{text}"
+    body = json.loads(text)
+    for part in body["grammars"]:
+        schema = part.pop("json_schema", None)
+        lark = part["lark_grammar"] if schema is None else f"start: %json {json.dumps(schema)}"
+        part["lark_grammar"] = f"{_UNFORCED}\n{lark}"
+    return json.dumps(body)
 
 
 def _lark_from_gbnf(text: str) -> str:

@@ -44,13 +44,14 @@ class StopStrings:
 
     Where several are complete at the same character, the one that begins first counts. After each `feed`, `take` gives
     the text that may be shown: nothing of a stop string, nor of what could still become one. In the text of the first
-    `after` tokens none is looked for.
+    `after` tokens none is looked for. With `include` the text ends after the stop string, so that nothing waits for one.
     """
 
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str], *, skip_special: bool = True,
-                 continuing: bool = False, after: int = 0) -> None:  # fmt: skip
+                 continuing: bool = False, after: int = 0, include: bool = False) -> None:  # fmt: skip
         self._decoder = Decoder(tokenizer, skip_special=skip_special, continuing=continuing)
         self._early = after
+        self._include = include
         self._matchers = [_Matcher(string) for string in stop if string]
         self._waiting = ""
         self.stopped: str | None = None
@@ -73,7 +74,7 @@ class StopStrings:
 
     def take(self) -> str:
         """The text that has become certain since the last call, cut before the stop string if there is one."""
-        held = max(matcher.matched for matcher in self._matchers) if self._matchers else 0
+        held = max(matcher.matched for matcher in self._matchers) if self._matchers and not self._include else 0
         cut = len(self._waiting) - held
         text, self._waiting = self._waiting[:cut], self._waiting[cut:]
         return text
@@ -85,7 +86,9 @@ class StopStrings:
             complete = [matcher.string for matcher in self._matchers if matcher.step(character)]
             if complete:
                 self.stopped = max(complete, key=len)
-                self._waiting = (self._waiting + text[: index + 1])[: -len(self.stopped)]
+                self._waiting += text[: index + 1]
+                if not self._include:
+                    self._waiting = self._waiting[: -len(self.stopped)]
                 self._matchers = []
                 return True
         self._waiting += text

@@ -20,18 +20,8 @@ from collections.abc import Sequence
 
 from firsthand.message import ToolCall
 from firsthand.model import CallDelta, ToolSpec
-from firsthand.tokens.callregion import (
-    CLOSINGS,
-    FENCE,
-    LONGEST,
-    MARKS,
-    Left,
-    Region,
-    Sink,
-    Source,
-    begins_bare,
-    is_code,
-)
+from firsthand.tokens.callends import CLOSINGS, FENCE, LONGEST, MARKS, Sink, Source
+from firsthand.tokens.callregion import Left, Region, begins_bare, is_code
 from firsthand.tokens.callvalue import CallValue
 
 _NEXT = re.compile("|".join(map(re.escape, MARKS)))

@@ -34,7 +34,7 @@ def adapt(
     """Add to the products of some matrices, side by side in `out`; an item is a piece of rows times a matrix.
 
     `pieces`: first row, the one after the last, and which adapter, P 3. `adapters`: `DenseTiles.entry` of A and of B, S 7 2
-    6, an address of 0 where a matrix is left alone. `low` and `lift` are working memory: 3 N r and 3 N LIFT.
+    5, an address of 0 where a matrix is left alone. `low` and `lift` are working memory: 3 N r and 3 N LIFT.
     """
     matrices = last - first
     items = len(pieces) * matrices

@@ -23,7 +23,7 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from firsthand.nn.kernels.jit import called, kernel, named
-from firsthand.nn.kernels.products import KINDS, aligned
+from firsthand.nn.kernels.tiled import KINDS, aligned
 from firsthand.nn.kernels.vectors import FLOATS, HALVES, LANES, emit_loop, llvm_function, splat_in
 
 _intrinsic: Any = intrinsic
@@ -44,9 +44,9 @@ class DenseTiles:
     inputs: int
 
     def entry(self) -> list[int]:
-        """What the compiled code needs to know: address, kind, tiles, bytes of a tile, inputs, and nothing."""
+        """What the compiled code needs to know: address, kind, tiles, bytes of a tile, inputs."""
         kind = FLOAT16 if self.memory.dtype == np.float16 else FLOAT32
-        return [self.memory.ctypes.data, kind, len(self.memory), self.memory[0].nbytes, self.memory.shape[1], 0]
+        return [self.memory.ctypes.data, kind, len(self.memory), self.memory[0].nbytes, self.memory.shape[1]]
 
 
 def tile_floats(values_OK: NDArray[np.float32], dtype: type[np.float16] | type[np.float32]) -> DenseTiles:

@@ -17,6 +17,7 @@ from firsthand.nn.kernels.attention import attend, merge, write
 from firsthand.nn.kernels.dense import FLOAT16, multiply_dense
 from firsthand.nn.kernels.jit import called
 from firsthand.nn.kernels.products import multiply
+from firsthand.nn.kernels.rounded import round_row
 from firsthand.nn.kernels.rows import (
     GELU,
     add_row,
@@ -26,7 +27,6 @@ from firsthand.nn.kernels.rows import (
     mass,
     normalise,
     rotate_head,
-    round_row,
 )
 from firsthand.nn.kernels.team import done, take, wait
 
@@ -51,49 +51,46 @@ def _plus(values: Any, at: int, width: int, vectors: Any, place: int) -> None:
 @called
 def products(
     team: Any, phase: int, threads: int, matrices: Any, columns: Any, first: int, last: int, rows: int,
-    rest: Any, stride: int, codes: Any, scales: Any, sums: Any, out: Any, out_stride: int,
+    rest: Any, stride: int, rounded: Any, out: Any, out_stride: int,
 ) -> None:  # fmt: skip
-    """All rows times some matrices, side by side in `out`; an item is a share of all their tiles.
+    """All rows times some matrices, side by side in `out`; an item is a share of all their pairs of tiles.
 
-    Dense matrices take the rows from `rest`, blockwise ones from `codes`; both lie `stride` apart.
+    Dense matrices take the rows from `rest`, `stride` apart, blockwise ones from `rounded`.
     """
-    tiles = 0
+    pairs = 0
     for which in range(first, last):
-        tiles += matrices[which, 2]
-    shares = threads * (4 if rows < MANY else 8)
-    each = (tiles + shares - 1) // shares
-    items = (tiles + each - 1) // each
+        pairs += (matrices[which, 2] + 1) // 2
+    items = min(pairs, threads * (4 if rows < MANY else 8))
     while True:
         item = take(team, phase)
         if item >= items:
             break
-        start, end = item * each, min(item * each + each, tiles)
+        start, end = item * pairs // items, (item + 1) * pairs // items
         for which in range(first, last):
-            count = matrices[which, 2]
+            tiles = matrices[which, 2]
+            count = (tiles + 1) // 2
             if start < count and end > 0:
                 here, there = max(start, 0), min(end, count)
                 if matrices[which, 1] >= FLOAT16:
-                    multiply_dense(matrices[which], here, there, rows, rest, stride, out, columns[which], out_stride)
+                    multiply_dense(matrices[which], 2 * here, min(2 * there, tiles), rows, rest, stride, out,
+                                   columns[which], out_stride)  # fmt: skip
                 else:
-                    multiply(matrices[which], here, there, 0, rows, codes, stride, scales, sums, out, columns[which],
-                             out_stride)  # fmt: skip
+                    multiply(matrices[which], here, there, rows, rounded, out, columns[which], out_stride)
             start, end = start - count, end - count
         done(team, phase)
     wait(team, phase, items)
 
 
 @called
-def _round(values: Any, at: int, width: int, codes: Any, codes_at: int, scales: Any, sums: Any) -> None:
+def _round(values: Any, at: int, width: int, rounded: Any, row: int, rows: int) -> None:
     """Round a row for blockwise matrices, if there are any."""
-    if len(codes) > 0:
-        round_row(values, at, width, codes, codes_at, scales, sums, codes_at // 32)
+    if len(rounded) > 0:
+        round_row(values, at, width, rounded, row, rows)
 
 
 @called
-def round_rows(
-    team: Any, phase: int, threads: int, rows: int, values: Any, width: int, codes: Any, scales: Any, sums: Any
-) -> None:
-    if len(codes) == 0:
+def round_rows(team: Any, phase: int, threads: int, rows: int, values: Any, width: int, rounded: Any) -> None:
+    if len(rounded) == 0:
         return
     each = _share(rows, threads)
     items = (rows + each - 1) // each
@@ -102,7 +99,7 @@ def round_rows(
         if item >= items:
             break
         for row in range(item * each, min(item * each + each, rows)):
-            _round(values, row * width, width, codes, row * width, scales, sums)
+            _round(values, row * width, width, rounded, row, rows)
         done(team, phase)
     wait(team, phase, items)
 
@@ -110,7 +107,7 @@ def round_rows(
 @called
 def enter_rows(
     team: Any, phase: int, threads: int, rows: int, width: int, stream: Any, news: Any, vectors: Any, bias: int,
-    out_norm: int, norm: int, eps: Any, rest: Any, codes: Any, scales: Any, sums: Any,
+    out_norm: int, norm: int, eps: Any, rest: Any, rounded: Any,
 ) -> None:  # fmt: skip
     """Add what a sublayer brought (with its bias and own norm) to the residual stream, and make the next one's input."""
     each = _share(rows, threads)
@@ -127,7 +124,7 @@ def enter_rows(
             add_row(stream, at, width, news, at)
             if norm >= 0:
                 normalise(stream, at, width, vectors, norm, eps, rest, at)
-                _round(rest, at, width, codes, at, scales, sums)
+                _round(rest, at, width, rounded, row, rows)
         done(team, phase)
     wait(team, phase, items)
 
@@ -135,7 +132,7 @@ def enter_rows(
 @called
 def embed_rows(
     team: Any, phase: int, threads: int, ids: Any, width: int, embed: Any, factor: Any, stream: Any, vectors: Any,
-    norm: int, eps: Any, rest: Any, codes: Any, scales: Any, sums: Any,
+    norm: int, eps: Any, rest: Any, rounded: Any,
 ) -> None:  # fmt: skip
     rows = len(ids)
     each = _share(rows, threads)
@@ -149,7 +146,7 @@ def embed_rows(
             for i in range(width):
                 stream[at + i] = embed[source + i] * factor
             normalise(stream, at, width, vectors, norm, eps, rest, at)
-            _round(rest, at, width, codes, at, scales, sums)
+            _round(rest, at, width, rounded, row, rows)
         done(team, phase)
     wait(team, phase, items)
 
@@ -157,7 +154,7 @@ def embed_rows(
 @called
 def gate_rows(
     team: Any, phase: int, threads: int, rows: int, width: int, wide: Any, vectors: Any, gate_bias: int, up_bias: int,
-    activation: int, has_dense: int, rest: Any, codes: Any, scales: Any, sums: Any,
+    activation: int, has_dense: int, rest: Any, rounded: Any,
 ) -> None:  # fmt: skip
     each = _share(rows, threads)
     items = (rows + each - 1) // each
@@ -173,7 +170,7 @@ def gate_rows(
                 gate_row_exactly(wide, at, width, wide, at + width)
             else:
                 gate_row(wide, at, width, wide, at + width, activation)
-            _round(wide, at, width, codes, row * width, scales, sums)
+            _round(wide, at, width, rounded, row, rows)
             if has_dense:
                 rest[row * width : (row + 1) * width] = wide[at : at + width]
         done(team, phase)

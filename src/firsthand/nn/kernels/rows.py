@@ -1,4 +1,4 @@
-"""What a step does to each token's row between two products: norm, rotation, activation, rounding to 8 bits; compiled.
+"""What a step does to each token's row between two products: norm, rotation, activation; compiled. Rounding is `rounded`.
 
 Every sum has its order written down, so a row's bits depend on nothing but the row. Widths are multiples of 16 (32
 where a row is rounded). Nothing is checked here: `nn/fused.py` checks shapes once.
@@ -13,20 +13,19 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
-from numba import types
 from numba.extending import intrinsic
 
 from firsthand.nn.kernels.jit import called, inlined
 from firsthand.nn.kernels.vectors import (
     LANES,
     LANES_TYPE,
+    absolute,
     add,
     divide,
     exp,
     fma,
     larger,
     largest,
-    llvm_function,
     load,
     mul,
     splat,
@@ -39,20 +38,7 @@ _intrinsic: Any = intrinsic
 _BYTE, _INT, _FLOAT = ir.IntType(8), ir.IntType(32), ir.FloatType()
 _BYTES, _INTS, _FLOATS = (ir.VectorType(kind, LANES) for kind in (_BYTE, _INT, _FLOAT))
 _ZERO, _ONE, LOWEST = np.float32(0.0), np.float32(1.0), np.float32(-3e38)
-_MOST, _ONE_OF_MOST = np.float32(127.0), np.float32(1.0 / 127.0)
-BLOCK = 32
-"""Inputs that share an activation's scale."""
 SILU, GELU_TANH, GELU = 0, 1, 2
-
-
-@_intrinsic
-def absolute(typing: Any, a: Any) -> Any:
-    """|a| in each lane."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.call(llvm_function(builder, "llvm.fabs.v16f32", _FLOATS, [_FLOATS]), args)
-
-    return LANES_TYPE(LANES_TYPE), generate
 
 
 @_intrinsic
@@ -64,45 +50,6 @@ def where_negative(typing: Any, test: Any, yes: Any, no: Any) -> Any:
         return builder.select(negative, args[1], args[2])
 
     return LANES_TYPE(LANES_TYPE, LANES_TYPE, LANES_TYPE), generate
-
-
-@_intrinsic
-def store_rounded(typing: Any, array: Any, index: Any, lanes: Any) -> Any:
-    """Round numbers from -127 to 127 to whole ones (ties to even), write them as bytes, and return their sum."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        # 1.5 * 2^23 is so large that adding it rounds to whole numbers, which then are the low bits of the sum
-        shifted = builder.fadd(args[2], ir.Constant(_FLOATS, [12582912.0] * LANES))
-        ints = builder.sub(builder.bitcast(shifted, _INTS), ir.Constant(_INTS, [0x4B400000] * LANES))
-        data = context.make_array(signature.args[0])(context, builder, args[0]).data
-        place = builder.bitcast(builder.gep(data, [args[1]]), _BYTES.as_pointer())
-        builder.store(builder.trunc(ints, _BYTES), place, align=1)
-        return builder.call(llvm_function(builder, "llvm.vector.reduce.add.v16i32", _INT, [_INTS]), [ints])
-
-    return types.int32(array, types.intp, LANES_TYPE), generate
-
-
-@called
-def round_row(
-    values: Any, at: int, width: int, codes: Any, codes_at: int, scales: Any, sums: Any, scales_at: int
-) -> None:
-    """Write a row as bytes from -127 to 127: one scale for each 32 values, and the sum of each 16 bytes.
-
-    A row with a number that is not finite gets scales that are NaN, so that what is computed from it is NaN too.
-    """
-    strange = splat(_ZERO)
-    for block in range(width // BLOCK):
-        low, high = load(values, at + block * BLOCK), load(values, at + block * BLOCK + LANES)
-        strange = fma(low, splat(_ZERO), fma(high, splat(_ZERO), strange))
-        top = largest(larger(absolute(low), absolute(high)))
-        inverse = splat(_MOST / top if top > _ZERO else _ZERO)
-        scales[scales_at + block] = top * _ONE_OF_MOST
-        place = codes_at + block * BLOCK
-        sums[2 * (scales_at + block)] = store_rounded(codes, place, mul(low, inverse))
-        sums[2 * (scales_at + block) + 1] = store_rounded(codes, place + LANES, mul(high, inverse))
-    if total(strange) != _ZERO:
-        for block in range(width // BLOCK):
-            scales[scales_at + block] = np.float32(np.nan)
 
 
 @called

@@ -48,12 +48,12 @@ def run(
     team: Any, threads: int, sizes: Any, numbers: Any, matrices: Any, columns: Any, places: Any, layers: Any, vectors: Any,
     embed: Any, cos: Any, sin: Any, ids: Any, positions: Any, kv_places: Any, spans: Any, keys: Any, values: Any,
     key_scales: Any, value_scales: Any, tables: Any, plans: Any, tasks: Any, members: Any, slots: Any, merged: Any,
-    wanted: Any, pieces: Any, adapters: Any, low: Any, rank: int, lift: Any, stream: Any, wide: Any, rest: Any, codes: Any,
-    scales: Any, sums: Any, partials: Any, hidden: Any,
+    wanted: Any, pieces: Any, adapters: Any, low: Any, rank: int, lift: Any, stream: Any, wide: Any, rest: Any,
+    rounded: Any, partials: Any, hidden: Any,
 ) -> None:  # fmt: skip
     """Compute N packed tokens, and put the wanted ones' states after the final norm into `hidden`: M D.
 
-    `sizes`: layers, D, F, H, G, K, slots of a block, activation, and whether there are dense matrices or adapters; `codes`
+    `sizes`: layers, D, F, H, G, K, slots of a block, activation, and whether there are dense matrices or adapters; `rounded`
     is empty where there are only dense matrices. `numbers`: eps, attention scale, embedding factor. `layers`: for each
     layer its window (0 is none), which of `plans` it uses, and where its angles begin in `cos` and `sin`. `plans`: for
     each window the first task and the one after the last, and the same for merged rows; `slots`: for each window, N.
@@ -67,7 +67,7 @@ def run(
     q_width = heads * head_dim
     qkv_width = q_width + 2 * kv_heads * head_dim
     embed_rows(team, 0, threads, ids, width, embed, numbers[2], stream, vectors, places[0, ATTENTION_NORM], eps, rest,
-               codes, scales, sums)  # fmt: skip
+               rounded)  # fmt: skip
     phase, more = 1, PHASES_OF_A_LAYER * num_layers + PHASES_BESIDE
     scale_block = kv_heads * block_size  # numbers of a block: scales, values, keys
     value_block, key_block = scale_block * ((head_dim + LANES - 1) // LANES * LANES), scale_block * head_dim
@@ -85,7 +85,7 @@ def run(
             value_scales[first * scale_block : last * scale_block],
         )
         window, plan = layers[layer, 0], plans[layers[layer, 1]]
-        products(team, phase, threads, matrix, columns, Q, O, rows, rest, width, codes, scales, sums, wide, qkv_width)
+        products(team, phase, threads, matrix, columns, Q, O, rows, rest, width, rounded, wide, qkv_width)
         adapt(team, more, pieces, adapters[layer], columns, Q, O, rows, rest, width, low, rank, lift, wide, qkv_width)
         turn_rows(team, phase + 1, threads, rows, wide, vectors, place, heads, kv_heads, head_dim, eps, cos, sin,
                   layers[layer, 2], positions, slots_of_rows, layer_keys, layer_values, layer_key_scales,
@@ -94,27 +94,27 @@ def run(
                     layer_value_scales, tables, tasks[plan[0] : plan[1]], members, positions, slots[layers[layer, 1]],
                     merged[plan[2] : plan[3]], heads, kv_heads, head_dim, block_size, scale, window, partials,
                     rest)  # fmt: skip
-        round_rows(team, phase + 4, threads, rows, rest, q_width, codes, scales, sums)
-        products(team, phase + 5, threads, matrix, columns, O, GATE, rows, rest, q_width, codes, scales, sums, wide,
+        round_rows(team, phase + 4, threads, rows, rest, q_width, rounded)
+        products(team, phase + 5, threads, matrix, columns, O, GATE, rows, rest, q_width, rounded, wide,
                  width)  # fmt: skip
         adapt(
             team, more + 1, pieces, adapters[layer], columns, O, GATE, rows, rest, q_width, low, rank, lift, wide, width
         )
         enter_rows(team, phase + 6, threads, rows, width, stream, wide, vectors, place[O_BIAS],
-                   place[ATTENTION_OUT_NORM], place[MLP_NORM], eps, rest, codes, scales, sums)  # fmt: skip
-        products(team, phase + 7, threads, matrix, columns, GATE, DOWN, rows, rest, width, codes, scales, sums, wide,
+                   place[ATTENTION_OUT_NORM], place[MLP_NORM], eps, rest, rounded)  # fmt: skip
+        products(team, phase + 7, threads, matrix, columns, GATE, DOWN, rows, rest, width, rounded, wide,
                  2 * inner)  # fmt: skip
         adapt(team, more + 2, pieces, adapters[layer], columns, GATE, DOWN, rows, rest, width, low, rank, lift, wide,
               2 * inner)  # fmt: skip
         gate_rows(team, phase + 8, threads, rows, inner, wide, vectors, place[GATE_BIAS], place[UP_BIAS], activation,
-                  has_dense, rest, codes, scales, sums)  # fmt: skip
-        products(team, phase + 9, threads, matrix, columns, DOWN, DOWN + 1, rows, rest, inner, codes, scales, sums, wide,
+                  has_dense, rest, rounded)  # fmt: skip
+        products(team, phase + 9, threads, matrix, columns, DOWN, DOWN + 1, rows, rest, inner, rounded, wide,
                  width)  # fmt: skip
         adapt(team, more + 3, pieces, adapters[layer], columns, DOWN, DOWN + 1, rows, rest, inner, low, rank, lift, wide,
               width)  # fmt: skip
         following = places[layer + 1, ATTENTION_NORM] if layer + 1 < num_layers else -1
         enter_rows(team, phase + 10, threads, rows, width, stream, wide, vectors, place[DOWN_BIAS], place[MLP_OUT_NORM],
-                   following, eps, rest, codes, scales, sums)  # fmt: skip
+                   following, eps, rest, rounded)  # fmt: skip
         phase += PHASES_OF_A_LAYER
         more += ADAPTED_PHASES_OF_A_LAYER
     while True:
@@ -128,14 +128,13 @@ def run(
 
 @kernel
 def head(
-    team: Any, threads: int, entry: Any, hidden: Any, rows: int, width: int, vocab: int, cap: Any, codes: Any, scales: Any,
-    sums: Any, logits: Any, stride: int, best: Any, normaliser: Any, pieces: Any, adapters: Any, low: Any, rank: int,
-    lift: Any,
+    team: Any, threads: int, entry: Any, hidden: Any, rows: int, width: int, vocab: int, cap: Any, rounded: Any,
+    logits: Any, stride: int, best: Any, normaliser: Any, pieces: Any, adapters: Any, low: Any, rank: int, lift: Any,
 ) -> None:  # fmt: skip
     """The logits of some rows of hidden states, for each row the most probable token, and log(sum(e ** logit))."""
     zero = np.zeros(1, dtype=np.int64)
-    round_rows(team, 0, threads, rows, hidden, width, codes, scales, sums)
-    products(team, 1, threads, entry, zero, 0, 1, rows, hidden, width, codes, scales, sums, logits, stride)
+    round_rows(team, 0, threads, rows, hidden, width, rounded)
+    products(team, 1, threads, entry, zero, 0, 1, rows, hidden, width, rounded, logits, stride)
     adapt(team, PHASES_OF_THE_HEAD, pieces, adapters, zero, 0, 1, rows, hidden, width, low, rank, lift, logits, stride)
     while True:
         row = take(team, 2)

@@ -139,6 +139,11 @@ def splat_in(builder: Any, value: Any, kind: Any) -> Any:
     return builder.shuffle_vector(one, ir.Constant(kind, ir.Undefined), zeros)
 
 
+def constant(kind: Any, value: float) -> Any:
+    """A vector of a type with one constant in all lanes."""
+    return ir.Constant(kind, [value] * kind.count)
+
+
 @_intrinsic
 def splat(typing: Any, value: Any) -> Any:
     """One float in all 16 lanes."""
@@ -184,6 +189,16 @@ def larger(typing: Any, a: Any, b: Any) -> Any:
         return builder.select(builder.fcmp_unordered(">", *args), *args)
 
     return LANES_TYPE(LANES_TYPE, LANES_TYPE), generate
+
+
+@_intrinsic
+def absolute(typing: Any, a: Any) -> Any:
+    """|a| in each lane."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.call(llvm_function(builder, "llvm.fabs.v16f32", FLOATS, [FLOATS]), args)
+
+    return LANES_TYPE(LANES_TYPE), generate
 
 
 @_intrinsic

@@ -1,0 +1,55 @@
+"""Models, judges and tools that answer from what a run recorded: a replay asks nobody and reaches nothing outside."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+
+from firsthand.benchmark import Benchmark, Scorer
+from firsthand.errors import ToolError
+from firsthand.evals.judge import JudgeScorer, judged_by
+from firsthand.home import data_home
+from firsthand.message import Json, ToolCall
+from firsthand.model import Model
+from firsthand.providers.cached import Replay
+from firsthand.runs import store
+from firsthand.tool import Tool
+from firsthand.tool_call import tool_request
+
+
+def recorded_models(ref: str, names: Sequence[str]) -> list[Model]:
+    """Models that give the replies which that run recorded of those of the same names."""
+    source = store.open_run(ref, data_home())
+    fingerprints = {agent["model"]: agent["fingerprint"] for agent in source.agents().values()}
+    return [Replay(source, name=name, fingerprint=fingerprints.get(name, "")) for name in names]
+
+
+def with_recorded_judges(benchmark: Benchmark, ref: str) -> Benchmark:
+    """The benchmark with judges that answer from what that run recorded."""
+
+    def recorded(scorer: Scorer) -> Scorer:
+        if not isinstance(scorer, JudgeScorer):
+            return scorer
+        model = scorer.agent.model
+        source = store.open_run(ref, data_home())
+        return judged_by(scorer, Replay(source, name=model.name, fingerprint=model.fingerprint))
+
+    return replace(benchmark, scorers=tuple(map(recorded, benchmark.scorers)))
+
+
+def as_recorded(tool: Tool, ref: str) -> Tool:
+    """The tool, answering from what that run recorded if calling it again would reach outside."""
+    if tool.effect == "write" or (tool.effect == "read" and tool.origin is None):
+        return tool
+    source = store.open_run(ref, data_home())
+
+    async def look_up(arguments: Json) -> str:
+        found = source.reply(tool_request(ToolCall("", tool.name, arguments)))
+        if found is None or "content" not in found:
+            raise ToolError(f"the replayed run holds no result of {tool.name} with {arguments!r:.200}")
+        if found["is_error"]:
+            raise ToolError(str(found["content"]).removeprefix("Error: "))
+        return str(found["content"])
+
+    return replace(tool, function=look_up, validate=lambda arguments: {"arguments": arguments}, max_chars=sys.maxsize)

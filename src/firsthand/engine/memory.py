@@ -1,0 +1,74 @@
+"""How much memory this process can still get. Nothing here imports torch; a GPU's memory is asked for in `devices`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+ROOT = Path("/")
+_UNLIMITED = 1 << 60
+"""Control groups of the first version say a number near 2^63 where there is no limit."""
+
+
+def free_bytes(root: Path = ROOT) -> int | None:
+    """Bytes that can be had without swapping: what Linux calls available, and no more than control groups leave.
+
+    Where there is no Linux it is what is free, or else all there is, by POSIX; None where nobody says. `root` is where
+    `/proc` and `/sys` are.
+    """
+    available = _available(root)
+    return min((each for each in (available, *_left_by_groups(root)) if each is not None), default=None)
+
+
+def _available(root: Path) -> int | None:
+    with suppress(OSError, ValueError, IndexError):
+        for line in (root / "proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return _pages("SC_AVPHYS_PAGES") or _pages("SC_PHYS_PAGES")
+
+
+def _pages(name: str) -> int | None:
+    if name not in getattr(os, "sysconf_names", {}):
+        return None
+    return os.sysconf(name) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _left_by_groups(root: Path) -> Iterator[int]:
+    """What the limit of each control group of this process leaves, those above it included. Kept files can be let go of."""
+    with suppress(OSError):
+        for line in (root / "proc/self/cgroup").read_text().splitlines():
+            number, controllers, path = (*line.split(":", 2), "", "")[:3]
+            if number == "0":
+                base, limit, usage, files = "sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"
+            elif "memory" in controllers.split(","):
+                base = "sys/fs/cgroup/memory"
+                limit, usage, files = "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
+            else:
+                continue
+            own = Path(path.lstrip("/"))
+            for group in (own, *own.parents):  # the last one is the root: in a container its own group is mounted there
+                left = _left_by(root / base / group, limit, usage, files)
+                if left is not None:
+                    yield left
+
+
+def _left_by(group: Path, limit: str, usage: str, files: str) -> int | None:
+    """The bytes that one control group leaves; None if it has no limit."""
+    with suppress(OSError, ValueError):
+        most, used = int((group / limit).read_text()), int((group / usage).read_text())
+        if most < _UNLIMITED:
+            return max(most - used + _stat(group / "memory.stat", files), 0)
+    return None
+
+
+def _stat(file: Path, name: str) -> int:
+    """One number of a control group's statistics; 0 if it is not there."""
+    with suppress(OSError, ValueError):
+        for line in file.read_text().splitlines():
+            key, _, value = line.partition(" ")
+            if key == name:
+                return int(value)
+    return 0

@@ -1,0 +1,81 @@
+"""Where an attempt's effects are recorded, so that a resumed attempt repeats none and a replay needs no model."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from firsthand.message import Json
+
+
+class Journal(Protocol):
+    """Where an attempt's effects are recorded before they are acknowledged, so that a resumed attempt repeats none.
+
+    An entry is found by the effect's place in the tree of branches and the hash of its request.
+    """
+
+    def find(self, effect: str, request: str) -> Json | None:
+        """The reply recorded for this effect, or None."""
+
+    def record(self, effect: str, request: str, reply: Json) -> None:
+        """Keep the reply; `find` gives it from now on."""
+
+    async def settled(self) -> None:
+        """Wait until all that was recorded survives `kill -9`: no time at all where `record` has seen to it."""
+
+    def replies(self, part: str = "") -> list[Json]:
+        """The last reply to each request that was recorded: what an interrupted try has paid for already.
+
+        Of the agent's own effects, or of those of a part of the journal.
+        """
+
+
+class MemoryJournal:
+    """A Journal that lives as long as its process: for one-off rollouts and tests."""
+
+    def __init__(self) -> None:
+        self.entries: dict[tuple[str, str], Any] = {}
+
+    def find(self, effect: str, request: str) -> Json | None:
+        """The reply recorded for this effect, or None."""
+        entry: Json | None = self.entries.get((effect, request))
+        return entry
+
+    def record(self, effect: str, request: str, reply: Json) -> None:
+        """Keep the reply in memory."""
+        self.entries[effect, request] = reply
+
+    async def settled(self) -> None:
+        """Nothing here survives its process, so there is nothing to wait for."""
+
+    def replies(self, part: str = "") -> list[Json]:
+        """The last reply to each request that was recorded, of the agent or of a part."""
+        return [reply for (effect, _), reply in self.entries.items() if part_of(effect) == part]
+
+
+class JournalPart:
+    """The part of an attempt's journal that holds what a scorer asks of its judge: effects beside the agent's own."""
+
+    def __init__(self, journal: Journal, name: str):
+        self.journal = journal
+        self.name = name
+
+    def find(self, effect: str, request: str) -> Json | None:
+        """The reply recorded for this effect, or None."""
+        return self.journal.find(f"{self.name}|{effect}", request)
+
+    def record(self, effect: str, request: str, reply: Json) -> None:
+        """Keep the reply."""
+        self.journal.record(f"{self.name}|{effect}", request, reply)
+
+    async def settled(self) -> None:
+        """Wait until all that was recorded survives `kill -9`."""
+        await self.journal.settled()
+
+    def replies(self, part: str = "") -> list[Json]:
+        """The last reply to each request that was recorded in this part."""
+        return self.journal.replies(self.name)
+
+
+def part_of(effect: str) -> str:
+    """The part of the journal that an effect belongs to; empty for the agent's own."""
+    return effect.rpartition("|")[0]

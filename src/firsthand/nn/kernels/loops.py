@@ -1,0 +1,223 @@
+"""The inner loops of products: two tiles of weights with the rows of a piece.
+
+Two tiles, so that a value which is loaded serves twice: processors load no more vectors in a cycle than they multiply.
+Meanwhile a loop asks memory for weights that come next, evenly over the work, since a processor that computes looks ahead
+by less than a block.
+"""
+
+# R rows of a loop
+# mypy: disallow-untyped-decorators=False, disallow-untyped-calls=False
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from firsthand.nn.kernels.codes import emit_codes
+from firsthand.nn.kernels.dots import add_products
+from firsthand.nn.kernels.rounded import BLOCK, HALF_OFFSETS, OFFSET, RECORD, SCALE, SHIFT
+from firsthand.nn.kernels.tiled import LANES, Kind
+from firsthand.nn.kernels.vectors import (
+    FLOAT,
+    FLOATS,
+    HALVES,
+    INT,
+    INTS,
+    LONG,
+    constant,
+    emit_loop,
+    emit_prefetch,
+    llvm_function,
+    splat_in,
+)
+
+_intrinsic: Any = intrinsic
+_BYTE = ir.IntType(8)
+LINE = 64
+"""Bytes of a cache line."""
+NEAR, NEAR_ROWS = 4096, 2
+"""How many bytes ahead a loop of so few rows looks in its own tile: it reads as fast as memory gives."""
+
+
+class _Loop:
+    """Emits the inner loop of two tiles and R rows: over the blocks, with all sums in registers."""
+
+    def __init__(self, builder: Any, kind: Kind, rows: int, how: str, values: dict[str, Any]):
+        self.builder, self.kind, self.rows, self.how, self.values = builder, kind, rows, how, values
+
+    def emit(self) -> None:
+        """The whole loop, and the stores of its results."""
+        both = ["first", "second"]
+        has_registers = self.how == "vnni512" and self.rows > NEAR_ROWS
+        for tiles in [both] if has_registers else [[tile] for tile in both]:
+            self._emit_tiles(tiles)
+
+    def _emit_tiles(self, tiles: list[str]) -> None:
+        b, each = self.builder, len(tiles)
+        blocks = b.udiv(self.values["inputs"], ir.Constant(LONG, BLOCK))
+        zeros = [constant(FLOATS, 0.0)] * (self.rows * each)
+        for i, total in enumerate(emit_loop(b, blocks, zeros, lambda index, sums: self._block(tiles, index, sums))):
+            row = b.mul(self.values["out_stride"], ir.Constant(LONG, i // each))
+            target = b.gep(self.values["out"], [b.add(self.values[f"{tiles[i % each]}_out"], row)])
+            b.store(total, b.bitcast(target, FLOATS.as_pointer()), align=4)
+
+    def _block(self, tiles: list[str], index: Any, sums: list[Any]) -> list[Any]:
+        """All of 32 inputs: one record of each row, and one or two of each tile."""
+        b, parts = self.builder, BLOCK // self.kind.block
+        block = b.mul(index, ir.Constant(LONG, self.rows * RECORD))
+        self.inputs = b.gep(self.values["rounded"], [b.add(self.values["rounded_at"], block)])
+        along = b.mul(index, ir.Constant(LONG, self.kind.record_bytes * parts))
+        weights = [b.gep(self.values[f"{tile}_weights"], [along]) for tile in tiles]
+        if self.rows <= NEAR_ROWS:
+            self._ask_near(weights)
+        elif "first" in tiles:
+            self._ask_next(index)
+        scaled: list[Any] = []
+        for part in range(parts):
+            records = [b.gep(place, [ir.Constant(LONG, part * self.kind.record_bytes)]) for place in weights]
+            scaled = self._add_scaled(records, self._whole(records, part), scaled)
+        return self._add_rows(records, scaled, sums)
+
+    def _ask_near(self, weights: list[Any]) -> None:
+        """Ask for what lies ahead in the same tile, into the first cache."""
+        for place in weights:
+            for line in range(0, self.kind.record_bytes * BLOCK // self.kind.block, LINE):
+                emit_prefetch(self.builder, self.builder.gep(place, [ir.Constant(LONG, NEAR + line)]), 3)
+
+    def _ask_next(self, index: Any) -> None:
+        """Ask for this block's share of what comes after these tiles, into the second cache."""
+        b, lines = self.builder, self.values["lines"]
+        with cgutils.for_range(b, lines) as loop:
+            line = b.add(b.mul(index, lines), loop.index)
+            emit_prefetch(b, b.gep(self.values["next_weights"], [b.mul(line, ir.Constant(LONG, LINE))]), 2)
+
+    def _whole(self, records: list[Any], part: int) -> list[Any]:
+        """Sums of products of a record, for each row and tile."""
+        b, kind, each = self.builder, self.kind, len(records)
+        whole = [start for r in range(self.rows) for start in [self._offset(r, part)] * each]
+        for group in range(kind.groups):
+            codes = [emit_codes(b, kind, record, group) for record in records]
+            for r in range(self.rows):
+                values = self._splat(r, part * kind.block + 4 * group, INT)
+                for t in range(each):
+                    whole[r * each + t] = add_products(b, whole[r * each + t], codes[t], values, self.how)
+        return whole
+
+    def _add_scaled(self, records: list[Any], whole: list[Any], scaled: list[Any]) -> list[Any]:
+        """Whole numbers times the scales of the weights, and what the record before has."""
+        b = self.builder
+        scales = [self._numbers(record, 0) for record in records] * self.rows
+        floats = [b.sitofp(number, FLOATS) for number in whole]
+        if not scaled:
+            return [b.fmul(number, scale) for number, scale in zip(floats, scales, strict=True)]
+        fma = llvm_function(b, "llvm.fma.v16f32", FLOATS, [FLOATS] * 3)
+        return [b.call(fma, list(each)) for each in zip(floats, scales, scaled, strict=True)]
+
+    def _add_rows(self, records: list[Any], scaled: list[Any], sums: list[Any]) -> list[Any]:
+        """The sums and what a block adds: times the scales of the rows, with the minimums of the weights."""
+        b, has_minimums = self.builder, self.kind.has_minimums
+        fma = llvm_function(b, "llvm.fma.v16f32", FLOATS, [FLOATS] * 3)
+        minimums = [self._numbers(record, 1) for record in records] if has_minimums else []
+        results = []
+        for r in range(self.rows):
+            scale = self._splat(r, SCALE, FLOAT)
+            shift = self._splat(r, SHIFT, FLOAT) if has_minimums else None
+            for t in range(len(records)):
+                i = r * len(records) + t
+                value = b.call(fma, [scaled[i], scale, sums[i]])
+                results.append(b.call(fma, [shift, minimums[t], value]) if has_minimums else value)
+        return results
+
+    def _splat(self, r: int, byte: int, kind: Any) -> Any:
+        """A number of row r's record, in all lanes."""
+        b = self.builder
+        place = b.gep(self.inputs, [ir.Constant(LONG, r * RECORD + byte)])
+        value = b.load(b.bitcast(place, kind.as_pointer()), align=4)
+        return splat_in(b, value, INTS if kind is INT else FLOATS)
+
+    def _offset(self, r: int, part: int) -> Any:
+        """- zero x the sum of a row's codes."""
+        if self.kind.zero == 0:
+            return constant(INTS, 0)
+        offset = self._splat(r, OFFSET if self.kind.block == BLOCK else HALF_OFFSETS + 4 * part, INT)
+        by = (128 // self.kind.zero).bit_length() - 1
+        return self.builder.ashr(offset, constant(INTS, by)) if by else offset
+
+    def _numbers(self, record: Any, place: int) -> Any:
+        """The scales (place 0) or minimums (1) of a record as 16 floats."""
+        b = self.builder
+        kind = HALVES if self.kind.half else FLOATS
+        at = b.gep(record, [ir.Constant(LONG, place * LANES * (2 if self.kind.half else 4))])
+        loaded = b.load(b.bitcast(at, kind.as_pointer()), align=32)
+        return b.fpext(loaded, FLOATS) if self.kind.half else loaded
+
+
+_ARGUMENTS = ("rows", "first_weights", "second_weights", "next_weights", "lines", "inputs", "rounded", "rounded_at", "out",
+              "first_out", "second_out", "out_stride")  # fmt: skip
+
+
+def _declared(module: Any, kind: Kind, rows: int, how: str, takes: list[Any]) -> Any:
+    """The loop as a function of its own, known to its module alone: LLVM would else compile a copy wherever it is called."""
+    shape = f"{kind.bits}_{kind.block}_{kind.has_minimums:d}{kind.half:d}"
+    name = f"firsthand_product_{shape}_{rows}_{how}"
+    if name in module.globals:
+        return module.globals[name]
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), takes), name)
+    function.linkage = "internal"
+    function.attributes.add("noinline")
+    builder = ir.IRBuilder(function.append_basic_block())
+    values = dict(zip(_ARGUMENTS, function.args, strict=True))
+    values["rounded"] = builder.bitcast(values["rounded"], _BYTE.as_pointer())
+    for name in ("first_weights", "second_weights", "next_weights"):
+        values[name] = builder.inttoptr(values[name], _BYTE.as_pointer())
+    _Loop(builder, kind, rows, how, values).emit()
+    builder.ret_void()
+    return function
+
+
+def piece_loop(kind: Kind, sizes: Sequence[int], how: str) -> Any:
+    """An intrinsic that computes the outputs of two tiles for a piece of one of these sizes. Its arguments are `_ARGUMENTS`.
+
+    Nothing is checked. The weights are addresses of tiles, and of `lines` cache lines a block to ask for meanwhile;
+    `rounded_at` and the outs are places in flat arrays.
+    """
+
+    def piece(
+        typing: Any,
+        rows: Any,
+        first_weights: Any,
+        second_weights: Any,
+        next_weights: Any,
+        lines: Any,
+        inputs: Any,
+        rounded: Any,
+        rounded_at: Any,
+        out: Any,
+        first_out: Any,
+        second_out: Any,
+        out_stride: Any,
+    ) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            given = [
+                context.make_array(kind_of)(context, builder, value).data if isinstance(kind_of, types.Array) else value
+                for kind_of, value in zip(signature.args, args, strict=True)
+            ]
+            after = builder.append_basic_block()
+            choice = builder.switch(args[0], after)
+            for size in sizes:
+                choice.add_case(ir.Constant(LONG, size), block := builder.append_basic_block())
+                builder.position_at_end(block)
+                builder.call(_declared(builder.module, kind, size, how, [value.type for value in given]), given)
+                builder.branch(after)
+            builder.position_at_end(after)
+            return context.get_dummy_value()
+
+        at = types.intp
+        return types.void(at, at, at, at, at, at, rounded, at, out, at, at, at), generate
+
+    return _intrinsic(piece)

@@ -1,0 +1,105 @@
+"""The shapes of the OpenAI protocol: the body of a request from our nouns. Replies are in `openai_wire`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+
+from firsthand.errors import ConfigError
+from firsthand.grammar import Grammar
+from firsthand.message import Json, Message, Text, ToolCall, ToolResult
+from firsthand.model import Prompt, Sampling, ToolSpec
+
+
+def request(
+    model: str, prompt: Prompt, sampling: Sampling, tools: Sequence[ToolSpec], n: int, *, token_ids: bool, limit: str
+) -> Json:
+    """The body of a request for `n` answers; `limit` is the field for the most tokens, which endpoints name differently."""
+    chat = not isinstance(prompt, str)
+    if tools and not chat:
+        raise ConfigError("tools were given with a plain-text prompt: give a conversation, or leave the tools out")
+    body: Json = {"model": model, **({"messages": messages(prompt)} if chat else {"prompt": prompt})}
+    body |= {limit if chat else "max_tokens": sampling.max_tokens, "temperature": sampling.temperature}
+    if tools:
+        body["tools"] = [spec.to_json() for spec in tools]
+    if n > 1:
+        body["n"] = n
+    if sampling.temperature > 0:  # sent even at 1, for some servers take another default from the model's files
+        body["top_p"] = sampling.top_p
+    if sampling.stop:
+        body["stop"] = list(sampling.stop)
+    if sampling.seed is not None:
+        body["seed"] = sampling.seed % 2**31  # endpoints differ in how many bits they take; all take these
+    neutral = {"presence_penalty": 0, "frequency_penalty": 0, "top_k": 0, "min_p": 0, "repetition_penalty": 1}
+    body |= {name: getattr(sampling, name) for name, none in neutral.items() if getattr(sampling, name) != none}
+    if sampling.logit_bias:
+        body["logit_bias"] = {str(token): bias for token, bias in sampling.logit_bias}
+    if sampling.stop_ids:
+        body["stop_token_ids"] = list(sampling.stop_ids)
+    if sampling.ignore_eos:
+        body["ignore_eos"] = True
+    body |= _vllm_fields(sampling)
+    if sampling.top_logprobs or token_ids:
+        body |= (
+            {"logprobs": True, "top_logprobs": sampling.top_logprobs} if chat else {"logprobs": sampling.top_logprobs}
+        )
+    if token_ids:
+        body["return_token_ids"] = True
+    if sampling.grammar is not None:
+        body |= structure(sampling.grammar, chat=chat)
+    return body
+
+
+def _vllm_fields(sampling: Sampling) -> Json:
+    """The settings that vLLM has under the same names, where they are used."""
+    body: Json = {"min_tokens": sampling.min_tokens} if sampling.min_tokens else {}
+    if sampling.allowed_token_ids is not None:
+        body["allowed_token_ids"] = list(sampling.allowed_token_ids)
+    if sampling.bad_words:
+        body["bad_words"] = list(sampling.bad_words)
+    if not sampling.skip_special_tokens:
+        body["skip_special_tokens"] = False
+    if sampling.include_stop_str_in_output:
+        body["include_stop_str_in_output"] = True
+    return body
+
+
+def structure(grammar: Grammar, *, chat: bool) -> Json:
+    """The field that asks for a grammar: `response_format` for a schema in a chat, else vLLM's `structured_outputs`."""
+    names = {"json_schema": "json", "lark": "grammar", "gbnf": "grammar"}
+    is_data = grammar.kind in ("json_schema", "choice")
+    what = grammar.parsed() if is_data else grammar.source
+    if grammar.kind == "json_schema" and isinstance(what, bool):
+        what = {} if what else {"not": {}}
+    if grammar.kind == "json_schema" and chat:
+        schema = {"name": "answer", "schema": what, "strict": True}
+        return {"response_format": {"type": "json_schema", "json_schema": schema}}
+    return {"structured_outputs": {names.get(grammar.kind, grammar.kind): what}}
+
+
+def messages(conversation: Iterable[Message] | str) -> list[Json]:
+    """The `messages` field: a tool result becomes a message of its own."""
+    assert not isinstance(conversation, str)
+    return [wire for message in conversation for wire in _message(message)]
+
+
+def _message(message: Message) -> list[Json]:
+    results: list[Json] = [
+        {"role": "tool", "tool_call_id": part.call_id, "content": part.content}
+        for part in message.parts
+        if isinstance(part, ToolResult)
+    ]
+    text = "".join(part.text for part in message.parts if isinstance(part, Text))
+    if message.role == "assistant":
+        body: Json = {"role": "assistant", "content": text or None if message.tool_calls else text}
+        if message.tool_calls:
+            body["tool_calls"] = [_call(call) for call in message.tool_calls]
+        return [*results, body]
+    role = "user" if message.role == "tool" else message.role  # words said as a tool answer no call of the protocol's
+    return [*results, {"role": role, "content": text}] if text or not results else results
+
+
+def _call(call: ToolCall) -> Json:
+    # Broken arguments go back as {}: servers parse this field and refuse the whole request. The tool's result quotes them.
+    arguments = json.dumps(call.arguments, ensure_ascii=False)
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}

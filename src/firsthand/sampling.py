@@ -1,0 +1,117 @@
+"""How to choose tokens: the settings that go with every request."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from firsthand.errors import ConfigError
+from firsthand.grammar import Grammar
+from firsthand.kinds import check_kinds, shown
+from firsthand.message import Json
+
+MAX_ALLOWED = 1 << 18
+"""As many token ids as the largest vocabularies have."""
+MAX_BAD_WORDS = 1024
+MAX_WORD_CHARS = 256
+_LATER = (
+    "grammar", "logit_bias", "stop_ids", "ignore_eos", "min_tokens", "allowed_token_ids", "bad_words",
+    "include_stop_str_in_output",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to choose tokens. The defaults are greedy."""
+
+    max_tokens: int = 512
+    """At most this many new tokens."""
+    temperature: float = 0.0
+    """Logits are divided by this; 0 takes the most probable token."""
+    top_k: int = 0
+    """Keep this many of the most probable tokens; 0 keeps all."""
+    top_p: float = 1.0
+    """Keep the smallest set of most probable tokens whose probability reaches this (Holtzman et al., 2020)."""
+    min_p: float = 0.0
+    """Drop tokens less probable than this share of the most probable one (Nguyen et al., 2024)."""
+    repetition_penalty: float = 1.0
+    """Divide positive and multiply negative logits of tokens seen in prompt or answer (Keskar et al., 2019)."""
+    presence_penalty: float = 0.0
+    """Subtract this from the logit of each token already in the answer."""
+    frequency_penalty: float = 0.0
+    """Subtract this, times its count, from the logit of each token already in the answer."""
+    seed: int | None = None
+    """The same seed gives the same tokens for the same prompt, whatever else is being served."""
+    stop: tuple[str, ...] = ()
+    """End the answer before any of these strings."""
+    top_logprobs: int = 0
+    """Report this many alternatives with their log-probs for each token."""
+    grammar: Grammar | None = None
+    """What the answer must look like: `json_schema`, `regex`, `choice` ... of `firsthand.grammar`. Tokens that it forbids
+    are taken out before all else. An answer cut off by max_tokens or a stop string may be only the beginning of one."""
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """Add to the logits of these token ids, after penalties, as (id, bias): -100 all but forbids a token."""
+    stop_ids: tuple[int, ...] = ()
+    """End the answer with any of these tokens, besides those that end a turn anyway."""
+    ignore_eos: bool = False
+    """Go on past the tokens that end a turn, up to max_tokens: for measuring."""
+    min_tokens: int = 0
+    """End the answer neither with a token nor before a stop string until it has this many tokens. Where a grammar leaves
+    nothing but the end, the answer ends all the same."""
+    allowed_token_ids: tuple[int, ...] | None = None
+    """Choose among these tokens only; None is all. The tokens that end a turn must be among them for an answer to end so."""
+    bad_words: tuple[str, ...] = ()
+    """Never complete one of these words: its last token may not come after its others, with or without a space before it."""
+    skip_special_tokens: bool = True
+    """Leave control tokens out of the text. With False they are in it, but for the one that ends the answer."""
+    include_stop_str_in_output: bool = False
+    """Let the text end with the stop string or the stop token that ended it, and not before."""
+
+    def __post_init__(self) -> None:
+        check_kinds(self, whole=False)
+        checks = [
+            ("max_tokens", self.max_tokens >= 1, "1 or more"),
+            ("temperature", 0 <= self.temperature < 100, "from 0 up to 100"),
+            ("top_k", self.top_k >= 0, "0 (all) or more"),
+            ("top_p", 0 < self.top_p <= 1, "above 0, at most 1"),
+            ("min_p", 0 <= self.min_p <= 1, "from 0 to 1"),
+            ("repetition_penalty", self.repetition_penalty > 0, "above 0 (1 is none)"),
+            ("presence_penalty", -100 <= self.presence_penalty <= 100, "from -100 to 100"),
+            ("frequency_penalty", -100 <= self.frequency_penalty <= 100, "from -100 to 100"),
+            ("top_logprobs", 0 <= self.top_logprobs <= 100, "from 0 to 100"),
+            ("stop", len(self.stop) <= 64 and all(self.stop), "at most 64 strings, none of them empty"),
+            (
+                "logit_bias",
+                len(self.logit_bias) <= 1024 and all(-100 <= b <= 100 for _, b in self.logit_bias),
+                "at most 1024 pairs of a token id and a bias from -100 to 100",
+            ),
+            ("stop_ids", len(self.stop_ids) <= 64, "at most 64 token ids"),
+            ("min_tokens", self.min_tokens >= 0, "0 or more"),
+            (
+                "allowed_token_ids",
+                self.allowed_token_ids is None or 0 < len(self.allowed_token_ids) <= MAX_ALLOWED,
+                f"None for all tokens, or 1 to {MAX_ALLOWED} token ids",
+            ),
+            (
+                "bad_words",
+                len(self.bad_words) <= MAX_BAD_WORDS and all(0 < len(w) <= MAX_WORD_CHARS for w in self.bad_words),
+                f"at most {MAX_BAD_WORDS} words of 1 to {MAX_WORD_CHARS} characters",
+            ),
+        ]
+        for name, holds, expected in checks:
+            if not holds:
+                raise ConfigError(f"{name} is {shown(getattr(self, name))}: give {expected}")
+
+    def to_json(self) -> Json:
+        """The settings as a JSON object. Those that came after version 0.2 have a key only where they are used."""
+        body: Json = dict(vars(self))  # asdict copies deeply: slow
+        for name in ("stop", "stop_ids", "bad_words"):
+            body[name] = list(body[name])
+        body["allowed_token_ids"] = None if self.allowed_token_ids is None else list(self.allowed_token_ids)
+        body["logit_bias"] = [list(pair) for pair in self.logit_bias]
+        body["grammar"] = None if self.grammar is None else asdict(self.grammar)
+        for name in _LATER:
+            if not body[name]:
+                del body[name]
+        if self.skip_special_tokens:
+            del body["skip_special_tokens"]
+        return body
