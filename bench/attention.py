@@ -18,75 +18,11 @@ import time
 from collections.abc import Callable
 
 import torch
-from torch.nn import functional
 
-from firsthand.nn.kernels.gather import store
-from firsthand.nn.kernels.paged_attention import Chunk, Layout, Pages, compiled_attention
+from firsthand.engine.measuring.attention import BLOCK, Shape, alone, branches, prompt
 
-HEADS, KV_HEADS, DIM, BLOCK = 9, 3, 64, 16
-SCALE = DIM**-0.5
+SHAPE = Shape(heads=9, kv_heads=3, dim=64)
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "int8": torch.int8}
-
-
-class Case:
-    """Sequences over one cache, and the new tokens of a step."""
-
-    def __init__(self, tables: list[list[int]], spans: list[tuple[int, int]], dtype: torch.dtype, threads: int):
-        random = torch.Generator().manual_seed(0)
-        num_blocks = 1 + max(max(table) for table in tables)
-        order = torch.randperm(num_blocks, generator=random).tolist()
-        self.tables = [[order[block] for block in table] for table in tables]
-        self.spans, self.threads = spans, threads
-        self.pages = Pages.empty(num_blocks, KV_HEADS, BLOCK, DIM, dtype, torch.device("cpu"))
-        for table, (start, _) in zip(self.tables, spans, strict=True):
-            at = torch.arange(start)
-            k, v = (torch.randn(start, KV_HEADS, DIM, generator=random) for _ in range(2))
-            store(k, v, self.pages, torch.tensor(table)[at // BLOCK], at % BLOCK)
-        rows = sum(end - start for start, end in spans)
-        self.q, self.k, self.v = (
-            torch.randn(rows, heads, DIM, generator=random) for heads in (HEADS, KV_HEADS, KV_HEADS)
-        )
-        self.layout = self.new_layout()
-
-    def new_layout(self) -> Layout:
-        """The layout of the step, with nothing made yet."""
-        chunks = [Chunk(start, end, table) for table, (start, end) in zip(self.tables, self.spans, strict=True)]
-        return Layout(chunks, BLOCK, self.threads)
-
-    def ours(self) -> torch.Tensor:
-        """One call of the compiled version."""
-        return compiled_attention(self.q, self.k, self.v, self.pages, self.layout, scale=SCALE, window=None)
-
-    def gather(self) -> Callable[[], torch.Tensor]:
-        """A call of gather and SDPA for one new token of each sequence, in float32."""
-        longest = max(len(table) for table in self.tables)
-        tables = torch.tensor([table + [0] * (longest - len(table)) for table in self.tables])
-        ends = torch.tensor([end for _, end in self.spans])
-        mask = (torch.arange(longest * BLOCK) < ends[:, None])[:, None, None]
-        keys = self.pages.keys.transpose(2, 3).contiguous()
-
-        def call() -> torch.Tensor:
-            k, v = (pages[tables].transpose(1, 2).flatten(2, 3) for pages in (keys, self.pages.values))
-            return functional.scaled_dot_product_attention(self.q[:, :, None], k, v, mask, scale=SCALE, enable_gqa=True)
-
-        return call
-
-    def contiguous(self) -> Callable[[], torch.Tensor]:
-        """A call of SDPA on sequences that lie in one piece, padded to the longest."""
-        longest = max(end for _, end in self.spans)
-        count = len(self.spans)
-        k, v = (torch.randn(count, KV_HEADS, longest, DIM) for _ in range(2))
-        rows = self.q.reshape(count, -1, HEADS, DIM).transpose(1, 2)
-        causal = rows.shape[2] > 1
-        return lambda: functional.scaled_dot_product_attention(
-            rows, k, v, scale=SCALE, enable_gqa=True, is_causal=causal
-        )
-
-    @property
-    def operations(self) -> float:
-        """Multiplications and additions of the step."""
-        pairs = sum((end - start) * (start + end + 1) / 2 for start, end in self.spans)
-        return 4 * pairs * HEADS * DIM
 
 
 def measure(call: Callable[[], object], threads: int, seconds: float) -> tuple[float, float, float]:
@@ -104,25 +40,6 @@ def measure(call: Callable[[], object], threads: int, seconds: float) -> tuple[f
     return middle, low, high
 
 
-def branches(threads: int, dtype: torch.dtype, count: int = 32, shared: int = 1024, own: int = 32) -> Case:
-    """Sequences that share a prefix, each with tokens of its own, one of them new."""
-    head, tail = shared // BLOCK, own // BLOCK
-    tables = [[*range(head), *range(head + i * tail, head + (i + 1) * tail)] for i in range(count)]
-    return Case(tables, [(shared + own - 1, shared + own)] * count, dtype, threads)
-
-
-def alone(threads: int, dtype: torch.dtype, count: int, length: int) -> Case:
-    """Sequences with nothing in common, each with one new token."""
-    each = length // BLOCK
-    tables = [list(range(i * each, (i + 1) * each)) for i in range(count)]
-    return Case(tables, [(length - 1, length)] * count, dtype, threads)
-
-
-def prompt(threads: int, dtype: torch.dtype, length: int) -> Case:
-    """A prompt computed at once."""
-    return Case([list(range(length // BLOCK))], [(0, length)], dtype, threads)
-
-
 def main() -> None:
     """Measure and print a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -132,17 +49,17 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     print(f"{platform.processor() or platform.machine()}, {args.threads} threads, load {os.getloadavg()[0]:.1f}, "
-          f"one layer, {HEADS} query and {KV_HEADS} kv heads of {DIM}, blocks of {BLOCK}, "
+          f"one layer, {SHAPE.heads} query and {SHAPE.kv_heads} kv heads of {SHAPE.dim}, blocks of {BLOCK}, "
           "ms a call, median (quartiles)\n")  # fmt: skip
     print("| step | cache | firsthand | GFLOP/s | GB/s | gather + SDPA | SDPA, contiguous | against gather |")
     print("|---|---|---|---|---|---|---|---|")
     cases = {
-        "32 branches of 1,024 + 32": lambda kind: branches(args.threads, kind),
-        "32 apart, 1,056 each": lambda kind: alone(args.threads, kind, 32, 1056),
-        "1 of 256": lambda kind: alone(args.threads, kind, 1, 256),
-        "1 of 8,192": lambda kind: alone(args.threads, kind, 1, 8192),
-        "prompt of 512": lambda kind: prompt(args.threads, kind, 512),
-        "prompt of 4,096": lambda kind: prompt(args.threads, kind, 4096),
+        "32 branches of 1,024 + 32": lambda kind: branches(SHAPE, args.threads, kind),
+        "32 apart, 1,056 each": lambda kind: alone(SHAPE, args.threads, kind, 32, 1056),
+        "1 of 256": lambda kind: alone(SHAPE, args.threads, kind, 1, 256),
+        "1 of 8,192": lambda kind: alone(SHAPE, args.threads, kind, 1, 8192),
+        "prompt of 512": lambda kind: prompt(SHAPE, args.threads, kind, 512),
+        "prompt of 4,096": lambda kind: prompt(SHAPE, args.threads, kind, 4096),
     }
     for name, make in cases.items():
         for kind in args.kinds:

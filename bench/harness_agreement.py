@@ -26,8 +26,8 @@ from multiple_choice import write_folder
 import firsthand
 from firsthand import catalog
 from firsthand.agent import Agent
-from firsthand.engine import machine
-from firsthand.engine.measured import markdown_table
+from firsthand.engine.measuring import machine
+from firsthand.engine.measuring.measured import markdown_table
 from firsthand.engine.settings import EngineConfig
 from firsthand.patterns.direct import direct
 from firsthand.providers.local import Local

@@ -32,8 +32,8 @@ from inspect_ai.solver import generate
 from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.benchmark import Benchmark
-from firsthand.engine import machine
-from firsthand.engine.measured import markdown_table
+from firsthand.engine.measuring import machine
+from firsthand.engine.measuring.measured import markdown_table
 from firsthand.evals.match import exact
 from firsthand.patterns.direct import direct
 from firsthand.providers.scripted import Scripted

@@ -26,8 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from firsthand.benchmarks.arc_easy import arc_easy
-from firsthand.engine import machine
-from firsthand.engine.measured import markdown_table, number, spread
+from firsthand.engine.measuring import machine
+from firsthand.engine.measuring.measured import markdown_table, number, spread
 from firsthand.task import Task
 
 HERE = Path(__file__).parent

@@ -27,7 +27,7 @@ from firsthand import catalog
 from firsthand.commands import run as command
 from firsthand.commands.lineup import make_agents, make_places
 from firsthand.config import build
-from firsthand.engine.measured import markdown_table
+from firsthand.engine.measuring.measured import markdown_table
 from firsthand.evals.critical_path import critical_calls, critical_seconds
 from firsthand.evals.leaderboard import Board, Row, leaderboard
 from firsthand.home import data_home

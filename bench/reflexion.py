@@ -24,7 +24,7 @@ from patterns import measure
 from firsthand import catalog
 from firsthand.commands import run as command
 from firsthand.config import build
-from firsthand.engine.measured import markdown_table
+from firsthand.engine.measuring.measured import markdown_table
 from firsthand.evals.intervals import proportion_interval
 from firsthand.evals.paired import PairedDifference, paired_difference
 from firsthand.home import data_home

@@ -19,8 +19,8 @@ from pathlib import Path
 
 from serve import words
 
-from firsthand.engine import machine
-from firsthand.engine.measured import markdown_table
+from firsthand.engine.measuring import machine
+from firsthand.engine.measuring.measured import markdown_table
 from firsthand.message import Message, system, user
 from firsthand.model import Sampling, Usage
 from firsthand.replicas.fleet import Fleet

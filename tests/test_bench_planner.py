@@ -1,6 +1,8 @@
 """What `firsthand models inspect` expects of a model here, against arithmetic by hand and the engine's own sizes."""
 
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,8 +11,13 @@ from engine_tiny import tiny_model
 from firsthand.cli import main
 from firsthand.commands.models import expectation
 from firsthand.engine.engine import Engine
+from firsthand.engine.measuring import speeds
+from firsthand.engine.measuring.limits import limits, seen
+from firsthand.engine.measuring.machine import describe
+from firsthand.engine.measuring.measured import Measured, keep
+from firsthand.engine.measuring.speeds import Speeds, is_below
+from firsthand.engine.measuring.workloads import weights_read
 from firsthand.engine.settings import EngineConfig
-from firsthand.engine.workloads import weights_read
 from firsthand.nn import weights
 from firsthand.nn.architecture import Architecture
 from firsthand.providers.inspection import inspect
@@ -82,6 +89,57 @@ def test_a_measurement_of_the_same_model_is_what_to_expect(tmp_path: Path) -> No
             "Measured on 2026-11-25 with weights in int8: 100 tokens/s in one answer, 800 in a prompt"
             in expectation(expected)
         )
+
+
+def test_no_bound_is_below_what_was_reached(tmp_path: Path) -> None:
+    weights.save(tiny_model(), tmp_path)
+    facts = inspect(tmp_path)
+    # decode 1 at best 120 x 0.1 GB, prompts at best 900 x 0.25: beside a busy core both were measured lower
+    kept = result(model="m", speeds=replace(SPEEDS, read_gb_s=3.0, int8_gop_s=67.0))
+    wrong = replace(SPEEDS, read_gb_s=5.0, int8_gop_s=67.0, load=1e3)
+    assert seen([kept]) == {"read_gb_s": pytest.approx(12.0), "int8_gop_s": pytest.approx(225.0)}
+    assert is_below(wrong, seen([kept])) and not is_below(SPEEDS, seen([kept]))
+    made = plan(facts, wrong, 1 << 20, [kept], "m")
+    half, whole = ({bound.weights: bound for bound in made.bounds}[name] for name in ("float16", "int8"))
+    head, width = facts.head_parameters, facts.attention_width
+    assert head and width and whole.prefill and made.expected
+    gflop = prefill_gflop(facts.decode_parameters, head, width)
+    assert whole.prefill == pytest.approx(225 / gflop) and half.prefill == pytest.approx(100 / gflop)
+    assert whole.decode == pytest.approx(12e9 / whole.read_bytes)
+    assert made.expected.decode_share == pytest.approx(100 / 120)
+    assert made.expected.prefill_share == pytest.approx(800 / 900)
+    said = " ".join(made.notes)
+    assert "beside other programs" not in said, "the benchmark's own measurement was a quiet one"
+    assert "12.0 GB" in said and "225 x 10^9" in said and "float16 are bounded by what a benchmark here read" in said
+    assert plan(facts, SPEEDS, 1 << 20, [kept], "m").notes == ()
+    doubtful = plan(facts, replace(SPEEDS, load=1e3), 1 << 20, [], "m")
+    [busy] = doubtful.notes
+    assert doubtful.is_busy and not made.is_busy
+    assert "beside other programs (load 1000.0)" in busy
+
+
+def test_a_small_models_reading_says_nothing_of_a_larger_one() -> None:
+    small = result(weight_bytes=1_000, figures=(Measured("decode 1", "tokens/s", "", (1e9,)),))
+    most = limits(SPEEDS, [small])
+    assert most.read_gb_s(1_000) == 1_000 and most.read_gb_s(1_001) == SPEEDS.read_gb_s
+
+
+def test_inspect_measures_again_what_a_kept_figure_disproves(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_model(tmp_path / "model")
+    here = describe()
+    path = tmp_path / "home" / "machine" / f"{here.key}-{here.cores}.json"
+    speeds._write(path, here, Speeds(here.cores, 1e-6, 1e-6, 1e-6, 1e-6, load=1e3))
+    keep(result(path=str(folder.resolve()), machine=here.to_json(), speeds=Speeds(here.cores, 1e-6, 1e-6, load=1e3)))
+    assert main(["models", "inspect", str(folder)]) == 0
+    printed = capsys.readouterr().out
+    assert "beside other programs (load 1000.0)" in printed and "at most" not in printed
+    os.utime(path, (0, 0))
+    assert main(["models", "inspect", str(folder), "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)["plan"]
+    assert made["speeds"]["read_gb_s"] > 0.01 and made["speeds"]["float32_gflop_s"] > 0.01
+    assert made["expected"]["decode_share"] <= 1 and made["expected"]["prefill_share"] <= 1
 
 
 def test_without_one_the_model_nearest_in_size_tells_the_share(tmp_path: Path) -> None:

@@ -4,14 +4,29 @@ import math
 from dataclasses import replace
 
 import pytest
+import torch
 
 from engine_tiny import VOCAB, tiny_engine, tiny_model
-from firsthand.engine.agent_workloads import agent_workloads, answers, likelihoods, tree_of_thoughts
 from firsthand.engine.engine import Engine
+from firsthand.engine.measuring.agent_workloads import agent_workloads, answers, likelihoods, tree_of_thoughts
+from firsthand.engine.measuring.attention import Shape, attention_workload, branches
+from firsthand.engine.measuring.documents import documents
+from firsthand.engine.measuring.scoring import questions, score_all, scoring
+from firsthand.engine.measuring.workloads import (
+    QUICK,
+    Job,
+    Sizes,
+    Waste,
+    checked,
+    rate,
+    run,
+    serving,
+    serving_jobs,
+    weights_read,
+)
 from firsthand.engine.outputs import Output
 from firsthand.engine.sequence import Request
 from firsthand.engine.settings import EngineConfig
-from firsthand.engine.workloads import QUICK, Job, Sizes, checked, rate, run, serving, serving_jobs, weights_read
 from firsthand.errors import ModelError
 from firsthand.model import Sampling
 
@@ -51,6 +66,7 @@ def test_decoding_is_timed_without_its_prompts() -> None:
 def test_every_workload_gives_a_value_for_each_figure_and_gives_its_memory_back() -> None:
     engine = tiny_engine(max_batch_tokens=128)
     known = serving(TINY, vocab=VOCAB) + agent_workloads(TINY, vocab=VOCAB, context=256)
+    known += [attention_workload(TINY), scoring(TINY, vocab=VOCAB)]
     for workload in known:
         values = workload.measure(engine, 1)
         assert len(values) == len(workload.figures) and all(math.isfinite(value) for value in values), workload.name
@@ -66,6 +82,57 @@ def test_a_shared_prefix_is_computed_once() -> None:
     workload = next(w for w in agent_workloads(TINY, vocab=VOCAB, context=256) if w.name.startswith("shared prefix"))
     computed = dict(zip([f.name for f in workload.figures], workload.measure(engine, 0), strict=True))
     assert computed["shared prefix: prompt tokens computed"] == TINY.prefix + TINY.branches * TINY.suffix
+
+
+def test_what_is_allocated_and_not_used_is_counted_after_each_step() -> None:
+    engine = tiny_engine()
+    waste = Waste()
+    assert waste.percent == 0 and engine.pool.block_size == 16
+    run(engine, Job("", ((5,) * 20, tuple(range(8, 24))), (3, 3)), after_step=lambda: waste.look(engine))
+    # after the first step 20 tokens lie in 2 blocks and 16 in 1, after the second 21 and 17 in 2 each; then both have ended
+    assert (waste.used, waste.allocated) == (36 + 38, 48 + 64)
+    assert waste.percent == pytest.approx(100 * (1 - 74 / 112))
+
+
+def test_what_a_window_gave_back_is_neither_allocated_nor_used() -> None:
+    engine = Engine(
+        tiny_model(window=16, only_windows=True),
+        EngineConfig(kv_memory_bytes=1 << 20, max_batch_tokens=32, max_sequences=8),
+    )
+    waste = Waste()
+    engine.add(Request(tuple(range(5, 69)), Sampling(max_tokens=2)))
+    while engine.has_work:
+        waste.look(engine)
+        engine.step()
+    assert 0 < waste.used <= waste.allocated < 64 + 16
+
+
+def test_choices_are_scored_as_one_by_one_and_share_their_examples() -> None:
+    engine = tiny_engine(max_batch_tokens=128)
+    asked = questions(TINY, vocab=VOCAB, seed=1)
+    again = questions(TINY, vocab=VOCAB, seed=2)
+    assert [len(prefix) for prefix, _ in asked] == [len(prefix) for prefix, _ in again] and asked != again
+    found = score_all(engine, asked)
+    prefix, choices = asked[3]
+    assert found[3] == [sum(each.logprobs) for each in tiny_engine().score(prefix, choices)]
+    own = sum(len(prefix) - TINY.examples + sum(len(choice) - 1 for choice in choices) for prefix, choices in asked)
+    assert engine.stats().prefill_tokens == TINY.examples + own
+    assert len(asked) == TINY.tasks and all(len(choices) == TINY.choices for _, choices in asked)
+
+
+@pytest.mark.parametrize("shape", [Shape(6, 2, 16), Shape(4, 4, 32)])
+def test_attention_that_is_timed_agrees_with_the_usual_way(shape: Shape) -> None:
+    case = branches(shape, 1, torch.float32, count=4, shared=48, own=16)
+    ours = case.ours()
+    theirs = case.gather()()[:, :, 0]
+    assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+def test_documents_have_the_same_lengths_in_each_round() -> None:
+    first, again, other = (documents(TINY, seed=seed) for seed in (1, 1, 2))
+    lengths = [len(text.split()) for text in first]
+    assert first == again != other and lengths == [len(text.split()) for text in other]
+    assert len(first) == TINY.documents and TINY.words[0] <= min(lengths) < max(lengths) <= TINY.words[1]
 
 
 def test_a_second_turn_computes_nothing_twice() -> None:

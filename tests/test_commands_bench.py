@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from firsthand.cli import main
 from firsthand.commands.bench import Config
 from firsthand.config import parse
-from firsthand.engine.machine import Speeds, describe
-from firsthand.engine.measured import Measured, Result, keep, kept, markdown_table, number, spread
+from firsthand.engine.measuring.machine import describe
+from firsthand.engine.measuring.measured import Measured, Result, keep, kept, markdown_table, number, spread
+from firsthand.engine.measuring.speeds import Speeds
 from firsthand.errors import ConfigError, StoreError
 from tiny import write_model
 
@@ -62,6 +63,7 @@ def test_a_quick_run_measures_everything_and_writes_both_files(
     names = [figure.name for figure in found.figures]
     for name in ("prefill 128", "decode 1", "decode 32", "8 chats", "decode at 512 / at 64", "shared prefix: decode"):
         assert name in names
+    assert {"8 chats: KV waste", "5-shot choices", "shared prefix: attention saved"} <= set(names)
     by_name = {figure.name: figure.median for figure in found.figures}
     assert by_name["second turn: old tokens computed again"] == 0 == by_name["memory: blocks not given back"]
     assert by_name["tree of thoughts: saved"] > 3 and by_name["memory: in use at the end"] > 10
@@ -122,6 +124,17 @@ def test_unknown_figures_and_models_are_named(tmp_path: Path, capsys: pytest.Cap
     assert "did you mean 'smollm2'" in capsys.readouterr().err
 
 
+def test_words_are_refused_before_anything_is_loaded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = write_model(tmp_path / "model")
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"model_type": "nothing we know"}))
+    assert main(["bench", str(model), "--only", "decode"]) != 0
+    assert "nothing we know" in capsys.readouterr().err  # loading would say this
+    assert main(["bench", str(model), "--only", "frobnicate"]) == 2
+    said = capsys.readouterr().err
+    assert "no figure has such a word" in said and "5-shot choices" in said and "nothing we know" not in said
+
+
 def test_a_result_survives_json_and_the_disk(tmp_path: Path) -> None:
     made = result()
     assert Result.from_json(json.loads(json.dumps(made.to_json()))) == made
@@ -152,6 +165,9 @@ def test_a_full_disk_is_an_error_with_a_name(tmp_path: Path) -> None:
         ("weight_bytes", 0),
         ("parameters", "many"),
         ("speeds", {"threads": 1, "read_gb_s": -1.0, "float32_gflop_s": 1.0}),
+        ("speeds", {"threads": 1, "read_gb_s": 1.0, "float32_gflop_s": 1.0, "bfloat16_gflop_s": "fast"}),
+        ("speeds", {"threads": 1, "read_gb_s": 1.0, "float32_gflop_s": 1.0, "int8_gop_s": 0}),
+        ("speeds", {"threads": 1, "read_gb_s": 1.0, "float32_gflop_s": 1.0, "load": "none"}),
         ("speeds", None),
         ("date", 5),
         ("left_out", 5),

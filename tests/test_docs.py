@@ -219,3 +219,10 @@ def test_links_of_the_readme_lead_somewhere() -> None:
     links = re.findall(r"\]\(([^)#]+)", (ROOT / "README.md").read_text(encoding="utf-8"))
     local = [link for link in links if "://" not in link]
     assert local and not [link for link in local if not (ROOT / link).exists()]
+
+
+def test_the_page_of_the_engine_lists_its_files() -> None:
+    room = ROOT / "src" / "firsthand" / "engine"
+    listed = re.findall(r"^  (\w+\.py) +\S", (ROOT / "docs" / "engine.md").read_text(), re.MULTILINE)
+    there = [path.name for path in room.rglob("*.py") if path.name != "__init__.py"]
+    assert sorted(listed) == sorted(there), "each file has one line of its own"

@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 from firsthand.engine.engine import Engine
+from firsthand.engine.measuring.workloads import Job, rate
 from firsthand.engine.settings import EngineConfig
-from firsthand.engine.workloads import Job, rate
 from firsthand.nn import weights
 
 

@@ -1,35 +1,33 @@
-"""Measure how fast a model runs on this machine: prompts, decoding, many chats, long contexts, forks, a tree of thoughts."""
+"""Measure how fast a model runs on this machine: prompts, decoding, chats, forks, choices; of an encoder, embeddings."""
 
 from __future__ import annotations
 
-import datetime
 import json
 import shlex
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from firsthand.commands.bench_decoder import decoder_workloads, measure_decoder
+from firsthand.commands.bench_encoder import measure_encoder
+from firsthand.commands.bench_rounds import is_wanted
 from firsthand.commands.models import fetch
 from firsthand.errors import ConfigError, StoreError
-from firsthand.providers.planner import prefill_gflop
-from firsthand.terminal import console, print_table, progress
+from firsthand.providers.inspection import Inspection, inspect
+from firsthand.terminal import console, print_table
 
 if TYPE_CHECKING:
-    from firsthand.engine.engine import Engine
-    from firsthand.engine.machine import Speeds
-    from firsthand.engine.measured import Measured, Result
-    from firsthand.engine.settings import EngineConfig
-    from firsthand.engine.workloads import Sizes, Workload
+    from firsthand.engine.measuring.measured import Result
+    from firsthand.engine.measuring.workloads import Sizes, Workload
 
 EXAMPLES = """
 firsthand bench smollm2
 firsthand bench smollm2 --quick
 firsthand bench path/to/model.gguf --rounds 5 --out bench.md --json bench.json
 firsthand bench smollm2 --only decode,chats --threads 1
+firsthand bench minilm
 """
-HEADROOM = 0.9
 
 
 @dataclass(frozen=True)
@@ -92,7 +90,7 @@ def main(config: Config) -> int:
     for file in (config.out, config.json):
         check_writable(file)
     result = measure(config, fetch(config.model, shown=config.json != "-"))
-    from firsthand.engine.measured import keep
+    from firsthand.engine.measuring.measured import keep
 
     if config.is_whole:
         keep(result)
@@ -108,163 +106,44 @@ def main(config: Config) -> int:
 
 
 def measure(config: Config, path: Path) -> Result:
-    """Load the model, run every workload, and gather what they gave."""
-    from firsthand.engine import machine
-    from firsthand.engine.devices import device_line, pick_device
-    from firsthand.engine.measured import Result
-    from firsthand.engine.settings import EngineConfig
-    from firsthand.engine.workloads import QUICK, Sizes, weights_read
-
-    date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    here = machine.describe()
-    threads = config.threads or here.cores
-    before = machine.memory_in_use()
-    device = pick_device(config.device)
-    settings = EngineConfig(threads=threads, weights=config.weights, kv_cache=config.kv_cache, device=device)
-    engine = load(path, settings)
-    loaded = machine.memory_in_use()
-    chosen, left_out = choose(engine, QUICK if config.quick else Sizes(), config.only)
-    speeds = machine.measure(threads)
-    figures, steady = repeat(engine, chosen, config)
-    parameters, weight_bytes = weights_read(engine)
-    a = engine.architecture
-    if device == "cpu":  # the speeds are those of the CPU's memory
-        figures += bounded(figures, weight_bytes, speeds)
-    figures += memory(engine, (before, loaded, steady, machine.memory_in_use()))
-    return Result(
-        model=config.model,
-        path=str(path.resolve()),
-        date=date,
-        command=config.command(),
-        machine=here.to_json(),
-        machine_line=here.line() + device_line(device),
-        speeds=speeds,
-        weights=engine.weights,
-        weight_bytes=weight_bytes,
-        parameters=parameters,
-        prefill_gflop=prefill_gflop(parameters, a.vocab_size * a.hidden_size, a.num_layers * a.num_heads * a.head_dim),
-        figures=tuple(figures),
-        left_out=tuple(left_out),
-        quick=config.quick,
-    )
+    """Refuse what cannot be measured, and measure the rest: an encoder's texts, or all that a decoder does."""
+    facts = inspect(path)
+    sizes = chosen_sizes(config)
+    check_words(config.only, facts, sizes)
+    if facts.is_encoder:
+        return measure_encoder(config, path, facts, sizes)
+    return measure_decoder(config, path, sizes)
 
 
-def load(path: Path, settings: EngineConfig) -> Engine:
-    """An engine with the model in it."""
-    from firsthand.engine.engine import Engine
-    from firsthand.engine.loading import load_weights
+def chosen_sizes(config: Config) -> Sizes:
+    """How much each workload does."""
+    from firsthand.engine.measuring.workloads import QUICK, Sizes
 
-    return Engine(load_weights(path, settings), settings)
+    return QUICK if config.quick else Sizes()
 
 
-def choose(engine: Engine, sizes: Sizes, only: Sequence[str]) -> tuple[list[Workload], list[str]]:
-    """The workloads that fit the model and its memory, and sentences on those that do not."""
-    from firsthand.engine.agent_workloads import agent_workloads
-    from firsthand.engine.workloads import serving
+def check_words(only: Sequence[str], facts: Inspection, sizes: Sizes) -> None:
+    """Raise ConfigError before anything is loaded if no figure has one of the words in its name."""
+    from firsthand.engine.measuring.documents import embedding
 
-    vocab, context = engine.architecture.vocab_size, engine.architecture.max_position
-    room = int(
-        HEADROOM * engine.pool.num_blocks * engine.pool.block_size
-    )  # the last block of each sequence is not full
-    known = serving(sizes, vocab=vocab) + agent_workloads(sizes, vocab=vocab, context=min(context, room // 2))
-    wanted = [each for each in known if is_wanted(each, only)]
-    if not wanted:
+    known: Sequence[Workload[Any]] = [embedding(sizes)]
+    if not facts.is_encoder:
+        known = decoder_workloads(sizes, vocab=facts.vocabulary or 1 << 15, context=facts.context or sizes.long)
+    if not any(is_wanted(each, only) for each in known):
         names = ", ".join(each.name for each in known)
         raise ConfigError(f"only is {','.join(only)!r}: no figure has such a word in its name; there are {names}")
-    left_out = []
-    for each in list(wanted):
-        if each.longest > context:
-            reason = f"a sequence of it has {each.longest:,} tokens, and the model's context is {context:,}"
-        elif each.positions > room:
-            reason = f"it needs keys and values of {each.positions:,} tokens, and memory was set aside for {room:,}"
-        else:
-            continue
-        wanted.remove(each)
-        left_out.append(f"{each.name}: {reason}")
-    return wanted, left_out
-
-
-def is_wanted(workload: Workload, only: Sequence[str]) -> bool:
-    """Whether one of the words is in the name of one of its figures; without words, always."""
-    return not only or any(word.lower() in figure.name.lower() for word in only for figure in workload.figures)
-
-
-def repeat(engine: Engine, chosen: Sequence[Workload], config: Config) -> tuple[list[Measured], int]:
-    """The figures, one value a round, and the memory in use after the first round. A round takes every workload in turn.
-
-    The first run of each workload does not count: kernels are compiled in it, and pages of memory touched.
-    """
-    from firsthand.engine.machine import memory_in_use
-    from firsthand.engine.measured import Measured
-
-    rounds = 1 if config.quick else config.rounds
-    values: list[list[Sequence[float]]] = [[] for _ in chosen]
-    spent = [0.0] * len(chosen)
-    steady = 0
-    with progress(config.model, len(chosen) * (rounds + 1), shown=config.json != "-") as update:
-        for turn in range(rounds + 1):
-            for place, workload in enumerate(chosen):
-                update(turn * len(chosen) + place, note=workload.name)
-                if turn > 1 and spent[place] > config.seconds:
-                    continue
-                started = time.monotonic()
-                found = workload.measure(engine, turn)
-                spent[place] += time.monotonic() - started
-                if turn > 0:
-                    values[place].append(found)
-            steady = steady or memory_in_use()
-    figures = [
-        Measured(figure.name, figure.unit, figure.meaning, tuple(each[index] for each in rows))
-        for workload, rows in zip(chosen, values, strict=True)
-        for index, figure in enumerate(workload.figures)
-    ]
-    return figures, steady
-
-
-def bounded(figures: Sequence[Measured], weight_bytes: int, speeds: Speeds) -> list[Measured]:
-    """The share of the memory's speed that decoding one answer reaches."""
-    from firsthand.engine.measured import DECODE, Measured
-
-    return [
-        Measured(
-            "memory's speed reached by decode 1",
-            "%",
-            "weights alone, against the fastest reading of memory that was measured in this run",
-            tuple(100 * value * weight_bytes / (speeds.read_gb_s * 1e9) for value in each.values),
-        )
-        for each in figures
-        if each.name == DECODE
-    ]
-
-
-def memory(engine: Engine, in_use: tuple[int, int, int, int]) -> list[Measured]:
-    """What the engine took, and what it did not give back."""
-    from firsthand.engine.measured import Measured
-
-    before, loaded, steady, end = in_use
-    stats = engine.stats()
-    return [
-        Measured("memory: model and cache", "MB", "taken by loading", ((loaded - before) / 1e6,)),
-        Measured("memory: in use at the end", "MB", "of the whole process, cached text included", (end / 1e6,)),
-        Measured(
-            "memory: growth",
-            "MB",
-            "from the first round to the last: pages of the cache that were used for the first time",
-            ((end - steady) / 1e6,),
-        ),
-        Measured("memory: blocks not given back", "blocks", f"of {stats.num_blocks:,}", (stats.used_blocks,)),
-    ]
 
 
 def show(result: Result) -> None:
     """Print the result as a table."""
-    from firsthand.engine.measured import spread
+    from firsthand.engine.measuring.machine import is_busy
+    from firsthand.engine.measuring.measured import spread
 
     rows = [[each.name, f"{spread(each.values)} {each.unit}", each.meaning] for each in result.figures]
     print_table(result.model, ["figure", "median (range)", "what it is"], rows)
     lines = [*(f"left out: {each}" for each in result.left_out), result.machine_line, result.speeds.line()]
-    lines.append(f"weights: {result.weights}, {result.weight_bytes / 1e6:,.1f} MB read in each step of decoding")
-    if result.machine["load"] > 0.5 * result.machine["cores"]:
+    lines.append(result.weights_line)
+    if is_busy(result.machine["load"], result.machine["cores"]):
         lines.append("the machine was busy with other work: these numbers are lower than what it can do")
     console().print("\n".join(lines), markup=False, soft_wrap=True)
 

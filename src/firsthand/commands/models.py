@@ -10,6 +10,7 @@ from typing import Literal
 from firsthand.errors import ConfigError
 from firsthand.message import Json
 from firsthand.providers import hub
+from firsthand.providers.encoder_planner import EncoderPlan, ExpectedTexts, plan_encoder
 from firsthand.providers.inspection import Inspection, inspect
 from firsthand.providers.planner import Expected, Plan
 from firsthand.providers.planner import plan as make_plan
@@ -34,7 +35,7 @@ class Config:
     model: str | None = field(default=None, metadata={"positional": True})
     """The model: a known name or hf:ORG/NAME[@REVISION][:FILE.gguf]; for inspect also a file or folder."""
     plan: bool = True
-    """With inspect: say what to expect on this machine. Its speeds are measured the first time, in two seconds."""
+    """With inspect: say what to expect on this machine. Its speeds are measured the first time, in a few seconds."""
     json: bool = False
     """Print JSON for programs."""
 
@@ -51,7 +52,7 @@ def main(config: Config) -> int:
             print(json.dumps({"model": model, "path": path}) if config.json else path)
         case "inspect", str(model):
             facts = inspect(fetch(model, shown=not config.json))
-            planned = plan_here(model, facts) if config.plan and not facts.is_encoder else None
+            planned = plan_here(model, facts) if config.plan else None
             print_inspection(model, facts, planned, as_json=config.json)
         case "remove", str(model):
             path = str(hub.remove(model))
@@ -113,17 +114,23 @@ def list_models() -> list[Json]:
     ]
 
 
-def plan_here(model: str, facts: Inspection) -> Plan:
+def plan_here(model: str, facts: Inspection) -> Plan | EncoderPlan:
     """What the model will need and reach on this machine."""
-    from firsthand.engine.machine import describe, speeds
-    from firsthand.engine.measured import kept
+    from firsthand.engine.measuring.limits import seen
+    from firsthand.engine.measuring.machine import describe
+    from firsthand.engine.measuring.measured import kept
+    from firsthand.engine.measuring.speeds import speeds
     from firsthand.engine.settings import default_kv_bytes
 
     kv_memory_bytes = default_kv_bytes()  # before measuring, which takes memory for a moment
-    return make_plan(facts, speeds(), kv_memory_bytes, kept(describe().key), model)
+    results = kept(describe().key)
+    here = speeds(at_least=seen(results))
+    if facts.is_encoder:
+        return plan_encoder(facts, here, results, model)
+    return make_plan(facts, here, kv_memory_bytes, results, model)
 
 
-def print_inspection(model: str, facts: Inspection, plan: Plan | None, *, as_json: bool) -> None:
+def print_inspection(model: str, facts: Inspection, plan: Plan | EncoderPlan | None, *, as_json: bool) -> None:
     """Print the facts and the plan as tables, or as JSON."""
     if as_json:
         body = {"model": model, **facts.to_json(), "plan": plan.to_json() if plan else None}
@@ -145,13 +152,15 @@ def print_inspection(model: str, facts: Inspection, plan: Plan | None, *, as_jso
     memory += [[f"keys and values of {length:,} tokens", size(count)] for length, count in facts.kv_bytes.items()]
     if facts.kv_bytes_per_token:
         memory.append(["keys and values of one token", size(facts.kv_bytes_per_token)])
-    if plan:
+    if isinstance(plan, Plan):
         many = [(count, taken) for count, taken in plan.kv_bytes.items() if count > 1]
         memory += [[f"{count} conversations of 2,048 tokens", size(taken)] for count, taken in many]
     print_table("memory", ["for", "takes"], memory)
     console().print("int8 and 4-bit without their scales; keys and values in float16, as our engine keeps them")
-    if plan:
+    if isinstance(plan, Plan):
         print_plan(plan)
+    elif plan:
+        print_encoder_plan(plan)
 
 
 def print_plan(plan: Plan) -> None:
@@ -165,9 +174,10 @@ def print_plan(plan: Plan) -> None:
         ]
         for each in plan.bounds
     ]
-    header = ["weights in", "read for a token", "one answer, at most", "512-token prompt, at most"]
+    limit = "about" if plan.is_busy else "at most"
+    header = ["weights in", "read for a token", f"one answer, {limit}", f"512-token prompt, {limit}"]
     print_table("tokens/s on this machine", header, rows)
-    lines = [f"This machine, {plan.speeds.line()}."]
+    lines = [f"This machine, {plan.speeds.line()}.", *plan.notes]
     if plan.kv_tokens is not None:
         room = size(plan.kv_memory_bytes)
         lines.append(
@@ -175,6 +185,29 @@ def print_plan(plan: Plan) -> None:
         )
     lines.append(expectation(plan.expected))
     console().print("\n".join(lines), markup=False, soft_wrap=True)
+
+
+def print_encoder_plan(plan: EncoderPlan) -> None:
+    """Print what to expect of an encoder on this machine."""
+    limit = "about" if plan.is_busy else "at most"
+    lines = [f"This machine, {plan.speeds.line()}.", *plan.notes]
+    if plan.texts is not None:
+        lines.append(
+            f"Texts of {plan.tokens_per_text} tokens: {limit} {plan.texts:,.0f} a second, by what products allow."
+        )
+    lines.append(encoder_expectation(plan.expected))
+    console().print("\n".join(lines), markup=False, soft_wrap=True)
+
+
+def encoder_expectation(expected: ExpectedTexts | None) -> str:
+    """What our encoder should reach, in words."""
+    if expected is None:
+        return "No encoder was measured here yet: `firsthand bench MODEL` does, and then this says what to expect."
+    day, share = expected.measured_on[:10], f"{expected.share:.0%} of what products allow"
+    if expected.texts is not None:
+        speed = f"{expected.texts:,.0f} documents of mixed length a second, {expected.tokens:,.0f} tokens/s"
+        return f"Measured on {day}: {speed}; that is {share}."
+    return f"Expect about {expected.tokens:,.0f} tokens/s: on {day} {expected.measured_model} reached {share}."
 
 
 def expectation(expected: Expected | None) -> str:

@@ -52,7 +52,8 @@ class Inspection:
     window_share: float
     """Share of the keys and values that are those of layers with a sliding window."""
     decode_parameters: int
-    """Weights that each step of decoding uses: all but a table of embeddings that is not also the head."""
+    """Weights that each step of decoding uses: all but a table of embeddings that is not also the head. Of an encoder those
+    that each token of a text takes: its layers' matrices."""
     block_bytes: int | None
     """What our engine keeps those weights in, if the file has them in blocks that it takes as they are."""
     head_parameters: int | None
@@ -162,7 +163,7 @@ def _inspection(
     if is_encoder:
         kv_heads = None
     each = KV_VALUE_BYTES * kv_heads * (key_dim + value_dim) if kv_heads and key_dim and value_dim else None
-    table, head = _embeddings_and_head(tensors)
+    table, head = (None, None) if is_encoder else _embeddings_and_head(tensors)
     lengths = sorted({length for length in (*_CONTEXTS, context or 0) if 0 < length <= (context or _CONTEXTS[-1])})
     return Inspection(
         path=path,
@@ -176,7 +177,9 @@ def _inspection(
         kv_bytes_per_token=each,
         window=windows[0],
         window_share=windows[1],
-        decode_parameters=parameters - (math.prod(table.shape) if table else 0),
+        decode_parameters=_layer_weights(tensors)
+        if is_encoder
+        else parameters - (math.prod(table.shape) if table else 0),
         block_bytes=_block_bytes([tensor for tensor in tensors if tensor is not table and len(tensor.shape) > 1]),
         head_parameters=math.prod(head.shape) if head else None,
         attention_width=_product(query_heads, key_dim),
@@ -227,6 +230,13 @@ def _block_bytes(matrices: list[TensorInfo]) -> int | None:
     if not matrices or any(matrix.dtype not in _BLOCK_BITS for matrix in matrices):
         return None
     return math.ceil(sum(math.prod(matrix.shape) * _BLOCK_BITS[matrix.dtype] for matrix in matrices) / 8)
+
+
+def _layer_weights(tensors: list[TensorInfo]) -> int:
+    """Numbers in an encoder's matrices, tables of embeddings and the pooler left out."""
+    passed_over = ("embed", "embd", "pooler")
+    layers = [t for t in tensors if len(t.shape) == 2 and not any(word in t.name for word in passed_over)]
+    return sum(math.prod(tensor.shape) for tensor in layers)
 
 
 def _embeddings_and_head(tensors: list[TensorInfo]) -> tuple[TensorInfo | None, TensorInfo | None]:

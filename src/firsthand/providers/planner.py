@@ -2,17 +2,20 @@
 
 Decoding one answer reads every weight once a token, so memory's speed bounds it; a prompt is products of matrices, so the
 speed of products bounds that. How much of its bounds our engine reaches is taken from what `firsthand bench` measured, of
-this model or else of the one most like it. No weights are read and torch is not needed.
+this model or else of the one most like it. No bound is below what was reached here. No weights are read and torch is not
+needed.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from firsthand.engine.machine import Speeds
-from firsthand.engine.measured import DECODE, PREFILL, Result
+from firsthand.engine.measuring.limits import Limits, known_products, limits
+from firsthand.engine.measuring.machine import is_busy
+from firsthand.engine.measuring.measured import DECODE, PREFILL, Result
+from firsthand.engine.measuring.speeds import Speeds
 from firsthand.message import Json
 from firsthand.providers.inspection import Inspection
 
@@ -65,6 +68,10 @@ class Plan:
     bounds: tuple[Bound, ...]
     expected: Expected | None
     """None if nothing was measured on this machine."""
+    is_busy: bool = False
+    """Whether the speeds were measured beside other programs, so that the machine may do more than the bounds say."""
+    notes: tuple[str, ...] = ()
+    """Sentences on how far the bounds can be trusted."""
 
     def to_json(self) -> Json:
         """The plan as a JSON object."""
@@ -77,13 +84,16 @@ def plan(facts: Inspection, speeds: Speeds, kv_memory_bytes: int, results: Seque
     kinds = {"float16": 2 * facts.decode_parameters, "int8": _int8_bytes(facts)}
     if facts.block_bytes:
         kinds["the file's blocks"] = facts.block_bytes
+    most = limits(speeds, results)
     return Plan(
         kv_memory_bytes=kv_memory_bytes,
         kv_tokens=kv_memory_bytes // each if each else None,
         kv_bytes={count: count * (facts.keys_and_values(SEQUENCE_TOKENS) or 0) for count in SEQUENCES} if each else {},
-        speeds=speeds,
-        bounds=tuple(_bound(facts, speeds, name, size) for name, size in kinds.items()),
-        expected=expect(facts, speeds, results, model),
+        speeds=most.speeds,
+        bounds=tuple(_bound(facts, most, name, size) for name, size in kinds.items()),
+        expected=expect(facts, most, model),
+        is_busy=is_busy(most.speeds.load),
+        notes=tuple(_notes(most, kinds)),
     )
 
 
@@ -92,22 +102,17 @@ def prefill_gflop(parameters: int, head: int, attention_width: int, tokens: int 
     return (2 * (parameters - head) + 4 * attention_width * (tokens + 1) / 2) / 1e9
 
 
-def expect(facts: Inspection, speeds: Speeds, results: Sequence[Result], model: str) -> Expected | None:
+def expect(facts: Inspection, most: Limits, model: str) -> Expected | None:
     """What a measurement of this model, or of the one most like it in size, lets us expect; None without any."""
-    useful = [result for result in results if result.figure(DECODE) and not result.quick]
-    same = [result for result in useful if _is_same(result, facts, model)]
-    nearest = same[:1] or sorted(useful, key=lambda result: _distance(result.parameters, facts.decode_parameters))[:1]
-    if not nearest:
+    useful = [result for result in most.results if result.figure(DECODE) and not result.quick]
+    result, here = nearest(useful, facts, model)
+    if result is None:
         return None
-    [result] = nearest
     decode, prefill = result.figure(DECODE), result.figure(PREFILL)
     assert decode is not None
-    decode_share = decode.median * result.weight_bytes / (result.speeds.read_gb_s * 1e9)
-    prefill_share = (
-        prefill.median * result.prefill_gflop / _products(result.speeds, result.weights) if prefill else None
-    )
-    bound = _bound(facts, speeds, result.weights, _kept_bytes(facts, result))
-    here = bool(same)
+    decode_share = decode.median * result.weight_bytes / (most.read_gb_s(result.weight_bytes) * 1e9)
+    prefill_share = prefill.median * result.prefill_gflop / most.products_gop_s(result.weights) if prefill else None
+    bound = _bound(facts, most, result.weights, _kept_bytes(facts, result))
     return Expected(
         measured_model=result.model,
         measured_on=result.date,
@@ -122,18 +127,37 @@ def expect(facts: Inspection, speeds: Speeds, results: Sequence[Result], model: 
     )
 
 
-def _bound(facts: Inspection, speeds: Speeds, weights: str, read_bytes: int) -> Bound:
+def _bound(facts: Inspection, most: Limits, weights: str, read_bytes: int) -> Bound:
     prefill = None
     if facts.head_parameters and facts.attention_width:
         gflop = prefill_gflop(facts.decode_parameters, facts.head_parameters, facts.attention_width)
-        prefill = _products(speeds, weights) / gflop
-    return Bound(weights, read_bytes, speeds.read_gb_s * 1e9 / read_bytes, prefill)
+        prefill = most.products_gop_s(weights) / gflop
+    return Bound(weights, read_bytes, most.read_gb_s(read_bytes) * 1e9 / read_bytes, prefill)
 
 
-def _products(speeds: Speeds, weights: str) -> float:
-    """10^9 operations/s of the products that weights of a kind take part in: whole numbers, unless they are floats."""
-    whole = weights not in ("float32", "float16") and speeds.int8_gop_s
-    return whole or speeds.float32_gflop_s
+def busy_note(speeds: Speeds) -> Iterator[str]:
+    """A sentence to say that the speeds were measured beside other work, if they were."""
+    if is_busy(speeds.load):
+        yield (
+            f"These speeds were measured beside other programs (load {speeds.load:.1f}): the machine may do more. They are "
+            "measured again when an hour has passed."
+        )
+
+
+def _notes(most: Limits, kinds: Mapping[str, int]) -> Iterator[str]:
+    """What there is to say against the bounds for weights of these kinds and sizes."""
+    yield from busy_note(most.speeds)
+    for name, size in kinds.items():
+        if most.read_gb_s(size) > most.speeds.read_gb_s:
+            yield (
+                f"Weights in {name} are bounded by what a benchmark here read in a second, {most.read_gb_s(size):.1f} GB: "
+                "more than reading memory alone showed."
+            )
+        if most.products_gop_s(name) > known_products(most.speeds, name):
+            yield (
+                f"Prompts with weights in {name} are bounded by what a benchmark here reached, "
+                f"{most.products_gop_s(name):.0f} x 10^9 operations/s: more than products alone showed."
+            )
 
 
 def _kept_bytes(facts: Inspection, result: Result) -> int:
@@ -147,8 +171,12 @@ def _int8_bytes(facts: Inspection) -> int:
     return math.ceil(facts.decode_parameters * 8.5 / 8)
 
 
-def _is_same(result: Result, facts: Inspection, model: str) -> bool:
-    return result.model == model or result.path == str(facts.path.resolve())
+def nearest(results: Sequence[Result], facts: Inspection, model: str) -> tuple[Result | None, bool]:
+    """The result of the model of that name or file, and True; else of the one most like it in size, and False."""
+    for result in results:
+        if result.model == model or result.path == str(facts.path.resolve()):
+            return result, True
+    return min(results, key=lambda result: _distance(result.parameters, facts.decode_parameters), default=None), False
 
 
 def _distance(one: int, other: int) -> float:

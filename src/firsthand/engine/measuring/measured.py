@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from firsthand.engine.machine import Speeds
+from firsthand.engine.measuring.speeds import Speeds
 from firsthand.errors import StoreError
 from firsthand.home import data_home
 from firsthand.message import Json
@@ -25,6 +25,9 @@ DECODE = "decode 1"
 """The figure that the memory's speed bounds."""
 PREFILL = "prefill 512"
 """The figure that the speed of products bounds."""
+EMBEDDED = "embeddings"
+EMBEDDED_TOKENS = "embeddings: tokens"
+"""An encoder's figures; products bound them too."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +62,11 @@ class Result:
     weights: str
     """How the engine kept them, such as float16."""
     weight_bytes: int
-    """That one step of decoding reads."""
+    """That one step of decoding reads, or an encoder for the texts it computes together."""
     parameters: int
-    """That one step of decoding uses."""
+    """That one step of decoding uses, or an encoder for each token."""
     prefill_gflop: float
-    """10^9 operations for each token of a 512-token prompt."""
+    """10^9 operations for each token of a 512-token prompt, or of an encoder's documents."""
     figures: tuple[Measured, ...]
     left_out: tuple[str, ...] = ()
     """Sentences on what could not be measured, and why."""
@@ -73,6 +76,31 @@ class Result:
     def figure(self, name: str) -> Measured | None:
         """The figure of that name."""
         return next((each for each in self.figures if each.name == name), None)
+
+    @property
+    def read_gb_s(self) -> float:
+        """10^9 bytes of weights a second that decoding one answer read in its best round; 0 if that was not measured."""
+        return max(self._values(DECODE), default=0.0) * self.weight_bytes / 1e9
+
+    @property
+    def products_gop_s(self) -> float:
+        """10^9 operations a second that a prompt took in its best round; 0 if that was not measured."""
+        return max(self._values(PREFILL) + self._values(EMBEDDED_TOKENS), default=0.0) * self.prefill_gflop
+
+    @property
+    def is_encoder(self) -> bool:
+        """Whether the model turns texts into vectors."""
+        return self.figure(EMBEDDED) is not None
+
+    @property
+    def weights_line(self) -> str:
+        """How the weights were kept, for people."""
+        when = "for each pack of texts" if self.is_encoder else "in each step of decoding"
+        return f"weights: {self.weights}, {self.weight_bytes / 1e6:,.1f} MB read {when}"
+
+    def _values(self, name: str) -> tuple[float, ...]:
+        figure = self.figure(name)
+        return figure.values if figure else ()
 
     def to_json(self) -> Json:
         """The result as a JSON object."""
@@ -97,14 +125,15 @@ class Result:
 
     def _check(self) -> None:
         """Raise ValueError unless what others reckon with and print is of its kind."""
-        bounds = (self.speeds.read_gb_s, self.speeds.float32_gflop_s, self.speeds.int8_gop_s or 1)
-        above_0 = (self.weight_bytes, self.parameters, self.prefill_gflop, *bounds)
+        above_0 = (self.weight_bytes, self.parameters, self.prefill_gflop)
         values = [value for figure in self.figures for value in figure.values]
         texts = [self.model, self.path, self.date, self.weights, *(figure.name for figure in self.figures)]
         if not all(type(each) in (int, float) and math.isfinite(each) for each in (*above_0, *values)):
             raise ValueError("a number is none")
         if min(above_0) <= 0 or not all(figure.values for figure in self.figures):
             raise ValueError("a number is missing or not above 0")
+        if not self.speeds.is_sound:
+            raise ValueError("a speed is none")
         if not all(isinstance(text, str) for text in texts) or not isinstance(self.machine, dict):
             raise ValueError("a text is none")
 
@@ -122,7 +151,7 @@ class Result:
             f"- date: {self.date}",
             f"- machine: {self.machine_line}",
             f"- the machine {self.speeds.line()}",
-            f"- weights: {self.weights}, {self.weight_bytes / 1e6:,.1f} MB read in each step of decoding",
+            f"- {self.weights_line}",
         ]
         return "\n".join(lines) + "\n"
 

@@ -11,12 +11,12 @@ from collections.abc import Iterable
 from random import Random
 
 from firsthand.engine.engine import Engine
+from firsthand.engine.measuring.workloads import Figure, Ids, Job, Sizes, Workload, checked, random_ids, run
 from firsthand.engine.sequence import Request
-from firsthand.engine.workloads import Figure, Ids, Job, Sizes, Workload, checked, random_ids, run
 from firsthand.model import Sampling
 
 
-def agent_workloads(sizes: Sizes, *, vocab: int, context: int) -> list[Workload]:
+def agent_workloads(sizes: Sizes, *, vocab: int, context: int) -> list[Workload[Engine]]:
     """All of them, for a model of that vocabulary and that longest context."""
     return [
         _long_context(sizes, vocab, context),
@@ -48,7 +48,7 @@ def likelihoods(engine: Engine, prefixes: Iterable[Ids], continuation: Ids) -> l
     return found
 
 
-def _long_context(sizes: Sizes, vocab: int, context: int) -> Workload:
+def _long_context(sizes: Sizes, vocab: int, context: int) -> Workload[Engine]:
     """One answer after a long context against one after a short context."""
     new = sizes.new_tokens + 1
     long = min(sizes.long, context - new)
@@ -69,7 +69,7 @@ def _long_context(sizes: Sizes, vocab: int, context: int) -> Workload:
     return Workload(figures, long + new + short + new, long + new, measure)
 
 
-def _shared_prefix(sizes: Sizes, vocab: int) -> Workload:
+def _shared_prefix(sizes: Sizes, vocab: int) -> Workload[Engine]:
     """Branches of one prefix: few-shot headers, self-consistency, forked agents."""
     branches, each = sizes.branches, sizes.suffix
 
@@ -99,7 +99,7 @@ def _shared_prefix(sizes: Sizes, vocab: int) -> Workload:
     return Workload(figures, positions, sizes.prefix + 2 * each + 1, measure)
 
 
-def _second_turn(sizes: Sizes, vocab: int) -> Workload:
+def _second_turn(sizes: Sizes, vocab: int) -> Workload[Engine]:
     """An agent's second turn: the first prompt, its answer, and something new."""
 
     def measure(engine: Engine, seed: int) -> list[float]:
@@ -123,7 +123,7 @@ def _second_turn(sizes: Sizes, vocab: int) -> Workload:
     return Workload(figures, whole + 2, whole + 2, measure)
 
 
-def _tree_of_thoughts(sizes: Sizes, vocab: int) -> Workload:
+def _tree_of_thoughts(sizes: Sizes, vocab: int) -> Workload[Engine]:
     """A breadth-first search: proposals for each state, each valued by a question, the best kept (Yao et al., 2023)."""
 
     def measure(engine: Engine, seed: int) -> list[float]:

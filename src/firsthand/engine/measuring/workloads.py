@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import Generic, TypeVar
 
 from torch import nn
 
@@ -22,6 +23,8 @@ from firsthand.model import Sampling
 from firsthand.nn.quant import BlockLinear, DenseLinear
 
 Ids = tuple[int, ...]
+S = TypeVar("S")
+"""What a workload is run on: an Engine, or a TextEmbedder."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,16 @@ class Sizes:
     question: int = 24
     """A tree of thoughts (Yao et al., 2023): states kept, steps, proposals for each state; tokens of the problem, of a
     thought, and of the question by which a thought is valued."""
+    examples: int = 250
+    tasks: int = 100
+    question_tokens: tuple[int, int] = (20, 60)
+    choices: int = 4
+    choice_tokens: tuple[int, int] = (2, 8)
+    """Multiple choice in the lengths of five-shot ARC-Easy: tokens of the examples, questions, and choices of each; shortest
+    and longest question and choice."""
+    documents: int = 400
+    words: tuple[int, int] = (4, 190)
+    """Texts to be embedded; the shortest and the longest in words."""
 
 
 QUICK = Sizes(
@@ -84,6 +97,11 @@ QUICK = Sizes(
     problem=64,
     thought=8,
     question=8,
+    examples=40,
+    tasks=6,
+    question_tokens=(8, 16),
+    documents=24,
+    words=(4, 60),
 )
 """A smoke run: every workload, too short for its numbers to mean much."""
 
@@ -139,7 +157,7 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Workload:
+class Workload(Generic[S]):
     """Something to make an engine do, and the figures it gives."""
 
     figures: tuple[Figure, ...]
@@ -147,8 +165,10 @@ class Workload:
     """Room for keys and values that it needs."""
     longest: int
     """Tokens of its longest sequence."""
-    measure: Callable[[Engine, int], Sequence[float]]
-    """Run it on the engine, with prompts made from the number; gives a value for each figure."""
+    measure: Callable[[S, int], Sequence[float]]
+    """Run it on the engine or embedder, with prompts made from the number; gives a value for each figure."""
+    needs_kernels: bool = False
+    """Whether it measures our kernels alone, for models that run in them."""
 
     @property
     def name(self) -> str:
@@ -156,7 +176,7 @@ class Workload:
         return self.figures[0].name
 
 
-def serving(sizes: Sizes, *, vocab: int) -> list[Workload]:
+def serving(sizes: Sizes, *, vocab: int) -> list[Workload[Engine]]:
     """The serving jobs as workloads, for a model of that vocabulary."""
     return [_serving(name, sizes, vocab) for name in serving_jobs(sizes, vocab=vocab, seed=0)]
 
@@ -181,7 +201,7 @@ def random_ids(random: Random, count: int, vocab: int) -> Ids:
     return tuple(random.randrange(vocab // 8, vocab - vocab // 8) for _ in range(count))
 
 
-def run(engine: Engine, job: Job) -> Timing:
+def run(engine: Engine, job: Job, *, after_step: Callable[[], None] = lambda: None) -> Timing:
     """Run a job to its end, its prompts arriving at once."""
     started = first = last = time.perf_counter()
     for prompt, new in zip(job.prompts, job.max_tokens, strict=True):
@@ -192,21 +212,44 @@ def run(engine: Engine, job: Job) -> Timing:
         outputs = checked(engine.step())
         last = time.perf_counter()
         output_tokens += sum(len(output.token_ids) for output in outputs)
+        after_step()
         if len(begun) < len(job.prompts):
             begun |= {(output.request_id, output.index) for output in outputs}
             first, tokens_at_first = last, output_tokens
     return Timing(first - started, last - started, output_tokens, output_tokens - tokens_at_first)
 
 
-def rate(engine: Engine, job: Job) -> float:
+def rate(engine: Engine, job: Job, *, after_step: Callable[[], None] = lambda: None) -> float:
     """The tokens/s that a serving job is there to find."""
     kind = job.name.split()[0]
     if kind == "decode":  # prompts first, so that all answers begin in the same step, as a rival's do
         run(engine, Job("", job.prompts, (1,) * len(job.prompts)))
-    timing = run(engine, job)
+    timing = run(engine, job, after_step=after_step)
     if kind == "prefill":
         return len(job.prompts[0]) / timing.first_s
     return timing.decode_tokens / timing.decode_s if kind == "decode" else timing.output_tokens / timing.total_s
+
+
+@dataclass
+class Waste:
+    """Room for keys and values that running sequences have and do not use, added up over the ends of steps."""
+
+    allocated: int = 0
+    used: int = 0
+
+    @property
+    def percent(self) -> float:
+        """Of the room that was allocated; 0 if there was none."""
+        return 100 * (1 - self.used / self.allocated) if self.allocated else 0.0
+
+    def look(self, engine: Engine) -> None:
+        """Add what the engine's sequences have now. Blocks that two of them share count for each."""
+        pool = engine.pool
+        for sequence in engine.scheduler.running:
+            for part, blocks in pool.split(sequence.table):
+                gone = sum(block == part.hole for block in blocks)  # what lies before a window was given back
+                self.allocated += (len(blocks) - gone) * pool.block_size
+                self.used += sequence.num_computed - gone * pool.block_size
 
 
 def checked(outputs: list[Output]) -> list[Output]:
@@ -217,7 +260,7 @@ def checked(outputs: list[Output]) -> list[Output]:
     return outputs
 
 
-def _serving(name: str, sizes: Sizes, vocab: int) -> Workload:
+def _serving(name: str, sizes: Sizes, vocab: int) -> Workload[Engine]:
     """One of the serving jobs, as a workload."""
     job = serving_jobs(sizes, vocab=vocab, seed=0)[name]
     meaning = {
@@ -233,7 +276,18 @@ def _serving(name: str, sizes: Sizes, vocab: int) -> Workload:
     def measure(engine: Engine, seed: int) -> list[float]:
         return [rate(engine, serving_jobs(sizes, vocab=vocab, seed=seed)[name])]
 
-    return Workload((Figure(name, "tokens/s", meaning),), job.positions, job.longest, measure)
+    def measure_chats(engine: Engine, seed: int) -> list[float]:
+        waste = Waste()
+        found = rate(engine, serving_jobs(sizes, vocab=vocab, seed=seed)[name], after_step=lambda: waste.look(engine))
+        return [found, waste.percent]
+
+    figure = Figure(name, "tokens/s", meaning)
+    if not name.endswith("chats"):
+        return Workload((figure,), job.positions, job.longest, measure)
+    unused = Figure(
+        f"{name}: KV waste", "%", "room for keys and values that is allocated and not used, at the ends of all steps"
+    )
+    return Workload((figure, unused), job.positions, job.longest, measure_chats)
 
 
 def weights_read(engine: Engine) -> tuple[int, int]:

@@ -1,0 +1,145 @@
+"""What `firsthand bench` measures of a model that generates."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from firsthand.commands.bench_rounds import beside_speeds, is_wanted, repeat
+from firsthand.providers.planner import prefill_gflop
+
+if TYPE_CHECKING:
+    from firsthand.commands.bench import Config
+    from firsthand.engine.engine import Engine
+    from firsthand.engine.measuring.measured import Measured, Result
+    from firsthand.engine.measuring.speeds import Speeds
+    from firsthand.engine.measuring.workloads import Sizes, Workload
+    from firsthand.engine.settings import EngineConfig
+
+HEADROOM = 0.9
+
+
+def measure_decoder(config: Config, path: Path, sizes: Sizes) -> Result:
+    """Load the model, run every workload, and gather what they gave."""
+    from firsthand.engine.devices import device_line, pick_device
+    from firsthand.engine.measuring import machine
+    from firsthand.engine.measuring.measured import Result
+    from firsthand.engine.measuring.workloads import weights_read
+    from firsthand.engine.settings import EngineConfig
+
+    date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    here = machine.describe()
+    threads = config.threads or here.cores
+    before = machine.memory_in_use()
+    device = pick_device(config.device)
+    settings = EngineConfig(threads=threads, weights=config.weights, kv_cache=config.kv_cache, device=device)
+    engine = load(path, settings)
+    loaded = machine.memory_in_use()
+    chosen, left_out = choose(engine, sizes, config.only)
+    (figures, steady), speeds = beside_speeds(
+        lambda: repeat(engine, chosen, config),
+        threads,
+        once=config.quick,
+        ours=engine.runner.fused is not None,
+    )
+    parameters, weight_bytes = weights_read(engine)
+    a = engine.architecture
+    if device == "cpu":  # the speeds are those of the CPU's memory
+        figures += bounded(figures, weight_bytes, speeds)
+    figures += memory(engine, (before, loaded, steady, machine.memory_in_use()))
+    return Result(
+        model=config.model,
+        path=str(path.resolve()),
+        date=date,
+        command=config.command(),
+        machine=here.to_json(),
+        machine_line=here.line() + device_line(device),
+        speeds=speeds,
+        weights=engine.weights,
+        weight_bytes=weight_bytes,
+        parameters=parameters,
+        prefill_gflop=prefill_gflop(parameters, a.vocab_size * a.hidden_size, a.num_layers * a.num_heads * a.head_dim),
+        figures=tuple(figures),
+        left_out=tuple(left_out),
+        quick=config.quick,
+    )
+
+
+def load(path: Path, settings: EngineConfig) -> Engine:
+    """An engine with the model in it."""
+    from firsthand.engine.engine import Engine
+    from firsthand.engine.loading import load_weights
+
+    return Engine(load_weights(path, settings), settings)
+
+
+def decoder_workloads(sizes: Sizes, *, vocab: int, context: int) -> list[Workload[Engine]]:
+    """All that is measured of a model that generates, for that vocabulary and longest context."""
+    from firsthand.engine.measuring.agent_workloads import agent_workloads
+    from firsthand.engine.measuring.attention import attention_workload
+    from firsthand.engine.measuring.scoring import scoring
+    from firsthand.engine.measuring.workloads import serving
+
+    agents = agent_workloads(sizes, vocab=vocab, context=context)
+    return [*serving(sizes, vocab=vocab), *agents, attention_workload(sizes), scoring(sizes, vocab=vocab)]
+
+
+def choose(engine: Engine, sizes: Sizes, only: Sequence[str]) -> tuple[list[Workload[Engine]], list[str]]:
+    """The workloads that fit the model and its memory, and sentences on those that do not."""
+    vocab, context = engine.architecture.vocab_size, engine.architecture.max_position
+    room = int(
+        HEADROOM * engine.pool.num_blocks * engine.pool.block_size
+    )  # the last block of each sequence is not full
+    known = decoder_workloads(sizes, vocab=vocab, context=min(context, room // 2))
+    wanted, left_out = [], []
+    for each in known:
+        if not is_wanted(each, only):
+            continue
+        if each.longest > context:
+            reason = f"a sequence of it has {each.longest:,} tokens, and the model's context is {context:,}"
+        elif each.positions > room:
+            reason = f"it needs keys and values of {each.positions:,} tokens, and memory was set aside for {room:,}"
+        elif each.needs_kernels and engine.runner.fused is None:
+            reason = "the model does not run in the compiled step, so its attention is torch's own"
+        else:
+            wanted.append(each)
+            continue
+        left_out.append(f"{each.name}: {reason}")
+    return wanted, left_out
+
+
+def bounded(figures: Sequence[Measured], weight_bytes: int, speeds: Speeds) -> list[Measured]:
+    """The share of the memory's speed that decoding one answer reaches."""
+    from firsthand.engine.measuring.measured import DECODE, Measured
+
+    return [
+        Measured(
+            "memory's speed reached by decode 1",
+            "%",
+            "weights alone, against the fastest reading of memory that was seen in this run, this one among it",
+            tuple(100 * value / max(*each.values, speeds.read_gb_s * 1e9 / weight_bytes) for value in each.values),
+        )
+        for each in figures
+        if each.name == DECODE
+    ]
+
+
+def memory(engine: Engine, in_use: tuple[int, int, int, int]) -> list[Measured]:
+    """What the engine took, and what it did not give back."""
+    from firsthand.engine.measuring.measured import Measured
+
+    before, loaded, steady, end = in_use
+    stats = engine.stats()
+    return [
+        Measured("memory: model and cache", "MB", "taken by loading", ((loaded - before) / 1e6,)),
+        Measured("memory: in use at the end", "MB", "of the whole process, cached text included", (end / 1e6,)),
+        Measured(
+            "memory: growth",
+            "MB",
+            "from the first round to the last: pages of the cache that were used for the first time",
+            ((end - steady) / 1e6,),
+        ),
+        Measured("memory: blocks not given back", "blocks", f"of {stats.num_blocks:,}", (stats.used_blocks,)),
+    ]

@@ -1,0 +1,74 @@
+"""What `firsthand bench` measures of an encoder: documents of mixed length to vectors."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from firsthand.commands.bench_rounds import beside_speeds, repeat
+from firsthand.errors import ConfigError
+from firsthand.providers.encoder_planner import encoder_gflop
+from firsthand.providers.inspection import Inspection
+
+if TYPE_CHECKING:
+    from firsthand.commands.bench import Config
+    from firsthand.engine.measuring.measured import Result
+    from firsthand.engine.measuring.workloads import Sizes
+
+
+def measure_encoder(config: Config, path: Path, facts: Inspection, sizes: Sizes) -> Result:
+    """Load the encoder, embed, and gather what that gave."""
+    from firsthand.engine.embedding import load
+    from firsthand.engine.measuring import machine
+    from firsthand.engine.measuring.documents import documents, embedding
+    from firsthand.engine.measuring.limits import INT16
+    from firsthand.engine.measuring.measured import Measured, Result
+    from firsthand.engine.measuring.speeds import torch_threads
+
+    check_encoder(config)
+    date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    here = machine.describe()
+    threads = config.threads or here.cores
+    before = machine.memory_in_use()
+    with torch_threads(threads):
+        model = load(path, threads=threads)
+        loaded = machine.memory_in_use()
+        try:
+            (figures, _), speeds = beside_speeds(
+                lambda: repeat(model, [embedding(sizes)], config), threads, once=config.quick, ours=False
+            )
+            lengths = [len(model.tokenise(text)[0]) for text in documents(sizes, seed=1)]
+        finally:
+            model.close()
+    taken = Measured("memory: model", "MB", "taken by loading", ((loaded - before) / 1e6,))
+    # a token sees those of its own text, so long texts count for more of what tokens see
+    seen = sum(length**2 for length in lengths) / sum(lengths)
+    weights, each = (INT16, 2) if model.is_compiled else ("float32", 4)
+    return Result(
+        model=config.model,
+        path=str(path.resolve()),
+        date=date,
+        command=config.command(),
+        machine=here.to_json(),
+        machine_line=here.line(),
+        speeds=speeds,
+        weights=weights,
+        weight_bytes=each * facts.decode_parameters,
+        parameters=facts.decode_parameters,
+        prefill_gflop=encoder_gflop(facts.decode_parameters, facts.attention_width or 0, seen),
+        figures=(*figures, taken),
+        quick=config.quick,
+    )
+
+
+def check_encoder(config: Config) -> None:
+    """Raise ConfigError for settings that an encoder does not have."""
+    asked = [
+        ("weights", config.weights, "auto"),
+        ("kv_cache", config.kv_cache, "auto"),
+        ("device", "cpu" if config.device == "auto" else config.device, "cpu"),
+    ]
+    for name, value, only in asked:
+        if value != only:
+            raise ConfigError(f"{name} is {value!r}: {config.model} is an encoder, for which it is always {only}")

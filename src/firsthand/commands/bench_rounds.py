@@ -1,0 +1,70 @@
+"""Rounds of workloads and the machine's own speeds, as `firsthand bench` measures them of any model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import reduce
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from firsthand.terminal import progress
+
+if TYPE_CHECKING:
+    from firsthand.commands.bench import Config
+    from firsthand.engine.measuring.measured import Measured
+    from firsthand.engine.measuring.speeds import Speeds
+    from firsthand.engine.measuring.workloads import Workload
+
+S = TypeVar("S")
+T = TypeVar("T")
+
+
+def repeat(subject: S, chosen: Sequence[Workload[S]], config: Config) -> tuple[list[Measured], int]:
+    """The figures, one value a round, and the memory in use after the first round. A round takes every workload in turn.
+
+    The first run of each workload does not count: kernels are compiled in it, and pages of memory touched.
+    """
+    from firsthand.engine.measuring.machine import memory_in_use
+    from firsthand.engine.measuring.measured import Measured
+
+    rounds = 1 if config.quick else config.rounds
+    values: list[list[Sequence[float]]] = [[] for _ in chosen]
+    spent = [0.0] * len(chosen)
+    steady = 0
+    with progress(config.model, len(chosen) * (rounds + 1), shown=config.json != "-") as update:
+        for turn in range(rounds + 1):
+            for place, workload in enumerate(chosen):
+                update(turn * len(chosen) + place, note=workload.name)
+                if turn > 1 and spent[place] > config.seconds:
+                    continue
+                started = time.monotonic()
+                found = workload.measure(subject, turn)
+                spent[place] += time.monotonic() - started
+                if turn > 0:
+                    values[place].append(found)
+            steady = steady or memory_in_use()
+    figures = [
+        Measured(figure.name, figure.unit, figure.meaning, tuple(each[index] for each in rows))
+        for workload, rows in zip(chosen, values, strict=True)
+        for index, figure in enumerate(workload.figures)
+    ]
+    return figures, steady
+
+
+def beside_speeds(work: Callable[[], T], threads: int, *, once: bool, ours: bool) -> tuple[T, Speeds]:
+    """What the work gave, and the best of the machine's speeds before (unless `once`) and after it, which are kept.
+
+    `ours` has our own products timed too; they must be compiled by then.
+    """
+    from firsthand.engine.measuring.speeds import better, measure, remember
+
+    early = [] if once else [measure(threads)]
+    found = work()
+    speeds = reduce(better, early, measure(threads, ours=ours))
+    remember(speeds)
+    return found, speeds
+
+
+def is_wanted(workload: Workload[Any], only: Sequence[str]) -> bool:
+    """Whether one of the words is in the name of one of its figures; without words, always."""
+    return not only or any(word.lower() in figure.name.lower() for word in only for figure in workload.figures)
