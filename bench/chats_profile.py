@@ -24,9 +24,9 @@ import torch
 from torch import Tensor
 
 from firsthand.engine.engine import Engine
+from firsthand.engine.measuring.workloads import QUICK, Sizes, rate, serving_jobs
 from firsthand.engine.runner import Runner
 from firsthand.engine.settings import EngineConfig
-from firsthand.engine.workloads import QUICK, Sizes, rate, serving_jobs
 from firsthand.nn import weights
 from firsthand.nn.kernels import products, rounded, tiled
 from firsthand.nn.quant import BlockLinear
