@@ -21,16 +21,16 @@ from typing import Any
 import numpy as np
 
 from firsthand.nn.kernels import vectors
-from firsthand.nn.kernels.jit import called, kernel
-from firsthand.nn.kernels.segments import GROUPS, segment_of, tile_of
+from firsthand.nn.kernels.jit import kernel
+from firsthand.nn.kernels.segments import GROUPS, borrowing, segment_of, tile_of
 from firsthand.nn.kernels.tiles import MOST, SEGMENT
-from firsthand.nn.kernels.vectors import LANES, fma, larger, largest, load, mul, splat, store, total
+from firsthand.nn.kernels.vectors import LANES, fma, larger, largest, load, mul, prefetch, splat, store, total
 
 _ONE, _ZERO = np.float32(1.0), np.float32(0.0)
 _STEPS = np.float32(127.0)
 
 
-@called
+@borrowing
 def _scale_of(line: Any) -> Any:
     """What the largest of some numbers, 127 steps, is divided by to give one step; NaN if not all are finite."""
     top, unsound = splat(_ZERO), splat(_ZERO)
@@ -42,7 +42,7 @@ def _scale_of(line: Any) -> Any:
     return most if total(unsound) == _ZERO else np.float32(np.nan)
 
 
-@called
+@borrowing
 def _rounded(line: Any, whole: Any) -> Any:
     """Put numbers as multiples of a scale, from -127 to 127 but not yet rounded, into `whole`; returns the scale."""
     most = _scale_of(line)
@@ -52,7 +52,7 @@ def _rounded(line: Any, whole: Any) -> Any:
     return most / _STEPS
 
 
-@called
+@borrowing
 def _write_key(line: Any, place: int, column: Any, keys: Any, block_size: int, head_dim: int) -> None:
     for d in range(0, len(line), LANES):
         store(column, d, load(line, d))
@@ -90,13 +90,13 @@ def write(
                 store(values, (page + slot) * padded + d, load(whole if len(value_scales) else line, d))
 
 
-@called
+@borrowing
 def _copy(source: Any, source_at: int, target: Any, target_at: int, size: int) -> None:
     for i in range(0, size, LANES):
         store(target, target_at + i, load(source, source_at + i))
 
 
-@called
+@borrowing
 def _scaled(source: Any, source_at: int, factor: Any, target: Any, target_at: int, step: int, size: int) -> None:
     """Multiply numbers by a factor, 16 at a time to every `step`, and the rest one by one."""
     whole = size // LANES
@@ -106,7 +106,7 @@ def _scaled(source: Any, source_at: int, factor: Any, target: Any, target_at: in
         target[target_at + whole * step + i] = source[source_at + whole * LANES + i] * factor
 
 
-@called
+@borrowing
 def _absorb(state: Any, at: int, record: Any, record_at: int, padded: int) -> None:
     """Merge the record of a later segment into the state of the earlier ones."""
     old, new = state[at + padded], record[record_at + padded]
@@ -121,24 +121,21 @@ def _absorb(state: Any, at: int, record: Any, record_at: int, padded: int) -> No
     state[at + padded + 1] = largest(sums)
 
 
-@called
+@borrowing
 def _locate(
     tables: Any, table: int, segment: int, end: int, g: int, num_kv_heads: int, head_dim: int, block_size: int, places: Any,
-    is_ahead: bool,
+    at: int,
 ) -> None:  # fmt: skip
-    """Where the vectors of a segment begin: 8 places of keys, 8 of values, 8 of scales; or, after those, of keys alone."""
+    """Where the vectors of a segment begin: from `places[at]` on 8 places of keys, 8 of values, 8 of scales."""
     padded = (head_dim + LANES - 1) // LANES * LANES
     position = segment * SEGMENT
     index = position // block_size
     slot = position - index * block_size
     page = (tables[table + index] * num_kv_heads + g) * block_size
-    for j in range(GROUPS):
-        if is_ahead:
-            places[3 * GROUPS + j] = page * head_dim + slot
-        else:
-            places[j] = page * head_dim + slot
-            places[GROUPS + j] = (page + slot) * padded
-            places[2 * GROUPS + j] = page + slot
+    for j in range(at, at + GROUPS):
+        places[j] = page * head_dim + slot
+        places[GROUPS + j] = (page + slot) * padded
+        places[2 * GROUPS + j] = page + slot
         if position + LANES < end:  # else the rest is not read; it stays with the last vector
             position, slot = position + LANES, slot + LANES
             if slot == block_size:
@@ -146,7 +143,18 @@ def _locate(
                 page = (tables[table + index] * num_kv_heads + g) * block_size
 
 
-@called
+@borrowing
+def _touch(keys: Any, values: Any, key_scales: Any, value_scales: Any, places: Any, at: int) -> None:
+    """Call the beginnings of a segment's vectors near, a segment before: finding their pages is what takes longest."""
+    for j in range(at, at + GROUPS):
+        prefetch(keys, places[j])
+        prefetch(values, places[GROUPS + j])
+        if len(key_scales):
+            prefetch(key_scales, places[2 * GROUPS + j])
+            prefetch(value_scales, places[2 * GROUPS + j])
+
+
+@borrowing
 def _end(tasks: Any, task: int, members: Any, positions: Any) -> int:
     """The position after the last that a task's queries see."""
     end = 0
@@ -176,7 +184,7 @@ def attend(
     rows, afters = np.empty(most, dtype=np.int64), np.empty(most, dtype=np.int64)
     lows, highs = np.empty(most, dtype=np.int64), np.empty(most, dtype=np.int64)
     records, weights = np.empty(MOST * record, dtype=np.float32), np.empty(MOST * SEGMENT, dtype=np.float32)
-    places = np.empty(4 * GROUPS, dtype=np.int64)
+    places = np.zeros(6 * GROUPS, dtype=np.int64)
     for item in range(first_item, last_item):
         task, g = item // num_kv_heads, item % num_kv_heads
         count, is_split = tasks[task, 4] * group, tasks[task, 5]
@@ -195,18 +203,23 @@ def attend(
             first = last
         end = _end(tasks, task, members, positions)
         for segment in range(tasks[task, 1], tasks[task, 2]):
-            _locate(tables, tasks[task, 0], segment, end, g, num_kv_heads, head_dim, block_size, places, False)
+            if item == first_item and segment == tasks[task, 1]:
+                _locate(tables, tasks[task, 0], segment, end, g, num_kv_heads, head_dim, block_size, places, 0)
+            else:
+                for j in range(3 * GROUPS):
+                    places[j] = places[3 * GROUPS + j]
             if segment + 1 < tasks[task, 2]:
-                _locate(tables, tasks[task, 0], segment + 1, end, g, num_kv_heads, head_dim, block_size, places, True)
+                _locate(
+                    tables, tasks[task, 0], segment + 1, end, g, num_kv_heads, head_dim, block_size, places, 3 * GROUPS
+                )
             elif item + 1 < last_item:
                 after, next_g = (item + 1) // num_kv_heads, (item + 1) % num_kv_heads
                 next_end = _end(tasks, after, members, positions)
                 _locate(
                     tables, tasks[after, 0], tasks[after, 1], next_end, next_g, num_kv_heads, head_dim, block_size, places,
-                    True,
+                    3 * GROUPS,
                 )  # fmt: skip
-            else:
-                places[3 * GROUPS :] = places[:GROUPS]
+            _touch(keys, values, key_scales, value_scales, places, 3 * GROUPS)
             for i in range(count):
                 after = afters[i] - segment * SEGMENT
                 lows[i], highs[i] = max(after - window, 0) if window > 0 else 0, min(after, SEGMENT)
@@ -234,13 +247,13 @@ def attend(
                 _finish(states, i * record, padded, out, rows[i] * head_dim, head_dim)
 
 
-@called
+@borrowing
 def _finish(state: Any, at: int, padded: int, out: Any, out_at: int, head_dim: int) -> None:
     """Divide by the sum of weights."""
     _scaled(state, at, _ONE / state[at + padded + 1], out, out_at, LANES, head_dim)
 
 
-@called
+@borrowing
 def _first_segment(position: int, window: int) -> int:
     """The first segment that a token sees."""
     return max(position - window + 1, 0) // SEGMENT if window > 0 else 0

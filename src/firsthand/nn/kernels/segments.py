@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from firsthand.nn.kernels import vectors
-from firsthand.nn.kernels.jit import called, named
+from firsthand.nn.kernels.jit import _check_name, _for_any_number, _njit, named
 from firsthand.nn.kernels.tiles import MOST, SEGMENT, beside, mix, score
 from firsthand.nn.kernels.vectors import LANES, add, larger, largest, load, mul, splat, store, sub, total, where_between
 
@@ -26,7 +26,19 @@ LOWEST = np.float32(-1e30)
 _ZERO = np.float32(0.0)
 
 
-@called
+def borrowing(function: Any) -> Any:
+    """A function like those of `called` that does not count references to its arrays: the caller holds them meanwhile.
+
+    Numba raises and lowers the count of each array argument at every call, by atomic instructions that threads fight over.
+    The function may not make arrays, slices included.
+    """
+    _check_name(function)
+    return _for_any_number(
+        _njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True, _nrt=False)(function)
+    )
+
+
+@borrowing
 def _find_largest(weights: Any, at: int, low: int, high: int, k_scales: Any, places: Any) -> Any:
     """The largest of a query's scores of the positions `low` to `high`; the scores of other positions become lowest."""
     top = splat(LOWEST)
@@ -42,7 +54,7 @@ def _find_largest(weights: Any, at: int, low: int, high: int, k_scales: Any, pla
     return largest(top)
 
 
-@called
+@borrowing
 def _exponentiate(weights: Any, at: int, low: int, high: int, most: Any, v_scales: Any, places: Any) -> Any:
     """Turn a query's scores into weights, exp(score - most), and return their sum."""
     sums = splat(_ZERO)
@@ -62,7 +74,7 @@ def _mixer(queries: int) -> Any:
     width = beside(queries)
     mix_many, mix_one = mix(queries, width), mix(queries, 1)
 
-    @called
+    @borrowing
     @named(f"mix_rows_{queries}")
     def mix_rows(
         weights: Any, first: int, keys: Any, values: Any, places: Any, block_size: int, padded: int, low: int, high: int,
@@ -91,7 +103,7 @@ def _segment(queries: int) -> Any:
     width = beside(queries)
     score_many, score_one, mix_rows = score(queries, width), score(queries, 1), _mixer(queries)
 
-    @called
+    @borrowing
     @named(f"segment_{queries}")
     def segment(
         q: Any, q_at: int, keys: Any, values: Any, k_scales: Any, v_scales: Any, places: Any, block_size: int,
@@ -138,10 +150,10 @@ def _segment(queries: int) -> Any:
 
 
 # fmt: off
-_one, _two, _three, _four, _eight = (_segment(queries) for queries in (1, 2, 3, 4, 8))
+_one, _two, _three, _four, _seven, _eight = (_segment(queries) for queries in (1, 2, 3, 4, 7, 8))
 
 
-@called
+@borrowing
 def segment_of(
     queries: int, q: Any, q_at: int, keys: Any, values: Any, k_scales: Any, v_scales: Any, places: Any,
     block_size: int, head_dim: int, lows: Any, highs: Any, first: int, weights: Any, records: Any,
@@ -155,16 +167,16 @@ def segment_of(
         _three(q, q_at, keys, values, k_scales, v_scales, places, block_size, head_dim, lows, highs, first, weights, records)
     elif queries == 4:
         _four(q, q_at, keys, values, k_scales, v_scales, places, block_size, head_dim, lows, highs, first, weights, records)
+    elif queries == 7:
+        _seven(q, q_at, keys, values, k_scales, v_scales, places, block_size, head_dim, lows, highs, first, weights, records)
     else:
         _eight(q, q_at, keys, values, k_scales, v_scales, places, block_size, head_dim, lows, highs, first, weights, records)
 # fmt: on
 
 
-@called
+@borrowing
 def tile_of(left: int) -> int:
-    """How many of the queries left make the next tile: 8, 4, 3, 2 or 1, and rather 3 and 3 than 4 and 2."""
-    if left >= MOST and MOST == 8:
-        return 8
-    if left == 4 or left >= 7:
-        return 4 if MOST == 8 else 3
-    return min(left, 3)
+    """How many of the queries left make the next tile: 8, 7, 4, 3, 2 or 1, and rather 3 and 3 than 4 and 2."""
+    if left >= 7 and MOST == 8:
+        return min(left, 8)
+    return 4 if left == 4 and MOST == 8 else min(left, 3)
