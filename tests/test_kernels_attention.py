@@ -190,6 +190,26 @@ def test_a_long_sequence_is_spread_over_threads_evenly() -> None:
     assert max(shares) - min(shares) <= 2 and sum(shares) == 65
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_long_sequence_has_the_same_bits_split_shared_or_whole(dtype: torch.dtype) -> None:
+    length = 100 * SEGMENT + 5
+    text = Text(length, 7, 1, 16)
+    pages = empty_pages(text, 820, 16, dtype)
+    first = list(range(810))
+    second = [*range(700), *range(810, 820), *range(710, 810)]  # ten blocks of its own
+    at = torch.arange(length - 1)
+    for table in (first, second):
+        store(text.k[:-1], text.v[:-1], pages, torch.tensor(table)[at // 16], at % 16)
+    spans = [(length - 1, length)]
+    whole = run([text], spans, [first], pages, block=16)[0]
+    for threads in (2, 3):
+        _, plan = plan_of(spans, [first], group=7, window=0, threads=threads)
+        assert plan.tasks[:, 5].all() and 2 * threads < len(plan.tasks) < 100  # split, in pieces of several segments
+        assert torch.equal(run([text], spans, [first], pages, block=16, threads=threads)[0], whole)
+        for result in run([text] * 2, spans * 2, [first, second], pages, block=16, threads=threads):
+            assert torch.equal(result, whole)
+
+
 def test_too_much_to_merge_is_not_split() -> None:
     shared = list(range(512))
     count = 1200  # would take 1200 * 65 records of each head

@@ -24,7 +24,7 @@ from firsthand.nn.kernels import vectors
 from firsthand.nn.kernels.jit import called, kernel
 from firsthand.nn.kernels.segments import GROUPS, segment_of, tile_of
 from firsthand.nn.kernels.tiles import MOST, SEGMENT
-from firsthand.nn.kernels.vectors import LANES, fma, larger, largest, load, mul, splat, store, total
+from firsthand.nn.kernels.vectors import LANES, fma, larger, largest, load, mul, prefetch, splat, store, total
 
 _ONE, _ZERO = np.float32(1.0), np.float32(0.0)
 _STEPS = np.float32(127.0)
@@ -124,26 +124,34 @@ def _absorb(state: Any, at: int, record: Any, record_at: int, padded: int) -> No
 @called
 def _locate(
     tables: Any, table: int, segment: int, end: int, g: int, num_kv_heads: int, head_dim: int, block_size: int, places: Any,
-    is_ahead: bool,
+    at: int,
 ) -> None:  # fmt: skip
-    """Where the vectors of a segment begin: 8 places of keys, 8 of values, 8 of scales; or, after those, of keys alone."""
+    """Where the vectors of a segment begin: from `places[at]` on 8 places of keys, 8 of values, 8 of scales."""
     padded = (head_dim + LANES - 1) // LANES * LANES
     position = segment * SEGMENT
     index = position // block_size
     slot = position - index * block_size
     page = (tables[table + index] * num_kv_heads + g) * block_size
-    for j in range(GROUPS):
-        if is_ahead:
-            places[3 * GROUPS + j] = page * head_dim + slot
-        else:
-            places[j] = page * head_dim + slot
-            places[GROUPS + j] = (page + slot) * padded
-            places[2 * GROUPS + j] = page + slot
+    for j in range(at, at + GROUPS):
+        places[j] = page * head_dim + slot
+        places[GROUPS + j] = (page + slot) * padded
+        places[2 * GROUPS + j] = page + slot
         if position + LANES < end:  # else the rest is not read; it stays with the last vector
             position, slot = position + LANES, slot + LANES
             if slot == block_size:
                 index, slot = index + 1, 0
                 page = (tables[table + index] * num_kv_heads + g) * block_size
+
+
+@called
+def _touch(keys: Any, values: Any, key_scales: Any, value_scales: Any, places: Any, at: int) -> None:
+    """Call the beginnings of a segment's vectors near, a segment before: finding their pages is what takes longest."""
+    for j in range(at, at + GROUPS):
+        prefetch(keys, places[j])
+        prefetch(values, places[GROUPS + j])
+        if len(key_scales):
+            prefetch(key_scales, places[2 * GROUPS + j])
+            prefetch(value_scales, places[2 * GROUPS + j])
 
 
 @called
@@ -176,7 +184,7 @@ def attend(
     rows, afters = np.empty(most, dtype=np.int64), np.empty(most, dtype=np.int64)
     lows, highs = np.empty(most, dtype=np.int64), np.empty(most, dtype=np.int64)
     records, weights = np.empty(MOST * record, dtype=np.float32), np.empty(MOST * SEGMENT, dtype=np.float32)
-    places = np.empty(4 * GROUPS, dtype=np.int64)
+    places = np.zeros(6 * GROUPS, dtype=np.int64)
     for item in range(first_item, last_item):
         task, g = item // num_kv_heads, item % num_kv_heads
         count, is_split = tasks[task, 4] * group, tasks[task, 5]
@@ -195,18 +203,23 @@ def attend(
             first = last
         end = _end(tasks, task, members, positions)
         for segment in range(tasks[task, 1], tasks[task, 2]):
-            _locate(tables, tasks[task, 0], segment, end, g, num_kv_heads, head_dim, block_size, places, False)
+            if item == first_item and segment == tasks[task, 1]:
+                _locate(tables, tasks[task, 0], segment, end, g, num_kv_heads, head_dim, block_size, places, 0)
+            else:
+                for j in range(3 * GROUPS):
+                    places[j] = places[3 * GROUPS + j]
             if segment + 1 < tasks[task, 2]:
-                _locate(tables, tasks[task, 0], segment + 1, end, g, num_kv_heads, head_dim, block_size, places, True)
+                _locate(
+                    tables, tasks[task, 0], segment + 1, end, g, num_kv_heads, head_dim, block_size, places, 3 * GROUPS
+                )
             elif item + 1 < last_item:
                 after, next_g = (item + 1) // num_kv_heads, (item + 1) % num_kv_heads
                 next_end = _end(tasks, after, members, positions)
                 _locate(
                     tables, tasks[after, 0], tasks[after, 1], next_end, next_g, num_kv_heads, head_dim, block_size, places,
-                    True,
+                    3 * GROUPS,
                 )  # fmt: skip
-            else:
-                places[3 * GROUPS :] = places[:GROUPS]
+            _touch(keys, values, key_scales, value_scales, places, 3 * GROUPS)
             for i in range(count):
                 after = afters[i] - segment * SEGMENT
                 lows[i], highs[i] = max(after - window, 0) if window > 0 else 0, min(after, SEGMENT)

@@ -1,9 +1,9 @@
 """How the work of a step's attention is cut into tasks: who is computed together, and what is computed once for many.
 
 A task is some packed rows and some segments of a past. A chunk of a prompt is cut into pieces of rows, each of which reads
-its whole past. A chunk of few rows is *split*, each segment of its past a task of its own, where that pays: because threads
-would otherwise wait for a long sequence, or because other sequences have the same blocks there (a shared prompt, a fork),
-so that one task serves them all and reads the blocks once. No choice made here changes a bit of the results.
+its whole past. A chunk of few rows is *split*, a few segments of its past a task, where that pays: because threads would
+otherwise wait for a long sequence, or because other sequences have the same blocks there (a shared prompt, a fork), so that
+one task, of one segment, serves them all and reads the blocks once. No choice made here changes a bit of the results.
 
 Importing this file imports numba.
 """
@@ -25,6 +25,8 @@ FEW = 16
 """Rows up to which a chunk may be split."""
 SLOTS = 1 << 16
 """Records of one head that a step may keep between attending and merging; chunks beyond it are not split."""
+TASKS = 16
+"""Tasks for each thread that a long split sequence is cut into, or up to twice as many: each costs some preparing."""
 READING = 4
 """A position's cost of being read, in units of computing one query with it."""
 
@@ -155,20 +157,28 @@ def plan(spans: Any, tables: Any, block_size: int, group: int, window: int, thre
         for i in range(count):
             merged[num_merged + i] = row + i
         num_merged += count
-        for segment in range(_first_segment(start, window), (start + count - 1) // SEGMENT + 1):
+        first, last = _first_segment(start, window), (start + count - 1) // SEGMENT + 1
+        most = max((last - first) // (TASKS * threads), 1)
+        alone = 0  # segments before this one that are this chunk's alone, and not in a task yet
+        for segment in range(first, last):
             leader = leaders[firsts[c] + segment]
             at = firsts[leader] + segment
-            if leader >= 0 and is_done[at]:
-                continue  # another chunk's tasks have it
-            begin = num_members
-            if leader < 0 or followers[at] == count:
-                num_members = _join(members, num_members, row, count)
-            else:
-                is_done[at] = True
-                for other in range(c, chunks):
-                    inside = _first_segment(spans[other, 1], window) <= segment < spans[other, 1] // SEGMENT
-                    if is_split[other] and inside and leaders[firsts[other] + segment] == leader:
-                        num_members = _join(members, num_members, spans[other, 0], spans[other, 2])
+            is_alone = leader < 0 or followers[at] == count
+            alone += is_alone
+            if alone > 0 and (not is_alone or alone == most or segment + 1 == last):
+                end = segment + is_alone
+                begin, num_members = num_members, _join(members, num_members, row, count)
+                for i in range(begin, num_members, tile):
+                    size = min(tile, num_members - i)
+                    num_tasks = _add(tasks, costs, num_tasks, table, end - alone, end, i, size, group, 1)
+                alone = 0
+            if is_alone or is_done[at]:
+                continue  # this chunk's or another's tasks have it
+            begin, is_done[at] = num_members, True
+            for other in range(c, chunks):
+                inside = _first_segment(spans[other, 1], window) <= segment < spans[other, 1] // SEGMENT
+                if is_split[other] and inside and leaders[firsts[other] + segment] == leader:
+                    num_members = _join(members, num_members, spans[other, 0], spans[other, 2])
             for i in range(begin, num_members, tile):
                 size = min(tile, num_members - i)
                 num_tasks = _add(tasks, costs, num_tasks, table, segment, segment + 1, i, size, group, 1)

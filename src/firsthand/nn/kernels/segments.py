@@ -138,7 +138,7 @@ def _segment(queries: int) -> Any:
 
 
 # fmt: off
-_one, _two, _three, _four, _eight = (_segment(queries) for queries in (1, 2, 3, 4, 8))
+_one, _two, _three, _four, _seven, _eight = (_segment(queries) for queries in (1, 2, 3, 4, 7, 8))
 
 
 @called
@@ -155,6 +155,8 @@ def segment_of(
         _three(q, q_at, keys, values, k_scales, v_scales, places, block_size, head_dim, lows, highs, first, weights, records)
     elif queries == 4:
         _four(q, q_at, keys, values, k_scales, v_scales, places, block_size, head_dim, lows, highs, first, weights, records)
+    elif queries == 7:
+        _seven(q, q_at, keys, values, k_scales, v_scales, places, block_size, head_dim, lows, highs, first, weights, records)
     else:
         _eight(q, q_at, keys, values, k_scales, v_scales, places, block_size, head_dim, lows, highs, first, weights, records)
 # fmt: on
@@ -162,9 +164,7 @@ def segment_of(
 
 @called
 def tile_of(left: int) -> int:
-    """How many of the queries left make the next tile: 8, 4, 3, 2 or 1, and rather 3 and 3 than 4 and 2."""
-    if left >= MOST and MOST == 8:
-        return 8
-    if left == 4 or left >= 7:
-        return 4 if MOST == 8 else 3
-    return min(left, 3)
+    """How many of the queries left make the next tile: 8, 7, 4, 3, 2 or 1, and rather 3 and 3 than 4 and 2."""
+    if left >= 7 and MOST == 8:
+        return min(left, 8)
+    return 4 if left == 4 and MOST == 8 else min(left, 3)

@@ -133,7 +133,7 @@ def score(queries: int, width: int) -> Any:
                 part, within = _divide(builder, d, LANES)
                 first = builder.gep(q_from, [builder.add(builder.mul(part, _constant(queries * LANES)), within)])
                 for ahead in aheads:
-                    emit_prefetch(builder, builder.gep(ahead, [builder.mul(d, _constant(LANES))]), 2)
+                    emit_prefetch(builder, builder.gep(ahead, [builder.mul(d, _constant(LANES))]), 3)
                 results = []
                 for r in range(queries):
                     query = splat_in(builder, builder.load(builder.gep(first, [_constant(r * LANES)])), FLOATS)
@@ -187,7 +187,7 @@ def mix(queries: int, width: int) -> Any:
                 for c in range(width):
                     vector = builder.add(builder.mul(round_, _constant(width)), _constant(AHEAD + c))
                     place = builder.load(builder.gep(places_from, [vector]))
-                    emit_prefetch(builder, builder.gep(keys_from, [builder.add(place, along)]), 2)
+                    emit_prefetch(builder, builder.gep(keys_from, [builder.add(place, along)]), 3)
                 columns = [
                     read_floats(builder, values.dtype, builder.gep(first, [_constant(c * LANES)])) for c in range(width)
                 ]
