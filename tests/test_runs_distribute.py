@@ -173,7 +173,7 @@ def test_lost_workers_lose_and_double_nothing(tmp_path: Path, seed: int) -> None
     def make(number: int) -> InProcess:
         if number > 10:
             return InProcess(world.worker(), str(number))
-        return Dying(world.worker(), rng.randrange(1, 12), heard=rng.random() < 0.5)
+        return Dying(world.worker(), rng.randrange(1, 7), heard=rng.random() < 0.5)
 
     with create(tmp_path, {}, "spread") as run:
         asyncio.run(distribute(run, places(world), Crew(make, 3), concurrency=2, on_lost=lost.append))
