@@ -42,6 +42,7 @@ class Bench:
         for _ in range(count):
             plan = self.s.plan()
             assert plan.num_tokens == sum(c.end - c.start for c in plan.chunks) <= self.s.max_batch_tokens
+            assert len({chunk.sequence for chunk in plan.chunks}) == len(plan.chunks), "a sequence is computed twice"
             for chunk in plan.chunks:
                 line = chunk.sequence
                 self.got[line.run] += chunk.end - chunk.start
