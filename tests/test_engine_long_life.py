@@ -77,10 +77,10 @@ class SchedulerLife(LongLife):
             "num_blocks": rng.randint(6, 14),
             "block_size": rng.randint(1, 4),
             "num_near": rng.randint(5, 10),
-            "window": rng.choice([2, 5]),
+            "window": rng.choice([2, 5, 8]),
             "kind": rng.choice(["whole", "windows", "mixed"]),
             "max_sequences": rng.randint(1, 5),
-            "batch": rng.randint(1, 8),
+            "batch": rng.randint(1, 20),
         }
 
     operations: ClassVar[dict[str, Arguments]] = {
