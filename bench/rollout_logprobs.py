@@ -1,6 +1,6 @@
 """How far the log-probs that an engine gives while it samples are from those of other forward passes over the same tokens.
 
-    python bench/rollout_logprobs.py MODEL.gguf [--answers 8] [--tokens 64]
+    python bench/rollout_logprobs.py MODEL.gguf [--answers 2] [--tokens 64]
 
 For each way to keep weights, keys and values the engine samples answers, and the tokens are rated again: by `Engine.score`,
 by one call of the modules of the same packed model (`model(...)`, which keeps keys and values as it computes them), and by
