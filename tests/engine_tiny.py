@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 
+import gguf
 import torch
 
 from firsthand.engine.engine import Engine
@@ -12,7 +13,9 @@ from firsthand.engine.outputs import Output
 from firsthand.engine.settings import EngineConfig
 from firsthand.nn.architecture import Architecture, Rope
 from firsthand.nn.attention import Packed
+from firsthand.nn.blockwise import from_gguf
 from firsthand.nn.decoder import Decoder, initialise
+from firsthand.nn.quant import BlockLinear
 
 torch.set_num_threads(1)
 VOCAB = 96
@@ -50,6 +53,17 @@ def tiny_engine(seed: int = 0, *, window: int | None = None, only_windows: bool 
     defaults = {"kv_memory_bytes": 1 << 21, "kv_cache": "float32"}
     config = EngineConfig(**{**defaults, **settings})  # type: ignore[arg-type]
     return Engine(tiny_model(seed, window=window, only_windows=only_windows), config)
+
+
+def in_blocks_of_4_bits(model: Decoder) -> Decoder:
+    """The model with its projections in GGUF's blocks of 4 bits (Q4_1), as it comes from such a file."""
+    for module in list(model.layers.modules()):
+        for name, linear in list(module.named_children()):
+            if isinstance(linear, torch.nn.Linear):
+                weight = linear.weight.detach().numpy()
+                raw = gguf.quants.quantize(weight, gguf.GGMLQuantizationType.Q4_1)
+                setattr(module, name, BlockLinear(from_gguf("Q4_1", raw, weight.shape), linear.bias))
+    return model
 
 
 def drain(engine: Engine) -> dict[tuple[int, int], list[Output]]:

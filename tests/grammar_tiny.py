@@ -16,6 +16,7 @@ from firsthand.engine.sequence import Request
 from firsthand.engine.settings import EngineConfig
 from firsthand.grammar import Grammar
 from firsthand.model import Sampling
+from firsthand.nn.decoder import Decoder
 from firsthand.tokens.tokenizer import Tokenizer
 
 SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<tool_call>", "</tool_call>"]
@@ -50,10 +51,14 @@ def grammars() -> Grammars:
 
 
 def engine(seed: int = 0, **settings: object) -> Engine:
-    """An engine over a random model of the vocabulary, with some tokens to spare."""
+    """An engine over that model."""
     defaults = {"kv_memory_bytes": 1 << 23, "kv_cache": "float32"}
-    model = tiny_model(seed, vocab_size=tokenizer().vocab_size + 7, max_position=1024)
-    return Engine(model, EngineConfig(**{**defaults, **settings}))  # type: ignore[arg-type]
+    return Engine(model(seed), EngineConfig(**{**defaults, **settings}))  # type: ignore[arg-type]
+
+
+def model(seed: int = 0) -> Decoder:
+    """A random decoder of the vocabulary, with some tokens to spare."""
+    return tiny_model(seed, vocab_size=tokenizer().vocab_size + 7, max_position=1024)
 
 
 def request(

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from engine_tiny import VOCAB, drain, logprobs, tiny_engine, tiny_model, tokens
+from engine_tiny import VOCAB, drain, in_blocks_of_4_bits, logprobs, tiny_engine, tiny_model, tokens
+from firsthand.engine.engine import Engine
 from firsthand.engine.outputs import Output
 from firsthand.engine.sequence import Request
+from firsthand.engine.settings import EngineConfig
 from firsthand.model import Sampling
 from firsthand.nn.attention import Packed
 from firsthand.nn.quant import best_mode
@@ -42,8 +44,17 @@ def answer(outputs: list[Output]) -> Answer:
     return tokens(outputs), logprobs(outputs)
 
 
+def engine_of(**settings: Any) -> Engine:
+    """A tiny engine; with weights of `4 bits` they are in a GGUF file's own blocks."""
+    if settings.get("weights") != "4 bits":
+        return tiny_engine(**settings)
+    return Engine(
+        in_blocks_of_4_bits(tiny_model()), EngineConfig(**{"kv_memory_bytes": 1 << 21, **settings, "weights": "auto"})
+    )
+
+
 def alone(request: Request, **settings: object) -> list[Answer]:
-    engine = tiny_engine(**settings)
+    engine = engine_of(**settings)
     engine.add(request)
     found = drain(engine)
     return [answer(found[0, index]) for index in range(request.n)]
@@ -69,7 +80,16 @@ COMPANY: dict[str, dict[str, Any]] = {
     "both": {"kv_memory_bytes": 16 * 512 * 12, "max_batch_tokens": 21, "max_sequences": 9, "threads": 2},
     "speculating": {"speculation": "prompt_lookup", "speculate_below": 30},
 }
-KINDS = [("float32", "float32"), ("float16", "float32"), ("float16", "float16"), ("int8", "float32"), ("int8", "int8")]
+KINDS = [
+    ("float32", "float32"),
+    ("float16", "float32"),
+    ("float16", "float16"),
+    ("int8", "float32"),
+    ("int8", "int8"),
+    ("int8", "float16"),
+    ("4 bits", "float16"),
+]
+"""Weights, keys and values; the last is what a GGUF file gets."""
 
 
 def company_and_kinds() -> Iterator[Any]:
@@ -82,6 +102,7 @@ def company_and_kinds() -> Iterator[Any]:
             if "kv_memory_bytes" not in settings or kv_cache == "float32":
                 hardest = ("both", "speculating") if kv_cache == "float32" else ("chunked prompts", "speculating")
                 is_quick = (weights, kv_cache) == ("float16", "float32") or name in hardest
+                is_quick &= (weights, kv_cache) != ("int8", "float16")  # as the blocks of 4 bits beside it
                 marks = () if is_quick else (pytest.mark.slow,)
                 yield pytest.param(settings, weights, kv_cache, id=f"{weights}-{kv_cache}-{name}", marks=marks)
 
@@ -92,7 +113,7 @@ def test_company_threads_chunking_caching_and_preemption_change_no_bit(
 ) -> None:
     longest = 50 if "kv_memory_bytes" in settings else 13
     work = requests(60, 1, longest)
-    engine = tiny_engine(**settings, weights=weights, kv_cache=kv_cache)
+    engine = engine_of(**settings, weights=weights, kv_cache=kv_cache)
     assert engine.runner.fused is not None
     rng = random.Random(1)
     ids: dict[int, int] = {}

@@ -212,6 +212,32 @@ def test_a_decoder_embeds_by_its_last_token_or_their_mean(tmp_path: Path) -> Non
             assert np.abs(vector - wanted / np.linalg.norm(wanted)).max() < 1e-5
 
 
+@pytest.mark.parametrize("pooling", ["lasttoken", "mean", "cls"])
+def test_a_decoders_vectors_are_those_of_transformers_hidden_states(tmp_path: Path, pooling: str) -> None:
+    """A random Llama of transformers' own: each text alone there, all of them packed together here."""
+    config = transformers.LlamaConfig(
+        vocab_size=tiny.write_tokenizer(tmp_path), hidden_size=64, intermediate_size=96, num_hidden_layers=3,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=128, initializer_range=0.2,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    theirs = transformers.LlamaForCausalLM(config).eval()
+    theirs.save_pretrained(tmp_path)
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"))
+    texts = ["What is 12 + 30?", "The answer", "x", "Thought: I need the sum.", *some_texts(8)]
+    embedder = load(tmp_path, pooling=pooling)  # type: ignore[arg-type]
+    found = embedder.embed(texts)
+    embedder.close()
+    for text, vector, count in zip(texts, found.vectors, found.num_tokens, strict=True):
+        ids = tokenizer(text)["input_ids"]
+        if not ids:
+            continue
+        with torch.no_grad():
+            hidden_TD = theirs.model(torch.tensor([ids])).last_hidden_state[0]
+        wanted = {"mean": hidden_TD.mean(0), "cls": hidden_TD[0], "lasttoken": hidden_TD[-1]}[pooling]
+        assert len(ids) == count
+        assert np.abs(vector - torch.nn.functional.normalize(wanted, dim=0).numpy()).max() < 1e-5
+
+
 @pytest.mark.weights
 def test_a_gguf_decoder_embeds_too(smollm2: Path) -> None:
     embedder = load(smollm2)

@@ -176,28 +176,6 @@ def test_the_queue_is_bounded_by_tokens_too() -> None:
     assert engine.live.num_tokens == 0
 
 
-def test_ten_thousand_queued_requests_all_end_and_most_of_them_may_be_aborted() -> None:
-    engine = tiny_engine(max_batch_tokens=2048, max_sequences=512)
-    ids = [
-        engine.add(Request((i % VOCAB, i // VOCAB % VOCAB), Sampling(max_tokens=1), run=f"{i % 7}"))
-        for i in range(10_000)
-    ]
-    aborted, ended = set[int](), set[int]()
-    for place, request_id in enumerate(random.Random(0).sample(ids, 9_000)):
-        engine.abort(request_id)
-        aborted.add(request_id)
-        if place % 1000 == 0:
-            outputs = {output.request_id for output in engine.step()}
-            assert not outputs & aborted
-            ended |= outputs
-    ended |= {key[0] for key in drain(engine)}
-    assert ended >= set(ids) - aborted
-    stats = engine.stats()
-    assert (stats.used_blocks, stats.waiting, stats.running, stats.oldest_wait_s) == (0, 0, 0, 0.0)
-    assert not engine.live and engine.live.num_tokens == 0
-    assert len(engine.scheduler.waiting._ranks._entries) <= 64
-
-
 def test_stats_tell_who_waits() -> None:
     engine = tiny_engine(max_sequences=1)
     for priority in (0, 0, 3, -2):

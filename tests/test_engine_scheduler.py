@@ -153,3 +153,24 @@ def test_a_step_is_not_given_up_for_a_few_tokens_or_for_what_is_computed_later()
         computed += plan.num_tokens
         compute(s, plan)
     assert computed < 305 + 5 + 16 + 10  # once, the rest of the other, what lay in an unfinished block, and answers
+
+
+def test_a_prompt_that_made_room_and_comes_back_in_the_same_step_is_computed_once() -> None:
+    """It was in the step twice, and its answer got two tokens of one row of logits.
+
+    The urgent text goes on from what is known, so behind the window it takes less memory than was kept free for it.
+    """
+    s = Scheduler(BlockPool(10, 4, window=8), max_batch_tokens=19, max_sequences=3)
+    low, first = line(0, 6, run="b", priority=1), line(1, 16, run="b", priority=0)
+    s.add(low)
+    s.add(first)
+    plan = s.plan()
+    assert sizes(plan) == [(1, 16), (0, 3)]
+    compute(s, plan)
+    longer = Sequence(2, 0, [*first.tokens, 1, 2, 3, 4], 21, max_tokens=3, run="a")
+    s.add(longer)
+    plan = s.plan()
+    assert s.num_preemptions == 1, "the low one made room"
+    assert sizes(plan) == [(1, 1), (2, 5), (0, 6)]
+    compute(s, plan)
+    assert low.num_computed == 6 and low.num_answer == 1

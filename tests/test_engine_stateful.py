@@ -107,6 +107,7 @@ class SchedulerMachine(RuleBasedStateMachine):
                     self.slots[part, target, slot] = self.slots[part, source, slot]
         assert plan.chunks, "there is work, so a step computes something"
         assert plan.num_tokens == sum(c.end - c.start for c in plan.chunks) <= self.scheduler.max_batch_tokens
+        assert len({chunk.sequence for chunk in plan.chunks}) == len(plan.chunks), "a sequence is computed twice"
         self.write(plan)
         for chunk in plan.chunks:
             self.scheduler.advance(chunk)
@@ -321,14 +322,16 @@ class EngineMachine(RuleBasedStateMachine):
                     prompt = self.requests[output.request_id][0].prompt
                     self.known = [*self.known[-20:], (*prompt, *tokens(outputs))[:200]]
 
-    @precondition(lambda self: self.requests)
+    @precondition(lambda self: self.requests or self.scores)
     @rule(place=st.integers(0, 1 << 16), whole=st.booleans())
     def abort(self, place: int, whole: bool) -> None:
-        request_id = list(self.requests)[-1 - place % min(len(self.requests), 8)]
-        request = self.requests[request_id][0]
-        index = None if whole else place % request.n
+        """One of the youngest requests or scores, or one answer or continuation of it."""
+        sizes = {request_id: request.n for request_id, (request, _) in self.requests.items()}
+        sizes |= {request_id: len(continuations) for request_id, (_, continuations, _) in self.scores.items()}
+        request_id = sorted(sizes)[-1 - place % min(len(sizes), 8)]
+        index = None if whole else place % max(sizes[request_id], 1)
         self.engine.abort(request_id, index)
-        self.dropped |= {(request_id, i) for i in range(request.n) if index in (None, i)}
+        self.dropped |= {(request_id, i) for i in range(sizes[request_id]) if index in (None, i)}
 
     @rule(place=st.integers(0, 1 << 16))
     def hold(self, place: int) -> None:
@@ -377,6 +380,8 @@ class EngineMachine(RuleBasedStateMachine):
         for request_id, (text, continuations, seed) in self.scores.items():
             plain = self.engine_alone(seed).score(text, continuations) if continuations else []
             for index, expected in enumerate(plain):
+                if (request_id, index) in self.dropped:
+                    continue
                 (output,) = self.found[request_id, index]
                 assert output.token_ids == continuations[index] and output.logprobs == expected.logprobs
 

@@ -240,15 +240,17 @@ def test_a_head_that_is_killed_leaves_no_replica_behind(tmp_path: Path) -> None:
     write_model(tmp_path / "m", max_position=2048)
     with process(*WORDS, cwd=tmp_path) as (running, url):
         replicas = actors(tmp_path / "log.jsonl")
-        with suppress(httpx.HTTPError):
 
-            def kill() -> None:
-                until(lambda: numbers(url)["firsthand_engine_running"] > 0, 60)
-                running.kill()
+        def kill() -> None:
+            until(lambda: numbers(url)["firsthand_engine_running"] > 0, 60)
+            running.kill()
 
-            threading.Thread(target=kill).start()
+        killer = threading.Thread(target=kill)
+        killer.start()
+        with pytest.raises(httpx.TransportError):  # no answer that ends as if it were whole
             streamed(url, 1, 1800)
-        running.wait(10)
+        killer.join()
+        assert running.wait(10) == -signal.SIGKILL
         until(lambda: not any(map(is_there, replicas)), 60)
 
 

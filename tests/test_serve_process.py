@@ -26,9 +26,9 @@ BODY = {"messages": [{"role": "user", "content": "one two three four"}], "stream
 
 
 @contextmanager
-def process(*words: str, cwd: Path, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def process(*words: str, cwd: Path, port: int = 0, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """The command, once it is ready, and its address."""
-    command = [sys.executable, "-m", "firsthand", "serve", *words, "--port", "0"]
+    command = [sys.executable, "-m", "firsthand", "serve", *words, "--port", str(port)]
     running = subprocess.Popen(
         command, cwd=cwd, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

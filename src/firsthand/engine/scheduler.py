@@ -88,10 +88,10 @@ class Scheduler:
             sequence = self._next(begun if waiting is None else [*begun, waiting])
             if sequence is None:
                 break
+            if sequence in begun:  # a waiting one may be there too: it made room in this step and comes back
+                begun.remove(sequence)
             if sequence is waiting:
                 is_closed = self._finds_more_soon(sequence, plan) or not self._admit(sequence, plan)
-            else:
-                begun.remove(sequence)
             if sequence.state is State.RUNNING:
                 self._grow(sequence, plan)
         return plan
