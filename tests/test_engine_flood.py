@@ -40,7 +40,7 @@ def check_empty(engine: Engine) -> None:
     """Memory and queue are as they were before the first request."""
     stats = engine.stats()
     assert (stats.used_blocks, stats.waiting, stats.running, stats.oldest_wait_s) == (0, 0, 0, 0.0)
-    assert not engine._live and engine._live_tokens == 0
+    assert not engine.live and engine.live.num_tokens == 0
     assert len(engine.scheduler.waiting._ranks._entries) <= 64
     engine.pool.check()
 
