@@ -40,7 +40,7 @@ _intrinsic: Any = intrinsic
 _BYTE = ir.IntType(8)
 LINE = 64
 """Bytes of a cache line."""
-NEAR, NEAR_ROWS = 4096, 2
+NEAR, NEAR_ROWS = 8192, 2
 """How many bytes ahead a loop of so few rows looks in its own tile: it reads as fast as memory gives."""
 
 
