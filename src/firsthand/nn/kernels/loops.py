@@ -41,7 +41,7 @@ _BYTE = ir.IntType(8)
 LINE = 64
 """Bytes of a cache line."""
 NEAR, NEAR_ROWS = 8192, 2
-"""How many bytes ahead a loop of so few rows looks in its own tile: it reads as fast as memory gives."""
+"""A loop of so few rows reads as fast as memory gives: it asks for what lies that many bytes ahead."""
 
 
 class _Loop:
@@ -84,7 +84,7 @@ class _Loop:
         return self._add_rows(records, scaled, sums)
 
     def _ask_near(self, weights: list[Any]) -> None:
-        """Ask for what lies ahead in the same tile, into the first cache."""
+        """Ask for what lies some kilobytes ahead, into the first cache."""
         for place in weights:
             for line in range(0, self.kind.record_bytes * BLOCK // self.kind.block, LINE):
                 emit_prefetch(self.builder, self.builder.gep(place, [ir.Constant(LONG, NEAR + line)]), 3)
