@@ -208,7 +208,7 @@ def test_an_unbounded_grammar_cache_as_in_ghsa_389x_67px_mjg3(running: Running) 
     for place in range(40):
         ask(running, messages=HI, max_tokens=1, structured_outputs={"choice": [f"{place}-{'x' * 60_000}"]})
     known = running.door.model._loaded.grammars._known
-    sizes = sum(len(grammar.source) for grammar in known)
+    sizes = sum(len(grammar.source) for grammar, _ in known)
     assert len(known) <= MAX_REMEMBERED and sizes <= MAX_REMEMBERED_BYTES + 60_100
 
 

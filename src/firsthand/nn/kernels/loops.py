@@ -77,11 +77,8 @@ class _Loop:
             self._ask_near(weights)
         elif "first" in tiles:
             self._ask_next(index)
-        scaled: list[Any] = []
-        for part in range(parts):
-            records = [b.gep(place, [ir.Constant(LONG, part * self.kind.record_bytes)]) for place in weights]
-            scaled = self._add_scaled(records, self._whole(records, part), scaled)
-        return self._add_rows(records, scaled, sums)
+        added = self._add_record(weights, sums) if parts == 1 else self._add_halves(weights, sums)
+        return self._add_minimums(weights, added) if self.kind.has_minimums else added
 
     def _ask_near(self, weights: list[Any]) -> None:
         """Ask for what lies some kilobytes ahead, into the first cache."""
@@ -108,30 +105,41 @@ class _Loop:
                     whole[r * each + t] = add_products(b, whole[r * each + t], codes[t], values, self.how)
         return whole
 
-    def _add_scaled(self, records: list[Any], whole: list[Any], scaled: list[Any]) -> list[Any]:
-        """Whole numbers times the scales of the weights, and what the record before has."""
-        b = self.builder
-        scales = [self._numbers(record, 0) for record in records] * self.rows
-        floats = [b.sitofp(number, FLOATS) for number in whole]
-        if not scaled:
-            return [b.fmul(number, scale) for number, scale in zip(floats, scales, strict=True)]
-        fma = llvm_function(b, "llvm.fma.v16f32", FLOATS, [FLOATS] * 3)
-        return [b.call(fma, list(each)) for each in zip(floats, scales, scaled, strict=True)]
+    def _add_record(self, records: list[Any], sums: list[Any]) -> list[Any]:
+        """The sums, and the whole numbers of a record times the scales of weights and row."""
+        b, each = self.builder, len(records)
+        whole, weights = self._whole(records, 0), [self._numbers(record, 0) for record in records]
+        rows = [self._splat(r, SCALE, FLOAT) for r in range(self.rows)]
+        return [
+            self._fma(b.sitofp(whole[i], FLOATS), b.fmul(rows[i // each], weights[i % each]), sums[i])
+            for i in range(len(sums))
+        ]
 
-    def _add_rows(self, records: list[Any], scaled: list[Any], sums: list[Any]) -> list[Any]:
-        """The sums and what a block adds: times the scales of the rows, with the minimums of the weights."""
-        b, has_minimums = self.builder, self.kind.has_minimums
-        fma = llvm_function(b, "llvm.fma.v16f32", FLOATS, [FLOATS] * 3)
-        minimums = [self._numbers(record, 1) for record in records] if has_minimums else []
-        results = []
-        for r in range(self.rows):
-            scale = self._splat(r, SCALE, FLOAT)
-            shift = self._splat(r, SHIFT, FLOAT) if has_minimums else None
-            for t in range(len(records)):
-                i = r * len(records) + t
-                value = b.call(fma, [scaled[i], scale, sums[i]])
-                results.append(b.call(fma, [shift, minimums[t], value]) if has_minimums else value)
-        return results
+    def _add_halves(self, records: list[Any], sums: list[Any]) -> list[Any]:
+        """The same for two records of 16 inputs, which share the scale of the row: it is multiplied once."""
+        b, each = self.builder, len(records)
+        scaled: list[Any] = []
+        for part in range(2):
+            halves = [b.gep(record, [ir.Constant(LONG, part * self.kind.record_bytes)]) for record in records]
+            floats = [b.sitofp(number, FLOATS) for number in self._whole(halves, part)]
+            weights = [self._numbers(half, 0) for half in halves] * self.rows
+            scaled = [
+                self._fma(number, weight, scaled[i]) if part else b.fmul(number, weight)
+                for i, (number, weight) in enumerate(zip(floats, weights, strict=True))
+            ]
+        return [self._fma(scaled[i], self._splat(i // each, SCALE, FLOAT), sums[i]) for i in range(len(sums))]
+
+    def _add_minimums(self, records: list[Any], sums: list[Any]) -> list[Any]:
+        """The sums, and the minimums times the sum of what the row has."""
+        each = len(records)
+        minimums = [self._numbers(record, 1) for record in records]
+        return [
+            self._fma(self._splat(i // each, SHIFT, FLOAT), minimums[i % each], total) for i, total in enumerate(sums)
+        ]
+
+    def _fma(self, a: Any, b: Any, c: Any) -> Any:
+        """a * b + c, rounded once."""
+        return self.builder.call(llvm_function(self.builder, "llvm.fma.v16f32", FLOATS, [FLOATS] * 3), [a, b, c])
 
     def _splat(self, r: int, byte: int, kind: Any) -> Any:
         """A number of row r's record, in all lanes."""
