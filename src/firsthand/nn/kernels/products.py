@@ -36,7 +36,9 @@ MANY = 128
 def _make_multiply(kind: Kind, how: str | None = None) -> Any:
     """A function that multiplies rows with the tiles of one kind, two at a time."""
     how = how or instructions()
-    wide, widens = widened(kind), 4 < kind.bits < 8  # pairs of four bits are as quick to read as bytes
+    wide = widened(kind)
+    # four bits are as quick to read as bytes, and others with minimums are rare
+    widens = kind.bits in (5, 6) and not kind.has_minimums
     multiply_piece = piece_loop(kind, range(1, PIECE + 1), how)
     multiply_wide_piece = piece_loop(wide, range(PIECE // 2 + 1, PIECE + 1) if widens else (), how)
     write_out = widen(kind)
