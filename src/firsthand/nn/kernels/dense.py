@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from firsthand.nn.kernels.jit import called, kernel, named
 from firsthand.nn.kernels.tiled import KINDS, aligned
-from firsthand.nn.kernels.vectors import FLOATS, HALVES, LANES, emit_loop, llvm_function, splat_in
+from firsthand.nn.kernels.vectors import FLOATS, HALVES, LANES, emit_loop, llvm_function, own_function, splat_in
 
 _intrinsic: Any = intrinsic
 PIECE = 128
@@ -120,19 +120,15 @@ _ARGUMENTS = ("weights", "inputs", "x", "x_at", "x_stride", "out", "out_at", "ou
 
 
 def _declared(module: Any, stored: Any, rows: int, takes: list[Any]) -> Any:
-    """The loop as a function of its own, known to its module alone: LLVM would else compile a copy wherever it is called."""
+    """The loop as a function of the module."""
+
+    def emit(builder: Any, args: Any) -> None:
+        values = dict(zip(_ARGUMENTS, args, strict=True))
+        values["weights"] = builder.inttoptr(values["weights"], ir.IntType(8).as_pointer())
+        _emit(builder, rows, stored, values)
+
     name = f"firsthand_dense_{'half' if stored == HALVES else 'float'}_{rows}"
-    if name in module.globals:
-        return module.globals[name]
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), takes), name)
-    function.linkage = "internal"
-    function.attributes.add("noinline")
-    builder = ir.IRBuilder(function.append_basic_block())
-    values = dict(zip(_ARGUMENTS, function.args, strict=True))
-    values["weights"] = builder.inttoptr(values["weights"], ir.IntType(8).as_pointer())
-    _emit(builder, rows, stored, values)
-    builder.ret_void()
-    return function
+    return own_function(module, name, takes, emit)
 
 
 def _inner_loop(stored: Any, rows: int) -> Any:

@@ -33,6 +33,7 @@ from firsthand.nn.kernels.vectors import (
     emit_loop,
     emit_prefetch,
     llvm_function,
+    own_function,
     splat_in,
 )
 
@@ -170,22 +171,17 @@ _ARGUMENTS = ("rows", "first_weights", "second_weights", "next_weights", "lines"
 
 
 def _declared(module: Any, kind: Kind, rows: int, how: str, takes: list[Any]) -> Any:
-    """The loop as a function of its own, known to its module alone: LLVM would else compile a copy wherever it is called."""
+    """The loop as a function of the module."""
+
+    def emit(builder: Any, args: Any) -> None:
+        values = dict(zip(_ARGUMENTS, args, strict=True))
+        values["rounded"] = builder.bitcast(values["rounded"], _BYTE.as_pointer())
+        for address in ("first_weights", "second_weights", "next_weights"):
+            values[address] = builder.inttoptr(values[address], _BYTE.as_pointer())
+        _Loop(builder, kind, rows, how, values).emit()
+
     shape = f"{kind.bits}_{kind.block}_{kind.has_minimums:d}{kind.half:d}"
-    name = f"firsthand_product_{shape}_{rows}_{how}"
-    if name in module.globals:
-        return module.globals[name]
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), takes), name)
-    function.linkage = "internal"
-    function.attributes.add("noinline")
-    builder = ir.IRBuilder(function.append_basic_block())
-    values = dict(zip(_ARGUMENTS, function.args, strict=True))
-    values["rounded"] = builder.bitcast(values["rounded"], _BYTE.as_pointer())
-    for name in ("first_weights", "second_weights", "next_weights"):
-        values[name] = builder.inttoptr(values[name], _BYTE.as_pointer())
-    _Loop(builder, kind, rows, how, values).emit()
-    builder.ret_void()
-    return function
+    return own_function(module, f"firsthand_product_{shape}_{rows}_{how}", takes, emit)
 
 
 def piece_loop(kind: Kind, sizes: Sequence[int], how: str) -> Any:

@@ -97,6 +97,19 @@ def llvm_function(builder: Any, name: str, returns: Any, takes: list[Any]) -> An
     return declared or ir.Function(builder.module, ir.FunctionType(returns, takes), name)
 
 
+def own_function(module: Any, name: str, takes: list[Any], emit: Callable[[Any, Any], None]) -> Any:
+    """A function of a module's own, which `emit(builder, args)` fills once: LLVM would else compile a copy at every call."""
+    if name in module.globals:
+        return module.globals[name]
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), takes), name)
+    function.linkage = "internal"
+    function.attributes.add("noinline")
+    builder = ir.IRBuilder(function.append_basic_block())
+    emit(builder, function.args)
+    builder.ret_void()
+    return function
+
+
 def emit_prefetch(builder: Any, pointer: Any, locality: int) -> None:
     """Emit the wish to have the cache line of an address in the first cache (locality 3) or the second (2)."""
     place = builder.bitcast(pointer, ir.IntType(8).as_pointer())
