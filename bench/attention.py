@@ -27,9 +27,9 @@ import numpy as np
 import torch
 from numba import njit
 
-from firsthand.engine.measuring.attention import BLOCK, Shape, alone, branches, prompt
-from firsthand.nn.kernels.attention import attend, merge
-from firsthand.nn.kernels.paged_attention import LANES
+from firsthand.kernels.attention.paged_attention import LANES
+from firsthand.kernels.attention.paged_cpu import attend, merge
+from firsthand.measure.attention_bench import BLOCK, Shape, alone, branches, prompt
 
 SHAPE = Shape(heads=9, kv_heads=3, dim=64)
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "int8": torch.int8}

@@ -22,12 +22,12 @@ from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.creative import CreativeThoughts, creative
 from firsthand.benchmarks.crosswords import CONFIDENCE, PROPOSALS, CrosswordThoughts, crosswords
 from firsthand.benchmarks.game24 import Game24Thoughts, game24
-from firsthand.benchmarks.tot_data import prompts
+from firsthand.benchmarks.sources.tot_data import prompts
 from firsthand.context import Context
 from firsthand.message import assistant
 from firsthand.model import Completion, Usage
 from firsthand.patterns.direct import direct, question
-from firsthand.patterns.feedback import Feedback
+from firsthand.patterns.parts.feedback import Feedback
 from firsthand.patterns.reflexion import reflection_prompt, reflexion, remembering
 from firsthand.patterns.tot import tot
 from firsthand.patterns.tot_dfs import tot_dfs

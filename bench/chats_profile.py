@@ -23,12 +23,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from firsthand.engine.engine import Engine
-from firsthand.engine.measuring.workloads import QUICK, Sizes, rate, serving_jobs
-from firsthand.engine.runner import Runner
-from firsthand.engine.settings import EngineConfig
+from firsthand.engine.compute.runner import Runner
+from firsthand.engine.core.engine import Engine
+from firsthand.engine.core.engine_config import EngineConfig
+from firsthand.kernels.products import blockwise_products, rounded_rows, tiled_weights
+from firsthand.measure.workloads import QUICK, Sizes, rate, serving_jobs
 from firsthand.nn import weights
-from firsthand.nn.kernels import products, rounded, tiled
 from firsthand.nn.quant import BlockLinear
 
 TURNS = 3
@@ -100,7 +100,7 @@ def matrices(engine: Engine) -> dict[tuple[str, str], list[BlockLinear]]:
     found: dict[tuple[str, str], list[BlockLinear]] = defaultdict(list)
     for name, module in engine.runner.model.named_modules():
         if isinstance(module, BlockLinear):
-            kind = tiled.KINDS[module.tiles.kind]
+            kind = tiled_weights.KINDS[module.tiles.kind]
             what = f"{kind.bits} bits / {kind.block}{', minimums' if kind.has_minimums else ''}"
             place = "head" if name == "lm_head" else f"{module.out_features} x {module.in_features}"
             found[place, what].append(module)
@@ -124,7 +124,7 @@ def ours(linears: list[BlockLinear], rows: int) -> float:
     """Our products of all these matrices, one after another, so that weights come from where they come from in a step."""
     x = np.random.default_rng(0).standard_normal((rows, linears[0].in_features), dtype=np.float32)
     operations = 2.0 * rows * sum(each.out_features * each.in_features for each in linears)
-    return speed(lambda: [products.product(x, each.tiles) for each in linears] and None, operations)
+    return speed(lambda: [blockwise_products.product(x, each.tiles) for each in linears] and None, operations)
 
 
 def in_cache(linear: BlockLinear, rows: int) -> float:
@@ -133,9 +133,9 @@ def in_cache(linear: BlockLinear, rows: int) -> float:
     entry[3] = 0  # bytes from one tile to the next
     width, outputs = linear.in_features, 16 * linear.tiles.num_tiles
     x = np.random.default_rng(0).standard_normal((rows, width), dtype=np.float32)
-    records = np.empty(rows * width // rounded.BLOCK * rounded.RECORD, dtype=np.uint8)
+    records = np.empty(rows * width // rounded_rows.BLOCK * rounded_rows.RECORD, dtype=np.uint8)
     out = np.empty((rows, outputs), dtype=np.float32)
-    return speed(lambda: products._product(entry, x, records, out), 2.0 * rows * outputs * width)
+    return speed(lambda: blockwise_products._product(entry, x, records, out), 2.0 * rows * outputs * width)
 
 
 def torchs(linears: list[BlockLinear], rows: int, dtype: torch.dtype) -> float:

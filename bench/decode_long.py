@@ -25,17 +25,17 @@ from random import Random
 import numpy as np
 import torch
 
-from firsthand.engine.engine import Engine
-from firsthand.engine.measuring.measured import markdown_table
-from firsthand.engine.measuring.workloads import random_ids
-from firsthand.engine.sequence import Request, Sequence
-from firsthand.engine.settings import EngineConfig
+from firsthand.engine.core.engine import Engine
+from firsthand.engine.core.engine_config import EngineConfig
+from firsthand.engine.core.sequence import Request, Sequence
+from firsthand.kernels.attention.paged_attention import Chunk, Layout, compiled_attention
+from firsthand.kernels.products.blockwise import from_values
+from firsthand.kernels.products.blockwise_products import product
+from firsthand.kernels.products.float_products import dense_product
+from firsthand.measure.measurements import markdown_table
+from firsthand.measure.workloads import random_ids
 from firsthand.model import Sampling
 from firsthand.nn import weights
-from firsthand.nn.blockwise import from_values
-from firsthand.nn.kernels.dense import dense_product
-from firsthand.nn.kernels.paged_attention import Chunk, Layout, compiled_attention
-from firsthand.nn.kernels.products import product
 from firsthand.nn.quant import BlockLinear, DenseLinear
 
 BEFORE = 3

@@ -28,7 +28,7 @@ OURS = """
 import json, sys, time
 import numpy as np, torch
 torch.set_num_threads(int(sys.argv[2]))
-from firsthand.engine.embedding import load
+from firsthand.embed.embedding import load
 model = load(sys.argv[1], threads=int(sys.argv[2]))
 def embed(texts, setting):
     return model.embed(texts).vectors

@@ -30,9 +30,9 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from firsthand.engine.measuring import machine, speeds
-from firsthand.engine.measuring.measured import markdown_table, spread
-from firsthand.engine.measuring.workloads import QUICK, Job, Sizes, serving_jobs
+from firsthand.measure import machine, machine_speeds
+from firsthand.measure.measurements import markdown_table, spread
+from firsthand.measure.workloads import QUICK, Job, Sizes, serving_jobs
 
 HERE = Path(__file__).parent
 WARM = Sizes(prefill=512, context=64, new_tokens=8, streams=(1, 32), chats=8, chat_answer=(4, 8))
@@ -187,7 +187,7 @@ def main() -> None:
         "command": shlex.join(["python", *sys.argv]),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": machine.describe().line(),
-        "speeds": speeds.measure(args.threads).line(),
+        "speeds": machine_speeds.measure(args.threads).line(),
     }
     with tempfile.TemporaryDirectory() as temporary:
         work = args.work or Path(temporary)

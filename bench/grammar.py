@@ -22,18 +22,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from firsthand import grammar
-from firsthand.engine import step
-from firsthand.engine.engine import Engine
-from firsthand.engine.grammar import CompiledGrammar, Grammars
-from firsthand.engine.scheduler import Scheduler
-from firsthand.engine.sequence import Request
-from firsthand.engine.settings import EngineConfig
+from firsthand.engine.core import step
+from firsthand.engine.core.engine import Engine
+from firsthand.engine.core.engine_config import EngineConfig
+from firsthand.engine.core.scheduler import Scheduler
+from firsthand.engine.core.sequence import Request
+from firsthand.engine.decoding.constraint import CompiledGrammar, Grammars
 from firsthand.grammar import Grammar
 from firsthand.message import Message, Text
 from firsthand.model import Sampling
 from firsthand.nn import weights
 from firsthand.tokens import pretrained
-from firsthand.tokens.chat import Chat
+from firsthand.tokens.templates.chat_template import Chat
 
 PERSON = {
     "type": "object",

@@ -26,9 +26,9 @@ from multiple_choice import write_folder
 import firsthand
 from firsthand import catalog
 from firsthand.agent import Agent
-from firsthand.engine.measuring import machine
-from firsthand.engine.measuring.measured import markdown_table
-from firsthand.engine.settings import EngineConfig
+from firsthand.engine.core.engine_config import EngineConfig
+from firsthand.measure import machine
+from firsthand.measure.measurements import markdown_table
 from firsthand.patterns.direct import direct
 from firsthand.providers.local import Local
 from firsthand.rollout import Place, rollouts

@@ -32,14 +32,14 @@ from inspect_ai.solver import generate
 from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.benchmark import Benchmark
-from firsthand.engine.measuring import machine
-from firsthand.engine.measuring.measured import markdown_table
-from firsthand.evals.match import exact
+from firsthand.measure import machine
+from firsthand.measure.measurements import markdown_table
 from firsthand.patterns.direct import direct
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import Place
 from firsthand.runs import store
 from firsthand.runs.execute import execute
+from firsthand.scorers.match import exact
 from firsthand.task import Task
 
 ANSWER = "Default output from mockllm/model"

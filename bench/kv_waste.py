@@ -14,9 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-from firsthand.engine.blocks import BlockPool
-from firsthand.engine.scheduler import Scheduler
-from firsthand.engine.sequence import Sequence
+from firsthand.engine.core.scheduler import Scheduler
+from firsthand.engine.core.sequence import Sequence
+from firsthand.engine.memory.blocks import BlockPool
 
 BLOCK_SIZES = (16, 8, 32)
 VOCAB = 50_000

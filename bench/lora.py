@@ -20,9 +20,9 @@ from pathlib import Path
 
 import torch
 
-from firsthand.engine.engine import Engine
-from firsthand.engine.sequence import Request
-from firsthand.engine.settings import EngineConfig
+from firsthand.engine.core.engine import Engine
+from firsthand.engine.core.engine_config import EngineConfig
+from firsthand.engine.core.sequence import Request
 from firsthand.model import Sampling
 from firsthand.nn import weights
 from firsthand.nn.decoder import Decoder

@@ -80,7 +80,7 @@ def our_perplexity(model: Path, ids: list[int], *, as_llama_cpp_rounds: bool = F
     import torch
     from torch import Tensor, nn
 
-    from firsthand.nn.attention import Packed
+    from firsthand.nn.blocks.attention import Packed
     from firsthand.nn.weights import load
 
     class RoundedPacked(Packed):
@@ -109,8 +109,8 @@ def our_perplexity(model: Path, ids: list[int], *, as_llama_cpp_rounds: bool = F
 
 def engine_perplexity(model: Path, ids: list[int], *, weights: str = "auto", kv_cache: str = "auto") -> float:
     """What the engine says of the same window: with `auto` weights it computes with the file's own blocks."""
-    from firsthand.engine.engine import Engine
-    from firsthand.engine.settings import EngineConfig
+    from firsthand.engine.core.engine import Engine
+    from firsthand.engine.core.engine_config import EngineConfig
     from firsthand.nn.weights import load
 
     config = EngineConfig(weights=weights, kv_cache=kv_cache)  # type: ignore[arg-type]

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from firsthand.nn.kernels.dense import dense_product, tile_floats
+from firsthand.kernels.products.float_products import dense_product, tile_floats
 
 SHAPES = ((576, 576), (1536, 576), (576, 1536), (4864, 896), (896, 4864))
 Product = Callable[[torch.Tensor], torch.Tensor]

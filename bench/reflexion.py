@@ -24,12 +24,12 @@ from patterns import measure
 from firsthand import catalog
 from firsthand.commands import run as command
 from firsthand.config import build
-from firsthand.engine.measuring.measured import markdown_table
-from firsthand.evals.intervals import proportion_interval
-from firsthand.evals.paired import PairedDifference, paired_difference
-from firsthand.home import data_home
-from firsthand.patterns.answers import answer_or_text
+from firsthand.measure.measurements import markdown_table
+from firsthand.patterns.parts.answers import answer_or_text
 from firsthand.runs import store
+from firsthand.stats.intervals import proportion_interval
+from firsthand.stats.paired import PairedDifference, paired_difference
+from firsthand.system.home import data_home
 from firsthand.task import Task
 from firsthand.trace import Trace
 

@@ -19,14 +19,14 @@ from pathlib import Path
 
 from serve import words
 
-from firsthand.engine.measuring import machine
-from firsthand.engine.measuring.measured import markdown_table
+from firsthand.cluster.replicas.fleet import Fleet
+from firsthand.cluster.replicas.ray_replicas import open_ray
+from firsthand.cluster.replicas.replicated_model import Replicated
+from firsthand.cluster.replicas.router import Router
+from firsthand.measure import machine
+from firsthand.measure.measurements import markdown_table
 from firsthand.message import Message, system, user
 from firsthand.model import Sampling, Usage
-from firsthand.replicas.fleet import Fleet
-from firsthand.replicas.on_ray import open_ray
-from firsthand.replicas.replicated import Replicated
-from firsthand.replicas.router import Router
 
 
 class RoundRobin(Router):

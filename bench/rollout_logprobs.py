@@ -15,11 +15,11 @@ from pathlib import Path
 
 import torch
 
-from firsthand.engine.engine import Engine
-from firsthand.engine.sequence import Request
-from firsthand.engine.settings import EngineConfig
+from firsthand.engine.core.engine import Engine
+from firsthand.engine.core.engine_config import EngineConfig
+from firsthand.engine.core.sequence import Request
 from firsthand.model import Sampling
-from firsthand.nn.attention import Packed
+from firsthand.nn.blocks.attention import Packed
 from firsthand.nn.decoder import Decoder
 
 WAYS = (("auto", "auto"), ("float16", "auto"), ("float16", "float32"), ("float32", "auto"))

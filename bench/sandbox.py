@@ -24,9 +24,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from firsthand.benchmarks.humaneval import humaneval
-from firsthand.evals.code import LIMITS, answered_code
+from firsthand.sandbox.sandbox import Sandbox
+from firsthand.scorers.code import LIMITS, answered_code
 from firsthand.task import Task
-from firsthand.tools.sandbox import Sandbox
 
 Checker = Callable[[list[Task], int], int]
 """Tasks and how many at once -> how many pass."""

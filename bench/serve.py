@@ -33,8 +33,8 @@ import serve_overhead
 from serve_load import Client, Result, free_port, poisson_trace, words
 from serve_rivals import Contender, contenders, started
 
-from firsthand.engine.measuring import machine
-from firsthand.engine.measuring.measured import markdown_table
+from firsthand.measure import machine
+from firsthand.measure.measurements import markdown_table
 
 
 def measure(contender: Contender, args: argparse.Namespace, port: int, *, is_last: bool) -> dict:

@@ -43,14 +43,14 @@ def questions(turn: int, count: int) -> list[str]:
 
 def run_engine(spec: dict) -> None:
     """The party `engine`: a job a line on standard input, its figures a line on standard output."""
-    from firsthand.engine.engine import Engine
-    from firsthand.engine.loading import load_weights
-    from firsthand.engine.sequence import Request
-    from firsthand.engine.settings import EngineConfig
+    from firsthand.engine.compute.device_weights import load_weights
+    from firsthand.engine.core.engine import Engine
+    from firsthand.engine.core.engine_config import EngineConfig
+    from firsthand.engine.core.sequence import Request
     from firsthand.message import system, user
     from firsthand.model import Sampling
     from firsthand.tokens import pretrained
-    from firsthand.tokens.chat import Chat
+    from firsthand.tokens.templates.chat_template import Chat
 
     config, path = EngineConfig(threads=spec["threads"]), Path(spec["model"])
     tokenizer = pretrained.load(path)
@@ -70,7 +70,7 @@ def run_engine(spec: dict) -> None:
 
 def run_library(spec: dict) -> None:
     """The party `library`."""
-    from firsthand.engine.settings import EngineConfig
+    from firsthand.engine.core.engine_config import EngineConfig
     from firsthand.message import system, user
     from firsthand.model import Sampling
     from firsthand.providers.local import Local

@@ -22,7 +22,7 @@ from firsthand.message import Message
 from firsthand.model import Sampling
 from firsthand.patterns.cot import cot
 from firsthand.patterns.direct import direct
-from firsthand.patterns.feedback import Feedback
+from firsthand.patterns.parts.feedback import Feedback
 from firsthand.patterns.reflexion import reflexion
 from firsthand.patterns.self_consistency import self_consistency
 from firsthand.patterns.tot import tot

@@ -21,14 +21,14 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from firsthand.engine.engine import Engine
-from firsthand.engine.sequence import Request
-from firsthand.engine.settings import EngineConfig
+from firsthand.engine.core.engine import Engine
+from firsthand.engine.core.engine_config import EngineConfig
+from firsthand.engine.core.sequence import Request
 from firsthand.message import Message, Text
 from firsthand.model import Sampling
 from firsthand.nn import weights
 from firsthand.tokens import pretrained
-from firsthand.tokens.chat import Chat
+from firsthand.tokens.templates.chat_template import Chat
 
 CODE = '''def total_price(items, tax_rate):
     """Return the price of all items with tax."""

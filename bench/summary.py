@@ -23,9 +23,9 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from firsthand.evals.summary import summary
 from firsthand.runs import store
 from firsthand.runs.store import Run
+from firsthand.stats.run_summary import summary
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
 

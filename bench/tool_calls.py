@@ -25,7 +25,7 @@ from firsthand.message import Json, Message, assistant, user
 from firsthand.model import Completion, Sampling
 from firsthand.patterns.react import parse_action
 from firsthand.providers.local import Local
-from firsthand.tokens.toolgrammar import action_grammar, tool_grammar
+from firsthand.tokens.calls.call_grammar import action_grammar, tool_grammar
 from firsthand.tool import Tool, tool
 
 

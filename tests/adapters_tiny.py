@@ -12,7 +12,7 @@ from torch import nn
 from firsthand.nn import weights
 from firsthand.nn.decoder import Decoder
 from firsthand.nn.lora import Adapter, Delta
-from firsthand.nn.names import huggingface_name
+from firsthand.nn.weight_names import huggingface_name
 from tiny import write_model
 
 

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from firsthand.cli import main
-from firsthand.home import data_home
-from firsthand.providers import hub
+from firsthand.hub import model_lookup
+from firsthand.system.home import data_home
 
 settings.register_profile("firsthand", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("firsthand")
@@ -56,7 +56,7 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str
 @pytest.fixture(scope="session")
 def smollm2() -> Path:
     """SmolLM2-135M-Instruct, Q4_1, as the quickstart fetches it."""
-    return hub.resolve("smollm2")
+    return model_lookup.resolve("smollm2")
 
 
 @pytest.fixture(scope="session")

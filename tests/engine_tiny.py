@@ -8,12 +8,12 @@ from collections.abc import Iterable
 import gguf
 import torch
 
-from firsthand.engine.engine import Engine
-from firsthand.engine.outputs import Output
-from firsthand.engine.settings import EngineConfig
+from firsthand.engine.core.engine import Engine
+from firsthand.engine.core.engine_config import EngineConfig
+from firsthand.engine.core.outputs import Output
+from firsthand.kernels.products.blockwise import from_gguf
 from firsthand.nn.architecture import Architecture, Rope
-from firsthand.nn.attention import Packed
-from firsthand.nn.blockwise import from_gguf
+from firsthand.nn.blocks.attention import Packed
 from firsthand.nn.decoder import Decoder, initialise
 from firsthand.nn.quant import BlockLinear
 

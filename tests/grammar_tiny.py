@@ -9,11 +9,11 @@ from tokenizers import Tokenizer as Rust
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from engine_tiny import drain, tiny_model, tokens
-from firsthand.engine.engine import Engine
-from firsthand.engine.grammar import Grammars
-from firsthand.engine.outputs import Output
-from firsthand.engine.sequence import Request
-from firsthand.engine.settings import EngineConfig
+from firsthand.engine.core.engine import Engine
+from firsthand.engine.core.engine_config import EngineConfig
+from firsthand.engine.core.outputs import Output
+from firsthand.engine.core.sequence import Request
+from firsthand.engine.decoding.constraint import Grammars
 from firsthand.grammar import Grammar
 from firsthand.model import Sampling
 from firsthand.nn.decoder import Decoder

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from firsthand.serve.door import Door
-from firsthand.serve.keys import Keys
-from firsthand.serve.server import Address, Server
-from firsthand.serve.settings import Settings
+from firsthand.serve.http.api_keys import Keys
+from firsthand.serve.http.server import Address, Server
+from firsthand.serve.http.server_settings import Settings
+from firsthand.serve.models.served_model import Door
 
 
 class Running:

@@ -7,14 +7,7 @@ from random import Random
 import pytest
 
 from firsthand.errors import ConfigError
-from firsthand.evals.agreement import (
-    Judged,
-    agreement,
-    cohen_kappa,
-    fleiss_kappa,
-    krippendorff_alpha,
-    majority,
-)
+from firsthand.stats.rater_agreement import Judged, agreement, cohen_kappa, fleiss_kappa, krippendorff_alpha, majority
 
 FLEISS = [  # the worked table of 10 subjects, 14 raters and 5 categories: kappa = 0.210
     [0, 0, 0, 0, 14], [0, 2, 6, 4, 2], [0, 0, 3, 5, 6], [0, 3, 9, 2, 0], [2, 2, 8, 1, 1],

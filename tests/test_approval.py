@@ -14,17 +14,17 @@ import pytest
 
 from firsthand import cli
 from firsthand.agent import Agent
-from firsthand.approval import Approval, AskPerson, Decision, check_rules, parse_rules, question
 from firsthand.context import Context
 from firsthand.errors import ConfigError
-from firsthand.home import data_home
-from firsthand.journal import MemoryJournal
+from firsthand.loop.approval import Approval, AskPerson, Decision, check_rules, parse_rules, question
+from firsthand.loop.journal import MemoryJournal
 from firsthand.message import Json, ToolCall
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
 from firsthand.runs import store
+from firsthand.system.home import data_home
+from firsthand.system.terminal import Terminal
 from firsthand.task import Task
-from firsthand.terminal import Terminal
 from firsthand.tool import Tool, tool_from_function
 from firsthand.trace import Trace
 

@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 
 from firsthand.agent import Agent
-from firsthand.asker import MAX_CHARS, asking, current
 from firsthand.benchmark import Benchmark
 from firsthand.context import Context
-from firsthand.engine.settings import EngineConfig
+from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.message import Message
 from firsthand.model import Sampling
 from firsthand.patterns.direct import direct
@@ -20,6 +19,7 @@ from firsthand.rollout import Place, rollout, rollouts
 from firsthand.runs.dialogue import Dialogue
 from firsthand.runs.execute import execute
 from firsthand.runs.store import create
+from firsthand.system.request_owner import MAX_CHARS, asking, current
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
 from tiny import write_model

@@ -10,10 +10,10 @@ import pytest
 from embedder_tiny import write_embedder
 from firsthand.cli import main
 from firsthand.commands.models import encoder_expectation
-from firsthand.engine.measuring.limits import known_products, limits, seen
-from firsthand.engine.measuring.measured import Measured, Result
-from firsthand.providers.encoder_planner import TOKENS, encoder_gflop, plan_encoder
-from firsthand.providers.inspection import inspect
+from firsthand.hub.encoder_planner import TOKENS, encoder_gflop, plan_encoder
+from firsthand.hub.inspection import inspect
+from firsthand.measure.measurements import Measured, Result
+from firsthand.measure.speed_bounds import known_products, limits, seen
 from test_commands_bench import SPEEDS, result
 
 HIDDEN, INNER, LAYERS = 64, 128, 2

@@ -10,18 +10,18 @@ import pytest
 from engine_tiny import tiny_model
 from firsthand.cli import main
 from firsthand.commands.models import expectation
-from firsthand.engine.engine import Engine
-from firsthand.engine.measuring import speeds
-from firsthand.engine.measuring.limits import limits, seen
-from firsthand.engine.measuring.machine import describe
-from firsthand.engine.measuring.measured import Measured, keep
-from firsthand.engine.measuring.speeds import Speeds, is_below
-from firsthand.engine.measuring.workloads import weights_read
-from firsthand.engine.settings import EngineConfig
+from firsthand.engine.core.engine import Engine
+from firsthand.engine.core.engine_config import EngineConfig
+from firsthand.hub.inspection import inspect
+from firsthand.hub.planner import PROMPT, plan, prefill_gflop
+from firsthand.measure import machine_speeds
+from firsthand.measure.machine import describe
+from firsthand.measure.machine_speeds import Speeds, is_below
+from firsthand.measure.measurements import Measured, keep
+from firsthand.measure.speed_bounds import limits, seen
+from firsthand.measure.workloads import weights_read
 from firsthand.nn import weights
 from firsthand.nn.architecture import Architecture
-from firsthand.providers.inspection import inspect
-from firsthand.providers.planner import PROMPT, plan, prefill_gflop
 from test_commands_bench import SPEEDS, result
 from tiny import write_model
 
@@ -130,7 +130,7 @@ def test_inspect_measures_again_what_a_kept_figure_disproves(
     folder = write_model(tmp_path / "model")
     here = describe()
     path = tmp_path / "home" / "machine" / f"{here.key}-{here.cores}.json"
-    speeds._write(path, here, Speeds(here.cores, 1e-6, 1e-6, 1e-6, 1e-6, load=1e3))
+    machine_speeds._write(path, here, Speeds(here.cores, 1e-6, 1e-6, 1e-6, 1e-6, load=1e3))
     keep(result(path=str(folder.resolve()), machine=here.to_json(), speeds=Speeds(here.cores, 1e-6, 1e-6, load=1e3)))
     assert main(["models", "inspect", str(folder)]) == 0
     printed = capsys.readouterr().out

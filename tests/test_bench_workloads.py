@@ -7,12 +7,16 @@ import pytest
 import torch
 
 from engine_tiny import VOCAB, tiny_engine, tiny_model
-from firsthand.engine.engine import Engine
-from firsthand.engine.measuring.agent_workloads import agent_workloads, answers, likelihoods, tree_of_thoughts
-from firsthand.engine.measuring.attention import Shape, attention_workload, branches
-from firsthand.engine.measuring.documents import documents
-from firsthand.engine.measuring.scoring import questions, score_all, scoring
-from firsthand.engine.measuring.workloads import (
+from firsthand.engine.core.engine import Engine
+from firsthand.engine.core.engine_config import EngineConfig
+from firsthand.engine.core.outputs import Output
+from firsthand.engine.core.sequence import Request
+from firsthand.errors import ModelError
+from firsthand.measure.agent_workloads import agent_workloads, answers, likelihoods, tree_of_thoughts
+from firsthand.measure.attention_bench import Shape, attention_workload, branches
+from firsthand.measure.choice_workload import questions, score_all, scoring
+from firsthand.measure.embedding_documents import documents
+from firsthand.measure.workloads import (
     QUICK,
     Job,
     Sizes,
@@ -24,10 +28,6 @@ from firsthand.engine.measuring.workloads import (
     serving_jobs,
     weights_read,
 )
-from firsthand.engine.outputs import Output
-from firsthand.engine.sequence import Request
-from firsthand.engine.settings import EngineConfig
-from firsthand.errors import ModelError
 from firsthand.model import Sampling
 
 TINY = replace(QUICK, prefill=48, streams=(1, 4), long=160, short=32, prefix=64, branches=4, context=20)

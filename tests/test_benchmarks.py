@@ -11,11 +11,11 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from firsthand import catalog
-from firsthand.benchmarks.arc import from_hub
 from firsthand.benchmarks.arc_easy import arc_easy
 from firsthand.benchmarks.arithmetic import arithmetic
-from firsthand.benchmarks.data import Source, fetch, load, read
 from firsthand.benchmarks.gsm8k import gsm8k
+from firsthand.benchmarks.sources.arc_files import from_hub
+from firsthand.benchmarks.sources.datasets import Source, fetch, load, read
 from firsthand.errors import ConfigError, DataError, DownloadError
 from firsthand.tools.calculator import evaluate
 

@@ -11,12 +11,12 @@ from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.benchmarks.bfcl import SYSTEM
 from firsthand.errors import DataError
-from firsthand.evals.function_calls import Called, function_calls, mismatch, read_calls
 from firsthand.message import Message, Text, ToolCall, assistant, system
 from firsthand.patterns.direct import direct
 from firsthand.patterns.react import react
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
+from firsthand.scorers.function_calls import Called, function_calls, mismatch, read_calls
 from firsthand.task import Task
 
 DATA = Path(os.environ.get("FIRSTHAND_DATA") or Path(__file__).parents[2] / "shared" / "data") / "agents" / "bfcl"

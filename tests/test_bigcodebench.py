@@ -12,13 +12,13 @@ import pytest
 from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.errors import ConfigError, DataError
-from firsthand.evals.unit_runner import wanted
-from firsthand.evals.unit_tests import check_reference, lacking, passes_unit_tests, run_unit_tests
 from firsthand.patterns.direct import direct
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
+from firsthand.sandbox.sandbox import PACKAGES, Sandbox, site_packages
+from firsthand.scorers.programs.unit_runner import wanted
+from firsthand.scorers.unit_tests import check_reference, lacking, passes_unit_tests, run_unit_tests
 from firsthand.task import Task
-from firsthand.tools.sandbox import PACKAGES, Sandbox, site_packages
 from namespaces import WHY_NOT
 
 CODE = Path(os.environ.get("FIRSTHAND_DATA") or Path(__file__).parents[2] / "shared" / "data") / "code"

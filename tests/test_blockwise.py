@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from firsthand.errors import ConfigError
-from firsthand.nn.blockwise import GGUF_TYPES, Blockwise, from_gguf, from_values
+from firsthand.kernels.products.blockwise import GGUF_TYPES, Blockwise, from_gguf, from_values
 from firsthand.nn.quant import BlockLinear, pack
 
-products = pytest.importorskip("firsthand.nn.kernels.products")
-from firsthand.nn.kernels import dots  # noqa: E402
-from firsthand.nn.kernels.jit import kernel, named  # noqa: E402
-from firsthand.nn.kernels.rounded import RECORD, round_row  # noqa: E402
-from firsthand.nn.kernels.tiled import KINDS, tile, untile  # noqa: E402
+products = pytest.importorskip("firsthand.kernels.products.blockwise_products")
+from firsthand.kernels.jit import kernel, named  # noqa: E402
+from firsthand.kernels.products import dot_instructions  # noqa: E402
+from firsthand.kernels.products.rounded_rows import RECORD, round_row  # noqa: E402
+from firsthand.kernels.products.tiled_weights import KINDS, tile, untile  # noqa: E402
 
 
 def random_bytes(kind: str, outputs: int, inputs: int, seed: int) -> NDArray[np.uint8]:
@@ -82,7 +82,7 @@ FAST = (("avx2", 7),)
 )
 def test_every_instruction_set_gives_the_same_bits(how: str, place: int) -> None:
     needed = {"vnni256": "avx512vnni", "avx2": "avx2"}  # AVX-VNNI's instruction also exists under AVX-512's name
-    features = dots.binding.get_host_cpu_features()
+    features = dot_instructions.binding.get_host_cpu_features()
     if how in needed and not (features.get(needed[how]) or (how == "vnni256" and features.get("avxvnni"))):
         pytest.skip(f"this processor has no {how}")
     kind = next(k for k in GGUF_TYPES if tile(matrix(k)).kind == place)

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from firsthand.budget import Budget, Limits
 from firsthand.errors import ConfigError, LimitExceeded
+from firsthand.loop.budget import Budget, Limits
 from firsthand.model import Usage
 
 

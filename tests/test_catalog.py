@@ -5,7 +5,7 @@ import pytest
 from firsthand import catalog
 from firsthand.benchmark import Benchmark
 from firsthand.errors import ConfigError, UnknownName
-from firsthand.spec import Spec, parse_spec
+from firsthand.system.option_spec import Spec, parse_spec
 
 PATTERN = '''
 async def shout(task, ctx, *, times: int = 1, loud: bool = False) -> str:

@@ -12,15 +12,15 @@ from firsthand.cli import main
 from firsthand.commands.results import write_report
 from firsthand.commands.run import settings_of
 from firsthand.errors import ConfigError
-from firsthand.evals.cells import Cell, cells, grids, own_grids
-from firsthand.evals.effective import effective
-from firsthand.evals.heat import STEPS, heat, score_cells, shade
-from firsthand.evals.leaderboard import leaderboard
-from firsthand.evals.report import report_html
-from firsthand.evals.stats import Interval, mean_interval
 from firsthand.runs.store import create, open_run
+from firsthand.show.board import leaderboard
+from firsthand.show.heatmap import STEPS, heat, score_cells, shade
+from firsthand.show.html_report import report_html
+from firsthand.stats.breakdown import Cell, cells, grids, own_grids
+from firsthand.stats.effective_length import effective
+from firsthand.stats.score_statistics import Interval, mean_interval
+from firsthand.system.terminal import console
 from firsthand.task import Task
-from firsthand.terminal import console
 from firsthand.trace import Failure, Score, Trace
 from test_report import Tags
 

@@ -17,16 +17,16 @@ from typing import Any
 import pytest
 
 from firsthand.agent import Agent
-from firsthand.approval import Approval
-from firsthand.budget import Limits
 from firsthand.errors import ConfigError, LimitExceeded, ModelError, UnknownName
-from firsthand.listener import Step
+from firsthand.loop.approval import Approval
+from firsthand.loop.budget import Limits
+from firsthand.loop.listener import Step
 from firsthand.message import Message, ToolCall, assistant
 from firsthand.model import Delta, Prompt, Sampling, ToolSpec
 from firsthand.patterns.reply import reply
 from firsthand.providers.scripted import Scripted
 from firsthand.runs.dialogue import Dialogue
-from firsthand.runs.show import plain_lines, trace_lines
+from firsthand.show.trace_tree import plain_lines, trace_lines
 from firsthand.tool import tool
 from firsthand.trace import Trace
 

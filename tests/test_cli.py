@@ -643,7 +643,7 @@ def test_a_tiny_model_of_ours_runs_and_replays(cli: Any, home: Path) -> None:
 
 def test_an_endpoint_that_is_not_there_is_one_line(cli: Any) -> None:
     Path("hasty.py").write_text(
-        "from dataclasses import replace\nfrom firsthand.concurrency import Retry\n"
+        "from dataclasses import replace\nfrom firsthand.loop.concurrency import Retry\n"
         "async def hasty(task, ctx):\n"
         "    ctx.attempt.agent = replace(ctx.attempt.agent, retry=Retry(1))\n"
         "    return (await ctx.say(task.prompt).generate()).text\n"

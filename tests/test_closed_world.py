@@ -8,14 +8,14 @@ import pytest
 
 from firsthand.agent import Agent
 from firsthand.benchmarks.closed_world import Library, closed_world, find_page, make_world
-from firsthand.concurrency import derive_seed
 from firsthand.errors import ConfigError
-from firsthand.evals.match import normalise
+from firsthand.loop.concurrency import derive_seed
 from firsthand.patterns.direct import direct
 from firsthand.patterns.react import react
 from firsthand.patterns.react_cot import react_cot
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
+from firsthand.scorers.match import normalise
 
 
 def run(pattern, model, task, benchmark, **options):

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from firsthand.cli import main
 from firsthand.commands.bench import Config
 from firsthand.config import parse
-from firsthand.engine.measuring.machine import describe
-from firsthand.engine.measuring.measured import Measured, Result, keep, kept, markdown_table, number, spread
-from firsthand.engine.measuring.speeds import Speeds
 from firsthand.errors import ConfigError, StoreError
+from firsthand.measure.machine import describe
+from firsthand.measure.machine_speeds import Speeds
+from firsthand.measure.measurements import Measured, Result, keep, kept, markdown_table, number, spread
 from tiny import write_model
 
 SPEEDS = Speeds(threads=2, read_gb_s=20.0, float32_gflop_s=100.0, bfloat16_gflop_s=200.0, int8_gop_s=400.0)

@@ -10,8 +10,8 @@ import pytest
 from firsthand.cli import main
 from firsthand.commands.models import fetch
 from firsthand.errors import ModelFileError
-from firsthand.providers import hub
-from firsthand.providers.inspection import inspect
+from firsthand.hub import model_lookup
+from firsthand.hub.inspection import inspect
 
 
 @pytest.fixture(autouse=True)
@@ -152,7 +152,9 @@ def test_inspecting_needs_no_torch() -> None:
 def test_models_are_listed_whether_here_or_not(capsys: pytest.CaptureFixture[str], home: Path) -> None:
     assert main(["models", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
-    assert said["home"] == str(home / "models") and [each["name"] for each in said["models"]] == list(hub.KNOWN)
+    assert said["home"] == str(home / "models") and [each["name"] for each in said["models"]] == list(
+        model_lookup.KNOWN
+    )
     assert said["models"][0]["path"] is None
     there = write_folder(home / "models" / "hf" / "org" / "name@main", {})
     sizes = {"model.safetensors": (there / "model.safetensors").stat().st_size}

@@ -4,8 +4,17 @@ import time
 
 import pytest
 
-from firsthand.concurrency import Branch, Retry, current_branch, derive_seed, enter_branch, group, run, with_retries
 from firsthand.errors import ModelError, TransientError
+from firsthand.loop.concurrency import (
+    Branch,
+    Retry,
+    current_branch,
+    derive_seed,
+    enter_branch,
+    group,
+    run,
+    with_retries,
+)
 
 
 async def name_effects(depth: int, jitter: random.Random) -> list[str]:

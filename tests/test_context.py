@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from firsthand.agent import Agent
-from firsthand.approval import Approval
-from firsthand.budget import Limits
-from firsthand.concurrency import Retry
 from firsthand.context import Context
 from firsthand.errors import LimitExceeded, ModelError, ToolError, TransientError
-from firsthand.journal import MemoryJournal
+from firsthand.loop.approval import Approval
+from firsthand.loop.budget import Limits
+from firsthand.loop.concurrency import Retry
+from firsthand.loop.journal import MemoryJournal
 from firsthand.message import Json, Message, Text, ToolCall, ToolResult, assistant, system, user
 from firsthand.model import Completion, Prompt, Sampling, Usage
 from firsthand.providers.scripted import Scripted

@@ -11,10 +11,10 @@ import pytest
 from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.errors import DataError
-from firsthand.evals.assertion import assertion_holds, predicted
 from firsthand.patterns.direct import direct
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
+from firsthand.scorers.assertion import assertion_holds, predicted
 from firsthand.task import Task
 from namespaces import WHY_NOT
 

@@ -13,20 +13,20 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from engine_tiny import VOCAB, drain, logprobs, tiny_model, tokens
 from firsthand import catalog, cli
-from firsthand.engine.devices import kv_bytes_on, pick_device
-from firsthand.engine.drawing import Draw, draw_rows
-from firsthand.engine.engine import Engine
-from firsthand.engine.modules import disagreement, summary
-from firsthand.engine.outputs import Output
-from firsthand.engine.runner import Runner
-from firsthand.engine.sampler import choose
-from firsthand.engine.sequence import Chunk, Request, Sequence
-from firsthand.engine.settings import EngineConfig
-from firsthand.engine.static_step import SIZES, StaticAttend, StaticStep, called
+from firsthand.engine.compute.devices import kv_bytes_on, pick_device
+from firsthand.engine.compute.module_runner import disagreement, summary
+from firsthand.engine.compute.runner import Runner
+from firsthand.engine.compute.static_step import SIZES, StaticAttend, StaticStep, called
+from firsthand.engine.core.engine import Engine
+from firsthand.engine.core.engine_config import EngineConfig
+from firsthand.engine.core.outputs import Output
+from firsthand.engine.core.sequence import Chunk, Request, Sequence
+from firsthand.engine.decoding.batched_sampler import Draw, draw_rows
+from firsthand.engine.decoding.sampler import choose
 from firsthand.errors import ConfigError
+from firsthand.kernels.attention import gather
 from firsthand.model import Sampling
-from firsthand.nn.fused import Cache
-from firsthand.nn.kernels import gather
+from firsthand.nn.compiled_decoder import Cache
 
 HAS_CUDA = torch.cuda.is_available()
 BLOCK = 8
@@ -240,9 +240,9 @@ def test_without_cuda_a_device_is_refused_in_one_sentence(tmp_path, capsys) -> N
 
 INTERPRETED = """
 import torch
-from firsthand.engine.modules import disagreement
-from firsthand.nn.kernels import gather, paged_triton
-from firsthand.nn.kernels.pages import Pages
+from firsthand.engine.compute.module_runner import disagreement
+from firsthand.kernels.attention import gather, paged_triton
+from firsthand.kernels.attention.kv_pages import Pages
 
 cpu = torch.device("cpu")
 assert disagreement(paged_triton.decode, cpu, torch.float32) < 1e-4
@@ -272,7 +272,7 @@ COMPILED = """
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
-from firsthand.nn.kernels.paged_triton import _piece
+from firsthand.kernels.attention.paged_triton import _piece
 
 for kv, group, dim, window, capability in [("bf16", 3, 64, 0, 90), ("i8", 7, 80, 512, 80)]:
     fixed = dict(num_kv_heads=2, window=window, block_size=16, group=group, head_dim=dim, ROWS=16,
@@ -319,7 +319,7 @@ def test_graphs_on_a_gpu_bring_what_steps_without_bring_and_what_the_cpu_brings(
 @gpu
 @pytest.mark.parametrize(("dtype", "most"), [(torch.float32, 1e-4), (torch.float16, 5e-3), (torch.bfloat16, 3e-2)])
 def test_the_triton_kernel_on_a_gpu_is_plain_attention(dtype: torch.dtype, most: float) -> None:
-    from firsthand.nn.kernels import paged_triton
+    from firsthand.kernels.attention import paged_triton
 
     assert disagreement(paged_triton.decode, torch.device("cuda"), dtype) < most
 

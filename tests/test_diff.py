@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from firsthand.cli import main
-from firsthand.evals.diff import MAX_SAMPLES, samples, terminal_text, word_difference
-from firsthand.runs.compare import compare
+from firsthand.runs.pairing import compare
 from firsthand.runs.store import Run, create
+from firsthand.show.answer_diff import MAX_SAMPLES, samples, terminal_text, word_difference
 from firsthand.task import Task
 from firsthand.trace import Failure, Score, Trace
 
@@ -148,7 +148,7 @@ def test_the_page_is_inert_whatever_was_answered(runs: tuple[Run, Run], tmp_path
 
 
 def test_the_page_is_bounded(runs: tuple[Run, Run], tmp_path: Path) -> None:
-    from firsthand.evals.diff import Answer, Sample, page
+    from firsthand.show.answer_diff import Answer, Sample, page
 
     side = Answer("id", "1", "word " * 50, "")
     many = [Sample("sums", f"t{n}", 0, "?", "worse", side, side) for n in range(MAX_SAMPLES + 3)]

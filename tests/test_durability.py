@@ -23,18 +23,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from firsthand.agent import Agent
-from firsthand.approval import Approval
-from firsthand.budget import Budget, Limits
-from firsthand.concurrency import Retry
 from firsthand.context import Context
 from firsthand.errors import TransientError
-from firsthand.journal import MemoryJournal
+from firsthand.loop.approval import Approval
+from firsthand.loop.budget import Budget, Limits
+from firsthand.loop.concurrency import Retry
+from firsthand.loop.journal import MemoryJournal
 from firsthand.message import Json, ToolCall, canonical
 from firsthand.model import Completion, Sampling, Usage
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
-from firsthand.runs.journal import StoredJournal
 from firsthand.runs.store import create
+from firsthand.runs.stored_journal import StoredJournal
 from firsthand.task import Task
 from firsthand.tool import Tool, tool
 from firsthand.trace import Trace

@@ -15,10 +15,10 @@ import torch
 from adapters_tiny import adapter, merged, write
 from engine_tiny import VOCAB, drain, logprobs, tiny_model, tokens
 from firsthand import grammar as g
-from firsthand.engine.engine import Engine
-from firsthand.engine.outputs import Output
-from firsthand.engine.sequence import Request
-from firsthand.engine.settings import EngineConfig
+from firsthand.engine.core.engine import Engine
+from firsthand.engine.core.engine_config import EngineConfig
+from firsthand.engine.core.outputs import Output
+from firsthand.engine.core.sequence import Request
 from firsthand.errors import ConfigError, FirsthandError, ModelFileError
 from firsthand.model import Sampling
 from firsthand.nn.quant import best_mode

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from firsthand.engine.blocks import BlockPool, Copy
+from firsthand.engine.memory.blocks import BlockPool, Copy
 
 
 def filled(pool: BlockPool, tokens: list[int]) -> list[int]:

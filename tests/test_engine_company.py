@@ -10,10 +10,10 @@ import torch
 
 from engine_tiny import drain, in_blocks_of_4_bits
 from firsthand import grammar as g
-from firsthand.engine.engine import Engine
-from firsthand.engine.outputs import Output, joined
-from firsthand.engine.sequence import Request
-from firsthand.engine.settings import EngineConfig
+from firsthand.engine.core.engine import Engine
+from firsthand.engine.core.engine_config import EngineConfig
+from firsthand.engine.core.outputs import Output, joined
+from firsthand.engine.core.sequence import Request
 from firsthand.model import Sampling
 from firsthand.nn import weights as files
 from firsthand.nn.quant import best_mode

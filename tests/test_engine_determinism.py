@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from engine_tiny import VOCAB, drain, in_blocks_of_4_bits, logprobs, tiny_engine, tiny_model, tokens
-from firsthand.engine.engine import Engine
-from firsthand.engine.outputs import Output
-from firsthand.engine.sequence import Request
-from firsthand.engine.settings import EngineConfig
+from firsthand.engine.core.engine import Engine
+from firsthand.engine.core.engine_config import EngineConfig
+from firsthand.engine.core.outputs import Output
+from firsthand.engine.core.sequence import Request
 from firsthand.model import Sampling
-from firsthand.nn.attention import Packed
+from firsthand.nn.blocks.attention import Packed
 from firsthand.nn.quant import best_mode
 
 pytestmark = pytest.mark.skipif(best_mode() != "float16", reason="needs the compiled kernels")

@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 
 import tiny
 from embedder_tiny import WORDS, write_embedder
-from firsthand.engine.embedding import TextEmbedder, load, pool
-from firsthand.engine.recipe import Recipe, read_recipe
+from firsthand.embed.embedding import TextEmbedder, load, pool
+from firsthand.embed.embedding_config import Recipe, read_recipe
 from firsthand.errors import ConfigError, FirsthandError, ModelError, ModelFileError
 from firsthand.nn import weights
-from firsthand.nn.attention import Packed
+from firsthand.nn.blocks.attention import Packed
 from firsthand.tokens import pretrained
 
 torch.set_num_threads(1)

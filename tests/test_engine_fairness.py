@@ -7,11 +7,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from firsthand.engine.blocks import BlockPool
-from firsthand.engine.plan import Plan
-from firsthand.engine.scheduler import Scheduler
-from firsthand.engine.sequence import Sequence, State
-from firsthand.engine.waiting import AGING_S, MAX_IDLE, Heap, Waiting
+from firsthand.engine.core.request_queue import AGING_S, MAX_IDLE, Heap, Waiting
+from firsthand.engine.core.scheduler import Scheduler
+from firsthand.engine.core.sequence import Sequence, State
+from firsthand.engine.core.step_plan import Plan
+from firsthand.engine.memory.blocks import BlockPool
 
 
 class Bench:

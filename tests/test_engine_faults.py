@@ -10,12 +10,12 @@ from collections.abc import Sequence
 import pytest
 
 from engine_tiny import VOCAB, drain, tiny_engine, tiny_model, tokens
-from firsthand.engine.engine import Engine
-from firsthand.engine.holds import Hold
-from firsthand.engine.outputs import Output
-from firsthand.engine.sequence import Request
-from firsthand.engine.settings import EngineConfig
-from firsthand.engine.worker import EngineWorker
+from firsthand.engine.core.engine import Engine
+from firsthand.engine.core.engine_config import EngineConfig
+from firsthand.engine.core.engine_thread import EngineWorker
+from firsthand.engine.core.outputs import Output
+from firsthand.engine.core.sequence import Request
+from firsthand.engine.memory.pinned_prefixes import Hold
 from firsthand.errors import ConfigError, FirsthandError, ModelError, PromptTooLong, QueueFull, TransientError
 from firsthand.model import Sampling
 

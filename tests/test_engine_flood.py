@@ -6,9 +6,9 @@ from collections import defaultdict
 import pytest
 
 from engine_tiny import VOCAB, drain, tiny_engine, tokens
-from firsthand.engine.engine import Engine
-from firsthand.engine.outputs import Output
-from firsthand.engine.sequence import Request
+from firsthand.engine.core.engine import Engine
+from firsthand.engine.core.outputs import Output
+from firsthand.engine.core.sequence import Request
 from firsthand.model import Sampling
 
 

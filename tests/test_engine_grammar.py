@@ -12,17 +12,17 @@ from jsonschema import Draft202012Validator, FormatChecker
 
 from engine_tiny import VOCAB, drain, logprobs, plain_logprobs, tiny_engine, tiny_model, tokens
 from firsthand import grammar as g
-from firsthand.engine.engine import Engine
-from firsthand.engine.grammar import Grammars
-from firsthand.engine.sampler import choose
-from firsthand.engine.sequence import Request
-from firsthand.engine.settings import EngineConfig
-from firsthand.engine.speculative import Ask
+from firsthand.engine.core.engine import Engine
+from firsthand.engine.core.engine_config import EngineConfig
+from firsthand.engine.core.sequence import Request
+from firsthand.engine.decoding.constraint import Grammars
+from firsthand.engine.decoding.sampler import choose
+from firsthand.engine.decoding.speculative import Ask
 from firsthand.errors import ConfigError, ModelError
 from firsthand.grammar import Grammar
 from firsthand.model import Sampling
 from firsthand.nn.quant import best_mode
-from firsthand.tokens import grammars as reading
+from firsthand.tokens import grammar_compiler as reading
 from grammar_schemas import SCHEMAS, obj
 from grammar_tiny import answers, engine, grammars, request, text, tokenizer
 

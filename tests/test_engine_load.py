@@ -10,8 +10,8 @@ from torch import Tensor
 
 from adapters_tiny import adapter
 from engine_tiny import drain, logprobs, tiny_engine, tiny_model, tokens
-from firsthand.engine.outputs import Output
-from firsthand.engine.sequence import Request
+from firsthand.engine.core.outputs import Output
+from firsthand.engine.core.sequence import Request
 from firsthand.model import Sampling
 from firsthand.nn.decoder import Decoder
 

@@ -7,8 +7,8 @@ import pytest
 from rollout_logprobs import PROMPTS, Distance, distance, forward, sample, scored
 
 from engine_tiny import VOCAB, in_blocks_of_4_bits, tiny_model
-from firsthand.engine.engine import Engine
-from firsthand.engine.settings import EngineConfig
+from firsthand.engine.core.engine import Engine
+from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.nn import weights as files
 from firsthand.nn.quant import best_mode
 from firsthand.tokens import pretrained

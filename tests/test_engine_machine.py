@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from firsthand.engine.measuring import machine, speeds
-from firsthand.engine.measuring.speeds import Speeds, better
+from firsthand.measure import machine, machine_speeds
+from firsthand.measure.machine_speeds import Speeds, better
 
 
 def test_a_machine_is_described_the_same_each_time() -> None:
@@ -30,75 +30,81 @@ def test_other_hardware_has_another_key() -> None:
 
 
 def test_more_bytes_take_longer_so_memory_is_truly_read() -> None:
-    small, large = (speeds.measure_bandwidth(1, size_bytes=size, trials=3) for size in (1 << 24, 1 << 27))
+    small, large = (machine_speeds.measure_bandwidth(1, size_bytes=size, trials=3) for size in (1 << 24, 1 << 27))
     assert 0.2 < small < 10_000 and 0.2 < large < 10_000  # GB/s; a pass that skips reading would be far beyond
     assert large < 20 * small
 
 
 def test_products_are_measured_and_torch_keeps_its_threads() -> None:
     torch.set_num_threads(1)
-    found = speeds.measure_products(2, size=128, trials=2)
+    found = machine_speeds.measure_products(2, size=128, trials=2)
     assert found["float32_gflop_s"] > 0.01 and set(found) <= {"float32_gflop_s", "bfloat16_gflop_s", "int8_gop_s"}
     assert torch.get_num_threads() == 1
 
 
 def test_our_own_products_count_too() -> None:
     pytest.importorskip("numba")
-    values = speeds._our_product(64)(None)
+    values = machine_speeds._our_product(64)(None)
     assert isinstance(values, np.ndarray) and values.shape == (64, 64) and np.allclose(values, 64, rtol=0.01)
-    assert speeds.measure_products(1, size=128, trials=2, ours=True)["int8_gop_s"] > 0.01
+    assert machine_speeds.measure_products(1, size=128, trials=2, ours=True)["int8_gop_s"] > 0.01
 
 
 def test_each_number_of_threads_has_its_try() -> None:
-    assert [speeds.counts(threads) for threads in (1, 2, 3, 4, 6)] == [[1], [1, 2], [1, 2, 3], [1, 2, 4], [1, 2, 4, 6]]
+    assert [machine_speeds.counts(threads) for threads in (1, 2, 3, 4, 6)] == [
+        [1],
+        [1, 2],
+        [1, 2, 3],
+        [1, 2, 4],
+        [1, 2, 4, 6],
+    ]
 
 
 def test_what_is_below_a_benchmarks_figure_is_measured_again(tmp_path: Path) -> None:
     here = machine.describe()
     path = tmp_path / "machine" / f"{here.key}-1.json"
     known = Speeds(1, read_gb_s=1e-6, float32_gflop_s=1e6, load=0.0)
-    speeds._write(path, here, known)
-    assert speeds.speeds(1, home=tmp_path) == known  # nothing speaks against it
-    assert speeds.speeds(1, at_least={"read_gb_s": 1e-7}, home=tmp_path) == known
+    machine_speeds._write(path, here, known)
+    assert machine_speeds.speeds(1, home=tmp_path) == known  # nothing speaks against it
+    assert machine_speeds.speeds(1, at_least={"read_gb_s": 1e-7}, home=tmp_path) == known
     os.utime(path, (0, 0))
-    again = speeds.speeds(1, at_least={"read_gb_s": 1e-3}, home=tmp_path)
+    again = machine_speeds.speeds(1, at_least={"read_gb_s": 1e-3}, home=tmp_path)
     assert again.read_gb_s > 1e-3 and again.float32_gflop_s == 1e6  # the better of each is kept
-    assert speeds.speeds(1, at_least={"int8_gop_s": 1e9}, home=tmp_path) == again  # asked again too soon
+    assert machine_speeds.speeds(1, at_least={"int8_gop_s": 1e9}, home=tmp_path) == again  # asked again too soon
 
 
 def test_what_is_remembered_only_grows(tmp_path: Path) -> None:
     slow, fast = Speeds(1, 1.0, 5.0, None, 7.0, load=0.1), Speeds(1, 2.0, 4.0, 3.0, None, load=9.0)
-    assert speeds.remember(slow, home=tmp_path) == slow
-    both = speeds.remember(fast, home=tmp_path)
+    assert machine_speeds.remember(slow, home=tmp_path) == slow
+    both = machine_speeds.remember(fast, home=tmp_path)
     assert both == better(slow, fast) == Speeds(1, 2.0, 5.0, 3.0, 7.0, load=0.1)
-    assert speeds.remember(slow, home=tmp_path) == both
+    assert machine_speeds.remember(slow, home=tmp_path) == both
 
 
 def test_the_best_trial_counts_and_the_first_does_not() -> None:
     calls: list[int] = []
-    assert speeds.best_of(lambda: calls.append(1), 4) >= 0 and len(calls) == 5
+    assert machine_speeds.best_of(lambda: calls.append(1), 4) >= 0 and len(calls) == 5
 
 
 def test_speeds_are_measured_once_and_damage_is_measured_again(tmp_path: Path) -> None:
-    first = speeds.speeds(1, home=tmp_path)
+    first = machine_speeds.speeds(1, home=tmp_path)
     [path] = (tmp_path / "machine").glob("*.json")
-    assert first.read_gb_s > 0 and speeds.speeds(1, home=tmp_path) == first
+    assert first.read_gb_s > 0 and machine_speeds.speeds(1, home=tmp_path) == first
     body = json.loads(path.read_text())
     body["speeds"]["read_gb_s"] = 123_456.0
     path.write_text(json.dumps(body))
-    assert speeds.speeds(1, home=tmp_path).read_gb_s == 123_456.0  # so it was read, not measured
+    assert machine_speeds.speeds(1, home=tmp_path).read_gb_s == 123_456.0  # so it was read, not measured
     path.write_text("{")
-    assert speeds.speeds(1, home=tmp_path).read_gb_s < 100_000
+    assert machine_speeds.speeds(1, home=tmp_path).read_gb_s < 100_000
 
 
 def test_what_was_measured_beside_other_work_is_measured_again_and_the_better_kept(tmp_path: Path) -> None:
     here = machine.describe()
     path = tmp_path / "machine" / f"{here.key}-1.json"
     known = Speeds(1, read_gb_s=1e6, float32_gflop_s=1e-6, load=1e6)
-    speeds._write(path, here, known)
-    assert speeds.speeds(1, home=tmp_path) == known  # it is not an hour old
+    machine_speeds._write(path, here, known)
+    assert machine_speeds.speeds(1, home=tmp_path) == known  # it is not an hour old
     os.utime(path, (0, 0))
-    again = speeds.speeds(1, home=tmp_path)
+    again = machine_speeds.speeds(1, home=tmp_path)
     assert again.read_gb_s == 1e6 and again.float32_gflop_s > 1e-3 and again.load < 1e6
 
 
@@ -124,18 +130,18 @@ def test_what_was_measured_beside_other_work_is_measured_again_and_the_better_ke
 def test_a_file_that_we_did_not_write_counts_for_nothing(tmp_path: Path, text: str) -> None:
     path = tmp_path / "speeds.json"
     path.write_text(text)
-    assert speeds._read(path) is None
+    assert machine_speeds._read(path) is None
 
 
 def test_a_file_that_we_wrote_counts(tmp_path: Path) -> None:
     known = Speeds(1, 2, 3.0, None, 4.0, "2026-11-25", 0.5)
-    speeds._write(tmp_path / "speeds.json", machine.describe(), known)
-    assert speeds._read(tmp_path / "speeds.json") == known
+    machine_speeds._write(tmp_path / "speeds.json", machine.describe(), known)
+    assert machine_speeds._read(tmp_path / "speeds.json") == known
 
 
 def test_a_home_that_cannot_be_written_is_no_reason_to_fail(tmp_path: Path) -> None:
     (tmp_path / "machine").write_text("a file where the folder should be")
-    speeds._write(tmp_path / "machine" / "x.json", machine.describe(), Speeds(1, 1.0, 1.0))
+    machine_speeds._write(tmp_path / "machine" / "x.json", machine.describe(), Speeds(1, 1.0, 1.0))
 
 
 def test_memory_in_use_grows_with_what_is_taken() -> None:
@@ -146,7 +152,7 @@ def test_memory_in_use_grows_with_what_is_taken() -> None:
 
 def test_nothing_heavy_is_imported_to_describe_a_machine() -> None:
     code = (
-        "import sys; from firsthand.engine.measuring import limits, machine, measured, speeds; machine.describe();"
+        "import sys; from firsthand.measure import speed_bounds, machine, measurements, machine_speeds; machine.describe();"
         "print([name for name in ('torch', 'numba', 'numpy') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from engine_tiny import VOCAB, drain, logprobs, plain_logprobs, tiny_engine, tiny_model, tokens
-from firsthand.engine.blocks import BlockPool
-from firsthand.engine.mixed import MixedPool, divide
-from firsthand.engine.sequence import Request
+from firsthand.engine.core.sequence import Request
+from firsthand.engine.memory.blocks import BlockPool
+from firsthand.engine.memory.window_pool import MixedPool, divide
 from firsthand.model import Sampling
 
 PROMPTS = [tuple((7 * i + 3 * j) % VOCAB for j in range(1 + 11 * i)) for i in range(5)]

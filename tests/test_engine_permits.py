@@ -13,13 +13,13 @@ import pytest
 
 from engine_tiny import VOCAB, drain, tiny_engine, tokens
 from firsthand import grammar
-from firsthand.engine.engine import Engine
-from firsthand.engine.grammar import ids_of
-from firsthand.engine.permits import Permits
-from firsthand.engine.sequence import Request
+from firsthand.engine.core.engine import Engine
+from firsthand.engine.core.sequence import Request
+from firsthand.engine.decoding.constraint import ids_of
+from firsthand.engine.decoding.token_filter import Permits
 from firsthand.errors import ConfigError, FirsthandError
 from firsthand.model import Sampling
-from firsthand.providers.local_answers import bad_sequences
+from firsthand.providers.local_completions import bad_sequences
 from firsthand.sampling import MAX_ALLOWED, MAX_BAD_WORDS
 from grammar_tiny import answers, engine, request, tokenizer
 

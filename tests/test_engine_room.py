@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from engine_tiny import tiny_engine, tiny_model
-from firsthand.engine.devices import allocating
-from firsthand.engine.memory import free_bytes
-from firsthand.engine.runner import Runner
+from firsthand.engine.compute.devices import allocating
+from firsthand.engine.compute.runner import Runner
+from firsthand.engine.memory.available_memory import free_bytes
 from firsthand.errors import ConfigError, ModelError
 
 

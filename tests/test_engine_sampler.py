@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from firsthand.engine.sampler import candidates, choose, draw, most_probable, penalise, uniform
+from firsthand.engine.decoding.sampler import candidates, choose, draw, most_probable, penalise, uniform
 from firsthand.errors import ConfigError
 from firsthand.model import Sampling
-from firsthand.nn.fused import LogitRow
+from firsthand.nn.compiled_decoder import LogitRow
 
 
 def logits(size: int = 500, seed: int = 0, spread: float = 3.0) -> torch.Tensor:

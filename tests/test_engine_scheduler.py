@@ -1,7 +1,7 @@
-from firsthand.engine.blocks import BlockPool
-from firsthand.engine.plan import Plan
-from firsthand.engine.scheduler import Scheduler
-from firsthand.engine.sequence import Sequence, State
+from firsthand.engine.core.scheduler import Scheduler
+from firsthand.engine.core.sequence import Sequence, State
+from firsthand.engine.core.step_plan import Plan
+from firsthand.engine.memory.blocks import BlockPool
 
 
 def scheduler(num_blocks: int = 64, *, tokens: int = 16, sequences: int = 4) -> Scheduler:

@@ -18,24 +18,24 @@ from scipy.stats import chisquare
 
 import tiny
 from engine_tiny import VOCAB, drain, logprobs, plain_logprobs, tiny_model, tokens
-from firsthand.engine.blocks import BlockPool
-from firsthand.engine.drafts import MAX_CANDIDATES, MAX_MATCH, DraftModel, PromptLookup
-from firsthand.engine.engine import Engine
-from firsthand.engine.outputs import Output
-from firsthand.engine.sequence import Chunk, Request
-from firsthand.engine.sequence import Sequence as Line
-from firsthand.engine.settings import EngineConfig
-from firsthand.engine.speculative import MAX_REST, Ask, Drafter, Pace
+from firsthand.engine.core.engine import Engine
+from firsthand.engine.core.engine_config import EngineConfig
+from firsthand.engine.core.outputs import Output
+from firsthand.engine.core.sequence import Chunk, Request
+from firsthand.engine.core.sequence import Sequence as Line
+from firsthand.engine.decoding.drafts import MAX_CANDIDATES, MAX_MATCH, DraftModel, PromptLookup
+from firsthand.engine.decoding.speculative import MAX_REST, Ask, Drafter, Pace
+from firsthand.engine.memory.blocks import BlockPool
 from firsthand.errors import ConfigError
 from firsthand.message import user
 from firsthand.model import Completion, Sampling
 from firsthand.nn import weights
-from firsthand.nn.attention import Attend
+from firsthand.nn.blocks.attention import Attend
 from firsthand.nn.decoder import Decoder
 from firsthand.nn.quant import best_mode
 from firsthand.providers.local import Local
 from firsthand.tokens import pretrained
-from firsthand.tokens.chat import Chat
+from firsthand.tokens.templates.chat_template import Chat
 
 needs_equal_rows = pytest.mark.skipif(best_mode() == "float32", reason="MKL's rows depend on the batch")
 BLOCK_BYTES = 16 * 512

@@ -8,11 +8,11 @@ import torch
 from scipy.stats import chisquare
 
 from engine_tiny import drain, tiny_model, tokens
-from firsthand.engine.engine import Engine
-from firsthand.engine.sequence import Request
-from firsthand.engine.settings import EngineConfig
+from firsthand.engine.core.engine import Engine
+from firsthand.engine.core.engine_config import EngineConfig
+from firsthand.engine.core.sequence import Request
 from firsthand.model import Sampling
-from firsthand.nn.attention import Packed
+from firsthand.nn.blocks.attention import Packed
 from firsthand.nn.decoder import Decoder
 from test_engine_sampler import reference
 

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from engine_tiny import VOCAB, drain, tiny_engine, tiny_model, tokens
-from firsthand.engine.blocks import BlockPool
-from firsthand.engine.holds import Hold
-from firsthand.engine.mixed import MixedPool
-from firsthand.engine.outputs import Output
-from firsthand.engine.plan import Plan
-from firsthand.engine.scheduler import Scheduler
-from firsthand.engine.sequence import Request, Sequence, State
+from firsthand.engine.core.outputs import Output
+from firsthand.engine.core.scheduler import Scheduler
+from firsthand.engine.core.sequence import Request, Sequence, State
+from firsthand.engine.core.step_plan import Plan
+from firsthand.engine.memory.blocks import BlockPool
+from firsthand.engine.memory.pinned_prefixes import Hold
+from firsthand.engine.memory.window_pool import MixedPool
 from firsthand.errors import FirsthandError
 from firsthand.model import Sampling
 from firsthand.nn.quant import best_mode

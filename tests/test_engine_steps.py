@@ -2,13 +2,13 @@ import pytest
 import torch
 
 from engine_tiny import VOCAB, drain, logprobs, plain_logprobs, tiny_engine, tiny_model, tokens
-from firsthand.engine.engine import Engine
-from firsthand.engine.outputs import Scored
-from firsthand.engine.sequence import Request
-from firsthand.engine.settings import EngineConfig, default_kv_bytes
+from firsthand.engine.core.engine import Engine
+from firsthand.engine.core.engine_config import EngineConfig, default_kv_bytes
+from firsthand.engine.core.outputs import Scored
+from firsthand.engine.core.sequence import Request
 from firsthand.errors import ConfigError, FirsthandError, ModelError, PromptTooLong
 from firsthand.model import Sampling
-from firsthand.nn.attention import Attend
+from firsthand.nn.blocks.attention import Attend
 from firsthand.nn.decoder import Decoder
 
 PROMPTS = [tuple((7 * i + 3 * j) % VOCAB for j in range(1 + 11 * i)) for i in range(5)]

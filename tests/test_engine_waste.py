@@ -7,7 +7,7 @@ import pytest
 from kv_waste import BLOCK_SIZES, MIXES, Mix, table, waste
 
 from engine_tiny import drain, tiny_engine, tokens
-from firsthand.engine.sequence import Request
+from firsthand.engine.core.sequence import Request
 from firsthand.model import Sampling
 
 DOCS = Path(__file__).parent.parent / "docs" / "engine.md"

@@ -6,10 +6,10 @@ import time
 import pytest
 
 from engine_tiny import VOCAB, logprobs, tiny_engine, tiny_model, tokens
-from firsthand.engine.engine import Engine
-from firsthand.engine.outputs import Output
-from firsthand.engine.sequence import Request
-from firsthand.engine.worker import EngineWorker
+from firsthand.engine.core.engine import Engine
+from firsthand.engine.core.engine_thread import EngineWorker
+from firsthand.engine.core.outputs import Output
+from firsthand.engine.core.sequence import Request
 from firsthand.errors import ConfigError, ModelError, PromptTooLong
 from firsthand.model import Sampling
 

@@ -13,18 +13,18 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from firsthand.evals.board_table import render_text
-from firsthand.evals.critical_path import critical_seconds
-from firsthand.evals.equal import KNOBS, SLACK, best_value, equalise, free_knob, knob_of, next_value
-from firsthand.evals.frontier import frontier
-from firsthand.evals.leaderboard import leaderboard
-from firsthand.evals.report import report_html
-from firsthand.evals.scatter import scatter
-from firsthand.evals.words import caveats
+from firsthand.experiment.equal_budget import KNOBS, SLACK, best_value, equalise, free_knob, knob_of, next_value
 from firsthand.model import Usage
 from firsthand.patterns.react import react
 from firsthand.patterns.self_consistency import self_consistency
 from firsthand.runs.store import list_runs, open_run
+from firsthand.show.board import leaderboard
+from firsthand.show.board_table import render_text
+from firsthand.show.board_words import caveats
+from firsthand.show.html_report import report_html
+from firsthand.show.scatter import scatter
+from firsthand.stats.critical_path import critical_seconds
+from firsthand.stats.pareto import frontier
 from firsthand.trace import Call, Score, Trace
 
 

@@ -13,15 +13,15 @@ from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.benchmarks.mbpp_plus import typed
 from firsthand.errors import DataError
-from firsthand.evals import oracle
-from firsthand.evals.differential import base, hold_to_reference, plus
 from firsthand.patterns.direct import direct
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
+from firsthand.sandbox.programs import checker
+from firsthand.sandbox.sandbox import Sandbox
+from firsthand.sandbox.sandbox_limits import RunLimits
+from firsthand.scorers.differential import base, hold_to_reference, plus
+from firsthand.scorers.programs import oracle
 from firsthand.task import Task
-from firsthand.tools import checker
-from firsthand.tools.limits import RunLimits
-from firsthand.tools.sandbox import Sandbox
 from namespaces import WHY_NOT
 
 CODE = Path(os.environ.get("FIRSTHAND_DATA") or Path(__file__).parents[2] / "shared" / "data") / "code"

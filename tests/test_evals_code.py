@@ -19,15 +19,16 @@ from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.benchmarks.humaneval import humaneval
 from firsthand.errors import ConfigError, DataError
-from firsthand.evals.code import answered_code, pass_at_k, pass_hat_k, passes_tests, preamble
 from firsthand.model import Sampling
 from firsthand.patterns.direct import direct
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
+from firsthand.sandbox import monty
+from firsthand.sandbox.programs import checker
+from firsthand.sandbox.sandbox import Sandbox
+from firsthand.sandbox.sandbox_limits import RunLimits
+from firsthand.scorers.code import answered_code, pass_at_k, pass_hat_k, passes_tests, preamble
 from firsthand.task import Task
-from firsthand.tools import checker, monty
-from firsthand.tools.limits import RunLimits
-from firsthand.tools.sandbox import Sandbox
 from namespaces import WHY_NOT
 
 SHARED = Path(os.environ.get("FIRSTHAND_DATA") or Path(__file__).parents[2] / "shared" / "data")
@@ -164,7 +165,7 @@ def test_the_scorer_says_what_happened_and_a_task_without_tests_is_an_error():
 def test_a_missing_sandbox_is_an_error_and_never_a_zero(tmp_path):
     code = (
         "import asyncio\nfrom firsthand.benchmark import Benchmark\nfrom firsthand.agent import Agent\n"
-        "from firsthand.evals.code import passes_tests\nfrom firsthand.patterns.direct import direct\n"
+        "from firsthand.scorers.code import passes_tests\nfrom firsthand.patterns.direct import direct\n"
         "from firsthand.providers.scripted import Scripted\nfrom firsthand.rollout import rollout\nfrom firsthand.task import Task\n"
         "task = Task('t', 'Q', secret={'tests': 'assert f(1)'})\n"
         "benchmark = Benchmark('b', lambda seed: [task], scorers=(passes_tests,))\n"

@@ -15,14 +15,14 @@ import pytest
 from firsthand.benchmark import Figure
 from firsthand.cli import main
 from firsthand.errors import ConfigError
-from firsthand.evals.board_table import render_text
-from firsthand.evals.figure_stats import FigureDifference, figure_interval
-from firsthand.evals.figures import calibration, figure_detail, figures, micro_f1
-from firsthand.evals.formulas import FORMULAS
-from firsthand.evals.leaderboard import leaderboard
-from firsthand.evals.multiplicity import compare_to_baseline
-from firsthand.evals.stats import judged
-from firsthand.evals.text import bleu, chrf, corpus_bleu, corpus_chrf
+from firsthand.scorers.text import bleu, chrf, corpus_bleu, corpus_chrf
+from firsthand.show.board import leaderboard
+from firsthand.show.board_table import render_text
+from firsthand.stats.corpus_formulas import FORMULAS
+from firsthand.stats.figure_stats import FigureDifference, figure_interval
+from firsthand.stats.figures import calibration, figure_detail, figures, micro_f1
+from firsthand.stats.multiple_comparisons import compare_to_baseline
+from firsthand.stats.score_statistics import judged
 from firsthand.task import Task
 from firsthand.trace import Failure, Score, Trace
 

@@ -17,18 +17,18 @@ import pytest
 
 import tiny
 from firsthand.agent import Agent
-from firsthand.approval import Approval
 from firsthand.benchmark import Benchmark
-from firsthand.budget import Limits
 from firsthand.context import Context
 from firsthand.errors import ConfigError
-from firsthand.journal import MemoryJournal
+from firsthand.loop.approval import Approval
+from firsthand.loop.budget import Limits
+from firsthand.loop.journal import MemoryJournal
 from firsthand.message import Json, ToolCall, assistant
 from firsthand.model import Sampling
 from firsthand.patterns.reply import reply
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
-from firsthand.runs.fork import Fork, fork, kept_calls
+from firsthand.runs.forking import Fork, fork, kept_calls
 from firsthand.runs.store import open_run
 from firsthand.task import Task
 from firsthand.tool import Tool, tool

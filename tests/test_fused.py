@@ -7,16 +7,16 @@ import pytest
 import torch
 
 from engine_tiny import drain, logprobs, tiny_model
-from firsthand.engine.engine import Engine
-from firsthand.engine.sequence import Request
-from firsthand.engine.settings import EngineConfig
+from firsthand.engine.core.engine import Engine
+from firsthand.engine.core.engine_config import EngineConfig
+from firsthand.engine.core.sequence import Request
 from firsthand.errors import ConfigError
+from firsthand.kernels.attention.kv_pages import Chunk, Layout
 from firsthand.model import Sampling
 from firsthand.nn.architecture import Architecture, Rope
-from firsthand.nn.attention import Packed
+from firsthand.nn.blocks.attention import Packed
+from firsthand.nn.compiled_decoder import Cache, Fused, can_fuse
 from firsthand.nn.decoder import Decoder, initialise
-from firsthand.nn.fused import Cache, Fused, can_fuse
-from firsthand.nn.kernels.pages import Chunk, Layout
 from firsthand.nn.quant import Mode, pack
 
 pytest.importorskip("numba")

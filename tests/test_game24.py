@@ -18,7 +18,7 @@ from cpu_time import at_most_cpu_s
 from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.benchmarks.game24 import game24, generate, is_solution, thoughts
-from firsthand.benchmarks.tot_data import prompts
+from firsthand.benchmarks.sources.tot_data import prompts
 from firsthand.errors import ConfigError, DataError
 from firsthand.message import user
 from firsthand.model import Sampling
@@ -27,8 +27,8 @@ from firsthand.patterns.direct import direct
 from firsthand.patterns.reflexion import reflexion
 from firsthand.patterns.self_consistency import self_consistency
 from firsthand.patterns.tot import tot
+from firsthand.providers.game24_solver import moves, position, reachable, solution
 from firsthand.providers.sim import Errors, Sim, open_model, uniform
-from firsthand.providers.twentyfour import moves, position, reachable, solution
 from firsthand.rollout import rollout
 
 PLACES = [Path(os.environ.get("FIRSTHAND_DATA", "/nowhere")), *(p / "shared" / "data" for p in Path(__file__).parents)]

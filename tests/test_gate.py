@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from firsthand.cli import main
-from firsthand.evals.gate import Check, Gaps, rule, verdict
-from firsthand.evals.gate_report import junit, markdown
-from firsthand.evals.paired import Differences
-from firsthand.runs.compare import compare
 from firsthand.runs.flaky import flaky
+from firsthand.runs.pairing import compare
 from firsthand.runs.store import Run, create
+from firsthand.show.gate_report import junit, markdown
+from firsthand.stats.non_inferiority import Check, Gaps, rule, verdict
+from firsthand.stats.paired import Differences
 from firsthand.task import Task
 from firsthand.trace import Failure, Score, Trace
 
@@ -172,7 +172,7 @@ def test_a_candidate_that_is_too_bad_passes_at_most_one_time_in_twenty(truth: fl
 
 
 def test_an_equally_good_candidate_passes_four_times_in_five_with_the_tasks_it_was_told() -> None:
-    from firsthand.evals.power import margin_tasks_needed
+    from firsthand.stats.power_analysis import margin_tasks_needed
 
     n = margin_tasks_needed(0.02, 0.1)
     draws = np.random.default_rng(2).multinomial(n, [0.05, 0.05, 0.9], 1500)

@@ -11,22 +11,22 @@ import pytest
 import tiny
 from firsthand import grammar as g
 from firsthand.agent import Agent
-from firsthand.engine.grammar import ids_of
-from firsthand.engine.settings import EngineConfig
+from firsthand.engine.core.engine_config import EngineConfig
+from firsthand.engine.decoding.constraint import ids_of
 from firsthand.errors import ConfigError, ModelError
 from firsthand.grammar import Grammar
 from firsthand.message import user
 from firsthand.model import Sampling, ToolSpec, request_key
 from firsthand.providers import openai_request as wire
 from firsthand.providers.local import Local
-from firsthand.providers.local_answers import compile_calls
+from firsthand.providers.local_completions import compile_calls
 from firsthand.providers.openai import OpenAIModel
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
 from firsthand.task import Task
-from firsthand.tokens import toolcalls
-from firsthand.tokens.grammars import accepts
-from firsthand.tokens.toolgrammar import action_grammar, markup_of, tool_grammar
+from firsthand.tokens.calls import call_parser
+from firsthand.tokens.calls.call_grammar import action_grammar, markup_of, tool_grammar
+from firsthand.tokens.grammar_compiler import accepts
 from firsthand.tools.calculator import calculator
 from grammar_schemas import obj
 from grammar_tiny import answers, engine, request, tokenizer
@@ -204,7 +204,7 @@ def test_required_calls_are_all_valid(markup, choice):
     found = answers(engine(max_sequences=32), [request(grammar, hot(seed)) for seed in range(12)])
     names = set()
     for ((said, last),) in found:
-        rest, calls = toolcalls.parse(said)
+        rest, calls = call_parser.parse(said)
         if last.finish_reason == "stop":
             assert calls and not rest
             assert all(valid(call) for call in calls), said
@@ -223,7 +223,7 @@ def test_words_are_free_until_a_call_begins(markup, mark):
     ):
         guided = request(grammar, hot()).grammar.guide()
         said = drawn(guided, tokenizer().encode(words + mark), random.Random(seed))
-        rest, calls = toolcalls.parse(said)
+        rest, calls = call_parser.parse(said)
         assert calls and all(valid(call) for call in calls), said
         assert words.strip() in rest
 
@@ -240,7 +240,7 @@ def drawn(guide, led: list[int], rng: random.Random) -> str:
         else:
             token = int(rng.choice(list(ids_of(guide.allowed))))
             text = tokenizer().decode(ids, skip_special=False)
-            if token in tokenizer().eos_ids or (toolcalls.parse(text)[1] and guide.matcher.is_accepting()):
+            if token in tokenizer().eos_ids or (call_parser.parse(text)[1] and guide.matcher.is_accepting()):
                 break
         guide.advance(token)
         ids.append(token)

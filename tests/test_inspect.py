@@ -16,19 +16,19 @@ import pytest
 from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.benchmark import Benchmark
-from firsthand.budget import Limits
+from firsthand.bridges.inspect.messages import message_from, message_to, output_to, sampling_from, specs_from
 from firsthand.errors import ConfigError, DataError, MissingExtra, ModelError
-from firsthand.evals.leaderboard import leaderboard
+from firsthand.loop.budget import Limits
 from firsthand.message import Message, Sampled, ToolCall, ToolResult, assistant, user
 from firsthand.model import Completion, Sampling, Usage
 from firsthand.patterns.cot import cot
 from firsthand.patterns.direct import direct
 from firsthand.patterns.inspect_solver import inspect_solver
-from firsthand.providers.inspect_wire import message_from, message_to, output_to, sampling_from, specs_from
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import Place, rollouts
 from firsthand.runs.execute import execute
 from firsthand.runs.store import create
+from firsthand.show.board import leaderboard
 from firsthand.task import Task
 from firsthand.trace import Trace
 
@@ -91,8 +91,8 @@ def theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         from inspect_ai import eval as inspect_eval
         from inspect_ai.model import get_model
 
-        from firsthand.providers.inspect_registry import model_api
-        from firsthand.providers.inspect_wire import model_of
+        from firsthand.bridges.inspect.messages import model_of
+        from firsthand.bridges.inspect.model_provider import model_api
 
         api = model_api()("scripted:echo")
         api.model = model
@@ -260,11 +260,11 @@ def test_plain_inspect_eval_finds_our_models(tmp_path: Path) -> None:
     (tmp_path / "script.json").write_text(json.dumps({"France": "Paris", "": "Rome"}))
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["inspect_ai"]
     assert declared == {
-        "firsthand": "firsthand.providers.inspect_registry",
-        "firsthand_sandbox": "firsthand.tools.inspect_registry",
+        "firsthand": "firsthand.bridges.inspect.model_provider",
+        "firsthand_sandbox": "firsthand.bridges.inspect.sandbox_registry",
     }
     code = (
-        "import firsthand.providers.inspect_registry\n"  # what the entry point loads once we are installed
+        "import firsthand.bridges.inspect.model_provider\n"  # what the entry point loads once we are installed
         "import sys; from inspect_ai import eval; from pathlib import Path\n"
         f"(log,) = eval({str(TASKS) + '@matching'!r}, model='firsthand/scripted:script.json', display='none')\n"
         "print(log.status, log.eval.model, log.results.scores[0].metrics['accuracy'].value)\n"
@@ -328,7 +328,7 @@ def test_a_solver_needs_a_sample_and_inspect_must_be_installed() -> None:
         "import sys; sys.modules['inspect_ai'] = None\n"
         "from firsthand import catalog\n"
         "from firsthand.errors import MissingExtra\n"
-        "import firsthand.providers.inspect_registry\n"
+        "import firsthand.bridges.inspect.model_provider\n"
         "try: catalog.benchmark('inspect:task=inspect_evals/gsm8k')\n"
         "except MissingExtra as error: print(error)\n"
     )

@@ -20,7 +20,7 @@ from firsthand.patterns.inspect_solver import inspect_solver
 from firsthand.patterns.react import react
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import Place, rollouts
-from firsthand.tools.box import Box
+from firsthand.sandbox.box import Box
 from firsthand.trace import Trace
 from namespaces import WHY_NOT
 
@@ -31,8 +31,8 @@ from inspect_ai.util import OutputLimitExceededError, SandboxUserUnsupportedErro
 from inspect_ai.util._sandbox import self_check
 from inspect_ai.util._sandbox.limits import override_max_exec_output_size
 
-from firsthand.tools.inspect_demands import demanded
-from firsthand.tools.inspect_sandbox import sandbox_environment
+from firsthand.bridges.inspect.sandbox_provider import sandbox_environment
+from firsthand.bridges.inspect.sandbox_requirements import demanded
 
 needs_bwrap = pytest.mark.skipif(WHY_NOT is not None, reason=WHY_NOT or "")
 Ours = sandbox_environment()

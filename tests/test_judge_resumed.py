@@ -14,16 +14,16 @@ import pytest
 from firsthand import cli
 from firsthand.agent import Agent
 from firsthand.benchmark import Benchmark
-from firsthand.budget import Budget, Limits
-from firsthand.concurrency import Retry
 from firsthand.errors import LimitExceeded
-from firsthand.evals.judge import judged_by, reference, rubric
-from firsthand.home import data_home
+from firsthand.loop.budget import Budget, Limits
+from firsthand.loop.concurrency import Retry
 from firsthand.patterns.direct import direct
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import Place, rollout
 from firsthand.runs.execute import execute
 from firsthand.runs.store import create, open_run
+from firsthand.scorers.model_judge import judged_by, reference, rubric
+from firsthand.system.home import data_home
 from firsthand.task import Task
 from test_durability import Killed, Mortal
 from test_run_killed import finish, killed
@@ -80,7 +80,7 @@ def test_a_budget_that_ends_in_a_judgement_ends_the_run_and_keeps_no_half_judged
 QUIZ = """
 import time
 from firsthand.benchmark import Benchmark
-from firsthand.evals.judge import judged_by, reference
+from firsthand.scorers.model_judge import judged_by, reference
 from firsthand.providers.scripted import Scripted
 from firsthand.task import Task
 

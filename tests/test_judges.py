@@ -11,19 +11,19 @@ import pytest
 from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.benchmark import Benchmark
-from firsthand.concurrency import Retry
 from firsthand.errors import ConfigError, DataError, ModelError, PromptTooLong, TransientError, UnknownName
-from firsthand.evals.judge import JudgeScorer, judged_by, pairwise, reference, rubric
-from firsthand.evals.leaderboard import leaderboard
-from firsthand.evals.votes import judgement_of
+from firsthand.loop.concurrency import Retry
 from firsthand.message import assistant
 from firsthand.model import Completion, Likelihood, Scored, Usage
 from firsthand.patterns.judge import judge, swapped, winner
-from firsthand.patterns.judging import WARNING, delimiters, judge_protocol, protocol_names, show
-from firsthand.patterns.verdicts import weighed
+from firsthand.patterns.parts.judge_protocols import WARNING, delimiters, judge_protocol, protocol_names, show
+from firsthand.patterns.parts.verdicts import weighed
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
-from firsthand.spec import parse_spec
+from firsthand.scorers.human_votes import judgement_of
+from firsthand.scorers.model_judge import JudgeScorer, judged_by, pairwise, reference, rubric
+from firsthand.show.board import leaderboard
+from firsthand.system.option_spec import parse_spec
 from firsthand.task import Task
 from firsthand.trace import Trace
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from firsthand.nn.kernels.paged_attention import (
+from firsthand.kernels.attention.paged_attention import (
     PARALLEL_FROM,
     Chunk,
     Layout,
@@ -138,7 +138,7 @@ def test_other_caches_go_through_the_plain_version() -> None:
 
 
 def test_compiled_code_lies_on_disk_before_the_index_names_it_and_old_code_goes(tmp_path: Path) -> None:
-    jit = pytest.importorskip("firsthand.nn.kernels.jit")
+    jit = pytest.importorskip("firsthand.kernels.jit")
 
     class Watched(jit.CodeFiles):
         def _save_index(self, overloads: dict[str, str]) -> None:
@@ -158,7 +158,7 @@ def test_compiled_code_lies_on_disk_before_the_index_names_it_and_old_code_goes(
 
 SIBLINGS = """
 import sys
-from firsthand.nn.kernels import jit
+from firsthand.kernels import jit
 
 def make(number):
     @jit.called
@@ -204,7 +204,7 @@ def test_code_from_the_cache_of_another_process_calls_its_own_siblings(tmp_path:
 
 
 def test_functions_of_a_factory_must_be_named() -> None:
-    jit = pytest.importorskip("firsthand.nn.kernels.jit")
+    jit = pytest.importorskip("firsthand.kernels.jit")
 
     def nameless(x: int) -> int:
         return x

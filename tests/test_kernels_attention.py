@@ -9,9 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from firsthand.nn.kernels.attention import attend, merge, write
-from firsthand.nn.kernels.gather import decode, quantise, store
-from firsthand.nn.kernels.paged_attention import (
+from firsthand.kernels.attention.gather import decode, quantise, store
+from firsthand.kernels.attention.paged_attention import (
     Chunk,
     Layout,
     Pages,
@@ -20,7 +19,8 @@ from firsthand.nn.kernels.paged_attention import (
     gather_attention,
     kv_bytes_per_token,
 )
-from firsthand.nn.kernels.tiles import SEGMENT
+from firsthand.kernels.attention.paged_cpu import attend, merge, write
+from firsthand.kernels.attention.query_tiles import SEGMENT
 
 torch.set_num_threads(1)
 CPU = torch.device("cpu")

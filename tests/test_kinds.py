@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from engine_tiny import drain, tiny_engine
-from firsthand.engine.sequence import Request
-from firsthand.engine.settings import EngineConfig
+from firsthand.engine.core.engine_config import EngineConfig
+from firsthand.engine.core.sequence import Request
 from firsthand.errors import ConfigError, FirsthandError, ModelError
 from firsthand.grammar import regex
 from firsthand.model import Sampling

@@ -1,6 +1,7 @@
 """Imports run downhill, and nothing but the tensor rooms needs torch."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,40 +16,59 @@ NOUNS = [
     "grammar",
     "sampling",
     "model",
+    "loop.concurrency",
     "tool",
     "task",
-    "journal",
+    "loop.journal",
     "trace",
-    "protection",
-    "listener",
-    "budget",
+    "loop.protection",
+    "loop.listener",
+    "loop.budget",
     "benchmark",
-    "approval",
+    "loop.approval",
     "agent",
-    "attempt",
-    "tool_call",
+    "loop.attempt",
+    "loop.tool_call",
     "context",
     "rollout",
 ]
-ANYWHERE = [
-    "asker", "config", "catalog", "concurrency", "home", "kinds", "lock", "modelfile", "spec", "terminal", "traceparent",
-]  # fmt: skip
-LAYERS = [
-    ["nn", "tokens"],
-    ["engine"],
-    ["providers", "tools", "runs"],
-    ["replicas"],
-    ["patterns", "memory", "retrieval", "safety"],
-    ["evals"],
-    ["benchmarks"],
-    ["train", "interp"],
-    ["serve", "claims"],
-    ["commands"],
-    ["cli"],
-    ["__main__"],
-]
-ROOMS = [room for layer in LAYERS for room in layer]
-TENSOR_ROOMS = ("nn", "tokens", "engine", "train", "interp")
+"""Level 0, each importing only those before it."""
+ANYWHERE = ["_moved", "system", "config", "catalog", "loop.concurrency", "__version__"]
+EDGES = {
+    # 1 tensors
+    "formats": "",
+    "kernels": "",
+    "nn": "formats kernels",
+    "tokens": "formats",
+    "engine": "nn kernels tokens",
+    "embed": "nn tokens formats",
+    "measure": "engine embed nn kernels",
+    # 2 hands
+    "hub": "formats measure",
+    "providers": "hub engine embed nn tokens",
+    "sandbox": "",
+    "tools": "sandbox",
+    "runs": "",
+    "telemetry": "",
+    "cluster": "runs providers engine hub",
+    # 3 thinking
+    "patterns": "tokens",
+    # 4 judging
+    "stats": "runs",
+    "scorers": "stats patterns sandbox tools",
+    "show": "stats scorers runs",
+    # 5 content
+    "experiment": "scorers runs",
+    "bridges": "scorers stats sandbox tools",
+    "benchmarks": "bridges scorers patterns providers hub tools sandbox tokens",
+    # 8 doors
+    "serve": "cluster telemetry tokens",
+    "commands": "experiment serve show stats scorers patterns cluster telemetry runs providers hub measure embed engine",
+    "cli": "",
+    "__main__": "cli",
+}
+"""The rooms that a room may import besides level 0."""
+TENSOR_ROOMS = ("nn", "kernels", "tokens", "engine", "embed", "measure")
 
 
 def imports_of(file: Path) -> set[str]:
@@ -70,32 +90,65 @@ def files() -> list[tuple[str, Path]]:
     return [(".".join(p.relative_to(ROOT.parent).with_suffix("").parts), p) for p in sorted(ROOT.rglob("*.py"))]
 
 
-def height(room: str) -> int:
-    return next(i for i, layer in enumerate(LAYERS) if room in layer)
-
-
 def test_every_file_has_its_place_in_the_house():
-    known = {"__init__", *NOUNS, *ANYWHERE, *ROOMS}
+    known = {"__init__", *(noun.split(".")[0] for noun in NOUNS), *ANYWHERE, *EDGES}
     assert {room_of(name) for name, _ in files()} <= known
 
 
+def place(module: str) -> str:
+    """The noun, or else the room, that a module or a name in a module belongs to."""
+    parts = module.split(".")[1:]
+    return ".".join(parts[:2]) if ".".join(parts[:2]) in (*NOUNS, *ANYWHERE) else parts[0]
+
+
+def is_allowed(importer: str, imported: str) -> bool:
+    source, target = place(importer), place(imported)
+    if source == target or target in ANYWHERE or target == "loop":
+        return True
+    if source in NOUNS:
+        return target in NOUNS and NOUNS.index(target) < NOUNS.index(source)
+    return target in NOUNS or target in EDGES.get(source, "").split()
+
+
 def test_imports_run_downhill():
-    uphill = []
-    for name, path in files():
-        room = room_of(name)
-        for imported in imports_of(path):
-            target = room_of(imported)
-            if target == room or target in ANYWHERE or target == "__version__":
-                continue
-            if room in ROOMS:
-                fine = target in NOUNS or height(target) < height(room)
-            elif room in NOUNS:
-                fine = target in NOUNS and NOUNS.index(target) < NOUNS.index(room)
-            else:
-                fine = target in NOUNS
-            if not fine:
-                uphill.append(f"{name} imports {imported}")
+    uphill = [f"{name} imports {to}" for name, path in files() for to in imports_of(path) if not is_allowed(name, to)]
     assert uphill == []
+
+
+def test_the_edges_between_rooms_have_no_circle():
+    order: list[str] = []
+    left = {room: set(below.split()) for room, below in EDGES.items()}
+    while left:
+        free = [room for room, below in left.items() if below <= set(order)]
+        assert free, f"these import each other: {sorted(left)}"
+        order += free
+        left = {room: below for room, below in left.items() if room not in free}
+
+
+def test_every_allowed_edge_is_used():
+    used = {(place(name), place(imported)) for name, path in files() for imported in imports_of(path)}
+    idle = [
+        f"{room} -> {target}" for room, below in EDGES.items() for target in below.split() if (room, target) not in used
+    ]
+    assert idle == []
+
+
+FINDERS = ("firsthand", "firsthand._moved", "firsthand.catalog", "firsthand.cli", "firsthand.commands.completion")
+"""The files that find modules by name: things by place, and the public names."""
+
+
+def test_no_edge_hides_in_a_string():
+    rooms = "|".join([*EDGES, "loop", "system"])
+    hidden = [
+        f"{name}: {node.value}"
+        for name, path in files()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and re.match(rf"firsthand\.({rooms})(\.|$)", node.value)
+        and name.removesuffix(".__init__") not in FINDERS
+    ]
+    assert hidden == []
 
 
 def test_relative_imports_do_not_hide_an_edge():

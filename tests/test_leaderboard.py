@@ -9,10 +9,10 @@ import sys
 import pytest
 
 from firsthand.errors import UnknownName
-from firsthand.evals.board_table import render_text
-from firsthand.evals.leaderboard import leaderboard
-from firsthand.evals.words import amount, caveats, findings, p_text, seconds
 from firsthand.model import Usage
+from firsthand.show.board import leaderboard
+from firsthand.show.board_table import render_text
+from firsthand.show.board_words import amount, caveats, findings, p_text, seconds
 from firsthand.trace import Call, Failure, Score, Trace
 
 
@@ -148,5 +148,5 @@ def test_numbers_are_short_and_never_rounded_across_a_border():
 
 
 def test_importing_the_judges_does_not_import_what_is_heavy():
-    code = "import sys, firsthand.evals.report, firsthand.evals.leaderboard, firsthand.evals.board_table; print([m for m in ('scipy', 'numpy', 'rich', 'torch', 'jinja2') if m in sys.modules])"  # noqa: E501
+    code = "import sys, firsthand.show.html_report, firsthand.show.board, firsthand.show.board_table; print([m for m in ('scipy', 'numpy', 'rich', 'torch', 'jinja2') if m in sys.modules])"  # noqa: E501
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

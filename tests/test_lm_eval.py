@@ -15,15 +15,15 @@ import pytest
 from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.benchmark import Benchmark
-from firsthand.benchmarks.lm_eval_files import code_in, read_yaml
+from firsthand.bridges.lm_eval.task_files import code_in, read_yaml
 from firsthand.errors import ConfigError, DataError, MissingExtra
-from firsthand.evals.leaderboard import leaderboard
 from firsthand.message import Message, Text
 from firsthand.patterns.cot import cot
 from firsthand.patterns.direct import direct
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import Place, rollouts
 from firsthand.runs.store import create
+from firsthand.show.board import leaderboard
 from firsthand.task import Task
 from firsthand.trace import Trace
 

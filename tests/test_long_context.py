@@ -13,17 +13,17 @@ import pytest
 from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.benchmark import Benchmark
-from firsthand.benchmarks.haystack import NOISE
 from firsthand.benchmarks.kv_retrieval import draw, kv_retrieval
-from firsthand.benchmarks.lengths import LazyTasks, meter
+from firsthand.benchmarks.long_context.haystack import NOISE
+from firsthand.benchmarks.long_context.lengths import LazyTasks, meter
 from firsthand.benchmarks.lost_in_middle import lost_in_middle
 from firsthand.benchmarks.needles import needles
 from firsthand.commands.lineup import make_places
 from firsthand.commands.run import Config
 from firsthand.errors import ConfigError, DataError
-from firsthand.evals.contained import best_subspan_em, contains_value, string_match_all
 from firsthand.patterns.direct import direct
 from firsthand.providers.scripted import Scripted
+from firsthand.scorers.contained import best_subspan_em, contains_value, string_match_all
 from firsthand.task import Task
 from firsthand.trace import Trace
 

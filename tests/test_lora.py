@@ -14,12 +14,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from firsthand import catalog
-from firsthand.engine.engine import Engine
-from firsthand.engine.settings import EngineConfig
+from firsthand.engine.core.engine import Engine
+from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.errors import ConfigError, ModelFileError
 from firsthand.model import Sampling
 from firsthand.nn import weights
-from firsthand.nn.attention import Packed
+from firsthand.nn.blocks.attention import Packed
 from firsthand.nn.decoder import Decoder
 from firsthand.nn.lora import LoRALinear, attach, read_adapter
 from firsthand.providers.local import Local
@@ -107,7 +107,7 @@ def test_an_engine_changes_adapters_between_steps_and_caches_nothing_across(fold
 
 
 async def _score(engine: Engine, prompt: list[int], ids: list[int]) -> list[tuple[float, ...]]:
-    from firsthand.engine.worker import EngineWorker
+    from firsthand.engine.core.engine_thread import EngineWorker
 
     with EngineWorker(engine) as worker:
         return [result.logprobs for result in await worker.score(tuple(prompt), [ids])]

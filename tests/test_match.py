@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cpu_time import at_most_cpu_s
-from firsthand.evals.choice import acc, acc_norm
-from firsthand.evals.match import exact, flexible, normalised, numeric, strict
 from firsthand.message import assistant
+from firsthand.scorers.choice import acc, acc_norm
+from firsthand.scorers.match import exact, flexible, normalised, numeric, strict
 from firsthand.task import Task
 from firsthand.trace import Call, Node, Trace
 

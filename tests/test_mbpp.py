@@ -14,7 +14,7 @@ from firsthand.errors import DataError
 from firsthand.patterns.direct import direct
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
-from firsthand.tools.sandbox import Sandbox
+from firsthand.sandbox.sandbox import Sandbox
 from namespaces import WHY_NOT
 
 CODE = Path(os.environ.get("FIRSTHAND_DATA") or Path(__file__).parents[2] / "shared" / "data") / "code"

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from cpu_time import at_most_cpu_s
 from firsthand.errors import ModelFileError
-from firsthand.modelfile import READABLE, read_gguf, read_json, read_safetensors, refuse_pickle
+from firsthand.formats.model_files import READABLE, read_gguf, read_json, read_safetensors, refuse_pickle
 
 FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -405,5 +405,7 @@ def test_a_file_cut_short_after_its_header_was_read_is_told(tmp_path: Path) -> N
 
 
 def test_reading_needs_no_torch() -> None:
-    code = "import sys, firsthand.modelfile; print([m for m in ('torch', 'numpy', 'gguf') if m in sys.modules])"
+    code = (
+        "import sys, firsthand.formats.model_files; print([m for m in ('torch', 'numpy', 'gguf') if m in sys.modules])"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from firsthand.errors import ConfigError
 from firsthand.nn.architecture import Architecture, Rope
-from firsthand.nn.attention import Packed
+from firsthand.nn.blocks.attention import Packed
 from firsthand.nn.decoder import Decoder, initialise
 
 torch.set_num_threads(1)

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from firsthand.errors import ConfigError, FirsthandError, ModelFileError
-from firsthand.nn.bert import BertArchitecture, Encoder, Together
-from firsthand.nn.compiled_bert import CompiledEncoder, can_compile, pack
+from firsthand.nn.compiled_encoder import CompiledEncoder, can_compile, pack
+from firsthand.nn.families.bert import BertArchitecture, Encoder, Together
 from firsthand.nn.weights import load, load_encoder
 
 torch.set_num_threads(1)
@@ -117,7 +117,7 @@ def test_in_the_compiled_encoder_no_bit_depends_on_the_company() -> None:
 @given(st.integers(0, 10_000), st.sampled_from([1e-20, 1e-3, 1.0, 1e3, 1e10]), st.booleans())
 @settings(max_examples=40, deadline=None)
 def test_products_of_16_bits_cannot_overflow_and_stay_near(seed: int, size: float, has_outlier: bool) -> None:
-    from firsthand.nn.kernels import shorts as kernels
+    from firsthand.kernels.products import int16_products as kernels
 
     rng = np.random.default_rng(seed)
     rows, inputs, outputs = 6, 96, 64
@@ -144,8 +144,8 @@ def test_products_of_16_bits_cannot_overflow_and_stay_near(seed: int, size: floa
 def test_gelu_is_that_of_torch() -> None:
     from numba import njit
 
-    from firsthand.nn.kernels.shorts import gelu
-    from firsthand.nn.kernels.vectors import load, store
+    from firsthand.kernels.products.int16_products import gelu
+    from firsthand.kernels.vectors import load, store
 
     @njit  # type: ignore[untyped-decorator]
     def through(x: Any, out: Any) -> None:

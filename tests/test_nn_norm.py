@@ -7,7 +7,7 @@ import torch
 from transformers.models.gemma3.modeling_gemma3 import Gemma3RMSNorm
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from firsthand.nn.norm import RMSNorm
+from firsthand.nn.blocks.norm import RMSNorm
 
 torch.set_num_threads(1)
 

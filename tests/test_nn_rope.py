@@ -10,11 +10,11 @@ import transformers
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from firsthand.errors import ConfigError
+from firsthand.formats.fields import Fields
 from firsthand.nn.architecture import Architecture, Rope
+from firsthand.nn.blocks.rope import frequencies, rotate, rotation
 from firsthand.nn.decoder import Decoder
-from firsthand.nn.fields import Fields
-from firsthand.nn.rope import frequencies, rotate, rotation
-from firsthand.nn.rope_config import rope_from_config, rope_to_parameters
+from firsthand.nn.families.rope_config import rope_from_config, rope_to_parameters
 
 torch.set_num_threads(1)
 CASES: dict[str, dict[str, Any]] = {

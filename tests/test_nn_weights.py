@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from firsthand.errors import ConfigError, FirsthandError, ModelFileError
-from firsthand.nn.attention import Packed
+from firsthand.nn.blocks.attention import Packed
+from firsthand.nn.blocks.rope import frequencies
 from firsthand.nn.decoder import Decoder
-from firsthand.nn.rope import frequencies
 from firsthand.nn.weights import architecture_of, load, save
 
 torch.set_num_threads(1)

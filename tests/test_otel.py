@@ -22,7 +22,7 @@ from firsthand.agent import Agent
 from firsthand.benchmark import Benchmark
 from firsthand.commands import export
 from firsthand.context import Context
-from firsthand.engine.settings import EngineConfig
+from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.errors import ConfigError, MissingExtra, ModelError
 from firsthand.message import ToolCall, assistant
 from firsthand.model import Sampling
@@ -30,15 +30,16 @@ from firsthand.providers.local import Local
 from firsthand.providers.openai import OpenAIModel
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import Place, rollout
-from firsthand.runs import genai, otel, store
+from firsthand.runs import store
 from firsthand.runs.execute import execute
-from firsthand.runs.otel import Telemetry
-from firsthand.runs.sending import Sender
-from firsthand.runs.spans import Span, parent_of, spans_of
-from firsthand.serve.keys import Client, Keys
-from firsthand.serve.settings import Limits
-from firsthand.serve.spans import Spans, open_spans
+from firsthand.serve.http.api_keys import Client, Keys
+from firsthand.serve.http.server_settings import Limits
+from firsthand.serve.telemetry.request_spans import Spans, open_spans
 from firsthand.task import Task
+from firsthand.telemetry import genai, otlp_export
+from firsthand.telemetry.live_export import Sender
+from firsthand.telemetry.otlp_export import Telemetry
+from firsthand.telemetry.trace_spans import Span, parent_of, spans_of
 from firsthand.tools.calculator import calculator
 from firsthand.trace import Event, Score, Trace
 from served import Running, serving, until
@@ -441,12 +442,12 @@ def test_a_stored_run_is_exported_and_twice_is_the_same(
 @pytest.mark.parametrize("url", ["", "localhost:4318", "ftp://x", "http://", "http://[", "//x"])
 def test_what_is_no_collector_is_refused(url: str) -> None:
     with pytest.raises(ConfigError, match="is no URL"):
-        otel.traces_url(url)
+        otlp_export.traces_url(url)
 
 
 def test_where_spans_go() -> None:
-    assert otel.traces_url(" http://x:4318/ ") == "http://x:4318/v1/traces"
-    assert otel.traces_url("https://x/api/otel/v1/traces") == "https://x/api/otel/v1/traces"
+    assert otlp_export.traces_url(" http://x:4318/ ") == "http://x:4318/v1/traces"
+    assert otlp_export.traces_url("https://x/api/otel/v1/traces") == "https://x/api/otel/v1/traces"
 
 
 @pytest.mark.parametrize(
@@ -462,23 +463,23 @@ def test_where_spans_go() -> None:
     ],
 )
 def test_the_environment_alone_may_ask(environment: dict[str, str], asked: bool) -> None:
-    assert otel.is_asked_for(environment) is asked
+    assert otlp_export.is_asked_for(environment) is asked
 
 
 def test_what_the_environment_asks_in_vain_stops_nothing_and_a_flag_does(monkeypatch: pytest.MonkeyPatch) -> None:
     problems: list[str] = []
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4317")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
-    assert otel.open_telemetry(False, on_problem=problems.append) is None
+    assert otlp_export.open_telemetry(False, on_problem=problems.append) is None
     assert "spans are sent as http/protobuf" in problems[0]
     with pytest.raises(ConfigError, match="grpc"):
-        otel.open_telemetry(True)
+        otlp_export.open_telemetry(True)
     monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
-    assert otel.open_telemetry(True) is None
+    assert otlp_export.open_telemetry(True) is None
     monkeypatch.delenv("OTEL_SDK_DISABLED")
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
     with pytest.raises(MissingExtra, match=r"pip install 'firsthand\[otel\]'"):
-        otel.open_telemetry(True)
+        otlp_export.open_telemetry(True)
 
 
 def test_a_model_that_runs_here_tells_its_queue_and_its_cache(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 import firsthand
 from firsthand import catalog
 from firsthand.agent import Agent
-from firsthand.benchmarks.tables import read_table
+from firsthand.benchmarks.sources.tables import read_table
 from firsthand.errors import ConfigError, DataError, UnknownName
 from firsthand.patterns.direct import direct
 from firsthand.providers.scripted import Scripted

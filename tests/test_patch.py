@@ -6,7 +6,7 @@ import pytest
 
 from cpu_time import at_most_cpu_s
 from firsthand.errors import DataError
-from firsthand.evals.patch import MAX_BYTES, find_patch, read_patch, touched
+from firsthand.scorers.patches.patch import MAX_BYTES, find_patch, read_patch, touched
 from swe_local import BREAKS, GOOD, adds
 
 

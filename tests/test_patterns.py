@@ -12,10 +12,10 @@ from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.message import Message, ToolCall, assistant
 from firsthand.model import Completion, Likelihood, Sampling, Scored, Usage
-from firsthand.patterns.actions import parse_action
-from firsthand.patterns.answers import extract_answer, normal_form
 from firsthand.patterns.cot import cot
 from firsthand.patterns.direct import direct
+from firsthand.patterns.parts.actions import parse_action
+from firsthand.patterns.parts.answers import extract_answer, normal_form
 from firsthand.patterns.react import react
 from firsthand.patterns.self_consistency import self_consistency
 from firsthand.rollout import rollout

@@ -8,25 +8,25 @@ import pytest
 
 from firsthand import catalog
 from firsthand.agent import Agent, pattern_name
-from firsthand.budget import Limits
 from firsthand.commands.run import Config
 from firsthand.config import build, parse, read_toml, split_list
 from firsthand.errors import ConfigError, ModelError, UnknownName
-from firsthand.evals.critical_path import critical_calls, critical_seconds
-from firsthand.patterns.branches import attempt as attempt_branch
+from firsthand.loop.budget import Limits
 from firsthand.patterns.chain import chain
 from firsthand.patterns.cot import cot
 from firsthand.patterns.direct import direct
 from firsthand.patterns.evaluator_optimizer import evaluator_optimizer
 from firsthand.patterns.orchestrate import orchestrate
 from firsthand.patterns.parallel import parallel
+from firsthand.patterns.parts.sub_patterns import attempt as attempt_branch
 from firsthand.patterns.plan_execute import plan_execute
 from firsthand.patterns.react import react
 from firsthand.patterns.route import route
 from firsthand.patterns.self_consistency import self_consistency
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
-from firsthand.spec import Spec, parse_spec
+from firsthand.stats.critical_path import critical_calls, critical_seconds
+from firsthand.system.option_spec import Spec, parse_spec
 from firsthand.task import Task
 from firsthand.tools.calculator import calculator
 from firsthand.trace import Trace

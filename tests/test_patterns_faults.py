@@ -7,9 +7,9 @@ import pytest
 
 from firsthand import catalog
 from firsthand.agent import Agent
-from firsthand.budget import Limits
 from firsthand.errors import ModelError
-from firsthand.journal import MemoryJournal
+from firsthand.loop.budget import Limits
+from firsthand.loop.journal import MemoryJournal
 from firsthand.message import Message, ToolCall, assistant
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout

@@ -6,9 +6,8 @@ from functools import partial
 import pytest
 
 from firsthand.agent import Agent
-from firsthand.budget import Limits
 from firsthand.errors import ModelError
-from firsthand.patterns.answers import listed
+from firsthand.loop.budget import Limits
 from firsthand.patterns.chain import chain
 from firsthand.patterns.code_act import code_act, parse_code
 from firsthand.patterns.cot import cot
@@ -16,6 +15,7 @@ from firsthand.patterns.direct import direct
 from firsthand.patterns.evaluator_optimizer import evaluator_optimizer
 from firsthand.patterns.orchestrate import orchestrate
 from firsthand.patterns.parallel import paragraphs, parallel
+from firsthand.patterns.parts.answers import listed
 from firsthand.patterns.plan_execute import plan_execute
 from firsthand.patterns.react import react
 from firsthand.patterns.react_cot import react_cot

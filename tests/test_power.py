@@ -12,9 +12,15 @@ import pytest
 
 from firsthand.cli import main
 from firsthand.errors import ConfigError
-from firsthand.evals.design import Design, from_one, from_pair
-from firsthand.evals.stats import epochs_needed, paired_spread, paired_tasks_needed, smallest_detectable, tasks_needed
 from firsthand.runs.store import Run, create
+from firsthand.stats.comparison_design import Design, from_one, from_pair
+from firsthand.stats.score_statistics import (
+    epochs_needed,
+    paired_spread,
+    paired_tasks_needed,
+    smallest_detectable,
+    tasks_needed,
+)
 from firsthand.trace import Failure, Score, Trace
 
 

@@ -19,17 +19,17 @@ from firsthand.agent import Agent
 from firsthand.benchmarks import gpqa as gpqa_file
 from firsthand.benchmarks import hle as hle_file
 from firsthand.errors import ConfigError, DataError, DownloadError, ModelError, UnknownName
-from firsthand.evals.figures import figures
-from firsthand.evals.formulas import rms_calibration_error
-from firsthand.evals.judge import judged_by
-from firsthand.evals.leaderboard import leaderboard
-from firsthand.evals.report import report_html
-from firsthand.home import data_home
+from firsthand.loop.protection import shareable
 from firsthand.patterns.direct import direct
-from firsthand.protection import shareable
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
 from firsthand.runs.store import open_run
+from firsthand.scorers.model_judge import judged_by
+from firsthand.show.board import leaderboard
+from firsthand.show.html_report import report_html
+from firsthand.stats.corpus_formulas import rms_calibration_error
+from firsthand.stats.figures import figures
+from firsthand.system.home import data_home
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
 from loopback import serve

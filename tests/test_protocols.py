@@ -13,13 +13,13 @@ from firsthand.agent import Agent
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.hellaswag import from_hub as hellaswag_from_hub
 from firsthand.benchmarks.hellaswag import read_item as hellaswag_item
-from firsthand.benchmarks.protocol import Item, Protocol, fill, make_task
+from firsthand.benchmarks.protocols.protocol import Item, Protocol, fill, make_task
 from firsthand.cli import main
 from firsthand.errors import ConfigError, DataError, UnknownName
-from firsthand.evals.choice import acc, acc_bytes, acc_mutual_info, acc_norm, mc1
 from firsthand.patterns.direct import direct
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
+from firsthand.scorers.choice import acc, acc_bytes, acc_mutual_info, acc_norm, mc1
 from firsthand.task import Task
 
 SHARED = Path(os.environ.get("FIRSTHAND_DATA") or Path(__file__).parents[2] / "shared" / "data")

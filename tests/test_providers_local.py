@@ -13,11 +13,11 @@ import torch
 import tiny
 from firsthand import catalog
 from firsthand.agent import Agent
-from firsthand.engine.settings import EngineConfig
+from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.errors import ConfigError, ModelError, ModelFileError, PromptTooLong
+from firsthand.hub.content_hash import content_hash
 from firsthand.message import system, user
 from firsthand.model import Model, Sampling
-from firsthand.providers.contents import content_hash
 from firsthand.providers.local import Local
 from firsthand.rollout import rollout
 from firsthand.task import Task

@@ -26,8 +26,8 @@ from starlette.routing import Route
 
 from firsthand import catalog
 from firsthand.agent import Agent
-from firsthand.concurrency import Retry, derive_seed, with_retries
 from firsthand.errors import ConfigError, FirsthandError, ModelError, PromptTooLong, TransientError
+from firsthand.loop.concurrency import Retry, derive_seed, with_retries
 from firsthand.message import Message, Sampled, ToolCall, ToolResult, assistant, system, user
 from firsthand.model import Delta, Likelihood, Sampling, ToolSpec, Usage
 from firsthand.patterns.direct import direct

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from firsthand import catalog
-from firsthand.concurrency import Retry, with_retries
 from firsthand.errors import ConfigError, ModelError, StoreError, TransientError
+from firsthand.loop.concurrency import Retry, with_retries
 from firsthand.message import ToolCall, assistant, user
 from firsthand.model import Completion, Sampling, Usage
 from firsthand.providers.cached import Cached, MemoryStore, Replay

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from firsthand import catalog, grammar
-from firsthand.engine.settings import EngineConfig
+from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.errors import ModelError, PromptTooLong
 from firsthand.message import Message, ToolResult, user
 from firsthand.model import Sampling, ToolSpec

@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from firsthand.errors import ConfigError
 from firsthand.nn.architecture import Architecture, Rope
-from firsthand.nn.attention import Packed
+from firsthand.nn.blocks.attention import Packed
 from firsthand.nn.decoder import Decoder, initialise
 from firsthand.nn.quant import DenseLinear, best_mode, fits_float16, pack
 
@@ -91,7 +91,7 @@ def test_a_packed_model_answers_nearly_as_before_and_keeps_its_embedding(tied: b
 @pytest.mark.parametrize(("inputs", "outputs"), [(576, 192), (130, 49), (33, 17), (1, 1)])
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 def test_dense_products_are_exact_to_the_last_digits(inputs: int, outputs: int, dtype: type) -> None:
-    from firsthand.nn.kernels.dense import dense_product, tile_floats, untile_floats
+    from firsthand.kernels.products.float_products import dense_product, tile_floats, untile_floats
 
     random = np.random.default_rng(0)
     weights = random.standard_normal((outputs, inputs)).astype(np.float32)

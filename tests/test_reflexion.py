@@ -12,10 +12,10 @@ from sims import believed, corrected
 from firsthand.agent import Agent
 from firsthand.message import user
 from firsthand.patterns.direct import direct
-from firsthand.patterns.feedback import Feedback
+from firsthand.patterns.parts.feedback import Feedback
+from firsthand.patterns.parts.self_tests import code_in, program, read_results, usable_tests
 from firsthand.patterns.react import react
 from firsthand.patterns.reflexion import reflexion, remembering
-from firsthand.patterns.self_tests import code_in, program, read_results, usable_tests
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
 from firsthand.task import Task

@@ -14,21 +14,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from firsthand import grammar
-from firsthand.engine.settings import EngineConfig
+from firsthand.cluster.replicas import replica_messages, router
+from firsthand.cluster.replicas.fleet import MAX_LOSSES, Fleet
+from firsthand.cluster.replicas.in_process import Beside, BesideStarter
+from firsthand.cluster.replicas.replica_slots import GAUGES
+from firsthand.cluster.replicas.replica_worker import Replica, open_replica
+from firsthand.cluster.replicas.replicated_model import Replicated, ReplicatedEmbedder
+from firsthand.cluster.replicas.resume import Seen
+from firsthand.cluster.replicas.router import Router, followed, pieces
+from firsthand.cluster.spread.run_worker import pack, unpack
+from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.errors import ModelError, PromptTooLong, TransientError
 from firsthand.message import Json, Message, Sampled, Text, ToolCall, ToolResult, assistant, system, user
 from firsthand.model import CallDelta, Completion, Delta, Sampling, ToolSpec, Usage
 from firsthand.providers.local import Local
 from firsthand.providers.local_embedder import LocalEmbedder
-from firsthand.replicas import router, wire
-from firsthand.replicas.beside import Beside, BesideStarter
-from firsthand.replicas.fleet import MAX_LOSSES, Fleet
-from firsthand.replicas.replicated import Replicated, ReplicatedEmbedder
-from firsthand.replicas.resume import Seen
-from firsthand.replicas.router import Router, followed, pieces
-from firsthand.replicas.slots import GAUGES
-from firsthand.replicas.worker import Replica, open_replica
-from firsthand.runs.worker import pack, unpack
 from tiny import write_model
 
 LONG = Sampling(max_tokens=40, temperature=0.9, seed=7, ignore_eos=True, top_logprobs=2)
@@ -46,7 +46,7 @@ def test_everything_travels_unchanged() -> None:
         Message("tool", (ToolResult("c1", "add", "4", origin="web"),)),
     ]
     for prompt in ("a text", (1, 2, 3), told):
-        assert wire.prompt_of(unpack(pack(wire.prompt_json(prompt)))) == prompt
+        assert replica_messages.prompt_of(unpack(pack(replica_messages.prompt_json(prompt)))) == prompt
     samplings = [
         Sampling(),
         Sampling(9, 0.7, 3, 0.9, 0.1, 1.1, 0.5, -0.5, 2**63, ("a", "\n"), 4, grammar.regex("[ab]+")),
@@ -55,24 +55,24 @@ def test_everything_travels_unchanged() -> None:
         Sampling(include_stop_str_in_output=True, min_tokens=4, grammar=grammar.regex("a+")),
     ]
     for sampling in samplings:
-        assert wire.sampling_of(unpack(pack(sampling.to_json()))) == sampling
+        assert replica_messages.sampling_of(unpack(pack(sampling.to_json()))) == sampling
     spec = ToolSpec("add", "Adds.", {"type": "object", "properties": {"a": {"type": "number"}}})
-    assert wire.tool_of(unpack(pack(spec.to_json()))) == spec
+    assert replica_messages.tool_of(unpack(pack(spec.to_json()))) == spec
     completion = Completion(told[2], "tool_calls", Usage(3, 2, 1), ((("a", -0.5), ("b", float("-inf"))),))
     for delta in (
         Delta("x", index=3, token_ids=(4, 5), logprobs=(-0.25, -1e-17), top_logprobs=((("é", -0.1),), ())),
         Delta("", completion),
         Delta("", call=CallDelta(0, "c1", "add", '{"a"')),
     ):
-        assert wire.delta_of(unpack(pack(wire.delta_json(delta)))) == delta
+        assert replica_messages.delta_of(unpack(pack(replica_messages.delta_json(delta)))) == delta
 
 
 def test_an_error_there_is_the_same_error_here() -> None:
     there = TransientError("wait a little", 3.5)
-    here = wire.error_of(unpack(pack(wire.failed(1, there))))
+    here = replica_messages.error_of(unpack(pack(replica_messages.failed(1, there))))
     assert isinstance(here, TransientError) and str(here) == "wait a little" and here.retry_after_s == 3.5
-    assert isinstance(wire.error_of(wire.failed(1, PromptTooLong("too long"))), PromptTooLong)
-    bug = wire.error_of(wire.failed(1, ZeroDivisionError("oh")))
+    assert isinstance(replica_messages.error_of(replica_messages.failed(1, PromptTooLong("too long"))), PromptTooLong)
+    bug = replica_messages.error_of(replica_messages.failed(1, ZeroDivisionError("oh")))
     assert type(bug) is RuntimeError and "ZeroDivisionError: oh" in str(bug)
 
 

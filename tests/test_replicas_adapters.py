@@ -13,18 +13,18 @@ import httpx
 import pytest
 
 from adapters_tiny import adapter, write, write_house
+from firsthand.cluster.replicas.fleet import Fleet
+from firsthand.cluster.replicas.in_process import BesideStarter
+from firsthand.cluster.replicas.replica_worker import Replica
+from firsthand.cluster.replicas.replicated_model import Replicated
+from firsthand.cluster.replicas.router import followed, pieces
 from firsthand.commands import serve as command
-from firsthand.engine.settings import EngineConfig
+from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.errors import ConfigError, ModelError, ModelFileError, TransientError
 from firsthand.message import assistant, user
 from firsthand.model import Sampling
 from firsthand.nn import weights
 from firsthand.providers.local import Local
-from firsthand.replicas.beside import BesideStarter
-from firsthand.replicas.fleet import Fleet
-from firsthand.replicas.replicated import Replicated
-from firsthand.replicas.router import followed, pieces
-from firsthand.replicas.worker import Replica
 from served import serving
 from test_replicas import fleet_of, gather, joined, killed, until
 

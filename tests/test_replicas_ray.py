@@ -22,11 +22,11 @@ import pytest
 import test_serve_local
 from adapters_tiny import adapter, write
 from firsthand.cli import main
+from firsthand.cluster.replicas.fleet import Fleet
+from firsthand.cluster.replicas.ray_replicas import open_ray
+from firsthand.cluster.replicas.replicated_model import Replicated
 from firsthand.errors import ModelFileError
 from firsthand.nn import weights
-from firsthand.replicas.fleet import Fleet
-from firsthand.replicas.on_ray import open_ray
-from firsthand.replicas.replicated import Replicated
 from served import Running, serving, until
 from test_serve_local import (  # noqa: F401 - collected here again, for two replicas
     test_a_bias_forbids_and_demands_tokens,

@@ -8,11 +8,11 @@ from itertools import combinations
 
 import pytest
 
-from firsthand.evals.leaderboard import leaderboard
-from firsthand.evals.pages import visible
-from firsthand.evals.report import MAX_ATTEMPTS, report_html, turns
-from firsthand.evals.scatter import HEIGHT, LINE, WIDTH, Box, scatter
 from firsthand.message import Message, ToolCall, ToolResult, assistant, system, user
+from firsthand.show.board import leaderboard
+from firsthand.show.html_page import visible
+from firsthand.show.html_report import MAX_ATTEMPTS, report_html, turns
+from firsthand.show.scatter import HEIGHT, LINE, WIDTH, Box, scatter
 from firsthand.trace import Failure, Node, Score
 from test_leaderboard import attempt, two_agents
 

@@ -7,15 +7,15 @@ import math
 import pytest
 
 from firsthand import cli
-from firsthand.concurrency import Retry
 from firsthand.errors import ConfigError, ModelError, StoreError
-from firsthand.evals.judge import judged_by, pairwise, reference, rubric
-from firsthand.evals.match import flexible, normalised
-from firsthand.evals.rescore import rescore
-from firsthand.evals.summary import summary
-from firsthand.home import data_home
+from firsthand.experiment.rescore import rescore
+from firsthand.loop.concurrency import Retry
 from firsthand.providers.scripted import Scripted
 from firsthand.runs.store import Run, open_run
+from firsthand.scorers.match import flexible, normalised
+from firsthand.scorers.model_judge import judged_by, pairwise, reference, rubric
+from firsthand.stats.run_summary import summary
+from firsthand.system.home import data_home
 from firsthand.trace import Score, Trace
 
 

@@ -11,11 +11,11 @@ import pytest
 
 from firsthand.agent import Agent
 from firsthand.benchmark import Benchmark
-from firsthand.budget import Limits
-from firsthand.concurrency import Retry
 from firsthand.context import Context
 from firsthand.errors import LimitExceeded, ModelError, StoreError, ToolError
-from firsthand.journal import MemoryJournal
+from firsthand.loop.budget import Limits
+from firsthand.loop.concurrency import Retry
+from firsthand.loop.journal import MemoryJournal
 from firsthand.message import Json, ToolCall
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import Place, rollout, rollouts
@@ -370,7 +370,7 @@ def test_leaving_early_cancels_what_runs() -> None:
 
 
 def test_a_shared_budget_bounds_all_attempts_together() -> None:
-    from firsthand.budget import Budget
+    from firsthand.loop.budget import Budget
 
     async def main() -> list[Trace]:
         places = [Place(agent(), Benchmark("b", lambda seed: [], ()), Task(str(i), "q")) for i in range(5)]

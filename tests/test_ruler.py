@@ -11,17 +11,17 @@ import pytest
 import firsthand
 from firsthand import catalog
 from firsthand.agent import Agent
-from firsthand.benchmarks import ruler_qa, ruler_sample
-from firsthand.benchmarks.haystack import NOISE, essays, sentences
-from firsthand.benchmarks.lengths import largest, meter, parse_lengths
+from firsthand.benchmarks.long_context import ruler_qa, ruler_sample
+from firsthand.benchmarks.long_context.haystack import NOISE, essays, sentences
+from firsthand.benchmarks.long_context.lengths import largest, meter, parse_lengths
+from firsthand.benchmarks.long_context.ruler_needles import DEPTHS, NEEDLES, needles
+from firsthand.benchmarks.long_context.ruler_sample import Draw
 from firsthand.benchmarks.ruler import TASKS, ruler
-from firsthand.benchmarks.ruler_needles import DEPTHS, NEEDLES, needles
-from firsthand.benchmarks.ruler_sample import Draw
 from firsthand.errors import ConfigError, DataError, FirsthandError, MissingExtra, UnknownName
-from firsthand.evals.contained import string_match
 from firsthand.patterns.direct import direct
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
+from firsthand.scorers.contained import string_match
 from firsthand.trace import Trace
 
 pytest.importorskip("wonderwords")

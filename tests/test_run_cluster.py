@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
+from firsthand.cluster.spread.ray_workers import Place, Share, expect_cluster, shares
 from firsthand.commands.cluster import is_local, uses_files
 from firsthand.commands.run import Config
 from firsthand.errors import ConfigError
-from firsthand.runs.on_ray import Place, Share, expect_cluster, shares
 from firsthand.runs.store import Run, open_run
 from run_process import held, results, start
 from test_run_killed import PATTERNS, check_records, interrupted_tools, prepare

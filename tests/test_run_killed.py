@@ -55,7 +55,7 @@ def note(text: str) -> str:
 '''
 QUIZ = """
 from firsthand.benchmark import Benchmark
-from firsthand.evals.choice import acc, acc_mutual_info
+from firsthand.scorers.choice import acc, acc_mutual_info
 from firsthand.task import Task
 
 def quiz():

@@ -8,12 +8,12 @@ import io
 from cpu_time import at_most_cpu_s
 from firsthand.agent import Agent
 from firsthand.context import Context
-from firsthand.evals.report import turns
 from firsthand.message import assistant, user
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
-from firsthand.runs.branches import Mark, marks, tally
-from firsthand.runs.show import brief_lines, plain_lines, show
+from firsthand.show.html_report import turns
+from firsthand.show.trace_shape import Mark, marks, tally
+from firsthand.show.trace_tree import brief_lines, plain_lines, show
 from firsthand.task import Task
 from firsthand.trace import Event, Node, Origin, Trace
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from firsthand.errors import ConfigError, UnknownName
-from firsthand.runs.compare import compare
+from firsthand.runs.pairing import compare
 from firsthand.runs.store import Run, create
 from firsthand.task import Task
 from firsthand.trace import Failure, Score, Trace

@@ -12,19 +12,19 @@ from typing import Any
 import pytest
 
 from firsthand.agent import Agent
-from firsthand.approval import Approval
 from firsthand.benchmark import Benchmark
+from firsthand.cluster.spread.distribute import GIVEN_UP, distribute
+from firsthand.cluster.spread.run_worker import InProcess, Lost, Worker, about, difference, pack, unpack
 from firsthand.context import Context
 from firsthand.errors import ConfigError, SandboxError
-from firsthand.evals.choice import acc, acc_mutual_info
+from firsthand.loop.approval import Approval
 from firsthand.message import Json, ToolCall, canonical
 from firsthand.patterns.direct import direct
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import Place
-from firsthand.runs.distribute import GIVEN_UP, distribute
 from firsthand.runs.execute import execute
 from firsthand.runs.store import Run, create
-from firsthand.runs.worker import InProcess, Lost, Worker, about, difference, pack, unpack
+from firsthand.scorers.choice import acc, acc_mutual_info
 from firsthand.task import Task
 from firsthand.tool import tool
 from firsthand.trace import Score, Trace

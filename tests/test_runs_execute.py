@@ -18,18 +18,18 @@ from typing import Any
 import pytest
 
 from firsthand.agent import Agent
-from firsthand.approval import Approval
 from firsthand.benchmark import Benchmark
-from firsthand.budget import Budget, Limits
-from firsthand.concurrency import Retry
 from firsthand.context import Context
 from firsthand.errors import LimitExceeded, ModelError, StoreError
+from firsthand.loop.approval import Approval
+from firsthand.loop.budget import Budget, Limits
+from firsthand.loop.concurrency import Retry
 from firsthand.message import Json, Message, Sampled, Text, ToolCall, canonical
 from firsthand.model import Completion, Delta, Likelihood, Prompt, Sampling, Scored, ToolSpec, Usage, prompt_to_json
 from firsthand.rollout import Place
 from firsthand.runs.database import Database
 from firsthand.runs.execute import execute
-from firsthand.runs.home import DATABASE
+from firsthand.runs.run_names import DATABASE
 from firsthand.runs.store import Run, create
 from firsthand.task import Task
 from firsthand.tool import tool

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from firsthand.runs.database import Database
-from firsthand.runs.home import DATABASE
+from firsthand.runs.run_names import DATABASE
 from firsthand.runs.store import Run, create, open_run
 from firsthand.trace import Trace
 

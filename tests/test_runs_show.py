@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from cpu_time import at_most_cpu_s
 from firsthand.message import Message, Text, ToolCall, ToolResult, assistant, system, user
 from firsthand.model import Usage
-from firsthand.runs.show import plain_lines, show, trace_lines
+from firsthand.show.trace_tree import plain_lines, show, trace_lines
 from firsthand.trace import Call, Event, Failure, Node, Score, Trace
 
 HOSTILE = (

@@ -22,12 +22,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from firsthand.errors import StoreError, UnknownName
-from firsthand.home import data_home
 from firsthand.message import Message, Sampled, Text, ToolCall, ToolResult, user
 from firsthand.model import Usage
 from firsthand.runs.database import MAX_BODY_BYTES, MIGRATIONS, Database, plain, put
-from firsthand.runs.home import DATABASE, LOCK, find_run, new_run_id
+from firsthand.runs.run_names import DATABASE, LOCK, find_run, new_run_id
 from firsthand.runs.store import Run, create, list_runs, open_run
+from firsthand.system.home import data_home
 from firsthand.task import Task
 from firsthand.trace import Call, Event, Failure, Node, Preference, Score, Trace
 

@@ -21,18 +21,18 @@ import tiny
 from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.benchmark import Benchmark
-from firsthand.budget import Limits
 from firsthand.cli import main
-from firsthand.concurrency import Retry
 from firsthand.context import Context
-from firsthand.listener import Added, Began, Piece, Step
+from firsthand.loop.budget import Limits
+from firsthand.loop.concurrency import Retry
+from firsthand.loop.listener import Added, Began, Piece, Step
 from firsthand.message import ToolCall, user
 from firsthand.model import Sampling
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import Place, rollout
-from firsthand.runs.show import Line
 from firsthand.runs.store import open_run
-from firsthand.runs.watch import Progress, Watch, watching, window
+from firsthand.show.live_tree import Progress, Watch, watching, window
+from firsthand.show.trace_tree import Line
 from firsthand.task import Task
 from firsthand.tool import tool
 from firsthand.trace import Call, Event, Node, Trace

@@ -17,12 +17,12 @@ import pytest
 import firsthand
 from firsthand import catalog
 from firsthand.errors import ConfigError, SandboxError, ToolError
-from firsthand.tools import seccomp
-from firsthand.tools.bubblewrap import Run, Worker
-from firsthand.tools.container import Container
-from firsthand.tools.limits import RunLimits
+from firsthand.sandbox import seccomp
+from firsthand.sandbox.bubblewrap import Run, Worker
+from firsthand.sandbox.container import Container
+from firsthand.sandbox.sandbox import Sandbox, available, outcome_of
+from firsthand.sandbox.sandbox_limits import RunLimits
 from firsthand.tools.python import python, shortened, unfenced
-from firsthand.tools.sandbox import Sandbox, available, outcome_of
 from firsthand.tools.shell import shell
 from namespaces import WHY_NOT
 
@@ -182,13 +182,13 @@ def test_folders_of_packages_can_be_imported_and_not_written(tmp_path):
 def test_it_works_for_an_ordinary_user():
     """The same run as nobody, with the system's Python if this one lies where nobody may look."""
     script = (
-        "import asyncio, os\nfrom firsthand.tools.sandbox import Sandbox\n"
+        "import asyncio, os\nfrom firsthand.sandbox.sandbox import Sandbox\n"
         "with Sandbox(workers=1) as box:\n    print(os.getuid(), asyncio.run(box.python('import os; print(os.getuid(), os.getpid())')))\n"
     )
     source = SOURCE
     become = {"user": 65534, "group": 65534, "extra_groups": [], "cwd": "/"}
     for interpreter in (sys.executable, "/usr/bin/python3", "/usr/local/bin/python3"):
-        probe = [interpreter, "-c", f"import sys; sys.path.insert(0, {source!r}); import firsthand.tools.sandbox"]
+        probe = [interpreter, "-c", f"import sys; sys.path.insert(0, {source!r}); import firsthand.sandbox.sandbox"]
         try:
             if subprocess.run(probe, capture_output=True, **become).returncode == 0:
                 break
@@ -204,7 +204,7 @@ def test_it_works_for_an_ordinary_user():
 @needs_bwrap
 def test_a_fork_of_this_process_gets_workers_of_its_own():
     code = (
-        "import asyncio, os\nfrom firsthand.tools.sandbox import shared_sandbox\n"
+        "import asyncio, os\nfrom firsthand.sandbox.sandbox import shared_sandbox\n"
         "go = lambda: asyncio.run(shared_sandbox().python('print(1)')).stdout\n"
         "assert go() == '1\\n'\nif os.fork() == 0:\n    ok = go() == '1\\n'\n    shared_sandbox().close()\n    os._exit(0 if ok else 1)\n"
         "assert os.wait()[1] == 0 and go() == '1\\n'\n"
@@ -214,7 +214,7 @@ def test_a_fork_of_this_process_gets_workers_of_its_own():
 
 
 def test_without_a_sandbox_nothing_is_run_and_the_error_says_what_to_install(tmp_path):
-    code = "from firsthand.tools.sandbox import Sandbox\nSandbox()"
+    code = "from firsthand.sandbox.sandbox import Sandbox\nSandbox()"
     environment = os.environ | {"PATH": str(tmp_path), "PYTHONPATH": SOURCE}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert done.returncode == 1 and "apt install bubblewrap" in done.stderr and "SandboxError" in done.stderr
@@ -225,7 +225,7 @@ def test_a_bubblewrap_that_is_forbidden_says_so(tmp_path):
     fake = tmp_path / "bwrap"
     fake.write_text("#!/bin/sh\necho 'bwrap: setting up uid map: Permission denied' >&2\nexit 1\n")
     fake.chmod(0o755)
-    code = "import asyncio\nfrom firsthand.tools.sandbox import Sandbox\nasyncio.run(Sandbox().python('print(1)'))"
+    code = "import asyncio\nfrom firsthand.sandbox.sandbox import Sandbox\nasyncio.run(Sandbox().python('print(1)'))"
     environment = os.environ | {"PATH": str(tmp_path), "PYTHONPATH": SOURCE}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert "does not start here: bwrap: setting up uid map: Permission denied" in done.stderr and not done.stdout

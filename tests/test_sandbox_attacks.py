@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from firsthand.tools.limits import RunLimits
-from firsthand.tools.sandbox import Sandbox
+from firsthand.sandbox.sandbox import Sandbox
+from firsthand.sandbox.sandbox_limits import RunLimits
 from namespaces import WHY_NOT
 
 pytestmark = pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))
@@ -678,7 +678,7 @@ def test_nothing_survives_the_death_of_the_one_who_opened_it(tmp_path):
     import subprocess
 
     script = (
-        "import asyncio\nfrom firsthand.tools.sandbox import Sandbox\nbox = Sandbox(workers=1)\n"
+        "import asyncio\nfrom firsthand.sandbox.sandbox import Sandbox\nbox = Sandbox(workers=1)\n"
         "asyncio.run(box.python('print(1)'))\nprint(box._pool.idle[0].pid, flush=True)\n"
         "asyncio.run(box.python('import os, time\\nos.fork()\\ntime.sleep(60)'))\n"
     )

@@ -17,13 +17,13 @@ from adapters_tiny import adapter, write, write_house
 from firsthand import catalog
 from firsthand.commands import serve as command
 from firsthand.config import parse
-from firsthand.engine.settings import EngineConfig
+from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.errors import ConfigError, ModelFileError
 from firsthand.model import Completion, Sampling
 from firsthand.nn import weights
 from firsthand.providers.local import Local
-from firsthand.serve.keys import Keys, check_loaders, read_keys
-from firsthand.serve.settings import Limits
+from firsthand.serve.http.api_keys import Keys, check_loaders, read_keys
+from firsthand.serve.http.server_settings import Limits
 from served import Running, serving
 
 HTTP = httpx.Client(verify=False, timeout=60)

@@ -6,10 +6,10 @@ from typing import Any
 import httpx
 import pytest
 
+from firsthand.cluster.replicas.replica_worker import open_replica
 from firsthand.commands import serve as command
 from firsthand.config import parse
 from firsthand.errors import ConfigError
-from firsthand.replicas.worker import open_replica
 from served import serving
 from tiny import write_model
 

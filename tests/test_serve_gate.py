@@ -19,8 +19,8 @@ import pytest
 from firsthand.errors import ConfigError, QueueFull
 from firsthand.model import Completion
 from firsthand.providers.scripted import Scripted
-from firsthand.serve.keys import Client, Keys, read_keys
-from firsthand.serve.settings import Limits, check_binding
+from firsthand.serve.http.api_keys import Client, Keys, read_keys
+from firsthand.serve.http.server_settings import Limits, check_binding
 from served import Running, serving, until
 
 HTTP = httpx.Client(verify=False, timeout=60)
@@ -69,7 +69,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 
 def test_a_key_is_needed_everywhere_but_for_health(guarded: Running) -> None:
-    from firsthand.serve.app import ROUTES
+    from firsthand.serve.http.app import ROUTES
 
     for path, (method, _) in ROUTES.items():
         status = HTTP.request(method, guarded.url + path).status_code

@@ -14,15 +14,15 @@ import httpx
 import openai
 import pytest
 
-from firsthand.engine.settings import EngineConfig
+from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.errors import ModelError
 from firsthand.model import ModelFacts
 from firsthand.providers.local import Local
 from firsthand.providers.scripted import Scripted
-from firsthand.serve.door import Door
-from firsthand.serve.keys import Keys
-from firsthand.serve.server import Address, serve
-from firsthand.serve.settings import Settings
+from firsthand.serve.http.api_keys import Keys
+from firsthand.serve.http.server import Address, serve
+from firsthand.serve.http.server_settings import Settings
+from firsthand.serve.models.served_model import Door
 from served import Running, serving, until
 from tiny import write_model
 

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from firsthand.commands.serve import public_name
-from firsthand.engine.settings import EngineConfig
+from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.providers.local import Local
 from served import serving
 

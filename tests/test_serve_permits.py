@@ -8,9 +8,9 @@ from typing import Any
 import openai
 import pytest
 
-from firsthand.engine.settings import EngineConfig
+from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.providers.local import Local
-from firsthand.providers.local_answers import bad_sequences
+from firsthand.providers.local_completions import bad_sequences
 from served import Running, serving
 from test_serve_local import HI, ask, complete, post
 from tiny import write_model

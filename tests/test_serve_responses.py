@@ -14,7 +14,7 @@ import pytest
 
 from firsthand.message import ToolCall, assistant
 from firsthand.providers.scripted import Scripted
-from firsthand.serve.splitting import Splitter
+from firsthand.serve.openai.reasoning_split import Splitter
 from served import Running, serving
 
 HTTP = httpx.Client(verify=False, timeout=60)
@@ -133,7 +133,7 @@ def test_without_an_embedder_or_a_model_the_server_says_what_it_has() -> None:
 
 def test_the_description_names_every_route_and_resolves(running: Running) -> None:
     body = HTTP.get(f"{running.url}/openapi.json").json()
-    from firsthand.serve.app import RESPONSE, ROUTES
+    from firsthand.serve.http.app import RESPONSE, ROUTES
 
     assert set(body["paths"]) == {*ROUTES, RESPONSE} and body["openapi"] == "3.1.0"
     text = json.dumps(body)

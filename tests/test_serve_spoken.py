@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from firsthand.message import Message, Sampled, Text, ToolCall, assistant, user
-from firsthand.serve.spoken import Spoken
+from firsthand.serve.openai.sampled_turns import Spoken
 
 ASKED = [user("Hi")]
 

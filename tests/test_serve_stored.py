@@ -13,11 +13,11 @@ import pytest
 
 from firsthand.message import ToolCall, assistant
 from firsthand.providers.scripted import Scripted
-from firsthand.serve.keys import Client, Keys
-from firsthand.serve.refusals import Refusal
-from firsthand.serve.responses_wire import Item
-from firsthand.serve.settings import Limits
-from firsthand.serve.stored import Store
+from firsthand.serve.http.api_keys import Client, Keys
+from firsthand.serve.http.refusals import Refusal
+from firsthand.serve.http.server_settings import Limits
+from firsthand.serve.openai.responses_schema import Item
+from firsthand.serve.openai.stored_responses import Store
 from served import Running, serving
 
 HTTP = httpx.Client(timeout=60)

@@ -14,13 +14,13 @@ from serve import goodput
 from serve_load import poisson_trace, trace_lengths
 
 from engine_tiny import tiny_engine
-from firsthand.engine.outputs import Output
-from firsthand.engine.sequence import Request
-from firsthand.engine.worker import EngineWorker, Inbox, hand_over
+from firsthand.engine.core.engine_thread import EngineWorker, Inbox, hand_over
+from firsthand.engine.core.outputs import Output
+from firsthand.engine.core.sequence import Request
 from firsthand.errors import ModelError
 from firsthand.model import Sampling
 from firsthand.providers.scripted import Scripted
-from firsthand.serve.replies import EventForm, event
+from firsthand.serve.http.replies import EventForm, event
 from served import Running, serving
 
 ANSWER = 'One "quoted" word, a line\nand ü, \x00, \u2028, \ud83d at last. ' * 40

@@ -11,7 +11,7 @@ from typing import Any
 import openai
 import pytest
 
-from firsthand.engine.settings import EngineConfig
+from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.providers.local import Local
 from served import Running, serving
 from tiny import write_model

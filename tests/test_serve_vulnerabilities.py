@@ -20,12 +20,12 @@ import pytest
 
 import firsthand
 from cpu_time import at_most_cpu_s
-from firsthand.engine.grammar import MAX_REMEMBERED, MAX_REMEMBERED_BYTES
-from firsthand.engine.settings import EngineConfig
+from firsthand.engine.core.engine_config import EngineConfig
+from firsthand.engine.decoding.constraint import MAX_REMEMBERED, MAX_REMEMBERED_BYTES
 from firsthand.providers.local import Local
-from firsthand.serve.app import ROUTES
-from firsthand.serve.keys import Client, Keys
-from firsthand.serve.settings import Limits
+from firsthand.serve.http.api_keys import Client, Keys
+from firsthand.serve.http.app import ROUTES
+from firsthand.serve.http.server_settings import Limits
 from served import Running, serving
 from tiny import write_model
 
@@ -183,8 +183,8 @@ def test_a_bad_tool_schema_as_in_cve_2025_48944(running: Running, parameters: An
 
 def test_a_slow_parser_of_tool_calls_as_in_cve_2025_48887(running: Running) -> None:
     """What a model says is parsed in linear time: here it says what it was told to, by a grammar."""
-    from firsthand.serve.splitting import Splitter
-    from firsthand.tokens import toolcalls
+    from firsthand.serve.openai.reasoning_split import Splitter
+    from firsthand.tokens.calls import call_parser
 
     for text in (
         "<tool_call>" * 20_000,
@@ -194,8 +194,8 @@ def test_a_slow_parser_of_tool_calls_as_in_cve_2025_48887(running: Running) -> N
         "<" * 60_000,
     ):
         with at_most_cpu_s(5):
-            toolcalls.parse(text)
-            split, calls = Splitter(thinks=True), toolcalls.CallStream()
+            call_parser.parse(text)
+            split, calls = Splitter(thinks=True), call_parser.CallStream()
             for at in range(0, len(text), 1000):
                 calls.feed(text[at : at + 1000])
                 split.feed(text[at : at + 1000])
@@ -216,7 +216,7 @@ def test_a_grammar_cache_on_disk_as_in_ghsa_mgrm_fgjv_mhv8(running: Running, tmp
     """Nothing that a client sends is written to a file."""
     marker = "8f14e45fceea167a5a36dedd4bea2543"
     ask(running, messages=HI, max_tokens=1, structured_outputs={"regex": f"{marker}|b"})
-    from firsthand.home import data_home
+    from firsthand.system.home import data_home
 
     home = data_home()
     files = (
@@ -291,9 +291,9 @@ def test_colliding_hashes_in_the_prefix_cache_as_in_vllm_12621(running: Running)
     assert first["usage"]["prompt_tokens"] > 0
     import inspect
 
-    from firsthand.engine import prefix
+    from firsthand.engine.memory import prefix_cache
 
-    assert "hash(" not in inspect.getsource(prefix)
+    assert "hash(" not in inspect.getsource(prefix_cache)
 
 
 def test_a_key_that_guards_only_some_routes() -> None:

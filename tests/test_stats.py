@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
 from firsthand.errors import ConfigError
-from firsthand.evals.stats import (
+from firsthand.stats.score_statistics import (
     Differences,
     all_pairs,
     benjamini_hochberg,

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from firsthand.evals.stats import (
+from firsthand.stats.score_statistics import (
     Differences,
     bootstrap_interval,
     bootstrap_sums,
@@ -232,7 +232,7 @@ def test_as_many_tasks_as_are_needed_find_the_effect_four_times_in_five():
 
 
 def test_as_many_pairs_as_are_needed_find_a_difference_of_rates():
-    from firsthand.evals.stats import paired_tasks_needed, smallest_detectable
+    from firsthand.stats.score_statistics import paired_tasks_needed, smallest_detectable
 
     n = paired_tasks_needed(0.05, 0.2)
     assert smallest_detectable(n, disagreement=0.2) == pytest.approx(0.05, abs=2e-4)

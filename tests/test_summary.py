@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from firsthand.cli import main
-from firsthand.evals.leaderboard import leaderboard
-from firsthand.evals.stats import spread
-from firsthand.evals.summary import summary
+from firsthand.runs.score_totals import totals
 from firsthand.runs.store import Run, create
-from firsthand.runs.totals import totals
+from firsthand.show.board import leaderboard
+from firsthand.stats.run_summary import summary
+from firsthand.stats.score_statistics import spread
 from firsthand.task import Task
 from firsthand.trace import Failure, Score, Trace
 

@@ -21,12 +21,12 @@ from firsthand.agent import Agent
 from firsthand.benchmark import Benchmark
 from firsthand.context import Context
 from firsthand.errors import ConfigError, DataError, MissingExtra, SandboxError, UnknownName
-from firsthand.evals.resolved import Places, canary_for, script_parts
-from firsthand.evals.resolved import Tests as HiddenTests
 from firsthand.message import ToolCall
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
 from firsthand.runs.store import open_run
+from firsthand.scorers.resolved import Places, canary_for, script_parts
+from firsthand.scorers.resolved import Tests as HiddenTests
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
 from namespaces import WHY_NOT

@@ -6,7 +6,7 @@ import pytest
 
 from cpu_time import at_most_cpu_s
 from firsthand.errors import UnknownName
-from firsthand.evals.testlogs import PARSERS, kept, passed, read_log
+from firsthand.scorers.patches.test_logs import PARSERS, kept, passed, read_log
 
 PYTEST = """\
 ============================= test session starts ==============================

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 import firsthand
-from firsthand.evals.text import (
+from firsthand.scorers.text import (
     bleu,
     chrf,
     corpus_bleu,

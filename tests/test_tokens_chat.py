@@ -19,8 +19,8 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from firsthand.errors import TemplateError
 from firsthand.message import Message, Sampled, Text, ToolCall, ToolResult, assistant, system, user
 from firsthand.model import ToolSpec
-from firsthand.tokens.chat import Chat
 from firsthand.tokens.pretrained import load
+from firsthand.tokens.templates.chat_template import Chat
 from firsthand.tokens.tokenizer import Run, Tokenizer
 
 SPECIALS = [

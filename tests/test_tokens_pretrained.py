@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from firsthand.errors import FirsthandError, ModelFileError
-from firsthand.tokens.presplit import EXPRESSIONS, pre_tokenizer
+from firsthand.tokens.pretokenizers import EXPRESSIONS, pre_tokenizer
 from firsthand.tokens.pretrained import from_metadata, load
 from firsthand.tokens.tokenizer import Run, Tokenizer
 

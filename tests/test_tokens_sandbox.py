@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from firsthand.errors import TemplateError
-from firsthand.tokens.sandbox import Template
+from firsthand.tokens.templates.template_sandbox import Template
 
 MESSAGES = [{"role": "user", "content": " hello "}, {"role": "assistant", "content": "yo <|yo|>"}]
 

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cpu_time import at_most_cpu_s
-from firsthand.tokens.pieces import byte_level_bytes
-from firsthand.tokens.stream import Decoder, StopStrings
+from firsthand.tokens.incremental_decoding import Decoder, StopStrings
+from firsthand.tokens.token_bytes import byte_level_bytes
 from firsthand.tokens.tokenizer import Tokenizer
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cpu_time import at_most_cpu_s
 from firsthand.message import ToolCall
-from firsthand.tokens.toolcalls import parse
+from firsthand.tokens.calls.call_parser import parse
 
 CALL = '{"name": "add", "arguments": {"a": 1, "b": [2, "x}"]}}'
 ADD = ToolCall("call_0", "add", {"a": 1, "b": [2, "x}"]})

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from firsthand.agent import Agent
-from firsthand.budget import Limits
 from firsthand.context import MAX_CALLS, Context
 from firsthand.errors import ToolError
-from firsthand.journal import MemoryJournal
+from firsthand.loop.budget import Limits
+from firsthand.loop.journal import MemoryJournal
 from firsthand.message import Message, ToolCall, ToolResult, assistant
 from firsthand.patterns.react import react
 from firsthand.providers.scripted import Scripted

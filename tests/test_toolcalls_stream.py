@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cpu_time import at_most_cpu_s
 from firsthand.message import ToolCall
 from firsthand.model import CallDelta, ToolSpec
-from firsthand.tokens.toolcalls import CallStream, parse
+from firsthand.tokens.calls.call_parser import CallStream, parse
 
 RECORDED = json.loads((Path(__file__).parent / "data" / "toolcalls.json").read_text(encoding="utf-8"))
 

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 from firsthand import catalog
 from firsthand.errors import ConfigError, ToolError
-from firsthand.tools.addresses import Rules, parse_rules, read_host
 from firsthand.tools.fetch import MAX_REDIRECTS, fetcher, trusted
-from firsthand.tools.html import to_text
+from firsthand.tools.web.addresses import Rules, parse_rules, read_host
+from firsthand.tools.web.html import to_text
 
 PUBLIC = "93.184.215.14"
 

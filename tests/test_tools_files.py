@@ -20,7 +20,7 @@ from firsthand.errors import ConfigError, ToolError
 from firsthand.tool import Tool
 from firsthand.tools import files as module
 from firsthand.tools.files import files
-from firsthand.tools.rooted import Rooted
+from firsthand.tools.folders.rooted import Rooted
 
 SECRET = "the secret outside"
 

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from firsthand import catalog, cli
 from firsthand.agent import Agent
 from firsthand.errors import ConfigError, ToolError
-from firsthand.home import data_home
 from firsthand.patterns.react import react
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
 from firsthand.runs import store
+from firsthand.system.home import data_home
 from firsthand.task import Task
 from firsthand.tool import tool_from_function
 from firsthand.tools.search import Index, search, split

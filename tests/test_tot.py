@@ -12,11 +12,11 @@ from sims import kept
 from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.benchmarks.game24 import make_task
-from firsthand.budget import Limits
-from firsthand.journal import MemoryJournal
+from firsthand.loop.budget import Limits
+from firsthand.loop.journal import MemoryJournal
 from firsthand.message import canonical
 from firsthand.model import Sampling
-from firsthand.patterns.thoughts import LABELS, Ask, GenericThoughts, count_votes, last_word, thoughts_of
+from firsthand.patterns.parts.thoughts import LABELS, Ask, GenericThoughts, count_votes, last_word, thoughts_of
 from firsthand.patterns.tot import choose, tot
 from firsthand.patterns.tot_dfs import tot_dfs
 from firsthand.providers.scripted import Scripted

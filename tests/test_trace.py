@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from firsthand.errors import StoreError
-from firsthand.journal import MemoryJournal
+from firsthand.loop.journal import MemoryJournal
 from firsthand.message import Message, Sampled, Text, ToolCall, ToolResult, user
 from firsthand.model import Usage
 from firsthand.trace import TRACE_VERSION, Call, Event, Failure, Node, Preference, Score, Trace, as_json

@@ -15,7 +15,7 @@ import pytest
 
 from firsthand import catalog, cli
 from firsthand.benchmarks import judge_judgebench, judge_llmbar, judge_mtbench
-from firsthand.benchmarks.data import Source, fetch
+from firsthand.benchmarks.sources.datasets import Source, fetch
 from firsthand.errors import DataError
 
 Sets = dict[tuple[str, str, str], list[dict[str, Any]]]

@@ -21,12 +21,12 @@ from firsthand.errors import ConfigError, DataError, SandboxError, ToolError
 from firsthand.message import ToolCall
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
+from firsthand.sandbox import git_repository
+from firsthand.sandbox.git_repository import blob, commit_alone, prune
+from firsthand.sandbox.repository_workspace import ContainerPlace, work
+from firsthand.sandbox.sandbox import Sandbox
+from firsthand.sandbox.sandbox_limits import RunLimits, Workspace
 from firsthand.task import Task
-from firsthand.tools import repository
-from firsthand.tools.limits import RunLimits, Workspace
-from firsthand.tools.repository import blob, commit_alone, prune
-from firsthand.tools.sandbox import Sandbox
-from firsthand.tools.workplace import ContainerPlace, work
 from namespaces import WHY_NOT
 from swe_local import git, make_record, make_repository, write
 
@@ -92,7 +92,7 @@ def test_one_commit_is_copied_without_what_came_before_or_after(home: Path) -> N
     assert git(base, "log", "--all", "--format=%s") == "begin" and commit_alone(home / "calc", commit) == base
     fix = git(home / "calc", "rev-parse", "HEAD")
     with pytest.raises(DataError):
-        repository.git("cat-file", "-e", fix, folder=base)
+        git_repository.git("cat-file", "-e", fix, folder=base)
     assert (blob(base, commit, "calc/__init__.py") or "").startswith("def half") and blob(base, commit, "x") is None
 
 

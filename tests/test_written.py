@@ -12,7 +12,7 @@ import pytest
 
 from firsthand import catalog
 from firsthand.errors import DataError, UnknownName
-from firsthand.evals.instructions import (
+from firsthand.scorers.instructions import (
     VERIFIERS,
     count_sentences,
     follows,
@@ -22,9 +22,9 @@ from firsthand.evals.instructions import (
     prompt_strict,
     versions,
 )
-from firsthand.evals.latex import parse
-from firsthand.evals.symbolic import boxed, comparison, minerva, same_answer
-from firsthand.evals.written import (
+from firsthand.scorers.mathematics.latex import parse
+from firsthand.scorers.symbolic import boxed, comparison, minerva, same_answer
+from firsthand.scorers.written import (
     bbh_exact,
     gsm8k_cot_strict,
     gsm8k_flexible,

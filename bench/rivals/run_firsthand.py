@@ -10,9 +10,9 @@ import json
 import sys
 from pathlib import Path
 
-from firsthand.engine.engine import Engine
-from firsthand.engine.measuring.workloads import Job, rate
-from firsthand.engine.settings import EngineConfig
+from firsthand.engine.core.engine import Engine
+from firsthand.engine.core.engine_config import EngineConfig
+from firsthand.measure.workloads import Job, rate
 from firsthand.nn import weights
 
 

@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from firsthand.engine.settings import EngineConfig
+from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.providers.local import Local
 
 

@@ -11,15 +11,17 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from firsthand import _moved
+
 __version__ = "0.6.0"
 
 if TYPE_CHECKING:
     from firsthand.agent import Agent as Agent
     from firsthand.benchmark import Benchmark as Benchmark
-    from firsthand.budget import Limits as Limits
-    from firsthand.concurrency import run as run
     from firsthand.context import Context as Context
     from firsthand.errors import FirsthandError as FirsthandError
+    from firsthand.loop.budget import Limits as Limits
+    from firsthand.loop.concurrency import run as run
     from firsthand.message import Message as Message
     from firsthand.model import Sampling as Sampling
     from firsthand.task import Task as Task
@@ -32,14 +34,14 @@ _HOMES = {
     "Benchmark": "benchmark",
     "Context": "context",
     "FirsthandError": "errors",
-    "Limits": "budget",
+    "Limits": "loop.budget",
     "Message": "message",
     "Sampling": "model",
     "Score": "trace",
     "Task": "task",
     "Tool": "tool",
     "Trace": "trace",
-    "run": "concurrency",
+    "run": "loop.concurrency",
 }
 __all__ = [
     "Agent",
@@ -55,6 +57,9 @@ __all__ = [
     "Trace",
     "run",
 ]
+
+
+_moved.install()
 
 
 def __getattr__(name: str) -> Any:

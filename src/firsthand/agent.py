@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
-from firsthand.approval import Approval
-from firsthand.budget import Limits
-from firsthand.concurrency import Retry
+from firsthand.loop.approval import Approval
+from firsthand.loop.budget import Limits
+from firsthand.loop.concurrency import Retry
 from firsthand.message import Json, Message, ToolResult
 from firsthand.model import Model, Sampling
 from firsthand.tool import Tool

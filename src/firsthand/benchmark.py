@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-from firsthand.budget import Budget
-from firsthand.journal import Journal
+from firsthand.loop.budget import Budget
+from firsthand.loop.journal import Journal
 from firsthand.message import Json
 from firsthand.task import Task
 from firsthand.tool import Tool

@@ -25,7 +25,7 @@ from firsthand.agent import Pattern
 from firsthand.benchmark import Benchmark, Scorer
 from firsthand.errors import ConfigError, unknown
 from firsthand.model import Model
-from firsthand.spec import Spec, bind_options, keywords_of, parse_spec
+from firsthand.system.option_spec import Spec, bind_options, keywords_of, parse_spec
 from firsthand.tool import Effect, Tool
 
 Kind = Literal["pattern", "benchmark", "tool", "provider", "command"]
@@ -152,7 +152,7 @@ def benchmark(text: str) -> Benchmark:
     if at and not {"/", "."} & set(protocol) and not _exists(Path(spec.name)):
         spec = Spec(name, {**spec.options, "protocol": protocol})
     if spec.name.endswith(".toml"):
-        read = importlib.import_module("firsthand.benchmarks.own").read_benchmark
+        read = importlib.import_module("firsthand.benchmarks.sources.own").read_benchmark
         described: Benchmark = read(Path(spec.name), **bind_options(spec, read))
         return described
     factory = find("benchmark", spec.name)
@@ -224,7 +224,7 @@ def scorers() -> dict[str, tuple[str, str]]:
     """Each scorer's room file and its one-line description, read without importing: functions of (task, trace) that give a
     Score, and functions of options alone that give a Scorer."""
     found: dict[str, tuple[str, str]] = {}
-    for path in sorted((Path(__file__).parent / "evals").glob("[a-z]*.py")):
+    for path in sorted((Path(__file__).parent / "scorers").glob("[a-z]*.py")):
         for made in ast.parse(path.read_text(encoding="utf-8")).body:
             if not isinstance(made, ast.FunctionDef | ast.AsyncFunctionDef) or made.name.startswith("_"):
                 continue
@@ -244,7 +244,7 @@ def scorer(text: str) -> Scorer:
         known = scorers()
         if spec.name not in known:
             raise unknown("scorer", spec.name, known, see="firsthand list scorers")
-        found = getattr(importlib.import_module(f"firsthand.evals.{known[spec.name][0]}"), spec.name)
+        found = getattr(importlib.import_module(f"firsthand.scorers.{known[spec.name][0]}"), spec.name)
     if [p.name for p in inspect.signature(found).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]:
         if spec.options:
             raise ConfigError(f"{text!r} gives {spec.name} options, and it takes none: write {spec.name}")

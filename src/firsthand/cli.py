@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from firsthand import __version__, catalog
 from firsthand.config import parse
 from firsthand.errors import ConfigError, FirsthandError, UnknownName, unknown
-from firsthand.terminal import one_line
+from firsthand.system.terminal import one_line
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -15,17 +15,17 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any, Literal, TypeVar
 
-from firsthand import concurrency
-from firsthand.attempt import Attempt as Attempt
-from firsthand.budget import Budget, Limits
-from firsthand.concurrency import current_branch, derive_seed
 from firsthand.errors import ConfigError, FirsthandError, LimitExceeded
-from firsthand.listener import Began
+from firsthand.loop import concurrency
+from firsthand.loop.attempt import Attempt as Attempt
+from firsthand.loop.budget import Budget, Limits
+from firsthand.loop.concurrency import current_branch, derive_seed
+from firsthand.loop.listener import Began
+from firsthand.loop.tool_call import run_call
+from firsthand.loop.tool_call import tool_request as tool_request
 from firsthand.message import Json, Message, Role, Text, ToolCall, ToolResult
 from firsthand.model import Completion, Likelihood, Prompt, Sampling, Scored, Usage, request_key
 from firsthand.tool import Tool
-from firsthand.tool_call import run_call
-from firsthand.tool_call import tool_request as tool_request
 
 T = TypeVar("T")
 BranchStatus = Literal["open", "kept", "pruned", "done", "failed"]

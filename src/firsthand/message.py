@@ -1,7 +1,7 @@
 """What is said: a Message, its parts, and for a sampled message the tokens it was born as.
 
 A message is plain frozen data and survives `to_json` and `from_json` unchanged. It knows no chat template: the text
-that a model sees is rendered in `tokens/chat.py`.
+that a model sees is rendered in `tokens/templates/chat_template.py`.
 """
 
 from __future__ import annotations

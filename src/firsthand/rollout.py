@@ -16,16 +16,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from firsthand.agent import Agent
-from firsthand.asker import asking
-from firsthand.attempt import Attempt
 from firsthand.benchmark import Benchmark, Environment, Judge, Scorer
-from firsthand.budget import Budget
-from firsthand.concurrency import Branch, derive_seed, enter_branch
 from firsthand.context import open_context
 from firsthand.errors import ConfigError, FirsthandError, LimitExceeded, SandboxError, StoreError
-from firsthand.journal import Journal, JournalPart, MemoryJournal
-from firsthand.listener import Listener
+from firsthand.loop.attempt import Attempt
+from firsthand.loop.budget import Budget
+from firsthand.loop.concurrency import Branch, derive_seed, enter_branch
+from firsthand.loop.journal import Journal, JournalPart, MemoryJournal
+from firsthand.loop.listener import Listener
 from firsthand.message import Json, canonical
+from firsthand.system.request_owner import asking
 from firsthand.task import Task
 from firsthand.trace import Failure, Score, Trace, as_json
 

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 
 from firsthand.errors import ConfigError
 from firsthand.grammar import Grammar
-from firsthand.kinds import check_kinds, shown
 from firsthand.message import Json
+from firsthand.system.field_types import check_kinds, shown
 
 MAX_ALLOWED = 1 << 18
 """As many token ids as the largest vocabularies have."""

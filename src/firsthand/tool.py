@@ -24,8 +24,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn
 
-from firsthand.concurrency import in_thread
 from firsthand.errors import ConfigError, StoreError, ToolError, nearest
+from firsthand.loop.concurrency import in_thread
 from firsthand.message import Json
 from firsthand.model import ToolSpec
 

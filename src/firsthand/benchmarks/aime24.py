@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from firsthand.benchmark import Benchmark
-from firsthand.benchmarks.competition import in_a_box, mathematics
-from firsthand.benchmarks.data import Source
+from firsthand.benchmarks.protocols.competition import in_a_box, mathematics
+from firsthand.benchmarks.sources.datasets import Source
 
 PROTOCOLS = {
     "boxed-0shot": in_a_box(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from firsthand.benchmark import Benchmark
-from firsthand.benchmarks.arc import make_benchmark
-from firsthand.benchmarks.multiple_choice import olmes_text
-from firsthand.benchmarks.protocol import Protocol
-from firsthand.evals.choice import acc, acc_norm
+from firsthand.benchmarks.protocols.multiple_choice import olmes_text
+from firsthand.benchmarks.protocols.protocol import Protocol
+from firsthand.benchmarks.sources.arc_files import make_benchmark
+from firsthand.scorers.choice import acc, acc_norm
 
 PROTOCOLS = {
     "lm-eval-0shot": Protocol("lm-evaluation-harness, task arc_easy"),

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from random import Random
 
 from firsthand.benchmark import Benchmark
-from firsthand.concurrency import derive_seed
 from firsthand.errors import ConfigError
-from firsthand.evals.match import exact, numeric
+from firsthand.loop.concurrency import derive_seed
+from firsthand.scorers.match import exact, numeric
 from firsthand.task import Task
 
 MAX_TASKS = 2_000

@@ -12,11 +12,11 @@ import os
 from pathlib import Path
 
 from firsthand.benchmark import Benchmark
-from firsthand.benchmarks.data import contents, text_field
-from firsthand.benchmarks.protocol import Item, Protocol, choose, make_benchmark, make_task
+from firsthand.benchmarks.protocols.protocol import Item, Protocol, choose, make_benchmark, make_task
+from firsthand.benchmarks.sources.datasets import contents, text_field
 from firsthand.errors import DataError, unknown
-from firsthand.evals.written import bbh_exact
 from firsthand.message import Json
+from firsthand.scorers.written import bbh_exact
 
 PROTOCOLS = {
     "lm-eval-cot-3shot": Protocol(

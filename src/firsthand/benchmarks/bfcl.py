@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from firsthand.benchmark import Benchmark
-from firsthand.benchmarks.data import Rows, Source, read
-from firsthand.benchmarks.protocol import Item, Protocol, choose, make_benchmark, make_task
+from firsthand.benchmarks.protocols.protocol import Item, Protocol, choose, make_benchmark, make_task
+from firsthand.benchmarks.sources.datasets import Rows, Source, read
 from firsthand.errors import ConfigError, DataError
-from firsthand.evals.function_calls import TYPES, function_calls
 from firsthand.message import Json, system
 from firsthand.model import ToolSpec
+from firsthand.scorers.function_calls import TYPES, function_calls
 from firsthand.task import Task
 from firsthand.tool import Tool
 

@@ -9,15 +9,15 @@ from collections import Counter
 from collections.abc import Sequence
 
 from firsthand.benchmark import Benchmark
-from firsthand.benchmarks.data import Rows, Source, contents, load, located, text_field
-from firsthand.benchmarks.evalplus import ASKED
-from firsthand.benchmarks.protocol import Item, Protocol, choose, make_benchmark, make_task
+from firsthand.benchmarks.protocols.protocol import Item, Protocol, choose, make_benchmark, make_task
+from firsthand.benchmarks.sources.datasets import Rows, Source, contents, load, located, text_field
+from firsthand.benchmarks.sources.evalplus import ASKED
 from firsthand.errors import DataError
-from firsthand.evals.code import parsed
-from firsthand.evals.unit_tests import passes_unit_tests
 from firsthand.message import Json
+from firsthand.sandbox.sandbox import PACKAGES, offers, shared_packages
+from firsthand.scorers.code import parsed
+from firsthand.scorers.unit_tests import passes_unit_tests
 from firsthand.task import Task
-from firsthand.tools.sandbox import PACKAGES, offers, shared_packages
 
 PROTOCOLS = {
     "instruct": Protocol(

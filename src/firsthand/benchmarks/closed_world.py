@@ -13,10 +13,10 @@ from functools import lru_cache
 from random import Random
 
 from firsthand.benchmark import Benchmark
-from firsthand.concurrency import derive_seed
 from firsthand.errors import ConfigError, nearest
-from firsthand.evals.match import exact, normalised
+from firsthand.loop.concurrency import derive_seed
 from firsthand.message import Json
+from firsthand.scorers.match import exact, normalised
 from firsthand.task import Task
 from firsthand.tool import Tool, tool
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from firsthand.benchmark import Benchmark
-from firsthand.benchmarks.data import Source
-from firsthand.benchmarks.multiple_choice import (
+from firsthand.benchmarks.protocols.multiple_choice import (
     LETTERS,
     labelled,
     multiple_choice,
@@ -12,9 +11,10 @@ from firsthand.benchmarks.multiple_choice import (
     question_item,
     requests_file,
 )
-from firsthand.benchmarks.protocol import Protocol
-from firsthand.evals.choice import acc, acc_norm
+from firsthand.benchmarks.protocols.protocol import Protocol
+from firsthand.benchmarks.sources.datasets import Source
 from firsthand.message import Json
+from firsthand.scorers.choice import acc, acc_norm
 
 PROTOCOLS = {
     "lm-eval-0shot": Protocol(

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from firsthand.benchmark import Benchmark
-from firsthand.benchmarks.tot_data import PACKAGE, find, prompts
+from firsthand.benchmarks.sources.tot_data import PACKAGE, find, prompts
 from firsthand.errors import DataError
-from firsthand.patterns.thoughts import Ask, count_votes
+from firsthand.patterns.parts.thoughts import Ask, count_votes
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from firsthand.benchmark import Benchmark
-from firsthand.benchmarks.tot_data import PACKAGE, find, prompts
+from firsthand.benchmarks.sources.tot_data import PACKAGE, find, prompts
 from firsthand.errors import DataError
-from firsthand.patterns.thoughts import Ask, count_votes, last_word, vote
+from firsthand.patterns.parts.thoughts import Ask, count_votes, last_word, vote
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from firsthand.benchmark import Benchmark
-from firsthand.benchmarks.data import Source, load, text_field
-from firsthand.benchmarks.protocol import Item, Protocol, choose, make_benchmark, make_task
+from firsthand.benchmarks.protocols.protocol import Item, Protocol, choose, make_benchmark, make_task
+from firsthand.benchmarks.sources.datasets import Source, load, text_field
 from firsthand.errors import DataError
-from firsthand.evals.assertion import assertion_holds
-from firsthand.evals.code import parsed
 from firsthand.message import Json
+from firsthand.scorers.assertion import assertion_holds
+from firsthand.scorers.code import parsed
 
 _OUTPUT = (
     "You are given a Python function and an assertion containing an input to the function. "

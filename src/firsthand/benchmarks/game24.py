@@ -15,12 +15,12 @@ from functools import cache
 from random import Random
 
 from firsthand.benchmark import Benchmark
-from firsthand.benchmarks.tot_data import Found, find, prompts
-from firsthand.concurrency import derive_seed
+from firsthand.benchmarks.sources.tot_data import Found, find, prompts
 from firsthand.errors import ConfigError, DataError
+from firsthand.loop.concurrency import derive_seed
 from firsthand.message import Json
-from firsthand.patterns.thoughts import HOPELESS, LABELS, Ask, count_votes, last_word, vote
-from firsthand.providers.twentyfour import makes_24, position, reachable
+from firsthand.patterns.parts.thoughts import HOPELESS, LABELS, Ask, count_votes, last_word, vote
+from firsthand.providers.game24_solver import makes_24, position, reachable
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
 

@@ -18,12 +18,12 @@ from pathlib import Path
 from random import Random
 
 from firsthand.benchmark import Benchmark
-from firsthand.benchmarks.data import HUB_ROWS, MAX_BYTES, Rows, Source, contents, fetch_unkept, located
-from firsthand.benchmarks.protocol import Item, Protocol, choose, make_benchmark, make_task
+from firsthand.benchmarks.protocols.protocol import Item, Protocol, choose, make_benchmark, make_task
+from firsthand.benchmarks.sources.datasets import HUB_ROWS, MAX_BYTES, Rows, Source, contents, fetch_unkept, located
 from firsthand.errors import ConfigError, DataError, unknown
-from firsthand.evals.choice import acc, acc_norm
-from firsthand.evals.written import simple_evals_letter
 from firsthand.message import Json
+from firsthand.scorers.choice import acc, acc_norm
+from firsthand.scorers.written import simple_evals_letter
 
 PROTOCOLS = {
     "simple-evals": Protocol(

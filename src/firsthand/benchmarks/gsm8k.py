@@ -6,12 +6,12 @@ import re
 from random import Random
 
 from firsthand.benchmark import Benchmark
-from firsthand.benchmarks.data import Rows, Source, load, text_field
-from firsthand.benchmarks.protocol import Item, Protocol, choose, make_benchmark, make_task, packaged_examples
+from firsthand.benchmarks.protocols.protocol import Item, Protocol, choose, make_benchmark, make_task, packaged_examples
+from firsthand.benchmarks.sources.datasets import Rows, Source, load, text_field
 from firsthand.errors import DataError
-from firsthand.evals.match import flexible, strict
-from firsthand.evals.written import gsm8k_cot_strict, gsm8k_flexible, gsm8k_strict
 from firsthand.message import Json
+from firsthand.scorers.match import flexible, strict
+from firsthand.scorers.written import gsm8k_cot_strict, gsm8k_flexible, gsm8k_strict
 from firsthand.task import Task
 
 _FINAL = re.compile(r"#### *(-?[\d.,]+)\s*$")

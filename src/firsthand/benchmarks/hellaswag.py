@@ -6,12 +6,18 @@ import re
 from dataclasses import replace
 
 from firsthand.benchmark import Benchmark
-from firsthand.benchmarks.data import Rows, Source, load, read, text_field
-from firsthand.benchmarks.multiple_choice import LETTERS, choices_of, multiple_choice, olmes_text, requests_file
-from firsthand.benchmarks.protocol import Item, Protocol
+from firsthand.benchmarks.protocols.multiple_choice import (
+    LETTERS,
+    choices_of,
+    multiple_choice,
+    olmes_text,
+    requests_file,
+)
+from firsthand.benchmarks.protocols.protocol import Item, Protocol
+from firsthand.benchmarks.sources.datasets import Rows, Source, load, read, text_field
 from firsthand.errors import DataError
-from firsthand.evals.choice import acc, acc_norm
 from firsthand.message import Json
+from firsthand.scorers.choice import acc, acc_norm
 
 CHOOSE = "\nChoose the best continuation:\n"
 PROTOCOLS = {

@@ -11,12 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from firsthand.benchmark import Benchmark, Scorer
-from firsthand.benchmarks.data import HUB_ROWS, Rows, Source, fetch_unkept, located
-from firsthand.benchmarks.protocol import Item, Protocol, choose, make_benchmark, make_task
-from firsthand.benchmarks.votes import read_list
+from firsthand.benchmarks.protocols.protocol import Item, Protocol, choose, make_benchmark, make_task
+from firsthand.benchmarks.protocols.vote_sets import read_list
+from firsthand.benchmarks.sources.datasets import HUB_ROWS, Rows, Source, fetch_unkept, located
 from firsthand.errors import ConfigError, DataError
-from firsthand.evals.judge import reference
 from firsthand.message import Json, system
+from firsthand.scorers.model_judge import reference
 
 PROTOCOLS = {
     "text-only": Protocol(

@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 
 from firsthand.benchmark import Benchmark
-from firsthand.benchmarks.data import Rows, Source, load, text_field
-from firsthand.evals.code import passes_tests, preamble
+from firsthand.benchmarks.sources.datasets import Rows, Source, load, text_field
 from firsthand.message import Json
+from firsthand.scorers.code import passes_tests, preamble
 from firsthand.task import Task
 
 _ASKED = (

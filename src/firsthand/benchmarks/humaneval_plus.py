@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from firsthand.benchmark import Benchmark
-from firsthand.benchmarks.data import Source
-from firsthand.benchmarks.evalplus import chat, completed, make
+from firsthand.benchmarks.sources.datasets import Source
+from firsthand.benchmarks.sources.evalplus import chat, completed, make
 
 PROTOCOLS = {
     "evalplus-chat": chat(

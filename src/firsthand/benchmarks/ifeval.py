@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from firsthand.benchmark import Benchmark
-from firsthand.benchmarks.data import Source, load, text_field
-from firsthand.benchmarks.protocol import Item, Protocol, choose, make_benchmark, make_task
+from firsthand.benchmarks.protocols.protocol import Item, Protocol, choose, make_benchmark, make_task
+from firsthand.benchmarks.sources.datasets import Source, load, text_field
 from firsthand.errors import DataError
-from firsthand.evals.instructions import check, instruction_loose, instruction_strict, prompt_loose, prompt_strict
 from firsthand.message import Json
+from firsthand.scorers.instructions import check, instruction_loose, instruction_strict, prompt_loose, prompt_strict
 
 PROTOCOLS = {
     "0shot": Protocol(

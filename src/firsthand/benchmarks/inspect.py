@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from firsthand.benchmark import Benchmark
-from firsthand.benchmarks.inspect_results import STATE, Judge, enter_grader, restored, saved
-from firsthand.benchmarks.inspect_sandbox import Sandboxes, placed
+from firsthand.bridges.inspect.messages import message_from, model_of, output_to, sampling_from, specs_from
+from firsthand.bridges.inspect.results import STATE, Judge, enter_grader, restored, saved
+from firsthand.bridges.inspect.sample_sandbox import Sandboxes, placed
 from firsthand.context import Context
 from firsthand.errors import ConfigError, DataError, FirsthandError, MissingExtra
 from firsthand.message import Message, canonical
 from firsthand.model import Completion, FinishReason, ToolSpec
-from firsthand.providers.inspect_wire import message_from, model_of, output_to, sampling_from, specs_from
 from firsthand.task import Task
 from firsthand.tool import Tool
 from firsthand.trace import as_json

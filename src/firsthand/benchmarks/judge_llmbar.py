@@ -10,8 +10,8 @@ import hashlib
 from functools import partial
 
 from firsthand.benchmark import Benchmark
-from firsthand.benchmarks.data import Source
-from firsthand.benchmarks.votes import Pair, VoteProtocol, pairs_of, read_rows, vote_benchmark, words
+from firsthand.benchmarks.protocols.vote_sets import Pair, VoteProtocol, pairs_of, read_rows, vote_benchmark, words
+from firsthand.benchmarks.sources.datasets import Source
 from firsthand.errors import unknown
 from firsthand.message import Json
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from firsthand.benchmark import Benchmark
-from firsthand.benchmarks.data import Source
-from firsthand.benchmarks.votes import Pair, VoteProtocol, pairs_of, read_rows, vote_benchmark, words
+from firsthand.benchmarks.protocols.vote_sets import Pair, VoteProtocol, pairs_of, read_rows, vote_benchmark, words
+from firsthand.benchmarks.sources.datasets import Source
 from firsthand.errors import DataError
 from firsthand.message import Json
 

@@ -16,14 +16,14 @@ from typing import NamedTuple
 from uuid import UUID
 
 from firsthand.benchmark import Benchmark
-from firsthand.benchmarks.data import Rows, Source, find, read, text_field
-from firsthand.benchmarks.lengths import LazyTasks
+from firsthand.benchmarks.long_context.lengths import LazyTasks
 from firsthand.benchmarks.lost_in_middle import parse_positions
-from firsthand.benchmarks.protocol import Item, Protocol, choose, make_task, whole
-from firsthand.concurrency import derive_seed
+from firsthand.benchmarks.protocols.protocol import Item, Protocol, choose, make_task, whole
+from firsthand.benchmarks.sources.datasets import Rows, Source, find, read, text_field
 from firsthand.errors import ConfigError, DataError
-from firsthand.evals.contained import contains_value
+from firsthand.loop.concurrency import derive_seed
 from firsthand.message import Json
+from firsthand.scorers.contained import contains_value
 from firsthand.task import Task
 
 PROTOCOLS = {

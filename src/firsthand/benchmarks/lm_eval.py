@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from firsthand.benchmark import Benchmark, Figure
-from firsthand.benchmarks.lm_eval_files import code_in, names_in, read_yaml, sandbox_templates
-from firsthand.benchmarks.lm_eval_results import Entry, failed, figures_of, scores_of
+from firsthand.bridges.lm_eval.results import Entry, failed, figures_of, scores_of
+from firsthand.bridges.lm_eval.task_files import code_in, names_in, read_yaml, sandbox_templates
 from firsthand.errors import ConfigError, DataError, FirsthandError, MissingExtra, unknown
 from firsthand.message import Message, Text
 from firsthand.task import Task

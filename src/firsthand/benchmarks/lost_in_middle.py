@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from firsthand.benchmark import Benchmark
-from firsthand.benchmarks.data import Rows, Source, find, read, text_field
-from firsthand.benchmarks.protocol import Item, Protocol, choose, make_benchmark, make_task, whole
+from firsthand.benchmarks.protocols.protocol import Item, Protocol, choose, make_benchmark, make_task, whole
+from firsthand.benchmarks.sources.datasets import Rows, Source, find, read, text_field
 from firsthand.errors import ConfigError, DataError
-from firsthand.evals.contained import best_subspan_em
 from firsthand.message import Json
+from firsthand.scorers.contained import best_subspan_em
 from firsthand.task import Task
 
 MAX_TOKENS = 100

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from firsthand.benchmark import Benchmark
-from firsthand.benchmarks.competition import as_minerva, in_a_box, mathematics, solved
-from firsthand.benchmarks.data import Source
+from firsthand.benchmarks.protocols.competition import as_minerva, in_a_box, mathematics, solved
+from firsthand.benchmarks.sources.datasets import Source
 
 PROTOCOLS = {
     "boxed-0shot": in_a_box(

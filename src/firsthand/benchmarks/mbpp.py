@@ -5,11 +5,11 @@ from __future__ import annotations
 import ast
 
 from firsthand.benchmark import Benchmark
-from firsthand.benchmarks.data import Source, load, text_field
-from firsthand.benchmarks.protocol import Item, Protocol, choose, make_benchmark, make_task
+from firsthand.benchmarks.protocols.protocol import Item, Protocol, choose, make_benchmark, make_task
+from firsthand.benchmarks.sources.datasets import Source, load, text_field
 from firsthand.errors import DataError
-from firsthand.evals.code import parsed, passes_tests
 from firsthand.message import Json
+from firsthand.scorers.code import parsed, passes_tests
 
 PROTOCOLS = {
     "lm-eval-3shot": Protocol(

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from firsthand.benchmark import Benchmark
-from firsthand.benchmarks.data import Source
-from firsthand.benchmarks.evalplus import chat, completed, make
+from firsthand.benchmarks.sources.datasets import Source
+from firsthand.benchmarks.sources.evalplus import chat, completed, make
 
 PROTOCOLS = {
     "evalplus-chat": chat(

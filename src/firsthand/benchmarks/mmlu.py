@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from firsthand.benchmark import Benchmark
-from firsthand.benchmarks.data import MAX_BYTES, Source, contents, load, located, text_field
-from firsthand.benchmarks.multiple_choice import LETTERS, choices_of
-from firsthand.benchmarks.protocol import Item, Protocol, choose, make_benchmark, make_task
+from firsthand.benchmarks.protocols.multiple_choice import LETTERS, choices_of
+from firsthand.benchmarks.protocols.protocol import Item, Protocol, choose, make_benchmark, make_task
+from firsthand.benchmarks.sources.datasets import MAX_BYTES, Source, contents, load, located, text_field
 from firsthand.errors import DataError
-from firsthand.evals.choice import acc, acc_norm
 from firsthand.message import Json
+from firsthand.scorers.choice import acc, acc_norm
 
 PROTOCOLS = {
     "lm-eval-5shot": Protocol(

@@ -6,11 +6,11 @@ The examples are the category's validation questions, whose `cot_content` is a w
 from __future__ import annotations
 
 from firsthand.benchmark import Benchmark
-from firsthand.benchmarks.data import Rows, Source, load, text_field
-from firsthand.benchmarks.protocol import Item, Protocol, choose, letter, make_benchmark, make_task
+from firsthand.benchmarks.protocols.protocol import Item, Protocol, choose, letter, make_benchmark, make_task
+from firsthand.benchmarks.sources.datasets import Rows, Source, load, text_field
 from firsthand.errors import DataError
-from firsthand.evals.written import mmlu_pro_letter, mmlu_pro_tiger
 from firsthand.message import Json
+from firsthand.scorers.written import mmlu_pro_letter, mmlu_pro_tiger
 
 QUERY = "Question:\n{question}\nOptions:\n{options}Answer: Let's think step by step."
 INTRODUCTION = (

@@ -15,12 +15,12 @@ from random import Random
 from typing import NamedTuple
 
 from firsthand.benchmark import Benchmark
-from firsthand.benchmarks.haystack import NOISE, Essays, essays, sentences, world
-from firsthand.benchmarks.lengths import LazyTasks, Meter, largest, meter, parse_lengths
-from firsthand.benchmarks.protocol import Item, Protocol, choose, fill, make_task, whole
-from firsthand.concurrency import derive_seed
+from firsthand.benchmarks.long_context.haystack import NOISE, Essays, essays, sentences, world
+from firsthand.benchmarks.long_context.lengths import LazyTasks, Meter, largest, meter, parse_lengths
+from firsthand.benchmarks.protocols.protocol import Item, Protocol, choose, fill, make_task, whole
 from firsthand.errors import ConfigError
-from firsthand.evals.contained import string_match_all
+from firsthand.loop.concurrency import derive_seed
+from firsthand.scorers.contained import string_match_all
 from firsthand.task import Task
 
 NEEDLE = "The number of the locker in {key} is {value}."

@@ -14,16 +14,16 @@ from functools import cache, partial
 from random import Random
 
 from firsthand.benchmark import Benchmark
-from firsthand.benchmarks.haystack import Essays, essays
-from firsthand.benchmarks.lengths import LazyTasks, Meter, largest, meter, parse_lengths
-from firsthand.benchmarks.protocol import Item, Protocol, choose, make_task
-from firsthand.benchmarks.ruler_counting import common_words, frequent_words, variable_tracking
-from firsthand.benchmarks.ruler_needles import NEEDLES, needles
-from firsthand.benchmarks.ruler_qa import Reading, qa, read_reading
-from firsthand.benchmarks.ruler_sample import Draw, Generator, Sample
-from firsthand.concurrency import derive_seed
+from firsthand.benchmarks.long_context.haystack import Essays, essays
+from firsthand.benchmarks.long_context.lengths import LazyTasks, Meter, largest, meter, parse_lengths
+from firsthand.benchmarks.long_context.ruler_counting import common_words, frequent_words, variable_tracking
+from firsthand.benchmarks.long_context.ruler_needles import NEEDLES, needles
+from firsthand.benchmarks.long_context.ruler_qa import Reading, qa, read_reading
+from firsthand.benchmarks.long_context.ruler_sample import Draw, Generator, Sample
+from firsthand.benchmarks.protocols.protocol import Item, Protocol, choose, make_task
 from firsthand.errors import ConfigError, DataError, unknown
-from firsthand.evals.contained import string_match
+from firsthand.loop.concurrency import derive_seed
+from firsthand.scorers.contained import string_match
 from firsthand.task import Task
 
 THRESHOLD = 0.856

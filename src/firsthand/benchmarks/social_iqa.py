@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from firsthand.benchmark import Benchmark
-from firsthand.benchmarks.data import Source
-from firsthand.benchmarks.multiple_choice import multiple_choice, olmes_text, question_item, requests_file
-from firsthand.benchmarks.protocol import Protocol
-from firsthand.evals.choice import acc
+from firsthand.benchmarks.protocols.multiple_choice import multiple_choice, olmes_text, question_item, requests_file
+from firsthand.benchmarks.protocols.protocol import Protocol
+from firsthand.benchmarks.sources.datasets import Source
 from firsthand.message import Json
+from firsthand.scorers.choice import acc
 
 PROTOCOLS = {
     "lm-eval-0shot": Protocol("lm-evaluation-harness, task social_iqa", query="Q: {question}\nA:", scorers=(acc,)),

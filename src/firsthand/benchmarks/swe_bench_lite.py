@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from firsthand.benchmark import Benchmark
-from firsthand.benchmarks.data import Source
-from firsthand.benchmarks.swe_tasks import How, find_records, swe_benchmark
-from firsthand.evals.resolved import Places
+from firsthand.benchmarks.sources.datasets import Source
+from firsthand.benchmarks.swe.swe_tasks import How, find_records, swe_benchmark
+from firsthand.scorers.resolved import Places
 
 PROTOCOLS = {
     "agent": How("SWE-bench's harness, for an agent that works in the repository"),

@@ -13,11 +13,11 @@ import io
 from pathlib import Path
 
 from firsthand.benchmark import Benchmark
-from firsthand.benchmarks.data import Rows, Source, contents, load, located, text_field
-from firsthand.benchmarks.protocol import Item, Protocol, choose, make_benchmark, make_task, packaged_examples
+from firsthand.benchmarks.protocols.protocol import Item, Protocol, choose, make_benchmark, make_task, packaged_examples
+from firsthand.benchmarks.sources.datasets import Rows, Source, contents, load, located, text_field
 from firsthand.errors import DataError
-from firsthand.evals.choice import mc1, mc2
 from firsthand.message import Json
+from firsthand.scorers.choice import mc1, mc2
 
 PRIMER = 6
 PROTOCOLS = {

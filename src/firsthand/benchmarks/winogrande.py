@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from firsthand.benchmark import Benchmark
-from firsthand.benchmarks.data import Source, text_field
-from firsthand.benchmarks.multiple_choice import multiple_choice, requests_file
-from firsthand.benchmarks.protocol import Item, Protocol
+from firsthand.benchmarks.protocols.multiple_choice import multiple_choice, requests_file
+from firsthand.benchmarks.protocols.protocol import Item, Protocol
+from firsthand.benchmarks.sources.datasets import Source, text_field
 from firsthand.errors import DataError
-from firsthand.evals.choice import acc, acc_norm
 from firsthand.message import Json
+from firsthand.scorers.choice import acc, acc_norm
 
 PROTOCOLS = {
     "lm-eval-0shot": Protocol(

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 
 from firsthand.config import confidence
 from firsthand.errors import ConfigError
-from firsthand.evals.agreement import Agreement, agreement
-from firsthand.evals.intervals import Interval
-from firsthand.evals.votes import judged_items
-from firsthand.home import data_home
 from firsthand.runs import store
-from firsthand.terminal import console, print_table
+from firsthand.scorers.human_votes import judged_items
+from firsthand.stats.intervals import Interval
+from firsthand.stats.rater_agreement import Agreement, agreement
+from firsthand.system.home import data_home
+from firsthand.system.terminal import console, print_table
 
 EXAMPLES = """
 firsthand run judge_pandalm:sample=200 --model smollm2 --pattern judge

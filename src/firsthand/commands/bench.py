@@ -14,12 +14,12 @@ from firsthand.commands.bench_encoder import measure_encoder
 from firsthand.commands.bench_rounds import is_wanted
 from firsthand.commands.models import fetch
 from firsthand.errors import ConfigError, StoreError
-from firsthand.providers.inspection import Inspection, inspect
-from firsthand.terminal import console, print_table
+from firsthand.hub.inspection import Inspection, inspect
+from firsthand.system.terminal import console, print_table
 
 if TYPE_CHECKING:
-    from firsthand.engine.measuring.measured import Result
-    from firsthand.engine.measuring.workloads import Sizes, Workload
+    from firsthand.measure.measurements import Result
+    from firsthand.measure.workloads import Sizes, Workload
 
 EXAMPLES = """
 firsthand bench smollm2
@@ -90,7 +90,7 @@ def main(config: Config) -> int:
     for file in (config.out, config.json):
         check_writable(file)
     result = measure(config, fetch(config.model, shown=config.json != "-"))
-    from firsthand.engine.measuring.measured import keep
+    from firsthand.measure.measurements import keep
 
     if config.is_whole:
         keep(result)
@@ -117,14 +117,14 @@ def measure(config: Config, path: Path) -> Result:
 
 def chosen_sizes(config: Config) -> Sizes:
     """How much each workload does."""
-    from firsthand.engine.measuring.workloads import QUICK, Sizes
+    from firsthand.measure.workloads import QUICK, Sizes
 
     return QUICK if config.quick else Sizes()
 
 
 def check_words(only: Sequence[str], facts: Inspection, sizes: Sizes) -> None:
     """Raise ConfigError before anything is loaded if no figure has one of the words in its name."""
-    from firsthand.engine.measuring.documents import embedding
+    from firsthand.measure.embedding_documents import embedding
 
     known: Sequence[Workload[Any]] = [embedding(sizes)]
     if not facts.is_encoder:
@@ -136,8 +136,8 @@ def check_words(only: Sequence[str], facts: Inspection, sizes: Sizes) -> None:
 
 def show(result: Result) -> None:
     """Print the result as a table."""
-    from firsthand.engine.measuring.machine import is_busy
-    from firsthand.engine.measuring.measured import spread
+    from firsthand.measure.machine import is_busy
+    from firsthand.measure.measurements import spread
 
     rows = [[each.name, f"{spread(each.values)} {each.unit}", each.meaning] for each in result.figures]
     print_table(result.model, ["figure", "median (range)", "what it is"], rows)

@@ -8,26 +8,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from firsthand.commands.bench_rounds import beside_speeds, is_wanted, repeat
-from firsthand.providers.planner import prefill_gflop
+from firsthand.hub.planner import prefill_gflop
 
 if TYPE_CHECKING:
     from firsthand.commands.bench import Config
-    from firsthand.engine.engine import Engine
-    from firsthand.engine.measuring.measured import Measured, Result
-    from firsthand.engine.measuring.speeds import Speeds
-    from firsthand.engine.measuring.workloads import Sizes, Workload
-    from firsthand.engine.settings import EngineConfig
+    from firsthand.engine.core.engine import Engine
+    from firsthand.engine.core.engine_config import EngineConfig
+    from firsthand.measure.machine_speeds import Speeds
+    from firsthand.measure.measurements import Measured, Result
+    from firsthand.measure.workloads import Sizes, Workload
 
 HEADROOM = 0.9
 
 
 def measure_decoder(config: Config, path: Path, sizes: Sizes) -> Result:
     """Load the model, run every workload, and gather what they gave."""
-    from firsthand.engine.devices import device_line, pick_device
-    from firsthand.engine.measuring import machine
-    from firsthand.engine.measuring.measured import Result
-    from firsthand.engine.measuring.workloads import weights_read
-    from firsthand.engine.settings import EngineConfig
+    from firsthand.engine.compute.devices import device_line, pick_device
+    from firsthand.engine.core.engine_config import EngineConfig
+    from firsthand.measure import machine
+    from firsthand.measure.measurements import Result
+    from firsthand.measure.workloads import weights_read
 
     date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     here = machine.describe()
@@ -69,18 +69,18 @@ def measure_decoder(config: Config, path: Path, sizes: Sizes) -> Result:
 
 def load(path: Path, settings: EngineConfig) -> Engine:
     """An engine with the model in it."""
-    from firsthand.engine.engine import Engine
-    from firsthand.engine.loading import load_weights
+    from firsthand.engine.compute.device_weights import load_weights
+    from firsthand.engine.core.engine import Engine
 
     return Engine(load_weights(path, settings), settings)
 
 
 def decoder_workloads(sizes: Sizes, *, vocab: int, context: int) -> list[Workload[Engine]]:
     """All that is measured of a model that generates, for that vocabulary and longest context."""
-    from firsthand.engine.measuring.agent_workloads import agent_workloads
-    from firsthand.engine.measuring.attention import attention_workload
-    from firsthand.engine.measuring.scoring import scoring
-    from firsthand.engine.measuring.workloads import serving
+    from firsthand.measure.agent_workloads import agent_workloads
+    from firsthand.measure.attention_bench import attention_workload
+    from firsthand.measure.choice_workload import scoring
+    from firsthand.measure.workloads import serving
 
     agents = agent_workloads(sizes, vocab=vocab, context=context)
     return [*serving(sizes, vocab=vocab), *agents, attention_workload(sizes), scoring(sizes, vocab=vocab)]
@@ -112,7 +112,7 @@ def choose(engine: Engine, sizes: Sizes, only: Sequence[str]) -> tuple[list[Work
 
 def bounded(figures: Sequence[Measured], weight_bytes: int, speeds: Speeds) -> list[Measured]:
     """The share of the memory's speed that decoding one answer reaches."""
-    from firsthand.engine.measuring.measured import DECODE, Measured
+    from firsthand.measure.measurements import DECODE, Measured
 
     return [
         Measured(
@@ -128,7 +128,7 @@ def bounded(figures: Sequence[Measured], weight_bytes: int, speeds: Speeds) -> l
 
 def memory(engine: Engine, in_use: tuple[int, int, int, int]) -> list[Measured]:
     """What the engine took, and what it did not give back."""
-    from firsthand.engine.measuring.measured import Measured
+    from firsthand.measure.measurements import Measured
 
     before, loaded, steady, end = in_use
     stats = engine.stats()

@@ -8,23 +8,23 @@ from typing import TYPE_CHECKING
 
 from firsthand.commands.bench_rounds import beside_speeds, repeat
 from firsthand.errors import ConfigError
-from firsthand.providers.encoder_planner import encoder_gflop
-from firsthand.providers.inspection import Inspection
+from firsthand.hub.encoder_planner import encoder_gflop
+from firsthand.hub.inspection import Inspection
 
 if TYPE_CHECKING:
     from firsthand.commands.bench import Config
-    from firsthand.engine.measuring.measured import Result
-    from firsthand.engine.measuring.workloads import Sizes
+    from firsthand.measure.measurements import Result
+    from firsthand.measure.workloads import Sizes
 
 
 def measure_encoder(config: Config, path: Path, facts: Inspection, sizes: Sizes) -> Result:
     """Load the encoder, embed, and gather what that gave."""
-    from firsthand.engine.embedding import load
-    from firsthand.engine.measuring import machine
-    from firsthand.engine.measuring.documents import documents, embedding
-    from firsthand.engine.measuring.limits import INT16
-    from firsthand.engine.measuring.measured import Measured, Result
-    from firsthand.engine.measuring.speeds import torch_threads
+    from firsthand.embed.embedding import load
+    from firsthand.measure import machine
+    from firsthand.measure.embedding_documents import documents, embedding
+    from firsthand.measure.machine_speeds import torch_threads
+    from firsthand.measure.measurements import Measured, Result
+    from firsthand.measure.speed_bounds import INT16
 
     check_encoder(config)
     date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

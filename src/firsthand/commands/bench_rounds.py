@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from firsthand.terminal import progress
+from firsthand.system.terminal import progress
 
 if TYPE_CHECKING:
     from firsthand.commands.bench import Config
-    from firsthand.engine.measuring.measured import Measured
-    from firsthand.engine.measuring.speeds import Speeds
-    from firsthand.engine.measuring.workloads import Workload
+    from firsthand.measure.machine_speeds import Speeds
+    from firsthand.measure.measurements import Measured
+    from firsthand.measure.workloads import Workload
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -24,8 +24,8 @@ def repeat(subject: S, chosen: Sequence[Workload[S]], config: Config) -> tuple[l
 
     The first run of each workload does not count: kernels are compiled in it, and pages of memory touched.
     """
-    from firsthand.engine.measuring.machine import memory_in_use
-    from firsthand.engine.measuring.measured import Measured
+    from firsthand.measure.machine import memory_in_use
+    from firsthand.measure.measurements import Measured
 
     rounds = 1 if config.quick else config.rounds
     values: list[list[Sequence[float]]] = [[] for _ in chosen]
@@ -56,7 +56,7 @@ def beside_speeds(work: Callable[[], T], threads: int, *, once: bool, ours: bool
 
     `ours` has our own products timed too; they must be compiled by then.
     """
-    from firsthand.engine.measuring.speeds import better, measure, remember
+    from firsthand.measure.machine_speeds import better, measure, remember
 
     early = [] if once else [measure(threads)]
     found = work()

@@ -10,9 +10,9 @@ from firsthand.benchmark import Benchmark
 from firsthand.commands.lineup import make_agents, make_places
 from firsthand.commands.results import budget_of
 from firsthand.commands.run import Config, create_run, perform
-from firsthand.evals.equal import equalise, free_knob
+from firsthand.experiment.equal_budget import equalise, free_knob
 from firsthand.model import Model
-from firsthand.terminal import console
+from firsthand.system.terminal import console
 
 CALIBRATION_TASKS = 8
 """Tasks of each benchmark on which the cost of patterns is measured."""

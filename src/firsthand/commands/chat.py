@@ -12,18 +12,18 @@ from dataclasses import asdict, dataclass, field, replace
 
 from firsthand import catalog
 from firsthand.agent import Agent
-from firsthand.approval import Approval, check_rules, parse_rules
-from firsthand.budget import Limits
 from firsthand.commands.models import fetch
 from firsthand.errors import ConfigError, FirsthandError, StoreError, unknown
-from firsthand.home import data_home
-from firsthand.listener import Began, Piece, Step
+from firsthand.hub import model_lookup
+from firsthand.loop.approval import Approval, check_rules, parse_rules
+from firsthand.loop.budget import Limits
+from firsthand.loop.listener import Began, Piece, Step
 from firsthand.model import Model, Sampling, Usage
 from firsthand.patterns.reply import reply
-from firsthand.providers import hub
 from firsthand.runs.dialogue import Dialogue
-from firsthand.runs.show import as_json_text
-from firsthand.terminal import console, one_line, printable
+from firsthand.show.trace_tree import as_json_text
+from firsthand.system.home import data_home
+from firsthand.system.terminal import console, one_line, printable
 from firsthand.tool import Tool
 from firsthand.trace import Call, Event
 
@@ -338,7 +338,7 @@ def make_agent(config: Config) -> Agent:
 
 def open_model(name: str, device: str) -> Model:
     """The model of that name, fetched first if it is a known one that is not here."""
-    if name in hub.KNOWN or name.startswith("hf:"):
+    if name in model_lookup.KNOWN or name.startswith("hf:"):
         fetch(name)
     return catalog.model(name, device=device)
 

@@ -16,14 +16,14 @@ from firsthand.rollout import Place
 from firsthand.trace import Trace
 
 if TYPE_CHECKING:
+    from firsthand.cluster.spread.run_worker import Worker
     from firsthand.commands.run import Config
     from firsthand.runs.store import Run
-    from firsthand.runs.worker import Worker
 
 
 def check(config: Config, asks: bool) -> None:
     """An error if the cluster is not there, or the run could not be the same on it."""
-    from firsthand.runs.on_ray import expect_cluster
+    from firsthand.cluster.spread.ray_workers import expect_cluster
 
     expect_cluster(address_of(config))
     if asks:
@@ -49,10 +49,10 @@ def spread(
     redo_errors: bool,
 ) -> None:
     """Carry out a run on the cluster that `config.on` names. `say` is told what the user should know meanwhile."""
-    from firsthand.home import data_home
-    from firsthand.runs.distribute import distribute
-    from firsthand.runs.on_ray import Plan, on_ray
-    from firsthand.runs.worker import about
+    from firsthand.cluster.spread.distribute import distribute
+    from firsthand.cluster.spread.ray_workers import Plan, on_ray
+    from firsthand.cluster.spread.run_worker import about
+    from firsthand.system.home import data_home
 
     agents = {place.agent.name: place.agent for place in places}
     benchmarks = {place.benchmark.name: place.benchmark for place in places}
@@ -81,9 +81,9 @@ def spread(
 
 def build_worker(settings: Json) -> Worker:
     """The worker that carries out attempts of a run with these settings."""
+    from firsthand.cluster.spread.run_worker import Worker
     from firsthand.commands.lineup import make_agents
     from firsthand.commands.run import build_settings
-    from firsthand.runs.worker import Worker
 
     config = build_settings(settings)
     return Worker(make_agents(config), [catalog.benchmark(text) for text in config.benchmarks])

@@ -20,18 +20,18 @@ from firsthand.commands.sides import (
 )
 from firsthand.config import confidence
 from firsthand.errors import ConfigError, unknown
-from firsthand.evals.diff import MAX_SAMPLES, Only, Sample, page, samples, terminal_text
-from firsthand.evals.intervals import Scores
-from firsthand.evals.multiplicity import Correction, difference
-from firsthand.evals.paired import PairedDifference, judged
-from firsthand.evals.stored_figures import first_score, own_figures
-from firsthand.home import data_home
 from firsthand.message import Json
 from firsthand.runs import store
-from firsthand.runs.compare import Comparison, compare
 from firsthand.runs.flaky import Flaky, flaky
+from firsthand.runs.pairing import Comparison, compare
 from firsthand.runs.store import Run
-from firsthand.terminal import complain, console, print_table
+from firsthand.show.answer_diff import MAX_SAMPLES, Only, Sample, page, samples, terminal_text
+from firsthand.stats.intervals import Scores
+from firsthand.stats.multiple_comparisons import Correction, difference
+from firsthand.stats.paired import PairedDifference, judged
+from firsthand.stats.stored_figures import first_score, own_figures
+from firsthand.system.home import data_home
+from firsthand.system.terminal import complain, console, print_table
 
 EXAMPLES = """
 firsthand compare 2026-11-25-0148 last                      # each agent that both runs have

@@ -6,11 +6,12 @@ import os
 from dataclasses import dataclass, field
 
 from firsthand.errors import ConfigError
-from firsthand.home import data_home
-from firsthand.runs import genai, store
-from firsthand.runs.otel import Telemetry
-from firsthand.runs.spans import spans_of
-from firsthand.terminal import one_line
+from firsthand.runs import store
+from firsthand.system.home import data_home
+from firsthand.system.terminal import one_line
+from firsthand.telemetry import genai
+from firsthand.telemetry.otlp_export import Telemetry
+from firsthand.telemetry.trace_spans import spans_of
 
 EXAMPLES = """
 firsthand export last --otlp                        # to $OTEL_EXPORTER_OTLP_ENDPOINT, or this machine's port 4318

@@ -14,15 +14,15 @@ from firsthand.commands import run as runs_command
 from firsthand.commands.lineup import make_agents
 from firsthand.config import build
 from firsthand.errors import ConfigError
-from firsthand.home import data_home
+from firsthand.loop.protection import shareable
 from firsthand.message import Json
-from firsthand.protection import shareable
 from firsthand.rollout import Place
 from firsthand.runs import store
-from firsthand.runs.fork import Fork, fork
-from firsthand.runs.show import show
-from firsthand.runs.watch import watching
-from firsthand.terminal import complain, console, one_line
+from firsthand.runs.forking import Fork, fork
+from firsthand.show.live_tree import watching
+from firsthand.show.trace_tree import show
+from firsthand.system.home import data_home
+from firsthand.system.terminal import complain, console, one_line
 from firsthand.trace import Trace
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def base_settings(run: Run) -> runs_command.Config:
     body = run.config["settings"] if "fork" in run.config else run.config
     if "benchmarks" not in body:
         raise ConfigError(
-            f"{run.id} was not made by `firsthand run`, so its agents are not known here: fork it with firsthand.runs.fork"
+            f"{run.id} was not made by `firsthand run`, so its agents are not known here: fork it with firsthand.runs.forking"
         )
     return runs_command.build_settings(body)
 

@@ -13,18 +13,18 @@ from firsthand.benchmark import Figure, Figures
 from firsthand.commands.sides import benchmarks_with, paired_figures, shared_agents, write
 from firsthand.config import confidence, share
 from firsthand.errors import ConfigError, unknown
-from firsthand.evals.figure_stats import figure_value
-from firsthand.evals.gate import Check, Gaps, rule, verdict
-from firsthand.evals.gate_report import details, difference_text, junit, markdown, rate
-from firsthand.evals.intervals import Scores, task_means
-from firsthand.evals.multiplicity import difference
-from firsthand.evals.stored_figures import first_score, own_figures
-from firsthand.home import data_home
 from firsthand.runs import store
-from firsthand.runs.compare import Comparison, compare
 from firsthand.runs.flaky import flaky
+from firsthand.runs.pairing import Comparison, compare
 from firsthand.runs.store import Run
-from firsthand.terminal import complain, console, print_table
+from firsthand.show.gate_report import details, difference_text, junit, markdown, rate
+from firsthand.stats.figure_stats import figure_value
+from firsthand.stats.intervals import Scores, task_means
+from firsthand.stats.multiple_comparisons import difference
+from firsthand.stats.non_inferiority import Check, Gaps, rule, verdict
+from firsthand.stats.stored_figures import first_score, own_figures
+from firsthand.system.home import data_home
+from firsthand.system.terminal import complain, console, print_table
 
 EXAMPLES = """
 firsthand gate BASELINE CANDIDATE --max-drop 1% --confidence 95%

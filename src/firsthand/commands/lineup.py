@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, get_args
 
 from firsthand import catalog
 from firsthand.agent import Agent
-from firsthand.approval import Approval, check_rules, parse_rules
 from firsthand.benchmark import Benchmark
-from firsthand.budget import Limits
 from firsthand.commands.models import fetch
 from firsthand.errors import ConfigError
+from firsthand.hub import model_lookup
+from firsthand.loop.approval import Approval, check_rules, parse_rules
+from firsthand.loop.budget import Limits
 from firsthand.model import Model, Sampling
-from firsthand.providers import hub
 from firsthand.rollout import Place
 from firsthand.tool import Effect, Tool
 
@@ -65,7 +65,7 @@ def open_models(config: Config) -> list[Model]:
 
         return recorded_models(config.replay, config.model)
     for name in config.model:
-        if name in hub.KNOWN or name.startswith("hf:"):
+        if name in model_lookup.KNOWN or name.startswith("hf:"):
             fetch(name, shown=not config.json)
     return [catalog.model(name, device=config.device) for name in config.model]
 

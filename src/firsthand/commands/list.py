@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from firsthand import catalog
-from firsthand.terminal import print_table
+from firsthand.system.terminal import print_table
 
 EXAMPLES = """
 firsthand list
@@ -67,7 +67,7 @@ def benchmark_names() -> dict[str, str]:
 
 def model_names() -> dict[str, str]:
     """The models known by name, and the forms a model's name can take."""
-    from firsthand.providers.hub import KNOWN
+    from firsthand.hub.model_lookup import KNOWN
 
     known = {name: entry.description for name, entry in KNOWN.items()}
     return known | {

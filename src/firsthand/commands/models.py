@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Literal
 
 from firsthand.errors import ConfigError
+from firsthand.hub import model_lookup
+from firsthand.hub.encoder_planner import EncoderPlan, ExpectedTexts, plan_encoder
+from firsthand.hub.inspection import Inspection, inspect
+from firsthand.hub.planner import Expected, Plan
+from firsthand.hub.planner import plan as make_plan
 from firsthand.message import Json
-from firsthand.providers import hub
-from firsthand.providers.encoder_planner import EncoderPlan, ExpectedTexts, plan_encoder
-from firsthand.providers.inspection import Inspection, inspect
-from firsthand.providers.planner import Expected, Plan
-from firsthand.providers.planner import plan as make_plan
-from firsthand.terminal import console, print_table, progress
+from firsthand.system.terminal import console, print_table, progress
 
 EXAMPLES = """
 firsthand models
@@ -55,7 +55,7 @@ def main(config: Config) -> int:
             planned = plan_here(model, facts) if config.plan else None
             print_inspection(model, facts, planned, as_json=config.json)
         case "remove", str(model):
-            path = str(hub.remove(model))
+            path = str(model_lookup.remove(model))
             print(json.dumps({"model": model, "removed": path}) if config.json else f"removed {path}")
         case _:
             print_models(as_json=config.json)
@@ -65,7 +65,7 @@ def main(config: Config) -> int:
 def fetch(model: str, *, shown: bool = True) -> Path:
     """The file or folder of a model, pulled with a progress bar if it is not here yet."""
     with progress(f"fetching {model}", None, unit="bytes", shown=shown) as update:
-        path = hub.resolve(model, on_progress=lambda done, total: update(done, total))
+        path = model_lookup.resolve(model, on_progress=lambda done, total: update(done, total))
     return path
 
 
@@ -73,7 +73,7 @@ def print_models(*, as_json: bool) -> None:
     """Print the models that have a name or are on disk, and how others are named."""
     models = list_models()
     if as_json:
-        print(json.dumps({"home": str(hub.models_home()), "models": models}, indent=2, ensure_ascii=False))
+        print(json.dumps({"home": str(model_lookup.models_home()), "models": models}, indent=2, ensure_ascii=False))
         return
     rows = [
         [each["name"], each["description"], size(each["size_bytes"]), "yes" if each["path"] else "pulled on first use"]
@@ -82,7 +82,7 @@ def print_models(*, as_json: bool) -> None:
     print_table("models", ["name", "what it is", "size", "on disk"], rows)
     console().print(
         "Other models: the path of a .gguf file or of a Hugging Face folder, or hf:ORG/NAME[@REVISION][:FILE.gguf].\n"
-        f"What is pulled is kept in {hub.models_home()}",
+        f"What is pulled is kept in {model_lookup.models_home()}",
         markup=False,
         soft_wrap=True,
     )
@@ -90,7 +90,7 @@ def print_models(*, as_json: bool) -> None:
 
 def list_models() -> list[Json]:
     """The models that have a name, on disk or not, and then the others on disk."""
-    here = {each.name: each for each in hub.installed()}
+    here = {each.name: each for each in model_lookup.installed()}
     known = [
         {
             "name": name,
@@ -99,7 +99,7 @@ def list_models() -> list[Json]:
             "size_bytes": entry.size_bytes,
             "path": str(here[name].path) if name in here else None,
         }
-        for name, entry in hub.KNOWN.items()
+        for name, entry in model_lookup.KNOWN.items()
     ]
     return known + [
         {
@@ -110,17 +110,17 @@ def list_models() -> list[Json]:
             "path": str(each.path),
         }
         for each in here.values()
-        if each.name not in hub.KNOWN
+        if each.name not in model_lookup.KNOWN
     ]
 
 
 def plan_here(model: str, facts: Inspection) -> Plan | EncoderPlan:
     """What the model will need and reach on this machine."""
-    from firsthand.engine.measuring.limits import seen
-    from firsthand.engine.measuring.machine import describe
-    from firsthand.engine.measuring.measured import kept
-    from firsthand.engine.measuring.speeds import speeds
-    from firsthand.engine.settings import default_kv_bytes
+    from firsthand.engine.core.engine_config import default_kv_bytes
+    from firsthand.measure.machine import describe
+    from firsthand.measure.machine_speeds import speeds
+    from firsthand.measure.measurements import kept
+    from firsthand.measure.speed_bounds import seen
 
     kv_memory_bytes = default_kv_bytes()  # before measuring, which takes memory for a moment
     results = kept(describe().key)

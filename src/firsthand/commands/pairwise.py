@@ -11,15 +11,15 @@ from firsthand.benchmark import Figure, Figures
 from firsthand.commands.sides import benchmarks_with, difference_cells, difference_header
 from firsthand.config import confidence
 from firsthand.errors import ConfigError, unknown
-from firsthand.evals.intervals import Scores
-from firsthand.evals.multiplicity import all_pairs
-from firsthand.evals.paired import PairedDifference
-from firsthand.evals.stored_figures import first_score, own_figures, stored_figures
-from firsthand.home import data_home
 from firsthand.runs import store
-from firsthand.runs.compare import scores_of
+from firsthand.runs.pairing import scores_of
 from firsthand.runs.store import Run
-from firsthand.terminal import complain, console, print_table
+from firsthand.stats.intervals import Scores
+from firsthand.stats.multiple_comparisons import all_pairs
+from firsthand.stats.paired import PairedDifference
+from firsthand.stats.stored_figures import first_score, own_figures, stored_figures
+from firsthand.system.home import data_home
+from firsthand.system.terminal import complain, console, print_table
 
 if TYPE_CHECKING:
     from firsthand.commands.compare import Config

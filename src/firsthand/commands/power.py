@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 from firsthand.config import confidence, share
 from firsthand.errors import ConfigError, unknown
-from firsthand.evals.design import Design, from_one, from_pair
-from firsthand.home import data_home
 from firsthand.message import Json
 from firsthand.runs import store
-from firsthand.runs.compare import scores_of
+from firsthand.runs.pairing import scores_of
 from firsthand.runs.store import Run
-from firsthand.terminal import console, print_table
+from firsthand.stats.comparison_design import Design, from_one, from_pair
+from firsthand.system.home import data_home
+from firsthand.system.terminal import console, print_table
 
 EXAMPLES = """
 firsthand power last --effect 2%                            # from a baseline run

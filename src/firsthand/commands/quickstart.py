@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from firsthand import catalog
 from firsthand.commands import models, run
 from firsthand.errors import ConfigError
-from firsthand.terminal import console
+from firsthand.system.terminal import console
 
 EXAMPLES = """
 firsthand quickstart

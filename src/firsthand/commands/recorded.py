@@ -8,14 +8,14 @@ from dataclasses import replace
 
 from firsthand.benchmark import Benchmark, Scorer
 from firsthand.errors import ToolError
-from firsthand.evals.judge import JudgeScorer, judged_by
-from firsthand.home import data_home
+from firsthand.loop.tool_call import tool_request
 from firsthand.message import Json, ToolCall
 from firsthand.model import Model
 from firsthand.providers.cached import Replay
 from firsthand.runs import store
+from firsthand.scorers.model_judge import JudgeScorer, judged_by
+from firsthand.system.home import data_home
 from firsthand.tool import Tool
-from firsthand.tool_call import tool_request
 
 
 def recorded_models(ref: str, names: Sequence[str]) -> list[Model]:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 from firsthand.benchmark import Figures
 from firsthand.errors import StoreError
 from firsthand.message import Json
-from firsthand.terminal import console
+from firsthand.system.terminal import console
 from firsthand.trace import Trace
 
 if TYPE_CHECKING:
     from firsthand.commands.run import Config
-    from firsthand.evals.leaderboard import Board
     from firsthand.runs.store import Run
+    from firsthand.show.board import Board
 
 
 def budget_of(config: Config) -> float | None:
@@ -31,8 +31,8 @@ def print_results(
     figures: Mapping[str, Figures] | None = None,
 ) -> None:
     """The leaderboard, how it was measured, the report, and the commands that show more."""
-    from firsthand.evals.board_table import render
-    from firsthand.evals.leaderboard import leaderboard
+    from firsthand.show.board import leaderboard
+    from firsthand.show.board_table import render
 
     out = console()
     if not traces:
@@ -57,7 +57,7 @@ def told_of_judges(traces: Sequence[Trace]) -> dict[str, str]:
     scores = [score for trace in traces for score in trace.scores if "judge" in score.detail]
     if not scores:
         return {}
-    from firsthand.evals.judge import about_judge
+    from firsthand.scorers.model_judge import about_judge
 
     return about_judge(scores)
 
@@ -70,7 +70,7 @@ def print_json(
     figures: Mapping[str, Figures] | None = None,
 ) -> None:
     """The leaderboard as one JSON object."""
-    from firsthand.evals.leaderboard import leaderboard
+    from firsthand.show.board import leaderboard
 
     body: Json = {"run": run.id, "path": str(run.path), "status": run.status, "protocols": dict(protocols)}
     budget, clusters = budget_of(config), run.clusters()
@@ -81,8 +81,8 @@ def print_json(
 
 def write_report(run: Run, config: Config, traces: Sequence[Trace], boards: Sequence[Board]) -> str:
     """The path of the HTML report, written into the run's folder."""
-    from firsthand.evals.cells import own_grids
-    from firsthand.evals.report import report_html
+    from firsthand.show.html_report import report_html
+    from firsthand.stats.breakdown import own_grids
 
     html = report_html(
         boards,

@@ -9,17 +9,17 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING
 
 from firsthand import catalog
-from firsthand.approval import parse_rules
 from firsthand.benchmark import Benchmark
 from firsthand.commands.lineup import make_agents, make_places, may_ask
 from firsthand.commands.results import print_json, print_results
 from firsthand.config import build
 from firsthand.errors import ConfigError
+from firsthand.loop.approval import parse_rules
+from firsthand.loop.protection import shareable
 from firsthand.message import Json
-from firsthand.protection import shareable
 from firsthand.rollout import Place
-from firsthand.spec import parse_spec
-from firsthand.terminal import complain, progress
+from firsthand.system.option_spec import parse_spec
+from firsthand.system.terminal import complain, progress
 from firsthand.trace import Trace
 
 if TYPE_CHECKING:
@@ -199,8 +199,8 @@ def main(config: Config) -> int:
 
 def open_or_configure(config: Config) -> tuple[Run | None, Config]:
     """The run to go on with, if there is one, and the settings: those a run was begun with, and for a replay any change."""
-    from firsthand.home import data_home
     from firsthand.runs import store
+    from firsthand.system.home import data_home
 
     if config.resume:
         run = store.open_run(config.resume, data_home())
@@ -248,8 +248,8 @@ def build_settings(body: Json) -> Config:
 
 def create_run(config: Config, benchmarks: Sequence[Benchmark]) -> Run:
     """A new run, named after its benchmarks."""
-    from firsthand.home import data_home
     from firsthand.runs import store
+    from firsthand.system.home import data_home
 
     hint = config.name or "-".join(parse_spec(name).name.rsplit("/", 1)[-1] for name in config.benchmarks)
     made = zip(benchmarks, config.benchmarks, strict=True)
@@ -260,8 +260,8 @@ def create_run(config: Config, benchmarks: Sequence[Benchmark]) -> Run:
 def perform(run: Run, config: Config, places: Sequence[Place], *, redo_errors: bool = False) -> bool:
     """Whether the run was interrupted before it had come to its end."""
     from firsthand.runs.execute import execute
-    from firsthand.runs.sending import sending
-    from firsthand.runs.watch import watching
+    from firsthand.show.live_tree import watching
+    from firsthand.telemetry.live_export import sending
 
     secret = next((place.task.protected for place in places if place.task.protected), None)
     if config.watch and secret is not None:

@@ -6,9 +6,9 @@ import json
 from dataclasses import dataclass, field
 
 from firsthand.errors import ConfigError
-from firsthand.home import data_home
 from firsthand.runs import store
-from firsthand.terminal import print_table
+from firsthand.system.home import data_home
+from firsthand.system.terminal import print_table
 
 EXAMPLES = """
 firsthand runs

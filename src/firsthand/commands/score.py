@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from firsthand import catalog
 from firsthand.errors import ConfigError
-from firsthand.home import data_home
 from firsthand.message import Json
-from firsthand.terminal import console, one_line, progress
+from firsthand.system.home import data_home
+from firsthand.system.terminal import console, one_line, progress
 from firsthand.trace import Score, Trace
 
 if TYPE_CHECKING:
-    from firsthand.evals.rescore import Rescored
+    from firsthand.experiment.rescore import Rescored
     from firsthand.runs.store import Run
 
 EXAMPLES = """
@@ -60,7 +60,7 @@ class Config:
 
 def main(config: Config) -> int:
     """Score, and print the leaderboard of the new scores."""
-    from firsthand.evals.rescore import rescore
+    from firsthand.experiment.rescore import rescore
     from firsthand.runs import store
 
     scorers = [(text, catalog.scorer(text)) for text in config.with_]
@@ -99,9 +99,9 @@ def main(config: Config) -> int:
 
 def report(run: Run, found: Rescored, config: Config) -> int:
     """Print what the scores say; returns how many attempts have none."""
-    from firsthand.evals.board_table import render
-    from firsthand.evals.judge import about_judge
-    from firsthand.evals.leaderboard import leaderboard
+    from firsthand.scorers.model_judge import about_judge
+    from firsthand.show.board import leaderboard
+    from firsthand.show.board_table import render
 
     order = {name: index for index, name in enumerate(run.agents())}
     traces = [

@@ -118,14 +118,14 @@ class Config:
 def main(config: Config) -> int:
     """Serve until a signal comes."""
     try:
-        from firsthand.serve.server import Address, serve
+        from firsthand.serve.http.server import Address, serve
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "serve", "firsthand serve") from None
-    from firsthand.replicas.fleet import Fleet
-    from firsthand.serve.door import Door
-    from firsthand.serve.keys import check_loaders, read_keys
-    from firsthand.serve.settings import Limits, Settings, check_binding
-    from firsthand.serve.spans import open_spans
+    from firsthand.cluster.replicas.fleet import Fleet
+    from firsthand.serve.http.api_keys import check_loaders, read_keys
+    from firsthand.serve.http.server_settings import Limits, Settings, check_binding
+    from firsthand.serve.models.served_model import Door
+    from firsthand.serve.telemetry.request_spans import open_spans
 
     limits = Limits(config.concurrency, config.max_tokens, config.max_answers, config.body_bytes, config.request_s)
     keys = read_keys(config.keys, os.environ, limits)
@@ -178,9 +178,9 @@ def open_here(config: Config) -> tuple[Model | None, Embedder | None]:
 
 def open_replicas(config: Config) -> tuple[Model | None, Embedder | None]:
     """The same, in replicas."""
-    from firsthand.replicas.fleet import Fleet
-    from firsthand.replicas.on_ray import open_ray
-    from firsthand.replicas.replicated import Replicated, ReplicatedEmbedder
+    from firsthand.cluster.replicas.fleet import Fleet
+    from firsthand.cluster.replicas.ray_replicas import open_ray
+    from firsthand.cluster.replicas.replicated_model import Replicated, ReplicatedEmbedder
 
     assert config.replicas is not None
     own = {key: value for key, value in engine_settings(config).items() if value is not None}

@@ -6,14 +6,14 @@ import json
 from dataclasses import dataclass, field
 
 from firsthand.errors import ConfigError
-from firsthand.evals.board_table import render
-from firsthand.evals.leaderboard import leaderboard
-from firsthand.evals.stored_figures import own_figures
-from firsthand.home import data_home
-from firsthand.protection import shareable
+from firsthand.loop.protection import shareable
 from firsthand.runs import store
-from firsthand.runs.show import show
-from firsthand.terminal import complain, console
+from firsthand.show.board import leaderboard
+from firsthand.show.board_table import render
+from firsthand.show.trace_tree import show
+from firsthand.stats.stored_figures import own_figures
+from firsthand.system.home import data_home
+from firsthand.system.terminal import complain, console
 from firsthand.trace import Trace
 
 EXAMPLES = """

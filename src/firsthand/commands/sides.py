@@ -7,10 +7,10 @@ from pathlib import Path
 
 from firsthand.benchmark import Figure, Figures
 from firsthand.errors import ConfigError, unknown
-from firsthand.evals.paired import PairedDifference
-from firsthand.evals.stored_figures import stored_figures
-from firsthand.runs.compare import Comparison
+from firsthand.runs.pairing import Comparison
 from firsthand.runs.store import Run
+from firsthand.stats.paired import PairedDifference
+from firsthand.stats.stored_figures import stored_figures
 
 
 def shared_agents(

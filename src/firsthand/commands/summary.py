@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 
 from firsthand.config import confidence, share
 from firsthand.errors import ConfigError
-from firsthand.evals.cells import cells, grids
-from firsthand.evals.effective import effective
-from firsthand.evals.heat import heat, score_cells, shown
-from firsthand.evals.stored_figures import own_figures
-from firsthand.evals.summary import Line, summary
-from firsthand.evals.words import amount, seconds, span, value_text
-from firsthand.home import data_home
 from firsthand.runs import store
-from firsthand.terminal import complain, console, print_table, printable
+from firsthand.show.board_words import amount, seconds, span, value_text
+from firsthand.show.heatmap import heat, score_cells, shown
+from firsthand.stats.breakdown import cells, grids
+from firsthand.stats.effective_length import effective
+from firsthand.stats.run_summary import Line, summary
+from firsthand.stats.stored_figures import own_figures
+from firsthand.system.home import data_home
+from firsthand.system.terminal import complain, console, print_table, printable
 
 EXAMPLES = """
 firsthand summary last

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from firsthand.nn.architecture import Architecture, Rope
-from firsthand.nn.attention import Attend, Attention
-from firsthand.nn.mlp import MLP
-from firsthand.nn.norm import RMSNorm
-from firsthand.nn.rope import Rotation, frequencies, rotation
+from firsthand.nn.blocks.attention import Attend, Attention
+from firsthand.nn.blocks.mlp import MLP
+from firsthand.nn.blocks.norm import RMSNorm
+from firsthand.nn.blocks.rope import Rotation, frequencies, rotation
 
 
 class Block(nn.Module):

@@ -20,11 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from firsthand.errors import ConfigError, ModelFileError
-from firsthand.modelfile import PICKLES, Safetensors, read_json, read_safetensors
+from firsthand.formats.fields import Fields
+from firsthand.formats.model_files import PICKLES, Safetensors, read_json, read_safetensors
 from firsthand.nn.architecture import Architecture
 from firsthand.nn.decoder import Decoder
-from firsthand.nn.fields import Fields
-from firsthand.nn.names import huggingface_name
+from firsthand.nn.weight_names import huggingface_name
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 MAX_RANK = 4096

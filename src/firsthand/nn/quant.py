@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from firsthand.errors import ConfigError
-from firsthand.nn.blockwise import Blockwise, from_values
+from firsthand.kernels.products.blockwise import Blockwise, from_values
 
 if TYPE_CHECKING:
-    from firsthand.nn.kernels.dense import DenseTiles
+    from firsthand.kernels.products.float_products import DenseTiles
 
 Mode = Literal["int8", "float16", "float32"]
 FLOAT16_MAX = 65504.0
@@ -41,7 +41,7 @@ class DenseLinear(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The weights as float32, made anew: O K."""
-        from firsthand.nn.kernels.dense import untile_floats
+        from firsthand.kernels.products.float_products import untile_floats
 
         return torch.from_numpy(untile_floats(self.tiles))
 
@@ -51,7 +51,7 @@ class DenseLinear(nn.Module):
 
     def forward(self, x_NK: Tensor) -> Tensor:
         """x times the weights, plus bias: N O, float32."""
-        from firsthand.nn.kernels.dense import dense_product
+        from firsthand.kernels.products.float_products import dense_product
 
         rows = x_NK.reshape(-1, self.in_features).detach().contiguous().numpy()
         out_NO = torch.from_numpy(dense_product(rows, self.tiles)).reshape(*x_NK.shape[:-1], self.out_features)
@@ -81,7 +81,7 @@ class BlockLinear(nn.Module):
 
     def __init__(self, matrix: Blockwise, bias: Tensor | None):
         super().__init__()
-        from firsthand.nn.kernels.tiled import tile
+        from firsthand.kernels.products.tiled_weights import tile
 
         self.out_features, self.in_features = matrix.codes.shape
         self.bias = None if bias is None else bias.detach().float()
@@ -90,7 +90,7 @@ class BlockLinear(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The weights as float32, made anew: O K."""
-        from firsthand.nn.kernels.tiled import untile
+        from firsthand.kernels.products.tiled_weights import untile
 
         return torch.from_numpy(untile(self.tiles).values())
 
@@ -100,7 +100,7 @@ class BlockLinear(nn.Module):
 
     def forward(self, x_NK: Tensor) -> Tensor:
         """x times the weights, plus bias: N O, float32."""
-        from firsthand.nn.kernels.products import product
+        from firsthand.kernels.products.blockwise_products import product
 
         rows = x_NK.reshape(-1, self.in_features).detach().contiguous().numpy()
         out_NO = torch.from_numpy(product(rows, self.tiles)).reshape(*x_NK.shape[:-1], self.out_features)
@@ -108,7 +108,7 @@ class BlockLinear(nn.Module):
 
     def extra_repr(self) -> str:
         """What `print(model)` shows."""
-        from firsthand.nn.kernels.tiled import KINDS
+        from firsthand.kernels.products.tiled_weights import KINDS
 
         kind, sizes = KINDS[self.tiles.kind], f"in_features={self.in_features}, out_features={self.out_features}"
         return f"{sizes}, {kind.bits} bits in blocks of {kind.block}"
@@ -187,7 +187,7 @@ def _check(weight: Tensor, name: str) -> None:
 
 
 def _tiled(weight: Tensor, name: str) -> DenseTiles:
-    from firsthand.nn.kernels.dense import tile_floats
+    from firsthand.kernels.products.float_products import tile_floats
 
     _check(weight, name)
     return tile_floats(weight.detach().contiguous().numpy(), np.float16)

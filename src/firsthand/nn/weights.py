@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from firsthand.errors import ConfigError, ModelFileError
-from firsthand.modelfile import (
+from firsthand.formats.fields import Fields
+from firsthand.formats.model_files import (
     GGUF,
     PICKLES,
     Safetensors,
@@ -28,13 +29,13 @@ from firsthand.modelfile import (
     read_safetensors,
     refuse_pickle,
 )
-from firsthand.nn import bert, gemma, llama, lora, qwen
+from firsthand.kernels.products.blockwise import GGUF_TYPES, Blockwise, from_gguf
+from firsthand.nn import lora
 from firsthand.nn.architecture import Architecture
-from firsthand.nn.blockwise import GGUF_TYPES, Blockwise, from_gguf
 from firsthand.nn.decoder import Decoder
-from firsthand.nn.fields import Fields
-from firsthand.nn.names import bert_name, gguf_name, huggingface_name
+from firsthand.nn.families import bert, gemma, llama, qwen
 from firsthand.nn.quant import BlockLinear
+from firsthand.nn.weight_names import bert_name, gguf_name, huggingface_name
 
 A = TypeVar("A")
 

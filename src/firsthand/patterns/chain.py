@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from firsthand.context import Context
 from firsthand.errors import ConfigError
-from firsthand.patterns.answers import answer_or_text, wanted
+from firsthand.patterns.parts.answers import answer_or_text, wanted
 from firsthand.task import Task
 
 Gate = Callable[[int, str], str | None]

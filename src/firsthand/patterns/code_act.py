@@ -7,7 +7,7 @@ import re
 from firsthand.context import Context
 from firsthand.errors import ConfigError
 from firsthand.message import Role, ToolCall
-from firsthand.patterns.answers import answer_or_text, extract_answer, wanted
+from firsthand.patterns.parts.answers import answer_or_text, extract_answer, wanted
 from firsthand.task import Task
 
 _OPEN = re.compile(r"^[ \t]*(?:```[ \t]*(?:python|py)?[ \t]*$|<execute>)", re.IGNORECASE | re.MULTILINE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from firsthand.context import Context
-from firsthand.patterns.answers import answer_or_text, wanted
+from firsthand.patterns.parts.answers import answer_or_text, wanted
 from firsthand.task import Task
 
 

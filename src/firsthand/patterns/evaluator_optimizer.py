@@ -7,9 +7,9 @@ from dataclasses import replace
 from firsthand.agent import Pattern
 from firsthand.context import Context
 from firsthand.errors import ConfigError
-from firsthand.patterns.branches import follow
-from firsthand.patterns.choosing import chance_correct
 from firsthand.patterns.direct import direct
+from firsthand.patterns.parts.label_choice import chance_correct
+from firsthand.patterns.parts.sub_patterns import follow
 from firsthand.task import Task
 
 

@@ -11,8 +11,8 @@ from firsthand.context import Context
 from firsthand.errors import ConfigError, DataError, ModelError, PromptTooLong
 from firsthand.grammar import json_schema
 from firsthand.message import Json
-from firsthand.patterns.judging import JudgeProtocol, judge_protocol, show
-from firsthand.patterns.verdicts import How, distribution
+from firsthand.patterns.parts.judge_protocols import JudgeProtocol, judge_protocol, show
+from firsthand.patterns.parts.verdicts import How, distribution
 from firsthand.task import Task
 
 Reasoning = Literal["protocol", "on", "off"]

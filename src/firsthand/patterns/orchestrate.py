@@ -7,9 +7,9 @@ from functools import partial
 from firsthand.agent import Pattern
 from firsthand.context import Context
 from firsthand.errors import ConfigError
-from firsthand.patterns.answers import answer_or_text, listed, wanted
-from firsthand.patterns.branches import Outcome, attempt, part_of
 from firsthand.patterns.direct import direct
+from firsthand.patterns.parts.answers import answer_or_text, listed, wanted
+from firsthand.patterns.parts.sub_patterns import Outcome, attempt, part_of
 from firsthand.task import Task
 
 MAX_SUBAGENTS = 256

@@ -9,11 +9,11 @@ from typing import Literal
 from firsthand.agent import Pattern
 from firsthand.context import Context
 from firsthand.errors import ConfigError
-from firsthand.patterns.answers import answer_or_text, given_answer, wanted
-from firsthand.patterns.branches import Outcome, alive, attempt
-from firsthand.patterns.choosing import chance_correct
 from firsthand.patterns.direct import direct
-from firsthand.patterns.voting import count, share, tallied
+from firsthand.patterns.parts.answers import answer_or_text, given_answer, wanted
+from firsthand.patterns.parts.label_choice import chance_correct
+from firsthand.patterns.parts.sub_patterns import Outcome, alive, attempt
+from firsthand.patterns.parts.voting import count, share, tallied
 from firsthand.task import Task
 
 Split = Callable[[Task, int], Sequence[Task]]

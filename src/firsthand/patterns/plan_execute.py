@@ -5,9 +5,9 @@ from __future__ import annotations
 from firsthand.agent import Pattern
 from firsthand.context import Context
 from firsthand.errors import ConfigError
-from firsthand.patterns.answers import answer_or_text, listed, wanted
-from firsthand.patterns.branches import Outcome, attempt, part_of
 from firsthand.patterns.direct import direct
+from firsthand.patterns.parts.answers import answer_or_text, listed, wanted
+from firsthand.patterns.parts.sub_patterns import Outcome, attempt, part_of
 from firsthand.task import Task
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from firsthand.context import Context
 from firsthand.errors import ConfigError
 from firsthand.message import Role, ToolCall
-from firsthand.patterns.actions import FINISH, arguments_of, parse_action, usage
-from firsthand.patterns.answers import answer_or_text, extract_answer, wanted
+from firsthand.patterns.parts.actions import FINISH, arguments_of, parse_action, usage
+from firsthand.patterns.parts.answers import answer_or_text, extract_answer, wanted
 from firsthand.task import Task
-from firsthand.tokens.toolgrammar import action_grammar
+from firsthand.tokens.calls.call_grammar import action_grammar
 
 _EXAMPLE: tuple[tuple[Role, str], ...] = (
     ("user", "Question: A shop sells 12 boxes of 30 pens. How many pens is that?"),

@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import Literal
 
 from firsthand.agent import Pattern
-from firsthand.concurrency import current_branch
 from firsthand.context import Context
 from firsthand.errors import ConfigError
+from firsthand.loop.concurrency import current_branch
 from firsthand.message import Message
 from firsthand.patterns.cot import cot
-from firsthand.patterns.feedback import Evaluator, Feedback, Kind, evaluator_for
+from firsthand.patterns.parts.feedback import Evaluator, Feedback, Kind, evaluator_for
 from firsthand.task import Task
 
 Strategy = Literal["reflexion", "last_attempt", "both", "none"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from firsthand.context import Context
 from firsthand.errors import ConfigError
-from firsthand.patterns.answers import answer_or_text
+from firsthand.patterns.parts.answers import answer_or_text
 from firsthand.task import Task
 
 

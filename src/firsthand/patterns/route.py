@@ -9,10 +9,10 @@ from functools import partial
 from firsthand.agent import Pattern, pattern_name
 from firsthand.context import Context
 from firsthand.errors import ConfigError
-from firsthand.patterns.branches import follow
-from firsthand.patterns.choosing import choose
 from firsthand.patterns.cot import cot
 from firsthand.patterns.direct import direct
+from firsthand.patterns.parts.label_choice import choose
+from firsthand.patterns.parts.sub_patterns import follow
 from firsthand.task import Task
 
 

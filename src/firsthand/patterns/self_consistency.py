@@ -5,10 +5,10 @@ from __future__ import annotations
 from firsthand.agent import Pattern
 from firsthand.context import Context
 from firsthand.errors import ConfigError
-from firsthand.patterns.answers import answer_or_text, extract_answer, given_answer
-from firsthand.patterns.branches import alive, attempt
 from firsthand.patterns.cot import opening
-from firsthand.patterns.voting import Tally, count
+from firsthand.patterns.parts.answers import answer_or_text, extract_answer, given_answer
+from firsthand.patterns.parts.sub_patterns import alive, attempt
+from firsthand.patterns.parts.voting import Tally, count
 from firsthand.task import Task
 
 

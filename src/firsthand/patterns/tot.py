@@ -12,11 +12,11 @@ from itertools import chain
 from random import Random
 from typing import Literal
 
-from firsthand.concurrency import current_branch, derive_seed
 from firsthand.context import Context
 from firsthand.errors import ConfigError
+from firsthand.loop.concurrency import current_branch, derive_seed
 from firsthand.model import Likelihood
-from firsthand.patterns.thoughts import Ask, Thoughts, thoughts_of
+from firsthand.patterns.parts.thoughts import Ask, Thoughts, thoughts_of
 from firsthand.task import Task
 
 Generate = Literal["propose", "sample"]

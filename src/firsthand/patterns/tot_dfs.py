@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from firsthand.context import Context
 from firsthand.errors import ConfigError
-from firsthand.patterns.thoughts import Thoughts, thoughts_of
+from firsthand.patterns.parts.thoughts import Thoughts, thoughts_of
 from firsthand.patterns.tot import Search, State
 from firsthand.task import Task
 

@@ -22,32 +22,22 @@ from typing import Any
 
 from torch import Tensor
 
-from firsthand import __version__, asker
-from firsthand.engine.adapters import check_name
-from firsthand.engine.checks import check_ids
-from firsthand.engine.devices import allocating, pick_device
-from firsthand.engine.engine import Engine
-from firsthand.engine.grammar import CompiledGrammar, Grammars
-from firsthand.engine.loading import load_weights
-from firsthand.engine.settings import EngineConfig
-from firsthand.engine.worker import EngineWorker
+from firsthand import __version__
+from firsthand.engine.compute.adapter_slots import check_name
+from firsthand.engine.compute.device_weights import load_weights
+from firsthand.engine.compute.devices import allocating, pick_device
+from firsthand.engine.core.engine import Engine
+from firsthand.engine.core.engine_config import EngineConfig
+from firsthand.engine.core.engine_thread import EngineWorker
+from firsthand.engine.core.request_checks import check_ids
+from firsthand.engine.decoding.constraint import CompiledGrammar, Grammars
 from firsthand.errors import ConfigError, ModelFileError
-from firsthand.model import (
-    Completion,
-    Delta,
-    ModelFacts,
-    Prompt,
-    Sampling,
-    Scored,
-    TokenRating,
-    ToolSpec,
-    shown_pieces,
-)
+from firsthand.hub import model_lookup
+from firsthand.hub.content_hash import content_hash, model_files
+from firsthand.model import Completion, Delta, ModelFacts, Prompt, Sampling, Scored, TokenRating, ToolSpec, shown_pieces
 from firsthand.nn.lora import adapter_files
 from firsthand.nn.quant import best_mode
-from firsthand.providers import hub
-from firsthand.providers.contents import content_hash, model_files
-from firsthand.providers.local_answers import (
+from firsthand.providers.local_completions import (
     Loaded,
     compile_calls,
     completion,
@@ -56,11 +46,12 @@ from firsthand.providers.local_answers import (
     is_long,
     new_request,
 )
-from firsthand.providers.local_memory import KeptAdapter, Memory
-from firsthand.providers.local_scores import likelihoods
+from firsthand.providers.local_scoring import likelihoods
+from firsthand.providers.local_shared import KeptAdapter, Memory
+from firsthand.system import request_owner
 from firsthand.tokens import pretrained
-from firsthand.tokens.chat import Chat
-from firsthand.tokens.toolcalls import CallStream
+from firsthand.tokens.calls.call_parser import CallStream
+from firsthand.tokens.templates.chat_template import Chat
 
 MERGED, BESIDE = "+lora:", "+adapter:"
 """Stand between the name of a model and the folder of its adapter."""
@@ -76,9 +67,9 @@ def open_model(text: str) -> Local:
     """
     name, plus, folder = text.partition(MERGED if MERGED in text else BESIDE)
     if not plus:
-        return Local(hub.resolve(text), name=text)
+        return Local(model_lookup.resolve(text), name=text)
     adapter_files(folder)  # said now, and not after a download
-    path = hub.resolve(name)
+    path = model_lookup.resolve(name)
     if plus == MERGED:
         return Local(path, name=text, adapter=folder)
     base = Local(path, name=name)
@@ -273,7 +264,7 @@ class Local:
         self, ids: Sequence[int], top: int = 0, *, priority: int = 0, run: str = "", cache_salt: str = ""
     ) -> list[TokenRating]:
         """How probable each token after the first was, given those before it, with the `top` most probable ones."""
-        loaded, run = await self._ready(), run or asker.current()
+        loaded, run = await self._ready(), run or request_owner.current()
         if len(ids) < 2:
             return []
         (found,) = await loaded.worker.score(

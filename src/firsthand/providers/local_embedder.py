@@ -17,19 +17,19 @@ from typing import TYPE_CHECKING, TypeVar
 
 from firsthand import __version__
 from firsthand.errors import ConfigError
-from firsthand.providers import hub
-from firsthand.providers.contents import content_hash
+from firsthand.hub import model_lookup
+from firsthand.hub.content_hash import content_hash
 
 if TYPE_CHECKING:
-    from firsthand.engine.embedding import Embedded, TextEmbedder
-    from firsthand.engine.recipe import Pooling
+    from firsthand.embed.embedding import Embedded, TextEmbedder
+    from firsthand.embed.embedding_config import Pooling
 
 T = TypeVar("T")
 
 
 def open_embedder(text: str) -> LocalEmbedder:
     """The embedder of that name or path, pulled first if it is not here; nothing is loaded yet."""
-    return LocalEmbedder(hub.resolve(text), name=text)
+    return LocalEmbedder(model_lookup.resolve(text), name=text)
 
 
 class LocalEmbedder:
@@ -95,7 +95,7 @@ class LocalEmbedder:
             stop.set()
 
     def _ready(self) -> TextEmbedder:
-        from firsthand.engine.embedding import load
+        from firsthand.embed.embedding import load
 
         with self._lock:
             if self._loaded is None:

@@ -21,15 +21,15 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from firsthand import traceparent
-from firsthand.concurrency import first_error
 from firsthand.errors import ConfigError, MissingExtra, ModelError, PromptTooLong, TransientError
+from firsthand.loop.concurrency import first_error
 from firsthand.message import Json
 from firsthand.model import Completion, Delta, Likelihood, Prompt, Sampling, Scored, ToolSpec, Usage
 from firsthand.providers import openai_request
 from firsthand.providers import openai_wire as wire
 from firsthand.providers.openai_errors import Endpoint, checked_key, shown_address
-from firsthand.providers.structured import check
+from firsthand.providers.output_validation import check
+from firsthand.system import trace_context
 
 T = TypeVar("T")
 
@@ -224,7 +224,7 @@ class OpenAIModel:
             if body is None:
                 return await client.get(path, cast_to=httpx.Response)
             kwargs: Json = {"stream": True, "stream_cls": self._sdk.AsyncStream[Any]} if stream else {}
-            if (parent := traceparent.current()) is not None:
+            if (parent := trace_context.current()) is not None:
                 kwargs["options"] = {"headers": {"traceparent": parent.header}}
             return await client.post(path, cast_to=httpx.Response, body=wire.sendable(body), **kwargs)
         except self._sdk.APIStatusError as error:

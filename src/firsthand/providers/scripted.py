@@ -30,7 +30,7 @@ from firsthand.model import (
     ToolSpec,
     Usage,
 )
-from firsthand.providers.structured import check
+from firsthand.providers.output_validation import check
 
 Reply = str | Message
 Replies = Sequence[Reply] | Mapping[str, Reply] | Callable[[Sequence[Message], Sampling, int], Reply]

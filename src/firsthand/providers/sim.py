@@ -13,12 +13,22 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, dataclass
 from random import Random
 
-from firsthand.concurrency import derive_seed
 from firsthand.errors import ConfigError, ModelError
+from firsthand.loop.concurrency import derive_seed
 from firsthand.message import assistant, canonical
 from firsthand.model import Completion, Delta, Likelihood, Prompt, Sampling, Scored, ToolSpec, Usage
-from firsthand.providers.twentyfour import GOAL, Move, Numbers, makes_24, moves, position, reachable, solution, written
-from firsthand.spec import parse_spec
+from firsthand.providers.game24_solver import (
+    GOAL,
+    Move,
+    Numbers,
+    makes_24,
+    moves,
+    position,
+    reachable,
+    solution,
+    written,
+)
+from firsthand.system.option_spec import parse_spec
 
 _QUESTION = re.compile(r"(Question: )?Use numbers and basic arithmetic operations[^\n]*\nNumbers: ([\d ]+)")
 """With a head of its own it follows worked examples."""

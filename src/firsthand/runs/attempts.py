@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
-from firsthand.attempt import cost_of
 from firsthand.errors import StoreError, UnknownName, unknown
+from firsthand.loop.attempt import cost_of
 from firsthand.message import Json
 from firsthand.model import Usage
 from firsthand.runs.database import Database, plain, put
-from firsthand.runs.journal import now
+from firsthand.runs.stored_journal import now
 from firsthand.trace import Score, Trace
 
 T = TypeVar("T")

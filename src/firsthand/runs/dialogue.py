@@ -13,18 +13,18 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from firsthand.agent import Agent
-from firsthand.asker import asking
-from firsthand.attempt import Attempt
 from firsthand.benchmark import Benchmark
-from firsthand.budget import Budget
-from firsthand.concurrency import Branch, enter_branch
 from firsthand.context import Context, open_context
 from firsthand.errors import ConfigError, FirsthandError, LimitExceeded, unknown
-from firsthand.journal import MemoryJournal
-from firsthand.listener import Began, Listener, Piece, Step
+from firsthand.loop.attempt import Attempt
+from firsthand.loop.budget import Budget
+from firsthand.loop.concurrency import Branch, enter_branch
+from firsthand.loop.journal import MemoryJournal
+from firsthand.loop.listener import Began, Listener, Piece, Step
 from firsthand.message import Message, Text, ToolCall, ToolResult, canonical
 from firsthand.model import Usage
 from firsthand.rollout import Place
+from firsthand.system.request_owner import asking
 from firsthand.task import Task
 from firsthand.trace import Call, Node, Origin, Trace
 

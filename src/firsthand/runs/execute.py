@@ -10,15 +10,15 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 
-from firsthand.asker import asking
-from firsthand.budget import Budget, Limits
 from firsthand.errors import LimitExceeded, StoreError
-from firsthand.journal import Journal
-from firsthand.listener import Listener
+from firsthand.loop.budget import Budget, Limits
+from firsthand.loop.journal import Journal
+from firsthand.loop.listener import Listener
 from firsthand.message import Json
 from firsthand.model import Usage
 from firsthand.rollout import Place, rollouts
 from firsthand.runs.store import Run
+from firsthand.system.request_owner import asking
 from firsthand.trace import Trace
 
 

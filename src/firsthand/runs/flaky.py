@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from firsthand.runs.compare import Attempted, Comparison
+from firsthand.runs.pairing import Attempted, Comparison
 
 
 @dataclass(frozen=True)

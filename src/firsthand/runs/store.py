@@ -24,12 +24,12 @@ from typing import Any, Literal, TypeVar
 
 from firsthand import __version__
 from firsthand.errors import StoreError
-from firsthand.lock import held, is_held
 from firsthand.message import Json
 from firsthand.runs.attempts import LATEST, Attempts, filters
 from firsthand.runs.database import Database, plain, put
-from firsthand.runs.home import DATABASE, LOCK, find_run, new_run_id, run_ids
-from firsthand.runs.journal import StoredJournal, now
+from firsthand.runs.run_names import DATABASE, LOCK, find_run, new_run_id, run_ids
+from firsthand.runs.stored_journal import StoredJournal, now
+from firsthand.system.lock import held, is_held
 from firsthand.task import Task
 from firsthand.trace import Preference
 

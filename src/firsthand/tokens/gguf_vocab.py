@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from firsthand.errors import ModelFileError
 from firsthand.message import Json
-from firsthand.tokens import presplit, spm
+from firsthand.tokens import pretokenizers, spm
 
 T = TypeVar("T")
 
@@ -42,7 +42,9 @@ def adds_bos(metadata: Mapping[str, Any]) -> bool:
     stated = metadata.get("tokenizer.ggml.add_bos_token")
     if isinstance(stated, bool):
         return stated
-    return metadata.get("tokenizer.ggml.model") == "llama" or metadata.get("tokenizer.ggml.pre") in presplit.ADD_BOS
+    return (
+        metadata.get("tokenizer.ggml.model") == "llama" or metadata.get("tokenizer.ggml.pre") in pretokenizers.ADD_BOS
+    )
 
 
 def _byte_level(metadata: Mapping[str, Any], texts: list[str], kinds: list[int], source: str) -> Json:
@@ -56,10 +58,10 @@ def _byte_level(metadata: Mapping[str, Any], texts: list[str], kinds: list[int],
     return {
         "version": "1.0",
         "added_tokens": spm.added_tokens(texts, kinds),
-        "normalizer": {"type": "NFC"} if pre in presplit.NFC else None,
-        "pre_tokenizer": presplit.pre_tokenizer(str(pre)),
+        "normalizer": {"type": "NFC"} if pre in pretokenizers.NFC else None,
+        "pre_tokenizer": pretokenizers.pre_tokenizer(str(pre)),
         "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
-        "model": {"type": "BPE", "byte_fallback": False, "ignore_merges": pre in presplit.IGNORE_MERGES,
+        "model": {"type": "BPE", "byte_fallback": False, "ignore_merges": pre in pretokenizers.IGNORE_MERGES,
                   "vocab": vocab, "merges": merges},
     }  # fmt: skip
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from firsthand.errors import ModelFileError
+from firsthand.formats.model_files import read_gguf, read_json
 from firsthand.message import Json
-from firsthand.modelfile import read_gguf, read_json
 from firsthand.tokens import gguf_vocab, spm
 from firsthand.tokens.tokenizer import Run, Tokenizer
 

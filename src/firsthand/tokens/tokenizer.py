@@ -18,7 +18,7 @@ import tokenizers
 
 from firsthand.errors import ModelFileError
 from firsthand.message import Json, canonical
-from firsthand.tokens.pieces import byte_reader, steps, strips_leading_space
+from firsthand.tokens.token_bytes import byte_reader, steps, strips_leading_space
 
 END_OF_TURN = frozenset({
     "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<end_of_turn>", "<|end|>", "<|endoftext|>", "<|end_of_text|>",

@@ -20,12 +20,12 @@ from functools import lru_cache
 import httpcore
 import httpx
 
-from firsthand.concurrency import in_thread
 from firsthand.errors import ToolError
-from firsthand.terminal import printable
+from firsthand.loop.concurrency import in_thread
+from firsthand.system.terminal import printable
 from firsthand.tool import Tool, tool_from_function
-from firsthand.tools.addresses import PinnedBackend, Resolver, Rules, parse_rules, resolve
-from firsthand.tools.html import to_text
+from firsthand.tools.web.addresses import PinnedBackend, Resolver, Rules, parse_rules, resolve
+from firsthand.tools.web.html import to_text
 
 MAX_BYTES = 2_000_000
 """Of a body, packed or unpacked; the rest is not read."""

@@ -17,9 +17,9 @@ from fnmatch import fnmatch
 from typing import BinaryIO
 
 from firsthand.errors import ToolError, nearest
-from firsthand.terminal import printable
+from firsthand.system.terminal import printable
 from firsthand.tool import Tool, tool_from_function
-from firsthand.tools.rooted import Rooted, enter, kind_of, open_file
+from firsthand.tools.folders.rooted import Rooted, enter, kind_of, open_file
 
 MAX_ENTRIES = 500
 """Entries of a folder, and finds, that are shown."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from firsthand.errors import ToolError
+from firsthand.sandbox.sandbox import Outcome, shared_sandbox
 from firsthand.tool import tool
-from firsthand.tools.sandbox import Outcome, shared_sandbox
 
 MAX_CHARS = 8_000
 """A longer output keeps its beginning and its end."""

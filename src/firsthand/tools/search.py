@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from firsthand.errors import ConfigError, ToolError
-from firsthand.terminal import printable
+from firsthand.system.terminal import printable
 from firsthand.tool import Tool, tool_from_function
-from firsthand.tools.html import to_text
+from firsthand.tools.web.html import to_text
 
 SUFFIXES = (".txt", ".md", ".rst", ".html", ".htm", ".jsonl")
 MAX_FILE_BYTES = 50_000_000

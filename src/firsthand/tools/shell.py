@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from firsthand.sandbox.sandbox import shared_sandbox
 from firsthand.tool import tool
 from firsthand.tools.python import told
-from firsthand.tools.sandbox import shared_sandbox
 
 
 @tool(effect="read", timeout_s=60.0)

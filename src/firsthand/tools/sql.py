@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from firsthand.errors import ConfigError, ToolError, nearest
-from firsthand.terminal import printable
+from firsthand.system.terminal import printable
 from firsthand.tool import Tool, tool_from_function
 
 QUERY_S = 10.0

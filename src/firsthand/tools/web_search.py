@@ -16,7 +16,7 @@ import httpx
 
 from firsthand.errors import ConfigError, ToolError
 from firsthand.tool import Tool, tool_from_function
-from firsthand.tools.html import to_text
+from firsthand.tools.web.html import to_text
 
 MAX_K = 20
 MAX_BYTES = 4_000_000

@@ -1,0 +1,1 @@
+"""Generators of long texts: RULER, haystacks, lengths in tokens."""

@@ -1,0 +1,1 @@
+"""How benchmarks are prompted and scored: named protocols, multiple choice, competition maths, votes."""

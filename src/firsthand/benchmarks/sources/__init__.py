@@ -1,0 +1,1 @@
+"""Where a benchmark's rows come from: packages, folders, the hub, a user's own tables."""

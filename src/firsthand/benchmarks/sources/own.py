@@ -1,0 +1,194 @@
+"""A benchmark of a user's own, described in a few lines of TOML beside a table of rows.
+
+    data = "capitals.csv"
+    prompt = "What is the capital of {country}?"
+    target = "{capital}"
+    scorer = ["normalised"]
+
+Templates name columns in braces. With `choices` it is multiple choice: by log-prob after the prompt, or asked for a letter
+by other patterns; without, the answer is written. `firsthand run ./capitals.toml` runs it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from firsthand import catalog
+from firsthand.benchmark import Benchmark
+from firsthand.benchmarks.protocols.protocol import Item, Protocol, answered, fill, letter, make_task
+from firsthand.benchmarks.sources.tables import Row, read_table
+from firsthand.config import build, read_toml
+from firsthand.errors import ConfigError, DataError
+from firsthand.scorers.match import normalise
+from firsthand.task import Task
+
+LEAK_CHARS = 4
+"""A shorter target stands in many a prompt by chance."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a TOML file says. Paths are beside it."""
+
+    data: str = ""
+    """The table: .csv, .tsv, .jsonl or .json."""
+    prompt: str = ""
+    """The question, with columns in braces. By log-prob it is the exact text that a choice continues."""
+    target: str = ""
+    """The right answer, with columns in braces; with choices a letter, an index from 0, or the text of one of them."""
+    choices: tuple[str, ...] = ()
+    """A template for each choice, or the name of one column that holds a list (JSON)."""
+    continuation: str = " {choice}"
+    """What is scored of a choice after the prompt: ` {letter}` where the prompt lists them under {options}."""
+    scorer: tuple[str, ...] = ()
+    """Scorers by name, with their options, or FILE.py:function; the first gives the figure. `firsthand list scorers`."""
+    shots: int = 0
+    """How many answered examples come before each question."""
+    examples: str = ""
+    """The table they are taken from, its first rows."""
+    id: str = ""
+    """A template for the id of a row; without it, rows are counted."""
+    cluster: str = ""
+    """A template for what rows have in common, such as {passage_id}: standard errors take it into account."""
+    hint: str = ""
+    """How an answer should be given, such as `a number`."""
+    encoding: str = ""
+    """Of the tables; found by itself for UTF-8 and for UTF-16 with its mark."""
+    name: str = ""
+    """Of the benchmark; without it, the file's."""
+    description: str = ""
+    """One line for listings."""
+    licence: str = ""
+    """Of the data."""
+
+    def __post_init__(self) -> None:
+        for field in ("data", "prompt", "target"):
+            if not getattr(self, field):
+                raise ConfigError(f'{field} is empty: a benchmark needs data, prompt and target, as in {field} = "..."')
+        if not 0 <= self.shots <= 100 or (self.shots > 0) != bool(self.examples):
+            raise ConfigError(f"shots is {self.shots} and examples {self.examples!r}: give both, or neither")
+        if self.target.strip() and self.target in self.prompt:
+            raise ConfigError(f"the prompt holds the target {self.target!r}: every question would say its answer")
+
+
+def read_benchmark(path: Path) -> Benchmark:
+    """The benchmark that the TOML file describes."""
+    about = build(Description, read_toml(Description, path))
+    rows = read_table(path.parent / about.data, about.encoding)
+    shown = read_table(path.parent / about.examples, about.encoding)[: about.shots] if about.shots else []
+    protocol = _protocol(about)
+    examples = [_item(row, about, f"example-{index}") for index, row in enumerate(shown)]
+    items = [_item(row, about, f"row-{index:05d}") for index, row in enumerate(rows)]
+    _check_ids(items, rows)
+    tasks = [_task(item, about, protocol, examples) for item in items]
+    source = f"{about.data}, {len(rows):,} rows; {about.shots}-shot; {about.prompt!r}"
+    return Benchmark(
+        name=about.name or path.stem,
+        tasks=lambda seed: tasks,
+        scorers=protocol.scorers,
+        description=about.description,
+        protocol="; ".join([source, *leaks(tasks, rows)]),
+        licence=about.licence,
+        options={"data": about.data},
+    )
+
+
+def leaks(tasks: Sequence[Task], rows: Sequence[Row]) -> list[str]:
+    """A sentence that names the rows whose prompt says the answer in words; none if there are none.
+
+    A target that is short, or is one of the choices that a prompt lists, tells nothing.
+    """
+    found = []
+    for task, row in zip(tasks, rows, strict=True):
+        answer = normalise(str(task.secret["answer"]))
+        if not task.choices and len(answer) >= LEAK_CHARS and f" {answer} " in f" {normalise(task.prompt)} ":
+            found.append(row.where.rpartition(", ")[2])
+    if not found:
+        return []
+    more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+    return [f"LEAK: the prompt holds the target in {len(found)} of {len(rows)} rows ({', '.join(found[:5])}{more})"]
+
+
+def _protocol(about: Description) -> Protocol:
+    names = about.scorer or (("acc", "acc_norm") if about.choices else ("normalised",))
+    return Protocol(
+        "your own",
+        query=about.prompt,
+        scorers=tuple(map(catalog.scorer, names)),
+        shots=about.shots,
+        examples=about.examples,
+        continuation=about.continuation if about.choices else None,
+    )
+
+
+def _columns(row: Row) -> dict[str, str]:
+    """The columns as templates take them: text, numbers and truth values; the others only where they are named."""
+    return {name: str(value) for name, value in row.columns.items() if isinstance(value, str | int | float)}
+
+
+def _filled(template: str, row: Row, what: str, extra: Mapping[str, str] | None = None) -> str:
+    try:
+        return fill(template, {**_columns(row), **(extra or {})})
+    except ConfigError as error:
+        odd = [name for name, value in row.columns.items() if not isinstance(value, str | int | float)]
+        hint = f" ({', '.join(odd)}: no text or number here)" if odd else ""
+        raise DataError(f"{row.where}: {what}: {error}{hint}") from None
+
+
+def _item(row: Row, about: Description, id: str) -> Item:
+    choices = _choices(row, about)
+    answer = _filled(about.target, row, "target").strip()
+    if not answer:
+        raise DataError(f"{row.where}: the target {about.target!r} is empty here")
+    question = _filled(about.prompt, row, "prompt", {"options": ""}).strip()
+    if not question:
+        raise DataError(f"{row.where}: the prompt is empty here")
+    cluster = {"cluster": _filled(about.cluster, row, "cluster")} if about.cluster else {}
+    id = _filled(about.id, row, "id") if about.id else id
+    gold = _gold(answer, choices, row) if about.choices else 0
+    secret = {} if about.choices else {"answer": answer}
+    return Item(id, {**_columns(row), "question": question, "answer": answer}, choices, gold, secret, cluster)
+
+
+def _choices(row: Row, about: Description) -> tuple[str, ...]:
+    if len(about.choices) == 1 and "{" not in about.choices[0]:
+        found = row.columns.get(about.choices[0])
+        if not isinstance(found, list) or not 2 <= len(found) <= 26 or not all(isinstance(each, str) for each in found):
+            raise DataError(f"{row.where}: the column {about.choices[0]!r} holds {str(found)[:60]}, not 2 to 26 texts")
+        return tuple(found)
+    return tuple(_filled(template, row, "choices") for template in about.choices)
+
+
+def _gold(answer: str, choices: tuple[str, ...], row: Row) -> int:
+    """The index that the target means: by a choice's text, or its letter, or its index from 0."""
+    if choices.count(answer) == 1:
+        return choices.index(answer)
+    letters = [letter(index) for index in range(len(choices))]
+    if answer.upper() in letters:
+        return letters.index(answer.upper())
+    if answer.isdecimal() and int(answer) < len(choices):
+        return int(answer)
+    raise DataError(f"{row.where}: the target {answer!r} is no letter, index from 0, or text of {len(choices)} choices")
+
+
+def _check_ids(items: Sequence[Item], rows: Sequence[Row]) -> None:
+    twice = [id for id, count in Counter(item.id for item in items).items() if count > 1]
+    if twice:
+        places = [row.where for item, row in zip(items, rows, strict=True) if item.id == twice[0]]
+        raise DataError(f"{places[1]}: the id {twice[0]!r} is that of {places[0]} too: ids must differ")
+
+
+def _task(item: Item, about: Description, protocol: Protocol, examples: Sequence[Item]) -> Task:
+    if about.choices:
+        return make_task(item, protocol, examples)
+    shown = "".join(f"{answered(each, protocol)}\n\n" for each in examples)
+    return Task(
+        id=item.id,
+        prompt=shown + item.fields["question"],
+        hint=about.hint or None,
+        metadata=dict(item.metadata),
+        secret=dict(item.secret),
+    )

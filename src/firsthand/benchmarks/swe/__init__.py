@@ -1,0 +1,1 @@
+"""Software tasks in SWE-bench format."""

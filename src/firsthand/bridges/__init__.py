@@ -1,0 +1,1 @@
+"""Bridges to Inspect and lm-evaluation-harness."""

@@ -1,0 +1,1 @@
+"""Inspect: its tasks on our agents, our models and sandbox in its runs."""

@@ -1,0 +1,254 @@
+"""An attempt -> what Inspect's scorers and metrics say of it.
+
+A scorer is given a TaskState: the one that the task's own solvers left, where they ran, and else one made of the trace: its
+conversation, its answer as the output, and the letter it chose as the marked choice. Metrics and the reducers of epochs are
+Inspect's own functions, applied to all attempts of an agent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from firsthand.benchmark import Figure
+from firsthand.bridges.inspect.messages import message_to, model_of
+from firsthand.bridges.inspect.sample_sandbox import looked_into
+from firsthand.errors import ConfigError
+from firsthand.message import Json, Message
+from firsthand.scorers.choice import chosen_letter
+from firsthand.stats.figures import slow_figure
+from firsthand.task import Task
+from firsthand.trace import Score, Trace, as_json
+
+STATE = "inspect_state"
+"""The kind of the event that holds what solvers left behind."""
+
+
+def restored(theirs: Any, sample: Any, model: str, epoch: int = 1) -> Any:
+    """The state that Inspect's solvers begin with."""
+    from inspect_ai.model import ChatMessageUser, ModelName
+    from inspect_ai.scorer import Target
+    from inspect_ai.solver import TaskState
+
+    given = [ChatMessageUser(content=sample.input)] if isinstance(sample.input, str) else list(sample.input)
+    return TaskState(
+        model=ModelName(f"firsthand/{model}"),
+        sample_id=sample.id,
+        epoch=epoch,
+        input=sample.input,
+        messages=given,
+        target=Target(sample.target),
+        choices=list(sample.choices) if sample.choices else None,
+        metadata=dict(sample.metadata or {}),
+    )
+
+
+def saved(state: Any) -> Json:
+    """What scorers look at of a state, as JSON."""
+    return {
+        "messages": [message.model_dump(mode="json", exclude_none=True) for message in state.messages],
+        "output": state.output.model_dump(mode="json", exclude_none=True),
+        "choices": [[each.value, each.correct, each.original_position] for each in state.choices],
+        "metadata": as_json(state.metadata),
+        "store": as_json(dict(state.store.items())),
+        "completed": bool(state.completed),
+    }
+
+
+class Judge:
+    """The scorers and metrics of one Inspect task."""
+
+    def __init__(self, theirs: Any, samples: Mapping[str, Any], grader: str, places: Mapping[str, Any]):
+        """`places` are the sandboxes of the samples that have one."""
+        self.theirs = theirs
+        self.places = places
+        self.samples = samples
+        self.grader = grader
+        self.scorers = list(theirs.scorer or ())
+        self.names = _names(self.scorers)
+
+    async def score(self, task: Task, trace: Trace) -> tuple[Score, ...]:
+        """A Score for each scorer, or for each key of one that gives several; what Inspect said of it is in its detail."""
+        spec = self.places.get(task.id)
+        if spec is None:
+            return await self._scored(task, trace)
+        async with looked_into(self.theirs, self.samples[task.id], spec, task, trace.final_state):
+            return await self._scored(task, trace)
+
+    async def _scored(self, task: Task, trace: Trace) -> tuple[Score, ...]:
+        from inspect_ai.scorer import Target
+        from inspect_ai.util._store import init_subtask_store
+
+        sample = self.samples[task.id]
+        state = self._state(task, sample, trace)
+        enter_grader(self.grader)
+        init_subtask_store(state.store)
+        found: list[Score] = []
+        for name, scorer in zip(self.names, self.scorers, strict=True):
+            try:
+                verdict = await scorer(state, Target(sample.target))
+            except Exception as error:
+                found.append(Score(name, 0.0, {"scorer_failed": f"{type(error).__name__}: {error}"}))
+                continue
+            if verdict is not None:
+                found += _scores(name, verdict)
+        return tuple(found)
+
+    def _state(self, task: Task, sample: Any, trace: Trace) -> Any:
+        from inspect_ai.model import ModelOutput
+
+        state = restored(self.theirs, sample, str(trace.agent["model"]), trace.epoch + 1)
+        kept = next((event.data for event in reversed(trace.events) if event.kind == STATE), None)
+        if kept is not None:
+            return _with(state, kept)
+        state.messages = [message_to(message) for message in _conversation(trace)] or state.messages
+        state.output = ModelOutput.from_content(str(trace.agent["model"]), trace.answer or "")
+        if task.choices:
+            chosen = chosen_letter(trace.answer or "", task)
+            for index in range(len(task.choices)):
+                state.choices.mark_choice(index, index == chosen)
+        return state
+
+    def figures(self, traces: Sequence[Trace]) -> list[Figure]:
+        """Inspect's metrics of all attempts, under its names: `match accuracy`, `match stderr`."""
+        by_task: dict[str, list[Trace]] = {}
+        for trace in traces:
+            if trace.error is None and trace.task_id in self.samples:
+                by_task.setdefault(trace.task_id, []).append(trace)
+        ids = tuple(id for id in self.samples if id in by_task)
+        scored = [[_sample_scores(trace, self.samples[id], self.names) for trace in by_task[id]] for id in ids]
+        if not any(each for several in scored for each in several):
+            return []
+        results = lru_cache(maxsize=1024)(lambda chosen: self._results([scored[index] for index in chosen]))
+        names = results(tuple(range(len(ids))))
+        return [slow_figure(name, ids, _Reading(results, name)) for name in names]
+
+    def _results(self, chosen: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, float]:
+        """Each metric of the chosen samples; one that was drawn twice counts as two."""
+        from inspect_ai._eval.task.results import eval_results
+
+        rows = [
+            {name: score.model_copy(update={"sample_id": index}) for name, score in attempt.items()}
+            for index, attempts in enumerate(chosen)
+            for attempt in attempts
+        ]
+        found, _ = eval_results(
+            len(chosen), rows, self.theirs.epochs_reducer, self.scorers, self.theirs.metrics, self.names
+        )
+        figures: dict[str, float] = {}
+        for score in found.scores:
+            label = f"{score.name}[{score.reducer}]" if _reducers(found) > 1 and score.reducer else score.name
+            for metric in score.metrics.values():
+                if isinstance(metric.value, int | float):
+                    figures[f"{label} {metric.name}"] = float(metric.value)
+        return figures
+
+
+class _Reading:
+    """One metric of the results for chosen samples."""
+
+    def __init__(self, results: Any, name: str):
+        self.results = results
+        self.name = name
+
+    def __call__(self, chosen: Sequence[int]) -> float:
+        return float(self.results(tuple(chosen)).get(self.name, math.nan))
+
+
+def _names(scorers: Sequence[Any]) -> list[str]:
+    """Inspect's names of the scorers, numbered where two are alike."""
+    from inspect_ai._util.registry import registry_unqualified_name
+    from inspect_ai.scorer._scorer import unique_scorer_name
+
+    names: list[str] = []
+    for scorer in scorers:
+        names.append(unique_scorer_name(registry_unqualified_name(scorer), names))
+    return names
+
+
+def _scores(name: str, verdict: Any) -> list[Score]:
+    """Inspect's Score as ours: the number that its metrics take it for."""
+    from inspect_ai.scorer import value_to_float
+
+    detail = {"inspect": verdict.model_dump(mode="json", exclude_none=True), "scorer": name}
+    if not isinstance(verdict.value, dict):
+        value = verdict.value if not isinstance(verdict.value, list) else (verdict.value or [0])[0]
+        return [Score(name, float(value_to_float()(value)), detail)]
+    parts = [(key, float(value_to_float()(each))) for key, each in verdict.value.items() if each is not None]
+    return [Score(f"{name}/{key}", value, detail if index == 0 else {}) for index, (key, value) in enumerate(parts)]
+
+
+def _sample_scores(trace: Trace, sample: Any, names: Sequence[str]) -> dict[str, Any]:
+    """The attempt's verdicts as Inspect's SampleScores, by scorer."""
+    from inspect_ai.scorer import SampleScore
+    from inspect_ai.scorer import Score as InspectScore
+
+    found: dict[str, Any] = {}
+    for score in trace.scores:
+        name, body = score.detail.get("scorer"), score.detail.get("inspect")
+        if name in names and isinstance(body, dict):
+            found[str(name)] = SampleScore(
+                score=InspectScore.model_validate(body),
+                sample_id=sample.id,
+                sample_metadata=sample.metadata,
+                scorer=name,
+            )
+    return found
+
+
+def _reducers(results: Any) -> int:
+    return len({score.reducer for score in results.scores})
+
+
+def _conversation(trace: Trace) -> tuple[Message, ...]:
+    """The conversation that ended last."""
+    return trace.messages(len(trace.nodes) - 1) if trace.nodes else ()
+
+
+def _with(state: Any, kept: Mapping[str, Any]) -> Any:
+    """The state as solvers left it."""
+    from inspect_ai.model import ChatMessage, ModelOutput
+    from inspect_ai.solver._task_state import Choice, Choices
+    from pydantic import TypeAdapter
+
+    one: TypeAdapter[Any] = TypeAdapter(ChatMessage)
+    state.messages = [one.validate_python(each) for each in kept["messages"]]
+    state.output = ModelOutput.model_validate(kept["output"])
+    state.choices = Choices([Choice(value, correct, place) for value, correct, place in kept["choices"]])
+    state.metadata = dict(kept["metadata"])
+    for key, value in kept["store"].items():
+        state.store.set(key, value)
+    state.completed = bool(kept["completed"])
+    return state
+
+
+def enter_grader(grader: str) -> None:
+    """Set the model that scorers ask where they name none: the grader, or one that says it is missing."""
+    from inspect_ai.log._transcript import Transcript, init_transcript
+    from inspect_ai.model import GenerateConfig
+    from inspect_ai.model._model import init_active_model, init_model_roles, init_model_usage, init_role_usage
+
+    model = model_of(_grader_api(grader))
+    init_transcript(Transcript())
+    init_active_model(model, GenerateConfig())
+    init_model_roles({"grader": model})
+    init_model_usage()
+    init_role_usage()
+
+
+@lru_cache(maxsize=8)
+def _grader_api(grader: str) -> Any:
+    from inspect_ai.model import GenerateConfig, ModelAPI
+
+    from firsthand.bridges.inspect.model_provider import model_api
+
+    if grader:
+        return model_api()(grader)
+
+    class Missing(ModelAPI):  # type: ignore[misc]
+        async def generate(self, input: Any, tools: Any, tool_choice: Any, config: Any) -> Any:
+            raise ConfigError("this scorer asks a judge model, and none was named: add :grader=MODEL to the benchmark")
+
+    return Missing("none", None, None, [], GenerateConfig())

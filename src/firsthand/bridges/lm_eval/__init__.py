@@ -1,0 +1,1 @@
+"""lm-evaluation-harness: its task files and its results."""

@@ -1,0 +1,1 @@
+"""Several processes and machines: runs spread over workers, and models served by replicas."""

@@ -1,0 +1,104 @@
+"""What travels between a server and its replicas: jobs, and the pieces of their answers, as plain data.
+
+    to a replica      do       job, method, and its arguments
+                      abort    job
+    from a replica    delta    job, delta: a piece of an answer
+                      end      job, value: what the method gave; None for a stream
+                      failed   job, error, message: what it raised
+
+A prompt is a text, token ids, or messages. Numbers survive JSON exactly, and so do half surrogate pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from firsthand.cluster.spread.run_worker import error_of as bare_error
+from firsthand.errors import FirsthandError, TransientError
+from firsthand.grammar import Grammar
+from firsthand.message import Json, Message
+from firsthand.model import CallDelta, Completion, Delta, Prompt, Sampling, ToolSpec
+
+TokenPrompt = Prompt | Sequence[int]
+
+
+def prompt_json(prompt: TokenPrompt) -> str | Json:
+    """A prompt as JSON."""
+    if isinstance(prompt, str):
+        return prompt
+    if prompt and isinstance(prompt[0], Message):
+        return {"messages": [message.to_json() for message in prompt if isinstance(message, Message)]}
+    return {"ids": list(prompt)}
+
+
+def prompt_of(body: str | Json) -> TokenPrompt:
+    """What `prompt_json` wrote."""
+    if isinstance(body, str):
+        return body
+    if "ids" in body:
+        return tuple(body["ids"])
+    return [Message.from_json(message) for message in body["messages"]]
+
+
+def sampling_of(body: Mapping[str, Any]) -> Sampling:
+    """What `Sampling.to_json` wrote."""
+    settings: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in body.items()
+    }
+    settings["logit_bias"] = tuple((token, bias) for token, bias in body.get("logit_bias", ()))
+    if body.get("grammar") is not None:
+        settings["grammar"] = Grammar.from_json(body["grammar"])
+    return Sampling(**settings)
+
+
+def tool_of(body: Json) -> ToolSpec:
+    """What `ToolSpec.to_json` wrote."""
+    return ToolSpec(**body["function"])
+
+
+def delta_json(delta: Delta) -> Json:
+    """A piece of an answer; what is empty is left out."""
+    body: Json = {
+        "text": delta.text,
+        "completion": None if delta.completion is None else delta.completion.to_json(),
+        "call": None if delta.call is None else asdict(delta.call),
+        "index": delta.index,
+        "token_ids": delta.token_ids,
+        "logprobs": delta.logprobs,
+        "top_logprobs": delta.top_logprobs,
+        "waited_s": delta.waited_s,
+    }
+    return {name: value for name, value in body.items() if value}
+
+
+def delta_of(body: Json) -> Delta:
+    """What `delta_json` wrote."""
+    return Delta(
+        text=body.get("text", ""),
+        completion=Completion.from_json(body["completion"]) if "completion" in body else None,
+        call=CallDelta(**body["call"]) if "call" in body else None,
+        index=body.get("index", 0),
+        token_ids=tuple(body.get("token_ids", ())),
+        logprobs=tuple(body.get("logprobs", ())),
+        top_logprobs=tuple(tuple((text, lp) for text, lp in token) for token in body.get("top_logprobs", ())),
+        waited_s=body.get("waited_s"),
+    )
+
+
+def failed(job: int, error: Exception) -> Json:
+    """What is said of a job that raised."""
+    message = {"kind": "failed", "job": job, "error": type(error).__name__, "message": str(error)}
+    retry_after_s = getattr(error, "retry_after_s", None)
+    return message if retry_after_s is None else message | {"retry_after_s": retry_after_s}
+
+
+def error_of(message: Json) -> Exception:
+    """What a job raised, as it would have been raised here."""
+    error = bare_error(message["error"], message["message"])
+    if isinstance(error, TransientError):
+        error.retry_after_s = message.get("retry_after_s")
+    if isinstance(error, FirsthandError):
+        return error
+    return RuntimeError(f"in a replica: {message['error']}: {message['message']}")

@@ -1,0 +1,1 @@
+"""Spreads a run's attempts over workers on a Ray cluster."""

@@ -1,0 +1,1 @@
+"""Embeddings: texts to vectors, packed without padding, batch-invariant."""

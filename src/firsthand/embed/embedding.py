@@ -1,0 +1,271 @@
+"""Texts to vectors: tokenised, sorted by length, packed without padding, each text attending to itself alone.
+
+An encoder (BERT family) runs in compiled kernels where they fit and are faster, a pack of texts on each core, else in torch;
+a decoder runs in torch, causally. Left out: caching, prompts for queries and documents, reranking.
+"""
+
+# N packed tokens, D hidden, B texts
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from firsthand.embed.embedding_config import Pooling, Recipe, model_folder, plain_recipe, read_recipe
+from firsthand.errors import ConfigError, ModelError, ModelFileError
+from firsthand.formats.model_files import read_json
+from firsthand.nn import weights
+from firsthand.nn.blocks.attention import Packed
+from firsthand.nn.compiled_encoder import CompiledEncoder, can_compile, is_fast_here
+from firsthand.nn.decoder import Decoder
+from firsthand.nn.families import bert
+from firsthand.tokens import pretrained
+from firsthand.tokens.tokenizer import Run, Tokenizer
+
+Floats = NDArray[np.float32]
+PACK_TOKENS = 512
+"""Tokens that go through the model together, unless one text alone has more: larger packs leave the caches."""
+WINDOW = 2048
+"""Texts that are sorted together; `embed_batches` holds no more of them at a time."""
+_SPACE = re.compile(r"\s")
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """The vectors of some texts, in their order."""
+
+    vectors: Floats
+    """B D, each of Euclidean length 1."""
+    num_tokens: tuple[int, ...]
+    """Tokens computed for each text."""
+    truncated: tuple[bool, ...]
+    """Whether a text was longer than the model takes and lost its end."""
+
+
+class Forward(Protocol):
+    """The last hidden states of packed texts."""
+
+    def __call__(self, ids_N: NDArray[np.int64], lengths: Sequence[int]) -> Floats:
+        """N D."""
+        ...
+
+
+class TextEmbedder:
+    """A model with its tokenizer and recipe. Methods may be called from several threads; `close` ends its own threads."""
+
+    def __init__(
+        self,
+        model: bert.Encoder | Decoder,
+        tokenizer: Tokenizer,
+        recipe: Recipe,
+        *,
+        compiled: bool | None = None,
+        threads: int | None = None,
+    ):
+        """`compiled` asks for the compiled kernels or against them; None takes them where they are faster."""
+        if tokenizer.vocab_size > model.architecture.vocab_size:
+            raise ModelFileError(
+                f"the tokenizer has {tokenizer.vocab_size} tokens and the weights {model.architecture.vocab_size}: the "
+                "files do not belong together"
+            )
+        fits = isinstance(model, bert.Encoder) and can_compile(model.architecture)
+        if compiled and not fits:
+            raise ConfigError(
+                "compiled kernels were asked for: they take BERT encoders whose widths are multiples of 32"
+            )
+        self.tokenizer, self.recipe = tokenizer, recipe
+        self.dimension = model.architecture.hidden_size
+        self.is_compiled = fits and (compiled or (compiled is None and is_fast_here()))
+        if self.is_compiled:
+            assert isinstance(model, bert.Encoder)
+            self._forward: Forward = CompiledEncoder(model).forward
+        else:
+            self._forward = _torch_forward(model)
+        workers = (threads or torch.get_num_threads()) if self.is_compiled else 1  # torch has threads of its own
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="firsthand-embed")
+        self._workers = workers
+
+    def embed(self, texts: Sequence[str], *, stopped: Callable[[], bool] = lambda: False) -> Embedded:
+        """The vectors of all texts. `stopped` is asked before each pack; once it says so, ModelError."""
+        if isinstance(texts, str):
+            raise ConfigError("embed takes a list of texts, not one text: put it in a list")
+        parts = list(self.embed_batches(texts, stopped=stopped))
+        if not parts:
+            return Embedded(np.zeros((0, self.dimension), np.float32), (), ())
+        return Embedded(
+            np.concatenate([part.vectors for part in parts]),
+            tuple(count for part in parts for count in part.num_tokens),
+            tuple(cut for part in parts for cut in part.truncated),
+        )
+
+    def embed_batches(
+        self, texts: Iterable[str], *, batch_size: int = WINDOW, stopped: Callable[[], bool] = lambda: False
+    ) -> Iterator[Embedded]:
+        """The vectors of any number of texts, `batch_size` at a time, in order; memory does not grow with their number.
+
+        A text's vector does not depend on `batch_size` (to the bit with the compiled kernels).
+        """
+        if batch_size < 1:
+            raise ConfigError(f"batch_size is {batch_size}: give 1 or more")
+        waiting: deque[_Window] = deque()
+        stream = iter(texts)
+        try:
+            while window := list(islice(stream, batch_size)):
+                waiting.append(self._start(window, stopped))
+                if len(waiting) > 1:  # while one is computed the next is tokenised
+                    yield self._finish(waiting.popleft())
+            while waiting:
+                yield self._finish(waiting.popleft())
+        finally:
+            for started in waiting:
+                for future in started.futures:
+                    future.cancel()
+
+    def tokenise(self, text: str) -> tuple[list[int], bool]:
+        """The ids that stand for a text, and whether it lost its end. No text can forge a control token."""
+        if not isinstance(text, str):
+            raise ConfigError(f"a text to embed is {type(text).__name__} {str(text)[:80]!r}: give a str")
+        recipe = self.recipe
+        ids = self._encode(text.lower() if recipe.lower else text)
+        cut = len(ids) > recipe.room
+        whole = [*recipe.before, *ids[: recipe.room], *recipe.after]
+        if not whole:  # an empty text, and nothing that goes around it
+            start = self.tokenizer.bos_id if self.tokenizer.bos_id is not None else self.tokenizer.eos_id
+            if start is None:
+                raise ModelError("an empty text has no tokens, and the model has none to begin with: leave it out")
+            whole = [start]
+        return whole, cut
+
+    def close(self) -> None:
+        """End the threads; what was not begun is given up."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _encode(self, text: str) -> list[int]:
+        """The ids of a text, of a very long one only as many as are needed: it is cut before a space, where tokens end."""
+        end = 16 * self.recipe.room
+        while end < len(text) and (space := _SPACE.search(text, end)):
+            ids = self.tokenizer.encode_runs([Run(text[: space.start()], False)])
+            if len(ids) > self.recipe.room:
+                return ids
+            end = 4 * space.start()
+        return self.tokenizer.encode_runs([Run(text, False)])
+
+    def _start(self, texts: Sequence[str], stopped: Callable[[], bool]) -> _Window:
+        tokenised = [self.tokenise(text) for text in texts]
+        order = sorted(range(len(texts)), key=lambda i: len(tokenised[i][0]), reverse=True)
+        packs = _packs([len(tokenised[i][0]) for i in order], self._workers)
+        futures, first = [], 0
+        for count in packs:
+            mine = order[first : first + count]
+            futures.append(self._pool.submit(self._pack, [tokenised[i][0] for i in mine], stopped))
+            first += count
+        lengths, cut = tuple(len(ids) for ids, _ in tokenised), tuple(cut for _, cut in tokenised)
+        return _Window(order, futures, lengths, cut)
+
+    def _finish(self, window: _Window) -> Embedded:
+        try:
+            sorted_vectors = np.concatenate([future.result() for future in window.futures])
+        finally:
+            for future in window.futures:  # after an error, what has not begun need not
+                future.cancel()
+        vectors = np.empty_like(sorted_vectors)
+        vectors[window.order] = sorted_vectors
+        return Embedded(vectors, window.num_tokens, window.truncated)
+
+    def _pack(self, texts: Sequence[list[int]], stopped: Callable[[], bool]) -> Floats:
+        """The vectors of texts that are computed together."""
+        if stopped():
+            raise ModelError("embedding was stopped before all texts were done")
+        lengths = [len(ids) for ids in texts]
+        hidden_ND = self._forward(np.concatenate([np.asarray(ids, np.int64) for ids in texts]), lengths)
+        ends = np.cumsum(lengths)
+        mode = self.recipe.pooling
+        rows = [pool(hidden_ND[end - length : end], mode) for end, length in zip(ends, lengths, strict=True)]
+        vectors = np.stack([row / max(np.sqrt(np.dot(row, row)), np.float32(1e-12)) for row in rows])
+        if not np.isfinite(vectors).all():
+            raise ModelError("the model gave numbers that are not finite: its weights may be damaged")
+        return vectors
+
+
+@dataclass(frozen=True)
+class _Window:
+    """Texts under way: which of them stand where in the packs, and what is known of each."""
+
+    order: list[int]
+    futures: list[Future[Floats]]
+    num_tokens: tuple[int, ...]
+    truncated: tuple[bool, ...]
+
+
+def load(
+    path: Path | str, *, pooling: Pooling | None = None, compiled: bool | None = None, threads: int | None = None
+) -> TextEmbedder:
+    """The embedder in a folder (encoder or decoder) or a .gguf file (decoder); ModelFileError if it is not sound.
+
+    A `pooling` given here goes before what the files say; if neither does, encoders take the mean, decoders the last token.
+    """
+    path = Path(path)
+    folder = model_folder(path) if path.is_dir() else path
+    tokenizer = pretrained.load(folder)
+    model = _load_model(folder)
+    if isinstance(model, bert.Encoder):
+        recipe = read_recipe(path, tokenizer, model.architecture.max_tokens, default="mean")
+    elif path.is_dir():
+        recipe = read_recipe(path, tokenizer, model.architecture.max_position, default="lasttoken")
+    else:
+        recipe = plain_recipe(tokenizer, model.architecture.max_position, pooling="lasttoken")
+    if pooling is not None:
+        recipe = Recipe(pooling, recipe.max_tokens, recipe.before, recipe.after, recipe.lower)
+    return TextEmbedder(model, tokenizer, recipe, compiled=compiled, threads=threads)
+
+
+def pool(hidden_TD: Floats, pooling: Pooling) -> Floats:
+    """One vector of a text's hidden states, not yet of length 1: D."""
+    if pooling == "mean":
+        mean: Floats = hidden_TD.sum(0, dtype=np.float32) / np.float32(len(hidden_TD))
+        return mean
+    token: Floats = hidden_TD[0 if pooling == "cls" else -1]
+    return token
+
+
+def _load_model(folder: Path) -> bert.Encoder | Decoder:
+    if folder.is_dir() and read_json(folder / "config.json").get("model_type") in bert.MODEL_TYPES:
+        return weights.load_encoder(folder)
+    return weights.load(folder)
+
+
+def _torch_forward(model: bert.Encoder | Decoder) -> Forward:
+    def forward(ids_N: NDArray[np.int64], lengths: Sequence[int]) -> Floats:
+        device = next(model.parameters()).device
+        positions = torch.cat([torch.arange(length, device=device) for length in lengths])
+        attend = Packed(lengths) if isinstance(model, Decoder) else bert.Together(lengths)
+        with torch.inference_mode():
+            hidden_ND = model(torch.from_numpy(ids_N).to(device), positions, attend)
+        values: Floats = hidden_ND.float().cpu().numpy()
+        return values
+
+    return forward
+
+
+def _packs(lengths: Sequence[int], workers: int) -> list[int]:
+    """How many of the sorted texts go together, pack after pack: up to PACK_TOKENS, or of few tokens a share a worker."""
+    most = min(PACK_TOKENS, max(64, -(-sum(lengths) // workers)))
+    counts: list[int] = []
+    tokens = most
+    for length in lengths:
+        if tokens + length > most:
+            counts.append(0)
+            tokens = 0
+        counts[-1] += 1
+        tokens += length
+    return counts

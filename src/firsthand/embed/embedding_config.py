@@ -1,0 +1,184 @@
+"""How a folder says its texts are to be embedded: what goes around a text, where it is cut, how tokens become one vector.
+
+Reads the files that sentence-transformers writes (modules.json, the pooling's config.json, sentence_bert_config.json) and
+the post-processor of tokenizer.json. Left out: dense layers after the pooling, max pooling, and prompts (put them before
+your texts yourself).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from firsthand.errors import ModelFileError
+from firsthand.formats.fields import Fields
+from firsthand.formats.model_files import read_json
+from firsthand.tokens.tokenizer import Tokenizer
+
+Pooling = Literal["mean", "cls", "lasttoken"]
+POOLINGS: dict[str, Pooling] = {"mean": "mean", "cls": "cls", "lasttoken": "lasttoken"}
+_OLD_POOLINGS: dict[str, Pooling | None] = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_lasttoken": "lasttoken",
+    "pooling_mode_max_tokens": None,
+    "pooling_mode_mean_sqrt_len_tokens": None,
+    "pooling_mode_weightedmean_tokens": None,
+}
+_MAX_MODULES_BYTES = 1 << 16
+_MAX_TOKENIZER_BYTES = 1 << 27
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """From a text's tokens to what a vector is made of."""
+
+    pooling: Pooling
+    """The mean of all tokens' hidden states, or the first token's, or the last one's."""
+    max_tokens: int
+    """A longer text is cut to this many, `before` and `after` among them."""
+    before: tuple[int, ...] = ()
+    """Ids put before each text, such as [CLS]."""
+    after: tuple[int, ...] = ()
+    """Ids put after each text, such as [SEP]."""
+    lower: bool = False
+    """Texts are put in lower case, apart from what the tokenizer does."""
+
+    @property
+    def room(self) -> int:
+        """Tokens of its own that a text may have."""
+        return self.max_tokens - len(self.before) - len(self.after)
+
+
+def model_folder(folder: Path) -> Path:
+    """Where a folder keeps weights and tokenizer: itself, or the place that its modules.json names."""
+    return _module_folder(folder, "Transformer", _modules(folder)) or folder
+
+
+def read_recipe(folder: Path, tokenizer: Tokenizer, most: int, *, default: Pooling) -> Recipe:
+    """What the files of a folder say; `most` is how many tokens the model can take, `default` its pooling if none is said.
+
+    ModelFileError for what cannot be followed exactly.
+    """
+    modules = _modules(folder)
+    inside = _module_folder(folder, "Transformer", modules) or folder
+    pooled = _module_folder(folder, "Pooling", modules)
+    pooling = (
+        default if pooled is None else _pooling(Fields(read_json(pooled / "config.json"), str(pooled / "config.json")))
+    )
+    settings = _optional(inside / "sentence_bert_config.json")
+    before, after = _around(inside, tokenizer)
+    recipe = Recipe(pooling, _max_tokens(inside, settings, most), before, after, settings.flag("do_lower_case", False))
+    if recipe.room < 1:
+        raise ModelFileError(
+            f"{inside} allows {recipe.max_tokens} tokens a text, which leaves no room for the text itself"
+        )
+    return recipe
+
+
+def plain_recipe(tokenizer: Tokenizer, most: int, *, pooling: Pooling) -> Recipe:
+    """The recipe of a model whose files say nothing: BOS before a text if the tokenizer adds one."""
+    before = (tokenizer.bos_id,) if tokenizer.add_bos and tokenizer.bos_id is not None else ()
+    return Recipe(pooling, most, before)
+
+
+def _modules(folder: Path) -> list[tuple[str, str]]:
+    """The kind and path of each module in modules.json; none if there is no such file."""
+    path = folder / "modules.json"
+    if not path.is_file():
+        return []
+    try:
+        with path.open("rb") as file:
+            text = file.read(_MAX_MODULES_BYTES + 1)
+        listed = json.loads(text[:_MAX_MODULES_BYTES].decode())
+        found = [(str(each["type"]).rsplit(".", 1)[-1], str(each["path"])) for each in listed]
+    except (OSError, ValueError, RecursionError, TypeError, KeyError) as error:
+        raise ModelFileError(f"{path} is no list of modules with a type and a path: {str(error)[:200]}") from None
+    unknown = [kind[:80] for kind, _ in found if kind not in ("Transformer", "Pooling", "Normalize")]
+    if unknown:
+        raise ModelFileError(f"{path} has a module {unknown[0]!r}: Transformer, Pooling and Normalize are supported")
+    return found
+
+
+def _module_folder(folder: Path, wanted: str, modules: list[tuple[str, str]]) -> Path | None:
+    paths = [path for kind, path in modules if kind == wanted]
+    if not paths:
+        return None
+    if len(paths) > 1 or paths[0] in (".", "..") or set(paths[0]) & set("/\\\0"):
+        raise ModelFileError(
+            f"{folder / 'modules.json'} puts {wanted} at {paths[:2]!r:.200}: expected one module, in a folder beside it"
+        )
+    return folder / paths[0] if paths[0] else folder
+
+
+def _pooling(config: Fields) -> Pooling:
+    """The one pooling that a config.json asks for, in the old form (a flag each) or the new one (a name)."""
+    if config.has("pooling_mode"):
+        chosen: Pooling = config.choice("pooling_mode", POOLINGS)
+        return chosen
+    asked = [key for key in config.values if key.startswith("pooling_mode_") and config.flag(key, False)]
+    if len(asked) != 1 or _OLD_POOLINGS.get(asked[0]) is None:
+        raise ModelFileError(f"{config.where} asks for {asked or 'no pooling'}: expected one of {', '.join(POOLINGS)}")
+    found = _OLD_POOLINGS[asked[0]]
+    assert found is not None
+    return found
+
+
+def _max_tokens(folder: Path, settings: Fields, most: int) -> int:
+    if settings.has("max_seq_length"):
+        return min(settings.integer("max_seq_length"), most)
+    stated = _optional(folder / "tokenizer_config.json").values.get(
+        "model_max_length"
+    )  # absent, or 1e30 for "no limit"
+    return min(stated, most) if type(stated) is int and stated > 0 else most
+
+
+def _around(folder: Path, tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The ids that the post-processor of tokenizer.json puts before and after a text."""
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        return plain_recipe(tokenizer, 1, pooling="mean").before, ()
+    before, after = _from_processor(read_json(path, max_bytes=_MAX_TOKENIZER_BYTES).get("post_processor"), path)
+    wrong = [each for each in (*before, *after) if not (type(each) is int and 0 <= each < tokenizer.vocab_size)]
+    if wrong or len(before) + len(after) > 16:
+        raise ModelFileError(
+            f"{path}: its post_processor adds {str([*before, *after])[:80]}: expected at most 16 ids of the vocabulary"
+        )
+    return before, after
+
+
+def _from_processor(processor: Any, path: Path) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    match processor:
+        case {"type": "TemplateProcessing", "single": list(pieces), "special_tokens": dict(tokens)}:
+            return _from_template(pieces, tokens, path)
+        case {"type": "BertProcessing" | "RobertaProcessing", "cls": [_, first], "sep": [_, last]}:
+            return (first,), (last,)
+        case {"type": "Sequence", "processors": list(steps)} if len(steps) <= 16:
+            found = [_from_processor(step, path) for step in steps if step != processor]
+            return tuple(i for before, _ in found for i in before), tuple(i for _, after in found for i in after)
+        case None | {"type": "ByteLevel"}:
+            return (), ()
+    raise ModelFileError(f"{path}: its post_processor is {str(processor)[:80]}: expected a template or BERT's own")
+
+
+def _from_template(pieces: list[Any], tokens: Mapping[str, Any], path: Path) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    sides: list[list[Any]] = [[]]
+    for piece in pieces:
+        match piece:
+            case {"Sequence": _}:
+                sides.append([])
+            case {"SpecialToken": {"id": str(name)}} if isinstance(tokens.get(name), dict):
+                ids = tokens[name].get("ids")
+                sides[-1] += ids if isinstance(ids, list) else [ids]
+            case _:
+                raise ModelFileError(f"{path}: the template of its post_processor has {str(piece)[:80]}")
+    if len(sides) != 2:
+        raise ModelFileError(f"{path}: the template of its post_processor has {len(sides) - 1} texts: expected 1")
+    return tuple(sides[0]), tuple(sides[1])
+
+
+def _optional(path: Path) -> Fields:
+    return Fields(read_json(path) if path.is_file() else {}, str(path))

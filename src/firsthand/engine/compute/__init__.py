@@ -1,0 +1,1 @@
+"""A step plan as numbers: devices, weights, adapters, runners."""

@@ -1,0 +1,146 @@
+"""The LoRA adapters that an engine holds beside its model: by name, with bounds on their number, rank and memory.
+
+A request names its adapter and keeps that very one to its end. So an adapter that is unloaded, or replaced by another of its
+name, leaves at once for new requests, and its memory goes with the last request that still uses it. Each has an id that no
+other ever gets: memory of texts is shared by adapter and id, and so never between an adapter and its successor.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from firsthand.engine.core.engine_config import EngineConfig
+from firsthand.errors import ConfigError
+from firsthand.nn.batched_lora import PackedAdapter, pack_adapter
+from firsthand.nn.decoder import Decoder
+from firsthand.nn.lora import Adapter, read_adapter
+from firsthand.nn.quant import Mode
+from firsthand.system.field_types import shown
+
+MAX_NAME = 256
+_NAME = re.compile(r"[A-Za-z0-9._@:/+-]+")
+
+
+@dataclass(eq=False)
+class LoadedAdapter:
+    """An adapter in memory."""
+
+    id: int
+    name: str
+    version: int
+    packed: PackedAdapter
+    num_live: int = 0
+    """Sequences that use it."""
+    is_leaving: bool = False
+    """Whether it goes with its last sequence."""
+
+
+class Adapters:
+    """All adapters of an engine. `read` may run in any thread, all else in the engine's."""
+
+    def __init__(self, model: Decoder, config: EngineConfig, *, tiles_of: Mode | None):
+        self._model = model
+        self._config = config
+        self._tiles_of: Mode | None = tiles_of
+        self._loaded: dict[str, LoadedAdapter] = {}
+        self._leaving: list[LoadedAdapter] = []
+        self._next_id = 1
+        self._reading = threading.Lock()
+
+    def __len__(self) -> int:
+        """How many are in memory, those that are leaving counted."""
+        return len(self._loaded) + len(self._leaving)
+
+    @property
+    def versions(self) -> dict[str, int]:
+        """The version of each adapter that may be asked for."""
+        return {name: adapter.version for name, adapter in self._loaded.items()}
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory of all, those that are leaving counted."""
+        return sum(each.packed.size_bytes for each in (*self._loaded.values(), *self._leaving))
+
+    def read(self, source: Path | str | Adapter) -> PackedAdapter:
+        """An adapter, from its folder, ready to be added; nothing of the engine is touched.
+
+        Raises ModelFileError if it is not sound or does not fit the model, ConfigError if it is larger than allowed.
+        """
+        most = self._config.adapter_memory_bytes
+        with self._reading:  # one at a time, so that together they take no more than one does
+            if not isinstance(source, Adapter):
+                source = read_adapter(source, self._model, max_bytes=most, max_rank=self._config.max_adapter_rank)
+            packed = pack_adapter(source, self._model, tiles_of=self._tiles_of)
+        if packed.size_bytes > most:
+            raise ConfigError(
+                f"the adapter takes {packed.size_bytes} bytes and all together may take {most}: raise adapter_memory_bytes"
+            )
+        return packed
+
+    def add(self, name: str, packed: PackedAdapter, version: int, *, replace: bool = False) -> LoadedAdapter | None:
+        """Take an adapter in under a name; returns the one whose name it took, if nobody uses that one any more.
+
+        ConfigError, and nothing changes, if the name cannot be, is taken and not to be replaced, or there is no room.
+        """
+        check_name(name)
+        old = self._loaded.get(name)
+        if old is not None and not replace:
+            raise ConfigError(f"an adapter {name!r} is loaded already: unload it first, or ask for it to be replaced")
+        stays = old is None or old.num_live > 0
+        room = self._config.max_adapters - len(self) + (not stays)
+        memory = (
+            self._config.adapter_memory_bytes - self.size_bytes + (0 if stays or old is None else old.packed.size_bytes)
+        )
+        if room < 1 or packed.size_bytes > memory:
+            leaving = f", {len(self._leaving)} of them unloaded but in use by requests" if self._leaving else ""
+            raise ConfigError(
+                f"no room for the adapter {name!r} of {packed.size_bytes} bytes: {len(self)} take {self.size_bytes} bytes"
+                f"{leaving}; unload one, or raise max_adapters ({self._config.max_adapters}) or adapter_memory_bytes "
+                f"({self._config.adapter_memory_bytes})"
+            )
+        gone = self._retire(old) if old is not None else None
+        self._loaded[name] = LoadedAdapter(self._next_id, name, version, packed)
+        self._next_id += 1
+        return gone
+
+    def get(self, name: str) -> LoadedAdapter:
+        """The adapter that new requests of that name get; ConfigError if there is none."""
+        found = self._loaded.get(name) if isinstance(name, str) else None
+        if found is None:
+            known = ", ".join(self._loaded) or "none"
+            raise ConfigError(f"no adapter {shown(name)} is loaded: there are {known}")
+        return found
+
+    def remove(self, name: str) -> LoadedAdapter | None:
+        """Let new requests have it no more; returns it if nobody uses it, so that it is gone."""
+        found = self.get(name)
+        del self._loaded[name]
+        return self._retire(found)
+
+    def enter(self, adapter: LoadedAdapter, num_sequences: int) -> None:
+        """Note that so many sequences use it from now on."""
+        adapter.num_live += num_sequences
+
+    def leave(self, adapter: LoadedAdapter) -> LoadedAdapter | None:
+        """Note that a sequence which used it has ended; returns it if it is gone with that."""
+        adapter.num_live -= 1
+        if adapter.num_live or not adapter.is_leaving:
+            return None
+        self._leaving.remove(adapter)
+        return adapter
+
+    def _retire(self, adapter: LoadedAdapter) -> LoadedAdapter | None:
+        adapter.is_leaving = True
+        if adapter.num_live:
+            self._leaving.append(adapter)
+            return None
+        return adapter
+
+
+def check_name(name: object) -> None:
+    """Raise ConfigError unless it can be an adapter's name."""
+    if not isinstance(name, str) or len(name) > MAX_NAME or not _NAME.fullmatch(name):
+        raise ConfigError(f"an adapter's name is {shown(name)}: give 1 to {MAX_NAME} letters, digits and . _ @ : / + -")

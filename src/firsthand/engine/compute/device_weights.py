@@ -1,0 +1,26 @@
+"""A model's weights where the engine is to compute."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from firsthand.engine.compute.devices import pick_device
+from firsthand.engine.core.engine_config import EngineConfig
+from firsthand.errors import ConfigError
+from firsthand.nn import weights
+from firsthand.nn.decoder import Decoder
+
+
+def load_weights(path: Path, config: EngineConfig, adapter: Path | None = None) -> Decoder:
+    """The model of a file or folder on the config's device."""
+    if config.device == "cpu":
+        return weights.load(path, keep_blocks=config.weights in ("auto", "int8"), adapter=adapter)
+    pick_device(config.device)
+    if config.weights not in ("auto", "float32"):
+        raise ConfigError(
+            f"weights is {config.weights!r}, which is for the CPU: on {config.device} give auto or float32"
+        )
+    dtype = torch.float32 if config.weights == "float32" else torch.bfloat16
+    return weights.load(path, dtype=dtype, device=config.device, adapter=adapter)

@@ -1,0 +1,60 @@
+"""How an engine keeps a model: its weights packed in place, and what a block of keys and values is made of and takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from firsthand.engine.core.engine_config import EngineConfig
+from firsthand.errors import ConfigError
+from firsthand.kernels.attention.kv_pages import kv_bytes_per_token
+from firsthand.nn.architecture import Architecture
+from firsthand.nn.decoder import Decoder
+from firsthand.nn.quant import BlockLinear, Mode, best_mode, pack
+
+_KV_DTYPES = {"float32": torch.float32, "float16": torch.float16, "int8": torch.int8}
+
+
+def kv_dtype(config: EngineConfig, weights: Mode, embed: Tensor) -> torch.dtype:
+    """What keys and values are kept as; `auto` rounds them where weights are rounded too."""
+    if config.kv_cache != "auto":
+        return _KV_DTYPES[config.kv_cache]
+    rounds = weights != "float32" and embed.device.type == "cpu" and embed.dtype == torch.float32
+    return torch.float16 if rounds else embed.dtype
+
+
+def block_bytes(a: Architecture, config: EngineConfig, dtype: torch.dtype) -> int:
+    """What a block takes in all layers."""
+    return config.block_size * kv_bytes_per_token(a.num_layers, a.num_kv_heads, a.head_dim, dtype)
+
+
+def pack_model(model: Decoder, config: EngineConfig) -> Mode:
+    """Pack as the config says; `auto` leaves blockwise weights as they are, and a model alone that float16 cannot hold."""
+    is_blockwise = any(isinstance(module, BlockLinear) for module in model.modules())
+    if is_blockwise and config.weights not in ("auto", "int8"):
+        raise ConfigError(f"weights is {config.weights!r}, but the model's are blockwise: load it without keep_blocks")
+    if is_blockwise or config.weights != "auto":
+        mode: Mode = "int8" if config.weights == "auto" else config.weights
+        pack(model, mode)
+        return mode
+    mode = best_mode(model.embed.weight.device)
+    try:
+        pack(model, mode)
+    except ConfigError:
+        return "float32"
+    return mode
+
+
+def fitting_state(state: Mapping[str, Tensor], a: Architecture) -> dict[str, Tensor]:
+    """A state with the head that is tied to the embedding; ConfigError if names or shapes differ from the model's."""
+    state = dict(state)
+    with torch.device("meta"):
+        shapes = {name: tensor.shape for name, tensor in Decoder(a).state_dict().items()}
+    if a.tie_embeddings and "embed.weight" in state:
+        state.setdefault("lm_head.weight", state["embed.weight"])
+    wrong = sorted(name for name in {*state, *shapes} if name not in state or shapes.get(name) != state[name].shape)
+    if wrong:
+        raise ConfigError(f"{len(wrong)} tensors are missing, unknown or of another shape, the first is {wrong[0]!r}")
+    return state

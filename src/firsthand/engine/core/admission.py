@@ -1,0 +1,98 @@
+"""The sequences that a request becomes: those of one prompt wait behind its first, which computes what they share."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence as Row
+
+from firsthand.engine.compute.adapter_slots import LoadedAdapter
+from firsthand.engine.core.sequence import Request, Sequence
+from firsthand.engine.decoding.token_filter import Permits
+from firsthand.model import Sampling
+
+
+def answers(
+    request: Request, request_id: int, vocab_size: int, *, max_tokens: int, adapter: LoadedAdapter | None
+) -> list[Sequence]:
+    """The answers of a request; the first leads the others."""
+    sampling = request.sampling
+    permits = _permits(request, vocab_size)
+    seed = secrets.randbits(62) if sampling.seed is None else sampling.seed
+    lines = [
+        Sequence(
+            request_id=request_id,
+            index=index,
+            tokens=list(request.prompt),
+            num_prompt=len(request.prompt),
+            sampling=sampling,
+            seed=seed,
+            max_tokens=max_tokens,
+            stop_ids=request.stop_ids,
+            stopper=request.stopper() if request.stopper else None,
+            guide=request.grammar.guide() if request.grammar else None,
+            permits=permits,
+            priority=request.priority,
+            run=request.run,
+            adapter=adapter,
+            salt=request.salt,
+        )
+        for index in range(request.n)
+    ]
+    lines[0].followers = lines[1:]
+    return lines
+
+
+def _permits(request: Request, vocab_size: int) -> Permits | None:
+    """Which tokens a request permits; None if it says nothing of that."""
+    sampling = request.sampling
+    if sampling.allowed_token_ids is None and not request.bad_sequences and not sampling.min_tokens:
+        return None
+    return Permits(
+        vocab_size,
+        allowed=sampling.allowed_token_ids,
+        bad=request.bad_sequences,
+        min_tokens=sampling.min_tokens,
+        ends=request.stop_ids,
+    )
+
+
+def scores(
+    prefix: Row[int],
+    continuations: Row[Row[int]],
+    request_id: int,
+    *,
+    top: int,
+    priority: int,
+    run: str,
+    adapter: LoadedAdapter | None,
+    salt: str = "",
+) -> list[Sequence]:
+    """What computes a prefix, and the continuations to be scored after it, which it leads."""
+    asked = Sampling(top_logprobs=top)
+    lead = Sequence(
+        request_id,
+        -1,
+        list(prefix),
+        len(prefix),
+        goal="prefix",
+        priority=priority,
+        run=run,
+        adapter=adapter,
+        salt=salt,
+    )
+    lead.followers = [
+        Sequence(
+            request_id,
+            index,
+            [*prefix, *continuation],
+            len(prefix),
+            goal="score",
+            sampling=asked,
+            priority=priority,
+            run=run,
+            adapter=adapter,
+            salt=salt,
+        )
+        for index, continuation in enumerate(continuations)
+    ]
+    return [lead, *lead.followers]

@@ -1,0 +1,80 @@
+"""What an engine is made of, from a model and a config: its memory, runner, adapters, scheduler, and who guesses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from firsthand.engine.compute.adapter_slots import Adapters
+from firsthand.engine.compute.devices import free_bytes_on, kv_bytes_on
+from firsthand.engine.compute.packing import block_bytes, kv_dtype, pack_model
+from firsthand.engine.compute.runner import Runner
+from firsthand.engine.core.engine_config import EngineConfig
+from firsthand.engine.core.scheduler import Scheduler
+from firsthand.engine.decoding.drafts import speculator
+from firsthand.engine.decoding.speculative import Drafter, Speculator
+from firsthand.engine.memory.blocks import BlockPool
+from firsthand.engine.memory.window_pool import MixedPool, open_pool
+from firsthand.nn.decoder import Decoder
+from firsthand.nn.quant import Mode
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of one engine, which belong together: runner and scheduler count blocks of the same memory."""
+
+    weights: Mode
+    """How the weights are kept."""
+    pool: BlockPool | MixedPool
+    runner: Runner
+    adapters: Adapters
+    scheduler: Scheduler
+    speculator: Speculator | None
+
+
+def assemble(model: Decoder, config: EngineConfig, draft: Decoder | Drafter | None) -> Parts:
+    """The parts for a model, which is packed in place, as a draft model is.
+
+    Raises ConfigError where the config does not go with the model, or leaves no room for two blocks.
+    """
+    architecture = model.architecture
+    weights = pack_model(model.eval().requires_grad_(False), config)
+    dtype = kv_dtype(config, weights, model.embed.weight)
+    draft_bytes, draft_dtype = 0, dtype
+    if isinstance(draft, Decoder):  # it keeps as many positions as the model
+        mode = pack_model(draft.eval().requires_grad_(False), config)
+        draft_dtype = kv_dtype(config, mode, draft.embed.weight)
+        draft_bytes = block_bytes(draft.architecture, config, draft_dtype)
+    pool = open_pool(
+        architecture.windows,
+        config,
+        memory_bytes=config.kv_memory_bytes or kv_bytes_on(model.embed.weight.device),
+        layer_bytes=block_bytes(architecture, config, dtype) // architecture.num_layers,
+        more_bytes=draft_bytes,
+        longest=architecture.max_position,
+        free_bytes=free_bytes_on(model.embed.weight.device),
+    )
+    runner = Runner(
+        model,
+        num_blocks=pool.num_blocks,
+        block_size=config.block_size,
+        kv_dtype=dtype,
+        num_near=pool.near.num_blocks if isinstance(pool, MixedPool) else None,
+        graphs={"auto": None, "on": True, "off": False}[config.graphs],
+    )
+    _zero_holes(runner, pool)
+    return Parts(
+        weights,
+        pool,
+        runner,
+        Adapters(model, config, tiles_of=weights if runner.fused else None),
+        Scheduler(pool, max_batch_tokens=config.max_batch_tokens, max_sequences=config.max_sequences),
+        speculator(draft, config, architecture, num_blocks=pool.num_blocks, kv_dtype=draft_dtype),
+    )
+
+
+def _zero_holes(runner: Runner, pool: BlockPool | MixedPool) -> None:
+    """Zero the block that stands for what lies before a window: it is read, with no weight, and NaN times 0 is NaN."""
+    for kind, pages in zip(runner.cache.spans[:, 0], runner.pages, strict=True):
+        if pool.parts[kind].window is not None:
+            for tensor in pages.tensors:
+                tensor[0].zero_()

@@ -1,0 +1,271 @@
+"""The engine in a thread of its own, for callers in any number of event loops.
+
+The thread takes commands between steps and hands outputs to the loop of whoever asked; a flood of commands may take as long
+as the step before it, so that answers go on. When requests arrive, and in which order, does not change their tokens. A
+request that fails brings its error to its own caller; if the thread itself ends, every caller gets an error and nobody
+waits for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from torch import Tensor
+
+from firsthand.engine.compute.adapter_slots import LoadedAdapter
+from firsthand.engine.core.engine import Engine
+from firsthand.engine.core.engine_stats import Stats
+from firsthand.engine.core.output_delivery import Inbox, hand_over
+from firsthand.engine.core.outputs import Output, Scored, scored
+from firsthand.engine.core.sequence import Request
+from firsthand.engine.memory.pinned_prefixes import Hold
+from firsthand.errors import ModelError
+from firsthand.nn.batched_lora import PackedAdapter
+from firsthand.nn.lora import Adapter
+
+MIN_PATIENCE_S = 0.005
+"""For so long at least commands are run between two steps, however short the steps are."""
+T = TypeVar("T")
+
+
+class Lease:
+    """Keeps a text in the engine's memory for as long as somebody references this object."""
+
+    __slots__ = ("__weakref__",)
+
+
+@dataclass(frozen=True)
+class Command:
+    """What the engine's thread is to run between steps, or else to say if it has ended."""
+
+    run: Callable[[], object]
+    fail: Callable[[Exception], object]
+
+
+class EngineWorker:
+    """Runs an engine; close it, or use it as a context manager, so that its thread ends."""
+
+    def __init__(self, engine: Engine):
+        self.engine = engine
+        self._commands: deque[Command] = deque()
+        self._wake = threading.Condition()
+        self._inboxes: dict[int, Inbox] = {}
+        self._ended: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name="firsthand-engine", daemon=True)
+        self._thread.start()
+
+    def submit(self, request: Request) -> AsyncGenerator[Output, None]:
+        """The outputs of a request as they come. Closing the iterator, or cancelling its task, aborts the request.
+
+        An answer that fails ends with an Output whose `error` is set. Raises what `Engine.add` raises.
+        """
+        return self._outputs(lambda: self.engine.add(request), request.n)
+
+    async def score(
+        self,
+        prefix: Sequence[int],
+        continuations: Sequence[Sequence[int]],
+        *,
+        top: int = 0,
+        priority: int = 0,
+        run: str = "",
+        adapter: str | None = None,
+        salt: str = "",
+    ) -> list[Scored]:
+        """The log-probs of each continuation's tokens after the prefix, as `Engine.score` gives them."""
+        outputs: dict[int, Output] = {}
+        add = partial(
+            self.engine.add_score,
+            prefix,
+            continuations,
+            top=top,
+            priority=priority,
+            run=run,
+            adapter=adapter,
+            salt=salt,
+        )
+        async for output in self._outputs(add, len(continuations)):
+            outputs[output.index] = output
+        return [scored(outputs[index]) for index in range(len(continuations))]
+
+    async def hold(self, tokens: Sequence[int], *, adapter: str | None = None, salt: str = "") -> Hold:
+        """Keep what is known of a text in memory; see `Engine.hold`. If the caller is cancelled, nothing stays held."""
+        future = self._start(lambda: self.engine.hold(tokens, adapter=adapter, salt=salt))
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            future.add_done_callback(self._undo_hold)
+            raise
+
+    async def release(self, hold: Hold) -> None:
+        """Let go of what is held. It is let go even if the caller is cancelled while it waits."""
+        await self._call(lambda: self.engine.release(hold))
+
+    def lease(self, tokens: Sequence[int], *, adapter: str | None = None, salt: str = "") -> Lease:
+        """The same, until the lease is collected; nobody waits for it, and a closed or crowded engine only keeps less."""
+        lease = Lease()
+        future = self._start(lambda: self.engine.hold(tokens, adapter=adapter, salt=salt))
+        weakref.finalize(lease, future.add_done_callback, self._undo_hold).atexit = False
+        return lease
+
+    async def load(self, state: Mapping[str, Tensor], version: int, *, recompute: bool = True) -> None:
+        """Replace the engine's weights between two steps; see `Engine.load`."""
+        await self._call(lambda: self.engine.load(state, version, recompute=recompute))
+
+    async def load_adapter(
+        self, name: str, source: Path | str | Adapter, *, version: int = 0, replace: bool = False
+    ) -> None:
+        """Let requests ask for an adapter, which is read while the engine goes on; see `Engine.load_adapter`."""
+        packed = await asyncio.to_thread(self.engine.adapters.read, source)
+        await asyncio.wrap_future(self.add_adapter(name, packed, version=version, replace=replace))
+
+    def add_adapter(self, name: str, packed: PackedAdapter, *, version: int = 0, replace: bool = False) -> Future[None]:
+        """The same for an adapter that was read already; done when the engine has it."""
+        return self._start(lambda: self.engine.load_adapter(name, packed, version=version, replace=replace))
+
+    async def unload_adapter(self, name: str) -> None:
+        """Let no new request have an adapter; see `Engine.unload_adapter`."""
+        await self._call(lambda: self.engine.unload_adapter(name))
+
+    async def find_adapter(self, name: str) -> LoadedAdapter:
+        """The adapter that new requests of that name get; ConfigError if there is none."""
+        return await self._call(lambda: self.engine.adapters.get(name))
+
+    async def stats(self) -> Stats:
+        """The engine's counters."""
+        return await self._call(self.engine.stats)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether requests are taken: the thread has neither ended nor been told to."""
+        return self._ended is None
+
+    def close(self) -> None:
+        """End the thread after its present step. Requests under way get an error. Safe to call twice."""
+        self._end(ModelError("the engine was closed"))
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def __enter__(self) -> EngineWorker:
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self.close()
+
+    async def _outputs(self, add: Callable[[], int], num_answers: int) -> AsyncGenerator[Output, None]:
+        inbox, is_over = Inbox(), False
+        try:
+            await self._call(lambda: self._add(add, inbox))
+            left = num_answers  # a number to count with, since the engine has taken it
+            while left:
+                for output in await inbox.get():
+                    left -= output.is_last
+                    is_over = not left
+                    yield output
+        finally:
+            if not is_over:
+                self._post(Command(lambda: self._drop(inbox), lambda error: None))
+
+    async def _call(self, function: Callable[[], T]) -> T:
+        """The result of a function run on the engine's thread."""
+        return await asyncio.wrap_future(self._start(function))
+
+    def _start(self, function: Callable[[], T]) -> Future[T]:
+        """The coming result of a function that the engine's thread is to run."""
+        future: Future[T] = Future()
+
+        def run() -> None:
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(function())
+                except Exception as error:
+                    future.set_exception(error)
+
+        def fail(error: Exception) -> None:
+            if future.set_running_or_notify_cancel():
+                future.set_exception(error)
+
+        self._post(Command(run, fail))
+        return future
+
+    def _undo_hold(self, future: Future[Hold]) -> None:
+        if not future.cancelled() and future.exception() is None:
+            hold = future.result()
+            self._post(Command(lambda: self.engine.release(hold), lambda error: None))
+
+    def _post(self, command: Command) -> None:
+        with self._wake:
+            if self._ended is None:
+                self._commands.append(command)
+                self._wake.notify()
+                return
+        command.fail(self._ended)
+
+    def _add(self, add: Callable[[], int], inbox: Inbox) -> None:
+        inbox.request_id = add()
+        self._inboxes[inbox.request_id] = inbox
+
+    def _drop(self, inbox: Inbox) -> None:
+        if inbox.request_id is not None:
+            self.engine.abort(inbox.request_id)
+            self._inboxes.pop(inbox.request_id, None)
+
+    def _run(self) -> None:
+        try:
+            patience_s = MIN_PATIENCE_S
+            while self._obey(patience_s):
+                start = time.monotonic()
+                outputs = self.engine.step()
+                self._deliver(outputs)
+                for output in outputs:
+                    if not self.engine.is_live(output.request_id):
+                        self._inboxes.pop(output.request_id, None)
+                patience_s = max(time.monotonic() - start, MIN_PATIENCE_S)
+        except BaseException as error:
+            self._end(ModelError(f"the engine stopped: {type(error).__name__}: {error}"))
+            raise
+        finally:
+            self._tell_everyone()
+
+    def _obey(self, patience_s: float) -> bool:
+        """Wait for something to do and run commands, for so long at most; False when the worker was closed."""
+        with self._wake:
+            while not self._commands and self._ended is None and not self.engine.has_work:
+                self._wake.wait()
+        until = time.monotonic() + patience_s
+        while self._ended is None and self._commands:
+            self._commands.popleft().run()
+            if time.monotonic() > until:
+                break
+        return self._ended is None
+
+    def _deliver(self, outputs: Sequence[Output]) -> None:
+        inboxes = self._inboxes
+        for inbox in hand_over([(inboxes[each.request_id], each) for each in outputs if each.request_id in inboxes]):
+            self._drop(inbox)
+
+    def _end(self, reason: Exception) -> None:
+        with self._wake:
+            self._ended = self._ended or reason
+            self._wake.notify_all()
+
+    def _tell_everyone(self) -> None:
+        """Give each waiting caller the reason why the thread ended."""
+        assert self._ended is not None
+        with self._wake:
+            commands = list(self._commands)
+            self._commands.clear()
+        for command in commands:
+            command.fail(self._ended)
+        hand_over([(inbox, self._ended) for inbox in self._inboxes.values()])
+        self._inboxes.clear()

@@ -1,0 +1,71 @@
+"""The requests that have not ended: their sequences by number, and how many prompt tokens they keep, which is limited."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Row
+
+from firsthand.engine.core.sequence import Sequence
+from firsthand.errors import ConfigError, QueueFull
+
+
+class Live:
+    """A request is live from `enter` until the last of its sequences has left."""
+
+    def __init__(self, *, max_tokens: int, max_waiting: int):
+        self.max_tokens = max_tokens
+        self.max_waiting = max_waiting
+        self.next_id = 0
+        """The number of the next request, and how many there were."""
+        self.num_tokens = 0
+        """Prompt tokens of all live sequences, a prompt counted for each of its answers."""
+        self.num_refused = 0
+        """Requests that came when too much waited."""
+        self._requests: dict[int, dict[int, Sequence]] = {}
+
+    def __len__(self) -> int:
+        return len(self._requests)
+
+    def __contains__(self, request_id: int) -> bool:
+        return request_id in self._requests
+
+    def check_room(self, num_tokens: int, *, num_waiting: int) -> None:
+        """Refuse a request with so many prompt tokens, over all its answers, that would make the queue too long.
+
+        Raises QueueFull, and ConfigError if even an empty engine would not take it.
+        """
+        if num_tokens > self.max_tokens:
+            raise ConfigError(
+                f"the request's answers have {num_tokens} prompt tokens together and the engine takes {self.max_tokens}: "
+                "ask for fewer answers or continuations at a time, or raise max_live_tokens"
+            )
+        if num_waiting >= self.max_waiting or self.num_tokens + num_tokens > self.max_tokens:
+            self.num_refused += 1
+            raise QueueFull(
+                f"{num_waiting} requests wait (at most {self.max_waiting} may) and {self.num_tokens} prompt tokens are live "
+                f"(at most {self.max_tokens} may be): try again later, or raise max_waiting and max_live_tokens"
+            )
+
+    def enter(self, lines: Row[Sequence]) -> None:
+        """Take in the sequences of the request `next_id`."""
+        self._requests[self.next_id] = {line.index: line for line in lines}
+        self.num_tokens += sum(map(_kept_tokens, lines))
+        self.next_id += 1
+
+    def lines(self, request_id: int) -> list[Sequence]:
+        """The sequences of a request that have not ended; none if it is not live."""
+        return list(self._requests.get(request_id, {}).values())
+
+    def leave(self, line: Sequence) -> bool:
+        """Let a sequence go; whether it was still here."""
+        lines = self._requests.get(line.request_id, {})
+        if lines.pop(line.index, None) is None:
+            return False
+        self.num_tokens -= _kept_tokens(line)
+        if not lines:
+            del self._requests[line.request_id]
+        return True
+
+
+def _kept_tokens(line: Sequence) -> int:
+    """How many tokens of its request a sequence keeps."""
+    return len(line.tokens) if line.goal == "score" else line.num_prompt

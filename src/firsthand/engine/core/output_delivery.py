@@ -1,0 +1,65 @@
+"""The way of outputs from the engine's thread into the event loops of those who asked."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+
+from firsthand.engine.core.outputs import Output
+
+Item = Output | Exception
+
+
+class Inbox:
+    """Where the outputs of one request arrive: filled by the engine's thread, read in the caller's loop."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self._items: deque[Item] = deque()
+        self._reader: asyncio.Future[None] | None = None
+        self.request_id: int | None = None
+
+    def put(self, item: Item) -> None:
+        """Take in an item, in the caller's loop."""
+        self._items.append(item)
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
+
+    async def get(self) -> list[Output]:
+        """The outputs that have come since the last call, or the error that came in their place."""
+        if not self._items:
+            self._reader = self.loop.create_future()
+            await self._reader
+        outputs: list[Output] = []
+        while self._items:
+            item = self._items[0]
+            if isinstance(item, Exception):
+                if outputs:
+                    break
+                raise item
+            outputs.append(item)
+            self._items.popleft()
+        return outputs
+
+
+def hand_over(items: Sequence[tuple[Inbox, Item]]) -> list[Inbox]:
+    """Put items from another thread into their inboxes, with one call into each loop, since each call wakes it.
+
+    Returns the inboxes whose loop is gone.
+    """
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Inbox, Item]]] = {}
+    for inbox, item in items:
+        by_loop.setdefault(inbox.loop, []).append((inbox, item))
+    gone: list[Inbox] = []
+    for loop, mine in by_loop.items():
+        try:
+            loop.call_soon_threadsafe(_put_all, mine)
+        except RuntimeError:
+            gone += dict.fromkeys(inbox for inbox, _ in mine)
+    return gone
+
+
+def _put_all(items: Sequence[tuple[Inbox, Item]]) -> None:
+    for inbox, item in items:
+        inbox.put(item)

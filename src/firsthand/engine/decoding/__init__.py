@@ -1,0 +1,1 @@
+"""Logits to tokens: sampling, constraints, speculative decoding."""

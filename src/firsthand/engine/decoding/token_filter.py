@@ -1,0 +1,82 @@
+"""Which tokens may come next by what a request asks: `allowed_token_ids`, `bad_words` and `min_tokens`, with its grammar.
+
+What may come depends on the request and on the answer's tokens so far, and on nothing else: so it holds whatever is guessed,
+preempted, or given again. Masks are a bit for each token in words of 32, as in `grammar`. No torch here.
+"""
+
+# V vocabulary
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from firsthand.engine.decoding.constraint import WORD, bits
+from firsthand.errors import ConfigError
+
+
+class Permits:
+    """What one request permits, the same for all of its answers."""
+
+    def __init__(
+        self,
+        vocab_size: int,
+        *,
+        allowed: Iterable[int] | None = None,
+        bad: Iterable[Sequence[int]] = (),
+        min_tokens: int = 0,
+        ends: Iterable[int] = (),
+    ):
+        """`bad` are token sequences that no answer completes; `ends` the tokens that may end it after `min_tokens`."""
+        self.min_tokens = min_tokens
+        self._bad: dict[tuple[int, ...], list[int]] = {}
+        """The last token of each sequence, by the tokens before it."""
+        for sequence in bad:
+            self._bad.setdefault(tuple(sequence[:-1]), []).append(sequence[-1])
+        self._lengths = sorted({len(before) for before in self._bad})
+        self.is_lasting = allowed is not None or bool(self._bad)
+        """Whether it permits less than all tokens even after `min_tokens`."""
+        never = bits(self._bad.pop((), ()), vocab_size)
+        self._allowed = bits(allowed, vocab_size) & ~never
+        self._going_on = self._allowed & ~bits(ends, vocab_size)
+        self._ends = bits(ends, vocab_size) & ~never
+
+    def binds(self, num_answer: int) -> bool:
+        """Whether anything is forbidden after so many tokens of an answer."""
+        return self.is_lasting or num_answer < self.min_tokens
+
+    def after(self, tokens: Sequence[int], num_prompt: int, written: np.ndarray | None) -> np.ndarray:
+        """The tokens that may follow an answer, the part of `tokens` after the prompt: V bits, or fewer.
+
+        `written` are those that the grammar allows; where it leaves nothing else, its end may come early. ConfigError if
+        nothing may come.
+        """
+        num_answer = len(tokens) - num_prompt
+        permitted = self._going_on if num_answer < self.min_tokens else self._allowed
+        bad = self._completing(tokens, num_answer)
+        found = self._fitting(permitted, bad, written)
+        if written is not None and not found.any():
+            found = self._fitting(self._ends, bad, written)
+        if not found.any():
+            others = " and the grammar" if written is not None else ""
+            raise ConfigError(
+                f"no token may follow the {num_answer} of the answer: allowed_token_ids, bad_words, min_tokens{others} "
+                "leave none together"
+            )
+        return found
+
+    def _completing(self, tokens: Sequence[int], num_answer: int) -> list[int]:
+        """The tokens with which the answer would complete a sequence that it may not have."""
+        ends = [tuple(tokens[len(tokens) - length :]) for length in self._lengths if 0 < length <= num_answer]
+        return [token for before in ends for token in self._bad.get(before, ())]
+
+    @staticmethod
+    def _fitting(words: np.ndarray, bad: Iterable[int], written: np.ndarray | None) -> np.ndarray:
+        """A copy of a mask without bad tokens and what the grammar does not take."""
+        size = len(words) if written is None else min(len(words), len(written))
+        found = words[:size].copy() if written is None else words[:size] & written[:size]
+        for token in bad:
+            if token < size * WORD:
+                found[token // WORD] &= ~np.uint32(1 << token % WORD)
+        return found

@@ -1,0 +1,1 @@
+"""KV cache memory: blocks, the prefix cache, sliding-window pool, pinned prefixes."""

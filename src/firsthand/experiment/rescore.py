@@ -1,0 +1,116 @@
+"""Score a stored run again: with another scorer, or another judge. New scores are kept beside the old, under a name.
+
+Nothing is written over. What a name has a score for already is left alone, so that an interrupted scoring goes on where it
+was, and a judge's calls are journalled as an agent's are: a judgement that was killed repeats none of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from firsthand.benchmark import Scorer
+from firsthand.errors import ConfigError, StoreError
+from firsthand.rollout import verdict
+from firsthand.runs.store import Run
+from firsthand.scorers.model_judge import JudgeScorer
+from firsthand.trace import Score, Trace
+
+
+@dataclass(frozen=True)
+class Rescored:
+    """What a scoring did."""
+
+    name: str
+    scored: int
+    """Attempts that have a new score."""
+    kept: int
+    """Attempts that had a score of that name already."""
+    failed: int
+    """Attempts that were to be scored and could not be: errors, not zeros."""
+    skipped: int
+    """Attempts that ended in an error: there is nothing to score."""
+
+
+async def rescore(
+    run: Run,
+    scorer: Scorer,
+    *,
+    name: str = "",
+    described: str = "",
+    agent: str | None = None,
+    benchmark: str | None = None,
+    concurrency: int = 8,
+    redo_errors: bool = False,
+    on_score: Callable[[Trace, Score], None] = lambda trace, score: None,
+) -> Rescored:
+    """Score the attempts of a run, at most `concurrency` at a time, each kept before `on_score` is told.
+
+    `name` is what the scores are kept under; by default the scorer's own. `described` says what the scorer is: one name is
+    for one scorer. With `redo_errors`, what could not be scored before is tried again. A pair judge is told its rivals here.
+    """
+    name = name or str(getattr(scorer, "name", getattr(scorer, "__name__", "score")))
+    if isinstance(scorer, JudgeScorer):
+        scorer, described = bound(scorer, run), described or scorer.described
+    described = described or name
+    if (other := run.score_names().get(name, described)) != described:
+        raise StoreError(
+            f"run {run.id} has scores named {name!r} already, given by {other}: give the new ones another name, --as NAME"
+        )
+    tasks, known = run.tasks(), run.scored(name)
+    kept, skipped, results = 0, 0, [0, 0]
+    running: set[asyncio.Task[tuple[Trace, int, Score]]] = set()
+
+    async def one(trace: Trace, number: int) -> tuple[Trace, int, Score]:
+        journal = run.journal(f"{trace.id}/{number}/{name}")
+        first = (await verdict(scorer, tasks[trace.benchmark, trace.task_id], trace, journal))[0]
+        return trace, number, replace(first, name=name)
+
+    def keep(done: set[asyncio.Task[tuple[Trace, int, Score]]]) -> None:
+        for trace, number, score in (each.result() for each in done):
+            run.add_score(trace, number, name, described, score)
+            if isinstance(scorer, JudgeScorer) and (preference := scorer.preference(trace, score)) is not None:
+                run.add_preference(preference)
+            results[score.failed] += 1
+            on_score(trace, score)
+
+    try:
+        for trace, number in run.tried(benchmark=benchmark, agent=agent):
+            if trace.error is not None or (isinstance(scorer, JudgeScorer) and trace.agent_name == scorer.against):
+                skipped += trace.error is not None
+                continue
+            before = known.get((trace.id, number))
+            if before or (before is False and not redo_errors):
+                kept += 1
+                continue
+            if before is None and trace.score(name) is not None:
+                raise ConfigError(
+                    f"the attempts of {run.id} have a score {name!r} of their own: give another name, --as NAME"
+                )
+            if (trace.benchmark, trace.task_id) not in tasks:
+                raise StoreError(
+                    f"run {run.id} has an attempt at {trace.task_id} and not the task: it cannot be scored"
+                )
+            running.add(asyncio.create_task(one(trace, number)))
+            if len(running) >= max(1, concurrency):
+                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                keep(done)
+        while running:
+            done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            keep(done)
+    finally:
+        for each in running:
+            each.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+    return Rescored(name, results[False], kept, results[True], skipped)
+
+
+def bound(scorer: JudgeScorer, run: Run) -> JudgeScorer:
+    """A pair judge with the attempts of the agent it compares with; ConfigError if the run has no such agent."""
+    if not scorer.against or scorer.rivals is not None:
+        return scorer
+    if scorer.against not in run.agents():
+        raise ConfigError(f"run {run.id} has no agent {scorer.against!r}: it has {', '.join(run.agents())[:200]}")
+    rivals = {(each.benchmark, each.task_id, each.epoch): each for each in run.traces(agent=scorer.against)}
+    return replace(scorer, rivals=rivals)

@@ -1,0 +1,1 @@
+"""Readers of untrusted model files: GGUF, safetensors and JSON, checked before use. Imports no torch."""

@@ -1,0 +1,1 @@
+"""Model files: found by name, downloaded, inspected, and what they need on this machine."""

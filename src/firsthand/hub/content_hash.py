@@ -1,0 +1,38 @@
+"""Which files decide a model's answers, and their hashes, remembered: what a fingerprint is made of. No tensors here."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import suppress
+from pathlib import Path
+
+from firsthand.errors import ModelFileError
+from firsthand.system.home import data_home
+
+
+def model_files(path: Path) -> list[Path]:
+    """The files that decide a model's answers: the .gguf file, or all of a folder's JSON, templates and weights."""
+    if path.is_file():
+        return [path]
+    suffixes = (".json", ".jinja", ".safetensors", ".model")
+    files = sorted(file for file in path.iterdir() if file.suffix in suffixes) if path.is_dir() else []
+    if not files:
+        raise ModelFileError(f"{path} is neither a .gguf file nor a folder with a model in it")
+    return files
+
+
+def content_hash(file: Path) -> str:
+    """SHA-256 of a file, in hex; remembered under its path, size and time of change, for large files take a while."""
+    status = file.stat()
+    key = hashlib.sha256(f"{file.resolve()}|{status.st_size}|{status.st_mtime_ns}".encode()).hexdigest()
+    remembered = data_home() / "hashes" / key
+    with suppress(OSError):
+        known = remembered.read_text()
+        if len(known) == 64:
+            return known
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    with suppress(OSError):
+        remembered.parent.mkdir(parents=True, exist_ok=True)
+        remembered.write_text(digest)
+    return digest

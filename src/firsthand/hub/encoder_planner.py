@@ -1,0 +1,114 @@
+"""What to expect of an encoder on this machine: a bound on texts/s from measured products, and how near we come to it.
+
+A text is products of matrices and little else: two operations for each weight and token, and four for each pair of tokens
+and width of attention. Left out: decoders that embed (`planner` says what their prompts take).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+from firsthand.hub.inspection import Inspection
+from firsthand.hub.planner import busy_note, nearest
+from firsthand.measure.machine import is_busy
+from firsthand.measure.machine_speeds import Speeds
+from firsthand.measure.measurements import EMBEDDED, EMBEDDED_TOKENS, Result
+from firsthand.measure.speed_bounds import INT16, Limits, known_products, limits
+from firsthand.message import Json
+
+TOKENS = 128
+_KINDS = (INT16, "float32")
+
+
+@dataclass(frozen=True)
+class ExpectedTexts:
+    """What our encoder should reach, judged by a measurement."""
+
+    measured_model: str
+    measured_on: str
+    is_same: bool
+    """Whether the measured model is this one."""
+    share: float
+    """Of what products allow."""
+    tokens: float
+    """Tokens/s; the measured number itself if the model is the same."""
+    texts: float | None
+    """Documents/s of mixed length, if the model is the same."""
+
+
+@dataclass(frozen=True)
+class EncoderPlan:
+    """An encoder's prospects here."""
+
+    speeds: Speeds
+    tokens_per_text: int
+    texts: float | None
+    """Texts/s of that many tokens that products allow; None if the file does not tell its shape."""
+    expected: ExpectedTexts | None
+    """None if no encoder was measured on this machine."""
+    is_busy: bool
+    notes: tuple[str, ...]
+
+    def to_json(self) -> Json:
+        """The plan as a JSON object."""
+        return asdict(self)
+
+
+def plan_encoder(facts: Inspection, speeds: Speeds, results: Sequence[Result], model: str) -> EncoderPlan:
+    """The plan for an encoder of that name."""
+    most = limits(speeds, results)
+    bound = _tokens_bound(facts, most)
+    return EncoderPlan(
+        speeds=most.speeds,
+        tokens_per_text=TOKENS,
+        texts=bound and bound / TOKENS,
+        expected=_expect(facts, most, model),
+        is_busy=is_busy(most.speeds.load),
+        notes=tuple(_notes(most)),
+    )
+
+
+def encoder_gflop(parameters: int, attention_width: int, tokens: float) -> float:
+    """10^9 operations for each token of a text of so many, each of which sees all others."""
+    return (2 * parameters + 4 * attention_width * tokens) / 1e9
+
+
+def _expect(facts: Inspection, most: Limits, model: str) -> ExpectedTexts | None:
+    useful = [result for result in most.results if result.is_encoder and not result.quick]
+    result, here = nearest(useful, facts, model)
+    if result is None:
+        return None
+    texts, tokens = result.figure(EMBEDDED), result.figure(EMBEDDED_TOKENS)
+    bound = _tokens_bound(facts, most)
+    if texts is None or tokens is None or bound is None:
+        return None
+    share = tokens.median * result.prefill_gflop / _products(most)
+    return ExpectedTexts(
+        measured_model=result.model,
+        measured_on=result.date,
+        is_same=here,
+        share=share,
+        tokens=tokens.median if here else share * bound,
+        texts=texts.median if here else None,
+    )
+
+
+def _tokens_bound(facts: Inspection, most: Limits) -> float | None:
+    """Tokens/s of texts of `TOKENS` tokens that products allow."""
+    if not facts.attention_width or not facts.decode_parameters:
+        return None
+    return _products(most) / encoder_gflop(facts.decode_parameters, facts.attention_width, TOKENS)
+
+
+def _products(most: Limits) -> float:
+    return max(most.products_gop_s(kind) for kind in _KINDS)
+
+
+def _notes(most: Limits) -> Iterator[str]:
+    yield from busy_note(most.speeds)
+    if _products(most) > max(known_products(most.speeds, kind) for kind in _KINDS):
+        yield (
+            f"Texts are bounded by what a benchmark here reached, {_products(most):.0f} x 10^9 operations/s: more than "
+            "products alone showed."
+        )

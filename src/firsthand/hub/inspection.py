@@ -1,0 +1,303 @@
+"""What a model file says of itself, read from its header without torch: size, memory, context, vocabulary, licence.
+
+The answer is a description, not a promise that the model loads: which architectures do is for `nn.weights` to say.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from firsthand.errors import ModelFileError
+from firsthand.formats.model_files import TensorInfo, read_gguf, read_json, read_safetensors, refuse_pickle
+from firsthand.message import Json
+
+_BYTES = {"float32": 4.0, "float16": 2.0, "int8": 1.0, "4-bit": 0.5}
+_CONTEXTS = (2048, 8192)
+KV_VALUE_BYTES = 2
+"""The engine's default is float16."""
+_ENCODERS = ("bert", "roberta", "xlm-roberta")
+_BLOCK_BITS = {"Q4_0": 4.5, "Q4_1": 5, "Q4_K": 6, "Q5_0": 5.5, "Q8_0": 8.5, "Q5_1": 6, "Q5_K": 7, "Q6_K": 8}
+_EMBEDDINGS = ("token_embd", "embed_tokens", "wte")
+_HEADS = ("output", "lm_head")
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """A model's facts; None is what the file does not say."""
+
+    path: Path
+    architecture: str | None
+    is_encoder: bool
+    """Whether it turns texts into vectors (the BERT family) and generates nothing: it keeps no keys and values."""
+    parameters: int
+    """Numbers in the tensors, as stored: a file that packs several into one integer (GPTQ) holds more than this."""
+    file_bytes: int
+    """Of all weight files."""
+    tensor_types: Mapping[str, int]
+    """How many tensors are stored in each type."""
+    weight_bytes: Mapping[str, int]
+    """Memory of the weights if all were held in this type; scales of int8 and 4-bit come on top."""
+    kv_bytes: Mapping[int, int]
+    """Memory of one conversation's keys and values in float16, for each context length; empty if it cannot be told. Layers
+    with a sliding window keep their window and no more."""
+    kv_bytes_per_token: int | None
+    """Of the same, for a token that all layers keep."""
+    window: int | None
+    """Positions that the layers with a sliding window see; None if there are none."""
+    window_share: float
+    """Share of the keys and values that are those of layers with a sliding window."""
+    decode_parameters: int
+    """Weights that each step of decoding uses: all but a table of embeddings that is not also the head. Of an encoder those
+    that each token of a text takes: its layers' matrices."""
+    block_bytes: int | None
+    """What our engine keeps those weights in, if the file has them in blocks that it takes as they are."""
+    head_parameters: int | None
+    """Of them, those of the head: used only where a token is sampled or scored. None if no tensor is known to be one."""
+    attention_width: int | None
+    """Query heads x head_dim, summed over layers: four operations for each pair of a token and one it sees."""
+    context: int | None
+    """Positions the model was made for."""
+    vocabulary: int | None
+    has_chat_template: bool
+    licence: str | None
+
+    def keys_and_values(self, tokens: int) -> int | None:
+        """Bytes of the keys and values of a conversation of so many tokens."""
+        return _kept(self.kv_bytes_per_token, tokens, self.window, self.window_share)
+
+    def to_json(self) -> Json:
+        """The facts as a JSON object."""
+        kv_bytes = {str(length): size for length, size in self.kv_bytes.items()}
+        plain = {
+            "path": str(self.path),
+            "tensor_types": dict(self.tensor_types),
+            "weight_bytes": dict(self.weight_bytes),
+        }
+        return {**vars(self), **plain, "kv_bytes": kv_bytes}
+
+
+def inspect(path: Path | str) -> Inspection:
+    """The facts of a .gguf file or a Hugging Face folder; ModelFileError if it is not sound."""
+    path = Path(path)
+    refuse_pickle(path)
+    return _folder(path) if path.is_dir() else _gguf(path)
+
+
+def _gguf(path: Path) -> Inspection:
+    file = read_gguf(path)
+    said = file.metadata
+    kind = said.get("general.architecture")
+    heads, hidden, layers, context = (
+        _whole(said.get(f"{kind}.{key}"))
+        for key in ("attention.head_count", "embedding_length", "block_count", "context_length")
+    )
+    tokens = said.get("tokenizer.ggml.tokens")
+    return _inspection(
+        path,
+        kind,
+        list(file.tensors.values()),
+        path.stat().st_size,
+        kv_heads=_kv_heads(said.get(f"{kind}.attention.head_count_kv", heads), layers),
+        query_heads=_product(heads, layers),
+        head_dims=(
+            _whole(said.get(f"{kind}.attention.key_length")) or _ratio(hidden, heads),
+            _whole(said.get(f"{kind}.attention.value_length")) or _ratio(hidden, heads),
+        ),
+        windows=_windows_of_gguf(said, kind, layers),
+        context=context,
+        vocabulary=len(tokens) if isinstance(tokens, list) else _whole(said.get(f"{kind}.vocab_size")),
+        has_chat_template=isinstance(said.get("tokenizer.chat_template"), str),
+        licence=said.get("general.license"),
+    )
+
+
+def _folder(path: Path) -> Inspection:
+    config = read_json(path / "config.json")
+    text = config.get("text_config")  # where a model that also sees keeps its decoder
+    inner = text if isinstance(text, dict) else config
+    heads, hidden, layers = (
+        _whole(inner.get(key)) for key in ("num_attention_heads", "hidden_size", "num_hidden_layers")
+    )
+    head_dim = _whole(inner.get("head_dim")) or _ratio(hidden, heads)
+    shards = _shards(path)
+    return _inspection(
+        path,
+        config.get("model_type"),
+        [tensor for shard in shards for tensor in read_safetensors(shard).tensors.values()],
+        sum(shard.stat().st_size for shard in shards),
+        kv_heads=_kv_heads(inner.get("num_key_value_heads", heads), layers),
+        query_heads=_product(heads, layers),
+        head_dims=(head_dim, head_dim),
+        windows=_windows_of_config(inner, layers),
+        context=_whole(inner.get("max_position_embeddings")),
+        vocabulary=_whole(inner.get("vocab_size")),
+        has_chat_template=_has_template(path),
+        licence=config.get("license") or _licence_file(path),
+    )
+
+
+def _inspection(
+    path: Path,
+    kind: Any,
+    tensors: list[TensorInfo],
+    file_bytes: int,
+    *,
+    kv_heads: int | None,
+    query_heads: int | None,
+    head_dims: tuple[int | None, int | None],
+    windows: tuple[int | None, float],
+    context: int | None,
+    vocabulary: int | None,
+    has_chat_template: bool,
+    licence: Any,
+) -> Inspection:
+    """The facts in one, with what follows from them; `kv_heads` and `query_heads` are sums over all layers."""
+    parameters = sum(math.prod(tensor.shape) for tensor in tensors)
+    key_dim, value_dim = head_dims
+    is_encoder = kind in _ENCODERS
+    if is_encoder:
+        kv_heads = None
+    each = KV_VALUE_BYTES * kv_heads * (key_dim + value_dim) if kv_heads and key_dim and value_dim else None
+    table, head = (None, None) if is_encoder else _embeddings_and_head(tensors)
+    lengths = sorted({length for length in (*_CONTEXTS, context or 0) if 0 < length <= (context or _CONTEXTS[-1])})
+    return Inspection(
+        path=path,
+        architecture=kind[:80] if isinstance(kind, str) else None,
+        is_encoder=is_encoder,
+        parameters=parameters,
+        file_bytes=file_bytes,
+        tensor_types=dict(Counter(tensor.dtype for tensor in tensors).most_common()),
+        weight_bytes={name: math.ceil(parameters * size) for name, size in _BYTES.items()},
+        kv_bytes={length: _kept(each, length, *windows) or 0 for length in lengths} if each else {},
+        kv_bytes_per_token=each,
+        window=windows[0],
+        window_share=windows[1],
+        decode_parameters=_layer_weights(tensors)
+        if is_encoder
+        else parameters - (math.prod(table.shape) if table else 0),
+        block_bytes=_block_bytes([tensor for tensor in tensors if tensor is not table and len(tensor.shape) > 1]),
+        head_parameters=math.prod(head.shape) if head else None,
+        attention_width=_product(query_heads, key_dim),
+        context=context,
+        vocabulary=vocabulary,
+        has_chat_template=has_chat_template,
+        licence=licence[:80] if isinstance(licence, str) else None,
+    )
+
+
+def _kept(each: int | None, tokens: int, window: int | None, share: float) -> int | None:
+    """Bytes of that many tokens, of which some layers keep the last ones only."""
+    if each is None or window is None:
+        return None if each is None else each * tokens
+    return round(each * ((1 - share) * tokens + share * min(tokens, window)))
+
+
+def _windows_of_config(config: Mapping[str, Any], layers: int | None) -> tuple[int | None, float]:
+    """The window that a config.json speaks of, and the share of layers that have it."""
+    window, types = _whole(config.get("sliding_window")), config.get("layer_types")
+    if window is None or layers is None or config.get("use_sliding_window") is False:
+        return None, 0.0
+    if isinstance(types, list):
+        return window, types[:layers].count("sliding_attention") / layers
+    first = config.get("max_window_layers")
+    if type(first) is int:
+        return window, max(0, layers - max(0, first)) / layers
+    is_gemma = str(config.get("model_type")).startswith("gemma3")
+    return window, _beside_every(_whole(config.get("sliding_window_pattern")) or (6 if is_gemma else None), layers)
+
+
+def _windows_of_gguf(said: Mapping[str, Any], kind: Any, layers: int | None) -> tuple[int | None, float]:
+    """The window that a GGUF file speaks of, and the share of layers that have it."""
+    window = _whole(said.get(f"{kind}.attention.sliding_window"))
+    if window is None or layers is None:
+        return None, 0.0
+    period = _whole(said.get(f"{kind}.attention.sliding_window_pattern")) or (6 if kind == "gemma3" else None)
+    return window, _beside_every(period, layers)
+
+
+def _beside_every(period: int | None, layers: int) -> float:
+    """The share of layers that are not each `period`th one; all if there is no period."""
+    return 1.0 if period is None else (layers - layers // period) / layers
+
+
+def _block_bytes(matrices: list[TensorInfo]) -> int | None:
+    """Bytes of matrices in the engine's blocks, scales included; None if one is of another type."""
+    if not matrices or any(matrix.dtype not in _BLOCK_BITS for matrix in matrices):
+        return None
+    return math.ceil(sum(math.prod(matrix.shape) * _BLOCK_BITS[matrix.dtype] for matrix in matrices) / 8)
+
+
+def _layer_weights(tensors: list[TensorInfo]) -> int:
+    """Numbers in an encoder's matrices, tables of embeddings and the pooler left out."""
+    passed_over = ("embed", "embd", "pooler")
+    layers = [t for t in tensors if len(t.shape) == 2 and not any(word in t.name for word in passed_over)]
+    return sum(math.prod(tensor.shape) for tensor in layers)
+
+
+def _embeddings_and_head(tensors: list[TensorInfo]) -> tuple[TensorInfo | None, TensorInfo | None]:
+    """The table of embeddings, if it serves as nothing else, and the head."""
+    of_name = {
+        part[-2]: tensor for tensor in tensors if len(part := tensor.name.split(".")) > 1 and part[-1] == "weight"
+    }
+    table = next((of_name[name] for name in _EMBEDDINGS if name in of_name), None)
+    head = next((of_name[name] for name in _HEADS if name in of_name), None)
+    return (table, head) if head else (None, table)
+
+
+def _shards(folder: Path) -> list[Path]:
+    """The weight files of a folder; ModelFileError if there are none, or fewer than its index names."""
+    shards = sorted(folder.glob("*.safetensors"))
+    if not shards:
+        raise ModelFileError(f"{folder} holds no .safetensors file: a Hugging Face folder or a .gguf file was expected")
+    index = folder / "model.safetensors.index.json"
+    weight_map = read_json(index).get("weight_map") if index.is_file() else None
+    named = {str(name) for name in weight_map.values()} if isinstance(weight_map, dict) else set()
+    missing = sorted(named - {shard.name for shard in shards})
+    if missing:
+        raise ModelFileError(f"{folder} lacks {len(missing)} of {len(named)} weight files, such as {missing[0][:80]!r}")
+    # some repositories hold the same weights twice, under other names
+    return [shard for shard in shards if shard.name in named] or shards
+
+
+def _has_template(folder: Path) -> bool:
+    settings = folder / "tokenizer_config.json"
+    return (folder / "chat_template.jinja").is_file() or (
+        settings.is_file() and read_json(settings).get("chat_template") is not None
+    )
+
+
+def _licence_file(folder: Path) -> str | None:
+    """The first line of a licence file, usually its title."""
+    for file in sorted(folder.glob("LICENSE*")):
+        try:
+            with file.open("rb") as stream:
+                lines = stream.read(1 << 12).decode("utf-8", "replace").split("\n")
+        except OSError:  # a folder of that name, say: the licence is not stated, which is no reason to fail
+            continue
+        return next((line.strip() for line in lines if line.strip()), None)
+    return None
+
+
+def _kv_heads(value: Any, layers: int | None) -> int | None:
+    """Key and value heads of all layers together; a list gives each layer its own."""
+    if isinstance(value, list) and len(value) == layers:
+        return sum(each for each in value if type(each) is int and 0 < each < 1 << 31) or None
+    heads = _whole(value)
+    return heads * layers if heads and layers else None
+
+
+def _ratio(whole: int | None, parts: int | None) -> int | None:
+    return whole // parts if whole and parts else None
+
+
+def _product(*factors: int | None) -> int | None:
+    return math.prod(factor or 0 for factor in factors) or None
+
+
+def _whole(value: Any) -> int | None:
+    return value if type(value) is int and 0 < value < 1 << 31 else None

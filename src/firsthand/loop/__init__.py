@@ -1,0 +1,1 @@
+"""The parts of the loop: the attempt while it runs, tool calls, journal, listener, budget, approval, concurrency."""

@@ -1,0 +1,135 @@
+"""The record of an attempt while it runs: its messages as a tree, its calls and events, the listener and the journal.
+
+A Context writes to it; `rollout` makes a Trace of it. What may be done, and what it costs, is the Context's to know.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from typing import Any
+
+from firsthand.agent import Agent
+from firsthand.errors import ModelError, TransientError
+from firsthand.loop import concurrency
+from firsthand.loop.journal import Journal
+from firsthand.loop.listener import Added, Listener, Piece, Step
+from firsthand.message import Json, Message
+from firsthand.model import Completion, Prompt, Sampling, ToolSpec, Usage
+from firsthand.tool import Tool
+from firsthand.trace import Call, CallKind, Event, Node, as_json
+
+
+class Attempt:
+    """The record of an attempt while it runs. Patterns do not see it: they see Contexts, which write to it."""
+
+    def __init__(
+        self, agent: Agent, tools: Iterable[Tool], journal: Journal, seed: int, listener: Listener | None = None
+    ):
+        self.agent = agent
+        self.tools = {tool.name: tool for tool in tools}
+        self.journal = journal
+        self.seed = seed
+        self.listener = listener
+        self.nodes: list[Node] = []
+        self.calls: list[Call] = []
+        self.events: list[Event] = []
+        self._began = time.perf_counter()
+
+    def elapsed_s(self) -> float:
+        """Seconds since the attempt began."""
+        return round(time.perf_counter() - self._began, 6)
+
+    def add_node(self, parent: int | None, message: Message) -> int:
+        """The index of a new node that holds `message` under `parent`."""
+        self.nodes.append(Node(parent, message))
+        self.tell(Added(len(self.nodes) - 1, self.nodes[-1]))
+        return len(self.nodes) - 1
+
+    def conversation(self, node: int | None) -> tuple[Message, ...]:
+        """The messages from the first one to `node`."""
+        messages: list[Message] = []
+        while node is not None:
+            messages.append(self.nodes[node].message)
+            node = self.nodes[node].parent
+        return tuple(reversed(messages))
+
+    def note(self, kind: str, /, **data: Any) -> None:
+        """Record an event, with its data as it is now."""
+        self.events.append(Event(kind, self.elapsed_s(), as_json(data)))
+        self.tell(self.events[-1])
+
+    def record(self, kind: CallKind, effect: str, at: int | None, started_s: float, request: str, **rest: Any) -> None:
+        """Record a call that has just ended."""
+        duration_s = round(self.elapsed_s() - started_s, 6)
+        self.calls.append(Call(effect, kind, at, started_s, duration_s, request, **rest))
+        self.tell(self.calls[-1])
+
+    def tell(self, step: Step) -> None:
+        """Tell the listener, if there is one. One that fails is reported to the event loop and not told again."""
+        if self.listener is None:
+            return
+        try:
+            self.listener(step)
+        except Exception as error:
+            self.listener = None
+            what = {"message": "the listener of an attempt failed and is told no more", "exception": error}
+            asyncio.get_running_loop().call_exception_handler(what)
+
+    def paid(self) -> tuple[int, int]:
+        """The tokens and calls that an interrupted try of this attempt has paid for, by its journal."""
+        replies = [reply for reply in self.journal.replies() if not _CALLS.isdisjoint(reply)]
+        return sum(cost_of(reply).total_tokens for reply in replies), len(replies)
+
+    async def complete(
+        self, effect: str, prompt: Prompt, sampling: Sampling, specs: Sequence[ToolSpec], n: int
+    ) -> list[Completion]:
+        """The model's answers. A single one is streamed if somebody listens."""
+        model = self.agent.model
+        if n > 1 or not getattr(self.listener, "streams", self.listener is not None):
+            return await model.complete(prompt, sampling, tools=specs, n=n)
+        completion: Completion | None = None
+        deltas = model.stream(prompt, sampling, tools=specs)
+        try:
+            async for delta in deltas:
+                completion = delta.completion or completion
+                if delta.text:
+                    self.tell(Piece(effect, delta.text))
+        finally:
+            if isinstance(deltas, AsyncGenerator):
+                await deltas.aclose()
+        if completion is None:
+            raise ModelError(f"{model.name} ended its stream without an answer: the last piece must carry it")
+        return [completion]
+
+    async def reply(self, effect: str, request: str, ask: Callable[[], Awaitable[Json]], recorded: Json | None) -> Json:
+        """The reply to a request to the model: the `recorded` one, or a new one.
+
+        A new reply is recorded before it is acknowledged. Passing faults are tried again and noted.
+        """
+        if recorded is not None:
+            return recorded
+
+        def on_retry(attempt: int, error: TransientError, wait_s: float) -> None:
+            self.note("retry", attempt=attempt, error=str(error), wait_s=round(wait_s, 3))
+
+        reply = await concurrency.with_retries(ask, self.agent.retry, on_retry=on_retry)
+        await self.keep(effect, request, reply)
+        return reply
+
+    async def keep(self, effect: str, request: str, reply: Json) -> None:
+        """Record a reply; what has returned from here survives `kill -9`."""
+        self.journal.record(effect, request, reply)
+        await self.journal.settled()
+
+
+_CALLS = frozenset({"completions", "likelihoods", "started", "content"})
+"""What a call leaves in the journal; there are other records beside them."""
+
+
+def cost_of(reply: Json) -> Usage:
+    """What a recorded reply cost: a generation's, a scoring's, or nothing."""
+    if "completions" in reply:
+        return sum((Usage(**each["usage"]) for each in reply["completions"]), Usage())
+    return Usage(**reply.get("usage", {}))

@@ -1,0 +1,104 @@
+"""One tool call of an attempt: refused, replayed from the journal, or approved, run and recorded.
+
+Budgets and deadlines are not here: a Context has reserved what the call may cost before it comes to this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, replace
+
+from firsthand.errors import ToolError, nearest
+from firsthand.loop.attempt import Attempt
+from firsthand.message import Json, ToolCall, ToolResult, canonical
+from firsthand.model import request_key
+from firsthand.tool import Tool, marked, read_arguments, usage
+
+
+def tool_request(call: ToolCall) -> str:
+    """The address of a tool's result in a journal: as `request_key` for what a model is asked."""
+    return request_key("tool", canonical([call.name, call.arguments, call.invalid]))
+
+
+async def run_call(attempt: Attempt, call: ToolCall, *, effect: str, request: str, recorded: Json | None) -> ToolResult:
+    """Run, replay or refuse. `recorded` is the journal's entry: the intent, then the result."""
+    tool = attempt.tools.get(call.name)
+    if tool is None:
+        return _refused(call, _no_tool(call.name, attempt.tools))
+    arguments = call.arguments if call.invalid is None else read_arguments(call.invalid)
+    if arguments is None:
+        text = f"the arguments of {call.name} are not valid JSON: {(call.invalid or '')[:200]}"
+        return _refused(call, f"{text}: write an object, {usage(tool)}")
+    outside = tool.effect in ("external", "irreversible")
+    if recorded is not None and "content" in recorded and tool.effect != "write":
+        origin = recorded.get("origin")
+        return _shown(ToolResult(call.id, call.name, recorded["content"], recorded["is_error"], origin))
+    if recorded is not None and outside:
+        # The journal holds the intent but no result: the process died in between, so it may have happened.
+        return _refused(
+            call, f"{call.name} was interrupted while it ran; it may have taken effect, so it is not repeated"
+        )
+    try:
+        result = await _run_approved(attempt, tool, call, arguments, effect=effect, request=request)
+    except ToolError as error:
+        result = _refused(call, str(error))
+    if recorded is not None and not (result.is_error or recorded.get("is_error", True)):
+        # It ran again to rebuild the attempt's world. What the model was told stands, times in it included, so that the
+        # replies that followed are found in the journal too.
+        return _shown(ToolResult(call.id, call.name, recorded["content"], False, recorded.get("origin")))
+    entry: Json = {"content": result.content, "is_error": result.is_error}
+    await attempt.keep(effect, request, entry if result.origin is None else entry | {"origin": result.origin})
+    return _shown(result)
+
+
+async def _run_approved(
+    attempt: Attempt, tool: Tool, call: ToolCall, given: Json, *, effect: str, request: str
+) -> ToolResult:
+    """The tool's result, if the guard and the approval let the call pass."""
+    guard = attempt.agent.guard
+    arguments = given if guard is None else await guard.call(tool, given)
+    tool.validate(arguments)  # nobody is asked about a call that cannot be
+    await _approve(attempt, tool, arguments, effect)
+    if tool.effect in ("external", "irreversible"):
+        await attempt.keep(effect, request, {"started": True})
+    try:
+        result = ToolResult(call.id, call.name, await tool(arguments), origin=tool.origin)
+    except ToolError as error:
+        result = replace(_refused(call, str(error)), origin=tool.origin)
+    return result if guard is None or result.is_error else await guard.result(tool, result)
+
+
+async def _approve(attempt: Attempt, tool: Tool, arguments: Json, effect: str) -> None:
+    """ToolError if the call may not run. What was decided is kept, so that a resumed attempt does not ask again."""
+    approval = attempt.agent.approval
+    verdict = approval.verdict(tool)
+    if verdict == "allow":
+        return
+    effect, request = f"{effect} approval", request_key("approval", canonical([tool.name, arguments]))
+    decided = attempt.journal.find(effect, request) if verdict == "ask" else None
+    if decided is None:
+        decided = asdict(await approval.decide(tool, arguments))
+        if verdict == "ask" and decided["by"] != "nobody":
+            await attempt.keep(effect, request, decided)
+    attempt.note("approval", tool=tool.name, arguments=arguments, effect=tool.effect, **decided)
+    if not decided["allowed"]:
+        raise ToolError(f"{tool.name} was not run: {decided['reason'] or 'it was not approved'}")
+
+
+def _refused(call: ToolCall, text: str) -> ToolResult:
+    return ToolResult(call.id, call.name, f"Error: {text}", is_error=True)
+
+
+def _shown(result: ToolResult) -> ToolResult:
+    """The result as the model reads it: what comes from outside stands between marks."""
+    if result.origin is None or result.is_error:
+        return result
+    return replace(result, content=marked(result.content, result.origin))
+
+
+def _no_tool(name: str, tools: Iterable[str]) -> str:
+    """What a model is told that calls a tool there is not."""
+    known = sorted(tools)
+    close = nearest(name, known) or nearest(name.rsplit(".", 1)[-1].lower(), known)
+    hint = f" did you mean {close!r}?" if close else ""
+    return f"no tool {name[:64]!r};{hint} there are {', '.join(known) or 'none'}"

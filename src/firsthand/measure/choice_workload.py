@@ -1,0 +1,69 @@
+"""Multiple choice as evaluations ask it: few-shot examples that all questions share, and choices scored after each.
+
+Prefixes and choices are random token ids in the lengths of five-shot ARC-Easy. All questions are queued at once, as an
+evaluation does. Left out: tokenisation, and who is right.
+"""
+
+from __future__ import annotations
+
+import time
+from random import Random
+
+from firsthand.engine.core.engine import Engine
+from firsthand.measure.workloads import Figure, Ids, Sizes, Workload, checked, random_ids
+
+Question = tuple[Ids, tuple[Ids, ...]]
+"""Everything before the choices, and the choices."""
+
+
+def scoring(sizes: Sizes, *, vocab: int) -> Workload[Engine]:
+    """Multiple choice after shared examples, for a model of that vocabulary."""
+
+    def measure(engine: Engine, seed: int) -> list[float]:
+        asked = questions(sizes, vocab=vocab, seed=seed)
+        before = engine.stats().prefill_tokens
+        started = time.perf_counter()
+        score_all(engine, asked)
+        seconds = time.perf_counter() - started
+        return [len(asked) / seconds, engine.stats().prefill_tokens - before]
+
+    # lengths are the same whatever the seed
+    shape = questions(sizes, vocab=vocab, seed=0)
+    alone = sum(len(prefix) + len(choice) - 1 for prefix, choices in shape for choice in choices)
+    shortest, longest_question = sizes.question_tokens
+    figures = (
+        Figure(
+            "5-shot choices",
+            "tasks/s",
+            f"{sizes.tasks} questions of {shortest}-{longest_question} tokens after {sizes.examples} shared ones, "
+            f"{sizes.choices} choices scored for each",
+        ),
+        Figure("5-shot choices: prompt tokens computed", "tokens", f"{alone:,} if nothing were shared"),
+    )
+    positions = sizes.examples + sum(
+        len(prefix) - sizes.examples + len(choice) for prefix, choices in shape for choice in choices
+    )
+    longest = max(len(prefix) + len(choice) for prefix, choices in shape for choice in choices)
+    return Workload(figures, positions, longest, measure)
+
+
+def questions(sizes: Sizes, *, vocab: int, seed: int) -> list[Question]:
+    """The questions of a round: its ids come from the seed, the lengths are the same for all seeds."""
+    random, lengths = Random(f"questions {seed}"), Random("lengths of questions")
+    examples = random_ids(random, sizes.examples, vocab)
+    found = []
+    for _ in range(sizes.tasks):
+        asked = random_ids(random, lengths.randint(*sizes.question_tokens), vocab)
+        choices = tuple(random_ids(random, lengths.randint(*sizes.choice_tokens), vocab) for _ in range(sizes.choices))
+        found.append((examples + asked, choices))
+    return found
+
+
+def score_all(engine: Engine, asked: list[Question]) -> list[list[float]]:
+    """The log-prob of each choice of each question; steps until all are there."""
+    places = {engine.add_score(prefix, choices): place for place, (prefix, choices) in enumerate(asked)}
+    found = [[0.0] * len(choices) for _, choices in asked]
+    while engine.has_work:
+        for output in checked(engine.step()):
+            found[places[output.request_id]][output.index] = sum(output.logprobs)
+    return found

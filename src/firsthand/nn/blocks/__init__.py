@@ -1,0 +1,1 @@
+"""The blocks of a transformer: attention, positions, norms, feed-forward layers."""

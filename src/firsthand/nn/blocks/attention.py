@@ -1,0 +1,115 @@
+"""Grouped-query self-attention: the projections, and the `Attend` contract for what lies between them.
+
+Which tokens see which, and where keys and values are kept, is not the layer's business: it hands queries, keys and
+values of packed tokens to an `Attend`. The engine's reads a paged cache; `Packed` here is plain causal attention, for
+training, scoring and tests.
+"""
+
+# N packed tokens, D hidden, H query heads, G key/value heads, K head_dim, B equally long sequences, T their length
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from firsthand.errors import ConfigError
+from firsthand.nn.architecture import Architecture
+from firsthand.nn.blocks.norm import RMSNorm
+from firsthand.nn.blocks.rope import Rotation, rotate
+
+
+class Attend(Protocol):
+    """Attention over whatever the caller lets each token see."""
+
+    def __call__(
+        self, layer: int, q_NHK: Tensor, k_NGK: Tensor, v_NGK: Tensor, *, scale: float, window: int | None
+    ) -> Tensor:
+        """Mix values into N H K. Tokens are packed, without padding or batch dimension; q and k come in already turned.
+
+        `window` is how many positions a token sees, its own included; None is all before it.
+        """
+        ...
+
+
+class Packed:
+    """An `Attend` without a cache: causal attention inside each of several sequences packed one after another."""
+
+    def __init__(self, lengths: Sequence[int]):
+        if not all(length > 0 for length in lengths):
+            raise ConfigError(f"lengths are {list(lengths)}: every sequence needs 1 token or more")
+        self.runs = [(length, len(list(run))) for length, run in groupby(lengths)]
+
+    def __call__(
+        self, layer: int, q_NHK: Tensor, k_NGK: Tensor, v_NGK: Tensor, *, scale: float, window: int | None
+    ) -> Tensor:
+        """Attention in N H K; neighbours of equal length go through as one batch."""
+        num_tokens = sum(length * count for length, count in self.runs)
+        if num_tokens != q_NHK.shape[0]:
+            raise ConfigError(f"{q_NHK.shape[0]} tokens came for lengths that sum to {num_tokens}")
+        parts, start = [], 0
+        for length, count in self.runs:
+            rows = slice(start, start + length * count)
+            q_BTHK, k_BTGK, v_BTGK = (x[rows].reshape(count, length, *x.shape[1:]) for x in (q_NHK, k_NGK, v_NGK))
+            parts.append(_causal(q_BTHK, k_BTGK, v_BTGK, scale, window))
+            start = rows.stop
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+class Attention(nn.Module):
+    """Self-attention with its four projections, for one layer."""
+
+    def __init__(self, architecture: Architecture, layer: int):
+        super().__init__()
+        a = architecture
+        self.layer = layer
+        self.num_heads, self.num_kv_heads, self.head_dim = a.num_heads, a.num_kv_heads, a.head_dim
+        self.scale, self.window = a.attention_scale, a.windows[layer]
+        self.q_proj = nn.Linear(a.hidden_size, a.num_heads * a.head_dim, bias=a.qkv_bias)
+        self.k_proj = nn.Linear(a.hidden_size, a.num_kv_heads * a.head_dim, bias=a.qkv_bias)
+        self.v_proj = nn.Linear(a.hidden_size, a.num_kv_heads * a.head_dim, bias=a.qkv_bias)
+        self.o_proj = nn.Linear(a.num_heads * a.head_dim, a.hidden_size, bias=a.o_bias)
+        self.q_norm = _head_norm(a)
+        self.k_norm = _head_norm(a)
+
+    def forward(self, x_ND: Tensor, by: Rotation, attend: Attend) -> Tensor:
+        """What each token takes from the tokens it sees: N D."""
+        q_NHK = self.q_proj(x_ND).unflatten(-1, (self.num_heads, self.head_dim))
+        k_NGK = self.k_proj(x_ND).unflatten(-1, (self.num_kv_heads, self.head_dim))
+        v_NGK = self.v_proj(x_ND).unflatten(-1, (self.num_kv_heads, self.head_dim))
+        if self.q_norm is not None and self.k_norm is not None:
+            q_NHK, k_NGK = self.q_norm(q_NHK), self.k_norm(k_NGK)
+        q_NHK, k_NGK = rotate(q_NHK, by), rotate(k_NGK, by)
+        mixed_NHK = attend(self.layer, q_NHK, k_NGK, v_NGK, scale=self.scale, window=self.window)
+        out_ND: Tensor = self.o_proj(mixed_NHK.flatten(1))
+        return out_ND
+
+
+def _head_norm(a: Architecture) -> RMSNorm | None:
+    return RMSNorm(a.head_dim, a.norm_eps, unit_offset=a.norm_unit_offset) if a.qk_norm else None
+
+
+def _causal(q_BTHK: Tensor, k_BTGK: Tensor, v_BTGK: Tensor, scale: float, window: int | None) -> Tensor:
+    """Causal attention in each of B sequences, as (B T) H K."""
+    length = q_BTHK.shape[1]
+    mask_TT = None if window is None or window >= length else _window_mask(length, window, q_BTHK.device)
+    mixed_BHTK = functional.scaled_dot_product_attention(
+        q_BTHK.transpose(1, 2),
+        k_BTGK.transpose(1, 2),
+        v_BTGK.transpose(1, 2),
+        attn_mask=mask_TT,
+        is_causal=mask_TT is None,
+        scale=scale,
+        enable_gqa=q_BTHK.shape[2] != k_BTGK.shape[2],
+    )
+    return mixed_BHTK.transpose(1, 2).flatten(0, 1)
+
+
+def _window_mask(length: int, window: int, device: torch.device) -> Tensor:
+    """True where a row's token sees a column's: itself and the window - 1 before it."""
+    ones_TT = torch.ones(length, length, dtype=torch.bool, device=device)
+    return ones_TT.tril() & ones_TT.triu(1 - window)

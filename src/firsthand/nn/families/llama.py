@@ -1,0 +1,117 @@
+"""The Llama family: Llama 2 and 3, SmolLM2, Mistral, and whatever else calls itself `llama` or `mistral`.
+
+Pre-norm, SwiGLU, grouped-query attention, plain or llama3-stretched rope; Mistral adds a sliding window.
+Left out: mixtures of experts (Mixtral), and SmolLM3's layers without positions.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from firsthand.formats.fields import Fields
+from firsthand.formats.model_files import GGUF
+from firsthand.nn.architecture import Activation, Architecture
+from firsthand.nn.families.rope_config import rope_from_config, rope_from_gguf, rope_to_parameters
+
+MODEL_TYPES = ("llama", "mistral")
+GGUF_ARCHITECTURES = ("llama",)
+ACTIVATIONS: dict[str, Activation] = {
+    "silu": "silu",
+    "swish": "silu",
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+}
+ACTIVATION_NAMES = {"silu": "silu", "gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh"}
+
+
+def from_config(config: Fields) -> Architecture:
+    """The architecture in a Hugging Face config.json."""
+    family = config.text("model_type")
+    num_layers, num_heads = config.num_layers("num_hidden_layers"), config.integer("num_attention_heads")
+    hidden_size = config.integer("hidden_size")
+    bias = config.flag("attention_bias", False)
+    return Architecture(
+        family=family,
+        vocab_size=config.integer("vocab_size"),
+        hidden_size=hidden_size,
+        intermediate_size=config.integer("intermediate_size"),
+        num_layers=num_layers,
+        num_heads=num_heads,
+        num_kv_heads=config.integer("num_key_value_heads", 8 if family == "mistral" else num_heads),
+        head_dim=config.integer("head_dim", hidden_size // max(num_heads, 1)),
+        max_position=config.integer("max_position_embeddings", 131_072 if family == "mistral" else 2048),
+        norm_eps=config.number("rms_norm_eps", 1e-6),
+        windows=(_window(config) if family == "mistral" else None,) * num_layers,
+        ropes=(rope_from_config(config),) * num_layers,
+        tie_embeddings=config.flag("tie_word_embeddings", False),
+        qkv_bias=bias,
+        o_bias=bias,
+        mlp_bias=config.flag("mlp_bias", False),
+        activation=config.choice("hidden_act", ACTIVATIONS, "silu"),
+    )
+
+
+def to_config(a: Architecture) -> dict[str, Any]:
+    """The config.json that transformers reads back as this architecture."""
+    window = {"sliding_window": a.windows[0]} if a.family == "mistral" else {}
+    return {
+        "architectures": ["MistralForCausalLM" if a.family == "mistral" else "LlamaForCausalLM"],
+        "model_type": a.family,
+        "num_key_value_heads": a.num_kv_heads,
+        "head_dim": a.head_dim,
+        "rope_parameters": rope_to_parameters(a.ropes[0]),
+        "attention_bias": a.qkv_bias,
+        "mlp_bias": a.mlp_bias,
+        "hidden_act": ACTIVATION_NAMES[a.activation],
+        **window,
+    }
+
+
+def from_gguf(file: GGUF, fields: Fields) -> Architecture:
+    """The architecture in GGUF metadata; biases and a tied head show in which tensors are there."""
+    num_layers, num_heads = fields.num_layers("block_count"), fields.integer("attention.head_count")
+    hidden_size = fields.integer("embedding_length")
+    head_dim = fields.integer("attention.key_length", hidden_size // max(num_heads, 1))
+    return Architecture(
+        family="llama",
+        vocab_size=file.shape("token_embd.weight")[0],
+        hidden_size=hidden_size,
+        intermediate_size=fields.integer("feed_forward_length"),
+        num_layers=num_layers,
+        num_heads=num_heads,
+        num_kv_heads=fields.integer("attention.head_count_kv", num_heads),
+        head_dim=head_dim,
+        max_position=fields.integer("context_length"),
+        norm_eps=fields.number("attention.layer_norm_rms_epsilon"),
+        windows=(fields.integer("attention.sliding_window", 0) or None,) * num_layers,
+        ropes=(rope_from_gguf(file, fields, head_dim),) * num_layers,
+        tie_embeddings="output.weight" not in file.tensors,
+        qkv_bias="blk.0.attn_q.bias" in file.tensors,
+        o_bias="blk.0.attn_output.bias" in file.tensors,
+        mlp_bias="blk.0.ffn_down.bias" in file.tensors,
+    )
+
+
+def from_gguf_values(ours: str, values: Tensor, a: Architecture) -> Tensor:
+    """The parameter as we hold it: GGUF interleaves the rotary pairs of q and k, we hold first halves, then second."""
+    if ".attention.q_proj." in ours:
+        return _unpermute(values, a.num_heads)
+    if ".attention.k_proj." in ours:
+        return _unpermute(values, a.num_kv_heads)
+    return values
+
+
+def _unpermute(values: Tensor, heads: int) -> Tensor:
+    pairs = values.reshape(heads, -1, 2, *values.shape[1:])
+    return torch.swapaxes(pairs, 1, 2).reshape(values.shape)
+
+
+def _window(config: Fields) -> int | None:
+    """Mistral's sliding window: null is none, and an absent key means transformers' default of 4096."""
+    if "sliding_window" not in config.values:
+        return 4096
+    return config.integer("sliding_window") if config.has("sliding_window") else None

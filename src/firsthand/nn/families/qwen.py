@@ -1,0 +1,114 @@
+"""The Qwen family: Qwen2 and 2.5 (biases on q, k and v) and Qwen3 (RMSNorm on each query and key head instead).
+
+Left out: the mixtures of experts and the vision models.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from firsthand.formats.fields import Fields
+from firsthand.formats.model_files import GGUF
+from firsthand.nn.architecture import Architecture
+from firsthand.nn.families.llama import ACTIVATION_NAMES, ACTIVATIONS
+from firsthand.nn.families.rope_config import rope_from_config, rope_from_gguf, rope_to_parameters
+
+MODEL_TYPES = ("qwen2", "qwen3")
+GGUF_ARCHITECTURES = ("qwen2", "qwen3")
+
+
+def from_config(config: Fields) -> Architecture:
+    """The architecture in a Hugging Face config.json."""
+    family = config.text("model_type")
+    num_layers, num_heads = config.num_layers("num_hidden_layers"), config.integer("num_attention_heads")
+    hidden_size = config.integer("hidden_size")
+    bias = config.flag("attention_bias", False) if family == "qwen3" else False
+    return Architecture(
+        family=family,
+        vocab_size=config.integer("vocab_size"),
+        hidden_size=hidden_size,
+        intermediate_size=config.integer("intermediate_size"),
+        num_layers=num_layers,
+        num_heads=num_heads,
+        num_kv_heads=config.integer("num_key_value_heads", num_heads),
+        head_dim=config.integer("head_dim", 128 if family == "qwen3" else hidden_size // max(num_heads, 1)),
+        max_position=config.integer("max_position_embeddings", 32_768),
+        norm_eps=config.number("rms_norm_eps", 1e-6),
+        windows=_windows(config, num_layers),
+        ropes=(rope_from_config(config),) * num_layers,
+        tie_embeddings=config.flag("tie_word_embeddings", False),
+        qkv_bias=bias or family == "qwen2",
+        o_bias=bias,
+        qk_norm=family == "qwen3",
+        activation=config.choice("hidden_act", ACTIVATIONS, "silu"),
+    )
+
+
+def to_config(a: Architecture) -> dict[str, Any]:
+    """The config.json that transformers reads back as this architecture."""
+    windows = [window for window in a.windows if window is not None]
+    return {
+        "architectures": ["Qwen3ForCausalLM" if a.family == "qwen3" else "Qwen2ForCausalLM"],
+        "model_type": a.family,
+        "num_key_value_heads": a.num_kv_heads,
+        "head_dim": a.head_dim,
+        "rope_parameters": rope_to_parameters(a.ropes[0]),
+        "hidden_act": ACTIVATION_NAMES[a.activation],
+        "use_sliding_window": bool(windows),
+        "sliding_window": windows[0] if windows else None,
+        "layer_types": ["full_attention" if window is None else "sliding_attention" for window in a.windows],
+        **({"attention_bias": a.qkv_bias} if a.family == "qwen3" else {}),
+    }
+
+
+def from_gguf(file: GGUF, fields: Fields) -> Architecture:
+    """The architecture in GGUF metadata; a tied head shows in which tensors are there."""
+    family = fields.prefix.rstrip(".")
+    num_layers, num_heads = fields.num_layers("block_count"), fields.integer("attention.head_count")
+    hidden_size = fields.integer("embedding_length")
+    head_dim = fields.integer("attention.key_length", hidden_size // max(num_heads, 1))
+    return Architecture(
+        family=family,
+        vocab_size=file.shape("token_embd.weight")[0],
+        hidden_size=hidden_size,
+        intermediate_size=fields.integer("feed_forward_length"),
+        num_layers=num_layers,
+        num_heads=num_heads,
+        num_kv_heads=fields.integer("attention.head_count_kv", num_heads),
+        head_dim=head_dim,
+        max_position=fields.integer("context_length"),
+        norm_eps=fields.number("attention.layer_norm_rms_epsilon"),
+        windows=(None,) * num_layers,
+        ropes=(rope_from_gguf(file, fields, head_dim),) * num_layers,
+        tie_embeddings="output.weight" not in file.tensors,
+        qkv_bias="blk.0.attn_q.bias" in file.tensors,
+        o_bias="blk.0.attn_output.bias" in file.tensors,
+        qk_norm=family == "qwen3",
+    )
+
+
+def from_gguf_values(ours: str, values: Tensor, a: Architecture) -> Tensor:
+    """The parameter as we hold it: the same, since Qwen's GGUF files keep the halves apart as we do."""
+    return values
+
+
+def _windows(config: Fields, num_layers: int) -> tuple[int | None, ...]:
+    """A window for each sliding layer, if `use_sliding_window` says that there are any."""
+    if not config.flag("use_sliding_window", False) or not config.has("sliding_window"):
+        return (None,) * num_layers
+    window = config.integer("sliding_window")
+    types = config.strings("layer_types")
+    if types is None:
+        first = config.integer("max_window_layers", 28)
+        return tuple(window if layer >= first else None for layer in range(num_layers))
+    return windows_of(types, window, config)
+
+
+def windows_of(layer_types: list[str], window: int, config: Fields) -> tuple[int | None, ...]:
+    """The window of each layer from its type."""
+    for kind in layer_types:
+        if kind not in ("full_attention", "sliding_attention"):
+            raise config.error("layer_types", kind, "full_attention or sliding_attention for each layer")
+    return tuple(window if kind == "sliding_attention" else None for kind in layer_types)

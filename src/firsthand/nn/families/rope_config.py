@@ -1,0 +1,122 @@
+"""Rotary positions as model files write them: config.json old (`rope_theta`, `rope_scaling`) and new
+(`rope_parameters`, transformers 5), and GGUF. A kind that is not known is an error: a wrong angle is a wrong model.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from firsthand.errors import ConfigError, ModelFileError
+from firsthand.formats.fields import Fields
+from firsthand.formats.model_files import GGUF
+from firsthand.nn.architecture import Rope, RopeKind
+from firsthand.nn.blocks.rope import frequencies
+
+KINDS: dict[str, RopeKind] = {"default": "default", "linear": "linear", "llama3": "llama3", "yarn": "yarn"}
+
+
+def rope_from_config(config: Fields, *, theta: float = 10_000.0) -> Rope:
+    """The rope of a config whose layers all share one; `theta` stands in when the file has none."""
+    parameters = config.section("rope_parameters" if config.has("rope_parameters") else "rope_scaling")
+    return rope_from_parameters(parameters, config, theta=config.number("rope_theta", theta))
+
+
+def rope_from_parameters(parameters: Fields, config: Fields, *, theta: float) -> Rope:
+    """The rope in one set of parameters; `config` supplies the lengths that it leaves out."""
+    for name, value in parameters.values.items():
+        if isinstance(value, dict):
+            raise parameters.error(name, value, "one set of parameters for all layers in this family")
+    share = parameters.number("partial_rotary_factor", config.number("partial_rotary_factor", 1.0))
+    if share != 1.0:
+        raise parameters.error("partial_rotary_factor", share, "1 (all of each head is turned)")
+    kind = parameters.choice("rope_type", KINDS, parameters.text("type", "default"))
+    theta = parameters.number("rope_theta", theta)
+    if kind == "default":
+        return Rope(theta)
+    longest = config.integer("max_position_embeddings", 0)
+    trained = parameters.integer(
+        "original_max_position_embeddings", config.integer("original_max_position_embeddings", longest)
+    )
+    if kind == "linear":
+        return Rope(theta, kind, factor=parameters.number("factor"))
+    if kind == "llama3":
+        low, high = parameters.number("low_freq_factor"), parameters.number("high_freq_factor")
+        return Rope(theta, kind, parameters.number("factor"), trained, low_freq_factor=low, high_freq_factor=high)
+    factor = parameters.number("factor", longest / max(trained, 1))
+    return Rope(
+        theta,
+        kind,
+        factor,
+        trained,
+        beta_fast=parameters.number("beta_fast", 32.0) or 32.0,
+        beta_slow=parameters.number("beta_slow", 1.0) or 1.0,
+        attention_factor=parameters.number("attention_factor", _yarn_attention_factor(parameters, factor)),
+        truncate=parameters.flag("truncate", True),
+    )
+
+
+def rope_to_parameters(rope: Rope) -> dict[str, Any]:
+    """The `rope_parameters` that transformers 5 reads back as this rope."""
+    if rope.kind == "divided":
+        raise ConfigError("this rope divides each frequency by a number of its own, which config.json cannot express")
+    parameters: dict[str, Any] = {"rope_theta": rope.theta, "rope_type": rope.kind}
+    if rope.kind != "default":
+        parameters["factor"] = rope.factor
+    if rope.kind == "llama3":
+        parameters["low_freq_factor"] = rope.low_freq_factor
+        parameters["high_freq_factor"] = rope.high_freq_factor
+    if rope.kind == "yarn":
+        parameters["beta_fast"], parameters["beta_slow"] = rope.beta_fast, rope.beta_slow
+        parameters["attention_factor"], parameters["truncate"] = rope.attention_factor, rope.truncate
+    if rope.kind in ("llama3", "yarn"):
+        parameters["original_max_position_embeddings"] = rope.original_max_position
+    return parameters
+
+
+def rope_from_gguf(file: GGUF, fields: Fields, head_dim: int) -> Rope:
+    """The rope of a GGUF file; llama3 is recognised behind the divisors that stand in for it."""
+    turned = fields.integer("rope.dimension_count", head_dim)
+    if turned != head_dim:
+        raise fields.error("rope.dimension_count", turned, f"{head_dim} (all of each head is turned)")
+    theta = fields.number("rope.freq_base", 10_000.0)
+    if "rope_freqs.weight" in file.tensors:
+        if file.shape("rope_freqs.weight") != (head_dim // 2,):  # asked before reading: the file chose its size
+            raise ModelFileError(f"{file.path}: rope_freqs.weight needs {head_dim // 2} values, one for each pair")
+        return _from_divisors(tuple(file.dequantise("rope_freqs.weight").tolist()), theta, head_dim)
+    factor = fields.number("rope.scaling.factor", fields.number("rope.scale_linear", 0.0))
+    kinds: dict[str, RopeKind] = {"none": "default", "linear": "linear", "yarn": "yarn"}
+    kind = fields.choice("rope.scaling.type", kinds, "linear" if factor else "none")
+    if kind == "default" or factor == 0:
+        return Rope(theta)
+    if kind == "linear":
+        return Rope(theta, kind, factor)
+    attention_factor = fields.number("rope.scaling.attn_factor", 1.0) * _mscale(factor)
+    return Rope(
+        theta,
+        kind,
+        factor,
+        fields.integer("rope.scaling.original_context_length", fields.integer("context_length")),
+        beta_fast=fields.number("rope.scaling.yarn_beta_fast", 32.0),
+        beta_slow=fields.number("rope.scaling.yarn_beta_slow", 1.0),
+        attention_factor=attention_factor,
+    )
+
+
+def _yarn_attention_factor(parameters: Fields, factor: float) -> float:
+    """What cosines and sines are multiplied by when the file does not say (Peng et al., 2023; DeepSeek's mscale)."""
+    mscale, all_dim = parameters.number("mscale", 0.0), parameters.number("mscale_all_dim", 0.0)
+    return _mscale(factor, mscale) / _mscale(factor, all_dim) if mscale > 0 and all_dim > 0 else _mscale(factor)
+
+
+def _mscale(factor: float, mscale: float = 1.0) -> float:
+    return 1.0 if factor <= 1 else 0.1 * mscale * math.log(factor) + 1.0
+
+
+def _from_divisors(divisors: tuple[float, ...], theta: float, head_dim: int) -> Rope:
+    divided = Rope(theta, "divided", divisors=divisors)
+    released = Rope(theta, "llama3", max(divisors), 8192, low_freq_factor=1.0, high_freq_factor=4.0)
+    same = torch.allclose(frequencies(divided, head_dim), frequencies(released, head_dim), rtol=1e-5, atol=0)
+    return released if same else divided

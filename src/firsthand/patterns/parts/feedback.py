@@ -1,0 +1,48 @@
+"""What tells a pattern whether an answer will do, before any scorer: an evaluator gives a verdict and says why.
+
+An evaluator never sees a task's secret. For code it runs tests that the model wrote itself; otherwise the model judges; and
+a caller may give any function of its own, such as one that asks the environment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from firsthand.context import Context
+from firsthand.patterns.parts.thoughts import last_word
+from firsthand.task import Task
+
+Kind = Literal["auto", "tests", "judge"]
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """A verdict on an answer, and what the model may be told of it."""
+
+    passed: bool
+    text: str
+
+
+Evaluator = Callable[[Task, Context, str], Awaitable[Feedback]]
+"""`async def evaluate(task, ctx, answer) -> Feedback`."""
+
+
+def evaluator_for(task: Task, kind: Kind = "auto") -> Evaluator:
+    """An evaluator for one attempt: the model's own tests where the task names an `entry_point`, else the model as judge."""
+    if kind == "tests" or (kind == "auto" and "entry_point" in task.metadata):
+        from firsthand.patterns.parts.self_tests import SelfTests
+
+        return SelfTests()
+    return judge
+
+
+async def judge(task: Task, ctx: Context, answer: str) -> Feedback:
+    """The model's own opinion of an answer. One that says neither right nor wrong lets it pass."""
+    asked = (
+        f"Problem:\n{task.question}\n\nProposed answer:\n{answer}\n\n"
+        "Check the answer step by step. End with one word: right or wrong."
+    )
+    said = (await ctx.say(asked).generate()).text.strip()
+    return Feedback(last_word(said) not in ("wrong", "incorrect"), said)

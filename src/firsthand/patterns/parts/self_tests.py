@@ -1,0 +1,150 @@
+"""Tests that a model writes for its own code, run by the tool `python`, as in Reflexion (Shinn et al., 2023)."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from textwrap import indent
+
+from firsthand.context import Context
+from firsthand.errors import ConfigError
+from firsthand.message import ToolCall
+from firsthand.patterns.parts.feedback import Feedback
+from firsthand.task import Task
+
+MAX_TESTS = 6
+MAX_CHARS = 20_000
+_FENCE = re.compile(r"^```[ \t]*\w*[ \t]*\n(.*?)(?:^```|\Z)", re.DOTALL | re.MULTILINE)
+_RESULT = re.compile(r"^own test (\d+): (.*)$", re.MULTILINE)
+_HARNESS = """
+def _own_tests(tests):
+    for number, (test, left) in enumerate(tests):
+        try:
+            exec(test, globals())
+            result = "passed"
+        except AssertionError:
+            result = "failed"
+            if left:
+                try:
+                    result += ": got " + repr(eval(left, globals()))[:200]
+                except BaseException as error:
+                    result += ": " + type(error).__name__
+        except BaseException as error:
+            result = "failed: " + type(error).__name__ + ": " + str(error)[:200]
+        print("\\nown test %d: %s" % (number, " ".join(result.split())), flush=True)
+"""
+
+
+@dataclass
+class SelfTests:
+    """An Evaluator that asks once for tests, and runs them on each answer. Where none can be used, every answer passes."""
+
+    tests: list[str] | None = None
+    _runs: int = field(default=0, repr=False)
+
+    async def __call__(self, task: Task, ctx: Context, answer: str) -> Feedback:
+        """Whether the code in the answer passes the model's own tests, and which fail how."""
+        if "python" not in {tool.name for tool in ctx.tools}:
+            raise ConfigError("testing code needs the tool python: add --tools python, or take evaluator=judge")
+        name = str(task.metadata.get("entry_point", ""))
+        if self.tests is None:
+            asked = await ctx.say(_request(task, name)).generate()
+            self.tests = usable_tests(asked.text, name)
+            ctx.note("tests", tests=self.tests)
+        if not self.tests:
+            return Feedback(True, "There is no test to fail.")
+        self._runs += 1
+        call = ToolCall(f"tests-{self._runs}", "python", {"code": program(task, answer, self.tests)})
+        return read_results(self.tests, (await ctx.call(call)).content)
+
+
+def usable_tests(text: str, name: str) -> list[str]:
+    """The first six different `assert` statements in a text that call the function, as `ast` reads them."""
+    found: dict[str, None] = {}
+    for statement in _statements(code_in(text)):
+        calls = [node for node in ast.walk(statement) if isinstance(node, ast.Call)]
+        if isinstance(statement, ast.Assert) and any(_called(call) == name or not name for call in calls):
+            found[ast.unparse(statement)] = None
+    return list(found)[:MAX_TESTS]
+
+
+def program(task: Task, answer: str, tests: list[str]) -> str:
+    """A program of the answer's code that runs each test and prints what came of it."""
+    name, head = str(task.metadata.get("entry_point", "")), _head(task)
+    code, begins = code_in(answer, name), _defined(head, name)
+    if name and not _defined(code, name):
+        code = f"{head}\n{_indented(code, head)}"  # a completion: the task's text is the function's head
+    elif begins and _parses(head[: begins.start()]):
+        code = head[: begins.start()] + code  # imports that the answer may lean on
+    pairs = [(test, _left_side(test)) for test in tests]
+    return f"{code}\n{_HARNESS}\n_own_tests({pairs!r})\n"
+
+
+def read_results(tests: list[str], printed: str) -> Feedback:
+    """The feedback that a program's output holds; a test without a result has failed."""
+    results = {int(number): result for number, result in _RESULT.findall(printed[-MAX_CHARS:])}
+    lines = [f"{test}  # {results.get(index, 'did not finish')}" for index, test in enumerate(tests)]
+    passed = all(results.get(index) == "passed" for index in range(len(tests)))
+    ending = "" if results else f"\nThe program ended with:\n{printed.strip()[-500:]}"
+    return Feedback(passed, "\n".join(lines) + ending)
+
+
+def code_in(text: str, name: str = "") -> str:
+    """The code in an answer: its last fenced block that defines the function, else its last one, else the whole."""
+    blocks = [str(block).rstrip() for block in _FENCE.findall(text[-MAX_CHARS:]) if block.strip()]
+    defining = [block for block in blocks if name and _defined(block, name)]
+    return (defining or blocks or [text[-MAX_CHARS:].rstrip()])[-1]
+
+
+def _head(task: Task) -> str:
+    """The function's head as code: some benchmarks wrap it in words and keep it beside them."""
+    return str(task.metadata.get("prompt", task.prompt))
+
+
+def _defined(code: str, name: str) -> re.Match[str] | None:
+    return re.search(rf"^(?:async )?def {re.escape(name)}\b", code, re.MULTILINE)
+
+
+def _indented(body: str, head: str) -> str:
+    """The body of a function as it stands, or with the indentation that its first line or all of it has lost."""
+    for candidate in (body, f"    {body}", indent(body, "    ")):
+        whole = f"{head}\n{candidate}"
+        if _parses(whole) and not any(isinstance(each, ast.Return) for each in ast.parse(whole).body):
+            return candidate
+    return body
+
+
+def _request(task: Task, name: str) -> str:
+    return (
+        f"{_head(task)}\n\nWrite up to {MAX_TESTS} tests for {name or 'this function'}, each one line of the form "
+        f"`assert {name or 'f'}(...) == ...`. Think of edge cases. Write the tests only, in one code block."
+    )
+
+
+def _statements(code: str) -> Iterable[ast.stmt]:
+    """The statements of the code; where it does not parse as a whole, of each line that does."""
+    if _parses(code):
+        return ast.parse(code).body
+    lines = [line.strip() for line in code.splitlines()]
+    return [statement for line in lines if _parses(line) for statement in ast.parse(line).body]
+
+
+def _parses(code: str) -> bool:
+    try:
+        ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return True
+
+
+def _called(call: ast.Call) -> str:
+    return call.func.id if isinstance(call.func, ast.Name) else ""
+
+
+def _left_side(test: str) -> str:
+    """What a test compares, so that a failure can say what came instead."""
+    [statement] = ast.parse(test).body
+    compared = statement.test if isinstance(statement, ast.Assert) else None
+    return ast.unparse(compared.left) if isinstance(compared, ast.Compare) else ""

@@ -1,0 +1,91 @@
+"""Letting one pattern lead others: sub-tasks, and branches of the trace that say who spoke and what became of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from firsthand.agent import Pattern
+from firsthand.context import Context
+from firsthand.errors import ConfigError, FirsthandError, MissingExtra, StoreError, UnknownName
+from firsthand.loop.concurrency import current_branch
+from firsthand.task import Task
+
+_MISTAKES = (ConfigError, UnknownName, MissingExtra, StoreError)
+"""Not failures of a branch: the user must mend them, or nothing more can be recorded."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a branch: an answer, or else why there is none."""
+
+    name: str
+    answer: str = ""
+    error: str | None = None
+    cause: Exception | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def failed(self) -> bool:
+        """Whether there is nothing to go on with: an error, or no words at all."""
+        return self.error is not None or not self.answer.strip()
+
+    @property
+    def report(self) -> str:
+        """The outcome in words, for a model to read."""
+        if self.error is not None:
+            return f"failed: {self.error}"
+        return self.answer.strip() or "failed: it gave no answer"
+
+
+def part_of(task: Task, name: str, prompt: str) -> Task:
+    """A task that is a part of `task`, answered in free words."""
+    return replace(task, id=f"{task.id}/{name}", prompt=prompt, choices=(), context=None, hint=None)
+
+
+async def follow(name: str, pattern: Pattern, task: Task, ctx: Context) -> str:
+    """The answer of `pattern`, whose start and end are noted in the trace under `name`."""
+    ctx.branch(name, text=task.prompt)
+    began = len(ctx.attempt.calls)
+    try:
+        answer = await pattern(task, ctx)
+        if not isinstance(answer, str):
+            raise ConfigError(f"the pattern of {name} returned a {type(answer).__name__}: its answer must be a str")
+    except BaseException as error:  # noted, never kept back: a cancelled branch ends here too
+        _ended(ctx, began).branch(name, "failed", text=_reason(error))
+        raise
+    _ended(ctx, began).branch(name, "done", text=answer)
+    return answer
+
+
+async def attempt(name: str, pattern: Pattern, task: Task, ctx: Context) -> Outcome:
+    """What came of `pattern`. A failure is an outcome too, so that its siblings go on and whoever leads them can act."""
+    try:
+        return Outcome(name, await follow(name, pattern, task, ctx))
+    except _MISTAKES:
+        raise
+    except Exception as error:
+        return Outcome(name, error=_reason(error), cause=error)
+
+
+def alive(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """The outcomes that have an answer. If none has, and one failed with an error, that error is raised."""
+    answered = [outcome for outcome in outcomes if not outcome.failed]
+    causes = [outcome.cause for outcome in outcomes if outcome.cause is not None]
+    if causes and not answered:
+        raise causes[0]
+    return answered
+
+
+def _ended(ctx: Context, began: int) -> Context:
+    """The Context at the last message that the model wrote in the running branch since then, to note its end there."""
+    path = current_branch().path
+    for call in reversed(ctx.attempt.calls[began:]):
+        place = call.id.rpartition(":")[0]
+        if call.nodes and (not path or place == path or place.startswith(f"{path}/")):
+            return replace(ctx, node=call.nodes[-1])
+    return ctx
+
+
+def _reason(error: BaseException) -> str:
+    kind = "" if isinstance(error, FirsthandError) else f"{type(error).__name__}: "
+    return f"{kind}{error}"[:1000] or type(error).__name__

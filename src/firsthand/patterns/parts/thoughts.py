@@ -1,0 +1,196 @@
+"""What Tree of Thoughts asks of a task: the `Thoughts` protocol, the generic one that fits any task, and voting.
+
+A benchmark whose tasks have thoughts of their own defines a function `thoughts(task) -> Thoughts` beside itself and puts its
+name into the tasks' `metadata["thoughts"]`; every other task is searched with `GenericThoughts`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from firsthand import catalog
+from firsthand.patterns.parts.answers import TAIL_CHARS, answer_or_text, extract_answer
+from firsthand.task import Task
+
+LABELS: Mapping[str, float] = {"sure": 20.0, "likely": 1.0, "impossible": 0.001}
+"""What each verdict on a state is worth: the paper's numbers."""
+HOPELESS = 0.5
+"""Below the worth of one verdict `likely`."""
+STEPS = 3
+_VOTE = re.compile(r"best choice is\D{0,40}(\d{1,6})", re.IGNORECASE)
+_ITEM = re.compile(r"^[ \t]*(?:[-*•]|\d{1,3}[.):])[ \t]*")
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A request to the model. What all requests of a task share comes first in `prompt`, so that it is computed once."""
+
+    prompt: str
+    stop: tuple[str, ...] = ()
+    samples: int = 1
+    """How many replies are wanted."""
+
+
+class Thoughts(Protocol):
+    """How one task is searched. A state is the text of the thoughts so far; the search begins with the empty one."""
+
+    @property
+    def steps(self) -> int:
+        """How many thoughts lead from the empty state to an answer."""
+
+    @property
+    def labels(self) -> Mapping[str, float]:
+        """The verdicts that end a valuation, and what each is worth."""
+
+    @property
+    def hopeless(self) -> float:
+        """States worth less than this are not followed by a depth-first search: the paper's threshold."""
+
+    def propose(self, state: str) -> Ask:
+        """What is asked for a list of next thoughts."""
+
+    def proposed(self, state: str, replies: Sequence[str]) -> list[str]:
+        """The states that the replies lead to, best first where the replies say which are."""
+
+    def sample(self, state: str) -> Ask:
+        """What is asked for one next thought, to be sampled several times."""
+
+    def sampled(self, state: str, reply: str) -> str:
+        """The state after a sampled thought."""
+
+    def value(self, state: str) -> tuple[Ask, ...]:
+        """What is asked to judge a state; nothing where its worth needs no model."""
+
+    def valued(self, state: str, replies: Sequence[Sequence[str]]) -> float:
+        """The worth of a state after the replies to each of `value`'s requests."""
+
+    def vote(self, states: Sequence[str]) -> Ask:
+        """What is asked to compare states."""
+
+    def voted(self, states: Sequence[str], replies: Sequence[str]) -> list[float]:
+        """The votes for each state."""
+
+    def is_done(self, state: str) -> bool:
+        """Whether the state holds its answer, so that no thought follows it."""
+
+    def answer(self, state: str) -> str:
+        """The answer that a state gives."""
+
+
+def thoughts_of(task: Task) -> Thoughts:
+    """The thoughts that the task's benchmark defines, or generic ones."""
+    name = task.metadata.get("thoughts")
+    if name is None:
+        return GenericThoughts(task)
+    made: Thoughts = catalog.beside("benchmark", str(name), "thoughts")(task)
+    return made
+
+
+@dataclass(frozen=True)
+class GenericThoughts:
+    """Thoughts for any task: short steps, each on a line, and a last one that gives the answer."""
+
+    task: Task
+    steps: int = STEPS
+    hopeless: float = HOPELESS
+
+    @property
+    def labels(self) -> Mapping[str, float]:
+        """The paper's verdicts."""
+        return LABELS
+
+    def propose(self, state: str) -> Ask:
+        """A list of different next steps; for the last step, the answer."""
+        if self._is_last(state):
+            return self._finish(state)
+        wanted = "List up to five different next steps, each on a line of its own. Do not solve the problem yet."
+        return Ask(f"{self._opening()}{wanted}\n\n{self._so_far(state)}Possible next steps:")
+
+    def proposed(self, state: str, replies: Sequence[str]) -> list[str]:
+        """A state for each line; for the last step, for each whole reply."""
+        if self._is_last(state):
+            return [self.sampled(state, reply) for reply in replies if reply.strip()]
+        lines = [_ITEM.sub("", line).strip() for reply in replies for line in reply.splitlines()]
+        return [f"{state}{line}\n" for line in dict.fromkeys(lines) if line]
+
+    def sample(self, state: str) -> Ask:
+        """One next step; for the last step, the answer."""
+        if self._is_last(state):
+            return self._finish(state)
+        return Ask(
+            f"{self._opening()}Write the next step only, on one line.\n\n{self._so_far(state)}Next step:", ("\n",)
+        )
+
+    def sampled(self, state: str, reply: str) -> str:
+        """The state and the step, on a line of its own."""
+        return f"{state}{' '.join(reply[-TAIL_CHARS:].split())}\n"
+
+    def value(self, state: str) -> tuple[Ask, ...]:
+        """Whether the steps lead to the right answer."""
+        verdicts = "/".join(self.labels)
+        wanted = f"Judge in a few words whether these steps lead to the right answer. End with one word: {verdicts}."
+        return (Ask(f"{self._opening()}{wanted}\n\n{self._so_far(state)}Judgement:"),)
+
+    def valued(self, state: str, replies: Sequence[Sequence[str]]) -> float:
+        """The worth of the verdicts, added up."""
+        return sum(self.labels.get(last_word(reply), 0.0) for each in replies for reply in each)
+
+    def vote(self, states: Sequence[str]) -> Ask:
+        """The paper's question, after the problem."""
+        return vote(self._opening(), states)
+
+    def voted(self, states: Sequence[str], replies: Sequence[str]) -> list[float]:
+        """Votes counted."""
+        return count_votes(len(states), replies)
+
+    def is_done(self, state: str) -> bool:
+        """Whether all steps are made, or the last one states an answer."""
+        made = state.splitlines()
+        return len(made) >= self.steps or bool(made and re.search(r"\banswer is\b", made[-1], re.IGNORECASE))
+
+    def answer(self, state: str) -> str:
+        """The answer in the last step, or in any."""
+        last = (state.splitlines() or [""])[-1]
+        found = extract_answer(last, self.task)
+        return answer_or_text(state, self.task) if found is None else found
+
+    def _is_last(self, state: str) -> bool:
+        return len(state.splitlines()) >= self.steps - 1
+
+    def _finish(self, state: str) -> Ask:
+        wanted = "the letter of the right choice" if self.task.choices else self.task.hint or "the answer"
+        return Ask(f'{self._opening()}{self._so_far(state)}Follow these steps. End with "The answer is" and {wanted}.')
+
+    def _opening(self) -> str:
+        return f"{self.task.question}\n\n"
+
+    def _so_far(self, state: str) -> str:
+        return f"Steps so far:\n{state}" if state else ""
+
+
+def vote(opening: str, states: Sequence[str]) -> Ask:
+    """The paper's request for a vote among states."""
+    choices = "".join(f"Choice {number}:\n{state}\n" for number, state in enumerate(states, 1))
+    return Ask(
+        f"{opening}Given an instruction and several choices, decide which choice is most promising. Analyze each choice in "
+        f'detail, then conclude in the last line "The best choice is s", where s is the integer id of the choice.\n{choices}'
+    )
+
+
+def count_votes(choices: int, replies: Sequence[str]) -> list[float]:
+    """How many replies name each choice; the last choice that a reply names counts."""
+    votes = [0.0] * choices
+    for reply in replies:
+        named = _VOTE.findall(reply[-TAIL_CHARS:])
+        if named and 1 <= int(named[-1]) <= choices:
+            votes[int(named[-1]) - 1] += 1
+    return votes
+
+
+def last_word(reply: str) -> str:
+    """The last word of a reply, in lower case: where a verdict is asked for."""
+    words = re.findall(r"[a-z]+", reply[-200:].lower())
+    return words[-1] if words else ""

@@ -1,0 +1,267 @@
+"""Between text and tokens for a model that runs here: prompts to requests, and what the engine brings to completions.
+
+No tensors: `local` loads models and asks them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from firsthand.engine.core.outputs import Output
+from firsthand.engine.core.request_checks import check_num_answers
+from firsthand.engine.core.sequence import Request
+from firsthand.engine.decoding.constraint import CompiledGrammar, Grammars
+from firsthand.errors import ConfigError, ModelError
+from firsthand.message import Message, Sampled, Text
+from firsthand.model import CallDelta, Completion, Delta, FinishReason, Prompt, Sampling, ToolSpec, Usage
+from firsthand.system import request_owner
+from firsthand.tokens.calls.call_grammar import Markup, tool_grammar
+from firsthand.tokens.incremental_decoding import StopStrings
+from firsthand.tokens.templates.chat_template import Chat
+from firsthand.tokens.tokenizer import Run, Tokenizer
+
+if TYPE_CHECKING:
+    from firsthand.engine.core.engine_thread import EngineWorker
+
+_MANY = 16
+"""Of `bad_words`."""
+_LONG = 20_000
+"""A prompt of more characters is encoded in another thread, so that other answers go on."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model in memory."""
+
+    worker: EngineWorker
+    tokenizer: Tokenizer
+    chat: Chat
+    grammars: Grammars
+
+    def told(self, template: Mapping[str, Any] | None) -> Loaded:
+        """The same, its chat template told more (see `Chat.told`)."""
+        return replace(self, chat=self.chat.told(template)) if template else self
+
+
+@dataclass
+class Answer:
+    """One answer as it comes in."""
+
+    stop: StopStrings
+    hidden: frozenset[int] = frozenset()
+    """The tokens whose text is left out where they end the answer."""
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    top_logprobs: list[tuple[tuple[str, float], ...]] = field(default_factory=list)
+    ends: list[int] = field(default_factory=list)
+    """Length of the certain text after each token."""
+    text: str = ""
+    versions: dict[int, None] = field(default_factory=dict)
+    """Of the weights, in order."""
+    last: Output | None = None
+
+    def add(self, output: Output, tokenizer: Tokenizer) -> str:
+        """Take in an output; returns the text it makes certain."""
+        if output.error is not None:
+            raise output.error
+        piece = ""
+        last = len(output.token_ids) - 1 if output.finish_reason == "stop" else -1
+        for place, token_id in enumerate(output.token_ids):
+            if place != last or token_id not in self.hidden:
+                self.stop.feed(token_id)
+            piece += self.stop.take()
+            self.ends.append(len(self.text) + len(piece))
+        if output.is_last:
+            self.stop.finish()
+            piece += self.stop.take()
+        self.token_ids += output.token_ids
+        self.logprobs += output.logprobs
+        for alternatives in output.top_logprobs:
+            self.top_logprobs.append(tuple((tokenizer.decode([i], skip_special=False), lp) for i, lp in alternatives))
+        self.text += piece
+        self.versions[output.version] = None
+        self.last = output
+        return piece
+
+    @property
+    def kept(self) -> int:
+        """How many tokens the message keeps: all, unless a stop string cut the text and its end falls between two tokens.
+
+        Where it falls inside a token the tokens are kept whole, so that a later prompt holds what was really sampled.
+        """
+        if self.stop.stopped is None or len(self.text) not in self.ends:
+            return len(self.token_ids)
+        return self.ends.index(len(self.text)) + 1
+
+
+def new_request(
+    loaded: Loaded,
+    prompt: Prompt | Sequence[int],
+    sampling: Sampling,
+    tools: Sequence[ToolSpec],
+    n: int,
+    grammar: CompiledGrammar | None,
+    adapter: str | None = None,
+    priority: int = 0,
+    run: str = "",
+    salt: str = "",
+) -> tuple[Request, Callable[[], Answer]]:
+    """The engine's request, and what makes an Answer for each sample. Without a `run` it is that of `asker`."""
+    check_num_answers(n)  # before so many Answers are made
+    tokenizer = loaded.tokenizer
+    ids = _ids(prompt)
+    raw = isinstance(prompt, str) or ids is not None
+
+    def new_stop() -> StopStrings:
+        continuing = raw or sampling.grammar is not None
+        return StopStrings(
+            tokenizer,
+            sampling.stop,
+            skip_special=sampling.skip_special_tokens,
+            continuing=continuing,
+            after=sampling.min_tokens,
+            include=sampling.include_stop_str_in_output,
+        )
+
+    ends = (frozenset() if sampling.ignore_eos else tokenizer.eos_ids).union(sampling.stop_ids)
+    hidden = frozenset() if sampling.include_stop_str_in_output else ends
+    request = Request(
+        prompt=encode(loaded, prompt, tools) if ids is None else ids,  # type: ignore[arg-type]
+        sampling=sampling,
+        n=n,
+        stop_ids=ends,
+        stopper=new_stop if sampling.stop else None,
+        bad_sequences=bad_sequences(tokenizer, sampling.bad_words),
+        grammar=grammar,
+        priority=priority,
+        run=run or request_owner.current(),
+        adapter=adapter,
+        salt=salt,
+    )
+    return request, lambda: Answer(new_stop(), hidden)
+
+
+def bad_sequences(tokenizer: Tokenizer, words: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+    """The tokens of words at the beginning of a text and within one, each with and without a space before it.
+
+    ConfigError for a word that has no tokens.
+    """
+    found: dict[tuple[int, ...], None] = {}
+    for word in words:
+        bare = word.lstrip() or word
+        runs = [[Run(bare, False)], [Run(f" {bare}", False)]]
+        spelled = {tuple(tokenizer.encode_runs(run, continuing=within)) for run in runs for within in (False, True)}
+        if () in spelled:
+            raise ConfigError(f"the word {word!r} of bad_words has no tokens in this model's vocabulary: leave it out")
+        found |= dict.fromkeys(sorted(spelled))
+    return tuple(found)
+
+
+def completion(
+    loaded: Loaded, request: Request, answer: Answer, tools: Sequence[ToolSpec], is_first: bool
+) -> Completion:
+    """What the engine brought, as a message with its cost. The prompt is counted with the first of several answers."""
+    output = answer.last
+    assert output is not None and output.finish_reason is not None
+    text, calls = loaded.chat.parse(answer.text, tools) if tools else (answer.text, ())
+    is_cut = output.finish_reason == "length" and bool(calls) and calls[-1].invalid is not None
+    reason: FinishReason = "tool_calls" if calls and not is_cut else output.finish_reason
+    parts = ((Text(text),) if text or not calls else ()) + calls
+    kept = answer.kept
+    sampled = Sampled(tuple(answer.token_ids[:kept]), tuple(answer.logprobs[:kept]))
+    usage = Usage(
+        prompt_tokens=output.prompt_tokens if is_first else 0,
+        cached_tokens=output.cached_tokens if is_first else 0,
+        completion_tokens=len(answer.token_ids),
+    )
+    text_so_far = (*request.prompt, *sampled.token_ids)
+    return Completion(
+        Message("assistant", parts, sampled),
+        reason,
+        usage,
+        tuple(answer.top_logprobs[:kept]),
+        loaded.worker.lease(text_so_far, adapter=request.adapter, salt=request.salt),
+        versions=() if set(answer.versions) == {0} else tuple(answer.versions),
+        adapter_version=output.adapter_version,
+    )
+
+
+def deltas(pieces: Sequence[str | CallDelta], index: int) -> Iterator[Delta]:
+    """Text and pieces of calls as pieces of a stream."""
+    for piece in pieces:
+        if isinstance(piece, CallDelta):
+            yield Delta("", call=piece, index=index)
+        elif piece:
+            yield Delta(piece, index=index)
+
+
+def is_long(prompt: Prompt | Sequence[int], sampling: Sampling) -> bool:
+    """Whether encoding it would hold up the loop."""
+    if len(sampling.bad_words) > _MANY:
+        return True
+    if isinstance(prompt, str):
+        return len(prompt) > _LONG
+    return sum(len(each.text) for each in prompt if isinstance(each, Message)) > _LONG
+
+
+def encode(loaded: Loaded, prompt: Prompt, tools: Sequence[ToolSpec] = ()) -> tuple[int, ...]:
+    """The ids of a prompt; never none at all."""
+    tokenizer = loaded.tokenizer
+    if not isinstance(prompt, str):
+        return tuple(loaded.chat.encode(prompt, tools))
+    ids = tokenizer.encode(prompt)
+    if (tokenizer.add_bos or not ids) and (start := _start_id(tokenizer)) is not None:
+        ids = [start, *ids]
+    if not ids:
+        raise ModelError("the prompt is empty, and the model has no token to begin with: give some text")
+    return tuple(ids)
+
+
+def encode_pair(loaded: Loaded, prompt: Prompt, continuation: str) -> tuple[tuple[int, ...], list[int]]:
+    """The ids of prompt and continuation, apart."""
+    if not isinstance(prompt, str):
+        return encode(loaded, prompt), loaded.tokenizer.encode(continuation)
+    bare = prompt.rstrip(" ")
+    prefix, whole = encode(loaded, bare), encode(loaded, prompt + continuation)
+    if not bare and whole[:1] != prefix:  # the prompt is empty: its one token is the model's own beginning
+        return prefix, list(whole)
+    return whole[: len(prefix)], list(whole[len(prefix) :])
+
+
+def compile_calls(
+    grammars: Grammars, tools: Sequence[ToolSpec], markup: Markup, forcing: bool = True
+) -> CompiledGrammar:
+    """The grammar of calls of the tools. A schema that makes none counts as any object: its tool checks it."""
+    compiled = partial(grammars.compile, forcing=forcing)
+    with suppress(ConfigError):
+        return compiled(tool_grammar(tools, markup=markup))
+    with suppress(ConfigError):
+        return compiled(tool_grammar([_readable(grammars, tool, markup) for tool in tools], markup=markup))
+    return compiled(tool_grammar([_loose(tool) for tool in tools], markup=markup))
+
+
+def _readable(grammars: Grammars, tool: ToolSpec, markup: Markup) -> ToolSpec:
+    try:
+        grammars.compile(tool_grammar([tool], markup=markup))
+    except ConfigError:
+        return _loose(tool)
+    return tool
+
+
+def _loose(tool: ToolSpec) -> ToolSpec:
+    return replace(tool, parameters={"type": "object"})
+
+
+def _ids(prompt: Prompt | Sequence[int]) -> tuple[int, ...] | None:
+    """A prompt of token ids; None for a text or messages."""
+    if isinstance(prompt, str) or (prompt and isinstance(prompt[0], Message)):
+        return None
+    return tuple(prompt) if prompt else None  # type: ignore[arg-type]
+
+
+def _start_id(tokenizer: Tokenizer) -> int | None:
+    return tokenizer.bos_id if tokenizer.bos_id is not None else tokenizer.eos_id

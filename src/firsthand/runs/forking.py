@@ -1,0 +1,206 @@
+"""A new attempt that goes on from any point of another one: with another pattern, model, prompt, sampling or limits.
+
+Where the pattern is the same and no words are put in, it runs again from its beginning: every call that had ended by that
+point gets the parent's reply, and everything after it is made anew. Otherwise the pattern begins in a Context that stands at
+that message. In both ways the parent's messages keep their token ids, so that an engine computes no prefix twice.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from firsthand.agent import Agent
+from firsthand.benchmark import Benchmark
+from firsthand.context import Context
+from firsthand.errors import ConfigError
+from firsthand.loop.journal import Journal, MemoryJournal
+from firsthand.loop.listener import Listener
+from firsthand.message import Json, Message, ToolCall, ToolResult, canonical
+from firsthand.model import Usage
+from firsthand.rollout import rollout
+from firsthand.task import Task
+from firsthand.trace import Call, Origin, Trace
+
+
+@dataclass(frozen=True)
+class Fork:
+    """What is forked, from where, and what is put in there."""
+
+    parent: Trace
+    at: int
+    """Index of the node that the new attempt goes on from."""
+    agent: Agent
+    """Who goes on."""
+    say: str | None = None
+    """Words of the user that follow that node."""
+    seed: int | None = None
+    """Another seed than the parent's."""
+    run: str = ""
+    """The run that holds the parent."""
+
+    def __post_init__(self) -> None:
+        count = len(self.parent.nodes)
+        if not 0 <= self.at < count:
+            there = f"its steps are 0 to {count - 1}" if count else "it has no messages"
+            raise ConfigError(f"trace {self.parent.id} has no step {self.at}: {there}")
+        if not self.again and (open_calls := _unanswered(self.parent.messages(self.at))):
+            raise ConfigError(
+                f"at step {self.at} the result of {open_calls[0].name} is still to come: fork at a later step, "
+                "after the results, or at an earlier one"
+            )
+
+    @property
+    def id(self) -> str:
+        """The id of the attempt and of its Trace: 16 hex digits, the same in every process."""
+        key = canonical([self.parent.id, self.run, self.at, self.agent.to_json(), self.say, self.seed])
+        return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+    @property
+    def again(self) -> bool:
+        """Whether the parent's own pattern runs again, with the parent's replies as far as the fork."""
+        return self.say is None and self.agent.to_json()["pattern"] == self.parent.agent.get("pattern")
+
+
+async def fork(
+    what: Fork,
+    task: Task,
+    *,
+    benchmark: Benchmark | None = None,
+    journal: Journal | None = None,
+    listener: Listener | None = None,
+) -> Trace:
+    """The Trace of the new attempt, scored by the benchmark's scorers; its `origin` says where it came from.
+
+    ConfigError if the parent's pattern runs again and does not come to the fork by the way it came the first time.
+    """
+    kept = kept_calls(what.parent, what.at)
+    journal = journal or MemoryJournal()
+    trace = await rollout(
+        what.agent if what.again else replace(what.agent, pattern=_beginning_at(what, kept)),
+        task,
+        benchmark=benchmark,
+        epoch=what.parent.epoch,
+        seed=what.parent.seed if what.seed is None else what.seed,
+        journal=Kept(journal, what.parent, kept) if what.again else journal,
+        listener=listener,
+    )
+    if what.again:
+        _check_way(what.parent, trace, kept)
+    return replace(trace, id=what.id, agent=what.agent.to_json(), origin=Origin(what.parent.id, what.at, what.run))
+
+
+def kept_calls(trace: Trace, at: int) -> dict[str, Call]:
+    """The calls that had ended when the node `at` was there, by id; what was called from that node itself had not."""
+    after = (call for call in trace.calls if call.nodes and min(call.nodes) > at)
+    until_s = min((call.started_s + call.duration_s for call in after), default=float("inf"))
+
+    def had_ended(call: Call) -> bool:
+        if call.nodes:
+            return min(call.nodes) <= at
+        has_reply = call.kind == "tool" or "likelihoods" in call.detail  # a generation without nodes failed
+        return has_reply and (call.at is None or call.at < at) and call.started_s < until_s
+
+    return {call.id: call for call in trace.calls if had_ended(call)}
+
+
+class Kept:
+    """A Journal that also holds the replies a parent's calls had, whatever is asked at their places now.
+
+    Only a tool must be asked for the same thing again.
+    """
+
+    def __init__(self, own: Journal, parent: Trace, calls: Mapping[str, Call]):
+        self.own = own
+        self.calls = calls
+        self.kept = {id: _reply(parent, call) for id, call in calls.items()}
+
+    def find(self, effect: str, request: str) -> Json | None:
+        """The reply recorded for this effect in this attempt or in its parent, or None."""
+        found = self.own.find(effect, request)
+        if found is not None or effect not in self.kept:
+            return found
+        call = self.calls[effect]
+        return None if call.kind == "tool" and call.request != request else self.kept[effect]
+
+    def record(self, effect: str, request: str, reply: Json) -> None:
+        """Keep the reply in this attempt's own journal."""
+        self.own.record(effect, request, reply)
+
+    async def settled(self) -> None:
+        """Wait until this attempt's own journal has kept it all."""
+        await self.own.settled()
+
+    def replies(self, part: str = "") -> list[Json]:
+        """What was recorded in this attempt, and the parent's replies."""
+        return [*self.own.replies(part), *(() if part else self.kept.values())]
+
+
+def _reply(trace: Trace, call: Call) -> Json:
+    """What the journal held for a call, made from the trace alone."""
+    if call.kind == "tool":
+        detail = call.detail
+        return (
+            {"content": detail["result"], "is_error": detail["is_error"]} if "result" in detail else {"started": True}
+        )
+    if call.kind == "score":
+        return {"likelihoods": call.detail["likelihoods"], "usage": call.usage.to_json()}
+    reasons = call.detail["finish_reasons"]
+    completions = []
+    for index, (node, reason) in enumerate(zip(call.nodes, reasons, strict=True)):
+        usage = call.usage if index == 0 else Usage()
+        message = trace.nodes[node].message.to_json()
+        completions.append({"message": message, "finish_reason": reason, "usage": usage.to_json()})
+    return {"completions": completions}
+
+
+def _beginning_at(what: Fork, kept: Mapping[str, Call]) -> Any:
+    """The fork's pattern, begun where the parent's conversation stood and in the world as it was then."""
+    messages = what.parent.messages(what.at)
+    if what.agent.system is not None:  # the attempt begins with it anyway
+        messages = tuple(message for message in messages if message.role != "system")
+
+    @functools.wraps(what.agent.pattern)
+    async def continued(task: Task, ctx: Context, **options: Any) -> str:
+        await _rebuild(ctx, kept)
+        for message in messages:
+            ctx = ctx.say(message)
+        return await what.agent.pattern(task, ctx if what.say is None else ctx.say(what.say), **options)
+
+    return continued
+
+
+async def _rebuild(ctx: Context, kept: Mapping[str, Call]) -> None:
+    """Do again what the parent's `write` tools had done to the attempt's own world."""
+    writers = {tool.name for tool in ctx.tools if tool.effect == "write"}
+    for call in kept.values():
+        if call.kind == "tool" and call.detail["name"] in writers:
+            await ctx.call(ToolCall(call.id, call.detail["name"], call.detail["arguments"]))
+
+
+def _check_way(parent: Trace, trace: Trace, kept: Mapping[str, Call]) -> None:
+    """ConfigError unless each kept call was made in the fork too, after the same words."""
+    made = {call.id: call for call in trace.calls}
+    for id, call in kept.items():
+        found = made.get(id)
+        if found is None and (trace.error is not None or trace.stop_reason != "done"):
+            continue
+        if found is None or found.kind != call.kind or _words(trace, found.at) != _words(parent, call.at):
+            raise ConfigError(
+                f"the pattern did not come to the fork by the parent's way: its call {id} is another one now. Its code or "
+                "its options have changed since; name a pattern to begin at that message instead"
+            )
+
+
+def _words(trace: Trace, at: int | None) -> list[tuple[str, str]]:
+    """What has been said up to a node, but for system messages, which a fork may change."""
+    return [(message.role, message.text) for message in trace.messages(at) if message.role != "system"]
+
+
+def _unanswered(messages: tuple[Message, ...]) -> list[ToolCall]:
+    """The tool calls that no result has followed yet."""
+    answered = {part.call_id for message in messages for part in message.parts if isinstance(part, ToolResult)}
+    return [call for message in messages for call in message.tool_calls if call.id not in answered]

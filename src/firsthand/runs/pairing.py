@@ -1,0 +1,212 @@
+"""Two agents, in one run or in two, task by task: which tasks got better, worse, or stayed the same.
+
+The statistics of the paired values (intervals, tests) are in `stats/score_statistics.py`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Literal
+
+from firsthand.errors import ConfigError, unknown
+from firsthand.runs.store import Run
+from firsthand.task import Task
+
+Key = tuple[str, str]
+"""Benchmark and task id."""
+
+
+@dataclass(frozen=True)
+class Attempted:
+    """The attempts of one agent at one task, its epochs together."""
+
+    values: tuple[float, ...]
+    """The score of each attempt that has one."""
+    trace_ids: tuple[str, ...]
+    num_unscored: int
+    """Attempts that ended in an error, or have no such score, or whose scorer failed."""
+    epochs: tuple[int, ...] = ()
+    """Which attempt each of the values is of."""
+
+    @property
+    def value(self) -> float:
+        """The mean score over the epochs."""
+        return fmean(self.values)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One task that both sides attempted."""
+
+    benchmark: str
+    task_id: str
+    a: Attempted
+    b: Attempted
+
+    @property
+    def change(self) -> Literal["better", "worse", "same"]:
+        """How `b` did against `a`."""
+        if self.b.value == self.a.value:
+            return "same"
+        return "better" if self.b.value > self.a.value else "worse"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Side `b` against side `a` on the tasks that both have scores for."""
+
+    a: str
+    b: str
+    pairs: tuple[Pair, ...]
+    only_a: tuple[Key, ...]
+    """Tasks with a score on side `a` alone."""
+    only_b: tuple[Key, ...]
+    changed: tuple[Key, ...]
+    """Tasks of one id that are not the same task in both runs; they are not paired."""
+    missing: tuple[Key, ...] = ()
+    """Tasks that side `a` attempted, and side `b` not at all."""
+    unscored: tuple[Mapping[str, int], Mapping[str, int]] = ({}, {})
+    """Attempts of each side that have no score, by benchmark, whether or not their task is paired."""
+    clusters: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Benchmark -> task id -> cluster."""
+    repeated: bool = False
+    """Whether both sides are the same agent under the same seed, in two runs: then a score that differs is flaky."""
+
+    @property
+    def values(self) -> tuple[list[float], list[float]]:
+        """The paired scores, task by task: those of `a`, and those of `b`."""
+        return [pair.a.value for pair in self.pairs], [pair.b.value for pair in self.pairs]
+
+    def tasks(self, change: Literal["better", "worse", "same"]) -> list[Pair]:
+        """The tasks on which `b` did so, the largest difference first."""
+        chosen = [pair for pair in self.pairs if pair.change == change]
+        return sorted(chosen, key=lambda pair: -abs(pair.b.value - pair.a.value))
+
+    @property
+    def num_unscored(self) -> tuple[int, int]:
+        """Attempts of each side at the paired tasks that have no score: failures, which the values leave out."""
+        return sum(pair.a.num_unscored for pair in self.pairs), sum(pair.b.num_unscored for pair in self.pairs)
+
+
+def compare(
+    run_a: Run,
+    run_b: Run,
+    *,
+    agent_a: str | None = None,
+    agent_b: str | None = None,
+    benchmark: str | None = None,
+    score: str | None = None,
+    error_value: float | None = None,
+) -> Comparison:
+    """The paired scores of two agents, or of one agent in two runs.
+
+    Args:
+        agent_a: May be left out where `run_a` has one agent only.
+        agent_b: The same for `run_b`; if it has several, the one named like `agent_a`.
+        benchmark: Compare on this benchmark alone.
+        score: The name of a score; the first of each trace, if left out.
+        error_value: What an attempt without a score counts as, such as 0; None leaves it out.
+    """
+    name_a = _agent(run_a, agent_a)
+    name_b = _agent(run_b, agent_b or (name_a if name_a in _agents(run_b) else None))
+    tried_a, tried_b = (
+        _tried(run, name, benchmark, score, error_value) for run, name in ((run_a, name_a), (run_b, name_b))
+    )
+    side_a, side_b = ({key: each for key, each in tried.items() if each.values} for tried in (tried_a, tried_b))
+    changed = _changed(run_a, run_b)
+    pairs = [Pair(*key, side_a[key], side_b[key]) for key in side_a if key in side_b and key not in changed]
+    return Comparison(
+        a=f"{run_a.id}/{name_a}",
+        b=f"{run_b.id}/{name_b}",
+        pairs=tuple(pairs),
+        only_a=tuple(key for key in side_a if key not in side_b),
+        only_b=tuple(key for key in side_b if key not in side_a),
+        changed=tuple(key for key in side_a if key in side_b and key in changed),
+        missing=tuple(key for key in tried_a if key not in tried_b),
+        unscored=(_unscored(tried_a), _unscored(tried_b)),
+        clusters=run_b.clusters() | run_a.clusters(),
+        repeated=_repeated(run_a, run_b, name_a, name_b),
+    )
+
+
+def scores_of(
+    runs: Sequence[Run], *, score: str | None = None, error_value: float | None = None
+) -> dict[str, dict[str, dict[str, tuple[float, ...]]]]:
+    """Benchmark -> agent -> task -> values of its attempts, of all agents of the runs, for comparisons of every two.
+
+    With several runs an agent is named `run/agent`. A task that a later run has changed is left out of that run.
+    """
+    found: dict[str, dict[str, dict[str, tuple[float, ...]]]] = {}
+    tasks: dict[Key, Task] = {}
+    for run in runs:
+        changed = {key for key, task in run.tasks().items() if tasks.setdefault(key, task) != task}
+        for agent in _agents(run):
+            name = agent if len(runs) == 1 else f"{run.id}/{agent}"
+            for (benchmark, task), each in _tried(run, agent, None, score, error_value).items():
+                if each.values and (benchmark, task) not in changed:
+                    found.setdefault(benchmark, {}).setdefault(name, {})[task] = each.values
+    return found
+
+
+def _agents(run: Run) -> list[str]:
+    return list(run.agents()) or list(dict.fromkeys(row.agent for row in run.rows()))
+
+
+def _agent(run: Run, name: str | None) -> str:
+    agents = _agents(run)
+    if name is None and len(agents) == 1:
+        return agents[0]
+    if name is None:
+        known = ", ".join(agents) or "none yet"
+        raise ConfigError(f"run {run.id} has {len(agents)} agents ({known}): say which to compare")
+    if name not in agents:
+        raise unknown("agent", name, agents, see=f"firsthand show {run.id}")
+    return name
+
+
+def _tried(
+    run: Run, agent: str, benchmark: str | None, score: str | None, error_value: float | None
+) -> Mapping[Key, Attempted]:
+    """The agent's attempts at each task, of those too that have no value."""
+    attempts: dict[Key, list[tuple[int, str, float | None]]] = defaultdict(list)
+    if score is None:
+        for row in run.rows(benchmark=benchmark, agent=agent):
+            attempts[row.benchmark, row.task_id].append((row.epoch, row.id, row.score))
+    else:
+        for trace in run.traces(benchmark=benchmark, agent=agent):
+            attempts[trace.benchmark, trace.task_id].append((trace.epoch, trace.id, trace.value(score)))
+    return {key: _attempted(tries, error_value) for key, tries in sorted(attempts.items())}
+
+
+def _attempted(tries: list[tuple[int, str, float | None]], error_value: float | None) -> Attempted:
+    tries = sorted(tries)
+    valued = [(epoch, error_value if value is None else value) for epoch, _, value in tries]
+    return Attempted(
+        values=tuple(value for _, value in valued if value is not None),
+        trace_ids=tuple(trace_id for _, trace_id, _ in tries),
+        num_unscored=sum(value is None for _, _, value in tries),
+        epochs=tuple(epoch for epoch, value in valued if value is not None),
+    )
+
+
+def _unscored(tried: Mapping[Key, Attempted]) -> dict[str, int]:
+    counts: dict[str, int] = defaultdict(int)
+    for (benchmark, _), each in tried.items():
+        counts[benchmark] += each.num_unscored
+    return dict(counts)
+
+
+def _repeated(run_a: Run, run_b: Run, name_a: str, name_b: str) -> bool:
+    agents = run_a.agents().get(name_a), run_b.agents().get(name_b)
+    seeds = run_a.config.get("seed", 0), run_b.config.get("seed", 0)
+    return run_a.path != run_b.path and agents[0] is not None and agents[0] == agents[1] and seeds[0] == seeds[1]
+
+
+def _changed(run_a: Run, run_b: Run) -> set[Key]:
+    if run_a.path == run_b.path:
+        return set()
+    tasks_a, tasks_b = run_a.tasks(), run_b.tasks()
+    return {key for key, task in tasks_a.items() if key in tasks_b and tasks_b[key] != task}

@@ -1,0 +1,139 @@
+"""What a run's scores add up to, computed inside SQLite: a million attempts take about a second, and no trace is read.
+
+The sums are enough for means and intervals (`stats/run_summary.py`). The first score of each attempt is kept in a column, and so
+is every score given later. An attempt without a score counts as 0 and is counted apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from firsthand.runs.store import Run
+
+_SUPERSEDED = (
+    "SELECT old.seq FROM (SELECT attempt, max(try) AS last FROM traces WHERE try > 1 GROUP BY attempt) AS retried"
+    " JOIN traces AS old ON old.attempt = retried.attempt AND old.try < retried.last"
+)
+
+
+def _by_task(name: str | None) -> str:
+    """One agent's tasks at one benchmark, by their own first score or by one that was given later under `:name`."""
+    kept = f"FROM traces WHERE benchmark = :benchmark AND agent = :agent AND seq NOT IN ({_SUPERSEDED})"
+    if name is not None:
+        later = "SELECT value FROM scores WHERE attempt = traces.attempt AND try = traces.try AND name = :name"
+        kept = f"FROM (SELECT task, tokens, cost_usd, duration_s, ({later} ORDER BY seq DESC LIMIT 1) AS score {kept})"
+    return (
+        "SELECT task, avg(coalesce(score, 0)) AS mean, count(*) AS epochs, count(score) AS scored,"
+        " sum(score * score) AS squares, sum(tokens) AS tokens, sum(cost_usd) AS usd, sum(duration_s) AS seconds"
+        f" {kept} GROUP BY task"
+    )
+
+
+def _sums(name: str | None) -> str:
+    return (
+        "SELECT count(*), sum(epochs), sum(scored), sum(mean), sum(mean * mean), min(mean), max(mean),"
+        " sum(mean <> 0 AND mean <> 1), sum(coalesce(squares, 0) - epochs * mean * mean), sum(1.0 / epochs),"
+        f" sum(tokens), sum(usd), sum(seconds) FROM ({_by_task(name)})"
+    )
+
+
+def _by_cluster(name: str | None) -> str:
+    return (
+        f"SELECT sum(mean), count(*) FROM ({_by_task(name)}) AS each LEFT JOIN tasks ON tasks.benchmark = :benchmark"
+        " AND tasks.task = each.task GROUP BY coalesce('in ' || cluster, 'alone ' || each.task)"
+    )
+
+
+@dataclass(frozen=True)
+class Totals:
+    """The sums of one agent on one benchmark. `means` are those of tasks over their attempts."""
+
+    benchmark: str
+    agent: str
+    tasks: int
+    attempts: int
+    scored: int
+    """Attempts that have a score; the others ended in an error, or their scoring did."""
+    sum_means: float
+    sum_square_means: float
+    lowest: float
+    highest: float
+    fractions: int
+    """Tasks whose mean is neither 0 nor 1."""
+    squares_within: float
+    """The squared deviations of attempts from their task's mean, added up."""
+    inverse_epochs: float
+    """1 / attempts of each task, added up."""
+    tokens: int
+    cost_usd: float
+    seconds: float
+    clusters: tuple[tuple[float, int], ...] = ()
+    """Of each cluster its tasks' means added up, and their number; empty if no two tasks share one."""
+
+
+@dataclass(frozen=True)
+class TaskMean:
+    """What one agent's attempts at one task come to."""
+
+    benchmark: str
+    agent: str
+    task: str
+    mean: float
+    """An attempt without a score counts as 0."""
+    attempts: int
+    scored: int
+
+
+def task_means(run: Run) -> list[TaskMean]:
+    """The mean of each agent on each task, in the order in which the run first met agents and benchmarks."""
+    sql = f"SELECT task, mean, epochs, scored FROM ({_by_task(None)})"
+    found = []
+    for benchmark, agent in pairs(run):
+        rows = run.database.read(sql, {"benchmark": benchmark, "agent": agent})
+        found += [TaskMean(benchmark, agent, *row) for row in rows]
+    return found
+
+
+def totals(run: Run, name: str | None = None) -> list[Totals]:
+    """The sums of each agent on each benchmark, in the order in which the run first met them.
+
+    They are of the attempts' own first score, or of the one that was given later under a name. Where no attempt has one of
+    its own, the first that was given later stands in.
+    """
+    read = run.database.read
+    clustered = {str(name) for (name,) in read("SELECT DISTINCT benchmark FROM tasks WHERE cluster IS NOT NULL")}
+    later = next(iter(run.score_names()), None)
+    found = []
+    for benchmark, agent in pairs(run):
+        which, asked = name, {"benchmark": benchmark, "agent": agent, "name": name}
+        sums = read(_sums(which), asked)[0]
+        if which is None and later is not None and sums[2] == 0:
+            which, asked["name"] = later, later
+            sums = read(_sums(which), asked)[0]
+        shared = _clusters(read(_by_cluster(which), asked)) if benchmark in clustered else ()
+        found.append(replace(Totals(benchmark, agent, *sums), clusters=shared))
+    return found
+
+
+def pairs(run: Run) -> list[tuple[str, str]]:
+    """Each benchmark with each of its agents, in the order in which the run first met them."""
+    order = {name: place for place, name in enumerate(run.agents())}
+    found = _agents(run)
+    first = {name: place for place, name in enumerate(dict.fromkeys(benchmark for benchmark, _ in found))}
+    return sorted(found, key=lambda pair: (first[pair[0]], order.get(pair[1], len(order)), pair[1]))
+
+
+def _agents(run: Run) -> list[tuple[str, str]]:
+    """Each benchmark and agent there is, found by skipping through the index from one to the next."""
+    pairs: list[tuple[str, str]] = []
+    sql = "SELECT benchmark, agent FROM traces WHERE (benchmark, agent) > (?, ?) ORDER BY benchmark, agent LIMIT 1"
+    last: tuple[Any, ...] = ("", "")
+    while rows := run.database.read(sql, last):
+        last = rows[0]
+        pairs.append((str(last[0]), str(last[1])))
+    return pairs
+
+
+def _clusters(rows: list[tuple[Any, ...]]) -> tuple[tuple[float, int], ...]:
+    return tuple((float(total), int(count)) for total, count in rows) if any(count > 1 for _, count in rows) else ()

@@ -1,0 +1,65 @@
+"""The journal of an attempt's effects in a run's file; see `firsthand.loop.journal.Journal` for what it is for.
+
+It only grows. An effect may be recorded twice, as a tool's intent and then its result, and the last record counts.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from firsthand.loop.journal import part_of
+from firsthand.message import Json
+from firsthand.runs.database import Database, plain, put
+
+
+def now() -> str:
+    """This moment in UTC, ISO 8601, to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+class StoredJournal:
+    """The journal of one attempt, in the run's file."""
+
+    def __init__(self, database: Database, attempt_id: str):
+        self.database = database
+        self.attempt_id = plain(attempt_id)
+
+    def find(self, effect: str, request: str) -> Json | None:
+        """The last reply recorded for this effect, or None."""
+        found = self.database.read(
+            "SELECT reply FROM effects WHERE attempt = ? AND effect = ? AND request = ? ORDER BY seq DESC LIMIT 1",
+            (self.attempt_id, plain(effect), plain(request)),
+        )
+        if not found:
+            return None
+        return self._reply(found[0][0])
+
+    def record(self, effect: str, request: str, reply: Json) -> None:
+        """Keep the reply. When this returns, it survives `kill -9`."""
+        with self.database.write() as connection:
+            connection.execute(
+                "INSERT INTO effects (attempt, effect, request, reply, at) VALUES (?, ?, ?, ?, ?)",
+                (self.attempt_id, plain(effect), plain(request), put(connection, reply), now()),
+            )
+
+    async def settled(self) -> None:
+        """Nothing to wait for: `record` has written it."""
+
+    def entries(self) -> list[tuple[str, str, Json]]:
+        """Every effect, its request and the last reply to it, the oldest first."""
+        rows = self.database.read(
+            "SELECT effect, request, reply FROM effects WHERE seq IN"
+            " (SELECT max(seq) FROM effects WHERE attempt = ? GROUP BY effect, request) ORDER BY seq",
+            (self.attempt_id,),
+        )
+        return [(effect, request, self._reply(digest)) for effect, request, digest in rows]
+
+    def replies(self, part: str = "") -> list[Json]:
+        """The last reply to each request that was recorded, of the agent or of a part."""
+        return [reply for effect, _, reply in self.entries() if part_of(effect) == part]
+
+    def _reply(self, digest: object) -> Json:
+        reply = self.database.get(digest)
+        if not isinstance(reply, dict):
+            raise self.database.damaged("a reply is not a JSON object")
+        return reply

@@ -1,0 +1,1 @@
+"""The sandbox: untrusted code runs here and nowhere else."""

@@ -1,0 +1,147 @@
+"""The container tiers, for machines without bubblewrap: each run is a `docker run`, with gVisor's kernel if Docker has it.
+
+Slower than bubblewrap (a container starts for every run) and the same from outside. The image must have Python; set
+`FIRSTHAND_SANDBOX_IMAGE` to use another one.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import selectors
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from firsthand.errors import SandboxError
+from firsthand.sandbox.bubblewrap import GRACE_S, Report, Run
+
+IMAGE = f"python:{sys.version_info.major}.{sys.version_info.minor}-slim"
+START_S = 60.0
+"""A container's own start is not charged to the run, and may take this long."""
+
+
+@functools.cache
+def runtimes() -> frozenset[str]:
+    """The runtimes of a Docker that answers; none if there is no Docker."""
+    if shutil.which("docker") is None:
+        return frozenset()
+    command = ["docker", "info", "--format", "{{json .Runtimes}}"]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=20, check=True)
+        return frozenset(json.loads(done.stdout))
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return frozenset()
+
+
+class Container:
+    """A runner that starts a container for each run."""
+
+    alive = True
+
+    def __init__(self, *, gvisor: bool = False, packages: Sequence[Path] = (), docker: str = "docker"):
+        self.gvisor, self.packages, self.docker = gvisor, [package.resolve() for package in packages], docker
+
+    def run(self, run: Run) -> Report:
+        """Carry out a run, blocking; the container is gone when this returns."""
+        name = f"firsthand-{uuid.uuid4().hex[:16]}"
+        stopping, stop = socket.socketpair()
+        run.socket = stop
+        kind, code = run.kind, run.code
+        if kind == "check":
+            kind, code = "python", (Path(__file__).parent / "programs" / "checker.py").read_text(encoding="utf-8")
+        request = {"kind": kind, "code": code, "stdin": run.stdin, "files": run.files, "name": run.name}
+        new = subprocess.PIPE
+        try:
+            process = subprocess.Popen(self.command(run, name), stdin=new, stdout=new, stderr=new)
+        except OSError as error:
+            raise SandboxError(f"docker does not start: {error.strerror or error}") from None
+        try:
+            if run.stopped:
+                run.stop()
+            return self._follow(run, process, stopping, json.dumps(request | {"limits": asdict(run.limits)}).encode())
+        finally:
+            run.socket = None
+            stopping.close()
+            stop.close()
+            subprocess.run([self.docker, "rm", "--force", name], capture_output=True, timeout=60)
+            process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout, process.stderr):
+                assert pipe is not None
+                pipe.close()
+
+    def command(self, run: Run, name: str) -> list[str]:
+        """The command that starts the container: no network, no capabilities, read-only, bounded, as nobody."""
+        limits = run.limits
+        scratch = (
+            f"/tmp:rw,nosuid,nodev,exec,mode=1777,size={limits.scratch_bytes},nr_inodes={limits.scratch_files + 4}"
+        )
+        command = [self.docker, "run", "--rm", "--interactive", "--init", "--name", name, "--pull", "missing"]
+        command += ["--runtime", "runsc"] if self.gvisor else []
+        command += ["--network", "none", "--ipc", "private", "--read-only", "--tmpfs", scratch, "--user", "65534:65534"]
+        command += ["--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--hostname", "sandbox"]
+        command += ["--memory", str(limits.memory_bytes), "--memory-swap", str(limits.memory_bytes)]
+        command += ["--pids-limit", str(limits.processes + 2), "--ulimit", f"nofile={limits.open_files}"]
+        command += ["--ulimit", f"fsize={limits.file_bytes}", "--ulimit", "core=0"]
+        command += ["--env", "HOME=/tmp/work", "--env", "PYTHONHASHSEED=0"]
+        for number, package in enumerate(self.packages):
+            command += ["--volume", f"{package}:/packages/{number}:ro"]
+        source = (Path(__file__).parent / "programs" / "worker.py").read_text(encoding="utf-8")
+        config = json.dumps({"once": True, "path": [f"/packages/{number}" for number in range(len(self.packages))]})
+        image = os.environ.get("FIRSTHAND_SANDBOX_IMAGE", IMAGE)
+        return [*command, image, "python3", "-I", "-S", "-B", "-X", "utf8", "-c", source, config]
+
+    def close(self) -> None:
+        """Nothing: no container outlives its run."""
+
+    def _follow(self, run: Run, process: subprocess.Popen[bytes], stopping: socket.socket, request: bytes) -> Report:
+        assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+        began = time.monotonic()
+        try:
+            process.stdin.write(request)
+            process.stdin.close()
+        except BrokenPipeError:
+            pass  # it has ended already, and says why
+        out, err = process.stdout.fileno(), process.stderr.fileno()
+        received = {out: bytearray(), err: bytearray()}
+        killed, flooded = None, False
+        with selectors.DefaultSelector() as selector:
+            for fileobj in (out, err, stopping):
+                selector.register(fileobj, selectors.EVENT_READ)
+            while len(selector.get_map()) > 1 and not killed and not flooded:
+                # The wall clock proper runs inside; this one only catches a container that does not answer.
+                left_s = began + START_S + run.limits.wall_s + GRACE_S - time.monotonic()
+                ready = selector.select(max(0.0, left_s))
+                killed = None if ready else "timeout"
+                for key, _ in ready:
+                    if key.fileobj is stopping:
+                        killed = "stopped"
+                        break
+                    chunk = os.read(key.fd, 65536)
+                    received[key.fd] += chunk
+                    if not chunk:
+                        selector.unregister(key.fileobj)
+                    elif len(received[key.fd]) > run.limits.output_bytes:
+                        del received[key.fd][run.limits.output_bytes :]
+                        flooded = True
+        status = None if killed or flooded else process.wait(GRACE_S)
+        return self._report(bytes(received[out]), bytes(received[err]), flooded, killed, status, began)
+
+    @staticmethod
+    def _report(out: bytes, err: bytes, flooded: bool, killed: str | None, status: int | None, began: float) -> Report:
+        if status in (125, 126, 127) and not out:  # docker's own: it could not start the container
+            raise SandboxError(f"docker could not run the code: {err[-500:].decode(errors='replace').strip()}")
+        if status == 124:  # what the program inside gives when the time is up
+            killed, status = "timeout", None
+        if status is not None:
+            status = status - 128 if status > 128 else status << 8  # above 128 it tells a signal
+        body = {"killed": killed, "status": status, "cpu_s": None, "peak_bytes": None}
+        return Report(out, err, flooded, body | {"wall_s": time.monotonic() - began})

@@ -1,0 +1,40 @@
+"""Predicted inputs and outputs of a function, held to the function in the sandbox, as CRUXEval does (Gu et al., 2024).
+
+A task's `secret` holds `code` (which defines `f`), `output` (the source of a value) and `predict`: `input` or `output`. The
+expression that a model wrote is evaluated in a process of its own, and only its value reaches the function.
+"""
+
+from __future__ import annotations
+
+from firsthand.errors import DataError
+from firsthand.sandbox.sandbox import shared_sandbox
+from firsthand.scorers.code import LIMITS, reason
+from firsthand.task import Task
+from firsthand.trace import Score, Trace
+
+_ARGUMENTS = "def f(*args, **named):\n    return [list(args), named]\n"
+
+
+async def assertion_holds(task: Task, trace: Trace) -> Score:
+    """1 if the predicted output is the function's, or the function gives its output for the predicted input."""
+    secret = task.secret
+    if secret.get("predict") not in ("input", "output"):
+        raise DataError(f"task {task.id} predicts {secret.get('predict')!r}: input or output was expected")
+    written = predicted(trace.answer or "", secret["predict"])
+    if secret["predict"] == "output":
+        answer, tests = f"def given():\n    return (\n{written}\n)\n", f"assert ({secret['output']}) == given()\n"
+    else:
+        answer = f"{_ARGUMENTS}def given():\n    return (\n{written}\n)\n"
+        tests = f"args, named = given()\nassert ({secret['output']}) == f(*args, **named)\n"
+    outcome = await shared_sandbox().check(answer, tests, setup=secret["code"], names=("given",), limits=LIMITS)
+    return Score("assertion_holds", float(outcome.ok), {"predicted": written[:200], **reason(outcome)})
+
+
+def predicted(text: str, what: str) -> str:
+    """The expression in an answer such as `assert f(17) == 17`: what stands after `==`, or the call before it."""
+    text = text.split("[ANSWER]")[1] if "[ANSWER]" in text else text
+    text = text.split("[/ANSWER]")[0]
+    parts = text.split("==")
+    if what == "output":
+        return parts[1 if len(parts) > 1 else 0].strip()
+    return parts[0].split("assert")[-1].strip()

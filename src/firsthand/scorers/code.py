@@ -1,0 +1,122 @@
+"""Code answers held to tests, in the sandbox; and the estimates pass@k and pass^k.
+
+A task's `secret` holds `tests` (Python that raises where the answer is wrong), and may hold `setup` (what the tests need
+besides the answer) and `cpu_s` (seconds of processor time, 5 if it does not say). A run that fails or does not finish is a 0
+with its reason in the score's detail. A sandbox that is missing or breaks is an error: it says nothing about the answer.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+import re
+import textwrap
+import warnings
+from dataclasses import replace
+
+from firsthand.errors import ConfigError, DataError
+from firsthand.sandbox.sandbox import Outcome, shared_sandbox
+from firsthand.sandbox.sandbox_limits import RunLimits
+from firsthand.task import Task
+from firsthand.trace import Score, Trace
+
+LIMITS = RunLimits(wall_s=10.0, cpu_s=5.0)
+STOPS = ("\nclass ", "\ndef ", "\n#", "\nif ", "\nprint(")
+"""Where a completion has ended, as in Chen et al. (2021)."""
+
+_FENCED = re.compile(r"^```[ \t]*(\w*)[^\n]*\n(.*?)(?:^```|\Z)", re.DOTALL | re.MULTILINE)
+
+
+async def passes_tests(task: Task, trace: Trace) -> Score:
+    """1 if the code in the answer passes the task's tests in the sandbox."""
+    tests = task.secret.get("tests")
+    if not isinstance(tests, str):
+        raise DataError(
+            f"task {task.id} has no tests: secret['tests'] holds {str(tests)[:60]!r}, and code was expected"
+        )
+    prompt, entry_point = str(task.secret.get("prompt", "")), str(task.secret.get("entry_point", ""))
+    code = answered_code(trace.answer or "", prompt, entry_point)
+    setup, names = str(task.secret.get("setup", "")), (entry_point,) if entry_point else ()
+    cpu_s = float(task.secret.get("cpu_s", LIMITS.cpu_s))
+    limits = replace(LIMITS, cpu_s=cpu_s, wall_s=2 * cpu_s)
+    outcome = await shared_sandbox().check(code, tests, setup=setup, names=names, limits=limits)
+    return Score("passes_tests", float(outcome.ok), {"ended": outcome.ended, **reason(outcome)})
+
+
+def answered_code(answer: str, prompt: str = "", entry_point: str = "") -> str:
+    """The program an answer states: its fenced code, or its text, or the prompt completed by it.
+
+    Of several fenced blocks the last that defines `entry_point` counts. What the prompt has before that function (imports,
+    helpers) is put in front, since an answer may lean on it.
+    """
+    blocks = [body for language, body in _FENCED.findall(answer) if language.lower() in ("", "python", "py", "python3")]
+    defining = [block for block in blocks if _defines(block, entry_point)]
+    if defining or (blocks and not prompt):
+        return preamble(prompt, entry_point) + str((defining or blocks)[-1])
+    code = blocks[-1] if blocks else answer
+    if _defines(code, entry_point) or not prompt:
+        return preamble(prompt, entry_point) + code
+    completion = _up_to_stop(code)
+    # Patterns strip answers, and chat models often dedent a body: the first reading that is the function's body counts.
+    readings = [prompt + each for each in (completion, "    " + completion, textwrap.indent(completion, "    "))]
+    return next((each for each in readings if _ends_in_function(each)), readings[0])
+
+
+def preamble(prompt: str, entry_point: str) -> str:
+    """What a prompt has before the function that is asked for: imports and helpers."""
+    found = re.search(rf"^(?:async )?def {re.escape(entry_point)}\b", prompt, re.MULTILINE) if entry_point else None
+    return prompt[: found.start()] if found else ""
+
+
+def reason(outcome: Outcome) -> dict[str, object]:
+    """Why a run did not pass, for the score's detail: the last line of its errors, and what it took."""
+    detail: dict[str, object] = {"wall_s": round(outcome.wall_s, 4), "tier": outcome.tier}
+    if not outcome.ok:
+        words = outcome.stderr.strip().rpartition("\n")[2][:300]
+        detail["reason"] = words if outcome.ended == "error" and words else f"ended: {outcome.ended}"
+    return detail
+
+
+def parsed(code: str) -> ast.Module:
+    """The syntax tree of a data set's code, without Python's warnings about it; what `ast.parse` raises for what is none."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return ast.parse(code)
+
+
+def pass_at_k(n: int, c: int, k: int) -> float:
+    """The chance that one of `k` samples passes, from `c` passes among `n`: 1 - C(n-c, k) / C(n, k) (Chen et al., 2021)."""
+    _check_counts(n, c, k)
+    return 1.0 - math.comb(n - c, k) / math.comb(n, k)
+
+
+def pass_hat_k(n: int, c: int, k: int) -> float:
+    """The chance that all of `k` samples pass, pass^k, from `c` passes among `n`: C(c, k) / C(n, k) (Yao et al., 2024)."""
+    _check_counts(n, c, k)
+    return math.comb(c, k) / math.comb(n, k)
+
+
+def _check_counts(n: int, c: int, k: int) -> None:
+    if not (0 <= c <= n and 1 <= k <= n):
+        raise ConfigError(
+            f"{c} passes of {n} samples, k = {k}: 0 <= passes <= samples and 1 <= k <= samples was expected"
+        )
+
+
+def _defines(code: str, entry_point: str) -> bool:
+    return (
+        bool(entry_point) and re.search(rf"^(?:async )?def {re.escape(entry_point)}\b", code, re.MULTILINE) is not None
+    )
+
+
+def _ends_in_function(code: str) -> bool:
+    try:
+        body = ast.parse(code).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return bool(body) and isinstance(body[-1], ast.FunctionDef | ast.AsyncFunctionDef)
+
+
+def _up_to_stop(completion: str) -> str:
+    ends = [at for stop in STOPS if (at := completion.find(stop)) >= 0]
+    return completion[: min(ends)] if ends else completion

@@ -1,0 +1,88 @@
+"""Scorers that compare an answer with the reference in `task.secret["answer"]`: exact, by words, by number.
+
+All are pure, fast and bounded, and give a Score on whatever a model wrote. What counts as a number, and how it is read, is
+in `patterns/parts/answers.py`. Left out: symbolic mathematics, judges.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+import unicodedata
+from fractions import Fraction
+
+from firsthand.patterns.parts.answers import last_number, parse_number
+from firsthand.task import Task
+from firsthand.trace import Score, Trace
+
+MAX_CHARS = 20_000
+"""A longer answer is compared by its last characters."""
+TOLERANCE = Fraction(1, 10**6)
+"""Relative: numbers this close are equal, so that 0.333333 is 1/3 within six digits."""
+
+_ARTICLES = re.compile(r"\b(?:a|an|the)\b")
+_STRICT = re.compile(r"#### (-?[0-9.,]+)")
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def exact(task: Task, trace: Trace) -> Score:
+    """1 if the answer is the reference, apart from space around it."""
+    return _score("exact", (trace.answer or "").strip() == _reference(task).strip(), trace)
+
+
+def normalised(task: Task, trace: Trace) -> Score:
+    """1 if the answer has the words of the reference: case, articles, punctuation and spacing aside (SQuAD's rule)."""
+    answer = (trace.answer or "")[-MAX_CHARS:]
+    return _score("normalised", bool(answer) and normalise(answer) == normalise(_reference(task)[-MAX_CHARS:]), trace)
+
+
+def numeric(task: Task, trace: Trace) -> Score:
+    """1 if the answer's number is the reference's: commas, $, %, units and fractions are understood, 72.0 is 72."""
+    return _score("numeric", same_number(trace.answer or "", _reference(task)), trace)
+
+
+def flexible(task: Task, trace: Trace) -> Score:
+    """1 if the last number of the answer is the reference's: GSM8K's flexible-extract."""
+    found = last_number(trace.answer or "")
+    return _score("flexible", found is not None and same_number(found, _reference(task)), trace)
+
+
+def strict(task: Task, trace: Trace) -> Score:
+    """1 if the answer is the reference and the model's last answer states it as `#### 42`: GSM8K's strict-match.
+
+    Of several samples, one that states it is enough. The first statement of a text counts.
+    """
+    generations = [call for call in trace.calls if call.kind == "generate" and call.nodes]
+    texts = [trace.nodes[node].message.text[-MAX_CHARS:] for node in generations[-1].nodes] if generations else []
+    stated = [found.group(1) for text in texts if (found := _STRICT.search(text))]
+    reference = _plain(_reference(task))
+    holds = reference in map(_plain, stated) and _plain((trace.answer or "")[-MAX_CHARS:]) == reference
+    return _score("strict", holds, trace)
+
+
+def same_number(answer: str, reference: str, tolerance: Fraction = TOLERANCE) -> bool:
+    """Whether two texts are the same number, to a relative tolerance; whole numbers must be equal."""
+    left, right = parse_number(answer), parse_number(reference)
+    if left is None or right is None:
+        return False
+    whole = left.denominator == right.denominator == 1
+    return left == right if whole else abs(left - right) <= tolerance * abs(right)
+
+
+def normalise(text: str) -> str:
+    """The words of a text: no case, accents composed, no articles, no punctuation, single spaces."""
+    text = unicodedata.normalize("NFKC", text).casefold().translate(_PUNCTUATION)
+    return " ".join(_ARTICLES.sub(" ", text).split())
+
+
+def _reference(task: Task) -> str:
+    return str(task.secret.get("answer", ""))
+
+
+def _plain(number: str) -> str:
+    """A number as GSM8K compares it: without , and $ and a full stop at the end."""
+    return re.sub(r"[,$]", "", number.strip()).removesuffix(".")
+
+
+def _score(name: str, holds: bool, trace: Trace) -> Score:
+    return Score(name, float(holds), {"answer": (trace.answer or "")[:200]})

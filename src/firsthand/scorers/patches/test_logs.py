@@ -1,0 +1,150 @@
+"""What became of each test, read from what a test runner printed: pytest, Django's runner and unittest, sympy's `bin/test`.
+
+The names are those of SWE-bench's records, made as its harness makes them: of a pytest line the word beside the status, of a
+Django line what stands before `...`. One thing differs on purpose. Where a log gives a test two results the worse one
+counts, for a program under test can print a line that says PASSED, but cannot take back the line that says FAILED.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+
+from firsthand.errors import unknown
+
+Results = dict[str, str]
+"""Test -> PASSED, XFAIL, SKIPPED, FAILED or ERROR."""
+GOOD = ("PASSED", "XFAIL")
+_WORSE = ("PASSED", "XFAIL", "SKIPPED", "ERROR", "FAILED")
+_STATUS = "PASSED|FAILED|SKIPPED|ERROR|XFAIL"
+_STATUS_FIRST = re.compile(rf"({_STATUS})\s+(\S+)")
+_NAME_FIRST = re.compile(rf"(\S+)\s+({_STATUS})(?:\s|$)")
+_COLOUR = re.compile(r"\x1b?\[\d+(?:;\d+)*m|[\x01-\x08\x0b-\x1f]")
+_METHOD = re.compile(r"\w+ \([\w.]+\)")
+_SYMPY_FAILED = re.compile(r"^_+ (\S+\.py:\S+) _+$", re.MULTILINE)
+_DJANGO_ENDS = {"ok": "PASSED", "OK": "PASSED", "FAIL": "FAILED", "ERROR": "ERROR", "expected failure": "XFAIL"}
+
+
+def read_log(log: str, parser: str) -> Results:
+    """What became of each test, by the parser of that name: SWE-bench's `parse_log_django` and so on, or `pytest`, `django`,
+    `unittest`, `sympy`."""
+    name = parser.removeprefix("parse_log_")
+    if name not in PARSERS:
+        raise unknown("log parser", name, PARSERS, see="python -m pydoc firsthand.scorers.patches.test_logs")
+    return PARSERS[name](log)
+
+
+def _pytest(log: str) -> Results:
+    """Lines `PASSED file::test` of the summary that `-rA` asks for, and `file::test PASSED` of `-v`."""
+    found: list[tuple[str, str]] = []
+    for line in log.split("\n"):
+        line = _COLOUR.sub("", line)
+        if first := _STATUS_FIRST.match(line):
+            if not (first[1] == "SKIPPED" and re.match(r"\[\d+\]", first[2])):
+                found.append((first[2], first[1]))
+        elif second := _NAME_FIRST.match(line):
+            found.append((second[1], second[2]))
+    broken = {name for name, status in found if status == "ERROR" and name.endswith(".py")}  # it could not be imported
+    results = _worst(found, settled=_is_whole_pytest_name)
+    for name in results:
+        if name.partition("::")[0] in broken:
+            results[name] = "ERROR"
+    return results
+
+
+def _is_whole_pytest_name(name: str) -> bool:
+    """Whether it can be the name of one test only. Parameters with blanks are cut there: it may be of many."""
+    return "::" in name and ("[" not in name or name.endswith("]"))
+
+
+def _pytest_options(log: str) -> Results:
+    """The same; a parameter that is a path is known by its last part."""
+
+    def plain(name: str) -> str:
+        main, bracket, rest = name.partition("[")
+        option, closed, _ = rest.rpartition("]")
+        if not (bracket and closed and option.startswith("/")) or option.startswith("//") or "*" in option:
+            return name
+        return f"{main}[/{option.rsplit('/', 1)[-1]}]"
+
+    return {plain(name): status for name, status in _pytest(log).items()}
+
+
+def _matplotlib(log: str) -> Results:
+    """The same, with mouse buttons by number as in the records."""
+    return _pytest(log.replace("MouseButton.LEFT", "1").replace("MouseButton.RIGHT", "3"))
+
+
+def _unittest(log: str) -> Results:
+    """Lines `test (module.Class) ... ok`, of unittest's and Django's runner. A test with a docstring is known by that."""
+    found: list[tuple[str, str]] = []
+    running = None
+    for line in map(str.strip, log.split("\n")):
+        if "--version is equivalent to version" in line:
+            found.append(("--version is equivalent to version", "PASSED"))
+        if line.startswith(("FAIL: ", "ERROR: ")):
+            found.append((line.split()[1], "FAILED" if line[0] == "F" else "ERROR"))
+            continue
+        name, dots, end = line.partition(" ... ")
+        if dots and end.startswith("skipped"):
+            found.append((name, "SKIPPED"))
+        name, dots, end = line.rpartition(" ... ")
+        if dots and end.strip() in _DJANGO_ENDS:
+            if line.startswith("Applying sites.0002_alter_domain_unique..."):
+                name = name.split("...", 1)[-1].strip()
+            found.append((name, _DJANGO_ENDS[end.strip()]))
+            running = None
+        elif dots:
+            running = line.split(" ... ")[0]
+        elif line.startswith("ok") and running is not None:  # it printed something before it passed
+            found.append((running, "PASSED"))
+        elif line in ("FAIL", "ERROR") and running is not None:
+            found.append((running, _DJANGO_ENDS[line]))
+            running = None
+    return _worst(found, settled=lambda name: _METHOD.fullmatch(name) is not None)
+
+
+def _sympy(log: str) -> Results:
+    """Lines `test_name ok`, `test_name F` and `test_name E` of `bin/test --verbose`."""
+    found = [(name, "FAILED") for name in _SYMPY_FAILED.findall(log)]
+    ends = {"ok": "PASSED", "F": "FAILED", "E": "ERROR"}
+    for line in log.split("\n"):
+        words = line.split()
+        if words and words[-1] in ("[OK]", "[FAIL]"):  # the file's own verdict, on the line of its last test
+            words.pop()
+        if len(words) > 1 and words[0].startswith("test_") and words[-1] in ends:
+            found.append((words[0], ends[words[-1]]))
+    return _worst(found, settled=lambda name: True)
+
+
+def _worst(found: Iterable[tuple[str, str]], *, settled: Callable[[str], bool]) -> Results:
+    """The worse of several results for one test; the last one for a name that several tests may have."""
+    results: Results = {}
+    for name, status in found:
+        if name in results and settled(name):
+            status = max(status, results[name], key=_WORSE.index)
+        results[name] = status
+    return results
+
+
+PARSERS: Mapping[str, Callable[[str], Results]] = {
+    **dict.fromkeys(("pytest", "astropy", "flask", "scikit", "seaborn", "sphinx", "xarray"), _pytest),
+    **dict.fromkeys(("requests", "pylint"), _pytest_options),
+    "matplotlib": _matplotlib,
+    "django": _unittest,
+    "unittest": _unittest,
+    "sympy": _sympy,
+}
+"""The parsers of the 12 repositories of SWE-bench, and those for records of one's own."""
+
+
+def passed(test: str, results: Results, *, fail_only: bool = False) -> bool:
+    """Whether a test that was to pass did. Of repositories that name only failures, silence is a pass."""
+    if fail_only:
+        return results.get(test) != "FAILED"
+    return results.get(test) in GOOD
+
+
+def kept(test: str, results: Results, *, fail_only: bool = False) -> bool:
+    """Whether a test that passed before still does; one that is skipped counts as kept, as in SWE-bench's harness."""
+    return passed(test, results, fail_only=fail_only) or results.get(test) == "SKIPPED"

@@ -1,0 +1,376 @@
+"""Whether a patch resolves an issue: it is applied to the commit, the hidden tests are put in, and they are run.
+
+Resolved means that all tests that failed pass, and all that passed still do (Jimenez et al., 2024), by the record's own
+script and the names of its own log. The tests run beside the code they test, in one process, so that code can print what
+it likes. Four things stand against a patch that tests nothing and prints that all is well:
+
+- the log begins after our own set-up and ends with the test command, so there are no marks to imitate;
+- the worse of two results for a test counts (`testlogs.py`), and a test file that could not be imported has passed nothing;
+- a canary lies among the tests: one test that must pass and one that must fail, under names nobody knew. What skips tests,
+  ends the process early, or makes everything pass loses one of the two; and the exit status must say that something failed;
+- where no canary can be put (a whole suite, an unknown runner), the exit status must agree with the log.
+
+A program that studies the canary while it runs can still deceive: that is so wherever tests run in the process they test.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import secrets
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from firsthand.benchmark import Scorer
+from firsthand.errors import DataError, SandboxError
+from firsthand.sandbox.git_repository import commit_alone
+from firsthand.sandbox.repository_workspace import ROOT, ContainerPlace, SandboxPlace, Workplace
+from firsthand.sandbox.sandbox_limits import RunLimits
+from firsthand.scorers.patches.patch import find_patch, read_patch
+from firsthand.scorers.patches.test_logs import GOOD, Results, kept, passed, read_log
+from firsthand.task import Task
+from firsthand.trace import Score, Trace
+
+START, END = ": '>>>>> Start Test Output'", ": '>>>>> End Test Output'"
+"""The lines of a record's script between which its test command stands."""
+COMMANDS = RunLimits(
+    wall_s=120, cpu_s=120, memory_bytes=2 * 2**30, processes=512, open_files=1024, file_bytes=2**28, scratch_bytes=2**28,
+    scratch_files=20_000,
+)  # fmt: skip
+"""What one command of an agent may use."""
+MACHINERY = ("conftest.py", "pytest.ini", "tox.ini", "setup.cfg", "pyproject.toml", "sitecustomize.py", "usercustomize.py",
+             "pytest.py", "unittest.py", "runtests.py", "noxfile.py")  # fmt: skip
+"""Files that decide how tests run. A patch that changes one is judged as any other; the score's detail names it."""
+_NO_PATCH, _IN_THE_WAY, _NO_TESTS = 95, 96, 97
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where tasks are worked on and judged."""
+
+    folder: Path = field(default_factory=Path)
+    """What a record's `repo` is relative to."""
+    packages: tuple[str, ...] = ()
+    """Folders of Python packages that commands in the sandbox may import; where pytest is installed, if none is given."""
+    network: bool = False
+    """Whether containers have a network; the sandbox has none."""
+    test_s: float = 1800.0
+    """Seconds that the tests of one task may take."""
+    engine: str = ""
+    """The program that runs containers; docker or podman, whichever is found, if it is empty."""
+
+    async def open(self, task: Task) -> Workplace:
+        """A workplace at the task's commit: a container of its image if it names one, otherwise the sandbox."""
+        image = str(task.metadata.get("image") or "")
+        if image:
+            place: ContainerPlace | SandboxPlace = ContainerPlace(
+                image, network=self.network, limits=self.limits, engine=self.engine
+            )
+        else:
+            base = commit_alone(self.repository(task), str(task.metadata["base_commit"]))
+            place = SandboxPlace(base, packages=self.packages or _with_pytest(), limits=COMMANDS)
+        try:
+            await place.open()
+        except BaseException:
+            await place.close()
+            raise
+        return place
+
+    def repository(self, task: Task) -> Path:
+        """The local repository of the task; DataError if there is none."""
+        name = str(task.metadata["repo"])
+        found = self.folder / Path(name).expanduser()
+        if not found.exists():
+            raise DataError(
+                f"task {task.id} names no image, and its repo {name!r} is not in {str(self.folder)!r}: clone it there"
+            )
+        return found
+
+    @property
+    def limits(self) -> RunLimits:
+        """What the tests may use."""
+        return RunLimits(
+            wall_s=self.test_s, cpu_s=self.test_s, memory_bytes=4 * 2**30, processes=512, open_files=1024, file_bytes=2**28,
+            scratch_bytes=2**29, scratch_files=50_000, output_bytes=32 * 2**20,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Tests:
+    """The hidden part of a task: what judges it."""
+
+    base_commit: str
+    test_patch: str
+    eval_script: str
+    log_parser: str
+    fail_only: bool = False
+
+    @staticmethod
+    def of(task: Task) -> Tests:
+        """Those of a task."""
+        secret = task.secret
+        kind = str(secret.get("eval_type") or "pass_and_fail")
+        patch, script, parser = (str(secret[key]) for key in ("test_patch", "eval_script", "log_parser"))
+        return Tests(str(task.metadata["base_commit"]), patch, script, parser, kind == "fail_only")
+
+
+@dataclass(frozen=True)
+class TestRun:
+    """What came of running the tests."""
+
+    results: Results
+    exit_status: int | None
+    ended: str
+    applied_with: str
+    """`git apply`, or the looser command that took the patch where git did not."""
+    doubt: str
+    """Why the log is not to be believed, if it is not."""
+    wall_s: float
+    tier: str
+    log: str
+
+    __test__ = False
+
+
+class PatchRefused(DataError):
+    """A patch that does not apply, or stands where the tests must go."""
+
+
+def _with_pytest() -> tuple[str, ...]:
+    """The folder that pytest is installed in, if it is."""
+    found = importlib.util.find_spec("pytest")
+    return (str(Path(found.origin).parent.parent),) if found is not None and found.origin else ()
+
+
+def resolved(places: Places) -> Scorer:
+    """The scorer: 1 if the patch resolves the issue. It is the diff that the environment ended with, or is in the answer."""
+
+    async def resolved(task: Task, trace: Trace) -> Score:
+        state = trace.final_state
+        patch = str(state["diff"]) if "diff" in state else find_patch(trace.answer or "")
+        if not patch.strip():
+            return Score("resolved", 0.0, {"reason": str(state.get("problem") or "there is no patch")})
+        try:
+            changed = [change.path for change in read_patch(patch)]
+        except DataError as error:
+            return Score("resolved", 0.0, {"reason": str(error), "applied": False})
+        place = await places.open(task)
+        try:
+            run = await run_tests(place, patch, Tests.of(task), places.limits)
+        except PatchRefused as error:
+            return Score("resolved", 0.0, {"reason": str(error), "applied": False})
+        finally:
+            await place.close()
+        machinery = [path for path in changed if PurePosixPath(path).name in MACHINERY]
+        return verdict(run, task.secret, machinery=machinery)
+
+    return resolved
+
+
+def verdict(run: TestRun, secret: Mapping[str, Any], *, machinery: Sequence[str] = ()) -> Score:
+    """The score of a run of the tests: 1 if all that was to pass did, and the log is to be believed."""
+    fail_only = secret.get("eval_type") == "fail_only"
+    to_fix, to_keep = list(secret["FAIL_TO_PASS"]), list(secret["PASS_TO_PASS"])
+    unfixed = [name for name in to_fix if not passed(name, run.results, fail_only=fail_only)]
+    broken = [name for name in to_keep if not kept(name, run.results, fail_only=fail_only)]
+    finished = run.ended in ("done", "error")
+    good = finished and not unfixed and not broken and not run.doubt
+    detail: dict[str, Any] = {
+        "applied": True,
+        "applied_with": run.applied_with,
+        "fail_to_pass": [len(to_fix) - len(unfixed), len(to_fix)],
+        "pass_to_pass": [len(to_keep) - len(broken), len(to_keep)],
+        "exit_status": run.exit_status,
+        "wall_s": round(run.wall_s, 3),
+        "tier": run.tier,
+    }
+    if not good:
+        reasons = {
+            f"the tests were ended: {run.ended}": not finished,
+            run.doubt: bool(run.doubt),
+            f"{len(unfixed)} of {len(to_fix)} tests still fail": bool(unfixed),
+            f"{len(broken)} of {len(to_keep)} tests are broken": bool(broken),
+        }
+        detail["reason"] = "; ".join(words for words, holds in reasons.items() if holds)
+        detail |= {"still_failing": unfixed[:20], "broken": broken[:20], "log_end": run.log[-2000:]}
+    if machinery:
+        detail["changes_test_machinery"] = list(machinery)[:20]
+    return Score("resolved", float(good), detail)
+
+
+async def run_tests(place: Workplace, patch: str, tests: Tests, limits: RunLimits) -> TestRun:
+    """What became of the tests after the patch (none, if it is empty), in a workplace that is at the commit.
+
+    PatchRefused if the patch does not apply; DataError if the test patch does not, even to the commit as it is.
+    """
+    how = await _apply(place, patch, tests) if patch else "nothing"
+    if not patch:
+        await _apply(place, "", tests)
+    setup, command = script_parts(tests.eval_script)
+    canary = canary_for(command, tests)
+    script = "\n".join(
+        [
+            "exec 3>&1 >/tmp/work/setup.log 2>&1",
+            setup,
+            "set +eux",
+            f"cd {ROOT}",
+            'command -v python >/dev/null || python() { python3 "$@"; }',
+            'command -v pytest >/dev/null || pytest() { python3 -m pytest "$@"; }',
+            *(canary.placing if canary else []),
+            "exec >&3 2>&1 3>&-",
+            canary.command if canary else command,
+        ]
+    )
+    files = {"eval.sh": script + "\n", **({"canary.py": canary.text} if canary else {})}
+    outcome = await place.shell("exec bash /tmp/work/eval.sh", files=files, limits=limits)
+    log = outcome.stdout
+    results = read_log(log, tests.log_parser)
+    doubt = "" if outcome.ended not in ("done", "error") else _doubt(results, outcome.exit_status, canary)
+    if canary is not None:
+        results = {name: status for name, status in results.items() if not canary.owns(name)}
+    return TestRun(
+        results, outcome.exit_status, outcome.ended, how, doubt, outcome.wall_s, outcome.tier, log + outcome.stderr
+    )
+
+
+def script_parts(eval_script: str) -> tuple[str, str]:
+    """What a record's script does before the tests, and its test command; DataError if its marks are not there."""
+    lines = eval_script.split("\n")
+    ends = [at for at, line in enumerate(lines) if line.strip() == END]
+    starts = [at for at, line in enumerate(lines[: ends[-1]]) if line.strip() == START] if ends else []
+    if not starts or not "".join(lines[starts[-1] + 1 : ends[-1]]).strip():
+        raise DataError(f"the eval_script holds no test command between the lines {START} and {END}")
+    return "\n".join(lines[: starts[-1]]), "\n".join(lines[starts[-1] + 1 : ends[-1]])
+
+
+@dataclass(frozen=True)
+class Canary:
+    """Two tests that are put among the others: one that must pass, and one that must fail."""
+
+    path: str
+    text: str
+    command: str
+    passing: str
+    failing: str
+
+    @property
+    def placing(self) -> tuple[str, ...]:
+        """The commands that put the file in its place; a folder of its own is a package."""
+        folder, path = (shlex.quote(str(each)) for each in (PurePosixPath(self.path).parent, self.path))
+        return (
+            f"[ -d {folder} ] || {{ mkdir -p {folder}; : > {folder}/__init__.py; }}",
+            f"cp /tmp/work/canary.py {path}",
+        )
+
+    def lost(self, results: Results) -> bool:
+        """Whether the log does not say of both what it must."""
+        ends = {_last_name(name): status for name, status in results.items() if self.owns(name)}
+        return ends.get(self.passing) not in GOOD or ends.get(self.failing) not in ("FAILED", "ERROR")
+
+    def owns(self, name: str) -> bool:
+        """Whether a test of that name is one of the two."""
+        return _last_name(name) in (self.passing, self.failing)
+
+
+def _last_name(name: str) -> str:
+    """The function's or method's own name, in a name of pytest's, unittest's or sympy's."""
+    return name.partition(" ")[0].rpartition(":")[2]
+
+
+def canary_for(command: str, tests: Tests) -> Canary | None:
+    """The canary for a test command, and the command with it; None for a runner that it cannot be given to."""
+    *before, last = command.strip().split("\n")
+    try:
+        words = shlex.split(last)
+    except ValueError:
+        return None
+    files = [change.after for change in read_patch(tests.test_patch) if change.after and change.after.endswith(".py")]
+    runner = _runner(words)
+    named = [file for file in files if file in words or file.removesuffix(".py").replace("/", ".") in words]
+    mark, passing, failing = (secrets.token_hex(6) for _ in range(3))
+    passing, failing = f"test_{passing}", f"test_{failing}"
+    functions = f"def {passing}():\n    pass\n\n\ndef {failing}():\n    assert False\n"
+    methods = (
+        f"import unittest\n\n\nclass Test{mark}(unittest.TestCase):\n    def {passing}(self):\n        pass\n\n"
+        f"    def {failing}(self):\n        self.fail()\n"
+    )
+    apps = {file.split("/")[1] for file in files if file.startswith("tests/")}
+    if runner == "django" and words[-1].partition(".")[0] in apps:
+        path, added, text = f"tests/z{mark}/tests.py", f"z{mark}", methods
+    elif runner in ("pytest", "sympy") and named:
+        path = added = str(PurePosixPath(named[0]).with_name(f"test_z{mark}.py"))
+        text = functions
+    elif runner == "unittest" and files and (named or "discover" in words):
+        path, text = str(PurePosixPath((named or files)[0]).with_name(f"test_z{mark}.py")), methods
+        by_path = bool(named) and named[0] in words
+        added = "" if not named else path if by_path else path.removesuffix(".py").replace("/", ".")
+    else:
+        return None
+    whole = f"{last} {shlex.quote(added)}" if added else last
+    return Canary(path, text, "\n".join([*before, whole]), passing, failing)
+
+
+def _runner(words: Sequence[str]) -> str:
+    """The test runner that a command calls: pytest, unittest, django, sympy; empty if it is none of them."""
+    if any(word in ("pytest", "py.test") for word in words) or (words[:1] == ["tox"] and "--" in words):
+        return "pytest"
+    if "unittest" in words:
+        return "unittest"
+    if any(word.endswith("tests/runtests.py") for word in words):
+        return "django"
+    return "sympy" if "bin/test" in words else ""
+
+
+def _doubt(results: Results, exit_status: int | None, canary: Canary | None) -> str:
+    """Why the log is not to be believed; empty if it is."""
+    if canary is not None and canary.lost(results):
+        return "the log cannot be believed: of two tests put among the others it does not say that one passed and one failed"
+    failed = canary is not None or any(status in ("FAILED", "ERROR") for status in results.values())
+    if results and failed and exit_status == 0:
+        return "the log cannot be believed: the exit status is 0, and a test failed"
+    if results and not failed and exit_status != 0:
+        return f"the log cannot be believed: the exit status is {exit_status}, and it names no test that failed"
+    return ""
+
+
+async def _apply(place: Workplace, patch: str, tests: Tests) -> str:
+    """Apply the patch, make room for the hidden tests, and see that they will fit; the command that took the patch."""
+    changes = read_patch(tests.test_patch)
+    base = shlex.quote(tests.base_commit)
+    new = [shlex.quote(change.after) for change in changes if change.before is None and change.after]
+    old = [shlex.quote(change.before) for change in changes if change.before is not None]
+    fits = "git apply --check /tmp/work/test.patch"
+    room = "\n".join(
+        [*(f"rm -rf -- {path}" for path in new), *([f"git checkout -q {base} -- {' '.join(old)}"] if old else [])]
+    )
+    clean = "git reset -q --hard HEAD; git clean -qfd"
+    script = f"""
+export GIT_CONFIG_NOSYSTEM=1
+git() {{ command git -c core.hooksPath=/dev/null -c core.fsmonitor=false -c safe.directory='*' "$@"; }}
+cd {ROOT}
+if [ -s /tmp/work/model.patch ]; then
+  if git apply /tmp/work/model.patch 2>/tmp/work/said; then echo 'git apply'
+  elif command -v patch >/dev/null && patch --batch --fuzz=5 -u -p1 --no-backup-if-mismatch -r - \\
+    -i /tmp/work/model.patch >/dev/null 2>&1; then echo 'patch --fuzz=5'
+  else head -c 2000 /tmp/work/said >&2; exit {_NO_PATCH}
+  fi
+fi
+{room}
+{fits} && exit 0
+{clean}
+{fits} && exit {_IN_THE_WAY}
+exit {_NO_TESTS}
+"""
+    outcome = await place.shell(script, files={"model.patch": patch, "test.patch": tests.test_patch}, limits=COMMANDS)
+    if outcome.ok:
+        return outcome.stdout.strip()
+    said = outcome.stderr.strip()[:500]
+    if outcome.exit_status == _NO_PATCH:
+        raise PatchRefused(f"the patch does not apply: {said}")
+    if outcome.exit_status == _IN_THE_WAY:
+        raise PatchRefused(f"the patch is in the way of the tests: {said}")
+    if outcome.exit_status == _NO_TESTS:
+        raise DataError(f"the test patch does not apply to the commit: {said}")
+    raise SandboxError(f"the patch could not be applied ({outcome.ended}): {said}")

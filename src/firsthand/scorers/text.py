@@ -1,0 +1,121 @@
+"""Scorers that compare a text with reference texts: token F1, BLEU, chrF, ROUGE, and similarity of embeddings.
+
+The references are `task.secret["references"]`, or `["answer"]` alone; of several the best counts, but for BLEU and chrF,
+which take all together. BLEU and chrF are sacrebleu's and ROUGE is rouge-score's (extra `text`), with those packages'
+defaults. A score's value is of one text. The BLEU or chrF of a corpus is not their mean: tables make it from what the scores
+carry (`corpus.py`), and `corpus_bleu` and `corpus_chrf` from texts.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from operator import mul
+from typing import Any
+
+from firsthand.errors import MissingExtra
+from firsthand.model import Embedder
+from firsthand.scorers.match import normalise
+from firsthand.stats.figures import figure_detail
+from firsthand.task import Task
+from firsthand.trace import Score, Trace
+
+MAX_CHARS = 20_000
+ROUGE_TYPES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
+
+
+def token_f1(task: Task, trace: Trace) -> Score:
+    """The overlap of the words of answer and reference, 0 to 1: SQuAD's F1 (Rajpurkar et al., 2016)."""
+    return _best("token_f1", task, trace, f1)
+
+
+def bleu(task: Task, trace: Trace) -> Score:
+    """Sentence BLEU with exponential smoothing, 0 to 1 (Papineni et al., 2002; sacrebleu), and its share of the corpus's."""
+    found = _sacrebleu().sentence_bleu(_answer(trace), references(task))
+    shares = (*found.counts, *found.totals, found.sys_len, found.ref_len)
+    return Score("bleu", found.score / 100, figure_detail("bleu", shares))
+
+
+def chrf(task: Task, trace: Trace) -> Score:
+    """Sentence chrF: F-score of character n-grams to 6, 0 to 1 (Popović, 2015; sacrebleu), and its share of the corpus's."""
+    metric = _sacrebleu().CHRF()
+    shares = metric._extract_corpus_statistics([_answer(trace)], [[each] for each in references(task)])[0]
+    return Score(
+        "chrf", metric.sentence_score(_answer(trace), references(task)).score / 100, figure_detail("chrf", shares)
+    )
+
+
+def rouge_l(task: Task, trace: Trace) -> Score:
+    """F-measure of the longest common subsequence of words, 0 to 1 (Lin, 2004; rouge-score, stemmed)."""
+    return _best("rouge_l", task, trace, lambda answer, reference: rouge(answer, reference)["rougeL"])
+
+
+def embedding_similarity(embedder: Embedder) -> Callable[[Task, Trace], Awaitable[Score]]:
+    """A scorer: the cosine of answer and nearest reference under the embedder, -1 to 1."""
+
+    async def similarity(task: Task, trace: Trace) -> Score:
+        if not _answer(trace).strip():
+            return Score("similarity", 0.0, {"by": embedder.name, "empty": True})
+        ours, *theirs = await embedder.embed([_answer(trace), *references(task)])
+        return Score("similarity", max(sum(map(mul, ours, each)) for each in theirs), {"by": embedder.name})
+
+    return similarity
+
+
+def f1(answer: str, reference: str) -> float:
+    """The F1 of two bags of words, normalised as SQuAD does; two empty texts agree."""
+    ours, theirs = Counter(normalise(answer).split()), Counter(normalise(reference).split())
+    if not ours or not theirs:
+        return float(ours == theirs)
+    common = sum((ours & theirs).values())
+    return 2 * common / (ours.total() + theirs.total())
+
+
+def rouge(answer: str, reference: str) -> dict[str, float]:
+    """The F-measures of ROUGE-1, -2, -L and -Lsum, 0 to 1."""
+    try:
+        from rouge_score import rouge_scorer
+    except ImportError:
+        raise MissingExtra("rouge-score", "text", "ROUGE") from None
+    package: Any = rouge_scorer
+    found = package.RougeScorer(list(ROUGE_TYPES), use_stemmer=True).score(reference, answer)
+    return {name: float(found[name].fmeasure) for name in ROUGE_TYPES}
+
+
+def corpus_bleu(answers: Sequence[str], references_of: Sequence[Sequence[str]]) -> float:
+    """The BLEU of a corpus, 0 to 1; each answer has its references."""
+    return float(_sacrebleu().corpus_bleu(list(answers), _streams(references_of)).score) / 100
+
+
+def corpus_chrf(answers: Sequence[str], references_of: Sequence[Sequence[str]]) -> float:
+    """The chrF of a corpus, 0 to 1; each answer has its references."""
+    return float(_sacrebleu().corpus_chrf(list(answers), _streams(references_of)).score) / 100
+
+
+def references(task: Task) -> list[str]:
+    """The texts that the task's answer is compared with."""
+    found = task.secret.get("references")
+    return [str(each) for each in found] if found else [str(task.secret.get("answer", ""))]
+
+
+def _best(name: str, task: Task, trace: Trace, measure: Callable[[str, str], float]) -> Score:
+    values = [measure(_answer(trace), each[:MAX_CHARS]) for each in references(task)]
+    return Score(name, max(values), {"answer": _answer(trace)[:200]})
+
+
+def _answer(trace: Trace) -> str:
+    return (trace.answer or "")[:MAX_CHARS]
+
+
+def _streams(references_of: Sequence[Sequence[str]]) -> list[list[str | None]]:
+    """The references in sacrebleu's order: the first of each answer, the second of each, and so on."""
+    most = max(map(len, references_of), default=0)
+    return [[each[place] if place < len(each) else None for each in references_of] for place in range(most)]
+
+
+def _sacrebleu() -> Any:
+    try:
+        import sacrebleu
+    except ImportError:
+        raise MissingExtra("sacrebleu", "text", "BLEU and chrF") from None
+    return sacrebleu

@@ -1,0 +1,1 @@
+"""HTTP: the application, admission, bodies, replies, keys, the server process."""

@@ -1,0 +1,112 @@
+"""A request's body: read within bounds of size and time, and JSON that is exactly what it says.
+
+Refused are bodies that other readers could read otherwise: invalid UTF-8, keys that come twice, NaN, numbers without end,
+and nesting deeper than any request needs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from firsthand.message import Json
+from firsthand.serve.http.refusals import Refusal, bad
+
+MAX_DEPTH = 64
+MAX_VALUES = 500_000
+"""Values in one body: a list of ids is long, but not that long."""
+_BRACKETS = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
+"""Strings, closed or not, and the brackets outside them."""
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+
+
+async def read_body(receive: Receive, most_bytes: int, most_s: float, declared: str | None) -> bytes:
+    """The whole body. Refused with 413 if it is too long, with 408 if it does not come in time."""
+    if declared is not None and (not declared.isascii() or not declared.isdigit()):
+        raise bad(f"Content-Length is {declared[:40]!r}: a number was expected")
+    if declared is not None and (len(declared) > 18 or int(declared) > most_bytes):
+        raise _too_long(most_bytes)
+    pieces: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(most_s):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientLeft
+                pieces.append(message.get("body", b""))
+                size += len(pieces[-1])
+                if size > most_bytes:
+                    raise _too_long(most_bytes)
+                if not message.get("more_body", False):
+                    return b"".join(pieces)
+    except TimeoutError:
+        raise Refusal(
+            408, f"the body did not come within {most_s:g} s: send it faster", headers={"connection": "close"}
+        ) from None
+
+
+class ClientLeft(Exception):
+    """The client closed its connection."""
+
+
+def parse_object(raw: bytes, content_type: str | None) -> Json:
+    """The JSON object that a body consists of."""
+    kind = (content_type or "").split(";")[0].strip().lower()
+    if kind != "application/json":
+        raise Refusal(415, f"Content-Type is {(content_type or 'missing')[:60]!r}: send application/json")
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise bad(f"the body is not valid UTF-8 (byte {error.start})") from None
+    if _nests_deeper(text, MAX_DEPTH):
+        raise bad(f"the body nests lists and objects more than {MAX_DEPTH} deep")
+    try:
+        body = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse)
+    except RecursionError:
+        raise bad(f"the body nests lists and objects more than {MAX_DEPTH} deep") from None
+    except ValueError as error:
+        raise bad(f"the body is not valid JSON: {str(error)[:200]}") from None
+    if not isinstance(body, dict):
+        raise bad(f"the body is a JSON {type(body).__name__}: an object was expected")
+    return body
+
+
+def _nests_deeper(text: str, most: int) -> bool:
+    """Whether brackets outside strings nest deeper; also whether there are more values than anyone needs."""
+    if text.count("[") + text.count("{") <= most and text.count(",") <= MAX_VALUES:
+        return False
+    if text.count(",") > MAX_VALUES:
+        raise bad(f"the body holds more than {MAX_VALUES} values")
+    depth = 0
+    for match in _BRACKETS.finditer(text):
+        mark = match[0]
+        if mark in "[{":
+            depth += 1
+            if depth > most:
+                return True
+        elif mark in "]}":
+            depth -= 1
+    return False
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> Json:
+    body = dict(pairs)
+    if len(body) < len(pairs):
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise ValueError(f"the key {name[:60]!r} comes twice")
+            seen.add(name)
+    return body
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _too_long(most: int) -> Refusal:
+    return Refusal(413, f"the body has more than {most} bytes: send less", headers={"connection": "close"})

@@ -1,0 +1,1 @@
+"""OpenAI's interface: routes and the shapes of their bodies."""

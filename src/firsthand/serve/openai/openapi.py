@@ -1,0 +1,146 @@
+"""GET /openapi.json: what the server takes and gives, made from the same classes that read the requests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic.json_schema import models_json_schema
+
+from firsthand import __version__
+from firsthand.message import Json
+from firsthand.serve.models.adapter_routes import LoadAdapterRequest, UnloadAdapterRequest
+from firsthand.serve.openai.request_schema import (
+    ChatRequest,
+    CompletionRequest,
+    DetokenizeRequest,
+    EmbeddingRequest,
+    TokenizeRequest,
+    Wire,
+)
+from firsthand.serve.openai.responses_schema import ResponsesRequest
+
+BODIES: dict[str, type[Wire]] = {
+    "/v1/chat/completions": ChatRequest,
+    "/v1/completions": CompletionRequest,
+    "/v1/embeddings": EmbeddingRequest,
+    "/v1/responses": ResponsesRequest,
+    "/tokenize": TokenizeRequest,
+    "/detokenize": DetokenizeRequest,
+    "/v1/load_lora_adapter": LoadAdapterRequest,
+    "/v1/unload_lora_adapter": UnloadAdapterRequest,
+}
+_REFUSALS = {
+    "400": "The request is malformed, or asks for what is not supported; `param` names the field.",
+    "401": "The API key is missing or wrong.",
+    "403": "The API key is not for this.",
+    "404": "There is no such model or path.",
+    "405": "The path takes another method.",
+    "408": "The body did not come in time.",
+    "413": "The body is too long.",
+    "415": "The body is no JSON.",
+    "421": "The Host header names another server.",
+    "429": "Too much is under way: try again after Retry-After seconds.",
+    "500": "The model failed.",
+    "501": "What is asked for needs a model that is not served.",
+    "502": "The model gave no answer, or not the demanded one.",
+    "503": "The server is loading or stopping.",
+    "504": "The answer took too long.",
+}
+_GIVES: dict[str, list[str]] = {
+    "/v1/chat/completions": ["id", "object", "created", "model", "choices", "usage"],
+    "/v1/completions": ["id", "object", "created", "model", "choices", "usage"],
+    "/v1/embeddings": ["object", "data", "model", "usage"],
+    "/v1/responses": ["id", "object", "status", "output", "usage"],
+    "/tokenize": ["count", "max_model_len", "tokens"],
+    "/detokenize": ["prompt"],
+    "/v1/load_lora_adapter": ["status", "id"],
+    "/v1/unload_lora_adapter": ["status", "id"],
+    "/v1/models": ["object", "data"],
+    "/health": ["status"],
+    "/health/live": ["status"],
+    "/version": ["version"],
+    "/openapi.json": ["openapi", "paths"],
+}
+
+
+def description(routes: dict[str, tuple[str, str]], by_id: dict[str, dict[str, str]], *, has_keys: bool) -> Json:
+    """The OpenAPI document (3.1) of routes: path to method and what it does. Those `by_id` have an id in their path, and
+    several methods."""
+    kinds = [(kind, "validation") for kind in BODIES.values()]
+    _, defined = models_json_schema(kinds, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type]
+    schemas = defined["$defs"]
+    schemas["Error"] = {
+        "type": "object",
+        "required": ["error"],
+        "properties": {
+            "error": {
+                "type": "object",
+                "required": ["message", "type", "param", "code"],
+                "properties": {
+                    "message": {"type": "string"},
+                    "type": {"type": "string"},
+                    "param": {"type": ["string", "null"]},
+                    "code": {"type": ["string", "null"]},
+                },
+            }
+        },
+    }
+    paths = {path: {method.lower(): _operation(path, says)} for path, (method, says) in routes.items()}
+    for path, methods in by_id.items():
+        paths[path] = {method.lower(): _of_one(method, says) for method, says in methods.items()}
+    body: Json = {
+        "openapi": "3.1.0",
+        "info": {"title": "firsthand serve", "version": __version__},
+        "paths": paths,
+        "components": {"schemas": schemas},
+    }
+    if has_keys:
+        body["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        body["security"] = [{"key": []}]
+        for path in ("/health", "/health/live"):
+            paths[path]["get"]["security"] = []
+    return body
+
+
+def _operation(path: str, says: str) -> Json:
+    operation: Json = {"summary": says, "responses": {"200": _answer(path)}}
+    if path in BODIES:
+        schema = {"$ref": f"#/components/schemas/{BODIES[path].__name__}"}
+        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+    problem = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+    codes = _REFUSALS if path in BODIES else {code: _REFUSALS[code] for code in ("400", "401", "405", "421")}
+    if "lora" not in path:
+        codes = {code: said for code, said in codes.items() if code != "403"}
+    operation["responses"] |= {code: {"description": said, "content": problem} for code, said in codes.items()}
+    if path == "/health":
+        shown = {"application/json": {"schema": _object(["status"])}}
+        operation["responses"]["503"] = {"description": "Not ready: loading, draining or failed.", "content": shown}
+    return operation
+
+
+def _of_one(method: str, says: str) -> Json:
+    """What may be done with one thing that has an id."""
+    given = ["id", "object", "deleted"] if method == "DELETE" else _GIVES["/v1/responses"]
+    shown = {"application/json": {"schema": _object(given)}}
+    problem = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+    refusals = {
+        code: {"description": _REFUSALS[code], "content": problem} for code in ("400", "401", "404", "405", "421")
+    }
+    return {
+        "summary": says,
+        "parameters": [{"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}],
+        "responses": {"200": {"description": "The answer.", "content": shown}} | refusals,
+    }
+
+
+def _answer(path: str) -> Json:
+    if path == "/metrics":
+        return {"description": "Prometheus's text format.", "content": {"text/plain": {"schema": {"type": "string"}}}}
+    content: dict[str, Any] = {"application/json": {"schema": _object(_GIVES[path])}}
+    if path in ("/v1/chat/completions", "/v1/completions", "/v1/responses"):
+        content["text/event-stream"] = {}
+    return {"description": "The answer.", "content": content}
+
+
+def _object(required: list[str]) -> Json:
+    return {"type": "object", "required": required}

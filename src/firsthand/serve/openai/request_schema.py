@@ -1,0 +1,324 @@
+"""The bodies of requests, field by field: types, bounds, and nothing that is not known.
+
+A field that is known and not supported is refused with its name unless its value asks for nothing; an unknown one is refused
+with the nearest name there is. What the fields mean is in `asking.py` and beside each route.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from firsthand.errors import nearest
+from firsthand.message import Json
+from firsthand.sampling import MAX_ALLOWED, MAX_BAD_WORDS, MAX_WORD_CHARS
+from firsthand.serve.http.refusals import Refusal, bad
+
+W = TypeVar("W", bound="Wire")
+MAX_MESSAGES = 4096
+MAX_TOOLS = 128
+MAX_INPUTS = 2048
+MAX_INT = 2**31 - 1
+Id = Annotated[int, Field(ge=0, le=MAX_INT)]
+Ids = Annotated[list[Id], Field(max_length=1 << 20)]
+Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+BadWord = Annotated[str, Field(min_length=1, max_length=MAX_WORD_CHARS)]
+Texts = Annotated[list[str], Field(max_length=MAX_INPUTS)]
+
+
+class Wire(BaseModel):
+    """An object of a request: numbers are numbers, texts are texts, and no key may come that is not named here."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=False, protected_namespaces=())
+
+
+class TextPart(Wire):
+    """A part of a message's content."""
+
+    type: Literal["text", "input_text", "output_text"]
+    text: str
+    annotations: Annotated[list[Any], Field(max_length=0)] | None = None
+    logprobs: Annotated[list[Any], Field(max_length=0)] | None = None
+
+
+Content = str | Annotated[list[TextPart], Field(max_length=MAX_MESSAGES)]
+
+
+class CalledFunction(Wire):
+    """The function of a tool call."""
+
+    name: Annotated[str, Field(max_length=256)]
+    arguments: str
+
+
+class WireCall(Wire):
+    """A tool call that an assistant made."""
+
+    id: Annotated[str, Field(min_length=1, max_length=256)]
+    type: Literal["function"] = "function"
+    function: CalledFunction
+    index: int | None = None
+
+
+class WireMessage(Wire):
+    """A message of a chat."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: Content | None = None
+    name: str | None = None
+    """Of the tool whose result it is; for other roles it is refused, since no template shows it."""
+    tool_calls: Annotated[list[WireCall], Field(max_length=1024)] | None = None
+    tool_call_id: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    refusal: None = None
+    audio: None = None
+    function_call: None = None
+    annotations: Annotated[list[Any], Field(max_length=0)] | None = None
+
+
+class FunctionSpec(Wire):
+    """What a tool is."""
+
+    name: Name
+    description: str | None = None
+    parameters: Json | None = None
+    strict: bool | None = None
+    """Calls always fit the schema where a grammar can express it; with true, a schema that it cannot is refused."""
+
+
+class WireTool(Wire):
+    """A tool that the model may call."""
+
+    type: Literal["function"]
+    function: FunctionSpec
+
+
+class NamedFunction(Wire):
+    """The name of a function."""
+
+    name: str
+
+
+class NamedTool(Wire):
+    """The one tool that must be called."""
+
+    type: Literal["function"]
+    function: NamedFunction
+
+
+class JsonSchema(Wire):
+    """A schema with its name."""
+
+    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")] = "answer"
+    description: str | None = None
+    schema_: Json | bool | None = Field(default=None, alias="schema")
+    strict: bool | None = None
+
+
+class ResponseFormat(Wire):
+    """What an answer must look like."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+
+class StructuredOutputs(Wire):
+    """vLLM's field for grammars: exactly one of them."""
+
+    json_: Json | bool | str | None = Field(default=None, alias="json")
+    regex: str | None = None
+    choice: Texts | None = None
+    grammar: str | None = None
+    """llguidance's Lark, or GBNF where it says `::=`."""
+    json_object: bool | None = None
+
+
+class StreamOptions(Wire):
+    """What a stream holds besides the answer."""
+
+    include_usage: bool | None = None
+    include_obfuscation: Literal[False] | None = None
+
+
+class SamplingFields(Wire):
+    """What chats and completions have in common. The names are OpenAI's, then vLLM's."""
+
+    model: Annotated[str, Field(max_length=512)] | None = None
+    temperature: Annotated[float, Field(ge=0, lt=100)] | None = None
+    """1 if it is not given, as at OpenAI."""
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    n: Annotated[int, Field(ge=1, le=MAX_INT)] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    stop: str | Annotated[list[str], Field(max_length=64)] | None = None
+    max_tokens: Annotated[int, Field(ge=0, le=MAX_INT)] | None = None
+    presence_penalty: Annotated[float, Field(ge=-100, le=100)] | None = None
+    frequency_penalty: Annotated[float, Field(ge=-100, le=100)] | None = None
+    logit_bias: Annotated[dict[str, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=1024)] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    user: Annotated[str, Field(max_length=128)] | None = None
+    """Users of one key share the engine fairly; it has no other effect."""
+    top_k: Annotated[int, Field(ge=-1, le=MAX_INT)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    repetition_penalty: Annotated[float, Field(gt=0, le=100)] | None = None
+    stop_token_ids: Annotated[list[Id], Field(max_length=64)] | None = None
+    ignore_eos: bool | None = None
+    min_tokens: Annotated[int, Field(ge=0, le=MAX_INT)] | None = None
+    allowed_token_ids: Annotated[list[Id], Field(min_length=1, max_length=MAX_ALLOWED)] | None = None
+    bad_words: Annotated[list[BadWord], Field(max_length=MAX_BAD_WORDS)] | None = None
+    skip_special_tokens: bool | None = None
+    include_stop_str_in_output: bool | None = None
+    priority: Annotated[int, Field(ge=-1000, le=1000)] | None = None
+    """Lower goes first."""
+    cache_salt: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    """Requests of one salt share what is known of their prompts, and with no others."""
+    prompt_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    return_token_ids: bool | None = None
+    structured_outputs: StructuredOutputs | None = None
+    guided_json: Json | bool | str | None = None
+    guided_regex: str | None = None
+    guided_choice: Texts | None = None
+    guided_grammar: str | None = None
+
+
+class ChatRequest(SamplingFields):
+    """A chat to answer."""
+
+    messages: Annotated[list[WireMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
+    max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_INT)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    tools: Annotated[list[WireTool], Field(max_length=MAX_TOOLS)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    parallel_tool_calls: bool | None = None
+    chat_template_kwargs: Annotated[dict[str, Any], Field(max_length=16)] | None = None
+    """What the model's own template is told besides the conversation, such as `enable_thinking`."""
+    response_format: ResponseFormat | None = None
+
+
+class CompletionRequest(SamplingFields):
+    """A text to continue."""
+
+    prompt: (
+        str
+        | Annotated[list[str], Field(min_length=1, max_length=MAX_INPUTS)]
+        | Annotated[list[Id], Field(min_length=1, max_length=1 << 20)]
+        | Annotated[list[Ids], Field(min_length=1, max_length=MAX_INPUTS)]
+    )
+    """A text, several, a list of token ids, or several."""
+    logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    echo: bool | None = None
+
+
+class EmbeddingRequest(Wire):
+    """Texts to turn into vectors."""
+
+    model: Annotated[str, Field(max_length=512)] | None = None
+    input: str | Annotated[list[str], Field(min_length=1, max_length=MAX_INPUTS)]
+    encoding_format: Literal["float", "base64"] | None = None
+    user: Annotated[str, Field(max_length=128)] | None = None
+
+
+class TokenizeRequest(Wire):
+    """A text or a chat to turn into token ids."""
+
+    model: Annotated[str, Field(max_length=512)] | None = None
+    prompt: str | None = None
+    messages: Annotated[list[WireMessage], Field(min_length=1, max_length=MAX_MESSAGES)] | None = None
+    tools: Annotated[list[WireTool], Field(max_length=MAX_TOOLS)] | None = None
+    return_token_strs: bool | None = None
+    chat_template_kwargs: Annotated[dict[str, Any], Field(max_length=16)] | None = None
+
+
+class DetokenizeRequest(Wire):
+    """Token ids to turn into text."""
+
+    model: Annotated[str, Field(max_length=512)] | None = None
+    tokens: Ids
+
+
+_NO: tuple[Any, ...] = (None, False, [], {})
+_UNSUPPORTED: dict[str, tuple[str, tuple[Any, ...]]] = {
+    "functions": ("use tools", _NO),
+    "function_call": ("use tool_choice", (*_NO, "none")),
+    "audio": ("this server answers in text", _NO),
+    "modalities": ("this server answers in text", (None, ["text"])),
+    "prediction": ("there are no predicted outputs", _NO),
+    "web_search_options": ("the server does not search the web", _NO),
+    "store": ("only responses are stored", _NO),
+    "metadata": ("only responses are stored", _NO),
+    "service_tier": ("there is one tier", (None, "auto", "default")),
+    "reasoning_effort": ("the model decides itself how long it thinks", (None,)),
+    "verbosity": ("the model decides itself how long it speaks", (None,)),
+    "chat_template": ("a template is a program, and a request may not bring one", (None,)),
+    "documents": ("put documents into a message", _NO),
+    "suffix": ("the model continues texts and does not fill gaps", (None, "")),
+    "best_of": ("ask for n answers and choose", (None, 1)),
+    "use_beam_search": ("there is no beam search", _NO),
+    "prompt_embeds": ("a prompt is text or token ids", (None,)),
+    "dimensions": ("the vectors keep the model's own length", (None,)),
+    "lora_request": ("ask for the adapter by its name, as the model", (None,)),
+    "safety_identifier": ("use user", (None,)),
+    "prompt_cache_key": ("every prompt is looked up in the cache", (None,)),
+    "spaces_between_special_tokens": ("tokens are joined as they are", (None, True)),
+    "truncate_prompt_tokens": ("a prompt that is too long is refused", (None,)),
+    "add_generation_prompt": ("the assistant speaks next", (None, True)),
+    "continue_final_message": ("use /v1/completions to continue a text", (None, False)),
+    "length_penalty": ("there is no beam search", (None, 1.0)),
+    "n_discard": ("a context is never shifted", (None, 0)),
+    "previous_response_id": ("send the whole conversation, or use /v1/responses", (None,)),
+    "conversation": ("use previous_response_id, or send the whole conversation", (None,)),
+    "background": ("answers come at once", _NO),
+    "truncation": ("a prompt that is too long is refused", (None, "disabled")),
+    "include": ("there is nothing more to include", _NO),
+    "prompt_cache_retention": ("the server decides what it keeps", (None,)),
+    "max_tool_calls": ("the model is asked for one turn", (None,)),
+}
+
+
+def read(kind: type[W], body: Json) -> W:
+    """The request that a JSON object holds; a Refusal names the first field at fault."""
+    for field in [field for field in body if field in _UNSUPPORTED and field not in kind.model_fields]:
+        reason, neutral = _UNSUPPORTED[field]
+        if not any(type(body[field]) is type(value) and body[field] == value for value in neutral):
+            raise bad(f"{field} is not supported: {reason}", field, "unsupported_parameter")
+        body = {name: value for name, value in body.items() if name != field}
+    try:
+        return kind.model_validate(body)
+    except ValidationError as error:
+        raise _fault(kind, error) from None
+
+
+def _fault(kind: type[Wire], error: ValidationError) -> Refusal:
+    """The first fault, or the deepest one where alternatives were tried."""
+    faults = error.errors(include_url=False, include_context=False)
+    depth = lambda each: (len(each["loc"]), not each["type"].endswith("_type"))  # noqa: E731 - of a type others were tried
+    fault: Mapping[str, Any] = max(faults, key=depth) if len(faults) < 64 else faults[0]
+    unknown = next((each for each in faults if each["type"] == "extra_forbidden" and len(each["loc"]) == 1), None)
+    fault = unknown or fault
+    place = ".".join(str(step) for step in fault["loc"] if _is_place(step))[:200]
+    if fault["type"] == "extra_forbidden":
+        name = str(fault["loc"][-1])[:80]
+        close = nearest(name, kind.model_fields) if len(fault["loc"]) == 1 else None
+        hint = f": did you mean {close}?" if close else " here"
+        return bad(f"the field {place!r} is not known{hint}", place, "unknown_parameter")
+    if fault["type"] == "missing":
+        return bad(f"the field {place!r} is missing", place, "missing_required_parameter")
+    given = repr(fault["input"])[:80] if not isinstance(fault["input"], dict | list) else f"a {_kind(fault['input'])}"
+    return bad(f"{place} is {given}: {fault['msg'][:200]}", place, "invalid_value")
+
+
+def _is_place(step: str | int) -> bool:
+    """Whether a step of pydantic's location is a field or an index, and no alternative of a union."""
+    return isinstance(step, int) or (re.fullmatch(r"[\w-]{1,80}", step) is not None and step not in _ALTERNATIVES)
+
+
+_ALTERNATIVES = frozenset({"str", "int", "bool", "float", "TextPart", "NamedTool", "none", "dict", "list", "nullable"})
+
+
+def _kind(value: Any) -> str:
+    return {"dict": "object", "list": "list"}.get(type(value).__name__, type(value).__name__)

@@ -1,0 +1,77 @@
+"""Responses that are kept for their clients: in memory, bounded in number and bytes for each key, the oldest going first.
+
+A kept response holds its whole conversation, so that one which goes on from it needs nothing else. What belongs to another
+key is as if it were not there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from firsthand.message import Json
+from firsthand.serve.http.refusals import Refusal
+
+if TYPE_CHECKING:
+    from firsthand.serve.openai.responses_schema import Item
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A response, and the conversation up to its end."""
+
+    response: Json
+    items: tuple[Item, ...]
+    size_bytes: int
+
+
+@dataclass
+class _Kept:
+    """What one client has."""
+
+    by_id: OrderedDict[str, Stored] = field(default_factory=OrderedDict)
+    size_bytes: int = 0
+
+
+class Store:
+    """The responses of all clients. For one event loop."""
+
+    def __init__(self, *, most: int, most_bytes: int):
+        self.most, self.most_bytes = most, most_bytes
+        self._clients: dict[str, _Kept] = {}
+
+    def keep(self, client: str, response: Json, items: tuple[Item, ...]) -> bool:
+        """Keep a response, and forget the client's oldest ones for it. False if it is too long to be kept at all."""
+        texts = [json.dumps(response), *(json.dumps(item.model_dump(exclude_none=True)) for item in items)]
+        stored = Stored(response, items, sum(map(len, texts)))
+        if not self.most or stored.size_bytes > self.most_bytes:
+            return False
+        kept = self._clients.setdefault(client, _Kept())
+        self._drop(client, response["id"])
+        kept.by_id[response["id"]] = stored
+        kept.size_bytes += stored.size_bytes
+        while len(kept.by_id) > self.most or kept.size_bytes > self.most_bytes:
+            self._drop(client, next(iter(kept.by_id)))
+        return True
+
+    def find(self, client: str, id: str, param: str | None = None) -> Stored:
+        """A client's own response. Refused with 404 if it has none of that id."""
+        kept = self._clients.get(client)
+        if kept is None or id not in kept.by_id:
+            raise Refusal(
+                404, f"there is no response {id!r:.100} here: it was not kept, or is forgotten", param=param,
+                code="response_not_found",
+            )  # fmt: skip
+        return kept.by_id[id]
+
+    def delete(self, client: str, id: str) -> None:
+        """Forget a client's own response. Refused with 404 if it has none of that id."""
+        self.find(client, id)
+        self._drop(client, id)
+
+    def _drop(self, client: str, id: str) -> None:
+        kept = self._clients[client]
+        if (old := kept.by_id.pop(id, None)) is not None:
+            kept.size_bytes -= old.size_bytes

@@ -1,0 +1,1 @@
+"""Boards, traces, diffs and plots for terminals and as HTML."""

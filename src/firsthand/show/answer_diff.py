@@ -1,0 +1,208 @@
+"""Two answers to one task side by side, word by word: for a terminal, and as one self-contained HTML file.
+
+The file asks nothing of the network and runs no script; its content-security policy forbids both. What a model wrote is
+escaped, its control and direction characters are made visible, and its size is bounded.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from firsthand.loop.protection import shareable
+from firsthand.runs.pairing import Comparison, Pair
+from firsthand.runs.store import Run
+from firsthand.show.html_page import page_html
+from firsthand.show.html_report import clipped
+from firsthand.task import Task
+from firsthand.trace import Trace
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+Only = Literal["changed", "worse", "better", "all"]
+MAX_WORDS = 2000
+"""Words of an answer that are compared; what follows is left out."""
+MAX_CHARS = 8000
+MAX_PROMPT_CHARS = 2000
+MAX_EPOCHS = 16
+"""Attempts at a task among which a pair is looked for."""
+MAX_SAMPLES = 500
+"""Samples in one HTML file."""
+_WORD = re.compile(r"\s+|\w+|[^\w\s]")
+
+
+class Piece(NamedTuple):
+    """A stretch of text: in both answers, in the first alone, or in the second alone."""
+
+    kind: Literal["same", "removed", "added"]
+    text: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One side of a sample."""
+
+    trace_id: str
+    score: str
+    text: str
+    error: str
+    """Why there is no score; empty if there is one."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One task and what both sides answered."""
+
+    benchmark: str
+    task_id: str
+    epoch: int
+    prompt: str
+    change: Literal["better", "worse", "same"]
+    a: Answer
+    b: Answer
+
+    @property
+    def pieces(self) -> list[Piece]:
+        """The difference of the two answers, word by word."""
+        return word_difference(self.a.text, self.b.text)
+
+
+def word_difference(a: str, b: str) -> list[Piece]:
+    """What must be removed from `a` and added to it to get `b`, in words, spaces and signs."""
+    words_a, words_b = (_WORD.findall(text)[:MAX_WORDS] for text in (a, b))
+    pieces: list[Piece] = []
+    for kind, from_a, to_a, from_b, to_b in SequenceMatcher(None, words_a, words_b, autojunk=False).get_opcodes():
+        if kind == "equal":
+            pieces.append(Piece("same", "".join(words_a[from_a:to_a])))
+            continue
+        if to_a > from_a:
+            pieces.append(Piece("removed", "".join(words_a[from_a:to_a])))
+        if to_b > from_b:
+            pieces.append(Piece("added", "".join(words_b[from_b:to_b])))
+    return pieces
+
+
+def samples(
+    comparison: Comparison, run_a: Run, run_b: Run, only: Only = "changed", score: str | None = None
+) -> Iterator[Sample]:
+    """The paired tasks, those that got worse first; of several attempts the first two that scored differently."""
+    tasks_a = run_a.tasks()
+    kinds = {"changed": ("worse", "better"), "all": ("worse", "better", "same")}.get(only, (only,))
+    for change in ("worse", "better", "same"):
+        for pair in comparison.tasks(change) if change in kinds else ():
+            trace_a, trace_b = map(shareable, _traces(pair, run_a, run_b, score))
+            task = tasks_a.get((pair.benchmark, pair.task_id))
+            yield Sample(
+                pair.benchmark,
+                pair.task_id,
+                trace_a.epoch,
+                _asked(task),
+                change,
+                _answer(trace_a, score),
+                _answer(trace_b, score),
+            )
+
+
+def _asked(task: Task | None) -> str:
+    """The question, unless it is protected."""
+    if task is None or task.protected is not None:
+        return "" if task is None else f"[withheld: {task.protected}]"
+    return clipped(task.question, MAX_PROMPT_CHARS)
+
+
+def terminal_text(sample: Sample, width: int) -> Text:
+    """The sample for a terminal: what was asked, and both answers beside each other with the words that differ marked."""
+    from rich.text import Text
+
+    colour = {"better": "green", "worse": "red", "same": "dim"}[sample.change]
+    out = Text()
+    out.append(f"{sample.benchmark}/{sample.task_id}", "bold")
+    out.append(f"  epoch {sample.epoch}  {sample.a.score} -> {sample.b.score}  ")
+    out.append(f"{sample.change}\n", colour)
+    out.append(f"{_plain(clipped(sample.prompt, 300))}\n", "dim")
+    half = max(10, (width - 3) // 2)
+    pieces = sample.pieces
+    left = _column([p for p in pieces if p.kind != "added"], half)
+    right = _column([p for p in pieces if p.kind != "removed"], half)
+    head = tuple(
+        Text(f"{side} {each.score} ({each.trace_id[:8]})"[:half], "bold")
+        for side, each in (("a", sample.a), ("b", sample.b))
+    )
+    for row in range(-1, max(len(left), len(right))):
+        for column, lines in enumerate((left, right)):
+            cell = head[column] if row < 0 else lines[row].copy() if row < len(lines) else Text("")
+            if column == 0:
+                cell.append(" " * max(0, half - cell.cell_len))
+                cell.append(" │ ", "dim")
+            out.append_text(cell)
+        out.append("\n")
+    for side, each in (("a", sample.a), ("b", sample.b)):
+        if each.error:
+            out.append(f"{side} has no score: {_plain(each.error)}\n", "red")
+    return out
+
+
+def page(title: str, shown: Iterable[Sample], counts: Sequence[tuple[str, int]]) -> str:
+    """The samples as one HTML file; radio buttons, not scripts, choose between all, worse and better."""
+    listed = list(shown)
+    return page_html(
+        "diff",
+        title=title,
+        samples=listed[:MAX_SAMPLES],
+        counts=counts,
+        left_out=max(0, len(listed) - MAX_SAMPLES),
+    )
+
+
+def _traces(pair: Pair, run_a: Run, run_b: Run, score: str | None) -> tuple[Trace, Trace]:
+    """Two attempts of the same epoch, where both sides have one: the first two that scored differently, or the first."""
+    tried_a, tried_b = (
+        [run.tries(trace_id)[-1] for trace_id in side.trace_ids[:MAX_EPOCHS]]
+        for run, side in ((run_a, pair.a), (run_b, pair.b))
+    )
+    of_epoch = {trace.epoch: trace for trace in tried_b}
+    both = [(trace, of_epoch[trace.epoch]) for trace in tried_a if trace.epoch in of_epoch]
+    both = both or [(tried_a[0], tried_b[0])]
+    return next(((a, b) for a, b in both if a.value(score) != b.value(score)), both[0])
+
+
+def _answer(trace: Trace, score: str | None) -> Answer:
+    value = trace.value(score)
+    failed = next((f"the scorer failed: {s.detail['scorer_failed']}" for s in trace.scores if s.failed), "")
+    error = f"{trace.error.kind}: {trace.error.message}" if trace.error else failed
+    text = trace.answer if trace.answer is not None else ""
+    words = _WORD.findall(text[:MAX_CHARS])
+    cut = len(text) > MAX_CHARS or len(words) > MAX_WORDS
+    return Answer(
+        clipped(trace.id, 80),
+        "-" if value is None else f"{value:g}",
+        "".join(words[:MAX_WORDS]) + (" …" if cut else ""),
+        clipped(error, 300),
+    )
+
+
+def _column(pieces: Sequence[Piece], width: int) -> list[Text]:
+    """The lines of one side; what differs is between marks, so that it is seen without colours too."""
+    from rich.console import Console
+    from rich.text import Text
+
+    marks = {"same": ("", "", ""), "removed": ("[-", "-]", "red"), "added": ("{+", "+}", "green")}
+    text = Text()
+    for piece in pieces:
+        before, after, style = marks[piece.kind]
+        text.append(f"{before}{_plain(piece.text)}{after}", style)
+    return list(text.wrap(Console(width=width), width, overflow="fold")) or [Text("")]
+
+
+def _plain(text: str) -> str:
+    """The text with whatever could steer a terminal made visible; tabs become spaces."""
+    return "".join(c if c.isprintable() or c == "\n" else " " if c == "\t" else visible_char(c) for c in text)
+
+
+def visible_char(char: str) -> str:
+    """The character as an escape."""
+    return char.encode("unicode_escape").decode()

@@ -1,0 +1,114 @@
+"""Boards as tables for a terminal, or as plain text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from firsthand.show.board import Board, Row
+from firsthand.show.board_words import amount, caveats, findings, money, p_text, seconds, span, value_text
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderableType
+
+
+def render(boards: Sequence[Board]) -> RenderableType:
+    """The boards as tables for a terminal, with fewer columns where it is narrower than 100; see `Rendered`."""
+    return Rendered(tuple(boards))
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """Boards that rich can print; it leaves colours out where there is no terminal."""
+
+    boards: tuple[Board, ...]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        for board in self.boards:
+            yield from _render_board(board, options.max_width)
+
+
+def render_text(boards: Sequence[Board], *, width: int = 100) -> str:
+    """The boards as plain text."""
+    import io
+
+    from rich.console import Console
+
+    out = io.StringIO()
+    Console(file=out, width=width, color_system=None, force_terminal=False).print(render(boards))
+    return out.getvalue()
+
+
+def _render_board(board: Board, width: int) -> list[RenderableType]:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    epochs = f", {board.epochs} epochs" if board.epochs > 1 else ""
+    budget = f", {board.budget:,.0f} tokens each" if board.budget else ""
+    what = f"{_plain(board.benchmark)}: {_plain(board.metric) or 'not scored'}, {board.tasks} tasks{epochs}{budget}"
+    title = Text(what, "bold")
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, leading=1)
+    names = [_plain(row.agent) for row in board.rows]
+    names = [name if len(name) <= 20 else re.sub(r"(?=:)|(?<=[(,])", "\n", name) for name in names]
+    room = 16 if not any(row.cost.usd for row in board.rows) else 8
+    widest = max(len(line) for name in names for line in name.split("\n"))
+    table.add_column("agent", overflow="fold", min_width=min(max(widest, 8), room), max_width=26)
+    against = "vs cheapest" if board.budget else "against first"
+    columns = ["score", against, "verdict", "tokens/task", "seconds", "calls", "cost", "errors"]
+    if not any(row.cost.usd for row in board.rows):
+        columns.remove("cost")
+    if width < 100:
+        columns.remove("calls")
+    if width < 90:
+        columns.remove("seconds")
+    for column in columns:
+        table.add_column(column, justify="left" if column == "verdict" else "right", no_wrap=True)
+    for name, row in zip(names, board.rows, strict=True):
+        cells = _cells(row, board)
+        mark = "\n◆ frontier" if board.budget and row.agent in board.frontier else ""
+        table.add_row(Text(name + mark), *(Text(cells[column]) for column in columns))
+    also = [Text(f"{_plain(row.agent)}: {_others(row)}") for row in board.rows if row.secondary]
+    notes = [Text(_plain(line)) for line in [*findings(board), *caveats(board)]]
+    return [
+        title,
+        table,
+        Text(""),
+        *([Text("Also measured", "bold"), *also, Text("")] if also else []),
+        *notes,
+        Text(""),
+    ]
+
+
+def _cells(row: Row, board: Board) -> dict[str, str]:
+    """Each column's cell, mostly of two or three lines: the figure, and under it its interval or its parts."""
+    found, cost = row.versus, row.cost
+    cached = f"\n{amount(cost.cached_tokens)} cached" if cost.cached_tokens else ""
+    share = board.share(row)
+    used = "" if share is None else f"\n{share:.0%} used"
+    path = "" if share is None else f"\npath {seconds(cost.seconds_path)}"
+    difference = f"{found.difference:+.2f}\n{span(found.low, found.high, signed=True)}" if found else ""
+    return {
+        "score": f"{value_text(row.score.value)}\n{span(row.score.low, row.score.high)}",
+        "against first": difference or "(first)",
+        "vs cheapest": difference or "(cheapest)",
+        "verdict": f"{found.verdict}\n{p_text(found.p_value)}" if found else "",
+        "tokens/task": f"{amount(cost.tokens)}\n{amount(cost.prompt_tokens)} in{cached}{used}",
+        "seconds": f"{seconds(cost.seconds_median)}\navg {seconds(cost.seconds_mean)}{path}",
+        "calls": amount(cost.calls),
+        "cost": money(cost.usd),
+        "errors": str(row.errors) + (f"\n{row.stopped} limit" if row.stopped else ""),
+    }
+
+
+def _others(row: Row) -> str:
+    return ", ".join(
+        f"{_plain(name)} {value_text(each.value)} {span(each.low, each.high)}" for name, each in row.secondary.items()
+    )
+
+
+def _plain(text: str) -> str:
+    """The text without characters that could steer a terminal."""
+    return "".join(char if char.isprintable() else "?" for char in text)

@@ -1,0 +1,120 @@
+"""A gate's checks as JUnit XML for CI servers and as Markdown for people.
+
+Names of tasks and agents come from anywhere: what XML cannot hold is written out, and Markdown's own signs are escaped.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from xml.etree import ElementTree
+
+from firsthand.stats.non_inferiority import Check, Ruling
+
+MAX_TASKS = 50
+"""Tasks listed of one check."""
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def junit(name: str, checks: Sequence[Check], cannot_tell: str = "report") -> str:
+    """The checks as a JUnit test suite: `error` where attempts are missing, `skipped` where nothing can be told."""
+    suite = ElementTree.Element("testsuite", name=_xml(name), tests=str(len(checks)), time="0")
+    counts = {"failure": 0, "error": 0, "skipped": 0}
+    for check in checks:
+        place = {"classname": _xml(check.benchmark), "name": _xml(f"{check.score} ({check.agent})"), "time": "0"}
+        case = ElementTree.SubElement(suite, "testcase", place)
+        kind = _kind(check, cannot_tell)
+        if kind:
+            counts[kind] += 1
+            said = {"message": _xml(check.reason)} | ({} if kind == "skipped" else {"type": check.ruling})
+            ElementTree.SubElement(case, kind, said).text = None if kind == "skipped" else _xml(sentence(check))
+        ElementTree.SubElement(case, "system-out").text = _xml("\n".join([sentence(check), *details(check)]))
+    suite.set("failures", str(counts["failure"]))
+    suite.set("errors", str(counts["error"]))
+    suite.set("skipped", str(counts["skipped"]))
+    suites = ElementTree.Element("testsuites", name="firsthand gate", tests=str(len(checks)), time="0")
+    suites.set("failures", str(counts["failure"]))
+    suites.set("errors", str(counts["error"]))
+    suites.append(suite)
+    ElementTree.indent(suites)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(suites, encoding="unicode") + "\n"
+
+
+def markdown(name: str, checks: Sequence[Check], ruling: Ruling) -> str:
+    """The checks as a Markdown table with the tasks that got worse and the flaky ones under it."""
+    lines = [f"## Gate: {ruling}", "", _md(name), ""]
+    lines += ["| benchmark | score | agent | tasks | baseline | candidate | difference | allowed | ruling |"]
+    lines += ["|---|---|---|--:|--:|--:|--:|--:|---|"]
+    for check in checks:
+        cells = [_md(check.benchmark), _md(check.score), _md(check.agent), str(check.differences.n)]
+        cells += [rate(check.baseline), rate(check.candidate), difference_text(check), f"-{check.max_drop:.2%}"]
+        lines.append("| " + " | ".join([*cells, f"**{check.ruling}**: {_md(check.reason)}"]) + " |")
+    for check in checks:
+        if details(check):
+            head = f"{_md(check.benchmark)}, {_md(check.score)}, {_md(check.agent)}"
+            lines += ["", f"<details><summary>{head}</summary>", "", *(f"- {_md(line)}" for line in details(check))]
+            lines += ["", "</details>"]
+    return "\n".join(lines) + "\n"
+
+
+def sentence(check: Check) -> str:
+    """The check in words."""
+    return (
+        f"{check.benchmark}, {check.score}, {check.agent}: {rate(check.candidate)} against {rate(check.baseline)} on "
+        f"{check.differences.n} tasks, {difference_text(check)}. {check.ruling}: {check.reason}."
+    )
+
+
+def details(check: Check) -> list[str]:
+    """What is missing, the tasks that got worse, and the flaky ones, a line each."""
+    lines = [f"missing: {check.gaps}"] if check.gaps else []
+    lines += _listed("worse", list(check.worse))
+    where = {
+        "a": "the baseline's attempts",
+        "b": "the candidate's attempts",
+        "between": "two runs of the same agent and seed",
+    }
+    flaky = [
+        f"{each.task_id}: {' '.join(f'{v:g}' for v in each.values)} in {where[each.where]}" for each in check.flaky
+    ]
+    return lines + _listed("flaky", flaky)
+
+
+def rate(value: float) -> str:
+    """A score; a dash if there is none."""
+    return "-" if math.isnan(value) else f"{value:.4f}"
+
+
+def difference_text(check: Check) -> str:
+    """The difference and the interval whose ends each hold with the gate's confidence."""
+    if check.differences.n == 0:
+        return "-"
+    low, high = check.bounds
+    known = f"[{low:+.2%}, {high:+.2%}]" if math.isfinite(low) and math.isfinite(high) else "[unknown]"
+    return f"{check.differences.mean:+.2%} {known}"
+
+
+def _listed(what: str, tasks: list[str]) -> list[str]:
+    more = [f"{what}: {len(tasks) - MAX_TASKS} more"] if len(tasks) > MAX_TASKS else []
+    return [f"{what}: {task}" for task in tasks[:MAX_TASKS]] + more
+
+
+def _kind(check: Check, cannot_tell: str) -> str | None:
+    if check.ruling == "cannot tell":
+        return {"report": "skipped", "pass": None, "fail": "failure"}[cannot_tell]
+    if check.ruling == "fail":
+        return "error" if check.reason.startswith("errors:") else "failure"
+    return None
+
+
+def _xml(text: str) -> str:
+    """The text with characters that XML 1.0 cannot hold written out, such as `\\x1b`."""
+    return _NOT_XML.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def _md(text: str) -> str:
+    """The text on one line, without a meaning in Markdown or HTML."""
+    flat = _xml(" ".join(text.split()))
+    flat = flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_{}\[\]|#!~@])", r"\\\1", flat)

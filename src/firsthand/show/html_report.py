@@ -1,0 +1,202 @@
+"""One self-contained HTML file about a run: what each agent scored, what it cost, and what it said.
+
+The file asks nothing of the network and runs no script; its content-security policy forbids both. All text of models, tools
+and benchmarks is untrusted: it is escaped, its control and direction characters are made visible, and its size is bounded.
+Left out: anything interactive (the Studio does that) and traces in full (`firsthand show` does that).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from firsthand.loop.protection import shareable
+from firsthand.message import Text, ToolCall
+from firsthand.show import board_words, heatmap
+from firsthand.show.board import Board
+from firsthand.show.html_page import page_html
+from firsthand.show.scatter import scatter
+from firsthand.show.trace_shape import marks
+from firsthand.stats.breakdown import Grid
+from firsthand.trace import Trace
+
+MAX_ATTEMPTS = 600
+"""Rows in the table of attempts."""
+MAX_CONVERSATIONS = 30
+MAX_MESSAGES = 60
+"""Messages shown of one conversation."""
+MAX_GRIDS = 20
+MAX_CELLS = 400
+MAX_CELL_CHARS = 240
+MAX_MESSAGE_CHARS = 3000
+MAX_CONVERSATION_CHARS = 40_000
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A message as it is shown."""
+
+    role: str
+    text: str
+    depth: int
+    """How many forks lie above it."""
+    fork: str
+    """`branch 2 of 3` where a branch begins, and what the pattern noted of it; else empty."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A row of the table of attempts."""
+
+    trace_id: str
+    benchmark: str
+    task: str
+    agent: str
+    epoch: int
+    score: str
+    passed: bool
+    answer: str
+    tokens: str
+    seconds: str
+    trouble: str
+    """The error, or the limit that ended it."""
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """An attempt whose messages are shown."""
+
+    attempt: Attempt
+    turns: tuple[Turn, ...]
+    left_out: int
+
+
+def report_html(
+    boards: Sequence[Board],
+    *,
+    title: str,
+    command: str,
+    machine: Mapping[str, Any],
+    run_path: str,
+    traces: Iterable[Trace],
+    grids: Sequence[Grid] = (),
+) -> str:
+    """The report as HTML, a few MB at most; it says what it left out. `command` is what reproduces the run.
+
+    `grids` are shown under the board of their benchmark, up to MAX_GRIDS, as far as they have at most MAX_CELLS.
+    """
+    drawn = [grid for grid in grids if len(grid.rows) * len(grid.columns) <= MAX_CELLS][:MAX_GRIDS]
+    attempts, conversations, total = _chosen(traces, {board.benchmark: board.metric for board in boards})
+    return page_html(
+        "report",
+        words=board_words,
+        sections=[
+            (board, scatter(board), [grid for grid in drawn if grid.benchmark == board.benchmark]) for board in boards
+        ],
+        heat=heatmap,
+        title=title,
+        command=command,
+        show=f"firsthand show {shell_word(run_path)} TRACE",
+        machine={str(key): _machine_text(value) for key, value in machine.items()},
+        run_path=run_path,
+        attempts=attempts,
+        conversations=conversations,
+        total=total,
+    )
+
+
+def clipped(text: str, limit: int) -> str:
+    """The first `limit` characters, and how many are left out."""
+    return text if len(text) <= limit else f"{text[:limit]} … ({len(text) - limit:,} more characters)"
+
+
+def shell_word(text: str) -> str:
+    """The text as one word of a shell's command line."""
+    import shlex
+
+    return shlex.quote(text)
+
+
+def turns(trace: Trace) -> tuple[tuple[Turn, ...], int]:
+    """The messages of an attempt, each once, a fork's branches one after another; and how many were left out."""
+    children: dict[int | None, list[int]] = {}
+    for index, node in enumerate(trace.nodes):
+        parent = node.parent if node.parent is not None and 0 <= node.parent < index else None
+        children.setdefault(parent, []).append(index)
+    marked, _ = marks(trace)
+    shown: list[Turn] = []
+    room = MAX_CONVERSATION_CHARS
+    waiting = _branches(children.get(None, []), 0)
+    while waiting and len(shown) < MAX_MESSAGES and room > 0:
+        index, depth, fork = waiting.pop()
+        message = trace.nodes[index].message
+        text = clipped("\n".join(_part_text(part) for part in message.parts), min(MAX_MESSAGE_CHARS, room))
+        room -= len(text)
+        told = [clipped(str(mark), MAX_CELL_CHARS) for mark in marked.get(index, ())]
+        shown.append(Turn(message.role, text, min(depth, 6), ", ".join([*([fork] if fork else []), *told])))
+        waiting += _branches(children.get(index, []), depth)
+    return tuple(shown), len(trace.nodes) - len(shown)
+
+
+def _branches(indices: Sequence[int], depth: int) -> list[tuple[int, int, str]]:
+    """What follows a message, last first: a single message goes on at its depth, several fork one deeper."""
+    if len(indices) < 2:
+        return [(index, depth, "") for index in indices]
+    count = len(indices)
+    return [(index, depth + 1, f"branch {place} of {count}") for place, index in enumerate(indices, 1)][::-1]
+
+
+def _chosen(traces: Iterable[Trace], metrics: Mapping[str, str]) -> tuple[list[Attempt], list[Conversation], int]:
+    """The attempts to list, the conversations to show, and how many attempts there are."""
+    attempts: list[Attempt] = []
+    conversations: list[Conversation] = []
+    seen: Counter[tuple[str, str, str]] = Counter()
+    total = 0
+    for trace in map(shareable, traces):
+        total += 1
+        attempt = _attempt(trace, metrics.get(trace.benchmark, ""))
+        if len(attempts) < MAX_ATTEMPTS:
+            attempts.append(attempt)
+        kind = "error" if trace.error else "right" if attempt.passed else "wrong"
+        key = (trace.benchmark, trace.agent_name, kind)
+        seen[key] += 1
+        if seen[key] == 1 and len(conversations) < MAX_CONVERSATIONS and trace.nodes:
+            conversations.append(Conversation(attempt, *turns(trace)))
+    return attempts, conversations, total
+
+
+def _attempt(trace: Trace, metric: str) -> Attempt:
+    score = trace.score(metric)
+    trouble = f"{trace.error.kind}: {trace.error.message}" if trace.error else ""
+    trouble = trouble or next((f"scorer {s.name}: {s.detail['scorer_failed']}" for s in trace.scores if s.failed), "")
+    if not trouble and trace.stop_reason not in ("done", "error"):
+        trouble = f"stopped by its limit of {trace.stop_reason}"
+    return Attempt(
+        trace_id=clipped(trace.id, 80),
+        benchmark=clipped(trace.benchmark, 80),
+        task=clipped(trace.task_id, 80),
+        agent=clipped(trace.agent_name, 80),
+        epoch=trace.epoch,
+        score="0.00" if trace.error else board_words.value_text(score.value) if score else "-",
+        passed=not trace.error and score is not None and score.value >= 1,
+        answer=clipped(trace.answer or "", MAX_CELL_CHARS),
+        tokens=board_words.amount(trace.usage.total_tokens),
+        seconds=board_words.seconds(trace.duration_s),
+        trouble=clipped(trouble, MAX_CELL_CHARS),
+    )
+
+
+def _part_text(part: object) -> str:
+    if isinstance(part, Text):
+        return part.text
+    if isinstance(part, ToolCall):
+        arguments = json.dumps(part.arguments, ensure_ascii=False, default=str)
+        return f"→ {part.name}({part.invalid if part.invalid is not None else arguments})"
+    return str(getattr(part, "content", part))
+
+
+def _machine_text(value: object) -> str:
+    return clipped(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str), 300)

@@ -1,0 +1,101 @@
+"""The plan of a comparison: its variance, and with it how tasks, attempts and the smallest effect go together."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from firsthand.errors import ConfigError
+from firsthand.stats.intervals import CONFIDENCE, Scores
+from firsthand.stats.paired import Differences
+from firsthand.stats.power_analysis import (
+    POWER,
+    epochs_needed,
+    paired_spread,
+    paired_tasks_needed,
+    smallest_detectable,
+    spread,
+    tasks_needed,
+)
+
+
+@dataclass(frozen=True)
+class Design:
+    """Two agents on the same tasks: the variance of their difference, task by task."""
+
+    between: float
+    """omega^2, the variance over tasks of the difference of the agents' own means."""
+    within: tuple[float, float] | None
+    """sigma^2 of single attempts of each; None if unknown, and then `between` is of one attempt each."""
+    disagreement: float | None = None
+    """Of 0/1 scores with one attempt each: the share of tasks on which one is right and the other wrong."""
+    basis: str = ""
+    """What it was made from, in words."""
+    confidence: float = CONFIDENCE
+    power: float = POWER
+
+    def tasks(self, effect: float, epochs: int = 1) -> int | None:
+        """How many tasks show that effect with that many attempts per task; None if it is not known."""
+        if self.within is None and epochs > 1:
+            return None
+        levels = {"confidence": self.confidence, "power": self.power}
+        if self.disagreement is not None:
+            return paired_tasks_needed(effect, max(self.disagreement, effect), **levels)
+        return tasks_needed(effect, self.between, self.within or (0.0, 0.0), (epochs, epochs), **levels)
+
+    def effect(self, tasks: int, epochs: int = 1) -> float | None:
+        """The smallest effect that so many tasks and attempts show; None if it is not known."""
+        if self.within is None and epochs > 1:
+            return None
+        levels = {"confidence": self.confidence, "power": self.power}
+        if self.disagreement is not None:
+            return smallest_detectable(tasks, disagreement=self.disagreement, **levels)
+        variance = self.between + sum(self.within or (0.0,)) / epochs
+        return smallest_detectable(tasks, sd=math.sqrt(variance), **levels)
+
+    def epochs(self, effect: float, tasks: int) -> int | None:
+        """How many attempts per task show that effect on so many tasks; None if no number does, or it is not known."""
+        if self.within is None:
+            return 1 if (self.tasks(effect) or tasks + 1) <= tasks else None
+        return epochs_needed(effect, tasks, self.between, self.within, confidence=self.confidence, power=self.power)
+
+
+def from_pair(a: Scores, b: Scores, *, confidence: float = CONFIDENCE, power: float = POWER) -> Design:
+    """The plan to repeat a comparison of two agents that were both measured."""
+    differences = Differences.between(a, b)
+    if differences.n < 2:
+        raise ConfigError(f"the agents have {differences.n} tasks in common: a variance needs 2 or more")
+    parts, about = paired_spread(a, b), f"both measured on {differences.n} tasks"
+    if math.isfinite(parts.within):
+        own = spread(a).within, spread(b).within
+        return Design(parts.between, own, None, f"{about}, several attempts each", confidence, power)
+    if differences.binary:
+        share = sum(differences.counts) / differences.n
+        return Design(
+            share - differences.mean**2, None, share, f"{about}, disagreeing on {share:.1%}", confidence, power
+        )
+    variance = differences.error**2 * differences.n
+    return Design(variance, None, None, f"{about}, one attempt each", confidence, power)
+
+
+def from_one(scores: Scores, correlation: float, *, confidence: float = CONFIDENCE, power: float = POWER) -> Design:
+    """The plan to compare an agent with one that is as variable, and whose scores correlate so with its own.
+
+    The variance of the difference of two such agents is 2 (1 - correlation) times the variance of one: of the task means
+    where several attempts tell them apart, of single attempts where there is one each.
+    """
+    if not -1 <= correlation <= 1:
+        raise ConfigError(f"correlation is {correlation}: give a number from -1 to 1, such as 0.5")
+    values = [value for each in scores.values() for value in each]
+    if len(scores) < 2:
+        raise ConfigError(f"there are scores on {len(scores)} tasks: a variance needs 2 or more")
+    parts, about = spread(scores), f"one agent on {len(scores)} tasks, and a correlation of {correlation:g} assumed"
+    if math.isfinite(parts.within):
+        between = 2 * (1 - correlation) * parts.between
+        return Design(between, (parts.within, parts.within), None, f"{about} for task means", confidence, power)
+    mean = math.fsum(values) / len(values)
+    variance = 2 * (1 - correlation) * math.fsum((x - mean) ** 2 for x in values) / (len(values) - 1)
+    binary = all(value in (0.0, 1.0) for value in values)
+    return Design(
+        variance, None, min(1.0, variance) if binary else None, f"{about} for single attempts", confidence, power
+    )

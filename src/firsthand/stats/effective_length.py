@@ -1,0 +1,79 @@
+"""How far a score holds: the last length that reaches a threshold (RULER's effective length), and how sure that is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from firsthand.message import Json
+from firsthand.stats.breakdown import Cell, Value
+
+
+@dataclass(frozen=True)
+class Effective:
+    """One agent on one benchmark: lengths, or values of another key that is ordered, against a threshold."""
+
+    benchmark: str
+    agent: str
+    threshold: float
+    last: Value | None
+    """The last value whose score reaches the threshold; None if none does."""
+    sure: Value | None
+    """The last value whose whole interval reaches it."""
+    failing: Value | None
+    """The first value whose whole interval lies below it."""
+    gaps: tuple[Value, ...]
+    """Values before the last one whose scores do not reach it."""
+    is_end: bool
+    """Whether the last one is the end of what was measured, so that more may hold."""
+
+    def sentence(self, key: str) -> str:
+        """The finding in words."""
+        name = f"{self.agent} on {self.benchmark}"
+        if self.last is None:
+            text = f"{name}: no {key} reaches {self.threshold:g}"
+        else:
+            text = f"{name}: the last {key} that reaches {self.threshold:g} is {self.last}"
+            text += ", where the measurement ends" if self.is_end else ""
+            text += f" (but {', '.join(map(str, self.gaps))} does not)" if self.gaps else ""
+        text += f"; surely reached up to {self.sure}" if self.sure is not None else "; surely reached at none"
+        return text + (f", surely not at {self.failing}." if self.failing is not None else ", surely missed at none.")
+
+    def to_json(self) -> Json:
+        """The finding as a JSON object."""
+        return {
+            "benchmark": self.benchmark,
+            "agent": self.agent,
+            "threshold": self.threshold,
+            "last": self.last,
+            "sure": self.sure,
+            "failing": self.failing,
+            "gaps": list(self.gaps),
+            "is_end": self.is_end,
+        }
+
+
+def effective(found: Sequence[Cell], threshold: float) -> list[Effective]:
+    """For each agent on each benchmark the last of its cells, which have one key and are in order, with the threshold."""
+    made: dict[tuple[str, str], list[Cell]] = {}
+    for cell in found:
+        made.setdefault((cell.benchmark, cell.agent), []).append(cell)
+    return [_effective(*place, each, threshold) for place, each in made.items()]
+
+
+def _effective(benchmark: str, agent: str, found: Sequence[Cell], threshold: float) -> Effective:
+    reached = [index for index, cell in enumerate(found) if cell.score.value >= threshold]
+    sure = [cell.values[0] for cell in found if cell.score.low >= threshold]
+    failing = [cell.values[0] for cell in found if cell.score.high < threshold]
+    last = reached[-1] if reached else None
+    gaps = [found[index].values[0] for index in range(last or 0) if index not in reached]
+    return Effective(
+        benchmark,
+        agent,
+        threshold,
+        None if last is None else found[last].values[0],
+        sure[-1] if sure else None,
+        failing[0] if failing else None,
+        tuple(gaps),
+        last == len(found) - 1,
+    )

@@ -1,0 +1,170 @@
+"""Figures: numbers about all of an agent's attempts together that are no mean of their scores.
+
+They come from what is stored with the attempts. A scorer that speaks for a whole corpus (BLEU, chrF, micro F1, calibration)
+puts its attempt's share of the sums into `Score.detail` with `figure_detail`; its `value` is what the attempt is worth by
+itself. Where scores state a confidence, there is a calibration error. A benchmark may have figures of its own. Tables show
+each with a bootstrap interval (`figure_stats.py`). An attempt that failed counts as an empty
+answer, where it can be known what that would have been: from another attempt at its task.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from firsthand.benchmark import Figure, Figures
+from firsthand.errors import ConfigError
+from firsthand.message import Json
+from firsthand.stats.bootstrap import of_chosen
+from firsthand.stats.corpus_formulas import BINS, FORMULAS, rms_calibration_errors
+from firsthand.trace import Score, Trace
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+CALIBRATION = "rms_calibration_error"
+
+
+def figure_detail(formula: str, sums: Sequence[float], **rest: Any) -> Json:
+    """The detail of a Score that belongs to a figure: an attempt's share of the sums it is made of.
+
+    ConfigError if there is no such formula, or it is made of another number of sums.
+    """
+    if formula not in FORMULAS or len(sums) != FORMULAS[formula].columns:
+        known = ", ".join(f"{name} ({each.columns} sums)" for name, each in FORMULAS.items())
+        raise ConfigError(f"{formula!r} with {len(sums)} sums is no figure of a corpus: there are {known}")
+    return {"corpus": {"figure": formula, "sums": [float(each) for each in sums]}, **rest}
+
+
+def micro_f1(name: str, found: Iterable[str], wanted: Iterable[str]) -> Score:
+    """The Score of labels found where others were wanted: F1 of the attempt, and its share of the corpus's micro F1."""
+    ours, theirs = set(found), set(wanted)
+    both = len(ours & theirs)
+    value = 2 * both / (len(ours) + len(theirs)) if ours or theirs else 1.0
+    return Score(name, value, figure_detail("micro_f1", (both, len(ours) - both, len(theirs) - both)))
+
+
+def calibration(name: str, confidence: float, right: bool) -> Score:
+    """The Score of a stated confidence (0 to 1): its distance to the outcome, and its share of the calibration error."""
+    if not 0 <= confidence <= 1:
+        raise ConfigError(f"a confidence is {confidence}: 0 to 1 was expected")
+    sums = [0.0] * (3 * BINS)
+    place = 3 * min(int(confidence * BINS), BINS - 1)
+    sums[place : place + 3] = [1.0, confidence, float(right)]
+    return Score(name, abs(confidence - right), figure_detail("calibration_error", sums))
+
+
+def figures(
+    agents: Mapping[str, Sequence[Trace]], own: Figures | None = None, *, errors: bool = True
+) -> dict[str, dict[str, Figure]]:
+    """Name -> agent -> Figure, of the attempts at one benchmark; `own` are the benchmark's.
+
+    A figure that bears the name of a score stands in place of its mean; the others stand beside. Attempts that failed
+    count as empty answers, or with `errors=False` not at all.
+    """
+    agents = {agent: sorted(traces, key=_place) for agent, traces in agents.items()}  # the draws go by the tasks' order
+    names = dict.fromkeys(score.name for traces in agents.values() for trace in traces for score in trace.scores)
+    found = {name: each for name in names if (each := _of_shares(agents, name, errors))}
+    sure = next(
+        (name for name in names if any(_stated(trace, name) for each in agents.values() for trace in each)), None
+    )
+    if sure is not None:
+        found[CALIBRATION] = {agent: _of_confidences(traces, sure) for agent, traces in agents.items()}
+    for agent, traces in agents.items():
+        for figure in own(traces) if own is not None else ():
+            found.setdefault(figure.name, {})[agent] = figure
+    return {name: each for name, each in found.items() if name not in names or len(each) == len(agents)}
+
+
+def slow_figure(name: str, tasks: tuple[str, ...], statistic: Callable[[Sequence[int]], float]) -> Figure:
+    """A Figure from a function of the tasks at some indices, such as another library's, whose interval takes few draws."""
+    of = of_chosen(lambda chosen: statistic(chosen.tolist()))
+    return Figure(name, tasks, of, method="percentile", slow=True)
+
+
+def has_figures(traces: Iterable[Trace]) -> bool:
+    """Whether any of these attempts has a share of a figure, or states a confidence."""
+    return any(score.corpus or "confidence" in score.detail for trace in traces for score in trace.scores)
+
+
+def _place(trace: Trace) -> tuple[str, int]:
+    return trace.task_id, trace.epoch
+
+
+def _of_shares(agents: Mapping[str, Iterable[Trace]], name: str, errors: bool) -> dict[str, Figure] | None:
+    """The figure that the scores of that name are shares of, for each agent; None if they are not, or not all of them."""
+    shares = {
+        agent: [(trace.task_id, trace.value(name), _share(trace, name)) for trace in traces]
+        for agent, traces in agents.items()
+    }
+    known = {task: share for each in shares.values() for task, _, share in each if share is not None}
+    formulas = {str(share["figure"]) for share in known.values()}
+    whole = all(share is not None or value is None for each in shares.values() for _, value, share in each)
+    if len(formulas) != 1 or not whole:
+        return None
+    formula = formulas.pop()
+    return {agent: _summed(name, formula, each, known if errors else {}) for agent, each in shares.items()}
+
+
+def _summed(
+    name: str, formula: str, shares: Iterable[tuple[str, float | None, Json | None]], known: Mapping[str, Json]
+) -> Figure:
+    """The figure of an agent's shares, those of its attempts at a task added up."""
+    import numpy as np
+
+    chosen = FORMULAS[formula]
+    sums: dict[str, Array] = {}
+    values: dict[str, list[float]] = {}
+    for task, value, share in shares:
+        given = share["sums"] if share is not None else None
+        if given is None and chosen.empty is not None and task in known:
+            given = chosen.empty(known[task]["sums"])
+        if given is not None:
+            sums[task] = sums.get(task, 0.0) + np.array(given, dtype=np.float64)
+            values.setdefault(task, []).append(value or 0.0)
+    parts_TS = np.array(list(sums.values())).reshape(len(sums), chosen.columns)
+    return Figure(
+        name, tuple(sums), lambda counts_DT: chosen.of(counts_DT @ parts_TS), chosen.lower_is_better, values=values
+    )
+
+
+def _share(trace: Trace, name: str) -> Json | None:
+    """What the trace's score says of a corpus, if it says so and can be read."""
+    score = trace.score(name)
+    share = score.corpus if score is not None and trace.error is None else None
+    formula = FORMULAS.get(str(share.get("figure"))) if share is not None else None
+    sums = share.get("sums") if share is not None else None
+    if formula is None or not isinstance(sums, list) or len(sums) != formula.columns:
+        return None
+    return share if all(isinstance(each, int | float) and math.isfinite(each) for each in sums) else None
+
+
+def _of_confidences(traces: Iterable[Trace], name: str) -> Figure:
+    """The RMS calibration error of the attempts whose score of that name states a confidence."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for trace in traces:
+        if pair := _stated(trace, name):
+            found.setdefault(trace.task_id, []).append(pair)
+    values = {task: [abs(sure - right) for sure, right in each] for task, each in found.items()}
+    task_A = [index for index, each in enumerate(found.values()) for _ in each]  # of each attempt
+    confidences, correct = zip(*(pair for each in found.values() for pair in each), strict=True) if found else ((), ())
+    return Figure(
+        CALIBRATION,
+        tuple(found),
+        lambda counts_DT: rms_calibration_errors(confidences, correct, counts_DT[:, task_A]),
+        lower_is_better=True,
+        method="percentile",
+        values=values,
+    )
+
+
+def _stated(trace: Trace, name: str) -> tuple[float, float] | None:
+    """Confidence and verdict, 0 to 1."""
+    score = trace.score(name)
+    if score is None or score.failed or trace.error is not None or score.corpus:
+        return None
+    sure = score.detail.get("confidence")
+    return (float(sure), score.value) if isinstance(sure, int | float) and 0 <= sure <= 1 else None

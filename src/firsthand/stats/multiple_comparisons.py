@@ -1,0 +1,94 @@
+"""Several comparisons at once: p-values, verdicts and intervals corrected for how many there are.
+
+With twenty agents that are all alike, one of them differs from the first at p < 0.05 by luck. Holm's correction keeps the
+chance of any false verdict at the level; Benjamini and Hochberg's keeps the expected share of false ones among the verdicts
+at it, which finds more where there are many comparisons and a few false ones do no harm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import combinations
+from typing import Literal
+
+from firsthand.benchmark import Figure
+from firsthand.stats.figure_stats import FigureDifference
+from firsthand.stats.intervals import CONFIDENCE, Clusters, Scores
+from firsthand.stats.paired import Differences, PairedDifference, judged, settled
+
+Correction = Literal["holm", "bh", "none"]
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p-values corrected for how many there are, in the order given (Holm, 1979)."""
+    count, corrected, largest = len(p_values), [1.0] * len(p_values), 0.0
+    for rank, index in enumerate(_ascending(p_values)):
+        largest = max(largest, min(1.0, (count - rank) * p_values[index]))
+        corrected[index] = largest
+    return corrected
+
+
+def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
+    """The p-values as false discovery rates, in the order given (Benjamini and Hochberg, 1995)."""
+    count, corrected, smallest = len(p_values), [1.0] * len(p_values), 1.0
+    for rank, index in reversed(list(enumerate(_ascending(p_values), 1))):
+        smallest = min(smallest, count / rank * p_values[index])
+        corrected[index] = smallest
+    return corrected
+
+
+def compare_to_baseline(
+    others: Mapping[str, Scores | Figure],
+    baseline: Scores | Figure,
+    confidence: float = CONFIDENCE,
+    clusters: Clusters | None = None,
+) -> dict[str, PairedDifference]:
+    """Each of several agents against one, with Holm's correction in the p-values, the verdicts and the intervals."""
+    found = [difference(values, baseline, clusters) for values in others.values()]
+    return dict(zip(others, corrected(found, "holm", confidence), strict=True))
+
+
+def all_pairs(
+    agents: Mapping[str, Scores | Figure],
+    correction: Correction = "holm",
+    confidence: float = CONFIDENCE,
+    clusters: Clusters | None = None,
+) -> dict[tuple[str, str], PairedDifference]:
+    """Every two agents, the later one against the earlier, corrected for how many pairs there are."""
+    pairs = list(combinations(agents, 2))
+    found = [difference(agents[later], agents[first], clusters) for first, later in pairs]
+    return dict(zip(pairs, corrected(found, correction, confidence), strict=True))
+
+
+def difference(a: Scores | Figure, b: Scores | Figure, clusters: Clusters | None) -> Differences | FigureDifference:
+    """How A differs from B: in the mean of their scores, or in a Figure."""
+    if isinstance(a, Figure) and isinstance(b, Figure):
+        return FigureDifference.between(a, b, clusters)
+    assert not isinstance(a, Figure) and not isinstance(b, Figure), "both sides have the same scores"
+    return Differences.between(a, b, clusters)
+
+
+def corrected(
+    found: Sequence[Differences | FigureDifference], correction: Correction = "holm", confidence: float = CONFIDENCE
+) -> list[PairedDifference]:
+    """The comparisons in the order given, with p-values, verdicts and intervals that allow for their number.
+
+    Under Holm's correction the comparison with the i-th smallest of k p-values gets its interval at the level Holm tests
+    it at, 1 - alpha/(k-i+1). Under Benjamini and Hochberg's all that were found to differ, R of k, get theirs at
+    1 - R*alpha/k (Benjamini and Yekutieli, 2005). An interval is stretched to 0 where no difference was found, so that each
+    still agrees with its corrected p-value.
+    """
+    raw, alpha, count = [each.p_value for each in found], 1 - confidence, len(found)
+    adjusted = holm(raw) if correction == "holm" else benjamini_hochberg(raw) if correction == "bh" else raw
+    discoveries = max(1, sum(p < alpha for p in adjusted))
+    results: dict[int, PairedDifference] = {}
+    for rank, index in enumerate(_ascending(raw)):
+        share = {"holm": 1 / (count - rank), "bh": discoveries / count, "none": 1.0}[correction]
+        result = replace(judged(found[index], 1 - alpha * share), p_value=adjusted[index])
+        results[index] = settled(result, adjusted[index] < alpha)
+    return [results[index] for index in range(count)]
+
+
+def _ascending(values: Sequence[float]) -> list[int]:
+    return sorted(range(len(values)), key=lambda index: values[index])

@@ -1,0 +1,159 @@
+"""May a candidate replace a baseline? A non-inferiority test on the paired difference, for each benchmark and score.
+
+A check passes when the data exclude a drop larger than the one allowed, fails when they show one, and cannot tell otherwise:
+an absence of evidence is not a pass. Both decisions are wrong with at most 1 - confidence. Passing a gate needs every check
+to pass, so the chance to let a bad candidate through needs no correction for their number; failing needs one check, so the
+p-values of failing are corrected (Holm).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from firsthand.message import Json
+from firsthand.runs.flaky import Flaky
+from firsthand.stats.figure_stats import FigureDifference
+from firsthand.stats.intervals import Bounds, finite
+from firsthand.stats.multiple_comparisons import holm
+from firsthand.stats.paired import Differences
+from firsthand.stats.power_analysis import margin_tasks_needed
+
+Ruling = Literal["pass", "fail", "cannot tell"]
+
+
+@dataclass(frozen=True)
+class Gaps:
+    """What is missing from a comparison, and would be an error if it went unsaid."""
+
+    baseline_errors: int = 0
+    """Attempts of the baseline without a score."""
+    candidate_errors: int = 0
+    missing: int = 0
+    """Tasks of the baseline that the candidate did not attempt."""
+    changed: int = 0
+    """Tasks that are not the same in both runs."""
+
+    def __str__(self) -> str:
+        parts = (
+            (self.baseline_errors, "attempts of the baseline without a score"),
+            (self.candidate_errors, "attempts of the candidate without a score"),
+            (self.missing, "tasks that the candidate did not attempt"),
+            (self.changed, "tasks that are not the same in both runs"),
+        )
+        return ", ".join(f"{count} {what}" for count, what in parts if count)
+
+    def __bool__(self) -> bool:
+        return any((self.baseline_errors, self.candidate_errors, self.missing, self.changed))
+
+
+@dataclass(frozen=True)
+class Check:
+    """One agent, one benchmark, one score: candidate against baseline."""
+
+    agent: str
+    benchmark: str
+    score: str
+    max_drop: float
+    differences: Differences | FigureDifference
+    """Candidate - baseline."""
+    confidence: float
+    ruling: Ruling
+    reason: str
+    gaps: Gaps = Gaps()
+    baseline: float = math.nan
+    """Its mean score on the paired tasks, or their figure."""
+    candidate: float = math.nan
+    worse: tuple[str, ...] = ()
+    """Tasks on which the candidate scored lower, the largest difference first."""
+    flaky: tuple[Flaky, ...] = ()
+
+    @property
+    def gain(self) -> Differences | FigureDifference:
+        """How much better the candidate is: the difference, turned round where less is better."""
+        turned = isinstance(self.differences, FigureDifference) and self.differences.lower_is_better
+        return self.differences.reversed if turned else self.differences
+
+    @property
+    def drop(self) -> str:
+        """What getting worse is called: a drop, or a rise of an error."""
+        return "drop" if self.gain is self.differences else "rise"
+
+    @property
+    def bounds(self) -> Bounds:
+        """The interval whose ends each hold with the gate's confidence; unbounded where nothing is paired."""
+        if self.differences.n == 0:
+            return Bounds(-math.inf, math.inf)
+        return self.differences.bounds(2 * self.confidence - 1)
+
+    def to_json(self) -> Json:
+        """The check as a JSON object."""
+        better, worse = self.differences.counts
+        return {
+            "agent": self.agent,
+            "benchmark": self.benchmark,
+            "score": self.score,
+            "ruling": self.ruling,
+            "reason": self.reason,
+            "max_drop": self.max_drop,
+            "confidence": self.confidence,
+            "tasks": self.differences.n,
+            "baseline": finite(self.baseline),
+            "candidate": finite(self.candidate),
+            "difference": finite(self.candidate - self.baseline),
+            "low": finite(self.bounds.low),
+            "high": finite(self.bounds.high),
+            "better": better,
+            "worse": worse,
+            "worse_tasks": list(self.worse),
+            "errors": {"baseline": self.gaps.baseline_errors, "candidate": self.gaps.candidate_errors},
+            "missing": self.gaps.missing,
+            "changed": self.gaps.changed,
+            "flaky": [{"task": each.task_id, "where": each.where, "values": list(each.values)} for each in self.flaky],
+        }
+
+
+def rule(checks: Sequence[Check], *, gaps_fail: bool = True) -> list[Check]:
+    """The checks with their rulings. With `gaps_fail`, one that misses attempts or tasks fails whatever its scores."""
+    failing = holm([each.gain.p_below(-each.max_drop) for each in checks])
+    return [_ruled(each, p_fail, gaps_fail) for each, p_fail in zip(checks, failing, strict=True)]
+
+
+def verdict(checks: Sequence[Check], cannot_tell: Literal["report", "pass", "fail"] = "report") -> Ruling:
+    """The gate's own ruling: the worst of its checks. `cannot_tell` says what a check that cannot tell counts as."""
+    rulings = {each.ruling for each in checks}
+    if "fail" in rulings or (cannot_tell == "fail" and "cannot tell" in rulings):
+        return "fail"
+    return "cannot tell" if "cannot tell" in rulings and cannot_tell == "report" else "pass"
+
+
+def _ruled(check: Check, p_fail: float, gaps_fail: bool) -> Check:
+    alpha, allowed, found = 1 - check.confidence, f"{check.max_drop:.2%}", check.gain
+    if check.gaps and gaps_fail:
+        return replace(check, ruling="fail", reason=f"errors: {check.gaps}")
+    if found.n == 0:
+        return replace(check, ruling="cannot tell", reason="no task has a score on both sides")
+    if found.p_above(-check.max_drop) < alpha:
+        return replace(check, ruling="pass", reason=f"a {check.drop} of more than {allowed} is excluded")
+    if p_fail < alpha:
+        verb = {"drop": "the score dropped", "rise": "the error rose"}[check.drop]
+        return replace(check, ruling="fail", reason=f"{verb} by more than {allowed}")
+    return replace(check, ruling="cannot tell", reason=_unsure(check, allowed))
+
+
+def _unsure(check: Check, allowed: str) -> str:
+    worst = -check.bounds.low if check.drop == "drop" else check.bounds.high
+    seen = (
+        f"a {check.drop} of {worst:.2%} is still possible" if math.isfinite(worst) else "nothing is known of the spread"
+    )
+    if check.max_drop == 0:
+        return f"{seen}, and no number of tasks excludes every {check.drop}: allow a small one"
+    found = check.differences
+    # the share of flips is shrunk towards one flip more, for none seen does not mean that there are none
+    variance = (sum(found.counts) + 1) / (found.n + 2) if found.method == "Tango" else found.error**2 * found.n
+    if not variance:
+        return f"{seen}, {allowed} is allowed"
+    needed = max(found.n + 1, margin_tasks_needed(check.max_drop, variance, confidence=check.confidence))
+    return f"{seen}, {allowed} is allowed: {needed:,} tasks would tell 4 times in 5, if the two are equally good"

@@ -1,0 +1,124 @@
+"""A run's scores with their intervals, from its totals: the same numbers as a leaderboard's, without reading a trace.
+
+Only where scores are shares of a figure, or a benchmark has figures of its own, are its traces read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from firsthand.benchmark import Figures
+from firsthand.errors import unknown
+from firsthand.message import Json
+from firsthand.runs.score_totals import Totals, totals
+from firsthand.runs.store import Run
+from firsthand.stats.figure_stats import figure_interval
+from firsthand.stats.intervals import CONFIDENCE, Interval, Moments, finite, interval_of
+from firsthand.stats.power_analysis import Spread, smallest_detectable
+from firsthand.stats.stored_figures import first_score, stored_figures
+
+
+@dataclass(frozen=True)
+class Line:
+    """One agent on one benchmark."""
+
+    benchmark: str
+    agent: str
+    score: Interval
+    spread: Spread
+    """The variance of single attempts, between tasks and within them."""
+    attempts: int
+    errors: int
+    """Attempts without a score, for they or their scoring failed; each counts as 0."""
+    tokens: float
+    """Tokens per attempt."""
+    seconds: float
+    """Seconds per attempt."""
+    cost_usd: float
+    """Money of all attempts."""
+    figures: Mapping[str, Interval] = field(default_factory=dict)
+    """What is no mean of scores, by name."""
+
+    @property
+    def detectable(self) -> float:
+        """The smallest difference to another agent of that spread, on tasks of its own, that would have been seen.
+
+        A comparison on the same tasks sees less or more, as they agree; see `paired_difference` and `firsthand power`.
+        """
+        return smallest_detectable(1, sd=math.sqrt(2) * self.score.error) if self.score.error > 0 else math.nan
+
+    def to_json(self) -> Json:
+        """The line as a JSON object."""
+        return {
+            "benchmark": self.benchmark,
+            "agent": self.agent,
+            "score": self.score.to_json(),
+            "spread": self.spread.to_json(),
+            "attempts": self.attempts,
+            "errors": self.errors,
+            "tokens": self.tokens,
+            "seconds": self.seconds,
+            "cost_usd": self.cost_usd,
+            "detectable": finite(self.detectable),
+            "figures": {name: interval.to_json() for name, interval in self.figures.items()},
+        }
+
+
+def summary(
+    run: Run, confidence: float = CONFIDENCE, own: Mapping[str, Figures] | None = None, *, score: str | None = None
+) -> list[Line]:
+    """A line for each agent on each benchmark, with the interval of its first score, and its figures.
+
+    `own` are the figures that benchmarks have of their own, see `own_figures`. `score` names one that was given later
+    (`firsthand score`), which stands in place of the first, without figures; ConfigError if there is none of that name.
+    """
+    if score is not None and score not in run.score_names():
+        raise unknown("score given later", score, run.score_names(), see="firsthand show")
+    lines = [_line(each, confidence) for each in totals(run, score)]
+    if score is not None:
+        return lines
+    agents: dict[str, list[str]] = {}
+    for line in lines:
+        agents.setdefault(line.benchmark, []).append(line.agent)
+    clusters = run.clusters()
+    found: dict[tuple[str, str], dict[str, Interval]] = {}
+    for benchmark, names in agents.items():
+        sides = {name: (run, name) for name in names}
+        for name, by_agent in stored_figures(sides, benchmark, own or {}).items():
+            for agent, figure in by_agent.items():
+                interval = figure_interval(figure, clusters.get(benchmark), confidence)
+                found.setdefault((benchmark, agent), {})[name] = interval
+    return [_with_figures(line, run, found.get((line.benchmark, line.agent), {})) for line in lines]
+
+
+def _with_figures(line: Line, run: Run, found: dict[str, Interval]) -> Line:
+    """The line with its figures, one of which may stand in place of its mean."""
+    score = found.pop(first_score(line.benchmark, run), line.score) if found else line.score
+    return replace(line, score=score, figures=found)
+
+
+def _line(each: Totals, confidence: float) -> Line:
+    mean = each.sum_means / each.tasks
+    variance = max(0.0, each.sum_square_means - each.tasks * mean * mean) / max(each.tasks - 1, 1)
+    moments = Moments(each.tasks, mean, variance, each.lowest, each.highest, each.fractions == 0, each.clusters)
+    return Line(
+        each.benchmark,
+        each.agent,
+        interval_of(moments, confidence),
+        _spread(each, variance),
+        each.attempts,
+        each.attempts - each.scored,
+        each.tokens / each.attempts,
+        each.seconds / each.attempts,
+        each.cost_usd,
+    )
+
+
+def _spread(each: Totals, variance: float) -> Spread:
+    freedom = each.attempts - each.tasks
+    if each.tasks < 2 or freedom == 0:
+        return Spread(math.nan, math.nan, each.tasks, each.attempts)
+    within = max(0.0, each.squares_within) / freedom
+    return Spread(max(0.0, variance - within * each.inverse_epochs / each.tasks), within, each.tasks, each.attempts)

@@ -1,0 +1,108 @@
+"""A name with the options it carries, as it is written on a command line, and those options as a function's keywords.
+
+`self_consistency:samples=16` is a name and an option. A pattern that leads others is given them in parentheses, each with
+its own options: `self_consistency(react:max_steps=4):samples=16`. What the names stand for is the business of `catalog`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from firsthand.config import convert, split_list
+from firsthand.errors import ConfigError, nearest
+
+_MAX_NESTED = 16
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A name and the options it carries."""
+
+    name: str
+    options: Mapping[str, str] = field(default_factory=dict)
+    parts: tuple[Spec, ...] = ()
+    """The patterns it leads."""
+
+
+def parse_spec(text: str) -> Spec:
+    """`name(part,part):key=value:key=value` as a Spec; each part is a spec too, and the parentheses may be left out.
+
+    A colon without `=` after it belongs to the name, as in `file.py:function`, or to a value that names a model by its
+    provider, as in `judge=openai:llama3@http://localhost:11434/v1`. One inside any other value is written `\\:`.
+    """
+    text, inside = _unfold(text)
+    parts = () if inside is None else tuple(parse_spec(each.strip()) for each in split_list(inside))
+    name, *rest = (part.replace("\\:", ":") for part in re.split(r"(?<!\\):", text))
+    if name.endswith(")"):
+        raise ConfigError(f"{text!r} closes a parenthesis that it does not open: write it as name(pattern):key=value")
+    options: dict[str, str] = {}
+    for part in rest:
+        key, equals, value = part.partition("=")
+        if equals:
+            options[key.strip().replace("-", "_")] = value.strip()
+        elif options and _goes_on(list(options.values())[-1]):
+            options[list(options)[-1]] += ":" + part.strip()
+        elif options:
+            raise ConfigError(f"{text!r} has {part!r} among its options: key=value was expected")
+        else:
+            name += ":" + part
+    return Spec(name, options, parts)
+
+
+def _goes_on(value: str) -> bool:
+    """Whether a value begins with a model provider, so that colons in it are its own."""
+    prefix = value.partition(":")[0]
+    return prefix == "hf" or (Path(__file__).parent.parent / "providers" / f"{prefix}.py").is_file()
+
+
+def _unfold(text: str) -> tuple[str, str | None]:
+    """The text without its first parentheses, and what stands in them; None if there are none, as in `work (old)/my.py`."""
+    opened = text.find("(")
+    if opened < 0 or "=" in text[:opened]:
+        if ")" in text[: None if opened < 0 else opened]:
+            raise ConfigError(
+                f"{text!r} closes a parenthesis that it does not open: write it as name(pattern):key=value"
+            )
+        return text, None
+    depth = 0
+    for at, char in enumerate(text[opened:], opened):
+        depth += {"(": 1, ")": -1}.get(char, 0)
+        if depth > _MAX_NESTED:
+            raise ConfigError(f"{text[:60]!r}... nests more than {_MAX_NESTED} patterns: name fewer")
+        if depth == 0:
+            after = text[at + 1 :]
+            if after and after[0] not in ":)":
+                return text, None
+            return text[:opened] + after, text[opened + 1 : at]
+    raise ConfigError(f"{text!r} opens a parenthesis and does not close it: write it as name(pattern):key=value")
+
+
+def bind_options(spec: Spec, function: Callable[..., Any]) -> dict[str, Any]:
+    """The spec's options as the function's keyword-only arguments, converted to their annotated types."""
+    keywords = [key for key in keywords_of(function) if key not in ("pattern", "patterns")]
+    bound: dict[str, Any] = {}
+    for key, value in spec.options.items():
+        if key in ("pattern", "patterns"):
+            raise ConfigError(f"{spec.name} is given its {key} in parentheses: write {spec.name}({value})")
+        if key not in keywords:
+            close = nearest(key, keywords)
+            hint = f" did you mean {close!r}?" if close else ""
+            raise ConfigError(f"{spec.name} has no option {key!r};{hint} it takes {', '.join(keywords) or 'none'}")
+        kind = typing.get_type_hints(getattr(function, "func", function)).get(key, str)
+        bound[key] = _truth(value) if kind is bool else convert(value, kind, f"{spec.name}:{key}")
+    return bound
+
+
+def keywords_of(function: Callable[..., Any]) -> list[str]:
+    """The names of the keyword-only arguments."""
+    return [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
+
+
+def _truth(value: str) -> bool | str:
+    return {"true": True, "false": False}.get(value.lower(), value)

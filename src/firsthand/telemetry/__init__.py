@@ -1,0 +1,1 @@
+"""OpenTelemetry: stored and live attempts as spans, under the GenAI semantic conventions."""

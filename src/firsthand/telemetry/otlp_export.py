@@ -1,0 +1,261 @@
+"""Spans on their way to an OpenTelemetry collector, by OTLP over HTTP: Jaeger, Langfuse, Phoenix and others take them.
+
+Telemetry never harms. Spans wait in a bounded queue that a thread of its own empties; a collector that hangs, refuses or is
+not there costs spans, which are counted, and nothing else. Where they go is said by OpenTelemetry's own environment
+variables (OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_EXPORTER_OTLP_HEADERS, OTEL_SERVICE_NAME ...), which its SDK reads.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from typing import Any
+from urllib.parse import urlsplit
+
+from firsthand import __version__
+from firsthand.errors import ConfigError, FirsthandError, MissingExtra
+from firsthand.telemetry.trace_spans import Span
+
+_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+_PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+_PATH = "/v1/traces"
+_BATCH = 512
+"""Spans that are sent at a time where somebody waits for them."""
+CLOSE_S = 2.0
+"""How long the end of a program waits for spans that were not sent yet."""
+
+
+def is_asked_for(environment: Mapping[str, str]) -> bool:
+    """Whether the environment says that spans are to be sent."""
+    if _is_disabled(environment):
+        return False
+    if exporter := environment.get("OTEL_TRACES_EXPORTER", "").strip():
+        return exporter != "none"
+    return any(environment.get(name) for name in _ENDPOINTS)
+
+
+def open_telemetry(
+    asked: bool, *, endpoint: str | None = None, on_problem: Callable[[str], None] = lambda text: None
+) -> Telemetry | None:
+    """What sends spans; None where nobody asked for them or OTEL_SDK_DISABLED forbids them.
+
+    What cannot be done is an error if a flag `asked`, and `on_problem` is told of it if only the environment did.
+    """
+    if _is_disabled(os.environ) or not (asked or is_asked_for(os.environ)):
+        return None
+    try:
+        return Telemetry(endpoint, on_problem=on_problem)
+    except FirsthandError as error:
+        if asked:
+            raise
+        on_problem(f"no spans are sent: {error}")
+        return None
+
+
+def _is_disabled(environment: Mapping[str, str]) -> bool:
+    return environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
+
+
+class Telemetry:
+    """A queue of spans and the thread that sends them. `on_problem` is told when sending begins to fail.
+
+    `endpoint` is a collector's base URL, such as http://localhost:4318; without it the environment says where it is.
+    """
+
+    def __init__(self, endpoint: str | None = None, *, on_problem: Callable[[str], None] = lambda text: None):
+        try:
+            from opentelemetry.sdk.trace import TracerProvider
+
+            self._exporter = _exporter(endpoint)
+        except ModuleNotFoundError as error:
+            raise MissingExtra(str(error.name), "otel", "sending spans") from None
+        self.ended = self.sent = self.failed = 0
+        """Spans that were to be sent, that a collector took, and that were lost since it did not. The rest waits, or was too
+        much for the queue."""
+        self.problem = ""
+        """Why the last spans could not be sent."""
+        self._on_problem = on_problem
+        self._is_failing = False
+        self._lock = threading.Lock()
+        self._unsampled = 0
+        """The trace of the last root that the sampler left out."""
+        self._ids = _ids()
+        self._listener = _Listener(self)
+        logging.getLogger("opentelemetry").addHandler(self._listener)
+        self._processor = _processor(self, self._exporter)
+        provider = TracerProvider(resource=_resource(os.environ), shutdown_on_exit=False, id_generator=self._ids)
+        provider.add_span_processor(self._processor)
+        self.tracer: Any = provider.get_tracer("firsthand", __version__)
+
+    def send(self, spans: Iterable[Span]) -> None:
+        """Put spans into the queue; of each trace its root first, for a sampler that leaves that out leaves out the rest."""
+        with self._lock:
+            for span in spans:
+                self._put(span)
+
+    def deliver(self, spans: Iterable[Span]) -> bool:
+        """Send spans and wait until a collector has taken them all; whether it did."""
+        waiting = list(spans)
+        failed = self.failed
+        for start in range(0, len(waiting), _BATCH):
+            self.send(waiting[start : start + _BATCH])
+            self._processor.force_flush()
+            if self.failed > failed:
+                return False
+        return True
+
+    def close(self, within_s: float = CLOSE_S) -> None:
+        """Send what waits, for so long; what is not sent by then is lost."""
+        ending = threading.Thread(target=self._processor.shutdown, name="firsthand-otel-end", daemon=True)
+        ending.start()
+        ending.join(within_s)
+        if ending.is_alive():
+            with suppress(Exception):
+                self._exporter.shutdown()  # what is being sent is given up
+        logging.getLogger("opentelemetry").removeHandler(self._listener)
+
+    def _put(self, span: Span) -> None:
+        from opentelemetry import trace
+
+        parent = trace.set_span_in_context(trace.INVALID_SPAN)
+        if span.parent_id is not None:
+            if span.trace_id == self._unsampled:
+                return
+            flags = trace.TraceFlags(trace.TraceFlags.SAMPLED)
+            above = trace.SpanContext(span.trace_id, span.parent_id, is_remote=False, trace_flags=flags)
+            parent = trace.set_span_in_context(trace.NonRecordingSpan(above))
+        self._ids.use(span.trace_id, span.span_id)
+        made = self.tracer.start_span(
+            span.name,
+            context=parent,
+            kind=trace.SpanKind.CLIENT if span.kind == "client" else trace.SpanKind.INTERNAL,
+            attributes=span.attributes,
+            start_time=span.start_ns,
+        )
+        self._ids.use(0, 0)
+        if span.parent_id is None:
+            self._unsampled = 0 if made.is_recording() else span.trace_id
+        for event in span.events:
+            made.add_event(event.name, event.attributes, event.at_ns)
+        if span.error is not None:
+            made.set_status(trace.StatusCode.ERROR, span.error or None)
+        made.end(span.end_ns)
+
+    def note(self, count: int, succeeded: bool) -> None:
+        """Count spans that the exporter was given."""
+        if succeeded:
+            self.sent += count
+        else:
+            self.failed += count
+            if not self._is_failing:
+                self.note_problem(f"spans cannot be sent: {self.problem or 'the collector did not take them'}")
+        self._is_failing = not succeeded
+
+    def note_problem(self, text: str) -> None:
+        """Tell whoever wants to know."""
+        with suppress(Exception):
+            self._on_problem(text)
+
+
+class _Listener(logging.Handler):
+    """Hears what the SDK complains of, which would otherwise be printed."""
+
+    def __init__(self, telemetry: Telemetry):
+        super().__init__(logging.WARNING)
+        self._telemetry = telemetry
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._telemetry.problem = " ".join(record.getMessage().split())[:300]
+
+
+def _exporter(endpoint: str | None) -> Any:
+    """What sends to an endpoint, or what the environment names."""
+    kind = "otlp" if endpoint is not None else os.environ.get("OTEL_TRACES_EXPORTER", "").strip() or "otlp"
+    if kind == "console":
+        from opentelemetry.sdk.trace.export import ConsoleSpanExporter
+
+        return ConsoleSpanExporter()
+    if kind not in ("otlp", "none"):
+        raise ConfigError(f"OTEL_TRACES_EXPORTER is {kind!r:.80}: give otlp, console or none")
+    protocol = next((os.environ[name] for name in _PROTOCOLS if os.environ.get(name)), "http/protobuf")
+    if protocol != "http/protobuf":
+        raise ConfigError(
+            f"OTEL_EXPORTER_OTLP_PROTOCOL is {protocol!r:.80}: spans are sent as http/protobuf, which collectors take on "
+            "port 4318"
+        )
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+    return OTLPSpanExporter(endpoint=None if endpoint is None else traces_url(endpoint))
+
+
+def traces_url(endpoint: str) -> str:
+    """Where a collector of that base URL takes spans."""
+    with suppress(ValueError):
+        parts = urlsplit(endpoint.strip())
+        if parts.scheme in ("http", "https") and parts.hostname:
+            url = endpoint.strip().rstrip("/")
+            return url if url.endswith(_PATH) else url + _PATH
+    raise ConfigError(f"the collector {endpoint!r:.120} is no URL: give one such as http://localhost:4318")
+
+
+def _processor(telemetry: Telemetry, exporter: Any) -> Any:
+    """The SDK's queue around an exporter, both counted."""
+    from opentelemetry.sdk.trace import ReadableSpan
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+
+    class Counted(SpanExporter):
+        def export(self, spans: Any) -> Any:
+            result = SpanExportResult.FAILURE
+            try:
+                result = exporter.export(spans)
+            except Exception as error:
+                telemetry.problem = f"{type(error).__name__}: {error}"[:300]
+            telemetry.note(len(spans), result is SpanExportResult.SUCCESS)
+            return result
+
+        def shutdown(self) -> None:
+            exporter.shutdown()
+
+    class Counting(BatchSpanProcessor):
+        def on_end(self, span: ReadableSpan) -> None:
+            telemetry.ended += bool(span.context and span.context.trace_flags.sampled)
+            super().on_end(span)
+
+    return Counting(Counted())
+
+
+def _resource(environment: Mapping[str, str]) -> Any:
+    """Who sends: `firsthand`, unless the environment names the service otherwise."""
+    from opentelemetry.sdk.resources import Resource
+
+    named = environment.get("OTEL_SERVICE_NAME") or "service.name=" in environment.get("OTEL_RESOURCE_ATTRIBUTES", "")
+    own = {} if named else {"service.name": "firsthand"}
+    return Resource.create({**own, "service.version": __version__})
+
+
+def _ids() -> Any:
+    """An id generator that gives the ids it was told to, once, and random ones otherwise."""
+    from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+
+    class Ids(RandomIdGenerator):
+        def __init__(self) -> None:
+            self._next = threading.local()
+
+        def use(self, trace_id: int, span_id: int) -> None:
+            self._next.trace_id, self._next.span_id = trace_id, span_id
+
+        def generate_trace_id(self) -> int:
+            return self._take("trace_id") or super().generate_trace_id()
+
+        def generate_span_id(self) -> int:
+            return self._take("span_id") or super().generate_span_id()
+
+        def _take(self, name: str) -> int:
+            value = int(getattr(self._next, name, 0))
+            setattr(self._next, name, 0)
+            return value
+
+    return Ids()

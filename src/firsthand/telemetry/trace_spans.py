@@ -1,0 +1,204 @@
+"""A stored attempt as the spans of a distributed trace: the agent, and below it each generation, scoring and tool call.
+
+Ids are hashes of the run, the attempt and the effect, so an attempt that is sent twice is the same trace, and an endpoint
+that was asked by the effect has its own span below it (see `traceparent`). A protected task's words stay here, and other
+messages are told only where that is asked for. No package is needed: `otel` sends the spans.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+
+from firsthand.loop.protection import shareable
+from firsthand.message import Json, Message, assistant
+from firsthand.system.trace_context import TraceParent
+from firsthand.telemetry import genai
+from firsthand.telemetry.genai import Attributes
+from firsthand.trace import Call, Trace
+
+_NS = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class SpanEvent:
+    """Something that happened at a moment of a span."""
+
+    name: str
+    at_ns: int
+    attributes: Attributes = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stretch of work. Times are nanoseconds since 1970."""
+
+    name: str
+    trace_id: int
+    span_id: int
+    parent_id: int | None
+    start_ns: int
+    end_ns: int
+    kind: Literal["internal", "client"] = "internal"
+    attributes: Attributes = field(default_factory=dict)
+    events: tuple[SpanEvent, ...] = ()
+    error: str | None = None
+    """What went wrong, if it did; it may be empty."""
+
+
+def parent_of(trace_id: str, run: str, effect: str | None = None) -> TraceParent:
+    """Where the spans of an attempt belong: its own span, or the one of an effect such as `0.3:1`."""
+    return TraceParent(_number(16, run, trace_id), _number(8, run, trace_id, effect or ""))
+
+
+def spans_of(trace: Trace, run: str = "", *, content: bool = False) -> list[Span]:
+    """The attempt's span and those of its calls. `run` is the run that holds it; `content` tells messages too."""
+    trace = shareable(trace)
+    content = content and trace.protected is None
+    start_ns = _when_ns(trace.started_at)
+    return [
+        _agent(trace, run, start_ns, content),
+        *(_call(trace, run, call, start_ns, content) for call in trace.calls),
+    ]
+
+
+def _agent(trace: Trace, run: str, start_ns: int, content: bool) -> Span:
+    place = parent_of(trace.id, run)
+    model = str(trace.agent.get("model", ""))
+    name = genai.clean(trace.agent_name)
+    attributes = genai.operation("invoke_agent", model) | genai.usage(trace.usage)
+    attributes |= {
+        "gen_ai.agent.name": name,
+        "gen_ai.conversation.id": trace.id,
+        "firsthand.benchmark": genai.clean(trace.benchmark),
+        "firsthand.task": genai.clean(trace.task_id),
+        "firsthand.epoch": trace.epoch,
+        "firsthand.seed": _int64(trace.seed),
+        "firsthand.stop_reason": trace.stop_reason,
+    }
+    if run:
+        attributes["firsthand.run"] = run
+    if trace.error is not None:
+        attributes["error.type"] = trace.error.kind
+    if content:
+        first = next((call.at for call in trace.calls if call.kind != "tool"), None)
+        attributes |= genai.prompt(_messages(trace, first))
+        attributes |= {} if trace.answer is None else genai.answers([(assistant(trace.answer), "stop")])
+    events = [SpanEvent(event.kind, start_ns + _ns(event.at_s), _plain(event.data)) for event in trace.events]
+    end_ns = start_ns + _ns(trace.duration_s)
+    events += _evaluations(trace, end_ns)
+    error = None if trace.error is None else _told(trace.error.message, content)
+    return Span(f"invoke_agent {name}", place.trace_id, place.span_id, None, start_ns, end_ns, "internal", attributes,
+                tuple(events), error)  # fmt: skip
+
+
+def _call(trace: Trace, run: str, call: Call, start_ns: int, content: bool) -> Span:
+    place = parent_of(trace.id, run, call.id)
+    model = str(trace.agent.get("model", ""))
+    is_local = str(trace.agent.get("fingerprint", "")).startswith("local:")
+    match call.kind:
+        case "tool":
+            name, attributes = _tool(trace, call, content)
+        case "generate":
+            name, attributes = _generation(trace, call, model, content)
+        case "score":
+            name, attributes = f"score {model}", genai.operation("score", model) | genai.usage(call.usage)
+    attributes |= {"firsthand.effect": call.id, "firsthand.replayed": call.replayed}
+    if call.error is not None:
+        attributes["error.type"] = "tool_error" if call.kind == "tool" else "_OTHER"
+    begin_ns = start_ns + _ns(call.started_s)
+    error = None if call.error is None else _told(call.error, content)
+    return Span(
+        genai.clean(name),
+        place.trace_id,
+        place.span_id,
+        parent_of(trace.id, run).span_id,
+        begin_ns,
+        begin_ns + _ns(call.duration_s),
+        "internal" if is_local or call.kind == "tool" else "client",
+        attributes,
+        error=error,
+    )
+
+
+def _generation(trace: Trace, call: Call, model: str, content: bool) -> tuple[str, Attributes]:
+    asked = call.detail.get("prompt")
+    verb = "chat" if asked is None else "text_completion"
+    attributes = genai.operation(verb, model) | genai.usage(call.usage)
+    reasons = [str(reason) for reason in call.detail.get("finish_reasons", ())]
+    if isinstance(settings := call.detail.get("sampling"), dict):
+        attributes |= genai.request(settings, n=max(len(reasons), 1))
+    if reasons:
+        attributes |= {"gen_ai.response.finish_reasons": reasons, "gen_ai.response.model": genai.clean(model)}
+    if content:
+        attributes |= genai.prompt(_messages(trace, call.at) if asked is None else str(asked))
+        told = [message for node in call.nodes for message in _messages(trace, node)[-1:]]
+        attributes |= genai.answers(list(zip(told, reasons, strict=False)))
+    return f"{verb} {model}", attributes
+
+
+def _tool(trace: Trace, call: Call, content: bool) -> tuple[str, Attributes]:
+    name = str(call.detail.get("name", ""))
+    attributes = genai.operation("execute_tool") | genai.tool(name, id=_id_of(trace, call))
+    if content:
+        attributes |= genai.tool_content(call.detail.get("arguments"), call.detail.get("result"))
+    return f"execute_tool {name[:256]}", attributes
+
+
+def _id_of(trace: Trace, call: Call) -> str | None:
+    """The id that the model gave the call, if the message that it was made in holds one like it."""
+    asked = call.detail.get("name"), call.detail.get("arguments")
+    made = [each for message in _messages(trace, call.at)[-1:] for each in message.tool_calls]
+    return next((each.id for each in made if (each.name, each.arguments) == asked), None)
+
+
+def _messages(trace: Trace, at: int | None) -> tuple[Message, ...]:
+    return trace.messages(at) if at is not None and 0 <= at < len(trace.nodes) else ()
+
+
+def _evaluations(trace: Trace, at_ns: int) -> list[SpanEvent]:
+    """The scores as events of the conventions; one that its scorer could not give has an error in place of a value."""
+    found = []
+    for score in trace.scores:
+        attributes: Attributes = {"gen_ai.evaluation.name": genai.clean(score.name)}
+        if score.failed:
+            attributes["error.type"] = "scorer_failed"
+        else:
+            attributes["gen_ai.evaluation.score.value"] = float(score.value)
+        found.append(SpanEvent("gen_ai.evaluation.result", at_ns, attributes))
+    return found
+
+
+def _told(error: str, content: bool) -> str:
+    """What went wrong, in words: they may quote messages, and a tool's error is what the tool said."""
+    return genai.clean(error) if content else ""
+
+
+def _plain(data: Json) -> Attributes:
+    """The numbers among an event's data: its texts may quote messages."""
+    return {f"firsthand.{key}": _int64(value) for key, value in data.items() if isinstance(value, int | float)}
+
+
+def _int64(number: int | float) -> int | float | str:
+    """The number, as a text if OTLP's integers cannot hold it."""
+    return str(number) if isinstance(number, int) and not -(2**63) <= number < 2**63 else number
+
+
+def _when_ns(text: str) -> int:
+    """A time of a trace (UTC, ISO 8601) in nanoseconds since 1970; 0 if it is none."""
+    try:
+        return int(datetime.fromisoformat(text).timestamp() * _NS)
+    except (ValueError, OverflowError):
+        return 0
+
+
+def _ns(seconds: float) -> int:
+    return int(seconds * _NS)
+
+
+def _number(size: int, *parts: str) -> int:
+    """A number of so many bytes that the parts decide, and that is not 0."""
+    digest = hashlib.sha256("\x1f".join(("firsthand", *parts)).encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:size], "big") or 1

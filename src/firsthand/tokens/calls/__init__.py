@@ -1,0 +1,1 @@
+"""Tool calls in generated text: parsed while the text comes in, and their grammars."""

@@ -1,0 +1,195 @@
+"""Tool calls in generated text: found, read and taken out of it, while the text comes in.
+
+| family | how it writes calls |
+|---|---|
+| Hermes, Qwen, SmolLM2 | `<tool_call>{"name": ..., "arguments": ...}</tool_call>` |
+| Mistral | `[TOOL_CALLS][{...}, ...]`, and since 2025 `[TOOL_CALLS]name[ARGS]{...}` |
+| Llama 3.1 | a bare `{"name": ..., "parameters": ...}`, several with `;` between, or one after `<|python_tag|>` |
+| Llama 3.2 and 4, Gemma 3 | `[name(key=value), ...]`, at times between `<|python_start|>` and `<|python_end|>` |
+| Gemma | a fenced block, ```tool_code with Python or ```json |
+
+Where it is certain that a call is meant, what cannot be read is a broken call, which the model is told of; elsewhere it is
+text. Code is never run: a call in Python has literal arguments, or it is broken. `parse` is for a whole text, `CallStream`
+for one that comes in pieces; both give the same, and take time linear in the text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from firsthand.message import ToolCall
+from firsthand.model import CallDelta, ToolSpec
+from firsthand.tokens.calls.call_region import Left, Region, begins_bare, is_code
+from firsthand.tokens.calls.call_source import CLOSINGS, FENCE, LONGEST, MARKS, Sink, Source
+from firsthand.tokens.calls.call_value import CallValue
+
+_NEXT = re.compile("|".join(map(re.escape, MARKS)))
+_NEXT_OR_LINE = re.compile(f"\n|{_NEXT.pattern}")
+_INFO = re.compile(r"```([\w+-]{0,32})")
+_CODE_FENCES = ("tool_code", "tool_call", "tool_calls")
+_CALL_FENCES = (*_CODE_FENCES, "json", "")
+_PIECE = 1 << 16
+"""Characters that are read at a time."""
+_BLANKS = re.compile(r"\s*")
+
+
+def parse(text: str, tools: Sequence[ToolSpec] = ()) -> tuple[str, tuple[ToolCall, ...]]:
+    """The text without its tool calls, and the calls, with ids `call_0`, `call_1` ... in order.
+
+    A call that was certainly meant as one but cannot be read has no arguments and its text in `invalid`. Text without calls
+    comes back unchanged. `tools` are those that the model was given: they name arguments that a call in Python left unnamed.
+    Names of tools that do not exist are kept, for the model to be told.
+    """
+    stream = CallStream(tools)
+    pieces = [*stream.feed(text), *stream.finish()]
+    return "".join(piece for piece in pieces if isinstance(piece, str)), stream.calls
+
+
+class CallStream:
+    """Takes the calls out of a text that comes in pieces.
+
+    `feed` and `finish` give what has become certain: text, and pieces of calls. Blanks between text and a call wait until it
+    is clear whether more text follows.
+    """
+
+    def __init__(self, tools: Sequence[ToolSpec] = ()) -> None:
+        self._tools = {tool.name: tuple(tool.parameters.get("properties", {})) for tool in tools}
+        self._source, self._sink = Source(), Sink()
+        self._region: Region | None = None
+        self._skipping: CallValue | None = None  # a value that is no call
+        self._line_begins, self._in_fence = True, False
+        self._owed = ""  # the closing mark that a call has not had
+        self._bare_from = 0  # before this place no bare value begins
+
+    @property
+    def calls(self) -> tuple[ToolCall, ...]:
+        """The calls that are complete."""
+        return tuple(self._sink.calls)
+
+    def feed(self, text: str) -> list[str | CallDelta]:
+        """What this piece makes certain."""
+        for at in range(0, len(text), _PIECE):
+            self._source.add(text[at : at + _PIECE])
+            while self._step(False):
+                pass
+        return self._sink.take()
+
+    def finish(self) -> list[str | CallDelta]:
+        """The rest: nothing more comes."""
+        while self._step(True):
+            pass
+        if not self._sink.called:
+            return [piece for piece in ["".join([*map(str, self._sink.take()), *self._sink.blanks])] if piece]
+        return self._sink.take()
+
+    def _step(self, final: bool) -> bool:
+        """Whether there is more to do with the text that has come."""
+        if self._region is not None:
+            outcome = self._region.step(final)
+            return outcome if isinstance(outcome, bool) else self._leave(outcome)
+        if self._skipping is not None:
+            return self._skip(self._skipping, final)
+        return self._source.at < len(self._source.text) and self._plain(final)
+
+    def _leave(self, left: Left) -> bool:
+        self._region = None
+        self._owed, self._in_fence, self._skipping = left.owed, left.in_fence, left.skipping
+        self._bare_from = max(self._bare_from, left.no_value_before)
+        self._line_begins = False
+        self._sink.say(left.say)
+        return True
+
+    def _skip(self, value: CallValue, final: bool) -> bool:
+        """Give on a value that is no call, without looking for calls inside it."""
+        self._say_to(value.feed(self._source.text, self._source.at, final))
+        if value.reader.done or value.reader.broken or final:
+            self._skipping = None
+            return True
+        return False
+
+    def _say_to(self, end: int) -> None:
+        """Give on the text up to a place."""
+        self._sink.say(self._source.text[self._source.at : end])
+        self._source.at = end
+
+    def _plain(self, final: bool) -> bool:
+        """Read text up to the next place where a call may begin."""
+        source = self._source
+        text, at = source.text, source.at
+        if self._line_begins and not self._in_fence:
+            return self._line(final)
+        found = (_NEXT if self._in_fence else _NEXT_OR_LINE).search(text, at)
+        if found is None:
+            self._say_to(len(text) if final else len(text) - _held(text, at))
+            return False
+        self._say_to(found.start())
+        mark = found[0]
+        if mark == "\n":
+            self._line_begins = True
+            return True
+        if mark == FENCE:
+            return self._fence(final)
+        if mark in CLOSINGS:
+            source.at += len(mark)
+            self._open(mark, CLOSINGS[mark], declared=True)
+        else:
+            self._closing(mark)
+        return True
+
+    def _line(self, final: bool) -> bool:
+        """The beginning of a line, where a call may stand without a mark."""
+        source = self._source
+        blank = _BLANKS.match(source.text, source.at)
+        assert blank is not None
+        self._say_to(blank.end())
+        if source.at == len(source.text):
+            return False
+        if source.text[source.at] in "{[" and source.place >= self._bare_from:
+            begins = begins_bare(source, final)
+            if begins is None:
+                return False
+            if begins:
+                self._open("", "", declared=False)
+                return True
+        self._line_begins = False
+        return True
+
+    def _fence(self, final: bool) -> bool:
+        source = self._source
+        if self._in_fence or self._owed == FENCE:
+            self._in_fence = False
+            self._closing(FENCE)
+            return True
+        info = _INFO.match(source.text, source.at)
+        assert info is not None
+        if info.end() == len(source.text) and not final:
+            return False
+        if info[1] in _CALL_FENCES:
+            source.at = info.end()
+            self._open(info[0], FENCE, declared=info[1] in _CODE_FENCES)
+        else:
+            self._in_fence = True
+            self._say_to(info.end())
+        return True
+
+    def _closing(self, mark: str) -> None:
+        """Drop a closing mark that a call is still owed; another one is text."""
+        if mark == self._owed:
+            self._owed = ""
+            self._source.at += len(mark)
+        else:
+            self._say_to(self._source.at + len(mark))
+
+    def _open(self, mark: str, closing: str, *, declared: bool) -> None:
+        code = not mark and is_code(self._source)
+        self._region = Region(self._source, self._sink, mark, closing, self._tools, declared=declared, is_code=code)
+
+
+def _held(text: str, at: int) -> int:
+    """How many characters at the end of a text may be the beginning of a mark."""
+    for size in range(min(LONGEST - 1, len(text) - at), 0, -1):
+        tail = text[len(text) - size :]
+        if any(mark.startswith(tail) for mark in MARKS):
+            return size
+    return 0

@@ -1,0 +1,186 @@
+"""What one value says of tool calls while it is read: `{"name": ..., "arguments": ...}`, a list of such, or bare arguments.
+
+Names are under `name`, or `function` as a text; `function` may also hold the whole call, as OpenAI writes it. Arguments are
+under `arguments`, `parameters` or `args`: an object, or an object inside a string; null and the empty string mean none.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Literal
+
+from firsthand.tokens.calls.lenient_json import Reader
+
+_NAMES = ("name", "function")
+_ARGUMENTS = ("arguments", "parameters", "args")
+_BESIDE = ("type", "id", "index", "tool_call_id")
+"""Keys that a call may have besides."""
+
+Verdict = Literal["open", "call", "none"]
+
+
+class Draft:
+    """A call as far as it has come."""
+
+    def __init__(self, name: str = "") -> None:
+        self.name = name
+        self.pieces: list[str] = []
+        """Its arguments, as strict JSON."""
+        self.is_object = False
+        """Whether the arguments are, or begin as, an object."""
+        self.given = False
+        self.complete = False
+        self.invalid: str | None = None
+        """What stands where an object of arguments was expected."""
+
+    @property
+    def is_call(self) -> bool:
+        """Whether it is certain that this is a call, whatever follows."""
+        return bool(self.name) and self.is_object
+
+    def end(self) -> None:
+        """Nothing more comes."""
+        self.complete = True
+        if not self.given:
+            self.pieces, self.is_object = ["{}"], True
+
+
+class CallValue:
+    """Reads one value with `reader`, and keeps the calls in it as `drafts`; with `name`, it is that call's arguments."""
+
+    def __init__(self, reader: Reader, name: str | None = None) -> None:
+        self.reader = reader
+        self.drafts: list[Draft] = [] if name is None else [Draft(name)]
+        self.verdict: Verdict = "open"
+        """`none`: no call, even if it is read to its end. `call`: the value is one call or several."""
+        self.is_list = False
+        self.is_stray = False
+        """Whether it holds, beside calls or in their place, what is none."""
+        self._whole = name is not None
+        self._level = 0  # how many brackets are open around the object that is a call
+        self._inner = 0  # 1 inside an object under `function`
+        self._key = ""
+        self._kept: list[str] | None = None  # the value under that key, where it matters
+
+    def feed(self, text: str, at: int, final: bool) -> int:
+        """How far the text was read from `at`."""
+        after = self.reader.feed(text, at, final)
+        self.take()
+        return after
+
+    def take(self) -> None:
+        """Make something of what the reader has read."""
+        for kind, depth, text, key in self.reader.drain():
+            if self._whole:
+                self._argument(kind, depth, text)
+            elif kind == "key":
+                self._on_key(depth, text, key)
+            elif kind == "begin":
+                self._on_begin(depth, text)
+            elif kind == "more":
+                self._more(text)
+            else:
+                self._on_end(depth)
+        if self.reader.done and not self._whole:
+            self.is_stray = self.is_stray or not self.drafts or not all(draft.name for draft in self.drafts)
+            if self.verdict == "open":
+                self.verdict = "none" if self.is_stray else "call"
+
+    def _argument(self, kind: str, depth: int, text: str) -> None:
+        draft = self.drafts[0]
+        if kind == "begin" and depth == 0:
+            draft.given = draft.is_object = True
+            self.verdict = "call"
+        draft.pieces.append(text)
+        if kind == "end" and depth == 0:
+            draft.end()
+
+    def _on_key(self, depth: int, text: str, key: str) -> None:
+        if self._kept is not None:
+            self._more(text)
+        elif depth == self._level + 1 + self._inner:
+            self._key = key
+            if key not in (*_NAMES, *_ARGUMENTS, *_BESIDE) and not self._decided():
+                self.verdict = "none"
+
+    def _decided(self) -> bool:
+        return self.verdict != "open" or (bool(self.drafts) and self.drafts[-1].is_call)
+
+    def _on_begin(self, depth: int, text: str) -> None:
+        bracket = text[-1]
+        if self._kept is not None:
+            self._more(text)
+        elif depth == 0:
+            self.is_list = bracket == "["
+            self._level = int(self.is_list)
+            if bracket == "{":
+                self.drafts.append(Draft())
+        elif self.is_list and depth == 1:
+            if bracket == "{":
+                self.drafts.append(Draft())
+            else:
+                self.is_stray, self.verdict = True, "none"
+        elif depth == self._level + 1 + self._inner and self.drafts:
+            self._value_begins(self.drafts[-1], text)
+
+    def _value_begins(self, draft: Draft, text: str) -> None:
+        if self._key in _ARGUMENTS and not draft.given:
+            draft.given, draft.is_object = True, text == "{"
+            self._kept = draft.pieces
+            draft.pieces.append(text)
+        elif self._key == "function" and text == "{" and not self._inner:
+            self._inner = 1
+        elif self._key in _NAMES and not draft.name:
+            self._kept = [text]
+
+    def _more(self, text: str) -> None:
+        if self._kept is not None:
+            self._kept.append(text)
+
+    def _on_end(self, depth: int) -> None:
+        draft = self.drafts[-1] if self.drafts else None
+        if draft is None:
+            return
+        if self._kept is not None and depth == self._level + 1 + self._inner:
+            if self._kept is not draft.pieces:
+                name = json.loads("".join(self._kept))
+                draft.name = name if isinstance(name, str) else ""
+            elif not draft.is_object:
+                _open_up(draft)
+            self._kept = None
+        elif self._inner and depth == self._level + 1:
+            self._inner = 0
+        elif depth == self._level:
+            draft.end()
+
+
+def _open_up(draft: Draft) -> None:
+    """Arguments that are no object: one inside a string, or none at all, are what they mean; others are invalid."""
+    text = "".join(draft.pieces)
+    value = json.loads(text)
+    inner = None
+    if value is None or (isinstance(value, str) and not value.strip()):
+        inner = "{}"
+    elif isinstance(value, str):
+        inner = read_object(value)
+    if inner is None:
+        draft.invalid = value if isinstance(value, str) else text
+    else:
+        draft.pieces, draft.is_object = [inner], True
+
+
+def read_object(text: str) -> str | None:
+    """The one object that a text holds, as strict JSON; None if it is something else."""
+    reader = Reader()
+    end = reader.feed(text, 0, True)
+    steps = reader.drain()
+    if not reader.done or text[end:].strip() or steps[0].json != "{":
+        return None
+    return "".join(step.json for step in steps)
+
+
+def name_in(body: str) -> str:
+    """The name that a broken call seems to give, or an empty one."""
+    match = re.search(r"""["']name["']\s{0,8}[:=]\s{0,8}["']([^"'\\]{1,128})["']""", body)
+    return match[1] if match else ""

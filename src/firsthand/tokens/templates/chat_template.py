@@ -1,0 +1,234 @@
+"""Conversations as token ids: a model's chat template, with sampled turns spliced in and control tokens kept apart.
+
+Two promises. **Append-only**: what was sampled stays as it was sampled, and the ids up to a sampled turn begin the ids of
+every longer conversation, whatever the template would do to old turns. **No forging**: control tokens come only from the
+template's own text; `<|im_end|>` in a message, a tool result or a tool's description is encoded as the characters it is.
+Where a template changes content (Qwen3 drops old thoughts), it may, as long as no content names a control token; if one
+does, that content goes in unchanged. A template that hides content from us (escapes it to ASCII) while a content names a
+control token is refused with a TemplateError.
+"""
+
+from __future__ import annotations
+
+import threading
+from array import array
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from copy import copy
+from datetime import datetime
+from typing import Any
+
+from firsthand.errors import TemplateError
+from firsthand.message import Json, Message, ToolCall, canonical
+from firsthand.model import ToolSpec
+from firsthand.tokens.calls import call_parser
+from firsthand.tokens.calls.call_grammar import markup_of
+from firsthand.tokens.templates import template_messages
+from firsthand.tokens.templates.template_sandbox import Template
+from firsthand.tokens.templates.template_variables import checked
+from firsthand.tokens.templates.untrusted_text import Masks
+from firsthand.tokens.tokenizer import Run, Tokenizer
+
+_MAX_REMEMBERED = 256
+_MAX_REMEMBERED_IDS = 1 << 22
+
+
+class Chat:
+    """Renders conversations with a template (None: the model's ChatML, else plain text). `now` sets the template's clock."""
+
+    def __init__(self, tokenizer: Tokenizer, template: str | None, *, now: datetime | None = None) -> None:
+        self._tokenizer = tokenizer
+        if template is None:
+            template = (
+                template_messages.CHATML if tokenizer.id_of("<|im_start|>") is not None else template_messages.PLAIN
+            )
+        self._template = Template(template, now=now)
+        self.knows_tools = "tools" in template
+        """Whether the template writes tools itself; otherwise they are described in the system prompt."""
+        self.markup = markup_of(template)
+        """How the model writes tool calls, None if that is not known."""
+        self._short_ids = "length != 9" in template
+        self._remembered: OrderedDict[bytes, array[int]] = OrderedDict()
+        self._lock = threading.Lock()
+        self._variables: dict[str, Any] = {}
+        self.knows_system = self._renders_system()
+        """Whether the template has a system role; otherwise its words go into the next user turn."""
+
+    def told(self, variables: Mapping[str, Any]) -> Chat:
+        """The same chat, its template told more, such as `enable_thinking`. ConfigError if that is no little plain data."""
+        other = copy(self)
+        other._variables = checked(variables, self._names_control)
+        return other
+
+    def encode(self, messages: Sequence[Message], tools: Sequence[ToolSpec] = (), *, reply: bool = True) -> list[int]:
+        """The ids of a conversation; with `reply`, they end where the assistant begins to speak.
+
+        The ids `encode(messages[:k]) + sampled ids of messages[k]` begin the ids of every longer conversation. TemplateError
+        if the template refuses the conversation.
+        """
+        try:
+            return self._encode(messages, tools, reply)
+        except RecursionError:
+            raise TemplateError(
+                "a tool call's arguments or a tool's schema are nested too deeply to be rendered"
+            ) from None
+
+    def parse(self, text: str, tools: Sequence[ToolSpec] = ()) -> tuple[str, tuple[ToolCall, ...]]:
+        """The words and the tool calls of a generated text."""
+        return call_parser.parse(text, tools)
+
+    def _encode(self, messages: Sequence[Message], tools: Sequence[ToolSpec], reply: bool) -> list[int]:
+        specs = [tool.to_json() for tool in tools]
+        seed = canonical([specs, self._variables] if self._variables else specs).encode("utf-8", "replace")
+        keys = list(template_messages.digests(messages, seed))
+        sampled = [index for index, message in enumerate(messages) if message.sampled is not None]
+        # `heads[i]` is the prompt that sampled message i answered; the newest one remembered is where work begins
+        known = next(
+            (at for at in range(len(sampled) - 1, -1, -1) if self._recall(keys[sampled[at]]) is not None), None
+        )
+        ids: list[int] | None = None if known is None else self._recall(keys[sampled[known]])
+        for at in range(0 if known is None else known + 1, len(sampled)):
+            previous = sampled[at - 1] if at else None
+            ids = self._extend(ids, messages[: sampled[at]], previous, tools, reply=True)
+            self._remember(keys[sampled[at]], ids)
+        return self._extend(ids, messages, sampled[-1] if sampled else None, tools, reply=reply)
+
+    def _extend(self, head: list[int] | None, messages: Sequence[Message], last: int | None, tools: Sequence[ToolSpec],
+                *, reply: bool) -> list[int]:  # fmt: skip
+        """The ids of a conversation whose sampled message `last` answered the prompt `head`."""
+        if last is None or head is None:
+            return self._tokenizer.encode_runs(self._runs(messages, None, tools, reply))
+        sampled = messages[last].sampled
+        assert sampled is not None
+        ids = [*head, *sampled.token_ids]
+        rest = self._runs(messages, last, tools, reply)
+        closing = self._runs(messages[: last + 1], last, tools, False)
+        if sampled.token_ids and sampled.token_ids[-1] in self._tokenizer.eos_ids:
+            rest, closing = self._without_end(rest), self._without_end(closing)
+        # The turn's closing is encoded by itself, so that what follows cannot change its ids.
+        end = "".join(run.text for run in closing)
+        if rest and rest[0].trusted and rest[0].text.startswith(end):
+            ids += self._tokenizer.encode_runs([Run(end, True)], continuing=True)
+            rest = [Run(rest[0].text[len(end) :], True), *rest[1:]]
+        return ids + self._tokenizer.encode_runs(rest, continuing=True)
+
+    def _without_end(self, runs: list[Run]) -> list[Run]:
+        """The runs without the end-of-turn token they begin with, if they do: the sampled ids have it already."""
+        if runs and runs[0].trusted:
+            text = runs[0].text
+            at, token = next(iter(self._tokenizer.find_special(text)), (0, None))
+            if token is not None and token.id in self._tokenizer.eos_ids and not text[:at].strip():
+                return [Run(text[at + len(token.content) :], True), *runs[1:]]
+        return runs
+
+    def _runs(self, messages: Sequence[Message], last: int | None, tools: Sequence[ToolSpec], reply: bool) -> list[Run]:
+        """The rendered conversation as runs of text, only the template's own trusted; what follows message `last` alone
+        if it is given."""
+        groups = self._groups(messages, tools)
+        specs = [tool.to_json() for tool in tools] if self.knows_tools else []
+        strings = _strings([groups, specs])
+        masks = Masks(strings, self._names_control)
+        spoken = None if last is None else last + len(groups) - len(messages)  # a system message may stand in front
+
+        def rendered(safely: bool) -> str:
+            shown = masks.mask_within(specs, always=False) if safely else specs
+            said = [[masks.mask_message(entry) for entry in group] if safely else group for group in groups]
+            if spoken is None:
+                return self._render(_flat(said), shown, reply)
+            return self._after_turn(said, spoken, masks.place, shown, reply)
+
+        safe, plain = masks.runs(rendered(True)), rendered(False)
+        if safe is not None and "".join(run.text for run in safe) == plain:
+            return safe
+        if not any(map(self._names_control, strings)):
+            return [Run(plain, True)]
+        if safe is None:
+            raise TemplateError(
+                "a message names a control token, and the chat template escapes messages in a way that "
+                "hides which text is whose: remove the control token from the message"
+            )
+        return safe
+
+    def _after_turn(self, said: list[list[Json]], spoken: int, place: str, specs: list[Json], reply: bool) -> str:
+        """What the template writes after the words of group `spoken`, which was sampled: from its end of turn on."""
+        turn = said[spoken][0]
+        calls = turn.get("tool_calls", [])
+        if calls:  # the template may write them after the words, and may insist on knowing them
+            marked = [call | {"function": call["function"] | {"arguments": {"place": place}}} for call in calls]
+            words = {"content": place if turn["content"] else ""}
+            text = self._render(_flat(_replaced(said, spoken, turn | words | {"tool_calls": marked})), specs, reply)
+            rest = text.rpartition(place)[2]
+            for at, token in self._tokenizer.find_special(rest):
+                if token.id in self._tokenizer.eos_ids and len(rest) < len(text) and place[0] not in rest[:at]:
+                    return rest[at:]
+        text = self._render(_flat(_replaced(said, spoken, {"role": "assistant", "content": place})), specs, reply)
+        if place not in text:
+            raise TemplateError(
+                "the chat template left out the words of an assistant turn, so its tokens have no place"
+            )
+        return text.rpartition(place)[2]
+
+    def _groups(self, messages: Sequence[Message], tools: Sequence[ToolSpec]) -> list[list[Json]]:
+        """For each message the dicts that stand for it."""
+        said = list(messages) if self.knows_tools else template_messages.with_tools_in_text(messages, tools)
+        folded = list(said) if self.knows_system else template_messages.with_system_folded(said)
+        return [
+            [] if message is None else template_messages.to_dicts(message, short_ids=self._short_ids)
+            for message in folded
+        ]
+
+    def _render(self, messages: list[Json], tools: list[Json], reply: bool) -> str:
+        token = self._tokenizer
+        return self._template.render(self._variables | {
+            "messages": messages, "tools": tools or None, "add_generation_prompt": reply, "add_bos": token.add_bos,
+            "bos_token": token.text_of(token.bos_id), "eos_token": token.text_of(token.eos_id),
+        })  # fmt: skip
+
+    def _names_control(self, text: str) -> bool:
+        return next(iter(self._tokenizer.find_special(text)), None) is not None
+
+    def _renders_system(self) -> bool:
+        probe = "6c1f4d0e"
+        try:
+            return probe in self._render(
+                [{"role": "system", "content": probe}, {"role": "user", "content": "x"}], [], True
+            )
+        except TemplateError:
+            return False
+
+    def _recall(self, key: bytes) -> list[int] | None:
+        with self._lock:
+            found = self._remembered.get(key)
+            if found is None:
+                return None
+            self._remembered.move_to_end(key)
+            return found.tolist()
+
+    def _remember(self, key: bytes, ids: list[int]) -> None:
+        with self._lock:
+            self._remembered[key] = array("i", ids)
+            while len(self._remembered) > _MAX_REMEMBERED or (
+                len(self._remembered) > 1 and sum(map(len, self._remembered.values())) > _MAX_REMEMBERED_IDS
+            ):
+                self._remembered.popitem(last=False)
+
+
+def _flat(groups: list[list[Json]]) -> list[Json]:
+    return [entry for group in groups for entry in group]
+
+
+def _replaced(groups: list[list[Json]], index: int, entry: Json) -> list[list[Json]]:
+    return [*groups[:index], [entry], *groups[index + 1 :]]
+
+
+def _strings(value: object) -> list[str]:
+    """Every string inside plain data, keys included."""
+    match value:
+        case str():
+            return [value]
+        case dict():
+            return [text for key, inner in value.items() for text in (*_strings(key), *_strings(inner))]
+        case list() | tuple():
+            return [text for inner in value for text in _strings(inner)]
+        case _:
+            return []

@@ -1,0 +1,1 @@
+"""What file tools share: a folder that no path leads out of."""

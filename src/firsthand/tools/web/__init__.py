@@ -1,0 +1,1 @@
+"""What web tools share: which addresses may be reached, and HTML as text."""
