@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from firsthand import catalog
-from firsthand.benchmarks.swe.swe_records import from_commit, is_test
+from firsthand.benchmarks.swe_records import from_commit, is_test
 from firsthand.errors import ConfigError, DataError
 from namespaces import WHY_NOT
 from swe_local import COMMAND, FULL_NAME, git, make_repository

@@ -34,7 +34,6 @@ MOVED = {
     "benchmarks.ruler_qa": "benchmarks.long_context.ruler_qa",
     "benchmarks.ruler_sample": "benchmarks.long_context.ruler_sample",
     "benchmarks.swe_environment": "benchmarks.swe.swe_environment",
-    "benchmarks.swe_records": "benchmarks.swe.swe_records",
     "benchmarks.swe_tasks": "benchmarks.swe.swe_tasks",
     "benchmarks.tables": "benchmarks.sources.tables",
     "benchmarks.tot_data": "benchmarks.sources.tot_data",
@@ -336,7 +335,9 @@ class _Empty(Loader):
 class MovedModules(MetaPathFinder):
     """Finds the old names. It is asked last, so a module that is there under a name comes first."""
 
-    def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         """The spec of a moved module, or None."""
         root, _, old = fullname.partition(".")
         if root != "firsthand":

@@ -82,7 +82,8 @@ def find(kind: Kind, name: str) -> Any:
     if ".py" in name:
         return from_file(kind, name)
     room = f"firsthand.{_ROOMS[kind]}"
-    if name.isidentifier() and not name.startswith("_") and importlib.util.find_spec(f"{room}.{name}") is not None:
+    file = Path(__file__).parent / _ROOMS[kind] / f"{name}.py"
+    if name.isidentifier() and not name.startswith("_") and _exists(file):
         thing = getattr(importlib.import_module(f"{room}.{name}"), name, None)
         if thing is not None:
             return thing

@@ -1,7 +1,7 @@
 """What an answer must look like: a Grammar is plain data that goes with a request, in its Sampling.
 
-A model that runs here masks the tokens that the grammar forbids (`engine/decoding/constraint.py`); an endpoint is asked to do the
-same. The kinds: a JSON schema (written on one line, as `json.dumps` writes it), a regular expression, one of several
+A model that runs here masks the tokens that the grammar forbids (`engine/decoding/constraint.py`); an endpoint is asked to
+do the same. The kinds: a JSON schema (written on one line, as `json.dumps` writes it), a regular expression, one of several
 texts, a grammar in llguidance's dialect of Lark, or one in GBNF, the dialect of llama.cpp.
 """
 

@@ -141,7 +141,7 @@ def base_settings(run: Run) -> runs_command.Config:
     body = run.config["settings"] if "fork" in run.config else run.config
     if "benchmarks" not in body:
         raise ConfigError(
-            f"{run.id} was not made by `firsthand run`, so its agents are not known here: fork it with firsthand.runs.forking"
+            f"{run.id} was not made by `firsthand run`, so its agents are not known here: use firsthand.runs.forking"
         )
     return runs_command.build_settings(body)
 

@@ -236,8 +236,8 @@ class Fused:
         best, normalisers = np.empty(rows, dtype=np.int64), np.empty(rows, dtype=np.float32)
         adapted = self._adapted(spans, rows)
         arguments = (
-            counters(decoder_step.PHASES_OF_THE_HEAD + 1), self.threads, self._head, hidden_MD.reshape(-1), rows, a.hidden_size,
-            a.vocab_size, np.float32(a.logit_softcap or 0.0), self._rounded, self._logits, stride,
+            counters(decoder_step.PHASES_OF_THE_HEAD + 1), self.threads, self._head, hidden_MD.reshape(-1), rows,
+            a.hidden_size, a.vocab_size, np.float32(a.logit_softcap or 0.0), self._rounded, self._logits, stride,
             best, normalisers, adapted.pieces, adapted.entries[a.num_layers], self._low, adapted.rank, self._lift,
         )  # fmt: skip
         together(self.threads, lambda: decoder_step.head(*arguments))

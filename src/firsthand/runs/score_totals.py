@@ -1,7 +1,7 @@
 """What a run's scores add up to, computed inside SQLite: a million attempts take about a second, and no trace is read.
 
-The sums are enough for means and intervals (`stats/run_summary.py`). The first score of each attempt is kept in a column, and so
-is every score given later. An attempt without a score counts as 0 and is counted apart.
+The sums are enough for means and intervals (`stats/run_summary.py`). The first score of each attempt is kept in a column,
+and so is every score given later. An attempt without a score counts as 0 and is counted apart.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """An attempt on the terminal while it runs: its tree, what is under way, and what is left of its budget.
 
-`Watch` makes listeners of attempts (see `firsthand.loop.listener.Listener`). On a terminal it draws the tree again and again and
-leaves the whole attempt behind when it ends; elsewhere it prints a line for each step. What models and tools write is shown,
-never obeyed. It follows one attempt at a time.
+`Watch` makes listeners of attempts (see `firsthand.loop.listener.Listener`). On a terminal it draws the tree again and again
+and leaves the whole attempt behind when it ends; elsewhere it prints a line for each step. What models and tools write is
+shown, never obeyed. It follows one attempt at a time.
 """
 
 from __future__ import annotations

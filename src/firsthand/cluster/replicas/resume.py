@@ -1,8 +1,8 @@
 """Going on with an answer whose replica was lost: another one gives it again, and what was shown already is left out.
 
-That is exact because an answer's tokens depend on nothing but its request and its seed (see `engine/core/engine.py`). The pieces
-may be cut elsewhere the second time, so text, tokens and calls are counted, not pieces. What is left out is compared with
-what was shown: should it differ, the answer ends with an error and never with another answer's end.
+That is exact because an answer's tokens depend on nothing but its request and its seed (see `engine/core/engine.py`). The
+pieces may be cut elsewhere the second time, so text, tokens and calls are counted, not pieces. What is left out is compared
+with what was shown: should it differ, the answer ends with an error and never with another answer's end.
 """
 
 from __future__ import annotations

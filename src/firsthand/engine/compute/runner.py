@@ -1,7 +1,7 @@
 """Turns a plan into numbers: block copies, packed ids and positions, attention over paged memory, logits where wanted.
 
-On a CPU models go through the compiled step (`nn/compiled_decoder.py`) where it can run them; all others, and any on a GPU, through
-their modules (`modules.py`). Either way a layer's memory is indexed alike (`kernels/attention/kv_pages.py`).
+On a CPU models go through the compiled step (`nn/compiled_decoder.py`) where it can run them; all others, and any on a GPU,
+through their modules (`module_runner.py`). Either way a layer's memory is indexed alike (`kernels/attention/kv_pages.py`).
 """
 
 # M wanted rows, D hidden

@@ -3,8 +3,8 @@
 Determinism. In the compiled step a row has the same bits whatever else is in the step, whatever the weights are kept as and
 on any number of threads. So the tokens of a request, greedy or seeded, and their log-probs do not depend on other requests,
 on chunking, on what the prefix tree already held, on preemption, on guesses (`speculative`), or on `n`. A model that the
-compiled step cannot run (`nn/compiled_decoder.py`) and a GPU go through torch's modules, whose kernels change with the batch: a near
-tie may flip there.
+compiled step cannot run (`nn/compiled_decoder.py`) and a GPU go through torch's modules, whose kernels change with the
+batch: a near tie may flip there.
 """
 
 from __future__ import annotations
