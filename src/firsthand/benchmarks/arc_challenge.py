@@ -28,5 +28,5 @@ PROTOCOLS = {
 
 
 def arc_challenge(*, protocol: str = "", data: str = "") -> Benchmark:
-    """The benchmark over the test split. `data` is a folder that holds the file, `packaged` or `hub`; see `data.py`."""
+    """Return the test split. `data` is a folder with the file, `packaged` or `hub`; see `sources/datasets.py`."""
     return make_benchmark("arc_challenge", "ARC-Challenge", 1172, PROTOCOLS, protocol, data)

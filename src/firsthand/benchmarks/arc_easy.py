@@ -19,5 +19,5 @@ PROTOCOLS = {
 
 
 def arc_easy(*, protocol: str = "", data: str = "") -> Benchmark:
-    """The benchmark over the test split. `data` is a folder that holds the file, `packaged` or `hub`; see `data.py`."""
+    """Return the test split. `data` is a folder with the file, `packaged` or `hub`; see `sources/datasets.py`."""
     return make_benchmark("arc_easy", "ARC-Easy", 2376, PROTOCOLS, protocol, data)

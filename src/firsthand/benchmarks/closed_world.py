@@ -1,8 +1,8 @@
-"""Questions about a small made-up world whose pages can be searched: what no model has read, so only looking it up can help.
+"""Questions about a small made-up world with searchable pages: no model has read them, so only a search can answer.
 
 People are born in towns and work for companies; towns lie in countries, on rivers, and have mayors; companies have founders
-and seats. A question of one hop is answered by one page, one of two hops by the page that the first one leads to. All is
-generated from a seed: no data needed, no contamination possible.
+and seats. One page answers a one-hop question; a two-hop question needs the page that the first one leads to. Everything is
+generated from a seed: the benchmark needs no data and cannot be contaminated.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ONE_HOP: Mapping[str, tuple[str, str]] = {
     "Which river flows through the town of {}?": ("town", "river"),
     "Who founded the company {}?": ("company", "founder"),
 }
-"""Questions by what they ask: the kind of thing they name, and the fact about it."""
+"""Question template -> (kind of the thing it names, fact it asks for)."""
 TWO_HOPS: Mapping[str, tuple[str, str, str]] = {
     "In which country is the town where {} was born?": ("person", "born", "country"),
     "Which river flows through the town where {} was born?": ("person", "born", "river"),
@@ -42,11 +42,11 @@ TWO_HOPS: Mapping[str, tuple[str, str, str]] = {
     "In which town is the seat of the company that {} works for?": ("person", "company", "seat"),
 }
 Facts = Mapping[str, Mapping[str, str]]
-"""Each thing's facts by its name; `kind` and `page` are among them."""
+"""Name of a thing -> its facts, `kind` and `page` included."""
 
 
 def closed_world(*, hops: str = "1-2", tasks: int = 200, search: bool = True) -> Benchmark:
-    """The benchmark: `tasks` questions, of one and two hops in turn; without `search` no page can be read."""
+    """Return the benchmark: `tasks` questions, alternating between the `hops`; without `search` there is no search tool."""
     chosen = {"1": (1,), "2": (2,), "1-2": (1, 2)}.get(hops)
     if chosen is None or not 1 <= tasks <= 400:
         raise ConfigError(f"hops is {hops!r} and tasks {tasks}: give hops 1, 2 or 1-2, and 1 to 400 tasks")
@@ -64,13 +64,13 @@ def closed_world(*, hops: str = "1-2", tasks: int = 200, search: bool = True) ->
 
 @dataclass(frozen=True)
 class Library:
-    """The environment: the pages of a world, and the tool that finds them. It has no state."""
+    """Environment with a world's pages and the tool that finds them; it has no state."""
 
     facts: Facts
 
     @property
     def tools(self) -> Sequence[Tool]:
-        """The search."""
+        """The search tool."""
 
         @tool(effect="read")
         def search(query: str) -> str:
@@ -84,18 +84,18 @@ class Library:
         return (search,)
 
     async def open(self) -> None:
-        """Nothing is to be made ready."""
+        """Do nothing: there is no state."""
 
     async def final_state(self) -> Json:
-        """Nothing changes."""
+        """Return no state."""
         return {}
 
     async def close(self) -> None:
-        """Nothing is to be taken down."""
+        """Do nothing: there is no state."""
 
 
 def find_page(facts: Facts, query: str) -> str:
-    """The page of that name, or of the one name that the query holds; else the most similar name."""
+    """Return the page of that name, or of the one name that the query contains; else suggest the most similar name."""
     asked = " ".join(query[:200].casefold().split())
     named = [name for name in facts if name.casefold() == asked] or [name for name in facts if name.casefold() in asked]
     if len(named) == 1:
@@ -106,7 +106,7 @@ def find_page(facts: Facts, query: str) -> str:
 
 @lru_cache(maxsize=8)
 def make_world(seed: int) -> Facts:
-    """The world of a seed, the same on any machine."""
+    """Return the world of a seed, the same on any machine."""
     rng = Random(derive_seed("closed_world", seed))
     taken: set[str] = set()
     countries, rivers = (_names(rng, count, taken, ending) for count, ending in ((COUNTRIES, "ia"), (RIVERS, "")))
@@ -131,7 +131,7 @@ def make_world(seed: int) -> Facts:
 
 
 def make_tasks(seed: int, hops: Sequence[int], count: int) -> list[Task]:
-    """`count` different questions about the world of the seed."""
+    """Return `count` distinct questions about the world of the seed."""
     facts = make_world(seed)
     asked: dict[int, list[tuple[str, str]]] = {1: [], 2: []}
     for question, (kind, fact) in ONE_HOP.items():
@@ -160,7 +160,7 @@ def make_tasks(seed: int, hops: Sequence[int], count: int) -> list[Task]:
 
 
 def _names(rng: Random, count: int, taken: set[str], ending: str) -> list[str]:
-    """Different names that nobody has, none of which is the beginning of another."""
+    """Return new distinct names, none of which is a prefix of another."""
     made: list[str] = []
     while len(made) < count:
         name = "".join(rng.choice(part) for part in (_ONSETS, _VOWELS, _ONSETS, _VOWELS, _CODAS)).capitalize()

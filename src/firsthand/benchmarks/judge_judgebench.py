@@ -1,4 +1,4 @@
-"""JudgeBench: 270 pairs of answers to hard questions, of which one is objectively right (Tan et al., 2024)."""
+"""JudgeBench: 270 pairs of answers to hard questions, one of each pair objectively right (Tan et al., 2024)."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ LABELS = {"A>B": "A", "B>A": "B"}
 
 
 def judge_judgebench(*, protocol: str = "", data: str = "", sample: int = 0) -> Benchmark:
-    """The benchmark over all pairs, or a seeded `sample` of so many. `data` is a folder that holds
-    `judgebench_claude35.jsonl`, or `hub`.
+    """Return the benchmark over all pairs, or a seeded sample of size `sample`.
+
+    `data` is a folder with `judgebench_claude35.jsonl`, or `hub`.
     """
     rows, file, sha256 = read_rows(SOURCE, data)
     return vote_benchmark(
@@ -30,7 +31,7 @@ def judge_judgebench(*, protocol: str = "", data: str = "", sample: int = 0) -> 
         PROTOCOLS,
         protocol,
         pairs_of(rows, file, _pair),
-        description="Pairs of answers to hard questions, of which one is objectively right (Tan et al., 2024).",
+        description="Pairs of answers to hard questions, one of each pair objectively right (Tan et al., 2024).",
         origin=f"JudgeBench, answers of claude-3-5-sonnet-20240620, {len(rows)} pairs",
         licence="MIT",
         sample=sample,

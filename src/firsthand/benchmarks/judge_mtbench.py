@@ -1,7 +1,6 @@
 """MT-Bench: pairs of first-turn answers with human verdicts (Zheng et al., 2023).
 
-A file of LLMBar's authors holds 200 of them, selected, with a verdict each; the hub has every vote that was given, so that a
-pair there may have several.
+LLMBar's authors selected 200 pairs with one verdict each; the hub has every vote, so a pair there may have several.
 """
 
 from __future__ import annotations
@@ -33,8 +32,10 @@ LABELS = {1: "A", 2: "B"}
 
 
 def judge_mtbench(*, protocol: str = "", data: str = "", sample: int = 0) -> Benchmark:
-    """The benchmark over all pairs, or a seeded `sample` of so many. `data` is a folder that holds
-    `mt_bench_human_judgments.jsonl`, or LLMBar's selection, `llmbar_processed_mtbench_humans.json`; or it is `hub`.
+    """Return the benchmark over all pairs, or a seeded sample of size `sample`.
+
+    `data` is a folder with `mt_bench_human_judgments.jsonl` or LLMBar's selection, `llmbar_processed_mtbench_humans.json`,
+    or `hub`.
     """
     rows, file, sha256 = read_rows(SOURCE, data)
     selected = "conversation_a" not in rows[0]
@@ -60,7 +61,7 @@ def _pair(row: Json, index: int) -> Pair:
 
 
 def _vote(row: Json, index: int) -> Pair:
-    """One person's vote, with the models in the order of their names, as others may have been shown them turned round."""
+    """Return one person's vote, with the models in alphabetical order, as others may have seen them in the other order."""
     a, b = words(row["model_a"]), words(row["model_b"])
     question, answer_a = _said(row["conversation_a"])
     again, answer_b = _said(row["conversation_b"])
@@ -74,12 +75,12 @@ def _vote(row: Json, index: int) -> Pair:
 
 
 def _said(conversation: list[Json]) -> tuple[str, str]:
-    """The first question and the answer to it."""
+    """Return the first question and its answer."""
     return words(conversation[0]["content"]), words(conversation[1]["content"])
 
 
 def _voted(votes: list[Pair]) -> list[Pair]:
-    """Each pair of first answers once, with all its votes."""
+    """Return each pair of first-turn answers once, with all its votes."""
     found: dict[str, Pair] = {}
     for each in votes:
         if each.about["turn"] == "1":

@@ -1,4 +1,4 @@
-"""PandaLM: 999 pairs of answers to 170 instructions, each with the votes of three people (Wang et al., 2023)."""
+"""PandaLM: 999 pairs of answers to 170 instructions, each with three people's votes (Wang et al., 2023)."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ VOTES = {0: "tie", 1: "A", 2: "B"}
 
 
 def judge_pandalm(*, protocol: str = "", data: str = "", sample: int = 0) -> Benchmark:
-    """The benchmark over all pairs, or a seeded `sample` of so many. `data` is a folder that holds
-    `testset-v1.json`, the authors' file.
+    """Return the benchmark over all pairs, or a seeded sample of size `sample`.
+
+    `data` is a folder with the authors' file, `testset-v1.json`.
     """
     rows, file, sha256 = read_rows(SOURCE, data)
     return vote_benchmark(
@@ -30,7 +31,7 @@ def judge_pandalm(*, protocol: str = "", data: str = "", sample: int = 0) -> Ben
         PROTOCOLS,
         protocol,
         pairs_of(rows, file, _pair),
-        description="999 pairs of answers to 170 instructions, each with the votes of three people (Wang et al., 2023).",
+        description="999 pairs of answers to 170 instructions, each with three people's votes (Wang et al., 2023).",
         origin=f"PandaLM's human test set, {len(rows)} pairs",
         licence="Apache-2.0",
         sample=sample,

@@ -1,4 +1,4 @@
-"""RULER's tasks that no single sentence answers: following variables (vt), and the most common words (cwe, fwe)."""
+"""RULER's tasks that need the whole text: variable tracking (vt) and the most common words (cwe, fwe)."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from firsthand.errors import DataError
 
 HOPS = 4
 EXAMPLE_TOKENS = 500
-"""The worked example of vt is the longest that has no more tokens."""
+"""Most tokens of vt's worked example, which is as long as this allows."""
 COMMON = 10
 SHORT = 4096
-"""Below this length cwe repeats its words less often, as published."""
+"""Length in tokens below which cwe repeats its words less often, as published."""
 CODE_LENGTH = 6
 ENGLISH_WORDS = "english_words.json"
 
 
 def variable_tracking(wrap: str, measure: Callable[[str], int]) -> Generator:
-    """vt: one chain of five variables, told in order among noise, after a worked example whose names are drawn anew."""
+    """Return vt's generator: one chain of five variables, in order among noise, after a worked example with other names."""
 
     @cache
     def noises() -> int:
@@ -50,7 +50,7 @@ def variable_tracking(wrap: str, measure: Callable[[str], int]) -> Generator:
 
 
 def _chain(size: int, rng: Random, letters: int, value: str) -> tuple[str, list[str]]:
-    """A problem of its own, answer prefix included, and the names of its variables."""
+    """Return a problem, answer prefix included, and the names of its variables."""
     names: list[str] = []
     while len(names) < HOPS + 1:
         name = "".join(rng.choices(string.ascii_uppercase, k=letters))
@@ -65,7 +65,7 @@ def _chain(size: int, rng: Random, letters: int, value: str) -> tuple[str, list[
 
 
 def common_words(wrap: str, data: str) -> Generator:
-    """cwe: a numbered list in which ten words stand 30 times and the others 3 times, after one worked example."""
+    """Return cwe's generator: a numbered list with ten words 30 times and the others 3 times, after one worked example."""
 
     def make(size: int, rng: Random, draw: Draw) -> Sample:
         example, often, seldom = (20, 3, 1) if draw.length < SHORT else (40, 10, 3)
@@ -80,7 +80,7 @@ def common_words(wrap: str, data: str) -> Generator:
 
 
 def word_pool(count: int, data: str = "") -> tuple[str, ...]:
-    """At least `count` different words: those of wonderwords, or if more are needed, those of RULER's english_words.json."""
+    """Return at least `count` distinct words: wonderwords', or if more are needed, those of RULER's english_words.json."""
     pool = _wonderwords()
     if count <= len(pool):
         return pool
@@ -110,7 +110,7 @@ def _english(path: Path) -> tuple[str, ...]:
         body = json.loads(contents(path))
         return tuple(dict.fromkeys(map(str, body.values())))
     except (ValueError, RecursionError, AttributeError):
-        raise DataError(f"{path} is no JSON object of words: fetch it from NVIDIA/RULER again") from None
+        raise DataError(f"{path} is not a JSON object of words: fetch it from NVIDIA/RULER again") from None
 
 
 def _list(pool: tuple[str, ...], size: int, often: int, seldom: int, rng: Random) -> tuple[str, list[str]]:
@@ -126,7 +126,7 @@ def _numbered(words: list[str]) -> str:
 
 
 def frequent_words(wrap: str) -> Generator:
-    """fwe: coded words whose frequencies fall with the square of their rank; the first is dots and does not count."""
+    """Return fwe's generator: coded words with frequencies that fall with rank squared; the first, dots, does not count."""
 
     def make(size: int, rng: Random, draw: Draw) -> Sample:
         codes: set[str] = set()

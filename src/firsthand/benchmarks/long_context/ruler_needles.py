@@ -1,4 +1,4 @@
-"""RULER's eight needle tasks: sentences with a key and a value, hidden in noise, in essays, or among their like."""
+"""RULER's eight needle tasks: sentences with a key and a value, hidden in noise, in essays, or among other needles."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from firsthand.benchmarks.protocols.protocol import fill
 
 NEEDLE = "One of the special magic {type_needle_v} for {key} is: {value}."
 DEPTHS = tuple(round(100 * step / 39) for step in range(40))
-"""The 40 depths in percent at which needles are put among essays."""
+"""The 40 depths, in percent, at which needles are inserted in essays."""
 Kind = Literal["words", "numbers", "uuids"]
 
 
 @dataclass(frozen=True)
 class Needles:
-    """One of the eight: what the haystack is, what keys and values are, and how many there are and are asked for."""
+    """One of the eight tasks: its haystack, the kinds of keys and values, and the numbers hidden and queried."""
 
     haystack: Literal["noise", "essay", "needle"] = "essay"
     keys: Kind = "words"
@@ -44,7 +44,7 @@ NEEDLES: Mapping[str, Needles] = {
 
 
 def needles(kind: Needles, wrap: str, essays: Callable[[], Essays] | None) -> Generator:
-    """The generator of one of the eight; `wrap` is the model template, and without essays noise takes their place."""
+    """Return the generator of one task; `wrap` is the model template. Without essays, noise takes their place."""
     haystack = "noise" if kind.haystack == "essay" and essays is None else kind.haystack
     made = partial(_sample, kind, haystack, wrap, essays)
     units = {"noise": "sentences of noise", "essay": "words of the essays", "needle": "other needles"}
@@ -82,7 +82,7 @@ def _sample(
 
 
 def _among(parts: list[str], hidden: list[str], rng: Random) -> str:
-    """The sentences with the needles between them, each at a depth of its own."""
+    """Return the sentences with the needles inserted, each at its own depth."""
     cuts = [0, *sorted(int(len(parts) * depth / 100) for depth in rng.sample(DEPTHS, len(hidden))), len(parts)]
     pieces: list[str] = []
     for index in range(1, len(cuts)):
@@ -92,7 +92,7 @@ def _among(parts: list[str], hidden: list[str], rng: Random) -> str:
 
 
 def _singular(template: str) -> str:
-    """The template where one value is asked for, by RULER's four replacements."""
+    """Return the template in the singular, by RULER's four replacements, for a single queried value."""
     for many, one in (("Some", "A"), ("are all", "is"), ("are", "is"), ("answers", "answer")):
         template = template.replace(many, one)
     return template

@@ -1,4 +1,4 @@
-"""RULER's two question answering tasks: the paragraphs of SQuAD 2.0 and of HotpotQA among others of the same set."""
+"""RULER's two question answering tasks: a question's paragraphs in SQuAD 2.0 or HotpotQA among others of the set."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FILES = {
     "qa_1": ("squad.json", "dev-v2.0.json"),
     "qa_2": ("hotpotqa.json", "hotpot_dev_distractor_v1.json"),
 }
-"""The authors' files, by the names RULER's script gives them and by their own."""
+"""Task -> file names: the one RULER's script uses, and the authors' own."""
 ADDRESSES = {
     "qa_1": "https://rajpurkar.github.io/SQuAD-explorer/dataset/dev-v2.0.json",
     "qa_2": "http://curtis.ml.cmu.edu/datasets/hotpot/hotpot_dev_distractor_v1.json",
@@ -44,7 +44,7 @@ SOURCES = {
 
 @dataclass(frozen=True)
 class Question:
-    """A question, what answers it, and the documents by number: those it needs, and those that are added first."""
+    """A question, its answers, and documents by number: those it needs, and those added first as distractors."""
 
     query: str
     answers: tuple[str, ...]
@@ -54,7 +54,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Reading:
-    """The questions and documents of a set, and where they came from."""
+    """Questions and documents of a dataset, with their origin."""
 
     questions: tuple[Question, ...]
     documents: tuple[str, ...]
@@ -62,12 +62,12 @@ class Reading:
 
 
 def qa(reading: Reading, wrap: str) -> Generator:
-    """The generator: question number `index` of the set, its documents and others, shuffled. The size counts documents."""
+    """Return the generator: question `index` of the set, with its documents and others shuffled; size counts documents."""
     return Generator(partial(_sample, reading, wrap), QA.tokens, "documents", 1, "part", "question answering")
 
 
 def read_reading(task: str, data: str) -> Reading:
-    """The set of `qa_1` (SQuAD) or `qa_2` (HotpotQA) from a folder of the user's or, if `data` is `hub`, from the hub."""
+    """Read the set of `qa_1` (SQuAD) or `qa_2` (HotpotQA) from a folder of the user's or, if `data` is `hub`, the hub."""
     if data == "hub":
         source = SOURCES[task]
         rows = list(read(fetch(source), source, "hub").rows)
@@ -114,7 +114,7 @@ def _sample(reading: Reading, wrap: str, size: int, rng: Random, draw: Draw) -> 
 
 
 def _squad(body: Any, path: Path) -> Reading:
-    """The authors' nested file, as rows."""
+    """Read the authors' nested file."""
     try:
         rows = [
             {
@@ -163,7 +163,7 @@ def _hotpot(rows: Any, origin: str) -> Reading:
         ]
     except (KeyError, TypeError, ValueError):
         raise DataError(
-            f"{origin} has no 'context' with titles and sentences beside each question: RULER needs HotpotQA's distractor "
+            f"{origin} has no 'context' with titles and sentences for each question: RULER needs HotpotQA's distractor "
             "file, hotpot_dev_distractor_v1.json (a file of questions and answers alone is not enough)"
         ) from None
     return _checked(questions, numbers, f"HotpotQA, distractor ({origin})")
@@ -171,5 +171,5 @@ def _hotpot(rows: Any, origin: str) -> Reading:
 
 def _checked(questions: list[Question], numbers: dict[str, int], origin: str) -> Reading:
     if not questions or not numbers:
-        raise DataError(f"{origin} holds no answerable question: is it the right file?")
+        raise DataError(f"{origin} has no answerable question: is it the right file?")
     return Reading(tuple(questions), tuple(numbers), f"{origin}, {len(questions):,} questions")

@@ -1,4 +1,4 @@
-"""Where the tasks of the Tree of Thoughts paper come from: a folder of the user's, or the package `tree-of-thoughts-llm`."""
+"""Loads the Tree of Thoughts paper's data from a folder of the user's or the package `tree-of-thoughts-llm`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_BYTES = 16 * 2**20
 
 @dataclass(frozen=True)
 class Found:
-    """A file's text, and where it came from."""
+    """A file's text, with its origin."""
 
     text: str
     origin: str
@@ -26,11 +26,11 @@ class Found:
 
 
 def find(names: tuple[str, ...], in_package: str, data: str) -> Found | None:
-    """The first file of these names in the folder (or file) `data` or in `$FIRSTHAND_DATA`; else the one in the package."""
+    """Return the first of these files in the folder (or file) `data` or `$FIRSTHAND_DATA`; else the package's, or None."""
     if data:
         found = _in_folder(Path(data).expanduser(), names)
         if found is None:
-            raise DataError(f"data is {data!r}, which holds none of {', '.join(names)}: put the file there")
+            raise DataError(f"data is {data!r}, which has none of {', '.join(names)}: put the file there")
         return _read(found, "data folder")
     if folder := os.environ.get("FIRSTHAND_DATA"):
         found = _in_folder(Path(folder).expanduser(), names)
@@ -45,7 +45,7 @@ def find(names: tuple[str, ...], in_package: str, data: str) -> Found | None:
 
 @cache
 def prompts(name: str) -> dict[str, str]:
-    """The paper's prompts for a task, as its authors published them (MIT; see the head of each file)."""
+    """Return the paper's prompts for a task, as its authors published them (MIT; see the head of each file)."""
     path = Path(__file__).parent.parent / "prompts" / f"{name}.toml"
     return {key: str(value) for key, value in tomllib.loads(path.read_text(encoding="utf-8")).items()}
 
