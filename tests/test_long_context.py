@@ -117,7 +117,7 @@ def test_closed_book_and_oracle_need_the_oracle_file_alone(folder):
 
 
 def test_what_is_missing_is_said(folder, tmp_path):
-    with pytest.raises(DataError, match=r"no nq-open-20_total.*The oracle file is there.*closedbook can be run"):
+    with pytest.raises(DataError, match=r"no nq-open-20_total.*The oracle file is there.*closedbook can run"):
         lost_in_middle(data=folder)
     with pytest.raises(DataError, match=r"no nq-open-oracle\.jsonl\.gz.*lost-in-the-middle"):
         lost_in_middle(protocol="oracle", data=str(tmp_path / "nowhere"))
@@ -178,7 +178,7 @@ def test_the_key_is_asked_for_at_each_position_and_its_value_scores():
 
 def test_positions_of_the_paper_are_the_default():
     places = [task.metadata["position"] for task in kv_retrieval(keys=140, examples=1).tasks(0)]
-    assert places == [139, 104, 69, 34, 0] and "drawn from the seed" in kv_retrieval().protocol
+    assert places == [139, 104, 69, 34, 0] and "generated from the seed" in kv_retrieval().protocol
     aware = kv_retrieval(protocol="query-aware", keys=3, examples=1).tasks(0)[0]
     assert len(re.findall('Key: "', aware.context)) == 2
 

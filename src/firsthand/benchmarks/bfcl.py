@@ -113,12 +113,12 @@ def bfcl(*, protocol: str = "", data: str = "", category: str = "") -> Benchmark
         licence=LICENCE,
         sha256=digest.hexdigest(),
     )
-    offered = replace(made_benchmark, environment=lambda task: Offered(tuple(task.metadata["functions"])))
+    offered = replace(made_benchmark, environment=lambda task: OfferedFunctions(tuple(task.metadata["functions"])))
     return offered if chosen is PROTOCOLS["native"] else made_benchmark
 
 
 @dataclass(frozen=True)
-class Offered:
+class OfferedFunctions:
     """Environment of a task: its functions as tools, which do nothing when called."""
 
     functions: Sequence[Json]

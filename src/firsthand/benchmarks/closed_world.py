@@ -57,13 +57,13 @@ def closed_world(*, hops: str = "1-2", tasks: int = 200, search: bool = True) ->
         description="Generated questions of one and two hops about a made-up world, with a search tool.",
         protocol=f"generated: hops {hops}, {tasks} tasks, search {'on' if search else 'off'}; 0-shot; the name must match",
         licence="none needed: generated",
-        environment=(lambda task: Library(make_world(task.metadata["world"]))) if search else None,
+        environment=(lambda task: WorldPages(make_world(task.metadata["world"]))) if search else None,
         options={"hops": hops, "tasks": tasks, "search": search},
     )
 
 
 @dataclass(frozen=True)
-class Library:
+class WorldPages:
     """Environment with a world's pages and the tool that finds them; it has no state."""
 
     facts: Facts

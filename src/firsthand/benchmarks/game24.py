@@ -15,7 +15,7 @@ from functools import cache
 from random import Random
 
 from firsthand.benchmark import Benchmark
-from firsthand.benchmarks.sources.tot_data import Found, find, prompts
+from firsthand.benchmarks.sources.tot_data import PaperFile, find, prompts
 from firsthand.errors import ConfigError, DataError
 from firsthand.loop.concurrency import derive_seed
 from firsthand.message import Json
@@ -184,7 +184,7 @@ def _span(ranks: str) -> tuple[int, int]:
     return first, last
 
 
-def _puzzles(found: Found, first: int, last: int) -> list[Task]:
+def _puzzles(found: PaperFile, first: int, last: int) -> list[Task]:
     rows = list(csv.DictReader(io.StringIO(found.text)))
     if not rows or "Puzzles" not in rows[0] or last > len(rows):
         raise DataError(f"{found.origin}: a CSV with a column Puzzles and at least {last} rows was expected")

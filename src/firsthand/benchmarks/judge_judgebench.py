@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from firsthand.benchmark import Benchmark
-from firsthand.benchmarks.protocols.vote_sets import Pair, VoteProtocol, pairs_of, read_rows, vote_benchmark, words
+from firsthand.benchmarks.protocols.vote_sets import (
+    AnswerPair,
+    VoteProtocol,
+    answer_text,
+    pairs_of,
+    read_rows,
+    vote_benchmark,
+)
 from firsthand.benchmarks.sources.datasets import Source
 from firsthand.message import Json
 
@@ -39,7 +46,9 @@ def judge_judgebench(*, protocol: str = "", data: str = "", sample: int = 0) -> 
     )
 
 
-def _pair(row: Json, index: int) -> Pair:
+def _pair(row: Json, index: int) -> AnswerPair:
     votes = (LABELS[str(row["label"])],)
-    answers = words(row["response_A"]), words(row["response_B"])
-    return Pair(f"pair-{index:03d}", words(row["question"]), *answers, votes, {"source": words(row["source"])})
+    answers = answer_text(row["response_A"]), answer_text(row["response_B"])
+    return AnswerPair(
+        f"pair-{index:03d}", answer_text(row["question"]), *answers, votes, {"source": answer_text(row["source"])}
+    )

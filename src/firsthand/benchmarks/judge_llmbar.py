@@ -10,7 +10,14 @@ import hashlib
 from functools import partial
 
 from firsthand.benchmark import Benchmark
-from firsthand.benchmarks.protocols.vote_sets import Pair, VoteProtocol, pairs_of, read_rows, vote_benchmark, words
+from firsthand.benchmarks.protocols.vote_sets import (
+    AnswerPair,
+    VoteProtocol,
+    answer_text,
+    pairs_of,
+    read_rows,
+    vote_benchmark,
+)
 from firsthand.benchmarks.sources.datasets import Source
 from firsthand.errors import unknown
 from firsthand.message import Json
@@ -64,7 +71,7 @@ def judge_llmbar(*, protocol: str = "", data: str = "", subset: str = "", sample
     )
 
 
-def _pair(row: Json, index: int, name: str) -> Pair:
+def _pair(row: Json, index: int, name: str) -> AnswerPair:
     votes = (LABELS[int(row["label"])],)
-    answers = words(row["output_1"]), words(row["output_2"])
-    return Pair(f"{name}-{index:03d}", words(row["input"]), *answers, votes, {"set": name})
+    answers = answer_text(row["output_1"]), answer_text(row["output_2"])
+    return AnswerPair(f"{name}-{index:03d}", answer_text(row["input"]), *answers, votes, {"set": name})

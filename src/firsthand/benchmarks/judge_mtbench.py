@@ -8,7 +8,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from firsthand.benchmark import Benchmark
-from firsthand.benchmarks.protocols.vote_sets import Pair, VoteProtocol, pairs_of, read_rows, vote_benchmark, words
+from firsthand.benchmarks.protocols.vote_sets import (
+    AnswerPair,
+    VoteProtocol,
+    answer_text,
+    pairs_of,
+    read_rows,
+    vote_benchmark,
+)
 from firsthand.benchmarks.sources.datasets import Source
 from firsthand.errors import DataError
 from firsthand.message import Json
@@ -54,15 +61,15 @@ def judge_mtbench(*, protocol: str = "", data: str = "", sample: int = 0) -> Ben
     )
 
 
-def _pair(row: Json, index: int) -> Pair:
+def _pair(row: Json, index: int) -> AnswerPair:
     votes = (LABELS[int(row["label"])],)
-    answers = words(row["output_1"]), words(row["output_2"])
-    return Pair(f"pair-{index:03d}", words(row["input"]), *answers, votes, {})
+    answers = answer_text(row["output_1"]), answer_text(row["output_2"])
+    return AnswerPair(f"pair-{index:03d}", answer_text(row["input"]), *answers, votes, {})
 
 
-def _vote(row: Json, index: int) -> Pair:
+def _vote(row: Json, index: int) -> AnswerPair:
     """Return one person's vote, with the models in alphabetical order, as others may have seen them in the other order."""
-    a, b = words(row["model_a"]), words(row["model_b"])
+    a, b = answer_text(row["model_a"]), answer_text(row["model_b"])
     question, answer_a = _said(row["conversation_a"])
     again, answer_b = _said(row["conversation_b"])
     if question != again:
@@ -71,17 +78,17 @@ def _vote(row: Json, index: int) -> Pair:
     if b < a:
         a, b, answer_a, answer_b, vote = b, a, answer_b, answer_a, TURNED[vote]
     about = {"models": f"{a}/{b}", "turn": str(int(row["turn"]))}
-    return Pair(f"{int(row['question_id'])}-{a}-{b}", question, answer_a, answer_b, (vote,), about)
+    return AnswerPair(f"{int(row['question_id'])}-{a}-{b}", question, answer_a, answer_b, (vote,), about)
 
 
 def _said(conversation: list[Json]) -> tuple[str, str]:
     """Return the first question and its answer."""
-    return words(conversation[0]["content"]), words(conversation[1]["content"])
+    return answer_text(conversation[0]["content"]), answer_text(conversation[1]["content"])
 
 
-def _voted(votes: list[Pair]) -> list[Pair]:
+def _voted(votes: list[AnswerPair]) -> list[AnswerPair]:
     """Return each pair of first-turn answers once, with all its votes."""
-    found: dict[str, Pair] = {}
+    found: dict[str, AnswerPair] = {}
     for each in votes:
         if each.about["turn"] == "1":
             before = found.get(each.id)

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from firsthand.benchmark import Benchmark
-from firsthand.benchmarks.protocols.vote_sets import Pair, VoteProtocol, pairs_of, read_rows, vote_benchmark, words
+from firsthand.benchmarks.protocols.vote_sets import (
+    AnswerPair,
+    VoteProtocol,
+    answer_text,
+    pairs_of,
+    read_rows,
+    vote_benchmark,
+)
 from firsthand.benchmarks.sources.datasets import Source
 from firsthand.message import Json
 
@@ -39,8 +46,12 @@ def judge_pandalm(*, protocol: str = "", data: str = "", sample: int = 0) -> Ben
     )
 
 
-def _pair(row: Json, index: int) -> Pair:
-    question = words(row["instruction"]) + (f"\n\n{words(row['input'])}" if str(row["input"]).strip() else "")
+def _pair(row: Json, index: int) -> AnswerPair:
+    question = answer_text(row["instruction"]) + (
+        f"\n\n{answer_text(row['input'])}" if str(row["input"]).strip() else ""
+    )
     votes = tuple(VOTES[row[f"annotator{number}"]] for number in (1, 2, 3))
-    about = {"models": words(row["cmp_key"])}
-    return Pair(f"pair-{index:04d}", question, words(row["response1"]), words(row["response2"]), votes, about)
+    about = {"models": answer_text(row["cmp_key"])}
+    return AnswerPair(
+        f"pair-{index:04d}", question, answer_text(row["response1"]), answer_text(row["response2"]), votes, about
+    )

@@ -58,18 +58,18 @@ POSITIONS: Mapping[int, str] = {75: "0,24,49,74", 140: "0,34,69,104,139", 300: "
 EXAMPLES = 500
 
 
-class Pair(NamedTuple):
+class KeyValue(NamedTuple):
     """A key with its value."""
 
     key: str
     value: str
 
 
-class Problem(NamedTuple):
+class KeyValueObject(NamedTuple):
     """An object's pairs, and the pair that is queried."""
 
-    pairs: tuple[Pair, ...]
-    asked: Pair
+    pairs: tuple[KeyValue, ...]
+    asked: KeyValue
 
 
 def kv_retrieval(
@@ -94,21 +94,21 @@ def kv_retrieval(
         tasks=lambda seed: LazyTasks(slots, partial(_task, chosen, rows, keys, seed)),
         scorers=chosen.scorers,
         description="The value of one key in a JSON object of random identifiers (Liu et al., 2023).",
-        protocol=f"{origin}; the key at {', '.join(map(str, places))}; {count} objects; {chosen.words()}",
+        protocol=f"{origin}; the key at {', '.join(map(str, places))}; {count} objects; {chosen.describe()}",
         licence="MIT" if rows else "none needed: generated",
         options={"keys": keys, "positions": list(places), "sha256": rows.sha256 if rows else "", "protocol": protocol},
     )
 
 
-def draw(keys: int, seed: int, index: int) -> Problem:
+def draw(keys: int, seed: int, index: int) -> KeyValueObject:
     """Generate an object of random version 4 UUIDs, the same on any machine."""
     rng = Random(derive_seed("kv_retrieval", seed, keys, index))
     identifiers = [str(UUID(int=rng.getrandbits(128), version=4)) for _ in range(2 * keys)]
-    pairs = tuple(map(Pair, identifiers[::2], identifiers[1::2]))
-    return Problem(pairs, rng.choice(pairs))
+    pairs = tuple(map(KeyValue, identifiers[::2], identifiers[1::2]))
+    return KeyValueObject(pairs, rng.choice(pairs))
 
 
-def shown(pairs: tuple[Pair, ...]) -> str:
+def shown(pairs: tuple[KeyValue, ...]) -> str:
     """Return the object as text in the authors' format, one pair per line."""
     return "{" + ",\n ".join(f'"{key}": "{value}"' for key, value in pairs) + "}"
 
@@ -150,15 +150,15 @@ def _rows(keys: int, data: str) -> Rows | None:
     return rows
 
 
-def _read(row: Json, where: str, keys: int) -> Problem:
+def _read(row: Json, where: str, keys: int) -> KeyValueObject:
     found = row.get("ordered_kv_records")
     good = isinstance(found, list) and all(
         isinstance(pair, list) and len(pair) == 2 and all(isinstance(each, str) for each in pair) for pair in found
     )
     if not good or len(found or ()) != keys:
         raise DataError(f"{where}: 'ordered_kv_records' was expected to be {keys} pairs of texts")
-    pairs = tuple(Pair(*pair) for pair in found or ())
-    asked = Pair(text_field(row, "key", where), text_field(row, "value", where))
+    pairs = tuple(KeyValue(*pair) for pair in found or ())
+    asked = KeyValue(text_field(row, "key", where), text_field(row, "value", where))
     if asked not in pairs or len({pair.key for pair in pairs}) != keys:
         raise DataError(f"{where}: the queried key is not among the pairs, or a key occurs twice")
-    return Problem(pairs, asked)
+    return KeyValueObject(pairs, asked)

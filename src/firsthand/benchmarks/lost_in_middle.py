@@ -95,7 +95,7 @@ QUESTIONS = 2_655
 ORACLE = "longctx/nq-open-oracle.jsonl"
 
 
-class Document(NamedTuple):
+class TitledDocument(NamedTuple):
     """A passage with its title."""
 
     title: str
@@ -209,15 +209,15 @@ def _item(row: Json, where: str, index: int, place: int, documents: int) -> Item
     )
 
 
-def _listed(row: Json, where: str, place: int, documents: int) -> list[Document]:
+def _listed(row: Json, where: str, place: int, documents: int) -> list[TitledDocument]:
     """Return the documents in order, with the gold one at `place`."""
     found = row.get("ctxs")
     if not isinstance(found, list) or len(found) != documents or not all(isinstance(each, dict) for each in found):
-        number = len(found) if isinstance(found, list) else "not a list of"
+        number = len(found) if isinstance(found, list) else "no list of"
         raise DataError(f"{where}: 'ctxs' has {number} documents, and {documents} were expected")
     gold = [at for at, each in enumerate(found) if each.get("isgold") is True] if documents > 1 else [0]
     if len(gold) != 1:
         raise DataError(f"{where}: {len(gold)} documents are marked 'isgold', and one was expected")
-    listed = [Document(text_field(each, "title", where), text_field(each, "text", where)) for each in found]
+    listed = [TitledDocument(text_field(each, "title", where), text_field(each, "text", where)) for each in found]
     listed.insert(place, listed.pop(gold[0]))
     return listed

@@ -49,7 +49,7 @@ DEPTHS = "0,25,50,75,100"
 HAYSTACKS = ("world", "noise", "essays")
 
 
-class Cell(NamedTuple):
+class NeedleCell(NamedTuple):
     """One task: its length in tokens, its number there, and the needle's depth in percent."""
 
     length: int
@@ -81,19 +81,21 @@ def needles(
     found = essays(data, "or give haystack=world, which needs nothing") if haystack == "essays" else None
     # Longest and deepest first: the text before a needle is then a prefix of one computed already.
     cells = [
-        Cell(length, number, depth)
+        NeedleCell(length, number, depth)
         for number in range(samples)
         for length in reversed(spans)
         for depth in reversed(percents)
     ]
     return Benchmark(
         name=name,
-        tasks=lambda seed: LazyTasks(cells, partial(_task, chosen, Grid(counted, haystack, found, spans[-1], seed))),
+        tasks=lambda seed: LazyTasks(
+            cells, partial(_task, chosen, NeedleTexts(counted, haystack, found, spans[-1], seed))
+        ),
         scorers=chosen.scorers,
         description="One sentence with a number, at each depth of texts of each length (after Kamradt, 2023).",
         protocol=(
             f"{samples} tasks per cell; depths {', '.join(map(str, percents))} %; lengths {', '.join(map(str, spans))} "
-            f"in {counted.words}; haystack {found.origin if found else haystack}; {chosen.words()}"
+            f"in {counted.unit}; haystack {found.origin if found else haystack}; {chosen.describe()}"
         ),
         licence="(c) Paul Graham (the haystack)" if found else "none needed: generated",
         options={
@@ -101,7 +103,7 @@ def needles(
             "depths": depths,
             "samples": samples,
             "haystack": haystack,
-            "count": counted.words,
+            "count": counted.unit,
         },
     )
 
@@ -114,7 +116,7 @@ def parse_depths(text: str) -> tuple[int, ...]:
     return tuple(sorted({int(each) for each in parts}))
 
 
-class Hidden(NamedTuple):
+class HiddenNeedle(NamedTuple):
     """Shared by all cells of one task number: the sentences, the key, and the value to find."""
 
     haystack: tuple[str, ...]
@@ -122,7 +124,7 @@ class Hidden(NamedTuple):
     value: str
 
 
-class Grid:
+class NeedleTexts:
     """Texts of a seed. Cells of one task number share their text: short haystacks are prefixes of long ones."""
 
     def __init__(self, counted: Meter, haystack: str, found: Essays | None, longest: int, seed: int):
@@ -130,14 +132,14 @@ class Grid:
         self.hidden = lru_cache(maxsize=4)(self._hidden)
         self.size = lru_cache(maxsize=64)(self._size)
 
-    def fields(self, cell: Cell, query: str) -> tuple[dict[str, str], int]:
+    def fields(self, cell: NeedleCell, query: str) -> tuple[dict[str, str], int]:
         """Return the fields of the cell's prompt, and its length in tokens, the answer's included."""
         size = self.size(cell.length, cell.number, query)
         while (found := self._measured(cell, size, query))[1] > cell.length and size > 1:
             size -= 1  # a needle at another depth may cost another token
         return found
 
-    def _measured(self, cell: Cell, size: int, query: str) -> tuple[dict[str, str], int]:
+    def _measured(self, cell: NeedleCell, size: int, query: str) -> tuple[dict[str, str], int]:
         haystack, key, value = self.hidden(cell.number)
         at = round(size * cell.depth / 100)
         told = [*haystack[:at], fill(NEEDLE, {"key": key, "value": value}), *haystack[at:size]]
@@ -146,7 +148,7 @@ class Grid:
 
     def _size(self, length: int, number: int, query: str) -> int:
         """Return the number of sentences that fit."""
-        most, cell = len(self.hidden(number).haystack), Cell(length, number, 100)
+        most, cell = len(self.hidden(number).haystack), NeedleCell(length, number, 100)
         fits = lambda size: size <= most and self._measured(cell, size, query)[1] <= length  # noqa: E731
         found = largest(fits, 1, max(2, length // 24))
         if found is None:
@@ -156,13 +158,13 @@ class Grid:
             )
         return found
 
-    def _hidden(self, number: int) -> Hidden:
+    def _hidden(self, number: int) -> HiddenNeedle:
         rng = Random(derive_seed("needles", self.seed, number))
         key = (
             "".join(map(rng.choice, ("BDFGKLMNPRSTVZ", "aeiou", "lmnrst", "aeiou"))) + "wick"
         )  # an ending that no name of a world has
         value, most = str(rng.randint(10**6, 10**7 - 1)), self.longest // 4
-        return Hidden(tuple(self._sentences(rng, most)), key, value)
+        return HiddenNeedle(tuple(self._sentences(rng, most)), key, value)
 
     def _sentences(self, rng: Random, most: int) -> Iterator[str]:
         if self.haystack == "noise":
@@ -179,7 +181,7 @@ def split(found: Essays) -> tuple[str, ...]:
     return tuple(sentences(" ".join(found.words)))
 
 
-def _task(protocol: Protocol, grid: Grid, cell: Cell) -> Task:
+def _task(protocol: Protocol, grid: NeedleTexts, cell: NeedleCell) -> Task:
     """Return the Task of a cell."""
     fields, tokens = grid.fields(cell, protocol.query)
     _, key, value = grid.hidden(cell.number)

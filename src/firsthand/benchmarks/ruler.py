@@ -17,9 +17,9 @@ from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.long_context.haystack import Essays, essays
 from firsthand.benchmarks.long_context.lengths import LazyTasks, Meter, largest, meter, parse_lengths
 from firsthand.benchmarks.long_context.ruler_counting import common_words, frequent_words, variable_tracking
-from firsthand.benchmarks.long_context.ruler_needles import NEEDLES, needles
-from firsthand.benchmarks.long_context.ruler_qa import Reading, qa, read_reading
-from firsthand.benchmarks.long_context.ruler_sample import Draw, Generator, Sample
+from firsthand.benchmarks.long_context.ruler_needles import NEEDLES, needle_generator
+from firsthand.benchmarks.long_context.ruler_qa import QuestionSet, qa, read_question_set
+from firsthand.benchmarks.long_context.ruler_sample import RulerSample, SampleGenerator, SampleKey
 from firsthand.benchmarks.protocols.protocol import Item, Protocol, choose, make_task
 from firsthand.errors import ConfigError, DataError, unknown
 from firsthand.loop.concurrency import derive_seed
@@ -86,19 +86,19 @@ def ruler(
     wrap = chosen.query.removesuffix("{prefix}")
     found, readings = _brought(names, data, noise=name.endswith("-noise"))
     generators = {each: _generator(each, wrap, counted, found, readings, data) for each in names}
-    places = [Draw(task, length, index) for length in spans for task in names for index in range(samples)]
+    places = [SampleKey(task, length, index) for length in spans for task in names for index in range(samples)]
     origins = [found.origin if found else "noise", *(each.origin for each in readings.values())]
     return Benchmark(
         name=name,
-        tasks=lambda seed: LazyTasks(places, partial(_task, Sizes(generators, counted, seed), chosen)),
+        tasks=lambda seed: LazyTasks(places, partial(_task, SampleSizes(generators, counted, seed), chosen)),
         scorers=chosen.scorers,
         description="Generated tasks that measure the effective context length (Hsieh et al., 2024).",
         protocol=(
-            f"{len(names)} tasks, {samples} samples each, lengths {', '.join(map(str, spans))} in {counted.words}; "
-            f"{'; '.join(origins)}; generated from the seed; {chosen.words()}"
+            f"{len(names)} tasks, {samples} samples each, lengths {', '.join(map(str, spans))} in {counted.unit}; "
+            f"{'; '.join(origins)}; generated from the seed; {chosen.describe()}"
         ),
         licence="generated; needles in essays (c) Paul Graham; SQuAD and HotpotQA CC BY-SA 4.0",
-        options={"tasks": tasks, "lengths": lengths, "samples": samples, "count": counted.words, "protocol": protocol},
+        options={"tasks": tasks, "lengths": lengths, "samples": samples, "count": counted.unit, "protocol": protocol},
     )
 
 
@@ -111,14 +111,14 @@ def parse_tasks(text: str) -> tuple[str, ...]:
     return tuple(each for each in TASKS if each in asked or any(each in GROUPS[group] for group in asked & {*GROUPS}))
 
 
-class Sizes:
+class SampleSizes:
     """Finds the size of a seed's texts: once per task and length, when the first sample is made."""
 
-    def __init__(self, generators: dict[str, Generator], counted: Meter, seed: int):
+    def __init__(self, generators: dict[str, SampleGenerator], counted: Meter, seed: int):
         self.generators, self.counted, self.seed = generators, counted, seed
         self.find = cache(self._find)
 
-    def sample(self, draw: Draw) -> tuple[Sample, int]:
+    def sample(self, draw: SampleKey) -> tuple[RulerSample, int]:
         """Return the sample and its length in tokens, generated ones included; never longer than the draw's length."""
         generator, size = self.generators[draw.task], self.find(draw.task, draw.length)
         while True:
@@ -132,7 +132,7 @@ class Sizes:
             size = max(generator.least, min(size - 1, shorter))  # this sample is longer than the measured one
 
     def _find(self, task: str, length: int) -> int:
-        generator, draw = self.generators[task], Draw(task, length, 0)
+        generator, draw = self.generators[task], SampleKey(task, length, 0)
 
         def tokens(size: int) -> int:
             return self.counted.measure(generator.make(size, self._rng(draw), draw).text) + generator.tokens
@@ -143,17 +143,17 @@ class Sizes:
             raise self._too_short(draw, tokens(least))
         return found
 
-    def _rng(self, draw: Draw) -> Random:
+    def _rng(self, draw: SampleKey) -> Random:
         return Random(derive_seed("ruler", self.seed, *draw))
 
-    def _too_short(self, draw: Draw, tokens: int) -> ConfigError:
+    def _too_short(self, draw: SampleKey, tokens: int) -> ConfigError:
         return ConfigError(
             f"{draw.task} does not fit {draw.length} tokens: its shortest text has {tokens}, generated ones included; "
             "give longer lengths, or leave the task out with tasks=..."
         )
 
 
-def _task(sizes: Sizes, protocol: Protocol, draw: Draw) -> Task:
+def _task(sizes: SampleSizes, protocol: Protocol, draw: SampleKey) -> Task:
     """Return the Task of a draw."""
     sample, tokens = sizes.sample(draw)
     generator = sizes.generators[draw.task]
@@ -180,12 +180,12 @@ def _generator(
     wrap: str,
     counted: Meter,
     found: Essays | None,
-    readings: dict[str, Reading],
+    readings: dict[str, QuestionSet],
     data: str,
-) -> Generator:
+) -> SampleGenerator:
     if name in NEEDLES:
         source: Callable[[], Essays] | None = None if found is None else lambda: found
-        return needles(NEEDLES[name], wrap, source)
+        return needle_generator(NEEDLES[name], wrap, source)
     if name in readings:
         return qa(readings[name], wrap)
     if name == "vt":
@@ -193,10 +193,10 @@ def _generator(
     return common_words(wrap, data) if name == "cwe" else frequent_words(wrap)
 
 
-def _brought(names: tuple[str, ...], data: str, *, noise: bool) -> tuple[Essays | None, dict[str, Reading]]:
+def _brought(names: tuple[str, ...], data: str, *, noise: bool) -> tuple[Essays | None, dict[str, QuestionSet]]:
     """Return the essays and question sets that these tasks need; one DataError names all that are missing."""
     found: Essays | None = None
-    readings: dict[str, Reading] = {}
+    readings: dict[str, QuestionSet] = {}
     missing: list[str] = []
     try:
         found = _essays(data) if not noise and any(_has_essays(each) for each in names) else None
@@ -204,7 +204,7 @@ def _brought(names: tuple[str, ...], data: str, *, noise: bool) -> tuple[Essays 
         missing.append(str(error))
     for each in (name for name in names if name in GROUPS["qa"]):
         try:
-            readings[each] = read_reading(each, data)
+            readings[each] = read_question_set(each, data)
         except DataError as error:
             missing.append(str(error))
     if len(missing) > 1:

@@ -6,12 +6,14 @@ from pathlib import Path
 
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.sources.datasets import Source
-from firsthand.benchmarks.swe.swe_tasks import How, find_records, swe_benchmark
-from firsthand.scorers.resolved import Places
+from firsthand.benchmarks.swe.swe_tasks import SweProtocol, find_records, swe_benchmark
+from firsthand.scorers.resolved import TaskWorkplaces
 
 PROTOCOLS = {
-    "agent": How("SWE-bench's harness, for an agent that works in the repository"),
-    "oracle": How("the prompt shows the files that the reference patch changes, and one answer holds the patch"),
+    "agent": SweProtocol("SWE-bench's harness, for an agent that works in the repository"),
+    "oracle": SweProtocol(
+        "the prompt shows the files that the reference patch changes, and one answer holds the patch"
+    ),
 }
 SOURCE = Source(
     path="swe/SWE-bench_Lite_test.jsonl",
@@ -46,5 +48,5 @@ def swe_bench_lite(
         records,
         protocol=protocol,
         description="Issues of 12 Python projects with small reference patches (Jimenez et al., 2024).",
-        places=Places(folder=folder, network=network, test_s=test_s, engine=engine),
+        places=TaskWorkplaces(folder=folder, network=network, test_s=test_s, engine=engine),
     )

@@ -13,17 +13,24 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from firsthand.benchmark import Benchmark
-from firsthand.benchmarks.swe.swe_tasks import How, check, default_command, make_script, read_records, swe_benchmark
+from firsthand.benchmarks.swe.swe_tasks import (
+    SweProtocol,
+    check,
+    default_command,
+    make_script,
+    read_records,
+    swe_benchmark,
+)
 from firsthand.errors import ConfigError, DataError
 from firsthand.message import Json
 from firsthand.sandbox.git_repository import commit_alone, git
 from firsthand.scorers.patches.test_logs import GOOD
-from firsthand.scorers.resolved import Places, TestRun, Tests, run_tests
+from firsthand.scorers.resolved import HiddenTests, TaskWorkplaces, TestRun, run_tests
 from firsthand.task import Task
 
 PROTOCOLS = {
-    "agent": How("none: your own tasks, for an agent that works in the repository"),
-    "oracle": How("none: your own tasks; the prompt shows the files that the reference patch changes"),
+    "agent": SweProtocol("none: your own tasks, for an agent that works in the repository"),
+    "oracle": SweProtocol("none: your own tasks; the prompt shows the files that the reference patch changes"),
 }
 _TEST_FOLDERS = ("test", "tests", "testing")
 _TEST_NAME = re.compile(r"test_.*\.py|.*_tests?\.py|tests?\.py|conftest\.py")
@@ -46,7 +53,7 @@ def swe_records(
     """
     path = _only_file(data)
     records = read_records(path, path.name)
-    places = Places(
+    places = TaskWorkplaces(
         folder=Path(repos).expanduser() if repos else records.folder,
         packages=tuple(str(Path(each).expanduser().resolve()) for each in packages),
         network=network,
@@ -104,14 +111,14 @@ def from_commit(
         "log_parser": log_parser,
         "eval_type": "pass_and_fail",
     }
-    places = Places(folder=Path("/"), packages=tuple(packages), test_s=test_s)
+    places = TaskWorkplaces(folder=Path("/"), packages=tuple(packages), test_s=test_s)
     to_fix, to_keep = asyncio.run(_sort_tests(row, places, repeats))
     return check({**row, "FAIL_TO_PASS": to_fix, "PASS_TO_PASS": to_keep}, f"commit {digest[:12]}") | {
         "test_cmd": command
     }
 
 
-async def _sort_tests(row: Json, places: Places, repeats: int) -> tuple[list[str], list[str]]:
+async def _sort_tests(row: Json, places: TaskWorkplaces, repeats: int) -> tuple[list[str], list[str]]:
     """Return the tests that the patch makes pass, and those that pass with and without it."""
     task = Task("record", "", metadata={key: row[key] for key in ("repo", "base_commit")}, secret=row)
 
@@ -120,7 +127,7 @@ async def _sort_tests(row: Json, places: Places, repeats: int) -> tuple[list[str
         for _ in range(repeats):
             place = await places.open(task)
             try:
-                runs.append(await run_tests(place, patch, Tests.of(task), places.limits))
+                runs.append(await run_tests(place, patch, HiddenTests.of(task), places.limits))
             finally:
                 await place.close()
         return runs

@@ -29,7 +29,7 @@ class Meter:
     """Counter of length: `measure(text)` returns a number of tokens."""
 
     measure: Callable[[str], int]
-    words: str
+    unit: str
     """Description for the protocol: `tokens of smollm2`, or `words x 1.4`."""
 
 

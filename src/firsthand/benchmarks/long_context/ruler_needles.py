@@ -10,7 +10,7 @@ from typing import Literal
 from uuid import UUID
 
 from firsthand.benchmarks.long_context.haystack import NOISE, Essays, sentences
-from firsthand.benchmarks.long_context.ruler_sample import NIAH, Draw, Generator, Sample, word_list
+from firsthand.benchmarks.long_context.ruler_sample import NIAH, RulerSample, SampleGenerator, SampleKey, word_list
 from firsthand.benchmarks.protocols.protocol import fill
 
 NEEDLE = "One of the special magic {type_needle_v} for {key} is: {value}."
@@ -20,7 +20,7 @@ Kind = Literal["words", "numbers", "uuids"]
 
 
 @dataclass(frozen=True)
-class Needles:
+class NeedleTask:
     """One of the eight tasks: its haystack, the kinds of keys and values, and the numbers hidden and queried."""
 
     haystack: Literal["noise", "essay", "needle"] = "essay"
@@ -31,29 +31,35 @@ class Needles:
     num_queries: int = 1
 
 
-NEEDLES: Mapping[str, Needles] = {
-    "niah_single_1": Needles("noise"),
-    "niah_single_2": Needles(),
-    "niah_single_3": Needles(values="uuids"),
-    "niah_multikey_1": Needles(num_keys=4),
-    "niah_multikey_2": Needles("needle"),
-    "niah_multikey_3": Needles("needle", keys="uuids", values="uuids"),
-    "niah_multivalue": Needles(num_values=4),
-    "niah_multiquery": Needles(num_keys=4, num_queries=4),
+NEEDLES: Mapping[str, NeedleTask] = {
+    "niah_single_1": NeedleTask("noise"),
+    "niah_single_2": NeedleTask(),
+    "niah_single_3": NeedleTask(values="uuids"),
+    "niah_multikey_1": NeedleTask(num_keys=4),
+    "niah_multikey_2": NeedleTask("needle"),
+    "niah_multikey_3": NeedleTask("needle", keys="uuids", values="uuids"),
+    "niah_multivalue": NeedleTask(num_values=4),
+    "niah_multiquery": NeedleTask(num_keys=4, num_queries=4),
 }
 
 
-def needles(kind: Needles, wrap: str, essays: Callable[[], Essays] | None) -> Generator:
+def needle_generator(kind: NeedleTask, wrap: str, essays: Callable[[], Essays] | None) -> SampleGenerator:
     """Return the generator of one task; `wrap` is the model template. Without essays, noise takes their place."""
     haystack = "noise" if kind.haystack == "essay" and essays is None else kind.haystack
     made = partial(_sample, kind, haystack, wrap, essays)
     units = {"noise": "sentences of noise", "essay": "words of the essays", "needle": "other needles"}
-    return Generator(made, NIAH.tokens, units[haystack], kind.num_keys * kind.num_values, category="retrieval")
+    return SampleGenerator(made, NIAH.tokens, units[haystack], kind.num_keys * kind.num_values, category="retrieval")
 
 
 def _sample(
-    kind: Needles, haystack: str, wrap: str, essays: Callable[[], Essays] | None, size: int, rng: Random, draw: Draw
-) -> Sample:
+    kind: NeedleTask,
+    haystack: str,
+    wrap: str,
+    essays: Callable[[], Essays] | None,
+    size: int,
+    rng: Random,
+    draw: SampleKey,
+) -> RulerSample:
     keys = [_draw(kind.keys, rng) for _ in range(kind.num_keys)]
     values = [[_draw(kind.values, rng) for _ in range(kind.num_values)] for _ in keys]
     hidden = [_needle(kind, key, value) for key, each in zip(keys, values, strict=True) for value in each]
@@ -78,7 +84,7 @@ def _sample(
     task, prefix = (_singular(text) if one else text for text in (wrap.replace("{task}", NIAH.task), NIAH.prefix))
     depth = round(10 * context.index(hidden[0]) / len(context)) * 10 if len(hidden) == 1 else None
     answers = tuple(value for each in asked for value in values[each])
-    return Sample(fill(task, fields), fill(prefix, fields), answers, depth)
+    return RulerSample(fill(task, fields), fill(prefix, fields), answers, depth)
 
 
 def _among(parts: list[str], hidden: list[str], rng: Random) -> str:
@@ -98,11 +104,11 @@ def _singular(template: str) -> str:
     return template
 
 
-def _needle(kind: Needles, key: str, value: str) -> str:
+def _needle(kind: NeedleTask, key: str, value: str) -> str:
     return fill(NEEDLE, {"type_needle_v": kind.values, "key": key, "value": value})
 
 
-def _distractor(kind: Needles, rng: Random) -> str:
+def _distractor(kind: NeedleTask, rng: Random) -> str:
     return _needle(kind, _draw(kind.keys, rng), _draw(kind.values, rng))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from firsthand.benchmarks.long_context.ruler_sample import QA, Draw, Generator, Sample
+from firsthand.benchmarks.long_context.ruler_sample import QA, RulerSample, SampleGenerator, SampleKey
 from firsthand.benchmarks.protocols.protocol import fill
 from firsthand.benchmarks.sources.datasets import Source, contents, fetch, find, read
 from firsthand.errors import DataError
@@ -43,7 +43,7 @@ SOURCES = {
 
 
 @dataclass(frozen=True)
-class Question:
+class SetQuestion:
     """A question, its answers, and documents by number: those it needs, and those added first as distractors."""
 
     query: str
@@ -53,20 +53,20 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Reading:
+class QuestionSet:
     """Questions and documents of a dataset, with their origin."""
 
-    questions: tuple[Question, ...]
+    questions: tuple[SetQuestion, ...]
     documents: tuple[str, ...]
     origin: str
 
 
-def qa(reading: Reading, wrap: str) -> Generator:
+def qa(reading: QuestionSet, wrap: str) -> SampleGenerator:
     """Return the generator: question `index` of the set, with its documents and others shuffled; size counts documents."""
-    return Generator(partial(_sample, reading, wrap), QA.tokens, "documents", 1, "part", "question answering")
+    return SampleGenerator(partial(_sample, reading, wrap), QA.tokens, "documents", 1, "part", "question answering")
 
 
-def read_reading(task: str, data: str) -> Reading:
+def read_question_set(task: str, data: str) -> QuestionSet:
     """Read the set of `qa_1` (SQuAD) or `qa_2` (HotpotQA) from a folder of the user's or, if `data` is `hub`, the hub."""
     if data == "hub":
         source = SOURCES[task]
@@ -90,7 +90,7 @@ def read_reading(task: str, data: str) -> Reading:
     return _squad(body, path) if task == "qa_1" else _hotpot(body, path.name)
 
 
-def _sample(reading: Reading, wrap: str, size: int, rng: Random, draw: Draw) -> Sample:
+def _sample(reading: QuestionSet, wrap: str, size: int, rng: Random, draw: SampleKey) -> RulerSample:
     if draw.number >= len(reading.questions):
         raise DataError(
             f"{reading.origin} has {len(reading.questions):,} questions: give samples={len(reading.questions)}"
@@ -110,10 +110,10 @@ def _sample(reading: Reading, wrap: str, size: int, rng: Random, draw: Draw) -> 
     shown = [fill(DOCUMENT, {"i": str(number), "document": each}) for number, each in enumerate(chosen, 1)]
     text = fill(wrap.replace("{task}", QA.task), {"context": "\n\n".join(shown), "query": asked.query})
     cluster = f"document {asked.needed[0]}" if asked.near else None
-    return Sample(text, QA.prefix, asked.answers, cluster=cluster)
+    return RulerSample(text, QA.prefix, asked.answers, cluster=cluster)
 
 
-def _squad(body: Any, path: Path) -> Reading:
+def _squad(body: Any, path: Path) -> QuestionSet:
     """Read the authors' nested file."""
     try:
         rows = [
@@ -134,7 +134,7 @@ def _squad(body: Any, path: Path) -> Reading:
     return _squad_rows(rows, path.name)
 
 
-def _squad_rows(rows: list[Json], origin: str) -> Reading:
+def _squad_rows(rows: list[Json], origin: str) -> QuestionSet:
     try:
         numbers = {text: number for number, text in enumerate(sorted({str(row["context"]) for row in rows}))}
         articles: dict[str, dict[int, None]] = {}
@@ -145,7 +145,7 @@ def _squad_rows(rows: list[Json], origin: str) -> Reading:
             here = numbers[str(row["context"])]
             near = tuple(each for each in articles[str(row["title"])] if each != here)
             if row["answers"]:
-                questions.append(Question(str(row["question"]), tuple(map(str, row["answers"])), (here,), near))
+                questions.append(SetQuestion(str(row["question"]), tuple(map(str, row["answers"])), (here,), near))
     except (KeyError, TypeError) as error:
         raise DataError(
             f"{origin}: {error!r}: title, context, question and answers were expected in each row"
@@ -153,12 +153,12 @@ def _squad_rows(rows: list[Json], origin: str) -> Reading:
     return _checked(questions, numbers, f"SQuAD 2.0 ({origin})")
 
 
-def _hotpot(rows: Any, origin: str) -> Reading:
+def _hotpot(rows: Any, origin: str) -> QuestionSet:
     try:
         told = [[f"{title}\n{''.join(said)}" for title, said in row["context"]] for row in rows]
         numbers = {text: number for number, text in enumerate(sorted({text for each in told for text in each}))}
         questions = [
-            Question(str(row["question"]), (str(row["answer"]),), tuple(numbers[text] for text in each))
+            SetQuestion(str(row["question"]), (str(row["answer"]),), tuple(numbers[text] for text in each))
             for row, each in zip(rows, told, strict=True)
         ]
     except (KeyError, TypeError, ValueError):
@@ -169,7 +169,7 @@ def _hotpot(rows: Any, origin: str) -> Reading:
     return _checked(questions, numbers, f"HotpotQA, distractor ({origin})")
 
 
-def _checked(questions: list[Question], numbers: dict[str, int], origin: str) -> Reading:
+def _checked(questions: list[SetQuestion], numbers: dict[str, int], origin: str) -> QuestionSet:
     if not questions or not numbers:
         raise DataError(f"{origin} has no answerable question: is it the right file?")
-    return Reading(tuple(questions), tuple(numbers), f"{origin}, {len(questions):,} questions")
+    return QuestionSet(tuple(questions), tuple(numbers), f"{origin}, {len(questions):,} questions")

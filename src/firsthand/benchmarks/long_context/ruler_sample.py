@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 from firsthand.errors import MissingExtra
 
 
-class Template(NamedTuple):
+class RulerTemplate(NamedTuple):
     """A task's prompt, its answer prefix, and the number of tokens to generate."""
 
     task: str
@@ -24,34 +24,34 @@ class Template(NamedTuple):
     tokens: int
 
 
-NIAH = Template(
+NIAH = RulerTemplate(
     "Some special magic {type_needle_v} are hidden within the following text. Make sure to memorize it. I will quiz you "
     "about the {type_needle_v} afterwards.\n{context}\nWhat are all the special magic {type_needle_v} for {query} mentioned "
     "in the provided text?",
     " The special magic {type_needle_v} for {query} mentioned in the provided text are",
     128,
 )
-VT = Template(
+VT = RulerTemplate(
     "Memorize and track the chain(s) of variable assignment hidden in the following text.\n\n{context}\nQuestion: Find all "
     "variables that are assigned the value {query} in the text above.",
     " Answer: According to the chain(s) of variable assignment in the text above, {num_v} variables are assigned the value "
     "{query}, they are: ",
     30,
 )
-CWE = Template(
+CWE = RulerTemplate(
     "Below is a numbered list of words. In these words, some appear more often than others. Memorize the ones that appear "
     "most often.\n{context}\nQuestion: What are the 10 most common words in the above list?",
     " Answer: The top 10 words that appear most often in the list are:",
     120,
 )
-FWE = Template(
+FWE = RulerTemplate(
     "Read the following coded text and track the frequency of each coded word. Find the three most frequently appeared "
     "coded words. {context}\nQuestion: Do not provide any explanation. Please ignore the dots '....'. What are the three "
     "most frequently appeared words in the above coded text?",
     " Answer: According to the coded text above, the three most frequently appeared words are:",
     50,
 )
-QA = Template(
+QA = RulerTemplate(
     "Answer the question based on the given documents. Only give me the answer and do not output any other words.\n\n"
     "The following are given documents.\n\n{context}\n\nAnswer the question based on the given documents. Only give me the "
     "answer and do not output any other words.\n\nQuestion: {query}",
@@ -61,7 +61,7 @@ QA = Template(
 
 
 @dataclass(frozen=True)
-class Sample:
+class RulerSample:
     """One generated problem of a RULER task."""
 
     input: str
@@ -80,7 +80,7 @@ class Sample:
         return self.input + self.prefix
 
 
-class Draw(NamedTuple):
+class SampleKey(NamedTuple):
     """Key of a sample: its task, its length in tokens (generated ones included), and its number there."""
 
     task: str
@@ -89,10 +89,10 @@ class Draw(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Generator:
+class SampleGenerator:
     """Makes samples of one task: `make(size, rng, draw)`, longer with the size."""
 
-    make: Callable[[int, Random, Draw], Sample]
+    make: Callable[[int, Random, SampleKey], RulerSample]
     tokens: int
     """Limit on generated tokens; they are part of the length."""
     unit: str

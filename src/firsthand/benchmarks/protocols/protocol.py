@@ -59,7 +59,7 @@ class Protocol:
     temperature: float | None = 0.0
     """Temperature of generated answers; 0 is greedy, None leaves it to the user."""
 
-    def words(self) -> str:
+    def describe(self) -> str:
         """Return the protocol's description, which a run records."""
         shots = f"{self.shots}-shot ({self.examples})" if self.shots else self.examples or "0-shot"
         how = "generated in the chat template" if self.chat else "generated as a continuation"
@@ -187,7 +187,7 @@ def make_benchmark(
         tasks=lambda seed: tasks,
         scorers=chosen.scorers,
         description=description,
-        protocol=f"{origin}; {chosen.words()}",
+        protocol=f"{origin}; {chosen.describe()}",
         licence=licence,
         options={"data": origin, "sha256": sha256, "protocol": protocol or next(iter(protocols))},
     )

@@ -26,7 +26,7 @@ SAMPLE_SEED = 0
 
 
 @dataclass(frozen=True)
-class Pair:
+class AnswerPair:
     """A question, two answers, and people's votes: `A`, `B` or `tie`."""
 
     id: str
@@ -50,7 +50,7 @@ def vote_benchmark(
     name: str,
     protocols: Mapping[str, VoteProtocol],
     protocol: str,
-    pairs: Sequence[Pair],
+    pairs: Sequence[AnswerPair],
     *,
     description: str,
     origin: str,
@@ -110,7 +110,7 @@ def read_list(file: Path) -> tuple[list[Json], Path, str]:
     return rows, file, hashlib.sha256(raw).hexdigest()
 
 
-def pairs_of(rows: Sequence[Json], file: Path, read: Callable[[Json, int], Pair]) -> list[Pair]:
+def pairs_of(rows: Sequence[Json], file: Path, read: Callable[[Json, int], AnswerPair]) -> list[AnswerPair]:
     """Convert rows to pairs; DataError with file and row if one is malformed."""
     pairs = []
     for index, row in enumerate(rows):
@@ -123,14 +123,14 @@ def pairs_of(rows: Sequence[Json], file: Path, read: Callable[[Json, int], Pair]
     return pairs
 
 
-def words(value: object) -> str:
+def answer_text(value: object) -> str:
     """Return an answer as text: PandaLM's file stores the answer `True` as a boolean."""
     if not isinstance(value, str | bool | int | float):
         raise ValueError(f"{str(value)[:40]!r} is not text")
     return str(value)
 
 
-def _task(pair: Pair, chosen: VoteProtocol) -> Task:
+def _task(pair: AnswerPair, chosen: VoteProtocol) -> Task:
     fields = {"question": pair.question, "answer_a": pair.answer_a, "answer_b": pair.answer_b}
     protocol = judge_protocol(chosen.judge)
     shown = show(protocol, fields, max_chars=MAX_CHARS)

@@ -24,7 +24,7 @@ FOUNDRY_SHA256 = {
 """SHA-256 of the files in mosaicml/llm-foundry, scripts/eval/local_data."""
 
 
-def make_benchmark(
+def arc_benchmark(
     name: str, config: str, rows: int, protocols: Mapping[str, Protocol], protocol: str, data: str
 ) -> Benchmark:
     """Return the benchmark over the test split of one of ARC's two sets."""

@@ -19,7 +19,7 @@ from pathlib import Path
 from firsthand import catalog
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.protocols.protocol import Item, Protocol, answered, fill, letter, make_task
-from firsthand.benchmarks.sources.tables import Row, read_table
+from firsthand.benchmarks.sources.tables import TableRow, read_table
 from firsthand.config import build, read_toml
 from firsthand.errors import ConfigError, DataError
 from firsthand.scorers.match import normalise
@@ -30,7 +30,7 @@ LEAK_CHARS = 4
 
 
 @dataclass(frozen=True)
-class Description:
+class BenchmarkDescription:
     """Fields of the TOML file. Paths are relative to it."""
 
     data: str = ""
@@ -78,7 +78,7 @@ class Description:
 
 def read_benchmark(path: Path) -> Benchmark:
     """Return the benchmark that a TOML file describes."""
-    about = build(Description, read_toml(Description, path))
+    about = build(BenchmarkDescription, read_toml(BenchmarkDescription, path))
     rows = read_table(path.parent / about.data, about.encoding)
     shown = read_table(path.parent / about.examples, about.encoding)[: about.shots] if about.shots else []
     protocol = _protocol(about)
@@ -98,7 +98,7 @@ def read_benchmark(path: Path) -> Benchmark:
     )
 
 
-def leaks(tasks: Sequence[Task], rows: Sequence[Row]) -> list[str]:
+def leaks(tasks: Sequence[Task], rows: Sequence[TableRow]) -> list[str]:
     """Return a warning that names the rows whose prompt contains the answer; empty if there are none.
 
     Targets that are short, or are choices listed in the prompt, are not checked.
@@ -114,7 +114,7 @@ def leaks(tasks: Sequence[Task], rows: Sequence[Row]) -> list[str]:
     return [f"LEAK: the prompt contains the target in {len(found)} of {len(rows)} rows ({', '.join(found[:5])}{more})"]
 
 
-def _protocol(about: Description) -> Protocol:
+def _protocol(about: BenchmarkDescription) -> Protocol:
     names = about.scorer or (("acc", "acc_norm") if about.choices else ("normalised",))
     return Protocol(
         "your own",
@@ -126,12 +126,12 @@ def _protocol(about: Description) -> Protocol:
     )
 
 
-def _columns(row: Row) -> dict[str, str]:
+def _columns(row: TableRow) -> dict[str, str]:
     """Return the columns that templates may name: text, numbers and booleans."""
     return {name: str(value) for name, value in row.columns.items() if isinstance(value, str | int | float)}
 
 
-def _filled(template: str, row: Row, what: str, extra: Mapping[str, str] | None = None) -> str:
+def _filled(template: str, row: TableRow, what: str, extra: Mapping[str, str] | None = None) -> str:
     try:
         return fill(template, {**_columns(row), **(extra or {})})
     except ConfigError as error:
@@ -140,7 +140,7 @@ def _filled(template: str, row: Row, what: str, extra: Mapping[str, str] | None 
         raise DataError(f"{row.where}: {what}: {error}{hint}") from None
 
 
-def _item(row: Row, about: Description, id: str) -> Item:
+def _item(row: TableRow, about: BenchmarkDescription, id: str) -> Item:
     choices = _choices(row, about)
     answer = _filled(about.target, row, "target").strip()
     if not answer:
@@ -155,7 +155,7 @@ def _item(row: Row, about: Description, id: str) -> Item:
     return Item(id, {**_columns(row), "question": question, "answer": answer}, choices, gold, secret, cluster)
 
 
-def _choices(row: Row, about: Description) -> tuple[str, ...]:
+def _choices(row: TableRow, about: BenchmarkDescription) -> tuple[str, ...]:
     if len(about.choices) == 1 and "{" not in about.choices[0]:
         found = row.columns.get(about.choices[0])
         if not isinstance(found, list) or not 2 <= len(found) <= 26 or not all(isinstance(each, str) for each in found):
@@ -164,7 +164,7 @@ def _choices(row: Row, about: Description) -> tuple[str, ...]:
     return tuple(_filled(template, row, "choices") for template in about.choices)
 
 
-def _gold(answer: str, choices: tuple[str, ...], row: Row) -> int:
+def _gold(answer: str, choices: tuple[str, ...], row: TableRow) -> int:
     """Return the index of the target among the choices, given by text, letter, or index from 0."""
     if choices.count(answer) == 1:
         return choices.index(answer)
@@ -178,14 +178,14 @@ def _gold(answer: str, choices: tuple[str, ...], row: Row) -> int:
     )
 
 
-def _check_ids(items: Sequence[Item], rows: Sequence[Row]) -> None:
+def _check_ids(items: Sequence[Item], rows: Sequence[TableRow]) -> None:
     twice = [id for id, count in Counter(item.id for item in items).items() if count > 1]
     if twice:
         places = [row.where for item, row in zip(items, rows, strict=True) if item.id == twice[0]]
         raise DataError(f"{places[1]}: the id {twice[0]!r} is also that of {places[0]}: ids must differ")
 
 
-def _task(item: Item, about: Description, protocol: Protocol, examples: Sequence[Item]) -> Task:
+def _task(item: Item, about: BenchmarkDescription, protocol: Protocol, examples: Sequence[Item]) -> Task:
     if about.choices:
         return make_task(item, protocol, examples)
     shown = "".join(f"{answered(each, protocol)}\n\n" for each in examples)

@@ -25,14 +25,14 @@ csv.field_size_limit(1 << 24)
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """A row's columns, with the file and line where it ends."""
 
     columns: Json
     where: str
 
 
-def read_table(path: Path, encoding: str = "") -> list[Row]:
+def read_table(path: Path, encoding: str = "") -> list[TableRow]:
     """Read the file's rows, by its suffix; DataError if there are none or one is malformed."""
     if path.suffix not in SUFFIXES:
         raise DataError(f"{path}: a file {', '.join(SUFFIXES)} was expected")
@@ -64,7 +64,7 @@ def decoded(raw: bytes, path: Path, encoding: str = "") -> str:
     return text
 
 
-def _csv(text: str, path: Path, delimiter: str = ",") -> Iterator[Row]:
+def _csv(text: str, path: Path, delimiter: str = ",") -> Iterator[TableRow]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         header = [name.strip() for name in next(reader, [])]
@@ -79,34 +79,34 @@ def _csv(text: str, path: Path, delimiter: str = ",") -> Iterator[Row]:
                 raise DataError(
                     f"{where}: {len(cells)} cells, and the header has {len(header)}: is a quote or a comma missing?"
                 )
-            yield Row(dict(zip(header, cells, strict=True)), where)
+            yield TableRow(dict(zip(header, cells, strict=True)), where)
     except csv.Error as error:
         raise DataError(
             f"{path}, line {reader.line_num}: {error}: is a quote not closed, or the file cut short?"
         ) from None
 
 
-def _tsv(text: str, path: Path) -> Iterator[Row]:
+def _tsv(text: str, path: Path) -> Iterator[TableRow]:
     return _csv(text, path, "\t")
 
 
-def _jsonl(text: str, path: Path) -> Iterator[Row]:
+def _jsonl(text: str, path: Path) -> Iterator[TableRow]:
     lines = text.split("\n")
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         where = f"{path}, line {number}"
         last = " (the last line: is the file cut short?)" if number == len(lines) else ""
-        yield Row(_object(_loaded(line, f"{where}{last}"), where), where)
+        yield TableRow(_object(_loaded(line, f"{where}{last}"), where), where)
 
 
-def _json(text: str, path: Path) -> Iterator[Row]:
+def _json(text: str, path: Path) -> Iterator[TableRow]:
     body = _loaded(text, f"{path} (is the file cut short?)") if text.strip() else []
     if not isinstance(body, list):
         raise DataError(f"{path}: a list of objects was expected, not {str(body)[:60]}")
     for number, row in enumerate(body, 1):
         where = f"{path}, item {number}"
-        yield Row(_object(row, where), where)
+        yield TableRow(_object(row, where), where)
 
 
 def _loaded(text: str, where: str) -> Any:

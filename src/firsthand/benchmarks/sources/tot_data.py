@@ -17,7 +17,7 @@ MAX_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True)
-class Found:
+class PaperFile:
     """A file's text, with its origin."""
 
     text: str
@@ -25,7 +25,7 @@ class Found:
     sha256: str
 
 
-def find(names: tuple[str, ...], in_package: str, data: str) -> Found | None:
+def find(names: tuple[str, ...], in_package: str, data: str) -> PaperFile | None:
     """Return the first of these files in the folder (or file) `data` or `$FIRSTHAND_DATA`; else the package's, or None."""
     if data:
         found = _in_folder(Path(data).expanduser(), names)
@@ -57,12 +57,12 @@ def _in_folder(folder: Path, names: tuple[str, ...]) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-def _read(path: Path, origin: str) -> Found:
+def _read(path: Path, origin: str) -> PaperFile:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise DataError(f"{path} is larger than {MAX_BYTES >> 20} MiB: is it the right file?")
         raw = path.read_bytes()
-        return Found(raw.decode("utf-8"), origin, hashlib.sha256(raw).hexdigest())
+        return PaperFile(raw.decode("utf-8"), origin, hashlib.sha256(raw).hexdigest())
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError as error:

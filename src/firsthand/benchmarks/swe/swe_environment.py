@@ -8,7 +8,7 @@ from firsthand.errors import ToolError
 from firsthand.message import Json
 from firsthand.sandbox.repository_workspace import Workplace, work
 from firsthand.scorers.patches.patch import MAX_BYTES, MAX_FILES
-from firsthand.scorers.resolved import COMMANDS, Places
+from firsthand.scorers.resolved import COMMANDS, TaskWorkplaces
 from firsthand.task import Task
 from firsthand.tool import Tool, tool
 from firsthand.tools.python import shortened
@@ -24,7 +24,7 @@ _ENDS = {
 class Checkout:
     """Environment whose tools work in the attempt's own sandbox or container; its `.git` is not trusted."""
 
-    def __init__(self, task: Task, places: Places):
+    def __init__(self, task: Task, places: TaskWorkplaces):
         self.task, self.places = task, places
         self.place: Workplace | None = None
         self.submitted: Json | None = None

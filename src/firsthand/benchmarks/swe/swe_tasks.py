@@ -19,14 +19,14 @@ from typing import Any
 
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.sources.datasets import Source, contents, fetch, located, text_field
-from firsthand.benchmarks.sources.tables import Row, read_table
+from firsthand.benchmarks.sources.tables import TableRow, read_table
 from firsthand.benchmarks.swe.swe_environment import Checkout
 from firsthand.errors import DataError, MissingExtra, unknown
 from firsthand.message import Json
 from firsthand.sandbox.git_repository import blob, commit_alone
 from firsthand.scorers.patches.patch import read_patch, touched
 from firsthand.scorers.patches.test_logs import PARSERS
-from firsthand.scorers.resolved import END, START, Places, resolved, script_parts
+from firsthand.scorers.resolved import END, START, TaskWorkplaces, resolved, script_parts
 from firsthand.task import Task
 
 AGENT, ORACLE = "agent", "oracle"
@@ -61,7 +61,7 @@ Respond below:
 
 
 @dataclass(frozen=True)
-class How:
+class SweProtocol:
     """A protocol of the software benchmarks: the published number it reproduces."""
 
     reproduces: str
@@ -164,7 +164,7 @@ def swe_benchmark(
     *,
     protocol: str,
     description: str,
-    places: Places,
+    places: TaskWorkplaces,
     licence: str = "MIT (the records); the repositories have their own",
 ) -> Benchmark:
     """Return the benchmark under the protocol `agent` (works in the repository) or `oracle` (writes a patch)."""
@@ -193,13 +193,13 @@ def swe_benchmark(
     )
 
 
-def agent_task(record: Json, places: Places) -> Task:
+def agent_task(record: Json, places: TaskWorkplaces) -> Task:
     """Return the record as a Task for an agent."""
     prompt = _ASKED.format(repo=Path(record["repo"]).name, issue=record["problem_statement"].strip())
     return _task(record, prompt, hint="a sentence on what was changed")
 
 
-def oracle_task(record: Json, places: Places) -> Task:
+def oracle_task(record: Json, places: TaskWorkplaces) -> Task:
     """Return the record as a Task for one patch: the record's `text`, or the statement and the files `patch` changes."""
     prompt = record["text"]
     if not prompt:
@@ -219,7 +219,7 @@ def _task(record: Json, prompt: str, **more: Any) -> Task:
     )
 
 
-def _oracle_files(record: Json, places: Places) -> str:
+def _oracle_files(record: Json, places: TaskWorkplaces) -> str:
     """Return the files that the reference patch changes, with line numbers, each between lines that name it."""
     name, commit = record["instance_id"], record["base_commit"]
     if not record["patch"]:
@@ -277,18 +277,18 @@ def _names(value: Any, key: str, where: str) -> list[str]:
     return value
 
 
-def _lines(path: Path) -> list[Row]:
+def _lines(path: Path) -> list[TableRow]:
     if path.name.endswith(".gz"):
         from firsthand.benchmarks.sources.datasets import Source, read
 
         found = read(path, Source("", 0, "", "", "", "", dict), "")
-        return [Row(row, found.where(index)) for index, row in enumerate(found.rows)]
+        return [TableRow(row, found.where(index)) for index, row in enumerate(found.rows)]
     if path.suffix not in (".jsonl", ".json"):
         raise DataError(f"{path}: a .parquet, .jsonl, .jsonl.gz or .json file was expected")
     return read_table(path)
 
 
-def _parquet(path: Path) -> list[Row]:
+def _parquet(path: Path) -> list[TableRow]:
     if importlib.util.find_spec("pyarrow") is None:
         raise MissingExtra("pyarrow", "swe", f"reading {path.name}")
     import pyarrow
@@ -298,4 +298,4 @@ def _parquet(path: Path) -> list[Row]:
         rows = pyarrow.parquet.read_table(path).to_pylist()
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{path} is not a complete Parquet file: {str(error).splitlines()[0][:200]}") from None
-    return [Row(row, f"{path}, row {number}") for number, row in enumerate(rows, 1)]
+    return [TableRow(row, f"{path}, row {number}") for number, row in enumerate(rows, 1)]

@@ -1,9 +1,9 @@
-"""The program that runs unittest cases against an answer in one interpreter, inside the sandbox. Standard library only.
+"""Sandboxed program that runs unittest cases against an answer in one interpreter. Standard library only.
 
-Two processes: the one that reads this starts another, which loads the answer before any test is there, then the tests, and
-reports on each. Only a report on every test that the file holds counts, so an answer that leaves early has failed. The cases
-patch the answer's own modules, so both must share an interpreter: unlike `checker.py`, this cannot keep an answer from
-looking at the tests while they call it. That unittest itself was changed is noticed.
+The process that reads this file starts another, which loads the answer before any test is there, then the tests, and reports
+on each. Only a report on every test in the file counts, so an answer that exits early has failed. The cases patch the
+answer's own modules, so both must share an interpreter: unlike `checker.py`, this cannot keep an answer from inspecting the
+tests while they call it. Changes to unittest itself are detected.
 """
 
 from __future__ import annotations
@@ -32,12 +32,14 @@ WATCHED: tuple[type, ...] = (
 
 
 def main() -> None:
-    """Exit with status 0 if the answer passes all tests; otherwise say on stderr which it failed."""
+    """Exit with status 0 if the answer passes all tests; otherwise name the failed ones on stderr."""
     path = Path("answer.py")
     answer = path.read_text(encoding="utf-8")
-    path.unlink()  # the tests begin in an empty folder
+    path.unlink()  # the tests start in an empty folder
     ours, theirs = socket.socketpair()
-    ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)  # not dumpable: the answer, of the same user, must not look in here
+    ctypes.CDLL(None).prctl(
+        4, 0, 0, 0, 0
+    )  # not dumpable: the answer runs as the same user and must not read this process
     if os.fork() == 0:
         null = os.open("/dev/null", os.O_RDWR)
         for fd in (0, 1, 2):
@@ -64,7 +66,7 @@ def main() -> None:
 
 
 def message(line: bytes) -> dict[str, Any]:
-    """What the other process said; it is not trusted, and may have ended."""
+    """Parse a message of the other process, which is not trusted and may have ended."""
     try:
         body = json.loads(line)
     except (ValueError, RecursionError):
@@ -73,7 +75,7 @@ def message(line: bytes) -> dict[str, Any]:
 
 
 def wanted(tests: str) -> list[str]:
-    """The names of the tests that the file holds, sorted."""
+    """Return the names of the tests in the file, sorted."""
     cases = [node for node in ast.parse(tests).body if isinstance(node, ast.ClassDef) and node.name == "TestCases"]
     methods = {
         node.name for case in cases for node in case.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
