@@ -6,6 +6,7 @@ devices; and nothing else of the machine, no network, no capabilities. See `work
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import platform
@@ -25,6 +26,7 @@ from typing import Any
 from firsthand.errors import SandboxError
 from firsthand.message import Json
 from firsthand.sandbox import seccomp
+from firsthand.sandbox.programs.worker import as_bytes
 from firsthand.sandbox.sandbox_limits import RunLimits, Workspace
 
 WORKSPACE = "/testbed"
@@ -45,7 +47,8 @@ class Run:
     """One piece of code to run, and the means to stop it from another thread."""
 
     kind: str
-    """`python`, `cell` (prints the value of its last expression), `shell`, or `check` (runs `checker.py`)."""
+    """`python`, `cell` (prints the value of its last expression), `shell`, `program` (Python of ours, which imports nothing
+    from the scratch folder), or `check` (runs `checker.py`)."""
     code: str
     limits: RunLimits
     stdin: str = ""
@@ -242,10 +245,12 @@ def _readable(text: str) -> int:
     """A descriptor to read the text from. No process of the sandbox holds what is in it before the code reads it."""
     if not text:
         return os.open(os.devnull, os.O_RDONLY)
-    memory = os.memfd_create("stdin")
+    memory = os.memfd_create("stdin", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         with open(memory, "wb", closefd=False) as file:
-            file.write(text.encode("utf-8", "surrogateescape"))
+            file.write(as_bytes(text))
+        seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+        fcntl.fcntl(memory, fcntl.F_ADD_SEALS, seals)
         return os.open(f"/proc/self/fd/{memory}", os.O_RDONLY)
     finally:
         os.close(memory)
