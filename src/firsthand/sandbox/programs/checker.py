@@ -1,4 +1,4 @@
-"""Runs tests against an answer inside the sandbox, in a process of their own. Standard library only; `Sandbox.check` sends it.
+"""Runs tests against an answer inside the sandbox, in a process of their own. Standard library only; for `Sandbox.check`.
 
 Two processes: the answer runs in one, the tests in the other, and only plain values go between them. So an answer cannot end
 the tests early, change what they use, read what they expect, or return an object that claims to equal everything. The

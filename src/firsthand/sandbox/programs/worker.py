@@ -40,6 +40,8 @@ _NOBODY = 65534
 _HEADER = struct.Struct("!I")
 _ENDED = struct.Struct("=iid")  # wait status, peak KiB of the largest process, seconds of processor time
 POLL_S = 0.02
+LOOK_CPU_S = 0.5
+"""Processor time that one count of shared pages may take: more means so many mappings that they are the code's excess."""
 HOME = "/tmp/work"
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -178,12 +180,14 @@ def memory_of(ours: set[int], enough: int) -> int:
     total = sum(fields(f"/proc/{pid}/status", (b"RssAnon:", b"RssShmem:")) for pid in pids)
     if total <= enough:
         return total
-    shares = [
-        fields(f"/proc/{pid}/smaps_rollup", (b"Pss_Anon:", b"Pss_Shmem:"))
-        or fields(f"/proc/{pid}/status", (b"RssAnon:", b"RssShmem:"))
-        for pid in pids
-    ]
-    return sum(shares)
+    shares, began = 0, time.thread_time()
+    for pid in pids:
+        shares += fields(f"/proc/{pid}/smaps_rollup", (b"Pss_Anon:", b"Pss_Shmem:")) or fields(
+            f"/proc/{pid}/status", (b"RssAnon:", b"RssShmem:")
+        )
+        if time.thread_time() - began > LOOK_CPU_S:
+            return total
+    return shares
 
 
 def fields(path: str, names: tuple[bytes, ...]) -> int:

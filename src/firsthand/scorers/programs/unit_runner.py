@@ -5,7 +5,7 @@ The cases patch the answer's own modules, so both must share an interpreter: unl
 answer from looking at the tests while they call it. It keeps what it can:
 
 - what runs the cases (loader, suite, result, `TestCase`) is taken before the answer loads, and compared after it;
-- only a report on every test counts, so an answer that leaves early has failed, and a skipped test is a failed one unless the
+- only a report on every test counts, so an answer that leaves early has failed, and a skipped test has failed unless the
   file says that it is skipped;
 - for each assertion that the tests use, the tests that the other process gets hold one that must fail, under a random name
   among theirs. A report in which one of them passed comes from a process whose assertions are not Python's.
@@ -85,7 +85,7 @@ def main() -> None:
         for fd in (0, 1, 2):
             os.dup2(null, fd)
         ours.close()
-        sys.path.insert(0, os.getcwd())
+        sys.path.insert(0, str(Path.cwd()))
         serve(theirs, answer)
     theirs.close()
     tests = sys.stdin.read()
