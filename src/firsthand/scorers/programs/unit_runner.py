@@ -7,8 +7,8 @@ answer from looking at the tests while they call it. It keeps what it can:
 - what runs the cases (loader, suite, result, `TestCase`) is taken before the answer loads, and compared after it;
 - only a report on every test counts, so an answer that leaves early has failed, and a skipped test has failed unless the
   file says that it is skipped;
-- for each assertion that the tests use, the tests that the other process gets hold one that must fail, under a random name
-  among theirs. A report in which one of them passed comes from a process whose assertions are not Python's.
+- for each assertion that the tests use, the file that the other process gets holds one that must fail, run between tests.
+  A report in which one of them passed comes from a process whose assertions are not Python's.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import sys
 import types
 import unittest
 import unittest.mock
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -89,12 +89,12 @@ def main() -> None:
         serve(theirs, answer)
     theirs.close()
     tests = sys.stdin.read()
-    names, failing, spiked = with_failing_tests(tests)
+    names, (case, failing, spiked) = wanted(tests), with_failing_tests(tests)
     with ours.makefile("rwb") as link:
         loaded = message(link.readline())
         if "error" in loaded:
             sys.exit(f"the answer did not load: {loaded['error']}")
-        link.write(json.dumps(spiked).encode() + b"\n")
+        link.write(json.dumps([spiked, case]).encode() + b"\n")
         link.flush()
         report = message(link.readline())
     if "error" in report:
@@ -123,24 +123,21 @@ def wanted(tests: str) -> list[str]:
     return sorted(name for name in _methods(ast.parse(tests)) if name.startswith("test"))
 
 
-def with_failing_tests(tests: str) -> tuple[list[str], list[str], str]:
-    """The names of the tests, the random names of those that must fail, and the file with the latter among the former."""
+def with_failing_tests(tests: str) -> tuple[str, list[str], str]:
+    """A random name for a case of tests that must fail, theirs, and the file with that case after its own.
+
+    The case stands on what `TestCases` stands on, and has none of its fixtures: those may need what a test has done.
+    """
     tree = ast.parse(tests)
-    methods = _methods(tree)
     used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)} & set(FALSE)
-    names = [name for name in methods if name.startswith("test")]
-    failing: list[str] = []
+    bases = ", ".join(ast.unparse(base) for case in _cases(tree)[:1] for base in case.bases)
+    name, methods = f"Test{secrets.token_hex(4)}", {}
     for assertion in sorted(used or {"assertEqual"}):
-        # As one of them is named, so that its name tells nothing.
-        name = f"{names[secrets.randbelow(len(names))] if names else 'test'}_{secrets.token_hex(3)}"
         first = 2 + secrets.randbelow(10**6)
         line = FALSE[assertion].format(first, first + 1 + secrets.randbelow(10**6))
-        method = ast.parse(f"def {name}(self):\n    {line}").body[0]
-        case = _cases(tree)[0] if _cases(tree) else None
-        if case is not None:
-            case.body.insert(secrets.randbelow(len(case.body) + 1), method)
-            failing.append(name)
-    return sorted(names), failing, ast.unparse(ast.fix_missing_locations(tree))
+        methods[f"test_{secrets.token_hex(4)}"] = line
+    body = "".join(f"    def {method}(self):\n        {line}\n" for method, line in methods.items())
+    return name, sorted(methods), f"{tests}\n\nclass {name}({bases}):\n{body}"
 
 
 def _cases(tree: ast.Module) -> list[ast.ClassDef]:
@@ -195,6 +192,24 @@ def _name(test: unittest.TestCase) -> str:
     return test.id().rpartition(".")[2]
 
 
+def run(tests: list[Any], failing: list[Any], result: Result) -> None:
+    """Run the tests as one suite, so that their class is set up once, with those that must fail in between."""
+    between = list(failing)
+
+    class Suite(unittest.TestSuite):
+        _cleanup = False
+
+        def __iter__(self) -> Iterator[Any]:
+            for test in tests:
+                yield test
+                if between:
+                    between.pop()(result)
+
+    Suite().run(result)
+    for test in between:
+        test(result)
+
+
 def serve(link: socket.socket, answer: str) -> NoReturn:
     """Load the answer, then the tests, and run them. Nothing here is trusted."""
     dump, leave, stream = json.dumps, os._exit, link.makefile("rwb")
@@ -211,13 +226,13 @@ def serve(link: socket.socket, answer: str) -> NoReturn:
     try:
         exec(compile(answer, f"{MODULE}.py", "exec", dont_inherit=True), module.__dict__)
         tell({})
-        tests = json.loads(stream.readline())
+        tests, failing = json.loads(stream.readline())
         exec(compile(tests, f"{MODULE}.py", "exec", dont_inherit=True), module.__dict__)
-        if not issubclass(module.__dict__["TestCases"], cases):
+        suites = [list(load(module.__dict__[each])) for each in ("TestCases", failing)]
+        if not all(isinstance(test, cases) for suite in suites for test in suite):
             raise TypeError("TestCases is no unittest.TestCase")
-        suite = load(module.__dict__["TestCases"])
-        names = sorted(_name(test) for test in suite if isinstance(test, cases))
-        suite.run(result)
+        names = sorted(_name(test) for suite in suites for test in suite)
+        run(suites[0], suites[1], result)
         expected = skipped_on_purpose(tests)
         problems = result.problems | {name: why for name, why in result.skips.items() if name not in expected}
         if _state() != before:
