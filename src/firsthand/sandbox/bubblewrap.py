@@ -6,6 +6,7 @@ devices; and nothing else of the machine, no network, no capabilities. See `work
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import platform
@@ -25,13 +26,14 @@ from typing import Any
 from firsthand.errors import SandboxError
 from firsthand.message import Json
 from firsthand.sandbox import seccomp
+from firsthand.sandbox.programs.worker import as_bytes
 from firsthand.sandbox.sandbox_limits import RunLimits, Workspace
 
 WORKSPACE = "/testbed"
 START_S = 30.0
 LEAVE_S = 1.0
 GRACE_S = 5.0
-"""A worker that has not reported this long after a run's time was up is taken for broken."""
+"""A worker that has not reported this long after a run's time was up is replaced; the run has timed out."""
 _ETC = {
     "passwd": "sandbox:x:1000:1000::/tmp/work:/bin/sh\n",
     "group": "sandbox:x:1000:\n",
@@ -45,7 +47,8 @@ class Run:
     """One piece of code to run, and the means to stop it from another thread."""
 
     kind: str
-    """`python`, `cell` (prints the value of its last expression), `shell`, or `check` (runs `checker.py`)."""
+    """`python`, `cell` (prints the value of its last expression), `shell`, `program` (Python of ours, which imports nothing
+    from the scratch folder), or `check` (runs `checker.py`)."""
     code: str
     limits: RunLimits
     stdin: str = ""
@@ -163,7 +166,16 @@ class Worker:
             while selector.get_map():
                 ready = selector.select(max(0.0, deadline - time.monotonic()))
                 if not ready and time.monotonic() >= deadline:
-                    raise SandboxError(f"the sandbox's worker did not answer for {GRACE_S:g} s after the time was up")
+                    # What the code left keeps the supervisor busy: that is the code's fault, and the worker is replaced.
+                    self._process.kill()
+                    self.close()
+                    late = {"killed": "timeout", "status": None, "cpu_s": None, "peak_bytes": None}
+                    return Report(
+                        bytes(received[out]),
+                        bytes(received[err]),
+                        flooded,
+                        late | {"wall_s": run.limits.wall_s + GRACE_S},
+                    )
                 for key, events in ready:
                     if events & selectors.EVENT_WRITE:
                         request = request[_send(job, request) :]
@@ -242,10 +254,12 @@ def _readable(text: str) -> int:
     """A descriptor to read the text from. No process of the sandbox holds what is in it before the code reads it."""
     if not text:
         return os.open(os.devnull, os.O_RDONLY)
-    memory = os.memfd_create("stdin")
+    memory = os.memfd_create("stdin", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         with open(memory, "wb", closefd=False) as file:
-            file.write(text.encode("utf-8", "surrogateescape"))
+            file.write(as_bytes(text))
+        seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+        fcntl.fcntl(memory, fcntl.F_ADD_SEALS, seals)
         return os.open(f"/proc/self/fd/{memory}", os.O_RDONLY)
     finally:
         os.close(memory)
