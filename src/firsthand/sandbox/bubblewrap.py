@@ -19,13 +19,14 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from firsthand.errors import SandboxError
 from firsthand.message import Json
 from firsthand.sandbox import seccomp
+from firsthand.sandbox.memory_cgroup import open_cgroup
 from firsthand.sandbox.programs.worker import as_bytes
 from firsthand.sandbox.sandbox_limits import RunLimits, Workspace
 
@@ -90,9 +91,12 @@ class Worker:
     def __init__(self, packages: Sequence[Path] = (), workspace: Workspace | None = None):
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control = ours
+        self._kept_bytes = 0 if workspace is None else workspace.size_bytes
+        self._cgroup = open_cgroup()
         data: list[int] = []
         try:
             command = [*self._bwrap(packages, data, workspace), "--", *_program(packages, workspace)]
+            command = command if self._cgroup is None else self._cgroup.entering(command)
             self._process = subprocess.Popen(
                 command,
                 stdin=theirs.fileno(),
@@ -103,9 +107,11 @@ class Worker:
             )
         except OSError as error:
             ours.close()
+            self._leave_cgroup()
             raise SandboxError(f"bwrap does not start: {error.strerror or error}") from None
         except SandboxError:
             ours.close()
+            self._leave_cgroup()
             raise
         finally:
             theirs.close()
@@ -125,6 +131,7 @@ class Worker:
 
     def run(self, run: Run) -> Report:
         """Carry out a run, blocking; SandboxError if the sandbox itself failed. The worker is closed then."""
+        kills = self._allow_memory(run.limits)
         job, theirs = socket.socketpair()
         out, out_w = os.pipe()
         err, err_w = os.pipe()
@@ -138,7 +145,7 @@ class Worker:
                 run.socket = job
                 if run.stopped:  # it was stopped before it could be reached
                     run.stop()
-                return self._follow(run, job, out, err)
+                return self._with_kills(self._follow(run, job, out, err), kills)
             except OSError as error:
                 self.close()
                 raise SandboxError(f"the sandbox's worker died ({error.strerror or error}): run it again") from None
@@ -151,6 +158,29 @@ class Worker:
             theirs.close()
             for fd in (out, err, *given):
                 os.close(fd)
+
+    def _allow_memory(self, limits: RunLimits) -> int:
+        """Bound the memory of what runs next, its files included; returns how often the bound has been met before."""
+        if self._cgroup is None:
+            return 0
+        try:
+            self._cgroup.allow(limits.memory_bytes + limits.scratch_bytes + self._kept_bytes)
+            return self._cgroup.kills()
+        except (OSError, ValueError) as error:
+            self.close()
+            raise SandboxError(
+                f"the sandbox's worker died (its memory limit cannot be set: {error}): run it again"
+            ) from None
+
+    def _with_kills(self, report: Report, before: int) -> Report:
+        """The report, if the kernel has killed something for the memory limit: of a run that ended for it."""
+        if self._cgroup is None or report.body["killed"] or self._cgroup.kills() == before:
+            return report
+        return replace(report, body=report.body | {"killed": "memory"})
+
+    def _leave_cgroup(self) -> None:
+        if self._cgroup is not None:
+            self._cgroup.close()
 
     def _follow(self, run: Run, job: socket.socket, out: int, err: int) -> Report:
         """Send the request; read output, no more than is allowed, until both pipes and the report have ended."""
@@ -203,6 +233,7 @@ class Worker:
             self._process.wait()
         if self._process.stderr is not None:
             self._process.stderr.close()
+        self._leave_cgroup()
 
     def _await_ready(self) -> None:
         self._control.settimeout(START_S)
