@@ -440,6 +440,9 @@ refused(lambda: call(126, header, (ctypes.c_uint32 * 6)(*[0xFFFFFFFF] * 6)))
     "perf": "refused(lambda: call(298, 0, 0, -1, -1, 0))",
     "userfaultfd": "refused(lambda: call(323, 0))",
     "io_uring": "refused(lambda: call(425, 1, (ctypes.c_char * 120)()))",
+    "pipes_of_huge_pages": "refused(lambda: call(278, 1, ctypes.create_string_buffer(16), 1, 0))",
+    "asynchronous_contexts": "refused(lambda: call(206, 64, ctypes.byref(ctypes.c_ulong(0))))",
+    "watching_the_hosts_files": "refused(lambda: call(294, 0))",
     "modules": "refused(lambda: call(313, 0, b'', 0)); refused(lambda: call(175, 0, 0, b''))",
     "kexec_and_reboot": "refused(lambda: call(246, 0, 0, 0, 0)); refused(lambda: call(169, 0xFEE1DEAD, 672274793, 0x1234567, 0))",
     "clocks": """

@@ -228,7 +228,7 @@ def serve(link: socket.socket, answer: str) -> NoReturn:
         tell({})
         tests, failing = json.loads(stream.readline())
         exec(compile(tests, f"{MODULE}.py", "exec", dont_inherit=True), module.__dict__)
-        suites = [list(load(module.__dict__[each])) for each in ("TestCases", failing)]
+        suites: list[list[Any]] = [list(load(module.__dict__[each])) for each in ("TestCases", failing)]
         if not all(isinstance(test, cases) for suite in suites for test in suite):
             raise TypeError("TestCases is no unittest.TestCase")
         names = sorted(_name(test) for suite in suites for test in suite)
