@@ -222,6 +222,22 @@ def test_links_of_the_readme_lead_somewhere() -> None:
     assert local and not [link for link in local if not (ROOT / link).exists()]
 
 
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as Markdown's table of contents makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", heading).strip().lower()) for heading in headings}
+
+
+def test_links_between_pages_lead_to_a_page_and_a_heading_that_exist() -> None:
+    broken = []
+    for page in map(ROOT.__truediv__, PAGES):
+        for link, anchor in re.findall(r"\]\(([\w./-]*)(?:#([\w-]+))?\)", page.read_text(encoding="utf-8")):
+            target = page.parent / link if link else page
+            if not target.exists() or (anchor and target.suffix == ".md" and anchor not in anchors(target)):
+                broken.append(f"{page.name}: {link}#{anchor}")
+    assert not broken
+
+
 def test_the_page_of_the_engine_lists_its_files() -> None:
     room = ROOT / "src" / "firsthand" / "engine"
     listed = re.findall(r"^  (\w+\.py) +\S", (ROOT / "docs" / "engine.md").read_text(), re.MULTILINE)
