@@ -329,3 +329,9 @@ def test_each_page_is_in_the_navigation_once_and_the_home_page_links_what_is_the
     links = re.findall(r"\]\(([^)#]+)", (docs / "index.md").read_text(encoding="utf-8"))
     assert {"glossary.md", "architecture.md"} <= set(links)
     assert not [link for link in links if "://" not in link and not (docs / link).exists()]
+
+
+def test_every_file_that_the_design_page_names_exists() -> None:
+    named = re.findall(r"`([\w/]+/[\w]+\.py|[\w]+/)`", (ROOT / "docs" / "design.md").read_text(encoding="utf-8"))
+    assert len(named) > 40
+    assert not [name for name in named if not ((PACKAGE / name).exists() or (ROOT / name).exists() or name == "evals/")]
