@@ -143,7 +143,7 @@ def test_a_missing_library_is_an_error_that_names_it_and_never_a_zero(tmp_path):
     assert task.metadata["libraries"] == ["no_such_library", "os", "unittest"]
     trace = asyncio.run(rollout(Agent("a", Scripted([f"```python\n{RIGHT}```"]), direct), task, benchmark=bench))
     (score,) = trace.scores
-    assert score.failed and "needs no_such_library, which the sandbox does not have" in score.detail["scorer_failed"]
+    assert score.failed and "needs no_such_library, which the sandbox lacks" in score.detail["scorer_failed"]
     assert PACKAGES in score.detail["scorer_failed"]
 
 
@@ -152,7 +152,7 @@ def test_the_record_says_how_many_tasks_cannot_be_run_and_they_can_be_left_out(t
     bench = benchmark(tmp_path, row(), needy)
     assert len(bench.tasks(0)) == 2
     assert (
-        f"2 of 148 items; ERRORS: 1 tasks need what the sandbox lacks (some_library 1), see {PACKAGES}"
+        f"2 of 148 items; ERRORS: 1 tasks need modules that the sandbox lacks (some_library 1), see {PACKAGES}"
         in bench.protocol
     )
     left = benchmark(tmp_path, row(), needy, protocol=":runnable=true")
@@ -181,7 +181,7 @@ def test_a_reference_that_fails_here_is_an_error_and_an_answer_that_fails_alone_
         async with Sandbox(workers=1) as box:
             await check_reference(broken, box)
 
-    with pytest.raises(DataError, match="cannot be judged here: its reference solution fails"):
+    with pytest.raises(DataError, match="cannot be scored here: its reference solution fails"):
         asyncio.run(judged())
 
 
@@ -224,8 +224,8 @@ def test_code_in_the_sandbox_finds_localhost():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"test": "class TestCases("}, "no Python code"),
-        ({"code_prompt": "def f("}, "no Python code"),
+        ({"test": "class TestCases("}, "not Python code"),
+        ({"code_prompt": "def f("}, "not Python code"),
         ({"test": ""}, "'test'"),
         ({"instruct_prompt": 3}, "'instruct_prompt'"),
     ],

@@ -222,6 +222,22 @@ def test_links_of_the_readme_lead_somewhere() -> None:
     assert local and not [link for link in local if not (ROOT / link).exists()]
 
 
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as Markdown's table of contents makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", heading).strip().lower()) for heading in headings}
+
+
+def test_links_between_pages_lead_to_a_page_and_a_heading_that_exist() -> None:
+    broken = []
+    for page in map(ROOT.__truediv__, PAGES):
+        for link, anchor in re.findall(r"\]\(([\w./-]*)(?:#([\w-]+))?\)", page.read_text(encoding="utf-8")):
+            target = page.parent / link if link else page
+            if not target.exists() or (anchor and target.suffix == ".md" and anchor not in anchors(target)):
+                broken.append(f"{page.name}: {link}#{anchor}")
+    assert not broken
+
+
 def test_the_page_of_the_engine_lists_its_files() -> None:
     room = ROOT / "src" / "firsthand" / "engine"
     listed = re.findall(r"^  (\w+\.py) +\S", (ROOT / "docs" / "engine.md").read_text(), re.MULTILINE)
@@ -313,3 +329,9 @@ def test_each_page_is_in_the_navigation_once_and_the_home_page_links_what_is_the
     links = re.findall(r"\]\(([^)#]+)", (docs / "index.md").read_text(encoding="utf-8"))
     assert {"glossary.md", "architecture.md"} <= set(links)
     assert not [link for link in links if "://" not in link and not (docs / link).exists()]
+
+
+def test_every_file_that_the_design_page_names_exists() -> None:
+    named = re.findall(r"`([\w/]+/[\w]+\.py|[\w]+/)`", (ROOT / "docs" / "design.md").read_text(encoding="utf-8"))
+    assert len(named) > 40
+    assert not [name for name in named if not ((PACKAGE / name).exists() or (ROOT / name).exists() or name == "evals/")]
