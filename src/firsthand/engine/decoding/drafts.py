@@ -161,7 +161,7 @@ class Shadow:
         number = uniform(line.seed, line.index, place)
         counts = line.counts + Counter(self.guesses)
         prompt = line.tokens[: line.num_prompt]
-        self.own.tokens.append(choose(logits_V, line.sampling, number=number, prompt=prompt, counts=counts))
+        self.own.tokens.append(choose(logits_V, line.sampling, number=number, prompt=prompt, counts=counts).token)
 
 
 class DraftModel:

@@ -1,25 +1,33 @@
-"""What a row of logits means for a sequence: the next token of an answer, or the rating of one that is there.
+"""Samples or scores one token from a row of logits.
 
-Nothing here knows of queues or memory: the engine asks, and ends what has ended.
+Left out: queues and memory. The engine calls these functions, and ends the sequences that are done.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from firsthand.engine.core.outputs import Output
 from firsthand.engine.core.sequence import Sequence
 from firsthand.engine.decoding.constraint import has
-from firsthand.engine.decoding.sampler import choose, is_plain, is_usable, most_probable, uniform
+from firsthand.engine.decoding.sampler import (
+    TokenDraw,
+    choose,
+    is_on_policy,
+    is_plain,
+    is_usable,
+    most_probable,
+    uniform,
+)
 from firsthand.errors import FirsthandError, ModelError
 from firsthand.model import Sampling
 from firsthand.nn.compiled_decoder import LogitRow
 
 
 def sample(line: Sequence, row: LogitRow, version: int) -> Output:
-    """Choose the next token of an answer, append it, and say so."""
+    """Sample the next token of an answer, append it, and return it as an output."""
     sampling = line.sampling
-    token = _choose(line, row)
+    token, behaviour = _choose(line, row)
     logprob = row.logprob(token)
     _check_usable(logprob)
     line.append(token)
@@ -35,11 +43,12 @@ def sample(line: Sequence, row: LogitRow, version: int) -> Output:
     elif line.num_answer >= line.max_tokens:
         reason = "length"
     top = (most_probable(row, sampling.top_logprobs),) if sampling.top_logprobs else ()
-    return output(line, version, (token,), (logprob,), token == row.best, top, reason)
+    behaviour = logprob if behaviour is None else min(behaviour, 0.0)
+    return output(line, version, (token,), (logprob,), token == row.best, top, reason, behaviour=(behaviour,))
 
 
 def rate(line: Sequence, position: int, row: LogitRow, version: int) -> list[Output]:
-    """Score the token after a position; brings an output when it was the last one."""
+    """Score the token after a position; returns an output once the last one is scored."""
     answer = line.tokens[line.num_prompt :]
     if answer:
         target = line.tokens[position + 1]
@@ -69,13 +78,15 @@ def output(
     top_logprobs: tuple[tuple[tuple[int, float], ...], ...] = (),
     reason: Literal["stop", "length"] | None = None,
     error: FirsthandError | None = None,
+    behaviour: tuple[float, ...] = (),
 ) -> Output:
-    """What a step brought for a sequence."""
+    """The output of one step for one sequence."""
     return Output(
         request_id=line.request_id,
         index=line.index,
         token_ids=token_ids,
         logprobs=logprobs,
+        behaviour_logprobs=behaviour,
         is_greedy=is_greedy,
         top_logprobs=top_logprobs,
         finish_reason=reason,
@@ -89,21 +100,30 @@ def output(
     )
 
 
-def _choose(line: Sequence, row: LogitRow) -> int:
-    """The next token of an answer."""
+class _Chosen(NamedTuple):
+    """The next token of an answer, and its behaviour log-prob."""
+
+    token: int
+    behaviour: float | None
+    """None where it is the model's own log-prob."""
+
+
+def _choose(line: Sequence, row: LogitRow) -> _Chosen | TokenDraw:
     guide, sampling = line.guide, line.sampling
     if guide is not None and guide.forced:
-        return guide.forced[0]
+        return _Chosen(guide.forced[0], 0.0)
+    on_policy = is_on_policy(sampling)
     if row.drawn is not None:
-        return row.drawn
+        return _Chosen(row.drawn, None if on_policy else row.drawn_logprob)
     allowed = None if guide is None else guide.allowed
     if line.permits is not None and line.permits.binds(line.num_answer):
         allowed = line.permits.after(line.tokens, line.num_prompt, allowed)
     if _is_plain_greedy(sampling) and (allowed is None or has(allowed, row.best)):
-        return row.best
+        return _Chosen(row.best, 0.0)
     number = uniform(line.seed, line.index, len(line.tokens))
     prompt = line.tokens[: line.num_prompt]
-    return choose(row.values, sampling, number=number, prompt=prompt, counts=line.counts, allowed=allowed)
+    drawn = choose(row.values, sampling, number=number, prompt=prompt, counts=line.counts, allowed=allowed)
+    return _Chosen(drawn.token, None) if on_policy and allowed is None else drawn
 
 
 def _check_usable(logprob: float) -> None:
