@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from firsthand.message import Message, Text
+from firsthand.model import ToolSpec
 from firsthand.trace import Node, Trace
 
 SHORT_CHARS = 24
@@ -29,7 +30,11 @@ def shareable(trace: Trace) -> Trace:
     return replace(
         trace,
         nodes=tuple(Node(node.parent, _without_words(node.message)) for node in trace.nodes),
-        calls=tuple(replace(call, detail=_without_texts(call.detail), error=_left(call.error)) for call in trace.calls),
+        calls=tuple(
+            replace(call, detail=_without_texts(call.detail), error=_left(call.error), prompt=None)
+            for call in trace.calls
+        ),
+        tools=tuple(ToolSpec(**_without_texts(vars(tool))) for tool in trace.tools),
         events=tuple(e if e.kind == "protected" else replace(e, data=_without_texts(e.data)) for e in trace.events),
         scores=tuple(replace(score, detail=_without_texts(score.detail)) for score in trace.scores),
         answer=trace.answer if len(trace.answer or "") <= ANSWER_CHARS else _left_out(trace.answer or ""),

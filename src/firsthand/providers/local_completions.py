@@ -56,12 +56,13 @@ class Answer:
     """The tokens whose text is left out where they end the answer."""
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+    behaviour_logprobs: list[float] = field(default_factory=list)
+    versions: list[int] = field(default_factory=list)
+    """Of the weights, one for each token."""
     top_logprobs: list[tuple[tuple[str, float], ...]] = field(default_factory=list)
     ends: list[int] = field(default_factory=list)
     """Length of the certain text after each token."""
     text: str = ""
-    versions: dict[int, None] = field(default_factory=dict)
-    """Of the weights, in order."""
     last: Output | None = None
 
     def add(self, output: Output, tokenizer: Tokenizer) -> str:
@@ -80,10 +81,11 @@ class Answer:
             piece += self.stop.take()
         self.token_ids += output.token_ids
         self.logprobs += output.logprobs
+        self.behaviour_logprobs += output.behaviour_logprobs
+        self.versions += [output.version] * len(output.token_ids)
         for alternatives in output.top_logprobs:
             self.top_logprobs.append(tuple((tokenizer.decode([i], skip_special=False), lp) for i, lp in alternatives))
         self.text += piece
-        self.versions[output.version] = None
         self.last = output
         return piece
 
@@ -172,7 +174,12 @@ def completion(
     reason: FinishReason = "tool_calls" if calls and not is_cut else output.finish_reason
     parts = ((Text(text),) if text or not calls else ()) + calls
     kept = answer.kept
-    sampled = Sampled(tuple(answer.token_ids[:kept]), tuple(answer.logprobs[:kept]))
+    sampled = Sampled(
+        tuple(answer.token_ids[:kept]),
+        tuple(answer.logprobs[:kept]),
+        tuple(answer.behaviour_logprobs[:kept]),
+        tuple(answer.versions[:kept]),
+    )
     usage = Usage(
         prompt_tokens=output.prompt_tokens if is_first else 0,
         cached_tokens=output.cached_tokens if is_first else 0,
@@ -185,7 +192,7 @@ def completion(
         usage,
         tuple(answer.top_logprobs[:kept]),
         loaded.worker.lease(text_so_far, adapter=request.adapter, salt=request.salt),
-        versions=() if set(answer.versions) == {0} else tuple(answer.versions),
+        prompt_ids=request.prompt,
         adapter_version=output.adapter_version,
     )
 
