@@ -17,7 +17,7 @@ from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.engine.core.sequence import Request
 from firsthand.engine.decoding.constraint import Grammars
 from firsthand.engine.decoding.sampler import choose
-from firsthand.engine.decoding.speculative import Ask
+from firsthand.engine.decoding.speculative import DraftRequest
 from firsthand.errors import ConfigError, ModelError
 from firsthand.grammar import Grammar
 from firsthand.model import Sampling
@@ -195,7 +195,7 @@ def test_company_chunking_memory_and_guesses_change_no_bit(name, settings):
 class Wild:
     """Guesses anything, mostly what no grammar allows."""
 
-    def propose(self, asks: list[Ask]) -> list[list[int]]:
+    def propose(self, asks: list[DraftRequest]) -> list[list[int]]:
         return [[(len(line.tokens) * 31 + i) % tokenizer().vocab_size for i in range(most)] for line, most in asks]
 
     def forget(self, line: object) -> None:

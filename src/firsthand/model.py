@@ -204,10 +204,10 @@ class Model(Protocol):
 
 
 class TokenModel(Model, Protocol):
-    """A Model that knows its tokens: what a server needs besides answers."""
+    """A Model that runs here and knows its tokens: what a server asks for besides answers."""
 
     async def load(self) -> ModelFacts:
-        """Load the model into memory, if it is not there, and describe it."""
+        """Bring the model into memory, if it is not there, and say what it is."""
 
     def stream_many(
         self,

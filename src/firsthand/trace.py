@@ -434,7 +434,7 @@ def _continues(body: Json, index: int) -> bool:
     if not _comes_after(prompt["after"], index):
         return False
     sample, nodes = prompt["sample"], body["calls"][prompt["after"]]["nodes"]
-    return 0 <= sample < len(nodes) and 0 <= nodes[sample] < len(body["nodes"])
+    return type(sample) is int and 0 <= sample < len(nodes) and nodes[sample] in range(len(body["nodes"]))
 
 
 _PLAIN = (

@@ -1,4 +1,4 @@
-"""The engine's outputs as plain data, and how they are joined. No tensors."""
+"""What comes out of the engine: plain data, and how it is put together. No tensors."""
 
 from __future__ import annotations
 
@@ -11,39 +11,39 @@ from firsthand.errors import FirsthandError
 
 @dataclass(frozen=True)
 class Output:
-    """The output of one step for one answer. The last one of an answer has a `finish_reason` or an `error`."""
+    """What one step brought for one answer. The last one of an answer has a `finish_reason` or an `error`."""
 
     request_id: int
     index: int
-    """The number of the answer, or of the continuation, within its request."""
+    """Which of the request's answers, or which continuation."""
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     """Natural log of each token's probability under the model's own distribution, before temperature, penalties or cuts."""
     is_greedy: bool
-    """True if each of these tokens was the most probable one."""
+    """Whether each of these tokens was the most probable one."""
     top_logprobs: tuple[tuple[tuple[int, float], ...], ...] = ()
     """For each token the most probable ones as (id, log-prob), if they were asked for."""
     finish_reason: Literal["stop", "length"] | None = None
     """`stop`: a stop token or string, the end of a grammar or a scored continuation; `length`: max_tokens or the context."""
     error: FirsthandError | None = None
+    behaviour_logprobs: tuple[float, ...] = ()
+    """Natural log of the probability that each sampled token was drawn with, after penalties, biases, temperature, cuts and
+    constraints: 0 for greedy and for forced tokens. Empty for a scored continuation."""
     prompt_tokens: int = 0
     cached_tokens: int = 0
     """Prompt tokens that were not computed again."""
     waited_s: float = field(default=0.0, compare=False)
-    """How long the answer waited in the queue."""
+    """How long the answer waited until the engine began with it."""
     version: int = 0
     """The version of the weights that computed these tokens."""
     adapter: str | None = None
     """The adapter that they were computed with."""
     adapter_version: int = 0
-    """The adapter's version, the same for a whole answer."""
-    behaviour_logprobs: tuple[float, ...] = ()
-    """Natural log of the probability that each sampled token was drawn with, after penalties, biases, temperature, cuts and
-    constraints: 0 for greedy and for forced tokens. Empty for a scored continuation."""
+    """Its version, the same for a whole answer."""
 
     @property
     def is_last(self) -> bool:
-        """True if no more outputs of this answer follow."""
+        """Whether nothing more comes for this answer."""
         return self.finish_reason is not None or self.error is not None
 
 
@@ -51,7 +51,7 @@ class Output:
 class Scored:
     """The log-prob of each token of a continuation, and whether each was the most probable one.
 
-    What it cost to compute is not compared.
+    Equal scores are equal whatever it cost to compute them.
     """
 
     logprobs: tuple[float, ...]
@@ -61,13 +61,13 @@ class Scored:
     cached_tokens: int = field(default=0, compare=False)
     """Tokens of the prefix that were not computed again."""
     top_logprobs: tuple[tuple[tuple[int, float], ...], ...] = ()
-    """For each token the most probable ones in its place as (id, log-prob), if they were asked for."""
+    """In the place of each token the most probable ones as (id, log-prob), if they were asked for."""
     version: int = field(default=0, compare=False)
     """The version of the weights that computed the last of them."""
 
 
 def scored(output: Output) -> Scored:
-    """The score in an output; raises the output's error if it has one."""
+    """The score that an output carries; raises its error if it has one."""
     if output.error is not None:
         raise output.error
     return Scored(
@@ -81,19 +81,19 @@ def scored(output: Output) -> Scored:
 
 
 def joined(outputs: Iterable[Output]) -> list[Output]:
-    """The same outputs, with consecutive ones of one answer merged."""
-    merged: list[Output] = []
+    """The same outputs, with those that follow each other in one answer made one."""
+    found: list[Output] = []
     for output in outputs:
-        before = merged[-1] if merged else None
+        before = found[-1] if found else None
         if before is None or (before.request_id, before.index) != (output.request_id, output.index) or output.error:
-            merged.append(output)
+            found.append(output)
             continue
-        merged[-1] = replace(
+        found[-1] = replace(
             output,
             token_ids=before.token_ids + output.token_ids,
             logprobs=before.logprobs + output.logprobs,
-            is_greedy=before.is_greedy and output.is_greedy,
             behaviour_logprobs=before.behaviour_logprobs + output.behaviour_logprobs,
+            is_greedy=before.is_greedy and output.is_greedy,
             top_logprobs=before.top_logprobs + output.top_logprobs,
         )
-    return merged
+    return found

@@ -9,7 +9,7 @@ cumulative weights are float64. Where a number falls between two tokens to withi
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Row
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -53,17 +53,23 @@ class DrawnTokens(NamedTuple):
 
 def draw_after(chunk: Chunk, position: int) -> DrawSettings | None:
     """The settings to draw the token after a position of a chunk; None if the host chooses it, or decoding is greedy."""
-    line = chunk.sequence
-    s = line.sampling
-    is_last = position == len(line.tokens) - 1 and not chunk.draft
-    if line.goal != "generate" or not is_last or line.followers or line.guide is not None:
+    sequence = chunk.sequence
+    s = sequence.sampling
+    is_last = position == len(sequence.tokens) - 1 and not chunk.draft
+    if sequence.goal != "generate" or not is_last or sequence.followers or sequence.guide is not None:
         return None
-    if s.temperature == 0 or not is_plain(s) or (line.permits is not None and line.permits.binds(line.num_answer)):
+    if (
+        s.temperature == 0
+        or not is_plain(s)
+        or (sequence.token_filter is not None and sequence.token_filter.binds(sequence.num_answer))
+    ):
         return None
-    return DrawSettings(s.temperature, s.top_k, s.top_p, s.min_p, uniform(line.seed, line.index, len(line.tokens)))
+    return DrawSettings(
+        s.temperature, s.top_k, s.top_p, s.min_p, uniform(sequence.seed, sequence.index, len(sequence.tokens))
+    )
 
 
-def draw_rows(logits_MV: Tensor, draws: Row[DrawSettings | None], *, otherwise: Tensor) -> DrawnTokens:
+def draw_rows(logits_MV: Tensor, draws: Sequence[DrawSettings | None], *, otherwise: Tensor) -> DrawnTokens:
     """Draws a token for each row with settings, and takes `otherwise` for the rest. Never waits for the device."""
     tokens_M = otherwise.clone()
     logprobs_M = torch.zeros(len(tokens_M), dtype=torch.float64, device=tokens_M.device)
