@@ -17,6 +17,7 @@ NOUNS = [
     "grammar",
     "sampling",
     "model",
+    "loop.reply_body",
     "loop.concurrency",
     "tool",
     "task",

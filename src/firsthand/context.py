@@ -24,7 +24,7 @@ from firsthand.loop.listener import Began
 from firsthand.loop.tool_call import run_call
 from firsthand.loop.tool_call import tool_request as tool_request
 from firsthand.message import Json, Message, Role, Text, ToolCall, ToolResult
-from firsthand.model import Completion, Likelihood, Prompt, Sampling, Scored, Usage, request_key
+from firsthand.model import Likelihood, Prompt, Sampling, Scored, Usage, request_key
 from firsthand.tool import Tool
 
 T = TypeVar("T")
@@ -152,12 +152,12 @@ class Context:
             attempt.tell(Began(effect, "generate", self.node, {"n": n}))
             completions = await attempt.complete(effect, asked, sampling, specs, n)
             leases[:] = [completion.lease for completion in completions]
-            return {"completions": [completion.to_json() for completion in completions]}
+            return attempt.to_reply(completions, self.node)
 
         try:
             async with self._in_time():
                 body = await attempt.reply(effect, request, ask, recorded)
-            completions = [Completion.from_json(each) for each in body["completions"]]
+            completions = attempt.from_reply(body, self.node)
             usage = sum((completion.usage for completion in completions), usage)
         except FirsthandError as error:
             attempt.record("generate", effect, self.node, started_s, request, error=str(error))
@@ -176,14 +176,15 @@ class Context:
             ]
         if prompt is not None:
             detail["prompt"] = prompt
-        attempt.record(
-            "generate",
+        attempt.record_generation(
             effect,
             self.node,
             started_s,
             request,
-            usage=usage,
             nodes=nodes,
+            ids=completions[0].prompt_ids,
+            specs=specs,
+            usage=usage,
             detail=detail,
             replayed=recorded is not None,
         )

@@ -100,6 +100,7 @@ async def rollout(
         nodes=tuple(attempt.nodes),
         calls=tuple(attempt.calls),
         events=tuple(attempt.events),
+        tools=tuple(attempt.tool_specs),
         answer=answer,
         stop_reason=stop_reason,
         final_state=final_state,
@@ -182,7 +183,7 @@ async def verdict(
         given = scorer.judged(task, trace, journal, budget) if isinstance(scorer, Judge) else scorer(task, trace)
         found = await given if inspect.isawaitable(given) else given
         several = found if isinstance(found, tuple) else (found,)
-        return tuple(Score(each.name, float(each.value), as_json(each.detail)) for each in several)
+        return tuple(Score(each.name, float(each.value), as_json(each.detail), each.node) for each in several)
     except (SandboxError, StoreError):  # they say nothing about the answer: a zero would be a lie
         raise
     except Exception as error:

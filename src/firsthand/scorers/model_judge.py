@@ -28,7 +28,7 @@ from firsthand.patterns.parts.verdicts import How
 from firsthand.rollout import rollout
 from firsthand.scorers.human_votes import judgement_of
 from firsthand.task import Task
-from firsthand.trace import Preference, Score, Trace
+from firsthand.trace import Preference, Score, Trace, utc_now
 
 RUBRIC = (
     "The best answer does exactly what the question asks, is correct in every statement, is complete, and is easy to "
@@ -109,7 +109,7 @@ class JudgeScorer:
         if rival is None or score.failed:
             return None
         winner = {"A": "a", "B": "b"}.get(str(verdict), "tie")
-        return Preference(trace.task_id, trace.id, rival.id, winner, f"judge:{self.agent.model.name}")  # type: ignore[arg-type]
+        return Preference(trace.task_id, trace.id, rival.id, winner, f"judge:{self.agent.model.name}", utc_now())  # type: ignore[arg-type]
 
     def _task(self, task: Task, trace: Trace, rival: Trace | None) -> Task:
         known = {
