@@ -6,8 +6,9 @@ that a model sees is rendered in `tokens/templates/chat_template.py`.
 
 from __future__ import annotations
 
+import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -64,15 +65,42 @@ class Sampled:
 
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
+    born_as: str = field(default="", kw_only=True, compare=False, repr=False)
+    """A digest of the message they were sampled as, which the first Message that holds them sets."""
 
 
 @dataclass(frozen=True)
 class Message:
-    """One turn: who speaks, its parts, and its tokens if a model of ours sampled it."""
+    """One turn: who speaks, its parts, and its tokens if a model of ours sampled it.
+
+    An edited message has no tokens: whatever makes it (`edited`, `dataclasses.replace`), `sampled` is dropped where role or
+    parts are not those it was sampled as.
+    """
 
     role: Role
     parts: tuple[Part, ...]
     sampled: Sampled | None = None
+
+    def __post_init__(self) -> None:
+        if self.sampled is None:
+            return
+        if not self.sampled.born_as:
+            object.__setattr__(self, "sampled", replace(self.sampled, born_as=self._digest()))
+        elif not self.is_as_sampled:
+            object.__setattr__(self, "sampled", None)
+
+    @property
+    def is_as_sampled(self) -> bool:
+        """True if the message has tokens, and its parts still say what they were sampled as."""
+        return self.sampled is not None and self.sampled.born_as == self._digest()
+
+    def edited(self, *parts: Part) -> Message:
+        """The message with other parts, and without its tokens unless the parts are equal."""
+        return replace(self, parts=parts)
+
+    def _digest(self) -> str:
+        said = canonical([self.role, *map(_part_to_json, self.parts)])
+        return hashlib.blake2b(said.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
     @property
     def text(self) -> str:
