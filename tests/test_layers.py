@@ -25,9 +25,12 @@ NOUNS = [
     "loop.listener",
     "loop.budget",
     "benchmark",
+    "guard",
+    "memory",
     "loop.approval",
     "agent",
     "loop.attempt",
+    "loop.borders",
     "loop.tool_call",
     "context",
     "rollout",
@@ -53,6 +56,8 @@ EDGES = {
     "cluster": "runs providers engine hub",
     # 3 thinking
     "patterns": "tokens",
+    "safety": "",
+    "memories": "",
     # 4 judging
     "stats": "runs",
     "scorers": "stats patterns sandbox tools",

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
+from firsthand.guard import Guard, check_guard, guard_name
 from firsthand.loop.approval import Approval
 from firsthand.loop.budget import Limits
 from firsthand.loop.concurrency import Retry
-from firsthand.message import Json, Message, ToolResult
+from firsthand.message import Json
 from firsthand.model import Model, Sampling
 from firsthand.tool import Tool
 
@@ -19,19 +20,6 @@ Pattern = Callable[..., Awaitable[str]]
 
 A pattern that leads others takes them as its keyword `pattern` (one) or `patterns` (several), so that composing is
 `functools.partial(self_consistency, pattern=react)`."""
-
-
-class Guard(Protocol):
-    """What stands at the three borders of an attempt. A hook returns what may pass, changed or not, or raises ToolError."""
-
-    async def prompt(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
-        """The messages a model may be shown."""
-
-    async def call(self, tool: Tool, arguments: Json) -> Json:
-        """The arguments a tool may be called with."""
-
-    async def result(self, tool: Tool, result: ToolResult) -> ToolResult:
-        """The result that may come back from a tool."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +35,24 @@ class Agent:
     sampling: Sampling = field(default_factory=Sampling)
     system: str | None = None
     """A system message that opens every conversation."""
-    guard: Guard | None = None
+    guard: Guard | tuple[Guard, ...] | None = None
+    """Watches prompts, calls, results and the answer; several do so in order, each seeing what the one before let pass."""
     approval: Approval = field(default_factory=Approval)
     """Which tool calls run, are asked about, or never run: `irreversible` ones are asked about unless a rule says else."""
     limits: Limits = field(default_factory=Limits)
     """For one attempt."""
     retry: Retry = field(default_factory=Retry)
+
+    def __post_init__(self) -> None:
+        for guard in self.guards:
+            check_guard(guard)
+
+    @property
+    def guards(self) -> tuple[Guard, ...]:
+        """The guards, in the order in which they are asked."""
+        if self.guard is None:
+            return ()
+        return self.guard if isinstance(self.guard, tuple) else (self.guard,)
 
     def to_json(self) -> Json:
         """The agent as data, for its traces."""
@@ -65,7 +65,7 @@ class Agent:
             "tools": sorted(tool.name for tool in self.tools),
             "sampling": self.sampling.to_json(),
             "system": self.system,
-            "guard": type(self.guard).__name__ if self.guard else None,
+            "guard": ",".join(map(guard_name, self.guards)) or None,
             "limits": self.limits.to_json(),
         }
         return body | {"approval": dict(self.approval.rules)} if self.approval.rules else body

@@ -18,13 +18,14 @@ from typing import Any, Literal, TypeVar
 from firsthand.errors import ConfigError, FirsthandError, LimitExceeded
 from firsthand.loop import concurrency
 from firsthand.loop.attempt import Attempt as Attempt
+from firsthand.loop.borders import Borders
 from firsthand.loop.budget import Budget, Limits
 from firsthand.loop.concurrency import current_branch, derive_seed
 from firsthand.loop.listener import Began
 from firsthand.loop.tool_call import run_call
 from firsthand.loop.tool_call import tool_request as tool_request
 from firsthand.message import Json, Message, Role, Text, ToolCall, ToolResult
-from firsthand.model import Completion, Likelihood, Prompt, Sampling, Scored, Usage, request_key
+from firsthand.model import Completion, Likelihood, Sampling, Scored, Usage, request_key
 from firsthand.tool import Tool
 
 T = TypeVar("T")
@@ -134,7 +135,8 @@ class Context:
             raise ConfigError(f"{n} answers were asked for: ask for 1 or more")
         attempt, effect = self.attempt, current_branch().next_effect()
         started_s = attempt.elapsed_s()
-        asked: Prompt = await self._prompt() if prompt is None else prompt
+        sent = await self._borders(effect).prompt(prompt)
+        asked = sent.prompt
         sampling = replace(self.sampling, **changes)
         seed = derive_seed(attempt.seed, effect) if sampling.seed is None else sampling.seed
         sampling = replace(sampling, seed=seed)
@@ -174,8 +176,7 @@ class Context:
             detail["top_logprobs"] = [
                 [[list(pair) for pair in token] for token in completion.top_logprobs] for completion in completions
             ]
-        if prompt is not None:
-            detail["prompt"] = prompt
+        detail |= sent.detail
         attempt.record(
             "generate",
             effect,
@@ -193,7 +194,8 @@ class Context:
         """The likelihood of each continuation, after the conversation or after `prompt` as it is."""
         attempt, effect = self.attempt, current_branch().next_effect()
         started_s = attempt.elapsed_s()
-        asked: Prompt = await self._prompt() if prompt is None else prompt
+        sent = await self._borders(effect).prompt(prompt)
+        asked = sent.prompt
         model = attempt.agent.model
         request = request_key(model.fingerprint, asked, continuations=continuations)
         recorded = attempt.journal.find(effect, request)
@@ -214,14 +216,15 @@ class Context:
             raise
         finally:
             self._pay(granted, usage)
-        detail = {"prompt": prompt, "likelihoods": body["likelihoods"]}
+        detail = {"prompt": None, "likelihoods": body["likelihoods"]} | sent.detail
         replayed = recorded is not None
         attempt.record("score", effect, self.node, started_s, request, usage=usage, detail=detail, replayed=replayed)
         return list(scored.likelihoods)
 
     async def call(self, call: ToolCall) -> ToolResult:
         """The result of a tool call, to be said to the model with `ctx.say(result)`. A failure is a result that says so."""
-        return await self._call(call, current_branch().next_effect(), current_branch().depth)
+        effect = current_branch().next_effect()
+        return await self._call(call, effect, current_branch().depth, as_of=effect)
 
     async def call_all(self, calls: Sequence[ToolCall], *, at_once: int = 8) -> list[ToolResult]:
         """The results of all calls of a message, in order. A call that fails or hangs leaves its siblings alone.
@@ -235,7 +238,7 @@ class Context:
 
         async def one(call: ToolCall, effect: str) -> ToolResult:
             async with gate:
-                return await self._call(call, effect, branch.depth)
+                return await self._call(call, effect, branch.depth, as_of=within[0][1])
 
         results: list[ToolResult] = []
         for together, stretch in groupby(within, key=lambda placed: self._only_reads(placed[0])):
@@ -253,7 +256,7 @@ class Context:
         tool = self.attempt.tools.get(call.name)
         return tool is None or tool.effect == "read"
 
-    async def _call(self, call: ToolCall, effect: str, depth: int) -> ToolResult:
+    async def _call(self, call: ToolCall, effect: str, depth: int, *, as_of: str) -> ToolResult:
         attempt = self.attempt
         started_s = attempt.elapsed_s()
         request = tool_request(call)
@@ -264,8 +267,9 @@ class Context:
         attempt.tell(Began(effect, "tool", self.node, dict(detail)))
         try:
             async with self._in_time():
-                result = await run_call(attempt, call, effect=effect, request=request, recorded=recorded)
-            detail |= {"result": result.content, "is_error": result.is_error}
+                borders = self._borders(effect, depth, as_of)
+                result, arguments = await run_call(attempt, call, borders=borders, request=request, recorded=recorded)
+            detail |= {"arguments": arguments, "result": result.content, "is_error": result.is_error}
             detail |= {"origin": result.origin} if result.origin is not None else {}
             error = result.content if result.is_error else None
         finally:
@@ -298,10 +302,7 @@ class Context:
 
     def _pay(self, granted: int | None, usage: Usage) -> None:
         """Charge the budget; a replayed call, for which nothing was granted, as it was charged when it was made."""
-        if granted is None:
-            self.budget.repay(usage)
-        else:
-            self.budget.charge(granted, usage)
+        self.budget.pay(granted, usage)
 
     @asynccontextmanager
     async def _in_time(self) -> AsyncIterator[None]:
@@ -315,9 +316,10 @@ class Context:
                 raise LimitExceeded("seconds", "the time for this part of the attempt is up") from None
             raise
 
-    async def _prompt(self) -> tuple[Message, ...]:
-        guard = self.attempt.agent.guard
-        return self.messages if guard is None else await guard.prompt(self.messages)
+    def _borders(self, effect: str, depth: int | None = None, as_of: str = "") -> Borders:
+        """The agent's guards, here."""
+        depth = current_branch().depth if depth is None else depth
+        return Borders(self.attempt, effect, self.node, self.budget, depth, as_of)
 
 
 def open_context(attempt: Attempt, budget: Budget, conversation: Sequence[Message] = ()) -> Context:

@@ -15,6 +15,7 @@
     │   └── PromptTooLong    the prompt does not fit the model's context
     ├── ToolError            a tool call failed: the model is told, the attempt goes on
     ├── SandboxError         no sandbox can be opened here, or it broke: untrusted code is not run without one
+    ├── GuardBlocked         a guard let a prompt or an answer not pass: it ends the attempt
     └── LimitExceeded        a budget (tokens, calls, seconds, money, depth) is used up: it ends the attempt
 
 A bug of ours is an `AssertionError` or any other exception: it keeps its traceback.
@@ -91,6 +92,10 @@ class ToolError(FirsthandError):
 
 class SandboxError(FirsthandError):
     """No sandbox can be opened here, or the one there is broke. Never the fault of the code that was to run."""
+
+
+class GuardBlocked(FirsthandError):
+    """A guard blocked a prompt or an answer. It ends the attempt, with the stop reason `guard`."""
 
 
 class LimitExceeded(FirsthandError):

@@ -18,8 +18,9 @@ from datetime import UTC, datetime
 from firsthand.agent import Agent
 from firsthand.benchmark import Benchmark, Environment, Judge, Scorer
 from firsthand.context import open_context
-from firsthand.errors import ConfigError, FirsthandError, LimitExceeded, SandboxError, StoreError
+from firsthand.errors import ConfigError, FirsthandError, GuardBlocked, LimitExceeded, SandboxError, StoreError
 from firsthand.loop.attempt import Attempt
+from firsthand.loop.borders import Borders
 from firsthand.loop.budget import Budget
 from firsthand.loop.concurrency import Branch, derive_seed, enter_branch
 from firsthand.loop.journal import Journal, JournalPart, MemoryJournal
@@ -65,7 +66,7 @@ async def rollout(
     benchmark = benchmark or Benchmark("adhoc", lambda seed: [task], scorers=())
     started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
     own_seed = derive_seed(seed, benchmark.name, task.id, epoch)
-    attempt = Attempt(agent, agent.tools, journal or MemoryJournal(), own_seed, listener)
+    attempt = Attempt(agent, agent.tools, journal or MemoryJournal(), own_seed, listener, task=task)
     if task.protected is not None:
         attempt.note("protected", why=task.protected)
     answer: str | None = None
@@ -79,6 +80,8 @@ async def rollout(
             except LimitExceeded as limit:
                 stop_reason = limit.limit
                 attempt.note("limit", limit=limit.limit, message=str(limit))
+            except GuardBlocked:
+                stop_reason = "guard"
             if environment is not None:
                 final_state = as_json(await environment.final_state())
     except StoreError:  # a full disk is no failure of the attempt: what cannot be recorded must not go on
@@ -88,6 +91,8 @@ async def rollout(
     except Exception as error:
         stop_reason = "error"
         failure = Failure(type(error).__name__, str(error), traceback.format_exc(limit=-8))
+    if attempt.guard_passes:
+        attempt.note("guard_passes", **dict(sorted(attempt.guard_passes.items())))
     trace = Trace(
         id=Place(agent, benchmark, task, epoch).id,
         benchmark=benchmark.name,
@@ -131,10 +136,13 @@ async def _run_pattern(agent: Agent, task: Task, attempt: Attempt, budget: Budge
     budget.hold(*attempt.paid())
 
     async def in_own_branch() -> str:
-        enter_branch(Branch())
+        enter_branch(own := Branch())
         ctx = open_context(attempt, budget, task.conversation)
         with asking(agent.name):
-            return await agent.pattern(task.public(), ctx, **agent.options)
+            answer = await agent.pattern(task.public(), ctx, **agent.options)
+            if not (agent.guards and isinstance(answer, str)):
+                return answer
+            return await Borders(attempt, own.next_effect(), attempt.last_of_root, budget).answer(answer)
 
     seconds = agent.limits.seconds
     running = asyncio.create_task(in_own_branch())

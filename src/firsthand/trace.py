@@ -16,7 +16,7 @@ from firsthand.model import Usage
 
 TRACE_VERSION = 2
 
-CallKind = Literal["generate", "tool", "score"]
+CallKind = Literal["generate", "tool", "score", "memory", "guard"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Call:
-    """One effect: a generation, a tool call or a scoring."""
+    """One effect: a generation, a tool call, a scoring, a memory operation, or what a guard asked of a model."""
 
     id: str
     """Its place: branch path and index there, such as `0.3:1`."""
@@ -126,7 +126,8 @@ class Trace:
     events: tuple[Event, ...] = ()
     answer: str | None = None
     stop_reason: str = "done"
-    """`done`, `error`, or the limit that ended the attempt: tokens, calls, seconds, cost_usd, depth."""
+    """`done`, `error`, `guard` where a guard blocked a prompt or the answer, or the limit that ended the attempt: tokens,
+    calls, seconds, cost_usd, depth."""
     final_state: Json = field(default_factory=dict)
     """What the environment looked like at the end, for the scorers."""
     error: Failure | None = None
@@ -178,6 +179,14 @@ class Trace:
             indices.append(node)
             node = self.nodes[node].parent
         return tuple(reversed(indices))
+
+    def sent(self, call: Call) -> tuple[Message, ...] | str:
+        """The prompt as the model got it in a call: the conversation, or a text, after what guards replaced."""
+        if isinstance(text := call.detail.get("prompt"), str):
+            return text
+        if (sent := call.detail.get("messages")) is None:
+            return self.messages(call.at)
+        return tuple(self.nodes[each].message if isinstance(each, int) else Message.from_json(each) for each in sent)
 
     def branches(self) -> Iterator[tuple[Message, ...]]:
         """Each conversation of the attempt, from its first message to a leaf of the tree."""

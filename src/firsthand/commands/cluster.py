@@ -102,6 +102,6 @@ def is_local(name: str) -> bool:
 
 def uses_files(config: Config) -> bool:
     """Whether something that is named lies in the folder the run is started from, so that workers need that folder."""
-    named = (*config.benchmarks, *config.pattern, *config.tools, *config.model)
+    named = (*config.benchmarks, *config.pattern, *config.tools, *config.guard, config.memory or "", *config.model)
     words = {word.strip() for text in named for word in re.split(r"[:,()=]", text)}
     return any(word and not Path(word).is_absolute() and Path(word).exists() for word in words)

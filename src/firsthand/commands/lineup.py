@@ -40,6 +40,7 @@ def make_agents(config: Config, models: Sequence[Model] | None = None) -> list[A
         tools = tuple(as_recorded(tool, config.replay) for tool in tools)
         approval = Approval(dict.fromkeys(get_args(Effect), "allow"))  # nothing is run, so nobody is asked
     patterns = {text: catalog.pattern(text) for text in config.pattern}
+    guard = catalog.guards(config.guard)
     models = open_models(config) if models is None else models
     return [
         Agent(
@@ -50,6 +51,7 @@ def make_agents(config: Config, models: Sequence[Model] | None = None) -> list[A
             tools,
             sampling,
             config.system,
+            guard or None,
             limits=limits,
             approval=approval,
         )

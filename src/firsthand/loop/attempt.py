@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from firsthand.loop.journal import Journal
 from firsthand.loop.listener import Added, Listener, Piece, Step
 from firsthand.message import Json, Message
 from firsthand.model import Completion, Prompt, Sampling, ToolSpec, Usage
+from firsthand.task import Task
 from firsthand.tool import Tool
 from firsthand.trace import Call, CallKind, Event, Node, as_json
 
@@ -25,13 +27,27 @@ class Attempt:
     """The record of an attempt while it runs. Patterns do not see it: they see Contexts, which write to it."""
 
     def __init__(
-        self, agent: Agent, tools: Iterable[Tool], journal: Journal, seed: int, listener: Listener | None = None
+        self,
+        agent: Agent,
+        tools: Iterable[Tool],
+        journal: Journal,
+        seed: int,
+        listener: Listener | None = None,
+        *,
+        task: Task | None = None,
     ):
         self.agent = agent
         self.tools = {tool.name: tool for tool in tools}
         self.journal = journal
         self.seed = seed
         self.listener = listener
+        self.task = task
+        self.guard_passes: Counter[str] = Counter()
+        """Verdicts of guards that let a value pass without a reason, by rule and border."""
+        self.last_of_root: int | None = None
+        """The node that was added last outside of any group: the one an answer is given at."""
+        self.order: dict[str, tuple[int, ...]] = {}
+        """For each recorded call a sort key that does not depend on how fast branches ran; see `Branch.order`."""
         self.nodes: list[Node] = []
         self.calls: list[Call] = []
         self.events: list[Event] = []
@@ -44,16 +60,22 @@ class Attempt:
     def add_node(self, parent: int | None, message: Message) -> int:
         """The index of a new node that holds `message` under `parent`."""
         self.nodes.append(Node(parent, message))
+        if not concurrency.current_branch().path:
+            self.last_of_root = len(self.nodes) - 1
         self.tell(Added(len(self.nodes) - 1, self.nodes[-1]))
         return len(self.nodes) - 1
 
     def conversation(self, node: int | None) -> tuple[Message, ...]:
         """The messages from the first one to `node`."""
-        messages: list[Message] = []
+        return tuple(self.nodes[index].message for index in self.path(node))
+
+    def path(self, node: int | None) -> tuple[int, ...]:
+        """The indices of the nodes from the first message to `node`."""
+        indices: list[int] = []
         while node is not None:
-            messages.append(self.nodes[node].message)
+            indices.append(node)
             node = self.nodes[node].parent
-        return tuple(reversed(messages))
+        return tuple(reversed(indices))
 
     def note(self, kind: str, /, **data: Any) -> None:
         """Record an event, with its data as it is now."""
@@ -63,6 +85,7 @@ class Attempt:
     def record(self, kind: CallKind, effect: str, at: int | None, started_s: float, request: str, **rest: Any) -> None:
         """Record a call that has just ended."""
         duration_s = round(self.elapsed_s() - started_s, 6)
+        self.order[effect] = concurrency.current_branch().order(effect)
         self.calls.append(Call(effect, kind, at, started_s, duration_s, request, **rest))
         self.tell(self.calls[-1])
 

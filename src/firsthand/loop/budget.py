@@ -88,6 +88,13 @@ class Budget:
             scope.reserved_tokens -= tokens
             scope.calls += 1 - calls
 
+    def pay(self, granted: int | None, usage: Usage) -> None:
+        """Charge a call for which `granted` tokens were reserved; None for a replayed one, for which none were."""
+        if granted is None:
+            self.repay(usage)
+        else:
+            self.charge(granted, usage)
+
     def _chain(self) -> list[Budget]:
         return [self, *(self.parent._chain() if self.parent else ())]
 

@@ -30,12 +30,35 @@ class Branch:
     depth: int = 0
     effects: int = 0
     groups: int = 0
+    place: tuple[int, ...] = ()
+    """Where it began among the effects of the branches above it: a sort key, see `order`."""
 
     def next_effect(self) -> str:
         """The name of the next effect here, such as `0.3:1`: second effect of child 3 of the first group."""
         name = f"{self.path}:{self.effects}"
         self.effects += 1
         return name
+
+    def order(self, effect: str) -> tuple[int, ...]:
+        """A sort key of an effect made here: what follows from something else comes after it, whatever was faster."""
+        return (*self.place, int(effect.partition(" ")[0].rpartition(":")[2]), 1)
+
+
+def had_ended(effect: str, as_of: str) -> bool:
+    """True if a recorded effect had ended before the effect `as_of` began, however fast branches beside it run.
+
+    So it is for earlier effects of the same branch, for those of the branches above it, and for those of groups that these
+    branches awaited before.
+    """
+    path, _, index = effect.partition(" ")[0].rpartition(":")
+    own_path, _, own_index = as_of.partition(" ")[0].rpartition(":")
+    if path == own_path:
+        return int(index) < int(own_index)
+    steps, own_steps = path.split("/") if path else [], own_path.split("/") if own_path else []
+    for step, own_step in zip(steps, own_steps, strict=False):
+        if step != own_step:
+            return int(step.partition(".")[0]) < int(own_step.partition(".")[0])
+    return True
 
 
 _branch: ContextVar[Branch | None] = ContextVar("firsthand_branch", default=None)
@@ -58,10 +81,12 @@ async def group(coroutines: Iterable[Awaitable[T]]) -> list[T]:
     """
     parent = current_branch()
     place = f"{parent.path}/{parent.groups}" if parent.path else str(parent.groups)
+    group, effects = parent.groups, parent.effects
     parent.groups += 1
 
     async def run_in_branch(index: int, coroutine: Awaitable[T]) -> T:
-        enter_branch(Branch(f"{place}.{index}", parent.depth + 1))
+        began = (*parent.place, effects, 0, group, index)
+        enter_branch(Branch(f"{place}.{index}", parent.depth + 1, place=began))
         return await coroutine
 
     try:

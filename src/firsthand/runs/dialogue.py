@@ -64,6 +64,7 @@ class Dialogue:
         self._origin: Origin | None = None
         key = canonical([agent.to_json(), seed, self._started_at, time.time_ns()])
         self._task = Task(hashlib.sha256(key.encode()).hexdigest()[:8], "a conversation")
+        self._attempt.task = self._task
         if origin is None:
             self.branches[MAIN] = open_context(self._attempt, self._budget)
         else:
