@@ -9,8 +9,8 @@ A guard has a method for each border it watches and needs no base class; a borde
             return GuardVerdict.passed("no_shell")
 
 Each method, sync or async, is given a read-only `AttemptView` first and returns a `GuardVerdict`. A guard decides from
-what it is given and keeps no state of its own. What it asks or looks up elsewhere goes through the view, which journals it, so
-that a resumed attempt gets the same verdicts and repeats nothing. An exception in a guard ends the attempt with an error.
+what it is given and keeps no state of its own. What it asks or looks up elsewhere goes through the view, which journals it:
+a resumed attempt gets the same verdicts and repeats nothing. An exception in a guard ends the attempt with an error.
 `loop/borders.py` applies guards and records their verdicts.
 """
 
@@ -131,7 +131,15 @@ Guard = PromptGuard | CallGuard | ResultGuard | AnswerGuard
 """Anything with a method for at least one border."""
 
 
-def guard_name(guard: Guard) -> str:
+_PARAMETERS: dict[str, tuple[str, ...]] = {
+    "prompt": ("view", "messages"),
+    "call": ("view", "tool", "arguments"),
+    "result": ("view", "tool", "result"),
+    "answer": ("view", "answer"),
+}
+
+
+def guard_name(guard: object) -> str:
     """The guard's name: its own `name`, or its class's, with the options of a dataclass: `redact:pattern=SECRET`."""
     name = str(getattr(guard, "name", type(guard).__name__))
     if not dataclasses.is_dataclass(guard):
@@ -152,10 +160,7 @@ def check_guard(guard: Any) -> None:
     for border, method in methods.items():
         if not callable(method):
             continue
-        wanted = ("view", "messages") if border == "prompt" else ("view", "answer")
-        wanted = (
-            ("view", "tool", "arguments" if border == "call" else "result") if border in ("call", "result") else wanted
-        )
+        wanted = _PARAMETERS[border]
         try:
             inspect.signature(method).bind(*wanted)
         except TypeError:
