@@ -29,6 +29,7 @@ NOUNS = [
     "memory",
     "loop.approval",
     "agent",
+    "loop.attempt_memory",
     "loop.attempt",
     "loop.borders",
     "loop.tool_call",

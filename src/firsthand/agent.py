@@ -11,6 +11,7 @@ from firsthand.guard import Guard, check_guard, guard_name
 from firsthand.loop.approval import Approval
 from firsthand.loop.budget import Limits
 from firsthand.loop.concurrency import Retry
+from firsthand.memory import Memory, check_memory, memory_name
 from firsthand.message import Json
 from firsthand.model import Model, Sampling
 from firsthand.tool import Tool
@@ -42,10 +43,14 @@ class Agent:
     limits: Limits = field(default_factory=Limits)
     """For one attempt."""
     retry: Retry = field(default_factory=Retry)
+    memory: Memory | None = None
+    """What `ctx.remember` writes to and `ctx.recall` searches; each agent needs its own."""
 
     def __post_init__(self) -> None:
         for guard in self.guards:
             check_guard(guard)
+        if self.memory is not None:
+            check_memory(self.memory)
 
     @property
     def guards(self) -> tuple[Guard, ...]:
@@ -68,6 +73,7 @@ class Agent:
             "guard": ",".join(map(guard_name, self.guards)) or None,
             "limits": self.limits.to_json(),
         }
+        body |= {"memory": memory_name(self.memory)} if self.memory is not None else {}
         return body | {"approval": dict(self.approval.rules)} if self.approval.rules else body
 
 

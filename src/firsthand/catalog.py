@@ -25,6 +25,7 @@ from firsthand.agent import Pattern
 from firsthand.benchmark import Benchmark, Scorer
 from firsthand.errors import ConfigError, unknown
 from firsthand.guard import BORDERS, Guard, check_guard
+from firsthand.memory import Memory, check_memory
 from firsthand.model import Model
 from firsthand.system.option_spec import Spec, bind_options, keywords_of, parse_spec
 from firsthand.tool import Effect, Tool
@@ -185,6 +186,14 @@ def _guard(text: str) -> Guard:
     check_guard(made)
     guard: Guard = made
     return guard
+
+
+def memory(text: str) -> Memory:
+    """The memory that a text names, such as `notes` or `notes:lifetime=run`: a new one each time."""
+    made = _made("memory", text)
+    check_memory(made)
+    found: Memory = made
+    return found
 
 
 def _made(kind: Kind, text: str) -> Any:

@@ -18,15 +18,18 @@ from typing import Any, Literal, TypeVar
 from firsthand.errors import ConfigError, FirsthandError, LimitExceeded
 from firsthand.loop import concurrency
 from firsthand.loop.attempt import Attempt as Attempt
+from firsthand.loop.attempt_memory import AttemptMemory, Change
 from firsthand.loop.borders import Borders
 from firsthand.loop.budget import Budget, Limits
 from firsthand.loop.concurrency import current_branch, derive_seed
 from firsthand.loop.listener import Began
 from firsthand.loop.tool_call import run_call
 from firsthand.loop.tool_call import tool_request as tool_request
-from firsthand.message import Json, Message, Role, Text, ToolCall, ToolResult
+from firsthand.memory import MemoryItem
+from firsthand.message import Json, Message, Role, Text, ToolCall, ToolResult, canonical
 from firsthand.model import Completion, Likelihood, Sampling, Scored, Usage, request_key
 from firsthand.tool import Tool
+from firsthand.trace import as_json
 
 T = TypeVar("T")
 BranchStatus = Literal["open", "kept", "pruned", "done", "failed"]
@@ -251,6 +254,70 @@ class Context:
             text = f"Error: not run, for the message made {len(calls)} calls: make at most {MAX_CALLS} at a time"
             results += [ToolResult(call.id, call.name, text, is_error=True) for call in calls[MAX_CALLS:]]
         return results
+
+    async def remember(self, text: str, **provenance: Any) -> str:
+        """Write a text to the agent's memory; returns its id. What branches beside this one write is not seen here.
+
+        `provenance` (JSON values) is kept with it, beside the attempt and the effect that wrote it.
+        """
+        effect = current_branch().next_effect()
+        origin = {} if self.attempt.memory is None else self.attempt.memory.origin
+        item = MemoryItem.of(text, as_json({**provenance, **origin, "effect": effect}))
+        change = Change(effect, current_branch().order(effect), item)
+        detail: Json = {"operation": "remember", "item": item.to_json(), "order": list(change.order)}
+
+        async def write(memory: AttemptMemory) -> str:
+            return item.id
+
+        return str(await self._remembered(effect, detail, write, change))
+
+    async def recall(self, query: str, *, k: int = 5) -> list[MemoryItem]:
+        """At most `k` items of the agent's memory that fit a query, best first."""
+        if k < 1:
+            raise ConfigError(f"recall was asked for k={k} items: ask for 1 or more")
+        effect = current_branch().next_effect()
+
+        async def search(memory: AttemptMemory) -> list[Json]:
+            return [item.to_json() for item in await (await memory.as_of(effect)).search(query, k)]
+
+        found = await self._remembered(effect, {"operation": "recall", "query": query, "k": k}, search)
+        return [MemoryItem(**item) for item in found]
+
+    async def forget(self, id: str) -> None:
+        """Drop an item from the agent's memory; an id that is not there is no error."""
+        effect = current_branch().next_effect()
+        change = Change(effect, current_branch().order(effect), None, id)
+
+        async def drop(memory: AttemptMemory) -> None:
+            return None
+
+        await self._remembered(effect, {"operation": "forget", "id": id, "order": list(change.order)}, drop, change)
+
+    async def _remembered(
+        self, effect: str, detail: Json, act: Callable[[AttemptMemory], Awaitable[Any]], change: Change | None = None
+    ) -> Any:
+        """The reply of a memory operation, from the journal if it is there. A change is then made again, in the snapshot."""
+        attempt, memory = self.attempt, self.attempt.memory
+        if memory is None:
+            raise ConfigError(f"the agent {attempt.agent.name} has no memory: give it one, as in Agent(memory=notes())")
+        started_s = attempt.elapsed_s()
+        request = request_key("memory", canonical(detail))
+        recorded = attempt.journal.find(effect, request)
+        granted = self.budget.reserve(1, current_branch().depth) if recorded is None else None
+        error: str | None = "it was broken off before it was done"
+        try:
+            async with self._in_time():
+                if recorded is None:
+                    await attempt.keep(effect, request, recorded_now := {"memory": await act(memory)})
+                reply = (recorded_now if recorded is None else recorded)["memory"]
+            if change is not None:
+                memory.changes.append(change)
+            detail, error = detail | {"reply": reply}, None
+        finally:
+            self._pay(granted, Usage())
+            attempt.record("memory", effect, self.node, started_s, request, detail=detail, error=error,
+                           replayed=recorded is not None)  # fmt: skip
+        return reply
 
     def _only_reads(self, call: ToolCall) -> bool:
         tool = self.attempt.tools.get(call.name)

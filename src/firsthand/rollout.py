@@ -10,21 +10,25 @@ import asyncio
 import hashlib
 import inspect
 import traceback
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any
 
 from firsthand.agent import Agent
 from firsthand.benchmark import Benchmark, Environment, Judge, Scorer
 from firsthand.context import open_context
 from firsthand.errors import ConfigError, FirsthandError, GuardBlocked, LimitExceeded, SandboxError, StoreError
 from firsthand.loop.attempt import Attempt
+from firsthand.loop.attempt_memory import AttemptMemory, commit
 from firsthand.loop.borders import Borders
 from firsthand.loop.budget import Budget
 from firsthand.loop.concurrency import Branch, derive_seed, enter_branch
 from firsthand.loop.journal import Journal, JournalPart, MemoryJournal
 from firsthand.loop.listener import Listener
+from firsthand.memory import Memory
 from firsthand.message import Json, canonical
 from firsthand.system.request_owner import asking
 from firsthand.task import Task
@@ -57,16 +61,22 @@ async def rollout(
     journal: Journal | None = None,
     budget: Budget | None = None,
     listener: Listener | None = None,
+    memory: Memory | None = None,
 ) -> Trace:
     """One attempt: open the environment, let the pattern run, score what came out.
 
     The attempt draws all its randomness from `seed`, the task and the epoch, so equal arguments give equal tokens. `budget`
-    is a parent for the attempt's own, shared with other attempts. `listener` is told of each step when it happens.
+    is a parent for the attempt's own, shared with other attempts. `listener` is told of each step when it happens. `memory`
+    is what the attempt begins with, and whoever gives it commits the attempt's writes. Without it that is the agent's, to
+    which the writes are committed if its lifetime is `agent`.
     """
     benchmark = benchmark or Benchmark("adhoc", lambda seed: [task], scorers=())
     started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
     own_seed = derive_seed(seed, benchmark.name, task.id, epoch)
     attempt = Attempt(agent, agent.tools, journal or MemoryJournal(), own_seed, listener, task=task)
+    if agent.memory is not None:
+        origin = {"agent": agent.name, "benchmark": benchmark.name, "task": task.id, "epoch": epoch}
+        attempt.memory = AttemptMemory(memory or agent.memory, origin)
     if task.protected is not None:
         attempt.note("protected", why=task.protected)
     answer: str | None = None
@@ -110,6 +120,8 @@ async def rollout(
         final_state=final_state,
         error=failure,
     )
+    if agent.memory is not None and memory is None and agent.memory.lifetime == "agent":
+        await commit(agent.memory, trace)
     return trace if failure else await score_trace(benchmark, task, trace, attempt.journal, budget)
 
 
@@ -206,40 +218,75 @@ async def rollouts(
     journal: Callable[[Place], Journal] = lambda place: MemoryJournal(),
     budget: Budget | None = None,
     listener: Callable[[Place], Listener | None] = lambda place: None,
+    done: Mapping[str, Trace] = MappingProxyType({}),
 ) -> AsyncGenerator[Trace, None]:
     """The traces of many attempts, as they finish, at most `concurrency` of them at a time.
 
+    Where an agent shares its memory between attempts, those of one benchmark and epoch are a round: the next one begins when
+    it is over and its writes are committed. `done` holds traces that are made already, by the ids of their places.
     Closing the iterator, or cancelling it, cancels what runs.
     """
+    memories = {
+        place.agent.name: memory if memory.lifetime == "agent" else memory.snapshot()
+        for place in {id(place.agent): place for place in places}.values()
+        if (memory := place.agent.memory) is not None and memory.lifetime != "attempt"
+    }
+
+    def start(place: Place) -> Coroutine[Any, Any, Trace]:
+        return rollout(
+            place.agent,
+            place.task,
+            benchmark=place.benchmark,
+            epoch=place.epoch,
+            seed=seed,
+            journal=journal(place),
+            budget=budget,
+            listener=listener(place),
+            memory=memories.get(place.agent.name),
+        )
+
+    for together in _rounds(places) if memories else [list(places)]:
+        finished = dict(done)
+        async with aclosing(_attempted([p for p in together if p.id not in done], start, concurrency)) as attempts:
+            async for place, trace in attempts:
+                if place.agent.name in memories:
+                    finished[place.id] = trace
+                yield trace
+        for place in together:
+            if place.agent.name in memories and place.id in finished:
+                await commit(memories[place.agent.name], finished[place.id])
+
+
+def _rounds(places: Sequence[Place]) -> list[list[Place]]:
+    """The places by benchmark and epoch, in order."""
+    rounds: dict[tuple[str, int], list[Place]] = {}
+    for place in places:
+        rounds.setdefault((place.benchmark.name, place.epoch), []).append(place)
+    return list(rounds.values())
+
+
+async def _attempted(
+    places: Sequence[Place], start: Callable[[Place], Coroutine[Any, Any, Trace]], concurrency: int
+) -> AsyncGenerator[tuple[Place, Trace], None]:
+    """Each place with its trace, as attempts finish."""
     waiting = iter(places)
-    running: set[asyncio.Task[Trace]] = set()
+    running: dict[asyncio.Task[Trace], Place] = {}
     finished: set[asyncio.Task[Trace]] = set()
 
     def start_next() -> None:
         for place in waiting:
-            attempt = rollout(
-                place.agent,
-                place.task,
-                benchmark=place.benchmark,
-                epoch=place.epoch,
-                seed=seed,
-                journal=journal(place),
-                budget=budget,
-                listener=listener(place),
-            )
-            running.add(asyncio.create_task(attempt))
+            running[asyncio.create_task(start(place))] = place
             return
 
     try:
         for _ in range(min(max(1, concurrency), len(places))):
             start_next()
         while running:
-            finished, running_still = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-            running.clear()
-            running.update(running_still)
-            for task in finished:
+            finished, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            ended = [(running.pop(task), task) for task in finished]
+            for place, task in ended:
                 start_next()
-                yield task.result()
+                yield place, task.result()
     finally:
         for task in running:
             task.cancel()

@@ -54,6 +54,7 @@ def make_agents(config: Config, models: Sequence[Model] | None = None) -> list[A
             guard or None,
             limits=limits,
             approval=approval,
+            memory=None if config.memory is None else catalog.memory(config.memory),
         )
         for model in models
         for text, (pattern, options) in patterns.items()

@@ -14,6 +14,7 @@ from typing import Any
 from firsthand.agent import Agent
 from firsthand.errors import ModelError, TransientError
 from firsthand.loop import concurrency
+from firsthand.loop.attempt_memory import AttemptMemory
 from firsthand.loop.journal import Journal
 from firsthand.loop.listener import Added, Listener, Piece, Step
 from firsthand.message import Json, Message
@@ -42,6 +43,7 @@ class Attempt:
         self.seed = seed
         self.listener = listener
         self.task = task
+        self.memory: AttemptMemory | None = None
         self.guard_passes: Counter[str] = Counter()
         """Verdicts of guards that let a value pass without a reason, by rule and border."""
         self.last_of_root: int | None = None
@@ -147,7 +149,7 @@ class Attempt:
         await self.journal.settled()
 
 
-_CALLS = frozenset({"completions", "likelihoods", "started", "content"})
+_CALLS = frozenset({"completions", "likelihoods", "started", "content", "memory"})
 """What a call leaves in the journal; there are other records beside them."""
 
 

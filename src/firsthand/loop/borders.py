@@ -1,7 +1,7 @@
 """Applies an agent's guards at the borders of an attempt, in order, and records each verdict as an event.
 
 Each guard sees the value as the one before it left it; the first that blocks ends the chain. A verdict that replaces, blocks
-or gives a reason is an event of kind `guard`: border, rule, action, reason, effect, and the original value unless the task is
+or gives a reason is an event of kind `guard`: border, rule, action, reason, effect, and the original unless the task is
 protected. Silent passes are counted, and stand in one event `guard_passes` at the end of the attempt.
 """
 

@@ -241,6 +241,11 @@ class _Writer:
             return f"tool {name}({self.short(as_json_text(detail.get('arguments')))})", "" if told else result
         if call.error:
             return f"{call.kind} failed", call.error
+        if call.kind == "memory":
+            about = {key: value for key, value in detail.items() if key not in ("operation", "reply", "order")}
+            return f"{detail.get('operation')} {self.short(as_json_text(about))}", as_json_text(detail.get("reply"))
+        if call.kind == "guard":
+            return f"guard asked {detail.get('model')}", str(detail.get("answer", ""))
         likelihoods = detail.get("likelihoods") or ()
         shown = [f"{each.get('logprob', 0.0):9.3f}  {as_json_text(each.get('text'))}" for each in likelihoods]
         return f"{call.kind} {len(shown)} continuations (log-prob, text)", "\n".join(shown)
