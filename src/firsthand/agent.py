@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from firsthand.errors import ConfigError
 from firsthand.guard import Guard, check_guard, guard_name
 from firsthand.loop.approval import Approval
 from firsthand.loop.budget import Limits
@@ -15,6 +16,7 @@ from firsthand.memory import Memory, check_memory, memory_name
 from firsthand.message import Json
 from firsthand.model import Model, Sampling
 from firsthand.tool import Tool
+from firsthand.tool_source import ToolLike, ToolSource, is_source, source_name
 
 Pattern = Callable[..., Awaitable[str]]
 """`async def pattern(task, ctx, *, option=default) -> str`: the strategy; what it returns is the attempt's answer.
@@ -32,7 +34,8 @@ class Agent:
     pattern: Pattern
     options: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments for the pattern."""
-    tools: tuple[Tool, ...] = ()
+    tools: tuple[ToolLike, ...] = ()
+    """Tools, tool sources, and classes or functions that make a source for each attempt."""
     sampling: Sampling = field(default_factory=Sampling)
     system: str | None = None
     """A system message that opens every conversation."""
@@ -47,10 +50,29 @@ class Agent:
     """What `ctx.remember` writes to and `ctx.recall` searches; each agent needs its own."""
 
     def __post_init__(self) -> None:
+        for tool in self.tools:
+            if not (isinstance(tool, Tool) or is_source(tool) or callable(tool)):
+                raise ConfigError(
+                    f"the agent {self.name} has {tool!r:.80} among its tools: a Tool or a ToolSource was expected"
+                )
         for guard in self.guards:
             check_guard(guard)
         if self.memory is not None:
             check_memory(self.memory)
+
+    @property
+    def own_tools(self) -> tuple[Tool, ...]:
+        """The tools that are there without a source."""
+        return tuple(tool for tool in self.tools if isinstance(tool, Tool))
+
+    @property
+    def sources(self) -> tuple[ToolSource, ...]:
+        """The tool sources that it holds itself."""
+        return tuple(tool for tool in self.tools if is_source(tool))
+
+    def make_sources(self) -> tuple[ToolSource, ...]:
+        """The sources for one attempt: those it holds, and a new one from whatever makes one."""
+        return tuple(tool if is_source(tool) else tool() for tool in self.tools if not isinstance(tool, Tool))  # type: ignore[operator]
 
     @property
     def guards(self) -> tuple[Guard, ...]:
@@ -67,7 +89,7 @@ class Agent:
             "fingerprint": self.model.fingerprint,
             "pattern": pattern_name(self.pattern),
             "options": {key: _named(value) for key, value in self.options.items()},
-            "tools": sorted(tool.name for tool in self.tools),
+            "tools": sorted(source_name(tool) for tool in self.tools),
             "sampling": self.sampling.to_json(),
             "system": self.system,
             "guard": ",".join(map(guard_name, self.guards)) or None,

@@ -13,7 +13,7 @@ from firsthand.loop.budget import Budget
 from firsthand.loop.journal import Journal
 from firsthand.message import Json
 from firsthand.task import Task
-from firsthand.tool import Tool
+from firsthand.tool_source import ToolSource
 from firsthand.trace import Score, Trace
 
 if TYPE_CHECKING:
@@ -54,21 +54,11 @@ Figures = Callable[[Sequence[Trace]], Sequence[Figure]]
 """All attempts of one agent -> what can be said of them together."""
 
 
-class Environment(Protocol):
-    """State and tools for one attempt at one task. It is opened before the pattern runs and closed after it."""
-
-    @property
-    def tools(self) -> Sequence[Tool]:
-        """What the agent may do here."""
-
-    async def open(self) -> None:
-        """Make the world ready."""
+class Environment(ToolSource, Protocol):
+    """State and tools for one attempt at one task: a tool source that says how it looks at the end."""
 
     async def final_state(self) -> Json:
-        """What the scorers need to know of the world at the end."""
-
-    async def close(self) -> None:
-        """Take the world down; called even when the attempt failed."""
+        """The state that the scorers need to know, asked for after the pattern and before `close`."""
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,8 @@ class Context:
 
     @property
     def tools(self) -> tuple[Tool, ...]:
-        """What may be called, in a fixed order: the agent's tools and the environment's."""
+        """What may be called now, by name: the agent's tools, and those of its sources and of the environment."""
+        self.attempt.refresh_tools()
         return tuple(self.attempt.tools[name] for name in sorted(self.attempt.tools))
 
     def say(self, content: str | Message | ToolResult, role: Role = "user") -> Context:
@@ -325,6 +326,7 @@ class Context:
 
     async def _call(self, call: ToolCall, effect: str, depth: int, *, as_of: str) -> ToolResult:
         attempt = self.attempt
+        attempt.refresh_tools()
         started_s = attempt.elapsed_s()
         request = tool_request(call)
         recorded = attempt.journal.find(effect, request)

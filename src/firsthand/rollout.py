@@ -10,8 +10,8 @@ import asyncio
 import hashlib
 import inspect
 import traceback
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -28,10 +28,12 @@ from firsthand.loop.budget import Budget
 from firsthand.loop.concurrency import Branch, derive_seed, enter_branch
 from firsthand.loop.journal import Journal, JournalPart, MemoryJournal
 from firsthand.loop.listener import Listener
+from firsthand.loop.open_sources import SourceKeeper, opened
 from firsthand.memory import Memory
 from firsthand.message import Json, canonical
 from firsthand.system.request_owner import asking
 from firsthand.task import Task
+from firsthand.tool_source import ToolSource, is_shared, source_name
 from firsthand.trace import Failure, Score, Trace, as_json
 
 
@@ -62,18 +64,19 @@ async def rollout(
     budget: Budget | None = None,
     listener: Listener | None = None,
     memory: Memory | None = None,
+    opened_sources: Collection[ToolSource] = (),
 ) -> Trace:
     """One attempt: open the environment, let the pattern run, score what came out.
 
     The attempt draws all its randomness from `seed`, the task and the epoch, so equal arguments give equal tokens. `budget`
     is a parent for the attempt's own, shared with other attempts. `listener` is told of each step when it happens. `memory`
     is what the attempt begins with, and whoever gives it commits the attempt's writes. Without it that is the agent's, to
-    which the writes are committed if its lifetime is `agent`.
+    which the writes are committed if its lifetime is `agent`. `opened_sources` are open already and stay so.
     """
     benchmark = benchmark or Benchmark("adhoc", lambda seed: [task], scorers=())
     started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
     own_seed = derive_seed(seed, benchmark.name, task.id, epoch)
-    attempt = Attempt(agent, agent.tools, journal or MemoryJournal(), own_seed, listener, task=task)
+    attempt = Attempt(agent, agent.own_tools, journal or MemoryJournal(), own_seed, listener, task=task)
     if agent.memory is not None:
         origin = {"agent": agent.name, "benchmark": benchmark.name, "task": task.id, "epoch": epoch}
         attempt.memory = AttemptMemory(memory or agent.memory, origin)
@@ -84,7 +87,7 @@ async def rollout(
     stop_reason = "done"
     final_state: Json = {}
     try:
-        async with _opened(benchmark, task, attempt) as environment:
+        async with _opened(benchmark, task, attempt, opened_sources) as environment:
             try:
                 answer = await _run_pattern(agent, task, attempt, Budget(agent.limits, budget))
             except LimitExceeded as limit:
@@ -126,21 +129,16 @@ async def rollout(
 
 
 @asynccontextmanager
-async def _opened(benchmark: Benchmark, task: Task, attempt: Attempt) -> AsyncIterator[Environment | None]:
-    """The task's environment, if it has one, open and with its tools at hand; it is closed whatever happens."""
-    if benchmark.environment is None:
-        yield None
-        return
-    environment = benchmark.environment(task)
-    try:
-        await environment.open()
-        attempt.tools |= {tool.name: tool for tool in environment.tools}
+async def _opened(
+    benchmark: Benchmark, task: Task, attempt: Attempt, already: Collection[ToolSource]
+) -> AsyncIterator[Environment | None]:
+    """The task's environment, if it has one; it and the agent's sources are open, and closed whatever happens."""
+    sources = attempt.agent.make_sources()
+    environment = None if benchmark.environment is None else benchmark.environment(task)
+    closed: list[ToolSource] = [source for source in sources if not any(source is each for each in already)]
+    async with opened(closed if environment is None else [*closed, environment]):
+        attempt.use(sources, environment)
         yield environment
-    except BaseException:
-        with suppress(Exception):  # the first error is the one to tell
-            await environment.close()
-        raise
-    await environment.close()
 
 
 async def _run_pattern(agent: Agent, task: Task, attempt: Attempt, budget: Budget) -> str:
@@ -243,18 +241,31 @@ async def rollouts(
             budget=budget,
             listener=listener(place),
             memory=memories.get(place.agent.name),
+            opened_sources=keeper.sources,
         )
 
-    for together in _rounds(places) if memories else [list(places)]:
-        finished = dict(done)
-        async with aclosing(_attempted([p for p in together if p.id not in done], start, concurrency)) as attempts:
-            async for place, trace in attempts:
-                if place.agent.name in memories:
-                    finished[place.id] = trace
-                yield trace
-        for place in together:
-            if place.agent.name in memories and place.id in finished:
-                await commit(memories[place.agent.name], finished[place.id])
+    held = {id(source): source for place in places for source in place.agent.sources}
+    for source in held.values() if concurrency > 1 else ():
+        if not is_shared(source) and sum(source in place.agent.sources for place in places) > 1:
+            raise ConfigError(
+                f"several attempts would have {source_name(source)} open at a time: give the agent a class or function that "
+                "makes one for each, declare it shared, or run with concurrency 1"
+            )
+    keeper = SourceKeeper([source for source in held.values() if is_shared(source)])
+    try:
+        await keeper.open()
+        for together in _rounds(places) if memories else [list(places)]:
+            finished = dict(done)
+            async with aclosing(_attempted([p for p in together if p.id not in done], start, concurrency)) as attempts:
+                async for place, trace in attempts:
+                    if place.agent.name in memories:
+                        finished[place.id] = trace
+                    yield trace
+            for place in together:
+                if place.agent.name in memories and place.id in finished:
+                    await commit(memories[place.agent.name], finished[place.id])
+    finally:
+        await keeper.close()
 
 
 def _rounds(places: Sequence[Place]) -> list[list[Place]]:

@@ -87,7 +87,10 @@ def open_tools(config: Config) -> tuple[Tool, ...]:
 def may_ask(places: Sequence[Place]) -> bool:
     """Whether a person may be asked in the middle of the run."""
     agents = {place.agent.name: place.agent for place in places}.values()
-    return any(agent.approval.verdict(tool) == "ask" for agent in agents for tool in agent.tools)
+    unknown = any(
+        len(agent.own_tools) < len(agent.tools) for agent in agents
+    )  # what sources offer shows when they open
+    return unknown or any(agent.approval.verdict(tool) == "ask" for agent in agents for tool in agent.own_tools)
 
 
 def make_places(config: Config, agents: Sequence[Agent], benchmarks: Sequence[Benchmark]) -> list[Place]:

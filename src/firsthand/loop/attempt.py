@@ -21,6 +21,7 @@ from firsthand.message import Json, Message
 from firsthand.model import Completion, Prompt, Sampling, ToolSpec, Usage
 from firsthand.task import Task
 from firsthand.tool import Tool
+from firsthand.tool_source import ToolSource, tools_at_hand, version_of
 from firsthand.trace import Call, CallKind, Event, Node, as_json
 
 
@@ -38,7 +39,11 @@ class Attempt:
         task: Task | None = None,
     ):
         self.agent = agent
-        self.tools = {tool.name: tool for tool in tools}
+        self.own_tools = {tool.name: tool for tool in tools}
+        self.tools = dict(self.own_tools)
+        self._environment: ToolSource | None = None
+        self._sources: tuple[ToolSource, ...] = ()
+        self._versions: list[object] = []
         self.journal = journal
         self.seed = seed
         self.listener = listener
@@ -58,6 +63,25 @@ class Attempt:
     def elapsed_s(self) -> float:
         """Seconds since the attempt began."""
         return round(time.perf_counter() - self._began, 6)
+
+    def use(self, sources: Sequence[ToolSource], environment: ToolSource | None = None) -> None:
+        """Offer the tools of open sources from now on. ConfigError if two have one name."""
+        self._sources, self._environment = tuple(sources), environment
+        self._versions = self._seen_versions()
+        self.tools = tools_at_hand(self.own_tools, environment, self._sources)
+
+    def refresh_tools(self) -> None:
+        """Take in what sources changed since the last look, and record it as an event `tools_changed`."""
+        if (versions := self._seen_versions()) == self._versions:
+            return
+        before = set(self.tools)
+        self._versions = versions
+        self.tools = tools_at_hand(self.own_tools, self._environment, self._sources)
+        self.note("tools_changed", added=sorted(set(self.tools) - before), removed=sorted(before - set(self.tools)))
+
+    def _seen_versions(self) -> list[object]:
+        sources = self._sources if self._environment is None else (*self._sources, self._environment)
+        return [version_of(source) for source in sources]
 
     def add_node(self, parent: int | None, message: Message) -> int:
         """The index of a new node that holds `message` under `parent`."""

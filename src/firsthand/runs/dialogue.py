@@ -49,6 +49,8 @@ class Dialogue:
         origin: Trace | None = None,
         run: str = "",
     ):
+        if len(agent.own_tools) < len(agent.tools):
+            raise ConfigError(f"the agent {agent.name} has tool sources, and a conversation opens none: leave them out")
         self.agent = agent
         self.seed = seed
         self.branches: dict[str, Context] = {}
@@ -56,7 +58,7 @@ class Dialogue:
         self._listener = listener
         self._streamed: dict[str, list[str]] = {}
         self._answering_s = 0.0
-        self._attempt = Attempt(agent, agent.tools, MemoryJournal(), seed, self._hear)
+        self._attempt = Attempt(agent, agent.own_tools, MemoryJournal(), seed, self._hear)
         self._budget = Budget(agent.limits)
         self._effects = Branch()
         self._began = time.perf_counter()
