@@ -200,9 +200,9 @@ def test_any_task_can_be_searched():
 def test_thoughts_are_found_by_the_name_in_the_task():
     assert isinstance(thoughts_of(QUESTION), GenericThoughts)
     assert type(thoughts_of(make_task("1", "4 5 6 10"))).__name__ == "Game24Thoughts"
-    wrong = Task("1", "Q", metadata={"thoughts": "arithmetic"})
+    wrong = Task("1", "Q", thoughts="arithmetic")
     assert "defines no 'thoughts'" in attempt(tot, Scripted([]), wrong).error.message
-    assert attempt(tot, Scripted([]), Task("1", "Q", metadata={"thoughts": "gme24"})).error.kind == "UnknownName"
+    assert attempt(tot, Scripted([]), Task("1", "Q", thoughts="gme24")).error.kind == "UnknownName"
 
 
 def test_a_model_that_never_stops_listing_is_cut_short():

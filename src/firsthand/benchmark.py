@@ -61,6 +61,31 @@ class Environment(ToolSource, Protocol):
         """The state that the scorers need to know, asked for after the pattern and before `close`."""
 
 
+class Setting(Protocol):
+    """Where attempts are made: the name they are recorded under, what scores them, and their world. A Benchmark is one."""
+
+    @property
+    def name(self) -> str:
+        """The benchmark's name in traces."""
+
+    @property
+    def scorers(self) -> Sequence[Scorer]:
+        """In order; the first gives the figure that leaderboards rank by."""
+
+    @property
+    def environment(self) -> Callable[[Task], Environment] | None:
+        """Makes the environment of one attempt at a task, if there is one."""
+
+
+@dataclass(frozen=True)
+class NamedSetting:
+    """A Setting for attempts at tasks of no benchmark: conversations, judgements, single tasks."""
+
+    name: str
+    scorers: tuple[Scorer, ...] = ()
+    environment: Callable[[Task], Environment] | None = None
+
+
 @dataclass(frozen=True)
 class Benchmark:
     """A named set of tasks under a named protocol. The first scorer gives the figure that leaderboards rank by."""

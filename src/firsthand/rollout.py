@@ -12,13 +12,13 @@ import inspect
 import traceback
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
 from firsthand.agent import Agent
-from firsthand.benchmark import Benchmark, Environment, Judge, Scorer
+from firsthand.benchmark import Environment, Judge, NamedSetting, Scorer, Setting
 from firsthand.context import open_context
 from firsthand.errors import ConfigError, FirsthandError, GuardBlocked, LimitExceeded, SandboxError, StoreError
 from firsthand.loop.attempt import Attempt
@@ -42,7 +42,7 @@ class Place:
     """Which attempt this is: agent, benchmark, task and epoch. Its id is the same in every process."""
 
     agent: Agent
-    benchmark: Benchmark
+    benchmark: Setting
     task: Task
     epoch: int = 0
 
@@ -57,7 +57,7 @@ async def rollout(
     agent: Agent,
     task: Task,
     *,
-    benchmark: Benchmark | None = None,
+    benchmark: Setting | None = None,
     epoch: int = 0,
     seed: int = 0,
     journal: Journal | None = None,
@@ -73,7 +73,7 @@ async def rollout(
     is what the attempt begins with, and whoever gives it commits the attempt's writes. Without it that is the agent's, to
     which the writes are committed if its lifetime is `agent`. `opened_sources` are open already and stay so.
     """
-    benchmark = benchmark or Benchmark("adhoc", lambda seed: [task], scorers=())
+    benchmark = benchmark or NamedSetting("adhoc")
     started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
     own_seed = derive_seed(seed, benchmark.name, task.id, epoch)
     attempt = Attempt(agent, agent.own_tools, journal or MemoryJournal(), own_seed, listener, task=task)
@@ -130,7 +130,7 @@ async def rollout(
 
 @asynccontextmanager
 async def _opened(
-    benchmark: Benchmark, task: Task, attempt: Attempt, already: Collection[ToolSource]
+    benchmark: Setting, task: Task, attempt: Attempt, already: Collection[ToolSource]
 ) -> AsyncIterator[Environment | None]:
     """The task's environment, if it has one; it and the agent's sources are open, and closed whatever happens."""
     sources = attempt.agent.make_sources()
@@ -179,7 +179,7 @@ async def _run_pattern(agent: Agent, task: Task, attempt: Attempt, budget: Budge
 
 
 async def score_trace(
-    benchmark: Benchmark, task: Task, trace: Trace, journal: Journal | None = None, budget: Budget | None = None
+    benchmark: Setting, task: Task, trace: Trace, journal: Journal | None = None, budget: Budget | None = None
 ) -> Trace:
     """The trace with the verdict of each of the benchmark's scorers; a scorer that fails says so in its score.
 
@@ -200,12 +200,12 @@ async def verdict(
         given = scorer.judged(task, trace, journal, budget) if isinstance(scorer, Judge) else scorer(task, trace)
         found = await given if inspect.isawaitable(given) else given
         several = found if isinstance(found, tuple) else (found,)
-        return tuple(Score(each.name, float(each.value), as_json(each.detail)) for each in several)
+        return tuple(replace(each, value=float(each.value), detail=as_json(each.detail)) for each in several)
     except (SandboxError, StoreError):  # they say nothing about the answer: a zero would be a lie
         raise
     except Exception as error:
         name = getattr(scorer, "name", getattr(scorer, "__name__", "score"))
-        return (Score(str(name), 0.0, {"scorer_failed": f"{type(error).__name__}: {error}"}),)
+        return (Score(str(name), 0.0, failure=f"{type(error).__name__}: {error}"),)
 
 
 async def rollouts(

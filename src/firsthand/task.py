@@ -37,6 +37,8 @@ class Task:
     """The answer is the calls of one message that is offered the environment's tools: they are scored and not run."""
     hint: str | None = None
     """How the answer should be given, such as `a number`: for patterns that parse it out of text."""
+    thoughts: str | None = None
+    """The benchmark whose function `thoughts` says how a search goes through this task; None for generic steps."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     """What else the agent may see: subject, level, few-shot examples."""
     secret: Mapping[str, Any] = field(default_factory=dict)
@@ -95,7 +97,7 @@ class Task:
             "verbatim": self.verbatim,
             **({"calls": True} if self.calls else {}),
             "hint": self.hint,
-            "metadata": dict(self.metadata),
+            "metadata": dict(self.metadata) | ({} if self.thoughts is None else {"thoughts": self.thoughts}),
             "secret": dict(self.secret),
         }
         if self.conversation:
@@ -109,4 +111,7 @@ class Task:
         fixed = {k: tuple(v) if isinstance(v, list) else v for k, v in body.get("sampling", {}).items()}
         said = tuple(Message.from_json(each) for each in body.get("conversation", ()))
         given = {"choices": tuple(body["choices"]), "requests": requests, "sampling": fixed, "conversation": said}
+        metadata = dict(body.get("metadata", {}))
+        if "thoughts" in metadata:  # stored there since before it was a field, so that old runs can be resumed
+            given |= {"thoughts": metadata.pop("thoughts"), "metadata": metadata}
         return Task(**{**body, **given})

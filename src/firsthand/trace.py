@@ -68,6 +68,17 @@ class Score:
     name: str
     value: float
     detail: Json = field(default_factory=dict)
+    failure: str | None = field(default=None, kw_only=True)
+    """Why the scorer itself failed, if it did: the value then says nothing of the attempt."""
+    unjudged: bool = field(default=False, kw_only=True)
+    """True if it failed for want of a judge: an error in tables, and no part of a mean."""
+
+    def __post_init__(self) -> None:
+        if "scorer_failed" in self.detail:  # stored before there were the two fields
+            detail = dict(self.detail)
+            object.__setattr__(self, "failure", self.failure or str(detail.pop("scorer_failed")))
+            object.__setattr__(self, "unjudged", self.unjudged or bool(detail.pop("unjudged", False)))
+            object.__setattr__(self, "detail", detail)
 
     @property
     def corpus(self) -> Json | None:
@@ -78,12 +89,7 @@ class Score:
     @property
     def failed(self) -> bool:
         """Whether the scorer itself failed, so that the value says nothing of the attempt."""
-        return "scorer_failed" in self.detail
-
-    @property
-    def unjudged(self) -> bool:
-        """Whether a judge could not be had. It says nothing of the agent: an error in tables, and no part of a mean."""
-        return self.failed and bool(self.detail.get("unjudged"))
+        return self.failure is not None
 
 
 @dataclass(frozen=True)

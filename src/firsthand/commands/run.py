@@ -193,7 +193,7 @@ def main(config: Config) -> int:
             )
         unscored = [each for trace in traces for each in shareable(trace).scores[:1] if each.failed]
         if unscored:
-            why = f"the first by {unscored[0].name}: {unscored[0].detail['scorer_failed']}"
+            why = f"the first by {unscored[0].name}: {unscored[0].failure}"
             complain(f"{len(unscored)} of {len(traces)} attempts could not be scored, {why}")
         if interrupted:
             done = f"{len(traces)} of {len(order)}"

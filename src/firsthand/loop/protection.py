@@ -31,7 +31,9 @@ def shareable(trace: Trace) -> Trace:
         nodes=tuple(Node(node.parent, _without_words(node.message)) for node in trace.nodes),
         calls=tuple(replace(call, detail=_without_texts(call.detail), error=_left(call.error)) for call in trace.calls),
         events=tuple(e if e.kind == "protected" else replace(e, data=_without_texts(e.data)) for e in trace.events),
-        scores=tuple(replace(score, detail=_without_texts(score.detail)) for score in trace.scores),
+        scores=tuple(
+            replace(score, detail=_without_texts(score.detail), failure=_left(score.failure)) for score in trace.scores
+        ),
         answer=trace.answer if len(trace.answer or "") <= ANSWER_CHARS else _left_out(trace.answer or ""),
         final_state=_without_texts(trace.final_state),
         error=error,

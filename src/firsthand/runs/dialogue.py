@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from firsthand.agent import Agent
-from firsthand.benchmark import Benchmark
+from firsthand.benchmark import NamedSetting
 from firsthand.context import Context, open_context
 from firsthand.errors import ConfigError, FirsthandError, LimitExceeded, unknown
 from firsthand.loop.attempt import Attempt
@@ -82,7 +82,7 @@ class Dialogue:
     @property
     def place(self) -> Place:
         """Which attempt this is."""
-        return Place(self.agent, Benchmark(BENCHMARK, lambda seed: [self._task], scorers=()), self._task)
+        return Place(self.agent, NamedSetting(BENCHMARK), self._task)
 
     @property
     def calls(self) -> list[Call]:

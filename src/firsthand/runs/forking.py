@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from firsthand.agent import Agent
-from firsthand.benchmark import Benchmark
+from firsthand.benchmark import Setting
 from firsthand.context import Context
 from firsthand.errors import ConfigError
 from firsthand.loop.journal import Journal, MemoryJournal
@@ -69,7 +69,7 @@ async def fork(
     what: Fork,
     task: Task,
     *,
-    benchmark: Benchmark | None = None,
+    benchmark: Setting | None = None,
     journal: Journal | None = None,
     listener: Listener | None = None,
 ) -> Trace:

@@ -314,9 +314,8 @@ def rich_text(line: Line) -> Any:
 
 
 def _score_line(score: Score) -> tuple[Style, str]:
-    failed = score.detail.get("scorer_failed")
-    if failed:
-        return "error", f"score {score.name}: the scorer failed: {failed}"
+    if score.failed:
+        return "error", f"score {score.name}: the scorer failed: {score.failure}"
     return "good" if score.value >= 1 else "body", f"score {score.name}: {score.value:.4g}"
 
 

@@ -1,12 +1,13 @@
 """What Tree of Thoughts asks of a task: the `Thoughts` protocol, the generic one that fits any task, and voting.
 
 A benchmark whose tasks have thoughts of their own defines a function `thoughts(task) -> Thoughts` beside itself and puts its
-name into the tasks' `metadata["thoughts"]`; every other task is searched with `GenericThoughts`.
+name into the field `thoughts` of its tasks; every other task is searched with `GenericThoughts`.
 """
 
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -82,10 +83,13 @@ class Thoughts(Protocol):
 
 def thoughts_of(task: Task) -> Thoughts:
     """The thoughts that the task's benchmark defines, or generic ones."""
-    name = task.metadata.get("thoughts")
+    name = task.thoughts
+    if name is None and "thoughts" in task.metadata:
+        warnings.warn("metadata['thoughts'] is the field `thoughts` of a Task now", DeprecationWarning, stacklevel=2)
+        name = str(task.metadata["thoughts"])
     if name is None:
         return GenericThoughts(task)
-    made: Thoughts = catalog.beside("benchmark", str(name), "thoughts")(task)
+    made: Thoughts = catalog.beside("benchmark", name, "thoughts")(task)
     return made
 
 
