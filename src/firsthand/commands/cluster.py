@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from firsthand import catalog
+from firsthand.benchmark import Benchmark
 from firsthand.errors import ConfigError
 from firsthand.message import Json
 from firsthand.rollout import Place
@@ -55,7 +56,7 @@ def spread(
     from firsthand.system.home import data_home
 
     agents = {place.agent.name: place.agent for place in places}
-    benchmarks = {place.benchmark.name: place.benchmark for place in places}
+    benchmarks = {place.benchmark.name: place.benchmark for place in places if isinstance(place.benchmark, Benchmark)}
     plan = Plan(
         target=f"{__name__}:{build_worker.__name__}",
         settings=asdict(config),
