@@ -10,10 +10,15 @@ from pathlib import Path
 import pytest
 
 import tiny
+from firsthand.agent import Agent
+from firsthand.context import Context
 from firsthand.engine.core.engine_config import EngineConfig
+from firsthand.guard import AttemptView, GuardVerdict
 from firsthand.message import Message, Sampled, Text, ToolCall, assistant, user
 from firsthand.model import Sampling
 from firsthand.providers.local import Local
+from firsthand.rollout import rollout
+from firsthand.task import Task
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +88,24 @@ def test_tokens_may_be_given_to_a_message_anew() -> None:
     message = Message("assistant", (Text("other words"),), Sampled((1, 2), (-0.1, -0.2)))
     assert replace(message, sampled=Sampled((3,), (-0.3,))).sampled == Sampled((3,), (-0.3,))
     assert Message.from_json(message.to_json()) == message
+
+
+def test_a_guard_that_redacts_an_answer_reaches_the_prompt_of_the_next_turn(model: Local) -> None:
+    class Redacts:
+        def prompt(self, view: AttemptView, messages: tuple[Message, ...]) -> GuardVerdict:
+            shown = tuple(each.edited(Text("[redacted]")) if each.role == "assistant" else each for each in messages)
+            return GuardVerdict.replaced("redacts", shown)
+
+    async def two_turns(task: Task, ctx: Context) -> str:
+        ctx = await ctx.say("What is 12 + 30?").generate(temperature=1.0)
+        return (await ctx.say("And 1 + 1?").generate()).text
+
+    agent = Agent("a", model, two_turns, guard=Redacts(), sampling=Sampling(max_tokens=12))
+    trace = asyncio.run(rollout(agent, Task("1", "q"), seed=3))
+    first, second = trace.calls
+    said = trace.nodes[1].message
+    assert said.sampled is not None and said.text and trace.sent(second)[1] == assistant("[redacted]")
+    shown = ids_of(model, *[each for each in trace.sent(second) if isinstance(each, Message)])
+    spliced = ids_of(model, *trace.messages(second.at))
+    assert second.usage.prompt_tokens == len(shown) != len(spliced)
+    assert first.usage.prompt_tokens == len(ids_of(model, user("What is 12 + 30?")))
