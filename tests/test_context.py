@@ -269,7 +269,7 @@ def test_no_samples_at_all_is_a_clear_mistake() -> None:
         return str(await ctx.say("q").sample(0))
 
     trace = attempt(pattern)
-    assert trace.error is not None and trace.error.message == "0 answers were asked for: ask for 1 or more"
+    assert trace.error is not None and trace.error.message == "n is 0: ask for 1 answer or more"
 
 
 def test_a_budget_inside_the_budget_can_run_out_alone() -> None:

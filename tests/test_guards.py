@@ -18,6 +18,7 @@ from firsthand.guard import AttemptView, GuardVerdict
 from firsthand.loop.budget import Limits
 from firsthand.loop.journal import MemoryJournal
 from firsthand.message import Json, Message, Text, ToolCall, ToolResult, user
+from firsthand.patterns.parts import sub_patterns
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
 from firsthand.task import Task
@@ -251,6 +252,18 @@ def test_a_view_does_not_depend_on_which_branch_is_faster() -> None:
     assert seen == run([0.02, 0.0])
     assert seen["x1"] == [":0", "0.0:0"] and seen["y1"] == [":0", "0.1:0"]
     assert seen["q"] == [":0", "0.0:0", "0.0:1", "0.1:0", "0.1:1"]
+
+
+def test_a_prompt_blocked_in_a_branch_ends_the_whole_attempt() -> None:
+    async def speaker(task: Task, ctx: Context) -> str:
+        return (await ctx.say(task.prompt).generate()).text
+
+    async def leader(task: Task, ctx: Context) -> str:
+        outcomes = await ctx.group(sub_patterns.attempt(name, speaker, task, ctx) for name in ("x", "y"))
+        return str(outcomes)
+
+    trace = attempt(leader, guard=Wall("prompt"))
+    assert trace.stop_reason == "guard" and trace.answer is None
 
 
 class Asks:

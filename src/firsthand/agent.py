@@ -1,4 +1,4 @@
-"""Who attempts a task: an Agent names a combination of model, pattern, tools and guard."""
+"""An Agent: a named combination of model, pattern, tools, memory, guard and limits."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ A pattern that leads others takes them as its keyword `pattern` (one) or `patter
 
 @dataclass(frozen=True)
 class Agent:
-    """A named combination: what a leaderboard ranks, the arena pits, a server serves, and training improves."""
+    """A named combination that a leaderboard ranks, a server serves and training improves."""
 
     name: str
     model: Model
@@ -42,12 +42,12 @@ class Agent:
     guard: Guard | tuple[Guard, ...] | None = None
     """Watches prompts, calls, results and the answer; several do so in order, each seeing what the one before let pass."""
     approval: Approval = field(default_factory=Approval)
-    """Which tool calls run, are asked about, or never run: `irreversible` ones are asked about unless a rule says else."""
+    """Rules for tool calls: allow, ask or deny. `irreversible` ones are asked about unless a rule says otherwise."""
     limits: Limits = field(default_factory=Limits)
     """For one attempt."""
     retry: Retry = field(default_factory=Retry)
     memory: Memory | None = None
-    """What `ctx.remember` writes to and `ctx.recall` searches; each agent needs its own."""
+    """Written by `ctx.remember` and searched by `ctx.recall`; each agent needs its own."""
 
     def __post_init__(self) -> None:
         for tool in self.tools:

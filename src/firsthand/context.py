@@ -1,4 +1,4 @@
-"""What a pattern may touch: a Context says where a conversation stands and what may be done next.
+"""A Context: a position in a conversation, and everything a pattern may do from there.
 
 A Context is a value. `ctx.say(...)` and `await ctx.generate()` return new Contexts, so a branch is an assignment, and going
 back is using the old name. Budgets, retries, guards, the journal and the record all happen in here: no pattern knows of them
@@ -35,25 +35,25 @@ T = TypeVar("T")
 BranchStatus = Literal["open", "kept", "pruned", "done", "failed"]
 
 MAX_CALLS = 128
-"""Tool calls of one message that are run."""
+"""The most tool calls of one message that are run."""
 _GRANTED = "granted"
-"""Marks the journal's record of what a budget allowed, where that was less than was asked."""
+"""Key of the journal's record of a grant that was smaller than the request."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """Where a conversation stands, and what may be done next. Every method that adds something returns a new Context."""
+    """A position in a conversation. Every method that adds a message returns a new Context."""
 
     attempt: Attempt
     budget: Budget
     sampling: Sampling
     node: int | None = None
     deadline_s: float = math.inf
-    """When the time of `within` is up, in seconds since the attempt began."""
+    """The end of the time that `within` allows, in seconds since the attempt began."""
     lease: object = field(default=None, compare=False, repr=False)
-    """What keeps the conversation up to the last answer in the model's memory, for as long as this Context lives."""
+    """Pins the conversation up to the last answer in the model's prefix cache, for as long as this Context lives."""
 
-    # -- what has been said --
+    # -- the conversation --
 
     @property
     def messages(self) -> tuple[Message, ...]:
@@ -62,13 +62,13 @@ class Context:
 
     @property
     def last(self) -> Message:
-        """The last message; there must be one."""
-        assert self.node is not None, "nothing has been said in this Context yet"
+        """The last message. AssertionError before the first one."""
+        assert self.node is not None, "this Context has no message yet"
         return self.attempt.nodes[self.node].message
 
     @property
     def text(self) -> str:
-        """The words of the last message."""
+        """The text of the last message."""
         return self.last.text
 
     @property
@@ -82,12 +82,12 @@ class Context:
 
     @property
     def tools(self) -> tuple[Tool, ...]:
-        """What may be called now, by name: the agent's tools, and those of its sources and of the environment."""
+        """The tools available now, by name: the agent's, its sources' and the environment's."""
         self.attempt.refresh_tools()
         return tuple(self.attempt.tools[name] for name in sorted(self.attempt.tools))
 
     def say(self, content: str | Message | ToolResult, role: Role = "user") -> Context:
-        """The Context after a message: words of `role`, a whole Message, or a tool's result."""
+        """The Context after a message: text of `role`, a whole Message, or a tool's result."""
         match content:
             case str():
                 message = Message(role, (Text(content),))
@@ -98,17 +98,17 @@ class Context:
         return replace(self, node=self.attempt.add_node(self.node, message))
 
     def note(self, kind: str, /, **data: Any) -> None:
-        """Record an event in the trace: a pruned branch, a vote, anything a reader will want to know."""
+        """Records an event in the trace: a pruned branch, a vote, anything worth showing."""
         if kind == "branch":  # names repeat where a pattern leads several of a kind, and their places do not
             data.setdefault("path", current_branch().path)
         self.attempt.note(kind, **data)
 
     def branch(self, name: str, status: BranchStatus = "open", *, score: float | None = None, text: str = "") -> None:
-        """Record what became of a named branch that starts here: a sub-agent, a sample, a thought kept or pruned."""
+        """Records the status of a named branch that starts here: a sub-agent, a sample, a thought kept or pruned."""
         self.note("branch", name=name, at=self.node, status=status, score=score, text=text[:200])
 
     def within(self, limits: Limits) -> Context:
-        """The same Context with a budget of its own inside this one; its seconds begin now and bound the calls."""
+        """The same Context with a child budget; its seconds count from now."""
         deadline_s = self.deadline_s
         if limits.seconds is not None:
             deadline_s = min(deadline_s, self.attempt.elapsed_s() + limits.seconds)
@@ -119,10 +119,10 @@ class Context:
         return replace(self, sampling=replace(self.sampling, **changes))
 
     async def group(self, coroutines: Iterable[Awaitable[T]]) -> list[T]:
-        """The results of several branches run together, in order; see `concurrency.group`."""
+        """Runs several branches concurrently; their results in order. See `concurrency.group`."""
         return await concurrency.group(coroutines)
 
-    # -- what can be done --
+    # -- effects --
 
     async def generate(self, *, tools: Sequence[Tool] = (), prompt: str | None = None, **changes: Any) -> Context:
         """The Context after the model's answer; `changes` are sampling settings for this answer alone."""
@@ -131,12 +131,12 @@ class Context:
     async def sample(
         self, n: int, *, tools: Sequence[Tool] = (), prompt: str | None = None, **changes: Any
     ) -> list[Context]:
-        """`n` Contexts, each after another answer of the model; their common prompt is computed once.
+        """`n` Contexts, one after each sampled answer; their common prompt is computed once.
 
-        The answers continue the conversation, or `prompt` as it is: the exact text that a protocol fixes.
+        The answers continue the conversation, or the raw text `prompt`, as a protocol fixes it.
         """
         if n < 1:
-            raise ConfigError(f"{n} answers were asked for: ask for 1 or more")
+            raise ConfigError(f"n is {n}: ask for 1 answer or more")
         attempt, effect = self.attempt, current_branch().next_effect()
         started_s = attempt.elapsed_s()
         sent = await self._borders(effect).prompt(prompt)
@@ -195,7 +195,7 @@ class Context:
         return [replace(self, node=node, lease=lease) for node, lease in zip(nodes, leases, strict=True)]
 
     async def score(self, continuations: Sequence[str], *, prompt: str | None = None) -> list[Likelihood]:
-        """The likelihood of each continuation, after the conversation or after `prompt` as it is."""
+        """The likelihood of each continuation, after the conversation or after the raw text `prompt`."""
         attempt, effect = self.attempt, current_branch().next_effect()
         started_s = attempt.elapsed_s()
         sent = await self._borders(effect).prompt(prompt)
@@ -226,7 +226,7 @@ class Context:
         return list(scored.likelihoods)
 
     async def call(self, call: ToolCall) -> ToolResult:
-        """The result of a tool call, to be said to the model with `ctx.say(result)`. A failure is a result that says so."""
+        """The result of a tool call, to be added with `ctx.say(result)`. A failure is a result with `is_error`."""
         effect = current_branch().next_effect()
         return await self._call(call, effect, current_branch().depth, as_of=effect)
 
@@ -350,7 +350,7 @@ class Context:
     def _granted(
         self, effect: str, asked: Sampling, n: int, key: Callable[[Sampling], str]
     ) -> tuple[Sampling, Json | None, int | None]:
-        """The sampling that the budget allows, the recorded reply if there is one, or else the tokens reserved.
+        """The sampling the budget allows, and the recorded reply or else the reserved tokens.
 
         What a budget has left depends on which branch came first, so a grant of less than was asked is recorded too: the
         reply that was given under it is found again whatever comes first when the attempt is resumed.
@@ -375,7 +375,7 @@ class Context:
 
     @asynccontextmanager
     async def _in_time(self) -> AsyncIterator[None]:
-        """LimitExceeded if the block is not done by the deadline."""
+        """Raises LimitExceeded if the block is not done by the deadline."""
         left_s = self.deadline_s - self.attempt.elapsed_s()
         try:
             async with asyncio.timeout(None if left_s == math.inf else left_s) as timer:
@@ -386,7 +386,7 @@ class Context:
             raise
 
     def _borders(self, effect: str, depth: int | None = None, as_of: str = "") -> Borders:
-        """The agent's guards, here."""
+        """The agent's guards at this effect."""
         depth = current_branch().depth if depth is None else depth
         return Borders(self.attempt, effect, self.node, self.budget, depth, as_of)
 

@@ -39,7 +39,7 @@ from firsthand.trace import Failure, Score, Trace, as_json
 
 @dataclass(frozen=True)
 class Place:
-    """Which attempt this is: agent, benchmark, task and epoch. Its id is the same in every process."""
+    """The place of an attempt in a run: agent, benchmark, task and epoch. Its id is the same in every process."""
 
     agent: Agent
     benchmark: Setting
@@ -66,7 +66,7 @@ async def rollout(
     memory: Memory | None = None,
     opened_sources: Collection[ToolSource] = (),
 ) -> Trace:
-    """One attempt: open the environment, let the pattern run, score what came out.
+    """Makes one attempt: opens the environment, runs the pattern, scores the result.
 
     The attempt draws all its randomness from `seed`, the task and the epoch, so equal arguments give equal tokens. `budget`
     is a parent for the attempt's own, shared with other attempts. `listener` is told of each step when it happens. `memory`
@@ -181,9 +181,9 @@ async def _run_pattern(agent: Agent, task: Task, attempt: Attempt, budget: Budge
 async def score_trace(
     benchmark: Setting, task: Task, trace: Trace, journal: Journal | None = None, budget: Budget | None = None
 ) -> Trace:
-    """The trace with the verdict of each of the benchmark's scorers; a scorer that fails says so in its score.
+    """The trace with the scores of each of the benchmark's scorers; a scorer that fails gives one with `failure`.
 
-    What judges ask is recorded in the attempt's `journal`, apart from what the agent did, and charged to the run's `budget`.
+    Calls of judges are recorded in a part of the attempt's `journal`, and charged to the run's `budget`.
     """
     journal = journal or MemoryJournal()
     scores: list[Score] = []
@@ -195,7 +195,7 @@ async def score_trace(
 async def verdict(
     scorer: Scorer, task: Task, trace: Trace, journal: Journal, budget: Budget | None = None
 ) -> tuple[Score, ...]:
-    """What one scorer says of an attempt; if it fails, a score that says so."""
+    """The scores that one scorer gives an attempt; if it fails, one score with `failure`."""
     try:
         given = scorer.judged(task, trace, journal, budget) if isinstance(scorer, Judge) else scorer(task, trace)
         found = await given if inspect.isawaitable(given) else given

@@ -27,7 +27,7 @@ class Change:
 
 
 class AttemptMemory:
-    """What one attempt remembers."""
+    """A snapshot of the agent's memory, and the attempt's changes to it."""
 
     def __init__(self, memory: Memory, origin: Json):
         self.base = memory.snapshot()
@@ -58,7 +58,7 @@ async def commit(memory: Memory, trace: Trace) -> None:
 
 
 def changes_of(trace: Trace) -> list[Change]:
-    """What an attempt changed in its memory, by its record."""
+    """The changes that an attempt made in its memory, read from its trace."""
     found = []
     for call in trace.calls:
         if call.kind != "memory" or call.error is not None or "order" not in call.detail:

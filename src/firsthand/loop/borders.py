@@ -32,7 +32,7 @@ class Sent:
 
     prompt: Prompt
     detail: Json
-    """What the Call records of it: `prompt`, a text; or `messages`, where a guard replaced some; see `Trace.sent`."""
+    """For the Call: `prompt`, a text; or `messages`, where a guard replaced some; see `Trace.sent`."""
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ class _View:
 
 
 def _refusal(border: Border, about: tuple[Tool, ...], verdict: GuardVerdict) -> str:
-    """What is told of a blocked value: to the model for a call or a result, to the user for a prompt or an answer."""
+    """The message about a blocked value: to the model for a call or a result, to the user for a prompt or an answer."""
     why = f"{verdict.reason or 'no reason was given'} (rule {verdict.rule})"
     if border == "call":
         return f"{about[0].name} was not run: {why}"

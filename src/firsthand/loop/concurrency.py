@@ -1,4 +1,4 @@
-"""Running things together: a group that keeps its place in the tree of branches, retries with backoff, and the sync door.
+"""Concurrent branches with stable names, retries with backoff, and the sync entry point.
 
 Every effect of an attempt (a generation, a tool call, a score) is named by its place: the path of the branch it happens in,
 and its index there. Inside one branch code runs in order, and `group` numbers its children, so the names do not depend on
@@ -24,14 +24,14 @@ T = TypeVar("T")
 
 @dataclass
 class Branch:
-    """A line of code that runs in order: its path in the tree, and how many effects and groups it has had."""
+    """Code that runs in order: its path in the tree of branches, and its counts of effects and groups."""
 
     path: str = ""
     depth: int = 0
     effects: int = 0
     groups: int = 0
     place: tuple[int, ...] = ()
-    """Where it began among the effects of the branches above it: a sort key, see `order`."""
+    """Its start among the effects of the branches above it, as a sort key; see `order`."""
 
     def next_effect(self) -> str:
         """The name of the next effect here, such as `0.3:1`: second effect of child 3 of the first group."""
@@ -105,7 +105,7 @@ def first_error(errors: BaseExceptionGroup[BaseException]) -> BaseException:
 
 @dataclass(frozen=True)
 class Retry:
-    """How often and how patiently a passing fault is tried again."""
+    """Retries of transient faults: how many, and how long apart."""
 
     attempts: int = 5
     """Try at most this many times."""
@@ -141,7 +141,7 @@ async def with_retries(
 
 
 async def in_thread(work: Callable[[], T]) -> T:
-    """What `work` returns or raises, from a thread of its own that holds up neither a time limit nor the process's exit.
+    """Runs `work` in a thread of its own that delays neither a timeout nor the exit of the process.
 
     (`asyncio.to_thread` does both: its threads are joined at the end, however long that takes.)
     """

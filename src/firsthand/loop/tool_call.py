@@ -1,6 +1,6 @@
 """One tool call of an attempt: refused, replayed from the journal, or approved, run and recorded.
 
-Budgets and deadlines are not here: a Context has reserved what the call may cost before it comes to this.
+Left out: budgets and deadlines, which the Context checks before.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ async def _run_approved(
 
 
 async def _approve(attempt: Attempt, tool: Tool, arguments: Json, effect: str) -> None:
-    """ToolError if the call may not run. What was decided is kept, so that a resumed attempt does not ask again."""
+    """Raises ToolError if the call is not approved. The decision is journalled, so that resuming does not ask again."""
     approval = attempt.agent.approval
     verdict = approval.verdict(tool)
     if verdict == "allow":
@@ -130,7 +130,7 @@ def _refused(call: ToolCall, text: str) -> ToolResult:
 
 
 def _no_tool(name: str, tools: Iterable[str]) -> str:
-    """What a model is told that calls a tool there is not."""
+    """The error that a model reads when it calls an unknown tool."""
     known = sorted(tools)
     close = nearest(name, known) or nearest(name.rsplit(".", 1)[-1].lower(), known)
     hint = f" did you mean {close!r}?" if close else ""

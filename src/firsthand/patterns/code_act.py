@@ -67,7 +67,7 @@ def parse_code(text: str) -> tuple[str | None, str | None]:
 
 
 async def _observe(ctx: Context, code: str | None, step: int) -> str:
-    """What the code printed, or what to write instead."""
+    """The output of the code, or a request to write some."""
     if code is None:
         return "There was no code. Write one ```python block, or Final Answer: and the answer."
     if not code.strip():

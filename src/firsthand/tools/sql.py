@@ -118,7 +118,7 @@ class Database:
             raise ToolError("the statement holds characters that SQL cannot hold") from None
 
     def _told(self, connection: sqlite3.Connection, error: str) -> str:
-        """What is wrong, and what may be meant or done."""
+        """The error, with a hint of what may be meant or done."""
         if "interrupted" in error:
             return f"the statement did not end within {self.query_s:g} s: ask for less, or join on what is indexed"
         if "not authorized" in error or "prohibited" in error or "readonly" in error:
@@ -134,7 +134,7 @@ class Database:
 
 
 def _authorizer(*, writes: bool) -> Callable[..., int]:
-    """What SQLite asks before each thing that a statement does."""
+    """The authorizer: called by SQLite before each action of a statement."""
 
     def decide(action: int, first: str | None, second: str | None, base: str | None, inner: str | None) -> int:
         if action == sqlite3.SQLITE_FUNCTION and (second or "").lower() in _FORBIDDEN_FUNCTIONS:

@@ -1,4 +1,4 @@
-"""Finds fenced code in what a model wrote."""
+"""Finds fenced code in a model's output."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class CodeBlock(NamedTuple):
     """The word after the opening fence, in lower case; empty if there is none."""
     code: str
     start: int
-    """Where it begins in the text, its fence included."""
+    """The index in the text of its opening fence."""
     is_closed: bool
 
 

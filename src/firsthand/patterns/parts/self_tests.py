@@ -45,7 +45,7 @@ class SelfTests:
     _runs: int = field(default=0, repr=False)
 
     async def __call__(self, task: Task, ctx: Context, answer: str) -> Feedback:
-        """Whether the code in the answer passes the model's own tests, and which fail how."""
+        """Feedback: whether the code in the answer passes the model's own tests, and the failures."""
         if "python" not in {tool.name for tool in ctx.tools}:
             raise ConfigError("testing code needs the tool python: add --tools python, or take evaluator=judge")
         name = str(task.metadata.get("entry_point", ""))
@@ -144,7 +144,7 @@ def _called(call: ast.Call) -> str:
 
 
 def _left_side(test: str) -> str:
-    """What a test compares, so that a failure can say what came instead."""
+    """The left side of a test's comparison, so that a failure can show its value."""
     [statement] = ast.parse(test).body
     compared = statement.test if isinstance(statement, ast.Assert) else None
     return ast.unparse(compared.left) if isinstance(compared, ast.Compare) else ""
