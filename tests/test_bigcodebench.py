@@ -143,8 +143,8 @@ def test_a_missing_library_is_an_error_that_names_it_and_never_a_zero(tmp_path):
     assert task.metadata["libraries"] == ["no_such_library", "os", "unittest"]
     trace = asyncio.run(rollout(Agent("a", Scripted([f"```python\n{RIGHT}```"]), direct), task, benchmark=bench))
     (score,) = trace.scores
-    assert score.failed and "needs no_such_library, which the sandbox lacks" in score.detail["scorer_failed"]
-    assert PACKAGES in score.detail["scorer_failed"]
+    assert score.failed and "needs no_such_library, which the sandbox lacks" in (score.failure or "")
+    assert PACKAGES in (score.failure or "")
 
 
 def test_the_record_says_how_many_tasks_cannot_be_run_and_they_can_be_left_out(tmp_path, monkeypatch):

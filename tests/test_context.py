@@ -17,7 +17,7 @@ from firsthand.loop.approval import Approval
 from firsthand.loop.budget import Limits
 from firsthand.loop.concurrency import Retry
 from firsthand.loop.journal import MemoryJournal
-from firsthand.message import Json, Message, Text, ToolCall, ToolResult, assistant, system, user
+from firsthand.message import Json, Text, ToolCall, ToolResult, assistant, system, user
 from firsthand.model import Completion, Prompt, Sampling, Usage
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
@@ -269,7 +269,7 @@ def test_no_samples_at_all_is_a_clear_mistake() -> None:
         return str(await ctx.say("q").sample(0))
 
     trace = attempt(pattern)
-    assert trace.error is not None and trace.error.message == "0 answers were asked for: ask for 1 or more"
+    assert trace.error is not None and trace.error.message == "n is 0: ask for 1 answer or more"
 
 
 def test_a_budget_inside_the_budget_can_run_out_alone() -> None:
@@ -350,22 +350,7 @@ def test_a_pattern_may_catch_what_a_model_could_not_do() -> None:
     assert trace.calls[0].error == "no such model" and trace.calls[0].nodes == ()
 
 
-# -- guards --
-
-
-class Censor:
-    """A Guard that changes what passes each border."""
-
-    async def prompt(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
-        return tuple(user(message.text.replace("secret", "***")) for message in messages)
-
-    async def call(self, tool: Tool, arguments: Json) -> Json:
-        if "rm" in arguments["text"]:
-            raise ToolError("that may not be done")
-        return {"text": arguments["text"].upper()}
-
-    async def result(self, tool: Tool, result: ToolResult) -> ToolResult:
-        return replace(result, content=result.content.replace("key", "***"))
+# -- tools --
 
 
 @tool(effect="read")
@@ -376,37 +361,6 @@ def echo(text: str) -> str:
         text: Any text.
     """
     return f"key: {text}"
-
-
-def test_a_guard_stands_at_all_three_borders() -> None:
-    async def pattern(task: Task, ctx: Context) -> str:
-        ctx = await ctx.say("my secret").generate()
-        await ctx.score(["a secret"])
-        passed = await ctx.call(ToolCall("1", "echo", {"text": "hello"}))
-        blocked = await ctx.call(ToolCall("2", "echo", {"text": "rm"}))
-        assert blocked.is_error
-        return f"{passed.content} / {blocked.content}"
-
-    model = Scripted(["fine"])
-    trace = attempt(pattern, model, tools=(echo,), guard=Censor())
-    assert trace.answer == "***: HELLO / Error: that may not be done"
-    assert all("secret" not in message.text for asked in model.asked for message in asked.prompt)  # type: ignore[union-attr]
-    assert trace.nodes[0].message.text == "my secret"  # the record holds what was said, not what was shown
-    assert trace.agent["guard"] == "Censor"
-
-
-def test_a_guard_may_refuse_a_prompt() -> None:
-    class Wall(Censor):
-        async def prompt(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
-            raise ToolError("nothing leaves this house")
-
-    model = Scripted(["never"])
-    trace = attempt(forever, model, guard=Wall())
-    assert trace.error is not None and trace.error.message == "nothing leaves this house"
-    assert model.asked == []
-
-
-# -- tools --
 
 
 ALLOW = Approval({"irreversible": "allow"})

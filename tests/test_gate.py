@@ -123,9 +123,7 @@ def test_errors_fail_the_gate_unless_it_is_told_otherwise(home: Path, capsys: An
 def test_a_scorer_that_raised_is_an_error_and_no_zero(home: Path, capsys: Any) -> None:
     base, candidate = made(home, rights(50)), made(home, rights(49))
     candidate.append(
-        Trace(
-            "x", "sums", "t49", {"name": "ada"}, 0, 0, "", 1.0, scores=(Score("exact", 0.0, {"scorer_failed": "Bug"}),)
-        )
+        Trace("x", "sums", "t49", {"name": "ada"}, 0, 0, "", 1.0, scores=(Score("exact", 0.0, failure="Bug"),))
     )
     assert gate(base.id, candidate.id) == 1
     assert "1 attempts of the candidate without a score" in capsys.readouterr().out

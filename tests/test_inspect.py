@@ -226,7 +226,7 @@ async def _scored(benchmark: Benchmark, task: Task, trace: Trace):
 def test_a_scorer_that_asks_a_judge_says_which_option_names_one() -> None:
     benchmark = catalog.benchmark(f"inspect:task={TASKS}@graded")
     (score,) = ours(replace(benchmark, tasks=lambda seed: benchmark.tasks(0)[:1]), Scripted(replies))[0].scores
-    assert score.failed and ":grader=MODEL" in score.detail["scorer_failed"]
+    assert score.failed and ":grader=MODEL" in (score.failure or "")
 
 
 @needs_inspect

@@ -351,7 +351,7 @@ def test_a_reference_scorer_sees_the_secret_reference_and_an_empty_answer_is_wro
 )
 def test_a_judge_that_fails_is_an_error_and_no_zero(model, why):
     score = scored(reference(judge="scripted:echo"), model)
-    assert score.failed and score.unjudged and why in score.detail["scorer_failed"] and "trace" in score.detail
+    assert score.failed and score.unjudged and why in (score.failure or "") and "trace" in score.detail
     good = [
         attempt(task=str(i)).scored((scored(reference(judge="scripted:echo"), Scripted(score=lambda p, x: -0.1)),))
         for i in range(3)

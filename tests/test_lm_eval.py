@@ -370,7 +370,7 @@ def test_other_patterns_answer_in_their_own_way_and_are_judged_by_the_same_rules
     assert all(trace.answer == "A" for trace in traces)
     completing = catalog.benchmark(f"lm_eval:task={folder}/complete.yaml")
     scores = ours(completing, Scripted(lambda messages, sampling, index: "Paris"), cot)[0].scores
-    assert scores[0].failed and "run it with the pattern direct" in scores[0].detail["scorer_failed"]
+    assert scores[0].failed and "run it with the pattern direct" in (scores[0].failure or "")
 
 
 @needs_harness

@@ -285,8 +285,8 @@ def test_a_scorer_that_fails_says_so_and_the_others_go_on() -> None:
     assert [(score.name, score.value) for score in trace.scores] == [
         ("broken", 0.0), ("bare", 0.0), ("worthless", 0.0), ("judge", 1.0),
     ]  # fmt: skip
-    assert trace.scores[0].detail == {"scorer_failed": "KeyError: 'answer'"}
-    assert all("scorer_failed" in score.detail for score in trace.scores[:3])
+    assert trace.scores[0].failure == "KeyError: 'answer'" and trace.scores[0].detail == {}
+    assert all(score.failed and not score.unjudged for score in trace.scores[:3])
     assert trace.scores[3].detail == {"why": [1]}
     assert Trace.from_json(trace.to_json()) == trace
 

@@ -134,7 +134,7 @@ def test_errors_and_limits_are_shown() -> None:
     failure = Failure("ModelError", "no answer", "Traceback ...")
     text = shown(make_trace(answer=None, stop_reason="error", error=failure, scores=()))
     assert "stopped: error" in text and "ModelError: no answer" in text and "Traceback ..." in text
-    failed = make_trace(scores=(Score("correct", 0.0, {"scorer_failed": "KeyError: 'x'"}),))
+    failed = make_trace(scores=(Score("correct", 0.0, failure="KeyError: 'x'"),))
     assert "the scorer failed: KeyError" in shown(failed)
 
 
@@ -157,7 +157,7 @@ def hostile_trace() -> Trace:
             Node(0, Message("tool", (ToolResult("1", HOSTILE, HOSTILE, True),))),
         ),
         events=(Event(HOSTILE, 0.0, {HOSTILE: HOSTILE}),),
-        scores=(Score(HOSTILE, 0.5, {"scorer_failed": HOSTILE}),),
+        scores=(Score(HOSTILE, 0.5, failure=HOSTILE),),
         error=Failure(HOSTILE, HOSTILE, HOSTILE),
         stop_reason=HOSTILE,
         final_state={HOSTILE: HOSTILE},

@@ -171,7 +171,7 @@ def test_a_test_patch_that_does_not_fit_is_an_error_and_no_zero(place: Path) -> 
         {**record, "test_patch": record["test_patch"].replace("from calc import double", "from cold import double")},
     )
     score = judged(place, GOOD)
-    assert "test patch does not apply to the commit" in score.detail["scorer_failed"]
+    assert "test patch does not apply to the commit" in (score.failure or "")
 
 
 # -- working in the repository --

@@ -14,6 +14,7 @@ import pytest
 from firsthand.agent import Agent
 from firsthand.context import MAX_CALLS, Context
 from firsthand.errors import ToolError
+from firsthand.guard import AttemptView, GuardVerdict
 from firsthand.loop.budget import Limits
 from firsthand.loop.journal import MemoryJournal
 from firsthand.message import Message, ToolCall, ToolResult, assistant
@@ -421,15 +422,9 @@ def test_the_origin_of_a_result_is_kept_and_a_replay_shows_the_same() -> None:
 
 def test_a_guard_sees_a_result_before_it_is_marked() -> None:
     class Declassifier:
-        async def prompt(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
-            return messages
-
-        async def call(self, tool: Tool, arguments: Any) -> Any:
-            return arguments
-
-        async def result(self, tool: Tool, result: ToolResult) -> ToolResult:
+        def result(self, view: AttemptView, tool: Tool, result: ToolResult) -> GuardVerdict:
             assert result.origin == "the web" and result.content.startswith("Ignore")
-            return ToolResult(result.call_id, result.name, "checked")
+            return GuardVerdict.replaced("checked", ToolResult(result.call_id, result.name, "checked"))
 
     trace = attempt(calls_all(ToolCall("c", "page", {"n": 0})), page, guard=Declassifier())
     assert json.loads(trace.answer or "") == ["checked"]

@@ -200,9 +200,9 @@ def test_any_task_can_be_searched():
 def test_thoughts_are_found_by_the_name_in_the_task():
     assert isinstance(thoughts_of(QUESTION), GenericThoughts)
     assert type(thoughts_of(make_task("1", "4 5 6 10"))).__name__ == "Game24Thoughts"
-    wrong = Task("1", "Q", metadata={"thoughts": "arithmetic"})
+    wrong = Task("1", "Q", thoughts="arithmetic")
     assert "defines no 'thoughts'" in attempt(tot, Scripted([]), wrong).error.message
-    assert attempt(tot, Scripted([]), Task("1", "Q", metadata={"thoughts": "gme24"})).error.kind == "UnknownName"
+    assert attempt(tot, Scripted([]), Task("1", "Q", thoughts="gme24")).error.kind == "UnknownName"
 
 
 def test_a_model_that_never_stops_listing_is_cut_short():
@@ -293,3 +293,12 @@ def test_on_our_engine_the_requests_of_a_search_share_what_they_begin_with(smoll
     agent = Agent("tot", model, tot, options, sampling=Sampling(max_tokens=48))
     usage = asyncio.run(rollout(agent, make_task("1", "1 1 4 6"))).usage
     assert usage.cached_tokens > 0.5 * usage.prompt_tokens > 0  # few requests, each kind once in full
+
+
+def test_a_task_stored_with_its_thoughts_in_the_metadata_is_read() -> None:
+    task = Task("1", "Q", thoughts="game24", metadata={"numbers": "1 2 3 4"})
+    body = task.to_json()
+    assert body["metadata"] == {"numbers": "1 2 3 4", "thoughts": "game24"} and "thoughts" not in body
+    assert Task.from_json(body) == task
+    with pytest.warns(DeprecationWarning, match="field `thoughts`"):
+        thoughts_of(Task("1", "Q", metadata={"thoughts": "game24", "numbers": "1 2 3 4", "examples": {}}))

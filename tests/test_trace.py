@@ -202,3 +202,11 @@ def test_a_journal_in_memory_finds_by_place_and_request() -> None:
     journal.record(":0", "r", {"a": 1})
     assert journal.find(":0", "r") == {"a": 1}
     assert journal.find(":1", "r") is None and journal.find(":0", "s") is None
+
+
+def test_a_score_that_was_stored_with_its_failure_in_the_detail_is_read() -> None:
+    old = {"name": "judge", "value": 0.0, "detail": {"scorer_failed": "no judge", "unjudged": True, "tokens": 3}}
+    score = Score(**old)
+    assert score == Score("judge", 0.0, {"tokens": 3}, failure="no judge", unjudged=True)
+    assert score.failed and score.unjudged and Score(**vars(score)) == score
+    assert not Score("exact", 0.0, {}).failed

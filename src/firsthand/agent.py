@@ -1,18 +1,22 @@
-"""Who attempts a task: an Agent names a combination of model, pattern, tools and guard."""
+"""An Agent: a named combination of model, pattern, tools, memory, guard and limits."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
+from firsthand.errors import ConfigError
+from firsthand.guard import Guard, check_guard, guard_name
 from firsthand.loop.approval import Approval
 from firsthand.loop.budget import Limits
 from firsthand.loop.concurrency import Retry
-from firsthand.message import Json, Message, ToolResult
+from firsthand.memory import Memory, check_memory, memory_name
+from firsthand.message import Json
 from firsthand.model import Model, Sampling
 from firsthand.tool import Tool
+from firsthand.tool_source import ToolLike, ToolSource, is_source, source_name
 
 Pattern = Callable[..., Awaitable[str]]
 """`async def pattern(task, ctx, *, option=default) -> str`: the strategy; what it returns is the attempt's answer.
@@ -21,38 +25,61 @@ A pattern that leads others takes them as its keyword `pattern` (one) or `patter
 `functools.partial(self_consistency, pattern=react)`."""
 
 
-class Guard(Protocol):
-    """What stands at the three borders of an attempt. A hook returns what may pass, changed or not, or raises ToolError."""
-
-    async def prompt(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
-        """The messages a model may be shown."""
-
-    async def call(self, tool: Tool, arguments: Json) -> Json:
-        """The arguments a tool may be called with."""
-
-    async def result(self, tool: Tool, result: ToolResult) -> ToolResult:
-        """The result that may come back from a tool."""
-
-
 @dataclass(frozen=True)
 class Agent:
-    """A named combination: what a leaderboard ranks, the arena pits, a server serves, and training improves."""
+    """A named combination that a leaderboard ranks, a server serves and training improves."""
 
     name: str
     model: Model
     pattern: Pattern
     options: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments for the pattern."""
-    tools: tuple[Tool, ...] = ()
+    tools: tuple[ToolLike, ...] = ()
+    """Tools, tool sources, and classes or functions that make a source for each attempt."""
     sampling: Sampling = field(default_factory=Sampling)
     system: str | None = None
     """A system message that opens every conversation."""
-    guard: Guard | None = None
+    guard: Guard | tuple[Guard, ...] | None = None
+    """Watches prompts, calls, results and the answer; several do so in order, each seeing what the one before let pass."""
     approval: Approval = field(default_factory=Approval)
-    """Which tool calls run, are asked about, or never run: `irreversible` ones are asked about unless a rule says else."""
+    """Rules for tool calls: allow, ask or deny. `irreversible` ones are asked about unless a rule says otherwise."""
     limits: Limits = field(default_factory=Limits)
     """For one attempt."""
     retry: Retry = field(default_factory=Retry)
+    memory: Memory | None = None
+    """Written by `ctx.remember` and searched by `ctx.recall`; each agent needs its own."""
+
+    def __post_init__(self) -> None:
+        for tool in self.tools:
+            if not (isinstance(tool, Tool) or is_source(tool) or callable(tool)):
+                raise ConfigError(
+                    f"the agent {self.name} has {tool!r:.80} among its tools: a Tool or a ToolSource was expected"
+                )
+        for guard in self.guards:
+            check_guard(guard)
+        if self.memory is not None:
+            check_memory(self.memory)
+
+    @property
+    def own_tools(self) -> tuple[Tool, ...]:
+        """The tools that are there without a source."""
+        return tuple(tool for tool in self.tools if isinstance(tool, Tool))
+
+    @property
+    def sources(self) -> tuple[ToolSource, ...]:
+        """The tool sources that it holds itself."""
+        return tuple(tool for tool in self.tools if is_source(tool))
+
+    def make_sources(self) -> tuple[ToolSource, ...]:
+        """The sources for one attempt: those it holds, and a new one from whatever makes one."""
+        return tuple(tool if is_source(tool) else tool() for tool in self.tools if not isinstance(tool, Tool))  # type: ignore[operator]
+
+    @property
+    def guards(self) -> tuple[Guard, ...]:
+        """The guards, in the order in which they are asked."""
+        if self.guard is None:
+            return ()
+        return self.guard if isinstance(self.guard, tuple) else (self.guard,)
 
     def to_json(self) -> Json:
         """The agent as data, for its traces."""
@@ -62,12 +89,13 @@ class Agent:
             "fingerprint": self.model.fingerprint,
             "pattern": pattern_name(self.pattern),
             "options": {key: _named(value) for key, value in self.options.items()},
-            "tools": sorted(tool.name for tool in self.tools),
+            "tools": sorted(source_name(tool) for tool in self.tools),
             "sampling": self.sampling.to_json(),
             "system": self.system,
-            "guard": type(self.guard).__name__ if self.guard else None,
+            "guard": ",".join(map(guard_name, self.guards)) or None,
             "limits": self.limits.to_json(),
         }
+        body |= {"memory": memory_name(self.memory)} if self.memory is not None else {}
         return body | {"approval": dict(self.approval.rules)} if self.approval.rules else body
 
 

@@ -1,4 +1,4 @@
-"""Many Tasks, how each is scored, and the world it happens in, if it has one.
+"""A Benchmark: tasks, their scorers, and an optional environment.
 
 Scorers read only (task, trace), so a Run can be scored again from disk, by them or by others.
 """
@@ -13,62 +13,77 @@ from firsthand.loop.budget import Budget
 from firsthand.loop.journal import Journal
 from firsthand.message import Json
 from firsthand.task import Task
-from firsthand.tool import Tool
+from firsthand.tool_source import ToolSource
 from firsthand.trace import Score, Trace
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-Verdict = Score | tuple[Score, ...]
-Scorer = Callable[[Task, Trace], Verdict | Awaitable[Verdict]]
-"""A verdict on an attempt, or several at once. It is pure, or awaits nothing but a judge model; see `Judge`."""
+ScorerResult = Score | tuple[Score, ...]
+Scorer = Callable[[Task, Trace], ScorerResult | Awaitable[ScorerResult]]
+"""Scores an attempt, once or by several metrics. It is pure, or awaits nothing but a judge model; see `Judge`."""
 
 
 @runtime_checkable
 class Judge(Protocol):
-    """A Scorer that asks a model. Its calls are an attempt's effects: recorded, resumed and charged as an agent's are."""
+    """A Scorer that asks a model. Its calls are effects of the attempt: recorded, resumed and charged as an agent's are."""
 
-    async def judged(self, task: Task, trace: Trace, journal: Journal, budget: Budget | None = None) -> Verdict:
-        """The verdict. What it asks is recorded in `journal`, and charged to `budget`, the run's."""
+    async def judged(self, task: Task, trace: Trace, journal: Journal, budget: Budget | None = None) -> ScorerResult:
+        """The scores. Its calls are recorded in `journal` and charged to `budget`, the run's."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A number about all of an agent's attempts that is no mean of their scores, such as BLEU or a macro average."""
+    """A statistic of all of an agent's attempts that is not a mean of scores, such as BLEU or a macro average."""
 
     name: str
     tasks: tuple[str, ...]
-    """The tasks that it is about."""
+    """The tasks it covers."""
     of: Callable[[NDArray[Any]], NDArray[Any]]
-    """How often each task counts (draws, tasks) -> the number of each draw (draws,)."""
+    """Counts of each task, shape (draws, tasks) -> the figure of each draw, shape (draws,)."""
     lower_is_better: bool = False
     method: Literal["bca", "percentile"] = "bca"
     """Of its bootstrap interval: BCa corrects for bias and skew, at the cost of as many computations as there are tasks."""
     slow: bool = False
-    """Whether to compute it takes a while, so that its interval and its comparisons are of fewer draws."""
+    """True if it is slow to compute, so that its interval and comparisons use fewer draws."""
     values: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    """What the attempts at each task are worth by themselves, where that can be said."""
+    """The value of each task's attempts by themselves, where there is one."""
 
 
 Figures = Callable[[Sequence[Trace]], Sequence[Figure]]
-"""All attempts of one agent -> what can be said of them together."""
+"""All attempts of one agent -> statistics of them together."""
 
 
-class Environment(Protocol):
-    """State and tools for one attempt at one task. It is opened before the pattern runs and closed after it."""
-
-    @property
-    def tools(self) -> Sequence[Tool]:
-        """What the agent may do here."""
-
-    async def open(self) -> None:
-        """Make the world ready."""
+class Environment(ToolSource, Protocol):
+    """State and tools for one attempt at one task: a tool source that says how it looks at the end."""
 
     async def final_state(self) -> Json:
-        """What the scorers need to know of the world at the end."""
+        """The state that the scorers need to know, asked for after the pattern and before `close`."""
 
-    async def close(self) -> None:
-        """Take the world down; called even when the attempt failed."""
+
+class Setting(Protocol):
+    """The part of a Benchmark that an attempt needs: name, scorers and environment."""
+
+    @property
+    def name(self) -> str:
+        """The benchmark's name in traces."""
+
+    @property
+    def scorers(self) -> Sequence[Scorer]:
+        """In order; the first gives the figure that leaderboards rank by."""
+
+    @property
+    def environment(self) -> Callable[[Task], Environment] | None:
+        """Makes the environment of one attempt at a task, if there is one."""
+
+
+@dataclass(frozen=True)
+class NamedSetting:
+    """A Setting for attempts at tasks of no benchmark: conversations, judgements, single tasks."""
+
+    name: str
+    scorers: tuple[Scorer, ...] = ()
+    environment: Callable[[Task], Environment] | None = None
 
 
 @dataclass(frozen=True)
@@ -81,10 +96,10 @@ class Benchmark:
     scorers: tuple[Scorer, ...]
     description: str = ""
     protocol: str = ""
-    """How it is prompted and scored, so that numbers can be compared: source, shots, extraction, metric."""
+    """Prompting and scoring in words, so that numbers can be compared: source, shots, extraction, metric."""
     licence: str = ""
     environment: Callable[[Task], Environment] | None = None
     figures: Figures | None = None
-    """What is computed of all attempts together; None where the means of the scores say it all."""
+    """Figures of all attempts together; None if the means of the scores are enough."""
     options: Mapping[str, object] = field(default_factory=dict)
-    """What it was made with, such as the levels of a generated benchmark."""
+    """The options it was made with, such as the levels of a generated benchmark."""

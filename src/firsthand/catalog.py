@@ -15,7 +15,7 @@ import inspect
 import re
 import sys
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from importlib.metadata import EntryPoints, entry_points
 from pathlib import Path
@@ -24,15 +24,19 @@ from typing import Any, Literal, cast
 from firsthand.agent import Pattern
 from firsthand.benchmark import Benchmark, Scorer
 from firsthand.errors import ConfigError, unknown
+from firsthand.guard import BORDERS, Guard, check_guard
+from firsthand.memory import Memory, check_memory
 from firsthand.model import Model
 from firsthand.system.option_spec import Spec, bind_options, keywords_of, parse_spec
 from firsthand.tool import Effect, Tool
 
-Kind = Literal["pattern", "benchmark", "tool", "provider", "command"]
+Kind = Literal["pattern", "benchmark", "tool", "guard", "memory", "provider", "command"]
 _ROOMS: dict[Kind, str] = {
     "pattern": "patterns",
     "benchmark": "benchmarks",
     "tool": "tools",
+    "guard": "safety",
+    "memory": "memories",
     "provider": "providers",
     "command": "commands",
 }
@@ -161,6 +165,46 @@ def benchmark(text: str) -> Benchmark:
     if not isinstance(made, Benchmark):
         raise ConfigError(f"{spec.name!r} gives a {type(made).__name__}: write it as def name() -> Benchmark")
     return made
+
+
+def guards(texts: Sequence[str]) -> tuple[Guard, ...]:
+    """The guards that texts name, such as `redact:pattern=SECRET:borders=prompt+result`, or FILE.py with options.
+
+    A list of borders may have been split at its commas: a border's name goes on the list before it.
+    """
+    whole: list[str] = []
+    for text in texts:
+        if text in BORDERS and whole:
+            whole[-1] += f"+{text}"
+        else:
+            whole.append(text)
+    return tuple(map(_guard, whole))
+
+
+def _guard(text: str) -> Guard:
+    made = _made("guard", text)
+    check_guard(made)
+    guard: Guard = made
+    return guard
+
+
+def memory(text: str) -> Memory:
+    """The memory that a text names, such as `notes` or `notes:lifetime=run`: a new one each time."""
+    made = _made("memory", text)
+    check_memory(made)
+    found: Memory = made
+    return found
+
+
+def _made(kind: Kind, text: str) -> Any:
+    """What the function or class of that name gives with the options of the text; any other thing as it is."""
+    spec = parse_spec(text)
+    found = find(kind, spec.name)
+    if callable(found):
+        return found(**bind_options(spec, found, led=()))
+    if spec.options:
+        raise ConfigError(f"{text!r} gives {spec.name} options, and it takes none: write {spec.name}")
+    return found
 
 
 def tool(text: str) -> Tool:

@@ -1,4 +1,4 @@
-"""What a pattern may touch: a Context says where a conversation stands and what may be done next.
+"""A Context: a position in a conversation, and everything a pattern may do from there.
 
 A Context is a value. `ctx.say(...)` and `await ctx.generate()` return new Contexts, so a branch is an assignment, and going
 back is using the old name. Budgets, retries, guards, the journal and the record all happen in here: no pattern knows of them
@@ -18,38 +18,42 @@ from typing import Any, Literal, TypeVar
 from firsthand.errors import ConfigError, FirsthandError, LimitExceeded
 from firsthand.loop import concurrency
 from firsthand.loop.attempt import Attempt as Attempt
+from firsthand.loop.attempt_memory import AttemptMemory, Change
+from firsthand.loop.borders import Borders
 from firsthand.loop.budget import Budget, Limits
 from firsthand.loop.concurrency import current_branch, derive_seed
 from firsthand.loop.listener import Began
 from firsthand.loop.tool_call import run_call
 from firsthand.loop.tool_call import tool_request as tool_request
-from firsthand.message import Json, Message, Role, Text, ToolCall, ToolResult
-from firsthand.model import Likelihood, Prompt, Sampling, Scored, Usage, request_key
+from firsthand.memory import MemoryItem
+from firsthand.message import Json, Message, Role, Text, ToolCall, ToolResult, canonical
+from firsthand.model import Likelihood, Sampling, Scored, Usage, request_key
 from firsthand.tool import Tool
+from firsthand.trace import as_json
 
 T = TypeVar("T")
 BranchStatus = Literal["open", "kept", "pruned", "done", "failed"]
 
 MAX_CALLS = 128
-"""Tool calls of one message that are run."""
+"""The most tool calls of one message that are run."""
 _GRANTED = "granted"
-"""Marks the journal's record of what a budget allowed, where that was less than was asked."""
+"""Key of the journal's record of a grant that was smaller than the request."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """Where a conversation stands, and what may be done next. Every method that adds something returns a new Context."""
+    """A position in a conversation. Every method that adds a message returns a new Context."""
 
     attempt: Attempt
     budget: Budget
     sampling: Sampling
     node: int | None = None
     deadline_s: float = math.inf
-    """When the time of `within` is up, in seconds since the attempt began."""
+    """The end of the time that `within` allows, in seconds since the attempt began."""
     lease: object = field(default=None, compare=False, repr=False)
-    """What keeps the conversation up to the last answer in the model's memory, for as long as this Context lives."""
+    """Pins the conversation up to the last answer in the model's prefix cache, for as long as this Context lives."""
 
-    # -- what has been said --
+    # -- the conversation --
 
     @property
     def messages(self) -> tuple[Message, ...]:
@@ -58,13 +62,13 @@ class Context:
 
     @property
     def last(self) -> Message:
-        """The last message; there must be one."""
-        assert self.node is not None, "nothing has been said in this Context yet"
+        """The last message. AssertionError before the first one."""
+        assert self.node is not None, "this Context has no message yet"
         return self.attempt.nodes[self.node].message
 
     @property
     def text(self) -> str:
-        """The words of the last message."""
+        """The text of the last message."""
         return self.last.text
 
     @property
@@ -78,11 +82,12 @@ class Context:
 
     @property
     def tools(self) -> tuple[Tool, ...]:
-        """What may be called, in a fixed order: the agent's tools and the environment's."""
+        """The tools available now, by name: the agent's, its sources' and the environment's."""
+        self.attempt.refresh_tools()
         return tuple(self.attempt.tools[name] for name in sorted(self.attempt.tools))
 
     def say(self, content: str | Message | ToolResult, role: Role = "user") -> Context:
-        """The Context after a message: words of `role`, a whole Message, or a tool's result."""
+        """The Context after a message: text of `role`, a whole Message, or a tool's result."""
         match content:
             case str():
                 message = Message(role, (Text(content),))
@@ -93,17 +98,17 @@ class Context:
         return replace(self, node=self.attempt.add_node(self.node, message))
 
     def note(self, kind: str, /, **data: Any) -> None:
-        """Record an event in the trace: a pruned branch, a vote, anything a reader will want to know."""
+        """Records an event in the trace: a pruned branch, a vote, anything worth showing."""
         if kind == "branch":  # names repeat where a pattern leads several of a kind, and their places do not
             data.setdefault("path", current_branch().path)
         self.attempt.note(kind, **data)
 
     def branch(self, name: str, status: BranchStatus = "open", *, score: float | None = None, text: str = "") -> None:
-        """Record what became of a named branch that starts here: a sub-agent, a sample, a thought kept or pruned."""
+        """Records the status of a named branch that starts here: a sub-agent, a sample, a thought kept or pruned."""
         self.note("branch", name=name, at=self.node, status=status, score=score, text=text[:200])
 
     def within(self, limits: Limits) -> Context:
-        """The same Context with a budget of its own inside this one; its seconds begin now and bound the calls."""
+        """The same Context with a child budget; its seconds count from now."""
         deadline_s = self.deadline_s
         if limits.seconds is not None:
             deadline_s = min(deadline_s, self.attempt.elapsed_s() + limits.seconds)
@@ -114,10 +119,10 @@ class Context:
         return replace(self, sampling=replace(self.sampling, **changes))
 
     async def group(self, coroutines: Iterable[Awaitable[T]]) -> list[T]:
-        """The results of several branches run together, in order; see `concurrency.group`."""
+        """Runs several branches concurrently; their results in order. See `concurrency.group`."""
         return await concurrency.group(coroutines)
 
-    # -- what can be done --
+    # -- effects --
 
     async def generate(self, *, tools: Sequence[Tool] = (), prompt: str | None = None, **changes: Any) -> Context:
         """The Context after the model's answer; `changes` are sampling settings for this answer alone."""
@@ -126,15 +131,16 @@ class Context:
     async def sample(
         self, n: int, *, tools: Sequence[Tool] = (), prompt: str | None = None, **changes: Any
     ) -> list[Context]:
-        """`n` Contexts, each after another answer of the model; their common prompt is computed once.
+        """`n` Contexts, one after each sampled answer; their common prompt is computed once.
 
-        The answers continue the conversation, or `prompt` as it is: the exact text that a protocol fixes.
+        The answers continue the conversation, or the raw text `prompt`, as a protocol fixes it.
         """
         if n < 1:
-            raise ConfigError(f"{n} answers were asked for: ask for 1 or more")
+            raise ConfigError(f"n is {n}: ask for 1 answer or more")
         attempt, effect = self.attempt, current_branch().next_effect()
         started_s = attempt.elapsed_s()
-        asked: Prompt = await self._prompt() if prompt is None else prompt
+        sent = await self._borders(effect).prompt(prompt)
+        asked = sent.prompt
         sampling = replace(self.sampling, **changes)
         seed = derive_seed(attempt.seed, effect) if sampling.seed is None else sampling.seed
         sampling = replace(sampling, seed=seed)
@@ -174,8 +180,7 @@ class Context:
             detail["top_logprobs"] = [
                 [[list(pair) for pair in token] for token in completion.top_logprobs] for completion in completions
             ]
-        if prompt is not None:
-            detail["prompt"] = prompt
+        detail |= sent.detail
         attempt.record_generation(
             effect,
             self.node,
@@ -191,10 +196,11 @@ class Context:
         return [replace(self, node=node, lease=lease) for node, lease in zip(nodes, leases, strict=True)]
 
     async def score(self, continuations: Sequence[str], *, prompt: str | None = None) -> list[Likelihood]:
-        """The likelihood of each continuation, after the conversation or after `prompt` as it is."""
+        """The likelihood of each continuation, after the conversation or after the raw text `prompt`."""
         attempt, effect = self.attempt, current_branch().next_effect()
         started_s = attempt.elapsed_s()
-        asked: Prompt = await self._prompt() if prompt is None else prompt
+        sent = await self._borders(effect).prompt(prompt)
+        asked = sent.prompt
         model = attempt.agent.model
         request = request_key(model.fingerprint, asked, continuations=continuations)
         recorded = attempt.journal.find(effect, request)
@@ -215,14 +221,15 @@ class Context:
             raise
         finally:
             self._pay(granted, usage)
-        detail = {"prompt": prompt, "likelihoods": body["likelihoods"]}
+        detail = {"prompt": None, "likelihoods": body["likelihoods"]} | sent.detail
         replayed = recorded is not None
         attempt.record("score", effect, self.node, started_s, request, usage=usage, detail=detail, replayed=replayed)
         return list(scored.likelihoods)
 
     async def call(self, call: ToolCall) -> ToolResult:
-        """The result of a tool call, to be said to the model with `ctx.say(result)`. A failure is a result that says so."""
-        return await self._call(call, current_branch().next_effect(), current_branch().depth)
+        """The result of a tool call, to be added with `ctx.say(result)`. A failure is a result with `is_error`."""
+        effect = current_branch().next_effect()
+        return await self._call(call, effect, current_branch().depth, as_of=effect)
 
     async def call_all(self, calls: Sequence[ToolCall], *, at_once: int = 8) -> list[ToolResult]:
         """The results of all calls of a message, in order. A call that fails or hangs leaves its siblings alone.
@@ -236,7 +243,7 @@ class Context:
 
         async def one(call: ToolCall, effect: str) -> ToolResult:
             async with gate:
-                return await self._call(call, effect, branch.depth)
+                return await self._call(call, effect, branch.depth, as_of=within[0][1])
 
         results: list[ToolResult] = []
         for together, stretch in groupby(within, key=lambda placed: self._only_reads(placed[0])):
@@ -250,12 +257,77 @@ class Context:
             results += [ToolResult(call.id, call.name, text, is_error=True) for call in calls[MAX_CALLS:]]
         return results
 
+    async def remember(self, text: str, **provenance: Any) -> str:
+        """Write a text to the agent's memory; returns its id. What branches beside this one write is not seen here.
+
+        `provenance` (JSON values) is kept with it, beside the attempt and the effect that wrote it.
+        """
+        effect = current_branch().next_effect()
+        origin = {} if self.attempt.memory is None else self.attempt.memory.origin
+        item = MemoryItem.of(text, as_json({**provenance, **origin, "effect": effect}))
+        change = Change(effect, current_branch().order(effect), item)
+        detail: Json = {"operation": "remember", "item": item.to_json(), "order": list(change.order)}
+
+        async def write(memory: AttemptMemory) -> str:
+            return item.id
+
+        return str(await self._remembered(effect, detail, write, change))
+
+    async def recall(self, query: str, *, k: int = 5) -> list[MemoryItem]:
+        """At most `k` items of the agent's memory that fit a query, best first."""
+        if k < 1:
+            raise ConfigError(f"recall was asked for k={k} items: ask for 1 or more")
+        effect = current_branch().next_effect()
+
+        async def search(memory: AttemptMemory) -> list[Json]:
+            return [item.to_json() for item in await (await memory.as_of(effect)).search(query, k)]
+
+        found = await self._remembered(effect, {"operation": "recall", "query": query, "k": k}, search)
+        return [MemoryItem(**item) for item in found]
+
+    async def forget(self, id: str) -> None:
+        """Drop an item from the agent's memory; an id that is not there is no error."""
+        effect = current_branch().next_effect()
+        change = Change(effect, current_branch().order(effect), None, id)
+
+        async def drop(memory: AttemptMemory) -> None:
+            return None
+
+        await self._remembered(effect, {"operation": "forget", "id": id, "order": list(change.order)}, drop, change)
+
+    async def _remembered(
+        self, effect: str, detail: Json, act: Callable[[AttemptMemory], Awaitable[Any]], change: Change | None = None
+    ) -> Any:
+        """The reply of a memory operation, from the journal if it is there. A change is then made again, in the snapshot."""
+        attempt, memory = self.attempt, self.attempt.memory
+        if memory is None:
+            raise ConfigError(f"the agent {attempt.agent.name} has no memory: give it one, as in Agent(memory=notes())")
+        started_s = attempt.elapsed_s()
+        request = request_key("memory", canonical(detail))
+        recorded = attempt.journal.find(effect, request)
+        granted = self.budget.reserve(1, current_branch().depth) if recorded is None else None
+        error: str | None = "it was broken off before it was done"
+        try:
+            async with self._in_time():
+                if recorded is None:
+                    await attempt.keep(effect, request, recorded_now := {"memory": await act(memory)})
+                reply = (recorded_now if recorded is None else recorded)["memory"]
+            if change is not None:
+                memory.changes.append(change)
+            detail, error = detail | {"reply": reply}, None
+        finally:
+            self._pay(granted, Usage())
+            attempt.record("memory", effect, self.node, started_s, request, detail=detail, error=error,
+                           replayed=recorded is not None)  # fmt: skip
+        return reply
+
     def _only_reads(self, call: ToolCall) -> bool:
         tool = self.attempt.tools.get(call.name)
         return tool is None or tool.effect == "read"
 
-    async def _call(self, call: ToolCall, effect: str, depth: int) -> ToolResult:
+    async def _call(self, call: ToolCall, effect: str, depth: int, *, as_of: str) -> ToolResult:
         attempt = self.attempt
+        attempt.refresh_tools()
         started_s = attempt.elapsed_s()
         request = tool_request(call)
         recorded = attempt.journal.find(effect, request)
@@ -265,8 +337,9 @@ class Context:
         attempt.tell(Began(effect, "tool", self.node, dict(detail)))
         try:
             async with self._in_time():
-                result = await run_call(attempt, call, effect=effect, request=request, recorded=recorded)
-            detail |= {"result": result.content, "is_error": result.is_error}
+                borders = self._borders(effect, depth, as_of)
+                result, arguments = await run_call(attempt, call, borders=borders, request=request, recorded=recorded)
+            detail |= {"arguments": arguments, "result": result.content, "is_error": result.is_error}
             detail |= {"origin": result.origin} if result.origin is not None else {}
             error = result.content if result.is_error else None
         finally:
@@ -278,7 +351,7 @@ class Context:
     def _granted(
         self, effect: str, asked: Sampling, n: int, key: Callable[[Sampling], str]
     ) -> tuple[Sampling, Json | None, int | None]:
-        """The sampling that the budget allows, the recorded reply if there is one, or else the tokens reserved.
+        """The sampling the budget allows, and the recorded reply or else the reserved tokens.
 
         What a budget has left depends on which branch came first, so a grant of less than was asked is recorded too: the
         reply that was given under it is found again whatever comes first when the attempt is resumed.
@@ -299,14 +372,11 @@ class Context:
 
     def _pay(self, granted: int | None, usage: Usage) -> None:
         """Charge the budget; a replayed call, for which nothing was granted, as it was charged when it was made."""
-        if granted is None:
-            self.budget.repay(usage)
-        else:
-            self.budget.charge(granted, usage)
+        self.budget.pay(granted, usage)
 
     @asynccontextmanager
     async def _in_time(self) -> AsyncIterator[None]:
-        """LimitExceeded if the block is not done by the deadline."""
+        """Raises LimitExceeded if the block is not done by the deadline."""
         left_s = self.deadline_s - self.attempt.elapsed_s()
         try:
             async with asyncio.timeout(None if left_s == math.inf else left_s) as timer:
@@ -316,9 +386,10 @@ class Context:
                 raise LimitExceeded("seconds", "the time for this part of the attempt is up") from None
             raise
 
-    async def _prompt(self) -> tuple[Message, ...]:
-        guard = self.attempt.agent.guard
-        return self.messages if guard is None else await guard.prompt(self.messages)
+    def _borders(self, effect: str, depth: int | None = None, as_of: str = "") -> Borders:
+        """The agent's guards at this effect."""
+        depth = current_branch().depth if depth is None else depth
+        return Borders(self.attempt, effect, self.node, self.budget, depth, as_of)
 
 
 def open_context(attempt: Attempt, budget: Budget, conversation: Sequence[Message] = ()) -> Context:

@@ -1,4 +1,4 @@
-"""Every error a user can meet, in one tree. The message says what came, what was expected, and what to do.
+"""All errors for users, in one tree. A message says what came, what was expected, and what to do.
 
     FirsthandError
     ├── ConfigError          a setting that cannot work, or clashes with another one
@@ -10,11 +10,12 @@
     ├── DownloadError        a download could not be finished or did not match its checksum
     ├── StoreError           a run's folder cannot be read or written (full disk, other version)
     ├── ModelError           a model could not answer
-    │   ├── TransientError   a passing fault (connection, overload): tried again with backoff
+    │   ├── TransientError   a transient fault (connection, overload): retried with backoff
     │   │   └── QueueFull    too many requests wait for a model that runs here
     │   └── PromptTooLong    the prompt does not fit the model's context
     ├── ToolError            a tool call failed: the model is told, the attempt goes on
     ├── SandboxError         no sandbox can be opened here, or it broke: untrusted code is not run without one
+    ├── GuardBlocked         a guard blocked a prompt or an answer: it ends the attempt
     └── LimitExceeded        a budget (tokens, calls, seconds, money, depth) is used up: it ends the attempt
 
 A bug of ours is an `AssertionError` or any other exception: it keeps its traceback.
@@ -27,7 +28,7 @@ from collections.abc import Iterable
 
 
 class FirsthandError(Exception):
-    """Anything that is not a bug of ours: `except FirsthandError as error: print(error)`."""
+    """Base class of all errors that are not bugs: `except FirsthandError as error: print(error)`."""
 
 
 class ConfigError(FirsthandError):
@@ -70,7 +71,7 @@ class ModelError(FirsthandError):
 
 
 class TransientError(ModelError):
-    """A fault that may pass. `retry_after_s` is what the other side asked for, if it did."""
+    """A transient fault. `retry_after_s` is the wait that the server asked for, if any."""
 
     def __init__(self, message: str, retry_after_s: float | None = None):
         super().__init__(message)
@@ -78,7 +79,7 @@ class TransientError(ModelError):
 
 
 class QueueFull(TransientError):
-    """Too many requests wait already for a model that runs here."""
+    """The queue of a local model is full."""
 
 
 class PromptTooLong(ModelError):
@@ -86,11 +87,15 @@ class PromptTooLong(ModelError):
 
 
 class ToolError(FirsthandError):
-    """A tool call that could not be carried out. The text is for the model as much as for the user."""
+    """A failed tool call. The model reads the message too."""
 
 
 class SandboxError(FirsthandError):
-    """No sandbox can be opened here, or the one there is broke. Never the fault of the code that was to run."""
+    """No sandbox can be opened here, or it broke: never the fault of the code it runs."""
+
+
+class GuardBlocked(FirsthandError):
+    """A guard blocked a prompt or an answer. It ends the attempt, with the stop reason `guard`."""
 
 
 class LimitExceeded(FirsthandError):

@@ -6,8 +6,9 @@ that a model sees is rendered in `tokens/templates/chat_template.py`.
 
 from __future__ import annotations
 
+import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any, Literal
 
@@ -67,12 +68,13 @@ class Sampled:
 
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
-    """Of the token under the model itself: before temperature, penalties, cuts and constraints."""
     behaviour_logprobs: tuple[float, ...] | None = None
     """Of the token under the distribution it was drawn from: after penalties, biases, temperature, cuts, token filters and
     the grammar. 0 for greedy decoding and for tokens that a grammar forces, which had no alternative. None if not known."""
     versions: tuple[int, ...] | None = None
     """The version of the weights that computed each token. None if not known."""
+    born_as: str = field(default="", kw_only=True, compare=False, repr=False)
+    """A digest of the message they were sampled as, which the first Message that holds them sets."""
 
     def to_json(self) -> Json:
         """The tokens as a JSON object. Behaviour log-probs that equal the model's own, or are all 0, are a word; versions
@@ -102,11 +104,36 @@ class Sampled:
 
 @dataclass(frozen=True)
 class Message:
-    """One turn: its role, its parts, and its tokens if they are known."""
+    """One turn: its role, its parts, and its tokens if they are known.
+
+    An edited message has no tokens: whatever makes it (`edited`, `dataclasses.replace`), `sampled` is dropped where role or
+    parts are not those it was sampled as.
+    """
 
     role: Role
     parts: tuple[Part, ...]
     sampled: Sampled | None = None
+
+    def __post_init__(self) -> None:
+        if self.sampled is None:
+            return
+        if not self.sampled.born_as:
+            object.__setattr__(self, "sampled", replace(self.sampled, born_as=self._digest()))
+        elif not self.is_as_sampled:
+            object.__setattr__(self, "sampled", None)
+
+    @property
+    def is_as_sampled(self) -> bool:
+        """True if the message has tokens, and its parts still say what they were sampled as."""
+        return self.sampled is not None and self.sampled.born_as == self._digest()
+
+    def edited(self, *parts: Part) -> Message:
+        """The message with other parts, and without its tokens unless the parts are equal."""
+        return replace(self, parts=parts)
+
+    def _digest(self) -> str:
+        said = canonical([self.role, *map(_part_to_json, self.parts)])
+        return hashlib.blake2b(said.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
     @property
     def text(self) -> str:

@@ -10,32 +10,39 @@ import asyncio
 import hashlib
 import inspect
 import traceback
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any
 
 from firsthand.agent import Agent
-from firsthand.benchmark import Benchmark, Environment, Judge, Scorer
+from firsthand.benchmark import Environment, Judge, NamedSetting, Scorer, Setting
 from firsthand.context import open_context
-from firsthand.errors import ConfigError, FirsthandError, LimitExceeded, SandboxError, StoreError
+from firsthand.errors import ConfigError, FirsthandError, GuardBlocked, LimitExceeded, SandboxError, StoreError
 from firsthand.loop.attempt import Attempt
+from firsthand.loop.attempt_memory import AttemptMemory, commit
+from firsthand.loop.borders import Borders
 from firsthand.loop.budget import Budget
 from firsthand.loop.concurrency import Branch, derive_seed, enter_branch
 from firsthand.loop.journal import Journal, JournalPart, MemoryJournal
 from firsthand.loop.listener import Listener
+from firsthand.loop.open_sources import SourceKeeper, opened
+from firsthand.memory import Memory
 from firsthand.message import Json, canonical
 from firsthand.system.request_owner import asking
 from firsthand.task import Task
+from firsthand.tool_source import ToolSource, is_shared, source_name
 from firsthand.trace import Failure, Score, Trace, as_json
 
 
 @dataclass(frozen=True)
 class Place:
-    """Which attempt this is: agent, benchmark, task and epoch. Its id is the same in every process."""
+    """The place of an attempt in a run: agent, benchmark, task and epoch. Its id is the same in every process."""
 
     agent: Agent
-    benchmark: Benchmark
+    benchmark: Setting
     task: Task
     epoch: int = 0
 
@@ -50,22 +57,29 @@ async def rollout(
     agent: Agent,
     task: Task,
     *,
-    benchmark: Benchmark | None = None,
+    benchmark: Setting | None = None,
     epoch: int = 0,
     seed: int = 0,
     journal: Journal | None = None,
     budget: Budget | None = None,
     listener: Listener | None = None,
+    memory: Memory | None = None,
+    opened_sources: Collection[ToolSource] = (),
 ) -> Trace:
-    """One attempt: open the environment, let the pattern run, score what came out.
+    """Makes one attempt: opens the environment, runs the pattern, scores the result.
 
     The attempt draws all its randomness from `seed`, the task and the epoch, so equal arguments give equal tokens. `budget`
-    is a parent for the attempt's own, shared with other attempts. `listener` is told of each step when it happens.
+    is a parent for the attempt's own, shared with other attempts. `listener` is told of each step when it happens. `memory`
+    is what the attempt begins with, and whoever gives it commits the attempt's writes. Without it that is the agent's, to
+    which the writes are committed if its lifetime is `agent`. `opened_sources` are open already and stay so.
     """
-    benchmark = benchmark or Benchmark("adhoc", lambda seed: [task], scorers=())
+    benchmark = benchmark or NamedSetting("adhoc")
     started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
     own_seed = derive_seed(seed, benchmark.name, task.id, epoch)
-    attempt = Attempt(agent, agent.tools, journal or MemoryJournal(), own_seed, listener)
+    attempt = Attempt(agent, agent.own_tools, journal or MemoryJournal(), own_seed, listener, task=task)
+    if agent.memory is not None:
+        origin = {"agent": agent.name, "benchmark": benchmark.name, "task": task.id, "epoch": epoch}
+        attempt.memory = AttemptMemory(memory or agent.memory, origin)
     if task.protected is not None:
         attempt.note("protected", why=task.protected)
     answer: str | None = None
@@ -73,12 +87,14 @@ async def rollout(
     stop_reason = "done"
     final_state: Json = {}
     try:
-        async with _opened(benchmark, task, attempt) as environment:
+        async with _opened(benchmark, task, attempt, opened_sources) as environment:
             try:
                 answer = await _run_pattern(agent, task, attempt, Budget(agent.limits, budget))
             except LimitExceeded as limit:
                 stop_reason = limit.limit
                 attempt.note("limit", limit=limit.limit, message=str(limit))
+            except GuardBlocked:
+                stop_reason = "guard"
             if environment is not None:
                 final_state = as_json(await environment.final_state())
     except StoreError:  # a full disk is no failure of the attempt: what cannot be recorded must not go on
@@ -88,6 +104,8 @@ async def rollout(
     except Exception as error:
         stop_reason = "error"
         failure = Failure(type(error).__name__, str(error), traceback.format_exc(limit=-8))
+    if attempt.guard_passes:
+        attempt.note("guard_passes", **dict(sorted(attempt.guard_passes.items())))
     trace = Trace(
         id=Place(agent, benchmark, task, epoch).id,
         benchmark=benchmark.name,
@@ -106,25 +124,22 @@ async def rollout(
         final_state=final_state,
         error=failure,
     )
+    if agent.memory is not None and memory is None and agent.memory.lifetime == "agent":
+        await commit(agent.memory, trace)
     return trace if failure else await score_trace(benchmark, task, trace, attempt.journal, budget)
 
 
 @asynccontextmanager
-async def _opened(benchmark: Benchmark, task: Task, attempt: Attempt) -> AsyncIterator[Environment | None]:
-    """The task's environment, if it has one, open and with its tools at hand; it is closed whatever happens."""
-    if benchmark.environment is None:
-        yield None
-        return
-    environment = benchmark.environment(task)
-    try:
-        await environment.open()
-        attempt.tools |= {tool.name: tool for tool in environment.tools}
+async def _opened(
+    benchmark: Setting, task: Task, attempt: Attempt, already: Collection[ToolSource]
+) -> AsyncIterator[Environment | None]:
+    """The task's environment, if it has one; it and the agent's sources are open, and closed whatever happens."""
+    sources = attempt.agent.make_sources()
+    environment = None if benchmark.environment is None else benchmark.environment(task)
+    closed: list[ToolSource] = [source for source in sources if not any(source is each for each in already)]
+    async with opened(closed if environment is None else [*closed, environment]):
+        attempt.use(sources, environment)
         yield environment
-    except BaseException:
-        with suppress(Exception):  # the first error is the one to tell
-            await environment.close()
-        raise
-    await environment.close()
 
 
 async def _run_pattern(agent: Agent, task: Task, attempt: Attempt, budget: Budget) -> str:
@@ -132,10 +147,13 @@ async def _run_pattern(agent: Agent, task: Task, attempt: Attempt, budget: Budge
     budget.hold(*attempt.paid())
 
     async def in_own_branch() -> str:
-        enter_branch(Branch())
+        enter_branch(own := Branch())
         ctx = open_context(attempt, budget, task.conversation)
         with asking(agent.name):
-            return await agent.pattern(task.public(), ctx, **agent.options)
+            answer = await agent.pattern(task.public(), ctx, **agent.options)
+            if not (agent.guards and isinstance(answer, str)):
+                return answer
+            return await Borders(attempt, own.next_effect(), attempt.last_of_root, budget).answer(answer)
 
     seconds = agent.limits.seconds
     running = asyncio.create_task(in_own_branch())
@@ -162,11 +180,11 @@ async def _run_pattern(agent: Agent, task: Task, attempt: Attempt, budget: Budge
 
 
 async def score_trace(
-    benchmark: Benchmark, task: Task, trace: Trace, journal: Journal | None = None, budget: Budget | None = None
+    benchmark: Setting, task: Task, trace: Trace, journal: Journal | None = None, budget: Budget | None = None
 ) -> Trace:
-    """The trace with the verdict of each of the benchmark's scorers; a scorer that fails says so in its score.
+    """The trace with the scores of each of the benchmark's scorers; a scorer that fails gives one with `failure`.
 
-    What judges ask is recorded in the attempt's `journal`, apart from what the agent did, and charged to the run's `budget`.
+    Calls of judges are recorded in a part of the attempt's `journal`, and charged to the run's `budget`.
     """
     journal = journal or MemoryJournal()
     scores: list[Score] = []
@@ -178,17 +196,17 @@ async def score_trace(
 async def verdict(
     scorer: Scorer, task: Task, trace: Trace, journal: Journal, budget: Budget | None = None
 ) -> tuple[Score, ...]:
-    """What one scorer says of an attempt; if it fails, a score that says so."""
+    """The scores that one scorer gives an attempt; if it fails, one score with `failure`."""
     try:
         given = scorer.judged(task, trace, journal, budget) if isinstance(scorer, Judge) else scorer(task, trace)
         found = await given if inspect.isawaitable(given) else given
         several = found if isinstance(found, tuple) else (found,)
-        return tuple(Score(each.name, float(each.value), as_json(each.detail), each.node) for each in several)
+        return tuple(replace(each, value=float(each.value), detail=as_json(each.detail)) for each in several)
     except (SandboxError, StoreError):  # they say nothing about the answer: a zero would be a lie
         raise
     except Exception as error:
         name = getattr(scorer, "name", getattr(scorer, "__name__", "score"))
-        return (Score(str(name), 0.0, {"scorer_failed": f"{type(error).__name__}: {error}"}),)
+        return (Score(str(name), 0.0, failure=f"{type(error).__name__}: {error}"),)
 
 
 async def rollouts(
@@ -199,40 +217,88 @@ async def rollouts(
     journal: Callable[[Place], Journal] = lambda place: MemoryJournal(),
     budget: Budget | None = None,
     listener: Callable[[Place], Listener | None] = lambda place: None,
+    done: Mapping[str, Trace] = MappingProxyType({}),
 ) -> AsyncGenerator[Trace, None]:
     """The traces of many attempts, as they finish, at most `concurrency` of them at a time.
 
+    Where an agent shares its memory between attempts, those of one benchmark and epoch are a round: the next one begins when
+    it is over and its writes are committed. `done` holds traces that are made already, by the ids of their places.
     Closing the iterator, or cancelling it, cancels what runs.
     """
+    memories = {
+        place.agent.name: memory if memory.lifetime == "agent" else memory.snapshot()
+        for place in {id(place.agent): place for place in places}.values()
+        if (memory := place.agent.memory) is not None and memory.lifetime != "attempt"
+    }
+
+    def start(place: Place) -> Coroutine[Any, Any, Trace]:
+        return rollout(
+            place.agent,
+            place.task,
+            benchmark=place.benchmark,
+            epoch=place.epoch,
+            seed=seed,
+            journal=journal(place),
+            budget=budget,
+            listener=listener(place),
+            memory=memories.get(place.agent.name),
+            opened_sources=keeper.sources,
+        )
+
+    held = {id(source): source for place in places for source in place.agent.sources}
+    for source in held.values() if concurrency > 1 else ():
+        if not is_shared(source) and sum(source in place.agent.sources for place in places) > 1:
+            raise ConfigError(
+                f"several attempts would have {source_name(source)} open at a time: give the agent a class or function that "
+                "makes one for each, declare it shared, or run with concurrency 1"
+            )
+    keeper = SourceKeeper([source for source in held.values() if is_shared(source)])
+    try:
+        await keeper.open()
+        for together in _rounds(places) if memories else [list(places)]:
+            finished = dict(done)
+            async with aclosing(_attempted([p for p in together if p.id not in done], start, concurrency)) as attempts:
+                async for place, trace in attempts:
+                    if place.agent.name in memories:
+                        finished[place.id] = trace
+                    yield trace
+            for place in together:
+                if place.agent.name in memories and place.id in finished:
+                    await commit(memories[place.agent.name], finished[place.id])
+    finally:
+        await keeper.close()
+
+
+def _rounds(places: Sequence[Place]) -> list[list[Place]]:
+    """The places by benchmark and epoch, in order."""
+    rounds: dict[tuple[str, int], list[Place]] = {}
+    for place in places:
+        rounds.setdefault((place.benchmark.name, place.epoch), []).append(place)
+    return list(rounds.values())
+
+
+async def _attempted(
+    places: Sequence[Place], start: Callable[[Place], Coroutine[Any, Any, Trace]], concurrency: int
+) -> AsyncGenerator[tuple[Place, Trace], None]:
+    """Each place with its trace, as attempts finish."""
     waiting = iter(places)
-    running: set[asyncio.Task[Trace]] = set()
+    running: dict[asyncio.Task[Trace], Place] = {}
     finished: set[asyncio.Task[Trace]] = set()
 
     def start_next() -> None:
         for place in waiting:
-            attempt = rollout(
-                place.agent,
-                place.task,
-                benchmark=place.benchmark,
-                epoch=place.epoch,
-                seed=seed,
-                journal=journal(place),
-                budget=budget,
-                listener=listener(place),
-            )
-            running.add(asyncio.create_task(attempt))
+            running[asyncio.create_task(start(place))] = place
             return
 
     try:
         for _ in range(min(max(1, concurrency), len(places))):
             start_next()
         while running:
-            finished, running_still = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-            running.clear()
-            running.update(running_still)
-            for task in finished:
+            finished, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            ended = [(running.pop(task), task) for task in finished]
+            for place, task in ended:
                 start_next()
-                yield task.result()
+                yield place, task.result()
     finally:
         for task in running:
             task.cancel()

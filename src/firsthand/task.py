@@ -1,4 +1,4 @@
-"""One problem: what the agent may see and, apart from it, what only the scorer may see."""
+"""One problem: a public part for the agent, and a secret part for the scorer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Task:
     id: str
     """Unique within its benchmark, and stable: runs are compared task by task."""
     prompt: str
-    """What is asked, in words."""
+    """The question as text."""
     choices: tuple[str, ...] = ()
     """The possible answers of a multiple-choice problem, in order."""
     context: str | None = None
@@ -25,22 +25,24 @@ class Task:
     """For each choice the text before it and the text whose log-prob counts, where that is not `context` and the choice:
     letters, or an ending that follows each choice. None before it: it follows conversation and prompt. See `scored`."""
     conversation: tuple[Message, ...] = ()
-    """What was said before the prompt: a system message, answered examples. Every attempt begins with it; a system
-    message of the agent's own takes the place of the first."""
+    """Messages before the prompt: a system message, answered examples. Every attempt begins with them; an agent's own system
+    message replaces the first."""
     baseline: str | None = None
-    """What stands before a choice that is scored without the question, for metrics that subtract its log-prob there."""
+    """The text before a choice that is scored without the question, for metrics that subtract that log-prob."""
     sampling: Mapping[str, Any] = field(default_factory=dict)
-    """Sampling settings that the benchmark's protocol fixes, such as `stop` and `max_tokens`."""
+    """Sampling settings that the protocol fixes, such as `stop` and `max_tokens`."""
     verbatim: bool = False
-    """The answer is all that was written: what it says is for the scorers to find."""
+    """The answer is the whole output; scorers parse it."""
     calls: bool = False
-    """The answer is the calls of one message that is offered the environment's tools: they are scored and not run."""
+    """The answer is the tool calls of one message, which are scored and not run."""
     hint: str | None = None
-    """How the answer should be given, such as `a number`: for patterns that parse it out of text."""
+    """The form of the answer, such as `a number`, for patterns that parse it out of text."""
+    thoughts: str | None = None
+    """The benchmark whose function `thoughts` defines the search over this task; None for generic steps."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    """What else the agent may see: subject, level, few-shot examples."""
+    """Further public data: subject, level, few-shot examples."""
     secret: Mapping[str, Any] = field(default_factory=dict)
-    """What only the scorer may see: the reference answer, tests, rubrics."""
+    """For the scorer alone: the reference answer, tests, rubrics."""
 
     def public(self) -> Task:
         """The task as an agent may see it."""
@@ -48,7 +50,7 @@ class Task:
 
     @property
     def cluster(self) -> str | None:
-        """What the task shares with others of its benchmark, such as a passage: `metadata["cluster"]`, if it is given.
+        """The group of dependent tasks that it belongs to, such as those about one passage: `metadata["cluster"]`, or None.
 
         Intervals and tests allow for tasks of one cluster, which are not independent draws from the benchmark.
         """
@@ -57,9 +59,9 @@ class Task:
 
     @property
     def protected(self) -> str | None:
-        """Why the task must not be seen in plain text by others, `metadata["protected"]`: its authors ask for that. Or None.
+        """The reason why its text must not be published, `metadata["protected"]`, as its authors ask; or None.
 
-        What is printed and exported of its attempts leaves their words out.
+        Printed and exported attempts leave their text out.
         """
         why = self.metadata.get("protected")
         return None if why is None else str(why)
@@ -95,7 +97,7 @@ class Task:
             "verbatim": self.verbatim,
             **({"calls": True} if self.calls else {}),
             "hint": self.hint,
-            "metadata": dict(self.metadata),
+            "metadata": dict(self.metadata) | ({} if self.thoughts is None else {"thoughts": self.thoughts}),
             "secret": dict(self.secret),
         }
         if self.conversation:
@@ -109,4 +111,7 @@ class Task:
         fixed = {k: tuple(v) if isinstance(v, list) else v for k, v in body.get("sampling", {}).items()}
         said = tuple(Message.from_json(each) for each in body.get("conversation", ()))
         given = {"choices": tuple(body["choices"]), "requests": requests, "sampling": fixed, "conversation": said}
+        metadata = dict(body.get("metadata", {}))
+        if "thoughts" in metadata:  # stored there since before it was a field, so that old runs can be resumed
+            given |= {"thoughts": metadata.pop("thoughts"), "metadata": metadata}
         return Task(**{**body, **given})

@@ -1,4 +1,4 @@
-"""What an agent can do besides talking: a Tool is a typed function, its JSON schema, and its declared effect.
+"""A Tool is a typed function that an agent may call, with its JSON schema and its declared effect.
 
 The schema comes from the signature and the docstring, so a tool is written once:
 
@@ -30,22 +30,22 @@ from firsthand.message import Json
 from firsthand.model import ToolSpec
 
 Effect = Literal["read", "write", "external", "irreversible"]
-"""What a tool may change. `read`: nothing. `write`: only the attempt's own environment, which a resumed attempt rebuilds by
-running the call again. `external`: something outside that outlives the attempt. `irreversible`: the same, and it cannot be
-undone. A call of the last two kinds is never run twice."""
+"""The side effect of a tool. `read`: none. `write`: on the attempt's own environment alone, which a resumed attempt rebuilds
+by running the call again. `external`: on something outside that outlives the attempt. `irreversible`: the same, and it
+cannot be undone. A call of the last two kinds is never run twice."""
 
 MAX_HUNG = 16
-"""A tool of which so many calls never came back is not called again: each of them still holds a thread."""
+"""The number of calls that never returned after which a tool is not called again: each still holds a thread."""
 
 CLOSING_S = 0.5
-"""How long an async function that was cancelled may take to close what it has open."""
+"""Seconds that a cancelled async function has to close what it has open."""
 
 
 @dataclass(frozen=True)
 class Tool:
     """A function an agent may call. `await tool(arguments)` checks the arguments, runs it and gives its result as text.
 
-    An ordinary function runs in a thread of its own: after `timeout_s` it is given up, though nothing can end it.
+    A sync function runs in a thread of its own: after `timeout_s` it is abandoned, for a thread cannot be killed.
     """
 
     spec: ToolSpec
@@ -55,11 +55,11 @@ class Tool:
     """Arguments as the model gave them -> keyword arguments of the right types, or ToolError."""
     timeout_s: float = 30.0
     max_chars: int = 16_000
-    """A longer result is cut here, and says so."""
+    """Longer results are truncated here, with a note."""
     origin: str | None = None
-    """Where results come from, if from outside (the web, somebody's files): they are then marked as untrusted."""
+    """The source of results from outside (the web, somebody's files), which are marked as untrusted."""
     hung: set[object] = field(default_factory=set, init=False, compare=False, repr=False)
-    """The calls that were given up and still run."""
+    """The calls that timed out and still run."""
 
     @property
     def name(self) -> str:
@@ -110,7 +110,7 @@ class Tool:
         return await self._finish(self.function(**checked))
 
     async def _finish(self, result: Awaitable[Any]) -> str:
-        """The text of what an async function gives. One that does not even stop when it is cancelled is left behind."""
+        """The result of an async function as text. One that ignores its cancellation is abandoned."""
         running = asyncio.ensure_future(self._settled(result))
         try:
             done, _ = await asyncio.wait({running}, timeout=self.timeout_s)
@@ -136,7 +136,7 @@ class Tool:
         try:
             said = str(error)
         except BaseException:
-            said = "an error that cannot be shown"
+            said = "an error without a message"
         raise ToolError(f"{self.name} failed: {type(error).__name__}: {said}"[: self.max_chars]) from error
 
 
@@ -158,7 +158,7 @@ def as_text(result: Any, max_chars: int) -> str:
 
 
 def marked(text: str, origin: str) -> str:
-    """The text between marks that say it is data from `origin` and no instruction. It cannot close the mark itself."""
+    """The text between marks that say it is data from `origin` and not an instruction. The text cannot close the mark."""
     inside = re.sub(r"<(\s*+(?:/\s*+)?+untrusted)", r"<\\\1", text, flags=re.IGNORECASE)
     return f'<untrusted from="{origin}">\n{inside}\n</untrusted>'
 
@@ -166,7 +166,7 @@ def marked(text: str, origin: str) -> str:
 def tool(
     *, effect: Effect, name: str | None = None, timeout_s: float = 30.0, origin: str | None = None
 ) -> Callable[[Callable[..., Any]], Tool]:
-    """A decorator that makes a Tool of a typed function, sync or async."""
+    """Decorator: makes a Tool from a typed function, sync or async."""
 
     def make(function: Callable[..., Any]) -> Tool:
         return tool_from_function(function, effect=effect, name=name, timeout_s=timeout_s, origin=origin)
@@ -218,7 +218,7 @@ def tool_from_function(
 
 
 def read_arguments(text: str) -> Json | None:
-    """The arguments in a text that is no JSON object but was meant as one, or None.
+    """The arguments in a text that is almost a JSON object, or None.
 
     Models put the object into a string, or a code fence around it.
     """
@@ -234,7 +234,7 @@ def read_arguments(text: str) -> Json | None:
 
 
 def _mended(arguments: Json, parameters: Json) -> Json:
-    """The arguments without what models often get wrong and what can be read in only one way.
+    """The arguments with common mistakes repaired, where there is only one way to read them.
 
     An object wrapped in one key that the tool does not have, lists and objects written as strings, and null for an argument
     that may be left out.
@@ -266,7 +266,7 @@ def _parsed(text: str) -> Any:
 
 
 def _problem(error: Any, parameters: Json) -> str:
-    """What is wrong with one argument, with the name that was perhaps meant."""
+    """The problem with one argument, with the nearest known name."""
     place = ".".join(map(str, error["loc"])) or "arguments"
     close = nearest(place, parameters["properties"]) if error["type"] == "extra_forbidden" else None
     return f"{place}: {error['msg']}" + (f"; did you mean {close!r}?" if close else "")
@@ -290,7 +290,7 @@ def parse_docstring(docstring: str) -> tuple[str, dict[str, str]]:
 
 
 def usage(tool: Tool) -> str:
-    """How the arguments of a call are written, for a model that got them wrong."""
+    """A template of the arguments of a call, for a model that got them wrong."""
     return json.dumps({name: f"<{_kind(schema)}>" for name, schema in tool.spec.parameters["properties"].items()})
 
 

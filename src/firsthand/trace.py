@@ -18,7 +18,7 @@ from firsthand.model import ToolSpec, Usage
 
 TRACE_VERSION = 3
 
-CallKind = Literal["generate", "tool", "score"]
+CallKind = Literal["generate", "tool", "score", "memory", "guard"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class PromptIds:
 
 @dataclass(frozen=True)
 class Call:
-    """One effect: a generation, a tool call or a scoring."""
+    """One effect: a generation, a tool call, a scoring, a memory operation, or what a guard asked of a model."""
 
     id: str
     """Branch path and index there, such as `0.3:1`."""
@@ -90,6 +90,17 @@ class Score:
     detail: Json = field(default_factory=dict)
     node: int | None = None
     """The message that is scored, as in a process reward; None for the whole attempt."""
+    failure: str | None = field(default=None, kw_only=True)
+    """The error of the scorer itself, if it failed: the value then says nothing about the attempt."""
+    unjudged: bool = field(default=False, kw_only=True)
+    """True if it failed because the judge could not answer: an error in tables, and no part of a mean."""
+
+    def __post_init__(self) -> None:
+        if "scorer_failed" in self.detail:  # stored before there were the two fields
+            detail = dict(self.detail)
+            object.__setattr__(self, "failure", self.failure or str(detail.pop("scorer_failed")))
+            object.__setattr__(self, "unjudged", self.unjudged or bool(detail.pop("unjudged", False)))
+            object.__setattr__(self, "detail", detail)
 
     @property
     def corpus(self) -> Json | None:
@@ -99,13 +110,8 @@ class Score:
 
     @property
     def failed(self) -> bool:
-        """True if the scorer itself failed, so that the value says nothing of the attempt."""
-        return "scorer_failed" in self.detail
-
-    @property
-    def unjudged(self) -> bool:
-        """True if the judge could not answer. It says nothing of the agent: an error in tables, and no part of a mean."""
-        return self.failed and bool(self.detail.get("unjudged"))
+        """True if the scorer itself failed, so that the value says nothing about the attempt."""
+        return self.failure is not None
 
 
 @dataclass(frozen=True)
@@ -169,7 +175,8 @@ class Trace:
     events: tuple[Event, ...] = ()
     answer: str | None = None
     stop_reason: str = "done"
-    """`done`, `error`, or the limit that ended the attempt: tokens, calls, seconds, cost_usd, depth."""
+    """`done`, `error`, `guard` where a guard blocked a prompt or the answer, or the limit that ended the attempt: tokens,
+    calls, seconds, cost_usd, depth."""
     final_state: Json = field(default_factory=dict)
     """The environment's state at the end, for the scorers."""
     error: Failure | None = None
@@ -228,6 +235,14 @@ class Trace:
             indices.append(node)
             node = self.nodes[node].parent
         return tuple(reversed(indices))
+
+    def sent(self, call: Call) -> tuple[Message, ...] | str:
+        """The prompt as the model got it in a call: the conversation, or a text, after what guards replaced."""
+        if isinstance(text := call.detail.get("prompt"), str):
+            return text
+        if (sent := call.detail.get("messages")) is None:
+            return self.messages(call.at)
+        return tuple(self.nodes[each].message if isinstance(each, int) else Message.from_json(each) for each in sent)
 
     def branches(self) -> Iterator[tuple[Message, ...]]:
         """Each conversation of the attempt, from its first message to a leaf of the tree."""

@@ -72,7 +72,8 @@ def _task(index: int, line: str) -> Task:
     return Task(
         id=f"text-{index:03d}",
         prompt=prompts("creative")["direct"].replace("{input}", line).strip(),
-        metadata={"input": f"{line}\n", "thoughts": "creative"},
+        thoughts="creative",
+        metadata={"input": f"{line}\n"},
         secret={"endings": sentences},
     )
 

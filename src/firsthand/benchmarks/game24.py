@@ -69,7 +69,8 @@ def make_task(id: str, numbers: str) -> Task:
         id=id,
         prompt=QUESTION + numbers,
         hint="an expression that equals 24",
-        metadata={"numbers": numbers, "thoughts": "game24", "examples": _examples()},
+        thoughts="game24",
+        metadata={"numbers": numbers, "examples": _examples()},
         secret={"numbers": numbers},
     )
 

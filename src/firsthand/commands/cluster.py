@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from firsthand import catalog
+from firsthand.benchmark import Benchmark
 from firsthand.errors import ConfigError
 from firsthand.message import Json
 from firsthand.rollout import Place
@@ -55,7 +56,7 @@ def spread(
     from firsthand.system.home import data_home
 
     agents = {place.agent.name: place.agent for place in places}
-    benchmarks = {place.benchmark.name: place.benchmark for place in places}
+    benchmarks = {place.benchmark.name: place.benchmark for place in places if isinstance(place.benchmark, Benchmark)}
     plan = Plan(
         target=f"{__name__}:{build_worker.__name__}",
         settings=asdict(config),
@@ -102,6 +103,6 @@ def is_local(name: str) -> bool:
 
 def uses_files(config: Config) -> bool:
     """Whether something that is named lies in the folder the run is started from, so that workers need that folder."""
-    named = (*config.benchmarks, *config.pattern, *config.tools, *config.model)
+    named = (*config.benchmarks, *config.pattern, *config.tools, *config.guard, config.memory or "", *config.model)
     words = {word.strip() for text in named for word in re.split(r"[:,()=]", text)}
     return any(word and not Path(word).is_absolute() and Path(word).exists() for word in words)

@@ -72,8 +72,10 @@ def values() -> dict[str, list[str]]:
         "--pattern": sorted(catalog.names("pattern")),
         "--model": models,
         "--tools": sorted(catalog.names("tool")),
+        "--guard": sorted(catalog.names("guard")),
+        "--memory": sorted(catalog.names("memory")),
         "run": sorted(catalog.names("benchmark")),
-        "list": ["patterns", "benchmarks", "tools", "models"],
+        "list": ["patterns", "benchmarks", "scorers", "tools", "guards", "memories", "models"],
         "models": ["list", "pull", "inspect", "remove"],
         "completion": ["bash", "zsh", "fish"],
     }

@@ -231,7 +231,7 @@ def print_results(run: Run, what: Fork, trace: Trace) -> None:
     out.print()
     for name, each in (("parent", what.parent), ("fork", trace)):
         out.print(f"{name:<9}{outcome(each)}", soft_wrap=True, markup=False)
-    outside = {tool.name for tool in what.agent.tools if tool.effect in ("external", "irreversible")}
+    outside = {tool.name for tool in what.agent.own_tools if tool.effect in ("external", "irreversible")}
     made = (call.detail["name"] for call in trace.calls if call.kind == "tool" and not call.replayed)
     if again := sorted(outside.intersection(made)):
         out.print(f"note     {', '.join(again)} reached outside once more: it is an attempt of its own", markup=False)

@@ -40,6 +40,7 @@ def make_agents(config: Config, models: Sequence[Model] | None = None) -> list[A
         tools = tuple(as_recorded(tool, config.replay) for tool in tools)
         approval = Approval(dict.fromkeys(get_args(Effect), "allow"))  # nothing is run, so nobody is asked
     patterns = {text: catalog.pattern(text) for text in config.pattern}
+    guard = catalog.guards(config.guard)
     models = open_models(config) if models is None else models
     return [
         Agent(
@@ -50,8 +51,10 @@ def make_agents(config: Config, models: Sequence[Model] | None = None) -> list[A
             tools,
             sampling,
             config.system,
+            guard or None,
             limits=limits,
             approval=approval,
+            memory=None if config.memory is None else catalog.memory(config.memory),
         )
         for model in models
         for text, (pattern, options) in patterns.items()
@@ -84,7 +87,10 @@ def open_tools(config: Config) -> tuple[Tool, ...]:
 def may_ask(places: Sequence[Place]) -> bool:
     """Whether a person may be asked in the middle of the run."""
     agents = {place.agent.name: place.agent for place in places}.values()
-    return any(agent.approval.verdict(tool) == "ask" for agent in agents for tool in agent.tools)
+    unknown = any(
+        len(agent.own_tools) < len(agent.tools) for agent in agents
+    )  # what sources offer shows when they open
+    return unknown or any(agent.approval.verdict(tool) == "ask" for agent in agents for tool in agent.own_tools)
 
 
 def make_places(config: Config, agents: Sequence[Agent], benchmarks: Sequence[Benchmark]) -> list[Place]:

@@ -1,4 +1,4 @@
-"""List the patterns, benchmarks with their protocols, scorers, tools or models there are."""
+"""List the patterns, benchmarks with their protocols, scorers, tools, guards, memories or models there are."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ firsthand list patterns
 firsthand list benchmarks --json
 """
 
-What = Literal["all", "patterns", "benchmarks", "scorers", "tools", "models"]
+What = Literal["all", "patterns", "benchmarks", "scorers", "tools", "guards", "memories", "models"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Config:
     """What to list."""
 
     what: What = field(default="all", metadata={"positional": True})
-    """patterns, benchmarks, scorers, tools, models or all"""
+    """patterns, benchmarks, scorers, tools, guards, memories, models or all"""
     json: bool = False
     """Print JSON for programs."""
 
@@ -35,6 +35,8 @@ def main(config: Config) -> int:
         "benchmarks": benchmark_names(),
         "scorers": {name: line for name, (_, line) in catalog.scorers().items()},
         "tools": catalog.names("tool"),
+        "guards": catalog.names("guard"),
+        "memories": catalog.names("memory"),
         "models": model_names(),
     }
     chosen = kinds if config.what == "all" else {config.what: kinds[config.what]}

@@ -30,6 +30,7 @@ firsthand run arithmetic
 firsthand run arithmetic gsm8k --model smollm2 --pattern direct,cot,self_consistency:samples=8 --limit 50
 firsthand run gsm8k --model openai:llama3.2@http://localhost:11434/v1 --pattern react --budget-tokens 4000
 firsthand run gsm8k --pattern react --tools calculator,files:notes,sql:shop.db --approve external=ask
+firsthand run gsm8k --pattern react --tools fetch --guard redact:pattern=sk-[a-z0-9]+
 firsthand run gsm8k --pattern direct,cot,self_consistency,react --equal-budget    # the same tokens for each pattern
 firsthand run my_benchmark.py --pattern my_pattern.py,direct --epochs 3 --seed 7
 firsthand run arithmetic --pattern cot --resume          # finish what an interrupted run left
@@ -55,6 +56,10 @@ class Config:
     """Tools that patterns may call, with what they work on, such as calculator,files:notes,sql:shop.db,fetch."""
     approve: tuple[str, ...] = ()
     """Which calls run: allow, ask or deny by tool or effect, as in external=ask,fetch=deny; alone it is for irreversible."""
+    guard: tuple[str, ...] = ()
+    """Guards on prompts, tool calls, results and answers, in order, such as redact:pattern=SECRET, or your own FILE.py."""
+    memory: str | None = None
+    """The memory that each agent has for itself, such as notes or notes:lifetime=run; patterns use it."""
     limit: int | None = None
     """Only the first N tasks of each benchmark."""
     epochs: int = 1
@@ -188,7 +193,7 @@ def main(config: Config) -> int:
             )
         unscored = [each for trace in traces for each in shareable(trace).scores[:1] if each.failed]
         if unscored:
-            why = f"the first by {unscored[0].name}: {unscored[0].detail['scorer_failed']}"
+            why = f"the first by {unscored[0].name}: {unscored[0].failure}"
             complain(f"{len(unscored)} of {len(traces)} attempts could not be scored, {why}")
         if interrupted:
             done = f"{len(traces)} of {len(order)}"

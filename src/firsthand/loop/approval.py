@@ -1,7 +1,7 @@
-"""Which tool calls run, which are asked about first, and which never run.
+"""Approval of tool calls: which run, which a person is asked about, and which never run.
 
-An Approval is a rule for each tool or effect: `allow`, `ask` or `deny`. Who is asked is the person at the terminal, or any
-function of your own. Where nobody can be asked, what should be asked is denied, and the model is told so.
+An Approval is a rule for each tool or effect: `allow`, `ask` or `deny`. The person at the terminal is asked, or any function
+of your own. Without either, such a call is denied, and the model reads why.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from firsthand.message import Json, canonical
 from firsthand.system.terminal import Terminal, printable
 from firsthand.tool import Effect, Tool
 
-Verdict = Literal["allow", "ask", "deny"]
+Permission = Literal["allow", "ask", "deny"]
 
 MAX_SHOWN = 4_000
 """Characters of one argument that a person is shown."""
@@ -23,7 +23,7 @@ MAX_SHOWN = 4_000
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether a call may run, who said so, and why: the reason of a refusal is told to the model."""
+    """The decision on one call, who made it, and why: the model reads the reason of a refusal."""
 
     allowed: bool
     by: str
@@ -35,7 +35,7 @@ Ask = Callable[[Tool, Json], Awaitable[Decision]]
 
 
 class AskPerson:
-    """Asks the person at the terminal, one question at a time, and remembers which tools were allowed for good."""
+    """Asks the person at the terminal, one question at a time, and remembers tools that are always allowed."""
 
     def __init__(self, terminal: Terminal | None = None):
         self.terminal = terminal or Terminal()
@@ -58,36 +58,36 @@ class AskPerson:
 
 @dataclass(frozen=True)
 class Approval:
-    """Rules by tool name or effect; the name goes first. What no rule names is allowed, but `irreversible` is asked."""
+    """Rules by tool name, or else by effect. Without a rule a call is allowed, or asked about if it is `irreversible`."""
 
-    rules: Mapping[str, Verdict] = field(default_factory=dict)
+    rules: Mapping[str, Permission] = field(default_factory=dict)
     """Such as `{"external": "ask", "shell": "deny"}`."""
     ask: Ask = field(default_factory=AskPerson, compare=False)
-    """Who is asked."""
+    """Called with the tool and its arguments where a rule says `ask`."""
 
     def __post_init__(self) -> None:
         for name, verdict in self.rules.items():
-            if verdict not in get_args(Verdict):
-                close = nearest(str(verdict), get_args(Verdict))
+            if verdict not in get_args(Permission):
+                close = nearest(str(verdict), get_args(Permission))
                 hint = f" did you mean {close!r}?" if close else ""
                 raise ConfigError(f"the approval of {name!r} is {verdict!r};{hint} allow, ask or deny was expected")
 
-    def verdict(self, tool: Tool) -> Verdict:
-        """What the rules say of a tool."""
-        otherwise: Verdict = "ask" if tool.effect == "irreversible" else "allow"
+    def verdict(self, tool: Tool) -> Permission:
+        """The rule that applies to a tool."""
+        otherwise: Permission = "ask" if tool.effect == "irreversible" else "allow"
         return self.rules.get(tool.name) or self.rules.get(tool.effect) or otherwise
 
     async def decide(self, tool: Tool, arguments: Json) -> Decision:
-        """Whether this call may run; whoever must be asked is."""
+        """The decision on this call, after asking if the rule says so."""
         verdict = self.verdict(tool)
         if verdict == "ask":
             return await self.ask(tool, arguments)
         return Decision(verdict == "allow", "rule", "" if verdict == "allow" else f"{tool.name} is not allowed here")
 
 
-def parse_rules(words: Iterable[str]) -> dict[str, Verdict]:
-    """The rules in words such as `external=ask` and `shell=deny`; a bare verdict is meant for `irreversible`."""
-    rules: dict[str, Verdict] = {}
+def parse_rules(words: Iterable[str]) -> dict[str, Permission]:
+    """Parses rules such as `external=ask` and `shell=deny`; a bare `ask` is the rule for `irreversible`."""
+    rules: dict[str, Permission] = {}
     for word in words:
         name, equals, verdict = word.partition("=")
         name, verdict = (name.strip(), verdict.strip()) if equals else ("irreversible", name.strip())
@@ -97,8 +97,8 @@ def parse_rules(words: Iterable[str]) -> dict[str, Verdict]:
     return dict(Approval(rules).rules)
 
 
-def check_rules(rules: Mapping[str, Verdict], tools: Iterable[Tool]) -> None:
-    """ConfigError if a rule names no tool and no effect there is."""
+def check_rules(rules: Mapping[str, Permission], tools: Iterable[Tool]) -> None:
+    """Raises ConfigError if a rule names neither a tool nor an effect."""
     known = [*get_args(Effect), *(tool.name for tool in tools)]
     for name in rules:
         if name not in known:
@@ -108,7 +108,7 @@ def check_rules(rules: Mapping[str, Verdict], tools: Iterable[Tool]) -> None:
 
 
 def question(tool: Tool, arguments: Json) -> str:
-    """What a person is shown: the tool, its effect, and every argument, with nothing in it that could drive a terminal."""
+    """The question a person is asked: the tool, its effect and every argument, without control characters."""
     lines = [f"{tool.name} ({tool.effect}): {tool.spec.description}"]
     for name, value in arguments.items():
         text = value if isinstance(value, str) else canonical(value)

@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 from firsthand.agent import Agent
 from firsthand.errors import ModelError, TransientError
 from firsthand.loop import concurrency
+from firsthand.loop.attempt_memory import AttemptMemory
 from firsthand.loop.journal import Journal
 from firsthand.loop.listener import Added, Listener, Piece, Step
 from firsthand.loop.reply_body import Continued, from_body, shared, to_body
 from firsthand.message import Json, Message
 from firsthand.model import Completion, Prompt, Sampling, ToolSpec, Usage
+from firsthand.task import Task
 from firsthand.tool import Tool
+from firsthand.tool_source import ToolSource, tools_at_hand, version_of
 from firsthand.trace import Call, CallKind, Event, Node, PromptIds, as_json, prompt_ids
 
 
@@ -26,13 +30,32 @@ class Attempt:
     """The record of an attempt while it runs. Patterns do not see it: they see Contexts, which write to it."""
 
     def __init__(
-        self, agent: Agent, tools: Iterable[Tool], journal: Journal, seed: int, listener: Listener | None = None
+        self,
+        agent: Agent,
+        tools: Iterable[Tool],
+        journal: Journal,
+        seed: int,
+        listener: Listener | None = None,
+        *,
+        task: Task | None = None,
     ):
         self.agent = agent
-        self.tools = {tool.name: tool for tool in tools}
+        self.own_tools = {tool.name: tool for tool in tools}
+        self.tools = dict(self.own_tools)
+        self._environment: ToolSource | None = None
+        self._sources: tuple[ToolSource, ...] = ()
+        self._versions: list[object] = []
         self.journal = journal
         self.seed = seed
         self.listener = listener
+        self.task = task
+        self.memory: AttemptMemory | None = None
+        self.guard_passes: Counter[str] = Counter()
+        """Verdicts of guards that let a value pass without a reason, by rule and border."""
+        self.last_of_root: int | None = None
+        """The node that was added last outside of any group: the one an answer is given at."""
+        self.order: dict[str, tuple[int, ...]] = {}
+        """For each recorded call a sort key that does not depend on how fast branches ran; see `Branch.order`."""
         self.nodes: list[Node] = []
         self.calls: list[Call] = []
         self.events: list[Event] = []
@@ -48,19 +71,44 @@ class Attempt:
         """Seconds since the attempt began."""
         return round(time.perf_counter() - self._began, 6)
 
+    def use(self, sources: Sequence[ToolSource], environment: ToolSource | None = None) -> None:
+        """Offer the tools of open sources from now on. ConfigError if two have one name."""
+        self._sources, self._environment = tuple(sources), environment
+        self._versions = self._seen_versions()
+        self.tools = tools_at_hand(self.own_tools, environment, self._sources)
+
+    def refresh_tools(self) -> None:
+        """Take in what sources changed since the last look, and record it as an event `tools_changed`."""
+        if (versions := self._seen_versions()) == self._versions:
+            return
+        before = set(self.tools)
+        self._versions = versions
+        self.tools = tools_at_hand(self.own_tools, self._environment, self._sources)
+        self.note("tools_changed", added=sorted(set(self.tools) - before), removed=sorted(before - set(self.tools)))
+
+    def _seen_versions(self) -> list[object]:
+        sources = self._sources if self._environment is None else (*self._sources, self._environment)
+        return [version_of(source) for source in sources]
+
     def add_node(self, parent: int | None, message: Message) -> int:
         """The index of a new node that holds `message` under `parent`."""
         self.nodes.append(Node(parent, message))
+        if not concurrency.current_branch().path:
+            self.last_of_root = len(self.nodes) - 1
         self.tell(Added(len(self.nodes) - 1, self.nodes[-1]))
         return len(self.nodes) - 1
 
     def conversation(self, node: int | None) -> tuple[Message, ...]:
         """The messages from the first one to `node`."""
-        messages: list[Message] = []
+        return tuple(self.nodes[index].message for index in self.path(node))
+
+    def path(self, node: int | None) -> tuple[int, ...]:
+        """The indices of the nodes from the first message to `node`."""
+        indices: list[int] = []
         while node is not None:
-            messages.append(self.nodes[node].message)
+            indices.append(node)
             node = self.nodes[node].parent
-        return tuple(reversed(messages))
+        return tuple(reversed(indices))
 
     def note(self, kind: str, /, **data: Any) -> None:
         """Record an event with a copy of its data."""
@@ -70,6 +118,7 @@ class Attempt:
     def record(self, kind: CallKind, effect: str, at: int | None, started_s: float, request: str, **rest: Any) -> None:
         """Record a call that has just ended."""
         duration_s = round(self.elapsed_s() - started_s, 6)
+        self.order[effect] = concurrency.current_branch().order(effect)
         self.calls.append(Call(effect, kind, at, started_s, duration_s, request, **rest))
         self.tell(self.calls[-1])
 
@@ -196,7 +245,7 @@ class Attempt:
         await self.journal.settled()
 
 
-_CALLS = frozenset({"completions", "likelihoods", "started", "content"})
+_CALLS = frozenset({"completions", "likelihoods", "started", "content", "memory"})
 """The keys of a call's records in the journal, which holds other records too."""
 
 

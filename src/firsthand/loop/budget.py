@@ -1,4 +1,4 @@
-"""What an attempt may spend: limits, and budgets that form a tree.
+"""Limits on what an attempt may spend, and budgets that form a tree.
 
 A budget is reserved before a call and charged after it, so that a thousand branches started together cannot overshoot
 together. A call that is replayed from a journal is charged what it cost. A child budget (a branch, a sub-agent) takes from
@@ -16,18 +16,18 @@ from firsthand.model import Usage
 
 @dataclass(frozen=True)
 class Limits:
-    """Upper bounds; None is none. What is used up ends the attempt, with the field's name as its stop reason."""
+    """Upper bounds; None is unlimited. A limit that is reached ends the attempt, and its name is the stop reason."""
 
     tokens: int | None = None
     """Prompt and completion tokens of all calls together."""
     calls: int | None = None
     """Generations, tool calls and scorings together."""
     seconds: float | None = None
-    """Time on the clock, from the start of the attempt."""
+    """Wall-clock time from the start of the attempt."""
     cost_usd: float | None = None
-    """Money, as far as the provider reports or prices it."""
+    """Money, where the provider reports or prices it."""
     depth: int | None = 64
-    """How deep groups may be nested: a stop for agents that call agents without end."""
+    """The deepest nesting of groups: a stop for agents that call agents without end."""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -40,7 +40,7 @@ class Limits:
 
 
 class Budget:
-    """What is left of some limits, inside a parent budget. Not for use from several threads."""
+    """The rest of some limits, inside a parent budget. Not thread-safe."""
 
     def __init__(self, limits: Limits, parent: Budget | None = None):
         self.limits = limits
@@ -63,13 +63,13 @@ class Budget:
         return granted
 
     def charge(self, granted: int, usage: Usage) -> None:
-        """Give back what was reserved, and take what was used."""
+        """Release what was reserved, and charge what was used."""
         for scope in self._chain():
             scope.reserved_tokens -= granted
             scope.spent += usage
 
     def hold(self, tokens: int, calls: int) -> None:
-        """Set aside, here and in every parent, what an interrupted try has spent: its calls are replayed, not made."""
+        """Reserve, here and in every parent, what an interrupted try has spent: its calls are replayed."""
         self.held_tokens += tokens
         self.held_calls += calls
         for scope in self._chain():
@@ -77,7 +77,7 @@ class Budget:
             scope.calls += calls
 
     def repay(self, usage: Usage) -> None:
-        """Charge a replayed call what it cost when it was made. It is never refused, for it has happened."""
+        """Charge a replayed call what it cost when it was made. It is never refused."""
         tokens = calls = 0
         for scope in self._chain():
             if scope.held_calls:
@@ -87,6 +87,13 @@ class Budget:
             scope.spent += usage
             scope.reserved_tokens -= tokens
             scope.calls += 1 - calls
+
+    def pay(self, granted: int | None, usage: Usage) -> None:
+        """Charge a call for which `granted` tokens were reserved; None for a replayed one, for which none were."""
+        if granted is None:
+            self.repay(usage)
+        else:
+            self.charge(granted, usage)
 
     def _chain(self) -> list[Budget]:
         return [self, *(self.parent._chain() if self.parent else ())]

@@ -1,4 +1,4 @@
-"""Running things together: a group that keeps its place in the tree of branches, retries with backoff, and the sync door.
+"""Concurrent branches with stable names, retries with backoff, and the sync entry point.
 
 Every effect of an attempt (a generation, a tool call, a score) is named by its place: the path of the branch it happens in,
 and its index there. Inside one branch code runs in order, and `group` numbers its children, so the names do not depend on
@@ -24,18 +24,41 @@ T = TypeVar("T")
 
 @dataclass
 class Branch:
-    """A line of code that runs in order: its path in the tree, and how many effects and groups it has had."""
+    """Code that runs in order: its path in the tree of branches, and its counts of effects and groups."""
 
     path: str = ""
     depth: int = 0
     effects: int = 0
     groups: int = 0
+    place: tuple[int, ...] = ()
+    """Its start among the effects of the branches above it, as a sort key; see `order`."""
 
     def next_effect(self) -> str:
         """The name of the next effect here, such as `0.3:1`: second effect of child 3 of the first group."""
         name = f"{self.path}:{self.effects}"
         self.effects += 1
         return name
+
+    def order(self, effect: str) -> tuple[int, ...]:
+        """A sort key of an effect made here: what follows from something else comes after it, whatever was faster."""
+        return (*self.place, int(effect.partition(" ")[0].rpartition(":")[2]), 1)
+
+
+def had_ended(effect: str, as_of: str) -> bool:
+    """True if a recorded effect had ended before the effect `as_of` began, however fast branches beside it run.
+
+    So it is for earlier effects of the same branch, for those of the branches above it, and for those of groups that these
+    branches awaited before.
+    """
+    path, _, index = effect.partition(" ")[0].rpartition(":")
+    own_path, _, own_index = as_of.partition(" ")[0].rpartition(":")
+    if path == own_path:
+        return int(index) < int(own_index)
+    steps, own_steps = path.split("/") if path else [], own_path.split("/") if own_path else []
+    for step, own_step in zip(steps, own_steps, strict=False):
+        if step != own_step:
+            return int(step.partition(".")[0]) < int(own_step.partition(".")[0])
+    return True
 
 
 _branch: ContextVar[Branch | None] = ContextVar("firsthand_branch", default=None)
@@ -58,10 +81,12 @@ async def group(coroutines: Iterable[Awaitable[T]]) -> list[T]:
     """
     parent = current_branch()
     place = f"{parent.path}/{parent.groups}" if parent.path else str(parent.groups)
+    group, effects = parent.groups, parent.effects
     parent.groups += 1
 
     async def run_in_branch(index: int, coroutine: Awaitable[T]) -> T:
-        enter_branch(Branch(f"{place}.{index}", parent.depth + 1))
+        began = (*parent.place, effects, 0, group, index)
+        enter_branch(Branch(f"{place}.{index}", parent.depth + 1, place=began))
         return await coroutine
 
     try:
@@ -80,7 +105,7 @@ def first_error(errors: BaseExceptionGroup[BaseException]) -> BaseException:
 
 @dataclass(frozen=True)
 class Retry:
-    """How often and how patiently a passing fault is tried again."""
+    """Retries of transient faults: how many, and how long apart."""
 
     attempts: int = 5
     """Try at most this many times."""
@@ -116,7 +141,7 @@ async def with_retries(
 
 
 async def in_thread(work: Callable[[], T]) -> T:
-    """What `work` returns or raises, from a thread of its own that holds up neither a time limit nor the process's exit.
+    """Runs `work` in a thread of its own that delays neither a timeout nor the exit of the process.
 
     (`asyncio.to_thread` does both: its threads are joined at the end, however long that takes.)
     """

@@ -37,7 +37,9 @@ def shareable(trace: Trace) -> Trace:
         ),
         tools=tuple(ToolSpec(**_without_texts(vars(tool))) for tool in trace.tools),
         events=tuple(e if e.kind == "protected" else replace(e, data=_without_texts(e.data)) for e in trace.events),
-        scores=tuple(replace(score, detail=_without_texts(score.detail)) for score in trace.scores),
+        scores=tuple(
+            replace(score, detail=_without_texts(score.detail), failure=_left(score.failure)) for score in trace.scores
+        ),
         answer=trace.answer if len(trace.answer or "") <= ANSWER_CHARS else _left_out(trace.answer or ""),
         final_state=_without_texts(trace.final_state),
         error=error,

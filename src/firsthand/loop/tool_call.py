@@ -1,15 +1,17 @@
 """One tool call of an attempt: refused, replayed from the journal, or approved, run and recorded.
 
-Budgets and deadlines are not here: a Context has reserved what the call may cost before it comes to this.
+Left out: budgets and deadlines, which the Context checks before.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, replace
+from typing import NamedTuple
 
 from firsthand.errors import ToolError, nearest
 from firsthand.loop.attempt import Attempt
+from firsthand.loop.borders import Borders
 from firsthand.message import Json, ToolCall, ToolResult, canonical
 from firsthand.model import request_key
 from firsthand.tool import Tool, marked, read_arguments, usage
@@ -20,24 +22,41 @@ def tool_request(call: ToolCall) -> str:
     return request_key("tool", canonical([call.name, call.arguments, call.invalid]))
 
 
-async def run_call(attempt: Attempt, call: ToolCall, *, effect: str, request: str, recorded: Json | None) -> ToolResult:
-    """Run, replay or refuse. `recorded` is the journal's entry: the intent, then the result."""
-    tool = attempt.tools.get(call.name)
+class Ran(NamedTuple):
+    """A tool call that has come to its end."""
+
+    result: ToolResult
+    """As the model reads it."""
+    arguments: Json
+    """As the tool got them; as the model gave them where it was not called."""
+
+
+async def run_call(attempt: Attempt, call: ToolCall, *, borders: Borders, request: str, recorded: Json | None) -> Ran:
+    """Run, replay or refuse a call. `recorded` is the journal's entry: the intent, then the result.
+
+    The journal holds what the tool gave; guards judge it again when it is replayed.
+    """
+    tool, effect = attempt.tools.get(call.name), borders.effect
     if tool is None:
-        return _refused(call, _no_tool(call.name, attempt.tools))
-    arguments = call.arguments if call.invalid is None else read_arguments(call.invalid)
-    if arguments is None:
+        return Ran(_refused(call, _no_tool(call.name, attempt.tools)), call.arguments)
+    given = call.arguments if call.invalid is None else read_arguments(call.invalid)
+    if given is None:
         text = f"the arguments of {call.name} are not valid JSON: {(call.invalid or '')[:200]}"
-        return _refused(call, f"{text}: write an object, {usage(tool)}")
-    outside = tool.effect in ("external", "irreversible")
-    if recorded is not None and "content" in recorded and tool.effect != "write":
-        origin = recorded.get("origin")
-        return _shown(ToolResult(call.id, call.name, recorded["content"], recorded["is_error"], origin))
-    if recorded is not None and outside:
+        return Ran(_refused(call, f"{text}: write an object, {usage(tool)}"), call.arguments)
+    try:
+        arguments = await borders.call(tool, given)
+    except ToolError as error:
+        result = _refused(call, str(error))
+        if recorded is None:
+            await attempt.keep(effect, request, _entry(result))
+        return Ran(result, given)
+    finished = recorded is not None and "content" in recorded
+    if recorded is not None and finished and tool.effect != "write":
+        return Ran(await _read(borders, tool, call, _replayed(call, recorded), recorded), arguments)
+    if recorded is not None and tool.effect in ("external", "irreversible"):
         # The journal holds the intent but no result: the process died in between, so it may have happened.
-        return _refused(
-            call, f"{call.name} was interrupted while it ran; it may have taken effect, so it is not repeated"
-        )
+        text = f"{call.name} was interrupted while it ran; it may have taken effect, so it is not repeated"
+        return Ran(_refused(call, text), arguments)
     try:
         result = await _run_approved(attempt, tool, call, arguments, effect=effect, request=request)
     except ToolError as error:
@@ -45,31 +64,52 @@ async def run_call(attempt: Attempt, call: ToolCall, *, effect: str, request: st
     if recorded is not None and not (result.is_error or recorded.get("is_error", True)):
         # It ran again to rebuild the attempt's world. What the model was told stands, times in it included, so that the
         # replies that followed are found in the journal too.
-        return _shown(ToolResult(call.id, call.name, recorded["content"], False, recorded.get("origin")))
+        return Ran(await _read(borders, tool, call, _replayed(call, recorded), recorded), arguments)
+    await attempt.keep(effect, request, _entry(result))
+    return Ran(await _read(borders, tool, call, result, {}), arguments)
+
+
+async def _read(borders: Borders, tool: Tool, call: ToolCall, result: ToolResult, recorded: Json) -> ToolResult:
+    """The result as the model reads it: past the guards, and between marks where it comes from outside.
+
+    A fork's record holds what the parent's model read, which has passed already.
+    """
+    if not recorded.get("shown"):
+        try:
+            result = await borders.result(tool, result)
+        except ToolError as error:
+            result = _refused(call, str(error))
+    if result.origin is None or result.is_error:
+        return result
+    return replace(result, content=marked(result.content, result.origin))
+
+
+def _replayed(call: ToolCall, entry: Json) -> ToolResult:
+    return ToolResult(call.id, call.name, entry["content"], entry["is_error"], entry.get("origin"))
+
+
+def _entry(result: ToolResult) -> Json:
+    """The result as the journal keeps it."""
     entry: Json = {"content": result.content, "is_error": result.is_error}
-    await attempt.keep(effect, request, entry if result.origin is None else entry | {"origin": result.origin})
-    return _shown(result)
+    return entry if result.origin is None else entry | {"origin": result.origin}
 
 
 async def _run_approved(
-    attempt: Attempt, tool: Tool, call: ToolCall, given: Json, *, effect: str, request: str
+    attempt: Attempt, tool: Tool, call: ToolCall, arguments: Json, *, effect: str, request: str
 ) -> ToolResult:
-    """The tool's result, if the guard and the approval let the call pass."""
-    guard = attempt.agent.guard
-    arguments = given if guard is None else await guard.call(tool, given)
+    """The tool's result, if the approval lets the call run."""
     tool.validate(arguments)  # nobody is asked about a call that cannot be
     await _approve(attempt, tool, arguments, effect)
     if tool.effect in ("external", "irreversible"):
         await attempt.keep(effect, request, {"started": True})
     try:
-        result = ToolResult(call.id, call.name, await tool(arguments), origin=tool.origin)
+        return ToolResult(call.id, call.name, await tool(arguments), origin=tool.origin)
     except ToolError as error:
-        result = replace(_refused(call, str(error)), origin=tool.origin)
-    return result if guard is None or result.is_error else await guard.result(tool, result)
+        return replace(_refused(call, str(error)), origin=tool.origin)
 
 
 async def _approve(attempt: Attempt, tool: Tool, arguments: Json, effect: str) -> None:
-    """ToolError if the call may not run. What was decided is kept, so that a resumed attempt does not ask again."""
+    """Raises ToolError if the call is not approved. The decision is journalled, so that resuming does not ask again."""
     approval = attempt.agent.approval
     verdict = approval.verdict(tool)
     if verdict == "allow":
@@ -89,15 +129,8 @@ def _refused(call: ToolCall, text: str) -> ToolResult:
     return ToolResult(call.id, call.name, f"Error: {text}", is_error=True)
 
 
-def _shown(result: ToolResult) -> ToolResult:
-    """The result as the model reads it: what comes from outside stands between marks."""
-    if result.origin is None or result.is_error:
-        return result
-    return replace(result, content=marked(result.content, result.origin))
-
-
 def _no_tool(name: str, tools: Iterable[str]) -> str:
-    """What a model is told that calls a tool there is not."""
+    """The error that a model reads when it calls an unknown tool."""
     known = sorted(tools)
     close = nearest(name, known) or nearest(name.rsplit(".", 1)[-1].lower(), known)
     hint = f" did you mean {close!r}?" if close else ""

@@ -1,1 +1,1 @@
-"""How an agent thinks: a file is a pattern, a plain async function named after it."""
+"""Patterns: one async function a file, named after the file."""

@@ -8,10 +8,9 @@ from firsthand.context import Context
 from firsthand.errors import ConfigError
 from firsthand.message import Role, ToolCall
 from firsthand.patterns.parts.answers import answer_or_text, extract_answer, wanted
+from firsthand.patterns.parts.fenced_code import first_action
 from firsthand.task import Task
 
-_OPEN = re.compile(r"^[ \t]*(?:```[ \t]*(?:python|py)?[ \t]*$|<execute>)", re.IGNORECASE | re.MULTILINE)
-_CLOSE = re.compile(r"^[ \t]*```[ \t]*$|</execute>", re.IGNORECASE | re.MULTILINE)
 _FINAL = re.compile(r"^[ \t*]*Final Answer[ \t*]*:[ \t*]*([^\n]*)", re.IGNORECASE | re.MULTILINE)
 
 _INSTRUCTIONS = (
@@ -61,17 +60,14 @@ def parse_code(text: str) -> tuple[str | None, str | None]:
 
     A block that is not closed was cut off, and is no block: the code is the empty string.
     """
-    opened, final = _OPEN.search(text), _FINAL.search(text)
-    if final and (opened is None or final.start() < opened.start()):
+    block, final = first_action(text), _FINAL.search(text)
+    if final and (block is None or final.start() < block.start):
         return None, final.group(1).strip()
-    if opened is None:
-        return None, None
-    closed = _CLOSE.search(text, opened.end())
-    return (text[opened.end() : closed.start()].strip("\n") if closed else ""), None
+    return None if block is None else block.code, None
 
 
 async def _observe(ctx: Context, code: str | None, step: int) -> str:
-    """What the code printed, or what to write instead."""
+    """The output of the code, or a request to write some."""
     if code is None:
         return "There was no code. Write one ```python block, or Final Answer: and the answer."
     if not code.strip():

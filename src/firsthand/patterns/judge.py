@@ -28,7 +28,7 @@ SCHEMA_TOKENS = 4096
 
 @dataclass(frozen=True)
 class Judgement:
-    """What came of it. It is noted in the trace as the event `judgement`."""
+    """The result of a judgement, recorded in the trace as the event `judgement`."""
 
     verdict: str
     """`A`, `B` or `tie`; `yes` or `no`; a rating."""
@@ -46,7 +46,7 @@ class Judgement:
     forged: int = 0
     cut: int = 0
     extracted: Mapping[str, Any] = field(default_factory=dict)
-    """What else the protocol has the judge read from an answer: HLE's final answer and confidence."""
+    """Further fields the judge extracts from an answer: HLE's final answer and confidence."""
 
     def to_json(self) -> Json:
         """The judgement as a JSON object."""

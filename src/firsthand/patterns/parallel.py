@@ -93,7 +93,7 @@ def _sections(task: Task, n: int, split: str | Split) -> Sequence[Task]:
 
 
 async def _merged(task: Task, ctx: Context, outcomes: Sequence[Outcome]) -> str:
-    """What the model makes of all the answers."""
+    """The model's synthesis of all the answers."""
     told = "\n\n".join(f"Answer of {outcome.name}:\n{outcome.report}" for outcome in outcomes)
     ending = f'Make one answer of these. End with "The answer is" and {wanted(task)}.'
     return answer_or_text((await ctx.say(f"{task.question}\n\n{told}\n\n{ending}").generate()).text, task)

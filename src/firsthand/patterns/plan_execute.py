@@ -45,5 +45,5 @@ async def plan_execute(
 
 
 def _results(done: list[tuple[str, Outcome]]) -> str:
-    """What was done, in words, with an empty line after it."""
+    """The steps done so far as text, followed by an empty line."""
     return "".join(f"{outcome.name}: {step}\nResult: {outcome.report}\n\n" for step, outcome in done)

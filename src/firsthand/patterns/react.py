@@ -61,7 +61,7 @@ async def react(
 async def act(
     task: Task, ctx: Context, max_steps: int, native: bool = False, constrained: bool = False
 ) -> tuple[Context, str | None]:
-    """Where the conversation stands after at most `max_steps` steps, and the answer it finished with, None if it did not."""
+    """The Context after at most `max_steps` steps, and the final answer, None if there is none."""
     if max_steps < 1:
         raise ConfigError(f"max_steps is {max_steps}: give 1 or more")
     if native and constrained:
@@ -97,7 +97,7 @@ async def _native(task: Task, ctx: Context, max_steps: int) -> tuple[Context, st
 
 
 async def _observe(ctx: Context, name: str, given: str, step: int) -> str:
-    """What came of an action, errors included: the model reads it and can correct itself."""
+    """The observation of an action, errors included, so that the model can correct itself."""
     tools = {tool.name: tool for tool in ctx.tools}
     known = ", ".join(f"{each}[input]" for each in tools) or "none, for there are no tools"
     known += "; or Final Answer: and the answer"

@@ -72,7 +72,7 @@ def remembering(task: Task, reflections: Sequence[str], last: str = "") -> Task:
 
 
 def reflection_prompt(task: Task, said: str, feedback: Feedback, reflections: Sequence[str]) -> str:
-    """What is asked after a failed trial: the problem, the attempt, what came of it, and the reflections before."""
+    """The prompt after a failed trial: the problem, the attempt, its feedback, and earlier reflections."""
     earlier = "\n".join(f"{number}. {text}" for number, text in enumerate(reflections, 1))
     return (
         f"This problem was attempted, and the attempt failed.\n\nProblem:\n{task.question}\n\nAttempt:\n{said}\n\n"

@@ -38,7 +38,7 @@ async def route(
 
 
 def _about(pattern: Pattern) -> str:
-    """What a pattern does, from its docstring."""
+    """The description of a pattern, from its docstring."""
     function = pattern.func if isinstance(pattern, partial) else pattern
     lines = (inspect.getdoc(function) or "").splitlines()
     return f": {lines[0]}" if lines else ""

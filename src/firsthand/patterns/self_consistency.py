@@ -33,7 +33,7 @@ async def self_consistency(
 async def vote(
     task: Task, ctx: Context, samples: int, temperature: float, *, shots: int = 0, pattern: Pattern | None = None
 ) -> tuple[Tally, list[str]]:
-    """How `samples` attempts voted, and what each that did not fail answered."""
+    """The votes of `samples` attempts, and the answer of each that did not fail."""
     if samples < 1:
         raise ConfigError(f"samples is {samples}: give 1 or more chains to vote")
     if pattern is None:

@@ -137,7 +137,7 @@ class Search:
 
 
 def expected(likelihoods: Sequence[Likelihood], labels: Mapping[str, float]) -> float:
-    """What a verdict is worth on average, each label as probable as the model finds it."""
+    """The expected value of a verdict, with the model's probability of each label."""
     best = max(each.logprob for each in likelihoods)
     weights = [math.exp(each.logprob - best) for each in likelihoods]
     return sum(weight * worth for weight, worth in zip(weights, labels.values(), strict=True)) / sum(weights)

@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from firsthand.agent import Agent
-from firsthand.benchmark import Benchmark
+from firsthand.benchmark import NamedSetting
 from firsthand.context import Context, open_context
 from firsthand.errors import ConfigError, FirsthandError, LimitExceeded, unknown
 from firsthand.loop.attempt import Attempt
@@ -49,6 +49,8 @@ class Dialogue:
         origin: Trace | None = None,
         run: str = "",
     ):
+        if len(agent.own_tools) < len(agent.tools):
+            raise ConfigError(f"the agent {agent.name} has tool sources, and a conversation opens none: leave them out")
         self.agent = agent
         self.seed = seed
         self.branches: dict[str, Context] = {}
@@ -56,7 +58,7 @@ class Dialogue:
         self._listener = listener
         self._streamed: dict[str, list[str]] = {}
         self._answering_s = 0.0
-        self._attempt = Attempt(agent, agent.tools, MemoryJournal(), seed, self._hear)
+        self._attempt = Attempt(agent, agent.own_tools, MemoryJournal(), seed, self._hear)
         self._budget = Budget(agent.limits)
         self._effects = Branch()
         self._began = time.perf_counter()
@@ -64,6 +66,7 @@ class Dialogue:
         self._origin: Origin | None = None
         key = canonical([agent.to_json(), seed, self._started_at, time.time_ns()])
         self._task = Task(hashlib.sha256(key.encode()).hexdigest()[:8], "a conversation")
+        self._attempt.task = self._task
         if origin is None:
             self.branches[MAIN] = open_context(self._attempt, self._budget)
         else:
@@ -79,7 +82,7 @@ class Dialogue:
     @property
     def place(self) -> Place:
         """Which attempt this is."""
-        return Place(self.agent, Benchmark(BENCHMARK, lambda seed: [self._task], scorers=()), self._task)
+        return Place(self.agent, NamedSetting(BENCHMARK), self._task)
 
     @property
     def calls(self) -> list[Call]:

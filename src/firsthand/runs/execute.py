@@ -7,7 +7,7 @@ executed again, so no model is asked twice. What is attempted, and by whom, is d
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 
 from firsthand.errors import LimitExceeded, StoreError
@@ -45,10 +45,13 @@ async def execute(
     if budget is not None and budget.spent == Usage() and budget.calls == 0:
         spent, budget.calls = run.spent()
         budget.charge(0, spent)
+    needed, done = list(missing.values()), dict[str, Trace]()
+    if any(place.agent.memory is not None and place.agent.memory.lifetime != "attempt" for place in places):
+        needed, done = list(places), {trace.id: trace for trace in run.traces() if trace.id not in missing}
     with run.working(), asking(run.id):
         try:
             async with asyncio.timeout(budget.limits.seconds if budget else None) as timer:
-                await _attempt(run, missing, seed, concurrency, budget, on_trace, listener)
+                await _attempt(run, needed, done, missing, seed, concurrency, budget, on_trace, listener)
         except TimeoutError:
             if not timer.expired():
                 raise
@@ -99,6 +102,8 @@ class _Watched:
 
 async def _attempt(
     run: Run,
+    places: Sequence[Place],
+    done: Mapping[str, Trace],
     missing: dict[str, Place],
     seed: int,
     concurrency: int,
@@ -109,7 +114,8 @@ async def _attempt(
     """Attempt the places; each that is finished leaves `missing`."""
     failures: list[StoreError] = []
     attempts = rollouts(
-        list(missing.values()),
+        places,
+        done=done,
         seed=seed,
         concurrency=concurrency,
         journal=lambda place: _Watched(run.journal(place.id), failures),

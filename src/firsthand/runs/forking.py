@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from firsthand.agent import Agent
-from firsthand.benchmark import Benchmark
+from firsthand.benchmark import Setting
 from firsthand.context import Context
 from firsthand.errors import ConfigError
 from firsthand.loop.journal import Journal, MemoryJournal
 from firsthand.loop.listener import Listener
 from firsthand.loop.reply_body import to_body
-from firsthand.message import Json, Message, ToolCall, ToolResult, canonical
+from firsthand.message import Json, Message, ToolCall, ToolResult, assistant, canonical
 from firsthand.model import Completion, Usage
 from firsthand.rollout import rollout
 from firsthand.task import Task
@@ -70,7 +70,7 @@ async def fork(
     what: Fork,
     task: Task,
     *,
-    benchmark: Benchmark | None = None,
+    benchmark: Setting | None = None,
     journal: Journal | None = None,
     listener: Listener | None = None,
 ) -> Trace:
@@ -102,7 +102,8 @@ def kept_calls(trace: Trace, at: int) -> dict[str, Call]:
     def had_ended(call: Call) -> bool:
         if call.nodes:
             return min(call.nodes) <= at
-        has_reply = call.kind == "tool" or "likelihoods" in call.detail  # a generation without nodes failed
+        answered = call.kind in ("guard", "memory") and call.error is None
+        has_reply = answered or call.kind == "tool" or "likelihoods" in call.detail  # a generation without nodes failed
         return has_reply and (call.at is None or call.at < at) and call.started_s < until_s
 
     return {call.id: call for call in trace.calls if had_ended(call)}
@@ -145,9 +146,14 @@ def _reply(trace: Trace, call: Call, index: int) -> Json:
     """What the journal held for a call, made from the trace alone."""
     if call.kind == "tool":
         detail = call.detail
-        return (
-            {"content": detail["result"], "is_error": detail["is_error"]} if "result" in detail else {"started": True}
-        )
+        if "result" not in detail:
+            return {"started": True}
+        return {"content": detail["result"], "is_error": detail["is_error"], "shown": True}
+    if call.kind == "memory":
+        return {"memory": call.detail["reply"]}
+    if call.kind == "guard":
+        completion = Completion(assistant(call.detail["answer"]), "stop", call.usage)
+        return {"completions": [completion.to_json()]}
     if call.kind == "score":
         return {"likelihoods": call.detail["likelihoods"], "usage": call.usage.to_json()}
     reasons = call.detail["finish_reasons"]
@@ -188,6 +194,8 @@ def _check_way(parent: Trace, trace: Trace, kept: Mapping[str, Call]) -> None:
     made = {call.id: call for call in trace.calls}
     for id, call in kept.items():
         found = made.get(id)
+        if call.kind == "guard":  # the fork may have other guards
+            continue
         if found is None and (trace.error is not None or trace.stop_reason != "done"):
             continue
         if found is None or found.kind != call.kind or _words(trace, found.at) != _words(parent, call.at):

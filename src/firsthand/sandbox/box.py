@@ -29,7 +29,7 @@ from firsthand.sandbox.sandbox import Outcome, Sandbox
 from firsthand.sandbox.sandbox_limits import RunLimits, Workspace
 
 FOLDER = "/workspace"
-"""Where commands begin."""
+"""The working directory of commands."""
 KEPT = (
     "/root",
     "/tmp",
@@ -44,7 +44,7 @@ KEPT = (
     "/var/tmp",
     "/testbed",
 )
-"""The folders that can be written to, besides what a Box is told of."""
+"""The folders that can be written to, besides those a Box is given."""
 LIMITS = RunLimits(
     wall_s=600,
     cpu_s=600,
@@ -92,7 +92,7 @@ class Box:
         wall_s: float | None = None,
         output_bytes: int | None = None,
     ) -> Outcome:
-        """What came of a command, its words as they are, with no shell between.
+        """Runs a command given as a list of arguments, without a shell.
 
         Exit status 127 says that there is no such program, and 126 that it or the folder could not be used, as in a shell.
         """
@@ -123,11 +123,11 @@ class Box:
         await self._told("write", {"path": self._at(path)}, content, self.limits, path)
 
     async def seen(self) -> Json:
-        """What lies in the kept folders now, by path, for `snapshot` to compare with."""
+        """The files in the kept folders now, by path, for `snapshot` to compare with."""
         return dict(json.loads(await self._told("seen", {"folders": list(self.kept)}, b"", self._wide(), "")))
 
     async def snapshot(self, since: Json, *, most: int = MAX_KEPT) -> str:
-        """What has changed in the kept folders, as text; ValueError if that is more than `most` bytes."""
+        """The changes in the kept folders, as text; ValueError if they exceed `most` bytes."""
         given = {"folders": list(self.kept), "most": most}
         said = await self._told("snapshot", given, json.dumps(since).encode(), self._wide(), "")
         head, _, body = said.partition(":")
@@ -163,7 +163,7 @@ class Box:
             return await self._sandbox.python(code, stdin=text, limits=limits, ours=True)
 
     async def _told(self, do: str, given: Json, stdin: bytes, limits: RunLimits, path: str) -> str:
-        """What a function of `box_inside.py` says; OSError if that is an error of the system's."""
+        """The result of a function of `box_inside.py`; OSError if it failed with one."""
         outcome = await self._run(do, given, stdin, limits)
         head, _, body = outcome.stdout.partition(" ")
         if outcome.ok and head == "ok":

@@ -56,7 +56,7 @@ class Run:
     files: dict[str, str] = field(default_factory=dict)
     name: str = "<python>"
     folder: str = ""
-    """Where a shell command begins, if not in the scratch folder."""
+    """The working directory of a shell command, if not the scratch folder."""
     stopped: bool = False
     socket: socket.socket | None = None
 
@@ -76,7 +76,7 @@ class Run:
 
 @dataclass
 class Report:
-    """What a run left behind."""
+    """The outcome of a run."""
 
     stdout: bytes
     stderr: bytes
@@ -126,7 +126,7 @@ class Worker:
 
     @property
     def alive(self) -> bool:
-        """Whether it can take a run."""
+        """True if it can take a run."""
         return self._process.poll() is None
 
     def run(self, run: Run) -> Report:
@@ -360,7 +360,7 @@ def _python() -> list[str]:
 
 
 def _prefixes() -> list[str]:
-    """Where this Python is installed, outside the system's folders."""
+    """The folders where this Python is installed, outside the system's."""
     places = {str(Path(sys.base_prefix).resolve()), sys.base_prefix}
     return sorted(place for place in places if Path("/usr") not in (Path(place), *Path(place).parents))
 
@@ -371,7 +371,7 @@ def _shown(folder: Path, place: Path) -> list[str]:
 
 
 def _made(place: Path) -> list[str]:
-    """What makes the folders above a place."""
+    """The bwrap options that make the folders above a path."""
     return [part for parent in reversed(place.parents[:-1]) for part in ("--dir", str(parent))]
 
 

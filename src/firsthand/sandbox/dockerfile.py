@@ -40,7 +40,7 @@ class Step:
     """Files to put in place, or a command to run."""
 
     files: tuple[tuple[str, bytes, bool], ...] = ()
-    """Where, what, and whether it can be executed."""
+    """A file: path, content, and whether it is executable."""
     command: str = ""
     folder: str = "/"
     environment: dict[str, str] = field(default_factory=dict)
@@ -48,7 +48,7 @@ class Step:
 
 @dataclass
 class Built:
-    """What the file comes to."""
+    """The result of reading a Dockerfile."""
 
     folder: str = ""
     folders: tuple[str, ...] = ()
@@ -182,7 +182,7 @@ def _bare(command: str) -> str:
 
 
 def _lacking(command: str, steps: Sequence[Step]) -> str | None:
-    """What a command needs that is not here: a sentence; "" if it has nothing left to do; None if it must be run.
+    """A sentence on what a command needs that is not here; "" if it has nothing left to do; None if it must be run.
 
     `steps` are those before it, which may have copied the list of what it installs.
     """
@@ -242,7 +242,7 @@ def _python_packages(folders: Sequence[Path]) -> frozenset[str]:
 
 @lru_cache(maxsize=1024)
 def _installed(package: str) -> bool:
-    """Whether this machine has the Debian package, or a program of its name."""
+    """True if this machine has the Debian package, or a program of its name."""
     name = package.partition("=")[0]
     if not _NAME.fullmatch(name):
         return False

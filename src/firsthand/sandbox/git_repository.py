@@ -155,7 +155,7 @@ def blob(base: Path, commit: str, path: str) -> str | None:
 
 
 def git(*words: str, folder: Path | None = None, stdin: bytes = b"") -> bytes:
-    """What git prints, run with our configuration and nothing of the user's; DataError with its last words if it fails."""
+    """The output of git, run with our configuration and none of the user's; DataError with its last line if it fails."""
     found = shutil.which("git")
     if found is None:
         raise ConfigError("git was not found: install it (Debian, Ubuntu: apt install git)")

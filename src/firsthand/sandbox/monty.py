@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from firsthand.sandbox.bubblewrap import Run
 
 FAST_S = 0.05
-"""What takes longer than this here is no case for a fast path: CPython computes several times faster."""
+"""Code that takes longer is left to CPython, which computes several times faster."""
 _MODULES = {"typing", "math", "re", "collections", "itertools", "functools", "json", "datetime", "dataclasses"}
 _REFLECTION = {
     "exec",
@@ -38,20 +38,20 @@ _REFLECTION = {
 
 
 class Attempt(NamedTuple):
-    """What a run on Monty gave."""
+    """The outcome of a run on Monty."""
 
     stdout: str
     wall_s: float
 
 
 async def attempt(run: Run) -> Attempt | None:
-    """What the code printed, or None if Monty is not installed, or met anything that CPython should decide."""
+    """The output of the code, or None if Monty is not installed, or met anything that CPython should decide."""
     pool = await asyncio.to_thread(_pool, os.getpid())
     return None if pool is None else await asyncio.to_thread(_attempt, pool, run)
 
 
 def cannot_bend_tests(answer: str) -> bool:
-    """Whether an answer only defines plain functions and values, so that tests in its namespace mean what they say."""
+    """True if an answer only defines plain functions and values, so that tests in its namespace are sound."""
     try:
         nodes = list(ast.walk(ast.parse(answer)))
     except (SyntaxError, ValueError, RecursionError, MemoryError):

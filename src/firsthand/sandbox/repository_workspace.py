@@ -33,7 +33,7 @@ _INSIDE = Path(__file__).parent / "programs" / "inside.py"
 
 
 class Workplace(Protocol):
-    """Where commands run, one at a time, in `/testbed`."""
+    """Runs commands, one at a time, in `/testbed`."""
 
     base: str
     """The git folder of the commit as it was, apart from the working copy."""
@@ -41,7 +41,7 @@ class Workplace(Protocol):
     async def shell(
         self, command: str, *, stdin: str = "", files: Mapping[str, str] | None = None, limits: RunLimits | None = None
     ) -> Outcome:
-        """What came of a command; `files` lie in `/tmp/work`."""
+        """The outcome of a command; `files` lie in `/tmp/work`."""
 
     async def close(self) -> None:
         """Leave nothing behind."""
@@ -70,7 +70,7 @@ class SandboxPlace:
     async def shell(
         self, command: str, *, stdin: str = "", files: Mapping[str, str] | None = None, limits: RunLimits | None = None
     ) -> Outcome:
-        """What came of a command."""
+        """The outcome of a command."""
         given = {".gitconfig": CONFIG, **(files or {})}
         async with self._gate:
             return await self._sandbox.shell(command, stdin=stdin, files=given, limits=limits)
@@ -137,7 +137,7 @@ class ContainerPlace:
     async def shell(
         self, command: str, *, stdin: str = "", files: Mapping[str, str] | None = None, limits: RunLimits | None = None
     ) -> Outcome:
-        """What came of a command, run by bash with the image's own conda environment, where it has one."""
+        """The outcome of a command, run by bash with the image's conda environment, if it has one."""
         async with self._gate:
             for name, text in checked(files or {}).items():
                 place = f'mkdir -p "$(dirname "/tmp/work/{name}")" && cat > "/tmp/work/{name}"'

@@ -41,7 +41,7 @@ INSTALL = "install it (Debian, Ubuntu: apt install bubblewrap; Fedora: dnf insta
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a run."""
+    """The outcome of a run."""
 
     ended: Ended
     """`done`: exit status 0. `error`: another exit status, or an exception. `timeout`, `memory`, `output`: that limit was
@@ -58,16 +58,16 @@ class Outcome:
 
     @property
     def ok(self) -> bool:
-        """Whether it ended by itself with exit status 0."""
+        """True if it ended by itself with exit status 0."""
         return self.ended == "done"
 
 
 class Runner(Protocol):
-    """What carries out one run at a time."""
+    """Carries out one run at a time."""
 
     @property
     def alive(self) -> bool:
-        """Whether it can take a run."""
+        """True if it can take a run."""
 
     def run(self, run: Run) -> Report:
         """Carry it out, blocking."""
@@ -125,7 +125,7 @@ class Sandbox:
         ours: bool = False,
         name: str = "<python>",
     ) -> Outcome:
-        """What came of Python code, run as `__main__`; `cell` prints the value of a last expression, as a notebook does.
+        """Runs Python code as `__main__`; `cell` prints the value of a last expression, as a notebook does.
 
         `ours` says that the code is a trusted program that works on untrusted files: it imports none of them.
 
@@ -145,7 +145,7 @@ class Sandbox:
         files: Mapping[str, str] | None = None,
         limits: RunLimits | None = None,
     ) -> Outcome:
-        """What came of a command, run by `sh` in an empty folder that is thrown away afterwards, or in the workspace.
+        """Runs a command by `sh` in an empty folder that is deleted afterwards, or in the workspace.
 
         `files` lie in the folder `~`, which is the empty one.
         """
@@ -162,7 +162,7 @@ class Sandbox:
         limits: RunLimits | None = None,
         pure: bool = False,
     ) -> Outcome:
-        """What came of running `tests`, which raise where the code of `answer` is wrong; `done` says that all passed.
+        """Runs `tests`, which raise if the code of `answer` is wrong; `done` says that all passed.
 
         The two run in processes apart, with only plain values between them, so an answer can fail its tests but not change,
         read or end them. `setup` is what the tests need besides the answer; what they use and nobody defines is the
@@ -323,7 +323,7 @@ def shared_packages() -> tuple[Path, ...]:
 
 
 def offers(module: str, folders: Sequence[Path]) -> bool:
-    """Whether code in a sandbox with these folders can import a module of that top-level name, by the look of its files."""
+    """True if code in a sandbox with these folders can import a module of that top-level name, by its files."""
     if module in sys.stdlib_module_names:
         return True
     found = (each for folder in folders for each in (folder / module, *folder.glob(f"{module}.*")))

@@ -1,4 +1,4 @@
-"""What one run in the sandbox may use, and what several may keep. The defaults suit an answer's code and its tests."""
+"""Limits of one run in the sandbox, and of the workspace that several share. Defaults suit an answer's code and tests."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class RunLimits:
     scratch_files: int = 4096
     """Number of files and folders in the scratch folder."""
     output_bytes: int = 2**20
-    """What is kept of stdout, and of stderr; a run that writes more is ended."""
+    """Bytes of stdout, and of stderr, that are kept; a run that writes more is killed."""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():

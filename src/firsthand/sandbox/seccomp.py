@@ -80,7 +80,7 @@ def program(machine: str) -> bytes | None:
 
 
 def _argument_check(name: str) -> list[bytes]:
-    """What decides over one call by its arguments. Each ends in a verdict, so the accumulator may be overwritten."""
+    """BPF instructions that check one call's arguments. Each ends in a return, so the accumulator may be overwritten."""
     if name == "clone3":  # its flags lie in memory, where a filter cannot look; the C library falls back to clone
         return [_instruction(_RETURN, _ERRNO | errno.ENOSYS)]
     if name == "clone":
@@ -110,7 +110,7 @@ def _when(test: int, value: int, error: int) -> list[bytes]:
 
 
 def _argument(index: int) -> int:
-    """Where the low half of an argument lies in `struct seccomp_data`, on a little-endian machine."""
+    """The offset of an argument's low half in `struct seccomp_data`, on a little-endian machine."""
     return 16 + 8 * index
 
 

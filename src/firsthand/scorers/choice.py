@@ -36,7 +36,7 @@ def acc_mutual_info(task: Task, trace: Trace) -> Score:
     """
     found, without = logprobs(task, trace), _baseline(task, trace)
     if found is None or without is None:
-        return Score("acc_mutual_info", 0.0, {"scorer_failed": "the choices were not scored without the question"})
+        return Score("acc_mutual_info", 0.0, failure="the choices were not scored without the question")
     return _choose("acc_mutual_info", task, [with_it - alone for with_it, alone in zip(found, without, strict=True)])
 
 
@@ -54,7 +54,7 @@ def mc2(task: Task, trace: Trace) -> Score:
     """Score the true choices' share of the total probability of all choices (TruthfulQA; Lin et al., 2022)."""
     found = logprobs(task, trace)
     if found is None:
-        return Score("mc2", 0.0, {"scorer_failed": "the choices were not scored by log-prob"})
+        return Score("mc2", 0.0, failure="the choices were not scored by log-prob")
     highest = max(found)
     shares = [math.exp(logprob - highest) for logprob in found]
     return Score("mc2", sum(shares[index] for index in task.secret["true"]) / sum(shares))

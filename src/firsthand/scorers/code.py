@@ -15,6 +15,7 @@ import warnings
 from dataclasses import replace
 
 from firsthand.errors import ConfigError, DataError
+from firsthand.patterns.parts.fenced_code import fenced_code
 from firsthand.sandbox.sandbox import Outcome, shared_sandbox
 from firsthand.sandbox.sandbox_limits import RunLimits
 from firsthand.task import Task
@@ -23,8 +24,6 @@ from firsthand.trace import Score, Trace
 LIMITS = RunLimits(wall_s=10.0, cpu_s=5.0)
 STOPS = ("\nclass ", "\ndef ", "\n#", "\nif ", "\nprint(")
 """Stop strings that end a completion, as in Chen et al. (2021)."""
-
-_FENCED = re.compile(r"^```[ \t]*(\w*)[^\n]*\n(.*?)(?:^```|\Z)", re.DOTALL | re.MULTILINE)
 
 
 async def passes_tests(task: Task, trace: Trace) -> Score:
@@ -49,7 +48,7 @@ def answered_code(answer: str, prompt: str = "", entry_point: str = "") -> str:
     Of several fenced blocks the last that defines `entry_point` counts. The prompt's code before that function (imports,
     helpers) is prepended, since an answer may use it.
     """
-    blocks = [body for language, body in _FENCED.findall(answer) if language.lower() in ("", "python", "py", "python3")]
+    blocks = [each.code for each in fenced_code(answer) if each.language in ("", "python", "py", "python3")]
     defining = [block for block in blocks if _defines(block, entry_point)]
     if defining or (blocks and not prompt):
         return preamble(prompt, entry_point) + str((defining or blocks)[-1])

@@ -15,7 +15,7 @@ from typing import Any
 
 from firsthand import catalog
 from firsthand.agent import Agent
-from firsthand.benchmark import Benchmark, Scorer
+from firsthand.benchmark import NamedSetting, Scorer
 from firsthand.errors import ConfigError
 from firsthand.loop.budget import Budget, Limits
 from firsthand.loop.concurrency import Retry
@@ -76,7 +76,7 @@ class JudgeScorer:
         judged = await rollout(
             self.agent,
             self._task(task, trace, rival),
-            benchmark=Benchmark(f"judgement of {trace.benchmark}", lambda seed: [], scorers=()),
+            benchmark=NamedSetting(f"judgement of {trace.benchmark}"),
             epoch=trace.epoch,
             journal=journal,
             budget=budget,
@@ -127,7 +127,7 @@ class JudgeScorer:
         return Task(task.id, task.prompt, metadata={"judge": about, **_protection(task)})
 
     def _failed(self, why: str, about: Json | None = None) -> Score:
-        return Score(self.name, 0.0, {"scorer_failed": why, "unjudged": True, **(about or {})})
+        return Score(self.name, 0.0, about or {}, failure=why, unjudged=True)
 
 
 _TOLD = ("verdict", "probabilities", "by", "orders", "first", "mass", "forged", "cut")

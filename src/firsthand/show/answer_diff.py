@@ -172,7 +172,7 @@ def _traces(pair: Pair, run_a: Run, run_b: Run, score: str | None) -> tuple[Trac
 
 def _answer(trace: Trace, score: str | None) -> Answer:
     value = trace.value(score)
-    failed = next((f"the scorer failed: {s.detail['scorer_failed']}" for s in trace.scores if s.failed), "")
+    failed = next((f"the scorer failed: {s.failure}" for s in trace.scores if s.failed), "")
     error = f"{trace.error.kind}: {trace.error.message}" if trace.error else failed
     text = trace.answer if trace.answer is not None else ""
     words = _WORD.findall(text[:MAX_CHARS])

@@ -171,7 +171,7 @@ def _chosen(traces: Iterable[Trace], metrics: Mapping[str, str]) -> tuple[list[A
 def _attempt(trace: Trace, metric: str) -> Attempt:
     score = trace.score(metric)
     trouble = f"{trace.error.kind}: {trace.error.message}" if trace.error else ""
-    trouble = trouble or next((f"scorer {s.name}: {s.detail['scorer_failed']}" for s in trace.scores if s.failed), "")
+    trouble = trouble or next((f"scorer {s.name}: {s.failure}" for s in trace.scores if s.failed), "")
     if not trouble and trace.stop_reason not in ("done", "error"):
         trouble = f"stopped by its limit of {trace.stop_reason}"
     return Attempt(

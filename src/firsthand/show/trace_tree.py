@@ -241,6 +241,11 @@ class _Writer:
             return f"tool {name}({self.short(as_json_text(detail.get('arguments')))})", "" if told else result
         if call.error:
             return f"{call.kind} failed", call.error
+        if call.kind == "memory":
+            about = {key: value for key, value in detail.items() if key not in ("operation", "reply", "order")}
+            return f"{detail.get('operation')} {self.short(as_json_text(about))}", as_json_text(detail.get("reply"))
+        if call.kind == "guard":
+            return f"guard asked {detail.get('model')}", str(detail.get("answer", ""))
         likelihoods = detail.get("likelihoods") or ()
         shown = [f"{each.get('logprob', 0.0):9.3f}  {as_json_text(each.get('text'))}" for each in likelihoods]
         return f"{call.kind} {len(shown)} continuations (log-prob, text)", "\n".join(shown)
@@ -309,9 +314,9 @@ def rich_text(line: Line) -> Any:
 
 
 def _score_line(score: Score) -> tuple[Style, str]:
-    failed, place = score.detail.get("scorer_failed"), "" if score.node is None else f" at #{score.node}"
-    if failed:
-        return "error", f"score {score.name}{place}: the scorer failed: {failed}"
+    place = "" if score.node is None else f" at #{score.node}"
+    if score.failed:
+        return "error", f"score {score.name}{place}: the scorer failed: {score.failure}"
     return "good" if score.value >= 1 else "body", f"score {score.name}{place}: {score.value:.4g}"
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,12 +83,17 @@ def _unfold(text: str) -> tuple[str, str | None]:
     raise ConfigError(f"{text!r} opens a parenthesis and does not close it: write it as name(pattern):key=value")
 
 
-def bind_options(spec: Spec, function: Callable[..., Any]) -> dict[str, Any]:
-    """The spec's options as the function's keyword-only arguments, converted to their annotated types."""
-    keywords = [key for key in keywords_of(function) if key not in ("pattern", "patterns")]
+def bind_options(
+    spec: Spec, function: Callable[..., Any], *, led: Sequence[str] = ("pattern", "patterns")
+) -> dict[str, Any]:
+    """The spec's options as the function's keyword-only arguments, converted to their annotated types.
+
+    `led` are the keywords of patterns that the function leads, which are given in parentheses.
+    """
+    keywords = [key for key in keywords_of(function) if key not in led]
     bound: dict[str, Any] = {}
     for key, value in spec.options.items():
-        if key in ("pattern", "patterns"):
+        if key in led:
             raise ConfigError(f"{spec.name} is given its {key} in parentheses: write {spec.name}({value})")
         if key not in keywords:
             close = nearest(key, keywords)

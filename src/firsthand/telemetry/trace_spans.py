@@ -105,6 +105,12 @@ def _call(trace: Trace, run: str, call: Call, start_ns: int, content: bool) -> S
             name, attributes = _generation(trace, call, model, content)
         case "score":
             name, attributes = f"score {model}", genai.operation("score", model) | genai.usage(call.usage)
+        case "guard":
+            asked = str(call.detail.get("model", model))
+            name, attributes = f"guard {asked}", genai.operation("guard", asked) | genai.usage(call.usage)
+        case "memory":
+            operation = str(call.detail.get("operation", ""))
+            name, attributes = f"memory {operation}", {"gen_ai.operation.name": f"memory_{operation}"}
     attributes |= {"firsthand.effect": call.id, "firsthand.replayed": call.replayed}
     if call.error is not None:
         attributes["error.type"] = "tool_error" if call.kind == "tool" else "_OTHER"
@@ -117,7 +123,7 @@ def _call(trace: Trace, run: str, call: Call, start_ns: int, content: bool) -> S
         parent_of(trace.id, run).span_id,
         begin_ns,
         begin_ns + _ns(call.duration_s),
-        "internal" if is_local or call.kind == "tool" else "client",
+        "internal" if is_local or call.kind in ("tool", "memory") else "client",
         attributes,
         error=error,
     )

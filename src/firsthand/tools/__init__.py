@@ -1,1 +1,1 @@
-"""What an agent may call: a file is a tool, named after it."""
+"""Tools that an agent may call: one a file, named after the file."""

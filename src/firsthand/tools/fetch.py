@@ -68,14 +68,14 @@ def fetcher(
 
 @dataclass(frozen=True)
 class Page:
-    """What a server gave, after redirects."""
+    """A server's response, after redirects."""
 
     url: str
     status: int
     content_type: str
     body: bytes
     cut: bool
-    """Whether there was more than was read."""
+    """True if the body was longer than what was read."""
 
     def readable(self) -> str:
         """The page as text, after a line that says what it is; ToolError if it is no text."""
@@ -138,7 +138,7 @@ def read_url(text: str) -> httpx.URL:
 
 @lru_cache(maxsize=1)
 def trusted() -> ssl.SSLContext:
-    """Which certificates are believed: reading them takes 20 ms, so it is done once."""
+    """The TLS context; loading certificates takes 20 ms, so it is done once."""
     return httpx.create_ssl_context()
 
 

@@ -190,7 +190,7 @@ class _Search:
                 number += piece.endswith(b"\n")
 
     def is_over(self) -> bool:
-        """Whether enough was found or done, which is noted."""
+        """True if a limit is reached, which is then noted."""
         enough = len(self.found) >= MAX_ENTRIES
         if enough or self.files <= 0 or self.size_bytes <= 0 or time.monotonic() > self.ends_s:
             why = f"{MAX_ENTRIES} were found" if enough else "so much was searched"

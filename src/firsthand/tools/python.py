@@ -23,11 +23,11 @@ async def python(code: str) -> str:
         code: Python 3 source text, several lines if need be. Standard library only.
     """
     outcome = await shared_sandbox().python(unfenced(code), cell=True)
-    return told(outcome)
+    return output_of(outcome)
 
 
-def told(outcome: Outcome) -> str:
-    """An outcome in words for a model: the output if it went well, otherwise a ToolError that says what went wrong."""
+def output_of(outcome: Outcome) -> str:
+    """The output of a run that succeeded, as text for a model; otherwise a ToolError with output and reason."""
     output = shortened(outcome.stdout + outcome.stderr)
     if outcome.ok:
         return output or "(no output)"
@@ -40,7 +40,7 @@ def told(outcome: Outcome) -> str:
 
 
 def shortened(text: str, limit: int = MAX_CHARS) -> str:
-    """The text, its middle left out if it is too long."""
+    """The text, with its middle left out if it is too long."""
     text = text.rstrip()
     if len(text) <= limit:
         return text
@@ -49,7 +49,7 @@ def shortened(text: str, limit: int = MAX_CHARS) -> str:
 
 
 def unfenced(code: str) -> str:
-    """The code inside a Markdown fence, if a model put it into one."""
+    """The code without the Markdown fence around it, if it has one."""
     lines = code.strip().split("\n")
     if len(lines) >= 2 and lines[0].startswith("```") and lines[-1].strip() == "```":
         return "\n".join(lines[1:-1])

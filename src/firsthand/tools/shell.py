@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from firsthand.sandbox.sandbox import shared_sandbox
 from firsthand.tool import tool
-from firsthand.tools.python import told
+from firsthand.tools.python import output_of
 
 
 @tool(effect="read", timeout_s=60.0)
@@ -14,4 +14,4 @@ async def shell(command: str) -> str:
     Args:
         command: A command line for sh, such as: printf 'b\\na\\n' | sort
     """
-    return told(await shared_sandbox().shell(command))
+    return output_of(await shared_sandbox().shell(command))

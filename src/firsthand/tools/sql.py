@@ -122,7 +122,7 @@ class Database:
         return reply
 
     def _told(self, error: str, tables: Sequence[str]) -> str:
-        """What is wrong, and what may be meant or done."""
+        """The error, with a hint of what may be meant or done."""
         if error == "characters":
             return "the statement holds characters that SQL cannot hold"
         if error.startswith("cannot be opened"):

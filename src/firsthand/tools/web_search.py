@@ -25,7 +25,7 @@ TIMEOUT_S = 20.0
 
 @dataclass(frozen=True)
 class Service:
-    """How a search service is asked, and where its answers lie."""
+    """The request format of a search service, and the path to its results."""
 
     variable: str
     """The environment variable with the key, or for SearXNG with the address."""

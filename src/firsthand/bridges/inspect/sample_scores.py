@@ -90,7 +90,7 @@ class InspectScorers:
             try:
                 verdict = await scorer(state, Target(sample.target))
             except Exception as error:
-                found.append(Score(name, 0.0, {"scorer_failed": f"{type(error).__name__}: {error}"}))
+                found.append(Score(name, 0.0, failure=f"{type(error).__name__}: {error}"))
                 continue
             if verdict is not None:
                 found += _scores(name, verdict)

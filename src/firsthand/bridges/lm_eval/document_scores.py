@@ -69,7 +69,7 @@ def failed(entry: Entry, error: Exception) -> tuple[Score, ...]:
     )
     down = "byte_perplexity" if "byte_perplexity" in kinds else next(iter(kinds), "score")
     name = shown((up[0], filters[0] if filters else "none")) if up else _turned(down)
-    return (Score(name, 0.0, {"scorer_failed": f"{type(error).__name__}: {error}"}),)
+    return (Score(name, 0.0, failure=f"{type(error).__name__}: {error}"),)
 
 
 def _turned(name: str) -> str:

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from firsthand.cluster.spread.run_worker import Lost, attempt_message, error_of
+from firsthand.errors import ConfigError
 from firsthand.loop.concurrency import first_error
 from firsthand.message import Json
 from firsthand.rollout import Place
@@ -66,6 +67,12 @@ async def distribute(
     As `execute`: each trace is kept before `on_trace` is given it, and the traces are those that `execute` would have made,
     but for times. `on_lost` is told in a sentence of each worker that was lost.
     """
+    for agent in {id(place.agent): place.agent for place in places}.values():
+        if agent.memory is not None and agent.memory.lifetime != "attempt":
+            raise ConfigError(
+                f"the memory of {agent.name} is shared between attempts, and workers share none: run it in one process, or "
+                "give it the lifetime attempt"
+            )
     missing = begin(run, places, redo_errors)
     with run.working():
         if missing:

@@ -24,9 +24,11 @@ from firsthand.benchmark import Benchmark
 from firsthand.cluster.outbox import PATIENCE_S, Outbox
 from firsthand.errors import FirsthandError
 from firsthand.loop.journal import MemoryJournal
+from firsthand.loop.open_sources import SourceKeeper
 from firsthand.message import Json
 from firsthand.rollout import Place, rollout
 from firsthand.task import Task
+from firsthand.tool_source import is_shared
 
 
 class Lost(Exception):
@@ -44,6 +46,9 @@ class Worker:
         self._outbox = Outbox()
         self._news = asyncio.Event()
         self._running: set[asyncio.Task[None]] = set()
+        self._keeper = SourceKeeper(
+            list({id(each): each for agent in agents for each in agent.sources if is_shared(each)}.values())
+        )
 
     def about(self) -> Json:
         """What must be the same on every side for their attempts to be those of one run."""
@@ -68,6 +73,7 @@ class Worker:
         for attempt in running:
             attempt.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+        await self._keeper.close()
 
     def record(self, id: str, effect: str, request: str, reply: Json) -> int:
         """The number of a new record, which is on its way."""
@@ -84,6 +90,7 @@ class Worker:
     async def _attempt(self, message: Json) -> None:
         id = message["id"]
         try:
+            await self._keeper.open()
             trace = await rollout(
                 self.agents[message["agent"]],
                 Task.from_json(message["task"]),
@@ -91,6 +98,7 @@ class Worker:
                 epoch=message["epoch"],
                 seed=message["seed"],
                 journal=RelayedJournal(self, id, message["entries"]),
+                opened_sources=self._keeper.sources,
             )
             self._outbox.say({"kind": "trace", "id": id, "trace": trace.to_json()})
         except Exception as error:

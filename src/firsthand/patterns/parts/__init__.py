@@ -1,1 +1,1 @@
-"""What patterns are made of: reading answers and actions, verdicts, votes, feedback, thoughts."""
+"""Parts of patterns: parsing answers and actions, verdicts, votes, feedback, thoughts."""

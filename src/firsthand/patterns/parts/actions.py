@@ -60,7 +60,7 @@ def arguments_of(tool: Tool, given: str) -> Json | str:
 
 
 def usage(tool: Tool) -> str:
-    """How a call of the tool is written."""
+    """The notation of a call of the tool."""
     properties = list(tool.spec.parameters.get("properties", {}))
     if len(tool.spec.parameters.get("required", [])) <= 1 and len(properties) <= 1:
         return f"{tool.name}[{properties[0] if properties else ''}]"

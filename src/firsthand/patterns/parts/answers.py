@@ -55,7 +55,7 @@ def answer_or_text(text: str, task: Task) -> str:
 
 
 def given_answer(text: str, task: Task) -> str | None:
-    """What a pattern returned, as a vote: None where the task wants a number or a choice and it holds none."""
+    """The answer of a pattern as a vote: None if the task asks for a number or a choice and it holds none."""
     found = extract_answer(text, task)
     if found is None and not task.choices and not wants_number(task):
         return text.strip() or None
@@ -63,12 +63,12 @@ def given_answer(text: str, task: Task) -> str | None:
 
 
 def wanted(task: Task, otherwise: str = "the answer") -> str:
-    """How the answer is to be given, in words for a prompt."""
+    """The form of the answer, in words for a prompt."""
     return "the letter of the right choice" if task.choices else task.hint or otherwise
 
 
 def wants_number(task: Task) -> bool:
-    """Whether the task's hint asks for a number."""
+    """True if the task's hint asks for a number."""
     return task.hint is not None and re.search(r"\b(number|integer)\b", task.hint) is not None
 
 
@@ -102,7 +102,7 @@ def parse_number(text: str) -> Fraction | None:
 
 
 def normal_form(answer: str) -> str:
-    """What equal answers have in common: the number if it is one, else the words in lower case, trimmed."""
+    """The key of equal answers: the number if it is one, else the text in lower case, trimmed."""
     number = parse_number(answer) if len(answer) <= MAX_NUMBER_CHARS and not re.search(r"[A-Za-z]{2}", answer) else None
     if number is not None:
         return str(number)
@@ -123,7 +123,7 @@ def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
 
 
 def last_boxed(text: str) -> str | None:
-    """What the last `\\boxed{...}` holds, braces inside it included."""
+    """The content of the last `\\boxed{...}`, inner braces included."""
     start = text.rfind("\\boxed{")
     if start < 0:
         return None
@@ -136,7 +136,7 @@ def last_boxed(text: str) -> str | None:
 
 
 def _fit(stated: str, task: Task) -> str | None:
-    """What was stated, in the form that the task wants, or None if it does not fit."""
+    """The stated answer in the form that the task asks for, or None if it does not fit."""
     stated = stated.strip("*_ \t`\"'$")
     if task.choices:
         lone = re.match(r"\(?([A-Za-z])(?![A-Za-z0-9'’])\)?", stated)

@@ -1,4 +1,4 @@
-"""What tells a pattern whether an answer will do, before any scorer: an evaluator gives a verdict and says why.
+"""Evaluators judge an answer within a pattern, before any scorer, and give a reason.
 
 An evaluator never sees a task's secret. For code it runs tests that the model wrote itself; otherwise the model judges; and
 a caller may give any function of its own, such as one that asks the environment.

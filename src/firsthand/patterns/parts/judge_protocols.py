@@ -34,16 +34,16 @@ class Verdict(NamedTuple):
     label: str
     """As it is written, such as `[[A]]`. No label is the beginning of another."""
     name: str
-    """What it says: `A`, `B`, `tie`, `A>>B`, `yes`, `7`."""
+    """Its name: `A`, `B`, `tie`, `A>>B`, `yes`, `7`."""
     value: float
     """A rating; or for the answer in question 1 (right, better), 0.5 (a tie), 0."""
     weight: float = 1.0
-    """How often it counts in a mean: three times for a clear win in Arena-Hard."""
+    """Its weight in a mean: 3 for a clear win in Arena-Hard."""
 
 
 @dataclass(frozen=True)
 class JudgeProtocol:
-    """How a judge is asked. Templates name in braces what is judged: `{question}`, `{answer}`, `{reference}`."""
+    """The prompts of a judge. Templates name their fields in braces: `{question}`, `{answer}`, `{reference}`."""
 
     name: str
     reproduces: str
@@ -52,12 +52,12 @@ class JudgeProtocol:
     system: str
     template: str
     ask: str
-    """What is said last, before the verdict."""
+    """The last message before the verdict."""
     verdicts: tuple[Verdict, ...]
     reasoning: bool
-    """Whether the judge explains itself first."""
+    """True if the judge explains itself first."""
     schema: Json | None = None
-    """Where the verdict is a JSON object: its schema; `correct` in it is the verdict's name."""
+    """The schema of a verdict that is a JSON object, whose `correct` is the verdict's name."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -66,7 +66,7 @@ class JudgeProtocol:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What the verdicts say."""
+        """The names of the verdicts."""
         return tuple(verdict.name for verdict in self.verdicts)
 
     def expected(self, probabilities: Mapping[str, float]) -> float:
@@ -96,12 +96,12 @@ def judge_protocol(name: str, *, low: int = 1, high: int = 10) -> JudgeProtocol:
 
 
 def fields_of(protocol: JudgeProtocol) -> set[str]:
-    """What the protocol's templates name, the mark aside."""
+    """The fields that the protocol's templates name, without the mark."""
     return set(_FIELD.findall(protocol.system + protocol.template)) - {"mark"}
 
 
 class Shown(NamedTuple):
-    """What a judge is shown."""
+    """The prompt of a judge."""
 
     system: str
     text: str

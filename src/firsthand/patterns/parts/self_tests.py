@@ -12,11 +12,11 @@ from firsthand.context import Context
 from firsthand.errors import ConfigError
 from firsthand.message import ToolCall
 from firsthand.patterns.parts.feedback import Feedback
+from firsthand.patterns.parts.fenced_code import fenced_code
 from firsthand.task import Task
 
 MAX_TESTS = 6
 MAX_CHARS = 20_000
-_FENCE = re.compile(r"^```[ \t]*\w*[ \t]*\n(.*?)(?:^```|\Z)", re.DOTALL | re.MULTILINE)
 _RESULT = re.compile(r"^own test (\d+): (.*)$", re.MULTILINE)
 _HARNESS = """
 def _own_tests(tests):
@@ -45,7 +45,7 @@ class SelfTests:
     _runs: int = field(default=0, repr=False)
 
     async def __call__(self, task: Task, ctx: Context, answer: str) -> Feedback:
-        """Whether the code in the answer passes the model's own tests, and which fail how."""
+        """Feedback: whether the code in the answer passes the model's own tests, and the failures."""
         if "python" not in {tool.name for tool in ctx.tools}:
             raise ConfigError("testing code needs the tool python: add --tools python, or take evaluator=judge")
         name = str(task.metadata.get("entry_point", ""))
@@ -93,7 +93,7 @@ def read_results(tests: list[str], printed: str) -> Feedback:
 
 def code_in(text: str, name: str = "") -> str:
     """The code in an answer: its last fenced block that defines the function, else its last one, else the whole."""
-    blocks = [str(block).rstrip() for block in _FENCE.findall(text[-MAX_CHARS:]) if block.strip()]
+    blocks = [block.code.rstrip() for block in fenced_code(text[-MAX_CHARS:]) if block.code.strip()]
     defining = [block for block in blocks if name and _defined(block, name)]
     return (defining or blocks or [text[-MAX_CHARS:].rstrip()])[-1]
 
@@ -144,7 +144,7 @@ def _called(call: ast.Call) -> str:
 
 
 def _left_side(test: str) -> str:
-    """What a test compares, so that a failure can say what came instead."""
+    """The left side of a test's comparison, so that a failure can show its value."""
     [statement] = ast.parse(test).body
     compared = statement.test if isinstance(statement, ast.Assert) else None
     return ast.unparse(compared.left) if isinstance(compared, ast.Compare) else ""

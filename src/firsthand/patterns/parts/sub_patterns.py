@@ -1,4 +1,4 @@
-"""Letting one pattern lead others: sub-tasks, and branches of the trace that say who spoke and what became of them."""
+"""Lets one pattern lead others: sub-tasks, and named branches of the trace with their status."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from dataclasses import dataclass, field, replace
 
 from firsthand.agent import Pattern
 from firsthand.context import Context
-from firsthand.errors import ConfigError, FirsthandError, MissingExtra, StoreError, UnknownName
+from firsthand.errors import ConfigError, FirsthandError, GuardBlocked, MissingExtra, StoreError, UnknownName
 from firsthand.loop.concurrency import current_branch
 from firsthand.task import Task
 
-_MISTAKES = (ConfigError, UnknownName, MissingExtra, StoreError)
-"""Not failures of a branch: the user must mend them, or nothing more can be recorded."""
+_MISTAKES = (ConfigError, UnknownName, MissingExtra, StoreError, GuardBlocked)
+"""Not failures of a branch: they end the attempt, for the user must act, a guard has blocked, or nothing can be recorded."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a branch: an answer, or else why there is none."""
+    """The outcome of a branch: an answer, or an error."""
 
     name: str
     answer: str = ""
@@ -26,12 +26,12 @@ class Outcome:
 
     @property
     def failed(self) -> bool:
-        """Whether there is nothing to go on with: an error, or no words at all."""
+        """True if there is an error or no text."""
         return self.error is not None or not self.answer.strip()
 
     @property
     def report(self) -> str:
-        """The outcome in words, for a model to read."""
+        """The outcome as text for a model."""
         if self.error is not None:
             return f"failed: {self.error}"
         return self.answer.strip() or "failed: it gave no answer"
@@ -58,7 +58,7 @@ async def follow(name: str, pattern: Pattern, task: Task, ctx: Context) -> str:
 
 
 async def attempt(name: str, pattern: Pattern, task: Task, ctx: Context) -> Outcome:
-    """What came of `pattern`. A failure is an outcome too, so that its siblings go on and whoever leads them can act."""
+    """The outcome of `pattern`. A failure is an outcome too, so that siblings go on and the leading pattern can react."""
     try:
         return Outcome(name, await follow(name, pattern, task, ctx))
     except _MISTAKES:

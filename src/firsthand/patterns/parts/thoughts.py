@@ -1,12 +1,13 @@
-"""What Tree of Thoughts asks of a task: the `Thoughts` protocol, the generic one that fits any task, and voting.
+"""The `Thoughts` protocol of Tree of Thoughts, the generic one that fits any task, and voting.
 
 A benchmark whose tasks have thoughts of their own defines a function `thoughts(task) -> Thoughts` beside itself and puts its
-name into the tasks' `metadata["thoughts"]`; every other task is searched with `GenericThoughts`.
+name into the field `thoughts` of its tasks; every other task is searched with `GenericThoughts`.
 """
 
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -16,7 +17,7 @@ from firsthand.patterns.parts.answers import TAIL_CHARS, answer_or_text, extract
 from firsthand.task import Task
 
 LABELS: Mapping[str, float] = {"sure": 20.0, "likely": 1.0, "impossible": 0.001}
-"""What each verdict on a state is worth: the paper's numbers."""
+"""The value of each verdict on a state, from the paper."""
 HOPELESS = 0.5
 """Below the worth of one verdict `likely`."""
 STEPS = 3
@@ -31,15 +32,15 @@ class Ask:
     prompt: str
     stop: tuple[str, ...] = ()
     samples: int = 1
-    """How many replies are wanted."""
+    """The number of replies to sample."""
 
 
 class Thoughts(Protocol):
-    """How one task is searched. A state is the text of the thoughts so far; the search begins with the empty one."""
+    """Defines the search over one task. A state is the text of the thoughts so far; the search begins with the empty one."""
 
     @property
     def steps(self) -> int:
-        """How many thoughts lead from the empty state to an answer."""
+        """The number of thoughts from the empty state to an answer."""
 
     @property
     def labels(self) -> Mapping[str, float]:
@@ -50,31 +51,31 @@ class Thoughts(Protocol):
         """States worth less than this are not followed by a depth-first search: the paper's threshold."""
 
     def propose(self, state: str) -> Ask:
-        """What is asked for a list of next thoughts."""
+        """The prompt for a list of next thoughts."""
 
     def proposed(self, state: str, replies: Sequence[str]) -> list[str]:
         """The states that the replies lead to, best first where the replies say which are."""
 
     def sample(self, state: str) -> Ask:
-        """What is asked for one next thought, to be sampled several times."""
+        """The prompt for one next thought, to be sampled several times."""
 
     def sampled(self, state: str, reply: str) -> str:
         """The state after a sampled thought."""
 
     def value(self, state: str) -> tuple[Ask, ...]:
-        """What is asked to judge a state; nothing where its worth needs no model."""
+        """The prompts to judge a state; none if its value needs no model."""
 
     def valued(self, state: str, replies: Sequence[Sequence[str]]) -> float:
         """The worth of a state after the replies to each of `value`'s requests."""
 
     def vote(self, states: Sequence[str]) -> Ask:
-        """What is asked to compare states."""
+        """The prompt to compare states."""
 
     def voted(self, states: Sequence[str], replies: Sequence[str]) -> list[float]:
         """The votes for each state."""
 
     def is_done(self, state: str) -> bool:
-        """Whether the state holds its answer, so that no thought follows it."""
+        """True if the state holds an answer, so that no thought follows."""
 
     def answer(self, state: str) -> str:
         """The answer that a state gives."""
@@ -82,10 +83,13 @@ class Thoughts(Protocol):
 
 def thoughts_of(task: Task) -> Thoughts:
     """The thoughts that the task's benchmark defines, or generic ones."""
-    name = task.metadata.get("thoughts")
+    name = task.thoughts
+    if name is None and "thoughts" in task.metadata:
+        warnings.warn("metadata['thoughts'] is the field `thoughts` of a Task now", DeprecationWarning, stacklevel=2)
+        name = str(task.metadata["thoughts"])
     if name is None:
         return GenericThoughts(task)
-    made: Thoughts = catalog.beside("benchmark", str(name), "thoughts")(task)
+    made: Thoughts = catalog.beside("benchmark", name, "thoughts")(task)
     return made
 
 
@@ -129,7 +133,7 @@ class GenericThoughts:
         return f"{state}{' '.join(reply[-TAIL_CHARS:].split())}\n"
 
     def value(self, state: str) -> tuple[Ask, ...]:
-        """Whether the steps lead to the right answer."""
+        """True if the steps lead to the right answer."""
         verdicts = "/".join(self.labels)
         wanted = f"Judge in a few words whether these steps lead to the right answer. End with one word: {verdicts}."
         return (Ask(f"{self._opening()}{wanted}\n\n{self._so_far(state)}Judgement:"),)
@@ -147,7 +151,7 @@ class GenericThoughts:
         return count_votes(len(states), replies)
 
     def is_done(self, state: str) -> bool:
-        """Whether all steps are made, or the last one states an answer."""
+        """True if all steps are made, or the last one states an answer."""
         made = state.splitlines()
         return len(made) >= self.steps or bool(made and re.search(r"\banswer is\b", made[-1], re.IGNORECASE))
 
@@ -181,7 +185,7 @@ def vote(opening: str, states: Sequence[str]) -> Ask:
 
 
 def count_votes(choices: int, replies: Sequence[str]) -> list[float]:
-    """How many replies name each choice; the last choice that a reply names counts."""
+    """The number of replies for each choice; the last choice that a reply names counts."""
     votes = [0.0] * choices
     for reply in replies:
         named = _VOTE.findall(reply[-TAIL_CHARS:])

@@ -81,7 +81,7 @@ class Chat:
         specs = [tool.to_json() for tool in tools]
         seed = canonical([specs, self._variables] if self._variables else specs).encode("utf-8", "replace")
         keys = list(template_messages.digests(messages, seed))
-        sampled = [index for index, message in enumerate(messages) if message.sampled is not None]
+        sampled = [index for index, message in enumerate(messages) if message.is_as_sampled]
         # `heads[i]` is the prompt that sampled message i answered; the newest one remembered is where work begins
         known = next(
             (at for at in range(len(sampled) - 1, -1, -1) if self._recall(keys[sampled[at]]) is not None), None

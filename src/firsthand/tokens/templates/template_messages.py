@@ -85,7 +85,7 @@ def digests(messages: Sequence[Message], seed: bytes) -> Iterator[bytes]:
     yield digest
     for message in messages:
         body = Message(message.role, message.parts).to_json()
-        if message.sampled is not None:
+        if message.sampled is not None and message.is_as_sampled:
             body["ids"] = message.sampled.token_ids
         text = json.dumps(body, sort_keys=True).encode()
         digest = hashlib.sha256(digest + text).digest()
@@ -108,7 +108,7 @@ def _told(message: Message) -> Message:
                 pieces.append(f"<tool_call>\n{body}\n</tool_call>")
             case ToolResult(content=content):
                 pieces.append(f"<tool_response>\n{content}\n</tool_response>")
-    return Message(role, (Text("\n".join(pieces)),), message.sampled)
+    return Message(role, (Text("\n".join(pieces)),))
 
 
 def _tools_section(tools: Sequence[ToolSpec]) -> str:

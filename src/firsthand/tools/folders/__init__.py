@@ -1,1 +1,1 @@
-"""What file tools share: a folder that no path leads out of."""
+"""Shared by file tools: a folder that no path escapes from."""

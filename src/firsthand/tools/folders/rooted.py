@@ -138,7 +138,7 @@ def enter(folder: int, name: str) -> int:
 
 
 def kind_of(status: os.stat_result) -> str:
-    """What a directory entry is, in words."""
+    """The kind of a directory entry, in words."""
     kinds = {
         stat.S_IFDIR: "a folder",
         stat.S_IFLNK: "a link",
@@ -154,7 +154,7 @@ def _split(path: str) -> list[str]:
 
 
 def _link(folder: int, name: str) -> str | None:
-    """Where the link of that name leads; None if it is no link, or nothing."""
+    """The target of the link of that name; None if there is no such link."""
     try:
         return os.readlink(name, dir_fd=folder)
     except OSError as error:
@@ -195,7 +195,7 @@ def _identity(status: os.stat_result | None) -> tuple[int, ...] | None:
 
 @contextmanager
 def _told(path: str) -> Iterator[None]:
-    """What the system says of a path, as a ToolError for the model."""
+    """The system's error about a path, as a ToolError for the model."""
     try:
         yield
     except OSError as error:

@@ -1,1 +1,1 @@
-"""What web tools share: which addresses may be reached, and HTML as text."""
+"""Shared by web tools: address checks, and HTML as text."""

@@ -1,4 +1,4 @@
-"""Which addresses may be reached: only public ones, unless more is allowed, and only by the address that was checked.
+"""Address checks: only public addresses unless more is allowed, and only the address that was checked is connected to.
 
 A name is resolved once, here; every address it has is checked; and the connection goes to a checked address, so a name
 whose answer changes between check and use gains nothing. What an IPv6 address stands for is unwrapped first (IPv4 mapped,
@@ -45,14 +45,14 @@ _HOST = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(?<!-))*
 
 @dataclass(frozen=True)
 class Rules:
-    """What may be reached besides public addresses: networks such as 127.0.0.0/8, and host names such as wiki.local."""
+    """Allowed besides public addresses: networks such as 127.0.0.0/8, and host names such as wiki.local."""
 
     networks: tuple[Network, ...] = ()
     hosts: frozenset[str] = frozenset()
     ports: frozenset[int] = frozenset((80, 443))
 
     def refuses(self, address: Address, host: str) -> bool:
-        """Whether this address may not be reached, under this name."""
+        """True if this address may not be reached under this name."""
         if host in self.hosts or any(address.version == net.version and address in net for net in self.networks):
             return False
         special = any(address in net for net in _REFUSED if net.version == address.version)

@@ -51,7 +51,7 @@ class _Reader:
         return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
 
     def markup(self, at: int) -> int:
-        """Where to read on after what begins with `<` here."""
+        """The index after the markup that begins with `<` here."""
         if self.source.startswith("<!--", at):
             return self.after("-->", at + 4)
         if self.source.startswith(("<!", "<?"), at):

@@ -1,0 +1,69 @@
+"""The memory of one attempt: a snapshot of its agent's, and its own changes as far as each branch may see them.
+
+A branch sees its own changes and those made before it began, and none of branches that run beside it: what is recalled does
+not depend on how fast branches run. `commit` makes the changes of finished attempts in the agent's memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from firsthand.loop.concurrency import had_ended
+from firsthand.memory import Memory, MemoryItem
+from firsthand.message import Json
+from firsthand.trace import Trace
+
+
+@dataclass(frozen=True)
+class Change:
+    """An item written, or an id forgotten."""
+
+    effect: str
+    order: tuple[int, ...]
+    """A sort key that does not depend on times; see `Branch.order`."""
+    item: MemoryItem | None
+    forgotten: str = ""
+
+
+class AttemptMemory:
+    """A snapshot of the agent's memory, and the attempt's changes to it."""
+
+    def __init__(self, memory: Memory, origin: Json):
+        self.base = memory.snapshot()
+        self.origin = origin
+        """Goes into the provenance of every item: benchmark, task, epoch."""
+        self.changes: list[Change] = []
+
+    async def as_of(self, effect: str) -> Memory:
+        """The memory as the branch of this effect sees it."""
+        memory = self.base.snapshot()
+        seen = [change for change in self.changes if had_ended(change.effect, effect)]
+        await apply(memory, seen)
+        return memory
+
+
+async def apply(memory: Memory, changes: Iterable[Change]) -> None:
+    """Make the changes, in an order that does not depend on times."""
+    for change in sorted(changes, key=lambda change: change.order):
+        if change.item is not None:
+            await memory.write(change.item)
+        else:
+            await memory.forget(change.forgotten)
+
+
+async def commit(memory: Memory, trace: Trace) -> None:
+    """Make the changes of a finished attempt in its agent's memory. What is committed twice is there once."""
+    await apply(memory, changes_of(trace))
+
+
+def changes_of(trace: Trace) -> list[Change]:
+    """The changes that an attempt made in its memory, read from its trace."""
+    found = []
+    for call in trace.calls:
+        if call.kind != "memory" or call.error is not None or "order" not in call.detail:
+            continue
+        item = call.detail.get("item")
+        whole = None if item is None else MemoryItem(**item)
+        found.append(Change(call.id, tuple(call.detail["order"]), whole, str(call.detail.get("id", ""))))
+    return found

@@ -1,0 +1,206 @@
+"""Applies an agent's guards at the borders of an attempt, in order, and records each verdict as an event.
+
+Each guard sees the value as the one before it left it; the first that blocks ends the chain. A verdict that replaces, blocks
+or gives a reason is an event of kind `guard`: border, rule, action, reason, effect, and the original unless the task is
+protected. Silent passes are counted, and stand in one event `guard_passes` at the end of the attempt.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from firsthand.errors import ConfigError, GuardBlocked, ToolError
+from firsthand.guard import AttemptView, Border, GuardVerdict, guard_name
+from firsthand.loop.attempt import Attempt, cost_of
+from firsthand.loop.budget import Budget
+from firsthand.loop.concurrency import derive_seed, had_ended
+from firsthand.message import Json, Message, Text, ToolResult, canonical
+from firsthand.model import Completion, Model, Prompt, Sampling, Usage, request_key
+from firsthand.tool import Tool
+from firsthand.trace import Call
+
+_TYPES: dict[Border, type | tuple[type, ...]] = {"prompt": tuple, "call": dict, "result": ToolResult, "answer": str}
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A prompt as the model gets it."""
+
+    prompt: Prompt
+    detail: Json
+    """For the Call: `prompt`, a text; or `messages`, where a guard replaced some; see `Trace.sent`."""
+
+
+@dataclass(frozen=True)
+class Borders:
+    """The agent's guards at one effect of an attempt."""
+
+    attempt: Attempt
+    effect: str
+    node: int | None
+    budget: Budget
+    """Pays for what guards ask."""
+    depth: int = 0
+    as_of: str = ""
+    """The effect before which the calls that guards see had ended; empty for this one."""
+
+    async def prompt(self, prompt: str | None) -> Sent:
+        """The conversation, or the text `prompt`, as it may be sent. GuardBlocked if it may not."""
+        messages = self.attempt.conversation(self.node)
+        text = {} if prompt is None else {"prompt": prompt}
+        if not self.attempt.agent.guards:
+            return Sent(messages if prompt is None else prompt, text)
+        if prompt is not None:
+            messages = (Message("user", (Text(prompt),)),)
+        passed: tuple[Message, ...] = await self._cross("prompt", messages, blocked=GuardBlocked)
+        if prompt is not None:
+            if len(passed) != 1:
+                raise ConfigError(f"a guard replaced a text prompt by {len(passed)} messages: replace it by one")
+            return Sent(passed[0].text, {"prompt": passed[0].text})
+        return Sent(passed, {} if passed == messages else {"messages": self._by_node(passed)})
+
+    async def call(self, tool: Tool, arguments: Json) -> Json:
+        """The arguments to call a tool with. ToolError if it may not be called."""
+        passed: Json = await self._cross("call", arguments, tool)
+        return passed
+
+    async def result(self, tool: Tool, result: ToolResult) -> ToolResult:
+        """The result as the model may read it. ToolError if it may not."""
+        passed: ToolResult = await self._cross("result", result, tool)
+        return passed
+
+    async def answer(self, answer: str) -> str:
+        """The attempt's answer. GuardBlocked if it may not be given."""
+        passed: str = await self._cross("answer", answer, blocked=GuardBlocked)
+        return passed
+
+    async def _cross(self, border: Border, value: Any, *about: Tool, blocked: type[Exception] = ToolError) -> Any:
+        for index, guard in enumerate(self.attempt.agent.guards):
+            method = getattr(guard, border, None)
+            if method is None:
+                continue
+            view = _View(self, f"{self.effect} guard {index} {border}").made()
+            shown = copy.deepcopy(value) if border == "call" else value
+            decided = method(view, *about, shown)
+            verdict = await decided if inspect.isawaitable(decided) else decided
+            name = guard_name(guard)
+            if not isinstance(verdict, GuardVerdict):
+                raise ConfigError(f"the guard {name} returned {verdict!r:.80} at {border}: a GuardVerdict was expected")
+            if verdict.action == "pass":
+                if verdict.reason:
+                    self._note(border, name, verdict, about)
+                else:
+                    self.attempt.guard_passes[f"{verdict.rule} {border}"] += 1
+                continue
+            self._note(border, name, verdict, about, original=self._original(border, value, verdict))
+            if verdict.action == "block":
+                raise blocked(_refusal(border, about, verdict))
+            value = tuple(verdict.value) if border == "prompt" else verdict.value
+            if not isinstance(value, _TYPES[border]):
+                raise ConfigError(
+                    f"the guard {name} replaced {border} by {value!r:.80}: see docs/guards.md for its type"
+                )
+        return value
+
+    def _note(self, border: Border, name: str, verdict: GuardVerdict, about: tuple[Tool, ...], **original: Any) -> None:
+        task = self.attempt.task
+        if task is not None and task.protected is not None:
+            original = {}
+        if about:
+            original["tool"] = about[0].name
+        self.attempt.note("guard", guard=name, border=border, rule=verdict.rule, action=verdict.action,
+                          reason=verdict.reason, effect=self.effect, at=self.node, **original)  # fmt: skip
+
+    def _original(self, border: Border, value: Any, verdict: GuardVerdict) -> Any:
+        """The value before a verdict, as JSON; of a prompt only the messages that did not pass."""
+        if border == "prompt":
+            kept = tuple(verdict.value) if verdict.action == "replace" else ()
+            same = [each for each in value if any(each is other or each == other for other in kept)]
+            return self._by_node(tuple(each for each in value if not any(each is other for other in same)))
+        return value.content if isinstance(value, ToolResult) else value
+
+    def _by_node(self, messages: tuple[Message, ...]) -> list[int | Json]:
+        """For each message the index of its node, or the message itself where no node of the conversation holds it."""
+        nodes = self.attempt.nodes
+        at = {id(nodes[index].message): index for index in self.attempt.path(self.node)}
+        return [at[id(message)] if id(message) in at else message.to_json() for message in messages]
+
+
+class _View:
+    """Makes the view of one guard at one border, with effects of its own in the attempt's journal."""
+
+    def __init__(self, borders: Borders, effect: str):
+        self.borders = borders
+        self.effect = effect
+        self.count = 0
+
+    def made(self) -> AttemptView:
+        borders, attempt = self.borders, self.borders.attempt
+        assert attempt.task is not None
+        return AttemptView(
+            attempt.task.public(),
+            attempt.agent.name,
+            borders.node,
+            attempt.conversation(borders.node),
+            tuple(sorted(self.calls(), key=lambda call: attempt.order[call.id])),
+            tuple(attempt.tools[name] for name in sorted(attempt.tools)),
+            self.ask,
+            self.once,
+        )
+
+    def calls(self) -> list[Call]:
+        as_of = self.borders.as_of or self.borders.effect
+        return [call for call in self.borders.attempt.calls if had_ended(call.id, as_of)]
+
+    def next_effect(self) -> str:
+        self.count += 1
+        return f"{self.effect} {self.count - 1}"
+
+    async def once(self, request: Json, action: Callable[[], Awaitable[Json]]) -> Json:
+        attempt, effect = self.borders.attempt, self.next_effect()
+        key = request_key("guard", canonical(request))
+        recorded = attempt.journal.find(effect, key)
+        if recorded is None:
+            recorded = {"guarded": await action()}
+            await attempt.keep(effect, key, recorded)
+        found: Json = recorded["guarded"]
+        return found
+
+    async def ask(self, prompt: Prompt, model: Model | None, sampling: Sampling) -> Completion:
+        borders, attempt, effect = self.borders, self.borders.attempt, self.next_effect()
+        asked, started_s = model or attempt.agent.model, attempt.elapsed_s()
+        if sampling.seed is None:
+            sampling = replace(sampling, seed=derive_seed(attempt.seed, effect))
+        request = request_key(asked.fingerprint, prompt, sampling, (), 1)
+        recorded = attempt.journal.find(effect, request)
+        wanted = sampling.max_tokens
+        granted = None if recorded is not None else borders.budget.reserve(wanted, borders.depth, least=wanted)
+        usage, detail, error = Usage(), {"model": asked.name}, "it was broken off before it had an answer"
+
+        async def answer() -> Json:
+            return {"completions": [each.to_json() for each in await asked.complete(prompt, sampling)]}
+
+        try:
+            reply = await attempt.reply(effect, request, answer, recorded)
+            (completion,) = (Completion.from_json(each) for each in reply["completions"])
+            usage, error = cost_of(reply), ""
+            detail["answer"] = completion.message.text
+        finally:
+            borders.budget.pay(granted, usage)
+            attempt.record("guard", effect, borders.node, started_s, request, usage=usage, detail=detail,
+                           error=error or None, replayed=recorded is not None)  # fmt: skip
+        return completion
+
+
+def _refusal(border: Border, about: tuple[Tool, ...], verdict: GuardVerdict) -> str:
+    """The message about a blocked value: to the model for a call or a result, to the user for a prompt or an answer."""
+    why = f"{verdict.reason or 'no reason was given'} (rule {verdict.rule})"
+    if border == "call":
+        return f"{about[0].name} was not run: {why}"
+    if border == "result":
+        return f"the result of {about[0].name} was withheld: {why}"
+    return f"the {border} was blocked: {why}"

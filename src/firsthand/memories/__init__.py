@@ -1,0 +1,1 @@
+"""Memories, a file each, found by name: `--memory notes:lifetime=run`."""

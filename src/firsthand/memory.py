@@ -1,0 +1,84 @@
+"""A memory keeps what an agent writes down, for one attempt, one run, or as long as the agent lives.
+
+`ctx.remember` and `ctx.recall` are effects of an attempt like any other: journalled, charged and recorded. What an attempt
+sees must not depend on timing, so it works on a snapshot and its own writes, which others see, in a fixed order:
+
+    attempt   never
+    run       when its round (one benchmark, one epoch) is over, until the run ends
+    agent     when its round is over, and for as long as the memory lasts
+
+`loop/attempt_memory.py` does this; a Memory only stores and searches.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Protocol
+
+from firsthand.errors import ConfigError
+from firsthand.message import Json, canonical
+
+Lifetime = Literal["attempt", "run", "agent"]
+
+
+@dataclass(frozen=True)
+class MemoryItem:
+    """One thing remembered."""
+
+    id: str
+    """16 hex digits of a hash of text and provenance."""
+    text: str
+    provenance: Json = field(default_factory=dict)
+    """Where it comes from: benchmark, task, epoch and effect of the attempt that wrote it, and what the pattern adds."""
+
+    @staticmethod
+    def of(text: str, provenance: Json) -> MemoryItem:
+        """The item of a text, with its id."""
+        body = canonical([text, provenance]).encode("utf-8", "surrogatepass")
+        return MemoryItem(hashlib.sha256(body).hexdigest()[:16], text, provenance)
+
+    def to_json(self) -> Json:
+        """The item as a JSON object."""
+        return asdict(self)
+
+
+class Memory(Protocol):
+    """Stores and searches items. Its methods may be called by several attempts at a time."""
+
+    @property
+    def lifetime(self) -> Lifetime:
+        """Who sees what an attempt writes."""
+
+    async def write(self, item: MemoryItem) -> str:
+        """Keep an item, in place of one of the same id; returns its id."""
+
+    async def search(self, query: str, k: int) -> Sequence[MemoryItem]:
+        """At most `k` items, best first. The same items give the same result, whatever order they were written in."""
+
+    async def forget(self, id: str) -> None:
+        """Drop an item; an id that is not there is no error."""
+
+    async def list(self) -> Sequence[MemoryItem]:
+        """All items, by id."""
+
+    def snapshot(self) -> Memory:
+        """An independent memory with the same items: changes to one are not seen in the other."""
+
+
+def memory_name(memory: Memory) -> str:
+    """The memory's name, with its lifetime unless that is the attempt: `notes:lifetime=run`."""
+    name = str(getattr(memory, "name", type(memory).__name__))
+    return name if memory.lifetime == "attempt" else f"{name}:lifetime={memory.lifetime}"
+
+
+def check_memory(memory: Any) -> None:
+    """ConfigError if the object is no Memory."""
+    lacks = [
+        each for each in ("write", "search", "forget", "list", "snapshot") if not callable(getattr(memory, each, None))
+    ]
+    if lacks or isinstance(memory, type):
+        raise ConfigError(f"{memory!r:.80} is no memory: it needs the methods write, search, forget, list and snapshot")
+    if getattr(memory, "lifetime", None) not in ("attempt", "run", "agent"):
+        raise ConfigError(f"the memory {type(memory).__name__} needs a lifetime: attempt, run or agent")

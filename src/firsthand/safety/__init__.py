@@ -1,0 +1,1 @@
+"""Guards, a file each, found by name: `--guard redact:pattern=SECRET`."""

@@ -1,0 +1,44 @@
+"""Fenced code in what a model wrote is found in one place."""
+
+import pytest
+
+from firsthand.patterns.code_act import parse_code
+from firsthand.patterns.parts.fenced_code import CodeBlock, fenced_code, first_action
+from firsthand.patterns.parts.self_tests import code_in
+from firsthand.scorers.code import answered_code
+
+
+@pytest.mark.parametrize(
+    ("text", "blocks"),
+    [
+        ("no code", []),
+        ("```python\nx = 1\n```", [("python", "x = 1\n", True)]),
+        ("a\n```\nx\n```\nb\n```Py title=t\ny\n``` c", [("", "x\n", True), ("py", "y\n", True)]),
+        ("```python\ncut off", [("python", "cut off", False)]),
+        ("```\n```", [("", "", True)]),
+        ("inline ```x``` and\n  ```\nindented\n  ```", []),
+    ],
+)
+def test_blocks_have_their_language_their_code_and_their_end(text: str, blocks: list[tuple[str, str, bool]]) -> None:
+    assert [(each.language, each.code, each.is_closed) for each in fenced_code(text)] == blocks
+    assert all(text[each.start :].startswith("```") for each in fenced_code(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("Thought\n```python\nprint(1)\n```", CodeBlock("python", "print(1)", 8, True)),
+        ("  ```\nprint(1)\n  ```", CodeBlock("python", "print(1)", 0, True)),
+        ("<execute>print(1)</execute>", CodeBlock("python", "print(1)", 0, True)),
+        ("```python\nprint(1)", CodeBlock("python", "", 0, False)),
+        ("print(1)", None),
+    ],
+)
+def test_an_action_may_be_indented_or_between_tags_and_must_be_closed(text: str, found: CodeBlock | None) -> None:
+    assert first_action(text) == found
+    assert parse_code(text) == (None if found is None else found.code, None)
+
+
+def test_scorer_and_self_tests_read_the_same_block() -> None:
+    text = "Draft:\n```python\ndef f(): return 1\n```\nUse it:\n```python title=demo\nf()\n```"
+    assert code_in(text, "f") == "def f(): return 1" == answered_code(text, entry_point="f").rstrip()
