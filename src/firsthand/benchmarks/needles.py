@@ -142,8 +142,8 @@ class NeedleTexts:
     def _measured(self, cell: NeedleCell, size: int, query: str) -> tuple[dict[str, str], int]:
         haystack, key, value = self.hidden(cell.number)
         at = round(size * cell.depth / 100)
-        told = [*haystack[:at], fill(NEEDLE, {"key": key, "value": value}), *haystack[at:size]]
-        fields = {"context": " ".join(told), "key": key}
+        parts = [*haystack[:at], fill(NEEDLE, {"key": key, "value": value}), *haystack[at:size]]
+        fields = {"context": " ".join(parts), "key": key}
         return fields, self.counted.measure(fill(query, fields)) + TOKENS
 
     def _size(self, length: int, number: int, query: str) -> int:

@@ -193,7 +193,7 @@ def verdict(run: TestRun, secret: Mapping[str, Any], *, machinery: Sequence[str]
             f"{len(unfixed)} of {len(to_fix)} tests still fail": bool(unfixed),
             f"{len(broken)} of {len(to_keep)} tests are broken": bool(broken),
         }
-        detail["reason"] = "; ".join(words for words, holds in reasons.items() if holds)
+        detail["reason"] = "; ".join(reason for reason, applies in reasons.items() if applies)
         detail |= {"still_failing": unfixed[:20], "broken": broken[:20], "log_end": run.log[-2000:]}
     if machinery:
         detail["changes_test_machinery"] = list(machinery)[:20]

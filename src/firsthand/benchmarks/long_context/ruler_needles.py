@@ -72,8 +72,8 @@ def _sample(
         for at, needle in zip(sorted(rng.sample(range(size), len(hidden)), reverse=True), hidden, strict=True):
             lines.insert(at, needle)
         context = "\n".join(lines)
-    asked = rng.sample(range(len(keys)), kind.num_queries)
-    queries = [keys[each] for each in asked]
+    queried = rng.sample(range(len(keys)), kind.num_queries)
+    queries = [keys[each] for each in queried]
     query = ", ".join(queries[:-1]) + ", and " + queries[-1] if len(queries) > 1 else queries[0]
     one = kind.num_queries * kind.num_values == 1
     fields = {
@@ -83,7 +83,7 @@ def _sample(
     }
     task, prefix = (_singular(text) if one else text for text in (wrap.replace("{task}", NIAH.task), NIAH.prefix))
     depth = round(10 * context.index(hidden[0]) / len(context)) * 10 if len(hidden) == 1 else None
-    answers = tuple(value for each in asked for value in values[each])
+    answers = tuple(value for each in queried for value in values[each])
     return RulerSample(fill(task, fields), fill(prefix, fields), answers, depth)
 
 

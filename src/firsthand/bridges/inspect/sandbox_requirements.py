@@ -140,8 +140,8 @@ def _built(service: RequiredSandbox, dockerfile: Path, context: Path) -> tuple[R
 
 def _refuse(source: str, lacks: list[str], lenient: bool) -> None:
     if lacks and not lenient:
-        told = "; ".join(lacks[:6]) + (f"; and {len(lacks) - 6} more" if len(lacks) > 6 else "")
-        raise ConfigError(f"{source} needs what the sandbox does not have: {told}. To run it, {REMEDY}")
+        unmet = "; ".join(lacks[:6]) + (f"; and {len(lacks) - 6} more" if len(lacks) > 6 else "")
+        raise ConfigError(f"{source} needs what the sandbox does not have: {unmet}. To run it, {REMEDY}")
 
 
 def _variables(given: Any) -> dict[str, str]:
