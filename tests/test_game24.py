@@ -109,7 +109,7 @@ def test_what_is_wrong_with_the_data_is_said(tmp_path):
     ):
         with pytest.raises(error, match=message):
             game24(data=str(tmp_path), ranks=ranks)
-    with pytest.raises(DataError, match="holds none of"):
+    with pytest.raises(DataError, match="has none of"):
         game24(data=str(tmp_path / "empty"))
 
 

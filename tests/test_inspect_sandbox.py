@@ -214,7 +214,7 @@ def test_a_task_that_asks_for_too_much_says_so_and_runs_without_it_if_told_to(tm
             catalog.benchmark(spec)
     (trace,) = attempts(catalog.benchmark(f"{spec}:sandbox=firsthand"), Scripted(["It is 42."]), direct)
     assert scores(trace) == {"includes": 1.0}
-    with pytest.raises(ConfigError, match="Inspect knows no provider of that name"):
+    with pytest.raises(ConfigError, match="Inspect knows no such provider"):
         catalog.benchmark(f"{spec}:sandbox=mainframe")
 
 

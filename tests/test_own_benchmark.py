@@ -143,7 +143,7 @@ def test_a_target_in_its_own_prompt_is_found_and_named(tmp_path):
     made = own(tmp_path, table="country,capital\nthe land of PARIS,Paris\nPeru,Lima\nRome,Rome\n")
     assert made.protocol.endswith("LEAK: the prompt contains the target in 2 of 3 rows (line 2, line 4)")
     assert "LEAK" not in own(tmp_path).protocol
-    with pytest.raises(ConfigError, match="every question would say its answer"):
+    with pytest.raises(ConfigError, match="every question would give its answer away"):
         own(tmp_path, TOML.replace("{country}", "{country} ({capital})"))
 
 

@@ -25,8 +25,7 @@ from firsthand.message import ToolCall
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
 from firsthand.runs.store import open_run
-from firsthand.scorers.resolved import HiddenTests as HiddenTests
-from firsthand.scorers.resolved import TaskWorkplaces, canary_for, script_parts
+from firsthand.scorers.resolved import HiddenTests, TaskWorkplaces, canary_for, script_parts
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
 from namespaces import WHY_NOT

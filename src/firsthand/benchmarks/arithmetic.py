@@ -50,15 +50,15 @@ def parse_levels(text: str) -> tuple[int, ...]:
 
 def make_tasks(seed: int, levels: tuple[int, ...], count: int) -> list[Task]:
     """Return `count` distinct problems that cycle through the levels. Each depends on seed, level and index in it alone."""
-    asked: set[str] = set()
+    seen: set[str] = set()
     made: list[Task] = []
     for index in range(count):
         level = levels[index % len(levels)]
         rng = Random(derive_seed("arithmetic", seed, level, index // len(levels)))
         prompt, answer = _LEVELS[level](rng)
-        while prompt in asked:
+        while prompt in seen:
             prompt, answer = _LEVELS[level](rng)
-        asked.add(prompt)
+        seen.add(prompt)
         made.append(
             Task(
                 id=f"seed{seed}-level{level}-{index // len(levels):04d}",

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from firsthand._moved import old_names
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.protocols.protocol import Item, Protocol, choose, make_benchmark, make_task
 from firsthand.benchmarks.sources.datasets import Rows, Source, read
@@ -90,7 +91,7 @@ def bfcl(*, protocol: str = "", data: str = "", category: str = "") -> Benchmark
         raise ConfigError(f"category is {category!r}: give one of {', '.join(CATEGORIES)}, or none for all")
     folder = _folder(data)
     tasks: list[Task] = []
-    digest, told = hashlib.sha256(), []
+    digest, counts = hashlib.sha256(), []
     for name in [category] if category else CATEGORIES:
         path = _file(folder, name)
         if path is None and not category:
@@ -98,7 +99,7 @@ def bfcl(*, protocol: str = "", data: str = "", category: str = "") -> Benchmark
         made, hashed = _tasks(path, name, folder, chosen, native=PROTOCOLS["native"] is chosen)
         digest.update(hashed.encode())
         tasks += made
-        told.append(f"{name} {len(made)}")
+        counts.append(f"{name} {len(made)}")
     if not tasks:
         raise DataError(
             f"{str(folder)!r} holds no BFCL_v4_*.json of {', '.join(CATEGORIES)}: see bfcl-eval's folder data"
@@ -109,7 +110,7 @@ def bfcl(*, protocol: str = "", data: str = "", category: str = "") -> Benchmark
         protocol,
         tasks,
         description="Function calls compared with accepted ones (Patil et al., 2025).",
-        origin=f"the leaderboard's files, {len(tasks):,} items ({', '.join(told)}), each counted once",
+        origin=f"the leaderboard's files, {len(tasks):,} items ({', '.join(counts)}), each counted once",
         licence=LICENCE,
         sha256=digest.hexdigest(),
     )
@@ -172,12 +173,12 @@ def _tasks(
     tasks = []
     for index, (row, accepted) in enumerate(zip(rows.rows, answers, strict=True)):
         where = rows.where(index)
-        asked = _asked(row, where)
-        if asked is None:
+        messages = _messages(row, where)
+        if messages is None:
             continue
         functions = _functions(row, where)
         _check(accepted, functions, where)
-        tasks.append(_task(row, asked, functions, {"kind": kind, "accepted": accepted}, category, protocol, native))
+        tasks.append(_task(row, messages, functions, {"kind": kind, "accepted": accepted}, category, protocol, native))
     return tasks, rows.sha256
 
 
@@ -201,7 +202,7 @@ def _answers(path: Path, rows: Rows) -> list[list[Json]]:
     return found
 
 
-def _asked(row: Json, where: str) -> tuple[str, str] | None:
+def _messages(row: Json, where: str) -> tuple[str, str] | None:
     """Return the system message and the user message; None for a dialogue."""
     turns = row.get("question")
     messages = turns[0] if isinstance(turns, list) and len(turns) == 1 else None
@@ -258,14 +259,14 @@ def _check(accepted: Sequence[Any], functions: Sequence[Json], where: str) -> No
 
 def _task(
     row: Json,
-    asked: tuple[str, str],
+    messages: tuple[str, str],
     functions: list[Json],
     expected: Json,
     category: str,
     protocol: Protocol,
     native: bool,
 ) -> Task:
-    instruction, question = asked
+    instruction, question = messages
     shown: Mapping[str, Any] = {"functions": [_as_tool(function) for function in functions]} if native else {}
     if not native:
         listed = f"{SYSTEM}{json.dumps(functions, indent=4)}\n"
@@ -314,3 +315,6 @@ def _schema(schema: Json) -> Json:
         if schema["items"].get("type") == "float":  # described in words for arguments and entries only
             made["items"] = {**schema["items"], "type": "number"}
     return made
+
+
+__getattr__ = old_names(__name__, {"Offered": "OfferedFunctions"})

@@ -82,7 +82,7 @@ def bigcodebench(*, protocol: str = "", data: str = "", runnable: bool = False) 
         protocol,
         tasks,
         description="Functions that use many libraries, the 148 hard tasks (Zhuo et al., 2024).",
-        origin=rows.origin + _told(lacking, runnable),
+        origin=rows.origin + _lacking_text(lacking, runnable),
         licence=SOURCE.licence,
         sha256=rows.sha256,
     )
@@ -95,7 +95,7 @@ def _lacking(tasks: Sequence[Task]) -> dict[str, list[str]]:
     return {task.id: [name for name in task.secret["needs"] if not offered[name]] for task in tasks}
 
 
-def _told(lacking: dict[str, list[str]], runnable: bool) -> str:
+def _lacking_text(lacking: dict[str, list[str]], runnable: bool) -> str:
     """Return the protocol line's part on tasks that cannot run, and on the modules they lack."""
     counts = Counter(name for names in lacking.values() for name in names)
     without = sum(bool(names) for names in lacking.values())
@@ -103,8 +103,8 @@ def _told(lacking: dict[str, list[str]], runnable: bool) -> str:
         return ""
     names = ", ".join(f"{name} {count}" for name, count in counts.most_common(5))
     more = f" and {len(counts) - 5} more" if len(counts) > 5 else ""
-    fate = "LEFT OUT" if runnable else "ERRORS"
-    return f"; {fate}: {without} tasks need modules that the sandbox lacks ({names}{more}), see {PACKAGES}"
+    label = "LEFT OUT" if runnable else "ERRORS"
+    return f"; {label}: {without} tasks need modules that the sandbox lacks ({names}{more}), see {PACKAGES}"
 
 
 def _rows(data: str) -> Rows:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from random import Random
 
+from firsthand._moved import old_names
 from firsthand.benchmark import Benchmark
 from firsthand.errors import ConfigError, nearest
 from firsthand.loop.concurrency import derive_seed
@@ -96,8 +97,10 @@ class WorldPages:
 
 def find_page(facts: Facts, query: str) -> str:
     """Return the page of that name, or of the one name that the query contains; else suggest the most similar name."""
-    asked = " ".join(query[:200].casefold().split())
-    named = [name for name in facts if name.casefold() == asked] or [name for name in facts if name.casefold() in asked]
+    wanted = " ".join(query[:200].casefold().split())
+    named = [name for name in facts if name.casefold() == wanted] or [
+        name for name in facts if name.casefold() in wanted
+    ]
     if len(named) == 1:
         return facts[named[0]]["page"]
     close = nearest(" ".join(query[:200].split()).title(), facts)
@@ -116,36 +119,36 @@ def make_world(seed: int) -> Facts:
     ]
     facts: dict[str, dict[str, str]] = {}
     for name in towns:
-        told = {"country": rng.choice(countries), "river": rng.choice(rivers), "mayor": rng.choice(people)}
+        known = {"country": rng.choice(countries), "river": rng.choice(rivers), "mayor": rng.choice(people)}
         page = "{name} is a town in {country}. The river {river} flows through {name}. The mayor of {name} is {mayor}."
-        facts[name] = {"kind": "town", **told, "page": page.format(name=name, **told)}
+        facts[name] = {"kind": "town", **known, "page": page.format(name=name, **known)}
     for name in companies:
-        told = {"founder": rng.choice(people), "seat": rng.choice(towns)}
+        known = {"founder": rng.choice(people), "seat": rng.choice(towns)}
         page = "{name} is a company that was founded by {founder}. Its seat is in {seat}."
-        facts[name] = {"kind": "company", **told, "page": page.format(name=name, **told)}
+        facts[name] = {"kind": "company", **known, "page": page.format(name=name, **known)}
     for name in people:
-        told = {"born": rng.choice(towns), "company": rng.choice(companies)}
+        known = {"born": rng.choice(towns), "company": rng.choice(companies)}
         page = "{name} is {job} who was born in {born} and works for {company}."
-        facts[name] = {"kind": "person", **told, "page": page.format(name=name, job=rng.choice(_JOBS), **told)}
+        facts[name] = {"kind": "person", **known, "page": page.format(name=name, job=rng.choice(_JOBS), **known)}
     return facts
 
 
 def make_tasks(seed: int, hops: Sequence[int], count: int) -> list[Task]:
     """Return `count` distinct questions about the world of the seed."""
     facts = make_world(seed)
-    asked: dict[int, list[tuple[str, str]]] = {1: [], 2: []}
+    questions: dict[int, list[tuple[str, str]]] = {1: [], 2: []}
     for question, (kind, fact) in ONE_HOP.items():
-        asked[1] += [(question.format(name), told[fact]) for name, told in facts.items() if told["kind"] == kind]
+        questions[1] += [(question.format(name), known[fact]) for name, known in facts.items() if known["kind"] == kind]
     for question, (kind, first, then) in TWO_HOPS.items():
-        asked[2] += [
-            (question.format(n), facts[told[first]][then]) for n, told in facts.items() if told["kind"] == kind
+        questions[2] += [
+            (question.format(n), facts[known[first]][then]) for n, known in facts.items() if known["kind"] == kind
         ]
     made = []
-    for number, found in asked.items():
+    for number, found in questions.items():
         Random(derive_seed("closed_world questions", seed, number)).shuffle(found)
     for index in range(count):
         number, place = hops[index % len(hops)], index // len(hops)
-        question, answer = asked[number][place]
+        question, answer = questions[number][place]
         facts_of = {"hops": number, "world": seed}
         made.append(
             Task(
@@ -168,3 +171,6 @@ def _names(rng: Random, count: int, taken: set[str], ending: str) -> list[str]:
             taken.add(name)
             made.append(name + ending)
     return made
+
+
+__getattr__ = old_names(__name__, {"Library": "WorldPages"})

@@ -185,7 +185,7 @@ class CrosswordThoughts:
 
     def vote(self, states: Sequence[str]) -> Ask:
         """Ask for the most promising words."""
-        return vote(QUESTION + self._listed(PLACES), states)
+        return vote(QUESTION + self._clues(PLACES), states)
 
     def voted(self, states: Sequence[str], replies: Sequence[str]) -> list[float]:
         """Return the number of votes for each state."""
@@ -205,10 +205,10 @@ class CrosswordThoughts:
         filled = [where for where in PLACES if f"{where}. " in state]
         unfilled = [where for where in PLACES if where not in filled]
         rows = "".join(f"{word}\n" for word in words_of(board)[:5])
-        sections = f"\nUnfilled:\n{self._listed(unfilled, board)}\nFilled:\n{self._listed(filled, board)}\nChanged:\n"
+        sections = f"\nUnfilled:\n{self._clues(unfilled, board)}\nFilled:\n{self._clues(filled, board)}\nChanged:\n"
         return f"Current Board:\n{rows}{sections}"
 
-    def _listed(self, places: Sequence[str], board: str = "") -> str:
+    def _clues(self, places: Sequence[str], board: str = "") -> str:
         found = words_of(board) if board else [""] * 10
         lines = [
             f"{where}. {clue}{': ' if board else ''}{word}\n"

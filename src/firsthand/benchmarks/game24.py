@@ -137,8 +137,8 @@ class Game24Thoughts:
 
     def valued(self, state: str, replies: Sequence[Sequence[str]]) -> float:
         """Return the sum of the verdicts' values: impossible .001, likely 1, sure 20."""
-        said = [last_word(reply) for each in replies for reply in each]
-        return sum(said.count(label) * worth for label, worth in reversed(list(self.labels.items())))
+        verdicts = [last_word(reply) for each in replies for reply in each]
+        return sum(verdicts.count(label) * worth for label, worth in reversed(list(self.labels.items())))
 
     def vote(self, states: Sequence[str]) -> Ask:
         """Ask for the most promising steps."""

@@ -63,12 +63,15 @@ def hellaswag(*, protocol: str = "", data: str = "") -> Benchmark:
 
 def whole(rows: Rows) -> Rows:
     """Return the rows; in OLMES's files, contexts get back their trailing space from the letter requests next to them."""
-    beside = rows.path.with_name(rows.path.name.replace("_rc_", "_mc_"))
-    if beside == rows.path or not beside.is_file():
+    letters_file = rows.path.with_name(rows.path.name.replace("_rc_", "_mc_"))
+    if letters_file == rows.path or not letters_file.is_file():
         return rows
-    queries = [text_field(row, "query", str(beside)).partition(CHOOSE)[0] for row in read(beside, SOURCE, "").rows]
+    letter_rows = read(letters_file, SOURCE, "").rows
+    queries = [text_field(row, "query", str(letters_file)).partition(CHOOSE)[0] for row in letter_rows]
     if [query.rstrip() for query in queries] != [str(row.get("query")).rstrip() for row in rows.rows]:
-        raise DataError(f"{beside} and {rows.path} do not hold the same contexts in the same order: fetch them again")
+        raise DataError(
+            f"{letters_file} and {rows.path} do not hold the same contexts in the same order: fetch them again"
+        )
     return replace(rows, rows=tuple({**row, "query": query} for row, query in zip(rows.rows, queries, strict=True)))
 
 

@@ -70,8 +70,8 @@ def _pair(row: Json, index: int) -> AnswerPair:
 def _vote(row: Json, index: int) -> AnswerPair:
     """Return one person's vote, with the models in alphabetical order, as others may have seen them in the other order."""
     a, b = answer_text(row["model_a"]), answer_text(row["model_b"])
-    question, answer_a = _said(row["conversation_a"])
-    again, answer_b = _said(row["conversation_b"])
+    question, answer_a = _first_turn(row["conversation_a"])
+    again, answer_b = _first_turn(row["conversation_b"])
     if question != again:
         raise ValueError("the two conversations begin with different questions")
     vote = WINNERS[row["winner"]]
@@ -81,7 +81,7 @@ def _vote(row: Json, index: int) -> AnswerPair:
     return AnswerPair(f"{int(row['question_id'])}-{a}-{b}", question, answer_a, answer_b, (vote,), about)
 
 
-def _said(conversation: list[Json]) -> tuple[str, str]:
+def _first_turn(conversation: list[Json]) -> tuple[str, str]:
     """Return the first question and its answer."""
     return answer_text(conversation[0]["content"]), answer_text(conversation[1]["content"])
 

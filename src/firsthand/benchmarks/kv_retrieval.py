@@ -15,6 +15,7 @@ from random import Random
 from typing import NamedTuple
 from uuid import UUID
 
+from firsthand._moved import old_names
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.long_context.lengths import LazyTasks
 from firsthand.benchmarks.lost_in_middle import parse_positions
@@ -69,7 +70,7 @@ class KeyValueObject(NamedTuple):
     """An object's pairs, and the pair that is queried."""
 
     pairs: tuple[KeyValue, ...]
-    asked: KeyValue
+    queried: KeyValue
 
 
 def kv_retrieval(
@@ -116,16 +117,16 @@ def shown(pairs: tuple[KeyValue, ...]) -> str:
 def _task(protocol: Protocol, rows: Rows | None, keys: int, seed: int, slot: tuple[int, int]) -> Task:
     index, place = slot
     problem = _read(rows.rows[index], rows.where(index), keys) if rows else draw(keys, seed, index)
-    pairs = [pair for pair in problem.pairs if pair != problem.asked]
-    pairs.insert(place, problem.asked)
+    pairs = [pair for pair in problem.pairs if pair != problem.queried]
+    pairs.insert(place, problem.queried)
     item = Item(
         f"kv{keys}-{index:03d}-at-{place:03d}",
         {
-            "question": f"What is the value of {problem.asked.key}?",
+            "question": f"What is the value of {problem.queried.key}?",
             "records": shown(tuple(pairs)),
-            "key": problem.asked.key,
+            "key": problem.queried.key,
         },
-        secret={"answers": [problem.asked.value]},
+        secret={"answers": [problem.queried.value]},
         metadata={"position": place, "keys": keys, "cluster": f"kv{keys}-{index:03d}"},
     )
     return whole(make_task(item, protocol))
@@ -158,7 +159,10 @@ def _read(row: Json, where: str, keys: int) -> KeyValueObject:
     if not good or len(found or ()) != keys:
         raise DataError(f"{where}: 'ordered_kv_records' was expected to be {keys} pairs of texts")
     pairs = tuple(KeyValue(*pair) for pair in found or ())
-    asked = KeyValue(text_field(row, "key", where), text_field(row, "value", where))
-    if asked not in pairs or len({pair.key for pair in pairs}) != keys:
+    queried = KeyValue(text_field(row, "key", where), text_field(row, "value", where))
+    if queried not in pairs or len({pair.key for pair in pairs}) != keys:
         raise DataError(f"{where}: the queried key is not among the pairs, or a key occurs twice")
-    return KeyValueObject(pairs, asked)
+    return KeyValueObject(pairs, queried)
+
+
+__getattr__ = old_names(__name__, {"Pair": "KeyValue", "Problem": "KeyValueObject"})

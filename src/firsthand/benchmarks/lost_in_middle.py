@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from firsthand._moved import old_names
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.protocols.protocol import Item, Protocol, choose, make_benchmark, make_task, whole
 from firsthand.benchmarks.sources.datasets import Rows, Source, find, read, text_field
@@ -118,8 +119,8 @@ def lost_in_middle(
         raise ConfigError(f"questions is {questions}: give 1 to {QUESTIONS:,}, or 0 for all")
     files = {0: _oracle(data)} if alone else _files(documents, places, data)
     tasks: list[Task] = []
-    asked = len(files[places[0]].rows)
-    for index in range(min(questions, asked) if questions else asked):
+    available = len(files[places[0]].rows)
+    for index in range(min(questions, available) if questions else available):
         for place in reversed(places):  # the last position first, so that the other prompts share prefixes with it
             rows = files[place]
             if index < len(rows.rows):
@@ -199,7 +200,7 @@ def _item(row: Json, where: str, index: int, place: int, documents: int) -> Item
     question, answers = text_field(row, "question", where), row.get("answers")
     if not isinstance(answers, list) or not answers or not all(isinstance(each, str) and each for each in answers):
         raise DataError(f"{where}: 'answers' is {str(answers)[:60]!r}, and a list of texts was expected")
-    listed = _listed(row, where, place, documents)
+    listed = _documents(row, where, place, documents)
     shown = "\n".join(f"Document [{n}](Title: {each.title}) {each.text}" for n, each in enumerate(listed, 1))
     return Item(
         f"nq-{index:04d}-at-{place:02d}",
@@ -209,7 +210,7 @@ def _item(row: Json, where: str, index: int, place: int, documents: int) -> Item
     )
 
 
-def _listed(row: Json, where: str, place: int, documents: int) -> list[TitledDocument]:
+def _documents(row: Json, where: str, place: int, documents: int) -> list[TitledDocument]:
     """Return the documents in order, with the gold one at `place`."""
     found = row.get("ctxs")
     if not isinstance(found, list) or len(found) != documents or not all(isinstance(each, dict) for each in found):
@@ -221,3 +222,6 @@ def _listed(row: Json, where: str, place: int, documents: int) -> list[TitledDoc
     listed = [TitledDocument(text_field(each, "title", where), text_field(each, "text", where)) for each in found]
     listed.insert(place, listed.pop(gold[0]))
     return listed
+
+
+__getattr__ = old_names(__name__, {"Document": "TitledDocument"})

@@ -65,15 +65,15 @@ def mbpp(*, protocol: str = "", data: str = "") -> Benchmark:
         raise DataError(
             f"{rows.path} lacks problems {lacking}, the few-shot examples: give the file with all 974 problems"
         )
-    asked = [item for number, item in items.items() if number in TEST and number not in WITH_OBJECTS]
+    kept = [item for number, item in items.items() if number in TEST and number not in WITH_OBJECTS]
     shown = [items[number] for number in EXAMPLES] if chosen.shots else []
     return make_benchmark(
         "mbpp",
         PROTOCOLS,
         protocol,
-        [make_task(item, chosen, shown, hint="a Python function in a ```python block") for item in asked],
+        [make_task(item, chosen, shown, hint="a Python function in a ```python block") for item in kept],
         description="Basic Python problems with three tests each (Austin et al., 2021).",
-        origin=f"{rows.origin}, of which the test split's {len(asked)} with plain values",
+        origin=f"{rows.origin}, of which the test split's {len(kept)} with plain values",
         licence=SOURCE.licence,
         sha256=rows.sha256,
     )

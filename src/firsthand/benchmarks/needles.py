@@ -14,6 +14,7 @@ from itertools import cycle, islice, repeat
 from random import Random
 from typing import NamedTuple
 
+from firsthand._moved import old_names
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.long_context.haystack import NOISE, Essays, essays, sentences, world
 from firsthand.benchmarks.long_context.lengths import LazyTasks, Meter, largest, meter, parse_lengths
@@ -142,8 +143,8 @@ class NeedleTexts:
     def _measured(self, cell: NeedleCell, size: int, query: str) -> tuple[dict[str, str], int]:
         haystack, key, value = self.hidden(cell.number)
         at = round(size * cell.depth / 100)
-        told = [*haystack[:at], fill(NEEDLE, {"key": key, "value": value}), *haystack[at:size]]
-        fields = {"context": " ".join(told), "key": key}
+        parts = [*haystack[:at], fill(NEEDLE, {"key": key, "value": value}), *haystack[at:size]]
+        fields = {"context": " ".join(parts), "key": key}
         return fields, self.counted.measure(fill(query, fields)) + TOKENS
 
     def _size(self, length: int, number: int, query: str) -> int:
@@ -197,3 +198,6 @@ def _task(protocol: Protocol, grid: NeedleTexts, cell: NeedleCell) -> Task:
         },
     )
     return whole(make_task(item, protocol))
+
+
+__getattr__ = old_names(__name__, {"Cell": "NeedleCell", "Grid": "NeedleTexts", "Hidden": "HiddenNeedle"})

@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import cache, partial
 from random import Random
 
+from firsthand._moved import old_names
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.long_context.haystack import Essays, essays
 from firsthand.benchmarks.long_context.lengths import LazyTasks, Meter, largest, meter, parse_lengths
@@ -84,10 +85,10 @@ def ruler(
         raise ConfigError(f"samples is {samples}: give 1 to 10,000; RULER has 500")
     names, spans, counted = parse_tasks(tasks), parse_lengths(lengths), meter(count)
     wrap = chosen.query.removesuffix("{prefix}")
-    found, readings = _brought(names, data, noise=name.endswith("-noise"))
-    generators = {each: _generator(each, wrap, counted, found, readings, data) for each in names}
+    found, question_sets = _required_data(names, data, noise=name.endswith("-noise"))
+    generators = {each: _generator(each, wrap, counted, found, question_sets, data) for each in names}
     places = [SampleKey(task, length, index) for length in spans for task in names for index in range(samples)]
-    origins = [found.origin if found else "noise", *(each.origin for each in readings.values())]
+    origins = [found.origin if found else "noise", *(each.origin for each in question_sets.values())]
     return Benchmark(
         name=name,
         tasks=lambda seed: LazyTasks(places, partial(_task, SampleSizes(generators, counted, seed), chosen)),
@@ -104,11 +105,11 @@ def ruler(
 
 def parse_tasks(text: str) -> tuple[str, ...]:
     """Parse task names such as `all`, `niah,vt` or `niah_single_1`; returned in RULER's order."""
-    asked = {each.strip() for each in text.split(",")}
-    for each in asked:
+    wanted = {each.strip() for each in text.split(",")}
+    for each in wanted:
         if each not in GROUPS and each not in TASKS:
             raise unknown("RULER task", each, [*GROUPS, *TASKS], see="firsthand list benchmarks")
-    return tuple(each for each in TASKS if each in asked or any(each in GROUPS[group] for group in asked & {*GROUPS}))
+    return tuple(each for each in TASKS if each in wanted or any(each in GROUPS[group] for group in wanted & {*GROUPS}))
 
 
 class SampleSizes:
@@ -180,23 +181,23 @@ def _generator(
     wrap: str,
     counted: Meter,
     found: Essays | None,
-    readings: dict[str, QuestionSet],
+    question_sets: dict[str, QuestionSet],
     data: str,
 ) -> SampleGenerator:
     if name in NEEDLES:
         source: Callable[[], Essays] | None = None if found is None else lambda: found
         return needle_generator(NEEDLES[name], wrap, source)
-    if name in readings:
-        return qa(readings[name], wrap)
+    if name in question_sets:
+        return qa(question_sets[name], wrap)
     if name == "vt":
         return variable_tracking(wrap, counted.measure)
     return common_words(wrap, data) if name == "cwe" else frequent_words(wrap)
 
 
-def _brought(names: tuple[str, ...], data: str, *, noise: bool) -> tuple[Essays | None, dict[str, QuestionSet]]:
+def _required_data(names: tuple[str, ...], data: str, *, noise: bool) -> tuple[Essays | None, dict[str, QuestionSet]]:
     """Return the essays and question sets that these tasks need; one DataError names all that are missing."""
     found: Essays | None = None
-    readings: dict[str, QuestionSet] = {}
+    question_sets: dict[str, QuestionSet] = {}
     missing: list[str] = []
     try:
         found = _essays(data) if not noise and any(_has_essays(each) for each in names) else None
@@ -204,14 +205,14 @@ def _brought(names: tuple[str, ...], data: str, *, noise: bool) -> tuple[Essays 
         missing.append(str(error))
     for each in (name for name in names if name in GROUPS["qa"]):
         try:
-            readings[each] = read_question_set(each, data)
+            question_sets[each] = read_question_set(each, data)
         except DataError as error:
             missing.append(str(error))
     if len(missing) > 1:
         raise DataError(f"{'. Also, '.join(missing)}. Nothing need be fetched for ruler@base-noise:tasks=generated")
     if missing:
         raise DataError(missing[0])
-    return found, readings
+    return found, question_sets
 
 
 def _has_essays(name: str) -> bool:
@@ -220,3 +221,6 @@ def _has_essays(name: str) -> bool:
 
 def _essays(data: str) -> Essays:
     return essays("" if data == "hub" else data, "or run ruler@base-noise, which hides needles in noise instead")
+
+
+__getattr__ = old_names(__name__, {"Sizes": "SampleSizes"})

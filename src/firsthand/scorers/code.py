@@ -57,8 +57,8 @@ def answered_code(answer: str, prompt: str = "", entry_point: str = "") -> str:
         return preamble(prompt, entry_point) + code
     completion = _up_to_stop(code)
     # Patterns strip answers, and chat models often dedent a body: the first candidate that is the function's body counts.
-    readings = [prompt + each for each in (completion, "    " + completion, textwrap.indent(completion, "    "))]
-    return next((each for each in readings if _ends_in_function(each)), readings[0])
+    candidates = [prompt + each for each in (completion, "    " + completion, textwrap.indent(completion, "    "))]
+    return next((each for each in candidates if _ends_in_function(each)), candidates[0])
 
 
 def preamble(prompt: str, entry_point: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
+from firsthand._moved import old_names
 from firsthand.errors import DataError
 from firsthand.sandbox.sandbox import Outcome, Sandbox, shared_sandbox
 from firsthand.sandbox.sandbox_limits import RunLimits
@@ -60,3 +61,6 @@ def _setup() -> str:
     text = (Path(__file__).parent / "programs" / "oracle.py").read_text(encoding="utf-8")
     names = "_compare = {'__name__': 'oracle'}"
     return f"{names}\nexec(compile({text!r}, 'oracle.py', 'exec'), _compare)\n_compare = _compare['compare_outputs']\n"
+
+
+__getattr__ = old_names(__name__, {"hold_to_reference": "check_against_reference"})

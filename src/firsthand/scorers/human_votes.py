@@ -66,15 +66,15 @@ def judged(task: Task, trace: Trace) -> Judged | None:
         return None
     noted = judgement_of(trace)
     orders, first = noted.get("orders", ()), noted.get("first")
-    asked = len(orders) == 2 and not str(noted.get("by", "")).startswith("rule")  # a rule has no bias to speak of
+    by_model = len(orders) == 2 and not str(noted.get("by", "")).startswith("rule")  # a rule has no bias to speak of
     return Judged(
         task.id,
         votes_of(task),
         verdict,
         task.cluster,
         longer_answer(task),
-        float(first) if asked and isinstance(first, int | float) else None,
-        orders[0] == orders[1] if asked else None,
+        float(first) if by_model and isinstance(first, int | float) else None,
+        orders[0] == orders[1] if by_model else None,
     )
 
 

@@ -105,7 +105,7 @@ def _score(name: str, task: Task, trace: Trace, *, loose: bool, share: bool) -> 
     return Score(name, value, {"followed": held})
 
 
-def _holds(count: int, relation: str, bound: int) -> bool:
+def _compares(count: int, relation: str, bound: int) -> bool:
     if relation not in ("less than", "at least"):
         raise ValueError(f"the relation is {relation!r}, and 'less than' or 'at least' was expected")
     return count < bound if relation == "less than" else count >= bound
@@ -173,7 +173,7 @@ def _title(text: str) -> bool:
 
 
 def _letters(text: str, *, letter: str, let_frequency: int, let_relation: str) -> bool:
-    return _holds(text.lower().count(letter.lower()), let_relation, let_frequency)
+    return _compares(text.lower().count(letter.lower()), let_relation, let_frequency)
 
 
 def _english(text: str, cased: bool) -> bool:
@@ -182,7 +182,7 @@ def _english(text: str, cased: bool) -> bool:
 
 def _capital_words(text: str, *, capital_frequency: int, capital_relation: str) -> bool:
     words = re.findall(r"\w+(?:[-.]\w+)*|'\w+", text)
-    return _holds(sum(word.isupper() for word in words), capital_relation, capital_frequency)
+    return _compares(sum(word.isupper() for word in words), capital_relation, capital_frequency)
 
 
 def _quoted(text: str) -> bool:
@@ -192,7 +192,7 @@ def _quoted(text: str) -> bool:
 
 VERIFIERS: dict[str, Callable[..., bool]] = {
     "keywords:existence": lambda text, *, keywords: all(_search(word, text) for word in keywords),
-    "keywords:frequency": lambda text, *, keyword, frequency, relation: _holds(
+    "keywords:frequency": lambda text, *, keyword, frequency, relation: _compares(
         len(_search(keyword, text)), relation, frequency
     ),
     "keywords:forbidden_words": lambda text, *, forbidden_words: (
@@ -200,11 +200,11 @@ VERIFIERS: dict[str, Callable[..., bool]] = {
     ),
     "keywords:letter_frequency": _letters,
     "language:response_language": lambda text, *, language: _language_is(text, language),
-    "length_constraints:number_sentences": lambda text, *, num_sentences, relation: _holds(
+    "length_constraints:number_sentences": lambda text, *, num_sentences, relation: _compares(
         count_sentences(text), relation, num_sentences
     ),
     "length_constraints:number_paragraphs": _paragraphs,
-    "length_constraints:number_words": lambda text, *, num_words, relation: _holds(
+    "length_constraints:number_words": lambda text, *, num_words, relation: _compares(
         len(re.findall(r"\w+", text)), relation, num_words
     ),
     "length_constraints:nth_paragraph_first_word": _first_word,

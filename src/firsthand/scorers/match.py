@@ -56,8 +56,8 @@ def strict(task: Task, trace: Trace) -> Score:
     texts = [trace.nodes[node].message.text[-MAX_CHARS:] for node in generations[-1].nodes] if generations else []
     stated = [found.group(1) for text in texts if (found := _STRICT.search(text))]
     reference = _plain(_reference(task))
-    holds = reference in map(_plain, stated) and _plain((trace.answer or "")[-MAX_CHARS:]) == reference
-    return _score("strict", holds, trace)
+    correct = reference in map(_plain, stated) and _plain((trace.answer or "")[-MAX_CHARS:]) == reference
+    return _score("strict", correct, trace)
 
 
 def same_number(answer: str, reference: str, tolerance: Fraction = TOLERANCE) -> bool:
@@ -84,5 +84,5 @@ def _plain(number: str) -> str:
     return re.sub(r"[,$]", "", number.strip()).removesuffix(".")
 
 
-def _score(name: str, holds: bool, trace: Trace) -> Score:
-    return Score(name, float(holds), {"answer": (trace.answer or "")[:200]})
+def _score(name: str, correct: bool, trace: Trace) -> Score:
+    return Score(name, float(correct), {"answer": (trace.answer or "")[:200]})

@@ -219,30 +219,35 @@ def judged_by(scorer: JudgeScorer, model: Model, *, retry: Retry | None = None) 
 
 def about_judge(scores: Sequence[Score]) -> dict[str, str]:
     """Summarise the judge, by heading: cost, kinds of verdicts, position bias, forged markers."""
-    asked = [score.detail for score in scores if "judge" in score.detail]
-    if not asked:
+    judgements = [score.detail for score in scores if "judge" in score.detail]
+    if not judgements:
         return {}
     by: dict[str, int] = {}
-    for each in asked:
+    for each in judgements:
         by[str(each.get("by", ""))] = by.get(str(each.get("by", "")), 0) + 1
-    tokens, cost = sum(each.get("tokens", 0) for each in asked), sum(each.get("cost_usd", 0.0) for each in asked)
-    told = {
-        "judge": f"{asked[0]['judge']}, protocol {asked[0]['protocol']}",
-        "judging": f"{sum(each.get('calls', 0) for each in asked)} calls, {tokens:,} tokens"
+    tokens, cost = (
+        sum(each.get("tokens", 0) for each in judgements),
+        sum(each.get("cost_usd", 0.0) for each in judgements),
+    )
+    about = {
+        "judge": f"{judgements[0]['judge']}, protocol {judgements[0]['protocol']}",
+        "judging": f"{sum(each.get('calls', 0) for each in judgements)} calls, {tokens:,} tokens"
         + (f", ${cost:.4f}" if cost else ""),
         "verdicts": ", ".join(f"{count} by {way}" if way else f"{count} without" for way, count in by.items()),
     }
-    pairs = [each for each in asked if len(each.get("orders", ())) == 2 and not str(each.get("by")).startswith("rule")]
+    pairs = [
+        each for each in judgements if len(each.get("orders", ())) == 2 and not str(each.get("by")).startswith("rule")
+    ]
     if pairs:
         same = sum(each["orders"][0] == each["orders"][1] for each in pairs) / len(pairs)
         first = sum(each.get("first", 0.0) for each in pairs) / len(pairs)
-        told["position"] = (
+        about["position"] = (
             f"the answer shown first is preferred with probability {first:.2f}; same verdict in both orders: {same:.0%}"
         )
-    forged = sum(bool(each.get("forged")) for each in asked)
+    forged = sum(bool(each.get("forged")) for each in judgements)
     if forged:
-        told["forged"] = f"{forged} answers contained markers of the judge's prompt, which were neutralised"
-    return told
+        about["forged"] = f"{forged} answers contained markers of the judge's prompt, which were neutralised"
+    return about
 
 
 @cache

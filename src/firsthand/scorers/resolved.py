@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from firsthand._moved import old_names
 from firsthand.benchmark import Scorer
 from firsthand.errors import DataError, SandboxError
 from firsthand.sandbox.git_repository import commit_alone
@@ -193,7 +194,7 @@ def verdict(run: TestRun, secret: Mapping[str, Any], *, machinery: Sequence[str]
             f"{len(unfixed)} of {len(to_fix)} tests still fail": bool(unfixed),
             f"{len(broken)} of {len(to_keep)} tests are broken": bool(broken),
         }
-        detail["reason"] = "; ".join(words for words, holds in reasons.items() if holds)
+        detail["reason"] = "; ".join(reason for reason, applies in reasons.items() if applies)
         detail |= {"still_failing": unfixed[:20], "broken": broken[:20], "log_end": run.log[-2000:]}
     if machinery:
         detail["changes_test_machinery"] = list(machinery)[:20]
@@ -374,3 +375,6 @@ exit {_NO_TESTS}
     if outcome.exit_status == _NO_TESTS:
         raise DataError(f"the test patch does not apply to the commit: {said}")
     raise SandboxError(f"the patch could not be applied ({outcome.ended}): {said}")
+
+
+__getattr__ = old_names(__name__, {"Places": "TaskWorkplaces", "Tests": "HiddenTests"})

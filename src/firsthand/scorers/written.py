@@ -96,5 +96,5 @@ def _reference(task: Task) -> str:
 
 def _score(name: str, found: str | None, task: Task, *, number: bool = False) -> Score:
     same = harness_number if number else str
-    holds = found is not None and same(found.strip()) == same(_reference(task))
-    return Score(name, float(holds), {"found": None if found is None else found[:200]})
+    correct = found is not None and same(found.strip()) == same(_reference(task))
+    return Score(name, float(correct), {"found": None if found is None else found[:200]})

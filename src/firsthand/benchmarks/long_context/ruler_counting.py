@@ -63,10 +63,12 @@ def _chain(size: int, rng: Random, letters: int, value: str) -> tuple[str, list[
     while len(names) < HOPS + 1:
         name = "".join(rng.choices(string.ascii_uppercase, k=letters))
         names += [name] if name not in names else []
-    told = [f"VAR {names[0]} = {value}"]
-    told += [f"VAR {name} = VAR {before} " for before, name in pairwise(names)]
+    assignments = [f"VAR {names[0]} = {value}"]
+    assignments += [f"VAR {name} = VAR {before} " for before, name in pairwise(names)]
     lines = [NOISE] * size
-    for passed, (at, line) in enumerate(zip(sorted(rng.sample(range(size), len(told))), told, strict=True)):
+    for passed, (at, line) in enumerate(
+        zip(sorted(rng.sample(range(size), len(assignments))), assignments, strict=True)
+    ):
         lines.insert(at + passed, line)
     fields = {"context": "\n".join(lines), "query": value, "num_v": str(HOPS + 1)}
     return fill(VT.task + VT.prefix, fields), names
@@ -78,11 +80,11 @@ def common_words(wrap: str, data: str) -> SampleGenerator:
     def make(size: int, rng: Random, draw: SampleKey) -> RulerSample:
         example, often, seldom = (20, 3, 1) if draw.length < SHORT else (40, 10, 3)
         shown, common = _list(word_pool(example, data), example, often, seldom, rng)
-        asked = wrap.replace("{task}", CWE.task)
-        worked = fill(asked, {"context": shown}) + CWE.prefix + " " + _numbered(common)
+        template = wrap.replace("{task}", CWE.task)
+        worked = fill(template, {"context": shown}) + CWE.prefix + " " + _numbered(common)
         often, seldom = (6, 1) if draw.length < SHORT else (30, 3)
         shown, common = _list(word_pool(size, data), size, often, seldom, rng)
-        return RulerSample(f"{worked}\n{fill(asked, {'context': shown})}", CWE.prefix, tuple(common))
+        return RulerSample(f"{worked}\n{fill(template, {'context': shown})}", CWE.prefix, tuple(common))
 
     return SampleGenerator(make, CWE.tokens, "different words", 2 * COMMON, category="aggregation")
 

@@ -9,6 +9,7 @@ from random import Random
 from typing import Literal
 from uuid import UUID
 
+from firsthand._moved import old_names
 from firsthand.benchmarks.long_context.haystack import NOISE, Essays, sentences
 from firsthand.benchmarks.long_context.ruler_sample import NIAH, RulerSample, SampleGenerator, SampleKey, word_list
 from firsthand.benchmarks.protocols.protocol import fill
@@ -72,8 +73,8 @@ def _sample(
         for at, needle in zip(sorted(rng.sample(range(size), len(hidden)), reverse=True), hidden, strict=True):
             lines.insert(at, needle)
         context = "\n".join(lines)
-    asked = rng.sample(range(len(keys)), kind.num_queries)
-    queries = [keys[each] for each in asked]
+    queried = rng.sample(range(len(keys)), kind.num_queries)
+    queries = [keys[each] for each in queried]
     query = ", ".join(queries[:-1]) + ", and " + queries[-1] if len(queries) > 1 else queries[0]
     one = kind.num_queries * kind.num_values == 1
     fields = {
@@ -83,7 +84,7 @@ def _sample(
     }
     task, prefix = (_singular(text) if one else text for text in (wrap.replace("{task}", NIAH.task), NIAH.prefix))
     depth = round(10 * context.index(hidden[0]) / len(context)) * 10 if len(hidden) == 1 else None
-    answers = tuple(value for each in asked for value in values[each])
+    answers = tuple(value for each in queried for value in values[each])
     return RulerSample(fill(task, fields), fill(prefix, fields), answers, depth)
 
 
@@ -120,3 +121,6 @@ def _draw(kind: Kind, rng: Random) -> str:
             return f"{rng.choice(word_list('adjective'))}-{rng.choice(word_list('noun'))}"
         case "uuids":
             return str(UUID(int=rng.getrandbits(128), version=4))
+
+
+__getattr__ = old_names(__name__, {"Needles": "NeedleTask", "needles": "needle_generator"})

@@ -10,6 +10,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from firsthand._moved import old_names
 from firsthand.benchmarks.long_context.ruler_sample import QA, RulerSample, SampleGenerator, SampleKey
 from firsthand.benchmarks.protocols.protocol import fill
 from firsthand.benchmarks.sources.datasets import Source, contents, fetch, find, read
@@ -36,8 +37,8 @@ SOURCES = {
         "longctx/hotpot_distractor_validation.jsonl", 7_405, "CC BY-SA 4.0", "hotpotqa/hotpot_qa", "distractor",
         "validation",
         lambda row: {"question": row["question"], "answer": row["answer"], "context": [
-            [title, list(said)]
-            for title, said in zip(row["context"]["title"], row["context"]["sentences"], strict=True)]},
+            [title, list(sentences)]
+            for title, sentences in zip(row["context"]["title"], row["context"]["sentences"], strict=True)]},
     ),
 }  # fmt: skip
 
@@ -49,7 +50,7 @@ class SetQuestion:
     query: str
     answers: tuple[str, ...]
     needed: tuple[int, ...]
-    near: tuple[int, ...] = ()
+    distractors: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,11 @@ class QuestionSet:
     origin: str
 
 
-def qa(reading: QuestionSet, wrap: str) -> SampleGenerator:
+def qa(question_set: QuestionSet, wrap: str) -> SampleGenerator:
     """Return the generator: question `index` of the set, with its documents and others shuffled; size counts documents."""
-    return SampleGenerator(partial(_sample, reading, wrap), QA.tokens, "documents", 1, "part", "question answering")
+    return SampleGenerator(
+        partial(_sample, question_set, wrap), QA.tokens, "documents", 1, "part", "question answering"
+    )
 
 
 def read_question_set(task: str, data: str) -> QuestionSet:
@@ -90,27 +93,28 @@ def read_question_set(task: str, data: str) -> QuestionSet:
     return _squad(body, path) if task == "qa_1" else _hotpot(body, path.name)
 
 
-def _sample(reading: QuestionSet, wrap: str, size: int, rng: Random, draw: SampleKey) -> RulerSample:
-    if draw.number >= len(reading.questions):
+def _sample(question_set: QuestionSet, wrap: str, size: int, rng: Random, draw: SampleKey) -> RulerSample:
+    if draw.number >= len(question_set.questions):
         raise DataError(
-            f"{reading.origin} has {len(reading.questions):,} questions: give samples={len(reading.questions)}"
+            f"{question_set.origin} has {len(question_set.questions):,} questions: "
+            f"give samples={len(question_set.questions)}"
         )
-    asked, everything = reading.questions[draw.number], reading.documents
-    wanted = max(0, size - len(asked.needed))
+    question, everything = question_set.questions[draw.number], question_set.documents
+    wanted = max(0, size - len(question.needed))
     if size >= len(everything):
         chosen = [everything[each % len(everything)] for each in range(size)]
-    elif wanted > len(asked.near):
-        known = {*asked.needed, *asked.near}
+    elif wanted > len(question.distractors):
+        known = {*question.needed, *question.distractors}
         others = [each for each in range(len(everything)) if each not in known]
-        more = rng.sample(others, min(len(others), wanted - len(asked.near)))
-        chosen = [everything[each] for each in (*asked.needed, *asked.near, *more)]
+        more = rng.sample(others, min(len(others), wanted - len(question.distractors)))
+        chosen = [everything[each] for each in (*question.needed, *question.distractors, *more)]
     else:
-        chosen = [everything[each] for each in (*asked.needed, *rng.sample(asked.near, wanted))]
+        chosen = [everything[each] for each in (*question.needed, *rng.sample(question.distractors, wanted))]
     rng.shuffle(chosen)
     shown = [fill(DOCUMENT, {"i": str(number), "document": each}) for number, each in enumerate(chosen, 1)]
-    text = fill(wrap.replace("{task}", QA.task), {"context": "\n\n".join(shown), "query": asked.query})
-    cluster = f"document {asked.needed[0]}" if asked.near else None
-    return RulerSample(text, QA.prefix, asked.answers, cluster=cluster)
+    text = fill(wrap.replace("{task}", QA.task), {"context": "\n\n".join(shown), "query": question.query})
+    cluster = f"document {question.needed[0]}" if question.distractors else None
+    return RulerSample(text, QA.prefix, question.answers, cluster=cluster)
 
 
 def _squad(body: Any, path: Path) -> QuestionSet:
@@ -143,9 +147,11 @@ def _squad_rows(rows: list[Json], origin: str) -> QuestionSet:
         questions = []
         for row in rows:
             here = numbers[str(row["context"])]
-            near = tuple(each for each in articles[str(row["title"])] if each != here)
+            distractors = tuple(each for each in articles[str(row["title"])] if each != here)
             if row["answers"]:
-                questions.append(SetQuestion(str(row["question"]), tuple(map(str, row["answers"])), (here,), near))
+                questions.append(
+                    SetQuestion(str(row["question"]), tuple(map(str, row["answers"])), (here,), distractors)
+                )
     except (KeyError, TypeError) as error:
         raise DataError(
             f"{origin}: {error!r}: title, context, question and answers were expected in each row"
@@ -155,11 +161,11 @@ def _squad_rows(rows: list[Json], origin: str) -> QuestionSet:
 
 def _hotpot(rows: Any, origin: str) -> QuestionSet:
     try:
-        told = [[f"{title}\n{''.join(said)}" for title, said in row["context"]] for row in rows]
-        numbers = {text: number for number, text in enumerate(sorted({text for each in told for text in each}))}
+        paragraphs = [[f"{title}\n{''.join(sentences)}" for title, sentences in row["context"]] for row in rows]
+        numbers = {text: number for number, text in enumerate(sorted({text for each in paragraphs for text in each}))}
         questions = [
             SetQuestion(str(row["question"]), (str(row["answer"]),), tuple(numbers[text] for text in each))
-            for row, each in zip(rows, told, strict=True)
+            for row, each in zip(rows, paragraphs, strict=True)
         ]
     except (KeyError, TypeError, ValueError):
         raise DataError(
@@ -173,3 +179,8 @@ def _checked(questions: list[SetQuestion], numbers: dict[str, int], origin: str)
     if not questions or not numbers:
         raise DataError(f"{origin} has no answerable question: is it the right file?")
     return QuestionSet(tuple(questions), tuple(numbers), f"{origin}, {len(questions):,} questions")
+
+
+__getattr__ = old_names(
+    __name__, {"Question": "SetQuestion", "Reading": "QuestionSet", "read_reading": "read_question_set"}
+)

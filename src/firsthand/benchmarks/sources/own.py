@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from firsthand import catalog
+from firsthand._moved import old_names
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.protocols.protocol import Item, Protocol, answered, fill, letter, make_task
 from firsthand.benchmarks.sources.tables import TableRow, read_table
@@ -196,3 +197,6 @@ def _task(item: Item, about: BenchmarkDescription, protocol: Protocol, examples:
         metadata=dict(item.metadata),
         secret=dict(item.secret),
     )
+
+
+__getattr__ = old_names(__name__, {"Description": "BenchmarkDescription"})

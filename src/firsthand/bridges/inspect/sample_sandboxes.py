@@ -20,6 +20,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
+from firsthand._moved import old_names
 from firsthand.bridges.inspect.sandbox_provider import NAME, boxes
 from firsthand.bridges.inspect.sandbox_requirements import LenientConfig, required_sandboxes
 from firsthand.errors import ConfigError, SandboxError, ToolError
@@ -68,7 +69,7 @@ def _layered(whole: Any, sample: Any) -> Any:
     return SandboxEnvironmentSpec(whole.type, own.config) if same else whole
 
 
-def _provided(spec: Any, folder: str, wanted: str, whose: str) -> Any:
+def _provided(spec: Any, folder: str, wanted: str, sample_name: str) -> Any:
     """Return the specification with the provider to be used here and an absolute path to its configuration."""
     from inspect_ai.util import SandboxEnvironmentSpec
     from inspect_ai.util._sandbox.registry import registry_has_sandboxenv
@@ -78,13 +79,13 @@ def _provided(spec: Any, folder: str, wanted: str, whose: str) -> Any:
         config = str(Path(folder, config).absolute())
     kind = wanted or _default_provider(spec.type)
     if not registry_has_sandboxenv(kind):
-        raise ConfigError(f"{whose} needs the sandbox {kind!r}, and Inspect knows no provider of that name: install it")
+        raise ConfigError(f"{sample_name} needs the sandbox {kind!r}, but Inspect knows no such provider: install it")
     if kind != NAME:
         return SandboxEnvironmentSpec(kind, config)
     try:
         required_sandboxes(config, lenient=wanted == NAME)
     except ConfigError as error:
-        raise ConfigError(f"{whose} cannot run here: {error}") from None
+        raise ConfigError(f"{sample_name} cannot run here: {error}") from None
     return SandboxEnvironmentSpec(NAME, LenientConfig(config) if wanted == NAME and config else config)
 
 
@@ -204,8 +205,8 @@ def _tools() -> Sequence[Tool]:
     async def output_of(words: list[str]) -> str:
         with _as_tool_errors():
             result = await sandbox().exec(words, timeout=TOOL_S, timeout_retry=False)
-        said = shortened(result.stdout + result.stderr) or "(no output)"
-        return said if result.success else f"{said}\n[exit status {result.returncode}]"
+        output = shortened(result.stdout + result.stderr) or "(no output)"
+        return output if result.success else f"{output}\n[exit status {result.returncode}]"
 
     @tool(effect="write", timeout_s=TOOL_S + 60)
     async def shell(command: str) -> str:
@@ -265,3 +266,6 @@ def _as_tool_errors() -> Any:
         raise ToolError(f"it printed or holds too much: more than {error.limit_str}") from None
     except OSError as error:
         raise ToolError(f"{error.strerror or error}: {error.filename or ''}".rstrip(": ")) from None
+
+
+__getattr__ = old_names(__name__, {"looked_into": "sandboxes_for_scoring", "placed": "sandbox_specs"})

@@ -162,8 +162,8 @@ async def open_box(service: RequiredSandbox) -> Box:
             if step.command:
                 made = await box.exec(["sh", "-c", step.command], folder=step.folder, environment=step.environment)
                 if not made.ok:
-                    said = made.stderr.strip().rpartition("\n")[2][:200] or made.ended
-                    raise ConfigError(f"{service.source}: RUN {step.command[:100]} fails in the sandbox: {said}")
+                    reason = made.stderr.strip().rpartition("\n")[2][:200] or made.ended
+                    raise ConfigError(f"{service.source}: RUN {step.command[:100]} fails in the sandbox: {reason}")
     except BaseException:
         await box.close()
         raise

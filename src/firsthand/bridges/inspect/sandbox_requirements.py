@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from firsthand._moved import old_names
 from firsthand.errors import ConfigError
 from firsthand.sandbox.box import FOLDER
 from firsthand.sandbox.dockerfile import Step, read_dockerfile
@@ -140,8 +141,8 @@ def _built(service: RequiredSandbox, dockerfile: Path, context: Path) -> tuple[R
 
 def _refuse(source: str, lacks: list[str], lenient: bool) -> None:
     if lacks and not lenient:
-        told = "; ".join(lacks[:6]) + (f"; and {len(lacks) - 6} more" if len(lacks) > 6 else "")
-        raise ConfigError(f"{source} needs what the sandbox does not have: {told}. To run it, {REMEDY}")
+        unmet = "; ".join(lacks[:6]) + (f"; and {len(lacks) - 6} more" if len(lacks) > 6 else "")
+        raise ConfigError(f"{source} needs what the sandbox does not have: {unmet}. To run it, {REMEDY}")
 
 
 def _variables(given: Any) -> dict[str, str]:
@@ -154,3 +155,8 @@ def _bytes(text: str | None) -> int:
     """Return the bytes in a size such as `512m`; 0 for None."""
     matched = re.fullmatch(r"([\d.]+)\s*([bkmg]?)b?", (text or "").lower())
     return int(float(matched[1]) * _UNITS[matched[2]]) if matched else 0
+
+
+__getattr__ = old_names(
+    __name__, {"Bare": "LenientConfig", "Service": "RequiredSandbox", "demanded": "required_sandboxes"}
+)

@@ -95,18 +95,18 @@ def _bridge(ctx: Context, task: Task) -> tuple[Any, Any]:
             if config.max_tokens is None:
                 del settings["max_tokens"]
             try:
-                said = await here.sample(config.num_choices or 1, tools=given, **settings)
+                samples = await here.sample(config.num_choices or 1, tools=given, **settings)
             except FirsthandError as error:
                 self.error = error
                 raise
-            call = next(call for call in reversed(ctx.attempt.calls) if said[0].node in call.nodes)
+            call = next(call for call in reversed(ctx.attempt.calls) if samples[0].node in call.nodes)
             reasons: list[FinishReason] = call.detail["finish_reasons"]
             completions = [
                 Completion(each.last, reason, call.usage if index == 0 else type(call.usage)())
-                for index, (each, reason) in enumerate(zip(said, reasons, strict=True))
+                for index, (each, reason) in enumerate(zip(samples, reasons, strict=True))
             ]
             output = output_to(completions, name)
-            for each, choice in zip(said, output.choices, strict=True):
+            for each, choice in zip(samples, output.choices, strict=True):
                 self.known[here.node, _key(message_from(choice.message))] = each
             return output
 

@@ -33,8 +33,8 @@ def load(task: str, args: str, grader: str) -> tuple[Any, list[Any]]:
     except FirsthandError:
         raise
     except (Exception, SystemExit) as error:
-        said = " ".join(str(error).split())[:300]
-        raise DataError(f"Inspect could not load the task {task!r} ({type(error).__name__}: {said})") from error
+        reason = " ".join(str(error).split())[:300]
+        raise DataError(f"Inspect could not load the task {task!r} ({type(error).__name__}: {reason})") from error
     if len(found) != 1:
         names = ", ".join(each.name for each in found) or "none"
         raise ConfigError(f"{task!r} gives {len(found)} tasks ({names}): name one, as in inspect:task=FILE.py@NAME")
@@ -69,14 +69,14 @@ def task_of(sample: Any, task: str, args: str, grader: str) -> Task:
     from inspect_ai.model import ChatMessageUser
 
     messages = [ChatMessageUser(content=sample.input)] if isinstance(sample.input, str) else list(sample.input)
-    said = tuple(map(message_from, messages))
-    if not said or said[-1].role != "user":
+    messages_read = tuple(map(message_from, messages))
+    if not messages_read or messages_read[-1].role != "user":
         raise DataError(f"the sample {sample.id!r} does not end with a user message: there is nothing to answer")
     return Task(
         id=str(sample.id),
-        prompt=said[-1].text,
+        prompt=messages_read[-1].text,
         choices=tuple(sample.choices or ()),
-        conversation=said[:-1],
+        conversation=messages_read[:-1],
         hint="a letter" if sample.choices else None,
         verbatim=not sample.choices,
         metadata={"inspect": {"task": task, "args": args, "grader": grader}},

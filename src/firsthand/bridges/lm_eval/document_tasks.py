@@ -47,27 +47,29 @@ def _task(id: str, name: str, task: Any, doc: Any, instances: list[Any]) -> Task
         before, settings = instances[0].args[:2]
         conversation, last = _read(before)
         context = None if last is not None else before
-        prompt = last if last is not None else _asked(task, doc)
+        prompt = last if last is not None else _question(task, doc)
         about |= {"prompt": prompt, "context": context, "conversation": conversation}
         return Task(**about, sampling=_sampling(settings), verbatim=True)
     if kind == "loglikelihood_rolling":
         return Task(**about, prompt="", requests=(("", str(instances[0].args[0])),))
     listed = [str(each) for each in task.doc_to_choice(doc)] if _has_choices(task) else []
     pairs = [(before, str(text)) for before, text in (instance.args[:2] for instance in instances)]
-    asked = pairs[: len(listed)] if listed else pairs
-    rest = pairs[len(asked) :]
-    if [text for _, text in rest] != [text for _, text in asked][: len(rest)] or any(before for before, _ in rest):
+    with_question = pairs[: len(listed)] if listed else pairs
+    rest = pairs[len(with_question) :]
+    if [text for _, text in rest] != [text for _, text in with_question][: len(rest)] or any(
+        before for before, _ in rest
+    ):
         raise DataError("it scores other texts without the question than with it")
-    read = [_read(before) for before, _ in asked]
-    spoken = [each for each in read if each[1] is not None]
-    if spoken and any(each != spoken[0] for each in read):
+    read = [_read(before) for before, _ in with_question]
+    conversations = [each for each in read if each[1] is not None]
+    if conversations and any(each != conversations[0] for each in read):
         raise DataError("its choices stand in different conversations: leave out apply_chat_template")
     conversation, last = read[0]
     return Task(
         **about,
-        prompt=last if last is not None else _asked(task, doc),
+        prompt=last if last is not None else _question(task, doc),
         choices=tuple(listed),
-        requests=tuple((None if last is not None else before, text) for before, text in asked),
+        requests=tuple((None if last is not None else before, text) for before, text in with_question),
         conversation=conversation,
         baseline="" if rest else None,
         hint="a letter" if listed else None,
@@ -78,7 +80,7 @@ def _has_choices(task: Any) -> bool:
     return task.get_config("doc_to_choice") is not None
 
 
-def _asked(task: Any, doc: Any) -> str:
+def _question(task: Any, doc: Any) -> str:
     """Return the question without few-shot examples, for patterns that write their own prompts."""
     text = task.doc_to_text(doc)
     return text if isinstance(text, str) else f"Which of these comes before: {task.doc_to_target(doc)}"

@@ -24,7 +24,7 @@ def load_tasks(task: str, include: str, trust: bool) -> tuple[dict[str, Any], di
         if is_task_file(task):
             manager, name = _file_manager(Path(task).expanduser().resolve(), include, trust, TaskManager)
         else:
-            manager, name = _installed(include), task
+            manager, name = installed_tasks(include), task
             if task not in manager.task_index:
                 raise unknown("task of lm-evaluation-harness", task, manager.all_tasks, see="lm_eval ls tasks")
             _check(task, manager, trust)
@@ -33,7 +33,7 @@ def load_tasks(task: str, include: str, trust: bool) -> tuple[dict[str, Any], di
 
 
 @lru_cache(maxsize=4)
-def _installed(include: str) -> Any:
+def installed_tasks(include: str) -> Any:
     """Index the harness's own tasks, thousands of files that take many seconds to list, and those of a folder."""
     from lm_eval.tasks import TaskManager
 
