@@ -2,7 +2,7 @@
 
 The same choice as `sampler`'s, from the same random numbers: a row's number is a hash of (seed, index, position), and
 cumulative weights are float64. Where a number falls between two tokens to within rounding the two may differ. Left to
-`sampler` on the host: penalties, biases, grammars, rows whose logits serve several answers, and guesses.
+`sampler` on the host: penalties, biases, grammars, rows whose logits serve several answers, and drafts.
 """
 
 # M rows, V vocabulary, C candidates

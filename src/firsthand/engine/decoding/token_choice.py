@@ -43,7 +43,8 @@ def sample(sequence: Sequence, row: LogitRow, version: int) -> Output:
     elif sequence.num_answer >= sequence.max_tokens:
         reason = "length"
     top = (most_probable(row, sampling.top_logprobs),) if sampling.top_logprobs else ()
-    behaviour = logprob if behaviour is None else min(behaviour, 0.0)
+    # 7 decimals: the compiled draw's exponentials are float32, and more digits would only fill traces
+    behaviour = logprob if behaviour is None else min(round(behaviour, 7), 0.0)
     return output(sequence, version, (token,), (logprob,), token == row.best, top, reason, behaviour=(behaviour,))
 
 
