@@ -1,4 +1,4 @@
-"""The bubblewrap tier: a warm worker inside `bwrap` namespaces, and how a run is given to it.
+"""The bubblewrap tier: a warm worker inside `bwrap` namespaces, and the protocol to it.
 
 What the worker sees: the system's programs and libraries and this Python, read-only; a /proc of its own; five harmless
 devices; and nothing else of the machine, no network, no capabilities. See `worker.py` for what happens inside.
@@ -31,7 +31,7 @@ WORKSPACE = "/testbed"
 START_S = 30.0
 LEAVE_S = 1.0
 GRACE_S = 5.0
-"""A worker that has not reported this long after a run's time was up is taken for broken."""
+"""A worker that has not reported this long after a run's timeout is considered broken."""
 _ETC = {
     "passwd": "sandbox:x:1000:1000::/tmp/work:/bin/sh\n",
     "group": "sandbox:x:1000:\n",
@@ -77,7 +77,7 @@ class Report:
     stdout: bytes
     stderr: bytes
     flooded: bool
-    """It wrote more than was allowed, and was stopped for it."""
+    """True if it was killed for writing more than allowed."""
     body: Json
 
 

@@ -1,4 +1,4 @@
-"""A SQLite database: ask it, see its schema; and where that is asked for, change it.
+"""A SQLite database: query it, read its schema, and with `write` change it.
 
 Asking opens the file read-only, and an authorizer lets SQLite do nothing but read: no ATTACH, no PRAGMA, no extension, no
 write. A query ends after its time, and so do its rows. Changing is `irreversible`; it cannot reach another file either.
@@ -92,7 +92,7 @@ class Database:
 
     @contextmanager
     def _open(self, mode: str) -> Iterator[sqlite3.Connection]:
-        """A connection that can do no more than its mode says, and not for long; what SQLite complains of is a ToolError."""
+        """A connection limited to its mode, with a time limit; SQLite's errors are ToolErrors."""
         try:
             connection = sqlite3.connect(f"{self.path.as_uri()}?mode={mode}", uri=True, timeout=2.0)
         except sqlite3.Error as error:

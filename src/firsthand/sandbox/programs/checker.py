@@ -1,4 +1,4 @@
-"""The program that holds an answer to its tests, inside the sandbox. Standard library only; `Sandbox.check` runs it.
+"""The program that checks an answer against its tests, inside the sandbox. Standard library only; `Sandbox.check` runs it.
 
 Two processes: the answer runs in one, the tests in the other, and only plain values go between them. So an answer cannot end
 the tests early, change what they use, read what they expect, or return an object that claims to equal everything. It is the
@@ -171,7 +171,7 @@ def encode(value: Any) -> Any:
 
 
 def scalars(values: Iterable[Any]) -> bool:
-    """Whether JSON can hold all of these as they are: so told, a sequence of millions takes no longer than it must."""
+    """True if JSON can hold all of these as they are, so that long sequences are encoded fast."""
     kinds = set(map(type, values))
     return kinds <= _SCALARS and (int not in kinds or all(type(v) is not int or abs(v) < _LARGE for v in values))
 
@@ -226,7 +226,7 @@ def receive(link: socket.socket) -> dict[str, Any] | None:
 
 
 def exactly(link: socket.socket, count: int) -> bytes | None:
-    """That many bytes, or None if the other side has gone."""
+    """Reads `count` bytes, or None if the other side is gone."""
     received = bytearray()
     while len(received) < count:
         try:
