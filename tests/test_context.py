@@ -101,7 +101,7 @@ def test_a_context_before_the_first_message_says_so() -> None:
         return ctx.text
 
     trace = attempt(pattern)
-    assert trace.error is not None and trace.error.message == "nothing has been said in this Context yet"
+    assert trace.error is not None and trace.error.message == "this Context has no message yet"
 
 
 def test_sampling_changes_hold_where_they_were_made() -> None:

@@ -123,7 +123,7 @@ class Unsayable(Exception):
         (MemoryError(), "MemoryError"),
         (RecursionError("deep"), "RecursionError: deep"),
         (TimeoutError("its own"), "failed: TimeoutError: its own"),
-        (Unsayable(), "an error that cannot be shown"),
+        (Unsayable(), "an error without a message"),
     ],
 )
 def test_whatever_a_tool_raises_is_a_result_and_its_siblings_run(error: BaseException, said: str) -> None:

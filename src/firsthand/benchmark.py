@@ -55,7 +55,7 @@ Figures = Callable[[Sequence[Trace]], Sequence[Figure]]
 
 
 class Environment(ToolSource, Protocol):
-    """State and tools for one attempt at one task: a tool source that says how it looks at the end."""
+    """State and tools for one attempt at one task: a tool source with a final state."""
 
     async def final_state(self) -> Json:
         """The state that the scorers need to know, asked for after the pattern and before `close`."""

@@ -36,7 +36,7 @@ class ConfigError(FirsthandError):
 
 
 class UnknownName(FirsthandError):
-    """A name that names nothing; the message gives the nearest name there is."""
+    """An unknown name; the message gives the nearest known one."""
 
 
 class MissingExtra(FirsthandError):

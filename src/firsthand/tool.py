@@ -43,7 +43,7 @@ CLOSING_S = 0.5
 
 @dataclass(frozen=True)
 class Tool:
-    """A function an agent may call. `await tool(arguments)` checks the arguments, runs it and gives its result as text.
+    """A function an agent may call. `await tool(arguments)` validates the arguments, runs it and returns its result as text.
 
     A sync function runs in a thread of its own: after `timeout_s` it is abandoned, for a thread cannot be killed.
     """
@@ -52,7 +52,7 @@ class Tool:
     effect: Effect
     function: Callable[..., Any]
     validate: Callable[[Json], Json]
-    """Arguments as the model gave them -> keyword arguments of the right types, or ToolError."""
+    """Converts the model's arguments to keyword arguments of the right types; raises ToolError."""
     timeout_s: float = 30.0
     max_chars: int = 16_000
     """Longer results are truncated here, with a note."""
@@ -182,7 +182,7 @@ def tool_from_function(
     timeout_s: float = 30.0,
     origin: str | None = None,
 ) -> Tool:
-    """The Tool of a function: its schema from the annotations, its texts from the docstring (Google style `Args:`)."""
+    """Makes the Tool of a function: schema from annotations, descriptions from the docstring (Google style `Args:`)."""
     from pydantic import ConfigDict, Field, ValidationError, create_model
 
     tool_name = name or str(getattr(function, "__name__", "tool"))
@@ -304,7 +304,7 @@ def _kind(schema: Json) -> str:
 
 
 def _without_titles(schema: Any) -> Any:
-    """The schema without the titles that pydantic makes from names: they cost prompt tokens and say nothing."""
+    """The schema without pydantic's generated titles, which cost prompt tokens."""
     if isinstance(schema, list):
         return [_without_titles(item) for item in schema]
     if not isinstance(schema, dict):

@@ -18,7 +18,7 @@ from firsthand.tool import Effect, Tool
 Permission = Literal["allow", "ask", "deny"]
 
 MAX_SHOWN = 4_000
-"""Characters of one argument that a person is shown."""
+"""The most characters of one argument that are shown."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Decision:
 
     allowed: bool
     by: str
-    """`rule`, `terminal`, or what a function of your own calls itself."""
+    """`rule`, `terminal`, or the name your own function gives itself."""
     reason: str = ""
 
 

@@ -40,7 +40,7 @@ class Branch:
         return name
 
     def order(self, effect: str) -> tuple[int, ...]:
-        """A sort key of an effect made here: what follows from something else comes after it, whatever was faster."""
+        """A sort key of an effect of this branch: causes sort before their consequences, whatever the timing."""
         return (*self.place, int(effect.partition(" ")[0].rpartition(":")[2]), 1)
 
 
@@ -75,7 +75,7 @@ def enter_branch(branch: Branch) -> None:
 
 
 async def group(coroutines: Iterable[Awaitable[T]]) -> list[T]:
-    """The results of all coroutines, run together, in the order they were given.
+    """Runs all coroutines concurrently; their results in the order of the coroutines.
 
     Each runs in a branch of its own. If one fails its siblings are cancelled, and that first error is raised as it is.
     """
@@ -98,7 +98,7 @@ async def group(coroutines: Iterable[Awaitable[T]]) -> list[T]:
 
 
 def first_error(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first error inside a group of errors, however deep."""
+    """The first error inside nested error groups."""
     first = errors.exceptions[0]
     return first_error(first) if isinstance(first, BaseExceptionGroup) else first
 
@@ -112,7 +112,7 @@ class Retry:
     first_wait_s: float = 0.5
     """Wait about this long before the second try; each later wait is twice the one before."""
     max_wait_s: float = 30.0
-    """Never wait longer than this, whatever the other side asks for."""
+    """Never wait longer than this, whatever the server asks for."""
 
     def wait_s(self, attempt: int, asked_s: float | None, rng: random.Random) -> float:
         """Seconds to wait after try number `attempt` (from 1) failed: exponential with full jitter, or as asked."""
@@ -128,7 +128,7 @@ async def with_retries(
     *,
     on_retry: Callable[[int, TransientError, float], None] = lambda attempt, error, wait_s: None,
 ) -> T:
-    """The result of `action`, tried again while it raises TransientError; the last such error is raised."""
+    """The result of `action`, retried while it raises TransientError; the last such error is raised."""
     rng = random.Random(0)
     for attempt in range(1, retry.attempts):
         try:

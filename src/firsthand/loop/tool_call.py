@@ -18,12 +18,12 @@ from firsthand.tool import Tool, marked, read_arguments, usage
 
 
 def tool_request(call: ToolCall) -> str:
-    """The address of a tool's result in a journal: as `request_key` for what a model is asked."""
+    """The key of a tool call in a journal, like `request_key` for models."""
     return request_key("tool", canonical([call.name, call.arguments, call.invalid]))
 
 
 class Ran(NamedTuple):
-    """A tool call that has come to its end."""
+    """A finished tool call."""
 
     result: ToolResult
     """As the model reads it."""

@@ -10,7 +10,7 @@ from firsthand.patterns.parts.answers import answer_or_text, wanted
 from firsthand.task import Task
 
 Gate = Callable[[int, str], str | None]
-"""Given a step's number (from 1) and what it wrote: what is wrong with it, or None to let it pass."""
+"""A step's number (from 1) and its output -> the problem with it, or None."""
 
 STEPS = (
     "{question}\n\nDo not answer yet. List the facts that are given, and what is asked.",

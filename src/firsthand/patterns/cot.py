@@ -21,12 +21,12 @@ async def cot(task: Task, ctx: Context, *, shots: int = 0, extract: bool = False
     if shots:
         raise ConfigError(f"shots is {shots} and extract is on: examples show how to end, so leave one of the two out")
     thought = await ctx.say(f"{task.question}\n\nLet's think step by step.").generate()
-    told = await thought.say(f"Therefore, the answer ({wanted(task)}) is").generate()
-    return extract_answer(told.text, task) or answer_or_text(thought.text, task)
+    concluded = await thought.say(f"Therefore, the answer ({wanted(task)}) is").generate()
+    return extract_answer(concluded.text, task) or answer_or_text(thought.text, task)
 
 
 def opening(task: Task, ctx: Context, shots: int = 0) -> Context:
-    """The Context in which the model is to think: examples, if wanted, and the question."""
+    """The Context before the reasoning: examples, if any, and the question."""
     if not shots:
         # Kojima's words come last: a small model told last how to end writes its answer at once (LOG.md).
         return ctx.say(f'{task.question}\n\nEnd with "The answer is" and {wanted(task)}.\n\nLet\'s think step by step.')

@@ -19,9 +19,9 @@ Reasoning = Literal["protocol", "on", "off"]
 Orders = Literal["both", "first", "second"]
 Combine = Literal["mean", "agree"]
 MIN_CHARS = 250
-"""An answer is not shortened to less: a prompt that is still too long is an error."""
+"""The least an answer is shortened to: a prompt that is still too long is an error."""
 MARGIN = 1e-9
-"""Probabilities this close are equal."""
+"""Probabilities that differ by less are equal."""
 _SWAP = str.maketrans({"A": "B", "B": "A"})
 SCHEMA_TOKENS = 4096
 
@@ -37,7 +37,7 @@ class Judgement:
     probabilities: Mapping[str, float] = field(default_factory=dict)
     """Of each verdict; of a pair the mean over both orders, seen from the first."""
     by: str = ""
-    """`logprob`, `top log-probs`, `grammar`, `words`, or the rule that made asking needless."""
+    """`logprob`, `top log-probs`, `grammar`, `words`, or the rule that decided without the judge."""
     orders: tuple[str, ...] = ()
     """The verdict in each order, seen from the first: a judge without position bias gives the same one twice."""
     first: float | None = None
@@ -186,7 +186,7 @@ _FIRST = ("A", "A>B", "A>>B")
 async def _once(
     protocol: JudgeProtocol, fields: Mapping[str, str], ctx: Context, max_chars: int, options: _Options
 ) -> Judgement:
-    """One look at what is judged; it is shortened until it fits the judge's context."""
+    """One judgement; the judged text is shortened until it fits the judge's context."""
     while True:
         try:
             return await _look(protocol, fields, ctx, max_chars, options)

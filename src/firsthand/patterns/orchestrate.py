@@ -13,7 +13,7 @@ from firsthand.patterns.parts.sub_patterns import Outcome, attempt, part_of
 from firsthand.task import Task
 
 MAX_SUBAGENTS = 256
-"""Workers that one orchestrator may lead to, at all depths together."""
+"""The most workers of one orchestrator, at all depths together."""
 
 _SPLIT = (
     "Do not answer yet. Split this into at most {workers} sub-tasks that do not depend on each other. Each is done by a "

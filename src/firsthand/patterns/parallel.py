@@ -1,4 +1,4 @@
-"""Parallelisation: sections of a task, or several attempts at it, side by side, and one answer made of theirs."""
+"""Parallelisation: sections of a task, or several attempts at it, run concurrently and combined to one answer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from firsthand.patterns.parts.voting import count, share, tallied
 from firsthand.task import Task
 
 Split = Callable[[Task, int], Sequence[Task]]
-"""Given a task and how many sections to make at most: the sections, each a task that can be done without the others."""
+"""A task and the most sections -> the sections, each a task that can be done without the others."""
 Combine = Literal["majority", "any", "all", "threshold", "best", "merge"]
 
 

@@ -20,7 +20,7 @@ _EXAMPLE: tuple[tuple[Role, str], ...] = (
     ("user", "Observation: 57"),
     ("assistant", "Thought: The result is 57.\nFinal Answer: 57"),
 )
-"""Worked turns: a small model follows what it sees before what it is told. The wording was measured (LOG.md)."""
+"""Worked turns: a small model follows examples rather than instructions. The wording was measured (LOG.md)."""
 _SEARCH_EXAMPLE: tuple[tuple[Role, str], ...] = (
     ("user", "Question: Which company does Ana Karel work for?"),
     ("assistant", "Thought: I need to look up Ana Karel.\nAction: search[Ana Karel]"),

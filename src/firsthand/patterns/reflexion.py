@@ -17,7 +17,7 @@ from firsthand.task import Task
 
 Strategy = Literal["reflexion", "last_attempt", "both", "none"]
 MAX_CHARS = 12_000
-"""Of a trial, this much of its end is shown to the reflection, or to the next trial."""
+"""Characters at the end of a trial that the reflection, or the next trial, is shown."""
 
 
 async def reflexion(
@@ -61,7 +61,7 @@ async def reflexion(
 
 
 def remembering(task: Task, reflections: Sequence[str], last: str = "") -> Task:
-    """The task with what earlier trials taught under its question."""
+    """The task with the reflections of earlier trials after its question."""
     parts = [task.prompt]
     if last:
         parts.append(f"You tried this before and failed. This was the end of your last attempt:\n{last}")
@@ -101,6 +101,6 @@ def transcript(messages: Sequence[Message]) -> str:
 
 
 def shown(message: Message) -> str:
-    """The words of a message and its tool calls."""
+    """The text of a message and its tool calls."""
     calls = [f"{call.name}({call.arguments})" for call in message.tool_calls]
     return "\n".join([message.text, *calls]).strip()

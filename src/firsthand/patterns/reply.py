@@ -1,4 +1,4 @@
-"""Answer a conversation as it stands: what goes on where a fork has put in new words."""
+"""Answer a conversation as it stands: continues a fork that added a message."""
 
 from __future__ import annotations
 

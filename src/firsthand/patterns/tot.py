@@ -22,10 +22,10 @@ from firsthand.task import Task
 Generate = Literal["propose", "sample"]
 Evaluate = Literal["value", "vote", "score"]
 Select = Literal["greedy", "sample"]
-Verdict = Sequence[str] | float
-"""The replies to one request for a valuation, or what a verdict is worth on average."""
+Valuation = Sequence[str] | float
+"""The replies to one request for a valuation, or the expected value of a verdict."""
 MAX_THOUGHTS = 100
-"""Of one list, for a model that does not stop listing. GPT-4's longest in the authors' log has 46."""
+"""The most items of one list, for a model that does not stop. GPT-4's longest in the authors' log has 46."""
 
 
 async def tot(
@@ -82,10 +82,10 @@ class Search:
     ctx: Context
     judgements: int
     evaluate: Evaluate = "value"
-    _verdicts: dict[str, Verdict] = field(default_factory=dict)
+    _verdicts: dict[str, Valuation] = field(default_factory=dict)
 
     async def expand(self, state: State, generate: Generate, samples: int) -> list[State]:
-        """The states that one more thought leads to; a state that is done leads to itself."""
+        """The states after one more thought; a finished state stays as it is."""
         if self.thoughts.is_done(state.text):
             return [state]
         if generate == "propose":
@@ -96,7 +96,7 @@ class Search:
         return [State(self.thoughts.sampled(state.text, reply.text), reply.node) for reply in replies]
 
     async def judge(self, states: Sequence[State]) -> list[float]:
-        """The worth of each state. One that is there twice counts once: the second is worth 0, as in the authors' code."""
+        """The value of each state. The second of two equal states has the value 0, as in the authors' code."""
         texts = list(dict.fromkeys(state.text for state in states))
         if self.evaluate == "vote":
             replies = await self.ask(self.thoughts.vote(texts), self.judgements)
@@ -107,7 +107,7 @@ class Search:
         return [worth.pop(state.text, 0.0) for state in states]
 
     async def values(self, texts: Sequence[str]) -> list[float]:
-        """The worth of each state, judged alone."""
+        """The value of each state, judged alone."""
         asks = {text: self.thoughts.value(text) for text in texts}
         new = {ask.prompt: ask for each in asks.values() for ask in each if ask.prompt not in self._verdicts}
         verdicts = await self.ctx.group(self._judged(ask) for ask in new.values())
@@ -115,7 +115,7 @@ class Search:
         return [self._worth(text, [self._verdicts[ask.prompt] for ask in asks[text]]) for text in texts]
 
     def note(self, name: str, state: State, status: str, score: float | None = None, **more: str) -> None:
-        """Record what became of a state."""
+        """Record the status of a state."""
         thought = (state.text.strip().splitlines() or [""])[-1]
         about = {"name": name, "at": state.at, "status": status, "score": score, "text": thought[:200]}
         self.ctx.note("branch", **about, path=current_branch().path, **more)
@@ -125,12 +125,12 @@ class Search:
         stop = (*self.ctx.sampling.stop, *ask.stop)
         return await self.ctx.say(ask.prompt).sample(max(samples, ask.samples), stop=stop)
 
-    async def _judged(self, ask: Ask) -> Verdict:
+    async def _judged(self, ask: Ask) -> Valuation:
         if self.evaluate != "score":
             return [reply.text for reply in await self.ask(ask, self.judgements)]
         return expected(await self.ctx.say(ask.prompt).score(list(self.thoughts.labels)), self.thoughts.labels)
 
-    def _worth(self, text: str, verdicts: Sequence[Verdict]) -> float:
+    def _worth(self, text: str, verdicts: Sequence[Valuation]) -> float:
         replies = [verdict for verdict in verdicts if not isinstance(verdict, float)]
         averages = [verdict for verdict in verdicts if isinstance(verdict, float)]
         return sum(averages) if averages else self.thoughts.valued(text, replies)

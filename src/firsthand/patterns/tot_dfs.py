@@ -44,13 +44,13 @@ async def tot_dfs(
 
 @dataclass
 class Walk:
-    """The walk through the tree, and where it has been."""
+    """The search through the tree, with the states it has visited."""
 
     search: Search
     visits: int
     per_state: int
     threshold: float | None
-    """States worth less are not followed; None follows all."""
+    """States with a lower value are pruned; None prunes none."""
     visited: list[tuple[int, State]] = field(default_factory=list)
     _replies: dict[str, list[Context]] = field(default_factory=dict)
 
@@ -72,7 +72,7 @@ class Walk:
                 await self.visit(child, depth + 1)
 
     async def _children(self, state: State) -> list[State]:
-        """The states one thought further. Two orders of the same thoughts may ask the same: it is asked once."""
+        """The next states. Equal requests, from two orders of the same thoughts, are made once."""
         ask = self.search.thoughts.propose(state.text)
         if ask.prompt not in self._replies:
             self._replies[ask.prompt] = await self.search.ask(ask)

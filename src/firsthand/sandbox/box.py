@@ -1,4 +1,4 @@
-"""A small machine for one attempt: commands by their words, files as bytes, and folders that are kept from one to the next.
+"""A small machine for one attempt: commands as argument lists, files as bytes, and folders that persist between commands.
 
     async with Box() as box:
         await box.write("a.py", b"print(6 * 7)")
@@ -54,15 +54,15 @@ LIMITS = RunLimits(
     file_bytes=512 * 2**20,
     output_bytes=10 * 2**20,
 )
-"""Of one command."""
+"""Limits of one command."""
 MAX_READ = 100 * 2**20
 MAX_KEPT = 4 * 2**20
-"""Bytes of a `snapshot`, compressed."""
+"""The most bytes of a compressed `snapshot`."""
 _INSIDE = Path(__file__).parent / "programs" / "box_inside.py"
 
 
 class Box:
-    """The machine. Commands and files go one at a time, in the order they are asked for."""
+    """The machine. Commands and file operations run one at a time, in the order of the requests."""
 
     def __init__(
         self,
@@ -177,14 +177,14 @@ class Box:
 
 
 def exit_status(outcome: Outcome) -> int:
-    """The status as a shell tells it: 128 and the signal for a process that one ended, 137 for one that a limit did."""
+    """The exit status as in a shell: 128 plus the signal that ended it, 137 if a limit did."""
     if outcome.exit_status is None:
         return 128 + signal.SIGKILL
     return outcome.exit_status if outcome.exit_status >= 0 else 128 - outcome.exit_status
 
 
 def outermost(folders: Sequence[str]) -> tuple[str, ...]:
-    """The folders that lie in no other one of them, in their order."""
+    """The outermost of the folders, in order."""
     clean = list(dict.fromkeys(str(PurePosixPath(folder)) for folder in folders))
     return tuple(
         each for each in clean if not any(each != other and Path(each).is_relative_to(other) for other in clean)

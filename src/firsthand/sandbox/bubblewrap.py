@@ -1,4 +1,4 @@
-"""The bubblewrap tier: a warm worker inside `bwrap` namespaces, and how a run is given to it.
+"""The bubblewrap tier: a warm worker inside `bwrap` namespaces, and the protocol to it.
 
 What the worker sees: the system's programs and libraries and this Python, read-only; a /proc of its own; five harmless
 devices; and nothing else of the machine, no network, no capabilities. See `worker.py` for what happens inside.
@@ -81,7 +81,7 @@ class Report:
     stdout: bytes
     stderr: bytes
     flooded: bool
-    """It wrote more than was allowed, and was stopped for it."""
+    """True if it was killed for writing more than allowed."""
     body: Json
 
 

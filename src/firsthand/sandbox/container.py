@@ -25,7 +25,7 @@ from firsthand.sandbox.bubblewrap import GRACE_S, Report, Run
 
 IMAGE = f"python:{sys.version_info.major}.{sys.version_info.minor}-slim"
 START_S = 60.0
-"""A container's own start is not charged to the run, and may take this long."""
+"""The most seconds that a container may take to start; they do not count for the run."""
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""A Dockerfile, read for a sandbox that is no container: where commands begin, what is copied, what is run, what is lacking.
+"""Reads a Dockerfile for a sandbox that is not a container: working directory, copied files, commands, missing packages.
 
 Installing is not done but looked up: a Debian package counts if this machine has it, since the sandbox shows its programs,
 and a Python package if the sandbox's own packages hold it (`FIRSTHAND_SANDBOX_PACKAGES`). Other commands are run in it.
@@ -21,7 +21,7 @@ from firsthand.errors import ConfigError
 from firsthand.sandbox.sandbox import shared_packages
 
 MAX_BYTES = 64 * 2**20
-"""Of all files that are copied."""
+"""The most bytes of all copied files."""
 _IGNORED = {"CMD", "ENTRYPOINT", "EXPOSE", "LABEL", "MAINTAINER", "ARG", "HEALTHCHECK", "STOPSIGNAL", "VOLUME"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 _WITH_VALUE = {"--timeout", "--retries", "-i", "--index-url", "--extra-index-url", "--trusted-host", "-t", "--target"}

@@ -1,4 +1,4 @@
-"""Somebody's git repository, read without trusting it: one commit of it, alone, as a bare repository of our own.
+"""Reads an untrusted git repository: one commit of it, as a bare repository of our own.
 
 git runs what a repository's configuration tells it to: hooks, filters, monitors. So here it sees no configuration but ours,
 speaks no protocol but `file`, asks nobody, and fetches no submodules. Only objects are copied, and only those of the one
@@ -25,11 +25,11 @@ from firsthand.system.home import data_home
 
 FETCH_S = 600.0
 MAX_BLOB_BYTES = 4 * 2**20
-"""A file that is shown or edited is no larger."""
+"""The most bytes of a file that is shown or edited."""
 LIMIT = "FIRSTHAND_REPOSITORIES_GB"
 LIMIT_GB = 20.0
 IN_USE_S = 24 * 3600.0
-"""A repository that was asked for so lately may be shown to a sandbox now, and is not removed."""
+"""A repository requested this recently may be in use by a sandbox, and is not removed."""
 CONFIG = """[safe]
 	directory = *
 [core]
@@ -98,7 +98,7 @@ def commit_alone(repo: Path, commit: str) -> Path:
 
 
 def prune(folder: Path, limit_bytes: float | None = None, *, spare_s: float = IN_USE_S) -> int:
-    """The bytes that were freed: repositories that were not used for longest go, until the rest fits the limit.
+    """Removes the least recently used repositories until the rest fits the limit; returns the bytes freed.
 
     Those used in the last `spare_s` seconds stay whatever they take. What was left half made is removed as well.
     """

@@ -1,4 +1,4 @@
-"""A place with a repository at one commit, where commands run that change it: in the bubblewrap sandbox, or a container.
+"""A workspace with a repository at one commit, in the bubblewrap sandbox or a container.
 
 Both look the same from inside: the working copy is `/testbed`, the commit as it was is kept apart from it, and files that
 come with a command lie in `/tmp/work`. In the sandbox the working copy is in memory, the system is read-only and there is no

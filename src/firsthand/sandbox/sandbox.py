@@ -77,7 +77,7 @@ class Runner(Protocol):
 
 
 class Sandbox:
-    """A place to run untrusted code. Workers start when first needed and stay warm until it is closed."""
+    """Runs untrusted code. Workers start when first needed and stay warm until it is closed."""
 
     def __init__(
         self,
@@ -192,7 +192,7 @@ class Sandbox:
             raise
 
     def close(self) -> None:
-        """Stop what runs and end all workers; no process is left when this returns."""
+        """Stop all runs and workers; no process is left when this returns."""
         self._finalizer()
 
     async def __aenter__(self) -> Sandbox:
@@ -354,7 +354,7 @@ def checked(files: Mapping[str, str]) -> dict[str, str]:
 
 
 def outcome_of(report: Report, run: Run, tier: Tier) -> Outcome:
-    """A report in words: why it ended, and its output as text."""
+    """A report as an Outcome: why it ended, and its output as text."""
     body = report.body
     status = None if body["status"] is None else os.waitstatus_to_exitcode(body["status"])
     stderr = report.stderr.decode("utf-8", "replace")

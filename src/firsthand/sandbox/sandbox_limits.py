@@ -15,7 +15,7 @@ class RunLimits:
     """The limits of one run. All hold at once; what is reached first ends the run, or fails the call that asks for more."""
 
     wall_s: float = 10.0
-    """Seconds on the clock; then every process of the run is killed."""
+    """Wall-clock seconds; then every process of the run is killed."""
     cpu_s: float = 10.0
     """Seconds of processor time, for each process."""
     memory_bytes: int = 512 * 2**20
@@ -48,9 +48,9 @@ class Workspace:
     base: Path | None = None
     """A folder that is shown beside it, read-only, as `/base`: what the workspace is filled from."""
     size_bytes: int = 2**30
-    """All its files together. What is not used costs nothing."""
+    """Bytes of all its files together; unused space costs nothing."""
     files: int = 100_000
-    """Its files and folders. The run that makes more is ended."""
+    """The most files and folders. A run that makes more is killed."""
     folders: tuple[str, ...] = ()
     """Places, such as `/root` and `/tmp`, that are kept as well, as parts of the same space; each begins empty."""
 

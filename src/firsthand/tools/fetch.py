@@ -28,10 +28,10 @@ from firsthand.tools.web.addresses import PinnedBackend, Resolver, Rules, parse_
 from firsthand.tools.web.html import to_text
 
 MAX_BYTES = 2_000_000
-"""Of a body, packed or unpacked; the rest is not read."""
+"""The most bytes of a body, compressed or not; the rest is not read."""
 MAX_REDIRECTS = 5
 TOTAL_S = 20.0
-"""For everything together: names, connections, redirects, and the body however slowly it comes."""
+"""Seconds for everything together: name lookup, connections, redirects, and the body."""
 _MAX_URL = 4_096
 _TEXT = re.compile(r"text/.*|application/(?:.*[+.])?(?:json|xml|javascript|ecmascript|yaml|x-ndjson|toml|x-sh|sql)\b.*")
 _HTML = re.compile(r"text/html|application/xhtml\+xml")
@@ -103,7 +103,7 @@ class Page:
 
 
 async def get(url: str, rules: Rules, *, resolver: Resolver = resolve, max_bytes: int = MAX_BYTES) -> Page:
-    """The page at a URL. Every step of the way is checked; every failure is a ToolError."""
+    """The page at a URL. Every redirect is checked; every failure is a ToolError."""
     here = read_url(url)
     backend = PinnedBackend(rules, resolver)
     try:
@@ -165,7 +165,7 @@ async def _answer(pool: httpcore.AsyncConnectionPool, url: httpx.URL) -> AsyncIt
 
 
 async def read_body(response: httpcore.Response, encoding: str, max_bytes: int) -> tuple[bytes, bool]:
-    """At most `max_bytes` of a body, unpacked, and whether there was more. A packed body is never unpacked beyond that."""
+    """At most `max_bytes` of a body, decompressed, and whether there was more. It is never decompressed beyond that."""
     encoding = encoding.strip().lower()
     if encoding not in ("", "identity", "gzip", "x-gzip", "deflate"):
         raise ToolError(f"the page is packed as {encoding[:40]!r}, which is not understood")

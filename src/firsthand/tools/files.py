@@ -1,4 +1,4 @@
-"""Files under one folder: list, read and find; and where it is asked for, write, edit and overwrite.
+"""Files under one folder: list, read and find; with `write` also write, edit and overwrite.
 
 Nothing outside the folder is opened (`rooted.py` says how). What is written outlives the attempt, so writing and editing
 are `external`, and overwriting, which nothing in the record can undo, is `irreversible`; in a folder that belongs to one
@@ -22,11 +22,11 @@ from firsthand.tool import Tool, tool_from_function
 from firsthand.tools.folders.rooted import Rooted, enter, kind_of, open_file
 
 MAX_ENTRIES = 500
-"""Entries of a folder, and finds, that are shown."""
+"""The most folder entries, and matches, that are shown."""
 MAX_CHARS = 14_000
-"""Characters of a file that are shown at a time."""
+"""The most characters of a file that are shown at a time."""
 MAX_BYTES = 4_000_000
-"""Of a file that is edited, and of text that is written."""
+"""The most bytes of a file that is edited, and of text that is written."""
 MAX_SEARCHED_BYTES = 256_000_000
 MAX_SEARCHED_FILES = 20_000
 MAX_DEPTH = 32
@@ -143,7 +143,7 @@ class Files:
 
 @dataclass
 class _Search:
-    """A search on its way: what it looks for, what it has found, and how much it may still do."""
+    """A running search: its query, its matches, and its remaining limits."""
 
     names: str
     text: str

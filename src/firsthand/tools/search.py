@@ -29,7 +29,7 @@ SUFFIXES = (".txt", ".md", ".rst", ".html", ".htm", ".jsonl")
 MAX_FILE_BYTES = 50_000_000
 MAX_K = 20
 PASSAGE_CHARS = 800
-"""About as long as a passage is; it ends with a sentence."""
+"""The approximate length of a passage, which ends with a sentence."""
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=\S)|\n{2,}")
 _SCHEMA = """
 CREATE TABLE about (fingerprint TEXT);
@@ -43,7 +43,7 @@ CREATE VIRTUAL TABLE passages USING fts5(title, text, tokenize = 'porter unicode
 
 @dataclass(frozen=True)
 class Document:
-    """A text with a title, and the id it is named by."""
+    """A text with its title and id."""
 
     id: str
     title: str
@@ -69,7 +69,7 @@ def search(documents: str, *, index: str | None = None) -> tuple[Tool, ...]:
 
 
 class Index:
-    """Documents, and what is in them. It may be used from several threads."""
+    """An index of documents. Thread-safe."""
 
     def __init__(self, documents: str | Path, index: str | Path | None = None):
         self._lock = threading.Lock()
@@ -157,7 +157,7 @@ class Index:
 
 
 def _opened(source: Path, kept: Path | None) -> sqlite3.Connection:
-    """The index of the documents: the one that is kept if it is still theirs, or a new one."""
+    """The index of the documents: the stored one if it is up to date, or a new one."""
     if not source.exists():
         raise ConfigError(f"no documents at {str(source)!r}: give a folder of texts, or a .jsonl file")
     files = sorted(_files(source))
@@ -185,7 +185,7 @@ def _opened(source: Path, kept: Path | None) -> sqlite3.Connection:
 
 
 def _kept(path: Path, fingerprint: str) -> sqlite3.Connection | None:
-    """The index in that file, if it is one of these documents as they are now."""
+    """The index in that file, if it is of these documents as they are now."""
     if not path.exists():
         return None
     connection = sqlite3.connect(path, check_same_thread=False)

@@ -1,4 +1,4 @@
-"""A SQLite database: ask it, see its schema; and where that is asked for, change it.
+"""A SQLite database: query it, read its schema, and with `write` change it.
 
 Each statement runs in a process of its own (`databases/sql_process.py`), which the kernel bounds in memory and which is
 killed when its time is up. Asking opens the file read-only, and an authorizer lets SQLite do nothing but read: no ATTACH, no

@@ -33,7 +33,7 @@ class Service:
     results: tuple[str, ...]
     """The keys that lead to the list of results."""
     words: str
-    """The key of a result's words."""
+    """The key of a result's text."""
 
 
 SERVICES: Mapping[str, Service] = {
@@ -85,7 +85,7 @@ def _request(name: str, address: str, key: str, query: str, k: int) -> httpx.Req
 
 
 async def _ask(request: httpx.Request, name: str) -> Any:
-    """The service's answer as JSON; what goes wrong is a ToolError that never holds the key."""
+    """The service's response as JSON; errors are ToolErrors that never contain the key."""
     try:
         async with httpx.AsyncClient(timeout=TIMEOUT_S, follow_redirects=False) as client:
             response = await client.send(request, stream=True)

@@ -1,4 +1,4 @@
-"""Actions written as lines of text, and the arguments in them: however a model writes them, or what is wrong with them."""
+"""Parses actions written as lines of text, and their arguments, in the notations that models use."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _unwrapped(given: str) -> str:
 
 
 def arguments_of(tool: Tool, given: str) -> Json | str:
-    """The tool's arguments: a JSON object as it is, other text as the one that the tool needs; or what is wrong."""
+    """The tool's arguments: a JSON object as it is, other text as its only needed argument; or an error message."""
     properties = tool.spec.parameters.get("properties", {})
     if given.startswith("{"):
         try:

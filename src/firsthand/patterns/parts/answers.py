@@ -1,4 +1,4 @@
-"""Finding the answer in what a model wrote, and reading numbers: shared by patterns and scorers.
+"""Extracts answers and numbers from a model's output, for patterns and scorers.
 
 Every function here takes text of any kind and length, in time linear in the little of it that is looked at.
 """
@@ -13,7 +13,7 @@ from fractions import Fraction
 from firsthand.task import Task
 
 TAIL_CHARS = 20_000
-"""Answers are looked for in the last characters only: they come at the end."""
+"""Answers are searched in the last characters only."""
 MAX_NUMBER_CHARS = 320
 
 _HASHES = re.compile(r"####[ \t]*([^\n]*)")

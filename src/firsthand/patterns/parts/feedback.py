@@ -19,7 +19,7 @@ Kind = Literal["auto", "tests", "judge"]
 
 @dataclass(frozen=True)
 class Feedback:
-    """A verdict on an answer, and what the model may be told of it."""
+    """A verdict on an answer, and a reason that the model may read."""
 
     passed: bool
     text: str
@@ -39,7 +39,7 @@ def evaluator_for(task: Task, kind: Kind = "auto") -> Evaluator:
 
 
 async def judge(task: Task, ctx: Context, answer: str) -> Feedback:
-    """The model's own opinion of an answer. One that says neither right nor wrong lets it pass."""
+    """The model's own judgement of an answer. One that is neither right nor wrong passes."""
     asked = (
         f"Problem:\n{task.question}\n\nProposed answer:\n{answer}\n\n"
         "Check the answer step by step. End with one word: right or wrong."

@@ -1,4 +1,4 @@
-"""Judge protocols as data: what a judge model is shown, which verdicts there are, and what each is worth.
+"""Judge protocols as data: prompts, verdicts, and the value of each verdict.
 
 The texts of published protocols are kept to the character in `judge_prompts.json`. An answer is data: in our own protocols
 it stands between lines with a mark that no answer can know, since it is a hash of what is judged; in a published one, whose
@@ -47,7 +47,7 @@ class JudgeProtocol:
 
     name: str
     reproduces: str
-    """Whose judge this is."""
+    """The source of the protocol."""
     kind: Literal["single", "pairwise"]
     system: str
     template: str
@@ -106,9 +106,9 @@ class Shown(NamedTuple):
     system: str
     text: str
     forged: int
-    """Marks of the protocol that stood in what is judged, and were made harmless."""
+    """Marks of the protocol that were found in the judged text and neutralised."""
     cut: int
-    """Characters left out of what is judged."""
+    """Characters left out of the judged text."""
 
 
 def show(protocol: JudgeProtocol, fields: Mapping[str, str], *, max_chars: int, warn: bool = False) -> Shown:
@@ -133,7 +133,7 @@ def show(protocol: JudgeProtocol, fields: Mapping[str, str], *, max_chars: int, 
 
 
 def delimiters(protocol: JudgeProtocol) -> list[str]:
-    """The fixed lines that stand around what is judged in a published template, such as `[User Question]`."""
+    """The fixed lines around the judged text in a published template, such as `[User Question]`."""
     return list(dict.fromkeys(_DELIMITER.findall(protocol.template)))
 
 
@@ -146,7 +146,7 @@ def shortened(text: str, max_chars: int) -> str:
 
 
 def _defused(found: re.Match[str]) -> str:
-    """A mark that an answer forged, so changed that it is none any more."""
+    """A mark that an answer forged, changed so that it is no longer a mark."""
     return f"({found[0].strip('[]<>|')})"
 
 

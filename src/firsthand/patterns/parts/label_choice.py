@@ -1,4 +1,4 @@
-"""Letting a model choose among a few labels by their likelihood, so that its choice cannot fail to parse."""
+"""Lets a model choose among a few labels by likelihood, so that its choice cannot fail to parse."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from firsthand.errors import ModelError, PromptTooLong, TransientError
 
 @dataclass(frozen=True)
 class Choice:
-    """The label that was chosen, and the probability of each among them."""
+    """The chosen label, and the probability of each."""
 
     label: str
     probabilities: Mapping[str, float]

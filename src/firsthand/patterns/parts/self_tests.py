@@ -39,7 +39,7 @@ def _own_tests(tests):
 
 @dataclass
 class SelfTests:
-    """An Evaluator that asks once for tests, and runs them on each answer. Where none can be used, every answer passes."""
+    """An Evaluator that asks once for tests, and runs them on each answer. Without usable tests every answer passes."""
 
     tests: list[str] | None = None
     _runs: int = field(default=0, repr=False)
@@ -71,7 +71,7 @@ def usable_tests(text: str, name: str) -> list[str]:
 
 
 def program(task: Task, answer: str, tests: list[str]) -> str:
-    """A program of the answer's code that runs each test and prints what came of it."""
+    """A program with the answer's code that runs each test and prints its result."""
     name, head = str(task.metadata.get("entry_point", "")), _head(task)
     code, begins = code_in(answer, name), _defined(head, name)
     if name and not _defined(code, name):

@@ -38,7 +38,7 @@ class Outcome:
 
 
 def part_of(task: Task, name: str, prompt: str) -> Task:
-    """A task that is a part of `task`, answered in free words."""
+    """A sub-task of `task` with a free-text answer."""
     return replace(task, id=f"{task.id}/{name}", prompt=prompt, choices=(), context=None, hint=None)
 
 

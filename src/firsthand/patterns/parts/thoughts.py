@@ -19,7 +19,7 @@ from firsthand.task import Task
 LABELS: Mapping[str, float] = {"sure": 20.0, "likely": 1.0, "impossible": 0.001}
 """The value of each verdict on a state, from the paper."""
 HOPELESS = 0.5
-"""Below the worth of one verdict `likely`."""
+"""Lower than the value of one verdict `likely`."""
 STEPS = 3
 _VOTE = re.compile(r"best choice is\D{0,40}(\d{1,6})", re.IGNORECASE)
 _ITEM = re.compile(r"^[ \t]*(?:[-*•]|\d{1,3}[.):])[ \t]*")
@@ -27,7 +27,7 @@ _ITEM = re.compile(r"^[ \t]*(?:[-*•]|\d{1,3}[.):])[ \t]*")
 
 @dataclass(frozen=True)
 class Ask:
-    """A request to the model. What all requests of a task share comes first in `prompt`, so that it is computed once."""
+    """A request to the model. `prompt` begins with what all requests of a task share, so that it is cached."""
 
     prompt: str
     stop: tuple[str, ...] = ()
@@ -44,17 +44,17 @@ class Thoughts(Protocol):
 
     @property
     def labels(self) -> Mapping[str, float]:
-        """The verdicts that end a valuation, and what each is worth."""
+        """The verdicts that end a valuation, and their values."""
 
     @property
     def hopeless(self) -> float:
-        """States worth less than this are not followed by a depth-first search: the paper's threshold."""
+        """The value below which a depth-first search prunes a state: the paper's threshold."""
 
     def propose(self, state: str) -> Ask:
         """The prompt for a list of next thoughts."""
 
     def proposed(self, state: str, replies: Sequence[str]) -> list[str]:
-        """The states that the replies lead to, best first where the replies say which are."""
+        """The states after the replies, best first where the replies rank them."""
 
     def sample(self, state: str) -> Ask:
         """The prompt for one next thought, to be sampled several times."""
@@ -66,7 +66,7 @@ class Thoughts(Protocol):
         """The prompts to judge a state; none if its value needs no model."""
 
     def valued(self, state: str, replies: Sequence[Sequence[str]]) -> float:
-        """The worth of a state after the replies to each of `value`'s requests."""
+        """The value of a state from the replies to `value`'s requests."""
 
     def vote(self, states: Sequence[str]) -> Ask:
         """The prompt to compare states."""
@@ -139,7 +139,7 @@ class GenericThoughts:
         return (Ask(f"{self._opening()}{wanted}\n\n{self._so_far(state)}Judgement:"),)
 
     def valued(self, state: str, replies: Sequence[Sequence[str]]) -> float:
-        """The worth of the verdicts, added up."""
+        """The sum of the verdicts' values."""
         return sum(self.labels.get(last_word(reply), 0.0) for each in replies for reply in each)
 
     def vote(self, states: Sequence[str]) -> Ask:
@@ -147,7 +147,7 @@ class GenericThoughts:
         return vote(self._opening(), states)
 
     def voted(self, states: Sequence[str], replies: Sequence[str]) -> list[float]:
-        """Votes counted."""
+        """The number of votes for each state."""
         return count_votes(len(states), replies)
 
     def is_done(self, state: str) -> bool:

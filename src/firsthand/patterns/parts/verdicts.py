@@ -21,19 +21,19 @@ from firsthand.grammar import choice, json_schema
 How = Literal["auto", "logprob", "grammar", "words"]
 By = Literal["logprob", "top log-probs", "grammar", "words"]
 TOP_LOGPROBS = 20
-"""As many as OpenAI gives."""
+"""The most that OpenAI returns."""
 MAX_TOKENS = 32
 
 
 @dataclass(frozen=True)
 class Distribution:
-    """The probability of each label, adding up to 1, and where it is from."""
+    """The probability of each label, summing to 1, and the method it comes from."""
 
     probabilities: Mapping[str, float]
     by: By
     mass: float = 1.0
-    """The probability of all labels together as the model's next words: a small one says that it had something else in mind.
-    1 where it was held to a grammar and gave no log-probs."""
+    """The total probability of all labels as the model's next words: a small one means that it would have written something
+    else. 1 if a grammar constrained it and there are no log-probs."""
 
     @property
     def top(self) -> str:

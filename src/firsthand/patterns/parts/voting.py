@@ -28,7 +28,7 @@ class Tally:
 
     @property
     def cast(self) -> int:
-        """All answers that were asked for, with those that did not vote."""
+        """The number of answers, abstentions included."""
         return sum(self.votes.values()) + self.abstained
 
 

@@ -182,7 +182,7 @@ def encode(value: Any) -> Any:
 
 
 def scalars(values: Iterable[Any]) -> bool:
-    """Whether JSON can hold all of these as they are: so told, a sequence of millions takes no longer than it must."""
+    """True if JSON can hold all of these as they are, so that long sequences are encoded fast."""
     kinds = set(map(type, values))
     return kinds <= _SCALARS and (int not in kinds or all(type(v) is not int or abs(v) < _LARGE for v in values))
 
@@ -237,7 +237,7 @@ def receive(link: socket.socket) -> dict[str, Any] | None:
 
 
 def exactly(link: socket.socket, count: int) -> bytes | None:
-    """That many bytes, or None if the other side has gone."""
+    """Reads `count` bytes, or None if the other side is gone."""
     received = bytearray()
     while len(received) < count:
         try:

@@ -26,7 +26,7 @@ def main() -> None:
 
 
 class Problem(Exception):
-    """What the model did wrong, in a sentence for it."""
+    """A mistake of the model, with a message for it."""
 
 
 def git(*words: Any, data: bytes = b"", **more: Any) -> bytes:

@@ -40,5 +40,5 @@ def show(
 
 
 def part(store: str, number: int) -> str:
-    """Where a folder lies in the store."""
+    """The path of a folder in the store."""
     return os.path.join(store, str(number))

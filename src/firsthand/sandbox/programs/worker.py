@@ -140,7 +140,7 @@ def enter_user_namespace() -> None:
 def watch(
     job: socket.socket, told: int, init: int, limits: dict[str, Any], began: float, workspace: list[Any] | None
 ) -> dict[str, Any]:
-    """How the run ended: on its own, or killed here for its time, its memory, or because the caller went away."""
+    """The end of the run: by itself, or killed here for its time, its memory, or because the caller is gone."""
     poll = select.poll()
     poll.register(job, select.POLLIN)
     poll.register(told, select.POLLIN)
@@ -200,7 +200,7 @@ def fields(path: str, names: tuple[bytes, ...]) -> int:
 
 
 def files_in(folder: str) -> int:
-    """How many files and folders the file system that is mounted there holds."""
+    """The number of files and folders of the file system mounted there."""
     found = os.statvfs(folder)
     return found.f_files - found.f_ffree
 

@@ -1,4 +1,4 @@
-"""A folder that nothing leads out of: paths are resolved here, one part at a time, relative to folders that are held open.
+"""A folder that no path escapes from: paths are resolved one part at a time, relative to open folders.
 
 Checking a path and then opening it would leave a moment in which a link can be swapped in. So each part is opened relative
 to its open parent with O_NOFOLLOW, links are read and followed by us, `..` goes back to a parent that we hold, and an
@@ -27,7 +27,7 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Rooted:
-    """The files under one folder. Every failure is a ToolError with a sentence for the model."""
+    """The files under one folder. Every failure is a ToolError that the model can read."""
 
     def __init__(self, root: str | Path):
         self.path = Path(root).expanduser().resolve()

@@ -39,7 +39,7 @@ _REFUSED: tuple[Network, ...] = tuple(
     )
 )  # fmt: skip
 _WRAPPERS = (ipaddress.IPv6Network("::ffff:0:0/96"), ipaddress.IPv6Network("64:ff9b::/96"))
-"""IPv6 networks whose addresses end in the IPv4 address they stand for: mapped, and NAT64."""
+"""IPv6 networks whose addresses embed an IPv4 address: mapped, and NAT64."""
 _HOST = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(?<!-))*")
 
 
@@ -60,7 +60,7 @@ class Rules:
 
 
 def parse_rules(allow: str, ports: str) -> Rules:
-    """The rules that words give: networks, addresses and host names, and port numbers, with + between them."""
+    """Parses rules: networks, addresses, host names and port numbers, with + between them."""
     networks: list[Network] = []
     hosts: set[str] = set()
     for word in filter(None, (each.strip().lower() for each in allow.split("+"))):

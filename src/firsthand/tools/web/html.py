@@ -1,4 +1,4 @@
-"""HTML as the text a reader sees: blocks on lines of their own, links with where they lead, scripts and styles left out.
+"""HTML as the text a reader sees: blocks on lines of their own, links with their targets, without scripts and styles.
 
 The standard library's `html.parser` takes minutes over 60 kB of `<a <a <a ...`, so tags are found by a scanner of our own,
 which never looks at a character more than a few times. It builds no tree and corrects no mistakes: it is for reading.
@@ -21,7 +21,7 @@ _HREF = re.compile(r"\shref\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|([^\s>]+))", re.IGNO
 _ENTITY = re.compile(r"&#(?:[xX][0-9a-fA-F]{1,8}|[0-9]{1,8});?|&[a-zA-Z][a-zA-Z0-9]{1,31};")
 _SIGNS = re.compile(r"<+")
 _MAX_CHARS = 1_000_000
-"""Of a page; what comes after is not looked at."""
+"""The most characters of a page that are read."""
 _MAX_TAG = 4_000
 _MAX_URL = 500
 
@@ -66,7 +66,7 @@ class _Reader:
         return self.tag(tag.group(1).lower(), tag.group(2), tag.end(), closes=self.source[at + 1] == "/")
 
     def tag(self, name: str, attributes: str, end: int, *, closes: bool) -> int:
-        """Do what a tag asks for; where to read on."""
+        """Handle a tag; returns the index to continue at."""
         if _SILENT.fullmatch(name) and not closes and not attributes.endswith("/"):
             if name == "head":
                 return end if self.had_head else self.head(end)
@@ -100,7 +100,7 @@ class _Reader:
         return end
 
     def link(self, attributes: str) -> None:
-        """Write where the link that ends here leads, and remember where the next one does."""
+        """Write the target of the link that ends here, and remember the next one's."""
         if self.href:
             self.pieces.append(f" ({self.href})")
         found = _HREF.search(" " + attributes)
