@@ -23,9 +23,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from firsthand.commands.lineup import make_agents, make_places
+
 from firsthand import catalog
 from firsthand.commands import run as command
-from firsthand.commands.lineup import make_agents, make_places
 from firsthand.config import build
 from firsthand.measure.measurements import markdown_table
 from firsthand.message import Json

@@ -133,13 +133,14 @@ def split_list(text: str) -> list[str]:
 
 
 def field_docs(config_class: type[Any]) -> dict[str, str]:
-    """The sentence under each field of a dataclass, read from its source."""
-    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(config_class))).body
-    assert isinstance(definition, ast.ClassDef)
+    """Field -> the sentence under it, read from the source of the dataclass and of those it inherits from."""
     docs: dict[str, str] = {}
-    for field, after in zip(definition.body, definition.body[1:], strict=False):
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(after, ast.Expr):
-            docs[field.target.id] = " ".join(str(ast.literal_eval(after.value)).split())
+    for each in reversed([base for base in config_class.__mro__ if dataclasses.is_dataclass(base)]):
+        (definition,) = ast.parse(textwrap.dedent(inspect.getsource(each))).body
+        assert isinstance(definition, ast.ClassDef)
+        for field, after in zip(definition.body, definition.body[1:], strict=False):
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(after, ast.Expr):
+                docs[field.target.id] = " ".join(str(ast.literal_eval(after.value)).split())
     return docs
 
 

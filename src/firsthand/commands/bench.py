@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from firsthand.commands.bench_decoder import decoder_workloads, measure_decoder
 from firsthand.commands.bench_encoder import measure_encoder
 from firsthand.commands.bench_rounds import is_wanted
-from firsthand.commands.models import fetch
 from firsthand.errors import ConfigError, StoreError
+from firsthand.hub.fetch import fetch
 from firsthand.hub.inspection import Inspection, inspect
 from firsthand.system.terminal import console, print_table
 

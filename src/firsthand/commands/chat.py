@@ -12,9 +12,8 @@ from dataclasses import asdict, dataclass, field, replace
 
 from firsthand import catalog
 from firsthand.agent import Agent
-from firsthand.commands.models import fetch
 from firsthand.errors import ConfigError, FirsthandError, StoreError, unknown
-from firsthand.hub import model_lookup
+from firsthand.hub.fetch import fetch_named
 from firsthand.loop.approval import Approval, check_rules, parse_rules
 from firsthand.loop.budget import Limits
 from firsthand.loop.listener import Began, Piece, Step
@@ -337,9 +336,8 @@ def make_agent(config: Config) -> Agent:
 
 
 def open_model(name: str, device: str) -> Model:
-    """The model of that name, fetched first if it is a known one that is not here."""
-    if name in model_lookup.KNOWN or name.startswith("hf:"):
-        fetch(name)
+    """The model of that name, fetched first if it is a known one that is not on disk."""
+    fetch_named(name)
     return catalog.model(name, device=device)
 
 

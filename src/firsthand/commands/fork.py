@@ -1,4 +1,4 @@
-"""What if: go on from any step of a stored attempt with another pattern, model, prompt, sampling or limits."""
+"""Continue a stored attempt from any of its steps, with another pattern, model, prompt, sampling or limits."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.benchmark import Benchmark
-from firsthand.commands import run as runs_command
-from firsthand.commands.lineup import make_agents
 from firsthand.config import build
 from firsthand.errors import ConfigError
+from firsthand.experiment.named_agents import make_agents
+from firsthand.experiment.settings import RunSettings, settings_from_json, stored_settings
 from firsthand.loop.protection import shareable
 from firsthand.message import Json
 from firsthand.rollout import Place
@@ -109,7 +109,7 @@ def main(config: Config) -> int:
     """Make the fork, show it, and say how it compares to its parent."""
     if config.resume is not None:
         run = store.open_run(config.resume, data_home())
-        origin, settings = origin_of(run), runs_command.build_settings(run.config["settings"])
+        origin, settings = origin_of(run), settings_from_json(run.config["settings"])
         with store.open_run(origin.run, data_home()) as parents:
             parent = parents.trace(origin.trace)
     else:
@@ -136,14 +136,16 @@ def main(config: Config) -> int:
     return 3 if trace.error else 0
 
 
-def base_settings(run: Run) -> runs_command.Config:
+def base_settings(run: Run) -> RunSettings:
     """The settings of the run that holds the parent, be it a fork itself."""
-    body = run.config["settings"] if "fork" in run.config else run.config
-    if "benchmarks" not in body:
+    config = run.config
+    if "fork" in config:
+        return settings_from_json(config["settings"])
+    if "benchmarks" not in config or "agents" in config:
         raise ConfigError(
             f"{run.id} was not made by `firsthand run`, so its agents are not known here: use firsthand.runs.forking"
         )
-    return runs_command.build_settings(body)
+    return stored_settings(run)
 
 
 def origin_of(run: Run) -> Origin:
@@ -153,7 +155,7 @@ def origin_of(run: Run) -> Origin:
     return build(Origin, run.config["fork"])
 
 
-def changed(settings: runs_command.Config, parent: Trace, config: Config) -> runs_command.Config:
+def changed(settings: RunSettings, parent: Trace, config: Config) -> RunSettings:
     """The parent's settings, narrowed to its one agent, with what the fork changes."""
     pattern = next(
         (text for text in settings.pattern if parent.agent_name == text or parent.agent_name.startswith(f"{text}@")),
@@ -178,12 +180,12 @@ def changed(settings: runs_command.Config, parent: Trace, config: Config) -> run
     changes: dict[str, Any] = {name: getattr(config, name) for name in same if getattr(config, name) is not None}
     benchmarks = tuple(text for text in settings.benchmarks if catalog.benchmark(text).name == parent.benchmark)
     return replace(
-        settings, benchmarks=benchmarks or settings.benchmarks, pattern=(pattern,), model=(model,), resume=None,
-        replay=None, retry_errors=False, equal_budget=None, watch=False, limit=None, epochs=1, json=config.json, **changes,
+        settings, benchmarks=benchmarks or settings.benchmarks, pattern=(pattern,), model=(model,), replay=None,
+        equal_budget=None, limit=None, epochs=1, **changes,
     )  # fmt: skip
 
 
-def make_agent(settings: runs_command.Config, parent: Trace, config: Config) -> Agent:
+def make_agent(settings: RunSettings, parent: Trace, config: Config) -> Agent:
     """The one agent of these settings; it keeps its parent's name if it is the parent's pattern and model."""
     (agent,) = make_agents(settings)
     if agent.name == parent.agent_name or parent.agent_name == f"{agent.name}@{agent.model.name}":
@@ -191,7 +193,7 @@ def make_agent(settings: runs_command.Config, parent: Trace, config: Config) -> 
     return agent
 
 
-def find_benchmark(settings: runs_command.Config, parent: Trace) -> Benchmark:
+def find_benchmark(settings: RunSettings, parent: Trace) -> Benchmark:
     """The parent's benchmark, for its scorers and its environment."""
     found = [catalog.benchmark(text) for text in settings.benchmarks]
     for benchmark in found:
@@ -203,9 +205,9 @@ def find_benchmark(settings: runs_command.Config, parent: Trace) -> Benchmark:
     )
 
 
-def create(settings: runs_command.Config, origin: Origin, config: Config) -> Run:
+def create(settings: RunSettings, origin: Origin, config: Config) -> Run:
     """A new run that will hold the fork."""
-    body: Json = {"settings": asdict(settings), "fork": asdict(origin)}
+    body: Json = {"settings": settings.to_json(), "fork": asdict(origin)}
     return store.create(data_home(), body, f"fork-{settings.benchmarks[0].partition(':')[0]}")
 
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 from firsthand.errors import ConfigError
 from firsthand.hub import model_lookup
 from firsthand.hub.encoder_planner import EncoderPlan, ExpectedTexts, plan_encoder
+from firsthand.hub.fetch import fetch
 from firsthand.hub.inspection import Inspection, inspect
 from firsthand.hub.planner import Expected, Plan
 from firsthand.hub.planner import plan as make_plan
 from firsthand.message import Json
-from firsthand.system.terminal import console, print_table, progress
+from firsthand.system.terminal import console, print_table
 
 EXAMPLES = """
 firsthand models
@@ -60,13 +60,6 @@ def main(config: Config) -> int:
         case _:
             print_models(as_json=config.json)
     return 0
-
-
-def fetch(model: str, *, shown: bool = True) -> Path:
-    """The file or folder of a model, pulled with a progress bar if it is not here yet."""
-    with progress(f"fetching {model}", None, unit="bytes", shown=shown) as update:
-        path = model_lookup.resolve(model, on_progress=lambda done, total: update(done, total))
-    return path
 
 
 def print_models(*, as_json: bool) -> None:

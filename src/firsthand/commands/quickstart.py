@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from firsthand import catalog
-from firsthand.commands import models, run
+from firsthand.commands import run
 from firsthand.errors import ConfigError
+from firsthand.hub.fetch import fetch
 from firsthand.system.terminal import console
 
 EXAMPLES = """
@@ -43,7 +44,7 @@ class Config:
 def main(config: Config) -> int:
     """Fetch, run, and say what was seen."""
     if config.model.partition(":")[0] not in catalog.names("provider"):  # what another program serves is not fetched
-        models.fetch(config.model, shown=not config.json)
+        fetch(config.model, shown=not config.json)
     settings = run.Config(
         benchmarks=BENCHMARKS,
         model=(config.model,),
