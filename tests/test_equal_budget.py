@@ -200,8 +200,12 @@ def test_a_run_at_equal_budgets_says_what_it_chose_and_can_be_repeated(cli: Any,
     patterns = "direct,self_consistency,react"
     code, out, err = cli(*RUN, "--pattern", patterns, "--equal-budget")
     assert (code, err) == (0, "")
-    chosen = re.search(r"^budget   (\d+) tokens an attempt, measured on 8 tasks .*-calibration-\w+: (.*)$", out, re.MULTILINE)
-    assert chosen and chosen[2].startswith("direct (unchanged); self_consistency:samples=") and "react:max_steps=6" in out
+    chosen = re.search(
+        r"^budget   (\d+) tokens an attempt, measured on 8 tasks .*-calibration-\w+: (.*)$", out, re.MULTILINE
+    )
+    assert (
+        chosen and chosen[2].startswith("direct (unchanged); self_consistency:samples=") and "react:max_steps=6" in out
+    )
     with open_run("last", tmp_path / "home") as run:
         spent = {row.agent: row.tokens for row in run.rows()}
         assert run.config["equal_budget"] == chosen[1] and len(run.done()) == 30

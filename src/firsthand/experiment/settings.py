@@ -138,4 +138,4 @@ def stored_settings(run: Run) -> RunSettings:
 
 def words_of(value: object) -> str:
     """A setting as it is written after its flag."""
-    return ",".join(value) if isinstance(value, tuple) else str(value)
+    return ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
