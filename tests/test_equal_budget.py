@@ -201,7 +201,7 @@ def test_a_run_at_equal_budgets_says_what_it_chose_and_can_be_repeated(cli: Any,
     code, out, err = cli(*RUN, "--pattern", patterns, "--equal-budget")
     assert (code, err) == (0, "")
     chosen = re.search(
-        r"^budget   (\d+) tokens an attempt, measured on 8 tasks .*-calibration-\w+: (.*)$", out, re.MULTILINE
+        r"^budget    (\d+) tokens an attempt, measured on 8 tasks .*-calibration-\w+: (.*)$", out, re.MULTILINE
     )
     assert (
         chosen and chosen[2].startswith("direct (unchanged); self_consistency:samples=") and "react:max_steps=6" in out
@@ -214,7 +214,7 @@ def test_a_run_at_equal_budgets_says_what_it_chose_and_can_be_repeated(cli: Any,
     assert 0.9 * budget <= voting <= 1.05 * budget
     assert len(list_runs(tmp_path / "home")) == 2
     assert f"{budget:,} tokens each" in cli("show", "last")[1]
-    again = re.search(r"^again    firsthand (.*)$", out, re.MULTILINE)
+    again = re.search(r"^reproduce firsthand (.*)$", out, re.MULTILINE)
     assert again is not None
     code, out, err = cli(*shlex.split(again[1]), "--json")
     assert (code, err) == (0, "") and len(list_runs(tmp_path / "home")) == 3  # nothing had to be measured again

@@ -125,8 +125,8 @@ def test_another_seed_gives_other_samples(home: Path) -> None:
     answers = []
     for seed in (0, 0, 1):
         with Experiment(agents(Scripted(sampled)), fixed, seed=seed, epochs=2).run() as run:
-            answers.append([trace.answer for trace in run.traces()])
-    assert answers[0] == answers[1] and not set(answers[0]) & set(answers[2])
+            answers.append({trace.answer for trace in run.traces()})
+    assert answers[0] == answers[1] and len(answers[0]) > 1 and not answers[0] & answers[2]
 
 
 # -- interrupted and resumed --

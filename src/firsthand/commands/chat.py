@@ -118,7 +118,7 @@ class Screen:
                 self.note(f"← {detail.get('result')}")
             case Event(kind="retry"):
                 self.end_line()
-                self.note(f"again: {step.data.get('error')}")
+                self.note(f"retrying: {step.data.get('error')}")
 
     def _write(self, text: str) -> None:
         self._is_open = self._is_open or bool(text)

@@ -50,15 +50,15 @@ def print_results(results: Results) -> None:
         boards = results.boards()
         out.print(render(boards))
         for heading, line in judge_facts(traces).items():
-            out.print(f"{heading:<9}{line}", soft_wrap=True, markup=False)
+            out.print(f"{heading:<10}{line}", soft_wrap=True, markup=False)
         for name, protocol in protocols.items():
-            out.print(f"protocol {name}: {protocol}".replace("\n", "\\n"), soft_wrap=True, markup=False)
+            out.print(f"protocol  {name}: {protocol}".replace("\n", "\\n"), soft_wrap=True, markup=False)
         report = write_report(run, settings, traces, boards)
-        out.print(f"report   {report}", soft_wrap=True, markup=False)
+        out.print(f"report    {report}", soft_wrap=True, markup=False)
         worst = next((trace for trace in traces if trace.error), traces[-1])
-        out.print(f"traces   {run.path}", soft_wrap=True, markup=False)
-        out.print(f"show     firsthand show {run.id} {worst.id[:8]}", soft_wrap=True, markup=False)
-    out.print(f"again    {settings.command()}", soft_wrap=True, markup=False)
+        out.print(f"traces    {run.path}", soft_wrap=True, markup=False)
+        out.print(f"show      firsthand show {run.id} {worst.id[:8]}", soft_wrap=True, markup=False)
+    out.print(f"reproduce {settings.command()}", soft_wrap=True, markup=False)
 
 
 def judge_facts(traces: Sequence[Trace]) -> dict[str, str]:

@@ -132,7 +132,7 @@ async def equalised(experiment: Experiment, config: Config) -> Experiment:
             chosen = "; ".join(f"{each.pattern}{'' if each.knob else ' (unchanged)'}" for each in fitted)
             where = f"measured on {run.config['limit']} tasks of each benchmark in {run.id}"
             console().print(
-                f"budget   {budget:,.0f} tokens an attempt, {where}: {chosen}", soft_wrap=True, markup=False
+                f"budget    {budget:,.0f} tokens an attempt, {where}: {chosen}", soft_wrap=True, markup=False
             )
 
     return await experiment.equalised(measure, print_fitted)

@@ -129,5 +129,5 @@ def report(run: Run, found: Rescored, config: Config) -> int:
     )
     if failed:
         out.print(f"first error: {one_line(str(failed[0].detail['scorer_failed']))}", markup=False, soft_wrap=True)
-        out.print("again     the same command with --retry-errors", markup=False, soft_wrap=True)
+        out.print("retry     the same command with --retry-errors", markup=False, soft_wrap=True)
     return len(failed)
