@@ -1,4 +1,4 @@
-"""What `firsthand bench` measures of an encoder: documents of mixed length to vectors."""
+"""Measures an encoder for `firsthand bench`: documents of mixed length to vectors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def measure_encoder(config: Config, path: Path, facts: Inspection, sizes: Sizes) -> Result:
-    """Load the encoder, embed, and gather what that gave."""
+    """Load the encoder, embed, and gather the figures."""
     from firsthand.embed.embedding import load
     from firsthand.measure import machine
     from firsthand.measure.embedding_documents import documents, embedding
@@ -41,8 +41,8 @@ def measure_encoder(config: Config, path: Path, facts: Inspection, sizes: Sizes)
             lengths = [len(model.tokenise(text)[0]) for text in documents(sizes, seed=1)]
         finally:
             model.close()
-    taken = Measured("memory: model", "MB", "taken by loading", ((loaded - before) / 1e6,))
-    # a token sees those of its own text, so long texts count for more of what tokens see
+    taken = Measured("memory: model", "MB", "used by loading", ((loaded - before) / 1e6,))
+    # a token attends to those of its own text, so long texts weigh more in the mean attended length
     seen = sum(length**2 for length in lengths) / sum(lengths)
     weights, each = (INT16, 2) if model.is_compiled else ("float32", 4)
     return Result(
