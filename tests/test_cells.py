@@ -172,7 +172,7 @@ def test_the_effective_length_is_the_last_that_reaches_the_threshold():
 
 def test_summary_prints_grids_curves_tables_and_json(run, capsys):
     assert main(["summary", str(run.path), "--by", "depth,length"]) == 0
-    assert "direct on deep: depth x length" in (out := capsys.readouterr().out) and "95% interval" in out
+    assert "direct on deep: depth x length" in (out := capsys.readouterr().out) and "95% CI" in out
     assert main(["summary", str(run.path), "--by", "half,depth,length"]) == 0
     assert capsys.readouterr().out.count("deep") == 36
     assert main(["summary", str(run.path), "--by", "length", "--threshold", "85.6%"]) == 0

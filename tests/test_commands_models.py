@@ -176,7 +176,7 @@ def test_a_file_is_inspected_by_its_path(capsys: pytest.CaptureFixture[str], tmp
 def test_mistakes_are_sentences(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "m.bin").write_bytes(b"x")
     for words, code, message in (
-        (["pull"], 2, "pull which model?"),
+        (["pull"], 2, "pull needs a model"),
         (["pull", "smolm2"], 2, "did you mean 'smollm2'"),
         (["remove", "smollm2"], 2, "not on disk"),
         (["remove", str(tmp_path)], 2, "not pulled by firsthand"),

@@ -89,7 +89,7 @@ class Config:
             raise ConfigError("name an attempt: firsthand fork RUN TRACE --at STEP; `firsthand runs last` lists them")
         if self.at is None:
             raise ConfigError(
-                f"no step was given: add --at STEP; `firsthand show {' '.join(self.trace)}` numbers the messages of the attempt"
+                f"no step was given: add --at STEP; `firsthand show {' '.join(self.trace)}` numbers the steps"
             )
 
 

@@ -29,7 +29,7 @@ firsthand summary last --json
 
 LEGEND = """\
 An attempt without a score is an error and counts as 0. sd: between tasks, then between attempts at one task.
-MDE: minimum detectable effect, the difference to another agent, on other tasks, found with 80 % power; see `firsthand power`."""
+MDE: minimum detectable effect (80 % power) of a comparison with another agent on other tasks; see `firsthand power`."""
 
 CELLS_LEGEND = "Each cell: mean score, its {level} CI, number of tasks. An attempt without a score counts as 0."
 
@@ -111,7 +111,7 @@ def print_lines(benchmark: str, lines: list[Line], level: str) -> None:
             out.print(printable(f"{line.agent}: {told}"), soft_wrap=True, markup=False)
         if line.score.clusters:
             out.print(
-                f"{line.agent}: {line.score.n} tasks in {line.score.clusters} clusters, which multiply the standard error by "
+                f"{line.agent}: {line.score.n} tasks in {line.score.clusters} clusters: the standard error is multiplied by "
                 f"{line.score.inflation:.2f}",
                 markup=False,
                 soft_wrap=True,
