@@ -150,7 +150,7 @@ def test_stated_variances_are_planned_from(capsys: Any) -> None:
         ("--disagreement 10% --between-sd 1", "do not go together"),
         ("--disagreement 0", "a share above 0"),
         ("--disagreement 10% --effect 0", "above 0"),
-        ("--disagreement 10% --effect x", "a share was expected"),
+        ("--disagreement 10% --effect x", "a fraction was expected"),
         ("--disagreement 10% --power 40%", "above 50%"),
         ("--disagreement 10% --epochs 0", "whole numbers from 1 on"),
         ("--between-sd -1", "give 0 or more"),
