@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from firsthand.cli import main
-from firsthand.commands.models import fetch
 from firsthand.errors import ModelFileError
 from firsthand.hub import model_lookup
+from firsthand.hub.fetch_model import fetch_model
 from firsthand.hub.inspection import inspect
 
 
@@ -166,7 +166,7 @@ def test_models_are_listed_whether_here_or_not(capsys: pytest.CaptureFixture[str
 
 def test_a_file_is_inspected_by_its_path(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     path = write_gguf(tmp_path / "m.gguf")
-    assert fetch(str(path)) == path
+    assert fetch_model(str(path)) == path
     assert main(["models", "inspect", str(path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["parameters"] == 224
     assert main(["models", "inspect", str(path)]) == 0

@@ -13,7 +13,7 @@ from firsthand.commands.bench_decoder import decoder_workloads, measure_decoder
 from firsthand.commands.bench_encoder import measure_encoder
 from firsthand.commands.bench_rounds import is_wanted
 from firsthand.errors import ConfigError, StoreError
-from firsthand.hub.fetch import fetch
+from firsthand.hub.fetch_model import fetch_model
 from firsthand.hub.inspection import Inspection, inspect
 from firsthand.system.terminal import console, print_table
 
@@ -89,7 +89,7 @@ def main(config: Config) -> int:
     """Measure, print, and keep the result for `firsthand models inspect`."""
     for file in (config.out, config.json):
         check_writable(file)
-    result = measure(config, fetch(config.model, shown=config.json != "-"))
+    result = measure(config, fetch_model(config.model, shown=config.json != "-"))
     from firsthand.measure.measurements import keep
 
     if config.is_whole:

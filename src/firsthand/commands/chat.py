@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.errors import ConfigError, FirsthandError, StoreError, unknown
-from firsthand.hub.fetch import fetch_named
+from firsthand.hub.fetch_model import fetch_named
 from firsthand.loop.approval import Approval, check_rules, parse_rules
 from firsthand.loop.budget import Limits
 from firsthand.loop.listener import Began, Piece, Step

@@ -9,7 +9,7 @@ from typing import Literal
 from firsthand.errors import ConfigError
 from firsthand.hub import model_lookup
 from firsthand.hub.encoder_planner import EncoderPlan, ExpectedTexts, plan_encoder
-from firsthand.hub.fetch import fetch
+from firsthand.hub.fetch_model import fetch_model
 from firsthand.hub.inspection import Inspection, inspect
 from firsthand.hub.planner import Expected, Plan
 from firsthand.hub.planner import plan as make_plan
@@ -48,10 +48,10 @@ def main(config: Config) -> int:
     """Carry out the action."""
     match config.action, config.model:
         case "pull", str(model):
-            path = str(fetch(model, shown=not config.json))
+            path = str(fetch_model(model, shown=not config.json))
             print(json.dumps({"model": model, "path": path}) if config.json else path)
         case "inspect", str(model):
-            facts = inspect(fetch(model, shown=not config.json))
+            facts = inspect(fetch_model(model, shown=not config.json))
             planned = plan_here(model, facts) if config.plan else None
             print_inspection(model, facts, planned, as_json=config.json)
         case "remove", str(model):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from firsthand import catalog
 from firsthand.commands import run
 from firsthand.errors import ConfigError
-from firsthand.hub.fetch import fetch
+from firsthand.hub.fetch_model import fetch_model
 from firsthand.system.terminal import console
 
 EXAMPLES = """
@@ -46,7 +46,7 @@ def main(config: Config) -> int:
     if config.model.partition(":")[0] not in catalog.names(
         "provider"
     ):  # a model that another program serves is not fetched
-        fetch(config.model, shown=not config.json)
+        fetch_model(config.model, shown=not config.json)
     settings = run.Config(
         benchmarks=BENCHMARKS,
         model=(config.model,),

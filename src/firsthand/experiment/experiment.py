@@ -237,7 +237,11 @@ class Experiment:
         """As `run`. Options and errors are those of `attempt_async`; an equal budget is measured first."""
         experiment = await self.equalised()
         run = experiment.create()
-        await experiment.attempt_async(run, **options)
+        try:
+            await experiment.attempt_async(run, **options)
+        except BaseException:
+            run.close()
+            raise
         return run
 
     def create(self) -> Run:

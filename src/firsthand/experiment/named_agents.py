@@ -10,7 +10,7 @@ from firsthand.agent import Agent
 from firsthand.errors import ConfigError
 from firsthand.experiment.recorded import as_recorded, recorded_models
 from firsthand.experiment.settings import RunSettings
-from firsthand.hub.fetch import fetch_named
+from firsthand.hub.fetch_model import fetch_named
 from firsthand.loop.approval import Approval, check_rules, parse_rules
 from firsthand.loop.budget import Limits
 from firsthand.model import Model, Sampling

@@ -8,7 +8,7 @@ from firsthand.hub import model_lookup
 from firsthand.system.terminal import progress
 
 
-def fetch(model: str, *, shown: bool = True) -> Path:
+def fetch_model(model: str, *, shown: bool = True) -> Path:
     """The file or folder of a model, pulled first if it is not on disk."""
     with progress(f"fetching {model}", None, unit="bytes", shown=shown) as update:
         path = model_lookup.resolve(model, on_progress=lambda done, total: update(done, total))
@@ -18,4 +18,4 @@ def fetch(model: str, *, shown: bool = True) -> Path:
 def fetch_named(model: str, *, shown: bool = True) -> None:
     """Pull a known name or `hf:ORG/NAME` that is not on disk; any other model is left alone."""
     if model in model_lookup.KNOWN or model.startswith("hf:"):
-        fetch(model, shown=shown)
+        fetch_model(model, shown=shown)
