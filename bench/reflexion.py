@@ -45,11 +45,11 @@ class Prefix:
     cached: int
     calls: int
     accepted: bool
-    """Whether a trial passed the model's own tests."""
+    """True if a trial passed the model's own tests."""
 
 
 def prefixes(trace: Trace, task: Task, trials: int) -> list[Prefix]:
-    """What the attempt would have been with 1, 2, ... `trials` trials. The trials of one attempt are made in a row."""
+    """The attempt as it would have ended with 1, 2, ... `trials` trials, which one attempt makes in sequence."""
     ends = [event for event in trace.events if event.kind == "branch" and event.data["name"].startswith("trial.")]
     found: list[Prefix] = []
     for event in ends[:trials]:

@@ -119,3 +119,8 @@ def test_a_wrong_model_name_is_one_sentence(name):
     with pytest.raises((UnknownName, ConfigError)) as error:
         catalog.model(name)
     assert "\n" not in str(error.value) and len(str(error.value)) > 20
+
+
+def test_an_old_name_of_the_catalog_warns():
+    with pytest.warns(DeprecationWarning, match="module_attribute"):
+        assert catalog.beside is catalog.module_attribute

@@ -18,7 +18,9 @@ from firsthand import Agent, Benchmark, Experiment, Limits, Task, catalog
 from firsthand.commands.run import Config
 from firsthand.errors import ConfigError, LimitExceeded, StoreError, UnknownName
 from firsthand.experiment.settings import RunSettings, stored_settings
+from firsthand.loop.approval import Approval
 from firsthand.loop.listener import Added, Step
+from firsthand.message import ToolCall
 from firsthand.patterns.cot import cot
 from firsthand.patterns.direct import direct
 from firsthand.patterns.self_consistency import self_consistency
@@ -26,6 +28,7 @@ from firsthand.providers.scripted import Scripted
 from firsthand.runs import store
 from firsthand.runs.store import Run, open_run
 from firsthand.show.board import leaderboard
+from firsthand.tool import tool
 from firsthand.trace import Score, Trace
 from run_process import results
 
@@ -314,6 +317,27 @@ def test_a_replay_of_hand_made_agents_asks_no_model(home: Path) -> None:
         assert {trace.id: (trace.answer, trace.scores) for trace in again.traces()} == wanted
     with replace(experiment, agents=[dead], seed=3).replaying(run.id).run() as other:
         assert all("holds no reply to" in str(trace.error) for trace in other.traces())
+
+
+def test_a_replay_of_hand_made_agents_calls_nothing_outside(home: Path) -> None:
+    calls: list[str] = []
+
+    @tool(effect="irreversible")
+    def send(text: str) -> str:
+        """Send a text."""
+        calls.append(text)
+        return "sent"
+
+    async def sender(task: Any, ctx: Any) -> str:
+        return str((await ctx.call(ToolCall("1", "send", {"text": task.id}))).content)
+
+    agent = Agent("sender", Scripted(), sender, {}, (send,), approval=Approval({"irreversible": "allow"}))
+    experiment = Experiment([agent], "arithmetic:levels=1:tasks=3")
+    with experiment.run() as run:
+        assert len(calls) == 3
+    cautious = replace(experiment, agents=[replace(agent, approval=Approval({"irreversible": "deny"}))])
+    with cautious.replaying(run.id).run() as again:  # nobody is asked, because nothing is done
+        assert {trace.answer for trace in again.traces()} == {"sent"} and len(calls) == 3
 
 
 def test_a_replay_of_names_stores_its_source(home: Path) -> None:

@@ -15,6 +15,7 @@ import inspect
 import re
 import sys
 import typing
+import warnings
 from collections.abc import Callable
 from functools import cache, partial
 from importlib.metadata import EntryPoints, entry_points
@@ -93,7 +94,7 @@ def find(kind: Kind, name: str) -> Any:
     raise unknown(kind, name, names(kind), see=f"firsthand list {_ROOMS[kind]}")
 
 
-def beside(kind: Kind, name: str, attribute: str) -> Any:
+def module_attribute(kind: Kind, name: str, attribute: str) -> Any:
     """The module attribute beside the object of that name, such as a benchmark's `thoughts`."""
     module = sys.modules[find(kind, name).__module__]
     if not hasattr(module, attribute):
@@ -322,3 +323,12 @@ def from_file(kind: str, name: str) -> Any:
         defined = [each for each in vars(module) if not each.startswith("_")]
         raise unknown(kind, wanted, defined, see=f"grep -n 'def ' {path}")
     return getattr(module, wanted)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "beside":  # its name before 0.7.0
+        warnings.warn(
+            "catalog.beside is catalog.module_attribute now; the old name goes in 0.8.0", DeprecationWarning, 2
+        )
+        return module_attribute
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

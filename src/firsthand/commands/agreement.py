@@ -29,7 +29,7 @@ longer answer wins with the judge than with people."""
 
 @dataclass(frozen=True)
 class Config:
-    """Which run to look at."""
+    """The run to analyse."""
 
     run: str = field(default="last", metadata={"positional": True})
     """A run on a set of human votes, such as judge_pandalm: its id, the beginning of it, its folder, or last."""

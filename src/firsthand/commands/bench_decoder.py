@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from firsthand.commands.bench_rounds import beside_speeds, is_wanted, repeat
+from firsthand.commands.bench_rounds import is_wanted, repeat, with_machine_speeds
 from firsthand.hub.planner import prefill_gflop
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def measure_decoder(config: Config, path: Path, sizes: Sizes) -> Result:
     engine = load(path, settings)
     loaded = machine.memory_in_use()
     chosen, left_out = choose(engine, sizes, config.only)
-    (figures, steady), speeds = beside_speeds(
+    (figures, steady), speeds = with_machine_speeds(
         lambda: repeat(engine, chosen, config),
         threads,
         once=config.quick,

@@ -6,7 +6,7 @@ import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from firsthand.commands.bench_rounds import beside_speeds, repeat
+from firsthand.commands.bench_rounds import repeat, with_machine_speeds
 from firsthand.errors import ConfigError
 from firsthand.hub.encoder_planner import encoder_gflop
 from firsthand.hub.inspection import Inspection
@@ -35,7 +35,7 @@ def measure_encoder(config: Config, path: Path, facts: Inspection, sizes: Sizes)
         model = load(path, threads=threads)
         loaded = machine.memory_in_use()
         try:
-            (figures, _), speeds = beside_speeds(
+            (figures, _), speeds = with_machine_speeds(
                 lambda: repeat(model, [embedding(sizes)], config), threads, once=config.quick, ours=False
             )
             lengths = [len(model.tokenise(text)[0]) for text in documents(sizes, seed=1)]

@@ -51,7 +51,7 @@ def repeat(subject: S, chosen: Sequence[Workload[S]], config: Config) -> tuple[l
     return figures, steady
 
 
-def beside_speeds(work: Callable[[], T], threads: int, *, once: bool, ours: bool) -> tuple[T, Speeds]:
+def with_machine_speeds(work: Callable[[], T], threads: int, *, once: bool, ours: bool) -> tuple[T, Speeds]:
     """The result of the work, and the best of the machine's speeds before (unless `once`) and after it, which are stored.
 
     With `ours`, our own matrix products are timed too; they must be compiled by then.

@@ -35,7 +35,7 @@ firsthand run --replay last                              # the same run from its
 
 @dataclass(frozen=True)
 class Config(RunSettings):
-    """What to run, and what to show of it. The flag is the field name."""
+    """Settings of the run, and what to show of it. The flag is the field name."""
 
     watch: bool = False
     """Show each attempt as a tree while it runs, one at a time."""
@@ -64,7 +64,7 @@ class Config(RunSettings):
             )
 
     def settings(self) -> RunSettings:
-        """The settings alone, without what is shown."""
+        """The settings without the display flags."""
         return RunSettings(**self.to_json())
 
 

@@ -36,7 +36,7 @@ CELLS_LEGEND = "Each cell: mean score, its {level} CI, number of tasks. An attem
 
 @dataclass(frozen=True)
 class Config:
-    """Which run to summarise, and how."""
+    """The run to summarise, and how."""
 
     run: str = field(default="last", metadata={"positional": True})
     """A run: its id, the beginning of it, its folder, or last."""

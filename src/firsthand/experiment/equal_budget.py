@@ -15,7 +15,7 @@ from firsthand import catalog
 from firsthand.agent import Pattern
 
 KNOBS = ("breadth", "trials", "samples", "workers", "rounds", "n", "max_steps")
-"""Whole-number options by which patterns spend more. The first of these that a pattern takes is its knob."""
+"""Integer options by which patterns spend more. The first of these that a pattern takes is its knob."""
 ROUNDS = 4
 """Measurements after the first two, at most."""
 MOST = 512
@@ -37,7 +37,7 @@ class Fitted:
     """The option that was turned; None if there is none, or it was set by hand."""
     value: int | None
     tokens: float | None
-    """What an attempt cost in the measurement; None if it was not measured."""
+    """Mean tokens of an attempt in the measurement; None if it was not measured."""
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ class Experiment:
     benchmarks: Sequence[Benchmark | str] | Benchmark | str
     """Benchmarks, or names with options as on the command line: `"arithmetic:levels=1-2"`, `"my_benchmark.py"`."""
     epochs: int = 1
-    """How many times each agent attempts each task."""
+    """Attempts of each agent at each task."""
     seed: int = 0
     """Seed of all randomness: the same seed gives the same tokens."""
     limit: int | None = None
@@ -89,8 +89,8 @@ class Experiment:
     """The names that the agents were made from; set by `from_settings`, not by hand."""
 
     def __post_init__(self) -> None:
-        given = self.benchmarks
-        object.__setattr__(self, "benchmarks", (given,) if isinstance(given, str | Benchmark) else tuple(given))
+        named = self.benchmarks
+        object.__setattr__(self, "benchmarks", (named,) if isinstance(named, str | Benchmark) else tuple(named))
         object.__setattr__(self, "agents", tuple(self.agents))
         if not self.agents:
             raise ConfigError("the experiment has no agents: give one or more, as in Experiment([agent], ...)")
@@ -165,7 +165,7 @@ class Experiment:
 
     @cached_property
     def made_benchmarks(self) -> list[Benchmark]:
-        """The benchmarks, those given by name made."""
+        """The benchmarks as objects; names are looked up once. UnknownName or ConfigError if that fails."""
         assert isinstance(self.benchmarks, tuple)
         return [catalog.benchmark(each) if isinstance(each, str) else each for each in self.benchmarks]
 
@@ -195,7 +195,7 @@ class Experiment:
         return may_ask(self.agents)
 
     def config(self) -> Json:
-        """The description that a Run stores: settings by name, or for agents made in Python what can be said of them."""
+        """The description that a Run stores, as JSON: the settings, or the names of agents made in Python."""
         if self.settings is not None:
             return self.current_settings.to_json()
         return {"benchmarks": self._texts(), "agents": [agent.name for agent in self.agents], **self._own()}

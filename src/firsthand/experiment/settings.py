@@ -38,7 +38,7 @@ class RunSettings:
     limit: int | None = None
     """Only the first N tasks of each benchmark."""
     epochs: int = 1
-    """How many times each agent attempts each task."""
+    """Attempts of each agent at each task."""
     seed: int = 0
     """Seed of all randomness: the same seed gives the same tokens."""
     temperature: float = 0.0

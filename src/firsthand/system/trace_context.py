@@ -19,7 +19,7 @@ class TraceParent:
     span_id: int
     """64 bits, not 0."""
     sampled: bool = True
-    """Whether the trace is recorded."""
+    """True if the trace is recorded."""
 
     @property
     def header(self) -> str:

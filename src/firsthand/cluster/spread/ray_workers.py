@@ -126,7 +126,7 @@ class RayWorker:
             self.ray.kill(self.actor, no_restart=True)
 
     async def _ask(self, reference: Any) -> bytes:
-        return await heard(self.ray, reference, f"the worker on {self.name}")
+        return await reply_of(self.ray, reference, f"the worker on {self.name}")
 
 
 class RayFleet:
@@ -349,7 +349,7 @@ def name_of(nodes: Sequence[Mapping[str, Any]], node_id: str) -> str:
     return f"{found.get('NodeManagerHostname', 'an unknown machine')} ({node_id[:6]})"
 
 
-async def heard(ray: Any, reference: Any, who: str) -> bytes:
+async def reply_of(ray: Any, reference: Any, who: str) -> bytes:
     """The reply of an actor; Lost, naming `who` it was, if the actor is gone."""
     try:
         answer: bytes = await reference

@@ -181,10 +181,10 @@ class InProcess:
         """As `Worker.exchange`; Lost once it was killed."""
         if self.dead:
             raise Lost(f"{self.name} was killed")
-        said: list[Json] = unpack(pack(await self.worker.exchange(unpack(pack(list(messages))))))
+        replies: list[Json] = unpack(pack(await self.worker.exchange(unpack(pack(list(messages))))))
         if self.dead:  # its replies are lost with it
             raise Lost(f"{self.name} was killed")
-        return said
+        return replies
 
     async def kill(self) -> None:
         """Kill the worker: nothing that it does afterwards reaches the run."""

@@ -85,7 +85,7 @@ def thoughts_of(task: Task) -> Thoughts:
     name = task.metadata.get("thoughts")
     if name is None:
         return GenericThoughts(task)
-    made: Thoughts = catalog.beside("benchmark", str(name), "thoughts")(task)
+    made: Thoughts = catalog.module_attribute("benchmark", str(name), "thoughts")(task)
     return made
 
 
