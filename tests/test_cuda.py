@@ -244,7 +244,7 @@ def test_without_cuda_a_device_is_refused_in_one_sentence(tmp_path, capsys) -> N
         with pytest.raises(ConfigError, match="built without CUDA"):
             pick_device("cuda:1")
     assert pick_device("auto") == "cpu" == catalog.model(str(folder), device="auto").config.device  # type: ignore[attr-defined]
-    with pytest.raises(ConfigError, match="not computed here"):
+    with pytest.raises(ConfigError, match="does not run here"):
         catalog.model("openai:gpt@http://localhost:1/v1", device="cuda")
 
 

@@ -68,10 +68,11 @@ EDGES = {
     "scorers": "stats patterns sandbox tools",
     "show": "stats scorers runs",
     # 5 content
-    "experiment": "scorers runs",
+    "experiment": "scorers runs providers hub cluster telemetry",
     "bridges": "scorers stats sandbox tools",
     "benchmarks": "bridges scorers patterns providers hub tools sandbox tokens",
     # 8 doors
+    "__init__": "experiment",
     "serve": "cluster telemetry tokens",
     "commands": "experiment serve show stats scorers patterns cluster telemetry runs providers hub measure embed engine",
     "cli": "",

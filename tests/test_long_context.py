@@ -18,9 +18,8 @@ from firsthand.benchmarks.long_context.haystack import NOISE
 from firsthand.benchmarks.long_context.lengths import LazyTasks, meter
 from firsthand.benchmarks.lost_in_middle import lost_in_middle
 from firsthand.benchmarks.needles import needles
-from firsthand.commands.lineup import make_places
-from firsthand.commands.run import Config
 from firsthand.errors import ConfigError, DataError
+from firsthand.experiment.experiment import Experiment
 from firsthand.patterns.direct import direct
 from firsthand.providers.scripted import Scripted
 from firsthand.scorers.contained import best_subspan_em, contains_value, string_match_all
@@ -290,5 +289,5 @@ def test_a_limited_run_makes_no_other_tasks():
 
     lazy = Benchmark("many", lambda seed: LazyTasks(range(10**6), make), ())
     agent = Agent("direct", Scripted([]), direct)
-    places = make_places(Config(benchmarks=("many",), limit=2), [agent], [lazy])
+    places = Experiment([agent], [lazy], limit=2).places()
     assert [place.task.id for place in places] == ["0", "1"] and made == [0, 1]

@@ -223,7 +223,7 @@ def test_agreement_with_people_is_printed_of_a_run_on_votes(tmp_path, monkeypatc
     capsys.readouterr()
     assert cli.main(["agreement", "last"]) == 0
     out = capsys.readouterr().out
-    assert "people among each other" in out and "12, 36" in out and "length bias" in out
+    assert "people with people" in out and "12, 36" in out and "length bias" in out
     assert cli.main(["agreement", "last", "--json"]) == 0
     body = json.loads(capsys.readouterr().out)
     assert [each["agent"] for each in body] == ["judge", "direct"] and body[0]["items"] == 12
