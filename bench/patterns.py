@@ -32,7 +32,7 @@ from firsthand.message import Json
 from firsthand.runs import store
 from firsthand.runs.store import Run
 from firsthand.show.board import Board, Row, leaderboard
-from firsthand.stats.critical_path import critical_calls, critical_seconds
+from firsthand.loop.critical_path import critical_calls, critical_seconds
 from firsthand.system.home import data_home
 from firsthand.trace import Trace
 

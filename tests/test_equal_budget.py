@@ -14,6 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from firsthand.experiment.equal_budget import KNOBS, SLACK, best_value, equalise, free_knob, knob_of, next_value
+from firsthand.loop.critical_path import critical_seconds
 from firsthand.model import Usage
 from firsthand.patterns.react import react
 from firsthand.patterns.self_consistency import self_consistency
@@ -23,7 +24,6 @@ from firsthand.show.board_table import render_text
 from firsthand.show.board_words import caveats
 from firsthand.show.html_report import report_html
 from firsthand.show.scatter import scatter
-from firsthand.stats.critical_path import critical_seconds
 from firsthand.stats.pareto import frontier
 from firsthand.trace import Call, Score, Trace
 

@@ -27,12 +27,12 @@ from firsthand.loop.listener import Listener
 from firsthand.message import Json, canonical
 from firsthand.system.request_owner import asking
 from firsthand.task import Task
-from firsthand.trace import Failure, Score, Trace, as_json
+from firsthand.trace import Failure, Score, Trace, as_json, new_trace_id
 
 
 @dataclass(frozen=True)
 class Place:
-    """Which attempt this is: agent, benchmark, task and epoch. Its id is the same in every process."""
+    """An attempt to make: agent, benchmark, task and epoch. Its id is the same in every process."""
 
     agent: Agent
     benchmark: Benchmark
@@ -41,7 +41,7 @@ class Place:
 
     @property
     def id(self) -> str:
-        """The id of the attempt and of its Trace: 16 hex digits."""
+        """SHA-256 of the names and the epoch, 16 hex digits: `Trace.place`, and the key of the attempt's journal."""
         key = canonical([self.benchmark.name, self.task.id, self.agent.name, self.epoch])
         return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
@@ -62,6 +62,7 @@ async def rollout(
     The attempt draws all its randomness from `seed`, the task and the epoch, so equal arguments give equal tokens. `budget`
     is a parent for the attempt's own, shared with other attempts. `listener` is told of each step when it happens.
     """
+    id = new_trace_id()
     benchmark = benchmark or Benchmark("adhoc", lambda seed: [task], scorers=())
     started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
     own_seed = derive_seed(seed, benchmark.name, task.id, epoch)
@@ -89,7 +90,8 @@ async def rollout(
         stop_reason = "error"
         failure = Failure(type(error).__name__, str(error), traceback.format_exc(limit=-8))
     trace = Trace(
-        id=Place(agent, benchmark, task, epoch).id,
+        id=id,
+        place=Place(agent, benchmark, task, epoch).id,
         benchmark=benchmark.name,
         task_id=task.id,
         agent=agent.to_json(),

@@ -6,6 +6,8 @@ that made it. Messages form a tree, and a node holds only what it adds, so branc
 
 from __future__ import annotations
 
+import secrets
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
@@ -14,7 +16,8 @@ from firsthand.errors import StoreError
 from firsthand.message import Json, Message
 from firsthand.model import Usage
 
-TRACE_VERSION = 2
+TRACE_VERSION = 3
+_CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
 
 CallKind = Literal["generate", "tool", "score"]
 
@@ -112,6 +115,7 @@ class Trace:
     """One attempt of one agent at one task."""
 
     id: str
+    """Unique to the attempt, as `new_trace_id` gives it."""
     benchmark: str
     task_id: str
     agent: Json
@@ -133,7 +137,13 @@ class Trace:
     scores: tuple[Score, ...] = ()
     origin: Origin | None = None
     """Where the attempt was forked from, if it was."""
+    place: str = ""
+    """Hash of benchmark, task, agent and epoch (`Place.id`): equal in every run and every try. The id if left out."""
     version: int = TRACE_VERSION
+
+    def __post_init__(self) -> None:
+        if not self.place:
+            object.__setattr__(self, "place", self.id)
 
     @property
     def agent_name(self) -> str:
@@ -232,7 +242,16 @@ def _upgraded(body: Json) -> Json:
     return body
 
 
-_UPGRADES: dict[int, Callable[[Json], Json]] = {1: lambda body: body | {"origin": None}}
+_UPGRADES: dict[int, Callable[[Json], Json]] = {
+    1: lambda body: body | {"origin": None},
+    2: lambda body: body | {"place": body["id"]},
+}
+
+
+def new_trace_id() -> str:
+    """A new id of 26 lower-case characters that sorts by time: a ULID (48 bits of milliseconds, 80 random bits)."""
+    number = time.time_ns() // 1_000_000 << 80 | secrets.randbits(80)
+    return "".join(_CROCKFORD[number >> shift & 31] for shift in range(125, -1, -5))
 
 
 def as_json(data: Any) -> Any:
@@ -252,7 +271,7 @@ def _comes_after(parent: Any, index: int) -> bool:
 
 
 _PLAIN = (
-    "version", "id", "benchmark", "task_id", "agent", "epoch", "seed", "started_at", "duration_s", "answer",
+    "version", "id", "place", "benchmark", "task_id", "agent", "epoch", "seed", "started_at", "duration_s", "answer",
     "stop_reason", "final_state",
 )  # fmt: skip
 

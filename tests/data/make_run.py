@@ -77,12 +77,16 @@ def main(folder: Path) -> None:
         Agent("vote", model, self_consistency, options={"samples": 3}),
         Agent("react", model, react, tools=(calculator,)),
     ]
-    places = [Place(a, b, t, e) for b, n in ((sums, 2), (plain, 1)) for t in b.tasks(0) for a in agents for e in range(n)]
+    places = [
+        Place(a, b, t, e) for b, n in ((sums, 2), (plain, 1)) for t in b.tasks(0) for a in agents for e in range(n)
+    ]
     with store.create(folder, {"seed": 3}, "fixture", command=["firsthand", "run"]) as run:
         asyncio.run(execute(run, places, seed=3))
         asyncio.run(execute(run, places, seed=3, redo_errors=True))
         for index, (trace, number) in enumerate(list(run.tried(benchmark="plain"))):
-            score = Score("judged", index / 16, {"judge": "x"} if index % 5 else {"scorer_failed": "no", "unjudged": True})
+            score = Score(
+                "judged", index / 16, {"judge": "x"} if index % 5 else {"scorer_failed": "no", "unjudged": True}
+            )
             run.add_score(trace, number, "judged", "rubric", score)
             run.add_score(trace, number, "judged", "rubric", replace(score, value=score.value / 2))
         order = {name: index for index, name in enumerate(run.agents())}

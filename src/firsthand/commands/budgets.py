@@ -37,7 +37,7 @@ def equalised(config: Config, benchmarks: Sequence[Benchmark], model: Model) -> 
             wanted = {place.id for place in places}
             costs: dict[str, list[int]] = {text: [] for text in patterns}
             for row in run.rows():
-                if row.id in wanted:
+                if row.place in wanted:
                     costs[row.agent].append(row.tokens)
             return {text: fmean(tokens) for text, tokens in costs.items()}
 

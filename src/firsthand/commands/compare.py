@@ -172,8 +172,8 @@ def print_comparison(
                 f"{p.benchmark}/{p.task_id}",
                 f"{p.a.value:g}",
                 f"{p.b.value:g}",
-                p.a.trace_ids[0][:8],
-                p.b.trace_ids[0][:8],
+                p.a.places[0][:8],
+                p.b.places[0][:8],
             ]
             for p in changed[: config.limit]
         ]

@@ -176,7 +176,7 @@ def main(config: Config) -> int:
     with begun or create_run(settings, benchmarks) as run:  # only now, so that a mistyped name leaves no run behind
         interrupted = perform(run, settings, places, redo_errors=config.retry_errors)
         order = {place.id: index for index, place in enumerate(places)}
-        traces = sorted(run.traces(), key=lambda trace: order.get(trace.id, len(order)))
+        traces = sorted(run.traces(), key=lambda trace: order.get(trace.place, len(order)))
         if config.json:
             print_json(run, settings, traces, protocols, figures)
         else:

@@ -61,7 +61,7 @@ def list_attempts(ref: str, config: Config) -> int:
             return 0
         cells = [
             [
-                row.id[:8],
+                row.place[:8],
                 row.name,
                 "" if row.score is None else f"{row.score:g}",
                 str(row.tokens),

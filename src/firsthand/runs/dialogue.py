@@ -26,7 +26,7 @@ from firsthand.model import Usage
 from firsthand.rollout import Place
 from firsthand.system.request_owner import asking
 from firsthand.task import Task
-from firsthand.trace import Call, Node, Origin, Trace
+from firsthand.trace import Call, Node, Origin, Trace, new_trace_id
 
 MAIN = "main"
 """The branch that a conversation begins on."""
@@ -63,6 +63,7 @@ class Dialogue:
         self._started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
         self._origin: Origin | None = None
         key = canonical([agent.to_json(), seed, self._started_at, time.time_ns()])
+        self._id = new_trace_id()
         self._task = Task(hashlib.sha256(key.encode()).hexdigest()[:8], "a conversation")
         if origin is None:
             self.branches[MAIN] = open_context(self._attempt, self._budget)
@@ -219,7 +220,8 @@ class Dialogue:
         """The conversation as a Trace, with every branch; it goes on afterwards."""
         last = next((message for message in reversed(self.context.messages) if message.role == "assistant"), None)
         return Trace(
-            id=self.place.id,
+            id=self._id,
+            place=self.place.id,
             benchmark=BENCHMARK,
             task_id=self._task.id,
             agent=self.agent.to_json(),

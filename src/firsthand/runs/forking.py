@@ -54,8 +54,8 @@ class Fork:
             )
 
     @property
-    def id(self) -> str:
-        """The id of the attempt and of its Trace: 16 hex digits, the same in every process."""
+    def place(self) -> str:
+        """The place of the new attempt, `Trace.place`: 16 hex digits, the same in every process."""
         key = canonical([self.parent.id, self.run, self.at, self.agent.to_json(), self.say, self.seed])
         return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
@@ -90,7 +90,9 @@ async def fork(
     )
     if what.again:
         _check_way(what.parent, trace, kept)
-    return replace(trace, id=what.id, agent=what.agent.to_json(), origin=Origin(what.parent.id, what.at, what.run))
+    return replace(
+        trace, place=what.place, agent=what.agent.to_json(), origin=Origin(what.parent.id, what.at, what.run)
+    )
 
 
 def kept_calls(trace: Trace, at: int) -> dict[str, Call]:

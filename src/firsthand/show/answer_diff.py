@@ -51,6 +51,8 @@ class Answer:
     text: str
     error: str
     """Why there is no score; empty if there is one."""
+    place: str = ""
+    """`Trace.place`, whose beginning names the attempt."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ def terminal_text(sample: Sample, width: int) -> Text:
     left = _column([p for p in pieces if p.kind != "added"], half)
     right = _column([p for p in pieces if p.kind != "removed"], half)
     head = tuple(
-        Text(f"{side} {each.score} ({each.trace_id[:8]})"[:half], "bold")
+        Text(f"{side} {each.score} ({each.place[:8]})"[:half], "bold")
         for side, each in (("a", sample.a), ("b", sample.b))
     )
     for row in range(-1, max(len(left), len(right))):
@@ -161,7 +163,7 @@ def page(title: str, shown: Iterable[Sample], counts: Sequence[tuple[str, int]])
 def _traces(pair: Pair, run_a: Run, run_b: Run, score: str | None) -> tuple[Trace, Trace]:
     """Two attempts of the same epoch, where both sides have one: the first two that scored differently, or the first."""
     tried_a, tried_b = (
-        [run.tries(trace_id)[-1] for trace_id in side.trace_ids[:MAX_EPOCHS]]
+        [run.trace(trace_id) for trace_id in side.trace_ids[:MAX_EPOCHS]]
         for run, side in ((run_a, pair.a), (run_b, pair.b))
     )
     of_epoch = {trace.epoch: trace for trace in tried_b}
@@ -182,6 +184,7 @@ def _answer(trace: Trace, score: str | None) -> Answer:
         "-" if value is None else f"{value:g}",
         "".join(words[:MAX_WORDS]) + (" …" if cut else ""),
         clipped(error, 300),
+        clipped(trace.place, 80),
     )
 
 

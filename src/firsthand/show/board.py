@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass, field
 
 from firsthand.benchmark import Figure, Figures
 from firsthand.errors import unknown
+from firsthand.loop.critical_path import critical_seconds
 from firsthand.message import Json
 from firsthand.show.board_words import caveats, findings
-from firsthand.stats.critical_path import critical_seconds
 from firsthand.stats.figure_stats import figure_interval
 from firsthand.stats.figures import figures as figures_of
 from firsthand.stats.pareto import frontier

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from firsthand.errors import ConfigError, nearest
 from firsthand.message import Json
-from firsthand.runs.score_totals import TaskMean, task_means
+from firsthand.runs.score_totals import TaskMean
 from firsthand.runs.store import Run
 from firsthand.stats.intervals import CONFIDENCE, Clusters, Interval, mean_interval
 
@@ -71,7 +71,7 @@ def cells(run: Run, by: Sequence[str], confidence: float = CONFIDENCE, benchmark
     check(by, metadata.values())
     having = {name for (name, _), found in metadata.items() if any(key in found for key in by)}
     placed: dict[tuple[str, str, tuple[Value, ...]], list[TaskMean]] = {}
-    for each in task_means(run):
+    for each in run.task_means():
         if each.benchmark in having:
             found = metadata.get((each.benchmark, each.task), {})
             values = tuple(_value(found.get(key)) for key in by)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from firsthand.benchmark import Figures
 from firsthand.errors import unknown
 from firsthand.message import Json
-from firsthand.runs.score_totals import Totals, totals
+from firsthand.runs.score_totals import Totals
 from firsthand.runs.store import Run
 from firsthand.stats.figure_stats import figure_interval
 from firsthand.stats.intervals import CONFIDENCE, Interval, Moments, finite, interval_of
@@ -76,7 +76,7 @@ def summary(
     """
     if score is not None and score not in run.score_names():
         raise unknown("score given later", score, run.score_names(), see="firsthand show")
-    lines = [_line(each, confidence) for each in totals(run, score)]
+    lines = [_line(each, confidence) for each in run.totals(score)]
     if score is not None:
         return lines
     agents: dict[str, list[str]] = {}

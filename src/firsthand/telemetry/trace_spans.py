@@ -48,9 +48,12 @@ class Span:
     """What went wrong, if it did; it may be empty."""
 
 
-def parent_of(trace_id: str, run: str, effect: str | None = None) -> TraceParent:
-    """Where the spans of an attempt belong: its own span, or the one of an effect such as `0.3:1`."""
-    return TraceParent(_number(16, run, trace_id), _number(8, run, trace_id, effect or ""))
+def parent_of(place: str, run: str, effect: str | None = None) -> TraceParent:
+    """The ids of the span of the attempt at a place (`Trace.place`), or of an effect of it such as `0.3:1`.
+
+    They follow from the place, which is known before the attempt ends and is the same when it is resumed.
+    """
+    return TraceParent(_number(16, run, place), _number(8, run, place, effect or ""))
 
 
 def spans_of(trace: Trace, run: str = "", *, content: bool = False) -> list[Span]:
@@ -65,7 +68,7 @@ def spans_of(trace: Trace, run: str = "", *, content: bool = False) -> list[Span
 
 
 def _agent(trace: Trace, run: str, start_ns: int, content: bool) -> Span:
-    place = parent_of(trace.id, run)
+    place = parent_of(trace.place, run)
     model = str(trace.agent.get("model", ""))
     name = genai.clean(trace.agent_name)
     attributes = genai.operation("invoke_agent", model) | genai.usage(trace.usage)
@@ -95,7 +98,7 @@ def _agent(trace: Trace, run: str, start_ns: int, content: bool) -> Span:
 
 
 def _call(trace: Trace, run: str, call: Call, start_ns: int, content: bool) -> Span:
-    place = parent_of(trace.id, run, call.id)
+    place = parent_of(trace.place, run, call.id)
     model = str(trace.agent.get("model", ""))
     is_local = str(trace.agent.get("fingerprint", "")).startswith("local:")
     match call.kind:
@@ -114,7 +117,7 @@ def _call(trace: Trace, run: str, call: Call, start_ns: int, content: bool) -> S
         genai.clean(name),
         place.trace_id,
         place.span_id,
-        parent_of(trace.id, run).span_id,
+        parent_of(trace.place, run).span_id,
         begin_ns,
         begin_ns + _ns(call.duration_s),
         "internal" if is_local or call.kind == "tool" else "client",

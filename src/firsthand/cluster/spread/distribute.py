@@ -20,7 +20,7 @@ from firsthand.message import Json
 from firsthand.rollout import Place
 from firsthand.runs.execute import begin
 from firsthand.runs.store import Run
-from firsthand.trace import Failure, Trace
+from firsthand.trace import Failure, Trace, new_trace_id
 
 SUSPECT = 2
 """After so many lost workers an attempt is tried alone."""
@@ -158,7 +158,7 @@ class _Distribution:
 
     def _finish(self, trace: Trace) -> None:
         self.run.append(trace)
-        del self.missing[trace.id]
+        del self.missing[trace.place]
         self._tell()
         self.on_trace(trace)
 
@@ -179,7 +179,8 @@ class _Distribution:
     def _given_up(self, place: Place) -> Trace:
         number = self.losses[place.id]
         return Trace(
-            id=place.id,
+            id=new_trace_id(),
+            place=place.id,
             benchmark=place.benchmark.name,
             task_id=place.task.id,
             agent=place.agent.to_json(),

@@ -1,0 +1,135 @@
+"""AttemptSummary: the numbers of one attempt that tables and statistics need, without its messages.
+
+A run keeps them beside each trace, so that a board of ten thousand attempts decodes no trace. Leaves out anything that needs
+words: a benchmark's own figures, reports and diffs read the traces.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from firsthand.loop.critical_path import critical_seconds
+from firsthand.message import Json
+from firsthand.model import Usage
+from firsthand.trace import Score, Trace
+
+KEPT_DETAIL = ("corpus", "confidence", "scorer_failed", "unjudged")
+"""The keys of `Score.detail` that statistics read."""
+
+
+@dataclass(frozen=True)
+class AttemptSummary:
+    """The numbers of one attempt."""
+
+    id: str
+    place: str
+    benchmark: str
+    task_id: str
+    agent_name: str
+    epoch: int
+    stop_reason: str
+    error: str | None
+    """The error in one line; of a protected task its kind alone."""
+    num_calls: int
+    usage: Usage
+    duration_s: float
+    critical_s: float
+    """Seconds on the critical path, see `loop.critical_path`."""
+    scores: tuple[Score, ...] = field(default=())
+    """With the keys of their details that are in KEPT_DETAIL."""
+
+    @staticmethod
+    def of(trace: Trace) -> AttemptSummary:
+        """The summary of a trace."""
+        return AttemptSummary(
+            id=trace.id,
+            place=trace.place,
+            benchmark=trace.benchmark,
+            task_id=trace.task_id,
+            agent_name=trace.agent_name,
+            epoch=trace.epoch,
+            stop_reason=trace.stop_reason,
+            error=error_line(trace),
+            num_calls=len(trace.calls),
+            usage=trace.usage,
+            duration_s=float(trace.duration_s),
+            critical_s=critical_seconds(trace),
+            scores=tuple(without_words(score, trace.protected is not None) for score in trace.scores),
+        )
+
+    def score(self, name: str) -> Score | None:
+        """The score of that name, if there is one."""
+        return next((score for score in self.scores if score.name == name), None)
+
+    def value(self, name: str | None = None) -> float | None:
+        """The value of the score of that name, or of the first; None if the attempt, or the scoring of it, failed."""
+        found = self.score(name) if name is not None else next(iter(self.scores), None)
+        if self.error is not None or found is None or found.failed or not float("-inf") < found.value < float("inf"):
+            return None
+        return float(found.value)
+
+    def scored(self, scores: tuple[Score, ...]) -> AttemptSummary:
+        """The same summary with these scores."""
+        return replace(self, scores=scores)
+
+
+def summaries_of(attempts: Iterable[Trace | AttemptSummary]) -> list[AttemptSummary]:
+    """The summaries of attempts, whichever of the two they came as."""
+    return [each if isinstance(each, AttemptSummary) else AttemptSummary.of(each) for each in attempts]
+
+
+def error_line(trace: Trace) -> str | None:
+    """The error of an attempt in one line, None without one; of a protected task its kind alone, for a message may quote."""
+    if trace.error is None:
+        return None
+    return trace.error.kind if trace.protected is not None else f"{trace.error.kind}: {trace.error.message}"
+
+
+def without_words(score: Score, protected: bool = False) -> Score:
+    """The score with the part of its detail that statistics read; of a protected task without a scorer's message."""
+    detail = {key: score.detail[key] for key in KEPT_DETAIL if key in score.detail}
+    if protected and "scorer_failed" in detail:
+        detail["scorer_failed"] = str(detail["scorer_failed"]).partition(":")[0]
+    return replace(score, detail=detail)
+
+
+def pack_numbers(summary: AttemptSummary) -> str:
+    """The numbers that have no column of their own, as the text that a run's file keeps."""
+    usage = summary.usage
+    tokens = [usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens]
+    return _dumps([tokens, summary.critical_s, [_packed(score) for score in summary.scores]])
+
+
+def unpack_numbers(text: str) -> tuple[tuple[int, int, int], float, tuple[Score, ...]]:
+    """Prompt, cached and completion tokens, the critical seconds and the scores that `pack_numbers` wrote.
+
+    KeyError, TypeError or ValueError if the text is anything else.
+    """
+    (prompt, cached, completion), critical_s, scores = json.loads(text)
+    return (int(prompt), int(cached), int(completion)), float(critical_s), tuple(_unpacked(each) for each in scores)
+
+
+def pack_score(score: Score) -> str:
+    """A score as text, without the words of its detail."""
+    return _dumps(_packed(score))
+
+
+def unpack_score(text: str) -> Score:
+    """The score that `pack_score` wrote; KeyError, TypeError or ValueError if the text is anything else."""
+    return _unpacked(json.loads(text))
+
+
+def _packed(score: Score) -> Json:
+    body = dict(vars(score))
+    return body if body["detail"] else {key: value for key, value in body.items() if key != "detail"}
+
+
+def _unpacked(body: Any) -> Score:
+    return Score(**body)
+
+
+def _dumps(body: Any) -> str:
+    return json.dumps(body, separators=(",", ":"), default=str)
