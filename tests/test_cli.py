@@ -416,7 +416,7 @@ def test_a_mistake_is_one_line_with_exit_code_2_and_leaves_no_run(
     ("words", "expected"),
     [
         ("show lats", "no run 'lats'; did you mean 'last'?"),
-        ("show last nope", "no trace 'nope'"),
+        ("show last nope", "no attempt 'nope'"),
         ("show last arithmetic/seed0-level1-0009", "did you mean 'arithmetic/seed0-level1-000"),
         ("show last arithmetic", "names 2 attempts"),
         ("compare last lats", "did you mean 'last'"),

@@ -62,8 +62,8 @@ def answer(messages: list[Message], sampling: object, index: int) -> Message | s
     return f"Answer: {(len(question) + index) % 7}"
 
 
-def main(folder: Path) -> None:
-    """Write the run and its boards."""
+def places() -> list[Place]:
+    """Every attempt of the run."""
     model = Scripted(answer)
     tasks = [
         Task(f"t{n}", f"{n} + {n}?" + " Think step by step." * (n == 5), secret={"answer": str(2 * n)},
@@ -77,22 +77,29 @@ def main(folder: Path) -> None:
         Agent("vote", model, self_consistency, options={"samples": 3}),
         Agent("react", model, react, tools=(calculator,)),
     ]
-    places = [
-        Place(a, b, t, e) for b, n in ((sums, 2), (plain, 1)) for t in b.tasks(0) for a in agents for e in range(n)
-    ]
-    with store.create(folder, {"seed": 3}, "fixture", command=["firsthand", "run"]) as run:
-        asyncio.run(execute(run, places, seed=3))
-        asyncio.run(execute(run, places, seed=3, redo_errors=True))
+    return [Place(a, b, t, e) for b, n in ((sums, 2), (plain, 1)) for t in b.tasks(0) for a in agents for e in range(n)]
+
+
+def make(home: Path) -> Path:
+    """The folder of a run under `home`."""
+    with store.create(home, {"seed": 3}, "fixture", command=["firsthand", "run"]) as run:
+        asyncio.run(execute(run, places(), seed=3))
+        asyncio.run(execute(run, places(), seed=3, redo_errors=True))
         for index, (trace, number) in enumerate(list(run.tried(benchmark="plain"))):
-            score = Score(
-                "judged", index / 16, {"judge": "x"} if index % 5 else {"scorer_failed": "no", "unjudged": True}
-            )
+            detail = {"judge": "x"} if index % 5 else {"scorer_failed": "no", "unjudged": True}
+            score = Score("judged", index / 16, detail)
             run.add_score(trace, number, "judged", "rubric", score)
             run.add_score(trace, number, "judged", "rubric", replace(score, value=score.value / 2))
+        return run.path
+
+
+def main(folder: Path) -> None:
+    """Write the run and its boards."""
+    path = make(folder)
+    with store.open_run(path, folder) as run:
         order = {name: index for index, name in enumerate(run.agents())}
         traces = sorted(run.traces(), key=lambda trace: order[trace.agent_name])
         boards = [asdict(board) for board in leaderboard(traces, clusters=run.clusters())]
-        path = run.path
     shutil.copy(path / "run.sqlite", folder / "run.sqlite")
     (folder / "boards.json").write_text(json.dumps(boards, indent=1))
     shutil.rmtree(folder / "runs")

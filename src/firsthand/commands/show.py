@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from firsthand.errors import ConfigError
 from firsthand.loop.protection import shareable
 from firsthand.runs import store
-from firsthand.show.board import leaderboard
+from firsthand.show.board import attempts_of, leaderboard
 from firsthand.show.board_table import render
 from firsthand.show.trace_tree import show
 from firsthand.stats.stored_figures import own_figures
@@ -70,12 +70,13 @@ def main(config: Config) -> int:
             return 0
         order = {name: index for index, name in enumerate(run.agents())}  # as it was asked: the first is the baseline
         budget = str(run.config.get("equal_budget"))
-        traces = sorted(run.traces(), key=lambda trace: order.get(trace.agent_name, len(order)))
+        figures = own_figures(complain, run)
+        attempts = sorted(attempts_of(run, figures), key=lambda each: order.get(each.agent_name, len(order)))
         boards = leaderboard(
-            traces,
+            attempts,
             budget=float(budget) if budget.isdecimal() else None,
             clusters=run.clusters(),
-            figures=own_figures(complain, run),
+            figures=figures,
         )
         if config.json:
             print(json.dumps([board.to_json() for board in boards], indent=2, ensure_ascii=False))

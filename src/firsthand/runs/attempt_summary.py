@@ -16,8 +16,11 @@ from firsthand.message import Json
 from firsthand.model import Usage
 from firsthand.trace import Score, Trace
 
-KEPT_DETAIL = ("corpus", "confidence", "scorer_failed", "unjudged")
-"""The keys of `Score.detail` that statistics read."""
+KEPT_DETAIL = (
+    "corpus", "confidence", "scorer_failed", "unjudged",
+    "judge", "protocol", "by", "calls", "tokens", "cost_usd", "orders", "first", "forged",
+)  # fmt: skip
+"""The keys of `Score.detail` that tables read: shares of figures, failures, and what a judge cost."""
 
 
 @dataclass(frozen=True)

@@ -27,17 +27,18 @@ _MAX_NEAR = 1000
 _NAME = "benchmark || '/' || task || '/' || agent || '/' || epoch"
 """As in the index `traces_by_name`."""
 _IS_LATEST = "NOT EXISTS (SELECT 1 FROM traces later WHERE later.attempt = traces.attempt AND later.try > traces.try)"
-_IS_LATEST_OF_ID = "NOT EXISTS (SELECT 1 FROM traces later WHERE later.id = traces.id AND later.try > traces.try)"
-"""Before 0.7.0 the tries of an attempt had one id."""
 LATEST = f"{_IS_LATEST} AND (:benchmark IS NULL OR benchmark = :benchmark) AND (:agent IS NULL OR agent = :agent)"
 LOOKUPS = (
-    (f"id = :ref AND {_IS_LATEST_OF_ID}",),
+    ("id = :ref AND id <> attempt",),
     (f"attempt = :ref AND {_IS_LATEST}",),
     (f"{_NAME} = :ref AND {_IS_LATEST}",),
-    (f"id >= :ref AND id < :end AND {_IS_LATEST_OF_ID}", f"attempt >= :ref AND attempt < :end AND {_IS_LATEST}"),
+    ("id >= :ref AND id < :end AND id <> attempt", f"attempt >= :ref AND attempt < :end AND {_IS_LATEST}"),
     (f"{_NAME} >= :folder AND {_NAME} < :folder_end AND {_IS_LATEST}",),
 )
-"""How a reference to an attempt is looked up, each a search in an index; the first that finds anything counts."""
+"""The searches for a reference to an attempt, each in an index; the first that finds anything counts.
+
+Before 0.7.0 an attempt had its place for an id: it is found by its place, as the latest try.
+"""
 
 
 @dataclass(frozen=True)
