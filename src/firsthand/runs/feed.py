@@ -85,9 +85,8 @@ class FeedStep:
 class Feed:
     """Writes and reads the feed of one run. Any thread may use it."""
 
-    def __init__(self, database: Database, on_flush: Callable[[], None] = lambda: None):
+    def __init__(self, database: Database):
         self.database = database
-        self._on_flush = on_flush
         self._lock = threading.Lock()  # taken inside a write transaction, never around one
         self._pending: dict[str, list[tuple[int, float, str, Callable[[], Json]]]] = {}
         self._number = 0
@@ -139,7 +138,6 @@ class Feed:
                 connection.execute(
                     "INSERT INTO steps (attempt, kind, at, body) VALUES (?, ?, ?, ?)", (plain(place), kind, at, body)
                 )
-        self._on_flush()
 
     def _add(self, place_id: str, kind: str, body: Callable[[], Json]) -> None:
         with self._lock:
@@ -178,6 +176,10 @@ class Feed:
             (sequence, limit),
         )
         return [self._step(*row) for row in rows]
+
+    def last(self) -> int:
+        """The highest sequence number so far, 0 before the first step."""
+        return int(self.database.read("SELECT coalesce(max(seq), 0) FROM steps")[0][0])
 
     def _step(self, sequence: int, place: str, kind: str, at: float, body: str, *ended: Any) -> FeedStep:
         try:

@@ -56,7 +56,7 @@ class Run:
         self.id = path.name
         self.path = path
         self.database = database
-        self.feed = Feed(database, self._touch)
+        self.feed = Feed(database)
         self._index = index
         self._changed = False
         self._next_index_s = 0.0
