@@ -27,12 +27,12 @@ from firsthand import catalog
 from firsthand.commands import run as command
 from firsthand.commands.lineup import make_agents, make_places
 from firsthand.config import build
+from firsthand.loop.critical_path import critical_calls, critical_seconds
 from firsthand.measure.measurements import markdown_table
 from firsthand.message import Json
 from firsthand.runs import store
 from firsthand.runs.store import Run
 from firsthand.show.board import Board, Row, leaderboard
-from firsthand.loop.critical_path import critical_calls, critical_seconds
 from firsthand.system.home import data_home
 from firsthand.trace import Trace
 

@@ -164,11 +164,11 @@ def test_comparisons_are_corrected_and_agree_with_their_intervals() -> None:
     rng = np.random.default_rng(2)
     agents = {str(n): corpus_of(rng.random(50) < 0.3 + 0.05 * n, rng.random(50) < 0.5) for n in range(4)}
     for found in compare_to_baseline(agents, agents["0"]).values():
-        assert (found.verdict == "cannot tell") == (found.p_value >= 0.05) == (found.low <= 0 <= found.high)
+        assert (found.verdict == "inconclusive") == (found.p_value >= 0.05) == (found.low <= 0 <= found.high)
     nothing = judged(FigureDifference.between(agents["0"], f1_of({})))
-    assert nothing.n == 0 and nothing.verdict == "cannot tell"
+    assert nothing.n == 0 and nothing.verdict == "inconclusive"
     single = judged(FigureDifference.between(*(f1_of({"a": (n, 1, 1)}) for n in (1, 2))))
-    assert (single.n, single.low, single.high, single.verdict) == (1, -math.inf, math.inf, "cannot tell")
+    assert (single.n, single.low, single.high, single.verdict) == (1, -math.inf, math.inf, "inconclusive")
 
 
 def f1_of(sums: dict[str, tuple[int, int, int]]) -> Figure:

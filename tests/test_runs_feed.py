@@ -17,10 +17,9 @@ import pytest
 from firsthand.agent import Agent
 from firsthand.benchmark import Benchmark
 from firsthand.errors import StoreError
-from firsthand.loop.listener import Added, Began, Piece
+from firsthand.loop.listener import Added, Began, Piece, Step
 from firsthand.message import Message, Sampled, Text
 from firsthand.model import Completion, Usage
-from firsthand.patterns.direct import direct
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import Place
 from firsthand.runs.database import Database
@@ -49,7 +48,7 @@ async def two_steps(task: Task, ctx: Any) -> str:
     ctx = await ctx.say(task.prompt).generate()
     ctx.note("between", step=1)
     ctx = await ctx.say("And then?").generate()
-    return ctx.text
+    return str(ctx.text)
 
 
 def places(seconds: float, count: int = 3) -> list[Place]:
@@ -97,18 +96,31 @@ def test_an_instant_attempt_writes_no_steps(tmp_path: Path) -> None:
         assert len(run.feed.after()) == 20 and run.feed.last() < 20 * 5  # of 11 steps each, few on a busy machine
 
 
-def test_streamed_pieces_are_kept_only_when_asked_for(tmp_path: Path) -> None:
-    for pieces in (False, True):
-        with create(tmp_path, {}, "feed") as run:
-            model = Scripted(lambda messages, sampling, index: "one two three")
-            task = Task("t", "Q?")
-            place = Place(Agent("ada", model, direct), Benchmark("b", lambda seed: [], ()), task)
-            heard: list[Any] = []
-            kept: list[Any] = []
-            run.feed.end = lambda connection, trace, kept=kept, run=run: kept.extend(run.feed._pending[trace.place])  # type: ignore[method-assign]
-            asyncio.run(execute(run, [place], pieces=pieces, listener=lambda place, heard=heard: Quiet(heard)))
-            assert any(kind == "piece" for _, _, kind, _ in kept) is pieces
-            assert not any(isinstance(step, Piece) for step in heard)
+@pytest.mark.parametrize("pieces", [False, True])
+def test_streamed_pieces_are_kept_only_when_asked_for(tmp_path: Path, pieces: bool) -> None:
+    task, heard = Task("t", "Q?"), Quiet()
+    model = Scripted(lambda messages, sampling, index: "one two three")
+    place = Place(Agent("ada", model, waits), Benchmark("b", lambda seed: [], ()), task)
+
+    async def watched(run: Run) -> list[FeedStep]:
+        work = asyncio.create_task(execute(run, [place], pieces=pieces, listener=lambda place: heard))
+        await asyncio.sleep(0.05)
+        found = [step async for step in follow(run.path, poll_s=0.05)]
+        await work
+        return found
+
+    with create(tmp_path, {}, "feed") as run:
+        found = asyncio.run(watched(run))
+    text = "".join(each.step.text for each in found if isinstance(each.step, Piece))
+    assert text == ("one two three" if pieces else "") and heard.steps
+    assert not any(isinstance(step, Piece) for step in heard.steps)
+
+
+async def waits(task: Task, ctx: Any) -> str:
+    """An answer, and time in which it can be read."""
+    ctx = await ctx.say(task.prompt).generate()
+    await asyncio.sleep(1.0)
+    return str(ctx.text)
 
 
 class Quiet:
@@ -116,11 +128,11 @@ class Quiet:
 
     streams = False
 
-    def __init__(self, heard: list[Any]):
-        self.heard = heard
+    def __init__(self) -> None:
+        self.steps: list[Any] = []
 
     def __call__(self, step: Any) -> None:
-        self.heard.append(step)
+        self.steps.append(step)
 
 
 def test_every_kind_of_step_survives_the_file_without_token_ids(tmp_path: Path) -> None:
@@ -128,7 +140,7 @@ def test_every_kind_of_step_survives_the_file_without_token_ids(tmp_path: Path) 
     call = Call(
         ":0", "generate", 0, 0.5, 1.5, "r", Usage(1, 2, 3, 0.5), (1,), {"n": 1, "top_logprobs": [[["a", -1.0]]]}
     )
-    steps = [
+    steps: list[Step] = [
         Added(0, Node(None, message)), Began(":0", "generate", 0, {"n": 2}), Piece(":0", "a"), Piece(":0", "b"),
         Piece(":1", "c"), call, Event("note", 1.0, {"x": [1, "y"]}),
     ]  # fmt: skip
@@ -221,7 +233,8 @@ def test_another_process_is_followed_live_to_its_end(tmp_path: Path) -> None:
             seen.append((time.time(), step))
 
     asyncio.run(asyncio.wait_for(watch(), 120))
-    assert not child.join(30) and child.exitcode == 0
+    child.join(30)
+    assert child.exitcode == 0
     assert sum(isinstance(step.step, Ended) for _, step in seen) == 4
     assert any(isinstance(step.step, Began) for _, step in seen)
     assert any(isinstance(step.step, Event) and step.step.kind == "between" for _, step in seen)
@@ -289,7 +302,7 @@ def test_following_a_protected_attempt_shows_none_of_its_words() -> None:
     from firsthand.show.feed_lines import FeedLines
 
     lines = FeedLines()
-    steps = [
+    steps: list[Any] = [
         Started("gpqa", "q1", "ada", 0), Event("protected", 0.0, {"why": "its authors ask"}),
         Added(0, Node(None, Message("user", (Text("The secret question"),)))),
         Ended("1", "gpqa", "q1", "ada", 0, 1.0, "done", None),

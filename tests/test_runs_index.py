@@ -16,14 +16,15 @@ from typing import Any
 
 import pytest
 
+import make_run
 from firsthand import cli
 from firsthand.errors import UnknownName
 from firsthand.runs import attempts, index
 from firsthand.runs.execute import execute
-from firsthand.runs.index import INDEX, Index
+from firsthand.runs.index import INDEX, Index, RunInfo
 from firsthand.runs.run_names import DATABASE
 from firsthand.runs.score_totals import ScoreMean
-from firsthand.runs.store import Run, RunInfo, create, list_runs, open_run
+from firsthand.runs.store import Run, create, list_runs, open_run
 from firsthand.trace import Score, Trace, new_trace_id
 
 OPENED: list[str] = []
@@ -255,9 +256,6 @@ def test_the_command_shows_what_is_left_and_says_once_that_the_index_is_damaged(
 
 
 def test_execute_says_how_many_attempts_there_are_to_be(tmp_path: Path) -> None:
-    sys.path.insert(0, str(Path(__file__).parent / "data"))
-    import make_run
-
     with create(tmp_path, {}, "planned") as run:
         asyncio.run(execute(run, make_run.places()[:5]))
         assert run.info.num_planned == 5 == run.info.num_traces

@@ -159,9 +159,9 @@ def print_comparison(
     print_table(f"{comparison.b} against {comparison.a}", header, rows)
     out = console()
     for (benchmark, name), found in results.items():
-        if found.verdict == "cannot tell" and found.detectable < 1:
+        if found.verdict == "inconclusive" and found.detectable < 1:
             out.print(
-                f"{benchmark}, {name}: a true difference below {found.detectable:.3f} would often have been missed",
+                f"{benchmark}, {name}: minimum detectable effect {found.detectable:.3f} (80% power)",
                 markup=False,
                 soft_wrap=True,
             )

@@ -31,15 +31,15 @@ firsthand gate BASELINE CANDIDATE --max-drop 1% --confidence 95%
 firsthand gate BASELINE last --max-drop 1%,gsm8k=2%,gsm8k/strict=5% --score numeric,strict --junit gate.xml
 firsthand gate last last --agent-a cot --agent-b my_prompt.py --cannot-tell fail
 """
-CODES = {"pass": 0, "fail": 1, "cannot tell": 4}
+CODES = {"pass": 0, "fail": 1, "inconclusive": 4}
 
 
 @dataclass(frozen=True)
 class Config:
-    """What is let through. It exits with 0 for pass, 1 for fail, 4 if it cannot tell."""
+    """What passes. The exit code is 0 for pass, 1 for fail, 4 for inconclusive."""
 
     baseline: str = field(metadata={"positional": True})
-    """The run to hold to."""
+    """The baseline run."""
     candidate: str = field(metadata={"positional": True})
     """The run that is judged."""
     max_drop: tuple[str, ...] = ("1%",)
@@ -180,7 +180,7 @@ def make_check(
         drop,
         difference(sides[1], sides[0], found.clusters.get(benchmark)),
         level,
-        "cannot tell",
+        "inconclusive",
         "",
         gaps_of(found, benchmark),
         mean_a,

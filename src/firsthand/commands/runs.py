@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 
 from firsthand.errors import ConfigError
 from firsthand.runs import store
+from firsthand.runs.index import RunInfo
 from firsthand.system.home import data_home
 from firsthand.system.terminal import complain, print_table
 
@@ -52,7 +53,7 @@ def list_all(config: Config) -> int:
     return 0
 
 
-def _attempts(info: store.RunInfo) -> str:
+def _attempts(info: RunInfo) -> str:
     """How many attempts are done, and of how many where some are left."""
     planned = info.num_planned
     return str(info.num_traces) if planned is None or planned <= info.num_traces else f"{info.num_traces}/{planned}"

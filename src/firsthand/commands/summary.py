@@ -29,7 +29,7 @@ firsthand summary last --json
 
 LEGEND = """\
 An attempt without a score is an error and counts as 0. sd: between tasks, and of attempts at one task.
-sees: a difference to another agent, on other tasks, that would be found 4 times in 5; `firsthand power` knows more."""
+MDE: minimum detectable effect against another agent on other tasks, with 80% power; `firsthand power` plans for one."""
 
 CELLS_LEGEND = (
     "In each cell the mean score, its {level} interval, and how many tasks; an attempt without a score counts as 0."
@@ -103,7 +103,7 @@ def print_cells(config: Config, level: float) -> int:
 
 def print_lines(benchmark: str, lines: list[Line], level: str) -> None:
     """A table of the agents, and what its columns mean."""
-    header = ["agent", f"score ({level})", "interval", "tasks", "attempts", "errors", "sd", "sees", "tokens", "time"]
+    header = ["agent", f"score ({level})", "interval", "tasks", "attempts", "errors", "sd", "MDE", "tokens", "time"]
     print_table(benchmark, header, [_cells(line) for line in lines])
     out = console()
     out.print(LEGEND, soft_wrap=True, markup=False)

@@ -104,14 +104,17 @@ def summaries(database: Database, benchmark: str | None, agent: str | None) -> I
     columns = "try, body, numbers, id, attempt, benchmark, task, agent, epoch, stop_reason, error, calls"
     columns += ", cost_usd, duration_s"
     for number, body, numbers, *rest in _latest(database, columns, benchmark, agent, _SUMMARY_PAGE):
-        *who, num_calls, cost_usd, duration_s = rest
+        id, place, its_benchmark, task, its_agent, epoch, stop_reason, error, num_calls, cost_usd, duration_s = rest
         if numbers is None:
             summary = AttemptSummary.of(read_trace(database, body))
         else:
             (prompt, cached, completion), critical_s, scores = parsed(database, unpack_numbers, numbers)
             usage = Usage(prompt, cached, completion, cost_usd)
-            summary = AttemptSummary(*who, num_calls, usage, duration_s, critical_s, scores)
-        found = later.get((rest[1], number))
+            summary = AttemptSummary(
+                id, place, its_benchmark, task, its_agent, epoch, stop_reason, error, num_calls, usage, duration_s,
+                critical_s, scores,
+            )  # fmt: skip
+        found = later.get((place, number))
         yield summary.scored((*summary.scores, *found.values())) if found else summary
 
 

@@ -129,7 +129,7 @@ def short(name: str, limit: int = 28) -> str:
 def _kind(row: Row) -> str:
     if row.versus is None:
         return "first"
-    return "same" if row.versus.verdict == "cannot tell" else row.versus.verdict
+    return "same" if row.versus.verdict == "inconclusive" else row.versus.verdict
 
 
 def _summary(row: Row) -> str:

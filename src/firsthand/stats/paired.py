@@ -34,7 +34,7 @@ from firsthand.stats.intervals import (
 )
 from firsthand.stats.power_analysis import smallest_detectable
 
-Verdict = Literal["better", "worse", "cannot tell"]
+Verdict = Literal["better", "worse", "inconclusive"]
 
 EXACT_FLIPS = 14
 """Up to this many tasks that differ, all 2^n sign flips are counted."""
@@ -226,7 +226,7 @@ def judged(differences: Differences | FigureDifference, confidence: float = CONF
     """The comparison that `paired_difference` makes, of differences that are at hand."""
     n = differences.n
     if n == 0:
-        return PairedDifference(math.nan, math.nan, math.nan, 1.0, 0, 0, 0, 0, "cannot tell", math.nan)
+        return PairedDifference(math.nan, math.nan, math.nan, 1.0, 0, 0, 0, 0, "inconclusive", math.nan)
     better, worse = differences.counts
     found = PairedDifference(
         differences.mean,
@@ -236,7 +236,7 @@ def judged(differences: Differences | FigureDifference, confidence: float = CONF
         better,
         worse,
         n - better - worse,
-        "cannot tell",
+        "inconclusive",
         _detectable(differences, confidence),
         differences.method,
         differences.num_units if differences.labels else 0,
@@ -255,7 +255,7 @@ def _detectable(differences: Differences | FigureDifference, confidence: float) 
 def settled(found: PairedDifference, significant: bool) -> PairedDifference:
     """The same comparison with the verdict that follows, and its interval stretched to 0 if there is none."""
     if not significant:
-        return replace(found, verdict="cannot tell", low=min(found.low, 0.0), high=max(found.high, 0.0))
+        return replace(found, verdict="inconclusive", low=min(found.low, 0.0), high=max(found.high, 0.0))
     return replace(found, verdict="better" if (found.difference > 0) != found.lower_is_better else "worse")
 
 

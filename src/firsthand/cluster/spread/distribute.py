@@ -139,6 +139,7 @@ class _Distribution:
                 break
             self.waiting.popleft()
             held[place.id] = place
+            self.run.feed.started(place)
             dealt.append(attempt_message(place, self.seed, self.run.journal(place.id).entries()))
         return dealt
 
@@ -149,6 +150,8 @@ class _Distribution:
             case "record":
                 self.run.journal(id).record(message["effect"], message["request"], message["reply"])
                 return {"kind": "kept", "upto": message["number"]}
+            case "step":
+                self.run.feed.add_json(id, *message["step"])
             case "trace":
                 self._finish(Trace.from_json(message["trace"]))
                 del held[id]

@@ -1,4 +1,4 @@
-"""Makes a small run with all that a run can hold: python tests/data/make_run.py FOLDER
+"""Makes a small run with all that a run can hold: python tests/make_run.py FOLDER
 
 `tests/data/run_schema_3` was written by it with firsthand 0.6.0 (run files of schema 3, traces of version 2), together with
 `boards.json`, the boards that 0.6.0 made of its traces.
@@ -10,6 +10,7 @@ import asyncio
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def fails(task: Task, trace: Trace) -> Score:
     return Score("third", len(trace.nodes) / 7)
 
 
-def answer(messages: list[Message], sampling: object, index: int) -> Message | str:
+def answer(messages: Sequence[Message], sampling: object, index: int) -> Message | str:
     """Calls a tool once where it is told of one; a fault at the task with a 5."""
     question = next(each.text for each in messages if each.role == "user")
     if "5 + " in question and "step" in question:
