@@ -192,12 +192,12 @@ def read_score(database: Database, digest: Any) -> Score:
 
 
 def read_as(database: Database, from_json: Callable[[Json], T], digest: Any) -> T:
-    """What `from_json` makes of the body of that digest."""
+    """Parse the body of that digest with `from_json`."""
     return parsed(database, from_json, body_of(database, digest))
 
 
 def parsed(database: Database, parse: Callable[[Any], T], stored: Any) -> T:
-    """What `parse` makes of a stored value; StoreError if the value is not what it expects."""
+    """Parse a stored value with `parse`; StoreError if it is malformed."""
     try:
         return parse(stored)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:

@@ -1,7 +1,7 @@
-"""A conversation with a person, built on Contexts: asked and answered, forked, taken back, and on record as a Trace.
+"""Holds a conversation with a person, built on Contexts: questions, answers, forks, undo, and a Trace as its record.
 
-Each named branch is a Context, so a fork copies nothing and computes nothing again. Tools, approvals, budgets, retries and
-the record are the Context's. What is broken off stays in the conversation as far as it had come.
+Each named branch is a Context, so a fork copies nothing and recomputes nothing. Context handles tools, approvals, budgets,
+retries and the record. An interrupted answer stays in the conversation as far as it had come.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from firsthand.trace import Call, Node, Origin, Trace, new_trace_id
 MAIN = "main"
 """The branch that a conversation begins on."""
 BENCHMARK = "chat"
-"""What stands for a benchmark in the traces of conversations."""
+"""The benchmark name in the traces of conversations."""
 
 
 class Dialogue:
-    """A conversation of an agent with a person. `listener` is told of each step while an answer comes.
+    """A conversation of an agent with a person. `listener` receives each step of an answer.
 
     With `origin`, it goes on where that trace stood, under the branches that it had.
     """
@@ -74,12 +74,12 @@ class Dialogue:
 
     @property
     def context(self) -> Context:
-        """Where the current branch stands."""
+        """The Context of the current branch."""
         return self.branches[self.current]
 
     @property
     def place(self) -> Place:
-        """Which attempt this is."""
+        """The conversation as a place to attempt."""
         return Place(self.agent, Benchmark(BENCHMARK, lambda seed: [self._task], scorers=()), self._task)
 
     @property

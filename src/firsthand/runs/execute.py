@@ -74,7 +74,7 @@ def begin(run: Run, places: Sequence[Place], redo_errors: bool) -> dict[str, Pla
 
 
 class _Watched:
-    """A Journal that remembers its failures: a pattern may catch them, and the attempt is worthless all the same."""
+    """A Journal that collects its failures: a pattern may catch them, and the attempt is void all the same."""
 
     def __init__(self, journal: Journal, failures: list[StoreError]):
         self.journal = journal
@@ -137,7 +137,7 @@ async def _attempt(
 
 
 def _ends(trace: Trace, own: Limits) -> Iterator[tuple[str, Limits]]:
-    """What ended the attempt, and each judgement of it that came to no verdict, with the limits that were their own."""
+    """The stop reasons of the attempt and of each judgement without a verdict, with their own limits."""
     yield trace.stop_reason, own
     for score in trace.scores:
         if score.unjudged and "trace" in score.detail:
@@ -146,7 +146,7 @@ def _ends(trace: Trace, own: Limits) -> Iterator[tuple[str, Limits]]:
 
 
 def _cut_by(budget: Budget, reason: str, own: Limits) -> bool:
-    """Whether the shared budget, not a limit of its own, ended an attempt or a judgement."""
+    """True if the shared budget, not a limit of its own, ended an attempt or a judgement."""
     match reason:
         case "tokens":
             shared, used = budget.limits.tokens, budget.spent.total_tokens + budget.reserved_tokens

@@ -36,9 +36,9 @@ from firsthand.trace import Call, Event, Node, Trace
 FLUSH_S = 0.25
 """Steps are written at most this often."""
 POLL_S = 0.2
-"""How often `follow` looks for new steps."""
+"""Seconds between two polls of `follow`."""
 START_S = 2.0
-"""How long `follow` waits for a run to be started."""
+"""Seconds that `follow` waits for a run to be started."""
 PAGE = 1000
 _LARGE_DETAIL = ("top_logprobs", "tools", "schemas", "prompt")
 """Parts of a call's detail that only the trace keeps."""

@@ -85,7 +85,7 @@ class RunInfo:
 
 @dataclass(frozen=True)
 class Entry:
-    """What the index knows of a run."""
+    """A run in the index."""
 
     info: RunInfo
     files: str

@@ -1,4 +1,4 @@
-"""Two agents, in one run or in two, task by task: which tasks got better, worse, or stayed the same.
+"""Pairs two agents, of one run or of two, task by task: which tasks got better, worse, or stayed the same.
 
 The statistics of the paired values (intervals, tests) are in `stats/score_statistics.py`.
 """
@@ -50,7 +50,7 @@ class Pair:
 
     @property
     def change(self) -> Literal["better", "worse", "same"]:
-        """How `b` did against `a`."""
+        """The change from `a` to `b`."""
         if self.b.value == self.a.value:
             return "same"
         return "better" if self.b.value > self.a.value else "worse"
@@ -75,7 +75,7 @@ class Comparison:
     clusters: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Benchmark -> task id -> cluster."""
     repeated: bool = False
-    """Whether both sides are the same agent under the same seed, in two runs: then a score that differs is flaky."""
+    """True if both sides are the same agent under the same seed, in two runs: then a score that differs is flaky."""
 
     @property
     def values(self) -> tuple[list[float], list[float]]:

@@ -83,7 +83,7 @@ class Run:
 
     @cached_property
     def about(self) -> Json:
-        """How the run came to be: config, command, firsthand's version, the machine."""
+        """The origin of the run: config, command, firsthand's version, the machine."""
         about = self.database.get(self._row()[2])
         if not isinstance(about, dict):
             raise self.database.damaged("the description of the run is not an object")

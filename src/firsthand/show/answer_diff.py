@@ -1,7 +1,7 @@
-"""Two answers to one task side by side, word by word: for a terminal, and as one self-contained HTML file.
+"""Shows two answers to one task side by side as a word diff: in a terminal, or as one self-contained HTML file.
 
-The file asks nothing of the network and runs no script; its content-security policy forbids both. What a model wrote is
-escaped, its control and direction characters are made visible, and its size is bounded.
+The file makes no network request and runs no script; its content-security policy forbids both. Model output is escaped,
+control and direction characters are made visible, and sizes are bounded.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Sample:
 
 
 def word_difference(a: str, b: str) -> list[Piece]:
-    """What must be removed from `a` and added to it to get `b`, in words, spaces and signs."""
+    """The word diff from `a` to `b`: words, spaces and punctuation, as pieces."""
     words_a, words_b = (_WORD.findall(text)[:MAX_WORDS] for text in (a, b))
     pieces: list[Piece] = []
     for kind, from_a, to_a, from_b, to_b in SequenceMatcher(None, words_a, words_b, autojunk=False).get_opcodes():

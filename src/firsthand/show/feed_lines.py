@@ -1,7 +1,7 @@
-"""Prints a run's live feed, a line for each step: what `firsthand show RUN --follow` shows from another terminal.
+"""Formats a run's live feed, a line for each step, for `firsthand show RUN --follow`.
 
-Lines begin with the attempt they belong to, since several run at a time. Of attempts whose task is protected only their
-beginning and end are printed. What models and tools write is shown, never obeyed.
+Lines begin with the attempt's place, since several attempts run at a time. For protected tasks only the start and the end
+of an attempt are printed. Output of models and tools is printed inert.
 """
 
 from __future__ import annotations

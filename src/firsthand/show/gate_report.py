@@ -67,7 +67,7 @@ def sentence(check: Check) -> str:
 
 
 def details(check: Check) -> list[str]:
-    """What is missing, the tasks that got worse, and the flaky ones, a line each."""
+    """A line each for missing attempts, tasks that got worse, and flaky tasks."""
     lines = [f"missing: {check.gaps}"] if check.gaps else []
     lines += _listed("worse", list(check.worse))
     where = {

@@ -148,7 +148,7 @@ def turns(trace: Trace) -> tuple[tuple[Turn, ...], int]:
 
 
 def _branches(indices: Sequence[int], depth: int) -> list[tuple[int, int, str]]:
-    """What follows a message, last first: a single message goes on at its depth, several fork one deeper."""
+    """The children of a message, last first: an only child stays at its depth, several fork one deeper."""
     if len(indices) < 2:
         return [(index, depth, "") for index in indices]
     count = len(indices)

@@ -156,4 +156,6 @@ def _unsure(check: Check, allowed: str) -> str:
     if not variance:
         return f"{seen}, {allowed} is allowed"
     needed = max(found.n + 1, margin_tasks_needed(check.max_drop, variance, confidence=check.confidence))
-    return f"{seen}, {allowed} is allowed: {needed:,} tasks would tell 4 times in 5, if the two are equally good"
+    return (
+        f"{seen}, {allowed} is allowed; underpowered: {needed:,} tasks decide with 80% power, if both are equally good"
+    )

@@ -1,8 +1,8 @@
-"""A stored attempt as the spans of a distributed trace: the agent, and below it each generation, scoring and tool call.
+"""Converts an attempt to the spans of a distributed trace: the agent, and below it each generation, scoring and tool call.
 
-Ids are hashes of the run, the attempt and the effect, so an attempt that is sent twice is the same trace, and an endpoint
-that was asked by the effect has its own span below it (see `traceparent`). A protected task's words stay here, and other
-messages are told only where that is asked for. No package is needed: `otel` sends the spans.
+Ids are hashes of the run, the attempt's place and the effect, so an attempt that is sent twice is the same trace, and the
+span of an endpoint that an effect called lies below it (see `system.trace_context`). The words of a protected task are never
+exported, other messages only on request. Needs no package: `otlp_export` sends the spans.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Span:
     attributes: Attributes = field(default_factory=dict)
     events: tuple[SpanEvent, ...] = ()
     error: str | None = None
-    """What went wrong, if it did; it may be empty."""
+    """The error message, None without an error; may be empty."""
 
 
 def parent_of(place: str, run: str, effect: str | None = None) -> TraceParent:
@@ -57,7 +57,7 @@ def parent_of(place: str, run: str, effect: str | None = None) -> TraceParent:
 
 
 def spans_of(trace: Trace, run: str = "", *, content: bool = False) -> list[Span]:
-    """The attempt's span and those of its calls. `run` is the run that holds it; `content` tells messages too."""
+    """The attempt's span and those of its calls. `run` is the run that holds it; `content` exports messages too."""
     trace = shareable(trace)
     content = content and trace.protected is None
     start_ns = _when_ns(trace.started_at)
@@ -175,7 +175,7 @@ def _evaluations(trace: Trace, at_ns: int) -> list[SpanEvent]:
 
 
 def _told(error: str, content: bool) -> str:
-    """What went wrong, in words: they may quote messages, and a tool's error is what the tool said."""
+    """The error message, only if content is exported: it may quote messages, and a tool's error is its output."""
     return genai.clean(error) if content else ""
 
 
