@@ -141,7 +141,7 @@ def test_the_board_tells_budget_share_path_and_frontier_against_the_cheapest() -
     (board,) = leaderboard(traces(), budget=1000)
     assert board.baseline == "direct" and board.frontier == ("direct", "vote:samples=9", "tot:breadth=3")
     text = render_text([board])
-    assert "40 tasks, 1,000 tokens each" in text and "vs cheapest" in text and "(cheapest)" in text
+    assert "40 tasks, 1,000 tokens each" in text and "vs. cheapest" in text and "(cheapest)" in text
     assert text.count("◆ frontier") == 3 and "98% used" in text and "path 2.0 s" in text
     assert all(len(line) <= 100 for line in text.splitlines())
     assert "at this share of it: direct (3%), react (61%)." in " ".join(caveats(board))

@@ -77,7 +77,7 @@ def test_a_table_shows_the_figure_of_the_corpus_with_a_bootstrap_interval() -> N
     assert first.score.low < first.score.value < first.score.high < 1
     assert row.versus.method == "paired bootstrap" and row.versus.verdict == "better" and row.versus.better > 40
     assert row.versus.difference == pytest.approx(row.score.value - first.score.value)
-    assert "bleu is the figure of the whole corpus, with bootstrap intervals." in render_text([board])
+    assert "bleu is a corpus-level figure, with bootstrap CIs." in render_text([board])
     clusters = {str(number): str(number // 10) for number in range(60)}
     (clustered,) = leaderboard(traces, clusters={"letters": clusters})
     again = clustered.row("plain")
@@ -287,4 +287,4 @@ def test_a_scorer_that_raises_is_an_error_that_is_told(tmp_path: Path, monkeypat
     assert main(["run", "./own.toml", "--model", "scripted:echo"]) == 3
     shown = capsys.readouterr()
     assert "1 of 1 attempts could not be scored, the first by boom: ValueError: no such unit" in shown.err
-    assert "Under errors: 1 attempts" in shown.out
+    assert "Errors: 1 attempts failed" in shown.out
