@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 
 from firsthand.agent import Agent
 from firsthand.benchmark import Benchmark, Environment, Judge, Scorer
@@ -39,7 +40,7 @@ class Place:
     task: Task
     epoch: int = 0
 
-    @property
+    @cached_property
     def id(self) -> str:
         """SHA-256 of the names and the epoch, 16 hex digits: `Trace.place`, and the key of the attempt's journal."""
         key = canonical([self.benchmark.name, self.task.id, self.agent.name, self.epoch])

@@ -32,6 +32,8 @@ def _longest(trace: Trace, weight: Callable[[Call], float]) -> float:
             parent, _, place = path.rpartition("/")
             children[parent][place.partition(".")[0]].add(path)
             path = parent
+    if not children:
+        return own[""]
     total: dict[str, float] = {}
     for path in sorted({*own, *children, ""}, key=lambda path: path.count("/") + bool(path), reverse=True):
         groups = children[path].values() if path in children else ()

@@ -23,6 +23,9 @@ KEPT_DETAIL = (
 """The keys of `Score.detail` that tables read: shares of figures, failures, and what a judge cost."""
 
 
+_ENCODER = json.JSONEncoder(separators=(",", ":"), default=str)
+
+
 @dataclass(frozen=True)
 class AttemptSummary:
     """The numbers of one attempt."""
@@ -47,6 +50,7 @@ class AttemptSummary:
     @staticmethod
     def of(trace: Trace) -> AttemptSummary:
         """The summary of a trace."""
+        is_protected = trace.protected is not None
         return AttemptSummary(
             id=trace.id,
             place=trace.place,
@@ -60,7 +64,7 @@ class AttemptSummary:
             usage=trace.usage,
             duration_s=float(trace.duration_s),
             critical_s=critical_seconds(trace),
-            scores=tuple(without_words(score, trace.protected is not None) for score in trace.scores),
+            scores=tuple(without_words(score, is_protected) for score in trace.scores),
         )
 
     def score(self, name: str) -> Score | None:
@@ -93,6 +97,8 @@ def error_line(trace: Trace) -> str | None:
 
 def without_words(score: Score, protected: bool = False) -> Score:
     """The score with the part of its detail that statistics read; of a protected task without a scorer's message."""
+    if not score.detail:
+        return score
     detail = {key: score.detail[key] for key in KEPT_DETAIL if key in score.detail}
     if protected and "scorer_failed" in detail:
         detail["scorer_failed"] = str(detail["scorer_failed"]).partition(":")[0]
@@ -103,7 +109,7 @@ def pack_numbers(summary: AttemptSummary) -> str:
     """The numbers that have no column of their own, as the text that a run's file keeps."""
     usage = summary.usage
     tokens = [usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens]
-    return _dumps([tokens, summary.critical_s, [_packed(score) for score in summary.scores]])
+    return _ENCODER.encode([tokens, summary.critical_s, [_packed(score) for score in summary.scores]])
 
 
 def unpack_numbers(text: str) -> tuple[tuple[int, int, int], float, tuple[Score, ...]]:
@@ -117,7 +123,7 @@ def unpack_numbers(text: str) -> tuple[tuple[int, int, int], float, tuple[Score,
 
 def pack_score(score: Score) -> str:
     """A score as text, without the words of its detail."""
-    return _dumps(_packed(score))
+    return _ENCODER.encode(_packed(score))
 
 
 def unpack_score(text: str) -> Score:
@@ -132,7 +138,3 @@ def _packed(score: Score) -> Json:
 
 def _unpacked(body: Any) -> Score:
     return Score(**body)
-
-
-def _dumps(body: Any) -> str:
-    return json.dumps(body, separators=(",", ":"), default=str)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 from firsthand.errors import UnknownName, unknown
 from firsthand.message import Json
 from firsthand.model import Usage
-from firsthand.runs.attempt_summary import AttemptSummary, error_line, pack_numbers, unpack_numbers, unpack_score
+from firsthand.runs.attempt_summary import AttemptSummary, pack_numbers, unpack_numbers, unpack_score
 from firsthand.runs.database import Database, plain, put
 from firsthand.trace import Score, Trace
 
@@ -68,14 +68,15 @@ class TraceRow:
 
 def insert_trace(connection: sqlite3.Connection, trace: Trace) -> None:
     """Add a finished attempt, as the next try of its place."""
-    usage, place = trace.usage, plain(trace.place)
+    summary, place = AttemptSummary.of(trace), plain(trace.place)
+    usage = summary.usage
     columns = (
         plain(trace.id), plain(trace.benchmark), plain(trace.task_id), plain(trace.agent_name), trace.epoch,
         trace.value(), plain(trace.stop_reason),
-        plain(error_line(trace) or "") if trace.error else None,
+        None if summary.error is None else plain(summary.error),
         len(trace.calls), usage.total_tokens, usage.cost_usd, trace.duration_s, trace.version,
         put(connection, trace.to_json(), exact=False),
-        pack_numbers(AttemptSummary.of(trace)),
+        pack_numbers(summary),
     )  # fmt: skip
     connection.execute(
         "INSERT INTO traces (attempt, try, id, benchmark, task, agent, epoch, score, stop_reason, error, calls,"

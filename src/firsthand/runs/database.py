@@ -272,13 +272,17 @@ class Database:
         return shutil.disk_usage(self.path.parent).free < 1 << 20
 
 
+_EXACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+_LENIENT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str)
+
+
 def put(connection: sqlite3.Connection, body: Any, *, exact: bool = True) -> bytes:
     """The SHA-256 of a JSON body, which is stored unless an equal one is there already.
 
     What is not JSON is a StoreError, or with `exact=False` becomes its text. Key order, NaN and lone surrogates survive.
     """
     try:
-        raw = json.dumps(body, ensure_ascii=False, separators=(",", ":"), default=None if exact else str)
+        raw = (_EXACT if exact else _LENIENT).encode(body)
     except (TypeError, ValueError, RecursionError) as error:
         raise StoreError(f"this cannot be stored as JSON ({error}): use strings, numbers, lists and objects") from error
     encoded = raw.encode("utf-8", "surrogatepass")

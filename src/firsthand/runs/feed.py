@@ -5,8 +5,8 @@
     call      a call ended                 event     a retry, a limit, a note
     piece     streamed text, only where `pieces` asks for it
 
-Steps are collected in memory and written in groups, at most every FLUSH_S seconds, so an attempt that is faster than that
-costs one row. A step is told after the journal has committed its effect, so the feed never shows what a crash has undone.
+Steps are collected in memory and written in groups, at most every FLUSH_S seconds, so an attempt that is over at once costs
+one row. A step is told after the journal has committed its effect, so the feed never shows what a crash has undone.
 The feed is not the record: what cannot be written to it is dropped, and the run goes on.
 """
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import sqlite3
 import threading
 import time
@@ -88,9 +89,12 @@ class Feed:
     def __init__(self, database: Database):
         self.database = database
         self._lock = threading.Lock()  # taken inside a write transaction, never around one
-        self._pending: dict[str, list[tuple[int, float, str, Callable[[], Json]]]] = {}
+        self._pending: dict[str, list[tuple[int, float, Started | Step]]] = {}
         self._number = 0
-        self._timers: dict[asyncio.AbstractEventLoop, asyncio.TimerHandle] = {}
+        self._flush_by = 0.0
+        """Until then a timer is expected to flush; later it has died with its event loop."""
+        self._stored: set[str] | None = None
+        """The places that have steps in the file."""
 
     # -- writing --
 
@@ -100,69 +104,84 @@ class Feed:
         return _FeedListener(self, place.id, pieces)
 
     def started(self, place: Place) -> None:
-        """Write that an attempt begins; what an interrupted try of it had written is dropped."""
-        step = Started(place.benchmark.name, place.task.id, place.agent.name, place.epoch)
-        self._add(place.id, "started", lambda: dict(vars(step)))
+        """Write that an attempt begins; steps of an interrupted try of it are dropped."""
+        self.add(place.id, Started(place.benchmark.name, place.task.id, place.agent.name, place.epoch))
 
-    def add(self, place_id: str, step: Step) -> None:
+    def add(self, place_id: str, step: Started | Step) -> None:
         """Write a step of an attempt."""
-        self._add(place_id, *_to_json(step))
+        at = time.time()
+        with self._lock:
+            self._number += 1
+            self._pending.setdefault(place_id, []).append((self._number, at, step))
+        if at >= self._flush_by:
+            self._flush_later(at)
 
     def add_json(self, place_id: str, kind: str, body: Json) -> None:
         """Write a step that `step_to_json` made, in another process maybe; StoreError if it is none."""
-        _from_json(kind, body)
-        self._add(place_id, kind, lambda: body)
+        step = _from_json(kind, body)
+        if isinstance(step, Ended):
+            raise StoreError("an attempt ends when its trace is stored, not by a step")
+        self.add(place_id, step)
 
     def end(self, connection: sqlite3.Connection, trace: Trace) -> None:
         """In the transaction that stores a trace, put one row in place of the steps of its attempt."""
         place = plain(trace.place)
         with self._lock:
             self._pending.pop(trace.place, None)
-        connection.execute("DELETE FROM steps WHERE attempt = ? AND kind <> 'ended'", (place,))
+        if place in self._stored_places(connection):
+            self._drop(connection, place)
         connection.execute(
             "INSERT INTO steps (attempt, kind, at, body) VALUES (?, 'ended', ?, ?)",
             (place, time.time(), plain(trace.id)),
         )
 
-    def flush(self) -> None:
-        """Write what waits, now. What cannot be written is dropped."""
-        if not self._pending:
+    def flush(self, older_than: float = math.inf) -> None:
+        """Write what waits, now: all, or that of attempts which had something waiting by then. What cannot be is dropped."""
+        if not any(steps[0][1] <= older_than for steps in list(self._pending.values())):
             return
         with suppress(StoreError), self.database.write() as connection:
             with self._lock:
-                waiting, self._pending = self._pending, {}
-            rows = sorted((row, place) for place, rows in waiting.items() for row in _joined(rows))
+                waiting = {place: steps for place, steps in self._pending.items() if steps[0][1] <= older_than}
+                self._pending = {place: steps for place, steps in self._pending.items() if place not in waiting}
+            stored = self._stored_places(connection)
+            rows = sorted((row, plain(place)) for place, steps in waiting.items() for row in _rows(steps))
             for (_, at, kind, body), place in rows:
-                if kind == "started":
-                    connection.execute("DELETE FROM steps WHERE attempt = ? AND kind <> 'ended'", (plain(place),))
+                if kind == "started" and place in stored:
+                    self._drop(connection, place)
+                stored.add(place)
                 connection.execute(
-                    "INSERT INTO steps (attempt, kind, at, body) VALUES (?, ?, ?, ?)", (plain(place), kind, at, body)
+                    "INSERT INTO steps (attempt, kind, at, body) VALUES (?, ?, ?, ?)", (place, kind, at, body)
                 )
 
-    def _add(self, place_id: str, kind: str, body: Callable[[], Json]) -> None:
-        with self._lock:
-            self._number += 1
-            self._pending.setdefault(place_id, []).append((self._number, time.time(), kind, body))
-        self._flush_later()
+    def close(self) -> None:
+        """Write what waits."""
+        self.flush()
 
-    def _flush_later(self) -> None:
+    def _flush_later(self, now: float) -> None:
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
             return self.flush()
-        if loop not in self._timers:
-            self._timers[loop] = loop.call_later(FLUSH_S, self._on_timer, loop)
+        self._flush_by = now + FLUSH_S + 1.0
+        loop.call_later(FLUSH_S, self._on_timer)
 
-    def _on_timer(self, loop: asyncio.AbstractEventLoop) -> None:
-        del self._timers[loop]
-        self.flush()
+    def _on_timer(self) -> None:
+        """Write the steps of attempts that are not over at once, and look again if any are left."""
+        self._flush_by = 0.0
+        now = time.time()
+        self.flush(older_than=now - FLUSH_S / 2)
+        if self._pending:
+            self._flush_later(now)
 
-    def close(self) -> None:
-        """Write what waits, and wait for no timer."""
-        for timer in self._timers.values():
-            timer.cancel()
-        self._timers.clear()
-        self.flush()
+    def _stored_places(self, connection: sqlite3.Connection) -> set[str]:
+        if self._stored is None:  # those that an earlier process left
+            found = connection.execute("SELECT DISTINCT attempt FROM steps WHERE kind <> 'ended'")
+            self._stored = {str(place) for (place,) in found}
+        return self._stored
+
+    def _drop(self, connection: sqlite3.Connection, place: str) -> None:
+        connection.execute("DELETE FROM steps WHERE attempt = ? AND kind <> 'ended'", (place,))
+        self._stored_places(connection).discard(place)
 
     # -- reading --
 
@@ -240,25 +259,21 @@ async def follow(
         database.close()
 
 
-def step_to_json(step: Step) -> tuple[str, Json]:
-    """The kind and the body of a step, for a process that has no run's file at hand."""
-    kind, body = _to_json(step)
-    return kind, body()
-
-
-def _to_json(step: Step) -> tuple[str, Callable[[], Json]]:
-    """The kind, and what makes the body: most steps are dropped before they need one."""
+def step_to_json(step: Started | Step) -> tuple[str, Json]:
+    """The kind and the body of a step, as the file keeps them and as a worker sends them."""
     match step:
         case Added(index, node):
-            return "added", lambda: {"index": index, "parent": node.parent, "message": _message(node.message)}
-        case Began():
-            return "began", lambda: dict(vars(step))
-        case Piece():
-            return "piece", lambda: dict(vars(step))
+            return "added", {"index": index, "parent": node.parent, "message": _message(node.message)}
         case Call():
-            return "call", lambda: _call(step)
+            return "call", _call(step)
+        case Started():
+            return "started", dict(vars(step))
+        case Began():
+            return "began", dict(vars(step))
+        case Piece():
+            return "piece", dict(vars(step))
         case Event():
-            return "event", lambda: dict(vars(step))
+            return "event", dict(vars(step))
 
 
 def _message(message: Message) -> Json:
@@ -274,11 +289,11 @@ def _call(call: Call) -> Json:
 _CALL_FIELDS = ("id", "kind", "at", "started_s", "duration_s", "request", "replayed", "error")
 
 
-def _joined(rows: list[tuple[int, float, str, Callable[[], Json]]]) -> list[tuple[int, float, str, str]]:
-    """The rows with their bodies as text, pieces of one call that follow each other as one."""
+def _rows(steps: list[tuple[int, float, Started | Step]]) -> list[tuple[int, float, str, str]]:
+    """Number, time, kind and body of the steps, pieces of one call that follow each other as one."""
     made: list[tuple[int, float, str, Json]] = []
-    for number, at, kind, make in rows:
-        body = make()
+    for number, at, step in steps:
+        kind, body = step_to_json(step)
         if kind == "piece" and made and made[-1][2] == "piece" and made[-1][3]["id"] == body["id"]:
             made[-1][3]["text"] += body["text"]
         else:
