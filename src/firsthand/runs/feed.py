@@ -13,12 +13,12 @@ The feed is not the record: what cannot be written to it is dropped, and the run
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import math
 import sqlite3
-import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,14 +83,18 @@ class FeedStep:
     """Messages come without their token ids."""
 
 
+_Pending = tuple[int, float, Started | Step]
+"""Number, time and step."""
+
+
 class Feed:
     """Writes and reads the feed of one run. Any thread may use it."""
 
     def __init__(self, database: Database):
         self.database = database
-        self._lock = threading.Lock()  # taken inside a write transaction, never around one
-        self._pending: dict[str, list[tuple[int, float, Started | Step]]] = {}
-        self._number = 0
+        self._pending: dict[str, list[_Pending]] = {}
+        """Steps that are not written yet, by place. Lists are appended to by any thread and emptied inside a transaction."""
+        self._numbers = itertools.count(1)
         self._flush_by = 0.0
         """Until then a timer is expected to flush; later it has died with its event loop."""
         self._stored: set[str] | None = None
@@ -101,7 +105,7 @@ class Feed:
     def listener(self, place: Place, *, pieces: bool = False) -> _FeedListener:
         """A listener that writes the steps of that attempt, `pieces` of streamed text too; the attempt begins now."""
         self.started(place)
-        return _FeedListener(self, place.id, pieces)
+        return _FeedListener(self._pending.setdefault(place.id, []), self._numbers, pieces)
 
     def started(self, place: Place) -> None:
         """Write that an attempt begins; steps of an interrupted try of it are dropped."""
@@ -110,9 +114,7 @@ class Feed:
     def add(self, place_id: str, step: Started | Step) -> None:
         """Write a step of an attempt."""
         at = time.time()
-        with self._lock:
-            self._number += 1
-            self._pending.setdefault(place_id, []).append((self._number, at, step))
+        self._pending.setdefault(place_id, []).append((next(self._numbers), at, step))
         if at >= self._flush_by:
             self._flush_later(at)
 
@@ -126,8 +128,7 @@ class Feed:
     def end(self, connection: sqlite3.Connection, trace: Trace) -> None:
         """In the transaction that stores a trace, put one row in place of the steps of its attempt."""
         place = plain(trace.place)
-        with self._lock:
-            self._pending.pop(trace.place, None)
+        self._pending.pop(trace.place, None)
         if place in self._stored_places(connection):
             self._drop(connection, place)
         connection.execute(
@@ -136,16 +137,18 @@ class Feed:
         )
 
     def flush(self, older_than: float = math.inf) -> None:
-        """Write what waits, now: all, or that of attempts which had something waiting by then. What cannot be is dropped."""
-        if not any(steps[0][1] <= older_than for steps in list(self._pending.values())):
+        """Write what waits: all, or that of attempts whose oldest step is from before then. What cannot be is dropped."""
+        if not any(steps and steps[0][1] <= older_than for steps in list(self._pending.values())):
             return
         with suppress(StoreError), self.database.write() as connection:
-            with self._lock:
-                waiting = {place: steps for place, steps in self._pending.items() if steps[0][1] <= older_than}
-                self._pending = {place: steps for place, steps in self._pending.items() if place not in waiting}
             stored = self._stored_places(connection)
-            rows = sorted((row, plain(place)) for place, steps in waiting.items() for row in _rows(steps))
-            for (_, at, kind, body), place in rows:
+            rows = []
+            for place, steps in list(self._pending.items()):
+                if steps and steps[0][1] <= older_than:
+                    taken = steps[:]
+                    del steps[: len(taken)]
+                    rows += [(row, plain(place)) for row in _rows(taken)]
+            for (_, at, kind, body), place in sorted(rows):
                 if kind == "started" and place in stored:
                     self._drop(connection, place)
                 stored.add(place)
@@ -154,8 +157,9 @@ class Feed:
                 )
 
     def close(self) -> None:
-        """Write what waits."""
+        """Write what waits; no attempt is under way any more."""
         self.flush()
+        self._pending.clear()
 
     def _flush_later(self, now: float) -> None:
         try:
@@ -166,7 +170,7 @@ class Feed:
         loop.call_later(FLUSH_S, self._on_timer)
 
     def _on_timer(self) -> None:
-        """Write the steps of attempts that are not over at once, and look again if any are left."""
+        """Write the steps of attempts that are not over at once, and look again while any are under way."""
         self._flush_by = 0.0
         now = time.time()
         self.flush(older_than=now - FLUSH_S / 2)
@@ -211,12 +215,12 @@ class Feed:
 class _FeedListener:
     """A Listener that writes to a feed."""
 
-    def __init__(self, feed: Feed, place_id: str, pieces: bool):
-        self.feed, self.place_id, self.streams = feed, place_id, pieces
+    def __init__(self, steps: list[_Pending], numbers: Iterator[int], pieces: bool):
+        self.steps, self.numbers, self.streams = steps, numbers, pieces
 
     def __call__(self, step: Step) -> None:
         if self.streams or not isinstance(step, Piece):
-            self.feed.add(self.place_id, step)
+            self.steps.append((next(self.numbers), time.time(), step))
 
 
 class Both:
@@ -289,7 +293,7 @@ def _call(call: Call) -> Json:
 _CALL_FIELDS = ("id", "kind", "at", "started_s", "duration_s", "request", "replayed", "error")
 
 
-def _rows(steps: list[tuple[int, float, Started | Step]]) -> list[tuple[int, float, str, str]]:
+def _rows(steps: list[_Pending]) -> list[tuple[int, float, str, str]]:
     """Number, time, kind and body of the steps, pieces of one call that follow each other as one."""
     made: list[tuple[int, float, str, Json]] = []
     for number, at, step in steps:
