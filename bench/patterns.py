@@ -28,12 +28,12 @@ from firsthand import catalog
 from firsthand.config import build
 from firsthand.experiment.experiment import Experiment
 from firsthand.experiment.settings import RunSettings, stored_settings
+from firsthand.loop.critical_path import critical_calls, critical_seconds
 from firsthand.measure.measurements import markdown_table
 from firsthand.message import Json
 from firsthand.runs import store
 from firsthand.runs.store import Run
 from firsthand.show.board import Board, Row, leaderboard
-from firsthand.stats.critical_path import critical_calls, critical_seconds
 from firsthand.system.home import data_home
 from firsthand.system.terminal import progress
 from firsthand.trace import Trace

@@ -32,7 +32,7 @@ def held(folder: Path, *tables: str) -> int:
 def results(run: Run) -> dict[str, Any]:
     """All that the traces say, but for times, tokens that lay in a cache, and the order of branches that ran together."""
     return {
-        trace.id: (
+        trace.place: (
             trace.answer,
             trace.scores,
             trace.stop_reason,

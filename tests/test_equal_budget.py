@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from firsthand import run
 from firsthand.experiment.equal_budget import KNOBS, SLACK, best_value, equalise, free_knob, knob_of, next_value
+from firsthand.loop.critical_path import critical_seconds
 from firsthand.model import Usage
 from firsthand.patterns.react import react
 from firsthand.patterns.self_consistency import self_consistency
@@ -24,7 +25,6 @@ from firsthand.show.board_table import render_text
 from firsthand.show.board_words import caveats
 from firsthand.show.html_report import report_html
 from firsthand.show.scatter import scatter
-from firsthand.stats.critical_path import critical_seconds
 from firsthand.stats.pareto import frontier
 from firsthand.trace import Call, Score, Trace
 
@@ -141,10 +141,10 @@ def test_the_board_tells_budget_share_path_and_frontier_against_the_cheapest() -
     (board,) = leaderboard(traces(), budget=1000)
     assert board.baseline == "direct" and board.frontier == ("direct", "vote:samples=9", "tot:breadth=3")
     text = render_text([board])
-    assert "40 tasks, 1,000 tokens each" in text and "vs cheapest" in text and "(cheapest)" in text
+    assert "40 tasks, 1,000 tokens each" in text and "vs. cheapest" in text and "(cheapest)" in text
     assert text.count("◆ frontier") == 3 and "98% used" in text and "path 2.0 s" in text
     assert all(len(line) <= 100 for line in text.splitlines())
-    assert "at this share of it: direct (3%), react (61%)." in " ".join(caveats(board))
+    assert "by share used: direct (3%), react (61%)." in " ".join(caveats(board))
     body = board.to_json()
     assert body["budget"] == 1000 and body["frontier"][0] == "direct"
     assert {row["agent"]: row["share"] for row in body["rows"]}["react"] == 0.61
@@ -160,7 +160,7 @@ def test_the_report_draws_the_frontier() -> None:
     assert [x for x, _ in picture.frontier] == sorted(x for x, _ in picture.frontier)
     html = report_html(boards, title="t", command="c", machine={}, run_path="/r", traces=traces())
     assert len(re.findall(r'<path class="frontier" d="M[\d. L]+"/>', html)) == 1
-    assert html.count("◆ on the frontier") == 3 and "98 % of the budget" in html and "1,000 tokens each" in html
+    assert html.count("◆ on the Pareto frontier") == 3 and "98 % of the budget" in html and "1,000 tokens each" in html
 
 
 def test_the_critical_path_is_the_longest_chain_of_calls() -> None:

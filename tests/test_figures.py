@@ -77,7 +77,7 @@ def test_a_table_shows_the_figure_of_the_corpus_with_a_bootstrap_interval() -> N
     assert first.score.low < first.score.value < first.score.high < 1
     assert row.versus.method == "paired bootstrap" and row.versus.verdict == "better" and row.versus.better > 40
     assert row.versus.difference == pytest.approx(row.score.value - first.score.value)
-    assert "bleu is the figure of the whole corpus, with bootstrap intervals." in render_text([board])
+    assert "bleu is a corpus-level figure, with bootstrap CIs." in render_text([board])
     clusters = {str(number): str(number // 10) for number in range(60)}
     (clustered,) = leaderboard(traces, clusters={"letters": clusters})
     again = clustered.row("plain")
@@ -164,11 +164,11 @@ def test_comparisons_are_corrected_and_agree_with_their_intervals() -> None:
     rng = np.random.default_rng(2)
     agents = {str(n): corpus_of(rng.random(50) < 0.3 + 0.05 * n, rng.random(50) < 0.5) for n in range(4)}
     for found in compare_to_baseline(agents, agents["0"]).values():
-        assert (found.verdict == "cannot tell") == (found.p_value >= 0.05) == (found.low <= 0 <= found.high)
+        assert (found.verdict == "inconclusive") == (found.p_value >= 0.05) == (found.low <= 0 <= found.high)
     nothing = judged(FigureDifference.between(agents["0"], f1_of({})))
-    assert nothing.n == 0 and nothing.verdict == "cannot tell"
+    assert nothing.n == 0 and nothing.verdict == "inconclusive"
     single = judged(FigureDifference.between(*(f1_of({"a": (n, 1, 1)}) for n in (1, 2))))
-    assert (single.n, single.low, single.high, single.verdict) == (1, -math.inf, math.inf, "cannot tell")
+    assert (single.n, single.low, single.high, single.verdict) == (1, -math.inf, math.inf, "inconclusive")
 
 
 def f1_of(sums: dict[str, tuple[int, int, int]]) -> Figure:
@@ -287,4 +287,4 @@ def test_a_scorer_that_raises_is_an_error_that_is_told(tmp_path: Path, monkeypat
     assert main(["run", "./own.toml", "--model", "scripted:echo"]) == 3
     shown = capsys.readouterr()
     assert "1 of 1 attempts could not be scored, the first by boom: ValueError: no such unit" in shown.err
-    assert "Under errors: 1 attempts" in shown.out
+    assert "Errors: 1 attempts failed" in shown.out

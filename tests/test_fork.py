@@ -132,7 +132,7 @@ def test_a_fork_that_changes_nothing_is_the_parent_from_any_step_and_asks_for_no
         assert len(model.asked) == sum(call.kind == "generate" for call in parent.calls if call.id not in kept)
         assert again.scores == parent.scores and again.final_state == {"lines": ["first", "second"]}
         assert again.origin is not None and (again.origin.trace, again.origin.at) == (parent.id, at)
-        assert again.id != parent.id
+        assert again.place != parent.place and again.id != parent.id
 
 
 def test_another_model_goes_on_after_what_the_parent_had_said(parent: Trace) -> None:
@@ -197,7 +197,7 @@ def test_an_interrupted_fork_asks_nothing_twice(parent: Trace) -> None:
     whole = forked(parent, 3, agent(Scripted(other)), journal=journal)
     model = Scripted(other)
     again = forked(parent, 3, agent(model), journal=journal)
-    assert model.asked == [] and plain(again) == plain(whole) and again.id == whole.id
+    assert model.asked == [] and plain(again) == plain(whole) and again.place == whole.place
 
 
 @pytest.mark.parametrize("at", [-1, 99])
@@ -276,17 +276,17 @@ def test_the_command_forks_shows_compares_and_forks_again(cli: Any, tmp_path: Pa
     compare = re.search(r"^compare  firsthand (compare .*)$", out, re.MULTILINE)
     assert compare is not None
     code, out, _ = cli(*compare[1].split())
-    assert code == 0 and "cannot tell" in out
+    assert code == 0 and "inconclusive" in out
     with open_run("last", tmp_path / "home") as run:
         (trace,) = run.traces()
         assert trace.origin is not None and trace.origin.trace == parent.id and run.status == "done"
-    code, out, _ = cli("fork", trace.id[:8], "--at", "9", "--pattern", "cot", "--json")
+    code, out, _ = cli("fork", trace.place[:8], "--at", "9", "--pattern", "cot", "--json")
     assert code == 0 and json.loads(out)["origin"]["trace"] == trace.id and json.loads(out)["answer"] == "50"
     code, out, _ = cli("show", "last", "arithmetic")
     assert code == 0 and f"forked from {run.id} {trace.id} at step 9" in out
-    code, out, _ = cli("fork", trace.id[:8], "--run-that-is-not", "--at", "9")
+    code, out, _ = cli("fork", trace.place[:8], "--run-that-is-not", "--at", "9")
     assert code == 2
-    code, out, _ = cli("fork", run.id, trace.id[:8], "--at", "9", "--pattern", "cot", "--watch")
+    code, out, _ = cli("fork", run.id, trace.place[:8], "--at", "9", "--pattern", "cot", "--watch")
     assert code == 0 and out.startswith("arithmetic / seed0-level1-0000 / cot / epoch 0\n#0 user")
     assert cli("fork", "--resume")[0] == 0 and cli("runs")[0] == 0
 
@@ -295,7 +295,7 @@ MISTAKES = [
     ("fork", "name an attempt: firsthand fork RUN TRACE --at STEP"),
     ("fork arithmetic/seed0-level1-0000/cot", "no step was given: add --at STEP; `firsthand show arithmetic/"),
     ("fork arithmetic/seed0-level1-0000/cot --at 7", "has no step 7: its steps are 0 to 1"),
-    ("fork nothing --at 0", "no trace 'nothing'"),
+    ("fork nothing --at 0", "no attempt 'nothing'"),
     ("fork missing nothing --at 0", "no run 'missing'"),
     ("fork arithmetic/seed0-level1-0000/cot --at 0 --pattern coot", "did you mean 'cot'"),
     ("fork --resume --at 3", "leave the other settings out"),

@@ -67,7 +67,7 @@ def rights(n: int, wrong: int = 0) -> list[float | None]:
 def check(better: int, lost: int, same: int, max_drop: float = 0.01, confidence: float = 0.95, **more: Any) -> Check:
     values = (1.0,) * better + (-1.0,) * lost + (0.0,) * same
     return Check(
-        "ada", "sums", "exact", max_drop, Differences(values, True, True), confidence, "cannot tell", "", **more
+        "ada", "sums", "exact", max_drop, Differences(values, True, True), confidence, "inconclusive", "", **more
     )
 
 
@@ -79,9 +79,9 @@ def test_the_three_rulings_have_their_exit_codes(home: Path, capsys: Any) -> Non
     assert gate(base.id, worse.id, "--max-drop", "1%") == 1
     assert gate(few_base.id, few.id, "--max-drop", "1%") == 4
     out = capsys.readouterr().out
-    assert "gate: pass" in out and "gate: fail" in out and "gate: cannot tell" in out
+    assert "gate: pass" in out and "gate: fail" in out and "gate: inconclusive" in out
     assert "a drop of more than 2.00% is excluded" in out and "the score dropped by more than 1.00%" in out
-    assert "tasks would tell 4 times in 5" in out
+    assert "tasks decide with 80% power" in out
     assert gate(few_base.id, few.id, "--cannot-tell", "pass") == 0
     assert gate(few_base.id, few.id, "--cannot-tell", "fail") == 1
 
@@ -182,14 +182,14 @@ def test_failing_is_corrected_for_the_number_of_checks_and_passing_is_not() -> N
     alone, good = check(3, 14, 83), check(5, 5, 990, max_drop=0.02)
     assert rule([alone])[0].ruling == "fail"
     many = rule([alone, *[check(5, 5, 90)] * 30])
-    assert many[0].ruling == "cannot tell" and verdict(many) == "cannot tell"
+    assert many[0].ruling == "inconclusive" and verdict(many) == "inconclusive"
     assert [each.ruling for each in rule([good] * 30)] == ["pass"] * 30
 
 
 def test_the_worst_check_decides() -> None:
     good, bad, unsure = check(5, 5, 990), check(0, 60, 940), check(1, 1, 20)
-    assert [each.ruling for each in rule([good, bad, unsure])] == ["pass", "fail", "cannot tell"]
-    assert verdict(rule([good, unsure])) == "cannot tell" and verdict(rule([good, unsure]), "pass") == "pass"
+    assert [each.ruling for each in rule([good, bad, unsure])] == ["pass", "fail", "inconclusive"]
+    assert verdict(rule([good, unsure])) == "inconclusive" and verdict(rule([good, unsure]), "pass") == "pass"
     assert verdict(rule([good, unsure]), "fail") == "fail" and verdict(rule([good, unsure, bad]), "pass") == "fail"
     assert verdict(rule([good])) == "pass"
 
@@ -278,7 +278,7 @@ def test_prompts_are_compared_two_by_two(home: Path, capsys: Any) -> None:
     assert main(["compare", run.id, "--json"]) == 0
     found = {(each["a"], each["b"]): each for each in json.loads(capsys.readouterr().out)}
     assert {pair: each["verdict"] for pair, each in found.items()} == {
-        ("short", "long"): "better", ("short", "poem"): "cannot tell", ("long", "poem"): "worse",
+        ("short", "long"): "better", ("short", "poem"): "inconclusive", ("long", "poem"): "worse",
     }  # fmt: skip
     assert main(["compare", run.id]) == 0
     assert "corrected for 3 comparisons (Holm)" in capsys.readouterr().out

@@ -69,7 +69,7 @@ def ours(
     async def attempt() -> list[Trace]:
         agent = Agent("agent", model, pattern, limits=limits or Limits())
         places = [Place(agent, benchmark, task, epoch) for task in benchmark.tasks(0) for epoch in range(epochs)]
-        found = {trace.id: trace async for trace in rollouts(places)}
+        found = {trace.place: trace async for trace in rollouts(places)}
         return [found[place.id] for place in places]
 
     return asyncio.run(attempt())

@@ -50,7 +50,7 @@ def test_rows_are_ranked_and_compared_to_the_first_agent():
         best.versus.verdict == "better" and best.versus.better == 18 and best.versus.difference == pytest.approx(0.45)
     )
     assert best.cost.tokens == 480 and best.cost.calls == 1 and best.cost.seconds_median == 3.0
-    assert findings(board) == ["cot: better than direct by 0.45 (0.75 against 0.30, p<0.001), for 4.0x its tokens."]
+    assert findings(board) == ["cot: better than direct by 0.45 (0.75 vs. 0.30, p<0.001), for 4.0x its tokens."]
 
 
 def test_the_baseline_can_be_chosen_and_an_unknown_one_is_refused():
@@ -91,7 +91,7 @@ def test_several_comparisons_are_corrected_and_it_says_so():
     (board,) = leaderboard(two_agents() + third)
     assert alone.row("react").versus.p_value <= board.row("react").versus.p_value
     assert "Holm" in " ".join(caveats(board)) and "Holm" not in " ".join(caveats(alone))
-    assert "With 40 tasks a true difference below 0." in caveats(board)[0]
+    assert "Minimum detectable effect with 40 tasks: 0." in caveats(board)[0]
 
 
 def test_the_text_fits_a_hundred_columns_and_holds_no_control_characters():
@@ -110,7 +110,7 @@ def test_the_text_fits_a_hundred_columns_and_holds_no_control_characters():
         "3.0 s",
         "$0.012",
         "40 limit",
-        "(first)",
+        "(baseline)",
     ):
         assert shown in text
 
@@ -135,7 +135,7 @@ def test_boards_are_plain_json_even_with_nothing_scored():
 
 def test_agents_that_share_no_task_are_not_compared():
     (board,) = leaderboard([attempt("a", 0, 1.0), attempt("b", 1, 0.0)])
-    assert board.row("b").versus.n == 0 and "cannot" in render_text([board])
+    assert board.row("b").versus.n == 0 and "inconclusive" in render_text([board])
     json.dumps(board.to_json(), allow_nan=False)
 
 

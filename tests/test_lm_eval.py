@@ -228,7 +228,7 @@ def ours(benchmark: Benchmark, model: Scripted | None = None, pattern=direct, ep
     async def attempt() -> list[Trace]:
         agent = Agent("direct", model or globals()["model"](), pattern)
         places = [Place(agent, benchmark, task, epoch) for task in benchmark.tasks(0) for epoch in range(epochs)]
-        found = {trace.id: trace async for trace in rollouts(places)}
+        found = {trace.place: trace async for trace in rollouts(places)}
         return [found[place.id] for place in places]
 
     return asyncio.run(attempt())

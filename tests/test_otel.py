@@ -420,7 +420,7 @@ def test_an_endpoint_that_an_attempt_asks_is_part_of_its_trace(told: Told, tmp_p
         assert above.kind == CLIENT and above.trace_id == span.trace_id
         assert above.start_time_unix_nano <= span.start_time_unix_nano + 2_000_000  # a trace begins at a millisecond
         assert values(span.attributes).get("gen_ai.request.stream") is None  # nobody watches, so nothing is streamed
-    assert parent_of(trace.id, run.id).trace_id == int.from_bytes(served[0].trace_id, "big")
+    assert parent_of(trace.place, run.id).trace_id == int.from_bytes(served[0].trace_id, "big")
 
 
 def test_a_stored_run_is_exported_and_twice_is_the_same(

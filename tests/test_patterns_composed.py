@@ -12,6 +12,7 @@ from firsthand.commands.run import Config
 from firsthand.config import build, parse, read_toml, split_list
 from firsthand.errors import ConfigError, ModelError, UnknownName
 from firsthand.loop.budget import Limits
+from firsthand.loop.critical_path import critical_calls, critical_seconds
 from firsthand.patterns.chain import chain
 from firsthand.patterns.cot import cot
 from firsthand.patterns.direct import direct
@@ -25,7 +26,6 @@ from firsthand.patterns.route import route
 from firsthand.patterns.self_consistency import self_consistency
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
-from firsthand.stats.critical_path import critical_calls, critical_seconds
 from firsthand.system.option_spec import Spec, parse_spec
 from firsthand.task import Task
 from firsthand.tools.calculator import calculator

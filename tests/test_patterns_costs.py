@@ -10,11 +10,11 @@ import pytest
 from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.errors import ModelError
+from firsthand.loop.critical_path import critical_calls
 from firsthand.patterns.chain import STEPS, chain
 from firsthand.patterns.cot import cot
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
-from firsthand.stats.critical_path import critical_calls
 from firsthand.task import Task
 from firsthand.tool import tool
 from firsthand.tools.calculator import calculator

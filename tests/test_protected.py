@@ -230,7 +230,7 @@ def test_no_word_of_a_question_is_printed_exported_or_lies_in_the_run_in_plain_t
         assert trace.protected == gpqa_file.WHY
         assert "zyx0" in run.tasks()["gpqa", "diamond-0000"].prompt
         assert "zyx0" in json.dumps(trace.score("rubric").detail)
-        folder, ref = run.path, trace.id
+        folder, ref = run.path, trace.place
     shown = ["show", "last", ref]
     for command in (shown, [*shown, "--full"], [*shown, "--json"], ["runs", "last"]):
         assert cli.main(command) == 0

@@ -54,17 +54,17 @@ def by(scorer, model):
 
 
 def test_new_scores_stand_beside_the_old_and_are_given_once(run: Run):
-    before = {trace.id: trace.scores for trace in run.traces()}
+    before = {trace.place: trace.scores for trace in run.traces()}
     found = score(run, flexible)
     assert (found.name, found.scored, found.kept, found.failed) == ("flexible", 8, 0, 0)
     for trace in run.traces():
-        assert trace.scores[:-1] == before[trace.id] and trace.scores[-1].name == "flexible"
+        assert trace.scores[:-1] == before[trace.place] and trace.scores[-1].name == "flexible"
     again = score(run, flexible)
     assert (again.scored, again.kept) == (0, 8) and all(len(trace.scores) == 3 for trace in run.traces())
     assert run.score_names() == {"flexible": "flexible"}
     assert next(run.rows()).score == next(iter(before.values()))[0].value  # the figure of the run stays what it was
     trace = next(run.traces())
-    assert run.trace(trace.id).scores == trace.scores == run.tries(trace.id)[0].scores
+    assert run.trace(trace.place).scores == trace.scores == run.tries(trace.place)[0].scores
 
 
 def test_a_summary_sums_up_a_score_given_later(run: Run, capsys):

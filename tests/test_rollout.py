@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -320,12 +322,18 @@ def test_attempts_of_one_task_share_their_randomness_across_agents_but_not_acros
     assert len({answer("a"), answer("a", epoch=1), answer("a", seed=1)}) == 3
 
 
-def test_an_attempt_has_the_id_of_its_place() -> None:
+def test_attempts_share_a_place_and_have_ids_of_their_own_that_sort_by_time() -> None:
     benchmark = Benchmark("b", lambda seed: [TASK], ())
-    trace = asyncio.run(rollout(agent(), TASK, benchmark=benchmark, epoch=2))
-    assert trace.id == Place(agent(), benchmark, TASK, 2).id
+    traces = []
+    for _ in range(3):
+        traces.append(asyncio.run(rollout(agent(), TASK, benchmark=benchmark, epoch=2)))
+        time.sleep(0.002)
+    assert {trace.place for trace in traces} == {Place(agent(), benchmark, TASK, 2).id}
     others = {Place(agent(), benchmark, TASK, 1).id, Place(agent(), benchmark, Task("2", ""), 2).id}
-    assert len({trace.id, *others}) == 3 and len(trace.id) == 16
+    assert len({traces[0].place, *others}) == 3 and len(traces[0].place) == 16
+    ids = [trace.id for trace in traces]
+    assert ids == sorted(ids) and len(set(ids)) == 3
+    assert all(re.fullmatch(r"0[0-9a-hjkmnp-tv-z]{25}", id) for id in ids)
 
 
 @pytest.mark.parametrize("concurrency", [1, 3, sys.maxsize])

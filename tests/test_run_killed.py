@@ -128,7 +128,7 @@ def check_records(run: Run, folder: Path) -> None:
     assert len(attempts) == 4 * 2 * len(PATTERNS) and all(count == 1 for _, count in attempts)
     in_doubt = interrupted_tools(run)
     outside = {
-        (trace.id, call.id) for trace in run.traces() for call in trace.calls if call.detail.get("name") == "note"
+        (trace.place, call.id) for trace in run.traces() for call in trace.calls if call.detail.get("name") == "note"
     }
     asked = run.database.read(
         "SELECT attempt, effect, request, count(*) FROM effects GROUP BY attempt, effect, request"
@@ -138,7 +138,7 @@ def check_records(run: Run, folder: Path) -> None:
         assert count == expected or (attempt in in_doubt and count == 1)
     places = {(attempt, effect) for attempt, effect, _, _ in asked}
     assert len(places) == len(asked)  # no effect was ever asked in two ways
-    assert places == {(trace.id, call.id) for trace in run.traces() for call in trace.calls}
+    assert places == {(trace.place, call.id) for trace in run.traces() for call in trace.calls}
     noted = (folder / "noted").read_text().splitlines()
     assert len(noted) <= 8 and run.database.read("PRAGMA integrity_check") == [("ok",)]
 
@@ -146,7 +146,7 @@ def check_records(run: Run, folder: Path) -> None:
 def interrupted_tools(run: Run) -> set[str]:
     """The attempts whose tool was interrupted while it ran: it is not repeated, and the model is told so."""
     return {
-        trace.id
+        trace.place
         for trace in run.traces()
         for call in trace.calls
         if "was interrupted while it ran" in str(call.detail.get("result"))
@@ -205,10 +205,10 @@ def test_log_prob_scoring_killed_many_times_scores_nothing_twice(tmp_path: Path)
         assert all(len(trace.calls) == 4 and len(trace.scores) == 2 for trace in run.traces())
         counted = run.database.read("SELECT count(*) FROM effects GROUP BY attempt, effect, request")
         assert counted == [(1,)] * 48
-        scores = {trace.id: trace.scores for trace in run.traces()}
+        scores = {trace.place: trace.scores for trace in run.traces()}
     finish(folder, "--replay", "last")
     with open_run("last", folder / "home") as again:
-        assert {trace.id: trace.scores for trace in again.traces()} == scores
+        assert {trace.place: trace.scores for trace in again.traces()} == scores
 
 
 @pytest.mark.slow

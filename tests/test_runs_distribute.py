@@ -135,7 +135,8 @@ def plain(trace: Trace) -> Any:
 
     def timeless(body: Any) -> Any:
         if isinstance(body, dict):
-            return {key: timeless(value) for key, value in body.items() if key not in TIMES | {"replayed"}}
+            new_each_time = TIMES | {"replayed"} | ({"id"} if "place" in body else set())
+            return {key: timeless(value) for key, value in body.items() if key not in new_each_time}
         return [timeless(each) for each in body] if isinstance(body, list) else body
 
     body = timeless(unpack(pack(trace.to_json())))
@@ -147,7 +148,7 @@ def plain(trace: Trace) -> Any:
 def local(tmp_path: Path) -> dict[str, Any]:
     with create(tmp_path / "local", {}, "local") as run:
         asyncio.run(execute(run, places(World())))
-        return {trace.id: plain(trace) for trace in run.traces()}
+        return {trace.place: plain(trace) for trace in run.traces()}
 
 
 def rows(run: Run) -> list[tuple[Any, ...]]:
@@ -159,9 +160,9 @@ def test_traces_are_those_of_one_machine_but_for_times(tmp_path: Path) -> None:
     with create(tmp_path, {}, "spread") as run:
         seen: list[str] = []
         fleet = Crew(lambda number: InProcess(world.worker(), str(number)), 3)
-        work = distribute(run, places(world), fleet, concurrency=2, on_trace=lambda trace: seen.append(trace.id))
+        work = distribute(run, places(world), fleet, concurrency=2, on_trace=lambda trace: seen.append(trace.place))
         asyncio.run(work)
-        assert {trace.id: plain(trace) for trace in run.traces()} == local(tmp_path)
+        assert {trace.place: plain(trace) for trace in run.traces()} == local(tmp_path)
         assert sorted(seen) == sorted(place.id for place in places(world)) and run.status == "done"
         assert set(world.sent.values()) == {1} and len(world.sent) == 12
 
@@ -177,7 +178,7 @@ def test_lost_workers_lose_and_double_nothing(tmp_path: Path, seed: int) -> None
 
     with create(tmp_path, {}, "spread") as run:
         asyncio.run(distribute(run, places(world), Crew(make, 3), concurrency=2, on_lost=lost.append))
-        found = {trace.id: plain(trace) for trace in run.traces()}
+        found = {trace.place: plain(trace) for trace in run.traces()}
         tries = run.database.read("SELECT attempt, count(*) FROM traces GROUP BY attempt")
         assert len(tries) == 12 and all(count == 1 for _, count in tries)
         assert len(lost) >= 5
@@ -239,7 +240,7 @@ def test_an_irreversible_call_waits_until_its_intent_is_kept(tmp_path: Path) -> 
             said = await worker.exchange(unpack(pack(messages)), 0.05)
             if any(message.get("reply") == {"started": True} for message in said):
                 break
-            upto = max([upto, *(message["number"] for message in said)])
+            upto = max([upto, *(message["number"] for message in said if "number" in message)])
             messages = [{"kind": "kept", "upto": upto}]
         await asyncio.sleep(0.02)  # nobody says that it is kept
         assert not world.sent
@@ -263,7 +264,7 @@ def test_what_ends_workers_is_given_up_and_its_neighbours_are_not(tmp_path: Path
         fleet = Crew(lambda number: Poisoned(world.worker()), 2)
         asyncio.run(distribute(run, every, fleet, concurrency=4))
         failed = [trace for trace in run.traces() if trace.error]
-        assert [trace.id for trace in failed] == [poison] and len(run.done()) == 12
+        assert [trace.place for trace in failed] == [poison] and len(run.done()) == 12
         assert failed[0].error is not None and failed[0].error.kind == "WorkerLost"
         assert f"{GIVEN_UP} workers were lost" in failed[0].error.message
         assert run.done(errors=False) == {place.id for place in every} - {poison}  # which --retry-errors tries again
@@ -294,7 +295,7 @@ def test_a_run_goes_from_one_machine_to_many_and_back(tmp_path: Path) -> None:
         assert run.status == "interrupted" and 7 <= len(run.done()) < 12
         asyncio.run(execute(run, every))
         assert run.status == "done"
-        found = {trace.id: plain(trace) for trace in run.traces()}
+        found = {trace.place: plain(trace) for trace in run.traces()}
         doubt = {id for id, body in found.items() if "was interrupted while it ran" in canonical(body["calls"])}
         expected = local(tmp_path)
         assert [id for id in expected if id not in doubt and found[id] != expected[id]] == []
@@ -390,6 +391,6 @@ def test_choices_scored_by_log_prob_are_those_of_one_machine(tmp_path: Path) -> 
         asyncio.run(execute(here, every))
         fleet = Crew(lambda number: InProcess(Worker([every[0].agent], [quiz])))
         asyncio.run(distribute(there, every, fleet, concurrency=2))
-        found = {trace.id: plain(trace) for trace in there.traces()}
-        assert found == {trace.id: plain(trace) for trace in here.traces()} and len(found) == 6
+        found = {trace.place: plain(trace) for trace in there.traces()}
+        assert found == {trace.place: plain(trace) for trace in here.traces()} and len(found) == 6
         assert all(len(trace.calls) == 3 and not trace.scores[1].failed for trace in there.traces())

@@ -159,7 +159,7 @@ def test_a_run_holds_tasks_agents_traces_and_is_done(tmp_path: Path) -> None:
     seen: list[Trace] = []
     places = make_places(tmp_path / "log")
     asyncio.run(execute(run, places, seed=9, on_trace=lambda trace: seen.append(run.trace(trace.id))))
-    assert {trace.id for trace in seen} == {place.id for place in places} == run.done()
+    assert {trace.place for trace in seen} == {place.id for place in places} == run.done()
     assert [task.secret["n"] for task in run.tasks().values()] == list(range(NUM_TASKS))
     assert run.agents()["ada"]["model"] == "oracle"
     assert run.status == "done"
@@ -229,7 +229,7 @@ def recorded(run: Run) -> int:
 def check_after_kills(run: Run, undisturbed: dict[str, Any], sent: list[str]) -> None:
     """What cannot be undone was never done twice, and where no kill came in the middle of it, all is as undisturbed."""
     assert len(sent) == len(set(sent))
-    calls = ((trace.id, call) for trace in run.traces() for call in trace.calls)
+    calls = ((trace.place, call) for trace in run.traces() for call in trace.calls)
     in_doubt = {id for id, call in calls if "interrupted while it ran" in str(call.detail.get("result"))}
     found = results(run)
     assert found.keys() == undisturbed.keys()
@@ -275,10 +275,10 @@ def test_errors_are_kept_and_made_again_only_if_asked(tmp_path: Path, undisturbe
     failed = [trace for trace in run.traces() if trace.error]
     assert [trace.task_id for trace in failed] == ["3"]
     asyncio.run(execute(run, make_places(log), seed=9))
-    assert run.done(errors=False) == run.done() - {failed[0].id}
+    assert run.done(errors=False) == run.done() - {failed[0].place}
     asyncio.run(execute(run, make_places(log), seed=9, redo_errors=True))
     assert results(run) == undisturbed
-    assert [trace.error is None for trace in run.tries(failed[0].id)] == [False, True]
+    assert [trace.error is None for trace in run.tries(failed[0].place)] == [False, True]
 
 
 def test_an_agent_that_changed_under_its_name_is_refused(tmp_path: Path) -> None:

@@ -129,8 +129,8 @@ def open_file(run: Run) -> sqlite3.Connection:
 @given(trace=traces)
 def test_a_trace_comes_back_as_it_was(shared_run: Run, trace: Trace) -> None:
     shared_run.append(trace)
-    assert shared_run.tries(trace.id)[-1] == trace
-    assert plain(trace.id) in shared_run.done()
+    assert shared_run.tries(trace.place)[-1] == trace
+    assert plain(trace.place) in shared_run.done()
 
 
 @settings(max_examples=100, deadline=None)
@@ -238,7 +238,7 @@ def test_a_trace_is_found_by_id_prefix_or_by_its_place(run: Run) -> None:
         run.append(make_trace(number, id=f"{number:x}00", task_id="math/7", epoch=epoch))
     assert run.trace("a1").epoch == 0
     assert run.trace("sums/math/7/ada/1").epoch == 1
-    with pytest.raises(UnknownName, match="names 2 traces"):
+    with pytest.raises(UnknownName, match="names 2 attempts"):
         run.trace("sums/math/7")
     with pytest.raises(UnknownName, match="did you mean 'sums/math/7/ada/1'"):
         run.trace("sums/math/7/ada/11")

@@ -117,7 +117,7 @@ def test_verdict_p_value_and_interval_never_contradict_each_other(n):
         for c in range(n + 1 - b):
             found = paired_difference(*counts(b, c, n - b - c))
             assert found.low <= found.difference <= found.high
-            assert (found.p_value < 0.05) == (found.verdict != "cannot tell") == (not found.low <= 0 <= found.high)
+            assert (found.p_value < 0.05) == (found.verdict != "inconclusive") == (not found.low <= 0 <= found.high)
             assert (found.better, found.worse, found.same) == (b, c, n - b - c)
     assert paired_difference(*counts(n, 0, 0)).verdict == ("better" if n > 5 else found.verdict)
 
@@ -130,7 +130,7 @@ def test_verdict_p_value_and_interval_never_contradict_each_other(n):
 def test_general_scores_never_contradict_themselves_either(pairs, scale):
     a, b = by_task(x * scale for x, _ in pairs), by_task(y * scale for _, y in pairs)
     found, back = paired_difference(a, b), paired_difference(b, a)
-    assert (found.p_value < 0.05) == (found.verdict != "cannot tell") == (not found.low <= 0 <= found.high)
+    assert (found.p_value < 0.05) == (found.verdict != "inconclusive") == (not found.low <= 0 <= found.high)
     assert found.difference == pytest.approx(-back.difference) and found.p_value == pytest.approx(back.p_value)
     assert found.low == pytest.approx(-back.high, abs=1e-9)
 
@@ -191,12 +191,12 @@ def test_degenerate_means_claim_no_certainty():
 
 def test_agents_without_a_common_task_cannot_be_told_apart():
     found = paired_difference({"a": [1.0]}, {"b": [0.0]})
-    assert found.n == 0 and found.verdict == "cannot tell" and found.p_value == 1
+    assert found.n == 0 and found.verdict == "inconclusive" and found.p_value == 1
     assert found.to_json()["difference"] is None
 
 
 def test_equal_differences_are_judged_by_their_number():
-    assert paired_difference(by_task([0.5] * 3), by_task([0.2] * 3)).verdict == "cannot tell"
+    assert paired_difference(by_task([0.5] * 3), by_task([0.2] * 3)).verdict == "inconclusive"
     assert paired_difference(by_task([0.5] * 40), by_task([0.2] * 40)).verdict == "better"
     unchanged = paired_difference(by_task([0.5] * 10), by_task([0.5] * 10))
     assert unchanged.low < 0 < unchanged.high
@@ -231,7 +231,7 @@ def test_corrected_comparisons_agree_with_their_intervals():
         found = compare_to_baseline(others, baseline)
         assert list(found) == list(others)
         for each in found.values():
-            assert (each.p_value < 0.05) == (each.verdict != "cannot tell") == (not each.low <= 0 <= each.high)
+            assert (each.p_value < 0.05) == (each.verdict != "inconclusive") == (not each.low <= 0 <= each.high)
         alone = [paired_difference(values, baseline) for values in others.values()]
         assert all(c.p_value >= a.p_value for c, a in zip(found.values(), alone, strict=True))
         ordered = sorted(found.values(), key=lambda each: each.p_value)
@@ -262,7 +262,7 @@ def test_every_two_agents_are_compared_and_agree_with_their_intervals(correction
         assert len(found) == 10 and next(iter(found)) == ("0", "1")
         for (first, later), each in found.items():
             alone = paired_difference(agents[later], agents[first])
-            assert (each.p_value < 0.05) == (each.verdict != "cannot tell") == (not each.low <= 0 <= each.high)
+            assert (each.p_value < 0.05) == (each.verdict != "inconclusive") == (not each.low <= 0 <= each.high)
             assert each.p_value >= alone.p_value and each.difference == alone.difference
             assert each.high - each.low >= alone.high - alone.low - 1e-9 or correction == "none"
 
@@ -274,7 +274,9 @@ def test_benjamini_and_hochberg_find_more_and_keep_the_share_of_false_ones():
         skills = [0.5] * 6 + [0.8] * 4
         first = by_task(rng.random(80) < 0.5)
         found = [Differences.between(by_task(rng.random(80) < skill), first) for skill in skills]
-        verdicts = {name: [each.verdict != "cannot tell" for each in corrected(found, name)] for name in ("holm", "bh")}
+        verdicts = {
+            name: [each.verdict != "inconclusive" for each in corrected(found, name)] for name in ("holm", "bh")
+        }
         assert sum(verdicts["bh"]) >= sum(verdicts["holm"])
         more += sum(verdicts["bh"]) > sum(verdicts["holm"])
         false_share.append(sum(verdicts["bh"][:6]) / max(1, sum(verdicts["bh"])))

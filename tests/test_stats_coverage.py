@@ -115,9 +115,9 @@ def test_clusters_keep_the_level_of_the_test():
     a = np.clip(0.5 + taste + rng.normal(0, 0.1, taste.shape), 0, 1)
     zeros = by_task(np.full(60, 0.5))
     found = [paired_difference(by_task(each), zeros, clusters=labels) for each in a[:400]]
-    assert_nominal([each.verdict == "cannot tell" for each in found], over=0.02)
+    assert_nominal([each.verdict == "inconclusive" for each in found], over=0.02)
     for each in found:
-        assert (each.p_value < 0.05) == (each.verdict != "cannot tell") == (not each.low <= 0 <= each.high)
+        assert (each.p_value < 0.05) == (each.verdict != "inconclusive") == (not each.low <= 0 <= each.high)
 
 
 @pytest.mark.parametrize("bar", [-0.1, 0.0, 0.05])
@@ -256,5 +256,5 @@ def test_pairing_separates_two_real_models_that_apart_look_the_same():
     assert found.verdict == "better" and found.method == "Tango" and 0.008 < found.p_value < 0.012
     categories = {row["question_id"]: row["category"] for row in rows}
     clustered = paired_difference(gemini, llama, clusters=categories)
-    assert (clustered.clusters, clustered.verdict) == (14, "cannot tell")  # the categories do not agree
+    assert (clustered.clusters, clustered.verdict) == (14, "inconclusive")  # the categories do not agree
     assert clustered.high - clustered.low > 2 * (found.high - found.low)

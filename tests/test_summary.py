@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from firsthand.cli import main
-from firsthand.runs.score_totals import totals
 from firsthand.runs.store import Run, create
 from firsthand.show.board import leaderboard
 from firsthand.stats.run_summary import summary
@@ -76,7 +75,7 @@ def test_the_variance_is_split_as_from_the_values(run: Run) -> None:
 def test_no_trace_is_read(run: Run) -> None:
     with run.database.write() as connection:
         connection.execute("DELETE FROM bodies WHERE sha256 IN (SELECT body FROM traces)")
-    assert len(totals(run)) == 4
+    assert len(run.totals()) == 4
 
 
 def test_it_is_printed_for_people_and_programs(run: Run, capsys: Any) -> None:
@@ -106,6 +105,15 @@ def test_a_run_of_the_first_schema_is_brought_up_to_date(run: Run) -> None:
 
     before = summary(run)
     with run.database.write() as connection:
+        for statement in (
+            "DROP TABLE steps",
+            "DROP INDEX traces_by_id",
+            "DROP INDEX traces_by_name",
+            "ALTER TABLE traces DROP COLUMN id",
+            "ALTER TABLE traces DROP COLUMN numbers",
+            "ALTER TABLE run DROP COLUMN planned",
+        ):
+            connection.execute(statement)
         connection.execute("DROP TABLE scores")
         connection.execute("DROP INDEX traces_by_agent")
         connection.execute("DROP INDEX traces_retried")

@@ -98,7 +98,7 @@ MOVED = {
     "evals.choice": "scorers.choice",
     "evals.code": "scorers.code",
     "evals.contained": "scorers.contained",
-    "evals.critical_path": "stats.critical_path",
+    "evals.critical_path": "loop.critical_path",
     "evals.design": "stats.comparison_design",
     "evals.diff": "show.answer_diff",
     "evals.differential": "scorers.differential",

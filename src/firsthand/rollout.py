@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection,
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -34,21 +35,21 @@ from firsthand.message import Json, canonical
 from firsthand.system.request_owner import asking
 from firsthand.task import Task
 from firsthand.tool_source import ToolSource, is_shared, source_name
-from firsthand.trace import Failure, Score, Trace, as_json
+from firsthand.trace import Failure, Score, Trace, as_json, new_trace_id
 
 
 @dataclass(frozen=True)
 class Place:
-    """The place of an attempt in a run: agent, benchmark, task and epoch. Its id is the same in every process."""
+    """An attempt to make: agent, benchmark, task and epoch. Its id is the same in every process."""
 
     agent: Agent
     benchmark: Setting
     task: Task
     epoch: int = 0
 
-    @property
+    @cached_property
     def id(self) -> str:
-        """The id of the attempt and of its Trace: 16 hex digits."""
+        """SHA-256 of the names and the epoch, 16 hex digits: `Trace.place`, and the key of the attempt's journal."""
         key = canonical([self.benchmark.name, self.task.id, self.agent.name, self.epoch])
         return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
@@ -73,6 +74,7 @@ async def rollout(
     is what the attempt begins with, and whoever gives it commits the attempt's writes. Without it that is the agent's, to
     which the writes are committed if its lifetime is `agent`. `opened_sources` are open already and stay so.
     """
+    id = new_trace_id()
     benchmark = benchmark or NamedSetting("adhoc")
     started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
     own_seed = derive_seed(seed, benchmark.name, task.id, epoch)
@@ -107,7 +109,8 @@ async def rollout(
     if attempt.guard_passes:
         attempt.note("guard_passes", **dict(sorted(attempt.guard_passes.items())))
     trace = Trace(
-        id=Place(agent, benchmark, task, epoch).id,
+        id=id,
+        place=Place(agent, benchmark, task, epoch).id,
         benchmark=benchmark.name,
         task_id=task.id,
         agent=agent.to_json(),

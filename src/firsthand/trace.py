@@ -7,6 +7,8 @@ The same holds for the token ids of prompts. `Trace.samples` gives each branch a
 
 from __future__ import annotations
 
+import secrets
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -17,6 +19,7 @@ from firsthand.message import Json, Message
 from firsthand.model import ToolSpec, Usage
 
 TRACE_VERSION = 3
+_CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
 
 CallKind = Literal["generate", "tool", "score", "memory", "guard"]
 
@@ -161,6 +164,7 @@ class Trace:
     """One attempt of one agent at one task."""
 
     id: str
+    """Unique to the attempt, as `new_trace_id` gives it."""
     benchmark: str
     task_id: str
     agent: Json
@@ -182,10 +186,16 @@ class Trace:
     error: Failure | None = None
     scores: tuple[Score, ...] = ()
     origin: Origin | None = None
-    """The trace it was forked from, if it was."""
+    """Where the attempt was forked from, if it was."""
     tools: tuple[ToolSpec, ...] = ()
     """The full schemas of all tools that models were offered, each once; calls refer to them."""
+    place: str = ""
+    """Hash of benchmark, task, agent and epoch (`Place.id`): equal in every run and every try. The id if left out."""
     version: int = TRACE_VERSION
+
+    def __post_init__(self) -> None:
+        if not self.place:
+            object.__setattr__(self, "place", self.id)
 
     @property
     def agent_name(self) -> str:
@@ -417,12 +427,18 @@ def _upgraded(body: Json) -> Json:
 
 
 def _with_ids(body: Json) -> Json:
-    """Version 2 as version 3: no prompt ids and no schemas were recorded."""
+    """Version 2 as version 3: an attempt's id was its place, and no prompt ids and no schemas were recorded."""
     calls = [call | {"prompt": None, "tools": []} for call in body["calls"]]
-    return body | {"calls": calls, "tools": []}
+    return body | {"calls": calls, "tools": [], "place": body["id"]}
 
 
 _UPGRADES: dict[int, Callable[[Json], Json]] = {1: lambda body: body | {"origin": None}, 2: _with_ids}
+
+
+def new_trace_id() -> str:
+    """A new id of 26 lower-case characters that sorts by time: a ULID (48 bits of milliseconds, 80 random bits)."""
+    number = time.time_ns() // 1_000_000 << 80 | secrets.randbits(80)
+    return "".join(_CROCKFORD[number >> shift & 31] for shift in range(125, -1, -5))
 
 
 def as_json(data: Any) -> Any:
@@ -453,7 +469,7 @@ def _continues(body: Json, index: int) -> bool:
 
 
 _PLAIN = (
-    "version", "id", "benchmark", "task_id", "agent", "epoch", "seed", "started_at", "duration_s", "answer",
+    "version", "id", "place", "benchmark", "task_id", "agent", "epoch", "seed", "started_at", "duration_s", "answer",
     "stop_reason", "final_state",
 )  # fmt: skip
 

@@ -285,7 +285,7 @@ class Chat:
             with run.working():
                 run.append(trace)
             self.is_saved = True
-            self.screen.say(f"saved: firsthand show {run.id} {trace.id[:8]}")
+            self.screen.say(f"saved: firsthand show {run.id} {trace.place[:8]}")
 
     def load(self, ref: str) -> None:
         """Load a saved conversation: a run, and the attempt if it holds several."""

@@ -159,9 +159,9 @@ def print_comparison(
     print_table(f"{comparison.b} vs. {comparison.a}", header, rows)
     out = console()
     for (benchmark, name), found in results.items():
-        if found.verdict not in ("better", "worse") and found.detectable < 1:
+        if found.verdict == "inconclusive" and found.detectable < 1:
             out.print(
-                f"{benchmark}, {name}: minimum detectable effect {found.detectable:.3f} (80 % power)",
+                f"{benchmark}, {name}: minimum detectable effect {found.detectable:.3f} (80% power)",
                 markup=False,
                 soft_wrap=True,
             )
@@ -172,8 +172,8 @@ def print_comparison(
                 f"{p.benchmark}/{p.task_id}",
                 f"{p.a.value:g}",
                 f"{p.b.value:g}",
-                p.a.trace_ids[0][:8],
-                p.b.trace_ids[0][:8],
+                p.a.places[0][:8],
+                p.b.places[0][:8],
             ]
             for p in changed[: config.limit]
         ]

@@ -218,10 +218,10 @@ def carry_out(run: Run, what: Fork, benchmark: Benchmark, *, watch: bool = False
     run.add_tasks(benchmark.name, [task])
     run.add_agent(what.agent.name, what.agent.to_json())
     with run.working(), watching() as watcher:
-        if what.id in run.done():
-            return run.trace(what.id)
+        if what.place in run.done():
+            return run.trace(what.place)
         listener = watcher.listener(Place(what.agent, benchmark, task, what.parent.epoch)) if watch else None
-        trace = asyncio.run(fork(what, task, benchmark=benchmark, journal=run.journal(what.id), listener=listener))
+        trace = asyncio.run(fork(what, task, benchmark=benchmark, journal=run.journal(what.place), listener=listener))
         run.append(trace)
     return trace
 
@@ -238,7 +238,7 @@ def print_results(run: Run, what: Fork, trace: Trace) -> None:
     if again := sorted(outside.intersection(made)):
         out.print(f"note     {', '.join(again)} were called again: the fork is an attempt of its own", markup=False)
     agents = f"--agent-a {_word(what.parent.agent_name)} --agent-b {_word(trace.agent_name)}"
-    out.print(f"show     firsthand show {run.id} {trace.id[:8]}", soft_wrap=True, markup=False)
+    out.print(f"show     firsthand show {run.id} {trace.place[:8]}", soft_wrap=True, markup=False)
     out.print(f"compare  firsthand compare {what.run} {run.id} {agents}", soft_wrap=True, markup=False)
 
 

@@ -31,7 +31,7 @@ firsthand gate BASELINE CANDIDATE --max-drop 1% --confidence 95%
 firsthand gate BASELINE last --max-drop 1%,gsm8k=2%,gsm8k/strict=5% --score numeric,strict --junit gate.xml
 firsthand gate last last --agent-a cot --agent-b my_prompt.py --cannot-tell fail
 """
-CODES = {"pass": 0, "fail": 1, "cannot tell": 4}
+CODES = {"pass": 0, "fail": 1, "inconclusive": 4}
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ def make_check(
         drop,
         difference(sides[1], sides[0], found.clusters.get(benchmark)),
         level,
-        "cannot tell",
+        "inconclusive",
         "",
         gaps_of(found, benchmark),
         mean_a,

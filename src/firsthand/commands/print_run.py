@@ -57,7 +57,7 @@ def print_results(results: Results) -> None:
         out.print(f"report    {report}", soft_wrap=True, markup=False)
         worst = next((trace for trace in traces if trace.error), traces[-1])
         out.print(f"traces    {run.path}", soft_wrap=True, markup=False)
-        out.print(f"show      firsthand show {run.id} {worst.id[:8]}", soft_wrap=True, markup=False)
+        out.print(f"show      firsthand show {run.id} {worst.place[:8]}", soft_wrap=True, markup=False)
     out.print(f"reproduce {settings.command()}", soft_wrap=True, markup=False)
 
 

@@ -86,7 +86,7 @@ def main(config: Config) -> int:
         except KeyboardInterrupt:
             interrupted = True
         places = {place.id: index for index, place in enumerate(experiment.places())}
-        traces = sorted(run.traces(), key=lambda trace: places.get(trace.id, len(places)))
+        traces = sorted(run.traces(), key=lambda trace: places.get(trace.place, len(places)))
         results = Results(run, experiment.current_settings, traces, experiment.protocols, experiment.figures)
         (print_json if config.json else print_results)(results)
         failures = report_failures(traces)

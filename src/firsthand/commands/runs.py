@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from firsthand.errors import ConfigError
 from firsthand.runs import store
+from firsthand.runs.index import RunInfo
 from firsthand.system.home import data_home
-from firsthand.system.terminal import print_table
+from firsthand.system.terminal import complain, print_table
 
 EXAMPLES = """
 firsthand runs
@@ -40,16 +41,22 @@ def main(config: Config) -> int:
 
 def list_all(config: Config) -> int:
     """Print the runs, newest first."""
-    infos = store.list_runs(data_home())[: config.limit]
+    infos = store.list_runs(data_home(), complain)[: config.limit]
     if config.json:
-        print(json.dumps([{**vars(info), "path": str(info.path)} for info in infos], indent=2, ensure_ascii=False))
+        print(json.dumps([{**asdict(info), "path": str(info.path)} for info in infos], indent=2, ensure_ascii=False))
         return 0
     rows = [
-        [info.id, info.status, str(info.num_traces), str(info.num_errors), info.problem or " ".join(info.command)]
+        [info.id, info.status, _attempts(info), str(info.num_errors), info.problem or " ".join(info.command)]
         for info in infos
     ]
     print_table(f"runs in {data_home() / 'runs'}", ["run", "status", "attempts", "errors", "command"], rows)
     return 0
+
+
+def _attempts(info: RunInfo) -> str:
+    """How many attempts are done, and of how many where some are left."""
+    planned = info.num_planned
+    return str(info.num_traces) if planned is None or planned <= info.num_traces else f"{info.num_traces}/{planned}"
 
 
 def list_attempts(ref: str, config: Config) -> int:
@@ -61,7 +68,7 @@ def list_attempts(ref: str, config: Config) -> int:
             return 0
         cells = [
             [
-                row.id[:8],
+                row.place[:8],
                 row.name,
                 "" if row.score is None else f"{row.score:g}",
                 str(row.tokens),

@@ -1,15 +1,19 @@
-"""Print one attempt as a readable tree: messages, tool calls, tokens, time, score; or a run's leaderboard."""
+"""Print one attempt as a readable tree: messages, tool calls, tokens, time, score; or a run's leaderboard or live steps."""
 
 from __future__ import annotations
 
+import asyncio
 import json
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from firsthand.errors import ConfigError
 from firsthand.loop.protection import shareable
 from firsthand.runs import store
-from firsthand.show.board import leaderboard
+from firsthand.runs.feed import Ended, follow
+from firsthand.show.board import attempts_of, leaderboard
 from firsthand.show.board_table import render
+from firsthand.show.feed_lines import FeedLines
 from firsthand.show.trace_tree import show
 from firsthand.stats.stored_figures import own_figures
 from firsthand.system.home import data_home
@@ -18,6 +22,7 @@ from firsthand.trace import Trace
 
 EXAMPLES = """
 firsthand show last                        # the leaderboard of the last run
+firsthand show last --follow               # the steps of a run while another process carries it out
 firsthand show last 3fa9                   # an attempt, by the beginning of its id
 firsthand show last arithmetic/L1-0/react  # or by its place: benchmark/task/agent
 firsthand show last 3fa9 --full --json
@@ -32,7 +37,9 @@ class Config:
     run: str = field(default="last", metadata={"positional": True})
     """A run: its id, the beginning of it, its folder, or last."""
     trace: str | None = field(default=None, metadata={"positional": True})
-    """An attempt: the beginning of its id, or benchmark/task/agent/epoch; `firsthand runs RUN` lists them."""
+    """An attempt: the beginning of its id or place, or benchmark/task/agent/epoch; `firsthand runs RUN` lists them."""
+    follow: bool = False
+    """Print the run's steps as they happen in another process, until it ends."""
     full: bool = False
     """Show everything, unshortened."""
     judge: str | None = None
@@ -41,6 +48,10 @@ class Config:
     """Print the text of a protected benchmark too, such as GPQA: not to be published."""
     json: bool = False
     """Print JSON for programs."""
+
+    def __post_init__(self) -> None:
+        if self.follow and (self.trace is not None or self.json):
+            raise ConfigError("follow prints the steps of a whole run as lines: leave out the attempt and json")
 
 
 def judgement(trace: Trace, name: str) -> Trace:
@@ -55,9 +66,28 @@ def judgement(trace: Trace, name: str) -> Trace:
     return Trace.from_json(body)
 
 
+async def follow_run(run: store.Run) -> int:
+    """Print the steps of a run until no process works on it; those of attempts that have ended are counted only."""
+    out, lines, ended = console(), FeedLines(), len(run.done())
+    out.print(f"{run.id} is {run.status}, {ended} attempts done; Ctrl-C stops watching, not the run", markup=False)
+    last = run.feed.last()
+    with suppress(BrokenPipeError):
+        async for told in follow(run.path):
+            if isinstance(told.step, Ended) and told.sequence <= last:
+                continue
+            for line in lines.of(told):
+                out.print(line, soft_wrap=True, markup=False, highlight=False)
+    out.print(
+        f"{run.id} is {run.status}; `firsthand show {run.id}` prints its leaderboard", markup=False, soft_wrap=True
+    )
+    return 0
+
+
 def main(config: Config) -> int:
     """Print the attempt or the leaderboard."""
     with store.open_run(config.run, data_home()) as run:
+        if config.follow:
+            return asyncio.run(follow_run(run))
         if config.trace is not None:
             trace = run.trace(config.trace)
             if config.judge is not None:
@@ -70,12 +100,13 @@ def main(config: Config) -> int:
             return 0
         order = {name: index for index, name in enumerate(run.agents())}  # as it was asked: the first is the baseline
         budget = str(run.config.get("equal_budget"))
-        traces = sorted(run.traces(), key=lambda trace: order.get(trace.agent_name, len(order)))
+        figures = own_figures(complain, run)
+        attempts = sorted(attempts_of(run, figures), key=lambda each: order.get(each.agent_name, len(order)))
         boards = leaderboard(
-            traces,
+            attempts,
             budget=float(budget) if budget.isdecimal() else None,
             clusters=run.clusters(),
-            figures=own_figures(complain, run),
+            figures=figures,
         )
         if config.json:
             print(json.dumps([board.to_json() for board in boards], indent=2, ensure_ascii=False))

@@ -34,7 +34,7 @@ def benchmarks_with(score: str | None, *runs: Run, own: Mapping[str, Figures]) -
     benchmarks = {row.benchmark for run in runs for row in run.rows()}
     if score is None:
         return dict.fromkeys(sorted(benchmarks))
-    names = {(trace.benchmark, each.name) for run in runs for trace in run.traces() for each in trace.scores}
+    names = {(made.benchmark, each.name) for run in runs for made in run.summaries() for each in made.scores}
     found: dict[str, str | None] = {benchmark: score for benchmark, name in sorted(names) if name == score}
     if found:
         return found

@@ -388,7 +388,7 @@ class Experiment:
                 ids = {place.id for place in variants.places()}
                 costs: dict[str, list[int]] = {text: [] for text in patterns}
                 for row in run.rows():
-                    if row.id in ids:
+                    if row.place in ids:
                         costs[row.agent].append(row.tokens)
                 return {text: fmean(tokens) for text, tokens in costs.items()}
 

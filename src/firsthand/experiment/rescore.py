@@ -63,7 +63,7 @@ async def rescore(
     running: set[asyncio.Task[tuple[Trace, int, Score]]] = set()
 
     async def one(trace: Trace, number: int) -> tuple[Trace, int, Score]:
-        journal = run.journal(f"{trace.id}/{number}/{name}")
+        journal = run.journal(f"{trace.place}/{number}/{name}")
         first = (await verdict(scorer, tasks[trace.benchmark, trace.task_id], trace, journal))[0]
         return trace, number, replace(first, name=name)
 
@@ -80,7 +80,7 @@ async def rescore(
             if trace.error is not None or (isinstance(scorer, JudgeScorer) and trace.agent_name == scorer.against):
                 skipped += trace.error is not None
                 continue
-            before = known.get((trace.id, number))
+            before = known.get((trace.place, number))
             if before or (before is False and not redo_errors):
                 kept += 1
                 continue

@@ -1,1 +1,1 @@
-"""Runs: folders that keep every attempt, so that it can be resumed, compared, shown, scored again and trained on."""
+"""Runs: folders that record every attempt, to be resumed, followed, compared, shown, scored again and trained on."""

@@ -1,9 +1,9 @@
-"""A run's SQLite file: opening it, its schema and migrations, transactions, bodies by content, and its errors as sentences.
+"""Opens a run's SQLite file: schema and migrations, transactions, bodies stored by content, errors as sentences.
 
 SQLite in WAL mode with `synchronous=NORMAL`: a commit survives `kill -9` of every process; a power cut may take the last
 ones. Each write is one `BEGIN IMMEDIATE` transaction: a deferred one that reads and then writes fails under contention,
-whatever the timeout. What the tables mean is in `store.py`. A file may come from anyone: its schema must be ours (so no
-trigger or view of others runs), and every body is checked against its SHA-256.
+whatever the timeout. `store.py` says what the tables mean. A file may come from anyone: its schema must be ours (so no
+foreign trigger or view runs), and every body is checked against its SHA-256.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ import threading
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from firsthand.errors import StoreError
 
 MAX_BODY_BYTES = 512 << 20
-_APPLICATION_ID = 0x66737468  # "fsth": tells a run from any other SQLite file
 _BUSY_TIMEOUT_S = 10.0
 
 MIGRATIONS: tuple[str, ...] = (
@@ -54,15 +55,42 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE INDEX scores_by_attempt ON scores (attempt, try, name);
     CREATE INDEX scores_by_name ON scores (name, scorer);
     """,
+    """
+    ALTER TABLE run ADD COLUMN planned INTEGER;
+    ALTER TABLE traces ADD COLUMN id TEXT NOT NULL DEFAULT '';
+    ALTER TABLE traces ADD COLUMN numbers TEXT;
+    ALTER TABLE scores ADD COLUMN numbers TEXT;
+    UPDATE traces SET id = attempt;
+    CREATE INDEX traces_by_id ON traces (id);
+    CREATE INDEX traces_by_name ON traces (benchmark || '/' || task || '/' || agent || '/' || epoch);
+    CREATE TABLE steps (seq INTEGER PRIMARY KEY AUTOINCREMENT, attempt TEXT NOT NULL, kind TEXT NOT NULL, at REAL NOT NULL,
+        body TEXT NOT NULL);
+    CREATE INDEX steps_by_attempt ON steps (attempt) WHERE kind <> 'ended';
+    """,
 )
 """Migration number n takes a file from schema version n to n + 1. They are only ever added to."""
 
 
-class Database:
-    """One run's SQLite file, for use from any thread, and from a forked child too."""
+@dataclass(frozen=True)
+class Schema:
+    """The tables that a kind of SQLite file has."""
 
-    def __init__(self, path: Path, *, create: bool = False):
+    noun: str
+    """With its article, as in "is a SQLite file, but not a run"."""
+    application_id: int
+    """Tells the file from any other SQLite file."""
+    migrations: tuple[str, ...]
+
+
+RUN_SCHEMA = Schema("a run", 0x66737468, MIGRATIONS)  # "fsth"
+
+
+class Database:
+    """A SQLite file, a run's by default, for use from any thread, and from a forked child too."""
+
+    def __init__(self, path: Path, *, create: bool = False, schema: Schema = RUN_SCHEMA):
         self.path = path
+        self.schema = schema
         self._lock = threading.RLock()
         self._inherited: list[sqlite3.Connection] = []
         self._pid = -1
@@ -175,24 +203,24 @@ class Database:
 
     def _migrate(self, create: bool) -> None:
         """Bring an older schema up to ours; refuse a newer or foreign one."""
-        version = self._version()
-        if version > len(MIGRATIONS):
+        version, migrations = self._version(), self.schema.migrations
+        if version > len(migrations):
             raise StoreError(
-                f"{self.path} has schema version {version}, and this firsthand knows {len(MIGRATIONS)}: "
+                f"{self.path} has schema version {version}, and this firsthand knows {len(migrations)}: "
                 "open it with the firsthand that wrote it, or a newer one"
             )
-        ours = self.read("PRAGMA application_id")[0][0] == _APPLICATION_ID
+        ours = self.read("PRAGMA application_id")[0][0] == self.schema.application_id
         if not create and not ours:
-            raise StoreError(f"{self.path} is a SQLite file, but not a run: give the folder of a run")
-        if version < len(MIGRATIONS):
+            raise StoreError(f"{self.path} is a SQLite file, but not {self.schema.noun}: give the folder of a run")
+        if version < len(migrations):
             with self.write() as connection:
-                for number in range(self._version(), len(MIGRATIONS)):  # again, now that nobody else can migrate
-                    _run_script(connection, MIGRATIONS[number])
-                connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-                connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+                for number in range(self._version(), len(migrations)):  # again, now that nobody else can migrate
+                    _run_script(connection, migrations[number])
+                connection.execute(f"PRAGMA application_id = {self.schema.application_id}")
+                connection.execute(f"PRAGMA user_version = {len(migrations)}")
         found = self.read("SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'")
-        if sorted(found, key=repr) != _schema():
-            raise self.damaged("its tables are not those of a run")
+        if tuple(sorted(found, key=repr)) != _master(migrations):
+            raise self.damaged(f"its tables are not those of {self.schema.noun}")
 
     def _version(self) -> int:
         version = int(self.read("PRAGMA user_version")[0][0])
@@ -244,13 +272,17 @@ class Database:
         return shutil.disk_usage(self.path.parent).free < 1 << 20
 
 
+_EXACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+_LENIENT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str)
+
+
 def put(connection: sqlite3.Connection, body: Any, *, exact: bool = True) -> bytes:
     """The SHA-256 of a JSON body, which is stored unless an equal one is there already.
 
     What is not JSON is a StoreError, or with `exact=False` becomes its text. Key order, NaN and lone surrogates survive.
     """
     try:
-        raw = json.dumps(body, ensure_ascii=False, separators=(",", ":"), default=None if exact else str)
+        raw = (_EXACT if exact else _LENIENT).encode(body)
     except (TypeError, ValueError, RecursionError) as error:
         raise StoreError(f"this cannot be stored as JSON ({error}): use strings, numbers, lists and objects") from error
     encoded = raw.encode("utf-8", "surrogatepass")
@@ -288,15 +320,16 @@ def _run_script(connection: sqlite3.Connection, script: str) -> None:
             connection.execute(statement)
 
 
-def _schema() -> list[tuple[str, str, str]]:
-    """What `sqlite_master` holds after all migrations."""
+@cache
+def _master(migrations: tuple[str, ...]) -> tuple[tuple[str, str, str], ...]:
+    """The rows of `sqlite_master` after all migrations."""
     connection = sqlite3.connect(":memory:")
     try:
-        for script in MIGRATIONS:
+        for script in migrations:
             _run_script(connection, script)
         found = connection.execute(
             "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
         )
-        return sorted(found.fetchall(), key=repr)
+        return tuple(sorted(found.fetchall(), key=repr))
     finally:
         connection.close()

@@ -1,7 +1,7 @@
-"""A conversation with a person, built on Contexts: asked and answered, forked, taken back, and on record as a Trace.
+"""Holds a conversation with a person, built on Contexts: questions, answers, forks, undo, and a Trace as its record.
 
-Each named branch is a Context, so a fork copies nothing and computes nothing again. Tools, approvals, budgets, retries and
-the record are the Context's. What is broken off stays in the conversation as far as it had come.
+Each named branch is a Context, so a fork copies nothing and recomputes nothing. Context handles tools, approvals, budgets,
+retries and the record. An interrupted answer stays in the conversation as far as it had come.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from firsthand.model import Usage
 from firsthand.rollout import Place
 from firsthand.system.request_owner import asking
 from firsthand.task import Task
-from firsthand.trace import Call, Node, Origin, Trace
+from firsthand.trace import Call, Node, Origin, Trace, new_trace_id
 
 MAIN = "main"
 """The branch that a conversation begins on."""
 BENCHMARK = "chat"
-"""What stands for a benchmark in the traces of conversations."""
+"""The benchmark name in the traces of conversations."""
 
 
 class Dialogue:
-    """A conversation of an agent with a person. `listener` is told of each step while an answer comes.
+    """A conversation of an agent with a person. `listener` receives each step of an answer.
 
     With `origin`, it goes on where that trace stood, under the branches that it had.
     """
@@ -65,6 +65,7 @@ class Dialogue:
         self._started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
         self._origin: Origin | None = None
         key = canonical([agent.to_json(), seed, self._started_at, time.time_ns()])
+        self._id = new_trace_id()
         self._task = Task(hashlib.sha256(key.encode()).hexdigest()[:8], "a conversation")
         self._attempt.task = self._task
         if origin is None:
@@ -76,12 +77,12 @@ class Dialogue:
 
     @property
     def context(self) -> Context:
-        """Where the current branch stands."""
+        """The Context of the current branch."""
         return self.branches[self.current]
 
     @property
     def place(self) -> Place:
-        """Which attempt this is."""
+        """The conversation as a place to attempt."""
         return Place(self.agent, NamedSetting(BENCHMARK), self._task)
 
     @property
@@ -222,7 +223,8 @@ class Dialogue:
         """The conversation as a Trace, with every branch; it goes on afterwards."""
         last = next((message for message in reversed(self.context.messages) if message.role == "assistant"), None)
         return Trace(
-            id=self.place.id,
+            id=self._id,
+            place=self.place.id,
             benchmark=BENCHMARK,
             task_id=self._task.id,
             agent=self.agent.to_json(),

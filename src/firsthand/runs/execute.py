@@ -1,7 +1,7 @@
-"""Carry out a run: every attempt that it does not hold yet, each kept as soon as it is finished.
+"""Carries out a run: makes every attempt that it does not hold yet, and keeps each as soon as it is finished.
 
-Interrupting is safe at any instant. What an unfinished attempt had done is in its journal and is replayed when the run is
-executed again, so no model is asked twice. What is attempted, and by whom, is decided by the caller.
+Interrupting is safe at any instant. The effects of an unfinished attempt are in its journal and are replayed when the run
+is executed again, so no model is called twice. The caller decides which places are attempted.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from firsthand.loop.listener import Listener
 from firsthand.message import Json
 from firsthand.model import Usage
 from firsthand.rollout import Place, rollouts
+from firsthand.runs.feed import Both
 from firsthand.runs.store import Run
 from firsthand.system.request_owner import asking
 from firsthand.trace import Trace
@@ -32,16 +33,22 @@ async def execute(
     on_trace: Callable[[Trace], None] = lambda trace: None,
     redo_errors: bool = False,
     listener: Callable[[Place], Listener | None] = lambda place: None,
+    pieces: bool = False,
 ) -> None:
-    """Attempt all places that the run has no trace of, and keep each trace before `on_trace` is given it.
+    """Attempt all places that the run has no trace of, and store each trace before `on_trace` receives it.
 
     With `redo_errors`, attempts that ended in an error are made again too. A store that cannot be written ends the run
     with its StoreError. `budget` is shared by all attempts: when it is used up, the run stops with LimitExceeded, and the
     attempts that it cut short are not kept, for they say nothing about their agents; a later call finishes them.
-    What the run has spent before is taken from a budget that is still untouched. `listener` gives who is told of the steps
-    of an attempt, if anybody.
+    What the run has spent before is taken from a budget that is still untouched. `listener` makes the listener of an
+    attempt. Steps go to the run's live feed too, and with `pieces` the text that models stream.
     """
     missing = begin(run, places, redo_errors)
+
+    def listeners(place: Place) -> Listener:
+        own, other = run.feed.listener(place, pieces=pieces), listener(place)
+        return own if other is None else Both(own, other)
+
     if budget is not None and budget.spent == Usage() and budget.calls == 0:
         spent, budget.calls = run.spent()
         budget.charge(0, spent)
@@ -51,7 +58,7 @@ async def execute(
     with run.working(), asking(run.id):
         try:
             async with asyncio.timeout(budget.limits.seconds if budget else None) as timer:
-                await _attempt(run, needed, done, missing, seed, concurrency, budget, on_trace, listener)
+                await _attempt(run, needed, done, missing, seed, concurrency, budget, on_trace, listeners)
         except TimeoutError:
             if not timer.expired():
                 raise
@@ -59,17 +66,18 @@ async def execute(
 
 
 def begin(run: Run, places: Sequence[Place], redo_errors: bool) -> dict[str, Place]:
-    """The places that the run has no trace of, by id; their tasks and agents are kept."""
+    """The places that the run has no trace of, by id; stores their tasks and agents, and how many places there are."""
     for benchmark in {place.benchmark.name for place in places}:
         run.add_tasks(benchmark, {id(p.task): p.task for p in places if p.benchmark.name == benchmark}.values())
     for agent in {id(place.agent): place.agent for place in places}.values():
         run.add_agent(agent.name, agent.to_json())
     finished = run.done(errors=not redo_errors)
+    run.plan(len({place.id for place in places} | finished))
     return {place.id: place for place in places if place.id not in finished}
 
 
 class _Watched:
-    """A Journal that remembers its failures: a pattern may catch them, and the attempt is worthless all the same."""
+    """A Journal that collects its failures: a pattern may catch them, and the attempt is void all the same."""
 
     def __init__(self, journal: Journal, failures: list[StoreError]):
         self.journal = journal
@@ -126,16 +134,16 @@ async def _attempt(
         async for trace in attempts:
             if failures:
                 raise failures[0]
-            for reason, own in _ends(trace, missing[trace.id].agent.limits) if budget is not None else ():
+            for reason, own in _ends(trace, missing[trace.place].agent.limits) if budget is not None else ():
                 if budget is not None and _cut_by(budget, reason, own):
                     raise _stopped(reason, run, missing)
             run.append(trace)
-            del missing[trace.id]
+            del missing[trace.place]
             on_trace(trace)
 
 
 def _ends(trace: Trace, own: Limits) -> Iterator[tuple[str, Limits]]:
-    """What ended the attempt, and each judgement of it that came to no verdict, with the limits that were their own."""
+    """The stop reasons of the attempt and of each judgement without a verdict, with their own limits."""
     yield trace.stop_reason, own
     for score in trace.scores:
         if score.unjudged and "trace" in score.detail:
@@ -144,7 +152,7 @@ def _ends(trace: Trace, own: Limits) -> Iterator[tuple[str, Limits]]:
 
 
 def _cut_by(budget: Budget, reason: str, own: Limits) -> bool:
-    """Whether the shared budget, not a limit of its own, ended an attempt or a judgement."""
+    """True if the shared budget, not a limit of its own, ended an attempt or a judgement."""
     match reason:
         case "tokens":
             shared, used = budget.limits.tokens, budget.spent.total_tokens + budget.reserved_tokens

@@ -1,4 +1,4 @@
-"""Tasks whose score is not settled: their repeated attempts disagree, or two runs of one agent under one seed do."""
+"""Finds flaky tasks: repeated attempts score differently, or two runs of one agent under one seed do."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from firsthand.runs.pairing import Attempted, Comparison
 
 @dataclass(frozen=True)
 class Flaky:
-    """A task that one agent does not always score the same on."""
+    """A task whose score differs between attempts of one agent."""
 
     benchmark: str
     task_id: str
@@ -21,7 +21,7 @@ class Flaky:
 
     @property
     def disagreement(self) -> float:
-        """How likely two of these attempts, drawn at random, are to score differently."""
+        """The probability that two of these attempts, drawn at random, score differently."""
         pairs = len(self.values) * (len(self.values) - 1)
         same = sum(self.values.count(value) - 1 for value in self.values)
         return 1 - same / pairs
@@ -40,6 +40,6 @@ def flaky(comparison: Comparison) -> list[Flaky]:
 
 
 def _flips(a: Attempted, b: Attempted) -> bool:
-    """Whether an attempt that both runs made scored differently."""
+    """True if an attempt that both runs made scored differently."""
     other = dict(zip(b.epochs, b.values, strict=True))
     return any(other.get(epoch, value) != value for epoch, value in zip(a.epochs, a.values, strict=True))

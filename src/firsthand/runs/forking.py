@@ -1,8 +1,8 @@
-"""A new attempt that goes on from any point of another one: with another pattern, model, prompt, sampling or limits.
+"""Forks an attempt: a new attempt that continues from any message, with another pattern, model, prompt, sampling or limits.
 
-Where the pattern is the same and no words are put in, it runs again from its beginning: every call that had ended by that
-point gets the parent's reply, and everything after it is made anew. Otherwise the pattern begins in a Context that stands at
-that message. In both ways the parent's messages keep their token ids, so that an engine computes no prefix twice.
+With the same pattern and no inserted message, the pattern runs again from the start: calls that had ended by the fork get
+the parent's replies, and later calls are made anew. Otherwise the pattern starts in a Context at that message. In both ways
+the parent's messages keep their token ids, so an engine computes no prefix twice.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from firsthand.trace import Call, Origin, Trace
 
 @dataclass(frozen=True)
 class Fork:
-    """What is forked, from where, and what is put in there."""
+    """The parent, the message to fork from, and the changes."""
 
     parent: Trace
     at: int
-    """Index of the node that the new attempt goes on from."""
+    """Index of the node that the new attempt continues from."""
     agent: Agent
-    """Who goes on."""
+    """The agent that continues."""
     say: str | None = None
-    """Words of the user that follow that node."""
+    """A user message to insert after that node."""
     seed: int | None = None
     """Another seed than the parent's."""
     run: str = ""
@@ -55,14 +55,14 @@ class Fork:
             )
 
     @property
-    def id(self) -> str:
-        """The id of the attempt and of its Trace: 16 hex digits, the same in every process."""
+    def place(self) -> str:
+        """The place of the new attempt, `Trace.place`: 16 hex digits, the same in every process."""
         key = canonical([self.parent.id, self.run, self.at, self.agent.to_json(), self.say, self.seed])
         return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
     @property
     def again(self) -> bool:
-        """Whether the parent's own pattern runs again, with the parent's replies as far as the fork."""
+        """True if the parent's own pattern runs again, with the parent's replies up to the fork."""
         return self.say is None and self.agent.to_json()["pattern"] == self.parent.agent.get("pattern")
 
 
@@ -76,7 +76,7 @@ async def fork(
 ) -> Trace:
     """The Trace of the new attempt, scored by the benchmark's scorers; its `origin` says where it came from.
 
-    ConfigError if the parent's pattern runs again and does not come to the fork by the way it came the first time.
+    ConfigError if the parent's pattern runs again and does not reach the fork by the same calls.
     """
     kept = kept_calls(what.parent, what.at)
     journal = journal or MemoryJournal()
@@ -91,7 +91,9 @@ async def fork(
     )
     if what.again:
         _check_way(what.parent, trace, kept)
-    return replace(trace, id=what.id, agent=what.agent.to_json(), origin=Origin(what.parent.id, what.at, what.run))
+    return replace(
+        trace, place=what.place, agent=what.agent.to_json(), origin=Origin(what.parent.id, what.at, what.run)
+    )
 
 
 def kept_calls(trace: Trace, at: int) -> dict[str, Call]:
@@ -138,12 +140,12 @@ class Kept:
         await self.own.settled()
 
     def replies(self, part: str = "") -> list[Json]:
-        """What was recorded in this attempt, and the parent's replies."""
+        """The replies recorded in this attempt, and the parent's."""
         return [*self.own.replies(part), *(() if part else self.kept.values())]
 
 
 def _reply(trace: Trace, call: Call, index: int) -> Json:
-    """What the journal held for a call, made from the trace alone."""
+    """The journal entry of a call, rebuilt from the trace."""
     if call.kind == "tool":
         detail = call.detail
         if "result" not in detail:
@@ -190,7 +192,7 @@ async def _rebuild(ctx: Context, kept: Mapping[str, Call]) -> None:
 
 
 def _check_way(parent: Trace, trace: Trace, kept: Mapping[str, Call]) -> None:
-    """ConfigError unless each kept call was made in the fork too, after the same words."""
+    """ConfigError unless the fork made each kept call too, after the same messages."""
     made = {call.id: call for call in trace.calls}
     for id, call in kept.items():
         found = made.get(id)
@@ -206,7 +208,7 @@ def _check_way(parent: Trace, trace: Trace, kept: Mapping[str, Call]) -> None:
 
 
 def _words(trace: Trace, at: int | None) -> list[tuple[str, str]]:
-    """What has been said up to a node, but for system messages, which a fork may change."""
+    """The messages up to a node, without system messages, which a fork may change."""
     return [(message.role, message.text) for message in trace.messages(at) if message.role != "system"]
 
 

@@ -1,4 +1,4 @@
-"""Two agents, in one run or in two, task by task: which tasks got better, worse, or stayed the same.
+"""Pairs two agents, of one run or of two, task by task: which tasks got better, worse, or stayed the same.
 
 The statistics of the paired values (intervals, tests) are in `stats/score_statistics.py`.
 """
@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from firsthand.errors import ConfigError, unknown
 from firsthand.runs.store import Run
@@ -29,7 +29,9 @@ class Attempted:
     num_unscored: int
     """Attempts that ended in an error, or have no such score, or whose scorer failed."""
     epochs: tuple[int, ...] = ()
-    """Which attempt each of the values is of."""
+    """The epoch of each of the values."""
+    places: tuple[str, ...] = ()
+    """`Trace.place` of each attempt, shorter to type than its id."""
 
     @property
     def value(self) -> float:
@@ -48,7 +50,7 @@ class Pair:
 
     @property
     def change(self) -> Literal["better", "worse", "same"]:
-        """How `b` did against `a`."""
+        """The change from `a` to `b`."""
         if self.b.value == self.a.value:
             return "same"
         return "better" if self.b.value > self.a.value else "worse"
@@ -73,7 +75,7 @@ class Comparison:
     clusters: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Benchmark -> task id -> cluster."""
     repeated: bool = False
-    """Whether both sides are the same agent under the same seed, in two runs: then a score that differs is flaky."""
+    """True if both sides are the same agent under the same seed, in two runs: then a score that differs is flaky."""
 
     @property
     def values(self) -> tuple[list[float], list[float]]:
@@ -171,24 +173,33 @@ def _tried(
     run: Run, agent: str, benchmark: str | None, score: str | None, error_value: float | None
 ) -> Mapping[Key, Attempted]:
     """The agent's attempts at each task, of those too that have no value."""
-    attempts: dict[Key, list[tuple[int, str, float | None]]] = defaultdict(list)
+    attempts: dict[Key, list[_Attempt]] = defaultdict(list)
     if score is None:
         for row in run.rows(benchmark=benchmark, agent=agent):
-            attempts[row.benchmark, row.task_id].append((row.epoch, row.id, row.score))
+            attempts[row.benchmark, row.task_id].append(_Attempt(row.epoch, row.place, row.id, row.score))
     else:
-        for trace in run.traces(benchmark=benchmark, agent=agent):
-            attempts[trace.benchmark, trace.task_id].append((trace.epoch, trace.id, trace.value(score)))
+        for each in run.summaries(benchmark=benchmark, agent=agent):
+            made = _Attempt(each.epoch, each.place, each.id, each.value(score))
+            attempts[each.benchmark, each.task_id].append(made)
     return {key: _attempted(tries, error_value) for key, tries in sorted(attempts.items())}
 
 
-def _attempted(tries: list[tuple[int, str, float | None]], error_value: float | None) -> Attempted:
-    tries = sorted(tries)
-    valued = [(epoch, error_value if value is None else value) for epoch, _, value in tries]
+class _Attempt(NamedTuple):
+    epoch: int
+    place: str
+    id: str
+    value: float | None
+
+
+def _attempted(attempts: list[_Attempt], error_value: float | None) -> Attempted:
+    attempts = sorted(attempts, key=lambda each: (each.epoch, each.place))
+    valued = [(each.epoch, error_value if each.value is None else each.value) for each in attempts]
     return Attempted(
         values=tuple(value for _, value in valued if value is not None),
-        trace_ids=tuple(trace_id for _, trace_id, _ in tries),
-        num_unscored=sum(value is None for _, _, value in tries),
+        trace_ids=tuple(each.id for each in attempts),
+        num_unscored=sum(each.value is None for each in attempts),
         epochs=tuple(epoch for epoch, value in valued if value is not None),
+        places=tuple(each.place for each in attempts),
     )
 
 

@@ -1,4 +1,4 @@
-"""Where runs live, what they are called, and how a name finds one. Nothing is opened here; see `store.py`."""
+"""Names runs and finds their folders. Opens nothing; see `store.py`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""What a run's scores add up to, computed inside SQLite: a million attempts take about a second, and no trace is read.
+"""Sums of a run's scores, computed inside SQLite: a million attempts take about a second, and no trace is read.
 
-The sums are enough for means and intervals (`stats/run_summary.py`). The first score of each attempt is kept in a column,
-and so is every score given later. An attempt without a score counts as 0 and is counted apart.
+The sums are enough for means and intervals (`stats/run_summary.py`). The first score of each attempt has a column, and so
+has every score given later. An attempt without a score counts as 0 and is counted apart. `Run.totals` and
+`Run.task_means` are the ways in.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from firsthand.runs.store import Run
+from firsthand.runs.database import Database
 
 _SUPERSEDED = (
     "SELECT old.seq FROM (SELECT attempt, max(try) AS last FROM traces WHERE try > 1 GROUP BY attempt) AS retried"
@@ -18,7 +19,7 @@ _SUPERSEDED = (
 
 
 def _by_task(name: str | None) -> str:
-    """One agent's tasks at one benchmark, by their own first score or by one that was given later under `:name`."""
+    """The query for one agent's tasks at one benchmark, by their first score or by one given later under `:name`."""
     kept = f"FROM traces WHERE benchmark = :benchmark AND agent = :agent AND seq NOT IN ({_SUPERSEDED})"
     if name is not None:
         later = "SELECT value FROM scores WHERE attempt = traces.attempt AND try = traces.try AND name = :name"
@@ -54,7 +55,7 @@ class Totals:
     tasks: int
     attempts: int
     scored: int
-    """Attempts that have a score; the others ended in an error, or their scoring did."""
+    """Attempts that have a score; of the others, the attempt or its scoring failed."""
     sum_means: float
     sum_square_means: float
     lowest: float
@@ -69,12 +70,22 @@ class Totals:
     cost_usd: float
     seconds: float
     clusters: tuple[tuple[float, int], ...] = ()
-    """Of each cluster its tasks' means added up, and their number; empty if no two tasks share one."""
+    """For each cluster the sum of its tasks' means, and their number; empty if no two tasks share one."""
+
+
+@dataclass(frozen=True)
+class ScoreMean:
+    """The mean first score of one agent on one benchmark: the mean over tasks of the mean over attempts."""
+
+    benchmark: str
+    agent: str
+    mean: float
+    tasks: int
 
 
 @dataclass(frozen=True)
 class TaskMean:
-    """What one agent's attempts at one task come to."""
+    """The mean score of one agent's attempts at one task."""
 
     benchmark: str
     agent: str
@@ -85,27 +96,34 @@ class TaskMean:
     scored: int
 
 
-def task_means(run: Run) -> list[TaskMean]:
+def task_means(database: Database) -> list[TaskMean]:
     """The mean of each agent on each task, in the order in which the run first met agents and benchmarks."""
     sql = f"SELECT task, mean, epochs, scored FROM ({_by_task(None)})"
     found = []
-    for benchmark, agent in pairs(run):
-        rows = run.database.read(sql, {"benchmark": benchmark, "agent": agent})
+    for benchmark, agent in pairs(database):
+        rows = database.read(sql, {"benchmark": benchmark, "agent": agent})
         found += [TaskMean(benchmark, agent, *row) for row in rows]
     return found
 
 
-def totals(run: Run, name: str | None = None) -> list[Totals]:
+def score_means(database: Database) -> tuple[ScoreMean, ...]:
+    """The mean first score of each agent on each benchmark."""
+    found = totals(database)
+    return tuple(ScoreMean(each.benchmark, each.agent, each.sum_means / each.tasks, each.tasks) for each in found)
+
+
+def totals(database: Database, name: str | None = None) -> list[Totals]:
     """The sums of each agent on each benchmark, in the order in which the run first met them.
 
-    They are of the attempts' own first score, or of the one that was given later under a name. Where no attempt has one of
-    its own, the first that was given later stands in.
+    They are of the attempts' own first score, or of the one given later under a name. Where no attempt has one of its own,
+    the first that was given later stands in.
     """
-    read = run.database.read
+    read = database.read
     clustered = {str(name) for (name,) in read("SELECT DISTINCT benchmark FROM tasks WHERE cluster IS NOT NULL")}
-    later = next(iter(run.score_names()), None)
+    first_later = read("SELECT name FROM scores GROUP BY name ORDER BY min(seq) LIMIT 1")
+    later = str(first_later[0][0]) if first_later else None
     found = []
-    for benchmark, agent in pairs(run):
+    for benchmark, agent in pairs(database):
         which, asked = name, {"benchmark": benchmark, "agent": agent, "name": name}
         sums = read(_sums(which), asked)[0]
         if which is None and later is not None and sums[2] == 0:
@@ -116,20 +134,20 @@ def totals(run: Run, name: str | None = None) -> list[Totals]:
     return found
 
 
-def pairs(run: Run) -> list[tuple[str, str]]:
+def pairs(database: Database) -> list[tuple[str, str]]:
     """Each benchmark with each of its agents, in the order in which the run first met them."""
-    order = {name: place for place, name in enumerate(run.agents())}
-    found = _agents(run)
+    order = {str(name): rank for rank, (name,) in enumerate(database.read("SELECT name FROM agents ORDER BY rowid"))}
+    found = _agents(database)
     first = {name: place for place, name in enumerate(dict.fromkeys(benchmark for benchmark, _ in found))}
     return sorted(found, key=lambda pair: (first[pair[0]], order.get(pair[1], len(order)), pair[1]))
 
 
-def _agents(run: Run) -> list[tuple[str, str]]:
+def _agents(database: Database) -> list[tuple[str, str]]:
     """Each benchmark and agent there is, found by skipping through the index from one to the next."""
     pairs: list[tuple[str, str]] = []
     sql = "SELECT benchmark, agent FROM traces WHERE (benchmark, agent) > (?, ?) ORDER BY benchmark, agent LIMIT 1"
     last: tuple[Any, ...] = ("", "")
-    while rows := run.database.read(sql, last):
+    while rows := database.read(sql, last):
         last = rows[0]
         pairs.append((str(last[0]), str(last[1])))
     return pairs

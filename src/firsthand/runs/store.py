@@ -1,12 +1,13 @@
-"""A Run: a folder that records every attempt, append-only, so that it can be resumed, replayed, compared and scored again.
+"""Run: a folder that records every attempt, append-only, so that it can be resumed, followed, compared and scored again.
 
     <home>/runs/2026-11-25-0148-arithmetic-k3f9/
-        run.sqlite      the record: config, tasks, agents, the journal of effects, traces, scores given later, preferences
+        run.sqlite      config, tasks, agents, the journal of effects, traces, later scores, preferences, the live feed
         lock            held by the processes that work on the run, released by the system when they die
+    <home>/runs/index.sqlite    what a list of runs shows, see `index.py`
 
-Bodies (replies, traces, tasks) are stored once by content. Running an attempt again adds a row with a higher try number, and
-the latest counts. Many processes and threads may use one run; what a method has written survives `kill -9` once it returns.
-What is kept of attempts is in `attempts.py`, how SQLite is used in `database.py`; running is in `execute.py`.
+Bodies (replies, traces, tasks) are stored once by content. An attempt at a place that was attempted before is its next try,
+and the latest try counts. Many processes and threads may use one run; what a method has written survives `kill -9` once it
+returns. `attempts.py` has the queries, `database.py` the way SQLite is used; `execute.py` carries a run out.
 """
 
 from __future__ import annotations
@@ -15,49 +16,50 @@ import os
 import platform
 import sqlite3
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from firsthand import __version__
 from firsthand.errors import StoreError
+from firsthand.loop.attempt import cost_of
 from firsthand.message import Json
-from firsthand.runs.attempts import LATEST, Attempts, filters
+from firsthand.model import Usage
+from firsthand.runs import attempts, score_totals
+from firsthand.runs.attempt_summary import AttemptSummary, pack_score, without_words
+from firsthand.runs.attempts import LATEST, TraceRow, body_of, filters, insert_trace, is_tree, read_as, read_trace
 from firsthand.runs.database import Database, plain, put
-from firsthand.runs.run_names import DATABASE, LOCK, find_run, new_run_id, run_ids
+from firsthand.runs.feed import Feed
+from firsthand.runs.index import Index, RunInfo, listed
+from firsthand.runs.run_names import DATABASE, LOCK, find_run, new_run_id
 from firsthand.runs.stored_journal import StoredJournal, now
 from firsthand.system.lock import held, is_held
 from firsthand.task import Task
-from firsthand.trace import Preference
+from firsthand.trace import Preference, Score, Trace
 
 Status = Literal["running", "done", "interrupted"]
-T = TypeVar("T")
+INDEX_S = 2.0
+"""The index of runs is told of a run that goes on at most this often, or less often where that takes long."""
+INDEX_SHARE = 0.005
+"""At most this share of the time goes into telling the index."""
 
 
-@dataclass(frozen=True)
-class RunInfo:
-    """What a list shows of a run. `problem` is the sentence of a run that cannot be read."""
-
-    id: str
-    path: Path
-    created_at: str = ""
-    status: str = "unreadable"
-    command: tuple[str, ...] = ()
-    config: Json = field(default_factory=dict)
-    num_traces: int = 0
-    num_errors: int = 0
-    problem: str | None = None
-
-
-class Run(Attempts):
+class Run:
     """An open run. Made by `create` or `open_run`."""
 
-    def __init__(self, path: Path, database: Database):
-        super().__init__(path.name, database)
+    def __init__(self, path: Path, database: Database, *, index: Index | None = None):
+        self.id = path.name
         self.path = path
+        self.database = database
+        self.feed = Feed(database)
+        self._index = index
+        self._changed = False
+        self._next_index_s = 0.0
 
     def __enter__(self) -> Run:
         return self
@@ -67,13 +69,21 @@ class Run(Attempts):
 
     def close(self) -> None:
         """Close the file."""
+        self.feed.close()
+        info = None
+        if self._changed and self._index is not None:
+            with suppress(StoreError):
+                info = self.info
         self.database.close()
+        if info is not None and self._index is not None:
+            self._index.keep([info])  # after the file was closed, which may have written it once more
+            self._changed = False
 
     # -- about the run --
 
-    @property
+    @cached_property
     def about(self) -> Json:
-        """How the run came to be: config, command, firsthand's version, the machine."""
+        """The origin of the run: config, command, firsthand's version, the machine."""
         about = self.database.get(self._row()[2])
         if not isinstance(about, dict):
             raise self.database.damaged("the description of the run is not an object")
@@ -101,12 +111,29 @@ class Run(Attempts):
     def info(self) -> RunInfo:
         """The run's entry in a list."""
         about = self.about
-        counted = "SELECT count(*), count(error) FROM traces WHERE " + LATEST
-        num_traces, num_errors = self.database.read(counted, filters(None, None))[0]
-        command = tuple(map(str, about.get("command", ())))
+        counted = "SELECT count(*), count(error), coalesce(sum(tokens), 0) FROM traces WHERE " + LATEST
+        num_traces, num_errors, tokens = self.database.read(counted, filters(None, None))[0]
+        planned = self._row()[3]
         return RunInfo(
-            self.id, self.path, self.created_at, self.status, command, about["config"], num_traces, num_errors
+            id=self.id,
+            path=self.path,
+            created_at=self.created_at,
+            status=self.status,
+            command=tuple(map(str, about.get("command", ()))),
+            config=about["config"],
+            num_traces=num_traces,
+            num_errors=num_errors,
+            num_planned=None if planned is None else int(planned),
+            tokens=tokens,
+            scores=score_totals.score_means(self.database),
+            updated_at=time.time(),
         )
+
+    def plan(self, num_attempts: int) -> None:
+        """Say how many attempts the run is to make, those that are done included."""
+        with self.database.write() as connection:
+            connection.execute("UPDATE run SET planned = ?", (num_attempts,))
+        self._touch()
 
     @contextmanager
     def working(self) -> Iterator[None]:
@@ -116,27 +143,178 @@ class Run(Attempts):
             try:
                 yield
             except BaseException:
+                self.feed.close()
                 self._finish_if_possible()
                 raise
+            self.feed.close()
             self.finish("done")
 
     def finish(self, status: Status) -> None:
         """Set the status. `running` means nothing once no process holds the run's lock."""
         with self.database.write() as connection:
             connection.execute("UPDATE run SET status = ?", (status,))
+        self._next_index_s = 0.0
+        self._touch()
+
+    # -- attempts --
+
+    def append(self, trace: Trace) -> None:
+        """Keep a finished attempt. What in it is not JSON, such as a note of a pattern, is kept as text."""
+        if not is_tree(trace):
+            raise StoreError(f"trace {trace.id} has a message whose parent does not come before it: it cannot be kept")
+        with self.database.write() as connection:
+            insert_trace(connection, trace)
+            self.feed.end(connection, trace)
+        self._touch()
+
+    def traces(self, *, benchmark: str | None = None, agent: str | None = None) -> Iterator[Trace]:
+        """The latest trace of each attempt, in the order they were finished; few of them are in memory at a time."""
+        for trace, _ in self.tried(benchmark=benchmark, agent=agent):
+            yield trace
+
+    def tried(self, *, benchmark: str | None = None, agent: str | None = None) -> Iterator[tuple[Trace, int]]:
+        """The same, each with the number of its try, from 1 on."""
+        for row, number, body in attempts.latest_rows(self.database, benchmark, agent):
+            trace = read_trace(self.database, body)
+            if trace.id != row.id and plain(trace.id) != row.id:
+                raise self.database.damaged("a trace is not the one its row says")
+            yield self._with_scores(trace, number), number
+
+    def summaries(self, *, benchmark: str | None = None, agent: str | None = None) -> Iterator[AttemptSummary]:
+        """The numbers of the latest trace of each attempt, in the order they were finished, without decoding a trace.
+
+        Scores given later come after an attempt's own. Runs made before 0.7.0 have to be decoded all the same.
+        """
+        return attempts.summaries(self.database, benchmark, agent)
+
+    def rows(self, *, benchmark: str | None = None, agent: str | None = None) -> Iterator[TraceRow]:
+        """The latest trace of each attempt as it stands in a list, in the order they were finished."""
+        return (row for row, _, _ in attempts.latest_rows(self.database, benchmark, agent))
+
+    def samples(self, benchmark: str) -> list[Trace]:
+        """A scored attempt at the benchmark, and one of each score given later: what kinds of scores there are."""
+        own = "SELECT attempt FROM traces WHERE benchmark = ? AND score IS NOT NULL LIMIT 1"
+        later = (
+            "SELECT traces.attempt FROM scores JOIN traces ON traces.attempt = scores.attempt"
+            " WHERE benchmark = ? AND name = ? AND value IS NOT NULL LIMIT 1"
+        )
+        queries = [(own, (plain(benchmark),)), *((later, (plain(benchmark), plain(n))) for n in self.score_names())]
+        places = dict.fromkeys(str(place) for sql, values in queries for (place,) in self.database.read(sql, values))
+        return [self.tries(place)[-1] for place in places]
+
+    def trace(self, ref: str) -> Trace:
+        """The trace that `ref` names; of a place with several tries the latest.
+
+        `ref` is an id (`Trace.id`), a place (`Trace.place`), the beginning of either, or benchmark/task/agent/epoch as far
+        as needed. UnknownName if it names none, or several, which it lists. No trace but that one is read.
+        """
+        place, number = attempts.find(self.database, ref, self.id)
+        sql = "SELECT body FROM traces WHERE attempt = ? AND try = ?"
+        return self._with_scores(read_trace(self.database, self.database.read(sql, (place, number))[0][0]), number)
+
+    def tries(self, place: str) -> list[Trace]:
+        """All traces of one place, the first try first."""
+        rows = self.database.read("SELECT try, body FROM traces WHERE attempt = ? ORDER BY try", (plain(place),))
+        return [self._with_scores(read_trace(self.database, body), number) for number, body in rows]
+
+    def done(self, *, errors: bool = True) -> set[str]:
+        """The places that have a finished attempt; with `errors=False` without those whose latest try failed."""
+        sql = f"SELECT attempt FROM traces WHERE {LATEST} AND (:errors OR error IS NULL)"
+        return {str(attempt) for (attempt,) in self.database.read(sql, filters(None, None) | {"errors": errors})}
+
+    def spent(self) -> tuple[Usage, int]:
+        """The cost of finished attempts and their judges, every try: tokens (as prompt tokens), money, number of calls."""
+        sql = "SELECT coalesce(sum(tokens), 0), coalesce(sum(cost_usd), 0.0), coalesce(sum(calls), 0) FROM traces"
+        tokens, cost_usd, num_calls = self.database.read(sql)[0]
+        judges = (
+            "SELECT reply FROM effects WHERE effect LIKE 'scorer %|%' AND attempt IN (SELECT attempt FROM traces)"
+            " GROUP BY attempt, effect, request"
+        )
+        replies = [body_of(self.database, digest) for (digest,) in self.database.read(judges)]
+        usage = Usage(prompt_tokens=tokens, cost_usd=cost_usd)
+        for reply in replies:
+            judged = cost_of(reply)
+            usage += Usage(prompt_tokens=judged.total_tokens, cost_usd=judged.cost_usd)
+        return usage, num_calls + len(replies)
+
+    # -- sums, computed inside SQLite --
+
+    def totals(self, score: str | None = None) -> list[score_totals.Totals]:
+        """The sums of each agent's first scores on each benchmark, or of the scores given later under a name."""
+        return score_totals.totals(self.database, score)
+
+    def task_means(self) -> list[score_totals.TaskMean]:
+        """The mean of each agent on each task."""
+        return score_totals.task_means(self.database)
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """Each benchmark with each of its agents, in the order in which the run first met them."""
+        return score_totals.pairs(self.database)
+
+    # -- scores given later --
+
+    def add_score(self, trace: Trace, number: int, name: str, scorer: str, score: Score) -> None:
+        """Keep a score that the try of this number was given later, under a name; of several the last one counts.
+
+        `scorer` says in words what gave it. Under one name there are scores of one scorer only: else it is a StoreError.
+        """
+        with self.database.write() as connection:
+            kept = connection.execute(
+                "SELECT scorer FROM scores WHERE name = ? AND scorer <> ? LIMIT 1", (plain(name), plain(scorer))
+            ).fetchone()
+            if kept is not None:
+                raise StoreError(
+                    f"run {self.id} has scores named {name!r} already, given by {kept[0]}: "
+                    "give the new ones another name, as in --as NAME"
+                )
+            body = put(connection, asdict(score), exact=False)
+            connection.execute(
+                "INSERT INTO scores (attempt, try, name, scorer, value, body, at, numbers) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    plain(trace.place),
+                    number,
+                    plain(name),
+                    plain(scorer),
+                    None if score.failed else score.value,
+                    body,
+                    now(),
+                    pack_score(without_words(score, trace.protected is not None)),
+                ),
+            )
+        self._touch()
+
+    def score_names(self) -> dict[str, str]:
+        """The names of scores given later, each with the scorer that gave them, in words."""
+        rows = self.database.read("SELECT name, scorer FROM scores GROUP BY name ORDER BY min(seq)")
+        return {str(name): str(scorer) for name, scorer in rows}
+
+    def scored(self, name: str) -> dict[tuple[str, int], bool]:
+        """The places and tries that were given a score of that name later -> True if the last one did not fail."""
+        rows = self.database.read("SELECT attempt, try, value FROM scores WHERE name = ? ORDER BY seq", (plain(name),))
+        return {(str(attempt), int(number)): value is not None for attempt, number, value in rows}
+
+    def _with_scores(self, trace: Trace, number: int) -> Trace:
+        """The trace with its later scores after its own."""
+        rows = self.database.read(
+            "SELECT name, body FROM scores WHERE attempt = ? AND try = ? ORDER BY seq", (plain(trace.place), number)
+        )
+        if not rows:
+            return trace
+        later = {str(name): attempts.read_score(self.database, body) for name, body in rows}
+        return trace.scored((*trace.scores, *later.values()))
 
     # -- the journal of effects --
 
-    def journal(self, attempt_id: str) -> StoredJournal:
-        """The journal of one attempt; what an interrupted try of it recorded is found again."""
-        return StoredJournal(self.database, attempt_id)
+    def journal(self, place: str) -> StoredJournal:
+        """The journal of the attempt at a place; what an interrupted try recorded is found again."""
+        return StoredJournal(self.database, place)
 
     def reply(self, request: str) -> Json | None:
         """The last reply recorded anywhere in the run to the request of this hash, or None."""
         found = self.database.read(
             "SELECT reply FROM effects WHERE request = ? ORDER BY seq DESC LIMIT 1", (plain(request),)
         )
-        return self.body(found[0][0]) if found else None
+        return body_of(self.database, found[0][0]) if found else None
 
     # -- tasks and agents --
 
@@ -154,7 +332,7 @@ class Run(Attempts):
     def tasks(self) -> dict[tuple[str, str], Task]:
         """The tasks by (benchmark, task id)."""
         rows = self.database.read("SELECT benchmark, task, body FROM tasks ORDER BY rowid")
-        tasks = ((benchmark, self.read(Task.from_json, body)) for benchmark, _, body in rows)
+        tasks = ((benchmark, read_as(self.database, Task.from_json, body)) for benchmark, _, body in rows)
         return {(benchmark, task.id): task for benchmark, task in tasks}
 
     def benchmarks(self) -> list[str]:
@@ -166,7 +344,7 @@ class Run(Attempts):
         """Id and metadata of each task of the benchmark, in their order; one task is in memory at a time."""
         sql = "SELECT task, body FROM tasks WHERE benchmark = ? ORDER BY rowid"
         for task, body in self.database.read(sql, (plain(benchmark),)):
-            found = self.body(body).get("metadata")
+            found = body_of(self.database, body).get("metadata")
             yield str(task), found if isinstance(found, dict) else {}
 
     def clusters(self) -> dict[str, dict[str, str]]:
@@ -189,7 +367,7 @@ class Run(Attempts):
     def agents(self) -> dict[str, Json]:
         """The agents as data, by name."""
         rows = self.database.read("SELECT name, body FROM agents ORDER BY rowid")
-        return {str(name): self.body(body) for name, body in rows}
+        return {str(name): body_of(self.database, body) for name, body in rows}
 
     # -- preferences --
 
@@ -204,18 +382,18 @@ class Run(Attempts):
     def preferences(self) -> list[Preference]:
         """All votes and verdicts, the oldest first."""
         rows = self.database.read("SELECT body FROM preferences ORDER BY seq")
-        return [self.read(Preference.from_json, body) for (body,) in rows]
+        return [read_as(self.database, Preference.from_json, body) for (body,) in rows]
 
     # -- inside --
 
     def _row(self) -> tuple[Any, ...]:
-        rows = self.database.read("SELECT created_at, status, about FROM run")
+        rows = self.database.read("SELECT created_at, status, about, planned FROM run")
         if not rows:
             raise StoreError(f"{self.path} was never begun: its maker was stopped at once. Delete the folder")
         return rows[0]
 
-    def _expect_same(self, kept: Any, given: bytes, what: str) -> None:
-        if kept != given:
+    def _expect_same(self, kept: Any, digest: bytes, what: str) -> None:
+        if kept != digest:
             raise StoreError(
                 f"{what} is not the one that run {self.id} already holds, so their results cannot be mixed: "
                 "start a new run, or give it a name of its own"
@@ -224,6 +402,17 @@ class Run(Attempts):
     def _finish_if_possible(self) -> None:
         with suppress(StoreError):  # a full disk is reported already, and the lock's release says the same as this
             self.finish("interrupted")
+
+    def _touch(self) -> None:
+        """Tell the index of runs, unless it was told a moment ago."""
+        self._changed = True
+        began = time.monotonic()
+        if self._index is None or began < self._next_index_s:
+            return
+        with suppress(StoreError):
+            self._index.keep([self.info])
+        took_s = time.monotonic() - began
+        self._next_index_s = began + took_s + max(INDEX_S, took_s / INDEX_SHARE)
 
 
 def create(
@@ -234,9 +423,9 @@ def create(
     command: Iterable[str] | None = None,
     figures: Mapping[str, str] | None = None,
 ) -> Run:
-    """A new run under `home`. `command` is what was typed, by default this process's.
+    """A new run under `home`. `command` is the command line that makes it, by default this process's.
 
-    `figures` are the benchmarks that have figures of their own, by name, each with the words it is made of.
+    `figures` maps each benchmark that has figures of its own to the spec that makes it.
     """
     about = {
         "config": config,
@@ -255,28 +444,36 @@ def create(
         raise StoreError(
             f"no run can be made in {home / 'runs'} ({error.strerror}): set FIRSTHAND_HOME to a folder with room"
         ) from None
-    run = Run(path, Database(path / DATABASE, create=True))
+    run = Run(path, Database(path / DATABASE, create=True), index=Index(home / "runs"))
     with run.database.write() as connection:
-        connection.execute("INSERT INTO run VALUES (1, ?, 'running', ?)", (now(), put(connection, about, exact=False)))
+        digest = put(connection, about, exact=False)
+        connection.execute(
+            "INSERT INTO run (id, created_at, status, about) VALUES (1, ?, 'running', ?)", (now(), digest)
+        )
+    run._touch()
     return run
 
 
 def open_run(ref: str | Path, home: Path) -> Run:
     """The run that `ref` names: `last`, an id, a unique beginning of one, or the path of its folder."""
     path = find_run(str(ref), home)
-    run = Run(path, Database(path / DATABASE))
+    index = Index(path.parent) if path.parent.resolve() == (home / "runs").resolve() else None
+    run = Run(path, Database(path / DATABASE), index=index)
     run._row()
     return run
 
 
-def list_runs(home: Path) -> list[RunInfo]:
-    """All runs under `home`, the newest first. One that cannot be read is listed with its problem."""
-    found = [_info(home / "runs" / run_id) for run_id in run_ids(home)]
-    return sorted(found, key=lambda info: (info.id[:15], info.created_at), reverse=True)
+def list_runs(home: Path, on_problem: Callable[[str], None] = lambda text: None) -> list[RunInfo]:
+    """All runs under `home`, the newest first. One that cannot be read is listed with its problem.
+
+    They come from the index of runs, which opens no run. Runs that it does not know are opened once. `on_problem` is told
+    if the index was damaged.
+    """
+    return sorted(listed(home, _info, on_problem), key=lambda info: (info.id[:15], info.created_at), reverse=True)
 
 
 def describe_machine() -> Json:
-    """What a reader of the numbers needs to know of this machine; no names of users or hosts."""
+    """System, processor, cores and versions, as a reader of the numbers needs them; no names of users or hosts."""
     return {
         "system": platform.platform(),
         "processor": platform.processor() or platform.machine(),

@@ -1,6 +1,6 @@
-"""The journal of an attempt's effects in a run's file; see `firsthand.loop.journal.Journal` for what it is for.
+"""Records an attempt's effects in a run's file; implements `firsthand.loop.journal.Journal`.
 
-It only grows. An effect may be recorded twice, as a tool's intent and then its result, and the last record counts.
+Append-only. An effect may be recorded twice, as a tool's intent and then its result, and the last record counts.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Two answers to one task side by side, word by word: for a terminal, and as one self-contained HTML file.
+"""Shows two answers to one task side by side as a word diff: in a terminal, or as one self-contained HTML file.
 
-The file asks nothing of the network and runs no script; its content-security policy forbids both. What a model wrote is
-escaped, its control and direction characters are made visible, and its size is bounded.
+The file makes no network request and runs no script; its content-security policy forbids both. Model output is escaped,
+control and direction characters are made visible, and sizes are bounded.
 """
 
 from __future__ import annotations
@@ -51,6 +51,8 @@ class Answer:
     text: str
     error: str
     """Why there is no score; empty if there is one."""
+    place: str = ""
+    """`Trace.place`, whose beginning names the attempt."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class Sample:
 
 
 def word_difference(a: str, b: str) -> list[Piece]:
-    """What must be removed from `a` and added to it to get `b`, in words, spaces and signs."""
+    """The word diff from `a` to `b`: words, spaces and punctuation, as pieces."""
     words_a, words_b = (_WORD.findall(text)[:MAX_WORDS] for text in (a, b))
     pieces: list[Piece] = []
     for kind, from_a, to_a, from_b, to_b in SequenceMatcher(None, words_a, words_b, autojunk=False).get_opcodes():
@@ -129,7 +131,7 @@ def terminal_text(sample: Sample, width: int) -> Text:
     left = _column([p for p in pieces if p.kind != "added"], half)
     right = _column([p for p in pieces if p.kind != "removed"], half)
     head = tuple(
-        Text(f"{side} {each.score} ({each.trace_id[:8]})"[:half], "bold")
+        Text(f"{side} {each.score} ({each.place[:8]})"[:half], "bold")
         for side, each in (("a", sample.a), ("b", sample.b))
     )
     for row in range(-1, max(len(left), len(right))):
@@ -161,7 +163,7 @@ def page(title: str, shown: Iterable[Sample], counts: Sequence[tuple[str, int]])
 def _traces(pair: Pair, run_a: Run, run_b: Run, score: str | None) -> tuple[Trace, Trace]:
     """Two attempts of the same epoch, where both sides have one: the first two that scored differently, or the first."""
     tried_a, tried_b = (
-        [run.tries(trace_id)[-1] for trace_id in side.trace_ids[:MAX_EPOCHS]]
+        [run.trace(trace_id) for trace_id in side.trace_ids[:MAX_EPOCHS]]
         for run, side in ((run_a, pair.a), (run_b, pair.b))
     )
     of_epoch = {trace.epoch: trace for trace in tried_b}
@@ -182,6 +184,7 @@ def _answer(trace: Trace, score: str | None) -> Answer:
         "-" if value is None else f"{value:g}",
         "".join(words[:MAX_WORDS]) + (" …" if cut else ""),
         clipped(error, 300),
+        clipped(trace.place, 80),
     )
 
 

@@ -1,9 +1,9 @@
-"""Traces -> a Board per benchmark: what each agent scored, what it cost, and whether it differs from the first one.
+"""Makes a Board for each benchmark: every agent's score, its cost, and its difference from the baseline.
 
-A board is a query over traces and holds no state. An attempt that ended in an error, or whose scorer failed, scores 0
-and is counted under errors, so that an agent cannot gain by failing loudly; one that no judge could be had for is counted
-there too and has no part in the mean, since that is not the agent's doing. Left out: ratings from preferences, boards over
-several benchmarks.
+A board is a query over the numbers of attempts and holds no state. An attempt that ended in an error, or whose scorer
+failed, scores 0 and is counted under errors, so that an agent cannot gain by failing loudly. One whose judge was not
+available is counted there too and left out of the mean, since that is not the agent's doing. Leaves out ratings from
+preferences, and boards over several benchmarks.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from dataclasses import asdict, dataclass, field
 from firsthand.benchmark import Figure, Figures
 from firsthand.errors import unknown
 from firsthand.message import Json
+from firsthand.runs.attempt_summary import AttemptSummary, summaries_of
+from firsthand.runs.store import Run
 from firsthand.show.board_words import caveats, findings
-from firsthand.stats.critical_path import critical_seconds
 from firsthand.stats.figure_stats import figure_interval
 from firsthand.stats.figures import figures as figures_of
 from firsthand.stats.pareto import frontier
@@ -33,18 +34,18 @@ from firsthand.trace import Trace
 
 @dataclass(frozen=True)
 class Cost:
-    """What one attempt cost on average; `seconds_median` is the middle one."""
+    """The average cost of one attempt; `seconds_median` is the median."""
 
     prompt_tokens: float
     cached_tokens: float
-    """Of the prompt tokens, those that were not computed again."""
+    """Prompt tokens found in the prefix cache."""
     completion_tokens: float
     seconds_mean: float
     seconds_median: float
     calls: float
     usd: float
     seconds_path: float = 0.0
-    """Seconds on the longest chain of calls that had to wait for each other."""
+    """Seconds on the critical path: the longest chain of calls that wait for each other."""
 
     @property
     def tokens(self) -> float:
@@ -59,15 +60,15 @@ class Row:
     agent: str
     score: Interval
     versus: PairedDifference | None
-    """Against the baseline, corrected for the number of agents; None for the baseline itself."""
+    """The difference from the baseline, corrected for the number of agents; None for the baseline itself."""
     cost: Cost
     attempts: int
     errors: int
     """Attempts that ended in an error, or whose scorer failed; each scores 0."""
     stopped: int
-    """Attempts that a limit ended; they are scored as they stand."""
+    """Attempts that a limit ended; they are scored as they are."""
     secondary: Mapping[str, Interval] = field(default_factory=dict)
-    """The other scores' means, and the figures, by name."""
+    """The means of the other scores, and the figures, by name."""
 
     def to_json(self) -> Json:
         """The row as a JSON object."""
@@ -85,7 +86,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Board:
-    """A benchmark's agents, best score first."""
+    """The agents of a benchmark, best score first."""
 
     benchmark: str
     metric: str
@@ -95,16 +96,16 @@ class Board:
     baseline: str
     rows: tuple[Row, ...]
     budget: float | None = None
-    """Tokens that every agent was to spend on an attempt, where they were given equal budgets."""
+    """Tokens for each attempt of every agent, where they had equal budgets."""
 
     @property
     def frontier(self) -> tuple[str, ...]:
-        """The agents that no other one beats at their cost in tokens, the cheapest first."""
+        """The agents on the Pareto frontier of score against tokens, the cheapest first."""
         indices = frontier([(row.cost.tokens, row.score.value) for row in self.rows])
         return tuple(self.rows[index].agent for index in indices)
 
     def share(self, row: Row) -> float | None:
-        """How much of the budget an agent has used; None without one."""
+        """The share of the budget that an agent used; None without a budget."""
         return row.cost.tokens / self.budget if self.budget else None
 
     def row(self, agent: str) -> Row | None:
@@ -128,22 +129,27 @@ class Board:
 
 
 def leaderboard(
-    traces: Iterable[Trace],
+    attempts: Iterable[Trace | AttemptSummary],
     *,
     baseline: str | None = None,
     budget: float | None = None,
     clusters: Mapping[str, Clusters] | None = None,
     figures: Mapping[str, Figures] | None = None,
 ) -> list[Board]:
-    """A Board per benchmark, in the order they came; agents are compared to `baseline`, or else to the first one.
+    """A Board for each benchmark, in the order they came; agents are compared to `baseline`, by default the first.
 
-    With an equal `budget` of tokens they are compared to the cheapest one. A benchmark that the baseline did not attempt is
-    compared to its own first agent. A baseline that attempted nothing at all is an UnknownName. `clusters` are those of each
-    benchmark's tasks, as `Run.clusters` gives them. `figures` are those of each benchmark that has some.
+    With an equal `budget` of tokens they are compared to the cheapest one. On a benchmark that the baseline did not attempt,
+    agents are compared to the first of theirs. A baseline that attempted nothing at all is an UnknownName.
+
+    Args:
+        attempts: Summaries (`Run.summaries`, which decodes no trace), or traces. The boards of both are the same.
+        clusters: The clusters of each benchmark's tasks, as `Run.clusters` gives them.
+        figures: The figures of each benchmark that has some of its own. They read traces, so they get what `attempts` had:
+            give traces for such a benchmark.
     """
-    grouped: dict[str, dict[str, list[Trace]]] = {}
-    for trace in traces:
-        grouped.setdefault(trace.benchmark, {}).setdefault(trace.agent_name, []).append(trace)
+    grouped: dict[str, dict[str, list[Trace | AttemptSummary]]] = {}
+    for each in attempts:
+        grouped.setdefault(each.benchmark, {}).setdefault(each.agent_name, []).append(each)
     names = {agent for agents in grouped.values() for agent in agents}
     if baseline is not None and baseline not in names:
         raise unknown("agent", baseline, names, see="firsthand show RUN")
@@ -153,20 +159,29 @@ def leaderboard(
     ]
 
 
+def attempts_of(run: Run, figures: Mapping[str, Figures] | None = None) -> list[Trace | AttemptSummary]:
+    """The attempts of a run for `leaderboard`, in the order they were finished.
+
+    They are summaries, but for the benchmarks that have `figures` of their own, which read traces.
+    """
+    return [run.trace(each.id) if each.benchmark in (figures or ()) else each for each in run.summaries()]
+
+
 def _board(
     benchmark: str,
-    agents: Mapping[str, list[Trace]],
+    attempts: Mapping[str, Sequence[Trace | AttemptSummary]],
     baseline: str | None,
     budget: float | None,
     clusters: Clusters | None,
     figures: Figures | None,
 ) -> Board:
-    everything = [trace for traces in agents.values() for trace in traces]
-    names = list(dict.fromkeys(score.name for trace in everything for score in trace.attempt_scores))
-    metric = next((trace.attempt_scores[0].name for trace in everything if trace.attempt_scores), "")
+    agents = {agent: summaries_of(made) for agent, made in attempts.items()}
+    everything = [each for made in agents.values() for each in made]
+    names = list(dict.fromkeys(score.name for each in everything for score in each.scores))
+    metric = next((each.scores[0].name for each in everything if each.scores), "")
     cheapest = min(agents, key=lambda agent: _cost(agents[agent]).tokens) if budget else next(iter(agents))
     first = baseline if baseline is not None and baseline in agents else cheapest
-    found = figures_of(agents, figures)
+    found = figures_of(attempts if figures is not None else agents, figures)
     measured: dict[str, Mapping[str, Scores | Figure]] = {name: scores_of(agents, name) for name in names}
     measured |= found
     values = measured.pop(metric) if metric else scores_of(agents, "")
@@ -175,19 +190,19 @@ def _board(
     rows = [
         _row(
             agent,
-            traces,
+            made,
             values[agent],
             versus.get(agent),
             {name: each[agent] for name, each in measured.items() if agent in each},
             clusters,
         )
-        for agent, traces in agents.items()
+        for agent, made in agents.items()
     ]
     return Board(
         benchmark=benchmark,
         metric=metric,
-        tasks=len({trace.task_id for trace in everything}),
-        epochs=len({trace.epoch for trace in everything}),
+        tasks=len({each.task_id for each in everything}),
+        epochs=len({each.epoch for each in everything}),
         baseline=first,
         rows=tuple(sorted(rows, key=lambda row: _rank(row, versus.values()))),
         budget=budget,
@@ -199,28 +214,28 @@ def _rank(row: Row, versus: Iterable[PairedDifference]) -> float:
     return sign * row.score.value if row.score.n else 0.0
 
 
-def scores_of(agents: Mapping[str, Sequence[Trace]], name: str) -> dict[str, Scores]:
-    """Of each agent the scores of that name, task by task."""
-    return {agent: _values(traces, name) for agent, traces in agents.items()}
+def scores_of(agents: Mapping[str, Sequence[Trace | AttemptSummary]], name: str) -> dict[str, Scores]:
+    """The scores of that name by agent and task."""
+    return {agent: _values(made, name) for agent, made in agents.items()}
 
 
 def _interval(values: Scores | Figure, clusters: Clusters | None) -> Interval:
     return figure_interval(values, clusters) if isinstance(values, Figure) else mean_interval(values, clusters=clusters)
 
 
-def _values(traces: Iterable[Trace], name: str) -> dict[str, list[float]]:
+def _values(attempts: Iterable[Trace | AttemptSummary], name: str) -> dict[str, list[float]]:
     values: dict[str, list[float]] = {}
-    for trace in traces:
-        found = trace.score(name)
-        if trace.error is None and found is not None and found.unjudged:
+    for each in attempts:
+        found = each.score(name)
+        if each.error is None and found is not None and found.unjudged:
             continue
-        values.setdefault(trace.task_id, []).append(trace.value(name) or 0.0)
+        values.setdefault(each.task_id, []).append(each.value(name) or 0.0)
     return values
 
 
 def _row(
     agent: str,
-    traces: Sequence[Trace],
+    attempts: Sequence[AttemptSummary],
     values: Scores | Figure,
     versus: PairedDifference | None,
     others: Mapping[str, Scores | Figure],
@@ -230,16 +245,16 @@ def _row(
         agent=agent,
         score=_interval(values, clusters),
         versus=versus,
-        cost=_cost(traces),
-        attempts=len(traces),
-        errors=sum(trace.error is not None or any(score.failed for score in trace.scores) for trace in traces),
-        stopped=sum(trace.error is None and trace.stop_reason not in ("done", "error") for trace in traces),
+        cost=_cost(attempts),
+        attempts=len(attempts),
+        errors=sum(each.error is not None or any(score.failed for score in each.scores) for each in attempts),
+        stopped=sum(each.error is None and each.stop_reason not in ("done", "error") for each in attempts),
         secondary={name: _interval(each, clusters) for name, each in others.items()} | _passes(values, clusters),
     )
 
 
 def _passes(values: Scores | Figure, clusters: Clusters | None) -> dict[str, Interval]:
-    """The chance that any, and that all, of k attempts at a task are right; k is how many each task has, from 2 on."""
+    """pass@k and pass^k: the chance that any, and that all, of k attempts at a task are right; k is the attempts of each."""
     from firsthand.scorers.code import pass_at_k, pass_hat_k
 
     if isinstance(values, Figure) or not all(value in (0, 1) for each in values.values() for value in each):
@@ -252,16 +267,16 @@ def _passes(values: Scores | Figure, clusters: Clusters | None) -> dict[str, Int
     }
 
 
-def _cost(traces: Sequence[Trace]) -> Cost:
-    usages = [trace.usage for trace in traces]
-    durations = [trace.duration_s for trace in traces]
+def _cost(attempts: Sequence[AttemptSummary]) -> Cost:
+    usages = [each.usage for each in attempts]
+    durations = [each.duration_s for each in attempts]
     return Cost(
         prompt_tokens=statistics.fmean(usage.prompt_tokens for usage in usages),
         cached_tokens=statistics.fmean(usage.cached_tokens for usage in usages),
         completion_tokens=statistics.fmean(usage.completion_tokens for usage in usages),
         seconds_mean=statistics.fmean(durations),
         seconds_median=statistics.median(durations),
-        calls=statistics.fmean(len(trace.calls) for trace in traces),
+        calls=statistics.fmean(each.num_calls for each in attempts),
         usd=statistics.fmean(usage.cost_usd for usage in usages),
-        seconds_path=statistics.fmean(critical_seconds(trace) for trace in traces),
+        seconds_path=statistics.fmean(each.critical_s for each in attempts),
     )

@@ -1,4 +1,4 @@
-"""Boards as tables for a terminal, or as plain text."""
+"""Renders boards as tables for a terminal, or as plain text."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def _render_board(board: Board, width: int) -> list[RenderableType]:
     room = 16 if not any(row.cost.usd for row in board.rows) else 8
     widest = max(len(line) for name in names for line in name.split("\n"))
     table.add_column("agent", overflow="fold", min_width=min(max(widest, 8), room), max_width=26)
-    against = "vs cheapest" if board.budget else "against first"
-    columns = ["score", against, "verdict", "tokens/task", "seconds", "calls", "cost", "errors"]
+    versus = "vs. cheapest" if board.budget else "vs. baseline"
+    columns = ["score", versus, "verdict", "tokens/task", "seconds", "calls", "cost", "errors"]
     if not any(row.cost.usd for row in board.rows):
         columns.remove("cost")
     if width < 100:
@@ -83,7 +83,7 @@ def _render_board(board: Board, width: int) -> list[RenderableType]:
 
 
 def _cells(row: Row, board: Board) -> dict[str, str]:
-    """Each column's cell, mostly of two or three lines: the figure, and under it its interval or its parts."""
+    """The cell of each column, of one to three lines: the number, and below it its interval or its parts."""
     found, cost = row.versus, row.cost
     cached = f"\n{amount(cost.cached_tokens)} cached" if cost.cached_tokens else ""
     share = board.share(row)
@@ -92,8 +92,8 @@ def _cells(row: Row, board: Board) -> dict[str, str]:
     difference = f"{found.difference:+.2f}\n{span(found.low, found.high, signed=True)}" if found else ""
     return {
         "score": f"{value_text(row.score.value)}\n{span(row.score.low, row.score.high)}",
-        "against first": difference or "(first)",
-        "vs cheapest": difference or "(cheapest)",
+        "vs. baseline": difference or "(baseline)",
+        "vs. cheapest": difference or "(cheapest)",
         "verdict": f"{found.verdict}\n{p_text(found.p_value)}" if found else "",
         "tokens/task": f"{amount(cost.tokens)}\n{amount(cost.prompt_tokens)} in{cached}{used}",
         "seconds": f"{seconds(cost.seconds_median)}\navg {seconds(cost.seconds_mean)}{path}",

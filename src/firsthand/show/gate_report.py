@@ -1,4 +1,4 @@
-"""A gate's checks as JUnit XML for CI servers and as Markdown for people.
+"""Renders a gate's checks as JUnit XML for CI servers and as Markdown for people.
 
 Names of tasks and agents come from anywhere: what XML cannot hold is written out, and Markdown's own signs are escaped.
 """
@@ -18,7 +18,7 @@ _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def junit(name: str, checks: Sequence[Check], cannot_tell: str = "report") -> str:
-    """The checks as a JUnit test suite: `error` where attempts are missing, `skipped` where nothing can be told."""
+    """The checks as a JUnit test suite: `error` where attempts are missing, `skipped` where they are inconclusive."""
     suite = ElementTree.Element("testsuite", name=_xml(name), tests=str(len(checks)), time="0")
     counts = {"failure": 0, "error": 0, "skipped": 0}
     for check in checks:
@@ -61,13 +61,13 @@ def markdown(name: str, checks: Sequence[Check], ruling: Ruling) -> str:
 def sentence(check: Check) -> str:
     """The check in words."""
     return (
-        f"{check.benchmark}, {check.score}, {check.agent}: {rate(check.candidate)} against {rate(check.baseline)} on "
+        f"{check.benchmark}, {check.score}, {check.agent}: {rate(check.candidate)} vs. {rate(check.baseline)} on "
         f"{check.differences.n} tasks, {difference_text(check)}. {check.ruling}: {check.reason}."
     )
 
 
 def details(check: Check) -> list[str]:
-    """What is missing, the tasks that got worse, and the flaky ones, a line each."""
+    """A line each for missing attempts, tasks that got worse, and flaky tasks."""
     lines = [f"missing: {check.gaps}"] if check.gaps else []
     lines += _listed("worse", list(check.worse))
     where = {
@@ -87,7 +87,7 @@ def rate(value: float) -> str:
 
 
 def difference_text(check: Check) -> str:
-    """The difference and the interval whose ends each hold with the gate's confidence."""
+    """The difference and its one-sided bounds at the gate's confidence."""
     if check.differences.n == 0:
         return "-"
     low, high = check.bounds
@@ -101,7 +101,7 @@ def _listed(what: str, tasks: list[str]) -> list[str]:
 
 
 def _kind(check: Check, cannot_tell: str) -> str | None:
-    if check.ruling == "cannot tell":
+    if check.ruling == "inconclusive":
         return {"report": "skipped", "pass": None, "fail": "failure"}[cannot_tell]
     if check.ruling == "fail":
         return "error" if check.reason.startswith("errors:") else "failure"

@@ -1,4 +1,4 @@
-"""A Grid drawn in the terminal: each cell a score with its interval, on a ground that is darker the higher the score."""
+"""Renders a Grid as a heatmap in the terminal: each cell a score with its interval, darker for higher scores."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""One self-contained HTML page: a template of this folder with its style, filled with what nobody vouches for.
+"""Renders one self-contained HTML page from a template of this folder and its style, filled with untrusted values.
 
-A page asks nothing of the network and runs no script; its content-security policy forbids both and names the style by its
+A page makes no network request and runs no script; its content-security policy forbids both and names the style by its
 hash. Values are escaped, and their control and direction characters are made visible.
 """
 
@@ -30,7 +30,7 @@ def page_html(name: str, **values: Any) -> str:
 
 @cache
 def _environment() -> Environment:
-    """What keeps the compiled templates: compiling one takes as long as a third of a small run."""
+    """The template environment, which caches compiled templates: compiling takes a third of the time of a small run."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     return Environment(

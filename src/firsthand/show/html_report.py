@@ -1,20 +1,21 @@
-"""One self-contained HTML file about a run: what each agent scored, what it cost, and what it said.
+"""Renders a run as one self-contained HTML file: scores, costs, and the conversations of some attempts.
 
-The file asks nothing of the network and runs no script; its content-security policy forbids both. All text of models, tools
-and benchmarks is untrusted: it is escaped, its control and direction characters are made visible, and its size is bounded.
-Left out: anything interactive (the Studio does that) and traces in full (`firsthand show` does that).
+The file makes no network request and runs no script; its content-security policy forbids both. All text of models, tools
+and benchmarks is untrusted: it is escaped, control and direction characters are made visible, and sizes are bounded.
+Leaves out anything interactive (the Studio) and traces in full (`firsthand show`).
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from firsthand.loop.protection import shareable
 from firsthand.message import Text, ToolCall
+from firsthand.runs.attempt_summary import AttemptSummary
 from firsthand.show import board_words, heatmap
 from firsthand.show.board import Board
 from firsthand.show.html_page import page_html
@@ -37,12 +38,12 @@ MAX_CONVERSATION_CHARS = 40_000
 
 @dataclass(frozen=True)
 class Turn:
-    """A message as it is shown."""
+    """A message of a conversation."""
 
     role: str
     text: str
     depth: int
-    """How many forks lie above it."""
+    """The number of forks above it."""
     fork: str
     """`branch 2 of 3` where a branch begins, and what the pattern noted of it; else empty."""
 
@@ -81,15 +82,20 @@ def report_html(
     command: str,
     machine: Mapping[str, Any],
     run_path: str,
-    traces: Iterable[Trace],
+    traces: Iterable[Trace | AttemptSummary],
     grids: Sequence[Grid] = (),
+    read: Callable[[str], Trace] | None = None,
 ) -> str:
-    """The report as HTML, a few MB at most; it says what it left out. `command` is what reproduces the run.
+    """The report as HTML, a few MB at most; it says what it leaves out.
 
-    `grids` are shown under the board of their benchmark, up to MAX_GRIDS, as far as they have at most MAX_CELLS.
+    Args:
+        command: The command line that reproduces the run.
+        traces: The attempts, as traces or as summaries.
+        grids: Shown under the board of their benchmark: up to MAX_GRIDS, each with at most MAX_CELLS cells.
+        read: Reads a trace by its id, `Run.trace`, where `traces` holds summaries: only those that are shown are read.
     """
     drawn = [grid for grid in grids if len(grid.rows) * len(grid.columns) <= MAX_CELLS][:MAX_GRIDS]
-    attempts, conversations, total = _chosen(traces, {board.benchmark: board.metric for board in boards})
+    attempts, conversations, total = _chosen(traces, {board.benchmark: board.metric for board in boards}, read)
     return page_html(
         "report",
         words=board_words,
@@ -142,30 +148,48 @@ def turns(trace: Trace) -> tuple[tuple[Turn, ...], int]:
 
 
 def _branches(indices: Sequence[int], depth: int) -> list[tuple[int, int, str]]:
-    """What follows a message, last first: a single message goes on at its depth, several fork one deeper."""
+    """The children of a message, last first: an only child stays at its depth, several fork one deeper."""
     if len(indices) < 2:
         return [(index, depth, "") for index in indices]
     count = len(indices)
     return [(index, depth + 1, f"branch {place} of {count}") for place, index in enumerate(indices, 1)][::-1]
 
 
-def _chosen(traces: Iterable[Trace], metrics: Mapping[str, str]) -> tuple[list[Attempt], list[Conversation], int]:
-    """The attempts to list, the conversations to show, and how many attempts there are."""
+def _chosen(
+    traces: Iterable[Trace | AttemptSummary], metrics: Mapping[str, str], read: Callable[[str], Trace] | None
+) -> tuple[list[Attempt], list[Conversation], int]:
+    """The attempts to list, the conversations to show, and the number of attempts."""
     attempts: list[Attempt] = []
     conversations: list[Conversation] = []
     seen: Counter[tuple[str, str, str]] = Counter()
     total = 0
-    for trace in map(shareable, traces):
+    for each in traces:
         total += 1
-        attempt = _attempt(trace, metrics.get(trace.benchmark, ""))
-        if len(attempts) < MAX_ATTEMPTS:
-            attempts.append(attempt)
-        kind = "error" if trace.error else "right" if attempt.passed else "wrong"
-        key = (trace.benchmark, trace.agent_name, kind)
+        metric = metrics.get(each.benchmark, "")
+        kind = "error" if each.error else "right" if _passed(each, metric) else "wrong"
+        key = (each.benchmark, each.agent_name, kind)
         seen[key] += 1
-        if seen[key] == 1 and len(conversations) < MAX_CONVERSATIONS and trace.nodes:
+        is_listed = len(attempts) < MAX_ATTEMPTS
+        is_told = seen[key] == 1 and len(conversations) < MAX_CONVERSATIONS
+        if not is_listed and not is_told:
+            continue
+        trace = shareable(each if isinstance(each, Trace) else _read(each, read))
+        attempt = _attempt(trace, metric)
+        if is_listed:
+            attempts.append(attempt)
+        if is_told and trace.nodes:
             conversations.append(Conversation(attempt, *turns(trace)))
     return attempts, conversations, total
+
+
+def _read(summary: AttemptSummary, read: Callable[[str], Trace] | None) -> Trace:
+    assert read is not None, "summaries come with a way to read their traces"
+    return read(summary.id)
+
+
+def _passed(attempt: Trace | AttemptSummary, metric: str) -> bool:
+    score = attempt.score(metric)
+    return not attempt.error and score is not None and score.value >= 1
 
 
 def _attempt(trace: Trace, metric: str) -> Attempt:
@@ -181,7 +205,7 @@ def _attempt(trace: Trace, metric: str) -> Attempt:
         agent=clipped(trace.agent_name, 80),
         epoch=trace.epoch,
         score="0.00" if trace.error else board_words.value_text(score.value) if score else "-",
-        passed=not trace.error and score is not None and score.value >= 1,
+        passed=_passed(trace, metric),
         answer=clipped(trace.answer or "", MAX_CELL_CHARS),
         tokens=board_words.amount(trace.usage.total_tokens),
         seconds=board_words.seconds(trace.duration_s),

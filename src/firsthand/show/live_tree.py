@@ -1,8 +1,8 @@
-"""An attempt on the terminal while it runs: its tree, what is under way, and what is left of its budget.
+"""Shows an attempt on the terminal while it runs: its tree, the calls in flight, and the rest of its budget.
 
 `Watch` makes listeners of attempts (see `firsthand.loop.listener.Listener`). On a terminal it draws the tree again and again
-and leaves the whole attempt behind when it ends; elsewhere it prints a line for each step. What models and tools write is
-shown, never obeyed. It follows one attempt at a time.
+and leaves the whole attempt behind when it ends; elsewhere it prints a line for each step. Output of models
+and tools is printed inert. Follows one attempt at a time.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _TAIL_CHARS = 2000
 
 
 class Progress:
-    """What has become of one attempt so far, from the steps that were told."""
+    """The state of one running attempt, from its steps."""
 
     def __init__(self, title: str, limits: Limits):
         self.title = title
@@ -68,7 +68,7 @@ class Progress:
                 self.events.append(step)
 
     def depth(self, node: int | None) -> int:
-        """How many forks there were above a node when it was added."""
+        """The number of forks above a node when it was added."""
         return 0 if node is None else self._depths[node]
 
     def trace(self) -> Trace:
@@ -77,7 +77,7 @@ class Progress:
         return Trace("", "", "", {"name": ""}, 0, 0, "", 0.0, *parts)
 
     def status(self) -> str:
-        """Calls, tokens, speed, and what is left of each limit."""
+        """Calls, tokens, speed, and the rest of each limit."""
         elapsed_s = max(time.perf_counter() - self._began, 1e-6)
         pieces = sum(len(each) for each in list(self.streamed.values()))
         cached = f" ({self._usage.cached_tokens} cached)" if self._usage.cached_tokens else ""
@@ -95,7 +95,7 @@ class Progress:
         return ", ".join(facts)
 
     def now(self) -> list[str]:
-        """What is under way, a line each, with the end of what has been streamed."""
+        """The calls in flight, a line each, with the end of the streamed text."""
         lines = []
         for id, began in list(self.under_way.items()):
             end = one_line("".join(self.streamed.get(id, ()))[-_TAIL_CHARS:])[-WIDTH:]
@@ -122,17 +122,17 @@ class Progress:
 
 
 class Watch:
-    """Shows attempts while they run. `listener` makes who is told of one attempt, `ended` closes it."""
+    """Shows attempts while they run. `listener` makes the listener of one attempt, `ended` closes it."""
 
     def __init__(self, file: TextIO | None = None, *, in_place: bool = True):
-        """`in_place=False` prints lines on a terminal too, for where somebody may be asked something there."""
+        """`in_place=False` prints lines on a terminal too, for runs that may ask for approval there."""
         self.file = file or sys.stdout
         self.in_place = in_place and self.file.isatty()
         self.live: Any = None
         self.progress: Progress | None = None
 
     def listener(self, place: Place) -> Listener:
-        """Who is to be told of the steps of that attempt."""
+        """A listener for the steps of that attempt."""
         title = f"{place.benchmark.name} / {place.task.id} / {place.agent.name} / epoch {place.epoch}"
         progress = Progress(title, place.agent.limits)
 

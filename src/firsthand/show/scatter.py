@@ -1,4 +1,4 @@
-"""The picture of a board: score against tokens per task, as the numbers that a template draws as SVG.
+"""Lays out the scatter plot of a board: score against tokens per task, as numbers for an SVG template.
 
 Pure geometry: scales, ticks, and labels placed so that they do not lie on each other. It holds no markup and no colour.
 """
@@ -57,7 +57,7 @@ class Point:
     label_x: float
     label_y: float
     leader: bool
-    """Whether the label lies so far off that a line must lead to it."""
+    """True if the label is far enough off to need a leader line."""
     summary: str
 
 
@@ -129,7 +129,7 @@ def short(name: str, limit: int = 28) -> str:
 def _kind(row: Row) -> str:
     if row.versus is None:
         return "first"
-    return "same" if row.versus.verdict == "cannot tell" else row.versus.verdict
+    return "same" if row.versus.verdict == "inconclusive" else row.versus.verdict
 
 
 def _summary(row: Row) -> str:

@@ -1,6 +1,6 @@
-"""The shape of a trace's tree for a reader: what a pattern said of its branches, and what of a large tree is worth showing.
+"""Computes the shape of a trace's tree for display: notes of branches, and which messages of a large tree to show.
 
-It computes from a Trace alone, in time linear in its size, and prints nothing.
+Takes a Trace alone, in time linear in its size; prints nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SIGNS = {"open": "○", "kept": "●", "pruned": "✗", "done": "✓", "failed"
 
 @dataclass(frozen=True)
 class Mark:
-    """What a pattern noted of a branch, last of all."""
+    """The last note of a pattern on a branch."""
 
     name: str = ""
     status: str = ""
@@ -62,7 +62,7 @@ def marks(trace: Trace) -> tuple[dict[int, list[Mark]], list[Mark]]:
 
 
 def tally(event: Event) -> dict[str, float]:
-    """How many votes each answer got, if the event is a vote: its counts, wherever in its data they are."""
+    """The votes for each answer, if the event is a vote: its counts, wherever in its data they are."""
     if event.kind not in ("vote", "votes"):
         return {}
     held = (value for value in event.data.values() if isinstance(value, Mapping))
@@ -74,7 +74,7 @@ def tally(event: Event) -> dict[str, float]:
 
 
 class Outline:
-    """Which messages of a tree are shown, and the words that stand for the others."""
+    """The messages of a tree to show, and the placeholders for the others."""
 
     def __init__(self, trace: Trace, marked: Mapping[int, list[Mark]], full: bool):
         self.full = full
@@ -103,7 +103,7 @@ class Outline:
             self._skip()
 
     def num_children(self, at: int | None) -> int:
-        """How many branches begin at a node."""
+        """The number of branches that begin at a node."""
         return len(self._children.get(at, ()))
 
     def children(self, at: int | None) -> tuple[dict[int, int], str]:

@@ -1,6 +1,6 @@
-"""A trace as a readable tree for the terminal; it computes nothing and reads no store.
+"""Renders a trace as a tree for the terminal; reads no store.
 
-What models and tools wrote is shown, never obeyed: control characters, terminal escapes and invisible characters are printed
+Output of models and tools is printed inert: control characters, terminal escapes and invisible characters are printed
 as `\\x1b` and the like, and no markup is interpreted. A pattern tells of its branches with `ctx.note("branch", name=...,
 at=NODE, status=..., score=..., text=...)` and of its votes with `ctx.note("vote", ...)`: both are drawn, not listed. A large
 tree is collapsed where least is lost, and says what it left out.
@@ -153,7 +153,7 @@ class _Writer:
             waiting.extend(self._branches(shape, index, depth))
 
     def _branches(self, shape: Outline, at: int | None, depth: int) -> list[tuple[int | str, int, str]]:
-        """What comes next in the walk, the first on top of the stack. Words stand for what is left out."""
+        """The next entries of the walk, the first on top of the stack, with placeholders for omitted messages."""
         if at is not None and at in shape.skips:
             rest, note = shape.skips[at]
             return [(rest, depth, ""), (note, depth, "")]
@@ -203,7 +203,7 @@ class _Writer:
                 self.add(depth, "error" if is_error else "body", f"← {name}: {self.short(content)}")
 
     def birth(self, index: int) -> str:
-        """What a sampled message cost and why it ended; the call's cost stands at its first sample."""
+        """Cost and finish reason of a sampled message; the cost of a call is shown at its first sample."""
         if index not in self.made_by:
             return ""
         call, sample = self.made_by[index]
@@ -233,7 +233,7 @@ class _Writer:
                 self.add(depth + 2, "error" if call.error else "body", self.short(result))
 
     def call_text(self, call: Call) -> tuple[str, str]:
-        """What was called, and what came back, unless a message of the trace says that already."""
+        """Tool calls and results that no message of the trace holds."""
         detail = call.detail
         if call.kind == "tool":
             name, result = str(detail.get("name")), str(detail.get("result", ""))

@@ -1,8 +1,8 @@
-"""Intervals for any figure by resampling: metrics of a whole corpus, such as BLEU, which are no mean over tasks.
+"""Bootstrap intervals for any figure, such as corpus-level BLEU, which is not a mean over tasks.
 
-Tasks are drawn with replacement, whole clusters of them where they share something, and the figure is computed anew for each
-draw (Efron, 1979). A draw is a row of counts: how often each task is in it. The draws come from a fixed seed. The bootstrap
-needs a few dozen independent tasks to be trusted: with fewer its intervals are too narrow.
+Tasks, or whole clusters of them, are drawn with replacement, and the figure is recomputed for each draw (Efron, 1979). A
+draw is a row of counts, one per task. Draws come from a fixed seed. The bootstrap needs a few dozen independent tasks: with
+fewer its intervals are too narrow.
 """
 
 # D draws, T tasks, U units (clusters, or tasks), S sums

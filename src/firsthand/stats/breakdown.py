@@ -1,7 +1,7 @@
-"""A run's scores by what its tasks' metadata say, such as length, depth or position: a mean and an interval for each cell.
+"""Breaks a run's scores down by task metadata, such as length, depth or position: mean and interval for each cell.
 
-Any key of the metadata will do (`level`, `subject`), and several at once. The figures are those of the whole run's summary,
-taken apart: first scores, attempts without one count as 0, and tasks that share a cluster within a cell are allowed for.
+Any key of the metadata works (`level`, `subject`), and several at once. Numbers are as in the summary of the run: first
+scores, attempts without one count as 0, and intervals account for clusters within a cell.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 from firsthand.errors import ConfigError, nearest
 from firsthand.message import Json
-from firsthand.runs.score_totals import TaskMean, task_means
+from firsthand.runs.score_totals import TaskMean
 from firsthand.runs.store import Run
 from firsthand.stats.intervals import CONFIDENCE, Clusters, Interval, mean_interval
 
 Value = str | float | int
 AXES = (("group", "length"), ("depth", "length"), ("position",), ("depth",), ("length",))
-"""How a report takes tasks apart that have these keys: the first that fits."""
+"""The keys that a report breaks tasks down by: the first entry whose keys they have."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Grid:
 
     @property
     def column_name(self) -> str:
-        """What the columns are; empty for a single one."""
+        """The name of the columns' key; empty for a single column."""
         return self.by[1] if len(self.by) == 2 else ""
 
 
@@ -71,7 +71,7 @@ def cells(run: Run, by: Sequence[str], confidence: float = CONFIDENCE, benchmark
     check(by, metadata.values())
     having = {name for (name, _), found in metadata.items() if any(key in found for key in by)}
     placed: dict[tuple[str, str, tuple[Value, ...]], list[TaskMean]] = {}
-    for each in task_means(run):
+    for each in run.task_means():
         if each.benchmark in having:
             found = metadata.get((each.benchmark, each.task), {})
             values = tuple(_value(found.get(key)) for key in by)

@@ -1,4 +1,4 @@
-"""The plan of a comparison: its variance, and with it how tasks, attempts and the smallest effect go together."""
+"""Plans a comparison: relates tasks, attempts per task and the minimum detectable effect, given a variance."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class Design:
     disagreement: float | None = None
     """Of 0/1 scores with one attempt each: the share of tasks on which one is right and the other wrong."""
     basis: str = ""
-    """What it was made from, in words."""
+    """The source of the variance, in words."""
     confidence: float = CONFIDENCE
     power: float = POWER
 
     def tasks(self, effect: float, epochs: int = 1) -> int | None:
-        """How many tasks show that effect with that many attempts per task; None if it is not known."""
+        """The number of tasks that detects that effect with that many attempts per task; None if unknown."""
         if self.within is None and epochs > 1:
             return None
         levels = {"confidence": self.confidence, "power": self.power}
@@ -54,7 +54,7 @@ class Design:
         return smallest_detectable(tasks, sd=math.sqrt(variance), **levels)
 
     def epochs(self, effect: float, tasks: int) -> int | None:
-        """How many attempts per task show that effect on so many tasks; None if no number does, or it is not known."""
+        """The attempts per task that detect that effect on so many tasks; None if no number does, or it is unknown."""
         if self.within is None:
             return 1 if (self.tasks(effect) or tasks + 1) <= tasks else None
         return epochs_needed(effect, tasks, self.between, self.within, confidence=self.confidence, power=self.power)

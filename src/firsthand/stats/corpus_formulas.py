@@ -1,6 +1,6 @@
-"""The formulas of figures that are no mean over tasks: BLEU, chrF, micro F1 and calibration errors.
+"""Formulas of corpus-level figures: BLEU, chrF, micro F1 and calibration errors.
 
-They take sums or pairs of numbers. What makes figures of them, from the scores of attempts, is in `figures.py`.
+They take sums or pairs of numbers; `figures.py` collects those from the scores of attempts.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Formula:
     of: Callable[[Array], Array]
     """Rows of sums -> the figure of each row."""
     columns: int
-    """How many sums there are."""
+    """The number of sums."""
     empty: Callable[[Sequence[float]], list[float]] | None = None
     """The sums of an empty answer, from those of another answer to the same task; None if such an attempt is left out."""
     lower_is_better: bool = False

@@ -1,4 +1,4 @@
-"""How far a score holds: the last length that reaches a threshold (RULER's effective length), and how sure that is."""
+"""Computes the effective length (RULER): the last length whose score reaches a threshold, with its certainty."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Effective:
     gaps: tuple[Value, ...]
     """Values before the last one whose scores do not reach it."""
     is_end: bool
-    """Whether the last one is the end of what was measured, so that more may hold."""
+    """True if it is the last length measured, so that longer ones may reach the threshold too."""
 
     def sentence(self, key: str) -> str:
         """The finding in words."""

@@ -1,4 +1,4 @@
-"""Figures with their uncertainty: the interval of one, and the difference of two by drawing the same tasks for both."""
+"""Intervals of figures, and paired bootstrap differences between two, with the same task draws for both."""
 
 # D draws, T tasks
 
@@ -56,7 +56,7 @@ def figure_interval(figure: Figure, clusters: Clusters | None = None, confidence
 
 @dataclass(frozen=True)
 class FigureDifference:
-    """How two agents' figures differ, by drawing the same tasks for both (Koehn, 2004): as `paired.Differences`."""
+    """The paired bootstrap difference of two agents' figures (Koehn, 2004); same interface as `paired.Differences`."""
 
     mean: float
     """The difference of the figures."""
@@ -101,7 +101,7 @@ class FigureDifference:
 
     @property
     def num_units(self) -> int:
-        """How many independent pieces there are: clusters, or tasks."""
+        """The number of independent units: clusters, or tasks."""
         return len(set(self.labels)) if self.labels else self.n
 
     @cached_property
@@ -114,7 +114,7 @@ class FigureDifference:
 
     @property
     def method(self) -> str:
-        """How bounds are found."""
+        """The method of the bounds."""
         return "paired bootstrap"
 
     def bounds(self, confidence: float = CONFIDENCE) -> Bounds:

@@ -1,10 +1,10 @@
-"""Figures: numbers about all of an agent's attempts together that are no mean of their scores.
+"""Computes figures: numbers about all of an agent's attempts together that are not a mean of their scores.
 
-They come from what is stored with the attempts. A scorer that speaks for a whole corpus (BLEU, chrF, micro F1, calibration)
-puts its attempt's share of the sums into `Score.detail` with `figure_detail`; its `value` is what the attempt is worth by
-itself. Where scores state a confidence, there is a calibration error. A benchmark may have figures of its own. Tables show
-each with a bootstrap interval (`figure_stats.py`). An attempt that failed counts as an empty
-answer, where it can be known what that would have been: from another attempt at its task.
+They come from what is stored with the attempts. A corpus-level scorer (BLEU, chrF, micro F1, calibration) puts its attempt's
+share of the sums into `Score.detail` with `figure_detail`; its `value` is the score of that attempt alone. Scores that state
+a confidence give a calibration error. A benchmark may have figures of its own. Tables show each with a bootstrap interval
+(`figure_stats.py`). A failed attempt counts as an empty answer, if the share of an empty answer follows from another
+attempt at its task.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from firsthand.benchmark import Figure, Figures
 from firsthand.errors import ConfigError
 from firsthand.message import Json
+from firsthand.runs.attempt_summary import AttemptSummary
 from firsthand.stats.bootstrap import of_chosen
 from firsthand.stats.corpus_formulas import BINS, FORMULAS, rms_calibration_errors
 from firsthand.trace import Score, Trace
@@ -58,17 +59,16 @@ def calibration(name: str, confidence: float, right: bool) -> Score:
 
 
 def figures(
-    agents: Mapping[str, Sequence[Trace]], own: Figures | None = None, *, errors: bool = True
+    attempts: Mapping[str, Sequence[Trace | AttemptSummary]], own: Figures | None = None, *, errors: bool = True
 ) -> dict[str, dict[str, Figure]]:
-    """Name -> agent -> Figure, of the attempts at one benchmark; `own` are the benchmark's.
+    """Name -> agent -> Figure, of the attempts at one benchmark.
 
-    A figure that bears the name of a score stands in place of its mean; the others stand beside. Attempts that failed
-    count as empty answers, or with `errors=False` not at all.
+    `own` computes the benchmark's own figures, which need traces; for the others summaries do. A figure with the name of a
+    score replaces its mean; the others are shown as well. Failed attempts count as empty answers, or with `errors=False` not
+    at all.
     """
-    agents = {agent: sorted(traces, key=_place) for agent, traces in agents.items()}  # the draws go by the tasks' order
-    names = dict.fromkeys(
-        score.name for traces in agents.values() for trace in traces for score in trace.attempt_scores
-    )
+    agents = {agent: sorted(made, key=_rank) for agent, made in attempts.items()}  # draws follow the order of the tasks
+    names = dict.fromkeys(score.name for made in agents.values() for each in made for score in each.attempt_scores)
     found = {name: each for name in names if (each := _of_shares(agents, name, errors))}
     sure = next(
         (name for name in names if any(_stated(trace, name) for each in agents.values() for trace in each)), None
@@ -76,28 +76,30 @@ def figures(
     if sure is not None:
         found[CALIBRATION] = {agent: _of_confidences(traces, sure) for agent, traces in agents.items()}
     for agent, traces in agents.items():
-        for figure in own(traces) if own is not None else ():
+        for figure in own([each for each in traces if isinstance(each, Trace)]) if own is not None else ():
             found.setdefault(figure.name, {})[agent] = figure
     return {name: each for name, each in found.items() if name not in names or len(each) == len(agents)}
 
 
 def slow_figure(name: str, tasks: tuple[str, ...], statistic: Callable[[Sequence[int]], float]) -> Figure:
-    """A Figure from a function of the tasks at some indices, such as another library's, whose interval takes few draws."""
+    """A Figure from a function of task indices, such as another library's; its interval takes few bootstrap draws."""
     of = of_chosen(lambda chosen: statistic(chosen.tolist()))
     return Figure(name, tasks, of, method="percentile", slow=True)
 
 
-def has_figures(traces: Iterable[Trace]) -> bool:
-    """Whether any of these attempts has a share of a figure, or states a confidence."""
-    return any(score.corpus or "confidence" in score.detail for trace in traces for score in trace.attempt_scores)
+def has_figures(attempts: Iterable[Trace | AttemptSummary]) -> bool:
+    """True if any of these attempts has a share of a figure, or states a confidence."""
+    return any(score.corpus or "confidence" in score.detail for each in attempts for score in each.attempt_scores)
 
 
-def _place(trace: Trace) -> tuple[str, int]:
+def _rank(trace: Trace | AttemptSummary) -> tuple[str, int]:
     return trace.task_id, trace.epoch
 
 
-def _of_shares(agents: Mapping[str, Iterable[Trace]], name: str, errors: bool) -> dict[str, Figure] | None:
-    """The figure that the scores of that name are shares of, for each agent; None if they are not, or not all of them."""
+def _of_shares(
+    agents: Mapping[str, Iterable[Trace | AttemptSummary]], name: str, errors: bool
+) -> dict[str, Figure] | None:
+    """The figure that the scores of that name are shares of, for each agent; None if any score is not a share."""
     shares = {
         agent: [(trace.task_id, trace.value(name), _share(trace, name)) for trace in traces]
         for agent, traces in agents.items()
@@ -133,8 +135,8 @@ def _summed(
     )
 
 
-def _share(trace: Trace, name: str) -> Json | None:
-    """What the trace's score says of a corpus, if it says so and can be read."""
+def _share(trace: Trace | AttemptSummary, name: str) -> Json | None:
+    """The share that a score has of a figure; None if it has none, or one that is damaged."""
     score = trace.score(name)
     share = score.corpus if score is not None and trace.error is None else None
     formula = FORMULAS.get(str(share.get("figure"))) if share is not None else None
@@ -144,7 +146,7 @@ def _share(trace: Trace, name: str) -> Json | None:
     return share if all(isinstance(each, int | float) and math.isfinite(each) for each in sums) else None
 
 
-def _of_confidences(traces: Iterable[Trace], name: str) -> Figure:
+def _of_confidences(traces: Iterable[Trace | AttemptSummary], name: str) -> Figure:
     """The RMS calibration error of the attempts whose score of that name states a confidence."""
     found: dict[str, list[tuple[float, float]]] = {}
     for trace in traces:
@@ -163,7 +165,7 @@ def _of_confidences(traces: Iterable[Trace], name: str) -> Figure:
     )
 
 
-def _stated(trace: Trace, name: str) -> tuple[float, float] | None:
+def _stated(trace: Trace | AttemptSummary, name: str) -> tuple[float, float] | None:
     """Confidence and verdict, 0 to 1."""
     score = trace.score(name)
     if score is None or score.failed or trace.error is not None or score.corpus:

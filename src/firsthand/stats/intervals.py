@@ -1,8 +1,8 @@
-"""Intervals for mean scores: pure functions from numbers to numbers.
+"""Confidence intervals for mean scores: pure functions from numbers to numbers.
 
 Tasks are the unit. Several attempts at one task are averaged before anything else is computed, because they are not
 independent draws from the benchmark (Miller, 2024, "Adding Error Bars to Evals", arXiv 2411.00640). Tasks that share a
-passage, a repository or a template are not independent either: name their cluster, and the interval allows for it. Below a
+passage, a repository or a template are not independent either: name their cluster, and the interval accounts for it. Below a
 few hundred tasks the central limit theorem gives intervals that are too narrow for 0/1 scores (Bowyer et al., 2025, arXiv
 2503.01747), so those get Wilson's interval at every size; above, the two are the same. Metrics of a whole corpus are in
 `bootstrap.py`, comparisons in `paired.py`.
@@ -43,13 +43,13 @@ class Interval:
     high: float
     n: int
     method: str = ""
-    """How the interval was found, such as `Wilson`, `t`, `clustered t`, `BCa bootstrap`."""
+    """The method: `Wilson`, `t`, `clustered t`, `BCa bootstrap` ..."""
     error: float = math.nan
     """The standard error of the mean."""
     clusters: int = 0
-    """How many clusters the tasks fall into; 0 if each stands alone."""
+    """The number of clusters among the tasks; 0 if each task is its own."""
     inflation: float = 1.0
-    """How many times larger the clusters make the standard error."""
+    """The factor by which clustering increases the standard error."""
 
     def to_json(self) -> Json:
         """The numbers as a JSON object; what is not finite becomes null."""
@@ -100,7 +100,7 @@ def mean_interval(
 
 @dataclass(frozen=True)
 class Moments:
-    """What an interval needs to know of the task means."""
+    """Moments of the task means, sufficient for an interval."""
 
     n: int
     mean: float
@@ -109,13 +109,13 @@ class Moments:
     lowest: float
     highest: float
     binary: bool
-    """Whether each is 0 or 1."""
+    """True if each is 0 or 1."""
     clusters: tuple[tuple[float, int], ...] = ()
     """Of each cluster its tasks' means added up, and their number; empty if no two tasks share one."""
 
     @property
     def unit(self) -> bool:
-        """Whether all lie in 0 to 1."""
+        """True if all are within 0 to 1."""
         return self.lowest >= 0 and self.highest <= 1
 
     @property
@@ -197,7 +197,7 @@ def standard_deviation(values: Sequence[float]) -> float:
 
 
 def z_value(confidence: float) -> float:
-    """How many standard errors a normal variable stays within, with this confidence: 1.96 at 0.95."""
+    """The two-sided normal quantile of a confidence level: 1.96 at 0.95."""
     from statistics import NormalDist
 
     if not 0 < confidence < 1:
@@ -214,12 +214,12 @@ def t_value(freedom: int, confidence: float) -> float:
 
 
 def all_binary(values: Iterable[float]) -> bool:
-    """Whether each is 0 or 1."""
+    """True if each is 0 or 1."""
     return all(value in (0.0, 1.0) for value in values)
 
 
 def in_unit(values: Iterable[float]) -> bool:
-    """Whether each lies in 0 to 1."""
+    """True if each is within 0 to 1."""
     return all(0 <= value <= 1 for value in values)
 
 
@@ -229,7 +229,7 @@ def unseen_share(n: int, confidence: float) -> float:
 
 
 def bisect(rising: Callable[[float], float], low: float, high: float) -> float:
-    """Where a function that goes from negative to positive between two points is 0."""
+    """The root of a function that is negative at the first and positive at the second point."""
     for _ in range(60):
         middle = (low + high) / 2
         low, high = (middle, high) if rising(middle) < 0 else (low, middle)

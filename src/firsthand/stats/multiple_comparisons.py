@@ -1,8 +1,8 @@
-"""Several comparisons at once: p-values, verdicts and intervals corrected for how many there are.
+"""Corrects p-values, verdicts and intervals for multiple comparisons.
 
-With twenty agents that are all alike, one of them differs from the first at p < 0.05 by luck. Holm's correction keeps the
-chance of any false verdict at the level; Benjamini and Hochberg's keeps the expected share of false ones among the verdicts
-at it, which finds more where there are many comparisons and a few false ones do no harm.
+Among twenty equal agents, one differs from the baseline at p < 0.05 by chance. Holm's correction controls the family-wise
+error rate; Benjamini and Hochberg's controls the false discovery rate, which has more power where many comparisons are made
+and a few false ones do no harm.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def all_pairs(
 
 
 def difference(a: Scores | Figure, b: Scores | Figure, clusters: Clusters | None) -> Differences | FigureDifference:
-    """How A differs from B: in the mean of their scores, or in a Figure."""
+    """The difference of A from B: in the mean of their scores, or in a Figure."""
     if isinstance(a, Figure) and isinstance(b, Figure):
         return FigureDifference.between(a, b, clusters)
     assert not isinstance(a, Figure) and not isinstance(b, Figure), "both sides have the same scores"

@@ -1,9 +1,9 @@
-"""May a candidate replace a baseline? A non-inferiority test on the paired difference, for each benchmark and score.
+"""Tests whether a candidate may replace a baseline: non-inferiority of the paired difference, by benchmark and score.
 
-A check passes when the data exclude a drop larger than the one allowed, fails when they show one, and cannot tell otherwise:
-an absence of evidence is not a pass. Both decisions are wrong with at most 1 - confidence. Passing a gate needs every check
-to pass, so the chance to let a bad candidate through needs no correction for their number; failing needs one check, so the
-p-values of failing are corrected (Holm).
+A check passes if the data exclude a drop larger than the one allowed, fails if they show one, and is inconclusive otherwise:
+absence of evidence is not a pass. Either error has a probability of at most 1 - confidence. A gate passes if every check
+does, so the error of passing a bad candidate needs no correction for their number; one check makes it fail, so the p-values
+of failing are Holm-corrected.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from firsthand.stats.multiple_comparisons import holm
 from firsthand.stats.paired import Differences
 from firsthand.stats.power_analysis import margin_tasks_needed
 
-Ruling = Literal["pass", "fail", "cannot tell"]
+Ruling = Literal["pass", "fail", "inconclusive"]
 
 
 @dataclass(frozen=True)
 class Gaps:
-    """What is missing from a comparison, and would be an error if it went unsaid."""
+    """What a comparison lacks; each is reported, and an error by default."""
 
     baseline_errors: int = 0
     """Attempts of the baseline without a score."""
@@ -72,18 +72,18 @@ class Check:
 
     @property
     def gain(self) -> Differences | FigureDifference:
-        """How much better the candidate is: the difference, turned round where less is better."""
+        """The difference in favour of the candidate, its sign reversed where lower is better."""
         turned = isinstance(self.differences, FigureDifference) and self.differences.lower_is_better
         return self.differences.reversed if turned else self.differences
 
     @property
     def drop(self) -> str:
-        """What getting worse is called: a drop, or a rise of an error."""
+        """The word for getting worse: a drop, or a rise of an error."""
         return "drop" if self.gain is self.differences else "rise"
 
     @property
     def bounds(self) -> Bounds:
-        """The interval whose ends each hold with the gate's confidence; unbounded where nothing is paired."""
+        """One-sided confidence bounds at the gate's confidence; infinite where nothing is paired."""
         if self.differences.n == 0:
             return Bounds(-math.inf, math.inf)
         return self.differences.bounds(2 * self.confidence - 1)
@@ -122,11 +122,11 @@ def rule(checks: Sequence[Check], *, gaps_fail: bool = True) -> list[Check]:
 
 
 def verdict(checks: Sequence[Check], cannot_tell: Literal["report", "pass", "fail"] = "report") -> Ruling:
-    """The gate's own ruling: the worst of its checks. `cannot_tell` says what a check that cannot tell counts as."""
+    """The ruling of the gate: the worst of its checks. `cannot_tell` is what an inconclusive check counts as."""
     rulings = {each.ruling for each in checks}
-    if "fail" in rulings or (cannot_tell == "fail" and "cannot tell" in rulings):
+    if "fail" in rulings or (cannot_tell == "fail" and "inconclusive" in rulings):
         return "fail"
-    return "cannot tell" if "cannot tell" in rulings and cannot_tell == "report" else "pass"
+    return "inconclusive" if "inconclusive" in rulings and cannot_tell == "report" else "pass"
 
 
 def _ruled(check: Check, p_fail: float, gaps_fail: bool) -> Check:
@@ -134,13 +134,13 @@ def _ruled(check: Check, p_fail: float, gaps_fail: bool) -> Check:
     if check.gaps and gaps_fail:
         return replace(check, ruling="fail", reason=f"errors: {check.gaps}")
     if found.n == 0:
-        return replace(check, ruling="cannot tell", reason="no task has a score on both sides")
+        return replace(check, ruling="inconclusive", reason="no task has a score on both sides")
     if found.p_above(-check.max_drop) < alpha:
         return replace(check, ruling="pass", reason=f"a {check.drop} of more than {allowed} is excluded")
     if p_fail < alpha:
         verb = {"drop": "the score dropped", "rise": "the error rose"}[check.drop]
         return replace(check, ruling="fail", reason=f"{verb} by more than {allowed}")
-    return replace(check, ruling="cannot tell", reason=_unsure(check, allowed))
+    return replace(check, ruling="inconclusive", reason=_unsure(check, allowed))
 
 
 def _unsure(check: Check, allowed: str) -> str:
@@ -156,4 +156,6 @@ def _unsure(check: Check, allowed: str) -> str:
     if not variance:
         return f"{seen}, {allowed} is allowed"
     needed = max(found.n + 1, margin_tasks_needed(check.max_drop, variance, confidence=check.confidence))
-    return f"{seen}, {allowed} is allowed: {needed:,} tasks would tell 4 times in 5, if the two are equally good"
+    return (
+        f"{seen}, {allowed} is allowed; underpowered: {needed:,} tasks decide with 80% power, if both are equally good"
+    )

@@ -1,8 +1,7 @@
-"""Two agents on the same tasks: how they differ, and whether that can be chance.
+"""Paired comparison of two agents on the same tasks: difference, interval and p-value.
 
-Pairing removes what makes a task hard for both, so a difference is seen with fewer tasks than two separate intervals need.
-Tasks are the unit, and clusters of tasks where they share something; see `intervals.py`. Corrections for several
-comparisons are in `multiplicity.py`.
+Pairing removes the difficulty of tasks that is common to both, so it needs fewer tasks than two separate intervals. The unit
+is the task, or the cluster of tasks; see `intervals.py`. `multiple_comparisons.py` corrects for several comparisons.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from firsthand.stats.intervals import (
 )
 from firsthand.stats.power_analysis import smallest_detectable
 
-Verdict = Literal["better", "worse", "cannot tell"]
+Verdict = Literal["better", "worse", "inconclusive"]
 
 EXACT_FLIPS = 14
 """Up to this many tasks that differ, all 2^n sign flips are counted."""
@@ -47,7 +46,7 @@ _TINY = 1e-12
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """How much higher A scored than B on the tasks both attempted.
+    """The mean difference of A from B on the tasks both attempted.
 
     `verdict`, `p_value` and the interval agree by construction: `verdict` is `better` or `worse` exactly when
     p_value < 1 - confidence, which is exactly when the interval leaves out 0. See `paired_difference`.
@@ -64,13 +63,13 @@ class PairedDifference:
     same: int
     verdict: Verdict
     detectable: float
-    """The smallest true difference that this comparison would have found 4 times in 5; NaN if unknown."""
+    """The minimum detectable effect of this comparison, with 80% power; NaN if unknown."""
     method: str = ""
-    """How the interval was found: `Tango`, `paired t`, `clustered t`."""
+    """The method: `Tango`, `paired t`, `clustered t`."""
     clusters: int = 0
-    """How many clusters the tasks fall into; 0 if each stands alone."""
+    """The number of clusters among the tasks; 0 if each task is its own."""
     lower_is_better: bool = False
-    """Whether a lower score is the better one, as for an error."""
+    """True if lower is better, as for an error."""
 
     def to_json(self) -> Json:
         """The numbers as a JSON object; what is not finite becomes null."""
@@ -96,9 +95,9 @@ class Differences:
 
     values: tuple[float, ...]
     binary: bool
-    """Whether the scores of both are all 0 or 1."""
+    """True if the scores of both are all 0 or 1."""
     unit: bool
-    """Whether they all lie in 0 to 1."""
+    """True if they are all within 0 to 1."""
     labels: tuple[str, ...] | None = None
     """The cluster of each task; None if no two tasks share one."""
 
@@ -117,7 +116,7 @@ class Differences:
 
     @property
     def n(self) -> int:
-        """How many tasks."""
+        """The number of tasks."""
         return len(self.values)
 
     @cached_property
@@ -132,7 +131,7 @@ class Differences:
 
     @cached_property
     def num_units(self) -> int:
-        """How many independent pieces there are: clusters, or tasks."""
+        """The number of independent units: clusters, or tasks."""
         return len(set(self.labels)) if self.labels else self.n
 
     @cached_property
@@ -148,7 +147,7 @@ class Differences:
 
     @property
     def method(self) -> str:
-        """How bounds are found."""
+        """The method of the bounds."""
         if self.labels:
             return "clustered t" if self.error else "clustered, equal differences"
         return "Tango" if self.binary else "paired t" if self.error else "equal differences"
@@ -209,7 +208,7 @@ class Differences:
 def paired_difference(
     a: Scores, b: Scores, confidence: float = CONFIDENCE, clusters: Clusters | None = None
 ) -> PairedDifference:
-    """How A differs from B on the tasks both attempted (task -> values of its attempts).
+    """The paired difference of A from B on the tasks both attempted (task -> values of its attempts).
 
     0/1 scores: Tango's score interval for paired proportions (Tango, 1998, Statistics in Medicine 17:891) and
     McNemar's exact test, whose error rate never exceeds its level.
@@ -226,7 +225,7 @@ def judged(differences: Differences | FigureDifference, confidence: float = CONF
     """The comparison that `paired_difference` makes, of differences that are at hand."""
     n = differences.n
     if n == 0:
-        return PairedDifference(math.nan, math.nan, math.nan, 1.0, 0, 0, 0, 0, "cannot tell", math.nan)
+        return PairedDifference(math.nan, math.nan, math.nan, 1.0, 0, 0, 0, 0, "inconclusive", math.nan)
     better, worse = differences.counts
     found = PairedDifference(
         differences.mean,
@@ -236,7 +235,7 @@ def judged(differences: Differences | FigureDifference, confidence: float = CONF
         better,
         worse,
         n - better - worse,
-        "cannot tell",
+        "inconclusive",
         _detectable(differences, confidence),
         differences.method,
         differences.num_units if differences.labels else 0,
@@ -255,7 +254,7 @@ def _detectable(differences: Differences | FigureDifference, confidence: float) 
 def settled(found: PairedDifference, significant: bool) -> PairedDifference:
     """The same comparison with the verdict that follows, and its interval stretched to 0 if there is none."""
     if not significant:
-        return replace(found, verdict="cannot tell", low=min(found.low, 0.0), high=max(found.high, 0.0))
+        return replace(found, verdict="inconclusive", low=min(found.low, 0.0), high=max(found.high, 0.0))
     return replace(found, verdict="better" if (found.difference > 0) != found.lower_is_better else "worse")
 
 

@@ -1,4 +1,4 @@
-"""The frontier of quality against cost: which agents no other one beats at their price."""
+"""Finds the Pareto frontier of score against cost."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from firsthand.stats.score_statistics import finite
 
 
 def frontier(points: Sequence[tuple[float, float]]) -> list[int]:
-    """The indices of the (cost, score) pairs that no other pair dominates, the cheapest first (Pareto, 1906).
+    """The indices of the (cost, score) pairs on the Pareto frontier, the cheapest first.
 
     A pair is dominated by one that costs no more and scores no less, and is better in one of the two. Pairs without a score
     are left out. These are point estimates: whether a step is more than chance is for the paired tests to say.

@@ -1,4 +1,4 @@
-"""How many tasks and attempts a comparison needs before it is run, and what one that was run could have seen.
+"""Power analysis: tasks and attempts that a planned comparison needs, and the minimum detectable effect of one that was run.
 
 The variance of a score has two parts (Miller, 2024, "Adding Error Bars to Evals", arXiv 2411.00640, sections 3 and 5): tasks
 differ from one another, and attempts at one task differ too. More attempts per task reduce the second part alone.
@@ -80,7 +80,7 @@ def tasks_needed(
     confidence: float = CONFIDENCE,
     power: float = POWER,
 ) -> int:
-    """How many tasks show a difference of `effect` with this power (Miller, 2024, section 5).
+    """The number of tasks that detects a difference of `effect` with this power (Miller, 2024, section 5).
 
         n = (z_alpha/2 + z_power)^2 (omega^2 + sigma_A^2 / K_A + sigma_B^2 / K_B) / effect^2
 
@@ -101,7 +101,7 @@ def epochs_needed(
     confidence: float = CONFIDENCE,
     power: float = POWER,
 ) -> int | None:
-    """How many attempts per task (of both agents) show `effect` on that many tasks; None if no number does."""
+    """The attempts per task (of both agents) that detect `effect` on that many tasks; None if no number does."""
     check_effect(effect)
     allowed = tasks * effect**2 / _standard_errors(confidence, power) ** 2 - between
     return None if allowed <= 0 else max(1, math.ceil(sum(within) / allowed - 1e-9))
@@ -110,7 +110,7 @@ def epochs_needed(
 def paired_tasks_needed(
     effect: float, disagreement: float, *, confidence: float = CONFIDENCE, power: float = POWER
 ) -> int:
-    """How many tasks show a difference of `effect` between two 0/1 scores that disagree on that share of tasks.
+    """The number of tasks that detects a difference of `effect` between two 0/1 scores that disagree on that share of tasks.
 
     Connor (1987, Biometrics 43:207), and 1/effect tasks more because McNemar's test is exact. The inverse of
     `smallest_detectable(n, disagreement=...)`.
@@ -159,7 +159,7 @@ def smallest_detectable(
 
 
 def margin_tasks_needed(margin: float, variance: float, *, confidence: float = CONFIDENCE, power: float = POWER) -> int:
-    """How many tasks let a gate pass an agent that is truly as good, for an allowed drop of `margin`.
+    """The number of tasks with which a gate passes an equally good agent, for an allowed drop of `margin`.
 
     `variance` is that of the differences task by task; the confidence is one-sided, as a gate's is.
     """
@@ -174,7 +174,7 @@ def check_effect(effect: float) -> None:
 
 
 def _standard_errors(confidence: float, power: float) -> float:
-    """How many standard errors an effect must be to be found with this power."""
+    """The effect in standard errors that is detected with this power."""
     if not 0.5 < power < 1:
         raise ConfigError(f"power is {power}: give a number between 0.5 and 1, such as 0.8")
     return z_value(confidence) + z_value(2 * power - 1)

@@ -1,8 +1,8 @@
-"""How far a judge agrees with people: agreement rates, kappa, alpha, and where the judge is biased, each with an interval.
+"""Measures a judge's agreement with people: agreement rates, kappa, alpha and biases, each with an interval.
 
-The ceiling is how far people agree with each other on the same items. Items that share a question are not independent: name
-their clusters, and whole clusters are drawn in the bootstrap. Formulas: Cohen (1960), Fleiss (1971), Krippendorff (2011).
-Pure functions from labels to numbers; `votes.py` reads them from runs.
+The ceiling is the agreement of people with each other on the same items. Items that share a question are not independent:
+name their clusters, and the bootstrap draws whole clusters. Formulas: Cohen (1960), Fleiss (1971), Krippendorff (2011).
+Pure functions from labels to numbers; `scorers/human_votes.py` reads them from runs.
 """
 
 from __future__ import annotations
@@ -85,18 +85,18 @@ class Judged:
     humans: tuple[str, ...]
     verdict: str
     cluster: str | None = None
-    """What it shares with other items, such as the question."""
+    """The cluster of the item, such as its question."""
     longer: Literal["A", "B"] | None = None
     """The longer answer; None if they are equally long."""
     first: float | None = None
     """The judge's mean chance of preferring the answer shown first, over both orders; None where a rule settled the pair."""
     consistent: bool | None = None
-    """Whether the judge said the same in both orders; None where it was not asked twice."""
+    """True if the judge gave the same verdict in both orders; None if it was not asked twice."""
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """What there is to know of a judge on a set of human votes; each figure with its interval where it has one."""
+    """The agreement and biases of a judge on a set of human votes, with intervals where they have one."""
 
     items: int
     votes: int
@@ -117,9 +117,9 @@ class Agreement:
     first: Interval | None
     """The judge's chance of preferring what it was shown first, ties half: 0.5 has no position bias."""
     consistent: Interval | None
-    """How often it said the same in both orders, of the pairs it was asked about twice."""
+    """The share of pairs with the same verdict in both orders, of those judged twice."""
     longer_judge: Interval | None
-    """How often the longer answer wins where the judge decided."""
+    """The share of decided pairs that the longer answer wins."""
     longer_humans: Interval | None
     """The same for the people's votes."""
     length_bias: Interval | None

@@ -1,6 +1,6 @@
-"""A run's scores with their intervals, from its totals: the same numbers as a leaderboard's, without reading a trace.
+"""Summarises a run's scores with intervals from its totals: the numbers of a leaderboard, without reading a trace.
 
-Only where scores are shares of a figure, or a benchmark has figures of its own, are its traces read.
+Traces are read only for a benchmark's own figures.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from firsthand.benchmark import Figures
 from firsthand.errors import unknown
 from firsthand.message import Json
-from firsthand.runs.score_totals import Totals, totals
+from firsthand.runs.score_totals import Totals
 from firsthand.runs.store import Run
 from firsthand.stats.figure_stats import figure_interval
 from firsthand.stats.intervals import CONFIDENCE, Interval, Moments, finite, interval_of
@@ -39,13 +39,13 @@ class Line:
     cost_usd: float
     """Money of all attempts."""
     figures: Mapping[str, Interval] = field(default_factory=dict)
-    """What is no mean of scores, by name."""
+    """Figures that are not means of scores, by name."""
 
     @property
     def detectable(self) -> float:
-        """The smallest difference to another agent of that spread, on tasks of its own, that would have been seen.
+        """The minimum detectable effect against another agent with that spread on other tasks, with 80% power.
 
-        A comparison on the same tasks sees less or more, as they agree; see `paired_difference` and `firsthand power`.
+        A paired comparison detects more or less, as the agents agree; see `paired_difference` and `firsthand power`.
         """
         return smallest_detectable(1, sd=math.sqrt(2) * self.score.error) if self.score.error > 0 else math.nan
 
@@ -76,7 +76,7 @@ def summary(
     """
     if score is not None and score not in run.score_names():
         raise unknown("score given later", score, run.score_names(), see="firsthand show")
-    lines = [_line(each, confidence) for each in totals(run, score)]
+    lines = [_line(each, confidence) for each in run.totals(score)]
     if score is not None:
         return lines
     agents: dict[str, list[str]] = {}

@@ -1,4 +1,4 @@
-"""The statistics of scores in one place; what each means is in the modules it comes from, and in docs/statistics.md."""
+"""Re-exports the statistics of scores; docs/statistics.md explains them."""
 
 from firsthand.stats.bootstrap import bootstrap_interval, bootstrap_sums
 from firsthand.stats.intervals import (

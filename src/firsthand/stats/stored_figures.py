@@ -1,26 +1,28 @@
-"""The figures of stored runs, from what lies with their attempts; a run without figures is not read for them.
+"""Computes the figures of stored runs from the numbers kept with their attempts; a run without figures is not read.
 
-What a benchmark itself computes of its attempts (an adapter's macro average) needs the benchmark: it is made again, by the
-words that the run keeps.
+A benchmark's own figures (an adapter's macro average) need the benchmark, which is made again from the spec in the run, and
+the traces.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache
 
 from firsthand import catalog
 from firsthand.benchmark import Benchmark, Figure, Figures
 from firsthand.errors import FirsthandError
+from firsthand.runs.attempt_summary import AttemptSummary
 from firsthand.runs.store import Run
 from firsthand.stats.figures import figures, has_figures
+from firsthand.trace import Trace
 
 Side = tuple[Run, str]
 """A run, and one of its agents."""
 
 
 def own_figures(tell: Callable[[str], None], *runs: Run) -> dict[str, Figures]:
-    """Benchmark -> the figures that it has of its own. `tell` is given a sentence where it cannot be made again."""
+    """Benchmark -> its own figures. `tell` receives a sentence for a benchmark that cannot be made again."""
     found: dict[str, Figures] = {}
     for name, text in {each for run in runs for each in run.about.get("figures", {}).items()}:
         try:
@@ -41,15 +43,19 @@ def stored_figures(
     tasks: Mapping[str, Collection[str]] | None = None,
     errors: bool = True,
 ) -> dict[str, dict[str, Figure]]:
-    """Name -> side -> Figure, of the sides' attempts at one benchmark, or at these tasks of each side; see `figures`."""
+    """Name -> side -> Figure, of the sides' attempts at one benchmark, or at these `tasks` of each side; see `figures`."""
     runs = {run.path: run for run, _ in sides.values()}.values()
     if benchmark not in own and not any(has_figures(run.samples(benchmark)) for run in runs):
         return {}
-    traces = {
-        side: [t for t in run.traces(benchmark=benchmark, agent=agent) if tasks is None or t.task_id in tasks[side]]
-        for side, (run, agent) in sides.items()
-    }
-    return figures(traces, own.get(benchmark), errors=errors)
+    attempts: dict[str, list[Trace | AttemptSummary]] = {}
+    for side, (run, agent) in sides.items():
+        made: Iterable[Trace | AttemptSummary] = (
+            run.traces(benchmark=benchmark, agent=agent)
+            if benchmark in own
+            else run.summaries(benchmark=benchmark, agent=agent)
+        )
+        attempts[side] = [each for each in made if tasks is None or each.task_id in tasks[side]]
+    return figures(attempts, own.get(benchmark), errors=errors)
 
 
 def first_score(benchmark: str, *runs: Run) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import types
 import typing
+from collections.abc import Callable
 from functools import cache
 from numbers import Integral, Real
 from typing import Any
@@ -45,10 +46,14 @@ def _kinds(cls: type[Any]) -> dict[str, Any]:
     return typing.get_type_hints(cls)
 
 
+_origin: Callable[[Any], Any] = cache(typing.get_origin)
+_args: Callable[[Any], tuple[Any, ...]] = cache(typing.get_args)
+
+
 def _fits(value: Any, kind: Any, whole: bool) -> bool:
     if isinstance(kind, types.UnionType):
-        return any(_fits(value, each, whole) for each in typing.get_args(kind))
-    origin, inside = typing.get_origin(kind), typing.get_args(kind)
+        return any(_fits(value, each, whole) for each in _args(kind))
+    origin, inside = _origin(kind), _args(kind)
     if origin is typing.Literal:
         return isinstance(value, str) and value in inside
     if origin is tuple:

@@ -1,1 +1,1 @@
-"""OpenTelemetry: stored and live attempts as spans, under the GenAI semantic conventions."""
+"""Exports stored and live attempts as OpenTelemetry spans, under the GenAI semantic conventions."""

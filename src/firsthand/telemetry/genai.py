@@ -1,8 +1,8 @@
-"""Requests, answers and messages under the names of OpenTelemetry's semantic conventions for generative AI.
+"""Maps requests, answers and messages to OpenTelemetry's semantic conventions for generative AI.
 
-The names are those of open-telemetry/semantic-conventions 1.41.0, the last release that holds them; the conventions' own
-repository, open-telemetry/semantic-conventions-genai, has kept those that stand here (read in November 2026). All of them
-are still in development, so only this file knows them. What they have no name for begins with `firsthand.`.
+Attribute names are those of open-telemetry/semantic-conventions 1.41.0, the last release that holds them; their new
+repository, open-telemetry/semantic-conventions-genai, has kept the ones used here (read in November 2026). All are still in
+development, so no other file uses them. Attributes without a standard name begin with `firsthand.`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Attributes = dict[str, Value]
 
 CAPTURE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 MAX_CONTENT_CHARS = 1 << 16
-"""Characters of the messages in one attribute: spans wait in memory, and their number is bounded, not their size."""
+"""Max characters of messages in one attribute: the queue of spans is bounded by number, not by size."""
 PROVIDER = "firsthand"
 _SETTINGS: tuple[tuple[str, type[int] | type[float], float | None], ...] = (
     ("max_tokens", int, None),
@@ -30,24 +30,24 @@ _SETTINGS: tuple[tuple[str, type[int] | type[float], float | None], ...] = (
     ("presence_penalty", float, 0.0),
     ("seed", int, None),
 )
-"""A setting, its type there, and the value that stands for none."""
+"""A setting, its type in the conventions, and the value that means unset."""
 _REASONS = {"tool_calls": "tool_call"}
-"""Finish reasons that messages call otherwise."""
+"""Finish reasons under another name in the conventions."""
 
 
 def captures_content(environment: Mapping[str, str]) -> bool:
-    """Whether messages are to be recorded. `event_only` records none, since these spans have no events for messages."""
+    """True if messages are to be recorded. `event_only` records none, since these spans have no events for messages."""
     return environment.get(CAPTURE, "").strip().lower() in ("true", "1", "span_only", "span_and_event")
 
 
 def operation(name: str, model: str | None = None) -> Attributes:
-    """What every span says of itself."""
+    """The attributes of every span."""
     found: Attributes = {"gen_ai.operation.name": name, "gen_ai.provider.name": PROVIDER}
     return found if model is None else found | {"gen_ai.request.model": clean(model)}
 
 
 def request(settings: Mapping[str, Any], *, n: int = 1, stream: bool = False) -> Attributes:
-    """How an answer was asked for, from a Sampling's JSON; settings that have no effect are left out."""
+    """The request's settings, from a Sampling's JSON, without those that have no effect."""
     found: Attributes = {}
     for name, kind, least in _SETTINGS:
         value = settings.get(name)
@@ -65,7 +65,7 @@ def request(settings: Mapping[str, Any], *, n: int = 1, stream: bool = False) ->
 
 
 def usage(spent: Usage) -> Attributes:
-    """What an answer cost."""
+    """Tokens and cost of an answer."""
     found: Attributes = {
         "gen_ai.usage.input_tokens": spent.prompt_tokens,
         "gen_ai.usage.output_tokens": spent.completion_tokens,
@@ -75,31 +75,31 @@ def usage(spent: Usage) -> Attributes:
 
 
 def prompt(asked: str | Sequence[Message]) -> Attributes:
-    """What was asked, as a message; a plain text is one of the user's."""
+    """The prompt as messages; plain text becomes a user message."""
     messages = [Message("user", (Text(asked),))] if isinstance(asked, str) else asked
     return {"gen_ai.input.messages": _json([_message(each) for each in messages])}
 
 
 def answers(told: Sequence[tuple[Message, str]]) -> Attributes:
-    """What was answered, as messages with the reasons why they ended."""
+    """The answers as messages with their finish reasons."""
     messages = [_message(message) | {"finish_reason": _REASONS.get(reason, reason)} for message, reason in told]
     return {"gen_ai.output.messages": _json(messages)}
 
 
 def tool(name: str, *, id: str | None = None) -> Attributes:
-    """Which tool ran."""
+    """Name and call id of a tool."""
     found: Attributes = {"gen_ai.tool.name": clean(name)[:256], "gen_ai.tool.type": "function"}
     return found if id is None else found | {"gen_ai.tool.call.id": clean(id)[:256]}
 
 
 def tool_content(arguments: object, result: object) -> Attributes:
-    """What the tool was given, and what it gave."""
+    """Arguments and result of a tool call."""
     shown = {"gen_ai.tool.call.arguments": arguments, "gen_ai.tool.call.result": result}
     return {name: _json(value) for name, value in shown.items() if value is not None}
 
 
 def clean(text: str) -> str:
-    """The text as UTF-8 can say it: one half of a surrogate pair would lose all spans that are sent with it."""
+    """The text without lone surrogates, which would make a whole batch of spans fail to encode."""
     return text.encode("utf-8", "replace").decode()
 
 

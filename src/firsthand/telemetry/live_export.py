@@ -1,4 +1,4 @@
-"""Attempts told to an OpenTelemetry collector when they end, and endpoints told meanwhile which attempt asks them."""
+"""Sends attempts to an OpenTelemetry collector as they end, and propagates their trace context to endpoints meanwhile."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ Listeners = Callable[[Place], Listener | None]
 
 
 class Sender:
-    """Sends the attempts of a run; without telemetry it does nothing."""
+    """Sends the attempts of a run; a no-op without telemetry."""
 
     def __init__(self, telemetry: Telemetry | None, run: str, *, content: bool = False):
         self.telemetry, self.run, self.content = telemetry, run, content
 
     def ended(self, trace: Trace) -> None:
-        """Send an attempt. One that cannot be told is left out: the run goes on."""
+        """Send an attempt. One that cannot be converted to spans is skipped: the run goes on."""
         if self.telemetry is None:
             return
         try:
             self.telemetry.send(spans_of(trace, self.run, content=self.content))
         except Exception as error:
-            self.telemetry.note_problem(f"the attempt {trace.id} cannot be told: {type(error).__name__}: {error}")
+            self.telemetry.note_problem(f"the attempt {trace.id} cannot be sent: {type(error).__name__}: {error}")
 
     def listeners(self, others: Listeners) -> Listeners:
-        """The listeners of attempts, who say of each effect which span it is before they tell the `others`."""
+        """Listeners that enter the span of each effect before they call `others`."""
         if self.telemetry is None:
             return others
         return lambda place: _Parent(place.id, self.run, others(place))
 
 
 class _Parent:
-    """A listener that makes each effect's span the one that the running code belongs to."""
+    """A listener that makes each effect's span the current trace context."""
 
     def __init__(self, trace: str, run: str, other: Listener | None):
         self._trace, self._run, self._other = trace, run, other
@@ -55,7 +55,7 @@ class _Parent:
 
 @contextmanager
 def sending(run: str, *, asked: bool, on_problem: Callable[[str], None]) -> Iterator[Sender]:
-    """What sends the attempts of a run, if a flag `asked` for it or the environment does; at the end it sends what waits."""
+    """A Sender for a run, active if a flag `asked` for it or the environment does; flushes the queue at the end."""
     telemetry = open_telemetry(asked, on_problem=on_problem)
     try:
         yield Sender(telemetry, run, content=genai.captures_content(os.environ))

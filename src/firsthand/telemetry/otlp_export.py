@@ -1,7 +1,7 @@
-"""Spans on their way to an OpenTelemetry collector, by OTLP over HTTP: Jaeger, Langfuse, Phoenix and others take them.
+"""Exports spans to an OpenTelemetry collector by OTLP over HTTP: Jaeger, Langfuse, Phoenix and others accept them.
 
-Telemetry never harms. Spans wait in a bounded queue that a thread of its own empties; a collector that hangs, refuses or is
-not there costs spans, which are counted, and nothing else. Where they go is said by OpenTelemetry's own environment
+Telemetry never delays or fails a run. A background thread empties a bounded queue; a collector that hangs, refuses or is
+down costs spans, which are counted, and nothing else. The destination comes from OpenTelemetry's own environment
 variables (OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_EXPORTER_OTLP_HEADERS, OTEL_SERVICE_NAME ...), which its SDK reads.
 """
 
@@ -25,11 +25,11 @@ _PATH = "/v1/traces"
 _BATCH = 512
 """Spans that are sent at a time where somebody waits for them."""
 CLOSE_S = 2.0
-"""How long the end of a program waits for spans that were not sent yet."""
+"""Max seconds to flush unsent spans at exit."""
 
 
 def is_asked_for(environment: Mapping[str, str]) -> bool:
-    """Whether the environment says that spans are to be sent."""
+    """True if the environment asks for spans to be sent."""
     if _is_disabled(environment):
         return False
     if exporter := environment.get("OTEL_TRACES_EXPORTER", "").strip():
@@ -40,7 +40,7 @@ def is_asked_for(environment: Mapping[str, str]) -> bool:
 def open_telemetry(
     asked: bool, *, endpoint: str | None = None, on_problem: Callable[[str], None] = lambda text: None
 ) -> Telemetry | None:
-    """What sends spans; None where nobody asked for them or OTEL_SDK_DISABLED forbids them.
+    """A Telemetry that sends spans; None if nobody asked for them or OTEL_SDK_DISABLED is set.
 
     What cannot be done is an error if a flag `asked`, and `on_problem` is told of it if only the environment did.
     """
@@ -97,7 +97,7 @@ class Telemetry:
                 self._put(span)
 
     def deliver(self, spans: Iterable[Span]) -> bool:
-        """Send spans and wait until a collector has taken them all; whether it did."""
+        """Send spans and wait; returns whether a collector accepted them all."""
         waiting = list(spans)
         failed = self.failed
         for start in range(0, len(waiting), _BATCH):
@@ -108,7 +108,7 @@ class Telemetry:
         return True
 
     def close(self, within_s: float = CLOSE_S) -> None:
-        """Send what waits, for so long; what is not sent by then is lost."""
+        """Flush the queue, at most `within_s` seconds; spans not sent by then are lost."""
         ending = threading.Thread(target=self._processor.shutdown, name="firsthand-otel-end", daemon=True)
         ending.start()
         ending.join(within_s)
@@ -172,7 +172,7 @@ class _Listener(logging.Handler):
 
 
 def _exporter(endpoint: str | None) -> Any:
-    """What sends to an endpoint, or what the environment names."""
+    """An exporter to an endpoint, by default the environment's."""
     kind = "otlp" if endpoint is not None else os.environ.get("OTEL_TRACES_EXPORTER", "").strip() or "otlp"
     if kind == "console":
         from opentelemetry.sdk.trace.export import ConsoleSpanExporter
@@ -192,7 +192,7 @@ def _exporter(endpoint: str | None) -> Any:
 
 
 def traces_url(endpoint: str) -> str:
-    """Where a collector of that base URL takes spans."""
+    """The URL that accepts spans on a collector with that base URL."""
     with suppress(ValueError):
         parts = urlsplit(endpoint.strip())
         if parts.scheme in ("http", "https") and parts.hostname:
@@ -228,7 +228,7 @@ def _processor(telemetry: Telemetry, exporter: Any) -> Any:
 
 
 def _resource(environment: Mapping[str, str]) -> Any:
-    """Who sends: `firsthand`, unless the environment names the service otherwise."""
+    """The resource attributes: service `firsthand`, unless the environment names another."""
     from opentelemetry.sdk.resources import Resource
 
     named = environment.get("OTEL_SERVICE_NAME") or "service.name=" in environment.get("OTEL_RESOURCE_ATTRIBUTES", "")

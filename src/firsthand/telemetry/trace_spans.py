@@ -1,8 +1,8 @@
-"""A stored attempt as the spans of a distributed trace: the agent, and below it each generation, scoring and tool call.
+"""Converts an attempt to the spans of a distributed trace: the agent, and below it each generation, scoring and tool call.
 
-Ids are hashes of the run, the attempt and the effect, so an attempt that is sent twice is the same trace, and an endpoint
-that was asked by the effect has its own span below it (see `traceparent`). A protected task's words stay here, and other
-messages are told only where that is asked for. No package is needed: `otel` sends the spans.
+Ids are hashes of the run, the attempt's place and the effect, so an attempt that is sent twice is the same trace, and the
+span of an endpoint that an effect called lies below it (see `system.trace_context`). The words of a protected task are never
+exported, other messages only on request. Needs no package: `otlp_export` sends the spans.
 """
 
 from __future__ import annotations
@@ -45,16 +45,19 @@ class Span:
     attributes: Attributes = field(default_factory=dict)
     events: tuple[SpanEvent, ...] = ()
     error: str | None = None
-    """What went wrong, if it did; it may be empty."""
+    """The error message, None without an error; may be empty."""
 
 
-def parent_of(trace_id: str, run: str, effect: str | None = None) -> TraceParent:
-    """Where the spans of an attempt belong: its own span, or the one of an effect such as `0.3:1`."""
-    return TraceParent(_number(16, run, trace_id), _number(8, run, trace_id, effect or ""))
+def parent_of(place: str, run: str, effect: str | None = None) -> TraceParent:
+    """The ids of the span of the attempt at a place (`Trace.place`), or of an effect of it such as `0.3:1`.
+
+    They follow from the place, which is known before the attempt ends and is the same when it is resumed.
+    """
+    return TraceParent(_number(16, run, place), _number(8, run, place, effect or ""))
 
 
 def spans_of(trace: Trace, run: str = "", *, content: bool = False) -> list[Span]:
-    """The attempt's span and those of its calls. `run` is the run that holds it; `content` tells messages too."""
+    """The attempt's span and those of its calls. `run` is the run that holds it; `content` exports messages too."""
     trace = shareable(trace)
     content = content and trace.protected is None
     start_ns = _when_ns(trace.started_at)
@@ -65,7 +68,7 @@ def spans_of(trace: Trace, run: str = "", *, content: bool = False) -> list[Span
 
 
 def _agent(trace: Trace, run: str, start_ns: int, content: bool) -> Span:
-    place = parent_of(trace.id, run)
+    place = parent_of(trace.place, run)
     model = str(trace.agent.get("model", ""))
     name = genai.clean(trace.agent_name)
     attributes = genai.operation("invoke_agent", model) | genai.usage(trace.usage)
@@ -95,7 +98,7 @@ def _agent(trace: Trace, run: str, start_ns: int, content: bool) -> Span:
 
 
 def _call(trace: Trace, run: str, call: Call, start_ns: int, content: bool) -> Span:
-    place = parent_of(trace.id, run, call.id)
+    place = parent_of(trace.place, run, call.id)
     model = str(trace.agent.get("model", ""))
     is_local = str(trace.agent.get("fingerprint", "")).startswith("local:")
     match call.kind:
@@ -120,7 +123,7 @@ def _call(trace: Trace, run: str, call: Call, start_ns: int, content: bool) -> S
         genai.clean(name),
         place.trace_id,
         place.span_id,
-        parent_of(trace.id, run).span_id,
+        parent_of(trace.place, run).span_id,
         begin_ns,
         begin_ns + _ns(call.duration_s),
         "internal" if is_local or call.kind in ("tool", "memory") else "client",
@@ -178,7 +181,7 @@ def _evaluations(trace: Trace, at_ns: int) -> list[SpanEvent]:
 
 
 def _told(error: str, content: bool) -> str:
-    """What went wrong, in words: they may quote messages, and a tool's error is what the tool said."""
+    """The error message, only if content is exported: it may quote messages, and a tool's error is its output."""
     return genai.clean(error) if content else ""
 
 

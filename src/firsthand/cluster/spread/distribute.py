@@ -21,7 +21,7 @@ from firsthand.message import Json
 from firsthand.rollout import Place
 from firsthand.runs.execute import begin
 from firsthand.runs.store import Run
-from firsthand.trace import Failure, Trace
+from firsthand.trace import Failure, Trace, new_trace_id
 
 SUSPECT = 2
 """Lost workers after which an attempt runs alone on a worker."""
@@ -143,6 +143,7 @@ class _Distribution:
                 break
             self.waiting.popleft()
             held[place.id] = place
+            self.run.feed.started(place)
             dealt.append(attempt_message(place, self.seed, self.run.journal(place.id).entries()))
         return dealt
 
@@ -153,6 +154,8 @@ class _Distribution:
             case "record":
                 self.run.journal(id).record(message["effect"], message["request"], message["reply"])
                 return {"kind": "kept", "upto": message["number"]}
+            case "step":
+                self.run.feed.add_json(id, *message["step"])
             case "trace":
                 self._finish(Trace.from_json(message["trace"]))
                 del held[id]
@@ -162,7 +165,7 @@ class _Distribution:
 
     def _finish(self, trace: Trace) -> None:
         self.run.append(trace)
-        del self.missing[trace.id]
+        del self.missing[trace.place]
         self._tell()
         self.on_trace(trace)
 
@@ -183,7 +186,8 @@ class _Distribution:
     def _given_up(self, place: Place) -> Trace:
         number = self.losses[place.id]
         return Trace(
-            id=place.id,
+            id=new_trace_id(),
+            place=place.id,
             benchmark=place.benchmark.name,
             task_id=place.task.id,
             agent=place.agent.to_json(),

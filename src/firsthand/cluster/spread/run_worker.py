@@ -3,6 +3,7 @@
     to a worker      attempt   id, agent, benchmark, task, epoch, seed, entries: the attempt's journal so far
                      kept      upto: the records up to this number survive a crash
     from a worker    record    number, id, effect, request, reply
+                     step      id, step: kind and body, for the run's live feed
                      trace     id, trace
                      failed    id, error, message: an error that ends the whole run, as on one machine
 
@@ -24,9 +25,11 @@ from firsthand.benchmark import Benchmark
 from firsthand.cluster.outbox import PATIENCE_S, Outbox
 from firsthand.errors import FirsthandError
 from firsthand.loop.journal import MemoryJournal
+from firsthand.loop.listener import Step
 from firsthand.loop.open_sources import SourceKeeper
 from firsthand.message import Json
 from firsthand.rollout import Place, rollout
+from firsthand.runs.feed import step_to_json
 from firsthand.task import Task
 from firsthand.tool_source import is_shared
 
@@ -44,6 +47,7 @@ class Worker:
         self.kept = 0
         self._recorded = 0
         self._outbox = Outbox()
+        self._steps: list[Json] = []
         self._news = asyncio.Event()
         self._running: set[asyncio.Task[None]] = set()
         self._keeper = SourceKeeper(
@@ -65,7 +69,13 @@ class Worker:
                 self.kept = max(self.kept, message["upto"])
                 self._news.set()
                 self._news = asyncio.Event()
-        return await self._outbox.said(patience_s)
+        said = await self._outbox.said(patience_s)
+        steps, self._steps = self._steps, []
+        return [*steps, *said]
+
+    def tell(self, id: str, step: Step) -> None:
+        """Send a step of an attempt with whatever is sent next."""
+        self._steps.append({"kind": "step", "id": id, "step": step_to_json(step)})
 
     async def close(self) -> None:
         """Cancel the running attempts."""
@@ -99,10 +109,23 @@ class Worker:
                 seed=message["seed"],
                 journal=RelayedJournal(self, id, message["entries"]),
                 opened_sources=self._keeper.sources,
+                listener=_Teller(self, id),
             )
             self._outbox.say({"kind": "trace", "id": id, "trace": trace.to_json()})
         except Exception as error:
             self._outbox.say({"kind": "failed", "id": id, "error": type(error).__name__, "message": str(error)})
+
+
+class _Teller:
+    """A listener that sends the steps of an attempt, without streaming for it."""
+
+    streams = False
+
+    def __init__(self, worker: Worker, id: str):
+        self.worker, self.id = worker, id
+
+    def __call__(self, step: Step) -> None:
+        self.worker.tell(self.id, step)
 
 
 class RelayedJournal(MemoryJournal):

@@ -1,7 +1,7 @@
-"""How long an attempt had to take: the longest chain of its calls, each of which waited for the one before.
+"""The critical path of an attempt: its longest chain of calls, each of which waited for the one before.
 
-Calls name their place in the tree of branches. What a branch does itself runs in order, and of branches that were started
-together the longest counts, so the figure does not depend on how busy the machine was with other attempts' calls.
+Call ids name a place in the tree of branches. The calls of one branch run in order, and of branches started together the
+longest counts, so the number does not depend on how many calls of other attempts the machine ran meanwhile.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from firsthand.trace import Call, Trace
 
 
 def critical_calls(trace: Trace) -> int:
-    """How many of the attempt's calls had to be made one after the other."""
+    """The number of calls on the critical path."""
     return round(_longest(trace, lambda call: 1.0))
 
 
 def critical_seconds(trace: Trace) -> float:
-    """The seconds of the calls that had to be made one after the other."""
+    """The seconds of the calls on the critical path."""
     return _longest(trace, lambda call: call.duration_s)
 
 
@@ -32,6 +32,8 @@ def _longest(trace: Trace, weight: Callable[[Call], float]) -> float:
             parent, _, place = path.rpartition("/")
             children[parent][place.partition(".")[0]].add(path)
             path = parent
+    if not children:
+        return own[""]
     total: dict[str, float] = {}
     for path in sorted({*own, *children, ""}, key=lambda path: path.count("/") + bool(path), reverse=True):
         groups = children[path].values() if path in children else ()

@@ -1,0 +1,86 @@
+"""Seconds for a run's boards from the numbers it keeps, and from its decoded traces.
+
+    python bench/boards.py --attempts 10000
+
+Makes a run of that many attempts with a scripted model (chain of thought and ReAct with a calculator, two agents, five
+epochs), checks that both ways give the same boards, and times each from the closed file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from firsthand.agent import Agent
+from firsthand.benchmark import Benchmark
+from firsthand.message import Message, ToolCall
+from firsthand.patterns.cot import cot
+from firsthand.patterns.react import react
+from firsthand.providers.scripted import Scripted
+from firsthand.rollout import Place
+from firsthand.runs import store
+from firsthand.runs.execute import execute
+from firsthand.runs.store import Run
+from firsthand.scorers.match import exact
+from firsthand.show.board import Board, leaderboard
+from firsthand.task import Task
+from firsthand.tools.calculator import calculator
+
+EPOCHS = 5
+QUESTION = "A farmer sells {n} eggs a day at 2 dollars each and keeps three for breakfast. What does the farm earn? "
+
+
+def answer(messages: Sequence[Message], sampling: object, index: int) -> Message | str:
+    """Two calls of the calculator where there is one, then an answer."""
+    if "Answer:" not in messages[0].text and len(messages) < 6:
+        return Message("assistant", (ToolCall("c", "calculator", {"expression": f"{len(messages)} * 2"}),))
+    return "First we subtract, then we multiply. " * 8 + f"Answer: {len(messages) % 3}"
+
+
+def fill(run: Run, attempts: int) -> None:
+    """Make the attempts."""
+    tasks = [
+        Task(f"t{n}", QUESTION.format(n=n) * 4, secret={"answer": str(n % 3)}) for n in range(attempts // EPOCHS // 2)
+    ]
+    benchmark = Benchmark("farm", lambda seed: tasks, (exact,))
+    model = Scripted(answer)
+    agents = [Agent("cot", model, cot), Agent("react", model, react, tools=(calculator,))]
+    places = [Place(agent, benchmark, task, epoch) for epoch in range(EPOCHS) for task in tasks for agent in agents]
+    asyncio.run(execute(run, places))
+
+
+def timed(path: Path, of: Callable[[Run], Iterable]) -> tuple[float, list[Board]]:
+    """Processor seconds and the boards."""
+    began = time.process_time()
+    with store.open_run(path, path.parent) as run:
+        boards = leaderboard(of(run), clusters=run.clusters())
+    return time.process_time() - began, boards
+
+
+def main() -> None:
+    """Make the run, time both ways, print a row."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--attempts", type=int, default=10_000)
+    parser.add_argument("--repeats", type=int, default=3)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        with store.create(Path(folder), {}, "boards") as run:
+            fill(run, given.attempts)
+            path, count = run.path, len(run.done())
+        ways: dict[str, Callable[[Run], Iterable]] = {"summaries": Run.summaries, "traces": Run.traces}
+        results = {name: [timed(path, of) for _ in range(given.repeats)] for name, of in ways.items()}
+        assert results["summaries"][0][1] == results["traces"][0][1]
+    best = {name: min(seconds for seconds, _ in each) for name, each in results.items()}
+    print(
+        f"{count:,} attempts, best of {given.repeats}, processor seconds: {best['summaries']:.2f} from summaries, "
+        f"{best['traces']:.2f} from traces, {best['traces'] / best['summaries']:.1f} times (load {os.getloadavg()[0]:.0f})"
+    )
+
+
+if __name__ == "__main__":
+    main()
