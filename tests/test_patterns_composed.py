@@ -65,7 +65,7 @@ def test_a_spec_may_hold_specs():
         ),
         ("react)", "closes a parenthesis that it does not open"),
         ("self_consistency(react))", "closes a parenthesis"),
-        ("self_consistency:samples=4(react)", "they follow the parentheses"),
+        ("self_consistency:samples=4(react)", "options follow the parentheses"),
         ("self_consistency(react,cot)", "leads one pattern and was given 2"),
         ("self_consistency()", "no pattern ''"),
         ("direct(cot)", "direct leads no other pattern: write direct alone"),
