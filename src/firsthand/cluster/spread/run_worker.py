@@ -60,7 +60,7 @@ class Worker:
                 self.kept = max(self.kept, message["upto"])
                 self._news.set()
                 self._news = asyncio.Event()
-        return await self._outbox.said(patience_s)
+        return await self._outbox.take(patience_s)
 
     async def close(self) -> None:
         """Cancel what runs."""
@@ -73,7 +73,7 @@ class Worker:
         """The number of a new record, which is on its way."""
         self._recorded += 1
         body = {"number": self._recorded, "id": id, "effect": effect, "request": request, "reply": reply}
-        self._outbox.say(body | {"kind": "record"})
+        self._outbox.put(body | {"kind": "record"})
         return self._recorded
 
     async def until_kept(self, number: int) -> None:
@@ -92,9 +92,9 @@ class Worker:
                 seed=message["seed"],
                 journal=RelayedJournal(self, id, message["entries"]),
             )
-            self._outbox.say({"kind": "trace", "id": id, "trace": trace.to_json()})
+            self._outbox.put({"kind": "trace", "id": id, "trace": trace.to_json()})
         except Exception as error:
-            self._outbox.say({"kind": "failed", "id": id, "error": type(error).__name__, "message": str(error)})
+            self._outbox.put({"kind": "failed", "id": id, "error": type(error).__name__, "message": str(error)})
 
 
 class RelayedJournal(MemoryJournal):

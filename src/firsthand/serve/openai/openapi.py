@@ -8,7 +8,7 @@ from pydantic.json_schema import models_json_schema
 
 from firsthand import __version__
 from firsthand.message import Json
-from firsthand.serve.models.adapter_routes import LoadAdapterRequest, UnloadAdapterRequest
+from firsthand.serve.openai.adapter_routes import LoadAdapterRequest, UnloadAdapterRequest
 from firsthand.serve.openai.request_schema import (
     ChatRequest,
     CompletionRequest,

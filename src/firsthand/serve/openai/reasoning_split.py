@@ -17,12 +17,12 @@ class Piece(NamedTuple):
     text: str
 
 
-class Splitter:
+class ReasoningSplitter:
     """Takes one answer apart. `thinks`: its model may think; `thinking`: the prompt ends with the mark of a thought."""
 
-    def __init__(self, *, thinks: bool = False, thinking: bool = False):
+    def __init__(self, *, thinks: bool = False, starts_in_thought: bool = False):
         self._state: Literal["start", "reasoning", "gap", "content"] = (
-            "reasoning" if thinks and thinking else "start" if thinks else "content"
+            "reasoning" if thinks and starts_in_thought else "start" if thinks else "content"
         )
         self._has_begun = False
         self._waiting = ""

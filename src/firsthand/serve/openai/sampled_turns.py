@@ -20,7 +20,7 @@ MAX_ANSWERS = 8192
 MAX_TOKENS = 1 << 22
 
 
-class Spoken:
+class SampledTurns:
     """A bounded memory of answers, the oldest forgotten first. For one event loop."""
 
     def __init__(self, *, max_answers: int = MAX_ANSWERS, max_tokens: int = MAX_TOKENS):

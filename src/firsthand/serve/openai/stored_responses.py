@@ -35,24 +35,24 @@ class _Kept:
     size_bytes: int = 0
 
 
-class Store:
+class ResponseStore:
     """The responses of all clients. For one event loop."""
 
-    def __init__(self, *, most: int, most_bytes: int):
-        self.most, self.most_bytes = most, most_bytes
+    def __init__(self, *, max_responses: int, max_bytes: int):
+        self.max_responses, self.max_bytes = max_responses, max_bytes
         self._clients: dict[str, _Kept] = {}
 
     def keep(self, client: str, response: Json, items: tuple[Item, ...]) -> bool:
         """Keep a response, and forget the client's oldest ones for it. False if it is too long to be kept at all."""
         texts = [json.dumps(response), *(json.dumps(item.model_dump(exclude_none=True)) for item in items)]
         stored = Stored(response, items, sum(map(len, texts)))
-        if not self.most or stored.size_bytes > self.most_bytes:
+        if not self.max_responses or stored.size_bytes > self.max_bytes:
             return False
         kept = self._clients.setdefault(client, _Kept())
         self._drop(client, response["id"])
         kept.by_id[response["id"]] = stored
         kept.size_bytes += stored.size_bytes
-        while len(kept.by_id) > self.most or kept.size_bytes > self.most_bytes:
+        while len(kept.by_id) > self.max_responses or kept.size_bytes > self.max_bytes:
             self._drop(client, next(iter(kept.by_id)))
         return True
 

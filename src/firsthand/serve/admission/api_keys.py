@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from firsthand.errors import ConfigError, nearest
-from firsthand.serve.http.server_settings import Limits
+from firsthand.serve.admission.admission_settings import ClientLimits
 
 MIN_LENGTH = 16
 _MAX_FILE_BYTES = 1 << 20
@@ -36,7 +36,7 @@ class Client:
     """Somebody who asks."""
 
     name: str
-    limits: Limits
+    limits: ClientLimits
     digest: bytes = b""
     """SHA-256 of the key."""
     load_adapters: bool = False
@@ -48,7 +48,7 @@ class Keys:
     """Who may ask; nobody is asked for a key if there are no clients."""
 
     clients: tuple[Client, ...] = ()
-    anyone: Client = Client("anyone", Limits(), load_adapters=True)
+    anyone: Client = Client("anyone", ClientLimits(), load_adapters=True)
     """Who asks where there are no keys."""
 
     def find(self, authorization: str | None) -> Client | None:
@@ -64,7 +64,7 @@ class Keys:
         return found if scheme.lower() == "bearer" else None
 
 
-def read_keys(path: Path | None, environment: Mapping[str, str], limits: Limits) -> Keys:
+def read_keys(path: Path | None, environment: Mapping[str, str], limits: ClientLimits) -> Keys:
     """The clients of a file and of the environment; `limits` holds for whom the file gives no other."""
     clients = [] if path is None else _read(path, limits)
     if secret := environment.get("FIRSTHAND_API_KEY"):
@@ -83,7 +83,7 @@ def check_loaders(keys: Keys, adapter_root: Path | None) -> None:
         )
 
 
-def _read(path: Path, limits: Limits) -> list[Client]:
+def _read(path: Path, limits: ClientLimits) -> list[Client]:
     try:
         size = path.stat().st_size
         if size > _MAX_FILE_BYTES:
@@ -98,10 +98,10 @@ def _read(path: Path, limits: Limits) -> list[Client]:
     return [_client(name, table, limits) for name, table in body.items()]
 
 
-def _client(name: str, table: Any, limits: Limits) -> Client:
+def _client(name: str, table: Any, limits: ClientLimits) -> Client:
     if not isinstance(table, dict) or not re.fullmatch(r"[\w.-]{1,64}", name):
         raise ConfigError(f'{name[:80]!r} in the file of keys is no client: write [NAME] with key = "..." below it')
-    known = {field.name for field in fields(Limits)}
+    known = {field.name for field in fields(ClientLimits)}
     own = {key: value for key, value in table.items() if key not in ("key", "sha256", "load_adapters")}
     for key in own:
         if key not in known:
