@@ -396,7 +396,7 @@ def test_names_are_those_of_the_conventions() -> None:
         if name.isupper() and isinstance(value, str)
     }
     text = "".join(Path(module.__file__).read_text() for module in (genai, sys.modules[spans_of.__module__]))
-    text += Path(sys.modules[Spans.__module__].__file__ or "").read_text()
+    text += Path(sys.modules[RequestSpans.__module__].__file__ or "").read_text()
     used = set(re.findall(r'"((?:gen_ai|http|error)\.[a-z_.]+)"', text))
     used |= {f"gen_ai.request.{name}" for name, _, _ in genai._SETTINGS}
     used |= {"gen_ai.request.frequency_penalty", "gen_ai.request.presence_penalty"}

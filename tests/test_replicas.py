@@ -113,7 +113,7 @@ def test_a_request_goes_where_its_beginning_is_known_until_that_one_has_too_much
     found = opened(3)
     wanted = prefix_hashes("An agent with a long system prompt. " * 20)
     found.note(1, wanted)
-    most = router.most_of({0: 0, 1: 0, 2: 0})
+    most = router.max_load({0: 0, 1: 0, 2: 0})
     assert found.choose(wanted, {0: 0, 1: int(most), 2: 0}) == 1
     elsewhere = found.choose(wanted, {0: 0, 1: int(most) + 1, 2: 0})
     assert elsewhere != 1
@@ -142,7 +142,7 @@ def test_a_beginning_that_all_share_ends_up_everywhere() -> None:
         chosen = found.choose(wanted, loads)
         found.note(chosen, wanted)
         loads[chosen] += 1
-        assert abs(loads[0] - loads[1]) <= router.most_of(loads) - min(loads.values()) + 1
+        assert abs(loads[0] - loads[1]) <= router.max_load(loads) - min(loads.values()) + 1
     assert min(loads.values()) >= 20
 
 

@@ -22,6 +22,7 @@ from firsthand.errors import ConfigError, ModelFileError
 from firsthand.model import Completion, Sampling
 from firsthand.nn import weights
 from firsthand.providers.local import Local
+from firsthand.providers.scripted import Scripted
 from firsthand.serve.admission.admission_settings import ClientLimits
 from firsthand.serve.admission.api_keys import Keys, check_loaders, read_keys
 from served import Running, serving

@@ -200,11 +200,12 @@ class Model(Protocol):
 
 
 @runtime_checkable
-class TokenMethods(Protocol):
-    """The methods that a TokenModel has besides those of a Model.
+class TokenCapability(Protocol):
+    """What makes a Model a TokenModel. `isinstance` is for this part: with the whole it would read `fingerprint`."""
 
-    `isinstance` with it reads no property, some of which hash files; what it lets through and is a Model is a TokenModel.
-    """
+    @property
+    def is_alive(self) -> bool:
+        """True while its engine takes requests."""
 
     async def load(self) -> ModelFacts:
         """Bring the model into memory, if it is not there, and say what it is."""
@@ -248,17 +249,17 @@ class TokenMethods(Protocol):
         """What the engine has done and is doing: numbers by name."""
 
 
-class TokenModel(Model, TokenMethods, Protocol):
+class TokenModel(Model, TokenCapability, Protocol):
     """A Model that knows its tokens: one that runs in this process, or in replicas of it."""
-
-    @property
-    def is_alive(self) -> bool:
-        """True while its engine takes requests."""
 
 
 @runtime_checkable
-class AdapterMethods(Protocol):
-    """The methods of an AdapterModel."""
+class AdapterCapability(Protocol):
+    """What makes a TokenModel an AdapterModel."""
+
+    @property
+    def adapters(self) -> Mapping[str, Path]:
+        """The folders of the adapters, by name."""
 
     def put_adapter(self, name: str, folder: Path | str) -> None:
         """Let an adapter be read together with the model; before the model is loaded."""
@@ -273,12 +274,8 @@ class AdapterMethods(Protocol):
         """Take an adapter away from new requests; those under way end with it."""
 
 
-class AdapterModel(TokenModel, AdapterMethods, Protocol):
+class AdapterModel(TokenModel, AdapterCapability, Protocol):
     """A TokenModel that keeps LoRA adapters beside its weights."""
-
-    @property
-    def adapters(self) -> Mapping[str, Path]:
-        """The folders of the adapters, by name."""
 
 
 @runtime_checkable
@@ -287,6 +284,13 @@ class Closable(Protocol):
 
     def close(self) -> None:
         """Let go of them."""
+
+
+def close(*parts: object) -> None:
+    """Close those of the models and embedders that are Closable; the others, and None, need nothing."""
+    for part in parts:
+        if isinstance(part, Closable):
+            part.close()
 
 
 async def shown_pieces(deltas: AsyncGenerator[Delta, None]) -> AsyncGenerator[Delta, None]:

@@ -12,7 +12,7 @@ from firsthand import catalog
 from firsthand.cluster.replicas.replica_settings import ReplicaSettings
 from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.errors import ConfigError, MissingExtra
-from firsthand.model import AdapterMethods, Closable, Embedder, Model
+from firsthand.model import AdapterCapability, Embedder, Model, close
 from firsthand.serve.admission.admission_settings import AdmissionSettings, ClientLimits
 from firsthand.serve.http.listen_address import ListenAddress
 from firsthand.serve.openai.openai_settings import OpenAISettings
@@ -99,9 +99,7 @@ def main(config: Config) -> int:
         serve(app, config.listen, on_open=lambda url: announce(config, url))
     finally:
         telemetry.close()
-        for part in (model, embedder):
-            if isinstance(part, Closable):
-                part.close()
+        close(model, embedder)
     return 0
 
 
@@ -188,7 +186,7 @@ def put_adapters(model: Model | None, config: Config) -> None:
     """Let the adapters of the flags be read together with the model."""
     if not config.adapter and config.openai.adapter_root is None:
         return
-    if not isinstance(model, AdapterMethods):
+    if model is None or not isinstance(model, AdapterCapability):
         raise ConfigError(f"{config.model} does not run here, so no adapters can be beside it: leave out --adapter")
     for text in config.adapter:
         name, equals, folder = text.partition("=")

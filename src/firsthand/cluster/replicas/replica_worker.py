@@ -24,15 +24,15 @@ from firsthand.errors import ConfigError, ModelFileError
 from firsthand.hub import model_lookup
 from firsthand.message import Json
 from firsthand.model import (
-    AdapterMethods,
+    AdapterCapability,
     AdapterModel,
-    Closable,
     CountingEmbedder,
     Delta,
     Embedder,
     Sampling,
-    TokenMethods,
+    TokenCapability,
     TokenModel,
+    close,
 )
 from firsthand.providers.local_embedder import LocalEmbedder
 
@@ -109,9 +109,7 @@ class Replica:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
-        for part in (self.model, self.embedder):
-            if isinstance(part, Closable):
-                await asyncio.to_thread(part.close)
+        await asyncio.to_thread(close, self.model, self.embedder)
 
     async def _do(self, job: int, message: Json) -> None:
         try:
@@ -151,7 +149,7 @@ class Replica:
     def adapter_model(self) -> AdapterModel:
         """The model, if it takes adapters; else a ConfigError."""
         model = self.the_model
-        if not isinstance(model, AdapterMethods):
+        if not isinstance(model, AdapterCapability):
             raise ConfigError("the replicas' model takes no adapters beside it")
         return model
 
@@ -273,7 +271,7 @@ def open_replica(settings: Json) -> Replica:
 
 def _open_model(settings: Json) -> TokenModel:
     model = catalog.model(settings["model"], device=settings.get("device", "cpu"))
-    if not isinstance(model, TokenMethods):
+    if not isinstance(model, TokenCapability):
         raise ConfigError(f"{settings['model']} does not run here, so it cannot have replicas: leave out --replicas")
     if isinstance(model, EngineModel):
         engine = dict(settings["engine"])

@@ -18,7 +18,7 @@ from firsthand.cluster.replicas.replica_worker import warm_up
 from firsthand.errors import FirsthandError
 from firsthand.message import Message
 from firsthand.model import (
-    AdapterMethods,
+    AdapterCapability,
     AdapterModel,
     Delta,
     Embedder,
@@ -26,7 +26,7 @@ from firsthand.model import (
     ModelFacts,
     Prompt,
     Sampling,
-    TokenMethods,
+    TokenCapability,
     TokenModel,
     ToolSpec,
 )
@@ -115,10 +115,13 @@ class ServedModels:
     def __init__(self, model: Model | None, embedder: Embedder | None = None, *, name: str = ""):
         self.model, self.embedder = model, embedder
         self.name = name or (model.name if model else embedder.name if embedder else "")
-        self.tokens: TokenModel | None = model if isinstance(model, TokenMethods) else None
+        self.tokens: TokenModel | None = None
         """The model, if it runs here."""
-        self.adapter_model: AdapterModel | None = model if isinstance(model, AdapterMethods) else None
+        self.adapter_model: AdapterModel | None = None
         """The model, if it takes adapters."""
+        if model is not None and isinstance(model, TokenCapability):
+            self.tokens = model
+            self.adapter_model = model if isinstance(model, AdapterCapability) else None
         self.state: LoadState = "loading"
         self.problem = ""
         """Why the state is `failed`."""
@@ -209,10 +212,13 @@ class ServedModels:
         """The problem without the folders that files are in, which clients must not learn; the log has them."""
         fleet = fleet_of(self.model)
         text = self.problem or (fleet.problem if fleet else "")
-        for part in (self.model, self.embedder):
-            if isinstance(part, _HasPath):
-                text = text.replace(f"{part.path.parent}{os.sep}", "")
+        for folder in (_folder_of(self.model), _folder_of(self.embedder)):
+            text = text if folder is None else text.replace(f"{folder}{os.sep}", "")
         return re.sub(r"(?<![\w:/])/(?:[^/\s'\"]+/)+", "", text)
+
+
+def _folder_of(part: object) -> Path | None:
+    return part.path.parent if isinstance(part, _HasPath) else None
 
 
 async def _stream_remote(

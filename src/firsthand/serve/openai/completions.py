@@ -99,13 +99,11 @@ def _job(state: OpenAIState, request: ActiveRequest, body: CompletionRequest) ->
 
 
 def _prompts(body: CompletionRequest) -> Prompts:
-    match body.prompt:
-        case str() as text:
-            return [text]
-        case [int(), *_] as ids:
-            return [[id for id in ids if isinstance(id, int)]]
-        case several:
-            return [each for each in several if not isinstance(each, int)]
+    prompt = body.prompt
+    if isinstance(prompt, str):
+        return [prompt]
+    ids = [each for each in prompt if isinstance(each, int)]
+    return [ids] if ids else [each for each in prompt if not isinstance(each, int)]
 
 
 async def _answer(
