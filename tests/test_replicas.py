@@ -438,7 +438,7 @@ class Deaf(Replica):
     async def begin(self) -> Any:
         return {"same": {}, "facts": {}}
 
-    async def said(self, patience_s: float = 1.0) -> list[Any]:
+    async def outgoing(self, patience_s: float = 1.0) -> list[Any]:
         await asyncio.sleep(1000)
         return []
 

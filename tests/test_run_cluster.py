@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from firsthand.cluster.spread.ray_workers import Place, Share, expect_cluster, shares
+from firsthand.cluster.spread.ray_workers import Share, WorkerPlace, expect_cluster, shares
 from firsthand.commands.cluster import is_local, uses_files
 from firsthand.commands.run import Config
 from firsthand.errors import ConfigError
@@ -39,16 +39,16 @@ def test_there_is_a_worker_for_each_machine_or_each_gpu() -> None:
         node("gone", 64, alive=False),
         {"NodeID": "c", "Alive": True},
     ]
-    assert shares(nodes, None, gpus=False) == {Place("a", 0): Share(8, 0), Place("b", 0): Share(4, 0)}
-    assert shares(nodes, None, gpus=True) == {Place("b", 0): Share(2, 1), Place("b", 1): Share(2, 1)}
+    assert shares(nodes, None, gpus=False) == {WorkerPlace("a", 0): Share(8, 0), WorkerPlace("b", 0): Share(4, 0)}
+    assert shares(nodes, None, gpus=True) == {WorkerPlace("b", 0): Share(2, 1), WorkerPlace("b", 1): Share(2, 1)}
 
 
 def test_workers_are_spread_over_the_machines() -> None:
     nodes = [node("a", 4), node("b", 1)]
     assert shares(nodes, 3, gpus=True) == {
-        Place("a", 0): Share(2, 0),
-        Place("a", 1): Share(2, 0),
-        Place("b", 0): Share(1, 0),
+        WorkerPlace("a", 0): Share(2, 0),
+        WorkerPlace("a", 1): Share(2, 0),
+        WorkerPlace("b", 0): Share(1, 0),
     }
     assert sum(share.cpus for share in shares(nodes, 5, gpus=False).values()) == 5
     with pytest.raises(ConfigError, match="workers is 6, and the cluster has room for 5, one for each CPU"):

@@ -265,7 +265,7 @@ def test_adapters_come_and_go_while_requests_run(running: Running, house: Path) 
         ("wide", "has rank 300: at most 256"),
     ],
 )
-def test_a_bad_adapter_is_refused_and_touches_nothing(running: Running, path: str, expected: str) -> None:
+def test_a_bad_adapter_is_refused_and_touches_nothing(running: Running, house: Path, path: str, expected: str) -> None:
     before = say(running, "red")
     answer = load(running, "bad", path)
     assert answer.status_code == 400 and expected in answer.json()["error"]["message"], answer.text

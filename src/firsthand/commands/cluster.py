@@ -50,13 +50,13 @@ def spread(
 ) -> None:
     """Carry out a run on the cluster that `config.on` names. `say` is told what the user should know meanwhile."""
     from firsthand.cluster.spread.distribute import distribute
-    from firsthand.cluster.spread.ray_workers import Plan, on_ray
+    from firsthand.cluster.spread.ray_workers import WorkerSpec, on_ray
     from firsthand.cluster.spread.run_worker import about
     from firsthand.system.home import data_home
 
     agents = {place.agent.name: place.agent for place in places}
     benchmarks = {place.benchmark.name: place.benchmark for place in places}
-    plan = Plan(
+    spec = WorkerSpec(
         target=f"{__name__}:{build_worker.__name__}",
         settings=asdict(config),
         expected=about(agents, benchmarks),
@@ -64,7 +64,7 @@ def spread(
         gpus=any(map(is_local, config.model)),
     )
     folder = Path.cwd() if uses_files(config) else None
-    with on_ray(address_of(config), plan, folder=folder, home=data_home().absolute(), say=say) as fleet:
+    with on_ray(address_of(config), spec, folder=folder, home=data_home().absolute(), say=say) as fleet:
         asyncio.run(
             distribute(
                 run,

@@ -19,11 +19,11 @@ from firsthand.serve.telemetry.server_telemetry import ServerTelemetry
 from firsthand.serve.telemetry.telemetry_settings import TelemetrySettings
 
 REPLACED = {
-    "Door": "firsthand.serve.http.app.ServerApp",
+    "Door": "ServerApp of serve/http/app.py",
     "Settings": "AdmissionSettings, OpenAISettings and TelemetrySettings",
-    "Limits": "firsthand.serve.admission.admission_settings.ClientLimits",
-    "Address": "firsthand.serve.http.listen_address.ListenAddress",
-    "make_app": "firsthand.serve.http.app.ServerApp",
+    "Limits": "ClientLimits of serve/admission/admission_settings.py",
+    "Address": "ListenAddress of serve/http/listen_address.py",
+    "make_app": "ServerApp of serve/http/app.py",
 }
 Limits = ClientLimits
 

@@ -191,6 +191,10 @@ class ReplicatedModel:
         return (loading, salt)
 
 
+Replicated = ReplicatedModel
+"""Its name in 0.6; goes in 0.8.0."""
+
+
 class EmbeddedTexts(NamedTuple):
     """A CountedVectors in plain lists."""
 

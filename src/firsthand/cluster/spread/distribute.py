@@ -1,8 +1,8 @@
-"""Carry out a run on many workers: `execute` with the attempts elsewhere. This process stays the one writer of the store.
+"""Distributes a run over workers: `execute` with the attempts elsewhere. This process stays the only writer of the store.
 
-Every worker holds at most `concurrency` attempts and takes a new one for each that it finishes. What the attempts of a lost
-worker had done is in the run's journal, and another worker goes on from there. An attempt that was under way on two workers
-that were lost is next tried with nothing beside it, and given up, as an error of its own, when that costs two more.
+Each worker runs at most `concurrency` attempts, and gets a new one for each that it finishes. When a worker is lost, another
+one resumes its attempts from the run's journal. An attempt that was on two lost workers is next tried alone on a worker, and
+given up, as an error of its own, after two more losses.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ from firsthand.runs.store import Run
 from firsthand.trace import Failure, Trace
 
 SUSPECT = 2
-"""After so many lost workers an attempt is tried alone."""
+"""An attempt is tried alone after it was on this many lost workers."""
 GIVEN_UP = 4
-"""After so many it is an error."""
+"""And is given up after this many."""
 
 
 class Remote(Protocol):
-    """A worker, as this side sees it."""
+    """The run's side of a worker."""
 
     name: str
 
     async def exchange(self, messages: Sequence[Json]) -> list[Json]:
-        """Give it messages and take what it has to say, as `Worker.exchange`; Lost if it is gone."""
+        """Send it messages, and receive those that it has, as `Worker.exchange`; Lost if it is gone."""
 
     async def close(self) -> None:
         """End it; it may be gone already."""
 
 
-class Fleet(Protocol):
-    """Where workers come from."""
+class WorkerPool(Protocol):
+    """Provides workers."""
 
     def workers(self) -> AsyncGenerator[Remote, None]:
-        """Workers as they get ready, and new ones for those that were lost, without an end.
+        """Workers as they become ready, and replacements of lost ones, without an end.
 
         A FirsthandError if there can be none.
         """
@@ -53,7 +53,7 @@ class Fleet(Protocol):
 async def distribute(
     run: Run,
     places: Sequence[Place],
-    fleet: Fleet,
+    pool: WorkerPool,
     *,
     seed: int = 0,
     concurrency: int = 16,
@@ -61,19 +61,19 @@ async def distribute(
     on_lost: Callable[[str], None] = lambda text: None,
     redo_errors: bool = False,
 ) -> None:
-    """Attempt all places that the run has no trace of on the fleet's workers, `concurrency` at a time on each.
+    """Run the attempts that the run has no trace of on the pool's workers, `concurrency` at a time on each.
 
-    As `execute`: each trace is kept before `on_trace` is given it, and the traces are those that `execute` would have made,
-    but for times. `on_lost` is told in a sentence of each worker that was lost.
+    As in `execute`, each trace is stored before `on_trace` gets it, and traces equal those of `execute` but for times.
+    `on_lost` gets a sentence for each lost worker.
     """
     missing = begin(run, places, redo_errors)
     with run.working():
         if missing:
-            await _Distribution(run, missing, seed, concurrency, on_trace, on_lost).work(fleet)
+            await _Distribution(run, missing, seed, concurrency, on_trace, on_lost).work(pool)
 
 
 class _Distribution:
-    """What is left to do, and who does it."""
+    """The attempts that are left, and the workers that run them."""
 
     def __init__(
         self,
@@ -93,22 +93,22 @@ class _Distribution:
         self.waiting = deque(missing.values())
         self.losses: Counter[str] = Counter()
         self.serving: set[asyncio.Task[None]] = set()
-        self.news = asyncio.Event()
+        self.changed = asyncio.Event()
 
-    async def work(self, fleet: Fleet) -> None:
+    async def work(self, pool: WorkerPool) -> None:
         """Return when nothing is missing."""
         try:
             async with asyncio.TaskGroup() as tasks:
-                hiring = tasks.create_task(self._hire(fleet, tasks))
+                recruiting = tasks.create_task(self._recruit(pool, tasks))
                 while self.missing:
-                    await self._news()
-                for task in (hiring, *self.serving):
+                    await self._wait_for_change()
+                for task in (recruiting, *self.serving):
                     task.cancel()
         except BaseExceptionGroup as errors:
             raise first_error(errors) from None
 
-    async def _hire(self, fleet: Fleet, tasks: asyncio.TaskGroup) -> None:
-        async with aclosing(fleet.workers()) as workers:
+    async def _recruit(self, pool: WorkerPool, tasks: asyncio.TaskGroup) -> None:
+        async with aclosing(pool.workers()) as workers:
             async for remote in workers:
                 self.serving.add(serving := tasks.create_task(self._serve(remote)))
                 serving.add_done_callback(self.serving.discard)
@@ -121,17 +121,17 @@ class _Distribution:
             while self.missing:
                 messages += self._deal(held)
                 if not held:
-                    await self._news()
+                    await self._wait_for_change()
                     continue
-                said = await remote.exchange(messages)
-                messages = [answer for message in said if (answer := self._take(message, held))]
+                replies = await remote.exchange(messages)
+                messages = [answer for message in replies if (answer := self._take(message, held))]
         except Lost as lost:
             self._put_back(remote, held, str(lost))
         finally:
             await remote.close()
 
     def _deal(self, held: dict[str, Place]) -> list[Json]:
-        """New attempts for a worker, which holds them from now on."""
+        """Messages that give a worker new attempts, which are then in `held`."""
         dealt = []
         while self.waiting and len(held) < self.concurrency:
             place = self.waiting[0]
@@ -143,7 +143,7 @@ class _Distribution:
         return dealt
 
     def _take(self, message: Json, held: dict[str, Place]) -> Json | None:
-        """Do as a worker says; gives the answer, if there is one."""
+        """Handle a worker's message; the reply, if there is one."""
         id = message["id"]
         match message["kind"]:
             case "record":
@@ -159,11 +159,11 @@ class _Distribution:
     def _finish(self, trace: Trace) -> None:
         self.run.append(trace)
         del self.missing[trace.id]
-        self._tell()
+        self._notify()
         self.on_trace(trace)
 
     def _put_back(self, remote: Remote, held: dict[str, Place], how: str) -> None:
-        """Let others go on with what a lost worker had begun."""
+        """Give the attempts of a lost worker to others."""
         again = f": its {len(held)} attempts are given to others" if held and self.missing else ""
         self.on_lost(f"{how}{again}")
         for place in reversed(held.values()):
@@ -174,7 +174,7 @@ class _Distribution:
                 self.waiting.append(place)
             else:
                 self.waiting.appendleft(place)
-        self._tell()
+        self._notify()
 
     def _given_up(self, place: Place) -> Trace:
         number = self.losses[place.id]
@@ -192,9 +192,9 @@ class _Distribution:
                           "nothing beside it: see whether it runs out of memory or ends its process"),
         )  # fmt: skip
 
-    def _tell(self) -> None:
-        self.news.set()
-        self.news = asyncio.Event()
+    def _notify(self) -> None:
+        self.changed.set()
+        self.changed = asyncio.Event()
 
     async def _news(self) -> None:
-        await self.news.wait()
+        await self.changed.wait()

@@ -1,8 +1,8 @@
 """The workers of a run on a Ray cluster: an actor for each GPU, or for each machine where there are none.
 
-This process connects to the cluster, keeps a worker on every machine that has room, replaces those that are lost, and finds
-machines that join. An actor builds its agents from the run's settings by the name of a function, `module:function`, and so
-loads each model once. Messages are bytes; the cluster holds none of the run. Ray is the extra `cluster`.
+This process connects to the cluster, keeps a worker on every machine with room, replaces lost ones, and uses machines that
+join. An actor builds its agents from the run's settings with a function, named `module:function`, and so loads each model
+once. Messages are bytes; the cluster stores none of the run. Ray is the extra `cluster`.
 """
 
 from __future__ import annotations
@@ -26,58 +26,62 @@ from firsthand.errors import ConfigError, FirsthandError, MissingExtra
 from firsthand.message import Json
 
 LOCAL_STORE_BYTES = 100 << 20
-"""Ray's object store where we start Ray ourselves; messages are small."""
+"""Size of Ray's object store when we start Ray; messages are small."""
 STAYS_HERE = (".git", ".venv", "venv", "node_modules", "__pycache__", "*.gguf", "*.safetensors", "*.sqlite*")
-"""What of the working folder never travels."""
+"""Files of the working folder that are never sent to the cluster."""
 LOOK_AGAIN_S = 2.0
-"""How often the cluster's machines are looked at."""
+"""Interval at which the cluster's machines are listed."""
 MAX_FALSE_STARTS = 3
-"""After so many workers in a row that ended before they were ready, the run ends."""
+"""A place is given up after this many workers in a row ended before they were ready."""
 UNTIL_DEAD_S = 10.0
-"""How long a cluster may take to accept a connection."""
+"""Timeout of a connection to a cluster."""
 UNTIL_GONE_S = 20.0
-"""How long the head of the cluster may not answer: Ray can start it anew."""
+"""The run ends if the head of the cluster is gone for longer; Ray can restart it."""
 UNTIL_TOLD_S = 20.0
-"""After so long without any worker, the user is told that it waits."""
+"""The user gets a message if there is no worker after this time."""
 
 
-class Place(NamedTuple):
-    """Where a worker is: the id of the machine, and which of its workers there."""
+class WorkerPlace(NamedTuple):
+    """The place of a worker: the id of its machine, and its index among the workers there."""
 
     node: str
     at: int
 
 
 class Share(NamedTuple):
-    """What of a machine one worker takes."""
+    """The part of a machine that one worker takes."""
 
     cpus: float
     gpus: float
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What every worker is made of."""
+class WorkerSpec:
+    """The specification of a run's workers."""
 
     target: str
-    """`module:function`: gives a Worker of the settings."""
+    """`module:function`, which makes a Worker from the settings."""
     settings: Json
     expected: Json
-    """What `Worker.about` must say there."""
+    """The `Worker.about` that every worker must have."""
     count: int | None = None
-    """This many workers, or one for each GPU or machine."""
+    """The number of workers; by default one for each GPU or machine."""
     gpus: bool = False
-    """Whether a worker can use a GPU."""
+    """True if workers can use a GPU."""
 
 
-class Actor:
-    """What runs on the cluster: a Worker behind bytes."""
+Plan = WorkerSpec
+"""Its name in 0.6; goes in 0.8.0."""
+
+
+class WorkerActor:
+    """A Worker on the cluster, with messages as bytes."""
 
     def __init__(self) -> None:
         self.worker: Worker | None = None
 
     async def begin(self, target: str, settings: bytes) -> bytes:
-        """Build the worker; says what it is, or why it cannot be."""
+        """Build the worker; its `about`, or the problem."""
         module, _, name = target.partition(":")
         try:
             self.worker = getattr(importlib.import_module(module), name)(unpack(settings))
@@ -87,22 +91,22 @@ class Actor:
             return pack({"problem": str(error)})
 
     async def exchange(self, messages: bytes) -> bytes:
-        """What `Worker.exchange` says."""
+        """See `Worker.exchange`."""
         assert self.worker is not None
         return pack(await self.worker.exchange(unpack(messages)))
 
 
 class RayWorker:
-    """One actor, as a Remote."""
+    """A worker in an actor, as a Remote."""
 
     def __init__(self, ray: Any, actor: Any, name: str):
         self.ray, self.actor, self.name = ray, actor, name
         self.open = True
 
-    async def begin(self, plan: Plan) -> None:
-        """Wait until it is there and has built its agents. Lost if it ends before, ConfigError if it cannot work."""
-        said = unpack(await self._ask(self.actor.begin.remote(plan.target, pack(plan.settings))))
-        problem = said.get("problem") or difference(plan.expected, said)
+    async def begin(self, spec: WorkerSpec) -> None:
+        """Wait until it has built its agents. Lost if it ends before, ConfigError if it cannot work."""
+        about = unpack(await self._ask(self.actor.begin.remote(spec.target, pack(spec.settings))))
+        problem = about.get("problem") or difference(spec.expected, about)
         if problem:
             raise ConfigError(
                 f"the worker on {self.name} cannot take part: {problem}; every machine needs the same firsthand, "
@@ -110,9 +114,9 @@ class RayWorker:
             )
 
     async def exchange(self, messages: Sequence[Json]) -> list[Json]:
-        """What it says to the messages."""
-        said: list[Json] = unpack(await self._ask(self.actor.exchange.remote(pack(list(messages)))))
-        return said
+        """Its replies to the messages."""
+        replies: list[Json] = unpack(await self._ask(self.actor.exchange.remote(pack(list(messages)))))
+        return replies
 
     async def close(self) -> None:
         """End it."""
@@ -123,32 +127,32 @@ class RayWorker:
             self.ray.kill(self.actor, no_restart=True)
 
     async def _ask(self, reference: Any) -> bytes:
-        return await heard(self.ray, reference, f"the worker on {self.name}")
+        return await result_of(self.ray, reference, f"the worker on {self.name}")
 
 
-class RayFleet:
-    """The workers of a cluster that this process is connected to."""
+class RayWorkers:
+    """A WorkerPool on the cluster that this process is connected to."""
 
-    def __init__(self, ray: Any, plan: Plan, say: Callable[[str], None]):
-        self.ray, self.plan, self.say = ray, plan, say
-        self.held: dict[Place, RayWorker] = {}
-        self.false_starts: Counter[Place] = Counter()
+    def __init__(self, ray: Any, spec: WorkerSpec, say: Callable[[str], None]):
+        self.ray, self.spec, self.say = ray, spec, say
+        self.held: dict[WorkerPlace, RayWorker] = {}
+        self.false_starts: Counter[WorkerPlace] = Counter()
         self.problem = ""
         self.gone = False
-        """Whether the head of the cluster is: then Ray is asked no more, for it would wait a minute and end the process."""
+        """True once the head of the cluster is gone. Ray is not called then: it would wait a minute and end the process."""
         client = ray.util.client.ray.is_connected()
         self.head = None if client else ray.get_runtime_context().gcs_address
 
     async def workers(self) -> AsyncGenerator[RayWorker, None]:
-        """Workers as they get ready; new ones where one was lost or a machine has joined."""
-        starting: dict[asyncio.Task[None], Place] = {}
+        """Workers as they become ready, and new ones when one is lost or a machine joins."""
+        starting: dict[asyncio.Task[None], WorkerPlace] = {}
         began, told = time.monotonic(), False
-        shares(self.ray.nodes(), self.plan.count, gpus=self.plan.gpus)  # with too many, before anything is started
+        shares(self.ray.nodes(), self.spec.count, gpus=self.spec.gpus)  # with too many, before anything is started
         try:
             while True:
                 await self._expect_head()
-                for place in self._hire():
-                    starting[asyncio.create_task(self.held[place].begin(self.plan))] = place
+                for place in self._recruit():
+                    starting[asyncio.create_task(self.held[place].begin(self.spec))] = place
                 if not self.held:
                     raise ConfigError(f"no worker can begin: {self.problem}")
                 if starting:
@@ -194,30 +198,30 @@ class RayFleet:
                     ) from None
             await asyncio.sleep(LOOK_AGAIN_S)
 
-    def _hire(self) -> list[Place]:
-        """The places of the cluster that had no worker, each with a new one, which is about to begin."""
-        nodes, count = self.ray.nodes(), self.plan.count
-        wanted = shares(nodes, count, gpus=self.plan.gpus, strict=False)
+    def _recruit(self) -> list[WorkerPlace]:
+        """The places that had no worker, each with a new one that is about to begin."""
+        nodes, count = self.ray.nodes(), self.spec.count
+        wanted = shares(nodes, count, gpus=self.spec.gpus, strict=False)
         self.held = {place: worker for place, worker in self.held.items() if worker.open}
-        hired = []
+        new = []
         for place, share in wanted.items():
             taken = place in self.held or self.false_starts[place] >= MAX_FALSE_STARTS
             if not taken and (count is None or len(self.held) < count):
                 self.held[place] = self._start(place, share, name_of(nodes, place.node))
-                hired.append(place)
-        return hired
+                new.append(place)
+        return new
 
-    def _start(self, place: Place, share: Share, name: str) -> RayWorker:
+    def _start(self, place: WorkerPlace, share: Share, name: str) -> RayWorker:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         there = NodeAffinitySchedulingStrategy(place.node, soft=False)
-        actor = self.ray.remote(Actor).options(
+        actor = self.ray.remote(WorkerActor).options(
             num_cpus=share.cpus, num_gpus=share.gpus, max_restarts=0, scheduling_strategy=there
         )
         return RayWorker(self.ray, actor.remote(), name)
 
-    async def _ready(self, task: asyncio.Task[None], place: Place) -> bool:
-        """Whether a worker that was started can be used. Where one cannot, no other is tried; one that was lost may be."""
+    async def _ready(self, task: asyncio.Task[None], place: WorkerPlace) -> bool:
+        """True if a started worker can be used. A place where one cannot work is given up; after a loss another is tried."""
         try:
             task.result()
         except (Lost, ConfigError) as error:
@@ -233,11 +237,11 @@ class RayFleet:
 
 @contextmanager
 def on_ray(
-    address: str | None, plan: Plan, *, folder: Path | None, home: Path, say: Callable[[str], None]
-) -> Iterator[RayFleet]:
-    """A fleet on the cluster at the address, or the one this machine is in, or one of this machine alone.
+    address: str | None, spec: WorkerSpec, *, folder: Path | None, home: Path, say: Callable[[str], None]
+) -> Iterator[RayWorkers]:
+    """Workers on the cluster at the address, the one of this machine, or a new one on this machine alone.
 
-    `folder`, if given, is what the workers find as their working folder; of what lies in it, `home` stays here.
+    `folder`, if given, is sent to the workers as their working folder, without `home`.
     """
     ray = importlib.import_module("ray")
     options: Json = {"log_to_driver": False, "logging_level": logging.ERROR, "include_dashboard": False}
@@ -251,7 +255,7 @@ def on_ray(
     except Exception as error:
         where = f"the Ray cluster at {address}" if address else "a Ray cluster on this machine"
         raise ConfigError(f"{where} cannot be used: {reason(error)}") from None
-    fleet = RayFleet(ray, plan, say)
+    fleet = RayWorkers(ray, spec, say)
     try:
         with quiet():
             yield fleet
@@ -262,7 +266,7 @@ def on_ray(
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep Ray from printing the last log lines of a machine that was lost: what matters of it we say in a sentence."""
+    """Keep Ray from printing the last log lines of a lost machine: we report the loss in a sentence."""
     printing: Any = importlib.import_module("ray._private.worker")
     before = getattr(printing, "_worker_logs_enabled", True)
     printing._worker_logs_enabled = False
@@ -294,7 +298,7 @@ def expect_cluster(address: str | None) -> None:
 
 
 def connect(ray: Any, address: str | None, options: Json) -> None:
-    """Connect to a cluster, or start one of this machine alone where none was named and none runs."""
+    """Connect to a cluster; without an address, to the one of this machine, or to a new one."""
     if address is None:
         try:
             ray.init(address="auto", **{key: value for key, value in options.items() if key != "include_dashboard"})
@@ -307,8 +311,8 @@ def connect(ray: Any, address: str | None, options: Json) -> None:
 
 def shares(
     nodes: Sequence[Mapping[str, Any]], count: int | None, *, gpus: bool, strict: bool = True
-) -> dict[Place, Share]:
-    """A place for each worker, and what it takes of its machine.
+) -> dict[WorkerPlace, Share]:
+    """A place for each worker, and its share of the machine.
 
     Without a `count`: one for each GPU if `gpus` can be used and there are any, otherwise one for each machine with a CPU.
     With one: that many, spread over the machines. No machine is a ConfigError, and so is too high a count if `strict`.
@@ -334,23 +338,23 @@ def shares(
             free = [node for node in most if numbers[node] < most[node]]
             numbers[min(free, key=numbers.__getitem__)] += 1
     return {
-        Place(node, at): Share(room[node][0] // number, int(on_gpus))
+        WorkerPlace(node, at): Share(room[node][0] // number, int(on_gpus))
         for node, number in numbers.items()
         for at in range(number)
     }
 
 
 def name_of(nodes: Sequence[Mapping[str, Any]], node_id: str) -> str:
-    """The machine's name, as its owner knows it, and the beginning of its id, for several may run on one machine."""
+    """The machine's host name and the start of its id, since several nodes may run on one machine."""
     found = next((node for node in nodes if node["NodeID"] == node_id), {})
     return f"{found.get('NodeManagerHostname', 'an unknown machine')} ({node_id[:6]})"
 
 
-async def heard(ray: Any, reference: Any, who: str) -> bytes:
-    """What an actor answers; Lost, with `who` it was, if it is gone."""
+async def result_of(ray: Any, reference: Any, who: str) -> bytes:
+    """The result of a call of an actor; Lost, with `who` it was, if it is gone."""
     try:
         answer: bytes = await reference
-    except ray.exceptions.RayTaskError:  # a bug of ours over there keeps its traceback
+    except ray.exceptions.RayTaskError:  # a bug of ours in the actor keeps its traceback
         raise
     except ray.exceptions.RayError as error:
         raise Lost(f"{who} was lost ({reason(error)})") from None
@@ -358,7 +362,7 @@ async def heard(ray: Any, reference: Any, who: str) -> bytes:
 
 
 def reason(error: BaseException) -> str:
-    """What went wrong, in one short line, without Ray's ids and logs."""
+    """The cause of an error in one short line, without Ray's ids and logs."""
     text = " ".join(str(error).split())
     kinds = {kind.__name__ for kind in type(error).__mro__}
     if "No module named 'firsthand" in text:

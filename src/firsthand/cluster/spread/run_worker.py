@@ -1,4 +1,4 @@
-"""The far side of a run that is spread over machines: attempts come in as plain data, and what they do goes back at once.
+"""The worker of a distributed run: attempts arrive as JSON, and their records are sent back at once.
 
     to a worker      attempt   id, agent, benchmark, task, epoch, seed, entries: the attempt's journal so far
                      kept      upto: the records up to this number survive a crash now
@@ -6,9 +6,9 @@
                      trace     id, trace
                      failed    id, error, message: what ends the whole run, as it would have on one machine
 
-Agents and benchmarks go by name and are built from the run's settings; a worker holds no store. A record is on its way as
-soon as it is made, and the attempt goes on when it is kept (`Journal.settled`), so a lost worker has done nothing outside
-that its run does not know of. The near side is `distribute.py`; what carries the messages is for others, see `on_ray.py`.
+Agents and benchmarks are named, and built from the run's settings; a worker has no store. A record is sent as soon as it is
+made, and the attempt waits until it is stored (`Journal.settled`), so a lost worker has done nothing that its run does not
+know of. `distribute.py` is the other side, and `ray_workers.py` carries the messages.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from firsthand.task import Task
 
 
 class Lost(Exception):
-    """A worker is gone, and what it was doing with it. The message says how."""
+    """A worker or replica is lost, with the work it was doing. The message says how."""
 
 
 class Worker:
-    """Carries out attempts of these agents at tasks of these benchmarks, as many at a time as it is given."""
+    """Runs attempts of these agents at tasks of these benchmarks, as many at a time as arrive."""
 
     def __init__(self, agents: Sequence[Agent], benchmarks: Sequence[Benchmark]):
         self.agents = {agent.name: agent for agent in agents}
@@ -46,11 +46,11 @@ class Worker:
         self._running: set[asyncio.Task[None]] = set()
 
     def about(self) -> Json:
-        """What must be the same on every side for their attempts to be those of one run."""
+        """Everything that must be equal on all machines of a run."""
         return about(self.agents, self.benchmarks)
 
     async def exchange(self, messages: Sequence[Json], patience_s: float = PATIENCE_S) -> list[Json]:
-        """Take messages in, and give those that have come up meanwhile, waiting a little for the first of them."""
+        """Handle messages, and return those since the last call, after a short wait for the first of them."""
         for message in messages:
             if message["kind"] == "attempt":
                 attempt = asyncio.create_task(self._attempt(message))
@@ -63,21 +63,21 @@ class Worker:
         return await self._outbox.take(patience_s)
 
     async def close(self) -> None:
-        """Cancel what runs."""
+        """Cancel the attempts under way."""
         running = list(self._running)
         for attempt in running:
             attempt.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
     def record(self, id: str, effect: str, request: str, reply: Json) -> int:
-        """The number of a new record, which is on its way."""
+        """Send a new record; its number."""
         self._recorded += 1
         body = {"number": self._recorded, "id": id, "effect": effect, "request": request, "reply": reply}
         self._outbox.put(body | {"kind": "record"})
         return self._recorded
 
     async def until_kept(self, number: int) -> None:
-        """Wait until the record of this number survives a crash."""
+        """Wait until the record of this number is stored."""
         while self.kept < number:
             await self._news.wait()
 
@@ -98,7 +98,7 @@ class Worker:
 
 
 class RelayedJournal(MemoryJournal):
-    """The journal of an attempt whose run is elsewhere: what was recorded before came with it, what is new is sent."""
+    """The journal of an attempt on a worker: earlier records come with the attempt, new ones are sent to the run."""
 
     def __init__(self, worker: Worker, id: str, entries: Sequence[tuple[str, str, Json]]):
         super().__init__()
@@ -113,12 +113,12 @@ class RelayedJournal(MemoryJournal):
         self.last = self.worker.record(self.id, effect, request, reply)
 
     async def settled(self) -> None:
-        """Wait until the run has kept what was sent."""
+        """Wait until the run has stored the records."""
         await self.worker.until_kept(self.last)
 
 
 def attempt_message(place: Place, seed: int, entries: Sequence[tuple[str, str, Json]]) -> Json:
-    """What a worker is told of an attempt."""
+    """The message that starts an attempt on a worker."""
     return {
         "kind": "attempt",
         "id": place.id,
@@ -132,7 +132,7 @@ def attempt_message(place: Place, seed: int, entries: Sequence[tuple[str, str, J
 
 
 def about(agents: Mapping[str, Agent], benchmarks: Mapping[str, Benchmark]) -> Json:
-    """Versions, agents and protocols, as far as they decide what an attempt does."""
+    """Versions, agents and protocols, as far as they affect an attempt."""
     return {
         "firsthand": __version__,
         "agents": {name: agent.to_json() for name, agent in agents.items()},
@@ -141,7 +141,7 @@ def about(agents: Mapping[str, Agent], benchmarks: Mapping[str, Benchmark]) -> J
 
 
 def difference(here: Json, there: Json) -> str | None:
-    """In what a worker is not as this side expects it to be, in words; None if it is."""
+    """The first difference between a worker and this machine, in words; None if there is none."""
     there = unpack(pack(there))
     for key, value in unpack(pack(here)).items():
         if not isinstance(value, dict):
@@ -160,39 +160,39 @@ def difference(here: Json, there: Json) -> str | None:
 
 
 def pack(body: object) -> bytes:
-    """A message, or a list of them, for the wire: what is not JSON, such as a note of a pattern, becomes text."""
+    """A message, or a list of them, as bytes. Values that are not JSON, such as a note of a pattern, become text."""
     return json.dumps(body, separators=(",", ":"), default=str).encode()
 
 
 def unpack(data: bytes) -> Any:
-    """What `pack` wrote."""
+    """The messages that `pack` wrote."""
     return json.loads(data)
 
 
 class InProcess:
-    """A worker in this very process, for tests and to try things out: messages go through bytes as over a wire."""
+    """A worker in this process, for tests and trials. Messages become bytes, as they would over a network."""
 
-    def __init__(self, worker: Worker, name: str = "beside"):
+    def __init__(self, worker: Worker, name: str = "in process"):
         self.worker = worker
         self.name = name
         self.dead = False
 
     async def exchange(self, messages: Sequence[Json]) -> list[Json]:
-        """What the worker says to the messages; Lost once it was killed."""
+        """The worker's replies to the messages; Lost once it was killed."""
         if self.dead:
             raise Lost(f"{self.name} was killed")
-        said: list[Json] = unpack(pack(await self.worker.exchange(unpack(pack(list(messages))))))
-        if self.dead:  # what it was about to say is lost with it
+        replies: list[Json] = unpack(pack(await self.worker.exchange(unpack(pack(list(messages))))))
+        if self.dead:  # its replies are lost with it
             raise Lost(f"{self.name} was killed")
-        return said
+        return replies
 
     async def kill(self) -> None:
-        """End it at once: nothing that it does afterwards reaches the run."""
+        """End it at once: nothing that it does afterwards is received."""
         self.dead = True
         await self.worker.close()
 
     async def close(self) -> None:
-        """Cancel what still runs."""
+        """Cancel the attempts under way."""
         await self.worker.close()
 
 
