@@ -196,5 +196,5 @@ class _Distribution:
         self.changed.set()
         self.changed = asyncio.Event()
 
-    async def _news(self) -> None:
+    async def _wait_for_change(self) -> None:
         await self.changed.wait()

@@ -52,7 +52,7 @@ class Keys:
     """The client of requests to a server without keys."""
 
     def find(self, authorization: str | None) -> Client | None:
-        """The client whose key an Authorization header carries, or None. All keys are compared, so that timing tells none."""
+        """The client whose key an Authorization header carries, or None. All keys are compared, for constant time."""
         if not self.clients:
             return self.anyone
         scheme, _, key = (authorization or "").partition(" ")
