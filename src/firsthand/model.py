@@ -201,7 +201,7 @@ class Model(Protocol):
 
 @runtime_checkable
 class TokenCapability(Protocol):
-    """What makes a Model a TokenModel. `isinstance` is for this part: with the whole it would read `fingerprint`."""
+    """The part that a TokenModel adds to a Model, for `isinstance`: with the whole it would read `fingerprint`."""
 
     @property
     def is_alive(self) -> bool:
@@ -255,7 +255,7 @@ class TokenModel(Model, TokenCapability, Protocol):
 
 @runtime_checkable
 class AdapterCapability(Protocol):
-    """What makes a TokenModel an AdapterModel."""
+    """The part that an AdapterModel adds to a TokenModel, for `isinstance`."""
 
     @property
     def adapters(self) -> Mapping[str, Path]:

@@ -7,7 +7,7 @@ import asyncio
 from firsthand.message import Json
 
 PATIENCE_S = 1.0
-"""How long `take` waits for a message. Then it returns none, which the other side takes as a sign of life."""
+"""Seconds that `take` waits for a message. Then it returns none, which the other side takes as a sign of life."""
 
 
 class Outbox:

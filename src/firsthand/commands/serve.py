@@ -47,7 +47,7 @@ class Config:
     openai: OpenAISettings = field(default_factory=OpenAISettings)
     telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
     device: str = EngineConfig.device
-    """Where a model of ours is computed: cpu, cuda, cuda:N, or auto, which is CUDA where there is one."""
+    """The device of a model that runs here: cpu, cuda, cuda:N, or auto, which is CUDA if there is one."""
     threads: int | None = EngineConfig.threads
     """Threads that compute the model."""
     kv_memory_mb: int | None = None
@@ -120,8 +120,8 @@ def open_replicas(config: Config) -> tuple[Model | None, Embedder | None]:
     from firsthand.cluster.replicas.ray_replicas import open_ray
     from firsthand.cluster.replicas.replicated_model import ReplicatedEmbedder, ReplicatedModel
 
-    wanted = config.replication
-    assert wanted.replicas is not None
+    replication = config.replication
+    assert replication.replicas is not None
     engine = {key: value for key, value in engine_settings(config).items() if value is not None}
     settings = {
         "model": absolute_path(config.model),
@@ -130,9 +130,13 @@ def open_replicas(config: Config) -> tuple[Model | None, Embedder | None]:
         "engine": engine | {"max_adapters": config.max_adapters},
     }
     starter = open_ray(
-        settings, wanted.replicas, address=wanted.address, cpus=wanted.replica_cpus, gpus=wanted.replica_gpus
+        settings,
+        replication.replicas,
+        address=replication.address,
+        cpus=replication.replica_cpus,
+        gpus=replication.replica_gpus,
     )
-    fleet = Fleet(starter, wanted.replicas)
+    fleet = Fleet(starter, replication.replicas)
     model = None if config.model is None else ReplicatedModel(fleet, config.model)
     put_adapters(model, config)
     return model, None if config.embedder is None else ReplicatedEmbedder(fleet, config.embedder)

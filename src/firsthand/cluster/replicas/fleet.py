@@ -41,9 +41,9 @@ STEADY_S = 60.0
 MAX_FALSE_STARTS = 3
 """A replica that was lost this many times before it was ready counts as failed; it is still tried again."""
 COUNTERS_S = 2.0
-"""How long a replica may take to return its counters."""
+"""Timeout of a replica's counters."""
 OTHERS_S = 30.0
-"""How long the server waits for the other replicas when the first is ready."""
+"""Time that the other replicas have to become ready after the first one."""
 
 
 class Fleet:

@@ -1,4 +1,4 @@
-"""How many replicas a server has, and where."""
+"""Settings of a server's replicas."""
 
 from __future__ import annotations
 

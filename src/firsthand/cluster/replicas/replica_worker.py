@@ -49,10 +49,10 @@ class RestorableAdapters(Protocol):
     """A model whose adapters can be put back as they were before a change."""
 
     async def kept_adapter(self, name: str) -> Any:
-        """What is loaded under a name now, for `restore_adapter`; None if nothing is."""
+        """The adapter that is loaded under a name now, for `restore_adapter`; None if there is none."""
 
     async def restore_adapter(self, name: str, kept: Any) -> None:
-        """Put back what `kept_adapter` gave."""
+        """Put back the adapter that `kept_adapter` returned."""
 
 
 @runtime_checkable

@@ -172,7 +172,7 @@ class ReplicatedModel:
         return [self._vocabulary[id] for id in ids]
 
     async def rate(self, ids: Sequence[int], top: int = 0, **options: Any) -> list[TokenRating]:
-        """How probable each token after the first was."""
+        """The log-prob of each token after the first."""
         body: Json = {"method": "rate", "ids": list(ids), "top": top, "adapter": self.chosen, "options": options}
         found = await self.fleet.call(body, router.prefix_hashes(ids, space=self._space(options.get("cache_salt", ""))))
         return [TokenRating(id, lp, tuple((other, at) for other, at in best)) for id, lp, best in found]

@@ -1,1 +1,1 @@
-"""Who may send requests, how many at a time, and how a request ends early."""
+"""Admission: API keys, limits, cancellation and draining of requests."""

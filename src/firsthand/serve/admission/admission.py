@@ -21,7 +21,7 @@ WINDOW_S = 60.0
 class Admission:
     """Decides which requests are served, and knows those that are under way.
 
-    `mean_request_s` estimates how long a request takes: refused clients are told to retry after it.
+    `mean_request_s` estimates the duration of a request, after which refused clients should retry.
     """
 
     def __init__(
@@ -37,11 +37,11 @@ class Admission:
         self.in_flight = 0
         """Requests that hold a slot."""
         self.by_client: dict[str, int] = {}
-        """How many of them each client has; clients without any are left out."""
+        """The number of them by client; clients without any are left out."""
         self.is_draining = False
         self._mean_request_s = mean_request_s
         self._spent: dict[str, deque[tuple[float, int]]] = {}
-        """When each client with an allowance had how many tokens, in the last minute."""
+        """Time and number of the tokens of each client with an allowance, in the last minute."""
 
     def check_host(self, host: str | None) -> None:
         """Refuse a Host header of another site: a browser may have been tricked into sending it (DNS rebinding)."""

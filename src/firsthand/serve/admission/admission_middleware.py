@@ -41,8 +41,8 @@ class AdmissionMiddleware:
         """Serve one request."""
         assert scope["type"] == "http", "the server speaks no other protocol"
         target = find_app(self._apps, scope["path"], self._fallback)
-        given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
-        request_id = given if _ID.fullmatch(given) else secrets.token_hex(12)
+        header = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+        request_id = header if _ID.fullmatch(header) else secrets.token_hex(12)
         request = ActiveRequest(request_id, self._admission.keys.anyone, target.route)
         await _Exchange(target, self._admission, self._telemetry, request, scope, receive, send).run()
 

@@ -1,4 +1,4 @@
-"""An ASGI app on a server, and what admission and telemetry need to know of it.
+"""An ASGI app on a server, with the facts about it that admission and telemetry need.
 
 Any ASGI app can be mounted under a prefix. It gets the paths below it, with `root_path` set as ASGI says, once the server
 has checked host, key, limits and body. `request_of(scope)` in `admission/active_request.py` gives it the client.

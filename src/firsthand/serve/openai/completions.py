@@ -192,7 +192,7 @@ async def _ids(served: ServedModel, prompt: str | list[int]) -> list[int]:
 
 
 def _tokens(job: CompletionJob, answer: WholeAnswer | Delta) -> list[EchoedToken]:
-    """The tokens of an answer, if their log-probs were asked for."""
+    """The tokens of an answer with their log-probs; empty if the request does not want them."""
     if job.body.logprobs is None:
         return []
     ids = list(answer.token_ids)

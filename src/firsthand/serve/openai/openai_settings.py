@@ -10,14 +10,14 @@ from firsthand.errors import ConfigError
 
 @dataclass(frozen=True)
 class OpenAISettings:
-    """How the OpenAI routes behave."""
+    """Settings of the OpenAI routes."""
 
     stored_responses: int = 1024
     """Responses kept in memory for each key (`store`, `previous_response_id`), the oldest going first; 0 keeps none."""
     stored_bytes: int = 64 << 20
     """Most bytes of the responses kept for each key, each with its conversation."""
     private_caches: bool = False
-    """Give each key a prefix cache of its own: no answer's speed tells a client what another one asked."""
+    """Give each key a prefix cache of its own: latencies tell no client what another one sent."""
     adapter_root: Path | None = None
     """Let clients whose key says load_adapters = true load and unload adapters, from within this folder only."""
 

@@ -1,4 +1,4 @@
-"""What the OpenAI routes share: the server's models, admission and telemetry, and what they remember between requests."""
+"""State that the OpenAI routes share: models, admission and telemetry of the server, and memory of earlier requests."""
 
 from __future__ import annotations
 

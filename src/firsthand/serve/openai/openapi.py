@@ -122,8 +122,8 @@ def _operation(path: str, summary: str) -> Json:
 
 def _of_one(method: str, summary: str) -> Json:
     """The operation of a method on a stored response."""
-    given = ["id", "object", "deleted"] if method == "DELETE" else _RETURNS["/v1/responses"]
-    shown = {"application/json": {"schema": _object(given)}}
+    fields = ["id", "object", "deleted"] if method == "DELETE" else _RETURNS["/v1/responses"]
+    shown = {"application/json": {"schema": _object(fields)}}
     problem = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
     refusals = {
         code: {"description": _REFUSALS[code], "content": problem} for code in ("400", "401", "404", "405", "421")

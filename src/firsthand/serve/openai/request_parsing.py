@@ -183,14 +183,14 @@ def _form(response_format: ResponseFormat) -> Grammar | None:
 
 
 def _structured(outputs: StructuredOutputs) -> Grammar:
-    given = {
+    fields = {
         "json": outputs.json_,
         "regex": outputs.regex,
         "choice": outputs.choice,
         "grammar": outputs.grammar,
         "json_object": outputs.json_object or None,
     }
-    present = [(kind, value) for kind, value in given.items() if value is not None]
+    present = [(kind, value) for kind, value in fields.items() if value is not None]
     if len(present) != 1:
         raise bad(
             "structured_outputs takes exactly one of json, regex, choice, grammar, json_object", "structured_outputs"
@@ -263,9 +263,9 @@ def _min_tokens(body: SamplingFields, most: int) -> int:
     return least
 
 
-def _bias(given: dict[str, float]) -> tuple[tuple[int, float], ...]:
+def _bias(biases: dict[str, float]) -> tuple[tuple[int, float], ...]:
     pairs = []
-    for token, bias in given.items():
+    for token, bias in biases.items():
         if not (token.isascii() and token.isdigit() and len(token) <= 9):
             raise bad(f"logit_bias names the token {token[:40]!r}: a token id was expected", "logit_bias")
         pairs.append((int(token), bias))

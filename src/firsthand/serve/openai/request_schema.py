@@ -276,7 +276,7 @@ _UNSUPPORTED: dict[str, tuple[str, tuple[Any, ...]]] = {
     "truncation": ("a prompt that is too long is refused", (None, "disabled")),
     "include": ("there is nothing more to include", _NO),
     "prompt_cache_retention": ("the server decides what it keeps", (None,)),
-    "max_tool_calls": ("the model is asked for one turn", (None,)),
+    "max_tool_calls": ("the model takes one turn", (None,)),
 }
 
 
@@ -308,8 +308,8 @@ def _fault(kind: type[Wire], error: ValidationError) -> Refusal:
         return bad(f"the field {place!r} is not known{hint}", place, "unknown_parameter")
     if fault["type"] == "missing":
         return bad(f"the field {place!r} is missing", place, "missing_required_parameter")
-    given = repr(fault["input"])[:80] if not isinstance(fault["input"], dict | list) else f"a {_kind(fault['input'])}"
-    return bad(f"{place} is {given}: {fault['msg'][:200]}", place, "invalid_value")
+    shown = repr(fault["input"])[:80] if not isinstance(fault["input"], dict | list) else f"a {_kind(fault['input'])}"
+    return bad(f"{place} is {shown}: {fault['msg'][:200]}", place, "invalid_value")
 
 
 def _is_place(step: str | int) -> bool:

@@ -129,14 +129,14 @@ def as_chat(body: ResponsesRequest) -> Json:
 
 def _messages(body: ResponsesRequest) -> list[Json]:
     """The conversation as messages of a chat: reasoning and calls become part of the assistant's turn."""
-    found: list[Json] = [{"role": "system", "content": body.instructions}] if body.instructions else []
+    messages: list[Json] = [{"role": "system", "content": body.instructions}] if body.instructions else []
     if isinstance(body.input, str):
-        return [*found, {"role": "user", "content": body.input}]
+        return [*messages, {"role": "user", "content": body.input}]
 
     def turn() -> Json:
-        if not found or found[-1]["role"] != "assistant":
-            found.append({"role": "assistant", "content": ""})
-        return found[-1]
+        if not messages or messages[-1]["role"] != "assistant":
+            messages.append({"role": "assistant", "content": ""})
+        return messages[-1]
 
     for place, item in enumerate(body.input):
         where = f"input.{place}"
@@ -145,13 +145,13 @@ def _messages(body: ResponsesRequest) -> list[Json]:
                 text = _text(item, where)
                 if item.role is None:
                     raise bad(f"{where}.role is missing", f"{where}.role")
-                waits = bool(found) and found[-1]["role"] == "assistant" and not found[-1]["content"]
-                if item.role == "assistant" and waits and "tool_calls" not in found[-1]:
-                    found[-1]["content"] = text
+                waits = bool(messages) and messages[-1]["role"] == "assistant" and not messages[-1]["content"]
+                if item.role == "assistant" and waits and "tool_calls" not in messages[-1]:
+                    messages[-1]["content"] = text
                 else:
-                    found.append({"role": item.role, "content": text})
+                    messages.append({"role": item.role, "content": text})
             case "reasoning":
-                found.append({"role": "assistant", "content": "", "reasoning_content": _text(item, where)})
+                messages.append({"role": "assistant", "content": "", "reasoning_content": _text(item, where)})
             case "function_call":
                 if not (item.call_id and item.name):
                     raise bad(f"{where} is a call without call_id or name", where)
@@ -161,8 +161,8 @@ def _messages(body: ResponsesRequest) -> list[Json]:
             case "function_call_output":
                 if item.call_id is None or item.output is None:
                     raise bad(f"{where} is an output without call_id or output", where)
-                found.append({"role": "tool", "tool_call_id": item.call_id, "content": item.output})
-    return found
+                messages.append({"role": "tool", "tool_call_id": item.call_id, "content": item.output})
+    return messages
 
 
 def _text(item: Item, where: str) -> str:

@@ -54,7 +54,7 @@ class Metrics:
         self.whole.observe(seconds)
 
     def mean_request_s(self) -> float:
-        """How long a request takes on average, in seconds; 1 before the first has ended."""
+        """The mean duration of a request, in seconds; 1 before the first has ended."""
         count = sum(self.whole.counts)
         return self.whole.total / count if count else 1.0
 

@@ -1,4 +1,4 @@
-"""The request log: a line of JSON for each request. Prompts and answers are left out unless they are asked for.
+"""The request log: a line of JSON for each request. Prompts and answers are left out by default.
 
 A log that cannot be written (full disk, closed pipe) loses lines and counts them; requests go on.
 """

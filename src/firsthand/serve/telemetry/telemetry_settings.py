@@ -1,4 +1,4 @@
-"""What a server records of its requests."""
+"""Settings of a server's request log and spans."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class TelemetrySettings:
-    """What a server records of its requests."""
+    """The request log and spans of a server."""
 
     log: str = "-"
     """The request log, a line of JSON for each request: a file, - for standard error, or none."""
