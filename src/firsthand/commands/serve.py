@@ -120,8 +120,8 @@ def open_replicas(config: Config) -> tuple[Model | None, Embedder | None]:
     from firsthand.cluster.replicas.ray_replicas import open_ray
     from firsthand.cluster.replicas.replicated_model import ReplicatedEmbedder, ReplicatedModel
 
-    replication = config.replication
-    assert replication.replicas is not None
+    ray = config.replication
+    assert ray.replicas is not None
     engine = {key: value for key, value in engine_settings(config).items() if value is not None}
     settings = {
         "model": absolute_path(config.model),
@@ -131,12 +131,12 @@ def open_replicas(config: Config) -> tuple[Model | None, Embedder | None]:
     }
     starter = open_ray(
         settings,
-        replication.replicas,
-        address=replication.address,
-        cpus=replication.replica_cpus,
-        gpus=replication.replica_gpus,
+        ray.replicas,
+        address=ray.address,
+        cpus=ray.replica_cpus,
+        gpus=ray.replica_gpus,
     )
-    fleet = Fleet(starter, replication.replicas)
+    fleet = Fleet(starter, ray.replicas)
     model = None if config.model is None else ReplicatedModel(fleet, config.model)
     put_adapters(model, config)
     return model, None if config.embedder is None else ReplicatedEmbedder(fleet, config.embedder)
