@@ -12,9 +12,9 @@ from dataclasses import fields
 from typing import Any, NamedTuple
 
 from firsthand.model import Closable
-from firsthand.serve.admission.admission import Admission
 from firsthand.serve.admission.admission_settings import AdmissionSettings
 from firsthand.serve.admission.api_keys import Keys
+from firsthand.serve.admission.server_admission import Admission
 from firsthand.serve.http.app import ServerApp
 from firsthand.serve.http.listen_address import ListenAddress
 from firsthand.serve.http.mounted_app import MountedApp

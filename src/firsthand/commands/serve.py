@@ -76,9 +76,9 @@ def main(config: Config) -> int:
         from firsthand.serve.http.server import serve
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "serve", "firsthand serve") from None
-    from firsthand.serve.admission.admission import Admission
     from firsthand.serve.admission.admission_settings import check_binding
     from firsthand.serve.admission.api_keys import check_loaders, read_keys
+    from firsthand.serve.admission.server_admission import Admission
     from firsthand.serve.models.replica_status import fleet_of
     from firsthand.serve.models.served_models import ServedModels
     from firsthand.serve.openai.openai_app import openai_app

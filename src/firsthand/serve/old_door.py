@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from firsthand.model import Embedder, Model
-from firsthand.serve.admission.admission import Admission
 from firsthand.serve.admission.admission_settings import AdmissionSettings, ClientLimits
 from firsthand.serve.admission.api_keys import Keys
+from firsthand.serve.admission.server_admission import Admission
 from firsthand.serve.http.app import ServerApp
 from firsthand.serve.http.listen_address import ListenAddress
 from firsthand.serve.models.served_models import ServedModels

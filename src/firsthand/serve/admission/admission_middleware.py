@@ -18,7 +18,7 @@ from typing import Any
 from starlette.types import Message, Receive, Scope, Send
 
 from firsthand.serve.admission.active_request import ActiveRequest, attach
-from firsthand.serve.admission.admission import Admission
+from firsthand.serve.admission.server_admission import Admission
 from firsthand.serve.http.mounted_app import MountedApp, Target, find_app
 from firsthand.serve.http.refusals import Refusal, bad, refusal_of
 from firsthand.serve.http.replies import note_bug, refused

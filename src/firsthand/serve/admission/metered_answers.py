@@ -8,7 +8,7 @@ from contextlib import aclosing
 
 from firsthand.model import Delta
 from firsthand.serve.admission.active_request import ActiveRequest
-from firsthand.serve.admission.admission import Admission
+from firsthand.serve.admission.server_admission import Admission
 from firsthand.serve.telemetry.server_telemetry import ServerTelemetry
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from starlette.types import Receive, Scope, Send
 
 from firsthand.errors import ConfigError
-from firsthand.serve.admission.admission import Admission
 from firsthand.serve.admission.admission_middleware import AdmissionMiddleware
+from firsthand.serve.admission.server_admission import Admission
 from firsthand.serve.http.mounted_app import MountedApp
 from firsthand.serve.http.refusals import Refusal
 from firsthand.serve.http.replies import refused

@@ -203,8 +203,8 @@ def _protocol(app: ServerApp) -> type[H11Protocol]:
 
         def handle_events(self) -> None:
             super().handle_events()
-            scope: Any = getattr(self, "scope", None)
-            if isinstance(scope, dict):
+            scope: Any = self.scope  # None until the first request
+            if scope is not None:
                 extensions = scope.setdefault("extensions", {})
                 extensions["firsthand.abort"] = self.transport.abort
                 if scope["http_version"] == "1.1" and scope["method"] != "HEAD":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.types import Receive, Scope, Send
 
 from firsthand import __version__
-from firsthand.serve.admission.admission import Admission
+from firsthand.serve.admission.server_admission import Admission
 from firsthand.serve.http.mounted_app import MountedApp
 from firsthand.serve.http.refusals import Refusal
 from firsthand.serve.http.replies import Reply, refused, reply

@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from firsthand.message import Json
 from firsthand.serve.admission.active_request import ActiveRequest, request_of
-from firsthand.serve.admission.admission import Admission
+from firsthand.serve.admission.server_admission import Admission
 from firsthand.serve.http.mounted_app import MountedApp
 from firsthand.serve.http.refusals import Refusal, refusal_of
 from firsthand.serve.http.replies import Events, Reply, note_bug, refused, reply

@@ -8,8 +8,8 @@ from typing import Any
 
 from firsthand.model import Delta, Prompt, Sampling, ToolSpec
 from firsthand.serve.admission.active_request import ActiveRequest
-from firsthand.serve.admission.admission import Admission
 from firsthand.serve.admission.metered_answers import metered
+from firsthand.serve.admission.server_admission import Admission
 from firsthand.serve.models.served_models import ServedModel, ServedModels
 from firsthand.serve.openai.openai_settings import OpenAISettings
 from firsthand.serve.openai.sampled_turns import SampledTurns
