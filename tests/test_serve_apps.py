@@ -210,18 +210,19 @@ def test_a_drain_waits_for_both_apps_refuses_both_and_then_ends_what_is_left(two
     assert events.index("draining") < events.index("request") < events.index("stopped")
 
 
-def test_new_requests_of_both_apps_get_503_while_the_server_drains() -> None:
+def test_requests_of_both_apps_get_503_until_the_models_are_loaded_and_while_the_server_drains() -> None:
     async def statuses() -> list[int]:
         app = server_app(Scripted(["Hello."]), apps=lambda parts: [Notes(parts).mounted()])
-        await app.models.load()
+        bodies: list[tuple[str, Any]] = [("/v1/chat/completions", HI), ("/notes/add", {"text": "tea"})]
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            bodies: list[tuple[str, Any]] = [("/v1/chat/completions", HI), ("/notes/add", {"text": "tea"})]
             before = [(await client.post(path, json=body)).status_code for path, body in bodies]
+            await app.models.load()
+            ready = [(await client.post(path, json=body)).status_code for path, body in bodies]
             app.admission.drain()
-            return before + [(await client.post(path, json=body)).status_code for path, body in bodies]
+            return before + ready + [(await client.post(path, json=body)).status_code for path, body in bodies]
 
-    assert asyncio.run(statuses()) == [200, 200, 503, 503]
+    assert asyncio.run(statuses()) == [503, 503, 200, 200, 503, 503]
 
 
 def test_two_apps_cannot_have_one_prefix() -> None:
