@@ -37,7 +37,7 @@ UNTIL_DEAD_S = 10.0
 """Timeout of a connection to a cluster."""
 UNTIL_GONE_S = 20.0
 """The run ends if the head of the cluster is gone for longer; Ray can restart it."""
-UNTIL_TOLD_S = 20.0
+UNTIL_REPORTED_S = 20.0
 """The user gets a message if there is no worker after this time."""
 
 
@@ -146,7 +146,7 @@ class RayWorkers:
     async def workers(self) -> AsyncGenerator[RayWorker, None]:
         """Workers as they become ready, and new ones when one is lost or a machine joins."""
         starting: dict[asyncio.Task[None], WorkerPlace] = {}
-        began, told = time.monotonic(), False
+        began, has_reported = time.monotonic(), False
         shares(self.ray.nodes(), self.spec.count, gpus=self.spec.gpus)  # with too many, before anything is started
         try:
             while True:
@@ -161,10 +161,10 @@ class RayWorkers:
                     await asyncio.sleep(LOOK_AGAIN_S)
                 for task in [task for task in starting if task.done()]:
                     if await self._ready(task, place := starting.pop(task)):
-                        told = True
+                        has_reported = True
                         yield self.held[place]
-                if not told and time.monotonic() - began > UNTIL_TOLD_S:
-                    told = True
+                if not has_reported and time.monotonic() - began > UNTIL_REPORTED_S:
+                    has_reported = True
                     self.say(
                         "no worker has begun yet: the cluster's CPUs or GPUs are in use, or a model is being loaded"
                     )
