@@ -225,6 +225,34 @@ def test_requests_of_both_apps_get_503_until_the_models_are_loaded_and_while_the
     assert asyncio.run(statuses()) == [503, 503, 200, 200, 503, 503]
 
 
+def test_another_asgi_server_runs_the_lifespans_of_the_apps_and_gets_no_websocket() -> None:
+    made: list[Notes] = []
+
+    def apps(parts: ServerParts) -> Sequence[MountedApp]:
+        made.append(Notes(parts))
+        return [made[0].mounted()]
+
+    async def run() -> list[Any]:
+        app, sent = server_app(Scripted(["Hello."]), apps=apps), []
+        received = iter([{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}])
+
+        async def receive() -> Any:
+            return next(received)
+
+        async def send(message: Any) -> None:
+            sent.append((message["type"], list(made[0].life)))
+
+        await app({"type": "lifespan"}, receive, send)
+        await app({"type": "websocket", "path": "/notes/stream"}, receive, send)
+        return sent
+
+    assert asyncio.run(run()) == [
+        ("lifespan.startup.complete", ["entered"]),
+        ("lifespan.shutdown.complete", ["entered", "left"]),
+        ("websocket.close", ["entered", "left"]),
+    ]
+
+
 def test_two_apps_cannot_have_one_prefix() -> None:
     with pytest.raises(ConfigError, match="two apps have the same prefix: /notes, /notes"):
         server_app(Scripted(["x"]), apps=lambda parts: [Notes(parts).mounted(), Notes(parts).mounted()])

@@ -38,8 +38,7 @@ class AdmissionMiddleware:
         self._apps, self._fallback, self._admission, self._telemetry = apps, fallback, admission, telemetry
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        assert scope["type"] == "http", "the server speaks no other protocol"
+        """Serve one HTTP request."""
         target = find_app(self._apps, scope["path"], self._fallback)
         header = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
         request_id = header if _ID.fullmatch(header) else secrets.token_hex(12)

@@ -22,7 +22,7 @@ from firsthand.serve.telemetry.server_telemetry import ServerTelemetry
 class ServerApp:
     """An ASGI application: the routes of the server itself, and the apps.
 
-    Whoever runs it awaits `models.load()`, within `lifespan()` if an app has one; `http.server.serve` does both.
+    `http.server.serve` loads the models and runs the apps' lifespans. Under another ASGI server await `models.load()`.
     """
 
     def __init__(
@@ -42,8 +42,20 @@ class ServerApp:
         return self.models.is_ready and not self.admission.is_draining
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        await self._admitted(scope, receive, send)
+        """Serve one request, or run the lifespan of an ASGI server."""
+        if scope["type"] == "http":
+            await self._admitted(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._run_lifespan(receive, send)
+        else:
+            await send({"type": "websocket.close"})
+
+    async def _run_lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        async with self.lifespan():
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+        await send({"type": "lifespan.shutdown.complete"})
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
