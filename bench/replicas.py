@@ -21,7 +21,7 @@ from serve import words
 
 from firsthand.cluster.replicas.fleet import Fleet
 from firsthand.cluster.replicas.ray_replicas import open_ray
-from firsthand.cluster.replicas.replicated_model import Replicated
+from firsthand.cluster.replicas.replicated_model import ReplicatedModel
 from firsthand.cluster.replicas.router import Router
 from firsthand.measure import machine
 from firsthand.measure.measurements import markdown_table
@@ -37,7 +37,7 @@ class RoundRobin(Router):
         return sorted(loads)[self._turn % len(loads)]
 
 
-async def hold(model: Replicated, args: argparse.Namespace) -> tuple[Usage, list[str], float]:
+async def hold(model: ReplicatedModel, args: argparse.Namespace) -> tuple[Usage, list[str], float]:
     """Every conversation; what they cost, what was said, and the seconds it took."""
     rng = random.Random(11)
     systems = [words(rng, args.system_words) for _ in range(args.systems)]
@@ -65,7 +65,7 @@ async def measure(args: argparse.Namespace, router: Router) -> tuple[Usage, list
     settings = {"model": str(Path(args.model).absolute()), "embedder": None, "engine": {"threads": 1}}
     fleet = Fleet(open_ray(settings, args.replicas, address=args.address, cpus=1, gpus=0), args.replicas)
     fleet.router = router
-    model = Replicated(fleet, "m")
+    model = ReplicatedModel(fleet, "m")
     try:
         await model.load()
         usage, said, seconds = await hold(model, args)

@@ -1,9 +1,10 @@
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import pytest
 
-from firsthand.config import build, parse
+from firsthand.config import build, make_parser, parse
 from firsthand.errors import ConfigError
 
 
@@ -84,3 +85,42 @@ def test_build_takes_what_json_gives_back():
     assert build(Settings, {"things": ["x"], "limit": None, "temperature": 1}) == Settings(("x",), None, 1.0)
     with pytest.raises(ConfigError, match="true or false"):
         build(Settings, {"json": "yes"})
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """A part of a config."""
+
+    most: int = 3
+    """Most of them."""
+    names: tuple[str, ...] = ()
+    """Their names."""
+
+    def __post_init__(self) -> None:
+        if self.most < 1:
+            raise ConfigError(f"most is {self.most}: give 1 or more")
+
+
+@dataclass(frozen=True)
+class WithBounds:
+    """A config with a part."""
+
+    task: str = ""
+    """The task."""
+    bounds: Bounds = field(default_factory=Bounds)
+
+
+def test_a_part_of_a_config_has_its_fields_as_flags_and_as_keys_of_the_file(tmp_path: Path) -> None:
+    assert parse(WithBounds, [], prog="x") == WithBounds()
+    assert parse(WithBounds, ["--most", "7", "--task", "t"], prog="x") == WithBounds("t", Bounds(7))
+    file = tmp_path / "c.toml"
+    file.write_text('most = 9\nnames = ["a", "b"]\n')
+    assert parse(WithBounds, ["--config", str(file), "--most", "4"], prog="x").bounds == Bounds(4, ("a", "b"))
+    with pytest.raises(ConfigError, match="did you mean 'most'"):
+        build(WithBounds, {"mosts": 1})
+    with pytest.raises(ConfigError, match="most is 0: give 1 or more"):
+        parse(WithBounds, ["--most", "0"], prog="x")
+    with pytest.raises(ConfigError, match="most is 'many': a whole number was expected"):
+        parse(WithBounds, ["--most", "many"], prog="x")
+    shown = " ".join(make_parser(WithBounds, prog="x").format_help().split())
+    assert "Most of them. [default: 3]" in shown and "--bounds" not in shown

@@ -32,9 +32,9 @@ from firsthand.providers.scripted import Scripted
 from firsthand.rollout import Place, rollout
 from firsthand.runs import store
 from firsthand.runs.execute import execute
-from firsthand.serve.http.api_keys import Client, Keys
-from firsthand.serve.http.server_settings import Limits
-from firsthand.serve.telemetry.request_spans import Spans, open_spans
+from firsthand.serve.admission.admission_settings import ClientLimits
+from firsthand.serve.admission.api_keys import Client, Keys
+from firsthand.serve.telemetry.request_spans import RequestSpans
 from firsthand.task import Task
 from firsthand.telemetry import genai, otlp_export
 from firsthand.telemetry.live_export import Sender
@@ -62,7 +62,7 @@ class Told:
     def __init__(self, running: Running, collector: Collector, problems: list[str], *, content: bool = False):
         self.running, self.collector = running, collector
         self.telemetry = Telemetry(collector.url, on_problem=problems.append)
-        running.door.spans = Spans(self.telemetry, content=content)
+        running.telemetry.spans = RequestSpans(self.telemetry, content=content)
         self._known = 0
 
     def ask(self, path: str = CHAT, headers: Any = None, **body: Any) -> httpx.Response:
@@ -90,7 +90,7 @@ def told(server: Running) -> Iterator[Told]:
     with collecting() as collector:
         found = Told(server, collector, [])
         yield found
-        server.door.spans = None
+        server.telemetry.spans = None
         found.telemetry.close()
 
 
@@ -161,7 +161,7 @@ def test_messages_are_told_only_where_that_is_asked_for(server: Running) -> None
                 assert json.loads(found["gen_ai.input.messages"]) == asked
                 told_back = [{**asked[0], "role": "assistant", "finish_reason": "stop"}]
                 assert json.loads(found["gen_ai.output.messages"]) == told_back
-            server.door.spans = None
+            server.telemetry.spans = None
             told.telemetry.close()
 
 
@@ -195,7 +195,7 @@ def test_a_failing_model_is_an_error_before_and_in_a_stream() -> None:
 
 
 def test_a_refused_key_and_a_client_that_left_are_told(tmp_path: Path) -> None:
-    keys = Keys((Client("ann", Limits(), hashlib.sha256(b"k" * 16).digest()),))
+    keys = Keys((Client("ann", ClientLimits(), hashlib.sha256(b"k" * 16).digest()),))
     with serving(Scripted(echo, name="scripted", delay_s=30), keys=keys) as running, collecting() as collector:
         told = Told(running, collector, [])
         told.ask(headers={"authorization": "Bearer wrong-wrong-wrong-wrong"})
@@ -233,7 +233,7 @@ def test_text_that_no_utf8_can_say_loses_no_other_span(server: Running) -> None:
         HTTP.post(server.url + CHAT, content=body, headers={"content-type": "application/json"})
         told.ask()
         assert len(told.spans(2)) == 2
-        server.door.spans = None
+        server.telemetry.spans = None
         told.telemetry.close()
 
 
@@ -246,7 +246,7 @@ def test_long_prompts_are_cut_to_what_may_wait_in_memory(server: Running) -> Non
         for span, kept in zip(told.spans(2), (1, 2), strict=True):
             text = values(span.attributes)["gen_ai.input.messages"]
             assert len(text) <= genai.MAX_CONTENT_CHARS and len(json.loads(text)) == kept
-        server.door.spans = None
+        server.telemetry.spans = None
         told.telemetry.close()
 
 
@@ -277,7 +277,7 @@ def test_a_collector_costs_no_request_and_the_end_does_not_wait_for_it(server: R
         assert 'firsthand_spans_total{state="sent"} 0' in metrics
         if kind == "refuses":
             assert problems == ["spans cannot be sent: Failed to export spans batch code: 400, reason: Bad Request"]
-        server.door.spans = None
+        server.telemetry.spans = None
         assert told.ask().status_code == 200
 
 
@@ -396,7 +396,7 @@ def test_names_are_those_of_the_conventions() -> None:
         if name.isupper() and isinstance(value, str)
     }
     text = "".join(Path(module.__file__).read_text() for module in (genai, sys.modules[spans_of.__module__]))
-    text += Path(sys.modules[Spans.__module__].__file__ or "").read_text()
+    text += Path(sys.modules[RequestSpans.__module__].__file__ or "").read_text()
     used = set(re.findall(r'"((?:gen_ai|http|error)\.[a-z_.]+)"', text))
     used |= {f"gen_ai.request.{name}" for name, _, _ in genai._SETTINGS}
     used |= {"gen_ai.request.frequency_penalty", "gen_ai.request.presence_penalty"}
@@ -520,11 +520,13 @@ def test_a_servers_log_says_once_that_spans_cannot_be_sent(tmp_path: Path, monke
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
     log = tmp_path / "log"
     with serving(Scripted(echo, name="scripted"), log=log) as running:
-        assert open_spans(running.door) is None
+        running.telemetry.open_spans()
+        assert running.telemetry.spans is None
         monkeypatch.delenv("OTEL_EXPORTER_OTLP_PROTOCOL")
         with collecting(status=400) as collector:
             monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
-            spans = running.door.spans = open_spans(running.door)
+            running.telemetry.open_spans()
+            spans = running.telemetry.spans
             assert spans is not None
             for _ in range(2):
                 assert HTTP.post(running.url + CHAT, json=HI).status_code == 200

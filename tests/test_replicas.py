@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from firsthand import grammar
 from firsthand.cluster.replicas import replica_messages, router
 from firsthand.cluster.replicas.fleet import MAX_LOSSES, Fleet
-from firsthand.cluster.replicas.in_process import Beside, BesideStarter
+from firsthand.cluster.replicas.in_process import InProcessReplica, InProcessStarter
 from firsthand.cluster.replicas.replica_slots import GAUGES
 from firsthand.cluster.replicas.replica_worker import Replica, open_replica
-from firsthand.cluster.replicas.replicated_model import Replicated, ReplicatedEmbedder
-from firsthand.cluster.replicas.resume import Seen
-from firsthand.cluster.replicas.router import Router, followed, pieces
+from firsthand.cluster.replicas.replicated_model import ReplicatedEmbedder, ReplicatedModel
+from firsthand.cluster.replicas.resume import ShownAnswer
+from firsthand.cluster.replicas.router import Router, next_turn_hashes, prefix_hashes
 from firsthand.cluster.spread.run_worker import pack, unpack
 from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.errors import ModelError, PromptTooLong, TransientError
@@ -70,10 +70,12 @@ def test_everything_travels_unchanged() -> None:
 
 def test_an_error_there_is_the_same_error_here() -> None:
     there = TransientError("wait a little", 3.5)
-    here = replica_messages.error_of(unpack(pack(replica_messages.failed(1, there))))
+    here = replica_messages.error_of(unpack(pack(replica_messages.failure_message(1, there))))
     assert isinstance(here, TransientError) and str(here) == "wait a little" and here.retry_after_s == 3.5
-    assert isinstance(replica_messages.error_of(replica_messages.failed(1, PromptTooLong("too long"))), PromptTooLong)
-    bug = replica_messages.error_of(replica_messages.failed(1, ZeroDivisionError("oh")))
+    assert isinstance(
+        replica_messages.error_of(replica_messages.failure_message(1, PromptTooLong("too long"))), PromptTooLong
+    )
+    bug = replica_messages.error_of(replica_messages.failure_message(1, ZeroDivisionError("oh")))
     assert type(bug) is RuntimeError and "ZeroDivisionError: oh" in str(bug)
 
 
@@ -90,29 +92,29 @@ def opened(count: int, num_blocks: int = 1000) -> Router:
 def test_a_conversations_next_turn_begins_with_all_of_the_turn_before() -> None:
     asked = [system("You are helpful."), user("Hi")]
     answer = assistant("Hello, how can I help you today?" * 5, ToolCall("id-of-the-server", "add", {"a": 1}))
-    known = followed(pieces(asked), answer)
+    known = next_turn_hashes(prefix_hashes(asked), answer)
     shown = assistant(answer.text, ToolCall("id-of-the-client", "add", {"a": 1}))
-    again = pieces([*asked, shown, user("And now?")])
+    again = prefix_hashes([*asked, shown, user("And now?")])
     assert again[: len(known)] == known and len(again) == len(known) + 1
-    other = pieces([*asked, assistant("Goodbye."), user("And now?")])
+    other = prefix_hashes([*asked, assistant("Goodbye."), user("And now?")])
     assert other[:2] == known[:2] and not set(other[2:]) & set(again)
 
 
 def test_texts_ids_and_tools_have_beginnings_too() -> None:
     text = "".join(chr(97 + i % 26) for i in range(640))
-    assert len(pieces(text)) == 10 and pieces(text + "more")[:10] == pieces(text)
-    assert pieces(tuple(range(100)))[:3] == pieces(tuple(range(50)))
+    assert len(prefix_hashes(text)) == 10 and prefix_hashes(text + "more")[:10] == prefix_hashes(text)
+    assert prefix_hashes(tuple(range(100)))[:3] == prefix_hashes(tuple(range(50)))
     tool = ToolSpec("add", "Adds.", {"type": "object"})
-    assert not set(pieces([user("Hi")], [tool])) & set(pieces([user("Hi")]))
-    assert pieces(()) == []
-    assert len(pieces("x" * (router.MAX_PROMPT + 10) * router.PIECE_CHARS)) == router.MAX_PROMPT
+    assert not set(prefix_hashes([user("Hi")], [tool])) & set(prefix_hashes([user("Hi")]))
+    assert prefix_hashes(()) == []
+    assert len(prefix_hashes("x" * (router.MAX_PROMPT + 10) * router.PIECE_CHARS)) == router.MAX_PROMPT
 
 
 def test_a_request_goes_where_its_beginning_is_known_until_that_one_has_too_much_to_do() -> None:
     found = opened(3)
-    wanted = pieces("An agent with a long system prompt. " * 20)
+    wanted = prefix_hashes("An agent with a long system prompt. " * 20)
     found.note(1, wanted)
-    most = router.most_of({0: 0, 1: 0, 2: 0})
+    most = router.max_load({0: 0, 1: 0, 2: 0})
     assert found.choose(wanted, {0: 0, 1: int(most), 2: 0}) == 1
     elsewhere = found.choose(wanted, {0: 0, 1: int(most) + 1, 2: 0})
     assert elsewhere != 1
@@ -123,7 +125,7 @@ def test_a_request_goes_where_its_beginning_is_known_until_that_one_has_too_much
 def test_unrelated_prompts_are_spread_evenly() -> None:
     found, loads, given_to = opened(4), dict.fromkeys(range(4), 0), [0] * 4
     for number in range(200):
-        wanted = pieces(f"{number} is a question of its own")
+        wanted = prefix_hashes(f"{number} is a question of its own")
         chosen = found.choose(wanted, loads)
         found.note(chosen, wanted)
         given_to[chosen] += 1
@@ -137,24 +139,24 @@ def test_a_beginning_that_all_share_ends_up_everywhere() -> None:
     found, loads = opened(2), {0: 0, 1: 0}
     shared = "The same system prompt for everybody. " * 10
     for number in range(60):
-        wanted = pieces(shared + f"{number}" * 70)
+        wanted = prefix_hashes(shared + f"{number}" * 70)
         chosen = found.choose(wanted, loads)
         found.note(chosen, wanted)
         loads[chosen] += 1
-        assert abs(loads[0] - loads[1]) <= router.most_of(loads) - min(loads.values()) + 1
+        assert abs(loads[0] - loads[1]) <= router.max_load(loads) - min(loads.values()) + 1
     assert min(loads.values()) >= 20
 
 
 def test_what_is_remembered_has_bounds_and_goes_with_the_replica() -> None:
     found = opened(1, num_blocks=50)
-    first = pieces("a" * 64 * 40)
+    first = prefix_hashes("a" * 64 * 40)
     found.note(0, first)
     assert found.match(0, first) == 40
     for number in range(1000):
-        found.note(0, pieces(f"{number:064}" * 3))
+        found.note(0, prefix_hashes(f"{number:064}" * 3))
     assert found.num_known(0) == 50 and found.match(0, first) == 0
-    found.note(0, pieces("b" * 64 * 500))
-    assert found.num_known(0) == 50 and found.match(0, pieces("b" * 64 * 500)) == 50
+    found.note(0, prefix_hashes("b" * 64 * 500))
+    assert found.num_known(0) == 50 and found.match(0, prefix_hashes("b" * 64 * 500)) == 50
     found.close(0)
     found.note(0, first)
     assert found.num_known(0) == 0
@@ -213,24 +215,24 @@ def joined(deltas: list[Delta]) -> Any:
 @given(st.lists(st.one_of(TEXT, CALL), max_size=5), st.randoms(use_true_random=False), st.data())
 def test_an_answer_that_is_given_again_in_other_pieces_goes_on_where_it_was(parts: Any, rng: Any, data: Any) -> None:
     whole = told(parts, lambda most: 0)
-    seen, shown = Seen(), []
+    seen, shown = ShownAnswer(), []
     for _ in range(data.draw(st.integers(0, 3))):
         pieces_now = told(parts, lambda most: rng.randrange(most + 1))
         for each in pieces_now[: data.draw(st.integers(0, len(pieces_now)))]:
             shown += [fresh] if (fresh := seen.rest(each)) is not None else []
-        seen.again()
+        seen.restart()
     for each in told(parts, lambda most: rng.randrange(most + 1)):
         shown += [fresh] if (fresh := seen.rest(each)) is not None else []
     assert joined(shown) == joined(whole)
 
 
 def test_another_answer_is_never_glued_to_the_first() -> None:
-    seen = Seen()
+    seen = ShownAnswer()
     seen.rest(Delta("The sum", token_ids=(1, 2)))
-    seen.again()
+    seen.restart()
     with pytest.raises(ModelError, match="gave another answer"):
         seen.rest(Delta("The result", token_ids=(1, 3)))
-    seen.again()
+    seen.restart()
     with pytest.raises(ModelError, match="gave another answer"):
         seen.rest(Delta("The sum", token_ids=(1, 3)))
 
@@ -250,10 +252,10 @@ def local(folder: Path) -> Local:
 @asynccontextmanager
 async def fleet_of(
     make: Callable[[], Replica], count: int = 2, **options: Any
-) -> AsyncIterator[tuple[Replicated, Any]]:
+) -> AsyncIterator[tuple[ReplicatedModel, Any]]:
     """A model of so many replicas, and what started them."""
-    starter = BesideStarter(make)
-    model = Replicated(Fleet(starter, count, **options), "tiny")
+    starter = InProcessStarter(make)
+    model = ReplicatedModel(Fleet(starter, count, **options), "tiny")
     try:
         yield model, starter
     finally:
@@ -280,12 +282,12 @@ async def gather(model: Any, prompt: Any, sampling: Sampling = LONG, **options: 
         return [delta async for delta in deltas]
 
 
-def killed(model: Replicated) -> Beside:
+def killed(model: ReplicatedModel) -> InProcessReplica:
     """The replica that has something to do, killed."""
     slot = next(slot for slot in model.fleet.slots if slot.load)
-    assert isinstance(slot.carrier, Beside)
-    slot.carrier.kill()
-    return slot.carrier
+    assert isinstance(slot.process, InProcessReplica)
+    slot.process.kill()
+    return slot.process
 
 
 def test_replicas_share_their_machines_memory_and_on_a_gpu_each_asks_its_own(folder: Path) -> None:
@@ -389,7 +391,7 @@ async def test_what_kills_every_replica_is_given_up_and_the_next_request_is_answ
         body = {"method": "stream_many", "prompt": "x", "tools": [], "options": {}}
         body["sampling"] = replace(LONG, max_tokens=1900, top_logprobs=0).to_json()
         with pytest.raises(TransientError, match=f"was lost {MAX_LOSSES} times"):
-            async for message in model.fleet.carry(body):
+            async for message in model.fleet.stream(body):
                 if message["kind"] == "delta":
                     killed(model)
         assert sum(status.restarts for status in model.fleet.statuses()) >= MAX_LOSSES - 1
@@ -416,7 +418,7 @@ async def test_replicas_embed_and_need_no_other_model(folder: Path) -> None:
     words = write_embedder(folder.parent / "e")
     alone = LocalEmbedder(words, compiled=False)
     texts = ["the cat sat on the mat", "the dog ran", "the cat " * 200]
-    starter = BesideStarter(lambda: Replica(None, LocalEmbedder(words, compiled=False)))
+    starter = InProcessStarter(lambda: Replica(None, LocalEmbedder(words, compiled=False)))
     fleet = Fleet(starter, 2)
     embedder = ReplicatedEmbedder(fleet, "tiny-embedder")
     try:
@@ -437,7 +439,7 @@ class Deaf(Replica):
     async def begin(self) -> Any:
         return {"same": {}, "facts": {}}
 
-    async def said(self, patience_s: float = 1.0) -> list[Any]:
+    async def outgoing(self, patience_s: float = 1.0) -> list[Any]:
         await asyncio.sleep(1000)
         return []
 
@@ -447,7 +449,7 @@ async def test_a_replica_without_a_sign_of_life_is_started_again(folder: Path) -
     async with fleet_of(lambda: Deaf(None), 1, silent_s=0.05) as (model, starter):
         await model.fleet.ready()
         with pytest.raises(TransientError, match="no sign of life"):
-            await model.fleet.ask({"method": "tokenize", "prompt": "x", "tools": []})
+            await model.fleet.call({"method": "tokenize", "prompt": "x", "tools": []})
         assert len(starter.started) >= 2
 
 
@@ -479,7 +481,7 @@ async def test_what_engines_count_only_grows_while_replicas_come_and_go(folder: 
         await gather(model, "The", n=2)
         before = await model.counters()
         for slot in model.fleet.slots:
-            slot.carrier.kill()  # type: ignore[union-attr]
+            slot.process.kill()  # type: ignore[union-attr]
         await until(
             lambda: all(slot.state == "ready" for slot in model.fleet.slots) and model.fleet.statuses()[0].restarts
         )

@@ -14,10 +14,11 @@ import pytest
 
 from adapters_tiny import adapter, write, write_house
 from firsthand.cluster.replicas.fleet import Fleet
-from firsthand.cluster.replicas.in_process import BesideStarter
+from firsthand.cluster.replicas.in_process import InProcessStarter
+from firsthand.cluster.replicas.replica_settings import ReplicaSettings
 from firsthand.cluster.replicas.replica_worker import Replica
-from firsthand.cluster.replicas.replicated_model import Replicated
-from firsthand.cluster.replicas.router import followed, pieces
+from firsthand.cluster.replicas.replicated_model import ReplicatedModel
+from firsthand.cluster.replicas.router import next_turn_hashes, prefix_hashes
 from firsthand.commands import serve as command
 from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.errors import ConfigError, ModelError, ModelFileError, TransientError
@@ -56,19 +57,19 @@ async def told(model: Any) -> Any:
     return joined(await gather(model, "What is", LONG))
 
 
-async def by_each(model: Replicated, name: str | None = None) -> list[Any]:
+async def by_each(model: ReplicatedModel, name: str | None = None) -> list[Any]:
     """What each replica says, with an adapter or without; an error's text where it says nothing."""
     found = []
     for slot in model.fleet.slots:
         body = {"method": "score", "prompt": "What", "continuations": [" is"], "adapter": name}
         try:
-            found.append((await model.fleet.ask(body, slot=slot))["likelihoods"])
+            found.append((await model.fleet.call(body, slot=slot))["likelihoods"])
         except ConfigError as error:
             found.append(str(error))
     return found
 
 
-async def has(model: Replicated, name: str | None, answer: Any) -> bool:
+async def has(model: ReplicatedModel, name: str | None, answer: Any) -> bool:
     return await by_each(model, name) == [answer] * len(model.fleet.slots)
 
 
@@ -138,7 +139,7 @@ def test_a_load_that_fails_on_one_replica_is_undone_on_the_others_to_the_bit(hou
                 await model.load_adapter("cut", house / "adapters" / "cut")
             assert [await has(model, name, expected[name]) for name in ("red", "green")] == [True] * 2
             assert (await model.counters())["adapters"] == 4
-            replica = model.fleet.slots[0].carrier.replica  # type: ignore[union-attr]
+            replica = model.fleet.slots[0].process.replica  # type: ignore[union-attr]
             await replica.model.unload_adapter("green")  # type: ignore[union-attr]
             with pytest.raises(ConfigError, match="no adapter 'green'"):
                 await model.unload_adapter("green")
@@ -255,9 +256,9 @@ def test_a_bad_adapter_at_the_start_is_told_and_no_replica_takes_requests(house:
 def test_prompts_of_one_adapter_are_nothing_to_another() -> None:
     chat = [user("What is 12 + 30? " * 20)]
     spaces = [None, ("red", 1), ("red", 2), ("green", 1), (None, "salt")]
-    found = [set(followed(pieces(chat, space=space), assistant("42"), space=space)) for space in spaces]
+    found = [set(next_turn_hashes(prefix_hashes(chat, space=space), assistant("42"), space=space)) for space in spaces]
     assert all(not a & b for at, a in enumerate(found) for b in found[:at])
-    assert not set(followed([], assistant("42"), space=1)) & set(followed([], assistant("42"), space=2))
+    assert not set(next_turn_hashes([], assistant("42"), space=1)) & set(next_turn_hashes([], assistant("42"), space=2))
 
 
 def test_requests_of_an_adapter_stay_where_its_prompts_are_known(house: Path) -> None:
@@ -279,9 +280,12 @@ def test_requests_of_an_adapter_stay_where_its_prompts_are_known(house: Path) ->
 
 
 def test_clients_load_adapters_into_all_replicas(house: Path) -> None:
-    model = Replicated(Fleet(BesideStarter(lambda: Replica(local(house))), 2), "tiny")
+    model = ReplicatedModel(Fleet(InProcessStarter(lambda: Replica(local(house))), 2), "tiny")
     command.put_adapters(
-        model, command.Config(model="tiny", replicas=2, adapter=(f"red={house / 'adapters' / 'red'}",))
+        model,
+        command.Config(
+            model="tiny", replication=ReplicaSettings(replicas=2), adapter=(f"red={house / 'adapters' / 'red'}",)
+        ),
     )
     with serving(model, name="tiny", adapter_root=house / "adapters") as running, httpx.Client(timeout=60) as session:
 

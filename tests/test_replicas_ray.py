@@ -24,7 +24,7 @@ from adapters_tiny import adapter, write
 from firsthand.cli import main
 from firsthand.cluster.replicas.fleet import Fleet
 from firsthand.cluster.replicas.ray_replicas import open_ray
-from firsthand.cluster.replicas.replicated_model import Replicated
+from firsthand.cluster.replicas.replicated_model import ReplicatedModel
 from firsthand.errors import ModelFileError
 from firsthand.nn import weights
 from served import Running, serving, until
@@ -66,7 +66,7 @@ def local(folder: Path) -> Iterator[Running]:
         "engine": {"kv_memory_bytes": 1 << 23, "threads": 1},
     }
     fleet = Fleet(open_ray(settings, 2, address="local", cpus=None, gpus=0), 2)
-    with serving(Replicated(fleet, "tiny"), name="tiny") as running:
+    with serving(ReplicatedModel(fleet, "tiny"), name="tiny") as running:
         yield running
 
 
@@ -87,11 +87,11 @@ def test_a_client_that_leaves_ends_its_answer_in_the_replica(local: Running) -> 
         assert next(answer.iter_lines()).startswith("data: ")
         answer.close()
     until(lambda: numbers(local.url)["firsthand_engine_running"] == 0, 20)
-    until(lambda: local.door.metrics.in_flight == 0, 20)
+    until(lambda: local.admission.in_flight == 0, 20)
 
 
 def test_an_adapter_is_loaded_into_every_replica_or_none(local: Running, folder: Path, tmp_path: Path) -> None:
-    model: Any = local.door.model
+    model: Any = local.models.model
     tiny = weights.load(folder)
     red = write(tmp_path / "red", tiny, adapter(tiny, 1, rank=4))
 

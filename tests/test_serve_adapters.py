@@ -22,8 +22,9 @@ from firsthand.errors import ConfigError, ModelFileError
 from firsthand.model import Completion, Sampling
 from firsthand.nn import weights
 from firsthand.providers.local import Local
-from firsthand.serve.http.api_keys import Keys, check_loaders, read_keys
-from firsthand.serve.http.server_settings import Limits
+from firsthand.providers.scripted import Scripted
+from firsthand.serve.admission.admission_settings import ClientLimits
+from firsthand.serve.admission.api_keys import Keys, check_loaders, read_keys
 from served import Running, serving
 
 HTTP = httpx.Client(verify=False, timeout=60)
@@ -186,7 +187,7 @@ def test_the_flags_name_adapters_and_faults_in_them_are_told(house: Path) -> Non
     red, green = house / "adapters" / "red", house / "adapters" / "green"
     argv = [str(house / "model"), "--adapter", f"red={red}", "--adapter", f"a,b={green}", "--adapter-root", str(house)]
     config = parse(command.Config, argv, prog="serve")
-    assert config.adapter == (f"red={red}", f"a,b={green}") and config.adapter_root == house
+    assert config.adapter == (f"red={red}", f"a,b={green}") and config.openai.adapter_root == house
     with pytest.raises(ConfigError, match="an adapter's name is 'a,b'"):
         command.open_model(config, str(house / "model"))
     for text, expected in [
@@ -199,7 +200,7 @@ def test_the_flags_name_adapters_and_faults_in_them_are_told(house: Path) -> Non
         with pytest.raises(error, match=expected):
             command.put_adapters(Local(house / "model"), config)
     with pytest.raises(ConfigError, match="does not run here, so no adapters"):
-        command.put_adapters(object(), command.Config(model="openai:x", adapter=("a=b",)))
+        command.put_adapters(Scripted(["x"]), command.Config(model="openai:x", adapter=("a=b",)))
 
 
 # -- over HTTP --
@@ -243,7 +244,7 @@ def test_adapters_come_and_go_while_requests_run(running: Running, house: Path) 
     assert [each["id"] for each in HTTP.get(f"{running.url}/v1/models").json()["data"]] == ["tiny", "red"]
     assert post(running, "/v1/completions", model="green", prompt="Hi").status_code == 404
     assert post(running, "/v1/unload_lora_adapter", lora_name="green").status_code == 404
-    metrics = asyncio.run_coroutine_threadsafe(running.door.counters(), running.loop).result(10)
+    metrics = asyncio.run_coroutine_threadsafe(running.models.counters(), running.loop).result(10)
     assert metrics["adapters"] == 1
 
 
@@ -264,11 +265,11 @@ def test_adapters_come_and_go_while_requests_run(running: Running, house: Path) 
         ("wide", "has rank 300: at most 256"),
     ],
 )
-def test_a_bad_adapter_is_refused_and_touches_nothing(running: Running, path: str, expected: str) -> None:
+def test_a_bad_adapter_is_refused_and_touches_nothing(running: Running, house: Path, path: str, expected: str) -> None:
     before = say(running, "red")
     answer = load(running, "bad", path)
     assert answer.status_code == 400 and expected in answer.json()["error"]["message"], answer.text
-    assert str(running.door.settings.adapter_root) not in answer.text
+    assert str(house / "adapters") not in answer.text
     assert [each["id"] for each in HTTP.get(f"{running.url}/v1/models").json()["data"]] == ["tiny", "red"]
     assert say(running, "red") == before
 
@@ -320,7 +321,7 @@ def test_only_keys_that_say_so_load_and_unload_adapters(house: Path, tmp_path: P
     secrets = {name: f"the-secret-of-{name}-0123456789" for name in (*names, "env")}
     may = {"ops": "load_adapters = true", "alice": "load_adapters = false", "bob": ""}
     file.write_text("".join(f'[{name}]\nkey = "{secrets[name]}"\n{may[name]}\n' for name in names))
-    keys = read_keys(file, {"FIRSTHAND_API_KEY": secrets["env"]}, Limits())
+    keys = read_keys(file, {"FIRSTHAND_API_KEY": secrets["env"]}, ClientLimits())
     with serving(
         Local(house / "model", config=CONFIG), name="tiny", keys=keys, adapter_root=house / "adapters"
     ) as guarded:
@@ -345,9 +346,9 @@ def test_only_keys_that_say_so_load_and_unload_adapters(house: Path, tmp_path: P
 def test_a_folder_of_adapters_that_no_key_may_use_is_told_at_the_start(tmp_path: Path) -> None:
     file = tmp_path / "keys.toml"
     file.write_text('[a]\nkey = "long-enough-0123456789"\n')
-    keys = read_keys(file, {}, Limits())
+    keys = read_keys(file, {}, ClientLimits())
     with pytest.raises(ConfigError, match="no key may load adapters: write load_adapters = true"):
         check_loaders(keys, tmp_path)
     check_loaders(keys, None)
     check_loaders(Keys(), tmp_path)
-    check_loaders(read_keys(None, {"FIRSTHAND_API_KEY": "long-enough-0123456789"}, Limits()), tmp_path)
+    check_loaders(read_keys(None, {"FIRSTHAND_API_KEY": "long-enough-0123456789"}, ClientLimits()), tmp_path)

@@ -54,7 +54,7 @@ def scripted() -> Iterator[Running]:
 
 
 def ask(running: Running, messages: Any = HI, **options: Any) -> Any:
-    return client(running).chat.completions.create(model=running.door.name, messages=messages, **options)
+    return client(running).chat.completions.create(model=running.models.name, messages=messages, **options)
 
 
 def test_a_chat_is_answered(scripted: Running) -> None:
@@ -100,7 +100,7 @@ def test_parallel_tool_calls_go_out_and_their_results_come_back(scripted: Runnin
     results = [{"role": "tool", "tool_call_id": call.id, "content": "rain"} for call in message.tool_calls]
     again = ask(scripted, [*asked, message.model_dump(exclude_none=True), *results], tools=[WEATHER])
     assert again.choices[0].message.content == "You said: rain (0)"
-    result = scripted.door.model.asked[-1].prompt[-1].parts[0]
+    result = scripted.models.model.asked[-1].prompt[-1].parts[0]
     assert (result.name, result.call_id) == ("weather", message.tool_calls[1].id)
 
 

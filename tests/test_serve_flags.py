@@ -1,15 +1,22 @@
 """What the flags of `firsthand serve` mean for the engine behind it, in this process and in replicas."""
 
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from firsthand.cluster.replicas.replica_settings import ReplicaSettings
 from firsthand.cluster.replicas.replica_worker import open_replica
 from firsthand.commands import serve as command
-from firsthand.config import parse
+from firsthand.config import field_docs, make_parser, parse
+from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.errors import ConfigError
+from firsthand.serve.admission.admission_settings import AdmissionSettings, ClientLimits
+from firsthand.serve.http.listen_address import ListenAddress
+from firsthand.serve.openai.openai_settings import OpenAISettings
+from firsthand.serve.telemetry.telemetry_settings import TelemetrySettings
 from served import serving
 from tiny import write_model
 
@@ -41,3 +48,34 @@ def test_memory_that_cannot_be_and_unknown_ways_to_keep_it_are_refused(tmp_path:
     for megabytes in ("-1", "0"):
         with pytest.raises(ConfigError, match=r"kv_memory_bytes is .*: give None or above 0"):
             command.open_model(config_of(folder, "--kv-memory-mb", megabytes), folder)
+
+
+def test_every_setting_of_the_server_is_a_flag_with_the_default_of_its_dataclass() -> None:
+    config = config_of("m")
+    parts = {AdmissionSettings, ClientLimits, ListenAddress, OpenAISettings, TelemetrySettings, ReplicaSettings}
+    held = [getattr(config, each.name) for each in fields(config)]
+    assert {type(part) for part in held if is_dataclass(part)} == parts
+    assert all(part == type(part)() for part in held if is_dataclass(part))
+    help = " ".join(make_parser(command.Config, prog="firsthand serve").format_help().split())
+    for part in parts:
+        for name, doc in field_docs(part).items():
+            assert f"--{name.replace('_', '-')} " in help and " ".join(doc.split()[:4]) in help, name
+    assert (config.max_sequences, config.kv_cache, config.max_adapters) == (
+        EngineConfig.max_sequences, EngineConfig.kv_cache, EngineConfig.max_adapters
+    )  # fmt: skip
+
+
+def test_flags_reach_the_settings_that_they_are_of(tmp_path: Path) -> None:
+    config = config_of(
+        "m", "--port", "0", "--drain-s", "2", "--max-tokens", "9", "--tokens-per-minute", "60", "--log", "none"
+    )
+    assert (config.listen.port, config.admission.drain_s) == (0, 2.0)
+    assert (config.limits.max_tokens, config.limits.tokens_per_minute, config.telemetry.log) == (9, 60, "none")
+    file = tmp_path / "serve.toml"
+    file.write_text('model = "m"\nallow_host = ["a.example"]\nstored_responses = 2\nreplicas = 3\nreplica-cpus = 1.5\n')
+    config = config_of("--config", str(file))
+    assert config.admission.allow_host == ("a.example",) and config.openai.stored_responses == 2
+    assert (config.replication.replicas, config.replication.replica_cpus) == (3, 1.5)
+    for words in (("--replica-gpus", "1"), ("--replicas", "0"), ("--port", "65536"), ("--stall-s", "0")):
+        with pytest.raises(ConfigError, match=words[0][2:].replace("-", "_")):
+            config_of("m", *words)

@@ -32,7 +32,7 @@ def running(shared: Running) -> Iterator[Running]:
     """The server; whatever a test did to it, it answers afterwards."""
     yield shared
     assert HTTP.post(shared.url + CHAT, json=HI).status_code == 200
-    until(lambda: shared.door.metrics.in_flight == 0)
+    until(lambda: shared.admission.in_flight == 0)
 
 
 def send(running: Running, body: bytes | Any, path: str = CHAT, headers: Any = None) -> httpx.Response:
@@ -228,10 +228,10 @@ BODY = json.dumps(HI).encode()
     ],
 )
 def test_a_request_smuggled_behind_another_is_never_served(running: Running, data: bytes) -> None:
-    before = dict(running.door.metrics.requests)
+    before = dict(running.telemetry.metrics.requests)
     answer = running.raw(data)
     assert answer[:12] in (b"HTTP/1.1 400", b"HTTP/1.1 501", b"HTTP/1.1 505", b""), answer[:200]
-    after = running.door.metrics.requests
+    after = running.telemetry.metrics.requests
     assert after.get(("other", "404"), 0) == before.get(("other", "404"), 0)  # nobody got to /smuggled
 
 

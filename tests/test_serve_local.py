@@ -19,11 +19,10 @@ from firsthand.errors import ModelError
 from firsthand.model import ModelFacts
 from firsthand.providers.local import Local
 from firsthand.providers.scripted import Scripted
-from firsthand.serve.http.api_keys import Keys
-from firsthand.serve.http.server import Address, serve
-from firsthand.serve.http.server_settings import Settings
-from firsthand.serve.models.served_model import Door
-from served import Running, serving, until
+from firsthand.serve.http.listen_address import ListenAddress
+from firsthand.serve.http.server import serve
+from firsthand.serve.models.served_models import ServedModels
+from served import Running, server_app, serving, until
 from tiny import write_model
 
 HTTP = httpx.Client(verify=False, timeout=60)
@@ -80,15 +79,15 @@ def test_the_system_fingerprint_is_what_decides_tokens_and_nothing_else(tmp_path
     folder, other = write_model(tmp_path / "m"), write_model(tmp_path / "other", seed=1)
 
     def told(path: Path = folder, computed_by: str = "compiled for vnni512", **settings: Any) -> str | None:
-        door = Door(Local(path, config=EngineConfig(**settings)), Settings(), Keys())
-        door.facts = ModelFacts(64, 100, None, False, computed_by)
-        return door.system_fingerprint
+        models = ServedModels(Local(path, config=EngineConfig(**settings)))
+        models.facts = ModelFacts(64, 100, None, False, computed_by)
+        return models.find(None).system_fingerprint
 
     assert told() == told(threads=1, kv_memory_bytes=1 << 22, max_sequences=3, speculation="prompt_lookup")
     others = [told(other), told(computed_by="compiled for avx2"), told(weights="float32"), told(kv_cache="int8")]
     assert len({told(), *others} - {None}) == 5
     assert told(tmp_path / "gone") is None
-    assert Door(Scripted(["hi"]), Settings(), Keys()).system_fingerprint is None, "it does not run here"
+    assert ServedModels(Scripted(["hi"])).find(None).system_fingerprint is None, "it does not run here"
 
 
 def test_a_second_turn_finds_the_first_in_memory(local: Running) -> None:
@@ -130,7 +129,7 @@ def test_a_completion_echoes_its_prompt_with_the_logprobs_that_scoring_gives(loc
     told = found.logprobs
     assert "".join(told.tokens) == text and told.token_logprobs[0] is None and told.top_logprobs[0] is None
     assert [text[at : at + len(t)] for at, t in zip(told.text_offset, told.tokens, strict=True)] == told.tokens
-    model = local.door.model
+    model = local.models.model
     ids = asyncio.run(model.tokenize(text))
     rest = model._loaded.tokenizer.decode(ids[1:])
     scored = asyncio.run(model.score(model._loaded.tokenizer.decode(ids[:1]), [rest]))
@@ -155,7 +154,7 @@ def test_one_prompt_of_several_that_cannot_be_answered_is_a_refusal(local: Runni
     assert answer.status_code == 400 and answer.json()["error"]["code"] == "context_length_exceeded"
     found = complete(local, prompt="12", logprobs=0, max_tokens=3).choices[0].logprobs
     assert len(found.token_logprobs) <= 3 and found.top_logprobs is None
-    until(lambda: local.door.metrics.in_flight == 0)
+    until(lambda: local.admission.in_flight == 0)
 
 
 def test_a_stream_of_several_prompts_keeps_them_apart(local: Running) -> None:
@@ -287,14 +286,14 @@ def test_a_bug_while_the_model_is_loaded_is_told_and_logged_with_its_traceback(t
         assert answer.status_code == 503 and "ZeroDivisionError: no facts" in answer.json()["error"]["message"]
     (event,) = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines() if "traceback" in line]
     assert event["event"] == "failed" and "in load" in event["traceback"]
-    door = Door(model, Settings(drain_s=1), Keys())
+    app = server_app(model, drain_s=1)
     with pytest.raises(ModelError, match="could not be served: ZeroDivisionError: no facts"):
-        serve(door, Address(port=0))
+        serve(app, ListenAddress(port=0))
 
 
 def test_a_client_that_leaves_gives_back_its_place_and_memory_in_the_engine(local: Running) -> None:
     def load() -> tuple[float, float, float]:
-        found = asyncio.run(local.door.model.counters())
+        found = asyncio.run(local.models.model.counters())
         return found["running"], found["waiting"], found["used_blocks"]
 
     until(lambda: load() == (0, 0, 0))
@@ -309,7 +308,7 @@ def test_a_client_that_leaves_gives_back_its_place_and_memory_in_the_engine(loca
             answer.close()
             raise httpx.ReadTimeout("enough")
         until(lambda: load() == (0, 0, 0), 20)
-    until(lambda: local.door.metrics.in_flight == 0)
+    until(lambda: local.admission.in_flight == 0)
 
 
 def test_requests_beyond_the_engines_room_wait_and_all_are_answered(local: Running) -> None:

@@ -41,7 +41,7 @@ def test_tokens_and_words_can_be_ruled_out(local: Running) -> None:
     for choice in complete(local, **base, extra_body={"allowed_token_ids": few, "return_token_ids": True}).choices:
         assert set(choice.token_ids) <= set(few) and len(choice.token_ids) == 30
     free = complete(local, **base, extra_body={"return_token_ids": True}).choices
-    tokenizer = local.door.model._loaded.tokenizer
+    tokenizer = local.models.model._loaded.tokenizer
     words = [tokenizer.decode([id]).strip() for choice in free for id in choice.token_ids]
     words = [word for word in words if word.isascii() and word]
     bad = bad_sequences(tokenizer, words)
@@ -64,7 +64,7 @@ def test_tokens_and_words_can_be_ruled_out(local: Running) -> None:
 
 
 def test_control_tokens_and_what_ended_an_answer_are_shown_where_that_is_asked_for(local: Running) -> None:
-    tokenizer = local.door.model._loaded.tokenizer
+    tokenizer = local.models.model._loaded.tokenizer
     begin, end = (tokenizer.id_of(name) for name in ("<|im_start|>", "<|im_end|>"))
 
     def said(**fields: Any) -> str:

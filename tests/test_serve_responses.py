@@ -14,7 +14,7 @@ import pytest
 
 from firsthand.message import ToolCall, assistant
 from firsthand.providers.scripted import Scripted
-from firsthand.serve.openai.reasoning_split import Splitter
+from firsthand.serve.openai.reasoning_split import ReasoningSplitter
 from served import Running, serving
 
 HTTP = httpx.Client(verify=False, timeout=60)
@@ -133,9 +133,10 @@ def test_without_an_embedder_or_a_model_the_server_says_what_it_has() -> None:
 
 def test_the_description_names_every_route_and_resolves(running: Running) -> None:
     body = HTTP.get(f"{running.url}/openapi.json").json()
-    from firsthand.serve.http.app import RESPONSE, ROUTES
+    from firsthand.serve.http.status_routes import STATUS_ROUTES
+    from firsthand.serve.openai.openai_app import RESPONSE, ROUTES
 
-    assert set(body["paths"]) == {*ROUTES, RESPONSE} and body["openapi"] == "3.1.0"
+    assert set(body["paths"]) == {*STATUS_ROUTES, *ROUTES, RESPONSE} and body["openapi"] == "3.1.0"
     text = json.dumps(body)
     for part in text.split('"$ref": "#/components/schemas/')[1:]:
         assert part.partition('"')[0] in body["components"]["schemas"]
@@ -144,7 +145,7 @@ def test_the_description_names_every_route_and_resolves(running: Running) -> Non
 
 
 def pieces(text: str, size: int, **options: bool) -> tuple[str, str]:
-    split = Splitter(**options)
+    split = ReasoningSplitter(**options)
     found = [piece for at in range(0, len(text), size) for piece in split.feed(text[at : at + size])]
     found += split.finish()
     return tuple("".join(p.text for p in found if p.kind == kind) for kind in ("reasoning", "content"))  # type: ignore[return-value]
@@ -154,7 +155,7 @@ def pieces(text: str, size: int, **options: bool) -> tuple[str, str]:
 def test_thoughts_and_words_are_told_apart_whatever_the_pieces(size: int) -> None:
     think = {"thinks": True}
     assert pieces("<think>\nI see.\n</think>\n\nYes.", size, **think) == ("I see.", "Yes.")
-    assert pieces("I see.\n</think>\n\nYes.", size, thinking=True, **think) == ("I see.", "Yes.")
+    assert pieces("I see.\n</think>\n\nYes.", size, starts_in_thought=True, **think) == ("I see.", "Yes.")
     assert pieces("No <think> here", size, **think) == ("", "No <think> here")
     assert pieces("<think>never ends </th", size, **think) == ("never ends </th", "")
     assert pieces("<think></think>Yes", size, **think) == ("", "Yes")

@@ -13,11 +13,11 @@ import pytest
 
 from firsthand.message import ToolCall, assistant
 from firsthand.providers.scripted import Scripted
-from firsthand.serve.http.api_keys import Client, Keys
+from firsthand.serve.admission.admission_settings import ClientLimits
+from firsthand.serve.admission.api_keys import Client, Keys
 from firsthand.serve.http.refusals import Refusal
-from firsthand.serve.http.server_settings import Limits
 from firsthand.serve.openai.responses_schema import Item
-from firsthand.serve.openai.stored_responses import Store
+from firsthand.serve.openai.stored_responses import ResponseStore
 from served import Running, serving
 
 HTTP = httpx.Client(timeout=60)
@@ -34,7 +34,7 @@ def answer(messages: Any, sampling: Any, index: int) -> Any:
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Running]:
-    clients = tuple(Client(name, Limits(), hashlib.sha256(key.encode()).digest()) for name, key in KEYS.items())
+    clients = tuple(Client(name, ClientLimits(), hashlib.sha256(key.encode()).digest()) for name, key in KEYS.items())
     with serving(Scripted(answer, name="scripted"), name="demo", keys=Keys(clients), stored_responses=4) as found:
         yield found
 
@@ -127,7 +127,7 @@ def test_the_oldest_is_forgotten_and_no_other_clients(running: Running, ann: Any
 
 
 def test_the_bytes_of_a_client_are_bounded_with_all_conversations() -> None:
-    store = Store(most=100, most_bytes=2000)
+    store = ResponseStore(max_responses=100, max_bytes=2000)
     item = Item(role="user", content="x" * 300)
     for number in range(50):
         assert store.keep("ann", {"id": f"resp_{number}"}, (item,) * (1 + number % 4))

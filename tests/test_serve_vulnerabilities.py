@@ -23,9 +23,10 @@ from cpu_time import at_most_cpu_s
 from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.engine.decoding.constraint import MAX_REMEMBERED, MAX_REMEMBERED_BYTES
 from firsthand.providers.local import Local
-from firsthand.serve.http.api_keys import Client, Keys
-from firsthand.serve.http.app import ROUTES
-from firsthand.serve.http.server_settings import Limits
+from firsthand.serve.admission.admission_settings import ClientLimits
+from firsthand.serve.admission.api_keys import Client, Keys
+from firsthand.serve.http.status_routes import STATUS_ROUTES
+from firsthand.serve.openai.openai_app import ROUTES
 from served import Running, serving
 from tiny import write_model
 
@@ -52,7 +53,7 @@ def running(shared: Running) -> Iterator[Running]:
     """The server; whatever was asked of it, it answers afterwards, and its engine's memory is whole."""
     yield shared
     assert ask(shared, messages=HI, max_tokens=2).status_code == 200
-    assert shared.door.is_ready
+    assert shared.app.is_ready
 
 
 def ask(running: Running, path: str = CHAT, **body: Any) -> httpx.Response:
@@ -86,7 +87,7 @@ def test_a_model_file_as_code_as_in_cve_2024_34359_and_cve_2026_5760(tmp_path: P
     trace = tmp_path / "was-here"
     escape = "{{ cycler.__init__.__globals__.os.system('touch " + str(trace) + "') }}"
     with serving(small(write_model(tmp_path / "m", template=escape)), name="tiny") as running:
-        assert running.door.is_ready
+        assert running.app.is_ready
         said(ask(running, messages=HI, max_tokens=2))
         assert ask(running, "/v1/completions", prompt="x", max_tokens=2).status_code == 200
     assert not trace.exists()
@@ -183,7 +184,7 @@ def test_a_bad_tool_schema_as_in_cve_2025_48944(running: Running, parameters: An
 
 def test_a_slow_parser_of_tool_calls_as_in_cve_2025_48887(running: Running) -> None:
     """What a model says is parsed in linear time: here it says what it was told to, by a grammar."""
-    from firsthand.serve.openai.reasoning_split import Splitter
+    from firsthand.serve.openai.reasoning_split import ReasoningSplitter
     from firsthand.tokens.calls import call_parser
 
     for text in (
@@ -195,7 +196,7 @@ def test_a_slow_parser_of_tool_calls_as_in_cve_2025_48887(running: Running) -> N
     ):
         with at_most_cpu_s(5):
             call_parser.parse(text)
-            split, calls = Splitter(thinks=True), call_parser.CallStream()
+            split, calls = ReasoningSplitter(thinks=True), call_parser.CallStream()
             for at in range(0, len(text), 1000):
                 calls.feed(text[at : at + 1000])
                 split.feed(text[at : at + 1000])
@@ -207,7 +208,7 @@ def test_a_slow_parser_of_tool_calls_as_in_cve_2025_48887(running: Running) -> N
 def test_an_unbounded_grammar_cache_as_in_ghsa_389x_67px_mjg3(running: Running) -> None:
     for place in range(40):
         ask(running, messages=HI, max_tokens=1, structured_outputs={"choice": [f"{place}-{'x' * 60_000}"]})
-    known = running.door.model._loaded.grammars._known
+    known = running.models.model._loaded.grammars._known
     sizes = sum(len(grammar.source) for grammar, _ in known)
     assert len(known) <= MAX_REMEMBERED and sizes <= MAX_REMEMBERED_BYTES + 60_100
 
@@ -234,7 +235,7 @@ def test_keys_compared_byte_by_byte_as_in_cve_2025_59425(tmp_path: Path) -> None
     loops = [node for node in ast.walk(loop) if isinstance(node, ast.For)]
     assert len(loops) == 1 and "hmac.compare_digest" in ast.unparse(loops[0])
     assert not [node for node in ast.walk(loops[0]) if isinstance(node, ast.Break | ast.Return)]
-    assert all(len(client.digest) == 32 for client in Keys((Client("a", Limits(), b"\0" * 32),)).clients)
+    assert all(len(client.digest) == 32 for client in Keys((Client("a", ClientLimits(), b"\0" * 32),)).clients)
 
 
 def cached(running: Running, words: str, **more: Any) -> int:
@@ -266,7 +267,7 @@ def test_clients_may_be_kept_apart_without_asking_for_it(tmp_path: Path) -> None
     import hashlib
 
     names = ("ann", "bob")
-    keys = Keys(tuple(Client(n, Limits(), hashlib.sha256(n.encode() * 6).digest()) for n in names))
+    keys = Keys(tuple(Client(n, ClientLimits(), hashlib.sha256(n.encode() * 6).digest()) for n in names))
     with serving(small(write_model(tmp_path / "m")), name="tiny", keys=keys, private_caches=True) as running:
 
         def known(name: str, **more: Any) -> int:
@@ -300,9 +301,9 @@ def test_a_key_that_guards_only_some_routes() -> None:
     """vLLM's --api-key leaves /invocations, /pooling, /pause open; here only health is."""
     from firsthand.providers.scripted import Scripted
 
-    keys = Keys((Client("a", Limits(), b"\0" * 32),))
+    keys = Keys((Client("a", ClientLimits(), b"\0" * 32),))
     with serving(Scripted(["x"]), keys=keys) as running:
-        for path in (*ROUTES, "/invocations", "/pooling", "/pause", "/update_weights", "/docs", "/"):
+        for path in (*STATUS_ROUTES, *ROUTES, "/invocations", "/pooling", "/pause", "/update_weights", "/docs", "/"):
             for method in ("GET", "POST"):
                 status = HTTP.request(method, running.url + path, json={}).status_code
                 assert status == 401 or path.startswith("/health"), (method, path, status)

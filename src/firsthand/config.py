@@ -1,9 +1,9 @@
 """Reads configs, frozen dataclasses beside their users, from flags and TOML.
 
 A field is a flag: `budget_tokens` is `--budget-tokens`, its default is the flag's default, and the sentence under it is the
-flag's help. A field with `metadata={"positional": True}` takes the words without a flag; with
-`metadata={"bare": value}` its flag may stand alone and then means `value`. Unknown flags and keys are errors
-that name the nearest known one.
+flag's help. A field that is itself such a dataclass adds its fields as flags. A field with `metadata={"positional": True}`
+takes the words without a flag; with `metadata={"bare": value}` its flag may stand alone and then means `value`. Unknown
+flags and keys are errors that name the nearest one there is.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from firsthand.errors import ConfigError, nearest
 
@@ -59,23 +59,49 @@ def make_parser(config_class: type[Any], *, prog: str, description: str = "", ex
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    docs = field_docs(config_class)
-    hints = typing.get_type_hints(config_class)
-    for field in dataclasses.fields(config_class):
-        _add_flag(parser, field, hints[field.name], docs.get(field.name, ""))
+    for each in settings_of(config_class):
+        _add_flag(parser, each.field, each.hint, each.doc)
     parser.add_argument("--config", metavar="FILE", help="A TOML file with any of these settings; flags override it.")
     return parser
 
 
 def build(config_class: type[C], values: Mapping[str, Any]) -> C:
     """The dataclass with these values, converted to its fields' types. ConfigError for an unknown key."""
-    hints = typing.get_type_hints(config_class)
-    for key in values:
-        if key not in hints:
-            close = nearest(key, hints)
-            hint = f" did you mean {close!r}?" if close else f" it takes {', '.join(hints)}"
+    known = {each.field.name: each for each in settings_of(config_class)}
+    own: dict[str, Any] = {}
+    parts: dict[str, dict[str, Any]] = {}
+    for key, value in values.items():
+        if key not in known:
+            close = nearest(key, known)
+            hint = f" did you mean {close!r}?" if close else f" it takes {', '.join(known)}"
             raise ConfigError(f"{config_class.__name__} has no setting {key!r};{hint}")
-    return config_class(**{key: convert(value, hints[key], key) for key, value in values.items()})
+        part = known[key].part
+        (own if part is None else parts.setdefault(part, {}))[key] = convert(value, known[key].hint, key)
+    hints = typing.get_type_hints(config_class)
+    return config_class(**own, **{part: hints[part](**given) for part, given in parts.items()})
+
+
+class Setting(NamedTuple):
+    """A field of a config, or of a dataclass that is a field of it."""
+
+    field: dataclasses.Field[Any]
+    hint: Any
+    doc: str
+    part: str | None = None
+    """The config's field whose dataclass it belongs to; None for a field of the config itself."""
+
+
+def settings_of(config_class: type[Any]) -> list[Setting]:
+    """The settings of a config in their order, those of its dataclasses among them."""
+    hints, docs = typing.get_type_hints(config_class), field_docs(config_class)
+    found: list[Setting] = []
+    for field in dataclasses.fields(config_class):
+        hint = hints[field.name]
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+            found += [each._replace(part=field.name) for each in settings_of(hint)]
+        else:
+            found.append(Setting(field, hint, docs.get(field.name, "")))
+    return found
 
 
 def read_toml(config_class: type[Any], path: str | Path) -> dict[str, Any]:

@@ -7,10 +7,11 @@ which reaches the model as it is, for base models and for evaluations whose prot
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from firsthand.message import Json, Message, canonical
 from firsthand.sampling import Sampling as Sampling
@@ -203,8 +204,13 @@ class Model(Protocol):
         """The likelihood of each continuation after the prompt, which is computed once."""
 
 
-class TokenModel(Model, Protocol):
-    """A Model that runs here and knows its tokens: what a server asks for besides answers."""
+@runtime_checkable
+class TokenCapability(Protocol):
+    """The part that a TokenModel adds to a Model, for `isinstance`: with the whole it would read `fingerprint`."""
+
+    @property
+    def is_alive(self) -> bool:
+        """True while its engine takes requests."""
 
     async def load(self) -> ModelFacts:
         """Bring the model into memory, if it is not there, and say what it is."""
@@ -220,7 +226,7 @@ class TokenModel(Model, Protocol):
         run: str = "",
         template: Mapping[str, Any] | None = None,
         cache_salt: str = "",
-    ) -> AsyncIterator[Delta]:
+    ) -> AsyncGenerator[Delta, None]:
         """`n` answers at once, their pieces as they come, each with tokens and log-probs. A prompt may be token ids.
 
         Lower `priority` goes first; requests of one `run` share the engine as one owner. `template` holds variables for the
@@ -246,6 +252,50 @@ class TokenModel(Model, Protocol):
 
     async def counters(self) -> Mapping[str, float]:
         """The engine's counters and present load, by name."""
+
+
+class TokenModel(Model, TokenCapability, Protocol):
+    """A Model that knows its tokens: one that runs in this process, or in replicas of it."""
+
+
+@runtime_checkable
+class AdapterCapability(Protocol):
+    """The part that an AdapterModel adds to a TokenModel, for `isinstance`."""
+
+    @property
+    def adapters(self) -> Mapping[str, Path]:
+        """The folders of the adapters, by name."""
+
+    def put_adapter(self, name: str, folder: Path | str) -> None:
+        """Let an adapter be read together with the model; before the model is loaded."""
+
+    def with_adapter(self, name: str) -> AdapterModel:
+        """The model that answers with an adapter, under the adapter's name."""
+
+    async def load_adapter(self, name: str, folder: Path | str, *, version: int = 0, replace: bool = False) -> None:
+        """Load an adapter while answers are computed."""
+
+    async def unload_adapter(self, name: str) -> None:
+        """Take an adapter away from new requests; those under way end with it."""
+
+
+class AdapterModel(TokenModel, AdapterCapability, Protocol):
+    """A TokenModel that keeps LoRA adapters beside its weights."""
+
+
+@runtime_checkable
+class Closable(Protocol):
+    """A model or embedder that holds memory, threads or processes."""
+
+    def close(self) -> None:
+        """Let go of them."""
+
+
+def close(*parts: object) -> None:
+    """Close those of the models and embedders that are Closable; the others, and None, need nothing."""
+    for part in parts:
+        if isinstance(part, Closable):
+            part.close()
 
 
 async def shown_pieces(deltas: AsyncGenerator[Delta, None]) -> AsyncGenerator[Delta, None]:
@@ -293,6 +343,30 @@ class Embedder(Protocol):
 
     async def embed(self, texts: Sequence[str]) -> list[list[float]]:
         """A vector for each text, all of one length, each of Euclidean length 1."""
+
+
+class CountedVectors(Protocol):
+    """The vectors of some texts, with what each text took."""
+
+    @property
+    def vectors(self) -> Iterable[Iterable[float]]:
+        """A vector for each text."""
+
+    @property
+    def num_tokens(self) -> Sequence[int]:
+        """Tokens computed for each text."""
+
+    @property
+    def truncated(self) -> Sequence[bool]:
+        """True for each text that was longer than the model takes and lost its end."""
+
+
+@runtime_checkable
+class CountingEmbedder(Protocol):
+    """An Embedder that counts tokens."""
+
+    async def embed_counted(self, texts: Sequence[str]) -> CountedVectors:
+        """The vectors of the texts, and the tokens of each."""
 
 
 def prompt_to_json(prompt: Prompt) -> str | list[Json]:

@@ -1,4 +1,4 @@
-"""What the far side of a wire has to say until it is asked: the one protocol of a run's workers and a server's replicas."""
+"""The outbox of a worker or a replica: messages wait in it until the other side takes them."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ import asyncio
 from firsthand.message import Json
 
 PATIENCE_S = 1.0
-"""How long one that has nothing to say lets the other side wait: it may have news, or want a sign of life."""
+"""Seconds that `take` waits for a message. Then it returns none, which the other side takes as a sign of life."""
 
 
 class Outbox:
-    """Messages in the order they were said, all from one event loop."""
+    """Messages in the order they were put in, all from one event loop."""
 
     def __init__(self) -> None:
         self._messages: list[Json] = []
-        self._to_say = asyncio.Event()
+        self._has_some = asyncio.Event()
 
-    def say(self, message: Json) -> None:
-        """Put a message in; whoever waits for one gets it at once."""
+    def put(self, message: Json) -> None:
+        """Add a message; whoever waits in `take` gets it at once."""
         self._messages.append(message)
-        self._to_say.set()
+        self._has_some.set()
 
-    async def said(self, patience_s: float = PATIENCE_S) -> list[Json]:
-        """What has come up since it was asked last, waiting a little for the first of it; empty if nothing has."""
+    async def take(self, patience_s: float = PATIENCE_S) -> list[Json]:
+        """The messages since the last call, after a short wait for the first of them; empty if none came."""
         try:
             async with asyncio.timeout(patience_s):
-                await self._to_say.wait()
+                await self._has_some.wait()
         except TimeoutError:
             return []
-        said, self._messages = self._messages, []
-        self._to_say.clear()
-        return said
+        messages, self._messages = self._messages, []
+        self._has_some.clear()
+        return messages

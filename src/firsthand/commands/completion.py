@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import shlex
 import textwrap
@@ -11,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from firsthand import catalog
+from firsthand.config import settings_of
 
 EXAMPLES = """
 source <(firsthand completion bash)          # put this line into ~/.bashrc
@@ -60,7 +60,7 @@ def flags() -> dict[str, list[str]]:
     found = {}
     for name in catalog.names("command"):
         config_class = importlib.import_module(f"firsthand.commands.{name}").Config
-        fields = [each for each in dataclasses.fields(config_class) if not each.metadata.get("positional")]
+        fields = [each.field for each in settings_of(config_class) if not each.field.metadata.get("positional")]
         found[name] = ["--" + each.name.replace("_", "-") for each in fields] + ["--config", "--help"]
     return found
 

@@ -6,11 +6,17 @@ import os
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 from firsthand import catalog
+from firsthand.cluster.replicas.replica_settings import ReplicaSettings
+from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.errors import ConfigError, MissingExtra
-from firsthand.model import Embedder, Model
+from firsthand.model import AdapterCapability, Embedder, Model, close
+from firsthand.serve.admission.admission_settings import AdmissionSettings, ClientLimits
+from firsthand.serve.http.listen_address import ListenAddress
+from firsthand.serve.openai.openai_settings import OpenAISettings
+from firsthand.serve.telemetry.telemetry_settings import TelemetrySettings
 
 EXAMPLES = """
 firsthand serve smollm2
@@ -25,183 +31,127 @@ firsthand serve --config serve.toml
 
 @dataclass(frozen=True)
 class Config:
-    """What is served, where, to whom, and how much of it."""
+    """The models that are served, the address, and the limits."""
 
     model: str | None = field(default=None, metadata={"positional": True})
     """The model: a name, a path, or another provider's, as `firsthand run --model` takes it."""
     embedder: str | None = None
     """The model of /v1/embeddings: minilm, a folder of the BERT family, or any decoder."""
     name: str = ""
-    """What clients call the model; by default as you do, but a file or folder without the folders above it."""
-    host: str = "127.0.0.1"
-    """The address to listen on. One that others can reach needs API keys."""
-    port: int = 8000
-    """The port; 0 takes any free one."""
+    """The name that clients give for the model; by default the one given here, without the folders of a path."""
+    listen: ListenAddress = field(default_factory=ListenAddress)
     keys: Path | None = None
-    """A TOML file of API keys, their limits and what they may (see docs/serve.md). $FIRSTHAND_API_KEY is a key too."""
-    tls_cert: Path | None = None
-    """A TLS certificate chain in PEM."""
-    tls_key: Path | None = None
-    """Its private key in PEM."""
-    allow_host: tuple[str, ...] = ()
-    """Values of the Host header that are served; by default all with keys, loopback's own without."""
-    max_requests: int = 2048
-    """Requests under way, waiting ones included; more get 429 with Retry-After."""
-    concurrency: int = 1024
-    """Requests of one client under way at a time."""
-    max_tokens: int = 4096
-    """New tokens of one answer at most, and where a chat does not say how many."""
-    max_answers: int = 16
-    """Answers to one prompt at most."""
-    body_bytes: int = 4 << 20
-    """Bytes of a request's body at most."""
-    request_s: float = 600.0
-    """Seconds that an answer may take."""
-    body_s: float = 30.0
-    """Seconds that a client may take to send its headers, and its body."""
-    stall_s: float = 60.0
-    """Seconds that a client may leave its answer unread."""
-    drain_s: float = 60.0
-    """Seconds that answers under way may take after SIGTERM."""
-    stored_responses: int = 1024
-    """Responses that are kept for each key, in memory (`store`, `previous_response_id`); 0 keeps none."""
-    private_caches: bool = False
-    """Keep what is known of prompts apart for each key: no answer's speed tells a client what another one asked."""
-    log: str = "-"
-    """Where a line of JSON for each request goes: a file, - for standard error, none for nowhere."""
-    log_texts: bool = False
-    """Write prompts and answers into the log too."""
-    otel: bool = False
-    """Send a span of each request to an OpenTelemetry collector; $OTEL_EXPORTER_OTLP_ENDPOINT says where, and is enough."""
-    device: str = "cpu"
-    """Where a model of ours is computed: cpu, cuda, cuda:N, or auto, which is CUDA where there is one."""
-    threads: int | None = None
-    """Threads that the model computes on."""
+    """A TOML file of API keys and their limits (see docs/serve.md). $FIRSTHAND_API_KEY is a key too."""
+    admission: AdmissionSettings = field(default_factory=AdmissionSettings)
+    limits: ClientLimits = field(default_factory=ClientLimits)
+    openai: OpenAISettings = field(default_factory=OpenAISettings)
+    telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
+    device: str = EngineConfig.device
+    """The device of a model that runs here: cpu, cuda, cuda:N, or auto, which is CUDA if there is one."""
+    threads: int | None = EngineConfig.threads
+    """Threads that compute the model."""
     kv_memory_mb: int | None = None
-    """Megabytes for keys and values; by default the smaller of 2,147 and a quarter of what is free."""
-    kv_cache: Literal["auto", "float32", "float16", "int8"] = "auto"
-    """How keys and values are kept: int8 takes half of what float16 does, which auto is where weights are rounded too."""
-    max_sequences: int = 64
-    """Answers computed at the same time."""
+    """Megabytes of the KV cache; by default the smaller of 2,147 and a quarter of what is free."""
+    kv_cache: Literal["auto", "float32", "float16", "int8"] = EngineConfig.kv_cache
+    """The type of the KV cache: int8 takes half of what float16 does, which auto is where weights are rounded too."""
+    max_sequences: int = EngineConfig.max_sequences
+    """Most answers computed at the same time."""
     speculation: bool = False
-    """Guess from repetitions in prompt and answer; changes no answer."""
+    """Speculate on repetitions in prompt and answer; changes no answer."""
     adapter: tuple[str, ...] = field(default=(), metadata={"repeated": True})
     """A LoRA adapter beside the model, as NAME=FOLDER; clients name it as the model. May be given several times."""
-    max_adapters: int = 8
-    """Adapters in memory at the same time."""
-    adapter_root: Path | None = None
-    """Let clients whose key says load_adapters = true load and unload adapters, from within this folder only."""
-    replicas: int | None = None
-    """So many engines behind this one address, each a process of its own on a Ray cluster (see docs/cluster.md)."""
-    address: str | None = None
-    """The Ray cluster of the replicas: HOST:PORT, or auto for the one this machine is in. By default one is started here."""
-    replica_cpus: float | None = None
-    """CPUs that Ray keeps for each replica; by default they share those of their machines."""
-    replica_gpus: float = 0.0
-    """GPUs that Ray keeps for each replica."""
+    max_adapters: int = EngineConfig.max_adapters
+    """Most adapters in memory at the same time."""
+    replication: ReplicaSettings = field(default_factory=ReplicaSettings)
 
     def __post_init__(self) -> None:
         if self.model is None and self.embedder is None:
             raise ConfigError("serve what? For example: firsthand serve smollm2")
-        if self.replicas is None:
-            for name in ("address", "replica_cpus", "replica_gpus"):
-                if getattr(self, name):
-                    raise ConfigError(f"{name} is for replicas: say how many, as in --replicas 2")
-        elif not 1 <= self.replicas <= 1000:
-            raise ConfigError(f"replicas is {self.replicas}: give 1 to 1000")
-        for name in ("replica_cpus", "replica_gpus"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value <= 1024:
-                raise ConfigError(f"{name} is {value}: give a number from 0 to 1024")
 
 
 def main(config: Config) -> int:
     """Serve until a signal comes."""
     try:
-        from firsthand.serve.http.server import Address, serve
+        from firsthand.serve.http.app import ServerApp
+        from firsthand.serve.http.server import serve
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "serve", "firsthand serve") from None
-    from firsthand.cluster.replicas.fleet import Fleet
-    from firsthand.serve.http.api_keys import check_loaders, read_keys
-    from firsthand.serve.http.server_settings import Limits, Settings, check_binding
-    from firsthand.serve.models.served_model import Door
-    from firsthand.serve.telemetry.request_spans import open_spans
+    from firsthand.serve.admission.admission_settings import check_binding
+    from firsthand.serve.admission.api_keys import check_loaders, read_keys
+    from firsthand.serve.admission.server_admission import Admission
+    from firsthand.serve.models.replica_status import fleet_of
+    from firsthand.serve.models.served_models import ServedModels
+    from firsthand.serve.openai.openai_app import openai_app
+    from firsthand.serve.telemetry.server_telemetry import ServerTelemetry
 
-    limits = Limits(config.concurrency, config.max_tokens, config.max_answers, config.body_bytes, config.request_s)
-    keys = read_keys(config.keys, os.environ, limits)
-    check_binding(config.host, bool(keys.clients))
-    check_loaders(keys, config.adapter_root)
-    address = Address(config.host, config.port, config.tls_cert, config.tls_key)
-    settings = Settings(
-        limits=limits,
-        max_requests=config.max_requests,
-        body_s=config.body_s,
-        stall_s=config.stall_s,
-        drain_s=config.drain_s,
-        hosts=config.allow_host,
-        stored_responses=config.stored_responses,
-        private_caches=config.private_caches,
-        log_texts=config.log_texts,
-        adapter_root=config.adapter_root,
-    )
-    model, embedder = open_replicas(config) if config.replicas else open_here(config)
-    door = Door(
-        model=model,
-        settings=settings,
-        keys=keys,
-        embedder=embedder,
-        name=config.name or public_name(config.model or config.embedder or ""),
-        log_target=None if config.log == "none" else config.log,
-    )
-    if isinstance(fleet := getattr(model or embedder, "fleet", None), Fleet):
-        fleet.tell = door.log.write
+    keys = read_keys(config.keys, os.environ, config.limits)
+    check_binding(config.listen.host, bool(keys.clients))
+    check_loaders(keys, config.openai.adapter_root)
+    model, embedder = open_replicas(config) if config.replication.replicas else open_here(config)
+    models = ServedModels(model, embedder, name=config.name or public_name(config.model or config.embedder or ""))
+    telemetry = ServerTelemetry(config.telemetry)
+    admission = Admission(keys, config.admission, mean_request_s=telemetry.metrics.mean_request_s)
+    app = ServerApp(models, admission, telemetry, [openai_app(models, admission, telemetry, config.openai)])
+    if (fleet := fleet_of(model or embedder)) is not None:
+        fleet.on_event = telemetry.log.write
     try:
-        door.spans = open_spans(door, asked=config.otel)
-        serve(door, address, on_open=lambda url: say(config, url))
+        telemetry.open_spans()
+        serve(app, config.listen, on_open=lambda url: announce(config, url))
     finally:
-        for part in (door.spans, door.model, door.embedder):
-            if (close := getattr(part, "close", None)) is not None:
-                close()
+        telemetry.close()
+        close(model, embedder)
     return 0
 
 
-def say(config: Config, url: str) -> None:
-    """Tell whoever started the server where it is."""
+def announce(config: Config, url: str) -> None:
+    """Print the URL of a server that is ready."""
     print(f"{config.model or config.embedder} is served at {url}/v1 (Ctrl-C ends it)", flush=True)
 
 
 def open_here(config: Config) -> tuple[Model | None, Embedder | None]:
-    """The model and the embedder; what runs here runs in this process."""
+    """The model and the embedder; those that run here run in this process."""
     model = None if config.model is None else open_model(config, config.model)
     return model, None if config.embedder is None else open_embedder(config.embedder)
 
 
 def open_replicas(config: Config) -> tuple[Model | None, Embedder | None]:
-    """The same, in replicas."""
+    """The model and the embedder, in replicas."""
     from firsthand.cluster.replicas.fleet import Fleet
     from firsthand.cluster.replicas.ray_replicas import open_ray
-    from firsthand.cluster.replicas.replicated_model import Replicated, ReplicatedEmbedder
+    from firsthand.cluster.replicas.replicated_model import ReplicatedEmbedder, ReplicatedModel
 
-    assert config.replicas is not None
-    own = {key: value for key, value in engine_settings(config).items() if value is not None}
-    own["max_adapters"] = config.max_adapters
+    ray = config.replication
+    assert ray.replicas is not None
+    engine = {key: value for key, value in engine_settings(config).items() if value is not None}
     settings = {
-        "model": whole_path(config.model),
+        "model": absolute_path(config.model),
         "device": config.device,
-        "embedder": whole_path(config.embedder),
-        "engine": own,
+        "embedder": absolute_path(config.embedder),
+        "engine": engine | {"max_adapters": config.max_adapters},
     }
     starter = open_ray(
-        settings, config.replicas, address=config.address, cpus=config.replica_cpus, gpus=config.replica_gpus
+        settings,
+        ray.replicas,
+        address=ray.address,
+        cpus=ray.replica_cpus,
+        gpus=ray.replica_gpus,
     )
-    fleet = Fleet(starter, config.replicas)
-    model = None if config.model is None else Replicated(fleet, config.model)
+    fleet = Fleet(starter, ray.replicas)
+    model = None if config.model is None else ReplicatedModel(fleet, config.model)
     put_adapters(model, config)
     return model, None if config.embedder is None else ReplicatedEmbedder(fleet, config.embedder)
 
 
-def whole_path(name: str | None) -> str | None:
-    """A model's name as processes in other folders understand it: paths are made absolute."""
+@overload
+def absolute_path(name: str) -> str: ...
+
+
+@overload
+def absolute_path(name: None) -> None: ...
+
+
+def absolute_path(name: str | None) -> str | None:
+    """A model's name with its paths made absolute, for processes in other folders."""
     if name is None:
         return None
     base, plus, folder = name.partition("+lora:")
@@ -210,36 +160,37 @@ def whole_path(name: str | None) -> str | None:
 
 
 def engine_settings(config: Config) -> dict[str, Any]:
-    """What the flags say of the engine."""
+    """Fields of an EngineConfig that the flags set."""
     kv = config.kv_memory_mb
     return {
         "threads": config.threads,
         "kv_memory_bytes": None if kv is None else kv * 1_000_000,
         "kv_cache": config.kv_cache,
         "max_sequences": config.max_sequences,
-        "max_batch_tokens": max(512, 2 * config.max_sequences),
-        "max_waiting": config.max_requests * config.max_answers,
+        "max_batch_tokens": max(EngineConfig.max_batch_tokens, 2 * config.max_sequences),
+        "max_waiting": config.admission.max_requests * config.limits.max_answers,
         "speculation": "prompt_lookup" if config.speculation else "off",
     }
 
 
 def open_model(config: Config, text: str) -> Model:
-    """The model; one that runs here with the engine's settings."""
-    model: Any = catalog.model(text, device=config.device)
-    if hasattr(model, "config"):
+    """The model; if it runs here, with the engine's settings."""
+    from firsthand.cluster.replicas.replica_worker import EngineModel
+
+    model = catalog.model(text, device=config.device)
+    if isinstance(model, EngineModel):
         settings = engine_settings(config)
         settings["max_batch_tokens"] = max(model.config.max_batch_tokens, settings["max_batch_tokens"])
         model.config = replace(model.config, **settings, max_adapters=config.max_adapters)
     put_adapters(model, config)
-    opened: Model = model
-    return opened
+    return model
 
 
-def put_adapters(model: Any, config: Config) -> None:
-    """Name the adapters that are to be read with the model."""
-    if not config.adapter and config.adapter_root is None:
+def put_adapters(model: Model | None, config: Config) -> None:
+    """Let the adapters of the flags be read together with the model."""
+    if not config.adapter and config.openai.adapter_root is None:
         return
-    if not hasattr(model, "put_adapter"):
+    if model is None or not isinstance(model, AdapterCapability):
         raise ConfigError(f"{config.model} does not run here, so no adapters can be beside it: leave out --adapter")
     for text in config.adapter:
         name, equals, folder = text.partition("=")
@@ -247,11 +198,11 @@ def put_adapters(model: Any, config: Config) -> None:
             raise ConfigError(f"--adapter is {text!r}: write NAME=FOLDER")
         if name in (config.name, config.model):
             raise ConfigError(f"--adapter is {text!r}: {name} is the model's own name")
-        model.put_adapter(name, whole_path(folder) if config.replicas else folder)
+        model.put_adapter(name, absolute_path(folder) if config.replication.replicas else folder)
 
 
 def open_embedder(text: str) -> Embedder:
-    """The embedder."""
+    """The embedder, under its public name."""
     from firsthand.providers import local_embedder
 
     embedder = local_embedder.open_embedder(text)
@@ -260,7 +211,7 @@ def open_embedder(text: str) -> Embedder:
 
 
 def public_name(text: str) -> str:
-    """What clients call a model that is given by this text: no folder of this machine, and no address of another one."""
+    """The name that clients give for a model: without the folders of this machine, and without another one's address."""
     provider, colon, rest = text.partition(":")
     if colon and provider in ("openai", "hf"):
         return rest.partition("@")[0] if provider == "openai" else text

@@ -1,1 +1,1 @@
-"""Doors for programs: a model behind the interface that everyone speaks."""
+"""Serves models over HTTP: admission, telemetry, and the apps on one server."""

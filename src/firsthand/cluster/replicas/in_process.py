@@ -1,4 +1,4 @@
-"""Replicas in this very process, for tests and to try things out: messages go through bytes as over a wire."""
+"""Replicas in this process, for tests and trials. Messages become bytes, as they would over a network."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from firsthand.errors import ConfigError, FirsthandError
 from firsthand.message import Json
 
 
-class Beside:
-    """A replica in a task of this process."""
+class InProcessReplica:
+    """A replica in this process."""
 
     def __init__(self, replica: Replica, name: str):
         self.replica, self.name = replica, name
@@ -20,33 +20,33 @@ class Beside:
         self._closing: asyncio.Task[None] | None = None
 
     async def begin(self) -> Json:
-        """Load it."""
+        """Load it; its description."""
         try:
-            told: Json = unpack(pack(await self.replica.begin()))
+            description: Json = unpack(pack(await self.replica.begin()))
         except FirsthandError as error:
             raise ConfigError(f"the replica on {self.name} cannot work: {error}") from None
-        return told
+        return description
 
     async def send(self, messages: Sequence[Json]) -> None:
-        """Hand over messages. Lost once it was killed."""
+        """Send it messages. Lost once it was killed."""
         self._check()
-        self.replica.take(unpack(pack(list(messages))))
+        self.replica.handle(unpack(pack(list(messages))))
 
     async def receive(self) -> list[Json]:
-        """What it says next. Lost as soon as it was killed: what it was about to say is lost with it."""
+        """Its next messages. Lost as soon as it was killed: messages on their way are lost with it."""
         self._check()
-        said, dead = asyncio.ensure_future(self.replica.said()), asyncio.ensure_future(self._dead.wait())
+        outgoing, dead = asyncio.ensure_future(self.replica.outgoing()), asyncio.ensure_future(self._dead.wait())
         try:
-            await asyncio.wait((said, dead), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((outgoing, dead), return_when=asyncio.FIRST_COMPLETED)
             self._check()
-            found: list[Json] = unpack(pack(said.result()))
-            return found
+            messages: list[Json] = unpack(pack(outgoing.result()))
+            return messages
         finally:
-            said.cancel()
+            outgoing.cancel()
             dead.cancel()
 
     def kill(self) -> None:
-        """End it at once: nothing that it does afterwards reaches anybody."""
+        """End it at once: nothing that it does afterwards is received."""
         self._dead.set()
         if self._closing is None:
             self._closing = asyncio.get_running_loop().create_task(self.replica.close())
@@ -61,17 +61,17 @@ class Beside:
             raise Lost(f"the replica on {self.name} was lost: it was killed")
 
 
-class BesideStarter:
+class InProcessStarter:
     """Starts replicas in this process."""
 
     def __init__(self, make: Callable[[], Replica]):
         self.make = make
-        self.started: list[Beside] = []
+        self.started: list[InProcessReplica] = []
 
-    def start(self, number: int) -> Beside:
+    def start(self, number: int) -> InProcessReplica:
         """A new replica."""
-        self.started.append(Beside(self.make(), f"place {number}"))
+        self.started.append(InProcessReplica(self.make(), f"place {number}"))
         return self.started[-1]
 
     def close(self) -> None:
-        """Nothing is left to end."""
+        """Nothing is left to close."""

@@ -1,7 +1,7 @@
-"""Replicas as actors of a Ray cluster: of this machine alone, or of one that is there. Ray is the extra `cluster`.
+"""Replicas as actors of a Ray cluster, an existing one or one on this machine alone. Ray is the extra `cluster`.
 
-The actors are owned by this process: when it ends, however it ends, Ray ends them. Ray that is started here listens on every
-interface, so it is given a token that only its own processes have. See docs/design.md for why this is not Ray Serve.
+This process owns the actors: when it ends, however it ends, Ray ends them. A Ray that is started here listens on every
+interface, so it gets a token that only its own processes have. See docs/design.md for why this is not Ray Serve.
 """
 
 from __future__ import annotations
@@ -32,36 +32,36 @@ from firsthand.errors import ConfigError, FirsthandError, MissingExtra
 from firsthand.message import Json
 
 
-class Actor:
-    """What runs on the cluster: a Replica behind bytes."""
+class ReplicaActor:
+    """A Replica on the cluster, with messages as bytes."""
 
     def __init__(self) -> None:
         self.replica: Replica | None = None
 
     async def begin(self, settings: bytes) -> bytes:
-        """Open the replica; says what it is, or why it cannot be, and on which machine."""
+        """Open the replica; its description, or the problem, and the machine it is on."""
         import socket
 
         try:
             self.replica = open_replica(unpack(settings))
-            told = await self.replica.begin()
+            description = await self.replica.begin()
         except (FirsthandError, ImportError, OSError) as error:
-            told = {"problem": str(error)}
-        return pack(told | {"where": f"{socket.gethostname()}, process {os.getpid()}"})
+            description = {"problem": str(error)}
+        return pack(description | {"where": f"{socket.gethostname()}, process {os.getpid()}"})
 
-    async def take(self, messages: bytes) -> None:
-        """See `Replica.take`."""
+    async def handle(self, messages: bytes) -> None:
+        """See `Replica.handle`."""
         assert self.replica is not None
-        self.replica.take(unpack(messages))
+        self.replica.handle(unpack(messages))
 
-    async def said(self) -> bytes:
-        """See `Replica.said`."""
+    async def outgoing(self) -> bytes:
+        """See `Replica.outgoing`."""
         assert self.replica is not None
-        return pack(await self.replica.said())
+        return pack(await self.replica.outgoing())
 
 
-class RayCarrier:
-    """One actor."""
+class RayReplica:
+    """A replica in an actor."""
 
     def __init__(self, ray: Any, actor: Any, settings: bytes):
         self.ray, self.actor, self.settings = ray, actor, settings
@@ -69,21 +69,21 @@ class RayCarrier:
         self._open = True
 
     async def begin(self) -> Json:
-        """Wait until there is room for it and its model is loaded."""
-        told: Json = unpack(await self._ask(self.actor.begin.remote(self.settings)))
-        self.name = told.pop("where")
-        if "problem" in told:
-            raise ConfigError(f"the replica on {self.name} cannot work: {told['problem']}")
-        return told
+        """Wait until it has room and its model is loaded; its description."""
+        description: Json = unpack(await self._result(self.actor.begin.remote(self.settings)))
+        self.name = description.pop("where")
+        if "problem" in description:
+            raise ConfigError(f"the replica on {self.name} cannot work: {description['problem']}")
+        return description
 
     async def send(self, messages: Sequence[Json]) -> None:
-        """Hand over messages."""
-        await self._ask(self.actor.take.remote(pack(list(messages))))
+        """Send it messages."""
+        await self._result(self.actor.handle.remote(pack(list(messages))))
 
     async def receive(self) -> list[Json]:
-        """What it says next."""
-        said: list[Json] = unpack(await self._ask(self.actor.said.remote()))
-        return said
+        """Its next messages."""
+        messages: list[Json] = unpack(await self._result(self.actor.outgoing.remote()))
+        return messages
 
     def close(self) -> None:
         """End it."""
@@ -92,7 +92,7 @@ class RayCarrier:
             with suppress(Exception):  # it may be gone, and the cluster too
                 self.ray.kill(self.actor, no_restart=True)
 
-    async def _ask(self, reference: Any) -> bytes:
+    async def _result(self, reference: Any) -> bytes:
         return await reply_of(self.ray, reference, f"the replica on {self.name}")
 
 
@@ -104,14 +104,14 @@ class RayStarter:
     settings: bytes
     share: Share
     around: ExitStack
-    """What is undone when the cluster is left."""
+    """Undone when the cluster is left."""
 
-    def start(self, number: int) -> RayCarrier:
+    def start(self, number: int) -> RayReplica:
         """A new actor, wherever there is room."""
-        kind = self.ray.remote(Actor).options(
+        kind = self.ray.remote(ReplicaActor).options(
             num_cpus=self.share.cpus, num_gpus=self.share.gpus, max_restarts=0, scheduling_strategy="SPREAD"
         )
-        return RayCarrier(self.ray, kind.remote(), self.settings)
+        return RayReplica(self.ray, kind.remote(), self.settings)
 
     def close(self) -> None:
         """Leave the cluster; one that was started for this process ends."""
@@ -120,7 +120,7 @@ class RayStarter:
 
 
 def open_ray(settings: Json, count: int, *, address: str | None, cpus: float | None, gpus: float) -> RayStarter:
-    """What starts `count` replicas on the cluster at the address, on $RAY_ADDRESS, or on Ray started on this machine alone.
+    """Starts `count` replicas on the cluster at the address, at $RAY_ADDRESS, or on a Ray of this machine alone.
 
     `settings` are those of `open_replica`. Without `cpus` the replicas share the CPUs of their machines.
     """
@@ -150,8 +150,8 @@ def open_ray(settings: Json, count: int, *, address: str | None, cpus: float | N
         if gpus:
             engine.setdefault("device", "cuda")
         neighbours = ceil(count / len({place.node for place in places}))
-        told = pack(settings | {"engine": engine, "neighbours": neighbours})
-        return RayStarter(ray, told, share, around.pop_all())
+        packed = pack(settings | {"engine": engine, "neighbours": neighbours})
+        return RayStarter(ray, packed, share, around.pop_all())
 
 
 def _expect_room(nodes: Sequence[Mapping[str, Any]], share: Share) -> None:
@@ -167,9 +167,9 @@ def _expect_room(nodes: Sequence[Mapping[str, Any]], share: Share) -> None:
 
 @contextmanager
 def _own_ray() -> Iterator[None]:
-    """A Ray that is started meanwhile lets nobody in who has not its token, and its actors are no nicer than this process.
+    """Within it, a Ray that is started admits only holders of its token, and its actors have this process's niceness.
 
-    Ray itself would run them at niceness 15, behind everything else on the machine.
+    Ray's default niceness is 15, behind everything else on the machine.
     """
     settings = {"RAY_worker_niceness": "0"}
     if "RAY_AUTH_MODE" not in os.environ:
@@ -186,7 +186,7 @@ def _own_ray() -> Iterator[None]:
 
 
 def _read_environment() -> None:
-    """Ray reads its environment when it is imported, and again when it is told to."""
+    """Have Ray read its environment again, which it does once when it is imported."""
     with suppress(ImportError, AttributeError):  # another version of Ray
         inner: Any = importlib.import_module("ray._raylet")
         inner.Config.initialize("")

@@ -1,16 +1,15 @@
 """The LoRA adapters of a fleet: every replica that takes requests has all of them.
 
-A change is made in all replicas or in none. Each keeps what it had until all have said that they could; if one cannot, the
-others put back what they kept, and one that cannot even do that is ended and started again. A replica that is started,
-or started again, is given what the others have before it takes requests. Folders are read by the replicas, so each of their
-machines must have them; what they read must be the same bytes.
+A change is made in all replicas or in none. Each replica keeps what it had until all have made the change; if one cannot,
+the others roll back, and a replica that cannot roll back is replaced. A new replica is given the adapters of the others
+before it takes requests. The replicas read the folders themselves, so each machine needs them, with the same bytes.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +20,7 @@ from firsthand.errors import ConfigError, TransientError
 from firsthand.message import Json
 
 
-class Shared(NamedTuple):
+class SharedAdapter(NamedTuple):
     """An adapter that every replica has."""
 
     folder: Path
@@ -35,13 +34,13 @@ class SharedAdapters:
 
     def __init__(self, fleet: Fleet):
         self.fleet = fleet
-        self.known: dict[str, Shared] = {}
+        self.known: dict[str, SharedAdapter] = {}
         self.loadings: Counter[str] = Counter()
-        """How often something was loaded under each name: what was computed with one adapter is nothing to the next."""
+        """The number of loads under each name: what was computed with one adapter is not valid for the next."""
         self._changes: set[asyncio.Task[None]] = set()
         fleet.prepare = self._prepare
 
-    def get(self, name: str) -> Shared:
+    def get(self, name: str) -> SharedAdapter:
         """The adapter of that name; ConfigError if there is none."""
         found = self.known.get(name)
         if found is None:
@@ -52,14 +51,14 @@ class SharedAdapters:
 
     async def load(self, name: str, folder: Path, *, version: int = 0, replace: bool = False) -> None:
         """Load an adapter in every replica, or in none. Raises what the first one that refused it raised."""
-        await self._to_its_end(self._load(name, folder, version, replace))
+        await self._to_the_end(self._load(name, folder, version, replace))
 
     async def unload(self, name: str) -> None:
-        """Take an adapter away from new requests in every replica, or in none."""
-        await self._to_its_end(self._unload(name))
+        """Unload an adapter for new requests in every replica, or in none."""
+        await self._to_the_end(self._unload(name))
 
-    async def _to_its_end(self, change: Any) -> None:
-        """Wait for a change, which is not left half done if the caller is cancelled."""
+    async def _to_the_end(self, change: Coroutine[Any, Any, None]) -> None:
+        """Wait for a change, which goes on if the caller is cancelled."""
         task = asyncio.create_task(change)
         self._changes.add(task)
         task.add_done_callback(self._changes.discard)
@@ -67,15 +66,15 @@ class SharedAdapters:
 
     async def _load(self, name: str, folder: Path, version: int, replace: bool) -> None:
         body: Json = {"name": name, "folder": str(folder), "version": version, "replace": replace}
-        async with self.fleet.changing:
-            found = await self._everywhere({"method": "load_adapter", **body}, f"load the adapter {name!r}")
-            self.known[name] = Shared(folder, found, version)
+        async with self.fleet.change_lock:
+            fingerprint = await self._everywhere({"method": "load_adapter", **body}, f"load the adapter {name!r}")
+            self.known[name] = SharedAdapter(folder, fingerprint, version)
             self.loadings[name] += 1
 
     async def _unload(self, name: str) -> None:
-        async with self.fleet.changing:
+        async with self.fleet.change_lock:
             known = self.get(name)
-            del self.known[name]  # at once, so that no new request asks for it
+            del self.known[name]  # at once, so that no new request names it
             try:
                 await self._everywhere({"method": "unload_adapter", "name": name}, f"unload the adapter {name!r}")
             except BaseException:
@@ -83,41 +82,43 @@ class SharedAdapters:
                 raise
 
     async def _everywhere(self, body: Json, what: str) -> str:
-        """What the replicas say to a change, all the same. Undone, with its error raised, if one says otherwise.
+        """Make a change in all replicas; what they all return. If they do not agree, it is rolled back and an error raised.
 
-        One that is lost meanwhile does not count: it is prepared when it is back.
+        A replica that is lost meanwhile does not count: it is prepared when it is back.
         """
-        asked = [slot for slot in self.fleet.slots if slot.state == "ready"]
-        said = dict(zip(asked, await self._ask(asked, body), strict=True))
-        done = [slot for slot, answer in said.items() if isinstance(answer, str)]
-        refused = [answer for answer in said.values() if isinstance(answer, Exception) and not isinstance(answer, Lost)]
-        answers = {str(said[slot]) for slot in done}
-        if len(answers) == 1 and not refused:
-            await self._ask(done, {"method": "settle_adapters"})
-            return answers.pop()
-        there = [slot for slot, answer in said.items() if not isinstance(answer, Lost)]
-        for slot, undone in zip(there, await self._ask(there, {"method": "undo_adapters"}), strict=True):
-            if isinstance(undone, Exception) and not isinstance(undone, Lost) and slot.carrier is not None:
-                slot.carrier.close()
-        if refused:
-            raise refused[0]
-        if not answers:
+        slots = [slot for slot in self.fleet.slots if slot.state == "ready"]
+        results = dict(zip(slots, await self._call(slots, body), strict=True))
+        done = [slot for slot, result in results.items() if isinstance(result, str)]
+        errors = [
+            result for result in results.values() if isinstance(result, Exception) and not isinstance(result, Lost)
+        ]
+        values = {str(results[slot]) for slot in done}
+        if len(values) == 1 and not errors:
+            await self._call(done, {"method": "settle_adapters"})
+            return values.pop()
+        there = [slot for slot, result in results.items() if not isinstance(result, Lost)]
+        for slot, undone in zip(there, await self._call(there, {"method": "undo_adapters"}), strict=True):
+            if isinstance(undone, Exception) and not isinstance(undone, Lost) and slot.process is not None:
+                slot.process.close()
+        if errors:
+            raise errors[0]
+        if not values:
             raise TransientError(f"no replica is there to {what}: try again")
         raise ConfigError(f"the replicas cannot {what}: its files are not the same on all of their machines")
 
-    async def _ask(self, slots: Sequence[Slot], body: Json) -> list[Any]:
-        """What each of these replicas gives, or the error in its place."""
-        return await asyncio.gather(*(self.fleet.ask(body, slot=slot) for slot in slots), return_exceptions=True)
+    async def _call(self, slots: Sequence[Slot], body: Json) -> list[Any]:
+        """The result of each replica, or the error in its place."""
+        return await asyncio.gather(*(self.fleet.call(body, slot=slot) for slot in slots), return_exceptions=True)
 
     async def _prepare(self, slot: Slot) -> None:
-        """Give a replica all adapters. ConfigError if what it reads is not what the others have."""
+        """Load all adapters into a replica. ConfigError if it reads other files than the others."""
         for name, shared in self.known.items():
             body = {"name": name, "folder": str(shared.folder), "version": shared.version, "replace": False}
-            found = await self.fleet.ask({"method": "load_adapter", **body}, slot=slot)
+            found = await self.fleet.call({"method": "load_adapter", **body}, slot=slot)
             if shared.fingerprint and found != shared.fingerprint:
                 raise ConfigError(
                     f"the files of the adapter {name!r} are not those that the other replicas read: load it again"
                 )
             self.known[name] = shared._replace(fingerprint=found)
         if self.known:
-            await self.fleet.ask({"method": "settle_adapters"}, slot=slot)
+            await self.fleet.call({"method": "settle_adapters"}, slot=slot)

@@ -1,9 +1,9 @@
-"""What travels between a server and its replicas: jobs, and the pieces of their answers, as plain data.
+"""Messages between a server and its replicas, as JSON: jobs, and the pieces of their answers.
 
     to a replica      do       job, method, and its arguments
                       abort    job
     from a replica    delta    job, delta: a piece of an answer
-                      end      job, value: what the method gave; None for a stream
+                      end      job, value: what the method returned; None for a stream
                       failed   job, error, message: what it raised
 
 A prompt is a text, token ids, or messages. Numbers survive JSON exactly, and so do half surrogate pairs.
@@ -34,7 +34,7 @@ def prompt_json(prompt: TokenPrompt) -> str | Json:
 
 
 def prompt_of(body: str | Json) -> TokenPrompt:
-    """What `prompt_json` wrote."""
+    """The prompt that `prompt_json` wrote."""
     if isinstance(body, str):
         return body
     if "ids" in body:
@@ -42,8 +42,13 @@ def prompt_of(body: str | Json) -> TokenPrompt:
     return [Message.from_json(message) for message in body["messages"]]
 
 
+def text_prompt_of(body: str | Json) -> Prompt:
+    """The prompt that `prompt_json` wrote of a text or messages."""
+    return body if isinstance(body, str) else [Message.from_json(message) for message in body["messages"]]
+
+
 def sampling_of(body: Mapping[str, Any]) -> Sampling:
-    """What `Sampling.to_json` wrote."""
+    """The Sampling that `Sampling.to_json` wrote."""
     settings: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in body.items()
     }
@@ -54,12 +59,12 @@ def sampling_of(body: Mapping[str, Any]) -> Sampling:
 
 
 def tool_of(body: Json) -> ToolSpec:
-    """What `ToolSpec.to_json` wrote."""
+    """The ToolSpec that `ToolSpec.to_json` wrote."""
     return ToolSpec(**body["function"])
 
 
 def delta_json(delta: Delta) -> Json:
-    """A piece of an answer; what is empty is left out."""
+    """A piece of an answer as JSON; empty fields are left out."""
     body: Json = {
         "text": delta.text,
         "completion": None if delta.completion is None else delta.completion.to_json(),
@@ -74,7 +79,7 @@ def delta_json(delta: Delta) -> Json:
 
 
 def delta_of(body: Json) -> Delta:
-    """What `delta_json` wrote."""
+    """The Delta that `delta_json` wrote."""
     return Delta(
         text=body.get("text", ""),
         completion=Completion.from_json(body["completion"]) if "completion" in body else None,
@@ -87,15 +92,16 @@ def delta_of(body: Json) -> Delta:
     )
 
 
-def failed(job: int, error: Exception) -> Json:
-    """What is said of a job that raised."""
+def failure_message(job: int, error: Exception) -> Json:
+    """The message that a job raised."""
     message = {"kind": "failed", "job": job, "error": type(error).__name__, "message": str(error)}
-    retry_after_s = getattr(error, "retry_after_s", None)
-    return message if retry_after_s is None else message | {"retry_after_s": retry_after_s}
+    if isinstance(error, TransientError) and error.retry_after_s is not None:
+        message["retry_after_s"] = error.retry_after_s
+    return message
 
 
 def error_of(message: Json) -> Exception:
-    """What a job raised, as it would have been raised here."""
+    """The error of a failure message, as it would have been raised here."""
     error = bare_error(message["error"], message["message"])
     if isinstance(error, TransientError):
         error.retry_after_s = message.get("retry_after_s")

@@ -1,4 +1,4 @@
-"""The place of each replica: what carries its messages, what it has to do, and what is known of it."""
+"""The slots of a fleet: for each replica its process, its jobs and its status."""
 
 from __future__ import annotations
 
@@ -11,96 +11,96 @@ from typing import Literal, NamedTuple, Protocol
 from firsthand.cluster.spread.run_worker import Lost
 from firsthand.message import Json
 
-State = Literal["starting", "ready", "failed"]
+ReplicaState = Literal["starting", "ready", "failed"]
 GAUGES = {
     "running", "waiting", "oldest_wait_s", "num_blocks", "used_blocks", "held_blocks", "cached_blocks", "holds",
     "adapters", "adapter_bytes",
 }  # fmt: skip
-"""The engine's numbers that tell of now; the others only grow."""
+"""The engine's numbers that go up and down; the others are counters."""
 
 
-class Carrier(Protocol):
-    """A replica's process, as this side sees it. Whatever is awaited raises Lost when the process is gone."""
+class ReplicaProcess(Protocol):
+    """The server's side of a replica's process. Its coroutines raise Lost when the process is gone."""
 
     name: str
 
     async def begin(self) -> Json:
-        """Wait until it is there and can answer; what it is. ConfigError if it cannot work."""
+        """Wait until it can answer; its description. ConfigError if it cannot work."""
 
     async def send(self, messages: Sequence[Json]) -> None:
-        """Hand over messages."""
+        """Send it messages."""
 
     async def receive(self) -> list[Json]:
-        """What it says next; nothing now and then, as a sign of life."""
+        """Its next messages; none now and then, as a sign of life."""
 
     def close(self) -> None:
         """End it at once."""
 
 
-class Starter(Protocol):
-    """What starts replicas."""
+class ReplicaStarter(Protocol):
+    """Starts the processes of replicas."""
 
-    def start(self, number: int) -> Carrier:
-        """A new process for the replica of this number; it may not be there yet."""
+    def start(self, number: int) -> ReplicaProcess:
+        """A new process for the replica of this number; it need not be running yet."""
 
     def close(self) -> None:
-        """End all that was started."""
+        """End all processes."""
 
 
 @dataclass(eq=False)
-class Job:
-    """Something that one replica does."""
+class ReplicaJob:
+    """A job that one replica does."""
 
     id: int
     weight: int
-    """How many answers it is."""
-    news: asyncio.Queue[Json | Lost] = field(default_factory=asyncio.Queue)
+    """The number of its answers."""
+    messages: asyncio.Queue[Json | Lost] = field(default_factory=asyncio.Queue)
 
 
 @dataclass(eq=False)
 class Slot:
-    """The place of one replica, and what is known of it."""
+    """The slot of one replica, which outlives its processes."""
 
     number: int
-    state: State = "starting"
+    state: ReplicaState = "starting"
     problem: str = ""
     """Why it is not ready."""
-    carrier: Carrier | None = None
-    is_linked: bool = False
-    """Whether messages go to and fro: before it is ready it is given what the others have."""
+    process: ReplicaProcess | None = None
+    is_connected: bool = False
+    """True while messages are exchanged, which starts before it is ready: it is given the adapters of the others first."""
     ready_s: float | None = None
-    """When it was ready, on the clock of `time.monotonic`; None if its process never was."""
-    jobs: dict[int, Job] = field(default_factory=dict)
+    """When it became ready, by `time.monotonic`; None if its process never was."""
+    jobs: dict[int, ReplicaJob] = field(default_factory=dict)
     outbox: deque[Json] = field(default_factory=deque)
-    to_send: asyncio.Event = field(default_factory=asyncio.Event)
+    has_outgoing: asyncio.Event = field(default_factory=asyncio.Event)
     load: int = 0
     """Answers under way."""
     restarts: int = 0
-    in_a_row: int = 0
+    losses_in_a_row: int = 0
     counters: dict[str, float] = field(default_factory=dict)
-    """As they were heard last."""
+    """As last received."""
     ended: dict[str, float] = field(default_factory=dict)
-    """What its processes before this one had counted."""
+    """The counters of its earlier processes together."""
 
     @property
-    def status(self) -> Status:
-        """What a server tells of it."""
-        return Status(self.number, self.state, self.restarts, self.load, dict(self.counters))
+    def status(self) -> ReplicaStatus:
+        """Its status now."""
+        return ReplicaStatus(self.number, self.state, self.restarts, self.load, dict(self.counters))
 
 
-class Status(NamedTuple):
-    """What a server tells of a replica."""
+class ReplicaStatus(NamedTuple):
+    """The status of a replica, for /health and /metrics."""
 
     number: int
-    state: State
+    state: ReplicaState
     restarts: int
     answers: int
     """Under way."""
     counters: Mapping[str, float]
-    """Of its engine, as they were heard last."""
+    """Of its engine, as last received."""
 
 
-def together(slots: Sequence[Slot]) -> dict[str, float]:
+def total_counters(slots: Sequence[Slot]) -> dict[str, float]:
     """The numbers of all engines together."""
     parts = [part for slot in slots for part in (slot.counters, slot.ended)]
     names = dict.fromkeys(name for part in parts for name in part)

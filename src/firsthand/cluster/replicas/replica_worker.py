@@ -1,4 +1,4 @@
-"""The far side: a model, and perhaps an embedder, that carry out jobs which come as messages (see `wire.py`)."""
+"""One replica: a model, and perhaps an embedder, that does jobs which arrive as messages (see `replica_messages.py`)."""
 
 from __future__ import annotations
 
@@ -7,66 +7,111 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from contextlib import aclosing
 from dataclasses import asdict, replace
 from functools import partial
-from typing import Any, cast
+from typing import Any, Protocol, runtime_checkable
 
 from firsthand import __version__, catalog
 from firsthand.cluster.outbox import PATIENCE_S, Outbox
-from firsthand.cluster.replicas.replica_messages import delta_json, failed, prompt_of, sampling_of, tool_of
+from firsthand.cluster.replicas.replica_messages import (
+    delta_json,
+    failure_message,
+    prompt_of,
+    sampling_of,
+    text_prompt_of,
+    tool_of,
+)
+from firsthand.engine.core.engine_config import EngineConfig, default_kv_bytes
 from firsthand.errors import ConfigError, ModelFileError
 from firsthand.hub import model_lookup
 from firsthand.message import Json
-from firsthand.model import Delta, Embedder, Sampling, TokenModel
+from firsthand.model import (
+    AdapterCapability,
+    AdapterModel,
+    CountingEmbedder,
+    Delta,
+    Embedder,
+    Sampling,
+    TokenCapability,
+    TokenModel,
+    close,
+)
 from firsthand.providers.local_embedder import LocalEmbedder
 
 
+@runtime_checkable
+class EngineModel(Protocol):
+    """A model that an engine of ours computes; its config counts until it is loaded."""
+
+    config: EngineConfig
+
+
+@runtime_checkable
+class RestorableAdapters(Protocol):
+    """A model whose adapters can be put back as they were before a change."""
+
+    async def kept_adapter(self, name: str) -> Any:
+        """The adapter that is loaded under a name now, for `restore_adapter`; None if there is none."""
+
+    async def restore_adapter(self, name: str, kept: Any) -> None:
+        """Put back the adapter that `kept_adapter` returned."""
+
+
+@runtime_checkable
+class _HasFingerprint(Protocol):
+    """An embedder that tells what decides its vectors."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal fingerprints give equal vectors."""
+
+
 class Replica:
-    """Carries out jobs, as many at a time as it is given."""
+    """Does jobs, as many at a time as arrive."""
 
     def __init__(self, model: TokenModel | None, embedder: Embedder | None = None):
         self.model, self.embedder = model, embedder
         self._outbox = Outbox()
         self._running: dict[int, asyncio.Task[None]] = {}
         self.undoing: Callable[[], Awaitable[None]] | None = None
-        """Makes the adapters what they were before the last change; None when that was settled."""
+        """Puts the adapters back as they were before the last change; None once that was settled."""
 
     async def begin(self) -> Json:
-        """Load and use the model once; what must be the same in all replicas, and what a server must know of it."""
-        told: Json = {"same": {"firsthand": __version__}}
+        """Load the model and use it once. Returns what must be the same in all replicas, and what a server needs to know."""
+        description: Json = {"same": {"firsthand": __version__}}
         if self.model is not None:
             facts = await self.model.load()
             await warm_up(self.model)
-            told["same"] |= {"model": self.model.fingerprint}
-            told |= {"facts": asdict(facts), "counters": dict(await self.model.counters())}
+            description["same"] |= {"model": self.model.fingerprint}
+            description |= {"facts": asdict(facts), "counters": dict(await self.model.counters())}
         if self.embedder is not None:
             await self.embedder.embed(["Hello"])
-            told["same"] |= {"embedder": getattr(self.embedder, "fingerprint", self.embedder.name)}
-            told["embedder"] = self.embedder.name
-        return told
+            name = self.embedder.name
+            fingerprint = self.embedder.fingerprint if isinstance(self.embedder, _HasFingerprint) else name
+            description["same"] |= {"embedder": fingerprint}
+            description["embedder"] = name
+        return description
 
-    def take(self, messages: Sequence[Json]) -> None:
-        """Begin what is asked, end what is no longer wanted."""
+    def handle(self, messages: Sequence[Json]) -> None:
+        """Start the jobs of the messages, and abort those that they abort."""
         for message in messages:
             job = message["job"]
             if message["kind"] == "do":
-                self._running[job] = asyncio.create_task(self._carry_out(job, message))
+                self._running[job] = asyncio.create_task(self._do(job, message))
             elif (task := self._running.get(job)) is not None:
                 task.cancel()
 
-    async def said(self, patience_s: float = PATIENCE_S) -> list[Json]:
-        """What has come up since it was asked last, waiting a little for the first of it."""
-        return await self._outbox.said(patience_s)
+    async def outgoing(self, patience_s: float = PATIENCE_S) -> list[Json]:
+        """The messages since the last call, after a short wait for the first of them."""
+        return await self._outbox.take(patience_s)
 
     async def close(self) -> None:
-        """End every job, and let go of the models."""
+        """Abort every job, and close the models."""
         running = list(self._running.values())
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
-        for part in (self.model, self.embedder):
-            if (close := getattr(part, "close", None)) is not None:
-                await asyncio.to_thread(close)
+        await asyncio.to_thread(close, self.model, self.embedder)
 
-    async def _carry_out(self, job: int, message: Json) -> None:
+    async def _do(self, job: int, message: Json) -> None:
         try:
             if message["method"] == "stream_many":
                 knows_prompt = False
@@ -75,41 +120,54 @@ class Replica:
                         if knows_prompt and delta.completion is not None:  # its ids went with the first of the answers
                             delta = replace(delta, completion=replace(delta.completion, prompt_ids=None))
                         knows_prompt |= delta.completion is not None
-                        self._outbox.say({"kind": "delta", "job": job, "delta": delta_json(delta)})
-                self._outbox.say({"kind": "end", "job": job, "value": None})
+                        self._outbox.put({"kind": "delta", "job": job, "delta": delta_json(delta)})
+                self._outbox.put({"kind": "end", "job": job, "value": None})
             else:
                 value = await _METHODS[message["method"]](self, message)
-                self._outbox.say({"kind": "end", "job": job, "value": value})
+                self._outbox.put({"kind": "end", "job": job, "value": value})
         except Exception as error:
-            self._outbox.say(failed(job, error))
+            self._outbox.put(failure_message(job, error))
         finally:
             del self._running[job]
 
     def _stream(self, body: Json) -> AsyncGenerator[Delta, None]:
-        found = self.model_of(body).stream_many(
+        return self.model_of(body).stream_many(
             prompt_of(body["prompt"]),
             sampling_of(body["sampling"]),
             tools=[tool_of(tool) for tool in body["tools"]],
             **body["options"],
         )
-        return cast(AsyncGenerator[Delta, None], found)
 
     @property
     def the_model(self) -> TokenModel:
-        """The model, where there is one."""
+        """The model; for jobs that only replicas with a model get."""
         assert self.model is not None
         return self.model
 
     def model_of(self, body: Json) -> TokenModel:
         """The model, with the adapter that a job names if it names one."""
         name = body.get("adapter")
-        return self.the_model if name is None else cast(Any, self.the_model).with_adapter(name)
+        return self.the_model if name is None else self.adapter_model.with_adapter(name)
+
+    @property
+    def adapter_model(self) -> AdapterModel:
+        """The model, if it takes adapters; else a ConfigError."""
+        model = self.the_model
+        if not isinstance(model, AdapterCapability):
+            raise ConfigError("the replicas' model takes no adapters beside it")
+        return model
+
+    async def keep_adapter(self, name: str) -> Callable[[], Awaitable[None]]:
+        """A function that puts back what is loaded under a name now."""
+        model = self.the_model
+        if not isinstance(model, RestorableAdapters):
+            raise ConfigError("the replicas' model takes no adapters beside it")
+        return partial(model.restore_adapter, name, await model.kept_adapter(name))
 
 
 async def _tokenize(replica: Replica, body: Json) -> list[int]:
-    prompt = prompt_of(body["prompt"])
     tools = [tool_of(tool) for tool in body["tools"]]
-    return await replica.the_model.tokenize(cast(Any, prompt), tools, template=body["template"])
+    return await replica.the_model.tokenize(text_prompt_of(body["prompt"]), tools, template=body["template"])
 
 
 async def _detokenize(replica: Replica, body: Json) -> str:
@@ -122,33 +180,32 @@ async def _rate(replica: Replica, body: Json) -> list[Any]:
 
 
 async def _score(replica: Replica, body: Json) -> Json:
-    prompt = cast(Any, prompt_of(body["prompt"]))
-    return (await replica.model_of(body).score(prompt, body["continuations"])).to_json()
+    scored = await replica.model_of(body).score(text_prompt_of(body["prompt"]), body["continuations"])
+    return scored.to_json()
 
 
 async def _vocabulary(replica: Replica, body: Json) -> list[str]:
-    """The bytes of every token, as text of Latin-1."""
+    """The bytes of every token, as Latin-1 text."""
     ids = range((await replica.the_model.load()).vocab_size)
     return [raw.decode("latin-1") for raw in replica.the_model.spell(ids)]
 
 
 async def _load_adapter(replica: Replica, body: Json) -> str:
     """The fingerprint of the model with the adapter."""
-    model, name = _adaptable(replica), body["name"]
-    replica.undoing, kept = None, await model.kept_adapter(name)
+    model, name = replica.adapter_model, body["name"]
+    replica.undoing, undo = None, await replica.keep_adapter(name)
     try:
         await model.load_adapter(name, body["folder"], version=body["version"], replace=body["replace"])
-        replica.undoing = partial(model.restore_adapter, name, kept)
+        replica.undoing = undo
         return str(await asyncio.to_thread(lambda: model.with_adapter(name).fingerprint))
     except OSError as error:
         raise ModelFileError(f"the adapter {name!r} cannot be read: {error.strerror or error}") from None
 
 
 async def _unload_adapter(replica: Replica, body: Json) -> str:
-    model, name = _adaptable(replica), body["name"]
-    replica.undoing, kept = None, await model.kept_adapter(name)
-    await model.unload_adapter(name)
-    replica.undoing = partial(model.restore_adapter, name, kept)
+    replica.undoing, undo = None, await replica.keep_adapter(body["name"])
+    await replica.adapter_model.unload_adapter(body["name"])
+    replica.undoing = undo
     return ""
 
 
@@ -162,26 +219,20 @@ async def _settle_adapters(replica: Replica, body: Json) -> None:
     replica.undoing = None
 
 
-def _adaptable(replica: Replica) -> Any:
-    if not hasattr(replica.model, "kept_adapter"):
-        raise ConfigError("the replicas' model takes no adapters beside it")
-    return replica.model
-
-
 async def _counters(replica: Replica, body: Json) -> dict[str, float]:
     return dict(await replica.the_model.counters())
 
 
 async def _embed(replica: Replica, body: Json) -> Json:
-    embedder: Any = replica.embedder
-    texts = body["texts"]
-    if not hasattr(embedder, "embed_counted"):
+    embedder, texts = replica.embedder, body["texts"]
+    assert embedder is not None
+    if not isinstance(embedder, CountingEmbedder):
         return {"vectors": await embedder.embed(texts)}
-    found = await embedder.embed_counted(texts)
+    counted = await embedder.embed_counted(texts)
     return {
-        "vectors": found.vectors.tolist(),
-        "num_tokens": [int(count) for count in found.num_tokens],
-        "truncated": [bool(cut) for cut in found.truncated],
+        "vectors": [[float(x) for x in vector] for vector in counted.vectors],
+        "num_tokens": [int(count) for count in counted.num_tokens],
+        "truncated": [bool(cut) for cut in counted.truncated],
     }
 
 
@@ -201,7 +252,7 @@ _METHODS: Mapping[str, Callable[[Replica, Json], Awaitable[Any]]] = {
 
 
 async def warm_up(model: TokenModel) -> None:
-    """Use a model once in every way, so that no client waits for what is compiled or read at its first use."""
+    """Use a model once in every way, so that no client waits for what the first use compiles or reads."""
     for sampling in (Sampling(max_tokens=4), Sampling(max_tokens=4, temperature=1.0, top_p=0.9, seed=1)):
         async for _ in model.stream_many("Hello there", sampling, n=3):
             pass
@@ -211,8 +262,8 @@ async def warm_up(model: TokenModel) -> None:
 def open_replica(settings: Json) -> Replica:
     """The replica that settings describe: `model` and `embedder` by name or None, `engine` by its fields, and `neighbours`.
 
-    So many replicas on one machine share the memory for keys and values that one alone would take. On a GPU each takes its
-    share of what is free there.
+    `neighbours` replicas on one machine share the memory of the KV cache that one alone would take. On a GPU each takes
+    its share of what is free there.
     """
     model = None if settings["model"] is None else _open_model(settings)
     embedder = None
@@ -223,16 +274,12 @@ def open_replica(settings: Json) -> Replica:
 
 
 def _open_model(settings: Json) -> TokenModel:
-    model: Any = catalog.model(settings["model"], device=settings.get("device", "cpu"))
-    if not hasattr(model, "stream_many"):
-        raise ConfigError(
-            f"{settings['model']} does not run here, so that there is nothing to put into replicas: serve it without"
-        )
-    if hasattr(model, "config"):
-        from firsthand.engine.core.engine_config import default_kv_bytes
-
+    model = catalog.model(settings["model"], device=settings.get("device", "cpu"))
+    if not isinstance(model, TokenCapability):
+        raise ConfigError(f"{settings['model']} does not run here, so it cannot have replicas: leave out --replicas")
+    if isinstance(model, EngineModel):
         engine = dict(settings["engine"])
         if engine.get("kv_memory_bytes") is None and engine.get("device", model.config.device) == "cpu":
             engine["kv_memory_bytes"] = default_kv_bytes() // max(1, settings["neighbours"])
         model.config = replace(model.config, **engine)
-    return cast(TokenModel, model)
+    return model

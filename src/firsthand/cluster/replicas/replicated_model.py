@@ -1,8 +1,8 @@
-"""Several replicas as one model and one embedder: what a server asks, and which replica does it.
+"""Several replicas as one model, and as one embedder.
 
-Requests that begin alike go to the same replica (`router.py`). An answer without a seed is given one here, so that it can be
-given again from its beginning when its replica is lost (`resume.py`). This side has neither weights nor a tokenizer, only
-the spelling of each token, which it asks for once.
+Requests with a common prefix go to the same replica (`router.py`). An answer without a seed gets one here, so that another
+replica can repeat it if its own is lost (`resume.py`). The server's process has neither weights nor a tokenizer, only the
+bytes of each token, which it asks a replica for once.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from typing import Any, NamedTuple
 
 from firsthand.cluster.replicas import router
 from firsthand.cluster.replicas.fleet import Fleet
-from firsthand.cluster.replicas.replica_adapters import Shared, SharedAdapters
+from firsthand.cluster.replicas.replica_adapters import SharedAdapter, SharedAdapters
 from firsthand.cluster.replicas.replica_messages import TokenPrompt, delta_of, prompt_json
-from firsthand.cluster.replicas.resume import Seen
+from firsthand.cluster.replicas.resume import ShownAnswer
 from firsthand.errors import ConfigError, ModelError
 from firsthand.message import Json
 from firsthand.model import Completion, Delta, ModelFacts, Prompt, Sampling, Scored, TokenRating, ToolSpec, shown_pieces
 
 
-class Replicated:
-    """A TokenModel whose work is done by a fleet."""
+class ReplicatedModel:
+    """An AdapterModel that a fleet computes."""
 
     def __init__(self, fleet: Fleet, name: str):
         self.fleet, self.name = fleet, name
@@ -37,19 +37,19 @@ class Replicated:
 
     @property
     def fingerprint(self) -> str:
-        """What decides the answers: that of every replica. ModelError before the first is ready."""
-        if self.fleet.told is None:
-            raise ModelError("no replica has told yet what its model is: load it first")
+        """The fingerprint of every replica's model. ModelError before the first is ready."""
+        if self.fleet.description is None:
+            raise ModelError("no replica is ready yet: load the model first")
         if self.chosen is not None:
             return self.shared.get(self.chosen).fingerprint
-        return str(self.fleet.told["same"]["model"])
+        return str(self.fleet.description["same"]["model"])
 
     @property
     def adapters(self) -> Mapping[str, Path]:
         """The folders of the adapters beside the weights, by name."""
         return {name: shared.folder for name, shared in self.shared.known.items()}
 
-    def with_adapter(self, name: str) -> Replicated:
+    def with_adapter(self, name: str) -> ReplicatedModel:
         """The model that answers with an adapter, under the adapter's name, in the same replicas."""
         self.shared.get(name)
         view = copy.copy(self)
@@ -57,36 +57,36 @@ class Replicated:
         return view
 
     def put_adapter(self, name: str, folder: Path | str) -> None:
-        """Let every replica read an adapter when it starts; before the first one is there."""
+        """Let every replica load an adapter when it starts; before the first one has started."""
         if name in self.shared.known:
             raise ConfigError(f"two adapters have the name {name!r}: give each its own")
-        self.shared.known[name] = Shared(Path(folder))
+        self.shared.known[name] = SharedAdapter(Path(folder))
 
     async def load_adapter(self, name: str, folder: Path | str, *, version: int = 0, replace: bool = False) -> None:
-        """Put an adapter beside the weights of every replica, or of none (see `adapters.py`)."""
+        """Put an adapter beside the weights of every replica, or of none (see `replica_adapters.py`)."""
         await self.shared.load(name, Path(folder), version=version, replace=replace)
 
     async def unload_adapter(self, name: str) -> None:
-        """Take an adapter away from new requests, in every replica; those under way end with it."""
+        """Unload an adapter for new requests, in every replica; those under way end with it."""
         await self.shared.unload(name)
 
     @property
     def is_alive(self) -> bool:
-        """Whether a replica is ready."""
+        """True if a replica is ready."""
         return self.fleet.is_alive
 
     @property
     def problem(self) -> str:
-        """Why none is."""
+        """Why no replica is ready."""
         return self.fleet.problem
 
     async def load(self) -> ModelFacts:
-        """Wait for the replicas, and say what the model is. ModelError if none can work."""
-        told = await self.fleet.ready()
+        """Wait for the replicas; the facts of their model. ModelError if none can work."""
+        description = await self.fleet.ready()
         if not self._vocabulary:
-            spelled = await self.fleet.ask({"method": "vocabulary"})
+            spelled = await self.fleet.call({"method": "vocabulary"})
             self._vocabulary = [text.encode("latin-1") for text in spelled]
-        return ModelFacts(**told["facts"])
+        return ModelFacts(**description["facts"])
 
     async def stream_many(
         self,
@@ -97,7 +97,7 @@ class Replicated:
         n: int = 1,
         **options: Any,
     ) -> AsyncGenerator[Delta, None]:
-        """`n` answers at once (see `TokenModel`). Whatever else the replicas' model takes goes there as it is."""
+        """`n` answers at once (see `TokenModel`). Other options are passed to the replica's model."""
         if sampling.seed is None:
             sampling = replace(sampling, seed=secrets.randbits(62))
         body: Json = {
@@ -109,28 +109,28 @@ class Replicated:
             "options": {"n": n, **options},
         }
         space = self._space(options.get("cache_salt", ""))
-        wanted = router.pieces(prompt, tools, space=space)
-        seen = [Seen() for _ in range(n)]
+        prefix = router.prefix_hashes(prompt, tools, space=space)
+        shown = [ShownAnswer() for _ in range(n)]
         served_by = -1
         prompt_ids: tuple[int, ...] | None = None
-        async with aclosing(self.fleet.carry(body, wanted, weight=n)) as said:
-            async for message in said:
+        async with aclosing(self.fleet.stream(body, prefix, weight=n)) as messages:
+            async for message in messages:
                 match message["kind"]:
                     case "placed":
                         served_by = message["replica"]
-                    case "again":
-                        for each in seen:
-                            each.again()
+                    case "restarted":
+                        for each in shown:
+                            each.restart()
                     case "delta":
                         delta = delta_of(message["delta"])
                         if delta.completion is not None:
                             prompt_ids = delta.completion.prompt_ids or prompt_ids
                             delta = replace(delta, completion=replace(delta.completion, prompt_ids=prompt_ids))
-                        fresh = seen[delta.index].rest(delta)
+                        fresh = shown[delta.index].rest(delta)
                         if fresh is not None:
                             if fresh.completion is not None:
-                                # a conversation was answered: its next turn should go where it is known
-                                answered = router.followed(wanted, fresh.completion.message, space=space)
+                                # the next turn of the conversation should go to the replica that has it cached
+                                answered = router.next_turn_hashes(prefix, fresh.completion.message, space=space)
                                 self.fleet.router.note(served_by, answered)
                             yield fresh
 
@@ -151,8 +151,8 @@ class Replicated:
     async def score(self, prompt: Prompt, continuations: Sequence[str]) -> Scored:
         """The likelihood of each continuation."""
         body: Json = {"method": "score", "prompt": prompt_json(prompt), "continuations": list(continuations)}
-        wanted = router.pieces(prompt, space=self._space())
-        return Scored.from_json(await self.fleet.ask({**body, "adapter": self.chosen}, wanted))
+        prefix = router.prefix_hashes(prompt, space=self._space())
+        return Scored.from_json(await self.fleet.call({**body, "adapter": self.chosen}, prefix))
 
     async def tokenize(
         self, prompt: Prompt, tools: Sequence[ToolSpec] = (), *, template: Mapping[str, Any] | None = None
@@ -164,25 +164,25 @@ class Replicated:
             "tools": [tool.to_json() for tool in tools],
             "template": template and dict(template),
         }
-        ids: list[int] = await self.fleet.ask(body)
+        ids: list[int] = await self.fleet.call(body)
         return ids
 
     async def detokenize(self, ids: Sequence[int]) -> str:
         """The text of ids, control tokens left out."""
-        return str(await self.fleet.ask({"method": "detokenize", "ids": list(ids)}))
+        return str(await self.fleet.call({"method": "detokenize", "ids": list(ids)}))
 
     def spell(self, ids: Sequence[int]) -> list[bytes]:
         """The exact bytes of each token. The model must be loaded."""
         return [self._vocabulary[id] for id in ids]
 
     async def rate(self, ids: Sequence[int], top: int = 0, **options: Any) -> list[TokenRating]:
-        """How probable each token after the first was."""
+        """The log-prob of each token after the first."""
         body: Json = {"method": "rate", "ids": list(ids), "top": top, "adapter": self.chosen, "options": options}
-        found = await self.fleet.ask(body, router.pieces(ids, space=self._space(options.get("cache_salt", ""))))
+        found = await self.fleet.call(body, router.prefix_hashes(ids, space=self._space(options.get("cache_salt", ""))))
         return [TokenRating(id, lp, tuple((other, at) for other, at in best)) for id, lp, best in found]
 
     async def counters(self) -> Mapping[str, float]:
-        """The numbers of all engines together."""
+        """The counters of all engines together."""
         return await self.fleet.counters()
 
     def close(self) -> None:
@@ -190,13 +190,17 @@ class Replicated:
         self.fleet.close()
 
     def _space(self, salt: str = "") -> object:
-        """With whose prompts these share what is known of them: those of the same loading of an adapter, and of one salt."""
+        """The prefix-cache space: prompts share prefixes with those of the same load of the adapter and the same salt."""
         loading = None if self.chosen is None else (self.chosen, self.shared.loadings[self.chosen])
         return (loading, salt)
 
 
-class Vectors(NamedTuple):
-    """What an embedder of ours gives, with plain lists."""
+Replicated = ReplicatedModel
+"""Its name in 0.6; goes in 0.8.0."""
+
+
+class EmbeddedTexts(NamedTuple):
+    """A CountedVectors in plain lists."""
 
     vectors: list[list[float]]
     num_tokens: list[int]
@@ -204,7 +208,7 @@ class Vectors(NamedTuple):
 
 
 class ReplicatedEmbedder:
-    """An Embedder whose work is done by a fleet."""
+    """An Embedder that a fleet computes."""
 
     def __init__(self, fleet: Fleet, name: str):
         self.fleet, self.name = fleet, name
@@ -217,10 +221,10 @@ class ReplicatedEmbedder:
         vectors: list[list[float]] = (await self.embed_counted(texts)).vectors
         return vectors
 
-    async def embed_counted(self, texts: Sequence[str]) -> Vectors:
-        """The vectors, with the tokens of each text and whether it lost its end."""
-        found = await self.fleet.ask({"method": "embed", "texts": list(texts)})
-        return Vectors(found["vectors"], found["num_tokens"], found["truncated"])
+    async def embed_counted(self, texts: Sequence[str]) -> EmbeddedTexts:
+        """The vectors of the texts, and the tokens of each."""
+        found = await self.fleet.call({"method": "embed", "texts": list(texts)})
+        return EmbeddedTexts(found["vectors"], found["num_tokens"], found["truncated"])
 
     def close(self) -> None:
         """End the replicas."""

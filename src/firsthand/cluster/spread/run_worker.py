@@ -69,7 +69,7 @@ class Worker:
                 self.kept = max(self.kept, message["upto"])
                 self._news.set()
                 self._news = asyncio.Event()
-        said = await self._outbox.said(patience_s)
+        said = await self._outbox.take(patience_s)
         steps, self._steps = self._steps, []
         return [*steps, *said]
 
@@ -89,7 +89,7 @@ class Worker:
         """Send a record; returns its number."""
         self._recorded += 1
         body = {"number": self._recorded, "id": id, "effect": effect, "request": request, "reply": reply}
-        self._outbox.say(body | {"kind": "record"})
+        self._outbox.put(body | {"kind": "record"})
         return self._recorded
 
     async def until_kept(self, number: int) -> None:
@@ -111,9 +111,9 @@ class Worker:
                 opened_sources=self._keeper.sources,
                 listener=_Teller(self, id),
             )
-            self._outbox.say({"kind": "trace", "id": id, "trace": trace.to_json()})
+            self._outbox.put({"kind": "trace", "id": id, "trace": trace.to_json()})
         except Exception as error:
-            self._outbox.say({"kind": "failed", "id": id, "error": type(error).__name__, "message": str(error)})
+            self._outbox.put({"kind": "failed", "id": id, "error": type(error).__name__, "message": str(error)})
 
 
 class _Teller:

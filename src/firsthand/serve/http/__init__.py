@@ -1,1 +1,1 @@
-"""HTTP: the application, admission, bodies, replies, keys, the server process."""
+"""HTTP: the application and its mounted apps, request bodies, replies, and the server process."""

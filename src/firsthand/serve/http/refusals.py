@@ -1,4 +1,4 @@
-"""What a client is told when it gets no answer: a status, one sentence, and the field at fault, in OpenAI's shape."""
+"""Error responses in OpenAI's shape: a status, one sentence, and the field at fault."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _MOST_CHARS = 1000
 
 
 class Refusal(Exception):
-    """An answer that says why there is none."""
+    """A request that is refused, with the response that says why."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ def bad(message: str, param: str | None = None, code: str | None = None) -> Refu
 
 
 def refusal_of(error: Exception) -> Refusal:
-    """What an error of ours means to a client. An error that is no FirsthandError is a bug, and its text stays here."""
+    """The Refusal for an error. An error that is not a FirsthandError is a bug, and its text is not sent."""
     match error:
         case Refusal():
             return error

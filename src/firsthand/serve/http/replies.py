@@ -1,4 +1,4 @@
-"""What is sent back: JSON at once, or a stream of server-sent events that tells of an error even in its middle."""
+"""Responses: JSON at once, or a stream of server-sent events, whose last event reports an error that came in its middle."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Any
 from starlette.types import Receive, Scope, Send
 
 from firsthand.message import Json
+from firsthand.serve.admission.active_request import ActiveRequest
 from firsthand.serve.http.refusals import Refusal, refusal_of
-from firsthand.serve.models.served_model import Asked, Door
 
 _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
-_GOODBYE_S = 2.0
-"""A client that is told why its answer was cut may take so long to read it."""
+_LAST_EVENT_S = 2.0
+"""Seconds that a client may take to read why its answer was cut off."""
 
 
 class Reply:
-    """A whole answer: an ASGI application that sends it."""
+    """A whole response: an ASGI application that sends it."""
 
     def __init__(self, content: bytes, *, status: int = 200, kind: str = "application/json",
                  headers: Mapping[str, str] | None = None):  # fmt: skip
@@ -36,23 +36,21 @@ class Reply:
 class Events:
     """A stream of events. Nothing is sent before the first one has come, so that a refusal still has its own status."""
 
-    def __init__(
-        self, door: Door, asked: Asked, events: AsyncGenerator[bytes, None], first: bytes, *, done: bool = True
-    ):
-        self._door, self._asked, self._events, self._first = door, asked, events, first
+    def __init__(self, request: ActiveRequest, events: AsyncGenerator[bytes, None], first: bytes, *, done: bool = True):
+        self._request, self._events, self._first = request, events, first
         self._done = done
 
     @staticmethod
-    async def begin(door: Door, asked: Asked, events: AsyncGenerator[bytes, None], *, done: bool = True) -> Events:
-        """The stream, once it has its first event; raises what the first event raises."""
+    async def begin(request: ActiveRequest, events: AsyncGenerator[bytes, None], *, done: bool = True) -> Events:
+        """The stream, once it has its first event; raises what the first event raises. `done` ends it with `[DONE]`."""
         try:
-            return Events(door, asked, events, await anext(events), done=done)
+            return Events(request, events, await anext(events), done=done)
         except BaseException:
             await events.aclose()
             raise
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send every event, and at the end, or in place of the rest, what there is to say of it."""
+        """Send every event; an error takes the place of the rest."""
         fields = {
             "content-type": "text/event-stream; charset=utf-8",
             "cache-control": "no-cache",
@@ -68,33 +66,33 @@ class Events:
                     if not write(event):
                         await send(_body(event))
             except asyncio.CancelledError:
-                if self._asked.refusal is None or self._asked.task is None:
+                if self._request.cancelled is None or self._request.task is None:
                     raise
-                self._asked.task.uncancel()
-                last = self._failed(self._asked.refusal) + last
+                self._request.task.uncancel()
+                last = self._failed(self._request.cancelled) + last
             except ConnectionError:
                 raise
             except Exception as error:
                 last = self._failed(error) + last
-        async with asyncio.timeout(_GOODBYE_S if self._asked.refusal else None):
+        async with asyncio.timeout(_LAST_EVENT_S if self._request.cancelled else None):
             await send({"type": "http.response.body", "body": last})
 
     def _failed(self, error: Exception) -> bytes:
         refusal = refusal_of(error)
         if refusal.code == "internal_error":
-            note_bug(self._asked, error)
-        self._asked.notes["error"] = refusal.message
-        self._asked.notes["code"] = refusal.status
+            note_bug(self._request, error)
+        self._request.notes["error"] = refusal.message
+        self._request.notes["code"] = refusal.status
         return event(refusal.to_json())
 
 
 def reply(body: Json, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Reply:
-    """A JSON object as an answer."""
+    """A response with a JSON object."""
     return Reply(json.dumps(body, ensure_ascii=False).encode("utf-8", "replace"), status=status, headers=headers)
 
 
 def refused(refusal: Refusal) -> Reply:
-    """A refusal as an answer."""
+    """The response to a refused request."""
     return Reply(refusal.body(), status=refusal.status, headers=refusal.headers)
 
 
@@ -105,7 +103,7 @@ def event(body: Json, name: str | None = None) -> bytes:
 
 
 class EventForm:
-    """Events that differ in one text only, which is `GAP` in `body`: the rest is encoded once."""
+    """Events that differ in one string only, which is `GAP` in `body`: the rest is encoded once."""
 
     GAP = "\0"
 
@@ -118,19 +116,19 @@ class EventForm:
 
 
 def encoded(fields: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
-    """Headers as ASGI wants them."""
+    """Headers in ASGI's form."""
     return [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in fields.items()]
 
 
-def note_bug(asked: Asked, error: Exception) -> None:
-    """Keep a bug's traceback for the log; it is not shown to the client."""
+def note_bug(request: ActiveRequest, error: Exception) -> None:
+    """Put the traceback of a bug into the request log; the client does not see it."""
     import traceback
 
-    asked.notes["traceback"] = "".join(traceback.format_exception(error))[-8000:]
+    request.notes["traceback"] = "".join(traceback.format_exception(error))[-8000:]
 
 
 def _write_nothing(content: bytes) -> bool:
-    """Stands where the server cannot send without waiting."""
+    """The default of a server that cannot send without waiting."""
     return False
 
 

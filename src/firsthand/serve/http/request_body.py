@@ -1,7 +1,7 @@
-"""A request's body: read within bounds of size and time, and JSON that is exactly what it says.
+"""Reads a request's body within bounds of size and time, and parses it as strict JSON.
 
-Refused are bodies that other readers could read otherwise: invalid UTF-8, keys that come twice, NaN, numbers without end,
-and nesting deeper than any request needs.
+Bodies that another parser could read differently are refused: invalid UTF-8, duplicate keys, NaN, endless numbers, and
+nesting deeper than any request needs.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from firsthand.serve.http.refusals import Refusal, bad
 
 MAX_DEPTH = 64
 MAX_VALUES = 500_000
-"""Values in one body: a list of ids is long, but not that long."""
+"""Most values in one body; a list of token ids is long, but not that long."""
 _BRACKETS = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
 """Strings, closed or not, and the brackets outside them."""
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 
 async def read_body(receive: Receive, most_bytes: int, most_s: float, declared: str | None) -> bytes:
-    """The whole body. Refused with 413 if it is too long, with 408 if it does not come in time."""
+    """The whole body; a Refusal with 413 if it is too large, with 408 if it does not arrive in time."""
     if declared is not None and (not declared.isascii() or not declared.isdigit()):
         raise bad(f"Content-Length is {declared[:40]!r}: a number was expected")
     if declared is not None and (len(declared) > 18 or int(declared) > most_bytes):
@@ -54,7 +54,7 @@ class ClientLeft(Exception):
 
 
 def parse_object(raw: bytes, content_type: str | None) -> Json:
-    """The JSON object that a body consists of."""
+    """The JSON object of a body; a Refusal if it is not one."""
     kind = (content_type or "").split(";")[0].strip().lower()
     if kind != "application/json":
         raise Refusal(415, f"Content-Type is {(content_type or 'missing')[:60]!r}: send application/json")
@@ -76,7 +76,7 @@ def parse_object(raw: bytes, content_type: str | None) -> Json:
 
 
 def _nests_deeper(text: str, most: int) -> bool:
-    """Whether brackets outside strings nest deeper; also whether there are more values than anyone needs."""
+    """True if brackets outside strings nest deeper; a Refusal if there are more than MAX_VALUES values."""
     if text.count("[") + text.count("{") <= most and text.count(",") <= MAX_VALUES:
         return False
     if text.count(",") > MAX_VALUES:

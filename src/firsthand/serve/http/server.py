@@ -1,7 +1,7 @@
-"""A Door open on an address: uvicorn with bounds on headers and idle connections, and an end that loses no answer.
+"""The server process: uvicorn with bounds on headers and idle connections, and a shutdown that loses no answer.
 
-SIGTERM or Ctrl-C closes the address at once; answers under way end, for `drain_s` at most, and the process ends with 0. A
-second signal ends it now.
+SIGTERM or Ctrl-C closes the address at once; requests under way may end, within `drain_s`, and the process exits with 0. A
+second signal exits at once.
 """
 
 from __future__ import annotations
@@ -14,68 +14,46 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from firsthand.errors import ConfigError, ModelError
-from firsthand.serve.http.app import make_app
+from firsthand.serve.http.app import ServerApp
+from firsthand.serve.http.listen_address import ListenAddress
 from firsthand.serve.http.refusals import Refusal
-from firsthand.serve.models.served_model import Door
 
 HEADER_BYTES = 32 << 10
 IDLE_S = 30
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-@dataclass(frozen=True)
-class Address:
-    """Where a server listens."""
-
-    host: str = "127.0.0.1"
-    port: int = 8000
-    certificate: Path | None = None
-    """A TLS certificate chain in PEM."""
-    private_key: Path | None = None
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.port < 65536:
-            raise ConfigError(f"port is {self.port}: give 0 (any free one) to 65535")
-        if (self.certificate is None) != (self.private_key is None):
-            raise ConfigError("TLS needs both a certificate and its private key: give --tls-cert and --tls-key")
-        for path in (self.certificate, self.private_key):
-            if path is not None and not path.is_file():
-                raise ConfigError(f"no file {str(path)!r}: give the path of a PEM file")
-
-
 class Server(uvicorn.Server):
-    """Serves a door until a signal comes, or `stop` is called."""
+    """Serves an app until a signal comes, or `stop` is called."""
 
     def __init__(
         self,
-        door: Door,
-        address: Address,
+        app: ServerApp,
+        address: ListenAddress,
         *,
         on_open: Callable[[str], None] = lambda url: None,
         stop_if_failed: bool = False,
     ):
-        self.door, self.address = door, address
+        self.app, self.address = app, address
         self._stop_if_failed = stop_if_failed
         self.url = ""
         self._on_open = on_open
-        self._clock: asyncio.TimerHandle | None = None
+        self._drain_timer: asyncio.TimerHandle | None = None
         super().__init__(
             uvicorn.Config(
-                make_app(door),
+                app,
                 host=address.host,
                 port=address.port,
-                http=_protocol(door),
+                http=_protocol(app),
                 ws="none",
                 lifespan="off",
                 loop="asyncio",
@@ -86,9 +64,9 @@ class Server(uvicorn.Server):
                 backlog=4096,
                 h11_max_incomplete_event_size=HEADER_BYTES,
                 timeout_keep_alive=IDLE_S,
-                timeout_graceful_shutdown=int(door.settings.drain_s) + 3,
-                ssl_certfile=address.certificate,
-                ssl_keyfile=address.private_key,
+                timeout_graceful_shutdown=int(app.admission.settings.drain_s) + 3,
+                ssl_certfile=address.tls_cert,
+                ssl_keyfile=address.tls_key,
             )
         )
 
@@ -104,49 +82,48 @@ class Server(uvicorn.Server):
             reason = error.strerror or error
             raise ConfigError(f"{self.address.host}:{self.address.port} cannot be opened: {reason}") from None
         port = listening.getsockname()[1]
-        scheme = "https" if self.address.certificate else "http"
+        scheme = "https" if self.address.tls_cert else "http"
         self.url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
         return listening
 
     async def run_until_stopped(self, listening: socket.socket) -> None:
-        """Serve. The model is loaded meanwhile; until then requests are told to wait."""
+        """Serve. The models are loaded meanwhile; until then requests get 503."""
         loop = asyncio.get_running_loop()
         loop.set_default_executor(ThreadPoolExecutor(32, "firsthand-serve"))
-        warming = asyncio.create_task(self._warm())
+        loading = asyncio.create_task(self._load())
         try:
-            await self.serve([listening])
+            async with self.app.lifespan():
+                await self.serve([listening])
         finally:
-            warming.cancel()
-            if self._clock is not None:
-                self._clock.cancel()
-            self.door.log.write("stopped")
-            self.door.log.close()
+            loading.cancel()
+            if self._drain_timer is not None:
+                self._drain_timer.cancel()
+            self.app.telemetry.log.write("stopped")
+            self.app.telemetry.log.close()
 
     def stop(self) -> None:
-        """Take no more requests, let those under way end, then end."""
+        """Take no more requests, let those under way end, then stop. Called again: stop at once."""
         if self.should_exit:
             self.force_exit = True
             return
-        door = self.door
-        door.state = "draining"
-        door.log.write("draining", in_flight=door.metrics.in_flight)
-        self._clock = asyncio.get_running_loop().call_later(door.settings.drain_s, self._cut_all)
+        admission = self.app.admission
+        admission.drain()
+        self.app.telemetry.log.write("draining", in_flight=admission.in_flight)
+        reason = Refusal(503, "the server is stopping and can wait no longer: ask another one", code="draining")
+        loop = asyncio.get_running_loop()
+        self._drain_timer = loop.call_later(admission.settings.drain_s, admission.cancel_all, reason)
         self.should_exit = True
 
-    def _cut_all(self) -> None:
-        for asked in list(self.door.asked):
-            asked.cut(Refusal(503, "the server is stopping and can wait no longer: ask another one", code="draining"))
-
-    async def _warm(self) -> None:
-        await self.door.warm_up()
-        if self.door.is_ready:
+    async def _load(self) -> None:
+        await self.app.models.load(self.app.telemetry.log.write)
+        if self.app.is_ready:
             self._on_open(self.url)
         elif self._stop_if_failed:
             self.should_exit = True
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Stop on SIGTERM and SIGINT, and end with 0 for it (uvicorn would die of the signal)."""
+        """Stop on SIGTERM and SIGINT, and exit with 0 (uvicorn would die of the signal)."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -163,29 +140,29 @@ class Server(uvicorn.Server):
                 signal.signal(each, handler)
 
 
-def serve(door: Door, address: Address, *, on_open: Callable[[str], None] = lambda url: None) -> None:
-    """Serve until a signal comes. `on_open` is told the URL when the first request can be answered.
+def serve(app: ServerApp, address: ListenAddress, *, on_open: Callable[[str], None] = lambda url: None) -> None:
+    """Serve until a signal comes. `on_open` is called with the URL when the first request can be answered.
 
-    ModelError if the model cannot be loaded.
+    ModelError if the models cannot be loaded.
     """
     _allow_many_connections()
-    server = Server(door, address, on_open=on_open, stop_if_failed=True)
+    server = Server(app, address, on_open=on_open, stop_if_failed=True)
     listening = server.open()
     asyncio.run(server.run_until_stopped(listening))
-    if door.state == "failed":
-        raise ModelError(f"the model could not be served: {door.problem}")
+    if app.models.state == "failed":
+        raise ModelError(f"the model could not be served: {app.models.problem}")
 
 
 def _allow_many_connections() -> None:
-    """Let the process have as many open files as it may."""
+    """Raise the process's limit of open files as far as it may be."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = hard if hard != resource.RLIM_INFINITY else 1 << 16
-    if soft < wanted:
+    target = hard if hard != resource.RLIM_INFINITY else 1 << 16
+    if soft < target:
         with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))
 
 
-def _protocol(door: Door) -> type[H11Protocol]:
+def _protocol(app: ServerApp) -> type[H11Protocol]:
     """uvicorn's HTTP/1.1, with a limit on how long a client may take for its headers."""
 
     class Bounded(H11Protocol):
@@ -193,7 +170,7 @@ def _protocol(door: Door) -> type[H11Protocol]:
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
-            self._deadline = self.loop.call_later(door.settings.body_s, self._late)
+            self._deadline = self.loop.call_later(app.admission.settings.body_s, self._late)
 
         def connection_lost(self, exc: Exception | None) -> None:
             if self._deadline is not None:
@@ -203,14 +180,14 @@ def _protocol(door: Door) -> type[H11Protocol]:
         def data_received(self, data: bytes) -> None:
             idle = self.conn.their_state is h11.IDLE
             if idle and (self._deadline is None or self._deadline.cancelled()):  # a later request on this connection
-                self._deadline = self.loop.call_later(door.settings.body_s, self._late)
+                self._deadline = self.loop.call_later(app.admission.settings.body_s, self._late)
             super().data_received(data)
             if self.conn.their_state is not h11.IDLE and self._deadline is not None:
                 self._deadline.cancel()
 
         def send_400_response(self, msg: str) -> None:
             refusal = Refusal(400, "this is no valid HTTP/1.1 request: its head is malformed or too long")
-            door.metrics.count_request("other", 400, 0.0)
+            app.telemetry.metrics.count_request("other", 400, 0.0)
             body = refusal.body()
             head = [("content-type", "application/json"), ("content-length", str(len(body))), ("connection", "close")]
             for event in (
@@ -220,23 +197,23 @@ def _protocol(door: Door) -> type[H11Protocol]:
             ):
                 try:
                     self.transport.write(self.conn.send(event) or b"")
-                except h11.LocalProtocolError:  # an answer was begun already
+                except h11.LocalProtocolError:  # a response has begun already
                     break
             self.transport.close()
 
         def handle_events(self) -> None:
             super().handle_events()
-            scope: Any = getattr(self, "scope", None)
-            if isinstance(scope, dict):
+            scope: Any = self.scope  # None until the first request
+            if scope is not None:
                 extensions = scope.setdefault("extensions", {})
                 extensions["firsthand.abort"] = self.transport.abort
                 if scope["http_version"] == "1.1" and scope["method"] != "HEAD":
                     extensions["firsthand.write"] = partial(self._write, self.cycle)
 
         def _write(self, cycle: RequestResponseCycle, content: bytes) -> bool:
-            """Send a piece of a body that has begun and whose length was not told; False if it cannot go out at once.
+            """Send a chunk of a response that has begun and has no Content-Length; False if it cannot go out at once.
 
-            For the many small pieces of a stream: a chunk changes nothing in h11's state, and asking it costs more than
+            For the many small pieces of a stream: a chunk changes nothing in h11's state, and calling h11 costs more than
             sending.
             """
             if self.flow.write_paused or cycle.disconnected or not content:
@@ -249,3 +226,13 @@ def _protocol(door: Door) -> type[H11Protocol]:
                 self.transport.abort()
 
     return Bounded
+
+
+if not TYPE_CHECKING:  # the names of 0.6
+
+    def __getattr__(name: str) -> object:
+        if name not in ("Address",):
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from firsthand.serve.old_door import old_name
+
+        return old_name(name)

@@ -1,1 +1,1 @@
-"""OpenAI's interface: routes and the shapes of their bodies."""
+"""OpenAI's interface: its routes and the schemas of their bodies."""

@@ -1,4 +1,4 @@
-"""Answers in OpenAI's shape: the parts that chats and completions share."""
+"""Parts of OpenAI's answers that chats and completions share."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from firsthand.message import Json, ToolCall, canonical
 from firsthand.model import Completion, Delta, Usage
 from firsthand.serve.http.refusals import Refusal
-from firsthand.serve.models.served_model import Door
+from firsthand.serve.models.served_models import ServedModel
 
 LEAST = -9999.0
-"""What stands for a log-prob of minus infinity, which JSON cannot say."""
+"""Stands for a log-prob of minus infinity, which JSON does not have."""
 
 
 @dataclass
-class Gathered:
+class WholeAnswer:
     """One answer, put together from its pieces."""
 
     text: str = ""
@@ -26,7 +26,7 @@ class Gathered:
     completion: Completion | None = None
 
     def add(self, delta: Delta) -> None:
-        """Take in a piece."""
+        """Add a piece."""
         self.text += delta.text
         self.token_ids += delta.token_ids
         self.logprobs += delta.logprobs
@@ -35,14 +35,14 @@ class Gathered:
 
     @property
     def whole(self) -> Completion:
-        """The answer. Refused if the model ended without one."""
+        """The completion; a Refusal if the model ended without one."""
         if self.completion is None:
             raise Refusal(502, "the model ended without an answer")
         return self.completion
 
 
 def usage_json(usage: Usage) -> Json:
-    """The counts."""
+    """The counts as OpenAI's `usage`."""
     return {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
@@ -52,15 +52,15 @@ def usage_json(usage: Usage) -> Json:
 
 
 def total(completions: Sequence[Completion]) -> Usage:
-    """What several answers cost together."""
+    """The sum of the answers' usage."""
     return sum((each.usage for each in completions), Usage())
 
 
 def chat_logprobs(
-    door: Door, ids: Sequence[int], logprobs: Sequence[float], top: Sequence[Sequence[tuple[str, float]]]
+    served: ServedModel, ids: Sequence[int], logprobs: Sequence[float], top: Sequence[Sequence[tuple[str, float]]]
 ) -> Json:
     """The `logprobs` of a chat's choice."""
-    tokens = door.token_model("logprobs").spell(ids)
+    tokens = served.token_model("logprobs").spell(ids)
     tops = top or [()] * len(ids)
     content = [
         {**_token(raw, logprob), "top_logprobs": [_token(text.encode("utf-8", "replace"), each) for text, each in best]}
@@ -74,7 +74,7 @@ def _token(raw: bytes, logprob: float) -> Json:
 
 
 def calls_json(calls: Sequence[ToolCall], ids: Sequence[str]) -> list[Json]:
-    """Tool calls as an answer holds them. Broken arguments are given as they came."""
+    """Tool calls in an answer's form. Broken arguments are passed on as they came."""
     return [
         {"id": id, "type": "function", "function": {"name": call.name, "arguments": arguments(call)}}
         for call, id in zip(calls, ids, strict=True)
@@ -82,15 +82,15 @@ def calls_json(calls: Sequence[ToolCall], ids: Sequence[str]) -> list[Json]:
 
 
 def arguments(call: ToolCall) -> str:
-    """The arguments of a call as text."""
+    """The arguments of a call as a string."""
     return call.invalid if call.invalid is not None else canonical(call.arguments)
 
 
 def call_ids(calls: Sequence[ToolCall]) -> list[str]:
-    """Ids for calls that no other answer has: a model's own start again with every answer."""
+    """A unique id for each call: a model's own ids start again with every answer."""
     return [call_id() for _ in calls]
 
 
 def call_id() -> str:
-    """An id for a call that no other answer has."""
+    """A unique id for a call."""
     return f"call_{secrets.token_hex(12)}"

@@ -7,28 +7,30 @@ import codecs
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from firsthand.loop.concurrency import group
 from firsthand.message import Json
-from firsthand.model import Completion, Delta, Sampling, TokenRating, Usage
+from firsthand.model import Completion, Delta, Sampling, TokenModel, TokenRating, Usage
+from firsthand.serve.admission.active_request import ActiveRequest
 from firsthand.serve.http.refusals import Refusal, bad
 from firsthand.serve.http.replies import Events, Reply, event, reply
-from firsthand.serve.models.served_model import Asked, Door
+from firsthand.serve.models.served_models import ServedModel
 from firsthand.serve.openai import request_parsing
-from firsthand.serve.openai.chat_completions import rated
-from firsthand.serve.openai.choices import LEAST, Gathered, total, usage_json
+from firsthand.serve.openai.chat_completions import rate_prompt
+from firsthand.serve.openai.choices import LEAST, WholeAnswer, total, usage_json
+from firsthand.serve.openai.openai_state import OpenAIState
 from firsthand.serve.openai.request_schema import CompletionRequest, read
 
 DEFAULT_TOKENS = 16
 """As at OpenAI."""
 PROMPTS_PER_ANSWER = 16
-"""All prompts of a request together may have so many times the answers that one may have."""
+"""All prompts of a request together may have this many times the answers that one may have."""
 _END = object()
 Prompts = list[str | list[int]]
 
 
-class Token(NamedTuple):
+class EchoedToken(NamedTuple):
     """A token with its log-prob; the first of a prompt has none."""
 
     raw: bytes
@@ -36,155 +38,179 @@ class Token(NamedTuple):
     top: Sequence[tuple[str, float]]
 
 
-async def completions(door: Door, asked: Asked) -> Reply | Events:
+class CompletionJob(NamedTuple):
+    """A completion request that was checked, and the model that answers it."""
+
+    body: CompletionRequest
+    served: ServedModel
+    prompts: Prompts
+    sampling: Sampling
+
+    @property
+    def n(self) -> int:
+        """The number of answers to each prompt."""
+        return self.body.n or 1
+
+
+async def completions(state: OpenAIState, request: ActiveRequest) -> Reply | Events:
     """The continuations of one text or several, whole or as a stream."""
-    wanted = read(CompletionRequest, asked.json())
-    door = door.of(wanted.model)
-    door.the_model(wanted.model)
-    prompts = _prompts(wanted)
-    if (field := request_parsing.needs_tokens(wanted)) is not None:
-        door.token_model(field)
-    for prompt in prompts:
-        if isinstance(prompt, list):
-            door.token_model("prompt")
-            door.check_ids(prompt, "prompt")
-            if not prompt:
-                raise bad("a prompt has no tokens: give one or more", "prompt")
-    most = len(prompts) * (wanted.n or 1)
-    if most > PROMPTS_PER_ANSWER * asked.client.limits.max_answers:
-        raise bad(f"the request asks for {most} answers: send fewer prompts at a time", "prompt", "invalid_value")
-    top = wanted.logprobs or 0
-    sampling = request_parsing.sampling(
-        wanted,
-        asked.client.limits,
-        max_tokens=DEFAULT_TOKENS if wanted.max_tokens is None else wanted.max_tokens,
-        top_logprobs=top,
-        form=request_parsing.structure(wanted),
-    )
-    door.check_sampling(sampling)
-    asked.notes |= {"stream": bool(wanted.stream), "prompts": len(prompts)}
-    if door.settings.log_texts:
-        asked.notes["prompt"] = prompts
-    if wanted.max_tokens == 0 and not wanted.echo:
-        raise bad("max_tokens is 0 and echo is not set, so there is nothing to answer", "max_tokens")
-    if wanted.stream:
-        return await Events.begin(door, asked, _events(door, asked, wanted, prompts, sampling))
-    answered = await group(_answer(door, asked, wanted, prompt, sampling) for prompt in prompts)
+    job = _job(state, request, read(CompletionRequest, request.json()))
+    if job.body.stream:
+        return await Events.begin(request, _events(state, request, job))
+    answered = await group(_answer(state, request, job, prompt) for prompt in job.prompts)
     choices, usage = [], Usage()
-    for found, cost in answered:
-        choices += found
+    for more, cost in answered:
+        choices += more
         usage += cost
     for index, choice in enumerate(choices):
         choice["index"] = index
-    return reply({**_head(door, asked), "choices": choices, "usage": usage_json(usage)})
+    return reply({**_head(request, job), "choices": choices, "usage": usage_json(usage)})
 
 
-def _prompts(wanted: CompletionRequest) -> Prompts:
-    prompt = wanted.prompt
+def _job(state: OpenAIState, request: ActiveRequest, body: CompletionRequest) -> CompletionJob:
+    """The job that a request describes; a Refusal if any of it cannot be done."""
+    served = state.models.find(body.model)
+    prompts = _prompts(body)
+    if (field := request_parsing.needs_tokens(body)) is not None:
+        served.token_model(field)
+    for prompt in prompts:
+        if isinstance(prompt, list):
+            served.token_model("prompt")
+            served.check_ids(prompt, "prompt")
+            if not prompt:
+                raise bad("a prompt has no tokens: give one or more", "prompt")
+    most = len(prompts) * (body.n or 1)
+    if most > PROMPTS_PER_ANSWER * request.client.limits.max_answers:
+        raise bad(f"the request asks for {most} answers: send fewer prompts at a time", "prompt", "invalid_value")
+    sampling = request_parsing.sampling(
+        body,
+        request.client.limits,
+        max_tokens=DEFAULT_TOKENS if body.max_tokens is None else body.max_tokens,
+        top_logprobs=body.logprobs or 0,
+        grammar=request_parsing.structure(body),
+    )
+    served.check_sampling(sampling)
+    request.notes |= {"stream": bool(body.stream), "prompts": len(prompts)}
+    if state.log_texts:
+        request.notes["prompt"] = prompts
+    if body.max_tokens == 0 and not body.echo:
+        raise bad("max_tokens is 0 and echo is not set, so there is nothing to answer", "max_tokens")
+    return CompletionJob(body, served, prompts, sampling)
+
+
+def _prompts(body: CompletionRequest) -> Prompts:
+    prompt = body.prompt
     if isinstance(prompt, str):
         return [prompt]
-    if isinstance(prompt[0], int):
-        return [prompt]
-    return cast(Prompts, list(prompt))
+    ids = [each for each in prompt if isinstance(each, int)]
+    return [ids] if ids else [each for each in prompt if not isinstance(each, int)]
 
 
 async def _answer(
-    door: Door, asked: Asked, wanted: CompletionRequest, prompt: str | list[int], sampling: Sampling
+    state: OpenAIState, request: ActiveRequest, job: CompletionJob, prompt: str | list[int]
 ) -> tuple[list[Json], Usage]:
-    """The choices of one prompt, and what they cost."""
-    echoed = await _echo(door, asked, wanted, prompt, sampling)
-    if wanted.max_tokens == 0:
-        choice = _choice(wanted, echoed.text, echoed.tokens, "length")
-        found = [dict(choice) for _ in range(wanted.n or 1)]
-        usage = Usage(len(echoed.ids))
+    """The choices of one prompt, and their usage."""
+    body, served = job.body, job.served
+    echo = await _echo(state, request, job, prompt)
+    if body.max_tokens == 0:
+        choice = _choice(body, echo.text, echo.tokens, "length")
+        choices = [dict(choice) for _ in range(job.n)]
+        usage = Usage(len(echo.ids))
     else:
-        answers = [Gathered() for _ in range(wanted.n or 1)]
-        async with aclosing(_deltas(door, asked, wanted, prompt, sampling)) as deltas:
+        answers = [WholeAnswer() for _ in range(job.n)]
+        async with aclosing(_deltas(state, request, job, prompt)) as deltas:
             async for delta in deltas:
                 answers[delta.index].add(delta)
-        found = [
+        choices = [
             {
                 **_choice(
-                    wanted,
-                    echoed.text + each.text,
-                    [*echoed.tokens, *_tokens(door, wanted, each)],
+                    body,
+                    echo.text + each.text,
+                    [*echo.tokens, *_tokens(job, each)],
                     each.whole.finish_reason,
                 ),
-                **({"token_ids": each.token_ids} if wanted.return_token_ids else {}),
+                **({"token_ids": each.token_ids} if body.return_token_ids else {}),
             }
             for each in answers
         ]
         usage = total([each.whole for each in answers])
-    if wanted.prompt_logprobs is not None:
-        ids = await _ids(door, prompt)
-        told = await rated(door, asked, ids, wanted.prompt_logprobs, wanted.cache_salt)
-        for choice in found:
-            choice["prompt_logprobs"] = told
-    return found, usage
+    if body.prompt_logprobs is not None:
+        ids = await _ids(served, prompt)
+        ratings = await rate_prompt(state, request, served, ids, body.prompt_logprobs, body.cache_salt)
+        for choice in choices:
+            choice["prompt_logprobs"] = ratings
+    return choices, usage
 
 
 def _deltas(
-    door: Door, asked: Asked, wanted: CompletionRequest, prompt: str | list[int], sampling: Sampling
+    state: OpenAIState, request: ActiveRequest, job: CompletionJob, prompt: str | list[int]
 ) -> AsyncGenerator[Delta, None]:
-    user, priority = wanted.user or "", wanted.priority or 0
-    more = door.options(asked, wanted.cache_salt)
-    return door.answers(asked, prompt, sampling, n=wanted.n or 1, priority=priority, user=user, **more)
+    user, priority = job.body.user or "", job.body.priority or 0
+    more = state.options(request, job.served, job.body.cache_salt)
+    return state.answers(request, job.served, prompt, job.sampling, n=job.n, priority=priority, user=user, **more)
 
 
 class _Echo(NamedTuple):
     text: str
     ids: list[int]
-    tokens: list[Token]
+    tokens: list[EchoedToken]
 
 
-async def _echo(
-    door: Door, asked: Asked, wanted: CompletionRequest, prompt: str | list[int], sampling: Sampling
-) -> _Echo:
-    """The prompt as a part of the answer; nothing where it is not asked for."""
-    if not wanted.echo:
+async def _echo(state: OpenAIState, request: ActiveRequest, job: CompletionJob, prompt: str | list[int]) -> _Echo:
+    """The prompt as a part of the answer; empty without `echo`."""
+    body, served = job.body, job.served
+    if not body.echo:
         return _Echo("", [], [])
-    if wanted.logprobs is None and isinstance(prompt, str) and wanted.max_tokens != 0:
+    if body.logprobs is None and isinstance(prompt, str) and body.max_tokens != 0:
         return _Echo(prompt, [], [])
-    model = door.token_model("echo")
-    ids = await _ids(door, prompt)
+    model = served.token_model("echo")
+    ids = await _ids(served, prompt)
     text = prompt if isinstance(prompt, str) else await model.detokenize(ids)
-    if wanted.logprobs is None:
+    if body.logprobs is None:
         return _Echo(text, ids, [])
-    more = door.options(asked, wanted.cache_salt)
-    ratings = await model.rate(ids, sampling.top_logprobs, priority=wanted.priority or 0, run=asked.client.name, **more)
-    first = Token(model.spell(ids[:1])[0], None, ())
-    return _Echo(text, ids, [first, *(_rated(door, rating) for rating in ratings)])
+    ratings = await model.rate(
+        ids,
+        job.sampling.top_logprobs,
+        priority=body.priority or 0,
+        run=request.client.name,
+        **state.options(request, served, body.cache_salt),
+    )
+    first = EchoedToken(model.spell(ids[:1])[0], None, ())
+    return _Echo(text, ids, [first, *(_rated(model, rating) for rating in ratings)])
 
 
-def _rated(door: Door, rating: TokenRating) -> Token:
-    model = door.token_model("logprobs")
+def _rated(model: TokenModel, rating: TokenRating) -> EchoedToken:
     raw, *tops = model.spell([rating.token_id, *(token for token, _ in rating.top)])
     pairs = zip(tops, rating.top, strict=True)
-    return Token(raw, rating.logprob, [(text.decode("utf-8", "replace"), logprob) for text, (_, logprob) in pairs])
+    return EchoedToken(
+        raw, rating.logprob, [(text.decode("utf-8", "replace"), logprob) for text, (_, logprob) in pairs]
+    )
 
 
-async def _ids(door: Door, prompt: str | list[int]) -> list[int]:
-    return await door.token_model("prompt").tokenize(prompt) if isinstance(prompt, str) else list(prompt)
+async def _ids(served: ServedModel, prompt: str | list[int]) -> list[int]:
+    return await served.token_model("prompt").tokenize(prompt) if isinstance(prompt, str) else list(prompt)
 
 
-def _tokens(door: Door, wanted: CompletionRequest, found: Gathered | Delta) -> list[Token]:
-    """The tokens of an answer, if their log-probs were asked for."""
-    if wanted.logprobs is None:
+def _tokens(job: CompletionJob, answer: WholeAnswer | Delta) -> list[EchoedToken]:
+    """The tokens of an answer with their log-probs; empty if the request does not want them."""
+    if job.body.logprobs is None:
         return []
-    ids = list(found.token_ids)
-    if isinstance(found, Gathered) and (sampled := found.whole.message.sampled) is not None:
+    ids = list(answer.token_ids)
+    if isinstance(answer, WholeAnswer) and (sampled := answer.whole.message.sampled) is not None:
         ids = ids[: len(sampled.token_ids)]
-    tops = list(found.top_logprobs) or [()] * len(ids)
-    raws = door.token_model("logprobs").spell(ids)
-    return [Token(raw, found.logprobs[i], tops[i]) for i, raw in enumerate(raws)]
+    tops = list(answer.top_logprobs) or [()] * len(ids)
+    raws = job.served.token_model("logprobs").spell(ids)
+    return [EchoedToken(raw, answer.logprobs[i], tops[i]) for i, raw in enumerate(raws)]
 
 
-def _choice(wanted: CompletionRequest, text: str, tokens: Sequence[Token], reason: str | None, offset: int = 0) -> Json:
-    logprobs = None if wanted.logprobs is None else _logprobs(tokens, wanted.logprobs, offset)
+def _choice(
+    body: CompletionRequest, text: str, tokens: Sequence[EchoedToken], reason: str | None, offset: int = 0
+) -> Json:
+    logprobs = None if body.logprobs is None else _logprobs(tokens, body.logprobs, offset)
     return {"index": 0, "text": text, "logprobs": logprobs, "finish_reason": reason}
 
 
-def _logprobs(tokens: Sequence[Token], top: int, offset: int) -> Json:
+def _logprobs(tokens: Sequence[EchoedToken], top: int, offset: int) -> Json:
     """The older shape of log-probs: lists side by side."""
     offsets, decoder, at = [], codecs.getincrementaldecoder("utf-8")("replace"), offset
     for token in tokens:
@@ -204,46 +230,45 @@ def _logprobs(tokens: Sequence[Token], top: int, offset: int) -> Json:
     }
 
 
-async def _events(
-    door: Door, asked: Asked, wanted: CompletionRequest, prompts: Prompts, sampling: Sampling
-) -> AsyncGenerator[bytes, None]:
-    """The events of a stream; the choices of several prompts come as they come."""
-    if wanted.max_tokens == 0 or wanted.prompt_logprobs is not None:
+async def _events(state: OpenAIState, request: ActiveRequest, job: CompletionJob) -> AsyncGenerator[bytes, None]:
+    """The events of a stream; the choices of several prompts are mixed, as they come."""
+    body, n = job.body, job.n
+    if body.max_tokens == 0 or body.prompt_logprobs is not None:
         raise bad("what is known of the prompt does not come in a stream: set stream to false", "stream")
-    head, n = _head(door, asked), wanted.n or 1
-    options = wanted.stream_options
+    head = _head(request, job)
+    options = body.stream_options
     with_usage = options is not None and bool(options.include_usage)
     tail: Json = {"usage": None} if with_usage else {}
     ended: list[Completion] = []
     lengths: dict[int, int] = {}
 
-    def chunk(index: int, text: str, tokens: Sequence[Token], reason: str | None, **more: Any) -> bytes:
-        choice = _choice(wanted, text, tokens, reason, lengths.get(index, 0))
+    def chunk(index: int, text: str, tokens: Sequence[EchoedToken], reason: str | None, **more: Any) -> bytes:
+        choice = _choice(body, text, tokens, reason, lengths.get(index, 0))
         lengths[index] = lengths.get(index, 0) + len(text)
         return event({**head, "choices": [{**choice, "index": index, **more}], **tail})
 
-    for place, prompt in enumerate(prompts):
-        if wanted.echo:
-            echoed = await _echo(door, asked, wanted, prompt, sampling)
+    for place, prompt in enumerate(job.prompts):
+        if body.echo:
+            echo = await _echo(state, request, job, prompt)
             for index in range(place * n, place * n + n):
-                yield chunk(index, echoed.text, echoed.tokens, None)
-    async with aclosing(merged([_deltas(door, asked, wanted, prompt, sampling) for prompt in prompts])) as deltas:
+                yield chunk(index, echo.text, echo.tokens, None)
+    async with aclosing(merged([_deltas(state, request, job, prompt) for prompt in job.prompts])) as deltas:
         async for place, delta in deltas:
             index = place * n + delta.index
             if delta.completion is not None:
                 ended.append(delta.completion)
                 yield chunk(index, delta.text, [], delta.completion.finish_reason)
-            elif delta.text or (wanted.logprobs is not None and delta.token_ids):
-                more = {"token_ids": list(delta.token_ids)} if wanted.return_token_ids else {}
-                yield chunk(index, delta.text, _tokens(door, wanted, delta), None, **more)
-    if len(ended) < n * len(prompts):
+            elif delta.text or (body.logprobs is not None and delta.token_ids):
+                more = {"token_ids": list(delta.token_ids)} if body.return_token_ids else {}
+                yield chunk(index, delta.text, _tokens(job, delta), None, **more)
+    if len(ended) < n * len(job.prompts):
         raise Refusal(502, "the model ended without an answer")
     if with_usage:
         yield event({**head, "choices": [], "usage": usage_json(total(ended))})
 
 
 async def merged(sources: Sequence[AsyncGenerator[Delta, None]]) -> AsyncGenerator[tuple[int, Delta], None]:
-    """What several iterators give, as it comes, with the place of the one it came from. Closing it closes them all."""
+    """The items of several iterators as they come, each with the index of its iterator. Closing it closes them all."""
     queue: asyncio.Queue[Any] = asyncio.Queue(64)
 
     async def drain(place: int, source: AsyncGenerator[Delta, None]) -> None:
@@ -272,11 +297,11 @@ async def merged(sources: Sequence[AsyncGenerator[Delta, None]]) -> AsyncGenerat
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _head(door: Door, asked: Asked) -> Json:
+def _head(request: ActiveRequest, job: CompletionJob) -> Json:
     return {
-        "id": f"cmpl-{asked.id}",
+        "id": f"cmpl-{request.id}",
         "object": "text_completion",
         "created": int(time.time()),
-        "model": door.name,
-        "system_fingerprint": door.system_fingerprint,
+        "model": job.served.name,
+        "system_fingerprint": job.served.system_fingerprint,
     }

@@ -3,52 +3,41 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable
 
 import numpy as np
 
 from firsthand.message import Json
+from firsthand.model import CountingEmbedder, Embedder
+from firsthand.serve.admission.active_request import ActiveRequest
 from firsthand.serve.http.refusals import Refusal, bad
 from firsthand.serve.http.replies import Reply, reply
-from firsthand.serve.models.served_model import Asked, Door
+from firsthand.serve.openai.openai_state import OpenAIState
 from firsthand.serve.openai.request_schema import EmbeddingRequest, read
 
 MAX_CHARS = 1 << 20
-"""Characters of all inputs together."""
+"""Most characters of all inputs together."""
 
 
-async def embeddings(door: Door, asked: Asked) -> Reply:
-    """A vector for each text. A text that the model would cut is refused: half a text has another meaning."""
-    wanted = read(EmbeddingRequest, asked.json())
-    door.check_name(wanted.model)
-    if door.embedder is None:
+async def embeddings(state: OpenAIState, request: ActiveRequest) -> Reply:
+    """A vector for each text. A text that the model would cut off is refused: half a text has another meaning."""
+    body = read(EmbeddingRequest, request.json())
+    state.models.check_name(body.model)
+    embedder = state.models.embedder
+    if embedder is None:
         raise Refusal(501, "this server has no model for embeddings: start it with --embedder minilm")
-    texts = [wanted.input] if isinstance(wanted.input, str) else wanted.input
+    texts = [body.input] if isinstance(body.input, str) else body.input
     if sum(map(len, texts)) > MAX_CHARS:
         raise bad(f"the inputs have more than {MAX_CHARS} characters together: send fewer at a time", "input")
     if not all(texts):
         raise bad("an input is empty: give some text", "input")
-    asked.notes["inputs"] = len(texts)
-    embedder: Any = door.embedder
-    if asked.span is not None:
-        asked.span.model(embedder.name)
-    num_tokens = 0
-    if hasattr(embedder, "embed_counted"):
-        found = await embedder.embed_counted(texts)
-        vectors, num_tokens = found.vectors, sum(found.num_tokens)
-        cut = [place for place, lost in enumerate(found.truncated) if lost]
-        if cut:
-            raise bad(
-                f"input {cut[0]} has more tokens than the model takes ({found.num_tokens[cut[0]]}): split it",
-                "input",
-                "context_length_exceeded",
-            )
-    else:
-        vectors = await embedder.embed(texts)
-    asked.notes["prompt_tokens"] = num_tokens
-    door.metrics.tokens["prompt"] += num_tokens
-    as_base64 = wanted.encoding_format == "base64"
+    request.notes["inputs"] = len(texts)
+    if request.span is not None:
+        request.span.model(embedder.name)
+    vectors, num_tokens = await _embed(embedder, texts)
+    request.notes["prompt_tokens"] = num_tokens
+    state.telemetry.metrics.tokens["prompt"] += num_tokens
+    as_base64 = body.encoding_format == "base64"
     data = [
         {
             "object": "embedding",
@@ -61,6 +50,21 @@ async def embeddings(door: Door, asked: Asked) -> Reply:
     return reply({"object": "list", "data": data, "model": embedder.name, "usage": usage})
 
 
-def _base64(vector: Sequence[float]) -> str:
-    """The vector as little-endian float32 in base64, which is what OpenAI's client asks for by itself."""
+async def _embed(embedder: Embedder, texts: list[str]) -> tuple[Iterable[Iterable[float]], int]:
+    """The vectors, and the tokens of all texts together; 0 if the embedder does not count them."""
+    if not isinstance(embedder, CountingEmbedder):
+        return await embedder.embed(texts), 0
+    counted = await embedder.embed_counted(texts)
+    cut = [index for index, truncated in enumerate(counted.truncated) if truncated]
+    if cut:
+        raise bad(
+            f"input {cut[0]} has more tokens than the model takes ({counted.num_tokens[cut[0]]}): split it",
+            "input",
+            "context_length_exceeded",
+        )
+    return counted.vectors, sum(counted.num_tokens)
+
+
+def _base64(vector: Iterable[float]) -> str:
+    """The vector as little-endian float32 in base64, which OpenAI's client asks for by default."""
     return base64.b64encode(np.asarray(vector, "<f4").tobytes()).decode("ascii")

@@ -1,4 +1,4 @@
-"""GET /openapi.json: what the server takes and gives, made from the same classes that read the requests."""
+"""GET /openapi.json: the OpenAPI description, generated from the classes that read the requests."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic.json_schema import models_json_schema
 
 from firsthand import __version__
 from firsthand.message import Json
-from firsthand.serve.models.adapter_routes import LoadAdapterRequest, UnloadAdapterRequest
+from firsthand.serve.openai.adapter_routes import LoadAdapterRequest, UnloadAdapterRequest
 from firsthand.serve.openai.request_schema import (
     ChatRequest,
     CompletionRequest,
@@ -30,23 +30,23 @@ BODIES: dict[str, type[Wire]] = {
     "/v1/unload_lora_adapter": UnloadAdapterRequest,
 }
 _REFUSALS = {
-    "400": "The request is malformed, or asks for what is not supported; `param` names the field.",
+    "400": "The request is malformed or not supported; `param` names the field.",
     "401": "The API key is missing or wrong.",
-    "403": "The API key is not for this.",
+    "403": "The API key does not allow this.",
     "404": "There is no such model or path.",
     "405": "The path takes another method.",
-    "408": "The body did not come in time.",
-    "413": "The body is too long.",
-    "415": "The body is no JSON.",
+    "408": "The body did not arrive in time.",
+    "413": "The body is too large.",
+    "415": "The body is not JSON.",
     "421": "The Host header names another server.",
-    "429": "Too much is under way: try again after Retry-After seconds.",
+    "429": "Too many requests are under way: try again after Retry-After seconds.",
     "500": "The model failed.",
-    "501": "What is asked for needs a model that is not served.",
-    "502": "The model gave no answer, or not the demanded one.",
+    "501": "This needs a model that is not served.",
+    "502": "The model gave no answer, or not the required one.",
     "503": "The server is loading or stopping.",
     "504": "The answer took too long.",
 }
-_GIVES: dict[str, list[str]] = {
+_RETURNS: dict[str, list[str]] = {
     "/v1/chat/completions": ["id", "object", "created", "model", "choices", "usage"],
     "/v1/completions": ["id", "object", "created", "model", "choices", "usage"],
     "/v1/embeddings": ["object", "data", "model", "usage"],
@@ -64,8 +64,10 @@ _GIVES: dict[str, list[str]] = {
 
 
 def description(routes: dict[str, tuple[str, str]], by_id: dict[str, dict[str, str]], *, has_keys: bool) -> Json:
-    """The OpenAPI document (3.1) of routes: path to method and what it does. Those `by_id` have an id in their path, and
-    several methods."""
+    """The OpenAPI document (3.1) of routes, as path to method and summary.
+
+    `by_id` are routes with an id in their path and several methods, as path to the summary of each method.
+    """
     kinds = [(kind, "validation") for kind in BODIES.values()]
     _, defined = models_json_schema(kinds, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type]
     schemas = defined["$defs"]
@@ -85,9 +87,9 @@ def description(routes: dict[str, tuple[str, str]], by_id: dict[str, dict[str, s
             }
         },
     }
-    paths = {path: {method.lower(): _operation(path, says)} for path, (method, says) in routes.items()}
+    paths = {path: {method.lower(): _operation(path, summary)} for path, (method, summary) in routes.items()}
     for path, methods in by_id.items():
-        paths[path] = {method.lower(): _of_one(method, says) for method, says in methods.items()}
+        paths[path] = {method.lower(): _of_one(method, summary) for method, summary in methods.items()}
     body: Json = {
         "openapi": "3.1.0",
         "info": {"title": "firsthand serve", "version": __version__},
@@ -102,32 +104,32 @@ def description(routes: dict[str, tuple[str, str]], by_id: dict[str, dict[str, s
     return body
 
 
-def _operation(path: str, says: str) -> Json:
-    operation: Json = {"summary": says, "responses": {"200": _answer(path)}}
+def _operation(path: str, summary: str) -> Json:
+    operation: Json = {"summary": summary, "responses": {"200": _answer(path)}}
     if path in BODIES:
         schema = {"$ref": f"#/components/schemas/{BODIES[path].__name__}"}
         operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
     problem = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
     codes = _REFUSALS if path in BODIES else {code: _REFUSALS[code] for code in ("400", "401", "405", "421")}
     if "lora" not in path:
-        codes = {code: said for code, said in codes.items() if code != "403"}
-    operation["responses"] |= {code: {"description": said, "content": problem} for code, said in codes.items()}
+        codes = {code: text for code, text in codes.items() if code != "403"}
+    operation["responses"] |= {code: {"description": text, "content": problem} for code, text in codes.items()}
     if path == "/health":
         shown = {"application/json": {"schema": _object(["status"])}}
         operation["responses"]["503"] = {"description": "Not ready: loading, draining or failed.", "content": shown}
     return operation
 
 
-def _of_one(method: str, says: str) -> Json:
-    """What may be done with one thing that has an id."""
-    given = ["id", "object", "deleted"] if method == "DELETE" else _GIVES["/v1/responses"]
-    shown = {"application/json": {"schema": _object(given)}}
+def _of_one(method: str, summary: str) -> Json:
+    """The operation of a method on a stored response."""
+    fields = ["id", "object", "deleted"] if method == "DELETE" else _RETURNS["/v1/responses"]
+    shown = {"application/json": {"schema": _object(fields)}}
     problem = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
     refusals = {
         code: {"description": _REFUSALS[code], "content": problem} for code in ("400", "401", "404", "405", "421")
     }
     return {
-        "summary": says,
+        "summary": summary,
         "parameters": [{"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}],
         "responses": {"200": {"description": "The answer.", "content": shown}} | refusals,
     }
@@ -136,7 +138,7 @@ def _of_one(method: str, says: str) -> Json:
 def _answer(path: str) -> Json:
     if path == "/metrics":
         return {"description": "Prometheus's text format.", "content": {"text/plain": {"schema": {"type": "string"}}}}
-    content: dict[str, Any] = {"application/json": {"schema": _object(_GIVES[path])}}
+    content: dict[str, Any] = {"application/json": {"schema": _object(_RETURNS[path])}}
     if path in ("/v1/chat/completions", "/v1/completions", "/v1/responses"):
         content["text/event-stream"] = {}
     return {"description": "The answer.", "content": content}

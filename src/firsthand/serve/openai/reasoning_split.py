@@ -1,6 +1,6 @@
-"""A generated text taken apart while it comes: thoughts and words. Calls are taken out of it below, by `CallStream`.
+"""Splits a generated text into reasoning and content while it is streamed. Tool calls are removed earlier, by `CallStream`.
 
-What was shown can never be taken back, so text that could still become a mark of a thought waits.
+Text that was sent cannot be taken back, so text that could still become a reasoning tag is held back.
 """
 
 from __future__ import annotations
@@ -11,31 +11,34 @@ OPEN, CLOSE = "<think>", "</think>"
 
 
 class Piece(NamedTuple):
-    """Text that is certain."""
+    """Text whose kind is certain."""
 
     kind: Literal["reasoning", "content"]
     text: str
 
 
-class Splitter:
-    """Takes one answer apart. `thinks`: its model may think; `thinking`: the prompt ends with the mark of a thought."""
+class ReasoningSplitter:
+    """Splits one answer.
 
-    def __init__(self, *, thinks: bool = False, thinking: bool = False):
+    `thinks`: the model may write reasoning. `starts_in_thought`: the prompt ends with its opening tag.
+    """
+
+    def __init__(self, *, thinks: bool = False, starts_in_thought: bool = False):
         self._state: Literal["start", "reasoning", "gap", "content"] = (
-            "reasoning" if thinks and thinking else "start" if thinks else "content"
+            "reasoning" if thinks and starts_in_thought else "start" if thinks else "content"
         )
         self._has_begun = False
         self._waiting = ""
 
     def feed(self, text: str) -> list[Piece]:
-        """What this text makes certain."""
+        """The pieces that this text makes certain."""
         if self._state == "content":  # nothing waits any more
             return [Piece("content", text)] if text else []
         self._waiting += text
         return [piece for piece in self._advance(False) if piece.text]
 
     def finish(self) -> list[Piece]:
-        """What was held back."""
+        """The pieces that were held back."""
         return [piece for piece in self._advance(True) if piece.text]
 
     def _advance(self, is_last: bool) -> list[Piece]:
@@ -69,7 +72,7 @@ class Splitter:
 
 
 def _safe(text: str) -> int:
-    """How much of a thought can be no part of its closing mark, nor of the line ends before it."""
+    """The length of the part that cannot belong to the closing tag, nor to the line ends before it."""
     start = next(
         (at for at in range(max(0, len(text) - len(CLOSE)), len(text)) if CLOSE.startswith(text[at:])), len(text)
     )

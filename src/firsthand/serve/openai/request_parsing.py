@@ -1,18 +1,19 @@
-"""From the bodies of requests to our nouns: Messages, ToolSpecs, Sampling and its Grammar."""
+"""Converts request bodies to Messages, ToolSpecs, Sampling and its Grammar."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from firsthand import grammar
 from firsthand.errors import ConfigError
 from firsthand.grammar import Grammar
-from firsthand.message import Json, Message, Text, ToolCall, ToolResult
+from firsthand.message import Message, Text, ToolCall, ToolResult
 from firsthand.model import ModelFacts, Sampling, ToolSpec
+from firsthand.serve.admission.admission_settings import ClientLimits
 from firsthand.serve.http.refusals import bad
-from firsthand.serve.http.server_settings import Limits
 from firsthand.serve.openai.request_schema import (
     ChatRequest,
     NamedTool,
@@ -27,24 +28,24 @@ from firsthand.tokens.calls.call_grammar import tool_grammar
 
 @dataclass(frozen=True)
 class Tools:
-    """The tools that a request allows, and what it demands of the answer."""
+    """The tools that a request offers, and the calls that it requires."""
 
     specs: tuple[ToolSpec, ...] = ()
-    """What the model is told of."""
+    """The tools that the model is shown."""
     choice: str = "auto"
     """`auto`, `required`, or the name of the tool that must be called."""
     parallel: bool = True
     strict: bool = False
-    """Whether a schema that no grammar can express is refused."""
+    """True if a schema that no grammar can express is refused."""
 
     @property
     def must_call(self) -> bool:
-        """Whether an answer without a call is wrong."""
+        """True if an answer without a call is wrong."""
         return bool(self.specs) and self.choice != "auto"
 
 
 def messages(wire: Sequence[WireMessage], *, thinks: bool = False) -> list[Message]:
-    """The conversation. Refused are turns that no template could show."""
+    """The conversation; a Refusal of turns that no template could show."""
     called: dict[str, str] = {}
     found: list[Message] = []
     for place, each in enumerate(wire):
@@ -81,7 +82,7 @@ def _text(each: WireMessage) -> str:
 
 
 def _check_fields(each: WireMessage, where: str) -> None:
-    """Refuse fields that the role does not have, since nobody would see them."""
+    """Refuse fields that the role does not have: the template would drop them."""
     is_tool, is_assistant = each.role == "tool", each.role == "assistant"
     checks = [
         ("name", each.name is None or is_tool, "templates show no names: put it into the content"),
@@ -103,7 +104,7 @@ def _call(id: str, name: str, arguments: str) -> ToolCall:
 
 
 def specs(wire: Sequence[WireTool] | None) -> tuple[ToolSpec, ...]:
-    """What the model is told of the tools."""
+    """The tools as the model is shown them."""
     found = []
     for place, each in enumerate(wire or ()):
         parameters = each.function.parameters or {"type": "object", "properties": {}}
@@ -119,16 +120,16 @@ def specs(wire: Sequence[WireTool] | None) -> tuple[ToolSpec, ...]:
     return tuple(found)
 
 
-def tools(asked: ChatRequest) -> Tools:
-    """The tools of a chat, and what it demands."""
-    if not asked.tools:
-        if asked.tool_choice not in (None, "none", "auto"):
+def tools(body: ChatRequest) -> Tools:
+    """The tools of a chat, and the calls that it requires."""
+    if not body.tools:
+        if body.tool_choice not in (None, "none", "auto"):
             raise bad("tool_choice demands a call, and there are no tools", "tool_choice")
         return Tools()
-    known = specs(asked.tools)
-    parallel = asked.parallel_tool_calls is not False
-    strict = any(each.function.strict for each in asked.tools)
-    match asked.tool_choice:
+    known = specs(body.tools)
+    parallel = body.parallel_tool_calls is not False
+    strict = any(each.function.strict for each in body.tools)
+    match body.tool_choice:
         case "none":
             return Tools()
         case NamedTool(function=named):
@@ -141,52 +142,55 @@ def tools(asked: ChatRequest) -> Tools:
             return Tools(known, "auto", parallel, strict)
 
 
-def calls_grammar(wanted: Tools, facts: ModelFacts | None) -> Grammar | None:
-    """The grammar of the calls; None where the model's own habit (calls that fit their schemas) is all that is asked."""
-    if not wanted.specs or facts is None or (wanted.choice == "auto" and wanted.parallel and not wanted.strict):
+def calls_grammar(tools: Tools, facts: ModelFacts | None) -> Grammar | None:
+    """The grammar of the calls; None where the model's own habit (calls that fit their schemas) is all that is body."""
+    if not tools.specs or facts is None or (tools.choice == "auto" and tools.parallel and not tools.strict):
         return None
     if facts.markup is None:
         raise bad("how this model writes tool calls is not known, so that none can be demanded", "tool_choice")
-    return tool_grammar(wanted.specs, choice=wanted.choice, parallel=wanted.parallel, markup=facts.markup)
+    return tool_grammar(tools.specs, choice=tools.choice, parallel=tools.parallel, markup=facts.markup)
 
 
-def structure(asked: SamplingFields) -> Grammar | None:
-    """The grammar that a request asks for in one of its fields."""
+def structure(body: SamplingFields, response_format: ResponseFormat | None = None) -> Grammar | None:
+    """The grammar that a request asks for in one of its fields; a Refusal if several ask for one."""
     found: dict[str, Grammar] = {}
-    response_format = getattr(asked, "response_format", None)
     if response_format is not None and (form := _form(response_format)) is not None:
         found["response_format"] = form
-    if asked.structured_outputs is not None:
-        found["structured_outputs"] = _structured(asked.structured_outputs)
-    named = {"guided_json": "json", "guided_regex": "regex", "guided_choice": "choice", "guided_grammar": "grammar"}
-    for field, kind in named.items():
-        value = getattr(asked, field)
+    if body.structured_outputs is not None:
+        found["structured_outputs"] = _structured(body.structured_outputs)
+    guided = {
+        "json": body.guided_json,
+        "regex": body.guided_regex,
+        "choice": body.guided_choice,
+        "grammar": body.guided_grammar,
+    }
+    for kind, value in guided.items():
         if value is not None:
-            found[field] = _grammar(kind, value, field)
+            found[f"guided_{kind}"] = _grammar(kind, value, f"guided_{kind}")
     if len(found) > 1:
         raise bad(f"{' and '.join(found)} both say what the answer must look like: give one", list(found)[1])
     return next(iter(found.values()), None)
 
 
-def _form(wanted: ResponseFormat) -> Grammar | None:
-    if wanted.type == "text":
+def _form(response_format: ResponseFormat) -> Grammar | None:
+    if response_format.type == "text":
         return None
-    if wanted.type == "json_object":
+    if response_format.type == "json_object":
         return grammar.json_schema({"type": "object"})
-    if wanted.json_schema is None or wanted.json_schema.schema_ is None:
+    if response_format.json_schema is None or response_format.json_schema.schema_ is None:
         raise bad("response_format.json_schema.schema is missing", "response_format.json_schema")
-    return _grammar("json", wanted.json_schema.schema_, "response_format")
+    return _grammar("json", response_format.json_schema.schema_, "response_format")
 
 
-def _structured(wanted: StructuredOutputs) -> Grammar:
-    given = {
-        "json": wanted.json_,
-        "regex": wanted.regex,
-        "choice": wanted.choice,
-        "grammar": wanted.grammar,
-        "json_object": wanted.json_object or None,
+def _structured(outputs: StructuredOutputs) -> Grammar:
+    fields = {
+        "json": outputs.json_,
+        "regex": outputs.regex,
+        "choice": outputs.choice,
+        "grammar": outputs.grammar,
+        "json_object": outputs.json_object or None,
     }
-    present = [(kind, value) for kind, value in given.items() if value is not None]
+    present = [(kind, value) for kind, value in fields.items() if value is not None]
     if len(present) != 1:
         raise bad(
             "structured_outputs takes exactly one of json, regex, choice, grammar, json_object", "structured_outputs"
@@ -215,74 +219,79 @@ def _grammar(kind: str, value: object, field: str) -> Grammar:
 
 
 def sampling(
-    asked: SamplingFields, limits: Limits, *, max_tokens: int | None, top_logprobs: int, form: Grammar | None
+    body: SamplingFields, limits: ClientLimits, *, max_tokens: int | None, top_logprobs: int, grammar: Grammar | None
 ) -> Sampling:
-    """How to choose tokens. Bounds that depend on who asks are checked here."""
+    """The sampling settings of a request, checked against the client's limits."""
     if max_tokens is not None and max_tokens > limits.max_tokens:
-        field = "max_completion_tokens" if asked.max_tokens != max_tokens else "max_tokens"
+        field = "max_completion_tokens" if body.max_tokens != max_tokens else "max_tokens"
         raise bad(f"{field} is {max_tokens}: at most {limits.max_tokens} are given", field, "invalid_value")
-    if (asked.n or 1) > limits.max_answers:
-        raise bad(f"n is {asked.n}: at most {limits.max_answers} answers are given", "n", "invalid_value")
-    stop = (asked.stop,) if isinstance(asked.stop, str) else tuple(asked.stop or ())
+    if (body.n or 1) > limits.max_answers:
+        raise bad(f"n is {body.n}: at most {limits.max_answers} answers are given", "n", "invalid_value")
+    stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
     if any(len(each) > 1024 for each in stop):
         raise bad("a stop string has more than 1024 characters", "stop")
-    if asked.stream_options is not None and not asked.stream:
+    if body.stream_options is not None and not body.stream:
         raise bad("stream_options is only for streams: set stream to true", "stream_options")
     return Sampling(
         max_tokens=limits.max_tokens if max_tokens is None else max(max_tokens, 1),
-        temperature=1.0 if asked.temperature is None else asked.temperature,
-        top_k=max(asked.top_k or 0, 0),
-        top_p=1.0 if asked.top_p is None else asked.top_p,
-        min_p=asked.min_p or 0.0,
-        repetition_penalty=1.0 if asked.repetition_penalty is None else asked.repetition_penalty,
-        presence_penalty=asked.presence_penalty or 0.0,
-        frequency_penalty=asked.frequency_penalty or 0.0,
-        seed=asked.seed,
+        temperature=1.0 if body.temperature is None else body.temperature,
+        top_k=max(body.top_k or 0, 0),
+        top_p=1.0 if body.top_p is None else body.top_p,
+        min_p=body.min_p or 0.0,
+        repetition_penalty=1.0 if body.repetition_penalty is None else body.repetition_penalty,
+        presence_penalty=body.presence_penalty or 0.0,
+        frequency_penalty=body.frequency_penalty or 0.0,
+        seed=body.seed,
         stop=tuple(each for each in stop if each),
         top_logprobs=top_logprobs,
-        logit_bias=_bias(asked.logit_bias or {}),
-        stop_ids=tuple(asked.stop_token_ids or ()),
-        ignore_eos=bool(asked.ignore_eos),
-        min_tokens=_min_tokens(asked, max_tokens or limits.max_tokens),
-        allowed_token_ids=None if asked.allowed_token_ids is None else tuple(asked.allowed_token_ids),
-        bad_words=tuple(asked.bad_words or ()),
-        skip_special_tokens=asked.skip_special_tokens is not False,
-        include_stop_str_in_output=bool(asked.include_stop_str_in_output),
-        grammar=form,
+        logit_bias=_bias(body.logit_bias or {}),
+        stop_ids=tuple(body.stop_token_ids or ()),
+        ignore_eos=bool(body.ignore_eos),
+        min_tokens=_min_tokens(body, max_tokens or limits.max_tokens),
+        allowed_token_ids=None if body.allowed_token_ids is None else tuple(body.allowed_token_ids),
+        bad_words=tuple(body.bad_words or ()),
+        skip_special_tokens=body.skip_special_tokens is not False,
+        include_stop_str_in_output=bool(body.include_stop_str_in_output),
+        grammar=grammar,
     )
 
 
-def _min_tokens(asked: SamplingFields, most: int) -> int:
-    least = asked.min_tokens or 0
+def _min_tokens(body: SamplingFields, most: int) -> int:
+    least = body.min_tokens or 0
     if least > most:
         raise bad(f"min_tokens is {least}: the answer has at most {most}", "min_tokens", "invalid_value")
     return least
 
 
-def _bias(given: dict[str, float]) -> tuple[tuple[int, float], ...]:
+def _bias(biases: dict[str, float]) -> tuple[tuple[int, float], ...]:
     pairs = []
-    for token, bias in given.items():
+    for token, bias in biases.items():
         if not (token.isascii() and token.isdigit() and len(token) <= 9):
             raise bad(f"logit_bias names the token {token[:40]!r}: a token id was expected", "logit_bias")
         pairs.append((int(token), bias))
     return tuple(pairs)
 
 
-def needs_tokens(asked: SamplingFields) -> str | None:
-    """The first field that only a model can obey whose tokens are known here."""
-    fields = (
-        "logprobs", "top_logprobs", "prompt_logprobs", "logit_bias", "stop_token_ids", "ignore_eos",
-        "return_token_ids", "priority", "cache_salt", "allowed_token_ids", "include_stop_str_in_output",
-        *(name for name in ("min_tokens", "bad_words") if getattr(asked, name)),
-        *(["chat_template_kwargs"] if getattr(asked, "chat_template_kwargs", None) else []),
-    )  # fmt: skip
-    if asked.skip_special_tokens is False:
+def needs_tokens(body: SamplingFields) -> str | None:
+    """The first field with a value that only a model can obey that runs here."""
+    if body.skip_special_tokens is False:
         return "skip_special_tokens"
-    return next(
-        (name for name in fields if (value := getattr(asked, name, None)) is not None and value is not False), None
-    )
+    values = dict(body)
+    for name in _TOKEN_FIELDS:
+        value = values.get(name)
+        if value is not None and value is not False and (value or name not in _EMPTY_ASKS_NOTHING):
+            return name
+    return None
 
 
-def text_of(body: Json) -> str:
-    """A JSON object on one line."""
-    return json.dumps(body, ensure_ascii=False)
+_TOKEN_FIELDS = (
+    "logprobs", "top_logprobs", "prompt_logprobs", "logit_bias", "stop_token_ids", "ignore_eos", "return_token_ids",
+    "priority", "cache_salt", "allowed_token_ids", "include_stop_str_in_output", "min_tokens", "bad_words",
+    "chat_template_kwargs",
+)  # fmt: skip
+_EMPTY_ASKS_NOTHING = ("min_tokens", "bad_words", "chat_template_kwargs")
+
+
+def template_options(kwargs: dict[str, Any] | None) -> dict[str, Any]:
+    """The template's variables as an option of `TokenModel.tokenize`; empty if there are none."""
+    return {"template": kwargs} if kwargs else {}

@@ -1,7 +1,7 @@
-"""The bodies of requests, field by field: types, bounds, and nothing that is not known.
+"""Schemas of request bodies: types and bounds of each field, and no unknown fields.
 
-A field that is known and not supported is refused with its name unless its value asks for nothing; an unknown one is refused
-with the nearest name there is. What the fields mean is in `asking.py` and beside each route.
+A known field that is not supported is refused with its name, unless its value asks for nothing. An unknown one is refused
+with the closest known name. `request_parsing.py` and the routes give the fields their meaning.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Texts = Annotated[list[str], Field(max_length=MAX_INPUTS)]
 
 
 class Wire(BaseModel):
-    """An object of a request: numbers are numbers, texts are texts, and no key may come that is not named here."""
+    """A JSON object of a request: no type is converted, and no unknown key is taken."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=False, protected_namespaces=())
 
@@ -69,7 +69,7 @@ class WireMessage(Wire):
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Content | None = None
     name: str | None = None
-    """Of the tool whose result it is; for other roles it is refused, since no template shows it."""
+    """The tool whose result it is. Refused for other roles, since no template shows it."""
     tool_calls: Annotated[list[WireCall], Field(max_length=1024)] | None = None
     tool_call_id: str | None = None
     reasoning_content: str | None = None
@@ -81,13 +81,13 @@ class WireMessage(Wire):
 
 
 class FunctionSpec(Wire):
-    """What a tool is."""
+    """The description of a tool."""
 
     name: Name
     description: str | None = None
     parameters: Json | None = None
     strict: bool | None = None
-    """Calls always fit the schema where a grammar can express it; with true, a schema that it cannot is refused."""
+    """Calls always fit the schema if a grammar can express it; with true, another schema is refused."""
 
 
 class WireTool(Wire):
@@ -120,7 +120,7 @@ class JsonSchema(Wire):
 
 
 class ResponseFormat(Wire):
-    """What an answer must look like."""
+    """The format of an answer."""
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchema | None = None
@@ -138,18 +138,18 @@ class StructuredOutputs(Wire):
 
 
 class StreamOptions(Wire):
-    """What a stream holds besides the answer."""
+    """Contents of a stream besides the answer."""
 
     include_usage: bool | None = None
     include_obfuscation: Literal[False] | None = None
 
 
 class SamplingFields(Wire):
-    """What chats and completions have in common. The names are OpenAI's, then vLLM's."""
+    """Fields of both chats and completions. The names are OpenAI's, then vLLM's."""
 
     model: Annotated[str, Field(max_length=512)] | None = None
     temperature: Annotated[float, Field(ge=0, lt=100)] | None = None
-    """1 if it is not given, as at OpenAI."""
+    """Defaults to 1, as in OpenAI's API."""
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     n: Annotated[int, Field(ge=1, le=MAX_INT)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
@@ -175,7 +175,7 @@ class SamplingFields(Wire):
     priority: Annotated[int, Field(ge=-1000, le=1000)] | None = None
     """Lower goes first."""
     cache_salt: Annotated[str, Field(min_length=1, max_length=128)] | None = None
-    """Requests of one salt share what is known of their prompts, and with no others."""
+    """Requests share cached prefixes only with requests of the same salt."""
     prompt_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     return_token_ids: bool | None = None
     structured_outputs: StructuredOutputs | None = None
@@ -196,7 +196,7 @@ class ChatRequest(SamplingFields):
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
     chat_template_kwargs: Annotated[dict[str, Any], Field(max_length=16)] | None = None
-    """What the model's own template is told besides the conversation, such as `enable_thinking`."""
+    """Variables of the model's chat template besides the conversation, such as `enable_thinking`."""
     response_format: ResponseFormat | None = None
 
 
@@ -276,12 +276,12 @@ _UNSUPPORTED: dict[str, tuple[str, tuple[Any, ...]]] = {
     "truncation": ("a prompt that is too long is refused", (None, "disabled")),
     "include": ("there is nothing more to include", _NO),
     "prompt_cache_retention": ("the server decides what it keeps", (None,)),
-    "max_tool_calls": ("the model is asked for one turn", (None,)),
+    "max_tool_calls": ("the model takes one turn", (None,)),
 }
 
 
 def read(kind: type[W], body: Json) -> W:
-    """The request that a JSON object holds; a Refusal names the first field at fault."""
+    """The request in a JSON object; a Refusal that names the first invalid field."""
     for field in [field for field in body if field in _UNSUPPORTED and field not in kind.model_fields]:
         reason, neutral = _UNSUPPORTED[field]
         if not any(type(body[field]) is type(value) and body[field] == value for value in neutral):
@@ -294,7 +294,7 @@ def read(kind: type[W], body: Json) -> W:
 
 
 def _fault(kind: type[Wire], error: ValidationError) -> Refusal:
-    """The first fault, or the deepest one where alternatives were tried."""
+    """The first fault, or the deepest one if alternatives were tried."""
     faults = error.errors(include_url=False, include_context=False)
     depth = lambda each: (len(each["loc"]), not each["type"].endswith("_type"))  # noqa: E731 - of a type others were tried
     fault: Mapping[str, Any] = max(faults, key=depth) if len(faults) < 64 else faults[0]
@@ -308,12 +308,12 @@ def _fault(kind: type[Wire], error: ValidationError) -> Refusal:
         return bad(f"the field {place!r} is not known{hint}", place, "unknown_parameter")
     if fault["type"] == "missing":
         return bad(f"the field {place!r} is missing", place, "missing_required_parameter")
-    given = repr(fault["input"])[:80] if not isinstance(fault["input"], dict | list) else f"a {_kind(fault['input'])}"
-    return bad(f"{place} is {given}: {fault['msg'][:200]}", place, "invalid_value")
+    shown = repr(fault["input"])[:80] if not isinstance(fault["input"], dict | list) else f"a {_kind(fault['input'])}"
+    return bad(f"{place} is {shown}: {fault['msg'][:200]}", place, "invalid_value")
 
 
 def _is_place(step: str | int) -> bool:
-    """Whether a step of pydantic's location is a field or an index, and no alternative of a union."""
+    """True if a step of pydantic's location is a field or an index, not an alternative of a union."""
     return isinstance(step, int) or (re.fullmatch(r"[\w-]{1,80}", step) is not None and step not in _ALTERNATIVES)
 
 

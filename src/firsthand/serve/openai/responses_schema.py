@@ -1,4 +1,4 @@
-"""The body of /v1/responses, and the same request as a chat."""
+"""The schema of /v1/responses, and its conversion to a chat."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ MetadataKey = Annotated[str, Field(max_length=64)]
 MetadataText = Annotated[str, Field(max_length=512)]
 
 
-class ThoughtPart(Wire):
-    """A piece of a thought."""
+class ReasoningPart(Wire):
+    """A piece of reasoning."""
 
     type: Literal["reasoning_text"]
     text: str
 
 
 class Item(Wire):
-    """A message, a call, its output, or a thought. Which fields it has depends on its type."""
+    """A message, a call, its output, or reasoning; its type decides its fields."""
 
     type: Literal["message", "function_call", "function_call_output", "reasoning"] = "message"
     role: Literal["system", "developer", "user", "assistant"] | None = None
-    content: Content | Annotated[list[ThoughtPart], Field(max_length=64)] | None = None
+    content: Content | Annotated[list[ReasoningPart], Field(max_length=64)] | None = None
     id: str | None = None
     status: str | None = None
     call_id: str | None = None
@@ -39,7 +39,7 @@ class Item(Wire):
 
 
 class Function(Wire):
-    """A tool, without the object around it that chats have."""
+    """A tool, without the `function` object of chats."""
 
     type: Literal["function"]
     name: Name
@@ -56,7 +56,7 @@ class NamedFunction(Wire):
 
 
 class Format(Wire):
-    """What the text must look like."""
+    """The format of the text."""
 
     type: Literal["text", "json_object", "json_schema"]
     name: str | None = None
@@ -66,7 +66,7 @@ class Format(Wire):
 
 
 class TextOptions(Wire):
-    """Around the format."""
+    """The object around the format."""
 
     format: Format | None = None
     verbosity: None = None
@@ -87,9 +87,9 @@ class ResponsesRequest(Wire):
     parallel_tool_calls: bool | None = None
     text: TextOptions | None = None
     store: bool | None = None
-    """Whether the response is kept; it is unless this is false."""
+    """The response is stored unless this is false."""
     previous_response_id: Annotated[str, Field(max_length=128)] | None = None
-    """The kept response that this one goes on from: its conversation comes first. Its instructions do not go along."""
+    """The stored response that this one continues. Its conversation comes first; its instructions are not carried over."""
     metadata: Annotated[dict[MetadataKey, MetadataText], Field(max_length=16)] | None = None
     user: Annotated[str, Field(max_length=128)] | None = None
     reasoning: None = None
@@ -97,60 +97,61 @@ class ResponsesRequest(Wire):
     prompt: None = None
 
 
-def items(wanted: ResponsesRequest) -> tuple[Item, ...]:
+def items(body: ResponsesRequest) -> tuple[Item, ...]:
     """The input as items."""
-    if isinstance(wanted.input, str):
-        return (Item(role="user", content=wanted.input),)
-    return tuple(wanted.input)
+    if isinstance(body.input, str):
+        return (Item(role="user", content=body.input),)
+    return tuple(body.input)
 
 
-def as_chat(wanted: ResponsesRequest) -> Json:
+def as_chat(body: ResponsesRequest) -> Json:
     """The same request as a chat."""
-    body: Json = {"messages": _messages(wanted)}
+    chat: Json = {"messages": _messages(body)}
+    fields = dict(body)
     names = {"max_output_tokens": "max_completion_tokens"}
     for field in ("model", "max_output_tokens", "temperature", "top_p", "stream", "parallel_tool_calls", "user"):
-        if (value := getattr(wanted, field)) is not None:
-            body[names.get(field, field)] = value
-    if wanted.tools:
-        shown = [tool.model_dump(exclude={"type"}, exclude_none=True) for tool in wanted.tools]
-        body["tools"] = [{"type": "function", "function": tool} for tool in shown]
-    if isinstance(wanted.tool_choice, NamedFunction):
-        body["tool_choice"] = {"type": "function", "function": {"name": wanted.tool_choice.name}}
-    elif wanted.tool_choice is not None:
-        body["tool_choice"] = wanted.tool_choice
-    form = wanted.text.format if wanted.text else None
+        if (value := fields[field]) is not None:
+            chat[names.get(field, field)] = value
+    if body.tools:
+        shown = [tool.model_dump(exclude={"type"}, exclude_none=True) for tool in body.tools]
+        chat["tools"] = [{"type": "function", "function": tool} for tool in shown]
+    if isinstance(body.tool_choice, NamedFunction):
+        chat["tool_choice"] = {"type": "function", "function": {"name": body.tool_choice.name}}
+    elif body.tool_choice is not None:
+        chat["tool_choice"] = body.tool_choice
+    form = body.text.format if body.text else None
     if form is not None and form.type != "text":
-        body["response_format"] = {"type": form.type}
+        chat["response_format"] = {"type": form.type}
         if form.type == "json_schema":
-            body["response_format"]["json_schema"] = {"name": form.name or "answer", "schema": form.schema_}
-    return body
+            chat["response_format"]["json_schema"] = {"name": form.name or "answer", "schema": form.schema_}
+    return chat
 
 
-def _messages(wanted: ResponsesRequest) -> list[Json]:
-    """The conversation as a chat's messages: a thought and calls belong to the assistant's turn that they stand in."""
-    found: list[Json] = [{"role": "system", "content": wanted.instructions}] if wanted.instructions else []
-    if isinstance(wanted.input, str):
-        return [*found, {"role": "user", "content": wanted.input}]
+def _messages(body: ResponsesRequest) -> list[Json]:
+    """The conversation as messages of a chat: reasoning and calls become part of the assistant's turn."""
+    messages: list[Json] = [{"role": "system", "content": body.instructions}] if body.instructions else []
+    if isinstance(body.input, str):
+        return [*messages, {"role": "user", "content": body.input}]
 
     def turn() -> Json:
-        if not found or found[-1]["role"] != "assistant":
-            found.append({"role": "assistant", "content": ""})
-        return found[-1]
+        if not messages or messages[-1]["role"] != "assistant":
+            messages.append({"role": "assistant", "content": ""})
+        return messages[-1]
 
-    for place, item in enumerate(wanted.input):
+    for place, item in enumerate(body.input):
         where = f"input.{place}"
         match item.type:
             case "message":
                 text = _text(item, where)
                 if item.role is None:
                     raise bad(f"{where}.role is missing", f"{where}.role")
-                waits = bool(found) and found[-1]["role"] == "assistant" and not found[-1]["content"]
-                if item.role == "assistant" and waits and "tool_calls" not in found[-1]:
-                    found[-1]["content"] = text
+                waits = bool(messages) and messages[-1]["role"] == "assistant" and not messages[-1]["content"]
+                if item.role == "assistant" and waits and "tool_calls" not in messages[-1]:
+                    messages[-1]["content"] = text
                 else:
-                    found.append({"role": item.role, "content": text})
+                    messages.append({"role": item.role, "content": text})
             case "reasoning":
-                found.append({"role": "assistant", "content": "", "reasoning_content": _text(item, where)})
+                messages.append({"role": "assistant", "content": "", "reasoning_content": _text(item, where)})
             case "function_call":
                 if not (item.call_id and item.name):
                     raise bad(f"{where} is a call without call_id or name", where)
@@ -160,8 +161,8 @@ def _messages(wanted: ResponsesRequest) -> list[Json]:
             case "function_call_output":
                 if item.call_id is None or item.output is None:
                     raise bad(f"{where} is an output without call_id or output", where)
-                found.append({"role": "tool", "tool_call_id": item.call_id, "content": item.output})
-    return found
+                messages.append({"role": "tool", "tool_call_id": item.call_id, "content": item.output})
+    return messages
 
 
 def _text(item: Item, where: str) -> str:

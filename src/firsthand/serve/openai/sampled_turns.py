@@ -1,9 +1,9 @@
-"""What was said here lately, in the tokens it was sampled as, so that a conversation that comes back is not encoded anew.
+"""Remembers the sampled tokens of recent answers, so that the next turn of a conversation finds them in the prefix cache.
 
-Clients send a conversation back as text. Encoded again it is often other tokens than were sampled, and then nothing after
-them is found in the cache. Here the ids of an answer are kept under a hash of the client, the conversation before it, and
-its own words and calls; the next turn gets them back. Answers cut by a stop string or a stop token, or shown without their
-thoughts, are left out: their tokens say more than the client was shown.
+Clients send a conversation back as text. Encoded again, it often gives other tokens than were sampled, and nothing after the
+first difference is found in the cache. So the ids of an answer are kept under a hash of the client, the conversation before
+it, and its own text and calls; the next turn gets them back. Answers that were cut by a stop string or stop token, or shown
+without their reasoning, are left out: their tokens hold more than the client was shown.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ MAX_ANSWERS = 8192
 MAX_TOKENS = 1 << 22
 
 
-class Spoken:
-    """A bounded memory of answers, the oldest forgotten first. For one event loop."""
+class SampledTurns:
+    """The sampled tokens of a bounded number of answers, the least recent forgotten first. For one event loop."""
 
     def __init__(self, *, max_answers: int = MAX_ANSWERS, max_tokens: int = MAX_TOKENS):
         self._max_answers, self._max_tokens = max_answers, max_tokens
@@ -45,16 +45,16 @@ class Spoken:
             self._num_tokens -= len(ids)
 
     def recall(self, client: str, conversation: Sequence[Message]) -> list[Message]:
-        """The conversation, its assistant's turns with the tokens that they were sampled as where these are known."""
+        """The conversation, with the sampled tokens of those assistant turns whose tokens are known."""
         key = _after(client, ())
-        found = []
+        turns = []
         for message in conversation:
             key = _step(key, message)
             if message.role == "assistant" and (known := self._known.get(key)) is not None:
                 self._known.move_to_end(key)
                 message = replace(message, sampled=Sampled(tuple(known[0]), tuple(known[1])))
-            found.append(message)
-        return found
+            turns.append(message)
+        return turns
 
 
 def _after(client: str, conversation: Sequence[Message]) -> bytes:
@@ -65,7 +65,7 @@ def _after(client: str, conversation: Sequence[Message]) -> bytes:
 
 
 def _step(key: bytes, message: Message) -> bytes:
-    """A hash of a conversation and one message more; ids of calls differ from client to client and do not count."""
+    """A hash of a conversation and one more message. The ids of calls do not count: clients change them."""
     calls = [[call.name, call.arguments, call.invalid] for call in message.tool_calls]
-    said = canonical([message.role, message.text, calls])
-    return hashlib.sha256(key + said.encode("utf-8", "surrogatepass")).digest()
+    text = canonical([message.role, message.text, calls])
+    return hashlib.sha256(key + text.encode("utf-8", "surrogatepass")).digest()

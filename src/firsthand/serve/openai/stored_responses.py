@@ -1,7 +1,7 @@
-"""Responses that are kept for their clients: in memory, bounded in number and bytes for each key, the oldest going first.
+"""Stores responses for their clients in memory, bounded in number and bytes for each key, the oldest deleted first.
 
-A kept response holds its whole conversation, so that one which goes on from it needs nothing else. What belongs to another
-key is as if it were not there.
+A stored response holds its whole conversation, so that a response which continues it needs no other. A response of another
+key is not found.
 """
 
 from __future__ import annotations
@@ -28,36 +28,36 @@ class Stored:
 
 
 @dataclass
-class _Kept:
-    """What one client has."""
+class _ClientResponses:
+    """The responses of one client."""
 
     by_id: OrderedDict[str, Stored] = field(default_factory=OrderedDict)
     size_bytes: int = 0
 
 
-class Store:
+class ResponseStore:
     """The responses of all clients. For one event loop."""
 
-    def __init__(self, *, most: int, most_bytes: int):
-        self.most, self.most_bytes = most, most_bytes
-        self._clients: dict[str, _Kept] = {}
+    def __init__(self, *, max_responses: int, max_bytes: int):
+        self.max_responses, self.max_bytes = max_responses, max_bytes
+        self._clients: dict[str, _ClientResponses] = {}
 
     def keep(self, client: str, response: Json, items: tuple[Item, ...]) -> bool:
-        """Keep a response, and forget the client's oldest ones for it. False if it is too long to be kept at all."""
+        """Store a response, and delete the client's oldest ones for it. False if it is too large to be stored at all."""
         texts = [json.dumps(response), *(json.dumps(item.model_dump(exclude_none=True)) for item in items)]
         stored = Stored(response, items, sum(map(len, texts)))
-        if not self.most or stored.size_bytes > self.most_bytes:
+        if not self.max_responses or stored.size_bytes > self.max_bytes:
             return False
-        kept = self._clients.setdefault(client, _Kept())
+        kept = self._clients.setdefault(client, _ClientResponses())
         self._drop(client, response["id"])
         kept.by_id[response["id"]] = stored
         kept.size_bytes += stored.size_bytes
-        while len(kept.by_id) > self.most or kept.size_bytes > self.most_bytes:
+        while len(kept.by_id) > self.max_responses or kept.size_bytes > self.max_bytes:
             self._drop(client, next(iter(kept.by_id)))
         return True
 
     def find(self, client: str, id: str, param: str | None = None) -> Stored:
-        """A client's own response. Refused with 404 if it has none of that id."""
+        """A client's own response; a Refusal with 404 if it has none of this id."""
         kept = self._clients.get(client)
         if kept is None or id not in kept.by_id:
             raise Refusal(
@@ -67,7 +67,7 @@ class Store:
         return kept.by_id[id]
 
     def delete(self, client: str, id: str) -> None:
-        """Forget a client's own response. Refused with 404 if it has none of that id."""
+        """Delete a client's own response; a Refusal with 404 if it has none of this id."""
         self.find(client, id)
         self._drop(client, id)
 

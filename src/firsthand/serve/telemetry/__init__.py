@@ -1,1 +1,1 @@
-"""What a server reports: metrics, request log, spans."""
+"""Telemetry of a server: metrics, request log, spans."""

@@ -12,7 +12,7 @@ WHOLE_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 
 
 
 class Histogram:
-    """How many values were at most each bound."""
+    """Counts values by upper bound."""
 
     def __init__(self, bounds: Sequence[float]):
         self.bounds = tuple(bounds)
@@ -20,12 +20,12 @@ class Histogram:
         self.total = 0.0
 
     def observe(self, value: float) -> None:
-        """Take in a value."""
+        """Count a value."""
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
 
     def lines(self, name: str) -> Iterable[str]:
-        """The series of the histogram."""
+        """Its lines in the text format."""
         running = 0
         for bound, count in zip((*self.bounds, float("inf")), self.counts, strict=True):
             running += count
@@ -35,7 +35,7 @@ class Histogram:
 
 
 class Metrics:
-    """What a server counts."""
+    """The counters and histograms of a server."""
 
     def __init__(self) -> None:
         self.first_token = Histogram(FIRST_S)
@@ -44,18 +44,22 @@ class Metrics:
         self.requests: dict[tuple[str, str], int] = {}
         """By route and status."""
         self.tokens = {"prompt": 0, "cached": 0, "completion": 0}
-        self.in_flight = 0
         self.disconnects = 0
         self.log_failures = 0
 
     def count_request(self, route: str, status: int, seconds: float) -> None:
-        """Note that a request ended."""
+        """Count a request that ended."""
         key = (route, str(status))
         self.requests[key] = self.requests.get(key, 0) + 1
         self.whole.observe(seconds)
 
-    def text(self, engine: Mapping[str, float], *, ready: bool) -> str:
-        """Everything, with the engine's own numbers by name."""
+    def mean_request_s(self) -> float:
+        """The mean duration of a request, in seconds; 1 before the first has ended."""
+        count = sum(self.whole.counts)
+        return self.whole.total / count if count else 1.0
+
+    def text(self, engine: Mapping[str, float], *, ready: bool, in_flight: int) -> str:
+        """All series. `engine` holds the engine's numbers by name, `in_flight` counts requests without a whole answer."""
         out: list[str] = []
 
         def put(name: str, kind: str, help: str, lines: Iterable[str]) -> None:
@@ -77,16 +81,16 @@ class Metrics:
         put("requests_total", "counter", "Requests that ended, by route and status code.", counts)
         counts = [f'firsthand_tokens_total{{kind="{kind}"}} {count}' for kind, count in self.tokens.items()]
         put("tokens_total", "counter", "Tokens of answered requests; cached ones are among those of prompts.", counts)
-        single("requests_in_flight", "gauge", "Requests that have no whole answer yet.", self.in_flight)
+        single("requests_in_flight", "gauge", "Requests that have no whole answer yet.", in_flight)
         single("disconnects_total", "counter", "Clients that left before their answer ended.", self.disconnects)
-        single("log_failures_total", "counter", "Lines that the log could not take.", self.log_failures)
+        single("log_failures_total", "counter", "Lines that the log could not write.", self.log_failures)
         single("ready", "gauge", "1 if requests are answered.", int(ready))
         for name, (kind, help) in _ENGINE.items():
             if name in engine:
                 single(f"engine_{name}" + "_total" * (kind == "counter"), kind, help, engine[name])
         if engine.get("num_blocks"):
             share = engine["used_blocks"] / engine["num_blocks"]
-            single("engine_kv_usage_ratio", "gauge", "Share of the blocks that running answers use.", share)
+            single("engine_kv_usage_ratio", "gauge", "Share of the KV cache's blocks that running answers use.", share)
         if engine.get("prompt_tokens"):
             rate = engine["cached_tokens"] / engine["prompt_tokens"]
             single("engine_cache_hit_ratio", "gauge", "Share of prompt tokens not computed again.", rate)
@@ -95,19 +99,19 @@ class Metrics:
 
 _ENGINE = {
     "running": ("gauge", "Answers being computed."),
-    "waiting": ("gauge", "Answers that wait to be computed."),
-    "oldest_wait_s": ("gauge", "Seconds that the oldest of them has waited."),
-    "num_blocks": ("gauge", "Blocks of keys and values that there are."),
+    "waiting": ("gauge", "Answers waiting for the engine."),
+    "oldest_wait_s": ("gauge", "Seconds that the oldest waiting answer has waited."),
+    "num_blocks": ("gauge", "Blocks of the KV cache."),
     "adapters": ("gauge", "Adapters in memory."),
     "used_blocks": ("gauge", "Blocks of running answers."),
-    "cached_blocks": ("gauge", "Blocks of known text that nobody uses."),
-    "requests": ("counter", "Requests that the engine took."),
+    "cached_blocks": ("gauge", "Blocks of cached prefixes that no answer uses."),
+    "requests": ("counter", "Requests that the engine accepted."),
     "refused": ("counter", "Requests refused because too many waited."),
     "steps": ("counter", "Steps computed."),
     "prompt_tokens": ("counter", "Prompt tokens of started requests."),
-    "cached_tokens": ("counter", "Those of them that were known."),
+    "cached_tokens": ("counter", "Prompt tokens found in the prefix cache."),
     "prefill_tokens": ("counter", "Prompt tokens computed."),
     "decode_tokens": ("counter", "Answer tokens computed."),
     "forced_tokens": ("counter", "Answer tokens that a grammar forced."),
-    "preemptions": ("counter", "Answers that had to make room."),
+    "preemptions": ("counter", "Answers that were preempted."),
 }

@@ -1,4 +1,4 @@
-"""A line of JSON for each request. Prompts and answers are left out unless they are asked for.
+"""The request log: a line of JSON for each request. Prompts and answers are left out by default.
 
 A log that cannot be written (full disk, closed pipe) loses lines and counts them; requests go on.
 """
@@ -15,8 +15,8 @@ from firsthand.errors import ConfigError
 from firsthand.serve.telemetry.metrics import Metrics
 
 
-class Log:
-    """Where the lines go: a file, `-` for standard error, or None for nowhere."""
+class RequestLog:
+    """Writes to a file, to standard error (`-`), or nowhere (None)."""
 
     def __init__(self, target: Path | str | None, metrics: Metrics):
         self._metrics = metrics
@@ -48,7 +48,7 @@ class Log:
             self._metrics.log_failures += 1
 
     def close(self) -> None:
-        """Close the file if it is ours."""
+        """Close the file; standard error stays open."""
         if self._owned and self._file is not None:
             os.close(self._file)
         self._file = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from firsthand.message import Message, Sampled, Text, ToolCall, assistant, user
-from firsthand.serve.openai.sampled_turns import Spoken
+from firsthand.serve.openai.sampled_turns import SampledTurns
 
 ASKED = [user("Hi")]
 
@@ -13,7 +13,7 @@ def sampled(text: str, *ids: int, calls: tuple[ToolCall, ...] = ()) -> Message:
 
 
 def test_an_answer_comes_back_to_its_client_in_its_conversation_only() -> None:
-    spoken = Spoken()
+    spoken = SampledTurns()
     spoken.remember("alice", ASKED, sampled("Hello", 5, 6))
     again = [*ASKED, assistant("Hello"), user("More")]
     assert [m.sampled and m.sampled.token_ids for m in spoken.recall("alice", again)] == [None, (5, 6), None]
@@ -28,7 +28,7 @@ def test_an_answer_comes_back_to_its_client_in_its_conversation_only() -> None:
 
 
 def test_calls_count_by_name_and_arguments_and_keep_the_ids_that_the_client_has() -> None:
-    spoken = Spoken()
+    spoken = SampledTurns()
     spoken.remember("a", ASKED, sampled("", 7, calls=(ToolCall("call_0", "f", {"x": 1, "y": 2}),)))
     mine = Message("assistant", (Text(""), ToolCall("call_99", "f", {"y": 2, "x": 1})))
     (_, found) = spoken.recall("a", [*ASKED, mine])
@@ -38,7 +38,7 @@ def test_calls_count_by_name_and_arguments_and_keep_the_ids_that_the_client_has(
 
 
 def test_the_memory_has_bounds_and_forgets_what_was_not_used() -> None:
-    spoken = Spoken(max_answers=3, max_tokens=10)
+    spoken = SampledTurns(max_answers=3, max_tokens=10)
     for place in range(3):
         spoken.remember("a", ASKED, sampled(f"{place}", place))
     spoken.recall("a", [*ASKED, assistant("0")])

@@ -19,8 +19,8 @@ import pytest
 from firsthand.errors import ConfigError, QueueFull
 from firsthand.model import Completion
 from firsthand.providers.scripted import Scripted
-from firsthand.serve.http.api_keys import Client, Keys, read_keys
-from firsthand.serve.http.server_settings import Limits, check_binding
+from firsthand.serve.admission.admission_settings import ClientLimits, check_binding
+from firsthand.serve.admission.api_keys import Client, Keys, read_keys
 from served import Running, serving, until
 
 HTTP = httpx.Client(verify=False, timeout=60)
@@ -38,7 +38,7 @@ def echo(messages: Any, sampling: Any, index: int) -> str:
 def keys(tmp_path: Path, text: str = "") -> Keys:
     file = tmp_path / "keys.toml"
     file.write_text(text or f'[alice]\nkey = "{ALICE}"\nconcurrency = 2\nmax_tokens = 32\n[bob]\nkey = "{BOB}"\n')
-    return read_keys(file, {}, Limits(body_bytes=20_000))
+    return read_keys(file, {}, ClientLimits(body_bytes=20_000))
 
 
 def post(running: Running, body: Any = HI, path: str = CHAT, **options: Any) -> httpx.Response:
@@ -54,7 +54,7 @@ def said(response: httpx.Response) -> str:
 
 
 @pytest.fixture(scope="module")
-def open_door() -> Iterator[Running]:
+def without_keys() -> Iterator[Running]:
     with serving(Scripted(echo, name="scripted"), name="demo", body_s=1.0) as running:
         yield running
 
@@ -69,9 +69,10 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 
 def test_a_key_is_needed_everywhere_but_for_health(guarded: Running) -> None:
-    from firsthand.serve.http.app import ROUTES
+    from firsthand.serve.http.status_routes import STATUS_ROUTES
+    from firsthand.serve.openai.openai_app import ROUTES
 
-    for path, (method, _) in ROUTES.items():
+    for path, (method, _) in (STATUS_ROUTES | ROUTES).items():
         status = HTTP.request(method, guarded.url + path).status_code
         assert status == (200 if path.startswith("/health") else 401), path
     assert said(post(guarded)) == "an API key is needed: send the header Authorization: Bearer KEY"
@@ -105,7 +106,7 @@ def test_a_client_with_too_much_under_way_waits_and_others_do_not(guarded: Runni
     assert codes.count(200) >= 2 and codes.count(429) >= 1 and set(codes) == {200, 429}
     refused = next(answer for answer in answers if answer.status_code == 429)
     assert int(refused.headers["retry-after"]) >= 1 and "alice" in said(refused)
-    until(lambda: guarded.door.by_client == {} and guarded.door.metrics.in_flight == 0)
+    until(lambda: guarded.admission.by_client == {} and guarded.admission.in_flight == 0)
 
 
 def test_a_body_that_is_too_long_is_refused_whether_it_says_so_or_not(guarded: Running) -> None:
@@ -126,27 +127,27 @@ def test_the_log_has_a_line_for_each_request_and_no_texts(guarded: Running) -> N
     )
     assert answer.headers["x-request-id"] == "mine-1" and answer.json()["id"] == "chatcmpl-mine-1"
     until(
-        lambda: '"mine-1"' in Path(guarded.door.log_target).read_text()
+        lambda: '"mine-1"' in Path(guarded.telemetry.settings.log).read_text()
     )  # a line is written when its answer has gone out
-    text = Path(guarded.door.log_target).read_text()
+    text = Path(guarded.telemetry.settings.log).read_text()
     lines = [json.loads(line) for line in text.splitlines()]
     line = next(line for line in lines if line.get("id") == "mine-1")
     assert (line["client"], line["status"], line["route"], line["completion_tokens"]) == ("bob", 200, CHAT, 4)
     assert secret not in text and ALICE not in text and BOB not in text
-    assert Path(guarded.door.log_target).stat().st_mode & 0o077 == 0
+    assert Path(guarded.telemetry.settings.log).stat().st_mode & 0o077 == 0
 
 
-def test_what_is_sent_goes_out_at_once(open_door: Running) -> None:
+def test_what_is_sent_goes_out_at_once(without_keys: Running) -> None:
     """Without TCP_NODELAY the kernel holds tokens back, up to 40 ms each."""
-    with open_door.connect() as connection:
+    with without_keys.connect() as connection:
         connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
         connection.recv(100)
-        served = [each.transport.get_extra_info("socket") for each in open_door.server.server_state.connections]
+        served = [each.transport.get_extra_info("socket") for each in without_keys.server.server_state.connections]
         assert served and all(each.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for each in served)
 
 
-def test_a_request_id_that_could_forge_a_log_is_not_taken(open_door: Running) -> None:
-    answer = post(open_door, headers={"x-request-id": 'a"} {"event": "forged"'})
+def test_a_request_id_that_could_forge_a_log_is_not_taken(without_keys: Running) -> None:
+    answer = post(without_keys, headers={"x-request-id": 'a"} {"event": "forged"'})
     assert len(answer.headers["x-request-id"]) == 24
 
 
@@ -154,7 +155,7 @@ def test_a_full_disk_under_the_log_stops_nothing() -> None:
     with serving(Scripted(echo, name="scripted"), log="/dev/full") as running:
         assert [post(running).status_code for _ in range(3)] == [200] * 3
         assert "firsthand_log_failures_total" in HTTP.get(f"{running.url}/metrics").text
-        assert running.door.metrics.log_failures >= 3
+        assert running.telemetry.metrics.log_failures >= 3
 
 
 def test_more_requests_than_there_is_room_for_get_429_with_retry_after() -> None:
@@ -184,9 +185,9 @@ def test_a_client_that_leaves_ends_its_request() -> None:
             body = json.dumps({**HI, "stream": stream}).encode()
             with running.connect() as connection:
                 connection.sendall(head(len(body)) + body)
-                until(lambda: running.door.metrics.in_flight == 1)
-            until(lambda: running.door.metrics.in_flight == 0)
-        assert running.door.metrics.disconnects == 2
+                until(lambda: running.admission.in_flight == 1)
+            until(lambda: running.admission.in_flight == 0)
+        assert running.telemetry.metrics.disconnects == 2
         assert 'code="499"' in HTTP.get(f"{running.url}/metrics").text
 
 
@@ -196,7 +197,7 @@ def test_an_answer_that_takes_too_long_is_cut_before_and_in_the_stream(tmp_path:
         answer = post(running, headers=bearer(BOB))
         assert answer.status_code == 504 and said(answer) == "the answer took more than 0.3 s"
         assert post(running, {**HI, "stream": True}, headers=bearer(BOB)).status_code == 504
-        until(lambda: running.door.metrics.in_flight == 0)
+        until(lambda: running.admission.in_flight == 0)
 
 
 def test_a_client_that_has_had_its_tokens_of_the_minute_waits(tmp_path: Path) -> None:
@@ -206,7 +207,7 @@ def test_a_client_that_has_had_its_tokens_of_the_minute_waits(tmp_path: Path) ->
         assert [answer.status_code for answer in codes] == [200, 200, 200, 429]  # 2 tokens each: 6 reach the limit
         assert 50 <= int(codes[-1].headers["retry-after"]) <= 60 and "had its 5 tokens" in said(codes[-1])
         assert post(running, headers=bearer(BOB)).status_code == 200
-        had = running.door.spent["alice"]
+        had = running.admission._spent["alice"]
         had[0] = (had[0][0] - 60, had[0][1])  # a minute ago
         assert post(running, headers=bearer(ALICE)).status_code == 200
 
@@ -240,10 +241,10 @@ def test_ten_times_the_queue_for_a_minute_is_answered_or_refused_and_leaves_noth
             thread.join()
         assert set(codes) == {200, 429} and codes.count(200) > 100
         assert post(running).status_code == 200
-        until(lambda: running.door.metrics.in_flight == 0)
+        until(lambda: running.admission.in_flight == 0)
         model.asked.clear()  # it keeps what it was asked
         gc.collect()
-        assert running.door.asked == set() and running.door.by_client == {}
+        assert running.admission.active == set() and running.admission.by_client == {}
         assert resident_bytes() < before + (64 << 20)  # the threads of two hundred clients were in this process too
 
 
@@ -273,9 +274,9 @@ def test_when_told_to_stop_what_is_under_way_ends_and_nothing_new_begins() -> No
         answers: list[httpx.Response] = []
         thread = threading.Thread(target=lambda: answers.append(post(running)))
         thread.start()
-        until(lambda: running.door.metrics.in_flight == 1)
+        until(lambda: running.admission.in_flight == 1)
         running.stop()
-        until(lambda: running.door.state == "draining")
+        until(lambda: running.admission.is_draining)
         until(is_shut)
         Held.go.set()
         thread.join()
@@ -293,7 +294,7 @@ def test_what_does_not_end_in_time_when_stopping_is_told_why() -> None:
         ]
         for thread in threads:
             thread.start()
-        until(lambda: running.door.metrics.in_flight == 2)
+        until(lambda: running.admission.in_flight == 2)
         running.stop()
         for thread in threads:
             thread.join()
@@ -333,7 +334,7 @@ def test_a_file_of_keys_that_cannot_be_meant_is_refused_without_showing_a_key(
     file = tmp_path / "keys.toml"
     file.write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(ConfigError, match=problem) as caught:
-        read_keys(file, {}, Limits())
+        read_keys(file, {}, ClientLimits())
     assert "0123456789" not in str(caught.value) and "super-secret" not in str(caught.value)
 
 
@@ -342,14 +343,14 @@ def test_a_digest_stands_for_a_key_and_the_environment_has_one_too(tmp_path: Pat
 
     file = tmp_path / "keys.toml"
     file.write_text(f'[a]\nsha256 = "{hashlib.sha256(ALICE.encode()).hexdigest()}"\n')
-    known = read_keys(file, {"FIRSTHAND_API_KEY": BOB}, Limits())
+    known = read_keys(file, {"FIRSTHAND_API_KEY": BOB}, ClientLimits())
     assert known.find(f"Bearer {ALICE}").name == "a" and known.find(f"Bearer {BOB}").name == "env"  # type: ignore[union-attr]
     assert known.find("Bearer nobody") is None and known.find(None) is None
 
 
-def test_headers_that_come_too_slowly_or_never_close_the_connection(open_door: Running) -> None:
+def test_headers_that_come_too_slowly_or_never_close_the_connection(without_keys: Running) -> None:
     for begun in (b"", b"GET /health HTTP/1.1\r\nHost: loc"):
-        with open_door.connect() as connection:
+        with without_keys.connect() as connection:
             connection.sendall(begun)
             connection.settimeout(60)
             start = time.monotonic()
@@ -358,20 +359,20 @@ def test_headers_that_come_too_slowly_or_never_close_the_connection(open_door: R
             assert time.monotonic() - start > 0.5
 
 
-def test_a_body_that_never_comes_is_408(open_door: Running) -> None:
-    assert open_door.raw(head(50) + b"{").startswith(b"HTTP/1.1 408")
+def test_a_body_that_never_comes_is_408(without_keys: Running) -> None:
+    assert without_keys.raw(head(50) + b"{").startswith(b"HTTP/1.1 408")
 
 
 def test_a_reader_that_reads_nothing_is_dropped() -> None:
-    much = Keys((), Client("anyone", Limits(max_tokens=10**6)))
+    much = Keys((), Client("anyone", ClientLimits(max_tokens=10**6)))
     with serving(Scripted(["word " * 40_000], name="scripted"), keys=much, stall_s=0.5) as running:
         with running.connect() as connection:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             body = json.dumps({**HI, "stream": True}).encode()
             connection.sendall(head(len(body)) + body)
-            until(lambda: running.door.metrics.in_flight == 1)
-            until(lambda: running.door.metrics.in_flight == 0, 10)
-        until(lambda: running.door.metrics.disconnects == 1)  # it is counted a moment later
+            until(lambda: running.admission.in_flight == 1)
+            until(lambda: running.admission.in_flight == 0, 10)
+        until(lambda: running.telemetry.metrics.disconnects == 1)  # it is counted a moment later
 
 
 def head(length: int) -> bytes:

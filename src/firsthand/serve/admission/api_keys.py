@@ -1,4 +1,4 @@
-"""API keys: who may ask, and for how much. Keys are kept as SHA-256 digests and compared in constant time.
+"""API keys: the clients of a server and their limits. Keys are kept as SHA-256 digests and compared in constant time.
 
 A file of keys is TOML, a table for each client:
 
@@ -8,9 +8,9 @@ A file of keys is TOML, a table for each client:
     max_tokens = 512
     load_adapters = true
 
-`load_adapters` lets a client load and unload adapters, where the server has a folder of them; without it a key may not.
-`sha256 = "..."` (hex) stands for the key itself where the file should not hold it. `$FIRSTHAND_API_KEY` is the key of a
-client named `env`, the operator, who may load adapters; so may anyone where there are no keys.
+`load_adapters` lets a client load and unload adapters, if the server has a folder of them. `sha256 = "..."` (hex) replaces
+`key` where the file should not hold it. `$FIRSTHAND_API_KEY` is the key of a client named `env`, the operator, who may load
+adapters; without keys anyone may.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from firsthand.errors import ConfigError, nearest
-from firsthand.serve.http.server_settings import Limits
+from firsthand.serve.admission.admission_settings import ClientLimits
 
 MIN_LENGTH = 16
 _MAX_FILE_BYTES = 1 << 20
@@ -33,26 +33,26 @@ _MAX_FILE_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Client:
-    """Somebody who asks."""
+    """A client of the server."""
 
     name: str
-    limits: Limits
+    limits: ClientLimits
     digest: bytes = b""
     """SHA-256 of the key."""
     load_adapters: bool = False
-    """Whether it may load and unload adapters, where the server has a folder of them."""
+    """True if it may load and unload adapters, if the server has a folder of them."""
 
 
 @dataclass(frozen=True)
 class Keys:
-    """Who may ask; nobody is asked for a key if there are no clients."""
+    """The clients of a server. Without any, no key is needed."""
 
     clients: tuple[Client, ...] = ()
-    anyone: Client = Client("anyone", Limits(), load_adapters=True)
-    """Who asks where there are no keys."""
+    anyone: Client = Client("anyone", ClientLimits(), load_adapters=True)
+    """The client of requests to a server without keys."""
 
     def find(self, authorization: str | None) -> Client | None:
-        """The client whose key an Authorization header carries. Every key is compared, whatever was found before."""
+        """The client whose key an Authorization header carries, or None. All keys are compared, for constant time."""
         if not self.clients:
             return self.anyone
         scheme, _, key = (authorization or "").partition(" ")
@@ -64,8 +64,8 @@ class Keys:
         return found if scheme.lower() == "bearer" else None
 
 
-def read_keys(path: Path | None, environment: Mapping[str, str], limits: Limits) -> Keys:
-    """The clients of a file and of the environment; `limits` holds for whom the file gives no other."""
+def read_keys(path: Path | None, environment: Mapping[str, str], limits: ClientLimits) -> Keys:
+    """The clients of a file and of the environment; `limits` are the defaults of their limits."""
     clients = [] if path is None else _read(path, limits)
     if secret := environment.get("FIRSTHAND_API_KEY"):
         clients.append(Client("env", limits, _digest(secret.strip(), "FIRSTHAND_API_KEY"), load_adapters=True))
@@ -75,7 +75,7 @@ def read_keys(path: Path | None, environment: Mapping[str, str], limits: Limits)
 
 
 def check_loaders(keys: Keys, adapter_root: Path | None) -> None:
-    """Raise ConfigError if there is a folder of adapters and nobody who may load them."""
+    """Raise ConfigError if there is a folder of adapters and no client that may load them."""
     if adapter_root is not None and keys.clients and not any(client.load_adapters for client in keys.clients):
         raise ConfigError(
             f"adapter_root is {str(adapter_root)!r}, and no key may load adapters: write load_adapters = true in the table "
@@ -83,7 +83,7 @@ def check_loaders(keys: Keys, adapter_root: Path | None) -> None:
         )
 
 
-def _read(path: Path, limits: Limits) -> list[Client]:
+def _read(path: Path, limits: ClientLimits) -> list[Client]:
     try:
         size = path.stat().st_size
         if size > _MAX_FILE_BYTES:
@@ -98,10 +98,10 @@ def _read(path: Path, limits: Limits) -> list[Client]:
     return [_client(name, table, limits) for name, table in body.items()]
 
 
-def _client(name: str, table: Any, limits: Limits) -> Client:
+def _client(name: str, table: Any, limits: ClientLimits) -> Client:
     if not isinstance(table, dict) or not re.fullmatch(r"[\w.-]{1,64}", name):
         raise ConfigError(f'{name[:80]!r} in the file of keys is no client: write [NAME] with key = "..." below it')
-    known = {field.name for field in fields(Limits)}
+    known = {field.name for field in fields(ClientLimits)}
     own = {key: value for key, value in table.items() if key not in ("key", "sha256", "load_adapters")}
     for key in own:
         if key not in known:

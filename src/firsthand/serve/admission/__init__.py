@@ -1,0 +1,1 @@
+"""Admission: API keys, limits, cancellation and draining of requests."""

@@ -1,0 +1,161 @@
+"""OpenAI's interface as an app: chats, completions, responses, embeddings, and vLLM's routes beside them."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Awaitable, Callable, Mapping
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from firsthand.message import Json
+from firsthand.serve.admission.active_request import ActiveRequest, request_of
+from firsthand.serve.admission.server_admission import Admission
+from firsthand.serve.http.mounted_app import MountedApp
+from firsthand.serve.http.refusals import Refusal, refusal_of
+from firsthand.serve.http.replies import Events, Reply, note_bug, refused, reply
+from firsthand.serve.http.request_body import ClientLeft
+from firsthand.serve.http.status_routes import STATUS_ROUTES
+from firsthand.serve.models.served_models import ServedModels
+from firsthand.serve.openai.adapter_routes import load_adapter, unload_adapter
+from firsthand.serve.openai.chat_completions import chat_completions
+from firsthand.serve.openai.completions import completions
+from firsthand.serve.openai.embeddings import embeddings
+from firsthand.serve.openai.openai_settings import OpenAISettings
+from firsthand.serve.openai.openai_state import OpenAIState
+from firsthand.serve.openai.openapi import description
+from firsthand.serve.openai.responses import delete_response, get_response, responses
+from firsthand.serve.openai.tokenize import detokenize, tokenize
+from firsthand.serve.telemetry.request_spans import Operation
+from firsthand.serve.telemetry.server_telemetry import ServerTelemetry
+
+Handler = Callable[[OpenAIState, ActiveRequest], Awaitable[Reply | Events]]
+
+
+async def list_models(state: OpenAIState, request: ActiveRequest) -> Reply:
+    """The models that are served, and their adapters."""
+    models = state.models
+    data: list[Json] = []
+    for name, parent in sorted(models.names.items(), key=lambda each: each[1] is not None):
+        data.append({"id": name, "object": "model", "created": models.created, "owned_by": "firsthand"})
+        if parent is not None:
+            data[-1] |= {"parent": parent, "root": models.adapters[name].name}
+        if models.facts is not None and (parent or name == models.name):
+            data[-1]["max_model_len"] = models.facts.context
+    return reply({"object": "list", "data": data})
+
+
+async def openapi(state: OpenAIState, request: ActiveRequest) -> Reply:
+    """This description, in OpenAPI 3.1."""
+    known = {
+        path: (method, inspect.getdoc(handler) or "") for path, (method, handler) in routes(state.settings).items()
+    }
+    by_id = {method: inspect.getdoc(handler) or "" for method, handler in RESPONSE_ROUTES.items()}
+    return reply(description(STATUS_ROUTES | known, {RESPONSE: by_id}, has_keys=bool(state.admission.keys.clients)))
+
+
+ROUTES: dict[str, tuple[str, Handler]] = {
+    "/openapi.json": ("GET", openapi),
+    "/v1/models": ("GET", list_models),
+    "/v1/chat/completions": ("POST", chat_completions),
+    "/v1/completions": ("POST", completions),
+    "/v1/embeddings": ("POST", embeddings),
+    "/v1/responses": ("POST", responses),
+    "/tokenize": ("POST", tokenize),
+    "/detokenize": ("POST", detokenize),
+}
+RESPONSE = "/v1/responses/{id}"
+RESPONSE_ROUTES: dict[str, Handler] = {"GET": get_response, "DELETE": delete_response}
+"""The handlers of a stored response, by method."""
+ADAPTER_ROUTES: dict[str, tuple[str, Handler]] = {
+    "/v1/load_lora_adapter": ("POST", load_adapter),
+    "/v1/unload_lora_adapter": ("POST", unload_adapter),
+}
+"""These exist only if the operator named a folder of adapters."""
+OPERATIONS = {
+    "/v1/chat/completions": Operation("chat", "chatcmpl-"),
+    "/v1/responses": Operation("chat", "resp_"),
+    "/v1/completions": Operation("text_completion", "cmpl-"),
+    "/v1/embeddings": Operation("embeddings"),
+}
+
+
+def routes(settings: OpenAISettings) -> dict[str, tuple[str, Handler]]:
+    """Method and handler of each route."""
+    return ROUTES if settings.adapter_root is None else ROUTES | ADAPTER_ROUTES
+
+
+def openai_app(
+    models: ServedModels,
+    admission: Admission,
+    telemetry: ServerTelemetry,
+    settings: OpenAISettings | None = None,
+    *,
+    prefix: str = "",
+) -> MountedApp:
+    """OpenAI's interface to the models."""
+    state = OpenAIState(models, admission, telemetry, settings or OpenAISettings())
+    known = routes(state.settings)
+    starlette_routes = [
+        Route(path, _Endpoint(state, handler), methods=[method]) for path, (method, handler) in known.items()
+    ]
+    starlette_routes += [
+        Route(RESPONSE, _Endpoint(state, each), methods=[method]) for method, each in RESPONSE_ROUTES.items()
+    ]
+    app = Starlette(routes=starlette_routes, exception_handlers={404: _not_found, 405: _wrong_method})
+    app.router.redirect_slashes = False
+
+    def route_of(path: str) -> str | None:
+        return path if path in known else RESPONSE if re.fullmatch("/v1/responses/[^/]+", path) else None
+
+    return MountedApp(
+        app,
+        prefix,
+        route_of=route_of,
+        check_ready=models.check_ready,
+        limited_methods=frozenset({"POST"}),
+        operations={prefix + route: operation for route, operation in OPERATIONS.items()},
+    )
+
+
+class _Endpoint:
+    """A handler as an ASGI application."""
+
+    def __init__(self, state: OpenAIState, handler: Handler):
+        self._state, self._handler = state, handler
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer; an error becomes a refusal, and a bug goes to the log."""
+        request = request_of(scope)
+        request.path_params = scope.get("path_params", {})
+        answer: Reply | Events
+        try:
+            answer = await self._handler(self._state, request)
+        except ClientLeft:
+            raise
+        except Exception as error:
+            refusal = refusal_of(error)
+            request.notes["error"] = refusal.message
+            if refusal.code == "internal_error":
+                note_bug(request, error)
+            answer = refused(refusal)
+        await answer(scope, receive, send)
+
+
+async def _not_found(request: Request, error: Exception) -> Response:
+    return _plain(Refusal(404, f"there is nothing at {request.url.path[:200]}: GET /openapi.json tells what there is"))
+
+
+async def _wrong_method(request: Request, error: Exception) -> Response:
+    path = request.url.path.removeprefix(request.scope.get("root_path", ""))
+    known: Mapping[str, tuple[str, Handler]] = ROUTES | ADAPTER_ROUTES
+    allowed = known[path][0] if path in known else "GET"
+    return _plain(Refusal(405, f"{request.method[:20]} is not taken here: use {allowed}", headers={"allow": allowed}))
+
+
+def _plain(refusal: Refusal) -> Response:
+    return Response(refusal.body(), refusal.status, refusal.headers, "application/json")
