@@ -189,9 +189,10 @@ def test_mistakes_are_sentences(capsys: pytest.CaptureFixture[str], tmp_path: Pa
 
 @pytest.mark.weights
 def test_smollm2_is_what_its_architecture_says(smollm2: Path) -> None:
+    from firsthand.nn.matrices import num_parameters
     from firsthand.nn.weights import architecture_of
 
     facts, architecture = inspect(smollm2), architecture_of(smollm2)
-    assert facts.parameters == architecture.num_parameters() == 134_515_008
+    assert facts.parameters == num_parameters(architecture) == 134_515_008
     assert facts.kv_bytes[8192] == 8192 * architecture.kv_bytes_per_token(2)
     assert (facts.vocabulary, facts.context) == (architecture.vocab_size, architecture.max_position)

@@ -106,6 +106,8 @@ class Architecture:
     """Embeddings are multiplied by this."""
     attention_scale: float = 0.0
     """Scores are multiplied by this; 0 stands for head_dim ** -0.5."""
+    attention_softcap: float | None = None
+    """Attention's scaled scores become cap * tanh(score / cap) (Gemma 2)."""
     logit_softcap: float | None = None
     """Logits become cap * tanh(logits / cap)."""
 
@@ -127,6 +129,11 @@ class Architecture:
             ("ropes", self._divisors_fit(), f"{self.head_dim // 2} divisors, one for each pair"),
             ("attention_scale", 0 <= self.attention_scale < math.inf, "0 (head_dim ** -0.5) or more"),
             ("embed_scale", 0 < self.embed_scale < math.inf, "above 0"),
+            (
+                "attention_softcap",
+                self.attention_softcap is None or 0 < self.attention_softcap < math.inf,
+                "None or above 0",
+            ),
             ("logit_softcap", self.logit_softcap is None or 0 < self.logit_softcap < math.inf, "None or above 0"),
         ]
         for field, good, expected in checks:
@@ -137,15 +144,6 @@ class Architecture:
 
     def _divisors_fit(self) -> bool:
         return all(rope.kind != "divided" or len(rope.divisors) == self.head_dim // 2 for rope in self.ropes)
-
-    def num_parameters(self) -> int:
-        """How many numbers the weights are; a tied head counts once."""
-        hidden, heads, kv = self.hidden_size, self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
-        attention = hidden * (2 * heads + 2 * kv) + self.qkv_bias * (heads + 2 * kv) + self.o_bias * hidden
-        mlp = 3 * hidden * self.intermediate_size + self.mlp_bias * (2 * self.intermediate_size + hidden)
-        norms = hidden * (4 if self.norm_placement == "sandwich" else 2) + self.qk_norm * 2 * self.head_dim
-        embeddings = self.vocab_size * hidden * (1 if self.tie_embeddings else 2)
-        return self.num_layers * (attention + mlp + norms) + embeddings + hidden
 
     def kv_bytes_per_token(self, bytes_per_value: float = 4) -> int:
         """Bytes that one token's keys and values take over all layers (windows may let old ones go)."""

@@ -23,13 +23,14 @@ from firsthand.kernels.attention.kv_pages import LANES
 from firsthand.nn.architecture import Architecture
 from firsthand.nn.decoder import Decoder
 from firsthand.nn.lora import Adapter
+from firsthand.nn.matrices import BLOCK
 from firsthand.nn.quant import FLOAT16_MAX, Mode
 
 if TYPE_CHECKING:
     from firsthand.kernels.products.float_products import DenseTiles
 
-COLUMNS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-"""In the order of the compiled step's matrices."""
+COLUMNS = tuple(matrix.name for matrix in BLOCK)
+"""A block's matrices in the order of the compiled step's."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,11 +42,20 @@ class PackedAdapter:
     entries: NDArray[np.int64]
     """For the compiled step: `DenseTiles.entry` of A and of scale times B, zeros for a matrix that is left alone, with the
     head in the first column of a layer more: L + 1, 7 2 5."""
-    tiles: Sequence[DenseTiles]
-    """What `entries` points to."""
+    tiles: Mapping[str, tuple[DenseTiles, DenseTiles]]
+    """What `entries` points to, by the module's name."""
     rank: int
     """The highest of any matrix."""
     size_bytes: int
+
+    def pair(self, module: str) -> tuple[Tensor, Tensor] | None:
+        """A and scale times B of a module, made anew from tiles where there are only those; None if it is left alone."""
+        if module not in self.tiles:
+            return self.matrices.get(module)
+        from firsthand.kernels.products.float_products import untile_floats
+
+        a_rD, b_Or = (torch.from_numpy(untile_floats(each)) for each in self.tiles[module])
+        return a_rD, b_Or
 
 
 class Span(NamedTuple):
@@ -65,7 +75,7 @@ def pack_adapter(adapter: Adapter, model: Decoder, *, tiles_of: Mode | None) -> 
     rank = max(delta.a.shape[0] for delta in adapter.deltas.values())
     entries = np.zeros((model.architecture.num_layers + 1, len(COLUMNS), 2, 5), dtype=np.int64)
     matrices: dict[str, tuple[Tensor, Tensor]] = {}
-    tiles: list[DenseTiles] = []
+    tiles: dict[str, tuple[DenseTiles, DenseTiles]] = {}
     weight = model.embed.weight
     for name, delta in adapter.deltas.items():
         module = name.removesuffix(".weight")
@@ -76,10 +86,10 @@ def pack_adapter(adapter: Adapter, model: Decoder, *, tiles_of: Mode | None) -> 
         from firsthand.kernels.products.float_products import tile_floats
 
         fits = tiles_of != "float32" and max(float(a_rD.abs().max()), float(b_Or.abs().max())) <= FLOAT16_MAX
-        pair = [tile_floats(values.numpy(), np.float16 if fits else np.float32) for values in (a_rD, b_Or)]
-        entries[_place(module, model.architecture)] = [each.entry() for each in pair]
-        tiles += pair
-    size_bytes = sum(each.memory.nbytes for each in tiles)
+        inward, outward = (tile_floats(values.numpy(), np.float16 if fits else np.float32) for values in (a_rD, b_Or))
+        entries[_place(module, model.architecture)] = [inward.entry(), outward.entry()]
+        tiles[module] = inward, outward
+    size_bytes = sum(each.memory.nbytes for pair in tiles.values() for each in pair)
     size_bytes += sum(each.nbytes for pair in matrices.values() for each in pair)
     return PackedAdapter(matrices, entries, tiles, rank, size_bytes)
 
@@ -88,8 +98,8 @@ def _place(module: str, a: Architecture) -> tuple[int, int]:
     """The layer and the column of a matrix."""
     if module == "lm_head":
         return a.num_layers, 0
-    _, layer, _, leaf = module.split(".")
-    return int(layer), COLUMNS.index(leaf)
+    _, layer, name = module.split(".", 2)
+    return int(layer), COLUMNS.index(name)
 
 
 @dataclass
@@ -145,11 +155,7 @@ class ModuleSpans:
 
     def __init__(self, model: Decoder):
         self._spans: Sequence[Span] = ()
-        with torch.device("meta"):
-            linears = [
-                name for name, each in Decoder(model.architecture).named_modules() if isinstance(each, nn.Linear)
-            ]
-        for name in linears:
+        for name in (*model.matrices(), "lm_head"):
             model.get_submodule(name).register_forward_hook(self._hook(name))
 
     @contextmanager
@@ -164,7 +170,7 @@ class ModuleSpans:
     def _hook(self, name: str) -> Any:
         def add(module: nn.Module, inputs: tuple[Tensor], out_NO: Tensor) -> None:
             for first, last, adapter in self._spans:
-                pair = adapter.matrices.get(name)
+                pair = adapter.pair(name)
                 if pair is not None:
                     low = nn.functional.linear(inputs[0][first:last], pair[0])
                     out_NO[first:last] += nn.functional.linear(low, pair[1])

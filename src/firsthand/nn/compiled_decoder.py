@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -26,9 +26,12 @@ from firsthand.errors import ConfigError
 from firsthand.kernels.attention.kv_pages import LANES, Layout, Pages
 from firsthand.nn.architecture import Architecture, Rope
 from firsthand.nn.batched_lora import CompiledSpans, Span, SpanCompiler
+from firsthand.nn.blocks.attention import Attention
+from firsthand.nn.blocks.mlp import MLP
 from firsthand.nn.blocks.norm import RMSNorm
 from firsthand.nn.blocks.rope import frequencies, rotation
 from firsthand.nn.decoder import Block, Decoder
+from firsthand.nn.matrices import BLOCK, BLOCK_NORMS, columns
 from firsthand.nn.quant import BlockLinear, DenseLinear
 
 if TYPE_CHECKING:
@@ -36,6 +39,12 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float32]
 ANGLES_AT_ONCE = 1024
+KNOWN_SETTINGS = frozenset(
+    """family vocab_size hidden_size intermediate_size num_layers num_heads num_kv_heads head_dim max_position norm_eps windows
+    ropes tie_embeddings qkv_bias o_bias mlp_bias qk_norm activation norm_placement norm_unit_offset embed_scale
+    attention_scale logit_softcap""".split()
+)
+"""The settings of an architecture that the compiled step computes; with any other that is set, modules are called."""
 ACTIVATIONS = {"silu": 0, "gelu_tanh": 1, "gelu": 2}
 
 
@@ -118,13 +127,14 @@ class LogitRow:
 def can_fuse(model: Decoder) -> str | None:
     """None if the compiled step can run this model, else the reason why not, in a few words."""
     a = model.architecture
-    layers = [layer for block in model.layers if isinstance(block, Block) for layer in _linears(block)] + [
-        model.lm_head
-    ]
     if find_spec("numba") is None:
         return "numba is not installed"
     if type(model).forward is not Decoder.forward or type(model).logits is not Decoder.logits:
         return "it computes in a way of its own"
+    unknown = next(_unknown_parts(model), None)
+    if unknown is not None:
+        return unknown
+    layers = [layer for block in model.layers for layer in _linears(block)] + [model.lm_head]
     strange = next((layer for layer in layers if not isinstance(layer, (BlockLinear, DenseLinear, nn.Linear))), None)
     if strange is not None:
         return f"it has a layer of another kind: {type(strange).__name__}"
@@ -136,6 +146,25 @@ def can_fuse(model: Decoder) -> str | None:
     if any(width % unit for width in widths) or a.head_dim % LANES:
         return f"its widths {widths} are not multiples of {unit}, or head_dim {a.head_dim} is not one of {LANES}"
     return None
+
+
+def _unknown_parts(model: Decoder) -> Iterator[str]:
+    """Whatever the compiled step does not know: it computes these classes and settings, and would ignore any other."""
+    a = model.architecture
+    for setting in fields(a):
+        if setting.name not in KNOWN_SETTINGS and getattr(a, setting.name) != setting.default:
+            yield f"its {setting.name} is {getattr(a, setting.name)!r}"
+    for layer, block in enumerate(model.layers):
+        if type(block) is not Block:
+            yield f"its layer {layer} is a {type(block).__name__}"
+            continue
+        norms = (block.attention_norm, block.attention_out_norm, block.mlp_norm, block.mlp_out_norm)
+        parts = [(block.attention, (Attention,)), (block.mlp, (MLP,)), *((norm, (RMSNorm, nn.Identity)) for norm in norms)]
+        for part, known in parts:
+            if type(part) not in known:
+                yield f"its layer {layer} has a part of another kind: {type(part).__name__}"
+    if type(model.norm) is not RMSNorm or type(model.embed) is not nn.Embedding:
+        yield "its embedding or final norm is of another kind"
 
 
 class Fused:
@@ -172,9 +201,7 @@ class Fused:
         self._places = np.array([*places, [final] + [-1] * (len(places[0]) - 1)], dtype=np.int64)
         self._vectors = vectors.joined()
         self._embed = self.model.embed.weight.detach().numpy().reshape(-1)
-        kv_width = a.num_kv_heads * a.head_dim
-        q_width = a.num_heads * a.head_dim
-        self._columns = np.array([0, q_width, q_width + kv_width, 0, 0, a.intermediate_size, 0], dtype=np.int64)
+        self._columns = np.array([*columns(a)], dtype=np.int64)
         self._numbers = np.array([a.norm_eps, a.attention_scale, a.embed_scale], dtype=np.float32)
         self._windows = list(dict.fromkeys(window or 0 for window in a.windows))
         self._ropes = list(dict.fromkeys(a.ropes))
@@ -354,11 +381,7 @@ def _all(pages: Pages) -> list[Tensor]:
 
 def _linears(block: Block) -> list[nn.Module]:
     """In the order of the table of matrices."""
-    attention, mlp = block.attention, block.mlp
-    return [
-        attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj,
-        mlp.gate_proj, mlp.up_proj, mlp.down_proj,
-    ]  # fmt: skip
+    return [block.get_submodule(matrix.name) for matrix in BLOCK]
 
 
 def _packed(layer: nn.Module) -> BlockLinear | DenseTiles:
@@ -373,11 +396,16 @@ def _packed(layer: nn.Module) -> BlockLinear | DenseTiles:
 
 def _vectors(block: Block) -> list[Tensor | None]:
     """In the order of the table of vectors."""
-    attention = block.attention
-    norms = (block.attention_norm, block.attention_out_norm, block.mlp_norm, block.mlp_out_norm)
-    heads = (attention.q_norm, attention.k_norm)
+    norms = [_norm_weights(_part(block, norm.name)) for norm in BLOCK_NORMS]
     biases: list[Any] = [linear.bias for linear in _linears(block)]
-    return [*map(_norm_weights, norms), *biases, *map(_norm_weights, heads)]
+    return [*norms, *biases]
+
+
+def _part(block: Block, name: str) -> nn.Module | None:
+    """The module at a place; None where a block of this architecture has none."""
+    parent, _, leaf = name.rpartition(".")
+    part: nn.Module | None = getattr(block.get_submodule(parent), leaf)
+    return part
 
 
 def _norm_weights(norm: nn.Module | None) -> Tensor | None:

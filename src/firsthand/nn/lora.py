@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from firsthand.errors import ConfigError, ModelFileError
 from firsthand.formats.fields import Fields
 from firsthand.formats.model_files import PICKLES, Safetensors, read_json, read_safetensors
-from firsthand.nn.architecture import Architecture
 from firsthand.nn.decoder import Decoder
 from firsthand.nn.weight_names import huggingface_name
 
@@ -103,7 +102,7 @@ def attach(model: Decoder, adapter: Adapter) -> Decoder:
 def read_adapter(
     folder: Path | str, model: Decoder, *, max_rank: int = MAX_RANK, max_bytes: int | None = None
 ) -> Adapter:
-    """The adapter in a folder, for this model, of which only the architecture is looked at.
+    """The adapter in a folder, for this model, of which only the architecture and the blocks' matrices are looked at.
 
     ModelFileError unless every tensor belongs to a matrix of the model, in its shape, with finite values; ConfigError if
     the file or a rank is larger than allowed, before any values are read.
@@ -114,7 +113,7 @@ def read_adapter(
         raise ConfigError(f"{tensors} has {size} bytes: an adapter of at most {max_bytes} is taken here")
     config = _Config(Fields(read_json(settings), str(settings)))
     file = read_safetensors(tensors)
-    matrices = _matrices(model.architecture)
+    matrices = _matrices(model)
     pairs: dict[str, dict[str, str]] = {}
     for name in file.tensors:
         match = re.fullmatch(r"base_model\.model\.(.{1,512}?)\.lora_(A|B)\.weight", name)
@@ -186,19 +185,17 @@ def _found(values: Mapping[str, float], module: str, otherwise: float) -> float:
     return next((value for name, value in values.items() if f".{module}".endswith(f".{name}")), otherwise)
 
 
-def _matrices(a: Architecture) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Hugging Face's name of each Linear an adapter may change: ours, and its shape."""
-    with torch.device("meta"):
-        model = Decoder(a)
-    linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    if a.tie_embeddings:  # changing the head would change the embedding too
-        linears.remove("lm_head")
-    found = {}
-    for name in linears:
-        ours = f"{name}.weight"
-        shape = tuple(model.get_parameter(ours).shape)
-        found[huggingface_name(ours, a).removesuffix(".weight")] = (ours, shape)
-    return found
+def _matrices(model: Decoder) -> dict[str, tuple[str, tuple[int, int]]]:
+    """Our name and the shape of each matrix an adapter may change, by Hugging Face's name."""
+    a = model.architecture
+    shapes = {place: matrix.shape(a) for place, matrix in model.matrices().items()}
+    if not a.tie_embeddings:  # changing a tied head would change the embedding too
+        shapes["lm_head"] = (a.vocab_size, a.hidden_size)
+    ours = {place: f"{place}.weight" for place in shapes}
+    return {
+        huggingface_name(ours[place], a).removesuffix(".weight"): (ours[place], shape)
+        for place, shape in shapes.items()
+    }
 
 
 def _delta(file: Safetensors, module: str, pair: Mapping[str, str], shape: tuple[int, ...], config: _Config) -> Delta:

@@ -169,6 +169,19 @@ def pack(model: nn.Module, mode: Mode) -> nn.Module:
     return model
 
 
+def weight_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor that `load_state_dict` takes, packed or not."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for place, module in model.named_modules():
+        prefix = f"{place}." if place else ""
+        shapes |= {prefix + name: tuple(each.shape) for name, each in module.named_parameters(recurse=False)}
+        if isinstance(module, BlockLinear | DenseLinear):
+            shapes[f"{prefix}weight"] = (module.out_features, module.in_features)
+            if module.bias is not None:
+                shapes[f"{prefix}bias"] = (module.out_features,)
+    return shapes
+
+
 def fits_float16(weight: Tensor) -> bool:
     """Whether every number is finite and within float16's range."""
     low, high = weight.aminmax()

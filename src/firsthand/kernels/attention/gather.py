@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from firsthand.kernels.attention.kv_pages import Layout, Pages
+from firsthand.kernels.attention.score_terms import ScoreTerms, attend_plainly, cross_attention
 
 
 class Decode(Protocol):
@@ -76,19 +77,27 @@ def gather_attention(
     *,
     scale: float,
     window: int | None,
+    terms: ScoreTerms | None = None,
     decode_by: Decode | None = None,
 ) -> Tensor:
-    """Write the new keys and values, then attend each token to its own sequence up to itself: N H K."""
+    """Write the new keys and values, then attend each token to its own sequence up to itself: N H K.
+
+    `decode_by` knows no `terms`, so where there are any it stands aside.
+    """
     device = q_NHK.device
+    if terms is not None and terms.source_lengths is not None:
+        lengths = [chunk.end - chunk.start for chunk in layout.chunks]
+        return cross_attention(q_NHK, k_NGK, v_NGK, lengths, scale=scale, terms=terms)
     indices = layout.once(("indices", device), lambda: _indices(layout, device))
     store(k_NGK, v_NGK, pages, indices.blocks, indices.slots)
     out_NHK = torch.empty_like(q_NHK)
     if len(indices.single):
-        out_NHK[indices.single] = (decode_by or decode)(
-            q_NHK[indices.single], pages, indices.tables, indices.positions, scale=scale, window=window
-        )
+        out_NHK[indices.single] = decode_with(
+            decode_by, q_NHK[indices.single], pages, indices.tables, indices.positions, scale=scale, window=window,
+            terms=terms,
+        )  # fmt: skip
     for rows, end, table_B, at_Q in indices.prompts:
-        out_NHK[rows] = _prompt(q_NHK[rows], pages, table_B, at_Q, end, scale=scale, window=window)
+        out_NHK[rows] = _prompt(q_NHK[rows], pages, table_B, at_Q, end, scale=scale, window=window, terms=terms)
     return out_NHK
 
 
@@ -125,8 +134,32 @@ def quantise(x_NGK: Tensor) -> tuple[Tensor, Tensor]:
     return whole_NGK.to(torch.int8), torch.where(is_finite_NG, top_NG / 127.0, torch.nan)
 
 
+def decode_with(
+    by: Decode | None,
+    q_CHK: Tensor,
+    pages: Pages,
+    tables_CB: Tensor,
+    positions_C: Tensor,
+    *,
+    scale: float,
+    window: int | None,
+    terms: ScoreTerms | None,
+) -> Tensor:
+    """`Decode` by a kernel if it is given and knows all that is asked, else by `decode`."""
+    if terms is None:
+        return (by or decode)(q_CHK, pages, tables_CB, positions_C, scale=scale, window=window)
+    return decode(q_CHK, pages, tables_CB, positions_C, scale=scale, window=window, terms=terms)
+
+
 def decode(
-    q_CHK: Tensor, pages: Pages, tables_CB: Tensor, positions_C: Tensor, *, scale: float, window: int | None
+    q_CHK: Tensor,
+    pages: Pages,
+    tables_CB: Tensor,
+    positions_C: Tensor,
+    *,
+    scale: float,
+    window: int | None,
+    terms: ScoreTerms | None = None,
 ) -> Tensor:
     """Attention of one token of each sequence over blocks tables_CB up to its position: C H K."""
     k_CGTK, v_CGTK = _gather(pages, tables_CB, q_CHK)
@@ -137,6 +170,12 @@ def decode(
     # what is masked may be memory that was never written: a weight of 0 times NaN would still be NaN
     hidden_C1T1 = ~mask_CT[:, None, :, None]
     k_CGTK, v_CGTK = k_CGTK.masked_fill(hidden_C1T1, 0), v_CGTK.masked_fill(hidden_C1T1, 0)
+    if terms is not None:
+        distance_C1T = (seen_T - positions_C[:, None])[:, None]
+        mixed_CH1K = attend_plainly(
+            q_CHK[:, :, None], k_CGTK, v_CGTK, mask_CT[:, None], distance_C1T, scale=scale, terms=terms
+        )
+        return mixed_CH1K[:, :, 0]
     is_grouped = q_CHK.shape[1] != k_CGTK.shape[1]
     mixed_CH1K = functional.scaled_dot_product_attention(
         q_CHK[:, :, None], k_CGTK, v_CGTK, mask_CT[:, None, None], scale=scale, enable_gqa=is_grouped
@@ -145,7 +184,15 @@ def decode(
 
 
 def _prompt(
-    q_QHK: Tensor, pages: Pages, table_B: Tensor, at_Q: Tensor, end: int, *, scale: float, window: int | None
+    q_QHK: Tensor,
+    pages: Pages,
+    table_B: Tensor,
+    at_Q: Tensor,
+    end: int,
+    *,
+    scale: float,
+    window: int | None,
+    terms: ScoreTerms | None,
 ) -> Tensor:
     """Attention of consecutive tokens of one sequence: Q H K."""
     k_1GTK, v_1GTK = (x[:, :, :end] for x in _gather(pages, table_B[None], q_QHK))
@@ -153,6 +200,10 @@ def _prompt(
     mask_QT = seen_T <= at_Q[:, None]
     if window is not None:
         mask_QT &= seen_T > at_Q[:, None] - window
+    if terms is not None:
+        q_1HQK, distance_QT = q_QHK.transpose(0, 1)[None], seen_T - at_Q[:, None]
+        mixed_1HQK = attend_plainly(q_1HQK, k_1GTK, v_1GTK, mask_QT, distance_QT, scale=scale, terms=terms)
+        return mixed_1HQK[0].transpose(0, 1)
     mixed_1HQK = functional.scaled_dot_product_attention(
         q_QHK.transpose(0, 1)[None], k_1GTK, v_1GTK, mask_QT, scale=scale, enable_gqa=q_QHK.shape[1] != k_1GTK.shape[1]
     )

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from firsthand.kernels.attention.gather import Decode, gather_attention
 from firsthand.kernels.attention.kv_pages import LANES, Chunk, Layout, Pages, kv_bytes_per_token
+from firsthand.kernels.attention.score_terms import ScoreTerms
 
 __all__ = [
     "Chunk",
@@ -45,12 +46,18 @@ def attend_pages(
     *,
     scale: float,
     window: int | None,
+    terms: ScoreTerms | None = None,
     decode: Decode | None = None,
 ) -> Tensor:
-    """Write the new keys and values, then attend each token to its own sequence up to itself: N H K."""
-    if can_compile(pages, layout.block_size) and q_NHK.dtype == torch.float32:
+    """Write the new keys and values, then attend each token to its own sequence up to itself: N H K.
+
+    The compiled version takes float32 queries and no `terms`; all else is gathered.
+    """
+    if terms is None and can_compile(pages, layout.block_size) and q_NHK.dtype == torch.float32:
         return compiled_attention(q_NHK, k_NGK, v_NGK, pages, layout, scale=scale, window=window)
-    return gather_attention(q_NHK, k_NGK, v_NGK, pages, layout, scale=scale, window=window, decode_by=decode)
+    return gather_attention(
+        q_NHK, k_NGK, v_NGK, pages, layout, scale=scale, window=window, terms=terms, decode_by=decode
+    )
 
 
 def can_compile(pages: Pages, block_size: int) -> bool:

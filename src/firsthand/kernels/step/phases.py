@@ -32,7 +32,7 @@ from firsthand.kernels.step.thread_team import done, take, wait
 
 MANY = 16
 """Rows from which work is shared out in smaller pieces: with fewer, taking a piece costs as much as it evens out."""
-Q_BIAS, K_BIAS, V_BIAS, O_BIAS, GATE_BIAS, UP_BIAS, DOWN_BIAS, Q_NORM, K_NORM = range(4, 13)
+Q_NORM, K_NORM, Q_BIAS, K_BIAS, V_BIAS, O_BIAS, GATE_BIAS, UP_BIAS, DOWN_BIAS = range(4, 13)
 """Columns of the table of places in `vectors`, after those of `step`; -1 is none."""
 
 
