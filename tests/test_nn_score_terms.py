@@ -23,8 +23,8 @@ TERMS = {
     "softcap": ScoreTerms(softcap=0.6),
     "alibi": ScoreTerms(bias=ALIBI),
     "buckets": ScoreTerms(bias=BUCKETS),
-    "sinks": ScoreTerms(sinks_H=SINKS),
-    "all": ScoreTerms(softcap=0.6, bias=ALIBI, sinks_H=SINKS),
+    "sinks": ScoreTerms(sinks=SINKS),
+    "all": ScoreTerms(softcap=0.6, bias=ALIBI, sinks=SINKS),
 }
 
 
@@ -48,12 +48,12 @@ def spelled_out(q: Tensor, k: Tensor, v: Tensor, terms: ScoreTerms, window: int 
                 if terms.softcap is not None:
                     score = terms.softcap * math.tanh(score / terms.softcap)
                 if terms.bias is ALIBI:
-                    score -= float(ALIBI.slopes_H[head]) * (i - j)
+                    score -= float(ALIBI.slopes[head]) * (i - j)
                 if terms.bias is BUCKETS:
-                    score += float(BUCKETS.table_NH[bucket(i - j), head])
+                    score += float(BUCKETS.table[bucket(i - j), head])
                 scores.append(score)
             masses = [math.exp(score) for score in scores]
-            whole = sum(masses) + (math.exp(float(terms.sinks_H[head])) if terms.sinks_H is not None else 0.0)
+            whole = sum(masses) + (math.exp(float(terms.sinks[head])) if terms.sinks is not None else 0.0)
             for j, mass in enumerate(masses):
                 out[i, head] += mass / whole * v[first + j, head // (HEADS // GROUPS)]
     return out
@@ -118,7 +118,7 @@ def test_decode_steps_of_several_sequences_are_each_their_own() -> None:
 def test_cross_attention_sees_all_of_its_own_source_and_writes_nothing(sinks: Tensor | None) -> None:
     q, _, _ = made(7)
     _, k, v = made(12, seed=3)
-    terms = ScoreTerms(sinks_H=sinks, source_lengths=(9, 3))
+    terms = ScoreTerms(sinks=sinks, source_lengths=(9, 3))
     expected = torch.zeros_like(q)
     for rows, source in ((range(4), slice(0, 9)), (range(4, 7), slice(9, 12))):
         for i in rows:

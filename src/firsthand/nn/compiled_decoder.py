@@ -39,11 +39,11 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float32]
 ANGLES_AT_ONCE = 1024
-KNOWN_SETTINGS = frozenset(
-    """family vocab_size hidden_size intermediate_size num_layers num_heads num_kv_heads head_dim max_position norm_eps windows
-    ropes tie_embeddings qkv_bias o_bias mlp_bias qk_norm activation norm_placement norm_unit_offset embed_scale
-    attention_scale logit_softcap""".split()
-)
+KNOWN_SETTINGS = frozenset((
+    "family", "vocab_size", "hidden_size", "intermediate_size", "num_layers", "num_heads", "num_kv_heads", "head_dim",
+    "max_position", "norm_eps", "windows", "ropes", "tie_embeddings", "qkv_bias", "o_bias", "mlp_bias",
+    "qk_norm", "activation", "norm_placement", "norm_unit_offset", "embed_scale", "attention_scale", "logit_softcap",
+))  # fmt: skip
 """The settings of an architecture that the compiled step computes; with any other that is set, modules are called."""
 ACTIVATIONS = {"silu": 0, "gelu_tanh": 1, "gelu": 2}
 
@@ -159,7 +159,11 @@ def _unknown_parts(model: Decoder) -> Iterator[str]:
             yield f"its layer {layer} is a {type(block).__name__}"
             continue
         norms = (block.attention_norm, block.attention_out_norm, block.mlp_norm, block.mlp_out_norm)
-        parts = [(block.attention, (Attention,)), (block.mlp, (MLP,)), *((norm, (RMSNorm, nn.Identity)) for norm in norms)]
+        parts = [
+            (block.attention, (Attention,)),
+            (block.mlp, (MLP,)),
+            *((norm, (RMSNorm, nn.Identity)) for norm in norms),
+        ]
         for part, known in parts:
             if type(part) not in known:
                 yield f"its layer {layer} has a part of another kind: {type(part).__name__}"

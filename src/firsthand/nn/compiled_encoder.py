@@ -17,7 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from firsthand.nn.families.bert import BertArchitecture, Block, Encoder
+from firsthand.nn.encoder import Encoder, EncoderBlock
+from firsthand.nn.families.bert import BertArchitecture
 
 Floats = NDArray[np.float32]
 BLOCK = 32
@@ -83,7 +84,7 @@ class CompiledEncoder:
         self.words, self.positions = _flat(encoder.words.weight), _flat(encoder.positions.weight)
         self.kind = _flat(encoder.types.weight[0])
         self.norm = _norm(encoder.norm)
-        self.layers = [_layer(layer) for layer in encoder.layers if isinstance(layer, Block)]
+        self.layers = [_layer(layer) for layer in encoder.layers if isinstance(layer, EncoderBlock)]
 
     def forward(self, ids_N: NDArray[np.int64], lengths: Sequence[int]) -> Floats:
         """The hidden state of each token after the last layer: N D. Texts are packed one after another.
@@ -149,7 +150,7 @@ def pack(weight_OK: Tensor, bias_O: Tensor) -> Product:
     return Product(panels.numpy().reshape(-1).view(np.int32), _flat(1 / scales), _flat(bias_O), inputs, outputs)
 
 
-def _layer(layer: Block) -> Layer:
+def _layer(layer: EncoderBlock) -> Layer:
     projections = (layer.q_proj, layer.k_proj, layer.v_proj)
     return Layer(
         qkv=pack(torch.cat([each.weight for each in projections]), torch.cat([each.bias for each in projections])),

@@ -79,7 +79,7 @@ class Decoder(nn.Module):
             self.lm_head.weight = self.embed.weight
 
     def matrices(self) -> dict[str, Matrix]:
-        """The matrices that the blocks declare, by place (`layers.3.attention.q_proj`); others a block may have are not here."""
+        """Returns the matrices that blocks declare, by place (`layers.3.attention.q_proj`)."""
         return {
             f"layers.{layer}.{matrix.name}": matrix
             for layer, block in enumerate(self.layers)

@@ -110,11 +110,14 @@ BLOCK = ATTENTION + GATED_MLP
 """The matrices of a decoder's block."""
 BLOCK_NORMS = (
     NormWeight("attention_norm", _hidden, _always, "input_layernorm", "attn_norm"),
+    NormWeight("attention_out_norm", _hidden, _is_sandwich, "post_attention_layernorm", "post_attention_norm"),
     NormWeight(
-        "attention_out_norm", _hidden, _is_sandwich, "post_attention_layernorm", "post_attention_norm"
-    ),
-    NormWeight(
-        "mlp_norm", _hidden, _always, "post_attention_layernorm", "ffn_norm", huggingface_sandwich="pre_feedforward_layernorm"
+        "mlp_norm",
+        _hidden,
+        _always,
+        "post_attention_layernorm",
+        "ffn_norm",
+        huggingface_sandwich="pre_feedforward_layernorm",
     ),
     NormWeight("mlp_out_norm", _hidden, _is_sandwich, "post_feedforward_layernorm", "post_ffw_norm"),
     NormWeight("attention.q_norm", lambda a: a.head_dim, lambda a: a.qk_norm, "self_attn.q_norm", "attn_q_norm"),

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,43 +20,37 @@ from torch import Tensor, nn
 from firsthand.errors import ConfigError, ModelFileError
 from firsthand.formats.fields import Fields
 from firsthand.formats.model_files import (
-    GGUF,
     PICKLES,
     Safetensors,
     TensorInfo,
     read_gguf,
     read_json,
     read_safetensors,
-    refuse_pickle,
 )
 from firsthand.kernels.products.blockwise import GGUF_TYPES, Blockwise, from_gguf
 from firsthand.nn import lora
 from firsthand.nn.architecture import Architecture
 from firsthand.nn.decoder import Decoder
-from firsthand.nn.families import bert, gemma, llama, qwen
+from firsthand.nn.encoder import Encoder
+from firsthand.nn.families import bert
+from firsthand.nn.model_config import (
+    architecture_of as architecture_of,
+)
+from firsthand.nn.model_config import (
+    built,
+    folder_architecture,
+    gguf_architecture,
+    is_gguf,
+    to_config,
+)
 from firsthand.nn.quant import BlockLinear
 from firsthand.nn.weight_names import bert_name, gguf_name, huggingface_name
-
-A = TypeVar("A")
 
 # Written by some converters, and worked out anew by us.
 _DERIVED = (".rotary_emb.inv_freq", "rope_freqs.weight")
 # What an encoder's file may hold beside the encoder.
 _HEADS = ("pooler.", "cls.", "lm_head.", "classifier.", "embeddings.position_ids", "embeddings.token_type_ids")
 _MAX_NAMED = 8
-
-
-class Family(Protocol):
-    """What a family file offers; the module itself is the value."""
-
-    @property
-    def MODEL_TYPES(self) -> tuple[str, ...]: ...  # noqa: N802
-    @property
-    def GGUF_ARCHITECTURES(self) -> tuple[str, ...]: ...  # noqa: N802
-    def from_config(self, config: Fields, /) -> Architecture: ...
-    def to_config(self, a: Architecture, /) -> dict[str, Any]: ...
-    def from_gguf(self, file: GGUF, fields: Fields, /) -> Architecture: ...
-    def from_gguf_values(self, ours: str, values: Tensor, a: Architecture, /) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -75,11 +69,6 @@ class Checkpoint:
     """Whether the matrix of our name has a type that can stay as it is."""
     blocks: Callable[[str], Blockwise]
     """Our name to such a matrix."""
-
-
-def families() -> tuple[Family, ...]:
-    """The families that can be loaded."""
-    return (llama, qwen, gemma)
 
 
 def load(
@@ -130,16 +119,16 @@ def _put_blocks(model: Decoder, checkpoint: Checkpoint) -> set[str]:
     return settled
 
 
-def load_encoder(path: Path | str, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> bert.Encoder:
+def load_encoder(path: Path | str, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Encoder:
     """The encoder in a folder with config.json and safetensors; ModelFileError if it is not sound, or no encoder."""
     folder = Path(path)
-    if _is_gguf(folder):
+    if is_gguf(folder):
         raise ModelFileError(f"{folder} is a file: an encoder is read from a folder with config.json and safetensors")
     config = Fields(read_json(folder / "config.json"), str(folder / "config.json"))
     config.choice("model_type", dict.fromkeys(bert.MODEL_TYPES))
-    architecture = _built(lambda: bert.from_config(config), folder / "config.json")
+    architecture = built(lambda: bert.from_config(config), folder / "config.json")
     with torch.device("meta"):
-        model = bert.Encoder(architecture)
+        model = Encoder(architecture)
     holder = {name: shard for shard in _shards(folder) for name in shard.tensors}
     prefix = next((each for each in ("bert.", "roberta.") if f"{each}embeddings.LayerNorm.weight" in holder), "")
     wanted = {bert_name(ours, prefix): tuple(parameter.shape) for ours, parameter in model.named_parameters()}
@@ -164,13 +153,8 @@ def save(model: Decoder, folder: Path | str) -> None:
             raise ConfigError(
                 "the model's projections were replaced (quantised, LoRA): save the model from before that"
             )
-    family = next(f for f in families() if a.family in (*f.MODEL_TYPES, *f.GGUF_ARCHITECTURES))
     parameters = dict(model.named_parameters())
-    config = {
-        **_shared_config(a),
-        **family.to_config(a),
-        "dtype": str(model.embed.weight.dtype).removeprefix("torch."),
-    }
+    config = {**to_config(a), "dtype": str(model.embed.weight.dtype).removeprefix("torch.")}
     folder.mkdir(parents=True, exist_ok=True)
     state = {huggingface_name(name, a): p.detach().cpu().contiguous() for name, p in parameters.items()}
     # Replaced by renaming: a model that was loaded from here may still have the old file mapped.
@@ -180,20 +164,14 @@ def save(model: Decoder, folder: Path | str) -> None:
         (folder / f"{name}.part").replace(folder / name)
 
 
-def architecture_of(path: Path | str) -> Architecture:
-    """The architecture of a .gguf file or model folder, from its header alone."""
-    path = Path(path)
-    return _gguf_architecture(read_gguf(path))[1] if _is_gguf(path) else _folder_architecture(path)
-
-
 def open_checkpoint(path: Path) -> Checkpoint:
     """A model on disk with its headers checked and none of its values read."""
-    return _open_gguf(path) if _is_gguf(path) else _open_folder(path)
+    return _open_gguf(path) if is_gguf(path) else _open_folder(path)
 
 
 def _open_gguf(path: Path) -> Checkpoint:
     file = read_gguf(path)
-    family, architecture = _gguf_architecture(file)
+    family, architecture = gguf_architecture(file)
 
     def read(ours: str) -> Tensor:
         values = torch.from_numpy(file.dequantise(gguf_name(ours)))
@@ -213,7 +191,7 @@ def _open_gguf(path: Path) -> Checkpoint:
 
 
 def _open_folder(folder: Path) -> Checkpoint:
-    architecture = _folder_architecture(folder)
+    architecture = folder_architecture(folder)
     holder = {name: shard for shard in _shards(folder) for name in shard.tensors}
     tensors = {name: shard.tensors[name] for name, shard in holder.items()}
 
@@ -242,44 +220,6 @@ def _values(holder: dict[str, Safetensors], name: str) -> Tensor:
     with safe_open(file.path, framework="pt") as opened:
         values: Tensor = opened.get_tensor(name)
     return values
-
-
-def _is_gguf(path: Path) -> bool:
-    """Whether this is a GGUF file; False for a folder, ModelFileError for what is neither."""
-    if not path.exists():
-        raise ModelFileError(f"{path} does not exist: give a .gguf file or a folder with config.json and safetensors")
-    if path.is_dir():
-        return False
-    refuse_pickle(path)
-    if path.suffix == ".safetensors":
-        raise ModelFileError(f"{path} holds weights only: give its folder, which needs a config.json as well")
-    return True
-
-
-def _gguf_architecture(file: GGUF) -> tuple[Family, Architecture]:
-    kinds = {kind: family for family in families() for kind in family.GGUF_ARCHITECTURES}
-    fields = Fields(file.metadata, str(file.path))
-    family = fields.choice("general.architecture", kinds)
-    prefix = fields.text("general.architecture") + "."
-    return family, _built(lambda: family.from_gguf(file, Fields(file.metadata, str(file.path), prefix)), file.path)
-
-
-def _folder_architecture(folder: Path) -> Architecture:
-    kinds = {kind: family for family in families() for kind in family.MODEL_TYPES}
-    path = folder / "config.json"
-    config = Fields(read_json(path), str(path))
-    family: Family = config.choice("model_type", kinds)
-    if config.has("quantization_config"):
-        raise config.error("quantization_config", "there", "none; take the unquantised model or a GGUF file")
-    return _built(lambda: family.from_config(config), path)
-
-
-def _built(make: Callable[[], A], path: Path) -> A:
-    """The architecture, or the ModelFileError that its file's settings cannot work."""
-    try:
-        return make()
-    except ConfigError as error:
-        raise ModelFileError(f"{path}: {error}") from None
 
 
 def _shards(folder: Path) -> list[Safetensors]:
@@ -343,17 +283,3 @@ def _named(names: list[str]) -> str:
     """': a, b, ...' with the first few."""
     shown = ", ".join(name[:120] for name in names[:_MAX_NAMED])
     return f": {shown}{', ...' if len(names) > _MAX_NAMED else ''}" if names else ""
-
-
-def _shared_config(a: Architecture) -> dict[str, Any]:
-    return {
-        "vocab_size": a.vocab_size,
-        "hidden_size": a.hidden_size,
-        "intermediate_size": a.intermediate_size,
-        "num_hidden_layers": a.num_layers,
-        "num_attention_heads": a.num_heads,
-        "max_position_embeddings": a.max_position,
-        "rms_norm_eps": a.norm_eps,
-        "tie_word_embeddings": a.tie_embeddings,
-        **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id")),
-    }

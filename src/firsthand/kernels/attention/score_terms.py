@@ -28,18 +28,20 @@ class DistanceBias(Protocol):
 class AlibiBias:
     """Scores fall linearly with distance (ALiBi; Press et al., 2022)."""
 
-    slopes_H: Tensor
+    slopes: Tensor
+    """H"""
 
     def __call__(self, distance_QT: Tensor) -> Tensor:
         """See `DistanceBias`."""
-        return self.slopes_H[:, None, None] * distance_QT[..., None, :, :].to(self.slopes_H.dtype)
+        return self.slopes[:, None, None] * distance_QT[..., None, :, :].to(self.slopes.dtype)
 
 
 @dataclass(frozen=True, eq=False)
 class BucketBias:
     """A learned number for each head and bucket of distances (T5; Raffel et al., 2020)."""
 
-    table_NH: Tensor
+    table: Tensor
+    """N H"""
     max_distance: int = 128
     """Distances from here on share the last bucket."""
     is_causal: bool = True
@@ -47,11 +49,11 @@ class BucketBias:
 
     def __call__(self, distance_QT: Tensor) -> Tensor:
         """See `DistanceBias`."""
-        return self.table_NH[self.bucket(distance_QT)].movedim(-1, -3)
+        return self.table[self.bucket(distance_QT)].movedim(-1, -3)
 
     def bucket(self, distance: Tensor) -> Tensor:
         """The bucket of each distance: exact for small ones, logarithmic up to `max_distance`."""
-        count = self.table_NH.shape[0]
+        count = self.table.shape[0]
         first = torch.zeros_like(distance)
         back = (-distance).clamp_min(0)
         if not self.is_causal:
@@ -71,8 +73,8 @@ class ScoreTerms:
     """Scaled scores become cap * tanh(score / cap) (Gemma 2)."""
     bias: DistanceBias | None = None
     """Added to the scores."""
-    sinks_H: Tensor | None = None
-    """A logit for each head that takes part in the softmax and has no value (gpt-oss)."""
+    sinks: Tensor | None = None
+    """H: a logit for each head that takes part in the softmax and has no value (gpt-oss)."""
     source_lengths: tuple[int, ...] | None = None
     """Cross-attention: keys and values are of other texts, one for each sequence of the step, packed in its order. Each
     query sees all of its sequence's, and nothing is written to the cache."""
@@ -100,8 +102,8 @@ def attend_plainly(
     if terms.bias is not None:
         scores_BHQT = scores_BHQT + terms.bias(distance_QT).float()
     scores_BHQT = scores_BHQT.masked_fill(~is_seen_QT[..., None, :, :], -torch.inf)
-    if terms.sinks_H is not None:
-        sinks_BHQ1 = terms.sinks_H.float()[:, None, None].expand(*scores_BHQT.shape[:-1], 1)
+    if terms.sinks is not None:
+        sinks_BHQ1 = terms.sinks.float()[:, None, None].expand(*scores_BHQT.shape[:-1], 1)
         shares_BHQT = torch.cat([scores_BHQT, sinks_BHQ1], dim=-1).softmax(-1)[..., :-1]
     else:
         shares_BHQT = scores_BHQT.softmax(-1)
@@ -112,7 +114,9 @@ def cross_attention(
     q_NHK: Tensor, k_MGK: Tensor, v_MGK: Tensor, lengths: list[int], *, scale: float, terms: ScoreTerms
 ) -> Tensor:
     """Attention of packed queries, `lengths` of each sequence, to all keys of `terms.source_lengths`: N H K."""
-    assert terms.source_lengths is not None and len(terms.source_lengths) == len(lengths), "one source for each sequence"
+    assert terms.source_lengths is not None and len(terms.source_lengths) == len(lengths), (
+        "one source for each sequence"
+    )
     assert terms.bias is None, "distances between two texts mean nothing"
     sources = zip(k_MGK.split(terms.source_lengths), v_MGK.split(terms.source_lengths), strict=True)
     parts = []

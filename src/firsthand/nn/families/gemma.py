@@ -7,9 +7,7 @@ Left out: Gemma 2 (its attention softcap is not in the `Attend` contract), the v
 
 from __future__ import annotations
 
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from firsthand.formats.fields import Fields
 from firsthand.formats.model_files import GGUF
@@ -17,6 +15,9 @@ from firsthand.nn.architecture import Architecture, Rope
 from firsthand.nn.families.llama import ACTIVATION_NAMES, ACTIVATIONS
 from firsthand.nn.families.qwen import windows_of
 from firsthand.nn.families.rope_config import rope_from_gguf, rope_from_parameters, rope_to_parameters
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MODEL_TYPES = ("gemma3_text",)
 GGUF_ARCHITECTURES = ("gemma3",)

@@ -6,15 +6,15 @@ Left out: mixtures of experts (Mixtral), and SmolLM3's layers without positions.
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from firsthand.formats.fields import Fields
 from firsthand.formats.model_files import GGUF
 from firsthand.nn.architecture import Activation, Architecture
 from firsthand.nn.families.rope_config import rope_from_config, rope_from_gguf, rope_to_parameters
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MODEL_TYPES = ("llama", "mistral")
 GGUF_ARCHITECTURES = ("llama",)
@@ -107,7 +107,7 @@ def from_gguf_values(ours: str, values: Tensor, a: Architecture) -> Tensor:
 
 def _unpermute(values: Tensor, heads: int) -> Tensor:
     pairs = values.reshape(heads, -1, 2, *values.shape[1:])
-    return torch.swapaxes(pairs, 1, 2).reshape(values.shape)
+    return pairs.swapaxes(1, 2).reshape(values.shape)
 
 
 def _window(config: Fields) -> int | None:

@@ -5,15 +5,16 @@ Left out: the mixtures of experts and the vision models.
 
 from __future__ import annotations
 
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from firsthand.formats.fields import Fields
 from firsthand.formats.model_files import GGUF
 from firsthand.nn.architecture import Architecture
 from firsthand.nn.families.llama import ACTIVATION_NAMES, ACTIVATIONS
 from firsthand.nn.families.rope_config import rope_from_config, rope_from_gguf, rope_to_parameters
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MODEL_TYPES = ("qwen2", "qwen3")
 GGUF_ARCHITECTURES = ("qwen2", "qwen3")

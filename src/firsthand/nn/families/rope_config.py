@@ -7,13 +7,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import torch
-
 from firsthand.errors import ConfigError, ModelFileError
 from firsthand.formats.fields import Fields
 from firsthand.formats.model_files import GGUF
 from firsthand.nn.architecture import Rope, RopeKind
-from firsthand.nn.blocks.rope import frequencies
 
 KINDS: dict[str, RopeKind] = {"default": "default", "linear": "linear", "llama3": "llama3", "yarn": "yarn"}
 
@@ -116,7 +113,20 @@ def _mscale(factor: float, mscale: float = 1.0) -> float:
 
 
 def _from_divisors(divisors: tuple[float, ...], theta: float, head_dim: int) -> Rope:
-    divided = Rope(theta, "divided", divisors=divisors)
+    """Llama 3.1's rope if these are its divisors, else one that divides by them."""
     released = Rope(theta, "llama3", max(divisors), 8192, low_freq_factor=1.0, high_freq_factor=4.0)
-    same = torch.allclose(frequencies(divided, head_dim), frequencies(released, head_dim), rtol=1e-5, atol=0)
-    return released if same else divided
+    expected = llama3_divisors(released, head_dim)
+    if all(math.isclose(one, other, rel_tol=1e-5) for one, other in zip(divisors, expected, strict=True)):
+        return released
+    return Rope(theta, "divided", divisors=divisors)
+
+
+def llama3_divisors(rope: Rope, head_dim: int) -> list[float]:
+    """What the llama3 formula divides each pair's frequency by; `blocks/rope.py` computes the frequencies themselves."""
+    divisors = []
+    for pair in range(head_dim // 2):
+        turns = rope.original_max_position * rope.theta ** (-2 * pair / head_dim) / (2 * math.pi)
+        kept = (turns - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor)
+        kept = min(max(kept, 0.0), 1.0)
+        divisors.append(1 / ((1 - kept) / rope.factor + kept))
+    return divisors
