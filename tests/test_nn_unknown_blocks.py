@@ -23,7 +23,7 @@ from firsthand.nn.decoder import Decoder, initialise
 from firsthand.nn.quant import pack
 
 PROMPT = (3, 14, 15, 92, 65, 35, 89, 79)
-CONFIG = EngineConfig(kv_memory_bytes=1 << 20, kv_cache="float32", max_batch_tokens=5)
+CONFIG = EngineConfig(kv_memory_bytes=1 << 20, kv_cache="float32", max_sequences=4, max_batch_tokens=5)
 
 
 class Experts(nn.Module):

@@ -181,7 +181,7 @@ def print_plan(plan: Plan) -> None:
     if plan.kv_tokens is not None:
         room = size(plan.kv_memory_bytes)
         lines.append(
-            f"Of {room} that the engine sets aside for keys and values by default, {plan.kv_tokens:,} tokens of one conversation fit."
+            f"The engine's default KV cache of {room} holds {plan.kv_tokens:,} tokens of one conversation."
         )
     lines.append(expectation(plan.expected))
     console().print("\n".join(lines), markup=False, soft_wrap=True)

@@ -1,7 +1,7 @@
-"""An Encoder in the form that compiled kernels run: weights of 16 bits, and a text's numbers independent of its company.
+"""An Encoder run by compiled kernels: 16-bit weights, and batch-invariant embeddings.
 
 Twice as fast as float32 in torch on an x86 CPU with AVX-512 VNNI; the numbers of a vector of length 1 differ from those of
-float32 by some 5e-5 (docs/embeddings.md). Left out: training, other devices, and what `can_compile` refuses.
+float32 by some 5e-5 (docs/embeddings.md). Left out: training, other devices, and shapes that `can_compile` rejects.
 """
 
 # N packed tokens, D hidden, O outputs, K inputs
@@ -22,7 +22,7 @@ from firsthand.nn.families.bert import BertArchitecture
 
 Floats = NDArray[np.float32]
 BLOCK = 32
-"""Inputs that share a scale, as in `kernels.shorts`."""
+"""Inputs that share a scale, as in `kernels/products/int16_products.py`."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Product:
     pairs: NDArray[np.int32]
     """Panels of 32 outputs; in each, for every two inputs, 32 pairs of 16-bit numbers."""
     scales: Floats
-    """What one unit of each output's weights is worth."""
+    """The scale of each output's weights."""
     bias: Floats
     inputs: int
     outputs: int
@@ -60,14 +60,14 @@ class Layer:
 
 
 def can_compile(architecture: BertArchitecture) -> bool:
-    """Whether the kernels take this shape, and numba is there."""
+    """True if the kernels support this shape and numba is installed."""
     a = architecture
     fits = a.hidden_size % 32 == 0 and a.intermediate_size % 32 == 0 and a.head_dim % 32 == 0 and a.activation == "gelu"
     return fits and find_spec("numba") is not None
 
 
 def is_fast_here() -> bool:
-    """Whether this machine multiplies 16-bit numbers faster than float32; elsewhere the plain Encoder is better."""
+    """True if this machine multiplies 16-bit numbers faster than float32; elsewhere the plain Encoder is faster."""
     if find_spec("llvmlite") is None:
         return False
     from llvmlite import binding  # type: ignore[import-untyped]
@@ -140,7 +140,7 @@ class CompiledEncoder:
 
 
 def pack(weight_OK: Tensor, bias_O: Tensor) -> Product:
-    """The weights rounded to 16 bits: an output's share one scale, with which no block of 32 can overflow."""
+    """Rounds weights to 16 bits, with one scale per output such that no block of 32 can overflow."""
     outputs, inputs = weight_OK.shape
     weight = weight_OK.detach().double()
     lengths = weight.reshape(outputs, -1, BLOCK).norm(dim=-1).amax(1)

@@ -1,8 +1,8 @@
 """The decoder-only transformer: embedding, blocks, final norm, head, for every family that `Architecture` can express.
 
-Tokens come packed, without batch dimension or padding, and an `Attend` says what each of them sees, so one definition
-serves generation from a paged cache, scoring and training. Projections are plain `nn.Linear` modules named q_proj,
-k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj and lm_head: quantisation and LoRA swap them by name.
+Tokens come packed, without batch dimension or padding, and an `Attend` computes attention, so one definition serves
+generation from a paged cache, scoring and training. Projections are plain `nn.Linear` modules that the blocks declare
+(`matrices`): quantisation and LoRA swap them by name.
 """
 
 # N packed tokens, M rows that need logits, D hidden, V vocabulary, P pairs
@@ -61,7 +61,7 @@ class Block(nn.Module):
 
 
 class Decoder(nn.Module):
-    """A language model. Its weights start as torch's defaults: `initialise` for training, `weights.load` for the rest."""
+    """A language model with torch's default weights; `initialise` makes fresh ones, `weights.load` reads a file's."""
 
     def __init__(self, architecture: Architecture):
         super().__init__()
@@ -74,7 +74,7 @@ class Decoder(nn.Module):
         self._frequencies: dict[tuple[Rope, torch.device], Tensor] = {}
 
     def tie(self) -> None:
-        """Make the head share the embedding matrix, if this architecture does; needed after parameters are replaced."""
+        """Tie the head to the embedding matrix, if the architecture does; call it after parameters are replaced."""
         if self.architecture.tie_embeddings and isinstance(self.lm_head, nn.Linear):
             self.lm_head.weight = self.embed.weight
 
@@ -143,7 +143,7 @@ class Decoder(nn.Module):
         return logits_MV if taps is None else self.checked(taps)("logits", logits_MV)
 
     def rotations(self, positions_N: Tensor, dtype: torch.dtype) -> dict[Rope, Rotation]:
-        """Cosines and sines for these positions, for each of the architecture's ropes."""
+        """Returns cosines and sines at these positions for each of the architecture's ropes."""
         return {
             rope: rotation(
                 self._frequencies_on(rope, positions_N.device), positions_N, scale=rope.attention_factor, dtype=dtype
@@ -159,7 +159,7 @@ class Decoder(nn.Module):
 
 
 def initialise(model: Decoder, *, seed: int = 0, std: float = 0.02) -> Decoder:
-    """The model with fresh weights: normal, with what writes to the residual stream scaled by 1 / sqrt(2 layers) (GPT-2)."""
+    """Initialises weights: normal, with residual projections scaled by 1 / sqrt(2 layers) (GPT-2)."""
     generator = torch.Generator().manual_seed(seed)
     residual_std = std / (2 * model.architecture.num_layers) ** 0.5
     with torch.no_grad():

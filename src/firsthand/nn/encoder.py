@@ -1,4 +1,4 @@
-"""The BERT encoder (Devlin et al., 2019), with which texts become vectors.
+"""The BERT encoder (Devlin et al., 2019), which turns texts into vectors.
 
 LayerNorm after each sum, learned positions, token types, attention in both directions. Tokens come packed, as in `decoder`,
 and an `Attend` says what each of them sees. Left out: the pooler, the heads (masked words, classes), relative positions.
@@ -23,7 +23,7 @@ from firsthand.nn.families.bert import BertArchitecture
 
 
 class Together:
-    """An `Attend` for texts packed one after another: each token sees all of its own text."""
+    """An `Attend` for packed texts: each token sees all of its own text."""
 
     def __init__(self, lengths: Sequence[int]):
         if not all(length > 0 for length in lengths):
@@ -41,7 +41,7 @@ class Together:
         window: int | None,
         terms: ScoreTerms | None = None,
     ) -> Tensor:
-        """Attention in N H K; neighbours of equal length go through as one batch."""
+        """Returns the attention output, N H K; adjacent texts of equal length are computed as one batch."""
         assert window is None and (terms is None or terms.source_lengths is None), "texts see all of themselves"
         parts, start = [], 0
         for length, count in self.runs:

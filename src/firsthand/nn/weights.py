@@ -1,7 +1,7 @@
-"""Weights from disk into a Decoder and back: GGUF files and Hugging Face folders of safetensors.
+"""Loads weights into a Decoder and saves them: GGUF files and Hugging Face folders of safetensors.
 
-The header decides before a byte of data is read: the architecture is built without memory, and every tensor it needs
-must be there, in its shape, with none left over. Left out: pickles (refused), tokenizers, and checkpoints that are
+Headers are validated before any data is read: the architecture is built on the meta device, and the file must hold exactly
+the tensors it needs, in their shapes. Left out: pickles (refused), tokenizers, and checkpoints that are
 quantised in any way but GGUF's.
 """
 
@@ -55,20 +55,20 @@ _MAX_NAMED = 8
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model on disk whose headers have been read: what it is, what it holds, and how to read one tensor."""
+    """A model on disk whose headers have been read: architecture, tensors, and functions to read one."""
 
     path: Path
     architecture: Architecture
     tensors: dict[str, TensorInfo]
     """By the file's own names."""
     name_of: Callable[[str], str]
-    """From our name to the file's."""
+    """Maps our name to the file's."""
     read: Callable[[str], Tensor]
-    """Our name to the values, as we hold them."""
+    """Returns the values of one of our parameters, in our layout."""
     has_blocks: Callable[[str], bool]
-    """Whether the matrix of our name has a type that can stay as it is."""
+    """True if a matrix of ours has a block format that can be kept."""
     blocks: Callable[[str], Blockwise]
-    """Our name to such a matrix."""
+    """Returns such a matrix in its blocks."""
 
 
 def load(
@@ -79,7 +79,7 @@ def load(
     keep_blocks: bool = False,
     adapter: Path | str | None = None,
 ) -> Decoder:
-    """The model in a .gguf file, or in a folder with config.json and safetensors; ModelFileError if it is not sound.
+    """Loads the model in a .gguf file or in a folder with config.json and safetensors; ModelFileError if it is invalid.
 
     With `keep_blocks` the projections of a GGUF file stay in the file's own blocks (`quant.BlockLinear`), if all of
     them can. The LoRA `adapter` in a folder is merged into the weights, which then cannot stay in blocks.
@@ -104,7 +104,7 @@ def load(
 
 
 def _put_blocks(model: Decoder, checkpoint: Checkpoint) -> set[str]:
-    """Replace each Linear by one with the file's own blocks, if all can be; returns the parameters that this settles."""
+    """Replace each Linear by one with the file's blocks, if all can be; returns the parameters that this loads."""
     linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     tied = model.architecture.tie_embeddings
     sources = {name: "embed.weight" if tied and name == "lm_head" else f"{name}.weight" for name in linears}
@@ -120,7 +120,7 @@ def _put_blocks(model: Decoder, checkpoint: Checkpoint) -> set[str]:
 
 
 def load_encoder(path: Path | str, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Encoder:
-    """The encoder in a folder with config.json and safetensors; ModelFileError if it is not sound, or no encoder."""
+    """Loads the encoder in a folder with config.json and safetensors; ModelFileError if it is invalid or no encoder."""
     folder = Path(path)
     if is_gguf(folder):
         raise ModelFileError(f"{folder} is a file: an encoder is read from a folder with config.json and safetensors")
@@ -141,7 +141,7 @@ def load_encoder(path: Path | str, *, dtype: torch.dtype = torch.float32, device
 
 
 def save(model: Decoder, folder: Path | str) -> None:
-    """Write config.json and model.safetensors as transformers reads them. Existing ones are replaced, whole or not at all.
+    """Writes config.json and model.safetensors for transformers. Existing ones are replaced atomically.
 
     Special token ids are left null: they belong to the tokenizer, which is not written here.
     """
@@ -165,7 +165,7 @@ def save(model: Decoder, folder: Path | str) -> None:
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """A model on disk with its headers checked and none of its values read."""
+    """Opens a model on disk: validates its headers, reads no values."""
     return _open_gguf(path) if is_gguf(path) else _open_folder(path)
 
 
@@ -251,7 +251,7 @@ def _shapes(model: Decoder) -> dict[str, tuple[int, ...]]:
 
 
 def _check_tensors(checkpoint: Checkpoint, wanted: dict[str, tuple[int, ...]]) -> None:
-    """Raise ModelFileError unless the file's tensors are the wanted ones, in their shapes."""
+    """Raise ModelFileError unless the file holds exactly the expected tensors, in their shapes."""
     found = {name: tensor.shape for name, tensor in checkpoint.tensors.items() if not name.endswith(_DERIVED)}
     expected = {checkpoint.name_of(ours): shape for ours, shape in wanted.items()}
     allowed = {checkpoint.name_of("lm_head.weight")} if checkpoint.architecture.tie_embeddings else set()
@@ -265,7 +265,7 @@ def _check_names(
     expected: dict[str, tuple[int, ...]],
     allowed: set[str],
 ) -> None:
-    """Raise ModelFileError unless what was found is what was expected, in its shapes, and at most what is allowed beside."""
+    """Raise ModelFileError unless the found names and shapes are the expected ones, apart from the allowed names."""
     missing = [name for name in expected if name not in found]
     surplus = [name for name in found if name not in expected and name not in allowed]
     misshapen = [

@@ -1,8 +1,7 @@
-"""Grouped-query self-attention: the projections, and the `Attend` contract for what lies between them.
+"""Grouped-query self-attention: the projections, and the `Attend` protocol that computes attention between them.
 
-Which tokens see which, and where keys and values are kept, is not the layer's business: it hands queries, keys and
-values of packed tokens to an `Attend`. The engine's reads a paged cache; `Packed` here is plain causal attention, for
-training, scoring and tests.
+A layer passes queries, keys and values of packed tokens to an `Attend`, which knows the mask and where keys and values are
+kept. The engine's reads a paged cache; `Packed` is plain causal attention for training, scoring and tests.
 """
 
 # N packed tokens, D hidden, H query heads, G key/value heads, K head_dim, B equally long sequences, T their length
@@ -28,7 +27,7 @@ from firsthand.nn.sites import TapFunction
 
 
 class Attend(Protocol):
-    """Attention over whatever the caller lets each token see."""
+    """Computes attention under the caller's mask and cache."""
 
     def __call__(
         self,
@@ -41,10 +40,10 @@ class Attend(Protocol):
         window: int | None,
         terms: ScoreTerms | None = None,
     ) -> Tensor:
-        """Mix values into N H K. Tokens are packed, without padding or batch dimension; q and k come in already turned.
+        """Returns the attention output, N H K. Tokens are packed, without padding or batch dimension; q and k are rotated.
 
-        `window` is how many positions a token sees, its own included; None is all before it. `terms` holds whatever else
-        changes the scores: an implementation computes all of it or refuses, and ignores nothing.
+        `window` is the number of positions a token sees, its own included; None is all before it. `terms` holds all else
+        that changes the scores: an implementation computes it or raises, and never ignores it.
         """
         ...
 
@@ -68,7 +67,7 @@ class Packed:
         window: int | None,
         terms: ScoreTerms | None = None,
     ) -> Tensor:
-        """Attention in N H K; neighbours of equal length go through as one batch."""
+        """Returns the attention output, N H K; adjacent sequences of equal length are computed as one batch."""
         if terms is not None and terms.source_lengths is not None:
             lengths = [length for length, count in self.runs for _ in range(count)]
             return cross_attention(q_NHK, k_NGK, v_NGK, lengths, scale=scale, terms=terms)
@@ -106,7 +105,7 @@ class Attention(nn.Module):
         self.k_norm = _head_norm(a)
 
     def forward(self, x_ND: Tensor, by: Rotation, attend: Attend, tap: TapFunction | None = None) -> Tensor:
-        """Returns what each token takes from the tokens it sees: N D."""
+        """Returns the attention output of each token: N D."""
         q_NHK = self.q_proj(x_ND).unflatten(-1, (self.num_heads, self.head_dim))
         k_NGK = self.k_proj(x_ND).unflatten(-1, (self.num_kv_heads, self.head_dim))
         v_NGK = self.v_proj(x_ND).unflatten(-1, (self.num_kv_heads, self.head_dim))
@@ -153,6 +152,6 @@ def _causal(
 
 
 def _window_mask(length: int, window: int, device: torch.device) -> Tensor:
-    """True where a row's token sees a column's: itself and the window - 1 before it."""
+    """True where the row's token sees the column's: itself and the window - 1 before it."""
     ones_TT = torch.ones(length, length, dtype=torch.bool, device=device)
     return ones_TT.tril() & ones_TT.triu(1 - window)

@@ -16,7 +16,7 @@ MODEL_TYPES = ("bert", "roberta", "xlm-roberta")
 
 @dataclass(frozen=True)
 class BertArchitecture:
-    """Everything that fixes an encoder's shape and arithmetic; weights aside, it is the model."""
+    """The shapes and arithmetic of an encoder: all of the model but its weights."""
 
     family: str
     """Its `model_type`: `bert`, `roberta` or `xlm-roberta`."""

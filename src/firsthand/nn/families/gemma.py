@@ -1,8 +1,8 @@
 """The Gemma family: Gemma 3, text only.
 
 Norms before and after attention and MLP that multiply by 1 + weight, GeGLU, scaled embeddings, RMSNorm on query and
-key heads, and two kinds of layer: sliding windows with a short rope, and every sixth layer all the way with a long one.
-Left out: Gemma 2 (its attention softcap is not in the `Attend` contract), the vision tower, Gemma 3n and 4.
+key heads, and two kinds of layers: sliding-window with a short rope, and every sixth with full attention and a long one.
+Left out: Gemma 2, the vision tower, Gemma 3n and 4.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def from_gguf(file: GGUF, fields: Fields) -> Architecture:
 
 
 def from_gguf_values(ours: str, values: Tensor, a: Architecture) -> Tensor:
-    """The parameter as we hold it: GGUF stores norms with the 1 already added."""
+    """The parameter in our layout: GGUF stores norms with the 1 added."""
     return values - 1 if ours.endswith("norm.weight") else values
 
 

@@ -1,4 +1,4 @@
-"""The Llama family: Llama 2 and 3, SmolLM2, Mistral, and whatever else calls itself `llama` or `mistral`.
+"""The Llama family: Llama 2 and 3, SmolLM2, Mistral, and others of the model types `llama` and `mistral`.
 
 Pre-norm, SwiGLU, grouped-query attention, plain or llama3-stretched rope; Mistral adds a sliding window.
 Left out: mixtures of experts (Mixtral), and SmolLM3's layers without positions.
@@ -72,7 +72,7 @@ def to_config(a: Architecture) -> dict[str, Any]:
 
 
 def from_gguf(file: GGUF, fields: Fields) -> Architecture:
-    """The architecture in GGUF metadata; biases and a tied head show in which tensors are there."""
+    """The architecture in GGUF metadata; the tensors present tell biases and a tied head."""
     num_layers, num_heads = fields.num_layers("block_count"), fields.integer("attention.head_count")
     hidden_size = fields.integer("embedding_length")
     head_dim = fields.integer("attention.key_length", hidden_size // max(num_heads, 1))
@@ -97,7 +97,7 @@ def from_gguf(file: GGUF, fields: Fields) -> Architecture:
 
 
 def from_gguf_values(ours: str, values: Tensor, a: Architecture) -> Tensor:
-    """The parameter as we hold it: GGUF interleaves the rotary pairs of q and k, we hold first halves, then second."""
+    """The parameter in our layout: GGUF interleaves the rotary pairs of q and k, ours keeps the halves apart."""
     if ".attention.q_proj." in ours:
         return _unpermute(values, a.num_heads)
     if ".attention.k_proj." in ours:
