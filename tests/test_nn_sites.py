@@ -110,7 +110,9 @@ def test_unknown_sites_and_misfits_are_refused() -> None:
     assert engine.stats().not_compiled is None
 
 
-CONFIG = EngineConfig(kv_memory_bytes=1 << 20, weights="float32", kv_cache="float32", max_sequences=4, max_batch_tokens=7)
+CONFIG = EngineConfig(
+    kv_memory_bytes=1 << 20, weights="float32", kv_cache="float32", max_sequences=4, max_batch_tokens=7
+)
 
 
 def answers(engine: Engine, **more: object) -> tuple[list[tuple[int, ...]], list[tuple[float, ...]]]:

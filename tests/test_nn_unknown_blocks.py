@@ -18,7 +18,7 @@ from firsthand.model import Sampling
 from firsthand.nn.architecture import Architecture
 from firsthand.nn.blocks.attention import Attention
 from firsthand.nn.blocks.mlp import MLP
-from firsthand.nn.compiled_decoder import can_fuse
+from firsthand.nn.compiled_decoder import why_not_compiled
 from firsthand.nn.decoder import Decoder, initialise
 from firsthand.nn.quant import pack
 
@@ -59,9 +59,9 @@ def answer(engine: Engine, **more: object) -> tuple[list[int], tuple[float, ...]
 @pytest.mark.parametrize("weights", ["float32", "float16"])
 def test_a_mixture_of_experts_is_served_with_the_log_probs_of_its_modules(weights: str) -> None:
     model = with_experts()
-    assert can_fuse(model) == "its layer 0 has a part of another kind: Experts"
+    assert why_not_compiled(model) == "its layer 0 has an unsupported part: Experts"
     engine = Engine(model, replace(CONFIG, weights=weights))
-    assert engine.stats().not_compiled == "its layer 0 has a part of another kind: Experts"
+    assert engine.stats().not_compiled == "its layer 0 has an unsupported part: Experts"
     ids, found = answer(engine)
     expected_TV = plain_logprobs(model, [*PROMPT, *ids])
     expected = [float(expected_TV[len(PROMPT) - 1 + i, token]) for i, token in enumerate(ids)]
@@ -106,16 +106,16 @@ def test_each_part_of_another_kind_is_named() -> None:
 
     model = tiny_model()
     model.layers[1].attention = OtherAttention(model.architecture, 1)
-    assert can_fuse(model) == "its layer 1 has a part of another kind: OtherAttention"
+    assert why_not_compiled(model) == "its layer 1 has an unsupported part: OtherAttention"
     model = tiny_model()
     model.layers[1].mlp_norm = nn.LayerNorm(32)
-    assert can_fuse(model) == "its layer 1 has a part of another kind: LayerNorm"
+    assert why_not_compiled(model) == "its layer 1 has an unsupported part: LayerNorm"
     model = tiny_model()
     model.layers[1] = nn.Identity()
-    assert can_fuse(model) == "its layer 1 is a Identity"
+    assert why_not_compiled(model) == "its layer 1 is a Identity"
     model = tiny_model()
     model.norm = nn.LayerNorm(32)
-    assert can_fuse(model) == "its embedding or final norm is of another kind"
+    assert why_not_compiled(model) == "its embedding or final norm is unsupported"
 
 
 def test_a_setting_that_the_compiled_step_does_not_know_is_not_ignored() -> None:
@@ -124,8 +124,8 @@ def test_a_setting_that_the_compiled_step_does_not_know_is_not_ignored() -> None
         clip_qkv: float | None = None
 
     a = tiny_model().architecture
-    assert can_fuse(Decoder(Newer(**vars(a)))) is None
-    assert can_fuse(Decoder(Newer(**vars(a), clip_qkv=6.0))) == "its clip_qkv is 6.0"
+    assert why_not_compiled(Decoder(Newer(**vars(a)))) is None
+    assert why_not_compiled(Decoder(Newer(**vars(a), clip_qkv=6.0))) == "its clip_qkv is 6.0"
 
 
 @pytest.mark.parametrize("kv_cache", ["float32", "int8"])

@@ -102,9 +102,8 @@ def _place(module: str, a: Architecture) -> tuple[int, int]:
     return int(layer), COLUMNS.index(name)
 
 
-@dataclass
-class CompiledSpans:
-    """What the compiled step and its head want to know of a step's adapters."""
+class CompiledSpans(NamedTuple):
+    """The rows of a step with adapters, as the compiled step and its head take them."""
 
     pieces: NDArray[np.int64]
     """First row, the one after the last, and which adapter: P 3."""

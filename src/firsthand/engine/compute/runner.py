@@ -24,7 +24,7 @@ from firsthand.engine.memory.window_pool import near_table
 from firsthand.kernels.attention.kv_pages import Chunk as PageChunk
 from firsthand.kernels.attention.kv_pages import Layout, Pages
 from firsthand.nn.batched_lora import ModuleSpans, PackedAdapter, spans_of
-from firsthand.nn.compiled_decoder import Cache, Fused, Logits, can_fuse
+from firsthand.nn.compiled_decoder import Cache, CompiledDecoder, Logits, why_not_compiled
 from firsthand.nn.decoder import Decoder
 from firsthand.nn.sites import Tap, Taps
 
@@ -67,7 +67,7 @@ class Runner:
                 num_near=None if num_near is None else num_near + has_spares,
             )
         self._is_near = [bool(kind) for kind in self.cache.spans[:, 0]]
-        self.fused = Fused(model, threads=self.threads) if fits else None
+        self.fused = CompiledDecoder(model, threads=self.threads) if fits else None
         self.adapted: ModuleSpans | None = None
         self.modules: Modules | None = None
         self.taps: Taps | None = None
@@ -81,7 +81,7 @@ class Runner:
             return f"the model is on {self.device}"
         if self.block_size % 16:
             return f"blocks have {self.block_size} slots, no multiple of 16"
-        return can_fuse(self.model)
+        return why_not_compiled(self.model)
 
     def _open_modules(self, spares: Row[int]) -> None:
         self.adapted = ModuleSpans(self.model)

@@ -1,9 +1,9 @@
 """The plain version of paged attention: gather blocks, then torch's attention with a mask. Any device, any dtype.
 
-All chunks of one token, which is what a decode step is, go through one gather and one call, padded to the longest, or
-through a kernel that reads blocks in place where one is given (`paged_triton`); prompts go one by one. What a step's layers
-need of the host's numbers goes to the device once, in one copy. `store` and `decode` take tensors and nothing else, ask no
-value back and have no shape that depends on one, so with tables padded to a fixed size a CUDA graph can hold them.
+All chunks of one token (a decode step) go through one gather and one call, padded to the longest, or through a kernel that
+reads blocks in place if one is given (`paged_triton`); prompts go one by one. Index arrays are copied to the device once a
+step. `store` and `decode` take tensors only, read no value back and have no data-dependent shapes, so with tables padded to
+a fixed size a CUDA graph can capture them.
 """
 
 # N packed tokens, C chunks, H query heads, G kv heads, K head_dim, B blocks of a table, S slots of a block, T B * S
@@ -52,7 +52,7 @@ class Prompt(NamedTuple):
 
 
 class Indices(NamedTuple):
-    """What a step needs of the host's numbers, on its device."""
+    """The index tensors of a step, on its device."""
 
     blocks: Tensor
     """N"""
@@ -80,9 +80,9 @@ def gather_attention(
     terms: ScoreTerms | None = None,
     decode_by: Decode | None = None,
 ) -> Tensor:
-    """Write the new keys and values, then attend each token to its own sequence up to itself: N H K.
+    """Writes the new keys and values, then computes causal attention of each token over its own sequence: N H K.
 
-    `decode_by` knows no `terms`, so where there are any it stands aside.
+    `decode_by` does not support `terms`, so with any `decode` is called instead.
     """
     device = q_NHK.device
     if terms is not None and terms.source_lengths is not None:
@@ -102,13 +102,13 @@ def gather_attention(
 
 
 def to_device(parts: Sequence[Sequence[int]], device: torch.device) -> list[Tensor]:
-    """Lists of whole numbers as int64 tensors on the device, by one copy that nobody waits for."""
+    """Copies lists of integers to the device as int64 tensors, in one asynchronous copy."""
     flat = torch.tensor(list(chain.from_iterable(parts)), dtype=torch.long, pin_memory=is_pinned(device))
     return list(torch.split(flat.to(device, non_blocking=True), [len(part) for part in parts]))
 
 
 def is_pinned(device: torch.device) -> bool:
-    """Whether what goes there should lie in pinned memory, from which copies run beside the host's work."""
+    """True if host memory copied to this device should be pinned, so that copies are asynchronous."""
     return device.type == "cuda" and torch.cuda.is_available()
 
 
@@ -123,9 +123,9 @@ def store(k_NGK: Tensor, v_NGK: Tensor, pages: Pages, blocks_N: Tensor, slots_N:
 
 
 def quantise(x_NGK: Tensor) -> tuple[Tensor, Tensor]:
-    """Return whole numbers from -127 to 127 as int8, and for each N G the float32 that brings them back.
+    """Returns int8 codes from -127 to 127, and the float32 scale of each N G.
 
-    A vector with a number that is not finite gets zeros and the scale NaN, so that it does not pass for a sound one.
+    A vector with a non-finite number gets zeros and the scale NaN.
     """
     top_NG = x_NGK.float().abs().amax(-1)
     inverse_NG = torch.where(top_NG > 0, 127.0 / top_NG, 0.0)
@@ -145,7 +145,7 @@ def decode_with(
     window: int | None,
     terms: ScoreTerms | None,
 ) -> Tensor:
-    """`Decode` by a kernel if it is given and knows all that is asked, else by `decode`."""
+    """Decodes by a kernel if one is given and there are no `terms`, else by `decode`."""
     if terms is None:
         return (by or decode)(q_CHK, pages, tables_CB, positions_C, scale=scale, window=window)
     return decode(q_CHK, pages, tables_CB, positions_C, scale=scale, window=window, terms=terms)

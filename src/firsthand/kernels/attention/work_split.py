@@ -1,4 +1,4 @@
-"""How the work of a step's attention is cut into tasks: who is computed together, and what is computed once for many.
+"""Splits a step's attention into tasks: which rows are computed together, and which segments are shared.
 
 A task is some packed rows and some segments of a past. A chunk of a prompt is cut into pieces of rows, each of which reads
 its whole past. A chunk of few rows is *split*, a few segments of its past a task, where that pays: because threads would

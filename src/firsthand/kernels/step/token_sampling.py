@@ -1,4 +1,4 @@
-"""Drawing a token from a row of logits, compiled: two or three passes over the vocabulary, and never a sort of it.
+"""Samples a token from a row of logits, compiled: two or three passes over the vocabulary, without sorting it.
 
 Sums are taken in float64 over pieces of 1,024 tokens, in the order of their ids. Importing this file imports numba.
 """
