@@ -126,6 +126,8 @@ def test_a_setting_that_the_compiled_step_does_not_know_is_not_ignored() -> None
     a = tiny_model().architecture
     assert why_not_compiled(Decoder(Newer(**vars(a)))) is None
     assert why_not_compiled(Decoder(Newer(**vars(a), clip_qkv=6.0))) == "its clip_qkv is 6.0"
+    other = replace(a, activation="relu")  # type: ignore[arg-type]
+    assert why_not_compiled(Decoder(other)) == "its activation is relu and its norm_placement pre"
 
 
 @pytest.mark.parametrize("kv_cache", ["float32", "int8"])
