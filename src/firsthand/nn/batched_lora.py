@@ -1,8 +1,8 @@
-"""Several LoRA adapters beside one model: a step mixes rows of any of them with rows of the model as it is.
+"""Batched LoRA: rows of several adapters and of the base model in one step.
 
-An adapter is packed once, for the compiled step as tiles and for modules as matrices on the model's device, both with the
-scale in B. A step is told which of its rows, as `Span`s, belong to which adapter: those rows pay two thin products for each
-matrix that their adapter changes, all others pay nothing. Reading adapters from files is `lora`'s.
+An adapter is packed once, as tiles for the compiled step or as matrices on the model's device for modules, both with the
+scale in B. `Span`s tell which rows of a step belong to which adapter: those rows pay two low-rank products for each matrix
+that their adapter changes, all others pay nothing. `lora` reads adapters from files.
 """
 
 # D in, O out, r rank, N packed tokens, L layers, S adapters, P pieces of rows
@@ -35,13 +35,13 @@ COLUMNS = tuple(matrix.name for matrix in BLOCK)
 
 @dataclass(frozen=True, eq=False)
 class PackedAdapter:
-    """An adapter as a step reads it; one of the two forms is empty."""
+    """An adapter in the form that a step reads, for modules or for the compiled step; the other form is empty."""
 
     matrices: Mapping[str, tuple[Tensor, Tensor]]
-    """For modules: by the module's name A and scale times B, r D and O r."""
+    """For modules: A (r D) and scale times B (O r) by the module's name."""
     entries: NDArray[np.int64]
-    """For the compiled step: `DenseTiles.entry` of A and of scale times B, zeros for a matrix that is left alone, with the
-    head in the first column of a layer more: L + 1, 7 2 5."""
+    """For the compiled step: `DenseTiles.entry` of A and of scale times B, zeros for an unchanged matrix; the last row
+    has the head in its first column: L + 1, 7 2 5."""
     tiles: Mapping[str, tuple[DenseTiles, DenseTiles]]
     """What `entries` points to, by the module's name."""
     rank: int
@@ -49,7 +49,7 @@ class PackedAdapter:
     size_bytes: int
 
     def pair(self, module: str) -> tuple[Tensor, Tensor] | None:
-        """A and scale times B of a module, made anew from tiles where there are only those; None if it is left alone."""
+        """Returns A and scale times B of a module, untiled if need be; None if the adapter does not change it."""
         if module not in self.tiles:
             return self.matrices.get(module)
         from firsthand.kernels.products.float_products import untile_floats
@@ -68,7 +68,7 @@ class Span(NamedTuple):
 
 
 def pack_adapter(adapter: Adapter, model: Decoder, *, tiles_of: Mode | None) -> PackedAdapter:
-    """The adapter for the compiled step of that model, in float16 unless its weights are float32; for its modules if None.
+    """Packs an adapter for the model's compiled step, in float16 unless its weights are float32; for its modules if None.
 
     A matrix that float16 cannot hold stays float32.
     """
@@ -108,32 +108,32 @@ class CompiledSpans(NamedTuple):
     pieces: NDArray[np.int64]
     """First row, the one after the last, and which adapter: P 3."""
     entries: NDArray[np.int64]
-    """Of all adapters that were met: L + 1, S 7 2 5."""
+    """Of all adapters seen so far: L + 1, S 7 2 5."""
     rank: int
-    """The highest, as whole tiles."""
+    """The highest rank, rounded up to whole tiles."""
 
 
 @dataclass
 class SpanCompiler:
-    """Turns spans into what the compiled step wants; the tables of adapters that were met are kept until `forget`."""
+    """Converts spans to the compiled step's tables; those of adapters seen so far are kept until `forget`."""
 
     num_layers: int
-    _met: tuple[PackedAdapter, ...] = ()
+    _seen: tuple[PackedAdapter, ...] = ()
     _entries: NDArray[np.int64] = field(init=False)
 
     def __post_init__(self) -> None:
         self._entries = np.zeros((self.num_layers + 1, 0, len(COLUMNS), 2, 5), dtype=np.int64)
 
     def __call__(self, spans: Sequence[Span]) -> CompiledSpans:
-        """The spans in pieces."""
+        """Cuts the spans into pieces."""
         from firsthand.kernels.step.lora_products import PIECE_ROWS
 
         adapters = dict.fromkeys(span.adapter for span in spans)
-        if new := [each for each in adapters if each not in self._met]:
-            self._met = (*self._met, *new)
-            self._entries = np.stack([each.entries for each in self._met], axis=1)
+        if new := [each for each in adapters if each not in self._seen]:
+            self._seen = (*self._seen, *new)
+            self._entries = np.stack([each.entries for each in self._seen], axis=1)
         pieces = [
-            (row, min(row + PIECE_ROWS, span.last), self._met.index(span.adapter))
+            (row, min(row + PIECE_ROWS, span.last), self._seen.index(span.adapter))
             for span in spans
             for row in range(span.first, span.last, PIECE_ROWS)
         ]
@@ -141,15 +141,15 @@ class SpanCompiler:
         return CompiledSpans(np.array(pieces, dtype=np.int64).reshape(-1, 3), self._entries, rank)
 
     def forget(self) -> None:
-        """Let go of the adapters that were met."""
-        self._met = ()
+        """Drop the tables of adapters seen so far."""
+        self._seen = ()
         self._entries = self._entries[:, :0]
 
 
 class ModuleSpans:
-    """Adds what adapters add to the outputs of a model's own modules, for the rows that a call is told of.
+    """Adds adapters' updates to the outputs of a model's modules, for the rows of the given spans.
 
-    A hook stands on each matrix; without spans it returns at once.
+    Each matrix has a forward hook, which returns at once without spans.
     """
 
     def __init__(self, model: Decoder):
@@ -159,7 +159,7 @@ class ModuleSpans:
 
     @contextmanager
     def over(self, spans: Sequence[Span]) -> Iterator[None]:
-        """While this lasts, calls of the model are of rows that lie so."""
+        """A context in which the model's calls have these spans."""
         self._spans = spans
         try:
             yield
@@ -178,7 +178,7 @@ class ModuleSpans:
 
 
 def spans_of(adapters: Sequence[PackedAdapter | None], counts: Sequence[int]) -> list[Span]:
-    """The spans of rows that come in runs: so many of an adapter, or of none, after each other."""
+    """Returns the spans of consecutive runs of rows, `counts` of each adapter or of None."""
     spans: list[Span] = []
     row = 0
     for adapter, count in zip(adapters, counts, strict=True):
