@@ -263,7 +263,7 @@ class CompiledDecoder:
                       np.array(wanted, dtype=np.int64))  # fmt: skip
         sizes, factors = self._shape(layout.block_size, self._has_dense or bool(spans))
         arguments = (
-            team, self.threads, sizes, factors, tuple(self._weights), tuple(batch), (cache.spans, *cache.arrays),
+            team, self.threads, sizes, factors, self._fixed, tuple(batch), (cache.spans, *cache.arrays),
             tuple(adapted), (*self._buffers, partials), out.reshape(-1),
         )  # fmt: skip
         together(self.threads, lambda: decoder_step.run(*arguments))
@@ -335,6 +335,7 @@ class CompiledDecoder:
                 for window, rope in zip(a.windows, a.ropes, strict=True)
             ]
             self._weights = self._weights._replace(layers=np.array(layers, dtype=np.int64), cos=cos, sin=sin)
+        self._fixed = tuple(self._weights)
 
     def _shape(self, block_size: int, has_dense: bool) -> tuple[NDArray[np.int64], Floats]:
         """The fields of `Shape` as arrays of sizes and of factors."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 import torch
@@ -84,7 +85,7 @@ def compiled_attention(
     out_NHK = torch.empty(q_NHK.shape, dtype=torch.float32)
     out = out_NHK.numpy().reshape(-1)
     partials = np.empty(plan.num_slots * num_heads * (padded + LANES), dtype=np.float32)
-    arguments = (q, cache, work, heads, np.float32(scale), seen, partials, out)
+    arguments: tuple[Any, ...] = (q, cache, work, heads, np.float32(scale), seen, partials, out)
     cuts = plan.cuts * num_kv_heads
     if layout.threads > 1 and num_heads * int(layout.positions.sum()) >= PARALLEL_FROM:
         others = _executor(layout.threads - 1)

@@ -118,9 +118,11 @@ def cross_attention(
         "one source for each sequence"
     )
     assert terms.bias is None, "distances between two texts mean nothing"
-    sources = zip(k_MGK.split(terms.source_lengths), v_MGK.split(terms.source_lengths), strict=True)
+    sources = list(terms.source_lengths)
     parts = []
-    for q_QHK, (k_TGK, v_TGK) in zip(q_NHK.split(lengths), sources, strict=True):
+    parts_of = ((q_NHK, lengths), (k_MGK, sources), (v_MGK, sources))
+    pieces = zip(*(torch.split(rows, sizes) for rows, sizes in parts_of), strict=True)
+    for q_QHK, k_TGK, v_TGK in pieces:
         seen_QT = torch.ones(len(q_QHK), len(k_TGK), dtype=torch.bool, device=q_NHK.device)
         q_1HQK, k_1GTK, v_1GTK = (x.transpose(0, 1)[None] for x in (q_QHK, k_TGK, v_TGK))
         mixed_1HQK = attend_plainly(q_1HQK, k_1GTK, v_1GTK, seen_QT, seen_QT, scale=scale, terms=terms)
