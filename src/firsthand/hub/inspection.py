@@ -197,8 +197,9 @@ def _form_of_config(config: Mapping[str, Any]) -> _Form:
         _whole(config.get(key)) for key in ("num_attention_heads", "hidden_size", "num_hidden_layers")
     )
     head_dim = _whole(config.get("head_dim")) or _ratio(hidden, heads)
-    window, types = _whole(config.get("sliding_window")), config.get("layer_types")
-    is_windowed = window is not None and layers is not None and isinstance(types, list)
+    window, types, share = _whole(config.get("sliding_window")), config.get("layer_types"), 0.0
+    if window is not None and layers is not None and isinstance(types, list):
+        share = types[:layers].count("sliding_attention") / layers
     return _Form(
         context=_whole(config.get("max_position_embeddings")),
         vocabulary=_whole(config.get("vocab_size")),
@@ -206,8 +207,8 @@ def _form_of_config(config: Mapping[str, Any]) -> _Form:
         kv_heads=_kv_heads(config.get("num_key_value_heads", heads), layers),
         key_dim=head_dim,
         value_dim=head_dim,
-        window=window if is_windowed else None,
-        window_share=types[:layers].count("sliding_attention") / layers if is_windowed else 0.0,
+        window=window if share else None,
+        window_share=share,
     )
 
 
@@ -224,8 +225,9 @@ def _inspection(
     """The facts, with what follows from them."""
     parameters = sum(math.prod(tensor.shape) for tensor in tensors)
     is_encoder, context, windows = kind in _ENCODERS, form.context, (form.window, form.window_share)
-    has_cache = form.kv_heads and form.key_dim and form.value_dim and not is_encoder
-    each = KV_VALUE_BYTES * form.kv_heads * (form.key_dim + form.value_dim) if has_cache else None
+    kv_heads = None if is_encoder else form.kv_heads
+    has_cache = kv_heads and form.key_dim and form.value_dim
+    each = _product(KV_VALUE_BYTES, kv_heads, (form.key_dim or 0) + (form.value_dim or 0)) if has_cache else None
     table, head = (None, None) if is_encoder else _embeddings_and_head(tensors)
     lengths = sorted({length for length in (*_CONTEXTS, context or 0) if 0 < length <= (context or _CONTEXTS[-1])})
     return Inspection(

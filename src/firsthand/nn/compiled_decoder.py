@@ -420,7 +420,7 @@ def _all(pages: Pages) -> list[Tensor]:
     return [pages.keys, pages.values, pages.key_scales, pages.value_scales]
 
 
-def _linears(block: Block) -> list[nn.Module]:
+def _linears(block: nn.Module) -> list[nn.Module]:
     """The block's projections in the order of `BLOCK`."""
     return [block.get_submodule(matrix.name) for matrix in BLOCK]
 
