@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from numba import njit
 
-from firsthand.kernels.attention.attention_tables import Heads, KeyValues, Rows, Work
+from firsthand.kernels.attention.attention_tables import Heads, KeyValues, RowView, Work
 from firsthand.kernels.attention.paged_attention import LANES
 from firsthand.kernels.attention.paged_cpu import attend, merge
 from firsthand.measure.attention_bench import BLOCK, Shape, alone, branches, prompt
@@ -69,7 +69,7 @@ def one_row(
     plan = layout.plan(SHAPE.heads // SHAPE.kv_heads, 0)
     out = np.empty(SHAPE.heads * SHAPE.dim, dtype=np.float32)
     partials = np.empty(plan.num_slots * SHAPE.heads * (SHAPE.dim + LANES), dtype=np.float32)
-    heads, rows = Heads(SHAPE.heads, SHAPE.kv_heads, SHAPE.dim, BLOCK), Rows(q, 0, SHAPE.heads * SHAPE.dim)
+    heads, rows = Heads(SHAPE.heads, SHAPE.kv_heads, SHAPE.dim, BLOCK), RowView(q, 0, SHAPE.heads * SHAPE.dim)
     scale = np.float32(SHAPE.scale)
     items, merged = plan.cuts * SHAPE.kv_heads, np.linspace(0, len(plan.merged) * SHAPE.heads, threads + 1).astype(int)
     wholes = [array.view(np.int64) for case in cases for array in case.pages.arrays if len(array)]

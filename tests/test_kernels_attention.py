@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from firsthand.kernels.attention.attention_tables import Heads, KeyValues, Rows, Work
+from firsthand.kernels.attention.attention_tables import Heads, KeyValues, RowView, Work
 from firsthand.kernels.attention.gather import decode, quantise, store
 from firsthand.kernels.attention.paged_attention import (
     Chunk,
@@ -297,11 +297,11 @@ def test_kernels_take_any_ranges_in_any_order(threads: int) -> None:
     stride, flat = packed.shape[1], packed.reshape(-1)
     cache, heads = KeyValues(*other.arrays), Heads(6, 2, 32, 16)
     for row in (3, 0, 5, 1, 2, 4):
-        write(row, row + 1, Rows(flat, 192, stride), Rows(flat, 256, stride), layout.places, cache, heads)
+        write(row, row + 1, RowView(flat, 192, stride), RowView(flat, 256, stride), layout.places, cache, heads)
     partials = np.full(plan.num_slots * 6 * 48, np.nan, np.float32)
     out = np.full(6 * 6 * 32, np.nan, np.float32)
     work = Work(layout.tables, plan.tasks, plan.members, layout.positions, plan.slots)
-    arguments = (Rows(flat, 0, stride), cache, work, heads, np.float32(SCALE), 0, partials, out)
+    arguments = (RowView(flat, 0, stride), cache, work, heads, np.float32(SCALE), 0, partials, out)
     for item in reversed(range(len(plan.tasks) * 2)):
         attend(item, item + 1, *arguments)
     merged = (plan.merged, work, heads, 0, partials, out)

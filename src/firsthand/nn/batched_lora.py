@@ -1,8 +1,8 @@
 """Batched LoRA: rows of several adapters and of the base model in one step.
 
 An adapter is packed once, as tiles for the compiled step or as matrices on the model's device for modules, both with the
-scale in B. `Span`s tell which rows of a step belong to which adapter: those rows pay two low-rank products for each matrix
-that their adapter changes, all others pay nothing. `lora` reads adapters from files.
+scale in B. An `AdapterSpan` tells which rows of a step belong to an adapter: those rows pay two low-rank products for each
+matrix that it changes, all others pay nothing. `lora` reads adapters from files.
 """
 
 # D in, O out, r rank, N packed tokens, L layers, S adapters, P pieces of rows
@@ -58,7 +58,7 @@ class PackedAdapter:
         return a_rD, b_Or
 
 
-class Span(NamedTuple):
+class AdapterSpan(NamedTuple):
     """Rows of a step that belong to one adapter."""
 
     first: int
@@ -124,7 +124,7 @@ class SpanCompiler:
     def __post_init__(self) -> None:
         self._entries = np.zeros((self.num_layers + 1, 0, len(COLUMNS), 2, 5), dtype=np.int64)
 
-    def __call__(self, spans: Sequence[Span]) -> CompiledSpans:
+    def __call__(self, spans: Sequence[AdapterSpan]) -> CompiledSpans:
         """Cuts the spans into pieces."""
         from firsthand.kernels.step.lora_products import PIECE_ROWS
 
@@ -153,12 +153,12 @@ class ModuleSpans:
     """
 
     def __init__(self, model: Decoder):
-        self._spans: Sequence[Span] = ()
+        self._spans: Sequence[AdapterSpan] = ()
         for name in (*model.matrices(), "lm_head"):
             model.get_submodule(name).register_forward_hook(self._hook(name))
 
     @contextmanager
-    def over(self, spans: Sequence[Span]) -> Iterator[None]:
+    def over(self, spans: Sequence[AdapterSpan]) -> Iterator[None]:
         """A context in which the model's calls have these spans."""
         self._spans = spans
         try:
@@ -177,15 +177,15 @@ class ModuleSpans:
         return add
 
 
-def spans_of(adapters: Sequence[PackedAdapter | None], counts: Sequence[int]) -> list[Span]:
+def spans_of(adapters: Sequence[PackedAdapter | None], counts: Sequence[int]) -> list[AdapterSpan]:
     """Returns the spans of consecutive runs of rows, `counts` of each adapter or of None."""
-    spans: list[Span] = []
+    spans: list[AdapterSpan] = []
     row = 0
     for adapter, count in zip(adapters, counts, strict=True):
         if adapter is not None and count:
             if spans and spans[-1].last == row and spans[-1].adapter is adapter:
-                spans[-1] = Span(spans[-1].first, row + count, adapter)
+                spans[-1] = AdapterSpan(spans[-1].first, row + count, adapter)
             else:
-                spans.append(Span(row, row + count, adapter))
+                spans.append(AdapterSpan(row, row + count, adapter))
         row += count
     return spans

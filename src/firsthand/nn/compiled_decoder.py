@@ -25,9 +25,9 @@ from torch import Tensor, nn
 
 from firsthand.errors import ConfigError
 from firsthand.kernels.attention.kv_pages import LANES, Layout, Pages
-from firsthand.kernels.step.step_tables import MATRICES, NORMS, Adapted, Batch, Memory, Shape, Weights
+from firsthand.kernels.step.step_tables import MATRICES, NORMS, Adapted, Batch, ModelShape, Weights, WorkingMemory
 from firsthand.nn.architecture import Architecture, Rope
-from firsthand.nn.batched_lora import Span, SpanCompiler
+from firsthand.nn.batched_lora import AdapterSpan, SpanCompiler
 from firsthand.nn.blocks.attention import Attention
 from firsthand.nn.blocks.mlp import MLP
 from firsthand.nn.blocks.norm import RMSNorm
@@ -236,7 +236,7 @@ class CompiledDecoder:
         wanted: Sequence[int],
         *,
         near: Layout | None = None,
-        spans: Sequence[Span] = (),
+        spans: Sequence[AdapterSpan] = (),
     ) -> Floats:
         """Returns the states of the wanted packed tokens after the final norm: M D. Keys and values of all enter the cache.
 
@@ -269,7 +269,7 @@ class CompiledDecoder:
         together(self.threads, lambda: decoder_step.run(*arguments))
         return out
 
-    def logits(self, hidden_MD: Floats, spans: Sequence[Span] = ()) -> Logits:
+    def logits(self, hidden_MD: Floats, spans: Sequence[AdapterSpan] = ()) -> Logits:
         """Returns scores of every next token after some states; `spans` are the rows with adapters."""
         from firsthand.kernels.step import decoder_step
         from firsthand.kernels.step.thread_team import counters, together
@@ -293,7 +293,7 @@ class CompiledDecoder:
         values = torch.from_numpy(self._logits[: rows * stride].reshape(rows, stride)[:, : a.vocab_size])
         return Logits(values, best.tolist(), normalisers)
 
-    def _adapted(self, spans: Sequence[Span], rows: int) -> Adapted:
+    def _adapted(self, spans: Sequence[AdapterSpan], rows: int) -> Adapted:
         """The rows with adapters, with working memory for them."""
         from firsthand.kernels.step import lora_products
 
@@ -317,7 +317,7 @@ class CompiledDecoder:
             widest = max(a.hidden_size, q_width, a.intermediate_size)
             wide = max(q_width + 2 * a.num_kv_heads * a.head_dim, 2 * a.intermediate_size, a.hidden_size)
             records = rows * (widest // BLOCK) if self._has_blocks else 0
-            memory = Memory(
+            memory = WorkingMemory(
                 stream=np.empty(rows * a.hidden_size, dtype=np.float32),
                 rest=np.empty(rows * widest, dtype=np.float32),
                 rounded=np.empty(records * RECORD, dtype=np.uint8),
@@ -338,10 +338,10 @@ class CompiledDecoder:
         self._fixed = tuple(self._weights)
 
     def _shape(self, block_size: int, has_dense: bool) -> tuple[NDArray[np.int64], Floats]:
-        """The fields of `Shape` as arrays of sizes and of factors."""
+        """The fields of `ModelShape` as arrays of sizes and of factors."""
         if (block_size, has_dense) not in self._shapes:
             a = self.model.architecture
-            shape = Shape(
+            shape = ModelShape(
                 num_layers=a.num_layers,
                 width=a.hidden_size,
                 inner=a.intermediate_size,

@@ -26,7 +26,7 @@ BLOCK = 32
 
 
 @dataclass(frozen=True)
-class Product:
+class EncoderProduct:
     """The weights of one product."""
 
     pairs: NDArray[np.int32]
@@ -51,11 +51,11 @@ class Norm:
 class Layer:
     """One layer."""
 
-    qkv: Product
-    out: Product
+    qkv: EncoderProduct
+    out: EncoderProduct
     attention_norm: Norm
-    up: Product
-    down: Product
+    up: EncoderProduct
+    down: EncoderProduct
     mlp_norm: Norm
 
 
@@ -108,7 +108,7 @@ class CompiledEncoder:
         scale = np.float32(a.head_dim**-0.5)
 
         def product(
-            by: Product, rounded: NDArray[np.int16], scales: Floats, out: Floats, aside: int, line: int
+            by: EncoderProduct, rounded: NDArray[np.int16], scales: Floats, out: Floats, aside: int, line: int
         ) -> None:
             pairs = rounded.view(np.int32)
             int16_products.products(
@@ -139,7 +139,7 @@ class CompiledEncoder:
         return x.reshape(rows, a.hidden_size)[: len(ids_N)]
 
 
-def pack(weight_OK: Tensor, bias_O: Tensor) -> Product:
+def pack(weight_OK: Tensor, bias_O: Tensor) -> EncoderProduct:
     """Rounds weights to 16 bits, with one scale per output such that no block of 32 can overflow."""
     outputs, inputs = weight_OK.shape
     weight = weight_OK.detach().double()
@@ -147,7 +147,7 @@ def pack(weight_OK: Tensor, bias_O: Tensor) -> Product:
     scales = torch.minimum(46336.0 / lengths.clamp_min(1e-30), 32767.0 / weight.abs().amax(1).clamp_min(1e-30))
     codes = torch.round(weight * scales[:, None]).to(torch.int16)
     panels = codes.reshape(outputs // 32, 32, inputs // 2, 2).transpose(1, 2).contiguous()
-    return Product(panels.numpy().reshape(-1).view(np.int32), _flat(1 / scales), _flat(bias_O), inputs, outputs)
+    return EncoderProduct(panels.numpy().reshape(-1).view(np.int32), _flat(1 / scales), _flat(bias_O), inputs, outputs)
 
 
 def _layer(layer: EncoderBlock) -> Layer:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +44,7 @@ _REFUSED = {
 
 
 @dataclass(frozen=True)
-class Delta:
+class LowRankUpdate:
     """The update that an adapter adds to one matrix."""
 
     a: Tensor
@@ -62,7 +63,7 @@ class Adapter:
     """An adapter that fits a model: its update of each changed matrix, by our name."""
 
     path: Path
-    deltas: Mapping[str, Delta]
+    deltas: Mapping[str, LowRankUpdate]
 
     def merged(self, name: str, weight_OD: Tensor) -> Tensor:
         """Returns a weight with the adapter merged, in its own dtype; unchanged if the adapter does not touch it."""
@@ -75,7 +76,7 @@ class Adapter:
 class LoRALinear(nn.Module):
     """A Linear with an unmerged adapter: x W + scale * (x A) B. Only the adapter is trained."""
 
-    def __init__(self, base: nn.Linear, delta: Delta):
+    def __init__(self, base: nn.Linear, delta: LowRankUpdate):
         super().__init__()
         self.base = base.requires_grad_(False)
         self.a = nn.Parameter(delta.a.to(base.weight.dtype))
@@ -198,7 +199,9 @@ def _matrices(model: Decoder) -> dict[str, tuple[str, tuple[int, int]]]:
     }
 
 
-def _delta(file: Safetensors, module: str, pair: Mapping[str, str], shape: tuple[int, ...], config: _Config) -> Delta:
+def _delta(
+    file: Safetensors, module: str, pair: Mapping[str, str], shape: tuple[int, ...], config: _Config
+) -> LowRankUpdate:
     from safetensors import SafetensorError, safe_open
 
     if pair.keys() != {"A", "B"}:
@@ -225,7 +228,7 @@ def _delta(file: Safetensors, module: str, pair: Mapping[str, str], shape: tuple
         raise ModelFileError(f"{file.path} changed while it was read: {module} has another shape now")
     if not (math.isfinite(scale) and bool(torch.isfinite(a_rD).all()) and bool(torch.isfinite(b_Or).all())):
         raise ModelFileError(f"{file.path}: {module} has values that are no finite numbers")
-    return Delta(a_rD, b_Or, scale)
+    return LowRankUpdate(a_rD, b_Or, scale)
 
 
 def _what_is(name: str, matrices: Mapping[str, object]) -> str:
@@ -237,3 +240,11 @@ def _what_is(name: str, matrices: Mapping[str, object]) -> str:
         return f"{shown} changes an embedding or a head that is tied to it: only other matrices are changed here"
     known = ", ".join(list(matrices)[:3])
     return f"{shown} belongs to no matrix of this model, which has {known} ..."
+
+
+def __getattr__(name: str) -> type[LowRankUpdate]:
+    """The old name, until 0.8.0."""
+    if name != "Delta":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn(f"{__name__}.Delta is now LowRankUpdate", DeprecationWarning, stacklevel=2)
+    return LowRankUpdate

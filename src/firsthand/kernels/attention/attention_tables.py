@@ -29,8 +29,8 @@ class KeyValues(NamedTuple):
     """B G S"""
 
 
-class Rows(NamedTuple):
-    """Rows of some array: row i begins at values[start + i * stride]."""
+class RowView(NamedTuple):
+    """Rows of an array: row i begins at values[start + i * stride]."""
 
     values: Any
     start: int
@@ -52,7 +52,7 @@ class Work(NamedTuple):
     """The record of a split row's segment s is at slots[row] + s: N."""
 
 
-class Bounds(NamedTuple):
+class SegmentBounds(NamedTuple):
     """The positions in a segment that each query of an item sees: from low to below high."""
 
     lows: Any

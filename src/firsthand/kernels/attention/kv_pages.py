@@ -97,7 +97,7 @@ class Chunk:
     """Block ids. An `array.array("q")` or a numpy int64 array is read without converting each."""
 
 
-class Plan(NamedTuple):
+class AttentionPlan(NamedTuple):
     """The attention work of a step (`work_split.py`)."""
 
     tasks: NDArray[np.int64]
@@ -158,13 +158,13 @@ class Layout:
         """Where each packed row is stored, block * block_size + slot: N."""
         return self._located[1]
 
-    def plan(self, group: int, window: int) -> Plan:
+    def plan(self, group: int, window: int) -> AttentionPlan:
         """The work of layers with `group` query heads per kv head and this window (0 is none)."""
         from firsthand.kernels.attention.work_split import plan
 
         return self.once(
             (group, window),
-            lambda: Plan(*plan(self.spans, self.tables, self.block_size, group, window, self.threads)),
+            lambda: AttentionPlan(*plan(self.spans, self.tables, self.block_size, group, window, self.threads)),
         )
 
     def once(self, name: Any, make: Callable[[], T]) -> T:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from firsthand.kernels.attention.attention_tables import Heads, KeyValues, Rows, Work
+from firsthand.kernels.attention.attention_tables import Heads, KeyValues, RowView, Work
 from firsthand.kernels.attention.gather import Decode, gather_attention
 from firsthand.kernels.attention.kv_pages import LANES, Chunk, Layout, Pages, kv_bytes_per_token
 from firsthand.kernels.attention.score_terms import ScoreTerms
@@ -78,7 +78,7 @@ def compiled_attention(
     heads, cache = Heads(num_heads, num_kv_heads, head_dim, layout.block_size), KeyValues(*pages.arrays)
     padded = -(-head_dim // LANES) * LANES
     seen = window or 0
-    q, k, v = (Rows(x.contiguous().numpy().reshape(-1), 0, x.shape[1] * head_dim) for x in (q_NHK, k_NGK, v_NGK))
+    q, k, v = (RowView(x.contiguous().numpy().reshape(-1), 0, x.shape[1] * head_dim) for x in (q_NHK, k_NGK, v_NGK))
     write(0, num_rows, k, v, layout.places, cache, heads)
     plan = layout.plan(num_heads // num_kv_heads, seen)
     work = Work(layout.tables, plan.tasks, plan.members, layout.positions, plan.slots)

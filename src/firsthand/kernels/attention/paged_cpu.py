@@ -28,7 +28,7 @@ from firsthand.kernels.attention.attention_tables import (
     LAST_SEGMENT,
     NUM_MEMBERS,
     TABLE,
-    Bounds,
+    SegmentBounds,
 )
 from firsthand.kernels.attention.query_tiles import MOST, SEGMENT
 from firsthand.kernels.attention.segments import GROUPS, segment_of, tile_of
@@ -73,7 +73,7 @@ def _write_key(line: Any, place: int, column: Any, keys: Any, block_size: int, h
 def write(first_row: int, last_row: int, k: Any, v: Any, places: Any, cache: Any, heads: Any) -> None:
     """Write the keys and values of some packed rows into their slots; `places` has block * block_size + slot of each row.
 
-    `k` and `v` are `Rows` of G times K numbers, `cache` is `KeyValues`.
+    `k` and `v` are `RowView`s of G times K numbers, `cache` is `KeyValues`.
     """
     head_dim, block_size = heads.head_dim, heads.block_size
     key_scales, value_scales = cache.key_scales, cache.value_scales
@@ -176,8 +176,8 @@ def attend(
 ) -> None:  # fmt: skip
     """Compute a range of items; item i is kv head i % G of task i // G. Window 0 is none.
 
-    `q` is `Rows` of H times K numbers. A row's result goes to out[i * H * K] unless its task is split, then its records go
-    to `partials` (one of P + 16 floats for each slot and head).
+    `q` is a `RowView` of H times K numbers. A row's result goes to out[i * H * K] unless its task is split, then its records
+    go to `partials` (one of P + 16 floats for each slot and head).
     """
     num_heads, num_kv_heads, head_dim = heads.num_heads, heads.num_kv_heads, heads.head_dim
     tables, tasks = work.tables, work.tasks
@@ -190,7 +190,7 @@ def attend(
     packed, states = np.empty(most * padded, dtype=np.float32), np.empty(most * record, dtype=np.float32)
     rows, afters = np.empty(most, dtype=np.int64), np.empty(most, dtype=np.int64)
     lows, highs = np.empty(most, dtype=np.int64), np.empty(most, dtype=np.int64)
-    bounds = Bounds(lows, highs)
+    bounds = SegmentBounds(lows, highs)
     records, weights = np.empty(MOST * record, dtype=np.float32), np.empty(MOST * SEGMENT, dtype=np.float32)
     places = np.zeros(6 * GROUPS, dtype=np.int64)
     for item in range(first_item, last_item):

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from firsthand.kernels.attention.attention_tables import KeyValues, Rows, Work
+from firsthand.kernels.attention.attention_tables import KeyValues, RowView, Work
 from firsthand.kernels.jit import kernel
 from firsthand.kernels.step.lora_products import adapt
 from firsthand.kernels.step.phases import (
@@ -51,14 +51,14 @@ from firsthand.kernels.step.step_tables import (
     Batch,
     CacheTables,
     Inputs,
-    Memory,
+    ModelShape,
     Norms,
     O,
     Outputs,
     Product,
     Q,
-    Shape,
     Weights,
+    WorkingMemory,
 )
 from firsthand.kernels.step.thread_team import done, take, wait
 from firsthand.kernels.vectors import LANES
@@ -75,15 +75,15 @@ def run(
 ) -> None:  # fmt: skip
     """Compute N packed tokens, and put the wanted ones' states after the final norm into `hidden`: M D.
 
-    `sizes` and `factors` are the fields of `Shape` as two arrays; the others are plain tuples of the fields of `Weights`,
-    `Batch`, `CacheTables`, `Adapted` and `Memory`.
+    `sizes` and `factors` are the fields of `ModelShape` as two arrays; the others are plain tuples of the fields of
+    `Weights`, `Batch`, `CacheTables`, `Adapted` and `WorkingMemory`.
     """
-    shape = Shape(
+    shape = ModelShape(
         sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6], sizes[7], sizes[8], factors[0], factors[1],
         factors[2],
     )  # fmt: skip
     weights, batch, cache = Weights(*weights_), Batch(*batch_), CacheTables(*cache_)
-    adapted, memory = Adapted(*adapted_), Memory(*memory_)
+    adapted, memory = Adapted(*adapted_), WorkingMemory(*memory_)
     rows, width, inner, eps = len(batch.ids), shape.width, shape.inner, shape.eps
     q_width = shape.num_heads * shape.head_dim
     qkv_width = q_width + 2 * shape.num_kv_heads * shape.head_dim
@@ -129,7 +129,7 @@ def run(
             team, phase + 1, threads, shape, weights, place, angles, batch.positions, memory.wide, slots_of_rows, pages
         )
         attend_rows(
-            team, phase + 2, threads, Rows(memory.wide, 0, qkv_width), pages, work, merged, shape, window, memory
+            team, phase + 2, threads, RowView(memory.wide, 0, qkv_width), pages, work, merged, shape, window, memory
         )
         round_rows(team, phase + 4, threads, rows, memory.rest, q_width, memory.rounded)
         product = Product(matrix, weights.columns, O, GATE)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from firsthand.kernels.attention.attention_tables import Heads, Rows
+from firsthand.kernels.attention.attention_tables import Heads, RowView
 from firsthand.kernels.attention.paged_cpu import attend, merge, write
 from firsthand.kernels.jit import called
 from firsthand.kernels.products.blockwise_products import multiply
@@ -44,12 +44,12 @@ from firsthand.kernels.step.step_tables import (
 from firsthand.kernels.step.thread_team import done, take, wait
 
 MANY = 16
-"""Rows from which work is cut into smaller pieces; with fewer, the overhead of a piece outweighs the better balance."""
+"""RowView from which work is cut into smaller pieces; with fewer, the overhead of a piece outweighs the better balance."""
 
 
 @called
 def _share(rows: int, threads: int) -> int:
-    """Rows per item, such that each thread gets a few items."""
+    """RowView per item, such that each thread gets a few items."""
     return max(1, min(16, rows // (2 * threads)))
 
 
@@ -203,7 +203,7 @@ def turn_rows(
     vectors, cos, sin, rows = weights.vectors, weights.cos, weights.sin, len(positions)
     q_width, k_width = heads * head_dim, kv_heads * head_dim
     width = q_width + 2 * k_width
-    keys, values = Rows(wide, q_width, width), Rows(wide, q_width + k_width, width)
+    keys, values = RowView(wide, q_width, width), RowView(wide, q_width + k_width, width)
     each = _share(rows, threads)
     items = (rows + each - 1) // each
     while True:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 
-class Shape(NamedTuple):
+class ModelShape(NamedTuple):
     """Sizes and settings of a model: integers, which come to a kernel as one array, then float32 factors as another."""
 
     num_layers: int
@@ -101,7 +101,7 @@ class Adapted(NamedTuple):
     """3 N LIFT"""
 
 
-class Memory(NamedTuple):
+class WorkingMemory(NamedTuple):
     """Working memory of a step."""
 
     stream: Any
