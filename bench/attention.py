@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from numba import njit
 
+from firsthand.kernels.attention.attention_tables import Heads, KeyValues, RowView, Work
 from firsthand.kernels.attention.paged_attention import LANES
 from firsthand.kernels.attention.paged_cpu import attend, merge
 from firsthand.measure.attention_bench import BLOCK, Shape, alone, branches, prompt
@@ -68,8 +69,8 @@ def one_row(
     plan = layout.plan(SHAPE.heads // SHAPE.kv_heads, 0)
     out = np.empty(SHAPE.heads * SHAPE.dim, dtype=np.float32)
     partials = np.empty(plan.num_slots * SHAPE.heads * (SHAPE.dim + LANES), dtype=np.float32)
-    rest = (plan.tasks, plan.members, layout.positions, plan.slots, SHAPE.heads, SHAPE.kv_heads, SHAPE.dim, BLOCK,
-            np.float32(SHAPE.scale), 0)  # fmt: skip
+    heads, rows = Heads(SHAPE.heads, SHAPE.kv_heads, SHAPE.dim, BLOCK), RowView(q, 0, SHAPE.heads * SHAPE.dim)
+    scale = np.float32(SHAPE.scale)
     items, merged = plan.cuts * SHAPE.kv_heads, np.linspace(0, len(plan.merged) * SHAPE.heads, threads + 1).astype(int)
     wholes = [array.view(np.int64) for case in cases for array in case.pages.arrays if len(array)]
     size = sum(whole.nbytes for whole in wholes) / layers
@@ -78,11 +79,10 @@ def one_row(
         started = time.thread_time()
         for case in cases:
             first, last = items[thread : thread + 2]
-            attend(
-                first, last, q, 0, SHAPE.heads * SHAPE.dim, *case.pages.arrays, case.layout.tables, *rest, partials, out
-            )  # fmt: skip
+            work = Work(case.layout.tables, plan.tasks, plan.members, layout.positions, plan.slots)
+            attend(first, last, rows, KeyValues(*case.pages.arrays), work, heads, scale, 0, partials, out)
             first, last = merged[thread : thread + 2]
-            merge(first, last, plan.merged, layout.positions, plan.slots, SHAPE.heads, SHAPE.dim, 0, partials, out)
+            merge(first, last, plan.merged, work, heads, 0, partials, out)
         return (time.thread_time() - started) / layers * 1e6
 
     def read(thread: int) -> float:

@@ -26,7 +26,7 @@ from firsthand.engine.core.sequence import Request
 from firsthand.model import Sampling
 from firsthand.nn import weights
 from firsthand.nn.decoder import Decoder
-from firsthand.nn.lora import Adapter, Delta
+from firsthand.nn.lora import Adapter, LowRankUpdate
 
 MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -41,7 +41,7 @@ def random_adapter(model: Decoder, seed: int, rank: int) -> Adapter:
         if isinstance(module, torch.nn.Linear) and name != "lm_head":
             a = torch.randn(rank, module.in_features, generator=generator) * 0.02
             b = torch.randn(module.out_features, rank, generator=generator) * 0.02
-            deltas[f"{name}.weight"] = Delta(a, b, 2.0)
+            deltas[f"{name}.weight"] = LowRankUpdate(a, b, 2.0)
     return Adapter(Path(f"random-{seed}"), deltas)
 
 

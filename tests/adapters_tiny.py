@@ -11,7 +11,7 @@ from torch import nn
 
 from firsthand.nn import weights
 from firsthand.nn.decoder import Decoder
-from firsthand.nn.lora import Adapter, Delta
+from firsthand.nn.lora import Adapter, LowRankUpdate
 from firsthand.nn.weight_names import huggingface_name
 from tiny import write_model
 
@@ -28,7 +28,7 @@ def adapter(model: Decoder, seed: int, *, rank: int = 5, only: str = "", scale: 
         ):
             a, b = (torch.randn(shape, generator=generator) * 0.25
                     for shape in ((rank, module.in_features), (module.out_features, rank)))  # fmt: skip
-            deltas[f"{name}.weight"] = Delta(a, b, scale)
+            deltas[f"{name}.weight"] = LowRankUpdate(a, b, scale)
     return Adapter(Path(f"adapter-{seed}"), deltas)
 
 

@@ -28,6 +28,8 @@ def write_gguf(path: Path, **more: Any) -> Path:
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_block_count(2)
     writer.add_context_length(4096)
+    writer.add_feed_forward_length(64)
+    writer.add_layer_norm_rms_eps(1e-5)
     writer.add_embedding_length(32)
     writer.add_head_count(4)
     writer.add_head_count_kv(more.get("head_count_kv", 2))
@@ -82,7 +84,10 @@ def test_a_folder_says_what_it_is(tmp_path: Path) -> None:
     assert facts.kv_bytes == {512: 512 * 2 * 2 * 4 * 8 * 2}
 
 
-WINDOWED = {"num_hidden_layers": 6, "num_attention_heads": 4, "hidden_size": 32, "max_position_embeddings": 8192}
+WINDOWED = {
+    "num_hidden_layers": 6, "num_attention_heads": 4, "hidden_size": 32, "max_position_embeddings": 8192, "vocab_size": 9,
+    "intermediate_size": 64, "num_key_value_heads": 4, "rms_norm_eps": 1e-6, "head_dim": 8,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -105,13 +110,13 @@ def test_windowed_layers_keep_their_window(tmp_path: Path, more: dict[str, Any],
         assert facts.kv_bytes[tokens] == facts.keys_and_values(tokens)
         assert facts.kv_bytes[tokens] == a_layer * ((6 - windowed) * tokens + windowed * 1024)
     assert facts.keys_and_values(100) == a_layer * 6 * 100
+    room = facts.keys_and_values(5000)
+    assert room and facts.tokens_in(room) == (8192 if windowed == 6 else 5000)
+    assert facts.tokens_in(a_layer * 6 * 100) == 100
     if more["model_type"] != "x" and "wide" not in more.values():
-        from firsthand.nn.weights import architecture_of
+        from firsthand.nn.model_config import architecture_of
 
-        (tmp_path / "b").mkdir()
-        rest = {"vocab_size": 9, "intermediate_size": 64, "num_key_value_heads": 4, "rms_norm_eps": 1e-6, "head_dim": 8}
-        (tmp_path / "b" / "config.json").write_text(json.dumps(WINDOWED | rest | more))
-        windows = architecture_of(tmp_path / "b").windows
+        windows = architecture_of(tmp_path / "a").windows
         assert sum(window is not None for window in windows) == windowed, "the loader sees other windows"
 
 
@@ -189,9 +194,10 @@ def test_mistakes_are_sentences(capsys: pytest.CaptureFixture[str], tmp_path: Pa
 
 @pytest.mark.weights
 def test_smollm2_is_what_its_architecture_says(smollm2: Path) -> None:
+    from firsthand.nn.matrices import num_parameters
     from firsthand.nn.weights import architecture_of
 
     facts, architecture = inspect(smollm2), architecture_of(smollm2)
-    assert facts.parameters == architecture.num_parameters() == 134_515_008
+    assert facts.parameters == num_parameters(architecture) == 134_515_008
     assert facts.kv_bytes[8192] == 8192 * architecture.kv_bytes_per_token(2)
     assert (facts.vocabulary, facts.context) == (architecture.vocab_size, architecture.max_position)

@@ -365,7 +365,7 @@ def test_a_folder_that_is_unfit_is_refused_and_touches_nothing(tmp_path: Path) -
     (tmp_path / "bare" / "adapter_config.json").unlink()
     before = engine.stats()
     for name, error, expected in [
-        ("high", ConfigError, "has rank 9: at most 8 is taken here"),
+        ("high", ConfigError, "has rank 9: at most 8 is allowed here"),
         ("other", ModelFileError, "lora_B .* expected"),
         ("cut", ModelFileError, "safetensors"),
         ("bare", ModelFileError, r"has no adapter_config\.json"),
@@ -373,7 +373,7 @@ def test_a_folder_that_is_unfit_is_refused_and_touches_nothing(tmp_path: Path) -
     ]:
         with pytest.raises(error, match=expected):
             engine.load_adapter("new", tmp_path / name)
-    with pytest.raises(ConfigError, match="an adapter of at most 999 is taken here"):
+    with pytest.raises(ConfigError, match="an adapter of at most 999 is allowed here"):
         make_engine(adapters=(), adapter_memory_bytes=999).load_adapter("new", tmp_path / "good")
     assert engine.stats() == before
     engine.load_adapter("new", tmp_path / "good")

@@ -15,7 +15,7 @@ from firsthand.kernels.attention.kv_pages import Chunk, Layout
 from firsthand.model import Sampling
 from firsthand.nn.architecture import Architecture, Rope
 from firsthand.nn.blocks.attention import Packed
-from firsthand.nn.compiled_decoder import Cache, Fused, can_fuse
+from firsthand.nn.compiled_decoder import Cache, CompiledDecoder, why_not_compiled
 from firsthand.nn.decoder import Decoder, initialise
 from firsthand.nn.quant import Mode, pack
 
@@ -52,7 +52,9 @@ def packed(architecture: Architecture, weights: Mode = "int8") -> Decoder:
     return model
 
 
-def compute(fused: Fused, cuts: list[int], blocks: list[int] | None = None, cache: Cache | None = None) -> np.ndarray:
+def compute(
+    fused: CompiledDecoder, cuts: list[int], blocks: list[int] | None = None, cache: Cache | None = None
+) -> np.ndarray:
     """All hidden states, computed in pieces."""
     a = fused.model.architecture
     cache = cache or Cache.empty(a, 8, 16, torch.float32, torch.device("cpu"))
@@ -66,7 +68,7 @@ def compute(fused: Fused, cuts: list[int], blocks: list[int] | None = None, cach
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_hidden_states_and_logits_agree_with_the_modules(name: str) -> None:
     model = packed(ARCHITECTURES[name])
-    fused = Fused(model)
+    fused = CompiledDecoder(model)
     hidden_ND = compute(fused, [])
     with torch.inference_mode():
         expected_ND = model(torch.tensor(IDS), torch.arange(len(IDS)), Packed([len(IDS)]))
@@ -83,7 +85,7 @@ def test_hidden_states_and_logits_agree_with_the_modules(name: str) -> None:
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_weights_that_are_floats_agree_with_the_modules_closely(name: str, weights: Mode) -> None:
     model = packed(ARCHITECTURES[name], weights)
-    fused = Fused(model)
+    fused = CompiledDecoder(model)
     hidden_ND = compute(fused, [])
     with torch.inference_mode():
         expected_ND = model(torch.tensor(IDS), torch.arange(len(IDS)), Packed([len(IDS)]))
@@ -97,30 +99,30 @@ def test_blocks_and_floats_may_stand_side_by_side() -> None:
     pack(model.layers[0].attention, "int8")
     pack(model.layers[1].mlp, "int8")
     pack(model.layers[0].mlp, "float16")
-    fused = Fused(model)
+    fused = CompiledDecoder(model)
     hidden_ND = compute(fused, [])
     with torch.inference_mode():
         expected_ND = model(torch.tensor(IDS), torch.arange(len(IDS)), Packed([len(IDS)]))
     assert np.abs(hidden_ND - expected_ND.numpy()).mean() < 2e-3 * expected_ND.abs().max().item()
-    np.testing.assert_array_equal(compute(Fused(model, threads=2), [7, 20]), hidden_ND)
+    np.testing.assert_array_equal(compute(CompiledDecoder(model, threads=2), [7, 20]), hidden_ND)
 
 
 @pytest.mark.parametrize("weights", ["int8", "float16", "float32"])
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_pieces_places_and_threads_change_no_bit(name: str, weights: Mode) -> None:
     model = packed(ARCHITECTURES[name], weights)
-    whole = compute(Fused(model), [])
-    np.testing.assert_array_equal(compute(Fused(model), [1, 2, 17, 30]), whole)
-    np.testing.assert_array_equal(compute(Fused(model), [16], blocks=[0, 5, 7]), whole)
-    np.testing.assert_array_equal(compute(Fused(model, threads=3), [40]), whole)
+    whole = compute(CompiledDecoder(model), [])
+    np.testing.assert_array_equal(compute(CompiledDecoder(model), [1, 2, 17, 30]), whole)
+    np.testing.assert_array_equal(compute(CompiledDecoder(model), [16], blocks=[0, 5, 7]), whole)
+    np.testing.assert_array_equal(compute(CompiledDecoder(model, threads=3), [40]), whole)
 
 
 def test_many_steps_of_three_threads_give_the_bits_of_one() -> None:
     """Threads that come late, or twice, or not at all, change nothing."""
     model = packed(LLAMA)
     cuts = list(range(1, len(IDS)))
-    expected = compute(Fused(model), cuts)
-    fused = Fused(model, threads=3)
+    expected = compute(CompiledDecoder(model), cuts)
+    fused = CompiledDecoder(model, threads=3)
     for _ in range(10):
         np.testing.assert_array_equal(compute(fused, cuts), expected)
 
@@ -137,7 +139,7 @@ def test_an_engines_logprobs_are_those_of_one_plain_forward(kv_cache: str, dtype
     answer = [token for output in outputs for token in output.token_ids]
     ids = [*IDS[:20], *answer]
     cache = Cache.empty(LLAMA, 8, 16, dtype, torch.device("cpu"))
-    fused = Fused(model)
+    fused = CompiledDecoder(model)
     logits = fused.logits(fused.hidden(ids, Layout([Chunk(0, len(ids), [0, 1])], 16), cache, range(len(ids))))
     rows = list(logits.rows())
     assert logprobs(outputs) == tuple(rows[19 + i].logprob(token) for i, token in enumerate(answer))
@@ -157,22 +159,22 @@ def test_new_weights_are_used_and_old_ones_forgotten(weights: Mode) -> None:
 
 
 def test_models_that_do_not_fit_say_why() -> None:
-    assert can_fuse(packed(LLAMA)) is None
-    assert can_fuse(tiny_model()) is None
-    assert can_fuse(tiny_model().to(torch.bfloat16)) == "it is not float32 on the CPU"
+    assert why_not_compiled(packed(LLAMA)) is None
+    assert why_not_compiled(tiny_model()) is None
+    assert why_not_compiled(tiny_model().to(torch.bfloat16)) == "it is not float32 on the CPU"
 
     class Own(Decoder):
         def logits(self, hidden_MD: torch.Tensor) -> torch.Tensor:
             return -super().logits(hidden_MD)
 
-    assert can_fuse(Own(LLAMA)) == "it computes in a way of its own"
+    assert why_not_compiled(Own(LLAMA)) == "it overrides Decoder's forward or logits"
     strange = tiny_model()
     strange.layers[0].mlp.up_proj = torch.nn.Identity()
-    assert can_fuse(strange) == "it has a layer of another kind: Identity"
+    assert why_not_compiled(strange) == "it has an unsupported layer: Identity"
     narrow = packed(replace(LLAMA, head_dim=8, num_heads=4, num_kv_heads=2))
-    assert "head_dim 8" in (can_fuse(narrow) or "")
+    assert "head_dim 8" in (why_not_compiled(narrow) or "")
     with pytest.raises(ConfigError, match="head_dim 8"):
-        Fused(narrow)
+        CompiledDecoder(narrow)
     engine = Engine(narrow, EngineConfig(kv_memory_bytes=1 << 20))  # its modules serve it all the same
     engine.add(Request(tuple(IDS), Sampling(max_tokens=3)))
     [outputs] = drain(engine).values()

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from firsthand.kernels.attention.attention_tables import Heads, KeyValues, RowView, Work
 from firsthand.kernels.attention.gather import decode, quantise, store
 from firsthand.kernels.attention.paged_attention import (
     Chunk,
@@ -294,17 +295,16 @@ def test_kernels_take_any_ranges_in_any_order(threads: int) -> None:
     rows = [torch.cat([t.parts[i][a:b] for t, (a, b) in zip(texts, spans, strict=True)]).flatten(1) for i in range(3)]
     packed = torch.cat(rows, 1).numpy()
     stride, flat = packed.shape[1], packed.reshape(-1)
+    cache, heads = KeyValues(*other.arrays), Heads(6, 2, 32, 16)
     for row in (3, 0, 5, 1, 2, 4):
-        write(row, row + 1, flat, 192, stride, flat, 256, stride, layout.places, *other.arrays, 2, 32, 16)
+        write(row, row + 1, RowView(flat, 192, stride), RowView(flat, 256, stride), layout.places, cache, heads)
     partials = np.full(plan.num_slots * 6 * 48, np.nan, np.float32)
     out = np.full(6 * 6 * 32, np.nan, np.float32)
-    arguments = (
-        flat, 0, stride, *other.arrays, layout.tables, plan.tasks, plan.members, layout.positions, plan.slots, 6, 2, 32, 16,
-        np.float32(SCALE), 0, partials, out,
-    )  # fmt: skip
+    work = Work(layout.tables, plan.tasks, plan.members, layout.positions, plan.slots)
+    arguments = (RowView(flat, 0, stride), cache, work, heads, np.float32(SCALE), 0, partials, out)
     for item in reversed(range(len(plan.tasks) * 2)):
         attend(item, item + 1, *arguments)
-    merged = (plan.merged, layout.positions, plan.slots, 6, 32, 0, partials, out)
+    merged = (plan.merged, work, heads, 0, partials, out)
     for item in reversed(range(len(plan.merged) * 6)):
         merge(item, item + 1, *merged)
     assert len(plan.merged)

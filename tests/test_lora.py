@@ -136,7 +136,9 @@ def test_a_model_with_an_adapter_has_a_name_and_a_fingerprint_of_its_own(tmp_pat
 
 
 def test_a_missing_adapter_is_told_of_before_anything_is_loaded(tmp_path: Path) -> None:
-    with pytest.raises(ModelFileError, match=r"nowhere is no folder: an adapter is a folder with adapter_config\.json"):
+    with pytest.raises(
+        ModelFileError, match=r"nowhere is not a folder: an adapter is a folder with adapter_config\.json"
+    ):
         catalog.model(f"smollm2+lora:{tmp_path / 'nowhere'}")
     (tmp_path / "adapter_config.json").write_text("{}")
     (tmp_path / "adapter_model.bin").write_bytes(b"\x80\x04.")

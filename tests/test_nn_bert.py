@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from firsthand.errors import ConfigError, FirsthandError, ModelFileError
 from firsthand.nn.compiled_encoder import CompiledEncoder, can_compile, pack
-from firsthand.nn.families.bert import BertArchitecture, Encoder, Together
+from firsthand.nn.encoder import Encoder, Together
+from firsthand.nn.families.bert import BertArchitecture
 from firsthand.nn.weights import load, load_encoder
 
 torch.set_num_threads(1)

@@ -173,7 +173,7 @@ def print_plan(plan: Plan) -> None:
     lines = [f"This machine, {plan.speeds.line()}.", *plan.notes]
     if plan.kv_tokens is not None:
         room = size(plan.kv_memory_bytes)
-        lines.append(f"The default KV cache of {room} holds {plan.kv_tokens:,} tokens.")
+        lines.append(f"The engine's default KV cache of {room} holds {plan.kv_tokens:,} tokens of one conversation.")
     lines.append(expectation(plan.expected))
     console().print("\n".join(lines), markup=False, soft_wrap=True)
 

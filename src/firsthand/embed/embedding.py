@@ -28,6 +28,7 @@ from firsthand.nn import weights
 from firsthand.nn.blocks.attention import Packed
 from firsthand.nn.compiled_encoder import CompiledEncoder, can_compile, is_fast_here
 from firsthand.nn.decoder import Decoder
+from firsthand.nn.encoder import Encoder, Together
 from firsthand.nn.families import bert
 from firsthand.tokens import pretrained
 from firsthand.tokens.tokenizer import Run, Tokenizer
@@ -65,7 +66,7 @@ class TextEmbedder:
 
     def __init__(
         self,
-        model: bert.Encoder | Decoder,
+        model: Encoder | Decoder,
         tokenizer: Tokenizer,
         recipe: Recipe,
         *,
@@ -78,7 +79,7 @@ class TextEmbedder:
                 f"the tokenizer has {tokenizer.vocab_size} tokens and the weights {model.architecture.vocab_size}: the "
                 "files do not belong together"
             )
-        fits = isinstance(model, bert.Encoder) and can_compile(model.architecture)
+        fits = isinstance(model, Encoder) and can_compile(model.architecture)
         if compiled and not fits:
             raise ConfigError(
                 "compiled kernels were asked for: they take BERT encoders whose widths are multiples of 32"
@@ -87,7 +88,7 @@ class TextEmbedder:
         self.dimension = model.architecture.hidden_size
         self.is_compiled = fits and (compiled or (compiled is None and is_fast_here()))
         if self.is_compiled:
-            assert isinstance(model, bert.Encoder)
+            assert isinstance(model, Encoder)
             self._forward: Forward = CompiledEncoder(model).forward
         else:
             self._forward = _torch_forward(model)
@@ -218,7 +219,7 @@ def load(
     folder = model_folder(path) if path.is_dir() else path
     tokenizer = pretrained.load(folder)
     model = _load_model(folder)
-    if isinstance(model, bert.Encoder):
+    if isinstance(model, Encoder):
         recipe = read_recipe(path, tokenizer, model.architecture.max_tokens, default="mean")
     elif path.is_dir():
         recipe = read_recipe(path, tokenizer, model.architecture.max_position, default="lasttoken")
@@ -238,17 +239,17 @@ def pool(hidden_TD: Floats, pooling: Pooling) -> Floats:
     return token
 
 
-def _load_model(folder: Path) -> bert.Encoder | Decoder:
+def _load_model(folder: Path) -> Encoder | Decoder:
     if folder.is_dir() and read_json(folder / "config.json").get("model_type") in bert.MODEL_TYPES:
         return weights.load_encoder(folder)
     return weights.load(folder)
 
 
-def _torch_forward(model: bert.Encoder | Decoder) -> Forward:
+def _torch_forward(model: Encoder | Decoder) -> Forward:
     def forward(ids_N: NDArray[np.int64], lengths: Sequence[int]) -> Floats:
         device = next(model.parameters()).device
         positions = torch.cat([torch.arange(length, device=device) for length in lengths])
-        attend = Packed(lengths) if isinstance(model, Decoder) else bert.Together(lengths)
+        attend = Packed(lengths) if isinstance(model, Decoder) else Together(lengths)
         with torch.inference_mode():
             hidden_ND = model(torch.from_numpy(ids_N).to(device), positions, attend)
         values: Floats = hidden_ND.float().cpu().numpy()

@@ -1,1 +1,1 @@
-"""Readers of untrusted model files: GGUF, safetensors and JSON, checked before use. Imports no torch."""
+"""Readers of untrusted model files (GGUF, safetensors, JSON), validated before use. Imports no torch."""

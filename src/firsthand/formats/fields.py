@@ -1,4 +1,4 @@
-"""Typed access to the untrusted key-value pairs of a model file: a wrong value is a ModelFileError that names it."""
+"""Typed access to the untrusted key-value pairs of a model file; a wrong value raises a ModelFileError that names it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MISSING: Any = object()
 
 @dataclass(frozen=True)
 class Fields:
-    """A config.json or GGUF metadata, with getters that check."""
+    """A config.json or GGUF metadata, with validating getters."""
 
     values: Mapping[str, Any]
     where: str
@@ -52,7 +52,7 @@ class Fields:
         return value
 
     def choice(self, key: str, choices: Mapping[str, Any], default: Any = _MISSING) -> Any:
-        """What stands for the string found."""
+        """Returns the value that `choices` maps the string to."""
         value = self.text(key, default)
         if value not in choices:
             raise self.error(key, value, f"one of {', '.join(choices)}")
@@ -75,18 +75,18 @@ class Fields:
         return value
 
     def num_layers(self, key: str) -> int:
-        """A number of layers; bounded, since tuples of that length are built from it."""
+        """A number of layers, bounded since tuples of that length are built from it."""
         value = self.integer(key)
         if not 1 <= value <= MAX_LAYERS:
             raise self.error(key, value, f"1 to {MAX_LAYERS} layers")
         return value
 
     def has(self, key: str) -> bool:
-        """Whether the key is there and not null."""
+        """True if the key is there and not null."""
         return self.values.get(self.prefix + key) is not None
 
     def error(self, key: str, value: Any, expected: str) -> ModelFileError:
-        """The error for what came at a key."""
+        """Returns the error for the value found at a key."""
         if value is None:
             return ModelFileError(f"{self.where} has no {self.prefix}{key}: expected {expected}")
         return ModelFileError(f"{self.where}: {self.prefix}{key} is {str(value)[:80]!r}: expected {expected}")

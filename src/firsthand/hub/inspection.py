@@ -1,6 +1,7 @@
-"""What a model file says of itself, read from its header without torch: size, memory, context, vocabulary, licence.
+"""Describes a model file from its header, without torch: size, memory, context, vocabulary, licence.
 
-The answer is a description, not a promise that the model loads: which architectures do is for `nn.weights` to say.
+A family that we load is read by its own reader (`nn/families`); of any other the sizes that its header states are taken. The
+answer does not promise that the model loads.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from firsthand.errors import ModelFileError
 from firsthand.formats.model_files import TensorInfo, read_gguf, read_json, read_safetensors, refuse_pickle
 from firsthand.message import Json
+from firsthand.nn.architecture import Architecture
+from firsthand.nn.model_config import config_architecture, gguf_architecture
 
 _BYTES = {"float32": 4.0, "float16": 2.0, "int8": 1.0, "4-bit": 0.5}
 _CONTEXTS = (2048, 8192)
@@ -70,6 +73,21 @@ class Inspection:
         """Bytes of the keys and values of a conversation of so many tokens."""
         return _kept(self.kv_bytes_per_token, tokens, self.window, self.window_share)
 
+    def tokens_in(self, num_bytes: int) -> int | None:
+        """The length of one conversation whose keys and values take that many bytes; None if it cannot be told.
+
+        Layers with a window keep no more than that; where all have one, only the context bounds the length.
+        """
+        each = self.kv_bytes_per_token
+        if each is None:
+            return None
+        if self.window is None or num_bytes < each * self.window:
+            return num_bytes // each
+        if self.window_share == 1:
+            return self.context
+        kept = round(each * self.window_share * self.window)
+        return int((num_bytes - kept) / (each * (1 - self.window_share)))
+
     def to_json(self) -> Json:
         """The facts as a JSON object."""
         kv_bytes = {str(length): size for length, size in self.kv_bytes.items()}
@@ -90,29 +108,19 @@ def inspect(path: Path | str) -> Inspection:
 
 def _gguf(path: Path) -> Inspection:
     file = read_gguf(path)
-    said = file.metadata
-    kind = said.get("general.architecture")
-    heads, hidden, layers, context = (
-        _whole(said.get(f"{kind}.{key}"))
-        for key in ("attention.head_count", "embedding_length", "block_count", "context_length")
-    )
-    tokens = said.get("tokenizer.ggml.tokens")
+    metadata = file.metadata
+    try:
+        form = _known(gguf_architecture(file)[1])
+    except ModelFileError:  # of a family that we do not load, or with less than loading needs
+        form = _form_of_gguf(metadata)
     return _inspection(
         path,
-        kind,
+        metadata.get("general.architecture"),
         list(file.tensors.values()),
         path.stat().st_size,
-        kv_heads=_kv_heads(said.get(f"{kind}.attention.head_count_kv", heads), layers),
-        query_heads=_product(heads, layers),
-        head_dims=(
-            _whole(said.get(f"{kind}.attention.key_length")) or _ratio(hidden, heads),
-            _whole(said.get(f"{kind}.attention.value_length")) or _ratio(hidden, heads),
-        ),
-        windows=_windows_of_gguf(said, kind, layers),
-        context=context,
-        vocabulary=len(tokens) if isinstance(tokens, list) else _whole(said.get(f"{kind}.vocab_size")),
-        has_chat_template=isinstance(said.get("tokenizer.chat_template"), str),
-        licence=said.get("general.license"),
+        form,
+        has_chat_template=isinstance(metadata.get("tokenizer.chat_template"), str),
+        licence=metadata.get("general.license"),
     )
 
 
@@ -120,24 +128,87 @@ def _folder(path: Path) -> Inspection:
     config = read_json(path / "config.json")
     text = config.get("text_config")  # where a model that also sees keeps its decoder
     inner = text if isinstance(text, dict) else config
-    heads, hidden, layers = (
-        _whole(inner.get(key)) for key in ("num_attention_heads", "hidden_size", "num_hidden_layers")
-    )
-    head_dim = _whole(inner.get("head_dim")) or _ratio(hidden, heads)
+    try:
+        form = _known(config_architecture(inner, path / "config.json"))
+    except ModelFileError:
+        form = _form_of_config(inner)
     shards = _shards(path)
     return _inspection(
         path,
         config.get("model_type"),
         [tensor for shard in shards for tensor in read_safetensors(shard).tensors.values()],
         sum(shard.stat().st_size for shard in shards),
-        kv_heads=_kv_heads(inner.get("num_key_value_heads", heads), layers),
-        query_heads=_product(heads, layers),
-        head_dims=(head_dim, head_dim),
-        windows=_windows_of_config(inner, layers),
-        context=_whole(inner.get("max_position_embeddings")),
-        vocabulary=_whole(inner.get("vocab_size")),
+        form,
         has_chat_template=_has_template(path),
         licence=config.get("license") or _licence_file(path),
+    )
+
+
+class _Form(NamedTuple):
+    """A decoder's sizes; None is what the file does not say."""
+
+    context: int | None
+    vocabulary: int | None
+    query_heads: int | None
+    """Of all layers together, as `kv_heads`."""
+    kv_heads: int | None
+    key_dim: int | None
+    value_dim: int | None
+    window: int | None = None
+    window_share: float = 0.0
+
+
+def _known(a: Architecture) -> _Form:
+    """The sizes of a model that we load."""
+    windows = [window for window in a.windows if window is not None]
+    return _Form(
+        context=a.max_position,
+        vocabulary=a.vocab_size,
+        query_heads=a.num_heads * a.num_layers,
+        kv_heads=a.num_kv_heads * a.num_layers,
+        key_dim=a.head_dim,
+        value_dim=a.head_dim,
+        window=max(windows, default=None),
+        window_share=len(windows) / a.num_layers,
+    )
+
+
+def _form_of_gguf(metadata: Mapping[str, Any]) -> _Form:
+    """The sizes that a GGUF file of another family states."""
+    kind = metadata.get("general.architecture")
+    heads, hidden, layers, context = (
+        _whole(metadata.get(f"{kind}.{key}"))
+        for key in ("attention.head_count", "embedding_length", "block_count", "context_length")
+    )
+    tokens = metadata.get("tokenizer.ggml.tokens")
+    return _Form(
+        context=context,
+        vocabulary=len(tokens) if isinstance(tokens, list) else _whole(metadata.get(f"{kind}.vocab_size")),
+        query_heads=_product(heads, layers),
+        kv_heads=_kv_heads(metadata.get(f"{kind}.attention.head_count_kv", heads), layers),
+        key_dim=_whole(metadata.get(f"{kind}.attention.key_length")) or _ratio(hidden, heads),
+        value_dim=_whole(metadata.get(f"{kind}.attention.value_length")) or _ratio(hidden, heads),
+    )
+
+
+def _form_of_config(config: Mapping[str, Any]) -> _Form:
+    """The sizes that a config.json of another family states; layers have a window only where `layer_types` says so."""
+    heads, hidden, layers = (
+        _whole(config.get(key)) for key in ("num_attention_heads", "hidden_size", "num_hidden_layers")
+    )
+    head_dim = _whole(config.get("head_dim")) or _ratio(hidden, heads)
+    window, types, share = _whole(config.get("sliding_window")), config.get("layer_types"), 0.0
+    if window is not None and layers is not None and isinstance(types, list):
+        share = types[:layers].count("sliding_attention") / layers
+    return _Form(
+        context=_whole(config.get("max_position_embeddings")),
+        vocabulary=_whole(config.get("vocab_size")),
+        query_heads=_product(heads, layers),
+        kv_heads=_kv_heads(config.get("num_key_value_heads", heads), layers),
+        key_dim=head_dim,
+        value_dim=head_dim,
+        window=window if share else None,
+        window_share=share,
     )
 
 
@@ -146,23 +217,17 @@ def _inspection(
     kind: Any,
     tensors: list[TensorInfo],
     file_bytes: int,
+    form: _Form,
     *,
-    kv_heads: int | None,
-    query_heads: int | None,
-    head_dims: tuple[int | None, int | None],
-    windows: tuple[int | None, float],
-    context: int | None,
-    vocabulary: int | None,
     has_chat_template: bool,
     licence: Any,
 ) -> Inspection:
-    """The facts in one, with what follows from them; `kv_heads` and `query_heads` are sums over all layers."""
+    """The facts, with what follows from them."""
     parameters = sum(math.prod(tensor.shape) for tensor in tensors)
-    key_dim, value_dim = head_dims
-    is_encoder = kind in _ENCODERS
-    if is_encoder:
-        kv_heads = None
-    each = KV_VALUE_BYTES * kv_heads * (key_dim + value_dim) if kv_heads and key_dim and value_dim else None
+    is_encoder, context, windows = kind in _ENCODERS, form.context, (form.window, form.window_share)
+    kv_heads = None if is_encoder else form.kv_heads
+    has_cache = kv_heads and form.key_dim and form.value_dim
+    each = _product(KV_VALUE_BYTES, kv_heads, (form.key_dim or 0) + (form.value_dim or 0)) if has_cache else None
     table, head = (None, None) if is_encoder else _embeddings_and_head(tensors)
     lengths = sorted({length for length in (*_CONTEXTS, context or 0) if 0 < length <= (context or _CONTEXTS[-1])})
     return Inspection(
@@ -175,16 +240,16 @@ def _inspection(
         weight_bytes={name: math.ceil(parameters * size) for name, size in _BYTES.items()},
         kv_bytes={length: _kept(each, length, *windows) or 0 for length in lengths} if each else {},
         kv_bytes_per_token=each,
-        window=windows[0],
-        window_share=windows[1],
+        window=form.window,
+        window_share=form.window_share,
         decode_parameters=_layer_weights(tensors)
         if is_encoder
         else parameters - (math.prod(table.shape) if table else 0),
         block_bytes=_block_bytes([tensor for tensor in tensors if tensor is not table and len(tensor.shape) > 1]),
         head_parameters=math.prod(head.shape) if head else None,
-        attention_width=_product(query_heads, key_dim),
+        attention_width=_product(form.query_heads, form.key_dim),
         context=context,
-        vocabulary=vocabulary,
+        vocabulary=form.vocabulary,
         has_chat_template=has_chat_template,
         licence=licence[:80] if isinstance(licence, str) else None,
     )
@@ -195,34 +260,6 @@ def _kept(each: int | None, tokens: int, window: int | None, share: float) -> in
     if each is None or window is None:
         return None if each is None else each * tokens
     return round(each * ((1 - share) * tokens + share * min(tokens, window)))
-
-
-def _windows_of_config(config: Mapping[str, Any], layers: int | None) -> tuple[int | None, float]:
-    """The window that a config.json speaks of, and the share of layers that have it."""
-    window, types = _whole(config.get("sliding_window")), config.get("layer_types")
-    if window is None or layers is None or config.get("use_sliding_window") is False:
-        return None, 0.0
-    if isinstance(types, list):
-        return window, types[:layers].count("sliding_attention") / layers
-    first = config.get("max_window_layers")
-    if type(first) is int:
-        return window, max(0, layers - max(0, first)) / layers
-    is_gemma = str(config.get("model_type")).startswith("gemma3")
-    return window, _beside_every(_whole(config.get("sliding_window_pattern")) or (6 if is_gemma else None), layers)
-
-
-def _windows_of_gguf(said: Mapping[str, Any], kind: Any, layers: int | None) -> tuple[int | None, float]:
-    """The window that a GGUF file speaks of, and the share of layers that have it."""
-    window = _whole(said.get(f"{kind}.attention.sliding_window"))
-    if window is None or layers is None:
-        return None, 0.0
-    period = _whole(said.get(f"{kind}.attention.sliding_window_pattern")) or (6 if kind == "gemma3" else None)
-    return window, _beside_every(period, layers)
-
-
-def _beside_every(period: int | None, layers: int) -> float:
-    """The share of layers that are not each `period`th one; all if there is no period."""
-    return 1.0 if period is None else (layers - layers // period) / layers
 
 
 def _block_bytes(matrices: list[TensorInfo]) -> int | None:

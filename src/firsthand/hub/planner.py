@@ -61,7 +61,7 @@ class Plan:
     kv_memory_bytes: int
     """That the engine sets aside for keys and values if nobody says how much."""
     kv_tokens: int | None
-    """That fit it."""
+    """Of one conversation that fits it."""
     kv_bytes: dict[int, int]
     """Keys and values of that many conversations of 2,048 tokens."""
     speeds: Speeds
@@ -87,7 +87,7 @@ def plan(facts: Inspection, speeds: Speeds, kv_memory_bytes: int, results: Seque
     most = limits(speeds, results)
     return Plan(
         kv_memory_bytes=kv_memory_bytes,
-        kv_tokens=kv_memory_bytes // each if each else None,
+        kv_tokens=facts.tokens_in(kv_memory_bytes),
         kv_bytes={count: count * (facts.keys_and_values(SEQUENCE_TOKENS) or 0) for count in SEQUENCES} if each else {},
         speeds=most.speeds,
         bounds=tuple(_bound(facts, most, name, size) for name, size in kinds.items()),

@@ -1,1 +1,1 @@
-"""Compiled kernels where torch has none, each beside a plain torch version that says what it computes."""
+"""Compiled kernels where torch has none, each with a plain torch version as its reference."""

@@ -1,4 +1,4 @@
-"""How kernels are compiled: by numba, once a machine, with a cache on disk that notices every change in this folder.
+"""Compiles kernels with numba, once per machine, with a disk cache that is invalidated by any change in this folder.
 
 Numba's own cache compares only the file that a function is in, so a kernel that calls into a neighbour would go on running
 the neighbour's old code after an edit or an upgrade. And it numbers its files and enters them in its index before it writes
@@ -36,14 +36,14 @@ class CodeFiles(IndexDataCacheFile):
         self._base = filename_base
 
     def load(self, key: Any) -> Any:
-        """The code for a key, or None; then it is about to be compiled, which is said once a process."""
+        """Returns the code for a key, or None; then it will be compiled, which is logged once per process."""
         found = super().load(key)
         if found is None:
             _tell_once()
         return found
 
     def save(self, key: Any, data: Any) -> None:
-        """Keep the code for a key (types and processor), and drop code of the past."""
+        """Save the code for a key (types and processor), and delete stale code."""
         digest = hashlib.sha256(repr((self._version, self._source_stamp, key)).encode()).hexdigest()
         self._save_data(name := f"{self._base}.{digest[:24]}.nbc", data)
         known = {**self._load_index(), key: name}
@@ -59,7 +59,7 @@ def _tell_once() -> None:
 
 
 def kernel(function: Any) -> Any:
-    """The compiled function: it holds no Python lock, and integer division by zero does not raise."""
+    """Compiles a function; it runs without the GIL, and integer division by zero does not raise."""
     _check_name(function)
     compiled = _njit(cache=True, nogil=True, error_model="numpy", no_cfunc_wrapper=True, _nrt=True)(function)
     kept: Any = getattr(compiled, "_cache", None)
@@ -69,7 +69,7 @@ def kernel(function: Any) -> Any:
 
 
 def named(name: str) -> Any:
-    """A decorator that gives a function which a factory makes a name that its siblings do not have."""
+    """A decorator that gives a function made by a factory a unique name."""
 
     def rename(function: Any) -> Any:
         function.__name__ = function.__qualname__ = name
@@ -83,21 +83,21 @@ def _check_name(function: Any) -> None:
 
 
 def inlined(function: Any) -> Any:
-    """A function that kernels call, compiled as part of each."""
+    """A function that is inlined into the kernels that call it."""
     return _njit(inline="always", error_model="numpy")(function)
 
 
 def called(function: Any) -> Any:
     """A function that kernels call, compiled once for all of them in a process. Python cannot call it.
 
-    It cannot make arrays, and therefore does not count who holds those that it is given: the counters of an array that all
-    threads use would go back and forth between their cores.
+    It cannot create arrays, so it does no reference counting: the counter of an array that all threads use would bounce
+    between their cores.
     """
     return _called(function, makes_arrays=False)
 
 
 def allocating(function: Any) -> Any:
-    """As `called`, for a function that makes arrays."""
+    """As `called`, for a function that creates arrays."""
     return _called(function, makes_arrays=True)
 
 
@@ -108,7 +108,7 @@ def _called(function: Any, *, makes_arrays: bool) -> Any:
 
 
 def _for_any_number(compiled: Any) -> Any:
-    """The function, compiled once for a type: numba would compile it again for each constant it is called with."""
+    """Compiles the function once per type; numba would compile it again for each constant argument."""
     template = compiled.get_call_template
 
     def without_literals(args: Any, kwargs: Any) -> Any:

@@ -1,9 +1,9 @@
-"""Vectors of 16 floats for kernels, with the order of every sum written down.
+"""Vectors of 16 floats for kernels, with a fixed order of every sum.
 
-A plain numba loop over floats either may not be reordered, and is slow, or may (`fastmath`), and then its result depends on
-how it was compiled. Here `fma` rounds once, each lane does what the code says, and LLVM maps a vector to whatever registers
-the machine has (one of AVX-512, two of AVX2, four of NEON). Numbers lie in memory as float32, as float16 (arrays of int16
-that hold the halves' bits) or as int8, and are float32 once loaded. Importing this file imports numba.
+A plain numba loop over floats either keeps its order and is slow, or may be reordered (`fastmath`), and then its result
+depends on how it was compiled. Here `fma` rounds once, each lane does what the code says, and LLVM maps a vector to
+whatever registers the machine has (one of AVX-512, two of AVX2, four of NEON). Numbers lie in memory as float32, as float16
+(arrays of int16 that hold the halves' bits) or as int8, and are float32 once loaded. Importing this file imports numba.
 """
 
 # mypy: disallow-untyped-decorators=False, disallow-untyped-calls=False
@@ -92,7 +92,7 @@ def store(typing: Any, array: Any, index: Any, value: Any) -> Any:
 
 
 def llvm_function(builder: Any, name: str, returns: Any, takes: list[Any]) -> Any:
-    """LLVM's own function of that name, declared once a module."""
+    """The LLVM intrinsic of that name, declared once per module."""
     declared = builder.module.globals.get(name)
     return declared or ir.Function(builder.module, ir.FunctionType(returns, takes), name)
 
@@ -111,7 +111,7 @@ def own_function(module: Any, name: str, takes: list[Any], emit: Callable[[Any, 
 
 
 def emit_prefetch(builder: Any, pointer: Any, locality: int) -> None:
-    """Emit the wish to have the cache line of an address in the first cache (locality 3) or the second (2)."""
+    """Emit a prefetch of an address's cache line into the first-level cache (locality 3) or the second (2)."""
     place = builder.bitcast(pointer, ir.IntType(8).as_pointer())
     declared = llvm_function(builder, "llvm.prefetch.p0", ir.VoidType(), [place.type, INT, INT, INT])
     builder.call(declared, [place, *(ir.Constant(INT, flag) for flag in (0, locality, 1))])  # to read, data
@@ -119,7 +119,7 @@ def emit_prefetch(builder: Any, pointer: Any, locality: int) -> None:
 
 @_intrinsic
 def prefetch(typing: Any, array: Any, index: Any) -> Any:
-    """Ask for the cache line of an element before it is needed; changes no value."""
+    """Prefetch the cache line of an element; changes no value."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         emit_prefetch(builder, pointer_to(builder, context, signature, args, 0), 3)

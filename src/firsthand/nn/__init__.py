@@ -1,1 +1,1 @@
-"""The models themselves: one definition for serving, scoring, training and looking inside."""
+"""Models: one definition for serving, scoring, training and interpretability."""

@@ -1,7 +1,7 @@
-"""What a decoder-only transformer is made of, as plain data: `Architecture`, and `Rope` for how positions turn.
+"""The architecture of a decoder-only transformer as plain data: `Architecture`, and `Rope` for rotary positions.
 
-One frozen value answers every question about shapes, so that planners (memory, cost, scaling) need neither torch nor
-the weights. Reading it from a file is the work of the family files (`llama`, `qwen`, `gemma`); building it is `decoder`.
+One frozen value answers every question about shapes, so planners (memory, cost, scaling) need neither torch nor weights. The
+family files (`llama`, `qwen`, `gemma`) read it from model files, and `decoder` builds the model.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ Activation = Literal["silu", "gelu_tanh", "gelu"]
 
 @dataclass(frozen=True)
 class Rope:
-    """Rotary positions (Su et al., 2021) and how they are stretched beyond the trained length."""
+    """Rotary position embeddings (Su et al., 2021) and their scaling beyond the trained length."""
 
     theta: float = 10_000.0
-    """Base of the wavelengths: pair i turns by theta ** (-2i / head_dim) a position."""
+    """Base of the wavelengths: pair i rotates by theta ** (-2i / head_dim) per position."""
     kind: RopeKind = "default"
-    """How the angles are stretched: not at all, `linear`, `llama3`, `yarn`, or `divided` by a given number for each pair."""
+    """Scaling of the angles: none, `linear`, `llama3`, `yarn`, or `divided` by a given number for each pair."""
     factor: float = 1.0
-    """How many times longer than trained (linear, llama3, yarn)."""
+    """Context length as a multiple of the trained one (linear, llama3, yarn)."""
     original_max_position: int = 0
     """Trained length (llama3, yarn)."""
     low_freq_factor: float = 1.0
     """llama3: wavelengths above trained length / this are divided by `factor`."""
     high_freq_factor: float = 4.0
-    """llama3: wavelengths below trained length / this stay as they are."""
+    """llama3: wavelengths below trained length / this are kept."""
     beta_fast: float = 32.0
-    """yarn: pairs that turn more often than this within the trained length stay as they are."""
+    """yarn: pairs with more turns than this within the trained length are kept."""
     beta_slow: float = 1.0
-    """yarn: pairs that turn less often than this within the trained length are divided by `factor`."""
+    """yarn: pairs with fewer turns than this within the trained length are divided by `factor`."""
     attention_factor: float = 1.0
     """yarn: cosines and sines are multiplied by this."""
     truncate: bool = True
@@ -69,10 +69,10 @@ class Rope:
 
 @dataclass(frozen=True)
 class Architecture:
-    """Everything that fixes a decoder's shape and arithmetic; weights aside, it is the model."""
+    """The shapes and arithmetic of a decoder: all of the model but its weights."""
 
     family: str
-    """Whose conventions it follows: `llama`, `mistral`, `qwen2`, `qwen3`, `gemma3`."""
+    """The family whose conventions it follows: `llama`, `mistral`, `qwen2`, `qwen3`, `gemma3`."""
     vocab_size: int
     hidden_size: int
     intermediate_size: int
@@ -83,21 +83,21 @@ class Architecture:
     """Key and value heads; each serves num_heads / num_kv_heads query heads (Ainslie et al., 2023)."""
     head_dim: int
     max_position: int
-    """Positions the model was made for."""
+    """Context length the model was trained for."""
     norm_eps: float
     windows: tuple[int | None, ...]
-    """For each layer, how many positions a token sees, its own included; None is all."""
+    """Attention window of each layer in positions, the token's own included; None is unlimited."""
     ropes: tuple[Rope, ...]
-    """For each layer, its rotary positions."""
+    """The rope of each layer."""
     tie_embeddings: bool
     """The output head is the embedding matrix itself."""
     qkv_bias: bool = False
     o_bias: bool = False
     mlp_bias: bool = False
     qk_norm: bool = False
-    """Queries and keys pass an RMSNorm over head_dim, a head at a time, before they are turned."""
+    """Queries and keys pass an RMSNorm over head_dim, head by head, before rotation."""
     activation: Activation = "silu"
-    """Of the gate: silu makes it SwiGLU, gelu GeGLU (Shazeer, 2020)."""
+    """Activation of the gate: silu is SwiGLU, gelu GeGLU (Shazeer, 2020)."""
     norm_placement: Literal["pre", "sandwich"] = "pre"
     """Norms before attention and MLP, or before and after each."""
     norm_unit_offset: bool = False
@@ -106,6 +106,8 @@ class Architecture:
     """Embeddings are multiplied by this."""
     attention_scale: float = 0.0
     """Scores are multiplied by this; 0 stands for head_dim ** -0.5."""
+    attention_softcap: float | None = None
+    """Attention's scaled scores become cap * tanh(score / cap) (Gemma 2)."""
     logit_softcap: float | None = None
     """Logits become cap * tanh(logits / cap)."""
 
@@ -127,6 +129,11 @@ class Architecture:
             ("ropes", self._divisors_fit(), f"{self.head_dim // 2} divisors, one for each pair"),
             ("attention_scale", 0 <= self.attention_scale < math.inf, "0 (head_dim ** -0.5) or more"),
             ("embed_scale", 0 < self.embed_scale < math.inf, "above 0"),
+            (
+                "attention_softcap",
+                self.attention_softcap is None or 0 < self.attention_softcap < math.inf,
+                "None or above 0",
+            ),
             ("logit_softcap", self.logit_softcap is None or 0 < self.logit_softcap < math.inf, "None or above 0"),
         ]
         for field, good, expected in checks:
@@ -138,17 +145,8 @@ class Architecture:
     def _divisors_fit(self) -> bool:
         return all(rope.kind != "divided" or len(rope.divisors) == self.head_dim // 2 for rope in self.ropes)
 
-    def num_parameters(self) -> int:
-        """How many numbers the weights are; a tied head counts once."""
-        hidden, heads, kv = self.hidden_size, self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
-        attention = hidden * (2 * heads + 2 * kv) + self.qkv_bias * (heads + 2 * kv) + self.o_bias * hidden
-        mlp = 3 * hidden * self.intermediate_size + self.mlp_bias * (2 * self.intermediate_size + hidden)
-        norms = hidden * (4 if self.norm_placement == "sandwich" else 2) + self.qk_norm * 2 * self.head_dim
-        embeddings = self.vocab_size * hidden * (1 if self.tie_embeddings else 2)
-        return self.num_layers * (attention + mlp + norms) + embeddings + hidden
-
     def kv_bytes_per_token(self, bytes_per_value: float = 4) -> int:
-        """Bytes that one token's keys and values take over all layers (windows may let old ones go)."""
+        """KV-cache bytes of one token over all layers; windows are not considered."""
         return math.ceil(self.num_layers * 2 * self.num_kv_heads * self.head_dim * bytes_per_value)
 
 

@@ -1,9 +1,9 @@
-"""A decoder run by the compiled step (`kernels/step/decoder_step.py`) instead of module by module.
+"""Runs a decoder by the compiled step (`kernels/step/decoder_step.py`) instead of module by module.
 
-Same weights, same architecture, other arithmetic order. Blockwise products round each token's inputs to 8 bits in blocks of
-32 on either way, so hidden states agree with `Decoder.forward` of the same packed model as far as those roundings do; those
-of other models agree to about 1e-5. Among themselves all fused calls agree bit for bit, whatever is computed together.
-`can_fuse` says which models qualify. CPU only. Plain float32 layers are copied into tiles, so they take memory twice.
+Weights and architecture are the same, the order of operations is not. With float weights hidden states agree with
+`Decoder.forward` to about 1e-5; blockwise products round each token's inputs to 8 bits either way, and agree as far as those
+roundings do. Calls are batch-invariant, bit for bit. `why_not_compiled` tells which models qualify; an engine runs others by
+their modules. CPU only. Plain float32 layers are copied into tiles, so they take memory twice.
 """
 
 # N packed tokens, M wanted rows, D hidden, L layers, P pairs, V vocabulary
@@ -11,8 +11,9 @@ of other models agree to about 1e-5. Among themselves all fused calls agree bit 
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -24,11 +25,15 @@ from torch import Tensor, nn
 
 from firsthand.errors import ConfigError
 from firsthand.kernels.attention.kv_pages import LANES, Layout, Pages
+from firsthand.kernels.step.step_tables import MATRICES, NORMS, Adapted, Batch, ModelShape, Weights, WorkingMemory
 from firsthand.nn.architecture import Architecture, Rope
-from firsthand.nn.batched_lora import CompiledSpans, Span, SpanCompiler
+from firsthand.nn.batched_lora import AdapterSpan, SpanCompiler
+from firsthand.nn.blocks.attention import Attention
+from firsthand.nn.blocks.mlp import MLP
 from firsthand.nn.blocks.norm import RMSNorm
 from firsthand.nn.blocks.rope import frequencies, rotation
 from firsthand.nn.decoder import Block, Decoder
+from firsthand.nn.matrices import BLOCK, BLOCK_NORMS, columns
 from firsthand.nn.quant import BlockLinear, DenseLinear
 
 if TYPE_CHECKING:
@@ -36,19 +41,26 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float32]
 ANGLES_AT_ONCE = 1024
+_NONE: Floats = np.empty(0, dtype=np.float32)
+KNOWN_SETTINGS = frozenset((
+    "family", "vocab_size", "hidden_size", "intermediate_size", "num_layers", "num_heads", "num_kv_heads", "head_dim",
+    "max_position", "norm_eps", "windows", "ropes", "tie_embeddings", "qkv_bias", "o_bias", "mlp_bias",
+    "qk_norm", "activation", "norm_placement", "norm_unit_offset", "embed_scale", "attention_scale", "logit_softcap",
+))  # fmt: skip
+"""Settings of an `Architecture` that the compiled step implements; a model that sets any other runs by its modules."""
 ACTIVATIONS = {"silu": 0, "gelu_tanh": 1, "gelu": 2}
 
 
 @dataclass(frozen=True)
 class Cache:
-    """Memory for keys and values of all layers in one piece, and as the pages of each."""
+    """The KV cache of all layers: one allocation, and its pages by layer."""
 
     pages: tuple[Pages, ...]
     arrays: tuple[NDArray[Any], ...]
-    """Keys, values, key scales, value scales, flat, a layer after another."""
+    """Keys, values, key scales, value scales: flat, layer after layer."""
     spans: NDArray[np.int64]
-    """For each layer whether its blocks are of a kind apart (1) or not (0), its first block in `arrays`, and the one after
-    its last: L 3."""
+    """For each layer whether its blocks are in the sliding-window pool (1) or not (0), its first block in `arrays`, and the
+    one after its last: L 3."""
 
     @staticmethod
     def empty(
@@ -60,7 +72,7 @@ class Cache:
         *,
         num_near: int | None = None,
     ) -> Cache:
-        """Memory that is reserved but, on the CPU, not touched yet. `num_near`: another number for windowed layers."""
+        """Returns a cache whose memory is reserved, and not touched on the CPU. `num_near`: blocks of windowed layers."""
         is_near = [num_near is not None and window is not None for window in a.windows]
         counts = [num_near if near and num_near is not None else num_blocks for near in is_near]
         ends = list(itertools.accumulate(counts, initial=0))
@@ -72,7 +84,7 @@ class Cache:
 
 @dataclass(frozen=True)
 class Logits:
-    """Scores of every next token for some rows, and what most requests need of them."""
+    """Scores of every next token for some rows, with their best tokens and normalisers."""
 
     values: Tensor
     """M V, float32; overwritten by the next step."""
@@ -81,14 +93,14 @@ class Logits:
     normalisers: Floats
     """M, log(sum(e ** score)): a token's log-prob is its score minus this."""
     drawn: Sequence[int | None] | None = None
-    """The token that was drawn for each row, where the device did it."""
+    """The token sampled for each row, if the device sampled it."""
     known: Sequence[Mapping[int, float]] | None = None
-    """Scores of some tokens of each row that came from the device with the rest."""
+    """Scores of some tokens of each row, copied from the device together with the rest."""
     drawn_logprobs: Sequence[float] | None = None
     """The log-prob that each drawn token was drawn with."""
 
     def rows(self) -> Iterator[LogitRow]:
-        """One after another."""
+        """Iterates over the rows."""
         for row, (values_V, best, normaliser) in enumerate(zip(self.values, self.best, self.normalisers, strict=True)):
             drawn = self.drawn[row] if self.drawn else None
             drawn_logprob = self.drawn_logprobs[row] if self.drawn_logprobs else 0.0
@@ -105,35 +117,38 @@ class LogitRow:
     best: int
     normaliser: float
     drawn: int | None = None
-    """The token that was drawn already."""
+    """The token sampled on the device, if any."""
     known: Mapping[int, float] = field(default_factory=dict)
     drawn_logprob: float = 0.0
     """The log-prob it was drawn with; not set where that is the model's own."""
 
     @cached_property
     def values(self) -> Tensor:
-        """The scores on the CPU; from a GPU they are fetched when first wanted."""
+        """The scores on the CPU; copied from a GPU on first use."""
         return self.scores.cpu()
 
     def logprob(self, token: int) -> float:
-        """Natural log of a token's probability, before temperature and cuts."""
+        """Returns the log-prob of a token, before temperature and truncation."""
         score = self.known.get(token)
         return (float(self.values[token]) if score is None else score) - self.normaliser
 
 
-def can_fuse(model: Decoder) -> str | None:
-    """None if the compiled step can run this model, else the reason why not, in a few words."""
+def why_not_compiled(model: Decoder) -> str | None:
+    """Returns None if the compiled step can run this model, else the reason in a few words."""
     a = model.architecture
-    layers = [layer for block in model.layers if isinstance(block, Block) for layer in _linears(block)] + [
-        model.lm_head
-    ]
     if find_spec("numba") is None:
         return "numba is not installed"
     if type(model).forward is not Decoder.forward or type(model).logits is not Decoder.logits:
-        return "it computes in a way of its own"
-    strange = next((layer for layer in layers if not isinstance(layer, (BlockLinear, DenseLinear, nn.Linear))), None)
-    if strange is not None:
-        return f"it has a layer of another kind: {type(strange).__name__}"
+        return "it overrides Decoder's forward or logits"
+    unknown = next(_unknown_parts(model), None)
+    if unknown is not None:
+        return unknown
+    layers = [layer for block in model.layers for layer in _linears(block)] + [model.lm_head]
+    unsupported = next(
+        (layer for layer in layers if not isinstance(layer, (BlockLinear, DenseLinear, nn.Linear))), None
+    )
+    if unsupported is not None:
+        return f"it has an unsupported layer: {type(unsupported).__name__}"
     plain = [layer.weight for layer in layers if isinstance(layer, nn.Linear)]
     if any(weight.device.type != "cpu" or weight.dtype != torch.float32 for weight in [model.embed.weight, *plain]):
         return "it is not float32 on the CPU"
@@ -144,11 +159,40 @@ def can_fuse(model: Decoder) -> str | None:
     return None
 
 
-class Fused:
-    """A decoder ready for the compiled step, with its working memory. Not thread-safe: one call at a time."""
+def _unknown_parts(model: Decoder) -> Iterator[str]:
+    """Yields each part or setting that the compiled step does not know and would ignore."""
+    a = model.architecture
+    for setting in fields(a):
+        if setting.name not in KNOWN_SETTINGS and getattr(a, setting.name) != setting.default:
+            yield f"its {setting.name} is {getattr(a, setting.name)!r}"
+    if a.activation not in ACTIVATIONS or a.norm_placement not in ("pre", "sandwich"):
+        yield f"its activation is {a.activation} and its norm_placement {a.norm_placement}"
+    for layer, block in enumerate(model.layers):
+        if type(block) is not Block:
+            yield f"its layer {layer} is a {type(block).__name__}"
+            continue
+        norms = (block.attention_norm, block.attention_out_norm, block.mlp_norm, block.mlp_out_norm)
+        parts = [
+            (block.attention, (Attention,)),
+            (block.mlp, (MLP,)),
+            *((norm, (RMSNorm, nn.Identity)) for norm in norms),
+        ]
+        for part, known in parts:
+            if type(part) not in known:
+                yield f"its layer {layer} has an unsupported part: {type(part).__name__}"
+    if type(model.norm) is not RMSNorm or type(model.embed) is not nn.Embedding:
+        yield "its embedding or final norm is unsupported"
+
+
+assert tuple(matrix.leaf for matrix in BLOCK) == MATRICES, "the compiled step's table is another"
+assert tuple(norm.name.rpartition(".")[2] for norm in BLOCK_NORMS) == NORMS, "the compiled step's table is another"
+
+
+class CompiledDecoder:
+    """A decoder prepared for the compiled step, with its working memory. Not thread-safe."""
 
     def __init__(self, model: Decoder, *, threads: int = 1):
-        reason = can_fuse(model)
+        reason = why_not_compiled(model)
         if reason:
             raise ConfigError(f"this model cannot run in the compiled step: {reason}")
         self.model = model
@@ -157,17 +201,19 @@ class Fused:
         self._rows = 0
         self._head_rows = 0
         self.spans = SpanCompiler(model.architecture.num_layers)
-        self._low = self._lift = np.empty(0, dtype=np.float32)
+        self._low = self._lift = _NONE
+        self._shapes: dict[tuple[int, bool], tuple[NDArray[np.int64], Floats]] = {}
+        self._weights = Weights(*[_NONE] * len(Weights._fields))
         self.refresh()
 
     def refresh(self) -> None:
-        """Read the model's weights again, after they were replaced."""
+        """Read the model's weights again after they were replaced."""
         a = self.model.architecture
         blocks = [block for block in self.model.layers if isinstance(block, Block)]
         layers = [[_packed(linear) for linear in _linears(block)] for block in blocks]
         head = _packed(self.model.lm_head)
-        self._held = [layers, head]  # what the addresses point to
-        self._matrices = np.array([[linear.entry() for linear in linears] for linears in layers], dtype=np.int64)
+        self._held = [layers, head]  # keeps what the addresses point to
+        matrices = np.array([[linear.entry() for linear in linears] for linears in layers], dtype=np.int64)
         self._head = np.array([head.entry()], dtype=np.int64)
         kinds = [linear for linears in layers for linear in linears] + [head]
         self._has_blocks = any(isinstance(linear, BlockLinear) for linear in kinds)
@@ -175,13 +221,16 @@ class Fused:
         vectors = _Vectors()
         places = [[vectors.add(vector) for vector in _vectors(block)] for block in blocks]
         final = vectors.add(_norm_weights(self.model.norm))
-        self._places = np.array([*places, [final] + [-1] * (len(places[0]) - 1)], dtype=np.int64)
-        self._vectors = vectors.joined()
-        self._embed = self.model.embed.weight.detach().numpy().reshape(-1)
-        kv_width = a.num_kv_heads * a.head_dim
-        q_width = a.num_heads * a.head_dim
-        self._columns = np.array([0, q_width, q_width + kv_width, 0, 0, a.intermediate_size, 0], dtype=np.int64)
-        self._numbers = np.array([a.norm_eps, a.attention_scale, a.embed_scale], dtype=np.float32)
+        self._weights = Weights(
+            matrices=matrices,
+            columns=np.array([*columns(a)], dtype=np.int64),
+            places=np.array([*places, [final] + [-1] * (len(places[0]) - 1)], dtype=np.int64),
+            vectors=vectors.joined(),
+            embed=self.model.embed.weight.detach().numpy().reshape(-1),
+            layers=self._weights.layers,
+            cos=self._weights.cos,
+            sin=self._weights.sin,
+        )
         self._windows = list(dict.fromkeys(window or 0 for window in a.windows))
         self._ropes = list(dict.fromkeys(a.ropes))
 
@@ -193,11 +242,11 @@ class Fused:
         wanted: Sequence[int],
         *,
         near: Layout | None = None,
-        spans: Sequence[Span] = (),
+        spans: Sequence[AdapterSpan] = (),
     ) -> Floats:
-        """The states after the final norm of some of the packed tokens; keys and values of all enter the cache: M D.
+        """Returns the states of the wanted packed tokens after the final norm: M D. Keys and values of all enter the cache.
 
-        `near` is the layout of the windowed layers where the cache keeps their blocks apart, `spans` the rows with adapters.
+        `near` is the layout of the windowed layers if the cache has a pool for them, `spans` the rows with adapters.
         """
         from firsthand.kernels.step import decoder_step
         from firsthand.kernels.step.thread_team import counters, together
@@ -205,7 +254,7 @@ class Fused:
         a = self.model.architecture
         rows = len(ids)
         positions = layout.positions
-        assert len(positions) == rows, "the layout is of other tokens"
+        assert len(positions) == rows, "the layout is for other tokens"
         self._make_room(rows, int(positions.max()) + 1)
         plans, tasks, members, slots, merged, num_slots = self._plans(layout, near)
         places, tables = layout.places[None], layout.tables
@@ -216,19 +265,18 @@ class Fused:
         adapted = self._adapted(spans, rows)
         phases = decoder_step.PHASES_OF_A_LAYER * a.num_layers + decoder_step.PHASES_BESIDE
         team = counters(phases + decoder_step.ADAPTED_PHASES_OF_A_LAYER * a.num_layers if spans else phases)
+        batch = Batch(np.array(ids, dtype=np.int64), positions, places, tables, plans, tasks, members, slots, merged,
+                      np.array(wanted, dtype=np.int64))  # fmt: skip
+        sizes, factors = self._shape(layout.block_size, self._has_dense or bool(spans))
         arguments = (
-            team, self.threads, _sizes(a, layout.block_size, self._has_dense or bool(spans)), self._numbers,
-            self._matrices, self._columns, self._places, self._layers, self._vectors, self._embed, self._cos, self._sin,
-            np.array(ids, dtype=np.int64), positions, places, cache.spans, *cache.arrays, tables, plans, tasks, members,
-            slots, merged, np.array(wanted, dtype=np.int64), adapted.pieces, adapted.entries, self._low, adapted.rank,
-            self._lift, self._stream, self._wide, self._rest, self._rounded, partials,
-            out.reshape(-1),
+            team, self.threads, sizes, factors, self._fixed, tuple(batch), (cache.spans, *cache.arrays),
+            tuple(adapted), (*self._buffers, partials), out.reshape(-1),
         )  # fmt: skip
         together(self.threads, lambda: decoder_step.run(*arguments))
         return out
 
-    def logits(self, hidden_MD: Floats, spans: Sequence[Span] = ()) -> Logits:
-        """Scores of every next token after some states, of which `spans` have adapters."""
+    def logits(self, hidden_MD: Floats, spans: Sequence[AdapterSpan] = ()) -> Logits:
+        """Returns scores of every next token after some states; `spans` are the rows with adapters."""
         from firsthand.kernels.step import decoder_step
         from firsthand.kernels.step.thread_team import counters, together
 
@@ -241,30 +289,31 @@ class Fused:
         self._make_room(rows, 1)
         best, normalisers = np.empty(rows, dtype=np.int64), np.empty(rows, dtype=np.float32)
         adapted = self._adapted(spans, rows)
+        of_the_head = (adapted.pieces, adapted.entries[a.num_layers], *adapted[2:])
         arguments = (
-            counters(decoder_step.PHASES_OF_THE_HEAD + 1), self.threads, self._head, hidden_MD.reshape(-1), rows,
-            a.hidden_size, a.vocab_size, np.float32(a.logit_softcap or 0.0), self._rounded, self._logits, stride,
-            best, normalisers, adapted.pieces, adapted.entries[a.num_layers], self._low, adapted.rank, self._lift,
+            counters(decoder_step.PHASES_OF_THE_HEAD + 1), self.threads, self._head, hidden_MD.reshape(-1), a.hidden_size,
+            a.vocab_size, np.float32(a.logit_softcap or 0.0), self._rounded, self._logits, stride, best, normalisers,
+            of_the_head,
         )  # fmt: skip
         together(self.threads, lambda: decoder_step.head(*arguments))
         values = torch.from_numpy(self._logits[: rows * stride].reshape(rows, stride)[:, : a.vocab_size])
         return Logits(values, best.tolist(), normalisers)
 
-    def _adapted(self, spans: Sequence[Span], rows: int) -> CompiledSpans:
-        """What the compiled code wants to know of the rows with adapters, and working memory for them."""
+    def _adapted(self, spans: Sequence[AdapterSpan], rows: int) -> Adapted:
+        """The rows with adapters, with working memory for them."""
         from firsthand.kernels.step import lora_products
 
-        adapted = self.spans(spans)
+        pieces, entries, rank = self.spans(spans)
         if spans:
             needed = lora_products.MATRICES * rows
-            if len(self._low) < needed * adapted.rank:
-                self._low = np.empty(needed * adapted.rank, dtype=np.float32)
+            if len(self._low) < needed * rank:
+                self._low = np.empty(needed * rank, dtype=np.float32)
             if len(self._lift) < needed * lora_products.LIFT:
                 self._lift = np.empty(needed * lora_products.LIFT, dtype=np.float32)
-        return adapted
+        return Adapted(pieces, entries, rank, self._low, self._lift)
 
     def _make_room(self, rows: int, positions: int) -> None:
-        """Working memory for so many rows, and angles for so many positions."""
+        """Allocate working memory for so many rows and angles for so many positions."""
         a = self.model.architecture
         if rows > self._rows:
             from firsthand.kernels.products.rounded_rows import BLOCK, RECORD
@@ -273,26 +322,51 @@ class Fused:
             q_width = a.num_heads * a.head_dim
             widest = max(a.hidden_size, q_width, a.intermediate_size)
             wide = max(q_width + 2 * a.num_kv_heads * a.head_dim, 2 * a.intermediate_size, a.hidden_size)
-            self._stream = np.empty(rows * a.hidden_size, dtype=np.float32)
-            self._rest = np.empty(rows * widest, dtype=np.float32)
-            self._wide = np.empty(rows * wide, dtype=np.float32)
             records = rows * (widest // BLOCK) if self._has_blocks else 0
-            self._rounded = np.empty(records * RECORD, dtype=np.uint8)
+            memory = WorkingMemory(
+                stream=np.empty(rows * a.hidden_size, dtype=np.float32),
+                rest=np.empty(rows * widest, dtype=np.float32),
+                rounded=np.empty(records * RECORD, dtype=np.uint8),
+                wide=np.empty(rows * wide, dtype=np.float32),
+                partials=_NONE,
+            )
+            self._rounded, self._buffers = memory.rounded, tuple(memory[:-1])
         if positions > self._angles:
             self._angles = max(-(-positions // ANGLES_AT_ONCE) * ANGLES_AT_ONCE, 2 * self._angles)
             tables = [_angles(rope, a.head_dim, self._angles) for rope in self._ropes]
-            self._cos, self._sin = (np.concatenate(parts) for parts in zip(*tables, strict=True))
+            cos, sin = (np.concatenate(parts) for parts in zip(*tables, strict=True))
             each = self._angles * (a.head_dim // 2)
-            self._layers = np.array(
-                [
-                    [window or 0, self._windows.index(window or 0), self._ropes.index(rope) * each]
-                    for window, rope in zip(a.windows, a.ropes, strict=True)
-                ],
-                dtype=np.int64,
+            layers = [
+                [window or 0, self._windows.index(window or 0), self._ropes.index(rope) * each]
+                for window, rope in zip(a.windows, a.ropes, strict=True)
+            ]
+            self._weights = self._weights._replace(layers=np.array(layers, dtype=np.int64), cos=cos, sin=sin)
+        self._fixed = tuple(self._weights)
+
+    def _shape(self, block_size: int, has_dense: bool) -> tuple[NDArray[np.int64], Floats]:
+        """The fields of `ModelShape` as arrays of sizes and of factors."""
+        if (block_size, has_dense) not in self._shapes:
+            a = self.model.architecture
+            shape = ModelShape(
+                num_layers=a.num_layers,
+                width=a.hidden_size,
+                inner=a.intermediate_size,
+                num_heads=a.num_heads,
+                num_kv_heads=a.num_kv_heads,
+                head_dim=a.head_dim,
+                block_size=block_size,
+                activation=ACTIVATIONS[a.activation],
+                has_dense=int(has_dense),
+                eps=a.norm_eps,
+                attention_scale=a.attention_scale,
+                embed_scale=a.embed_scale,
             )
+            arrays = np.array(shape[:-3], dtype=np.int64), np.array(shape[-3:], dtype=np.float32)
+            self._shapes[block_size, has_dense] = arrays
+        return self._shapes[block_size, has_dense]
 
     def _plans(self, layout: Layout, near: Layout | None) -> tuple[NDArray[Any], ...]:
-        """The attention work of each window, joined: bounds, tasks, members, slots, merged, and the number of slots."""
+        """The attention work of all windows, joined: bounds, tasks, members, slots, merged, and the number of slots."""
         a = self.model.architecture
         layouts = [layout if near is None or not window else near for window in self._windows]
         plans = [
@@ -326,14 +400,14 @@ class Fused:
 
 
 class _Vectors:
-    """Norm weights and biases, one after another, each beginning at a multiple of 16."""
+    """Concatenates norm weights and biases, each beginning at a multiple of 16."""
 
     def __init__(self) -> None:
         self._parts: list[Floats] = []
         self._length = 0
 
     def add(self, vector: Tensor | None) -> int:
-        """Where the vector will begin; -1 for none."""
+        """Adds a vector and returns where it begins; -1 for none."""
         if vector is None:
             return -1
         place, size = self._length, -(-vector.numel() // LANES) * LANES
@@ -344,31 +418,21 @@ class _Vectors:
         return place
 
     def joined(self) -> Floats:
-        """All of them."""
+        """Returns all vectors as one array."""
         return np.concatenate(self._parts)
-
-
-def _sizes(a: Architecture, block_size: int, has_dense: bool) -> NDArray[np.int64]:
-    """What the compiled step wants to know of the model, in its order."""
-    shapes = (a.num_layers, a.hidden_size, a.intermediate_size, a.num_heads, a.num_kv_heads, a.head_dim)
-    return np.array([*shapes, block_size, ACTIVATIONS[a.activation], has_dense], dtype=np.int64)
 
 
 def _all(pages: Pages) -> list[Tensor]:
     return [pages.keys, pages.values, pages.key_scales, pages.value_scales]
 
 
-def _linears(block: Block) -> list[nn.Module]:
-    """In the order of the table of matrices."""
-    attention, mlp = block.attention, block.mlp
-    return [
-        attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj,
-        mlp.gate_proj, mlp.up_proj, mlp.down_proj,
-    ]  # fmt: skip
+def _linears(block: nn.Module) -> list[nn.Module]:
+    """The block's projections in the order of `BLOCK`."""
+    return [block.get_submodule(matrix.name) for matrix in BLOCK]
 
 
 def _packed(layer: nn.Module) -> BlockLinear | DenseTiles:
-    """What says where a layer's weights lie: those of a plain one are copied."""
+    """The packed weights of a layer; those of a plain Linear are copied into tiles."""
     from firsthand.kernels.products.float_products import tile_floats
 
     if isinstance(layer, nn.Linear):
@@ -378,12 +442,17 @@ def _packed(layer: nn.Module) -> BlockLinear | DenseTiles:
 
 
 def _vectors(block: Block) -> list[Tensor | None]:
-    """In the order of the table of vectors."""
-    attention = block.attention
-    norms = (block.attention_norm, block.attention_out_norm, block.mlp_norm, block.mlp_out_norm)
-    heads = (attention.q_norm, attention.k_norm)
+    """The block's norm weights and biases, in the order of `Weights.places`."""
+    norms = [_norm_weights(_part(block, norm.name)) for norm in BLOCK_NORMS]
     biases: list[Any] = [linear.bias for linear in _linears(block)]
-    return [*map(_norm_weights, norms), *biases, *map(_norm_weights, heads)]
+    return [*norms, *biases]
+
+
+def _part(block: Block, name: str) -> nn.Module | None:
+    """The module at a place in a block, or None."""
+    parent, _, leaf = name.rpartition(".")
+    part: nn.Module | None = getattr(block.get_submodule(parent), leaf)
+    return part
 
 
 def _norm_weights(norm: nn.Module | None) -> Tensor | None:
@@ -393,7 +462,7 @@ def _norm_weights(norm: nn.Module | None) -> Tensor | None:
 
 
 def _angles(rope: Rope, head_dim: int, positions: int) -> tuple[Floats, Floats]:
-    """Cosines and sines, flat: positions P. Made in equal pieces, so that a longer table begins with the same bits."""
+    """Cosines and sines, flat: positions P. Computed in equal pieces, so a longer table begins with the same bits."""
     each = frequencies(rope, head_dim)
     parts = [
         rotation(each, torch.arange(start, start + ANGLES_AT_ONCE), scale=rope.attention_factor, dtype=torch.float32)
@@ -403,3 +472,12 @@ def _angles(rope: Rope, head_dim: int, positions: int) -> tuple[Floats, Floats]:
     cos = torch.cat([part.cos[:, :half] for part in parts]).reshape(-1)
     sin = torch.cat([part.sin[:, :half] for part in parts]).reshape(-1)
     return cos.numpy(), sin.numpy()
+
+
+def __getattr__(name: str) -> Any:
+    """The old names, until 0.8.0."""
+    renamed = {"Fused": "CompiledDecoder", "can_fuse": "why_not_compiled"}
+    if name not in renamed:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn(f"{__name__}.{name} is now {renamed[name]}", DeprecationWarning, stacklevel=2)
+    return globals()[renamed[name]]

@@ -1,7 +1,7 @@
-"""An Encoder in the form that compiled kernels run: weights of 16 bits, and a text's numbers independent of its company.
+"""An Encoder run by compiled kernels: 16-bit weights, and batch-invariant embeddings.
 
 Twice as fast as float32 in torch on an x86 CPU with AVX-512 VNNI; the numbers of a vector of length 1 differ from those of
-float32 by some 5e-5 (docs/embeddings.md). Left out: training, other devices, and what `can_compile` refuses.
+float32 by some 5e-5 (docs/embeddings.md). Left out: training, other devices, and shapes that `can_compile` rejects.
 """
 
 # N packed tokens, D hidden, O outputs, K inputs
@@ -17,21 +17,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from firsthand.nn.families.bert import BertArchitecture, Block, Encoder
+from firsthand.nn.encoder import Encoder, EncoderBlock
+from firsthand.nn.families.bert import BertArchitecture
 
 Floats = NDArray[np.float32]
 BLOCK = 32
-"""Inputs that share a scale, as in `kernels.shorts`."""
+"""Inputs that share a scale, as in `kernels/products/int16_products.py`."""
 
 
 @dataclass(frozen=True)
-class Product:
+class EncoderProduct:
     """The weights of one product."""
 
     pairs: NDArray[np.int32]
     """Panels of 32 outputs; in each, for every two inputs, 32 pairs of 16-bit numbers."""
     scales: Floats
-    """What one unit of each output's weights is worth."""
+    """The scale of each output's weights."""
     bias: Floats
     inputs: int
     outputs: int
@@ -50,23 +51,23 @@ class Norm:
 class Layer:
     """One layer."""
 
-    qkv: Product
-    out: Product
+    qkv: EncoderProduct
+    out: EncoderProduct
     attention_norm: Norm
-    up: Product
-    down: Product
+    up: EncoderProduct
+    down: EncoderProduct
     mlp_norm: Norm
 
 
 def can_compile(architecture: BertArchitecture) -> bool:
-    """Whether the kernels take this shape, and numba is there."""
+    """True if the kernels support this shape and numba is installed."""
     a = architecture
     fits = a.hidden_size % 32 == 0 and a.intermediate_size % 32 == 0 and a.head_dim % 32 == 0 and a.activation == "gelu"
     return fits and find_spec("numba") is not None
 
 
 def is_fast_here() -> bool:
-    """Whether this machine multiplies 16-bit numbers faster than float32; elsewhere the plain Encoder is better."""
+    """True if this machine multiplies 16-bit numbers faster than float32; elsewhere the plain Encoder is faster."""
     if find_spec("llvmlite") is None:
         return False
     from llvmlite import binding  # type: ignore[import-untyped]
@@ -83,7 +84,7 @@ class CompiledEncoder:
         self.words, self.positions = _flat(encoder.words.weight), _flat(encoder.positions.weight)
         self.kind = _flat(encoder.types.weight[0])
         self.norm = _norm(encoder.norm)
-        self.layers = [_layer(layer) for layer in encoder.layers if isinstance(layer, Block)]
+        self.layers = [_layer(layer) for layer in encoder.layers if isinstance(layer, EncoderBlock)]
 
     def forward(self, ids_N: NDArray[np.int64], lengths: Sequence[int]) -> Floats:
         """The hidden state of each token after the last layer: N D. Texts are packed one after another.
@@ -107,7 +108,7 @@ class CompiledEncoder:
         scale = np.float32(a.head_dim**-0.5)
 
         def product(
-            by: Product, rounded: NDArray[np.int16], scales: Floats, out: Floats, aside: int, line: int
+            by: EncoderProduct, rounded: NDArray[np.int16], scales: Floats, out: Floats, aside: int, line: int
         ) -> None:
             pairs = rounded.view(np.int32)
             int16_products.products(
@@ -138,18 +139,18 @@ class CompiledEncoder:
         return x.reshape(rows, a.hidden_size)[: len(ids_N)]
 
 
-def pack(weight_OK: Tensor, bias_O: Tensor) -> Product:
-    """The weights rounded to 16 bits: an output's share one scale, with which no block of 32 can overflow."""
+def pack(weight_OK: Tensor, bias_O: Tensor) -> EncoderProduct:
+    """Rounds weights to 16 bits, with one scale per output such that no block of 32 can overflow."""
     outputs, inputs = weight_OK.shape
     weight = weight_OK.detach().double()
     lengths = weight.reshape(outputs, -1, BLOCK).norm(dim=-1).amax(1)
     scales = torch.minimum(46336.0 / lengths.clamp_min(1e-30), 32767.0 / weight.abs().amax(1).clamp_min(1e-30))
     codes = torch.round(weight * scales[:, None]).to(torch.int16)
     panels = codes.reshape(outputs // 32, 32, inputs // 2, 2).transpose(1, 2).contiguous()
-    return Product(panels.numpy().reshape(-1).view(np.int32), _flat(1 / scales), _flat(bias_O), inputs, outputs)
+    return EncoderProduct(panels.numpy().reshape(-1).view(np.int32), _flat(1 / scales), _flat(bias_O), inputs, outputs)
 
 
-def _layer(layer: Block) -> Layer:
+def _layer(layer: EncoderBlock) -> Layer:
     projections = (layer.q_proj, layer.k_proj, layer.v_proj)
     return Layer(
         qkv=pack(torch.cat([each.weight for each in projections]), torch.cat([each.bias for each in projections])),

@@ -1,9 +1,9 @@
-"""LoRA adapters (Hu et al., 2021) in PEFT's layout: read with every bound checked, merged into weights or put beside them.
+"""LoRA adapters (Hu et al., 2021) in PEFT's layout: validated, then merged into weights or applied beside them.
 
 An adapter changes a matrix W by `scale * B @ A`, with A of r x in and B of out x r; the scale is alpha / r, or
 alpha / sqrt(r) with rank-stabilised LoRA (Kalajdzievski, 2023). A folder holds adapter_config.json and
-adapter_model.safetensors. Left out, and refused in words: DoRA, biases, embeddings and whole modules kept beside, and a rank
-or alpha for each module that is given by a pattern other than a plain name.
+adapter_model.safetensors. Left out, with an error that says so: DoRA, biases, embeddings, `modules_to_save`, and ranks or
+alphas of modules given by a pattern other than a plain name.
 """
 
 # D in, O out, r rank, N packed tokens
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,6 @@ from torch import Tensor, nn
 from firsthand.errors import ConfigError, ModelFileError
 from firsthand.formats.fields import Fields
 from firsthand.formats.model_files import PICKLES, Safetensors, read_json, read_safetensors
-from firsthand.nn.architecture import Architecture
 from firsthand.nn.decoder import Decoder
 from firsthand.nn.weight_names import huggingface_name
 
@@ -40,12 +40,12 @@ _REFUSED = {
     "use_qalora": "QA-LoRA",
     "alora_invocation_tokens": "activated LoRA",
 }
-"""What changes the arithmetic and is not read."""
+"""Settings that change the arithmetic and are not supported."""
 
 
 @dataclass(frozen=True)
-class Delta:
-    """What an adapter adds to one matrix."""
+class LowRankUpdate:
+    """The update that an adapter adds to one matrix."""
 
     a: Tensor
     """r D."""
@@ -54,19 +54,19 @@ class Delta:
     scale: float
 
     def product(self) -> Tensor:
-        """The sum that is added to the weights, float32."""
+        """Returns scale * B A, which is added to the weights: float32."""
         return self.scale * (self.b.float() @ self.a.float())
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter that fits a model: for each of its matrices that are changed, by our name, what is added."""
+    """An adapter that fits a model: its update of each changed matrix, by our name."""
 
     path: Path
-    deltas: Mapping[str, Delta]
+    deltas: Mapping[str, LowRankUpdate]
 
     def merged(self, name: str, weight_OD: Tensor) -> Tensor:
-        """The weights of our name with the adapter in them, in their own dtype; as they are if it leaves them alone."""
+        """Returns a weight with the adapter merged, in its own dtype; unchanged if the adapter does not touch it."""
         delta = self.deltas.get(name)
         if delta is None:
             return weight_OD
@@ -74,9 +74,9 @@ class Adapter:
 
 
 class LoRALinear(nn.Module):
-    """A Linear with an adapter beside it: x W + scale * (x A) B. Only the adapter is trained."""
+    """A Linear with an unmerged adapter: x W + scale * (x A) B. Only the adapter is trained."""
 
-    def __init__(self, base: nn.Linear, delta: Delta):
+    def __init__(self, base: nn.Linear, delta: LowRankUpdate):
         super().__init__()
         self.base = base.requires_grad_(False)
         self.a = nn.Parameter(delta.a.to(base.weight.dtype))
@@ -90,7 +90,7 @@ class LoRALinear(nn.Module):
 
 
 def attach(model: Decoder, adapter: Adapter) -> Decoder:
-    """The model with the adapter beside its weights, which stay as they are: to train it, or to look at it."""
+    """Returns the model with the adapter applied but not merged, to train or inspect it."""
     for name, delta in adapter.deltas.items():
         parent, _, leaf = name.removesuffix(".weight").rpartition(".")
         module = getattr(model.get_submodule(parent), leaf)
@@ -103,7 +103,7 @@ def attach(model: Decoder, adapter: Adapter) -> Decoder:
 def read_adapter(
     folder: Path | str, model: Decoder, *, max_rank: int = MAX_RANK, max_bytes: int | None = None
 ) -> Adapter:
-    """The adapter in a folder, for this model, of which only the architecture is looked at.
+    """Reads an adapter from a folder and validates it against the model's architecture and declared matrices.
 
     ModelFileError unless every tensor belongs to a matrix of the model, in its shape, with finite values; ConfigError if
     the file or a rank is larger than allowed, before any values are read.
@@ -111,10 +111,10 @@ def read_adapter(
     folder = Path(folder)
     settings, tensors = adapter_files(folder)
     if max_bytes is not None and (size := tensors.stat().st_size) > max_bytes:
-        raise ConfigError(f"{tensors} has {size} bytes: an adapter of at most {max_bytes} is taken here")
+        raise ConfigError(f"{tensors} has {size} bytes: an adapter of at most {max_bytes} is allowed here")
     config = _Config(Fields(read_json(settings), str(settings)))
     file = read_safetensors(tensors)
-    matrices = _matrices(model.architecture)
+    matrices = _matrices(model)
     pairs: dict[str, dict[str, str]] = {}
     for name in file.tensors:
         match = re.fullmatch(r"base_model\.model\.(.{1,512}?)\.lora_(A|B)\.weight", name)
@@ -126,7 +126,7 @@ def read_adapter(
     ranks = [file.tensors[pair["A"]].shape[:1] for pair in pairs.values() if "A" in pair]
     highest = max(ranks, default=())
     if highest and max_rank < highest[0] <= MAX_RANK:
-        raise ConfigError(f"{file.path} has rank {highest[0]}: at most {max_rank} is taken here")
+        raise ConfigError(f"{file.path} has rank {highest[0]}: at most {max_rank} is allowed here")
     deltas = {
         matrices[module][0]: _delta(file, module, pair, matrices[module][1], config) for module, pair in pairs.items()
     }
@@ -134,10 +134,10 @@ def read_adapter(
 
 
 def adapter_files(folder: Path | str) -> tuple[Path, Path]:
-    """The two files of an adapter, settings and weights; ModelFileError if they are not there."""
+    """Returns the paths of an adapter's settings and weights; ModelFileError if one is missing."""
     folder = Path(folder)
     if not folder.is_dir():
-        raise ModelFileError(f"{folder} is no folder: an adapter is a folder with {CONFIG} and {WEIGHTS}")
+        raise ModelFileError(f"{folder} is not a folder: an adapter is a folder with {CONFIG} and {WEIGHTS}")
     missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
     if missing:
         pickles = [file.name for file in folder.iterdir() if file.suffix in PICKLES]
@@ -166,7 +166,7 @@ class _Config:
         self.alphas = self._by_module(fields, "alpha_pattern")
 
     def scale(self, module: str, rank: int) -> float:
-        """The factor of a module whose A has `rank` rows."""
+        """The scale of a module whose A has `rank` rows."""
         stated = _found(self.ranks, module, self.rank)
         if rank != stated:
             raise ModelFileError(f"{self.where} says that {module} has rank {stated:g}, and its tensors have {rank}")
@@ -182,26 +182,26 @@ class _Config:
 
 
 def _found(values: Mapping[str, float], module: str, otherwise: float) -> float:
-    """The value of the first name that the module's name is, or ends with after a dot."""
+    """The value of the first name that equals the module's name or its last parts."""
     return next((value for name, value in values.items() if f".{module}".endswith(f".{name}")), otherwise)
 
 
-def _matrices(a: Architecture) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Hugging Face's name of each Linear an adapter may change: ours, and its shape."""
-    with torch.device("meta"):
-        model = Decoder(a)
-    linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    if a.tie_embeddings:  # changing the head would change the embedding too
-        linears.remove("lm_head")
-    found = {}
-    for name in linears:
-        ours = f"{name}.weight"
-        shape = tuple(model.get_parameter(ours).shape)
-        found[huggingface_name(ours, a).removesuffix(".weight")] = (ours, shape)
-    return found
+def _matrices(model: Decoder) -> dict[str, tuple[str, tuple[int, int]]]:
+    """Our name and the shape of each matrix an adapter may change, by Hugging Face's name."""
+    a = model.architecture
+    shapes = {place: matrix.shape(a) for place, matrix in model.matrices().items()}
+    if not a.tie_embeddings:  # changing a tied head would change the embedding too
+        shapes["lm_head"] = (a.vocab_size, a.hidden_size)
+    ours = {place: f"{place}.weight" for place in shapes}
+    return {
+        huggingface_name(ours[place], a).removesuffix(".weight"): (ours[place], shape)
+        for place, shape in shapes.items()
+    }
 
 
-def _delta(file: Safetensors, module: str, pair: Mapping[str, str], shape: tuple[int, ...], config: _Config) -> Delta:
+def _delta(
+    file: Safetensors, module: str, pair: Mapping[str, str], shape: tuple[int, ...], config: _Config
+) -> LowRankUpdate:
     from safetensors import SafetensorError, safe_open
 
     if pair.keys() != {"A", "B"}:
@@ -228,11 +228,11 @@ def _delta(file: Safetensors, module: str, pair: Mapping[str, str], shape: tuple
         raise ModelFileError(f"{file.path} changed while it was read: {module} has another shape now")
     if not (math.isfinite(scale) and bool(torch.isfinite(a_rD).all()) and bool(torch.isfinite(b_Or).all())):
         raise ModelFileError(f"{file.path}: {module} has values that are no finite numbers")
-    return Delta(a_rD, b_Or, scale)
+    return LowRankUpdate(a_rD, b_Or, scale)
 
 
 def _what_is(name: str, matrices: Mapping[str, object]) -> str:
-    """What is wrong with a tensor of this name."""
+    """The reason why a tensor of this name is refused."""
     shown = repr(name[:120])
     if "lora_magnitude" in name:
         return f"{shown} belongs to DoRA: only plain LoRA is read"
@@ -240,3 +240,11 @@ def _what_is(name: str, matrices: Mapping[str, object]) -> str:
         return f"{shown} changes an embedding or a head that is tied to it: only other matrices are changed here"
     known = ", ".join(list(matrices)[:3])
     return f"{shown} belongs to no matrix of this model, which has {known} ..."
+
+
+def __getattr__(name: str) -> type[LowRankUpdate]:
+    """The old name, until 0.8.0."""
+    if name != "Delta":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn(f"{__name__}.Delta is now LowRankUpdate", DeprecationWarning, stacklevel=2)
+    return LowRankUpdate

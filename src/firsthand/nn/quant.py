@@ -1,8 +1,8 @@
-"""Packed weights for inference on the CPU: fewer bytes to read, and rows that do not depend on the batch.
+"""Packed weights for CPU inference: fewer bytes to read, and batch-invariant rows.
 
-`float16` keeps weights as 16-bit floats and everything else in float32. `int8` keeps whole numbers in blocks with a scale
+`float16` keeps weights as 16-bit floats and everything else in float32. `int8` keeps integers in blocks with a scale
 (`blockwise`), as most GGUF files do, and rounds activations to 8 bits too. Both are faster than float32 and, unlike MKL's
-float32 products, give a row the same bits whatever rows are beside it.
+float32 products, batch-invariant.
 """
 
 # N rows, O outputs, K inputs
@@ -40,17 +40,17 @@ class DenseLinear(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The weights as float32, made anew: O K."""
+        """Unpacks the weights to float32: O K."""
         from firsthand.kernels.products.float_products import untile_floats
 
         return torch.from_numpy(untile_floats(self.tiles))
 
     def entry(self) -> list[int]:
-        """What the compiled step needs to know of the weights."""
+        """Address, kind and sizes of the weights, as the compiled step takes them."""
         return self.tiles.entry()
 
     def forward(self, x_NK: Tensor) -> Tensor:
-        """x times the weights, plus bias: N O, float32."""
+        """Returns x times the weights plus bias: N O, float32."""
         from firsthand.kernels.products.float_products import dense_product
 
         rows = x_NK.reshape(-1, self.in_features).detach().contiguous().numpy()
@@ -58,7 +58,7 @@ class DenseLinear(nn.Module):
         return out_NO if self.bias is None else out_NO + self.bias
 
     def extra_repr(self) -> str:
-        """What `print(model)` shows."""
+        """Sizes for `print(model)`."""
         return (
             f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}, float16"
         )
@@ -66,7 +66,7 @@ class DenseLinear(nn.Module):
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, metadata: Any, strict: bool, missing: list[str], *rest: Any
     ) -> None:
-        """Take the names a Linear would take, so that weights can be replaced by `load_state_dict` as before."""
+        """Accept a Linear's names, so `load_state_dict` replaces the weights as before packing."""
         taken = _taken(state_dict, prefix, self.bias is not None, strict, missing, rest[0])
         if taken:
             self.tiles = _tiled(taken[0].detach().float(), prefix.rstrip("."))
@@ -89,17 +89,17 @@ class BlockLinear(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The weights as float32, made anew: O K."""
+        """Unpacks the weights to float32: O K."""
         from firsthand.kernels.products.tiled_weights import untile
 
         return torch.from_numpy(untile(self.tiles).values())
 
     def entry(self) -> list[int]:
-        """What the compiled step needs to know of the weights."""
+        """Address, kind and sizes of the weights, as the compiled step takes them."""
         return self.tiles.entry()
 
     def forward(self, x_NK: Tensor) -> Tensor:
-        """x times the weights, plus bias: N O, float32."""
+        """Returns x times the weights plus bias: N O, float32."""
         from firsthand.kernels.products.blockwise_products import product
 
         rows = x_NK.reshape(-1, self.in_features).detach().contiguous().numpy()
@@ -107,7 +107,7 @@ class BlockLinear(nn.Module):
         return out_NO if self.bias is None else out_NO + self.bias
 
     def extra_repr(self) -> str:
-        """What `print(model)` shows."""
+        """Sizes for `print(model)`."""
         from firsthand.kernels.products.tiled_weights import KINDS
 
         kind, sizes = KINDS[self.tiles.kind], f"in_features={self.in_features}, out_features={self.out_features}"
@@ -116,7 +116,7 @@ class BlockLinear(nn.Module):
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, metadata: Any, strict: bool, missing: list[str], *rest: Any
     ) -> None:
-        """Take the names a Linear would take; new weights are rounded to 8 bits."""
+        """Accept a Linear's names; new weights are rounded to 8 bits."""
         taken = _taken(state_dict, prefix, self.bias is not None, strict, missing, rest[0])
         if taken:
             made = block_linear(taken[0], taken[1] if len(taken) > 1 else None, prefix.rstrip("."))
@@ -126,7 +126,7 @@ class BlockLinear(nn.Module):
 def _taken(
     state_dict: dict[str, Any], prefix: str, has_bias: bool, strict: bool, missing: list[str], unexpected: list[str]
 ) -> list[Tensor]:
-    """The tensors that a Linear of that place takes from a state, none if one is missing; what is wrong is listed."""
+    """The tensors that a Linear here takes from a state, none if one is missing; records missing and unexpected names."""
     names = [prefix + "weight"] + [prefix + "bias"] * has_bias
     absent = [name for name in names if name not in state_dict]
     missing += absent
@@ -136,7 +136,7 @@ def _taken(
 
 
 def block_linear(weight: Tensor, bias: Tensor | None, name: str) -> BlockLinear:
-    """A Linear's weights rounded to 8 bits in blocks of 32; ConfigError where that cannot be."""
+    """Rounds a Linear's weights to 8 bits in blocks of 32; ConfigError if they do not fit."""
     _check(weight, name)
     if weight.shape[1] % 32:
         raise ConfigError(f"{name} has {weight.shape[1]} inputs: int8 takes multiples of 32; use weights='float16'")
@@ -150,7 +150,7 @@ def best_mode(device: torch.device | str = "cpu") -> Mode:
 
 
 def pack(model: nn.Module, mode: Mode) -> nn.Module:
-    """The same model with each Linear packed in place; `float32` changes nothing, and what is blockwise already stays so.
+    """Packs each Linear in place and returns the model; `float32` changes nothing, and blockwise layers are kept.
 
     An embedding that shares its matrix with the head keeps its own float32 copy for look-ups. Raises ConfigError,
     before anything changed, if a weight does not fit float16 or the model is not float32 on the CPU.
@@ -169,8 +169,21 @@ def pack(model: nn.Module, mode: Mode) -> nn.Module:
     return model
 
 
+def weight_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor that `load_state_dict` takes, packed or not."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for place, module in model.named_modules():
+        prefix = f"{place}." if place else ""
+        shapes |= {prefix + name: tuple(each.shape) for name, each in module.named_parameters(recurse=False)}
+        if isinstance(module, BlockLinear | DenseLinear):
+            shapes[f"{prefix}weight"] = (module.out_features, module.in_features)
+            if module.bias is not None:
+                shapes[f"{prefix}bias"] = (module.out_features,)
+    return shapes
+
+
 def fits_float16(weight: Tensor) -> bool:
-    """Whether every number is finite and within float16's range."""
+    """True if every number is finite and within float16's range."""
     low, high = weight.aminmax()
     return bool(low >= -FLOAT16_MAX) and bool(high <= FLOAT16_MAX)  # false for NaN too
 

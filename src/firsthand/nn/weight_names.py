@@ -1,51 +1,21 @@
-"""What each weight is called: ours, Hugging Face's and GGUF's. One table a convention; architectures pick rows."""
+"""The names of each weight: ours, Hugging Face's and GGUF's. Those of a block come from `matrices`."""
 
 from __future__ import annotations
 
 import re
 
 from firsthand.nn.architecture import Architecture
+from firsthand.nn.matrices import BLOCK, BLOCK_NORMS
 
-HUGGINGFACE = {
-    "embed": "model.embed_tokens",
-    "norm": "model.norm",
-    "lm_head": "lm_head",
-    "attention_norm": "input_layernorm",
-    "attention.q_proj": "self_attn.q_proj",
-    "attention.k_proj": "self_attn.k_proj",
-    "attention.v_proj": "self_attn.v_proj",
-    "attention.o_proj": "self_attn.o_proj",
-    "attention.q_norm": "self_attn.q_norm",
-    "attention.k_norm": "self_attn.k_norm",
-    "mlp_norm": "post_attention_layernorm",
-    "mlp.gate_proj": "mlp.gate_proj",
-    "mlp.up_proj": "mlp.up_proj",
-    "mlp.down_proj": "mlp.down_proj",
+HUGGINGFACE = {"embed": "model.embed_tokens", "norm": "model.norm", "lm_head": "lm_head"} | {
+    row.name: row.huggingface for row in (*BLOCK, *BLOCK_NORMS)
 }
 HUGGINGFACE_SANDWICH = HUGGINGFACE | {
-    "attention_out_norm": "post_attention_layernorm",
-    "mlp_norm": "pre_feedforward_layernorm",
-    "mlp_out_norm": "post_feedforward_layernorm",
+    norm.name: norm.huggingface_sandwich for norm in BLOCK_NORMS if norm.huggingface_sandwich
 }
-GGUF = {
-    "embed": "token_embd",
-    "norm": "output_norm",
-    "lm_head": "output",
-    "attention_norm": "attn_norm",
-    "attention.q_proj": "attn_q",
-    "attention.k_proj": "attn_k",
-    "attention.v_proj": "attn_v",
-    "attention.o_proj": "attn_output",
-    "attention.q_norm": "attn_q_norm",
-    "attention.k_norm": "attn_k_norm",
-    "attention_out_norm": "post_attention_norm",
-    "mlp_norm": "ffn_norm",
-    "mlp.gate_proj": "ffn_gate",
-    "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down",
-    "mlp_out_norm": "post_ffw_norm",
+GGUF = {"embed": "token_embd", "norm": "output_norm", "lm_head": "output"} | {
+    row.name: row.gguf for row in (*BLOCK, *BLOCK_NORMS)
 }
-
 BERT = {
     "words": "embeddings.word_embeddings",
     "positions": "embeddings.position_embeddings",
@@ -63,18 +33,18 @@ BERT = {
 
 
 def huggingface_name(ours: str, architecture: Architecture) -> str:
-    """The Hugging Face name of one of our parameters."""
+    """Returns the Hugging Face name of one of our parameters."""
     table = HUGGINGFACE_SANDWICH if architecture.norm_placement == "sandwich" else HUGGINGFACE
     return _translate(ours, table, "model.layers")
 
 
 def gguf_name(ours: str) -> str:
-    """The GGUF name of one of our parameters."""
+    """Returns the GGUF name of one of our parameters."""
     return _translate(ours, GGUF, "blk")
 
 
 def bert_name(ours: str, prefix: str = "") -> str:
-    """The Hugging Face name of one of an Encoder's parameters; some files put `bert.` or `roberta.` before all of them."""
+    """Returns the Hugging Face name of an Encoder's parameter; some files prefix all of them with `bert.` or `roberta.`."""
     return prefix + _translate(ours, BERT, "encoder.layer")
 
 

@@ -1,7 +1,7 @@
-"""Weights from disk into a Decoder and back: GGUF files and Hugging Face folders of safetensors.
+"""Loads weights into a Decoder and saves them: GGUF files and Hugging Face folders of safetensors.
 
-The header decides before a byte of data is read: the architecture is built without memory, and every tensor it needs
-must be there, in its shape, with none left over. Left out: pickles (refused), tokenizers, and checkpoints that are
+Headers are validated before any data is read: the architecture is built on the meta device, and the file must hold exactly
+the tensors it needs, in their shapes. Left out: pickles (refused), tokenizers, and checkpoints that are
 quantised in any way but GGUF's.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,24 +20,31 @@ from torch import Tensor, nn
 from firsthand.errors import ConfigError, ModelFileError
 from firsthand.formats.fields import Fields
 from firsthand.formats.model_files import (
-    GGUF,
     PICKLES,
     Safetensors,
     TensorInfo,
     read_gguf,
     read_json,
     read_safetensors,
-    refuse_pickle,
 )
 from firsthand.kernels.products.blockwise import GGUF_TYPES, Blockwise, from_gguf
 from firsthand.nn import lora
 from firsthand.nn.architecture import Architecture
 from firsthand.nn.decoder import Decoder
-from firsthand.nn.families import bert, gemma, llama, qwen
+from firsthand.nn.encoder import Encoder
+from firsthand.nn.families import bert
+from firsthand.nn.model_config import (
+    architecture_of as architecture_of,
+)
+from firsthand.nn.model_config import (
+    built,
+    folder_architecture,
+    gguf_architecture,
+    is_gguf,
+    to_config,
+)
 from firsthand.nn.quant import BlockLinear
 from firsthand.nn.weight_names import bert_name, gguf_name, huggingface_name
-
-A = TypeVar("A")
 
 # Written by some converters, and worked out anew by us.
 _DERIVED = (".rotary_emb.inv_freq", "rope_freqs.weight")
@@ -46,40 +53,22 @@ _HEADS = ("pooler.", "cls.", "lm_head.", "classifier.", "embeddings.position_ids
 _MAX_NAMED = 8
 
 
-class Family(Protocol):
-    """What a family file offers; the module itself is the value."""
-
-    @property
-    def MODEL_TYPES(self) -> tuple[str, ...]: ...  # noqa: N802
-    @property
-    def GGUF_ARCHITECTURES(self) -> tuple[str, ...]: ...  # noqa: N802
-    def from_config(self, config: Fields, /) -> Architecture: ...
-    def to_config(self, a: Architecture, /) -> dict[str, Any]: ...
-    def from_gguf(self, file: GGUF, fields: Fields, /) -> Architecture: ...
-    def from_gguf_values(self, ours: str, values: Tensor, a: Architecture, /) -> Tensor: ...
-
-
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model on disk whose headers have been read: what it is, what it holds, and how to read one tensor."""
+    """A model on disk whose headers have been read: architecture, tensors, and functions to read one."""
 
     path: Path
     architecture: Architecture
     tensors: dict[str, TensorInfo]
     """By the file's own names."""
     name_of: Callable[[str], str]
-    """From our name to the file's."""
+    """Maps our name to the file's."""
     read: Callable[[str], Tensor]
-    """Our name to the values, as we hold them."""
+    """Returns the values of one of our parameters, in our layout."""
     has_blocks: Callable[[str], bool]
-    """Whether the matrix of our name has a type that can stay as it is."""
+    """True if a matrix of ours has a block format that can be kept."""
     blocks: Callable[[str], Blockwise]
-    """Our name to such a matrix."""
-
-
-def families() -> tuple[Family, ...]:
-    """The families that can be loaded."""
-    return (llama, qwen, gemma)
+    """Returns such a matrix in its blocks."""
 
 
 def load(
@@ -90,7 +79,7 @@ def load(
     keep_blocks: bool = False,
     adapter: Path | str | None = None,
 ) -> Decoder:
-    """The model in a .gguf file, or in a folder with config.json and safetensors; ModelFileError if it is not sound.
+    """Loads the model in a .gguf file or in a folder with config.json and safetensors; ModelFileError if it is invalid.
 
     With `keep_blocks` the projections of a GGUF file stay in the file's own blocks (`quant.BlockLinear`), if all of
     them can. The LoRA `adapter` in a folder is merged into the weights, which then cannot stay in blocks.
@@ -115,7 +104,7 @@ def load(
 
 
 def _put_blocks(model: Decoder, checkpoint: Checkpoint) -> set[str]:
-    """Replace each Linear by one with the file's own blocks, if all can be; returns the parameters that this settles."""
+    """Replace each Linear by one with the file's blocks, if all can be; returns the parameters that this loads."""
     linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     tied = model.architecture.tie_embeddings
     sources = {name: "embed.weight" if tied and name == "lm_head" else f"{name}.weight" for name in linears}
@@ -130,16 +119,16 @@ def _put_blocks(model: Decoder, checkpoint: Checkpoint) -> set[str]:
     return settled
 
 
-def load_encoder(path: Path | str, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> bert.Encoder:
-    """The encoder in a folder with config.json and safetensors; ModelFileError if it is not sound, or no encoder."""
+def load_encoder(path: Path | str, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Encoder:
+    """Loads the encoder in a folder with config.json and safetensors; ModelFileError if it is invalid or no encoder."""
     folder = Path(path)
-    if _is_gguf(folder):
+    if is_gguf(folder):
         raise ModelFileError(f"{folder} is a file: an encoder is read from a folder with config.json and safetensors")
     config = Fields(read_json(folder / "config.json"), str(folder / "config.json"))
     config.choice("model_type", dict.fromkeys(bert.MODEL_TYPES))
-    architecture = _built(lambda: bert.from_config(config), folder / "config.json")
+    architecture = built(lambda: bert.from_config(config), folder / "config.json")
     with torch.device("meta"):
-        model = bert.Encoder(architecture)
+        model = Encoder(architecture)
     holder = {name: shard for shard in _shards(folder) for name in shard.tensors}
     prefix = next((each for each in ("bert.", "roberta.") if f"{each}embeddings.LayerNorm.weight" in holder), "")
     wanted = {bert_name(ours, prefix): tuple(parameter.shape) for ours, parameter in model.named_parameters()}
@@ -152,7 +141,7 @@ def load_encoder(path: Path | str, *, dtype: torch.dtype = torch.float32, device
 
 
 def save(model: Decoder, folder: Path | str) -> None:
-    """Write config.json and model.safetensors as transformers reads them. Existing ones are replaced, whole or not at all.
+    """Writes config.json and model.safetensors for transformers. Existing ones are replaced atomically.
 
     Special token ids are left null: they belong to the tokenizer, which is not written here.
     """
@@ -164,13 +153,8 @@ def save(model: Decoder, folder: Path | str) -> None:
             raise ConfigError(
                 "the model's projections were replaced (quantised, LoRA): save the model from before that"
             )
-    family = next(f for f in families() if a.family in (*f.MODEL_TYPES, *f.GGUF_ARCHITECTURES))
     parameters = dict(model.named_parameters())
-    config = {
-        **_shared_config(a),
-        **family.to_config(a),
-        "dtype": str(model.embed.weight.dtype).removeprefix("torch."),
-    }
+    config = {**to_config(a), "dtype": str(model.embed.weight.dtype).removeprefix("torch.")}
     folder.mkdir(parents=True, exist_ok=True)
     state = {huggingface_name(name, a): p.detach().cpu().contiguous() for name, p in parameters.items()}
     # Replaced by renaming: a model that was loaded from here may still have the old file mapped.
@@ -180,20 +164,14 @@ def save(model: Decoder, folder: Path | str) -> None:
         (folder / f"{name}.part").replace(folder / name)
 
 
-def architecture_of(path: Path | str) -> Architecture:
-    """The architecture of a .gguf file or model folder, from its header alone."""
-    path = Path(path)
-    return _gguf_architecture(read_gguf(path))[1] if _is_gguf(path) else _folder_architecture(path)
-
-
 def open_checkpoint(path: Path) -> Checkpoint:
-    """A model on disk with its headers checked and none of its values read."""
-    return _open_gguf(path) if _is_gguf(path) else _open_folder(path)
+    """Opens a model on disk: validates its headers, reads no values."""
+    return _open_gguf(path) if is_gguf(path) else _open_folder(path)
 
 
 def _open_gguf(path: Path) -> Checkpoint:
     file = read_gguf(path)
-    family, architecture = _gguf_architecture(file)
+    family, architecture = gguf_architecture(file)
 
     def read(ours: str) -> Tensor:
         values = torch.from_numpy(file.dequantise(gguf_name(ours)))
@@ -213,7 +191,7 @@ def _open_gguf(path: Path) -> Checkpoint:
 
 
 def _open_folder(folder: Path) -> Checkpoint:
-    architecture = _folder_architecture(folder)
+    architecture = folder_architecture(folder)
     holder = {name: shard for shard in _shards(folder) for name in shard.tensors}
     tensors = {name: shard.tensors[name] for name, shard in holder.items()}
 
@@ -242,44 +220,6 @@ def _values(holder: dict[str, Safetensors], name: str) -> Tensor:
     with safe_open(file.path, framework="pt") as opened:
         values: Tensor = opened.get_tensor(name)
     return values
-
-
-def _is_gguf(path: Path) -> bool:
-    """Whether this is a GGUF file; False for a folder, ModelFileError for what is neither."""
-    if not path.exists():
-        raise ModelFileError(f"{path} does not exist: give a .gguf file or a folder with config.json and safetensors")
-    if path.is_dir():
-        return False
-    refuse_pickle(path)
-    if path.suffix == ".safetensors":
-        raise ModelFileError(f"{path} holds weights only: give its folder, which needs a config.json as well")
-    return True
-
-
-def _gguf_architecture(file: GGUF) -> tuple[Family, Architecture]:
-    kinds = {kind: family for family in families() for kind in family.GGUF_ARCHITECTURES}
-    fields = Fields(file.metadata, str(file.path))
-    family = fields.choice("general.architecture", kinds)
-    prefix = fields.text("general.architecture") + "."
-    return family, _built(lambda: family.from_gguf(file, Fields(file.metadata, str(file.path), prefix)), file.path)
-
-
-def _folder_architecture(folder: Path) -> Architecture:
-    kinds = {kind: family for family in families() for kind in family.MODEL_TYPES}
-    path = folder / "config.json"
-    config = Fields(read_json(path), str(path))
-    family: Family = config.choice("model_type", kinds)
-    if config.has("quantization_config"):
-        raise config.error("quantization_config", "there", "none; take the unquantised model or a GGUF file")
-    return _built(lambda: family.from_config(config), path)
-
-
-def _built(make: Callable[[], A], path: Path) -> A:
-    """The architecture, or the ModelFileError that its file's settings cannot work."""
-    try:
-        return make()
-    except ConfigError as error:
-        raise ModelFileError(f"{path}: {error}") from None
 
 
 def _shards(folder: Path) -> list[Safetensors]:
@@ -311,7 +251,7 @@ def _shapes(model: Decoder) -> dict[str, tuple[int, ...]]:
 
 
 def _check_tensors(checkpoint: Checkpoint, wanted: dict[str, tuple[int, ...]]) -> None:
-    """Raise ModelFileError unless the file's tensors are the wanted ones, in their shapes."""
+    """Raise ModelFileError unless the file holds exactly the expected tensors, in their shapes."""
     found = {name: tensor.shape for name, tensor in checkpoint.tensors.items() if not name.endswith(_DERIVED)}
     expected = {checkpoint.name_of(ours): shape for ours, shape in wanted.items()}
     allowed = {checkpoint.name_of("lm_head.weight")} if checkpoint.architecture.tie_embeddings else set()
@@ -325,7 +265,7 @@ def _check_names(
     expected: dict[str, tuple[int, ...]],
     allowed: set[str],
 ) -> None:
-    """Raise ModelFileError unless what was found is what was expected, in its shapes, and at most what is allowed beside."""
+    """Raise ModelFileError unless the found names and shapes are the expected ones, apart from the allowed names."""
     missing = [name for name in expected if name not in found]
     surplus = [name for name in found if name not in expected and name not in allowed]
     misshapen = [
@@ -343,17 +283,3 @@ def _named(names: list[str]) -> str:
     """': a, b, ...' with the first few."""
     shown = ", ".join(name[:120] for name in names[:_MAX_NAMED])
     return f": {shown}{', ...' if len(names) > _MAX_NAMED else ''}" if names else ""
-
-
-def _shared_config(a: Architecture) -> dict[str, Any]:
-    return {
-        "vocab_size": a.vocab_size,
-        "hidden_size": a.hidden_size,
-        "intermediate_size": a.intermediate_size,
-        "num_hidden_layers": a.num_layers,
-        "num_attention_heads": a.num_heads,
-        "max_position_embeddings": a.max_position,
-        "rms_norm_eps": a.norm_eps,
-        "tie_word_embeddings": a.tie_embeddings,
-        **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id")),
-    }

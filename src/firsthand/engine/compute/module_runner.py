@@ -24,8 +24,10 @@ from firsthand.engine.decoding.batched_sampler import DrawSettings, draw_rows
 from firsthand.kernels.attention import gather
 from firsthand.kernels.attention.kv_pages import Layout, Pages
 from firsthand.kernels.attention.paged_attention import attend_pages
+from firsthand.kernels.attention.score_terms import ScoreTerms
 from firsthand.nn.compiled_decoder import Cache, Logits
 from firsthand.nn.decoder import Decoder
+from firsthand.nn.sites import Taps
 
 log = logging.getLogger(__name__)
 SAME = 0.05
@@ -41,11 +43,20 @@ class PagedAttend:
         self.decode = decode
 
     def __call__(
-        self, layer: int, q_NHK: Tensor, k_NGK: Tensor, v_NGK: Tensor, *, scale: float, window: int | None
+        self,
+        layer: int,
+        q_NHK: Tensor,
+        k_NGK: Tensor,
+        v_NGK: Tensor,
+        *,
+        scale: float,
+        window: int | None,
+        terms: ScoreTerms | None = None,
     ) -> Tensor:
         """Attention of N packed tokens over the paged cache: N H K."""
+        pages, layout = self.pages[layer], self.layouts[layer]
         return attend_pages(
-            q_NHK, k_NGK, v_NGK, self.pages[layer], self.layouts[layer], scale=scale, window=window, decode=self.decode
+            q_NHK, k_NGK, v_NGK, pages, layout, scale=scale, window=window, terms=terms, decode=self.decode
         )
 
 
@@ -58,6 +69,8 @@ class Modules:
         self.device = model.embed.weight.device
         self.decode = decode_on(self.device)
         self.block_size = block_size
+        self.taps: Taps | None = None
+        """Called on activations while they are set; steps then have no fixed shape."""
         self.steps: StaticSteps | None = None
         if spares:
             self.steps = StaticSteps(
@@ -72,7 +85,7 @@ class Modules:
 
         What adapters add depends on the step, so a step with any has no fixed shape.
         """
-        if self.steps is not None and not is_adapted and is_static(chunks):
+        if self.steps is not None and not is_adapted and self.taps is None and is_static(chunks):
             static_ND = self._static(self.steps, chunks)
             if static_ND is not None and len(wanted) == len(chunks):
                 return static_ND
@@ -86,7 +99,9 @@ class Modules:
             ],
             self.device,
         )
-        hidden_ND: Tensor = self.model(ids_N, positions_N, PagedAttend(self.cache.pages, layouts, self.decode))
+        attend = PagedAttend(self.cache.pages, layouts, self.decode)
+        more = {} if self.taps is None else {"taps": self.taps}
+        hidden_ND: Tensor = self.model(ids_N, positions_N, attend, **more)
         return hidden_ND[wanted_M]
 
     def _static(self, steps: StaticSteps, chunks: Row[Chunk]) -> Tensor | None:
@@ -103,10 +118,10 @@ class Modules:
 
     def logits(self, hidden_MD: Tensor, draws: Row[DrawSettings | None] = ()) -> Logits:
         """Scores of every next token after some states, and a token of each row for which there is a draw."""
-        scores_MV = self.model.logits(hidden_MD)
+        scores_MV = self.model.logits(hidden_MD) if self.taps is None else self.model.logits(hidden_MD, taps=self.taps)
         best, drawn, best_scores, drawn_scores, normalisers, drawn_logprobs = summary(
             scores_MV, draws
-        ).tolist()  # waits
+        ).tolist()  # waits, once
         return Logits(
             scores_MV,
             [int(token) for token in best],

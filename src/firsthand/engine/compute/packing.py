@@ -12,7 +12,7 @@ from firsthand.errors import ConfigError
 from firsthand.kernels.attention.kv_pages import kv_bytes_per_token
 from firsthand.nn.architecture import Architecture
 from firsthand.nn.decoder import Decoder
-from firsthand.nn.quant import BlockLinear, Mode, best_mode, pack
+from firsthand.nn.quant import BlockLinear, Mode, best_mode, pack, weight_shapes
 
 _KV_DTYPES = {"float32": torch.float32, "float16": torch.float16, "int8": torch.int8}
 
@@ -47,12 +47,11 @@ def pack_model(model: Decoder, config: EngineConfig) -> Mode:
     return mode
 
 
-def fitting_state(state: Mapping[str, Tensor], a: Architecture) -> dict[str, Tensor]:
-    """A state with the head that is tied to the embedding; ConfigError if names or shapes differ from the model's."""
+def fitting_state(state: Mapping[str, Tensor], model: Decoder) -> dict[str, Tensor]:
+    """The state with the head that is tied to the embedding; ConfigError if names or shapes differ from the model's."""
     state = dict(state)
-    with torch.device("meta"):
-        shapes = {name: tensor.shape for name, tensor in Decoder(a).state_dict().items()}
-    if a.tie_embeddings and "embed.weight" in state:
+    shapes = weight_shapes(model)
+    if model.architecture.tie_embeddings and "embed.weight" in state:
         state.setdefault("lm_head.weight", state["embed.weight"])
     wrong = sorted(name for name in {*state, *shapes} if name not in state or shapes.get(name) != state[name].shape)
     if wrong:

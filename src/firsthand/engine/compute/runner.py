@@ -8,6 +8,8 @@ through their modules (`module_runner.py`). Either way a layer's memory is index
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from collections.abc import Sequence as Row
 
 import torch
@@ -22,8 +24,11 @@ from firsthand.engine.memory.window_pool import near_table
 from firsthand.kernels.attention.kv_pages import Chunk as PageChunk
 from firsthand.kernels.attention.kv_pages import Layout, Pages
 from firsthand.nn.batched_lora import ModuleSpans, PackedAdapter, spans_of
-from firsthand.nn.compiled_decoder import Cache, Fused, Logits, can_fuse
+from firsthand.nn.compiled_decoder import Cache, CompiledDecoder, Logits, why_not_compiled
 from firsthand.nn.decoder import Decoder
+from firsthand.nn.sites import Tap, Taps
+
+log = logging.getLogger(__name__)
 
 
 class Runner:
@@ -48,7 +53,8 @@ class Runner:
         self.device = weight.device
         self.block_size = block_size
         self.threads = torch.get_num_threads()
-        fits = self.device.type == "cpu" and block_size % 16 == 0 and can_fuse(model) is None
+        self.not_compiled = self._not_compiled()
+        fits = self.not_compiled is None
         has_spares = not fits and (self.device.type == "cuda" if graphs is None else graphs)
         spares = [num_blocks, *([] if num_near is None else [num_near])] if has_spares else []
         with allocating(f"the keys and values of {num_blocks} blocks"):
@@ -61,10 +67,43 @@ class Runner:
                 num_near=None if num_near is None else num_near + has_spares,
             )
         self._is_near = [bool(kind) for kind in self.cache.spans[:, 0]]
-        self.fused = Fused(model, threads=self.threads) if fits else None
-        self.adapted = ModuleSpans(model) if self.fused is None else None
-        with on_device_of(weight):
-            self.modules = None if fits else Modules(model, self.cache, block_size=block_size, spares=spares)
+        self.fused = CompiledDecoder(model, threads=self.threads) if fits else None
+        self.adapted: ModuleSpans | None = None
+        self.modules: Modules | None = None
+        self.taps: Taps | None = None
+        if not fits:
+            self._open_modules(spares)
+            log.info("steps run module by module: %s", self.not_compiled)
+
+    def _not_compiled(self) -> str | None:
+        """Why the compiled step cannot run the model, in a few words; None if it can."""
+        if self.device.type != "cpu":
+            return f"the model is on {self.device}"
+        if self.block_size % 16:
+            return f"blocks have {self.block_size} slots, no multiple of 16"
+        return why_not_compiled(self.model)
+
+    def _open_modules(self, spares: Row[int]) -> None:
+        self.adapted = ModuleSpans(self.model)
+        with on_device_of(self.model.embed.weight):
+            self.modules = Modules(self.model, self.cache, block_size=self.block_size, spares=spares)
+
+    @property
+    def is_compiled(self) -> bool:
+        """True if the next step goes through the compiled step; with taps it goes through the modules."""
+        return self.fused is not None and self.taps is None
+
+    def tap(self, taps: Mapping[str, Tap] | None) -> None:
+        """Run steps module by module with taps on activations (`nn/sites.py`), until None is given.
+
+        A tap sees the packed tokens of a step in the order of its chunks, those of one adapter side by side. Raises
+        ConfigError for a site that the model does not have.
+        """
+        self.taps = self.model.checked(taps) if taps else None
+        if self.taps is not None and self.modules is None:
+            self._open_modules(())
+        if self.modules is not None:
+            self.modules.taps = self.taps
 
     @property
     def computed_by(self) -> str:
@@ -105,7 +144,7 @@ class Runner:
         near = None
         if any(self._is_near):
             near = self._layout(chunks, [near_table(chunk.sequence.table) for chunk in chunks])
-        if self.fused is not None:
+        if self.fused is not None and self.is_compiled:
             return torch.from_numpy(self.fused.hidden(ids, layout, self.cache, wanted, near=near, spans=spans))
         assert self.modules is not None and self.adapted is not None
         layouts = [near if near and is_near else layout for is_near in self._is_near]
@@ -121,7 +160,7 @@ class Runner:
         `draws` says for which rows a token may be drawn where the scores are; the compiled step leaves that to `sampler`.
         """
         spans = spans_of(adapters, [1] * len(adapters))
-        if self.fused is not None:
+        if self.fused is not None and self.is_compiled:
             return self.fused.logits(hidden_MD.numpy(), spans)
         assert self.modules is not None and self.adapted is not None
         with on_device_of(self.model.embed.weight), self.adapted.over(spans):

@@ -20,7 +20,9 @@ from torch import Tensor
 
 from firsthand.engine.core.sequence import Chunk
 from firsthand.engine.memory.window_pool import near_table
-from firsthand.kernels.attention.gather import Decode, is_pinned, store
+from firsthand.errors import ConfigError
+from firsthand.kernels.attention.gather import Decode, decode_with, is_pinned, store
+from firsthand.kernels.attention.score_terms import ScoreTerms
 from firsthand.nn.compiled_decoder import Cache
 from firsthand.nn.decoder import Decoder
 
@@ -43,12 +45,25 @@ class StaticAttend:
         self.slots_N = positions_N % block_size
 
     def __call__(
-        self, layer: int, q_NHK: Tensor, k_NGK: Tensor, v_NGK: Tensor, *, scale: float, window: int | None
+        self,
+        layer: int,
+        q_NHK: Tensor,
+        k_NGK: Tensor,
+        v_NGK: Tensor,
+        *,
+        scale: float,
+        window: int | None,
+        terms: ScoreTerms | None = None,
     ) -> Tensor:
         """Write each row's key and value, then attend it to its sequence: N H K."""
+        if terms is not None and terms.source_lengths is not None:
+            raise ConfigError("cross-attention has no fixed shape: run such a model with graphs='off'")
         pages, kind = self.cache.pages[layer], int(self.cache.spans[layer, 0])
         store(k_NGK, v_NGK, pages, self.blocks_TN[kind], self.slots_N)
-        return self.decode(q_NHK, pages, self.tables_TNW[kind], self.positions_N, scale=scale, window=window)
+        tables_NW = self.tables_TNW[kind]
+        return decode_with(
+            self.decode, q_NHK, pages, tables_NW, self.positions_N, scale=scale, window=window, terms=terms
+        )
 
 
 class StaticStep:

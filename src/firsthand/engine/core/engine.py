@@ -35,6 +35,7 @@ from firsthand.engine.memory.prefix_cache import space_of
 from firsthand.nn.batched_lora import PackedAdapter
 from firsthand.nn.decoder import Decoder
 from firsthand.nn.lora import Adapter
+from firsthand.nn.sites import Tap
 
 
 class Engine:
@@ -182,10 +183,19 @@ class Engine:
         Adapters stay, beside the new weights. Raises ConfigError, and changes nothing, if names or shapes differ from the
         model's.
         """
-        self.runner.model.load_state_dict(fitting_state(state, self.architecture))
+        self.runner.model.load_state_dict(fitting_state(state, self.runner.model))
         self.runner.refresh()
         self.version = version
         self.scheduler.restart(recompute=recompute)
+
+    def tap(self, taps: Mapping[str, Tap] | None) -> None:
+        """Look at or replace activations by site (`nn/sites.py`) in all steps from now on, until None is given.
+
+        Steps run module by module meanwhile, so log-probs differ from the compiled step's by rounding. Texts are computed
+        again, since what taps replaced is in their keys and values. Raises ConfigError for a site that is not in the model.
+        """
+        self.runner.tap(taps)
+        self.scheduler.restart(recompute=True)
 
     def load_adapter(
         self,
@@ -241,6 +251,7 @@ class Engine:
             holds=len(scheduler.holds),
             adapters=len(self.adapters),
             adapter_bytes=self.adapters.size_bytes,
+            not_compiled="taps are set" if self.runner.taps is not None else self.runner.not_compiled,
         )
 
     def _adapter(self, name: str | None) -> LoadedAdapter | None:

@@ -59,6 +59,8 @@ class Stats:
     adapters: int = 0
     """Adapters in memory, those counted that were unloaded and still answer."""
     adapter_bytes: int = 0
+    not_compiled: str | None = None
+    """Why steps run module by module and not in the compiled step, in a few words; None if they are compiled."""
 
     @property
     def free_blocks(self) -> int:

@@ -105,7 +105,7 @@ def _bring(engine: Stepping, wanted: list[Wanted], hidden_MD: Tensor) -> list[Ou
     runner = engine.runner
     try:
         adapters = [packed_adapter(each.chunk) for each in wanted]
-        draws = [draw_after(each.chunk, each.position) for each in wanted] if runner.fused is None else []
+        draws = [draw_after(each.chunk, each.position) for each in wanted] if not runner.is_compiled else []
         logits = runner.logits(hidden_MD, adapters, draws)
     except Exception as error:
         lines = dict.fromkeys(each.chunk.sequence for each in wanted)

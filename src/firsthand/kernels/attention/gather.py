@@ -1,9 +1,9 @@
 """The plain version of paged attention: gather blocks, then torch's attention with a mask. Any device, any dtype.
 
-All chunks of one token, which is what a decode step is, go through one gather and one call, padded to the longest, or
-through a kernel that reads blocks in place where one is given (`paged_triton`); prompts go one by one. What a step's layers
-need of the host's numbers goes to the device once, in one copy. `store` and `decode` take tensors and nothing else, ask no
-value back and have no shape that depends on one, so with tables padded to a fixed size a CUDA graph can hold them.
+All chunks of one token (a decode step) go through one gather and one call, padded to the longest, or through a kernel that
+reads blocks in place if one is given (`paged_triton`); prompts go one by one. Index arrays are copied to the device once a
+step. `store` and `decode` take tensors only, read no value back and have no data-dependent shapes, so with tables padded to
+a fixed size a CUDA graph can capture them.
 """
 
 # N packed tokens, C chunks, H query heads, G kv heads, K head_dim, B blocks of a table, S slots of a block, T B * S
@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from firsthand.kernels.attention.kv_pages import Layout, Pages
+from firsthand.kernels.attention.score_terms import ScoreTerms, attend_plainly, cross_attention
 
 
 class Decode(Protocol):
@@ -51,7 +52,7 @@ class Prompt(NamedTuple):
 
 
 class Indices(NamedTuple):
-    """What a step needs of the host's numbers, on its device."""
+    """The index tensors of a step, on its device."""
 
     blocks: Tensor
     """N"""
@@ -76,30 +77,38 @@ def gather_attention(
     *,
     scale: float,
     window: int | None,
+    terms: ScoreTerms | None = None,
     decode_by: Decode | None = None,
 ) -> Tensor:
-    """Write the new keys and values, then attend each token to its own sequence up to itself: N H K."""
+    """Writes the new keys and values, then computes causal attention of each token over its own sequence: N H K.
+
+    `decode_by` does not support `terms`, so with any `decode` is called instead.
+    """
     device = q_NHK.device
+    if terms is not None and terms.source_lengths is not None:
+        lengths = [chunk.end - chunk.start for chunk in layout.chunks]
+        return cross_attention(q_NHK, k_NGK, v_NGK, lengths, scale=scale, terms=terms)
     indices = layout.once(("indices", device), lambda: _indices(layout, device))
     store(k_NGK, v_NGK, pages, indices.blocks, indices.slots)
     out_NHK = torch.empty_like(q_NHK)
     if len(indices.single):
-        out_NHK[indices.single] = (decode_by or decode)(
-            q_NHK[indices.single], pages, indices.tables, indices.positions, scale=scale, window=window
-        )
+        out_NHK[indices.single] = decode_with(
+            decode_by, q_NHK[indices.single], pages, indices.tables, indices.positions, scale=scale, window=window,
+            terms=terms,
+        )  # fmt: skip
     for rows, end, table_B, at_Q in indices.prompts:
-        out_NHK[rows] = _prompt(q_NHK[rows], pages, table_B, at_Q, end, scale=scale, window=window)
+        out_NHK[rows] = _prompt(q_NHK[rows], pages, table_B, at_Q, end, scale=scale, window=window, terms=terms)
     return out_NHK
 
 
 def to_device(parts: Sequence[Sequence[int]], device: torch.device) -> list[Tensor]:
-    """Lists of whole numbers as int64 tensors on the device, by one copy that nobody waits for."""
+    """Copies lists of integers to the device as int64 tensors, in one asynchronous copy."""
     flat = torch.tensor(list(chain.from_iterable(parts)), dtype=torch.long, pin_memory=is_pinned(device))
     return list(torch.split(flat.to(device, non_blocking=True), [len(part) for part in parts]))
 
 
 def is_pinned(device: torch.device) -> bool:
-    """Whether what goes there should lie in pinned memory, from which copies run beside the host's work."""
+    """True if host memory copied to this device should be pinned, so that copies are asynchronous."""
     return device.type == "cuda" and torch.cuda.is_available()
 
 
@@ -114,9 +123,9 @@ def store(k_NGK: Tensor, v_NGK: Tensor, pages: Pages, blocks_N: Tensor, slots_N:
 
 
 def quantise(x_NGK: Tensor) -> tuple[Tensor, Tensor]:
-    """Return whole numbers from -127 to 127 as int8, and for each N G the float32 that brings them back.
+    """Returns int8 codes from -127 to 127, and the float32 scale of each N G.
 
-    A vector with a number that is not finite gets zeros and the scale NaN, so that it does not pass for a sound one.
+    A vector with a non-finite number gets zeros and the scale NaN.
     """
     top_NG = x_NGK.float().abs().amax(-1)
     inverse_NG = torch.where(top_NG > 0, 127.0 / top_NG, 0.0)
@@ -125,8 +134,32 @@ def quantise(x_NGK: Tensor) -> tuple[Tensor, Tensor]:
     return whole_NGK.to(torch.int8), torch.where(is_finite_NG, top_NG / 127.0, torch.nan)
 
 
+def decode_with(
+    by: Decode | None,
+    q_CHK: Tensor,
+    pages: Pages,
+    tables_CB: Tensor,
+    positions_C: Tensor,
+    *,
+    scale: float,
+    window: int | None,
+    terms: ScoreTerms | None,
+) -> Tensor:
+    """Decodes by a kernel if one is given and there are no `terms`, else by `decode`."""
+    if terms is None:
+        return (by or decode)(q_CHK, pages, tables_CB, positions_C, scale=scale, window=window)
+    return decode(q_CHK, pages, tables_CB, positions_C, scale=scale, window=window, terms=terms)
+
+
 def decode(
-    q_CHK: Tensor, pages: Pages, tables_CB: Tensor, positions_C: Tensor, *, scale: float, window: int | None
+    q_CHK: Tensor,
+    pages: Pages,
+    tables_CB: Tensor,
+    positions_C: Tensor,
+    *,
+    scale: float,
+    window: int | None,
+    terms: ScoreTerms | None = None,
 ) -> Tensor:
     """Attention of one token of each sequence over blocks tables_CB up to its position: C H K."""
     k_CGTK, v_CGTK = _gather(pages, tables_CB, q_CHK)
@@ -137,6 +170,12 @@ def decode(
     # what is masked may be memory that was never written: a weight of 0 times NaN would still be NaN
     hidden_C1T1 = ~mask_CT[:, None, :, None]
     k_CGTK, v_CGTK = k_CGTK.masked_fill(hidden_C1T1, 0), v_CGTK.masked_fill(hidden_C1T1, 0)
+    if terms is not None:
+        distance_C1T = (seen_T - positions_C[:, None])[:, None]
+        mixed_CH1K = attend_plainly(
+            q_CHK[:, :, None], k_CGTK, v_CGTK, mask_CT[:, None], distance_C1T, scale=scale, terms=terms
+        )
+        return mixed_CH1K[:, :, 0]
     is_grouped = q_CHK.shape[1] != k_CGTK.shape[1]
     mixed_CH1K = functional.scaled_dot_product_attention(
         q_CHK[:, :, None], k_CGTK, v_CGTK, mask_CT[:, None, None], scale=scale, enable_gqa=is_grouped
@@ -145,7 +184,15 @@ def decode(
 
 
 def _prompt(
-    q_QHK: Tensor, pages: Pages, table_B: Tensor, at_Q: Tensor, end: int, *, scale: float, window: int | None
+    q_QHK: Tensor,
+    pages: Pages,
+    table_B: Tensor,
+    at_Q: Tensor,
+    end: int,
+    *,
+    scale: float,
+    window: int | None,
+    terms: ScoreTerms | None,
 ) -> Tensor:
     """Attention of consecutive tokens of one sequence: Q H K."""
     k_1GTK, v_1GTK = (x[:, :, :end] for x in _gather(pages, table_B[None], q_QHK))
@@ -153,6 +200,10 @@ def _prompt(
     mask_QT = seen_T <= at_Q[:, None]
     if window is not None:
         mask_QT &= seen_T > at_Q[:, None] - window
+    if terms is not None:
+        q_1HQK, distance_QT = q_QHK.transpose(0, 1)[None], seen_T - at_Q[:, None]
+        mixed_1HQK = attend_plainly(q_1HQK, k_1GTK, v_1GTK, mask_QT, distance_QT, scale=scale, terms=terms)
+        return mixed_1HQK[0].transpose(0, 1)
     mixed_1HQK = functional.scaled_dot_product_attention(
         q_QHK.transpose(0, 1)[None], k_1GTK, v_1GTK, mask_QT, scale=scale, enable_gqa=q_QHK.shape[1] != k_1GTK.shape[1]
     )

@@ -1,7 +1,7 @@
-"""The memory that attention reads, and where the packed tokens of a step belong in it.
+"""The paged KV cache, and the index arrays of a step's packed tokens.
 
 `Pages` is the cache of one layer in float32, float16, bfloat16, or int8 with a scale for each position and kv head.
-`Layout` makes all index arrays once a step; they serve every layer.
+`Layout` computes all index arrays once a step, for all layers.
 """
 
 # N packed rows, C chunks, G kv heads, K head_dim, L K rounded up to whole vectors, B blocks, S slots of a block
@@ -39,10 +39,10 @@ class Pages:
     def empty(
         num_blocks: int, num_kv_heads: int, block_size: int, head_dim: int, dtype: torch.dtype, device: torch.device
     ) -> Pages:
-        """Memory that is reserved but, on the CPU, not touched: the system hands it out as blocks are first written.
+        """Returns memory that is reserved and, on the CPU, not touched: the system commits it as blocks are first written.
 
-        The compiled kernels of the CPU read 16 slots of a key at once, a GPU all numbers of a slot: keys lie in the order
-        that each wants, under the same indices.
+        CPU kernels read 16 slots of a key dimension at once, GPU kernels all dimensions of a slot: keys are stored in
+        the order that each reads, under the same indices.
         """
         padded = -(-head_dim // LANES) * LANES
         scaled = num_blocks if dtype == torch.int8 else 0
@@ -57,7 +57,7 @@ class Pages:
 
     @property
     def is_scaled(self) -> bool:
-        """Whether the cache is int8."""
+        """True if the cache is int8."""
         return self.keys.dtype == torch.int8
 
     @property
@@ -67,7 +67,7 @@ class Pages:
 
     @property
     def bytes_per_token(self) -> int:
-        """Memory of one position."""
+        """Bytes of one position."""
         return sum(tensor[0].nbytes for tensor in self.tensors) // self.keys.shape[-1]
 
     def copy(self, source: int, target: int) -> None:
@@ -77,19 +77,19 @@ class Pages:
 
     @cached_property
     def arrays(self) -> tuple[NDArray[Any], ...]:
-        """Keys, values and their scales as the compiled kernels take them: flat, halves as int16."""
+        """Keys, values and their scales as flat arrays for the compiled kernels, float16 as int16."""
         stored = (x.view(torch.int16) if x.dtype == torch.float16 else x for x in (self.keys, self.values))
         return tuple(x.numpy().reshape(-1) for x in (*stored, self.key_scales, self.value_scales))
 
 
 def kv_bytes_per_token(num_layers: int, num_kv_heads: int, head_dim: int, dtype: torch.dtype) -> int:
-    """Memory that one position takes in all layers."""
+    """Bytes of one position in all layers."""
     return num_layers * Pages.empty(1, num_kv_heads, LANES, head_dim, dtype, torch.device("cpu")).bytes_per_token
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Packed tokens at positions `start` to `end` of one sequence, whose memory is `table`."""
+    """Packed tokens at positions `start` to `end` of one sequence, whose blocks are `table`."""
 
     start: int
     end: int
@@ -97,8 +97,8 @@ class Chunk:
     """Block ids. An `array.array("q")` or a numpy int64 array is read without converting each."""
 
 
-class Plan(NamedTuple):
-    """The work of a step's attention (`plan.py`)."""
+class AttentionPlan(NamedTuple):
+    """The attention work of a step (`work_split.py`)."""
 
     tasks: NDArray[np.int64]
     """T 6"""
@@ -114,7 +114,7 @@ class Plan(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the packed tokens of a step belong. Its arrays are made when first wanted, and kept."""
+    """The index arrays of a step's packed tokens, computed on first use and kept."""
 
     chunks: Sequence[Chunk]
     block_size: int
@@ -123,7 +123,7 @@ class Layout:
 
     @cached_property
     def spans(self) -> NDArray[np.int64]:
-        """For each chunk its first packed row, its first position, its number of rows, where its table begins: C 4."""
+        """First packed row, first position, number of rows and beginning of the table of each chunk: C 4."""
         rows, row, table = [], 0, 0
         for chunk in self.chunks:
             rows.append((row, chunk.start, chunk.end - chunk.start, table))
@@ -158,17 +158,17 @@ class Layout:
         """Where each packed row is stored, block * block_size + slot: N."""
         return self._located[1]
 
-    def plan(self, group: int, window: int) -> Plan:
-        """The work for layers with so many query heads for each kv head, and this window (0 is none)."""
+    def plan(self, group: int, window: int) -> AttentionPlan:
+        """The work of layers with `group` query heads per kv head and this window (0 is none)."""
         from firsthand.kernels.attention.work_split import plan
 
         return self.once(
             (group, window),
-            lambda: Plan(*plan(self.spans, self.tables, self.block_size, group, window, self.threads)),
+            lambda: AttentionPlan(*plan(self.spans, self.tables, self.block_size, group, window, self.threads)),
         )
 
     def once(self, name: Any, make: Callable[[], T]) -> T:
-        """What `make` returned when this name was first asked for."""
+        """Returns what `make` returned on the first call with this name."""
         if name not in self._made:
             self._made[name] = make()
         made: T = self._made[name]

@@ -1,17 +1,17 @@
-"""The compiled kernels of paged attention, `write`, `attend` and `merge`: they call no Python and kernels may call them.
+"""The compiled kernels of paged attention: `write`, `attend` and `merge`. Other kernels may call them.
 
-A step is `write` for all rows, then `attend` for all items, then `merge` for all of its items. Each takes a range of
-independent items, so threads may run different ranges side by side, and must wait for each other between the three.
+A step runs `write` for all rows, then `attend` for all items, then `merge` for all of its items. Each takes a range of
+independent items, so threads may run different ranges in parallel, with a barrier between the three.
 
-The past of a token is cut at absolute positions into segments of `SEGMENT`. Softmax within a segment starts afresh and
-gives a record (sums of weighted values, largest score, sum of weights; `segments.py`), and records are merged in ascending
-order. An item of work is a kv head and a task of the plan (`plan.py`): some queries and either one segment, whose records
-`merge` collects, or several, which it merges as it goes. Both give the same bits: they do the same in the same order.
+A token's past is cut at absolute positions into segments of `SEGMENT`. Softmax is computed per segment and gives a record
+(sums of weighted values, largest score, sum of weights; `segments.py`), and records are merged in ascending order. An item
+is a kv head and a task of the plan (`work_split.py`): some queries and either one segment, whose records `merge` collects,
+or several, which it merges on the way. Both give the same bits, since the order of operations is the same.
 
-Keys lie as B G K S, values as B G S L, and in int8 the scales of both as B G S. Importing this file imports numba.
+Keys are stored as B G K S, values as B G S P, and int8 scales of both as B G S. Importing this file imports numba.
 """
 
-# N packed rows, H query heads, G kv heads, K head_dim, L K rounded up to whole vectors, B blocks, S slots of a block,
+# N packed rows, H query heads, G kv heads, K head_dim, P K rounded up to whole vectors, B blocks, S slots of a block,
 # R queries of a tile
 
 from __future__ import annotations
@@ -21,6 +21,15 @@ from typing import Any
 import numpy as np
 
 from firsthand.kernels import vectors
+from firsthand.kernels.attention.attention_tables import (
+    FIRST_MEMBER,
+    FIRST_SEGMENT,
+    IS_SPLIT,
+    LAST_SEGMENT,
+    NUM_MEMBERS,
+    TABLE,
+    SegmentBounds,
+)
 from firsthand.kernels.attention.query_tiles import MOST, SEGMENT
 from firsthand.kernels.attention.segments import GROUPS, segment_of, tile_of
 from firsthand.kernels.jit import called, kernel
@@ -32,7 +41,7 @@ _STEPS = np.float32(127.0)
 
 @called
 def _scale_of(line: Any) -> Any:
-    """What the largest of some numbers, 127 steps, is divided by to give one step; NaN if not all are finite."""
+    """The largest magnitude of some numbers; NaN if not all are finite."""
     top, unsound = splat(_ZERO), splat(_ZERO)
     for d in range(0, len(line), LANES):
         x = load(line, d)
@@ -44,7 +53,7 @@ def _scale_of(line: Any) -> Any:
 
 @called
 def _rounded(line: Any, whole: Any) -> Any:
-    """Put numbers as multiples of a scale, from -127 to 127 but not yet rounded, into `whole`; returns the scale."""
+    """Divide numbers by their scale into `whole` (from -127 to 127, not rounded yet); returns the scale."""
     most = _scale_of(line)
     factor = _ZERO if most == _ZERO else _STEPS / most
     for d in range(0, len(line), LANES):
@@ -61,33 +70,32 @@ def _write_key(line: Any, place: int, column: Any, keys: Any, block_size: int, h
 
 
 @kernel
-def write(
-    first_row: int, last_row: int, k: Any, k_start: int, k_stride: int, v: Any, v_start: int, v_stride: int, places: Any,
-    keys: Any, values: Any, key_scales: Any, value_scales: Any, num_kv_heads: int, head_dim: int, block_size: int,
-) -> None:  # fmt: skip
-    """Put the keys and values of some packed rows into their slots; `places` has block * block_size + slot of each row.
+def write(first_row: int, last_row: int, k: Any, v: Any, places: Any, cache: Any, heads: Any) -> None:
+    """Write the keys and values of some packed rows into their slots; `places` has block * block_size + slot of each row.
 
-    Row i's keys begin at k[k_start + i * k_stride], G times K of them.
+    `k` and `v` are `RowView`s of G times K numbers, `cache` is `KeyValues`.
     """
+    head_dim, block_size = heads.head_dim, heads.block_size
+    key_scales, value_scales = cache.key_scales, cache.value_scales
     padded = (head_dim + LANES - 1) // LANES * LANES
     line, whole = np.zeros(padded, dtype=np.float32), np.zeros(padded, dtype=np.float32)
-    column = np.empty(padded, dtype=keys.dtype)
+    column = np.empty(padded, dtype=cache.keys.dtype)
     for row in range(first_row, last_row):
         block, slot = places[row] // block_size, places[row] % block_size
-        for g in range(num_kv_heads):
-            page = (block * num_kv_heads + g) * block_size
-            k_from, v_from = k_start + row * k_stride + g * head_dim, v_start + row * v_stride + g * head_dim
-            line[:head_dim] = k[k_from : k_from + head_dim]
+        for g in range(heads.num_kv_heads):
+            page = (block * heads.num_kv_heads + g) * block_size
+            k_from, v_from = k.start + row * k.stride + g * head_dim, v.start + row * v.stride + g * head_dim
+            line[:head_dim] = k.values[k_from : k_from + head_dim]
             if len(key_scales):
                 key_scales[page + slot] = _rounded(line, whole)
-                _write_key(whole, page * head_dim + slot, column, keys, block_size, head_dim)
+                _write_key(whole, page * head_dim + slot, column, cache.keys, block_size, head_dim)
             else:
-                _write_key(line, page * head_dim + slot, column, keys, block_size, head_dim)
-            line[:head_dim] = v[v_from : v_from + head_dim]
+                _write_key(line, page * head_dim + slot, column, cache.keys, block_size, head_dim)
+            line[:head_dim] = v.values[v_from : v_from + head_dim]
             if len(value_scales):
                 value_scales[page + slot] = _rounded(line, whole)
             for d in range(0, padded, LANES):
-                store(values, (page + slot) * padded + d, load(whole if len(value_scales) else line, d))
+                store(cache.values, (page + slot) * padded + d, load(whole if len(value_scales) else line, d))
 
 
 @called
@@ -98,7 +106,7 @@ def _copy(source: Any, source_at: int, target: Any, target_at: int, size: int) -
 
 @called
 def _scaled(source: Any, source_at: int, factor: Any, target: Any, target_at: int, step: int, size: int) -> None:
-    """Multiply numbers by a factor, 16 at a time to every `step`, and the rest one by one."""
+    """Multiply numbers by a factor, vector by vector into `target` at distance `step`, the rest one by one."""
     whole = size // LANES
     for part in range(whole):
         store(target, target_at + part * step, mul(load(source, source_at + part * LANES), splat(factor)))
@@ -122,11 +130,9 @@ def _absorb(state: Any, at: int, record: Any, record_at: int, padded: int) -> No
 
 
 @called
-def _locate(
-    tables: Any, table: int, segment: int, end: int, g: int, num_kv_heads: int, head_dim: int, block_size: int, places: Any,
-    at: int,
-) -> None:  # fmt: skip
-    """Where the vectors of a segment begin: from `places[at]` on 8 places of keys, 8 of values, 8 of scales."""
+def _locate(tables: Any, table: int, segment: int, end: int, g: int, heads: Any, places: Any, at: int) -> None:
+    """Compute where the vectors of a segment begin: from `places[at]` on 8 places of keys, 8 of values, 8 of scales."""
+    num_kv_heads, head_dim, block_size = heads.num_kv_heads, heads.head_dim, heads.block_size
     padded = (head_dim + LANES - 1) // LANES * LANES
     position = segment * SEGMENT
     index = position // block_size
@@ -144,99 +150,95 @@ def _locate(
 
 
 @called
-def _touch(keys: Any, values: Any, key_scales: Any, value_scales: Any, places: Any, at: int) -> None:
-    """Call the beginnings of a segment's vectors near, a segment before: finding their pages is what takes longest."""
+def _touch(cache: Any, places: Any, at: int) -> None:
+    """Prefetch the beginnings of a segment's vectors, a segment before: finding their pages is what takes longest."""
     for j in range(at, at + GROUPS):
-        prefetch(keys, places[j])
-        prefetch(values, places[GROUPS + j])
-        if len(key_scales):
-            prefetch(key_scales, places[2 * GROUPS + j])
-            prefetch(value_scales, places[2 * GROUPS + j])
+        prefetch(cache.keys, places[j])
+        prefetch(cache.values, places[GROUPS + j])
+        if len(cache.key_scales):
+            prefetch(cache.key_scales, places[2 * GROUPS + j])
+            prefetch(cache.value_scales, places[2 * GROUPS + j])
 
 
 @called
-def _end(tasks: Any, task: int, members: Any, positions: Any) -> int:
+def _end(work: Any, task: int) -> int:
     """The position after the last that a task's queries see."""
-    end = 0
-    for i in range(tasks[task, 3], tasks[task, 3] + tasks[task, 4]):
-        end = max(end, positions[members[i]] + 1)
+    end, first = 0, work.tasks[task, FIRST_MEMBER]
+    for i in range(first, first + work.tasks[task, NUM_MEMBERS]):
+        end = max(end, work.positions[work.members[i]] + 1)
     return end
 
 
 @kernel
 def attend(
-    first_item: int, last_item: int, q: Any, q_start: int, q_stride: int, keys: Any, values: Any, key_scales: Any,
-    value_scales: Any, tables: Any, tasks: Any, members: Any, positions: Any, slots: Any, num_heads: int, num_kv_heads: int,
-    head_dim: int, block_size: int, scale: Any, window: int, partials: Any, out: Any,
+    first_item: int, last_item: int, q: Any, cache: Any, work: Any, heads: Any, scale: Any, window: int, partials: Any,
+    out: Any,
 ) -> None:  # fmt: skip
-    """Do some items; item i is kv head i % G of task i // G. Window 0 is none.
+    """Compute a range of items; item i is kv head i % G of task i // G. Window 0 is none.
 
-    Row i's queries begin at q[q_start + i * q_stride], H times K of them; its result goes to out[i * H * K] unless its task
-    is split, then its records go to `partials` (one of L + 16 floats for each slot and head).
+    `q` is a `RowView` of H times K numbers. A row's result goes to out[i * H * K] unless its task is split, then its records
+    go to `partials` (one of P + 16 floats for each slot and head).
     """
+    num_heads, num_kv_heads, head_dim = heads.num_heads, heads.num_kv_heads, heads.head_dim
+    tables, tasks = work.tables, work.tasks
     group = num_heads // num_kv_heads
     padded = (head_dim + LANES - 1) // LANES * LANES
     record = padded + LANES
     most = 0
     for task in range(first_item // num_kv_heads, (last_item + num_kv_heads - 1) // num_kv_heads):
-        most = max(most, tasks[task, 4] * group)
+        most = max(most, tasks[task, NUM_MEMBERS] * group)
     packed, states = np.empty(most * padded, dtype=np.float32), np.empty(most * record, dtype=np.float32)
     rows, afters = np.empty(most, dtype=np.int64), np.empty(most, dtype=np.int64)
     lows, highs = np.empty(most, dtype=np.int64), np.empty(most, dtype=np.int64)
+    bounds = SegmentBounds(lows, highs)
     records, weights = np.empty(MOST * record, dtype=np.float32), np.empty(MOST * SEGMENT, dtype=np.float32)
     places = np.zeros(6 * GROUPS, dtype=np.int64)
     for item in range(first_item, last_item):
         task, g = item // num_kv_heads, item % num_kv_heads
-        count, is_split = tasks[task, 4] * group, tasks[task, 5]
-        for member in range(tasks[task, 4]):
-            row = members[tasks[task, 3] + member]
+        table, first_segment, last_segment = tasks[task, TABLE], tasks[task, FIRST_SEGMENT], tasks[task, LAST_SEGMENT]
+        count, is_split = tasks[task, NUM_MEMBERS] * group, tasks[task, IS_SPLIT]
+        for member in range(tasks[task, NUM_MEMBERS]):
+            row = work.members[tasks[task, FIRST_MEMBER] + member]
             for h in range(group):
                 rows[member * group + h] = row * num_heads + g * group + h
-                afters[member * group + h] = positions[row] + 1
+                afters[member * group + h] = work.positions[row] + 1
         first = 0
         while first < count:
             last = first + tile_of(count - first)
             for i in range(first, last):
-                source = q_start + rows[i] // num_heads * q_stride + rows[i] % num_heads * head_dim
+                source = q.start + rows[i] // num_heads * q.stride + rows[i] % num_heads * head_dim
                 target = first * padded + (i - first) * LANES
-                _scaled(q, source, scale, packed, target, (last - first) * LANES, head_dim)
+                _scaled(q.values, source, scale, packed, target, (last - first) * LANES, head_dim)
             first = last
-        end = _end(tasks, task, members, positions)
-        for segment in range(tasks[task, 1], tasks[task, 2]):
-            if item == first_item and segment == tasks[task, 1]:
-                _locate(tables, tasks[task, 0], segment, end, g, num_kv_heads, head_dim, block_size, places, 0)
+        end = _end(work, task)
+        for segment in range(first_segment, last_segment):
+            if item == first_item and segment == first_segment:
+                _locate(tables, table, segment, end, g, heads, places, 0)
             else:
                 for j in range(3 * GROUPS):
                     places[j] = places[3 * GROUPS + j]
-            if segment + 1 < tasks[task, 2]:
-                _locate(
-                    tables, tasks[task, 0], segment + 1, end, g, num_kv_heads, head_dim, block_size, places, 3 * GROUPS
-                )
+            if segment + 1 < last_segment:
+                _locate(tables, table, segment + 1, end, g, heads, places, 3 * GROUPS)
             elif item + 1 < last_item:
                 after, next_g = (item + 1) // num_kv_heads, (item + 1) % num_kv_heads
-                next_end = _end(tasks, after, members, positions)
-                _locate(
-                    tables, tasks[after, 0], tasks[after, 1], next_end, next_g, num_kv_heads, head_dim, block_size, places,
-                    3 * GROUPS,
-                )  # fmt: skip
-            _touch(keys, values, key_scales, value_scales, places, 3 * GROUPS)
+                next_table, next_segment = tasks[after, TABLE], tasks[after, FIRST_SEGMENT]
+                _locate(tables, next_table, next_segment, _end(work, after), next_g, heads, places, 3 * GROUPS)
+            _touch(cache, places, 3 * GROUPS)
             for i in range(count):
                 after = afters[i] - segment * SEGMENT
                 lows[i], highs[i] = max(after - window, 0) if window > 0 else 0, min(after, SEGMENT)
             first = 0
             while first < count:
                 last = first + tile_of(count - first)
-                segment_of(
-                    last - first, packed, first * padded, keys, values, key_scales, value_scales, places, block_size,
-                    head_dim, lows, highs, first, weights, records,
-                )  # fmt: skip
+                segment_of(last - first, packed, first * padded, cache, places, heads, bounds, first, weights, records)
                 for i in range(first, last):
                     if lows[i] >= highs[i]:
                         continue
                     source = (i - first) * record
                     if is_split:
                         row, head = rows[i] // num_heads, rows[i] % num_heads
-                        _copy(records, source, partials, ((slots[row] + segment) * num_heads + head) * record, record)
+                        slot = (work.slots[row] + segment) * num_heads + head
+                        _copy(records, source, partials, slot * record, record)
                     elif segment == _first_segment(afters[i] - 1, window):
                         _copy(records, source, states, i * record, record)
                     else:
@@ -261,18 +263,19 @@ def _first_segment(position: int, window: int) -> int:
 
 @kernel
 def merge(
-    first_item: int, last_item: int, merged: Any, positions: Any, slots: Any, num_heads: int, head_dim: int, window: int,
-    partials: Any, out: Any,
-) -> None:  # fmt: skip
-    """Merge the records of some items into their results; item i is head i % H of row merged[i // H]."""
+    first_item: int, last_item: int, merged: Any, work: Any, heads: Any, window: int, partials: Any, out: Any
+) -> None:
+    """Merge the records of a range of items into results; item i is head i % H of row merged[i // H]."""
+    num_heads, head_dim = heads.num_heads, heads.head_dim
     padded = (head_dim + LANES - 1) // LANES * LANES
     record = padded + LANES
     state = np.empty(record, dtype=np.float32)
     for item in range(first_item, last_item):
         row, head = merged[item // num_heads], item % num_heads
-        first = _first_segment(positions[row], window)
-        for segment in range(first, positions[row] // SEGMENT + 1):
-            source = ((slots[row] + segment) * num_heads + head) * record
+        position = work.positions[row]
+        first = _first_segment(position, window)
+        for segment in range(first, position // SEGMENT + 1):
+            source = ((work.slots[row] + segment) * num_heads + head) * record
             if segment == first:
                 _copy(partials, source, state, 0, record)
             else:

@@ -1,9 +1,9 @@
-"""Attention of one token of each sequence on a GPU: a Triton kernel that reads scattered blocks in place.
+"""Decode attention on a GPU: a Triton kernel that reads scattered blocks in place.
 
-The past of a token is cut into SPLITS pieces whose bounds depend on its length alone, so that a long one keeps many of
-the GPU's processors busy, and the pieces are merged in their order: a row's bits do not depend on the rows beside it. Query
-heads that share keys are computed together. Shapes depend on nothing but the shapes that come in, so a CUDA graph can hold
-a call. What lies beyond a token's position is never read, nor what lies before its window.
+A token's past is cut into SPLITS pieces whose bounds depend on its length alone, so a long one uses many of the GPU's
+processors, and the pieces are merged in order: rows are batch-invariant. Query heads that share keys are computed together.
+Shapes depend on the input shapes only, so a CUDA graph can capture a call. Positions after a token's own or before its
+window are never read.
 
 Importing this file imports triton, which torch's CUDA builds bring along. Its interpreter (TRITON_INTERPRET=1) runs the
 kernel on a CPU, and its compiler makes code for a GPU that is not there: so it was tested (`tests/test_cuda.py`). No GPU has
@@ -53,7 +53,7 @@ def decode(
 
 
 def _merge(sums: Tensor, tops: Tensor, weights: Tensor) -> Tensor:
-    """The pieces of each row as one: sums C G P R K over tops and weights C G P R give C G R K."""
+    """Merges the pieces of each row: sums C G P R K over tops and weights C G P R give C G R K."""
     share = (tops - tops.amax(2, keepdim=True)).exp()  # 0 for a piece without positions, whose top is -inf
     return (sums * share[..., None]).sum(2) / (weights * share).sum(2)[..., None]
 

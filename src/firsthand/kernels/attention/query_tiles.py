@@ -1,8 +1,8 @@
 """The two inner loops of attention for several queries at once, with every sum in a register.
 
-Each is written out in LLVM for a number of queries: a key or value that was loaded once serves all of them, and enough sums
-run side by side to hide how long one multiply-add takes. How many are computed together changes no bit: each query has sums
-of its own, over head dimensions (scores) or positions (mixing) in ascending order.
+Each is emitted in LLVM for a number of queries: a loaded key or value serves all of them, and enough independent sums hide
+the latency of a multiply-add. The number of queries changes no bit: each query has its own sums, over head dimensions
+(scores) or positions (mixing) in ascending order.
 """
 
 # R queries of a tile, P vectors of positions, C vectors of a value's columns
@@ -28,7 +28,7 @@ AHEAD = 2 * SEGMENT // LANES
 
 
 def _registers() -> int:
-    """How many vectors of 16 floats the processor holds: 32 with AVX-512, else 8; two of 32 are left to the compiler."""
+    """The number of vectors of 16 floats for sums: 30 of 32 with AVX-512 (two are left to the compiler), else 8."""
     return 30 if binding.get_host_cpu_features().get("avx512f") else 8
 
 
@@ -38,7 +38,7 @@ MOST = 8 if REGISTERS > 8 else 3
 
 
 def beside(queries: int) -> int:
-    """How many vectors, 1, 2 or 4, so many queries take at once: their sums and what these are made of fit the registers."""
+    """The number of vectors (1, 2 or 4) per step of so many queries, such that sums and operands fit the registers."""
     return max(width for width in (1, 2, 4) if width * queries + width + queries <= REGISTERS or width == 1)
 
 
@@ -51,7 +51,7 @@ def _constant(value: int) -> Any:
 
 
 def _not_unrolled(module: Any) -> Any:
-    """What keeps LLVM from unrolling a loop: it would load for two rounds at once, and more than the registers hold."""
+    """Metadata that keeps LLVM from unrolling a loop, which would need more registers than there are."""
     wish = module.add_metadata([ir.MetaDataString(module, "llvm.loop.unroll.disable")])
     loop = module.add_metadata([ir.MetaDataString(module, "loop"), ir.Constant(_INT, len(module.metadata))])
     loop.operands = (loop, wish)  # a loop's name is a node that begins with itself
@@ -111,7 +111,7 @@ def score(queries: int, width: int) -> Any:
     `score(q, q_at, keys, places, place_at, stride, head_dim, scores, scores_at, values, ahead_at)`: the first 16 dimensions
     of each query come first, then the next 16 of each; vector p begins at `places[place_at + p]`, and its next dimension
     `stride` later. Scores of query r go to `scores_at + r * SEGMENT` and on. Meanwhile the values of the same positions,
-    from `places[ahead_at + p]` on, are called near.
+    from `places[ahead_at + p]` on, are prefetched.
     """
 
     def typed(
@@ -159,7 +159,7 @@ def mix(queries: int, width: int) -> Any:
     `mix(weights, weights_at, values, column, places, place_at, stride, low, high, mixed, mixed_at, row, keys, key_stride)`:
     position t, from `low` to `high`, lies in vector t // 16 whose first value begins at `column + places[place_at + t //
     16]`; the next position's lies `stride` later. The weight of query r is at `weights_at + r * SEGMENT + t`, its sums `row`
-    apart. Meanwhile the next segment's keys, which begin at `places[place_at + AHEAD + t // 16]`, are called near.
+    apart. Meanwhile the next segment's keys, which begin at `places[place_at + AHEAD + t // 16]`, are prefetched.
     """
 
     def typed(

@@ -1,8 +1,8 @@
-"""Softmax and mixing of one segment for a tile of queries: where attention spends its time.
+"""Softmax and weighted sums of one segment for a tile of queries, the hot loop of attention.
 
 The result is a record for each query: L sums of weighted values, and in the 16 floats after them the largest score and the
 sum of weights. A tile's queries see the segment from their own `low` to their own `high`; positions that all see are
-mixed together, the others one query at a time, so that no memory a query does not see enters its sums, not even times 0.
+mixed together, the others one query at a time, so memory that a query does not see never enters its sums, not even times 0.
 """
 
 # R queries of a tile, L head_dim rounded up to whole vectors
@@ -22,7 +22,7 @@ from firsthand.kernels.vectors import LANES, add, larger, largest, load, mul, sp
 
 GROUPS = SEGMENT // LANES
 LOWEST = np.float32(-1e30)
-"""Stands for minus infinity where a difference of two of them must be 0 and not NaN."""
+"""Used for minus infinity, so that the difference of two is 0 and not NaN."""
 _ZERO = np.float32(0.0)
 
 
@@ -94,9 +94,10 @@ def _segment(queries: int) -> Any:
     @called
     @named(f"segment_{queries}")
     def segment(
-        q: Any, q_at: int, keys: Any, values: Any, k_scales: Any, v_scales: Any, places: Any, block_size: int,
-        head_dim: int, lows: Any, highs: Any, first: int, weights: Any, records: Any,
-    ) -> None:  # fmt: skip
+        q: Any, q_at: int, cache: Any, places: Any, heads: Any, bounds: Any, first: int, weights: Any, records: Any
+    ) -> None:
+        keys, values, block_size, head_dim = cache.keys, cache.values, heads.block_size, heads.head_dim
+        lows, highs = bounds.lows, bounds.highs
         padded = (head_dim + LANES - 1) // LANES * LANES
         record = padded + LANES
         low, high, all_from, all_to = SEGMENT, 0, 0, SEGMENT
@@ -116,14 +117,16 @@ def _segment(queries: int) -> Any:
         for r in range(queries):
             low, high = lows[first + r], highs[first + r]
             if low < high:
-                records[r * record + padded] = _find_largest(weights, r * SEGMENT, low, high, k_scales, places)
+                records[r * record + padded] = _find_largest(weights, r * SEGMENT, low, high, cache.key_scales, places)
         for r in range(queries):
             low, high, at = lows[first + r], highs[first + r], r * record
             for column in range(0, padded, LANES):
                 store(records, at + column, splat(_ZERO))
             if low < high:
                 most = records[at + padded]
-                records[at + padded + 1] = _exponentiate(weights, r * SEGMENT, low, high, most, v_scales, places)
+                records[at + padded + 1] = _exponentiate(
+                    weights, r * SEGMENT, low, high, most, cache.value_scales, places
+                )
                 before = min(all_from, high) if all_from < all_to else high
                 if low < before:
                     _mix_row(weights, r * SEGMENT, keys, values, places, block_size, padded, low, before, records, at)
@@ -143,28 +146,28 @@ _one, _two, _three, _four, _seven, _eight = (_segment(queries) for queries in (1
 
 @called
 def segment_of(
-    queries: int, q: Any, q_at: int, keys: Any, values: Any, k_scales: Any, v_scales: Any, places: Any,
-    block_size: int, head_dim: int, lows: Any, highs: Any, first: int, weights: Any, records: Any,
+    queries: int, q: Any, q_at: int, cache: Any, places: Any, heads: Any, bounds: Any, first: int, weights: Any,
+    records: Any,
 ) -> None:
-    """Choose the function for so many queries; each is compiled code of its own."""
+    """Call the function compiled for this number of queries."""
     if queries == 1:
-        _one(q, q_at, keys, values, k_scales, v_scales, places, block_size, head_dim, lows, highs, first, weights, records)
+        _one(q, q_at, cache, places, heads, bounds, first, weights, records)
     elif queries == 2:
-        _two(q, q_at, keys, values, k_scales, v_scales, places, block_size, head_dim, lows, highs, first, weights, records)
+        _two(q, q_at, cache, places, heads, bounds, first, weights, records)
     elif queries == 3:
-        _three(q, q_at, keys, values, k_scales, v_scales, places, block_size, head_dim, lows, highs, first, weights, records)
+        _three(q, q_at, cache, places, heads, bounds, first, weights, records)
     elif queries == 4:
-        _four(q, q_at, keys, values, k_scales, v_scales, places, block_size, head_dim, lows, highs, first, weights, records)
+        _four(q, q_at, cache, places, heads, bounds, first, weights, records)
     elif queries == 7:
-        _seven(q, q_at, keys, values, k_scales, v_scales, places, block_size, head_dim, lows, highs, first, weights, records)
+        _seven(q, q_at, cache, places, heads, bounds, first, weights, records)
     else:
-        _eight(q, q_at, keys, values, k_scales, v_scales, places, block_size, head_dim, lows, highs, first, weights, records)
+        _eight(q, q_at, cache, places, heads, bounds, first, weights, records)
 # fmt: on
 
 
 @called
 def tile_of(left: int) -> int:
-    """How many of the queries left make the next tile: 8, 7, 4, 3, 2 or 1, and rather 3 and 3 than 4 and 2."""
+    """The number of queries in the next tile: 8, 7, 4, 3, 2 or 1; 3 and 3 rather than 4 and 2."""
     if left >= 7 and MOST == 8:
         return min(left, 8)
     return 4 if left == 4 and MOST == 8 else min(left, 3)

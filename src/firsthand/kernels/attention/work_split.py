@@ -1,9 +1,9 @@
-"""How the work of a step's attention is cut into tasks: who is computed together, and what is computed once for many.
+"""Splits a step's attention into tasks: which rows are computed together, and which segments are shared.
 
-A task is some packed rows and some segments of a past. A chunk of a prompt is cut into pieces of rows, each of which reads
-its whole past. A chunk of few rows is *split*, a few segments of its past a task, where that pays: because threads would
-otherwise wait for a long sequence, or because other sequences have the same blocks there (a shared prompt, a fork), so that
-one task, of one segment, serves them all and reads the blocks once. No choice made here changes a bit of the results.
+A task is some packed rows and some segments of a past. A chunk of a prompt is cut into pieces of rows, each of which
+reads its whole past. A chunk of few rows is *split* into tasks of a few segments where that is faster: because threads
+would otherwise wait for a long sequence, or because other sequences share its blocks (a common prompt, a fork), so that
+one task of one segment serves them all and reads the blocks once. No choice made here changes a bit of the results.
 
 Importing this file imports numba.
 """
@@ -20,15 +20,15 @@ from firsthand.kernels.attention.query_tiles import SEGMENT
 from firsthand.kernels.jit import allocating, called, kernel
 
 QUERIES = 48
-"""Queries of a task, about: they share what is read from memory once."""
+"""Approximate queries per task, which share what is read from memory."""
 FEW = 16
 """Rows up to which a chunk may be split."""
 SLOTS = 1 << 16
 """Records of one head that a step may keep between attending and merging; chunks beyond it are not split."""
 TASKS = 16
-"""Tasks for each thread that a long split sequence is cut into, or up to twice as many: each costs some preparing."""
+"""Tasks per thread that a long split sequence is cut into, or up to twice as many; each has some overhead."""
 READING = 4
-"""A position's cost of being read, in units of computing one query with it."""
+"""The cost of reading a position, in units of computing one query with it."""
 
 
 @called
@@ -38,7 +38,7 @@ def _first_segment(start: int, window: int) -> int:
 
 @called
 def _same_blocks(tables: Any, one: int, other: int, segment: int, block_size: int) -> bool:
-    """Whether two tables agree on all blocks of a segment."""
+    """True if two tables agree on all blocks of a segment."""
     for j in range(segment * SEGMENT // block_size, ((segment + 1) * SEGMENT - 1) // block_size + 1):
         if tables[one + j] != tables[other + j]:
             return False

@@ -1,10 +1,8 @@
-"""Matrices as small whole numbers in blocks that share a scale: what most GGUF files hold, and how we make our own from
-floats.
+"""Blockwise-quantised matrices: small integers in blocks that share a scale, as most GGUF files hold them.
 
-A weight is scale * (code - zero) + minimum, with one scale (and for some types one minimum) for each 16 or 32
-neighbours of a row. The codes of a file are taken as they are, so nothing is lost on the way; `from_values` rounds
-floats to 8 bits. The layouts are ggml's (Q4_0 to Q8_0, Q4_K to Q6_K). Left out: types of less than 4 bits and those
-with code books, which come as floats.
+A weight is scale * (code - zero) + minimum, with one scale (and for some types one minimum) per 16 or 32 weights of a
+row. The codes of a file are kept, so nothing is lost; `from_values` rounds floats to 8 bits. The layouts are ggml's (Q4_0
+to Q8_0, Q4_K to Q6_K). Left out: types of less than 4 bits and those with code books, which come as floats.
 """
 
 # O outputs (rows of the matrix), K inputs, B inputs of a block, U super-blocks of 256 inputs
@@ -36,7 +34,7 @@ class Blockwise:
     zero: int
     """The code that stands for 0 (where there are minimums: for the minimum)."""
     bits: int
-    """4, 5, 6 or 8: what a code needs."""
+    """Bits of a code: 4, 5, 6 or 8."""
 
     @property
     def block(self) -> int:
@@ -56,7 +54,7 @@ class Blockwise:
 
 
 def from_values(values_OK: Floats) -> Blockwise:
-    """Floats rounded to 8 bits in blocks of 32, as Q8_0 does: off by at most 1/254 of the largest of a block."""
+    """Rounds floats to 8 bits in blocks of 32, as Q8_0; the error is at most 1/254 of the largest of a block."""
     blocks = values_OK.reshape(len(values_OK), -1, 32)
     scales = (np.abs(blocks).max(-1) / np.float32(127)).astype(np.float16).astype(np.float32)
     with np.errstate(divide="ignore"):
@@ -66,7 +64,7 @@ def from_values(values_OK: Floats) -> Blockwise:
 
 
 def from_gguf(kind: str, raw: Bytes, shape: tuple[int, ...]) -> Blockwise:
-    """The blocks of a tensor of one of `GGUF_TYPES`; `raw` holds its bytes, `shape` is (O, K)."""
+    """Reads the blocks of a tensor of one of `GGUF_TYPES`; `raw` is its bytes, `shape` is (O, K)."""
     bytes_each, read = GGUF_TYPES[kind]
     with np.errstate(all="ignore"):  # hostile scales overflow; that is for the numbers to show
         made = read(np.ascontiguousarray(raw).reshape(-1, bytes_each))
@@ -149,4 +147,4 @@ GGUF_TYPES: dict[str, tuple[int, Callable[[Bytes], Blockwise]]] = {
     "Q5_K": (176, _q5_k),
     "Q6_K": (210, _q6_k),
 }
-"""By ggml's name: bytes of a block (of a super-block for the K types), and what reads it."""
+"""By ggml's name: bytes of a block (of a super-block for the K types), and the function that reads it."""

@@ -1,11 +1,11 @@
 """Products of 8-bit activations with blockwise weights, compiled.
 
-Integers first: the products of a block are summed as whole numbers, which is exact in any order, and only then scaled
-and added to a float32 sum, block after block. So a row has the same bits whatever rows are computed with it, on any
-number of threads and with any of the instruction sets (`dots`). Weights are `tiled`, rows `rounded`, inner loops `loops`.
+The products of a block are summed as integers, which is exact in any order, then scaled and added to a float32 sum, block
+after block. So rows are batch-invariant, on any number of threads and with any of the instruction sets (`dot_instructions`).
+Weights are `tiled_weights`, rows `rounded_rows`, inner loops `inner_loops`.
 
-Tiles are taken in *bunches*: all rows are multiplied with one bunch while memory brings the next. Where there are many
-rows, the codes of a bunch are first written out as bytes, once for all of them.
+Tiles are processed in *bunches*: all rows are multiplied with one bunch while the next is prefetched. With many rows the
+codes of a bunch are first expanded to bytes, once for all rows.
 """
 
 # O outputs, K inputs, N rows
@@ -26,11 +26,11 @@ from firsthand.kernels.products.tile_codes import widen, widened
 from firsthand.kernels.products.tiled_weights import KINDS, LANES, Kind, Tiles
 
 BUNCH = 1 << 18
-"""Bytes of weights, about, that stay in the second cache while all rows are multiplied with them."""
+"""Approximate bytes of weights that stay in the second-level cache while all rows are multiplied with them."""
 FEW = 64
-"""Rows up to which a bunch is a pair of tiles: it is then the rows that stay in the cache."""
+"""Rows up to which a bunch is a pair of tiles; the rows then stay in the cache."""
 MANY = 128
-"""Rows from which the codes of a bunch are written out as bytes."""
+"""Rows from which the codes of a bunch are expanded to bytes."""
 
 
 def _make_multiply(kind: Kind, how: str | None = None) -> Any:
@@ -96,7 +96,7 @@ def _make_multiply(kind: Kind, how: str | None = None) -> Any:
 def multiply(
     entry: Any, first_pair: int, last_pair: int, rows: int, rounded: Any, out: Any, column: int, out_stride: int
 ) -> None:
-    """Rows times some pairs of tiles of the matrix whose `Tiles.entry` is given."""
+    """Multiply rows with some pairs of tiles of the matrix of this `Tiles.entry`."""
     address, kind, tiles, tile_bytes, inputs = entry[0], entry[1], entry[2], entry[3], entry[4]
     if kind == 0:
         _multiply_0(address, tiles, tile_bytes, inputs, first_pair, last_pair, rows, rounded, out, column, out_stride)
@@ -126,7 +126,7 @@ def _product(entry: Any, rows: Any, rounded: Any, out: Any) -> None:
 
 
 def product(rows_NK: NDArray[np.float32], tiles: Tiles) -> NDArray[np.float32]:
-    """Rows, rounded to 8 bits, times a matrix: N O. In this thread alone."""
+    """Returns rows, rounded to 8 bits, times a matrix: N O; single-threaded."""
     count, width = rows_NK.shape
     rounded = np.empty(count * width // BLOCK * RECORD, dtype=np.uint8)
     out = np.empty((count, tiles.num_tiles * LANES), dtype=np.float32)

@@ -1,7 +1,7 @@
-"""Products of bytes, with the instructions that a processor has.
+"""8-bit dot products, with the instructions that the processor has.
 
 x86 with AVX-512 VNNI or AVX-VNNI multiplies bytes in one instruction; AVX2 goes through 16 bits; elsewhere LLVM gets
-plain code, which is right but not fast. All give the same whole numbers. Left out: instructions of ARM (i8mm) and AMX.
+plain code, which is correct but slow. All give the same integers. Left out: ARM's i8mm, and AMX.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ BYTES = ir.VectorType(ir.IntType(8), 4 * LANES)
 
 
 def instructions() -> str:
-    """Which byte products this processor has: `vnni512`, `vnni256`, `avx2` or `plain`."""
+    """The byte products that this processor supports: `vnni512`, `vnni256`, `avx2` or `plain`."""
     features = binding.get_host_cpu_features()
     if features.get("avx512vnni"):
         return "vnni512"

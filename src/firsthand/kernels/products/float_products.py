@@ -1,8 +1,8 @@
-"""Products of float32 rows with float16 or float32 weights: compiled, with the order of every sum written down.
+"""Products of float32 rows with float16 or float32 weights, compiled, with a fixed order of every sum.
 
-An output is the sum over pieces of 128 inputs, one after another; within a piece even and odd inputs have a sum each. That
-order is the same for one row as for many, on any number of threads, so a row has the same bits whatever rows are beside it.
-MKL's and FBGEMM's products choose another order for another number of rows or threads.
+An output is the sum over pieces of 128 inputs in order; within a piece even and odd inputs have a sum each. The order is
+the same for any number of rows and threads, so rows are batch-invariant. MKL and FBGEMM choose the order by the number of
+rows and threads.
 
 Weights are tiled: 16 outputs lie together, and a tile has for each input the 16 weights. One stream of memory, read once
 from front to back. Shapes are not checked here: `nn/quant.py` does.
@@ -44,7 +44,7 @@ class DenseTiles:
     inputs: int
 
     def entry(self) -> list[int]:
-        """What the compiled code needs to know: address, kind, tiles, bytes of a tile, inputs."""
+        """Address, kind, tiles, bytes of a tile, inputs: a row of the compiled step's table."""
         kind = FLOAT16 if self.memory.dtype == np.float16 else FLOAT32
         return [self.memory.ctypes.data, kind, len(self.memory), self.memory[0].nbytes, self.memory.shape[1]]
 
@@ -63,7 +63,7 @@ def tile_floats(values_OK: NDArray[np.float32], dtype: type[np.float16] | type[n
 
 
 def untile_floats(tiles: DenseTiles) -> NDArray[np.float32]:
-    """The matrix that `tile_floats` laid out: O K."""
+    """The inverse of `tile_floats`: O K."""
     turned = tiles.memory[:, : tiles.inputs].transpose(0, 2, 1).reshape(-1, tiles.inputs)[: tiles.outputs]
     return np.ascontiguousarray(turned, dtype=np.float32)
 
@@ -189,7 +189,7 @@ _multiply_halves, _multiply_floats = _make_multiply(HALVES), _make_multiply(FLOA
 def multiply_dense(
     entry: Any, first_tile: int, last_tile: int, rows: int, x: Any, stride: int, out: Any, column: int, out_stride: int
 ) -> None:
-    """Rows times some tiles of the matrix whose `DenseTiles.entry` is given."""
+    """Multiply rows with some tiles of the matrix of this `DenseTiles.entry`."""
     if entry[1] == FLOAT16:
         _multiply_halves(entry[0], entry[3], entry[4], first_tile, last_tile, rows, x, stride, out, column, out_stride)
     else:
@@ -203,7 +203,7 @@ def _product(entry: Any, rows: Any, first_tile: int, last_tile: int, out: Any) -
 
 
 def dense_product(rows_NK: NDArray[np.float32], tiles: DenseTiles) -> NDArray[np.float32]:
-    """Rows times a matrix: N O. In this thread alone."""
+    """Returns rows times a matrix: N O; single-threaded."""
     if tiles.inputs % 2:
         rows_NK = np.pad(rows_NK, ((0, 0), (0, 1)))
     out = np.empty((len(rows_NK), len(tiles.memory) * LANES), dtype=np.float32)

@@ -1,8 +1,7 @@
-"""The inner loops of products: two tiles of weights with the rows of a piece.
+"""The inner loops of blockwise products: two tiles of weights times the rows of a piece.
 
-Two tiles, so that a value which is loaded serves twice: processors load no more vectors in a cycle than they multiply.
-Meanwhile a loop asks memory for weights that come next, evenly over the work, since a processor that computes looks ahead
-by less than a block.
+Two tiles, so that each loaded value is used twice: processors load no more vectors per cycle than they multiply. A loop also
+prefetches the next weights evenly over its work, since hardware looks ahead by less than a block.
 """
 
 # R rows of a loop
@@ -42,7 +41,7 @@ _BYTE = ir.IntType(8)
 LINE = 64
 """Bytes of a cache line."""
 NEAR, NEAR_ROWS = 8192, 2
-"""A loop of so few rows reads as fast as memory gives: it asks for what lies that many bytes ahead."""
+"""A loop of at most NEAR_ROWS rows is bound by memory and prefetches NEAR bytes ahead."""
 
 
 class _Loop:
@@ -82,13 +81,13 @@ class _Loop:
         return self._add_minimums(weights, added) if self.kind.has_minimums else added
 
     def _ask_near(self, weights: list[Any]) -> None:
-        """Ask for what lies some kilobytes ahead, into the first cache."""
+        """Prefetch some kilobytes ahead, into the first-level cache."""
         for place in weights:
             for line in range(0, self.kind.record_bytes * BLOCK // self.kind.block, LINE):
                 emit_prefetch(self.builder, self.builder.gep(place, [ir.Constant(LONG, NEAR + line)]), 3)
 
     def _ask_next(self, index: Any) -> None:
-        """Ask for this block's share of what comes after these tiles, into the second cache."""
+        """Prefetch this block's share of the following tiles, into the second-level cache."""
         b, lines = self.builder, self.values["lines"]
         with cgutils.for_range(b, lines) as loop:
             line = b.add(b.mul(index, lines), loop.index)

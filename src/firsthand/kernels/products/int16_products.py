@@ -1,9 +1,9 @@
-"""Products of 16-bit whole numbers for encoders, compiled: less error than float16 has, at twice the speed of float32.
+"""16-bit integer products for encoders, compiled: less error than float16, at twice the speed of float32.
 
 Numbers are rounded in blocks of 32 inputs, each block of a row with a scale of its own. Scales are chosen so that a block's
 Euclidean length stays below the root of 2 ** 31: by Cauchy-Schwarz no sum of a block's products can then leave 32 bits. Sums
-of a block are whole numbers, exact in any order; they are added up as float32, block after block. So a row's bits depend on
-nothing but the row. x86 with AVX-512 VNNI multiplies and adds 32 pairs in an instruction; elsewhere LLVM takes what it has.
+of a block are whole numbers, exact in any order; they are added up as float32, block after block. So rows are
+batch-invariant. x86 with AVX-512 VNNI multiplies and adds 32 pairs per instruction; elsewhere LLVM uses what there is.
 
 Shapes are not checked here: `nn/compiled_encoder.py` does. Widths are multiples of 32.
 """

@@ -1,7 +1,7 @@
-"""Rows rounded to 8 bits, as the compiled products read them.
+"""Rows rounded to 8 bits, in the layout that the compiled products read.
 
-Activations are rounded in blocks of 32 values, as ggml does: codes from -127 to 127 and a scale. A block is a record that
-holds all that a product needs of it, so that nothing is computed again for every tile of a matrix:
+Activations are rounded in blocks of 32 values, as ggml does: codes from -127 to 127 and a scale. A block is a record with
+all that a product needs, so nothing is recomputed per tile of a matrix:
 
     0  32 codes, int8            40  -128 x the sum of the codes, int32: what codes of weights with a zero of 128 add
     32 scale, float32            44  the same for the first 16 codes
@@ -47,7 +47,7 @@ BLOCK = 32
 SCALE, SHIFT, OFFSET, HALF_OFFSETS, RECORD = 32, 36, 40, 44, 52
 """Bytes of a record before each of its parts, and all of them."""
 PIECE = 6 if instructions() == "vnni512" else 4
-"""Most rows of an inner loop: as many as have all their sums in registers."""
+"""Maximum rows of an inner loop, such that all sums are in registers."""
 _ZERO, _MOST, _ONE_OF_MOST = np.float32(0.0), np.float32(127.0), np.float32(1.0 / 127.0)
 
 
@@ -83,7 +83,7 @@ def _store_number(typing: Any, array: Any, index: Any, value: Any) -> Any:
 
 @called
 def pieces_of(rows: Any) -> Any:
-    """How many pieces so many rows are cut into: as few as there can be, of about the same size."""
+    """The number of pieces that rows are cut into: as few as possible, of about equal size."""
     return (rows + PIECE - 1) // PIECE
 
 
@@ -107,7 +107,7 @@ def _piece_with(row: Any, rows: Any) -> Any:
 def round_row(values: Any, at: int, width: int, rounded: Any, row: int, rows: int) -> None:
     """Write a row, one of so many, as records.
 
-    A row with a number that is not finite gets scales that are NaN, so that what is computed from it is NaN too.
+    A row with a non-finite number gets NaN scales, so its results are NaN too.
     """
     piece = _piece_with(row, rows)
     first = first_of_piece(piece, rows)

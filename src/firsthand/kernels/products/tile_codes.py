@@ -1,4 +1,4 @@
-"""Reading the codes of a tile's record (`tiled`), and writing them out as bytes for many rows."""
+"""Reads the codes of a tile's record (`tiled_weights`), and expands them to bytes for many rows."""
 
 # mypy: disallow-untyped-decorators=False, disallow-untyped-calls=False
 

@@ -1,4 +1,4 @@
-"""Blockwise matrices as the compiled products read them.
+"""Blockwise matrices in the layout that the compiled products read.
 
 Weights are tiled: 16 outputs lie together, and a tile is a list of records, one a block, each with 16 scales, 16
 minimums where the type has them, and the codes of 4 inputs x 16 outputs a vector of 64 bytes. One stream of memory,
@@ -24,7 +24,7 @@ LANES = 16
 
 
 class Kind(NamedTuple):
-    """How the records of a tile are laid out."""
+    """The layout of a tile's records."""
 
     bits: int
     block: int
@@ -88,7 +88,7 @@ class Tiles:
         return KINDS[self.kind].record_bytes * (self.inputs // KINDS[self.kind].block)
 
     def entry(self) -> list[int]:
-        """What the compiled code needs to know: address, kind, tiles, bytes of a tile, inputs."""
+        """Address, kind, tiles, bytes of a tile, inputs: a row of the compiled step's table."""
         return [
             self.memory.ctypes.data,
             self.kind,
@@ -115,7 +115,7 @@ def tile(matrix: Blockwise) -> Tiles:
 
 
 def untile(tiles: Tiles) -> Blockwise:
-    """The matrix that `tile` laid out."""
+    """The inverse of `tile`."""
     kind = KINDS[tiles.kind]
     blocks = tiles.inputs // kind.block
     records = tiles.memory.reshape(tiles.num_tiles, blocks, kind.record_bytes)
@@ -180,7 +180,7 @@ def _head(values: NDArray[np.float32], tiles: int, half: bool) -> NDArray[np.uin
 
 
 def aligned(size: int) -> NDArray[np.uint8]:
-    """So many bytes of memory, which begin at a multiple of 64."""
+    """Returns so many bytes of memory, aligned to 64."""
     room = np.empty(size + 64, dtype=np.uint8)
     start = -room.ctypes.data % 64
     return room[start : start + size]

@@ -1,7 +1,7 @@
-"""One forward of a decoder, compiled whole: from token ids to hidden states and logits, several threads side by side.
+"""A decoder's forward pass as one compiled function: from token ids to hidden states and logits, on several threads.
 
-`run` is the life of a step, phase after phase (`phases`). Everything it needs comes as flat arrays and tables of numbers,
-made once by `nn/compiled_decoder.py`, so that one compilation serves every model.
+`run` goes through the phases of a step (`phases`). Weights and settings come as flat arrays and tables of numbers from
+`nn/compiled_decoder.py`, so one compilation serves every model.
 """
 
 # N packed tokens, M wanted rows, D hidden, F intermediate, H query heads, G kv heads, K head_dim, V vocabulary
@@ -14,13 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from firsthand.kernels.attention.attention_tables import KeyValues, RowView, Work
 from firsthand.kernels.jit import kernel
 from firsthand.kernels.step.lora_products import adapt
 from firsthand.kernels.step.phases import (
-    DOWN_BIAS,
-    GATE_BIAS,
-    O_BIAS,
-    UP_BIAS,
     attend_rows,
     embed_rows,
     enter_rows,
@@ -31,111 +28,153 @@ from firsthand.kernels.step.phases import (
     turn_rows,
 )
 from firsthand.kernels.step.row_ops import normalise
+from firsthand.kernels.step.step_tables import (
+    ANGLES,
+    ATTENTION_NORM,
+    ATTENTION_OUT_NORM,
+    DOWN,
+    DOWN_BIAS,
+    FIRST_BLOCK,
+    FIRST_MERGED,
+    FIRST_TASK,
+    GATE,
+    LAST_BLOCK,
+    LAST_MERGED,
+    LAST_TASK,
+    LAYER_KIND,
+    MLP_NORM,
+    MLP_OUT_NORM,
+    O_BIAS,
+    PLAN,
+    WINDOW,
+    Adapted,
+    Batch,
+    CacheTables,
+    Inputs,
+    ModelShape,
+    Norms,
+    O,
+    Outputs,
+    Product,
+    Q,
+    Weights,
+    WorkingMemory,
+)
 from firsthand.kernels.step.thread_team import done, take, wait
 from firsthand.kernels.vectors import LANES
 
 PHASES_OF_A_LAYER, PHASES_BESIDE, PHASES_OF_THE_HEAD = 11, 2, 3
 ADAPTED_PHASES_OF_A_LAYER = 4
-"""More for each layer, and one for the head, in a step with adapters; they are counted after all others."""
-Q, K, V, O, GATE, UP, DOWN = range(7)  # noqa: E741
-"""Columns of the table of matrices, and of those of adapters."""
-ATTENTION_NORM, ATTENTION_OUT_NORM, MLP_NORM, MLP_OUT_NORM = range(4)
-"""Columns of the table of places in `vectors`."""
+"""Additional phases of a layer in a step with adapters (the head has one); they are counted after all others."""
 
 
 @kernel
 def run(
-    team: Any, threads: int, sizes: Any, numbers: Any, matrices: Any, columns: Any, places: Any, layers: Any, vectors: Any,
-    embed: Any, cos: Any, sin: Any, ids: Any, positions: Any, kv_places: Any, spans: Any, keys: Any, values: Any,
-    key_scales: Any, value_scales: Any, tables: Any, plans: Any, tasks: Any, members: Any, slots: Any, merged: Any,
-    wanted: Any, pieces: Any, adapters: Any, low: Any, rank: int, lift: Any, stream: Any, wide: Any, rest: Any,
-    rounded: Any, partials: Any, hidden: Any,
+    team: Any, threads: int, sizes: Any, factors: Any, weights_: Any, batch_: Any, cache_: Any, adapted_: Any,
+    memory_: Any, hidden: Any,
 ) -> None:  # fmt: skip
     """Compute N packed tokens, and put the wanted ones' states after the final norm into `hidden`: M D.
 
-    `sizes`: layers, D, F, H, G, K, slots of a block, activation, and whether there are dense matrices or adapters; `rounded`
-    is empty where there are only dense matrices. `numbers`: eps, attention scale, embedding factor. `layers`: for each
-    layer its window (0 is none), which of `plans` it uses, and where its angles begin in `cos` and `sin`. `plans`: for
-    each window the first task and the one after the last, and the same for merged rows; `slots`: for each window, N.
-    `spans`: for each layer its row of `kv_places`, and its first block in `keys` and the others and the one after its last.
-    The last row of `places` has the final norm in its first column. `pieces`, `low`, `rank` and `lift` are as in `adapt`,
-    and so is `adapters`, for each layer and the head.
+    `sizes` and `factors` are the fields of `ModelShape` as two arrays; the others are plain tuples of the fields of
+    `Weights`, `Batch`, `CacheTables`, `Adapted` and `WorkingMemory`.
     """
-    num_layers, width, inner, heads, kv_heads, head_dim = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5]
-    block_size, activation, has_dense, rows = sizes[6], sizes[7], sizes[8], len(ids)
-    eps, scale = numbers[0], numbers[1]
-    q_width = heads * head_dim
-    qkv_width = q_width + 2 * kv_heads * head_dim
-    embed_rows(team, 0, threads, ids, width, embed, numbers[2], stream, vectors, places[0, ATTENTION_NORM], eps, rest,
-               rounded)  # fmt: skip
-    phase, more = 1, PHASES_OF_A_LAYER * num_layers + PHASES_BESIDE
-    scale_block = kv_heads * block_size  # numbers of a block: scales, values, keys
-    value_block, key_block = scale_block * ((head_dim + LANES - 1) // LANES * LANES), scale_block * head_dim
-    if len(key_scales) == 0:
+    shape = ModelShape(
+        sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6], sizes[7], sizes[8], factors[0], factors[1],
+        factors[2],
+    )  # fmt: skip
+    weights, batch, cache = Weights(*weights_), Batch(*batch_), CacheTables(*cache_)
+    adapted, memory = Adapted(*adapted_), WorkingMemory(*memory_)
+    rows, width, inner, eps = len(batch.ids), shape.width, shape.inner, shape.eps
+    q_width = shape.num_heads * shape.head_dim
+    qkv_width = q_width + 2 * shape.num_kv_heads * shape.head_dim
+    places, vectors = weights.places, weights.vectors
+    embed_rows(team, 0, threads, batch.ids, shape, weights, memory)
+    phase, more = 1, PHASES_OF_A_LAYER * shape.num_layers + PHASES_BESIDE
+    scale_block = shape.num_kv_heads * shape.block_size  # numbers of a block: scales, values, keys
+    value_block, key_block = scale_block * ((shape.head_dim + LANES - 1) // LANES * LANES), scale_block * shape.head_dim
+    if len(cache.key_scales) == 0:
         scale_block = 0
-    for layer in range(num_layers):
-        matrix, place = matrices[layer], places[layer]
-        first, last, slots_of_rows = spans[layer, 1], spans[layer, 2], kv_places[spans[layer, 0]]
-        layer_keys, layer_values = (
-            keys[first * key_block : last * key_block],
-            values[first * value_block : last * value_block],
+    hidden_in = Inputs(memory.rest, width, memory.rounded)
+    heads_in, inner_in = Inputs(memory.rest, q_width, memory.rounded), Inputs(memory.rest, inner, memory.rounded)
+    qkv, hidden_out = Outputs(memory.wide, qkv_width), Outputs(memory.wide, width)
+    gate_up = Outputs(memory.wide, 2 * inner)
+    for layer in range(shape.num_layers):
+        matrix, place, entries = weights.matrices[layer], places[layer], adapted.entries[layer]
+        window, which, angles = (
+            weights.layers[layer, WINDOW],
+            weights.layers[layer, PLAN],
+            weights.layers[layer, ANGLES],
         )
-        layer_key_scales, layer_value_scales = (
-            key_scales[first * scale_block : last * scale_block],
-            value_scales[first * scale_block : last * scale_block],
+        first, last = cache.spans[layer, FIRST_BLOCK], cache.spans[layer, LAST_BLOCK]
+        slots_of_rows = batch.places[cache.spans[layer, LAYER_KIND]]
+        pages = KeyValues(
+            cache.keys[first * key_block : last * key_block],
+            cache.values[first * value_block : last * value_block],
+            cache.key_scales[first * scale_block : last * scale_block],
+            cache.value_scales[first * scale_block : last * scale_block],
         )
-        window, plan = layers[layer, 0], plans[layers[layer, 1]]
-        products(team, phase, threads, matrix, columns, Q, O, rows, rest, width, rounded, wide, qkv_width)
-        adapt(team, more, pieces, adapters[layer], columns, Q, O, rows, rest, width, low, rank, lift, wide, qkv_width)
-        turn_rows(team, phase + 1, threads, rows, wide, vectors, place, heads, kv_heads, head_dim, eps, cos, sin,
-                  layers[layer, 2], positions, slots_of_rows, layer_keys, layer_values, layer_key_scales,
-                  layer_value_scales, block_size)  # fmt: skip
-        attend_rows(team, phase + 2, threads, wide, qkv_width, layer_keys, layer_values, layer_key_scales,
-                    layer_value_scales, tables, tasks[plan[0] : plan[1]], members, positions, slots[layers[layer, 1]],
-                    merged[plan[2] : plan[3]], heads, kv_heads, head_dim, block_size, scale, window, partials,
-                    rest)  # fmt: skip
-        round_rows(team, phase + 4, threads, rows, rest, q_width, rounded)
-        products(team, phase + 5, threads, matrix, columns, O, GATE, rows, rest, q_width, rounded, wide,
-                 width)  # fmt: skip
-        adapt(
-            team, more + 1, pieces, adapters[layer], columns, O, GATE, rows, rest, q_width, low, rank, lift, wide, width
+        plan = batch.plans[which]
+        work = Work(
+            batch.tables,
+            batch.tasks[plan[FIRST_TASK] : plan[LAST_TASK]],
+            batch.members,
+            batch.positions,
+            batch.slots[which],
         )
-        enter_rows(team, phase + 6, threads, rows, width, stream, wide, vectors, place[O_BIAS],
-                   place[ATTENTION_OUT_NORM], place[MLP_NORM], eps, rest, rounded)  # fmt: skip
-        products(team, phase + 7, threads, matrix, columns, GATE, DOWN, rows, rest, width, rounded, wide,
-                 2 * inner)  # fmt: skip
-        adapt(team, more + 2, pieces, adapters[layer], columns, GATE, DOWN, rows, rest, width, low, rank, lift, wide,
-              2 * inner)  # fmt: skip
-        gate_rows(team, phase + 8, threads, rows, inner, wide, vectors, place[GATE_BIAS], place[UP_BIAS], activation,
-                  has_dense, rest, rounded)  # fmt: skip
-        products(team, phase + 9, threads, matrix, columns, DOWN, DOWN + 1, rows, rest, inner, rounded, wide,
-                 width)  # fmt: skip
-        adapt(team, more + 3, pieces, adapters[layer], columns, DOWN, DOWN + 1, rows, rest, inner, low, rank, lift, wide,
-              width)  # fmt: skip
-        following = places[layer + 1, ATTENTION_NORM] if layer + 1 < num_layers else -1
-        enter_rows(team, phase + 10, threads, rows, width, stream, wide, vectors, place[DOWN_BIAS], place[MLP_OUT_NORM],
-                   following, eps, rest, rounded)  # fmt: skip
+        merged = batch.merged[plan[FIRST_MERGED] : plan[LAST_MERGED]]
+        product = Product(matrix, weights.columns, Q, O)
+        products(team, phase, threads, product, rows, hidden_in, qkv)
+        adapt(team, more, adapted, entries, product, rows, hidden_in, qkv)
+        turn_rows(
+            team, phase + 1, threads, shape, weights, place, angles, batch.positions, memory.wide, slots_of_rows, pages
+        )
+        attend_rows(
+            team, phase + 2, threads, RowView(memory.wide, 0, qkv_width), pages, work, merged, shape, window, memory
+        )
+        round_rows(team, phase + 4, threads, rows, memory.rest, q_width, memory.rounded)
+        product = Product(matrix, weights.columns, O, GATE)
+        products(team, phase + 5, threads, product, rows, heads_in, hidden_out)
+        adapt(team, more + 1, adapted, entries, product, rows, heads_in, hidden_out)
+        norms = Norms(vectors, place[O_BIAS], place[ATTENTION_OUT_NORM], place[MLP_NORM], eps)
+        enter_rows(team, phase + 6, threads, rows, width, norms, memory)
+        product = Product(matrix, weights.columns, GATE, DOWN)
+        products(team, phase + 7, threads, product, rows, hidden_in, gate_up)
+        adapt(team, more + 2, adapted, entries, product, rows, hidden_in, gate_up)
+        gate_rows(team, phase + 8, threads, rows, shape, weights, place, memory)
+        product = Product(matrix, weights.columns, DOWN, DOWN + 1)
+        products(team, phase + 9, threads, product, rows, inner_in, hidden_out)
+        adapt(team, more + 3, adapted, entries, product, rows, inner_in, hidden_out)
+        following = places[layer + 1, ATTENTION_NORM] if layer + 1 < shape.num_layers else -1
+        norms = Norms(vectors, place[DOWN_BIAS], place[MLP_OUT_NORM], following, eps)
+        enter_rows(team, phase + 10, threads, rows, width, norms, memory)
         phase += PHASES_OF_A_LAYER
         more += ADAPTED_PHASES_OF_A_LAYER
     while True:
         item = take(team, phase)
-        if item >= len(wanted):
+        if item >= len(batch.wanted):
             break
-        normalise(stream, wanted[item] * width, width, vectors, places[num_layers, 0], eps, hidden, item * width)
+        source, final = batch.wanted[item] * width, places[shape.num_layers, ATTENTION_NORM]
+        normalise(memory.stream, source, width, vectors, final, eps, hidden, item * width)
         done(team, phase)
-    wait(team, phase, len(wanted))
+    wait(team, phase, len(batch.wanted))
 
 
 @kernel
 def head(
-    team: Any, threads: int, entry: Any, hidden: Any, rows: int, width: int, vocab: int, cap: Any, rounded: Any,
-    logits: Any, stride: int, best: Any, normaliser: Any, pieces: Any, adapters: Any, low: Any, rank: int, lift: Any,
+    team: Any, threads: int, entry: Any, hidden: Any, width: int, vocab: int, cap: Any, rounded: Any, logits: Any,
+    stride: int, best: Any, normaliser: Any, adapted_: Any,
 ) -> None:  # fmt: skip
-    """The logits of some rows of hidden states, for each row the most probable token, and log(sum(e ** logit))."""
-    zero = np.zeros(1, dtype=np.int64)
+    """The logits of some rows of hidden states, for each row the most probable token, and log(sum(e ** logit)).
+
+    `entry` is that of the head's matrix: 1 5. `adapted_` is the tuple of an `Adapted` with the head's entries.
+    """
+    adapted = Adapted(*adapted_)
+    rows = len(best)
+    product = Product(entry, np.zeros(1, dtype=np.int64), 0, 1)
+    states, out = Inputs(hidden, width, rounded), Outputs(logits, stride)
     round_rows(team, 0, threads, rows, hidden, width, rounded)
-    products(team, 1, threads, entry, zero, 0, 1, rows, hidden, width, rounded, logits, stride)
-    adapt(team, PHASES_OF_THE_HEAD, pieces, adapters, zero, 0, 1, rows, hidden, width, low, rank, lift, logits, stride)
+    products(team, 1, threads, product, rows, states, out)
+    adapt(team, PHASES_OF_THE_HEAD, adapted, adapted.entries, product, rows, states, out)
     while True:
         row = take(team, 2)
         if row >= rows:

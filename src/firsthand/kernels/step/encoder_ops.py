@@ -1,7 +1,7 @@
-"""What an encoder does between its products, compiled: embeddings, sums with LayerNorm, attention inside each text.
+"""The encoder's operations between products, compiled: embeddings, residual sums with LayerNorm, attention.
 
-A row's and a text's bits depend on nothing else. Products are in `shorts`, whose 16-bit numbers `embed` and `add_norm` write
-on the way. Shapes are not checked here: `nn/compiled_encoder.py` does. Widths are multiples of 32, a head's too.
+Rows and texts are batch-invariant. Products are in `int16_products`, whose 16-bit inputs `embed` and `add_norm` write.
+Shapes are not checked here: `nn/compiled_encoder.py` does. Widths are multiples of 32, a head's too.
 """
 
 # N rows, D hidden, T length of a text

@@ -1,7 +1,7 @@
-"""The phases of a compiled step: lists of independent items that the threads of a team share (`team`).
+"""The phases of a compiled step: lists of independent items that a team of threads shares (`thread_team`).
 
-Products are `products` and `dense`, what happens to rows between them `rows`, attention `attention`, adapters `adapt`.
-`step` puts the phases in order.
+`decoder_step` puts them in order. Products are in `products/`, operations on rows in `row_ops`, attention in
+`attention/paged_cpu`, adapters in `lora_products`.
 """
 
 # mypy: disallow-untyped-decorators=False, disallow-untyped-calls=False
@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from firsthand.kernels.attention.attention_tables import Heads, RowView
 from firsthand.kernels.attention.paged_cpu import attend, merge, write
 from firsthand.kernels.jit import called
 from firsthand.kernels.products.blockwise_products import multiply
@@ -28,17 +29,27 @@ from firsthand.kernels.step.row_ops import (
     normalise,
     rotate_head,
 )
+from firsthand.kernels.step.step_tables import (
+    ATTENTION_NORM,
+    GATE_BIAS,
+    K_BIAS,
+    K_NORM,
+    KIND,
+    Q_BIAS,
+    Q_NORM,
+    TILES,
+    UP_BIAS,
+    V_BIAS,
+)
 from firsthand.kernels.step.thread_team import done, take, wait
 
 MANY = 16
-"""Rows from which work is shared out in smaller pieces: with fewer, taking a piece costs as much as it evens out."""
-Q_BIAS, K_BIAS, V_BIAS, O_BIAS, GATE_BIAS, UP_BIAS, DOWN_BIAS, Q_NORM, K_NORM = range(4, 13)
-"""Columns of the table of places in `vectors`, after those of `step`; -1 is none."""
+"""RowView from which work is cut into smaller pieces; with fewer, the overhead of a piece outweighs the better balance."""
 
 
 @called
 def _share(rows: int, threads: int) -> int:
-    """Rows of an item, so that each thread gets a few."""
+    """RowView per item, such that each thread gets a few items."""
     return max(1, min(16, rows // (2 * threads)))
 
 
@@ -49,33 +60,28 @@ def _plus(values: Any, at: int, width: int, vectors: Any, place: int) -> None:
 
 
 @called
-def products(
-    team: Any, phase: int, threads: int, matrices: Any, columns: Any, first: int, last: int, rows: int,
-    rest: Any, stride: int, rounded: Any, out: Any, out_stride: int,
-) -> None:  # fmt: skip
-    """All rows times some matrices, side by side in `out`; an item is a share of all their pairs of tiles.
-
-    Dense matrices take the rows from `rest`, `stride` apart, blockwise ones from `rounded`.
-    """
+def products(team: Any, phase: int, threads: int, product: Any, rows: int, x: Any, out: Any) -> None:
+    """All rows times some matrices, side by side in `out`; an item is a share of all their pairs of tiles."""
+    matrices, columns = product.matrices, product.columns
     pairs = 0
-    for which in range(first, last):
-        pairs += (matrices[which, 2] + 1) // 2
+    for which in range(product.first, product.last):
+        pairs += (matrices[which, TILES] + 1) // 2
     items = min(pairs, threads * (4 if rows < MANY else 8))
     while True:
         item = take(team, phase)
         if item >= items:
             break
         start, end = item * pairs // items, (item + 1) * pairs // items
-        for which in range(first, last):
-            tiles = matrices[which, 2]
+        for which in range(product.first, product.last):
+            tiles = matrices[which, TILES]
             count = (tiles + 1) // 2
             if start < count and end > 0:
                 here, there = max(start, 0), min(end, count)
-                if matrices[which, 1] >= FLOAT16:
-                    multiply_dense(matrices[which], 2 * here, min(2 * there, tiles), rows, rest, stride, out,
-                                   columns[which], out_stride)  # fmt: skip
+                if matrices[which, KIND] >= FLOAT16:
+                    multiply_dense(matrices[which], 2 * here, min(2 * there, tiles), rows, x.rest, x.stride, out.values,
+                                   columns[which], out.stride)  # fmt: skip
                 else:
-                    multiply(matrices[which], here, there, rows, rounded, out, columns[which], out_stride)
+                    multiply(matrices[which], here, there, rows, x.rounded, out.values, columns[which], out.stride)
             start, end = start - count, end - count
         done(team, phase)
     wait(team, phase, items)
@@ -90,6 +96,7 @@ def _round(values: Any, at: int, width: int, rounded: Any, row: int, rows: int) 
 
 @called
 def round_rows(team: Any, phase: int, threads: int, rows: int, values: Any, width: int, rounded: Any) -> None:
+    """Round rows for blockwise matrices, if there are any."""
     if len(rounded) == 0:
         return
     each = _share(rows, threads)
@@ -105,11 +112,9 @@ def round_rows(team: Any, phase: int, threads: int, rows: int, values: Any, widt
 
 
 @called
-def enter_rows(
-    team: Any, phase: int, threads: int, rows: int, width: int, stream: Any, news: Any, vectors: Any, bias: int,
-    out_norm: int, norm: int, eps: Any, rest: Any, rounded: Any,
-) -> None:  # fmt: skip
-    """Add what a sublayer brought (with its bias and own norm) to the residual stream, and make the next one's input."""
+def enter_rows(team: Any, phase: int, threads: int, rows: int, width: int, norms: Any, memory: Any) -> None:
+    """Add a sublayer's output (with its bias and norm) to the residual stream, and compute the next one's input."""
+    stream, news, rest, vectors, eps = memory.stream, memory.wide, memory.rest, norms.vectors, norms.eps
     each = _share(rows, threads)
     items = (rows + each - 1) // each
     while True:
@@ -118,22 +123,22 @@ def enter_rows(
             break
         for row in range(item * each, min(item * each + each, rows)):
             at = row * width
-            _plus(news, at, width, vectors, bias)
-            if out_norm >= 0:
-                normalise(news, at, width, vectors, out_norm, eps, news, at)
+            _plus(news, at, width, vectors, norms.bias)
+            if norms.out_norm >= 0:
+                normalise(news, at, width, vectors, norms.out_norm, eps, news, at)
             add_row(stream, at, width, news, at)
-            if norm >= 0:
-                normalise(stream, at, width, vectors, norm, eps, rest, at)
-                _round(rest, at, width, rounded, row, rows)
+            if norms.norm >= 0:
+                normalise(stream, at, width, vectors, norms.norm, eps, rest, at)
+                _round(rest, at, width, memory.rounded, row, rows)
         done(team, phase)
     wait(team, phase, items)
 
 
 @called
-def embed_rows(
-    team: Any, phase: int, threads: int, ids: Any, width: int, embed: Any, factor: Any, stream: Any, vectors: Any,
-    norm: int, eps: Any, rest: Any, rounded: Any,
-) -> None:  # fmt: skip
+def embed_rows(team: Any, phase: int, threads: int, ids: Any, shape: Any, weights: Any, memory: Any) -> None:
+    """Look up and scale the embeddings, and make the first layer's input."""
+    width, embed, factor, stream, rest = shape.width, weights.embed, shape.embed_scale, memory.stream, memory.rest
+    vectors, norm = weights.vectors, weights.places[0, ATTENTION_NORM]
     rows = len(ids)
     each = _share(rows, threads)
     items = (rows + each - 1) // each
@@ -145,17 +150,18 @@ def embed_rows(
             at, source = row * width, ids[row] * width
             for i in range(width):
                 stream[at + i] = embed[source + i] * factor
-            normalise(stream, at, width, vectors, norm, eps, rest, at)
-            _round(rest, at, width, rounded, row, rows)
+            normalise(stream, at, width, vectors, norm, shape.eps, rest, at)
+            _round(rest, at, width, memory.rounded, row, rows)
         done(team, phase)
     wait(team, phase, items)
 
 
 @called
 def gate_rows(
-    team: Any, phase: int, threads: int, rows: int, width: int, wide: Any, vectors: Any, gate_bias: int, up_bias: int,
-    activation: int, has_dense: int, rest: Any, rounded: Any,
-) -> None:  # fmt: skip
+    team: Any, phase: int, threads: int, rows: int, shape: Any, weights: Any, place: Any, memory: Any
+) -> None:
+    """Biases and activation of gate and up, side by side in `wide`; the result enters the next product."""
+    width, wide, rest, vectors = shape.inner, memory.wide, memory.rest, weights.vectors
     each = _share(rows, threads)
     items = (rows + each - 1) // each
     while True:
@@ -164,14 +170,14 @@ def gate_rows(
             break
         for row in range(item * each, min(item * each + each, rows)):
             at = row * 2 * width
-            _plus(wide, at, width, vectors, gate_bias)
-            _plus(wide, at + width, width, vectors, up_bias)
-            if activation == GELU:
+            _plus(wide, at, width, vectors, place[GATE_BIAS])
+            _plus(wide, at + width, width, vectors, place[UP_BIAS])
+            if shape.activation == GELU:
                 gate_row_exactly(wide, at, width, wide, at + width)
             else:
-                gate_row(wide, at, width, wide, at + width, activation)
-            _round(wide, at, width, rounded, row, rows)
-            if has_dense:
+                gate_row(wide, at, width, wide, at + width, shape.activation)
+            _round(wide, at, width, memory.rounded, row, rows)
+            if shape.has_dense:
                 for i in range(width):
                     rest[row * width + i] = wide[at + i]
         done(team, phase)
@@ -189,13 +195,15 @@ def _turn_head(
 
 @called
 def turn_rows(
-    team: Any, phase: int, threads: int, rows: int, wide: Any, vectors: Any, places: Any, heads: int, kv_heads: int,
-    head_dim: int, eps: Any, cos: Any, sin: Any, angles: int, positions: Any, slots: Any, keys: Any, values: Any,
-    key_scales: Any, value_scales: Any, block_size: int,
+    team: Any, phase: int, threads: int, shape: Any, weights: Any, place: Any, angles: int, positions: Any, wide: Any,
+    slots: Any, cache: Any,
 ) -> None:  # fmt: skip
     """Biases, head norms and rotation for queries, keys and values, side by side; the last two into their pages."""
+    heads, kv_heads, head_dim, eps = shape.num_heads, shape.num_kv_heads, shape.head_dim, shape.eps
+    vectors, cos, sin, rows = weights.vectors, weights.cos, weights.sin, len(positions)
     q_width, k_width = heads * head_dim, kv_heads * head_dim
     width = q_width + 2 * k_width
+    keys, values = RowView(wide, q_width, width), RowView(wide, q_width + k_width, width)
     each = _share(rows, threads)
     items = (rows + each - 1) // each
     while True:
@@ -206,15 +214,14 @@ def turn_rows(
         for row in range(first, last):
             at = row * width
             turn = angles + positions[row] * (head_dim // 2)
-            _plus(wide, at, q_width, vectors, places[Q_BIAS])
-            _plus(wide, at + q_width, k_width, vectors, places[K_BIAS])
-            _plus(wide, at + q_width + k_width, k_width, vectors, places[V_BIAS])
+            _plus(wide, at, q_width, vectors, place[Q_BIAS])
+            _plus(wide, at + q_width, k_width, vectors, place[K_BIAS])
+            _plus(wide, at + q_width + k_width, k_width, vectors, place[V_BIAS])
             for head in range(heads):
-                _turn_head(wide, at + head * head_dim, head_dim, vectors, places[Q_NORM], eps, cos, sin, turn)
+                _turn_head(wide, at + head * head_dim, head_dim, vectors, place[Q_NORM], eps, cos, sin, turn)
             for head in range(heads, heads + kv_heads):
-                _turn_head(wide, at + head * head_dim, head_dim, vectors, places[K_NORM], eps, cos, sin, turn)
-        write(first, last, wide, q_width, width, wide, q_width + k_width, width, slots, keys, values, key_scales,
-              value_scales, kv_heads, head_dim, block_size)  # fmt: skip
+                _turn_head(wide, at + head * head_dim, head_dim, vectors, place[K_NORM], eps, cos, sin, turn)
+        write(first, last, keys, values, slots, cache, Heads(heads, kv_heads, head_dim, shape.block_size))
         done(team, phase)
     wait(team, phase, items)
 
@@ -234,42 +241,37 @@ def rate_row(logits: Any, at: int, vocab: int, cap: Any) -> tuple[int, Any]:
 
 @called
 def attend_rows(
-    team: Any, phase: int, threads: int, wide: Any, q_stride: int, keys: Any, values: Any, key_scales: Any,
-    value_scales: Any, tables: Any, tasks: Any, members: Any, positions: Any, slots: Any, merged: Any, heads: int,
-    kv_heads: int, head_dim: int, block_size: int, scale: Any, window: int, partials: Any, out: Any,
-) -> None:  # fmt: skip
-    """Two phases: all tasks, then what must be merged."""
-    items = len(tasks) * kv_heads
+    team: Any,
+    phase: int,
+    threads: int,
+    q: Any,
+    cache: Any,
+    work: Any,
+    merged: Any,
+    shape: Any,
+    window: int,
+    memory: Any,
+) -> None:
+    """Two phases: all tasks, then what must be merged; results go to `rest`."""
+    heads = Heads(shape.num_heads, shape.num_kv_heads, shape.head_dim, shape.block_size)
+    scale, partials, out = shape.attention_scale, memory.partials, memory.rest
+    items = len(work.tasks) * shape.num_kv_heads
     each = max(1, items // (8 * threads))
     shares = (items + each - 1) // each
     while True:
         item = take(team, phase)
         if item >= shares:
             break
-        attend(
-            item * each, min(item * each + each, items), wide, 0, q_stride, keys, values, key_scales, value_scales, tables,
-            tasks, members, positions, slots, heads, kv_heads, head_dim, block_size, scale, window, partials, out,
-        )  # fmt: skip
+        attend(item * each, min(item * each + each, items), q, cache, work, heads, scale, window, partials, out)
         done(team, phase)
     wait(team, phase, shares)
-    items = len(merged) * heads
+    items = len(merged) * shape.num_heads
     each = max(1, items // (4 * threads))
     shares = (items + each - 1) // each
     while True:
         item = take(team, phase + 1)
         if item >= shares:
             break
-        merge(
-            item * each,
-            min(item * each + each, items),
-            merged,
-            positions,
-            slots,
-            heads,
-            head_dim,
-            window,
-            partials,
-            out,
-        )
+        merge(item * each, min(item * each + each, items), merged, work, heads, window, partials, out)
         done(team, phase + 1)
     wait(team, phase + 1, shares)

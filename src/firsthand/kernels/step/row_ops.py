@@ -1,6 +1,6 @@
-"""What a step does to each token's row between two products: norm, rotation, activation; compiled. Rounding is `rounded`.
+"""Operations on a token's row between two products, compiled: norm, rotation, activation. Rounding is in `rounded_rows`.
 
-Every sum has its order written down, so a row's bits depend on nothing but the row. Widths are multiples of 16 (32
+Every sum has a fixed order, so rows are batch-invariant. Widths are multiples of 16 (32
 where a row is rounded). Nothing is checked here: `nn/compiled_decoder.py` checks shapes once.
 """
 

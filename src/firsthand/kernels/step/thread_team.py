@@ -1,8 +1,8 @@
-"""Threads that go through the phases of one compiled call together, without locks.
+"""Lock-free barriers and work sharing for threads that run one compiled call together.
 
-A phase is a number of items. Whoever comes takes the next item; a phase is over when all its items are done, and then,
-not before, the next begins. Nobody waits for a thread, only for work that one has begun: a thread that starts late, or
-that the system has put aside because other programs want its core, finds its phases done by the others and catches up.
+A phase is a number of items. Each thread takes the next item until none is left; the next phase begins when all items are
+done. Threads wait for items, not for threads: one that starts late, or that the system has descheduled, finds its phases
+done by the others and catches up.
 """
 
 # mypy: disallow-untyped-decorators=False, disallow-untyped-calls=False
@@ -26,7 +26,7 @@ _intrinsic: Any = intrinsic
 LINE = 8
 """int64 counters of a cache line; each counter has a line of its own."""
 SPINS = 1000
-"""Looks at a counter before the core is offered to others."""
+"""Spins on a counter before the core is yielded."""
 _LONG = ir.IntType(64)
 
 
@@ -36,9 +36,9 @@ def counters(phases: int) -> NDArray[np.int64]:
 
 
 def together(threads: int, work: Callable[[], None]) -> None:
-    """Run the same call in this thread and in others; returns when this thread's is over, and with it all work.
+    """Run the same call in this thread and in others; returns when this thread's call ends, and all work with it.
 
-    The others are not waited for: what is still to come of them finds no item left, and touches nothing.
+    The other threads are not joined: a late one finds no item left and touches nothing.
     """
     for _ in range(threads - 1):
         _executor(threads - 1).submit(work)
@@ -77,7 +77,7 @@ def look(typing: Any, array: Any, index: Any) -> Any:
 
 @_intrinsic
 def offer_core(typing: Any) -> Any:
-    """Let the system run someone else (POSIX sched_yield)."""
+    """Yield the core (POSIX sched_yield)."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         name = "sched_yield"
@@ -97,7 +97,7 @@ def take(team: Any, phase: int) -> Any:
 
 @called
 def done(team: Any, phase: int) -> None:
-    """Tell the others that an item is done."""
+    """Mark an item as done."""
     fetch_add(team, phase * 2 * LINE + LINE)
 
 

@@ -1,4 +1,4 @@
-"""Samples a token from a row of logits, compiled: two or three passes over the vocabulary, and never a sort of it.
+"""Samples a token from a row of logits, compiled: two or three passes over the vocabulary, without sorting it.
 
 Each kernel returns the token and its log-prob under the distribution it was drawn from, whose normaliser the draw needs
 anyway. Sums are float64 over pieces of 1,024 tokens, in the order of their ids. Importing this file imports numba.

@@ -1,1 +1,1 @@
-"""The blocks of a transformer: attention, positions, norms, feed-forward layers."""
+"""Transformer blocks: attention, rotary positions, norms, feed-forward layers."""

@@ -1,8 +1,7 @@
-"""Grouped-query self-attention: the projections, and the `Attend` contract for what lies between them.
+"""Grouped-query self-attention: the projections, and the `Attend` protocol that computes attention between them.
 
-Which tokens see which, and where keys and values are kept, is not the layer's business: it hands queries, keys and
-values of packed tokens to an `Attend`. The engine's reads a paged cache; `Packed` here is plain causal attention, for
-training, scoring and tests.
+A layer passes queries, keys and values of packed tokens to an `Attend`, which knows the mask and where keys and values are
+kept. The engine's reads a paged cache; `Packed` is plain causal attention for training, scoring and tests.
 """
 
 # N packed tokens, D hidden, H query heads, G key/value heads, K head_dim, B equally long sequences, T their length
@@ -18,20 +17,33 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from firsthand.errors import ConfigError
+from firsthand.kernels.attention.score_terms import ScoreTerms, attend_plainly, cross_attention
 from firsthand.nn.architecture import Architecture
 from firsthand.nn.blocks.norm import RMSNorm
+from firsthand.nn.blocks.projections import add_projections
 from firsthand.nn.blocks.rope import Rotation, rotate
+from firsthand.nn.matrices import ATTENTION
+from firsthand.nn.sites import TapFunction
 
 
 class Attend(Protocol):
-    """Attention over whatever the caller lets each token see."""
+    """Computes attention under the caller's mask and cache."""
 
     def __call__(
-        self, layer: int, q_NHK: Tensor, k_NGK: Tensor, v_NGK: Tensor, *, scale: float, window: int | None
+        self,
+        layer: int,
+        q_NHK: Tensor,
+        k_NGK: Tensor,
+        v_NGK: Tensor,
+        *,
+        scale: float,
+        window: int | None,
+        terms: ScoreTerms | None = None,
     ) -> Tensor:
-        """Mix values into N H K. Tokens are packed, without padding or batch dimension; q and k come in already turned.
+        """Returns the attention output, N H K. Tokens are packed, without padding or batch dimension; q and k are rotated.
 
-        `window` is how many positions a token sees, its own included; None is all before it.
+        `window` is the number of positions a token sees, its own included; None is all before it. `terms` holds all else
+        that changes the scores: an implementation computes it or raises, and never ignores it.
         """
         ...
 
@@ -45,9 +57,20 @@ class Packed:
         self.runs = [(length, len(list(run))) for length, run in groupby(lengths)]
 
     def __call__(
-        self, layer: int, q_NHK: Tensor, k_NGK: Tensor, v_NGK: Tensor, *, scale: float, window: int | None
+        self,
+        layer: int,
+        q_NHK: Tensor,
+        k_NGK: Tensor,
+        v_NGK: Tensor,
+        *,
+        scale: float,
+        window: int | None,
+        terms: ScoreTerms | None = None,
     ) -> Tensor:
-        """Attention in N H K; neighbours of equal length go through as one batch."""
+        """Returns the attention output, N H K; adjacent sequences of equal length are computed as one batch."""
+        if terms is not None and terms.source_lengths is not None:
+            lengths = [length for length, count in self.runs for _ in range(count)]
+            return cross_attention(q_NHK, k_NGK, v_NGK, lengths, scale=scale, terms=terms)
         num_tokens = sum(length * count for length, count in self.runs)
         if num_tokens != q_NHK.shape[0]:
             raise ConfigError(f"{q_NHK.shape[0]} tokens came for lengths that sum to {num_tokens}")
@@ -55,13 +78,20 @@ class Packed:
         for length, count in self.runs:
             rows = slice(start, start + length * count)
             q_BTHK, k_BTGK, v_BTGK = (x[rows].reshape(count, length, *x.shape[1:]) for x in (q_NHK, k_NGK, v_NGK))
-            parts.append(_causal(q_BTHK, k_BTGK, v_BTGK, scale, window))
+            parts.append(_causal(q_BTHK, k_BTGK, v_BTGK, scale, window, terms))
             start = rows.stop
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 class Attention(nn.Module):
-    """Self-attention with its four projections, for one layer."""
+    """Self-attention with its projections, for one layer."""
+
+    MATRICES = ATTENTION
+    SITES = ("q", "k", "v", "mixed")
+    q_proj: nn.Linear
+    k_proj: nn.Linear
+    v_proj: nn.Linear
+    o_proj: nn.Linear
 
     def __init__(self, architecture: Architecture, layer: int):
         super().__init__()
@@ -69,22 +99,25 @@ class Attention(nn.Module):
         self.layer = layer
         self.num_heads, self.num_kv_heads, self.head_dim = a.num_heads, a.num_kv_heads, a.head_dim
         self.scale, self.window = a.attention_scale, a.windows[layer]
-        self.q_proj = nn.Linear(a.hidden_size, a.num_heads * a.head_dim, bias=a.qkv_bias)
-        self.k_proj = nn.Linear(a.hidden_size, a.num_kv_heads * a.head_dim, bias=a.qkv_bias)
-        self.v_proj = nn.Linear(a.hidden_size, a.num_kv_heads * a.head_dim, bias=a.qkv_bias)
-        self.o_proj = nn.Linear(a.num_heads * a.head_dim, a.hidden_size, bias=a.o_bias)
+        self.terms = None if a.attention_softcap is None else ScoreTerms(softcap=a.attention_softcap)
+        add_projections(self, self.MATRICES, a)
         self.q_norm = _head_norm(a)
         self.k_norm = _head_norm(a)
 
-    def forward(self, x_ND: Tensor, by: Rotation, attend: Attend) -> Tensor:
-        """What each token takes from the tokens it sees: N D."""
+    def forward(self, x_ND: Tensor, by: Rotation, attend: Attend, tap: TapFunction | None = None) -> Tensor:
+        """Returns the attention output of each token: N D."""
         q_NHK = self.q_proj(x_ND).unflatten(-1, (self.num_heads, self.head_dim))
         k_NGK = self.k_proj(x_ND).unflatten(-1, (self.num_kv_heads, self.head_dim))
         v_NGK = self.v_proj(x_ND).unflatten(-1, (self.num_kv_heads, self.head_dim))
         if self.q_norm is not None and self.k_norm is not None:
             q_NHK, k_NGK = self.q_norm(q_NHK), self.k_norm(k_NGK)
         q_NHK, k_NGK = rotate(q_NHK, by), rotate(k_NGK, by)
-        mixed_NHK = attend(self.layer, q_NHK, k_NGK, v_NGK, scale=self.scale, window=self.window)
+        if tap is not None:
+            q_NHK, k_NGK, v_NGK = tap("q", q_NHK), tap("k", k_NGK), tap("v", v_NGK)
+        more = {} if self.terms is None else {"terms": self.terms}
+        mixed_NHK = attend(self.layer, q_NHK, k_NGK, v_NGK, scale=self.scale, window=self.window, **more)
+        if tap is not None:
+            mixed_NHK = tap("mixed", mixed_NHK)
         out_ND: Tensor = self.o_proj(mixed_NHK.flatten(1))
         return out_ND
 
@@ -93,9 +126,18 @@ def _head_norm(a: Architecture) -> RMSNorm | None:
     return RMSNorm(a.head_dim, a.norm_eps, unit_offset=a.norm_unit_offset) if a.qk_norm else None
 
 
-def _causal(q_BTHK: Tensor, k_BTGK: Tensor, v_BTGK: Tensor, scale: float, window: int | None) -> Tensor:
+def _causal(
+    q_BTHK: Tensor, k_BTGK: Tensor, v_BTGK: Tensor, scale: float, window: int | None, terms: ScoreTerms | None
+) -> Tensor:
     """Causal attention in each of B sequences, as (B T) H K."""
     length = q_BTHK.shape[1]
+    if terms is not None:
+        seen_TT = _window_mask(length, window or length, q_BTHK.device)
+        places_T = torch.arange(length, device=q_BTHK.device)
+        q_BHTK, k_BGTK, v_BGTK = (x.transpose(1, 2) for x in (q_BTHK, k_BTGK, v_BTGK))
+        distance_TT = places_T - places_T[:, None]
+        mixed_BHTK = attend_plainly(q_BHTK, k_BGTK, v_BGTK, seen_TT, distance_TT, scale=scale, terms=terms)
+        return mixed_BHTK.transpose(1, 2).flatten(0, 1)
     mask_TT = None if window is None or window >= length else _window_mask(length, window, q_BTHK.device)
     mixed_BHTK = functional.scaled_dot_product_attention(
         q_BTHK.transpose(1, 2),
@@ -110,6 +152,6 @@ def _causal(q_BTHK: Tensor, k_BTGK: Tensor, v_BTGK: Tensor, scale: float, window
 
 
 def _window_mask(length: int, window: int, device: torch.device) -> Tensor:
-    """True where a row's token sees a column's: itself and the window - 1 before it."""
+    """True where the row's token sees the column's: itself and the window - 1 before it."""
     ones_TT = torch.ones(length, length, dtype=torch.bool, device=device)
     return ones_TT.tril() & ones_TT.triu(1 - window)

@@ -8,27 +8,36 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from firsthand.nn.architecture import Activation, Architecture
+from firsthand.nn.blocks.projections import add_projections
+from firsthand.nn.matrices import GATED_MLP
+from firsthand.nn.sites import TapFunction
 
 
 class MLP(nn.Module):
     """down(activation(gate(x)) * up(x))."""
 
+    MATRICES = GATED_MLP
+    SITES = ("act",)
+    gate_proj: nn.Linear
+    up_proj: nn.Linear
+    down_proj: nn.Linear
+
     def __init__(self, architecture: Architecture):
         super().__init__()
-        a = architecture
-        self.activation = a.activation
-        self.gate_proj = nn.Linear(a.hidden_size, a.intermediate_size, bias=a.mlp_bias)
-        self.up_proj = nn.Linear(a.hidden_size, a.intermediate_size, bias=a.mlp_bias)
-        self.down_proj = nn.Linear(a.intermediate_size, a.hidden_size, bias=a.mlp_bias)
+        self.activation = architecture.activation
+        add_projections(self, self.MATRICES, architecture)
 
-    def forward(self, x_ND: Tensor) -> Tensor:
-        """Each token on its own: N D."""
-        out_ND: Tensor = self.down_proj(activate(self.gate_proj(x_ND), self.activation) * self.up_proj(x_ND))
+    def forward(self, x_ND: Tensor, tap: TapFunction | None = None) -> Tensor:
+        """Transforms each token on its own: N D."""
+        act_NF = activate(self.gate_proj(x_ND), self.activation) * self.up_proj(x_ND)
+        if tap is not None:
+            act_NF = tap("act", act_NF)
+        out_ND: Tensor = self.down_proj(act_NF)
         return out_ND
 
 
 def activate(x_NF: Tensor, activation: Activation) -> Tensor:
-    """The gate's activation, value by value."""
+    """Applies the gate's activation to each value."""
     if activation == "silu":
         return functional.silu(x_NF)
     return functional.gelu(x_NF, approximate="tanh" if activation == "gelu_tanh" else "none")

@@ -1,6 +1,6 @@
 """Root-mean-square normalisation (Zhang and Sennrich, 2019), in the two forms that checkpoints use.
 
-Left out: LayerNorm, which none of the decoder families here has.
+Left out: LayerNorm, which no decoder family here uses.
 """
 
 # ... any leading dimensions, D normalised dimension
@@ -21,7 +21,7 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.zeros(size) if unit_offset else torch.ones(size))
 
     def forward(self, x_D: Tensor) -> Tensor:
-        """Normalised over the last dimension, in the dtype that came; the mean is taken in float32."""
+        """Normalises over the last dimension in the input's dtype; the mean is computed in float32."""
         wide_D = x_D.float()
         wide_D = wide_D * torch.rsqrt(wide_D.pow(2).mean(-1, keepdim=True) + self.eps)
         if self.unit_offset:

@@ -1,7 +1,7 @@
-"""Rotary positions: which angle each pair of a head's values turns by, and turning queries and keys.
+"""Rotary position embeddings: the angle of each pair of a head's values, and the rotation of queries and keys.
 
 Pairs are (i, i + K/2), the layout of Hugging Face checkpoints; `llama` un-permutes GGUF files, which interleave.
-Left out: `dynamic` and `longrope`, whose angles depend on how long the sequence will get, so that cached keys go stale.
+Left out: `dynamic` and `longrope`, whose angles depend on the final sequence length, so cached keys become stale.
 """
 
 # N packed tokens, H heads, K head_dim, P = K/2 pairs
@@ -25,7 +25,7 @@ class Rotation(NamedTuple):
 
 
 def frequencies(rope: Rope, head_dim: int) -> Tensor:
-    """Radians a position for each pair: P, float32, on the CPU."""
+    """Radians per position of each pair: P, float32, on the CPU."""
     exponents_P = torch.arange(0, head_dim, 2, dtype=torch.float32, device="cpu") / head_dim
     plain_P = 1.0 / (rope.theta**exponents_P)
     if rope.kind == "linear":
@@ -40,21 +40,21 @@ def frequencies(rope: Rope, head_dim: int) -> Tensor:
 
 
 def rotation(frequencies_P: Tensor, positions_N: Tensor, *, scale: float = 1.0, dtype: torch.dtype) -> Rotation:
-    """The cosines and sines for tokens at these positions, times `scale` (YaRN); angles are taken in float32."""
+    """Returns cosines and sines for tokens at these positions, times `scale` (YaRN); angles are computed in float32."""
     angles_NP = positions_N[:, None].float() * frequencies_P
     angles_NK = torch.cat((angles_NP, angles_NP), dim=-1)
     return Rotation((angles_NK.cos() * scale).to(dtype), (angles_NK.sin() * scale).to(dtype))
 
 
 def rotate(x_NHK: Tensor, by: Rotation) -> Tensor:
-    """Each head's pairs turned by their token's angles."""
+    """Rotates each head's pairs by their token's angles."""
     first, second = x_NHK.chunk(2, dim=-1)
     turned_NHK = torch.cat((-second, first), dim=-1)
     return x_NHK * by.cos[:, None] + turned_NHK * by.sin[:, None]
 
 
 def _llama3(plain_P: Tensor, rope: Rope) -> Tensor:
-    """Long waves are divided by `factor`, short ones kept, those between blended (Llama 3.1)."""
+    """Divides long wavelengths by `factor`, keeps short ones, and blends between (Llama 3.1)."""
     turns_P = rope.original_max_position * plain_P / (2 * math.pi)
     keep_P = (turns_P - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor)
     return torch.lerp(plain_P / rope.factor, plain_P, keep_P.clamp(0, 1))

@@ -1,26 +1,14 @@
-"""The BERT family of encoders (Devlin et al., 2019): BERT, MiniLM, RoBERTa, XLM-RoBERTa.
-
-LayerNorm after each sum, learned positions, token types, attention in both directions. Tokens come packed, as in `decoder`,
-and an `Attend` says what each of them sees. Left out: the pooler, the heads (masked words, classes), relative positions.
-"""
-
-# N packed tokens, D hidden, F intermediate, H heads, K head_dim, B equally long texts, T their length
+"""The BERT family's configurations: BERT, MiniLM, RoBERTa, XLM-RoBERTa. The model is `nn/encoder.py`. Imports no torch."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
 from dataclasses import dataclass
-from itertools import groupby
-
-import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from typing import Any
 
 from firsthand.errors import ConfigError
 from firsthand.formats.fields import Fields
 from firsthand.nn.architecture import Activation
-from firsthand.nn.blocks.attention import Attend
-from firsthand.nn.blocks.mlp import activate
 from firsthand.nn.families.llama import ACTIVATIONS
 
 MODEL_TYPES = ("bert", "roberta", "xlm-roberta")
@@ -28,7 +16,7 @@ MODEL_TYPES = ("bert", "roberta", "xlm-roberta")
 
 @dataclass(frozen=True)
 class BertArchitecture:
-    """Everything that fixes an encoder's shape and arithmetic; weights aside, it is the model."""
+    """The shapes and arithmetic of an encoder: all of the model but its weights."""
 
     family: str
     """Its `model_type`: `bert`, `roberta` or `xlm-roberta`."""
@@ -79,78 +67,6 @@ class BertArchitecture:
         return self.max_position - self.first_position
 
 
-class Together:
-    """An `Attend` for texts packed one after another: each token sees all of its own text."""
-
-    def __init__(self, lengths: Sequence[int]):
-        if not all(length > 0 for length in lengths):
-            raise ConfigError(f"lengths are {list(lengths)}: every text needs 1 token or more")
-        self.runs = [(length, len(list(run))) for length, run in groupby(lengths)]
-
-    def __call__(
-        self, layer: int, q_NHK: Tensor, k_NGK: Tensor, v_NGK: Tensor, *, scale: float, window: int | None
-    ) -> Tensor:
-        """Attention in N H K; neighbours of equal length go through as one batch."""
-        parts, start = [], 0
-        for length, count in self.runs:
-            rows = slice(start, start + length * count)
-            q, k, v = (x[rows].reshape(count, length, *x.shape[1:]).transpose(1, 2) for x in (q_NHK, k_NGK, v_NGK))
-            mixed_BHTK = functional.scaled_dot_product_attention(q, k, v, scale=scale)
-            parts.append(mixed_BHTK.transpose(1, 2).flatten(0, 1))
-            start = rows.stop
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-
-class Block(nn.Module):
-    """One layer: attention, then the MLP, each added to what came in and then normalised."""
-
-    def __init__(self, architecture: BertArchitecture, layer: int):
-        super().__init__()
-        a = architecture
-        self.layer, self.num_heads, self.head_dim, self.activation = layer, a.num_heads, a.head_dim, a.activation
-        self.q_proj = nn.Linear(a.hidden_size, a.hidden_size)
-        self.k_proj = nn.Linear(a.hidden_size, a.hidden_size)
-        self.v_proj = nn.Linear(a.hidden_size, a.hidden_size)
-        self.o_proj = nn.Linear(a.hidden_size, a.hidden_size)
-        self.attention_norm = nn.LayerNorm(a.hidden_size, a.norm_eps)
-        self.up_proj = nn.Linear(a.hidden_size, a.intermediate_size)
-        self.down_proj = nn.Linear(a.intermediate_size, a.hidden_size)
-        self.mlp_norm = nn.LayerNorm(a.hidden_size, a.norm_eps)
-
-    def forward(self, x_ND: Tensor, attend: Attend) -> Tensor:
-        """The hidden states after this layer: N D."""
-        q, k, v = (
-            proj(x_ND).unflatten(-1, (self.num_heads, self.head_dim))
-            for proj in (self.q_proj, self.k_proj, self.v_proj)
-        )
-        mixed_NHK = attend(self.layer, q, k, v, scale=self.head_dim**-0.5, window=None)
-        x_ND = self.attention_norm(x_ND + self.o_proj(mixed_NHK.flatten(1)))
-        out_ND: Tensor = self.mlp_norm(x_ND + self.down_proj(activate(self.up_proj(x_ND), self.activation)))
-        return out_ND
-
-
-class Encoder(nn.Module):
-    """A BERT. Its weights start as torch's defaults: `weights.load_encoder` reads those of a folder."""
-
-    def __init__(self, architecture: BertArchitecture):
-        super().__init__()
-        a = architecture
-        self.architecture = a
-        self.words = nn.Embedding(a.vocab_size, a.hidden_size)
-        self.positions = nn.Embedding(a.max_position, a.hidden_size)
-        self.types = nn.Embedding(a.num_types, a.hidden_size)
-        self.norm = nn.LayerNorm(a.hidden_size, a.norm_eps)
-        self.layers = nn.ModuleList(Block(a, layer) for layer in range(a.num_layers))
-
-    def forward(self, ids_N: Tensor, positions_N: Tensor, attend: Attend) -> Tensor:
-        """The hidden state of each token after the last layer: N D. Positions count from 0 in each text."""
-        places_N = positions_N + self.architecture.first_position
-        x_ND: Tensor = self.norm(self.words(ids_N) + self.types.weight[0] + self.positions(places_N))
-        for layer in self.layers:
-            x_ND = layer(x_ND, attend)
-        return x_ND
-
-
 def from_config(config: Fields) -> BertArchitecture:
     """The architecture in a Hugging Face config.json."""
     family = config.text("model_type")
@@ -172,3 +88,13 @@ def from_config(config: Fields) -> BertArchitecture:
         norm_eps=config.number("layer_norm_eps", 1e-12),
         activation=config.choice("hidden_act", ACTIVATIONS, "gelu"),
     )
+
+
+def __getattr__(name: str) -> Any:
+    """The names that moved to `nn.encoder` in 0.7.0, until 0.8.0."""
+    if name not in ("Block", "Encoder", "Together"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn(f"{__name__}.{name} is now in firsthand.nn.encoder", DeprecationWarning, stacklevel=2)
+    from firsthand.nn import encoder
+
+    return getattr(encoder, "EncoderBlock" if name == "Block" else name)

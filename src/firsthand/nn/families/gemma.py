@@ -1,15 +1,13 @@
 """The Gemma family: Gemma 3, text only.
 
 Norms before and after attention and MLP that multiply by 1 + weight, GeGLU, scaled embeddings, RMSNorm on query and
-key heads, and two kinds of layer: sliding windows with a short rope, and every sixth layer all the way with a long one.
-Left out: Gemma 2 (its attention softcap is not in the `Attend` contract), the vision tower, Gemma 3n and 4.
+key heads, and two kinds of layers: sliding-window with a short rope, and every sixth with full attention and a long one.
+Left out: Gemma 2, the vision tower, Gemma 3n and 4.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from firsthand.formats.fields import Fields
 from firsthand.formats.model_files import GGUF
@@ -17,6 +15,9 @@ from firsthand.nn.architecture import Architecture, Rope
 from firsthand.nn.families.llama import ACTIVATION_NAMES, ACTIVATIONS
 from firsthand.nn.families.qwen import windows_of
 from firsthand.nn.families.rope_config import rope_from_gguf, rope_from_parameters, rope_to_parameters
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MODEL_TYPES = ("gemma3_text",)
 GGUF_ARCHITECTURES = ("gemma3",)
@@ -117,7 +118,7 @@ def from_gguf(file: GGUF, fields: Fields) -> Architecture:
 
 
 def from_gguf_values(ours: str, values: Tensor, a: Architecture) -> Tensor:
-    """The parameter as we hold it: GGUF stores norms with the 1 already added."""
+    """The parameter in our layout: GGUF stores norms with the 1 added."""
     return values - 1 if ours.endswith("norm.weight") else values
 
 

@@ -1,4 +1,4 @@
-"""The Llama family: Llama 2 and 3, SmolLM2, Mistral, and whatever else calls itself `llama` or `mistral`.
+"""The Llama family: Llama 2 and 3, SmolLM2, Mistral, and others of the model types `llama` and `mistral`.
 
 Pre-norm, SwiGLU, grouped-query attention, plain or llama3-stretched rope; Mistral adds a sliding window.
 Left out: mixtures of experts (Mixtral), and SmolLM3's layers without positions.
@@ -6,15 +6,15 @@ Left out: mixtures of experts (Mixtral), and SmolLM3's layers without positions.
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from firsthand.formats.fields import Fields
 from firsthand.formats.model_files import GGUF
 from firsthand.nn.architecture import Activation, Architecture
 from firsthand.nn.families.rope_config import rope_from_config, rope_from_gguf, rope_to_parameters
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MODEL_TYPES = ("llama", "mistral")
 GGUF_ARCHITECTURES = ("llama",)
@@ -72,7 +72,7 @@ def to_config(a: Architecture) -> dict[str, Any]:
 
 
 def from_gguf(file: GGUF, fields: Fields) -> Architecture:
-    """The architecture in GGUF metadata; biases and a tied head show in which tensors are there."""
+    """The architecture in GGUF metadata; the tensors present tell biases and a tied head."""
     num_layers, num_heads = fields.num_layers("block_count"), fields.integer("attention.head_count")
     hidden_size = fields.integer("embedding_length")
     head_dim = fields.integer("attention.key_length", hidden_size // max(num_heads, 1))
@@ -97,7 +97,7 @@ def from_gguf(file: GGUF, fields: Fields) -> Architecture:
 
 
 def from_gguf_values(ours: str, values: Tensor, a: Architecture) -> Tensor:
-    """The parameter as we hold it: GGUF interleaves the rotary pairs of q and k, we hold first halves, then second."""
+    """The parameter in our layout: GGUF interleaves the rotary pairs of q and k, ours keeps the halves apart."""
     if ".attention.q_proj." in ours:
         return _unpermute(values, a.num_heads)
     if ".attention.k_proj." in ours:
@@ -107,7 +107,7 @@ def from_gguf_values(ours: str, values: Tensor, a: Architecture) -> Tensor:
 
 def _unpermute(values: Tensor, heads: int) -> Tensor:
     pairs = values.reshape(heads, -1, 2, *values.shape[1:])
-    return torch.swapaxes(pairs, 1, 2).reshape(values.shape)
+    return pairs.swapaxes(1, 2).reshape(values.shape)
 
 
 def _window(config: Fields) -> int | None:

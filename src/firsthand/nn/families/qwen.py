@@ -5,15 +5,16 @@ Left out: the mixtures of experts and the vision models.
 
 from __future__ import annotations
 
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from firsthand.formats.fields import Fields
 from firsthand.formats.model_files import GGUF
 from firsthand.nn.architecture import Architecture
 from firsthand.nn.families.llama import ACTIVATION_NAMES, ACTIVATIONS
 from firsthand.nn.families.rope_config import rope_from_config, rope_from_gguf, rope_to_parameters
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MODEL_TYPES = ("qwen2", "qwen3")
 GGUF_ARCHITECTURES = ("qwen2", "qwen3")
@@ -64,7 +65,7 @@ def to_config(a: Architecture) -> dict[str, Any]:
 
 
 def from_gguf(file: GGUF, fields: Fields) -> Architecture:
-    """The architecture in GGUF metadata; a tied head shows in which tensors are there."""
+    """The architecture in GGUF metadata; the tensors present tell a tied head."""
     family = fields.prefix.rstrip(".")
     num_layers, num_heads = fields.num_layers("block_count"), fields.integer("attention.head_count")
     hidden_size = fields.integer("embedding_length")
@@ -90,12 +91,12 @@ def from_gguf(file: GGUF, fields: Fields) -> Architecture:
 
 
 def from_gguf_values(ours: str, values: Tensor, a: Architecture) -> Tensor:
-    """The parameter as we hold it: the same, since Qwen's GGUF files keep the halves apart as we do."""
+    """The parameter in our layout, which Qwen's GGUF files have too."""
     return values
 
 
 def _windows(config: Fields, num_layers: int) -> tuple[int | None, ...]:
-    """A window for each sliding layer, if `use_sliding_window` says that there are any."""
+    """The window of each layer, if `use_sliding_window` is set."""
     if not config.flag("use_sliding_window", False) or not config.has("sliding_window"):
         return (None,) * num_layers
     window = config.integer("sliding_window")

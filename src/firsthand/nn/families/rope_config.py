@@ -1,5 +1,5 @@
-"""Rotary positions as model files write them: config.json old (`rope_theta`, `rope_scaling`) and new
-(`rope_parameters`, transformers 5), and GGUF. A kind that is not known is an error: a wrong angle is a wrong model.
+"""Reads rotary positions from model files: old config.json (`rope_theta`, `rope_scaling`), new (`rope_parameters`,
+transformers 5), and GGUF. An unknown kind is an error, since wrong angles are a wrong model. Imports no torch.
 """
 
 from __future__ import annotations
@@ -7,13 +7,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import torch
-
 from firsthand.errors import ConfigError, ModelFileError
 from firsthand.formats.fields import Fields
 from firsthand.formats.model_files import GGUF
 from firsthand.nn.architecture import Rope, RopeKind
-from firsthand.nn.blocks.rope import frequencies
 
 KINDS: dict[str, RopeKind] = {"default": "default", "linear": "linear", "llama3": "llama3", "yarn": "yarn"}
 
@@ -77,7 +74,7 @@ def rope_to_parameters(rope: Rope) -> dict[str, Any]:
 
 
 def rope_from_gguf(file: GGUF, fields: Fields, head_dim: int) -> Rope:
-    """The rope of a GGUF file; llama3 is recognised behind the divisors that stand in for it."""
+    """The rope of a GGUF file; llama3 is recognised by the divisors that the file has instead."""
     turned = fields.integer("rope.dimension_count", head_dim)
     if turned != head_dim:
         raise fields.error("rope.dimension_count", turned, f"{head_dim} (all of each head is turned)")
@@ -106,7 +103,7 @@ def rope_from_gguf(file: GGUF, fields: Fields, head_dim: int) -> Rope:
 
 
 def _yarn_attention_factor(parameters: Fields, factor: float) -> float:
-    """What cosines and sines are multiplied by when the file does not say (Peng et al., 2023; DeepSeek's mscale)."""
+    """The default factor of cosines and sines (Peng et al., 2023; DeepSeek's mscale)."""
     mscale, all_dim = parameters.number("mscale", 0.0), parameters.number("mscale_all_dim", 0.0)
     return _mscale(factor, mscale) / _mscale(factor, all_dim) if mscale > 0 and all_dim > 0 else _mscale(factor)
 
@@ -116,7 +113,20 @@ def _mscale(factor: float, mscale: float = 1.0) -> float:
 
 
 def _from_divisors(divisors: tuple[float, ...], theta: float, head_dim: int) -> Rope:
-    divided = Rope(theta, "divided", divisors=divisors)
+    """Llama 3.1's rope if these are its divisors, else one that divides by them."""
     released = Rope(theta, "llama3", max(divisors), 8192, low_freq_factor=1.0, high_freq_factor=4.0)
-    same = torch.allclose(frequencies(divided, head_dim), frequencies(released, head_dim), rtol=1e-5, atol=0)
-    return released if same else divided
+    expected = llama3_divisors(released, head_dim)
+    if all(math.isclose(one, other, rel_tol=1e-5) for one, other in zip(divisors, expected, strict=True)):
+        return released
+    return Rope(theta, "divided", divisors=divisors)
+
+
+def llama3_divisors(rope: Rope, head_dim: int) -> list[float]:
+    """The divisor of each pair's frequency under the llama3 formula; `blocks/rope.py` computes the frequencies."""
+    divisors = []
+    for pair in range(head_dim // 2):
+        turns = rope.original_max_position * rope.theta ** (-2 * pair / head_dim) / (2 * math.pi)
+        kept = (turns - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor)
+        kept = min(max(kept, 0.0), 1.0)
+        divisors.append(1 / ((1 - kept) / rope.factor + kept))
+    return divisors

@@ -1,0 +1,111 @@
+"""The architecture that a model file's header describes, read without torch and without a weight.
+
+Each family's file (`families/`) reads its own config.json and GGUF metadata; this one finds the family. Values are read by
+`weights`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from firsthand.errors import ConfigError, ModelFileError
+from firsthand.formats.fields import Fields
+from firsthand.formats.model_files import GGUF, read_gguf, read_json, refuse_pickle
+from firsthand.nn.architecture import Architecture
+from firsthand.nn.families import gemma, llama, qwen
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+A = TypeVar("A")
+
+
+class Family(Protocol):
+    """What a family file offers; the module itself is the value."""
+
+    @property
+    def MODEL_TYPES(self) -> tuple[str, ...]: ...  # noqa: N802
+    @property
+    def GGUF_ARCHITECTURES(self) -> tuple[str, ...]: ...  # noqa: N802
+    def from_config(self, config: Fields, /) -> Architecture: ...
+    def to_config(self, a: Architecture, /) -> dict[str, Any]: ...
+    def from_gguf(self, file: GGUF, fields: Fields, /) -> Architecture: ...
+    def from_gguf_values(self, ours: str, values: Tensor, a: Architecture, /) -> Tensor: ...
+
+
+def families() -> tuple[Family, ...]:
+    """The families that can be loaded."""
+    return (llama, qwen, gemma)
+
+
+def architecture_of(path: Path | str) -> Architecture:
+    """The architecture of a .gguf file or model folder, from its header alone."""
+    path = Path(path)
+    return gguf_architecture(read_gguf(path))[1] if is_gguf(path) else folder_architecture(path)
+
+
+def is_gguf(path: Path) -> bool:
+    """True for a GGUF file, False for a folder; ModelFileError for anything else."""
+    if not path.exists():
+        raise ModelFileError(f"{path} does not exist: give a .gguf file or a folder with config.json and safetensors")
+    if path.is_dir():
+        return False
+    refuse_pickle(path)
+    if path.suffix == ".safetensors":
+        raise ModelFileError(f"{path} holds weights only: give its folder, which needs a config.json as well")
+    return True
+
+
+def gguf_architecture(file: GGUF) -> tuple[Family, Architecture]:
+    """The family and architecture of a GGUF file whose header has been read."""
+    kinds = {kind: family for family in families() for kind in family.GGUF_ARCHITECTURES}
+    fields = Fields(file.metadata, str(file.path))
+    family = fields.choice("general.architecture", kinds)
+    prefix = fields.text("general.architecture") + "."
+    return family, built(lambda: family.from_gguf(file, Fields(file.metadata, str(file.path), prefix)), file.path)
+
+
+def folder_architecture(folder: Path) -> Architecture:
+    """The architecture of a folder with a config.json."""
+    path = folder / "config.json"
+    return config_architecture(read_json(path), path)
+
+
+def config_architecture(values: dict[str, Any], path: Path) -> Architecture:
+    """The architecture of a config.json that has been read from a path."""
+    kinds = {kind: family for family in families() for kind in family.MODEL_TYPES}
+    config = Fields(values, str(path))
+    family: Family = config.choice("model_type", kinds)
+    if config.has("quantization_config"):
+        raise config.error("quantization_config", "there", "none; take the unquantised model or a GGUF file")
+    return built(lambda: family.from_config(config), path)
+
+
+def built(make: Callable[[], A], path: Path) -> A:
+    """Returns what `make` makes, with a ConfigError turned into a ModelFileError that names the file."""
+    try:
+        return make()
+    except ConfigError as error:
+        raise ModelFileError(f"{path}: {error}") from None
+
+
+def to_config(a: Architecture) -> dict[str, Any]:
+    """The config.json that transformers reads back as this architecture, without dtype and special tokens."""
+    family = next(f for f in families() if a.family in (*f.MODEL_TYPES, *f.GGUF_ARCHITECTURES))
+    return {**_shared_config(a), **family.to_config(a)}
+
+
+def _shared_config(a: Architecture) -> dict[str, Any]:
+    return {
+        "vocab_size": a.vocab_size,
+        "hidden_size": a.hidden_size,
+        "intermediate_size": a.intermediate_size,
+        "num_hidden_layers": a.num_layers,
+        "num_attention_heads": a.num_heads,
+        "max_position_embeddings": a.max_position,
+        "rms_norm_eps": a.norm_eps,
+        "tie_word_embeddings": a.tie_embeddings,
+        **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id")),
+    }
