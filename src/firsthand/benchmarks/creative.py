@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.sources.tot_data import PACKAGE, find, prompts
 from firsthand.errors import DataError
-from firsthand.patterns.parts.thoughts import Ask, count_votes
+from firsthand.patterns.parts.thoughts import ThoughtRequest, count_votes
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
 
@@ -89,7 +89,7 @@ class CreativeThoughts:
         """The scores from 1 to 10."""
         return {str(score): float(score) for score in range(1, 11)}
 
-    def propose(self, state: str) -> Ask:
+    def propose(self, state: str) -> ThoughtRequest:
         """The same as a sample."""
         return self.sample(state)
 
@@ -97,28 +97,28 @@ class CreativeThoughts:
         """A state for each reply."""
         return [self.sampled(state, reply) for reply in replies]
 
-    def sample(self, state: str) -> Ask:
+    def sample(self, state: str) -> ThoughtRequest:
         """The instruction, and the plan if there is one."""
         prompt = prompts("creative")["cot"].replace("{input}", self.input) + state
-        return Ask(prompt) if state else Ask(prompt, ("\nPassage:\n",))
+        return ThoughtRequest(prompt) if state else ThoughtRequest(prompt, ("\nPassage:\n",))
 
     def sampled(self, state: str, reply: str) -> str:
         """The state and the reply."""
         return state + reply
 
-    def value(self, state: str) -> tuple[Ask, ...]:
+    def value(self, state: str) -> tuple[ThoughtRequest, ...]:
         """How coherent it is."""
-        return (Ask(prompts("creative")["score"] + passage(state)),)
+        return (ThoughtRequest(prompts("creative")["score"] + passage(state)),)
 
     def valued(self, state: str, replies: Sequence[Sequence[str]]) -> float:
         """The mean of the scores that were given."""
         scores = [int(found[-1]) for each in replies for reply in each if (found := _SCORE.findall(reply[-2000:]))]
         return sum(scores) / len(scores) if scores else 0.0
 
-    def vote(self, states: Sequence[str]) -> Ask:
+    def vote(self, states: Sequence[str]) -> ThoughtRequest:
         """Which is the most promising."""
         choices = "".join(f"Choice {number}:\n{state}\n" for number, state in enumerate(states, 1))
-        return Ask(prompts("creative")["vote"] + choices)
+        return ThoughtRequest(prompts("creative")["vote"] + choices)
 
     def voted(self, states: Sequence[str], replies: Sequence[str]) -> list[float]:
         """Votes counted."""

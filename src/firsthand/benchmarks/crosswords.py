@@ -15,7 +15,7 @@ from typing import Any, Literal
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.sources.tot_data import PACKAGE, find, prompts
 from firsthand.errors import DataError
-from firsthand.patterns.parts.thoughts import Ask, count_votes, last_word, vote
+from firsthand.patterns.parts.thoughts import ThoughtRequest, count_votes, last_word, vote
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
 
@@ -144,9 +144,9 @@ class CrosswordThoughts:
         """The paper's verdicts on a clue."""
         return LABELS
 
-    def propose(self, state: str) -> Ask:
+    def propose(self, state: str) -> ThoughtRequest:
         """The board and the clues, eight times, for words with confidences."""
-        return Ask(prompts("crosswords")["propose"].replace("{input}", self.shown(state)), samples=PROPOSALS)
+        return ThoughtRequest(prompts("crosswords")["propose"].replace("{input}", self.shown(state)), samples=PROPOSALS)
 
     def proposed(self, state: str, replies: Sequence[str]) -> list[str]:
         """A state for each word that fits the board, those with the most confidence over all replies first."""
@@ -160,9 +160,9 @@ class CrosswordThoughts:
         ranked = sorted(confidence, key=lambda thought: -confidence[thought])
         return [f"{state}{thought}\n" for thought in ranked if _fits(board, place(board, thought))]
 
-    def sample(self, state: str) -> Ask:
+    def sample(self, state: str) -> ThoughtRequest:
         """The board and the clues, for the next word."""
-        return Ask(
+        return ThoughtRequest(
             f"{prompts('crosswords')['propose'].replace('{input}', self.shown(state))}Give one word only.\n", ("\n",)
         )
 
@@ -170,20 +170,20 @@ class CrosswordThoughts:
         """The state and the word, if it is one that fits."""
         return next(iter(self.proposed(state, [reply])), state)
 
-    def value(self, state: str) -> tuple[Ask, ...]:
+    def value(self, state: str) -> tuple[ThoughtRequest, ...]:
         """Whether a word fits each clue of which two letters or more are there."""
         lines = [
             f"{clue}: {' '.join(word.lower())}"
             for clue, word in zip(self.clues, words_of(board_of(state)), strict=True)
             if word.count("_") < 4
         ]
-        return tuple(Ask(prompts("crosswords")["value"].replace("{input}", line)) for line in lines)
+        return tuple(ThoughtRequest(prompts("crosswords")["value"].replace("{input}", line)) for line in lines)
 
     def valued(self, state: str, replies: Sequence[Sequence[str]]) -> float:
         """The worth of the verdicts, added up: below 0 if a clue is impossible."""
         return sum(LABELS.get(last_word(reply), 0.0) for each in replies for reply in each)
 
-    def vote(self, states: Sequence[str]) -> Ask:
+    def vote(self, states: Sequence[str]) -> ThoughtRequest:
         """Which words are the most promising."""
         return vote(QUESTION + self._listed(PLACES), states)
 

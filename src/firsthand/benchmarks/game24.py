@@ -19,7 +19,7 @@ from firsthand.benchmarks.sources.tot_data import Found, find, prompts
 from firsthand.errors import ConfigError, DataError
 from firsthand.loop.concurrency import derive_seed
 from firsthand.message import Json
-from firsthand.patterns.parts.thoughts import HOPELESS, LABELS, Ask, count_votes, last_word, vote
+from firsthand.patterns.parts.thoughts import HOPELESS, LABELS, ThoughtRequest, count_votes, last_word, vote
 from firsthand.providers.game24_solver import makes_24, position, reachable
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
@@ -107,40 +107,40 @@ class Game24Thoughts:
         """The paper's verdicts."""
         return LABELS
 
-    def propose(self, state: str) -> Ask:
+    def propose(self, state: str) -> ThoughtRequest:
         """The numbers that are left, for a list of operations; where 24 is left, the steps, for the expression."""
         left = numbers_left(state or self.numbers)
         if left == "24":
-            return Ask(f"{self._fill('cot')}Steps:{state}")
-        return Ask(prompts("game24")["propose"].replace("{input}", left))
+            return ThoughtRequest(f"{self._fill('cot')}Steps:{state}")
+        return ThoughtRequest(prompts("game24")["propose"].replace("{input}", left))
 
     def proposed(self, state: str, replies: Sequence[str]) -> list[str]:
         """A state for each line."""
         return [f"{state}{line}\n" for reply in replies for line in reply.split("\n") if line.strip()]
 
-    def sample(self, state: str) -> Ask:
+    def sample(self, state: str) -> ThoughtRequest:
         """The steps so far, for the next line."""
-        return Ask(f"{self._fill('cot')}Steps:\n{state}", ("\n",))
+        return ThoughtRequest(f"{self._fill('cot')}Steps:\n{state}", ("\n",))
 
     def sampled(self, state: str, reply: str) -> str:
         """The state and the line."""
         return f"{state}{reply.strip()}\n"
 
-    def value(self, state: str) -> tuple[Ask, ...]:
+    def value(self, state: str) -> tuple[ThoughtRequest, ...]:
         """Whether the numbers that are left can reach 24, or the expression is right; nothing where it is missing."""
         last = state.strip().split("\n")[-1]
         if self._is_unanswered(state):
             return ()
         if "left: " in last:
-            return (Ask(prompts("game24")["value"].replace("{input}", numbers_left(state))),)
-        return (Ask(self._fill("value_answer").replace("{answer}", last.lower().replace("answer: ", ""))),)
+            return (ThoughtRequest(prompts("game24")["value"].replace("{input}", numbers_left(state))),)
+        return (ThoughtRequest(self._fill("value_answer").replace("{answer}", last.lower().replace("answer: ", ""))),)
 
     def valued(self, state: str, replies: Sequence[Sequence[str]]) -> float:
         """The worth of the verdicts, added up: impossible .001, likely 1, sure 20."""
         said = [last_word(reply) for each in replies for reply in each]
         return sum(said.count(label) * worth for label, worth in reversed(list(self.labels.items())))
 
-    def vote(self, states: Sequence[str]) -> Ask:
+    def vote(self, states: Sequence[str]) -> ThoughtRequest:
         """Which steps are the most promising."""
         return vote(f"{QUESTION}{self.numbers}\n\n", states)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from firsthand.errors import ConfigError
 from firsthand.sandbox.box import FOLDER
-from firsthand.sandbox.dockerfile import Step, read_dockerfile
+from firsthand.sandbox.dockerfile import BuildStep, read_dockerfile
 
 PLAIN = re.compile(
     r"(?:docker\.io/)?(?:library/)?(?:python|debian|ubuntu|buildpack-deps|bash|busybox)(?::[\w.-]+)?(?:@sha256:[0-9a-f]+)?"
@@ -49,7 +49,7 @@ class Service:
     """More of them that must be there."""
     environment: Mapping[str, str] = field(default_factory=dict)
     memory_bytes: int = 0
-    steps: tuple[Step, ...] = ()
+    steps: tuple[BuildStep, ...] = ()
     source: str = ""
 
 
