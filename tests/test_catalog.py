@@ -161,6 +161,8 @@ def test_running_a_helper_is_one_sentence(name, message, capsys, tmp_path, monke
     monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path))
     assert main(["run", name, "--model", "scripted:echo"]) == 2
     assert capsys.readouterr().err == f"firsthand: {message}\n"
+
+
 def test_an_old_name_of_the_catalog_warns():
     with pytest.warns(DeprecationWarning, match="module_attribute"):
         assert catalog.beside is catalog.module_attribute

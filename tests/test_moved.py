@@ -52,3 +52,19 @@ def test_from_imports_of_a_moved_module_work_too() -> None:
 
         assert otel.__name__ == "firsthand.telemetry.otlp_export"
     assert [warning.category for warning in seen] == [DeprecationWarning]
+
+
+@pytest.mark.parametrize(
+    ("module", "old", "new"),
+    [
+        ("firsthand.patterns.parts.thoughts", "Ask", "ThoughtRequest"),
+        ("firsthand.loop.approval", "Verdict", "Permission"),
+        ("firsthand.benchmark", "Verdict", "ScorerResult"),
+    ],
+)
+def test_a_renamed_name_is_there_for_one_version_with_a_warning(module: str, old: str, new: str) -> None:
+    home = importlib.import_module(module)
+    with pytest.warns(DeprecationWarning, match=f"{module}.{old} is {new} now"):
+        assert getattr(home, old) is getattr(home, new)
+    with pytest.raises(AttributeError):
+        home.no_such_name  # noqa: B018

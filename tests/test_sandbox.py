@@ -19,7 +19,7 @@ import firsthand
 from firsthand import catalog
 from firsthand.errors import ConfigError, SandboxError, ToolError
 from firsthand.sandbox import seccomp
-from firsthand.sandbox.bubblewrap import Run, Worker
+from firsthand.sandbox.bubblewrap import SandboxRun, WarmWorker
 from firsthand.sandbox.container import Container
 from firsthand.sandbox.sandbox import Sandbox, available, outcome_of
 from firsthand.sandbox.sandbox_limits import RunLimits
@@ -121,13 +121,13 @@ def test_the_event_loop_stays_free_and_a_cancelled_run_is_killed(box):
 
 @needs_bwrap
 def test_runs_that_are_stopped_before_they_begin_do_not_wear_a_worker_out(tmp_path):
-    worker = Worker()
+    worker = WarmWorker()
     for _ in range(150):
-        stopped = Run("python", "print(1)", LIMITS)
+        stopped = SandboxRun("python", "print(1)", LIMITS)
         stopped.stop()
         with pytest.raises(SandboxError, match="closed"):
             outcome_of(worker.run(stopped), stopped, "bubblewrap")
-    assert worker.run(Run("python", "print(1)", LIMITS)).stdout == b"1\n"
+    assert worker.run(SandboxRun("python", "print(1)", LIMITS)).stdout == b"1\n"
     worker.close()
 
 
@@ -311,7 +311,7 @@ def container(tmp_path, refuse=""):
     ],
 )
 def test_a_container_tells_how_a_run_ended(tmp_path, kind, code, ended, status, stdout):
-    run = Run(kind, code, RunLimits(wall_s=0.5, output_bytes=10_000, memory_bytes=2**30), stdin="in")
+    run = SandboxRun(kind, code, RunLimits(wall_s=0.5, output_bytes=10_000, memory_bytes=2**30), stdin="in")
     outcome = outcome_of(container(tmp_path).run(run), run, "docker")
     assert (outcome.ended, outcome.exit_status, outcome.tier) == (ended, status, "docker")
     assert len(outcome.stdout) == 10_000 if stdout is None else outcome.stdout == stdout
@@ -322,8 +322,8 @@ def test_a_container_tells_how_a_run_ended(tmp_path, kind, code, ended, status, 
 
 def test_a_container_that_cannot_start_is_an_error_and_its_command_is_confined(tmp_path):
     with pytest.raises(SandboxError, match="no such image"):
-        container(tmp_path, "--refuse").run(Run("python", "1", LIMITS))
-    command = " ".join(Container(gvisor=True, packages=[tmp_path]).command(Run("python", "1", LIMITS), "name"))
+        container(tmp_path, "--refuse").run(SandboxRun("python", "1", LIMITS))
+    command = " ".join(Container(gvisor=True, packages=[tmp_path]).command(SandboxRun("python", "1", LIMITS), "name"))
     for part in ("--runtime runsc", "--network none", "--read-only", "--cap-drop ALL", "no-new-privileges",
                  "--user 65534:65534", "--pids-limit 66", f"--memory {LIMITS.memory_bytes}", f"{tmp_path}:/packages/0:ro"):  # fmt: skip
         assert part in command
@@ -336,14 +336,14 @@ def test_bubblewrap_is_the_first_choice():
 
 @needs_bwrap
 def test_a_worker_serves_runs_one_after_the_other_and_closes_once():
-    worker = Worker()
+    worker = WarmWorker()
     for number in range(3):
-        assert worker.run(Run("python", f"print({number})", LIMITS)).stdout == f"{number}\n".encode()
+        assert worker.run(SandboxRun("python", f"print({number})", LIMITS)).stdout == f"{number}\n".encode()
     worker.close()
     worker.close()
     assert gone(worker.pid)
     with pytest.raises(SandboxError, match="died"):
-        worker.run(Run("python", "1", LIMITS))
+        worker.run(SandboxRun("python", "1", LIMITS))
 
 
 @needs_bwrap
@@ -428,8 +428,8 @@ def test_what_the_code_reads_cannot_be_changed(box):
 @needs_bwrap
 @pytest.mark.slow
 def test_a_worker_that_does_not_report_is_a_run_that_timed_out_and_is_replaced():
-    worker = Worker()
-    run = Run("python", "import time; time.sleep(60)", RunLimits(wall_s=1))
+    worker = WarmWorker()
+    run = SandboxRun("python", "import time; time.sleep(60)", RunLimits(wall_s=1))
     threading.Timer(0.5, lambda: [os.kill(pid, signal.SIGSTOP) for pid in descendants(worker.pid)]).start()
     report = worker.run(run)
     assert report.body["killed"] == "timeout" and not worker.alive

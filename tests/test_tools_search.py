@@ -23,7 +23,7 @@ from firsthand.runs import store
 from firsthand.system.home import data_home
 from firsthand.task import Task
 from firsthand.tool import tool_from_function
-from firsthand.tools.search import Index, search, split
+from firsthand.tools.search import SearchIndex, search, split
 from firsthand.tools.web_search import SERVICES, web_search
 
 PAGES = {
@@ -41,8 +41,8 @@ def jsonl(path: Path, pages: Any = PAGES) -> Path:
 
 
 @pytest.fixture
-def index(tmp_path: Path) -> Index:
-    return Index(jsonl(tmp_path / "pages.jsonl"))
+def index(tmp_path: Path) -> SearchIndex:
+    return SearchIndex(jsonl(tmp_path / "pages.jsonl"))
 
 
 # -- documents of one's own --
@@ -58,7 +58,7 @@ def test_the_ranking_is_bm25_by_hand(tmp_path: Path) -> None:
         "owl",
     ]
     pages = {str(n): (f"T{n}", text) for n, text in enumerate(texts)}
-    found = Index(jsonl(tmp_path / "p.jsonl", pages)).find("red fox", k=6)
+    found = SearchIndex(jsonl(tmp_path / "p.jsonl", pages)).find("red fox", k=6)
     documents = [f"t{n} {text}".split() for n, text in enumerate(texts)]
     average = sum(map(len, documents)) / len(documents)
 
@@ -76,14 +76,14 @@ def test_the_ranking_is_bm25_by_hand(tmp_path: Path) -> None:
     assert [each.id for each in found] == sorted(expected, key=lambda id: -expected[id])
 
 
-def test_search_gives_titles_passages_and_ids(index: Index) -> None:
+def test_search_gives_titles_passages_and_ids(index: SearchIndex) -> None:
     shown = index.search("who created Milhouse?", k=2)
     assert shown.startswith("[milhouse] Milhouse Van Houten\nMilhouse is a character") and shown.count("\n\n") <= 1
     assert "[pie] Apple pie" in index.search("APPLES cafe")  # stems, and letters without their marks
     assert index.search("zebra") == "(nothing was found for 'zebra': try other words)"
 
 
-def test_the_actions_of_react_can_be_played(index: Index) -> None:
+def test_the_actions_of_react_can_be_played(index: SearchIndex) -> None:
     """The paper's first example: Search[Milhouse Van Houten], then Lookup[named after]."""
     assert index.search("richard nixon", k=1).startswith("[nixon] Richard Nixon")  # its very title comes first
     first = index.lookup("named after", "Milhouse Van Houten")
@@ -105,7 +105,7 @@ def test_a_folder_is_read_by_kind(tmp_path: Path) -> None:
     (docs / "d.txt").write_bytes(b"About bears \xff\0 and more.")
     (docs / "e.txt").symlink_to("/etc/passwd")
     jsonl(docs / "f.jsonl")
-    index = Index(docs)
+    index = SearchIndex(docs)
     assert [each.id for each in index.find("lions")] == ["a.md"] and index.find("lions")[0].title == "The Title"
     assert [each.id for each in index.find("tigers")] == ["deep/b.html"]
     assert [each.id for each in index.find("bears")] == ["d.txt"]
@@ -114,16 +114,16 @@ def test_a_folder_is_read_by_kind(tmp_path: Path) -> None:
 
 def test_an_index_in_a_file_is_kept_until_the_documents_change(tmp_path: Path) -> None:
     documents, kept = jsonl(tmp_path / "p.jsonl"), tmp_path / "p.index"
-    assert Index(documents, kept).find("apple")
+    assert SearchIndex(documents, kept).find("apple")
     first = kept.stat()
-    assert Index(documents, kept).find("apple")[0].id == "pie"
+    assert SearchIndex(documents, kept).find("apple")[0].id == "pie"
     assert kept.stat().st_mtime_ns == first.st_mtime_ns and kept.stat().st_ino == first.st_ino
     jsonl(documents, {"new": ("New", "zebra")})
-    assert Index(documents, kept).find("zebra") and not Index(documents, kept).find("apple")
+    assert SearchIndex(documents, kept).find("zebra") and not SearchIndex(documents, kept).find("apple")
     assert sorted(each.name for each in tmp_path.iterdir()) == ["p.index", "p.jsonl"]
     kept.write_text("somebody else's notes")
     with pytest.raises(ConfigError, match="is no index"):
-        Index(documents, kept)
+        SearchIndex(documents, kept)
     assert kept.read_text() == "somebody else's notes"
 
 
@@ -135,7 +135,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("query", HOSTILE, ids=range(len(HOSTILE)))
-def test_a_query_is_words_and_no_language(index: Index, query: str) -> None:
+def test_a_query_is_words_and_no_language(index: SearchIndex, query: str) -> None:
     for ask in (index.search, index.lookup):
         try:
             assert isinstance(ask(query), str)
@@ -145,7 +145,7 @@ def test_a_query_is_words_and_no_language(index: Index, query: str) -> None:
 
 
 @pytest.mark.parametrize("k", [0, -1, 21, 10**9])
-def test_k_has_bounds(index: Index, k: int) -> None:
+def test_k_has_bounds(index: SearchIndex, k: int) -> None:
     with pytest.raises(ToolError, match="give 1 to 20"):
         index.find("apple", k)
 
@@ -165,15 +165,15 @@ def test_k_has_bounds(index: Index, k: int) -> None:
 def test_documents_that_cannot_be_read_are_errors_that_say_where(tmp_path: Path, content: str, said: str) -> None:
     (tmp_path / "x.jsonl").write_text(content)
     with pytest.raises(ConfigError, match=said):
-        Index(tmp_path / "x.jsonl")
+        SearchIndex(tmp_path / "x.jsonl")
     with pytest.raises(ConfigError, match="no documents at"):
-        Index(tmp_path / "missing")
+        SearchIndex(tmp_path / "missing")
 
 
 def test_control_characters_in_documents_are_kept_from_titles_and_end_no_text(tmp_path: Path) -> None:
     body = {"id": "a\x1b[2J\0", "title": "T\x1b]0;x\x07\ud800", "text": "before\0 after\x1b[31m"}
     (tmp_path / "x.jsonl").write_text(json.dumps(body))
-    shown = Index(tmp_path / "x.jsonl").search("after")
+    shown = SearchIndex(tmp_path / "x.jsonl").search("after")
     assert shown.startswith("[a\\x1b[2J ] T\\x1b]0;x\\x07?\nbefore  after")
 
 
@@ -183,7 +183,7 @@ def test_passages_hold_every_word_once(text: str) -> None:
     assert all(passage.strip() and len(passage) <= 1700 for passage in split(text))
 
 
-def test_many_threads_can_ask(index: Index) -> None:
+def test_many_threads_can_ask(index: SearchIndex) -> None:
     async def main() -> list[str]:
         made = tool_from_function(index.search, effect="read")
         return list(await asyncio.gather(*(made({"query": "apple"}) for _ in range(40))))

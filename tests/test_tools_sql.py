@@ -14,7 +14,7 @@ import pytest
 from firsthand import catalog
 from firsthand.errors import ConfigError, ToolError
 from firsthand.tool import Tool
-from firsthand.tools.sql import MAX_ROWS, Database, sql
+from firsthand.tools.sql import MAX_ROWS, SqlFile, sql
 
 
 @pytest.fixture
@@ -142,13 +142,13 @@ ENDLESS = [
 @pytest.mark.parametrize("query", ENDLESS)
 def test_a_query_without_end_is_ended(shop: Path, query: str) -> None:
     with pytest.raises(ToolError, match=r"did not end within 0\.05 s"):
-        Database(shop, query_s=0.05).sql_query(query)
+        SqlFile(shop, query_s=0.05).sql_query(query)
 
 
 def test_a_change_without_end_is_ended_and_undone(shop: Path) -> None:
     endless = "WITH RECURSIVE x(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM x) INSERT INTO numbers SELECT n FROM x"
     with pytest.raises(ToolError, match="did not end"):
-        Database(shop, query_s=0.05).sql_change(endless)
+        SqlFile(shop, query_s=0.05).sql_change(endless)
     assert call(shop, "sql_query", query="SELECT count(*) c FROM numbers") == "c\n1000"
 
 
@@ -212,6 +212,6 @@ def test_no_single_call_outlasts_its_time_or_takes_the_memory(shop: Path, query:
     before = set(Path(tempfile.gettempdir()).iterdir())
     largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     with pytest.raises(ToolError, match=r"did not end within 1 s|more than 512 MiB|too big|string or blob"):
-        Database(shop, query_s=1.0).sql_query(query)
+        SqlFile(shop, query_s=1.0).sql_query(query)
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss <= max(largest, 560 * 1024)
     assert not [each for each in set(Path(tempfile.gettempdir()).iterdir()) - before if "sqlite" in each.name]

@@ -16,7 +16,14 @@ from firsthand.loop.budget import Limits
 from firsthand.loop.journal import MemoryJournal
 from firsthand.message import canonical
 from firsthand.model import Sampling
-from firsthand.patterns.parts.thoughts import LABELS, Ask, GenericThoughts, count_votes, last_word, thoughts_of
+from firsthand.patterns.parts.thoughts import (
+    LABELS,
+    GenericThoughts,
+    ThoughtRequest,
+    count_votes,
+    last_word,
+    thoughts_of,
+)
 from firsthand.patterns.tot import choose, tot
 from firsthand.patterns.tot_dfs import tot_dfs
 from firsthand.providers.scripted import Scripted
@@ -36,26 +43,26 @@ class Toy:
     hopeless: float = 0.0
     labels = LABELS
 
-    def propose(self, state: str) -> Ask:
-        return Ask(f"propose\n{state}")
+    def propose(self, state: str) -> ThoughtRequest:
+        return ThoughtRequest(f"propose\n{state}")
 
     def proposed(self, state: str, replies: Sequence[str]) -> list[str]:
         return [f"{state}{name}\n" for name in replies[0].split()]
 
-    def sample(self, state: str) -> Ask:
-        return Ask(f"sample\n{state}", ("STOP",))
+    def sample(self, state: str) -> ThoughtRequest:
+        return ThoughtRequest(f"sample\n{state}", ("STOP",))
 
     def sampled(self, state: str, reply: str) -> str:
         return f"{state}{reply}\n"
 
-    def value(self, state: str) -> tuple[Ask, ...]:
-        return (Ask(f"value\n{state}"),)
+    def value(self, state: str) -> tuple[ThoughtRequest, ...]:
+        return (ThoughtRequest(f"value\n{state}"),)
 
     def valued(self, state: str, replies: Sequence[Sequence[str]]) -> float:
         return float(replies[0][0])
 
-    def vote(self, states: Sequence[str]) -> Ask:
-        return Ask("vote\n" + "".join(states))
+    def vote(self, states: Sequence[str]) -> ThoughtRequest:
+        return ThoughtRequest("vote\n" + "".join(states))
 
     def voted(self, states: Sequence[str], replies: Sequence[str]) -> list[float]:
         return count_votes(len(states), replies)

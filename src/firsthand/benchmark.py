@@ -5,6 +5,7 @@ Scorers read only (task, trace), so a Run can be scored again from disk, by them
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
@@ -103,3 +104,10 @@ class Benchmark:
     """Figures of all attempts together; None if the means of the scores are enough."""
     options: Mapping[str, object] = field(default_factory=dict)
     """The options it was made with, such as the levels of a generated benchmark."""
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Verdict":
+        warnings.warn(f"{__name__}.Verdict is ScorerResult now", DeprecationWarning, stacklevel=2)
+        return ScorerResult
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

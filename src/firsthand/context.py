@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeVar
 from firsthand.errors import ConfigError, FirsthandError, LimitExceeded
 from firsthand.loop import concurrency
 from firsthand.loop.attempt import Attempt as Attempt
-from firsthand.loop.attempt_memory import AttemptMemory, Change
+from firsthand.loop.attempt_memory import AttemptMemory, MemoryChange
 from firsthand.loop.borders import Borders
 from firsthand.loop.budget import Budget, Limits
 from firsthand.loop.concurrency import current_branch, derive_seed
@@ -265,7 +265,7 @@ class Context:
         effect = current_branch().next_effect()
         origin = {} if self.attempt.memory is None else self.attempt.memory.origin
         item = MemoryItem.of(text, as_json({**provenance, **origin, "effect": effect}))
-        change = Change(effect, current_branch().order(effect), item)
+        change = MemoryChange(effect, current_branch().order(effect), item)
         detail: Json = {"operation": "remember", "item": item.to_json(), "order": list(change.order)}
 
         async def write(memory: AttemptMemory) -> str:
@@ -288,7 +288,7 @@ class Context:
     async def forget(self, id: str) -> None:
         """Drop an item from the agent's memory; an id that is not there is no error."""
         effect = current_branch().next_effect()
-        change = Change(effect, current_branch().order(effect), None, id)
+        change = MemoryChange(effect, current_branch().order(effect), None, id)
 
         async def drop(memory: AttemptMemory) -> None:
             return None
@@ -296,7 +296,11 @@ class Context:
         await self._remembered(effect, {"operation": "forget", "id": id, "order": list(change.order)}, drop, change)
 
     async def _remembered(
-        self, effect: str, detail: Json, act: Callable[[AttemptMemory], Awaitable[Any]], change: Change | None = None
+        self,
+        effect: str,
+        detail: Json,
+        act: Callable[[AttemptMemory], Awaitable[Any]],
+        change: MemoryChange | None = None,
     ) -> Any:
         """The reply of a memory operation, from the journal if it is there. A change is then made again, in the snapshot."""
         attempt, memory = self.attempt, self.attempt.memory

@@ -92,14 +92,14 @@ class AttemptView:
         return await self.journalled(request, action)
 
 
-Decision = GuardVerdict | Awaitable[GuardVerdict]
+GuardDecision = GuardVerdict | Awaitable[GuardVerdict]
 
 
 @runtime_checkable
 class PromptGuard(Protocol):
     """Watches the messages that are about to be sent to a model. A text prompt comes as one user message."""
 
-    def prompt(self, view: AttemptView, messages: tuple[Message, ...], /) -> Decision:
+    def prompt(self, view: AttemptView, messages: tuple[Message, ...], /) -> GuardDecision:
         """The verdict on a prompt; a replacement is the messages to send."""
 
 
@@ -107,7 +107,7 @@ class PromptGuard(Protocol):
 class CallGuard(Protocol):
     """Watches tool calls before they are approved and run."""
 
-    def call(self, view: AttemptView, tool: Tool, arguments: Json, /) -> Decision:
+    def call(self, view: AttemptView, tool: Tool, arguments: Json, /) -> GuardDecision:
         """The verdict on a call; a replacement is the arguments to call the tool with."""
 
 
@@ -115,7 +115,7 @@ class CallGuard(Protocol):
 class ResultGuard(Protocol):
     """Watches what tools give back, failures included, before the model reads it."""
 
-    def result(self, view: AttemptView, tool: Tool, result: ToolResult, /) -> Decision:
+    def result(self, view: AttemptView, tool: Tool, result: ToolResult, /) -> GuardDecision:
         """The verdict on a result; a replacement is the ToolResult the model reads."""
 
 
@@ -123,7 +123,7 @@ class ResultGuard(Protocol):
 class AnswerGuard(Protocol):
     """Watches the answer that a pattern returns."""
 
-    def answer(self, view: AttemptView, answer: str, /) -> Decision:
+    def answer(self, view: AttemptView, answer: str, /) -> GuardDecision:
         """The verdict on an answer; a replacement is the answer to score."""
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.sources.tot_data import PACKAGE, find, prompts
 from firsthand.errors import DataError
-from firsthand.patterns.parts.thoughts import Ask, count_votes
+from firsthand.patterns.parts.thoughts import ThoughtRequest, count_votes
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
 
@@ -91,7 +91,7 @@ class CreativeThoughts:
         """Map the labels 1 to 10 to their values."""
         return {str(score): float(score) for score in range(1, 11)}
 
-    def propose(self, state: str) -> Ask:
+    def propose(self, state: str) -> ThoughtRequest:
         """Return the request of `sample`."""
         return self.sample(state)
 
@@ -99,28 +99,28 @@ class CreativeThoughts:
         """Return one state per reply."""
         return [self.sampled(state, reply) for reply in replies]
 
-    def sample(self, state: str) -> Ask:
+    def sample(self, state: str) -> ThoughtRequest:
         """Ask with the instruction, and the plan if there is one."""
         prompt = prompts("creative")["cot"].replace("{input}", self.input) + state
-        return Ask(prompt) if state else Ask(prompt, ("\nPassage:\n",))
+        return ThoughtRequest(prompt) if state else ThoughtRequest(prompt, ("\nPassage:\n",))
 
     def sampled(self, state: str, reply: str) -> str:
         """Return the state extended by the reply."""
         return state + reply
 
-    def value(self, state: str) -> tuple[Ask, ...]:
+    def value(self, state: str) -> tuple[ThoughtRequest, ...]:
         """Ask for a coherency score."""
-        return (Ask(prompts("creative")["score"] + passage(state)),)
+        return (ThoughtRequest(prompts("creative")["score"] + passage(state)),)
 
     def valued(self, state: str, replies: Sequence[Sequence[str]]) -> float:
         """Return the mean of the scores in the replies."""
         scores = [int(found[-1]) for each in replies for reply in each if (found := _SCORE.findall(reply[-2000:]))]
         return sum(scores) / len(scores) if scores else 0.0
 
-    def vote(self, states: Sequence[str]) -> Ask:
+    def vote(self, states: Sequence[str]) -> ThoughtRequest:
         """Ask for the most promising state."""
         choices = "".join(f"Choice {number}:\n{state}\n" for number, state in enumerate(states, 1))
-        return Ask(prompts("creative")["vote"] + choices)
+        return ThoughtRequest(prompts("creative")["vote"] + choices)
 
     def voted(self, states: Sequence[str], replies: Sequence[str]) -> list[float]:
         """Return the number of votes for each state."""

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.sources.tot_data import PACKAGE, find, prompts
 from firsthand.errors import DataError
-from firsthand.patterns.parts.thoughts import Ask, count_votes, last_word, vote
+from firsthand.patterns.parts.thoughts import ThoughtRequest, count_votes, last_word, vote
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
 
@@ -144,9 +144,9 @@ class CrosswordThoughts:
         """Map the paper's verdicts on a clue to their values."""
         return LABELS
 
-    def propose(self, state: str) -> Ask:
+    def propose(self, state: str) -> ThoughtRequest:
         """Ask eight times, with board and clues, for words with confidences."""
-        return Ask(prompts("crosswords")["propose"].replace("{input}", self.shown(state)), samples=PROPOSALS)
+        return ThoughtRequest(prompts("crosswords")["propose"].replace("{input}", self.shown(state)), samples=PROPOSALS)
 
     def proposed(self, state: str, replies: Sequence[str]) -> list[str]:
         """Return one state per word that fits the board, ordered by total confidence over all replies."""
@@ -160,9 +160,9 @@ class CrosswordThoughts:
         ranked = sorted(confidence, key=lambda thought: -confidence[thought])
         return [f"{state}{thought}\n" for thought in ranked if _fits(board, place(board, thought))]
 
-    def sample(self, state: str) -> Ask:
-        """Ask, with board and clues, for the next word."""
-        return Ask(
+    def sample(self, state: str) -> ThoughtRequest:
+        """ThoughtRequest, with board and clues, for the next word."""
+        return ThoughtRequest(
             f"{prompts('crosswords')['propose'].replace('{input}', self.shown(state))}Give one word only.\n", ("\n",)
         )
 
@@ -170,20 +170,20 @@ class CrosswordThoughts:
         """Return the state extended by the word if it fits."""
         return next(iter(self.proposed(state, [reply])), state)
 
-    def value(self, state: str) -> tuple[Ask, ...]:
-        """Ask, for each clue with two or more letters filled in, whether a word fits."""
+    def value(self, state: str) -> tuple[ThoughtRequest, ...]:
+        """ThoughtRequest, for each clue with two or more letters filled in, whether a word fits."""
         lines = [
             f"{clue}: {' '.join(word.lower())}"
             for clue, word in zip(self.clues, words_of(board_of(state)), strict=True)
             if word.count("_") < 4
         ]
-        return tuple(Ask(prompts("crosswords")["value"].replace("{input}", line)) for line in lines)
+        return tuple(ThoughtRequest(prompts("crosswords")["value"].replace("{input}", line)) for line in lines)
 
     def valued(self, state: str, replies: Sequence[Sequence[str]]) -> float:
         """Return the sum of the verdicts' values: negative if a clue is impossible."""
         return sum(LABELS.get(last_word(reply), 0.0) for each in replies for reply in each)
 
-    def vote(self, states: Sequence[str]) -> Ask:
+    def vote(self, states: Sequence[str]) -> ThoughtRequest:
         """Ask for the most promising words."""
         return vote(QUESTION + self._clues(PLACES), states)
 

@@ -19,7 +19,7 @@ from firsthand.benchmarks.sources.tot_data import PaperFile, find, prompts
 from firsthand.errors import ConfigError, DataError
 from firsthand.loop.concurrency import derive_seed
 from firsthand.message import Json
-from firsthand.patterns.parts.thoughts import HOPELESS, LABELS, Ask, count_votes, last_word, vote
+from firsthand.patterns.parts.thoughts import HOPELESS, LABELS, ThoughtRequest, count_votes, last_word, vote
 from firsthand.providers.game24_solver import makes_24, position, reachable
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
@@ -107,40 +107,40 @@ class Game24Thoughts:
         """Map the paper's verdicts to their values."""
         return LABELS
 
-    def propose(self, state: str) -> Ask:
+    def propose(self, state: str) -> ThoughtRequest:
         """Ask for next operations on the numbers left; once 24 is left, for the expression."""
         left = numbers_left(state or self.numbers)
         if left == "24":
-            return Ask(f"{self._fill('cot')}Steps:{state}")
-        return Ask(prompts("game24")["propose"].replace("{input}", left))
+            return ThoughtRequest(f"{self._fill('cot')}Steps:{state}")
+        return ThoughtRequest(prompts("game24")["propose"].replace("{input}", left))
 
     def proposed(self, state: str, replies: Sequence[str]) -> list[str]:
         """Return one state per line of the replies."""
         return [f"{state}{line}\n" for reply in replies for line in reply.split("\n") if line.strip()]
 
-    def sample(self, state: str) -> Ask:
-        """Ask, with the steps so far, for the next line."""
-        return Ask(f"{self._fill('cot')}Steps:\n{state}", ("\n",))
+    def sample(self, state: str) -> ThoughtRequest:
+        """ThoughtRequest, with the steps so far, for the next line."""
+        return ThoughtRequest(f"{self._fill('cot')}Steps:\n{state}", ("\n",))
 
     def sampled(self, state: str, reply: str) -> str:
         """Return the state extended by the line."""
         return f"{state}{reply.strip()}\n"
 
-    def value(self, state: str) -> tuple[Ask, ...]:
+    def value(self, state: str) -> tuple[ThoughtRequest, ...]:
         """Ask whether the numbers left can reach 24, or whether the expression is right; nothing if it is missing."""
         last = state.strip().split("\n")[-1]
         if self._is_unanswered(state):
             return ()
         if "left: " in last:
-            return (Ask(prompts("game24")["value"].replace("{input}", numbers_left(state))),)
-        return (Ask(self._fill("value_answer").replace("{answer}", last.lower().replace("answer: ", ""))),)
+            return (ThoughtRequest(prompts("game24")["value"].replace("{input}", numbers_left(state))),)
+        return (ThoughtRequest(self._fill("value_answer").replace("{answer}", last.lower().replace("answer: ", ""))),)
 
     def valued(self, state: str, replies: Sequence[Sequence[str]]) -> float:
         """Return the sum of the verdicts' values: impossible .001, likely 1, sure 20."""
         verdicts = [last_word(reply) for each in replies for reply in each]
         return sum(verdicts.count(label) * worth for label, worth in reversed(list(self.labels.items())))
 
-    def vote(self, states: Sequence[str]) -> Ask:
+    def vote(self, states: Sequence[str]) -> ThoughtRequest:
         """Ask for the most promising steps."""
         return vote(f"{QUESTION}{self.numbers}\n\n", states)
 

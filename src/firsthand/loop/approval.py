@@ -6,9 +6,10 @@ of your own. Without either, such a call is denied, and the model reads why.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from firsthand.errors import ConfigError, nearest
 from firsthand.message import Json, canonical
@@ -115,3 +116,10 @@ def question(tool: Tool, arguments: Json) -> str:
         more = f" [and {len(text) - MAX_SHOWN} characters more]" if len(text) > MAX_SHOWN else ""
         lines.append(f"  {name}: {printable(text[:MAX_SHOWN])}{more}".replace("\n", "\n    "))
     return "\n".join([*(printable(line) for line in lines), "Run it?"])
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Verdict":
+        warnings.warn(f"{__name__}.Verdict is Permission now", DeprecationWarning, stacklevel=2)
+        return Permission
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

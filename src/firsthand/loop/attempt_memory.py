@@ -16,7 +16,7 @@ from firsthand.trace import Trace
 
 
 @dataclass(frozen=True)
-class Change:
+class MemoryChange:
     """An item written, or an id forgotten."""
 
     effect: str
@@ -33,7 +33,7 @@ class AttemptMemory:
         self.base = memory.snapshot()
         self.origin = origin
         """Goes into the provenance of every item: benchmark, task, epoch."""
-        self.changes: list[Change] = []
+        self.changes: list[MemoryChange] = []
 
     async def as_of(self, effect: str) -> Memory:
         """The memory as the branch of this effect sees it."""
@@ -43,7 +43,7 @@ class AttemptMemory:
         return memory
 
 
-async def apply(memory: Memory, changes: Iterable[Change]) -> None:
+async def apply(memory: Memory, changes: Iterable[MemoryChange]) -> None:
     """Make the changes, in an order that does not depend on times."""
     for change in sorted(changes, key=lambda change: change.order):
         if change.item is not None:
@@ -57,7 +57,7 @@ async def commit(memory: Memory, trace: Trace) -> None:
     await apply(memory, changes_of(trace))
 
 
-def changes_of(trace: Trace) -> list[Change]:
+def changes_of(trace: Trace) -> list[MemoryChange]:
     """The changes that an attempt made in its memory, read from its trace."""
     found = []
     for call in trace.calls:
@@ -65,5 +65,5 @@ def changes_of(trace: Trace) -> list[Change]:
             continue
         item = call.detail.get("item")
         whole = None if item is None else MemoryItem(**item)
-        found.append(Change(call.id, tuple(call.detail["order"]), whole, str(call.detail.get("id", ""))))
+        found.append(MemoryChange(call.id, tuple(call.detail["order"]), whole, str(call.detail.get("id", ""))))
     return found

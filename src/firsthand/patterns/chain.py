@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from firsthand.context import Context
 from firsthand.errors import ConfigError
-from firsthand.patterns.parts.answers import answer_or_text, wanted
+from firsthand.patterns.parts.answers import answer_form, answer_or_text
 from firsthand.task import Task
 
 Gate = Callable[[int, str], str | None]
@@ -46,7 +46,7 @@ async def chain(task: Task, ctx: Context, *, steps: Sequence[str] = STEPS, gate:
 
 def _fill(template: str, task: Task, previous: str) -> str:
     try:
-        return template.format(question=task.question, previous=previous, wanted=wanted(task))
+        return template.format(question=task.question, previous=previous, wanted=answer_form(task))
     except (KeyError, IndexError, ValueError, AttributeError) as error:
         raise ConfigError(
             f"the step {template[:60]!r} cannot be filled in ({error}): it may hold {{question}}, {{previous}} and "

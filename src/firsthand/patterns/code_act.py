@@ -7,7 +7,7 @@ import re
 from firsthand.context import Context
 from firsthand.errors import ConfigError
 from firsthand.message import Role, ToolCall
-from firsthand.patterns.parts.answers import answer_or_text, extract_answer, wanted
+from firsthand.patterns.parts.answers import answer_form, answer_or_text, extract_answer
 from firsthand.patterns.parts.fenced_code import first_action
 from firsthand.task import Task
 
@@ -50,7 +50,7 @@ async def code_act(task: Task, ctx: Context, *, max_steps: int = 6) -> str:
         if final is not None:
             return extract_answer(final, task) or final
         ctx = ctx.say(f"Observation: {await _observe(ctx, code, step)}")
-    ctx = await ctx.say(f"No steps are left. Write Final Answer: and {wanted(task, 'in few words')}.").generate()
+    ctx = await ctx.say(f"No steps are left. Write Final Answer: and {answer_form(task, 'in few words')}.").generate()
     _, final = parse_code(ctx.text)
     return answer_or_text(ctx.text if final is None else final, task)
 
@@ -78,7 +78,7 @@ async def _observe(ctx: Context, code: str | None, step: int) -> str:
 
 def _opening(task: Task, ctx: Context) -> Context:
     """The Context after the instructions, a worked example, and the question."""
-    instructions = _INSTRUCTIONS.format(wanted=wanted(task, "in few words"))
+    instructions = _INSTRUCTIONS.format(wanted=answer_form(task, "in few words"))
     for role, text in _EXAMPLE:
         ctx = ctx.say(instructions + text, role)
         instructions = ""

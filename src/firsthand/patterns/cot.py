@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from firsthand.context import Context
 from firsthand.errors import ConfigError
-from firsthand.patterns.parts.answers import answer_or_text, extract_answer, wanted
+from firsthand.patterns.parts.answers import answer_form, answer_or_text, extract_answer
 from firsthand.task import Task
 
 
@@ -21,7 +21,7 @@ async def cot(task: Task, ctx: Context, *, shots: int = 0, extract: bool = False
     if shots:
         raise ConfigError(f"shots is {shots} and extract is on: examples show how to end, so leave one of the two out")
     thought = await ctx.say(f"{task.question}\n\nLet's think step by step.").generate()
-    concluded = await thought.say(f"Therefore, the answer ({wanted(task)}) is").generate()
+    concluded = await thought.say(f"Therefore, the answer ({answer_form(task)}) is").generate()
     return extract_answer(concluded.text, task) or answer_or_text(thought.text, task)
 
 
@@ -29,7 +29,9 @@ def opening(task: Task, ctx: Context, shots: int = 0) -> Context:
     """The Context before the reasoning: examples, if any, and the question."""
     if not shots:
         # Kojima's words come last: a small model told last how to end writes its answer at once (LOG.md).
-        return ctx.say(f'{task.question}\n\nEnd with "The answer is" and {wanted(task)}.\n\nLet\'s think step by step.')
+        return ctx.say(
+            f'{task.question}\n\nEnd with "The answer is" and {answer_form(task)}.\n\nLet\'s think step by step.'
+        )
     examples = task.metadata.get("examples", ())
     if not 0 <= shots <= len(examples):
         raise ConfigError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from firsthand.context import Context
-from firsthand.patterns.parts.answers import answer_or_text, wanted
+from firsthand.patterns.parts.answers import answer_form, answer_or_text
 from firsthand.task import Task
 
 
@@ -47,5 +47,5 @@ async def _logprobs(task: Task, ctx: Context) -> list[float]:
 
 def question(task: Task) -> str:
     """The question, its choices, and how to answer."""
-    form = wanted(task, "")
+    form = answer_form(task, "")
     return f"{task.question}\n\nAnswer with {form} only." if form else task.question

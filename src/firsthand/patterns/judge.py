@@ -12,12 +12,12 @@ from firsthand.errors import ConfigError, DataError, ModelError, PromptTooLong
 from firsthand.grammar import json_schema
 from firsthand.message import Json
 from firsthand.patterns.parts.judge_protocols import JudgeProtocol, judge_protocol, show
-from firsthand.patterns.parts.verdicts import How, distribution
+from firsthand.patterns.parts.verdicts import VerdictMethod, distribution
 from firsthand.task import Task
 
 Reasoning = Literal["protocol", "on", "off"]
 Orders = Literal["both", "first", "second"]
-Combine = Literal["mean", "agree"]
+CombineOrders = Literal["mean", "agree"]
 MIN_CHARS = 250
 """The least an answer is shortened to: a prompt that is still too long is an error."""
 MARGIN = 1e-9
@@ -59,9 +59,9 @@ async def judge(
     ctx: Context,
     *,
     reasoning: Reasoning = "protocol",
-    how: How = "auto",
+    how: VerdictMethod = "auto",
     orders: Orders = "both",
-    combine: Combine = "mean",
+    combine: CombineOrders = "mean",
     max_chars: int = 24_000,
     reasoning_tokens: int = 512,
     rules: bool = True,
@@ -138,7 +138,7 @@ def swapped(name: str) -> str:
 @dataclass(frozen=True)
 class _Options:
     explain: bool
-    how: How
+    how: VerdictMethod
     reasoning_tokens: int
     warn: bool
 
@@ -150,7 +150,7 @@ async def _pair(
     max_chars: int,
     options: _Options,
     orders: Orders,
-    combine: Combine,
+    combine: CombineOrders,
 ) -> Judgement:
     """The judgement of a pair: one for each order, the second seen from the first, put together."""
     other = {**fields, "answer_a": fields.get("answer_b", ""), "answer_b": fields.get("answer_a", "")}

@@ -8,8 +8,8 @@ from firsthand.agent import Pattern
 from firsthand.context import Context
 from firsthand.errors import ConfigError
 from firsthand.patterns.direct import direct
-from firsthand.patterns.parts.answers import answer_or_text, listed, wanted
-from firsthand.patterns.parts.sub_patterns import Outcome, attempt, part_of
+from firsthand.patterns.parts.answers import answer_form, answer_or_text, listed
+from firsthand.patterns.parts.sub_patterns import BranchOutcome, attempt, part_of
 from firsthand.task import Task
 
 MAX_SUBAGENTS = 256
@@ -49,11 +49,11 @@ async def orchestrate(
         reported = "".join(f"Result of {outcome.name}:\n{outcome.report}\n\n" for outcome in outcomes)
         if not parts:
             break
-    ending = f'Now answer the question. End with "The answer is" and {wanted(task)}.'
+    ending = f'Now answer the question. End with "The answer is" and {answer_form(task)}.'
     planner = await planner.say(f"{reported}{task.question}\n\n{ending}").generate()
     return answer_or_text(planner.text, task)
 
 
-async def _delegated(task: Task, ctx: Context, worker: Pattern, number: int, index: int, part: str) -> Outcome:
+async def _delegated(task: Task, ctx: Context, worker: Pattern, number: int, index: int, part: str) -> BranchOutcome:
     name = f"worker {index}" if number == 1 else f"worker {number}.{index}"
     return await attempt(name, worker, part_of(task, name.replace(" ", "-"), part), ctx)

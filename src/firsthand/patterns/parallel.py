@@ -10,15 +10,15 @@ from firsthand.agent import Pattern
 from firsthand.context import Context
 from firsthand.errors import ConfigError
 from firsthand.patterns.direct import direct
-from firsthand.patterns.parts.answers import answer_or_text, given_answer, wanted
+from firsthand.patterns.parts.answers import answer_form, answer_or_text, given_answer
 from firsthand.patterns.parts.label_choice import chance_correct
-from firsthand.patterns.parts.sub_patterns import Outcome, alive, attempt
+from firsthand.patterns.parts.sub_patterns import BranchOutcome, alive, attempt
 from firsthand.patterns.parts.voting import count, share, tallied
 from firsthand.task import Task
 
 Split = Callable[[Task, int], Sequence[Task]]
 """A task and the most sections -> the sections, each a task that can be done without the others."""
-Combine = Literal["majority", "any", "all", "threshold", "best", "merge"]
+CombineBranches = Literal["majority", "any", "all", "threshold", "best", "merge"]
 
 
 async def parallel(
@@ -28,7 +28,7 @@ async def parallel(
     pattern: Pattern = direct,
     n: int = 4,
     split: Literal["copies", "paragraphs"] | Split = "copies",
-    combine: Combine = "majority",
+    combine: CombineBranches = "majority",
     flag: str = "yes",
     threshold: float = 0.5,
     temperature: float = 0.7,
@@ -92,21 +92,21 @@ def _sections(task: Task, n: int, split: str | Split) -> Sequence[Task]:
     return sections
 
 
-async def _merged(task: Task, ctx: Context, outcomes: Sequence[Outcome]) -> str:
+async def _merged(task: Task, ctx: Context, outcomes: Sequence[BranchOutcome]) -> str:
     """The model's synthesis of all the answers."""
     told = "\n\n".join(f"Answer of {outcome.name}:\n{outcome.report}" for outcome in outcomes)
-    ending = f'Make one answer of these. End with "The answer is" and {wanted(task)}.'
+    ending = f'Make one answer of these. End with "The answer is" and {answer_form(task)}.'
     return answer_or_text((await ctx.say(f"{task.question}\n\n{told}\n\n{ending}").generate()).text, task)
 
 
-async def _best(task: Task, ctx: Context, outcomes: Sequence[Outcome]) -> str:
+async def _best(task: Task, ctx: Context, outcomes: Sequence[BranchOutcome]) -> str:
     """The answer that the model most probably calls correct when it is asked (Kadavath et al., 2022)."""
-    first: dict[str, Outcome] = {}
+    first: dict[str, BranchOutcome] = {}
     for outcome in outcomes:
         first.setdefault(outcome.answer, outcome)
     different = list(first.values())
 
-    async def rate(outcome: Outcome) -> float:
+    async def rate(outcome: BranchOutcome) -> float:
         return await chance_correct(ctx, f"{task.question}\n\nProposed answer: {outcome.answer}\n\n")
 
     scores = await ctx.group(rate(outcome) for outcome in different)

@@ -6,8 +6,8 @@ from firsthand.agent import Pattern
 from firsthand.context import Context
 from firsthand.errors import ConfigError
 from firsthand.patterns.direct import direct
-from firsthand.patterns.parts.answers import answer_or_text, listed, wanted
-from firsthand.patterns.parts.sub_patterns import Outcome, attempt, part_of
+from firsthand.patterns.parts.answers import answer_form, answer_or_text, listed
+from firsthand.patterns.parts.sub_patterns import BranchOutcome, attempt, part_of
 from firsthand.task import Task
 
 
@@ -25,7 +25,7 @@ async def plan_execute(
         f"{task.question}\n\nDo not answer yet. Write a plan: a numbered list of at most {max_steps} short steps."
     ).generate()
     plan = listed(planner.text, max_steps)
-    done: list[tuple[str, Outcome]] = []
+    done: list[tuple[str, BranchOutcome]] = []
     told = 0
     while plan and len(done) < max_steps:
         step = plan.pop(0)
@@ -39,11 +39,11 @@ async def plan_execute(
             asked = f"That step failed. Write a new plan for what remains: a numbered list of at most {left} steps."
             planner = await planner.say(f"{_results(done[told:])}{asked}").generate()
             plan, told = listed(planner.text, left), len(done)
-    ending = f'Now answer the question. End with "The answer is" and {wanted(task)}.'
+    ending = f'Now answer the question. End with "The answer is" and {answer_form(task)}.'
     planner = await planner.say(f"{_results(done[told:])}{task.question}\n\n{ending}").generate()
     return answer_or_text(planner.text, task)
 
 
-def _results(done: list[tuple[str, Outcome]]) -> str:
+def _results(done: list[tuple[str, BranchOutcome]]) -> str:
     """The steps done so far as text, followed by an empty line."""
     return "".join(f"{outcome.name}: {step}\nResult: {outcome.report}\n\n" for step, outcome in done)

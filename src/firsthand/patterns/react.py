@@ -6,7 +6,7 @@ from firsthand.context import Context
 from firsthand.errors import ConfigError
 from firsthand.message import Role, ToolCall
 from firsthand.patterns.parts.actions import FINISH, arguments_of, parse_action, usage
-from firsthand.patterns.parts.answers import answer_or_text, extract_answer, wanted
+from firsthand.patterns.parts.answers import answer_form, answer_or_text, extract_answer
 from firsthand.task import Task
 from firsthand.tokens.calls.call_grammar import action_grammar
 
@@ -52,7 +52,7 @@ async def react(
     ctx, answer = await act(task, ctx, max_steps, native, constrained)
     if answer is not None:
         return answer
-    ending = "Give the answer now." if native else f"Write Final Answer: and {wanted(task, 'in few words')}."
+    ending = "Give the answer now." if native else f"Write Final Answer: and {answer_form(task, 'in few words')}."
     ctx = await ctx.say(f"No steps are left. {ending}").generate()
     name, given = parse_action(ctx.text)
     return answer_or_text(given if name.lower() in FINISH else ctx.text, task)
@@ -85,7 +85,7 @@ async def _written(task: Task, ctx: Context, max_steps: int, constrained: bool) 
 
 
 async def _native(task: Task, ctx: Context, max_steps: int) -> tuple[Context, str | None]:
-    ending = f'End with "The answer is" and {wanted(task, "in few words")}.'
+    ending = f'End with "The answer is" and {answer_form(task, "in few words")}.'
     ctx = ctx.say(f"{task.question}\n\nUse the tools where they help. {ending}")
     for _ in range(max_steps):
         ctx = await ctx.generate(tools=ctx.tools)
@@ -120,7 +120,7 @@ def _opening(task: Task, ctx: Context) -> Context:
     example = [turn for each in shown for turn in each]
     instructions = (
         "Answer the question. Write a Thought line, then one Action line. After each Action you are given an Observation. "
-        f"When you know the answer write Final Answer: and {wanted(task, 'in few words')}.\nActions:\n{actions}\n\n"
+        f"When you know the answer write Final Answer: and {answer_form(task, 'in few words')}.\nActions:\n{actions}\n\n"
     )
     for role, text in example:
         ctx = ctx.say(instructions + text, role)

@@ -12,7 +12,7 @@ from firsthand.errors import ConfigError
 from firsthand.loop.concurrency import current_branch
 from firsthand.message import Message
 from firsthand.patterns.cot import cot
-from firsthand.patterns.parts.feedback import Evaluator, Feedback, Kind, evaluator_for
+from firsthand.patterns.parts.feedback import Evaluator, EvaluatorKind, Feedback, evaluator_for
 from firsthand.task import Task
 
 Strategy = Literal["reflexion", "last_attempt", "both", "none"]
@@ -27,7 +27,7 @@ async def reflexion(
     pattern: Pattern = cot,
     trials: int = 3,
     memory: int = 3,
-    evaluator: Kind = "auto",
+    evaluator: EvaluatorKind = "auto",
     strategy: Strategy = "reflexion",
     evaluate: Evaluator | None = None,
 ) -> str:

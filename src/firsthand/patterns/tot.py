@@ -16,7 +16,7 @@ from firsthand.context import Context
 from firsthand.errors import ConfigError
 from firsthand.loop.concurrency import current_branch, derive_seed
 from firsthand.model import Likelihood
-from firsthand.patterns.parts.thoughts import Ask, Thoughts, thoughts_of
+from firsthand.patterns.parts.thoughts import ThoughtRequest, Thoughts, thoughts_of
 from firsthand.task import Task
 
 Generate = Literal["propose", "sample"]
@@ -50,7 +50,7 @@ async def tot(
         if number < 1:
             raise ConfigError(f"{name} is {number}: give 1 or more")
     search = Search(thoughts(task), ctx.sampled(temperature=temperature), judgements, evaluate)
-    frontier = [State("")]
+    frontier = [ThoughtState("")]
     for step in range(1, search.thoughts.steps + 1):
         grown = await ctx.group(search.expand(state, generate, samples) for state in frontier)
         candidates = list(chain.from_iterable(grown))
@@ -67,7 +67,7 @@ async def tot(
 
 
 @dataclass(frozen=True)
-class State:
+class ThoughtState:
     """A partial solution, and the node of the trace whose message led to it."""
 
     text: str
@@ -84,18 +84,18 @@ class Search:
     evaluate: Evaluate = "value"
     _verdicts: dict[str, Valuation] = field(default_factory=dict)
 
-    async def expand(self, state: State, generate: Generate, samples: int) -> list[State]:
+    async def expand(self, state: ThoughtState, generate: Generate, samples: int) -> list[ThoughtState]:
         """The states after one more thought; a finished state stays as it is."""
         if self.thoughts.is_done(state.text):
             return [state]
         if generate == "propose":
             replies = await self.ask(self.thoughts.propose(state.text))
             texts = self.thoughts.proposed(state.text, [reply.text for reply in replies])
-            return [State(text, replies[-1].node) for text in texts[:MAX_THOUGHTS]]
+            return [ThoughtState(text, replies[-1].node) for text in texts[:MAX_THOUGHTS]]
         replies = await self.ask(self.thoughts.sample(state.text), samples)
-        return [State(self.thoughts.sampled(state.text, reply.text), reply.node) for reply in replies]
+        return [ThoughtState(self.thoughts.sampled(state.text, reply.text), reply.node) for reply in replies]
 
-    async def judge(self, states: Sequence[State]) -> list[float]:
+    async def judge(self, states: Sequence[ThoughtState]) -> list[float]:
         """The value of each state. The second of two equal states has the value 0, as in the authors' code."""
         texts = list(dict.fromkeys(state.text for state in states))
         if self.evaluate == "vote":
@@ -114,18 +114,18 @@ class Search:
         self._verdicts |= dict(zip(new, verdicts, strict=True))
         return [self._worth(text, [self._verdicts[ask.prompt] for ask in asks[text]]) for text in texts]
 
-    def note(self, name: str, state: State, status: str, score: float | None = None, **more: str) -> None:
+    def note(self, name: str, state: ThoughtState, status: str, score: float | None = None, **more: str) -> None:
         """Record the status of a state."""
         thought = (state.text.strip().splitlines() or [""])[-1]
         about = {"name": name, "at": state.at, "status": status, "score": score, "text": thought[:200]}
         self.ctx.note("branch", **about, path=current_branch().path, **more)
 
-    async def ask(self, ask: Ask, samples: int = 1) -> list[Context]:
+    async def ask(self, ask: ThoughtRequest, samples: int = 1) -> list[Context]:
         """The replies to a request, each at the end of a Context of its own."""
         stop = (*self.ctx.sampling.stop, *ask.stop)
         return await self.ctx.say(ask.prompt).sample(max(samples, ask.samples), stop=stop)
 
-    async def _judged(self, ask: Ask) -> Valuation:
+    async def _judged(self, ask: ThoughtRequest) -> Valuation:
         if self.evaluate != "score":
             return [reply.text for reply in await self.ask(ask, self.judgements)]
         return expected(await self.ctx.say(ask.prompt).score(list(self.thoughts.labels)), self.thoughts.labels)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from firsthand.context import Context
 from firsthand.errors import ConfigError
 from firsthand.patterns.parts.thoughts import Thoughts, thoughts_of
-from firsthand.patterns.tot import Search, State
+from firsthand.patterns.tot import Search, ThoughtState
 from firsthand.task import Task
 
 
@@ -35,8 +35,8 @@ async def tot_dfs(
     search = Search(thoughts(task), ctx.sampled(temperature=temperature), judgements)
     lowest = search.thoughts.hopeless if threshold is None else threshold
     walk = Walk(search, visits, per_state, lowest if prune else None)
-    await walk.visit(State(""), 0)
-    depth, deepest = max(walk.visited, key=lambda visit: visit[0], default=(0, State("")))
+    await walk.visit(ThoughtState(""), 0)
+    depth, deepest = max(walk.visited, key=lambda visit: visit[0], default=(0, ThoughtState("")))
     answer = search.thoughts.answer(deepest.text)
     search.note(f"answer.{depth}", deepest, "done", answer=answer)
     return answer
@@ -51,10 +51,10 @@ class Walk:
     per_state: int
     threshold: float | None
     """States with a lower value are pruned; None prunes none."""
-    visited: list[tuple[int, State]] = field(default_factory=list)
+    visited: list[tuple[int, ThoughtState]] = field(default_factory=list)
     _replies: dict[str, list[Context]] = field(default_factory=dict)
 
-    async def visit(self, state: State, depth: int) -> None:
+    async def visit(self, state: ThoughtState, depth: int) -> None:
         """Visit the best states that one thought leads to, and what is below each, before the next."""
         thoughts = self.search.thoughts
         if depth >= thoughts.steps or len(self.visited) >= self.visits or thoughts.is_done(state.text):
@@ -71,11 +71,11 @@ class Walk:
             if not hopeless:
                 await self.visit(child, depth + 1)
 
-    async def _children(self, state: State) -> list[State]:
+    async def _children(self, state: ThoughtState) -> list[ThoughtState]:
         """The next states. Equal requests, from two orders of the same thoughts, are made once."""
         ask = self.search.thoughts.propose(state.text)
         if ask.prompt not in self._replies:
             self._replies[ask.prompt] = await self.search.ask(ask)
         replies = self._replies[ask.prompt]
         texts = self.search.thoughts.proposed(state.text, [reply.text for reply in replies])
-        return [State(text, replies[-1].node) for text in texts]
+        return [ThoughtState(text, replies[-1].node) for text in texts]

@@ -44,7 +44,7 @@ _ETC = {
 
 
 @dataclass(eq=False)
-class Run:
+class SandboxRun:
     """One piece of code to run, and the means to stop it from another thread."""
 
     kind: str
@@ -85,7 +85,7 @@ class Report:
     body: Json
 
 
-class Worker:
+class WarmWorker:
     """A warm worker process: one run at a time."""
 
     def __init__(self, packages: Sequence[Path] = (), workspace: Workspace | None = None):
@@ -129,7 +129,7 @@ class Worker:
         """True if it can take a run."""
         return self._process.poll() is None
 
-    def run(self, run: Run) -> Report:
+    def run(self, run: SandboxRun) -> Report:
         """Carry out a run, blocking; SandboxError if the sandbox itself failed. The worker is closed then."""
         kills = self._allow_memory(run.limits)
         job, theirs = socket.socketpair()
@@ -182,7 +182,7 @@ class Worker:
         if self._cgroup is not None:
             self._cgroup.close()
 
-    def _follow(self, run: Run, job: socket.socket, out: int, err: int) -> Report:
+    def _follow(self, run: SandboxRun, job: socket.socket, out: int, err: int) -> Report:
         """Send the request; read output, no more than is allowed, until both pipes and the report have ended."""
         deadline = time.monotonic() + run.limits.wall_s + GRACE_S
         request = memoryview(run.packed())
@@ -395,7 +395,7 @@ def _send(job: socket.socket, request: memoryview) -> int:
         return len(request)
 
 
-def _parsed(raw: bytes, run: Run) -> dict[str, Any]:
+def _parsed(raw: bytes, run: SandboxRun) -> dict[str, Any]:
     try:
         body: dict[str, Any] = json.loads(raw)
     except ValueError:

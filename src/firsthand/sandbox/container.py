@@ -21,7 +21,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from firsthand.errors import SandboxError
-from firsthand.sandbox.bubblewrap import GRACE_S, Report, Run
+from firsthand.sandbox.bubblewrap import GRACE_S, Report, SandboxRun
 
 IMAGE = f"python:{sys.version_info.major}.{sys.version_info.minor}-slim"
 START_S = 60.0
@@ -49,7 +49,7 @@ class Container:
     def __init__(self, *, gvisor: bool = False, packages: Sequence[Path] = (), docker: str = "docker"):
         self.gvisor, self.packages, self.docker = gvisor, [package.resolve() for package in packages], docker
 
-    def run(self, run: Run) -> Report:
+    def run(self, run: SandboxRun) -> Report:
         """Carry out a run, blocking; the container is gone when this returns."""
         name = f"firsthand-{uuid.uuid4().hex[:16]}"
         stopping, stop = socket.socketpair()
@@ -78,7 +78,7 @@ class Container:
                 assert pipe is not None
                 pipe.close()
 
-    def command(self, run: Run, name: str) -> list[str]:
+    def command(self, run: SandboxRun, name: str) -> list[str]:
         """The command that starts the container: no network, no capabilities, read-only, bounded, as nobody."""
         limits = run.limits
         scratch = (
@@ -102,7 +102,9 @@ class Container:
     def close(self) -> None:
         """Nothing: no container outlives its run."""
 
-    def _follow(self, run: Run, process: subprocess.Popen[bytes], stopping: socket.socket, request: bytes) -> Report:
+    def _follow(
+        self, run: SandboxRun, process: subprocess.Popen[bytes], stopping: socket.socket, request: bytes
+    ) -> Report:
         assert process.stdin is not None and process.stdout is not None and process.stderr is not None
         began = time.monotonic()
         try:

@@ -36,7 +36,7 @@ _INSTALLS = re.compile(
 
 
 @dataclass(frozen=True)
-class Step:
+class BuildStep:
     """Files to put in place, or a command to run."""
 
     files: tuple[tuple[str, bytes, bool], ...] = ()
@@ -53,7 +53,7 @@ class Built:
     folder: str = ""
     folders: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
-    steps: tuple[Step, ...] = ()
+    steps: tuple[BuildStep, ...] = ()
     lacks: list[str] = field(default_factory=list)
 
 
@@ -89,7 +89,7 @@ def read_dockerfile(file: Path, context: Path, plain: re.Pattern[str]) -> Built:
             for command in _commands(rest):
                 if (lack := _lacking(command, built.steps)) is None:
                     built.steps += (
-                        Step(command=command, folder=built.folder or "/", environment=dict(built.environment)),
+                        BuildStep(command=command, folder=built.folder or "/", environment=dict(built.environment)),
                     )
                 elif lack:
                     built.lacks.append(lack)
@@ -130,7 +130,7 @@ def _pairs(rest: str) -> dict[str, str]:
     return dict(word.partition("=")[::2] for word in words if "=" in word)
 
 
-def _copied(name: str, rest: str, context: Path, folder: str, left: int) -> tuple[Step, str]:
+def _copied(name: str, rest: str, context: Path, folder: str, left: int) -> tuple[BuildStep, str]:
     """The files that a COPY puts in place, and why it cannot be followed."""
     flags = re.findall(r"--(\w+)(?:=\S+)?", rest)
     try:
@@ -138,7 +138,7 @@ def _copied(name: str, rest: str, context: Path, folder: str, left: int) -> tupl
     except ValueError:
         words = []
     if "from" in flags or len(words) < 2 or not all(isinstance(each, str) for each in words):
-        return Step(), "only files beside the Dockerfile are copied"
+        return BuildStep(), "only files beside the Dockerfile are copied"
     *sources, place = words
     whole = _joined(folder, place)
     found: list[tuple[str, bytes, bool]] = []
@@ -147,21 +147,21 @@ def _copied(name: str, rest: str, context: Path, folder: str, left: int) -> tupl
         matches = sorted(root.glob(source.lstrip("/"))) if source not in (".", "./", "/") else [root]
         for match in matches:
             if not match.resolve().is_relative_to(root):
-                return Step(), f"{source} leads out of the folder"
+                return BuildStep(), f"{source} leads out of the folder"
             if name == "ADD" and re.search(r"\.(tar|tgz|tar\.\w+)$", match.name):
-                return Step(), "archives are not unpacked"
+                return BuildStep(), "archives are not unpacked"
             inside = place.endswith("/") or len(sources) > 1 or len(matches) > 1 or place in (".", "./")
             for file in [match] if match.is_file() else sorted(each for each in match.rglob("*") if each.is_file()):
                 if not file.resolve().is_relative_to(root):
-                    return Step(), f"{file.name} leads out of the folder"
+                    return BuildStep(), f"{file.name} leads out of the folder"
                 left -= file.stat().st_size
                 if left < 0:
-                    return Step(), f"more than {MAX_BYTES} bytes"
+                    return BuildStep(), f"more than {MAX_BYTES} bytes"
                 target = file.relative_to(match) if match.is_dir() else Path(file.name if inside else "")
                 found.append((str(Path(whole, target)), file.read_bytes(), bool(file.stat().st_mode & 0o100)))
         if not matches:
-            return Step(), f"{source} is not there"
-    return Step(files=tuple(found)), ""
+            return BuildStep(), f"{source} is not there"
+    return BuildStep(files=tuple(found)), ""
 
 
 def _commands(rest: str) -> list[str]:
@@ -181,7 +181,7 @@ def _bare(command: str) -> str:
     return re.sub(r"^(?:sudo\s+|export\s+\S+$|[A-Z_]+=\S*\s+)+", "", command.strip())
 
 
-def _lacking(command: str, steps: Sequence[Step]) -> str | None:
+def _lacking(command: str, steps: Sequence[BuildStep]) -> str | None:
     """A sentence on what a command needs that is not here; "" if it has nothing left to do; None if it must be run.
 
     `steps` are those before it, which may have copied the list of what it installs.
@@ -201,7 +201,7 @@ def _lacking(command: str, steps: Sequence[Step]) -> str | None:
     return f"runs `{' '.join(command.split())[:60]}`"
 
 
-def _names(line: str, steps: Sequence[Step]) -> list[str]:
+def _names(line: str, steps: Sequence[BuildStep]) -> list[str]:
     """The packages that an install command names, those in a list of requirements too."""
     try:
         words = iter(shlex.split(line))
@@ -218,7 +218,7 @@ def _names(line: str, steps: Sequence[Step]) -> list[str]:
     return found
 
 
-def _required(file: str, steps: Sequence[Step]) -> list[str]:
+def _required(file: str, steps: Sequence[BuildStep]) -> list[str]:
     """The lines of a list of requirements that was copied before, or its name if it was not."""
     copied = [content for step in steps for path, content, _ in step.files if Path(path).name == Path(file).name]
     if not copied:

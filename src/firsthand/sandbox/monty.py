@@ -16,7 +16,7 @@ import os
 import time
 from typing import Any, NamedTuple
 
-from firsthand.sandbox.bubblewrap import Run
+from firsthand.sandbox.bubblewrap import SandboxRun
 
 FAST_S = 0.05
 """Code that takes longer is left to CPython, which computes several times faster."""
@@ -37,14 +37,14 @@ _REFLECTION = {
 }
 
 
-class Attempt(NamedTuple):
+class MontyRun(NamedTuple):
     """The outcome of a run on Monty."""
 
     stdout: str
     wall_s: float
 
 
-async def attempt(run: Run) -> Attempt | None:
+async def attempt(run: SandboxRun) -> MontyRun | None:
     """The output of the code, or None if Monty is not installed, or met anything that CPython should decide."""
     pool = await asyncio.to_thread(_pool, os.getpid())
     return None if pool is None else await asyncio.to_thread(_attempt, pool, run)
@@ -81,7 +81,7 @@ def _could_bend(node: ast.AST) -> bool:
     return False
 
 
-def _attempt(pool: Any, run: Run) -> Attempt | None:
+def _attempt(pool: Any, run: SandboxRun) -> MontyRun | None:
     from pydantic_monty import CollectStreams, MontyError
 
     if run.kind == "cell":  # only CPython writes a value as CPython does
@@ -97,7 +97,7 @@ def _attempt(pool: Any, run: Run) -> Attempt | None:
     pieces = written.output
     if any(stream != "stdout" for stream, _ in pieces):
         return None
-    return Attempt("".join(text for _, text in pieces), time.perf_counter() - began)
+    return MontyRun("".join(text for _, text in pieces), time.perf_counter() - began)
 
 
 @functools.cache

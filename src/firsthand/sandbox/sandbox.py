@@ -29,7 +29,7 @@ from typing import Any, Literal, Protocol
 
 from firsthand.errors import ConfigError, SandboxError
 from firsthand.sandbox import bubblewrap, container, monty
-from firsthand.sandbox.bubblewrap import Report, Run
+from firsthand.sandbox.bubblewrap import Report, SandboxRun
 from firsthand.sandbox.sandbox_limits import RunLimits, Workspace
 
 Tier = Literal["bubblewrap", "gvisor", "docker", "monty"]
@@ -62,14 +62,14 @@ class Outcome:
         return self.ended == "done"
 
 
-class Runner(Protocol):
+class SandboxRunner(Protocol):
     """Carries out one run at a time."""
 
     @property
     def alive(self) -> bool:
         """True if it can take a run."""
 
-    def run(self, run: Run) -> Report:
+    def run(self, run: SandboxRun) -> Report:
         """Carry it out, blocking."""
 
     def close(self) -> None:
@@ -133,7 +133,7 @@ class Sandbox:
         whatever does not end well there is run again on CPython, whose result counts.
         """
         kind = "program" if ours else "cell" if cell else "python"
-        run = Run(kind, code, limits or self.limits, stdin, checked(files or {}), name, self._begin)
+        run = SandboxRun(kind, code, limits or self.limits, stdin, checked(files or {}), name, self._begin)
         tried = await _on_monty(run) if pure and not stdin and not files else None
         return tried or await self._carry_out(run)
 
@@ -149,7 +149,7 @@ class Sandbox:
 
         `files` lie in the folder `~`, which is the empty one.
         """
-        run = Run("shell", command, limits or self.limits, stdin, checked(files or {}), folder=self._folder)
+        run = SandboxRun("shell", command, limits or self.limits, stdin, checked(files or {}), folder=self._folder)
         return await self._carry_out(run)
 
     async def check(
@@ -170,15 +170,15 @@ class Sandbox:
         in `python`.
         """
         if pure and monty.cannot_bend_tests(answer):
-            whole = Run("python", f"{answer}\n{setup}\n{tests}\n", limits or self.limits)
+            whole = SandboxRun("python", f"{answer}\n{setup}\n{tests}\n", limits or self.limits)
             if (tried := await _on_monty(whole)) is not None:
                 return tried
         proof = secrets.token_hex(32)
         given = json.dumps({"tests": tests, "setup": setup, "names": list(names), "proof": proof})
-        run = Run("check", "", limits or self.limits, given, {"answer.py": answer}, "<tests>")
+        run = SandboxRun("check", "", limits or self.limits, given, {"answer.py": answer}, "<tests>")
         return _proved(await self._carry_out(run), proof)
 
-    async def _carry_out(self, run: Run) -> Outcome:
+    async def _carry_out(self, run: SandboxRun) -> Outcome:
         future = self._pool.submit(run)
         running = asyncio.wrap_future(future)
         try:
@@ -216,20 +216,20 @@ class _Pool:
         self.tier, self.packages, self.workspace = tier, packages, workspace
         self.opened = False
         self.lock = threading.Lock()
-        self.idle: list[Runner] = []
-        self.running: set[Run] = set()
+        self.idle: list[SandboxRunner] = []
+        self.running: set[SandboxRun] = set()
         self.closing = threading.Event()
         # A worker dies with the thread that started it (PR_SET_PDEATHSIG), so the threads must live as long as the pool.
         self.executor = ThreadPoolExecutor(size, thread_name_prefix="firsthand-sandbox")
 
-    def submit(self, run: Run) -> Any:
+    def submit(self, run: SandboxRun) -> Any:
         """The future of a run's report."""
         with self.lock:
             if self.closing.is_set():
                 raise SandboxError("this sandbox is closed: open another one")
             return self.executor.submit(self.carry_out, run)
 
-    def carry_out(self, run: Run) -> Report:
+    def carry_out(self, run: SandboxRun) -> Report:
         with self.lock:
             if self.closing.is_set():
                 raise SandboxError("this sandbox was closed before the code was run")
@@ -255,12 +255,12 @@ class _Pool:
         runner.close()
         return report
 
-    def open(self) -> Runner:
+    def open(self) -> SandboxRunner:
         if self.workspace is not None and self.opened:
             raise SandboxError("the worker that held this workspace is gone, and the workspace with it: begin again")
         self.opened = True
         if self.tier == "bubblewrap":
-            return bubblewrap.Worker(self.packages, self.workspace)
+            return bubblewrap.WarmWorker(self.packages, self.workspace)
         return container.Container(gvisor=self.tier == "gvisor", packages=self.packages)
 
     def close(self) -> None:
@@ -284,7 +284,7 @@ def _proved(outcome: Outcome, proof: str) -> Outcome:
     return replace(outcome, ended="error", stderr=f"{outcome.stderr}the tests did not run to their last line\n")
 
 
-async def _on_monty(run: Run) -> Outcome | None:
+async def _on_monty(run: SandboxRun) -> Outcome | None:
     tried = await monty.attempt(run)
     return None if tried is None else Outcome("done", 0, tried.stdout, "", tried.wall_s, None, None, "monty")
 
@@ -353,7 +353,7 @@ def checked(files: Mapping[str, str]) -> dict[str, str]:
     return dict(files)
 
 
-def outcome_of(report: Report, run: Run, tier: Tier) -> Outcome:
+def outcome_of(report: Report, run: SandboxRun, tier: Tier) -> Outcome:
     """A report as an Outcome: why it ended, and its output as text."""
     body = report.body
     status = None if body["status"] is None else os.waitstatus_to_exitcode(body["status"])

@@ -22,9 +22,9 @@ from firsthand.loop.concurrency import Retry
 from firsthand.loop.journal import Journal, MemoryJournal
 from firsthand.message import Json
 from firsthand.model import Model
-from firsthand.patterns.judge import Combine, Orders, Reasoning, judge
+from firsthand.patterns.judge import CombineOrders, Orders, Reasoning, judge
 from firsthand.patterns.parts.judge_protocols import fields_of, judge_protocol
-from firsthand.patterns.parts.verdicts import How
+from firsthand.patterns.parts.verdicts import VerdictMethod
 from firsthand.rollout import rollout
 from firsthand.scorers.human_votes import judgement_of
 from firsthand.task import Task
@@ -141,7 +141,7 @@ def rubric(
     low: int = 1,
     high: int = 10,
     reasoning: Reasoning = "protocol",
-    how: How = "auto",
+    how: VerdictMethod = "auto",
     max_chars: int = 24_000,
     max_tokens: int = 512,
     limit_tokens: int = 0,
@@ -168,7 +168,7 @@ def reference(
     judge: str = "",
     protocol: str = "reference",
     reasoning: Reasoning = "protocol",
-    how: How = "auto",
+    how: VerdictMethod = "auto",
     max_chars: int = 24_000,
     max_tokens: int = 512,
     limit_tokens: int = 0,
@@ -185,9 +185,9 @@ def pairwise(
     against: str = "",
     protocol: str = "pairwise",
     orders: Orders = "both",
-    combine: Combine = "mean",
+    combine: CombineOrders = "mean",
     reasoning: Reasoning = "protocol",
-    how: How = "auto",
+    how: VerdictMethod = "auto",
     max_chars: int = 24_000,
     max_tokens: int = 512,
     limit_tokens: int = 0,

@@ -51,7 +51,7 @@ class Document:
 
 
 @dataclass(frozen=True)
-class Found:
+class PassageHit:
     """A passage of a document."""
 
     id: str
@@ -63,12 +63,12 @@ class Found:
 
 def search(documents: str, *, index: str | None = None) -> tuple[Tool, ...]:
     """The tools search and lookup over a folder or a JSONL file; `index` is a file to keep the index in."""
-    made = Index(documents, index)
+    made = SearchIndex(documents, index)
     origin = f"documents in {Path(documents).name}"
     return tuple(tool_from_function(each, effect="read", origin=origin) for each in (made.search, made.lookup))
 
 
-class Index:
+class SearchIndex:
     """An index of documents. Thread-safe."""
 
     def __init__(self, documents: str | Path, index: str | Path | None = None):
@@ -109,7 +109,7 @@ class Index:
         title, sentence = sentences[after]
         return f"(result {after + 1} of {len(sentences)}, in {printable(title)}) {sentence.strip()}"
 
-    def find(self, query: str, k: int = 5) -> list[Found]:
+    def find(self, query: str, k: int = 5) -> list[PassageHit]:
         """The best `k` passages; the document whose title is the query comes first."""
         if not 1 <= k <= MAX_K:
             raise ToolError(f"k is {k}: give 1 to {MAX_K}")
@@ -128,7 +128,7 @@ class Index:
             " OR ".join(f'"{word}"' for word in words),
             k,
         )
-        found = [Found(*row) for row in (*titled, *ranked)]
+        found = [PassageHit(*row) for row in (*titled, *ranked)]
         return list({(each.id, each.text): each for each in found}.values())[:k]
 
     def _passages(self, document: str, wanted: str) -> list[tuple[Any, ...]]:

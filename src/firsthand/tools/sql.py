@@ -31,7 +31,7 @@ _PROGRAM = Path(__file__).parent / "databases" / "sql_process.py"
 
 def sql(database: str, *, write: bool = False) -> tuple[Tool, ...]:
     """The tools for a SQLite file: sql_query and sql_schema; with `write` also sql_change."""
-    base = Database(database)
+    base = SqlFile(database)
     origin = f"the database {base.path.name}"
     made = [tool_from_function(each, effect="read", origin=origin) for each in (base.sql_query, base.sql_schema)]
     if write:
@@ -39,7 +39,7 @@ def sql(database: str, *, write: bool = False) -> tuple[Tool, ...]:
     return tuple(made)
 
 
-class Database:
+class SqlFile:
     """The functions behind the tools. Each call opens the file anew, so calls share nothing."""
 
     def __init__(self, path: str | Path, *, query_s: float = QUERY_S):

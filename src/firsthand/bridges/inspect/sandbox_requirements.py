@@ -16,7 +16,7 @@ from typing import Any
 from firsthand._moved import old_names
 from firsthand.errors import ConfigError
 from firsthand.sandbox.box import FOLDER
-from firsthand.sandbox.dockerfile import Step, read_dockerfile
+from firsthand.sandbox.dockerfile import BuildStep, read_dockerfile
 
 PLAIN = re.compile(
     r"(?:docker\.io/)?(?:library/)?(?:python|debian|ubuntu|buildpack-deps|bash|busybox)(?::[\w.-]+)?(?:@sha256:[0-9a-f]+)?"
@@ -50,7 +50,7 @@ class RequiredSandbox:
     """Further folders that must exist."""
     environment: Mapping[str, str] = field(default_factory=dict)
     memory_bytes: int = 0
-    steps: tuple[Step, ...] = ()
+    steps: tuple[BuildStep, ...] = ()
     source: str = ""
 
 

@@ -62,7 +62,7 @@ def given_answer(text: str, task: Task) -> str | None:
     return found
 
 
-def wanted(task: Task, otherwise: str = "the answer") -> str:
+def answer_form(task: Task, otherwise: str = "the answer") -> str:
     """The form of the answer, in words for a prompt."""
     return "the letter of the right choice" if task.choices else task.hint or otherwise
 

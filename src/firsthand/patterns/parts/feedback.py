@@ -14,7 +14,7 @@ from firsthand.context import Context
 from firsthand.patterns.parts.thoughts import last_word
 from firsthand.task import Task
 
-Kind = Literal["auto", "tests", "judge"]
+EvaluatorKind = Literal["auto", "tests", "judge"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ Evaluator = Callable[[Task, Context, str], Awaitable[Feedback]]
 """`async def evaluate(task, ctx, answer) -> Feedback`."""
 
 
-def evaluator_for(task: Task, kind: Kind = "auto") -> Evaluator:
+def evaluator_for(task: Task, kind: EvaluatorKind = "auto") -> Evaluator:
     """An evaluator for one attempt: the model's own tests where the task names an `entry_point`, else the model as judge."""
     if kind == "tests" or (kind == "auto" and "entry_point" in task.metadata):
         from firsthand.patterns.parts.self_tests import SelfTests

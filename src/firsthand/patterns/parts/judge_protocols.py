@@ -28,7 +28,7 @@ _FIELD = re.compile(r"\{([a-z_]+)\}")
 _DELIMITER = re.compile(r"^(?:(?:\[|<\|)[A-Z][^\n{}]*?(?:\]|\|>)$|\[[a-z_]+\](?=:))", re.MULTILINE)
 
 
-class Verdict(NamedTuple):
+class JudgeVerdict(NamedTuple):
     """One of the verdicts a judge may give."""
 
     label: str
@@ -53,7 +53,7 @@ class JudgeProtocol:
     template: str
     ask: str
     """The last message before the verdict."""
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[JudgeVerdict, ...]
     reasoning: bool
     """True if the judge explains itself first."""
     schema: Json | None = None
@@ -89,7 +89,7 @@ def judge_protocol(name: str, *, low: int = 1, high: int = 10) -> JudgeProtocol:
         return found
     if not 0 <= low < high <= low + MAX_RATINGS - 1:
         raise ConfigError(f"the scale is {low} to {high}: give whole numbers from 0, at most {MAX_RATINGS} of them")
-    ratings = tuple(Verdict(f"[[{each}]]", str(each), float(each)) for each in range(low, high + 1))
+    ratings = tuple(JudgeVerdict(f"[[{each}]]", str(each), float(each)) for each in range(low, high + 1))
     ask = found.ask.replace("{labels}", f"[[{low}]] to [[{high}]]")
     template = found.template.replace("{low}", str(low)).replace("{high}", str(high))
     return replace(found, verdicts=ratings, ask=ask, template=template)
@@ -155,7 +155,7 @@ def _protocols() -> dict[str, JudgeProtocol]:
     raw: dict[str, Any] = json.loads((Path(__file__).parent / "judge_prompts.json").read_text(encoding="utf-8"))
     found = {}
     for name, body in raw.items():
-        verdicts = tuple(Verdict(*each) for each in body.pop("verdicts"))
+        verdicts = tuple(JudgeVerdict(*each) for each in body.pop("verdicts"))
         ask = body.pop("ask")
         if name != "rubric":
             ask = ask.replace("{labels}", " or ".join(verdict.label for verdict in verdicts))

@@ -11,14 +11,14 @@ from firsthand.errors import ModelError, PromptTooLong, TransientError
 
 
 @dataclass(frozen=True)
-class Choice:
+class LabelChoice:
     """The chosen label, and the probability of each."""
 
     label: str
     probabilities: Mapping[str, float]
 
 
-async def choose(ctx: Context, labels: Sequence[str]) -> Choice:
+async def choose(ctx: Context, labels: Sequence[str]) -> LabelChoice:
     """The label that is most probable as the model's next words.
 
     A model that cannot score after a conversation (most endpoints behind an API) is asked in words instead: the label it
@@ -33,7 +33,7 @@ async def choose(ctx: Context, labels: Sequence[str]) -> Choice:
     top = max(each.logprob for each in likelihoods)
     weights = [math.exp(each.logprob - top) if each.logprob > -math.inf else 0.0 for each in likelihoods]
     shares = {label: weight / sum(weights) for label, weight in zip(labels, weights, strict=True)}
-    return Choice(max(shares, key=lambda label: shares[label]), shares)
+    return LabelChoice(max(shares, key=lambda label: shares[label]), shares)
 
 
 async def chance_correct(ctx: Context, shown: str = "") -> float:
@@ -45,9 +45,9 @@ async def chance_correct(ctx: Context, shown: str = "") -> float:
     return (await choose(ctx.say(asked), ("correct", "incorrect"))).probabilities["correct"]
 
 
-async def _in_words(ctx: Context, labels: Sequence[str]) -> Choice:
+async def _in_words(ctx: Context, labels: Sequence[str]) -> LabelChoice:
     said = (await ctx.say(f"Answer with one of these words only: {', '.join(labels)}.").generate()).text.casefold()
     places = {label: said.find(label.casefold()) for label in labels}
     named = [label for label in labels if places[label] >= 0]
     chosen = min(named, key=lambda label: (places[label], -len(label)), default=labels[0])
-    return Choice(chosen, {label: float(label == chosen) for label in labels})
+    return LabelChoice(chosen, {label: float(label == chosen) for label in labels})

@@ -16,7 +16,7 @@ _MISTAKES = (ConfigError, UnknownName, MissingExtra, StoreError, GuardBlocked)
 
 
 @dataclass(frozen=True)
-class Outcome:
+class BranchOutcome:
     """The outcome of a branch: an answer, or an error."""
 
     name: str
@@ -57,17 +57,17 @@ async def follow(name: str, pattern: Pattern, task: Task, ctx: Context) -> str:
     return answer
 
 
-async def attempt(name: str, pattern: Pattern, task: Task, ctx: Context) -> Outcome:
+async def attempt(name: str, pattern: Pattern, task: Task, ctx: Context) -> BranchOutcome:
     """The outcome of `pattern`. A failure is an outcome too, so that siblings go on and the leading pattern can react."""
     try:
-        return Outcome(name, await follow(name, pattern, task, ctx))
+        return BranchOutcome(name, await follow(name, pattern, task, ctx))
     except _MISTAKES:
         raise
     except Exception as error:
-        return Outcome(name, error=_reason(error), cause=error)
+        return BranchOutcome(name, error=_reason(error), cause=error)
 
 
-def alive(outcomes: Sequence[Outcome]) -> list[Outcome]:
+def alive(outcomes: Sequence[BranchOutcome]) -> list[BranchOutcome]:
     """The outcomes that have an answer. If none has, and one failed with an error, that error is raised."""
     answered = [outcome for outcome in outcomes if not outcome.failed]
     causes = [outcome.cause for outcome in outcomes if outcome.cause is not None]

@@ -10,7 +10,7 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from firsthand import catalog
 from firsthand.patterns.parts.answers import TAIL_CHARS, answer_or_text, extract_answer
@@ -26,7 +26,7 @@ _ITEM = re.compile(r"^[ \t]*(?:[-*•]|\d{1,3}[.):])[ \t]*")
 
 
 @dataclass(frozen=True)
-class Ask:
+class ThoughtRequest:
     """A request to the model. `prompt` begins with what all requests of a task share, so that it is cached."""
 
     prompt: str
@@ -50,25 +50,25 @@ class Thoughts(Protocol):
     def hopeless(self) -> float:
         """The value below which a depth-first search prunes a state: the paper's threshold."""
 
-    def propose(self, state: str) -> Ask:
+    def propose(self, state: str) -> ThoughtRequest:
         """The prompt for a list of next thoughts."""
 
     def proposed(self, state: str, replies: Sequence[str]) -> list[str]:
         """The states after the replies, best first where the replies rank them."""
 
-    def sample(self, state: str) -> Ask:
+    def sample(self, state: str) -> ThoughtRequest:
         """The prompt for one next thought, to be sampled several times."""
 
     def sampled(self, state: str, reply: str) -> str:
         """The state after a sampled thought."""
 
-    def value(self, state: str) -> tuple[Ask, ...]:
+    def value(self, state: str) -> tuple[ThoughtRequest, ...]:
         """The prompts to judge a state; none if its value needs no model."""
 
     def valued(self, state: str, replies: Sequence[Sequence[str]]) -> float:
         """The value of a state from the replies to `value`'s requests."""
 
-    def vote(self, states: Sequence[str]) -> Ask:
+    def vote(self, states: Sequence[str]) -> ThoughtRequest:
         """The prompt to compare states."""
 
     def voted(self, states: Sequence[str], replies: Sequence[str]) -> list[float]:
@@ -106,12 +106,12 @@ class GenericThoughts:
         """The paper's verdicts."""
         return LABELS
 
-    def propose(self, state: str) -> Ask:
+    def propose(self, state: str) -> ThoughtRequest:
         """A list of different next steps; for the last step, the answer."""
         if self._is_last(state):
             return self._finish(state)
         wanted = "List up to five different next steps, each on a line of its own. Do not solve the problem yet."
-        return Ask(f"{self._opening()}{wanted}\n\n{self._so_far(state)}Possible next steps:")
+        return ThoughtRequest(f"{self._opening()}{wanted}\n\n{self._so_far(state)}Possible next steps:")
 
     def proposed(self, state: str, replies: Sequence[str]) -> list[str]:
         """A state for each line; for the last step, for each whole reply."""
@@ -120,11 +120,11 @@ class GenericThoughts:
         lines = [_ITEM.sub("", line).strip() for reply in replies for line in reply.splitlines()]
         return [f"{state}{line}\n" for line in dict.fromkeys(lines) if line]
 
-    def sample(self, state: str) -> Ask:
+    def sample(self, state: str) -> ThoughtRequest:
         """One next step; for the last step, the answer."""
         if self._is_last(state):
             return self._finish(state)
-        return Ask(
+        return ThoughtRequest(
             f"{self._opening()}Write the next step only, on one line.\n\n{self._so_far(state)}Next step:", ("\n",)
         )
 
@@ -132,17 +132,17 @@ class GenericThoughts:
         """The state and the step, on a line of its own."""
         return f"{state}{' '.join(reply[-TAIL_CHARS:].split())}\n"
 
-    def value(self, state: str) -> tuple[Ask, ...]:
+    def value(self, state: str) -> tuple[ThoughtRequest, ...]:
         """True if the steps lead to the right answer."""
         verdicts = "/".join(self.labels)
         wanted = f"Judge in a few words whether these steps lead to the right answer. End with one word: {verdicts}."
-        return (Ask(f"{self._opening()}{wanted}\n\n{self._so_far(state)}Judgement:"),)
+        return (ThoughtRequest(f"{self._opening()}{wanted}\n\n{self._so_far(state)}Judgement:"),)
 
     def valued(self, state: str, replies: Sequence[Sequence[str]]) -> float:
         """The sum of the verdicts' values."""
         return sum(self.labels.get(last_word(reply), 0.0) for each in replies for reply in each)
 
-    def vote(self, states: Sequence[str]) -> Ask:
+    def vote(self, states: Sequence[str]) -> ThoughtRequest:
         """The paper's question, after the problem."""
         return vote(self._opening(), states)
 
@@ -164,9 +164,11 @@ class GenericThoughts:
     def _is_last(self, state: str) -> bool:
         return len(state.splitlines()) >= self.steps - 1
 
-    def _finish(self, state: str) -> Ask:
-        wanted = "the letter of the right choice" if self.task.choices else self.task.hint or "the answer"
-        return Ask(f'{self._opening()}{self._so_far(state)}Follow these steps. End with "The answer is" and {wanted}.')
+    def _finish(self, state: str) -> ThoughtRequest:
+        form = "the letter of the right choice" if self.task.choices else self.task.hint or "the answer"
+        return ThoughtRequest(
+            f'{self._opening()}{self._so_far(state)}Follow these steps. End with "The answer is" and {form}.'
+        )
 
     def _opening(self) -> str:
         return f"{self.task.question}\n\n"
@@ -175,10 +177,10 @@ class GenericThoughts:
         return f"Steps so far:\n{state}" if state else ""
 
 
-def vote(opening: str, states: Sequence[str]) -> Ask:
+def vote(opening: str, states: Sequence[str]) -> ThoughtRequest:
     """The paper's request for a vote among states."""
     choices = "".join(f"Choice {number}:\n{state}\n" for number, state in enumerate(states, 1))
-    return Ask(
+    return ThoughtRequest(
         f"{opening}Given an instruction and several choices, decide which choice is most promising. Analyze each choice in "
         f'detail, then conclude in the last line "The best choice is s", where s is the integer id of the choice.\n{choices}'
     )
@@ -198,3 +200,10 @@ def last_word(reply: str) -> str:
     """The last word of a reply, in lower case: where a verdict is asked for."""
     words = re.findall(r"[a-z]+", reply[-200:].lower())
     return words[-1] if words else ""
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Ask":
+        warnings.warn(f"{__name__}.Ask is ThoughtRequest now", DeprecationWarning, stacklevel=2)
+        return ThoughtRequest
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

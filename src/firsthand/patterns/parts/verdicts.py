@@ -18,7 +18,7 @@ from firsthand.context import Context
 from firsthand.errors import ConfigError, ModelError, PromptTooLong, TransientError
 from firsthand.grammar import choice, json_schema
 
-How = Literal["auto", "logprob", "grammar", "words"]
+VerdictMethod = Literal["auto", "logprob", "grammar", "words"]
 By = Literal["logprob", "top log-probs", "grammar", "words"]
 TOP_LOGPROBS = 20
 """The most that OpenAI returns."""
@@ -41,7 +41,7 @@ class Distribution:
         return max(self.probabilities, key=lambda label: self.probabilities[label])
 
 
-async def distribution(ctx: Context, labels: Sequence[str], how: How = "auto") -> Distribution:
+async def distribution(ctx: Context, labels: Sequence[str], how: VerdictMethod = "auto") -> Distribution:
     """The distribution over the labels as the next words of a conversation that asked for one of them.
 
     `auto` takes the first way that the model has: `logprob`, `grammar`, `words`. A passing fault, or a prompt that is too
