@@ -24,12 +24,14 @@ from firsthand.patterns.react import react
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import Place
 from firsthand.runs import store
+from firsthand.runs.attempt_summary import AttemptSummary
 from firsthand.runs.execute import execute
 from firsthand.runs.store import Run
 from firsthand.scorers.match import exact
 from firsthand.show.board import Board, leaderboard
 from firsthand.task import Task
 from firsthand.tools.calculator import calculator
+from firsthand.trace import Trace
 
 EPOCHS = 5
 QUESTION = "A farmer sells {n} eggs a day at 2 dollars each and keeps three for breakfast. What does the farm earn? "
@@ -54,7 +56,7 @@ def fill(run: Run, attempts: int) -> None:
     asyncio.run(execute(run, places))
 
 
-def timed(path: Path, of: Callable[[Run], Iterable]) -> tuple[float, list[Board]]:
+def timed(path: Path, of: Callable[[Run], Iterable[Trace | AttemptSummary]]) -> tuple[float, list[Board]]:
     """Processor seconds and the boards."""
     began = time.process_time()
     with store.open_run(path, path.parent) as run:
@@ -72,7 +74,10 @@ def main() -> None:
         with store.create(Path(folder), {}, "boards") as run:
             fill(run, given.attempts)
             path, count = run.path, len(run.done())
-        ways: dict[str, Callable[[Run], Iterable]] = {"summaries": Run.summaries, "traces": Run.traces}
+        ways: dict[str, Callable[[Run], Iterable[Trace | AttemptSummary]]] = {
+            "summaries": Run.summaries,
+            "traces": Run.traces,
+        }
         results = {name: [timed(path, of) for _ in range(given.repeats)] for name, of in ways.items()}
         assert results["summaries"][0][1] == results["traces"][0][1]
     best = {name: min(seconds for seconds, _ in each) for name, each in results.items()}

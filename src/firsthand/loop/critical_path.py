@@ -23,6 +23,11 @@ def critical_seconds(trace: Trace) -> float:
 
 
 def _longest(trace: Trace, weight: Callable[[Call], float]) -> float:
+    if all(call.id.startswith(":") for call in trace.calls):  # one branch
+        seconds = 0.0
+        for call in trace.calls:
+            seconds += weight(call)
+        return seconds
     own: dict[str, float] = defaultdict(float)
     children: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for call in trace.calls:
@@ -32,8 +37,6 @@ def _longest(trace: Trace, weight: Callable[[Call], float]) -> float:
             parent, _, place = path.rpartition("/")
             children[parent][place.partition(".")[0]].add(path)
             path = parent
-    if not children:
-        return own[""]
     total: dict[str, float] = {}
     for path in sorted({*own, *children, ""}, key=lambda path: path.count("/") + bool(path), reverse=True):
         groups = children[path].values() if path in children else ()

@@ -63,7 +63,7 @@ MIGRATIONS: tuple[str, ...] = (
     UPDATE traces SET id = attempt;
     CREATE INDEX traces_by_id ON traces (id);
     CREATE INDEX traces_by_name ON traces (benchmark || '/' || task || '/' || agent || '/' || epoch);
-    CREATE TABLE steps (seq INTEGER PRIMARY KEY AUTOINCREMENT, attempt TEXT NOT NULL, kind TEXT NOT NULL, at REAL NOT NULL,
+    CREATE TABLE steps (seq INTEGER PRIMARY KEY, attempt TEXT NOT NULL, kind TEXT NOT NULL, at REAL NOT NULL,
         body TEXT NOT NULL);
     CREATE INDEX steps_by_attempt ON steps (attempt) WHERE kind <> 'ended';
     """,

@@ -129,12 +129,9 @@ class Feed:
         """In the transaction that stores a trace, put one row in place of the steps of its attempt."""
         place = plain(trace.place)
         self._pending.pop(trace.place, None)
-        if place in self._stored_places(connection):
-            self._drop(connection, place)
-        connection.execute(
-            "INSERT INTO steps (attempt, kind, at, body) VALUES (?, 'ended', ?, ?)",
-            (place, time.time(), plain(trace.id)),
-        )
+        values = (place, time.time(), plain(trace.id))
+        cursor = connection.execute("INSERT INTO steps (attempt, kind, at, body) VALUES (?, 'ended', ?, ?)", values)
+        self._drop(connection, place, cursor.lastrowid)
 
     def flush(self, older_than: float = math.inf) -> None:
         """Write what waits: all, or that of attempts whose oldest step is from before then. What cannot be is dropped."""
@@ -149,12 +146,11 @@ class Feed:
                     del steps[: len(taken)]
                     rows += [(row, plain(place)) for row in _rows(taken)]
             for (_, at, kind, body), place in sorted(rows):
-                if kind == "started" and place in stored:
-                    self._drop(connection, place)
+                values = (place, kind, at, body)
+                cursor = connection.execute("INSERT INTO steps (attempt, kind, at, body) VALUES (?, ?, ?, ?)", values)
+                if kind == "started":
+                    self._drop(connection, place, cursor.lastrowid)
                 stored.add(place)
-                connection.execute(
-                    "INSERT INTO steps (attempt, kind, at, body) VALUES (?, ?, ?, ?)", (place, kind, at, body)
-                )
 
     def close(self) -> None:
         """Write what waits; no attempt is under way any more."""
@@ -183,9 +179,13 @@ class Feed:
             self._stored = {str(place) for (place,) in found}
         return self._stored
 
-    def _drop(self, connection: sqlite3.Connection, place: str) -> None:
-        connection.execute("DELETE FROM steps WHERE attempt = ? AND kind <> 'ended'", (place,))
-        self._stored_places(connection).discard(place)
+    def _drop(self, connection: sqlite3.Connection, place: str, before: int | None) -> None:
+        """Drop earlier steps of an attempt. The newest row stays, so that its number is not given to another."""
+        stored = self._stored_places(connection)
+        if place in stored:
+            sql = "DELETE FROM steps WHERE attempt = ? AND kind <> 'ended' AND seq < ?"
+            connection.execute(sql, (place, before))
+            stored.discard(place)
 
     # -- reading --
 

@@ -153,7 +153,6 @@ class Run:
         """Set the status. `running` means nothing once no process holds the run's lock."""
         with self.database.write() as connection:
             connection.execute("UPDATE run SET status = ?", (status,))
-        self._next_index_s = 0.0
         self._touch()
 
     # -- attempts --

@@ -23,9 +23,18 @@ class StoredJournal:
     def __init__(self, database: Database, attempt_id: str):
         self.database = database
         self.attempt_id = plain(attempt_id)
+        self._looked_up = False
+        self._recorded: set[tuple[str, str]] | None = None
+        """The effects recorded here, if there were none when the first was looked up; then no other is looked up."""
 
     def find(self, effect: str, request: str) -> Json | None:
-        """The last reply recorded for this effect, or None."""
+        """The last reply recorded for this effect, or None. One journal at a time records an attempt."""
+        if self._recorded is None and not self._looked_up:
+            self._looked_up = True
+            known = self.database.read("SELECT 1 FROM effects WHERE attempt = ? LIMIT 1", (self.attempt_id,))
+            self._recorded = None if known else set()
+        if self._recorded is not None and (effect, request) not in self._recorded:
+            return None
         found = self.database.read(
             "SELECT reply FROM effects WHERE attempt = ? AND effect = ? AND request = ? ORDER BY seq DESC LIMIT 1",
             (self.attempt_id, plain(effect), plain(request)),
@@ -41,6 +50,8 @@ class StoredJournal:
                 "INSERT INTO effects (attempt, effect, request, reply, at) VALUES (?, ?, ?, ?, ?)",
                 (self.attempt_id, plain(effect), plain(request), put(connection, reply), now()),
             )
+        if self._recorded is not None:
+            self._recorded.add((effect, request))
 
     async def settled(self) -> None:
         """Nothing to wait for: `record` has written it."""
