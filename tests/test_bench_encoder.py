@@ -13,7 +13,7 @@ from firsthand.commands.models import encoder_expectation
 from firsthand.hub.encoder_planner import TOKENS, encoder_gflop, plan_encoder
 from firsthand.hub.inspection import inspect
 from firsthand.measure.measurements import Measured, Result
-from firsthand.measure.speed_bounds import known_products, limits, seen
+from firsthand.measure.speed_bounds import known_products, seen, speed_limits
 from test_commands_bench import SPEEDS, result
 
 HIDDEN, INNER, LAYERS = 64, 128, 2
@@ -108,7 +108,7 @@ def test_kinds_of_weights_have_products_of_their_own() -> None:
     kinds = ("float32", "float16", "int16", "int8", "the file's blocks")
     assert [known_products(SPEEDS, kind) for kind in kinds] == [100, 100, 200, 400, 400]
     assert {known_products(replace(SPEEDS, int8_gop_s=None), kind) for kind in kinds} == {100}
-    most = limits(SPEEDS, [embedded(prefill_gflop=1.0)])
+    most = speed_limits(SPEEDS, [embedded(prefill_gflop=1.0)])
     assert [most.products_gop_s(kind) for kind in kinds] == [100, 100, 2000, 400, 400]
     assert math.isclose(embedded().products_gop_s, 20.0) and embedded().read_gb_s == 0
 

@@ -17,8 +17,8 @@ from firsthand.hub.planner import PROMPT, plan, prefill_gflop
 from firsthand.measure import machine_speeds
 from firsthand.measure.machine import describe
 from firsthand.measure.machine_speeds import Speeds, is_below
-from firsthand.measure.measurements import Measured, keep
-from firsthand.measure.speed_bounds import limits, seen
+from firsthand.measure.measurements import Measured, save_result
+from firsthand.measure.speed_bounds import seen, speed_limits
 from firsthand.measure.workloads import weights_read
 from firsthand.nn import weights
 from firsthand.nn.architecture import Architecture
@@ -120,7 +120,7 @@ def test_no_bound_is_below_what_was_reached(tmp_path: Path) -> None:
 
 def test_a_small_models_reading_says_nothing_of_a_larger_one() -> None:
     small = result(weight_bytes=1_000, figures=(Measured("decode 1", "tokens/s", "", (1e9,)),))
-    most = limits(SPEEDS, [small])
+    most = speed_limits(SPEEDS, [small])
     assert most.read_gb_s(1_000) == 1_000 and most.read_gb_s(1_001) == SPEEDS.read_gb_s
 
 
@@ -131,7 +131,9 @@ def test_inspect_measures_again_what_a_kept_figure_disproves(
     here = describe()
     path = tmp_path / "home" / "machine" / f"{here.key}-{here.cores}.json"
     machine_speeds._write(path, here, Speeds(here.cores, 1e-6, 1e-6, 1e-6, 1e-6, load=1e3))
-    keep(result(path=str(folder.resolve()), machine=here.to_json(), speeds=Speeds(here.cores, 1e-6, 1e-6, load=1e3)))
+    save_result(
+        result(path=str(folder.resolve()), machine=here.to_json(), speeds=Speeds(here.cores, 1e-6, 1e-6, load=1e3))
+    )
     assert main(["models", "inspect", str(folder)]) == 0
     printed = capsys.readouterr().out
     assert "beside other programs (load 1000.0)" in printed and "at most" not in printed

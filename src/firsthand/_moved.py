@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any
 
 PACKAGES = ("evals", "replicas", "nn.kernels", "engine.measuring")
 """Packages that are gone; only the modules they held are found."""
@@ -349,6 +350,23 @@ class MovedModules(MetaPathFinder):
         new = f"firsthand.{MOVED[old]}"
         warnings.warn(f"{fullname} has moved to {new}; the old name goes in 0.8.0", DeprecationWarning, stacklevel=2)
         return ModuleSpec(fullname, _Alias(new))
+
+
+def old_names(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
+    """Returns a `__getattr__` for a module: old names give the renamed objects, with a DeprecationWarning."""
+
+    def get(name: str) -> Any:
+        if name not in names:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        warn_renamed(f"{module}.{name}", names[name], stacklevel=3)
+        return getattr(sys.modules[module], names[name])
+
+    return get
+
+
+def warn_renamed(old: str, new: str, *, stacklevel: int = 3) -> None:
+    """Warn the caller of a deprecated name; `stacklevel` as in `warnings.warn`, counted from here."""
+    warnings.warn(f"{old} is now {new}; the old name goes in 0.8.0", DeprecationWarning, stacklevel=stacklevel)
 
 
 def install() -> None:

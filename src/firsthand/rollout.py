@@ -25,7 +25,7 @@ from firsthand.loop.concurrency import Branch, derive_seed, enter_branch
 from firsthand.loop.journal import Journal, JournalPart, MemoryJournal
 from firsthand.loop.listener import Listener
 from firsthand.message import Json, canonical
-from firsthand.system.request_owner import asking
+from firsthand.system.request_owner import set_owner
 from firsthand.task import Task
 from firsthand.trace import Failure, Score, Trace, as_json
 
@@ -133,7 +133,7 @@ async def _run_pattern(agent: Agent, task: Task, attempt: Attempt, budget: Budge
     async def in_own_branch() -> str:
         enter_branch(Branch())
         ctx = open_context(attempt, budget, task.conversation)
-        with asking(agent.name):
+        with set_owner(agent.name):
             return await agent.pattern(task.public(), ctx, **agent.options)
 
     seconds = agent.limits.seconds

@@ -21,7 +21,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from firsthand.embed.embedding_config import Pooling, Recipe, model_folder, plain_recipe, read_recipe
+from firsthand.embed.embedding_config import (
+    EmbeddingConfig,
+    Pooling,
+    default_embedding_config,
+    model_folder,
+    read_embedding_config,
+)
 from firsthand.errors import ConfigError, ModelError, ModelFileError
 from firsthand.formats.model_files import read_json
 from firsthand.nn import weights
@@ -30,7 +36,7 @@ from firsthand.nn.compiled_encoder import CompiledEncoder, can_compile, is_fast_
 from firsthand.nn.decoder import Decoder
 from firsthand.nn.families import bert
 from firsthand.tokens import pretrained
-from firsthand.tokens.tokenizer import Run, Tokenizer
+from firsthand.tokens.tokenizer import TextRun, Tokenizer
 
 Floats = NDArray[np.float32]
 PACK_TOKENS = 512
@@ -67,7 +73,7 @@ class TextEmbedder:
         self,
         model: bert.Encoder | Decoder,
         tokenizer: Tokenizer,
-        recipe: Recipe,
+        config: EmbeddingConfig,
         *,
         compiled: bool | None = None,
         threads: int | None = None,
@@ -83,7 +89,7 @@ class TextEmbedder:
             raise ConfigError(
                 "compiled kernels were asked for: they take BERT encoders whose widths are multiples of 32"
             )
-        self.tokenizer, self.recipe = tokenizer, recipe
+        self.tokenizer, self.config = tokenizer, config
         self.dimension = model.architecture.hidden_size
         self.is_compiled = fits and (compiled or (compiled is None and is_fast_here()))
         if self.is_compiled:
@@ -135,10 +141,10 @@ class TextEmbedder:
         """The ids that stand for a text, and whether it lost its end. No text can forge a control token."""
         if not isinstance(text, str):
             raise ConfigError(f"a text to embed is {type(text).__name__} {str(text)[:80]!r}: give a str")
-        recipe = self.recipe
-        ids = self._encode(text.lower() if recipe.lower else text)
-        cut = len(ids) > recipe.room
-        whole = [*recipe.before, *ids[: recipe.room], *recipe.after]
+        config = self.config
+        ids = self._encode(text.lower() if config.lower else text)
+        cut = len(ids) > config.max_text_tokens
+        whole = [*config.before, *ids[: config.max_text_tokens], *config.after]
         if not whole:  # an empty text, and nothing that goes around it
             start = self.tokenizer.bos_id if self.tokenizer.bos_id is not None else self.tokenizer.eos_id
             if start is None:
@@ -152,13 +158,13 @@ class TextEmbedder:
 
     def _encode(self, text: str) -> list[int]:
         """The ids of a text, of a very long one only as many as are needed: it is cut before a space, where tokens end."""
-        end = 16 * self.recipe.room
+        end = 16 * self.config.max_text_tokens
         while end < len(text) and (space := _SPACE.search(text, end)):
-            ids = self.tokenizer.encode_runs([Run(text[: space.start()], False)])
-            if len(ids) > self.recipe.room:
+            ids = self.tokenizer.encode_runs([TextRun(text[: space.start()], False)])
+            if len(ids) > self.config.max_text_tokens:
                 return ids
             end = 4 * space.start()
-        return self.tokenizer.encode_runs([Run(text, False)])
+        return self.tokenizer.encode_runs([TextRun(text, False)])
 
     def _start(self, texts: Sequence[str], stopped: Callable[[], bool]) -> _Window:
         tokenised = [self.tokenise(text) for text in texts]
@@ -189,7 +195,7 @@ class TextEmbedder:
         lengths = [len(ids) for ids in texts]
         hidden_ND = self._forward(np.concatenate([np.asarray(ids, np.int64) for ids in texts]), lengths)
         ends = np.cumsum(lengths)
-        mode = self.recipe.pooling
+        mode = self.config.pooling
         rows = [pool(hidden_ND[end - length : end], mode) for end, length in zip(ends, lengths, strict=True)]
         vectors = np.stack([row / max(np.sqrt(np.dot(row, row)), np.float32(1e-12)) for row in rows])
         if not np.isfinite(vectors).all():
@@ -219,14 +225,14 @@ def load(
     tokenizer = pretrained.load(folder)
     model = _load_model(folder)
     if isinstance(model, bert.Encoder):
-        recipe = read_recipe(path, tokenizer, model.architecture.max_tokens, default="mean")
+        config = read_embedding_config(path, tokenizer, model.architecture.max_tokens, default="mean")
     elif path.is_dir():
-        recipe = read_recipe(path, tokenizer, model.architecture.max_position, default="lasttoken")
+        config = read_embedding_config(path, tokenizer, model.architecture.max_position, default="lasttoken")
     else:
-        recipe = plain_recipe(tokenizer, model.architecture.max_position, pooling="lasttoken")
+        config = default_embedding_config(tokenizer, model.architecture.max_position, pooling="lasttoken")
     if pooling is not None:
-        recipe = Recipe(pooling, recipe.max_tokens, recipe.before, recipe.after, recipe.lower)
-    return TextEmbedder(model, tokenizer, recipe, compiled=compiled, threads=threads)
+        config = EmbeddingConfig(pooling, config.max_tokens, config.before, config.after, config.lower)
+    return TextEmbedder(model, tokenizer, config, compiled=compiled, threads=threads)
 
 
 def pool(hidden_TD: Floats, pooling: Pooling) -> Floats:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from firsthand._moved import old_names
 from firsthand.errors import ModelFileError
 from firsthand.formats.fields import Fields
 from firsthand.formats.model_files import read_json
@@ -33,7 +34,7 @@ _MAX_TOKENIZER_BYTES = 1 << 27
 
 
 @dataclass(frozen=True)
-class Recipe:
+class EmbeddingConfig:
     """From a text's tokens to what a vector is made of."""
 
     pooling: Pooling
@@ -48,7 +49,7 @@ class Recipe:
     """Texts are put in lower case, apart from what the tokenizer does."""
 
     @property
-    def room(self) -> int:
+    def max_text_tokens(self) -> int:
         """Tokens of its own that a text may have."""
         return self.max_tokens - len(self.before) - len(self.after)
 
@@ -58,7 +59,7 @@ def model_folder(folder: Path) -> Path:
     return _module_folder(folder, "Transformer", _modules(folder)) or folder
 
 
-def read_recipe(folder: Path, tokenizer: Tokenizer, most: int, *, default: Pooling) -> Recipe:
+def read_embedding_config(folder: Path, tokenizer: Tokenizer, most: int, *, default: Pooling) -> EmbeddingConfig:
     """What the files of a folder say; `most` is how many tokens the model can take, `default` its pooling if none is said.
 
     ModelFileError for what cannot be followed exactly.
@@ -71,18 +72,20 @@ def read_recipe(folder: Path, tokenizer: Tokenizer, most: int, *, default: Pooli
     )
     settings = _optional(inside / "sentence_bert_config.json")
     before, after = _around(inside, tokenizer)
-    recipe = Recipe(pooling, _max_tokens(inside, settings, most), before, after, settings.flag("do_lower_case", False))
-    if recipe.room < 1:
+    config = EmbeddingConfig(
+        pooling, _max_tokens(inside, settings, most), before, after, settings.flag("do_lower_case", False)
+    )
+    if config.max_text_tokens < 1:
         raise ModelFileError(
-            f"{inside} allows {recipe.max_tokens} tokens a text, which leaves no room for the text itself"
+            f"{inside} allows {config.max_tokens} tokens a text, which leaves no room for the text itself"
         )
-    return recipe
+    return config
 
 
-def plain_recipe(tokenizer: Tokenizer, most: int, *, pooling: Pooling) -> Recipe:
+def default_embedding_config(tokenizer: Tokenizer, most: int, *, pooling: Pooling) -> EmbeddingConfig:
     """The recipe of a model whose files say nothing: BOS before a text if the tokenizer adds one."""
     before = (tokenizer.bos_id,) if tokenizer.add_bos and tokenizer.bos_id is not None else ()
-    return Recipe(pooling, most, before)
+    return EmbeddingConfig(pooling, most, before)
 
 
 def _modules(folder: Path) -> list[tuple[str, str]]:
@@ -140,7 +143,7 @@ def _around(folder: Path, tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[
     """The ids that the post-processor of tokenizer.json puts before and after a text."""
     path = folder / "tokenizer.json"
     if not path.is_file():
-        return plain_recipe(tokenizer, 1, pooling="mean").before, ()
+        return default_embedding_config(tokenizer, 1, pooling="mean").before, ()
     before, after = _from_processor(read_json(path, max_bytes=_MAX_TOKENIZER_BYTES).get("post_processor"), path)
     wrong = [each for each in (*before, *after) if not (type(each) is int and 0 <= each < tokenizer.vocab_size)]
     if wrong or len(before) + len(after) > 16:
@@ -182,3 +185,9 @@ def _from_template(pieces: list[Any], tokens: Mapping[str, Any], path: Path) -> 
 
 def _optional(path: Path) -> Fields:
     return Fields(read_json(path) if path.is_file() else {}, str(path))
+
+
+__getattr__ = old_names(
+    __name__,
+    {"Recipe": "EmbeddingConfig", "read_recipe": "read_embedding_config", "plain_recipe": "default_embedding_config"},
+)

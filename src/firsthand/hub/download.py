@@ -40,7 +40,7 @@ class DiskError(DownloadError):
     """The disk is full or cannot be written: another source would not help."""
 
 
-class _BrokenOff(Exception):
+class _ConnectionLost(Exception):
     """The connection ended early; the next try goes on from there."""
 
 
@@ -69,7 +69,7 @@ def download(
             resumed = _size(part) > 0
             try:
                 _fetch(url, part, size_bytes, headers or {}, read_timeout_s, on_progress)
-            except _BrokenOff as broken:
+            except _ConnectionLost as broken:
                 gained, furthest = _size(part) - furthest, max(furthest, _size(part))
                 tries, reason = (_TRIES if gained >= _HEADWAY_BYTES else tries - 1), str(broken)
                 time.sleep(0.1 * (_TRIES - tries))
@@ -82,7 +82,7 @@ def download(
                     raise
                 tries, reason = tries - 1, str(error)
                 continue
-            land(part, target)
+            move_into_place(part, target)
         if not target.exists():
             raise DownloadError(f"{_host(url)} broke off {_TRIES} times ({reason}): try again to go on from there")
     return target
@@ -107,7 +107,7 @@ def verify(file: Path, *, sha256: str | None, git_sha1: str | None = None, size_
             raise DownloadError(f"{what} gave a file that is not the one the hub lists, so it was not kept")
 
 
-def land(part: Path, target: Path) -> None:
+def move_into_place(part: Path, target: Path) -> None:
     """Give a finished file (or a folder of finished files) its name, so that it survives a crash."""
     _sync(part)
     part.replace(target)
@@ -124,7 +124,7 @@ def get_json_bytes(url: str, *, headers: Mapping[str, str], max_bytes: int = 1 <
                 body += chunk
                 if len(body) > max_bytes:
                     raise DownloadError(f"{url} gave more than {max_bytes} bytes: a short list was expected")
-        except _BrokenOff as broken:
+        except _ConnectionLost as broken:
             raise DownloadError(f"{url} broke off ({broken}): try again later") from None
         return bytes(body)
 
@@ -175,9 +175,9 @@ def _fetch(
         have = 0
     asked = {**headers} | ({"Range": f"bytes={have}-"} if have else {})
     with _client(timeout_s) as client, _http_errors(url, part), _open(client, url, asked) as response:
-        if response.status_code == 416 or (response.status_code == 206 and not _goes_on(response, have, size)):
+        if response.status_code == 416 or (response.status_code == 206 and not _is_continuation(response, have, size)):
             part.unlink(missing_ok=True)
-            raise _BrokenOff("it could not go on where it broke off")
+            raise _ConnectionLost("it could not go on where it broke off")
         _check_status(response, url)
         have = have if response.status_code == 206 else 0
         total = _total(response, url, have, size)
@@ -191,7 +191,7 @@ def _fetch(
                 file.write(chunk)
                 on_progress(have, total)
     if total is not None and have < total:
-        raise _BrokenOff(f"{have} of {total} bytes came")
+        raise _ConnectionLost(f"{have} of {total} bytes came")
 
 
 def _chunks(response: httpx.Response, timeout_s: float) -> Iterator[bytes]:
@@ -201,7 +201,7 @@ def _chunks(response: httpx.Response, timeout_s: float) -> Iterator[bytes]:
         received += len(chunk)
         elapsed = time.monotonic() - started
         if elapsed > timeout_s and received < elapsed * _SLOWEST_BYTES_PER_S:
-            raise _BrokenOff(f"{received} bytes in {elapsed:.0f} s")
+            raise _ConnectionLost(f"{received} bytes in {elapsed:.0f} s")
         yield chunk
 
 
@@ -264,7 +264,7 @@ def _http_errors(url: str, part: Path | None = None) -> Iterator[None]:
             raise DownloadError(
                 f"{_host(url)} cannot be reached ({type(error).__name__}): check the network or the proxy"
             ) from None
-        raise _BrokenOff(type(error).__name__) from None
+        raise _ConnectionLost(type(error).__name__) from None
 
 
 def _check_status(response: httpx.Response, url: str) -> None:
@@ -281,7 +281,7 @@ def _check_status(response: httpx.Response, url: str) -> None:
         raise DownloadError(f"{url} sent packed content that was not asked for: check the proxy")
 
 
-def _goes_on(response: httpx.Response, have: int, size: int | None) -> bool:
+def _is_continuation(response: httpx.Response, have: int, size: int | None) -> bool:
     """Whether a partial answer continues our part of the same file."""
     match = re.fullmatch(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18}|\*)", response.headers.get("content-range", ""))
     return match is not None and int(match[1]) == have and (size is None or match[2] in ("*", str(size)))

@@ -14,7 +14,7 @@ from firsthand.hub.planner import busy_note, nearest
 from firsthand.measure.machine import is_busy
 from firsthand.measure.machine_speeds import Speeds
 from firsthand.measure.measurements import EMBEDDED, EMBEDDED_TOKENS, Result
-from firsthand.measure.speed_bounds import INT16, Limits, known_products, limits
+from firsthand.measure.speed_bounds import INT16, SpeedLimits, known_products, speed_limits
 from firsthand.message import Json
 
 TOKENS = 128
@@ -57,7 +57,7 @@ class EncoderPlan:
 
 def plan_encoder(facts: Inspection, speeds: Speeds, results: Sequence[Result], model: str) -> EncoderPlan:
     """The plan for an encoder of that name."""
-    most = limits(speeds, results)
+    most = speed_limits(speeds, results)
     bound = _tokens_bound(facts, most)
     return EncoderPlan(
         speeds=most.speeds,
@@ -74,7 +74,7 @@ def encoder_gflop(parameters: int, attention_width: int, tokens: float) -> float
     return (2 * parameters + 4 * attention_width * tokens) / 1e9
 
 
-def _expect(facts: Inspection, most: Limits, model: str) -> ExpectedTexts | None:
+def _expect(facts: Inspection, most: SpeedLimits, model: str) -> ExpectedTexts | None:
     useful = [result for result in most.results if result.is_encoder and not result.quick]
     result, here = nearest(useful, facts, model)
     if result is None:
@@ -94,18 +94,18 @@ def _expect(facts: Inspection, most: Limits, model: str) -> ExpectedTexts | None
     )
 
 
-def _tokens_bound(facts: Inspection, most: Limits) -> float | None:
+def _tokens_bound(facts: Inspection, most: SpeedLimits) -> float | None:
     """Tokens/s of texts of `TOKENS` tokens that products allow."""
     if not facts.attention_width or not facts.decode_parameters:
         return None
     return _products(most) / encoder_gflop(facts.decode_parameters, facts.attention_width, TOKENS)
 
 
-def _products(most: Limits) -> float:
+def _products(most: SpeedLimits) -> float:
     return max(most.products_gop_s(kind) for kind in _KINDS)
 
 
-def _notes(most: Limits) -> Iterator[str]:
+def _notes(most: SpeedLimits) -> Iterator[str]:
     yield from busy_note(most.speeds)
     if _products(most) > max(known_products(most.speeds, kind) for kind in _KINDS):
         yield (

@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from firsthand.errors import ConfigError, DownloadError, ModelFileError
 from firsthand.formats.model_files import PICKLES, read_json
-from firsthand.hub.download import OnProgress, disk_errors, download, get_json_bytes, land
+from firsthand.hub.download import OnProgress, disk_errors, download, get_json_bytes, move_into_place
 from firsthand.message import Json
 
 MARKER = "firsthand.json"
@@ -47,7 +47,7 @@ class Repo:
 
 
 @dataclass(frozen=True)
-class Listed:
+class HubFile:
     """A file that the hub lists; None is what it does not say."""
 
     name: str
@@ -66,7 +66,7 @@ def parse_repo(name: str) -> Repo:
     return Repo(match[1], match[2] or "main", match[3])
 
 
-def complete(folder: Path) -> Json | None:
+def read_marker(folder: Path) -> Json | None:
     """What the folder's marker says, if all files are there in full; else None."""
     try:
         said = read_json(folder / MARKER)
@@ -85,7 +85,7 @@ def model_in(folder: Path) -> Path:
 def fetch_repo(repo: Repo, folder: Path, *, on_progress: OnProgress = lambda done, total: None) -> Path:
     """`folder`, with the repository's files of one commit. Whoever calls holds a lock on it."""
     commit, listed = listing(repo)
-    wanted = choose(repo, listed)
+    wanted = choose_files(repo, listed)
     staging = folder.with_name(f".{folder.name}.{commit[:12]}.part")  # a killed pull goes on there
     total = sum(each.size_bytes or 0 for each in wanted) or None
     done = 0
@@ -104,10 +104,10 @@ def fetch_repo(repo: Repo, folder: Path, *, on_progress: OnProgress = lambda don
     with disk_errors(folder):
         marker = staging / (MARKER + ".part")
         marker.write_text(json.dumps({"name": repo.name, "commit": commit, "files": sizes}, indent=2))
-        land(marker, staging / MARKER)
+        move_into_place(marker, staging / MARKER)
         if folder.exists():  # incomplete, or we would not be here
             shutil.rmtree(folder)
-        land(staging, folder)
+        move_into_place(staging, folder)
         discard_partial(folder)
     return folder
 
@@ -121,7 +121,7 @@ def discard_partial(folder: Path) -> bool:
     return bool(left)
 
 
-def listing(repo: Repo) -> tuple[str, list[Listed]]:
+def listing(repo: Repo) -> tuple[str, list[HubFile]]:
     """The commit that the revision stands for, and the files of its top folder."""
     url = f"{endpoint()}/api/models/{repo.id}/revision/{quote(repo.revision, safe='')}?blobs=true"
     try:
@@ -135,7 +135,7 @@ def listing(repo: Repo) -> tuple[str, list[Listed]]:
     return commit, [each for each in files if re.fullmatch(_WORD, each.name) and each.name != MARKER]
 
 
-def choose(repo: Repo, listed: Sequence[Listed]) -> list[Listed]:
+def choose_files(repo: Repo, listed: Sequence[HubFile]) -> list[HubFile]:
     """What to fetch: the file asked for, or safetensors with what belongs to them, or the one GGUF file there is."""
     ggufs = [each.name for each in listed if each.name.endswith(".gguf")]
     beside = [each for each in listed if each.name.startswith("LICENSE")]
@@ -183,14 +183,14 @@ def _after(done: int, total: int | None, on_progress: OnProgress) -> OnProgress:
     return lambda got, size: on_progress(done + got, total)
 
 
-def _listed(sibling: dict[str, Any]) -> Listed:
+def _listed(sibling: dict[str, Any]) -> HubFile:
     lfs = sibling.get("lfs") or {}
     size, blob = sibling.get("size"), None if lfs else sibling.get("blobId")
     known = size if type(size) is int and 0 <= size < 1 << 50 else None
-    return Listed(str(sibling["rfilename"]), known, _hex(lfs.get("sha256"), 64), _hex(blob, 40))
+    return HubFile(str(sibling["rfilename"]), known, _hex(lfs.get("sha256"), 64), _hex(blob, 40))
 
 
-def _has(listed: Sequence[Listed], *endings: str) -> bool:
+def _has(listed: Sequence[HubFile], *endings: str) -> bool:
     return any(each.name.endswith(endings) for each in listed)
 
 

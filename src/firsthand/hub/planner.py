@@ -12,11 +12,12 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
+from firsthand._moved import old_names
 from firsthand.hub.inspection import Inspection
 from firsthand.measure.machine import is_busy
 from firsthand.measure.machine_speeds import Speeds
 from firsthand.measure.measurements import DECODE, PREFILL, Result
-from firsthand.measure.speed_bounds import Limits, known_products, limits
+from firsthand.measure.speed_bounds import SpeedLimits, known_products, speed_limits
 from firsthand.message import Json
 
 PROMPT = 512
@@ -55,7 +56,7 @@ class Expected:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ModelPlan:
     """A model's needs and prospects here."""
 
     kv_memory_bytes: int
@@ -78,14 +79,14 @@ class Plan:
         return {**asdict(self), "kv_bytes": {str(count): size for count, size in self.kv_bytes.items()}}
 
 
-def plan(facts: Inspection, speeds: Speeds, kv_memory_bytes: int, results: Sequence[Result], model: str) -> Plan:
+def plan(facts: Inspection, speeds: Speeds, kv_memory_bytes: int, results: Sequence[Result], model: str) -> ModelPlan:
     """The plan for a model of that name."""
     each = facts.kv_bytes_per_token
     kinds = {"float16": 2 * facts.decode_parameters, "int8": _int8_bytes(facts)}
     if facts.block_bytes:
         kinds["the file's blocks"] = facts.block_bytes
-    most = limits(speeds, results)
-    return Plan(
+    most = speed_limits(speeds, results)
+    return ModelPlan(
         kv_memory_bytes=kv_memory_bytes,
         kv_tokens=kv_memory_bytes // each if each else None,
         kv_bytes={count: count * (facts.keys_and_values(SEQUENCE_TOKENS) or 0) for count in SEQUENCES} if each else {},
@@ -102,7 +103,7 @@ def prefill_gflop(parameters: int, head: int, attention_width: int, tokens: int 
     return (2 * (parameters - head) + 4 * attention_width * (tokens + 1) / 2) / 1e9
 
 
-def expect(facts: Inspection, most: Limits, model: str) -> Expected | None:
+def expect(facts: Inspection, most: SpeedLimits, model: str) -> Expected | None:
     """What a measurement of this model, or of the one most like it in size, lets us expect; None without any."""
     useful = [result for result in most.results if result.figure(DECODE) and not result.quick]
     result, here = nearest(useful, facts, model)
@@ -112,7 +113,7 @@ def expect(facts: Inspection, most: Limits, model: str) -> Expected | None:
     assert decode is not None
     decode_share = decode.median * result.weight_bytes / (most.read_gb_s(result.weight_bytes) * 1e9)
     prefill_share = prefill.median * result.prefill_gflop / most.products_gop_s(result.weights) if prefill else None
-    bound = _bound(facts, most, result.weights, _kept_bytes(facts, result))
+    bound = _bound(facts, most, result.weights, _weight_bytes(facts, result))
     return Expected(
         measured_model=result.model,
         measured_on=result.date,
@@ -127,7 +128,7 @@ def expect(facts: Inspection, most: Limits, model: str) -> Expected | None:
     )
 
 
-def _bound(facts: Inspection, most: Limits, weights: str, read_bytes: int) -> Bound:
+def _bound(facts: Inspection, most: SpeedLimits, weights: str, read_bytes: int) -> Bound:
     prefill = None
     if facts.head_parameters and facts.attention_width:
         gflop = prefill_gflop(facts.decode_parameters, facts.head_parameters, facts.attention_width)
@@ -144,7 +145,7 @@ def busy_note(speeds: Speeds) -> Iterator[str]:
         )
 
 
-def _notes(most: Limits, kinds: Mapping[str, int]) -> Iterator[str]:
+def _notes(most: SpeedLimits, kinds: Mapping[str, int]) -> Iterator[str]:
     """What there is to say against the bounds for weights of these kinds and sizes."""
     yield from busy_note(most.speeds)
     for name, size in kinds.items():
@@ -160,7 +161,7 @@ def _notes(most: Limits, kinds: Mapping[str, int]) -> Iterator[str]:
             )
 
 
-def _kept_bytes(facts: Inspection, result: Result) -> int:
+def _weight_bytes(facts: Inspection, result: Result) -> int:
     """Bytes our engine would keep a model's weights in, as it did those of a measured one."""
     floats = {"float32": 4, "float16": 2}.get(result.weights)
     return floats * facts.decode_parameters if floats else facts.block_bytes or _int8_bytes(facts)
@@ -181,3 +182,6 @@ def nearest(results: Sequence[Result], facts: Inspection, model: str) -> tuple[R
 
 def _distance(one: int, other: int) -> float:
     return abs(math.log(max(1, one) / max(1, other)))
+
+
+__getattr__ = old_names(__name__, {"Plan": "ModelPlan"})

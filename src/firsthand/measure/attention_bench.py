@@ -16,7 +16,7 @@ from firsthand.engine.core.engine import Engine
 from firsthand.kernels.attention.gather import store
 from firsthand.kernels.attention.paged_attention import Chunk, Layout, Pages, compiled_attention
 from firsthand.measure.machine_speeds import best_of
-from firsthand.measure.workloads import Figure, Sizes, Workload
+from firsthand.measure.workloads import Metric, Workload, WorkloadSizes
 
 BLOCK = 16
 _TRIALS = 3
@@ -123,7 +123,7 @@ def prompt(shape: Shape, threads: int, dtype: torch.dtype, length: int) -> Case:
     return Case(shape, [list(range(length // BLOCK))], [(0, length)], dtype, threads)
 
 
-def attention_workload(sizes: Sizes) -> Workload[Engine]:
+def attention_workload(sizes: WorkloadSizes) -> Workload[Engine]:
     """What attention to a shared prefix takes beside the usual way, for a layer of the engine's model, in float32."""
     shared, own = (-(-tokens // BLOCK) * BLOCK for tokens in (sizes.prefix, sizes.suffix))
 
@@ -136,11 +136,11 @@ def attention_workload(sizes: Sizes) -> Workload[Engine]:
         return [theirs / ours, 1000 * ours]
 
     figures = (
-        Figure(
+        Metric(
             "shared prefix: attention saved",
             "x",
             f"{sizes.branches} branches after {shared} shared tokens, one layer: gathering pages and SDPA against ours",
         ),
-        Figure("shared prefix: attention", "ms", "ours, of one layer in float32 and one step"),
+        Metric("shared prefix: attention", "ms", "ours, of one layer in float32 and one step"),
     )
     return Workload(figures, 0, 0, measure, needs_kernels=True)  # it has memory of its own

@@ -10,13 +10,13 @@ import time
 from random import Random
 
 from firsthand.engine.core.engine import Engine
-from firsthand.measure.workloads import Figure, Ids, Sizes, Workload, checked, random_ids
+from firsthand.measure.workloads import Ids, Metric, Workload, WorkloadSizes, raise_errors, random_ids
 
 Question = tuple[Ids, tuple[Ids, ...]]
 """Everything before the choices, and the choices."""
 
 
-def scoring(sizes: Sizes, *, vocab: int) -> Workload[Engine]:
+def scoring(sizes: WorkloadSizes, *, vocab: int) -> Workload[Engine]:
     """Multiple choice after shared examples, for a model of that vocabulary."""
 
     def measure(engine: Engine, seed: int) -> list[float]:
@@ -32,13 +32,13 @@ def scoring(sizes: Sizes, *, vocab: int) -> Workload[Engine]:
     alone = sum(len(prefix) + len(choice) - 1 for prefix, choices in shape for choice in choices)
     shortest, longest_question = sizes.question_tokens
     figures = (
-        Figure(
+        Metric(
             "5-shot choices",
             "tasks/s",
             f"{sizes.tasks} questions of {shortest}-{longest_question} tokens after {sizes.examples} shared ones, "
             f"{sizes.choices} choices scored for each",
         ),
-        Figure("5-shot choices: prompt tokens computed", "tokens", f"{alone:,} if nothing were shared"),
+        Metric("5-shot choices: prompt tokens computed", "tokens", f"{alone:,} if nothing were shared"),
     )
     positions = sizes.examples + sum(
         len(prefix) - sizes.examples + len(choice) for prefix, choices in shape for choice in choices
@@ -47,7 +47,7 @@ def scoring(sizes: Sizes, *, vocab: int) -> Workload[Engine]:
     return Workload(figures, positions, longest, measure)
 
 
-def questions(sizes: Sizes, *, vocab: int, seed: int) -> list[Question]:
+def questions(sizes: WorkloadSizes, *, vocab: int, seed: int) -> list[Question]:
     """The questions of a round: its ids come from the seed, the lengths are the same for all seeds."""
     random, lengths = Random(f"questions {seed}"), Random("lengths of questions")
     examples = random_ids(random, sizes.examples, vocab)
@@ -64,6 +64,6 @@ def score_all(engine: Engine, asked: list[Question]) -> list[list[float]]:
     places = {engine.add_score(prefix, choices): place for place, (prefix, choices) in enumerate(asked)}
     found = [[0.0] * len(choices) for _, choices in asked]
     while engine.has_work:
-        for output in checked(engine.step()):
+        for output in raise_errors(engine.step()):
             found[places[output.request_id]][output.index] = sum(output.logprobs)
     return found

@@ -11,7 +11,7 @@ from random import Random
 
 from firsthand.embed.embedding import TextEmbedder
 from firsthand.measure.measurements import EMBEDDED, EMBEDDED_TOKENS
-from firsthand.measure.workloads import Figure, Sizes, Workload
+from firsthand.measure.workloads import Metric, Workload, WorkloadSizes
 
 _COMMON = (
     "the of and to in is that for it was on are as with they be at one have this from or had by hot but some what there we "
@@ -21,7 +21,7 @@ _COMMON = (
 )
 
 
-def embedding(sizes: Sizes) -> Workload[TextEmbedder]:
+def embedding(sizes: WorkloadSizes) -> Workload[TextEmbedder]:
     """Documents of mixed length, all handed over at once."""
 
     def measure(model: TextEmbedder, seed: int) -> list[float]:
@@ -33,15 +33,15 @@ def embedding(sizes: Sizes) -> Workload[TextEmbedder]:
 
     shortest, longest = sizes.words
     figures = (
-        Figure(
+        Metric(
             EMBEDDED, "texts/s", f"{sizes.documents} documents of {shortest}-{longest} words, tokenised in the time"
         ),
-        Figure(EMBEDDED_TOKENS, "tokens/s", "the same, in tokens"),
+        Metric(EMBEDDED_TOKENS, "tokens/s", "the same, in tokens"),
     )
     return Workload(figures, 0, 0, measure)
 
 
-def documents(sizes: Sizes, *, seed: int) -> list[str]:
+def documents(sizes: WorkloadSizes, *, seed: int) -> list[str]:
     """The texts of a round: their words come from the seed, their lengths are the same for all seeds."""
     words = _COMMON.split()
     random, lengths = Random(f"documents {seed}"), Random("lengths of documents")

@@ -83,15 +83,15 @@ def speeds(
         doubtful = is_busy(known.load, machine.cores) or is_below(known, at_least or {})
         if not doubtful or _age_s(path) < _AGAIN_S:
             return known
-    return remember(measure(threads), home=home)
+    return save_speeds(measure(threads), home=home)
 
 
-def remember(found: Speeds, *, home: Path | None = None) -> Speeds:
+def save_speeds(found: Speeds, *, home: Path | None = None) -> Speeds:
     """Keep what was measured, or of each speed what was known if that is greater; returns what is known now."""
     machine = describe()
     path = _path(machine, found.threads, home)
     known = _read(path)
-    best = found if known is None else better(known, found)
+    best = found if known is None else faster_of(known, found)
     _write(path, machine, best)
     return best
 
@@ -101,7 +101,7 @@ def is_below(known: Speeds, at_least: Mapping[str, float]) -> bool:
     return any((getattr(known, name) or 0.0) < value for name, value in at_least.items())
 
 
-def better(one: Speeds, other: Speeds) -> Speeds:
+def faster_of(one: Speeds, other: Speeds) -> Speeds:
     """The greater of each speed, with the date and load of the quieter measurement."""
     quieter = min(one, other, key=lambda each: each.load)
     return replace(

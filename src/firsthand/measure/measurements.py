@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from firsthand._moved import old_names
 from firsthand.errors import StoreError
 from firsthand.measure.machine_speeds import Speeds
 from firsthand.message import Json
@@ -175,7 +176,7 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
-def keep(result: Result, *, home: Path | None = None) -> Path:
+def save_result(result: Result, *, home: Path | None = None) -> Path:
     """Write a result where planners look for it, in place of the one of the same model on this machine."""
     name = hashlib.sha256(result.model.encode()).hexdigest()[:12]
     path = _folder(str(result.machine["key"]), home) / f"{name}.json"
@@ -189,7 +190,7 @@ def keep(result: Result, *, home: Path | None = None) -> Path:
     return path
 
 
-def kept(machine_key: str, *, home: Path | None = None) -> list[Result]:
+def saved_results(machine_key: str, *, home: Path | None = None) -> list[Result]:
     """The results that were kept for a machine, the newest first; files that are no results are passed over."""
     found = []
     for path in _folder(machine_key, home).glob("*.json"):
@@ -200,3 +201,6 @@ def kept(machine_key: str, *, home: Path | None = None) -> list[Result]:
 
 def _folder(machine_key: str, home: Path | None) -> Path:
     return (home or data_home()) / "bench" / machine_key
+
+
+__getattr__ = old_names(__name__, {"keep": "save_result", "kept": "saved_results"})

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 
-from firsthand.measure.machine_speeds import Speeds, better
+from firsthand.measure.machine_speeds import Speeds, faster_of
 from firsthand.measure.measurements import Result
 
 INT16 = "int16"
@@ -18,7 +18,7 @@ INT16 = "int16"
 
 
 @dataclass(frozen=True)
-class Limits:
+class SpeedLimits:
     """The speeds of a machine, and what was measured on it."""
 
     speeds: Speeds
@@ -40,9 +40,9 @@ class Limits:
         return max([known_products(self.speeds, weights), *seen])
 
 
-def limits(speeds: Speeds, results: Sequence[Result]) -> Limits:
+def speed_limits(speeds: Speeds, results: Sequence[Result]) -> SpeedLimits:
     """The bounds of this machine, from its speeds and from what was kept for it."""
-    return Limits(reduce(better, (result.speeds for result in results), speeds), tuple(results))
+    return SpeedLimits(reduce(faster_of, (result.speeds for result in results), speeds), tuple(results))
 
 
 def seen(results: Sequence[Result]) -> dict[str, float]:

@@ -15,6 +15,7 @@ from typing import Generic, TypeVar
 
 from torch import nn
 
+from firsthand._moved import old_names
 from firsthand.engine.core.engine import Engine
 from firsthand.engine.core.outputs import Output
 from firsthand.engine.core.sequence import Request
@@ -28,7 +29,7 @@ S = TypeVar("S")
 
 
 @dataclass(frozen=True)
-class Sizes:
+class WorkloadSizes:
     """How much each workload does."""
 
     prefill: int = 512
@@ -76,7 +77,7 @@ class Sizes:
     """Texts to be embedded; the shortest and the longest in words."""
 
 
-QUICK = Sizes(
+QUICK = WorkloadSizes(
     prefill=128,
     context=32,
     new_tokens=12,
@@ -107,7 +108,7 @@ QUICK = Sizes(
 
 
 @dataclass(frozen=True)
-class Job:
+class ServingJob:
     """Prompts that arrive at once, each with the number of tokens it is answered with."""
 
     name: str
@@ -147,7 +148,7 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class Figure:
+class Metric:
     """One number that a workload gives."""
 
     name: str
@@ -160,7 +161,7 @@ class Figure:
 class Workload(Generic[S]):
     """Something to make an engine do, and the figures it gives."""
 
-    figures: tuple[Figure, ...]
+    figures: tuple[Metric, ...]
     positions: int
     """Room for keys and values that it needs."""
     longest: int
@@ -176,23 +177,23 @@ class Workload(Generic[S]):
         return self.figures[0].name
 
 
-def serving(sizes: Sizes, *, vocab: int) -> list[Workload[Engine]]:
+def serving(sizes: WorkloadSizes, *, vocab: int) -> list[Workload[Engine]]:
     """The serving jobs as workloads, for a model of that vocabulary."""
     return [_serving(name, sizes, vocab) for name in serving_jobs(sizes, vocab=vocab, seed=0)]
 
 
-def serving_jobs(sizes: Sizes, *, vocab: int, seed: int) -> dict[str, Job]:
+def serving_jobs(sizes: WorkloadSizes, *, vocab: int, seed: int) -> dict[str, ServingJob]:
     """The jobs that any engine can run, by the name of their figure."""
     random = Random(f"serving {seed}")
-    prefill = Job(f"prefill {sizes.prefill}", (random_ids(random, sizes.prefill, vocab),), (2,))
+    prefill = ServingJob(f"prefill {sizes.prefill}", (random_ids(random, sizes.prefill, vocab),), (2,))
     jobs = [prefill]
     for count in sizes.streams:
         prompts = tuple(random_ids(random, sizes.context, vocab) for _ in range(count))
-        jobs.append(Job(f"decode {count}", prompts, (sizes.new_tokens + 1,) * count))
+        jobs.append(ServingJob(f"decode {count}", prompts, (sizes.new_tokens + 1,) * count))
     lengths = Random("lengths of chats")  # the same whatever the seed, so that rounds can be compared
     shapes = [(lengths.randint(*sizes.chat_prompt), lengths.randint(*sizes.chat_answer)) for _ in range(sizes.chats)]
     prompts = tuple(random_ids(random, length, vocab) for length, _ in shapes)
-    jobs.append(Job(f"{sizes.chats} chats", prompts, tuple(new for _, new in shapes)))
+    jobs.append(ServingJob(f"{sizes.chats} chats", prompts, tuple(new for _, new in shapes)))
     return {job.name: job for job in jobs}
 
 
@@ -201,7 +202,7 @@ def random_ids(random: Random, count: int, vocab: int) -> Ids:
     return tuple(random.randrange(vocab // 8, vocab - vocab // 8) for _ in range(count))
 
 
-def run(engine: Engine, job: Job, *, after_step: Callable[[], None] = lambda: None) -> Timing:
+def run(engine: Engine, job: ServingJob, *, after_step: Callable[[], None] = lambda: None) -> Timing:
     """Run a job to its end, its prompts arriving at once."""
     started = first = last = time.perf_counter()
     for prompt, new in zip(job.prompts, job.max_tokens, strict=True):
@@ -209,7 +210,7 @@ def run(engine: Engine, job: Job, *, after_step: Callable[[], None] = lambda: No
     begun: set[tuple[int, int]] = set()
     output_tokens = tokens_at_first = 0
     while engine.has_work:
-        outputs = checked(engine.step())
+        outputs = raise_errors(engine.step())
         last = time.perf_counter()
         output_tokens += sum(len(output.token_ids) for output in outputs)
         after_step()
@@ -219,11 +220,11 @@ def run(engine: Engine, job: Job, *, after_step: Callable[[], None] = lambda: No
     return Timing(first - started, last - started, output_tokens, output_tokens - tokens_at_first)
 
 
-def rate(engine: Engine, job: Job, *, after_step: Callable[[], None] = lambda: None) -> float:
+def rate(engine: Engine, job: ServingJob, *, after_step: Callable[[], None] = lambda: None) -> float:
     """The tokens/s that a serving job is there to find."""
     kind = job.name.split()[0]
     if kind == "decode":  # prompts first, so that all answers begin in the same step, as a rival's do
-        run(engine, Job("", job.prompts, (1,) * len(job.prompts)))
+        run(engine, ServingJob("", job.prompts, (1,) * len(job.prompts)))
     timing = run(engine, job, after_step=after_step)
     if kind == "prefill":
         return len(job.prompts[0]) / timing.first_s
@@ -231,7 +232,7 @@ def rate(engine: Engine, job: Job, *, after_step: Callable[[], None] = lambda: N
 
 
 @dataclass
-class Waste:
+class KVWaste:
     """Room for keys and values that running sequences have and do not use, added up over the ends of steps."""
 
     allocated: int = 0
@@ -247,12 +248,12 @@ class Waste:
         pool = engine.pool
         for sequence in engine.scheduler.running:
             for part, blocks in pool.split(sequence.table):
-                gone = sum(block == part.hole for block in blocks)  # what lies before a window was given back
+                gone = sum(block == part.null_block for block in blocks)  # what lies before a window was given back
                 self.allocated += (len(blocks) - gone) * pool.block_size
                 self.used += sequence.num_computed - gone * pool.block_size
 
 
-def checked(outputs: list[Output]) -> list[Output]:
+def raise_errors(outputs: list[Output]) -> list[Output]:
     """The outputs; raises the error of one that has one."""
     for output in outputs:
         if output.error is not None:
@@ -260,7 +261,7 @@ def checked(outputs: list[Output]) -> list[Output]:
     return outputs
 
 
-def _serving(name: str, sizes: Sizes, vocab: int) -> Workload[Engine]:
+def _serving(name: str, sizes: WorkloadSizes, vocab: int) -> Workload[Engine]:
     """One of the serving jobs, as a workload."""
     job = serving_jobs(sizes, vocab=vocab, seed=0)[name]
     meaning = {
@@ -277,14 +278,14 @@ def _serving(name: str, sizes: Sizes, vocab: int) -> Workload[Engine]:
         return [rate(engine, serving_jobs(sizes, vocab=vocab, seed=seed)[name])]
 
     def measure_chats(engine: Engine, seed: int) -> list[float]:
-        waste = Waste()
+        waste = KVWaste()
         found = rate(engine, serving_jobs(sizes, vocab=vocab, seed=seed)[name], after_step=lambda: waste.look(engine))
         return [found, waste.percent]
 
-    figure = Figure(name, "tokens/s", meaning)
+    figure = Metric(name, "tokens/s", meaning)
     if not name.endswith("chats"):
         return Workload((figure,), job.positions, job.longest, measure)
-    unused = Figure(
+    unused = Metric(
         f"{name}: KV waste", "%", "room for keys and values that is allocated and not used, at the ends of all steps"
     )
     return Workload((figure, unused), job.positions, job.longest, measure_chats)
@@ -301,3 +302,6 @@ def weights_read(engine: Engine) -> tuple[int, int]:
             parameters += module.weight.numel()
             size_bytes += module.weight.nbytes
     return parameters, size_bytes
+
+
+__getattr__ = old_names(__name__, {"Figure": "Metric", "Job": "ServingJob", "Sizes": "WorkloadSizes"})

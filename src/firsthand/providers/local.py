@@ -23,9 +23,9 @@ from typing import Any
 from torch import Tensor
 
 from firsthand import __version__
-from firsthand.engine.compute.adapter_slots import check_name
+from firsthand.engine.compute.adapter_slots import check_adapter_name
 from firsthand.engine.compute.device_weights import load_weights
-from firsthand.engine.compute.devices import allocating, pick_device
+from firsthand.engine.compute.devices import explain_out_of_memory, pick_device
 from firsthand.engine.core.engine import Engine
 from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.engine.core.engine_thread import EngineWorker
@@ -47,15 +47,15 @@ from firsthand.providers.local_completions import (
     new_request,
 )
 from firsthand.providers.local_scoring import likelihoods
-from firsthand.providers.local_shared import KeptAdapter, Memory
+from firsthand.providers.local_shared import SavedAdapter, SharedModel
 from firsthand.system import request_owner
 from firsthand.tokens import pretrained
 from firsthand.tokens.calls.call_parser import CallStream
-from firsthand.tokens.templates.chat_template import Chat
+from firsthand.tokens.templates.chat_template import ChatTemplate
 
-MERGED, BESIDE = "+lora:", "+adapter:"
+LORA_MARK, ADAPTER_MARK = "+lora:", "+adapter:"
 """Stand between the name of a model and the folder of its adapter."""
-_shared: weakref.WeakValueDictionary[Path, Memory] = weakref.WeakValueDictionary()
+_shared: weakref.WeakValueDictionary[Path, SharedModel] = weakref.WeakValueDictionary()
 """The models that were opened with an adapter beside them, for as long as somebody has one."""
 
 
@@ -65,15 +65,15 @@ def open_model(text: str) -> Local:
     `MODEL+lora:FOLDER` is the model with the adapter of that folder merged into its weights. `MODEL+adapter:FOLDER` keeps
     the adapter beside them, and all that are named so in one process share the model.
     """
-    name, plus, folder = text.partition(MERGED if MERGED in text else BESIDE)
+    name, plus, folder = text.partition(LORA_MARK if LORA_MARK in text else ADAPTER_MARK)
     if not plus:
         return Local(model_lookup.resolve(text), name=text)
     adapter_files(folder)  # said now, and not after a download
     path = model_lookup.resolve(name)
-    if plus == MERGED:
+    if plus == LORA_MARK:
         return Local(path, name=text, adapter=folder)
     base = Local(path, name=name)
-    base._memory = _shared.setdefault(path.resolve(), base._memory)
+    base._shared = _shared.setdefault(path.resolve(), base._shared)
     return base.beside(folder, name=text)
 
 
@@ -103,7 +103,7 @@ class Local:
         self.adapter = None if adapter is None else Path(adapter)
         self.chosen: str | None = None
         """The adapter that it answers with."""
-        self._memory = Memory()
+        self._shared = SharedModel()
         for each, folder in (adapters or {}).items():
             self.put_adapter(each, folder)
         self._fingerprints: dict[str | None, tuple[object, str]] = {}
@@ -112,12 +112,12 @@ class Local:
     @property
     def adapters(self) -> Mapping[str, Path]:
         """The folders of the adapters beside the weights, by name."""
-        return dict(self._memory.adapters)
+        return dict(self._shared.adapters)
 
     def with_adapter(self, name: str) -> Local:
         """The model that answers with an adapter, under the adapter's name. It shares everything with this one."""
-        if name not in self._memory.adapters:
-            known = ", ".join(self._memory.adapters) or "none"
+        if name not in self._shared.adapters:
+            known = ", ".join(self._shared.adapters) or "none"
             raise ConfigError(f"no adapter {name[:80]!r} is beside {self.name}: there are {known}")
         view = copy.copy(self)
         view.name = view.chosen = name
@@ -125,18 +125,18 @@ class Local:
 
     def put_adapter(self, name: str, folder: Path | str) -> None:
         """Let an adapter be read together with the model; before the model is loaded."""
-        check_name(name)
+        check_adapter_name(name)
         adapter_files(folder)
-        if name in self._memory.adapters:
+        if name in self._shared.adapters:
             raise ConfigError(f"two adapters have the name {name!r}: give each its own")
-        self._memory.adapters[name] = Path(folder)
-        self._memory.given += (name,)
+        self._shared.adapters[name] = Path(folder)
+        self._shared.given += (name,)
 
     def beside(self, folder: Path | str, *, name: str) -> Local:
         """The model that answers with the adapter in a folder, which is read when the first answer is wanted."""
         folder = Path(folder).resolve()
         key = re.sub(r"[^A-Za-z0-9._-]", "_", folder.name) + "@" + hashlib.sha256(str(folder).encode()).hexdigest()[:8]
-        self._memory.adapters[key] = folder
+        self._shared.adapters[key] = folder
         view = self.with_adapter(key)
         view.name = name
         return view
@@ -144,7 +144,7 @@ class Local:
     @property
     def fingerprint(self) -> str:
         """What decides the model's answers, as 16 hex digits. ConfigError if the adapter was taken away."""
-        memory = self._memory
+        memory = self._shared
         beside = None if self.chosen is None else memory.folder(self.chosen)
         decides = (beside, memory.loadings[self.chosen], memory.weights, self.config)
         known = self._fingerprints.get(self.chosen)
@@ -166,7 +166,7 @@ class Local:
             best_mode("cpu"),
             str(find_spec("numba") is not None),
             *(["free calls"] if self.free_calls else []),
-            *([self._memory.weights] if self._memory.weights else []),
+            *([self._shared.weights] if self._shared.weights else []),
         ]
         digest = hashlib.sha256("|".join([*parts, *arithmetic, __version__]).encode())
         return f"local:{digest.hexdigest()[:16]}"
@@ -208,7 +208,7 @@ class Local:
         cache_salt: str = "",
     ) -> AsyncGenerator[Delta, None]:
         """`n` answers at once, their pieces as they come (see `TokenModel`)."""
-        loaded = (await self._ready()).told(template)
+        loaded = (await self._ready()).with_variables(template)
         grammar = await self._grammar(loaded, sampling, tools)
         make = partial(new_request, loaded, prompt, sampling, tools, n, grammar, self.chosen, priority, run, cache_salt)
         request, new_answer = await asyncio.to_thread(make) if is_long(prompt, sampling) else make()
@@ -246,7 +246,7 @@ class Local:
         self, prompt: Prompt, tools: Sequence[ToolSpec] = (), *, template: Mapping[str, Any] | None = None
     ) -> list[int]:
         """The ids that a prompt reaches the model as."""
-        loaded = (await self._ready()).told(template)
+        loaded = (await self._ready()).with_variables(template)
         return list(await asyncio.to_thread(encode, loaded, prompt, tools))
 
     async def detokenize(self, ids: Sequence[int]) -> str:
@@ -268,7 +268,7 @@ class Local:
         if len(ids) < 2:
             return []
         (found,) = await loaded.worker.score(
-            ids[:1], [ids[1:]], top=top, priority=priority, run=run, adapter=self.chosen, salt=cache_salt
+            ids[:1], [ids[1:]], top=top, priority=priority, owner=run, adapter=self.chosen, salt=cache_salt
         )
         tops = found.top_logprobs or ((),) * len(found.logprobs)
         return [TokenRating(*each) for each in zip(ids[1:], found.logprobs, tops, strict=True)]
@@ -281,7 +281,7 @@ class Local:
 
     @property
     def _loaded(self) -> Loaded | None:
-        return self._memory.loaded
+        return self._shared.loaded
 
     @property
     def is_alive(self) -> bool:
@@ -298,22 +298,22 @@ class Local:
 
     async def load_adapter(self, name: str, folder: Path | str, *, version: int = 0, replace: bool = False) -> None:
         """Put an adapter beside the weights while answers are computed; see `Engine.load_adapter`."""
-        await self._memory.load_adapter(await self._ready(), name, Path(folder), version=version, replace=replace)
+        await self._shared.load_adapter(await self._ready(), name, Path(folder), version=version, replace=replace)
 
     async def unload_adapter(self, name: str) -> None:
         """Take an adapter away from new requests; those under way end with it."""
-        if name not in self._memory.adapters:
+        if name not in self._shared.adapters:
             raise ConfigError(f"no adapter {name[:80]!r} is beside {self.name}")
         self._fingerprints.pop(name, None)
-        await self._memory.unload_adapter(await self._ready(), name)
+        await self._shared.unload_adapter(await self._ready(), name)
 
-    async def kept_adapter(self, name: str) -> KeptAdapter | None:
+    async def kept_adapter(self, name: str) -> SavedAdapter | None:
         """What is loaded under a name now, for `restore_adapter`; None if nothing is."""
-        return await self._memory.kept_adapter(await self._ready(), name)
+        return await self._shared.kept_adapter(await self._ready(), name)
 
-    async def restore_adapter(self, name: str, kept: KeptAdapter | None) -> None:
+    async def restore_adapter(self, name: str, kept: SavedAdapter | None) -> None:
         """Make it as it was when this was kept: the same adapter under its name, from memory, or none."""
-        await self._memory.restore_adapter(await self._ready(), name, kept)
+        await self._shared.restore_adapter(await self._ready(), name, kept)
 
     async def update(self, state: Mapping[str, Tensor], version: int, *, recompute: bool = True) -> None:
         """Replace the weights between two steps, and drop no request; see `Engine.load`.
@@ -322,20 +322,20 @@ class Local:
         """
         loaded = await self._ready()
         await loaded.worker.load(state, version, recompute=recompute)
-        self._memory.weights = secrets.token_hex(16)
+        self._shared.weights = secrets.token_hex(16)
 
     def close(self) -> None:
         """Let go of the model, for all that share it. Answers under way get an error."""
-        self._memory.close()
+        self._shared.close()
 
     async def _ready(self) -> Loaded:
-        memory = self._memory
+        memory = self._shared
         if memory.loaded is not None and (self.chosen is None or self.chosen in memory.present):
             return memory.loaded
         return await asyncio.to_thread(self._load)
 
     def _load(self) -> Loaded:
-        memory = self._memory
+        memory = self._shared
         with memory.lock:
             loaded = memory.loaded
             if loaded is None:
@@ -367,8 +367,8 @@ class Local:
 def load(path: Path, config: EngineConfig, adapter: Path | None = None) -> Loaded:
     """The model of a file or folder, in memory, its engine running."""
     tokenizer = pretrained.load(path)
-    chat = Chat(tokenizer, tokenizer.chat_template)
-    with allocating(f"the weights of {path.name}"):
+    chat = ChatTemplate(tokenizer, tokenizer.chat_template)
+    with explain_out_of_memory(f"the weights of {path.name}"):
         model = load_weights(path, config, adapter)
     if tokenizer.vocab_size > model.architecture.vocab_size:
         raise ModelFileError(

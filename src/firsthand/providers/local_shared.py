@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from firsthand.engine.compute.adapter_slots import LoadedAdapter
 
 
-class KeptAdapter(NamedTuple):
+class SavedAdapter(NamedTuple):
     """An adapter that is loaded, and the folder that it came from."""
 
     folder: Path
     adapter: LoadedAdapter
 
 
-class Memory:
+class SharedModel:
     """A model in memory, once it is wanted, and the adapters beside it: what a Local and those made from it share."""
 
     def __init__(self) -> None:
@@ -67,13 +67,13 @@ class Memory:
             self.present.discard(name)
             await loaded.worker.unload_adapter(name)
 
-    async def kept_adapter(self, loaded: Loaded, name: str) -> KeptAdapter | None:
+    async def kept_adapter(self, loaded: Loaded, name: str) -> SavedAdapter | None:
         """What is loaded under a name now; None if nothing is."""
         if name not in self.present:
             return None
-        return KeptAdapter(self.adapters[name], await loaded.worker.find_adapter(name))
+        return SavedAdapter(self.adapters[name], await loaded.worker.find_adapter(name))
 
-    async def restore_adapter(self, loaded: Loaded, name: str, kept: KeptAdapter | None) -> None:
+    async def restore_adapter(self, loaded: Loaded, name: str, kept: SavedAdapter | None) -> None:
         """Put back what was kept, or take away what has come under its name."""
         if kept is not None:
             old = kept.adapter

@@ -74,7 +74,7 @@ class Endpoint:
 
     def status(self, status: int, body: Any, headers: Mapping[str, str], known: Sequence[str] = ()) -> ModelError:
         """The error for a status, with what the endpoint says of it; `known` are the models it lists."""
-        said = clip(self.hide(_said(body)))
+        said = clip(self.hide(_error_text(body)))
         told = f"{self.name} answered {status}" + (f" ({said})" if said else "")
         marks = {str(body.get(field)) for field in ("code", "type")} if isinstance(body, dict) else set()
         overflow = {"context_length_exceeded", "exceed_context_size_error"} & marks or _TOO_LONG.search(said)
@@ -149,12 +149,12 @@ def checked_key(key: str, *, required: bool) -> str:
     return key
 
 
-def _said(body: Any) -> str:
+def _error_text(body: Any) -> str:
     """What an error's body says: its message, in the many shapes that servers have."""
     if isinstance(body, dict):
         inner = body.get("error")
-        return _said(next((body[key] for key in ("message", "detail") if body.get(key)), inner if inner else ""))
+        return _error_text(next((body[key] for key in ("message", "detail") if body.get(key)), inner if inner else ""))
     if isinstance(body, list):
-        return _said(body[0].get("msg")) if body and isinstance(body[0], dict) else ""
+        return _error_text(body[0].get("msg")) if body and isinstance(body[0], dict) else ""
     text = body if isinstance(body, str) else ""
     return "an HTML page" if text.lstrip()[:5].lower() in ("<!doc", "<html") else text

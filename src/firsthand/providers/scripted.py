@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from firsthand._moved import old_names
 from firsthand.errors import ConfigError, ModelError, TransientError
 from firsthand.message import Message, Text, ToolCall, assistant, canonical, user
 from firsthand.model import (
@@ -41,7 +42,7 @@ _MAX_SCRIPT_BYTES = 1 << 24
 
 
 @dataclass(frozen=True)
-class Asked:
+class ScriptedRequest:
     """A request that a Scripted model was given."""
 
     prompt: Prompt
@@ -107,7 +108,7 @@ class Scripted:
             raise ConfigError("replies is one string: give a list of replies, a mapping or a function")
         self.name = name
         self.fingerprint = fingerprint or f"scripted-{_digest(_described(replies), _described(score))}"
-        self.asked: list[Asked] = []
+        self.asked: list[ScriptedRequest] = []
         self._replies = replies
         self._score = score
         self._failures = failures
@@ -119,7 +120,7 @@ class Scripted:
         self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = (), n: int = 1
     ) -> list[Completion]:
         """`n` answers from the script."""
-        await self._take(Asked(prompt, sampling, tuple(tools), n))
+        await self._take(ScriptedRequest(prompt, sampling, tuple(tools), n))
         messages = _messages(prompt)
         words = sum(_count(message.text) for message in messages)
         replies = [self._reply(messages, sampling, index) for index in range(n)]
@@ -141,12 +142,12 @@ class Scripted:
 
     async def score(self, prompt: Prompt, continuations: Sequence[str]) -> Scored:
         """The likelihood of each continuation, by the function that was given or by hash."""
-        await self._take(Asked(prompt, None, continuations=tuple(continuations)))
+        await self._take(ScriptedRequest(prompt, None, continuations=tuple(continuations)))
         text = prompt if isinstance(prompt, str) else "\n".join(message.text for message in prompt)
         likelihoods = tuple(self._likelihood(text, each) for each in continuations)
         return Scored(likelihoods, Usage(_count(text) + sum(each.num_tokens for each in likelihoods)))
 
-    async def _take(self, asked: Asked) -> None:
+    async def _take(self, asked: ScriptedRequest) -> None:
         self.asked.append(asked)
         if self._delay_s:
             await asyncio.sleep(self._delay_s)
@@ -258,3 +259,6 @@ def _call(index: int, body: Any, source: str) -> ToolCall:
         case {"name": str(name), "arguments": dict(arguments)}:
             return ToolCall(f"call_{index}", name, arguments)
     raise ConfigError(f"a tool call in {source!r} is {body!r:.120}: an object with name and arguments was expected")
+
+
+__getattr__ = old_names(__name__, {"Asked": "ScriptedRequest"})

@@ -18,7 +18,7 @@ from firsthand.message import Json
 from firsthand.model import Usage
 from firsthand.rollout import Place, rollouts
 from firsthand.runs.store import Run
-from firsthand.system.request_owner import asking
+from firsthand.system.request_owner import set_owner
 from firsthand.trace import Trace
 
 
@@ -45,7 +45,7 @@ async def execute(
     if budget is not None and budget.spent == Usage() and budget.calls == 0:
         spent, budget.calls = run.spent()
         budget.charge(0, spent)
-    with run.working(), asking(run.id):
+    with run.working(), set_owner(run.id):
         try:
             async with asyncio.timeout(budget.limits.seconds if budget else None) as timer:
                 await _attempt(run, missing, seed, concurrency, budget, on_trace, listener)

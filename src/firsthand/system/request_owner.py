@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+from firsthand._moved import old_names
+
 MAX_CHARS = 256
 """An engine takes names of that length; of a longer one the end is replaced by a hash."""
 _asker: ContextVar[str] = ContextVar("firsthand_asker", default="")
@@ -22,7 +24,7 @@ def current() -> str:
 
 
 @contextmanager
-def asking(name: str) -> Iterator[None]:
+def set_owner(name: str) -> Iterator[None]:
     """Inside it, and in the tasks that are started there, models are asked for `name`, a part of whoever asks outside."""
     token = _asker.set(_bounded(f"{current()}/{name}" if current() else name))
     try:
@@ -36,3 +38,6 @@ def _bounded(name: str) -> str:
         return name
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:16]
     return f"{name[: MAX_CHARS - len(digest) - 1]}~{digest}"
+
+
+__getattr__ = old_names(__name__, {"asking": "set_owner"})

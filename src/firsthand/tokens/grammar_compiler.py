@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from firsthand.errors import ConfigError, TransientError
 from firsthand.grammar import Grammar
-from firsthand.tokens.tokenizer import Run, Tokenizer
+from firsthand.tokens.tokenizer import TextRun, Tokenizer
 
 T = TypeVar("T")
 
@@ -56,7 +56,7 @@ class Vocabulary:
     def __call__(self, text: str | bytes) -> list[int]:
         """The ids of text that goes on after other text."""
         text = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
-        return self.tokenizer.encode_runs([Run(text, False)], continuing=True)
+        return self.tokenizer.encode_runs([TextRun(text, False)], continuing=True)
 
 
 def vocabulary(tokenizer: Tokenizer) -> Any:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import codecs
 from collections.abc import Sequence
 
+from firsthand._moved import old_names
 from firsthand.tokens.tokenizer import Tokenizer
 
 
-class Decoder:
+class IncrementalDetokenizer:
     """Text of tokens that come one by one; each token costs time in its own length only.
 
     `continuing` says that the text goes on after other text, so that a space before its first word is kept.
@@ -26,13 +27,13 @@ class Decoder:
 
     def feed(self, token_id: int) -> str:
         """The text that this token makes certain; empty while a character is incomplete."""
-        return self._begun(self._utf8.decode(self._tokenizer.visible_bytes(token_id, self._skip_special)))
+        return self._strip_first_space(self._utf8.decode(self._tokenizer.visible_bytes(token_id, self._skip_special)))
 
     def finish(self) -> str:
         """What was still held back, an incomplete character as U+FFFD."""
-        return self._begun(self._utf8.decode(b"", final=True))
+        return self._strip_first_space(self._utf8.decode(b"", final=True))
 
-    def _begun(self, text: str) -> str:
+    def _strip_first_space(self, text: str) -> str:
         if self._strip and text:
             self._strip = False
             return text[1:] if text.startswith(" ") else text
@@ -49,7 +50,7 @@ class StopStrings:
 
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str], *, skip_special: bool = True,
                  continuing: bool = False, after: int = 0, include: bool = False) -> None:  # fmt: skip
-        self._decoder = Decoder(tokenizer, skip_special=skip_special, continuing=continuing)
+        self._decoder = IncrementalDetokenizer(tokenizer, skip_special=skip_special, continuing=continuing)
         self._early = after
         self._include = include
         self._matchers = [_Matcher(string) for string in stop if string]
@@ -115,3 +116,6 @@ class _Matcher:
             self.matched = self._shorter[self.matched - 1]
         self.matched += self.string[self.matched] == character
         return self.matched == len(self.string)
+
+
+__getattr__ = old_names(__name__, {"Decoder": "IncrementalDetokenizer"})

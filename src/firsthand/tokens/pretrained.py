@@ -10,13 +10,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from firsthand._moved import old_names
 from firsthand.errors import ModelFileError
 from firsthand.formats.model_files import read_gguf, read_json
 from firsthand.message import Json
 from firsthand.tokens import gguf_vocab, spm
-from firsthand.tokens.tokenizer import Run, Tokenizer
+from firsthand.tokens.tokenizer import TextRun, Tokenizer
 
-__all__ = ["Run", "Tokenizer", "from_metadata", "load"]
+__all__ = ["TextRun", "Tokenizer", "from_metadata", "load"]
 
 _MAX_TOKENIZER_BYTES = 1 << 27
 _MAX_TEMPLATE_BYTES = 1 << 20
@@ -143,3 +144,6 @@ def _template(value: object, source: str) -> str | None:
     if not isinstance(value, str) or len(value) > _MAX_TEMPLATE_BYTES:
         raise ModelFileError(f"{source}: the chat template is no text of at most {_MAX_TEMPLATE_BYTES} bytes")
     return value
+
+
+__getattr__ = old_names(__name__, {"Run": "TextRun"})

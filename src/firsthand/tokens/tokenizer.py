@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import tokenizers
 
+from firsthand._moved import old_names
 from firsthand.errors import ModelFileError
 from firsthand.message import Json, canonical
 from firsthand.tokens.token_bytes import byte_reader, steps, strips_leading_space
@@ -33,7 +34,7 @@ with every chat."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-class Run(NamedTuple):
+class TextRun(NamedTuple):
     """A stretch of text; only in a trusted one does the text of a control token become that token."""
 
     text: str
@@ -121,9 +122,9 @@ class Tokenizer:
 
         With `special`, text such as `<|im_end|>` becomes that control token; without, it is encoded as plain text.
         """
-        return self.encode_runs([Run(text, special)])
+        return self.encode_runs([TextRun(text, special)])
 
-    def encode_runs(self, runs: Sequence[Run], *, continuing: bool = False) -> list[int]:
+    def encode_runs(self, runs: Sequence[TextRun], *, continuing: bool = False) -> list[int]:
         """The ids of the joined text of `runs`, in which only trusted runs may name control tokens.
 
         Between two control tokens the text is encoded as one, whatever runs it came from, so where no untrusted run
@@ -288,3 +289,6 @@ def _without_prefix(rust: Any, description: Json, source: str) -> Any:
         return rust
     text = json.dumps(node).replace('"prepend_scheme": "first"', '"prepend_scheme": "never"')
     return _build(description | {"pre_tokenizer": json.loads(text)}, source)
+
+
+__getattr__ = old_names(__name__, {"Run": "TextRun"})

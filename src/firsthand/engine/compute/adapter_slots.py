@@ -38,7 +38,7 @@ class LoadedAdapter:
     """Whether it goes with its last sequence."""
 
 
-class Adapters:
+class AdapterSlots:
     """All adapters of an engine. `read` may run in any thread, all else in the engine's."""
 
     def __init__(self, model: Decoder, config: EngineConfig, *, tiles_of: Mode | None):
@@ -48,7 +48,7 @@ class Adapters:
         self._loaded: dict[str, LoadedAdapter] = {}
         self._leaving: list[LoadedAdapter] = []
         self._next_id = 1
-        self._reading = threading.Lock()
+        self._read_lock = threading.Lock()
 
     def __len__(self) -> int:
         """How many are in memory, those that are leaving counted."""
@@ -70,7 +70,7 @@ class Adapters:
         Raises ModelFileError if it is not sound or does not fit the model, ConfigError if it is larger than allowed.
         """
         most = self._config.adapter_memory_bytes
-        with self._reading:  # one at a time, so that together they take no more than one does
+        with self._read_lock:  # one at a time, so that together they take no more than one does
             if not isinstance(source, Adapter):
                 source = read_adapter(source, self._model, max_bytes=most, max_rank=self._config.max_adapter_rank)
             packed = pack_adapter(source, self._model, tiles_of=self._tiles_of)
@@ -85,7 +85,7 @@ class Adapters:
 
         ConfigError, and nothing changes, if the name cannot be, is taken and not to be replaced, or there is no room.
         """
-        check_name(name)
+        check_adapter_name(name)
         old = self._loaded.get(name)
         if old is not None and not replace:
             raise ConfigError(f"an adapter {name!r} is loaded already: unload it first, or ask for it to be replaced")
@@ -140,7 +140,7 @@ class Adapters:
         return adapter
 
 
-def check_name(name: object) -> None:
+def check_adapter_name(name: object) -> None:
     """Raise ConfigError unless it can be an adapter's name."""
     if not isinstance(name, str) or len(name) > MAX_NAME or not _NAME.fullmatch(name):
         raise ConfigError(f"an adapter's name is {shown(name)}: give 1 to {MAX_NAME} letters, digits and . _ @ : / + -")

@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from firsthand._moved import old_names
 from firsthand.engine.core.engine_config import default_kv_bytes
 from firsthand.engine.memory.available_memory import free_bytes
 from firsthand.errors import ConfigError, ModelError
@@ -40,7 +41,7 @@ def device_line(device: str) -> str:
     return "" if device == "cpu" else f"; computed on {torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}"
 
 
-def torch_on(device: torch.device) -> str:
+def torch_name(device: torch.device) -> str:
     """Torch and what it computes on: a GPU by its name, a CPU by the vector instructions that torch uses."""
     is_gpu = device.type == "cuda"
     name = torch.cuda.get_device_name(device) if is_gpu else torch.backends.cpu.get_cpu_capability()
@@ -77,7 +78,7 @@ def free_bytes_on(device: torch.device) -> int | None:
 
 
 @contextmanager
-def allocating(what: str) -> Iterator[None]:
+def explain_out_of_memory(what: str) -> Iterator[None]:
     """Inside it, memory that cannot be had is a ModelError that says what it was for."""
     try:
         yield
@@ -86,3 +87,6 @@ def allocating(what: str) -> Iterator[None]:
         if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "DefaultCPUAllocator" not in reason:
             raise
         raise ModelError(f"there is no memory for {what}: {reason or type(error).__name__}") from error
+
+
+__getattr__ = old_names(__name__, {"allocating": "explain_out_of_memory"})

@@ -5,12 +5,12 @@ where one was to be drawn come back together (`drawing.py`). Only rows that need
 grammars, alternatives) are fetched, one by one. Weights, keys, values and logits stay on the device.
 """
 
-# N packed tokens, M wanted rows, D hidden, V vocabulary, H query heads, G kv heads, K head_dim
+# N packed tokens, M rows rows, D hidden, V vocabulary, H query heads, G kv heads, K head_dim
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence as Row
+from collections import abc
 from functools import cache
 from importlib.util import find_spec
 
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from firsthand.engine.compute.static_step import Graphs, StaticStep, StaticSteps, called, is_static
+from firsthand.engine.compute.static_step import GraphCapture, StaticStep, StaticSteps, is_static, without_capture
 from firsthand.engine.core.sequence import Chunk
 from firsthand.engine.decoding.batched_sampler import Draw, draw_rows
 from firsthand.kernels.attention import gather
@@ -28,14 +28,14 @@ from firsthand.nn.compiled_decoder import Cache, Logits
 from firsthand.nn.decoder import Decoder
 
 log = logging.getLogger(__name__)
-SAME = 0.05
+MAX_KERNEL_ERROR = 0.05
 """How far the kernel may be from plain attention in the check before its first use, in bfloat16 (values are about 1)."""
 
 
 class PagedAttend:
     """The `Attend` of one step: writes new keys and values into their blocks, then reads each sequence's own blocks."""
 
-    def __init__(self, pages: Row[Pages], layouts: Row[Layout], decode: gather.Decode):
+    def __init__(self, pages: abc.Sequence[Pages], layouts: abc.Sequence[Layout], decode: gather.Decode):
         self.pages = pages
         self.layouts = layouts
         self.decode = decode
@@ -49,47 +49,60 @@ class PagedAttend:
         )
 
 
-class Modules:
+class ModuleRunner:
     """A model called module by module over a paged cache."""
 
-    def __init__(self, model: Decoder, cache: Cache, *, block_size: int, spares: Row[int]):
-        """`spares`: for each kind of layers a block for what padding writes; none where no step is to be static."""
+    def __init__(self, model: Decoder, cache: Cache, *, block_size: int, padding_blocks: abc.Sequence[int]):
+        """`padding_blocks`: for each kind of layers a block for what padding writes; none where no step is to be static."""
         self.model, self.cache = model, cache
         self.device = model.embed.weight.device
         self.decode = decode_on(self.device)
         self.block_size = block_size
         self.steps: StaticSteps | None = None
-        if spares:
+        if padding_blocks:
             self.steps = StaticSteps(
                 lambda rows, width: StaticStep(
-                    model, cache, rows=rows, width=width, spares=spares, block_size=block_size, decode=self.decode
+                    model,
+                    cache,
+                    rows=rows,
+                    width=width,
+                    padding_blocks=padding_blocks,
+                    block_size=block_size,
+                    decode=self.decode,
                 ),
-                Graphs() if self.device.type == "cuda" else called,
+                GraphCapture() if self.device.type == "cuda" else without_capture,
             )
 
-    def hidden(self, chunks: Row[Chunk], layouts: Row[Layout], wanted: Row[int], *, is_adapted: bool = False) -> Tensor:
-        """Compute the chunks together; the hidden states of their wanted packed rows: M D. `layouts` are the layers'.
+    def hidden(
+        self,
+        chunks: abc.Sequence[Chunk],
+        layouts: abc.Sequence[Layout],
+        rows: abc.Sequence[int],
+        *,
+        is_adapted: bool = False,
+    ) -> Tensor:
+        """Compute the chunks together; the hidden states of their rows packed rows: M D. `layouts` are the layers'.
 
         What adapters add depends on the step, so a step with any has no fixed shape.
         """
         if self.steps is not None and not is_adapted and is_static(chunks):
             static_ND = self._static(self.steps, chunks)
-            if static_ND is not None and len(wanted) == len(chunks):
+            if static_ND is not None and len(rows) == len(chunks):
                 return static_ND
             if static_ND is not None:
-                return static_ND[gather.to_device([wanted], self.device)[0]]
-        ids_N, positions_N, wanted_M = gather.to_device(
+                return static_ND[gather.to_device([rows], self.device)[0]]
+        ids_N, positions_N, rows_M = gather.to_device(
             [
                 [token for chunk in chunks for token in chunk.tokens],
                 [position for chunk in chunks for position in range(chunk.start, chunk.end)],
-                wanted,
+                rows,
             ],
             self.device,
         )
         hidden_ND: Tensor = self.model(ids_N, positions_N, PagedAttend(self.cache.pages, layouts, self.decode))
-        return hidden_ND[wanted_M]
+        return hidden_ND[rows_M]
 
-    def _static(self, steps: StaticSteps, chunks: Row[Chunk]) -> Tensor | None:
+    def _static(self, steps: StaticSteps, chunks: abc.Sequence[Chunk]) -> Tensor | None:
         """The step with fixed shapes; None, and never again, if the GPU cannot capture it."""
         made = len(steps)
         try:
@@ -101,7 +114,7 @@ class Modules:
             self.steps = None
             return None
 
-    def logits(self, hidden_MD: Tensor, draws: Row[Draw | None] = ()) -> Logits:
+    def logits(self, hidden_MD: Tensor, draws: abc.Sequence[Draw | None] = ()) -> Logits:
         """Scores of every next token after some states, and a token of each row for which there is a draw."""
         scores_MV = self.model.logits(hidden_MD)
         best, drawn, best_scores, drawn_scores, normalisers = summary(scores_MV, draws).tolist()  # waits, once
@@ -122,7 +135,7 @@ class Modules:
             self.steps.forget()
 
 
-def summary(scores_MV: Tensor, draws: Row[Draw | None]) -> Tensor:
+def summary(scores_MV: Tensor, draws: abc.Sequence[Draw | None]) -> Tensor:
     """For each row its most probable token, the drawn one (else the same), their scores, and the normaliser: 5 M float64."""
     best_M = scores_MV.argmax(-1)
     drawn_M = draw_rows(scores_MV, draws, otherwise=best_M) if any(draws) else best_M
@@ -143,25 +156,25 @@ def _checked(device: torch.device) -> gather.Decode:
     from firsthand.kernels.attention import paged_triton
 
     try:
-        gap = disagreement(paged_triton.decode, device, torch.bfloat16)
+        gap = kernel_error(paged_triton.decode, device, torch.bfloat16)
     except Exception as error:  # a compiler's or a driver's own
         log.warning("the Triton kernel does not run here, so blocks are gathered: %s", error)
         return gather.decode
-    if not gap < SAME:
+    if not gap < MAX_KERNEL_ERROR:
         log.warning("the Triton kernel is off by %g here, so blocks are gathered", gap)
         return gather.decode
     return paged_triton.decode
 
 
-def disagreement(decode: gather.Decode, device: torch.device, dtype: torch.dtype) -> float:
+def kernel_error(decode: gather.Decode, device: torch.device, dtype: torch.dtype) -> float:
     """The largest gap between a way to attend and the plain one, on three sequences of other lengths."""
-    made = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     pages = Pages.empty(24, 2, 16, 64, dtype, device)
     for tensor in pages.tensors:
-        tensor.copy_(torch.randn(tensor.shape, generator=made))
-    tables_CB = torch.randperm(24, generator=made).view(3, 8).to(device)
+        tensor.copy_(torch.randn(tensor.shape, generator=generator))
+    tables_CB = torch.randperm(24, generator=generator).view(3, 8).to(device)
     positions_C = torch.tensor([0, 37, 127], device=device)
-    q_CHK = torch.randn(3, 6, 64, generator=made).to(device, dtype)
+    q_CHK = torch.randn(3, 6, 64, generator=generator).to(device, dtype)
     ways = (decode, gather.decode)
-    one, other = (way(q_CHK, pages, tables_CB, positions_C, scale=0.125, window=None) for way in ways)
-    return float((one - other).abs().max())
+    ours, reference = (way(q_CHK, pages, tables_CB, positions_C, scale=0.125, window=None) for way in ways)
+    return float((ours - reference).abs().max())

@@ -12,21 +12,21 @@ steps with pieces of prompts, run without buffers (`modules.py`).
 
 from __future__ import annotations
 
+from collections import abc
 from collections.abc import Callable
-from collections.abc import Sequence as Row
 
 import torch
 from torch import Tensor
 
 from firsthand.engine.core.sequence import Chunk
-from firsthand.engine.memory.window_pool import near_table
+from firsthand.engine.memory.window_pool import window_blocks_of
 from firsthand.kernels.attention.gather import Decode, is_pinned, store
 from firsthand.nn.compiled_decoder import Cache
 from firsthand.nn.decoder import Decoder
 
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 """Rows of a step."""
-LEAST_BLOCKS = 16
+MIN_BLOCKS = 16
 """The narrowest table; wider ones are twice, four times ... as wide."""
 
 
@@ -61,33 +61,35 @@ class StaticStep:
         *,
         rows: int,
         width: int,
-        spares: Row[int],
+        padding_blocks: abc.Sequence[int],
         block_size: int,
         decode: Decode,
     ):
-        """`spares`: for each kind of layers the block that takes what padding writes."""
+        """`padding_blocks`: for each kind of layers the block that takes what padding writes."""
         self.model, self.cache, self.decode = model, cache, decode
-        self.rows, self.width, self.spares, self.block_size = rows, width, tuple(spares), block_size
+        self.rows, self.width, self.padding_blocks, self.block_size = rows, width, tuple(padding_blocks), block_size
         device = model.embed.weight.device
-        size = rows * (2 + len(self.spares) * width)
+        size = rows * (2 + len(self.padding_blocks) * width)
         self._host = torch.zeros(size, dtype=torch.long, pin_memory=is_pinned(device))
         self._inputs = torch.zeros(size, dtype=torch.long, device=device)
         self._arrived = torch.cuda.Event() if is_pinned(device) else None  # type: ignore[no-untyped-call]
 
-    def fill(self, chunks: Row[Chunk]) -> None:
+    def fill(self, chunks: abc.Sequence[Chunk]) -> None:
         """Put chunks of one token each into the buffers, by one copy."""
         if self._arrived is not None:
             self._arrived.synchronize()  # the copy of an earlier step may still be read from
         ids_N, positions_N, tables_TNW = (view.numpy() for view in self._views(self._host))
         ids_N[:], positions_N[:] = 0, 0
-        for kind, spare in enumerate(self.spares):
+        for kind, spare in enumerate(self.padding_blocks):
             tables_TNW[kind] = spare
         for row, chunk in enumerate(chunks):
             table = chunk.sequence.table
             (ids_N[row],), positions_N[row] = chunk.tokens, chunk.start
-            for kind, mine in enumerate([table] if len(self.spares) == 1 else [table, near_table(table)]):
-                known = mine[: chunk.start // self.block_size + 1]
-                tables_TNW[kind, row, : len(known)] = known
+            for kind, blocks in enumerate(
+                [table] if len(self.padding_blocks) == 1 else [table, window_blocks_of(table)]
+            ):
+                used = blocks[: chunk.start // self.block_size + 1]
+                tables_TNW[kind, row, : len(used)] = used
         self._inputs.copy_(self._host, non_blocking=True)
         if self._arrived is not None:
             self._arrived.record()
@@ -102,14 +104,14 @@ class StaticStep:
     def _views(self, flat: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Ids N, positions N and tables T N W of a buffer."""
         ids_N, positions_N, tables = flat[: self.rows], flat[self.rows : 2 * self.rows], flat[2 * self.rows :]
-        return ids_N, positions_N, tables.view(len(self.spares), self.rows, self.width)
+        return ids_N, positions_N, tables.view(len(self.padding_blocks), self.rows, self.width)
 
 
 Replay = Callable[[], Tensor]
 """Computes a step again from what its buffers hold now; the result is overwritten by the next call."""
 
 
-class Graphs:
+class GraphCapture:
     """Captures steps in CUDA graphs, which share one pool of memory since only one of them runs at a time."""
 
     def __init__(self) -> None:
@@ -135,7 +137,7 @@ class Graphs:
         return replay
 
 
-def called(compute: Replay) -> Replay:
+def without_capture(compute: Replay) -> Replay:
     """A step where nothing is captured: its replay is a call."""
     return compute
 
@@ -151,10 +153,10 @@ class StaticSteps:
     def __len__(self) -> int:
         return len(self._steps)
 
-    def hidden(self, chunks: Row[Chunk], block_size: int) -> Tensor:
+    def hidden(self, chunks: abc.Sequence[Chunk], block_size: int) -> Tensor:
         """The hidden states of chunks of one token each, in order; overwritten by the next call: D for each."""
         blocks = max(chunk.start for chunk in chunks) // block_size + 1
-        key = (next(size for size in SIZES if size >= len(chunks)), _up(blocks))
+        key = (next(size for size in SIZES if size >= len(chunks)), _table_width(blocks))
         if key not in self._steps:
             step = self._make(*key)
             step.fill(chunks)
@@ -168,11 +170,11 @@ class StaticSteps:
         self._steps.clear()
 
 
-def is_static(chunks: Row[Chunk]) -> bool:
+def is_static(chunks: abc.Sequence[Chunk]) -> bool:
     """Whether these are rows of a decode step, and no more than the largest takes."""
     return 0 < len(chunks) <= SIZES[-1] and all(chunk.end - chunk.start == 1 for chunk in chunks)
 
 
-def _up(blocks: int) -> int:
+def _table_width(blocks: int) -> int:
     """The next width of a table."""
-    return max(LEAST_BLOCKS, 1 << (blocks - 1).bit_length())
+    return max(MIN_BLOCKS, 1 << (blocks - 1).bit_length())

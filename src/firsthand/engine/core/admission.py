@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence as Row
+from collections import abc
 
 from firsthand.engine.compute.adapter_slots import LoadedAdapter
 from firsthand.engine.core.sequence import Request, Sequence
-from firsthand.engine.decoding.token_filter import Permits
+from firsthand.engine.decoding.token_filter import TokenFilter
 from firsthand.model import Sampling
 
 
-def answers(
+def answer_sequences(
     request: Request, request_id: int, vocab_size: int, *, max_tokens: int, adapter: LoadedAdapter | None
 ) -> list[Sequence]:
     """The answers of a request; the first leads the others."""
     sampling = request.sampling
-    permits = _permits(request, vocab_size)
+    token_filter = _token_filter(request, vocab_size)
     seed = secrets.randbits(62) if sampling.seed is None else sampling.seed
-    lines = [
+    sequences = [
         Sequence(
             request_id=request_id,
             index=index,
@@ -30,24 +30,24 @@ def answers(
             stop_ids=request.stop_ids,
             stopper=request.stopper() if request.stopper else None,
             guide=request.grammar.guide() if request.grammar else None,
-            permits=permits,
+            token_filter=token_filter,
             priority=request.priority,
-            run=request.run,
+            owner=request.owner,
             adapter=adapter,
             salt=request.salt,
         )
         for index in range(request.n)
     ]
-    lines[0].followers = lines[1:]
-    return lines
+    sequences[0].followers = sequences[1:]
+    return sequences
 
 
-def _permits(request: Request, vocab_size: int) -> Permits | None:
+def _token_filter(request: Request, vocab_size: int) -> TokenFilter | None:
     """Which tokens a request permits; None if it says nothing of that."""
     sampling = request.sampling
     if sampling.allowed_token_ids is None and not request.bad_sequences and not sampling.min_tokens:
         return None
-    return Permits(
+    return TokenFilter(
         vocab_size,
         allowed=sampling.allowed_token_ids,
         bad=request.bad_sequences,
@@ -56,14 +56,14 @@ def _permits(request: Request, vocab_size: int) -> Permits | None:
     )
 
 
-def scores(
-    prefix: Row[int],
-    continuations: Row[Row[int]],
+def score_sequences(
+    prefix: abc.Sequence[int],
+    continuations: abc.Sequence[abc.Sequence[int]],
     request_id: int,
     *,
     top: int,
     priority: int,
-    run: str,
+    owner: str,
     adapter: LoadedAdapter | None,
     salt: str = "",
 ) -> list[Sequence]:
@@ -76,7 +76,7 @@ def scores(
         len(prefix),
         goal="prefix",
         priority=priority,
-        run=run,
+        owner=owner,
         adapter=adapter,
         salt=salt,
     )
@@ -89,7 +89,7 @@ def scores(
             goal="score",
             sampling=asked,
             priority=priority,
-            run=run,
+            owner=owner,
             adapter=adapter,
             salt=salt,
         )

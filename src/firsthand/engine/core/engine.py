@@ -9,28 +9,28 @@ batch: a near tie may flip there.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import Counter, abc
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from firsthand._moved import warn_renamed
 from firsthand.engine.compute.adapter_slots import LoadedAdapter
 from firsthand.engine.compute.packing import fitting_state
-from firsthand.engine.core.admission import answers, scores
+from firsthand.engine.core.admission import answer_sequences, score_sequences
 from firsthand.engine.core.assembly import assemble
 from firsthand.engine.core.engine_config import EngineConfig
-from firsthand.engine.core.engine_stats import Counts, Stats
-from firsthand.engine.core.live_requests import Live
-from firsthand.engine.core.outputs import Output, Scored, scored
-from firsthand.engine.core.request_checks import check_hold, check_request, check_room, check_score
-from firsthand.engine.core.sequence import Request
-from firsthand.engine.core.sequence import Sequence as Line
+from firsthand.engine.core.engine_stats import Stats, StepCounts
+from firsthand.engine.core.live_requests import LiveRequests
+from firsthand.engine.core.outputs import Output, ScoreOutput, score_output
+from firsthand.engine.core.request_checks import check_prefix, check_request, check_room, check_score
+from firsthand.engine.core.sequence import Request, Sequence
 from firsthand.engine.core.step import take_step
 from firsthand.engine.decoding.constraint import Masks
 from firsthand.engine.decoding.speculative import Drafter
-from firsthand.engine.memory.pinned_prefixes import Hold
+from firsthand.engine.memory.pinned_prefixes import PinnedPrefix
 from firsthand.engine.memory.prefix_cache import space_of
 from firsthand.nn.batched_lora import PackedAdapter
 from firsthand.nn.decoder import Decoder
@@ -66,15 +66,15 @@ class Engine:
         self.adapters = parts.adapters
         self.scheduler = parts.scheduler
         self.speculator = parts.speculator
-        self.live = Live(max_tokens=config.max_live_tokens, max_waiting=config.max_waiting)
+        self.live = LiveRequests(max_tokens=config.max_live_tokens, max_waiting=config.max_waiting)
         self.masks = Masks()
-        self.counts = Counts()
-        self._held: list[Output] = []
+        self.counts = StepCounts()
+        self._pending: list[Output] = []
 
     @property
     def has_work(self) -> bool:
         """Whether `step` has anything to do or to tell."""
-        return self.scheduler.has_work or bool(self._held)
+        return self.scheduler.has_work or bool(self._pending)
 
     def is_live(self, request_id: int) -> bool:
         """Whether more outputs of a request are to come."""
@@ -93,16 +93,18 @@ class Engine:
         max_tokens = min(request.sampling.max_tokens, self.architecture.max_position - num_prompt)
         check_room(num_prompt, max_tokens, self.pool, self.config.max_batch_tokens)
         self.live.check_room(request.n * num_prompt, num_waiting=len(self.scheduler.waiting))
-        return self._enter(answers(request, self.live.next_id, vocab_size, max_tokens=max_tokens, adapter=adapter))
+        return self._enter(
+            answer_sequences(request, self.live.next_id, vocab_size, max_tokens=max_tokens, adapter=adapter)
+        )
 
     def add_score(
         self,
-        prefix: Sequence[int],
-        continuations: Sequence[Sequence[int]],
+        prefix: abc.Sequence[int],
+        continuations: abc.Sequence[abc.Sequence[int]],
         *,
         top: int = 0,
         priority: int = 0,
-        run: str = "",
+        owner: str = "",
         adapter: str | None = None,
         salt: str = "",
     ) -> int:
@@ -111,21 +113,28 @@ class Engine:
         Each continuation brings one Output with its tokens, their log-probs and the `top` most probable tokens in their
         places, and the finish reason `stop`. Raises what `add` raises.
         """
-        check_score(prefix, continuations, priority, run, self.architecture, top=top, salt=salt)
-        beside = self._adapter(adapter)
+        check_score(prefix, continuations, priority, owner, self.architecture, top=top, salt=salt)
+        loaded_adapter = self._adapter(adapter)
         longest = max(map(len, continuations), default=0)
         check_room(len(prefix), longest, self.pool, self.config.max_batch_tokens)
         num_tokens = len(prefix) * (1 + len(continuations)) + sum(map(len, continuations))
         self.live.check_room(num_tokens, num_waiting=len(self.scheduler.waiting))
         return self._enter(
-            scores(
-                prefix, continuations, self.live.next_id, top=top, priority=priority, run=run, adapter=beside, salt=salt
+            score_sequences(
+                prefix,
+                continuations,
+                self.live.next_id,
+                top=top,
+                priority=priority,
+                owner=owner,
+                adapter=loaded_adapter,
+                salt=salt,
             )
         )
 
     def score(
-        self, prefix: Sequence[int], continuations: Sequence[Sequence[int]], *, adapter: str | None = None
-    ) -> list[Scored]:
+        self, prefix: abc.Sequence[int], continuations: abc.Sequence[abc.Sequence[int]], *, adapter: str | None = None
+    ) -> list[ScoreOutput]:
         """The log-probs of each continuation's tokens after the prefix. Steps until they are known.
 
         Outputs of other requests that fall due meanwhile come from the next `step`.
@@ -139,39 +148,53 @@ class Engine:
                     mine[output.index] = output
                 else:
                     others.append(output)
-        self._held = others
-        return [scored(mine[index]) for index in range(len(continuations))]
+        self._pending = others
+        return [score_output(mine[index]) for index in range(len(continuations))]
 
     def abort(self, request_id: int, index: int | None = None) -> None:
         """Drop a request, or one of its answers, and free its memory. It sends nothing more. Unknown ids are ignored."""
-        for line in self.live.lines(request_id):
-            if index is None or line.index == index >= 0:
+        for sequence in self.live.sequences(request_id):
+            if index is None or sequence.index == index >= 0:
                 if index is not None:
-                    self.scheduler.succeed(line)
-                self.end(line)
-        self._held = [o for o in self._held if o.request_id != request_id or (index is not None and o.index != index)]
+                    self.scheduler.promote_follower(sequence)
+                self.end(sequence)
+        self._pending = [
+            o for o in self._pending if o.request_id != request_id or (index is not None and o.index != index)
+        ]
 
     def step(self) -> list[Output]:
         """Compute once and return what it brought: for each answer under way at most a token and the guesses before it.
 
         A request that fails (its logits are not numbers, its stopper raises) ends with an Output that has an `error`.
         """
-        held, self._held = self._held, []
-        return held + take_step(self)
+        pending, self._pending = self._pending, []
+        return pending + take_step(self)
 
-    def hold(self, tokens: Sequence[int], *, adapter: str | None = None, salt: str = "") -> Hold:
+    def pin_prefix(self, tokens: abc.Sequence[int], *, adapter: str | None = None, salt: str = "") -> PinnedPrefix:
         """Keep what is known of a text in memory until `release`, so that a prompt which goes on from it finds it.
 
         Nothing is computed: hold a text when its answer has come. At most half of the memory can be held; the oldest holds
-        are dropped for the newest, and all of them if a request needs the memory to run at all (see `Hold.is_kept`).
+        are dropped for the newest, and all of them if a request needs the memory to run at all (see `PinnedPrefix.is_pinned`).
         """
-        check_hold(tokens, salt, self.architecture)
-        beside = self._adapter(adapter)
-        return self.scheduler.holds.add(tokens, space_of(None if beside is None else beside.id, salt))
+        check_prefix(tokens, salt, self.architecture)
+        loaded_adapter = self._adapter(adapter)
+        return self.scheduler.pinned_prefixes.add(
+            tokens, space_of(None if loaded_adapter is None else loaded_adapter.id, salt)
+        )
 
-    def release(self, hold: Hold) -> None:
+    def unpin_prefix(self, prefix: PinnedPrefix) -> None:
         """Let go of what is held; a second time does nothing."""
-        self.scheduler.holds.release(hold)
+        self.scheduler.pinned_prefixes.release(prefix)
+
+    def hold(self, tokens: abc.Sequence[int], *, adapter: str | None = None, salt: str = "") -> PinnedPrefix:
+        """Deprecated: the old name of `pin_prefix`."""
+        warn_renamed("Engine.hold", "pin_prefix")
+        return self.pin_prefix(tokens, adapter=adapter, salt=salt)
+
+    def release(self, prefix: PinnedPrefix) -> None:
+        """Deprecated: the old name of `unpin_prefix`."""
+        warn_renamed("Engine.release", "unpin_prefix")
+        self.unpin_prefix(prefix)
 
     def load(self, state: Mapping[str, Tensor], version: int, *, recompute: bool = True) -> None:
         """Replace the weights between two steps. No request is dropped, and no new one finds anything of the old weights.
@@ -207,13 +230,13 @@ class Engine:
         """Let no new request have an adapter. Those under way end with it, and its memory goes with the last of them."""
         self._forget(self.adapters.remove(name))
 
-    def end(self, line: Line) -> None:
+    def end(self, sequence: Sequence) -> None:
         """Take a sequence out of everything, as its last step or an abort does; its request ends with the last of them."""
-        self.scheduler.finish(line)
+        self.scheduler.finish(sequence)
         if self.speculator is not None:
-            self.speculator.forget(line)
-        if self.live.leave(line) and line.adapter is not None:
-            self._forget(self.adapters.leave(line.adapter))
+            self.speculator.forget(sequence)
+        if self.live.leave(sequence) and sequence.adapter is not None:
+            self._forget(self.adapters.leave(sequence.adapter))
 
     def stats(self) -> Stats:
         """Counters since the start and the present load."""
@@ -232,13 +255,13 @@ class Engine:
             preemptions=scheduler.num_preemptions,
             running=len(scheduler.running),
             waiting=len(scheduler.waiting),
-            waiting_by_priority=Counter(line.priority for line in scheduler.waiting),
+            waiting_by_priority=Counter(sequence.priority for sequence in scheduler.waiting),
             oldest_wait_s=scheduler.oldest_wait_s,
             num_blocks=pool.num_usable,
             used_blocks=pool.num_used,
-            held_blocks=scheduler.holds.num_blocks,
+            pinned_blocks=scheduler.pinned_prefixes.num_blocks,
             cached_blocks=pool.num_cached,
-            holds=len(scheduler.holds),
+            pinned_prefixes=len(scheduler.pinned_prefixes),
             adapters=len(self.adapters),
             adapter_bytes=self.adapters.size_bytes,
         )
@@ -252,10 +275,10 @@ class Engine:
             self.scheduler.forget_adapter(adapter.id)
             self.runner.forget_adapters()
 
-    def _enter(self, lines: list[Line]) -> int:
-        lead = lines[0]
-        self.live.enter(lines)
+    def _enter(self, sequences: list[Sequence]) -> int:
+        lead = sequences[0]
+        self.live.enter(sequences)
         if lead.adapter is not None:
-            self.adapters.enter(lead.adapter, len(lines))
+            self.adapters.enter(lead.adapter, len(sequences))
         self.scheduler.add(lead)
         return lead.request_id

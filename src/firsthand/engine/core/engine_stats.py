@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from firsthand._moved import warn_renamed
+
 
 @dataclass
-class Counts:
+class StepCounts:
     """What steps have computed so far; `Stats` says what each number means."""
 
     steps: int = 0
@@ -51,14 +53,26 @@ class Stats:
     """Blocks of keys and values that there are: used, cached and empty ones."""
     used_blocks: int
     """Blocks of running sequences and of holds."""
-    held_blocks: int
+    pinned_blocks: int
     """Blocks of holds, which may be in use otherwise too."""
     cached_blocks: int
     """Blocks with known text that nobody uses."""
-    holds: int
+    pinned_prefixes: int
     adapters: int = 0
     """Adapters in memory, those counted that were unloaded and still answer."""
     adapter_bytes: int = 0
+
+    @property
+    def holds(self) -> int:
+        """Deprecated: the old name of `pinned_prefixes`."""
+        warn_renamed("Stats.holds", "pinned_prefixes")
+        return self.pinned_prefixes
+
+    @property
+    def held_blocks(self) -> int:
+        """Deprecated: the old name of `pinned_blocks`."""
+        warn_renamed("Stats.held_blocks", "pinned_blocks")
+        return self.pinned_blocks
 
     @property
     def free_blocks(self) -> int:

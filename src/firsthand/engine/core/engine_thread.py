@@ -25,15 +25,15 @@ from torch import Tensor
 from firsthand.engine.compute.adapter_slots import LoadedAdapter
 from firsthand.engine.core.engine import Engine
 from firsthand.engine.core.engine_stats import Stats
-from firsthand.engine.core.output_delivery import Inbox, hand_over
-from firsthand.engine.core.outputs import Output, Scored, scored
+from firsthand.engine.core.output_delivery import OutputQueue, deliver
+from firsthand.engine.core.outputs import Output, ScoreOutput, score_output
 from firsthand.engine.core.sequence import Request
-from firsthand.engine.memory.pinned_prefixes import Hold
+from firsthand.engine.memory.pinned_prefixes import PinnedPrefix
 from firsthand.errors import ModelError
 from firsthand.nn.batched_lora import PackedAdapter
 from firsthand.nn.lora import Adapter
 
-MIN_PATIENCE_S = 0.005
+MIN_COMMANDS_S = 0.005
 """For so long at least commands are run between two steps, however short the steps are."""
 T = TypeVar("T")
 
@@ -59,8 +59,8 @@ class EngineWorker:
         self.engine = engine
         self._commands: deque[Command] = deque()
         self._wake = threading.Condition()
-        self._inboxes: dict[int, Inbox] = {}
-        self._ended: Exception | None = None
+        self._queues: dict[int, OutputQueue] = {}
+        self._stop_error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="firsthand-engine", daemon=True)
         self._thread.start()
 
@@ -78,10 +78,10 @@ class EngineWorker:
         *,
         top: int = 0,
         priority: int = 0,
-        run: str = "",
+        owner: str = "",
         adapter: str | None = None,
         salt: str = "",
-    ) -> list[Scored]:
+    ) -> list[ScoreOutput]:
         """The log-probs of each continuation's tokens after the prefix, as `Engine.score` gives them."""
         outputs: dict[int, Output] = {}
         add = partial(
@@ -90,32 +90,32 @@ class EngineWorker:
             continuations,
             top=top,
             priority=priority,
-            run=run,
+            owner=owner,
             adapter=adapter,
             salt=salt,
         )
         async for output in self._outputs(add, len(continuations)):
             outputs[output.index] = output
-        return [scored(outputs[index]) for index in range(len(continuations))]
+        return [score_output(outputs[index]) for index in range(len(continuations))]
 
-    async def hold(self, tokens: Sequence[int], *, adapter: str | None = None, salt: str = "") -> Hold:
+    async def pin_prefix(self, tokens: Sequence[int], *, adapter: str | None = None, salt: str = "") -> PinnedPrefix:
         """Keep what is known of a text in memory; see `Engine.hold`. If the caller is cancelled, nothing stays held."""
-        future = self._start(lambda: self.engine.hold(tokens, adapter=adapter, salt=salt))
+        future = self._start(lambda: self.engine.pin_prefix(tokens, adapter=adapter, salt=salt))
         try:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
-            future.add_done_callback(self._undo_hold)
+            future.add_done_callback(self._unpin_when_done)
             raise
 
-    async def release(self, hold: Hold) -> None:
+    async def unpin_prefix(self, prefix: PinnedPrefix) -> None:
         """Let go of what is held. It is let go even if the caller is cancelled while it waits."""
-        await self._call(lambda: self.engine.release(hold))
+        await self._call(lambda: self.engine.unpin_prefix(prefix))
 
     def lease(self, tokens: Sequence[int], *, adapter: str | None = None, salt: str = "") -> Lease:
-        """The same, until the lease is collected; nobody waits for it, and a closed or crowded engine only keeps less."""
+        """The same, deadline the lease is collected; nobody waits for it, and a closed or crowded engine only keeps less."""
         lease = Lease()
-        future = self._start(lambda: self.engine.hold(tokens, adapter=adapter, salt=salt))
-        weakref.finalize(lease, future.add_done_callback, self._undo_hold).atexit = False
+        future = self._start(lambda: self.engine.pin_prefix(tokens, adapter=adapter, salt=salt))
+        weakref.finalize(lease, future.add_done_callback, self._unpin_when_done).atexit = False
         return lease
 
     async def load(self, state: Mapping[str, Tensor], version: int, *, recompute: bool = True) -> None:
@@ -148,7 +148,7 @@ class EngineWorker:
     @property
     def is_alive(self) -> bool:
         """Whether requests are taken: the thread has neither ended nor been told to."""
-        return self._ended is None
+        return self._stop_error is None
 
     def close(self) -> None:
         """End the thread after its present step. Requests under way get an error. Safe to call twice."""
@@ -163,18 +163,18 @@ class EngineWorker:
         self.close()
 
     async def _outputs(self, add: Callable[[], int], num_answers: int) -> AsyncGenerator[Output, None]:
-        inbox, is_over = Inbox(), False
+        queue, is_over = OutputQueue(), False
         try:
-            await self._call(lambda: self._add(add, inbox))
+            await self._call(lambda: self._add(add, queue))
             left = num_answers  # a number to count with, since the engine has taken it
             while left:
-                for output in await inbox.get():
+                for output in await queue.get():
                     left -= output.is_last
                     is_over = not left
                     yield output
         finally:
             if not is_over:
-                self._post(Command(lambda: self._drop(inbox), lambda error: None))
+                self._post(Command(lambda: self._drop(queue), lambda error: None))
 
     async def _call(self, function: Callable[[], T]) -> T:
         """The result of a function run on the engine's thread."""
@@ -198,74 +198,74 @@ class EngineWorker:
         self._post(Command(run, fail))
         return future
 
-    def _undo_hold(self, future: Future[Hold]) -> None:
+    def _unpin_when_done(self, future: Future[PinnedPrefix]) -> None:
         if not future.cancelled() and future.exception() is None:
-            hold = future.result()
-            self._post(Command(lambda: self.engine.release(hold), lambda error: None))
+            prefix = future.result()
+            self._post(Command(lambda: self.engine.unpin_prefix(prefix), lambda error: None))
 
     def _post(self, command: Command) -> None:
         with self._wake:
-            if self._ended is None:
+            if self._stop_error is None:
                 self._commands.append(command)
                 self._wake.notify()
                 return
-        command.fail(self._ended)
+        command.fail(self._stop_error)
 
-    def _add(self, add: Callable[[], int], inbox: Inbox) -> None:
-        inbox.request_id = add()
-        self._inboxes[inbox.request_id] = inbox
+    def _add(self, add: Callable[[], int], queue: OutputQueue) -> None:
+        queue.request_id = add()
+        self._queues[queue.request_id] = queue
 
-    def _drop(self, inbox: Inbox) -> None:
-        if inbox.request_id is not None:
-            self.engine.abort(inbox.request_id)
-            self._inboxes.pop(inbox.request_id, None)
+    def _drop(self, queue: OutputQueue) -> None:
+        if queue.request_id is not None:
+            self.engine.abort(queue.request_id)
+            self._queues.pop(queue.request_id, None)
 
     def _run(self) -> None:
         try:
-            patience_s = MIN_PATIENCE_S
-            while self._obey(patience_s):
+            commands_s = MIN_COMMANDS_S
+            while self._run_commands(commands_s):
                 start = time.monotonic()
                 outputs = self.engine.step()
                 self._deliver(outputs)
                 for output in outputs:
                     if not self.engine.is_live(output.request_id):
-                        self._inboxes.pop(output.request_id, None)
-                patience_s = max(time.monotonic() - start, MIN_PATIENCE_S)
+                        self._queues.pop(output.request_id, None)
+                commands_s = max(time.monotonic() - start, MIN_COMMANDS_S)
         except BaseException as error:
             self._end(ModelError(f"the engine stopped: {type(error).__name__}: {error}"))
             raise
         finally:
-            self._tell_everyone()
+            self._fail_waiting_callers()
 
-    def _obey(self, patience_s: float) -> bool:
+    def _run_commands(self, commands_s: float) -> bool:
         """Wait for something to do and run commands, for so long at most; False when the worker was closed."""
         with self._wake:
-            while not self._commands and self._ended is None and not self.engine.has_work:
+            while not self._commands and self._stop_error is None and not self.engine.has_work:
                 self._wake.wait()
-        until = time.monotonic() + patience_s
-        while self._ended is None and self._commands:
+        deadline = time.monotonic() + commands_s
+        while self._stop_error is None and self._commands:
             self._commands.popleft().run()
-            if time.monotonic() > until:
+            if time.monotonic() > deadline:
                 break
-        return self._ended is None
+        return self._stop_error is None
 
     def _deliver(self, outputs: Sequence[Output]) -> None:
-        inboxes = self._inboxes
-        for inbox in hand_over([(inboxes[each.request_id], each) for each in outputs if each.request_id in inboxes]):
-            self._drop(inbox)
+        queues = self._queues
+        for queue in deliver([(queues[each.request_id], each) for each in outputs if each.request_id in queues]):
+            self._drop(queue)
 
     def _end(self, reason: Exception) -> None:
         with self._wake:
-            self._ended = self._ended or reason
+            self._stop_error = self._stop_error or reason
             self._wake.notify_all()
 
-    def _tell_everyone(self) -> None:
+    def _fail_waiting_callers(self) -> None:
         """Give each waiting caller the reason why the thread ended."""
-        assert self._ended is not None
+        assert self._stop_error is not None
         with self._wake:
             commands = list(self._commands)
             self._commands.clear()
         for command in commands:
-            command.fail(self._ended)
-        hand_over([(inbox, self._ended) for inbox in self._inboxes.values()])
-        self._inboxes.clear()
+            command.fail(self._stop_error)
+        deliver([(queue, self._stop_error) for queue in self._queues.values()])
+        self._queues.clear()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Row
+from collections import abc
 
 from firsthand.engine.core.sequence import Sequence
 from firsthand.errors import ConfigError, QueueFull
 
 
-class Live:
+class LiveRequests:
     """A request is live from `enter` until the last of its sequences has left."""
 
     def __init__(self, *, max_tokens: int, max_waiting: int):
@@ -45,27 +45,27 @@ class Live:
                 f"(at most {self.max_tokens} may be): try again later, or raise max_waiting and max_live_tokens"
             )
 
-    def enter(self, lines: Row[Sequence]) -> None:
+    def enter(self, sequences: abc.Sequence[Sequence]) -> None:
         """Take in the sequences of the request `next_id`."""
-        self._requests[self.next_id] = {line.index: line for line in lines}
-        self.num_tokens += sum(map(_kept_tokens, lines))
+        self._requests[self.next_id] = {sequence.index: sequence for sequence in sequences}
+        self.num_tokens += sum(map(_prompt_tokens, sequences))
         self.next_id += 1
 
-    def lines(self, request_id: int) -> list[Sequence]:
+    def sequences(self, request_id: int) -> list[Sequence]:
         """The sequences of a request that have not ended; none if it is not live."""
         return list(self._requests.get(request_id, {}).values())
 
-    def leave(self, line: Sequence) -> bool:
+    def leave(self, sequence: Sequence) -> bool:
         """Let a sequence go; whether it was still here."""
-        lines = self._requests.get(line.request_id, {})
-        if lines.pop(line.index, None) is None:
+        sequences = self._requests.get(sequence.request_id, {})
+        if sequences.pop(sequence.index, None) is None:
             return False
-        self.num_tokens -= _kept_tokens(line)
-        if not lines:
-            del self._requests[line.request_id]
+        self.num_tokens -= _prompt_tokens(sequence)
+        if not sequences:
+            del self._requests[sequence.request_id]
         return True
 
 
-def _kept_tokens(line: Sequence) -> int:
+def _prompt_tokens(sequence: Sequence) -> int:
     """How many tokens of its request a sequence keeps."""
-    return len(line.tokens) if line.goal == "score" else line.num_prompt
+    return len(sequence.tokens) if sequence.goal == "score" else sequence.num_prompt

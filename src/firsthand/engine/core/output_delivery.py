@@ -11,7 +11,7 @@ from firsthand.engine.core.outputs import Output
 Item = Output | Exception
 
 
-class Inbox:
+class OutputQueue:
     """Where the outputs of one request arrive: filled by the engine's thread, read in the caller's loop."""
 
     def __init__(self) -> None:
@@ -43,23 +43,23 @@ class Inbox:
         return outputs
 
 
-def hand_over(items: Sequence[tuple[Inbox, Item]]) -> list[Inbox]:
+def deliver(items: Sequence[tuple[OutputQueue, Item]]) -> list[OutputQueue]:
     """Put items from another thread into their inboxes, with one call into each loop, since each call wakes it.
 
     Returns the inboxes whose loop is gone.
     """
-    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Inbox, Item]]] = {}
-    for inbox, item in items:
-        by_loop.setdefault(inbox.loop, []).append((inbox, item))
-    gone: list[Inbox] = []
-    for loop, mine in by_loop.items():
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[OutputQueue, Item]]] = {}
+    for queue, item in items:
+        by_loop.setdefault(queue.loop, []).append((queue, item))
+    gone: list[OutputQueue] = []
+    for loop, own in by_loop.items():
         try:
-            loop.call_soon_threadsafe(_put_all, mine)
+            loop.call_soon_threadsafe(_put_all, own)
         except RuntimeError:
-            gone += dict.fromkeys(inbox for inbox, _ in mine)
+            gone += dict.fromkeys(queue for queue, _ in own)
     return gone
 
 
-def _put_all(items: Sequence[tuple[Inbox, Item]]) -> None:
-    for inbox, item in items:
-        inbox.put(item)
+def _put_all(items: Sequence[tuple[OutputQueue, Item]]) -> None:
+    for queue, item in items:
+        queue.put(item)

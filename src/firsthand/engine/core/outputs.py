@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from firsthand._moved import old_names
 from firsthand.errors import FirsthandError
 
 
@@ -45,7 +46,7 @@ class Output:
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoreOutput:
     """The log-prob of each token of a continuation, and whether each was the most probable one.
 
     Equal scores are equal whatever it cost to compute them.
@@ -63,11 +64,11 @@ class Scored:
     """The version of the weights that computed the last of them."""
 
 
-def scored(output: Output) -> Scored:
+def score_output(output: Output) -> ScoreOutput:
     """The score that an output carries; raises its error if it has one."""
     if output.error is not None:
         raise output.error
-    return Scored(
+    return ScoreOutput(
         output.logprobs,
         output.is_greedy,
         output.prompt_tokens,
@@ -77,7 +78,7 @@ def scored(output: Output) -> Scored:
     )
 
 
-def joined(outputs: Iterable[Output]) -> list[Output]:
+def join_outputs(outputs: Iterable[Output]) -> list[Output]:
     """The same outputs, with those that follow each other in one answer made one."""
     found: list[Output] = []
     for output in outputs:
@@ -93,3 +94,6 @@ def joined(outputs: Iterable[Output]) -> list[Output]:
             top_logprobs=before.top_logprobs + output.top_logprobs,
         )
     return found
+
+
+__getattr__ = old_names(__name__, {"Scored": "ScoreOutput", "scored": "score_output"})

@@ -91,14 +91,14 @@ class Flow:
     """The sequences of one run at one priority."""
 
     priority: int
-    run: str
+    owner: str
     served: int = 0
     """Tokens computed for it, or credited when it came back from a pause."""
     num_running: int = 0
     waiting: Heap[Sequence] = field(default_factory=Heap)
 
 
-class Waiting:
+class WaitingQueue:
     """The waiting sequences of all runs, and how much each run was served."""
 
     def __init__(self) -> None:
@@ -120,7 +120,7 @@ class Waiting:
 
     def add(self, sequence: Sequence) -> None:
         """Let a new sequence wait."""
-        self._push(self._wake(sequence), sequence)
+        self._push(self._activate(sequence), sequence)
 
     def put_back(self, sequence: Sequence) -> None:
         """Let a running sequence wait again; its run is not thought to have paused."""
@@ -140,11 +140,11 @@ class Waiting:
             level.remove(flow)
             if not level:
                 del self._levels[flow.priority]
-        self._rest(flow)
+        self._set_idle(flow)
 
     def start(self, sequence: Sequence) -> None:
         """Note that a sequence runs from now on, whether it had to wait or not."""
-        flow = self._wake(sequence)
+        flow = self._activate(sequence)
         flow.num_running += 1
         self._latest[flow.priority] = flow
         self.discard(sequence)
@@ -153,7 +153,7 @@ class Waiting:
         """Note that a sequence runs no more."""
         flow = self._flow(sequence)
         flow.num_running -= 1
-        self._rest(flow)
+        self._set_idle(flow)
 
     def charge(self, sequence: Sequence, end: int) -> None:
         """Note that a running sequence is computed up to there; what was computed before is not charged again."""
@@ -186,7 +186,7 @@ class Waiting:
         self._levels.setdefault(flow.priority, Heap()).push(flow, _key(flow))
 
     def _flow(self, sequence: Sequence) -> Flow:
-        return self._flows[sequence.priority, sequence.run]
+        return self._flows[sequence.priority, sequence.owner]
 
     def _first_flow(self, priority: int) -> Flow:
         """The flow of a level that is next. Keys grow while flows are served, and are brought up to date as they surface."""
@@ -197,24 +197,24 @@ class Waiting:
                 return flow
             level.push(flow, key)
 
-    def _wake(self, sequence: Sequence) -> Flow:
-        """The sequence's flow, brought up to the present if none of its sequences waits."""
-        key = (sequence.priority, sequence.run)
+    def _activate(self, sequence: Sequence) -> Flow:
+        """The sequence's flow, brought up to the reference if none of its sequences waits."""
+        key = (sequence.priority, sequence.owner)
         flow = self._flows.get(key)
         if flow is None:
             flow = self._flows[key] = Flow(*key)
         self._idle.pop(key, None)
         if not flow.waiting:
-            present = (
+            reference = (
                 self._first_flow(flow.priority) if flow.priority in self._levels else self._latest.get(flow.priority)
             )
-            flow.served = max(flow.served, present.served if present else 0)
+            flow.served = max(flow.served, reference.served if reference else 0)
         return flow
 
-    def _rest(self, flow: Flow) -> None:
+    def _set_idle(self, flow: Flow) -> None:
         """Remember an idle flow for a while: whoever was served beyond its share stays behind when it comes back."""
         if not flow.waiting and flow.num_running == 0:
-            self._idle[flow.priority, flow.run] = None
+            self._idle[flow.priority, flow.owner] = None
             if len(self._idle) > MAX_IDLE:
                 del self._flows[self._idle.popitem(last=False)[0]]
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from firsthand._moved import warn_renamed
 from firsthand.engine.decoding.constraint import CompiledGrammar, Guide
-from firsthand.engine.decoding.token_filter import Permits
+from firsthand.engine.decoding.token_filter import TokenFilter
 from firsthand.engine.memory.prefix_cache import Space, space_of
 from firsthand.model import Sampling
 
@@ -44,16 +45,23 @@ class Request:
     """What the answers must look like: `Sampling.grammar`, read by `Grammars` for the model's tokenizer."""
     priority: int = 0
     """The lower number goes first, as in vLLM; it may be negative."""
-    run: str = ""
+    owner: str = ""
     """Who asks, such as a client or an agent of a Run: those of one priority share the engine fairly, whoever sends how
     much. Who runs attempts says it (`asker`), a server by its clients."""
     adapter: str | None = None
     """The loaded adapter that the model answers with (see `adapters`); None is the model as it is."""
     salt: str = ""
-    """Requests of one salt share what is known of their texts, and with no others."""
+    """Requests share cached prefixes with requests of the same salt only."""
+    run: InitVar[str | None] = None
+    """Deprecated: the old name of `owner`."""
+
+    def __post_init__(self, run: str | None) -> None:
+        if run is not None:
+            warn_renamed("Request(run=)", "Request(owner=)", stacklevel=4)
+            object.__setattr__(self, "owner", run)
 
 
-class State(Enum):
+class SequenceState(Enum):
     """Where a sequence is in its life."""
 
     WAITING = "waiting"
@@ -81,11 +89,11 @@ class Sequence:
     stopper: Stopper | None = None
     guide: Guide | None = None
     """Follows the answer through its grammar."""
-    permits: Permits | None = None
+    token_filter: TokenFilter | None = None
     """Which tokens its request permits, if not all."""
     followers: list[Sequence] = field(default_factory=list)
     priority: int = 0
-    run: str = ""
+    owner: str = ""
     adapter: LoadedAdapter | None = None
     """What its tokens are computed with beside the weights."""
     salt: str = ""
@@ -94,7 +102,7 @@ class Sequence:
     waited_s: float | None = None
     """How long it waited until it ran for the first time."""
 
-    state: State = State.WAITING
+    state: SequenceState = SequenceState.WAITING
     is_stale: bool = False
     """Whether its memory was begun under weights of the past: then nobody else may use it."""
     table: list[int] = field(default_factory=list)
@@ -143,7 +151,7 @@ class Sequence:
         return len(self.tokens) - 1 if self.goal == "score" else len(self.tokens)
 
     @property
-    def first_wanted(self) -> int:
+    def first_logit_position(self) -> int:
         """Logits are wanted at this position and after it."""
         return self.num_prompt + len(self.logprobs) - 1 if self.goal == "score" else len(self.tokens) - 1
 
@@ -177,31 +185,31 @@ class Chunk:
     """Whether the guesses are what a grammar forces, and so are right."""
 
     @property
-    def end_known(self) -> int:
+    def draft_start(self) -> int:
         """Where the guesses begin."""
         return self.end - len(self.draft)
 
     @property
     def tokens(self) -> list[int]:
         """The tokens to compute, guesses included."""
-        return [*self.sequence.tokens[self.start : self.end_known], *self.draft]
+        return [*self.sequence.tokens[self.start : self.draft_start], *self.draft]
 
     @property
-    def wanted(self) -> range:
+    def logit_positions(self) -> range:
         """The positions whose logits are wanted."""
-        return range(max(self.start, self.sequence.first_wanted), self.end)
+        return range(max(self.start, self.sequence.first_logit_position), self.end)
 
     def without_draft(self) -> Chunk:
         """The same chunk with its guesses cut off."""
-        return Chunk(self.sequence, self.start, self.end_known)
+        return Chunk(self.sequence, self.start, self.draft_start)
 
-    def is_guessed_right(self, position: int) -> bool:
+    def is_draft_accepted(self, position: int) -> bool:
         """Whether the guess at a position is what the sequence has chosen; true where there is no guess.
 
         Positions must be asked in order, each after the sequence chose its token there: the rest of a draft falls with
         its first wrong guess, since the sequence then has no token at their positions.
         """
-        if position < self.end_known:
+        if position < self.draft_start:
             return True
         tokens = self.sequence.tokens
-        return position == len(tokens) - 1 and tokens[position] == self.draft[position - self.end_known]
+        return position == len(tokens) - 1 and tokens[position] == self.draft[position - self.draft_start]

@@ -5,21 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from firsthand.engine.core.sequence import Chunk, Sequence
-from firsthand.engine.memory.blocks import Copy
+from firsthand.engine.memory.blocks import BlockCopy
 
 
 @dataclass
-class Plan:
+class StepPlan:
     """One step: the chunks to compute after the block copies, which must be made in order."""
 
     chunks: list[Chunk] = field(default_factory=list)
-    copies: list[Copy] = field(default_factory=list)
+    copies: list[BlockCopy] = field(default_factory=list)
     num_tokens: int = 0
     """Rows of the packed batch."""
-    is_short: bool = False
+    is_out_of_blocks: bool = False
     """Whether somebody lost its memory for others to go on."""
 
-    def add(self, chunk: Chunk, copies: list[Copy]) -> None:
+    def add(self, chunk: Chunk, copies: list[BlockCopy]) -> None:
         """Put a chunk into the step."""
         self.chunks.append(chunk)
         self.copies += copies

@@ -44,7 +44,11 @@ def draw_after(chunk: Chunk, position: int) -> Draw | None:
     is_last = position == len(line.tokens) - 1 and not chunk.draft
     if line.goal != "generate" or not is_last or line.followers or line.guide is not None:
         return None
-    if s.temperature == 0 or not is_plain(s) or (line.permits is not None and line.permits.binds(line.num_answer)):
+    if (
+        s.temperature == 0
+        or not is_plain(s)
+        or (line.token_filter is not None and line.token_filter.binds(line.num_answer))
+    ):
         return None
     return Draw(s.temperature, s.top_k, s.top_p, s.min_p, uniform(line.seed, line.index, len(line.tokens)))
 

@@ -97,8 +97,8 @@ def _choose(line: Sequence, row: LogitRow) -> int:
     if row.drawn is not None:
         return row.drawn
     allowed = None if guide is None else guide.allowed
-    if line.permits is not None and line.permits.binds(line.num_answer):
-        allowed = line.permits.after(line.tokens, line.num_prompt, allowed)
+    if line.token_filter is not None and line.token_filter.binds(line.num_answer):
+        allowed = line.token_filter.after(line.tokens, line.num_prompt, allowed)
     if _is_plain_greedy(sampling) and (allowed is None or has(allowed, row.best)):
         return row.best
     number = uniform(line.seed, line.index, len(line.tokens))

@@ -16,7 +16,7 @@ from firsthand.engine.decoding.constraint import WORD, bits
 from firsthand.errors import ConfigError
 
 
-class Permits:
+class TokenFilter:
     """What one request permits, the same for all of its answers."""
 
     def __init__(

@@ -19,7 +19,7 @@ def free_bytes(root: Path = ROOT) -> int | None:
     `/proc` and `/sys` are.
     """
     available = _available(root)
-    return min((each for each in (available, *_left_by_groups(root)) if each is not None), default=None)
+    return min((each for each in (available, *_cgroup_limits(root)) if each is not None), default=None)
 
 
 def _available(root: Path) -> int | None:
@@ -36,7 +36,7 @@ def _pages(name: str) -> int | None:
     return os.sysconf(name) * os.sysconf("SC_PAGE_SIZE")
 
 
-def _left_by_groups(root: Path) -> Iterator[int]:
+def _cgroup_limits(root: Path) -> Iterator[int]:
     """What the limit of each control group of this process leaves, those above it included. Kept files can be let go of."""
     with suppress(OSError):
         for line in (root / "proc/self/cgroup").read_text().splitlines():
@@ -50,12 +50,12 @@ def _left_by_groups(root: Path) -> Iterator[int]:
                 continue
             own = Path(path.lstrip("/"))
             for group in (own, *own.parents):  # the last one is the root: in a container its own group is mounted there
-                left = _left_by(root / base / group, limit, usage, files)
+                left = _cgroup_limit(root / base / group, limit, usage, files)
                 if left is not None:
                     yield left
 
 
-def _left_by(group: Path, limit: str, usage: str, files: str) -> int | None:
+def _cgroup_limit(group: Path, limit: str, usage: str, files: str) -> int | None:
     """The bytes that one control group leaves; None if it has no limit."""
     with suppress(OSError, ValueError):
         most, used = int((group / limit).read_text()), int((group / usage).read_text())

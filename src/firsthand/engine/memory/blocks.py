@@ -12,26 +12,25 @@ This file moves no tensor: `extend` says which blocks the runner must copy.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Sequence as Row
+from collections import OrderedDict, abc
 from typing import NamedTuple
 
-from firsthand.engine.memory.prefix_cache import Node, PrefixTree, Space
+from firsthand.engine.memory.prefix_cache import PrefixNode, PrefixTree, Space
 
-NOWHERE = -1
+NO_BLOCK = -1
 """The hole of a pool without a window: no block has this number."""
 
 
-class Copy(NamedTuple):
+class BlockCopy(NamedTuple):
     """A block to be copied before a step."""
 
     source: int
     target: int
-    is_near: bool = False
+    is_window: bool = False
     """Whether it is memory of the windowed layers alone (`mixed`)."""
 
 
-class Found(NamedTuple):
+class PrefixMatch(NamedTuple):
     """The known beginning of a text: `num_tokens` of it lie in `blocks`, the last of which may hold more than that."""
 
     blocks: list[int]
@@ -53,30 +52,30 @@ class BlockPool:
         self.num_blocks = num_blocks
         self.block_size = block_size
         self.window = window
-        self.hole = NOWHERE if window is None else 0
+        self.null_block = NO_BLOCK if window is None else 0
         """The block that stands in tables for what lies before the window."""
-        self._free = list(range(num_blocks - 1, self.hole, -1))
+        self._free = list(range(num_blocks - 1, self.null_block, -1))
         self._references = [0] * num_blocks
         """In how many tables each block is."""
         self._cached: OrderedDict[int, None] = OrderedDict()
         """Known blocks in no table, the one unused for longest first."""
         self._tree = PrefixTree()
-        self._node: dict[int, Node] = {}
+        self._node: dict[int, PrefixNode] = {}
         """The node of each block that the tree knows."""
 
     @property
-    def parts(self) -> tuple[BlockPool, ...]:
+    def pools(self) -> tuple[BlockPool, ...]:
         """The pools that hold blocks: this one alone (see `mixed`)."""
         return (self,)
 
-    def split(self, table: Row[int]) -> list[tuple[BlockPool, Row[int]]]:
+    def split(self, table: abc.Sequence[int]) -> list[tuple[BlockPool, abc.Sequence[int]]]:
         """Each pool with its blocks of a table."""
         return [(self, table)]
 
     @property
     def num_usable(self) -> int:
         """Blocks that can hold text."""
-        return self.num_blocks - 1 - self.hole
+        return self.num_blocks - 1 - self.null_block
 
     @property
     def num_available(self) -> int:
@@ -105,12 +104,12 @@ class BlockPool:
         # One more where window and chunk begin inside a block, and one for the last full block, which `trim` leaves.
         return min(blocks, self.blocks_for(self.window + longest_chunk) + 2)
 
-    def match(self, tokens: Row[int], space: Space = None) -> list[int]:
+    def match(self, tokens: abc.Sequence[int], space: Space = None) -> list[int]:
         """The blocks that hold the longest known prefix of `tokens` in whole blocks. Nothing is referenced yet."""
         whole = self.find(tokens, space).num_tokens // self.block_size * self.block_size
         return self.find(tokens[:whole], space).blocks
 
-    def find(self, tokens: Row[int], space: Space = None) -> Found:
+    def find(self, tokens: abc.Sequence[int], space: Space = None) -> PrefixMatch:
         """The longest known prefix of `tokens` in a space, to the token. Nothing is referenced yet.
 
         Whoever takes the blocks and goes on writing after `num_tokens` gets a copy of the last one where needed.
@@ -120,38 +119,38 @@ class BlockPool:
         parent = path[-1] if path else self._tree.root(space)
         tail, count = parent.longest(tuple(tokens[full * size : (full + 1) * size]))
         num_tokens = full * size + count
-        if tail is not None and tail.block is not None and self._sees(path, num_tokens):
+        if tail is not None and tail.block is not None and self._has_window(path, num_tokens):
             note = tail.note if count == len(tail.tokens) else None
-            return Found([*self._blocks(path, num_tokens), tail.block], num_tokens, note)
-        while full and not self._sees(path[:full], full * size):
+            return PrefixMatch([*self._blocks(path, num_tokens), tail.block], num_tokens, note)
+        while full and not self._has_window(path[:full], full * size):
             full -= 1  # its window has lost a block; that of a shorter beginning may be whole
-        return Found(self._blocks(path[:full], full * size), full * size, path[full - 1].note if full else None)
+        return PrefixMatch(self._blocks(path[:full], full * size), full * size, path[full - 1].note if full else None)
 
-    def num_available_without(self, blocks: Row[int]) -> int:
+    def num_available_without(self, blocks: abc.Sequence[int]) -> int:
         """Blocks that can be had once `blocks` are taken out of the cache."""
         return self.num_available - sum(block in self._cached for block in blocks)
 
-    def num_private(self, table: Row[int]) -> int:
+    def num_private(self, table: abc.Sequence[int]) -> int:
         """Blocks that can be had once a table is released."""
-        return sum(block != self.hole and self._references[block] == 1 for block in table)
+        return sum(block != self.null_block and self._references[block] == 1 for block in table)
 
-    def take(self, blocks: Row[int]) -> list[int]:
+    def take(self, blocks: abc.Sequence[int]) -> list[int]:
         """A new table that shares `blocks`."""
         for block in blocks:
-            if block != self.hole:
+            if block != self.null_block:
                 self._cached.pop(block, None)
                 self._references[block] += 1
         return list(blocks)
 
-    def fork(self, table: Row[int]) -> list[int]:
+    def fork(self, table: abc.Sequence[int]) -> list[int]:
         """A second table over the same memory; whoever writes first to a shared block gets a copy of it."""
         return self.take(table)
 
-    def needed(self, table: Row[int], start: int, end: int) -> int:
+    def needed(self, table: abc.Sequence[int], start: int, end: int) -> int:
         """Blocks that making positions `start` to `end` of a table writable takes."""
         return len(self._shared(table, start)) + max(self.blocks_for(end) - len(table), 0)
 
-    def extend(self, table: list[int], start: int, end: int) -> list[Copy] | None:
+    def extend(self, table: list[int], start: int, end: int) -> list[BlockCopy] | None:
         """Make positions `start` to `end` of a table writable, and return the copies that this needs.
 
         Copies are for blocks that others use too, or whose text in the tree would be overwritten. Returns None, and
@@ -161,15 +160,17 @@ class BlockPool:
         missing = max(self.blocks_for(end) - len(table), 0)
         if len(shared) + missing > self.num_available:
             return None
-        copies: list[Copy] = []
+        copies: list[BlockCopy] = []
         for i in shared:
             old, table[i] = table[i], self._allocate()
             self.release([old])
-            copies.append(Copy(old, table[i]))
+            copies.append(BlockCopy(old, table[i]))
         table.extend(self._allocate() for _ in range(missing))
         return copies
 
-    def commit(self, tokens: Row[int], table: list[int], first: int, num_computed: int, space: Space = None) -> int:
+    def commit(
+        self, tokens: abc.Sequence[int], table: list[int], first: int, num_computed: int, space: Space = None
+    ) -> int:
         """Enter the full blocks of a table, from index `first` on, into the tree; returns how many are full.
 
         If the tree already holds the same text, the table switches to that block and gives its own back.
@@ -177,16 +178,21 @@ class BlockPool:
         full = num_computed // self.block_size
         while 0 < first < full and table[first - 1] not in self._node:
             first -= 1  # a known block was copied for its last token to be computed again
-        if first >= full or table[first] == self.hole:
+        if first >= full or table[first] == self.null_block:
             return full
         parent = self._node[table[first - 1]] if first else self._tree.root(space)
         for i in range(first, full):
             text = tuple(tokens[i * self.block_size : (i + 1) * self.block_size])
-            parent = self._enter(parent, text, table, i)
+            parent = self._cache_block(parent, text, table, i)
         return full
 
     def keep(
-        self, tokens: Row[int], table: Row[int], num_computed: int, note: int | None = None, space: Space = None
+        self,
+        tokens: abc.Sequence[int],
+        table: abc.Sequence[int],
+        num_computed: int,
+        note: int | None = None,
+        space: Space = None,
     ) -> None:
         """Enter the unfinished last block of a table into the tree, and leave a note with the end of the text.
 
@@ -198,7 +204,7 @@ class BlockPool:
         if node is None:
             return
         if text:
-            node = self._enter_part(node, text, table[full])
+            node = self._cache_partial_block(node, text, table[full])
         if note is not None and node is not None and not node.is_root:
             node.note = note
 
@@ -206,16 +212,16 @@ class BlockPool:
         """Give back the blocks that the window has left behind; the last full one stays, since the tree goes on from it."""
         if self.window is None:
             return
-        for i in range(self._first_seen(num_computed) - 1, -1, -1):
-            if table[i] == self.hole:
+        for i in range(self._first_needed(num_computed) - 1, -1, -1):
+            if table[i] == self.null_block:
                 return
             self.release([table[i]])
-            table[i] = self.hole
+            table[i] = self.null_block
 
-    def release(self, table: Row[int]) -> None:
+    def release(self, table: abc.Sequence[int]) -> None:
         """Give up a table. Blocks that nobody else uses become cached if the tree knows them, else free."""
         for block in reversed(table):
-            if block == self.hole:
+            if block == self.null_block:
                 continue
             self._references[block] -= 1
             if self._references[block] == 0:
@@ -227,7 +233,7 @@ class BlockPool:
     def forget_adapter(self, adapter: int) -> None:
         """Forget what was computed with an adapter; what is still in use of it stays with its users, unknown."""
         for block in self._tree.blocks(adapter):
-            self._leave(self._node[block])
+            self._uncache(self._node[block])
             if block in self._cached:
                 del self._cached[block]
                 self._free.append(block)
@@ -246,7 +252,7 @@ class BlockPool:
         assert len(free) == len(self._free), "a block is free twice"
         assert len(free) + len(cached) + len(used) == self.num_usable, "free + cached + used is not the total"
         assert not (free & cached or free & used or cached & used), "a block is in two states"
-        assert self.hole not in free | cached | used, "the block that stands for none is in use"
+        assert self.null_block not in free | cached | used, "the block that stands for none is in use"
         assert all(count >= 0 for count in self._references), "a reference count is negative"
         nodes = {node.block: node for node in self._tree.check(self.block_size) if node.block is not None}
         assert nodes == self._node, "the tree and its index differ"
@@ -256,9 +262,9 @@ class BlockPool:
             for node in nodes.values():
                 assert node.parent.is_root or node.parent.block is not None, "a branch has lost its parent"
 
-    def _path(self, tokens: Row[int], space: Space) -> list[Node]:
+    def _path(self, tokens: abc.Sequence[int], space: Space) -> list[PrefixNode]:
         """The nodes of the longest known prefix in whole blocks."""
-        node, path, size = self._tree.root(space), list[Node](), self.block_size
+        node, path, size = self._tree.root(space), list[PrefixNode](), self.block_size
         for start in range(0, len(tokens) - size + 1, size):
             child = node.child(tuple(tokens[start : start + size]))
             if child is None:
@@ -267,7 +273,7 @@ class BlockPool:
             node = child
         return path
 
-    def _first_seen(self, num_tokens: int) -> int:
+    def _first_needed(self, num_tokens: int) -> int:
         """The first block that whoever goes on after so many tokens must have.
 
         It holds the oldest position that the next token sees, or it is the last full block, where the tree goes on.
@@ -278,16 +284,16 @@ class BlockPool:
         last_full = num_tokens // self.block_size - 1
         return max(min(first_in_window, last_full), 0)
 
-    def _sees(self, path: Row[Node], num_tokens: int) -> bool:
+    def _has_window(self, path: abc.Sequence[PrefixNode], num_tokens: int) -> bool:
         """Whether the blocks are there that must be read after so many tokens: a window's may have been evicted."""
-        return self.window is None or all(node.block is not None for node in path[self._first_seen(num_tokens) :])
+        return self.window is None or all(node.block is not None for node in path[self._first_needed(num_tokens) :])
 
-    def _blocks(self, path: Row[Node], num_tokens: int) -> list[int]:
+    def _blocks(self, path: abc.Sequence[PrefixNode], num_tokens: int) -> list[int]:
         """The table of a known beginning."""
-        first = self._first_seen(num_tokens)
-        return [self.hole if i < first or node.block is None else node.block for i, node in enumerate(path)]
+        first = self._first_needed(num_tokens)
+        return [self.null_block if i < first or node.block is None else node.block for i, node in enumerate(path)]
 
-    def _shared(self, table: Row[int], start: int) -> list[int]:
+    def _shared(self, table: abc.Sequence[int], start: int) -> list[int]:
         """The places in a table, from a position on, of blocks that must be copied before they are written."""
         first, size = start // self.block_size, self.block_size
         return [i for i in range(first, len(table)) if self._is_shared(table[i], max(start - i * size, 0))]
@@ -297,14 +303,14 @@ class BlockPool:
         node = self._node.get(block)
         return self._references[block] > 1 or (node is not None and len(node.tokens) > slot)
 
-    def _enter(self, parent: Node, text: tuple[int, ...], table: list[int], i: int) -> Node:
+    def _cache_block(self, parent: PrefixNode, text: tuple[int, ...], table: list[int], i: int) -> PrefixNode:
         """The node of a full block, made if need be; the table switches to a block that holds the same text."""
         block = table[i]
         node = parent.child(text)
         if node is not None and node.block == block:
             return node
         if (own := self._node.get(block)) is not None:
-            self._leave(own)  # its text is the beginning of this one
+            self._uncache(own)  # its text is the beginning of this one
         if node is None:
             node = self._tree.insert(parent, text, block)
         elif node.block is not None:
@@ -315,17 +321,17 @@ class BlockPool:
         self._node[block] = node
         return node
 
-    def _enter_part(self, parent: Node, text: tuple[int, ...], block: int) -> Node | None:
+    def _cache_partial_block(self, parent: PrefixNode, text: tuple[int, ...], block: int) -> PrefixNode | None:
         """The node of an unfinished block, made if need be; None if the text is but the beginning of a longer one."""
         node, count = parent.longest(text)
         if node is not None and count == len(text):
             return node if node.tokens == text else None
         if (own := self._node.get(block)) is not None:
-            self._leave(own)  # its text is the beginning of this one
+            self._uncache(own)  # its text is the beginning of this one
         self._node[block] = self._tree.insert(parent, text, block)
         return self._node[block]
 
-    def _leave(self, node: Node) -> None:
+    def _uncache(self, node: PrefixNode) -> None:
         """Take a node's block out of the tree."""
         assert node.block is not None
         del self._node[node.block]
@@ -338,6 +344,6 @@ class BlockPool:
             block = self._free.pop()
         else:
             block, _ = self._cached.popitem(last=False)
-            self._leave(self._node[block])
+            self._uncache(self._node[block])
         self._references[block] = 1
         return block

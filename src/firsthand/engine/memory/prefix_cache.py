@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections.abc import Hashable, Iterator
 from operator import attrgetter
 
-Text = tuple[int, ...]
+TokenIds = tuple[int, ...]
 Space = Hashable
 """Whose texts: those of one space are never found in another, since the same tokens have other keys and values there."""
 _text = attrgetter("tokens")
@@ -27,17 +27,17 @@ def adapter_of(space: Space) -> Hashable:
     return space[0] if isinstance(space, tuple) else space
 
 
-class Node:
+class PrefixNode:
     """A piece of text after its parent's; a root is its own parent and holds no text."""
 
     __slots__ = ("block", "children", "note", "parent", "space", "tokens")
 
-    def __init__(self, parent: Node | None, tokens: Text, block: int | None, space: Space):
+    def __init__(self, parent: PrefixNode | None, tokens: TokenIds, block: int | None, space: Space):
         self.space = space
         self.parent = self if parent is None else parent
         self.tokens = tokens
         self.block = block
-        self.children: list[Node] = []
+        self.children: list[PrefixNode] = []
         self.note: int | None = None
 
     @property
@@ -45,14 +45,14 @@ class Node:
         """Whether the texts of its space begin here."""
         return self.parent is self
 
-    def child(self, text: Text) -> Node | None:
+    def child(self, text: TokenIds) -> PrefixNode | None:
         """The child with exactly this text."""
         place = bisect_left(self.children, text, key=_text)
         if place < len(self.children) and self.children[place].tokens == text:
             return self.children[place]
         return None
 
-    def longest(self, text: Text) -> tuple[Node | None, int]:
+    def longest(self, text: TokenIds) -> tuple[PrefixNode | None, int]:
         """The child whose text begins most like this one, and how many tokens they share; none if that is 0."""
         place = bisect_left(self.children, text, key=_text)
         best, best_count = None, 0
@@ -66,22 +66,22 @@ class PrefixTree:
     """A root for each space in which there are texts, and what hangs from it."""
 
     def __init__(self) -> None:
-        self._roots: dict[Space, Node] = {}
+        self._roots: dict[Space, PrefixNode] = {}
 
-    def root(self, space: Space) -> Node:
+    def root(self, space: Space) -> PrefixNode:
         """Where the texts of a space begin. A root without children is forgotten with its last one."""
-        return self._roots.get(space) or Node(None, (), None, space)
+        return self._roots.get(space) or PrefixNode(None, (), None, space)
 
-    def insert(self, parent: Node, text: Text, block: int) -> Node:
+    def insert(self, parent: PrefixNode, text: TokenIds, block: int) -> PrefixNode:
         """A new child; there must be none with this text."""
         place = bisect_left(parent.children, text, key=_text)
-        node = Node(parent, text, block, parent.space)
+        node = PrefixNode(parent, text, block, parent.space)
         parent.children.insert(place, node)
         if parent.is_root:
             self._roots[parent.space] = parent
         return node
 
-    def prune(self, node: Node) -> None:
+    def prune(self, node: PrefixNode) -> None:
         """Cut off a node that has neither block nor children, and those above it of which the same is then true."""
         while not node.is_root and node.block is None and not node.children:
             siblings = node.parent.children
@@ -102,7 +102,7 @@ class PrefixTree:
             stack += node.children
         return found
 
-    def check(self, block_size: int) -> Iterator[Node]:
+    def check(self, block_size: int) -> Iterator[PrefixNode]:
         """All nodes but the root; asserts that the tree is in order."""
         stack = list(self._roots.values())
         assert all(root.children for root in stack), "a space without texts was kept"
@@ -120,7 +120,7 @@ class PrefixTree:
             stack += parent.children
 
 
-def shared(a: Text, b: Text) -> int:
+def shared(a: TokenIds, b: TokenIds) -> int:
     """How many tokens two texts have in common at their beginning."""
     count = 0
     for x, y in zip(a, b, strict=False):

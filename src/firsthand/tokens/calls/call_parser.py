@@ -20,8 +20,8 @@ from collections.abc import Sequence
 
 from firsthand.message import ToolCall
 from firsthand.model import CallDelta, ToolSpec
-from firsthand.tokens.calls.call_region import Left, Region, begins_bare, is_code
-from firsthand.tokens.calls.call_source import CLOSINGS, FENCE, LONGEST, MARKS, Sink, Source
+from firsthand.tokens.calls.call_region import CallRegion, RegionEnd, is_code, starts_unmarked_call
+from firsthand.tokens.calls.call_source import CLOSINGS, FENCE, LONGEST, MARKS, CallSink, CallSource
 from firsthand.tokens.calls.call_value import CallValue
 
 _NEXT = re.compile("|".join(map(re.escape, MARKS)))
@@ -55,12 +55,12 @@ class CallStream:
 
     def __init__(self, tools: Sequence[ToolSpec] = ()) -> None:
         self._tools = {tool.name: tuple(tool.parameters.get("properties", {})) for tool in tools}
-        self._source, self._sink = Source(), Sink()
-        self._region: Region | None = None
+        self._source, self._sink = CallSource(), CallSink()
+        self._region: CallRegion | None = None
         self._skipping: CallValue | None = None  # a value that is no call
         self._line_begins, self._in_fence = True, False
-        self._owed = ""  # the closing mark that a call has not had
-        self._bare_from = 0  # before this place no bare value begins
+        self._missing_mark = ""  # the closing mark that a call has not had
+        self._unmarked_from = 0  # before this place no bare value begins
 
     @property
     def calls(self) -> tuple[ToolCall, ...]:
@@ -87,28 +87,28 @@ class CallStream:
         """Whether there is more to do with the text that has come."""
         if self._region is not None:
             outcome = self._region.step(final)
-            return outcome if isinstance(outcome, bool) else self._leave(outcome)
+            return outcome if isinstance(outcome, bool) else self._end_region(outcome)
         if self._skipping is not None:
             return self._skip(self._skipping, final)
         return self._source.at < len(self._source.text) and self._plain(final)
 
-    def _leave(self, left: Left) -> bool:
+    def _end_region(self, left: RegionEnd) -> bool:
         self._region = None
-        self._owed, self._in_fence, self._skipping = left.owed, left.in_fence, left.skipping
-        self._bare_from = max(self._bare_from, left.no_value_before)
+        self._missing_mark, self._in_fence, self._skipping = left.missing_mark, left.in_fence, left.skipping
+        self._unmarked_from = max(self._unmarked_from, left.unmarked_from)
         self._line_begins = False
         self._sink.say(left.say)
         return True
 
     def _skip(self, value: CallValue, final: bool) -> bool:
         """Give on a value that is no call, without looking for calls inside it."""
-        self._say_to(value.feed(self._source.text, self._source.at, final))
+        self._emit_to(value.feed(self._source.text, self._source.at, final))
         if value.reader.done or value.reader.broken or final:
             self._skipping = None
             return True
         return False
 
-    def _say_to(self, end: int) -> None:
+    def _emit_to(self, end: int) -> None:
         """Give on the text up to a place."""
         self._sink.say(self._source.text[self._source.at : end])
         self._source.at = end
@@ -121,9 +121,9 @@ class CallStream:
             return self._line(final)
         found = (_NEXT if self._in_fence else _NEXT_OR_LINE).search(text, at)
         if found is None:
-            self._say_to(len(text) if final else len(text) - _held(text, at))
+            self._emit_to(len(text) if final else len(text) - _partial_mark_length(text, at))
             return False
-        self._say_to(found.start())
+        self._emit_to(found.start())
         mark = found[0]
         if mark == "\n":
             self._line_begins = True
@@ -132,7 +132,7 @@ class CallStream:
             return self._fence(final)
         if mark in CLOSINGS:
             source.at += len(mark)
-            self._open(mark, CLOSINGS[mark], declared=True)
+            self._open(mark, CLOSINGS[mark], is_marked=True)
         else:
             self._closing(mark)
         return True
@@ -142,22 +142,22 @@ class CallStream:
         source = self._source
         blank = _BLANKS.match(source.text, source.at)
         assert blank is not None
-        self._say_to(blank.end())
+        self._emit_to(blank.end())
         if source.at == len(source.text):
             return False
-        if source.text[source.at] in "{[" and source.place >= self._bare_from:
-            begins = begins_bare(source, final)
+        if source.text[source.at] in "{[" and source.place >= self._unmarked_from:
+            begins = starts_unmarked_call(source, final)
             if begins is None:
                 return False
             if begins:
-                self._open("", "", declared=False)
+                self._open("", "", is_marked=False)
                 return True
         self._line_begins = False
         return True
 
     def _fence(self, final: bool) -> bool:
         source = self._source
-        if self._in_fence or self._owed == FENCE:
+        if self._in_fence or self._missing_mark == FENCE:
             self._in_fence = False
             self._closing(FENCE)
             return True
@@ -167,26 +167,28 @@ class CallStream:
             return False
         if info[1] in _CALL_FENCES:
             source.at = info.end()
-            self._open(info[0], FENCE, declared=info[1] in _CODE_FENCES)
+            self._open(info[0], FENCE, is_marked=info[1] in _CODE_FENCES)
         else:
             self._in_fence = True
-            self._say_to(info.end())
+            self._emit_to(info.end())
         return True
 
     def _closing(self, mark: str) -> None:
         """Drop a closing mark that a call is still owed; another one is text."""
-        if mark == self._owed:
-            self._owed = ""
+        if mark == self._missing_mark:
+            self._missing_mark = ""
             self._source.at += len(mark)
         else:
-            self._say_to(self._source.at + len(mark))
+            self._emit_to(self._source.at + len(mark))
 
-    def _open(self, mark: str, closing: str, *, declared: bool) -> None:
+    def _open(self, mark: str, closing: str, *, is_marked: bool) -> None:
         code = not mark and is_code(self._source)
-        self._region = Region(self._source, self._sink, mark, closing, self._tools, declared=declared, is_code=code)
+        self._region = CallRegion(
+            self._source, self._sink, mark, closing, self._tools, is_marked=is_marked, is_code=code
+        )
 
 
-def _held(text: str, at: int) -> int:
+def _partial_mark_length(text: str, at: int) -> int:
     """How many characters at the end of a text may be the beginning of a mark."""
     for size in range(min(LONGEST - 1, len(text) - at), 0, -1):
         tail = text[len(text) - size :]

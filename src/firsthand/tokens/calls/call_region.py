@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from functools import cache
 from typing import NamedTuple
 
-from firsthand.tokens.calls.call_source import CLOSINGS, FENCE, LONGEST, MARKS, Sink, Source
-from firsthand.tokens.calls.call_value import CallValue, Draft, name_in
+from firsthand.tokens.calls.call_source import CLOSINGS, FENCE, LONGEST, MARKS, CallSink, CallSource
+from firsthand.tokens.calls.call_value import CallValue, PartialCall, name_in
 from firsthand.tokens.calls.lenient_json import Reader
 
-MAX_BACK = 16
+MAX_BACKTRACKS = 16
 """How often, in one text, what was read in vain is read again as something else."""
 
 _INNER_FENCE = re.compile(r"```\w{0,16}")
@@ -29,37 +29,37 @@ _ASSIGNED = re.compile(r"\s{0,8}=\s{0,8}(?=[^\W\d])")
 _MISTRAL = re.compile(r"\s{0,8}(?:\[CALL_ID\][^\[\]{}]{0,64})?\s{0,8}(?:\[ARGS\])?\s{0,8}(?=\{)")
 
 
-class Left(NamedTuple):
+class RegionEnd(NamedTuple):
     """What a region leaves behind at its end."""
 
     say: str = ""
     """Text after all."""
-    owed: str = ""
+    missing_mark: str = ""
     """The closing mark that has not come yet."""
     in_fence: bool = False
     """Whether what follows is inside a fence that holds no call."""
     skipping: CallValue | None = None
     """A value that is no call, to be passed over."""
-    no_value_before: int = 0
+    unmarked_from: int = 0
     """The place from which a bare value may begin again."""
 
 
-Outcome = bool | Left
+Outcome = bool | RegionEnd
 """Whether there is more to do with the text that has come; or the end of the region."""
 
 
-class Region:
+class CallRegion:
     """Reads calls from an opening mark on: what stands between two of them, and each value."""
 
     def __init__(
         self,
-        source: Source,
-        sink: Sink,
+        source: CallSource,
+        sink: CallSink,
         mark: str,
         closing: str,
         tools: Mapping[str, tuple[str, ...]],
         *,
-        declared: bool,
+        is_marked: bool,
         is_code: bool = False,
     ):
         self.source = source
@@ -68,7 +68,7 @@ class Region:
         self.closing = closing
         self.tools = tools
         """The arguments of each tool there is, in order."""
-        self.declared = declared
+        self.is_marked = is_marked
         """Whether the mark says that this is a call, so that what cannot be read is a broken call and not text."""
         self.is_code = is_code
         """Whether this is a list of calls in Python."""
@@ -92,7 +92,7 @@ class Region:
 
     def _between(self, final: bool) -> Outcome:
         source = self.source
-        self._eat(_end(_BETWEEN, source.text, source.at))
+        self._consume(_end(_BETWEEN, source.text, source.at))
         text, at = source.text, source.at
         if at == len(text):
             return final and self._over()
@@ -104,24 +104,24 @@ class Region:
         if self._found and any(text.startswith(mark, at) for mark in CLOSINGS):
             return self._over()
         if character in "}])" and (self._found or self._in_list):  # one bracket too many, or the end of a list of code
-            self._eat(at + 1)
+            self._consume(at + 1)
             return True
-        if self.declared and text.startswith(FENCE, at):  # a fence inside the marks
+        if self.is_marked and text.startswith(FENCE, at):  # a fence inside the marks
             after = _end(_INNER_FENCE, text, at)
             if after == len(text) and not final:
                 return False
-            self._eat(after)
+            self._consume(after)
             return True
-        if character == "[" and (self.declared or self.is_code) and not self._in_list:
+        if character == "[" and (self.is_marked or self.is_code) and not self._in_list:
             if _LIST_OF_CODE.match(text, at):
                 self._in_list = True
-                self._eat(at + 1)
+                self._consume(at + 1)
                 return True
             if not final and _MAYBE_CODE.match(text, at):
                 return False
         if character in "{[" and not self.is_code:
             return self._begin(CallValue(Reader()))
-        if self.declared or self._in_list:
+        if self.is_marked or self._in_list:
             return self._named(final)
         return self._no_value()
 
@@ -138,20 +138,20 @@ class Region:
         if text.startswith("(", after):
             printed = _PRINTED.match(text, at)
             if printed:  # Gemma prints what a call gives
-                self._eat(printed.end())
+                self._consume(printed.end())
                 return True
             if name[0] == "print" and not final and len(text) - after < _NAMED_MORE:
                 return False
-            self._eat(after + 1)
+            self._consume(after + 1)
             called = name[0].removesuffix(".call")  # Llama 3.1 writes so for its built-in tools
             return self._begin(CallValue(Reader(call=True, positional=self.tools.get(called, ())), called))
         if self.is_code or (between := _MISTRAL.match(text, after)) is None:
             assigned = _ASSIGNED.match(text, after)
             if assigned is None or self._found or self.is_code:
                 return self._no_value()
-            self._eat(assigned.end())
+            self._consume(assigned.end())
             return True
-        self._eat(between.end())
+        self._consume(between.end())
         return self._begin(CallValue(Reader(), name[0]))
 
     def _begin(self, value: CallValue) -> bool:
@@ -162,23 +162,23 @@ class Region:
     def _closed(self) -> Outcome:
         """The closing mark has come."""
         if not self._found:
-            if not self.declared:
+            if not self.is_marked:
                 return self._no_value()
             self._break_off("".join(self._raw))
         self.source.at += len(self.closing)
-        return Left()
+        return RegionEnd()
 
     def _over(self) -> Outcome:
         """The calls have ended without a closing mark: other text follows, or none."""
         if not self._found:
             return self._no_value()
-        return Left("".join(filter(str.isspace, "".join(self._raw))), self.closing)
+        return RegionEnd("".join(filter(str.isspace, "".join(self._raw))), self.closing)
 
     def _no_value(self) -> Outcome:
         """Something else than a call stands where one was expected."""
         if self._found:
             return self._over()
-        if self.declared:
+        if self.is_marked:
             self._broken = True
             return True
         return self._as_text()
@@ -186,14 +186,14 @@ class Region:
     # -- a value --
 
     def _read(self, value: CallValue, final: bool) -> Outcome:
-        self._eat(value.feed(self.source.text, self.source.at, final))
-        if value.verdict == "none" and not self.declared:
+        self._consume(value.feed(self.source.text, self.source.at, final))
+        if value.verdict == "none" and not self.is_marked:
             ended = value.reader.done or value.reader.broken
             said = "".join(self._raw)
             if self._found:
-                return Left(said, self.closing, skipping=None if ended else value)
+                return RegionEnd(said, self.closing, skipping=None if ended else value)
             in_fence = self.closing == FENCE
-            return Left(self.mark + said, in_fence=in_fence, skipping=None if ended else value)
+            return RegionEnd(self.mark + said, in_fence=in_fence, skipping=None if ended else value)
         self._release(value)
         if value.reader.done:
             return self._ended(value)
@@ -203,7 +203,7 @@ class Region:
 
     def _is_held(self, value: CallValue) -> bool:
         """Whether nothing is certain before the value's end: all of a list must be calls, or a name is of no known tool."""
-        return not self.declared and (value.is_list or (self.is_code and value.drafts[0].name not in self.tools))
+        return not self.is_marked and (value.is_list or (self.is_code and value.drafts[0].name not in self.tools))
 
     def _release(self, value: CallValue) -> None:
         """Give on the calls, as far as they are certain."""
@@ -212,13 +212,13 @@ class Region:
             return
         while self._draft < len(value.drafts):
             draft = value.drafts[self._draft]
-            if self._sent is None and draft.name and (self.declared or draft.is_call or is_whole):
+            if self._sent is None and draft.name and (self.is_marked or draft.is_call or is_whole):
                 self.sink.begin(draft.name)
                 self._sent = 0
             if self._sent is not None and draft.is_object and self._sent < len(draft.pieces):
                 self.sink.more("".join(draft.pieces[self._sent :]))
                 self._sent = len(draft.pieces)
-            if not draft.complete or (self._sent is None and not self.declared):
+            if not draft.complete or (self._sent is None and not self.is_marked):
                 return
             if draft.name and draft.invalid is not None:
                 self.sink.end(draft.name, {}, draft.invalid)
@@ -228,8 +228,8 @@ class Region:
 
     def _ended(self, value: CallValue) -> Outcome:
         """The value is complete, and what calls there are in it were released."""
-        if value.is_stray:
-            if not self.declared:
+        if value.has_other_values:
+            if not self.is_marked:
                 return self._as_text()
             self._break_off("".join(self._raw))
         self._found += 1
@@ -245,16 +245,16 @@ class Region:
                 return False
             if source.text.startswith(self.closing, source.at) and value.reader.close():  # only brackets were missing
                 value.take()
-                if self.declared or value.verdict == "call":
+                if self.is_marked or value.verdict == "call":
                     self._release(value)
                     return self._ended(value)
-        draft = value.drafts[self._draft] if self._draft < len(value.drafts) else Draft()
+        draft = value.drafts[self._draft] if self._draft < len(value.drafts) else PartialCall()
         is_meant = self._sent is not None or (draft.is_call and not self._is_held(value))
-        if self.declared or is_meant:
+        if self.is_marked or is_meant:
             self._broken = True
             return True
         if self._found:
-            return Left("".join(self._raw), self.closing)
+            return RegionEnd("".join(self._raw), self.closing)
         return self._as_text()
 
     # -- what cannot be read --
@@ -269,58 +269,58 @@ class Region:
             self._looked_back = True
             raw = "".join(self._raw)
             found = pattern.search(raw + source.text[source.at : source.at + LONGEST - 1])
-            if found and found.start() < len(raw) and source.backs < MAX_BACK:
-                source.backs += 1
-                source.go_back(raw[found.start() :])
+            if found and found.start() < len(raw) and source.backtracks < MAX_BACKTRACKS:
+                source.backtracks += 1
+                source.backtrack(raw[found.start() :])
                 return self._broken_until(raw[: found.start()])
         found = pattern.search(source.text, source.at) if pattern is not None else None
         if found is not None:
-            self._eat(found.start())
+            self._consume(found.start())
             return self._broken_until("".join(self._raw))
-        self._eat(len(source.text) if final or pattern is None else max(source.at, len(source.text) - LONGEST + 1))
+        self._consume(len(source.text) if final or pattern is None else max(source.at, len(source.text) - LONGEST + 1))
         if not final:
             return False
         raw = "".join(self._raw)
         if self._found == 0 and self._value is None and self.mark != "<|python_tag|>" and not re.search(r"[{(]", raw):
             return self._as_text()  # a mark without an end, and nothing like a call behind it
         self._break_off(raw)
-        return Left()
+        return RegionEnd()
 
-    def _broken_until(self, body: str) -> Left:
+    def _broken_until(self, body: str) -> RegionEnd:
         """The call is broken, and its end is where reading goes on."""
         self._break_off(body)
         if self.closing and self.source.text.startswith(self.closing, self.source.at):
             self.source.at += len(self.closing)
-        return Left()
+        return RegionEnd()
 
     def _break_off(self, body: str) -> None:
         """A broken call, in these words."""
         drafts = self._value.drafts if self._value is not None else []
-        draft = drafts[self._draft] if self._draft < len(drafts) else Draft()
+        draft = drafts[self._draft] if self._draft < len(drafts) else PartialCall()
         name, invalid = draft.name or name_in(body), body.strip()
         if self._sent is None:
             self.sink.begin(name, invalid)
         self.sink.end(name, {}, invalid)
 
-    def _as_text(self) -> Left:
+    def _as_text(self) -> RegionEnd:
         """None of it was a call: the mark or the first character is text, and what follows is read again."""
         source, raw = self.source, "".join(self._raw)
         before, in_fence = source.place, self.closing == FENCE
-        if source.backs >= MAX_BACK:
-            return Left(self.mark + raw, in_fence=in_fence, no_value_before=before)
-        source.backs += 1
+        if source.backtracks >= MAX_BACKTRACKS:
+            return RegionEnd(self.mark + raw, in_fence=in_fence, unmarked_from=before)
+        source.backtracks += 1
         size = 0 if self.mark else 1
-        source.go_back(raw[size:])
-        return Left(self.mark + raw[:size], in_fence=in_fence, no_value_before=before)
+        source.backtrack(raw[size:])
+        return RegionEnd(self.mark + raw[:size], in_fence=in_fence, unmarked_from=before)
 
-    def _eat(self, end: int) -> None:
+    def _consume(self, end: int) -> None:
         """Take the text up to a place."""
         if end > self.source.at:
             self._raw.append(self.source.text[self.source.at : end])
             self.source.at = end
 
 
-def begins_bare(source: Source, final: bool) -> bool | None:
+def starts_unmarked_call(source: CallSource, final: bool) -> bool | None:
     """Whether a bare value may begin at this place, which is a bracket; None while more text must come."""
     text, at = source.text, source.at
     if text[at] == "{":
@@ -332,7 +332,7 @@ def begins_bare(source: Source, final: bool) -> bool | None:
     return re.compile(r"\[\s{0,64}[\[{]").match(text, at) is not None
 
 
-def is_code(source: Source) -> bool:
+def is_code(source: CallSource) -> bool:
     """Whether a list of calls in Python begins at this place."""
     return _LIST_OF_CODE.match(source.text, source.at) is not None
 

@@ -23,13 +23,13 @@ LONGEST = max(map(len, MARKS))
 """So many characters show whether a mark stands at a place."""
 
 
-class Source:
+class CallSource:
     """The text that has come and is not done with; `at` is the place where reading goes on."""
 
     def __init__(self) -> None:
         self.text = ""
         self.at = 0
-        self.backs = 0
+        self.backtracks = 0
         """How often text was put back."""
         self._passed = 0
 
@@ -38,7 +38,7 @@ class Source:
         self._passed += self.at
         self.text, self.at = self.text[self.at :] + text, 0
 
-    def go_back(self, text: str) -> None:
+    def backtrack(self, text: str) -> None:
         """Put text in front that has been read already."""
         self._passed += self.at - len(text)
         self.text, self.at = text + self.text[self.at :], 0
@@ -54,7 +54,7 @@ class Source:
         return len(self.text) - self.at < LONGEST and any(mark.startswith(left) for mark in marks)
 
 
-class Sink:
+class CallSink:
     """Text and calls, in the order they became certain. Blanks wait until it is clear whether more text follows."""
 
     def __init__(self) -> None:

@@ -20,7 +20,7 @@ _BESIDE = ("type", "id", "index", "tool_call_id")
 Verdict = Literal["open", "call", "none"]
 
 
-class Draft:
+class PartialCall:
     """A call as far as it has come."""
 
     def __init__(self, name: str = "") -> None:
@@ -51,11 +51,11 @@ class CallValue:
 
     def __init__(self, reader: Reader, name: str | None = None) -> None:
         self.reader = reader
-        self.drafts: list[Draft] = [] if name is None else [Draft(name)]
+        self.drafts: list[PartialCall] = [] if name is None else [PartialCall(name)]
         self.verdict: Verdict = "open"
         """`none`: no call, even if it is read to its end. `call`: the value is one call or several."""
         self.is_list = False
-        self.is_stray = False
+        self.has_other_values = False
         """Whether it holds, beside calls or in their place, what is none."""
         self._whole = name is not None
         self._level = 0  # how many brackets are open around the object that is a call
@@ -83,9 +83,11 @@ class CallValue:
             else:
                 self._on_end(depth)
         if self.reader.done and not self._whole:
-            self.is_stray = self.is_stray or not self.drafts or not all(draft.name for draft in self.drafts)
+            self.has_other_values = (
+                self.has_other_values or not self.drafts or not all(draft.name for draft in self.drafts)
+            )
             if self.verdict == "open":
-                self.verdict = "none" if self.is_stray else "call"
+                self.verdict = "none" if self.has_other_values else "call"
 
     def _argument(self, kind: str, depth: int, text: str) -> None:
         draft = self.drafts[0]
@@ -115,16 +117,16 @@ class CallValue:
             self.is_list = bracket == "["
             self._level = int(self.is_list)
             if bracket == "{":
-                self.drafts.append(Draft())
+                self.drafts.append(PartialCall())
         elif self.is_list and depth == 1:
             if bracket == "{":
-                self.drafts.append(Draft())
+                self.drafts.append(PartialCall())
             else:
-                self.is_stray, self.verdict = True, "none"
+                self.has_other_values, self.verdict = True, "none"
         elif depth == self._level + 1 + self._inner and self.drafts:
             self._value_begins(self.drafts[-1], text)
 
-    def _value_begins(self, draft: Draft, text: str) -> None:
+    def _value_begins(self, draft: PartialCall, text: str) -> None:
         if self._key in _ARGUMENTS and not draft.given:
             draft.given, draft.is_object = True, text == "{"
             self._kept = draft.pieces
@@ -155,7 +157,7 @@ class CallValue:
             draft.end()
 
 
-def _open_up(draft: Draft) -> None:
+def _open_up(draft: PartialCall) -> None:
     """Arguments that are no object: one inside a string, or none at all, are what they mean; others are invalid."""
     text = "".join(draft.pieces)
     value = json.loads(text)

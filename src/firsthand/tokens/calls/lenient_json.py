@@ -32,7 +32,7 @@ Expected = Literal["value", "first", "next", "colon", "after"]
 """What may come: a value; after an opening bracket or a comma the next entry or the end; a colon; a comma or the end."""
 
 
-class Step(NamedTuple):
+class JsonPiece(NamedTuple):
     """What was read: the steps' `json`, joined, is the value."""
 
     kind: Literal["key", "begin", "more", "end"]
@@ -58,7 +58,7 @@ class Reader:
     are given without a name."""
 
     def __init__(self, *, call: bool = False, positional: Sequence[str] = ()):
-        self.steps: list[Step] = []
+        self.steps: list[JsonPiece] = []
         self.done = False
         self.broken = False
         """Whether the character at the place where reading stopped can be no part of a value."""
@@ -72,7 +72,7 @@ class Reader:
         if call:
             self._open("(", is_call=True)
 
-    def drain(self) -> list[Step]:
+    def drain(self) -> list[JsonPiece]:
         """The steps since the last call."""
         steps, self.steps = self.steps, []
         return steps
@@ -183,7 +183,7 @@ class Reader:
                 pieces.append(character if character == "'" else json.dumps(character)[1:-1])
                 at += 1
         if pieces and not self._is_key:
-            self.steps.append(Step("more", len(self._frames), "".join(pieces)))
+            self.steps.append(JsonPiece("more", len(self._frames), "".join(pieces)))
             pieces.clear()
         return at
 
@@ -193,7 +193,7 @@ class Reader:
         if self._is_key:
             self._key(json.loads(f'"{body}"'))
         else:
-            self.steps.append(Step("more", len(self._frames), f'{body}"'))
+            self.steps.append(JsonPiece("more", len(self._frames), f'{body}"'))
             self._ended()
 
     def _escape(self, text: str, at: int, final: bool) -> int:
@@ -250,14 +250,14 @@ class Reader:
         comma = ", " if frame.count else ""
         frame.count += 1
         self._expected = "colon"
-        self.steps.append(Step("key", len(self._frames), f"{comma}{json.dumps(key, ensure_ascii=False)}: ", key))
+        self.steps.append(JsonPiece("key", len(self._frames), f"{comma}{json.dumps(key, ensure_ascii=False)}: ", key))
 
     def _begin(self, text: str) -> None:
         comma = ""
         if self._frames and not self._frames[-1].is_object:
             comma = ", " if self._frames[-1].count else ""
             self._frames[-1].count += 1
-        self.steps.append(Step("begin", len(self._frames), comma + text))
+        self.steps.append(JsonPiece("begin", len(self._frames), comma + text))
 
     def _open(self, bracket: str, *, is_call: bool = False) -> bool:
         if len(self._frames) >= MAX_DEPTH:
@@ -270,11 +270,11 @@ class Reader:
 
     def _closed(self) -> None:
         frame = self._frames.pop()
-        self.steps.append(Step("more", len(self._frames), "}" if frame.is_object else "]"))
+        self.steps.append(JsonPiece("more", len(self._frames), "}" if frame.is_object else "]"))
         self._ended()
 
     def _ended(self) -> None:
-        self.steps.append(Step("end", len(self._frames), ""))
+        self.steps.append(JsonPiece("end", len(self._frames), ""))
         self._expected = "after"
         self.done = not self._frames
 

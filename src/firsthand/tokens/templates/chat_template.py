@@ -18,22 +18,23 @@ from copy import copy
 from datetime import datetime
 from typing import Any
 
+from firsthand._moved import old_names
 from firsthand.errors import TemplateError
 from firsthand.message import Json, Message, ToolCall, canonical
 from firsthand.model import ToolSpec
 from firsthand.tokens.calls import call_parser
 from firsthand.tokens.calls.call_grammar import markup_of
 from firsthand.tokens.templates import template_messages
-from firsthand.tokens.templates.template_sandbox import Template
-from firsthand.tokens.templates.template_variables import checked
-from firsthand.tokens.templates.untrusted_text import Masks
-from firsthand.tokens.tokenizer import Run, Tokenizer
+from firsthand.tokens.templates.template_sandbox import SandboxedTemplate
+from firsthand.tokens.templates.template_variables import check_variables
+from firsthand.tokens.templates.untrusted_text import TextMasks
+from firsthand.tokens.tokenizer import TextRun, Tokenizer
 
 _MAX_REMEMBERED = 256
 _MAX_REMEMBERED_IDS = 1 << 22
 
 
-class Chat:
+class ChatTemplate:
     """Renders conversations with a template (None: the model's ChatML, else plain text). `now` sets the template's clock."""
 
     def __init__(self, tokenizer: Tokenizer, template: str | None, *, now: datetime | None = None) -> None:
@@ -42,7 +43,7 @@ class Chat:
             template = (
                 template_messages.CHATML if tokenizer.id_of("<|im_start|>") is not None else template_messages.PLAIN
             )
-        self._template = Template(template, now=now)
+        self._template = SandboxedTemplate(template, now=now)
         self.knows_tools = "tools" in template
         """Whether the template writes tools itself; otherwise they are described in the system prompt."""
         self.markup = markup_of(template)
@@ -54,10 +55,10 @@ class Chat:
         self.knows_system = self._renders_system()
         """Whether the template has a system role; otherwise its words go into the next user turn."""
 
-    def told(self, variables: Mapping[str, Any]) -> Chat:
+    def with_variables(self, variables: Mapping[str, Any]) -> ChatTemplate:
         """The same chat, its template told more, such as `enable_thinking`. ConfigError if that is no little plain data."""
         other = copy(self)
-        other._variables = checked(variables, self._names_control)
+        other._variables = check_variables(variables, self._names_control)
         return other
 
     def encode(self, messages: Sequence[Message], tools: Sequence[ToolSpec] = (), *, reply: bool = True) -> list[int]:
@@ -108,40 +109,44 @@ class Chat:
         # The turn's closing is encoded by itself, so that what follows cannot change its ids.
         end = "".join(run.text for run in closing)
         if rest and rest[0].trusted and rest[0].text.startswith(end):
-            ids += self._tokenizer.encode_runs([Run(end, True)], continuing=True)
-            rest = [Run(rest[0].text[len(end) :], True), *rest[1:]]
+            ids += self._tokenizer.encode_runs([TextRun(end, True)], continuing=True)
+            rest = [TextRun(rest[0].text[len(end) :], True), *rest[1:]]
         return ids + self._tokenizer.encode_runs(rest, continuing=True)
 
-    def _without_end(self, runs: list[Run]) -> list[Run]:
+    def _without_end(self, runs: list[TextRun]) -> list[TextRun]:
         """The runs without the end-of-turn token they begin with, if they do: the sampled ids have it already."""
         if runs and runs[0].trusted:
             text = runs[0].text
             at, token = next(iter(self._tokenizer.find_special(text)), (0, None))
             if token is not None and token.id in self._tokenizer.eos_ids and not text[:at].strip():
-                return [Run(text[at + len(token.content) :], True), *runs[1:]]
+                return [TextRun(text[at + len(token.content) :], True), *runs[1:]]
         return runs
 
-    def _runs(self, messages: Sequence[Message], last: int | None, tools: Sequence[ToolSpec], reply: bool) -> list[Run]:
+    def _runs(
+        self, messages: Sequence[Message], last: int | None, tools: Sequence[ToolSpec], reply: bool
+    ) -> list[TextRun]:
         """The rendered conversation as runs of text, only the template's own trusted; what follows message `last` alone
         if it is given."""
         groups = self._groups(messages, tools)
         specs = [tool.to_json() for tool in tools] if self.knows_tools else []
         strings = _strings([groups, specs])
-        masks = Masks(strings, self._names_control)
-        spoken = None if last is None else last + len(groups) - len(messages)  # a system message may stand in front
+        masks = TextMasks(strings, self._names_control)
+        sampled_group = (
+            None if last is None else last + len(groups) - len(messages)
+        )  # a system message may stand in front
 
         def rendered(safely: bool) -> str:
             shown = masks.mask_within(specs, always=False) if safely else specs
             said = [[masks.mask_message(entry) for entry in group] if safely else group for group in groups]
-            if spoken is None:
+            if sampled_group is None:
                 return self._render(_flat(said), shown, reply)
-            return self._after_turn(said, spoken, masks.place, shown, reply)
+            return self._after_turn(said, sampled_group, masks.place, shown, reply)
 
         safe, plain = masks.runs(rendered(True)), rendered(False)
         if safe is not None and "".join(run.text for run in safe) == plain:
             return safe
         if not any(map(self._names_control, strings)):
-            return [Run(plain, True)]
+            return [TextRun(plain, True)]
         if safe is None:
             raise TemplateError(
                 "a message names a control token, and the chat template escapes messages in a way that "
@@ -149,19 +154,25 @@ class Chat:
             )
         return safe
 
-    def _after_turn(self, said: list[list[Json]], spoken: int, place: str, specs: list[Json], reply: bool) -> str:
-        """What the template writes after the words of group `spoken`, which was sampled: from its end of turn on."""
-        turn = said[spoken][0]
+    def _after_turn(
+        self, said: list[list[Json]], sampled_group: int, place: str, specs: list[Json], reply: bool
+    ) -> str:
+        """What the template writes after the words of group `sampled_group`, which was sampled: from its end of turn on."""
+        turn = said[sampled_group][0]
         calls = turn.get("tool_calls", [])
         if calls:  # the template may write them after the words, and may insist on knowing them
             marked = [call | {"function": call["function"] | {"arguments": {"place": place}}} for call in calls]
             words = {"content": place if turn["content"] else ""}
-            text = self._render(_flat(_replaced(said, spoken, turn | words | {"tool_calls": marked})), specs, reply)
+            text = self._render(
+                _flat(_replaced(said, sampled_group, turn | words | {"tool_calls": marked})), specs, reply
+            )
             rest = text.rpartition(place)[2]
             for at, token in self._tokenizer.find_special(rest):
                 if token.id in self._tokenizer.eos_ids and len(rest) < len(text) and place[0] not in rest[:at]:
                     return rest[at:]
-        text = self._render(_flat(_replaced(said, spoken, {"role": "assistant", "content": place})), specs, reply)
+        text = self._render(
+            _flat(_replaced(said, sampled_group, {"role": "assistant", "content": place})), specs, reply
+        )
         if place not in text:
             raise TemplateError(
                 "the chat template left out the words of an assistant turn, so its tokens have no place"
@@ -232,3 +243,6 @@ def _strings(value: object) -> list[str]:
             return [text for inner in value for text in _strings(inner)]
         case _:
             return []
+
+
+__getattr__ = old_names(__name__, {"Chat": "ChatTemplate"})

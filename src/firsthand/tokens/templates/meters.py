@@ -21,7 +21,7 @@ def inside(item: Any) -> Any:
     return item._Namespace__attrs.values() if isinstance(item, Namespace) else ()
 
 
-def with_meters(tree: nodes.Template) -> nodes.Template:
+def add_meters(tree: nodes.Template) -> nodes.Template:
     """The tree with a step counted in each loop and macro, and each new list, dict, join and comparison weighed."""
 
     def ask(method: str, *args: nodes.Expr) -> nodes.Call:

@@ -52,7 +52,7 @@ def with_tools_in_text(messages: Sequence[Message], tools: Sequence[ToolSpec]) -
 
     Only a system message may be added in front, where there was none to describe the tools in.
     """
-    told = [_told(message) for message in messages]
+    told = [_with_tags(message) for message in messages]
     if not tools:
         return told
     section = _tools_section(tools)
@@ -92,7 +92,7 @@ def digests(messages: Sequence[Message], seed: bytes) -> Iterator[bytes]:
         yield digest
 
 
-def _told(message: Message) -> Message:
+def _with_tags(message: Message) -> Message:
     pieces: list[str] = []
     role: Role = "user" if message.role == "tool" else message.role
     for part in message.parts:

@@ -25,8 +25,9 @@ from jinja2.runtime import BlockReference, LoopContext, Macro, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
+from firsthand._moved import old_names
 from firsthand.errors import FirsthandError, TemplateError
-from firsthand.tokens.templates.meters import inside, with_meters
+from firsthand.tokens.templates.meters import add_meters, inside
 
 MAX_SOURCE = 1 << 18
 MAX_STEPS = 1 << 19
@@ -63,7 +64,7 @@ _METHODS: dict[type, frozenset[str]] = {
 _MAX_BITS = 4096
 
 
-class Template:
+class SandboxedTemplate:
     """A compiled chat template. `now` is the clock that `strftime_now` shows; without it the template sees none."""
 
     def __init__(self, source: str, *, now: datetime | None = None) -> None:
@@ -187,7 +188,7 @@ class _Environment(ImmutableSandboxedEnvironment):
     # What Jinja asks the environment to do.
 
     def _generate(self, source: nodes.Template, name: Any, filename: Any, defer_init: bool = False) -> str:
-        return super()._generate(with_meters(source), name, filename, defer_init)
+        return super()._generate(add_meters(source), name, filename, defer_init)
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         self.tick()
@@ -324,3 +325,6 @@ def _round(value: float, precision: int = 0, method: str = "common") -> float:
 def _check_bits(bits: int) -> None:
     if bits > _MAX_BITS:
         raise TemplateError(f"the chat template makes a number of {bits} bits")
+
+
+__getattr__ = old_names(__name__, {"Template": "SandboxedTemplate"})

@@ -21,7 +21,7 @@ MAX_DEPTH = 4
 _MAX_INT = 2**53
 
 
-def checked(variables: Mapping[str, Any], names_control: Callable[[str], bool]) -> dict[str, Any]:
+def check_variables(variables: Mapping[str, Any], names_control: Callable[[str], bool]) -> dict[str, Any]:
     """The variables, copied. ConfigError if they are anything but a few short plain values."""
     if len(variables) > MAX_VARIABLES:
         raise ConfigError(f"the chat template is told {len(variables)} variables: give at most {MAX_VARIABLES}")

@@ -13,12 +13,12 @@ from typing import Any
 
 from firsthand.errors import TemplateError
 from firsthand.message import Json
-from firsthand.tokens.tokenizer import Run
+from firsthand.tokens.tokenizer import TextRun
 
 _FIRST, _LAST = 0xF0000, 0xFFFFD  # private use: no text that means something has them
 
 
-class Masks:
+class TextMasks:
     """Masks for the strings of one rendering. `names_control` says whether a text names a control token."""
 
     def __init__(self, texts: Iterable[str], names_control: Callable[[str], bool]) -> None:
@@ -77,18 +77,18 @@ class Masks:
             ]
         return masked
 
-    def runs(self, rendered: str) -> list[Run] | None:
+    def runs(self, rendered: str) -> list[TextRun] | None:
         """The rendered text with the strings back in place, untrusted; None if a mask came out broken."""
-        runs: list[Run] = []
+        runs: list[TextRun] = []
         at = 0
         for match in self._pattern.finditer(rendered):
-            runs.append(Run(rendered[at : match.start()], True))
+            runs.append(TextRun(rendered[at : match.start()], True))
             text = self._texts[int(match[1])] if int(match[1]) < len(self._texts) else ""
             for _ in range((len(match[2]) + 1).bit_length() - 1):  # 0, 1, 3, 7 backslashes: escaped 0, 1, 2, 3 times
                 text = json.dumps(text, ensure_ascii=False)[1:-1]
-            runs.append(Run(text, False))
+            runs.append(TextRun(text, False))
             at = match.end()
-        runs.append(Run(rendered[at:], True))
+        runs.append(TextRun(rendered[at:], True))
         escaped = json.dumps(self._open)[1:-1]
         broken = any(
             self._open in run.text or self._close in run.text or escaped in run.text for run in runs if run.trusted
