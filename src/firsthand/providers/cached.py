@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import Protocol, runtime_checkable
 
-from firsthand._moved import old_names
 from firsthand.errors import ModelError, StoreError
 from firsthand.message import Json
 from firsthand.model import Completion, Delta, Model, Prompt, Sampling, Scored, ToolSpec, request_key
 
 
-class ReplyStore(Protocol):
+class Store(Protocol):
     """Where replies are found by the key of their request."""
 
     def reply(self, request: str) -> Json | None:
@@ -22,7 +21,7 @@ class ReplyStore(Protocol):
 
 
 @runtime_checkable
-class WritableReplyStore(Protocol):
+class Writer(Protocol):
     """A Store that takes new replies too."""
 
     def keep(self, request: str, reply: Json) -> None:
@@ -47,7 +46,7 @@ class MemoryStore:
 class Cached:
     """The model, answering from the store what it holds. New replies are kept if the store has `keep`."""
 
-    def __init__(self, model: Model, store: ReplyStore):
+    def __init__(self, model: Model, store: Store):
         self.name = model.name
         self.fingerprint = model.fingerprint
         self._model = model
@@ -91,7 +90,7 @@ class Cached:
         return scored
 
     def _keep(self, key: str, body: Json) -> None:
-        if isinstance(self._store, WritableReplyStore):
+        if isinstance(self._store, Writer):
             self._store.keep(key, body)
 
 
@@ -101,7 +100,7 @@ class Replay:
     `fingerprint` must be the one of the model that gave the replies.
     """
 
-    def __init__(self, store: ReplyStore, *, name: str, fingerprint: str):
+    def __init__(self, store: Store, *, name: str, fingerprint: str):
         self.name = name
         self.fingerprint = fingerprint
         self._store = store
@@ -172,6 +171,3 @@ def _damaged(error: Exception) -> StoreError:
     return StoreError(
         f"a stored reply is not what was expected ({type(error).__name__}: {error}): the store is damaged"
     )
-
-
-__getattr__ = old_names(__name__, {"Store": "ReplyStore"})

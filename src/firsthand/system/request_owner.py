@@ -1,7 +1,7 @@
-"""For whom the running code asks models: a model that runs here shares its steps fairly between those who ask.
+"""The owner of model requests made by the running code, so that a local engine shares its steps fairly.
 
-Whoever makes attempts enters a name: a Run its id, and within it each attempt its agent's name. A Model that is asked by
-several at once reads it. It decides who waits, and no answer.
+A run sets its id, and within it each attempt its agent's name; a Model shared by several attempts reads it. It decides
+scheduling and never an answer.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from contextvars import ContextVar
 from firsthand._moved import old_names
 
 MAX_CHARS = 256
-"""An engine takes names of that length; of a longer one the end is replaced by a hash."""
-_asker: ContextVar[str] = ContextVar("firsthand_asker", default="")
+"""Longest owner name; the end of a longer one is replaced by a hash."""
+_owner: ContextVar[str] = ContextVar("firsthand_request_owner", default="")
 
 
 def current() -> str:
-    """For whom the running code asks; empty if nobody said so."""
-    return _asker.get()
+    """Returns the owner of requests made by the running code; empty if none was set."""
+    return _owner.get()
 
 
 @contextmanager
 def set_owner(name: str) -> Iterator[None]:
-    """Inside it, and in the tasks that are started there, models are asked for `name`, a part of whoever asks outside."""
-    token = _asker.set(_bounded(f"{current()}/{name}" if current() else name))
+    """Set the owner to `name`, below the current owner, inside the context and in tasks started there."""
+    token = _owner.set(_bounded(f"{current()}/{name}" if current() else name))
     try:
         yield
     finally:
-        _asker.reset(token)
+        _owner.reset(token)
 
 
 def _bounded(name: str) -> str:

@@ -1,11 +1,11 @@
-"""Steps by the model's modules: on a GPU, and on a CPU wherever the compiled step does not run.
+"""Runs steps through the model's torch modules: on a GPU, and on a CPU where the compiled step cannot run.
 
-A step asks the device for its results once: the most probable token of each row, its score, the normaliser, and a token
-where one was to be drawn come back together (`drawing.py`). Only rows that need the whole vocabulary on the host (penalties,
-grammars, alternatives) are fetched, one by one. Weights, keys, values and logits stay on the device.
+A step waits for the device once: for each row the most probable token, its logit, the normaliser and a sampled token
+come back together (`batched_sampler.py`). Rows that need the whole vocabulary on the host (penalties, grammars,
+alternatives) are fetched one by one. Weights, KV cache and logits stay on the device.
 """
 
-# N packed tokens, M rows rows, D hidden, V vocabulary, H query heads, G kv heads, K head_dim
+# N packed tokens, M rows that need logits, D hidden, V vocabulary, H query heads, G kv heads, K head_dim
 
 from __future__ import annotations
 
@@ -29,11 +29,12 @@ from firsthand.nn.decoder import Decoder
 
 log = logging.getLogger(__name__)
 MAX_KERNEL_ERROR = 0.05
-"""How far the kernel may be from plain attention in the check before its first use, in bfloat16 (values are about 1)."""
+"""Largest difference from plain attention allowed in the check before a kernel's first use, in bfloat16 (values are
+about 1)."""
 
 
 class PagedAttend:
-    """The `Attend` of one step: writes new keys and values into their blocks, then reads each sequence's own blocks."""
+    """The `Attend` of one step: writes new keys and values into their blocks, then attends to each sequence's blocks."""
 
     def __init__(self, pages: abc.Sequence[Pages], layouts: abc.Sequence[Layout], decode: gather.Decode):
         self.pages = pages
@@ -43,17 +44,18 @@ class PagedAttend:
     def __call__(
         self, layer: int, q_NHK: Tensor, k_NGK: Tensor, v_NGK: Tensor, *, scale: float, window: int | None
     ) -> Tensor:
-        """Attention of N packed tokens over the paged cache: N H K."""
+        """Returns attention of N packed tokens over the paged KV cache, shape (N, H, K)."""
         return attend_pages(
             q_NHK, k_NGK, v_NGK, self.pages[layer], self.layouts[layer], scale=scale, window=window, decode=self.decode
         )
 
 
 class ModuleRunner:
-    """A model called module by module over a paged cache."""
+    """Calls a model module by module over a paged KV cache."""
 
     def __init__(self, model: Decoder, cache: Cache, *, block_size: int, padding_blocks: abc.Sequence[int]):
-        """`padding_blocks`: for each kind of layers a block for what padding writes; none where no step is to be static."""
+        """`padding_blocks`: for each kind of layers the block that padding writes to; empty if no step has fixed
+        shapes."""
         self.model, self.cache = model, cache
         self.device = model.embed.weight.device
         self.decode = decode_on(self.device)
@@ -81,9 +83,10 @@ class ModuleRunner:
         *,
         is_adapted: bool = False,
     ) -> Tensor:
-        """Compute the chunks together; the hidden states of their rows packed rows: M D. `layouts` are the layers'.
+        """Compute the chunks together; returns the hidden states of the given packed rows, shape (M, D).
 
-        What adapters add depends on the step, so a step with any has no fixed shape.
+        `layouts` has one entry per layer. A step with adapters never has fixed shapes, since what they add depends on
+        the step.
         """
         if self.steps is not None and not is_adapted and is_static(chunks):
             static_ND = self._static(self.steps, chunks)
@@ -103,7 +106,7 @@ class ModuleRunner:
         return hidden_ND[rows_M]
 
     def _static(self, steps: StaticSteps, chunks: abc.Sequence[Chunk]) -> Tensor | None:
-        """The step with fixed shapes; None, and never again, if the GPU cannot capture it."""
+        """Run the step with fixed shapes. If the GPU cannot capture it, returns None, and never tries again."""
         made = len(steps)
         try:
             return steps.hidden(chunks, self.block_size)
@@ -115,9 +118,11 @@ class ModuleRunner:
             return None
 
     def logits(self, hidden_MD: Tensor, draws: abc.Sequence[Draw | None] = ()) -> Logits:
-        """Scores of every next token after some states, and a token of each row for which there is a draw."""
+        """Returns the logits after some hidden states, and a sampled token for each row that has a draw."""
         scores_MV = self.model.logits(hidden_MD)
-        best, drawn, best_scores, drawn_scores, normalisers = summary(scores_MV, draws).tolist()  # waits, once
+        best, drawn, best_scores, drawn_scores, normalisers = summary(
+            scores_MV, draws
+        ).tolist()  # waits for the device, once
         return Logits(
             scores_MV,
             [int(token) for token in best],
@@ -130,13 +135,16 @@ class ModuleRunner:
         )
 
     def refresh(self) -> None:
-        """Take note that modules may have been replaced."""
+        """Drop captured steps, since modules may have been replaced."""
         if self.steps is not None:
             self.steps.forget()
 
 
 def summary(scores_MV: Tensor, draws: abc.Sequence[Draw | None]) -> Tensor:
-    """For each row its most probable token, the drawn one (else the same), their scores, and the normaliser: 5 M float64."""
+    """Returns for each row its most probable token, the sampled one (else the same), their logits, and the normaliser.
+
+    The result is (5, M) float64.
+    """
     best_M = scores_MV.argmax(-1)
     drawn_M = draw_rows(scores_MV, draws, otherwise=best_M) if any(draws) else best_M
     tokens_2M = torch.stack([best_M, drawn_M])
@@ -145,7 +153,7 @@ def summary(scores_MV: Tensor, draws: abc.Sequence[Draw | None]) -> Tensor:
 
 
 def decode_on(device: torch.device) -> gather.Decode:
-    """How one token of each sequence attends: on a GPU by the Triton kernel, if it agrees there with the plain way."""
+    """Returns the attention of decode steps: on a GPU the Triton kernel, if it agrees with plain attention."""
     if device.type != "cuda" or find_spec("triton") is None:
         return gather.decode
     return _checked(device)
@@ -157,7 +165,7 @@ def _checked(device: torch.device) -> gather.Decode:
 
     try:
         gap = kernel_error(paged_triton.decode, device, torch.bfloat16)
-    except Exception as error:  # a compiler's or a driver's own
+    except Exception as error:  # any error of a compiler or driver
         log.warning("the Triton kernel does not run here, so blocks are gathered: %s", error)
         return gather.decode
     if not gap < MAX_KERNEL_ERROR:
@@ -167,7 +175,7 @@ def _checked(device: torch.device) -> gather.Decode:
 
 
 def kernel_error(decode: gather.Decode, device: torch.device, dtype: torch.dtype) -> float:
-    """The largest gap between a way to attend and the plain one, on three sequences of other lengths."""
+    """Returns the largest difference between two ways to attend, over three sequences of different lengths."""
     generator = torch.Generator().manual_seed(0)
     pages = Pages.empty(24, 2, 16, 64, dtype, device)
     for tensor in pages.tensors:

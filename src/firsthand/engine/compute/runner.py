@@ -1,10 +1,11 @@
-"""Turns a plan into numbers: block copies, packed ids and positions, attention over paged memory, logits where rows.
+"""Computes a step plan: block copies, packed ids and positions, paged attention, and logits where they are needed.
 
-On a CPU models go through the compiled step (`nn/compiled_decoder.py`) where it can run them; all others, and any on a GPU,
-through their modules (`module_runner.py`). Either way a layer's memory is indexed alike (`kernels/attention/kv_pages.py`).
+On a CPU models run through the compiled step (`nn/compiled_decoder.py`) where it supports them; all others, and any on
+a GPU, run through their modules (`module_runner.py`). Both index a layer's KV blocks alike
+(`kernels/attention/kv_pages.py`).
 """
 
-# M rows rows, D hidden
+# M rows that need logits, D hidden
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ from firsthand.nn.decoder import Decoder
 
 
 class Runner:
-    """A model and the memory for its keys and values."""
+    """A model with its KV cache."""
 
     def __init__(
         self,
@@ -39,9 +40,10 @@ class Runner:
         num_window_blocks: int | None = None,
         graphs: bool | None = None,
     ):
-        """`num_near`: how many blocks windowed layers have, if they have tables of their own (`Table.near`).
+        """`num_window_blocks`: blocks of the windowed layers, if they have a pool of their own
+        (`BlockTable.window_blocks`).
 
-        `graphs`: whether decode steps have fixed shapes (`static_step.py`); None is on CUDA alone.
+        `graphs`: pads decode steps to fixed shapes (`static_step.py`); None does so on CUDA alone.
         """
         weight = model.embed.weight
         self.model = model
@@ -70,7 +72,7 @@ class Runner:
 
     @property
     def computed_by(self) -> str:
-        """What computes: the compiled step with this processor's instructions, or torch on its device."""
+        """The compiled step with this processor's instructions, or torch with its device."""
         if self.fused is None:
             return torch_name(self.device)
         from firsthand.kernels.products.dot_instructions import instructions  # needs numba, as the compiled step does
@@ -79,12 +81,12 @@ class Runner:
 
     @property
     def pages(self) -> tuple[Pages, ...]:
-        """The memory of each layer."""
+        """The KV blocks of each layer."""
         return self.cache.pages
 
     @torch.inference_mode()
     def copy(self, copies: abc.Sequence[BlockCopy]) -> None:
-        """Copy blocks, one after another: a block may be both a source and, later, a target."""
+        """Copy blocks, in order: a block may be a source and later a target."""
         for source, target, is_window in copies:
             for pages, is_windowed in zip(self.pages, self._is_windowed, strict=True):
                 if is_windowed == is_window:
@@ -92,7 +94,7 @@ class Runner:
 
     @torch.inference_mode()
     def hidden(self, chunks: abc.Sequence[Chunk]) -> Tensor:
-        """Compute the chunks together and return the hidden states of their rows positions, in order: M D."""
+        """Compute the chunks together; returns the hidden states of their `logit_positions`, in order, shape (M, D)."""
         ids: list[int] = []
         rows: list[int] = []
         requested, chunks = chunks, by_adapter(chunks)
@@ -121,9 +123,9 @@ class Runner:
         adapters: abc.Sequence[PackedAdapter | None] = (),
         draws: abc.Sequence[Draw | None] = (),
     ) -> Logits:
-        """Scores of every next token after some states, each with its adapter if there are any, until the next call.
+        """Returns the logits after some hidden states, valid until the next call; each row may have an adapter.
 
-        `draws` says for which rows a token may be drawn where the scores are; the compiled step leaves that to `sampler`.
+        `draws` gives the rows whose token may be sampled on the device; the compiled step leaves that to `sampler.py`.
         """
         spans = spans_of(adapters, [1] * len(adapters))
         if self.fused is not None:
@@ -137,12 +139,12 @@ class Runner:
         return Layout(spans, block_size=self.block_size, threads=self.threads)
 
     def forget_adapters(self) -> None:
-        """Let go of adapters that were computed with, since one is gone."""
+        """Drop cached adapter state, since an adapter was unloaded."""
         if self.fused is not None:
             self.fused.spans.forget()
 
     def refresh(self) -> None:
-        """Take note that the model's weights were replaced."""
+        """Rebuild what depends on the model's weights, since they were replaced."""
         if self.fused is not None:
             self.fused.refresh()
         if self.modules is not None:
@@ -150,13 +152,13 @@ class Runner:
 
 
 def packed_adapter(chunk: Chunk) -> PackedAdapter | None:
-    """What a chunk is computed with beside the weights."""
+    """Returns the packed adapter of a chunk's sequence, or None."""
     adapter = chunk.sequence.adapter
     return None if adapter is None else adapter.packed
 
 
 def by_adapter(chunks: abc.Sequence[Chunk]) -> abc.Sequence[Chunk]:
-    """The chunks with those of one adapter side by side, and those of the model as it is first."""
+    """Returns the chunks grouped by adapter, those of the base model first."""
     if all(chunk.sequence.adapter is None for chunk in chunks):
         return chunks
     return sorted(chunks, key=lambda chunk: 0 if chunk.sequence.adapter is None else chunk.sequence.adapter.id)

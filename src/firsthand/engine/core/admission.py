@@ -1,4 +1,4 @@
-"""The sequences that a request becomes: those of one prompt wait behind its first, which computes what they share."""
+"""Expands a request into sequences; all but the first wait until it has computed their shared prompt."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from firsthand.model import Sampling
 def answer_sequences(
     request: Request, request_id: int, vocab_size: int, *, max_tokens: int, adapter: LoadedAdapter | None
 ) -> list[Sequence]:
-    """The answers of a request; the first leads the others."""
+    """Returns one sequence for each of the request's `n` answers; the first leads the others."""
     sampling = request.sampling
     token_filter = _token_filter(request, vocab_size)
     seed = secrets.randbits(62) if sampling.seed is None else sampling.seed
@@ -43,7 +43,7 @@ def answer_sequences(
 
 
 def _token_filter(request: Request, vocab_size: int) -> TokenFilter | None:
-    """Which tokens a request permits; None if it says nothing of that."""
+    """Returns the request's token filter; None if it allows every token."""
     sampling = request.sampling
     if sampling.allowed_token_ids is None and not request.bad_sequences and not sampling.min_tokens:
         return None
@@ -67,8 +67,8 @@ def score_sequences(
     adapter: LoadedAdapter | None,
     salt: str = "",
 ) -> list[Sequence]:
-    """What computes a prefix, and the continuations to be scored after it, which it leads."""
-    asked = Sampling(top_logprobs=top)
+    """Returns the sequence that computes the prefix, then its followers: one for each continuation to score."""
+    sampling = Sampling(top_logprobs=top)
     lead = Sequence(
         request_id,
         -1,
@@ -87,7 +87,7 @@ def score_sequences(
             [*prefix, *continuation],
             len(prefix),
             goal="score",
-            sampling=asked,
+            sampling=sampling,
             priority=priority,
             owner=owner,
             adapter=adapter,

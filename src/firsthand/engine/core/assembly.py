@@ -1,4 +1,4 @@
-"""What an engine is made of, from a model and a config: its memory, runner, adapters, scheduler, and who guesses."""
+"""Builds an engine's parts from a model and a config: KV cache, runner, adapters, scheduler, speculator."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from firsthand.nn.quant import Mode
 
 @dataclass(frozen=True)
 class EngineParts:
-    """The parts of one engine, which belong together: runner and scheduler count blocks of the same memory."""
+    """The parts of one engine. Runner and scheduler address blocks of the same KV cache."""
 
     weights: Mode
-    """How the weights are kept."""
+    """The format of the packed weights."""
     pool: BlockPool | SlidingWindowPool
     runner: Runner
     adapters: AdapterSlots
@@ -32,15 +32,15 @@ class EngineParts:
 
 
 def assemble(model: Decoder, config: EngineConfig, draft: Decoder | Drafter | None) -> EngineParts:
-    """The parts for a model, which is packed in place, as a draft model is.
+    """Packs the model, and a draft model, in place and returns the engine's parts.
 
-    Raises ConfigError where the config does not go with the model, or leaves no room for two blocks.
+    Raises ConfigError if the config does not fit the model, or if the KV cache has no room for two blocks.
     """
     architecture = model.architecture
     weights = pack_model(model.eval().requires_grad_(False), config)
     dtype = kv_dtype(config, weights, model.embed.weight)
     draft_bytes, draft_dtype = 0, dtype
-    if isinstance(draft, Decoder):  # it keeps as many positions as the model
+    if isinstance(draft, Decoder):  # its KV cache has as many positions as the model's
         mode = pack_model(draft.eval().requires_grad_(False), config)
         draft_dtype = kv_dtype(config, mode, draft.embed.weight)
         draft_bytes = block_bytes(draft.architecture, config, draft_dtype)
@@ -73,7 +73,7 @@ def assemble(model: Decoder, config: EngineConfig, draft: Decoder | Drafter | No
 
 
 def _zero_null_blocks(runner: Runner, pool: BlockPool | SlidingWindowPool) -> None:
-    """Zero the block that stands for what lies before a window: it is read, with no weight, and NaN times 0 is NaN."""
+    """Zero the null block of windowed layers: attention reads it with weight 0, and NaN times 0 is NaN."""
     for kind, pages in zip(runner.cache.spans[:, 0], runner.pages, strict=True):
         if pool.pools[kind].window is not None:
             for tensor in pages.tensors:

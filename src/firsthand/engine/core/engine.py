@@ -1,10 +1,10 @@
-"""The engine: requests of token ids in, tokens with log-probs out, one `step` at a time. `worker` runs it in a thread.
+"""The engine: requests of token ids in, tokens with log-probs out, one `step` at a time.
 
-Determinism. In the compiled step a row has the same bits whatever else is in the step, whatever the weights are kept as and
-on any number of threads. So the tokens of a request, greedy or seeded, and their log-probs do not depend on other requests,
-on chunking, on what the prefix tree already held, on preemption, on guesses (`speculative`), or on `n`. A model that the
-compiled step cannot run (`nn/compiled_decoder.py`) and a GPU go through torch's modules, whose kernels change with the
-batch: a near tie may flip there.
+`engine_thread.py` runs it in a thread. On the compiled step results are batch-invariant: a row has the same bits
+whatever else is in the batch, in any weight format and on any number of threads. So a request's tokens and log-probs,
+greedy or seeded, do not depend on other requests, chunked prefill, prefix caching, preemption, speculative decoding, or
+`n`. Models that the compiled step cannot run (`nn/compiled_decoder.py`), and GPUs, go through torch, whose kernels
+change with the batch size: a near tie may flip there.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from firsthand.nn.lora import Adapter
 
 
 class Engine:
-    """Continuous batching over one model. Not thread-safe: one thread calls it (see `EngineWorker`).
+    """Continuous batching over one model. Not thread-safe: call it from one thread (see `EngineWorker`).
 
-    The engine owns the model it is given: packing changes it in place, so train another copy and `load` from it.
-    `draft` speculates (see `speculative`): a smaller model with the same tokens, which the engine then owns too, or
-    anything else that guesses. It changes no answer.
+    The engine owns the model and packs it in place: to train, keep another copy and `load` from it. `draft` turns on
+    speculative decoding (see `speculative.py`): a smaller model with the same vocabulary, which the engine then owns
+    too, or any Drafter. It changes no answer.
     """
 
     def __init__(
@@ -73,19 +73,19 @@ class Engine:
 
     @property
     def has_work(self) -> bool:
-        """Whether `step` has anything to do or to tell."""
+        """True if `step` has something to compute or to return."""
         return self.scheduler.has_work or bool(self._pending)
 
     def is_live(self, request_id: int) -> bool:
-        """Whether more outputs of a request are to come."""
+        """True if more outputs of a request will come."""
         return request_id in self.live
 
     def add(self, request: Request) -> int:
-        """Queue a request and return its id; outputs carry it with the index of the answer.
+        """Queue a request and return its id. Outputs carry the id and the index of the answer.
 
-        max_tokens is clipped to the model's context. Raises PromptTooLong if the prompt leaves no room for a token,
-        or if prompt and answer could never fit the memory for keys and values; ModelError on ids that are not tokens;
-        ConfigError on other values that cannot be meant; QueueFull if too much waits already.
+        max_tokens is clipped to the model's context. Raises PromptTooLong if the prompt leaves no room for a token, or
+        if prompt and answer could never fit the KV cache; ModelError for ids outside the vocabulary; ConfigError for
+        other invalid values; QueueFull if too many requests wait.
         """
         check_request(request, self.architecture)
         adapter = self._adapter(request.adapter)
@@ -108,10 +108,10 @@ class Engine:
         adapter: str | None = None,
         salt: str = "",
     ) -> int:
-        """Queue continuations to be scored after a prefix that is computed once, and return the request's id.
+        """Queue continuations to score after a prefix, which is computed once, and return the request's id.
 
-        Each continuation brings one Output with its tokens, their log-probs and the `top` most probable tokens in their
-        places, and the finish reason `stop`. Raises what `add` raises.
+        Each continuation gives one Output with its tokens, their log-probs, the `top` most probable tokens at each
+        position, and finish reason `stop`. Raises what `add` raises.
         """
         check_score(prefix, continuations, priority, owner, self.architecture, top=top, salt=salt)
         loaded_adapter = self._adapter(adapter)
@@ -135,9 +135,9 @@ class Engine:
     def score(
         self, prefix: abc.Sequence[int], continuations: abc.Sequence[abc.Sequence[int]], *, adapter: str | None = None
     ) -> list[ScoreOutput]:
-        """The log-probs of each continuation's tokens after the prefix. Steps until they are known.
+        """Returns the log-probs of each continuation's tokens after the prefix. Steps until they are computed.
 
-        Outputs of other requests that fall due meanwhile come from the next `step`.
+        Outputs of other requests that arrive meanwhile are returned by the next `step`.
         """
         request_id = self.add_score(prefix, continuations, adapter=adapter)
         mine: dict[int, Output] = {}
@@ -152,7 +152,7 @@ class Engine:
         return [score_output(mine[index]) for index in range(len(continuations))]
 
     def abort(self, request_id: int, index: int | None = None) -> None:
-        """Drop a request, or one of its answers, and free its memory. It sends nothing more. Unknown ids are ignored."""
+        """Drop a request, or one of its answers, and free its blocks; it gives no more output. Unknown ids are ignored."""
         for sequence in self.live.sequences(request_id):
             if index is None or sequence.index == index >= 0:
                 if index is not None:
@@ -163,18 +163,20 @@ class Engine:
         ]
 
     def step(self) -> list[Output]:
-        """Compute once and return what it brought: for each answer under way at most a token and the guesses before it.
+        """Compute one batch and return its outputs: for each running answer at most one token plus its accepted draft
+        tokens.
 
-        A request that fails (its logits are not numbers, its stopper raises) ends with an Output that has an `error`.
+        A request that fails (its logits are not finite, its stopper raises) ends with an Output that has an `error`.
         """
         pending, self._pending = self._pending, []
         return pending + take_step(self)
 
     def pin_prefix(self, tokens: abc.Sequence[int], *, adapter: str | None = None, salt: str = "") -> PinnedPrefix:
-        """Keep what is known of a text in memory until `release`, so that a prompt which goes on from it finds it.
+        """Keep the cached prefix of these tokens in the KV cache until `unpin_prefix`, for prompts that continue it.
 
-        Nothing is computed: hold a text when its answer has come. At most half of the memory can be held; the oldest holds
-        are dropped for the newest, and all of them if a request needs the memory to run at all (see `PinnedPrefix.is_pinned`).
+        Nothing is computed: pin a text after its answer has come. At most half of the blocks can be pinned: the oldest
+        pins are dropped for newer ones, and all of them if a request cannot run otherwise (see
+        `PinnedPrefix.is_pinned`).
         """
         check_prefix(tokens, salt, self.architecture)
         loaded_adapter = self._adapter(adapter)
@@ -183,7 +185,7 @@ class Engine:
         )
 
     def unpin_prefix(self, prefix: PinnedPrefix) -> None:
-        """Let go of what is held; a second time does nothing."""
+        """Unpin a prefix; a second call does nothing."""
         self.scheduler.pinned_prefixes.release(prefix)
 
     def hold(self, tokens: abc.Sequence[int], *, adapter: str | None = None, salt: str = "") -> PinnedPrefix:
@@ -197,13 +199,12 @@ class Engine:
         self.unpin_prefix(prefix)
 
     def load(self, state: Mapping[str, Tensor], version: int, *, recompute: bool = True) -> None:
-        """Replace the weights between two steps. No request is dropped, and no new one finds anything of the old weights.
+        """Replace the weights between two steps. No request is dropped, and none reuses KV blocks of the old weights.
 
-        Answers under way go on with the new weights. With `recompute` their texts are computed again, so that each token's
-        log-prob is the new model's own. Without it they go on from the keys and values of the old weights, which costs
-        nothing and is what no single model would compute (Piché et al., 2025); one that is preempted is computed again.
-        Adapters stay, beside the new weights. Raises ConfigError, and changes nothing, if names or shapes differ from the
-        model's.
+        Running answers continue with the new weights. With `recompute` their texts are computed again, so that each
+        token's log-prob is the new model's own. Without it they continue from KV blocks of the old weights: this costs
+        nothing, but no single model would compute it (Piché et al., 2025); a preempted sequence is recomputed. Adapters
+        stay loaded. Raises ConfigError, and changes nothing, if names or shapes differ from the model's.
         """
         self.runner.model.load_state_dict(fitting_state(state, self.architecture))
         self.runner.refresh()
@@ -218,20 +219,21 @@ class Engine:
         version: int = 0,
         replace: bool = False,
     ) -> None:
-        """Let requests ask for an adapter: one in a folder, one in memory, or what `adapters.read` made in another thread.
+        """Load an adapter from a folder, from memory, or already packed by `adapters.read` in another thread.
 
-        With `replace` it may take the name of another, which requests under way keep to their end. Raises ModelFileError or
-        ConfigError, and changes nothing, if it is not sound, does not fit, or there is no room.
+        With `replace` it takes over the name of a loaded adapter, which running requests keep to their end. Raises
+        ModelFileError or ConfigError, and changes nothing, if the adapter is invalid, does not fit the model, or
+        exceeds a limit.
         """
         packed = source if isinstance(source, PackedAdapter) else self.adapters.read(source)
         self._forget(self.adapters.add(name, packed, version, replace=replace))
 
     def unload_adapter(self, name: str) -> None:
-        """Let no new request have an adapter. Those under way end with it, and its memory goes with the last of them."""
+        """Refuse an adapter to new requests. Running ones keep it; its memory is freed with the last of them."""
         self._forget(self.adapters.remove(name))
 
     def end(self, sequence: Sequence) -> None:
-        """Take a sequence out of everything, as its last step or an abort does; its request ends with the last of them."""
+        """Remove a sequence from every queue after its last step or an abort. The request ends with its last sequence."""
         self.scheduler.finish(sequence)
         if self.speculator is not None:
             self.speculator.forget(sequence)
@@ -239,7 +241,7 @@ class Engine:
             self._forget(self.adapters.leave(sequence.adapter))
 
     def stats(self) -> Stats:
-        """Counters since the start and the present load."""
+        """Returns the counters since the start, and the current load."""
         scheduler, pool, live, counts = self.scheduler, self.pool, self.live, self.counts
         return Stats(
             requests=live.next_id,
@@ -270,7 +272,7 @@ class Engine:
         return None if name is None else self.adapters.get(name)
 
     def _forget(self, adapter: LoadedAdapter | None) -> None:
-        """Let go of the texts that were computed with an adapter that is gone."""
+        """Drop the cached prefixes of an adapter that is no longer loaded."""
         if adapter is not None:
             self.scheduler.forget_adapter(adapter.id)
             self.runner.forget_adapters()

@@ -1,9 +1,9 @@
-"""The engine in a thread of its own, for callers in any number of event loops.
+"""Runs an engine in its own thread, for callers in any number of event loops.
 
-The thread takes commands between steps and hands outputs to the loop of whoever asked; a flood of commands may take as long
-as the step before it, so that answers go on. When requests arrive, and in which order, does not change their tokens. A
-request that fails brings its error to its own caller; if the thread itself ends, every caller gets an error and nobody
-waits for ever.
+The thread runs commands between steps and delivers outputs to each caller's event loop. Commands get at most as much
+time as the step before them, so that a flood of requests does not stop running answers. Arrival times and order do not
+change a request's tokens. A failing request raises in its own caller; if the thread ends, every caller gets the error
+and none waits forever.
 """
 
 from __future__ import annotations
@@ -34,26 +34,26 @@ from firsthand.nn.batched_lora import PackedAdapter
 from firsthand.nn.lora import Adapter
 
 MIN_COMMANDS_S = 0.005
-"""For so long at least commands are run between two steps, however short the steps are."""
+"""Least time for commands between two steps, in seconds."""
 T = TypeVar("T")
 
 
 class Lease:
-    """Keeps a text in the engine's memory for as long as somebody references this object."""
+    """Keeps a prefix pinned in the KV cache for as long as this object is referenced."""
 
     __slots__ = ("__weakref__",)
 
 
 @dataclass(frozen=True)
 class Command:
-    """What the engine's thread is to run between steps, or else to say if it has ended."""
+    """A function to run on the engine's thread between steps, and what to call instead if the thread has ended."""
 
     run: Callable[[], object]
     fail: Callable[[Exception], object]
 
 
 class EngineWorker:
-    """Runs an engine; close it, or use it as a context manager, so that its thread ends."""
+    """Runs an engine in a thread. Close it, or use it as a context manager, to end the thread."""
 
     def __init__(self, engine: Engine):
         self.engine = engine
@@ -65,7 +65,8 @@ class EngineWorker:
         self._thread.start()
 
     def submit(self, request: Request) -> AsyncGenerator[Output, None]:
-        """The outputs of a request as they come. Closing the iterator, or cancelling its task, aborts the request.
+        """Yields the outputs of a request as they come. Closing the iterator, or cancelling its task, aborts the
+        request.
 
         An answer that fails ends with an Output whose `error` is set. Raises what `Engine.add` raises.
         """
@@ -82,7 +83,7 @@ class EngineWorker:
         adapter: str | None = None,
         salt: str = "",
     ) -> list[ScoreOutput]:
-        """The log-probs of each continuation's tokens after the prefix, as `Engine.score` gives them."""
+        """Returns the log-probs of each continuation's tokens after the prefix; see `Engine.score`."""
         outputs: dict[int, Output] = {}
         add = partial(
             self.engine.add_score,
@@ -99,7 +100,7 @@ class EngineWorker:
         return [score_output(outputs[index]) for index in range(len(continuations))]
 
     async def pin_prefix(self, tokens: Sequence[int], *, adapter: str | None = None, salt: str = "") -> PinnedPrefix:
-        """Keep what is known of a text in memory; see `Engine.hold`. If the caller is cancelled, nothing stays held."""
+        """Pin a prefix in the KV cache; see `Engine.pin_prefix`. If the caller is cancelled, nothing stays pinned."""
         future = self._start(lambda: self.engine.pin_prefix(tokens, adapter=adapter, salt=salt))
         try:
             return await asyncio.wrap_future(future)
@@ -108,11 +109,14 @@ class EngineWorker:
             raise
 
     async def unpin_prefix(self, prefix: PinnedPrefix) -> None:
-        """Let go of what is held. It is let go even if the caller is cancelled while it waits."""
+        """Unpin a prefix, even if the caller is cancelled while it waits."""
         await self._call(lambda: self.engine.unpin_prefix(prefix))
 
     def lease(self, tokens: Sequence[int], *, adapter: str | None = None, salt: str = "") -> Lease:
-        """The same, deadline the lease is collected; nobody waits for it, and a closed or crowded engine only keeps less."""
+        """Pin a prefix until the returned lease is garbage-collected.
+
+        Does not wait. A closed engine pins nothing, and one short of blocks may pin less.
+        """
         lease = Lease()
         future = self._start(lambda: self.engine.pin_prefix(tokens, adapter=adapter, salt=salt))
         weakref.finalize(lease, future.add_done_callback, self._unpin_when_done).atexit = False
@@ -125,33 +129,33 @@ class EngineWorker:
     async def load_adapter(
         self, name: str, source: Path | str | Adapter, *, version: int = 0, replace: bool = False
     ) -> None:
-        """Let requests ask for an adapter, which is read while the engine goes on; see `Engine.load_adapter`."""
+        """Load an adapter, reading it while the engine continues; see `Engine.load_adapter`."""
         packed = await asyncio.to_thread(self.engine.adapters.read, source)
         await asyncio.wrap_future(self.add_adapter(name, packed, version=version, replace=replace))
 
     def add_adapter(self, name: str, packed: PackedAdapter, *, version: int = 0, replace: bool = False) -> Future[None]:
-        """The same for an adapter that was read already; done when the engine has it."""
+        """Load an adapter that is already packed; the future is done when the engine has it."""
         return self._start(lambda: self.engine.load_adapter(name, packed, version=version, replace=replace))
 
     async def unload_adapter(self, name: str) -> None:
-        """Let no new request have an adapter; see `Engine.unload_adapter`."""
+        """Refuse an adapter to new requests; see `Engine.unload_adapter`."""
         await self._call(lambda: self.engine.unload_adapter(name))
 
     async def find_adapter(self, name: str) -> LoadedAdapter:
-        """The adapter that new requests of that name get; ConfigError if there is none."""
+        """Returns the adapter that new requests of that name get; ConfigError if there is none."""
         return await self._call(lambda: self.engine.adapters.get(name))
 
     async def stats(self) -> Stats:
-        """The engine's counters."""
+        """Returns the engine's counters."""
         return await self._call(self.engine.stats)
 
     @property
     def is_alive(self) -> bool:
-        """Whether requests are taken: the thread has neither ended nor been told to."""
+        """True if requests are accepted: the thread has not ended and was not told to."""
         return self._stop_error is None
 
     def close(self) -> None:
-        """End the thread after its present step. Requests under way get an error. Safe to call twice."""
+        """End the thread after its current step. Running requests get an error. Safe to call twice."""
         self._end(ModelError("the engine was closed"))
         if threading.current_thread() is not self._thread:
             self._thread.join()
@@ -166,7 +170,7 @@ class EngineWorker:
         queue, is_over = OutputQueue(), False
         try:
             await self._call(lambda: self._add(add, queue))
-            left = num_answers  # a number to count with, since the engine has taken it
+            left = num_answers  # `add` has validated it
             while left:
                 for output in await queue.get():
                     left -= output.is_last
@@ -177,11 +181,11 @@ class EngineWorker:
                 self._post(Command(lambda: self._drop(queue), lambda error: None))
 
     async def _call(self, function: Callable[[], T]) -> T:
-        """The result of a function run on the engine's thread."""
+        """Returns the result of a function run on the engine's thread."""
         return await asyncio.wrap_future(self._start(function))
 
     def _start(self, function: Callable[[], T]) -> Future[T]:
-        """The coming result of a function that the engine's thread is to run."""
+        """Returns a future for a function that the engine's thread will run."""
         future: Future[T] = Future()
 
         def run() -> None:
@@ -238,7 +242,7 @@ class EngineWorker:
             self._fail_waiting_callers()
 
     def _run_commands(self, commands_s: float) -> bool:
-        """Wait for something to do and run commands, for so long at most; False when the worker was closed."""
+        """Wait for work, then run commands for at most `commands_s` seconds; False if the worker was closed."""
         with self._wake:
             while not self._commands and self._stop_error is None and not self.engine.has_work:
                 self._wake.wait()
@@ -260,7 +264,7 @@ class EngineWorker:
             self._wake.notify_all()
 
     def _fail_waiting_callers(self) -> None:
-        """Give each waiting caller the reason why the thread ended."""
+        """Give each waiting caller the error that ended the thread."""
         assert self._stop_error is not None
         with self._wake:
             commands = list(self._commands)

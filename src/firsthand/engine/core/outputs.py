@@ -27,17 +27,6 @@ class Output:
     finish_reason: Literal["stop", "length"] | None = None
     """`stop`: a stop token or string, the end of a grammar or a scored continuation; `length`: max_tokens or the context."""
     error: FirsthandError | None = None
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    """Prompt tokens that were not computed again."""
-    waited_s: float = field(default=0.0, compare=False)
-    """How long the answer waited until the engine began with it."""
-    version: int = 0
-    """The version of the weights that computed these tokens."""
-    adapter: str | None = None
-    """The adapter that they were computed with."""
-    adapter_version: int = 0
-    """Its version, the same for a whole answer."""
 
     @property
     def is_last(self) -> bool:

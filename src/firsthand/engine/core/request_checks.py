@@ -1,4 +1,4 @@
-"""What an engine refuses before it spends anything on it: lengths are compared first, then values, then memory."""
+"""Validates requests before the engine spends anything on them: lengths first, then values, then memory."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MAX_OWNER_CHARS = 256
 
 
 def check_request(request: Request, architecture: Architecture) -> None:
-    """Raise PromptTooLong, ModelError or ConfigError on a request that cannot be meant."""
+    """Raise PromptTooLong, ModelError or ConfigError if a request is invalid."""
     check_num_answers(request.n)
     _check_owner(request.priority, request.owner, request.salt)
     _check_parts(request)
@@ -51,7 +51,7 @@ def check_request(request: Request, architecture: Architecture) -> None:
 
 
 def check_num_answers(n: int) -> None:
-    """Raise ConfigError unless it says how many answers may be asked for."""
+    """Raise ConfigError unless `n` is a valid number of answers."""
     _check_number("n", n, 1, MAX_ANSWERS)
 
 
@@ -65,11 +65,11 @@ def check_score(
     top: int = 0,
     salt: str = "",
 ) -> None:
-    """Raise PromptTooLong, ModelError or ConfigError on a job of scoring that cannot be meant."""
+    """Raise PromptTooLong, ModelError or ConfigError if a scoring request is invalid."""
     _check_owner(priority, owner, salt)
     _check_number("top", top, 0, MAX_TOP)
     _check_list(prefix, "the prefix")
-    _check_list(continuations, "what is to be scored", "continuations")
+    _check_list(continuations, "the argument continuations", "continuations")
     if len(continuations) > MAX_CONTINUATIONS:
         raise ConfigError(f"there are {len(continuations)} continuations: give at most {MAX_CONTINUATIONS} at a time")
     for place, continuation in enumerate(continuations):
@@ -84,13 +84,13 @@ def check_score(
 
 
 def check_prefix(tokens: Sequence[int], salt: str, architecture: Architecture) -> None:
-    """Raise ModelError or ConfigError on a text that cannot be held."""
+    """Raise ModelError or ConfigError if a prefix cannot be pinned."""
     _check_owner(0, "", salt)
-    check_ids(tokens, "the text to hold", architecture)
+    check_ids(tokens, "the prefix to pin", architecture)
 
 
 def check_ids(ids: Sequence[int], what: str, architecture: Architecture) -> None:
-    """Raise ModelError if there are no ids or one is no token."""
+    """Raise ModelError if there are no ids, or if one is outside the vocabulary."""
     _check_list(ids, what)
     if not ids:
         raise ModelError(f"{what} is empty: give one token or more, such as the model's start token")
@@ -105,7 +105,7 @@ def check_ids(ids: Sequence[int], what: str, architecture: Architecture) -> None
 
 
 def check_room(num_prompt: int, num_more: int, pool: BlockPool | SlidingWindowPool, longest_chunk: int) -> None:
-    """Raise PromptTooLong if a sequence could not get on even with the whole memory to itself."""
+    """Raise PromptTooLong if a sequence could not finish even with the whole KV cache to itself."""
     for part in pool.pools:
         blocks = part.most_blocks_for(num_prompt + num_more, longest_chunk)
         if blocks > part.num_usable:
@@ -130,15 +130,15 @@ def _check_owner(priority: int, owner: str, salt: str) -> None:
 
 
 def _check_parts(request: Request) -> None:
-    """The kinds of what a request is made of; its numbers and texts are checked elsewhere."""
+    """Check the types of a request's fields; numbers and texts are checked elsewhere."""
     _check_list(request.prompt, "the prompt")
     stop_ids, stopper, grammar = request.stop_ids, request.stopper, request.grammar
     checks = [
         ("sampling", isinstance(request.sampling, Sampling), "a Sampling"),
         ("stop_ids", isinstance(stop_ids, frozenset | set | tuple | list), "a set of token ids"),
         ("bad_sequences", isinstance(request.bad_sequences, tuple | list), "a tuple of tuples of token ids"),
-        ("stopper", stopper is None or callable(stopper), "None or what makes a Stopper"),
-        ("grammar", isinstance(grammar, CompiledGrammar | None), "None or what Grammars compiled"),
+        ("stopper", stopper is None or callable(stopper), "None or a function that returns a Stopper"),
+        ("grammar", isinstance(grammar, CompiledGrammar | None), "None or a CompiledGrammar from Grammars"),
     ]
     for name, good, expected in checks:
         if not good:
@@ -151,7 +151,7 @@ def _check_list(row: object, what: str, of: str = "token ids") -> None:
 
 
 def _check_sampling(sampling: Sampling) -> None:
-    """What Sampling itself lets pass: kinds of numbers, infinities, and seeds that are no 64-bit numbers."""
+    """Check what Sampling accepts but the engine cannot use: number types, infinities, seeds beyond 64 bits."""
     _check_number("max_tokens", sampling.max_tokens, 1, None)
     _check_number("min_tokens", sampling.min_tokens, 0, None)
     _check_number("top_k", sampling.top_k, 0, None)
@@ -173,16 +173,16 @@ def _check_bad_sequences(request: Request, architecture: Architecture) -> None:
 
 
 def _check_grammar(request: Request, architecture: Architecture) -> None:
-    grammar, asked = request.grammar, request.sampling.grammar
-    if grammar is None and asked is not None:
+    grammar, source = request.grammar, request.sampling.grammar
+    if grammar is None and source is not None:
         raise ConfigError(
-            f"the sampling has a {asked.kind} grammar that was not read: give Grammars(...).compile's result"
+            f"the sampling has a {source.kind} grammar that was not compiled: give Grammars(...).compile's result"
         )
     if grammar is not None and grammar.forcing and (request.bad_sequences or request.sampling.allowed_token_ids):
         raise ConfigError("the request forbids tokens and its grammar forces some: compile it with forcing=False")
     if grammar is not None and grammar.vocab_size > architecture.vocab_size:
         raise ConfigError(
-            f"the grammar was read for {grammar.vocab_size} tokens and the model has {architecture.vocab_size}: use the "
+            f"the grammar was compiled for {grammar.vocab_size} tokens and the model has {architecture.vocab_size}: use the "
             "model's own tokenizer"
         )
 

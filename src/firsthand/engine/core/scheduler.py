@@ -1,14 +1,14 @@
-"""Decides what each step computes: continuous batching with chunked prompts, admission by memory, and preemption.
+"""Decides what each step computes: continuous batching with chunked prefill, admission by memory, and preemption.
 
-Every running answer gets its next token in every step (decode never starves); what is left of the token budget goes to
-prompts, prefilling and waiting ones alike, in the order of `waiting`. A request starts only if its tokens fit the memory, and
-nobody overtakes one that has to wait for that. One whose prompt begins like what this step computes for another starts a
-step later and finds it, so that requests which come together compute what they share once.
+Every running answer gets its next token in every step, so decoding never starves. The rest of the token budget goes to
+prompts, running and waiting ones alike, in the order of `request_queue.py`. A request starts only if its tokens fit the
+KV cache, and none overtakes one that waits for memory. A request whose prompt shares a prefix with one being computed
+in this step starts a step later and finds it cached, so requests that arrive together compute a shared prefix once.
 
-When blocks run out, the sequence of lowest priority loses its memory and waits, of equals the youngest; it is computed
-again later, from whatever the prefix tree still holds. A waiting request also takes the place of one of lower priority,
-or, if its run has nothing running, that of the youngest in the run that has most: it does not wait for a long answer of
-somebody else to end, and the other mostly finds its memory as it was. No tensors here.
+When blocks run out, the sequence of lowest priority (the youngest of equals) is preempted: it loses its blocks, waits,
+and is recomputed later from what the prefix cache still holds. A waiting request also preempts one of lower priority
+or, if its owner has nothing running, the youngest of the owner with most sequences: it need not wait for another
+owner's long answer, and the preempted one mostly finds its blocks still cached. No tensors here.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from firsthand.engine.memory.pinned_prefixes import PinnedPrefixes
 from firsthand.engine.memory.window_pool import SlidingWindowPool
 
 MIN_SHARED_TOKENS = 32
-"""So many tokens that are being computed for another make a request wait for a step."""
+"""A request waits one step for a shared prefix of at least this many tokens."""
 
 
 class Scheduler:
-    """Owns the queues.
+    """Owns the waiting queue and the running sequences.
 
-    Sequences in `running`, sorted by rank, hold blocks; those in `waiting` hold none. Followers are in neither until their
-    lead's prompt is computed (`fork`).
+    Sequences in `running`, sorted by rank, have blocks; those in `waiting` have none. Followers are in neither until
+    their lead has computed the prompt (`fork`).
     """
 
     def __init__(
@@ -58,36 +58,36 @@ class Scheduler:
 
     @property
     def has_work(self) -> bool:
-        """Whether a step would compute anything."""
+        """True if a step would compute anything."""
         return bool(self.waiting or self.running)
 
     @property
     def oldest_wait_s(self) -> float:
-        """How long the oldest of those that wait has been here; 0 if none waits."""
+        """Seconds that the oldest waiting sequence has waited; 0 if none waits."""
         now = self.clock()
         return max((now - sequence.arrived_s for sequence in self.waiting), default=0.0)
 
     def add(self, sequence: Sequence) -> None:
-        """Let a new sequence wait for its turn."""
+        """Queue a new sequence."""
         sequence.arrived_s = self.clock()
         sequence.conversation = self.pool.find(sequence.tokens[: sequence.first_logit_position], sequence.space).note
         self.waiting.add(sequence)
 
     def plan(self) -> StepPlan:
-        """The next step. It is empty only if there is no work."""
+        """Returns the next step. It is empty only if there is no work."""
         plan = StepPlan()
         for decoding in [s for s in self.running if s.num_needed - s.num_computed == 1]:
-            if decoding.state is SequenceState.RUNNING:  # else it was preempted for one before it
+            if decoding.state is SequenceState.RUNNING:  # else it was preempted by one before it
                 self._schedule(decoding, plan)
         prefilling = [s for s in self.running if s.num_needed - s.num_computed > 1]
-        is_closed = False  # nobody starts any more: memory is short, or the first who waits cannot start
+        is_closed = False  # memory is short, or the first waiting sequence cannot start
         while plan.num_tokens < self.max_batch_tokens:
             is_closed |= plan.is_out_of_blocks
             waiting = None if is_closed else self.waiting.first()
             sequence = self._next(prefilling if waiting is None else [*prefilling, waiting])
             if sequence is None:
                 break
-            if sequence in prefilling:  # a waiting one may be there too: it made room in this step and comes back
+            if sequence in prefilling:  # a sequence preempted in this step may be both prefilling and waiting
                 prefilling.remove(sequence)
             if sequence is waiting:
                 is_closed = self._is_being_computed(sequence, plan) or not self._admit(sequence, plan)
@@ -96,9 +96,9 @@ class Scheduler:
         return plan
 
     def fork(self, lead: Sequence) -> None:
-        """Start the followers of a sequence from its memory, as many as may run; the others wait.
+        """Start the followers of a sequence from its block table, as many as can run; the others wait.
 
-        Those that wait find the prompt in the tree later, and leave their places to whom they belong until then.
+        Waiting followers find the prompt in the prefix cache later.
         """
         for follower in lead.followers:
             if follower.state is SequenceState.FINISHED:
@@ -115,7 +115,7 @@ class Scheduler:
         lead.followers = []
 
     def promote_follower(self, lead: Sequence) -> None:
-        """Let the first follower take a sequence's place, with the others behind it, since that one is to be dropped."""
+        """Let the first follower lead the others in place of a sequence that is about to be dropped."""
         remaining = [follower for follower in lead.followers if follower.state is not SequenceState.FINISHED]
         if not remaining:
             return
@@ -128,18 +128,18 @@ class Scheduler:
         remaining[0].followers, lead.followers = remaining[1:], []
 
     def advance(self, chunk: Chunk) -> None:
-        """Note that a chunk was computed, and let others share its full blocks and the end of the prompt."""
+        """Record that a chunk was computed, and add its full blocks and the end of the prompt to the prefix cache."""
         sequence = chunk.sequence
         self._set_computed(sequence, chunk.draft_start)
         if chunk.draft_start == sequence.num_prompt and not sequence.is_stale:
             self.pool.keep(sequence.tokens, sequence.table, sequence.num_computed, space=sequence.space)
 
     def accept(self, sequence: Sequence) -> None:
-        """Note that one more computed guess was right."""
+        """Record that one more draft token was accepted."""
         self._set_computed(sequence, sequence.num_computed + 1)
 
     def finish(self, sequence: Sequence) -> None:
-        """Take a sequence out of its queue and give back its blocks; its text stays known to the last computed token."""
+        """Remove a sequence and release its blocks; its computed tokens stay in the prefix cache."""
         if sequence.state is SequenceState.RUNNING:
             self._release_memory(sequence, note=sequence.place[0] if sequence.goal == "generate" else None)
             self.waiting.stop(sequence)
@@ -148,9 +148,9 @@ class Scheduler:
         sequence.state = SequenceState.FINISHED
 
     def restart(self, *, recompute: bool = True) -> None:
-        """Forget all texts, since the weights are new.
+        """Empty the prefix cache for new weights.
 
-        Running sequences compute theirs again, or else go on from the memory they have, which nobody else will find.
+        Running sequences are recomputed, or else continue with their blocks, which no other sequence will reuse.
         """
         for sequence in list(self.running):
             if recompute:
@@ -162,27 +162,28 @@ class Scheduler:
         self.pool.forget()
 
     def forget_adapter(self, adapter: int) -> None:
-        """Forget what was computed with an adapter, held texts too. No sequence may use it any more."""
+        """Drop cached and pinned prefixes of an adapter. No sequence may use it any more."""
         self.pinned_prefixes.drop_adapter(adapter)
         self.pool.forget_adapter(adapter)
 
     def _next(self, ready: list[Sequence]) -> Sequence | None:
-        """Whose prompt goes on, of those that may."""
+        """Returns the sequence whose prompt is computed next."""
         if len(ready) < 2:
             return ready[0] if ready else None
         return self.waiting.earlier(min(ready, key=rank), min(ready, key=self.waiting.order))
 
     def _can_start_now(self, follower: Sequence) -> bool:
-        """Whether a follower may run at once: there is room, and nobody waits who is before it."""
+        """True if a follower can run at once: a slot and blocks are free, and no earlier sequence waits."""
         if len(self.running) >= self.max_sequences or self.pool.num_available <= len(self.running):
             return False
         first = self.waiting.first()
         return first is None or self._next([follower, first]) is follower
 
     def _admit(self, sequence: Sequence, plan: StepPlan) -> bool:
-        """Move a sequence from waiting to running if there is a place for it and its tokens fit.
+        """Start a waiting sequence if a slot is free and its tokens fit; returns whether it started.
 
-        If not, others give way one by one; holds are dropped only where nothing runs, so that nothing else would come free.
+        Preempts others one by one if it may. Pinned prefixes are dropped only if nothing runs, when no other blocks
+        could come free.
         """
         while (found := self._match_if_fits(sequence)) is None:
             if (victim := self._victim_for(sequence)) is not None:
@@ -202,7 +203,7 @@ class Scheduler:
         return True
 
     def _is_being_computed(self, sequence: Sequence, plan: StepPlan) -> bool:
-        """Whether this step computes more of a waiting sequence's beginning than is known of it yet."""
+        """True if this step computes more of a waiting sequence's prefix than is cached yet."""
         shared = (
             self.pool.find(sequence.tokens[: sequence.first_logit_position], sequence.space).num_tokens
             + MIN_SHARED_TOKENS
@@ -216,14 +217,15 @@ class Scheduler:
         )
 
     def _match_if_fits(self, sequence: Sequence) -> PrefixMatch | None:
-        """What is known of a sequence, if there is a place and memory for the rest; running ones keep a block each to grow.
+        """Returns the cached prefix of a sequence if a slot and memory for the rest are free, else None.
 
-        An unfinished block that is known may have to be copied, so where memory is short it is left aside.
+        Each running sequence keeps one block to grow. A cached partial block may have to be copied, so it is left out
+        if memory is short.
         """
         if len(self.running) >= self.max_sequences:
             return None
         limit = sequence.first_logit_position
-        for _ in range(2):  # all that is known, then its full blocks alone
+        for _ in range(2):  # the whole cached prefix, then its full blocks alone
             found = self.pool.find(sequence.tokens[:limit], sequence.space)
             full = found.num_tokens // self.pool.block_size
             if all(self._has_room(part, blocks, full, sequence) for part, blocks in self.pool.split(found.blocks)):
@@ -232,19 +234,20 @@ class Scheduler:
         return None
 
     def _has_room(self, part: BlockPool, blocks: abc.Sequence[int], full: int, sequence: Sequence) -> bool:
-        """Whether a pool has memory for a sequence of which so many full blocks, and perhaps a part of one, are known.
+        """True if a pool has memory for a sequence with `full` cached full blocks and perhaps a partial one.
 
-        It needs the rest of its blocks, its first new token's among them, and a block for each running sequence to grow.
+        It needs the rest of its blocks, one for its first new token included, and one block for each running sequence
+        to grow.
         """
         most = part.most_blocks_for(sequence.num_needed + 1, self.max_batch_tokens) + len(self.running)
         needed = most - sum(block != part.null_block for block in blocks[:full])
         return needed <= part.num_available_without(blocks)
 
     def _victim_for(self, sequence: Sequence) -> Sequence | None:
-        """The running sequence whose place a waiting one may take.
+        """Returns the running sequence that a waiting one may preempt, or None.
 
-        That is the last of lower priority; or, for a run that has nothing running, the youngest of the run that has most,
-        as long as that one keeps another.
+        That is the last one of lower priority; or, for an owner with nothing running, the youngest of the owner that
+        has most, as long as that owner keeps another.
         """
         own_rank = rank(sequence)
         lower = [s for s in self.running if s.priority > sequence.priority and rank(s) > own_rank]
@@ -257,7 +260,7 @@ class Scheduler:
         return [s for s in peers if s.owner == owner][-1] if count > 1 else None
 
     def _schedule(self, sequence: Sequence, plan: StepPlan) -> None:
-        """Put the next tokens of a sequence into the step, preempting others for memory if need be."""
+        """Put the next tokens of a sequence into the step, preempting others if blocks run out."""
         start = sequence.num_computed
         end = min(sequence.num_needed, start + self.max_batch_tokens - plan.num_tokens)
         if end <= start:
@@ -277,7 +280,7 @@ class Scheduler:
         plan.add(Chunk(sequence, start, end), copies)
 
     def _schedule_with_draft(self, sequence: Sequence, plan: StepPlan, start: int, end: int) -> bool:
-        """Put a sequence's guesses into the step too, if that takes no memory that a running sequence may need."""
+        """Put a sequence's draft tokens into the step too, if that takes no block that a running sequence may need."""
         draft, sequence.draft = sequence.draft[: self.max_batch_tokens - plan.num_tokens - 1], ()
         missing = self.pool.needed(sequence.table, start, end + len(draft))
         if end - start > 1 or not draft or (missing > 0 and self.pool.num_available - missing < len(self.running)):
@@ -289,7 +292,7 @@ class Scheduler:
         return True
 
     def _set_computed(self, sequence: Sequence, num_computed: int) -> None:
-        """Note how far a sequence is computed: its full blocks are for all to find, what its window left is given back."""
+        """Record the computed length: full blocks enter the prefix cache, blocks behind the window are released."""
         sequence.num_computed = num_computed
         if not sequence.is_stale:
             sequence.num_committed = self.pool.commit(
@@ -298,7 +301,7 @@ class Scheduler:
         self.pool.trim(sequence.table, num_computed)
 
     def _start(self, sequence: Sequence) -> None:
-        """Put a sequence that has got memory among the running ones."""
+        """Move a sequence that has blocks to the running ones."""
         sequence.state = SequenceState.RUNNING
         if sequence.waited_s is None:
             sequence.waited_s = self.clock() - sequence.arrived_s
@@ -306,7 +309,7 @@ class Scheduler:
         insort(self.running, sequence, key=rank)
 
     def _release_memory(self, sequence: Sequence, note: int | None = None) -> None:
-        """Take a sequence out of the running ones; what it held stays known."""
+        """Stop a running sequence and release its blocks; they stay cached."""
         self.running.remove(sequence)
         if not sequence.is_stale:
             self.pool.keep(sequence.tokens, sequence.table, sequence.num_computed, note, sequence.space)
@@ -315,7 +318,7 @@ class Scheduler:
         sequence.num_computed = sequence.num_committed = 0
 
     def _preempt(self, sequence: Sequence) -> None:
-        """Let a running sequence wait again, without memory; it goes on from what is still known of it by then."""
+        """Move a running sequence back to the queue, without blocks; it resumes from what is still cached then."""
         self._release_memory(sequence)
         self.waiting.put_back(sequence)
         sequence.state = SequenceState.WAITING

@@ -1,10 +1,10 @@
-"""One step: what the scheduler planned is computed, and what the logits mean reaches each sequence.
+"""Runs one step: computes the scheduler's plan and gives each sequence its tokens.
 
-A sequence that fails (its logits are not numbers, its stopper raises) ends with an error and no other is touched: where a
-step fails as a whole, each of its chunks is computed again alone.
+A sequence that fails (its logits are not finite, its stopper raises) ends with an error and touches no other: if a step
+fails as a whole, each of its chunks is computed again alone.
 """
 
-# M wanted rows, D hidden
+# M rows that need logits, D hidden
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from firsthand.errors import FirsthandError, ModelError
 from firsthand.nn.compiled_decoder import LogitRow, Logits
 
 LOGIT_ROWS = 64
-"""So many rows of logits are there at a time: a row is as long as the vocabulary."""
+"""Rows of logits computed at a time; a row is as long as the vocabulary."""
 
 
 class SteppedEngine(Protocol):
-    """What a step works with, and whom it tells: an engine is one."""
+    """What a step uses of an engine."""
 
     runner: Runner
     scheduler: Scheduler
@@ -41,23 +41,23 @@ class SteppedEngine(Protocol):
     counts: StepCounts
 
     def end(self, sequence: Sequence) -> None:
-        """Take a sequence out of everything."""
+        """Remove a sequence from every queue."""
 
 
 class LogitPosition(NamedTuple):
-    """A position after which logits are wanted, and the chunk that it is computed in."""
+    """A position that needs logits, and the chunk that computes it."""
 
     chunk: Chunk
     position: int
 
 
 def take_step(engine: SteppedEngine) -> list[Output]:
-    """Compute once and return what it brought, in the order of the plan."""
+    """Compute one step and return its outputs, in the order of the plan."""
     if engine.speculator is not None:
         engine.speculator.draft(engine.scheduler.running)
     jump_ahead(engine.scheduler)
     plan = engine.scheduler.plan()
-    engine.runner.copy(plan.copies)  # even if whoever needed them was dropped: what they hold stays known
+    engine.runner.copy(plan.copies)  # also for dropped sequences: the copied blocks stay cached
     if not plan.chunks:
         return []
     engine.counts.steps += 1
@@ -69,7 +69,7 @@ def take_step(engine: SteppedEngine) -> list[Output]:
 
 
 def jump_ahead(scheduler: Scheduler) -> None:
-    """Draft what grammars force, in equal shares of half a step, so that prompts and other answers get on."""
+    """Draft the tokens that grammars force, in equal shares of half a step, so that other sequences progress too."""
     forced = [sequence for sequence in scheduler.running if sequence.is_forced and sequence.is_ready]
     share = scheduler.max_batch_tokens // 2 // max(len(forced), 1)
     for sequence in forced:
@@ -78,7 +78,7 @@ def jump_ahead(scheduler: Scheduler) -> None:
 
 
 def _compute(engine: SteppedEngine, chunks: list[Chunk]) -> list[Output]:
-    """Run chunks together; if that raises, each alone and without guesses, so that only the guilty one fails."""
+    """Run chunks together; if that raises, each alone and without draft tokens, so that only the failing one ends."""
     wanted = [LogitPosition(chunk, position) for chunk in chunks for position in chunk.logit_positions]
     try:
         hidden_MD = engine.runner.hidden(chunks)
@@ -89,7 +89,7 @@ def _compute(engine: SteppedEngine, chunks: list[Chunk]) -> list[Output]:
     for chunk in chunks:
         _count(engine.counts, chunk)
         engine.scheduler.advance(chunk)
-    engine.masks.finish()  # guides are asked from here on
+    engine.masks.finish()  # guides may be used from here on
     outputs: list[Output] = []
     for start in range(0, len(wanted), LOGIT_ROWS):
         rows = slice(start, start + LOGIT_ROWS)
@@ -101,7 +101,7 @@ def _compute(engine: SteppedEngine, chunks: list[Chunk]) -> list[Output]:
 
 
 def _compute_logits(engine: SteppedEngine, wanted: list[LogitPosition], hidden_MD: Tensor) -> list[Output]:
-    """What hidden states bring for their sequences, which end with an error if no logits can be computed."""
+    """Compute logits from hidden states and return the outputs; the sequences end with an error if that fails."""
     runner = engine.runner
     try:
         adapters = [packed_adapter(each.chunk) for each in wanted]
@@ -114,7 +114,7 @@ def _compute_logits(engine: SteppedEngine, wanted: list[LogitPosition], hidden_M
 
 
 def _apply_logits(engine: SteppedEngine, wanted: list[LogitPosition], logits: Logits) -> list[Output]:
-    """What logits mean for their sequences, and for those that wait for the same prompt, which part from here on."""
+    """Give each sequence its row of logits; followers of the same prompt are forked here and get the row too."""
     scheduler = engine.scheduler
     outputs: list[Output] = []
     for (chunk, position), row in zip(wanted, logits.rows(), strict=True):
@@ -133,7 +133,7 @@ def _apply_logits(engine: SteppedEngine, wanted: list[LogitPosition], logits: Lo
 
 
 def _apply_row(engine: SteppedEngine, sequence: Sequence, position: int, row: LogitRow) -> list[Output]:
-    """What a row of logits means for one sequence, which may end with it."""
+    """Sample or score one token of one sequence, which may end with it."""
     version = engine.version
     try:
         match sequence.goal:
@@ -159,7 +159,7 @@ def _count(counts: StepCounts, chunk: Chunk) -> None:
 
 
 def _report_draft(engine: SteppedEngine, chunk: Chunk) -> None:
-    """Tell the speculator how a verified draft fared, if its sequence goes on or ended well."""
+    """Tell the speculator how many draft tokens were accepted."""
     accepted = max(len(chunk.sequence.tokens) - chunk.draft_start - 1, 0)
     engine.counts.decode_tokens += accepted
     if chunk.is_forced:
@@ -170,7 +170,7 @@ def _report_draft(engine: SteppedEngine, chunk: Chunk) -> None:
 
 
 def _fail(engine: SteppedEngine, sequence: Sequence, error: Exception) -> list[Output]:
-    """End a sequence, and those that wait for its prompt, with an error."""
+    """End a sequence, and its followers, with an error."""
     if not isinstance(error, FirsthandError):
         error = ModelError(f"the request failed: {type(error).__name__}: {error}")
     sequences = [member for member in (sequence, *sequence.followers) if member.goal != "prefix"]
@@ -180,7 +180,7 @@ def _fail(engine: SteppedEngine, sequence: Sequence, error: Exception) -> list[O
 
 
 def _guides(chunks: list[Chunk]) -> Iterator[Guide]:
-    """The guides of the answers that a step brings tokens for."""
+    """Yields the guides of the answers that get tokens in this step."""
     for chunk in chunks:
         for sequence in (chunk.sequence, *chunk.sequence.followers) if chunk.logit_positions else ():
             if sequence.guide is not None and sequence.state is not SequenceState.FINISHED:

@@ -1,8 +1,8 @@
-"""Prefixes that stay in memory for as long as somebody wants them, as a live conversation wants what its next turn needs.
+"""Prefixes pinned in the KV cache, such as a live conversation that will have a next turn.
 
-Held blocks are never evicted and never taken for running sequences. So that they cannot stop the engine, at most a part
-of the memory may be held: beyond it the oldest holds are dropped, and when a sequence that runs alone finds no memory, they
-are too. What was held by a dropped one stays known as long as any other text that nobody uses.
+Pinned blocks are never evicted and never taken for running sequences. At most half of the blocks can be pinned: beyond
+that the oldest pins are dropped, and also when a sequence that runs alone runs out of blocks. Blocks of a dropped pin
+stay cached like any others.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ MAX_PINNED_PREFIXES = 1 << 16
 
 
 class PinnedPrefix:
-    """A prefix that is kept in memory."""
+    """A prefix that stays in the KV cache."""
 
     def __init__(self, num_tokens: int, space: Space = None):
         self.space = space
         self.num_tokens = num_tokens
-        """How much of the text was known, and is held: 0 if nothing was."""
+        """Tokens that were cached and are pinned; 0 if none were."""
         self.is_pinned = True
-        """False once it was released, or dropped for lack of memory or by new weights."""
+        """False once it was unpinned, or dropped for lack of blocks or because of new weights."""
 
 
 class PinnedPrefixes:
-    """All holds on a pool; at most half of its blocks."""
+    """All pinned prefixes of a pool; at most half of its blocks."""
 
     def __init__(self, pool: BlockPool | SlidingWindowPool):
         self.pool = pool
@@ -41,13 +41,13 @@ class PinnedPrefixes:
 
     @property
     def num_blocks(self) -> int:
-        """Blocks that are held, each counted once."""
+        """Pinned blocks, each counted once."""
         return sum(map(len, self._counts))
 
     def add(self, tokens: abc.Sequence[int], space: Space = None) -> PinnedPrefix:
-        """Hold what is known of a text. If it is too much, the oldest others are dropped, and then the end of this one."""
+        """Pin the cached prefix of a text. If it is too long, drop the oldest pins, then the end of this one."""
         found = self.pool.find(tokens, space)
-        if not self._fits(found.blocks):  # behind a window the end is what counts, and half of it is of no use
+        if not self._fits(found.blocks):  # with a window only the end is of use, so it is not cut
             whole = self.pool.pools[0]
             found = self.pool.find(
                 tokens[: max_pinned_blocks(whole) * whole.block_size if whole.window is None else 0], space
@@ -63,7 +63,7 @@ class PinnedPrefixes:
         return prefix
 
     def release(self, prefix: PinnedPrefix) -> None:
-        """Let go of a prefix; the prefix may have been dropped before."""
+        """Unpin a prefix; it may have been dropped before."""
         table = self._tables.pop(prefix, None)
         if table is not None:
             self.pool.release(table)
@@ -75,14 +75,14 @@ class PinnedPrefixes:
         prefix.is_pinned = False
 
     def drop_oldest(self) -> bool:
-        """Release the oldest hold; False if there is none."""
+        """Unpin the oldest prefix; False if there is none."""
         if not self._tables:
             return False
         self.release(next(iter(self._tables)))
         return True
 
     def drop_adapter(self, adapter: int) -> None:
-        """Release all holds on texts that were computed with an adapter."""
+        """Unpin all prefixes of an adapter."""
         for prefix in [prefix for prefix in self._tables if adapter_of(prefix.space) == adapter]:
             self.release(prefix)
 
@@ -98,7 +98,7 @@ class PinnedPrefixes:
 
 
 def max_pinned_blocks(part: BlockPool) -> int:
-    """How many blocks of a pool may be held."""
+    """Returns how many blocks of a pool may be pinned."""
     return part.num_usable // 2
 
 
