@@ -113,14 +113,14 @@ def test_no_part_of_a_request_raises_anything_but_our_errors_and_nothing_stays()
     engine = tiny_engine()
     good = {"prompt": (1, 2), "sampling": Sampling(max_tokens=2), "n": 1}
     rows = (*WRONG, np.array([1, 2]), torch.tensor([1, 2]), "", 5)
-    for name in ("prompt", "sampling", "n", "stop_ids", "stopper", "grammar", "priority", "run", "adapter", "salt"):
+    for name in ("prompt", "sampling", "n", "stop_ids", "stopper", "grammar", "priority", "owner", "adapter", "salt"):
         for value in rows:
             try:
                 engine.add(Request(**{**good, name: value}))  # type: ignore[arg-type]
             except FirsthandError as error:
                 assert len(str(error)) < 300
     for prefix, continuations, more in (
-        *(((1, 2), [(3,)], {name: value}) for name in ("top", "priority", "run", "adapter", "salt") for value in rows),
+        *(((1, 2), [(3,)], {name: value}) for name in ("top", "priority", "owner", "adapter", "salt") for value in rows),
         *((value, [(3,)], {}) for value in rows),
         *(((1, 2), value, {}) for value in rows),
         *(((1, 2), [(3,), value], {}) for value in rows),

@@ -125,13 +125,13 @@ def test_inspect_says_that_it_is_an_encoder(folder: Path, home: Path, capsys: py
 
 def known(files: dict[str, bytes]) -> model_lookup.KnownModel:
     sha = {name: hashlib.sha256(body).hexdigest() for name, body in files.items()}
-    beside = tuple(
+    extra_files = tuple(
         model_lookup.ExtraFile(n, sha[n], len(body)) for n, body in files.items() if n != "model.safetensors"
     )
     weights = files["model.safetensors"]
     known_hash = sha["model.safetensors"]
     return model_lookup.KnownModel(
-        "tiny", "MIT", known_hash, len(weights), "o/n", "a" * 40, "model.safetensors", "no-such==1", "x", beside
+        "tiny", "MIT", known_hash, len(weights), "o/n", "a" * 40, "model.safetensors", "no-such==1", "x", extra_files
     )
 
 

@@ -1,8 +1,8 @@
-"""How a folder says its texts are to be embedded: what goes around a text, where it is cut, how tokens become one vector.
+"""The embedding config in a model folder: special tokens around a text, maximum length, pooling.
 
-Reads the files that sentence-transformers writes (modules.json, the pooling's config.json, sentence_bert_config.json) and
-the post-processor of tokenizer.json. Left out: dense layers after the pooling, max pooling, and prompts (put them before
-your texts yourself).
+Reads what sentence-transformers writes (modules.json, the pooling's config.json, sentence_bert_config.json) and the
+post-processor of tokenizer.json. Not included: dense layers after the pooling, max pooling, and prompts (prepend them
+yourself).
 """
 
 from __future__ import annotations
@@ -35,34 +35,35 @@ _MAX_TOKENIZER_BYTES = 1 << 27
 
 @dataclass(frozen=True)
 class EmbeddingConfig:
-    """From a text's tokens to what a vector is made of."""
+    """How a text's tokens become one vector."""
 
     pooling: Pooling
-    """The mean of all tokens' hidden states, or the first token's, or the last one's."""
+    """The mean of all hidden states, or the first token's, or the last token's."""
     max_tokens: int
-    """A longer text is cut to this many, `before` and `after` among them."""
+    """Longer texts are truncated to this many tokens, `before` and `after` included."""
     before: tuple[int, ...] = ()
     """Ids put before each text, such as [CLS]."""
     after: tuple[int, ...] = ()
     """Ids put after each text, such as [SEP]."""
     lower: bool = False
-    """Texts are put in lower case, apart from what the tokenizer does."""
+    """True if texts are lower-cased before the tokenizer."""
 
     @property
     def max_text_tokens(self) -> int:
-        """Tokens of its own that a text may have."""
+        """Tokens left for the text itself."""
         return self.max_tokens - len(self.before) - len(self.after)
 
 
 def model_folder(folder: Path) -> Path:
-    """Where a folder keeps weights and tokenizer: itself, or the place that its modules.json names."""
+    """Returns the folder with weights and tokenizer: this one, or the one that its modules.json names."""
     return _module_folder(folder, "Transformer", _modules(folder)) or folder
 
 
 def read_embedding_config(folder: Path, tokenizer: Tokenizer, most: int, *, default: Pooling) -> EmbeddingConfig:
-    """What the files of a folder say; `most` is how many tokens the model can take, `default` its pooling if none is said.
+    """Returns the config that a folder's files describe.
 
-    ModelFileError for what cannot be followed exactly.
+    `most` is the most tokens the model takes, `default` the pooling if the files name none. Raises ModelFileError for a
+    setting that is not supported.
     """
     modules = _modules(folder)
     inside = _module_folder(folder, "Transformer", modules) or folder
@@ -83,13 +84,13 @@ def read_embedding_config(folder: Path, tokenizer: Tokenizer, most: int, *, defa
 
 
 def default_embedding_config(tokenizer: Tokenizer, most: int, *, pooling: Pooling) -> EmbeddingConfig:
-    """The recipe of a model whose files say nothing: BOS before a text if the tokenizer adds one."""
+    """Returns the config of a model whose files describe none: BOS before a text if the tokenizer adds one."""
     before = (tokenizer.bos_id,) if tokenizer.add_bos and tokenizer.bos_id is not None else ()
     return EmbeddingConfig(pooling, most, before)
 
 
 def _modules(folder: Path) -> list[tuple[str, str]]:
-    """The kind and path of each module in modules.json; none if there is no such file."""
+    """Returns the kind and path of each module in modules.json; none if there is no such file."""
     path = folder / "modules.json"
     if not path.is_file():
         return []
@@ -118,14 +119,14 @@ def _module_folder(folder: Path, wanted: str, modules: list[tuple[str, str]]) ->
 
 
 def _pooling(config: Fields) -> Pooling:
-    """The one pooling that a config.json asks for, in the old form (a flag each) or the new one (a name)."""
+    """Returns the one pooling in a config.json, in the old form (one flag each) or the new one (a name)."""
     if config.has("pooling_mode"):
         chosen: Pooling = config.choice("pooling_mode", POOLINGS)
         return chosen
-    asked = [key for key in config.values if key.startswith("pooling_mode_") and config.flag(key, False)]
-    if len(asked) != 1 or _OLD_POOLINGS.get(asked[0]) is None:
-        raise ModelFileError(f"{config.where} asks for {asked or 'no pooling'}: expected one of {', '.join(POOLINGS)}")
-    found = _OLD_POOLINGS[asked[0]]
+    named = [key for key in config.values if key.startswith("pooling_mode_") and config.flag(key, False)]
+    if len(named) != 1 or _OLD_POOLINGS.get(named[0]) is None:
+        raise ModelFileError(f"{config.where} asks for {named or 'no pooling'}: expected one of {', '.join(POOLINGS)}")
+    found = _OLD_POOLINGS[named[0]]
     assert found is not None
     return found
 
@@ -140,7 +141,7 @@ def _max_tokens(folder: Path, settings: Fields, most: int) -> int:
 
 
 def _around(folder: Path, tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The ids that the post-processor of tokenizer.json puts before and after a text."""
+    """Returns the ids that tokenizer.json's post-processor puts before and after a text."""
     path = folder / "tokenizer.json"
     if not path.is_file():
         return default_embedding_config(tokenizer, 1, pooling="mean").before, ()

@@ -1,7 +1,7 @@
-"""What to expect of an encoder on this machine: a bound on texts/s from measured products, and how near we come to it.
+"""Predicts an encoder's speed on this machine: a bound on texts/s from measured products, and the expected share of it.
 
-A text is products of matrices and little else: two operations for each weight and token, and four for each pair of tokens
-and width of attention. Left out: decoders that embed (`planner` says what their prompts take).
+A text costs two operations for each weight and token, and four for each pair of tokens and unit of attention width.
+Decoders that embed are covered by `planner.py`.
 """
 
 from __future__ import annotations
@@ -23,40 +23,40 @@ _KINDS = (INT16, "float32")
 
 @dataclass(frozen=True)
 class ExpectedTexts:
-    """What our encoder should reach, judged by a measurement."""
+    """The expected speed of our encoder, from a measurement."""
 
     measured_model: str
     measured_on: str
     is_same: bool
-    """Whether the measured model is this one."""
+    """True if the measured model is this one."""
     share: float
-    """Of what products allow."""
+    """Share of the bound by products."""
     tokens: float
-    """Tokens/s; the measured number itself if the model is the same."""
+    """Tokens/s; the measured number itself for the same model."""
     texts: float | None
-    """Documents/s of mixed length, if the model is the same."""
+    """Documents/s of mixed length, for the same model."""
 
 
 @dataclass(frozen=True)
 class EncoderPlan:
-    """An encoder's prospects here."""
+    """An encoder's predicted speed here."""
 
     speeds: Speeds
     tokens_per_text: int
     texts: float | None
-    """Texts/s of that many tokens that products allow; None if the file does not tell its shape."""
+    """Bound on texts/s of that many tokens; None if the file does not state its shape."""
     expected: ExpectedTexts | None
     """None if no encoder was measured on this machine."""
     is_busy: bool
     notes: tuple[str, ...]
 
     def to_json(self) -> Json:
-        """The plan as a JSON object."""
+        """Returns the plan as a JSON object."""
         return asdict(self)
 
 
 def plan_encoder(facts: Inspection, speeds: Speeds, results: Sequence[Result], model: str) -> EncoderPlan:
-    """The plan for an encoder of that name."""
+    """Returns the plan for an encoder of that name."""
     most = speed_limits(speeds, results)
     bound = _tokens_bound(facts, most)
     return EncoderPlan(
@@ -70,7 +70,7 @@ def plan_encoder(facts: Inspection, speeds: Speeds, results: Sequence[Result], m
 
 
 def encoder_gflop(parameters: int, attention_width: int, tokens: float) -> float:
-    """10^9 operations for each token of a text of so many, each of which sees all others."""
+    """Returns 10^9 operations for each token of a text of this length, each of which attends to all others."""
     return (2 * parameters + 4 * attention_width * tokens) / 1e9
 
 
@@ -95,7 +95,7 @@ def _expect(facts: Inspection, most: SpeedLimits, model: str) -> ExpectedTexts |
 
 
 def _tokens_bound(facts: Inspection, most: SpeedLimits) -> float | None:
-    """Tokens/s of texts of `TOKENS` tokens that products allow."""
+    """Returns the bound on tokens/s for texts of `TOKENS` tokens."""
     if not facts.attention_width or not facts.decode_parameters:
         return None
     return _products(most) / encoder_gflop(facts.decode_parameters, facts.attention_width, TOKENS)

@@ -1,7 +1,7 @@
-"""What agents and searches make an engine do: a long context, a shared prefix, a second turn, a tree of thoughts.
+"""Engine workloads of agents and searches: long context, shared prefix, second turn, tree of thoughts.
 
-Tokens are counted by the engine, not reckoned. What a server without forks would compute is reckoned: it takes each request
-by itself and computes its whole prompt. Left out: the serving jobs that any engine can run (`workloads`).
+Tokens are counted by the engine. The tokens that a server without prefix caching would compute are calculated: each
+request computes its whole prompt. Serving jobs that any engine can run are in `workloads.py`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from firsthand.model import Sampling
 
 
 def agent_workloads(sizes: WorkloadSizes, *, vocab: int, context: int) -> list[Workload[Engine]]:
-    """All of them, for a model of that vocabulary and that longest context."""
+    """Returns all agent workloads, for a model with this vocabulary size and context."""
     return [
         _long_context(sizes, vocab, context),
         _shared_prefix(sizes, vocab),
@@ -27,19 +27,19 @@ def agent_workloads(sizes: WorkloadSizes, *, vocab: int, context: int) -> list[W
 
 
 def answers(engine: Engine, requests: Iterable[Request]) -> list[list[tuple[Ids, float]]]:
-    """Each request's answers with their summed log-probs; steps until all are there."""
+    """Returns each request's answers with their summed log-probs. Steps until all are done."""
     places = {engine.add(request): (place, request.n) for place, request in enumerate(requests)}
     found: list[list[tuple[Ids, float]]] = [[((), 0.0)] * n for _, n in places.values()]
     while engine.has_work:
         for output in raise_errors(engine.step()):
-            line = found[places[output.request_id][0]]
-            ids, logprob = line[output.index]
-            line[output.index] = (ids + output.token_ids, logprob + sum(output.logprobs))
+            samples = found[places[output.request_id][0]]
+            ids, logprob = samples[output.index]
+            samples[output.index] = (ids + output.token_ids, logprob + sum(output.logprobs))
     return found
 
 
 def likelihoods(engine: Engine, prefixes: Iterable[Ids], continuation: Ids) -> list[float]:
-    """The log-prob of the same continuation after each prefix; steps until all are there."""
+    """Returns the log-prob of the same continuation after each prefix. Steps until all are done."""
     places = {engine.add_score(prefix, [continuation]): place for place, prefix in enumerate(prefixes)}
     found = [0.0] * len(places)
     while engine.has_work:
@@ -49,14 +49,14 @@ def likelihoods(engine: Engine, prefixes: Iterable[Ids], continuation: Ids) -> l
 
 
 def _long_context(sizes: WorkloadSizes, vocab: int, context: int) -> Workload[Engine]:
-    """One answer after a long context against one after a short context."""
+    """Decoding one answer after a long context, compared with a short one."""
     new = sizes.new_tokens + 1
     long = min(sizes.long, context - new)
     short = min(sizes.short, long)
     texts = [random_ids(Random(f"context {length}"), length, vocab) for length in (short, long)]
 
     def measure(engine: Engine, seed: int) -> list[float]:
-        # the contexts are the same in every round: only decoding is timed, so they may come from the cache
+        # contexts repeat in every round and may be cached: only decoding is timed
         timings = [run(engine, ServingJob("", (text,), (new,))) for text in texts]
         short_ms, long_ms = (1000 * timing.decode_s / timing.decode_tokens for timing in timings)
         return [long_ms / short_ms, short_ms, long_ms]
@@ -70,7 +70,7 @@ def _long_context(sizes: WorkloadSizes, vocab: int, context: int) -> Workload[En
 
 
 def _shared_prefix(sizes: WorkloadSizes, vocab: int) -> Workload[Engine]:
-    """Branches of one prefix: few-shot headers, self-consistency, forked agents."""
+    """Many branches of one prefix: few-shot headers, self-consistency, forked agents."""
     branches, each = sizes.branches, sizes.suffix
 
     def measure(engine: Engine, seed: int) -> list[float]:
@@ -100,7 +100,7 @@ def _shared_prefix(sizes: WorkloadSizes, vocab: int) -> Workload[Engine]:
 
 
 def _second_turn(sizes: WorkloadSizes, vocab: int) -> Workload[Engine]:
-    """An agent's second turn: the first prompt, its answer, and something new."""
+    """An agent's second turn: the first prompt, its answer, and new tokens."""
 
     def measure(engine: Engine, seed: int) -> list[float]:
         random = Random(f"turn {seed}")
@@ -109,7 +109,7 @@ def _second_turn(sizes: WorkloadSizes, vocab: int) -> Workload[Engine]:
         before = engine.stats().prefill_tokens
         second = ServingJob("", (prompt + answer + random_ids(random, sizes.next_turn, vocab),), (2,))
         timing = run(engine, second)
-        # the answer's last token was sampled but never fed back: it is as new as the others
+        # the answer's last token was sampled but never computed, so it counts as new
         beyond = engine.stats().prefill_tokens - before - (sizes.next_turn + 1)
         return [beyond, 1000 * timing.first_s]
 
@@ -124,7 +124,7 @@ def _second_turn(sizes: WorkloadSizes, vocab: int) -> Workload[Engine]:
 
 
 def _tree_of_thoughts(sizes: WorkloadSizes, vocab: int) -> Workload[Engine]:
-    """A breadth-first search: proposals for each state, each valued by a question, the best kept (Yao et al., 2023)."""
+    """Breadth-first search: proposals for each state, each valued by a question, the best kept (Yao et al., 2023)."""
 
     def measure(engine: Engine, seed: int) -> list[float]:
         before = engine.stats().prefill_tokens
@@ -149,9 +149,9 @@ def _tree_of_thoughts(sizes: WorkloadSizes, vocab: int) -> Workload[Engine]:
 
 
 def tree_of_thoughts(engine: Engine, sizes: WorkloadSizes, *, vocab: int, seed: int) -> int:
-    """Search, and return how many prompt tokens a server would compute that takes every request by itself.
+    """Run the search; returns the prompt tokens that a server without prefix caching would compute.
 
-    The model samples its thoughts and values them by the log-prob of one word after a question, as it would with text.
+    The model samples its thoughts and values each by the log-prob of one token after a question.
     """
     random = Random(f"tree {seed}")
     question, verdict = random_ids(random, sizes.question, vocab), random_ids(random, 1, vocab)

@@ -1,7 +1,7 @@
-"""Documents of mixed length to be embedded, as texts: tokenising them is part of the work.
+"""Embedding workload: documents of mixed length, as texts, so that tokenisation is timed too.
 
-They are common English words at random, so that any tokenizer takes about a token for each. Left out: rivals
-(`bench/embeddings.py`), and whether the vectors are good.
+Documents are random common English words, about one token each in any tokenizer. Not included: other embedders
+(`bench/embeddings.py`) and the quality of the vectors.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _COMMON = (
 
 
 def embedding(sizes: WorkloadSizes) -> Workload[TextEmbedder]:
-    """Documents of mixed length, all handed over at once."""
+    """Embeds documents of mixed length in one call."""
 
     def measure(model: TextEmbedder, seed: int) -> list[float]:
         texts = documents(sizes, seed=seed)
@@ -42,7 +42,7 @@ def embedding(sizes: WorkloadSizes) -> Workload[TextEmbedder]:
 
 
 def documents(sizes: WorkloadSizes, *, seed: int) -> list[str]:
-    """The texts of a round: their words come from the seed, their lengths are the same for all seeds."""
+    """Returns the texts of a round: words depend on the seed, lengths do not."""
     words = _COMMON.split()
     random, lengths = Random(f"documents {seed}"), Random("lengths of documents")
     return [" ".join(random.choices(words, k=lengths.randint(*sizes.words))) for _ in range(sizes.documents)]

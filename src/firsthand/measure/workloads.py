@@ -1,8 +1,8 @@
-"""What `firsthand bench` and bench/engine.py make an engine do: serving jobs, and how a workload gives figures.
+"""The workloads of `firsthand bench` and bench/engine.py: serving jobs, and how a workload gives metrics.
 
-Serving jobs are plain prompts with lengths of answers: any engine can run them, and bench/ gives the same ones to rivals.
-Prompts are random token ids, so that nothing is found in a cache by accident; the same seed gives the same ids. Left out:
-what only an engine with forks can do (`agent_workloads`), how often to repeat (`commands/bench`), and how to print.
+Serving jobs are plain prompts with answer lengths: any engine can run them, and bench/ gives the same ones to other
+engines. Prompts are random token ids, so that no cache helps by accident; the same seed gives the same ids. Workloads
+that need prefix caching are in `agent_workloads.py`.
 """
 
 from __future__ import annotations
@@ -25,34 +25,34 @@ from firsthand.nn.quant import BlockLinear, DenseLinear
 
 Ids = tuple[int, ...]
 S = TypeVar("S")
-"""What a workload is run on: an Engine, or a TextEmbedder."""
+"""The type a workload runs on: an Engine, or a TextEmbedder."""
 
 
 @dataclass(frozen=True)
 class WorkloadSizes:
-    """How much each workload does."""
+    """Sizes of all workloads."""
 
     prefill: int = 512
-    """Tokens of the prompt whose computation is timed."""
+    """Tokens of the prompt whose prefill is timed."""
     context: int = 200
     """Tokens of the prompts before decoding is timed."""
     new_tokens: int = 64
-    """Tokens decoded while the time is taken."""
+    """Tokens decoded while timing."""
     streams: tuple[int, ...] = (1, 8, 32)
     """Numbers of sequences decoded together."""
     chats: int = 32
     """Conversations that arrive at once."""
     chat_prompt: tuple[int, int] = (50, 300)
-    """Shortest and longest prompt of these."""
+    """Shortest and longest of their prompts, in tokens."""
     chat_answer: tuple[int, int] = (64, 128)
-    """Shortest and longest answer."""
+    """Shortest and longest of their answers, in tokens."""
     short: int = 256
     long: int = 8192
-    """Contexts whose cost of decoding is compared; the longer one is cut to what the model was made for."""
+    """Contexts whose decoding is compared; the longer one is cut to the model's context."""
     prefix: int = 1024
     branches: int = 32
     suffix: int = 32
-    """Branches that share a prefix, each with a suffix and an answer of that many tokens."""
+    """Branches that share a prefix, and the tokens of each one's suffix and answer."""
     turn: int = 300
     answer: int = 64
     next_turn: int = 60
@@ -64,17 +64,17 @@ class WorkloadSizes:
     thought: int = 48
     question: int = 24
     """A tree of thoughts (Yao et al., 2023): states kept, steps, proposals for each state; tokens of the problem, of a
-    thought, and of the question by which a thought is valued."""
+    thought, and of the question that values a thought."""
     examples: int = 250
     tasks: int = 100
     question_tokens: tuple[int, int] = (20, 60)
     choices: int = 4
     choice_tokens: tuple[int, int] = (2, 8)
-    """Multiple choice in the lengths of five-shot ARC-Easy: tokens of the examples, questions, and choices of each; shortest
-    and longest question and choice."""
+    """Multiple choice with the lengths of five-shot ARC-Easy: tokens of the examples, number of questions, tokens of a
+    question (shortest and longest), choices of each, tokens of a choice."""
     documents: int = 400
     words: tuple[int, int] = (4, 190)
-    """Texts to be embedded; the shortest and the longest in words."""
+    """Number of texts to embed, and the shortest and longest in words."""
 
 
 QUICK = WorkloadSizes(
@@ -104,12 +104,12 @@ QUICK = WorkloadSizes(
     documents=24,
     words=(4, 60),
 )
-"""A smoke run: every workload, too short for its numbers to mean much."""
+"""A smoke run: every workload, too short for meaningful numbers."""
 
 
 @dataclass(frozen=True)
 class ServingJob:
-    """Prompts that arrive at once, each with the number of tokens it is answered with."""
+    """Prompts that arrive at once, each with the length of its answer in tokens."""
 
     name: str
     prompts: tuple[Ids, ...]
@@ -117,7 +117,7 @@ class ServingJob:
 
     @property
     def positions(self) -> int:
-        """Room for keys and values that it needs, if nothing is shared."""
+        """KV positions that it needs, if nothing is shared."""
         return sum(map(len, self.prompts)) + sum(self.max_tokens)
 
     @property
@@ -126,20 +126,20 @@ class ServingJob:
         return max(len(prompt) + new for prompt, new in zip(self.prompts, self.max_tokens, strict=True))
 
     def to_json(self) -> Json:
-        """The job as a JSON object."""
+        """Returns the job as a JSON object."""
         return {"name": self.name, "prompts": [list(ids) for ids in self.prompts], "max_tokens": list(self.max_tokens)}
 
 
 @dataclass(frozen=True)
 class Timing:
-    """How long a job took."""
+    """The duration of a job."""
 
     first_s: float
-    """Until every answer had its first token."""
+    """Seconds until every answer had its first token."""
     total_s: float
     output_tokens: int
     decode_tokens: int
-    """Tokens that came after every answer had its first."""
+    """Tokens generated after every answer had its first."""
 
     @property
     def decode_s(self) -> float:
@@ -154,43 +154,43 @@ class Metric:
     name: str
     unit: str
     meaning: str
-    """A sentence for those who read the table."""
+    """A sentence for readers of the table."""
 
 
 @dataclass(frozen=True)
 class Workload(Generic[S]):
-    """Something to make an engine do, and the figures it gives."""
+    """Something to run on an engine, and the metrics it gives."""
 
     figures: tuple[Metric, ...]
     positions: int
-    """Room for keys and values that it needs."""
+    """KV positions that it needs."""
     longest: int
     """Tokens of its longest sequence."""
     measure: Callable[[S, int], Sequence[float]]
-    """Run it on the engine or embedder, with prompts made from the number; gives a value for each figure."""
+    """Runs it on the engine or embedder with prompts of a seed; returns a value for each metric."""
     needs_kernels: bool = False
-    """Whether it measures our kernels alone, for models that run in them."""
+    """True if it measures our kernels alone, so that the model must run in them."""
 
     @property
     def name(self) -> str:
-        """The name of its first figure."""
+        """The name of its first metric."""
         return self.figures[0].name
 
 
 def serving(sizes: WorkloadSizes, *, vocab: int) -> list[Workload[Engine]]:
-    """The serving jobs as workloads, for a model of that vocabulary."""
+    """Returns the serving jobs as workloads, for a model with this vocabulary size."""
     return [_serving(name, sizes, vocab) for name in serving_jobs(sizes, vocab=vocab, seed=0)]
 
 
 def serving_jobs(sizes: WorkloadSizes, *, vocab: int, seed: int) -> dict[str, ServingJob]:
-    """The jobs that any engine can run, by the name of their figure."""
+    """Returns the jobs that any engine can run, by the name of their metric."""
     random = Random(f"serving {seed}")
     prefill = ServingJob(f"prefill {sizes.prefill}", (random_ids(random, sizes.prefill, vocab),), (2,))
     jobs = [prefill]
     for count in sizes.streams:
         prompts = tuple(random_ids(random, sizes.context, vocab) for _ in range(count))
         jobs.append(ServingJob(f"decode {count}", prompts, (sizes.new_tokens + 1,) * count))
-    lengths = Random("lengths of chats")  # the same whatever the seed, so that rounds can be compared
+    lengths = Random("lengths of chats")  # independent of the seed, so that rounds can be compared
     shapes = [(lengths.randint(*sizes.chat_prompt), lengths.randint(*sizes.chat_answer)) for _ in range(sizes.chats)]
     prompts = tuple(random_ids(random, length, vocab) for length, _ in shapes)
     jobs.append(ServingJob(f"{sizes.chats} chats", prompts, tuple(new for _, new in shapes)))
@@ -198,7 +198,7 @@ def serving_jobs(sizes: WorkloadSizes, *, vocab: int, seed: int) -> dict[str, Se
 
 
 def random_ids(random: Random, count: int, vocab: int) -> Ids:
-    """Token ids from the middle of the vocabulary, away from its special tokens."""
+    """Returns token ids from the middle of the vocabulary, away from special tokens."""
     return tuple(random.randrange(vocab // 8, vocab - vocab // 8) for _ in range(count))
 
 
@@ -221,9 +221,9 @@ def run(engine: Engine, job: ServingJob, *, after_step: Callable[[], None] = lam
 
 
 def rate(engine: Engine, job: ServingJob, *, after_step: Callable[[], None] = lambda: None) -> float:
-    """The tokens/s that a serving job is there to find."""
+    """Returns the tokens/s that a serving job measures."""
     kind = job.name.split()[0]
-    if kind == "decode":  # prompts first, so that all answers begin in the same step, as a rival's do
+    if kind == "decode":  # prompts first, so that all answers start in the same step, as in other engines
         run(engine, ServingJob("", job.prompts, (1,) * len(job.prompts)))
     timing = run(engine, job, after_step=after_step)
     if kind == "prefill":
@@ -233,28 +233,28 @@ def rate(engine: Engine, job: ServingJob, *, after_step: Callable[[], None] = la
 
 @dataclass
 class KVWaste:
-    """Room for keys and values that running sequences have and do not use, added up over the ends of steps."""
+    """KV positions that running sequences have allocated and do not use, summed over the ends of steps."""
 
     allocated: int = 0
     used: int = 0
 
     @property
     def percent(self) -> float:
-        """Of the room that was allocated; 0 if there was none."""
+        """Percent of the allocated positions; 0 if there were none."""
         return 100 * (1 - self.used / self.allocated) if self.allocated else 0.0
 
     def look(self, engine: Engine) -> None:
-        """Add what the engine's sequences have now. Blocks that two of them share count for each."""
+        """Add the engine's current sequences. Blocks that two of them share count for each."""
         pool = engine.pool
         for sequence in engine.scheduler.running:
             for part, blocks in pool.split(sequence.table):
-                gone = sum(block == part.null_block for block in blocks)  # what lies before a window was given back
+                gone = sum(block == part.null_block for block in blocks)  # blocks behind a window were released
                 self.allocated += (len(blocks) - gone) * pool.block_size
                 self.used += sequence.num_computed - gone * pool.block_size
 
 
 def raise_errors(outputs: list[Output]) -> list[Output]:
-    """The outputs; raises the error of one that has one."""
+    """Returns the outputs; raises the first error among them."""
     for output in outputs:
         if output.error is not None:
             raise output.error
@@ -262,7 +262,7 @@ def raise_errors(outputs: list[Output]) -> list[Output]:
 
 
 def _serving(name: str, sizes: WorkloadSizes, vocab: int) -> Workload[Engine]:
-    """One of the serving jobs, as a workload."""
+    """Returns one of the serving jobs as a workload."""
     job = serving_jobs(sizes, vocab=vocab, seed=0)[name]
     meaning = {
         "prefill": f"a prompt of {sizes.prefill} tokens, until the first token of its answer",
@@ -292,7 +292,7 @@ def _serving(name: str, sizes: WorkloadSizes, vocab: int) -> Workload[Engine]:
 
 
 def weights_read(engine: Engine) -> tuple[int, int]:
-    """How many weights one step of decoding uses, and the bytes they are kept in: all but the table of embeddings."""
+    """Returns the weights one decode step uses and their bytes: all but the embedding table."""
     parameters = size_bytes = 0
     for module in engine.runner.model.modules():
         if isinstance(module, (BlockLinear, DenseLinear)):

@@ -120,9 +120,7 @@ class ModuleRunner:
     def logits(self, hidden_MD: Tensor, draws: abc.Sequence[Draw | None] = ()) -> Logits:
         """Returns the logits after some hidden states, and a sampled token for each row that has a draw."""
         scores_MV = self.model.logits(hidden_MD)
-        best, drawn, best_scores, drawn_scores, normalisers = summary(
-            scores_MV, draws
-        ).tolist()  # waits for the device, once
+        best, drawn, best_scores, drawn_scores, normalisers = summary(scores_MV, draws).tolist()  # waits once
         return Logits(
             scores_MV,
             [int(token) for token in best],

@@ -183,8 +183,8 @@ def open_pool(
         )
     if free_bytes is not None and memory_bytes > free_bytes:
         raise ConfigError(
-            f"kv_memory_bytes is {memory_bytes:,} and {free_bytes:,} bytes of memory are free once the model is loaded: give "
-            "less, or leave it out"
+            f"kv_memory_bytes is {memory_bytes:,} and {free_bytes:,} bytes of memory are free once the model is loaded: "
+            "give less, or leave it out"
         )
     if not seen or len(seen) == len(windows):
         return BlockPool(memory_bytes // block_bytes, size, window=max(seen, default=None))

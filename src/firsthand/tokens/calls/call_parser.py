@@ -1,6 +1,6 @@
-"""Tool calls in generated text: found, read and taken out of it, while the text comes in.
+"""The streaming tool-call parser: finds calls in generated text and removes them from it.
 
-| family | how it writes calls |
+| family | tool-call markup |
 |---|---|
 | Hermes, Qwen, SmolLM2 | `<tool_call>{"name": ..., "arguments": ...}</tool_call>` |
 | Mistral | `[TOOL_CALLS][{...}, ...]`, and since 2025 `[TOOL_CALLS]name[ARGS]{...}` |
@@ -8,9 +8,9 @@
 | Llama 3.2 and 4, Gemma 3 | `[name(key=value), ...]`, at times between `<|python_start|>` and `<|python_end|>` |
 | Gemma | a fenced block, ```tool_code with Python or ```json |
 
-Where it is certain that a call is meant, what cannot be read is a broken call, which the model is told of; elsewhere it is
-text. Code is never run: a call in Python has literal arguments, or it is broken. `parse` is for a whole text, `CallStream`
-for one that comes in pieces; both give the same, and take time linear in the text.
+Where a call was certainly meant, invalid markup becomes a broken call, which is reported to the model; elsewhere it is
+text. Code is never run: a call in Python has literal arguments, or it is broken. `parse` takes a whole text, `CallStream` a
+stream; both give the same result, in time linear in the text.
 """
 
 from __future__ import annotations
@@ -30,16 +30,15 @@ _INFO = re.compile(r"```([\w+-]{0,32})")
 _CODE_FENCES = ("tool_code", "tool_call", "tool_calls")
 _CALL_FENCES = (*_CODE_FENCES, "json", "")
 _PIECE = 1 << 16
-"""Characters that are read at a time."""
+"""Characters parsed at a time."""
 _BLANKS = re.compile(r"\s*")
 
 
 def parse(text: str, tools: Sequence[ToolSpec] = ()) -> tuple[str, tuple[ToolCall, ...]]:
-    """The text without its tool calls, and the calls, with ids `call_0`, `call_1` ... in order.
+    """Returns the text without its tool calls, and the calls, with ids `call_0`, `call_1` ... in order.
 
-    A call that was certainly meant as one but cannot be read has no arguments and its text in `invalid`. Text without calls
-    comes back unchanged. `tools` are those that the model was given: they name arguments that a call in Python left unnamed.
-    Names of tools that do not exist are kept, for the model to be told.
+    A broken call has no arguments, and its text in `invalid`. Text without calls is returned unchanged. `tools` names
+    the arguments that a Python call leaves unnamed. Calls of unknown tools are kept, so that the model can be told.
     """
     stream = CallStream(tools)
     pieces = [*stream.feed(text), *stream.finish()]
@@ -47,28 +46,28 @@ def parse(text: str, tools: Sequence[ToolSpec] = ()) -> tuple[str, tuple[ToolCal
 
 
 class CallStream:
-    """Takes the calls out of a text that comes in pieces.
+    """Removes the tool calls from a text that comes in pieces.
 
-    `feed` and `finish` give what has become certain: text, and pieces of calls. Blanks between text and a call wait until it
-    is clear whether more text follows.
+    `feed` and `finish` return what has become certain: text, and pieces of calls. Whitespace between text and a call is
+    held back until it is clear whether more text follows.
     """
 
     def __init__(self, tools: Sequence[ToolSpec] = ()) -> None:
         self._tools = {tool.name: tuple(tool.parameters.get("properties", {})) for tool in tools}
         self._source, self._sink = CallSource(), CallSink()
         self._region: CallRegion | None = None
-        self._skipping: CallValue | None = None  # a value that is no call
+        self._skipping: CallValue | None = None  # a value that is not a call
         self._line_begins, self._in_fence = True, False
-        self._missing_mark = ""  # the closing mark that a call has not had
-        self._unmarked_from = 0  # before this place no bare value begins
+        self._missing_mark = ""  # the closing mark that a call still lacks
+        self._unmarked_from = 0  # no unmarked value begins before this place
 
     @property
     def calls(self) -> tuple[ToolCall, ...]:
-        """The calls that are complete."""
+        """The complete calls."""
         return tuple(self._sink.calls)
 
     def feed(self, text: str) -> list[str | CallDelta]:
-        """What this piece makes certain."""
+        """Returns the text and call pieces that this piece makes certain."""
         for at in range(0, len(text), _PIECE):
             self._source.add(text[at : at + _PIECE])
             while self._step(False):
@@ -76,7 +75,7 @@ class CallStream:
         return self._sink.take()
 
     def finish(self) -> list[str | CallDelta]:
-        """The rest: nothing more comes."""
+        """Returns the rest, at the end of the text."""
         while self._step(True):
             pass
         if not self._sink.called:
@@ -84,7 +83,7 @@ class CallStream:
         return self._sink.take()
 
     def _step(self, final: bool) -> bool:
-        """Whether there is more to do with the text that has come."""
+        """Parse one step; returns whether there is more to do with the text so far."""
         if self._region is not None:
             outcome = self._region.step(final)
             return outcome if isinstance(outcome, bool) else self._end_region(outcome)
@@ -97,11 +96,11 @@ class CallStream:
         self._missing_mark, self._in_fence, self._skipping = left.missing_mark, left.in_fence, left.skipping
         self._unmarked_from = max(self._unmarked_from, left.unmarked_from)
         self._line_begins = False
-        self._sink.say(left.say)
+        self._sink.add_text(left.text)
         return True
 
     def _skip(self, value: CallValue, final: bool) -> bool:
-        """Give on a value that is no call, without looking for calls inside it."""
+        """Pass on a value that is not a call, without looking for calls inside it."""
         self._emit_to(value.feed(self._source.text, self._source.at, final))
         if value.reader.done or value.reader.broken or final:
             self._skipping = None
@@ -109,8 +108,8 @@ class CallStream:
         return False
 
     def _emit_to(self, end: int) -> None:
-        """Give on the text up to a place."""
-        self._sink.say(self._source.text[self._source.at : end])
+        """Pass on the text up to a place."""
+        self._sink.add_text(self._source.text[self._source.at : end])
         self._source.at = end
 
     def _plain(self, final: bool) -> bool:
@@ -138,7 +137,7 @@ class CallStream:
         return True
 
     def _line(self, final: bool) -> bool:
-        """The beginning of a line, where a call may stand without a mark."""
+        """Read the beginning of a line, where a call may stand without a mark."""
         source = self._source
         blank = _BLANKS.match(source.text, source.at)
         assert blank is not None
@@ -174,7 +173,7 @@ class CallStream:
         return True
 
     def _closing(self, mark: str) -> None:
-        """Drop a closing mark that a call is still owed; another one is text."""
+        """Drop a closing mark that a call still lacks; any other is text."""
         if mark == self._missing_mark:
             self._missing_mark = ""
             self._source.at += len(mark)
@@ -189,7 +188,7 @@ class CallStream:
 
 
 def _partial_mark_length(text: str, at: int) -> int:
-    """How many characters at the end of a text may be the beginning of a mark."""
+    """Returns how many characters at the end of a text may begin a mark."""
     for size in range(min(LONGEST - 1, len(text) - at), 0, -1):
         tail = text[len(text) - size :]
         if any(mark.startswith(tail) for mark in MARKS):
