@@ -285,9 +285,7 @@ def _serving(name: str, sizes: WorkloadSizes, vocab: int) -> Workload[Engine]:
     figure = Metric(name, "tokens/s", meaning)
     if not name.endswith("chats"):
         return Workload((figure,), job.positions, job.longest, measure)
-    unused = Metric(
-        f"{name}: KV waste", "%", "room for keys and values that is allocated and not used, at the ends of all steps"
-    )
+    unused = Metric(f"{name}: KV waste", "%", "KV cache that is allocated and not used, at the ends of all steps")
     return Workload((figure, unused), job.positions, job.longest, measure_chats)
 
 

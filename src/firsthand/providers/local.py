@@ -23,6 +23,7 @@ from typing import Any
 from torch import Tensor
 
 from firsthand import __version__
+from firsthand._moved import warn_renamed
 from firsthand.engine.compute.adapter_slots import check_adapter_name
 from firsthand.engine.compute.device_weights import load_weights
 from firsthand.engine.compute.devices import explain_out_of_memory, pick_device
@@ -140,6 +141,11 @@ class Local:
         view = self.with_adapter(key)
         view.name = name
         return view
+
+    def beside(self, folder: Path | str, *, name: str) -> Local:
+        """Deprecated: the old name of `with_adapter_folder`."""
+        warn_renamed("Local.beside", "with_adapter_folder")
+        return self.with_adapter_folder(folder, name=name)
 
     @property
     def fingerprint(self) -> str:
