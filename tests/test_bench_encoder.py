@@ -13,7 +13,7 @@ from firsthand.commands.models import encoder_expectation
 from firsthand.hub.encoder_planner import TOKENS, encoder_gflop, plan_encoder
 from firsthand.hub.inspection import inspect
 from firsthand.measure.measurements import Measured, Result
-from firsthand.measure.speed_bounds import known_products, seen, speed_limits
+from firsthand.measure.speed_bounds import benchmarked_speeds, known_products, speed_limits
 from test_commands_bench import SPEEDS, result
 
 HIDDEN, INNER, LAYERS = 64, 128, 2
@@ -101,7 +101,7 @@ def test_a_measured_encoder_says_what_to_expect_and_raises_a_wrong_bound(encoder
     slow = replace(SPEEDS, float32_gflop_s=3.0, int8_gop_s=8.0)
     raised = plan_encoder(facts, slow, [embedded(speeds=slow)], "e")
     assert raised.expected is not None and raised.expected.share == pytest.approx(0.5)  # 1,000 of the 2,000 at best
-    assert "20 x 10^9" in raised.notes[0] and seen([embedded()])["int8_gop_s"] == pytest.approx(20)
+    assert "20 x 10^9" in raised.notes[0] and benchmarked_speeds([embedded()])["int8_gop_s"] == pytest.approx(20)
 
 
 def test_kinds_of_weights_have_products_of_their_own() -> None:

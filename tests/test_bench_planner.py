@@ -18,7 +18,7 @@ from firsthand.measure import machine_speeds
 from firsthand.measure.machine import describe
 from firsthand.measure.machine_speeds import Speeds, is_below
 from firsthand.measure.measurements import Measured, save_result
-from firsthand.measure.speed_bounds import seen, speed_limits
+from firsthand.measure.speed_bounds import benchmarked_speeds, speed_limits
 from firsthand.measure.workloads import weights_read
 from firsthand.nn import weights
 from firsthand.nn.architecture import Architecture
@@ -97,8 +97,8 @@ def test_no_bound_is_below_what_was_reached(tmp_path: Path) -> None:
     # decode 1 at best 120 x 0.1 GB, prompts at best 900 x 0.25: beside a busy core both were measured lower
     kept = result(model="m", speeds=replace(SPEEDS, read_gb_s=3.0, int8_gop_s=67.0))
     wrong = replace(SPEEDS, read_gb_s=5.0, int8_gop_s=67.0, load=1e3)
-    assert seen([kept]) == {"read_gb_s": pytest.approx(12.0), "int8_gop_s": pytest.approx(225.0)}
-    assert is_below(wrong, seen([kept])) and not is_below(SPEEDS, seen([kept]))
+    assert benchmarked_speeds([kept]) == {"read_gb_s": pytest.approx(12.0), "int8_gop_s": pytest.approx(225.0)}
+    assert is_below(wrong, benchmarked_speeds([kept])) and not is_below(SPEEDS, benchmarked_speeds([kept]))
     made = plan(facts, wrong, 1 << 20, [kept], "m")
     half, whole = ({bound.weights: bound for bound in made.bounds}[name] for name in ("float16", "int8"))
     head, width = facts.head_parameters, facts.attention_width

@@ -314,7 +314,7 @@ def test_any_post_processor_and_modules_load_or_are_a_sentence(tmp_path: Path, a
 
 def test_files_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
     write_embedder(tmp_path, vocab_size=20)
-    with pytest.raises(ModelFileError, match="do not belong together"):
+    with pytest.raises(ModelFileError, match="are from different models"):
         load(tmp_path)
     write_embedder(tmp_path, hidden_size=40)
     with pytest.raises(ConfigError, match="multiples of 32"):

@@ -165,6 +165,6 @@ def test_a_score_of_wrong_kinds_is_refused_by_name() -> None:
             engine.add_score((1,), [(2,)], top=top)  # type: ignore[arg-type]
     with pytest.raises(ModelError, match="continuation 1 is 3: give a tuple or list of token ids"):
         engine.add_score((1,), [(2,), 3])  # type: ignore[list-item]
-    with pytest.raises(ModelError, match="what is to be scored is None: give a tuple or list of continuations"):
+    with pytest.raises(ModelError, match="the argument continuations is None: give a tuple or list of continuations"):
         engine.add_score((1,), None)  # type: ignore[arg-type]
     assert not engine.has_work

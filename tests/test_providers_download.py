@@ -123,8 +123,8 @@ def test_unreachable_and_unsafe_addresses_are_sentences(tmp_path: Path) -> None:
             "/away": "http://example.com/f", "/file": "file:///etc/passwd", "/loop": "/loop", "/odd": "https://[/",
             "/port": "https://127.0.0.1:99999999/", "/blank": "https://a b/",
         }  # fmt: skip
-        expected = {"/away": "not https", "/file": "not https", "/loop": "redirects", "/odd": "address"}
-        expected |= {"/port": "address|reached", "/blank": "address|reached"}
+        expected = {"/away": "not https", "/file": "not https", "/loop": "redirects", "/odd": "not a valid URL"}
+        expected |= {"/port": "URL|reached", "/blank": "URL|reached"}
         for path, message in expected.items():
             with pytest.raises(DownloadError, match=message):
                 download(site.url + path, tmp_path / "f")

@@ -120,11 +120,11 @@ def plan_here(model: str, facts: Inspection) -> ModelPlan | EncoderPlan:
     from firsthand.measure.machine import describe
     from firsthand.measure.machine_speeds import speeds
     from firsthand.measure.measurements import saved_results
-    from firsthand.measure.speed_bounds import seen
+    from firsthand.measure.speed_bounds import benchmarked_speeds
 
     kv_memory_bytes = default_kv_bytes()  # before measuring, which takes memory for a moment
     results = saved_results(describe().key)
-    here = speeds(at_least=seen(results))
+    here = speeds(at_least=benchmarked_speeds(results))
     if facts.is_encoder:
         return plan_encoder(facts, here, results, model)
     return make_plan(facts, here, kv_memory_bytes, results, model)

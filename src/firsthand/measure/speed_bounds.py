@@ -44,7 +44,7 @@ def speed_limits(speeds: Speeds, results: Sequence[Result]) -> SpeedLimits:
     return SpeedLimits(reduce(faster_of, (result.speeds for result in results), speeds), tuple(results))
 
 
-def seen(results: Sequence[Result]) -> dict[str, float]:
+def benchmarked_speeds(results: Sequence[Result]) -> dict[str, float]:
     """Returns the highest speeds that benchmarks reached, by field of Speeds."""
     found: dict[str, float] = {}
     for result in results:
