@@ -142,7 +142,7 @@ def test_an_absurd_score_is_refused(
 
 @pytest.mark.parametrize("text", [(), (VOCAB,), ("a",), (None,)])
 def test_a_text_that_has_no_tokens_cannot_be_held(text: tuple[int, ...]) -> None:
-    with pytest.raises(ModelError, match="text to hold"):
+    with pytest.raises(ModelError, match="prefix to pin"):
         tiny_engine().pin_prefix(text)
 
 
