@@ -78,7 +78,7 @@ class CallStream:
         """Returns the rest, at the end of the text."""
         while self._step(True):
             pass
-        if not self._sink.called:
+        if not self._sink.has_calls:
             return [piece for piece in ["".join([*map(str, self._sink.take()), *self._sink.blanks])] if piece]
         return self._sink.take()
 

@@ -60,9 +60,9 @@ class CallSink:
     def __init__(self) -> None:
         self.calls: list[ToolCall] = []
         self.blanks: list[str] = []
-        self.called = False
+        self.has_calls = False
         self._ready: list[str | CallDelta] = []
-        self._said = False
+        self._has_text = False
 
     def take(self) -> list[str | CallDelta]:
         """Returns the results since the last call, neighbouring text joined."""
@@ -84,17 +84,17 @@ class CallSink:
         """Add text. Trailing whitespace is held back, and whitespace between a call and the first text is dropped."""
         words = text.rstrip()
         if words:
-            is_first = self.called and not self._said
+            is_first = self.has_calls and not self._has_text
             self._ready += [words.lstrip()] if is_first else [*self.blanks, words]
             self.blanks = []
-            self._said = True
+            self._has_text = True
         if len(words) < len(text):
             self.blanks.append(text[len(words) :])
 
     def begin_call(self, name: str, arguments: str = "") -> None:
         """Begin a call of this name."""
         index = len(self.calls)
-        self.called = True
+        self.has_calls = True
         self._ready.append(CallDelta(index, f"call_{index}", name, arguments))
 
     def add_arguments(self, arguments: str) -> None:
@@ -103,5 +103,5 @@ class CallSink:
 
     def end_call(self, name: str, arguments: Json, invalid: str | None) -> None:
         """Complete the call; `invalid` is the text of a broken one."""
-        self.called = True
+        self.has_calls = True
         self.calls.append(ToolCall(f"call_{len(self.calls)}", name, arguments, invalid))
