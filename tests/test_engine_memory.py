@@ -148,10 +148,10 @@ def test_windowed_layers_keep_no_more_than_their_window(only_windows: bool) -> N
 
 
 def test_memory_is_divided_so_that_long_conversations_fit_and_one_can_always_run() -> None:
-    assert divide(1 << 20, 1000, 5000, one=10, most=1000) == (468, 116), "a quarter; alike for both would be 174"
-    assert divide(1 << 20, 1000, 5000, one=10, most=50) == ((1 << 20) // 1000 - 250, 50), "no more than are of use"
-    assert divide(100_000, 1000, 5000, one=14, most=1000) == (30, 14), "enough for one"
-    assert divide(60_000, 1000, 5000, one=14, most=1000) == (10, 10), "too little for a window: the same for both"
+    assert divide(1 << 20, 1000, 5000, alone=10, useful=1000) == (468, 116), "a quarter; alike for both would be 174"
+    assert divide(1 << 20, 1000, 5000, alone=10, useful=50) == ((1 << 20) // 1000 - 250, 50), "no more than are of use"
+    assert divide(100_000, 1000, 5000, alone=14, useful=1000) == (30, 14), "enough for one"
+    assert divide(60_000, 1000, 5000, alone=14, useful=1000) == (10, 10), "too little for a window: the same for both"
 
 
 def test_a_window_as_wide_as_the_context_is_none() -> None:

@@ -16,7 +16,7 @@ def line(request_id: int, num_prompt: int, **fields: object) -> Sequence:
 def compute(s: Scheduler, plan: StepPlan) -> None:
     """What the engine does with a plan, with a made-up token for each finished row."""
     for chunk in plan.chunks:
-        wanted = bool(chunk.wanted)
+        wanted = bool(chunk.logit_positions)
         s.advance(chunk)
         if wanted:
             chunk.sequence.append(7)
@@ -161,13 +161,13 @@ def test_a_prompt_that_made_room_and_comes_back_in_the_same_step_is_computed_onc
     The urgent text goes on from what is known, so behind the window it takes less memory than was kept free for it.
     """
     s = Scheduler(BlockPool(10, 4, window=8), max_batch_tokens=19, max_sequences=3)
-    low, first = line(0, 6, run="b", priority=1), line(1, 16, run="b", priority=0)
+    low, first = line(0, 6, owner="b", priority=1), line(1, 16, owner="b", priority=0)
     s.add(low)
     s.add(first)
     plan = s.plan()
     assert sizes(plan) == [(1, 16), (0, 3)]
     compute(s, plan)
-    longer = Sequence(2, 0, [*first.tokens, 1, 2, 3, 4], 21, max_tokens=3, run="a")
+    longer = Sequence(2, 0, [*first.tokens, 1, 2, 3, 4], 21, max_tokens=3, owner="a")
     s.add(longer)
     plan = s.plan()
     assert s.num_preemptions == 1, "the low one made room"

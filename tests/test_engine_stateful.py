@@ -35,14 +35,21 @@ class SchedulerMachine(RuleBasedStateMachine):
     @initialize(
         num_blocks=st.integers(6, 14),
         block_size=st.integers(1, 4),
-        num_near=st.integers(5, 10),
+        num_window_blocks=st.integers(5, 10),
         window=st.sampled_from([2, 5]),
         kind=st.sampled_from(["whole", "windows", "mixed"]),
         max_sequences=st.integers(1, 5),
         batch=st.integers(1, 8),
     )
     def start(
-        self, num_blocks: int, block_size: int, num_near: int, window: int, kind: str, max_sequences: int, batch: int
+        self,
+        num_blocks: int,
+        block_size: int,
+        num_window_blocks: int,
+        window: int,
+        kind: str,
+        max_sequences: int,
+        batch: int,
     ) -> None:
         self.now = 0.0
         self.pool: BlockPool | SlidingWindowPool = BlockPool(
@@ -50,7 +57,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         )
         if kind == "mixed":
             self.pool = SlidingWindowPool(
-                BlockPool(num_blocks, block_size), BlockPool(num_near, block_size, window=window)
+                BlockPool(num_blocks, block_size), BlockPool(num_window_blocks, block_size, window=window)
             )
         self.scheduler = Scheduler(
             self.pool, max_batch_tokens=max_sequences + batch, max_sequences=max_sequences, clock=lambda: self.now
@@ -114,7 +121,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         for chunk in plan.chunks:
             self.scheduler.advance(chunk)
         for chunk in plan.chunks:
-            for position in chunk.wanted:
+            for position in chunk.logit_positions:
                 self.read(chunk.sequence, position)
 
     @precondition(lambda self: self.live)
