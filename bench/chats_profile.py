@@ -27,7 +27,7 @@ from firsthand.engine.compute.runner import Runner
 from firsthand.engine.core.engine import Engine
 from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.kernels.products import blockwise_products, rounded_rows, tiled_weights
-from firsthand.measure.workloads import QUICK, Sizes, rate, serving_jobs
+from firsthand.measure.workloads import QUICK, WorkloadSizes, rate, serving_jobs
 from firsthand.nn import weights
 from firsthand.nn.quant import BlockLinear
 
@@ -76,7 +76,7 @@ class Meter:
         return found
 
 
-def profile(engine: Engine, sizes: Sizes) -> dict[str, Cost]:
+def profile(engine: Engine, sizes: WorkloadSizes) -> dict[str, Cost]:
     """What the steps of the chats cost, by kind."""
     job = serving_jobs(sizes, vocab=engine.architecture.vocab_size, seed=1)[f"{sizes.chats} chats"]
     meter = Meter(engine.runner)
@@ -158,7 +158,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    sizes = QUICK if args.quick else Sizes()
+    sizes = QUICK if args.quick else WorkloadSizes()
     engine = Engine(weights.load(args.model, keep_blocks=True), EngineConfig(threads=1))
     rate(engine, serving_jobs(QUICK, vocab=engine.architecture.vocab_size, seed=0)["8 chats"])  # compiles
     print(

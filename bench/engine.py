@@ -32,10 +32,10 @@ from pathlib import Path
 
 from firsthand.measure import machine, machine_speeds
 from firsthand.measure.measurements import markdown_table, spread
-from firsthand.measure.workloads import QUICK, Job, Sizes, serving_jobs
+from firsthand.measure.workloads import QUICK, ServingJob, WorkloadSizes, serving_jobs
 
 HERE = Path(__file__).parent
-WARM = Sizes(prefill=512, context=64, new_tokens=8, streams=(1, 32), chats=8, chat_answer=(4, 8))
+WARM = WorkloadSizes(prefill=512, context=64, new_tokens=8, streams=(1, 32), chats=8, chat_answer=(4, 8))
 SECONDS = 1800
 
 
@@ -107,7 +107,7 @@ def rounds(args: argparse.Namespace, work: Path) -> dict[str, list[dict]]:
     if any(each.script in ("run_transformers.py", "run_vllm.py") for each in entered):
         write_folder(args.model, work / "folder")
     vocab = architecture_of(args.model).vocab_size
-    sizes = QUICK if args.quick else Sizes()
+    sizes = QUICK if args.quick else WorkloadSizes()
     spec = {"model": args.model, "folder": str(work / "folder"), "cache": str(work / "vllm"), "threads": args.threads}
     spec["warmup"] = as_json(serving_jobs(QUICK if args.quick else WARM, vocab=vocab, seed=10**6))
     found: dict[str, list[dict]] = {each.name: [] for each in entered}
@@ -121,7 +121,7 @@ def rounds(args: argparse.Namespace, work: Path) -> dict[str, list[dict]]:
     return found
 
 
-def as_json(jobs: dict[str, Job]) -> dict:
+def as_json(jobs: dict[str, ServingJob]) -> dict:
     """Jobs as JSON objects, by name."""
     return {name: job.to_json() for name, job in jobs.items()}
 

@@ -33,7 +33,7 @@ from firsthand.message import Message, Text
 from firsthand.model import Sampling
 from firsthand.nn import weights
 from firsthand.tokens import pretrained
-from firsthand.tokens.templates.chat_template import Chat
+from firsthand.tokens.templates.chat_template import ChatTemplate
 
 PERSON = {
     "type": "object",
@@ -176,7 +176,7 @@ def main() -> None:
         parser.error("--cpu-time needs --threads 1: threads that wait for each other spin")
     clock = time.process_time if args.cpu_time else time.perf_counter
     tokenizer = pretrained.load(args.model)
-    chat = Chat(tokenizer, tokenizer.chat_template)
+    chat = ChatTemplate(tokenizer, tokenizer.chat_template)
     engine = Engine(weights.load(args.model, keep_blocks=True), EngineConfig(threads=args.threads))
     compiled = {name: Grammars(tokenizer).compile(each) for name, (_, each) in CASES.items()}
     jump_ahead = step.jump_ahead

@@ -118,7 +118,7 @@ def _step(scheduler: Scheduler, rng: Random) -> int:
     ended = 0
     for chunk in scheduler.plan().chunks:
         scheduler.advance(chunk)
-        if not chunk.wanted:
+        if not chunk.logit_positions:
             continue
         members = [chunk.sequence, *chunk.sequence.followers]
         scheduler.fork(chunk.sequence)

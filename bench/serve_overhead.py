@@ -50,11 +50,11 @@ def run_engine(spec: dict) -> None:
     from firsthand.message import system, user
     from firsthand.model import Sampling
     from firsthand.tokens import pretrained
-    from firsthand.tokens.templates.chat_template import Chat
+    from firsthand.tokens.templates.chat_template import ChatTemplate
 
     config, path = EngineConfig(threads=spec["threads"]), Path(spec["model"])
     tokenizer = pretrained.load(path)
-    chat = Chat(tokenizer, tokenizer.chat_template)
+    chat = ChatTemplate(tokenizer, tokenizer.chat_template)
     engine = Engine(load_weights(path, config), config)
     for job in jobs():
         prompts = [tuple(chat.encode([system(spec["system"]), user(each)], ())) for each in job["questions"]]

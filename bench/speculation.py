@@ -28,7 +28,7 @@ from firsthand.message import Message, Text
 from firsthand.model import Sampling
 from firsthand.nn import weights
 from firsthand.tokens import pretrained
-from firsthand.tokens.templates.chat_template import Chat
+from firsthand.tokens.templates.chat_template import ChatTemplate
 
 CODE = '''def total_price(items, tax_rate):
     """Return the price of all items with tax."""
@@ -204,7 +204,7 @@ def main() -> None:
         parser.error("--cpu-time needs --threads 1: the time of other threads would not count")
     clock = time.thread_time if args.cpu_time else time.perf_counter
     tokenizer = pretrained.load(args.model)
-    chat = Chat(tokenizer, tokenizer.chat_template)
+    chat = ChatTemplate(tokenizer, tokenizer.chat_template)
     config = EngineConfig(
         threads=args.threads,
         speculation="off" if args.draft else "prompt_lookup",

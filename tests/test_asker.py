@@ -19,7 +19,7 @@ from firsthand.rollout import Place, rollout, rollouts
 from firsthand.runs.dialogue import Dialogue
 from firsthand.runs.execute import execute
 from firsthand.runs.store import create
-from firsthand.system.request_owner import MAX_CHARS, asking, current
+from firsthand.system.request_owner import MAX_CHARS, current, set_owner
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
 from tiny import write_model
@@ -27,16 +27,16 @@ from tiny import write_model
 
 def test_a_name_is_part_of_whoever_asks_outside_and_ends_with_its_block() -> None:
     async def inner(name: str) -> str:
-        with asking(name):
+        with set_owner(name):
             await asyncio.sleep(0)
             return current()
 
     async def outer() -> tuple[str, ...]:
-        with asking("run"):
+        with set_owner("run"):
             return (*await asyncio.gather(inner("a"), inner("b")), current())
 
     assert asyncio.run(outer()) == ("run/a", "run/b", "run")
-    with pytest.raises(ZeroDivisionError), asking("lost"):
+    with pytest.raises(ZeroDivisionError), set_owner("lost"):
         raise ZeroDivisionError
     assert current() == ""
 
@@ -44,10 +44,10 @@ def test_a_name_is_part_of_whoever_asks_outside_and_ends_with_its_block() -> Non
 def test_names_of_any_length_are_told_apart_in_the_length_that_an_engine_takes() -> None:
     found = set()
     for name in ("x" * 10**5 + "a", "x" * 10**5 + "b", "\ud800" * 300, "x" * MAX_CHARS, "x" * (MAX_CHARS - 1)):
-        with asking(name):
+        with set_owner(name):
             found.add(current())
             assert len(current()) <= MAX_CHARS
-            with asking("agent"):
+            with set_owner("agent"):
                 found.add(current())
                 assert len(current()) <= MAX_CHARS
     assert len(found) == 10

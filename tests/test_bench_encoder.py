@@ -13,7 +13,7 @@ from firsthand.commands.models import encoder_expectation
 from firsthand.hub.encoder_planner import TOKENS, encoder_gflop, plan_encoder
 from firsthand.hub.inspection import inspect
 from firsthand.measure.measurements import Measured, Result
-from firsthand.measure.speed_bounds import known_products, limits, seen
+from firsthand.measure.speed_bounds import benchmarked_speeds, known_products, speed_limits
 from test_commands_bench import SPEEDS, result
 
 HIDDEN, INNER, LAYERS = 64, 128, 2
@@ -101,14 +101,14 @@ def test_a_measured_encoder_says_what_to_expect_and_raises_a_wrong_bound(encoder
     slow = replace(SPEEDS, float32_gflop_s=3.0, int8_gop_s=8.0)
     raised = plan_encoder(facts, slow, [embedded(speeds=slow)], "e")
     assert raised.expected is not None and raised.expected.share == pytest.approx(0.5)  # 1,000 of the 2,000 at best
-    assert "20 x 10^9" in raised.notes[0] and seen([embedded()])["int8_gop_s"] == pytest.approx(20)
+    assert "20 x 10^9" in raised.notes[0] and benchmarked_speeds([embedded()])["int8_gop_s"] == pytest.approx(20)
 
 
 def test_kinds_of_weights_have_products_of_their_own() -> None:
     kinds = ("float32", "float16", "int16", "int8", "the file's blocks")
     assert [known_products(SPEEDS, kind) for kind in kinds] == [100, 100, 200, 400, 400]
     assert {known_products(replace(SPEEDS, int8_gop_s=None), kind) for kind in kinds} == {100}
-    most = limits(SPEEDS, [embedded(prefill_gflop=1.0)])
+    most = speed_limits(SPEEDS, [embedded(prefill_gflop=1.0)])
     assert [most.products_gop_s(kind) for kind in kinds] == [100, 100, 2000, 400, 400]
     assert math.isclose(embedded().products_gop_s, 20.0) and embedded().read_gb_s == 0
 

@@ -17,8 +17,8 @@ from firsthand.hub.planner import PROMPT, plan, prefill_gflop
 from firsthand.measure import machine_speeds
 from firsthand.measure.machine import describe
 from firsthand.measure.machine_speeds import Speeds, is_below
-from firsthand.measure.measurements import Measured, keep
-from firsthand.measure.speed_bounds import limits, seen
+from firsthand.measure.measurements import Measured, save_result
+from firsthand.measure.speed_bounds import benchmarked_speeds, speed_limits
 from firsthand.measure.workloads import weights_read
 from firsthand.nn import weights
 from firsthand.nn.architecture import Architecture
@@ -96,8 +96,8 @@ def test_no_bound_is_below_what_was_reached(tmp_path: Path) -> None:
     # decode 1 at best 120 x 0.1 GB, prompts at best 900 x 0.25: beside a busy core both were measured lower
     kept = result(model="m", speeds=replace(SPEEDS, read_gb_s=3.0, int8_gop_s=67.0))
     wrong = replace(SPEEDS, read_gb_s=5.0, int8_gop_s=67.0, load=1e3)
-    assert seen([kept]) == {"read_gb_s": pytest.approx(12.0), "int8_gop_s": pytest.approx(225.0)}
-    assert is_below(wrong, seen([kept])) and not is_below(SPEEDS, seen([kept]))
+    assert benchmarked_speeds([kept]) == {"read_gb_s": pytest.approx(12.0), "int8_gop_s": pytest.approx(225.0)}
+    assert is_below(wrong, benchmarked_speeds([kept])) and not is_below(SPEEDS, benchmarked_speeds([kept]))
     made = plan(facts, wrong, 1 << 20, [kept], "m")
     half, whole = ({bound.weights: bound for bound in made.bounds}[name] for name in ("float16", "int8"))
     head, width = facts.head_parameters, facts.attention_width
@@ -119,7 +119,7 @@ def test_no_bound_is_below_what_was_reached(tmp_path: Path) -> None:
 
 def test_a_small_models_reading_says_nothing_of_a_larger_one() -> None:
     small = result(weight_bytes=1_000, figures=(Measured("decode 1", "tokens/s", "", (1e9,)),))
-    most = limits(SPEEDS, [small])
+    most = speed_limits(SPEEDS, [small])
     assert most.read_gb_s(1_000) == 1_000 and most.read_gb_s(1_001) == SPEEDS.read_gb_s
 
 
@@ -130,7 +130,9 @@ def test_inspect_measures_again_what_a_kept_figure_disproves(
     here = describe()
     path = tmp_path / "home" / "machine" / f"{here.key}-{here.cores}.json"
     machine_speeds._write(path, here, Speeds(here.cores, 1e-6, 1e-6, 1e-6, 1e-6, load=1e3))
-    keep(result(path=str(folder.resolve()), machine=here.to_json(), speeds=Speeds(here.cores, 1e-6, 1e-6, load=1e3)))
+    save_result(
+        result(path=str(folder.resolve()), machine=here.to_json(), speeds=Speeds(here.cores, 1e-6, 1e-6, load=1e3))
+    )
     assert main(["models", "inspect", str(folder)]) == 0
     printed = capsys.readouterr().out
     assert "beside other programs (load 1000.0)" in printed and "at most" not in printed

@@ -18,10 +18,10 @@ from firsthand.measure.choice_workload import questions, score_all, scoring
 from firsthand.measure.embedding_documents import documents
 from firsthand.measure.workloads import (
     QUICK,
-    Job,
-    Sizes,
-    Waste,
-    checked,
+    KVWaste,
+    ServingJob,
+    WorkloadSizes,
+    raise_errors,
     rate,
     run,
     serving,
@@ -35,7 +35,7 @@ TINY = replace(QUICK, prefill=48, streams=(1, 4), long=160, short=32, prefix=64,
 
 
 def test_jobs_are_the_same_for_a_seed_and_have_the_same_shape_for_all() -> None:
-    first, again, other = (serving_jobs(Sizes(), vocab=49_152, seed=seed) for seed in (1, 1, 2))
+    first, again, other = (serving_jobs(WorkloadSizes(), vocab=49_152, seed=seed) for seed in (1, 1, 2))
     assert first == again and list(first) == ["prefill 512", "decode 1", "decode 8", "decode 32", "32 chats"]
     for name, job in first.items():
         assert job.prompts != other[name].prompts
@@ -50,7 +50,7 @@ def test_jobs_are_the_same_for_a_seed_and_have_the_same_shape_for_all() -> None:
 
 def test_a_run_counts_every_token_once() -> None:
     engine = tiny_engine(max_batch_tokens=72)
-    job = Job("", ((5, 6, 7), (8,) * 70, (9, 10)), (4, 6, 2))
+    job = ServingJob("", ((5, 6, 7), (8,) * 70, (9, 10)), (4, 6, 2))
     timing = run(engine, job)
     assert timing.output_tokens == 12 == engine.stats().decode_tokens + len(job.prompts)
     assert 0 < timing.first_s <= timing.total_s and 0 < timing.decode_tokens < 12
@@ -87,9 +87,9 @@ def test_a_shared_prefix_is_computed_once() -> None:
 
 def test_what_is_allocated_and_not_used_is_counted_after_each_step() -> None:
     engine = tiny_engine()
-    waste = Waste()
+    waste = KVWaste()
     assert waste.percent == 0 and engine.pool.block_size == 16
-    run(engine, Job("", ((5,) * 20, tuple(range(8, 24))), (3, 3)), after_step=lambda: waste.look(engine))
+    run(engine, ServingJob("", ((5,) * 20, tuple(range(8, 24))), (3, 3)), after_step=lambda: waste.look(engine))
     # after the first step 20 tokens lie in 2 blocks and 16 in 1, after the second 21 and 17 in 2 each; then both have ended
     assert (waste.used, waste.allocated) == (36 + 38, 48 + 64)
     assert waste.percent == pytest.approx(100 * (1 - 74 / 112))
@@ -100,7 +100,7 @@ def test_what_a_window_gave_back_is_neither_allocated_nor_used() -> None:
         tiny_model(window=16, only_windows=True),
         EngineConfig(kv_memory_bytes=1 << 20, max_batch_tokens=32, max_sequences=8),
     )
-    waste = Waste()
+    waste = KVWaste()
     engine.add(Request(tuple(range(5, 69)), Sampling(max_tokens=2)))
     while engine.has_work:
         waste.look(engine)
@@ -172,7 +172,7 @@ def test_answers_and_likelihoods_belong_to_their_prompts() -> None:
 
 def test_an_answer_that_fails_is_not_timed() -> None:
     with pytest.raises(ModelError, match="broken"):
-        checked([Output(0, 0, (), (), False, error=ModelError("broken"))])
+        raise_errors([Output(0, 0, (), (), False, error=ModelError("broken"))])
 
 
 @pytest.mark.parametrize("tied", [True, False])

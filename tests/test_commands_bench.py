@@ -17,7 +17,7 @@ from firsthand.config import parse
 from firsthand.errors import ConfigError, StoreError
 from firsthand.measure.machine import describe
 from firsthand.measure.machine_speeds import Speeds
-from firsthand.measure.measurements import Measured, Result, keep, kept, markdown_table, number, spread
+from firsthand.measure.measurements import Measured, Result, markdown_table, number, save_result, saved_results, spread
 from tiny import write_model
 
 SPEEDS = Speeds(threads=2, read_gb_s=20.0, float32_gflop_s=100.0, bfloat16_gflop_s=200.0, int8_gop_s=400.0)
@@ -76,7 +76,7 @@ def test_a_quick_run_measures_everything_and_writes_both_files(
     markdown = (tmp_path / "b.md").read_text()
     assert "A quick run" in markdown and all(f"| {name} |" in markdown for name in names)
     assert found.command in markdown and "decode 32" in printed
-    assert kept(describe().key) == []  # a quick run is nothing to plan with
+    assert saved_results(describe().key) == []  # a quick run is nothing to plan with
 
 
 def test_json_alone_is_all_that_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -139,20 +139,20 @@ def test_a_result_survives_json_and_the_disk(tmp_path: Path) -> None:
     made = result()
     assert Result.from_json(json.loads(json.dumps(made.to_json()))) == made
     key = made.machine["key"]
-    keep(result(date="2026-11-24", model="b"), home=tmp_path)
-    path = keep(made, home=tmp_path)
-    assert keep(result(date="2026-11-26"), home=tmp_path) == path  # the same model's takes its place
+    save_result(result(date="2026-11-24", model="b"), home=tmp_path)
+    path = save_result(made, home=tmp_path)
+    assert save_result(result(date="2026-11-26"), home=tmp_path) == path  # the same model's takes its place
     (path.parent / "broken.json").write_text("{")
     (path.parent / "deep.json").write_text("[" * 100_000)
     (path.parent / "other.json").write_text('{"version": 99}')
-    assert [each.date for each in kept(key, home=tmp_path)] == ["2026-11-26", "2026-11-24"]
-    assert kept("another machine", home=tmp_path) == []
+    assert [each.date for each in saved_results(key, home=tmp_path)] == ["2026-11-26", "2026-11-24"]
+    assert saved_results("another machine", home=tmp_path) == []
 
 
 def test_a_full_disk_is_an_error_with_a_name(tmp_path: Path) -> None:
     (tmp_path / "bench").write_text("a file where the folder should be")
     with pytest.raises(StoreError, match="could not be written"):
-        keep(result(), home=tmp_path)
+        save_result(result(), home=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_only_a_whole_run_of_the_engine_as_it_is_used_is_planned_with() -> None:
 def test_inspect_tells_of_what_was_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = write_model(tmp_path / "model")
     measured = result(machine=describe().to_json(), path=str(model.resolve()), weights="float16")
-    keep(measured)
+    save_result(measured)
     assert main(["models", "inspect", str(model), "--json"]) == 0
     expected = json.loads(capsys.readouterr().out)["plan"]["expected"]
     assert expected["is_same"] and expected["decode"] == 100.0 and expected["prefill"] == 800.0

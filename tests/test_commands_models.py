@@ -186,7 +186,7 @@ def test_mistakes_are_sentences(capsys: pytest.CaptureFixture[str], tmp_path: Pa
         (["remove", "smollm2"], 2, "not on disk"),
         (["remove", str(tmp_path)], 2, "not pulled by firsthand"),
         (["inspect", str(tmp_path / "m.bin")], 1, "pickle"),
-        (["inspect", "hf:a"], 2, "names no repository"),
+        (["inspect", "hf:a"], 2, "is not a repository"),
     ):
         assert main(["models", *words]) == code
         assert message in capsys.readouterr().err

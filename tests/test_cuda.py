@@ -14,9 +14,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from engine_tiny import VOCAB, drain, logprobs, tiny_model, tokens
 from firsthand import catalog, cli
 from firsthand.engine.compute.devices import kv_bytes_on, pick_device
-from firsthand.engine.compute.module_runner import disagreement, summary
+from firsthand.engine.compute.module_runner import kernel_error, summary
 from firsthand.engine.compute.runner import Runner
-from firsthand.engine.compute.static_step import SIZES, StaticAttend, StaticStep, called
+from firsthand.engine.compute.static_step import SIZES, StaticAttend, StaticStep, without_capture
 from firsthand.engine.core.engine import Engine
 from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.engine.core.outputs import Output
@@ -133,9 +133,11 @@ class Shapes(TorchDispatchMode):
 @torch.inference_mode()
 def test_every_replay_of_a_step_is_the_same_operations_on_the_same_shapes_and_memory() -> None:
     runner = Runner(tiny_model(window=9), num_blocks=40, block_size=BLOCK, graphs=True)
-    step = StaticStep(runner.model, runner.cache, rows=4, width=16, spares=[40], block_size=BLOCK, decode=gather.decode)
+    step = StaticStep(
+        runner.model, runner.cache, rows=4, width=16, padding_blocks=[40], block_size=BLOCK, decode=gather.decode
+    )
     step.fill([chunk_of(runner, [1], 0)])
-    called(step.compute)()  # tables of angles are made once
+    without_capture(step.compute)()  # tables of angles are made once
     inputs, seen = step._inputs.data_ptr(), []
     for lengths in ([3], [5, 100, 7, 30], [127, 0]):
         step.fill([chunk_of(runner, list(range(2 + i, 19 + i)), length) for i, length in enumerate(lengths)])
@@ -333,7 +335,7 @@ def test_graphs_on_a_gpu_bring_what_steps_without_bring_and_what_the_cpu_brings(
 def test_the_triton_kernel_on_a_gpu_is_plain_attention(dtype: torch.dtype, most: float) -> None:
     from firsthand.kernels.attention import paged_triton
 
-    assert disagreement(paged_triton.decode, torch.device("cuda"), dtype) < most
+    assert kernel_error(paged_triton.decode, torch.device("cuda"), dtype) < most
 
 
 @gpu

@@ -229,14 +229,14 @@ def test_an_adapter_that_goes_takes_its_texts_and_holds_along() -> None:
     before = engine.stats()
     engine.add(Request(PROMPT, Sampling(max_tokens=2), adapter="red"))
     drain(engine)
-    held = engine.hold(PROMPT, adapter="red")
-    assert held.num_tokens == len(PROMPT) and engine.hold(PROMPT, adapter=None).num_tokens == len(PROMPT)
+    held = engine.pin_prefix(PROMPT, adapter="red")
+    assert held.num_tokens == len(PROMPT) and engine.pin_prefix(PROMPT, adapter=None).num_tokens == len(PROMPT)
     engine.unload_adapter("red")
     engine.pool.check()
     after = engine.stats()
-    assert not held.is_kept
+    assert not held.is_pinned
     assert after.cached_blocks + after.used_blocks == before.cached_blocks + before.used_blocks
-    assert (after.adapters, after.adapter_bytes, after.holds) == (0, 0, 1)
+    assert (after.adapters, after.adapter_bytes, after.pinned_prefixes) == (0, 0, 1)
 
 
 @pytest.mark.parametrize("window", [None, 20])
@@ -253,12 +253,12 @@ def test_an_adapter_takes_its_texts_of_every_salt_along_and_nobody_elses(window:
     assert [ask_all(name) for name in (None, "green")] == [nothing] * 2
     before = engine.stats()
     assert ask_all("red") == nothing
-    held = [engine.hold(PROMPT, adapter="red", salt=salt) for salt in salts]
-    kept = engine.hold(PROMPT, adapter="green", salt="ann")
+    held = [engine.pin_prefix(PROMPT, adapter="red", salt=salt) for salt in salts]
+    kept = engine.pin_prefix(PROMPT, adapter="green", salt="ann")
     assert all(hold.num_tokens >= len(PROMPT) for hold in (*held, kept))
     engine.unload_adapter("red")
     engine.pool.check()
-    assert kept.is_kept and not any(hold.is_kept for hold in held)
+    assert kept.is_pinned and not any(hold.is_pinned for hold in held)
     after = engine.stats()
     assert after.cached_blocks + after.used_blocks == before.cached_blocks + before.used_blocks
     assert [ask_all(name) for name in (None, "green")] == [known] * 2
@@ -312,7 +312,7 @@ def test_a_thousand_random_operations_leave_nothing_behind() -> None:
                 case 2 if live:
                     engine.abort(rng.choice(live))
                 case 3:
-                    engine.hold(PROMPT[: rng.randrange(1, 40)], adapter=rng.choice([None, name]))
+                    engine.pin_prefix(PROMPT[: rng.randrange(1, 40)], adapter=rng.choice([None, name]))
                 case _:
                     sampling = Sampling(max_tokens=rng.randrange(1, 6))
                     prompt = PROMPT[: rng.randrange(1, 40)]
@@ -327,7 +327,7 @@ def test_a_thousand_random_operations_leave_nothing_behind() -> None:
     drain(engine)
     for name in list(engine.adapters.versions):
         engine.unload_adapter(name)
-    while engine.scheduler.holds.drop_oldest():
+    while engine.scheduler.pinned_prefixes.drop_oldest():
         pass
     assert (engine.stats().adapters, engine.stats().adapter_bytes, engine.stats().used_blocks) == (0, 0, 0)
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from firsthand.engine.memory.blocks import BlockPool, Copy
+from firsthand.engine.memory.blocks import BlockCopy, BlockPool
 
 
 def filled(pool: BlockPool, tokens: list[int]) -> list[int]:
@@ -60,7 +60,7 @@ def test_the_first_writer_to_a_shared_block_gets_a_copy_and_the_last_keeps_it() 
     table = filled(pool, list(range(6)))
     fork = pool.fork(table)
     shared = table[1]
-    assert pool.extend(fork, 6, 7) == [Copy(shared, fork[1])]
+    assert pool.extend(fork, 6, 7) == [BlockCopy(shared, fork[1])]
     assert fork[0] == table[0] and fork[1] != shared
     assert pool.extend(table, 6, 7) == [] and table[1] == shared
     pool.check()
@@ -182,7 +182,7 @@ def test_going_on_where_a_text_ended_takes_its_block_and_turning_off_before_take
     assert pool.extend(table, 3, 4) == [] and table == found.blocks
     assert pool.find([1, 2, 3, 9]).num_tokens == 3, "others still find it meanwhile"
     other = pool.take(pool.find([1, 2, 9]).blocks)
-    assert pool.extend(other, 2, 3) == [Copy(table[0], other[0])]
+    assert pool.extend(other, 2, 3) == [BlockCopy(table[0], other[0])]
     pool.commit([1, 2, 3, 4], table, 0, 4)
     pool.release(table)
     pool.release(other)

@@ -12,7 +12,7 @@ from engine_tiny import drain, in_blocks_of_4_bits
 from firsthand import grammar as g
 from firsthand.engine.core.engine import Engine
 from firsthand.engine.core.engine_config import EngineConfig
-from firsthand.engine.core.outputs import Output, joined
+from firsthand.engine.core.outputs import Output, join_outputs
 from firsthand.engine.core.sequence import Request
 from firsthand.model import Sampling
 from firsthand.nn import weights as files
@@ -76,7 +76,7 @@ def work(seed: int) -> list[Request | Score]:
         return (*shared[: rng.choice([0, 16, 33, 90, 120])], *own * rng.choice([1, 1, 4]))
 
     def asked() -> dict[str, Any]:
-        return {"priority": rng.randrange(-2, 3), "run": rng.choice("abc"), "salt": rng.choice(["", "", "", "salt"])}
+        return {"priority": rng.randrange(-2, 3), "owner": rng.choice("abc"), "salt": rng.choice(["", "", "", "salt"])}
 
     made: list[Request | Score] = []
     for i in range(REQUESTS):
@@ -128,7 +128,7 @@ def add(runner: Engine, job: Request | Score) -> int:
 
 
 def told(outputs: list[Output]) -> Told:
-    (whole,) = joined(outputs)
+    (whole,) = join_outputs(outputs)
     assert whole.error is None
     return Told(whole.token_ids, whole.logprobs, whole.top_logprobs, whole.is_greedy, whole.finish_reason)
 
@@ -229,7 +229,7 @@ def test_a_real_model_in_its_own_blocks_answers_in_a_crowd_as_alone(smollm2: Pat
             jobs.append(Score(ids, texts, 2, {"priority": 1}))
         else:
             sampling = Sampling(max_tokens=20 + 3 * place, **ways[place % 4])
-            jobs.append(Request(ids, sampling, n=1 + place % 2, priority=place % 3, run=str(place % 2)))
+            jobs.append(Request(ids, sampling, n=1 + place % 2, priority=place % 3, owner=str(place % 2)))
     decoder = files.load(smollm2, keep_blocks=True)
     positions = 16 * 60
     crowded = Engine(

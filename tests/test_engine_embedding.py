@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 import tiny
 from embedder_tiny import WORDS, write_embedder
 from firsthand.embed.embedding import TextEmbedder, load, pool
-from firsthand.embed.embedding_config import Recipe, read_recipe
+from firsthand.embed.embedding_config import EmbeddingConfig, read_embedding_config
 from firsthand.errors import ConfigError, FirsthandError, ModelError, ModelFileError
 from firsthand.nn import weights
 from firsthand.nn.blocks.attention import Packed
@@ -190,7 +190,7 @@ def test_damaged_weights_are_noticed(folder: Path) -> None:
         model.layers[1].down_proj.bias[3] = float("nan")
     tokenizer = pretrained.load(folder)
     for compiled in (True, False):
-        embedder = TextEmbedder(model, tokenizer, Recipe("mean", 32), compiled=compiled)
+        embedder = TextEmbedder(model, tokenizer, EmbeddingConfig("mean", 32), compiled=compiled)
         with pytest.raises(ModelError, match="not finite"):
             embedder.embed(["the cat"])
         embedder.close()
@@ -276,7 +276,7 @@ def test_odd_folders_are_sentences(tmp_path: Path, file: str, content: str, mess
     (tmp_path / file).write_text(content)
     if message is None:
         embedder = load(tmp_path)
-        assert embedder.recipe.max_tokens <= 64 and embedder.recipe.pooling == "mean"
+        assert embedder.config.max_tokens <= 64 and embedder.config.pooling == "mean"
         embedder.close()
         return
     with pytest.raises(ModelFileError, match=message):
@@ -304,17 +304,17 @@ def test_any_post_processor_and_modules_load_or_are_a_sentence(tmp_path: Path, a
     fields = {"single": a, "special_tokens": b, "cls": a, "sep": b, "processors": a}
     (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer | {"post_processor": {"type": kind, **fields}}))
     with suppress(FirsthandError):
-        recipe = read_recipe(tmp_path, plain, 64, default="mean")
+        recipe = read_embedding_config(tmp_path, plain, 64, default="mean")
         assert all(0 <= each < plain.vocab_size for each in (*recipe.before, *recipe.after))
     (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer | {"post_processor": a}))
     (tmp_path / "modules.json").write_text(json.dumps(b))
     with suppress(FirsthandError):
-        assert read_recipe(tmp_path, plain, 64, default="mean").room >= 1
+        assert read_embedding_config(tmp_path, plain, 64, default="mean").max_text_tokens >= 1
 
 
 def test_files_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
     write_embedder(tmp_path, vocab_size=20)
-    with pytest.raises(ModelFileError, match="do not belong together"):
+    with pytest.raises(ModelFileError, match="are from different models"):
         load(tmp_path)
     write_embedder(tmp_path, hidden_size=40)
     with pytest.raises(ConfigError, match="multiples of 32"):

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from firsthand.engine.core.request_queue import AGING_S, MAX_IDLE, Heap, Waiting
+from firsthand.engine.core.request_queue import AGING_S, MAX_IDLE, Heap, WaitingQueue
 from firsthand.engine.core.scheduler import Scheduler
-from firsthand.engine.core.sequence import Sequence, State
-from firsthand.engine.core.step_plan import Plan
+from firsthand.engine.core.sequence import Sequence, SequenceState
+from firsthand.engine.core.step_plan import StepPlan
 from firsthand.engine.memory.blocks import BlockPool
 
 
@@ -27,11 +27,11 @@ class Bench:
         self.next_id = 0
 
     def add(
-        self, run: str = "", *, prompt: int | list[int] = 8, answer: int = 8, priority: int = 0, n: int = 1
+        self, owner: str = "", *, prompt: int | list[int] = 8, answer: int = 8, priority: int = 0, n: int = 1
     ) -> Sequence:
         tokens = prompt if isinstance(prompt, list) else [self.next_id * 1000 + i for i in range(prompt)]
         lines = [
-            Sequence(self.next_id, i, list(tokens), len(tokens), max_tokens=answer, run=run, priority=priority)
+            Sequence(self.next_id, i, list(tokens), len(tokens), max_tokens=answer, owner=owner, priority=priority)
             for i in range(n)
         ]
         lines[0].followers = lines[1:]
@@ -39,15 +39,15 @@ class Bench:
         self.s.add(lines[0])
         return lines[0]
 
-    def step(self, count: int = 1) -> Plan:
+    def step(self, count: int = 1) -> StepPlan:
         for _ in range(count):
             plan = self.s.plan()
             assert plan.num_tokens == sum(c.end - c.start for c in plan.chunks) <= self.s.max_batch_tokens
             assert len({chunk.sequence for chunk in plan.chunks}) == len(plan.chunks), "a sequence is computed twice"
             for chunk in plan.chunks:
                 line = chunk.sequence
-                self.got[line.run] += chunk.end - chunk.start
-                wanted = bool(chunk.wanted)
+                self.got[line.owner] += chunk.end - chunk.start
+                wanted = bool(chunk.logit_positions)
                 self.s.advance(chunk)
                 if wanted:
                     members = [line, *line.followers]
@@ -68,7 +68,7 @@ def test_a_single_request_does_not_wait_behind_ten_thousand_of_another_run() -> 
     b.step(5)
     one = b.add("light")
     b.step()
-    assert one.state is State.RUNNING, "it takes the place of one of those many"
+    assert one.state is SequenceState.RUNNING, "it takes the place of one of those many"
     b.step(9)
     assert one.request_id in b.ended
 
@@ -76,14 +76,14 @@ def test_a_single_request_does_not_wait_behind_ten_thousand_of_another_run() -> 
 def test_runs_get_equal_shares_however_much_they_queue_and_however_long_their_prompts_are() -> None:
     b = Bench()
     shapes = {"many short": (8, 4), "long prompts": (200, 2), "long answers": (4, 60)}
-    for run, (prompt, answer) in shapes.items():
+    for owner, (prompt, answer) in shapes.items():
         for _ in range(900):
-            b.add(run, prompt=prompt, answer=answer)
+            b.add(owner, prompt=prompt, answer=answer)
     b.step(60)
     b.got.clear()
     b.step(400)
     total = sum(b.got.values())
-    assert all(0.25 < b.got[run] / total < 0.42 for run in shapes), b.got
+    assert all(0.25 < b.got[owner] / total < 0.42 for owner in shapes), b.got
 
 
 def test_a_long_prompt_does_not_hold_up_a_short_one_of_another_run() -> None:
@@ -142,7 +142,7 @@ def test_memory_is_taken_from_the_lowest_priority_then_from_the_youngest() -> No
     while b.s.has_work:
         before = list(b.s.running)
         b.step()
-        lost += [line for line in before if line.state is State.WAITING]
+        lost += [line for line in before if line.state is SequenceState.WAITING]
     assert lost[:2] == [low, young], "the low one came first and lost its memory first; of equals the youngest"
     assert old not in lost
     assert b.ended == [old.request_id, young.request_id, low.request_id]
@@ -155,7 +155,7 @@ def test_waiting_makes_up_for_priority_in_the_end() -> None:
     for _ in range(3):
         b.step(2)
         b.add(answer=4)
-    assert low.state is State.WAITING
+    assert low.state is SequenceState.WAITING
     b.now = 2 * AGING_S + 1
     for _ in range(12):
         b.add(answer=4)
@@ -216,14 +216,14 @@ def test_samples_leave_free_places_to_those_who_are_before_them() -> None:
     for _ in range(5):
         b.add("chat", answer=20)
     b.step()
-    assert [line.run for line in b.s.running] == ["samples", "chat"], "the step was full before the second chat"
+    assert [line.owner for line in b.s.running] == ["samples", "chat"], "the step was full before the second chat"
     b.step(3)
-    assert Counter(line.run for line in b.s.running) == {"chat": 2, "samples": 2}
+    assert Counter(line.owner for line in b.s.running) == {"chat": 2, "samples": 2}
 
 
 def test_preempted_tokens_are_not_charged_twice() -> None:
-    w = Waiting()
-    a, b = (Sequence(i, 0, [1] * 10, 10, run=run) for i, run in enumerate("ab"))
+    w = WaitingQueue()
+    a, b = (Sequence(i, 0, [1] * 10, 10, owner=owner) for i, owner in enumerate("ab"))
     for line in (a, b):
         w.add(line)
     w.start(a)
@@ -296,7 +296,7 @@ def test_planning_and_aborting_do_not_depend_on_the_length_of_the_queue() -> Non
             for chunk in plan.chunks:
                 b.s.advance(chunk)
                 chunk.sequence.append(7)
-        victims = [line for line in lines if line.state is State.WAITING][-200:]
+        victims = [line for line in lines if line.state is SequenceState.WAITING][-200:]
         return sorted(plans)[15], sum(calls_of(partial(b.s.finish, line))[0] for line in victims) / 200
 
     (short, few), (long, many) = calls(200), calls(10_000)

@@ -15,7 +15,7 @@ from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.engine.core.engine_thread import EngineWorker
 from firsthand.engine.core.outputs import Output
 from firsthand.engine.core.sequence import Request
-from firsthand.engine.memory.pinned_prefixes import Hold
+from firsthand.engine.memory.pinned_prefixes import PinnedPrefix
 from firsthand.errors import ConfigError, FirsthandError, ModelError, PromptTooLong, QueueFull, TransientError
 from firsthand.model import Sampling
 
@@ -58,7 +58,7 @@ ABSURD = {
     "an infinite penalty": (Request(PROMPT, Sampling(repetition_penalty=float("inf"))), ConfigError, "finite"),
     "a priority beyond all": (Request(PROMPT, priority=-(10**9)), ConfigError, "priority is -1000000000"),
     "a priority that is no number": (Request(PROMPT, priority=None), ConfigError, "priority is None"),  # type: ignore[arg-type]
-    "a run with a long name": (Request(PROMPT, run="r" * 10**6), ConfigError, r"run is 'r{99}\.\.\."),
+    "an owner with a long name": (Request(PROMPT, owner="r" * 10**6), ConfigError, r"owner is 'r{99}\.\.\."),
 }
 
 
@@ -142,8 +142,8 @@ def test_an_absurd_score_is_refused(
 
 @pytest.mark.parametrize("text", [(), (VOCAB,), ("a",), (None,)])
 def test_a_text_that_has_no_tokens_cannot_be_held(text: tuple[int, ...]) -> None:
-    with pytest.raises(ModelError, match="text to hold"):
-        tiny_engine().hold(text)
+    with pytest.raises(ModelError, match="prefix to pin"):
+        tiny_engine().pin_prefix(text)
 
 
 def test_a_full_queue_refuses_more_and_takes_them_again_later() -> None:
@@ -204,11 +204,11 @@ def test_hundreds_of_callers_who_leave_at_random_moments_leave_nothing_behind() 
         if kind == 0:
             await worker.score(prompt, [[1, 2, 3], [4] * rng.randrange(1, 9)])
         elif kind == 1:
-            hold = await worker.hold(prompt)
+            hold = await worker.pin_prefix(prompt)
             await asyncio.sleep(0.01)
-            await worker.release(hold)
+            await worker.unpin_prefix(hold)
         else:
-            await collect(worker, Request(prompt, sampling, n=1 + place % 3, run=f"{place % 5}", priority=place % 2))
+            await collect(worker, Request(prompt, sampling, n=1 + place % 3, owner=f"{place % 5}", priority=place % 2))
         return "ended"
 
     async def main(worker: EngineWorker) -> list[object]:
@@ -222,9 +222,9 @@ def test_hundreds_of_callers_who_leave_at_random_moments_leave_nothing_behind() 
             await asyncio.sleep(0.01)
             stats = await worker.stats()
         worker.engine.pool.check()
-        assert not worker._inboxes
-        for hold in list(worker.engine.scheduler.holds._tables):
-            await worker.release(hold)  # of those who left between their hold and their release
+        assert not worker._queues
+        for hold in list(worker.engine.scheduler.pinned_prefixes._tables):
+            await worker.unpin_prefix(hold)  # of those who left between their hold and their release
         assert (await worker.stats()).used_blocks == 0
         assert not worker.engine.live and worker.engine.live.num_tokens == 0
         return results
@@ -239,15 +239,15 @@ def test_a_caller_who_leaves_while_a_hold_is_taken_holds_nothing() -> None:
     async def main(worker: EngineWorker) -> None:
         await collect(worker, Request(PROMPT, Sampling(max_tokens=40)))
         for wait_s in [0.0, 0.0001, 0.001] * 20:
-            task = asyncio.create_task(worker.hold(PROMPT))
+            task = asyncio.create_task(worker.pin_prefix(PROMPT))
             await asyncio.sleep(wait_s)
             if task.done():
-                await worker.release(task.result())
+                await worker.unpin_prefix(task.result())
             task.cancel()
             with_result = (await asyncio.gather(task, return_exceptions=True))[0]
-            if isinstance(with_result, Hold):
-                await worker.release(with_result)
-        assert (await worker.stats()).holds == 0
+            if isinstance(with_result, PinnedPrefix):
+                await worker.unpin_prefix(with_result)
+        assert (await worker.stats()).pinned_prefixes == 0
 
     with EngineWorker(tiny_engine()) as worker:
         asyncio.run(main(worker))
@@ -270,9 +270,9 @@ def test_loops_that_close_in_the_middle_do_not_disturb_the_others() -> None:
 
 def test_a_flood_of_requests_does_not_stop_the_answers_under_way() -> None:
     async def main(worker: EngineWorker) -> tuple[float, int]:
-        stream = worker.submit(Request(PROMPT, Sampling(max_tokens=250), run="first"))
+        stream = worker.submit(Request(PROMPT, Sampling(max_tokens=250), owner="first"))
         await anext(stream)
-        flood = [asyncio.create_task(collect(worker, Request((i % VOCAB,) * 9, run="flood"))) for i in range(3000)]
+        flood = [asyncio.create_task(collect(worker, Request((i % VOCAB,) * 9, owner="flood"))) for i in range(3000)]
         await asyncio.sleep(0)
         longest, seen, before = 0.0, 0, time.process_time()
         async for _ in stream:
@@ -307,13 +307,13 @@ def test_a_thread_that_dies_under_load_tells_everybody(after: int) -> None:
     async def main(worker: EngineWorker) -> None:
         tries = [collect(worker, Request((i,), Sampling(max_tokens=100), n=2)) for i in range(50)]
         tries += [worker.score((i,), [[2]]) for i in range(20)]
-        tries += [worker.hold((i,)) for i in range(20)]
+        tries += [worker.pin_prefix((i,)) for i in range(20)]
         found = await asyncio.wait_for(asyncio.gather(*tries, return_exceptions=True), 120)
         failed = [error for error in found if isinstance(error, BaseException)]
         assert all(isinstance(error, ModelError) and "MemoryError" in str(error) for error in failed)
         assert len(failed) >= 50
         with pytest.raises(ModelError, match="MemoryError"):
-            await worker.hold((1,))
+            await worker.pin_prefix((1,))
 
     worker = EngineWorker(Mortal(tiny_model(), EngineConfig(kv_memory_bytes=1 << 20)))
     asyncio.run(main(worker))

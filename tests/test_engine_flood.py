@@ -20,7 +20,7 @@ def queue(engine: Engine, count: int) -> list[int]:
                 (i % VOCAB, i // VOCAB % VOCAB),
                 Sampling(max_tokens=1 + i % 2, top_logprobs=2 * (i % 3 == 0), temperature=float(i % 2), seed=i),
                 n=1 + (i % 5 == 0),
-                run=f"{i % 7}",
+                owner=f"{i % 7}",
             )
         )
         for i in range(count)

@@ -293,8 +293,8 @@ def test_a_grammar_that_comes_to_nothing_ends_its_own_request():
 # -- what is refused --
 
 
-def test_a_sampling_whose_grammar_was_not_read_is_refused():
-    with pytest.raises(ConfigError, match="was not read"):
+def test_a_sampling_whose_grammar_was_not_compiled_is_refused():
+    with pytest.raises(ConfigError, match="was not compiled"):
         tiny_engine().add(Request((1, 2), Sampling(grammar=PERSON)))
     with pytest.raises(ConfigError, match="own tokenizer"):
         tiny_engine().add(Request(tuple(range(VOCAB))[:4], Sampling(), grammar=grammars().compile(PERSON)))

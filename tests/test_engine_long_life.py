@@ -76,7 +76,7 @@ class SchedulerLife(LongLife):
         return {
             "num_blocks": rng.randint(6, 14),
             "block_size": rng.randint(1, 4),
-            "num_near": rng.randint(5, 10),
+            "num_window_blocks": rng.randint(5, 10),
             "window": rng.choice([2, 5, 8]),
             "kind": rng.choice(["whole", "windows", "mixed"]),
             "max_sequences": rng.randint(1, 5),
@@ -91,7 +91,7 @@ class SchedulerLife(LongLife):
             "n": rng.randint(1, 4),
             "new": rng.randint(1, 12),
             "priority": rng.randint(-1, 1),
-            "run": rng.choice("abc"),
+            "owner": rng.choice("abc"),
             "scored": rng.random() < 0.4,
         },
         "step": lambda rng: {"seconds": rng.choice([0.0, 1.0, 40.0])},
@@ -127,7 +127,7 @@ class EngineLife(LongLife):
             "new": rng.randint(1, 30),
             "way": rng.randint(0, 2),
             "priority": rng.randint(-1, 1),
-            "run": rng.choice("abc"),
+            "owner": rng.choice("abc"),
         },
         "score": lambda rng: {
             "start": rng.randrange(1 << 16),

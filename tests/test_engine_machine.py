@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from firsthand.measure import machine, machine_speeds
-from firsthand.measure.machine_speeds import Speeds, better
+from firsthand.measure.machine_speeds import Speeds, faster_of
 
 
 def test_a_machine_is_described_the_same_each_time() -> None:
@@ -74,10 +74,10 @@ def test_what_is_below_a_benchmarks_figure_is_measured_again(tmp_path: Path) -> 
 
 def test_what_is_remembered_only_grows(tmp_path: Path) -> None:
     slow, fast = Speeds(1, 1.0, 5.0, None, 7.0, load=0.1), Speeds(1, 2.0, 4.0, 3.0, None, load=9.0)
-    assert machine_speeds.remember(slow, home=tmp_path) == slow
-    both = machine_speeds.remember(fast, home=tmp_path)
-    assert both == better(slow, fast) == Speeds(1, 2.0, 5.0, 3.0, 7.0, load=0.1)
-    assert machine_speeds.remember(slow, home=tmp_path) == both
+    assert machine_speeds.save_speeds(slow, home=tmp_path) == slow
+    both = machine_speeds.save_speeds(fast, home=tmp_path)
+    assert both == faster_of(slow, fast) == Speeds(1, 2.0, 5.0, 3.0, 7.0, load=0.1)
+    assert machine_speeds.save_speeds(slow, home=tmp_path) == both
 
 
 def test_the_best_trial_counts_and_the_first_does_not() -> None:

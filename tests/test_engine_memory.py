@@ -6,7 +6,7 @@ import torch
 from engine_tiny import VOCAB, drain, logprobs, plain_logprobs, tiny_engine, tiny_model, tokens
 from firsthand.engine.core.sequence import Request
 from firsthand.engine.memory.blocks import BlockPool
-from firsthand.engine.memory.window_pool import MixedPool, divide
+from firsthand.engine.memory.window_pool import SlidingWindowPool, divide
 from firsthand.model import Sampling
 
 PROMPTS = [tuple((7 * i + 3 * j) % VOCAB for j in range(1 + 11 * i)) for i in range(5)]
@@ -78,13 +78,13 @@ def test_what_is_held_is_still_there_after_others_used_all_the_memory() -> None:
         engine.add(Request((*history, 3), Sampling(max_tokens=1)))
         return next(iter(drain(engine).values()))[0].cached_tokens
 
-    hold = engine.hold(history)
-    assert hold.is_kept and hold.num_tokens == len(history) - 1
-    assert engine.stats().held_blocks == 3 == engine.stats().used_blocks
+    hold = engine.pin_prefix(history)
+    assert hold.is_pinned and hold.num_tokens == len(history) - 1
+    assert engine.stats().pinned_blocks == 3 == engine.stats().used_blocks
     assert flood_and_go_on() == len(history) - 1
-    engine.release(hold)
-    engine.release(hold)
-    assert not hold.is_kept and engine.stats().used_blocks == 0
+    engine.unpin_prefix(hold)
+    engine.unpin_prefix(hold)
+    assert not hold.is_pinned and engine.stats().used_blocks == 0
     assert flood_and_go_on() < len(history) - 1
 
 
@@ -95,37 +95,39 @@ def test_the_oldest_holds_are_dropped_when_half_the_memory_is_held() -> None:
     for text in texts:
         engine.add(Request(text, Sampling(max_tokens=1)))
         drain(engine)
-        holds.append(engine.hold(text))
-    assert [hold.is_kept for hold in holds] == [False, False, True], "3 blocks each, 5 may be held"
-    same = engine.hold(texts[2])
-    assert holds[2].is_kept and same.is_kept and engine.stats().held_blocks == 3, "a block that two hold counts once"
+        holds.append(engine.pin_prefix(text))
+    assert [hold.is_pinned for hold in holds] == [False, False, True], "3 blocks each, 5 may be held"
+    same = engine.pin_prefix(texts[2])
+    assert holds[2].is_pinned and same.is_pinned and engine.stats().pinned_blocks == 3, (
+        "a block that two hold counts once"
+    )
     engine.load(tiny_model(seed=1).state_dict(), version=1)
-    assert not same.is_kept and engine.hold(texts[2]).num_tokens == 0
+    assert not same.is_pinned and engine.pin_prefix(texts[2]).num_tokens == 0
 
 
 def test_a_text_longer_than_may_be_held_is_held_in_part() -> None:
     engine = tiny_engine(kv_memory_bytes=16 * 512 * 10)
     engine.add(Request(tuple(range(90)), Sampling(max_tokens=1)))
     drain(engine)
-    hold = engine.hold(tuple(range(90)))
-    assert hold.is_kept and hold.num_tokens == 80 and engine.stats().held_blocks == 5
+    hold = engine.pin_prefix(tuple(range(90)))
+    assert hold.is_pinned and hold.num_tokens == 80 and engine.stats().pinned_blocks == 5
 
 
 def test_holds_give_way_to_a_request_that_needs_all_the_memory() -> None:
     engine = tiny_engine(kv_memory_bytes=16 * 512 * 8)
     engine.add(Request(PROMPTS[4], Sampling(max_tokens=1)))
     drain(engine)
-    hold = engine.hold(PROMPTS[4])
+    hold = engine.pin_prefix(PROMPTS[4])
     request_id = engine.add(Request(tuple(range(60)), Sampling(max_tokens=68)))
     assert len(tokens(drain(engine)[request_id, 0])) == 68
-    assert not hold.is_kept
+    assert not hold.is_pinned
 
 
 @pytest.mark.parametrize("only_windows", [True, False])
 def test_windowed_layers_keep_no_more_than_their_window(only_windows: bool) -> None:
     model = tiny_model(window=20, only_windows=only_windows)
     engine = tiny_engine(window=20, only_windows=only_windows)
-    *far, near = engine.pool.parts
+    *far, near = engine.pool.pools
     assert near.window == 20 and [part.window for part in far] == ([] if only_windows else [None])
     engine.add(Request(PROMPTS[4], Sampling(max_tokens=150)))
     most_near = most_far = 0
@@ -146,14 +148,14 @@ def test_windowed_layers_keep_no_more_than_their_window(only_windows: bool) -> N
 
 
 def test_memory_is_divided_so_that_long_conversations_fit_and_one_can_always_run() -> None:
-    assert divide(1 << 20, 1000, 5000, one=10, most=1000) == (468, 116), "a quarter; alike for both would be 174"
-    assert divide(1 << 20, 1000, 5000, one=10, most=50) == ((1 << 20) // 1000 - 250, 50), "no more than are of use"
-    assert divide(100_000, 1000, 5000, one=14, most=1000) == (30, 14), "enough for one"
-    assert divide(60_000, 1000, 5000, one=14, most=1000) == (10, 10), "too little for a window: the same for both"
+    assert divide(1 << 20, 1000, 5000, alone=10, useful=1000) == (468, 116), "a quarter; alike for both would be 174"
+    assert divide(1 << 20, 1000, 5000, alone=10, useful=50) == ((1 << 20) // 1000 - 250, 50), "no more than are of use"
+    assert divide(100_000, 1000, 5000, alone=14, useful=1000) == (30, 14), "enough for one"
+    assert divide(60_000, 1000, 5000, alone=14, useful=1000) == (10, 10), "too little for a window: the same for both"
 
 
 def test_a_window_as_wide_as_the_context_is_none() -> None:
-    for window, part in ((256, BlockPool), (255, MixedPool)):
+    for window, part in ((256, BlockPool), (255, SlidingWindowPool)):
         assert type(tiny_engine(window=window).pool) is part
 
 

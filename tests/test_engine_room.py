@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from engine_tiny import tiny_engine, tiny_model
-from firsthand.engine.compute.devices import allocating
+from firsthand.engine.compute.devices import explain_out_of_memory
 from firsthand.engine.compute.runner import Runner
 from firsthand.engine.memory.available_memory import free_bytes
 from firsthand.errors import ConfigError, ModelError
@@ -33,7 +33,7 @@ def test_an_allocator_that_gives_no_memory_is_an_error_of_the_model_in_words(dty
 
 
 def test_other_errors_of_torch_are_left_as_they_are() -> None:
-    with pytest.raises(RuntimeError, match=r"size mismatch|cannot be multiplied"), allocating("a product"):
+    with pytest.raises(RuntimeError, match=r"size mismatch|cannot be multiplied"), explain_out_of_memory("a product"):
         torch.ones(2, 3) @ torch.ones(2, 3)
 
 

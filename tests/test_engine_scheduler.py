@@ -1,6 +1,6 @@
 from firsthand.engine.core.scheduler import Scheduler
-from firsthand.engine.core.sequence import Sequence, State
-from firsthand.engine.core.step_plan import Plan
+from firsthand.engine.core.sequence import Sequence, SequenceState
+from firsthand.engine.core.step_plan import StepPlan
 from firsthand.engine.memory.blocks import BlockPool
 
 
@@ -13,17 +13,17 @@ def line(request_id: int, num_prompt: int, **fields: object) -> Sequence:
     return Sequence(request_id, 0, prompt, num_prompt, max_tokens=100, **fields)  # type: ignore[arg-type]
 
 
-def compute(s: Scheduler, plan: Plan) -> None:
+def compute(s: Scheduler, plan: StepPlan) -> None:
     """What the engine does with a plan, with a made-up token for each finished row."""
     for chunk in plan.chunks:
-        wanted = bool(chunk.wanted)
+        wanted = bool(chunk.logit_positions)
         s.advance(chunk)
         if wanted:
             chunk.sequence.append(7)
     s.pool.check()
 
 
-def sizes(plan: Plan) -> list[tuple[int, int]]:
+def sizes(plan: StepPlan) -> list[tuple[int, int]]:
     return [(chunk.sequence.request_id, chunk.end - chunk.start) for chunk in plan.chunks]
 
 
@@ -103,7 +103,7 @@ def test_followers_start_from_the_memory_of_the_first_and_those_without_room_wai
     s.add(lead)
     compute(s, s.plan())
     s.fork(lead)
-    assert [f.state for f in followers] == [State.RUNNING, State.WAITING]
+    assert [f.state for f in followers] == [SequenceState.RUNNING, SequenceState.WAITING]
     assert followers[0].table == lead.table and followers[0].num_computed == 6
     followers[0].append(8)
     plan = s.plan()
@@ -117,7 +117,7 @@ def test_a_dropped_first_answer_leaves_its_prompt_to_the_others() -> None:
     lead.followers = [heir]
     s.add(lead)
     compute(s, s.plan())
-    s.succeed(lead)
+    s.promote_follower(lead)
     s.finish(lead)
     s.pool.check()
     assert s.running == [heir] and heir.num_computed == 5
@@ -161,13 +161,13 @@ def test_a_prompt_that_made_room_and_comes_back_in_the_same_step_is_computed_onc
     The urgent text goes on from what is known, so behind the window it takes less memory than was kept free for it.
     """
     s = Scheduler(BlockPool(10, 4, window=8), max_batch_tokens=19, max_sequences=3)
-    low, first = line(0, 6, run="b", priority=1), line(1, 16, run="b", priority=0)
+    low, first = line(0, 6, owner="b", priority=1), line(1, 16, owner="b", priority=0)
     s.add(low)
     s.add(first)
     plan = s.plan()
     assert sizes(plan) == [(1, 16), (0, 3)]
     compute(s, plan)
-    longer = Sequence(2, 0, [*first.tokens, 1, 2, 3, 4], 21, max_tokens=3, run="a")
+    longer = Sequence(2, 0, [*first.tokens, 1, 2, 3, 4], 21, max_tokens=3, owner="a")
     s.add(longer)
     plan = s.plan()
     assert s.num_preemptions == 1, "the low one made room"

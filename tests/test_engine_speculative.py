@@ -35,7 +35,7 @@ from firsthand.nn.decoder import Decoder
 from firsthand.nn.quant import best_mode
 from firsthand.providers.local import Local
 from firsthand.tokens import pretrained
-from firsthand.tokens.templates.chat_template import Chat
+from firsthand.tokens.templates.chat_template import ChatTemplate
 
 needs_equal_rows = pytest.mark.skipif(best_mode() == "float32", reason="MKL's rows depend on the batch")
 BLOCK_BYTES = 16 * 512
@@ -498,7 +498,7 @@ def test_the_bench_compares_answers_and_counts_guesses() -> None:
 @pytest.mark.weights
 def test_a_real_model_quotes_a_text_in_a_third_of_the_steps_with_the_same_bits(smollm2: Path) -> None:
     tokenizer = pretrained.load(smollm2)
-    chat = Chat(tokenizer, tokenizer.chat_template)
+    chat = ChatTemplate(tokenizer, tokenizer.chat_template)
     prompt = tuple(chat.encode([user(speculation.TEXTS["repeats: quote"])]))
     request = Request(prompt, Sampling(max_tokens=60), stop_ids=tokenizer.eos_ids)
     config = EngineConfig(kv_memory_bytes=1 << 27, speculation="prompt_lookup")

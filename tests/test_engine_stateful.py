@@ -11,11 +11,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from engine_tiny import VOCAB, drain, tiny_engine, tiny_model, tokens
 from firsthand.engine.core.outputs import Output
 from firsthand.engine.core.scheduler import Scheduler
-from firsthand.engine.core.sequence import Request, Sequence, State
-from firsthand.engine.core.step_plan import Plan
+from firsthand.engine.core.sequence import Request, Sequence, SequenceState
+from firsthand.engine.core.step_plan import StepPlan
 from firsthand.engine.memory.blocks import BlockPool
-from firsthand.engine.memory.pinned_prefixes import Hold
-from firsthand.engine.memory.window_pool import MixedPool
+from firsthand.engine.memory.pinned_prefixes import PinnedPrefix
+from firsthand.engine.memory.window_pool import SlidingWindowPool
 from firsthand.errors import FirsthandError
 from firsthand.model import Sampling
 from firsthand.nn.quant import best_mode
@@ -35,27 +35,36 @@ class SchedulerMachine(RuleBasedStateMachine):
     @initialize(
         num_blocks=st.integers(6, 14),
         block_size=st.integers(1, 4),
-        num_near=st.integers(5, 10),
+        num_window_blocks=st.integers(5, 10),
         window=st.sampled_from([2, 5]),
         kind=st.sampled_from(["whole", "windows", "mixed"]),
         max_sequences=st.integers(1, 5),
         batch=st.integers(1, 8),
     )
     def start(
-        self, num_blocks: int, block_size: int, num_near: int, window: int, kind: str, max_sequences: int, batch: int
+        self,
+        num_blocks: int,
+        block_size: int,
+        num_window_blocks: int,
+        window: int,
+        kind: str,
+        max_sequences: int,
+        batch: int,
     ) -> None:
         self.now = 0.0
-        self.pool: BlockPool | MixedPool = BlockPool(
+        self.pool: BlockPool | SlidingWindowPool = BlockPool(
             num_blocks, block_size, window=window if kind == "windows" else None
         )
         if kind == "mixed":
-            self.pool = MixedPool(BlockPool(num_blocks, block_size), BlockPool(num_near, block_size, window=window))
+            self.pool = SlidingWindowPool(
+                BlockPool(num_blocks, block_size), BlockPool(num_window_blocks, block_size, window=window)
+            )
         self.scheduler = Scheduler(
             self.pool, max_batch_tokens=max_sequences + batch, max_sequences=max_sequences, clock=lambda: self.now
         )
         self.slots: dict[tuple[BlockPool, int, int], Text] = {}
         self.live: dict[tuple[int, int], Sequence] = {}
-        self.holds: list[tuple[Hold, Text, list[int]]] = []
+        self.holds: list[tuple[PinnedPrefix, Text, list[int]]] = []
         self.known: list[Text] = [(0,)]
         self.num_requests = 0
 
@@ -66,21 +75,21 @@ class SchedulerMachine(RuleBasedStateMachine):
         n=st.integers(1, 4),
         new=st.integers(1, 12),
         priority=st.integers(-1, 1),
-        run=st.sampled_from("abc"),
+        owner=st.sampled_from("abc"),
         scored=st.booleans(),
     )
     def add(
-        self, start: int, cut: int, more: list[int], n: int, new: int, priority: int, run: str, scored: bool
+        self, start: int, cut: int, more: list[int], n: int, new: int, priority: int, owner: str, scored: bool
     ) -> None:
         """A prompt that goes on from an earlier text, or from a part of one."""
         text = self.known[start % len(self.known)]
         prompt = [*text[: max(len(text) - cut, 0)], *more]
         chunk = self.scheduler.max_batch_tokens
-        if any(part.most_blocks_for(len(prompt) + new, chunk) > part.num_usable for part in self.pool.parts):
+        if any(part.most_blocks_for(len(prompt) + new, chunk) > part.num_usable for part in self.pool.pools):
             return
         request_id, size = self.num_requests, len(prompt)
         self.num_requests += 1
-        asked: dict[str, Any] = {"priority": priority, "run": run}
+        asked: dict[str, Any] = {"priority": priority, "owner": owner}
         if scored:
             lead = Sequence(request_id, -1, prompt, size, goal="prefix", **asked)
             lead.followers = [
@@ -100,7 +109,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.now += seconds
         plan = self.scheduler.plan()
         for source, target, is_near in plan.copies:
-            part = self.pool.parts[is_near]
+            part = self.pool.pools[is_near]
             for slot in range(self.pool.block_size):
                 self.slots.pop((part, target, slot), None)
                 if (part, source, slot) in self.slots:
@@ -112,7 +121,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         for chunk in plan.chunks:
             self.scheduler.advance(chunk)
         for chunk in plan.chunks:
-            for position in chunk.wanted:
+            for position in chunk.logit_positions:
                 self.read(chunk.sequence, position)
 
     @precondition(lambda self: self.live)
@@ -122,23 +131,23 @@ class SchedulerMachine(RuleBasedStateMachine):
         whole |= index < 0  # the prefix of a score is no answer
         for key in [key for key in self.live if key[0] == request_id and (whole or key[1] == index)]:
             if not whole:
-                self.scheduler.succeed(self.live[key])
+                self.scheduler.promote_follower(self.live[key])
             self.end(self.live[key])
 
     @rule(places=st.lists(st.integers(0, 1 << 16), min_size=1, max_size=4))
     def hold(self, places: list[int]) -> None:
         for place in places:
             text = self.known[-1 - place % len(self.known)]
-            hold = self.scheduler.holds.add(text)
-            table = self.scheduler.holds._tables.get(hold, self.pool.find(()).blocks)
+            hold = self.scheduler.pinned_prefixes.add(text)
+            table = self.scheduler.pinned_prefixes._tables.get(hold, self.pool.find(()).blocks)
             self.holds.append((hold, text[: hold.num_tokens], table))
 
     @precondition(lambda self: self.holds)
     @rule(place=st.integers(0, 1 << 16))
     def release(self, place: int) -> None:
         hold, _, _ = self.holds.pop(place % len(self.holds))
-        self.scheduler.holds.release(hold)
-        assert not hold.is_kept
+        self.scheduler.pinned_prefixes.release(hold)
+        assert not hold.is_pinned
 
     @rule()
     def load(self) -> None:
@@ -151,27 +160,29 @@ class SchedulerMachine(RuleBasedStateMachine):
         if not hasattr(self, "pool"):
             return
         self.pool.check()
-        held = [(text, blocks) for hold, text, blocks in self.holds if hold.is_kept]
+        held = [(text, blocks) for hold, text, blocks in self.holds if hold.is_pinned]
         tables = [line.table for line in self.scheduler.running] + [blocks for _, blocks in held]
         num_used = num_held = 0
-        for place, part in enumerate(self.pool.parts):
-            counts = Counter(b for table in tables for b in self.pool.split(table)[place][1] if b != part.hole)
+        for place, part in enumerate(self.pool.pools):
+            counts = Counter(b for table in tables for b in self.pool.split(table)[place][1] if b != part.null_block)
             assert {b: c for b, c in enumerate(part._references) if c} == dict(counts)
             assert part.num_used == len(counts)
             num_used += len(counts)
-            mine = {b for _, table in held for b in self.pool.split(table)[place][1]} - {part.hole}
+            mine = {b for _, table in held for b in self.pool.split(table)[place][1]} - {part.null_block}
             assert len(mine) <= part.num_usable // 2
             num_held += len(mine)
-        assert self.pool.num_used == num_used and self.scheduler.holds.num_blocks == num_held
+        assert self.pool.num_used == num_used and self.scheduler.pinned_prefixes.num_blocks == num_held
         for line in self.scheduler.running:
             self.check_text(line.tokens[: line.num_computed], line.table)
         for text, blocks in held:
             self.check_text(list(text), blocks)
         assert len(self.scheduler.running) <= self.scheduler.max_sequences
         queued = {*self.scheduler.running, *self.scheduler.waiting}
-        led = {follower for line in queued for follower in line.followers if follower.state is not State.FINISHED}
+        led = {
+            follower for line in queued for follower in line.followers if follower.state is not SequenceState.FINISHED
+        }
         assert queued | led == set(self.live.values()), "a sequence got lost, or an ended one stayed"
-        assert all(not line.table and line.state is State.WAITING for line in self.scheduler.waiting)
+        assert all(not line.table and line.state is SequenceState.WAITING for line in self.scheduler.waiting)
 
     def teardown(self) -> None:
         if not hasattr(self, "pool"):
@@ -183,19 +194,19 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.memory_is_as_the_reference_says()
         assert not self.live, "every sequence comes to its end"
         for hold, _, _ in self.holds:
-            self.scheduler.holds.release(hold)
+            self.scheduler.pinned_prefixes.release(hold)
         assert self.pool.num_used == 0, "memory is back at its level"
         assert len(self.scheduler.waiting._flows) <= 9
 
-    def write(self, plan: Plan) -> None:
+    def write(self, plan: StepPlan) -> None:
         """Compute the chunks: nobody writes where another may read, and everybody reads what belongs to its text."""
         size = self.pool.block_size
-        tables = [line.table for line in self.scheduler.running] + [b for hold, _, b in self.holds if hold.is_kept]
-        for place, part in enumerate(self.pool.parts):
+        tables = [line.table for line in self.scheduler.running] + [b for hold, _, b in self.holds if hold.is_pinned]
+        for place, part in enumerate(self.pool.pools):
             counts = Counter(block for table in tables for block in self.pool.split(table)[place][1])
             for chunk in plan.chunks:
                 line, blocks = chunk.sequence, self.pool.split(chunk.sequence.table)[place][1]
-                assert line.state is State.RUNNING and chunk.start == line.num_computed
+                assert line.state is SequenceState.RUNNING and chunk.start == line.num_computed
                 for p in range(chunk.start, chunk.end):
                     block = blocks[p // size]
                     assert counts[block] == 1, "a block is written that somebody else has"
@@ -211,14 +222,14 @@ class SchedulerMachine(RuleBasedStateMachine):
         for part, blocks in self.pool.split(table):
             for p in range(0 if part.window is None else max(since - part.window + 1, 0), len(text)):
                 block = blocks[p // part.block_size]
-                assert block != part.hole
+                assert block != part.null_block
                 assert self.slots[part, block, p % part.block_size] == tuple(text[: p + 1])
 
     def read(self, line: Sequence, position: int) -> None:
         """What the engine does with the logits after a position."""
-        if line.state is State.FINISHED:
+        if line.state is SequenceState.FINISHED:
             return
-        members = [line, *(follower for follower in line.followers if follower.state is not State.FINISHED)]
+        members = [line, *(follower for follower in line.followers if follower.state is not SequenceState.FINISHED)]
         self.scheduler.fork(line)
         for member in members:
             if line.goal == "generate":
@@ -268,13 +279,13 @@ class EngineMachine(RuleBasedStateMachine):
             max_batch_tokens=max_sequences + batch,
             **self.settings,
         )
-        self.most = (min(part.num_blocks for part in self.engine.pool.parts) - 1) * 16
+        self.most = (min(part.num_blocks for part in self.engine.pool.pools) - 1) * 16
         self.seed = 0
         self.requests: dict[int, tuple[Request, int]] = {}
         self.scores: dict[int, tuple[Text, list[Text], int]] = {}
         self.found: dict[tuple[int, int], list[Output]] = {}
         self.dropped: set[tuple[int, int]] = set()
-        self.holds: list[Hold] = []
+        self.holds: list[PinnedPrefix] = []
         self.known: list[Text] = [tuple(range(30))]
 
     @rule(
@@ -285,14 +296,14 @@ class EngineMachine(RuleBasedStateMachine):
         new=st.integers(1, 30),
         way=st.integers(0, 2),
         priority=st.integers(-1, 1),
-        run=st.sampled_from("abc"),
+        owner=st.sampled_from("abc"),
     )
-    def add(self, start: int, cut: int, more: list[int], n: int, new: int, way: int, priority: int, run: str) -> None:
+    def add(self, start: int, cut: int, more: list[int], n: int, new: int, way: int, priority: int, owner: str) -> None:
         text = self.known[start % len(self.known)]
         prompt = (*text[: max(len(text) - cut, 0)], *more)
         ways = [{}, {"temperature": 1.0, "seed": start}, {"temperature": 0.8, "top_p": 0.9, "repetition_penalty": 1.2}]
         sampling = Sampling(max_tokens=new, **{"seed": 1, **ways[way]})
-        request = Request(prompt, sampling, n=n, priority=priority, run=run)
+        request = Request(prompt, sampling, n=n, priority=priority, owner=owner)
         try:
             self.requests[self.engine.add(request)] = (request, self.seed)
         except FirsthandError:
@@ -335,12 +346,12 @@ class EngineMachine(RuleBasedStateMachine):
 
     @rule(place=st.integers(0, 1 << 16))
     def hold(self, place: int) -> None:
-        self.holds.append(self.engine.hold(self.known[place % len(self.known)]))
+        self.holds.append(self.engine.pin_prefix(self.known[place % len(self.known)]))
 
     @precondition(lambda self: self.holds)
     @rule(place=st.integers(0, 1 << 16))
     def release(self, place: int) -> None:
-        self.engine.release(self.holds.pop(place % len(self.holds)))
+        self.engine.unpin_prefix(self.holds.pop(place % len(self.holds)))
 
     @rule(seed=st.integers(0, 1))
     def load(self, seed: int) -> None:
@@ -356,7 +367,7 @@ class EngineMachine(RuleBasedStateMachine):
             self.engine.pool.check()
             stats = self.engine.stats()
             assert stats.used_blocks + stats.free_blocks == stats.num_blocks
-            assert stats.running or stats.used_blocks == stats.held_blocks
+            assert stats.running or stats.used_blocks == stats.pinned_blocks
 
     def teardown(self) -> None:
         if not hasattr(self, "engine"):
@@ -365,9 +376,9 @@ class EngineMachine(RuleBasedStateMachine):
             self.step(1)
             self.memory_is_whole()
         for hold in self.holds:
-            self.engine.release(hold)
+            self.engine.unpin_prefix(hold)
         stats = self.engine.stats()
-        assert (stats.used_blocks, stats.held_blocks, stats.holds) == (0, 0, 0)
+        assert (stats.used_blocks, stats.pinned_blocks, stats.pinned_prefixes) == (0, 0, 0)
         assert not self.engine.live and self.engine.live.num_tokens == 0
         for request_id, (request, seed) in self.requests.items():
             alone = None

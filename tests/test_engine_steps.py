@@ -4,7 +4,7 @@ import torch
 from engine_tiny import VOCAB, drain, logprobs, plain_logprobs, tiny_engine, tiny_model, tokens
 from firsthand.engine.core.engine import Engine
 from firsthand.engine.core.engine_config import EngineConfig, default_kv_bytes
-from firsthand.engine.core.outputs import Scored
+from firsthand.engine.core.outputs import ScoreOutput
 from firsthand.engine.core.sequence import Request
 from firsthand.errors import ConfigError, FirsthandError, ModelError, PromptTooLong
 from firsthand.model import Sampling
@@ -63,8 +63,8 @@ def test_a_greedy_continuation_is_known_as_greedy() -> None:
     best = list(tokens(outputs))
     wrong = [*best[:-1], (best[-1] + 1) % VOCAB]
     assert engine.score(PROMPTS[1], [best, wrong]) == [
-        Scored(logprobs(outputs), True),
-        Scored(engine.score(PROMPTS[1], [wrong])[0].logprobs, False),
+        ScoreOutput(logprobs(outputs), True),
+        ScoreOutput(engine.score(PROMPTS[1], [wrong])[0].logprobs, False),
     ]
 
 

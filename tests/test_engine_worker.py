@@ -41,7 +41,7 @@ def test_many_callers_get_their_own_outputs_whenever_they_come() -> None:
     with EngineWorker(tiny_engine()) as worker:
         found = asyncio.run(everyone(worker))
         asyncio.run(worker.stats())
-        assert not worker._inboxes
+        assert not worker._queues
     if engine.weights == "float16":
         assert found == expected
 
@@ -87,7 +87,7 @@ def test_a_caller_who_leaves_frees_the_memory() -> None:
         stats = await worker.stats()
         assert (stats.running, stats.waiting) == (0, 0)
         assert stats.free_blocks == worker.engine.pool.num_blocks
-        assert not worker._inboxes
+        assert not worker._queues
 
     with EngineWorker(tiny_engine()) as worker:
         asyncio.run(main(worker))
@@ -128,7 +128,7 @@ def test_where_no_answer_is_to_come_the_request_is_checked_all_the_same_and_noth
         assert await asyncio.gather(*(worker.score((1, 2, 3), []) for _ in range(50))) == [[]] * 50
         stats = await worker.stats()
         assert (stats.running, stats.waiting, stats.used_blocks) == (0, 0, 0)
-        assert not worker._inboxes
+        assert not worker._queues
         assert len(tokens(await collect(worker, Request((1,), Sampling(max_tokens=5))))) == 5
 
     with EngineWorker(tiny_engine()) as worker:
@@ -148,7 +148,7 @@ def test_callers_who_leave_at_any_moment_leave_nothing_behind() -> None:
         await asyncio.gather(*(leave(worker, place) for place in range(60)))
         stats = await worker.stats()
         assert (stats.running, stats.waiting, stats.used_blocks) == (0, 0, 0)
-        assert not worker._inboxes
+        assert not worker._queues
 
     with EngineWorker(tiny_engine()) as worker:
         asyncio.run(main(worker))
@@ -215,16 +215,16 @@ def test_a_lease_holds_a_text_until_nobody_has_it() -> None:
         [output] = [output async for output in worker.submit(Request(text, Sampling(max_tokens=1)))]
         assert output.finish_reason == "length"
         lease, other = worker.lease(text), worker.lease(text)
-        assert ((await worker.stats()).holds, (await worker.stats()).held_blocks) == (2, 3)
+        assert ((await worker.stats()).pinned_prefixes, (await worker.stats()).pinned_blocks) == (2, 3)
         del other
         gc.collect()
-        assert (await worker.stats()).holds == 1
+        assert (await worker.stats()).pinned_prefixes == 1
         worker.lease(text)  # collected before the engine has seen it
         worker.lease((VOCAB + 1,))  # no token: nothing to hold, and nobody is bothered
         del lease
         gc.collect()
         stats = await worker.stats()
-        assert (stats.holds, stats.used_blocks) == (0, 0)
+        assert (stats.pinned_prefixes, stats.used_blocks) == (0, 0)
 
     with EngineWorker(tiny_engine()) as worker:
         asyncio.run(come_and_go(worker))

@@ -113,14 +113,18 @@ def test_no_part_of_a_request_raises_anything_but_our_errors_and_nothing_stays()
     engine = tiny_engine()
     good = {"prompt": (1, 2), "sampling": Sampling(max_tokens=2), "n": 1}
     rows = (*WRONG, np.array([1, 2]), torch.tensor([1, 2]), "", 5)
-    for name in ("prompt", "sampling", "n", "stop_ids", "stopper", "grammar", "priority", "run", "adapter", "salt"):
+    for name in ("prompt", "sampling", "n", "stop_ids", "stopper", "grammar", "priority", "owner", "adapter", "salt"):
         for value in rows:
             try:
                 engine.add(Request(**{**good, name: value}))  # type: ignore[arg-type]
             except FirsthandError as error:
                 assert len(str(error)) < 300
     for prefix, continuations, more in (
-        *(((1, 2), [(3,)], {name: value}) for name in ("top", "priority", "run", "adapter", "salt") for value in rows),
+        *(
+            ((1, 2), [(3,)], {name: value})
+            for name in ("top", "priority", "owner", "adapter", "salt")
+            for value in rows
+        ),
         *((value, [(3,)], {}) for value in rows),
         *(((1, 2), value, {}) for value in rows),
         *(((1, 2), [(3,), value], {}) for value in rows),
@@ -131,7 +135,7 @@ def test_no_part_of_a_request_raises_anything_but_our_errors_and_nothing_stays()
             assert len(str(error)) < 300
     for value in rows:
         try:
-            engine.hold(value)  # type: ignore[arg-type]
+            engine.pin_prefix(value)  # type: ignore[arg-type]
         except FirsthandError as error:
             assert len(str(error)) < 300
     outputs = [output for found in drain(engine).values() for output in found]
@@ -161,6 +165,6 @@ def test_a_score_of_wrong_kinds_is_refused_by_name() -> None:
             engine.add_score((1,), [(2,)], top=top)  # type: ignore[arg-type]
     with pytest.raises(ModelError, match="continuation 1 is 3: give a tuple or list of token ids"):
         engine.add_score((1,), [(2,), 3])  # type: ignore[list-item]
-    with pytest.raises(ModelError, match="what is to be scored is None: give a tuple or list of continuations"):
+    with pytest.raises(ModelError, match="the argument continuations is None: give a tuple or list of continuations"):
         engine.add_score((1,), None)  # type: ignore[arg-type]
     assert not engine.has_work

@@ -1,13 +1,20 @@
 """Modules that moved keep their old names for one version, with a warning."""
 
+import ast
 import importlib
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
 
+import firsthand
 from firsthand import _moved
+from firsthand.engine.core.engine_stats import Stats
+from firsthand.engine.core.sequence import Request
+
+ROOT = Path(firsthand.__file__).parent
 
 
 @pytest.mark.parametrize(
@@ -54,17 +61,31 @@ def test_from_imports_of_a_moved_module_work_too() -> None:
     assert [warning.category for warning in seen] == [DeprecationWarning]
 
 
-@pytest.mark.parametrize(
-    ("module", "old", "new"),
-    [
-        ("firsthand.patterns.parts.thoughts", "Ask", "ThoughtRequest"),
-        ("firsthand.loop.approval", "Verdict", "Permission"),
-        ("firsthand.benchmark", "Verdict", "ScorerResult"),
-    ],
-)
-def test_a_renamed_name_is_there_for_one_version_with_a_warning(module: str, old: str, new: str) -> None:
-    home = importlib.import_module(module)
-    with pytest.warns(DeprecationWarning, match=f"{module}.{old} is {new} now"):
-        assert getattr(home, old) is getattr(home, new)
-    with pytest.raises(AttributeError):
-        home.no_such_name  # noqa: B018
+def test_renamed_names_are_found_with_a_warning() -> None:
+    olds = [
+        (path, node.args[1])
+        for path in sorted(ROOT.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "old_names"
+    ]
+    assert len(olds) > 10
+    for path, table in olds:
+        module = importlib.import_module(".".join(path.relative_to(ROOT.parent).with_suffix("").parts))
+        for old, new in ast.literal_eval(table).items():
+            with pytest.warns(DeprecationWarning, match=f"{old} is now {new}"):
+                assert getattr(module, old) is getattr(module, new)
+        with pytest.raises(AttributeError, match="no attribute 'no_such_name'"):
+            _ = module.no_such_name
+
+
+def test_a_request_takes_its_owner_under_the_old_name() -> None:
+    with pytest.warns(DeprecationWarning, match="owner"):
+        assert Request((1,), run="client") == Request((1,), owner="client")
+
+
+def test_pinned_prefixes_have_their_old_names() -> None:
+    stats = Stats(**{field: 3 for field in Stats.__dataclass_fields__})
+    with pytest.warns(DeprecationWarning, match="pinned_prefixes"):
+        assert stats.holds == 3
+    with pytest.warns(DeprecationWarning, match="pinned_blocks"):
+        assert stats.held_blocks == 3

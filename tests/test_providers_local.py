@@ -93,7 +93,7 @@ def test_a_live_context_keeps_its_conversation_and_a_dead_one_frees_it(folder, i
         if not is_live:
             ctx = replace(ctx, lease=None)
             gc.collect()
-        assert ((await stats()).held_blocks > 0) == is_live
+        assert ((await stats()).pinned_blocks > 0) == is_live
         for number in range(12):
             await crowded.complete([user(f"Something else, number {number}: " + "word " * 20)], sampled(8))
         return (await ctx.say("And 1 more?").generate(max_tokens=4)).text
@@ -107,7 +107,7 @@ def test_a_live_context_keeps_its_conversation_and_a_dead_one_frees_it(folder, i
     assert (second.cached_tokens >= known) == is_live
     gc.collect()
     stats = asyncio.run(crowded._loaded.worker.stats())
-    assert (stats.holds, stats.used_blocks) == (0, 0)
+    assert (stats.pinned_prefixes, stats.used_blocks) == (0, 0)
     crowded.close()
 
 
@@ -120,7 +120,7 @@ def test_a_salted_conversation_is_held_too_and_known_to_its_salt_alone(folder):
 
     async def two_turns():
         first = await ask([user("What is 12 + 30?")], "mine", 16)
-        assert (await crowded._loaded.worker.stats()).holds == 1
+        assert (await crowded._loaded.worker.stats()).pinned_prefixes == 1
         for number in range(12):
             await ask([user(f"Something else, number {number}: " + "word " * 20)], "")
         messages = [user("What is 12 + 30?"), first.message, user("And 1 more?")]
@@ -131,7 +131,7 @@ def test_a_salted_conversation_is_held_too_and_known_to_its_salt_alone(folder):
     asyncio.run(two_turns())
     gc.collect()
     stats = asyncio.run(crowded._loaded.worker.stats())
-    assert (stats.holds, stats.used_blocks) == (0, 0)
+    assert (stats.pinned_prefixes, stats.used_blocks) == (0, 0)
     crowded.close()
 
 

@@ -117,9 +117,9 @@ def test_a_local_model_answers_with_each_of_its_adapters_at_once(house: Path, tm
         await local.unload_adapter("red")
         with pytest.raises(ConfigError, match="no adapter 'red' is beside"):
             await local.unload_adapter("red")
-        with pytest.raises(ConfigError, match="the adapter 'red' was taken away"):
+        with pytest.raises(ConfigError, match="the adapter 'red' was unloaded"):
             await red.complete("What is", HOT)
-        with pytest.raises(ConfigError, match="the adapter 'red' was taken away"):
+        with pytest.raises(ConfigError, match="the adapter 'red' was unloaded"):
             _ = red.fingerprint
         with pytest.raises(ConfigError, match="no adapter 'red' is beside"):
             local.with_adapter("red")

@@ -14,7 +14,7 @@ from serve import goodput
 from serve_load import poisson_trace, trace_lengths
 
 from engine_tiny import tiny_engine
-from firsthand.engine.core.engine_thread import EngineWorker, Inbox, hand_over
+from firsthand.engine.core.engine_thread import EngineWorker, OutputQueue, deliver
 from firsthand.engine.core.outputs import Output
 from firsthand.engine.core.sequence import Request
 from firsthand.errors import ModelError
@@ -110,10 +110,10 @@ def test_all_outputs_of_a_step_wake_a_loop_once() -> None:
 
 def test_outputs_that_wait_come_in_order_and_an_error_after_them() -> None:
     async def main() -> None:
-        inbox = Inbox()
+        inbox = OutputQueue()
         outputs = [Output(1, 0, (token,), (-1.0,), True) for token in range(3)]
         thread = threading.Thread(
-            target=lambda: hand_over([*((inbox, each) for each in outputs), (inbox, ModelError("it broke"))])
+            target=lambda: deliver([*((inbox, each) for each in outputs), (inbox, ModelError("it broke"))])
         )
         thread.start()
         assert await inbox.get() == outputs
@@ -125,11 +125,11 @@ def test_outputs_that_wait_come_in_order_and_an_error_after_them() -> None:
 
 
 def test_an_inbox_whose_loop_is_gone_is_told_of() -> None:
-    async def make() -> Inbox:
-        return Inbox()
+    async def make() -> OutputQueue:
+        return OutputQueue()
 
     inbox = asyncio.run(make())
-    assert hand_over([(inbox, ModelError("late"))]) == [inbox]
+    assert deliver([(inbox, ModelError("late"))]) == [inbox]
 
 
 def test_the_load_has_the_traces_lengths_and_the_rate_that_was_asked_for() -> None:

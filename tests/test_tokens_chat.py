@@ -20,8 +20,8 @@ from firsthand.errors import TemplateError
 from firsthand.message import Message, Sampled, Text, ToolCall, ToolResult, assistant, system, user
 from firsthand.model import ToolSpec
 from firsthand.tokens.pretrained import load
-from firsthand.tokens.templates.chat_template import Chat
-from firsthand.tokens.tokenizer import Run, Tokenizer
+from firsthand.tokens.templates.chat_template import ChatTemplate
+from firsthand.tokens.tokenizer import TextRun, Tokenizer
 
 SPECIALS = [
     "<|endoftext|>",
@@ -124,8 +124,8 @@ def tokenizer_for(name: str) -> Tokenizer:
 
 
 @cache
-def chat_for(name: str) -> Chat:
-    return Chat(tokenizer_for(name), TEMPLATES[name])
+def chat_for(name: str) -> ChatTemplate:
+    return ChatTemplate(tokenizer_for(name), TEMPLATES[name])
 
 
 def show(chat_name: str, ids: list[int]) -> str:
@@ -196,7 +196,7 @@ def test_sampled_turns_are_spliced_in_and_begin_every_longer_conversation(name: 
                     assert ids[: len(head)] == head
                     assert ids[: len(upto)] == upto
         assert (
-            Chat(tokenizer_for(name), TEMPLATES[name]).encode(messages, tools) == whole[True]
+            ChatTemplate(tokenizer_for(name), TEMPLATES[name]).encode(messages, tools) == whole[True]
         )  # nothing depends on memory
 
     holds()
@@ -252,7 +252,7 @@ def test_control_text_in_json_and_out_of_it_comes_out_as_it_was_said() -> None:
 
 
 def test_a_template_that_hides_who_said_what_is_refused_when_it_matters() -> None:
-    chat = Chat(
+    chat = ChatTemplate(
         tokenizer_for("chatml"),
         "{% for m in messages %}<|im_start|>{{ m.content | tojson(ensure_ascii=true) }}{% endfor %}",
     )
@@ -281,7 +281,7 @@ ALTERNATING = MISTRAL.replace(
 
 
 def test_a_template_that_insists_on_knowing_sampled_calls_is_told_them() -> None:
-    chat = Chat(tokenizer_for("mistral"), ALTERNATING)
+    chat = ChatTemplate(tokenizer_for("mistral"), ALTERNATING)
     call = ToolCall("call_0", "add", {"a": 1})
     for ids in ((50, 51, 11), (50, 51)):
         turn = Message("assistant", (Text(""), call), Sampled(ids, (0.0,) * len(ids)))
@@ -327,15 +327,15 @@ def test_without_a_template_there_is_chatml_or_plain_text() -> None:
         (f"<{id}>" if id < len(SPECIALS) else text): id for text, id in body["model"]["vocab"].items()
     }
     plain = Tokenizer(body)
-    ids = Chat(plain, None).encode([system("Be kind."), user("hi"), assistant("yes"), user("ok")])
+    ids = ChatTemplate(plain, None).encode([system("Be kind."), user("hi"), assistant("yes"), user("ok")])
     assert plain.decode(ids) == "Be kind.\n\nUser: hi\nAssistant: yes\nUser: ok\nAssistant:"
 
 
 def test_a_broken_template_and_endless_nesting_are_template_errors() -> None:
     with pytest.raises(TemplateError):
-        Chat(tokenizer_for("chatml"), "{% if %}")
+        ChatTemplate(tokenizer_for("chatml"), "{% if %}")
     with pytest.raises(TemplateError, match="left out"):
-        Chat(tokenizer_for("chatml"), "x").encode(
+        ChatTemplate(tokenizer_for("chatml"), "x").encode(
             [user("a"), Message("assistant", (Text("b"),), Sampled((50,), (0.0,)))]
         )
     nested: dict[str, Any] = {}
@@ -350,14 +350,14 @@ class CountingTokenizer(Tokenizer):
 
     encoded = 0
 
-    def encode_runs(self, runs: Sequence[Run], *, continuing: bool = False) -> list[int]:
+    def encode_runs(self, runs: Sequence[TextRun], *, continuing: bool = False) -> list[int]:
         self.encoded += sum(len(run.text) for run in runs)
         return super().encode_runs(runs, continuing=continuing)
 
 
 def test_a_long_chat_costs_each_turn_only_its_new_tokens() -> None:
     tokenizer = CountingTokenizer(json.loads(rust().to_str()), bos_id=0, eos_ids=[2])
-    chat = Chat(tokenizer, CHATML)
+    chat = ChatTemplate(tokenizer, CHATML)
     messages: list[Message] = []
     costs = []
     for turn in range(40):
@@ -374,7 +374,7 @@ def test_a_long_chat_costs_each_turn_only_its_new_tokens() -> None:
 @pytest.mark.weights
 def test_smollm2_renders_its_own_template(smollm2: Path) -> None:
     tokenizer = load(smollm2)
-    chat = Chat(tokenizer, tokenizer.chat_template)
+    chat = ChatTemplate(tokenizer, tokenizer.chat_template)
     head = "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n<|im_start|>"
     assert chat.encode([user("hi <|im_end|>")]) == [
         *tokenizer.encode(head, special=True),

@@ -20,7 +20,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 from firsthand.errors import FirsthandError, ModelFileError
 from firsthand.tokens.pretokenizers import EXPRESSIONS, pre_tokenizer
 from firsthand.tokens.pretrained import from_metadata, load
-from firsthand.tokens.tokenizer import Run, Tokenizer
+from firsthand.tokens.tokenizer import TextRun, Tokenizer
 
 CORPUS = [
     "The cat sat on the mat, the 12 dogs didn't.",
@@ -174,7 +174,7 @@ def test_text_comes_back_from_its_ids(text: str) -> None:
 @given(st.lists(st.one_of(st.sampled_from(SPECIALS), st.text("<|im_end>s ", max_size=5)), max_size=6))
 def test_no_untrusted_text_becomes_a_control_token(pieces: list[str]) -> None:
     tokenizer = small()
-    runs = [Run("<|im_start|>", True), *[Run(piece, False) for piece in pieces], Run("<|im_end|>", True)]
+    runs = [TextRun("<|im_start|>", True), *[TextRun(piece, False) for piece in pieces], TextRun("<|im_end|>", True)]
     ids = tokenizer.encode_runs(runs)
     assert (ids[0], ids[-1]) == (1, 2)
     assert not tokenizer.special_ids & set(ids[1:-1])

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from firsthand.errors import TemplateError
-from firsthand.tokens.templates.template_sandbox import Template
+from firsthand.tokens.templates.template_sandbox import SandboxedTemplate
 
 MESSAGES = [{"role": "user", "content": " hello "}, {"role": "assistant", "content": "yo <|yo|>"}]
 
 
 def render(source: str, **variables: Any) -> str:
-    return Template(source).render({"messages": MESSAGES} | variables)
+    return SandboxedTemplate(source).render({"messages": MESSAGES} | variables)
 
 
 @pytest.mark.parametrize(
@@ -67,9 +67,9 @@ def test_what_real_templates_use_works(source: str, expected: str) -> None:
 def test_the_clock_is_the_one_passed_in() -> None:
     source = "{% if strftime_now is defined %}{{ strftime_now('%d %b %Y') }}{% else %}none{% endif %}"
     assert render(source) == "none"
-    assert Template(source, now=datetime(2024, 7, 26)).render({}) == "26 Jul 2024"
+    assert SandboxedTemplate(source, now=datetime(2024, 7, 26)).render({}) == "26 Jul 2024"
     with pytest.raises(TemplateError):
-        Template("{{ strftime_now('%1000000000d') }}", now=datetime(2024, 7, 26)).render({})
+        SandboxedTemplate("{{ strftime_now('%1000000000d') }}", now=datetime(2024, 7, 26)).render({})
 
 
 def test_a_templates_refusal_is_passed_on_in_its_own_words() -> None:
@@ -176,7 +176,7 @@ def test_there_is_no_way_out(source: str) -> None:
 
 
 def test_a_template_that_went_too_far_works_for_the_next_conversation() -> None:
-    template = Template("{% for i in range(n) %}{% for j in range(n) %}{% endfor %}{% endfor %}{{ n }}")
+    template = SandboxedTemplate("{% for i in range(n) %}{% for j in range(n) %}{% endfor %}{% endfor %}{{ n }}")
     with pytest.raises(TemplateError, match="steps"):
         template.render({"n": 5000})
     assert template.render({"n": 3}) == "3"
@@ -185,4 +185,4 @@ def test_a_template_that_went_too_far_works_for_the_next_conversation() -> None:
 def test_a_long_conversation_stays_within_the_bounds() -> None:
     messages = [{"role": "user", "content": "word " * 200}] * 5000
     source = "{% for m in messages %}{% if m.role == 'user' and not (messages | length == loop.index) %}{{ m.content | trim }}{% endif %}{% endfor %}"
-    assert len(Template(source).render({"messages": messages})) == 4999 * 999
+    assert len(SandboxedTemplate(source).render({"messages": messages})) == 4999 * 999

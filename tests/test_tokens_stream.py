@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cpu_time import at_most_cpu_s
-from firsthand.tokens.incremental_decoding import Decoder, StopStrings
+from firsthand.tokens.incremental_decoding import IncrementalDetokenizer, StopStrings
 from firsthand.tokens.token_bytes import byte_level_bytes
 from firsthand.tokens.tokenizer import Tokenizer
 
@@ -109,7 +109,7 @@ def test_every_byte_has_its_token() -> None:
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(TOKENIZERS), IDS, st.booleans())
 def test_streamed_pieces_join_to_the_whole_decode(tokenizer: Tokenizer, ids: list[int], skip: bool) -> None:
-    decoder = Decoder(tokenizer, skip_special=skip)
+    decoder = IncrementalDetokenizer(tokenizer, skip_special=skip)
     pieces = [decoder.feed(id) for id in ids] + [decoder.finish()]
     assert "".join(pieces) == tokenizer.decode(ids, skip_special=skip)
 
@@ -117,7 +117,7 @@ def test_streamed_pieces_join_to_the_whole_decode(tokenizer: Tokenizer, ids: lis
 @settings(max_examples=200, deadline=None)
 @given(st.sampled_from(TOKENIZERS), TEXTS)
 def test_half_a_character_is_never_shown(tokenizer: Tokenizer, text: str) -> None:
-    decoder = Decoder(tokenizer)
+    decoder = IncrementalDetokenizer(tokenizer)
     shown = ""
     for id in tokenizer.encode(text):
         shown += decoder.feed(id)
@@ -129,8 +129,8 @@ def test_an_answer_that_goes_on_after_a_prompt_keeps_its_space() -> None:
     tokenizer = spaced_tokenizer()
     space_a = tokenizer.id_of("▁a")
     assert space_a is not None
-    assert Decoder(tokenizer).feed(space_a) == "a"
-    assert Decoder(tokenizer, continuing=True).feed(space_a) == " a"
+    assert IncrementalDetokenizer(tokenizer).feed(space_a) == "a"
+    assert IncrementalDetokenizer(tokenizer, continuing=True).feed(space_a) == " a"
 
 
 @settings(max_examples=400, deadline=None)

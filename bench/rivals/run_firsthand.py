@@ -12,13 +12,15 @@ from pathlib import Path
 
 from firsthand.engine.core.engine import Engine
 from firsthand.engine.core.engine_config import EngineConfig
-from firsthand.measure.workloads import Job, rate
+from firsthand.measure.workloads import ServingJob, rate
 from firsthand.nn import weights
 
 
-def jobs(found: dict) -> list[Job]:
+def jobs(found: dict) -> list[ServingJob]:
     """The jobs of a JSON object."""
-    return [Job(name, tuple(map(tuple, job["prompts"])), tuple(job["max_tokens"])) for name, job in found.items()]
+    return [
+        ServingJob(name, tuple(map(tuple, job["prompts"])), tuple(job["max_tokens"])) for name, job in found.items()
+    ]
 
 
 def main(spec_path: str, result_path: str) -> None:

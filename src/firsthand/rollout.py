@@ -32,7 +32,7 @@ from firsthand.loop.listener import Listener
 from firsthand.loop.open_sources import SourceKeeper, opened
 from firsthand.memory import Memory
 from firsthand.message import Json, canonical
-from firsthand.system.request_owner import asking
+from firsthand.system.request_owner import set_owner
 from firsthand.task import Task
 from firsthand.tool_source import ToolSource, is_shared, source_name
 from firsthand.trace import Failure, Score, Trace, as_json, new_trace_id
@@ -152,7 +152,7 @@ async def _run_pattern(agent: Agent, task: Task, attempt: Attempt, budget: Budge
     async def in_own_branch() -> str:
         enter_branch(own := Branch())
         ctx = open_context(attempt, budget, task.conversation)
-        with asking(agent.name):
+        with set_owner(agent.name):
             answer = await agent.pattern(task.public(), ctx, **agent.options)
             if not (agent.guards and isinstance(answer, str)):
                 return answer

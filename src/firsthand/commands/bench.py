@@ -19,7 +19,7 @@ from firsthand.system.terminal import console, print_table
 
 if TYPE_CHECKING:
     from firsthand.measure.measurements import Result
-    from firsthand.measure.workloads import Sizes, Workload
+    from firsthand.measure.workloads import Workload, WorkloadSizes
 
 EXAMPLES = """
 firsthand bench smollm2
@@ -90,10 +90,10 @@ def main(config: Config) -> int:
     for file in (config.out, config.json):
         check_writable(file)
     result = measure(config, fetch_model(config.model, shown=config.json != "-"))
-    from firsthand.measure.measurements import keep
+    from firsthand.measure.measurements import save_result
 
     if config.is_whole:
-        keep(result)
+        save_result(result)
     if config.out:
         write(config.out, result.markdown())
     if config.json and config.json != "-":
@@ -115,14 +115,14 @@ def measure(config: Config, path: Path) -> Result:
     return measure_decoder(config, path, sizes)
 
 
-def chosen_sizes(config: Config) -> Sizes:
+def chosen_sizes(config: Config) -> WorkloadSizes:
     """The size of each workload."""
-    from firsthand.measure.workloads import QUICK, Sizes
+    from firsthand.measure.workloads import QUICK, WorkloadSizes
 
-    return QUICK if config.quick else Sizes()
+    return QUICK if config.quick else WorkloadSizes()
 
 
-def check_words(only: Sequence[str], facts: Inspection, sizes: Sizes) -> None:
+def check_words(only: Sequence[str], facts: Inspection, sizes: WorkloadSizes) -> None:
     """Raise ConfigError before anything is loaded if no figure has one of the words in its name."""
     from firsthand.measure.embedding_documents import embedding
 

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from firsthand.engine.core.engine_config import EngineConfig
     from firsthand.measure.machine_speeds import Speeds
     from firsthand.measure.measurements import Measured, Result
-    from firsthand.measure.workloads import Sizes, Workload
+    from firsthand.measure.workloads import Workload, WorkloadSizes
 
 HEADROOM = 0.9
 
 
-def measure_decoder(config: Config, path: Path, sizes: Sizes) -> Result:
+def measure_decoder(config: Config, path: Path, sizes: WorkloadSizes) -> Result:
     """Load the model, run every workload, and gather the figures."""
     from firsthand.engine.compute.devices import device_line, pick_device
     from firsthand.engine.core.engine_config import EngineConfig
@@ -75,7 +75,7 @@ def load(path: Path, settings: EngineConfig) -> Engine:
     return Engine(load_weights(path, settings), settings)
 
 
-def decoder_workloads(sizes: Sizes, *, vocab: int, context: int) -> list[Workload[Engine]]:
+def decoder_workloads(sizes: WorkloadSizes, *, vocab: int, context: int) -> list[Workload[Engine]]:
     """All workloads for a decoder of that vocabulary and longest context, in tokens."""
     from firsthand.measure.agent_workloads import agent_workloads
     from firsthand.measure.attention_bench import attention_workload
@@ -86,7 +86,7 @@ def decoder_workloads(sizes: Sizes, *, vocab: int, context: int) -> list[Workloa
     return [*serving(sizes, vocab=vocab), *agents, attention_workload(sizes), scoring(sizes, vocab=vocab)]
 
 
-def choose(engine: Engine, sizes: Sizes, only: Sequence[str]) -> tuple[list[Workload[Engine]], list[str]]:
+def choose(engine: Engine, sizes: WorkloadSizes, only: Sequence[str]) -> tuple[list[Workload[Engine]], list[str]]:
     """The workloads that fit the model and its memory, and a sentence on each that does not."""
     vocab, context = engine.architecture.vocab_size, engine.architecture.max_position
     room = int(

@@ -14,10 +14,10 @@ from firsthand.hub.inspection import Inspection
 if TYPE_CHECKING:
     from firsthand.commands.bench import Config
     from firsthand.measure.measurements import Result
-    from firsthand.measure.workloads import Sizes
+    from firsthand.measure.workloads import WorkloadSizes
 
 
-def measure_encoder(config: Config, path: Path, facts: Inspection, sizes: Sizes) -> Result:
+def measure_encoder(config: Config, path: Path, facts: Inspection, sizes: WorkloadSizes) -> Result:
     """Load the encoder, embed, and gather the figures."""
     from firsthand.embed.embedding import load
     from firsthand.measure import machine

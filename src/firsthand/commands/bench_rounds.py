@@ -56,12 +56,12 @@ def with_machine_speeds(work: Callable[[], T], threads: int, *, once: bool, ours
 
     With `ours`, our own matrix products are timed too; they must be compiled by then.
     """
-    from firsthand.measure.machine_speeds import better, measure, remember
+    from firsthand.measure.machine_speeds import faster_of, measure, save_speeds
 
     early = [] if once else [measure(threads)]
     found = work()
-    speeds = reduce(better, early, measure(threads, ours=ours))
-    remember(speeds)
+    speeds = reduce(faster_of, early, measure(threads, ours=ours))
+    save_speeds(speeds)
     return found, speeds
 
 

@@ -11,7 +11,7 @@ from firsthand.hub import model_lookup
 from firsthand.hub.encoder_planner import EncoderPlan, ExpectedTexts, plan_encoder
 from firsthand.hub.fetch_model import fetch_model
 from firsthand.hub.inspection import Inspection, inspect
-from firsthand.hub.planner import Expected, Plan
+from firsthand.hub.planner import Expected, ModelPlan
 from firsthand.hub.planner import plan as make_plan
 from firsthand.message import Json
 from firsthand.system.terminal import console, print_table
@@ -107,23 +107,23 @@ def list_models() -> list[Json]:
     ]
 
 
-def plan_here(model: str, facts: Inspection) -> Plan | EncoderPlan:
+def plan_here(model: str, facts: Inspection) -> ModelPlan | EncoderPlan:
     """Estimated memory and speed of the model on this machine."""
     from firsthand.engine.core.engine_config import default_kv_bytes
     from firsthand.measure.machine import describe
     from firsthand.measure.machine_speeds import speeds
-    from firsthand.measure.measurements import kept
-    from firsthand.measure.speed_bounds import seen
+    from firsthand.measure.measurements import saved_results
+    from firsthand.measure.speed_bounds import benchmarked_speeds
 
     kv_memory_bytes = default_kv_bytes()  # before measuring, which takes memory for a moment
-    results = kept(describe().key)
-    here = speeds(at_least=seen(results))
+    results = saved_results(describe().key)
+    here = speeds(at_least=benchmarked_speeds(results))
     if facts.is_encoder:
         return plan_encoder(facts, here, results, model)
     return make_plan(facts, here, kv_memory_bytes, results, model)
 
 
-def print_inspection(model: str, facts: Inspection, plan: Plan | EncoderPlan | None, *, as_json: bool) -> None:
+def print_inspection(model: str, facts: Inspection, plan: ModelPlan | EncoderPlan | None, *, as_json: bool) -> None:
     """Print the facts and the plan as tables, or as JSON."""
     if as_json:
         body = {"model": model, **facts.to_json(), "plan": plan.to_json() if plan else None}
@@ -145,18 +145,18 @@ def print_inspection(model: str, facts: Inspection, plan: Plan | EncoderPlan | N
     memory += [[f"KV cache, {length:,} tokens", size(count)] for length, count in facts.kv_bytes.items()]
     if facts.kv_bytes_per_token:
         memory.append(["KV cache, one token", size(facts.kv_bytes_per_token)])
-    if isinstance(plan, Plan):
+    if isinstance(plan, ModelPlan):
         many = [(count, taken) for count, taken in plan.kv_bytes.items() if count > 1]
         memory += [[f"{count} conversations of 2,048 tokens", size(taken)] for count, taken in many]
     print_table("memory", ["item", "memory"], memory)
     console().print("int8 and 4-bit without their scales; KV cache in float16, as in firsthand's engine")
-    if isinstance(plan, Plan):
+    if isinstance(plan, ModelPlan):
         print_plan(plan)
     elif plan:
         print_encoder_plan(plan)
 
 
-def print_plan(plan: Plan) -> None:
+def print_plan(plan: ModelPlan) -> None:
     """Print estimated speeds on this machine."""
     rows = [
         [

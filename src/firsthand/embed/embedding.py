@@ -1,7 +1,8 @@
-"""Texts to vectors: tokenised, sorted by length, packed without padding, each text attending to itself alone.
+"""Text embeddings: tokenised, sorted by length, and packed without padding; each text attends to itself alone.
 
-An encoder (BERT family) runs in compiled kernels where they fit and are faster, a pack of texts on each core, else in torch;
-a decoder runs in torch, causally. Left out: caching, prompts for queries and documents, reranking.
+An encoder (BERT family) runs in compiled kernels where they fit and are faster, one pack of texts per core, else in
+torch. A decoder runs in torch with causal attention. Not included: caching, prompts for queries and documents,
+reranking.
 """
 
 # N packed tokens, D hidden, B texts
@@ -21,7 +22,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from firsthand.embed.embedding_config import Pooling, Recipe, model_folder, plain_recipe, read_recipe
+from firsthand.embed.embedding_config import (
+    EmbeddingConfig,
+    Pooling,
+    default_embedding_config,
+    model_folder,
+    read_embedding_config,
+)
 from firsthand.errors import ConfigError, ModelError, ModelFileError
 from firsthand.formats.model_files import read_json
 from firsthand.nn import weights
@@ -31,60 +38,60 @@ from firsthand.nn.decoder import Decoder
 from firsthand.nn.encoder import Encoder, Together
 from firsthand.nn.families import bert
 from firsthand.tokens import pretrained
-from firsthand.tokens.tokenizer import Run, Tokenizer
+from firsthand.tokens.tokenizer import TextRun, Tokenizer
 
 Floats = NDArray[np.float32]
 PACK_TOKENS = 512
-"""Tokens that go through the model together, unless one text alone has more: larger packs leave the caches."""
+"""Tokens computed together, unless a single text has more: larger packs leave the CPU's caches."""
 WINDOW = 2048
-"""Texts that are sorted together; `embed_batches` holds no more of them at a time."""
+"""Texts sorted together; `embed_batches` keeps at most twice as many in memory."""
 _SPACE = re.compile(r"\s")
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """The vectors of some texts, in their order."""
+    """The vectors of some texts, in order."""
 
     vectors: Floats
-    """B D, each of Euclidean length 1."""
+    """Shape (B, D), each of Euclidean length 1."""
     num_tokens: tuple[int, ...]
-    """Tokens computed for each text."""
+    """Computed tokens of each text."""
     truncated: tuple[bool, ...]
-    """Whether a text was longer than the model takes and lost its end."""
+    """For each text, True if it was longer than the model takes and was cut at the end."""
 
 
 class Forward(Protocol):
-    """The last hidden states of packed texts."""
+    """Computes the last hidden states of packed texts."""
 
     def __call__(self, ids_N: NDArray[np.int64], lengths: Sequence[int]) -> Floats:
-        """N D."""
+        """Returns hidden states of shape (N, D)."""
         ...
 
 
 class TextEmbedder:
-    """A model with its tokenizer and recipe. Methods may be called from several threads; `close` ends its own threads."""
+    """A model with its tokenizer and embedding config. Thread-safe; `close` ends its threads."""
 
     def __init__(
         self,
         model: Encoder | Decoder,
         tokenizer: Tokenizer,
-        recipe: Recipe,
+        config: EmbeddingConfig,
         *,
         compiled: bool | None = None,
         threads: int | None = None,
     ):
-        """`compiled` asks for the compiled kernels or against them; None takes them where they are faster."""
+        """`compiled`: True or False forces or forbids the compiled kernels; None uses them where they are faster."""
         if tokenizer.vocab_size > model.architecture.vocab_size:
             raise ModelFileError(
                 f"the tokenizer has {tokenizer.vocab_size} tokens and the weights {model.architecture.vocab_size}: the "
-                "files do not belong together"
+                "files are from different models"
             )
         fits = isinstance(model, Encoder) and can_compile(model.architecture)
         if compiled and not fits:
             raise ConfigError(
                 "compiled kernels were asked for: they take BERT encoders whose widths are multiples of 32"
             )
-        self.tokenizer, self.recipe = tokenizer, recipe
+        self.tokenizer, self.config = tokenizer, config
         self.dimension = model.architecture.hidden_size
         self.is_compiled = fits and (compiled or (compiled is None and is_fast_here()))
         if self.is_compiled:
@@ -92,12 +99,13 @@ class TextEmbedder:
             self._forward: Forward = CompiledEncoder(model).forward
         else:
             self._forward = _torch_forward(model)
-        workers = (threads or torch.get_num_threads()) if self.is_compiled else 1  # torch has threads of its own
+        workers = (threads or torch.get_num_threads()) if self.is_compiled else 1  # torch uses its own threads
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="firsthand-embed")
         self._workers = workers
 
     def embed(self, texts: Sequence[str], *, stopped: Callable[[], bool] = lambda: False) -> Embedded:
-        """The vectors of all texts. `stopped` is asked before each pack; once it says so, ModelError."""
+        """Returns the vectors of all texts. `stopped` is called before each pack; when it returns True, raises
+        ModelError."""
         if isinstance(texts, str):
             raise ConfigError("embed takes a list of texts, not one text: put it in a list")
         parts = list(self.embed_batches(texts, stopped=stopped))
@@ -112,9 +120,9 @@ class TextEmbedder:
     def embed_batches(
         self, texts: Iterable[str], *, batch_size: int = WINDOW, stopped: Callable[[], bool] = lambda: False
     ) -> Iterator[Embedded]:
-        """The vectors of any number of texts, `batch_size` at a time, in order; memory does not grow with their number.
+        """Yields the vectors of any number of texts, `batch_size` at a time, in order and in constant memory.
 
-        A text's vector does not depend on `batch_size` (to the bit with the compiled kernels).
+        A text's vector does not depend on `batch_size` (bit for bit with the compiled kernels).
         """
         if batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}: give 1 or more")
@@ -123,7 +131,7 @@ class TextEmbedder:
         try:
             while window := list(islice(stream, batch_size)):
                 waiting.append(self._start(window, stopped))
-                if len(waiting) > 1:  # while one is computed the next is tokenised
+                if len(waiting) > 1:  # the next window is tokenised while one is computed
                     yield self._finish(waiting.popleft())
             while waiting:
                 yield self._finish(waiting.popleft())
@@ -133,33 +141,33 @@ class TextEmbedder:
                     future.cancel()
 
     def tokenise(self, text: str) -> tuple[list[int], bool]:
-        """The ids that stand for a text, and whether it lost its end. No text can forge a control token."""
+        """Returns a text's ids, and whether it was truncated. No text can forge a control token."""
         if not isinstance(text, str):
             raise ConfigError(f"a text to embed is {type(text).__name__} {str(text)[:80]!r}: give a str")
-        recipe = self.recipe
-        ids = self._encode(text.lower() if recipe.lower else text)
-        cut = len(ids) > recipe.room
-        whole = [*recipe.before, *ids[: recipe.room], *recipe.after]
-        if not whole:  # an empty text, and nothing that goes around it
+        config = self.config
+        ids = self._encode(text.lower() if config.lower else text)
+        cut = len(ids) > config.max_text_tokens
+        whole = [*config.before, *ids[: config.max_text_tokens], *config.after]
+        if not whole:  # an empty text and no special tokens
             start = self.tokenizer.bos_id if self.tokenizer.bos_id is not None else self.tokenizer.eos_id
             if start is None:
-                raise ModelError("an empty text has no tokens, and the model has none to begin with: leave it out")
+                raise ModelError("an empty text has no tokens, and the model has no start token: leave it out")
             whole = [start]
         return whole, cut
 
     def close(self) -> None:
-        """End the threads; what was not begun is given up."""
+        """End the threads and drop work that has not started."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _encode(self, text: str) -> list[int]:
-        """The ids of a text, of a very long one only as many as are needed: it is cut before a space, where tokens end."""
-        end = 16 * self.recipe.room
+        """Returns a text's ids. A very long text is encoded only as far as needed, cut before a space."""
+        end = 16 * self.config.max_text_tokens
         while end < len(text) and (space := _SPACE.search(text, end)):
-            ids = self.tokenizer.encode_runs([Run(text[: space.start()], False)])
-            if len(ids) > self.recipe.room:
+            ids = self.tokenizer.encode_runs([TextRun(text[: space.start()], False)])
+            if len(ids) > self.config.max_text_tokens:
                 return ids
             end = 4 * space.start()
-        return self.tokenizer.encode_runs([Run(text, False)])
+        return self.tokenizer.encode_runs([TextRun(text, False)])
 
     def _start(self, texts: Sequence[str], stopped: Callable[[], bool]) -> _Window:
         tokenised = [self.tokenise(text) for text in texts]
@@ -184,13 +192,13 @@ class TextEmbedder:
         return Embedded(vectors, window.num_tokens, window.truncated)
 
     def _pack(self, texts: Sequence[list[int]], stopped: Callable[[], bool]) -> Floats:
-        """The vectors of texts that are computed together."""
+        """Returns the vectors of texts that are computed together."""
         if stopped():
             raise ModelError("embedding was stopped before all texts were done")
         lengths = [len(ids) for ids in texts]
         hidden_ND = self._forward(np.concatenate([np.asarray(ids, np.int64) for ids in texts]), lengths)
         ends = np.cumsum(lengths)
-        mode = self.recipe.pooling
+        mode = self.config.pooling
         rows = [pool(hidden_ND[end - length : end], mode) for end, length in zip(ends, lengths, strict=True)]
         vectors = np.stack([row / max(np.sqrt(np.dot(row, row)), np.float32(1e-12)) for row in rows])
         if not np.isfinite(vectors).all():
@@ -200,7 +208,7 @@ class TextEmbedder:
 
 @dataclass(frozen=True)
 class _Window:
-    """Texts under way: which of them stand where in the packs, and what is known of each."""
+    """Texts being computed: their sorted order, and the token count of each."""
 
     order: list[int]
     futures: list[Future[Floats]]
@@ -211,27 +219,27 @@ class _Window:
 def load(
     path: Path | str, *, pooling: Pooling | None = None, compiled: bool | None = None, threads: int | None = None
 ) -> TextEmbedder:
-    """The embedder in a folder (encoder or decoder) or a .gguf file (decoder); ModelFileError if it is not sound.
+    """Returns the embedder in a folder (encoder or decoder) or a .gguf file (decoder); ModelFileError if it is invalid.
 
-    A `pooling` given here goes before what the files say; if neither does, encoders take the mean, decoders the last token.
+    `pooling` overrides what the files say; if neither says, encoders use the mean and decoders the last token.
     """
     path = Path(path)
     folder = model_folder(path) if path.is_dir() else path
     tokenizer = pretrained.load(folder)
     model = _load_model(folder)
     if isinstance(model, Encoder):
-        recipe = read_recipe(path, tokenizer, model.architecture.max_tokens, default="mean")
+        config = read_embedding_config(path, tokenizer, model.architecture.max_tokens, default="mean")
     elif path.is_dir():
-        recipe = read_recipe(path, tokenizer, model.architecture.max_position, default="lasttoken")
+        config = read_embedding_config(path, tokenizer, model.architecture.max_position, default="lasttoken")
     else:
-        recipe = plain_recipe(tokenizer, model.architecture.max_position, pooling="lasttoken")
+        config = default_embedding_config(tokenizer, model.architecture.max_position, pooling="lasttoken")
     if pooling is not None:
-        recipe = Recipe(pooling, recipe.max_tokens, recipe.before, recipe.after, recipe.lower)
-    return TextEmbedder(model, tokenizer, recipe, compiled=compiled, threads=threads)
+        config = EmbeddingConfig(pooling, config.max_tokens, config.before, config.after, config.lower)
+    return TextEmbedder(model, tokenizer, config, compiled=compiled, threads=threads)
 
 
 def pool(hidden_TD: Floats, pooling: Pooling) -> Floats:
-    """One vector of a text's hidden states, not yet of length 1: D."""
+    """Returns one vector for a text's hidden states, shape (D,), not yet normalised."""
     if pooling == "mean":
         mean: Floats = hidden_TD.sum(0, dtype=np.float32) / np.float32(len(hidden_TD))
         return mean
@@ -259,7 +267,7 @@ def _torch_forward(model: Encoder | Decoder) -> Forward:
 
 
 def _packs(lengths: Sequence[int], workers: int) -> list[int]:
-    """How many of the sorted texts go together, pack after pack: up to PACK_TOKENS, or of few tokens a share a worker."""
+    """Returns how many of the sorted texts go into each pack: up to PACK_TOKENS, or an equal share per worker if fewer."""
     most = min(PACK_TOKENS, max(64, -(-sum(lengths) // workers)))
     counts: list[int] = []
     tokens = most

@@ -1,8 +1,8 @@
-"""How a folder says its texts are to be embedded: what goes around a text, where it is cut, how tokens become one vector.
+"""The embedding config in a model folder: special tokens around a text, maximum length, pooling.
 
-Reads the files that sentence-transformers writes (modules.json, the pooling's config.json, sentence_bert_config.json) and
-the post-processor of tokenizer.json. Left out: dense layers after the pooling, max pooling, and prompts (put them before
-your texts yourself).
+Reads what sentence-transformers writes (modules.json, the pooling's config.json, sentence_bert_config.json) and the
+post-processor of tokenizer.json. Not included: dense layers after the pooling, max pooling, and prompts (prepend them
+yourself).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from firsthand._moved import old_names
 from firsthand.errors import ModelFileError
 from firsthand.formats.fields import Fields
 from firsthand.formats.model_files import read_json
@@ -33,35 +34,36 @@ _MAX_TOKENIZER_BYTES = 1 << 27
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """From a text's tokens to what a vector is made of."""
+class EmbeddingConfig:
+    """How a text's tokens become one vector."""
 
     pooling: Pooling
-    """The mean of all tokens' hidden states, or the first token's, or the last one's."""
+    """The mean of all hidden states, or the first token's, or the last token's."""
     max_tokens: int
-    """A longer text is cut to this many, `before` and `after` among them."""
+    """Longer texts are truncated to this many tokens, `before` and `after` included."""
     before: tuple[int, ...] = ()
     """Ids put before each text, such as [CLS]."""
     after: tuple[int, ...] = ()
     """Ids put after each text, such as [SEP]."""
     lower: bool = False
-    """Texts are put in lower case, apart from what the tokenizer does."""
+    """True if texts are lower-cased before the tokenizer."""
 
     @property
-    def room(self) -> int:
-        """Tokens of its own that a text may have."""
+    def max_text_tokens(self) -> int:
+        """Tokens left for the text itself."""
         return self.max_tokens - len(self.before) - len(self.after)
 
 
 def model_folder(folder: Path) -> Path:
-    """Where a folder keeps weights and tokenizer: itself, or the place that its modules.json names."""
+    """Returns the folder with weights and tokenizer: this one, or the one that its modules.json names."""
     return _module_folder(folder, "Transformer", _modules(folder)) or folder
 
 
-def read_recipe(folder: Path, tokenizer: Tokenizer, most: int, *, default: Pooling) -> Recipe:
-    """What the files of a folder say; `most` is how many tokens the model can take, `default` its pooling if none is said.
+def read_embedding_config(folder: Path, tokenizer: Tokenizer, most: int, *, default: Pooling) -> EmbeddingConfig:
+    """Returns the config that a folder's files describe.
 
-    ModelFileError for what cannot be followed exactly.
+    `most` is the most tokens the model takes, `default` the pooling if the files name none. Raises ModelFileError for a
+    setting that is not supported.
     """
     modules = _modules(folder)
     inside = _module_folder(folder, "Transformer", modules) or folder
@@ -71,22 +73,24 @@ def read_recipe(folder: Path, tokenizer: Tokenizer, most: int, *, default: Pooli
     )
     settings = _optional(inside / "sentence_bert_config.json")
     before, after = _around(inside, tokenizer)
-    recipe = Recipe(pooling, _max_tokens(inside, settings, most), before, after, settings.flag("do_lower_case", False))
-    if recipe.room < 1:
+    config = EmbeddingConfig(
+        pooling, _max_tokens(inside, settings, most), before, after, settings.flag("do_lower_case", False)
+    )
+    if config.max_text_tokens < 1:
         raise ModelFileError(
-            f"{inside} allows {recipe.max_tokens} tokens a text, which leaves no room for the text itself"
+            f"{inside} allows {config.max_tokens} tokens a text, which leaves no room for the text itself"
         )
-    return recipe
+    return config
 
 
-def plain_recipe(tokenizer: Tokenizer, most: int, *, pooling: Pooling) -> Recipe:
-    """The recipe of a model whose files say nothing: BOS before a text if the tokenizer adds one."""
+def default_embedding_config(tokenizer: Tokenizer, most: int, *, pooling: Pooling) -> EmbeddingConfig:
+    """Returns the config of a model whose files describe none: BOS before a text if the tokenizer adds one."""
     before = (tokenizer.bos_id,) if tokenizer.add_bos and tokenizer.bos_id is not None else ()
-    return Recipe(pooling, most, before)
+    return EmbeddingConfig(pooling, most, before)
 
 
 def _modules(folder: Path) -> list[tuple[str, str]]:
-    """The kind and path of each module in modules.json; none if there is no such file."""
+    """Returns the kind and path of each module in modules.json; none if there is no such file."""
     path = folder / "modules.json"
     if not path.is_file():
         return []
@@ -115,14 +119,14 @@ def _module_folder(folder: Path, wanted: str, modules: list[tuple[str, str]]) ->
 
 
 def _pooling(config: Fields) -> Pooling:
-    """The one pooling that a config.json asks for, in the old form (a flag each) or the new one (a name)."""
+    """Returns the one pooling in a config.json, in the old form (one flag each) or the new one (a name)."""
     if config.has("pooling_mode"):
         chosen: Pooling = config.choice("pooling_mode", POOLINGS)
         return chosen
-    asked = [key for key in config.values if key.startswith("pooling_mode_") and config.flag(key, False)]
-    if len(asked) != 1 or _OLD_POOLINGS.get(asked[0]) is None:
-        raise ModelFileError(f"{config.where} asks for {asked or 'no pooling'}: expected one of {', '.join(POOLINGS)}")
-    found = _OLD_POOLINGS[asked[0]]
+    named = [key for key in config.values if key.startswith("pooling_mode_") and config.flag(key, False)]
+    if len(named) != 1 or _OLD_POOLINGS.get(named[0]) is None:
+        raise ModelFileError(f"{config.where} asks for {named or 'no pooling'}: expected one of {', '.join(POOLINGS)}")
+    found = _OLD_POOLINGS[named[0]]
     assert found is not None
     return found
 
@@ -137,10 +141,10 @@ def _max_tokens(folder: Path, settings: Fields, most: int) -> int:
 
 
 def _around(folder: Path, tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The ids that the post-processor of tokenizer.json puts before and after a text."""
+    """Returns the ids that tokenizer.json's post-processor puts before and after a text."""
     path = folder / "tokenizer.json"
     if not path.is_file():
-        return plain_recipe(tokenizer, 1, pooling="mean").before, ()
+        return default_embedding_config(tokenizer, 1, pooling="mean").before, ()
     before, after = _from_processor(read_json(path, max_bytes=_MAX_TOKENIZER_BYTES).get("post_processor"), path)
     wrong = [each for each in (*before, *after) if not (type(each) is int and 0 <= each < tokenizer.vocab_size)]
     if wrong or len(before) + len(after) > 16:
@@ -182,3 +186,9 @@ def _from_template(pieces: list[Any], tokens: Mapping[str, Any], path: Path) -> 
 
 def _optional(path: Path) -> Fields:
     return Fields(read_json(path) if path.is_file() else {}, str(path))
+
+
+__getattr__ = old_names(
+    __name__,
+    {"Recipe": "EmbeddingConfig", "read_recipe": "read_embedding_config", "plain_recipe": "default_embedding_config"},
+)

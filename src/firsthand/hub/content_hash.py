@@ -1,4 +1,4 @@
-"""Which files decide a model's answers, and their hashes, remembered: what a fingerprint is made of. No tensors here."""
+"""The files that determine a model's answers, and their SHA-256 hashes, which are cached. No tensors here."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from firsthand.system.home import data_home
 
 
 def model_files(path: Path) -> list[Path]:
-    """The files that decide a model's answers: the .gguf file, or all of a folder's JSON, templates and weights."""
+    """Returns the files that determine a model's answers: the .gguf file, or a folder's JSON, templates and weights."""
     if path.is_file():
         return [path]
     suffixes = (".json", ".jinja", ".safetensors", ".model")
@@ -22,7 +22,7 @@ def model_files(path: Path) -> list[Path]:
 
 
 def content_hash(file: Path) -> str:
-    """SHA-256 of a file, in hex; remembered under its path, size and time of change, for large files take a while."""
+    """Returns a file's SHA-256 in hex, cached under its path, size and modification time."""
     status = file.stat()
     key = hashlib.sha256(f"{file.resolve()}|{status.st_size}|{status.st_mtime_ns}".encode()).hexdigest()
     remembered = data_home() / "hashes" / key

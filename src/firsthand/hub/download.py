@@ -1,7 +1,7 @@
-"""One file from the web onto the disk: resumed where it broke off, checked, and there whole or not at all.
+"""Downloads one file: resumed, verified by checksum, and moved into place whole or not at all.
 
-A part is resumed only where a hash will show whether the halves belong together; that is stronger than an ETag, so ETags
-are not kept. Left out: locking (whoever calls holds a lock on the target) and what is worth fetching (see `repository`).
+A partial download is resumed only if a checksum will verify the result; that is stronger than an ETag, so ETags are not
+kept. Locking is left to the caller, and the choice of files to `hf_repository.py`.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ if TYPE_CHECKING:
     import httpx
 
 OnProgress = Callable[[int, int | None], object]
-"""Called with the bytes that are done, and with the total if it is known."""
+"""Called with the bytes done, and the total if known."""
 
 MAX_UNKNOWN_BYTES = 1 << 26
-"""A file whose size nobody states may have this many bytes."""
+"""Most bytes of a file whose size is unknown."""
 CONNECT_TIMEOUT_S = 5.0
 _SLOWEST_BYTES_PER_S = 1024
 _TRIES = 4
-_HEADWAY_BYTES = 1 << 20  # a try that gained this much does not count: long files may break off often
+_HEADWAY_BYTES = 1 << 20  # a try that gained this much does not count: long downloads may break often
 _REDIRECTS = 5
 
 
 class DiskError(DownloadError):
-    """The disk is full or cannot be written: another source would not help."""
+    """The disk is full or not writable: another source would not help."""
 
 
-class _BrokenOff(Exception):
-    """The connection ended early; the next try goes on from there."""
+class _ConnectionLost(Exception):
+    """The connection ended early; the next try resumes."""
 
 
 def download(
@@ -55,9 +55,10 @@ def download(
     read_timeout_s: float = 30.0,
     on_progress: OnProgress = lambda done, total: None,
 ) -> Path:
-    """`target`, holding what `url` gives; a DownloadError if that fails or is not what was promised.
+    """Download `url` to `target` and return it; DownloadError if that fails or a checksum does not match.
 
-    `git_sha1` is git's hash of a blob. An `Authorization` header goes to the host of `url` only, not where it redirects to.
+    `git_sha1` is git's hash of a blob. An `Authorization` header is sent to the host of `url` only, never to a
+    redirect's host.
     """
     part = target.with_name(target.name + ".part")
     tries, furthest, reason = _TRIES, 0, ""
@@ -65,11 +66,11 @@ def download(
         target.parent.mkdir(parents=True, exist_ok=True)
         while tries and not target.exists():
             if sha256 is None and git_sha1 is None:
-                part.unlink(missing_ok=True)  # nothing would show whether two halves belong together
+                part.unlink(missing_ok=True)  # without a checksum nothing shows whether the halves belong together
             resumed = _size(part) > 0
             try:
                 _fetch(url, part, size_bytes, headers or {}, read_timeout_s, on_progress)
-            except _BrokenOff as broken:
+            except _ConnectionLost as broken:
                 gained, furthest = _size(part) - furthest, max(furthest, _size(part))
                 tries, reason = (_TRIES if gained >= _HEADWAY_BYTES else tries - 1), str(broken)
                 time.sleep(0.1 * (_TRIES - tries))
@@ -82,17 +83,17 @@ def download(
                     raise
                 tries, reason = tries - 1, str(error)
                 continue
-            land(part, target)
+            move_into_place(part, target)
         if not target.exists():
             raise DownloadError(f"{_host(url)} broke off {_TRIES} times ({reason}): try again to go on from there")
     return target
 
 
 def verify(file: Path, *, sha256: str | None, git_sha1: str | None = None, size_bytes: int | None, what: str) -> None:
-    """Raise DownloadError unless the file has this size and these hashes, as far as they are given."""
+    """Raise DownloadError unless the file has this size and these hashes, where given."""
     found_bytes = file.stat().st_size
     if size_bytes is not None and found_bytes != size_bytes:
-        raise DownloadError(f"{what} gave {found_bytes} bytes: {size_bytes} were expected")
+        raise DownloadError(f"{what} gave {found_bytes} bytes instead of {size_bytes}: try again")
     if sha256 is not None:
         with file.open("rb") as stream:
             found = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -107,15 +108,15 @@ def verify(file: Path, *, sha256: str | None, git_sha1: str | None = None, size_
             raise DownloadError(f"{what} gave a file that is not the one the hub lists, so it was not kept")
 
 
-def land(part: Path, target: Path) -> None:
-    """Give a finished file (or a folder of finished files) its name, so that it survives a crash."""
+def move_into_place(part: Path, target: Path) -> None:
+    """Rename a finished file or folder to `target`, durably: it survives a crash."""
     _sync(part)
     part.replace(target)
     _sync(target.parent)
 
 
 def get_json_bytes(url: str, *, headers: Mapping[str, str], max_bytes: int = 1 << 24) -> bytes:
-    """The body of a small document."""
+    """Returns the body of a small document."""
     with _client(30.0) as client, _http_errors(url), _open(client, url, headers) as response:
         _check_status(response, url)
         body = bytearray()
@@ -124,15 +125,15 @@ def get_json_bytes(url: str, *, headers: Mapping[str, str], max_bytes: int = 1 <
                 body += chunk
                 if len(body) > max_bytes:
                     raise DownloadError(f"{url} gave more than {max_bytes} bytes: a short list was expected")
-        except _BrokenOff as broken:
+        except _ConnectionLost as broken:
             raise DownloadError(f"{url} broke off ({broken}): try again later") from None
         return bytes(body)
 
 
 def expect_reachable(url: str, *, timeout_s: float = CONNECT_TIMEOUT_S) -> None:
-    """Raise DownloadError unless the host answers at all within this time.
+    """Raise DownloadError unless the host answers within this time.
 
-    A socket's own limit does not cover looking up the name, and counts anew for each address, which adds up offline.
+    A socket timeout does not cover the DNS lookup, and restarts for each address, which adds up offline.
     """
     outcome: list[DownloadError | None] = []
 
@@ -154,7 +155,7 @@ def expect_reachable(url: str, *, timeout_s: float = CONNECT_TIMEOUT_S) -> None:
 
 @contextmanager
 def disk_errors(target: Path) -> Iterator[None]:
-    """Errors of the file system as a DiskError that says what to do."""
+    """Raises DiskError with advice for file system errors inside the context."""
     try:
         yield
     except OSError as error:
@@ -166,7 +167,7 @@ def disk_errors(target: Path) -> Iterator[None]:
 def _fetch(
     url: str, part: Path, size: int | None, headers: Mapping[str, str], timeout_s: float, on_progress: OnProgress
 ) -> None:
-    """Append to `part` what is missing of the file. _BrokenOff if the connection ends early."""
+    """Append the missing bytes of the file to `part`. _ConnectionLost if the connection ends early."""
     have = _size(part)
     if size is not None and have >= size:
         if have == size > 0:
@@ -175,9 +176,9 @@ def _fetch(
         have = 0
     asked = {**headers} | ({"Range": f"bytes={have}-"} if have else {})
     with _client(timeout_s) as client, _http_errors(url, part), _open(client, url, asked) as response:
-        if response.status_code == 416 or (response.status_code == 206 and not _goes_on(response, have, size)):
+        if response.status_code == 416 or (response.status_code == 206 and not _is_continuation(response, have, size)):
             part.unlink(missing_ok=True)
-            raise _BrokenOff("it could not go on where it broke off")
+            raise _ConnectionLost("it could not go on where it broke off")
         _check_status(response, url)
         have = have if response.status_code == 206 else 0
         total = _total(response, url, have, size)
@@ -191,17 +192,17 @@ def _fetch(
                 file.write(chunk)
                 on_progress(have, total)
     if total is not None and have < total:
-        raise _BrokenOff(f"{have} of {total} bytes came")
+        raise _ConnectionLost(f"{have} of {total} bytes came")
 
 
 def _chunks(response: httpx.Response, timeout_s: float) -> Iterator[bytes]:
-    """The body as it is sent; _BrokenOff if it trickles."""
+    """Yields the body as it arrives; _ConnectionLost if it is too slow."""
     started, received = time.monotonic(), 0
-    for chunk in response.iter_raw():  # given a size, it would hold a trickle back until so much has come
+    for chunk in response.iter_raw():  # with a chunk size it would wait until that much has come
         received += len(chunk)
         elapsed = time.monotonic() - started
         if elapsed > timeout_s and received < elapsed * _SLOWEST_BYTES_PER_S:
-            raise _BrokenOff(f"{received} bytes in {elapsed:.0f} s")
+            raise _ConnectionLost(f"{received} bytes in {elapsed:.0f} s")
         yield chunk
 
 
@@ -211,14 +212,16 @@ def _client(read_timeout_s: float) -> httpx.Client:
     try:
         return httpx.Client(timeout=httpx.Timeout(read_timeout_s, connect=CONNECT_TIMEOUT_S), follow_redirects=False)
     except (OSError, ValueError, ImportError) as error:
-        raise DownloadError(f"nothing can be fetched ({error}): check SSL_CERT_FILE and the proxy variables") from None
+        raise DownloadError(
+            f"nothing can be downloaded ({error}): check SSL_CERT_FILE and the proxy variables"
+        ) from None
 
 
 @contextmanager
 def _open(
     client: httpx.Client, url: str, headers: Mapping[str, str], *, method: str = "GET"
 ) -> Iterator[httpx.Response]:
-    """The response at the end of the redirects, each of them checked."""
+    """Yields the response after redirects, each of which is checked."""
     origin = urlsplit(url)[:2]
     for _ in range(_REDIRECTS + 1):
         _expect_safe(url)
@@ -235,54 +238,54 @@ def _joined(url: str, location: str) -> str:
     try:
         return urljoin(url, location)
     except ValueError:
-        raise DownloadError(f"{_host(url)} redirects to {location[:200]!r}, an address that cannot be read") from None
+        raise DownloadError(f"{_host(url)} redirects to {location[:200]!r}, which is not a valid URL") from None
 
 
 def _expect_safe(url: str) -> None:
-    """Raise DownloadError unless the address is https, or plain http on this machine."""
+    """Raise DownloadError unless the URL is https, or plain http on this machine."""
     try:
         parts = urlsplit(url)
         host = parts.hostname or ""
     except ValueError:
-        raise DownloadError(f"{url[:200]!r} is no address that can be read") from None
+        raise DownloadError(f"{url[:200]!r} is not a valid URL") from None
     local = host in ("localhost", "::1") or re.fullmatch(r"127(\.\d{1,3}){3}", host) is not None
     if not host or not (parts.scheme == "https" or (parts.scheme == "http" and local)):
-        raise DownloadError(f"{url[:200]!r} is not https, so nothing is fetched from there")
+        raise DownloadError(f"{url[:200]!r} is not https, so nothing is downloaded from there")
 
 
 @contextmanager
 def _http_errors(url: str, part: Path | None = None) -> Iterator[None]:
-    """Errors of the network as sentences; with a `part` to go on from, one in midstream is a _BrokenOff."""
+    """Raises DownloadError for network errors; with a `part`, _ConnectionLost for one during the transfer."""
     import httpx
 
     try:
         yield
     except httpx.InvalidURL as error:
-        raise DownloadError(f"{url[:200]!r} leads to an address that cannot be read: {error}") from None
+        raise DownloadError(f"{url[:200]!r} leads to an invalid URL: {error}") from None
     except httpx.HTTPError as error:
         if part is None or isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
             raise DownloadError(
                 f"{_host(url)} cannot be reached ({type(error).__name__}): check the network or the proxy"
             ) from None
-        raise _BrokenOff(type(error).__name__) from None
+        raise _ConnectionLost(type(error).__name__) from None
 
 
 def _check_status(response: httpx.Response, url: str) -> None:
     status = response.status_code
     hints = {
-        401: "it wants a login: set HF_TOKEN",
-        403: "it refuses: set HF_TOKEN, and accept the model's terms on its page",
+        401: "it needs a login: set HF_TOKEN",
+        403: "access denied: set HF_TOKEN, and accept the model's terms on its page",
         404: "there is no such model, file or revision (or it is private: set HF_TOKEN)",
-        429: "it wants to be asked less often: try again later",
+        429: "too many requests: try again later",
     }
     if status not in (200, 206):
         raise DownloadError(f"{url} answered {status}: {hints.get(status, 'try again later')}")
     if response.headers.get("content-encoding", "identity") != "identity":
-        raise DownloadError(f"{url} sent packed content that was not asked for: check the proxy")
+        raise DownloadError(f"{url} sent compressed content that was not requested: check the proxy")
 
 
-def _goes_on(response: httpx.Response, have: int, size: int | None) -> bool:
-    """Whether a partial answer continues our part of the same file."""
+def _is_continuation(response: httpx.Response, have: int, size: int | None) -> bool:
+    """True if a partial response continues our part of the same file."""
     match = re.fullmatch(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18}|\*)", response.headers.get("content-range", ""))
     return match is not None and int(match[1]) == have and (size is None or match[2] in ("*", str(size)))
 
@@ -292,7 +295,7 @@ def _total(response: httpx.Response, url: str, have: int, size: int | None) -> i
     found = have + int(stated) if re.fullmatch(r"\d{1,15}", stated) else None
     if size is not None and found is not None and found != size:
         raise DownloadError(
-            f"{url} offers {found} bytes: {size} were expected, so it is another file and is not fetched"
+            f"{url} offers {found} bytes instead of {size}, so it is another file and was not downloaded"
         )
     return size if size is not None else found
 
@@ -300,7 +303,7 @@ def _total(response: httpx.Response, url: str, have: int, size: int | None) -> i
 def _expect_room(part: Path, needed: int) -> None:
     free = shutil.disk_usage(part.parent).free
     if needed > free:
-        raise DiskError(f"{part.parent} has {free >> 20} MiB free, but {needed >> 20} MiB are to come: free some space")
+        raise DiskError(f"{part.parent} has {free >> 20} MiB free, but {needed >> 20} MiB are needed: free some space")
 
 
 def _host(url: str) -> str:

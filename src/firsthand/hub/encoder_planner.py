@@ -1,7 +1,7 @@
-"""What to expect of an encoder on this machine: a bound on texts/s from measured products, and how near we come to it.
+"""Predicts an encoder's speed on this machine: a bound on texts/s from measured products, and the expected share of it.
 
-A text is products of matrices and little else: two operations for each weight and token, and four for each pair of tokens
-and width of attention. Left out: decoders that embed (`planner` says what their prompts take).
+A text costs two operations for each weight and token, and four for each pair of tokens and unit of attention width.
+Decoders that embed are covered by `planner.py`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from firsthand.hub.planner import busy_note, nearest
 from firsthand.measure.machine import is_busy
 from firsthand.measure.machine_speeds import Speeds
 from firsthand.measure.measurements import EMBEDDED, EMBEDDED_TOKENS, Result
-from firsthand.measure.speed_bounds import INT16, Limits, known_products, limits
+from firsthand.measure.speed_bounds import INT16, SpeedLimits, known_products, speed_limits
 from firsthand.message import Json
 
 TOKENS = 128
@@ -23,41 +23,41 @@ _KINDS = (INT16, "float32")
 
 @dataclass(frozen=True)
 class ExpectedTexts:
-    """What our encoder should reach, judged by a measurement."""
+    """The expected speed of our encoder, from a measurement."""
 
     measured_model: str
     measured_on: str
     is_same: bool
-    """Whether the measured model is this one."""
+    """True if the measured model is this one."""
     share: float
-    """Of what products allow."""
+    """Share of the bound by products."""
     tokens: float
-    """Tokens/s; the measured number itself if the model is the same."""
+    """Tokens/s; the measured number itself for the same model."""
     texts: float | None
-    """Documents/s of mixed length, if the model is the same."""
+    """Documents/s of mixed length, for the same model."""
 
 
 @dataclass(frozen=True)
 class EncoderPlan:
-    """An encoder's prospects here."""
+    """An encoder's predicted speed here."""
 
     speeds: Speeds
     tokens_per_text: int
     texts: float | None
-    """Texts/s of that many tokens that products allow; None if the file does not tell its shape."""
+    """Bound on texts/s of that many tokens; None if the file does not state its shape."""
     expected: ExpectedTexts | None
     """None if no encoder was measured on this machine."""
     is_busy: bool
     notes: tuple[str, ...]
 
     def to_json(self) -> Json:
-        """The plan as a JSON object."""
+        """Returns the plan as a JSON object."""
         return asdict(self)
 
 
 def plan_encoder(facts: Inspection, speeds: Speeds, results: Sequence[Result], model: str) -> EncoderPlan:
-    """The plan for an encoder of that name."""
-    most = limits(speeds, results)
+    """Returns the plan for an encoder of that name."""
+    most = speed_limits(speeds, results)
     bound = _tokens_bound(facts, most)
     return EncoderPlan(
         speeds=most.speeds,
@@ -70,11 +70,11 @@ def plan_encoder(facts: Inspection, speeds: Speeds, results: Sequence[Result], m
 
 
 def encoder_gflop(parameters: int, attention_width: int, tokens: float) -> float:
-    """10^9 operations for each token of a text of so many, each of which sees all others."""
+    """Returns 10^9 operations for each token of a text of this length, each of which attends to all others."""
     return (2 * parameters + 4 * attention_width * tokens) / 1e9
 
 
-def _expect(facts: Inspection, most: Limits, model: str) -> ExpectedTexts | None:
+def _expect(facts: Inspection, most: SpeedLimits, model: str) -> ExpectedTexts | None:
     useful = [result for result in most.results if result.is_encoder and not result.quick]
     result, here = nearest(useful, facts, model)
     if result is None:
@@ -94,18 +94,18 @@ def _expect(facts: Inspection, most: Limits, model: str) -> ExpectedTexts | None
     )
 
 
-def _tokens_bound(facts: Inspection, most: Limits) -> float | None:
-    """Tokens/s of texts of `TOKENS` tokens that products allow."""
+def _tokens_bound(facts: Inspection, most: SpeedLimits) -> float | None:
+    """Returns the bound on tokens/s for texts of `TOKENS` tokens."""
     if not facts.attention_width or not facts.decode_parameters:
         return None
     return _products(most) / encoder_gflop(facts.decode_parameters, facts.attention_width, TOKENS)
 
 
-def _products(most: Limits) -> float:
+def _products(most: SpeedLimits) -> float:
     return max(most.products_gop_s(kind) for kind in _KINDS)
 
 
-def _notes(most: Limits) -> Iterator[str]:
+def _notes(most: SpeedLimits) -> Iterator[str]:
     yield from busy_note(most.speeds)
     if _products(most) > max(known_products(most.speeds, kind) for kind in _KINDS):
         yield (

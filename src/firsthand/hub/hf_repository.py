@@ -1,7 +1,7 @@
-"""A repository of the Hugging Face hub as a folder: all files of one commit, or no folder at all.
+"""Downloads a repository of the Hugging Face hub as a folder: all files of one commit, or no folder at all.
 
-Fetched are safetensors, JSON, tokenizer.model, templates, licences, and a GGUF file where one is asked for (or is the only
-weights there are), from the repository's top folder. Never a pickle, never code. The hub is spoken to in plain https.
+Downloaded are safetensors, JSON, tokenizer.model, templates, licences, and a GGUF file if requested (or if there are no
+other weights), from the repository's top folder. Never a pickle, never code. Only https is used.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from urllib.parse import quote
 
 from firsthand.errors import ConfigError, DownloadError, ModelFileError
 from firsthand.formats.model_files import PICKLES, read_json
-from firsthand.hub.download import OnProgress, disk_errors, download, get_json_bytes, land
+from firsthand.hub.download import OnProgress, disk_errors, download, get_json_bytes, move_into_place
 from firsthand.message import Json
 
 MARKER = "firsthand.json"
-"""What a complete folder holds: its name, its commit, and the size of each file."""
+"""Written last into a complete folder: its name, its commit, and the size of each file."""
 _WORD = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
 _NAME = re.compile(rf"hf:({_WORD}/{_WORD})(?:@([A-Za-z0-9][A-Za-z0-9._/-]{{0,63}}))?(?::({_WORD}\.gguf))?")
 
@@ -37,18 +37,18 @@ class Repo:
 
     @property
     def name(self) -> str:
-        """The text that names it."""
+        """The name as text."""
         revision = f"@{self.revision}" if self.revision != "main" else ""
         return f"hf:{self.id}{revision}" + (f":{self.file}" if self.file else "")
 
     def folder(self, models: Path) -> Path:
-        """Where it is kept below the folder of all models."""
+        """Returns the repository's folder below the folder of all models."""
         return models / "hf" / (f"{self.id}@{quote(self.revision, safe='')}" + (f"+{self.file}" if self.file else ""))
 
 
 @dataclass(frozen=True)
-class Listed:
-    """A file that the hub lists; None is what it does not say."""
+class HubFile:
+    """A file that the hub lists; None is what it does not state."""
 
     name: str
     size_bytes: int | None
@@ -57,39 +57,39 @@ class Listed:
 
 
 def parse_repo(name: str) -> Repo:
-    """The parts of `hf:org/name[@revision][:file.gguf]`; ConfigError if it is none."""
+    """Returns the parts of `hf:org/name[@revision][:file.gguf]`; ConfigError if it is invalid."""
     match = _NAME.fullmatch(name)
     if not match or ".." in name or len(name) > 200:
         raise ConfigError(
-            f"{name[:200]!r} names no repository: hf:ORG/NAME was expected, perhaps with @REVISION and :FILE.gguf"
+            f"{name[:200]!r} is not a repository: expected hf:ORG/NAME, optionally with @REVISION and :FILE.gguf"
         )
     return Repo(match[1], match[2] or "main", match[3])
 
 
-def complete(folder: Path) -> Json | None:
-    """What the folder's marker says, if all files are there in full; else None."""
+def read_marker(folder: Path) -> Json | None:
+    """Returns the folder's marker if all files are complete; else None."""
     try:
-        said = read_json(folder / MARKER)
-        whole = all((folder / name).stat().st_size == size for name, size in said["files"].items())
+        marker = read_json(folder / MARKER)
+        whole = all((folder / name).stat().st_size == size for name, size in marker["files"].items())
     except (ModelFileError, OSError, KeyError, AttributeError, TypeError, ValueError):
         return None
-    return said if whole and isinstance(said.get("name"), str) else None
+    return marker if whole and isinstance(marker.get("name"), str) else None
 
 
 def model_in(folder: Path) -> Path:
-    """The folder itself, or the GGUF file that is the only weights in it."""
+    """Returns the folder, or the GGUF file if it holds the only weights."""
     ggufs = sorted(folder.glob("*.gguf"))
     return ggufs[0] if ggufs and not any(folder.glob("*.safetensors")) else folder
 
 
 def fetch_repo(repo: Repo, folder: Path, *, on_progress: OnProgress = lambda done, total: None) -> Path:
-    """`folder`, with the repository's files of one commit. Whoever calls holds a lock on it."""
+    """Download the repository's files of one commit into `folder` and return it. The caller holds a lock on it."""
     commit, listed = listing(repo)
-    wanted = choose(repo, listed)
-    staging = folder.with_name(f".{folder.name}.{commit[:12]}.part")  # a killed pull goes on there
-    total = sum(each.size_bytes or 0 for each in wanted) or None
+    chosen = choose_files(repo, listed)
+    staging = folder.with_name(f".{folder.name}.{commit[:12]}.part")  # a killed pull resumes there
+    total = sum(each.size_bytes or 0 for each in chosen) or None
     done = 0
-    for each in wanted:
+    for each in chosen:
         file = download(
             file_url(repo.id, commit, each.name),
             staging / each.name,
@@ -100,20 +100,20 @@ def fetch_repo(repo: Repo, folder: Path, *, on_progress: OnProgress = lambda don
             on_progress=_after(done, total, on_progress),
         )
         done += file.stat().st_size
-    sizes = {each.name: (staging / each.name).stat().st_size for each in wanted}
+    sizes = {each.name: (staging / each.name).stat().st_size for each in chosen}
     with disk_errors(folder):
         marker = staging / (MARKER + ".part")
         marker.write_text(json.dumps({"name": repo.name, "commit": commit, "files": sizes}, indent=2))
-        land(marker, staging / MARKER)
+        move_into_place(marker, staging / MARKER)
         if folder.exists():  # incomplete, or we would not be here
             shutil.rmtree(folder)
-        land(staging, folder)
+        move_into_place(staging, folder)
         discard_partial(folder)
     return folder
 
 
 def discard_partial(folder: Path) -> bool:
-    """Delete what broken-off pulls of the folder left; whether there was anything."""
+    """Delete partial downloads of the folder; returns whether there were any."""
     mine = re.compile(rf"\.{re.escape(folder.name)}\.[0-9a-f]{{12}}\.part")
     left = [each for each in folder.parent.glob(".*.part") if mine.fullmatch(each.name)]
     for each in left:
@@ -121,8 +121,8 @@ def discard_partial(folder: Path) -> bool:
     return bool(left)
 
 
-def listing(repo: Repo) -> tuple[str, list[Listed]]:
-    """The commit that the revision stands for, and the files of its top folder."""
+def listing(repo: Repo) -> tuple[str, list[HubFile]]:
+    """Returns the revision's commit and the files of its top folder."""
     url = f"{endpoint()}/api/models/{repo.id}/revision/{quote(repo.revision, safe='')}?blobs=true"
     try:
         body = json.loads(get_json_bytes(url, headers=headers()))
@@ -135,62 +135,62 @@ def listing(repo: Repo) -> tuple[str, list[Listed]]:
     return commit, [each for each in files if re.fullmatch(_WORD, each.name) and each.name != MARKER]
 
 
-def choose(repo: Repo, listed: Sequence[Listed]) -> list[Listed]:
-    """What to fetch: the file asked for, or safetensors with what belongs to them, or the one GGUF file there is."""
+def choose_files(repo: Repo, listed: Sequence[HubFile]) -> list[HubFile]:
+    """Returns the files to download: the requested file, or safetensors with their companions, or the only GGUF file."""
     ggufs = [each.name for each in listed if each.name.endswith(".gguf")]
-    beside = [each for each in listed if each.name.startswith("LICENSE")]
+    licences = [each for each in listed if each.name.startswith("LICENSE")]
     if repo.file or (len(ggufs) == 1 and not _has(listed, ".safetensors")):
         found = [each for each in listed if each.name == (repo.file or ggufs[0])]
         if not found:
             raise DownloadError(f"hf:{repo.id} has no file {repo.file!r}; its GGUF files: {_few(ggufs) or 'none'}")
-        return found + beside
+        return found + licences
     if _has(listed, ".safetensors"):
         if not any(each.name == "config.json" for each in listed):
-            raise DownloadError(f"hf:{repo.id} has no config.json: only models in transformers' layout can be read")
-        # Meta and Mistral put the same weights there twice
+            raise DownloadError(f"hf:{repo.id} has no config.json: only models in transformers' layout are supported")
+        # Meta's and Mistral's repositories hold the same weights twice
         twice = any(each.name.startswith("model") and each.name.endswith(".safetensors") for each in listed)
         weights = [each for each in listed if each.name.endswith(".safetensors")]
         weights = [each for each in weights if not (twice and each.name.startswith("consolidated"))]
         texts = [each for each in listed if each.name.endswith((".json", ".jinja")) or each.name == "tokenizer.model"]
-        return texts + beside + weights
+        return texts + licences + weights
     if ggufs:
         raise DownloadError(f"hf:{repo.id} holds {len(ggufs)} GGUF files: choose one, such as hf:{repo.id}:{ggufs[0]}")
     if _has(listed, *PICKLES):
-        raise DownloadError(f"hf:{repo.id} holds only pickles, which are never read: look for a safetensors revision")
+        raise DownloadError(f"hf:{repo.id} has only pickles, which are never read: look for a safetensors revision")
     raise DownloadError(f"hf:{repo.id} holds no safetensors and no GGUF file in its top folder")
 
 
 def file_url(repo_id: str, revision: str, file: str) -> str:
-    """Where the hub gives a file."""
+    """Returns the URL of a file on the hub."""
     return f"{endpoint()}/{repo_id}/resolve/{quote(revision, safe='')}/{quote(file)}"
 
 
 def endpoint() -> str:
-    """The hub's address: `$HF_ENDPOINT`, or huggingface.co."""
+    """Returns the hub's URL: `$HF_ENDPOINT`, or huggingface.co."""
     return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
 
 
 def headers() -> dict[str, str]:
-    """`$HF_TOKEN` as the hub wants it."""
+    """Returns the authorization header for `$HF_TOKEN`, if set."""
     token = os.environ.get("HF_TOKEN", "").strip()
     if not re.fullmatch(r"[!-~]*", token):
-        raise ConfigError("HF_TOKEN holds blanks or characters that no token has: copy it again")
+        raise ConfigError("HF_TOKEN has blanks or invalid characters: copy it again")
     return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 def _after(done: int, total: int | None, on_progress: OnProgress) -> OnProgress:
-    """The progress of one file as progress of all, of which `done` bytes came before."""
+    """Returns a progress function for one file, after `done` bytes of earlier files."""
     return lambda got, size: on_progress(done + got, total)
 
 
-def _listed(sibling: dict[str, Any]) -> Listed:
+def _listed(sibling: dict[str, Any]) -> HubFile:
     lfs = sibling.get("lfs") or {}
     size, blob = sibling.get("size"), None if lfs else sibling.get("blobId")
     known = size if type(size) is int and 0 <= size < 1 << 50 else None
-    return Listed(str(sibling["rfilename"]), known, _hex(lfs.get("sha256"), 64), _hex(blob, 40))
+    return HubFile(str(sibling["rfilename"]), known, _hex(lfs.get("sha256"), 64), _hex(blob, 40))
 
 
-def _has(listed: Sequence[Listed], *endings: str) -> bool:
+def _has(listed: Sequence[HubFile], *endings: str) -> bool:
     return any(each.name.endswith(endings) for each in listed)
 
 

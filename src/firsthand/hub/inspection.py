@@ -22,7 +22,7 @@ from firsthand.nn.model_config import config_architecture, gguf_architecture
 _BYTES = {"float32": 4.0, "float16": 2.0, "int8": 1.0, "4-bit": 0.5}
 _CONTEXTS = (2048, 8192)
 KV_VALUE_BYTES = 2
-"""The engine's default is float16."""
+"""Bytes of a KV cache value; the engine's default is float16."""
 _ENCODERS = ("bert", "roberta", "xlm-roberta")
 _BLOCK_BITS = {"Q4_0": 4.5, "Q4_1": 5, "Q4_K": 6, "Q5_0": 5.5, "Q8_0": 8.5, "Q5_1": 6, "Q5_K": 7, "Q6_K": 8}
 _EMBEDDINGS = ("token_embd", "embed_tokens", "wte")
@@ -31,47 +31,47 @@ _HEADS = ("output", "lm_head")
 
 @dataclass(frozen=True)
 class Inspection:
-    """A model's facts; None is what the file does not say."""
+    """A model's facts; None is what the file does not state."""
 
     path: Path
     architecture: str | None
     is_encoder: bool
-    """Whether it turns texts into vectors (the BERT family) and generates nothing: it keeps no keys and values."""
+    """True for a text encoder (BERT family), which generates nothing and has no KV cache."""
     parameters: int
-    """Numbers in the tensors, as stored: a file that packs several into one integer (GPTQ) holds more than this."""
+    """Numbers in the tensors, as stored: a file that packs several into one integer (GPTQ) has more."""
     file_bytes: int
-    """Of all weight files."""
+    """Size of all weight files."""
     tensor_types: Mapping[str, int]
-    """How many tensors are stored in each type."""
+    """Number of tensors of each type."""
     weight_bytes: Mapping[str, int]
-    """Memory of the weights if all were held in this type; scales of int8 and 4-bit come on top."""
+    """Bytes of the weights if all were held in this type, without the scales of int8 and 4-bit."""
     kv_bytes: Mapping[int, int]
-    """Memory of one conversation's keys and values in float16, for each context length; empty if it cannot be told. Layers
-    with a sliding window keep their window and no more."""
+    """Bytes of one conversation's KV cache in float16, by context length; empty if unknown. Sliding-window layers keep
+    only their window."""
     kv_bytes_per_token: int | None
-    """Of the same, for a token that all layers keep."""
+    """The same for one token, kept by all layers."""
     window: int | None
-    """Positions that the layers with a sliding window see; None if there are none."""
+    """Positions in the sliding window; None without one."""
     window_share: float
-    """Share of the keys and values that are those of layers with a sliding window."""
+    """Share of the KV cache that belongs to sliding-window layers."""
     decode_parameters: int
-    """Weights that each step of decoding uses: all but a table of embeddings that is not also the head. Of an encoder those
-    that each token of a text takes: its layers' matrices."""
+    """Weights that each decode step uses: all but an embedding table that is not also the head. For an encoder, the
+    matrices of its layers."""
     block_bytes: int | None
-    """What our engine keeps those weights in, if the file has them in blocks that it takes as they are."""
+    """Bytes of those weights in our engine, if the file's quantised blocks are used as they are."""
     head_parameters: int | None
-    """Of them, those of the head: used only where a token is sampled or scored. None if no tensor is known to be one."""
+    """Weights of the head, used only where a token is sampled or scored; None if unknown."""
     attention_width: int | None
-    """Query heads x head_dim, summed over layers: four operations for each pair of a token and one it sees."""
+    """Query heads x head_dim, summed over layers: four operations for each pair of tokens that attend."""
     context: int | None
-    """Positions the model was made for."""
+    """The model's context, in positions."""
     vocabulary: int | None
     has_chat_template: bool
     licence: str | None
 
     def keys_and_values(self, tokens: int) -> int | None:
-        """Bytes of the keys and values of a conversation of so many tokens."""
-        return _kept(self.kv_bytes_per_token, tokens, self.window, self.window_share)
+        """Returns the bytes of the KV cache of a conversation with this many tokens."""
+        return _kv_bytes(self.kv_bytes_per_token, tokens, self.window, self.window_share)
 
     def tokens_in(self, num_bytes: int) -> int | None:
         """The length of one conversation whose keys and values take that many bytes; None if it cannot be told.
@@ -89,7 +89,7 @@ class Inspection:
         return int((num_bytes - kept) / (each * (1 - self.window_share)))
 
     def to_json(self) -> Json:
-        """The facts as a JSON object."""
+        """Returns the facts as a JSON object."""
         kv_bytes = {str(length): size for length, size in self.kv_bytes.items()}
         plain = {
             "path": str(self.path),
@@ -100,7 +100,7 @@ class Inspection:
 
 
 def inspect(path: Path | str) -> Inspection:
-    """The facts of a .gguf file or a Hugging Face folder; ModelFileError if it is not sound."""
+    """Returns the facts of a .gguf file or a Hugging Face folder; ModelFileError if it is invalid."""
     path = Path(path)
     refuse_pickle(path)
     return _folder(path) if path.is_dir() else _gguf(path)
@@ -126,7 +126,7 @@ def _gguf(path: Path) -> Inspection:
 
 def _folder(path: Path) -> Inspection:
     config = read_json(path / "config.json")
-    text = config.get("text_config")  # where a model that also sees keeps its decoder
+    text = config.get("text_config")  # the decoder of a vision-language model
     inner = text if isinstance(text, dict) else config
     try:
         form = _known(config_architecture(inner, path / "config.json"))
@@ -238,7 +238,7 @@ def _inspection(
         file_bytes=file_bytes,
         tensor_types=dict(Counter(tensor.dtype for tensor in tensors).most_common()),
         weight_bytes={name: math.ceil(parameters * size) for name, size in _BYTES.items()},
-        kv_bytes={length: _kept(each, length, *windows) or 0 for length in lengths} if each else {},
+        kv_bytes={length: _kv_bytes(each, length, *windows) or 0 for length in lengths} if each else {},
         kv_bytes_per_token=each,
         window=form.window,
         window_share=form.window_share,
@@ -255,29 +255,29 @@ def _inspection(
     )
 
 
-def _kept(each: int | None, tokens: int, window: int | None, share: float) -> int | None:
-    """Bytes of that many tokens, of which some layers keep the last ones only."""
+def _kv_bytes(each: int | None, tokens: int, window: int | None, share: float) -> int | None:
+    """Returns the bytes of this many tokens, of which some layers keep only the window."""
     if each is None or window is None:
         return None if each is None else each * tokens
     return round(each * ((1 - share) * tokens + share * min(tokens, window)))
 
 
 def _block_bytes(matrices: list[TensorInfo]) -> int | None:
-    """Bytes of matrices in the engine's blocks, scales included; None if one is of another type."""
+    """Returns the bytes of matrices in the engine's blocks, scales included; None if one has another type."""
     if not matrices or any(matrix.dtype not in _BLOCK_BITS for matrix in matrices):
         return None
     return math.ceil(sum(math.prod(matrix.shape) * _BLOCK_BITS[matrix.dtype] for matrix in matrices) / 8)
 
 
 def _layer_weights(tensors: list[TensorInfo]) -> int:
-    """Numbers in an encoder's matrices, tables of embeddings and the pooler left out."""
+    """Returns the numbers in an encoder's matrices, without embedding tables and the pooler."""
     passed_over = ("embed", "embd", "pooler")
     layers = [t for t in tensors if len(t.shape) == 2 and not any(word in t.name for word in passed_over)]
     return sum(math.prod(tensor.shape) for tensor in layers)
 
 
 def _embeddings_and_head(tensors: list[TensorInfo]) -> tuple[TensorInfo | None, TensorInfo | None]:
-    """The table of embeddings, if it serves as nothing else, and the head."""
+    """Returns the embedding table, if it is not also the head, and the head."""
     of_name = {
         part[-2]: tensor for tensor in tensors if len(part := tensor.name.split(".")) > 1 and part[-1] == "weight"
     }
@@ -287,10 +287,10 @@ def _embeddings_and_head(tensors: list[TensorInfo]) -> tuple[TensorInfo | None, 
 
 
 def _shards(folder: Path) -> list[Path]:
-    """The weight files of a folder; ModelFileError if there are none, or fewer than its index names."""
+    """Returns a folder's weight files; ModelFileError if there are none, or fewer than its index names."""
     shards = sorted(folder.glob("*.safetensors"))
     if not shards:
-        raise ModelFileError(f"{folder} holds no .safetensors file: a Hugging Face folder or a .gguf file was expected")
+        raise ModelFileError(f"{folder} has no .safetensors file: give a Hugging Face folder or a .gguf file")
     index = folder / "model.safetensors.index.json"
     weight_map = read_json(index).get("weight_map") if index.is_file() else None
     named = {str(name) for name in weight_map.values()} if isinstance(weight_map, dict) else set()
@@ -309,19 +309,19 @@ def _has_template(folder: Path) -> bool:
 
 
 def _licence_file(folder: Path) -> str | None:
-    """The first line of a licence file, usually its title."""
+    """Returns the first line of a licence file, usually its title."""
     for file in sorted(folder.glob("LICENSE*")):
         try:
             with file.open("rb") as stream:
                 lines = stream.read(1 << 12).decode("utf-8", "replace").split("\n")
-        except OSError:  # a folder of that name, say: the licence is not stated, which is no reason to fail
+        except OSError:  # such as a folder of that name: the licence is unknown
             continue
         return next((line.strip() for line in lines if line.strip()), None)
     return None
 
 
 def _kv_heads(value: Any, layers: int | None) -> int | None:
-    """Key and value heads of all layers together; a list gives each layer its own."""
+    """Returns the KV heads of all layers together; a list gives each layer its own."""
     if isinstance(value, list) and len(value) == layers:
         return sum(each for each in value if type(each) is int and 0 < each < 1 << 31) or None
     heads = _whole(value)

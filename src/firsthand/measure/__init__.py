@@ -1,1 +1,1 @@
-"""Benchmarking and planning: what the machine can do, what an engine is made to do, and what came of it."""
+"""Benchmarks of engines and machines, and the speeds that planners use."""

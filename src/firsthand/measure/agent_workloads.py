@@ -1,7 +1,7 @@
-"""What agents and searches make an engine do: a long context, a shared prefix, a second turn, a tree of thoughts.
+"""Engine workloads of agents and searches: long context, shared prefix, second turn, tree of thoughts.
 
-Tokens are counted by the engine, not reckoned. What a server without forks would compute is reckoned: it takes each request
-by itself and computes its whole prompt. Left out: the serving jobs that any engine can run (`workloads`).
+Tokens are counted by the engine. The tokens that a server without prefix caching would compute are calculated: each
+request computes its whole prompt. Serving jobs that any engine can run are in `workloads.py`.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from random import Random
 
 from firsthand.engine.core.engine import Engine
 from firsthand.engine.core.sequence import Request
-from firsthand.measure.workloads import Figure, Ids, Job, Sizes, Workload, checked, random_ids, run
+from firsthand.measure.workloads import Ids, Metric, ServingJob, Workload, WorkloadSizes, raise_errors, random_ids, run
 from firsthand.model import Sampling
 
 
-def agent_workloads(sizes: Sizes, *, vocab: int, context: int) -> list[Workload[Engine]]:
-    """All of them, for a model of that vocabulary and that longest context."""
+def agent_workloads(sizes: WorkloadSizes, *, vocab: int, context: int) -> list[Workload[Engine]]:
+    """Returns all agent workloads, for a model with this vocabulary size and context."""
     return [
         _long_context(sizes, vocab, context),
         _shared_prefix(sizes, vocab),
@@ -27,50 +27,50 @@ def agent_workloads(sizes: Sizes, *, vocab: int, context: int) -> list[Workload[
 
 
 def answers(engine: Engine, requests: Iterable[Request]) -> list[list[tuple[Ids, float]]]:
-    """Each request's answers with their summed log-probs; steps until all are there."""
+    """Returns each request's answers with their summed log-probs. Steps until all are done."""
     places = {engine.add(request): (place, request.n) for place, request in enumerate(requests)}
     found: list[list[tuple[Ids, float]]] = [[((), 0.0)] * n for _, n in places.values()]
     while engine.has_work:
-        for output in checked(engine.step()):
-            line = found[places[output.request_id][0]]
-            ids, logprob = line[output.index]
-            line[output.index] = (ids + output.token_ids, logprob + sum(output.logprobs))
+        for output in raise_errors(engine.step()):
+            samples = found[places[output.request_id][0]]
+            ids, logprob = samples[output.index]
+            samples[output.index] = (ids + output.token_ids, logprob + sum(output.logprobs))
     return found
 
 
 def likelihoods(engine: Engine, prefixes: Iterable[Ids], continuation: Ids) -> list[float]:
-    """The log-prob of the same continuation after each prefix; steps until all are there."""
+    """Returns the log-prob of the same continuation after each prefix. Steps until all are done."""
     places = {engine.add_score(prefix, [continuation]): place for place, prefix in enumerate(prefixes)}
     found = [0.0] * len(places)
     while engine.has_work:
-        for output in checked(engine.step()):
+        for output in raise_errors(engine.step()):
             found[places[output.request_id]] = sum(output.logprobs)
     return found
 
 
-def _long_context(sizes: Sizes, vocab: int, context: int) -> Workload[Engine]:
-    """One answer after a long context against one after a short context."""
+def _long_context(sizes: WorkloadSizes, vocab: int, context: int) -> Workload[Engine]:
+    """Decoding one answer after a long context, compared with a short one."""
     new = sizes.new_tokens + 1
     long = min(sizes.long, context - new)
     short = min(sizes.short, long)
     texts = [random_ids(Random(f"context {length}"), length, vocab) for length in (short, long)]
 
     def measure(engine: Engine, seed: int) -> list[float]:
-        # the contexts are the same in every round: only decoding is timed, so they may come from the cache
-        timings = [run(engine, Job("", (text,), (new,))) for text in texts]
+        # contexts repeat in every round and may be cached: only decoding is timed
+        timings = [run(engine, ServingJob("", (text,), (new,))) for text in texts]
         short_ms, long_ms = (1000 * timing.decode_s / timing.decode_tokens for timing in timings)
         return [long_ms / short_ms, short_ms, long_ms]
 
     figures = (
-        Figure(f"decode at {long} / at {short}", "x", "cost of a token after the long context against the short one"),
-        Figure(f"decode at {short}", "ms/token", "one answer at a time"),
-        Figure(f"decode at {long}", "ms/token", "one answer at a time"),
+        Metric(f"decode at {long} / at {short}", "x", "cost of a token after the long context against the short one"),
+        Metric(f"decode at {short}", "ms/token", "one answer at a time"),
+        Metric(f"decode at {long}", "ms/token", "one answer at a time"),
     )
     return Workload(figures, long + new + short + new, long + new, measure)
 
 
-def _shared_prefix(sizes: Sizes, vocab: int) -> Workload[Engine]:
-    """Branches of one prefix: few-shot headers, self-consistency, forked agents."""
+def _shared_prefix(sizes: WorkloadSizes, vocab: int) -> Workload[Engine]:
+    """Many branches of one prefix: few-shot headers, self-consistency, forked agents."""
     branches, each = sizes.branches, sizes.suffix
 
     def measure(engine: Engine, seed: int) -> list[float]:
@@ -79,52 +79,52 @@ def _shared_prefix(sizes: Sizes, vocab: int) -> Workload[Engine]:
         prompts = tuple(prefix + random_ids(random, each, vocab) for _ in range(branches))
         before = engine.stats().prefill_tokens
         started = time.perf_counter()
-        run(engine, Job("", (prefix,), (1,)))
-        timing = run(engine, Job("", prompts, (each + 1,) * branches))
+        run(engine, ServingJob("", (prefix,), (1,)))
+        timing = run(engine, ServingJob("", prompts, (each + 1,) * branches))
         seconds = time.perf_counter() - started
         computed = engine.stats().prefill_tokens - before
         return [timing.decode_tokens / timing.decode_s, timing.output_tokens / seconds, computed]
 
     alone = sizes.prefix + branches * (sizes.prefix + each)
     figures = (
-        Figure(
+        Metric(
             "shared prefix: decode",
             "tokens/s",
             f"{branches} answers at a time, each after {sizes.prefix} shared tokens and {each} of its own",
         ),
-        Figure("shared prefix: output", "tokens/s", "the same, with the prompts in the time"),
-        Figure("shared prefix: prompt tokens computed", "tokens", f"{alone:,} if nothing were shared"),
+        Metric("shared prefix: output", "tokens/s", "the same, with the prompts in the time"),
+        Metric("shared prefix: prompt tokens computed", "tokens", f"{alone:,} if nothing were shared"),
     )
     positions = sizes.prefix + branches * (2 * each + 1)
     return Workload(figures, positions, sizes.prefix + 2 * each + 1, measure)
 
 
-def _second_turn(sizes: Sizes, vocab: int) -> Workload[Engine]:
-    """An agent's second turn: the first prompt, its answer, and something new."""
+def _second_turn(sizes: WorkloadSizes, vocab: int) -> Workload[Engine]:
+    """An agent's second turn: the first prompt, its answer, and new tokens."""
 
     def measure(engine: Engine, seed: int) -> list[float]:
         random = Random(f"turn {seed}")
         prompt = random_ids(random, sizes.turn, vocab)
         [[(answer, _)]] = answers(engine, [Request(prompt, Sampling(max_tokens=sizes.answer))])
         before = engine.stats().prefill_tokens
-        second = Job("", (prompt + answer + random_ids(random, sizes.next_turn, vocab),), (2,))
+        second = ServingJob("", (prompt + answer + random_ids(random, sizes.next_turn, vocab),), (2,))
         timing = run(engine, second)
-        # the answer's last token was sampled but never fed back: it is as new as the others
+        # the answer's last token was sampled but never computed, so it counts as new
         beyond = engine.stats().prefill_tokens - before - (sizes.next_turn + 1)
         return [beyond, 1000 * timing.first_s]
 
     whole = sizes.turn + sizes.answer + sizes.next_turn
     figures = (
-        Figure(
+        Metric(
             "second turn: old tokens computed again", "tokens", f"of {whole} in its prompt, {sizes.next_turn} are new"
         ),
-        Figure("second turn: time to first token", "ms", "nothing else being served"),
+        Metric("second turn: time to first token", "ms", "nothing else being served"),
     )
     return Workload(figures, whole + 2, whole + 2, measure)
 
 
-def _tree_of_thoughts(sizes: Sizes, vocab: int) -> Workload[Engine]:
-    """A breadth-first search: proposals for each state, each valued by a question, the best kept (Yao et al., 2023)."""
+def _tree_of_thoughts(sizes: WorkloadSizes, vocab: int) -> Workload[Engine]:
+    """Breadth-first search: proposals for each state, each valued by a question, the best kept (Yao et al., 2023)."""
 
     def measure(engine: Engine, seed: int) -> list[float]:
         before = engine.stats().prefill_tokens
@@ -136,22 +136,22 @@ def _tree_of_thoughts(sizes: Sizes, vocab: int) -> Workload[Engine]:
 
     shape = f"b={sizes.breadth}, {sizes.steps} steps, {sizes.proposals} proposals a state, each valued"
     figures = (
-        Figure("tree of thoughts: saved", "x", f"prompt tokens of a server without forks against ours; {shape}"),
-        Figure("tree of thoughts: prompt tokens computed", "tokens", "counted by the engine"),
-        Figure(
+        Metric("tree of thoughts: saved", "x", f"prompt tokens of a server without forks against ours; {shape}"),
+        Metric("tree of thoughts: prompt tokens computed", "tokens", "counted by the engine"),
+        Metric(
             "tree of thoughts: without forks", "tokens", "if each proposal and each value computed its whole prompt"
         ),
-        Figure("tree of thoughts: time", "s", "of the whole search"),
+        Metric("tree of thoughts: time", "s", "of the whole search"),
     )
     depth = sizes.problem + sizes.steps * sizes.thought + sizes.question + 1
     widest = sizes.breadth * sizes.proposals
     return Workload(figures, sizes.problem + widest * (depth - sizes.problem), depth, measure)
 
 
-def tree_of_thoughts(engine: Engine, sizes: Sizes, *, vocab: int, seed: int) -> int:
-    """Search, and return how many prompt tokens a server would compute that takes every request by itself.
+def tree_of_thoughts(engine: Engine, sizes: WorkloadSizes, *, vocab: int, seed: int) -> int:
+    """Run the search; returns the prompt tokens that a server without prefix caching would compute.
 
-    The model samples its thoughts and values them by the log-prob of one word after a question, as it would with text.
+    The model samples its thoughts and values each by the log-prob of one token after a question.
     """
     random = Random(f"tree {seed}")
     question, verdict = random_ids(random, sizes.question, vocab), random_ids(random, 1, vocab)

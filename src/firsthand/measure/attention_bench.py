@@ -1,7 +1,8 @@
-"""Attention of one layer alone: the paged kernel beside gathering pages and calling SDPA, on memory as an engine leaves it.
+"""Times attention of one layer: the paged kernel against gathering pages and calling torch's SDPA.
 
-A case is one step over a cache: sequences with their block tables, and the new tokens of each. Its blocks lie in random
-order, as they do after some time. Numbers are random; only their shapes are a model's. Left out: CUDA, int8 for the rival.
+A case is one step over a KV cache: sequences with their block tables, and the new tokens of each. Blocks are in random
+order, as in an engine that has run for a while. Values are random; only the shapes are a model's. Not included: CUDA,
+int8 for SDPA.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from firsthand.engine.core.engine import Engine
 from firsthand.kernels.attention.gather import store
 from firsthand.kernels.attention.paged_attention import Chunk, Layout, Pages, compiled_attention
 from firsthand.measure.machine_speeds import best_of
-from firsthand.measure.workloads import Figure, Sizes, Workload
+from firsthand.measure.workloads import Metric, Workload, WorkloadSizes
 
 BLOCK = 16
 _TRIALS = 3
@@ -24,7 +25,7 @@ _TRIALS = 3
 
 @dataclass(frozen=True)
 class Shape:
-    """The heads of a layer."""
+    """The attention heads of a layer."""
 
     heads: int
     kv_heads: int
@@ -32,17 +33,17 @@ class Shape:
 
     @property
     def scale(self) -> float:
-        """What scores are multiplied by."""
+        """Scale of the attention scores."""
         return float(self.dim**-0.5)
 
 
 class Case:
-    """Sequences over one cache, and the new tokens of a step."""
+    """Sequences over one KV cache, and the new tokens of a step."""
 
     def __init__(
         self, shape: Shape, tables: list[list[int]], spans: list[tuple[int, int]], dtype: torch.dtype, threads: int
     ):
-        """`spans`: the first new position of each sequence, and where they end; what lies before is in the cache."""
+        """`spans`: first new position and end of each sequence; earlier positions are in the cache."""
         random = torch.Generator().manual_seed(0)
         num_blocks = 1 + max(max(table) for table in tables)
         order = torch.randperm(num_blocks, generator=random).tolist()
@@ -59,16 +60,16 @@ class Case:
         self.layout = self.new_layout()
 
     def new_layout(self) -> Layout:
-        """The layout of the step, with nothing made yet."""
+        """Returns a new layout of the step."""
         chunks = [Chunk(start, end, table) for table, (start, end) in zip(self.tables, self.spans, strict=True)]
         return Layout(chunks, BLOCK, self.threads)
 
     def ours(self) -> torch.Tensor:
-        """One call of the compiled version."""
+        """Run the compiled paged attention once."""
         return compiled_attention(self.q, self.k, self.v, self.pages, self.layout, scale=self.shape.scale, window=None)
 
     def gather(self) -> Callable[[], torch.Tensor]:
-        """A call of gather and SDPA for one new token of each sequence, in float32."""
+        """Returns a function that gathers pages and calls SDPA for one new token of each sequence, in float32."""
         longest = max(len(table) for table in self.tables)
         tables = torch.tensor([table + [0] * (longest - len(table)) for table in self.tables])
         ends = torch.tensor([end for _, end in self.spans])
@@ -84,7 +85,7 @@ class Case:
         return call
 
     def contiguous(self) -> Callable[[], torch.Tensor]:
-        """A call of SDPA on sequences that lie in one piece, padded to the longest."""
+        """Returns a function that calls SDPA on contiguous sequences, padded to the longest."""
         longest = max(end for _, end in self.spans)
         count = len(self.spans)
         k, v = (torch.randn(count, self.shape.kv_heads, longest, self.shape.dim) for _ in range(2))
@@ -104,7 +105,7 @@ class Case:
 def branches(
     shape: Shape, threads: int, dtype: torch.dtype, count: int = 32, shared: int = 1024, own: int = 32
 ) -> Case:
-    """Sequences that share a prefix, each with tokens of its own, one of them new; both in whole blocks."""
+    """Returns a case of sequences that share a prefix, each with own tokens and one new token, in whole blocks."""
     assert shared % BLOCK == own % BLOCK == 0 < own
     head, tail = shared // BLOCK, own // BLOCK
     tables = [[*range(head), *range(head + i * tail, head + (i + 1) * tail)] for i in range(count)]
@@ -112,19 +113,19 @@ def branches(
 
 
 def alone(shape: Shape, threads: int, dtype: torch.dtype, count: int, length: int) -> Case:
-    """Sequences with nothing in common, each with one new token."""
+    """Returns a case of sequences that share nothing, each with one new token."""
     each = length // BLOCK
     tables = [list(range(i * each, (i + 1) * each)) for i in range(count)]
     return Case(shape, tables, [(length - 1, length)] * count, dtype, threads)
 
 
 def prompt(shape: Shape, threads: int, dtype: torch.dtype, length: int) -> Case:
-    """A prompt computed at once."""
+    """Returns a case of one prompt computed at once."""
     return Case(shape, [list(range(length // BLOCK))], [(0, length)], dtype, threads)
 
 
-def attention_workload(sizes: Sizes) -> Workload[Engine]:
-    """What attention to a shared prefix takes beside the usual way, for a layer of the engine's model, in float32."""
+def attention_workload(sizes: WorkloadSizes) -> Workload[Engine]:
+    """Attention over a shared prefix against gathering pages, for one layer of the engine's model, in float32."""
     shared, own = (-(-tokens // BLOCK) * BLOCK for tokens in (sizes.prefix, sizes.suffix))
 
     def measure(engine: Engine, seed: int) -> list[float]:
@@ -136,11 +137,11 @@ def attention_workload(sizes: Sizes) -> Workload[Engine]:
         return [theirs / ours, 1000 * ours]
 
     figures = (
-        Figure(
+        Metric(
             "shared prefix: attention saved",
             "x",
             f"{sizes.branches} branches after {shared} shared tokens, one layer: gathering pages and SDPA against ours",
         ),
-        Figure("shared prefix: attention", "ms", "ours, of one layer in float32 and one step"),
+        Metric("shared prefix: attention", "ms", "ours, of one layer in float32 and one step"),
     )
-    return Workload(figures, 0, 0, measure, needs_kernels=True)  # it has memory of its own
+    return Workload(figures, 0, 0, measure, needs_kernels=True)  # it has its own KV cache

@@ -1,7 +1,7 @@
-"""Documents of mixed length to be embedded, as texts: tokenising them is part of the work.
+"""Embedding workload: documents of mixed length, as texts, so that tokenisation is timed too.
 
-They are common English words at random, so that any tokenizer takes about a token for each. Left out: rivals
-(`bench/embeddings.py`), and whether the vectors are good.
+Documents are random common English words, about one token each in any tokenizer. Not included: other embedders
+(`bench/embeddings.py`) and the quality of the vectors.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from random import Random
 
 from firsthand.embed.embedding import TextEmbedder
 from firsthand.measure.measurements import EMBEDDED, EMBEDDED_TOKENS
-from firsthand.measure.workloads import Figure, Sizes, Workload
+from firsthand.measure.workloads import Metric, Workload, WorkloadSizes
 
 _COMMON = (
     "the of and to in is that for it was on are as with they be at one have this from or had by hot but some what there we "
@@ -21,8 +21,8 @@ _COMMON = (
 )
 
 
-def embedding(sizes: Sizes) -> Workload[TextEmbedder]:
-    """Documents of mixed length, all handed over at once."""
+def embedding(sizes: WorkloadSizes) -> Workload[TextEmbedder]:
+    """Embeds documents of mixed length in one call."""
 
     def measure(model: TextEmbedder, seed: int) -> list[float]:
         texts = documents(sizes, seed=seed)
@@ -33,16 +33,16 @@ def embedding(sizes: Sizes) -> Workload[TextEmbedder]:
 
     shortest, longest = sizes.words
     figures = (
-        Figure(
+        Metric(
             EMBEDDED, "texts/s", f"{sizes.documents} documents of {shortest}-{longest} words, tokenised in the time"
         ),
-        Figure(EMBEDDED_TOKENS, "tokens/s", "the same, in tokens"),
+        Metric(EMBEDDED_TOKENS, "tokens/s", "the same, in tokens"),
     )
     return Workload(figures, 0, 0, measure)
 
 
-def documents(sizes: Sizes, *, seed: int) -> list[str]:
-    """The texts of a round: their words come from the seed, their lengths are the same for all seeds."""
+def documents(sizes: WorkloadSizes, *, seed: int) -> list[str]:
+    """Returns the texts of a round: words depend on the seed, lengths do not."""
     words = _COMMON.split()
     random, lengths = Random(f"documents {seed}"), Random("lengths of documents")
     return [" ".join(random.choices(words, k=lengths.randint(*sizes.words))) for _ in range(sizes.documents)]

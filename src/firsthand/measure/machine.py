@@ -1,6 +1,6 @@
-"""What this machine is: its processor, cores, memory and load, as far as the speed of a model depends on them.
+"""Describes this machine: processor, cores, memory and load, as far as a model's speed depends on them.
 
-Left out: how fast it is (`speeds`), and GPUs. Nothing here imports torch.
+Not included: its speed (`machine_speeds.py`) and GPUs. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -13,13 +13,9 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from firsthand import __version__
 from firsthand.message import Json
-
-if TYPE_CHECKING:
-    pass
 
 _X86 = frozenset(("avx2", "fma", "avx512f", "avx512_bf16", "avx512_vnni", "avx_vnni", "amx_bf16", "amx_int8"))
 _ARM = frozenset(("asimd", "asimddp", "i8mm", "bf16", "sve"))
@@ -27,33 +23,33 @@ _ARM = frozenset(("asimd", "asimddp", "i8mm", "bf16", "sve"))
 
 @dataclass(frozen=True)
 class Machine:
-    """A computer, as far as the speed of a model depends on it."""
+    """A computer, as far as a model's speed depends on it."""
 
     cpu: str
     cores: int
-    """That this process may use."""
+    """Cores that this process may use."""
     flags: tuple[str, ...]
     """Instruction sets that matter to a model."""
     memory_bytes: int
     system: str
     versions: tuple[tuple[str, str], ...]
-    """Of Python, ourselves, torch, numba and numpy; those that are not installed are left out."""
+    """Versions of Python, firsthand, torch, numba and numpy, if installed."""
     load: float
-    """Processes that wanted a core, on average over the last minute. What is measured beside them is too slow."""
+    """Load average over the last minute. Measurements beside other work are too slow."""
 
     @property
     def key(self) -> str:
-        """Sixteen hex digits that are the same for the same hardware."""
+        """Sixteen hex digits, equal for equal hardware."""
         parts = (self.cpu, str(self.cores), *self.flags, str(self.memory_bytes >> 28))
         return hashlib.sha256("|".join(parts).encode()).hexdigest()[:16]
 
     @property
     def is_busy(self) -> bool:
-        """Whether other work would have spoiled a measurement."""
+        """True if other work would spoil a measurement."""
         return is_busy(self.load, self.cores)
 
     def line(self) -> str:
-        """The machine in a sentence, for people."""
+        """Returns the machine in one sentence."""
         versions = ", ".join(f"{name} {version}" for name, version in self.versions)
         flags = f" ({', '.join(self.flags)})" if self.flags else ""
         return (
@@ -62,12 +58,12 @@ class Machine:
         )
 
     def to_json(self) -> Json:
-        """The facts as a JSON object."""
+        """Returns the facts as a JSON object."""
         return {**asdict(self), "flags": list(self.flags), "versions": dict(self.versions), "key": self.key}
 
 
 def describe() -> Machine:
-    """This machine, now."""
+    """Returns this machine's facts now."""
     flags, cpu = _cpu()
     names = ("torch", "numba", "numpy")
     versions = [("Python", platform.python_version()), ("firsthand", __version__)]
@@ -86,19 +82,19 @@ def describe() -> Machine:
 
 
 def usable_cores() -> int:
-    """Cores that this process may run on."""
+    """Returns the number of cores that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def is_busy(load: float, cores: int | None = None) -> bool:
-    """Whether other work would have spoiled a measurement that was made under such a load."""
+    """True if a measurement under this load was spoiled by other work."""
     return load > 0.5 * (cores or usable_cores())
 
 
 def memory_in_use() -> int:
-    """Bytes of memory that this process holds now; where the system does not say, the most it ever held."""
+    """Returns this process's resident memory in bytes; where the system does not say, its peak."""
     with suppress(OSError, ValueError, IndexError):
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     try:
@@ -110,7 +106,7 @@ def memory_in_use() -> int:
 
 
 def _cpu() -> tuple[tuple[str, ...], str]:
-    """The flags that matter and the name of the processor."""
+    """Returns the flags that matter and the processor's name."""
     text = ""
     with suppress(OSError):
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
@@ -128,7 +124,7 @@ def _memory_bytes() -> int:
 
 
 def free_bytes() -> int:
-    """Bytes of memory that nobody uses, or else all there are."""
+    """Returns the bytes of free memory, or else of all memory."""
     return _pages("SC_AVPHYS_PAGES") or _pages("SC_PHYS_PAGES") or 1 << 30
 
 

@@ -1,9 +1,9 @@
-"""How fast this machine reads memory and multiplies: the limits that a model's speed is held against.
+"""Measures how fast this machine reads memory and multiplies matrices: upper bounds for a model's speed.
 
-Every number is the best of several short trials with each number of threads up to the one asked for: whatever else is
-running can only slow a trial down, and beside a busy core one thread may do more than two that wait for each other. What was
-found is kept in our home, for this machine and number of threads, so that a planner need not measure twice. Left out: GPUs,
-and what memory does when several processes read it at once. Nothing here imports torch until products are measured.
+Each number is the best of several short trials with each number of threads up to the given one: other programs only
+slow a trial down, and beside a busy core one thread may do more than two that wait for each other. Results are kept in
+our home folder, by machine and number of threads, so that a planner need not measure again. Not included: GPUs, and
+memory read by several processes at once. Torch is imported only to measure products.
 """
 
 from __future__ import annotations
@@ -26,35 +26,35 @@ from firsthand.system.home import data_home
 _FORMAT = 2
 _READ_BYTES = 512 << 20
 _AGAIN_S = 3600
-"""What is doubtful is measured again after this many seconds, and not with each question."""
+"""Seconds before a doubtful measurement is repeated."""
 
 
 @dataclass(frozen=True)
 class Speeds:
-    """The most this machine was seen to do, in 10^9 bytes or operations a second, with up to this many threads."""
+    """The highest speeds seen on this machine, in 10^9 bytes or operations a second, with up to this many threads."""
 
     threads: int
     read_gb_s: float
-    """Reading memory far larger than the caches."""
+    """Reading memory much larger than the caches."""
     float32_gflop_s: float
-    """Products of float32 matrices; a multiplication and an addition are two."""
+    """Products of float32 matrices; a multiplication and an addition count as two operations."""
     bfloat16_gflop_s: float | None = None
     int8_gop_s: float | None = None
-    """Products of int8 matrices, summed in int32: by torch or by our kernels, whichever was faster."""
+    """Products of int8 matrices summed in int32: by torch or by our kernels, whichever is faster."""
     date: str = ""
     load: float = 0.0
-    """Of the machine while it was measured."""
+    """Load average of the machine during the measurement."""
 
     @property
     def is_sound(self) -> bool:
-        """Whether every number is one, as those that are read from a file may not be."""
+        """True if every number is finite and positive, which a file may violate."""
         optional = [each for each in (self.bfloat16_gflop_s, self.int8_gop_s) if each is not None]
         above_0 = [self.threads, self.read_gb_s, self.float32_gflop_s, *optional]
         numbers = all(type(each) in (int, float) and math.isfinite(each) for each in (*above_0, self.load))
         return numbers and min(above_0) > 0 <= self.load and isinstance(self.date, str)
 
     def line(self) -> str:
-        """The speeds in a sentence, for people."""
+        """Returns the speeds in one sentence."""
         others = [("bfloat16", self.bfloat16_gflop_s), ("int8", self.int8_gop_s)]
         products = [f"float32 {self.float32_gflop_s:.0f}"]
         products += [f"{name} {value:.0f}" for name, value in others if value is not None]
@@ -69,10 +69,10 @@ def speeds(
     at_least: Mapping[str, float] | None = None,
     home: Path | None = None,
 ) -> Speeds:
-    """What this machine can do with that many threads (None: one a core), measured now unless it is known already.
+    """Returns this machine's speeds with that many threads (None: one per core), measured now unless known.
 
-    Takes a few seconds where it must be measured. A measurement beside other work, or below what the machine was seen to do
-    (`at_least`, by field), is taken again an hour later, and the better of the two is kept: noise only ever makes a machine
+    Takes a few seconds to measure. A measurement beside other work, or below what the machine was seen to do
+    (`at_least`, by field), is repeated after an hour, and the better of the two is kept: noise only makes a machine
     look slower.
     """
     machine = describe()
@@ -83,26 +83,26 @@ def speeds(
         doubtful = is_busy(known.load, machine.cores) or is_below(known, at_least or {})
         if not doubtful or _age_s(path) < _AGAIN_S:
             return known
-    return remember(measure(threads), home=home)
+    return save_speeds(measure(threads), home=home)
 
 
-def remember(found: Speeds, *, home: Path | None = None) -> Speeds:
-    """Keep what was measured, or of each speed what was known if that is greater; returns what is known now."""
+def save_speeds(found: Speeds, *, home: Path | None = None) -> Speeds:
+    """Keep measured speeds, each only if it exceeds the known one; returns the known speeds."""
     machine = describe()
     path = _path(machine, found.threads, home)
     known = _read(path)
-    best = found if known is None else better(known, found)
+    best = found if known is None else faster_of(known, found)
     _write(path, machine, best)
     return best
 
 
 def is_below(known: Speeds, at_least: Mapping[str, float]) -> bool:
-    """Whether a speed is less than what the machine was seen to do, and so was measured wrongly."""
+    """True if a speed is less than the machine was seen to do, and so was measured wrongly."""
     return any((getattr(known, name) or 0.0) < value for name, value in at_least.items())
 
 
-def better(one: Speeds, other: Speeds) -> Speeds:
-    """The greater of each speed, with the date and load of the quieter measurement."""
+def faster_of(one: Speeds, other: Speeds) -> Speeds:
+    """Returns the greater of each speed, with the date and load of the quieter measurement."""
     quieter = min(one, other, key=lambda each: each.load)
     return replace(
         quieter,
@@ -114,10 +114,10 @@ def better(one: Speeds, other: Speeds) -> Speeds:
 
 
 def measure(threads: int, *, ours: bool = False) -> Speeds:
-    """What this machine can do with up to that many threads, measured now.
+    """Measure this machine's speeds with up to that many threads.
 
-    `ours` also times our own products of 8-bit blocks, which must be compiled first: where torch has no good products of
-    int8, or multiplies with instructions that ours do not use, they are nearer to what an engine can reach.
+    `ours` also times our own products of 8-bit blocks, which are compiled first: closer to what an engine can reach
+    where torch's int8 products are slow or use other instructions.
     """
     date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     read = measure_bandwidth(threads)
@@ -126,13 +126,13 @@ def measure(threads: int, *, ours: bool = False) -> Speeds:
 
 
 def measure_bandwidth(threads: int, *, size_bytes: int = _READ_BYTES, trials: int = 6) -> float:
-    """GB/s of reading memory: the best trial of several ways to read it all, with any number of threads up to `threads`."""
+    """Returns the GB/s of reading memory: the best of several ways, with any number of threads up to `threads`."""
     import numpy as np
 
     size_bytes = max(1 << 20, min(size_bytes, free_bytes() // 4))
     words = np.ones(size_bytes // 8, dtype=np.int64)
     ways: list[tuple[Callable[[Any], Any], Any]] = [
-        (np.bitwise_or.reduce, words),  # as plain a loop as there is, and numpy lets go of the interpreter in it
+        (np.bitwise_or.reduce, words),  # a plain loop that releases the GIL
         (np.bitwise_xor.reduce, words),
         (np.sum, words.view(np.float32)),
     ]
@@ -144,9 +144,9 @@ def measure_bandwidth(threads: int, *, size_bytes: int = _READ_BYTES, trials: in
 
 
 def measure_products(threads: int, *, size: int = 1024, trials: int = 6, ours: bool = False) -> dict[str, float]:
-    """10^9 operations/s of square matrix products, as the fields of Speeds: float32, and what else torch multiplies here.
+    """Returns 10^9 operations/s of square matrix products, by the field of Speeds.
 
-    Each thread multiplies matrices of its own, so that none waits for another in the middle of a product.
+    Each thread multiplies its own matrices, so that none waits for another within a product.
     """
     operations = 2 * size**3 / 1e9
     try:
@@ -165,13 +165,13 @@ def measure_products(threads: int, *, size: int = 1024, trials: int = 6, ours: b
 
 
 def counts(threads: int) -> list[int]:
-    """Numbers of threads to try: powers of two below that many, and that many."""
+    """Returns the numbers of threads to try: powers of two below `threads`, and `threads`."""
     return [*(1 << power for power in range((threads - 1).bit_length())), threads]
 
 
 @contextmanager
 def torch_threads(threads: int) -> Iterator[None]:
-    """torch with that many threads; afterwards it has as many as before."""
+    """Sets torch's number of threads inside the context."""
     import torch
 
     before = torch.get_num_threads()
@@ -183,7 +183,7 @@ def torch_threads(threads: int) -> Iterator[None]:
 
 
 def best_of(function: Callable[[], object], trials: int) -> float:
-    """Seconds of the fastest of several calls, after one that does not count."""
+    """Returns the seconds of the fastest of several calls, after one warm-up call."""
     function()
     seconds = []
     for _ in range(trials):
@@ -194,12 +194,12 @@ def best_of(function: Callable[[], object], trials: int) -> float:
 
 
 def _spread(pool: ThreadPoolExecutor, work: Callable[[Any], object], parts: Sequence[Any]) -> Callable[[], object]:
-    """What does the work for all parts at once, each in a thread."""
+    """Returns a function that does the work for all parts at once, each in a thread."""
     return lambda: list(pool.map(work, parts))
 
 
 def _torch_products(size: int) -> list[tuple[str, Callable[[Any], object]]]:
-    """torch's square products, by the field of Speeds; int8 only where it has them."""
+    """Returns torch's square products, by the field of Speeds; int8 only where torch supports it."""
     import torch
 
     left, right = torch.ones(size, size), torch.ones(size, size)
@@ -218,7 +218,7 @@ def _torch_products(size: int) -> list[tuple[str, Callable[[Any], object]]]:
 
 
 def _our_product(size: int) -> Callable[[Any], object]:
-    """Our product of 8-bit activations with 8-bit blocks, in the thread that calls it."""
+    """Returns our product of 8-bit activations with 8-bit blocks, run in the calling thread."""
     import numpy as np
 
     from firsthand.kernels.products.blockwise import from_values
@@ -246,7 +246,7 @@ def _path(machine: Machine, threads: int, home: Path | None) -> Path:
 
 
 def _read(path: Path) -> Speeds | None:
-    """The speeds in a file; None if there is no such file, or one that we did not write."""
+    """Returns the speeds in a file; None if there is no such file, or if it is not ours."""
     try:
         body = json.loads(path.read_text(encoding="utf-8"))
         found = Speeds(**body["speeds"]) if body["version"] == _FORMAT else None
@@ -263,7 +263,7 @@ def _age_s(path: Path) -> float:
 
 
 def _write(path: Path, machine: Machine, found: Speeds) -> None:
-    """Keep the speeds; a home that cannot be written is no reason to fail."""
+    """Save the speeds; does nothing if the home folder is not writable."""
     body = {"version": _FORMAT, "machine": machine.to_json(), "speeds": asdict(found)}
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,1 +1,1 @@
-"""Providers: where answers come from. Each file with `open_model` makes Models of names."""
+"""Models by name. Each file with an `open_model` function makes the Models of one prefix."""

@@ -1,7 +1,7 @@
-"""A Model that answers from recorded pairs of request and reply, and says loudly when it is asked anything else.
+"""A Model that replays recorded replies and raises CassetteMiss for any other request.
 
-A recording is keyed on the prompt's text alone, so that transcripts from anywhere can be played: published logs of papers,
-or a trace of one's own (`recorded`). Equal prompts are answered in the order of the recording. Tokens are words here.
+Recordings are keyed by the prompt's text alone, so that transcripts from anywhere can be replayed: published logs, or
+our own traces (`recorded`). Equal prompts get their replies in the order of the recording. Tokens are counted in words.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from firsthand.model import Completion, Delta, Prompt, Sampling, Scored, ToolSpe
 from firsthand.trace import Trace
 
 Recordings = Mapping[str, Sequence[str]]
-"""Prompt, as `prompt_text` writes it -> the replies to it, in order."""
+"""Prompt, as `prompt_text` writes it -> its replies, in order."""
 _MAX_BYTES = 1 << 28
 _NEAREST_OF = 4000
 
 
 class CassetteMiss(ModelError):
-    """A request that was not recorded, or not as often as it is made."""
+    """A request that was not recorded, or not as often."""
 
 
 def open_model(text: str) -> Cassette:
-    """The model that `cassette:FILE.jsonl` names: a line holds a `prompt` and its `replies`."""
+    """Returns the model named `cassette:FILE.jsonl`: each line has a `prompt` and its `replies`."""
     path = Path(text)
     recordings: dict[str, list[str]] = {}
     try:
@@ -45,7 +45,7 @@ def open_model(text: str) -> Cassette:
 
 
 class Cassette:
-    """A Model that plays `recordings`. Each reply is given once."""
+    """A Model that replays `recordings`. Each reply is given once."""
 
     def __init__(self, recordings: Recordings, *, name: str = "cassette"):
         if not name.startswith("cassette"):
@@ -58,13 +58,13 @@ class Cassette:
 
     @property
     def unplayed(self) -> int:
-        """How many recorded replies were not asked for."""
+        """Number of recorded replies not yet given."""
         return sum(map(len, self._recordings.values())) - sum(self._played.values())
 
     async def complete(
         self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = (), n: int = 1
     ) -> list[Completion]:
-        """The next `n` replies recorded for the prompt; CassetteMiss where there are not so many."""
+        """Returns the next `n` replies recorded for the prompt; CassetteMiss if there are fewer."""
         text = prompt_text(prompt)
         played = self._played.get(text, 0)
         replies = self._recordings.get(text, ())[played : played + n]
@@ -78,12 +78,12 @@ class Cassette:
     async def stream(
         self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = ()
     ) -> AsyncIterator[Delta]:
-        """The next reply, in one piece."""
+        """Yields the next reply, in one piece."""
         (completion,) = await self.complete(prompt, sampling, tools=tools)
         yield Delta(completion.message.text, completion)
 
     async def score(self, prompt: Prompt, continuations: Sequence[str]) -> Scored:
-        """Always a CassetteMiss: likelihoods are not recorded."""
+        """Raises CassetteMiss: likelihoods are not recorded."""
         raise CassetteMiss(f"{self.name} holds replies and no likelihoods: use a pattern that generates")
 
     def _miss(self, text: str, played: int, n: int) -> CassetteMiss:
@@ -104,7 +104,8 @@ class Cassette:
 
 
 def prompt_text(prompt: Prompt) -> str:
-    """A prompt as recordings are keyed: the text of a plain one and of a single user message, else roles and texts."""
+    """Returns a prompt as recordings are keyed: the text of a plain prompt or a single user message, else roles and
+    texts."""
     if isinstance(prompt, str):
         return prompt
     if len(prompt) == 1 and prompt[0].role == "user":
@@ -113,7 +114,7 @@ def prompt_text(prompt: Prompt) -> str:
 
 
 def nearest_recorded(text: str, recorded: Iterable[str]) -> str | None:
-    """The recorded prompt that is most like the text, judged by the lines they share and by their ends."""
+    """Returns the recorded prompt most similar to the text, by shared lines and by the end of the text."""
     lines = set(text.splitlines())
 
     def likeness(other: str) -> tuple[float, float]:
@@ -125,7 +126,7 @@ def nearest_recorded(text: str, recorded: Iterable[str]) -> str | None:
 
 
 def recorded(traces: Iterable[Trace]) -> dict[str, list[str]]:
-    """The recordings of attempts: what was asked and what was replied. Write each as a line for `cassette:FILE.jsonl`."""
+    """Returns the prompts and replies of attempts. Write each as a line for `cassette:FILE.jsonl`."""
     found: dict[str, list[str]] = {}
     for trace in traces:
         for call in trace.calls:

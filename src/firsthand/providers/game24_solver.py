@@ -1,6 +1,7 @@
-"""The game of 24, exactly: the moves from some numbers, whether they can reach 24, and how.
+"""An exact solver for the game of 24: moves from a set of numbers, whether they can reach 24, and a solution.
 
-A position is a sorted tuple of Fractions. A move replaces two of its numbers by their sum, difference, product or quotient.
+A position is a sorted tuple of Fractions. A move replaces two of its numbers by their sum, difference, product or
+quotient.
 """
 
 from __future__ import annotations
@@ -20,25 +21,25 @@ _TEXT_CHARS = 200
 
 
 class Move(NamedTuple):
-    """One step: its text, such as `4 + 8 = 12 (left: 4 6 12)`, and the numbers that are left."""
+    """One step: its text, such as `4 + 8 = 12 (left: 4 6 12)`, and the remaining numbers."""
 
     text: str
     left: Numbers
 
 
 def position(text: str) -> Numbers:
-    """The numbers in a text, such as `4 5 6 10` or `1.5 2/3`; what is no number is left out."""
+    """Returns the numbers in a text, such as `4 5 6 10` or `1.5 2/3`; other words are skipped."""
     return tuple(sorted(number for word in text[:_TEXT_CHARS].split() if (number := _number(word)) is not None))
 
 
 def written(numbers: Numbers) -> str:
-    """The numbers as `position` reads them."""
+    """Returns the numbers as text that `position` reads."""
     return " ".join(map(str, numbers))
 
 
 @lru_cache(maxsize=200_000)
 def moves(numbers: Numbers) -> tuple[Move, ...]:
-    """Every different move, in a fixed order."""
+    """Returns every distinct move, in a fixed order."""
     found: dict[str, Move] = {}
     for i, a in enumerate(numbers):
         for j, b in enumerate(numbers):
@@ -54,14 +55,14 @@ def moves(numbers: Numbers) -> tuple[Move, ...]:
 
 @lru_cache(maxsize=200_000)
 def reachable(numbers: Numbers) -> bool:
-    """Whether 24 can be made of all the numbers."""
+    """True if all the numbers together can make 24."""
     if len(numbers) > MAX_NUMBERS:
         return False
     return numbers == (GOAL,) if len(numbers) <= 1 else any(reachable(move.left) for move in moves(numbers))
 
 
 def solution(numbers: Numbers) -> str | None:
-    """An expression of all the numbers that is 24, or None."""
+    """Returns an expression of all the numbers that equals 24, or None."""
     return _solve(tuple((number, str(number)) for number in numbers)) if reachable(numbers) else None
 
 
@@ -80,7 +81,7 @@ def _solve(terms: tuple[tuple[Fraction, str], ...]) -> str | None:
 
 
 def _values(a: Fraction, b: Fraction, *, both_orders: bool) -> Iterator[tuple[str, Fraction]]:
-    """What a and b make; what does not depend on their order is given for one order only."""
+    """Yields the results of a and b; those that do not depend on the order only if `both_orders`."""
     if both_orders:
         yield "+", a + b
         yield "*", a * b
@@ -97,7 +98,7 @@ def _number(word: str) -> Fraction | None:
 
 
 def makes_24(expression: str, numbers: Numbers) -> bool:
-    """Whether an expression of + - * / and parentheses uses exactly these numbers, each once, and equals 24."""
+    """True if an expression of + - * / and parentheses uses exactly these numbers, each once, and equals 24."""
     plain = expression.translate(_SPELLINGS).strip()
     if not _EXPRESSION.fullmatch(plain):
         return False
@@ -110,7 +111,7 @@ def makes_24(expression: str, numbers: Numbers) -> bool:
 
 
 def _value(node: ast.expr, used: list[Fraction]) -> Fraction:
-    """The exact value of an expression's tree; the numbers in it are added to `used`."""
+    """Returns the exact value of an expression's tree; its numbers are appended to `used`."""
     match node:
         case ast.Constant(value=int() as number):
             used.append(Fraction(number))

@@ -1,7 +1,7 @@
-"""Models that run here: our engine with its tokenizer and chat template is a Model.
+"""Local models: our engine with a tokenizer and chat template, as a Model.
 
-The file is read when the first answer is wanted, once, in a thread, however many ask for it together. Everything that
-decides an answer is in the fingerprint: the bytes of the model's files, how its weights are packed, and our version.
+The file is loaded once, in a thread, when the first answer is requested. The fingerprint covers all that determines an
+answer: the bytes of the model's files, the weight format, and our version.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from typing import Any
 from torch import Tensor
 
 from firsthand import __version__
-from firsthand.engine.compute.adapter_slots import check_name
+from firsthand._moved import warn_renamed
+from firsthand.engine.compute.adapter_slots import check_adapter_name
 from firsthand.engine.compute.device_weights import load_weights
-from firsthand.engine.compute.devices import allocating, pick_device
+from firsthand.engine.compute.devices import explain_out_of_memory, pick_device
 from firsthand.engine.core.engine import Engine
 from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.engine.core.engine_thread import EngineWorker
@@ -47,43 +48,43 @@ from firsthand.providers.local_completions import (
     new_request,
 )
 from firsthand.providers.local_scoring import likelihoods
-from firsthand.providers.local_shared import KeptAdapter, Memory
+from firsthand.providers.local_shared import SavedAdapter, SharedModel
 from firsthand.system import request_owner
 from firsthand.tokens import pretrained
 from firsthand.tokens.calls.call_parser import CallStream
-from firsthand.tokens.templates.chat_template import Chat
+from firsthand.tokens.templates.chat_template import ChatTemplate
 
-MERGED, BESIDE = "+lora:", "+adapter:"
-"""Stand between the name of a model and the folder of its adapter."""
-_shared: weakref.WeakValueDictionary[Path, Memory] = weakref.WeakValueDictionary()
-"""The models that were opened with an adapter beside them, for as long as somebody has one."""
+LORA_MARK, ADAPTER_MARK = "+lora:", "+adapter:"
+"""Separate a model's name from its adapter's folder: merged into the weights, or kept beside them."""
+_shared: weakref.WeakValueDictionary[Path, SharedModel] = weakref.WeakValueDictionary()
+"""The models opened with an adapter beside them, while someone holds them."""
 
 
 def open_model(text: str) -> Local:
-    """The model of that name or path, pulled first if it is not here; nothing is loaded yet.
+    """Returns the model of that name or path, pulled if missing; nothing is loaded yet.
 
-    `MODEL+lora:FOLDER` is the model with the adapter of that folder merged into its weights. `MODEL+adapter:FOLDER` keeps
-    the adapter beside them, and all that are named so in one process share the model.
+    `MODEL+lora:FOLDER` merges the adapter in that folder into the weights. `MODEL+adapter:FOLDER` keeps the adapter
+    beside them, and all such models in one process share the base model.
     """
-    name, plus, folder = text.partition(MERGED if MERGED in text else BESIDE)
+    name, plus, folder = text.partition(LORA_MARK if LORA_MARK in text else ADAPTER_MARK)
     if not plus:
         return Local(model_lookup.resolve(text), name=text)
-    adapter_files(folder)  # said now, and not after a download
+    adapter_files(folder)  # fail before a download
     path = model_lookup.resolve(name)
-    if plus == MERGED:
+    if plus == LORA_MARK:
         return Local(path, name=text, adapter=folder)
     base = Local(path, name=name)
-    base._memory = _shared.setdefault(path.resolve(), base._memory)
-    return base.beside(folder, name=text)
+    base._shared = _shared.setdefault(path.resolve(), base._shared)
+    return base.with_adapter_folder(folder, name=text)
 
 
 class Local:
-    """A model of ours, from a .gguf file or a Hugging Face folder.
+    """A model run by our engine, from a .gguf file or a Hugging Face folder.
 
-    With tools, and no grammar in the sampling, each call that it writes in its own markup is held to the tool's schema;
-    `free_calls` leaves that off. `adapter` is a folder with a LoRA adapter, merged into the weights when they are read.
-    `adapters` are folders by name, of adapters that are kept beside the weights: `with_adapter(name)` is the model that
-    answers with one, from the same memory, and answers of all of them are computed in the same steps.
+    With tools and no grammar in the sampling, tool calls in the model's own markup are constrained to the tools'
+    schemas; `free_calls` turns that off. `adapter` is a folder with a LoRA adapter to merge into the weights.
+    `adapters` maps names to folders of adapters kept beside the weights: `with_adapter(name)` is the model with one of
+    them, in the same memory, and requests for all of them run in the same batches.
     """
 
     def __init__(
@@ -102,49 +103,54 @@ class Local:
         self.free_calls = free_calls
         self.adapter = None if adapter is None else Path(adapter)
         self.chosen: str | None = None
-        """The adapter that it answers with."""
-        self._memory = Memory()
+        """Name of the adapter that it answers with."""
+        self._shared = SharedModel()
         for each, folder in (adapters or {}).items():
             self.put_adapter(each, folder)
         self._fingerprints: dict[str | None, tuple[object, str]] = {}
-        """Of the model and of each adapter: what decided the fingerprint, and the fingerprint. All views share them."""
+        """For the model and each adapter: the inputs of the fingerprint, and the fingerprint. Shared by all views."""
 
     @property
     def adapters(self) -> Mapping[str, Path]:
         """The folders of the adapters beside the weights, by name."""
-        return dict(self._memory.adapters)
+        return dict(self._shared.adapters)
 
     def with_adapter(self, name: str) -> Local:
-        """The model that answers with an adapter, under the adapter's name. It shares everything with this one."""
-        if name not in self._memory.adapters:
-            known = ", ".join(self._memory.adapters) or "none"
+        """Returns the model with an adapter, under the adapter's name. It shares everything with this one."""
+        if name not in self._shared.adapters:
+            known = ", ".join(self._shared.adapters) or "none"
             raise ConfigError(f"no adapter {name[:80]!r} is beside {self.name}: there are {known}")
         view = copy.copy(self)
         view.name = view.chosen = name
         return view
 
     def put_adapter(self, name: str, folder: Path | str) -> None:
-        """Let an adapter be read together with the model; before the model is loaded."""
-        check_name(name)
+        """Add an adapter to load together with the model. Call it before the model is loaded."""
+        check_adapter_name(name)
         adapter_files(folder)
-        if name in self._memory.adapters:
+        if name in self._shared.adapters:
             raise ConfigError(f"two adapters have the name {name!r}: give each its own")
-        self._memory.adapters[name] = Path(folder)
-        self._memory.given += (name,)
+        self._shared.adapters[name] = Path(folder)
+        self._shared.given += (name,)
 
-    def beside(self, folder: Path | str, *, name: str) -> Local:
-        """The model that answers with the adapter in a folder, which is read when the first answer is wanted."""
+    def with_adapter_folder(self, folder: Path | str, *, name: str) -> Local:
+        """Returns the model with the adapter in a folder, which is loaded when the first answer is requested."""
         folder = Path(folder).resolve()
         key = re.sub(r"[^A-Za-z0-9._-]", "_", folder.name) + "@" + hashlib.sha256(str(folder).encode()).hexdigest()[:8]
-        self._memory.adapters[key] = folder
+        self._shared.adapters[key] = folder
         view = self.with_adapter(key)
         view.name = name
         return view
 
+    def beside(self, folder: Path | str, *, name: str) -> Local:
+        """Deprecated: the old name of `with_adapter_folder`."""
+        warn_renamed("Local.beside", "with_adapter_folder")
+        return self.with_adapter_folder(folder, name=name)
+
     @property
     def fingerprint(self) -> str:
-        """What decides the model's answers, as 16 hex digits. ConfigError if the adapter was taken away."""
-        memory = self._memory
+        """Hash of all that determines the model's answers, 16 hex digits. ConfigError if the adapter was unloaded."""
+        memory = self._shared
         beside = None if self.chosen is None else memory.folder(self.chosen)
         decides = (beside, memory.loadings[self.chosen], memory.weights, self.config)
         known = self._fingerprints.get(self.chosen)
@@ -166,22 +172,22 @@ class Local:
             best_mode("cpu"),
             str(find_spec("numba") is not None),
             *(["free calls"] if self.free_calls else []),
-            *([self._memory.weights] if self._memory.weights else []),
+            *([self._shared.weights] if self._shared.weights else []),
         ]
         digest = hashlib.sha256("|".join([*parts, *arithmetic, __version__]).encode())
         return f"local:{digest.hexdigest()[:16]}"
 
     def put_on(self, device: str) -> None:
-        """Compute on `cpu`, `cuda`, `cuda:N`, or `auto`, which is CUDA where there is one. To be said before it is loaded.
+        """Compute on `cpu`, `cuda`, `cuda:N`, or `auto` (CUDA if there is a GPU). Call it before the model is loaded.
 
-        ConfigError for a device that is not there.
+        Raises ConfigError if the device is missing.
         """
         self.config = replace(self.config, device=pick_device(device))
 
     async def complete(
         self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = (), n: int = 1
     ) -> list[Completion]:
-        """`n` answers; the prompt is computed once."""
+        """Returns `n` answers; the prompt is computed once."""
         loaded = await self._ready()
         grammar = await self._grammar(loaded, sampling, tools)
         request, new_answer = new_request(loaded, prompt, sampling, tools, n, grammar, self.chosen)
@@ -192,7 +198,7 @@ class Local:
         return [completion(loaded, request, answer, tools, index == 0) for index, answer in enumerate(answers)]
 
     def stream(self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = ()) -> AsyncIterator[Delta]:
-        """One answer, piece by piece. Closing the iterator aborts it."""
+        """Yields one answer, piece by piece. Closing the iterator aborts it."""
         return shown_pieces(self.stream_many(prompt, sampling, tools=tools))
 
     async def stream_many(
@@ -207,8 +213,8 @@ class Local:
         template: Mapping[str, Any] | None = None,
         cache_salt: str = "",
     ) -> AsyncGenerator[Delta, None]:
-        """`n` answers at once, their pieces as they come (see `TokenModel`)."""
-        loaded = (await self._ready()).told(template)
+        """Yields the pieces of `n` answers as they come (see `TokenModel`)."""
+        loaded = (await self._ready()).with_variables(template)
         grammar = await self._grammar(loaded, sampling, tools)
         make = partial(new_request, loaded, prompt, sampling, tools, n, grammar, self.chosen, priority, run, cache_salt)
         request, new_answer = await asyncio.to_thread(make) if is_long(prompt, sampling) else make()
@@ -233,7 +239,7 @@ class Local:
                     yield Delta("", whole, index=index, waited_s=output.waited_s)
 
     async def load(self) -> ModelFacts:
-        """Bring the model into memory, if it is not there, and say what it is."""
+        """Load the model if need be, and return its facts."""
         loaded = await self._ready()
         architecture = loaded.worker.engine.architecture
         thinks = "<think>" in (loaded.tokenizer.chat_template or "")
@@ -245,97 +251,98 @@ class Local:
     async def tokenize(
         self, prompt: Prompt, tools: Sequence[ToolSpec] = (), *, template: Mapping[str, Any] | None = None
     ) -> list[int]:
-        """The ids that a prompt reaches the model as."""
-        loaded = (await self._ready()).told(template)
+        """Returns the token ids of a prompt."""
+        loaded = (await self._ready()).with_variables(template)
         return list(await asyncio.to_thread(encode, loaded, prompt, tools))
 
     async def detokenize(self, ids: Sequence[int]) -> str:
-        """The text of ids, control tokens left out."""
+        """Returns the text of ids, without special tokens."""
         loaded = await self._ready()
         check_ids(ids, "tokens", loaded.worker.engine.architecture)
         return loaded.tokenizer.decode(ids)
 
     def spell(self, ids: Sequence[int]) -> list[bytes]:
-        """The exact bytes of each token. The model must be loaded."""
+        """Returns the exact bytes of each token. The model must be loaded."""
         assert self._loaded is not None
         return [self._loaded.tokenizer.token_bytes(id) for id in ids]
 
     async def rate(
         self, ids: Sequence[int], top: int = 0, *, priority: int = 0, run: str = "", cache_salt: str = ""
     ) -> list[TokenRating]:
-        """How probable each token after the first was, given those before it, with the `top` most probable ones."""
+        """Returns the log-prob of each token after the first, with the `top` most probable tokens at its position."""
         loaded, run = await self._ready(), run or request_owner.current()
         if len(ids) < 2:
             return []
         (found,) = await loaded.worker.score(
-            ids[:1], [ids[1:]], top=top, priority=priority, run=run, adapter=self.chosen, salt=cache_salt
+            ids[:1], [ids[1:]], top=top, priority=priority, owner=run, adapter=self.chosen, salt=cache_salt
         )
         tops = found.top_logprobs or ((),) * len(found.logprobs)
         return [TokenRating(*each) for each in zip(ids[1:], found.logprobs, tops, strict=True)]
 
     async def counters(self) -> Mapping[str, float]:
-        """What the engine has done and is doing: the numbers of its Stats by name. ModelError if it has stopped."""
+        """Returns the numbers of the engine's Stats by name. ModelError if the engine has stopped."""
         loaded = await self._ready()
         found = asdict(await loaded.worker.stats())
         return {name: value for name, value in found.items() if isinstance(value, int | float)}
 
     @property
     def _loaded(self) -> Loaded | None:
-        return self._memory.loaded
+        return self._shared.loaded
 
     @property
     def is_alive(self) -> bool:
-        """Whether the model is in memory and its engine takes requests."""
+        """True if the model is loaded and its engine accepts requests."""
         return self._loaded is not None and self._loaded.worker.is_alive
 
     async def score(self, prompt: Prompt, continuations: Sequence[str]) -> Scored:
-        """The likelihood of each continuation; prefixes in common are computed once.
+        """Returns the likelihood of each continuation; shared prefixes are computed once.
 
-        After a string, prompt and continuation are encoded together and cut where the prompt's own encoding ends, spaces at
-        its end counted to the continuation, as lm-evaluation-harness does. After messages the continuation is encoded alone.
+        After a string, prompt and continuation are encoded together and split where the prompt's own encoding ends, its
+        trailing spaces counted to the continuation, as in lm-evaluation-harness. After messages the continuation is
+        encoded alone.
         """
         return await likelihoods(await self._ready(), prompt, continuations, self.chosen)
 
     async def load_adapter(self, name: str, folder: Path | str, *, version: int = 0, replace: bool = False) -> None:
-        """Put an adapter beside the weights while answers are computed; see `Engine.load_adapter`."""
-        await self._memory.load_adapter(await self._ready(), name, Path(folder), version=version, replace=replace)
+        """Load an adapter beside the weights while the engine runs; see `Engine.load_adapter`."""
+        await self._shared.load_adapter(await self._ready(), name, Path(folder), version=version, replace=replace)
 
     async def unload_adapter(self, name: str) -> None:
-        """Take an adapter away from new requests; those under way end with it."""
-        if name not in self._memory.adapters:
+        """Refuse an adapter to new requests; running ones keep it to their end."""
+        if name not in self._shared.adapters:
             raise ConfigError(f"no adapter {name[:80]!r} is beside {self.name}")
         self._fingerprints.pop(name, None)
-        await self._memory.unload_adapter(await self._ready(), name)
+        await self._shared.unload_adapter(await self._ready(), name)
 
-    async def kept_adapter(self, name: str) -> KeptAdapter | None:
-        """What is loaded under a name now, for `restore_adapter`; None if nothing is."""
-        return await self._memory.kept_adapter(await self._ready(), name)
+    async def kept_adapter(self, name: str) -> SavedAdapter | None:
+        """Returns what is loaded under a name, for `restore_adapter`; None if nothing is."""
+        return await self._shared.kept_adapter(await self._ready(), name)
 
-    async def restore_adapter(self, name: str, kept: KeptAdapter | None) -> None:
-        """Make it as it was when this was kept: the same adapter under its name, from memory, or none."""
-        await self._memory.restore_adapter(await self._ready(), name, kept)
+    async def restore_adapter(self, name: str, kept: SavedAdapter | None) -> None:
+        """Restore the adapter that `kept_adapter` returned, from memory, or unload the name if it was None."""
+        await self._shared.restore_adapter(await self._ready(), name, kept)
 
     async def update(self, state: Mapping[str, Tensor], version: int, *, recompute: bool = True) -> None:
-        """Replace the weights between two steps, and drop no request; see `Engine.load`.
+        """Replace the weights between two steps without dropping requests; see `Engine.load`.
 
-        The fingerprint is another one from then on, which no other process ever has: nobody can hash what came in.
+        The fingerprint changes to a random one, since the new weights have no file to hash.
         """
         loaded = await self._ready()
         await loaded.worker.load(state, version, recompute=recompute)
-        self._memory.weights = secrets.token_hex(16)
+        self._shared.weights = secrets.token_hex(16)
 
     def close(self) -> None:
-        """Let go of the model, for all that share it. Answers under way get an error."""
-        self._memory.close()
+        """Unload the model, for all that share it. Running requests get an error."""
+        self._shared.close()
 
     async def _ready(self) -> Loaded:
-        memory = self._memory
+        memory = self._shared
         if memory.loaded is not None and (self.chosen is None or self.chosen in memory.present):
             return memory.loaded
         return await asyncio.to_thread(self._load)
 
     def _load(self) -> Loaded:
-        memory = self._memory
+        memory = self._shared
         with memory.lock:
             loaded = memory.loaded
             if loaded is None:
@@ -346,18 +353,20 @@ class Local:
                 except BaseException:
                     loaded.worker.close()
                     raise
-                weakref.finalize(memory, loaded.worker.close)  # at exit too: no thread inside torch may outlive Python
+                weakref.finalize(
+                    memory, loaded.worker.close
+                )  # also at exit: no thread may be inside torch when Python ends
                 memory.loaded = loaded
             if self.chosen is not None:
                 memory.read(loaded, self.chosen)
             return loaded
 
     async def _grammar(self, loaded: Loaded, sampling: Sampling, tools: Sequence[ToolSpec]) -> CompiledGrammar | None:
-        """What the answers must look like, read for this model in another thread if it is new."""
+        """Returns the grammar of the answers, compiled in another thread if it is new."""
         forcing = sampling.allowed_token_ids is None and not sampling.bad_words
-        if (asked := sampling.grammar) is not None:
-            known = loaded.grammars.find(asked, forcing=forcing)
-            return known or await asyncio.to_thread(loaded.grammars.compile, asked, forcing=forcing)
+        if (grammar := sampling.grammar) is not None:
+            known = loaded.grammars.find(grammar, forcing=forcing)
+            return known or await asyncio.to_thread(loaded.grammars.compile, grammar, forcing=forcing)
         markup = loaded.chat.markup
         if not tools or self.free_calls or markup is None:
             return None
@@ -365,14 +374,14 @@ class Local:
 
 
 def load(path: Path, config: EngineConfig, adapter: Path | None = None) -> Loaded:
-    """The model of a file or folder, in memory, its engine running."""
+    """Load the model of a file or folder and start its engine."""
     tokenizer = pretrained.load(path)
-    chat = Chat(tokenizer, tokenizer.chat_template)
-    with allocating(f"the weights of {path.name}"):
+    chat = ChatTemplate(tokenizer, tokenizer.chat_template)
+    with explain_out_of_memory(f"the weights of {path.name}"):
         model = load_weights(path, config, adapter)
     if tokenizer.vocab_size > model.architecture.vocab_size:
         raise ModelFileError(
             f"{path} has {tokenizer.vocab_size} tokens in its tokenizer and {model.architecture.vocab_size} in its "
-            "weights: the files do not belong together"
+            "weights: the files are from different models"
         )
     return Loaded(EngineWorker(Engine(model, config)), tokenizer, chat, Grammars(tokenizer))

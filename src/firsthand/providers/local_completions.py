@@ -21,8 +21,8 @@ from firsthand.model import CallDelta, Completion, Delta, FinishReason, Prompt, 
 from firsthand.system import request_owner
 from firsthand.tokens.calls.call_grammar import Markup, tool_grammar
 from firsthand.tokens.incremental_decoding import StopStrings
-from firsthand.tokens.templates.chat_template import Chat
-from firsthand.tokens.tokenizer import Run, Tokenizer
+from firsthand.tokens.templates.chat_template import ChatTemplate
+from firsthand.tokens.tokenizer import TextRun, Tokenizer
 
 if TYPE_CHECKING:
     from firsthand.engine.core.engine_thread import EngineWorker
@@ -39,12 +39,12 @@ class Loaded:
 
     worker: EngineWorker
     tokenizer: Tokenizer
-    chat: Chat
+    chat: ChatTemplate
     grammars: Grammars
 
-    def told(self, template: Mapping[str, Any] | None) -> Loaded:
-        """The same, its chat template told more (see `Chat.told`)."""
-        return replace(self, chat=self.chat.told(template)) if template else self
+    def with_variables(self, template: Mapping[str, Any] | None) -> Loaded:
+        """The same, its chat template told more (see `ChatTemplate.with_variables`)."""
+        return replace(self, chat=self.chat.with_variables(template)) if template else self
 
 
 @dataclass
@@ -140,7 +140,7 @@ def new_request(
         bad_sequences=bad_sequences(tokenizer, sampling.bad_words),
         grammar=grammar,
         priority=priority,
-        run=run or request_owner.current(),
+        owner=run or request_owner.current(),
         adapter=adapter,
         salt=salt,
     )
@@ -155,7 +155,7 @@ def bad_sequences(tokenizer: Tokenizer, words: Sequence[str]) -> tuple[tuple[int
     found: dict[tuple[int, ...], None] = {}
     for word in words:
         bare = word.lstrip() or word
-        runs = [[Run(bare, False)], [Run(f" {bare}", False)]]
+        runs = [[TextRun(bare, False)], [TextRun(f" {bare}", False)]]
         spelled = {tuple(tokenizer.encode_runs(run, continuing=within)) for run in runs for within in (False, True)}
         if () in spelled:
             raise ConfigError(f"the word {word!r} of bad_words has no tokens in this model's vocabulary: leave it out")

@@ -1,6 +1,6 @@
-"""Embedders that run here: an encoder folder, `minilm`, or any decoder of ours, as an Embedder.
+"""Local embedders: an encoder folder, `minilm`, or any local decoder, as an Embedder.
 
-The model is read when the first vector is wanted, once, in a thread. Torch is imported then, not before.
+The model is loaded once, in a thread, when the first vector is requested. Torch is imported then, not before.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ T = TypeVar("T")
 
 
 def open_embedder(text: str) -> LocalEmbedder:
-    """The embedder of that name or path, pulled first if it is not here; nothing is loaded yet."""
+    """Returns the embedder of that name or path, pulled if missing; nothing is loaded yet."""
     return LocalEmbedder(model_lookup.resolve(text), name=text)
 
 
 class LocalEmbedder:
-    """An embedder of ours, from a Hugging Face folder or a .gguf file. A cancelled call stops after the pack under way."""
+    """An embedder from a Hugging Face folder or a .gguf file. A cancelled call stops after the current pack."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class LocalEmbedder:
 
     @cached_property
     def fingerprint(self) -> str:
-        """What decides the vectors, as 16 hex digits: the bytes of the model's files, the pooling, and our version."""
+        """Hash of all that determines the vectors, 16 hex digits: the model's files, the pooling, and our version."""
         files = [self.path] if self.path.is_file() else sorted(
             file for pattern in ("*.json", "*/config.json", "*.safetensors", "*.model") for file in self.path.glob(pattern)
         )  # fmt: skip
@@ -62,18 +62,18 @@ class LocalEmbedder:
         return f"embedder:{digest.hexdigest()[:16]}"
 
     async def embed(self, texts: Sequence[str]) -> list[list[float]]:
-        """A vector for each text, all of one length, each of Euclidean length 1; no vector for no text."""
+        """Returns a vector for each text, all of one length and Euclidean length 1; an empty list for no texts."""
         if not isinstance(texts, str) and not len(texts):
             return []
         vectors: list[list[float]] = (await self.embed_counted(texts)).vectors.tolist()
         return vectors
 
     async def embed_counted(self, texts: Sequence[str]) -> Embedded:
-        """The vectors as an array of float32, with the tokens of each text and whether it lost its end."""
+        """Returns the vectors as a float32 array, with each text's token count and whether it was truncated."""
         return await self._in_thread(lambda model, stopped: model.embed(texts, stopped=stopped))
 
     async def embed_batches(self, texts: Iterable[str], *, batch_size: int = 2048) -> AsyncIterator[Embedded]:
-        """The vectors of any number of texts, `batch_size` at a time, in order; memory does not grow with their number."""
+        """Yields the vectors of any number of texts, `batch_size` at a time, in order and in constant memory."""
         if batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}: give 1 or more")
         stream = iter(texts)
@@ -81,17 +81,17 @@ class LocalEmbedder:
             yield await self.embed_counted(batch)
 
     def close(self) -> None:
-        """Let go of the model; the next call loads it again."""
+        """Unload the model; the next call loads it again."""
         with self._lock:
             if self._finalizer is not None:
-                self._finalizer()  # once called it holds the model no longer
+                self._finalizer()  # which also drops its reference to the model
             self._loaded = self._finalizer = None
 
     async def _in_thread(self, work: Callable[[TextEmbedder, Callable[[], bool]], T]) -> T:
         stop = threading.Event()
         try:
             return await asyncio.to_thread(lambda: work(self._ready(), stop.is_set))
-        finally:  # a thread cannot be cancelled: it is told, and looks before each pack
+        finally:  # a thread cannot be cancelled: it checks the event before each pack
             stop.set()
 
     def _ready(self) -> TextEmbedder:

@@ -1,4 +1,4 @@
-"""How probable continuations are after a prompt, for a model that runs here: the engine gets one job for each prefix."""
+"""Scores continuations with a local model: one scoring request for each distinct prefix."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from firsthand.system import request_owner
 
 
 async def likelihoods(loaded: Loaded, prompt: Prompt, continuations: Sequence[str], adapter: str | None) -> Scored:
-    """The likelihood of each continuation. ModelError for one that has no tokens."""
+    """Returns the likelihood of each continuation. ModelError for one that has no tokens."""
     pairs = [encode_pair(loaded, prompt, continuation) for continuation in continuations]
     for (_, ids), continuation in zip(pairs, continuations, strict=True):
         if not ids:
@@ -23,7 +23,7 @@ async def likelihoods(loaded: Loaded, prompt: Prompt, continuations: Sequence[st
     cached = 0
     for prefix, indices in by_prefix.items():
         continued = [pairs[index][1] for index in indices]
-        results = await loaded.worker.score(prefix, continued, run=request_owner.current(), adapter=adapter)
+        results = await loaded.worker.score(prefix, continued, owner=request_owner.current(), adapter=adapter)
         cached += results[0].cached_tokens
         for index, result in zip(indices, results, strict=True):
             logprob, count = sum(result.logprobs), len(result.logprobs)

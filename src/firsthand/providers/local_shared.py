@@ -1,4 +1,4 @@
-"""What models that share one engine have in common: the loaded model, and the adapters beside it. No tensors here."""
+"""The loaded model and its adapters, shared by all Local views of it. No tensors here."""
 
 from __future__ import annotations
 
@@ -15,38 +15,38 @@ if TYPE_CHECKING:
     from firsthand.engine.compute.adapter_slots import LoadedAdapter
 
 
-class KeptAdapter(NamedTuple):
-    """An adapter that is loaded, and the folder that it came from."""
+class SavedAdapter(NamedTuple):
+    """A loaded adapter, and the folder it came from."""
 
     folder: Path
     adapter: LoadedAdapter
 
 
-class Memory:
-    """A model in memory, once it is wanted, and the adapters beside it: what a Local and those made from it share."""
+class SharedModel:
+    """A loaded model and the adapters beside it, shared by a Local and its views."""
 
     def __init__(self) -> None:
         self.adapters: dict[str, Path] = {}
-        """Their folders by name."""
+        """Folders of the adapters, by name."""
         self.given: tuple[str, ...] = ()
-        """Those that are read with the model."""
+        """Adapters to load with the model."""
         self.present: set[str] = set()
-        """Those that were read."""
+        """Adapters that are loaded."""
         self.loadings: Counter[str | None] = Counter()
-        """How often each came in while the model was there: the same folder may hold another adapter the next time."""
+        """Times each adapter was loaded while the model ran: the same folder may hold another adapter the next time."""
         self.weights = ""
-        """What stands for weights that came in while the model was there; empty for those of the file."""
+        """Identifies weights that were loaded while the model ran; empty for those of the file."""
         self.lock = threading.Lock()
         self.loaded: Loaded | None = None
 
     def folder(self, name: str) -> Path:
-        """Where an adapter lies; ConfigError if it was taken away."""
+        """Returns an adapter's folder; ConfigError if it was unloaded."""
         if name not in self.adapters:
-            raise ConfigError(f"the adapter {name!r} was taken away: put it beside the model again")
+            raise ConfigError(f"the adapter {name!r} was unloaded: load it again")
         return self.adapters[name]
 
     def read(self, loaded: Loaded, name: str) -> None:
-        """Read an adapter, if that was not done, and wait until the engine has it."""
+        """Load an adapter if it is not loaded, and wait until the engine has it."""
         if name in self.present:
             return
         packed = loaded.worker.engine.adapters.read(self.folder(name))
@@ -56,25 +56,25 @@ class Memory:
     async def load_adapter(
         self, loaded: Loaded, name: str, folder: Path, *, version: int = 0, replace: bool = False
     ) -> None:
-        """Put an adapter beside the weights while answers are computed."""
+        """Load an adapter beside the weights while the engine runs."""
         await loaded.worker.load_adapter(name, folder, version=version, replace=replace)
         self._came_in(name, folder)
 
     async def unload_adapter(self, loaded: Loaded, name: str) -> None:
-        """Take an adapter away from new requests."""
+        """Refuse an adapter to new requests."""
         del self.adapters[name]
         if name in self.present:
             self.present.discard(name)
             await loaded.worker.unload_adapter(name)
 
-    async def kept_adapter(self, loaded: Loaded, name: str) -> KeptAdapter | None:
-        """What is loaded under a name now; None if nothing is."""
+    async def kept_adapter(self, loaded: Loaded, name: str) -> SavedAdapter | None:
+        """Returns what is loaded under a name; None if nothing is."""
         if name not in self.present:
             return None
-        return KeptAdapter(self.adapters[name], await loaded.worker.find_adapter(name))
+        return SavedAdapter(self.adapters[name], await loaded.worker.find_adapter(name))
 
-    async def restore_adapter(self, loaded: Loaded, name: str, kept: KeptAdapter | None) -> None:
-        """Put back what was kept, or take away what has come under its name."""
+    async def restore_adapter(self, loaded: Loaded, name: str, kept: SavedAdapter | None) -> None:
+        """Restore what was kept, or unload what has taken its name."""
         if kept is not None:
             old = kept.adapter
             added = loaded.worker.add_adapter(name, old.packed, version=old.version, replace=True)
@@ -89,7 +89,7 @@ class Memory:
         self.present.add(name)
 
     def close(self) -> None:
-        """Let go of the model."""
+        """Unload the model."""
         with self.lock:
             if self.loaded is not None:
                 self.loaded.worker.close()

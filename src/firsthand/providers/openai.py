@@ -1,11 +1,10 @@
-"""Any endpoint that speaks OpenAI's API, as a Model: vLLM, SGLang, Ollama, llama.cpp, and the clouds.
+"""Any OpenAI-compatible endpoint as a Model: vLLM, SGLang, Ollama, llama.cpp, and the clouds.
 
-The name is `openai:MODEL@BASE_URL`, such as `openai:Qwen/Qwen3-8B@http://localhost:8000/v1`; without `@` the address is
-OPENAI_BASE_URL, or OpenAI's own. The key comes from OPENAI_API_KEY. Each call is one try: passing faults are
-TransientErrors, which the loop tries again. A grammar is asked for (a JSON schema as `response_format`, others as vLLM's
-`structured_outputs`); an answer that does not fit it is a ModelError, since many servers ignore what they do not know. Left
-out: prices, unless the endpoint reports them, and scoring after a conversation, since the endpoint's chat template is not
-known here.
+The name is `openai:MODEL@BASE_URL`, such as `openai:Qwen/Qwen3-8B@http://localhost:8000/v1`; without `@` the URL is
+OPENAI_BASE_URL, or OpenAI's. The key is OPENAI_API_KEY. Each call is one try: transient faults raise TransientError,
+which the loop retries. A grammar is sent (a JSON schema as `response_format`, others as vLLM's `structured_outputs`),
+and an answer that does not match it raises ModelError, since many servers ignore unknown fields. Not included: prices,
+unless the endpoint reports them, and scoring after a conversation, since the endpoint's chat template is unknown.
 """
 
 from __future__ import annotations
@@ -39,13 +38,13 @@ _MAX_REPLY_BYTES = 64 << 20
 
 
 def open_model(rest: str) -> OpenAIModel:
-    """The model that `openai:MODEL@BASE_URL` or `openai:MODEL` names. No request is made yet."""
+    """Returns the model named `openai:MODEL@BASE_URL` or `openai:MODEL`. No request is made yet."""
     at = max(rest.rfind("@http://"), rest.rfind("@https://"))
     return OpenAIModel(rest) if at < 0 else OpenAIModel(rest[:at], rest[at + 1 :])
 
 
 class OpenAIModel:
-    """A model behind an OpenAI-compatible endpoint. It may be used from several event loops, also one after the other."""
+    """A model behind an OpenAI-compatible endpoint. It can be used from several event loops, also in sequence."""
 
     def __init__(
         self,
@@ -57,7 +56,8 @@ class OpenAIModel:
         return_token_ids: bool = False,
         max_reply_bytes: int = _MAX_REPLY_BYTES,
     ):
-        """`timeout_s` is for a whole answer, or for each piece of a stream. `return_token_ids` asks vLLM for token ids."""
+        """`timeout_s` is for a whole answer, or for each piece of a stream. `return_token_ids` requests token ids from
+        vLLM."""
         try:
             self._sdk: Any = importlib.import_module("openai")
         except ImportError:
@@ -80,31 +80,32 @@ class OpenAIModel:
 
     @property
     def name(self) -> str:
-        """The name a user gave, without the password that its address may hold."""
+        """The name a user gave, without a password in its URL."""
         return f"openai:{self._model}@{self._address}" if self._named else f"openai:{self._model}"
 
     @property
     def fingerprint(self) -> str:
-        """The address and the model's name: what stands behind them may change without our knowing."""
+        """The URL and the model's name; the model behind them may change unnoticed."""
         return f"openai:{self._model}@{self._address}"
 
     async def complete(
         self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = (), n: int = 1
     ) -> list[Completion]:
-        """`n` answers to one prompt. An endpoint that gives fewer at a time (Ollama) is asked again for the rest."""
+        """Returns `n` answers to one prompt. An endpoint that gives fewer at a time (Ollama) is asked again."""
         completions = await self._complete(prompt, sampling, tools, n)
         missing = n - len(completions)
         if missing > 0:
             seeds = [None if sampling.seed is None else sampling.seed + i for i in range(len(completions), n)]
-            asked = [self._complete(prompt, replace(sampling, seed=seed), tools, 1) for seed in seeds]
-            completions += [more[0] for more in await _together(asked)]
+            requests = [self._complete(prompt, replace(sampling, seed=seed), tools, 1) for seed in seeds]
+            completions += [more[0] for more in await _together(requests)]
         await check(self.name, completions[:n], sampling)
         return completions[:n]
 
     async def stream(
         self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = ()
     ) -> AsyncGenerator[Delta, None]:
-        """One answer, piece by piece; the last, empty piece carries the Completion. Closing it closes the connection."""
+        """Yields one answer, piece by piece; the last, empty piece has the Completion. Closing it closes the
+        connection."""
         body = self._body(prompt, sampling, tools, 1) | {"stream": True, "stream_options": {"include_usage": True}}
         answer = wire.StreamedAnswer()
         async with aclosing(self._events(_path(prompt), body)) as events:
@@ -122,10 +123,11 @@ class OpenAIModel:
         yield Delta("", completion)
 
     async def score(self, prompt: Prompt, continuations: Sequence[str]) -> Scored:
-        """The likelihood of each continuation after a plain-text prompt, from the endpoint's log-probs of an echoed prompt.
+        """Returns the likelihood of each continuation after a plain-text prompt, from the log-probs of an echoed
+        prompt.
 
-        A token that holds both the prompt's end and the continuation's beginning is counted. ModelError where the endpoint
-        does not echo with log-probs, or its tokens do not spell the text.
+        A token that spans the prompt's end and the continuation's beginning is counted. ModelError if the endpoint does
+        not echo with log-probs, or if its tokens do not spell the text.
         """
         if not isinstance(prompt, str):
             raise ModelError(
@@ -145,7 +147,9 @@ class OpenAIModel:
                 f"{self.name} takes JSON schemas after a conversation and no other grammar, but got a {grammar.kind} grammar"
                 f"{' after plain text' if isinstance(prompt, str) else ''}: use a local model or vLLM for it"
             )
-        limit = "max_completion_tokens" if self._official else "max_tokens"  # OpenAI's reasoning models take no other
+        limit = (
+            "max_completion_tokens" if self._official else "max_tokens"
+        )  # the only one OpenAI's reasoning models accept
         return openai_request.request(self._model, prompt, sampling, tools, n, token_ids=self._token_ids, limit=limit)
 
     async def _complete(
@@ -162,10 +166,10 @@ class OpenAIModel:
     async def _score(self, prompt: str, continuation: str) -> tuple[Likelihood, Usage]:
         if not continuation:
             return Likelihood("", 0.0, 0, True), Usage()
-        # One token is asked for, since 0 means "no limit" to some servers; it is not counted.
-        asked = {"max_tokens": 1, "temperature": 0, "echo": True, "logprobs": 1}
+        # One token is requested, since 0 means "no limit" to some servers; it is not counted.
+        options = {"max_tokens": 1, "temperature": 0, "echo": True, "logprobs": 1}
         try:
-            body = await self._post("/completions", {"model": self._model, "prompt": prompt + continuation, **asked})
+            body = await self._post("/completions", {"model": self._model, "prompt": prompt + continuation, **options})
             return wire.read_likelihood(body, prompt, continuation), wire.read_usage(body.get("usage"))
         except (TransientError, PromptTooLong):
             raise
@@ -176,7 +180,7 @@ class OpenAIModel:
             ) from None
 
     async def _post(self, path: str, body: Json) -> Json:
-        """The JSON object that the endpoint answers with."""
+        """Returns the endpoint's JSON reply."""
         try:
             async with asyncio.timeout(self._timeout_s):
                 response = await self._send(path, body, stream=False)
@@ -188,7 +192,7 @@ class OpenAIModel:
         return reply
 
     async def _events(self, path: str, body: Json) -> AsyncGenerator[Json, None]:
-        """The JSON objects of a stream."""
+        """Yields the JSON objects of a stream."""
         response = None
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -218,7 +222,7 @@ class OpenAIModel:
             raise self._faults.unreachable(error) from None
 
     async def _send(self, path: str, body: Json | None, *, stream: bool) -> Any:
-        """The HTTP response, by way of the SDK. Whatever fails in there came from outside: it ends as a ModelError."""
+        """Returns the HTTP response, by way of the SDK. Any failure raises ModelError."""
         client = await self._client()
         try:
             if body is None:
@@ -235,7 +239,7 @@ class OpenAIModel:
             raise self._faults.unreachable(error) from None
 
     async def _not_found(self, error: Any) -> Exception:
-        """The error for a 404, with the models that the endpoint lists, if it lists any."""
+        """Returns the error for a 404, with the models that the endpoint lists, if any."""
         known: list[str] = []
         try:
             async with asyncio.timeout(min(_CONNECT_TIMEOUT_S, self._timeout_s)):
@@ -251,7 +255,7 @@ class OpenAIModel:
             raise self._faults.garbled(error) from None
 
     async def _client(self) -> Any:
-        """The SDK's client for the running loop: connections belong to the loop they were made in."""
+        """Returns the SDK's client for the running loop: connections belong to one loop."""
         loop = asyncio.get_running_loop()
         if loop not in self._clients:
             for old in [old for old in self._clients if old.is_closed()]:
@@ -265,9 +269,9 @@ class OpenAIModel:
 
         async def bound(response: httpx.Response) -> None:
             encoding = response.headers.get("content-encoding", "identity")
-            if encoding != "identity":  # a small body could unpack to one without end
+            if encoding != "identity":  # a small compressed body could expand without limit
                 raise ModelError(
-                    f"it packed its reply as {wire.clip(encoding, 40)!r}, unasked: turn its compression off"
+                    f"it compressed its reply as {wire.clip(encoding, 40)!r}, unrequested: turn compression off"
                 )
             assert isinstance(response.stream, httpx.AsyncByteStream)
             response.stream = _Bounded(response.stream, self._max_reply_bytes)
@@ -279,7 +283,7 @@ class OpenAIModel:
             event_hooks={"response": [bound]},
             follow_redirects=True,
         )
-        # The placeholder is for servers of one's own, which take any key.
+        # The placeholder is for local servers, which accept any key.
         client = self._sdk.AsyncOpenAI(
             api_key=self._key or "none", base_url=self._base_url, max_retries=0, http_client=connections
         )
@@ -295,7 +299,7 @@ def _path(prompt: Prompt) -> str:
 
 
 async def _together(coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
-    """The results of requests sent together. They are one effect of the attempt, so they open no branches."""
+    """Returns the results of requests sent together. They are one effect of the attempt, so they open no branches."""
     try:
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(coroutine) for coroutine in coroutines]
@@ -305,7 +309,7 @@ async def _together(coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
 
 
 class _Bounded(httpx.AsyncByteStream):
-    """A reply's bytes, up to a limit: the endpoint does not decide how much memory it takes."""
+    """Limits the bytes of a reply."""
 
     def __init__(self, inner: httpx.AsyncByteStream, max_bytes: int):
         self._inner = inner

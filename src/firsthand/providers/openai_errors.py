@@ -1,6 +1,6 @@
-"""What went wrong at an OpenAI-compatible endpoint, as one of our errors: one sentence, and what to do.
+"""Converts faults of an OpenAI-compatible endpoint to our errors: one sentence, and what to do.
 
-Texts from outside are cut to a line, and a key or password in them is blotted out. No network here.
+Texts from outside are cut to one line, and keys and passwords in them are hidden. No network here.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _NO_MONEY = ("insufficient_quota", "billing_not_active", "billing_hard_limit_rea
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Who is spoken of in errors, and what must not be said."""
+    """The endpoint that errors name, and the secrets that they must not show."""
 
     name: str
     model: str
@@ -36,15 +36,15 @@ class Endpoint:
     timeout_s: float
 
     def too_slow(self) -> TransientError:
-        """The error for an answer that did not come in time."""
+        """Returns the error for an answer that timed out."""
         return TransientError(f"{self.name} gave no answer within {self.timeout_s:g} s: try again, or raise timeout_s")
 
     def garbled(self, error: ModelError) -> ModelError:
-        """The error for a reply that could not be read."""
+        """Returns the error for a reply that could not be parsed."""
         return ModelError(f"{self.name} could not be understood: {self.hide(str(error))}")
 
     def unreachable(self, error: BaseException) -> ModelError:
-        """The error for a request that got no reply, or not all of it."""
+        """Returns the error for a request that got no reply, or an incomplete one."""
         causes: list[BaseException] = []
         cause: BaseException | None = error
         while cause is not None and cause not in causes:
@@ -67,27 +67,27 @@ class Endpoint:
         return ModelError(f"{self.name} could not be asked ({type(error).__name__}: {detail}): check its address")
 
     def reported(self, reply: Json) -> ModelError:
-        """The error that a reply or an event of a stream reports in its body, under a status of success."""
+        """Returns the error in the body of a reply or stream event with a success status."""
         error = reply.get("error")
         code = error.get("code") if isinstance(error, dict) else None
         return self.status(code if type(code) is int and 400 <= code < 600 else 400, error, {})
 
     def status(self, status: int, body: Any, headers: Mapping[str, str], known: Sequence[str] = ()) -> ModelError:
-        """The error for a status, with what the endpoint says of it; `known` are the models it lists."""
-        said = clip(self.hide(_said(body)))
-        told = f"{self.name} answered {status}" + (f" ({said})" if said else "")
+        """Returns the error for a status, with the endpoint's message; `known` are the models it lists."""
+        message = clip(self.hide(_error_text(body)))
+        answered = f"{self.name} answered {status}" + (f" ({message})" if message else "")
         marks = {str(body.get(field)) for field in ("code", "type")} if isinstance(body, dict) else set()
-        overflow = {"context_length_exceeded", "exceed_context_size_error"} & marks or _TOO_LONG.search(said)
+        overflow = {"context_length_exceeded", "exceed_context_size_error"} & marks or _TOO_LONG.search(message)
         if overflow and status in (400, 413, 422, 500):
-            return PromptTooLong(f"{told}: shorten the conversation, or ask for fewer tokens")
+            return PromptTooLong(f"{answered}: shorten the conversation, or ask for fewer tokens")
         if marks & set(_NO_MONEY):
-            return ModelError(f"{told}: the account has no credit left; top it up or use another key")
+            return ModelError(f"{answered}: the account has no credit left; top it up or use another key")
         if status in (408, 409, 425, 429) or status >= 500:
-            return TransientError(f"{told}: it may pass, try again", retry_after_s(headers))
-        return ModelError(f"{told}: {self._advice(status, known)}")
+            return TransientError(f"{answered}: it may pass, try again", retry_after_s(headers))
+        return ModelError(f"{answered}: {self._advice(status, known)}")
 
     def hide(self, text: str) -> str:
-        """The text without our secrets, however they are written."""
+        """Returns the text without our secrets, in any encoding."""
         for secret in filter(None, self.secrets):
             for form in (secret, unquote(secret), quote(secret, safe="")):
                 text = text.replace(form, "***")
@@ -108,7 +108,7 @@ class Endpoint:
 
 
 def retry_after_s(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
-    """The seconds that a Retry-After header asks for, given as seconds or as a date; None if there is no sound one."""
+    """Returns the seconds of a Retry-After header (a number or a date); None if it is missing or invalid."""
     given = headers.get("retry-after", "").strip()[:100]
     try:
         seconds = float(given)
@@ -123,38 +123,38 @@ def retry_after_s(headers: Mapping[str, str], now: datetime | None = None) -> fl
 
 
 def shown_address(base_url: str) -> str:
-    """The address without the user and password that it may hold; ConfigError if it is none."""
+    """Returns the URL without user and password; ConfigError if it is invalid."""
     try:
         parts = urlsplit(base_url)
         host, port = parts.hostname or "", parts.port
         host.encode("idna")
-    except ValueError:  # also for a port that is none, and a host that cannot be one
+    except ValueError:  # also for an invalid port or host
         parts, host, port = urlsplit(""), "", None
     printable = base_url.isprintable() and " " not in base_url
     if parts.scheme not in ("http", "https") or not host or not printable or parts.query or parts.fragment:
         shown = re.sub(r"//.*@", "//***@", clip(base_url.partition("?")[0], 100))
-        raise ConfigError(f"{shown!r} is no base URL: give one such as http://localhost:8000/v1, without ? or #")
+        raise ConfigError(f"{shown!r} is not a base URL: give one such as http://localhost:8000/v1, without ? or #")
     host = f"[{host}]" if ":" in host else host
     return f"{parts.scheme}://{host}{'' if port is None else f':{port}'}{parts.path}"
 
 
 def checked_key(key: str, *, required: bool) -> str:
-    """The API key, or ConfigError if it cannot be one; it may be empty where none is required."""
+    """Returns the API key; ConfigError if it is invalid, or empty where one is required."""
     if required and not key:
         raise ConfigError(
             "OPENAI_API_KEY is not set: export it, or name an endpoint of your own, openai:MODEL@BASE_URL"
         )
     if not key.isascii() or not key.isprintable():
-        raise ConfigError("OPENAI_API_KEY holds characters that no key has: copy it again, without line breaks")
+        raise ConfigError("OPENAI_API_KEY has invalid characters: copy it again, without line breaks")
     return key
 
 
-def _said(body: Any) -> str:
-    """What an error's body says: its message, in the many shapes that servers have."""
+def _error_text(body: Any) -> str:
+    """Returns the message in an error's body, in the formats that servers use."""
     if isinstance(body, dict):
         inner = body.get("error")
-        return _said(next((body[key] for key in ("message", "detail") if body.get(key)), inner if inner else ""))
+        return _error_text(next((body[key] for key in ("message", "detail") if body.get(key)), inner if inner else ""))
     if isinstance(body, list):
-        return _said(body[0].get("msg")) if body and isinstance(body[0], dict) else ""
+        return _error_text(body[0].get("msg")) if body and isinstance(body[0], dict) else ""
     text = body if isinstance(body, str) else ""
     return "an HTML page" if text.lstrip()[:5].lower() in ("<!doc", "<html") else text

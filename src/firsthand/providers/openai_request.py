@@ -1,4 +1,4 @@
-"""The shapes of the OpenAI protocol: the body of a request from our nouns. Replies are in `openai_wire`."""
+"""Builds request bodies of the OpenAI protocol. Replies are in `openai_wire.py`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from firsthand.model import Prompt, Sampling, ToolSpec
 def request(
     model: str, prompt: Prompt, sampling: Sampling, tools: Sequence[ToolSpec], n: int, *, token_ids: bool, limit: str
 ) -> Json:
-    """The body of a request for `n` answers; `limit` is the field for the most tokens, which endpoints name differently."""
+    """Returns the body of a request for `n` answers; `limit` is the endpoint's field for the token limit."""
     chat = not isinstance(prompt, str)
     if tools and not chat:
         raise ConfigError("tools were given with a plain-text prompt: give a conversation, or leave the tools out")
@@ -24,12 +24,12 @@ def request(
         body["tools"] = [spec.to_json() for spec in tools]
     if n > 1:
         body["n"] = n
-    if sampling.temperature > 0:  # sent even at 1, for some servers take another default from the model's files
+    if sampling.temperature > 0:  # sent even at 1: some servers take their default from the model's files
         body["top_p"] = sampling.top_p
     if sampling.stop:
         body["stop"] = list(sampling.stop)
     if sampling.seed is not None:
-        body["seed"] = sampling.seed % 2**31  # endpoints differ in how many bits they take; all take these
+        body["seed"] = sampling.seed % 2**31  # every endpoint accepts 31 bits
     neutral = {"presence_penalty": 0, "frequency_penalty": 0, "top_k": 0, "min_p": 0, "repetition_penalty": 1}
     body |= {name: getattr(sampling, name) for name, none in neutral.items() if getattr(sampling, name) != none}
     if sampling.logit_bias:
@@ -51,7 +51,7 @@ def request(
 
 
 def _vllm_fields(sampling: Sampling) -> Json:
-    """The settings that vLLM has under the same names, where they are used."""
+    """Returns the settings that vLLM has under the same names, if used."""
     body: Json = {"min_tokens": sampling.min_tokens} if sampling.min_tokens else {}
     if sampling.allowed_token_ids is not None:
         body["allowed_token_ids"] = list(sampling.allowed_token_ids)
@@ -65,7 +65,7 @@ def _vllm_fields(sampling: Sampling) -> Json:
 
 
 def structure(grammar: Grammar, *, chat: bool) -> Json:
-    """The field that asks for a grammar: `response_format` for a schema in a chat, else vLLM's `structured_outputs`."""
+    """Returns the field for a grammar: `response_format` for a schema in a chat, else vLLM's `structured_outputs`."""
     names = {"json_schema": "json", "lark": "grammar", "gbnf": "grammar"}
     is_data = grammar.kind in ("json_schema", "choice")
     what = grammar.parsed() if is_data else grammar.source
@@ -78,7 +78,7 @@ def structure(grammar: Grammar, *, chat: bool) -> Json:
 
 
 def messages(conversation: Iterable[Message] | str) -> list[Json]:
-    """The `messages` field: a tool result becomes a message of its own."""
+    """Returns the `messages` field: a tool result becomes its own message."""
     assert not isinstance(conversation, str)
     return [wire for message in conversation for wire in _message(message)]
 
@@ -95,11 +95,11 @@ def _message(message: Message) -> list[Json]:
         if message.tool_calls:
             body["tool_calls"] = [_call(call) for call in message.tool_calls]
         return [*results, body]
-    role = "user" if message.role == "tool" else message.role  # words said as a tool answer no call of the protocol's
+    role = "user" if message.role == "tool" else message.role  # text in a tool message answers no call
     return [*results, {"role": role, "content": text}] if text or not results else results
 
 
 def _call(call: ToolCall) -> Json:
-    # Broken arguments go back as {}: servers parse this field and refuse the whole request. The tool's result quotes them.
+    # Broken arguments are sent as {}: servers parse this field and refuse the request. The tool's result quotes them.
     arguments = json.dumps(call.arguments, ensure_ascii=False)
     return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}

@@ -1,7 +1,7 @@
-"""The shapes of the OpenAI protocol: our nouns from replies, streams and errors. Requests are in `openai_request`.
+"""Reads replies and streams of the OpenAI protocol. Requests are in `openai_request.py`.
 
-Plain data in and out, no network. A reply is untrusted: whatever it holds comes out as a Completion or as a ModelError.
-Left out: images, audio, and `reasoning_content`, which some servers send beside the answer.
+Plain data in and out, no network. A reply is untrusted: any content becomes a Completion or a ModelError. Not included:
+images, audio, and `reasoning_content`, which some servers send beside the answer.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ _FINISH: dict[str, FinishReason] = {
     "content_filter": "content_filter",
 }
 _MAX_DEPTH = 64
-"""How deep a tool call's arguments may be nested: deeper ones could not be written out again."""
+"""Deepest nesting of a tool call's arguments: deeper ones could not be serialised again."""
 
 
 def sendable(body: Json) -> Json:
-    """A request body without half surrogate pairs, which no UTF-8 may hold."""
+    """Returns a request body without half surrogate pairs, which UTF-8 does not allow."""
     text = json.dumps(body, ensure_ascii=False)
     cleaned: Json = body if text.isascii() else json.loads(clean(text))
     return cleaned
 
 
 def clean(text: str) -> str:
-    """The text with each half of a broken surrogate pair replaced by U+FFFD, so that it can be stored and sent."""
+    """Returns the text with each half surrogate pair replaced by U+FFFD, so that it can be stored and sent."""
     if text.isascii():
         return text
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def parse(raw: bytes | str) -> Json:
-    """The JSON object that a reply consists of, or ModelError."""
+    """Returns the JSON object of a reply; ModelError if it is not one."""
     try:
         body = json.loads(raw)
     except (ValueError, RecursionError):
@@ -56,13 +56,13 @@ def parse(raw: bytes | str) -> Json:
 
 
 def clip(value: object, most: int = 300) -> str:
-    """A value from outside as one short line, for an error message."""
+    """Returns a value from outside as one short line, for an error message."""
     words = " ".join(clean(str(value)[: 4 * most]).split())
     return words if len(words) <= most else words[:most] + "..."
 
 
 def read_completions(body: Json) -> list[Completion]:
-    """The answers in a reply, in order; its prompt is counted in the first, its other tokens shared among all."""
+    """Returns the answers in a reply, in order; the prompt is counted in the first, other tokens are shared among all."""
     choices = body.get("choices")
     if not isinstance(choices, list) or not choices or not all(isinstance(choice, dict) for choice in choices):
         held = clip(", ".join(body), 80) or "nothing"
@@ -78,7 +78,7 @@ def read_completions(body: Json) -> list[Completion]:
 
 
 def read_usage(body: Any) -> Usage:
-    """The counts of a reply; what is missing or makes no sense is 0. `cost` is in USD where an endpoint reports it."""
+    """Returns the token counts of a reply; missing or invalid ones are 0. `cost` is in USD if the endpoint reports it."""
     body = _object(body)
     prompt = _count(body.get("prompt_tokens"))
     cached = _count(_object(body.get("prompt_tokens_details")).get("cached_tokens"))
@@ -87,14 +87,14 @@ def read_usage(body: Any) -> Usage:
 
 
 def read_model_names(body: Json) -> list[str]:
-    """The names in a reply of `/models`."""
+    """Returns the names in a reply of `/models`."""
     listed = body.get("data")
     names = [_object(each).get("id") for each in listed] if isinstance(listed, list) else []
     return [clip(name, 80) for name in names if isinstance(name, str)]
 
 
 def read_likelihood(body: Json, prompt: str, continuation: str) -> Likelihood:
-    """The likelihood of the continuation, from a reply that echoes prompt and continuation with their log-probs."""
+    """Returns the likelihood of the continuation, from a reply that echoes prompt and continuation with log-probs."""
     choices = body.get("choices")
     choice = _object(choices[0]) if isinstance(choices, list) and choices else {}
     given = _object(choice.get("logprobs"))
@@ -112,7 +112,7 @@ def read_likelihood(body: Json, prompt: str, continuation: str) -> Likelihood:
 
 
 class StreamedAnswer:
-    """An answer put together from the events of a stream."""
+    """Assembles an answer from the events of a stream."""
 
     def __init__(self) -> None:
         self.finished = False
@@ -125,7 +125,7 @@ class StreamedAnswer:
         self._usage: Any = None
 
     def add(self, event: Json) -> str:
-        """The text that an event adds."""
+        """Returns the text that an event adds."""
         if isinstance(event.get("usage"), dict):
             self._usage = event["usage"]
         self._prompt_ids = self._prompt_ids or event.get("prompt_token_ids")
@@ -150,19 +150,20 @@ class StreamedAnswer:
         return text
 
     def take_calls(self) -> list[CallDelta]:
-        """The pieces of tool calls since the last time."""
+        """Returns the pieces of tool calls since the last call."""
         pieces, self._pieces = self._pieces, []
         return pieces
 
     def completion(self) -> Completion:
-        """The whole answer."""
+        """Returns the whole answer."""
         message = {"content": "".join(self._text), "tool_calls": [self._whole(call) for call in self._calls]}
         choices = [self._choice | {"message": message}]
         body = {"choices": choices, "usage": self._usage, "prompt_token_ids": self._prompt_ids}
         return read_completions(body)[0]
 
     def _add_call(self, piece: Json) -> None:
-        """Add to the call of the same index; a new id under an old index is a new call, for some servers count wrongly."""
+        """Add to the call of the same index; a new id under an old index is a new call, since some servers count
+        wrongly."""
         index, id, function = _count(piece.get("index")), piece.get("id"), _object(piece.get("function"))
         call = self._open.get(index)
         if call is None or (id and call["id"] and id != call["id"]):
@@ -187,7 +188,7 @@ class StreamedAnswer:
 
 
 async def sse_data(chunks: AsyncIterator[bytes]) -> AsyncGenerator[str, None]:
-    """The data of each server-sent event. Takes time linear in the bytes, however they are cut."""
+    """Yields the data of each server-sent event, in time linear in the bytes."""
     pending: list[bytes] = []
     data: list[str] = []
     async for chunk in chunks:
@@ -206,7 +207,7 @@ async def sse_data(chunks: AsyncIterator[bytes]) -> AsyncGenerator[str, None]:
     last = b"".join(pending)
     if last.startswith(b"data:"):
         data.append(last[5:].decode("utf-8", "replace").strip())
-    if data:  # the server closed without the blank line
+    if data:  # the server closed without a blank line
         yield "\n".join(data)
 
 
@@ -238,12 +239,12 @@ def _read_call(call: Any, position: int) -> ToolCall:
     id, name, arguments = call.get("id"), function.get("name"), function.get("arguments")
     id = clean(id) if isinstance(id, str) and id else f"call_{position}"
     name = clean(name) if isinstance(name, str) else ""
-    if arguments is None or arguments == "":  # how many servers write a call without arguments
+    if arguments is None or arguments == "":  # many servers write a call without arguments so
         return ToolCall(id, name, {})
     try:
         parsed = json.loads(arguments) if isinstance(arguments, str) else arguments
         if isinstance(parsed, dict) and not _too_deep(parsed):
-            # Written out and read again: NaN, infinities and half surrogates, which could not be stored, end here.
+            # Serialised and parsed again to reject NaN, infinities and half surrogates, which could not be stored.
             return ToolCall(id, name, json.loads(clean(json.dumps(parsed, ensure_ascii=False, allow_nan=False))))
     except (ValueError, RecursionError):
         pass
@@ -280,7 +281,7 @@ def _ids(given: Any) -> tuple[int, ...] | None:
 
 
 def _top_logprobs(logprobs: Json) -> tuple[tuple[tuple[str, float], ...], ...]:
-    """The alternatives for each token, from the chat shape (a list of objects) or the older one (an object)."""
+    """Returns the alternatives for each token, from the chat format (a list of objects) or the older one (an object)."""
     content = logprobs.get("content")
     if isinstance(content, list):
         per_token = [_object(token).get("top_logprobs") for token in content]
@@ -299,10 +300,10 @@ def _top_logprobs(logprobs: Json) -> tuple[tuple[tuple[str, float], ...], ...]:
 
 
 def _span(tokens: list[Any], offsets: Any, reported: int, prompt: str, continuation: str) -> tuple[int, int]:
-    """Which tokens hold the continuation. The last ones may have been generated after it.
+    """Returns which tokens hold the continuation. Tokens generated after it may follow.
 
-    Tokens are laid along the text from its end, since what comes before the prompt's words (`<s>`) is in no text, and
-    shifts the offsets of some servers. Offsets decide where tokens are no whole characters.
+    Tokens are matched with the text from its end, since tokens before the prompt (`<s>`) are in no text and shift some
+    servers' offsets. Offsets decide where tokens are not whole characters.
     """
     text = prompt + continuation
     starts = [offset if type(offset) is int else -1 for offset in offsets] if isinstance(offsets, list) else []
@@ -312,7 +313,7 @@ def _span(tokens: list[Any], offsets: Any, reported: int, prompt: str, continuat
         if 0 < end <= len(tokens) and (start := _spelled(tokens[:end], text, len(prompt))) is not None:
             return start, end
     lengths = [len(token) if isinstance(token, str) else 0 for token in tokens]
-    counted = starts == [0, *accumulate(lengths)][: len(starts)]  # no more than the tokens' lengths, which did not fit
+    counted = starts == [0, *accumulate(lengths)][: len(starts)]  # computed from the tokens' lengths, which did not fit
     if not measured or counted or not inside:
         raise ModelError("its tokens do not spell the text that was scored")
     start = bisect_left(starts, len(prompt), hi=inside)
@@ -321,7 +322,7 @@ def _span(tokens: list[Any], offsets: Any, reported: int, prompt: str, continuat
 
 
 def _spelled(tokens: list[Any], text: str, boundary: int) -> int | None:
-    """The first of the tokens that reach past the boundary, if from there on they spell the end of the text."""
+    """Returns the first token that reaches past the boundary, if the tokens from there on spell the end of the text."""
     at = len(text)
     for index in range(len(tokens) - 1, -1, -1):
         token = tokens[index]
@@ -334,12 +335,12 @@ def _spelled(tokens: list[Any], text: str, boundary: int) -> int | None:
 
 
 def _best(top: Any) -> float:
-    """The highest log-prob among alternatives; infinite where there is none, so that nothing counts as the best."""
+    """Returns the highest log-prob among alternatives; infinite without any, so that nothing counts as greedy."""
     return max((number for number in map(_number, _object(top).values()) if number is not None), default=math.inf)
 
 
 def _text(body: Json, field: str = "content") -> str:
-    """The words of a field: a string, or the text parts of a list."""
+    """Returns the text of a field: a string, or the text parts of a list."""
     value = body.get(field)
     if isinstance(value, list):
         texts = [_object(part).get("text") for part in value]
@@ -352,7 +353,7 @@ def _object(value: Any) -> Json:
 
 
 def _number(value: Any) -> float | None:
-    """A finite number, or None."""
+    """Returns a finite number, or None."""
     if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > 1e15 or not math.isfinite(value):
         return None
     return float(value)

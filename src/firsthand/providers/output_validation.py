@@ -1,4 +1,4 @@
-"""Whether answers that came from elsewhere are what their grammar asks for: a model that runs here cannot do otherwise."""
+"""Checks that answers from elsewhere match their grammar. Local models are constrained to it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from firsthand.model import Completion, Sampling
 
 
 async def check(name: str, completions: Iterable[Completion], sampling: Sampling) -> None:
-    """ModelError if an answer that came to its end does not fit the sampling's grammar.
+    """Raise ModelError if a finished answer does not match the sampling's grammar.
 
-    After stop strings it need only be the beginning of a text that fits; tool calls and answers cut off are not looked at.
+    After stop strings it need only begin a matching text; tool calls and truncated answers are not checked.
     """
     grammar = sampling.grammar
     if grammar is None:
@@ -34,4 +34,4 @@ def _fits(grammar: Grammar, text: str, whole: bool) -> bool:
     try:
         return accepts(grammar, text, whole=whole)
     except ConfigError:
-        return True  # another dialect than ours: the endpoint took it
+        return True  # a dialect that we cannot compile, but the endpoint accepted

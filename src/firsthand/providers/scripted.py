@@ -1,7 +1,7 @@
-"""A Model whose answers are written down beforehand, for tests and demos: public, deterministic, without torch.
+"""A Model with scripted replies, for tests and demos: public, deterministic, without torch.
 
-Tokens are words here: a prompt costs its whitespace-separated words, an answer is cut after `max_tokens` of its words. The
-name always begins with `scripted`, so that it can never be taken for a real model.
+Tokens are words: a prompt costs its whitespace-separated words, and an answer is cut after `max_tokens` words. The name
+always begins with `scripted`, so that it is never taken for a real model.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from firsthand._moved import old_names
 from firsthand.errors import ConfigError, ModelError, TransientError
 from firsthand.message import Message, Text, ToolCall, assistant, canonical, user
 from firsthand.model import (
@@ -34,29 +35,29 @@ from firsthand.providers.output_validation import check
 
 Reply = str | Message
 Replies = Sequence[Reply] | Mapping[str, Reply] | Callable[[Sequence[Message], Sampling, int], Reply]
-"""A list is answered in order; a mapping by the first key that the last message contains, or matches as a regular
-expression (`""` matches all); a function is given the messages, the sampling and which of the n answers it is."""
+"""A list gives its replies in order; a mapping the reply of the first key that the last message contains, or matches as
+a regular expression (`""` matches all); a function gets the messages, the sampling and the index of the answer."""
 
 _MAX_SCRIPT_BYTES = 1 << 24
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A request that a Scripted model was given."""
+class ScriptedRequest:
+    """A request that a Scripted model received."""
 
     prompt: Prompt
     sampling: Sampling | None
-    """None for a scoring."""
+    """None for a scoring request."""
     tools: tuple[ToolSpec, ...] = ()
     n: int = 1
     continuations: tuple[str, ...] = ()
 
 
 def open_model(text: str) -> Scripted:
-    """The model that `scripted:echo` (answers with the question) or `scripted:FILE.json` names.
+    """Returns the model named `scripted:echo` (answers with the question) or `scripted:FILE.json`.
 
-    The file holds a list of replies, or an object of pattern and reply. A reply is a string, or an object with `text` and
-    `tool_calls`, a list of `name` and `arguments`.
+    The file has a list of replies, or an object of patterns and replies. A reply is a string, or an object with `text`
+    and `tool_calls`, a list of `name` and `arguments`.
     """
     if text == "echo":
         return Scripted(lambda messages, sampling, index: messages[-1].text if messages else "", name="scripted:echo")
@@ -81,13 +82,12 @@ def open_model(text: str) -> Scripted:
 
 
 class Scripted:
-    """A Model that answers from `replies`. What it was asked is kept in `asked`. A reply that does not fit the grammar of a
-    request is a ModelError.
+    """A Model that answers from `replies` and records its requests in `asked`.
 
-    `score` gives the log-prob of a continuation after a prompt; without it, each word's probability is a hash of the text
-    up to it, between 0 and 1. A continuation counts as greedy where its probability (each word's) is above one half.
-    The first `failures` requests raise TransientError, `error` is raised by every request, and every request takes
-    `delay_s`.
+    A reply that does not match the request's grammar raises ModelError. `score` returns the log-prob of a continuation
+    after a prompt; without it, each word's probability is a hash of the text up to it, between 0 and 1. A continuation
+    is greedy if its probability (that of each word) exceeds one half. The first `failures` requests raise
+    TransientError, every request raises `error` if given, and every request takes `delay_s` seconds.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class Scripted:
             raise ConfigError("replies is one string: give a list of replies, a mapping or a function")
         self.name = name
         self.fingerprint = fingerprint or f"scripted-{_digest(_described(replies), _described(score))}"
-        self.asked: list[Asked] = []
+        self.asked: list[ScriptedRequest] = []
         self._replies = replies
         self._score = score
         self._failures = failures
@@ -118,8 +118,8 @@ class Scripted:
     async def complete(
         self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = (), n: int = 1
     ) -> list[Completion]:
-        """`n` answers from the script."""
-        await self._take(Asked(prompt, sampling, tuple(tools), n))
+        """Returns `n` answers from the script."""
+        await self._take(ScriptedRequest(prompt, sampling, tuple(tools), n))
         messages = _messages(prompt)
         words = sum(_count(message.text) for message in messages)
         replies = [self._reply(messages, sampling, index) for index in range(n)]
@@ -130,7 +130,7 @@ class Scripted:
     async def stream(
         self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = ()
     ) -> AsyncIterator[Delta]:
-        """One answer from the script, word by word, then its tool calls."""
+        """Yields one answer from the script, word by word, then its tool calls."""
         (completion,) = await self.complete(prompt, sampling, tools=tools)
         for piece in _pieces(completion.message.text):
             yield Delta(piece)
@@ -140,13 +140,13 @@ class Scripted:
         yield Delta("", completion)
 
     async def score(self, prompt: Prompt, continuations: Sequence[str]) -> Scored:
-        """The likelihood of each continuation, by the function that was given or by hash."""
-        await self._take(Asked(prompt, None, continuations=tuple(continuations)))
+        """Returns the likelihood of each continuation, by the given function or by hash."""
+        await self._take(ScriptedRequest(prompt, None, continuations=tuple(continuations)))
         text = prompt if isinstance(prompt, str) else "\n".join(message.text for message in prompt)
         likelihoods = tuple(self._likelihood(text, each) for each in continuations)
         return Scored(likelihoods, Usage(_count(text) + sum(each.num_tokens for each in likelihoods)))
 
-    async def _take(self, asked: Asked) -> None:
+    async def _take(self, asked: ScriptedRequest) -> None:
         self.asked.append(asked)
         if self._delay_s:
             await asyncio.sleep(self._delay_s)
@@ -186,7 +186,7 @@ class Scripted:
 
 
 def _completion(reply: Message, sampling: Sampling, prompt_tokens: int) -> Completion:
-    """The reply, cut at stop strings and after max_tokens words, as an answer."""
+    """Returns the reply as an answer, cut at stop strings and after max_tokens words."""
     text, reason = reply.text, "tool_calls" if reply.tool_calls else "stop"
     cuts = [text.index(stop) for stop in sampling.stop if stop in text]
     shown = text[: min(cuts)] if cuts else text
@@ -210,7 +210,7 @@ def _count(text: str) -> int:
 
 
 def _pieces(text: str) -> list[str]:
-    """The text in words, each with the blanks around it."""
+    """Returns the words of a text, each with the whitespace around it."""
     return re.findall(r"^\s*\S+\s*|\S+\s*", text) or ([text] if text else [])
 
 
@@ -222,7 +222,7 @@ def _matches(pattern: str, text: str) -> bool:
 
 
 def _chance(text: str) -> float:
-    """A number between 0 and 1, never either, that depends on the text alone."""
+    """Returns a number strictly between 0 and 1 that depends on the text alone."""
     digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=6).digest()
     return (int.from_bytes(digest, "big") + 0.5) / 2**48
 
@@ -232,7 +232,7 @@ def _digest(*parts: str) -> str:
 
 
 def _described(thing: Any) -> str:
-    """What a script is, as text: data by its content, a function by its name (give `fingerprint` if that is too little)."""
+    """Returns a script as text: data by content, a function by name (give `fingerprint` if that is not enough)."""
     if thing is None or callable(thing):
         return f"{getattr(thing, '__module__', '')}.{getattr(thing, '__qualname__', type(thing).__qualname__)}"
     pairs = thing.items() if isinstance(thing, Mapping) else enumerate(thing)
@@ -258,3 +258,6 @@ def _call(index: int, body: Any, source: str) -> ToolCall:
         case {"name": str(name), "arguments": dict(arguments)}:
             return ToolCall(f"call_{index}", name, arguments)
     raise ConfigError(f"a tool call in {source!r} is {body!r:.120}: an object with name and arguments was expected")
+
+
+__getattr__ = old_names(__name__, {"Asked": "ScriptedRequest"})

@@ -1,8 +1,8 @@
-"""A Model of stated skill: it plays the game of 24 with errors of known rates, so that search can be held against theory.
+"""A simulated Model of known skill: it plays the game of 24 with given error rates, to compare search with theory.
 
-It knows the truth of every position (`twentyfour.py`) and strays from it as often as its `Errors` say; all draws come from
-seeds. It reads the requests of the benchmark game24 and of the patterns that ask it, and refuses any other. Its name always
-begins with `sim`, so that it can never be taken for a real model.
+It knows the truth of every position (`game24_solver.py`) and errs at the rates of its `Errors`, with seeded randomness.
+It understands the prompts of the benchmark game24 and of the patterns that use it, and refuses others. Its name always
+begins with `sim`, so that it is never taken for a real model.
 """
 
 from __future__ import annotations
@@ -31,35 +31,35 @@ from firsthand.providers.game24_solver import (
 from firsthand.system.option_spec import parse_spec
 
 _QUESTION = re.compile(r"(Question: )?Use numbers and basic arithmetic operations[^\n]*\nNumbers: ([\d ]+)")
-"""With a head of its own it follows worked examples."""
+"""With its own heading it follows worked examples."""
 PerStep = tuple[float, float, float]
-"""For the first, second and third operation."""
+"""Rates for the first, second and third operation."""
 
 
 @dataclass(frozen=True)
 class Errors:
-    """How often the model is right. The defaults are GPT-4's, measured from the log of Yao et al. (2023)."""
+    """Rates of correct behaviour. The defaults are GPT-4's, measured from the log of Yao et al. (2023)."""
 
     propose_winning: PerStep = (0.38, 0.56, 0.87)
-    """A position that can still reach 24 is among the proposals, if one operation leads to it."""
+    """A position that can still reach 24 is proposed, if one operation leads to it."""
     propose_losing: PerStep = (0.27, 0.35, 0.46)
-    """A position that cannot is."""
+    """A position that cannot reach 24 is proposed."""
     legal: PerStep = (0.94, 0.91, 0.76)
-    """A proposal is right arithmetic."""
+    """A proposal's arithmetic is correct."""
     sure_if_winnable: PerStep = (0.51, 0.99, 1.0)
-    """A position that can reach 24 is called sure, else likely."""
+    """A position that can reach 24 is judged sure, else likely."""
     sure_if_lost: PerStep = (0.012, 0.002, 0.003)
-    """One that cannot is called sure."""
+    """A position that cannot is judged sure."""
     impossible_if_lost: PerStep = (0.12, 0.55, 0.61)
-    """One that cannot is called impossible."""
+    """A position that cannot is judged impossible."""
     answer: float = 0.9
-    """The expression is right, once the steps have reached 24."""
+    """The expression is correct, once the steps have reached 24."""
     direct: float = 0.073
-    """The answer is right, asked for without reasoning."""
+    """An answer without reasoning is correct."""
     cot: float = 0.040
-    """The answer at the end of a chain of thought is right."""
+    """The answer after a chain of thought is correct."""
     distractors: int = 5
-    """Wrong answers are one of this many, each as likely."""
+    """Number of equally likely wrong answers."""
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
@@ -71,7 +71,7 @@ class Errors:
 
 
 def uniform(error: float) -> Errors:
-    """Errors of one rate: each step, verdict and answer is wrong that often, and a chain of four is right if each is."""
+    """Returns Errors of one rate for each step, verdict and answer; a chain of four is right if each step is."""
     right = (1 - error,) * 3
     chain = (1 - error) ** 4
     return Errors(
@@ -88,7 +88,7 @@ def uniform(error: float) -> Errors:
 
 
 def open_model(text: str) -> Sim:
-    """The model that `sim:game24` (GPT-4's errors), `sim:game24:error=0.2` (one rate for all) or `...:seed=1` names."""
+    """Returns the model named `sim:game24` (GPT-4's rates), `sim:game24:error=0.2` (one rate for all) or `...:seed=1`."""
     spec = parse_spec(text)
     if spec.name != "game24" or set(spec.options) - {"error", "seed"}:
         raise ConfigError(
@@ -103,7 +103,8 @@ def open_model(text: str) -> Sim:
 
 
 class Sim:
-    """The Model. Its verdicts on one position agree, however many are asked for at once: that is how a model errs."""
+    """The Model. Its verdicts on one position agree, however many are requested: errors are correlated, as in real
+    models."""
 
     def __init__(self, errors: Errors | None = None, *, seed: int = 0, name: str = "sim:game24"):
         if not name.startswith("sim"):
@@ -116,7 +117,7 @@ class Sim:
     async def complete(
         self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = (), n: int = 1
     ) -> list[Completion]:
-        """`n` replies. Tokens are words here."""
+        """Returns `n` replies. Tokens are words."""
         text = _text(prompt)
         words = len(text.split())
         replies = [self._reply(text, sampling.seed, index) for index in range(n)]
@@ -126,12 +127,12 @@ class Sim:
     async def stream(
         self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = ()
     ) -> AsyncIterator[Delta]:
-        """One reply, in one piece."""
+        """Yields one reply, in one piece."""
         (completion,) = await self.complete(prompt, sampling, tools=tools)
         yield Delta(completion.message.text, completion)
 
     async def score(self, prompt: Prompt, continuations: Sequence[str]) -> Scored:
-        """The verdict that it would give has nearly all the probability."""
+        """Gives nearly all probability to the verdict that it would answer with."""
         text = _text(prompt)
         said = self._reply(text, None, 0).split("\n")[-1]
         each = tuple(
@@ -155,7 +156,7 @@ class Sim:
         raise ModelError(f"{self.name} plays the game of 24 only, and was asked: {text[:80]!r}")
 
     def _proposals(self, numbers: Numbers, rng: Random) -> list[Move]:
-        """Operations, in any order: each position with its probability, and broken arithmetic besides."""
+        """Returns operations in random order: each position by its rate, and wrong arithmetic besides."""
         step = _step(len(numbers))
         chance = {True: self.errors.propose_winning[step], False: self.errors.propose_losing[step]}
         positions = {move.left: move for move in moves(numbers)}.values()
@@ -176,12 +177,12 @@ class Sim:
         )
 
     def _judge(self, text: str) -> str:
-        """The verdict on a whole expression is always right."""
+        """Returns the verdict on a whole expression, which is always correct."""
         expression = re.findall(r"Answer: ([^\n]*)", text)[-1].partition("=")[0]
         return "sure" if makes_24(expression, _last(r"Input: ([^\n]*)", text)) else "impossible"
 
     def _next_line(self, text: str, rng: Random) -> str:
-        """The next operation, or the expression when one number is left."""
+        """Returns the next operation, or the expression once one number is left."""
         puzzle, steps = _last(r"Input: ([^\n]*)", text), text.rpartition("Steps:")[2]
         left = position(steps.rpartition("left: ")[2].partition(")")[0]) if "left: " in steps else puzzle
         if len(left) > 1:
@@ -195,7 +196,7 @@ class Sim:
         return f"Answer: {self._expression(numbers, right, rng)} = 24"
 
     def _expression(self, numbers: Numbers, right: bool, rng: Random) -> str:
-        """A right expression, or one of the wrong ones."""
+        """Returns a correct expression, or one of the wrong ones."""
         found = solution(numbers) if right else None
         return found or " + ".join([*map(str, numbers), str(rng.randint(1, self.errors.distractors))])
 
@@ -205,18 +206,18 @@ def _text(prompt: Prompt) -> str:
 
 
 def _step(numbers: int) -> int:
-    """Which operation comes when so many numbers are left."""
+    """Returns the index of the operation for this many remaining numbers."""
     return min(max(4 - numbers, 0), 2)
 
 
 def _last(pattern: str, text: str) -> Numbers:
-    """The numbers in the last match."""
+    """Returns the numbers in the last match."""
     found = re.findall(pattern, text)
     return position(found[-1]) if found else ()
 
 
 def _broken(move: Move) -> Move:
-    """The move with a result that is off by one."""
+    """Returns the move with a result that is off by one."""
     shown, _, _ = move.text.partition(" = ")
     result = move.text.partition(" = ")[2].partition(" (")[0]
     [wrong] = position(result)

@@ -24,7 +24,7 @@ from firsthand.loop.listener import Began, Listener, Piece, Step
 from firsthand.message import Message, Text, ToolCall, ToolResult, canonical
 from firsthand.model import Usage
 from firsthand.rollout import Place
-from firsthand.system.request_owner import asking
+from firsthand.system.request_owner import set_owner
 from firsthand.task import Task
 from firsthand.trace import Call, Node, Origin, Trace, new_trace_id
 
@@ -109,7 +109,7 @@ class Dialogue:
             raise LimitExceeded("seconds", f"the {seconds:g} seconds for answers are used up")
         try:
             async with asyncio.timeout(left_s) as timer:
-                with asking(f"conversation {self._task.id}"):
+                with set_owner(f"conversation {self._task.id}"):
                     return await self._ask(text, max_steps)
         except TimeoutError:
             if timer.expired():

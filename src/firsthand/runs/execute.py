@@ -19,7 +19,7 @@ from firsthand.model import Usage
 from firsthand.rollout import Place, rollouts
 from firsthand.runs.feed import Both
 from firsthand.runs.store import Run
-from firsthand.system.request_owner import asking
+from firsthand.system.request_owner import set_owner
 from firsthand.trace import Trace
 
 
@@ -54,8 +54,8 @@ async def execute(
         budget.charge(0, spent)
     needed, done = list(missing.values()), dict[str, Trace]()
     if any(place.agent.memory is not None and place.agent.memory.lifetime != "attempt" for place in places):
-        needed, done = list(places), {trace.id: trace for trace in run.traces() if trace.id not in missing}
-    with run.working(), asking(run.id):
+        needed, done = list(places), {trace.place: trace for trace in run.traces() if trace.place not in missing}
+    with run.working(), set_owner(run.id):
         try:
             async with asyncio.timeout(budget.limits.seconds if budget else None) as timer:
                 await _attempt(run, needed, done, missing, seed, concurrency, budget, on_trace, listeners)

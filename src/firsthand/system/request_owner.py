@@ -1,7 +1,7 @@
-"""The request owner: a context variable by which a local model shares its steps fairly between owners.
+"""The owner of model requests made by the running code, so that a local engine shares its steps fairly.
 
-A Run enters its id, and each of its attempts its agent's name. A Model with concurrent requests reads it. It affects waiting
-time only, never an answer.
+A run sets its id, and within it each attempt its agent's name; a Model shared by several attempts reads it. It decides
+scheduling and never an answer.
 """
 
 from __future__ import annotations
@@ -11,24 +11,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+from firsthand._moved import old_names
+
 MAX_CHARS = 256
-"""The longest name an engine accepts; the end of a longer one is replaced by a hash."""
-_asker: ContextVar[str] = ContextVar("firsthand_asker", default="")
+"""Longest owner name; the end of a longer one is replaced by a hash."""
+_owner: ContextVar[str] = ContextVar("firsthand_request_owner", default="")
 
 
 def current() -> str:
-    """The owner of requests made by the running code; empty if none was entered."""
-    return _asker.get()
+    """Returns the owner of requests made by the running code; empty if none was set."""
+    return _owner.get()
 
 
 @contextmanager
-def asking(name: str) -> Iterator[None]:
-    """Make `name`, below the current owner, the owner of requests made inside, and in tasks started there."""
-    token = _asker.set(_bounded(f"{current()}/{name}" if current() else name))
+def set_owner(name: str) -> Iterator[None]:
+    """Set the owner to `name`, below the current owner, inside the context and in tasks started there."""
+    token = _owner.set(_bounded(f"{current()}/{name}" if current() else name))
     try:
         yield
     finally:
-        _asker.reset(token)
+        _owner.reset(token)
 
 
 def _bounded(name: str) -> str:
@@ -36,3 +38,6 @@ def _bounded(name: str) -> str:
         return name
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:16]
     return f"{name[: MAX_CHARS - len(digest) - 1]}~{digest}"
+
+
+__getattr__ = old_names(__name__, {"asking": "set_owner"})

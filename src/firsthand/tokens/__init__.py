@@ -1,1 +1,1 @@
-"""Tokens: from text to ids and back, chat templates in a sandbox, tool calls in text, and incremental decoding."""
+"""Tokenizers, chat templates, tool-call parsers, and incremental detokenizing."""

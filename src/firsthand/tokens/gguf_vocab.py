@@ -1,7 +1,7 @@
-"""The vocabulary inside a GGUF file, as the content of a tokenizer.json.
+"""Converts the vocabulary in a GGUF file to the content of a tokenizer.json.
 
-Read are `gpt2` (byte-level BPE, cut by the expressions named in `tokenizer.ggml.pre`) and `llama` (SentencePiece BPE with
-scores). Left out: `bert`, `t5` and `rwkv` vocabularies, which give an error that says so.
+Supported: `gpt2` (byte-level BPE, with the pre-tokenizer named in `tokenizer.ggml.pre`) and `llama` (SentencePiece BPE
+with scores). `bert`, `t5` and `rwkv` vocabularies raise an error.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ T = TypeVar("T")
 
 
 def description(metadata: Mapping[str, Any], source: str) -> Json:
-    """The content of a tokenizer.json for the vocabulary in a GGUF's metadata."""
+    """Returns the content of a tokenizer.json for the vocabulary in a GGUF's metadata; ModelFileError if it is invalid."""
     kind = metadata.get("tokenizer.ggml.model")
     if kind not in ("gpt2", "llama"):
         raise ModelFileError(
             f"{source} has a vocabulary of kind {kind!r}; 'gpt2' (byte-level BPE) and 'llama' "
-            "(SentencePiece) are read: give the model's folder with tokenizer.json instead"
+            "(SentencePiece) are supported: give the model's folder with tokenizer.json instead"
         )
     texts = _list(metadata, "tokenizer.ggml.tokens", str, None, source)
     if not texts:
@@ -38,7 +38,7 @@ def description(metadata: Mapping[str, Any], source: str) -> Json:
 
 
 def adds_bos(metadata: Mapping[str, Any]) -> bool:
-    """Whether plain prompts begin with BOS; where the file does not say, as llama.cpp does."""
+    """True if plain prompts begin with BOS; where the file does not say, follows llama.cpp."""
     stated = metadata.get("tokenizer.ggml.add_bos_token")
     if isinstance(stated, bool):
         return stated
@@ -75,7 +75,7 @@ def _pair(merge: str, vocab: dict[str, int], source: str) -> list[str]:
 
 
 def _list(metadata: Mapping[str, Any], key: str, kind: type[T], length: int | None, source: str) -> list[T]:
-    """The array under `key`, each value of one kind and as many as `length`; empty if there is none."""
+    """Returns the array under `key`, checked for type and length; empty if there is none."""
     values = metadata.get(key)
     if values is None:
         return []

@@ -1,8 +1,8 @@
-"""Grammars read by llguidance: what each kind becomes, a vocabulary as it wants it, and whether a text fits.
+"""Compiles grammars with llguidance, and checks whether a text matches one.
 
-A grammar is untrusted input. It is read on a thread with a large stack, since llguidance follows rules by recursion and a
-chain of a few thousand overflows an ordinary one, and for a bounded time; what it may use of memory is bounded by limits.
-Importing this file imports neither torch nor, until a grammar is read, llguidance.
+A grammar is untrusted input. It is compiled in bounded time on a thread with a large stack, since llguidance recurses
+and a chain of a few thousand rules overflows an ordinary one; llguidance's limits bound its memory. Importing this
+module imports neither torch nor, until a grammar is compiled, llguidance.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from typing import Any, TypeVar
 
 from firsthand.errors import ConfigError, TransientError
 from firsthand.grammar import Grammar
-from firsthand.tokens.tokenizer import Run, Tokenizer
+from firsthand.tokens.tokenizer import TextRun, Tokenizer
 
 T = TypeVar("T")
 
 MAX_READ_S = 20.0
 MAX_FORCED = 1 << 16
-"""A grammar that leaves no choice for so many tokens at its beginning is refused: it fits no context."""
+"""A grammar that forces this many tokens at its beginning is refused: it fits no context."""
 _STACK_BYTES = 1 << 29
 _MAX_READERS = 4
 _LEXER_STATES = 50_000
 _LEXER_FUEL = 200_000
-"""Also bounds what a grammar can force at a stretch, and so how long one step can take: about 100,000 bytes."""
+"""Also bounds how many tokens a grammar can force at once, and so the time of a step: about 100,000 bytes."""
 _LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 _STRICT = {"lenient": False, "coerce_one_of": False}
 _UNFORCED = '%llguidance {"no_forcing": true}'
@@ -37,9 +37,9 @@ _READERS = threading.BoundedSemaphore(_MAX_READERS)
 
 
 class Vocabulary:
-    """A tokenizer in the shape that llguidance reads: the bytes of each token, and which are control tokens.
+    """A tokenizer in the form that llguidance reads: the bytes of each token, and the special tokens.
 
-    Marks of tool calls count as text here, so that a grammar need not know whether they are tokens of their own.
+    Tool-call markers count as text, so that a grammar need not know whether they are tokens of their own.
     """
 
     is_tokenizer_wrapper = True
@@ -54,19 +54,19 @@ class Vocabulary:
             self.tokens[id] = tokenizer.token_bytes(id)
 
     def __call__(self, text: str | bytes) -> list[int]:
-        """The ids of text that goes on after other text."""
+        """Returns the ids of text that continues other text."""
         text = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
-        return self.tokenizer.encode_runs([Run(text, False)], continuing=True)
+        return self.tokenizer.encode_runs([TextRun(text, False)], continuing=True)
 
 
 def vocabulary(tokenizer: Tokenizer) -> Any:
-    """llguidance's own view of a tokenizer; making it takes some tenths of a second."""
+    """Returns llguidance's view of a tokenizer; takes some tenths of a second."""
     import llguidance
 
-    vocab: Any = Vocabulary(tokenizer)  # its own wrapper adds nothing that is needed
+    vocab: Any = Vocabulary(tokenizer)  # llguidance's wrapper adds nothing that we need
     ends = sorted(tokenizer.eos_ids)
     if not ends:
-        raise ConfigError("the model has no token that ends an answer, so no grammar can say where one may end")
+        raise ConfigError("the model has no end-of-sequence token, so a grammar cannot end an answer")
     try:
         return llguidance.LLTokenizer(vocab, n_vocab=tokenizer.vocab_size, eos_token=ends)
     except Exception as error:
@@ -74,11 +74,11 @@ def vocabulary(tokenizer: Tokenizer) -> Any:
 
 
 def read(grammar: Grammar, vocab: Any, *, flexible: bool = False, forcing: bool = True) -> Any:
-    """llguidance's matcher at the beginning of a text. ConfigError if the grammar is wrong, hopeless or too much.
+    """Returns llguidance's matcher at the start of a text; ConfigError if the grammar is invalid, matches nothing, or
+    is too large.
 
-    Without `forcing` a text may be spelled in any tokens, also where the grammar leaves no choice in it.
-
-    `flexible` lets JSON have blanks wherever JSON allows them, and reads schemas leniently: for checking what others wrote.
+    Without `forcing` the matcher accepts any tokenization of a text. `flexible` allows whitespace wherever JSON does
+    and reads schemas leniently: for checking texts from elsewhere.
     """
 
     def source() -> str:
@@ -95,7 +95,7 @@ def read(grammar: Grammar, vocab: Any, *, flexible: bool = False, forcing: bool 
         forced = [] if matcher.is_error() else matcher.compute_ff_tokens()
         if len(forced) > MAX_FORCED:
             raise ConfigError(
-                f"the {grammar.kind} grammar begins with {len(forced)} tokens that it leaves no choice in"
+                f"the {grammar.kind} grammar forces its first {len(forced)} tokens, more than fit a context: make it shorter"
             )
         if not matcher.is_error() and not flexible:
             matcher.compute_bitmask()
@@ -113,9 +113,9 @@ def read(grammar: Grammar, vocab: Any, *, flexible: bool = False, forcing: bool 
 
 
 def accepts(grammar: Grammar, text: str, *, whole: bool = True) -> bool:
-    """Whether a text fits a grammar, or, if it is not the `whole` one, begins a text that does; whoever wrote it.
+    """Returns whether a text matches a grammar, or, if not `whole`, begins a text that does.
 
-    JSON may have blanks, and keywords of schemas that a grammar cannot express go unchecked.
+    JSON may contain whitespace, and schema keywords that a grammar cannot express are not checked.
     """
     if grammar.kind == "choice":
         return any(option == text or (not whole and option.startswith(text)) for option in grammar.parsed())
@@ -129,15 +129,15 @@ def accepts(grammar: Grammar, text: str, *, whole: bool = True) -> bool:
 
 
 def in_bounds(build: Callable[[], T], what: str, *, most_s: float = MAX_READ_S) -> T:
-    """The result of reading something untrusted, on a large stack and in bounded time."""
+    """Returns the result of compiling untrusted input, on a large stack and in bounded time."""
     if not _READERS.acquire(timeout=most_s):
-        raise TransientError(f"{what} waited {most_s:g} s for {_MAX_READERS} others that are being read: try again")
+        raise TransientError(f"{what} waited {most_s:g} s for {_MAX_READERS} others that are being compiled: try again")
     future: Future[T] = Future()
 
     def run() -> None:
         try:
             future.set_result(build())
-        except BaseException as error:  # a panic in Rust is no Exception
+        except BaseException as error:  # a Rust panic is not an Exception
             future.set_exception(error)
         finally:
             _READERS.release()
@@ -152,27 +152,27 @@ def in_bounds(build: Callable[[], T], what: str, *, most_s: float = MAX_READ_S) 
     except RuntimeError as error:
         _READERS.release()
         raise TransientError(
-            f"{what} cannot be read now: no memory for a thread with a large stack ({error})"
+            f"{what} cannot be compiled now: no memory for a thread with a large stack ({error})"
         ) from None
     try:
         return future.result(most_s)
     except TimeoutError:
-        raise ConfigError(f"{what} takes more than {most_s:g} s to read: make it simpler") from None
+        raise ConfigError(f"{what} takes more than {most_s:g} s to compile: make it simpler") from None
     except (ConfigError, KeyboardInterrupt, SystemExit):
         raise
     except ImportError:
         raise
     except BaseException as error:
-        raise ConfigError(f"{what} cannot be read: {str(error)[:300]}") from None
+        raise ConfigError(f"{what} cannot be compiled: {str(error)[:300]}") from None
 
 
 def lark_json(schema: Any) -> str:
-    """A JSON schema as an item of a Lark rule, written on one line; what a grammar cannot say of it is left out."""
+    """Returns a JSON schema as an item of a Lark rule, on one line; what a grammar cannot express is left out."""
     return _json_item(schema, {"lenient": True, "coerce_one_of": True})
 
 
 def lark_text(text: str) -> str:
-    """A literal text as an item of a Lark rule."""
+    """Returns a literal text as an item of a Lark rule."""
     return json.dumps(text, ensure_ascii=False)
 
 
@@ -182,7 +182,7 @@ def _json_item(schema: Any, strictness: dict[str, bool]) -> str:
 
 
 def _translated(grammar: Grammar, flexible: bool) -> str:
-    """The grammar in llguidance's own form."""
+    """Returns the grammar in llguidance's format."""
     from llguidance import LLMatcher
 
     match grammar.kind:
@@ -201,7 +201,7 @@ def _translated(grammar: Grammar, flexible: bool) -> str:
 
 
 def _unforced(text: str) -> str:
-    """A translated grammar under which no tokens are forced."""
+    """Returns a translated grammar that forces no tokens."""
     if not text.startswith("{"):
         return f"{_UNFORCED}\n{text}"
     body = json.loads(text)

@@ -1,8 +1,8 @@
-"""How text is cut before byte-level merges: the regular expressions behind the names in `tokenizer.ggml.pre`.
+"""Pre-tokenizers: the regular expressions behind the names in `tokenizer.ggml.pre`.
 
-The expressions and names are facts of llama.cpp (src/llama-vocab.cpp) and of the models' own tokenizer.json. Several
-expressions apply one after the other, each cutting the pieces that the one before left. Left out: names whose cutting
-llama.cpp does in hand-written code (kimi-k2, afmoe and others) and names not listed; they give an error, not a guess.
+Sources: llama.cpp (src/llama-vocab.cpp) and the models' own tokenizer.json. Several expressions apply in order, each
+splitting the pieces of the one before. Unknown names, and those that llama.cpp implements in code (kimi-k2, afmoe and
+others), raise an error.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ DEEPSEEK3 = (
     r"|\s*[\r\n]+|\s+(?!\S)|\s+",
 )
 DEFAULT = (r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", "[0-9][0-9][0-9]")
-"""What llama.cpp does for a file that names no pre-tokenizer."""
+"""llama.cpp's default for a file that names no pre-tokenizer."""
 FALCON = (r"[\p{P}\$\+<=>\^~\|`]+", GPT2, "[0-9][0-9][0-9]")
 DIGITS_GPT2 = (r"\p{N}", GPT2)
 
@@ -55,15 +55,16 @@ EXPRESSIONS: dict[str, tuple[str, ...]] = {
     "default": DEFAULT,
 }
 NFC = frozenset({"qwen2", "deepseek-r1-qwen", "qwen35"})
-"""Models whose tokenizer.json normalises to NFC first; llama.cpp leaves that out, we follow the model."""
+"""Models whose tokenizer.json normalises to NFC first. llama.cpp does not; we follow the model."""
 IGNORE_MERGES = frozenset({"llama3", "llama-v3", "llama-bpe", "falcon3", "tekken"})
-"""A piece that is a whole token is taken without merging."""
+"""A piece that is a whole token is used without merging."""
 ADD_BOS = IGNORE_MERGES | {"chameleon"}
-"""Prompts begin with BOS where the file does not say."""
+"""Prompts begin with BOS unless the file says otherwise."""
 
 
 def pre_tokenizer(name: str) -> Json:
-    """The `pre_tokenizer` entry of a tokenizer.json for a name in `tokenizer.ggml.pre`; ModelFileError if unknown."""
+    """Returns the `pre_tokenizer` entry of a tokenizer.json for a name in `tokenizer.ggml.pre`; ModelFileError if
+    unknown."""
     expressions = EXPRESSIONS.get(name)
     if expressions is None:
         close = nearest(name, EXPRESSIONS)

@@ -1,8 +1,8 @@
 """`load`: the Tokenizer of a model, from a Hugging Face folder or from the vocabulary inside a GGUF file.
 
-A folder gives tokenizer.json (or a SentencePiece tokenizer.model), and from tokenizer_config.json,
-special_tokens_map.json, generation_config.json and chat_template.jinja what else is known. No code from the folder
-runs. Left out: vocab.json with merges.txt alone, and tiktoken files; save such a tokenizer once with transformers.
+A folder is read from tokenizer.json (or a SentencePiece tokenizer.model), tokenizer_config.json,
+special_tokens_map.json, generation_config.json and chat_template.jinja. No code from the folder runs. Not supported:
+vocab.json with merges.txt alone, and tiktoken files; save such a tokenizer once with transformers.
 """
 
 from __future__ import annotations
@@ -10,22 +10,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from firsthand._moved import old_names
 from firsthand.errors import ModelFileError
 from firsthand.formats.model_files import read_gguf, read_json
 from firsthand.message import Json
 from firsthand.tokens import gguf_vocab, spm
-from firsthand.tokens.tokenizer import Run, Tokenizer
+from firsthand.tokens.tokenizer import TextRun, Tokenizer
 
-__all__ = ["Run", "Tokenizer", "from_metadata", "load"]
+__all__ = ["TextRun", "Tokenizer", "from_metadata", "load"]
 
 _MAX_TOKENIZER_BYTES = 1 << 27
 _MAX_TEMPLATE_BYTES = 1 << 20
 
 
 def load(path: Path | str) -> Tokenizer:
-    """The Tokenizer of the model at `path`: a folder, its tokenizer.json, or a .gguf file.
+    """Returns the Tokenizer of the model at `path`: a folder, its tokenizer.json, or a .gguf file.
 
-    ModelFileError if there is none, or if what is there is corrupt, contradicts itself, or is of an unknown kind.
+    ModelFileError if there is none, or if the files are corrupt, contradictory or of an unknown kind.
     """
     path = Path(path)
     if path.is_dir():
@@ -38,7 +39,7 @@ def load(path: Path | str) -> Tokenizer:
 
 
 def from_metadata(metadata: dict[str, Any], *, source: str = "GGUF") -> Tokenizer:
-    """The Tokenizer in the metadata of a GGUF that was read already."""
+    """Returns the Tokenizer in a GGUF's metadata."""
     ends = [metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot", "eom")]
     return Tokenizer(
         gguf_vocab.description(metadata, source),
@@ -101,13 +102,13 @@ def _ids_by_text(description: Json, source: str) -> dict[str, Any]:
 
 
 def _id(token: object, vocab: dict[str, Any]) -> int | None:
-    """The id of a token given by its text, or as an object with `content`; None if it is not in the vocabulary."""
+    """Returns the id of a token given as text or as an object with `content`; None if it is not in the vocabulary."""
     text = token.get("content") if isinstance(token, dict) else token
     return vocab.get(text) if isinstance(text, str) else None
 
 
 def _begins_with(description: Json, bos: int) -> bool:
-    """Whether the post-processor of tokenizer.json puts BOS before a text."""
+    """True if tokenizer.json's post-processor puts BOS before a text."""
     match description.get("post_processor"):
         case {"type": "Sequence", "processors": list(steps)}:
             return any(_begins_with({"post_processor": step}, bos) for step in steps)
@@ -134,12 +135,15 @@ def _folder_template(folder: Path, config: Json) -> str | None:
 
 
 def _template(value: object, source: str) -> str | None:
-    """A template given as text, or as a list of named ones, of which `default` counts."""
+    """Returns a template given as text, or the `default` one of a list of named ones."""
     if isinstance(value, list):
         named = {entry.get("name"): entry.get("template") for entry in value if isinstance(entry, dict)}
         value = named.get("default", next(iter(named.values()), None))
     if value is None:
         return None
     if not isinstance(value, str) or len(value) > _MAX_TEMPLATE_BYTES:
-        raise ModelFileError(f"{source}: the chat template is no text of at most {_MAX_TEMPLATE_BYTES} bytes")
+        raise ModelFileError(f"{source}: the chat template should be a text of at most {_MAX_TEMPLATE_BYTES} bytes")
     return value
+
+
+__getattr__ = old_names(__name__, {"Run": "TextRun"})

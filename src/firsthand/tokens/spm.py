@@ -1,7 +1,7 @@
-"""SentencePiece vocabularies (Llama 2, Gemma, Mistral 7B): pieces with scores, turned into the merges of a tokenizer.json.
+"""SentencePiece vocabularies (Llama 2, Gemma, Mistral 7B), converted to the merges of a tokenizer.json.
 
-The pieces come from a GGUF (`gguf_vocab.py`) or from a tokenizer.model, whose protobuf is read here. Its greedy merging by
-score is that of a byte pair encoding whose merges are ranked by the score of what they make. Left out: unigram models (T5)
+Pieces come from a GGUF (`gguf_vocab.py`) or from a tokenizer.model, whose protobuf is parsed here. SentencePiece merges
+greedily by score, which equals BPE with merges ranked by the score of their result. Not supported: unigram models (T5)
 and normalisation tables; a folder with tokenizer.json has both.
 """
 
@@ -19,22 +19,22 @@ from firsthand.message import Json
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 _MAX_FILE_BYTES = 1 << 26
 _MAX_SPLITS = 1 << 23
-"""Ways to cut all pieces in two; Gemma's 262 144 pieces have about two million."""
+"""Most ways to split all pieces in two; Gemma's 262 144 pieces have about two million."""
 
 
 @dataclass(frozen=True)
 class Pieces:
-    """A SentencePiece vocabulary; a piece's id is its place."""
+    """A SentencePiece vocabulary; a piece's id is its index."""
 
     texts: Sequence[str]
     scores: Sequence[float]
     kinds: Sequence[int]
     add_prefix: bool
-    """Whether a space goes before a text."""
+    """True if a space is put before a text."""
 
 
 def description(pieces: Pieces, source: str) -> Json:
-    """The content of a tokenizer.json that encodes as SentencePiece's BPE does with these pieces."""
+    """Returns the content of a tokenizer.json that encodes like SentencePiece's BPE with these pieces."""
     texts = [
         text.replace("▁", " ") if kind == USER_DEFINED else text
         for text, kind in zip(pieces.texts, pieces.kinds, strict=True)
@@ -70,7 +70,7 @@ def description(pieces: Pieces, source: str) -> Json:
 
 
 def added_tokens(texts: Sequence[str], kinds: Sequence[int]) -> list[Json]:
-    """The added tokens of a tokenizer.json: control and unknown pieces are special, user-defined ones are not."""
+    """Returns the added tokens of a tokenizer.json: control and unknown pieces are special, user-defined ones are not."""
     return [
         {"id": id, "content": text, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
          "special": kind != USER_DEFINED}
@@ -80,11 +80,11 @@ def added_tokens(texts: Sequence[str], kinds: Sequence[int]) -> list[Json]:
 
 
 def read_model(path: Path) -> Pieces:
-    """The pieces of a tokenizer.model; ModelFileError if it is corrupt, or not a plain BPE model."""
+    """Returns the pieces of a tokenizer.model; ModelFileError if it is corrupt, or not a plain BPE model."""
     try:
         size = path.stat().st_size
         if size > _MAX_FILE_BYTES:
-            raise ModelFileError(f"{path} has {size} bytes, which no SentencePiece model has")
+            raise ModelFileError(f"{path} has {size} bytes: a SentencePiece model has at most {_MAX_FILE_BYTES}")
         data = path.read_bytes()
     except OSError as error:
         raise ModelFileError(f"{path} cannot be read: {error.strerror}") from error
@@ -103,16 +103,16 @@ def read_model(path: Path) -> Pieces:
             normalizer = dict(_fields(value, path))
     if trainer.get(3, 1) != 2 or normalizer.get(2) or normalizer.get(4, 1):
         raise ModelFileError(
-            f"{path} is no BPE model without normalisation, the only SentencePiece kind read directly: "
+            f"{path} is not a BPE model without normalisation, the only SentencePiece kind supported directly: "
             "convert it once with transformers' AutoTokenizer.save_pretrained, which writes tokenizer.json"
         )
     return Pieces(texts, scores, kinds, add_prefix=bool(normalizer.get(3, 1)))
 
 
 def _merges(pieces: Pieces, vocab: dict[str, int], source: str) -> list[list[str]]:
-    """Every way to make a normal piece of two, the highest score first."""
+    """Returns every way to make a normal piece of two, the highest score first."""
     if not all(isinstance(score, int | float) and not math.isnan(score) for score in pieces.scores):
-        raise ModelFileError(f"{source}: a token score is no number")
+        raise ModelFileError(f"{source}: a token score is not a number")
     normal = {text for text, kind in zip(pieces.texts, pieces.kinds, strict=True) if kind == NORMAL}
     if sum(len(text) for text in normal) > _MAX_SPLITS or any(len(text) > 4096 for text in normal):
         raise ModelFileError(f"{source}: the vocabulary's tokens are too long for any real tokenizer")
@@ -127,7 +127,7 @@ def _merges(pieces: Pieces, vocab: dict[str, int], source: str) -> list[list[str
 
 
 def _fields(data: bytes, path: Path) -> Iterator[tuple[int, object]]:
-    """The fields of a protobuf message as (number, value): a whole number, a float32, or bytes."""
+    """Yields the fields of a protobuf message as (number, value): an integer, a float32, or bytes."""
     at = 0
     while at < len(data):
         key, at = _varint(data, at, path)

@@ -1,8 +1,8 @@
-"""What bytes a token stands for: read from the decoder that a tokenizer.json describes.
+"""The bytes of each token, from the decoder that a tokenizer.json describes.
 
-Three kinds of vocabulary are known: byte-level (GPT-2 and most models since), SentencePiece with byte fallback (Llama 2,
-Gemma), and WordPiece (BERT). Left out: WordPiece's tidying of spaces before punctuation, which would depend on what
-comes next; its text has a space before every word.
+Supported vocabularies: byte-level (GPT-2 and most models since), SentencePiece with byte fallback (Llama 2, Gemma), and
+WordPiece (BERT). WordPiece's removal of spaces before punctuation is left out, since it depends on the next token: its
+text has a space before every word.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from firsthand.message import Json
 
 
 def steps(node: object, inner: str) -> list[Json]:
-    """The steps of a pipeline in tokenizer.json, whose sequences name them `inner`."""
+    """Returns the steps of a pipeline in tokenizer.json; `inner` is the key of nested sequences."""
     if not isinstance(node, dict):
         return []
     if node.get("type") != "Sequence":
@@ -26,7 +26,7 @@ def steps(node: object, inner: str) -> list[Json]:
 
 
 def strips_leading_space(decoder: object) -> bool:
-    """Whether decoding takes one space off the front of a text."""
+    """True if decoding removes one space from the start of a text."""
     for part in steps(decoder, "decoders"):
         match part:
             case {"type": "Strip", "content": " ", "start": int(start)} if start > 0:
@@ -39,7 +39,7 @@ def strips_leading_space(decoder: object) -> bool:
 
 
 def byte_reader(description: Json, source: str) -> Callable[[str], bytes]:
-    """The function from a token's text in the vocabulary to its bytes."""
+    """Returns the function from a token's text in the vocabulary to its bytes."""
     decoders = {part.get("type") for part in steps(description.get("decoder"), "decoders")}
     cutters = {part.get("type") for part in steps(description.get("pre_tokenizer"), "pretokenizers")}
     if "ByteLevel" in decoders or (not decoders and "ByteLevel" in cutters):
@@ -49,21 +49,21 @@ def byte_reader(description: Json, source: str) -> Callable[[str], bytes]:
     if "WordPiece" in decoders:
         return _wordpiece_bytes
     raise ModelFileError(
-        f"{source}: the decoder {sorted(map(str, decoders))} is not known here; byte-level, "
+        f"{source}: the decoder {sorted(map(str, decoders))} is not supported; byte-level, "
         "SentencePiece and WordPiece vocabularies are read"
     )
 
 
 @lru_cache(maxsize=1)
 def _byte_of_character() -> dict[str, int]:
-    """GPT-2's printable stand-ins for bytes: printable Latin-1 stands for itself, the rest follows from U+0100 on."""
+    """Returns GPT-2's characters for bytes: printable Latin-1 maps to itself, the rest follows from U+0100 on."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in set(printable)]
     return {chr(byte): byte for byte in printable} | {chr(256 + index): byte for index, byte in enumerate(others)}
 
 
 def byte_level_bytes(token: str) -> bytes:
-    """The bytes of a token that is written in GPT-2's stand-ins."""
+    """Returns the bytes of a token written in GPT-2's characters."""
     table = _byte_of_character()
     try:
         return bytes(table[character] for character in token)

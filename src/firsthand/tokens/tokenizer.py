@@ -1,8 +1,8 @@
-"""A Tokenizer: text to token ids and back, with control tokens that no user text can forge.
+"""The Tokenizer: text to token ids and back. User text can never forge a special token.
 
-The merging is done by the `tokenizers` library (Rust). Around it: which ids are control tokens and end a turn, the exact
-bytes of each token, and encoding of text of which only some parts may name control tokens. Reading the files is in
-`pretrained.py`; chat templates are in `chat.py`.
+The `tokenizers` library (Rust) does the merging. This file adds special tokens and end-of-turn ids, the exact bytes of
+each token, and encoding of text in which only some parts may name special tokens. Files are read in `pretrained.py`;
+chat templates are in `templates/chat_template.py`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import tokenizers
 
+from firsthand._moved import old_names
 from firsthand.errors import ModelFileError
 from firsthand.message import Json, canonical
 from firsthand.tokens.token_bytes import byte_reader, steps, strips_leading_space
@@ -26,22 +27,22 @@ END_OF_TURN = frozenset({
 })  # fmt: skip
 CONTROL = END_OF_TURN | {"<s>", "</s>", "<bos>", "<eos>", "<pad>", "<unk>", "<start_of_turn>", "[INST]", "[/INST]"}
 CALL_MARKERS = frozenset({"[TOOL_CALLS]", "<|python_tag|>", "<tool_call>", "</tool_call>", "[ARGS]", "[CALL_ID]"})
-"""Tokens that `decode` keeps even where it leaves out control tokens: `toolcalls.py` reads them."""
+"""Special tokens that `decode` always keeps: the tool-call parser reads them."""
 _MAX_TEXTS, _SHORT, _LONG = 256, 256, 16_384
 """So many texts are kept with their ids, if they have more than 256 characters and at most 16,384: system prompts come again
 with every chat."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-class Run(NamedTuple):
-    """A stretch of text; only in a trusted one does the text of a control token become that token."""
+class TextRun(NamedTuple):
+    """A piece of text; only in a trusted one does the text of a special token become that token."""
 
     text: str
     trusted: bool
 
 
 class AddedToken(NamedTuple):
-    """A token found in text before any merging; `lstrip` and `rstrip` say whether it takes the blanks beside it."""
+    """A token found in text before merging; `lstrip` and `rstrip` strip the whitespace beside it."""
 
     id: int
     content: str
@@ -51,27 +52,27 @@ class AddedToken(NamedTuple):
 
 
 class Tokenizer:
-    """Text to ids and back.
+    """Encodes text to ids and back.
 
-    `description` is the content of a tokenizer.json. Wrong content is a ModelFileError.
+    `description` is the content of a tokenizer.json; ModelFileError if it is invalid.
     """
 
     bos_id: int | None
-    """The token that begins a text, if the vocabulary has one."""
+    """The token that begins a text, if there is one."""
     eos_id: int | None
     """The end token that the model's files name first."""
     eos_ids: frozenset[int]
-    """Every id that ends a turn or a text."""
+    """All ids that end a turn or a text."""
     add_bos: bool
-    """Whether a plain prompt begins with `bos_id`. Chat templates write it themselves."""
+    """True if a plain prompt begins with `bos_id`. Chat templates write it themselves."""
     special_ids: frozenset[int]
-    """The control tokens: no untrusted text is ever encoded to one of them."""
+    """The special tokens: no untrusted text is ever encoded to one of them."""
     chat_template: str | None
-    """The template's Jinja text, as it came with the model."""
+    """The model's chat template (Jinja), if there is one."""
     fingerprint: str
-    """Equal fingerprints encode and decode alike."""
+    """Hash of all that decides encoding and decoding."""
     vocab_size: int
-    """One more than the largest id that has a token."""
+    """One more than the largest token id."""
 
     def __init__(
         self,
@@ -117,18 +118,18 @@ class Tokenizer:
         ).hexdigest()
 
     def encode(self, text: str, *, special: bool = False) -> list[int]:
-        """The ids of a text, without BOS.
+        """Returns the ids of a text, without BOS.
 
-        With `special`, text such as `<|im_end|>` becomes that control token; without, it is encoded as plain text.
+        With `special`, text such as `<|im_end|>` becomes that special token; without, it is encoded as plain text.
         """
-        return self.encode_runs([Run(text, special)])
+        return self.encode_runs([TextRun(text, special)])
 
-    def encode_runs(self, runs: Sequence[Run], *, continuing: bool = False) -> list[int]:
-        """The ids of the joined text of `runs`, in which only trusted runs may name control tokens.
+    def encode_runs(self, runs: Sequence[TextRun], *, continuing: bool = False) -> list[int]:
+        """Returns the ids of the joined text of `runs`, in which only trusted runs may name special tokens.
 
-        Between two control tokens the text is encoded as one, whatever runs it came from, so where no untrusted run
-        names a control token the ids equal `encode` of the joined text. `continuing` says that the text goes on
-        after other tokens, so that no space is put before it.
+        Text between two special tokens is encoded as one, whatever runs it came from, so the ids equal `encode` of the
+        joined text unless an untrusted run names a special token. `continuing`: the text continues other tokens, so no
+        space is put before it.
         """
         ids: list[int] = []
         waiting: list[str] = []
@@ -155,41 +156,42 @@ class Tokenizer:
         return ids
 
     def decode(self, ids: Iterable[int], *, skip_special: bool = True) -> str:
-        """The text of ids; bytes that are no UTF-8 become U+FFFD.
+        """Returns the text of ids; invalid UTF-8 becomes U+FFFD.
 
-        `skip_special` leaves out control tokens, except those that mark a tool call. Where the vocabulary puts a space
-        before the first word, that space is taken off again.
+        `skip_special` leaves out special tokens, except tool-call markers. A space that the vocabulary puts before the
+        first word is removed.
         """
         text = b"".join(self.visible_bytes(id, skip_special) for id in ids).decode("utf-8", "replace")
         return text[1:] if self._strips_space and text.startswith(" ") else text
 
     def token_bytes(self, id: int) -> bytes:
-        """The exact bytes of a token; empty for an id without one, such as a padded row of the embedding."""
+        """Returns the exact bytes of a token; empty for an id without one, such as a padded row of the embedding."""
         known = self._bytes.get(id)
         if known is None:
             known = self._bytes[id] = self._bytes_of(id) if 0 <= id < self.vocab_size else b""
         return known
 
     def visible_bytes(self, id: int, skip_special: bool = True) -> bytes:
-        """The bytes with which a token takes part in `decode`."""
+        """Returns the bytes of a token in `decode`."""
         return b"" if skip_special and id in self._hidden else self.token_bytes(id)
 
     @property
     def strips_leading_space(self) -> bool:
-        """Whether `decode` takes one space off the front of a text."""
+        """True if `decode` removes one space from the start of a text."""
         return self._strips_space
 
     def id_of(self, content: str) -> int | None:
-        """The id of a token by its text, or None."""
+        """Returns the id of a token by its text, or None."""
         found = self._rust.token_to_id(content)
         return None if found is None else int(found)
 
     def text_of(self, id: int | None) -> str:
-        """The text of a token as its vocabulary writes it; empty for None."""
+        """Returns a token's text as the vocabulary writes it; empty for None."""
         return "" if id is None else self._added_text.get(id) or self._rust.id_to_token(id) or ""
 
     def find_special(self, text: str) -> Iterable[tuple[int, AddedToken]]:
-        """Control tokens in `text`, leftmost first and the longest at each place, as the Rust library finds them."""
+        """Yields the special tokens in `text`, leftmost first and the longest at each place, as the Rust library finds
+        them."""
         at = 0
         while self._first is not None and (match := self._first.search(text, at)):
             at = match.start()
@@ -215,14 +217,16 @@ class Tokenizer:
         return b"" if token is None else self._read_bytes(token)
 
     def _encode_plain(self, text: str, continuing: bool) -> tuple[int, ...]:
-        if not text.isascii() and _SURROGATE.search(text):  # half a pair, which JSON can carry and UTF-8 cannot
+        if not text.isascii() and _SURROGATE.search(
+            text
+        ):  # half a surrogate pair, which JSON allows and UTF-8 does not
             text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         rust = self._continuing if continuing else self._rust
         try:
             return tuple(rust.encode(text, add_special_tokens=False).ids)
         except (KeyboardInterrupt, SystemExit, MemoryError):
             raise
-        except BaseException as error:  # a panic in Rust is no Exception
+        except BaseException as error:  # a Rust panic is not an Exception
             raise ModelFileError(f"the tokenizer could not encode a text of {len(text)} characters: {error}") from error
 
 
@@ -235,7 +239,7 @@ def _checked(id: int | None, vocab_size: int, name: str, source: str) -> int | N
 def _added_tokens(description: Json, source: str) -> list[AddedToken]:
     entries = description.get("added_tokens") or []
     if not isinstance(entries, list):
-        raise ModelFileError(f"{source}: added_tokens is no list")
+        raise ModelFileError(f"{source}: added_tokens should be a list")
     tokens = []
     for entry in entries:
         if not (isinstance(entry, dict) and isinstance(entry.get("content"), str) and type(entry.get("id")) is int):
@@ -255,7 +259,7 @@ def _added_tokens(description: Json, source: str) -> list[AddedToken]:
 
 
 def _prepare(description: Json, added: Iterable[AddedToken]) -> Json:
-    """The description with our idea of what is special, and without what changes lengths behind our back."""
+    """Returns the description with our special tokens, and without truncation, padding and post-processing."""
     special = {token.content for token in added if token.special}
     entries = [entry | {"special": entry["content"] in special} for entry in description.get("added_tokens") or []]
     return description | {"added_tokens": entries, "truncation": None, "padding": None, "post_processor": None}
@@ -266,20 +270,20 @@ def _build(description: Json, source: str) -> Any:
     kind = model.get("type", "BPE") if isinstance(model, dict) else None
     if kind not in ("BPE", "Unigram", "WordPiece"):
         raise ModelFileError(
-            f"{source}: the tokenizer's model is of type {kind!r}; BPE, Unigram and WordPiece are read"
+            f"{source}: the tokenizer's model is of type {kind!r}; BPE, Unigram and WordPiece are supported"
         )
     try:
         rust = tokenizers.Tokenizer.from_str(json.dumps(description))
     except (KeyboardInterrupt, SystemExit, MemoryError):
         raise
-    except BaseException as error:  # a panic in Rust is no Exception
+    except BaseException as error:  # a Rust panic is not an Exception
         raise ModelFileError(f"{source}: the tokenizer cannot be built: {error}") from error
     rust.encode_special_tokens = True
     return rust
 
 
 def _without_prefix(rust: Any, description: Json, source: str) -> Any:
-    """The tokenizer for text that goes on after other tokens: the same one unless a space goes before the first."""
+    """Returns the tokenizer for text that continues other tokens: the same one unless a space is put before the first."""
     node = description.get("pre_tokenizer")
     if not any(
         part.get("type") == "Metaspace" and part.get("prepend_scheme") == "first"
@@ -288,3 +292,6 @@ def _without_prefix(rust: Any, description: Json, source: str) -> Any:
         return rust
     text = json.dumps(node).replace('"prepend_scheme": "first"', '"prepend_scheme": "never"')
     return _build(description | {"pre_tokenizer": json.loads(text)}, source)
+
+
+__getattr__ = old_names(__name__, {"Run": "TextRun"})

@@ -13,7 +13,7 @@ from firsthand.message import Json
 
 ReplicaState = Literal["starting", "ready", "failed"]
 GAUGES = {
-    "running", "waiting", "oldest_wait_s", "num_blocks", "used_blocks", "held_blocks", "cached_blocks", "holds",
+    "running", "waiting", "oldest_wait_s", "num_blocks", "used_blocks", "pinned_blocks", "cached_blocks", "pinned_prefixes",
     "adapters", "adapter_bytes",
 }  # fmt: skip
 """The engine's numbers that go up and down; the others are counters."""

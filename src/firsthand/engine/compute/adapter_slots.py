@@ -1,8 +1,8 @@
-"""The LoRA adapters that an engine holds beside its model: by name, with bounds on their number, rank and memory.
+"""The LoRA adapters loaded beside the model, by name, with limits on their number, rank and memory.
 
-A request names its adapter and keeps that very one to its end. So an adapter that is unloaded, or replaced by another of its
-name, leaves at once for new requests, and its memory goes with the last request that still uses it. Each has an id that no
-other ever gets: memory of texts is shared by adapter and id, and so never between an adapter and its successor.
+A request keeps its adapter to its end. An adapter that is unloaded or replaced is refused to new requests at once, and
+its memory is freed with the last request that uses it. Ids are never reused: cached prefixes are kept apart by adapter
+id, so an adapter never reads the KV blocks of a predecessor of the same name.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _NAME = re.compile(r"[A-Za-z0-9._@:/+-]+")
 
 @dataclass(eq=False)
 class LoadedAdapter:
-    """An adapter in memory."""
+    """A LoRA adapter in memory."""
 
     id: int
     name: str
@@ -35,11 +35,11 @@ class LoadedAdapter:
     num_live: int = 0
     """Sequences that use it."""
     is_leaving: bool = False
-    """Whether it goes with its last sequence."""
+    """True if it is freed with its last sequence."""
 
 
-class Adapters:
-    """All adapters of an engine. `read` may run in any thread, all else in the engine's."""
+class AdapterSlots:
+    """The adapters of an engine. `read` may run in any thread, everything else in the engine's."""
 
     def __init__(self, model: Decoder, config: EngineConfig, *, tiles_of: Mode | None):
         self._model = model
@@ -48,29 +48,29 @@ class Adapters:
         self._loaded: dict[str, LoadedAdapter] = {}
         self._leaving: list[LoadedAdapter] = []
         self._next_id = 1
-        self._reading = threading.Lock()
+        self._read_lock = threading.Lock()
 
     def __len__(self) -> int:
-        """How many are in memory, those that are leaving counted."""
+        """Returns how many are in memory, leaving ones included."""
         return len(self._loaded) + len(self._leaving)
 
     @property
     def versions(self) -> dict[str, int]:
-        """The version of each adapter that may be asked for."""
+        """The version of each adapter that new requests can name."""
         return {name: adapter.version for name, adapter in self._loaded.items()}
 
     @property
     def size_bytes(self) -> int:
-        """Memory of all, those that are leaving counted."""
+        """Memory of all adapters, leaving ones included."""
         return sum(each.packed.size_bytes for each in (*self._loaded.values(), *self._leaving))
 
     def read(self, source: Path | str | Adapter) -> PackedAdapter:
-        """An adapter, from its folder, ready to be added; nothing of the engine is touched.
+        """Returns the adapter of a folder, packed and ready for `add`; the engine is not touched.
 
-        Raises ModelFileError if it is not sound or does not fit the model, ConfigError if it is larger than allowed.
+        Raises ModelFileError if it is invalid or does not fit the model, ConfigError if it exceeds a limit.
         """
         most = self._config.adapter_memory_bytes
-        with self._reading:  # one at a time, so that together they take no more than one does
+        with self._read_lock:  # one at a time, which bounds the memory
             if not isinstance(source, Adapter):
                 source = read_adapter(source, self._model, max_bytes=most, max_rank=self._config.max_adapter_rank)
             packed = pack_adapter(source, self._model, tiles_of=self._tiles_of)
@@ -81,11 +81,12 @@ class Adapters:
         return packed
 
     def add(self, name: str, packed: PackedAdapter, version: int, *, replace: bool = False) -> LoadedAdapter | None:
-        """Take an adapter in under a name; returns the one whose name it took, if nobody uses that one any more.
+        """Add an adapter under a name; returns the adapter it replaced if no sequence uses that one.
 
-        ConfigError, and nothing changes, if the name cannot be, is taken and not to be replaced, or there is no room.
+        Raises ConfigError, and changes nothing, if the name is invalid or taken and `replace` is off, or if there is no
+        room.
         """
-        check_name(name)
+        check_adapter_name(name)
         old = self._loaded.get(name)
         if old is not None and not replace:
             raise ConfigError(f"an adapter {name!r} is loaded already: unload it first, or ask for it to be replaced")
@@ -107,7 +108,7 @@ class Adapters:
         return gone
 
     def get(self, name: str) -> LoadedAdapter:
-        """The adapter that new requests of that name get; ConfigError if there is none."""
+        """Returns the adapter for new requests of that name; ConfigError if there is none."""
         found = self._loaded.get(name) if isinstance(name, str) else None
         if found is None:
             known = ", ".join(self._loaded) or "none"
@@ -115,17 +116,17 @@ class Adapters:
         return found
 
     def remove(self, name: str) -> LoadedAdapter | None:
-        """Let new requests have it no more; returns it if nobody uses it, so that it is gone."""
+        """Refuse an adapter to new requests; returns it if no sequence uses it, so that it is freed."""
         found = self.get(name)
         del self._loaded[name]
         return self._retire(found)
 
     def enter(self, adapter: LoadedAdapter, num_sequences: int) -> None:
-        """Note that so many sequences use it from now on."""
+        """Record that this many sequences now use it."""
         adapter.num_live += num_sequences
 
     def leave(self, adapter: LoadedAdapter) -> LoadedAdapter | None:
-        """Note that a sequence which used it has ended; returns it if it is gone with that."""
+        """Record that a sequence which used it has ended; returns it if it is freed now."""
         adapter.num_live -= 1
         if adapter.num_live or not adapter.is_leaving:
             return None
@@ -140,7 +141,7 @@ class Adapters:
         return adapter
 
 
-def check_name(name: object) -> None:
-    """Raise ConfigError unless it can be an adapter's name."""
+def check_adapter_name(name: object) -> None:
+    """Raise ConfigError unless the name is valid for an adapter."""
     if not isinstance(name, str) or len(name) > MAX_NAME or not _NAME.fullmatch(name):
         raise ConfigError(f"an adapter's name is {shown(name)}: give 1 to {MAX_NAME} letters, digits and . _ @ : / + -")

@@ -1,4 +1,4 @@
-"""A model's weights where the engine is to compute."""
+"""Loads a model's weights onto the engine's device."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from firsthand.nn.decoder import Decoder
 
 
 def load_weights(path: Path, config: EngineConfig, adapter: Path | None = None) -> Decoder:
-    """The model of a file or folder on the config's device."""
+    """Returns the model of a file or folder on the config's device. Raises ConfigError if that device cannot hold the
+    format."""
     if config.device == "cpu":
         return weights.load(path, keep_blocks=config.weights in ("auto", "int8"), adapter=adapter)
     pick_device(config.device)

@@ -1,4 +1,4 @@
-"""Which device a model is computed on, its memory, and how much of it is for keys and values."""
+"""Devices: which one to use, its memory, and the share of it for the KV cache."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from firsthand._moved import old_names
 from firsthand.engine.core.engine_config import default_kv_bytes
 from firsthand.engine.memory.available_memory import free_bytes
 from firsthand.errors import ConfigError, ModelError
 
 
 def pick_device(name: str) -> str:
-    """`cpu`, `cuda` or `cuda:N` as it came, and `auto` as `cuda` where there is one; ConfigError for what is not there."""
+    """Returns `cpu`, `cuda` or `cuda:N` unchanged, and for `auto` `cuda` if there is a GPU. ConfigError if it is
+    missing."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if not name.startswith("cuda"):
@@ -36,28 +38,28 @@ def pick_device(name: str) -> str:
 
 
 def device_line(device: str) -> str:
-    """What to add to a machine's description for a GPU; nothing for the CPU."""
+    """Returns a GPU's part of the machine's description; empty for the CPU."""
     return "" if device == "cpu" else f"; computed on {torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}"
 
 
-def torch_on(device: torch.device) -> str:
-    """Torch and what it computes on: a GPU by its name, a CPU by the vector instructions that torch uses."""
+def torch_name(device: torch.device) -> str:
+    """Returns torch's version and device: a GPU's name, or the vector instructions torch uses on the CPU."""
     is_gpu = device.type == "cuda"
     name = torch.cuda.get_device_name(device) if is_gpu else torch.backends.cpu.get_cpu_capability()
     return f"torch {torch.__version__} on {name}"
 
 
 class Gpu(Protocol):
-    """What tells how much memory a GPU has, as `torch.cuda` does."""
+    """The part of `torch.cuda` that reports memory."""
 
     def mem_get_info(self, device: torch.device) -> tuple[int, int]:
-        """The bytes of a device that nobody has, and all."""
+        """Returns the free and the total bytes of a device."""
 
 
 def kv_bytes_on(device: torch.device, gpu: Gpu = torch.cuda) -> int:
-    """Memory for keys and values where nobody says how much; to be asked once the weights are on the device.
+    """Returns the default size of the KV cache in bytes. Call it once the weights are on the device.
 
-    On a GPU it is half of what is free there. The rest is for what a step computes, graphs, and adapters that come later.
+    On a GPU it is half of the free memory; the rest is for activations, graphs, and adapters loaded later.
     """
     if device.type != "cuda":
         return default_kv_bytes()
@@ -66,19 +68,19 @@ def kv_bytes_on(device: torch.device, gpu: Gpu = torch.cuda) -> int:
 
 
 def on_device_of(tensor: Tensor) -> AbstractContextManager[None]:
-    """Inside it kernels are launched on the tensor's GPU, whichever thread this is; on the CPU it does nothing."""
+    """Launches kernels on the tensor's GPU while the context is open, in any thread; does nothing on the CPU."""
     made: AbstractContextManager[None] = torch.cuda.device_of(tensor)  # type: ignore[no-untyped-call]
     return made
 
 
 def free_bytes_on(device: torch.device) -> int | None:
-    """Bytes of a device's memory that can be had now; None where nobody says."""
+    """Returns the bytes of a device's memory that can be allocated now; None if unknown."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_bytes()
 
 
 @contextmanager
-def allocating(what: str) -> Iterator[None]:
-    """Inside it, memory that cannot be had is a ModelError that says what it was for."""
+def explain_out_of_memory(what: str) -> Iterator[None]:
+    """Raises ModelError naming `what` if an allocation inside the context fails."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -86,3 +88,6 @@ def allocating(what: str) -> Iterator[None]:
         if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "DefaultCPUAllocator" not in reason:
             raise
         raise ModelError(f"there is no memory for {what}: {reason or type(error).__name__}") from error
+
+
+__getattr__ = old_names(__name__, {"allocating": "explain_out_of_memory"})

@@ -1,16 +1,16 @@
-"""Steps by the model's modules: on a GPU, and on a CPU wherever the compiled step does not run.
+"""Runs steps through the model's torch modules: on a GPU, and on a CPU where the compiled step cannot run.
 
-A step asks the device for its results once: the most probable token of each row, its score, the normaliser, and a token
-where one was to be drawn come back together (`drawing.py`). Only rows that need the whole vocabulary on the host (penalties,
-grammars, alternatives) are fetched, one by one. Weights, keys, values and logits stay on the device.
+A step waits for the device once: for each row the most probable token, its logit, the normaliser and a sampled token
+come back together (`batched_sampler.py`). Rows that need the whole vocabulary on the host (penalties, grammars,
+alternatives) are fetched one by one. Weights, KV cache and logits stay on the device.
 """
 
-# N packed tokens, M wanted rows, D hidden, V vocabulary, H query heads, G kv heads, K head_dim
+# N packed tokens, M rows that need logits, D hidden, V vocabulary, H query heads, G kv heads, K head_dim
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence as Row
+from collections import abc
 from functools import cache
 from importlib.util import find_spec
 
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from firsthand.engine.compute.static_step import Graphs, StaticStep, StaticSteps, called, is_static
+from firsthand.engine.compute.static_step import GraphCapture, StaticStep, StaticSteps, is_static, without_capture
 from firsthand.engine.core.sequence import Chunk
 from firsthand.engine.decoding.batched_sampler import DrawSettings, draw_rows
 from firsthand.kernels.attention import gather
@@ -30,14 +30,15 @@ from firsthand.nn.decoder import Decoder
 from firsthand.nn.sites import Taps
 
 log = logging.getLogger(__name__)
-SAME = 0.05
-"""How far the kernel may be from plain attention in the check before its first use, in bfloat16 (values are about 1)."""
+MAX_KERNEL_ERROR = 0.05
+"""Largest difference from plain attention allowed in the check before a kernel's first use, in bfloat16 (values are
+about 1)."""
 
 
 class PagedAttend:
-    """The `Attend` of one step: writes new keys and values into their blocks, then reads each sequence's own blocks."""
+    """The `Attend` of one step: writes new keys and values into their blocks, then attends to each sequence's blocks."""
 
-    def __init__(self, pages: Row[Pages], layouts: Row[Layout], decode: gather.Decode):
+    def __init__(self, pages: abc.Sequence[Pages], layouts: abc.Sequence[Layout], decode: gather.Decode):
         self.pages = pages
         self.layouts = layouts
         self.decode = decode
@@ -53,18 +54,19 @@ class PagedAttend:
         window: int | None,
         terms: ScoreTerms | None = None,
     ) -> Tensor:
-        """Attention of N packed tokens over the paged cache: N H K."""
+        """Returns attention of N packed tokens over the paged KV cache, shape (N, H, K)."""
         pages, layout = self.pages[layer], self.layouts[layer]
         return attend_pages(
             q_NHK, k_NGK, v_NGK, pages, layout, scale=scale, window=window, terms=terms, decode=self.decode
         )
 
 
-class Modules:
-    """A model called module by module over a paged cache."""
+class ModuleRunner:
+    """Calls a model module by module over a paged KV cache."""
 
-    def __init__(self, model: Decoder, cache: Cache, *, block_size: int, spares: Row[int]):
-        """`spares`: for each kind of layers a block for what padding writes; none where no step is to be static."""
+    def __init__(self, model: Decoder, cache: Cache, *, block_size: int, padding_blocks: abc.Sequence[int]):
+        """`padding_blocks`: for each kind of layers the block that padding writes to; empty if no step has fixed
+        shapes."""
         self.model, self.cache = model, cache
         self.device = model.embed.weight.device
         self.decode = decode_on(self.device)
@@ -72,40 +74,54 @@ class Modules:
         self.taps: Taps | None = None
         """Called on activations while they are set; steps then have no fixed shape."""
         self.steps: StaticSteps | None = None
-        if spares:
+        if padding_blocks:
             self.steps = StaticSteps(
                 lambda rows, width: StaticStep(
-                    model, cache, rows=rows, width=width, spares=spares, block_size=block_size, decode=self.decode
+                    model,
+                    cache,
+                    rows=rows,
+                    width=width,
+                    padding_blocks=padding_blocks,
+                    block_size=block_size,
+                    decode=self.decode,
                 ),
-                Graphs() if self.device.type == "cuda" else called,
+                GraphCapture() if self.device.type == "cuda" else without_capture,
             )
 
-    def hidden(self, chunks: Row[Chunk], layouts: Row[Layout], wanted: Row[int], *, is_adapted: bool = False) -> Tensor:
-        """Compute the chunks together; the hidden states of their wanted packed rows: M D. `layouts` are the layers'.
+    def hidden(
+        self,
+        chunks: abc.Sequence[Chunk],
+        layouts: abc.Sequence[Layout],
+        rows: abc.Sequence[int],
+        *,
+        is_adapted: bool = False,
+    ) -> Tensor:
+        """Compute the chunks together; returns the hidden states of the given packed rows, shape (M, D).
 
-        What adapters add depends on the step, so a step with any has no fixed shape.
+        `layouts` has one entry per layer. A step with adapters never has fixed shapes, since what they add depends on
+        the step.
         """
         if self.steps is not None and not is_adapted and self.taps is None and is_static(chunks):
             static_ND = self._static(self.steps, chunks)
-            if static_ND is not None and len(wanted) == len(chunks):
+            if static_ND is not None and len(rows) == len(chunks):
                 return static_ND
             if static_ND is not None:
-                return static_ND[gather.to_device([wanted], self.device)[0]]
-        ids_N, positions_N, wanted_M = gather.to_device(
+                return static_ND[gather.to_device([rows], self.device)[0]]
+        ids_N, positions_N, rows_M = gather.to_device(
             [
                 [token for chunk in chunks for token in chunk.tokens],
                 [position for chunk in chunks for position in range(chunk.start, chunk.end)],
-                wanted,
+                rows,
             ],
             self.device,
         )
         attend = PagedAttend(self.cache.pages, layouts, self.decode)
         more = {} if self.taps is None else {"taps": self.taps}
         hidden_ND: Tensor = self.model(ids_N, positions_N, attend, **more)
-        return hidden_ND[wanted_M]
+        return hidden_ND[rows_M]
 
-    def _static(self, steps: StaticSteps, chunks: Row[Chunk]) -> Tensor | None:
-        """The step with fixed shapes; None, and never again, if the GPU cannot capture it."""
+    def _static(self, steps: StaticSteps, chunks: abc.Sequence[Chunk]) -> Tensor | None:
+        """Run the step with fixed shapes. If the GPU cannot capture it, returns None, and never tries again."""
         made = len(steps)
         try:
             return steps.hidden(chunks, self.block_size)
@@ -116,12 +132,12 @@ class Modules:
             self.steps = None
             return None
 
-    def logits(self, hidden_MD: Tensor, draws: Row[DrawSettings | None] = ()) -> Logits:
-        """Scores of every next token after some states, and a token of each row for which there is a draw."""
+    def logits(self, hidden_MD: Tensor, draws: abc.Sequence[DrawSettings | None] = ()) -> Logits:
+        """Returns the logits after some hidden states, and a sampled token for each row that has a draw."""
         scores_MV = self.model.logits(hidden_MD) if self.taps is None else self.model.logits(hidden_MD, taps=self.taps)
         best, drawn, best_scores, drawn_scores, normalisers, drawn_logprobs = summary(
             scores_MV, draws
-        ).tolist()  # waits, once
+        ).tolist()  # waits once
         return Logits(
             scores_MV,
             [int(token) for token in best],
@@ -135,14 +151,17 @@ class Modules:
         )
 
     def refresh(self) -> None:
-        """Take note that modules may have been replaced."""
+        """Drop captured steps, since modules may have been replaced."""
         if self.steps is not None:
             self.steps.forget()
 
 
-def summary(scores_MV: Tensor, draws: Row[DrawSettings | None]) -> Tensor:
-    """6 M float64: each row's most probable token, the drawn one (else the same), their scores, the normaliser, and the
-    log-prob of the draw."""
+def summary(scores_MV: Tensor, draws: abc.Sequence[DrawSettings | None]) -> Tensor:
+    """Returns for each row its most probable token, the sampled one (else the same), their logits, the normaliser, and the
+    log-prob of the draw.
+
+    The result is (6, M) float64.
+    """
     best_M = scores_MV.argmax(-1)
     normaliser_M = scores_MV.logsumexp(-1).double()
     drawn_M, logprobs_M = best_M, torch.zeros_like(normaliser_M)
@@ -154,7 +173,7 @@ def summary(scores_MV: Tensor, draws: Row[DrawSettings | None]) -> Tensor:
 
 
 def decode_on(device: torch.device) -> gather.Decode:
-    """How one token of each sequence attends: on a GPU by the Triton kernel, if it agrees there with the plain way."""
+    """Returns the attention of decode steps: on a GPU the Triton kernel, if it agrees with plain attention."""
     if device.type != "cuda" or find_spec("triton") is None:
         return gather.decode
     return _checked(device)
@@ -165,25 +184,25 @@ def _checked(device: torch.device) -> gather.Decode:
     from firsthand.kernels.attention import paged_triton
 
     try:
-        gap = disagreement(paged_triton.decode, device, torch.bfloat16)
-    except Exception as error:  # a compiler's or a driver's own
+        gap = kernel_error(paged_triton.decode, device, torch.bfloat16)
+    except Exception as error:  # any error of a compiler or driver
         log.warning("the Triton kernel does not run here, so blocks are gathered: %s", error)
         return gather.decode
-    if not gap < SAME:
+    if not gap < MAX_KERNEL_ERROR:
         log.warning("the Triton kernel is off by %g here, so blocks are gathered", gap)
         return gather.decode
     return paged_triton.decode
 
 
-def disagreement(decode: gather.Decode, device: torch.device, dtype: torch.dtype) -> float:
-    """The largest gap between a way to attend and the plain one, on three sequences of other lengths."""
-    made = torch.Generator().manual_seed(0)
+def kernel_error(decode: gather.Decode, device: torch.device, dtype: torch.dtype) -> float:
+    """Returns the largest difference between two ways to attend, over three sequences of different lengths."""
+    generator = torch.Generator().manual_seed(0)
     pages = Pages.empty(24, 2, 16, 64, dtype, device)
     for tensor in pages.tensors:
-        tensor.copy_(torch.randn(tensor.shape, generator=made))
-    tables_CB = torch.randperm(24, generator=made).view(3, 8).to(device)
+        tensor.copy_(torch.randn(tensor.shape, generator=generator))
+    tables_CB = torch.randperm(24, generator=generator).view(3, 8).to(device)
     positions_C = torch.tensor([0, 37, 127], device=device)
-    q_CHK = torch.randn(3, 6, 64, generator=made).to(device, dtype)
+    q_CHK = torch.randn(3, 6, 64, generator=generator).to(device, dtype)
     ways = (decode, gather.decode)
-    one, other = (way(q_CHK, pages, tables_CB, positions_C, scale=0.125, window=None) for way in ways)
-    return float((one - other).abs().max())
+    ours, reference = (way(q_CHK, pages, tables_CB, positions_C, scale=0.125, window=None) for way in ways)
+    return float((ours - reference).abs().max())

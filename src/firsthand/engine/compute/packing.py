@@ -1,4 +1,4 @@
-"""How an engine keeps a model: its weights packed in place, and what a block of keys and values is made of and takes."""
+"""Packs a model's weights in place, and says what a KV block is made of and how large it is."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _KV_DTYPES = {"float32": torch.float32, "float16": torch.float16, "int8": torch.
 
 
 def kv_dtype(config: EngineConfig, weights: Mode, embed: Tensor) -> torch.dtype:
-    """What keys and values are kept as; `auto` rounds them where weights are rounded too."""
+    """Returns the dtype of the KV cache; `auto` rounds it if the weights are rounded too."""
     if config.kv_cache != "auto":
         return _KV_DTYPES[config.kv_cache]
     rounds = weights != "float32" and embed.device.type == "cpu" and embed.dtype == torch.float32
@@ -26,12 +26,15 @@ def kv_dtype(config: EngineConfig, weights: Mode, embed: Tensor) -> torch.dtype:
 
 
 def block_bytes(a: Architecture, config: EngineConfig, dtype: torch.dtype) -> int:
-    """What a block takes in all layers."""
+    """Returns the bytes of a KV block, over all layers."""
     return config.block_size * kv_bytes_per_token(a.num_layers, a.num_kv_heads, a.head_dim, dtype)
 
 
 def pack_model(model: Decoder, config: EngineConfig) -> Mode:
-    """Pack as the config says; `auto` leaves blockwise weights as they are, and a model alone that float16 cannot hold."""
+    """Pack the weights as the config says and return the format used.
+
+    `auto` keeps blockwise weights as they are, and leaves a model unpacked that float16 cannot hold.
+    """
     is_blockwise = any(isinstance(module, BlockLinear) for module in model.modules())
     if is_blockwise and config.weights not in ("auto", "int8"):
         raise ConfigError(f"weights is {config.weights!r}, but the model's are blockwise: load it without keep_blocks")
@@ -48,7 +51,7 @@ def pack_model(model: Decoder, config: EngineConfig) -> Mode:
 
 
 def fitting_state(state: Mapping[str, Tensor], model: Decoder) -> dict[str, Tensor]:
-    """The state with the head that is tied to the embedding; ConfigError if names or shapes differ from the model's."""
+    """Returns a state dict with the head that is tied to the embedding; ConfigError if names or shapes do not fit."""
     state = dict(state)
     shapes = weight_shapes(model)
     if model.architecture.tie_embeddings and "embed.weight" in state:

@@ -1,26 +1,26 @@
-"""Turns a plan into numbers: block copies, packed ids and positions, attention over paged memory, logits where wanted.
+"""Computes a step plan: block copies, packed ids and positions, paged attention, and logits where they are needed.
 
-On a CPU models go through the compiled step (`nn/compiled_decoder.py`) where it can run them; all others, and any on a GPU,
-through their modules (`module_runner.py`). Either way a layer's memory is indexed alike (`kernels/attention/kv_pages.py`).
+On a CPU models run through the compiled step (`nn/compiled_decoder.py`) where it supports them; all others, and any on
+a GPU, run through their modules (`module_runner.py`). Both index a layer's KV blocks alike
+(`kernels/attention/kv_pages.py`).
 """
 
-# M wanted rows, D hidden
+# M rows that need logits, D hidden
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from collections.abc import Sequence as Row
+from collections import abc
 
 import torch
 from torch import Tensor
 
-from firsthand.engine.compute.devices import allocating, on_device_of, torch_on
-from firsthand.engine.compute.module_runner import Modules
+from firsthand.engine.compute.devices import explain_out_of_memory, on_device_of, torch_name
+from firsthand.engine.compute.module_runner import ModuleRunner
 from firsthand.engine.core.sequence import Chunk
 from firsthand.engine.decoding.batched_sampler import DrawSettings
-from firsthand.engine.memory.blocks import Copy
-from firsthand.engine.memory.window_pool import near_table
+from firsthand.engine.memory.blocks import BlockCopy
+from firsthand.engine.memory.window_pool import window_blocks_of
 from firsthand.kernels.attention.kv_pages import Chunk as PageChunk
 from firsthand.kernels.attention.kv_pages import Layout, Pages
 from firsthand.nn.batched_lora import ModuleSpans, PackedAdapter, spans_of
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 class Runner:
-    """A model and the memory for its keys and values."""
+    """A model with its KV cache."""
 
     def __init__(
         self,
@@ -41,12 +41,13 @@ class Runner:
         num_blocks: int,
         block_size: int,
         kv_dtype: torch.dtype | None = None,
-        num_near: int | None = None,
+        num_window_blocks: int | None = None,
         graphs: bool | None = None,
     ):
-        """`num_near`: how many blocks windowed layers have, if they have tables of their own (`Table.near`).
+        """`num_window_blocks`: blocks of the windowed layers, if they have a pool of their own
+        (`BlockTable.window_blocks`).
 
-        `graphs`: whether decode steps have fixed shapes (`static_step.py`); None is on CUDA alone.
+        `graphs`: pads decode steps to fixed shapes (`static_step.py`); None does so on CUDA alone.
         """
         weight = model.embed.weight
         self.model = model
@@ -55,24 +56,24 @@ class Runner:
         self.threads = torch.get_num_threads()
         self.not_compiled = self._not_compiled()
         fits = self.not_compiled is None
-        has_spares = not fits and (self.device.type == "cuda" if graphs is None else graphs)
-        spares = [num_blocks, *([] if num_near is None else [num_near])] if has_spares else []
-        with allocating(f"the keys and values of {num_blocks} blocks"):
+        pads_steps = not fits and (self.device.type == "cuda" if graphs is None else graphs)
+        padding_blocks = [num_blocks, *([] if num_window_blocks is None else [num_window_blocks])] if pads_steps else []
+        with explain_out_of_memory(f"the keys and values of {num_blocks} blocks"):
             self.cache = Cache.empty(
                 model.architecture,
-                num_blocks + has_spares,
+                num_blocks + pads_steps,
                 block_size,
                 kv_dtype or weight.dtype,
                 weight.device,
-                num_near=None if num_near is None else num_near + has_spares,
+                num_near=None if num_window_blocks is None else num_window_blocks + pads_steps,
             )
-        self._is_near = [bool(kind) for kind in self.cache.spans[:, 0]]
+        self._is_windowed = [bool(kind) for kind in self.cache.spans[:, 0]]
         self.fused = CompiledDecoder(model, threads=self.threads) if fits else None
         self.adapted: ModuleSpans | None = None
-        self.modules: Modules | None = None
+        self.modules: ModuleRunner | None = None
         self.taps: Taps | None = None
         if not fits:
-            self._open_modules(spares)
+            self._open_modules(padding_blocks)
             log.info("steps run module by module: %s", self.not_compiled)
 
     def _not_compiled(self) -> str | None:
@@ -80,20 +81,22 @@ class Runner:
         if self.device.type != "cpu":
             return f"the model is on {self.device}"
         if self.block_size % 16:
-            return f"blocks have {self.block_size} slots, no multiple of 16"
+            return f"blocks have {self.block_size} slots, which is not a multiple of 16"
         return why_not_compiled(self.model)
 
-    def _open_modules(self, spares: Row[int]) -> None:
+    def _open_modules(self, padding_blocks: abc.Sequence[int]) -> None:
         self.adapted = ModuleSpans(self.model)
         with on_device_of(self.model.embed.weight):
-            self.modules = Modules(self.model, self.cache, block_size=self.block_size, spares=spares)
+            self.modules = ModuleRunner(
+                self.model, self.cache, block_size=self.block_size, padding_blocks=padding_blocks
+            )
 
     @property
     def is_compiled(self) -> bool:
         """True if the next step goes through the compiled step; with taps it goes through the modules."""
         return self.fused is not None and self.taps is None
 
-    def tap(self, taps: Mapping[str, Tap] | None) -> None:
+    def tap(self, taps: abc.Mapping[str, Tap] | None) -> None:
         """Run steps module by module with taps on activations (`nn/sites.py`), until None is given.
 
         A tap sees the packed tokens of a step in the order of its chunks, those of one adapter side by side. Raises
@@ -107,57 +110,60 @@ class Runner:
 
     @property
     def computed_by(self) -> str:
-        """What computes: the compiled step with this processor's instructions, or torch on its device."""
+        """The compiled step with this processor's instructions, or torch with its device."""
         if self.fused is None:
-            return torch_on(self.device)
+            return torch_name(self.device)
         from firsthand.kernels.products.dot_instructions import instructions  # needs numba, as the compiled step does
 
         return f"compiled for {instructions()}"
 
     @property
     def pages(self) -> tuple[Pages, ...]:
-        """The memory of each layer."""
+        """The KV blocks of each layer."""
         return self.cache.pages
 
     @torch.inference_mode()
-    def copy(self, copies: Row[Copy]) -> None:
-        """Copy blocks, one after another: a block may be both a source and, later, a target."""
-        for source, target, is_near in copies:
-            for pages, near in zip(self.pages, self._is_near, strict=True):
-                if near == is_near:
+    def copy(self, copies: abc.Sequence[BlockCopy]) -> None:
+        """Copy blocks, in order: a block may be a source and later a target."""
+        for source, target, is_window in copies:
+            for pages, is_windowed in zip(self.pages, self._is_windowed, strict=True):
+                if is_windowed == is_window:
                     pages.copy(source, target)
 
     @torch.inference_mode()
-    def hidden(self, chunks: Row[Chunk]) -> Tensor:
-        """Compute the chunks together and return the hidden states of their wanted positions, in order: M D."""
+    def hidden(self, chunks: abc.Sequence[Chunk]) -> Tensor:
+        """Compute the chunks together; returns the hidden states of their `logit_positions`, in order, shape (M, D)."""
         ids: list[int] = []
-        wanted: list[int] = []
-        asked, chunks = chunks, by_adapter(chunks)
+        rows: list[int] = []
+        requested, chunks = chunks, by_adapter(chunks)
         first_rows: dict[Chunk, int] = {}
         for chunk in chunks:
             first_rows[chunk] = len(ids)
             ids += chunk.tokens
-        for chunk in asked:
-            wanted += [first_rows[chunk] - chunk.start + position for position in chunk.wanted]
+        for chunk in requested:
+            rows += [first_rows[chunk] - chunk.start + position for position in chunk.logit_positions]
         spans = spans_of([packed_adapter(chunk) for chunk in chunks], [chunk.end - chunk.start for chunk in chunks])
         layout = self._layout(chunks, [chunk.sequence.table for chunk in chunks])
-        near = None
-        if any(self._is_near):
-            near = self._layout(chunks, [near_table(chunk.sequence.table) for chunk in chunks])
+        window_layout = None
+        if any(self._is_windowed):
+            window_layout = self._layout(chunks, [window_blocks_of(chunk.sequence.table) for chunk in chunks])
         if self.fused is not None and self.is_compiled:
-            return torch.from_numpy(self.fused.hidden(ids, layout, self.cache, wanted, near=near, spans=spans))
+            return torch.from_numpy(self.fused.hidden(ids, layout, self.cache, rows, near=window_layout, spans=spans))
         assert self.modules is not None and self.adapted is not None
-        layouts = [near if near and is_near else layout for is_near in self._is_near]
+        layouts = [window_layout if window_layout and is_windowed else layout for is_windowed in self._is_windowed]
         with on_device_of(self.model.embed.weight), self.adapted.over(spans):
-            return self.modules.hidden(chunks, layouts, wanted, is_adapted=bool(spans))
+            return self.modules.hidden(chunks, layouts, rows, is_adapted=bool(spans))
 
     @torch.inference_mode()
     def logits(
-        self, hidden_MD: Tensor, adapters: Row[PackedAdapter | None] = (), draws: Row[DrawSettings | None] = ()
+        self,
+        hidden_MD: Tensor,
+        adapters: abc.Sequence[PackedAdapter | None] = (),
+        draws: abc.Sequence[DrawSettings | None] = (),
     ) -> Logits:
-        """Scores of every next token after some states, each with its adapter if there are any, until the next call.
+        """Returns the logits after some hidden states, valid until the next call; each row may have an adapter.
 
-        `draws` says for which rows a token may be drawn where the scores are; the compiled step leaves that to `sampler`.
+        `draws` gives the rows whose token may be sampled on the device; the compiled step leaves that to `sampler.py`.
         """
         spans = spans_of(adapters, [1] * len(adapters))
         if self.fused is not None and self.is_compiled:
@@ -166,17 +172,17 @@ class Runner:
         with on_device_of(self.model.embed.weight), self.adapted.over(spans):
             return self.modules.logits(hidden_MD, draws)
 
-    def _layout(self, chunks: Row[Chunk], tables: Row[list[int]]) -> Layout:
+    def _layout(self, chunks: abc.Sequence[Chunk], tables: abc.Sequence[list[int]]) -> Layout:
         spans = [PageChunk(chunk.start, chunk.end, table) for chunk, table in zip(chunks, tables, strict=True)]
         return Layout(spans, block_size=self.block_size, threads=self.threads)
 
     def forget_adapters(self) -> None:
-        """Let go of adapters that were computed with, since one is gone."""
+        """Drop cached adapter state, since an adapter was unloaded."""
         if self.fused is not None:
             self.fused.spans.forget()
 
     def refresh(self) -> None:
-        """Take note that the model's weights were replaced."""
+        """Rebuild what depends on the model's weights, since they were replaced."""
         if self.fused is not None:
             self.fused.refresh()
         if self.modules is not None:
@@ -184,13 +190,13 @@ class Runner:
 
 
 def packed_adapter(chunk: Chunk) -> PackedAdapter | None:
-    """What a chunk is computed with beside the weights."""
+    """Returns the packed adapter of a chunk's sequence, or None."""
     adapter = chunk.sequence.adapter
     return None if adapter is None else adapter.packed
 
 
-def by_adapter(chunks: Row[Chunk]) -> Row[Chunk]:
-    """The chunks with those of one adapter side by side, and those of the model as it is first."""
+def by_adapter(chunks: abc.Sequence[Chunk]) -> abc.Sequence[Chunk]:
+    """Returns the chunks grouped by adapter, those of the base model first."""
     if all(chunk.sequence.adapter is None for chunk in chunks):
         return chunks
     return sorted(chunks, key=lambda chunk: 0 if chunk.sequence.adapter is None else chunk.sequence.adapter.id)

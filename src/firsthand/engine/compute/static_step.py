@@ -1,25 +1,25 @@
-"""Decode steps of fixed shapes: a number of sequences and of blocks, padded, in buffers that stay where they are.
+"""Decode steps of fixed shapes: padded numbers of sequences and blocks, in buffers that keep their address.
 
-On CUDA such a step is captured in a graph the first time it is wanted, and then replayed: one call instead of some
-twenty launches a layer. Elsewhere a replay is a plain call of the same function, by which all but the capture is tested.
-Rows that pad compute token 0 at position 0, and their keys and values go to a spare block that belongs to no sequence.
+On CUDA such a step is captured in a CUDA graph on first use and then replayed: one launch instead of some twenty a
+layer. Elsewhere a replay is a plain call of the same function, so all but the capture is tested. Padding rows compute
+token 0 at position 0, and their keys and values go to a padding block that belongs to no sequence.
 
-A step is looked up by its sequences and blocks, each rounded up to a power of two. What is larger than the largest, and
-steps with pieces of prompts, run without buffers (`modules.py`).
+Steps are looked up by sequences and blocks, each rounded up to a power of two. Larger steps, and steps with chunks of
+prompts, run without buffers (`module_runner.py`).
 """
 
 # N rows, W blocks of a table, T kinds of layers with tables of their own, H query heads, G kv heads, K head_dim, D hidden
 
 from __future__ import annotations
 
+from collections import abc
 from collections.abc import Callable
-from collections.abc import Sequence as Row
 
 import torch
 from torch import Tensor
 
 from firsthand.engine.core.sequence import Chunk
-from firsthand.engine.memory.window_pool import near_table
+from firsthand.engine.memory.window_pool import window_blocks_of
 from firsthand.errors import ConfigError
 from firsthand.kernels.attention.gather import Decode, decode_with, is_pinned, store
 from firsthand.kernels.attention.score_terms import ScoreTerms
@@ -28,12 +28,12 @@ from firsthand.nn.decoder import Decoder
 
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 """Rows of a step."""
-LEAST_BLOCKS = 16
-"""The narrowest table; wider ones are twice, four times ... as wide."""
+MIN_BLOCKS = 16
+"""Width of the narrowest table; wider ones double."""
 
 
 class StaticAttend:
-    """The `Attend` of a decode step over whole tensors: no list, no number of the host, no shape that a value decides."""
+    """The `Attend` of a decode step over whole tensors: no lists, no host values, no shape that depends on a value."""
 
     def __init__(self, cache: Cache, tables_TNW: Tensor, positions_N: Tensor, block_size: int, decode: Decode):
         self.cache = cache
@@ -55,7 +55,7 @@ class StaticAttend:
         window: int | None,
         terms: ScoreTerms | None = None,
     ) -> Tensor:
-        """Write each row's key and value, then attend it to its sequence: N H K."""
+        """Write each row's key and value, then attend to its sequence; shape (N, H, K)."""
         if terms is not None and terms.source_lengths is not None:
             raise ConfigError("cross-attention has no fixed shape: run such a model with graphs='off'")
         pages, kind = self.cache.pages[layer], int(self.cache.spans[layer, 0])
@@ -76,62 +76,64 @@ class StaticStep:
         *,
         rows: int,
         width: int,
-        spares: Row[int],
+        padding_blocks: abc.Sequence[int],
         block_size: int,
         decode: Decode,
     ):
-        """`spares`: for each kind of layers the block that takes what padding writes."""
+        """`padding_blocks`: for each kind of layers the block that padding writes to."""
         self.model, self.cache, self.decode = model, cache, decode
-        self.rows, self.width, self.spares, self.block_size = rows, width, tuple(spares), block_size
+        self.rows, self.width, self.padding_blocks, self.block_size = rows, width, tuple(padding_blocks), block_size
         device = model.embed.weight.device
-        size = rows * (2 + len(self.spares) * width)
+        size = rows * (2 + len(self.padding_blocks) * width)
         self._host = torch.zeros(size, dtype=torch.long, pin_memory=is_pinned(device))
         self._inputs = torch.zeros(size, dtype=torch.long, device=device)
         self._arrived = torch.cuda.Event() if is_pinned(device) else None  # type: ignore[no-untyped-call]
 
-    def fill(self, chunks: Row[Chunk]) -> None:
-        """Put chunks of one token each into the buffers, by one copy."""
+    def fill(self, chunks: abc.Sequence[Chunk]) -> None:
+        """Put chunks of one token each into the buffers, with one copy to the device."""
         if self._arrived is not None:
             self._arrived.synchronize()  # the copy of an earlier step may still be read from
         ids_N, positions_N, tables_TNW = (view.numpy() for view in self._views(self._host))
         ids_N[:], positions_N[:] = 0, 0
-        for kind, spare in enumerate(self.spares):
+        for kind, spare in enumerate(self.padding_blocks):
             tables_TNW[kind] = spare
         for row, chunk in enumerate(chunks):
             table = chunk.sequence.table
             (ids_N[row],), positions_N[row] = chunk.tokens, chunk.start
-            for kind, mine in enumerate([table] if len(self.spares) == 1 else [table, near_table(table)]):
-                known = mine[: chunk.start // self.block_size + 1]
-                tables_TNW[kind, row, : len(known)] = known
+            for kind, blocks in enumerate(
+                [table] if len(self.padding_blocks) == 1 else [table, window_blocks_of(table)]
+            ):
+                used = blocks[: chunk.start // self.block_size + 1]
+                tables_TNW[kind, row, : len(used)] = used
         self._inputs.copy_(self._host, non_blocking=True)
         if self._arrived is not None:
             self._arrived.record()
 
     def compute(self) -> Tensor:
-        """The hidden states of all rows, from what the buffers hold: N D."""
+        """Returns the hidden states of all rows for what the buffers hold, shape (N, D)."""
         ids_N, positions_N, tables_TNW = self._views(self._inputs)
         attend = StaticAttend(self.cache, tables_TNW, positions_N, self.block_size, self.decode)
         hidden_ND: Tensor = self.model(ids_N, positions_N, attend)
         return hidden_ND
 
     def _views(self, flat: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Ids N, positions N and tables T N W of a buffer."""
+        """Returns the ids (N), positions (N) and tables (T, N, W) in a buffer."""
         ids_N, positions_N, tables = flat[: self.rows], flat[self.rows : 2 * self.rows], flat[2 * self.rows :]
-        return ids_N, positions_N, tables.view(len(self.spares), self.rows, self.width)
+        return ids_N, positions_N, tables.view(len(self.padding_blocks), self.rows, self.width)
 
 
 Replay = Callable[[], Tensor]
-"""Computes a step again from what its buffers hold now; the result is overwritten by the next call."""
+"""Computes a step again from its buffers; the result is overwritten by the next call."""
 
 
-class Graphs:
-    """Captures steps in CUDA graphs, which share one pool of memory since only one of them runs at a time."""
+class GraphCapture:
+    """Captures steps in CUDA graphs that share one memory pool, since only one of them runs at a time."""
 
     def __init__(self) -> None:
         self._pool = torch.cuda.graph_pool_handle()
 
     def __call__(self, compute: Replay) -> Replay:
-        """Run a step twice, so that kernels are compiled and handles exist, then capture it. Its buffers must be filled."""
+        """Run a step twice, so that kernels are compiled and handles exist, then capture it. Fill its buffers first."""
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -150,26 +152,27 @@ class Graphs:
         return replay
 
 
-def called(compute: Replay) -> Replay:
-    """A step where nothing is captured: its replay is a call."""
+def without_capture(compute: Replay) -> Replay:
+    """Returns the step itself, where nothing is captured."""
     return compute
 
 
 class StaticSteps:
-    """The steps made so far, each when it is first wanted."""
+    """The steps made so far, each on first use."""
 
     def __init__(self, make: Callable[[int, int], StaticStep], capture: Callable[[Replay], Replay]):
-        """`make` gives a step of so many rows and blocks, `capture` what replays it."""
+        """`make` returns a step of given rows and blocks, `capture` a function that replays it."""
         self._make, self._capture = make, capture
         self._steps: dict[tuple[int, int], tuple[StaticStep, Replay]] = {}
 
     def __len__(self) -> int:
         return len(self._steps)
 
-    def hidden(self, chunks: Row[Chunk], block_size: int) -> Tensor:
-        """The hidden states of chunks of one token each, in order; overwritten by the next call: D for each."""
+    def hidden(self, chunks: abc.Sequence[Chunk], block_size: int) -> Tensor:
+        """Returns the hidden states of chunks of one token each, in order, shape (rows, D); overwritten by the next
+        call."""
         blocks = max(chunk.start for chunk in chunks) // block_size + 1
-        key = (next(size for size in SIZES if size >= len(chunks)), _up(blocks))
+        key = (next(size for size in SIZES if size >= len(chunks)), _table_width(blocks))
         if key not in self._steps:
             step = self._make(*key)
             step.fill(chunks)
@@ -179,15 +182,15 @@ class StaticSteps:
         return replay()[: len(chunks)]
 
     def forget(self) -> None:
-        """Drop every step: the model's modules are others now."""
+        """Drop every step, since the model's modules changed."""
         self._steps.clear()
 
 
-def is_static(chunks: Row[Chunk]) -> bool:
-    """Whether these are rows of a decode step, and no more than the largest takes."""
+def is_static(chunks: abc.Sequence[Chunk]) -> bool:
+    """True if these chunks are a decode step of a supported size."""
     return 0 < len(chunks) <= SIZES[-1] and all(chunk.end - chunk.start == 1 for chunk in chunks)
 
 
-def _up(blocks: int) -> int:
-    """The next width of a table."""
-    return max(LEAST_BLOCKS, 1 << (blocks - 1).bit_length())
+def _table_width(blocks: int) -> int:
+    """Returns the table width for a number of blocks."""
+    return max(MIN_BLOCKS, 1 << (blocks - 1).bit_length())

@@ -1,9 +1,9 @@
-"""The sequences that a request becomes: those of one prompt wait behind its first, which computes what they share."""
+"""Expands a request into sequences; all but the first wait until it has computed their shared prompt."""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence as Row
+from collections import abc
 
 from firsthand.engine.compute.adapter_slots import LoadedAdapter
 from firsthand.engine.core.sequence import Request, Sequence
@@ -11,14 +11,14 @@ from firsthand.engine.decoding.token_filter import TokenFilter
 from firsthand.model import Sampling
 
 
-def answers(
+def answer_sequences(
     request: Request, request_id: int, vocab_size: int, *, max_tokens: int, adapter: LoadedAdapter | None
 ) -> list[Sequence]:
-    """The answers of a request; the first leads the others."""
+    """Returns one sequence for each of the request's `n` answers; the first leads the others."""
     sampling = request.sampling
     token_filter = _token_filter(request, vocab_size)
     seed = secrets.randbits(62) if sampling.seed is None else sampling.seed
-    lines = [
+    sequences = [
         Sequence(
             request_id=request_id,
             index=index,
@@ -32,14 +32,14 @@ def answers(
             guide=request.grammar.guide() if request.grammar else None,
             token_filter=token_filter,
             priority=request.priority,
-            run=request.run,
+            owner=request.owner,
             adapter=adapter,
             salt=request.salt,
         )
         for index in range(request.n)
     ]
-    lines[0].followers = lines[1:]
-    return lines
+    sequences[0].followers = sequences[1:]
+    return sequences
 
 
 def _token_filter(request: Request, vocab_size: int) -> TokenFilter | None:
@@ -56,19 +56,19 @@ def _token_filter(request: Request, vocab_size: int) -> TokenFilter | None:
     )
 
 
-def scores(
-    prefix: Row[int],
-    continuations: Row[Row[int]],
+def score_sequences(
+    prefix: abc.Sequence[int],
+    continuations: abc.Sequence[abc.Sequence[int]],
     request_id: int,
     *,
     top: int,
     priority: int,
-    run: str,
+    owner: str,
     adapter: LoadedAdapter | None,
     salt: str = "",
 ) -> list[Sequence]:
-    """What computes a prefix, and the continuations to be scored after it, which it leads."""
-    asked = Sampling(top_logprobs=top)
+    """Returns the sequence that computes the prefix, then its followers: one for each continuation to score."""
+    sampling = Sampling(top_logprobs=top)
     lead = Sequence(
         request_id,
         -1,
@@ -76,7 +76,7 @@ def scores(
         len(prefix),
         goal="prefix",
         priority=priority,
-        run=run,
+        owner=owner,
         adapter=adapter,
         salt=salt,
     )
@@ -87,9 +87,9 @@ def scores(
             [*prefix, *continuation],
             len(prefix),
             goal="score",
-            sampling=asked,
+            sampling=sampling,
             priority=priority,
-            run=run,
+            owner=owner,
             adapter=adapter,
             salt=salt,
         )

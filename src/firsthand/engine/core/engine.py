@@ -1,36 +1,36 @@
-"""The engine: requests of token ids in, tokens with log-probs out, one `step` at a time. `worker` runs it in a thread.
+"""The engine: requests of token ids in, tokens with log-probs out, one `step` at a time.
 
-Determinism. In the compiled step a row has the same bits whatever else is in the step, whatever the weights are kept as and
-on any number of threads. So the tokens of a request, greedy or seeded, and their log-probs do not depend on other requests,
-on chunking, on what the prefix tree already held, on preemption, on guesses (`speculative`), or on `n`. A model that the
-compiled step cannot run (`nn/compiled_decoder.py`) and a GPU go through torch's modules, whose kernels change with the
-batch: a near tie may flip there.
+`engine_thread.py` runs it in a thread. On the compiled step results are batch-invariant: a row has the same bits
+whatever else is in the batch, in any weight format and on any number of threads. So a request's tokens and log-probs,
+greedy or seeded, do not depend on other requests, chunked prefill, prefix caching, preemption, speculative decoding, or
+`n`. Models that the compiled step cannot run (`nn/compiled_decoder.py`), and GPUs, go through torch, whose kernels
+change with the batch size: a near tie may flip there.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import Counter, abc
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from firsthand._moved import warn_renamed
 from firsthand.engine.compute.adapter_slots import LoadedAdapter
 from firsthand.engine.compute.packing import fitting_state
-from firsthand.engine.core.admission import answers, scores
+from firsthand.engine.core.admission import answer_sequences, score_sequences
 from firsthand.engine.core.assembly import assemble
 from firsthand.engine.core.engine_config import EngineConfig
-from firsthand.engine.core.engine_stats import Counts, Stats
-from firsthand.engine.core.live_requests import Live
-from firsthand.engine.core.outputs import Output, Scored, scored
-from firsthand.engine.core.request_checks import check_hold, check_request, check_room, check_score
-from firsthand.engine.core.sequence import Request
-from firsthand.engine.core.sequence import Sequence as Line
+from firsthand.engine.core.engine_stats import Stats, StepCounts
+from firsthand.engine.core.live_requests import LiveRequests
+from firsthand.engine.core.outputs import Output, ScoreOutput, score_output
+from firsthand.engine.core.request_checks import check_prefix, check_request, check_room, check_score
+from firsthand.engine.core.sequence import Request, Sequence
 from firsthand.engine.core.step import take_step
 from firsthand.engine.decoding.constraint import Masks
 from firsthand.engine.decoding.speculative import Drafter
-from firsthand.engine.memory.pinned_prefixes import Hold
+from firsthand.engine.memory.pinned_prefixes import PinnedPrefix
 from firsthand.engine.memory.prefix_cache import space_of
 from firsthand.nn.batched_lora import PackedAdapter
 from firsthand.nn.decoder import Decoder
@@ -39,11 +39,11 @@ from firsthand.nn.sites import Tap
 
 
 class Engine:
-    """Continuous batching over one model. Not thread-safe: one thread calls it (see `EngineWorker`).
+    """Continuous batching over one model. Not thread-safe: call it from one thread (see `EngineWorker`).
 
-    The engine owns the model it is given: packing changes it in place, so train another copy and `load` from it.
-    `draft` speculates (see `speculative`): a smaller model with the same tokens, which the engine then owns too, or
-    anything else that guesses. It changes no answer.
+    The engine owns the model and packs it in place: to train, keep another copy and `load` from it. `draft` turns on
+    speculative decoding (see `speculative.py`): a smaller model with the same vocabulary, which the engine then owns
+    too, or any Drafter. It changes no answer.
     """
 
     def __init__(
@@ -67,26 +67,26 @@ class Engine:
         self.adapters = parts.adapters
         self.scheduler = parts.scheduler
         self.speculator = parts.speculator
-        self.live = Live(max_tokens=config.max_live_tokens, max_waiting=config.max_waiting)
+        self.live = LiveRequests(max_tokens=config.max_live_tokens, max_waiting=config.max_waiting)
         self.masks = Masks()
-        self.counts = Counts()
-        self._held: list[Output] = []
+        self.counts = StepCounts()
+        self._pending: list[Output] = []
 
     @property
     def has_work(self) -> bool:
-        """Whether `step` has anything to do or to tell."""
-        return self.scheduler.has_work or bool(self._held)
+        """True if `step` has something to compute or to return."""
+        return self.scheduler.has_work or bool(self._pending)
 
     def is_live(self, request_id: int) -> bool:
-        """Whether more outputs of a request are to come."""
+        """True if more outputs of a request will come."""
         return request_id in self.live
 
     def add(self, request: Request) -> int:
-        """Queue a request and return its id; outputs carry it with the index of the answer.
+        """Queue a request and return its id. Outputs carry the id and the index of the answer.
 
-        max_tokens is clipped to the model's context. Raises PromptTooLong if the prompt leaves no room for a token,
-        or if prompt and answer could never fit the memory for keys and values; ModelError on ids that are not tokens;
-        ConfigError on other values that cannot be meant; QueueFull if too much waits already.
+        max_tokens is clipped to the model's context. Raises PromptTooLong if the prompt leaves no room for a token, or
+        if prompt and answer could never fit the KV cache; ModelError for ids outside the vocabulary; ConfigError for
+        other invalid values; QueueFull if too many requests wait.
         """
         check_request(request, self.architecture)
         adapter = self._adapter(request.adapter)
@@ -94,42 +94,51 @@ class Engine:
         max_tokens = min(request.sampling.max_tokens, self.architecture.max_position - num_prompt)
         check_room(num_prompt, max_tokens, self.pool, self.config.max_batch_tokens)
         self.live.check_room(request.n * num_prompt, num_waiting=len(self.scheduler.waiting))
-        return self._enter(answers(request, self.live.next_id, vocab_size, max_tokens=max_tokens, adapter=adapter))
+        return self._enter(
+            answer_sequences(request, self.live.next_id, vocab_size, max_tokens=max_tokens, adapter=adapter)
+        )
 
     def add_score(
         self,
-        prefix: Sequence[int],
-        continuations: Sequence[Sequence[int]],
+        prefix: abc.Sequence[int],
+        continuations: abc.Sequence[abc.Sequence[int]],
         *,
         top: int = 0,
         priority: int = 0,
-        run: str = "",
+        owner: str = "",
         adapter: str | None = None,
         salt: str = "",
     ) -> int:
-        """Queue continuations to be scored after a prefix that is computed once, and return the request's id.
+        """Queue continuations to score after a prefix, which is computed once, and return the request's id.
 
-        Each continuation brings one Output with its tokens, their log-probs and the `top` most probable tokens in their
-        places, and the finish reason `stop`. Raises what `add` raises.
+        Each continuation gives one Output with its tokens, their log-probs, the `top` most probable tokens at each
+        position, and finish reason `stop`. Raises what `add` raises.
         """
-        check_score(prefix, continuations, priority, run, self.architecture, top=top, salt=salt)
-        beside = self._adapter(adapter)
+        check_score(prefix, continuations, priority, owner, self.architecture, top=top, salt=salt)
+        loaded_adapter = self._adapter(adapter)
         longest = max(map(len, continuations), default=0)
         check_room(len(prefix), longest, self.pool, self.config.max_batch_tokens)
         num_tokens = len(prefix) * (1 + len(continuations)) + sum(map(len, continuations))
         self.live.check_room(num_tokens, num_waiting=len(self.scheduler.waiting))
         return self._enter(
-            scores(
-                prefix, continuations, self.live.next_id, top=top, priority=priority, run=run, adapter=beside, salt=salt
+            score_sequences(
+                prefix,
+                continuations,
+                self.live.next_id,
+                top=top,
+                priority=priority,
+                owner=owner,
+                adapter=loaded_adapter,
+                salt=salt,
             )
         )
 
     def score(
-        self, prefix: Sequence[int], continuations: Sequence[Sequence[int]], *, adapter: str | None = None
-    ) -> list[Scored]:
-        """The log-probs of each continuation's tokens after the prefix. Steps until they are known.
+        self, prefix: abc.Sequence[int], continuations: abc.Sequence[abc.Sequence[int]], *, adapter: str | None = None
+    ) -> list[ScoreOutput]:
+        """Returns the log-probs of each continuation's tokens after the prefix. Steps until they are computed.
 
-        Outputs of other requests that fall due meanwhile come from the next `step`.
+        Outputs of other requests that arrive meanwhile are returned by the next `step`.
         """
         request_id = self.add_score(prefix, continuations, adapter=adapter)
         mine: dict[int, Output] = {}
@@ -140,48 +149,63 @@ class Engine:
                     mine[output.index] = output
                 else:
                     others.append(output)
-        self._held = others
-        return [scored(mine[index]) for index in range(len(continuations))]
+        self._pending = others
+        return [score_output(mine[index]) for index in range(len(continuations))]
 
     def abort(self, request_id: int, index: int | None = None) -> None:
-        """Drop a request, or one of its answers, and free its memory. It sends nothing more. Unknown ids are ignored."""
-        for line in self.live.lines(request_id):
-            if index is None or line.index == index >= 0:
+        """Drop a request, or one of its answers, and free its blocks; it gives no more output. Unknown ids are ignored."""
+        for sequence in self.live.sequences(request_id):
+            if index is None or sequence.index == index >= 0:
                 if index is not None:
-                    self.scheduler.succeed(line)
-                self.end(line)
-        self._held = [o for o in self._held if o.request_id != request_id or (index is not None and o.index != index)]
+                    self.scheduler.promote_follower(sequence)
+                self.end(sequence)
+        self._pending = [
+            o for o in self._pending if o.request_id != request_id or (index is not None and o.index != index)
+        ]
 
     def step(self) -> list[Output]:
-        """Compute once and return what it brought: for each answer under way at most a token and the guesses before it.
+        """Compute one batch and return its outputs: for each running answer at most one token plus its accepted draft
+        tokens.
 
-        A request that fails (its logits are not numbers, its stopper raises) ends with an Output that has an `error`.
+        A request that fails (its logits are not finite, its stopper raises) ends with an Output that has an `error`.
         """
-        held, self._held = self._held, []
-        return held + take_step(self)
+        pending, self._pending = self._pending, []
+        return pending + take_step(self)
 
-    def hold(self, tokens: Sequence[int], *, adapter: str | None = None, salt: str = "") -> Hold:
-        """Keep what is known of a text in memory until `release`, so that a prompt which goes on from it finds it.
+    def pin_prefix(self, tokens: abc.Sequence[int], *, adapter: str | None = None, salt: str = "") -> PinnedPrefix:
+        """Keep the cached prefix of these tokens in the KV cache until `unpin_prefix`, for prompts that continue it.
 
-        Nothing is computed: hold a text when its answer has come. At most half of the memory can be held; the oldest holds
-        are dropped for the newest, and all of them if a request needs the memory to run at all (see `Hold.is_kept`).
+        Nothing is computed: pin a text after its answer has come. At most half of the blocks can be pinned: the oldest
+        pins are dropped for newer ones, and all of them if a request cannot run otherwise (see
+        `PinnedPrefix.is_pinned`).
         """
-        check_hold(tokens, salt, self.architecture)
-        beside = self._adapter(adapter)
-        return self.scheduler.holds.add(tokens, space_of(None if beside is None else beside.id, salt))
+        check_prefix(tokens, salt, self.architecture)
+        loaded_adapter = self._adapter(adapter)
+        return self.scheduler.pinned_prefixes.add(
+            tokens, space_of(None if loaded_adapter is None else loaded_adapter.id, salt)
+        )
 
-    def release(self, hold: Hold) -> None:
-        """Let go of what is held; a second time does nothing."""
-        self.scheduler.holds.release(hold)
+    def unpin_prefix(self, prefix: PinnedPrefix) -> None:
+        """Unpin a prefix; a second call does nothing."""
+        self.scheduler.pinned_prefixes.release(prefix)
+
+    def hold(self, tokens: abc.Sequence[int], *, adapter: str | None = None, salt: str = "") -> PinnedPrefix:
+        """Deprecated: the old name of `pin_prefix`."""
+        warn_renamed("Engine.hold", "pin_prefix")
+        return self.pin_prefix(tokens, adapter=adapter, salt=salt)
+
+    def release(self, prefix: PinnedPrefix) -> None:
+        """Deprecated: the old name of `unpin_prefix`."""
+        warn_renamed("Engine.release", "unpin_prefix")
+        self.unpin_prefix(prefix)
 
     def load(self, state: Mapping[str, Tensor], version: int, *, recompute: bool = True) -> None:
-        """Replace the weights between two steps. No request is dropped, and no new one finds anything of the old weights.
+        """Replace the weights between two steps. No request is dropped, and none reuses KV blocks of the old weights.
 
-        Answers under way go on with the new weights. With `recompute` their texts are computed again, so that each token's
-        log-prob is the new model's own. Without it they go on from the keys and values of the old weights, which costs
-        nothing and is what no single model would compute (Piché et al., 2025); one that is preempted is computed again.
-        Adapters stay, beside the new weights. Raises ConfigError, and changes nothing, if names or shapes differ from the
-        model's.
+        Running answers continue with the new weights. With `recompute` their texts are computed again, so that each
+        token's log-prob is the new model's own. Without it they continue from KV blocks of the old weights: this costs
+        nothing, but no single model would compute it (Piché et al., 2025); a preempted sequence is recomputed. Adapters
+        stay loaded. Raises ConfigError, and changes nothing, if names or shapes differ from the model's.
         """
         self.runner.model.load_state_dict(fitting_state(state, self.runner.model))
         self.runner.refresh()
@@ -205,28 +229,29 @@ class Engine:
         version: int = 0,
         replace: bool = False,
     ) -> None:
-        """Let requests ask for an adapter: one in a folder, one in memory, or what `adapters.read` made in another thread.
+        """Load an adapter from a folder, from memory, or already packed by `adapters.read` in another thread.
 
-        With `replace` it may take the name of another, which requests under way keep to their end. Raises ModelFileError or
-        ConfigError, and changes nothing, if it is not sound, does not fit, or there is no room.
+        With `replace` it takes over the name of a loaded adapter, which running requests keep to their end. Raises
+        ModelFileError or ConfigError, and changes nothing, if the adapter is invalid, does not fit the model, or
+        exceeds a limit.
         """
         packed = source if isinstance(source, PackedAdapter) else self.adapters.read(source)
         self._forget(self.adapters.add(name, packed, version, replace=replace))
 
     def unload_adapter(self, name: str) -> None:
-        """Let no new request have an adapter. Those under way end with it, and its memory goes with the last of them."""
+        """Refuse an adapter to new requests. Running ones keep it; its memory is freed with the last of them."""
         self._forget(self.adapters.remove(name))
 
-    def end(self, line: Line) -> None:
-        """Take a sequence out of everything, as its last step or an abort does; its request ends with the last of them."""
-        self.scheduler.finish(line)
+    def end(self, sequence: Sequence) -> None:
+        """Remove a sequence from every queue after its last step or an abort. The request ends with its last sequence."""
+        self.scheduler.finish(sequence)
         if self.speculator is not None:
-            self.speculator.forget(line)
-        if self.live.leave(line) and line.adapter is not None:
-            self._forget(self.adapters.leave(line.adapter))
+            self.speculator.forget(sequence)
+        if self.live.leave(sequence) and sequence.adapter is not None:
+            self._forget(self.adapters.leave(sequence.adapter))
 
     def stats(self) -> Stats:
-        """Counters since the start and the present load."""
+        """Returns the counters since the start, and the current load."""
         scheduler, pool, live, counts = self.scheduler, self.pool, self.live, self.counts
         return Stats(
             requests=live.next_id,
@@ -242,13 +267,13 @@ class Engine:
             preemptions=scheduler.num_preemptions,
             running=len(scheduler.running),
             waiting=len(scheduler.waiting),
-            waiting_by_priority=Counter(line.priority for line in scheduler.waiting),
+            waiting_by_priority=Counter(sequence.priority for sequence in scheduler.waiting),
             oldest_wait_s=scheduler.oldest_wait_s,
             num_blocks=pool.num_usable,
             used_blocks=pool.num_used,
-            held_blocks=scheduler.holds.num_blocks,
+            pinned_blocks=scheduler.pinned_prefixes.num_blocks,
             cached_blocks=pool.num_cached,
-            holds=len(scheduler.holds),
+            pinned_prefixes=len(scheduler.pinned_prefixes),
             adapters=len(self.adapters),
             adapter_bytes=self.adapters.size_bytes,
             not_compiled="taps are set" if self.runner.taps is not None else self.runner.not_compiled,
@@ -258,15 +283,15 @@ class Engine:
         return None if name is None else self.adapters.get(name)
 
     def _forget(self, adapter: LoadedAdapter | None) -> None:
-        """Let go of the texts that were computed with an adapter that is gone."""
+        """Drop the cached prefixes of an adapter that is no longer loaded."""
         if adapter is not None:
             self.scheduler.forget_adapter(adapter.id)
             self.runner.forget_adapters()
 
-    def _enter(self, lines: list[Line]) -> int:
-        lead = lines[0]
-        self.live.enter(lines)
+    def _enter(self, sequences: list[Sequence]) -> int:
+        lead = sequences[0]
+        self.live.enter(sequences)
         if lead.adapter is not None:
-            self.adapters.enter(lead.adapter, len(lines))
+            self.adapters.enter(lead.adapter, len(sequences))
         self.scheduler.add(lead)
         return lead.request_id

@@ -1,4 +1,4 @@
-"""How an engine uses the machine: `EngineConfig`, and the memory it takes if nobody says how much."""
+"""`EngineConfig`: memory, batch, queue and precision limits of an engine."""
 
 from __future__ import annotations
 
@@ -14,57 +14,58 @@ MAX_THREADS = 1024
 
 
 def default_kv_bytes() -> int:
-    """The smaller of 2 GiB and a quarter of this machine's memory that is free; `devices.kv_bytes_on` says it of a GPU."""
+    """Returns the smaller of 2 GiB and a quarter of the free memory. For a GPU see `devices.kv_bytes_on`."""
     return min(2 << 30, (free_bytes() or 4 << 30) // 4)
 
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """How an engine uses the machine; none of it changes an answer but `weights` and `kv_cache`."""
+    """Limits and precision of an engine. Only `weights` and `kv_cache` change answers."""
 
     block_size: int = 16
-    """Positions of a block. The compiled kernel takes multiples of 16."""
+    """Positions in a KV block. The compiled kernel needs a multiple of 16."""
     max_batch_tokens: int = 512
-    """Tokens of one step: all answers under way, then pieces of prompts."""
+    """Tokens in one step: first one for each running answer, then chunks of prompts."""
     max_sequences: int = 64
-    """Answers computed at the same time."""
+    """Sequences that run at the same time."""
     max_waiting: int = 20_000
-    """Requests that may wait; more are refused with QueueFull."""
+    """Requests that may wait; further ones are refused with QueueFull."""
     max_live_tokens: int = 1 << 25
-    """Prompt tokens of all requests that wait or run, a prompt counted for each of its answers; more are refused too."""
+    """Prompt tokens of all waiting and running requests, a prompt counted once per answer; further requests are
+    refused."""
     kv_memory_bytes: int | None = None
-    """Memory for keys and values; None is the smaller of 2 GiB and a quarter of what is free, and on CUDA half of what the
-    device has free once the weights are there."""
+    """Bytes of the KV cache. None: the smaller of 2 GiB and a quarter of the free memory; on CUDA half of the memory
+    that is free once the weights are loaded."""
     device: str = "cpu"
-    """Where the model is loaded to: `cpu`, `cuda` or `cuda:N`. On CUDA weights are kept in bfloat16, or in float32 where
-    `weights` says so. Whoever hands a loaded model to an engine has chosen already."""
+    """`cpu`, `cuda` or `cuda:N`. On CUDA weights are bfloat16, or float32 if `weights` says so. Ignored for a model
+    that is already loaded."""
     graphs: Literal["auto", "on", "off"] = "auto"
-    """Whether decode steps of a model that runs by its modules are padded to fixed shapes: `auto` on CUDA, where each shape
-    is captured in a CUDA graph once. On a CPU `on` buys nothing, and is there to test what a GPU does."""
+    """Pads decode steps to fixed shapes for models that run by their modules. `auto`: on CUDA, where each shape is
+    captured in a CUDA graph once. `on` with a CPU is for tests."""
     threads: int | None = None
-    """Threads of torch, for the whole process; None leaves them as they are. More than there are idle cores is far slower
-    than fewer, since torch's threads wait for each other by spinning."""
+    """torch's threads, for the whole process; None leaves them unchanged. More threads than idle cores is much slower
+    than fewer, since torch's threads spin while they wait for each other."""
     weights: Literal["auto", "int8", "float16", "float32"] = "auto"
-    """How the linear layers are kept. `auto`: in the blocks of the file where it has them, else as `float16` where that
-    works. `int8` rounds to 8 bits in blocks of 32; with it and with a file's own blocks activations are rounded to 8 bits
-    as well. `float32` leaves the model as it is, beside a copy for the compiled step."""
+    """Format of the linear layers. `auto`: the file's own quantised blocks if it has them, else `float16` where
+    supported. `int8`: 8 bits in blocks of 32; with it, and with a file's own blocks, activations are rounded to 8 bits
+    too. `float32`: unchanged, plus a copy for the compiled step."""
     kv_cache: Literal["auto", "float32", "float16", "int8"] = "auto"
-    """How keys and values are kept. `auto`: in float16, or as the model computes where its weights are not rounded either;
-    `float16` takes half of float32's memory, `int8` a quarter."""
+    """Format of the KV cache. `auto`: float16 if the weights are rounded too, else the model's dtype. `float16` takes
+    half of float32's memory, `int8` a quarter."""
     speculation: Literal["off", "prompt_lookup"] = "off"
-    """`prompt_lookup` guesses from repetitions in prompt and answer. A draft model is given to the engine instead."""
+    """`prompt_lookup` drafts tokens from repetitions in prompt and answer. Pass a draft model to the engine instead."""
     draft_tokens: int = 7
-    """At most this many guesses for an answer in one step. Eight rows are a tile of the compiled kernels."""
+    """Most draft tokens for one answer in one step. Eight rows are one tile of the compiled kernels."""
     speculate_below: int = 8
-    """Guesses fill a step up to this many rows, so with as many answers under way there are none: a row is cheap while
-    reading the weights takes longer than computing with them."""
+    """Draft tokens fill a step up to this many rows, so with as many running answers there are none: an extra row is
+    cheap only while reading the weights takes longer than computing with them."""
 
     max_adapters: int = 8
-    """LoRA adapters beside the model at the same time, those counted that were unloaded and still answer."""
+    """LoRA adapters in memory at the same time, including unloaded ones that requests still use."""
     max_adapter_rank: int = 256
-    """The highest rank of any of an adapter's matrices."""
+    """Largest rank of any adapter matrix."""
     adapter_memory_bytes: int = 1 << 30
-    """Memory of all adapters together. On the CPU they are kept in float16, beside float32 weights in float32."""
+    """Bytes of all adapters together. On the CPU they are kept in float16, with float32 weights in float32."""
 
     def __post_init__(self) -> None:
         check_kinds(self)

@@ -1,14 +1,16 @@
-"""What an engine tells about itself: counters since it was made, and its present load."""
+"""Counters of an engine since its start, and its current load."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from firsthand._moved import warn_renamed
+
 
 @dataclass
-class Counts:
-    """What steps have computed so far; `Stats` says what each number means."""
+class StepCounts:
+    """Counters that steps increment; see `Stats` for their meaning."""
 
     steps: int = 0
     prefill_tokens: int = 0
@@ -18,51 +20,63 @@ class Counts:
 
 @dataclass(frozen=True)
 class Stats:
-    """What an engine has done since it was made, and what it is doing."""
+    """Counters of an engine since its start, and its current load."""
 
     requests: int
-    """Requests taken, jobs of scoring among them."""
+    """Requests accepted, scoring requests included."""
     refused: int
     """Requests refused because too many waited."""
     steps: int
     prompt_tokens: int
-    """Prompt tokens of the requests that were started; an answer more to a prompt brings none."""
+    """Prompt tokens of the requests that started, counted once per prompt."""
     cached_tokens: int
-    """Prompt tokens among these that did not have to be computed, because the prefix tree held them."""
+    """Of these, tokens found in the prefix cache."""
     prefill_tokens: int
-    """Computed tokens of prompts and scored continuations, and answers computed again after preemption."""
+    """Computed tokens of prompts and scored continuations, and of answers recomputed after preemption."""
     decode_tokens: int
-    """Computed tokens of answers, without wrong guesses."""
+    """Computed tokens of answers, rejected draft tokens not counted."""
     drafted_tokens: int
-    """Guesses that were verified."""
+    """Draft tokens that were verified."""
     accepted_tokens: int
-    """Guesses that were right and became part of an answer."""
+    """Draft tokens that were accepted."""
     forced_tokens: int
-    """Tokens that a grammar forced and a step computed besides its own: jump-ahead."""
+    """Extra tokens that a step computed because a grammar forced them (jump-ahead decoding)."""
     preemptions: int
-    """How often a running sequence had to make room."""
+    """Times a running sequence lost its blocks."""
     running: int
     """Sequences being computed."""
     waiting: int
     waiting_by_priority: Mapping[int, int]
     oldest_wait_s: float
-    """How long the oldest of the waiting sequences has been here."""
+    """Seconds that the oldest waiting sequence has waited."""
     num_blocks: int
-    """Blocks of keys and values that there are: used, cached and empty ones."""
+    """KV blocks: used, cached and free."""
     used_blocks: int
-    """Blocks of running sequences and of holds."""
-    held_blocks: int
-    """Blocks of holds, which may be in use otherwise too."""
+    """Blocks of running sequences and of pinned prefixes."""
+    pinned_blocks: int
+    """Blocks of pinned prefixes; running sequences may share them."""
     cached_blocks: int
-    """Blocks with known text that nobody uses."""
-    holds: int
+    """Unreferenced blocks that the prefix cache still holds."""
+    pinned_prefixes: int
     adapters: int = 0
-    """Adapters in memory, those counted that were unloaded and still answer."""
+    """Adapters in memory, including unloaded ones that requests still use."""
     adapter_bytes: int = 0
     not_compiled: str | None = None
     """Why steps run module by module and not in the compiled step, in a few words; None if they are compiled."""
 
     @property
+    def holds(self) -> int:
+        """Deprecated: the old name of `pinned_prefixes`."""
+        warn_renamed("Stats.holds", "pinned_prefixes")
+        return self.pinned_prefixes
+
+    @property
+    def held_blocks(self) -> int:
+        """Deprecated: the old name of `pinned_blocks`."""
+        warn_renamed("Stats.held_blocks", "pinned_blocks")
+        return self.pinned_blocks
+
+    @property
     def free_blocks(self) -> int:
-        """Blocks that can be had, those with cached text included."""
+        """Blocks that can be allocated, cached ones included."""
         return self.num_blocks - self.used_blocks

@@ -1,9 +1,9 @@
-"""The engine in a thread of its own, for callers in any number of event loops.
+"""Runs an engine in its own thread, for callers in any number of event loops.
 
-The thread takes commands between steps and hands outputs to the loop of whoever asked; a flood of commands may take as long
-as the step before it, so that answers go on. When requests arrive, and in which order, does not change their tokens. A
-request that fails brings its error to its own caller; if the thread itself ends, every caller gets an error and nobody
-waits for ever.
+The thread runs commands between steps and delivers outputs to each caller's event loop. Commands get at most as much
+time as the step before them, so that a flood of requests does not stop running answers. Arrival times and order do not
+change a request's tokens. A failing request raises in its own caller; if the thread ends, every caller gets the error
+and none waits forever.
 """
 
 from __future__ import annotations
@@ -22,50 +22,52 @@ from typing import TypeVar
 
 from torch import Tensor
 
+from firsthand._moved import warn_renamed
 from firsthand.engine.compute.adapter_slots import LoadedAdapter
 from firsthand.engine.core.engine import Engine
 from firsthand.engine.core.engine_stats import Stats
-from firsthand.engine.core.output_delivery import Inbox, hand_over
-from firsthand.engine.core.outputs import Output, Scored, scored
+from firsthand.engine.core.output_delivery import OutputQueue, deliver
+from firsthand.engine.core.outputs import Output, ScoreOutput, score_output
 from firsthand.engine.core.sequence import Request
-from firsthand.engine.memory.pinned_prefixes import Hold
+from firsthand.engine.memory.pinned_prefixes import PinnedPrefix
 from firsthand.errors import ModelError
 from firsthand.nn.batched_lora import PackedAdapter
 from firsthand.nn.lora import Adapter
 
-MIN_PATIENCE_S = 0.005
-"""For so long at least commands are run between two steps, however short the steps are."""
+MIN_COMMANDS_S = 0.005
+"""Least time for commands between two steps, in seconds."""
 T = TypeVar("T")
 
 
 class Lease:
-    """Keeps a text in the engine's memory for as long as somebody references this object."""
+    """Keeps a prefix pinned in the KV cache for as long as this object is referenced."""
 
     __slots__ = ("__weakref__",)
 
 
 @dataclass(frozen=True)
 class Command:
-    """What the engine's thread is to run between steps, or else to say if it has ended."""
+    """A function to run on the engine's thread between steps, and what to call instead if the thread has ended."""
 
     run: Callable[[], object]
     fail: Callable[[Exception], object]
 
 
 class EngineWorker:
-    """Runs an engine; close it, or use it as a context manager, so that its thread ends."""
+    """Runs an engine in a thread. Close it, or use it as a context manager, to end the thread."""
 
     def __init__(self, engine: Engine):
         self.engine = engine
         self._commands: deque[Command] = deque()
         self._wake = threading.Condition()
-        self._inboxes: dict[int, Inbox] = {}
-        self._ended: Exception | None = None
+        self._queues: dict[int, OutputQueue] = {}
+        self._stop_error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="firsthand-engine", daemon=True)
         self._thread.start()
 
     def submit(self, request: Request) -> AsyncGenerator[Output, None]:
-        """The outputs of a request as they come. Closing the iterator, or cancelling its task, aborts the request.
+        """Yields the outputs of a request as they come. Closing the iterator, or cancelling its task, aborts the
+        request.
 
         An answer that fails ends with an Output whose `error` is set. Raises what `Engine.add` raises.
         """
@@ -78,11 +80,11 @@ class EngineWorker:
         *,
         top: int = 0,
         priority: int = 0,
-        run: str = "",
+        owner: str = "",
         adapter: str | None = None,
         salt: str = "",
-    ) -> list[Scored]:
-        """The log-probs of each continuation's tokens after the prefix, as `Engine.score` gives them."""
+    ) -> list[ScoreOutput]:
+        """Returns the log-probs of each continuation's tokens after the prefix; see `Engine.score`."""
         outputs: dict[int, Output] = {}
         add = partial(
             self.engine.add_score,
@@ -90,32 +92,45 @@ class EngineWorker:
             continuations,
             top=top,
             priority=priority,
-            run=run,
+            owner=owner,
             adapter=adapter,
             salt=salt,
         )
         async for output in self._outputs(add, len(continuations)):
             outputs[output.index] = output
-        return [scored(outputs[index]) for index in range(len(continuations))]
+        return [score_output(outputs[index]) for index in range(len(continuations))]
 
-    async def hold(self, tokens: Sequence[int], *, adapter: str | None = None, salt: str = "") -> Hold:
-        """Keep what is known of a text in memory; see `Engine.hold`. If the caller is cancelled, nothing stays held."""
-        future = self._start(lambda: self.engine.hold(tokens, adapter=adapter, salt=salt))
+    async def pin_prefix(self, tokens: Sequence[int], *, adapter: str | None = None, salt: str = "") -> PinnedPrefix:
+        """Pin a prefix in the KV cache; see `Engine.pin_prefix`. If the caller is cancelled, nothing stays pinned."""
+        future = self._start(lambda: self.engine.pin_prefix(tokens, adapter=adapter, salt=salt))
         try:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
-            future.add_done_callback(self._undo_hold)
+            future.add_done_callback(self._unpin_when_done)
             raise
 
-    async def release(self, hold: Hold) -> None:
-        """Let go of what is held. It is let go even if the caller is cancelled while it waits."""
-        await self._call(lambda: self.engine.release(hold))
+    async def unpin_prefix(self, prefix: PinnedPrefix) -> None:
+        """Unpin a prefix, even if the caller is cancelled while it waits."""
+        await self._call(lambda: self.engine.unpin_prefix(prefix))
+
+    async def hold(self, tokens: Sequence[int], *, adapter: str | None = None, salt: str = "") -> PinnedPrefix:
+        """Deprecated: the old name of `pin_prefix`."""
+        warn_renamed("EngineWorker.hold", "pin_prefix")
+        return await self.pin_prefix(tokens, adapter=adapter, salt=salt)
+
+    async def release(self, prefix: PinnedPrefix) -> None:
+        """Deprecated: the old name of `unpin_prefix`."""
+        warn_renamed("EngineWorker.release", "unpin_prefix")
+        await self.unpin_prefix(prefix)
 
     def lease(self, tokens: Sequence[int], *, adapter: str | None = None, salt: str = "") -> Lease:
-        """The same, until the lease is collected; nobody waits for it, and a closed or crowded engine only keeps less."""
+        """Pin a prefix until the returned lease is garbage-collected.
+
+        Does not wait. A closed engine pins nothing, and one short of blocks may pin less.
+        """
         lease = Lease()
-        future = self._start(lambda: self.engine.hold(tokens, adapter=adapter, salt=salt))
-        weakref.finalize(lease, future.add_done_callback, self._undo_hold).atexit = False
+        future = self._start(lambda: self.engine.pin_prefix(tokens, adapter=adapter, salt=salt))
+        weakref.finalize(lease, future.add_done_callback, self._unpin_when_done).atexit = False
         return lease
 
     async def load(self, state: Mapping[str, Tensor], version: int, *, recompute: bool = True) -> None:
@@ -125,33 +140,33 @@ class EngineWorker:
     async def load_adapter(
         self, name: str, source: Path | str | Adapter, *, version: int = 0, replace: bool = False
     ) -> None:
-        """Let requests ask for an adapter, which is read while the engine goes on; see `Engine.load_adapter`."""
+        """Load an adapter, reading it while the engine continues; see `Engine.load_adapter`."""
         packed = await asyncio.to_thread(self.engine.adapters.read, source)
         await asyncio.wrap_future(self.add_adapter(name, packed, version=version, replace=replace))
 
     def add_adapter(self, name: str, packed: PackedAdapter, *, version: int = 0, replace: bool = False) -> Future[None]:
-        """The same for an adapter that was read already; done when the engine has it."""
+        """Load an adapter that is already packed; the future is done when the engine has it."""
         return self._start(lambda: self.engine.load_adapter(name, packed, version=version, replace=replace))
 
     async def unload_adapter(self, name: str) -> None:
-        """Let no new request have an adapter; see `Engine.unload_adapter`."""
+        """Refuse an adapter to new requests; see `Engine.unload_adapter`."""
         await self._call(lambda: self.engine.unload_adapter(name))
 
     async def find_adapter(self, name: str) -> LoadedAdapter:
-        """The adapter that new requests of that name get; ConfigError if there is none."""
+        """Returns the adapter that new requests of that name get; ConfigError if there is none."""
         return await self._call(lambda: self.engine.adapters.get(name))
 
     async def stats(self) -> Stats:
-        """The engine's counters."""
+        """Returns the engine's counters."""
         return await self._call(self.engine.stats)
 
     @property
     def is_alive(self) -> bool:
-        """Whether requests are taken: the thread has neither ended nor been told to."""
-        return self._ended is None
+        """True if requests are accepted: the thread has not ended and was not told to."""
+        return self._stop_error is None
 
     def close(self) -> None:
-        """End the thread after its present step. Requests under way get an error. Safe to call twice."""
+        """End the thread after its current step. Running requests get an error. Safe to call twice."""
         self._end(ModelError("the engine was closed"))
         if threading.current_thread() is not self._thread:
             self._thread.join()
@@ -163,25 +178,25 @@ class EngineWorker:
         self.close()
 
     async def _outputs(self, add: Callable[[], int], num_answers: int) -> AsyncGenerator[Output, None]:
-        inbox, is_over = Inbox(), False
+        queue, is_over = OutputQueue(), False
         try:
-            await self._call(lambda: self._add(add, inbox))
-            left = num_answers  # a number to count with, since the engine has taken it
+            await self._call(lambda: self._add(add, queue))
+            left = num_answers  # `add` has validated it
             while left:
-                for output in await inbox.get():
+                for output in await queue.get():
                     left -= output.is_last
                     is_over = not left
                     yield output
         finally:
             if not is_over:
-                self._post(Command(lambda: self._drop(inbox), lambda error: None))
+                self._post(Command(lambda: self._drop(queue), lambda error: None))
 
     async def _call(self, function: Callable[[], T]) -> T:
-        """The result of a function run on the engine's thread."""
+        """Returns the result of a function run on the engine's thread."""
         return await asyncio.wrap_future(self._start(function))
 
     def _start(self, function: Callable[[], T]) -> Future[T]:
-        """The coming result of a function that the engine's thread is to run."""
+        """Returns a future for a function that the engine's thread will run."""
         future: Future[T] = Future()
 
         def run() -> None:
@@ -198,74 +213,74 @@ class EngineWorker:
         self._post(Command(run, fail))
         return future
 
-    def _undo_hold(self, future: Future[Hold]) -> None:
+    def _unpin_when_done(self, future: Future[PinnedPrefix]) -> None:
         if not future.cancelled() and future.exception() is None:
-            hold = future.result()
-            self._post(Command(lambda: self.engine.release(hold), lambda error: None))
+            prefix = future.result()
+            self._post(Command(lambda: self.engine.unpin_prefix(prefix), lambda error: None))
 
     def _post(self, command: Command) -> None:
         with self._wake:
-            if self._ended is None:
+            if self._stop_error is None:
                 self._commands.append(command)
                 self._wake.notify()
                 return
-        command.fail(self._ended)
+        command.fail(self._stop_error)
 
-    def _add(self, add: Callable[[], int], inbox: Inbox) -> None:
-        inbox.request_id = add()
-        self._inboxes[inbox.request_id] = inbox
+    def _add(self, add: Callable[[], int], queue: OutputQueue) -> None:
+        queue.request_id = add()
+        self._queues[queue.request_id] = queue
 
-    def _drop(self, inbox: Inbox) -> None:
-        if inbox.request_id is not None:
-            self.engine.abort(inbox.request_id)
-            self._inboxes.pop(inbox.request_id, None)
+    def _drop(self, queue: OutputQueue) -> None:
+        if queue.request_id is not None:
+            self.engine.abort(queue.request_id)
+            self._queues.pop(queue.request_id, None)
 
     def _run(self) -> None:
         try:
-            patience_s = MIN_PATIENCE_S
-            while self._obey(patience_s):
+            commands_s = MIN_COMMANDS_S
+            while self._run_commands(commands_s):
                 start = time.monotonic()
                 outputs = self.engine.step()
                 self._deliver(outputs)
                 for output in outputs:
                     if not self.engine.is_live(output.request_id):
-                        self._inboxes.pop(output.request_id, None)
-                patience_s = max(time.monotonic() - start, MIN_PATIENCE_S)
+                        self._queues.pop(output.request_id, None)
+                commands_s = max(time.monotonic() - start, MIN_COMMANDS_S)
         except BaseException as error:
             self._end(ModelError(f"the engine stopped: {type(error).__name__}: {error}"))
             raise
         finally:
-            self._tell_everyone()
+            self._fail_waiting_callers()
 
-    def _obey(self, patience_s: float) -> bool:
-        """Wait for something to do and run commands, for so long at most; False when the worker was closed."""
+    def _run_commands(self, commands_s: float) -> bool:
+        """Wait for work, then run commands for at most `commands_s` seconds; False if the worker was closed."""
         with self._wake:
-            while not self._commands and self._ended is None and not self.engine.has_work:
+            while not self._commands and self._stop_error is None and not self.engine.has_work:
                 self._wake.wait()
-        until = time.monotonic() + patience_s
-        while self._ended is None and self._commands:
+        deadline = time.monotonic() + commands_s
+        while self._stop_error is None and self._commands:
             self._commands.popleft().run()
-            if time.monotonic() > until:
+            if time.monotonic() > deadline:
                 break
-        return self._ended is None
+        return self._stop_error is None
 
     def _deliver(self, outputs: Sequence[Output]) -> None:
-        inboxes = self._inboxes
-        for inbox in hand_over([(inboxes[each.request_id], each) for each in outputs if each.request_id in inboxes]):
-            self._drop(inbox)
+        queues = self._queues
+        for queue in deliver([(queues[each.request_id], each) for each in outputs if each.request_id in queues]):
+            self._drop(queue)
 
     def _end(self, reason: Exception) -> None:
         with self._wake:
-            self._ended = self._ended or reason
+            self._stop_error = self._stop_error or reason
             self._wake.notify_all()
 
-    def _tell_everyone(self) -> None:
-        """Give each waiting caller the reason why the thread ended."""
-        assert self._ended is not None
+    def _fail_waiting_callers(self) -> None:
+        """Give each waiting caller the error that ended the thread."""
+        assert self._stop_error is not None
         with self._wake:
             commands = list(self._commands)
             self._commands.clear()
         for command in commands:
-            command.fail(self._ended)
-        hand_over([(inbox, self._ended) for inbox in self._inboxes.values()])
-        self._inboxes.clear()
+            command.fail(self._stop_error)
+        deliver([(queue, self._stop_error) for queue in self._queues.values()])
+        self._queues.clear()

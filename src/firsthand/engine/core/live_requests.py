@@ -1,25 +1,25 @@
-"""The requests that have not ended: their sequences by number, and how many prompt tokens they keep, which is limited."""
+"""The requests that have not ended: their sequences by id, and the limit on their prompt tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Row
+from collections import abc
 
 from firsthand.engine.core.sequence import Sequence
 from firsthand.errors import ConfigError, QueueFull
 
 
-class Live:
-    """A request is live from `enter` until the last of its sequences has left."""
+class LiveRequests:
+    """Tracks requests from `enter` until the last of their sequences has left."""
 
     def __init__(self, *, max_tokens: int, max_waiting: int):
         self.max_tokens = max_tokens
         self.max_waiting = max_waiting
         self.next_id = 0
-        """The number of the next request, and how many there were."""
+        """The id of the next request, which is the number of requests so far."""
         self.num_tokens = 0
-        """Prompt tokens of all live sequences, a prompt counted for each of its answers."""
+        """Prompt tokens of all live sequences, a prompt counted once per answer."""
         self.num_refused = 0
-        """Requests that came when too much waited."""
+        """Requests refused because too many waited."""
         self._requests: dict[int, dict[int, Sequence]] = {}
 
     def __len__(self) -> int:
@@ -29,9 +29,9 @@ class Live:
         return request_id in self._requests
 
     def check_room(self, num_tokens: int, *, num_waiting: int) -> None:
-        """Refuse a request with so many prompt tokens, over all its answers, that would make the queue too long.
+        """Raise QueueFull if a request with this many prompt tokens, over all its answers, makes the queue too long.
 
-        Raises QueueFull, and ConfigError if even an empty engine would not take it.
+        Raises ConfigError if even an empty engine could not take it.
         """
         if num_tokens > self.max_tokens:
             raise ConfigError(
@@ -45,27 +45,27 @@ class Live:
                 f"(at most {self.max_tokens} may be): try again later, or raise max_waiting and max_live_tokens"
             )
 
-    def enter(self, lines: Row[Sequence]) -> None:
-        """Take in the sequences of the request `next_id`."""
-        self._requests[self.next_id] = {line.index: line for line in lines}
-        self.num_tokens += sum(map(_kept_tokens, lines))
+    def enter(self, sequences: abc.Sequence[Sequence]) -> None:
+        """Add the sequences of request `next_id`."""
+        self._requests[self.next_id] = {sequence.index: sequence for sequence in sequences}
+        self.num_tokens += sum(map(_prompt_tokens, sequences))
         self.next_id += 1
 
-    def lines(self, request_id: int) -> list[Sequence]:
-        """The sequences of a request that have not ended; none if it is not live."""
+    def sequences(self, request_id: int) -> list[Sequence]:
+        """Returns the sequences of a request that have not ended; none if it is not live."""
         return list(self._requests.get(request_id, {}).values())
 
-    def leave(self, line: Sequence) -> bool:
-        """Let a sequence go; whether it was still here."""
-        lines = self._requests.get(line.request_id, {})
-        if lines.pop(line.index, None) is None:
+    def leave(self, sequence: Sequence) -> bool:
+        """Remove a sequence. Returns whether it was still live."""
+        sequences = self._requests.get(sequence.request_id, {})
+        if sequences.pop(sequence.index, None) is None:
             return False
-        self.num_tokens -= _kept_tokens(line)
-        if not lines:
-            del self._requests[line.request_id]
+        self.num_tokens -= _prompt_tokens(sequence)
+        if not sequences:
+            del self._requests[sequence.request_id]
         return True
 
 
-def _kept_tokens(line: Sequence) -> int:
-    """How many tokens of its request a sequence keeps."""
-    return len(line.tokens) if line.goal == "score" else line.num_prompt
+def _prompt_tokens(sequence: Sequence) -> int:
+    """Returns the prompt tokens that a sequence counts for, scored continuations included."""
+    return len(sequence.tokens) if sequence.goal == "score" else sequence.num_prompt

@@ -1,4 +1,4 @@
-"""The way of outputs from the engine's thread into the event loops of those who asked."""
+"""Delivers engine outputs from the engine's thread to callers' event loops."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from firsthand.engine.core.outputs import Output
 Item = Output | Exception
 
 
-class Inbox:
-    """Where the outputs of one request arrive: filled by the engine's thread, read in the caller's loop."""
+class OutputQueue:
+    """The undelivered outputs of one request: filled from the engine's thread, read in the caller's event loop."""
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
@@ -21,13 +21,13 @@ class Inbox:
         self.request_id: int | None = None
 
     def put(self, item: Item) -> None:
-        """Take in an item, in the caller's loop."""
+        """Add an item. Call it in the caller's event loop."""
         self._items.append(item)
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(None)
 
     async def get(self) -> list[Output]:
-        """The outputs that have come since the last call, or the error that came in their place."""
+        """Returns the outputs since the last call, or raises the error that came instead."""
         if not self._items:
             self._reader = self.loop.create_future()
             await self._reader
@@ -43,23 +43,23 @@ class Inbox:
         return outputs
 
 
-def hand_over(items: Sequence[tuple[Inbox, Item]]) -> list[Inbox]:
-    """Put items from another thread into their inboxes, with one call into each loop, since each call wakes it.
+def deliver(items: Sequence[tuple[OutputQueue, Item]]) -> list[OutputQueue]:
+    """Put items from another thread into their queues, with one call per event loop, since each call wakes the loop.
 
-    Returns the inboxes whose loop is gone.
+    Returns the queues whose event loop is closed.
     """
-    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Inbox, Item]]] = {}
-    for inbox, item in items:
-        by_loop.setdefault(inbox.loop, []).append((inbox, item))
-    gone: list[Inbox] = []
-    for loop, mine in by_loop.items():
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[OutputQueue, Item]]] = {}
+    for queue, item in items:
+        by_loop.setdefault(queue.loop, []).append((queue, item))
+    gone: list[OutputQueue] = []
+    for loop, own in by_loop.items():
         try:
-            loop.call_soon_threadsafe(_put_all, mine)
+            loop.call_soon_threadsafe(_put_all, own)
         except RuntimeError:
-            gone += dict.fromkeys(inbox for inbox, _ in mine)
+            gone += dict.fromkeys(queue for queue, _ in own)
     return gone
 
 
-def _put_all(items: Sequence[tuple[Inbox, Item]]) -> None:
-    for inbox, item in items:
-        inbox.put(item)
+def _put_all(items: Sequence[tuple[OutputQueue, Item]]) -> None:
+    for queue, item in items:
+        queue.put(item)

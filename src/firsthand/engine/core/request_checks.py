@@ -1,4 +1,4 @@
-"""What an engine refuses before it spends anything on it: lengths are compared first, then values, then memory."""
+"""Validates requests before the engine spends anything on them: lengths first, then values, then memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from firsthand.engine.core.sequence import Request
 from firsthand.engine.decoding.constraint import CompiledGrammar
 from firsthand.engine.memory.blocks import BlockPool
-from firsthand.engine.memory.window_pool import MixedPool
+from firsthand.engine.memory.window_pool import SlidingWindowPool
 from firsthand.errors import ConfigError, ModelError, PromptTooLong
 from firsthand.model import Sampling
 from firsthand.nn.architecture import Architecture
@@ -21,13 +21,13 @@ MAX_STOP_IDS = 1024
 MAX_BAD_SEQUENCES = 8 * MAX_BAD_WORDS
 MAX_PRIORITY = 1000
 MAX_TOP = 100
-MAX_RUN_NAME = 256
+MAX_OWNER_CHARS = 256
 
 
 def check_request(request: Request, architecture: Architecture) -> None:
-    """Raise PromptTooLong, ModelError or ConfigError on a request that cannot be meant."""
+    """Raise PromptTooLong, ModelError or ConfigError if a request is invalid."""
     check_num_answers(request.n)
-    _check_caller(request.priority, request.run, request.salt)
+    _check_owner(request.priority, request.owner, request.salt)
     _check_parts(request)
     if len(request.prompt) >= architecture.max_position:
         raise _too_long(len(request.prompt), 1, architecture)
@@ -51,7 +51,7 @@ def check_request(request: Request, architecture: Architecture) -> None:
 
 
 def check_num_answers(n: int) -> None:
-    """Raise ConfigError unless it says how many answers may be asked for."""
+    """Raise ConfigError unless `n` is a valid number of answers."""
     _check_number("n", n, 1, MAX_ANSWERS)
 
 
@@ -59,21 +59,21 @@ def check_score(
     prefix: Sequence[int],
     continuations: Sequence[Sequence[int]],
     priority: int,
-    run: str,
+    owner: str,
     architecture: Architecture,
     *,
     top: int = 0,
     salt: str = "",
 ) -> None:
-    """Raise PromptTooLong, ModelError or ConfigError on a job of scoring that cannot be meant."""
-    _check_caller(priority, run, salt)
+    """Raise PromptTooLong, ModelError or ConfigError if a scoring request is invalid."""
+    _check_owner(priority, owner, salt)
     _check_number("top", top, 0, MAX_TOP)
-    _check_row(prefix, "the prefix")
-    _check_row(continuations, "what is to be scored", "continuations")
+    _check_list(prefix, "the prefix")
+    _check_list(continuations, "the argument continuations", "continuations")
     if len(continuations) > MAX_CONTINUATIONS:
         raise ConfigError(f"there are {len(continuations)} continuations: give at most {MAX_CONTINUATIONS} at a time")
     for place, continuation in enumerate(continuations):
-        _check_row(continuation, f"continuation {place}")
+        _check_list(continuation, f"continuation {place}")
     longest = max(map(len, continuations), default=0)
     if len(prefix) + longest > architecture.max_position:
         raise _too_long(len(prefix), longest, architecture)
@@ -83,15 +83,15 @@ def check_score(
             check_ids(continuation, f"continuation {place}", architecture)
 
 
-def check_hold(tokens: Sequence[int], salt: str, architecture: Architecture) -> None:
-    """Raise ModelError or ConfigError on a text that cannot be held."""
-    _check_caller(0, "", salt)
-    check_ids(tokens, "the text to hold", architecture)
+def check_prefix(tokens: Sequence[int], salt: str, architecture: Architecture) -> None:
+    """Raise ModelError or ConfigError if a prefix cannot be pinned."""
+    _check_owner(0, "", salt)
+    check_ids(tokens, "the prefix to pin", architecture)
 
 
 def check_ids(ids: Sequence[int], what: str, architecture: Architecture) -> None:
-    """Raise ModelError if there are no ids or one is no token."""
-    _check_row(ids, what)
+    """Raise ModelError if there are no ids, or if one is outside the vocabulary."""
+    _check_list(ids, what)
     if not ids:
         raise ModelError(f"{what} is empty: give one token or more, such as the model's start token")
     vocab = architecture.vocab_size
@@ -104,9 +104,9 @@ def check_ids(ids: Sequence[int], what: str, architecture: Architecture) -> None
             )
 
 
-def check_room(num_prompt: int, num_more: int, pool: BlockPool | MixedPool, longest_chunk: int) -> None:
-    """Raise PromptTooLong if a sequence could not get on even with the whole memory to itself."""
-    for part in pool.parts:
+def check_room(num_prompt: int, num_more: int, pool: BlockPool | SlidingWindowPool, longest_chunk: int) -> None:
+    """Raise PromptTooLong if a sequence could not finish even with the whole KV cache to itself."""
+    for part in pool.pools:
         blocks = part.most_blocks_for(num_prompt + num_more, longest_chunk)
         if blocks > part.num_usable:
             raise PromptTooLong(
@@ -122,36 +122,36 @@ def _too_long(num_prompt: int, num_more: int, architecture: Architecture) -> Pro
     )
 
 
-def _check_caller(priority: int, run: str, salt: str) -> None:
+def _check_owner(priority: int, owner: str, salt: str) -> None:
     _check_number("priority", priority, -MAX_PRIORITY, MAX_PRIORITY)
-    for what, text in (("run", run), ("salt", salt)):
-        if not isinstance(text, str) or len(text) > MAX_RUN_NAME:
-            raise ConfigError(f"{what} is {shown(text)}: give a text of at most {MAX_RUN_NAME} characters")
+    for what, text in (("owner", owner), ("salt", salt)):
+        if not isinstance(text, str) or len(text) > MAX_OWNER_CHARS:
+            raise ConfigError(f"{what} is {shown(text)}: give a text of at most {MAX_OWNER_CHARS} characters")
 
 
 def _check_parts(request: Request) -> None:
-    """The kinds of what a request is made of; its numbers and texts are checked elsewhere."""
-    _check_row(request.prompt, "the prompt")
+    """Check the types of a request's fields; numbers and texts are checked elsewhere."""
+    _check_list(request.prompt, "the prompt")
     stop_ids, stopper, grammar = request.stop_ids, request.stopper, request.grammar
     checks = [
         ("sampling", isinstance(request.sampling, Sampling), "a Sampling"),
         ("stop_ids", isinstance(stop_ids, frozenset | set | tuple | list), "a set of token ids"),
         ("bad_sequences", isinstance(request.bad_sequences, tuple | list), "a tuple of tuples of token ids"),
-        ("stopper", stopper is None or callable(stopper), "None or what makes a Stopper"),
-        ("grammar", isinstance(grammar, CompiledGrammar | None), "None or what Grammars compiled"),
+        ("stopper", stopper is None or callable(stopper), "None or a function that returns a Stopper"),
+        ("grammar", isinstance(grammar, CompiledGrammar | None), "None or a CompiledGrammar from Grammars"),
     ]
     for name, good, expected in checks:
         if not good:
             raise ConfigError(f"{name} is {shown(getattr(request, name))}: give {expected}")
 
 
-def _check_row(row: object, what: str, of: str = "token ids") -> None:
+def _check_list(row: object, what: str, of: str = "token ids") -> None:
     if not isinstance(row, Sequence):
         raise ModelError(f"{what} is {shown(row)}: give a tuple or list of {of}")
 
 
 def _check_sampling(sampling: Sampling) -> None:
-    """What Sampling itself lets pass: kinds of numbers, infinities, and seeds that are no 64-bit numbers."""
+    """Check what Sampling accepts but the engine cannot use: number types, infinities, seeds beyond 64 bits."""
     _check_number("max_tokens", sampling.max_tokens, 1, None)
     _check_number("min_tokens", sampling.min_tokens, 0, None)
     _check_number("top_k", sampling.top_k, 0, None)
@@ -173,16 +173,16 @@ def _check_bad_sequences(request: Request, architecture: Architecture) -> None:
 
 
 def _check_grammar(request: Request, architecture: Architecture) -> None:
-    grammar, asked = request.grammar, request.sampling.grammar
-    if grammar is None and asked is not None:
+    grammar, source = request.grammar, request.sampling.grammar
+    if grammar is None and source is not None:
         raise ConfigError(
-            f"the sampling has a {asked.kind} grammar that was not read: give Grammars(...).compile's result"
+            f"the sampling has a {source.kind} grammar that was not compiled: give Grammars(...).compile's result"
         )
     if grammar is not None and grammar.forcing and (request.bad_sequences or request.sampling.allowed_token_ids):
         raise ConfigError("the request forbids tokens and its grammar forces some: compile it with forcing=False")
     if grammar is not None and grammar.vocab_size > architecture.vocab_size:
         raise ConfigError(
-            f"the grammar was read for {grammar.vocab_size} tokens and the model has {architecture.vocab_size}: use the "
+            f"the grammar was compiled for {grammar.vocab_size} tokens and the model has {architecture.vocab_size}: use the "
             "model's own tokenizer"
         )
 

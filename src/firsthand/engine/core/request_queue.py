@@ -1,19 +1,19 @@
-"""Who is next: the queue of an engine, fair between runs.
+"""The waiting queue, fair between request owners.
 
-The order of waiting sequences is
-1. by priority, the lower number first;
-2. then by run, the one that has been served least first. Served is what was computed for it, in tokens: a prompt token
-   found in memory costs nothing, and what preemption makes us compute again is not charged. A run that comes back after
-   a pause is counted as served like the waiting one served least, so nobody saves up (the Virtual Token Counter of Sheng
-   et al., 2024);
-3. then, within a run, by the conversation's arrival: a prompt that goes on from a finished answer has its place, so an
-   agent's next turn does not stand behind thousands of cold prompts while its memory is evicted.
+Waiting sequences are ordered
 
-Against starvation by higher priorities, waiting AGING_S seconds makes up for one level: a sequence goes before one of
-higher priority that came later by AGING_S for each level between them. Aging never counts within one priority, where it
-would undo fairness.
+1. by priority, lower numbers first;
+2. then by owner, the least served first. Service is computed tokens: cached prompt tokens and recomputation after
+   preemption are free. An owner that returns from a pause is credited with the service of the least served waiting one,
+   so idle time earns nothing (the Virtual Token Counter of Sheng et al., 2024);
+3. then, within an owner, by the arrival of the conversation: a prompt that continues a finished answer takes that
+   answer's place, so an agent's next turn does not wait behind thousands of new prompts while its KV blocks are
+   evicted.
 
-Nothing here takes time in proportion to the queue's length: heaps, from which removed entries are dropped as they surface.
+Aging prevents starvation: AGING_S seconds of waiting make up for one level of priority. It does not count within a
+priority, where it would undo fairness.
+
+No operation is linear in the queue's length: these are heaps, whose removed entries are dropped when they surface.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ Key = tuple[float, ...]
 
 
 def rank(sequence: Sequence) -> Key:
-    """Sorts sequences by arrival, where AGING_S seconds make up for one level of priority."""
+    """Returns the sort key by arrival, where AGING_S seconds make up for one level of priority."""
     return (sequence.arrived_s + AGING_S * sequence.priority, *sequence.arrival)
 
 
 class Heap(Generic[T]):
-    """Items by key. Removing one, or pushing it again with another key, leaves a dead entry that is dropped later."""
+    """Items by key. Removing an item, or pushing it again, leaves a dead entry that is dropped later."""
 
     def __init__(self) -> None:
         self._entries: list[tuple[Key, int, T]] = []
@@ -55,23 +55,23 @@ class Heap(Generic[T]):
         return iter(self._tickets)
 
     def push(self, item: T, key: Key) -> None:
-        """Put an item in, or change its key."""
+        """Add an item, or change its key."""
         self._next += 1
         self._tickets[item] = (key, self._next)
         heappush(self._entries, (key, self._next, item))
         self._compact()
 
     def remove(self, item: T) -> None:
-        """Take an item out; it may be absent."""
+        """Remove an item; it may be absent."""
         if self._tickets.pop(item, None) is not None:
             self._compact()
 
     def key(self, item: T) -> Key:
-        """The key that an item was pushed with."""
+        """Returns the key that an item was pushed with."""
         return self._tickets[item][0]
 
     def first(self) -> T | None:
-        """The item with the least key."""
+        """Returns the item with the smallest key; None if empty."""
         while self._entries and not self._is_alive(self._entries[0]):
             heappop(self._entries)
         return self._entries[0][2] if self._entries else None
@@ -88,18 +88,18 @@ class Heap(Generic[T]):
 
 @dataclass(eq=False)
 class Flow:
-    """The sequences of one run at one priority."""
+    """The sequences of one owner at one priority."""
 
     priority: int
-    run: str
+    owner: str
     served: int = 0
-    """Tokens computed for it, or credited when it came back from a pause."""
+    """Tokens computed for it, or credited when it returned from a pause."""
     num_running: int = 0
     waiting: Heap[Sequence] = field(default_factory=Heap)
 
 
-class Waiting:
-    """The waiting sequences of all runs, and how much each run was served."""
+class WaitingQueue:
+    """The waiting sequences of all owners, and the service that each owner received."""
 
     def __init__(self) -> None:
         self._flows: dict[tuple[int, str], Flow] = {}
@@ -115,21 +115,21 @@ class Waiting:
         return sequence in self._ranks
 
     def __iter__(self) -> Iterator[Sequence]:
-        """In no order."""
+        """Iterates in no particular order."""
         return iter(self._ranks)
 
     def add(self, sequence: Sequence) -> None:
-        """Let a new sequence wait."""
-        self._push(self._wake(sequence), sequence)
+        """Queue a new sequence."""
+        self._push(self._activate(sequence), sequence)
 
     def put_back(self, sequence: Sequence) -> None:
-        """Let a running sequence wait again; its run is not thought to have paused."""
+        """Queue a preempted sequence; this does not count as a pause of its owner."""
         flow = self._flow(sequence)
         flow.num_running -= 1
         self._push(flow, sequence)
 
     def discard(self, sequence: Sequence) -> None:
-        """Let a sequence wait no more; it may not be waiting."""
+        """Remove a sequence; it may be absent."""
         if sequence not in self._ranks:
             return
         flow = self._flow(sequence)
@@ -140,44 +140,44 @@ class Waiting:
             level.remove(flow)
             if not level:
                 del self._levels[flow.priority]
-        self._rest(flow)
+        self._set_idle(flow)
 
     def start(self, sequence: Sequence) -> None:
-        """Note that a sequence runs from now on, whether it had to wait or not."""
-        flow = self._wake(sequence)
+        """Record that a sequence now runs, whether it waited or not."""
+        flow = self._activate(sequence)
         flow.num_running += 1
         self._latest[flow.priority] = flow
         self.discard(sequence)
 
     def stop(self, sequence: Sequence) -> None:
-        """Note that a sequence runs no more."""
+        """Record that a sequence stopped running."""
         flow = self._flow(sequence)
         flow.num_running -= 1
-        self._rest(flow)
+        self._set_idle(flow)
 
     def charge(self, sequence: Sequence, end: int) -> None:
-        """Note that a running sequence is computed up to there; what was computed before is not charged again."""
+        """Charge the owner for computing a sequence up to position `end`; earlier positions are not charged again."""
         if end > sequence.num_charged:
             self._flow(sequence).served += end - sequence.num_charged
             sequence.num_charged = end
 
     def first(self) -> Sequence | None:
-        """The sequence that is next, by the rules above."""
+        """Returns the next sequence; None if none waits."""
         if not self._levels:
             return None
         flow = self._first_flow(min(self._levels))
         return self.earlier(_first(self._ranks), _first(flow.waiting))
 
     def order(self, sequence: Sequence) -> Key:
-        """Sorts sequences, waiting and running ones, as long as age does not matter."""
+        """Returns the sort key of a waiting or running sequence, aging left out."""
         return (sequence.priority, self._flow(sequence).served, *sequence.place)
 
     def earlier(self, oldest: Sequence, fairest: Sequence) -> Sequence:
-        """Of the first by rank and the first by order the one that is next."""
+        """Returns which of the first by rank and the first by order is next."""
         return oldest if oldest.priority > fairest.priority else fairest
 
     def num_running(self, sequence: Sequence) -> int:
-        """How many sequences of the same run and priority are running."""
+        """Returns how many sequences of the same owner and priority are running."""
         return self._flow(sequence).num_running
 
     def _push(self, flow: Flow, sequence: Sequence) -> None:
@@ -186,10 +186,10 @@ class Waiting:
         self._levels.setdefault(flow.priority, Heap()).push(flow, _key(flow))
 
     def _flow(self, sequence: Sequence) -> Flow:
-        return self._flows[sequence.priority, sequence.run]
+        return self._flows[sequence.priority, sequence.owner]
 
     def _first_flow(self, priority: int) -> Flow:
-        """The flow of a level that is next. Keys grow while flows are served, and are brought up to date as they surface."""
+        """Returns the next flow of a priority. Keys grow while flows are served, and are updated when they surface."""
         level = self._levels[priority]
         while True:
             flow = _first(level)
@@ -197,24 +197,24 @@ class Waiting:
                 return flow
             level.push(flow, key)
 
-    def _wake(self, sequence: Sequence) -> Flow:
-        """The sequence's flow, brought up to the present if none of its sequences waits."""
-        key = (sequence.priority, sequence.run)
+    def _activate(self, sequence: Sequence) -> Flow:
+        """Returns the sequence's flow, its service brought up to date if none of its sequences waits."""
+        key = (sequence.priority, sequence.owner)
         flow = self._flows.get(key)
         if flow is None:
             flow = self._flows[key] = Flow(*key)
         self._idle.pop(key, None)
         if not flow.waiting:
-            present = (
+            reference = (
                 self._first_flow(flow.priority) if flow.priority in self._levels else self._latest.get(flow.priority)
             )
-            flow.served = max(flow.served, present.served if present else 0)
+            flow.served = max(flow.served, reference.served if reference else 0)
         return flow
 
-    def _rest(self, flow: Flow) -> None:
-        """Remember an idle flow for a while: whoever was served beyond its share stays behind when it comes back."""
+    def _set_idle(self, flow: Flow) -> None:
+        """Remember an idle flow for a while, so that an owner served beyond its share stays behind when it returns."""
         if not flow.waiting and flow.num_running == 0:
-            self._idle[flow.priority, flow.run] = None
+            self._idle[flow.priority, flow.owner] = None
             if len(self._idle) > MAX_IDLE:
                 del self._flows[self._idle.popitem(last=False)[0]]
 

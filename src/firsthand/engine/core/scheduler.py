@@ -1,45 +1,44 @@
-"""Decides what each step computes: continuous batching with chunked prompts, admission by memory, and preemption.
+"""Decides what each step computes: continuous batching with chunked prefill, admission by memory, and preemption.
 
-Every running answer gets its next token in every step (decode never starves); what is left of the token budget goes to
-prompts, begun and waiting ones alike, in the order of `waiting`. A request starts only if its tokens fit the memory, and
-nobody overtakes one that has to wait for that. One whose prompt begins like what this step computes for another starts a
-step later and finds it, so that requests which come together compute what they share once.
+Every running answer gets its next token in every step, so decoding never starves. The rest of the token budget goes to
+prompts, running and waiting ones alike, in the order of `request_queue.py`. A request starts only if its tokens fit the
+KV cache, and none overtakes one that waits for memory. A request whose prompt shares a prefix with one being computed
+in this step starts a step later and finds it cached, so requests that arrive together compute a shared prefix once.
 
-When blocks run out, the sequence of lowest priority loses its memory and waits, of equals the youngest; it is computed
-again later, from whatever the prefix tree still holds. A waiting request also takes the place of one of lower priority,
-or, if its run has nothing running, that of the youngest in the run that has most: it does not wait for a long answer of
-somebody else to end, and the other mostly finds its memory as it was. No tensors here.
+When blocks run out, the sequence of lowest priority (the youngest of equals) is preempted: it loses its blocks, waits,
+and is recomputed later from what the prefix cache still holds. A waiting request also preempts one of lower priority
+or, if its owner has nothing running, the youngest of the owner with most sequences: it need not wait for another
+owner's long answer, and the preempted one mostly finds its blocks still cached. No tensors here.
 """
 
 from __future__ import annotations
 
 import time
 from bisect import insort
-from collections import Counter
+from collections import Counter, abc
 from collections.abc import Callable
-from collections.abc import Sequence as Row
 
-from firsthand.engine.core.request_queue import Waiting, rank
-from firsthand.engine.core.sequence import Chunk, Sequence, State
-from firsthand.engine.core.step_plan import Plan
-from firsthand.engine.memory.blocks import BlockPool, Found
-from firsthand.engine.memory.pinned_prefixes import Holds
-from firsthand.engine.memory.window_pool import MixedPool
+from firsthand.engine.core.request_queue import WaitingQueue, rank
+from firsthand.engine.core.sequence import Chunk, Sequence, SequenceState
+from firsthand.engine.core.step_plan import StepPlan
+from firsthand.engine.memory.blocks import BlockPool, PrefixMatch
+from firsthand.engine.memory.pinned_prefixes import PinnedPrefixes
+from firsthand.engine.memory.window_pool import SlidingWindowPool
 
-SHARED_SOON = 32
-"""So many tokens that are being computed for another make a request wait for a step."""
+MIN_SHARED_TOKENS = 32
+"""A request waits one step for a shared prefix of at least this many tokens."""
 
 
 class Scheduler:
-    """Owns the queues.
+    """Owns the waiting queue and the running sequences.
 
-    Sequences in `running`, sorted by rank, hold blocks; those in `waiting` hold none. Followers are in neither until their
-    lead's prompt is computed (`fork`).
+    Sequences in `running`, sorted by rank, have blocks; those in `waiting` have none. Followers are in neither until
+    their lead has computed the prompt (`fork`).
     """
 
     def __init__(
         self,
-        pool: BlockPool | MixedPool,
+        pool: BlockPool | SlidingWindowPool,
         *,
         max_batch_tokens: int,
         max_sequences: int,
@@ -50,146 +49,147 @@ class Scheduler:
         self.max_batch_tokens = max_batch_tokens
         self.max_sequences = max_sequences
         self.clock = clock
-        self.waiting = Waiting()
+        self.waiting = WaitingQueue()
         self.running: list[Sequence] = []
-        self.holds = Holds(pool)
+        self.pinned_prefixes = PinnedPrefixes(pool)
         self.num_preemptions = 0
         self.num_prompt_tokens = 0
         self.num_cached_tokens = 0
 
     @property
     def has_work(self) -> bool:
-        """Whether a step would compute anything."""
+        """True if a step would compute anything."""
         return bool(self.waiting or self.running)
 
     @property
     def oldest_wait_s(self) -> float:
-        """How long the oldest of those that wait has been here; 0 if none waits."""
+        """Seconds that the oldest waiting sequence has waited; 0 if none waits."""
         now = self.clock()
         return max((now - sequence.arrived_s for sequence in self.waiting), default=0.0)
 
     def add(self, sequence: Sequence) -> None:
-        """Let a new sequence wait for its turn."""
+        """Queue a new sequence."""
         sequence.arrived_s = self.clock()
-        sequence.conversation = self.pool.find(sequence.tokens[: sequence.first_wanted], sequence.space).note
+        sequence.conversation = self.pool.find(sequence.tokens[: sequence.first_logit_position], sequence.space).note
         self.waiting.add(sequence)
 
-    def plan(self) -> Plan:
-        """The next step. It is empty only if there is no work."""
-        plan = Plan()
+    def plan(self) -> StepPlan:
+        """Returns the next step. It is empty only if there is no work."""
+        plan = StepPlan()
         for decoding in [s for s in self.running if s.num_needed - s.num_computed == 1]:
-            if decoding.state is State.RUNNING:  # else it was preempted for one before it
-                self._grow(decoding, plan)
-        begun = [s for s in self.running if s.num_needed - s.num_computed > 1]
-        is_closed = False  # nobody starts any more: memory is short, or the first who waits cannot start
+            if decoding.state is SequenceState.RUNNING:  # else it was preempted by one before it
+                self._schedule(decoding, plan)
+        prefilling = [s for s in self.running if s.num_needed - s.num_computed > 1]
+        is_closed = False  # memory is short, or the first waiting sequence cannot start
         while plan.num_tokens < self.max_batch_tokens:
-            is_closed |= plan.is_short
+            is_closed |= plan.is_out_of_blocks
             waiting = None if is_closed else self.waiting.first()
-            sequence = self._next(begun if waiting is None else [*begun, waiting])
+            sequence = self._next(prefilling if waiting is None else [*prefilling, waiting])
             if sequence is None:
                 break
-            if sequence in begun:  # a waiting one may be there too: it made room in this step and comes back
-                begun.remove(sequence)
+            if sequence in prefilling:  # a sequence preempted in this step may be both prefilling and waiting
+                prefilling.remove(sequence)
             if sequence is waiting:
-                is_closed = self._finds_more_soon(sequence, plan) or not self._admit(sequence, plan)
-            if sequence.state is State.RUNNING:
-                self._grow(sequence, plan)
+                is_closed = self._is_being_computed(sequence, plan) or not self._admit(sequence, plan)
+            if sequence.state is SequenceState.RUNNING:
+                self._schedule(sequence, plan)
         return plan
 
     def fork(self, lead: Sequence) -> None:
-        """Start the followers of a sequence from its memory, as many as may run; the others wait.
+        """Start the followers of a sequence from its block table, as many as can run; the others wait.
 
-        Those that wait find the prompt in the tree later, and leave their places to whom they belong until then.
+        Waiting followers find the prompt in the prefix cache later.
         """
         for follower in lead.followers:
-            if follower.state is State.FINISHED:
+            if follower.state is SequenceState.FINISHED:
                 continue
             follower.num_cached, follower.num_charged = lead.num_cached, lead.num_computed
             follower.arrived_s, follower.conversation = lead.arrived_s, lead.conversation
-            if not self._may_join(follower):
+            if not self._can_start_now(follower):
                 self.waiting.add(follower)
                 continue
             follower.table = self.pool.fork(lead.table)
             follower.num_computed, follower.num_committed = lead.num_computed, lead.num_committed
             follower.is_stale = lead.is_stale
-            self._run(follower)
+            self._start(follower)
         lead.followers = []
 
-    def succeed(self, lead: Sequence) -> None:
-        """Let the first follower take a sequence's place, with the others behind it, since that one is to be dropped."""
-        heirs = [follower for follower in lead.followers if follower.state is not State.FINISHED]
-        if not heirs:
+    def promote_follower(self, lead: Sequence) -> None:
+        """Let the first follower lead the others in place of a sequence that is about to be dropped."""
+        remaining = [follower for follower in lead.followers if follower.state is not SequenceState.FINISHED]
+        if not remaining:
             return
-        if lead.state is State.RUNNING:
-            lead.followers = heirs[:1]
+        if lead.state is SequenceState.RUNNING:
+            lead.followers = remaining[:1]
             self.fork(lead)
         else:
-            heirs[0].arrived_s, heirs[0].conversation = lead.arrived_s, lead.conversation
-            self.waiting.add(heirs[0])
-        heirs[0].followers, lead.followers = heirs[1:], []
+            remaining[0].arrived_s, remaining[0].conversation = lead.arrived_s, lead.conversation
+            self.waiting.add(remaining[0])
+        remaining[0].followers, lead.followers = remaining[1:], []
 
     def advance(self, chunk: Chunk) -> None:
-        """Note that a chunk was computed, and let others share its full blocks and the end of the prompt."""
+        """Record that a chunk was computed, and add its full blocks and the end of the prompt to the prefix cache."""
         sequence = chunk.sequence
-        self._know(sequence, chunk.end_known)
-        if chunk.end_known == sequence.num_prompt and not sequence.is_stale:
+        self._set_computed(sequence, chunk.draft_start)
+        if chunk.draft_start == sequence.num_prompt and not sequence.is_stale:
             self.pool.keep(sequence.tokens, sequence.table, sequence.num_computed, space=sequence.space)
 
     def accept(self, sequence: Sequence) -> None:
-        """Note that one more computed guess was right."""
-        self._know(sequence, sequence.num_computed + 1)
+        """Record that one more draft token was accepted."""
+        self._set_computed(sequence, sequence.num_computed + 1)
 
     def finish(self, sequence: Sequence) -> None:
-        """Take a sequence out of its queue and give back its blocks; its text stays known to the last computed token."""
-        if sequence.state is State.RUNNING:
-            self._take_memory(sequence, note=sequence.place[0] if sequence.goal == "generate" else None)
+        """Remove a sequence and release its blocks; its computed tokens stay in the prefix cache."""
+        if sequence.state is SequenceState.RUNNING:
+            self._release_memory(sequence, note=sequence.place[0] if sequence.goal == "generate" else None)
             self.waiting.stop(sequence)
         else:
             self.waiting.discard(sequence)
-        sequence.state = State.FINISHED
+        sequence.state = SequenceState.FINISHED
 
     def restart(self, *, recompute: bool = True) -> None:
-        """Forget all texts, since the weights are new.
+        """Empty the prefix cache for new weights.
 
-        Running sequences compute theirs again, or else go on from the memory they have, which nobody else will find.
+        Running sequences are recomputed, or else continue with their blocks, which no other sequence will reuse.
         """
         for sequence in list(self.running):
             if recompute:
                 self._preempt(sequence)
             else:
                 sequence.is_stale = True
-        while self.holds.drop_oldest():
+        while self.pinned_prefixes.drop_oldest():
             pass
         self.pool.forget()
 
     def forget_adapter(self, adapter: int) -> None:
-        """Forget what was computed with an adapter, held texts too. No sequence may use it any more."""
-        self.holds.drop_adapter(adapter)
+        """Drop cached and pinned prefixes of an adapter. No sequence may use it any more."""
+        self.pinned_prefixes.drop_adapter(adapter)
         self.pool.forget_adapter(adapter)
 
     def _next(self, ready: list[Sequence]) -> Sequence | None:
-        """Whose prompt goes on, of those that may."""
+        """Returns the sequence whose prompt is computed next."""
         if len(ready) < 2:
             return ready[0] if ready else None
         return self.waiting.earlier(min(ready, key=rank), min(ready, key=self.waiting.order))
 
-    def _may_join(self, follower: Sequence) -> bool:
-        """Whether a follower may run at once: there is room, and nobody waits who is before it."""
+    def _can_start_now(self, follower: Sequence) -> bool:
+        """True if a follower can run at once: a slot and blocks are free, and no earlier sequence waits."""
         if len(self.running) >= self.max_sequences or self.pool.num_available <= len(self.running):
             return False
         first = self.waiting.first()
         return first is None or self._next([follower, first]) is follower
 
-    def _admit(self, sequence: Sequence, plan: Plan) -> bool:
-        """Move a sequence from waiting to running if there is a place for it and its tokens fit.
+    def _admit(self, sequence: Sequence, plan: StepPlan) -> bool:
+        """Start a waiting sequence if a slot is free and its tokens fit; returns whether it started.
 
-        If not, others give way one by one; holds are dropped only where nothing runs, so that nothing else would come free.
+        Preempts others one by one if it may. Pinned prefixes are dropped only if nothing runs, when no other blocks
+        could come free.
         """
-        while (found := self._fitting(sequence)) is None:
-            if (victim := self._giving_way(sequence)) is not None:
+        while (found := self._match_if_fits(sequence)) is None:
+            if (victim := self._victim_for(sequence)) is not None:
                 self._preempt(victim)
                 plan.drop(victim)
-            elif self.running or not self.holds.drop_oldest():
+            elif self.running or not self.pinned_prefixes.drop_oldest():
                 return False
         sequence.table = self.pool.take(found.blocks)
         sequence.num_computed = found.num_tokens
@@ -199,29 +199,33 @@ class Scheduler:
             sequence.num_cached = min(found.num_tokens, sequence.num_prompt)
             self.num_cached_tokens += sequence.num_cached
             self.num_prompt_tokens += sequence.num_prompt
-        self._run(sequence)
+        self._start(sequence)
         return True
 
-    def _finds_more_soon(self, sequence: Sequence, plan: Plan) -> bool:
-        """Whether this step computes more of a waiting sequence's beginning than is known of it yet."""
-        shared = self.pool.find(sequence.tokens[: sequence.first_wanted], sequence.space).num_tokens + SHARED_SOON
-        return shared <= sequence.first_wanted and any(
-            chunk.start < shared <= chunk.end_known
+    def _is_being_computed(self, sequence: Sequence, plan: StepPlan) -> bool:
+        """True if this step computes more of a waiting sequence's prefix than is cached yet."""
+        shared = (
+            self.pool.find(sequence.tokens[: sequence.first_logit_position], sequence.space).num_tokens
+            + MIN_SHARED_TOKENS
+        )
+        return shared <= sequence.first_logit_position and any(
+            chunk.start < shared <= chunk.draft_start
             and chunk.sequence.tokens[:shared] == sequence.tokens[:shared]
             and chunk.sequence.space == sequence.space
             and not chunk.sequence.is_stale
             for chunk in plan.chunks
         )
 
-    def _fitting(self, sequence: Sequence) -> Found | None:
-        """What is known of a sequence, if there is a place and memory for the rest; running ones keep a block each to grow.
+    def _match_if_fits(self, sequence: Sequence) -> PrefixMatch | None:
+        """Returns the cached prefix of a sequence if a slot and memory for the rest are free, else None.
 
-        An unfinished block that is known may have to be copied, so where memory is short it is left aside.
+        Each running sequence keeps one block to grow. A cached partial block may have to be copied, so it is left out
+        if memory is short.
         """
         if len(self.running) >= self.max_sequences:
             return None
-        limit = sequence.first_wanted
-        for _ in range(2):  # all that is known, then its full blocks alone
+        limit = sequence.first_logit_position
+        for _ in range(2):  # the whole cached prefix, then its full blocks alone
             found = self.pool.find(sequence.tokens[:limit], sequence.space)
             full = found.num_tokens // self.pool.block_size
             if all(self._has_room(part, blocks, full, sequence) for part, blocks in self.pool.split(found.blocks)):
@@ -229,53 +233,54 @@ class Scheduler:
             limit = full * self.pool.block_size
         return None
 
-    def _has_room(self, part: BlockPool, blocks: Row[int], full: int, sequence: Sequence) -> bool:
-        """Whether a pool has memory for a sequence of which so many full blocks, and perhaps a part of one, are known.
+    def _has_room(self, part: BlockPool, blocks: abc.Sequence[int], full: int, sequence: Sequence) -> bool:
+        """True if a pool has memory for a sequence with `full` cached full blocks and perhaps a partial one.
 
-        It needs the rest of its blocks, its first new token's among them, and a block for each running sequence to grow.
+        It needs the rest of its blocks, one for its first new token included, and one block for each running sequence
+        to grow.
         """
         most = part.most_blocks_for(sequence.num_needed + 1, self.max_batch_tokens) + len(self.running)
-        needed = most - sum(block != part.hole for block in blocks[:full])
+        needed = most - sum(block != part.null_block for block in blocks[:full])
         return needed <= part.num_available_without(blocks)
 
-    def _giving_way(self, sequence: Sequence) -> Sequence | None:
-        """The running sequence whose place a waiting one may take.
+    def _victim_for(self, sequence: Sequence) -> Sequence | None:
+        """Returns the running sequence that a waiting one may preempt, or None.
 
-        That is the last of lower priority; or, for a run that has nothing running, the youngest of the run that has most,
-        as long as that one keeps another.
+        That is the last one of lower priority; or, for an owner with nothing running, the youngest of the owner that
+        has most, as long as that owner keeps another.
         """
-        mine = rank(sequence)
-        lower = [s for s in self.running if s.priority > sequence.priority and rank(s) > mine]
+        own_rank = rank(sequence)
+        lower = [s for s in self.running if s.priority > sequence.priority and rank(s) > own_rank]
         if lower:
             return lower[-1]
         if self.waiting.num_running(sequence):
             return None
         peers = [s for s in self.running if s.priority == sequence.priority]
-        ((run, count),) = Counter(s.run for s in peers).most_common(1) or [("", 0)]
-        return [s for s in peers if s.run == run][-1] if count > 1 else None
+        ((owner, count),) = Counter(s.owner for s in peers).most_common(1) or [("", 0)]
+        return [s for s in peers if s.owner == owner][-1] if count > 1 else None
 
-    def _grow(self, sequence: Sequence, plan: Plan) -> None:
-        """Put the next tokens of a sequence into the step, preempting others for memory if need be."""
+    def _schedule(self, sequence: Sequence, plan: StepPlan) -> None:
+        """Put the next tokens of a sequence into the step, preempting others if blocks run out."""
         start = sequence.num_computed
         end = min(sequence.num_needed, start + self.max_batch_tokens - plan.num_tokens)
         if end <= start:
             return
         self.waiting.charge(sequence, end)
-        if sequence.draft and self._grow_with_draft(sequence, plan, start, end):
+        if sequence.draft and self._schedule_with_draft(sequence, plan, start, end):
             return
         while (copies := self.pool.extend(sequence.table, start, end)) is None:
-            if len(self.running) == 1 and self.holds.drop_oldest():
+            if len(self.running) == 1 and self.pinned_prefixes.drop_oldest():
                 continue
             victim = self.running[-1]
             self._preempt(victim)
             plan.drop(victim)
-            plan.is_short = True
+            plan.is_out_of_blocks = True
             if victim is sequence:
                 return
         plan.add(Chunk(sequence, start, end), copies)
 
-    def _grow_with_draft(self, sequence: Sequence, plan: Plan, start: int, end: int) -> bool:
-        """Put a sequence's guesses into the step too, if that takes no memory that a running sequence may need."""
+    def _schedule_with_draft(self, sequence: Sequence, plan: StepPlan, start: int, end: int) -> bool:
+        """Put a sequence's draft tokens into the step too, if that takes no block that a running sequence may need."""
         draft, sequence.draft = sequence.draft[: self.max_batch_tokens - plan.num_tokens - 1], ()
         missing = self.pool.needed(sequence.table, start, end + len(draft))
         if end - start > 1 or not draft or (missing > 0 and self.pool.num_available - missing < len(self.running)):
@@ -286,8 +291,8 @@ class Scheduler:
         plan.add(Chunk(sequence, start, end + len(draft), draft, sequence.is_forced), copies)
         return True
 
-    def _know(self, sequence: Sequence, num_computed: int) -> None:
-        """Note how far a sequence is computed: its full blocks are for all to find, what its window left is given back."""
+    def _set_computed(self, sequence: Sequence, num_computed: int) -> None:
+        """Record the computed length: full blocks enter the prefix cache, blocks behind the window are released."""
         sequence.num_computed = num_computed
         if not sequence.is_stale:
             sequence.num_committed = self.pool.commit(
@@ -295,16 +300,16 @@ class Scheduler:
             )
         self.pool.trim(sequence.table, num_computed)
 
-    def _run(self, sequence: Sequence) -> None:
-        """Put a sequence that has got memory among the running ones."""
-        sequence.state = State.RUNNING
+    def _start(self, sequence: Sequence) -> None:
+        """Move a sequence that has blocks to the running ones."""
+        sequence.state = SequenceState.RUNNING
         if sequence.waited_s is None:
             sequence.waited_s = self.clock() - sequence.arrived_s
         self.waiting.start(sequence)
         insort(self.running, sequence, key=rank)
 
-    def _take_memory(self, sequence: Sequence, note: int | None = None) -> None:
-        """Take a sequence out of the running ones; what it held stays known."""
+    def _release_memory(self, sequence: Sequence, note: int | None = None) -> None:
+        """Stop a running sequence and release its blocks; they stay cached."""
         self.running.remove(sequence)
         if not sequence.is_stale:
             self.pool.keep(sequence.tokens, sequence.table, sequence.num_computed, note, sequence.space)
@@ -313,8 +318,8 @@ class Scheduler:
         sequence.num_computed = sequence.num_committed = 0
 
     def _preempt(self, sequence: Sequence) -> None:
-        """Let a running sequence wait again, without memory; it goes on from what is still known of it by then."""
-        self._take_memory(sequence)
+        """Move a running sequence back to the queue, without blocks; it resumes from what is still cached then."""
+        self._release_memory(sequence)
         self.waiting.put_back(sequence)
-        sequence.state = State.WAITING
+        sequence.state = SequenceState.WAITING
         self.num_preemptions += 1

@@ -1,13 +1,14 @@
-"""One line of tokens being computed, and the plain data that goes into and comes out of the engine. No tensors."""
+"""Requests, and the sequences of tokens being computed for them. No tensors here."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from firsthand._moved import warn_renamed
 from firsthand.engine.decoding.constraint import CompiledGrammar, Guide
 from firsthand.engine.decoding.token_filter import TokenFilter
 from firsthand.engine.memory.prefix_cache import Space, space_of
@@ -18,10 +19,10 @@ if TYPE_CHECKING:
 
 
 class Stopper(Protocol):
-    """Watches one answer for an end that only text can show."""
+    """Watches one answer for an end that only its text shows."""
 
     def feed(self, token_id: int) -> bool:
-        """Whether the answer ends with this token."""
+        """Returns whether the answer ends with this token."""
 
 
 @dataclass(frozen=True)
@@ -31,30 +32,37 @@ class Request:
     prompt: tuple[int, ...]
     """Token ids, at least one."""
     sampling: Sampling = field(default_factory=Sampling)
-    """How to choose tokens. Stop strings are the business of `stopper`: the engine knows no text."""
+    """Sampling settings. Stop strings are checked by `stopper`: the engine knows no text."""
     n: int = 1
-    """How many answers to sample. The prompt is computed once."""
+    """Number of answers to sample. The prompt is computed once."""
     stop_ids: frozenset[int] = frozenset()
     """Tokens that end an answer. The token itself is part of the output."""
     stopper: Callable[[], Stopper] | None = None
-    """Makes a Stopper for each answer."""
+    """Returns a new Stopper, one for each answer."""
     bad_sequences: tuple[tuple[int, ...], ...] = ()
-    """Tokens that no answer may have one after another: `Sampling.bad_words`, in the model's own tokens."""
+    """Token sequences that no answer may contain: `Sampling.bad_words` in the model's tokens."""
     grammar: CompiledGrammar | None = None
-    """What the answers must look like: `Sampling.grammar`, read by `Grammars` for the model's tokenizer."""
+    """Constraint on the answers: `Sampling.grammar`, compiled by `Grammars` for the model's tokenizer."""
     priority: int = 0
-    """The lower number goes first, as in vLLM; it may be negative."""
-    run: str = ""
-    """Who asks, such as a client or an agent of a Run: those of one priority share the engine fairly, whoever sends how
-    much. Who runs attempts says it (`asker`), a server by its clients."""
+    """Lower numbers go first, as in vLLM; may be negative."""
+    owner: str = ""
+    """Owner of the request, such as a client or a run's agent. Owners of one priority share the engine fairly. Set by
+    the server for its clients, and by `request_owner.py` for attempts."""
     adapter: str | None = None
-    """The loaded adapter that the model answers with (see `adapters`); None is the model as it is."""
+    """Name of a loaded LoRA adapter (see `adapter_slots.py`); None is the base model."""
     salt: str = ""
-    """Requests of one salt share what is known of their texts, and with no others."""
+    """Requests share cached prefixes with requests of the same salt only."""
+    run: InitVar[str | None] = None
+    """Deprecated: the old name of `owner`."""
+
+    def __post_init__(self, run: str | None) -> None:
+        if run is not None:
+            warn_renamed("Request(run=)", "Request(owner=)", stacklevel=4)
+            object.__setattr__(self, "owner", run)
 
 
-class State(Enum):
-    """Where a sequence is in its life."""
+class SequenceState(Enum):
+    """State of a sequence in the scheduler."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -65,8 +73,8 @@ class State(Enum):
 class Sequence:
     """One answer or one scored continuation.
 
-    Its goal is `generate` (sample after the tokens), `score` (rate the tokens after the prompt), or `prefix` (compute
-    the prompt that its followers share). Followers start from this sequence's memory once its prompt is computed.
+    Its goal is `generate` (sample after the tokens), `score` (score the tokens after the prompt), or `prefix` (compute
+    the prompt that its followers share). Followers are forked from this sequence once its prompt is computed.
     """
 
     request_id: int
@@ -80,82 +88,82 @@ class Sequence:
     stop_ids: frozenset[int] = frozenset()
     stopper: Stopper | None = None
     guide: Guide | None = None
-    """Follows the answer through its grammar."""
+    """Follows the answer through its grammar; None without one."""
     token_filter: TokenFilter | None = None
-    """Which tokens its request permits, if not all."""
+    """Allowed tokens of its request, if not all."""
     followers: list[Sequence] = field(default_factory=list)
     priority: int = 0
-    run: str = ""
+    owner: str = ""
     adapter: LoadedAdapter | None = None
-    """What its tokens are computed with beside the weights."""
+    """LoRA adapter that computes it; None is the base model."""
     salt: str = ""
     arrived_s: float = 0.0
-    """When it came, on the scheduler's clock."""
+    """Arrival on the scheduler's clock, in seconds."""
     waited_s: float | None = None
-    """How long it waited until it ran for the first time."""
+    """Seconds that it waited before it first ran."""
 
-    state: State = State.WAITING
+    state: SequenceState = SequenceState.WAITING
     is_stale: bool = False
-    """Whether its memory was begun under weights of the past: then nobody else may use it."""
+    """True if its blocks were computed with old weights, so that no other sequence may use them."""
     table: list[int] = field(default_factory=list)
     num_computed: int = 0
-    """Tokens whose keys and values lie in the table's blocks."""
+    """Tokens whose keys and values are in the table's blocks."""
     num_committed: int = 0
-    """Blocks of the table that the prefix tree knows."""
+    """Blocks of the table that are in the prefix cache."""
     num_cached: int | None = None
-    """Prompt tokens found in the prefix tree when the sequence was first admitted."""
+    """Prompt tokens found in the prefix cache when the sequence was first admitted."""
     num_charged: int = 0
-    """Tokens that its run was charged for, or got for nothing."""
+    """Tokens that its owner was charged for, or got from the cache."""
     conversation: int | None = None
-    """The request whose answer the prompt goes on from, or that one's conversation."""
+    """Id of the request that began the conversation which the prompt continues."""
     logprobs: list[float] = field(default_factory=list)
     top_logprobs: list[tuple[tuple[int, float], ...]] = field(default_factory=list)
-    """Of a scored continuation, if they were asked for: the most probable tokens in the place of each of its tokens."""
+    """At each position of a scored continuation the most probable tokens, if requested."""
     is_greedy: bool = True
     counts: Counter[int] = field(default_factory=Counter)
-    """How often each token is in the answer."""
+    """Number of times each token occurs in the answer."""
     draft: tuple[int, ...] = ()
-    """Guesses at the next tokens, to be verified in the next step (see `speculative`)."""
+    """Draft tokens to verify in the next step (see `speculative.py`)."""
 
     @property
     def space(self) -> Space:
-        """With whose texts it shares memory: those computed with the same adapter, and of the same salt."""
+        """The part of the prefix cache it shares: same adapter, same salt."""
         return space_of(None if self.adapter is None else self.adapter.id, self.salt)
 
     @property
     def arrival(self) -> tuple[int, int]:
-        """Older requests come first, then lower indices."""
+        """Sort key: older requests first, then lower indices."""
         return (self.request_id, self.index)
 
     @property
     def place(self) -> tuple[int, int, int]:
-        """The place within its run: next to the request that its conversation began with."""
+        """Sort key within its owner: by the request that began its conversation."""
         return (self.request_id if self.conversation is None else self.conversation, *self.arrival)
 
     @property
     def num_answer(self) -> int:
-        """Tokens after the prompt."""
+        """Number of tokens after the prompt."""
         return len(self.tokens) - self.num_prompt
 
     @property
     def num_needed(self) -> int:
-        """Tokens that must be computed before the sequence can go on: the last scored token need not be."""
+        """Tokens that must be computed before the sequence can continue; the last scored token need not be."""
         return len(self.tokens) - 1 if self.goal == "score" else len(self.tokens)
 
     @property
-    def first_wanted(self) -> int:
-        """Logits are wanted at this position and after it."""
+    def first_logit_position(self) -> int:
+        """First position whose logits are needed."""
         return self.num_prompt + len(self.logprobs) - 1 if self.goal == "score" else len(self.tokens) - 1
 
     @property
     def is_ready(self) -> bool:
-        """Whether the next step brings a token of the answer, so that the tokens after it may be drafted."""
+        """True if the next step gives a token of the answer, so that tokens after it may be drafted."""
         is_decoding = self.num_answer > 0 and self.num_needed - self.num_computed == 1
         return is_decoding and self.goal == "generate" and not self.followers
 
     @property
     def is_forced(self) -> bool:
-        """Whether a grammar has decided the next token."""
+        """True if a grammar forces the next token."""
         return self.guide is not None and bool(self.guide.forced)
 
     def append(self, token: int) -> None:
@@ -172,36 +180,36 @@ class Chunk:
     start: int
     end: int
     draft: tuple[int, ...] = ()
-    """The last tokens of the chunk, where they are only guesses."""
+    """Draft tokens, the last ones of the chunk."""
     is_forced: bool = False
-    """Whether the guesses are what a grammar forces, and so are right."""
+    """True if a grammar forces the draft tokens, so that they will be accepted."""
 
     @property
-    def end_known(self) -> int:
-        """Where the guesses begin."""
+    def draft_start(self) -> int:
+        """First position of the draft tokens; `end` without any."""
         return self.end - len(self.draft)
 
     @property
     def tokens(self) -> list[int]:
-        """The tokens to compute, guesses included."""
-        return [*self.sequence.tokens[self.start : self.end_known], *self.draft]
+        """The tokens to compute, draft tokens included."""
+        return [*self.sequence.tokens[self.start : self.draft_start], *self.draft]
 
     @property
-    def wanted(self) -> range:
-        """The positions whose logits are wanted."""
-        return range(max(self.start, self.sequence.first_wanted), self.end)
+    def logit_positions(self) -> range:
+        """The positions whose logits are needed."""
+        return range(max(self.start, self.sequence.first_logit_position), self.end)
 
     def without_draft(self) -> Chunk:
-        """The same chunk with its guesses cut off."""
-        return Chunk(self.sequence, self.start, self.end_known)
+        """Returns the chunk without its draft tokens."""
+        return Chunk(self.sequence, self.start, self.draft_start)
 
-    def is_guessed_right(self, position: int) -> bool:
-        """Whether the guess at a position is what the sequence has chosen; true where there is no guess.
+    def is_draft_accepted(self, position: int) -> bool:
+        """True if the draft token at a position is what the sequence chose there, or if there is no draft token.
 
-        Positions must be asked in order, each after the sequence chose its token there: the rest of a draft falls with
-        its first wrong guess, since the sequence then has no token at their positions.
+        Ask for positions in order, each after the sequence chose its token there. After the first rejected draft token
+        the rest are rejected too, since the sequence has no token at their positions.
         """
-        if position < self.end_known:
+        if position < self.draft_start:
             return True
         tokens = self.sequence.tokens
-        return position == len(tokens) - 1 and tokens[position] == self.draft[position - self.end_known]
+        return position == len(tokens) - 1 and tokens[position] == self.draft[position - self.draft_start]

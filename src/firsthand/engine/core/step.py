@@ -1,10 +1,10 @@
-"""One step: what the scheduler planned is computed, and what the logits mean reaches each sequence.
+"""Runs one step: computes the scheduler's plan and gives each sequence its tokens.
 
-A sequence that fails (its logits are not numbers, its stopper raises) ends with an error and no other is touched: where a
-step fails as a whole, each of its chunks is computed again alone.
+A sequence that fails (its logits are not finite, its stopper raises) ends with an error and touches no other: if a step
+fails as a whole, each of its chunks is computed again alone.
 """
 
-# M wanted rows, D hidden
+# M rows that need logits, D hidden
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from typing import NamedTuple, Protocol
 from torch import Tensor
 
 from firsthand.engine.compute.runner import Runner, packed_adapter
-from firsthand.engine.core.engine_stats import Counts
-from firsthand.engine.core.outputs import Output, joined
+from firsthand.engine.core.engine_stats import StepCounts
+from firsthand.engine.core.outputs import Output, join_outputs
 from firsthand.engine.core.scheduler import Scheduler
-from firsthand.engine.core.sequence import Chunk, Sequence, State
+from firsthand.engine.core.sequence import Chunk, Sequence, SequenceState
 from firsthand.engine.decoding.batched_sampler import draw_after
 from firsthand.engine.decoding.constraint import Guide, Masks
 from firsthand.engine.decoding.speculative import Speculator
@@ -27,37 +27,37 @@ from firsthand.errors import FirsthandError, ModelError
 from firsthand.nn.compiled_decoder import LogitRow, Logits
 
 LOGIT_ROWS = 64
-"""So many rows of logits are there at a time: a row is as long as the vocabulary."""
+"""Rows of logits computed at a time; a row is as long as the vocabulary."""
 
 
-class Stepping(Protocol):
-    """What a step works with, and whom it tells: an engine is one."""
+class SteppedEngine(Protocol):
+    """What a step uses of an engine."""
 
     runner: Runner
     scheduler: Scheduler
     speculator: Speculator | None
     version: int
     masks: Masks
-    counts: Counts
+    counts: StepCounts
 
-    def end(self, line: Sequence) -> None:
-        """Take a sequence out of everything."""
+    def end(self, sequence: Sequence) -> None:
+        """Remove a sequence from every queue."""
 
 
-class Wanted(NamedTuple):
-    """A position after which logits are wanted, and the chunk that it is computed in."""
+class LogitPosition(NamedTuple):
+    """A position that needs logits, and the chunk that computes it."""
 
     chunk: Chunk
     position: int
 
 
-def take_step(engine: Stepping) -> list[Output]:
-    """Compute once and return what it brought, in the order of the plan."""
+def take_step(engine: SteppedEngine) -> list[Output]:
+    """Compute one step and return its outputs, in the order of the plan."""
     if engine.speculator is not None:
         engine.speculator.draft(engine.scheduler.running)
     jump_ahead(engine.scheduler)
     plan = engine.scheduler.plan()
-    engine.runner.copy(plan.copies)  # even if whoever needed them was dropped: what they hold stays known
+    engine.runner.copy(plan.copies)  # also for dropped sequences: the copied blocks stay cached
     if not plan.chunks:
         return []
     engine.counts.steps += 1
@@ -69,17 +69,17 @@ def take_step(engine: Stepping) -> list[Output]:
 
 
 def jump_ahead(scheduler: Scheduler) -> None:
-    """Draft what grammars force, in equal shares of half a step, so that prompts and other answers get on."""
-    forced = [line for line in scheduler.running if line.is_forced and line.is_ready]
+    """Draft the tokens that grammars force, in equal shares of half a step, so that other sequences progress too."""
+    forced = [sequence for sequence in scheduler.running if sequence.is_forced and sequence.is_ready]
     share = scheduler.max_batch_tokens // 2 // max(len(forced), 1)
-    for line in forced:
-        assert line.guide is not None
-        line.draft = tuple(islice(line.guide.forced, min(share, line.max_tokens - line.num_answer - 1)))
+    for sequence in forced:
+        assert sequence.guide is not None
+        sequence.draft = tuple(islice(sequence.guide.forced, min(share, sequence.max_tokens - sequence.num_answer - 1)))
 
 
-def _compute(engine: Stepping, chunks: list[Chunk]) -> list[Output]:
-    """Run chunks together; if that raises, each alone and without guesses, so that only the guilty one fails."""
-    wanted = [Wanted(chunk, position) for chunk in chunks for position in chunk.wanted]
+def _compute(engine: SteppedEngine, chunks: list[Chunk]) -> list[Output]:
+    """Run chunks together; if that raises, each alone and without draft tokens, so that only the failing one ends."""
+    wanted = [LogitPosition(chunk, position) for chunk in chunks for position in chunk.logit_positions]
     try:
         hidden_MD = engine.runner.hidden(chunks)
     except Exception as error:
@@ -89,78 +89,78 @@ def _compute(engine: Stepping, chunks: list[Chunk]) -> list[Output]:
     for chunk in chunks:
         _count(engine.counts, chunk)
         engine.scheduler.advance(chunk)
-    engine.masks.finish()  # guides are asked from here on
+    engine.masks.finish()  # guides may be used from here on
     outputs: list[Output] = []
     for start in range(0, len(wanted), LOGIT_ROWS):
         rows = slice(start, start + LOGIT_ROWS)
-        outputs += _bring(engine, wanted[rows], hidden_MD[rows])
+        outputs += _compute_logits(engine, wanted[rows], hidden_MD[rows])
     drafted = [chunk for chunk in chunks if chunk.draft]
     for chunk in drafted:
-        _learn(engine, chunk)
-    return joined(outputs) if drafted else outputs
+        _report_draft(engine, chunk)
+    return join_outputs(outputs) if drafted else outputs
 
 
-def _bring(engine: Stepping, wanted: list[Wanted], hidden_MD: Tensor) -> list[Output]:
-    """What hidden states bring for their sequences, which end with an error if no logits can be computed."""
+def _compute_logits(engine: SteppedEngine, wanted: list[LogitPosition], hidden_MD: Tensor) -> list[Output]:
+    """Compute logits from hidden states and return the outputs; the sequences end with an error if that fails."""
     runner = engine.runner
     try:
         adapters = [packed_adapter(each.chunk) for each in wanted]
         draws = [draw_after(each.chunk, each.position) for each in wanted] if not runner.is_compiled else []
         logits = runner.logits(hidden_MD, adapters, draws)
     except Exception as error:
-        lines = dict.fromkeys(each.chunk.sequence for each in wanted)
-        return [output for line in lines for output in _fail(engine, line, error)]
-    return _read(engine, wanted, logits)
+        sequences = dict.fromkeys(each.chunk.sequence for each in wanted)
+        return [output for sequence in sequences for output in _fail(engine, sequence, error)]
+    return _apply_logits(engine, wanted, logits)
 
 
-def _read(engine: Stepping, wanted: list[Wanted], logits: Logits) -> list[Output]:
-    """What logits mean for their sequences, and for those that wait for the same prompt, which part from here on."""
+def _apply_logits(engine: SteppedEngine, wanted: list[LogitPosition], logits: Logits) -> list[Output]:
+    """Give each sequence its row of logits; followers of the same prompt are forked here and get the row too."""
     scheduler = engine.scheduler
     outputs: list[Output] = []
     for (chunk, position), row in zip(wanted, logits.rows(), strict=True):
         lead = chunk.sequence
-        if lead.state is State.FINISHED or not chunk.is_guessed_right(position):
+        if lead.state is SequenceState.FINISHED or not chunk.is_draft_accepted(position):
             continue
-        if position >= chunk.end_known:
+        if position >= chunk.draft_start:
             scheduler.accept(lead)
-        members = [lead, *(follower for follower in lead.followers if follower.state is not State.FINISHED)]
+        members = [lead, *(follower for follower in lead.followers if follower.state is not SequenceState.FINISHED)]
         scheduler.fork(lead)
         for member in members:
-            outputs += _read_one(engine, member, position, row)
+            outputs += _apply_row(engine, member, position, row)
         if lead.goal == "prefix":
             engine.end(lead)
     return outputs
 
 
-def _read_one(engine: Stepping, line: Sequence, position: int, row: LogitRow) -> list[Output]:
-    """What a row of logits means for one sequence, which may end with it."""
+def _apply_row(engine: SteppedEngine, sequence: Sequence, position: int, row: LogitRow) -> list[Output]:
+    """Sample or score one token of one sequence, which may end with it."""
     version = engine.version
     try:
-        match line.goal:
+        match sequence.goal:
             case "generate":
-                brought = [sample(line, row, version)]
+                brought = [sample(sequence, row, version)]
             case "score":
-                brought = rate(line, position, row, version)
+                brought = rate(sequence, position, row, version)
             case "prefix":
                 brought = []
     except Exception as error:
-        return _fail(engine, line, error)
+        return _fail(engine, sequence, error)
     if brought and brought[-1].is_last:
-        engine.end(line)
+        engine.end(sequence)
     return brought
 
 
-def _count(counts: Counts, chunk: Chunk) -> None:
-    known = chunk.end_known - chunk.start
+def _count(counts: StepCounts, chunk: Chunk) -> None:
+    known = chunk.draft_start - chunk.start
     if chunk.sequence.num_answer and known == 1 and chunk.sequence.goal == "generate":
         counts.decode_tokens += 1
     else:
         counts.prefill_tokens += known
 
 
-def _learn(engine: Stepping, chunk: Chunk) -> None:
-    """Tell the speculator how a verified draft fared, if its sequence goes on or ended well."""
-    accepted = max(len(chunk.sequence.tokens) - chunk.end_known - 1, 0)
+def _report_draft(engine: SteppedEngine, chunk: Chunk) -> None:
+    """Tell the speculator how many draft tokens were accepted."""
+    accepted = max(len(chunk.sequence.tokens) - chunk.draft_start - 1, 0)
     engine.counts.decode_tokens += accepted
     if chunk.is_forced:
         engine.counts.forced_tokens += accepted
@@ -169,19 +169,19 @@ def _learn(engine: Stepping, chunk: Chunk) -> None:
     engine.speculator.learn(chunk.sequence, len(chunk.draft), accepted)
 
 
-def _fail(engine: Stepping, line: Sequence, error: Exception) -> list[Output]:
-    """End a sequence, and those that wait for its prompt, with an error."""
+def _fail(engine: SteppedEngine, sequence: Sequence, error: Exception) -> list[Output]:
+    """End a sequence, and its followers, with an error."""
     if not isinstance(error, FirsthandError):
         error = ModelError(f"the request failed: {type(error).__name__}: {error}")
-    lines = [member for member in (line, *line.followers) if member.goal != "prefix"]
-    for member in (line, *line.followers):
+    sequences = [member for member in (sequence, *sequence.followers) if member.goal != "prefix"]
+    for member in (sequence, *sequence.followers):
         engine.end(member)
-    return [failed(member, engine.version, error) for member in lines]
+    return [failed(member, engine.version, error) for member in sequences]
 
 
 def _guides(chunks: list[Chunk]) -> Iterator[Guide]:
-    """The guides of the answers that a step brings tokens for."""
+    """Yields the guides of the answers that get tokens in this step."""
     for chunk in chunks:
-        for line in (chunk.sequence, *chunk.sequence.followers) if chunk.wanted else ():
-            if line.guide is not None and line.state is not State.FINISHED:
-                yield line.guide
+        for sequence in (chunk.sequence, *chunk.sequence.followers) if chunk.logit_positions else ():
+            if sequence.guide is not None and sequence.state is not SequenceState.FINISHED:
+                yield sequence.guide

@@ -1,31 +1,31 @@
-"""What one step is to compute, as the scheduler decides it and the runner carries it out."""
+"""One step as the scheduler planned it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 from firsthand.engine.core.sequence import Chunk, Sequence
-from firsthand.engine.memory.blocks import Copy
+from firsthand.engine.memory.blocks import BlockCopy
 
 
 @dataclass
-class Plan:
-    """One step: the chunks to compute after the block copies, which must be made in order."""
+class StepPlan:
+    """The block copies of a step, to be made first and in order, and the chunks to compute."""
 
     chunks: list[Chunk] = field(default_factory=list)
-    copies: list[Copy] = field(default_factory=list)
+    copies: list[BlockCopy] = field(default_factory=list)
     num_tokens: int = 0
     """Rows of the packed batch."""
-    is_short: bool = False
-    """Whether somebody lost its memory for others to go on."""
+    is_out_of_blocks: bool = False
+    """True if a sequence was preempted for lack of blocks."""
 
-    def add(self, chunk: Chunk, copies: list[Copy]) -> None:
-        """Put a chunk into the step."""
+    def add(self, chunk: Chunk, copies: list[BlockCopy]) -> None:
+        """Add a chunk to the step."""
         self.chunks.append(chunk)
         self.copies += copies
         self.num_tokens += chunk.end - chunk.start
 
     def drop(self, sequence: Sequence) -> None:
-        """Take a sequence out of the step. Its copies stay: they touch only memory that it gave back."""
+        """Remove a sequence from the step. Its copies stay: they touch only blocks that it released."""
         self.chunks = [chunk for chunk in self.chunks if chunk.sequence is not sequence]
         self.num_tokens = sum(chunk.end - chunk.start for chunk in self.chunks)

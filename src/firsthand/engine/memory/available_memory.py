@@ -1,4 +1,4 @@
-"""How much memory this process can still get. Nothing here imports torch; a GPU's memory is asked for in `devices`."""
+"""Memory that this process can still get. No torch here; `devices.py` asks for a GPU's memory."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from pathlib import Path
 
 ROOT = Path("/")
 _UNLIMITED = 1 << 60
-"""Control groups of the first version say a number near 2^63 where there is no limit."""
+"""Version 1 control groups report a number near 2^63 where there is no limit."""
 
 
 def free_bytes(root: Path = ROOT) -> int | None:
-    """Bytes that can be had without swapping: what Linux calls available, and no more than control groups leave.
+    """Returns the bytes available without swapping, at most what the control groups' limits leave; None if unknown.
 
-    Where there is no Linux it is what is free, or else all there is, by POSIX; None where nobody says. `root` is where
-    `/proc` and `/sys` are.
+    Reads `MemAvailable` on Linux, else free or physical memory by POSIX. `root` is the folder that holds `/proc` and
+    `/sys`.
     """
     available = _available(root)
-    return min((each for each in (available, *_left_by_groups(root)) if each is not None), default=None)
+    return min((each for each in (available, *_cgroup_limits(root)) if each is not None), default=None)
 
 
 def _available(root: Path) -> int | None:
@@ -36,8 +36,11 @@ def _pages(name: str) -> int | None:
     return os.sysconf(name) * os.sysconf("SC_PAGE_SIZE")
 
 
-def _left_by_groups(root: Path) -> Iterator[int]:
-    """What the limit of each control group of this process leaves, those above it included. Kept files can be let go of."""
+def _cgroup_limits(root: Path) -> Iterator[int]:
+    """Yields the bytes left by the limit of each control group of this process, parents included.
+
+    Cached files count as free.
+    """
     with suppress(OSError):
         for line in (root / "proc/self/cgroup").read_text().splitlines():
             number, controllers, path = (*line.split(":", 2), "", "")[:3]
@@ -49,14 +52,14 @@ def _left_by_groups(root: Path) -> Iterator[int]:
             else:
                 continue
             own = Path(path.lstrip("/"))
-            for group in (own, *own.parents):  # the last one is the root: in a container its own group is mounted there
-                left = _left_by(root / base / group, limit, usage, files)
+            for group in (own, *own.parents):  # the root last: in a container the own group is mounted there
+                left = _cgroup_limit(root / base / group, limit, usage, files)
                 if left is not None:
                     yield left
 
 
-def _left_by(group: Path, limit: str, usage: str, files: str) -> int | None:
-    """The bytes that one control group leaves; None if it has no limit."""
+def _cgroup_limit(group: Path, limit: str, usage: str, files: str) -> int | None:
+    """Returns the bytes that one control group leaves; None without a limit."""
     with suppress(OSError, ValueError):
         most, used = int((group / limit).read_text()), int((group / usage).read_text())
         if most < _UNLIMITED:
@@ -65,7 +68,7 @@ def _left_by(group: Path, limit: str, usage: str, files: str) -> int | None:
 
 
 def _stat(file: Path, name: str) -> int:
-    """One number of a control group's statistics; 0 if it is not there."""
+    """Returns one number of a control group's statistics; 0 if it is missing."""
     with suppress(OSError, ValueError):
         for line in file.read_text().splitlines():
             key, _, value = line.partition(" ")

@@ -1,51 +1,50 @@
-"""The bookkeeping of paged attention memory: which block belongs to whom, and which text a block already holds.
+"""Block allocation for the paged KV cache, with prefix caching and copy-on-write.
 
-Keys and values live in blocks of `block_size` positions (Kwon et al., 2023). A sequence owns a table of block ids. The
-text of full blocks, and of the unfinished last block of a sequence, is entered into a `PrefixTree`. A block that nobody
-uses stays in the tree until its memory is needed; the one unused for longest goes first.
+Keys and values are stored in blocks of `block_size` positions (Kwon et al., 2023), and a sequence has a block table.
+The tokens of full blocks, and of the last partial block of a sequence, are entered into a `PrefixTree`. An unreferenced
+block stays cached until its memory is needed; the least recently used one is evicted first.
 
-If every layer of a model has a sliding window, `window` is the widest: blocks that lie wholly before it are given back
-while the sequence runs, and block 0, which nobody ever writes, stands in the table for each of them.
+If every layer has a sliding window, `window` is the widest: blocks behind it are released while the sequence runs, and
+block 0, the null block, stands in the table for them. It is never written.
 
-This file moves no tensor: `extend` says which blocks the runner must copy.
+No tensor is moved here: `extend` returns the block copies that the runner must make.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Sequence as Row
+from collections import OrderedDict, abc
 from typing import NamedTuple
 
-from firsthand.engine.memory.prefix_cache import Node, PrefixTree, Space
+from firsthand.engine.memory.prefix_cache import PrefixNode, PrefixTree, Space
 
-NOWHERE = -1
-"""The hole of a pool without a window: no block has this number."""
+NO_BLOCK = -1
+"""The null block of a pool without a window: no block has this number."""
 
 
-class Copy(NamedTuple):
-    """A block to be copied before a step."""
+class BlockCopy(NamedTuple):
+    """A block to copy before a step."""
 
     source: int
     target: int
-    is_near: bool = False
-    """Whether it is memory of the windowed layers alone (`mixed`)."""
+    is_window: bool = False
+    """True if the block belongs to the windowed layers (`window_pool.py`)."""
 
 
-class Found(NamedTuple):
-    """The known beginning of a text: `num_tokens` of it lie in `blocks`, the last of which may hold more than that."""
+class PrefixMatch(NamedTuple):
+    """A cached prefix: its `num_tokens` are in `blocks`, the last of which may hold more tokens."""
 
     blocks: list[int]
     num_tokens: int
     note: int | None = None
-    """What was noted with this text, if it is all of a text that was kept."""
+    """The note kept with this text, if the match is a whole text that was kept."""
 
 
 class BlockPool:
-    """A fixed number of blocks with reference counts, a prefix tree over them, and copy-on-write forks.
+    """A fixed number of blocks with reference counts, prefix caching, and copy-on-write forks.
 
-    Each block is in exactly one state: free (holds nothing), used (referenced), or cached (unreferenced, kept in the
-    tree). Tables are released from their end, so a parent is always younger in the eviction order than its children, and
-    without a window evicting the oldest block never cuts a branch in two.
+    Each block is in exactly one state: free (empty), used (referenced), or cached (unreferenced, in the tree). Tables
+    are released from their end, so parents are evicted after their children, and without a window eviction never cuts a
+    branch in two.
     """
 
     def __init__(self, num_blocks: int, block_size: int, *, window: int | None = None):
@@ -53,144 +52,152 @@ class BlockPool:
         self.num_blocks = num_blocks
         self.block_size = block_size
         self.window = window
-        self.hole = NOWHERE if window is None else 0
-        """The block that stands in tables for what lies before the window."""
-        self._free = list(range(num_blocks - 1, self.hole, -1))
+        self.null_block = NO_BLOCK if window is None else 0
+        """Stands in tables for blocks behind the window."""
+        self._free = list(range(num_blocks - 1, self.null_block, -1))
         self._references = [0] * num_blocks
-        """In how many tables each block is."""
+        """Number of tables that each block is in."""
         self._cached: OrderedDict[int, None] = OrderedDict()
-        """Known blocks in no table, the one unused for longest first."""
+        """Cached blocks in no table, least recently used first."""
         self._tree = PrefixTree()
-        self._node: dict[int, Node] = {}
-        """The node of each block that the tree knows."""
+        self._node: dict[int, PrefixNode] = {}
+        """The tree node of each block that is in the tree."""
 
     @property
-    def parts(self) -> tuple[BlockPool, ...]:
-        """The pools that hold blocks: this one alone (see `mixed`)."""
+    def pools(self) -> tuple[BlockPool, ...]:
+        """The pools that hold blocks: this one alone (see `SlidingWindowPool`)."""
         return (self,)
 
-    def split(self, table: Row[int]) -> list[tuple[BlockPool, Row[int]]]:
-        """Each pool with its blocks of a table."""
+    def split(self, table: abc.Sequence[int]) -> list[tuple[BlockPool, abc.Sequence[int]]]:
+        """Returns each pool with its blocks of a table."""
         return [(self, table)]
 
     @property
     def num_usable(self) -> int:
-        """Blocks that can hold text."""
-        return self.num_blocks - 1 - self.hole
+        """Blocks that can hold tokens."""
+        return self.num_blocks - 1 - self.null_block
 
     @property
     def num_available(self) -> int:
-        """Blocks that can be had now: free ones and cached ones."""
+        """Blocks that can be allocated: free and cached."""
         return len(self._free) + len(self._cached)
 
     @property
     def num_cached(self) -> int:
-        """Blocks that nobody uses but that still hold known text."""
+        """Unreferenced blocks in the prefix cache."""
         return len(self._cached)
 
     @property
     def num_used(self) -> int:
-        """Blocks that somebody uses."""
+        """Referenced blocks."""
         return self.num_usable - self.num_available
 
     def blocks_for(self, num_tokens: int) -> int:
-        """How many blocks hold this many tokens."""
+        """Returns how many blocks hold this many tokens."""
         return -(-num_tokens // self.block_size)
 
     def most_blocks_for(self, num_tokens: int, longest_chunk: int) -> int:
-        """How many blocks a sequence of that length has at the same time, if it is computed in such chunks."""
+        """Returns the most blocks that a sequence of this length has at once, computed in chunks of this size."""
         blocks = self.blocks_for(num_tokens)
         if self.window is None:
             return blocks
         # One more where window and chunk begin inside a block, and one for the last full block, which `trim` leaves.
         return min(blocks, self.blocks_for(self.window + longest_chunk) + 2)
 
-    def match(self, tokens: Row[int], space: Space = None) -> list[int]:
-        """The blocks that hold the longest known prefix of `tokens` in whole blocks. Nothing is referenced yet."""
+    def match(self, tokens: abc.Sequence[int], space: Space = None) -> list[int]:
+        """Returns the blocks of the longest cached prefix of `tokens` in full blocks. Nothing is referenced yet."""
         whole = self.find(tokens, space).num_tokens // self.block_size * self.block_size
         return self.find(tokens[:whole], space).blocks
 
-    def find(self, tokens: Row[int], space: Space = None) -> Found:
-        """The longest known prefix of `tokens` in a space, to the token. Nothing is referenced yet.
+    def find(self, tokens: abc.Sequence[int], space: Space = None) -> PrefixMatch:
+        """Returns the longest cached prefix of `tokens` in a space, to the token. Nothing is referenced yet.
 
-        Whoever takes the blocks and goes on writing after `num_tokens` gets a copy of the last one where needed.
+        Taking the blocks and writing after `num_tokens` copies the last block where needed.
         """
         path, size = self._path(tokens, space), self.block_size
         full = len(path)
         parent = path[-1] if path else self._tree.root(space)
         tail, count = parent.longest(tuple(tokens[full * size : (full + 1) * size]))
         num_tokens = full * size + count
-        if tail is not None and tail.block is not None and self._sees(path, num_tokens):
+        if tail is not None and tail.block is not None and self._has_window(path, num_tokens):
             note = tail.note if count == len(tail.tokens) else None
-            return Found([*self._blocks(path, num_tokens), tail.block], num_tokens, note)
-        while full and not self._sees(path[:full], full * size):
-            full -= 1  # its window has lost a block; that of a shorter beginning may be whole
-        return Found(self._blocks(path[:full], full * size), full * size, path[full - 1].note if full else None)
+            return PrefixMatch([*self._blocks(path, num_tokens), tail.block], num_tokens, note)
+        while full and not self._has_window(path[:full], full * size):
+            full -= 1  # a block of its window was evicted; a shorter prefix may be whole
+        return PrefixMatch(self._blocks(path[:full], full * size), full * size, path[full - 1].note if full else None)
 
-    def num_available_without(self, blocks: Row[int]) -> int:
-        """Blocks that can be had once `blocks` are taken out of the cache."""
+    def num_available_without(self, blocks: abc.Sequence[int]) -> int:
+        """Returns how many blocks can be allocated once `blocks` are taken from the cache."""
         return self.num_available - sum(block in self._cached for block in blocks)
 
-    def num_private(self, table: Row[int]) -> int:
-        """Blocks that can be had once a table is released."""
-        return sum(block != self.hole and self._references[block] == 1 for block in table)
+    def num_private(self, table: abc.Sequence[int]) -> int:
+        """Returns how many blocks releasing a table makes available."""
+        return sum(block != self.null_block and self._references[block] == 1 for block in table)
 
-    def take(self, blocks: Row[int]) -> list[int]:
-        """A new table that shares `blocks`."""
+    def take(self, blocks: abc.Sequence[int]) -> list[int]:
+        """Returns a new table that references `blocks`."""
         for block in blocks:
-            if block != self.hole:
+            if block != self.null_block:
                 self._cached.pop(block, None)
                 self._references[block] += 1
         return list(blocks)
 
-    def fork(self, table: Row[int]) -> list[int]:
-        """A second table over the same memory; whoever writes first to a shared block gets a copy of it."""
+    def fork(self, table: abc.Sequence[int]) -> list[int]:
+        """Returns a second table over the same blocks; writing to a shared block copies it."""
         return self.take(table)
 
-    def needed(self, table: Row[int], start: int, end: int) -> int:
-        """Blocks that making positions `start` to `end` of a table writable takes."""
+    def needed(self, table: abc.Sequence[int], start: int, end: int) -> int:
+        """Returns how many blocks it takes to make positions `start` to `end` of a table writable."""
         return len(self._shared(table, start)) + max(self.blocks_for(end) - len(table), 0)
 
-    def extend(self, table: list[int], start: int, end: int) -> list[Copy] | None:
-        """Make positions `start` to `end` of a table writable, and return the copies that this needs.
+    def extend(self, table: list[int], start: int, end: int) -> list[BlockCopy] | None:
+        """Make positions `start` to `end` of a table writable; returns the block copies that this needs.
 
-        Copies are for blocks that others use too, or whose text in the tree would be overwritten. Returns None, and
-        changes nothing, if there are too few blocks.
+        Shared blocks are copied, and blocks whose cached tokens would be overwritten. Returns None, and changes
+        nothing, if too few blocks are available.
         """
         shared = self._shared(table, start)
         missing = max(self.blocks_for(end) - len(table), 0)
         if len(shared) + missing > self.num_available:
             return None
-        copies: list[Copy] = []
+        copies: list[BlockCopy] = []
         for i in shared:
             old, table[i] = table[i], self._allocate()
             self.release([old])
-            copies.append(Copy(old, table[i]))
+            copies.append(BlockCopy(old, table[i]))
         table.extend(self._allocate() for _ in range(missing))
         return copies
 
-    def commit(self, tokens: Row[int], table: list[int], first: int, num_computed: int, space: Space = None) -> int:
-        """Enter the full blocks of a table, from index `first` on, into the tree; returns how many are full.
+    def commit(
+        self, tokens: abc.Sequence[int], table: list[int], first: int, num_computed: int, space: Space = None
+    ) -> int:
+        """Enter the full blocks of a table, from index `first` on, into the prefix cache; returns the number of full
+        blocks.
 
-        If the tree already holds the same text, the table switches to that block and gives its own back.
+        If the same tokens are cached already, the table switches to that block and releases its own.
         """
         full = num_computed // self.block_size
         while 0 < first < full and table[first - 1] not in self._node:
-            first -= 1  # a known block was copied for its last token to be computed again
-        if first >= full or table[first] == self.hole:
+            first -= 1  # a cached block was copied to recompute its last token
+        if first >= full or table[first] == self.null_block:
             return full
         parent = self._node[table[first - 1]] if first else self._tree.root(space)
         for i in range(first, full):
             text = tuple(tokens[i * self.block_size : (i + 1) * self.block_size])
-            parent = self._enter(parent, text, table, i)
+            parent = self._cache_block(parent, text, table, i)
         return full
 
     def keep(
-        self, tokens: Row[int], table: Row[int], num_computed: int, note: int | None = None, space: Space = None
+        self,
+        tokens: abc.Sequence[int],
+        table: abc.Sequence[int],
+        num_computed: int,
+        note: int | None = None,
+        space: Space = None,
     ) -> None:
-        """Enter the unfinished last block of a table into the tree, and leave a note with the end of the text.
+        """Enter the last partial block of a table into the prefix cache, and leave a note with the end of the text.
 
-        The full blocks must have been committed. Further positions of that block may still be written.
+        The full blocks must be committed. Further positions of the partial block may still be written.
         """
         full = num_computed // self.block_size
         node = self._node.get(table[full - 1]) if full else self._tree.root(space)
@@ -198,24 +205,24 @@ class BlockPool:
         if node is None:
             return
         if text:
-            node = self._enter_part(node, text, table[full])
+            node = self._cache_partial_block(node, text, table[full])
         if note is not None and node is not None and not node.is_root:
             node.note = note
 
     def trim(self, table: list[int], num_computed: int) -> None:
-        """Give back the blocks that the window has left behind; the last full one stays, since the tree goes on from it."""
+        """Release the blocks behind the window, except the last full block, from which the tree continues."""
         if self.window is None:
             return
-        for i in range(self._first_seen(num_computed) - 1, -1, -1):
-            if table[i] == self.hole:
+        for i in range(self._first_needed(num_computed) - 1, -1, -1):
+            if table[i] == self.null_block:
                 return
             self.release([table[i]])
-            table[i] = self.hole
+            table[i] = self.null_block
 
-    def release(self, table: Row[int]) -> None:
-        """Give up a table. Blocks that nobody else uses become cached if the tree knows them, else free."""
+    def release(self, table: abc.Sequence[int]) -> None:
+        """Drop a table's references. Unreferenced blocks become cached if they are in the tree, else free."""
         for block in reversed(table):
-            if block == self.hole:
+            if block == self.null_block:
                 continue
             self._references[block] -= 1
             if self._references[block] == 0:
@@ -225,28 +232,28 @@ class BlockPool:
                     self._free.append(block)
 
     def forget_adapter(self, adapter: int) -> None:
-        """Forget what was computed with an adapter; what is still in use of it stays with its users, unknown."""
+        """Drop the cached prefixes of an adapter; blocks in use stay with their sequences, uncached."""
         for block in self._tree.blocks(adapter):
-            self._leave(self._node[block])
+            self._uncache(self._node[block])
             if block in self._cached:
                 del self._cached[block]
                 self._free.append(block)
 
     def forget(self) -> None:
-        """Empty the tree, as when the weights changed; what is still in use stays with its users, unknown."""
+        """Empty the prefix cache, as for new weights; blocks in use stay with their sequences, uncached."""
         self._free.extend(self._cached)
         self._cached.clear()
         self._node.clear()
         self._tree = PrefixTree()
 
     def check(self) -> None:
-        """Assert that every block is in exactly one state and that the tree is whole."""
+        """Assert that every block is in exactly one state and that the tree is consistent."""
         used = {block for block, count in enumerate(self._references) if count > 0}
         free, cached = set(self._free), set(self._cached)
         assert len(free) == len(self._free), "a block is free twice"
         assert len(free) + len(cached) + len(used) == self.num_usable, "free + cached + used is not the total"
         assert not (free & cached or free & used or cached & used), "a block is in two states"
-        assert self.hole not in free | cached | used, "the block that stands for none is in use"
+        assert self.null_block not in free | cached | used, "the null block is in use"
         assert all(count >= 0 for count in self._references), "a reference count is negative"
         nodes = {node.block: node for node in self._tree.check(self.block_size) if node.block is not None}
         assert nodes == self._node, "the tree and its index differ"
@@ -256,9 +263,9 @@ class BlockPool:
             for node in nodes.values():
                 assert node.parent.is_root or node.parent.block is not None, "a branch has lost its parent"
 
-    def _path(self, tokens: Row[int], space: Space) -> list[Node]:
-        """The nodes of the longest known prefix in whole blocks."""
-        node, path, size = self._tree.root(space), list[Node](), self.block_size
+    def _path(self, tokens: abc.Sequence[int], space: Space) -> list[PrefixNode]:
+        """Returns the nodes of the longest cached prefix in full blocks."""
+        node, path, size = self._tree.root(space), list[PrefixNode](), self.block_size
         for start in range(0, len(tokens) - size + 1, size):
             child = node.child(tuple(tokens[start : start + size]))
             if child is None:
@@ -267,10 +274,11 @@ class BlockPool:
             node = child
         return path
 
-    def _first_seen(self, num_tokens: int) -> int:
-        """The first block that whoever goes on after so many tokens must have.
+    def _first_needed(self, num_tokens: int) -> int:
+        """Returns the index of the first block that a sequence of this length needs to continue.
 
-        It holds the oldest position that the next token sees, or it is the last full block, where the tree goes on.
+        It holds the oldest position that the next token attends to, or is the last full block, where the tree
+        continues.
         """
         if self.window is None:
             return 0
@@ -278,33 +286,33 @@ class BlockPool:
         last_full = num_tokens // self.block_size - 1
         return max(min(first_in_window, last_full), 0)
 
-    def _sees(self, path: Row[Node], num_tokens: int) -> bool:
-        """Whether the blocks are there that must be read after so many tokens: a window's may have been evicted."""
-        return self.window is None or all(node.block is not None for node in path[self._first_seen(num_tokens) :])
+    def _has_window(self, path: abc.Sequence[PrefixNode], num_tokens: int) -> bool:
+        """True if all blocks that the next token attends to are cached: those of a window may have been evicted."""
+        return self.window is None or all(node.block is not None for node in path[self._first_needed(num_tokens) :])
 
-    def _blocks(self, path: Row[Node], num_tokens: int) -> list[int]:
-        """The table of a known beginning."""
-        first = self._first_seen(num_tokens)
-        return [self.hole if i < first or node.block is None else node.block for i, node in enumerate(path)]
+    def _blocks(self, path: abc.Sequence[PrefixNode], num_tokens: int) -> list[int]:
+        """Returns the block table of a cached prefix."""
+        first = self._first_needed(num_tokens)
+        return [self.null_block if i < first or node.block is None else node.block for i, node in enumerate(path)]
 
-    def _shared(self, table: Row[int], start: int) -> list[int]:
-        """The places in a table, from a position on, of blocks that must be copied before they are written."""
+    def _shared(self, table: abc.Sequence[int], start: int) -> list[int]:
+        """Returns the indices in a table, from a position on, of blocks to copy before they are written."""
         first, size = start // self.block_size, self.block_size
         return [i for i in range(first, len(table)) if self._is_shared(table[i], max(start - i * size, 0))]
 
     def _is_shared(self, block: int, slot: int) -> bool:
-        """Whether writing from a slot on would change what somebody else may read."""
+        """True if writing from a slot on would change what another sequence may read."""
         node = self._node.get(block)
         return self._references[block] > 1 or (node is not None and len(node.tokens) > slot)
 
-    def _enter(self, parent: Node, text: tuple[int, ...], table: list[int], i: int) -> Node:
-        """The node of a full block, made if need be; the table switches to a block that holds the same text."""
+    def _cache_block(self, parent: PrefixNode, text: tuple[int, ...], table: list[int], i: int) -> PrefixNode:
+        """Returns the node of a full block, new if need be; the table switches to a cached block with the same tokens."""
         block = table[i]
         node = parent.child(text)
         if node is not None and node.block == block:
             return node
         if (own := self._node.get(block)) is not None:
-            self._leave(own)  # its text is the beginning of this one
+            self._uncache(own)  # its tokens begin this block's
         if node is None:
             node = self._tree.insert(parent, text, block)
         elif node.block is not None:
@@ -315,29 +323,29 @@ class BlockPool:
         self._node[block] = node
         return node
 
-    def _enter_part(self, parent: Node, text: tuple[int, ...], block: int) -> Node | None:
-        """The node of an unfinished block, made if need be; None if the text is but the beginning of a longer one."""
+    def _cache_partial_block(self, parent: PrefixNode, text: tuple[int, ...], block: int) -> PrefixNode | None:
+        """Returns the node of a partial block, new if need be; None if its tokens only begin a longer cached text."""
         node, count = parent.longest(text)
         if node is not None and count == len(text):
             return node if node.tokens == text else None
         if (own := self._node.get(block)) is not None:
-            self._leave(own)  # its text is the beginning of this one
+            self._uncache(own)  # its tokens begin this block's
         self._node[block] = self._tree.insert(parent, text, block)
         return self._node[block]
 
-    def _leave(self, node: Node) -> None:
-        """Take a node's block out of the tree."""
+    def _uncache(self, node: PrefixNode) -> None:
+        """Remove a node's block from the tree."""
         assert node.block is not None
         del self._node[node.block]
         node.block = None
         self._tree.prune(node)
 
     def _allocate(self) -> int:
-        """A block for one table: a free one, else the cached one that was unused for longest, whose text is forgotten."""
+        """Returns a free block, else evicts the least recently used cached one."""
         if self._free:
             block = self._free.pop()
         else:
             block, _ = self._cached.popitem(last=False)
-            self._leave(self._node[block])
+            self._uncache(self._node[block])
         self._references[block] = 1
         return block

@@ -1,8 +1,8 @@
 """Prefix cache: a tree of known texts, in which a node's text continues its parent's, with the KV block of each node.
 
-A node holds up to a block of tokens; only full ones have children. Tokens themselves are compared, so no hash collision
-can serve another prompt's memory. Children are sorted, so the one that shares the most tokens with a text is a neighbour of
-the place where that text would stand. A node may outlive its block while a descendant has one (sliding windows).
+A node holds up to a block of tokens; only full nodes have children. Tokens themselves are compared, so no hash
+collision can serve another prompt's blocks. Children are sorted, so the one that shares most tokens with a text is next
+to where the text would be inserted. A node may outlive its block while a descendant has one (sliding windows).
 """
 
 from __future__ import annotations
@@ -11,49 +11,49 @@ from bisect import bisect_left
 from collections.abc import Hashable, Iterator
 from operator import attrgetter
 
-Text = tuple[int, ...]
+TokenIds = tuple[int, ...]
 Space = Hashable
-"""Whose texts: those of one space are never found in another, since the same tokens have other keys and values there."""
+"""Separates prefixes: the same tokens have other keys and values under another adapter, and salts are kept apart."""
 _text = attrgetter("tokens")
 
 
 def space_of(adapter: int | None, salt: str = "") -> Space:
-    """The space of texts that are computed with the adapter of this id, or with none, and are of one salt."""
+    """Returns the space of an adapter id (None: the base model) and a salt."""
     return (adapter, salt) if salt else adapter
 
 
 def adapter_of(space: Space) -> Hashable:
-    """The id of the adapter that a space's texts were computed with; None for the model as it is."""
+    """Returns the adapter id of a space; None for the base model."""
     return space[0] if isinstance(space, tuple) else space
 
 
-class Node:
-    """A piece of text after its parent's; a root is its own parent and holds no text."""
+class PrefixNode:
+    """Up to a block of tokens after its parent's; a root is its own parent and has none."""
 
     __slots__ = ("block", "children", "note", "parent", "space", "tokens")
 
-    def __init__(self, parent: Node | None, tokens: Text, block: int | None, space: Space):
+    def __init__(self, parent: PrefixNode | None, tokens: TokenIds, block: int | None, space: Space):
         self.space = space
         self.parent = self if parent is None else parent
         self.tokens = tokens
         self.block = block
-        self.children: list[Node] = []
+        self.children: list[PrefixNode] = []
         self.note: int | None = None
 
     @property
     def is_root(self) -> bool:
-        """Whether the texts of its space begin here."""
+        """True for the root of a space."""
         return self.parent is self
 
-    def child(self, text: Text) -> Node | None:
-        """The child with exactly this text."""
+    def child(self, text: TokenIds) -> PrefixNode | None:
+        """Returns the child with exactly these tokens, or None."""
         place = bisect_left(self.children, text, key=_text)
         if place < len(self.children) and self.children[place].tokens == text:
             return self.children[place]
         return None
 
-    def longest(self, text: Text) -> tuple[Node | None, int]:
-        """The child whose text begins most like this one, and how many tokens they share; none if that is 0."""
+    def longest(self, text: TokenIds) -> tuple[PrefixNode | None, int]:
+        """Returns the child that shares most leading tokens with these, and how many; None and 0 if none does."""
         place = bisect_left(self.children, text, key=_text)
         best, best_count = None, 0
         for node in self.children[max(place - 1, 0) : place + 1]:
@@ -63,26 +63,26 @@ class Node:
 
 
 class PrefixTree:
-    """A root for each space in which there are texts, and what hangs from it."""
+    """One root for each space that has cached prefixes."""
 
     def __init__(self) -> None:
-        self._roots: dict[Space, Node] = {}
+        self._roots: dict[Space, PrefixNode] = {}
 
-    def root(self, space: Space) -> Node:
-        """Where the texts of a space begin. A root without children is forgotten with its last one."""
-        return self._roots.get(space) or Node(None, (), None, space)
+    def root(self, space: Space) -> PrefixNode:
+        """Returns the root of a space. A root is dropped with its last child."""
+        return self._roots.get(space) or PrefixNode(None, (), None, space)
 
-    def insert(self, parent: Node, text: Text, block: int) -> Node:
-        """A new child; there must be none with this text."""
+    def insert(self, parent: PrefixNode, text: TokenIds, block: int) -> PrefixNode:
+        """Returns a new child; there must be none with these tokens."""
         place = bisect_left(parent.children, text, key=_text)
-        node = Node(parent, text, block, parent.space)
+        node = PrefixNode(parent, text, block, parent.space)
         parent.children.insert(place, node)
         if parent.is_root:
             self._roots[parent.space] = parent
         return node
 
-    def prune(self, node: Node) -> None:
-        """Cut off a node that has neither block nor children, and those above it of which the same is then true."""
+    def prune(self, node: PrefixNode) -> None:
+        """Remove a node without block and children, and every ancestor that this leaves without both."""
         while not node.is_root and node.block is None and not node.children:
             siblings = node.parent.children
             place = bisect_left(siblings, node.tokens, key=_text)
@@ -93,7 +93,7 @@ class PrefixTree:
             self._roots.pop(node.space, None)
 
     def blocks(self, adapter: int) -> list[int]:
-        """The blocks of all texts that were computed with an adapter, of whatever salt."""
+        """Returns the blocks of all prefixes of an adapter, of any salt."""
         stack = [root for space, root in self._roots.items() if adapter_of(space) == adapter]
         found: list[int] = []
         while stack:
@@ -102,8 +102,8 @@ class PrefixTree:
             stack += node.children
         return found
 
-    def check(self, block_size: int) -> Iterator[Node]:
-        """All nodes but the root; asserts that the tree is in order."""
+    def check(self, block_size: int) -> Iterator[PrefixNode]:
+        """Yields all nodes but the roots; asserts that the tree is consistent."""
         stack = list(self._roots.values())
         assert all(root.children for root in stack), "a space without texts was kept"
         while stack:
@@ -120,8 +120,8 @@ class PrefixTree:
             stack += parent.children
 
 
-def shared(a: Text, b: Text) -> int:
-    """How many tokens two texts have in common at their beginning."""
+def shared(a: TokenIds, b: TokenIds) -> int:
+    """Returns how many leading tokens two sequences share."""
     count = 0
     for x, y in zip(a, b, strict=False):
         if x != y:

@@ -1,172 +1,181 @@
-"""Memory for models in which some layers see everything and others a window: two pools, so that each keeps what it needs.
+"""KV cache for models that mix full attention and sliding windows: two pools, so that each layer keeps what it needs.
 
-Layers that see everything have their blocks in `far`, the windowed ones in `near`, which gives back what lies before the
-widest window. A `Table` is the list of blocks in `far`, with the other list beside it. The beginning of a text is known if
-both pools know it. Otherwise a `MixedPool` is used as a `BlockPool` is.
+Layers with full attention have their blocks in `full_pool`, windowed ones in `window_pool`, which releases blocks
+behind the widest window. A `BlockTable` is the list of full-attention blocks, plus `window_blocks`. A prefix is cached
+if both pools have it. Otherwise a `SlidingWindowPool` is used like a `BlockPool`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Row
+from collections import abc
 from dataclasses import dataclass
 
 from firsthand.engine.core.engine_config import EngineConfig
-from firsthand.engine.memory.blocks import BlockPool, Copy, Found
+from firsthand.engine.memory.blocks import BlockCopy, BlockPool, PrefixMatch
 from firsthand.engine.memory.prefix_cache import Space
 from firsthand.errors import ConfigError
 
-NEAR_SHARE = 4
-"""Blocks for windows are one for so many others, where that is enough: conversations of four windows use both alike."""
+FULL_PER_WINDOW_BLOCK = 4
+"""Full-attention blocks for each window block: conversations of four windows use both pools alike."""
 
 
-class Table(list[int]):
-    """A block table of the layers that see everything, and the one of the others."""
+class BlockTable(list[int]):
+    """The block table of full-attention layers, and `window_blocks`, that of windowed layers."""
 
-    def __init__(self, far: Row[int] = (), near: Row[int] = ()):
-        super().__init__(far)
-        self.near = list(near)
+    def __init__(self, full_blocks: abc.Sequence[int] = (), window_blocks: abc.Sequence[int] = ()):
+        super().__init__(full_blocks)
+        self.window_blocks = list(window_blocks)
 
 
-def near_table(table: list[int]) -> list[int]:
-    """The blocks of the windowed layers."""
-    assert isinstance(table, Table)
-    return table.near
+def window_blocks_of(table: list[int]) -> list[int]:
+    """Returns the block table of the windowed layers."""
+    assert isinstance(table, BlockTable)
+    return table.window_blocks
 
 
 @dataclass
-class MixedPool:
-    """The two pools as one."""
+class SlidingWindowPool:
+    """Two BlockPools with the interface of one."""
 
-    far: BlockPool
-    near: BlockPool
+    full_pool: BlockPool
+    window_pool: BlockPool
 
     @property
-    def parts(self) -> tuple[BlockPool, ...]:
+    def pools(self) -> tuple[BlockPool, ...]:
         """The pools that hold blocks."""
-        return (self.far, self.near)
+        return (self.full_pool, self.window_pool)
 
     @property
     def block_size(self) -> int:
-        """Positions of a block."""
-        return self.far.block_size
+        """Positions in a block."""
+        return self.full_pool.block_size
 
     @property
     def num_blocks(self) -> int:
-        """Blocks of the layers that see everything, by which positions are counted."""
-        return self.far.num_blocks
+        """Blocks of the full-attention layers, by which positions are counted."""
+        return self.full_pool.num_blocks
 
     @property
     def num_usable(self) -> int:
-        """Blocks of both that can hold text."""
-        return sum(part.num_usable for part in self.parts)
+        """Blocks of both pools that can hold tokens."""
+        return sum(part.num_usable for part in self.pools)
 
     @property
     def num_available(self) -> int:
-        """Blocks that can be had now in each pool."""
-        return min(part.num_available for part in self.parts)
+        """Blocks that can be allocated in each pool."""
+        return min(part.num_available for part in self.pools)
 
     @property
     def num_cached(self) -> int:
-        """Blocks of both that nobody uses but that still hold known text."""
-        return sum(part.num_cached for part in self.parts)
+        """Unreferenced blocks in the prefix cache, of both pools."""
+        return sum(part.num_cached for part in self.pools)
 
     @property
     def num_used(self) -> int:
-        """Blocks of both that somebody uses."""
-        return sum(part.num_used for part in self.parts)
+        """Referenced blocks of both pools."""
+        return sum(part.num_used for part in self.pools)
 
-    def split(self, table: Row[int]) -> list[tuple[BlockPool, list[int]]]:
-        """Each pool with its blocks of a table."""
-        assert isinstance(table, Table)
-        return [(self.far, table), (self.near, table.near)]
+    def split(self, table: abc.Sequence[int]) -> list[tuple[BlockPool, list[int]]]:
+        """Returns each pool with its blocks of a table."""
+        assert isinstance(table, BlockTable)
+        return [(self.full_pool, table), (self.window_pool, table.window_blocks)]
 
-    def find(self, tokens: Row[int], space: Space = None) -> Found:
-        """The longest prefix of `tokens` that both pools know; see `BlockPool.find`."""
-        whole = self.far.find(tokens, space)
-        near = self.near.find(tokens[: whole.num_tokens], space)
-        far = whole if near.num_tokens == whole.num_tokens else self.far.find(tokens[: near.num_tokens], space)
-        assert far.num_tokens == near.num_tokens, "what sees everything knows each beginning of what it knows"
-        return Found(Table(far.blocks, near.blocks), far.num_tokens, far.note)
+    def find(self, tokens: abc.Sequence[int], space: Space = None) -> PrefixMatch:
+        """Returns the longest prefix of `tokens` that both pools have cached; see `BlockPool.find`."""
+        full = self.full_pool.find(tokens, space)
+        window = self.window_pool.find(tokens[: full.num_tokens], space)
+        if window.num_tokens < full.num_tokens:
+            full = self.full_pool.find(tokens[: window.num_tokens], space)
+        assert full.num_tokens == window.num_tokens, "the full pool caches every prefix of what it caches"
+        return PrefixMatch(BlockTable(full.blocks, window.blocks), full.num_tokens, full.note)
 
-    def take(self, blocks: Row[int]) -> Table:
-        """A new table that shares `blocks`."""
-        (far, far_blocks), (near, near_blocks) = self.split(blocks)
-        return Table(far.take(far_blocks), near.take(near_blocks))
+    def take(self, blocks: abc.Sequence[int]) -> BlockTable:
+        """Returns a new table that references `blocks`."""
+        (full, full_blocks), (window, window_blocks) = self.split(blocks)
+        return BlockTable(full.take(full_blocks), window.take(window_blocks))
 
-    def fork(self, table: Row[int]) -> Table:
-        """A second table over the same memory; whoever writes first to a shared block gets a copy of it."""
+    def fork(self, table: abc.Sequence[int]) -> BlockTable:
+        """Returns a second table over the same blocks; writing to a shared block copies it."""
         return self.take(table)
 
-    def needed(self, table: Row[int], start: int, end: int) -> int:
-        """Blocks that making positions writable takes of the pool that must give most."""
+    def needed(self, table: abc.Sequence[int], start: int, end: int) -> int:
+        """Returns how many blocks it takes to make positions writable, in the pool that needs most."""
         return max(part.needed(blocks, start, end) for part, blocks in self.split(table))
 
-    def extend(self, table: list[int], start: int, end: int) -> list[Copy] | None:
-        """Make positions writable in both; None, and nothing is changed, if one has too few blocks."""
+    def extend(self, table: list[int], start: int, end: int) -> list[BlockCopy] | None:
+        """Make positions writable in both pools; None, and nothing changes, if one has too few blocks."""
         parts = self.split(table)
         if any(part.needed(blocks, start, end) > part.num_available for part, blocks in parts):
             return None
-        copies: list[Copy] = []
+        copies: list[BlockCopy] = []
         for part, blocks in parts:
             made = part.extend(blocks, start, end)
             assert made is not None
-            copies += [copy._replace(is_near=part is self.near) for copy in made]
+            copies += [copy._replace(is_window=part is self.window_pool) for copy in made]
         return copies
 
-    def commit(self, tokens: Row[int], table: list[int], first: int, num_computed: int, space: Space = None) -> int:
-        """Enter the full blocks of a table into both trees."""
+    def commit(
+        self, tokens: abc.Sequence[int], table: list[int], first: int, num_computed: int, space: Space = None
+    ) -> int:
+        """Enter the full blocks of a table into both prefix caches."""
         return max(part.commit(tokens, blocks, first, num_computed, space) for part, blocks in self.split(table))
 
     def keep(
-        self, tokens: Row[int], table: Row[int], num_computed: int, note: int | None = None, space: Space = None
+        self,
+        tokens: abc.Sequence[int],
+        table: abc.Sequence[int],
+        num_computed: int,
+        note: int | None = None,
+        space: Space = None,
     ) -> None:
-        """Enter the unfinished last block into both trees."""
+        """Enter the last partial block into both prefix caches."""
         for part, blocks in self.split(table):
             part.keep(tokens, blocks, num_computed, note, space)
 
     def trim(self, table: list[int], num_computed: int) -> None:
-        """Give back the blocks that the window has left behind."""
+        """Release the blocks behind the window."""
         for part, blocks in self.split(table):
             part.trim(blocks, num_computed)
 
-    def release(self, table: Row[int]) -> None:
-        """Give up a table."""
+    def release(self, table: abc.Sequence[int]) -> None:
+        """Drop a table's references."""
         for part, blocks in self.split(table):
             part.release(blocks)
 
     def forget_adapter(self, adapter: int) -> None:
-        """Forget what was computed with an adapter in both trees."""
-        for part in self.parts:
+        """Drop the cached prefixes of an adapter in both pools."""
+        for part in self.pools:
             part.forget_adapter(adapter)
 
     def forget(self) -> None:
-        """Empty both trees."""
-        for part in self.parts:
+        """Empty both prefix caches."""
+        for part in self.pools:
             part.forget()
 
     def check(self) -> None:
-        """Assert that both pools are whole."""
-        for part in self.parts:
+        """Assert that both pools are consistent."""
+        for part in self.pools:
             part.check()
 
 
 def open_pool(
-    windows: Row[int | None],
+    windows: abc.Sequence[int | None],
     config: EngineConfig,
     *,
     memory_bytes: int,
     layer_bytes: int,
-    more_bytes: int,
-    longest: int,
+    extra_bytes: int,
+    max_position: int,
     free_bytes: int | None = None,
-) -> BlockPool | MixedPool:
-    """The pool for layers with such windows. A block of a layer takes `layer_bytes`, and every block `more_bytes` besides.
+) -> BlockPool | SlidingWindowPool:
+    """Returns the pool for layers with these windows (None: full attention).
 
-    `longest` is how many positions a sequence may have: a window that wide is none. `free_bytes` is what there is, where
-    that is known. ConfigError if not even two blocks fit, or if there is less than `memory_bytes`.
+    A block takes `layer_bytes` in each layer, plus `extra_bytes`. A window of `max_position` or more counts as none.
+    `free_bytes` is the free memory, if known. Raises ConfigError if two blocks do not fit, or if less than
+    `memory_bytes` is free.
     """
-    size, seen = config.block_size, [w for w in windows if w is not None and w < longest]
-    block_bytes = len(windows) * layer_bytes + more_bytes
+    size, seen = config.block_size, [w for w in windows if w is not None and w < max_position]
+    block_bytes = len(windows) * layer_bytes + extra_bytes
     if memory_bytes < 2 * block_bytes:
         raise ConfigError(
             f"kv_memory_bytes is {config.kv_memory_bytes}: a block of {size} tokens takes {block_bytes} bytes, and the "
@@ -174,27 +183,27 @@ def open_pool(
         )
     if free_bytes is not None and memory_bytes > free_bytes:
         raise ConfigError(
-            f"kv_memory_bytes is {memory_bytes:,} and {free_bytes:,} bytes of memory are free, the model being there: give "
-            "less, or leave it out"
+            f"kv_memory_bytes is {memory_bytes:,} and {free_bytes:,} bytes of memory are free once the model is loaded: "
+            "give less, or leave it out"
         )
     if not seen or len(seen) == len(windows):
         return BlockPool(memory_bytes // block_bytes, size, window=max(seen, default=None))
-    near_bytes = len(seen) * layer_bytes
-    far, near = divide(
+    window_bytes = len(seen) * layer_bytes
+    num_full, num_window = divide(
         memory_bytes,
-        block_bytes - near_bytes,
-        near_bytes,
-        one=-(-(max(seen) + config.max_batch_tokens) // size) + 3,
-        most=2 * config.max_sequences * (-(-max(seen) // size) + 2) + -(-config.max_batch_tokens // size),
+        block_bytes - window_bytes,
+        window_bytes,
+        alone=-(-(max(seen) + config.max_batch_tokens) // size) + 3,
+        useful=2 * config.max_sequences * (-(-max(seen) // size) + 2) + -(-config.max_batch_tokens // size),
     )
-    return MixedPool(BlockPool(far, size), BlockPool(near, size, window=max(seen)))
+    return SlidingWindowPool(BlockPool(num_full, size), BlockPool(num_window, size, window=max(seen)))
 
 
-def divide(memory_bytes: int, far_bytes: int, near_bytes: int, *, one: int, most: int) -> tuple[int, int]:
-    """How many blocks of `far_bytes` and of `near_bytes` to make of some memory.
+def divide(memory_bytes: int, full_bytes: int, window_bytes: int, *, alone: int, useful: int) -> tuple[int, int]:
+    """Returns how many blocks of `full_bytes` and of `window_bytes` to make of `memory_bytes`.
 
-    `one` is how many near blocks a sequence takes at most when it runs alone, `most` how many are of use.
+    `alone` is how many window blocks one sequence needs when it runs alone, `useful` how many can be of use.
     """
-    far = memory_bytes * NEAR_SHARE // (far_bytes * NEAR_SHARE + near_bytes)
-    near = min(max(far // NEAR_SHARE, one), most, memory_bytes // (far_bytes + near_bytes))
-    return (memory_bytes - near * near_bytes) // far_bytes, near
+    full = memory_bytes * FULL_PER_WINDOW_BLOCK // (full_bytes * FULL_PER_WINDOW_BLOCK + window_bytes)
+    window = min(max(full // FULL_PER_WINDOW_BLOCK, alone), useful, memory_bytes // (full_bytes + window_bytes))
+    return (memory_bytes - window * window_bytes) // full_bytes, window

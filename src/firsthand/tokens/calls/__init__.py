@@ -1,1 +1,1 @@
-"""Tool calls in generated text: parsed while the text comes in, and their grammars."""
+"""Tool calls in generated text: the streaming parser, and grammars for them."""

@@ -1,9 +1,8 @@
-"""Grammars of tool calls: what a model may say so that each call in it is well formed, for a known tool, with arguments that
-fit its schema.
+"""Grammars of tool calls: every call is well-formed, names a known tool, and has arguments that fit its schema.
 
-`tool_grammar` is for a model's own markup, which `toolcalls` reads; `action_grammar` for ReAct's lines of text. Both are
-functions of the tools alone. What a grammar cannot say of a schema (`uniqueItems`, `not` ...) is left to the tool, which
-checks its arguments anyway.
+`tool_grammar` is for a model's own markup, which `call_parser.py` reads; `action_grammar` for ReAct's lines of text.
+Both depend on the tools alone. Schema keywords that a grammar cannot express (`uniqueItems`, `not` ...) are checked by
+the tool.
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ from firsthand.model import ToolSpec
 from firsthand.tokens.grammar_compiler import lark_json, lark_text
 
 Markup = Literal["hermes", "llama3", "mistral"]
-"""How a model writes calls. `hermes`: `<tool_call>` tags, as Qwen and SmolLM2 do; `llama3`: a bare object, or one after
-`<|python_tag|>`; `mistral`: a list after `[TOOL_CALLS]`."""
+"""A model's tool-call markup. `hermes`: `<tool_call>` tags, as in Qwen and SmolLM2; `llama3`: a bare object, or one
+after `<|python_tag|>`; `mistral`: a list after `[TOOL_CALLS]`."""
 _MARKS: dict[Markup, str] = {"hermes": "<tool_call>", "llama3": "<|python_tag|>", "mistral": "[TOOL_CALLS]"}
 _MAX_LINE = 400
 
 
 def markup_of(template: str) -> Markup | None:
-    """The markup that a chat template writes calls in; Hermes's tags if it knows no tools (see `conversation`)."""
+    """Returns the markup of a chat template; Hermes's tags if the template has no tools (see `template_messages.py`)."""
     if "tools" not in template:
         return "hermes"
     if _MARKS["hermes"] in template:
@@ -39,10 +38,11 @@ def markup_of(template: str) -> Markup | None:
 def tool_grammar(
     specs: Sequence[ToolSpec], *, choice: str = "auto", parallel: bool = True, markup: Markup = "hermes"
 ) -> Grammar:
-    """What an answer may be.
+    """Returns the grammar of an answer that may call tools.
 
-    `auto`: words, calls, or both; `required`: calls and nothing else; the name of a tool: calls of that one alone. Without
-    `parallel` an answer ends with its first call, which is what very small models need: they go on calling.
+    `auto`: text, calls, or both; `required`: calls only; a tool's name: calls of that tool only. Without `parallel` an
+    answer ends with its first call, which very small models need: they do not stop calling. Raises ConfigError for an
+    unknown choice or no tools.
     """
     if choice not in ("auto", "required"):
         named = [spec for spec in specs if spec.name == choice]
@@ -56,9 +56,10 @@ def tool_grammar(
 
 
 def action_grammar(specs: Sequence[ToolSpec], *, final: bool = True, thought: bool = True) -> Grammar:
-    """One step of ReAct: a Thought line, then `Action: tool[input]`, or `Final Answer: ...` if that is allowed.
+    """Returns the grammar of one ReAct step: a Thought line, then `Action: tool[input]`, or `Final Answer: ...` if
+    allowed.
 
-    A tool that needs one argument gets it bare, as text without brackets or a number; others get a JSON object.
+    A tool with one argument gets it bare, as text without brackets or a number; others get a JSON object.
     """
     ends = [f"action_{place}" for place in range(len(specs))] + (["final"] if final else [])
     if not ends:
@@ -74,7 +75,7 @@ def action_grammar(specs: Sequence[ToolSpec], *, final: bool = True, thought: bo
 
 
 def bare_argument(parameters: Json) -> str | None:
-    """The name of the one argument that a tool needs, if it is a text, a number or one of several texts."""
+    """Returns the name of a tool's only argument, if it is a text, a number or one of several texts; else None."""
     properties = parameters.get("properties", {})
     needed = parameters.get("required", []) or list(properties)[:1]
     if len(needed) != 1 or not isinstance(properties.get(needed[0]), dict):
@@ -85,7 +86,7 @@ def bare_argument(parameters: Json) -> str | None:
 
 
 def _input(parameters: Json) -> str:
-    """What stands between the brackets of an action."""
+    """Returns the rule for the input between an action's brackets."""
     name = bare_argument(parameters)
     if name is None:
         return lark_json(parameters) if parameters.get("properties") else '""'
@@ -98,7 +99,7 @@ def _input(parameters: Json) -> str:
 
 
 def _frame(markup: Markup, with_words: bool, parallel: bool) -> list[str]:
-    """The rules around the calls: where words may stand, and what marks a call."""
+    """Returns the rules around the calls: where text may stand, and what marks a call."""
     mark = lark_text(_MARKS[markup])
     words = r"WORDS: /(.|\n)*/"
     match markup:

@@ -1,6 +1,6 @@
-"""Tool calls in generated text: found, read and taken out of it, while the text comes in.
+"""The streaming tool-call parser: finds calls in generated text and removes them from it.
 
-| family | how it writes calls |
+| family | tool-call markup |
 |---|---|
 | Hermes, Qwen, SmolLM2 | `<tool_call>{"name": ..., "arguments": ...}</tool_call>` |
 | Mistral | `[TOOL_CALLS][{...}, ...]`, and since 2025 `[TOOL_CALLS]name[ARGS]{...}` |
@@ -8,9 +8,9 @@
 | Llama 3.2 and 4, Gemma 3 | `[name(key=value), ...]`, at times between `<|python_start|>` and `<|python_end|>` |
 | Gemma | a fenced block, ```tool_code with Python or ```json |
 
-Where it is certain that a call is meant, what cannot be read is a broken call, which the model is told of; elsewhere it is
-text. Code is never run: a call in Python has literal arguments, or it is broken. `parse` is for a whole text, `CallStream`
-for one that comes in pieces; both give the same, and take time linear in the text.
+Where a call was certainly meant, invalid markup becomes a broken call, which is reported to the model; elsewhere it is
+text. Code is never run: a call in Python has literal arguments, or it is broken. `parse` takes a whole text, `CallStream` a
+stream; both give the same result, in time linear in the text.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from collections.abc import Sequence
 
 from firsthand.message import ToolCall
 from firsthand.model import CallDelta, ToolSpec
-from firsthand.tokens.calls.call_region import Left, Region, begins_bare, is_code
-from firsthand.tokens.calls.call_source import CLOSINGS, FENCE, LONGEST, MARKS, Sink, Source
+from firsthand.tokens.calls.call_region import CallRegion, RegionEnd, is_code, starts_unmarked_call
+from firsthand.tokens.calls.call_source import CLOSINGS, FENCE, LONGEST, MARKS, CallSink, CallSource
 from firsthand.tokens.calls.call_value import CallValue
 
 _NEXT = re.compile("|".join(map(re.escape, MARKS)))
@@ -30,16 +30,15 @@ _INFO = re.compile(r"```([\w+-]{0,32})")
 _CODE_FENCES = ("tool_code", "tool_call", "tool_calls")
 _CALL_FENCES = (*_CODE_FENCES, "json", "")
 _PIECE = 1 << 16
-"""Characters that are read at a time."""
+"""Characters parsed at a time."""
 _BLANKS = re.compile(r"\s*")
 
 
 def parse(text: str, tools: Sequence[ToolSpec] = ()) -> tuple[str, tuple[ToolCall, ...]]:
-    """The text without its tool calls, and the calls, with ids `call_0`, `call_1` ... in order.
+    """Returns the text without its tool calls, and the calls, with ids `call_0`, `call_1` ... in order.
 
-    A call that was certainly meant as one but cannot be read has no arguments and its text in `invalid`. Text without calls
-    comes back unchanged. `tools` are those that the model was given: they name arguments that a call in Python left unnamed.
-    Names of tools that do not exist are kept, for the model to be told.
+    A broken call has no arguments, and its text in `invalid`. Text without calls is returned unchanged. `tools` names
+    the arguments that a Python call leaves unnamed. Calls of unknown tools are kept, so that the model can be told.
     """
     stream = CallStream(tools)
     pieces = [*stream.feed(text), *stream.finish()]
@@ -47,28 +46,28 @@ def parse(text: str, tools: Sequence[ToolSpec] = ()) -> tuple[str, tuple[ToolCal
 
 
 class CallStream:
-    """Takes the calls out of a text that comes in pieces.
+    """Removes the tool calls from a text that comes in pieces.
 
-    `feed` and `finish` give what has become certain: text, and pieces of calls. Blanks between text and a call wait until it
-    is clear whether more text follows.
+    `feed` and `finish` return what has become certain: text, and pieces of calls. Whitespace between text and a call is
+    held back until it is clear whether more text follows.
     """
 
     def __init__(self, tools: Sequence[ToolSpec] = ()) -> None:
         self._tools = {tool.name: tuple(tool.parameters.get("properties", {})) for tool in tools}
-        self._source, self._sink = Source(), Sink()
-        self._region: Region | None = None
-        self._skipping: CallValue | None = None  # a value that is no call
+        self._source, self._sink = CallSource(), CallSink()
+        self._region: CallRegion | None = None
+        self._skipping: CallValue | None = None  # a value that is not a call
         self._line_begins, self._in_fence = True, False
-        self._owed = ""  # the closing mark that a call has not had
-        self._bare_from = 0  # before this place no bare value begins
+        self._missing_mark = ""  # the closing mark that a call still lacks
+        self._unmarked_from = 0  # no unmarked value begins before this place
 
     @property
     def calls(self) -> tuple[ToolCall, ...]:
-        """The calls that are complete."""
+        """The complete calls."""
         return tuple(self._sink.calls)
 
     def feed(self, text: str) -> list[str | CallDelta]:
-        """What this piece makes certain."""
+        """Returns the text and call pieces that this piece makes certain."""
         for at in range(0, len(text), _PIECE):
             self._source.add(text[at : at + _PIECE])
             while self._step(False):
@@ -76,41 +75,41 @@ class CallStream:
         return self._sink.take()
 
     def finish(self) -> list[str | CallDelta]:
-        """The rest: nothing more comes."""
+        """Returns the rest, at the end of the text."""
         while self._step(True):
             pass
-        if not self._sink.called:
+        if not self._sink.has_calls:
             return [piece for piece in ["".join([*map(str, self._sink.take()), *self._sink.blanks])] if piece]
         return self._sink.take()
 
     def _step(self, final: bool) -> bool:
-        """Whether there is more to do with the text that has come."""
+        """Parse one step; returns whether there is more to do with the text so far."""
         if self._region is not None:
             outcome = self._region.step(final)
-            return outcome if isinstance(outcome, bool) else self._leave(outcome)
+            return outcome if isinstance(outcome, bool) else self._end_region(outcome)
         if self._skipping is not None:
             return self._skip(self._skipping, final)
         return self._source.at < len(self._source.text) and self._plain(final)
 
-    def _leave(self, left: Left) -> bool:
+    def _end_region(self, left: RegionEnd) -> bool:
         self._region = None
-        self._owed, self._in_fence, self._skipping = left.owed, left.in_fence, left.skipping
-        self._bare_from = max(self._bare_from, left.no_value_before)
+        self._missing_mark, self._in_fence, self._skipping = left.missing_mark, left.in_fence, left.skipping
+        self._unmarked_from = max(self._unmarked_from, left.unmarked_from)
         self._line_begins = False
-        self._sink.say(left.say)
+        self._sink.add_text(left.text)
         return True
 
     def _skip(self, value: CallValue, final: bool) -> bool:
-        """Give on a value that is no call, without looking for calls inside it."""
-        self._say_to(value.feed(self._source.text, self._source.at, final))
+        """Pass on a value that is not a call, without looking for calls inside it."""
+        self._emit_to(value.feed(self._source.text, self._source.at, final))
         if value.reader.done or value.reader.broken or final:
             self._skipping = None
             return True
         return False
 
-    def _say_to(self, end: int) -> None:
-        """Give on the text up to a place."""
-        self._sink.say(self._source.text[self._source.at : end])
+    def _emit_to(self, end: int) -> None:
+        """Pass on the text up to a place."""
+        self._sink.add_text(self._source.text[self._source.at : end])
         self._source.at = end
 
     def _plain(self, final: bool) -> bool:
@@ -121,9 +120,9 @@ class CallStream:
             return self._line(final)
         found = (_NEXT if self._in_fence else _NEXT_OR_LINE).search(text, at)
         if found is None:
-            self._say_to(len(text) if final else len(text) - _held(text, at))
+            self._emit_to(len(text) if final else len(text) - _partial_mark_length(text, at))
             return False
-        self._say_to(found.start())
+        self._emit_to(found.start())
         mark = found[0]
         if mark == "\n":
             self._line_begins = True
@@ -132,32 +131,32 @@ class CallStream:
             return self._fence(final)
         if mark in CLOSINGS:
             source.at += len(mark)
-            self._open(mark, CLOSINGS[mark], declared=True)
+            self._open(mark, CLOSINGS[mark], is_marked=True)
         else:
             self._closing(mark)
         return True
 
     def _line(self, final: bool) -> bool:
-        """The beginning of a line, where a call may stand without a mark."""
+        """Read the beginning of a line, where a call may stand without a mark."""
         source = self._source
         blank = _BLANKS.match(source.text, source.at)
         assert blank is not None
-        self._say_to(blank.end())
+        self._emit_to(blank.end())
         if source.at == len(source.text):
             return False
-        if source.text[source.at] in "{[" and source.place >= self._bare_from:
-            begins = begins_bare(source, final)
+        if source.text[source.at] in "{[" and source.place >= self._unmarked_from:
+            begins = starts_unmarked_call(source, final)
             if begins is None:
                 return False
             if begins:
-                self._open("", "", declared=False)
+                self._open("", "", is_marked=False)
                 return True
         self._line_begins = False
         return True
 
     def _fence(self, final: bool) -> bool:
         source = self._source
-        if self._in_fence or self._owed == FENCE:
+        if self._in_fence or self._missing_mark == FENCE:
             self._in_fence = False
             self._closing(FENCE)
             return True
@@ -167,27 +166,29 @@ class CallStream:
             return False
         if info[1] in _CALL_FENCES:
             source.at = info.end()
-            self._open(info[0], FENCE, declared=info[1] in _CODE_FENCES)
+            self._open(info[0], FENCE, is_marked=info[1] in _CODE_FENCES)
         else:
             self._in_fence = True
-            self._say_to(info.end())
+            self._emit_to(info.end())
         return True
 
     def _closing(self, mark: str) -> None:
-        """Drop a closing mark that a call is still owed; another one is text."""
-        if mark == self._owed:
-            self._owed = ""
+        """Drop a closing mark that a call still lacks; any other is text."""
+        if mark == self._missing_mark:
+            self._missing_mark = ""
             self._source.at += len(mark)
         else:
-            self._say_to(self._source.at + len(mark))
+            self._emit_to(self._source.at + len(mark))
 
-    def _open(self, mark: str, closing: str, *, declared: bool) -> None:
+    def _open(self, mark: str, closing: str, *, is_marked: bool) -> None:
         code = not mark and is_code(self._source)
-        self._region = Region(self._source, self._sink, mark, closing, self._tools, declared=declared, is_code=code)
+        self._region = CallRegion(
+            self._source, self._sink, mark, closing, self._tools, is_marked=is_marked, is_code=code
+        )
 
 
-def _held(text: str, at: int) -> int:
-    """How many characters at the end of a text may be the beginning of a mark."""
+def _partial_mark_length(text: str, at: int) -> int:
+    """Returns how many characters at the end of a text may begin a mark."""
     for size in range(min(LONGEST - 1, len(text) - at), 0, -1):
         tail = text[len(text) - size :]
         if any(mark.startswith(tail) for mark in MARKS):

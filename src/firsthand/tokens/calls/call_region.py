@@ -1,6 +1,6 @@
-"""A stretch of generated text that holds tool calls, read from its opening mark on; `toolcalls` finds where one begins.
+"""Parses a region of generated text that holds tool calls, from its opening mark on; `call_parser.py` finds the mark.
 
-A Region reads from a Source and gives what it finds to a Sink, and says in the end what was no call after all.
+A CallRegion reads from a CallSource, writes to a CallSink, and reports at its end what was not a call.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from functools import cache
 from typing import NamedTuple
 
-from firsthand.tokens.calls.call_source import CLOSINGS, FENCE, LONGEST, MARKS, Sink, Source
-from firsthand.tokens.calls.call_value import CallValue, Draft, name_in
+from firsthand.tokens.calls.call_source import CLOSINGS, FENCE, LONGEST, MARKS, CallSink, CallSource
+from firsthand.tokens.calls.call_value import CallValue, PartialCall, name_in
 from firsthand.tokens.calls.lenient_json import Reader
 
-MAX_BACK = 16
-"""How often, in one text, what was read in vain is read again as something else."""
+MAX_BACKTRACKS = 16
+"""Times, per text, that text is parsed again as something else."""
 
 _INNER_FENCE = re.compile(r"```\w{0,16}")
 _BETWEEN = re.compile(r"[\s,;]*")
@@ -29,37 +29,37 @@ _ASSIGNED = re.compile(r"\s{0,8}=\s{0,8}(?=[^\W\d])")
 _MISTRAL = re.compile(r"\s{0,8}(?:\[CALL_ID\][^\[\]{}]{0,64})?\s{0,8}(?:\[ARGS\])?\s{0,8}(?=\{)")
 
 
-class Left(NamedTuple):
-    """What a region leaves behind at its end."""
+class RegionEnd(NamedTuple):
+    """The state that a region leaves at its end."""
 
-    say: str = ""
+    text: str = ""
     """Text after all."""
-    owed: str = ""
+    missing_mark: str = ""
     """The closing mark that has not come yet."""
     in_fence: bool = False
-    """Whether what follows is inside a fence that holds no call."""
+    """True if a code fence without a call continues."""
     skipping: CallValue | None = None
-    """A value that is no call, to be passed over."""
-    no_value_before: int = 0
-    """The place from which a bare value may begin again."""
+    """A value that is not a call, to be passed over."""
+    unmarked_from: int = 0
+    """The place from which an unmarked value may begin again."""
 
 
-Outcome = bool | Left
-"""Whether there is more to do with the text that has come; or the end of the region."""
+Outcome = bool | RegionEnd
+"""Whether there is more to do with the text so far; or the end of the region."""
 
 
-class Region:
-    """Reads calls from an opening mark on: what stands between two of them, and each value."""
+class CallRegion:
+    """Parses calls from an opening mark on: the values, and the text between them."""
 
     def __init__(
         self,
-        source: Source,
-        sink: Sink,
+        source: CallSource,
+        sink: CallSink,
         mark: str,
         closing: str,
         tools: Mapping[str, tuple[str, ...]],
         *,
-        declared: bool,
+        is_marked: bool,
         is_code: bool = False,
     ):
         self.source = source
@@ -67,21 +67,21 @@ class Region:
         self.mark = mark
         self.closing = closing
         self.tools = tools
-        """The arguments of each tool there is, in order."""
-        self.declared = declared
-        """Whether the mark says that this is a call, so that what cannot be read is a broken call and not text."""
+        """The argument names of each tool, in order."""
+        self.is_marked = is_marked
+        """True if the mark declares a call, so that invalid text is a broken call and not text."""
         self.is_code = is_code
-        """Whether this is a list of calls in Python."""
+        """True for a list of calls in Python."""
         self._raw: list[str] = []  # since the mark, or since the last call
         self._found = 0
         self._value: CallValue | None = None
         self._draft = 0
-        self._sent: int | None = None  # pieces of the draft's arguments that were given on; None: not its name either
+        self._sent: int | None = None  # argument pieces passed on; None: not even the name
         self._in_list = False
         self._broken = self._looked_back = False
 
     def step(self, final: bool) -> Outcome:
-        """Read on."""
+        """Parse on."""
         if self._broken:
             return self._seek_end(final)
         if self._value is not None:
@@ -92,7 +92,7 @@ class Region:
 
     def _between(self, final: bool) -> Outcome:
         source = self.source
-        self._eat(_end(_BETWEEN, source.text, source.at))
+        self._consume(_end(_BETWEEN, source.text, source.at))
         text, at = source.text, source.at
         if at == len(text):
             return final and self._over()
@@ -103,30 +103,32 @@ class Region:
         character = text[at]
         if self._found and any(text.startswith(mark, at) for mark in CLOSINGS):
             return self._over()
-        if character in "}])" and (self._found or self._in_list):  # one bracket too many, or the end of a list of code
-            self._eat(at + 1)
+        if character in "}])" and (
+            self._found or self._in_list
+        ):  # an extra bracket, or the end of a list of Python calls
+            self._consume(at + 1)
             return True
-        if self.declared and text.startswith(FENCE, at):  # a fence inside the marks
+        if self.is_marked and text.startswith(FENCE, at):  # a fence inside the marks
             after = _end(_INNER_FENCE, text, at)
             if after == len(text) and not final:
                 return False
-            self._eat(after)
+            self._consume(after)
             return True
-        if character == "[" and (self.declared or self.is_code) and not self._in_list:
+        if character == "[" and (self.is_marked or self.is_code) and not self._in_list:
             if _LIST_OF_CODE.match(text, at):
                 self._in_list = True
-                self._eat(at + 1)
+                self._consume(at + 1)
                 return True
             if not final and _MAYBE_CODE.match(text, at):
                 return False
         if character in "{[" and not self.is_code:
             return self._begin(CallValue(Reader()))
-        if self.declared or self._in_list:
+        if self.is_marked or self._in_list:
             return self._named(final)
         return self._no_value()
 
     def _named(self, final: bool) -> Outcome:
-        """A call whose name stands before its arguments, as in Python and in Mistral's second form."""
+        """Parse a call whose name precedes its arguments, as in Python and in Mistral's second form."""
         text, at = self.source.text, self.source.at
         name = _NAME.match(text, at)
         if name is None:
@@ -137,21 +139,21 @@ class Region:
             return False
         if text.startswith("(", after):
             printed = _PRINTED.match(text, at)
-            if printed:  # Gemma prints what a call gives
-                self._eat(printed.end())
+            if printed:  # Gemma prints the call's result
+                self._consume(printed.end())
                 return True
             if name[0] == "print" and not final and len(text) - after < _NAMED_MORE:
                 return False
-            self._eat(after + 1)
-            called = name[0].removesuffix(".call")  # Llama 3.1 writes so for its built-in tools
+            self._consume(after + 1)
+            called = name[0].removesuffix(".call")  # Llama 3.1's form for built-in tools
             return self._begin(CallValue(Reader(call=True, positional=self.tools.get(called, ())), called))
         if self.is_code or (between := _MISTRAL.match(text, after)) is None:
             assigned = _ASSIGNED.match(text, after)
             if assigned is None or self._found or self.is_code:
                 return self._no_value()
-            self._eat(assigned.end())
+            self._consume(assigned.end())
             return True
-        self._eat(between.end())
+        self._consume(between.end())
         return self._begin(CallValue(Reader(), name[0]))
 
     def _begin(self, value: CallValue) -> bool:
@@ -160,25 +162,25 @@ class Region:
         return True
 
     def _closed(self) -> Outcome:
-        """The closing mark has come."""
+        """Handle the closing mark."""
         if not self._found:
-            if not self.declared:
+            if not self.is_marked:
                 return self._no_value()
             self._break_off("".join(self._raw))
         self.source.at += len(self.closing)
-        return Left()
+        return RegionEnd()
 
     def _over(self) -> Outcome:
-        """The calls have ended without a closing mark: other text follows, or none."""
+        """Handle the end of the calls without a closing mark: other text follows, or none."""
         if not self._found:
             return self._no_value()
-        return Left("".join(filter(str.isspace, "".join(self._raw))), self.closing)
+        return RegionEnd("".join(filter(str.isspace, "".join(self._raw))), self.closing)
 
     def _no_value(self) -> Outcome:
-        """Something else than a call stands where one was expected."""
+        """Handle text that is not a call, where one was expected."""
         if self._found:
             return self._over()
-        if self.declared:
+        if self.is_marked:
             self._broken = True
             return True
         return self._as_text()
@@ -186,14 +188,14 @@ class Region:
     # -- a value --
 
     def _read(self, value: CallValue, final: bool) -> Outcome:
-        self._eat(value.feed(self.source.text, self.source.at, final))
-        if value.verdict == "none" and not self.declared:
+        self._consume(value.feed(self.source.text, self.source.at, final))
+        if value.verdict == "none" and not self.is_marked:
             ended = value.reader.done or value.reader.broken
-            said = "".join(self._raw)
+            raw = "".join(self._raw)
             if self._found:
-                return Left(said, self.closing, skipping=None if ended else value)
+                return RegionEnd(raw, self.closing, skipping=None if ended else value)
             in_fence = self.closing == FENCE
-            return Left(self.mark + said, in_fence=in_fence, skipping=None if ended else value)
+            return RegionEnd(self.mark + raw, in_fence=in_fence, skipping=None if ended else value)
         self._release(value)
         if value.reader.done:
             return self._ended(value)
@@ -202,34 +204,35 @@ class Region:
         return False
 
     def _is_held(self, value: CallValue) -> bool:
-        """Whether nothing is certain before the value's end: all of a list must be calls, or a name is of no known tool."""
-        return not self.declared and (value.is_list or (self.is_code and value.drafts[0].name not in self.tools))
+        """True if nothing is certain before the value's end: a list may hold other values, or a name is of no known
+        tool."""
+        return not self.is_marked and (value.is_list or (self.is_code and value.drafts[0].name not in self.tools))
 
     def _release(self, value: CallValue) -> None:
-        """Give on the calls, as far as they are certain."""
+        """Pass on the calls, as far as they are certain."""
         is_whole = value.reader.done and value.verdict == "call"
         if self._is_held(value) and not is_whole:
             return
         while self._draft < len(value.drafts):
             draft = value.drafts[self._draft]
-            if self._sent is None and draft.name and (self.declared or draft.is_call or is_whole):
-                self.sink.begin(draft.name)
+            if self._sent is None and draft.name and (self.is_marked or draft.is_call or is_whole):
+                self.sink.begin_call(draft.name)
                 self._sent = 0
             if self._sent is not None and draft.is_object and self._sent < len(draft.pieces):
-                self.sink.more("".join(draft.pieces[self._sent :]))
+                self.sink.add_arguments("".join(draft.pieces[self._sent :]))
                 self._sent = len(draft.pieces)
-            if not draft.complete or (self._sent is None and not self.declared):
+            if not draft.complete or (self._sent is None and not self.is_marked):
                 return
             if draft.name and draft.invalid is not None:
-                self.sink.end(draft.name, {}, draft.invalid)
-            elif draft.name:  # one without a name is told of at the value's end
-                self.sink.end(draft.name, json.loads("".join(draft.pieces)), None)
+                self.sink.end_call(draft.name, {}, draft.invalid)
+            elif draft.name:  # one without a name is reported at the value's end
+                self.sink.end_call(draft.name, json.loads("".join(draft.pieces)), None)
             self._draft, self._sent = self._draft + 1, None
 
     def _ended(self, value: CallValue) -> Outcome:
-        """The value is complete, and what calls there are in it were released."""
-        if value.is_stray:
-            if not self.declared:
+        """Handle a complete value, whose calls were released."""
+        if value.has_other_values:
+            if not self.is_marked:
                 return self._as_text()
             self._break_off("".join(self._raw))
         self._found += 1
@@ -237,30 +240,32 @@ class Region:
         return True
 
     def _failed(self, value: CallValue, final: bool) -> Outcome:
-        """The value cannot be read, or has no end."""
+        """Handle a value that is invalid or has no end."""
         source = self.source
         if self.closing and value.reader.broken:
             if not final and source.might_be((self.closing,)):
                 value.reader.broken = False
                 return False
-            if source.text.startswith(self.closing, source.at) and value.reader.close():  # only brackets were missing
+            if (
+                source.text.startswith(self.closing, source.at) and value.reader.close()
+            ):  # only closing brackets were missing
                 value.take()
-                if self.declared or value.verdict == "call":
+                if self.is_marked or value.verdict == "call":
                     self._release(value)
                     return self._ended(value)
-        draft = value.drafts[self._draft] if self._draft < len(value.drafts) else Draft()
+        draft = value.drafts[self._draft] if self._draft < len(value.drafts) else PartialCall()
         is_meant = self._sent is not None or (draft.is_call and not self._is_held(value))
-        if self.declared or is_meant:
+        if self.is_marked or is_meant:
             self._broken = True
             return True
         if self._found:
-            return Left("".join(self._raw), self.closing)
+            return RegionEnd("".join(self._raw), self.closing)
         return self._as_text()
 
     # -- what cannot be read --
 
     def _seek_end(self, final: bool) -> Outcome:
-        """Find where a broken call ends: at the closing mark, at another mark of its kind, or with the text."""
+        """Find where a broken call ends: at the closing mark, at another mark of its kind, or at the end of the text."""
         source = self.source
         pattern = _ends(self.closing, self.mark)
         if not self._looked_back and pattern is not None:
@@ -269,59 +274,59 @@ class Region:
             self._looked_back = True
             raw = "".join(self._raw)
             found = pattern.search(raw + source.text[source.at : source.at + LONGEST - 1])
-            if found and found.start() < len(raw) and source.backs < MAX_BACK:
-                source.backs += 1
-                source.go_back(raw[found.start() :])
+            if found and found.start() < len(raw) and source.backtracks < MAX_BACKTRACKS:
+                source.backtracks += 1
+                source.backtrack(raw[found.start() :])
                 return self._broken_until(raw[: found.start()])
         found = pattern.search(source.text, source.at) if pattern is not None else None
         if found is not None:
-            self._eat(found.start())
+            self._consume(found.start())
             return self._broken_until("".join(self._raw))
-        self._eat(len(source.text) if final or pattern is None else max(source.at, len(source.text) - LONGEST + 1))
+        self._consume(len(source.text) if final or pattern is None else max(source.at, len(source.text) - LONGEST + 1))
         if not final:
             return False
         raw = "".join(self._raw)
         if self._found == 0 and self._value is None and self.mark != "<|python_tag|>" and not re.search(r"[{(]", raw):
-            return self._as_text()  # a mark without an end, and nothing like a call behind it
+            return self._as_text()  # a mark without an end, and no call after it
         self._break_off(raw)
-        return Left()
+        return RegionEnd()
 
-    def _broken_until(self, body: str) -> Left:
-        """The call is broken, and its end is where reading goes on."""
+    def _broken_until(self, body: str) -> RegionEnd:
+        """Report the broken call; parsing continues at its end."""
         self._break_off(body)
         if self.closing and self.source.text.startswith(self.closing, self.source.at):
             self.source.at += len(self.closing)
-        return Left()
+        return RegionEnd()
 
     def _break_off(self, body: str) -> None:
-        """A broken call, in these words."""
+        """Report a broken call with this text."""
         drafts = self._value.drafts if self._value is not None else []
-        draft = drafts[self._draft] if self._draft < len(drafts) else Draft()
+        draft = drafts[self._draft] if self._draft < len(drafts) else PartialCall()
         name, invalid = draft.name or name_in(body), body.strip()
         if self._sent is None:
-            self.sink.begin(name, invalid)
-        self.sink.end(name, {}, invalid)
+            self.sink.begin_call(name, invalid)
+        self.sink.end_call(name, {}, invalid)
 
-    def _as_text(self) -> Left:
-        """None of it was a call: the mark or the first character is text, and what follows is read again."""
+    def _as_text(self) -> RegionEnd:
+        """Treat the mark or the first character as text, and parse what follows again."""
         source, raw = self.source, "".join(self._raw)
         before, in_fence = source.place, self.closing == FENCE
-        if source.backs >= MAX_BACK:
-            return Left(self.mark + raw, in_fence=in_fence, no_value_before=before)
-        source.backs += 1
+        if source.backtracks >= MAX_BACKTRACKS:
+            return RegionEnd(self.mark + raw, in_fence=in_fence, unmarked_from=before)
+        source.backtracks += 1
         size = 0 if self.mark else 1
-        source.go_back(raw[size:])
-        return Left(self.mark + raw[:size], in_fence=in_fence, no_value_before=before)
+        source.backtrack(raw[size:])
+        return RegionEnd(self.mark + raw[:size], in_fence=in_fence, unmarked_from=before)
 
-    def _eat(self, end: int) -> None:
+    def _consume(self, end: int) -> None:
         """Take the text up to a place."""
         if end > self.source.at:
             self._raw.append(self.source.text[self.source.at : end])
             self.source.at = end
 
 
-def begins_bare(source: Source, final: bool) -> bool | None:
-    """Whether a bare value may begin at this place, which is a bracket; None while more text must come."""
+def starts_unmarked_call(source: CallSource, final: bool) -> bool | None:
+    """Returns whether an unmarked call may begin at this bracket; None while more text is needed."""
     text, at = source.text, source.at
     if text[at] == "{":
         return True
@@ -332,14 +337,15 @@ def begins_bare(source: Source, final: bool) -> bool | None:
     return re.compile(r"\[\s{0,64}[\[{]").match(text, at) is not None
 
 
-def is_code(source: Source) -> bool:
-    """Whether a list of calls in Python begins at this place."""
+def is_code(source: CallSource) -> bool:
+    """True if a list of calls in Python begins at this place."""
     return _LIST_OF_CODE.match(source.text, source.at) is not None
 
 
 @cache
 def _ends(closing: str, mark: str) -> re.Pattern[str] | None:
-    """What ends a broken call: its closing mark, or another of its own kind; None where it has neither."""
+    """Returns the pattern that ends a broken call: its closing mark, or another mark of its kind; None if it has
+    neither."""
     ends = [re.escape(each) for each in (closing, mark) if each in MARKS]
     return re.compile("|".join(ends)) if ends else None
 

@@ -1,6 +1,6 @@
-"""The two ends of reading tool calls: a Source of text that has come, a Sink for what is certain, and the marks between.
+"""Input and output of the tool-call parser: a CallSource of text, a CallSink for results, and the marks.
 
-`callregion` reads from one and gives to the other; neither knows what a call looks like.
+`call_region.py` reads from one and writes to the other; neither knows the form of a call.
 """
 
 from __future__ import annotations
@@ -16,56 +16,56 @@ CLOSINGS = {
     "<|python_tag|>": "",
     "<|python_start|>": "<|python_end|>",
 }
-"""The marks that say that a call follows, and those that end it."""
+"""The marks that announce a call, and their closing marks."""
 FENCE = "```"
 MARKS = (*CLOSINGS, *filter(None, CLOSINGS.values()), FENCE)
 LONGEST = max(map(len, MARKS))
-"""So many characters show whether a mark stands at a place."""
+"""Length of the longest mark."""
 
 
-class Source:
-    """The text that has come and is not done with; `at` is the place where reading goes on."""
+class CallSource:
+    """The text received and not yet parsed; parsing continues at `at`."""
 
     def __init__(self) -> None:
         self.text = ""
         self.at = 0
-        self.backs = 0
-        """How often text was put back."""
+        self.backtracks = 0
+        """Number of times that text was put back."""
         self._passed = 0
 
     def add(self, text: str) -> None:
-        """Add what comes next, and forget what is done with."""
+        """Append text, and drop what was parsed."""
         self._passed += self.at
         self.text, self.at = self.text[self.at :] + text, 0
 
-    def go_back(self, text: str) -> None:
-        """Put text in front that has been read already."""
+    def backtrack(self, text: str) -> None:
+        """Put parsed text back in front."""
         self._passed += self.at - len(text)
         self.text, self.at = text + self.text[self.at :], 0
 
     @property
     def place(self) -> int:
-        """Where reading goes on, counted from the beginning of all."""
+        """The position of `at` in the whole text."""
         return self._passed + self.at
 
     def might_be(self, marks: Sequence[str]) -> bool:
-        """Whether all that is left may be the beginning of one of the marks."""
+        """True if the remaining text may begin one of the marks."""
         left = self.text[self.at : self.at + LONGEST]
         return len(self.text) - self.at < LONGEST and any(mark.startswith(left) for mark in marks)
 
 
-class Sink:
-    """Text and calls, in the order they became certain. Blanks wait until it is clear whether more text follows."""
+class CallSink:
+    """Text and calls, in the order they became certain. Whitespace is held back until it is clear whether text follows."""
 
     def __init__(self) -> None:
         self.calls: list[ToolCall] = []
         self.blanks: list[str] = []
-        self.called = False
+        self.has_calls = False
         self._ready: list[str | CallDelta] = []
-        self._said = False
+        self._has_text = False
 
     def take(self) -> list[str | CallDelta]:
-        """What was given since the last call, neighbouring text joined."""
+        """Returns the results since the last call, neighbouring text joined."""
         ready, self._ready = self._ready, []
         joined: list[str | CallDelta] = []
         words: list[str] = []
@@ -80,28 +80,28 @@ class Sink:
                 joined.append(piece)
         return joined
 
-    def say(self, text: str) -> None:
-        """Give text on, but for the blanks at its end, and those between a call and the first words."""
+    def add_text(self, text: str) -> None:
+        """Add text. Trailing whitespace is held back, and whitespace between a call and the first text is dropped."""
         words = text.rstrip()
         if words:
-            is_first = self.called and not self._said
+            is_first = self.has_calls and not self._has_text
             self._ready += [words.lstrip()] if is_first else [*self.blanks, words]
             self.blanks = []
-            self._said = True
+            self._has_text = True
         if len(words) < len(text):
             self.blanks.append(text[len(words) :])
 
-    def begin(self, name: str, arguments: str = "") -> None:
-        """A call has this name."""
+    def begin_call(self, name: str, arguments: str = "") -> None:
+        """Begin a call of this name."""
         index = len(self.calls)
-        self.called = True
+        self.has_calls = True
         self._ready.append(CallDelta(index, f"call_{index}", name, arguments))
 
-    def more(self, arguments: str) -> None:
-        """More of the call's arguments."""
+    def add_arguments(self, arguments: str) -> None:
+        """Add a piece of the call's arguments."""
         self._ready.append(CallDelta(len(self.calls), arguments=arguments))
 
-    def end(self, name: str, arguments: Json, invalid: str | None) -> None:
-        """The call is complete, or broken."""
-        self.called = True
+    def end_call(self, name: str, arguments: Json, invalid: str | None) -> None:
+        """Complete the call; `invalid` is the text of a broken one."""
+        self.has_calls = True
         self.calls.append(ToolCall(f"call_{len(self.calls)}", name, arguments, invalid))

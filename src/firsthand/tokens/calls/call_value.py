@@ -1,7 +1,9 @@
-"""What one value says of tool calls while it is read: `{"name": ..., "arguments": ...}`, a list of such, or bare arguments.
+"""Recognises tool calls in one value while it is parsed: `{"name": ..., "arguments": ...}`, a list of these, or bare
+arguments.
 
-Names are under `name`, or `function` as a text; `function` may also hold the whole call, as OpenAI writes it. Arguments are
-under `arguments`, `parameters` or `args`: an object, or an object inside a string; null and the empty string mean none.
+The name is under `name`, or under `function` as a string; `function` may also hold the whole call, as in OpenAI's
+format. Arguments are under `arguments`, `parameters` or `args`: an object, or an object inside a string; null and the
+empty string mean none.
 """
 
 from __future__ import annotations
@@ -15,62 +17,62 @@ from firsthand.tokens.calls.lenient_json import Reader
 _NAMES = ("name", "function")
 _ARGUMENTS = ("arguments", "parameters", "args")
 _BESIDE = ("type", "id", "index", "tool_call_id")
-"""Keys that a call may have besides."""
+"""Other keys that a call may have."""
 
 Verdict = Literal["open", "call", "none"]
 
 
-class Draft:
-    """A call as far as it has come."""
+class PartialCall:
+    """A call as far as it was parsed."""
 
     def __init__(self, name: str = "") -> None:
         self.name = name
         self.pieces: list[str] = []
         """Its arguments, as strict JSON."""
         self.is_object = False
-        """Whether the arguments are, or begin as, an object."""
+        """True if the arguments are, or begin as, an object."""
         self.given = False
         self.complete = False
         self.invalid: str | None = None
-        """What stands where an object of arguments was expected."""
+        """The value found where an object of arguments was expected."""
 
     @property
     def is_call(self) -> bool:
-        """Whether it is certain that this is a call, whatever follows."""
+        """True if this is certainly a call, whatever follows."""
         return bool(self.name) and self.is_object
 
     def end(self) -> None:
-        """Nothing more comes."""
+        """Complete the call."""
         self.complete = True
         if not self.given:
             self.pieces, self.is_object = ["{}"], True
 
 
 class CallValue:
-    """Reads one value with `reader`, and keeps the calls in it as `drafts`; with `name`, it is that call's arguments."""
+    """Parses one value with `reader` and keeps its calls as `drafts`; with `name`, the value is that call's arguments."""
 
     def __init__(self, reader: Reader, name: str | None = None) -> None:
         self.reader = reader
-        self.drafts: list[Draft] = [] if name is None else [Draft(name)]
+        self.drafts: list[PartialCall] = [] if name is None else [PartialCall(name)]
         self.verdict: Verdict = "open"
-        """`none`: no call, even if it is read to its end. `call`: the value is one call or several."""
+        """`none`: not a call, even when complete. `call`: one call or several."""
         self.is_list = False
-        self.is_stray = False
-        """Whether it holds, beside calls or in their place, what is none."""
+        self.has_other_values = False
+        """True if it holds values that are not calls."""
         self._whole = name is not None
-        self._level = 0  # how many brackets are open around the object that is a call
+        self._level = 0  # open brackets around the call's object
         self._inner = 0  # 1 inside an object under `function`
         self._key = ""
-        self._kept: list[str] | None = None  # the value under that key, where it matters
+        self._kept: list[str] | None = None  # the value under that key, if it matters
 
     def feed(self, text: str, at: int, final: bool) -> int:
-        """How far the text was read from `at`."""
+        """Parse from `at`; returns how far the text was parsed."""
         after = self.reader.feed(text, at, final)
         self.take()
         return after
 
     def take(self) -> None:
-        """Make something of what the reader has read."""
+        """Process what the reader has parsed."""
         for kind, depth, text, key in self.reader.drain():
             if self._whole:
                 self._argument(kind, depth, text)
@@ -83,9 +85,11 @@ class CallValue:
             else:
                 self._on_end(depth)
         if self.reader.done and not self._whole:
-            self.is_stray = self.is_stray or not self.drafts or not all(draft.name for draft in self.drafts)
+            self.has_other_values = (
+                self.has_other_values or not self.drafts or not all(draft.name for draft in self.drafts)
+            )
             if self.verdict == "open":
-                self.verdict = "none" if self.is_stray else "call"
+                self.verdict = "none" if self.has_other_values else "call"
 
     def _argument(self, kind: str, depth: int, text: str) -> None:
         draft = self.drafts[0]
@@ -115,16 +119,16 @@ class CallValue:
             self.is_list = bracket == "["
             self._level = int(self.is_list)
             if bracket == "{":
-                self.drafts.append(Draft())
+                self.drafts.append(PartialCall())
         elif self.is_list and depth == 1:
             if bracket == "{":
-                self.drafts.append(Draft())
+                self.drafts.append(PartialCall())
             else:
-                self.is_stray, self.verdict = True, "none"
+                self.has_other_values, self.verdict = True, "none"
         elif depth == self._level + 1 + self._inner and self.drafts:
             self._value_begins(self.drafts[-1], text)
 
-    def _value_begins(self, draft: Draft, text: str) -> None:
+    def _value_begins(self, draft: PartialCall, text: str) -> None:
         if self._key in _ARGUMENTS and not draft.given:
             draft.given, draft.is_object = True, text == "{"
             self._kept = draft.pieces
@@ -155,8 +159,8 @@ class CallValue:
             draft.end()
 
 
-def _open_up(draft: Draft) -> None:
-    """Arguments that are no object: one inside a string, or none at all, are what they mean; others are invalid."""
+def _open_up(draft: PartialCall) -> None:
+    """Unwrap arguments that are not an object: an object inside a string, or none at all; others are invalid."""
     text = "".join(draft.pieces)
     value = json.loads(text)
     inner = None
@@ -171,7 +175,7 @@ def _open_up(draft: Draft) -> None:
 
 
 def read_object(text: str) -> str | None:
-    """The one object that a text holds, as strict JSON; None if it is something else."""
+    """Returns the one object in a text, as strict JSON; None if the text is anything else."""
     reader = Reader()
     end = reader.feed(text, 0, True)
     steps = reader.drain()
@@ -181,6 +185,6 @@ def read_object(text: str) -> str | None:
 
 
 def name_in(body: str) -> str:
-    """The name that a broken call seems to give, or an empty one."""
+    """Returns the name in a broken call; empty if none is found."""
     match = re.search(r"""["']name["']\s{0,8}[:=]\s{0,8}["']([^"'\\]{1,128})["']""", body)
     return match[1] if match else ""

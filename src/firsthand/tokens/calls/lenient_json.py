@@ -1,9 +1,9 @@
-"""One value, JSON or nearly JSON or written as Python does, read as it comes and given on as strict JSON.
+"""A streaming reader of one value in JSON, near-JSON or Python syntax; the output is strict JSON.
 
-Read besides JSON: single and triple quotes, raw line ends in strings, escapes that JSON does not know, `True`, `None`,
-numbers such as `1_000` and `.5`, keys without quotes, tuples, commas before a closing bracket, a call's keyword arguments.
-What could be meant in two ways is broken, not guessed: words without quotes, a comma too few, NaN. How the text is cut makes
-no difference. Each character is looked at a bounded number of times, and nesting ends at `MAX_DEPTH`.
+Accepted besides JSON: single and triple quotes, raw line ends in strings, unknown escapes, `True`, `None`, numbers such
+as `1_000` and `.5`, keys without quotes, tuples, trailing commas, a call's keyword arguments. Ambiguous input is an
+error: unquoted words, a missing comma, NaN. The result does not depend on how the text is cut. Each character is
+visited a bounded number of times, and nesting is limited to `MAX_DEPTH`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 
 MAX_DEPTH = 64
 MAX_WORD = 1024
-"""Characters of a number, a constant or a key without quotes."""
+"""Most characters of a number, a constant or an unquoted key."""
 
 _BLANK = re.compile(r"\s*")
 _WORD = re.compile(r"[\w.+\-]+")
@@ -29,16 +29,16 @@ _CONSTANTS = {"true": "true", "false": "false", "null": "null", "True": "true", 
 _CLOSINGS = {"{": "}", "[": "]", "(": ")"}
 
 Expected = Literal["value", "first", "next", "colon", "after"]
-"""What may come: a value; after an opening bracket or a comma the next entry or the end; a colon; a comma or the end."""
+"""The next token: a value; after an opening bracket or a comma an entry or the end; a colon; a comma or the end."""
 
 
-class Step(NamedTuple):
-    """What was read: the steps' `json`, joined, is the value."""
+class JsonPiece(NamedTuple):
+    """A piece of the parsed value; the `json` of all pieces, joined, is the value."""
 
     kind: Literal["key", "begin", "more", "end"]
-    """A whole key; the beginning of a value; more of it; nothing more of it."""
+    """A whole key; the beginning of a value; more of it; its end."""
     depth: int
-    """How many brackets are open around it."""
+    """Number of open brackets around it."""
     json: str
     key: str = ""
 
@@ -54,14 +54,14 @@ class _Frame:
 
 
 class Reader:
-    """Reads one value. With `call`, that of a call's arguments after its opening bracket: `positional` names those that
-    are given without a name."""
+    """Reads one value. With `call`, reads a call's arguments after its opening bracket; `positional` names unnamed
+    ones."""
 
     def __init__(self, *, call: bool = False, positional: Sequence[str] = ()):
-        self.steps: list[Step] = []
+        self.steps: list[JsonPiece] = []
         self.done = False
         self.broken = False
-        """Whether the character at the place where reading stopped can be no part of a value."""
+        """True if the character where reading stopped cannot be part of a value."""
         self._positional = tuple(positional)
         self._frames: list[_Frame] = []
         self._expected: Expected = "value"
@@ -72,13 +72,13 @@ class Reader:
         if call:
             self._open("(", is_call=True)
 
-    def drain(self) -> list[Step]:
-        """The steps since the last call."""
+    def drain(self) -> list[JsonPiece]:
+        """Returns the pieces since the last call."""
         steps, self.steps = self.steps, []
         return steps
 
     def feed(self, text: str, at: int, final: bool) -> int:
-        """How far the text was read from `at`: to the end of the value, or to where more text is needed to go on."""
+        """Parse from `at`; returns how far: to the end of the value, or to where more text is needed."""
         while not (self.done or self.broken):
             if self._quote:
                 after = self._in_string(text, at, final)
@@ -94,7 +94,7 @@ class Reader:
         return at
 
     def close(self) -> bool:
-        """End a value that lacks nothing but closing brackets; whether it could be."""
+        """Close a value that lacks only closing brackets; returns whether that was possible."""
         if self._quote or self._expected not in ("first", "next", "after"):
             return False
         self.broken = False
@@ -105,7 +105,7 @@ class Reader:
     # -- tokens --
 
     def _token(self, text: str, at: int, final: bool) -> int:
-        """The place after the token at `at`; `at` where it is not complete yet, or wrong."""
+        """Returns the place after the token at `at`; `at` if it is incomplete or invalid."""
         character = text[at]
         if character in "\"'":
             return self._string_begins(text, at, final)
@@ -135,7 +135,7 @@ class Reader:
         return word.end() if self._word(word[0]) else self._wrong(at)
 
     def _word(self, word: str) -> bool:
-        """Whether a number, a constant or a key without quotes may stand here."""
+        """Returns whether a number, a constant or an unquoted key may stand here."""
         scalar = _scalar(word)
         if self._wants_key() and scalar is None and _KEY.fullmatch(word):
             self._key(word)
@@ -150,7 +150,7 @@ class Reader:
         quote = text[at]
         run = 1 + text.startswith(quote * 2, at) + text.startswith(quote * 3, at)
         if at + run == len(text) and run < 3 and not final:
-            return at  # one quote, the empty text, or the first of three
+            return at  # one quote, an empty string, or the first of three
         is_key = self._wants_key() and not self._frames[-1].is_call
         if not is_key:
             if not self._may_begin():
@@ -161,7 +161,7 @@ class Reader:
         return at + len(self._quote)
 
     def _in_string(self, text: str, at: int, final: bool) -> int:
-        """The place after what could be read of a string: its end, or as far as the text goes."""
+        """Returns the place after the parsed part of a string."""
         quote, pieces = self._quote, self._pieces
         while at < len(text):
             if plain := _PLAIN.match(text, at):
@@ -178,12 +178,12 @@ class Reader:
                 self._string_ends()
                 return at + len(quote)
             elif character == quote[0] and len(text) - at < 3 and not final and not text[at:].strip(character):
-                break  # perhaps the first of three
+                break  # may be the first of three
             else:
                 pieces.append(character if character == "'" else json.dumps(character)[1:-1])
                 at += 1
         if pieces and not self._is_key:
-            self.steps.append(Step("more", len(self._frames), "".join(pieces)))
+            self.steps.append(JsonPiece("more", len(self._frames), "".join(pieces)))
             pieces.clear()
         return at
 
@@ -193,11 +193,11 @@ class Reader:
         if self._is_key:
             self._key(json.loads(f'"{body}"'))
         else:
-            self.steps.append(Step("more", len(self._frames), f'{body}"'))
+            self.steps.append(JsonPiece("more", len(self._frames), f'{body}"'))
             self._ended()
 
     def _escape(self, text: str, at: int, final: bool) -> int:
-        """The place after an escape, which is kept if JSON knows it, and otherwise is the characters it is."""
+        """Returns the place after an escape. One that JSON does not know is kept as plain characters."""
         if at + 1 == len(text):
             return at
         kind = text[at + 1]
@@ -213,7 +213,7 @@ class Reader:
         elif kind in '"\\/bfnrt':
             self._pieces.append(f"\\{kind}")
             return at + 2
-        elif kind in "'\n":  # Python's: the quote alone, and a line that goes on
+        elif kind in "'\n":  # Python's escaped quote and line continuation
             self._pieces.append("'" if kind == "'" else "")
             return at + 2
         self._pieces.append("\\\\")
@@ -229,7 +229,7 @@ class Reader:
         return self._expected in ("first", "next") and self._frames[-1].is_object
 
     def _may_begin(self) -> bool:
-        """Whether a value may begin here; an argument without a name is given the one of its place."""
+        """Returns whether a value may begin here; an unnamed argument gets the name of its position."""
         if self._expected == "value":
             return True
         if self._expected not in ("first", "next"):
@@ -250,14 +250,14 @@ class Reader:
         comma = ", " if frame.count else ""
         frame.count += 1
         self._expected = "colon"
-        self.steps.append(Step("key", len(self._frames), f"{comma}{json.dumps(key, ensure_ascii=False)}: ", key))
+        self.steps.append(JsonPiece("key", len(self._frames), f"{comma}{json.dumps(key, ensure_ascii=False)}: ", key))
 
     def _begin(self, text: str) -> None:
         comma = ""
         if self._frames and not self._frames[-1].is_object:
             comma = ", " if self._frames[-1].count else ""
             self._frames[-1].count += 1
-        self.steps.append(Step("begin", len(self._frames), comma + text))
+        self.steps.append(JsonPiece("begin", len(self._frames), comma + text))
 
     def _open(self, bracket: str, *, is_call: bool = False) -> bool:
         if len(self._frames) >= MAX_DEPTH:
@@ -270,17 +270,17 @@ class Reader:
 
     def _closed(self) -> None:
         frame = self._frames.pop()
-        self.steps.append(Step("more", len(self._frames), "}" if frame.is_object else "]"))
+        self.steps.append(JsonPiece("more", len(self._frames), "}" if frame.is_object else "]"))
         self._ended()
 
     def _ended(self) -> None:
-        self.steps.append(Step("end", len(self._frames), ""))
+        self.steps.append(JsonPiece("end", len(self._frames), ""))
         self._expected = "after"
         self.done = not self._frames
 
 
 def _scalar(word: str) -> str | None:
-    """A number or a constant as JSON writes it; None if the word is neither."""
+    """Returns a number or constant as JSON; None if the word is neither."""
     if word in _CONSTANTS:
         return _CONSTANTS[word]
     if match := _NUMBER.fullmatch(word):
@@ -291,6 +291,6 @@ def _scalar(word: str) -> str | None:
         return None
     try:
         number = float(word) if match[1] is not None or match[2] is not None else int(word)
-    except ValueError:  # underscores where none may be
+    except ValueError:  # misplaced underscores
         return None
     return repr(number) if math.isfinite(number) else None

@@ -1,11 +1,11 @@
-"""Conversations as token ids: a model's chat template, with sampled turns spliced in and control tokens kept apart.
+"""Encodes conversations with a model's chat template; sampled turns are spliced in as token ids.
 
-Two promises. **Append-only**: what was sampled stays as it was sampled, and the ids up to a sampled turn begin the ids of
-every longer conversation, whatever the template would do to old turns. **No forging**: control tokens come only from the
-template's own text; `<|im_end|>` in a message, a tool result or a tool's description is encoded as the characters it is.
-Where a template changes content (Qwen3 drops old thoughts), it may, as long as no content names a control token; if one
-does, that content goes in unchanged. A template that hides content from us (escapes it to ASCII) while a content names a
-control token is refused with a TemplateError.
+Guarantees. **Append-only**: sampled ids are never re-encoded, and the ids up to a sampled turn are a prefix of the ids
+of every longer conversation, whatever the template does to old turns. **No forged special tokens**: they come only from
+the template's own text; `<|im_end|>` in a message, a tool result or a tool's description is encoded as plain
+characters. Where a template changes content (Qwen3 drops old thoughts) the change is kept, unless some content names a
+special token: then that content is inserted unchanged. A template that hides content (escapes it to ASCII) while some
+content names a special token raises TemplateError.
 """
 
 from __future__ import annotations
@@ -18,23 +18,25 @@ from copy import copy
 from datetime import datetime
 from typing import Any
 
+from firsthand._moved import old_names, warn_renamed
 from firsthand.errors import TemplateError
 from firsthand.message import Json, Message, ToolCall, canonical
 from firsthand.model import ToolSpec
 from firsthand.tokens.calls import call_parser
 from firsthand.tokens.calls.call_grammar import markup_of
 from firsthand.tokens.templates import template_messages
-from firsthand.tokens.templates.template_sandbox import Template
-from firsthand.tokens.templates.template_variables import checked
-from firsthand.tokens.templates.untrusted_text import Masks
-from firsthand.tokens.tokenizer import Run, Tokenizer
+from firsthand.tokens.templates.template_sandbox import SandboxedTemplate
+from firsthand.tokens.templates.template_variables import check_variables
+from firsthand.tokens.templates.untrusted_text import TextMasks
+from firsthand.tokens.tokenizer import TextRun, Tokenizer
 
 _MAX_REMEMBERED = 256
 _MAX_REMEMBERED_IDS = 1 << 22
 
 
-class Chat:
-    """Renders conversations with a template (None: the model's ChatML, else plain text). `now` sets the template's clock."""
+class ChatTemplate:
+    """Encodes conversations with a template (None: ChatML if the model has it, else plain text). `now` sets the
+    template's clock."""
 
     def __init__(self, tokenizer: Tokenizer, template: str | None, *, now: datetime | None = None) -> None:
         self._tokenizer = tokenizer
@@ -42,29 +44,37 @@ class Chat:
             template = (
                 template_messages.CHATML if tokenizer.id_of("<|im_start|>") is not None else template_messages.PLAIN
             )
-        self._template = Template(template, now=now)
+        self._template = SandboxedTemplate(template, now=now)
         self.knows_tools = "tools" in template
-        """Whether the template writes tools itself; otherwise they are described in the system prompt."""
+        """True if the template renders tools; otherwise they are described in the system prompt."""
         self.markup = markup_of(template)
-        """How the model writes tool calls, None if that is not known."""
+        """The model's tool-call markup; None if unknown."""
         self._short_ids = "length != 9" in template
         self._remembered: OrderedDict[bytes, array[int]] = OrderedDict()
         self._lock = threading.Lock()
         self._variables: dict[str, Any] = {}
         self.knows_system = self._renders_system()
-        """Whether the template has a system role; otherwise its words go into the next user turn."""
+        """True if the template has a system role; otherwise its text goes into the next user turn."""
 
-    def told(self, variables: Mapping[str, Any]) -> Chat:
-        """The same chat, its template told more, such as `enable_thinking`. ConfigError if that is no little plain data."""
+    def with_variables(self, variables: Mapping[str, Any]) -> ChatTemplate:
+        """Returns a copy with extra template variables, such as `enable_thinking`.
+
+        Raises ConfigError unless they are a few short plain values.
+        """
         other = copy(self)
-        other._variables = checked(variables, self._names_control)
+        other._variables = check_variables(variables, self._names_control)
         return other
 
-    def encode(self, messages: Sequence[Message], tools: Sequence[ToolSpec] = (), *, reply: bool = True) -> list[int]:
-        """The ids of a conversation; with `reply`, they end where the assistant begins to speak.
+    def told(self, variables: Mapping[str, Any]) -> ChatTemplate:
+        """Deprecated: the old name of `with_variables`."""
+        warn_renamed("ChatTemplate.told", "with_variables")
+        return self.with_variables(variables)
 
-        The ids `encode(messages[:k]) + sampled ids of messages[k]` begin the ids of every longer conversation. TemplateError
-        if the template refuses the conversation.
+    def encode(self, messages: Sequence[Message], tools: Sequence[ToolSpec] = (), *, reply: bool = True) -> list[int]:
+        """Returns the ids of a conversation; with `reply`, they end where the assistant's turn begins.
+
+        `encode(messages[:k])` plus the sampled ids of `messages[k]` is a prefix of the ids of every longer
+        conversation. Raises TemplateError if the template refuses the conversation.
         """
         try:
             return self._encode(messages, tools, reply)
@@ -74,7 +84,7 @@ class Chat:
             ) from None
 
     def parse(self, text: str, tools: Sequence[ToolSpec] = ()) -> tuple[str, tuple[ToolCall, ...]]:
-        """The words and the tool calls of a generated text."""
+        """Returns the text and the tool calls of a generated text."""
         return call_parser.parse(text, tools)
 
     def _encode(self, messages: Sequence[Message], tools: Sequence[ToolSpec], reply: bool) -> list[int]:
@@ -82,7 +92,7 @@ class Chat:
         seed = canonical([specs, self._variables] if self._variables else specs).encode("utf-8", "replace")
         keys = list(template_messages.digests(messages, seed))
         sampled = [index for index, message in enumerate(messages) if message.is_as_sampled]
-        # `heads[i]` is the prompt that sampled message i answered; the newest one remembered is where work begins
+        # start from the newest remembered prompt of a sampled message
         known = next(
             (at for at in range(len(sampled) - 1, -1, -1) if self._recall(keys[sampled[at]]) is not None), None
         )
@@ -95,7 +105,7 @@ class Chat:
 
     def _extend(self, head: list[int] | None, messages: Sequence[Message], last: int | None, tools: Sequence[ToolSpec],
                 *, reply: bool) -> list[int]:  # fmt: skip
-        """The ids of a conversation whose sampled message `last` answered the prompt `head`."""
+        """Returns the ids of a conversation whose sampled message `last` answered the prompt `head`."""
         if last is None or head is None:
             return self._tokenizer.encode_runs(self._runs(messages, None, tools, reply))
         sampled = messages[last].sampled
@@ -105,43 +115,49 @@ class Chat:
         closing = self._runs(messages[: last + 1], last, tools, False)
         if sampled.token_ids and sampled.token_ids[-1] in self._tokenizer.eos_ids:
             rest, closing = self._without_end(rest), self._without_end(closing)
-        # The turn's closing is encoded by itself, so that what follows cannot change its ids.
+        # the turn's closing is encoded by itself, so that later text cannot change its ids
         end = "".join(run.text for run in closing)
         if rest and rest[0].trusted and rest[0].text.startswith(end):
-            ids += self._tokenizer.encode_runs([Run(end, True)], continuing=True)
-            rest = [Run(rest[0].text[len(end) :], True), *rest[1:]]
+            ids += self._tokenizer.encode_runs([TextRun(end, True)], continuing=True)
+            rest = [TextRun(rest[0].text[len(end) :], True), *rest[1:]]
         return ids + self._tokenizer.encode_runs(rest, continuing=True)
 
-    def _without_end(self, runs: list[Run]) -> list[Run]:
-        """The runs without the end-of-turn token they begin with, if they do: the sampled ids have it already."""
+    def _without_end(self, runs: list[TextRun]) -> list[TextRun]:
+        """Returns the runs without a leading end-of-turn token, which the sampled ids have already."""
         if runs and runs[0].trusted:
             text = runs[0].text
             at, token = next(iter(self._tokenizer.find_special(text)), (0, None))
             if token is not None and token.id in self._tokenizer.eos_ids and not text[:at].strip():
-                return [Run(text[at + len(token.content) :], True), *runs[1:]]
+                return [TextRun(text[at + len(token.content) :], True), *runs[1:]]
         return runs
 
-    def _runs(self, messages: Sequence[Message], last: int | None, tools: Sequence[ToolSpec], reply: bool) -> list[Run]:
-        """The rendered conversation as runs of text, only the template's own trusted; what follows message `last` alone
-        if it is given."""
+    def _runs(
+        self, messages: Sequence[Message], last: int | None, tools: Sequence[ToolSpec], reply: bool
+    ) -> list[TextRun]:
+        """Returns the rendered conversation as text runs, only the template's own trusted.
+
+        With `last`, returns only what follows that message.
+        """
         groups = self._groups(messages, tools)
         specs = [tool.to_json() for tool in tools] if self.knows_tools else []
         strings = _strings([groups, specs])
-        masks = Masks(strings, self._names_control)
-        spoken = None if last is None else last + len(groups) - len(messages)  # a system message may stand in front
+        masks = TextMasks(strings, self._names_control)
+        sampled_group = (
+            None if last is None else last + len(groups) - len(messages)
+        )  # a system message may have been added in front
 
         def rendered(safely: bool) -> str:
             shown = masks.mask_within(specs, always=False) if safely else specs
-            said = [[masks.mask_message(entry) for entry in group] if safely else group for group in groups]
-            if spoken is None:
-                return self._render(_flat(said), shown, reply)
-            return self._after_turn(said, spoken, masks.place, shown, reply)
+            shown_groups = [[masks.mask_message(entry) for entry in group] if safely else group for group in groups]
+            if sampled_group is None:
+                return self._render(_flat(shown_groups), shown, reply)
+            return self._after_turn(shown_groups, sampled_group, masks.place, shown, reply)
 
         safe, plain = masks.runs(rendered(True)), rendered(False)
         if safe is not None and "".join(run.text for run in safe) == plain:
             return safe
         if not any(map(self._names_control, strings)):
-            return [Run(plain, True)]
+            return [TextRun(plain, True)]
         if safe is None:
             raise TemplateError(
                 "a message names a control token, and the chat template escapes messages in a way that "
@@ -149,29 +165,35 @@ class Chat:
             )
         return safe
 
-    def _after_turn(self, said: list[list[Json]], spoken: int, place: str, specs: list[Json], reply: bool) -> str:
-        """What the template writes after the words of group `spoken`, which was sampled: from its end of turn on."""
-        turn = said[spoken][0]
+    def _after_turn(
+        self, groups: list[list[Json]], sampled_group: int, place: str, specs: list[Json], reply: bool
+    ) -> str:
+        """Returns the template's text after the sampled group, from its end of turn on."""
+        turn = groups[sampled_group][0]
         calls = turn.get("tool_calls", [])
-        if calls:  # the template may write them after the words, and may insist on knowing them
+        if calls:  # the template may render them after the content, and may require them
             marked = [call | {"function": call["function"] | {"arguments": {"place": place}}} for call in calls]
             words = {"content": place if turn["content"] else ""}
-            text = self._render(_flat(_replaced(said, spoken, turn | words | {"tool_calls": marked})), specs, reply)
+            text = self._render(
+                _flat(_replaced(groups, sampled_group, turn | words | {"tool_calls": marked})), specs, reply
+            )
             rest = text.rpartition(place)[2]
             for at, token in self._tokenizer.find_special(rest):
                 if token.id in self._tokenizer.eos_ids and len(rest) < len(text) and place[0] not in rest[:at]:
                     return rest[at:]
-        text = self._render(_flat(_replaced(said, spoken, {"role": "assistant", "content": place})), specs, reply)
+        text = self._render(
+            _flat(_replaced(groups, sampled_group, {"role": "assistant", "content": place})), specs, reply
+        )
         if place not in text:
             raise TemplateError(
-                "the chat template left out the words of an assistant turn, so its tokens have no place"
+                "the chat template left out the content of an assistant turn: use a template that renders every turn"
             )
         return text.rpartition(place)[2]
 
     def _groups(self, messages: Sequence[Message], tools: Sequence[ToolSpec]) -> list[list[Json]]:
-        """For each message the dicts that stand for it."""
-        said = list(messages) if self.knows_tools else template_messages.with_tools_in_text(messages, tools)
-        folded = list(said) if self.knows_system else template_messages.with_system_folded(said)
+        """Returns for each message the dicts that represent it."""
+        with_tools = list(messages) if self.knows_tools else template_messages.with_tools_in_text(messages, tools)
+        folded = list(with_tools) if self.knows_system else template_messages.with_system_folded(with_tools)
         return [
             [] if message is None else template_messages.to_dicts(message, short_ids=self._short_ids)
             for message in folded
@@ -222,7 +244,7 @@ def _replaced(groups: list[list[Json]], index: int, entry: Json) -> list[list[Js
 
 
 def _strings(value: object) -> list[str]:
-    """Every string inside plain data, keys included."""
+    """Returns every string in plain data, keys included."""
     match value:
         case str():
             return [value]
@@ -232,3 +254,6 @@ def _strings(value: object) -> list[str]:
             return [text for inner in value for text in _strings(inner)]
         case _:
             return []
+
+
+__getattr__ = old_names(__name__, {"Chat": "ChatTemplate"})

@@ -1,6 +1,6 @@
-"""Meters put into a template before it is compiled: each loop turn counts a step, each new container is weighed.
+"""Rewrites a parsed template so that loops count steps and new containers are weighed.
 
-The sandbox (`sandbox.py`) offers `tick`, `weighed` and `joined`; here Jinja's tree is rewritten to call them.
+The rewritten tree calls `tick`, `weighed` and `joined` of the sandbox (`template_sandbox.py`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from jinja2.utils import Namespace
 
 
 def inside(item: Any) -> Any:
-    """The values one level inside a container; none for anything else."""
+    """Returns the values one level inside a container; none for anything else."""
     if isinstance(item, dict):
         return item.values()
     if isinstance(item, list | tuple):
@@ -21,8 +21,8 @@ def inside(item: Any) -> Any:
     return item._Namespace__attrs.values() if isinstance(item, Namespace) else ()
 
 
-def with_meters(tree: nodes.Template) -> nodes.Template:
-    """The tree with a step counted in each loop and macro, and each new list, dict, join and comparison weighed."""
+def add_meters(tree: nodes.Template) -> nodes.Template:
+    """Returns the tree with a step counted in each loop and macro, and each list, dict, join and comparison weighed."""
 
     def ask(method: str, *args: nodes.Expr) -> nodes.Call:
         return nodes.Call(nodes.EnvironmentAttribute(method), list(args), [], None, None)

@@ -1,8 +1,8 @@
-"""Messages as the dicts that chat templates read, and as text where a template cannot say something.
+"""Converts messages to the dicts that chat templates read, and to text where a template lacks a feature.
 
-The dicts have OpenAI's shape. A template without a system role gets the system's words in the next user turn; one that
-does not know tools gets them described in the system prompt, the way of Hermes (NousResearch), with calls and results in
-tags. Without any template a conversation is ChatML, or plain text where the vocabulary has no ChatML.
+The dicts have OpenAI's format. A template without a system role gets the system text in the next user turn; one without
+tools gets them described in the system prompt as in Hermes (NousResearch), with calls and results in tags. A model
+without a template uses ChatML, or plain text if its vocabulary has no ChatML.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ PLAIN = (
     "{{ '\n\n' }}{% else %}{{ message.role | capitalize }}: {{ message.content }}{{ '\n' }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}Assistant:{% endif %}"
 )
-"""For base models: `User: ...` and `Assistant: ...` lines, the system's words before them."""
+"""For base models: `User: ...` and `Assistant: ...` lines after the system text."""
 
 
 def to_dicts(message: Message, *, short_ids: bool = False) -> list[Json]:
-    """A message in OpenAI's shape: one dict, or one for each tool result. `short_ids` makes call ids of 9 characters."""
+    """Returns a message in OpenAI's format: one dict, or one per tool result. `short_ids` makes call ids of 9
+    characters."""
     results = [part for part in message.parts if isinstance(part, ToolResult)]
     rest = "".join(part.text for part in message.parts if isinstance(part, Text))
     dicts: list[Json] = []
@@ -48,21 +49,21 @@ def to_dicts(message: Message, *, short_ids: bool = False) -> list[Json]:
 
 
 def with_tools_in_text(messages: Sequence[Message], tools: Sequence[ToolSpec]) -> list[Message]:
-    """The conversation with tools, calls and results written out in Hermes's tags, message for message the same length.
+    """Returns the conversation with tools, calls and results written in Hermes's tags, one message for each message.
 
-    Only a system message may be added in front, where there was none to describe the tools in.
+    Only a system message that describes the tools may be added in front.
     """
-    told = [_told(message) for message in messages]
+    tagged = [_with_tags(message) for message in messages]
     if not tools:
-        return told
+        return tagged
     section = _tools_section(tools)
-    if told and told[0].role == "system":
-        return [Message("system", (Text(f"{told[0].text}\n\n{section}"),)), *told[1:]]
-    return [Message("system", (Text(section),)), *told]
+    if tagged and tagged[0].role == "system":
+        return [Message("system", (Text(f"{tagged[0].text}\n\n{section}"),)), *tagged[1:]]
+    return [Message("system", (Text(section),)), *tagged]
 
 
 def with_system_folded(messages: Sequence[Message]) -> list[Message | None]:
-    """The conversation with system words at the front of the next user turn; None stands for a message folded away."""
+    """Returns the conversation with system text moved to the next user turn; None marks a message moved away."""
     folded: list[Message | None] = []
     waiting: list[str] = []
     for message in messages:
@@ -74,13 +75,13 @@ def with_system_folded(messages: Sequence[Message]) -> list[Message | None]:
             waiting = []
         else:
             folded.append(message)
-    if waiting and folded:  # no user turn follows: the words make one themselves
+    if waiting and folded:  # no user turn follows: the text becomes one
         folded[-1 if folded[-1] is None else folded.index(None)] = Message("user", (Text("\n\n".join(waiting)),))
     return folded
 
 
 def digests(messages: Sequence[Message], seed: bytes) -> Iterator[bytes]:
-    """For each prefix of the conversation, from the empty one on, a hash of all that decides its ids."""
+    """Yields, for each prefix of the conversation from the empty one on, a hash of all that decides its ids."""
     digest = hashlib.sha256(seed).digest()
     yield digest
     for message in messages:
@@ -92,7 +93,7 @@ def digests(messages: Sequence[Message], seed: bytes) -> Iterator[bytes]:
         yield digest
 
 
-def _told(message: Message) -> Message:
+def _with_tags(message: Message) -> Message:
     pieces: list[str] = []
     role: Role = "user" if message.role == "tool" else message.role
     for part in message.parts:
@@ -131,5 +132,5 @@ def _call(call: ToolCall, short_ids: bool) -> Json:
 
 
 def _short(id: str) -> str:
-    """Nine letters and digits, as Mistral's templates insist."""
+    """Returns nine letters and digits, as Mistral's templates require."""
     return hashlib.sha256(id.encode("utf-8", "replace")).hexdigest()[:9]

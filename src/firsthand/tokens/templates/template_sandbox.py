@@ -1,9 +1,10 @@
-"""Chat templates rendered where a hostile one can do no harm: no way out, and a bound on steps, sizes and time.
+"""Renders chat templates in a sandbox, with limits on steps, sizes and time.
 
-Jinja's immutable sandbox closes the way to Python objects. Added here: each loop turn, call, filter and operator takes a
-step; every new string or list is charged to a budget; what a template may call is listed. A template that goes past ends
-in TemplateError. Real templates have what transformers gives them (`raise_exception`, `strftime_now`, `tojson`, break and
-continue, generation blocks). Left out: includes, and filters that no chat template needs (lipsum, random, HTML).
+Jinja's immutable sandbox blocks access to Python objects. In addition each loop turn, call, filter and operator takes a
+step, every new string or list is charged to a budget, and only listed functions can be called. A template that exceeds
+a limit raises TemplateError. Templates get what transformers gives them (`raise_exception`, `strftime_now`, `tojson`,
+break and continue, generation blocks). Not included: includes, and filters that no chat template needs (lipsum, random,
+HTML).
 """
 
 from __future__ import annotations
@@ -25,17 +26,18 @@ from jinja2.runtime import BlockReference, LoopContext, Macro, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
+from firsthand._moved import old_names
 from firsthand.errors import FirsthandError, TemplateError
-from firsthand.tokens.templates.meters import inside, with_meters
+from firsthand.tokens.templates.meters import add_meters, inside
 
 MAX_SOURCE = 1 << 18
 MAX_STEPS = 1 << 19
 MAX_LENGTH = 1 << 23
-"""Characters of one string, or values in one list."""
+"""Most characters of one string, or values in one list."""
 MAX_TOTAL = 1 << 26
-"""Characters and values made during one rendering, together."""
+"""Most characters and values made during one rendering, together."""
 MAX_WEIGHT = 1 << 18
-"""Values in a nested list or dict, each counted as often as it can be reached."""
+"""Most values in a nested list or dict, each counted as often as it is reached."""
 TIME_S = 5.0
 
 # fmt: off
@@ -47,7 +49,7 @@ _FILTERS = frozenset((
 _LIGHT = frozenset((
     "abs", "capitalize", "count", "d", "default", "first", "items", "last", "length", "lower", "title", "trim", "upper",
 ))
-"""Filters whose work does not grow with the weight of what they are given."""
+"""Filters whose cost does not grow with the size of their input."""
 _METHODS: dict[type, frozenset[str]] = {
     str: frozenset((
         "capitalize", "casefold", "count", "endswith", "find", "format", "index", "isalnum", "isalpha", "isascii",
@@ -63,8 +65,8 @@ _METHODS: dict[type, frozenset[str]] = {
 _MAX_BITS = 4096
 
 
-class Template:
-    """A compiled chat template. `now` is the clock that `strftime_now` shows; without it the template sees none."""
+class SandboxedTemplate:
+    """A compiled chat template. `now` is the time that `strftime_now` returns; without it there is no clock."""
 
     def __init__(self, source: str, *, now: datetime | None = None) -> None:
         if len(source) > MAX_SOURCE:
@@ -74,7 +76,7 @@ class Template:
         self._compiled: jinja2.Template = _guarded(lambda: self._environment.from_string(source), "cannot be read")
 
     def render(self, variables: Mapping[str, Any]) -> str:
-        """The text for these variables; TemplateError if the template fails, refuses, or goes past a bound."""
+        """Returns the text for these variables; TemplateError if the template fails, refuses, or exceeds a limit."""
         with self._lock:
             self._environment.start(variables)
             try:
@@ -95,7 +97,7 @@ def _guarded(action: Callable[[], Any], what: str) -> Any:
 
 
 class _Generation(Extension):
-    """`{% generation %}`: transformers marks the assistant's words with it; here it shows its body."""
+    """`{% generation %}`: marks the assistant's text in transformers; here it renders its body."""
 
     tags = {"generation"}  # noqa: RUF012
 
@@ -138,7 +140,7 @@ class _Environment(ImmutableSandboxedEnvironment):
             self._given.add(id(value))
             self._given.update(map(id, value) if isinstance(value, list) else ())
 
-    # Every way to spend: steps, characters, weight.
+    # Budgets: steps, characters, weight.
 
     def tick(self) -> str:
         self._steps -= 1
@@ -156,7 +158,7 @@ class _Environment(ImmutableSandboxedEnvironment):
             raise TemplateError(f"the chat template makes more than {MAX_TOTAL} characters and items in all")
 
     def weighed(self, value: Any) -> Any:
-        """The value itself, once it is known to be no tower of lists that unfolds without end."""
+        """Returns the value, after checking that it is not a nested structure that expands without end."""
         if isinstance(value, list | tuple | dict | Namespace) and id(value) not in self._given:
             left = MAX_WEIGHT
             waiting: list[Any] = [value]
@@ -184,10 +186,10 @@ class _Environment(ImmutableSandboxedEnvironment):
     def _shown(self, value: Any) -> Any:
         return self.weighed(value)
 
-    # What Jinja asks the environment to do.
+    # Hooks that Jinja calls.
 
     def _generate(self, source: nodes.Template, name: Any, filename: Any, defer_init: bool = False) -> str:
-        return super()._generate(with_meters(source), name, filename, defer_init)
+        return super()._generate(add_meters(source), name, filename, defer_init)
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         self.tick()
@@ -220,7 +222,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         known = isinstance(obj, Macro | LoopContext | BlockReference | Undefined) or id(obj) in self._callable
         if known or (isinstance(owner, LoopContext) and name in ("cycle", "changed")):
             return self.weighed(super().call(context, obj, *args, **kwargs))
-        raise TemplateError(f"the chat template calls {name or type(obj).__name__!r}, which templates may not")
+        raise TemplateError(f"the chat template calls {name or type(obj).__name__!r}, which is not allowed")
 
     def _method(self, owner: Any, name: str, method: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         if isinstance(owner, str):
@@ -239,7 +241,7 @@ class _Environment(ImmutableSandboxedEnvironment):
                     self.charge(len(owner))
         return method(*args, **kwargs)
 
-    # Filters and globals, each with its bound.
+    # Filters and globals, each with its limit.
 
     def _counted(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
@@ -284,7 +286,7 @@ class _Environment(ImmutableSandboxedEnvironment):
     def _sum(self, values: Iterable[Any], attribute: str | int | None = None, start: Any = 0) -> Any:
         numbers = [value if attribute is None else self.getitem(value, attribute) for value in values]
         if not all(isinstance(number, int | float) for number in (start, *numbers)):
-            raise TemplateError("the chat template sums what is no number")
+            raise TemplateError("the chat template sums a value that is not a number")
         return sum(numbers, start)
 
     def _indent(self, text: str, width: int | str = 4, first: bool = False, blank: bool = False) -> str:
@@ -311,16 +313,19 @@ def _refuse(message: object = "") -> NoReturn:
 
 def _strftime(now: datetime, form: str) -> str:
     if len(form) > 100 or re.search(r"%(?!-?[A-Za-z%])", form):
-        raise TemplateError("the chat template asks for a date in a form that is not known")
+        raise TemplateError("the chat template asks for a date in an unknown format")
     return now.strftime(form)
 
 
 def _round(value: float, precision: int = 0, method: str = "common") -> float:
     if method != "common" or not -15 <= precision <= 15:
-        raise TemplateError("the chat template rounds in a way that is not known")
+        raise TemplateError("the chat template rounds by an unknown method")
     return round(float(value), precision)
 
 
 def _check_bits(bits: int) -> None:
     if bits > _MAX_BITS:
         raise TemplateError(f"the chat template makes a number of {bits} bits")
+
+
+__getattr__ = old_names(__name__, {"Template": "SandboxedTemplate"})

@@ -1,7 +1,7 @@
-"""What a request may tell a chat template besides its messages, such as Qwen3's `enable_thinking`: a little plain data.
+"""Checks the extra variables of a request's chat template, such as Qwen3's `enable_thinking`.
 
-What a template does with it becomes the template's own text, which is trusted, so a text that names a control token is
-refused, and so are the names under which a template is told the conversation itself.
+The template turns them into its own, trusted text, so strings that name a special token are refused, and so are the
+names of the standard variables.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ MAX_DEPTH = 4
 _MAX_INT = 2**53
 
 
-def checked(variables: Mapping[str, Any], names_control: Callable[[str], bool]) -> dict[str, Any]:
-    """The variables, copied. ConfigError if they are anything but a few short plain values."""
+def check_variables(variables: Mapping[str, Any], names_control: Callable[[str], bool]) -> dict[str, Any]:
+    """Returns a copy of the variables. ConfigError unless they are a few short plain values."""
     if len(variables) > MAX_VARIABLES:
-        raise ConfigError(f"the chat template is told {len(variables)} variables: give at most {MAX_VARIABLES}")
+        raise ConfigError(f"the chat template gets {len(variables)} variables: give at most {MAX_VARIABLES}")
     left = MAX_VALUES
 
     def copied(value: Any, name: str, depth: int) -> Any:
@@ -32,7 +32,7 @@ def checked(variables: Mapping[str, Any], names_control: Callable[[str], bool]) 
         left -= 1
         if left < 0 or depth > MAX_DEPTH:
             raise ConfigError(
-                f"the template variable {name} holds too much: give at most {MAX_VALUES} values, nested {MAX_DEPTH} deep"
+                f"the template variable {name} is too large: give at most {MAX_VALUES} values, nested {MAX_DEPTH} deep"
             )
         match value:
             case None | bool():
@@ -54,5 +54,7 @@ def checked(variables: Mapping[str, Any], names_control: Callable[[str], bool]) 
 
     for name in variables:
         if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z]\w{0,63}", name, re.ASCII) or name in RESERVED:
-            raise ConfigError(f"{name!r:.80} is no variable that a chat template may be told by a request")
+            raise ConfigError(
+                f"{name!r:.80} is not a template variable that a request may set: give a name of letters, digits and _"
+            )
     return {name: copied(value, name, 0) for name, value in variables.items()}

@@ -1,7 +1,7 @@
-"""Stand-ins for untrusted text while a template renders, so that afterwards it is known whose text is whose.
+"""Placeholders for untrusted text while a template renders, to tell trusted text from untrusted afterwards.
 
-Each string is replaced by a mask: an invisible character pair around a number and a quotation mark. Where the template
-writes JSON the quotation mark comes out escaped, which tells how to escape the string that takes its place.
+Each string is replaced by a mask: a number and a quotation mark between two private-use characters. Where the template
+writes JSON the quotation mark comes out escaped, which shows how to escape the string that takes its place.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Any
 
 from firsthand.errors import TemplateError
 from firsthand.message import Json
-from firsthand.tokens.tokenizer import Run
+from firsthand.tokens.tokenizer import TextRun
 
-_FIRST, _LAST = 0xF0000, 0xFFFFD  # private use: no text that means something has them
+_FIRST, _LAST = 0xF0000, 0xFFFFD  # a private use area of Unicode
 
 
-class Masks:
-    """Masks for the strings of one rendering. `names_control` says whether a text names a control token."""
+class TextMasks:
+    """The masks of one rendering. `names_control` returns whether a text names a special token."""
 
     def __init__(self, texts: Iterable[str], names_control: Callable[[str], bool]) -> None:
         used = set().union(*map(set, texts))
@@ -35,7 +35,7 @@ class Masks:
         self._pattern = re.compile(f'{self._open}(\\d+)(\\\\*)"{self._close}')
 
     def mask(self, text: str) -> str:
-        """A mask for the text; blanks at its ends stay, so that a template may trim them."""
+        """Returns a mask for the text; whitespace at its ends stays, so that a template can strip it."""
         core = text.strip()
         if not core:
             return text
@@ -44,7 +44,7 @@ class Masks:
         return f'{text[:start]}{self._open}{len(self._texts) - 1}"{self._close}{text[start + len(core) :]}'
 
     def mask_within(self, value: Any, *, always: bool) -> Any:
-        """The value with the strings in it masked: all, or only those that name a control token."""
+        """Returns the value with its strings masked: all, or only those that name a special token."""
         match value:
             case str():
                 return self.mask(value) if always or self._names_control(value) else value
@@ -59,7 +59,7 @@ class Masks:
                 return value
 
     def mask_message(self, message: Json) -> Json:
-        """A message's dict with content and arguments masked, and any other string that names a control token."""
+        """Returns a message's dict with content and arguments masked, and any other string that names a special token."""
         masked: Json = self.mask_within(
             {key: value for key, value in message.items() if key != "tool_calls"}, always=False
         )
@@ -77,18 +77,18 @@ class Masks:
             ]
         return masked
 
-    def runs(self, rendered: str) -> list[Run] | None:
-        """The rendered text with the strings back in place, untrusted; None if a mask came out broken."""
-        runs: list[Run] = []
+    def runs(self, rendered: str) -> list[TextRun] | None:
+        """Returns the rendered text with the strings back in place, untrusted; None if a mask was damaged."""
+        runs: list[TextRun] = []
         at = 0
         for match in self._pattern.finditer(rendered):
-            runs.append(Run(rendered[at : match.start()], True))
+            runs.append(TextRun(rendered[at : match.start()], True))
             text = self._texts[int(match[1])] if int(match[1]) < len(self._texts) else ""
             for _ in range((len(match[2]) + 1).bit_length() - 1):  # 0, 1, 3, 7 backslashes: escaped 0, 1, 2, 3 times
                 text = json.dumps(text, ensure_ascii=False)[1:-1]
-            runs.append(Run(text, False))
+            runs.append(TextRun(text, False))
             at = match.end()
-        runs.append(Run(rendered[at:], True))
+        runs.append(TextRun(rendered[at:], True))
         escaped = json.dumps(self._open)[1:-1]
         broken = any(
             self._open in run.text or self._close in run.text or escaped in run.text for run in runs if run.trusted
