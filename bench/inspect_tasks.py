@@ -21,7 +21,7 @@ from pathlib import Path
 
 WAIT_S = 60
 KINDS = (
-    ("its sandbox is refused by name", r"asks for what the sandbox|sandbox.*provider|k8s|SandboxEnvironment|proxmox"),
+    ("its sandbox is refused by name", r"needs what the sandbox|sandbox.*provider|k8s|SandboxEnvironment|proxmox"),
     (
         "an optional package is missing",
         r"No module named|ImportError|dependenc|pip install|ModuleNotFound|Prerequisite",

@@ -30,7 +30,7 @@ import jinja2.meta
 from lm_eval import tasks
 
 from firsthand import catalog
-from firsthand.benchmarks import lm_eval
+from firsthand.bridges.lm_eval.task_loading import installed_tasks
 from firsthand.errors import ConfigError, DataError, FirsthandError
 
 APART = {
@@ -106,7 +106,7 @@ def alike(only: str) -> list[list[str]]:
     """The names of the harness's tasks, those together that differ in nothing that concerns us."""
     together: dict[str, list[str]] = defaultdict(list)
     root = Path(tasks.__file__).parent
-    for name, entry in lm_eval._installed("").task_index.items():
+    for name, entry in installed_tasks("").task_index.items():
         if "TASK" not in str(entry.kind) or not re.search(only, name):
             continue
         cfg = {key: value for key, value in (entry.cfg or {}).items() if key not in APART}
@@ -155,7 +155,7 @@ def columns_of(name: str) -> dict[str, set[str]]:
     """The columns that a task's templates and functions name, and of each the parts that they name."""
     from lm_eval.tasks._yaml_loader import load_yaml
 
-    entry = lm_eval._installed("").task_index[name]
+    entry = installed_tasks("").task_index[name]
     found: dict[str, set[str]] = {}
     try:
         body = load_yaml(entry.yaml_path, resolve_func=True)

@@ -1,22 +1,23 @@
-"""What each pattern buys and costs: accuracy, calls, tokens and seconds of a real model, each paired with `direct`.
+"""Measure each pattern: accuracy, calls, tokens and seconds with a real model, each paired with `direct`.
 
     python bench/patterns.py MODEL.gguf --benchmark arithmetic:levels=1-3 --limit 60 --out patterns.md --json patterns.json
 
-The attempts are made by `firsthand run`'s own machinery and kept as an ordinary run, so `firsthand show`, `compare` and
-`run --resume` work on it; the command to repeat it without this script is printed. One attempt at a time unless
+The attempts are those of an Experiment and kept as an ordinary run, so `firsthand show`, `compare` and `run --resume` work
+on it; the command that reproduces it without this script is printed. One attempt at a time unless
 `--concurrency` says otherwise, for then the seconds are those of an attempt that has the machine to itself. Columns:
 - accuracy: the benchmark's first score with its 95 % interval, and the paired difference to `direct`, corrected for the
   number of patterns (Holm)
-- calls: generations, scorings and tool calls of an attempt, and how many of them had to wait for one another
+- calls: generations, scorings and tool calls of an attempt, and how many of them are on its critical path
 - prompt, cached, completion: tokens of an attempt; `cached` are those of the prompt that were not computed again
-- critical path: seconds of the calls that had to wait for one another, mean over attempts
-- ended badly: attempts that an error or a limit ended
+- critical path: seconds of the longest chain of calls that wait for one another, mean over attempts
+- failures: attempts that an error or a limit ended
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
+import itertools
 import json
 import statistics
 from collections.abc import Sequence
@@ -24,9 +25,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from firsthand import catalog
-from firsthand.commands import run as command
-from firsthand.commands.lineup import make_agents, make_places
 from firsthand.config import build
+from firsthand.experiment.experiment import Experiment
+from firsthand.experiment.settings import RunSettings, stored_settings
 from firsthand.measure.measurements import markdown_table
 from firsthand.message import Json
 from firsthand.runs import store
@@ -34,6 +35,7 @@ from firsthand.runs.store import Run
 from firsthand.show.board import Board, Row, leaderboard
 from firsthand.stats.critical_path import critical_calls, critical_seconds
 from firsthand.system.home import data_home
+from firsthand.system.terminal import progress
 from firsthand.trace import Trace
 
 PATTERNS = (
@@ -54,22 +56,22 @@ PATTERNS = (
     "code_act",
 )
 HEADER = (
-    *("pattern", "accuracy", "against direct", "verdict", "calls (in a row)", "prompt", "of it cached", "completion"),
-    *("tokens", "critical path, s", "ended badly"),
+    *("pattern", "accuracy", "vs. direct", "verdict", "calls (on the critical path)", "prompt", "cached", "completion"),
+    *("tokens", "critical path, s", "failures"),
 )
 
 
-def measure(config: command.Config) -> tuple[Run, list[Trace]]:
+def measure(settings: RunSettings) -> tuple[Run, list[Trace]]:
     """The run of all patterns, and its traces."""
-    benchmarks = [catalog.benchmark(text) for text in config.benchmarks]
-    places = make_places(config, make_agents(config), benchmarks)
-    with command.create_run(config, benchmarks) as run:
-        command.perform(run, config, places)
-        return run, list(run.traces())
+    experiment = Experiment.from_settings(settings, show_progress=True)
+    with progress(", ".join(settings.benchmarks), len(experiment.places())) as update:
+        done = itertools.count(1)
+        run = experiment.run(on_trace=lambda trace: update(next(done), note=f"{trace.agent_name} {trace.task_id}"))
+    return run, list(run.traces())
 
 
 def record(board: Board, row: Row, traces: Sequence[Trace]) -> Json:
-    """What one pattern bought and cost, as a JSON object."""
+    """The figures of one pattern as a JSON object."""
     seconds = [critical_seconds(trace) for trace in traces]
     return {
         **row.to_json(),
@@ -102,29 +104,31 @@ def cells(body: Json, baseline: Json) -> list[str]:
     ]
 
 
-def report(run: Run, config: command.Config, traces: Sequence[Trace]) -> tuple[str, Json]:
+def report(run: Run, settings: RunSettings, traces: Sequence[Trace]) -> tuple[str, Json]:
     """The tables as Markdown, and all of it as JSON."""
     machine = run.about["machine"]
     body: Json = {
         "date": datetime.date.today().isoformat(),
         "run": run.id,
         "machine": machine,
-        "command": config.command(),
-        "concurrency": config.concurrency,
+        "command": settings.command(),
+        "concurrency": settings.concurrency,
         "boards": [],
     }
     parts = []
-    for board in leaderboard(traces, baseline=config.pattern[0]):
+    for board in leaderboard(traces, baseline=settings.pattern[0]):
         mine = [trace for trace in traces if trace.benchmark == board.benchmark]
         rows = {
             row.agent: record(board, row, [each for each in mine if each.agent_name == row.agent]) for row in board.rows
         }
-        ordered = [rows[name] for name in dict.fromkeys((board.baseline, *config.pattern, *rows)) if name in rows]
+        ordered = [rows[name] for name in dict.fromkeys((board.baseline, *settings.pattern, *rows)) if name in rows]
         body["boards"].append({"benchmark": board.benchmark, "tasks": board.tasks, "rows": ordered})
         table = markdown_table(HEADER, [cells(each, rows[board.baseline]) for each in ordered])
-        parts.append(f"{', '.join(config.model)} on {board.benchmark}, {board.tasks} tasks ({board.metric})\n\n{table}")
+        parts.append(
+            f"{', '.join(settings.model)} on {board.benchmark}, {board.tasks} tasks ({board.metric})\n\n{table}"
+        )
     where = ", ".join(f"{key} {value}" for key, value in machine.items())
-    parts.append(f"{where}; {config.concurrency} attempt(s) at a time; {body['date']}; `{config.command()}`")
+    parts.append(f"{where}; {settings.concurrency} attempt(s) at a time; {body['date']}; `{settings.command()}`")
     return "\n\n".join(parts), body
 
 
@@ -156,15 +160,15 @@ def main() -> None:
         **{key: getattr(args, key) for key in ("tools", "limit", "epochs", "max_tokens", "concurrency", "seed")},
         "budget_tokens": args.budget_tokens,
     }
-    config = build(command.Config, words)
-    if config.pattern[0] != "direct":
-        config = replace(config, pattern=("direct", *(each for each in config.pattern if each != "direct")))
+    settings = build(RunSettings, words)
+    if settings.pattern[0] != "direct":
+        settings = replace(settings, pattern=("direct", *(each for each in settings.pattern if each != "direct")))
     if args.run:
         run = store.open_run(args.run, data_home())
-        config, traces = command.settings_of(run), list(run.traces())
+        settings, traces = stored_settings(run), list(run.traces())
     else:
-        run, traces = measure(config)
-    text, body = report(run, config, traces)
+        run, traces = measure(settings)
+    text, body = report(run, settings, traces)
     print(text)
     if args.out:
         args.out.write_text(text + "\n", encoding="utf-8")

@@ -1,11 +1,11 @@
-"""Reflexion on code, trial by trial, beside plain resampling that may spend as many tokens.
+"""Compare Reflexion on code, trial by trial, with plain resampling that may spend as many tokens.
 
     python bench/reflexion.py MODEL.gguf --limit 164 --trials 3 --resamples 6 --out reflexion.md
 
 Two agents attempt every task: `reflexion(direct)`, and the same loop with `strategy=none`, whose next trial sees the task
 alone. Both judge a trial by tests that the model wrote itself, and both draw from the same temperature; their first trials
 are the same to the token. What an agent would have answered had it been allowed k trials is the answer of its first trial
-that passed its own tests, or of trial k, and is held to the benchmark's tests here. Resampling is compared at the
+that passed its own tests, or of trial k, and is checked against the benchmark's tests here. Resampling is compared at the
 largest k whose mean tokens do not exceed Reflexion's, and, since that leaves it a little behind, at the next one too.
 """
 
@@ -22,8 +22,8 @@ from pathlib import Path
 from patterns import measure
 
 from firsthand import catalog
-from firsthand.commands import run as command
 from firsthand.config import build
+from firsthand.experiment.settings import RunSettings, stored_settings
 from firsthand.measure.measurements import markdown_table
 from firsthand.patterns.parts.answers import answer_or_text
 from firsthand.runs import store
@@ -45,11 +45,11 @@ class Prefix:
     cached: int
     calls: int
     accepted: bool
-    """Whether a trial passed the model's own tests."""
+    """True if a trial passed the model's own tests."""
 
 
 def prefixes(trace: Trace, task: Task, trials: int) -> list[Prefix]:
-    """What the attempt would have been with 1, 2, ... `trials` trials. The trials of one attempt are made in a row."""
+    """The attempt as it would have ended with 1, 2, ... `trials` trials, which one attempt makes in sequence."""
     ends = [event for event in trace.events if event.kind == "branch" and event.data["name"].startswith("trial.")]
     found: list[Prefix] = []
     for event in ends[:trials]:
@@ -143,16 +143,16 @@ def main() -> None:
     )
     words = {key: getattr(args, key) for key in ("limit", "temperature", "max_tokens", "concurrency", "seed")}
     words |= {"benchmarks": [args.benchmark], "model": [args.model], "pattern": list(names), "tools": "python"}
-    config = build(command.Config, words | {"name": "reflexion"})
+    settings = build(RunSettings, words | {"name": "reflexion"})
     if args.run:
         run = store.open_run(args.run, data_home())
-        config, traces = command.settings_of(run), list(run.traces())
+        settings, traces = stored_settings(run), list(run.traces())
     else:
-        run, traces = measure(config)
-    benchmark = catalog.benchmark(config.benchmarks[0])
-    tasks = {task.id: task for task in benchmark.tasks(config.seed)}
+        run, traces = measure(settings)
+    benchmark = catalog.benchmark(settings.benchmarks[0])
+    tasks = {task.id: task for task in benchmark.tasks(settings.seed)}
     tables = []
-    for name, trials in zip(config.pattern, (args.trials, args.resamples), strict=True):
+    for name, trials in zip(settings.pattern, (args.trials, args.resamples), strict=True):
         mine = [trace for trace in traces if trace.agent_name == name]
         tables.append(asyncio.run(scored(mine, tasks, benchmark.scorers[0], trials)))
     reflexion, resampling = tables
@@ -161,7 +161,7 @@ def main() -> None:
     spent = mean(reflexion[-1], "tokens")
     within = max((k for k, row in enumerate(resampling) if mean(row, "tokens") <= spent), default=0)
     parts = [
-        f"{config.model[0]} on {benchmark.name}, {len(reflexion[0]['right'])} tasks, temperature {config.temperature}",
+        f"{settings.model[0]} on {benchmark.name}, {len(reflexion[0]['right'])} tasks, temperature {settings.temperature}",
         markdown_table(HEADER, lines),
         sentence(f"reflexion, {args.trials} trials against its first", compared(reflexion[-1], reflexion[0])),
         *(
@@ -172,7 +172,7 @@ def main() -> None:
             )
             for k in sorted({within, min(within + 1, args.resamples - 1)})
         ),
-        f"{json.dumps(run.about['machine'])}; run {run.id}; `{config.command()}`",
+        f"{json.dumps(run.about['machine'])}; run {run.id}; `{settings.command()}`",
     ]
     text = "\n\n".join(parts)
     print(text)

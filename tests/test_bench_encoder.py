@@ -80,7 +80,7 @@ def test_texts_are_bounded_by_their_operations(encoder: Path) -> None:
     operations = 2 * MATRICES * TOKENS + 4 * TOKENS * TOKENS * LAYERS * HIDDEN
     assert made.texts == pytest.approx(200e9 / operations)  # numbers of 16 bits: half of int8's 400
     assert made.expected is None and made.notes == () and not made.is_busy
-    assert "No encoder was measured here" in encoder_expectation(None)
+    assert "No encoder has been measured here" in encoder_expectation(None)
     assert json.loads(json.dumps(made.to_json()))["tokens_per_text"] == TOKENS
     doubtful = plan_encoder(facts, replace(SPEEDS, load=1e3), [], "e")
     assert doubtful.is_busy and "load 1000.0" in doubtful.notes[0]
@@ -116,6 +116,6 @@ def test_kinds_of_weights_have_products_of_their_own() -> None:
 def test_inspect_prints_an_encoders_prospects(encoder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "inspect", str(encoder)]) == 0
     printed = capsys.readouterr().out
-    assert "Texts of 128 tokens" in printed and "No encoder was measured here" in printed
+    assert "Texts of 128 tokens" in printed and "No encoder has been measured here" in printed
     assert main(["models", "inspect", str(encoder), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["plan"]["texts"] > 0

@@ -16,7 +16,7 @@ from firsthand.patterns.direct import direct
 from firsthand.patterns.react import react
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
-from firsthand.scorers.function_calls import Called, function_calls, mismatch, read_calls
+from firsthand.scorers.function_calls import MadeCall, function_calls, mismatch, read_calls
 from firsthand.task import Task
 
 DATA = Path(os.environ.get("FIRSTHAND_DATA") or Path(__file__).parents[2] / "shared" / "data") / "agents" / "bfcl"
@@ -131,16 +131,16 @@ def test_a_pattern_that_runs_tools_is_told_that_the_call_was_noted(tmp_path):
     ],
 )
 def test_the_arguments_that_are_accepted(arguments, right):
-    assert (mismatch([Called("music.play", arguments)], [PLAY], [{"music.play": ACCEPTED}]) == "") is right
+    assert (mismatch([MadeCall("music.play", arguments)], [PLAY], [{"music.play": ACCEPTED}]) == "") is right
 
 
 def test_several_calls_are_right_in_any_order_and_none_may_be_missing_or_more():
     truth = [{"music.play": {"artist": ["A"]}}, {"music.play": {"artist": ["B"]}}]
-    a, b = (Called("music.play", {"artist": name}) for name in "AB")
+    a, b = (MadeCall("music.play", {"artist": name}) for name in "AB")
     assert mismatch([a, b], [PLAY], truth) == mismatch([b, a], [PLAY], truth) == ""
     assert mismatch([a], [PLAY], truth) == "1 calls were made, and 2 expected"
     assert "3 calls" in mismatch([a, b, b], [PLAY], truth)
-    assert "'B' of music.play is none of" in mismatch([b, b], [PLAY], truth) and mismatch([], [PLAY], truth)
+    assert "'B' of music.play is not among" in mismatch([b, b], [PLAY], truth) and mismatch([], [PLAY], truth)
 
 
 def test_where_no_function_fits_no_call_is_right(tmp_path):
@@ -165,7 +165,7 @@ def test_arguments_that_are_no_json_are_no_call(tmp_path):
     bench = benchmark(tmp_path, [row()], [[{"music.play": ACCEPTED}]])
     broken = Message("assistant", (Text("x"), ToolCall("1", "music_play", {}, invalid='{"artist": "Maroon')))
     score = scored(bench, broken)[0]
-    assert score.value == 0.0 and "are no JSON" in score.detail["reason"]
+    assert score.value == 0.0 and "are not JSON" in score.detail["reason"]
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_arguments_that_are_no_json_are_no_call(tmp_path):
     ],
 )
 def test_calls_in_a_text_are_read(text, calls):
-    assert read_calls(text) == ([Called(*each) for each in calls], "")
+    assert read_calls(text) == ([MadeCall(*each) for each in calls], "")
 
 
 @pytest.mark.parametrize(
@@ -204,9 +204,9 @@ def test_what_is_no_list_of_calls_is_told_and_never_run(text):
 @pytest.mark.parametrize(
     ("changes", "truth", "words"),
     [
-        ({"question": []}, [{"music.play": ACCEPTED}], "no list of one list of messages"),
-        ({"function": {}}, [{"music.play": ACCEPTED}], "no list of functions"),
-        ({"function": []}, [{"music.play": ACCEPTED}], "of no function"),
+        ({"question": []}, [{"music.play": ACCEPTED}], "not a list of one list of messages"),
+        ({"function": {}}, [{"music.play": ACCEPTED}], "not a list of functions"),
+        ({"function": []}, [{"music.play": ACCEPTED}], "not of an offered function"),
         ({"function": [{"name": "f"}]}, [{"music.play": ACCEPTED}], "no parameters with properties"),
         ({"function": [{**PLAY, "name": "f()"}]}, [{"f()": {}}], "is named"),
         ({"function": [PLAY, {**PLAY, "name": "music_play"}]}, [{"music.play": {}}], "the same name"),
@@ -220,9 +220,9 @@ def test_what_is_no_list_of_calls_is_told_and_never_run(text):
             [{"music.play": {}}],
             "has no type",
         ),
-        ({}, [{"other": {}}], "of no function"),
+        ({}, [{"other": {}}], "not of an offered function"),
         ({}, [{"music.play": {"artist": "x"}}], "an accepted call"),
-        ({}, [], "no list of calls"),
+        ({}, [], "not a list of calls"),
     ],
 )
 def test_a_row_that_cannot_be_asked_or_judged_is_refused_with_its_line(tmp_path, changes, truth, words):
@@ -267,7 +267,9 @@ def test_the_real_answers_are_right_but_for_four_that_the_leaderboard_refuses_to
         for each in expected["accepted"]:
             ((name, values),) = each.items()
             made.append(
-                Called(name, {key: first(accepted) for key, accepted in values.items() if first(accepted) is not None})
+                MadeCall(
+                    name, {key: first(accepted) for key, accepted in values.items() if first(accepted) is not None}
+                )
             )
         if expected["kind"] == "calls" and mismatch(made, expected["functions"], expected["accepted"]):
             refused.append(task.id)

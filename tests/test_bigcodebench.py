@@ -5,6 +5,7 @@ import asyncio
 import json
 import os
 import sys
+import unittest
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from firsthand.patterns.direct import direct
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
 from firsthand.sandbox.sandbox import PACKAGES, Sandbox, site_packages
-from firsthand.scorers.programs.unit_runner import wanted
+from firsthand.scorers.programs.unit_runner import FALSE, Result, wanted, with_failing_tests
 from firsthand.scorers.unit_tests import check_reference, lacking, passes_unit_tests, run_unit_tests
 from firsthand.task import Task
 from namespaces import WHY_NOT
@@ -94,6 +95,36 @@ CHEATS = {
     "reads_its_parent": "import os\ndef task_func(name):\n    return open(f'/proc/{os.getppid()}/environ').read()",
     "does_not_load": "def task_func(name) return 1",
     "speaks_out_of_turn": "import os\nfor fd in range(3, 20):\n    try: os.write(fd, b'{}\\n{\"ran\": [], \"problems\": {}}\\n')\n    except OSError: pass\nos._exit(0)",
+    "swaps_the_case": "import unittest\nclass Never(unittest.TestCase):\n    def assertEqual(self, *args): pass\n    assertTrue = assertEqual\nunittest.TestCase = Never\ndef task_func(name): return 1",
+    "swaps_the_result": "import unittest\nclass Never(unittest.TestResult):\n    def addFailure(self, *args): pass\n    addError = addFailure\nunittest.TestResult = Never\ndef task_func(name): return 1",
+    "skips_each_test": "import unittest\ndef task_func(name): raise unittest.SkipTest('not today')",
+    "neuters_assertions_in_the_call": "import unittest\ndef task_func(name):\n    case = __import__('gc').get_referents(unittest.TestCase.__dict__)[0]\n    for each in ('assertEqual', 'assertTrue'): case[each] = lambda *args: None\n    return 1",
+    "neuters_and_restores": """
+import unittest
+def task_func(name):
+    real = unittest.TestCase.assertEqual, unittest.TestCase.assertTrue
+    def passes(*args): pass
+    unittest.TestCase.assertEqual = unittest.TestCase.assertTrue = passes
+    import atexit, threading
+    def restore():
+        import time; time.sleep(0.05)
+        unittest.TestCase.assertEqual, unittest.TestCase.assertTrue = real
+    threading.Thread(target=restore).start()
+    return 1
+""",
+    "reports_that_all_passed": """
+import ast, json, os, socket
+for fd in range(3, 30):
+    try: link = socket.socket(fileno=os.dup(fd))
+    except OSError: continue
+    link.sendall(b'{}\\n')
+    tests = json.loads(link.makefile().readline())
+    tests = tests if isinstance(tests, str) else tests[0]
+    names = sorted(n.name for n in ast.walk(ast.parse(tests)) if isinstance(n, ast.FunctionDef) and n.name.startswith("test"))
+    link.sendall(json.dumps({"ran": names, "problems": {}}).encode() + b'\\n')
+    os._exit(0)
+""",
+    "plants_what_the_runner_imports": "for name in ('json', 'ast', 'secrets', 'socket', 'random', 'inspect'):\n    open(name + '.py', 'w').write('import os; os._exit(0)')\ndef task_func(name): return 1",
     "speaks_nonsense": "import os\nfor fd in range(3, 20):\n    try: os.write(fd, b'[' * 100000 + b'\\n')\n    except OSError: pass\nos._exit(0)",
 }  # fmt: skip
 
@@ -112,7 +143,7 @@ def test_a_missing_library_is_an_error_that_names_it_and_never_a_zero(tmp_path):
     assert task.metadata["libraries"] == ["no_such_library", "os", "unittest"]
     trace = asyncio.run(rollout(Agent("a", Scripted([f"```python\n{RIGHT}```"]), direct), task, benchmark=bench))
     (score,) = trace.scores
-    assert score.failed and "needs no_such_library, which the sandbox does not have" in (score.failure or "")
+    assert score.failed and "needs no_such_library, which the sandbox lacks" in (score.failure or "")
     assert PACKAGES in (score.failure or "")
 
 
@@ -121,7 +152,7 @@ def test_the_record_says_how_many_tasks_cannot_be_run_and_they_can_be_left_out(t
     bench = benchmark(tmp_path, row(), needy)
     assert len(bench.tasks(0)) == 2
     assert (
-        f"2 of 148 items; ERRORS: 1 tasks need what the sandbox lacks (some_library 1), see {PACKAGES}"
+        f"2 of 148 items; ERRORS: 1 tasks need modules that the sandbox lacks (some_library 1), see {PACKAGES}"
         in bench.protocol
     )
     left = benchmark(tmp_path, row(), needy, protocol=":runnable=true")
@@ -150,7 +181,7 @@ def test_a_reference_that_fails_here_is_an_error_and_an_answer_that_fails_alone_
         async with Sandbox(workers=1) as box:
             await check_reference(broken, box)
 
-    with pytest.raises(DataError, match="cannot be judged here: its reference solution fails"):
+    with pytest.raises(DataError, match="cannot be scored here: its reference solution fails"):
         asyncio.run(judged())
 
 
@@ -193,8 +224,8 @@ def test_code_in_the_sandbox_finds_localhost():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"test": "class TestCases("}, "no Python code"),
-        ({"code_prompt": "def f("}, "no Python code"),
+        ({"test": "class TestCases("}, "not Python code"),
+        ({"code_prompt": "def f("}, "not Python code"),
         ({"test": ""}, "'test'"),
         ({"instruct_prompt": 3}, "'instruct_prompt'"),
     ],
@@ -215,6 +246,41 @@ def test_a_task_of_another_benchmark_is_an_error():
     trace = asyncio.run(rollout(Agent("a", Scripted(["x"]), direct), Task("t", "Q")))
     with pytest.raises(DataError, match="has no tests"):
         asyncio.run(passes_unit_tests(Task("t", "Q"), trace))
+
+
+def test_tests_that_must_fail_stand_among_the_others_and_each_fails():
+    """For each assertion there is: the case fails by an AssertionError, whatever numbers were drawn."""
+    used = "\n        ".join(f"self.{name}()" for name in FALSE)
+    for _ in range(20):
+        case, failing, spiked = with_failing_tests(
+            f"import unittest\nclass TestCases(unittest.TestCase):\n    def test_a(self):\n        {used}\n"
+        )
+        assert len(set(failing)) == len(FALSE) and wanted(spiked) == ["test_a"]
+        namespace: dict = {}
+        exec(spiked, namespace)
+        result = Result()
+        unittest.defaultTestLoader.loadTestsFromTestCase(namespace[case]).run(result)
+        assert sorted(result.problems) == failing
+        assert all(why.startswith("AssertionError") for why in result.problems.values())
+
+
+@needs_bwrap
+def test_fixtures_that_need_what_a_test_has_done_are_not_run_without_it(tmp_path):
+    """BigCodeBench/310: tearDown removes the file that each test has named."""
+    tests = TESTS.replace("    def helper", "    def tearDown(self):\n        self.done\n\n    def helper").replace(
+        "    def test_home(self):\n", "    def test_home(self):\n        self.done = True\n"
+    ).replace("    def test_files(self):\n", "    def test_files(self):\n        self.done = True\n")  # fmt: skip
+    (task,) = benchmark(tmp_path, row(test=tests)).tasks(0)
+    (right,) = outcomes(task, [RIGHT])
+    assert right.ok, right.stderr
+
+
+@needs_bwrap
+def test_a_file_may_skip_its_own_tests(tmp_path):
+    skipped = TESTS.replace("    def test_files", '    @unittest.skip("slow")\n    def test_files')
+    (task,) = benchmark(tmp_path, row(test=skipped)).tasks(0)
+    (right,) = outcomes(task, [RIGHT])
+    assert right.ok
 
 
 def test_the_tests_of_a_file_are_counted_without_running_it():

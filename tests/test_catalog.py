@@ -1,9 +1,14 @@
 import asyncio
+import json
+from pathlib import Path
 
 import pytest
 
-from firsthand import catalog
+from firsthand import benchmarks, catalog
+from firsthand._moved import MOVED
 from firsthand.benchmark import Benchmark
+from firsthand.cli import main
+from firsthand.commands.completion import values
 from firsthand.errors import ConfigError, UnknownName
 from firsthand.system.option_spec import Spec, parse_spec
 
@@ -119,3 +124,45 @@ def test_a_wrong_model_name_is_one_sentence(name):
     with pytest.raises((UnknownName, ConfigError)) as error:
         catalog.model(name)
     assert "\n" not in str(error.value) and len(str(error.value)) > 20
+
+
+ROOM = Path(benchmarks.__file__).parent
+OLD_NAMES = [old.partition(".")[2] for old in MOVED if old.startswith("benchmarks.")]
+"""Files that lay beside the benchmarks until 0.6."""
+HELPERS = sorted({path.stem for path in ROOM.glob("*/*.py")} | {path.name for path in ROOM.iterdir()} | {*OLD_NAMES})
+
+
+def test_only_benchmarks_are_listed_and_completed(capsys):
+    listed = catalog.names("benchmark")
+    assert {"multiple_choice", "votes", "own", "protocol", "protocols"} <= set(HELPERS)
+    assert not set(HELPERS) & set(listed)
+    assert {"inspect", "lm_eval", "gsm8k", "ruler"} <= set(listed)
+    assert main(["list", "benchmarks", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)["benchmarks"]
+    assert {name.partition("@")[0] for name in printed} == set(listed)
+    assert values()["run"] == sorted(listed)
+
+
+@pytest.mark.parametrize("name", [name for name in HELPERS if name.isidentifier()])
+def test_a_helper_of_the_benchmarks_is_no_benchmark(name):
+    with pytest.raises(UnknownName, match=f"no benchmark {name!r}"):
+        catalog.find("benchmark", name)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("multiple_choice", "no benchmark 'multiple_choice'; `firsthand list benchmarks` shows all"),
+        ("swe_tasks", "no benchmark 'swe_tasks'; did you mean 'swe_records'? `firsthand list benchmarks` shows all"),
+        ("ruler_qa", "no benchmark 'ruler_qa'; did you mean 'ruler'? `firsthand list benchmarks` shows all"),
+    ],
+)
+def test_running_a_helper_is_one_sentence(name, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path))
+    assert main(["run", name, "--model", "scripted:echo"]) == 2
+    assert capsys.readouterr().err == f"firsthand: {message}\n"
+
+
+def test_an_old_name_of_the_catalog_warns():
+    with pytest.warns(DeprecationWarning, match="module_attribute"):
+        assert catalog.beside is catalog.module_attribute

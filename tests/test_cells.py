@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from firsthand.cli import main
-from firsthand.commands.results import write_report
-from firsthand.commands.run import settings_of
+from firsthand.commands.print_run import write_report
 from firsthand.errors import ConfigError
+from firsthand.experiment.settings import stored_settings
 from firsthand.runs.store import create, open_run
 from firsthand.show.board import leaderboard
 from firsthand.show.heatmap import STEPS, heat, score_cells, shade
@@ -172,7 +172,7 @@ def test_the_effective_length_is_the_last_that_reaches_the_threshold():
 
 def test_summary_prints_grids_curves_tables_and_json(run, capsys):
     assert main(["summary", str(run.path), "--by", "depth,length"]) == 0
-    assert "direct on deep: depth x length" in (out := capsys.readouterr().out) and "95% interval" in out
+    assert "direct on deep: depth x length" in (out := capsys.readouterr().out) and "95% CI" in out
     assert main(["summary", str(run.path), "--by", "half,depth,length"]) == 0
     assert capsys.readouterr().out.count("deep") == 36
     assert main(["summary", str(run.path), "--by", "length", "--threshold", "85.6%"]) == 0
@@ -209,6 +209,8 @@ def test_hostile_keys_and_values_are_shown_harmless(tmp_path, capsys):
 def test_the_report_shows_the_grids_of_its_benchmarks(run):
     with open_run(run.path, run.path.parent) as again:
         traces = list(again.traces())
-        html = Path(write_report(again, settings_of(again), traces, leaderboard(traces))).read_text(encoding="utf-8")
+        html = Path(write_report(again, stored_settings(again), traces, leaderboard(traces))).read_text(
+            encoding="utf-8"
+        )
     assert html.count('<table class="heat">') == 2 and "cot by depth and length" in html
     assert len(re.findall(r'<td class="h\d">', html)) == 18 and not Tags(html).open

@@ -324,7 +324,7 @@ def test_at_a_terminal_it_prompts_streams_and_leaves_with_ctrl_d(tmp_path: Path)
     else:
         raise AssertionError(seen)
     os.write(screen, b"\x04")
-    until("not saved: /save keeps a conversation")
+    until("not saved: /save saves a conversation")
     assert os.waitpid(pid, 0)[1] == 0
 
 
@@ -383,4 +383,4 @@ def test_retry_model_and_clear_through_a_pipe(tmp_path: Path) -> None:
     assert out[:3] == ["scripted:echo", "first", "second"]
     assert out[3:] == ["  main: 2 messages, the last: second", "* branch-2: 0 messages"]
     complaints = done.stderr.splitlines()
-    assert len(complaints) == 2 and "no question to take back" in complaints[1]
+    assert len(complaints) == 2 and "no question to remove" in complaints[1]

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from firsthand.agent import Agent
-from firsthand.benchmarks.closed_world import Library, closed_world, find_page, make_world
+from firsthand.benchmarks.closed_world import WorldPages, closed_world, find_page, make_world
 from firsthand.errors import ConfigError
 from firsthand.loop.concurrency import derive_seed
 from firsthand.patterns.direct import direct
@@ -69,7 +69,7 @@ def test_pages_are_found_by_name_and_nothing_else_is():
     assert find_page(world, f"Where was {name} born?") == world[name]["page"]
     assert find_page(world, name[:-1]) == f"There is no page {name[:-1]!r}. Similar: {name}."
     assert find_page(world, "\x00" * 10_000).startswith("There is no page")
-    (search,) = Library(world).tools
+    (search,) = WorldPages(world).tools
     assert search.effect == "read" and asyncio.run(search({"query": name})) == world[name]["page"]
 
 

@@ -65,7 +65,7 @@ def test_a_quick_run_measures_everything_and_writes_both_files(
         assert name in names
     assert {"8 chats: KV waste", "5-shot choices", "shared prefix: attention saved"} <= set(names)
     by_name = {figure.name: figure.median for figure in found.figures}
-    assert by_name["second turn: old tokens computed again"] == 0 == by_name["memory: blocks not given back"]
+    assert by_name["second turn: old tokens computed again"] == 0 == by_name["memory: blocks not freed"]
     assert by_name["tree of thoughts: saved"] > 3 and by_name["memory: in use at the end"] > 10
     reached = 100 * by_name["decode 1"] * found.weight_bytes / (found.speeds.read_gb_s * 1e9)
     assert by_name["memory's speed reached by decode 1"] == pytest.approx(reached)
@@ -227,4 +227,4 @@ def test_inspect_tells_of_what_was_kept(tmp_path: Path, capsys: pytest.CaptureFi
     assert expected["is_same"] and expected["decode"] == 100.0 and expected["prefill"] == 800.0
     assert main(["models", "inspect", str(model)]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "Measured on 2026-11-25 with weights in float16: 100 tokens/s in one answer, 800 in a prompt" in said
+    assert "Measured on 2026-11-25 with weights in float16: 100 tokens/s decoding, 800 in prefill" in said

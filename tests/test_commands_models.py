@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from firsthand.cli import main
-from firsthand.commands.models import fetch
 from firsthand.errors import ModelFileError
 from firsthand.hub import model_lookup
+from firsthand.hub.fetch_model import fetch_model
 from firsthand.hub.inspection import inspect
 
 
@@ -166,7 +166,7 @@ def test_models_are_listed_whether_here_or_not(capsys: pytest.CaptureFixture[str
 
 def test_a_file_is_inspected_by_its_path(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     path = write_gguf(tmp_path / "m.gguf")
-    assert fetch(str(path)) == path
+    assert fetch_model(str(path)) == path
     assert main(["models", "inspect", str(path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["parameters"] == 224
     assert main(["models", "inspect", str(path)]) == 0
@@ -176,7 +176,7 @@ def test_a_file_is_inspected_by_its_path(capsys: pytest.CaptureFixture[str], tmp
 def test_mistakes_are_sentences(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "m.bin").write_bytes(b"x")
     for words, code, message in (
-        (["pull"], 2, "pull which model?"),
+        (["pull"], 2, "pull needs a model"),
         (["pull", "smolm2"], 2, "did you mean 'smollm2'"),
         (["remove", "smollm2"], 2, "not on disk"),
         (["remove", str(tmp_path)], 2, "not pulled by firsthand"),

@@ -21,7 +21,7 @@ from firsthand.engine.core.engine import Engine
 from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.engine.core.outputs import Output
 from firsthand.engine.core.sequence import Chunk, Request, Sequence
-from firsthand.engine.decoding.batched_sampler import Draw, draw_rows
+from firsthand.engine.decoding.batched_sampler import DrawSettings, draw_rows
 from firsthand.engine.decoding.sampler import choose
 from firsthand.errors import ConfigError
 from firsthand.kernels.attention import gather
@@ -173,20 +173,25 @@ def test_a_step_asks_nothing_back_and_leaves_nothing_on_the_host(windows: tuple[
     ids_N, positions_N = (torch.zeros(4, dtype=torch.long, device=meta) for _ in range(2))
     tables_TNW = torch.zeros(2, 4, 16, dtype=torch.long, device=meta)
     hidden_ND = model(ids_N, positions_N, StaticAttend(cache, tables_TNW, positions_N, 16, gather.decode))
-    draws = [None, Draw(1.0, 0, 0.9, 0.0, 0.5), Draw(1.0, 0, 1.0, 0.0, 0.5), Draw(1.0, 5, 1.0, 0.1, 0.5)]
+    draws = [
+        None,
+        DrawSettings(1.0, 0, 0.9, 0.0, 0.5),
+        DrawSettings(1.0, 0, 1.0, 0.0, 0.5),
+        DrawSettings(1.0, 5, 1.0, 0.1, 0.5),
+    ]
     found = summary(model.logits(hidden_ND), draws)
-    assert found.is_meta and found.shape == (5, 4)
+    assert found.is_meta and found.shape == (6, 4)
     with pytest.raises(RuntimeError, match="meta"):
         found[0, 0].item()
     with pytest.raises(RuntimeError, match="meta"):
-        found + torch.zeros(5, 4)
+        found + torch.zeros(6, 4)
 
 
 def test_many_rows_drawn_at_once_are_what_each_alone_is() -> None:
     random, made = Random(0), torch.Generator().manual_seed(0)
     logits_MV = 3 * torch.randn(400, 500, generator=made)
     draws = [
-        Draw(
+        DrawSettings(
             random.choice([0.3, 1.0, 2.0]),
             random.choice([0, 0, 1, 7, 900]),
             random.choice([1.0, 1.0, 0.001, 0.4, 0.95]),
@@ -198,21 +203,28 @@ def test_many_rows_drawn_at_once_are_what_each_alone_is() -> None:
         for _ in range(400)
     ]
     best_M = logits_MV.argmax(-1)
-    found = draw_rows(logits_MV, draws, otherwise=best_M).tolist()
+    drawn = draw_rows(logits_MV, draws, otherwise=best_M)
+    found, logprobs = drawn.tokens.tolist(), drawn.logprobs.tolist()
     for row, draw in enumerate(draws):
         if draw is None:
-            assert found[row] == int(best_M[row])
+            assert (found[row], logprobs[row]) == (int(best_M[row]), 0.0)
             continue
         sampling = Sampling(temperature=draw.temperature, top_k=draw.top_k, top_p=draw.top_p, min_p=draw.min_p)
-        assert found[row] == choose(logits_MV[row], sampling, number=draw.number, prompt=(), counts=Counter())
+        alone = choose(logits_MV[row], sampling, number=draw.number, prompt=(), counts=Counter())
+        assert found[row] == alone.token and logprobs[row] == pytest.approx(alone.logprob, abs=1e-5)
 
 
 def test_logits_that_are_not_numbers_draw_a_token_inside_the_vocabulary() -> None:
     logits_MV = torch.randn(3, 50)
     logits_MV[1, 7], logits_MV[2, 9] = torch.nan, torch.inf
-    for draw in (Draw(1.0, 0, 1.0, 0.0, 0.999), Draw(1.0, 0, 0.5, 0.0, 0.999), Draw(1.0, 4, 1.0, 0.1, 0.0)):
+    for draw in (
+        DrawSettings(1.0, 0, 1.0, 0.0, 0.999),
+        DrawSettings(1.0, 0, 0.5, 0.0, 0.999),
+        DrawSettings(1.0, 4, 1.0, 0.1, 0.0),
+    ):
         assert all(
-            0 <= token < 50 for token in draw_rows(logits_MV, [draw] * 3, otherwise=logits_MV.argmax(-1)).tolist()
+            0 <= token < 50
+            for token in draw_rows(logits_MV, [draw] * 3, otherwise=logits_MV.argmax(-1)).tokens.tolist()
         )
 
 
@@ -232,7 +244,7 @@ def test_without_cuda_a_device_is_refused_in_one_sentence(tmp_path, capsys) -> N
         with pytest.raises(ConfigError, match="built without CUDA"):
             pick_device("cuda:1")
     assert pick_device("auto") == "cpu" == catalog.model(str(folder), device="auto").config.device  # type: ignore[attr-defined]
-    with pytest.raises(ConfigError, match="not computed here"):
+    with pytest.raises(ConfigError, match="does not run here"):
         catalog.model("openai:gpt@http://localhost:1/v1", device="cuda")
 
 

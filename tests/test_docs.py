@@ -10,6 +10,7 @@ from times and the ids of runs; a line `...` in it stands for any lines. Other `
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import importlib.util
 import io
@@ -30,7 +31,7 @@ from namespaces import WHY_NOT
 ROOT = Path(__file__).parent.parent
 FOLDERS = (ROOT / "docs", ROOT / "docs" / "patterns")
 PAGES = ("README.md", *sorted(str(path.relative_to(ROOT)) for folder in FOLDERS for path in folder.glob("*.md")))
-PROSE = ("docs/index.md", "docs/design.md")
+PROSE = ("docs/index.md", "docs/architecture.md", "docs/glossary.md", "docs/design.md")
 LONG = dict.fromkeys(
     (
         "docs/adapters.md", "docs/benchmarks.md", "docs/gate.md", "docs/judges.md", "docs/long-context.md",
@@ -221,8 +222,116 @@ def test_links_of_the_readme_lead_somewhere() -> None:
     assert local and not [link for link in local if not (ROOT / link).exists()]
 
 
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as Markdown's table of contents makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", heading).strip().lower()) for heading in headings}
+
+
+def test_links_between_pages_lead_to_a_page_and_a_heading_that_exist() -> None:
+    broken = []
+    for page in map(ROOT.__truediv__, PAGES):
+        for link, anchor in re.findall(r"\]\(([\w./-]*)(?:#([\w-]+))?\)", page.read_text(encoding="utf-8")):
+            target = page.parent / link if link else page
+            if not target.exists() or (anchor and target.suffix == ".md" and anchor not in anchors(target)):
+                broken.append(f"{page.name}: {link}#{anchor}")
+    assert not broken
+
+
 def test_the_page_of_the_engine_lists_its_files() -> None:
     room = ROOT / "src" / "firsthand" / "engine"
     listed = re.findall(r"^  (\w+\.py) +\S", (ROOT / "docs" / "engine.md").read_text(), re.MULTILINE)
     there = [path.name for path in room.rglob("*.py") if path.name != "__init__.py"]
     assert sorted(listed) == sorted(there), "each file has one line of its own"
+
+
+PACKAGE = ROOT / "src" / "firsthand"
+
+
+def tree_in(page: str) -> list[str]:
+    """The lines below `src/firsthand/` in the file tree of a page."""
+    (tree,) = [block.body for block in blocks(page) if block.body.startswith("src/firsthand/\n")]
+    return [line for line in tree.splitlines()[1:] if line.startswith("  ")]
+
+
+def folders_in(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if path.is_dir() and any(path.glob("*.py"))}
+
+
+def names_in(line: str) -> list[str]:
+    """What a line of a tree names, before its description."""
+    return re.split(r" {2,}", line.strip())[0].split()
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/architecture.md"])
+def test_the_tree_of_a_page_lists_exactly_the_rooms_that_exist(page: str) -> None:
+    rooms = [
+        name.removesuffix("/")
+        for line in tree_in(page)
+        for name in names_in(line)[: None if page == "README.md" else 1]
+        if name.endswith("/")
+    ]
+    assert sorted(rooms) == sorted(folders_in(PACKAGE))
+    named = re.findall(r"[\w/]+\.py", "\n".join(tree_in(page)))
+    assert named and not [name for name in named if not (PACKAGE / name).is_file()]
+
+
+def test_the_tree_of_the_architecture_lists_the_folders_of_each_room_and_the_files_beside_them() -> None:
+    lines = [names_in(line) for line in tree_in("docs/architecture.md")]
+    for room, *below in (names for names in lines if names[0].endswith("/")):
+        assert {name.removesuffix("/") for name in below} == folders_in(PACKAGE / room), room
+    files = [name for names in lines for name in names if name.endswith(".py")]
+    assert sorted(files) == sorted(path.name for path in PACKAGE.glob("*.py") if not path.name.startswith("__"))
+
+
+FIRST_TRY = {
+    "**sampl**ing": "engine/decoding/sampler.py",
+    "**prefix** caching": "engine/memory/prefix_cache.py",
+    "**Wilson** intervals": "stats/intervals.py",
+    "**seccomp** filter": "sandbox/seccomp.py",
+    "**react** pattern": "patterns/react.py",
+    "OpenAI **chat** route": "serve/openai/chat_completions.py",
+}
+"""What a stranger must find at the first try."""
+
+
+def test_what_is_looked_for_lies_in_the_file_that_the_architecture_names() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| (.*\*\*.*) \| (\S+\.py) \|$", page, re.MULTILINE))
+    assert len(rows) >= 26
+    for term, file in rows.items():
+        (word,) = re.findall(r"\*\*(.+?)\*\*", term)
+        docstring = ast.get_docstring(ast.parse((PACKAGE / file).read_text(encoding="utf-8"))) or ""
+        assert word.lower() in docstring.lower(), f"{file} does not say {word!r}"
+    for term, file in FIRST_TRY.items():
+        assert [rows[each] for each in rows if term in each] == [file]
+
+
+def test_the_home_page_shows_the_table_of_the_readme() -> None:
+    tables = [
+        [block.body for block in blocks(page) if block.body.startswith("arithmetic: numeric")]
+        for page in ("README.md", "docs/index.md")
+    ]
+    assert len(tables[0]) == 1 and tables[0] == tables[1]
+
+
+def test_each_term_of_the_glossary_has_one_line_in_alphabetical_order() -> None:
+    lines = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8").split("\n\n", 2)[2].splitlines()
+    terms = [match[1].lower() for line in lines if (match := re.fullmatch(r"- \*\*(.+)\*\*: .+\.", line))]
+    assert len(terms) == len(lines) >= 60
+    assert terms == sorted(set(terms))
+
+
+def test_each_page_is_in_the_navigation_once_and_the_home_page_links_what_is_there() -> None:
+    nav = re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
+    docs = ROOT / "docs"
+    assert sorted(nav) == sorted(str(path.relative_to(docs)) for path in docs.rglob("*.md"))
+    links = re.findall(r"\]\(([^)#]+)", (docs / "index.md").read_text(encoding="utf-8"))
+    assert {"glossary.md", "architecture.md"} <= set(links)
+    assert not [link for link in links if "://" not in link and not (docs / link).exists()]
+
+
+def test_every_file_that_the_design_page_names_exists() -> None:
+    named = re.findall(r"`([\w/]+/[\w]+\.py|[\w]+/)`", (ROOT / "docs" / "design.md").read_text(encoding="utf-8"))
+    assert len(named) > 40
+    assert not [name for name in named if not ((PACKAGE / name).exists() or (ROOT / name).exists() or name == "evals/")]

@@ -17,7 +17,7 @@ from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.engine.core.sequence import Request
 from firsthand.engine.decoding.constraint import Grammars
 from firsthand.engine.decoding.sampler import choose
-from firsthand.engine.decoding.speculative import Ask
+from firsthand.engine.decoding.speculative import DraftRequest
 from firsthand.errors import ConfigError, ModelError
 from firsthand.grammar import Grammar
 from firsthand.model import Sampling
@@ -103,18 +103,20 @@ def test_the_draw_is_from_the_allowed_tokens_in_their_proportions():
     counts = dict.fromkeys([3, 7, 8, 41], 0)
     for i in range(4000):
         counts[
-            choose(logits, Sampling(temperature=1.0), number=(i + 0.5) / 4000, prompt=(), counts={}, allowed=allowed)
+            choose(
+                logits, Sampling(temperature=1.0), number=(i + 0.5) / 4000, prompt=(), counts={}, allowed=allowed
+            ).token
         ] += 1
     assert all(abs(count / 4000 - float(p)) < 1e-3 for count, p in zip(counts.values(), expected, strict=True))
     ids = [
-        choose(logits.double(), Sampling(temperature=1.0), number=n / 99, prompt=(), counts={}, allowed=allowed)
+        choose(logits.double(), Sampling(temperature=1.0), number=n / 99, prompt=(), counts={}, allowed=allowed).token
         for n in range(99)
     ]
     assert set(ids) == set(counts), "the path without compiled kernels"
     greedy = choose(logits, Sampling(repetition_penalty=1.5), number=0.5, prompt=(3,), counts={}, allowed=allowed)
-    assert greedy in counts
+    assert greedy.token in counts and greedy.logprob == 0
     cut = {
-        choose(logits, Sampling(temperature=1.0, top_k=1), number=n / 9, prompt=(), counts={}, allowed=allowed)
+        choose(logits, Sampling(temperature=1.0, top_k=1), number=n / 9, prompt=(), counts={}, allowed=allowed).token
         for n in range(9)
     }
     assert cut == {[3, 7, 8, 41][int(expected.argmax())]}
@@ -193,7 +195,7 @@ def test_company_chunking_memory_and_guesses_change_no_bit(name, settings):
 class Wild:
     """Guesses anything, mostly what no grammar allows."""
 
-    def propose(self, asks: list[Ask]) -> list[list[int]]:
+    def propose(self, asks: list[DraftRequest]) -> list[list[int]]:
         return [[(len(line.tokens) * 31 + i) % tokenizer().vocab_size for i in range(most)] for line, most in asks]
 
     def forget(self, line: object) -> None:

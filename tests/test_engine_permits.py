@@ -16,7 +16,7 @@ from firsthand import grammar
 from firsthand.engine.core.engine import Engine
 from firsthand.engine.core.sequence import Request
 from firsthand.engine.decoding.constraint import ids_of
-from firsthand.engine.decoding.token_filter import Permits
+from firsthand.engine.decoding.token_filter import TokenFilter
 from firsthand.errors import ConfigError, FirsthandError
 from firsthand.model import Sampling
 from firsthand.providers.local_completions import bad_sequences
@@ -106,7 +106,7 @@ def test_company_guesses_and_preemption_change_nothing(settings: dict[str, Any])
 
 
 def test_a_bad_word_is_forbidden_only_where_it_would_be_completed() -> None:
-    permits = Permits(10, bad=[(1, 2), (1, 3, 4), (5,), (1, 2)])
+    permits = TokenFilter(10, bad=[(1, 2), (1, 3, 4), (5,), (1, 2)])
     everything = set(range(10))
 
     def after(*answer: int) -> set[int]:
@@ -124,7 +124,7 @@ def test_a_mask_is_what_the_lists_say() -> None:
         ends = rng.sample(every, rng.randint(0, size))
         bad = [tuple(rng.choices(every, k=rng.randint(1, 3))) for _ in range(rng.randint(0, 20))]
         answer = rng.choices(every, k=rng.randint(0, 6))
-        permits = Permits(size, allowed=allowed, bad=bad, min_tokens=3, ends=ends)
+        permits = TokenFilter(size, allowed=allowed, bad=bad, min_tokens=3, ends=ends)
         expected = {
             token for token in (every if allowed is None else allowed)
             if not (len(answer) < 3 and token in ends)
@@ -253,5 +253,5 @@ def test_an_answer_to_which_nothing_is_left_ends_with_an_error_and_others_go_on(
 
 
 def test_as_many_ids_as_there_may_be_are_as_good_as_few() -> None:
-    many = Permits(MAX_ALLOWED, allowed=range(1, MAX_ALLOWED), bad=[(at,) for at in range(0, 10**5)])
+    many = TokenFilter(MAX_ALLOWED, allowed=range(1, MAX_ALLOWED), bad=[(at,) for at in range(0, 10**5)])
     assert np.array_equal(ids_of(many.after([1], 1, None)), np.arange(10**5, MAX_ALLOWED))

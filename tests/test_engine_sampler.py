@@ -98,7 +98,7 @@ def test_draws_follow_the_distribution(cuts: dict[str, float]) -> None:
     row = logits(20, seed=3, spread=1.0)
     ids, weights = candidates(row, sampling)
     draws = 4000
-    found = Counter(draw(ids, weights, uniform(11, 0, position)) for position in range(draws))
+    found = Counter(draw(ids, weights, uniform(11, 0, position)).token for position in range(draws))
     expected = reference(row, sampling) * draws
     kept = expected > 0
     assert set(found) <= set(kept.nonzero().flatten().tolist())
@@ -115,18 +115,19 @@ def test_numbers_are_uniform_and_every_key_counts() -> None:
 
 def test_the_smallest_and_largest_numbers_draw_the_first_and_last_candidate() -> None:
     ids, weights = torch.tensor([7, 8, 9]), torch.tensor([0.0, 1.0, 1.0], dtype=torch.float64)
-    assert draw(ids, weights, 0.0) == 8, "a token of weight 0 is never drawn"
-    assert draw(ids, weights, math.nextafter(1, 0)) == 9
+    assert draw(ids, weights, 0.0).token == 8, "a token of weight 0 is never drawn"
+    assert draw(ids, weights, math.nextafter(1, 0)).token == 9
 
 
 def test_greedy_takes_the_best_after_penalties() -> None:
     row = torch.tensor([1.0, 5.0, 4.5])
-    assert choose(row, Sampling(), number=0.5, prompt=[1], counts=Counter()) == 1
-    assert choose(row, Sampling(repetition_penalty=1.3), number=0.5, prompt=[1], counts=Counter()) == 2
+    assert choose(row, Sampling(), number=0.5, prompt=[1], counts=Counter()).token == 1
+    assert choose(row, Sampling(repetition_penalty=1.3), number=0.5, prompt=[1], counts=Counter()).token == 2
 
 
 def test_a_tiny_temperature_is_greedy_and_does_not_overflow() -> None:
-    assert choose(logits(), Sampling(temperature=1e-30), number=0.7, prompt=[], counts=Counter()) == logits().argmax()
+    drawn = choose(logits(), Sampling(temperature=1e-30), number=0.7, prompt=[], counts=Counter())
+    assert drawn == (logits().argmax(), 0.0)
 
 
 def test_alternatives_come_most_probable_first() -> None:
@@ -146,7 +147,7 @@ def test_a_bias_is_added_after_penalties_and_nothing_else_changes() -> None:
     expected_V[3] += 2.5 - 1.0
     expected_V[7] -= 100.0
     assert torch.equal(biased_V, expected_V) and not torch.equal(biased_V, logits_V)
-    assert choose(logits_V, Sampling(logit_bias=((9, 100.0),)), number=0.5, prompt=[], counts=Counter()) == 9
+    assert choose(logits_V, Sampling(logit_bias=((9, 100.0),)), number=0.5, prompt=[], counts=Counter()).token == 9
 
 
 @pytest.mark.parametrize("bias", [((3, 101.0),), ((3, math.nan),), tuple((i, 0.0) for i in range(1025))])

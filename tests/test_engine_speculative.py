@@ -24,7 +24,7 @@ from firsthand.engine.core.outputs import Output
 from firsthand.engine.core.sequence import Chunk, Request
 from firsthand.engine.core.sequence import Sequence as Line
 from firsthand.engine.decoding.drafts import MAX_CANDIDATES, MAX_MATCH, DraftModel, PromptLookup
-from firsthand.engine.decoding.speculative import MAX_REST, Ask, Drafter, Pace
+from firsthand.engine.decoding.speculative import MAX_REST, Drafter, DraftRequest, Pace
 from firsthand.engine.memory.blocks import BlockPool
 from firsthand.errors import ConfigError
 from firsthand.message import user
@@ -60,7 +60,7 @@ class Oracle:
         self.random = random.Random(seed)
         self.forgotten: list[tuple[int, int]] = []
 
-    def propose(self, asks: Sequence[Ask]) -> list[list[int]]:
+    def propose(self, asks: Sequence[DraftRequest]) -> list[list[int]]:
         return [
             [self._tell(token) for token in self.answers[line.request_id, line.index].tokens[line.num_answer :][:most]]
             for line, most in asks
@@ -79,7 +79,7 @@ class Chatter:
     def __init__(self, say: Callable[[Line, int], Sequence[int]]):
         self.say = say
 
-    def propose(self, asks: Sequence[Ask]) -> list[Sequence[int]]:
+    def propose(self, asks: Sequence[DraftRequest]) -> list[Sequence[int]]:
         return [self.say(line, most) for line, most in asks]
 
     def forget(self, line: Line) -> None:
@@ -344,7 +344,7 @@ def test_a_mad_drafter_changes_nothing(say: Callable[[Line, int], Sequence[int]]
 @pytest.mark.parametrize("method", ["propose", "forget", "too few"])
 def test_a_drafter_that_fails_is_dismissed_with_a_warning(method: str) -> None:
     class Broken(Chatter):
-        def propose(self, asks: Sequence[Ask]) -> list[Sequence[int]]:
+        def propose(self, asks: Sequence[DraftRequest]) -> list[Sequence[int]]:
             if method == "propose":
                 raise ZeroDivisionError("no")
             return [] if method == "too few" else [[1]] * len(asks)
@@ -515,7 +515,7 @@ def line_of(text: Sequence[int], num_prompt: int = 1) -> Line:
 
 
 def look_up(text: Sequence[int], most: int = 8) -> list[int]:
-    (draft,) = PromptLookup().propose([Ask(line_of(text), most)])
+    (draft,) = PromptLookup().propose([DraftRequest(line_of(text), most)])
     return draft
 
 
@@ -543,7 +543,7 @@ def test_prompt_lookup_takes_in_an_answer_token_by_token_as_it_would_the_whole()
     text = [rng.randrange(3) for _ in range(400)]
     lookup, line = PromptLookup(), line_of(text[:5])
     for token in text[5:]:
-        assert lookup.propose([Ask(line, 8)])[0] == look_up(line.tokens)
+        assert lookup.propose([DraftRequest(line, 8)])[0] == look_up(line.tokens)
         line.append(token)
     lookup.forget(line)
     assert not lookup._indexes

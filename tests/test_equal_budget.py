@@ -13,6 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from firsthand import run
 from firsthand.experiment.equal_budget import KNOBS, SLACK, best_value, equalise, free_knob, knob_of, next_value
 from firsthand.model import Usage
 from firsthand.patterns.react import react
@@ -87,10 +88,10 @@ def test_a_pattern_declares_its_knob_by_the_name_of_an_option() -> None:
     assert knob is not None and knob.at(9) == "self_consistency:shots=1:samples=9"
 
 
-def test_without_a_budget_all_get_what_the_dearest_costs() -> None:
+def test_without_a_budget_all_get_what_the_most_expensive_costs() -> None:
     asked: list[str] = []
 
-    def measure(patterns: Sequence[str]) -> Mapping[str, float]:
+    async def measure(patterns: Sequence[str]) -> Mapping[str, float]:
         asked.extend(patterns)
         return {text: cost(text) for text in patterns}
 
@@ -98,15 +99,14 @@ def test_without_a_budget_all_get_what_the_dearest_costs() -> None:
         value = int(text.rpartition("=")[2]) if "=" in text else 8
         return {"direct": 20.0, "react": 1210.0}.get(text.partition(":")[0], 40.0 + 30 * value)
 
-    budget, fitted = equalise(["direct", "self_consistency", "react"], None, measure)
+    budget, fitted = run(equalise(["direct", "self_consistency", "react"], None, measure))
     assert budget == 1210 and [each.pattern for each in fitted] == [
         "direct", "self_consistency:samples=39", "react:max_steps=6",
     ]  # fmt: skip
     assert [each.knob for each in fitted] == [None, "samples", "max_steps"]
     asked.clear()
-    assert (
-        equalise(["direct", "self_consistency:samples=4"], 500, measure)[1][1].pattern == "self_consistency:samples=4"
-    )
+    _, (_, vote) = run(equalise(["direct", "self_consistency:samples=4"], 500, measure))
+    assert vote.pattern == "self_consistency:samples=4"
     assert asked == []  # nothing is to be turned, so nothing is measured
 
 
@@ -200,8 +200,12 @@ def test_a_run_at_equal_budgets_says_what_it_chose_and_can_be_repeated(cli: Any,
     patterns = "direct,self_consistency,react"
     code, out, err = cli(*RUN, "--pattern", patterns, "--equal-budget")
     assert (code, err) == (0, "")
-    chosen = re.search(r"^budget   (\d+) tokens an attempt, by 8 tasks .*-calibration-\w+: (.*)$", out, re.MULTILINE)
-    assert chosen and chosen[2].startswith("direct as it is; self_consistency:samples=") and "react:max_steps=6" in out
+    chosen = re.search(
+        r"^budget    (\d+) tokens an attempt, measured on 8 tasks .*-calibration-\w+: (.*)$", out, re.MULTILINE
+    )
+    assert (
+        chosen and chosen[2].startswith("direct (unchanged); self_consistency:samples=") and "react:max_steps=6" in out
+    )
     with open_run("last", tmp_path / "home") as run:
         spent = {row.agent: row.tokens for row in run.rows()}
         assert run.config["equal_budget"] == chosen[1] and len(run.done()) == 30
@@ -210,7 +214,7 @@ def test_a_run_at_equal_budgets_says_what_it_chose_and_can_be_repeated(cli: Any,
     assert 0.9 * budget <= voting <= 1.05 * budget
     assert len(list_runs(tmp_path / "home")) == 2
     assert f"{budget:,} tokens each" in cli("show", "last")[1]
-    again = re.search(r"^again    firsthand (.*)$", out, re.MULTILINE)
+    again = re.search(r"^reproduce firsthand (.*)$", out, re.MULTILINE)
     assert again is not None
     code, out, err = cli(*shlex.split(again[1]), "--json")
     assert (code, err) == (0, "") and len(list_runs(tmp_path / "home")) == 3  # nothing had to be measured again

@@ -19,7 +19,7 @@ from firsthand.rollout import rollout
 from firsthand.sandbox.programs import checker
 from firsthand.sandbox.sandbox import Sandbox
 from firsthand.sandbox.sandbox_limits import RunLimits
-from firsthand.scorers.differential import base, hold_to_reference, plus
+from firsthand.scorers.differential import base, check_against_reference, plus
 from firsthand.scorers.programs import oracle
 from firsthand.task import Task
 from namespaces import WHY_NOT
@@ -49,7 +49,7 @@ def scores(bench, answer):
 def outcomes(task, answers, which="plus"):
     async def held():
         async with Sandbox(workers=2) as box:
-            return [await hold_to_reference(each, task, which, box) for each in answers]
+            return [await check_against_reference(each, task, which, box) for each in answers]
 
     return asyncio.run(held())
 
@@ -93,7 +93,7 @@ def mean(xs):
     "stops_the_clock": "import signal\ndef mean(xs):\n    signal.setitimer(signal.ITIMER_REAL, 0)\n    return 0.0",
     "changes_its_input": "def mean(xs):\n    xs[:] = [0.0]\n    return 0.0",
     "says_it_is_late": "def mean(xs): raise TimeoutError",
-    "renames_the_oracle": "def _hold(*args): return None\ndef hold(*args): return None\ndef mean(xs): return 0.0",
+    "renames_the_oracle": "def _compare(*args): return None\ndef compare_outputs(*args): return None\ndef mean(xs): return 0.0",
 }  # fmt: skip
 
 
@@ -203,8 +203,8 @@ def test_arguments_have_the_types_that_json_lost(task_id, given, restored):
         ({"entry_point": "f(); import os"}, "a function's name"),
         ({"entry_point": "class"}, "a function's name"),
         ({"base_input": []}, "untested"),
-        ({"base_input": {"a": 1}}, "no list of argument lists"),
-        ({"plus_input": [1]}, "no list of argument lists"),
+        ({"base_input": {"a": 1}}, "not a list of argument lists"),
+        ({"plus_input": [1]}, "not a list of argument lists"),
         ({"atol": "0"}, "tolerance"),
         ({"atol": True}, "tolerance"),
         ({"canonical_solution": None}, "canonical_solution"),
@@ -273,10 +273,12 @@ def test_every_reference_solution_passes_and_an_empty_one_does_not(name):
 
     async def run():
         async with Sandbox(RunLimits(), workers=2) as box:
-            right = await asyncio.gather(*[hold_to_reference(t.secret["solution"], t, "plus", box) for t in tasks])
+            right = await asyncio.gather(
+                *[check_against_reference(t.secret["solution"], t, "plus", box) for t in tasks]
+            )
             empty = [f"def {task.secret['entry_point']}(*args, **named): pass" for task in tasks]
             wrong = await asyncio.gather(
-                *[hold_to_reference(c, t, "plus", box) for c, t in zip(empty, tasks, strict=True)]
+                *[check_against_reference(c, t, "plus", box) for c, t in zip(empty, tasks, strict=True)]
             )
             return right, wrong
 

@@ -110,6 +110,47 @@ def square(x):
 }  # fmt: skip
 
 
+PLANTED = """
+for module in ("{module}", "random", "copy", "math", "re", "encodings.x", "decimal"):
+    open(module + ".py", "w").write("import os; os._exit(0)")
+def {name}(x): return 0
+"""
+"""An answer that puts a module beside itself which ends the process that imports it, with exit status 0."""
+PLANTS = {
+    "plants_what_the_setup_imports": PLANTED.format(module="statistics", name="square"),
+    "plants_what_the_tests_import": PLANTED.format(module="colorsys", name="square"),
+    "plants_while_the_setup_waits": "import os, signal\nos.kill(os.getppid(), signal.SIGSTOP)\n"
+    + PLANTED.format(module="statistics", name="square")
+    + "\nos.kill(os.getppid(), signal.SIGCONT)",
+    "plants_in_the_folder_of_packages": """
+import os, sys
+for folder in [*sys.path, os.path.expanduser("~"), "/tmp", os.getcwd()]:
+    try: open(os.path.join(folder, "colorsys.py"), "w").write("import os; os._exit(0)")
+    except OSError: pass
+def square(x): return 0
+""",
+}  # fmt: skip
+
+
+@needs_bwrap
+@pytest.mark.parametrize("name", PLANTS)
+def test_tests_import_nothing_that_an_answer_has_written(box, name):
+    tests = f"import colorsys, subprocess\n{TESTS}"
+    outcome = check(box, PLANTS[name], tests, setup="import statistics")
+    assert not outcome.ok and "AssertionError" in outcome.stderr, outcome
+    assert check(box, "def square(x): return x * x", tests, setup="import statistics").ok
+
+
+@needs_bwrap
+def test_only_tests_that_ran_to_their_end_have_passed(box):
+    """An exit status alone says nothing: what a test imports may end the process."""
+    for ending in ("import os; os._exit(0)", "raise SystemExit(0)", "import sys; sys.exit()"):
+        outcome = check(box, "def square(x): return x * x", f"{ending}\n{TESTS}")
+        assert outcome.ended == "error", (ending, outcome)
+    printed = check(box, "def square(x): return x * x", f"print('a')\n{TESTS}\nprint('b', end='')")
+    assert printed.ok and printed.stdout == "a\nb"
+
+
 @needs_bwrap
 @pytest.mark.parametrize("name", CHEATS)
 def test_an_answer_that_cheats_does_not_pass(box, name):
@@ -239,6 +280,11 @@ def test_the_estimates_are_unbiased_and_survive_large_numbers():
         ("exec('abs = 1')", False),
         ("def f():\n    global abs", False),
         ("def f(:", False),
+        ("def f(x):\n    match x:\n        case 1: return 2", True),
+        ("match len:\n    case abs: pass", False),
+        ("match [1, 2]:\n    case [1, *abs]: pass", False),
+        ("match {}:\n    case {**abs}: pass", False),
+        ("match 1:\n    case (1 | 2) as abs: pass", False),
     ],
 )
 def test_only_plain_functions_are_tried_in_a_namespace_with_their_tests(answer, plain):

@@ -293,7 +293,7 @@ def test_the_command_forks_shows_compares_and_forks_again(cli: Any, tmp_path: Pa
 
 MISTAKES = [
     ("fork", "name an attempt: firsthand fork RUN TRACE --at STEP"),
-    ("fork arithmetic/seed0-level1-0000/cot", "from where? give --at STEP; `firsthand show arithmetic/"),
+    ("fork arithmetic/seed0-level1-0000/cot", "no step was given: add --at STEP; `firsthand show arithmetic/"),
     ("fork arithmetic/seed0-level1-0000/cot --at 7", "has no step 7: its steps are 0 to 1"),
     ("fork nothing --at 0", "no trace 'nothing'"),
     ("fork missing nothing --at 0", "no run 'missing'"),

@@ -105,11 +105,11 @@ def test_what_is_wrong_with_the_data_is_said(tmp_path):
     for ranks, error, message in (
         ("2", DataError, "four numbers"),
         ("1-3", DataError, "at least 3 rows"),
-        ("9-1", ConfigError, "span"),
+        ("9-1", ConfigError, "range"),
     ):
         with pytest.raises(error, match=message):
             game24(data=str(tmp_path), ranks=ranks)
-    with pytest.raises(DataError, match="holds none of"):
+    with pytest.raises(DataError, match="has none of"):
         game24(data=str(tmp_path / "empty"))
 
 

@@ -89,9 +89,9 @@ def test_the_three_rulings_have_their_exit_codes(home: Path, capsys: Any) -> Non
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("--max-drop much", "max_drop is 'much': a share was expected"),
+        ("--max-drop much", "max_drop is 'much': a fraction was expected"),
         ("--max-drop -1%", "a drop is 0 or more"),
-        ("--max-drop 1%,2%", "says twice"),
+        ("--max-drop 1%,2%", "gives two drops"),
         ("--max-drop sum=1%", "did you mean 'sums'"),
         ("--max-drop sums/exakt=1% --score exact", "did you mean 'sums/exact'"),
         ("--confidence 30%", "from 50% to below 100%"),

@@ -235,9 +235,13 @@ def test_a_scorer_that_asks_a_judge_says_which_option_names_one() -> None:
     [
         ("inspect", ConfigError, "was given no task"),
         (f"inspect:task={TASKS}", ConfigError, "name one, as in"),
-        (f"inspect:task={TASKS}@sandboxed:sandbox=nowhere", ConfigError, "'nowhere', and Inspect knows no provider"),
+        (
+            f"inspect:task={TASKS}@sandboxed:sandbox=nowhere",
+            ConfigError,
+            "'nowhere', but Inspect knows no such provider",
+        ),
         (f"inspect:task={TASKS}@broken:args=fail=true", DataError, "RuntimeError: no data here"),
-        (f"inspect:task={TASKS}@nowhere", DataError, "Inspect could not make|gives 0 tasks"),
+        (f"inspect:task={TASKS}@nowhere", DataError, "Inspect could not load|gives 0 tasks"),
         (f"inspect:task={TASKS}@patterned:args=shots", ConfigError, "NAME=VALUE was expected"),
         (f"inspect:task={TASKS}@patterned:args=shots=7", DataError, "AssertionError"),
         ("inspect:task=missing.py@x", ConfigError, "no file 'missing.py'"),

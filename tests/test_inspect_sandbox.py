@@ -32,7 +32,7 @@ from inspect_ai.util._sandbox import self_check
 from inspect_ai.util._sandbox.limits import override_max_exec_output_size
 
 from firsthand.bridges.inspect.sandbox_provider import sandbox_environment
-from firsthand.bridges.inspect.sandbox_requirements import demanded
+from firsthand.bridges.inspect.sandbox_requirements import required_sandboxes
 
 needs_bwrap = pytest.mark.skipif(WHY_NOT is not None, reason=WHY_NOT or "")
 Ours = sandbox_environment()
@@ -178,9 +178,9 @@ def test_a_set_up_script_that_fails_is_an_error_of_the_attempt() -> None:
         ("compose.yaml", "services: {default: {image: ghcr.io/x/y:1}}", "service 'default' is the image 'ghcr.io/x/y:1'"),
         ("compose.yaml", "services: {default: {image: debian, ports: ['80:80']}}", "listens on a port"),
         ("compose.yaml", "services: {default: {image: debian, privileged: true}}", "wants to be privileged"),
-        ("compose.yaml", "services: {default: {image: debian, volumes: ['/:/host']}}", "shows folders of the host"),
+        ("compose.yaml", "services: {default: {image: debian, volumes: ['/:/host']}}", "mounts folders of the host"),
         ("compose.yaml", "services: {default: {image: debian, network_mode: host}}", "is on the network 'host'"),
-        ("compose.yaml", "services: {default: {image: debian, command: nginx -g x}}", "runs `nginx -g x` all the while"),
+        ("compose.yaml", "services: {default: {image: debian, command: nginx -g x}}", "keeps `nginx -g x` running"),
         ("compose.yaml", "services: {default: {image: debian, secrets_of_mine: 1}}", "secrets_of_mine|cannot be read"),
         ("compose.yaml", "services: [", "cannot be read"),
         ("compose.yaml", "services: {}", "has no services"),
@@ -199,7 +199,7 @@ def test_what_a_sandbox_cannot_have_is_refused_by_name_before_anything_runs(tmp_
     (tmp_path / "link").symlink_to("/etc/passwd")
     (tmp_path / name).write_text(text)
     with pytest.raises(ConfigError, match=lacks) as caught:
-        demanded(str(tmp_path / name))
+        required_sandboxes(str(tmp_path / name))
     assert "\n" not in str(caught.value)
 
 
@@ -214,14 +214,14 @@ def test_a_task_that_asks_for_too_much_says_so_and_runs_without_it_if_told_to(tm
             catalog.benchmark(spec)
     (trace,) = attempts(catalog.benchmark(f"{spec}:sandbox=firsthand"), Scripted(["It is 42."]), direct)
     assert scores(trace) == {"includes": 1.0}
-    with pytest.raises(ConfigError, match="Inspect knows no provider of that name"):
+    with pytest.raises(ConfigError, match="Inspect knows no such provider"):
         catalog.benchmark(f"{spec}:sandbox=mainframe")
 
 
 @needs_bwrap
 def test_a_command_of_a_dockerfile_that_fails_is_told_with_its_words(tmp_path) -> None:
     (tmp_path / "Dockerfile").write_text("FROM debian\nRUN echo made it && touch /usr/bin/new\n")
-    with pytest.raises(ConfigError, match=r"RUN echo made it && touch /usr/bin/new cannot be had .*Read-only"):
+    with pytest.raises(ConfigError, match=r"RUN echo made it && touch /usr/bin/new fails in the sandbox.*Read-only"):
         asyncio.run(opened(str(tmp_path / "Dockerfile")))
 
 

@@ -417,7 +417,7 @@ def test_vote_files_are_checked_and_told_where_they_are_wrong(tmp_path):
     with pytest.raises(ConfigError, match="sample is 5"):
         catalog.benchmark(f"judge_pandalm:data={tmp_path}:sample=5")
     file.write_text('[{"instruction": "cut off', encoding="utf-8")
-    with pytest.raises(DataError, match="no JSON list"):
+    with pytest.raises(DataError, match="neither a JSON list"):
         catalog.benchmark(f"judge_pandalm:data={tmp_path}")
     made({**good, **votes})
     with pytest.raises(UnknownName, match="did you mean 'pairwise'"):

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import firsthand
+from firsthand import catalog
 
 ROOT = Path(firsthand.__file__).parent
 
@@ -16,6 +17,7 @@ NOUNS = [
     "grammar",
     "sampling",
     "model",
+    "loop.reply_body",
     "loop.concurrency",
     "tool",
     "tool_source",
@@ -66,10 +68,11 @@ EDGES = {
     "scorers": "stats patterns sandbox tools",
     "show": "stats scorers runs",
     # 5 content
-    "experiment": "scorers runs",
+    "experiment": "scorers runs providers hub cluster telemetry",
     "bridges": "scorers stats sandbox tools",
     "benchmarks": "bridges scorers patterns providers hub tools sandbox tokens",
     # 8 doors
+    "__init__": "experiment",
     "serve": "cluster telemetry tokens",
     "commands": "experiment serve show stats scorers patterns cluster telemetry runs providers hub measure embed engine",
     "cli": "",
@@ -157,6 +160,28 @@ def test_no_edge_hides_in_a_string():
         and name.removesuffix(".__init__") not in FINDERS
     ]
     assert hidden == []
+
+
+SAME_NAME = {
+    "admission.py": "the engine admits sequences to memory, the server requests to the engine",
+}
+"""File names that may occur twice, each with the reason; a command's file is named after what is typed."""
+
+
+def test_no_two_files_have_one_name():
+    by_name: dict[str, list[str]] = {}
+    commands = catalog.names("command")
+    for path in sorted(ROOT.rglob("*.py")):
+        if path.name != "__init__.py" and not (path.parent == ROOT / "commands" and path.stem in commands):
+            by_name.setdefault(path.name, []).append(str(path.relative_to(ROOT)))
+    twice = {name: places for name, places in by_name.items() if len(places) > 1}
+    assert {name: places for name, places in twice.items() if name not in SAME_NAME} == {}
+    assert set(SAME_NAME) <= set(twice), "an exception that is no longer needed is taken out"
+
+
+def test_only_benchmarks_lie_flat_in_their_room():
+    flat = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py") if path.stem != "__init__")
+    assert flat == sorted(catalog.names("benchmark"))
 
 
 def test_relative_imports_do_not_hide_an_edge():

@@ -430,7 +430,7 @@ def test_python_in_a_task_file_runs_only_with_trust(folder: Path, tmp_path: Path
         ('doc_to_text: "{{ country"\n', "TemplateSyntaxError"),
         ("doc_to_text: country\noutput_type: dance\n", "dance"),
         ("doc_to_text: country\ntest_split: nowhere\n", "nowhere"),
-        ("doc_to_text: country\nunsafe_code: true\n", "runs code that the model wrote"),
+        ("doc_to_text: country\nunsafe_code: true\n", "runs model-written code"),
         ("doc_to_text: country\nunknown_key: 1\n", "unknown_key"),
         ("doc_to_text: country\ngeneration_kwargs: {num_beams: 4}\n", "beam search"),
         ("doc_to_text: country\ndataset_path: pandas\n", "runs code of its author"),

@@ -18,9 +18,8 @@ from firsthand.benchmarks.long_context.haystack import NOISE
 from firsthand.benchmarks.long_context.lengths import LazyTasks, meter
 from firsthand.benchmarks.lost_in_middle import lost_in_middle
 from firsthand.benchmarks.needles import needles
-from firsthand.commands.lineup import make_places
-from firsthand.commands.run import Config
 from firsthand.errors import ConfigError, DataError
+from firsthand.experiment.experiment import Experiment
 from firsthand.patterns.direct import direct
 from firsthand.providers.scripted import Scripted
 from firsthand.scorers.contained import best_subspan_em, contains_value, string_match_all
@@ -117,7 +116,7 @@ def test_closed_book_and_oracle_need_the_oracle_file_alone(folder):
 
 
 def test_what_is_missing_is_said(folder, tmp_path):
-    with pytest.raises(DataError, match=r"no nq-open-20_total.*The oracle file is there.*closedbook can be run"):
+    with pytest.raises(DataError, match=r"no nq-open-20_total.*The oracle file is there.*closedbook can run"):
         lost_in_middle(data=folder)
     with pytest.raises(DataError, match=r"no nq-open-oracle\.jsonl\.gz.*lost-in-the-middle"):
         lost_in_middle(protocol="oracle", data=str(tmp_path / "nowhere"))
@@ -178,7 +177,7 @@ def test_the_key_is_asked_for_at_each_position_and_its_value_scores():
 
 def test_positions_of_the_paper_are_the_default():
     places = [task.metadata["position"] for task in kv_retrieval(keys=140, examples=1).tasks(0)]
-    assert places == [139, 104, 69, 34, 0] and "drawn from the seed" in kv_retrieval().protocol
+    assert places == [139, 104, 69, 34, 0] and "generated from the seed" in kv_retrieval().protocol
     aware = kv_retrieval(protocol="query-aware", keys=3, examples=1).tasks(0)[0]
     assert len(re.findall('Key: "', aware.context)) == 2
 
@@ -290,5 +289,5 @@ def test_a_limited_run_makes_no_other_tasks():
 
     lazy = Benchmark("many", lambda seed: LazyTasks(range(10**6), make), ())
     agent = Agent("direct", Scripted([]), direct)
-    places = make_places(Config(benchmarks=("many",), limit=2), [agent], [lazy])
+    places = Experiment([agent], [lazy], limit=2).places()
     assert [place.task.id for place in places] == ["0", "1"] and made == [0, 1]

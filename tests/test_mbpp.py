@@ -65,9 +65,9 @@ def test_right_and_wrong_answers_are_told_apart_even_for_a_name_that_python_has(
     [
         ({"task_id": "11"}, "a number of its own"),
         ({"task_id": 2}, "a number of its own"),
-        ({"test_list": []}, "no list of assertions"),
-        ({"test_list": ["assert ("]}, "are no Python"),
-        ({"code": "def ("}, "are no Python"),
+        ({"test_list": []}, "not a list of assertions"),
+        ({"test_list": ["assert ("]}, "are not Python"),
+        ({"code": "def ("}, "are not Python"),
         ({"text": ""}, "'text'"),
         ({"test_setup_code": 3}, "test_setup_code"),
     ],

@@ -435,7 +435,7 @@ def test_a_stored_run_is_exported_and_twice_is_the_same(
         assert capsys.readouterr().out == "sent: 1 attempt as 4 spans\n" * 2
         first, second = collector.spans[:4], collector.spans[4:]
         assert [(s.trace_id, s.span_id) for s in first] == [(s.trace_id, s.span_id) for s in second]
-    with collecting(status=403) as collector, pytest.raises(ConfigError, match=r"took 0 attempts .* 403"):
+    with collecting(status=403) as collector, pytest.raises(ConfigError, match=r"accepted 0 attempts .* 403"):
         export.main(export.Config(otlp=collector.url))
 
 

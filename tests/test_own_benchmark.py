@@ -87,7 +87,7 @@ def test_encodings_are_found_by_their_mark_or_said(tmp_path, encoding, said):
 def test_an_encoding_that_is_not_said_is_named_with_its_line(tmp_path):
     with pytest.raises(DataError, match=r"capitals.csv, line 3: byte \d+ is not utf-8: .*encoding = \"latin-1\""):
         own(tmp_path, table="country,capital\nPeru,Lima\nPerú,Lima\n".encode("latin-1"))
-    with pytest.raises(DataError, match="must be said, such as utf-16-le"):
+    with pytest.raises(DataError, match="needs an encoding, such as utf-16-le"):
         own(tmp_path, table=CAPITALS.encode("utf-16-le"))
     with pytest.raises(DataError, match="does not know"):
         own(tmp_path, encoding="latin-99")
@@ -99,10 +99,10 @@ def test_an_encoding_that_is_not_said_is_named_with_its_line(tmp_path):
         ("", "capitals.csv holds no rows"),
         ("country,capital\n", "capitals.csv holds no rows"),
         ("country,town\nFrance,Paris\n", r"line 2: target: .*names \{capital\}; .*there are country, town"),
-        ("country,capital\nFrance,Paris\nPeru\n", "line 3: 1 cells, and the header names 2"),
+        ("country,capital\nFrance,Paris\nPeru\n", "line 3: 1 cells, and the header has 2"),
         ("country,capital\nFrance,Paris,x\n", "line 2: 3 cells"),
-        ("country,country\na,b\n", "line 1: each column needs a name of its own, not country"),
-        ("country,\na,b\n", "line 1: each column needs a name"),
+        ("country,country\na,b\n", "line 1: each column needs its own name, not country"),
+        ("country,\na,b\n", "line 1: each column needs its own name"),
         ('country,capital\nFrance,"Par', "line 2: .*cut short"),
         ("country,capital\nFrance,\n", "line 2: the target '{capital}' is empty here"),
         ("country,capital\n,Paris\nPeru,Lima\n", None),
@@ -124,8 +124,8 @@ def test_broken_tables_are_named_by_file_and_line(tmp_path, table, says):
             r"line 2 \(the last line: is the file cut short",
         ),
         ('[1, 2]\n{"country": "Peru", "capital": "Lima"}\n', "line 1: an object of columns"),
-        ('{"country": "France", "capital": null}\n', r"line 1: target: .*\(capital: no text or number here\)"),
-        ('{"country": ["France"], "capital": "Paris"}\n', r"line 1: prompt: .*\(country: no text or number here\)"),
+        ('{"country": "France", "capital": null}\n', r"line 1: target: .*\(capital: not text or a number here\)"),
+        ('{"country": ["France"], "capital": "Paris"}\n', r"line 1: prompt: .*\(country: not text or a number here\)"),
         ("[" * 100_000 + "\n", "not JSON"),
     ],
 )
@@ -135,15 +135,15 @@ def test_broken_lines_of_json_are_named(tmp_path, table, says):
 
 
 def test_ids_that_come_twice_are_named_with_both_lines(tmp_path):
-    with pytest.raises(DataError, match=r"line 3: the id 'France' is that of .*line 2 too"):
+    with pytest.raises(DataError, match=r"line 3: the id 'France' is also that of .*line 2"):
         own(tmp_path, table="country,capital\nFrance,Paris\nFrance,Lyon\n", id="{country}")
 
 
 def test_a_target_in_its_own_prompt_is_found_and_named(tmp_path):
     made = own(tmp_path, table="country,capital\nthe land of PARIS,Paris\nPeru,Lima\nRome,Rome\n")
-    assert made.protocol.endswith("LEAK: the prompt holds the target in 2 of 3 rows (line 2, line 4)")
+    assert made.protocol.endswith("LEAK: the prompt contains the target in 2 of 3 rows (line 2, line 4)")
     assert "LEAK" not in own(tmp_path).protocol
-    with pytest.raises(ConfigError, match="every question would say its answer"):
+    with pytest.raises(ConfigError, match="every question would give its answer away"):
         own(tmp_path, TOML.replace("{country}", "{country} ({capital})"))
 
 

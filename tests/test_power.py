@@ -112,13 +112,13 @@ def test_an_assumed_agent_is_planned_for_as_a_measured_one() -> None:
 def test_a_stored_run_is_planned_from(home: Path, capsys: Any) -> None:
     run = filled(home, 1)
     direct, cot = ask(capsys, run.id, "--effect", "10%")
-    assert direct["title"] == "sums: another agent against direct" and direct["tasks"] == 60
+    assert direct["title"] == "sums: another agent vs. direct" and direct["tasks"] == 60
     assert direct["within"] is None and direct["plans"][1]["tasks_needed"] is None
     assert 0.05 < direct["plans"][0]["smallest_effect"] < 0.4 and cot["plans"][0]["tasks_needed"] > 60
     [pair] = ask(capsys, run.id, "--agent", "cot", "--against", "direct")
     assert pair["disagreement"] == pytest.approx(pair["between"], abs=0.05)
     assert main(["power", run.id]) == 0
-    assert "the spread within tasks is unknown" in capsys.readouterr().out
+    assert "the variance within tasks is unknown" in capsys.readouterr().out
 
 
 def test_attempts_buy_what_lies_within_tasks(home: Path, capsys: Any) -> None:
@@ -128,7 +128,7 @@ def test_attempts_buy_what_lies_within_tasks(home: Path, capsys: Any) -> None:
     assert needed[0] > needed[1] > needed[2] and pair["within"][0] == pytest.approx(1 / 6, abs=0.04)
     assert pair["between"] < 0.03  # they are equally good at each task
     assert main(["power", run.id, "--agent", "cot", "--effect", "1%"]) == 0
-    assert "no number of attempts shows 1.00%" in capsys.readouterr().out
+    assert "no number of attempts detects 1.00%" in capsys.readouterr().out
 
 
 def test_stated_variances_are_planned_from(capsys: Any) -> None:
@@ -140,22 +140,22 @@ def test_stated_variances_are_planned_from(capsys: Any) -> None:
         {"epochs": 3, "tasks_needed": tasks_needed(0.02, 0.09, (0.16, 0.16), (3, 3)), "smallest_effect": None}
     ]
     assert main(["power", "--between-sd", "0.3", "--within-sd", "0.4", "--tasks", "2000"]) == 0
-    assert "On 2,000 tasks 1 attempt per task show" in capsys.readouterr().out
+    assert "On 2,000 tasks 1 attempt per task detect" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("", "name a run, or else state one"),
+        ("", "give exactly one of run, disagreement and between_sd"),
         ("--disagreement 10% --between-sd 1", "do not go together"),
         ("--disagreement 0", "a share above 0"),
         ("--disagreement 10% --effect 0", "above 0"),
-        ("--disagreement 10% --effect x", "a share was expected"),
+        ("--disagreement 10% --effect x", "a fraction was expected"),
         ("--disagreement 10% --power 40%", "above 50%"),
         ("--disagreement 10% --epochs 0", "whole numbers from 1 on"),
         ("--between-sd -1", "give 0 or more"),
         ("--disagreement 10% --tasks 0", "tasks is 0"),
-        ("RUN --against cot", "say with --agent"),
+        ("RUN --against cot", "name with --agent"),
         ("RUN --agent kot", "did you mean 'cot'"),
         ("RUN --benchmark summs", "did you mean 'sums'"),
         ("RUN --correlation 2", "from -1 to 1"),

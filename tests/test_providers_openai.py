@@ -348,7 +348,12 @@ def test_token_ids_are_kept_only_if_each_has_a_logprob(server):
     reply["choices"][0] |= {"token_ids": [5, 6], "logprobs": {"content": [{"logprob": -0.1}, {"logprob": -0.2}]}}
     server.reply(reply)
     model = server.model(return_token_ids=True)
-    assert ask(model)[0].message.sampled == Sampled((5, 6), (-0.1, -0.2))
+    found = ask(model)[0]
+    assert found.message.sampled == Sampled((5, 6), (-0.1, -0.2)) and found.prompt_ids is None
+    server.reply(reply | {"prompt_token_ids": [1, 2, 3]})
+    assert ask(model)[0].prompt_ids == (1, 2, 3)
+    server.reply(reply | {"prompt_token_ids": [1, -2]})
+    assert ask(model)[0].prompt_ids is None
     assert server.asked[0]["return_token_ids"] is True and server.asked[0]["logprobs"] is True
     reply["choices"][0]["logprobs"]["content"].pop()
     server.reply(reply)
@@ -501,11 +506,12 @@ def test_a_stream_puts_tool_calls_together(server):
 
 def test_a_stream_carries_token_ids(server):
     first, second = piece("a"), piece("b", "stop")
+    first["prompt_token_ids"] = [1, 2, 3]
     first["choices"][0] |= {"token_ids": [5], "logprobs": {"content": [{"logprob": -0.1}]}}
     second["choices"][0] |= {"token_ids": [6], "logprobs": {"content": [{"logprob": -0.2}]}}
     server.reply(sse(first, second))
     completion = collect(server.model(return_token_ids=True))[-1].completion
-    assert completion.message.sampled == Sampled((5, 6), (-0.1, -0.2))
+    assert completion.message.sampled == Sampled((5, 6), (-0.1, -0.2)) and completion.prompt_ids == (1, 2, 3)
 
 
 def test_closing_a_stream_closes_the_connection(server):

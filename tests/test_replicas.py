@@ -42,7 +42,7 @@ def test_everything_travels_unchanged() -> None:
     told = [
         system("Be brief. \ud800"),
         user("2 + 2?"),
-        Message("assistant", (Text("so"), call), Sampled((5, 6), (-0.1, -1e-300))),
+        Message("assistant", (Text("so"), call), Sampled((5, 6), (-0.1, -1e-300), (-0.2, 0.0), (3, 4))),
         Message("tool", (ToolResult("c1", "add", "4", origin="web"),)),
     ]
     for prompt in ("a text", (1, 2, 3), told):
@@ -58,7 +58,8 @@ def test_everything_travels_unchanged() -> None:
         assert replica_messages.sampling_of(unpack(pack(sampling.to_json()))) == sampling
     spec = ToolSpec("add", "Adds.", {"type": "object", "properties": {"a": {"type": "number"}}})
     assert replica_messages.tool_of(unpack(pack(spec.to_json()))) == spec
-    completion = Completion(told[2], "tool_calls", Usage(3, 2, 1), ((("a", -0.5), ("b", float("-inf"))),))
+    tops = ((("a", -0.5), ("b", float("-inf"))),)
+    completion = Completion(told[2], "tool_calls", Usage(3, 2, 1), tops, prompt_ids=(1, 2, 3))
     for delta in (
         Delta("x", index=3, token_ids=(4, 5), logprobs=(-0.25, -1e-17), top_logprobs=((("é", -0.1),), ())),
         Delta("", completion),

@@ -197,7 +197,7 @@ def test_the_command_prints_a_board_costs_and_bias_and_its_exit_code_tells(run: 
     assert cli.main(["show", "last", next(run.traces()).id, "--judge", "numeric"]) == 2
     assert "it has kind" in capsys.readouterr().err
     assert cli.main(["score", "last", "--with", "pairwise:judge=scripted:echo:against=direct"]) == 0
-    assert "the answer shown first is preferred with chance" in capsys.readouterr().out
+    assert "the answer shown first is preferred with probability" in capsys.readouterr().out
     assert cli.main(["score", "last", "--with", "flexible,normalised", "--json"]) == 0
     assert cli.main(["score", "last", "--with", "reference:judge=scripted:script.json:how=words"]) == 3
     out = capsys.readouterr().out
@@ -223,7 +223,7 @@ def test_agreement_with_people_is_printed_of_a_run_on_votes(tmp_path, monkeypatc
     capsys.readouterr()
     assert cli.main(["agreement", "last"]) == 0
     out = capsys.readouterr().out
-    assert "people among each other" in out and "12, 36" in out and "length bias" in out
+    assert "people with people" in out and "12, 36" in out and "length bias" in out
     assert cli.main(["agreement", "last", "--json"]) == 0
     body = json.loads(capsys.readouterr().out)
     assert [each["agent"] for each in body] == ["judge", "direct"] and body[0]["items"] == 12

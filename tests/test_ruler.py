@@ -14,8 +14,8 @@ from firsthand.agent import Agent
 from firsthand.benchmarks.long_context import ruler_qa, ruler_sample
 from firsthand.benchmarks.long_context.haystack import NOISE, essays, sentences
 from firsthand.benchmarks.long_context.lengths import largest, meter, parse_lengths
-from firsthand.benchmarks.long_context.ruler_needles import DEPTHS, NEEDLES, needles
-from firsthand.benchmarks.long_context.ruler_sample import Draw
+from firsthand.benchmarks.long_context.ruler_needles import DEPTHS, NEEDLES, needle_generator
+from firsthand.benchmarks.long_context.ruler_sample import SampleKey
 from firsthand.benchmarks.ruler import TASKS, ruler
 from firsthand.errors import ConfigError, DataError, FirsthandError, MissingExtra, UnknownName
 from firsthand.patterns.direct import direct
@@ -230,7 +230,7 @@ def test_a_row_of_the_hub_is_a_row_of_the_file(data, tmp_path):
     place = tmp_path / "hub" / "longctx"
     place.mkdir(parents=True)
     (place / "squad_v2_validation.jsonl").write_text(json.dumps(squad) + "\n")
-    assert ruler_qa.read_reading("qa_1", str(tmp_path / "hub")).questions[0].answers == ("a",)
+    assert ruler_qa.read_question_set("qa_1", str(tmp_path / "hub")).questions[0].answers == ("a",)
 
 
 def test_templates_wrap_the_text_and_the_answer_begins_after_them(data):
@@ -323,11 +323,11 @@ def test_a_text_that_fits_no_length_says_how_long_its_shortest_is():
 def test_a_broken_set_of_questions_is_named(task, body, says, tmp_path):
     (tmp_path / ruler_qa.FILES[task][0]).write_text(body)
     with pytest.raises(DataError, match=says):
-        ruler_qa.read_reading(task, str(tmp_path))
+        ruler_qa.read_question_set(task, str(tmp_path))
 
 
-@pytest.mark.parametrize(("body", "says"), [(b"[]", "no JSON object"), (b'{"text": 3}', "no text but int"),
-                                            (b"\xff", "no JSON"),
+@pytest.mark.parametrize(("body", "says"), [(b"[]", "not a JSON object"), (b'{"text": 3}', "is a int, not text"),
+                                            (b"\xff", "not a JSON"),
                                             (b'{"text": "few words"}', "holds 2 words")])  # fmt: skip
 def test_broken_essays_are_named(body, says, tmp_path):
     (tmp_path / "PaulGrahamEssays.json").write_bytes(body)
@@ -374,6 +374,8 @@ def test_an_estimate_without_a_tokenizer_counts_numbers_and_identifiers_too():
 
 
 def test_several_needles_in_noise_stay_in_the_order_they_were_shuffled_into():
-    made = needles(NEEDLES["niah_multiquery"], "{task}", None).make(8, Random(5), Draw("niah_multiquery", 1024, 0))
+    made = needle_generator(NEEDLES["niah_multiquery"], "{task}", None).make(
+        8, Random(5), SampleKey("niah_multiquery", 1024, 0)
+    )
     at = [made.input.index(f"is: {value}.") for value in made.answers]
     assert len(set(at)) == 4 and all(a != b for a, b in pairwise(sorted(at)))

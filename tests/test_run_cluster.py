@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from firsthand.cluster.spread.ray_workers import Place, Share, expect_cluster, shares
-from firsthand.commands.cluster import is_local, uses_files
+from firsthand.cluster.spread.ray_workers import Share, WorkerSlot, expect_cluster, shares
 from firsthand.commands.run import Config
 from firsthand.errors import ConfigError
+from firsthand.experiment.on_cluster import is_local, uses_files
 from firsthand.runs.store import Run, open_run
 from run_process import held, results, start
 from test_run_killed import PATTERNS, check_records, interrupted_tools, prepare
@@ -39,16 +39,16 @@ def test_there_is_a_worker_for_each_machine_or_each_gpu() -> None:
         node("gone", 64, alive=False),
         {"NodeID": "c", "Alive": True},
     ]
-    assert shares(nodes, None, gpus=False) == {Place("a", 0): Share(8, 0), Place("b", 0): Share(4, 0)}
-    assert shares(nodes, None, gpus=True) == {Place("b", 0): Share(2, 1), Place("b", 1): Share(2, 1)}
+    assert shares(nodes, None, gpus=False) == {WorkerSlot("a", 0): Share(8, 0), WorkerSlot("b", 0): Share(4, 0)}
+    assert shares(nodes, None, gpus=True) == {WorkerSlot("b", 0): Share(2, 1), WorkerSlot("b", 1): Share(2, 1)}
 
 
 def test_workers_are_spread_over_the_machines() -> None:
     nodes = [node("a", 4), node("b", 1)]
     assert shares(nodes, 3, gpus=True) == {
-        Place("a", 0): Share(2, 0),
-        Place("a", 1): Share(2, 0),
-        Place("b", 0): Share(1, 0),
+        WorkerSlot("a", 0): Share(2, 0),
+        WorkerSlot("a", 1): Share(2, 0),
+        WorkerSlot("b", 0): Share(1, 0),
     }
     assert sum(share.cpus for share in shares(nodes, 5, gpus=False).values()) == 5
     with pytest.raises(ConfigError, match="workers is 6, and the cluster has room for 5, one for each CPU"):

@@ -365,7 +365,7 @@ def test_a_killed_worker_says_nothing_more() -> None:
         remote = InProcess(World().worker())
         assert (await remote.worker.exchange([], 0.001)) == []
         await remote.kill()
-        with pytest.raises(Lost, match="beside was killed"):
+        with pytest.raises(Lost, match="in-process was killed"):
             await remote.exchange([])
 
     asyncio.run(talk())

@@ -5,6 +5,7 @@ import asyncio
 import gc
 import os
 import platform
+import signal
 import stat
 import subprocess
 import sys
@@ -383,3 +384,83 @@ def test_the_shell_tool_works_in_a_folder_that_is_thrown_away():
 def test_long_output_keeps_both_ends_and_fences_fall_away():
     assert shortened("a" * 100 + "b" * 100, 20) == "a" * 10 + "\n[180 characters left out]\n" + "b" * 10
     assert unfenced("```python\nx\ny\n```") == "x\ny" and unfenced("x = '```'") == "x = '```'"
+
+
+@needs_bwrap
+@pytest.mark.parametrize(
+    "command",
+    ["echo a\0b", "echo \ud800", f"echo {'x' * 140_000}", ""],
+    ids=["a NUL", "a lone surrogate", "too long", "nothing"],
+)
+def test_a_command_that_cannot_be_run_is_no_success(box, command):
+    outcome = asyncio.run(box.shell(command))
+    if command:
+        assert (outcome.ended, outcome.exit_status) == ("error", 126) and "could not be run" in outcome.stderr, outcome
+    else:
+        assert outcome.ok
+
+
+@needs_bwrap
+def test_text_that_is_no_unicode_reaches_the_code_as_bytes_and_leaks_nothing(box):
+    code = "import sys\nprint(sys.stdin.buffer.read())"
+    asyncio.run(box.python(code, stdin="warm"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    outcome = asyncio.run(box.python(code, stdin="a\ud800\udc80b"))
+    assert outcome.ok and outcome.stdout.startswith("b'a\\xed\\xa0\\x80"), outcome
+    assert asyncio.run(box.python(code, stdin="a\udc80b")).stdout == "b'a\\x80b'\n"
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+@needs_bwrap
+def test_an_answer_that_is_no_unicode_fails_alone(box):
+    """It was a SandboxError, which ends a whole run."""
+    outcome = asyncio.run(box.check("def f(): return '\ud800'", "assert f() == 1"))
+    assert outcome.ended == "error" and "Unicode" in outcome.stderr
+    assert asyncio.run(box.check("def f(): return 1", "assert f() == 1")).ok
+
+
+@needs_bwrap
+def test_what_the_code_reads_cannot_be_changed(box):
+    code = "import os\ntry: os.write(os.open('/proc/self/fd/0', os.O_RDWR), b'x')\nexcept OSError as e: print(e.errno)"
+    assert asyncio.run(box.python(code, stdin="hello")).stdout.strip() in ("1", "13")
+
+
+@needs_bwrap
+@pytest.mark.slow
+def test_a_worker_that_does_not_report_is_a_run_that_timed_out_and_is_replaced():
+    worker = WarmWorker()
+    run = SandboxRun("python", "import time; time.sleep(60)", RunLimits(wall_s=1))
+    threading.Timer(0.5, lambda: [os.kill(pid, signal.SIGSTOP) for pid in descendants(worker.pid)]).start()
+    report = worker.run(run)
+    assert report.body["killed"] == "timeout" and not worker.alive
+
+
+def descendants(pid: int) -> list[int]:
+    children = [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return [each for child in children for each in (child, *descendants(child))]
+
+
+@needs_bwrap
+def test_many_mappings_in_many_processes_are_the_failure_of_the_code_alone():
+    """The supervisor counts shared pages by reading every mapping: that took longer than the run may, and the run stopped."""
+    code = """
+import mmap, os, sys, time
+shared = mmap.mmap(-1, 100 << 20)
+for page in range(0, 100 << 20, 4096): shared[page] = 1
+for _ in range(40):
+    if os.fork() == 0:
+        kept = []
+        try:
+            while True:
+                kept.append(mmap.mmap(-1, 8192, prot=mmap.PROT_READ if len(kept) % 2 else mmap.PROT_READ | mmap.PROT_WRITE))
+                if len(kept) % 2 == 0: kept[-1][0] = 1
+        except OSError: pass
+        for page in range(0, 100 << 20, 4096): shared[page]
+        time.sleep(60)
+        os._exit(0)
+time.sleep(60)
+"""
+    with Sandbox(RunLimits(wall_s=4, cpu_s=60, processes=64, memory_bytes=2**29), workers=1) as sandbox:
+        outcome = asyncio.run(sandbox.python(code))
+        assert outcome.ended in ("timeout", "memory", "killed") and outcome.wall_s < 12, outcome
+        assert asyncio.run(sandbox.python("print(1)")).stdout == "1\n"

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from firsthand.sandbox.memory_cgroup import open_cgroup
 from firsthand.sandbox.sandbox import Sandbox
 from firsthand.sandbox.sandbox_limits import RunLimits
 from namespaces import WHY_NOT
@@ -439,6 +440,9 @@ refused(lambda: call(126, header, (ctypes.c_uint32 * 6)(*[0xFFFFFFFF] * 6)))
     "perf": "refused(lambda: call(298, 0, 0, -1, -1, 0))",
     "userfaultfd": "refused(lambda: call(323, 0))",
     "io_uring": "refused(lambda: call(425, 1, (ctypes.c_char * 120)()))",
+    "pipes_of_huge_pages": "refused(lambda: call(278, 1, ctypes.create_string_buffer(16), 1, 0))",
+    "asynchronous_contexts": "refused(lambda: call(206, 64, ctypes.byref(ctypes.c_ulong(0))))",
+    "watching_the_hosts_files": "refused(lambda: call(294, 0))",
     "modules": "refused(lambda: call(313, 0, b'', 0)); refused(lambda: call(175, 0, 0, b''))",
     "kexec_and_reboot": "refused(lambda: call(246, 0, 0, 0, 0)); refused(lambda: call(169, 0xFEE1DEAD, 672274793, 0x1234567, 0))",
     "clocks": """
@@ -703,3 +707,40 @@ def state(pid):
         return Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
         return None
+
+
+CGROUP = open_cgroup()
+if CGROUP is not None:
+    CGROUP.close()
+needs_cgroup = pytest.mark.skipif(CGROUP is None, reason="no memory cgroup can be made here")
+UNMAPPED = """
+import ctypes, mmap
+libc = ctypes.CDLL(None, use_errno=True)
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t] + [ctypes.c_int] * 3 + [ctypes.c_long]
+libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+size = 32 << 20
+for _ in range(48):  # 1.5 GB of shared pages, of which one in each piece stays mapped
+    at = libc.mmap(None, size, 3, mmap.MAP_SHARED | mmap.MAP_ANONYMOUS, -1, 0)
+    ctypes.memset(at, 1, size)
+    libc.munmap(at + 4096, size - 4096)
+print("held")
+"""
+
+
+@needs_cgroup
+def test_memory_that_nobody_maps_counts_too():
+    with Sandbox(RunLimits(memory_bytes=128 * 2**20, wall_s=20, cpu_s=20), workers=1) as sandbox:
+        outcome = asyncio.run(sandbox.python(UNMAPPED))
+        assert outcome.ended == "memory" and "held" not in outcome.stdout, outcome
+        assert asyncio.run(sandbox.python("print(len(bytearray(50 << 20)))")).ok  # the next run has all of its own
+
+
+@needs_cgroup
+def test_a_closed_sandbox_leaves_no_cgroup():
+    with Sandbox(workers=1) as sandbox:
+        assert asyncio.run(sandbox.python("print(1)")).ok
+        (worker,) = sandbox._pool.idle
+        folder = worker._cgroup.folder
+        assert folder.is_dir() and (folder / "cgroup.procs").read_text()
+    assert not folder.exists()

@@ -85,7 +85,7 @@ def test_it_is_printed_for_people_and_programs(run: Run, capsys: Any) -> None:
     assert [each["agent"] for each in body] == ["zoe", "ada", "zoe", "ada"]
     assert main(["summary", str(run.path), "--confidence", "99%"]) == 0
     out = capsys.readouterr().out
-    assert "clustered t" in out and "20 tasks in 7 clusters" in out and "score (99%)" in out
+    assert "clustered t" in out and "20 tasks in 7 clusters" in out and "score (99%" in out
     wide, narrow = summary(run, 0.99)[0].score, summary(run)[0].score
     assert wide.high - wide.low > narrow.high - narrow.low
     assert main(["summary", str(run.path), "--confidence", "x"]) == 2

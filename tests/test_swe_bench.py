@@ -25,8 +25,7 @@ from firsthand.message import ToolCall
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
 from firsthand.runs.store import open_run
-from firsthand.scorers.resolved import Places, canary_for, script_parts
-from firsthand.scorers.resolved import Tests as HiddenTests
+from firsthand.scorers.resolved import HiddenTests, TaskWorkplaces, canary_for, script_parts
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
 from namespaces import WHY_NOT
@@ -83,11 +82,11 @@ CHEATS = {
     "prints at import": (HEAD + f"@@ -1,2 +1,3 @@\n+print('{PASSES}')\n def half(x):\n     return x // 2\n", "still fail"),
     "prints and leaves": (
         HEAD + f"@@ -1,2 +1,4 @@\n+import os\n+os.write(1, b'{PASSES}'); os._exit(0)\n def half(x):\n     return x // 2\n",
-        "cannot be believed",
+        "cannot be trusted",
     ),
     "prints and breaks": (
         HEAD + f"@@ -1,2 +1,4 @@\n+print('{PASSES}', flush=True)\n+raise SystemError\n def half(x):\n     return x // 2\n",
-        "cannot be believed",
+        "cannot be trusted",
     ),
     "makes all pass": (
         adds(
@@ -95,10 +94,10 @@ CHEATS = {
             "import pytest\n@pytest.hookimpl(hookwrapper=True)\ndef pytest_runtest_makereport(item, call):\n"
             "    made = yield\n    made.get_result().outcome = 'passed'",
         ),
-        "cannot be believed",
+        "cannot be trusted",
     ),
-    "skips all": (adds("conftest.py", "def pytest_collection_modifyitems(items):\n    items[:] = []"), "cannot be believed"),
-    "is the runner": (adds("pytest.py", f"print('{PASSES}')"), "cannot be believed"),
+    "skips all": (adds("conftest.py", "def pytest_collection_modifyitems(items):\n    items[:] = []"), "cannot be trusted"),
+    "is the runner": (adds("pytest.py", f"print('{PASSES}')"), "cannot be trusted"),
     "changes the test": (
         "--- a/tests/test_calc.py\n+++ b/tests/test_calc.py\n@@ -1,5 +1,8 @@\n-from calc import double\n"
         "+def double(x): return 4\n"
@@ -160,7 +159,7 @@ def test_unittest_is_understood_and_has_a_canary_too(tmp_path: Path, monkeypatch
         write(folder, {**record, "test_patch": adds("tests/__init__.py", "#") + adds("tests/test_unit.py", tests)})
         assert judged(folder, GOOD).value == 1.0
         hides = adds("unittest.py", f"print('{name} ... ok')")
-        assert "cannot be believed" in judged(folder, hides).detail["reason"]
+        assert "cannot be trusted" in judged(folder, hides).detail["reason"]
 
 
 @needs_bwrap
@@ -316,7 +315,7 @@ def test_the_oracle_protocol_shows_the_files_that_the_reference_patch_changes(pl
 
 WRONG = {
     "no id": ({"instance_id": None}, "the field 'instance_id'"),
-    "an id that is a path": ({"instance_id": "../x"}, "holds more than"),
+    "an id that is a path": ({"instance_id": "../x"}, "has characters besides"),
     "a branch for a commit": ({"base_commit": "main"}, "all 40 digits"),
     "names that are no list": ({"FAIL_TO_PASS": "test_x"}, "FAIL_TO_PASS must be a list"),
     "deep names": ({"PASS_TO_PASS": "[" * 100_000}, "PASS_TO_PASS must be a list"),
@@ -366,7 +365,7 @@ def test_parquet_needs_pyarrow_and_a_whole_file(place: Path) -> None:
         with pytest.raises(MissingExtra, match=r"pip install 'firsthand\[swe\]'"):
             catalog.benchmark(f"swe_records:data={place / 'tasks.parquet'}")
         return
-    with pytest.raises(DataError, match="no whole Parquet file"):
+    with pytest.raises(DataError, match="not a complete Parquet file"):
         catalog.benchmark(f"swe_records:data={place / 'tasks.parquet'}")
 
 
@@ -379,7 +378,7 @@ def test_a_repository_that_is_not_there_and_an_image_without_docker_are_told(pla
         write(place, {**record, **changes})
         benchmark = catalog.benchmark(f"swe_records:data={place / 'tasks.jsonl'}:engine=/no/such/docker")
         with pytest.raises(error, match=reason):
-            asyncio.run(Places(folder=place, engine="/no/such/docker").open(benchmark.tasks(0)[0]))
+            asyncio.run(TaskWorkplaces(folder=place, engine="/no/such/docker").open(benchmark.tasks(0)[0]))
 
 
 def test_a_canary_is_put_only_where_the_runner_takes_it() -> None:

@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+import resource
 import sqlite3
+import tempfile
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -193,3 +195,23 @@ def test_a_damaged_database_is_a_result_that_says_so(shop: Path) -> None:
     content[100:4096] = os.urandom(3996)
     shop.write_bytes(content)
     refused(shop, "sql_query", query="SELECT * FROM books")
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT instr(printf('%.*c', 9000000, 'a'), printf('%.*cb', 4000000, 'a'))",
+        "SELECT replace(printf('%.*c', 9999999, 'x'), 'x', 'xy')",
+        "SELECT " + ", ".join(f"printf('%.*c', {9_000_000 + i}, 'x') AS c{i}" for i in range(900)),
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n ORDER BY random()",
+    ],
+    ids=["one slow call", "one long result", "many long columns", "a sort without end"],
+)
+def test_no_single_call_outlasts_its_time_or_takes_the_memory(shop: Path, query: str, tmp_path: Path) -> None:
+    """SQLite's progress handler is not asked in the middle of a function: one took 324 s, 900 columns took 3.4 GB."""
+    before = set(Path(tempfile.gettempdir()).iterdir())
+    largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    with pytest.raises(ToolError, match=r"did not end within 1 s|more than 512 MiB|too big|string or blob"):
+        SqlFile(shop, query_s=1.0).sql_query(query)
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss <= max(largest, 560 * 1024)
+    assert not [each for each in set(Path(tempfile.gettempdir()).iterdir()) - before if "sqlite" in each.name]

@@ -208,7 +208,7 @@ def test_thoughts_are_found_by_the_name_in_the_task():
     assert isinstance(thoughts_of(QUESTION), GenericThoughts)
     assert type(thoughts_of(make_task("1", "4 5 6 10"))).__name__ == "Game24Thoughts"
     wrong = Task("1", "Q", thoughts="arithmetic")
-    assert "defines no 'thoughts'" in attempt(tot, Scripted([]), wrong).error.message
+    assert "has no 'thoughts'" in attempt(tot, Scripted([]), wrong).error.message
     assert attempt(tot, Scripted([]), Task("1", "Q", thoughts="gme24")).error.kind == "UnknownName"
 
 

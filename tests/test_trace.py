@@ -4,17 +4,32 @@ from __future__ import annotations
 
 import json
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from firsthand.errors import StoreError
+from firsthand.errors import ConfigError, StoreError
 from firsthand.loop.journal import MemoryJournal
 from firsthand.message import Message, Sampled, Text, ToolCall, ToolResult, user
-from firsthand.model import Usage
-from firsthand.trace import TRACE_VERSION, Call, Event, Failure, Node, Preference, Score, Trace, as_json
+from firsthand.model import ToolSpec, Usage
+from firsthand.trace import (
+    TRACE_VERSION,
+    Call,
+    Event,
+    Failure,
+    Node,
+    Preference,
+    PromptIds,
+    Score,
+    Trace,
+    as_json,
+    utc_now,
+)
+
+DATA = Path(__file__).parent / "data"
 
 words = st.text(max_size=12)
 seconds = st.floats(0, 1e6)
@@ -29,7 +44,8 @@ parts = (
     | st.builds(ToolCall, words, words, objects, st.none() | words)
     | st.builds(ToolResult, words, words, words, st.booleans())
 )
-sampled = st.builds(Sampled, st.just((1, 2)), st.tuples(seconds, seconds))
+pairs = st.tuples(seconds, seconds)
+sampled = st.builds(Sampled, st.just((1, 2)), pairs, st.none() | pairs, st.sampled_from([None, (0, 0), (3, 4)]))
 messages = st.builds(
     Message, st.sampled_from(["system", "user", "assistant", "tool"]), st.lists(parts, max_size=3).map(tuple),
     st.none() | sampled,
@@ -45,6 +61,8 @@ def traces(draw: st.DrawFn) -> Trace:
     calls = st.builds(
         Call, words, st.sampled_from(["generate", "tool", "score"]), st.none() | indices, seconds, seconds, words, usages,
         st.lists(indices, max_size=3).map(tuple), objects, st.booleans(), st.none() | words,
+        st.none() | st.builds(PromptIds, st.lists(st.integers(0, 99), max_size=3).map(tuple)),
+        st.lists(st.integers(0, 3), max_size=2).map(tuple),
     )  # fmt: skip
     return Trace(
         id=draw(words),
@@ -62,8 +80,10 @@ def traces(draw: st.DrawFn) -> Trace:
         stop_reason=draw(st.sampled_from(["done", "error", "tokens"])),
         final_state=draw(objects),
         error=draw(st.none() | st.builds(Failure, words, words, st.none() | words)),
-        scores=tuple(draw(st.lists(st.builds(Score, words, st.floats(allow_nan=False), objects), max_size=3))),
-    )
+        scores=tuple(draw(st.lists(st.builds(Score, words, st.floats(allow_nan=False), objects, st.none() | indices),
+                                   max_size=3))),
+        tools=tuple(draw(st.lists(st.builds(ToolSpec, words, words, objects), max_size=2))),
+    )  # fmt: skip
 
 
 @settings(max_examples=50)
@@ -115,6 +135,21 @@ def test_another_version_is_refused_with_what_to_do(version: Any) -> None:
         Trace.from_json(simple().to_json() | {"version": version})
 
 
+@pytest.mark.parametrize("version", [1, 2])
+def test_traces_of_every_earlier_version_are_read(version: int) -> None:
+    """Two files that firsthands of their time wrote: two turns with a tool, two samples, a score."""
+    body = json.loads((DATA / f"trace_v{version}.json").read_text(encoding="utf-8"))
+    assert body["version"] == version
+    trace = Trace.from_json(body)
+    assert trace.version == TRACE_VERSION == 3 and Trace.from_json(json.loads(json.dumps(trace.to_json()))) == trace
+    assert [node.parent for node in trace.nodes] == [None, 0, 1, 2, 2] and trace.answer == "42"
+    assert trace.nodes[1].message.sampled == Sampled((40, 41, 42, 2), (-0.125, -0.25, -0.375, -0.5))
+    assert [call.kind for call in trace.calls] == ["generate", "tool", "generate"] and trace.calls[2].nodes == (3, 4)
+    assert [(call.prompt, call.tools) for call in trace.calls] == [(None, ())] * 3 and trace.tools == ()
+    assert trace.scores == (Score("exact", 1.0, {"parsed": "42"}),) and trace.value() == 1.0
+    assert trace.origin is None and trace.prompt_ids(0) is None
+
+
 def test_usage_and_time_are_added_up() -> None:
     calls = (
         Call("0", "generate", None, 0.0, 1.5, "r", Usage(10, 2, 5, 0.25)),
@@ -144,9 +179,22 @@ def test_json_is_left_as_it_is(data: Any) -> None:
     assert as_json(data) == data
 
 
-def test_a_preference_survives_json() -> None:
-    preference = Preference("t", "a1", "b1", "tie", "human:ada")
-    assert Preference.from_json(json.loads(json.dumps(preference.to_json()))) == preference
+@pytest.mark.parametrize("winner", ["a", "b", "tie", "both_bad"])
+def test_a_preference_survives_json(winner: Any) -> None:
+    bare = Preference("t", "a1", "b1", winner, "human:ada")
+    whole = Preference("t", "a1", "b1", winner, "judge:m", utc_now(), {"protocol": "pairwise"})
+    for preference in (bare, whole):
+        assert Preference.from_json(json.loads(json.dumps(preference.to_json()))) == preference
+    assert list(bare.to_json()) == ["task_id", "a", "b", "winner", "by"], "rows of before are read, and written alike"
+
+
+def test_a_preference_that_says_nothing_is_refused() -> None:
+    with pytest.raises(ConfigError, match="winner is 'c': give one of a, b, tie, both_bad"):
+        Preference("t", "a", "b", "c", "me")  # type: ignore[arg-type]
+    for when in ("yesterday", "2026-01-31T10:00:00", "2026-01-31T10:00:00+02:00", ""):
+        with pytest.raises(ConfigError, match=r"when is .*: give UTC in ISO 8601"):
+            Preference("t", "a", "b", "a", "me", when)
+    assert Preference("t", "a", "b", "a", "me", "2026-01-31T10:00:00Z").when is not None
 
 
 def test_a_journal_in_memory_finds_by_place_and_request() -> None:

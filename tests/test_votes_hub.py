@@ -130,7 +130,7 @@ def test_hostile_rows_are_one_sentence(changes: dict[str, Any], why: str) -> Non
 
 
 def test_what_is_not_there_is_said(home: Path) -> None:
-    with pytest.raises(DataError, match=r"humans\.json is not here, and not on the hub"):
+    with pytest.raises(DataError, match=r"humans\.json is neither on this machine nor on the hub"):
         catalog.benchmark("judge_pandalm:data=hub")
     with pytest.raises(DataError, match="not packaged: give data=FOLDER, or data=hub to fetch lmsys"):
         catalog.benchmark("judge_mtbench:data=packaged")

@@ -215,7 +215,7 @@ def test_mmlu_and_truthfulqa_read_the_authors_files():
 
 def test_a_broken_archive_is_a_sentence(tmp_path):
     (tmp_path / "mmlu_csv.zip").write_bytes(b"PK\x03\x04 no zip")
-    with pytest.raises(DataError, match="not a whole zip file"):
+    with pytest.raises(DataError, match="not a complete zip file"):
         catalog.benchmark(f"mmlu:data={tmp_path}")
 
 

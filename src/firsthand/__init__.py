@@ -1,6 +1,6 @@
 """Run any model with any reasoning pattern on any task, and see with error bars what each idea buys and costs.
 
-    from firsthand import Agent, Sampling, Task, catalog, run
+    from firsthand import Agent, Experiment, Sampling, Task, catalog, run
     from firsthand.rollout import rollout
 
 The names below are found when they are first asked for, so that `import firsthand` costs nothing.
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from firsthand.benchmark import Benchmark as Benchmark
     from firsthand.context import Context as Context
     from firsthand.errors import FirsthandError as FirsthandError
+    from firsthand.experiment.experiment import Experiment as Experiment
     from firsthand.loop.budget import Limits as Limits
     from firsthand.loop.concurrency import run as run
     from firsthand.message import Message as Message
@@ -33,6 +34,7 @@ _HOMES = {
     "Agent": "agent",
     "Benchmark": "benchmark",
     "Context": "context",
+    "Experiment": "experiment.experiment",
     "FirsthandError": "errors",
     "Limits": "loop.budget",
     "Message": "message",
@@ -47,6 +49,7 @@ __all__ = [
     "Agent",
     "Benchmark",
     "Context",
+    "Experiment",
     "FirsthandError",
     "Limits",
     "Message",

@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any
 
 PACKAGES = ("evals", "replicas", "nn.kernels", "engine.measuring")
 """Packages that are gone; only the modules they held are found."""
@@ -21,11 +22,11 @@ MOVED = {
     "benchmarks.data": "benchmarks.sources.datasets",
     "benchmarks.evalplus": "benchmarks.sources.evalplus",
     "benchmarks.haystack": "benchmarks.long_context.haystack",
-    "benchmarks.inspect_results": "bridges.inspect.results",
-    "benchmarks.inspect_sandbox": "bridges.inspect.sample_sandbox",
+    "benchmarks.inspect_results": "bridges.inspect.sample_scores",
+    "benchmarks.inspect_sandbox": "bridges.inspect.sample_sandboxes",
     "benchmarks.lengths": "benchmarks.long_context.lengths",
     "benchmarks.lm_eval_files": "bridges.lm_eval.task_files",
-    "benchmarks.lm_eval_results": "bridges.lm_eval.results",
+    "benchmarks.lm_eval_results": "bridges.lm_eval.document_scores",
     "benchmarks.multiple_choice": "benchmarks.protocols.multiple_choice",
     "benchmarks.own": "benchmarks.sources.own",
     "benchmarks.protocol": "benchmarks.protocols.protocol",
@@ -39,6 +40,10 @@ MOVED = {
     "benchmarks.tot_data": "benchmarks.sources.tot_data",
     "benchmarks.votes": "benchmarks.protocols.vote_sets",
     "budget": "loop.budget",
+    "commands.cluster": "experiment.on_cluster",
+    "commands.lineup": "experiment.named_agents",
+    "commands.recorded": "experiment.recorded",
+    "commands.results": "commands.print_run",
     "concurrency": "loop.concurrency",
     "engine.adapters": "engine.compute.adapter_slots",
     "engine.arrivals": "engine.core.admission",
@@ -349,6 +354,23 @@ class MovedModules(MetaPathFinder):
         new = f"firsthand.{MOVED[old]}"
         warnings.warn(f"{fullname} has moved to {new}; the old name goes in 0.8.0", DeprecationWarning, stacklevel=2)
         return ModuleSpec(fullname, _Alias(new))
+
+
+def old_names(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
+    """Returns a `__getattr__` for a module: old names give the renamed objects, with a DeprecationWarning."""
+
+    def get(name: str) -> Any:
+        if name not in names:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        warn_renamed(f"{module}.{name}", names[name], stacklevel=3)
+        return getattr(sys.modules[module], names[name])
+
+    return get
+
+
+def warn_renamed(old: str, new: str, *, stacklevel: int = 3) -> None:
+    """Warn the caller of a deprecated name; `stacklevel` as in `warnings.warn`, counted from here."""
+    warnings.warn(f"{old} is now {new}; the old name goes in 0.8.0", DeprecationWarning, stacklevel=stacklevel)
 
 
 def install() -> None:

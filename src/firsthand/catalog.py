@@ -1,9 +1,9 @@
-"""A name finds its thing by place: the pattern `react` is `react` in `patterns/react.py`, and so for benchmarks and tools.
+"""Finds patterns, benchmarks, tools and models by name: the pattern `react` is the function `react` in `patterns/react.py`.
 
-Others enter in two ways: an installed package declares an entry point in the group `firsthand.patterns` (or `.benchmarks`,
-`.tools`), and a file of one's own is named by its path, `my_pattern.py` or `my_pattern.py:other_name`. A name may carry
-options (`spec`), a benchmark its protocol: `mmlu@cloze`, and a tool what it works on: `files:notes`. Nothing is imported
-until it is asked for, listings included.
+Outside names come from entry points of installed packages (groups `firsthand.patterns`, `.benchmarks`, `.tools`) and from
+files, named by path: `my_pattern.py` or `my_pattern.py:other_name`. Options follow a name (see `option_spec`); a benchmark
+may name its protocol, `mmlu@cloze`, and a tool its arguments, `files:notes`. Nothing is imported before it is used, not even
+for listings.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import inspect
 import re
 import sys
 import typing
+import warnings
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from importlib.metadata import EntryPoints, entry_points
@@ -43,7 +44,7 @@ _ROOMS: dict[Kind, str] = {
 
 
 def names(kind: Kind) -> dict[str, str]:
-    """Each known name of a kind and its one-line description, read without importing anything."""
+    """Known names of a kind -> one-line description, read without importing anything."""
     room = Path(__file__).parent / _ROOMS[kind]
     ours = {path.stem: _description(kind, path) for path in sorted(room.glob("[a-z]*.py"))}
     found = {name: line for name, line in ours.items() if line is not None}
@@ -53,14 +54,14 @@ def names(kind: Kind) -> dict[str, str]:
 
 
 def is_ours(kind: Kind, name: str) -> bool:
-    """Whether a file of our rooms defines the thing of that name; reads no other file."""
+    """True if a file of this package defines that name; reads no other file."""
     path = Path(__file__).parent / _ROOMS[kind] / f"{name}.py"
     return name.isidentifier() and _exists(path) and _description(kind, path) is not None
 
 
 @cache
 def _description(kind: Kind, path: Path) -> str | None:
-    """The first line that a file says of the thing it defines; None if it is no file for such a thing."""
+    """The first docstring line of a file that defines a thing of that kind; None if it defines none."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     wanted = {"provider": "open_model", "command": "main"}.get(kind, path.stem)
     if any(wanted in _defined(statement) for statement in tree.body):
@@ -69,20 +70,20 @@ def _description(kind: Kind, path: Path) -> str | None:
 
 
 def _installed(kind: Kind) -> EntryPoints:
-    """What installed packages declare of a kind."""
+    """Entry points of a kind in installed packages."""
     found: EntryPoints = _entry_points(tuple(sys.path)).select(group=f"firsthand.{_ROOMS[kind]}")
     return found
 
 
 @cache
 def _entry_points(search_path: tuple[str, ...]) -> Any:  # its type differs between versions of Python
-    """What all packages on a search path declare, looked up once: it means a file of each of them."""
-    found: Any = entry_points()  # before Python 3.12 of a type of its own, which selects alike
+    """All entry points on a search path, cached because a lookup reads a file of each package."""
+    found: Any = entry_points()  # before Python 3.12 of another type with the same `select`
     return cast(EntryPoints, found)
 
 
 def find(kind: Kind, name: str) -> Any:
-    """The thing of that name: from our rooms, from an installed package, or from a file."""
+    """The object of that name from this package, an installed package, or a file; UnknownName if there is none."""
     if ".py" in name:
         return from_file(kind, name)
     room = f"firsthand.{_ROOMS[kind]}"
@@ -97,18 +98,18 @@ def find(kind: Kind, name: str) -> Any:
     raise unknown(kind, name, names(kind), see=f"firsthand list {_ROOMS[kind]}")
 
 
-def beside(kind: Kind, name: str, attribute: str) -> Any:
-    """What stands as `attribute` in the file where the thing of that name is defined, such as a benchmark's `thoughts`."""
+def module_attribute(kind: Kind, name: str, attribute: str) -> Any:
+    """The module attribute beside the object of that name, such as a benchmark's `thoughts`."""
     module = sys.modules[find(kind, name).__module__]
     if not hasattr(module, attribute):
-        raise ConfigError(f"the {kind} {name!r} defines no {attribute!r} beside itself: define it in {module.__file__}")
+        raise ConfigError(f"the {kind} {name!r} has no {attribute!r} in its module: define it in {module.__file__}")
     return getattr(module, attribute)
 
 
 def pattern(text: str) -> tuple[Pattern, dict[str, Any]]:
-    """The pattern a text names and the options it gives, converted to the types of the pattern's keywords.
+    """The pattern that a text names, and its options, converted to the types of the pattern's keywords.
 
-    The patterns that a composed one leads are bound to it already.
+    Inner patterns of a composed one are bound to it already.
     """
     return _pattern(parse_spec(text))
 
@@ -119,7 +120,7 @@ def _pattern(spec: Spec) -> tuple[Pattern, dict[str, Any]]:
         raise ConfigError(f"{spec.name!r} is a {type(function).__name__}: write it as async def name(task, ctx) -> str")
     if misplaced := [value for value in spec.options.values() if value.endswith(")") and "(" in value]:
         raise ConfigError(
-            f"{misplaced[0]!r} stands among options: they follow the parentheses, as in name(pattern):key=value"
+            f"{misplaced[0]!r} is given as an option: options follow the parentheses, as in name(pattern):key=value"
         )
     options = bind_options(spec, function)
     if not spec.parts:
@@ -136,7 +137,7 @@ def _pattern(spec: Spec) -> tuple[Pattern, dict[str, Any]]:
 
 
 def protocols(name: str) -> dict[str, str]:
-    """The protocols of one of our benchmarks, the default first, each with whose number it reproduces; without importing."""
+    """Protocols of one of this package's benchmarks -> the source of the number each reproduces, the default first."""
     path = Path(__file__).parent / _ROOMS["benchmark"] / f"{name}.py"
     if not path.is_file():
         return {}
@@ -208,7 +209,7 @@ def _made(kind: Kind, text: str) -> Any:
 
 
 def tool(text: str) -> Tool:
-    """The one tool a text names."""
+    """The tool that a text names; ConfigError if it names several."""
     found = tools(text)
     if len(found) != 1:
         raise ConfigError(
@@ -218,7 +219,7 @@ def tool(text: str) -> Tool:
 
 
 def tools(text: str) -> tuple[Tool, ...]:
-    """The tools a text names: `calculator` is one; `files:notes:write=true` is what `files("notes", write=True)` gives."""
+    """The tools that a text names: `calculator` is one; `files:notes:write=true` calls `files("notes", write=True)`."""
     spec = parse_spec(text)
     parts = re.fullmatch(r"(.*?\.py(?::\w+)?|[^:]*)(?::(.*))?", spec.name, re.DOTALL)
     assert parts is not None
@@ -245,7 +246,7 @@ def tools(text: str) -> tuple[Tool, ...]:
 
 
 def tool_forms() -> dict[str, tuple[str, str]]:
-    """How each tool of ours is named, with what it must be given, and the effects it declares; nothing is imported."""
+    """Tool -> how it is written, required arguments included, and its declared effects; nothing is imported."""
     found: dict[str, tuple[str, str]] = {}
     for path in sorted((Path(__file__).parent / _ROOMS["tool"]).glob("[a-z]*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -259,15 +260,17 @@ def tool_forms() -> dict[str, tuple[str, str]]:
 
 
 def _effects(tree: ast.AST) -> list[str]:
-    """The effects that a file's tools declare, the mildest first."""
+    """The declared effects of a file's tools, the mildest first."""
     given = [each.value for each in ast.walk(tree) if isinstance(each, ast.keyword) and each.arg == "effect"]
     named = {each.value for value in given for each in ast.walk(value) if isinstance(each, ast.Constant)}
     return [effect for effect in typing.get_args(Effect) if effect in named]
 
 
 def scorers() -> dict[str, tuple[str, str]]:
-    """Each scorer's room file and its one-line description, read without importing: functions of (task, trace) that give a
-    Score, and functions of options alone that give a Scorer."""
+    """Scorer -> its module in `scorers/` and its one-line description, read without importing.
+
+    A scorer is a function of (task, trace) that returns a Score, or of options alone that returns a Scorer.
+    """
     found: dict[str, tuple[str, str]] = {}
     for path in sorted((Path(__file__).parent / "scorers").glob("[a-z]*.py")):
         for made in ast.parse(path.read_text(encoding="utf-8")).body:
@@ -281,7 +284,7 @@ def scorers() -> dict[str, tuple[str, str]]:
 
 
 def scorer(text: str) -> Scorer:
-    """The scorer a text names, such as `exact`, `rubric:judge=smollm2`, or `FILE.py:function`."""
+    """The scorer that a text names, such as `exact`, `rubric:judge=smollm2`, or `FILE.py:function`."""
     spec = parse_spec(text)
     if ".py" in spec.name:
         found = from_file("scorer", spec.name)
@@ -300,10 +303,10 @@ def scorer(text: str) -> Scorer:
 
 
 def model(text: str, *, device: str = "cpu") -> Model:
-    """The model a text names: `smollm2`, a .gguf file or a folder, `hf:org/name`, `openai:name@url`, `scripted:file`.
+    """The model that a text names: `smollm2`, a .gguf file or a folder, `hf:org/name`, `openai:name@url`, `scripted:file`.
 
-    What runs here may have an adapter, merged into its weights or beside them (`smollm2+lora:FOLDER`,
-    `smollm2+adapter:FOLDER`), and a `device` other than the CPU: `cuda`, `cuda:N` or `auto`.
+    A local model may have an adapter, merged into its weights (`smollm2+lora:FOLDER`) or beside them
+    (`smollm2+adapter:FOLDER`), and a `device` other than the CPU: `cuda`, `cuda:N` or `auto`.
     """
     prefix, colon, rest = text.partition(":")
     providers = names("provider")
@@ -318,7 +321,7 @@ def model(text: str, *, device: str = "cpu") -> Model:
     if device != "cpu":
         put_on: Callable[[str], None] | None = getattr(opened, "put_on", None)
         if put_on is None:
-            raise ConfigError(f"device is {device!r}, and {text} is not computed here: a device is for models of ours")
+            raise ConfigError(f"device is {device!r}, and {text} does not run here: a device is for local models")
         put_on(device)
     return opened
 
@@ -326,12 +329,12 @@ def model(text: str, *, device: str = "cpu") -> Model:
 def _exists(path: Path) -> bool:
     try:
         return path.exists()
-    except OSError:  # such as a name that is too long for any file
+    except OSError:  # such as a name longer than a file name may be
         return False
 
 
 def _defined(statement: ast.stmt) -> list[str]:
-    """The names that a top-level statement defines."""
+    """Names defined by a top-level statement."""
     if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         return [statement.name]
     targets = statement.targets if isinstance(statement, ast.Assign) else []
@@ -340,13 +343,13 @@ def _defined(statement: ast.stmt) -> list[str]:
 
 
 def _first_text(call: ast.expr) -> str:
-    """The first text that a call is given, by place: a Protocol begins with whose number it reproduces."""
+    """The first positional argument of a call, if it is a string: a Protocol's is the source of its number."""
     first = call.args[0] if isinstance(call, ast.Call) and call.args else None
     return str(first.value) if isinstance(first, ast.Constant) else ""
 
 
 def from_file(kind: str, name: str) -> Any:
-    """The thing in a user's own file: the one named after the file, or after the colon."""
+    """The object in a user's file that is named after the file, or after the colon."""
     file, colon, wanted = name.partition(".py:")
     path = Path(file + ".py") if colon else Path(name)
     wanted = wanted or path.stem
@@ -364,3 +367,12 @@ def from_file(kind: str, name: str) -> Any:
         defined = [each for each in vars(module) if not each.startswith("_")]
         raise unknown(kind, wanted, defined, see=f"grep -n 'def ' {path}")
     return getattr(module, wanted)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "beside":  # its name before 0.7.0
+        warnings.warn(
+            "catalog.beside is catalog.module_attribute now; the old name goes in 0.8.0", DeprecationWarning, 2
+        )
+        return module_attribute
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,8 +1,8 @@
 """The command line: `firsthand COMMAND ...` finds `commands/COMMAND.py`, reads its Config from the words, calls its main.
 
 A command module has a docstring (its help), a frozen dataclass `Config` (its flags), `EXAMPLES`, and `main(config) -> int`,
-the exit code: 0 is well, 1 an error with one sentence, 2 a command that makes no sense, 3 a run that finished with failed
-attempts, 4 a gate that cannot tell, 130 interrupted. Nothing of a command is imported before it is asked for.
+the exit code: 0 success, 1 an error with one sentence, 2 a command that makes no sense, 3 a finished run with failed
+attempts, 4 an inconclusive gate, 130 interrupted. A command is imported only when it is called.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # what a model wrote may be no text that can be encoded
+            stream.reconfigure(errors="backslashreplace")  # a model's text may not be encodable
     _show_notes()
     try:
         code = dispatch(words)
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nfirsthand: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of our output has left, as `| head` does
+    except BrokenPipeError:  # the reader of our output has exited, as `| head` does
         _drop_output()
         return 0
     except OSError as error:
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class _Notes(logging.Handler):
-    """What the package logs, as lines on standard error."""
+    """Prints the package's log as lines on standard error."""
 
     def emit(self, record: logging.LogRecord) -> None:
         print(f"firsthand: {one_line(record.getMessage())}", file=sys.stderr, flush=True)
@@ -61,7 +61,7 @@ def _show_notes() -> None:
 
 
 def dispatch(words: Sequence[str]) -> int:
-    """Find the command and call it."""
+    """Find the command and call it; returns its exit code."""
     if not words or words[0] in ("-h", "--help", "help"):
         print(overview())
         return 0
@@ -105,7 +105,7 @@ def _complain(error: Exception, code: int) -> int:
 
 
 def _drop_output() -> None:
-    """Send what is left of the output nowhere, for Python flushes it once more at its end."""
+    """Discard the rest of the output, which Python would flush at exit."""
     if sys.stdout is not None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

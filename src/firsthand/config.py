@@ -1,9 +1,9 @@
-"""Configs are frozen dataclasses beside their users; here they are read from flags and TOML.
+"""Reads configs, frozen dataclasses beside their users, from flags and TOML.
 
 A field is a flag: `budget_tokens` is `--budget-tokens`, its default is the flag's default, and the sentence under it is the
 flag's help. A field with `metadata={"positional": True}` takes the words without a flag; with
 `metadata={"bare": value}` its flag may stand alone and then means `value`. Unknown flags and keys are errors
-that name the nearest one there is.
+that name the nearest known one.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ C = TypeVar("C")
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose complaints are ConfigErrors."""
+    """An argument parser that raises ConfigError."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise what argparse would print."""
+        """Raise ConfigError with the message that argparse would print."""
         raise ConfigError(f"{message}; `{self.prog} --help` shows what it takes")
 
 
 def parse(config_class: type[C], argv: Sequence[str], *, prog: str, description: str = "", examples: str = "") -> C:
-    """The config that the words of a command line describe. `--config FILE.toml` gives defaults that flags override."""
+    """The config described by a command line; `--config FILE.toml` gives defaults that flags override."""
     parser = make_parser(config_class, prog=prog, description=description, examples=examples)
     known, surplus = parser.parse_known_args(argv)
     if surplus:
@@ -50,7 +50,7 @@ def parse(config_class: type[C], argv: Sequence[str], *, prog: str, description:
 
 
 def make_parser(config_class: type[Any], *, prog: str, description: str = "", examples: str = "") -> Parser:
-    """The parser whose flags are the fields of the dataclass."""
+    """A parser with a flag for each field of the dataclass."""
     epilog = f"examples:\n{textwrap.indent(examples.strip(), '  ')}" if examples else None
     parser = Parser(
         prog=prog,
@@ -68,7 +68,7 @@ def make_parser(config_class: type[Any], *, prog: str, description: str = "", ex
 
 
 def build(config_class: type[C], values: Mapping[str, Any]) -> C:
-    """The dataclass made of these values, which are converted to its fields' types. Unknown keys are refused."""
+    """The dataclass with these values, converted to its fields' types. ConfigError for an unknown key."""
     hints = typing.get_type_hints(config_class)
     for key in values:
         if key not in hints:
@@ -79,7 +79,7 @@ def build(config_class: type[C], values: Mapping[str, Any]) -> C:
 
 
 def read_toml(config_class: type[Any], path: str | Path) -> dict[str, Any]:
-    """The settings in a TOML file, dashes in names read as underscores."""
+    """The settings in a TOML file; dashes in names are read as underscores. ConfigError if it cannot be read."""
     try:
         body = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
@@ -90,7 +90,7 @@ def read_toml(config_class: type[Any], path: str | Path) -> dict[str, Any]:
 
 
 def convert(value: Any, hint: Any, name: str) -> Any:
-    """`value` as the type `hint`: str, int, float, bool, Path, a Literal, a tuple of str, or one of those or None."""
+    """`value` converted to `hint`: str, int, float, bool, Path, a Literal, a tuple of str, or any of those or None."""
     options = [each for each in typing.get_args(hint) if each is not type(None)] if _is_union(hint) else [hint]
     if value is None and len(options) < len(typing.get_args(hint)):
         return None
@@ -118,9 +118,9 @@ def convert(value: Any, hint: Any, name: str) -> Any:
 
 
 def split_list(text: str) -> list[str]:
-    """The words between the commas, but for commas inside parentheses: `route(direct,react),cot` is two words.
+    """The words between commas outside parentheses: `route(direct,react),cot` is two words.
 
-    A parenthesis that is never closed is a character like others.
+    A parenthesis that is never closed is an ordinary character.
     """
     words, depth = [""], 0
     for char in text:
@@ -133,29 +133,30 @@ def split_list(text: str) -> list[str]:
 
 
 def field_docs(config_class: type[Any]) -> dict[str, str]:
-    """The sentence under each field of a dataclass, read from its source."""
-    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(config_class))).body
-    assert isinstance(definition, ast.ClassDef)
+    """Field -> the sentence under it, read from the source of the dataclass and of those it inherits from."""
     docs: dict[str, str] = {}
-    for field, after in zip(definition.body, definition.body[1:], strict=False):
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(after, ast.Expr):
-            docs[field.target.id] = " ".join(str(ast.literal_eval(after.value)).split())
+    for each in reversed([base for base in config_class.__mro__ if dataclasses.is_dataclass(base)]):
+        (definition,) = ast.parse(textwrap.dedent(inspect.getsource(each))).body
+        assert isinstance(definition, ast.ClassDef)
+        for field, after in zip(definition.body, definition.body[1:], strict=False):
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(after, ast.Expr):
+                docs[field.target.id] = " ".join(str(ast.literal_eval(after.value)).split())
     return docs
 
 
 def share(text: str, name: str) -> float:
-    """The number that `2%` or `0.02` says."""
+    """The fraction written as `2%` or `0.02`; `name` is for the ConfigError."""
     try:
         value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise ConfigError(f"{name} is {text!r}: a share was expected, such as 2% or 0.02")
+        raise ConfigError(f"{name} is {text!r}: a fraction was expected, such as 2% or 0.02")
     return value
 
 
 def confidence(text: str) -> float:
-    """The level that `95%` or `0.95` says, from a half to 1."""
+    """The confidence level written as `95%` or `0.95`, from 0.5 to below 1."""
     value = share(text, "confidence")
     if not 0.5 <= value < 1:
         raise ConfigError(f"confidence is {text!r}: give a level from 50% to below 100%, such as 95%")
@@ -168,7 +169,7 @@ def _is_union(hint: Any) -> bool:
 
 def _add_flag(parser: Parser, field: dataclasses.Field[Any], hint: Any, doc: str) -> None:
     inner = next((each for each in typing.get_args(hint) if each is not type(None)), hint) if _is_union(hint) else hint
-    flag = "--" + field.name.rstrip("_").replace("_", "-")  # `with_` is --with, which is no name in Python
+    flag = "--" + field.name.rstrip("_").replace("_", "-")  # `with_` is --with, a keyword of Python
     default = None if field.default is dataclasses.MISSING else field.default
     shown = ",".join(default) if isinstance(default, tuple) else default
     help_text = doc if shown in (None, "", False) else f"{doc} [default: {shown}]"

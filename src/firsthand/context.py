@@ -27,7 +27,7 @@ from firsthand.loop.tool_call import run_call
 from firsthand.loop.tool_call import tool_request as tool_request
 from firsthand.memory import MemoryItem
 from firsthand.message import Json, Message, Role, Text, ToolCall, ToolResult, canonical
-from firsthand.model import Completion, Likelihood, Sampling, Scored, Usage, request_key
+from firsthand.model import Likelihood, Sampling, Scored, Usage, request_key
 from firsthand.tool import Tool
 from firsthand.trace import as_json
 
@@ -158,12 +158,12 @@ class Context:
             attempt.tell(Began(effect, "generate", self.node, {"n": n}))
             completions = await attempt.complete(effect, asked, sampling, specs, n)
             leases[:] = [completion.lease for completion in completions]
-            return {"completions": [completion.to_json() for completion in completions]}
+            return attempt.to_reply(completions, self.node)
 
         try:
             async with self._in_time():
                 body = await attempt.reply(effect, request, ask, recorded)
-            completions = [Completion.from_json(each) for each in body["completions"]]
+            completions = attempt.from_reply(body, self.node)
             usage = sum((completion.usage for completion in completions), usage)
         except FirsthandError as error:
             attempt.record("generate", effect, self.node, started_s, request, error=str(error))
@@ -181,14 +181,15 @@ class Context:
                 [[list(pair) for pair in token] for token in completion.top_logprobs] for completion in completions
             ]
         detail |= sent.detail
-        attempt.record(
-            "generate",
+        attempt.record_generation(
             effect,
             self.node,
             started_s,
             request,
-            usage=usage,
             nodes=nodes,
+            ids=completions[0].prompt_ids,
+            specs=specs,
+            usage=usage,
             detail=detail,
             replayed=recorded is not None,
         )

@@ -1,7 +1,7 @@
-"""What an answer must look like: a Grammar is plain data that goes with a request, in its Sampling.
+"""Grammars: the form an answer must have, as plain data in a request's Sampling.
 
-A model that runs here masks the tokens that the grammar forbids (`engine/decoding/constraint.py`); an endpoint is asked to
-do the same. The kinds: a JSON schema (written on one line, as `json.dumps` writes it), a regular expression, one of several
+A local model masks the tokens that the grammar forbids (`engine/decoding/constraint.py`); an endpoint is asked to do the
+same. The kinds: a JSON schema (answers are on one line, as `json.dumps` writes them), a regular expression, one of several
 texts, a grammar in llguidance's dialect of Lark, or one in GBNF, the dialect of llama.cpp.
 """
 
@@ -18,7 +18,7 @@ from firsthand.message import Json
 GrammarKind = Literal["json_schema", "regex", "choice", "lark", "gbnf"]
 KINDS: tuple[GrammarKind, ...] = ("json_schema", "regex", "choice", "lark", "gbnf")
 MAX_SOURCE_BYTES = 1 << 18
-"""A longer grammar is refused: reading one nested as deeply as this allows is known to fit the stack it is read on."""
+"""A longer grammar is refused: one nested as deeply as this allows is known to fit the stack it is compiled on."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Grammar:
 
     @staticmethod
     def from_json(body: Json) -> Grammar:
-        """What `to_json` wrote."""
+        """The grammar that `to_json` wrote."""
         return Grammar(body["kind"], body["source"])
 
     def parsed(self) -> Any:
@@ -65,12 +65,12 @@ class Grammar:
 
 
 def json_schema(schema: Json | bool) -> Grammar:
-    """One JSON value that a schema describes; properties come in the schema's order. `{"type": "object"}` is any object."""
+    """A JSON value that fits a schema; properties come in the schema's order. `{"type": "object"}` is any object."""
     return Grammar("json_schema", _written(schema, "JSON schema"))
 
 
 def regex(pattern: str) -> Grammar:
-    """A text that a regular expression matches from end to end: Rust's syntax, without look-around and back-references."""
+    """A text that a regular expression matches from end to end; Rust's syntax, without look-around and back-references."""
     return Grammar("regex", pattern)
 
 

@@ -1,4 +1,4 @@
-"""What is said: a Message, its parts, and for a sampled message the tokens it was born as.
+"""A Message, its parts, and for a sampled message its tokens.
 
 A message is plain frozen data and survives `to_json` and `from_json` unchanged. It knows no chat template: the text
 that a model sees is rendered in `tokens/templates/chat_template.py`.
@@ -9,8 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from typing import Any, Literal
 
+_SAME, _CERTAIN = "logprobs", "certain"
+"""Stored for behaviour log-probs that are the model's own, and for those that are all 0."""
 Role = Literal["system", "user", "assistant", "tool"]
 Json = dict[str, Any]
 """A JSON object."""
@@ -18,7 +21,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Text:
-    """Words."""
+    """Plain text."""
 
     text: str
 
@@ -27,8 +30,8 @@ class Text:
 class ToolCall:
     """A request, made by a model, to run a tool.
 
-    `arguments` is the object that the model gave. Where its JSON was broken, `arguments` is empty and `invalid` holds
-    the text as it came, so that the mistake can be shown back to the model.
+    `arguments` is the object that the model wrote. If its JSON was broken, `arguments` is empty and `invalid` holds the
+    text as it came, so that the mistake can be shown to the model.
     """
 
     id: str
@@ -39,10 +42,10 @@ class ToolCall:
 
 @dataclass(frozen=True)
 class ToolResult:
-    """What a tool gave back, as the model will read it; `is_error` marks a failure, which is data too.
+    """A tool's output, as the model will read it; `is_error` marks a failure, which is data too.
 
-    `origin` says where the content comes from if that is outside the attempt (the web, somebody's files): it is untrusted,
-    and a model reads it between marks. None: the tool worked it out itself.
+    `origin` names the source of content from outside the attempt (the web, somebody's files): it is untrusted, and a model
+    reads it between marks. None if the tool computed it.
     """
 
     call_id: str
@@ -59,19 +62,49 @@ Part = Text | ToolCall | ToolResult
 class Sampled:
     """The tokens of a sampled message as the model chose them, the end-of-turn token included where one was sampled.
 
-    They are kept from birth and spliced into later prompts, never encoded again from text. `logprobs` holds the natural
-    logarithm of each token's probability under the model (before temperature and truncation), in the same order.
+    They are kept and spliced into later prompts, never encoded again from text. Log-probs are natural logarithms, one for
+    each token.
     """
 
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
+    behaviour_logprobs: tuple[float, ...] | None = None
+    """Of the token under the distribution it was drawn from: after penalties, biases, temperature, cuts, token filters and
+    the grammar. 0 for greedy decoding and for tokens that a grammar forces, which had no alternative. None if not known."""
+    versions: tuple[int, ...] | None = None
+    """The version of the weights that computed each token. None if not known."""
     born_as: str = field(default="", kw_only=True, compare=False, repr=False)
     """A digest of the message they were sampled as, which the first Message that holds them sets."""
+
+    def to_json(self) -> Json:
+        """The tokens as a JSON object. Behaviour log-probs that equal the model's own, or are all 0, are a word; versions
+        are run-length coded, as (version, count)."""
+        body: Json = {"token_ids": list(self.token_ids), "logprobs": list(self.logprobs)}
+        if self.behaviour_logprobs is not None:
+            body["behaviour_logprobs"] = _short(self.behaviour_logprobs, self.logprobs)
+        if self.versions is not None:
+            body["versions"] = [[version, len(list(run))] for version, run in groupby(self.versions)]
+        return body
+
+    @staticmethod
+    def from_json(body: Json) -> Sampled:
+        """The tokens that `to_json` wrote."""
+        logprobs, behaviour, runs = tuple(body["logprobs"]), body.get("behaviour_logprobs"), body.get("versions")
+        if behaviour == _SAME:
+            behaviour = logprobs
+        elif behaviour == _CERTAIN:
+            behaviour = (0.0,) * len(logprobs)
+        return Sampled(
+            tuple(body["token_ids"]),
+            logprobs,
+            None if behaviour is None else tuple(behaviour),
+            None if runs is None else tuple(version for version, count in runs for _ in range(count)),
+        )
 
 
 @dataclass(frozen=True)
 class Message:
-    """One turn: who speaks, its parts, and its tokens if a model of ours sampled it.
+    """One turn: its role, its parts, and its tokens if they are known.
 
     An edited message has no tokens: whatever makes it (`edited`, `dataclasses.replace`), `sampled` is dropped where role or
     parts are not those it was sampled as.
@@ -104,7 +137,7 @@ class Message:
 
     @property
     def text(self) -> str:
-        """The words of the message: its Text parts and tool results, joined."""
+        """The text of the message: its Text parts and tool results, joined."""
         return "".join(
             part.text if isinstance(part, Text) else part.content
             for part in self.parts
@@ -120,7 +153,7 @@ class Message:
         """The message as a JSON object."""
         body: Json = {"role": self.role, "parts": [_part_to_json(part) for part in self.parts]}
         if self.sampled is not None:
-            body["sampled"] = {"token_ids": list(self.sampled.token_ids), "logprobs": list(self.sampled.logprobs)}
+            body["sampled"] = self.sampled.to_json()
         return body
 
     @staticmethod
@@ -130,22 +163,22 @@ class Message:
         return Message(
             role=body["role"],
             parts=tuple(_part_from_json(part) for part in body["parts"]),
-            sampled=Sampled(tuple(sampled["token_ids"]), tuple(sampled["logprobs"])) if sampled else None,
+            sampled=Sampled.from_json(sampled) if sampled else None,
         )
 
 
 def system(text: str) -> Message:
-    """A system message of these words."""
+    """A system message with this text."""
     return Message("system", (Text(text),))
 
 
 def user(text: str) -> Message:
-    """A user message of these words."""
+    """A user message with this text."""
     return Message("user", (Text(text),))
 
 
 def assistant(text: str, *calls: ToolCall) -> Message:
-    """An assistant message of these words and tool calls."""
+    """An assistant message with this text and these tool calls."""
     words: tuple[Part, ...] = (Text(text),) if text or not calls else ()
     return Message("assistant", words + calls)
 
@@ -153,6 +186,12 @@ def assistant(text: str, *calls: ToolCall) -> Message:
 def canonical(body: Any) -> str:
     """JSON with sorted keys and no spaces: equal data gives equal text, so that it can be hashed."""
     return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def _short(behaviour: tuple[float, ...], logprobs: tuple[float, ...]) -> str | list[float]:
+    if behaviour == logprobs:
+        return _SAME
+    return list(behaviour) if any(behaviour) else _CERTAIN
 
 
 def _part_to_json(part: Part) -> Json:

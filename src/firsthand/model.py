@@ -1,4 +1,4 @@
-"""What answers: the Model and Embedder protocols, and the plain data that goes in and comes out.
+"""The Model and Embedder protocols, and the plain data of their requests and answers.
 
 A prompt is either a conversation (a sequence of Messages, rendered by the model's own chat template) or a plain string,
 which reaches the model as it is, for base models and for evaluations whose protocol fixes every character.
@@ -21,7 +21,7 @@ FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 
 @dataclass(frozen=True)
 class Usage:
-    """What an answer cost; `cached_tokens` of the prompt were not computed again."""
+    """The cost of an answer; `cached_tokens` of the prompt came from the prefix cache."""
 
     prompt_tokens: int = 0
     cached_tokens: int = 0
@@ -56,12 +56,17 @@ class Completion:
     top_logprobs: tuple[tuple[tuple[str, float], ...], ...] = ()
     """For each token its most probable alternatives as (text, log-prob), if they were asked for."""
     lease: object = field(default=None, compare=False, repr=False)
-    """While it is referenced, a model that runs here keeps prompt and answer in memory for the next turn. No data."""
-    versions: tuple[int, ...] = ()
-    """Versions of the weights that made its tokens, in order: more than one if they were replaced meanwhile; none if all
-    tokens are of those that were loaded first, version 0."""
+    """While it is referenced, a local model keeps the prompt and the answer in memory for the next turn. Not data."""
+    prompt_ids: tuple[int, ...] | None = None
+    """The token ids of the prompt. None if the model does not report them."""
     adapter_version: int = 0
     """The version of the adapter that it was made with."""
+
+    @property
+    def versions(self) -> tuple[int, ...]:
+        """The versions of the weights that computed its tokens, in order; more than one if they were replaced meanwhile."""
+        sampled = self.message.sampled
+        return tuple(dict.fromkeys(sampled.versions or ())) if sampled is not None else ()
 
     def to_json(self) -> Json:
         """The completion as a JSON object."""
@@ -72,8 +77,8 @@ class Completion:
         }
         if self.top_logprobs:
             body["top_logprobs"] = [[list(pair) for pair in token] for token in self.top_logprobs]
-        if self.versions:
-            body["versions"] = list(self.versions)
+        if self.prompt_ids is not None:
+            body["prompt_ids"] = list(self.prompt_ids)
         if self.adapter_version:
             body["adapter_version"] = self.adapter_version
         return body
@@ -86,7 +91,7 @@ class Completion:
             finish_reason=body["finish_reason"],
             usage=Usage(**body["usage"]),
             top_logprobs=tuple(tuple((text, lp) for text, lp in token) for token in body.get("top_logprobs", ())),
-            versions=tuple(body.get("versions", ())),
+            prompt_ids=tuple(body["prompt_ids"]) if "prompt_ids" in body else None,
             adapter_version=body.get("adapter_version", 0),
         )
 
@@ -100,7 +105,7 @@ class CallDelta:
     """
 
     index: int
-    """Which of the answer's calls this is, from 0."""
+    """The number of the call within the answer, from 0."""
     id: str = ""
     name: str | None = None
     """None in every piece but the first."""
@@ -115,27 +120,27 @@ class Delta:
     completion: Completion | None = None
     call: CallDelta | None = None
     index: int = 0
-    """Which of several answers it belongs to."""
+    """The number of the answer it belongs to, where there are several."""
     token_ids: tuple[int, ...] = ()
-    """The tokens that came, if the model tells; their text may come later, where a character or a stop string is open."""
+    """The new tokens, if the model reports them; their text may come later, while a character or a stop string is open."""
     logprobs: tuple[float, ...] = ()
     """The natural log of the probability of each of these tokens."""
     top_logprobs: tuple[tuple[tuple[str, float], ...], ...] = ()
     """As in a Completion, for each of these tokens."""
     waited_s: float | None = None
-    """With the Completion: how long the answer waited until the model began with it, if the model tells."""
+    """With the Completion: how long the answer waited in the queue, if the model reports it."""
 
 
 @dataclass(frozen=True)
 class Likelihood:
-    """How probable a continuation is after a prompt."""
+    """The probability of a continuation after a prompt."""
 
     text: str
     logprob: float
     """Natural log of the probability of the whole continuation: the sum over its tokens."""
     num_tokens: int
     is_greedy: bool
-    """Whether each of its tokens was the most probable one."""
+    """True if each of its tokens was the most probable one."""
 
     def to_json(self) -> Json:
         """The likelihood as a JSON object."""
@@ -144,7 +149,7 @@ class Likelihood:
 
 @dataclass(frozen=True)
 class Scored:
-    """The likelihoods of several continuations of one prompt, in the order they were given, and what they cost."""
+    """The likelihoods of several continuations of one prompt, in the order they were given, and their cost."""
 
     likelihoods: tuple[Likelihood, ...]
     usage: Usage
@@ -155,13 +160,13 @@ class Scored:
 
     @staticmethod
     def from_json(body: Json) -> Scored:
-        """What `to_json` wrote."""
+        """The likelihoods that `to_json` wrote."""
         return Scored(tuple(Likelihood(**each) for each in body["likelihoods"]), Usage(**body["usage"]))
 
 
 @dataclass(frozen=True)
 class ToolSpec:
-    """What a model is told of a tool: `parameters` is the JSON schema of its arguments."""
+    """The description of a tool for a model: `parameters` is the JSON schema of its arguments."""
 
     name: str
     description: str
@@ -176,15 +181,15 @@ class ToolSpec:
 
 
 class Model(Protocol):
-    """Anything that continues a prompt."""
+    """Continues a prompt."""
 
     @property
     def name(self) -> str:
-        """The name a user gave to find it, such as `smollm2`."""
+        """The name it was opened by, such as `smollm2`."""
 
     @property
     def fingerprint(self) -> str:
-        """What decides its answers besides the request: equal fingerprints may share cached replies."""
+        """A hash of all that decides its answers besides the request: equal fingerprints may share cached replies."""
 
     async def complete(
         self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = (), n: int = 1
@@ -218,9 +223,9 @@ class TokenModel(Model, Protocol):
     ) -> AsyncIterator[Delta]:
         """`n` answers at once, their pieces as they come, each with tokens and log-probs. A prompt may be token ids.
 
-        Lower `priority` goes first; whoever shares a `run` shares the engine as one. The chat template is told `template`.
-        Requests with another `cache_salt` share no memory with these, so that nobody learns from an answer's speed what they
-        asked. Closing the iterator aborts all.
+        Lower `priority` goes first; requests of one `run` share the engine as one owner. `template` holds variables for the
+        chat template. Requests with another `cache_salt` share no prefix cache with these, so that an answer's speed reveals
+        no other client's prompt. Closing the iterator aborts all.
         """
 
     async def tokenize(
@@ -237,16 +242,16 @@ class TokenModel(Model, Protocol):
     async def rate(
         self, ids: Sequence[int], top: int = 0, *, priority: int = 0, run: str = "", cache_salt: str = ""
     ) -> list[TokenRating]:
-        """How probable each token after the first was, given those before it, with the `top` most probable ones."""
+        """The log-prob of each token after the first, given those before it, with the `top` most probable ones."""
 
     async def counters(self) -> Mapping[str, float]:
-        """What the engine has done and is doing: numbers by name."""
+        """The engine's counters and present load, by name."""
 
 
 async def shown_pieces(deltas: AsyncGenerator[Delta, None]) -> AsyncGenerator[Delta, None]:
-    """The pieces that a reader sees: text, part of a call, or the end. Closing it closes `deltas`, which aborts the answer.
+    """The deltas with text, part of a call, or the end. Closing it closes `deltas`, which aborts the answer.
 
-    So `Model.stream` is `stream_many` without the tokens whose text is still to come.
+    `Model.stream` is `stream_many` without the deltas whose text is still to come.
     """
     async with aclosing(deltas):
         async for delta in deltas:
@@ -256,22 +261,22 @@ async def shown_pieces(deltas: AsyncGenerator[Delta, None]) -> AsyncGenerator[De
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What a model that runs here can take."""
+    """The limits and abilities of a model."""
 
     context: int
     """Prompt and answer together have at most this many tokens."""
     vocab_size: int
     markup: Literal["hermes", "llama3", "mistral"] | None
-    """How it writes tool calls; None if that is not known."""
+    """The syntax of its tool calls; None if not known."""
     thinks: bool
-    """Whether its template knows thoughts between `<think>` and `</think>`."""
+    """True if its template has thoughts between `<think>` and `</think>`."""
     computed_by: str = ""
-    """What computes it: the instructions of the compiled step, or torch and its device. It may decide a near tie."""
+    """The instruction set of the compiled step, or torch and its device. It may decide a near tie."""
 
 
 @dataclass(frozen=True)
 class TokenRating:
-    """How probable a token was where it stood."""
+    """The log-prob of a token in its place."""
 
     token_id: int
     logprob: float
@@ -280,11 +285,11 @@ class TokenRating:
 
 
 class Embedder(Protocol):
-    """Anything that turns texts into vectors."""
+    """Turns texts into vectors."""
 
     @property
     def name(self) -> str:
-        """The name a user gave to find it."""
+        """The name it was opened by."""
 
     async def embed(self, texts: Sequence[str]) -> list[list[float]]:
         """A vector for each text, all of one length, each of Euclidean length 1."""
@@ -306,10 +311,18 @@ def request_key(
     """SHA-256, in hex, of all that decides an answer: the address of a reply in a store."""
     body = {
         "model": fingerprint,
-        "prompt": prompt_to_json(prompt),
+        "prompt": prompt if isinstance(prompt, str) else [_deciding(message) for message in prompt],
         "sampling": None if sampling is None else sampling.to_json(),
         "tools": [spec.to_json() for spec in tools],
         "n": n,
         "continuations": list(continuations),
     }
     return hashlib.sha256(canonical(body).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _deciding(message: Message) -> Json:
+    """A message as JSON without how its tokens were drawn, which decides no answer."""
+    body = message.to_json()
+    if message.sampled is not None:
+        body["sampled"] = {name: body["sampled"][name] for name in ("token_ids", "logprobs")}
+    return body

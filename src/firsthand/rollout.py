@@ -118,6 +118,7 @@ async def rollout(
         nodes=tuple(attempt.nodes),
         calls=tuple(attempt.calls),
         events=tuple(attempt.events),
+        tools=tuple(attempt.tool_specs),
         answer=answer,
         stop_reason=stop_reason,
         final_state=final_state,

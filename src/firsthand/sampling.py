@@ -1,4 +1,4 @@
-"""How to choose tokens: the settings that go with every request."""
+"""Sampling: the settings of a request that decide how tokens are chosen."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from firsthand.message import Json
 from firsthand.system.field_types import check_kinds, shown
 
 MAX_ALLOWED = 1 << 18
-"""As many token ids as the largest vocabularies have."""
+"""The size of the largest vocabularies."""
 MAX_BAD_WORDS = 1024
 MAX_WORD_CHARS = 256
 _LATER = (
@@ -21,7 +21,7 @@ _LATER = (
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to choose tokens. The defaults are greedy."""
+    """Sampling settings. The defaults are greedy."""
 
     max_tokens: int = 512
     """At most this many new tokens."""
@@ -46,25 +46,25 @@ class Sampling:
     top_logprobs: int = 0
     """Report this many alternatives with their log-probs for each token."""
     grammar: Grammar | None = None
-    """What the answer must look like: `json_schema`, `regex`, `choice` ... of `firsthand.grammar`. Tokens that it forbids
-    are taken out before all else. An answer cut off by max_tokens or a stop string may be only the beginning of one."""
+    """The form of the answer: `json_schema`, `regex`, `choice` ... of `firsthand.grammar`. Tokens that it forbids are
+    removed before all else. An answer cut off by max_tokens or a stop string may be only the beginning of such a text."""
     logit_bias: tuple[tuple[int, float], ...] = ()
-    """Add to the logits of these token ids, after penalties, as (id, bias): -100 all but forbids a token."""
+    """Add to the logits of these token ids, after penalties, as (id, bias): -100 practically forbids a token."""
     stop_ids: tuple[int, ...] = ()
     """End the answer with any of these tokens, besides those that end a turn anyway."""
     ignore_eos: bool = False
-    """Go on past the tokens that end a turn, up to max_tokens: for measuring."""
+    """Continue past the tokens that end a turn, up to max_tokens: for benchmarks."""
     min_tokens: int = 0
-    """End the answer neither with a token nor before a stop string until it has this many tokens. Where a grammar leaves
-    nothing but the end, the answer ends all the same."""
+    """Allow no end-of-turn token and no stop string before the answer has this many tokens. Where a grammar leaves only
+    the end, the answer ends all the same."""
     allowed_token_ids: tuple[int, ...] | None = None
-    """Choose among these tokens only; None is all. The tokens that end a turn must be among them for an answer to end so."""
+    """Allow only these tokens; None allows all. For an answer to end, the tokens that end a turn must be among them."""
     bad_words: tuple[str, ...] = ()
-    """Never complete one of these words: its last token may not come after its others, with or without a space before it."""
+    """Never complete one of these words: its last token may not follow its others, with or without a space before it."""
     skip_special_tokens: bool = True
-    """Leave control tokens out of the text. With False they are in it, but for the one that ends the answer."""
+    """Leave control tokens out of the text. With False they are in it, except the one that ends the answer."""
     include_stop_str_in_output: bool = False
-    """Let the text end with the stop string or the stop token that ended it, and not before."""
+    """Keep the stop string or stop token that ended the answer in its text."""
 
     def __post_init__(self) -> None:
         check_kinds(self, whole=False)
@@ -97,12 +97,12 @@ class Sampling:
                 f"at most {MAX_BAD_WORDS} words of 1 to {MAX_WORD_CHARS} characters",
             ),
         ]
-        for name, holds, expected in checks:
-            if not holds:
+        for name, is_valid, expected in checks:
+            if not is_valid:
                 raise ConfigError(f"{name} is {shown(getattr(self, name))}: give {expected}")
 
     def to_json(self) -> Json:
-        """The settings as a JSON object. Those that came after version 0.2 have a key only where they are used."""
+        """The settings as a JSON object. Those newer than version 0.2 have a key only if they are used."""
         body: Json = dict(vars(self))  # asdict copies deeply: slow
         for name in ("stop", "stop_ids", "bad_words"):
             body[name] = list(body[name])

@@ -1,30 +1,46 @@
-"""One attempt, on record: the tree of messages, the calls, events, scores, usage, timing, and any error as data.
+"""The record of one attempt: the tree of messages, the calls, events, scores, usage, timing, and any error as data.
 
 A Trace is self-describing and versioned: it can be scored again, shown, compared or trained on from disk, without the code
 that made it. Messages form a tree, and a node holds only what it adds, so branches that share a prefix share its nodes.
+The same holds for the token ids of prompts. `Trace.samples` gives each branch as token ids, mask and log-probs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from datetime import UTC, datetime
+from typing import Any, Literal, get_args
 
-from firsthand.errors import StoreError
+from firsthand.errors import ConfigError, ModelError, StoreError
 from firsthand.message import Json, Message
-from firsthand.model import Usage
+from firsthand.model import ToolSpec, Usage
 
-TRACE_VERSION = 2
+TRACE_VERSION = 3
 
 CallKind = Literal["generate", "tool", "score", "memory", "guard"]
 
 
 @dataclass(frozen=True)
 class Node:
-    """A message at its place in the tree: `parent` is the index of the node before it, None for a first message."""
+    """A message in the tree: `parent` is the index of the node before it, None for a first message."""
 
     parent: int | None
     message: Message
+
+
+@dataclass(frozen=True)
+class PromptIds:
+    """The token ids of a call's prompt, stored as what they add to an earlier call's prompt and answer."""
+
+    ids: tuple[int, ...]
+    """The ids after the shared ones."""
+    after: int | None = None
+    """Index of the earlier call; None if nothing is shared."""
+    sample: int = 0
+    """Which of the earlier call's answers is shared."""
+    kept: int = 0
+    """How many of the earlier call's prompt ids and then its answer's ids are shared."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +48,7 @@ class Call:
     """One effect: a generation, a tool call, a scoring, a memory operation, or what a guard asked of a model."""
 
     id: str
-    """Its place: branch path and index there, such as `0.3:1`."""
+    """Branch path and index there, such as `0.3:1`."""
     kind: CallKind
     at: int | None
     """The node it was made from; None before the first message."""
@@ -45,15 +61,19 @@ class Call:
     nodes: tuple[int, ...] = ()
     """The nodes that a generation added, one per sample."""
     detail: Json = field(default_factory=dict)
-    """Finish reasons of a generation; name, arguments and result of a tool call; likelihoods of a scoring."""
+    """Finish reasons and sampling of a generation; name, arguments and result of a tool call; likelihoods of a scoring."""
     replayed: bool = False
-    """Whether the reply came from the journal of an earlier, interrupted try."""
+    """True if the reply came from the journal of an earlier, interrupted try."""
     error: str | None = None
+    prompt: PromptIds | None = None
+    """Of a generation whose model reports token ids; `Trace.prompt_ids` gives all of them."""
+    tools: tuple[int, ...] = ()
+    """The tools that the model was offered, as indices into `Trace.tools`."""
 
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened besides the calls: a retry, a limit, a guard's verdict, a note of the pattern."""
+    """Anything that happened besides the calls: a retry, a limit, a guard's verdict, a note of the pattern."""
 
     kind: str
     at_s: float
@@ -68,10 +88,12 @@ class Score:
     name: str
     value: float
     detail: Json = field(default_factory=dict)
+    node: int | None = None
+    """The message that is scored, as in a process reward; None for the whole attempt."""
     failure: str | None = field(default=None, kw_only=True)
-    """Why the scorer itself failed, if it did: the value then says nothing of the attempt."""
+    """The error of the scorer itself, if it failed: the value then says nothing about the attempt."""
     unjudged: bool = field(default=False, kw_only=True)
-    """True if it failed for want of a judge: an error in tables, and no part of a mean."""
+    """True if it failed because the judge could not answer: an error in tables, and no part of a mean."""
 
     def __post_init__(self) -> None:
         if "scorer_failed" in self.detail:  # stored before there were the two fields
@@ -82,19 +104,40 @@ class Score:
 
     @property
     def corpus(self) -> Json | None:
-        """The attempt's share of a figure of the whole corpus, if the score is one; see `evals/corpus.py`."""
+        """The attempt's share of a figure of the whole corpus, if the score is one; see `stats/corpus_formulas.py`."""
         share = self.detail.get("corpus")
         return share if isinstance(share, dict) else None
 
     @property
     def failed(self) -> bool:
-        """Whether the scorer itself failed, so that the value says nothing of the attempt."""
+        """True if the scorer itself failed, so that the value says nothing about the attempt."""
         return self.failure is not None
 
 
 @dataclass(frozen=True)
+class TrainingSample:
+    """One branch of a trace as training data. All tuples but `spans` and `scores` have one entry per token."""
+
+    leaf: int
+    """The last node of the branch."""
+    token_ids: tuple[int, ...]
+    mask: tuple[int, ...]
+    """1 for a token that the model sampled, 0 for a token of the prompt, where log-probs are 0 and versions -1."""
+    logprobs: tuple[float, ...]
+    """Natural log, under the model's own distribution."""
+    behaviour_logprobs: tuple[float, ...] | None
+    """Natural log, under the distribution that was sampled; None if it is not known for all sampled tokens."""
+    versions: tuple[int, ...] | None
+    """The version of the weights that computed each token; None if it is not known for all sampled tokens."""
+    spans: tuple[tuple[int, int, int], ...]
+    """(node, start, stop) of each sampled message. A node shared with another branch is in the samples of both."""
+    scores: tuple[Score, ...]
+    """The scores at nodes of the branch. Those of the whole attempt are the trace's."""
+
+
+@dataclass(frozen=True)
 class Failure:
-    """An error as data. `traceback` is kept only where the error is a bug of the pattern or the tool."""
+    """An error as data. `traceback` is kept only if the error is a bug of the pattern or the tool."""
 
     kind: str
     message: str
@@ -103,14 +146,14 @@ class Failure:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a forked attempt began: the trace it was forked from, and the node that it goes on from."""
+    """The trace that an attempt was forked from, and the node it continues from."""
 
     trace: str
     """Id of the parent trace."""
     at: int
     """Index of the node in the parent."""
     run: str = ""
-    """The run that holds the parent, where it is known."""
+    """The run that holds the parent, if known."""
 
 
 @dataclass(frozen=True)
@@ -135,11 +178,13 @@ class Trace:
     """`done`, `error`, `guard` where a guard blocked a prompt or the answer, or the limit that ended the attempt: tokens,
     calls, seconds, cost_usd, depth."""
     final_state: Json = field(default_factory=dict)
-    """What the environment looked like at the end, for the scorers."""
+    """The environment's state at the end, for the scorers."""
     error: Failure | None = None
     scores: tuple[Score, ...] = ()
     origin: Origin | None = None
-    """Where the attempt was forked from, if it was."""
+    """The trace it was forked from, if it was."""
+    tools: tuple[ToolSpec, ...] = ()
+    """The full schemas of all tools that models were offered, each once; calls refer to them."""
     version: int = TRACE_VERSION
 
     @property
@@ -154,22 +199,27 @@ class Trace:
         return sum((call.usage for call in self.calls), Usage())
 
     def seconds_in(self, kind: CallKind) -> float:
-        """Seconds spent in calls of one kind, added up, whether or not they overlapped."""
+        """The sum of the seconds of all calls of one kind, even where they overlapped."""
         return sum(call.duration_s for call in self.calls if call.kind == kind)
 
     @property
     def protected(self) -> str | None:
-        """Why the words of the attempt are not to be printed or exported, as its task said; None if they may be."""
+        """The reason why the attempt's text must not be printed or exported; None if it may be."""
         why = next((event.data.get("why", "") for event in self.events if event.kind == "protected"), None)
         return None if why is None else str(why)
 
+    @property
+    def attempt_scores(self) -> tuple[Score, ...]:
+        """The scores of the whole attempt, without those at nodes."""
+        return tuple(score for score in self.scores if score.node is None)
+
     def score(self, name: str) -> Score | None:
-        """The score of that name, if there is one."""
-        return next((score for score in self.scores if score.name == name), None)
+        """The whole attempt's score of that name, if there is one."""
+        return next((score for score in self.attempt_scores if score.name == name), None)
 
     def value(self, name: str | None = None) -> float | None:
-        """The value of the score of that name, or of the first; None if the attempt, or the scoring of it, failed."""
-        found = self.score(name) if name is not None else next(iter(self.scores), None)
+        """The value of the attempt's score of that name, or of its first; None if the attempt or the scorer failed."""
+        found = self.score(name) if name is not None else next(iter(self.attempt_scores), None)
         if self.error is not None or found is None or found.failed or not float("-inf") < found.value < float("inf"):
             return None
         return float(found.value)
@@ -196,18 +246,95 @@ class Trace:
 
     def branches(self) -> Iterator[tuple[Message, ...]]:
         """Each conversation of the attempt, from its first message to a leaf of the tree."""
+        return (self.messages(index) for index in self._leaves())
+
+    def _leaves(self) -> list[int]:
         inner = {node.parent for node in self.nodes}
-        return (self.messages(index) for index in range(len(self.nodes)) if index not in inner)
+        return [index for index in range(len(self.nodes)) if index not in inner]
 
     def scored(self, scores: tuple[Score, ...]) -> Trace:
         """The same attempt with these scores."""
         return replace(self, scores=scores)
 
+    def prompt_ids(self, call: int) -> tuple[int, ...] | None:
+        """The token ids of the prompt of the call with this index; None if its model did not report them."""
+        return prompt_ids(self.calls, self.nodes, call)
+
+    def samples(self) -> Iterator[TrainingSample]:
+        """Each branch as token ids with mask, log-probs, versions and scores at nodes: what a trainer needs.
+
+        A branch ends with its last sampled message; one without any gives nothing. A later prompt that does not begin with
+        the earlier prompt and answer, as after an edit or with `ctx.generate(prompt=...)`, begins a sample of its own.
+        ModelError if the model of a sampled message did not report token ids.
+        """
+        made_by = {node: index for index, call in enumerate(self.calls) for node in call.nodes}
+        if not any(self.calls[index].kind == "generate" for index in made_by.values()):
+            raise ModelError(f"trace {self.id} has no sampled message: there is nothing to train on")
+        for leaf in self._leaves():
+            yield from self._samples_of(leaf, made_by)
+
+    def _samples_of(self, leaf: int, made_by: Mapping[int, int]) -> Iterator[TrainingSample]:
+        """The samples of one branch: as a rule one."""
+        path = self.path(leaf)
+        scores = tuple(score for score in self.scores if score.node in path)
+        ids: tuple[int, ...] = ()
+        spans: list[tuple[int, int, int]] = []
+        for node in path:
+            if node not in made_by or self.nodes[node].message.sampled is None:
+                if node in made_by and self.calls[made_by[node]].prompt is None:
+                    raise self._no_ids(node)
+                continue  # said to the model, or sampled and then edited
+            prompt = self.prompt_ids(made_by[node])
+            if prompt is None:
+                raise self._no_ids(node)
+            if spans and prompt[: len(ids)] != ids:
+                yield self._sample(leaf, ids, spans, scores)
+                spans = []
+            sampled = self.nodes[node].message.sampled
+            assert sampled is not None
+            ids = prompt + sampled.token_ids
+            spans.append((node, len(prompt), len(ids)))
+        if spans:
+            yield self._sample(leaf, ids, spans, scores)
+
+    def _sample(
+        self, leaf: int, ids: tuple[int, ...], spans: Sequence[tuple[int, int, int]], scores: tuple[Score, ...]
+    ) -> TrainingSample:
+        size = len(ids)
+        mask, logprobs, behaviour, versions = [0] * size, [0.0] * size, [0.0] * size, [-1] * size
+        knows_behaviour = knows_versions = True
+        for node, start, stop in spans:
+            sampled = self.nodes[node].message.sampled
+            assert sampled is not None
+            mask[start:stop] = [1] * (stop - start)
+            logprobs[start:stop] = sampled.logprobs
+            behaviour[start:stop] = sampled.behaviour_logprobs or sampled.logprobs
+            versions[start:stop] = sampled.versions or [-1] * (stop - start)
+            knows_behaviour &= sampled.behaviour_logprobs is not None
+            knows_versions &= sampled.versions is not None
+        return TrainingSample(
+            leaf,
+            ids,
+            tuple(mask),
+            tuple(logprobs),
+            tuple(behaviour) if knows_behaviour else None,
+            tuple(versions) if knows_versions else None,
+            tuple(spans),
+            scores,
+        )
+
+    def _no_ids(self, node: int) -> ModelError:
+        return ModelError(
+            f"message {node} of trace {self.id} has no token ids: {self.agent.get('model', 'its model')} did not report "
+            "them, or a firsthand before 0.7 recorded it; roll out again with a local model"
+        )
+
     def to_json(self) -> Json:
         """The trace as a JSON object, which shares its details with the trace: do not change it."""
         body = {name: getattr(self, name) for name in _PLAIN}
         body["nodes"] = [{"parent": node.parent, "message": node.message.to_json()} for node in self.nodes]
-        body["calls"] = [vars(call) | {"usage": call.usage.to_json()} for call in self.calls]
+        body["calls"] = [_call_to_json(call) for call in self.calls]
+        body["tools"] = [dict(vars(tool)) for tool in self.tools]
         body["events"] = [dict(vars(event)) for event in self.events]
         body["scores"] = [dict(vars(score)) for score in self.scores]
         body["error"] = asdict(self.error) if self.error else None
@@ -220,22 +347,64 @@ class Trace:
         body = _upgraded(body)
         if not all(_comes_after(node["parent"], index) for index, node in enumerate(body["nodes"])):
             raise StoreError("this trace has a message whose parent does not come before it: the file is damaged")
+        if not all(_continues(body, index) for index in range(len(body["calls"]))):
+            raise StoreError("this trace has a prompt that continues no earlier call: the file is damaged")
         return Trace(
             **{name: body[name] for name in _PLAIN},
             nodes=tuple(Node(node["parent"], Message.from_json(node["message"])) for node in body["nodes"]),
-            calls=tuple(
-                Call(**{**call, "usage": Usage(**call["usage"]), "nodes": tuple(call["nodes"])})
-                for call in body["calls"]
-            ),
+            calls=tuple(_call_from_json(call) for call in body["calls"]),
             events=tuple(Event(**event) for event in body["events"]),
             scores=tuple(Score(**score) for score in body["scores"]),
             error=Failure(**body["error"]) if body["error"] else None,
             origin=Origin(**body["origin"]) if body["origin"] else None,
+            tools=tuple(ToolSpec(**tool) for tool in body["tools"]),
         )
 
 
+def prompt_ids(calls: Sequence[Call], nodes: Sequence[Node], call: int) -> tuple[int, ...] | None:
+    """The token ids of a call's prompt, put together from those of the calls it continues; None if they are not known."""
+    parts: list[PromptIds] = []
+    at: int | None = call
+    while at is not None:
+        prompt = calls[at].prompt
+        if prompt is None:
+            return None
+        parts.append(prompt)
+        at = prompt.after
+    ids: list[int] = []
+    for part in reversed(parts):
+        if part.after is not None and part.kept > len(ids):
+            sampled = nodes[calls[part.after].nodes[part.sample]].message.sampled
+            ids += () if sampled is None else sampled.token_ids
+        if part.kept > len(ids):  # the answer that it continues was edited since
+            return None
+        del ids[part.kept :]
+        ids += part.ids
+    return tuple(ids)
+
+
+def _call_to_json(call: Call) -> Json:
+    body = vars(call) | {"usage": call.usage.to_json()}
+    if call.prompt is not None:
+        body["prompt"] = dict(vars(call.prompt))
+    return body
+
+
+def _call_from_json(body: Json) -> Call:
+    prompt = body["prompt"]
+    return Call(
+        **{
+            **body,
+            "usage": Usage(**body["usage"]),
+            "nodes": tuple(body["nodes"]),
+            "prompt": PromptIds(**{**prompt, "ids": tuple(prompt["ids"])}) if prompt else None,
+            "tools": tuple(body["tools"]),
+        }
+    )
+
+
 def _upgraded(body: Json) -> Json:
-    """The body as this version writes it. Step n of _UPGRADES takes version n to n + 1; they are only ever added to."""
+    """The body as this version writes it. Step n of _UPGRADES takes version n to n + 1; steps are only ever added."""
     version = body.get("version")
     if type(version) is not int or not 1 <= version <= TRACE_VERSION:
         raise StoreError(
@@ -247,11 +416,17 @@ def _upgraded(body: Json) -> Json:
     return body
 
 
-_UPGRADES: dict[int, Callable[[Json], Json]] = {1: lambda body: body | {"origin": None}}
+def _with_ids(body: Json) -> Json:
+    """Version 2 as version 3: no prompt ids and no schemas were recorded."""
+    calls = [call | {"prompt": None, "tools": []} for call in body["calls"]]
+    return body | {"calls": calls, "tools": []}
+
+
+_UPGRADES: dict[int, Callable[[Json], Json]] = {1: lambda body: body | {"origin": None}, 2: _with_ids}
 
 
 def as_json(data: Any) -> Any:
-    """The data as JSON can hold it, copied: keys and what JSON does not know become text, tuples and sets lists."""
+    """A copy of the data that JSON can hold: keys and unknown types become text, tuples and sets become lists."""
     if data is None or isinstance(data, str | int | float):
         return data
     if isinstance(data, Mapping):
@@ -262,8 +437,19 @@ def as_json(data: Any) -> Any:
 
 
 def _comes_after(parent: Any, index: int) -> bool:
-    """Whether a node of this index may have that parent: in a circle, walking up to the first message would never end."""
+    """Returns whether `parent` is None or an earlier index: in a cycle, walking up to the first would never end."""
     return parent is None or (type(parent) is int and 0 <= parent < index)
+
+
+def _continues(body: Json, index: int) -> bool:
+    """Returns whether the prompt of a call, if it has one, continues an answer of an earlier call."""
+    prompt = body["calls"][index]["prompt"]
+    if prompt is None or prompt["after"] is None:
+        return True
+    if not _comes_after(prompt["after"], index):
+        return False
+    sample, nodes = prompt["sample"], body["calls"][prompt["after"]]["nodes"]
+    return type(sample) is int and 0 <= sample < len(nodes) and nodes[sample] in range(len(body["nodes"]))
 
 
 _PLAIN = (
@@ -272,24 +458,51 @@ _PLAIN = (
 )  # fmt: skip
 
 
+Winner = Literal["a", "b", "tie", "both_bad"]
+
+
 @dataclass(frozen=True)
 class Preference:
-    """Which of two attempts at a task was better: an arena vote, a judge's verdict, and a DPO pair are all this."""
+    """Which of two attempts at a task was better: arena votes, pairwise judgements and DPO pairs are all this."""
 
     task_id: str
     a: str
     """Id of the first trace."""
     b: str
     """Id of the second trace."""
-    winner: Literal["a", "b", "tie"]
+    winner: Winner
+    """`both_bad`: neither attempt is good enough to learn from, which a tie does not say."""
     by: str
     """Who decided, such as `human:ada` or `judge:smollm2`."""
+    when: str | None = None
+    """UTC, ISO 8601; None in rows that were kept before 0.7."""
+    detail: Json | None = None
+    """More about the decision, such as a judge's protocol."""
+
+    def __post_init__(self) -> None:
+        if self.winner not in get_args(Winner):
+            raise ConfigError(f"winner is {self.winner!r:.60}: give one of {', '.join(get_args(Winner))}")
+        if self.when is not None and not _is_utc(self.when):
+            raise ConfigError(f"when is {self.when!r:.60}: give UTC in ISO 8601, such as 2026-01-31T10:00:00+00:00")
 
     def to_json(self) -> Json:
-        """The preference as a JSON object."""
-        return asdict(self)
+        """The preference as a JSON object; fields that are not set are left out."""
+        return {name: value for name, value in vars(self).items() if value is not None}
 
     @staticmethod
     def from_json(body: Json) -> Preference:
         """The preference that `to_json` wrote."""
         return Preference(**body)
+
+
+def utc_now() -> str:
+    """The time now: UTC, ISO 8601, in milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _is_utc(text: str) -> bool:
+    try:
+        offset = datetime.fromisoformat(text).utcoffset()
+    except (TypeError, ValueError):
+        return False
+    return offset is not None and not offset

@@ -1,1 +1,1 @@
-"""What is asked: a file is a benchmark, a function named after it that returns a Benchmark."""
+"""Benchmarks, one file each: the function named after the file returns the Benchmark. Helpers lie in the folders below."""

@@ -8,7 +8,7 @@ from firsthand.benchmarks.sources.datasets import Source
 
 PROTOCOLS = {
     "boxed-0shot": in_a_box(
-        "the common zero-shot practice; with --epochs K and a temperature above 0 the score is mean@K",
+        "common zero-shot practice; with --epochs K and a temperature above 0 the score is mean@K",
         max_tokens=32_768,
         temperature=None,
     ),
@@ -25,7 +25,7 @@ SOURCE = Source(
 
 
 def aime25(*, protocol: str = "", data: str = "") -> Benchmark:
-    """The benchmark over the test split. `data` is a folder that holds the file, or `hub`; see `data.py`."""
+    """Return the test split. `data` is a folder with the file, or `hub`; see `sources/datasets.py`."""
     return mathematics(
         "aime25", PROTOCOLS, protocol, SOURCE, data, "AIME 2025: 30 problems whose answer is an integer from 0 to 999."
     )

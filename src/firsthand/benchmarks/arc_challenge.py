@@ -5,7 +5,7 @@ from __future__ import annotations
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.protocols.multiple_choice import LETTERS, olmes_text
 from firsthand.benchmarks.protocols.protocol import Protocol
-from firsthand.benchmarks.sources.arc_files import make_benchmark
+from firsthand.benchmarks.sources.arc_files import arc_benchmark
 from firsthand.scorers.choice import acc, acc_norm
 
 PROTOCOLS = {
@@ -28,5 +28,5 @@ PROTOCOLS = {
 
 
 def arc_challenge(*, protocol: str = "", data: str = "") -> Benchmark:
-    """The benchmark over the test split. `data` is a folder that holds the file, `packaged` or `hub`; see `data.py`."""
-    return make_benchmark("arc_challenge", "ARC-Challenge", 1172, PROTOCOLS, protocol, data)
+    """Return the test split. `data` is a folder with the file, `packaged` or `hub`; see `sources/datasets.py`."""
+    return arc_benchmark("arc_challenge", "ARC-Challenge", 1172, PROTOCOLS, protocol, data)

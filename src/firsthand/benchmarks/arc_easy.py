@@ -5,7 +5,7 @@ from __future__ import annotations
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.protocols.multiple_choice import olmes_text
 from firsthand.benchmarks.protocols.protocol import Protocol
-from firsthand.benchmarks.sources.arc_files import make_benchmark
+from firsthand.benchmarks.sources.arc_files import arc_benchmark
 from firsthand.scorers.choice import acc, acc_norm
 
 PROTOCOLS = {
@@ -19,5 +19,5 @@ PROTOCOLS = {
 
 
 def arc_easy(*, protocol: str = "", data: str = "") -> Benchmark:
-    """The benchmark over the test split. `data` is a folder that holds the file, `packaged` or `hub`; see `data.py`."""
-    return make_benchmark("arc_easy", "ARC-Easy", 2376, PROTOCOLS, protocol, data)
+    """Return the test split. `data` is a folder with the file, `packaged` or `hub`; see `sources/datasets.py`."""
+    return arc_benchmark("arc_easy", "ARC-Easy", 2376, PROTOCOLS, protocol, data)

@@ -1,4 +1,4 @@
-"""Arithmetic of graded difficulty, generated from a seed: no data needed, no contamination possible.
+"""Arithmetic of graded difficulty, generated from a seed: needs no data and cannot be contaminated.
 
 Level 1 adds and subtracts two-digit numbers, level 2 multiplies or takes three operands, level 3 has parentheses, level 4
 is a short word problem. All answers are whole numbers.
@@ -20,7 +20,7 @@ MAX_TASKS = 2_000
 
 
 def arithmetic(*, levels: str = "1-3", tasks: int = 200) -> Benchmark:
-    """The benchmark: `tasks` problems, the levels in turn. Equal seeds give equal tasks on any machine."""
+    """Return the benchmark: `tasks` problems that cycle through the levels. Equal seeds give equal tasks on any machine."""
     chosen = parse_levels(levels)
     if not 1 <= tasks <= MAX_TASKS:
         raise ConfigError(f"tasks is {tasks}: give a number from 1 to {MAX_TASKS}")
@@ -36,7 +36,7 @@ def arithmetic(*, levels: str = "1-3", tasks: int = 200) -> Benchmark:
 
 
 def parse_levels(text: str) -> tuple[int, ...]:
-    """The levels that `1-3`, `2` or `1,4` names, in order."""
+    """Parse levels such as `1-3`, `2` or `1,4`; ConfigError unless they are from 1 to 4 and ascending."""
     found: set[int] = set()
     for part in text.split(","):
         span = re.fullmatch(r"([1-4])(?:-([1-4]))?", part.strip())
@@ -44,21 +44,21 @@ def parse_levels(text: str) -> tuple[int, ...]:
             raise ConfigError(f"levels is {text!r}: give levels from 1 to 4, such as 1-3 or 1,4")
         found |= set(range(int(span.group(1)), int(span.group(2) or span.group(1)) + 1))
     if not found:
-        raise ConfigError(f"levels is {text!r}: the first level of a range is its lowest, as in 1-3")
+        raise ConfigError(f"levels is {text!r}: begin a range with its lowest level, as in 1-3")
     return tuple(sorted(found))
 
 
 def make_tasks(seed: int, levels: tuple[int, ...], count: int) -> list[Task]:
-    """`count` different problems, the levels in turn. A task depends on its seed, its level and its place there."""
-    asked: set[str] = set()
+    """Return `count` distinct problems that cycle through the levels. Each depends on seed, level and index in it alone."""
+    seen: set[str] = set()
     made: list[Task] = []
     for index in range(count):
         level = levels[index % len(levels)]
         rng = Random(derive_seed("arithmetic", seed, level, index // len(levels)))
         prompt, answer = _LEVELS[level](rng)
-        while prompt in asked:
+        while prompt in seen:
             prompt, answer = _LEVELS[level](rng)
-        asked.add(prompt)
+        seen.add(prompt)
         made.append(
             Task(
                 id=f"seed{seed}-level{level}-{index // len(levels):04d}",

@@ -1,7 +1,7 @@
 """BIG-Bench Hard: 27 tasks that need several steps, with three worked examples each (Suzgun et al., 2022).
 
-The examples are the authors' prompts, which lie beside their data (suzgunmirac/BIG-Bench-Hard: `bbh` and `cot-prompts`);
-they are on no hub, so `data` must hold them. The tasks are clusters.
+The examples are the authors' prompts, kept with their data (suzgunmirac/BIG-Bench-Hard: `bbh` and `cot-prompts`). They are
+not on the hub, so `data` must hold them. Each of the 27 tasks is a cluster.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ FOLDERS = ("reasoning/bbh", "bbh", ".")
 
 
 def bbh(*, protocol: str = "", data: str = "", task: str = "") -> Benchmark:
-    """The benchmark over all 27 tasks, or one, such as `word_sorting`. `data` is a folder that holds the authors' files."""
+    """Return the benchmark over all 27 tasks, or one, such as `word_sorting`. `data` is a folder with the authors' files."""
     chosen = choose("bbh", PROTOCOLS, protocol)[1]
     folder = _folder(data)
     paths = {path.stem: path for path in sorted((folder / "data").glob("*.json"))}
@@ -70,11 +70,11 @@ def _folder(data: str) -> Path:
 
 
 def _worked(path: Path) -> str:
-    """The instruction and the worked examples: what follows the line of dashes under the canary."""
+    """Return the instruction and worked examples: the text after the dashed line below the canary."""
     text = contents(path).decode("utf-8", "replace").replace("\r\n", "\n")
     _, found, body = text.partition("\n-----\n")
     if not found or body.count("\nQ: ") != 3:
-        raise DataError(f"{path}: three examples 'Q: ...' under a line '-----' were expected")
+        raise DataError(f"{path}: three examples 'Q: ...' below a line '-----' were expected")
     return body.strip()
 
 
@@ -83,9 +83,9 @@ def _items(name: str, raw: bytes, path: Path, worked: str) -> list[Item]:
         body: Json = json.loads(raw)
         examples = body["examples"]
     except (ValueError, RecursionError, KeyError, TypeError):
-        raise DataError(f"{path} is no JSON object with 'examples': fetch it again") from None
+        raise DataError(f"{path} is not a JSON object with 'examples': fetch it again") from None
     if not isinstance(examples, list) or not examples or not all(isinstance(each, dict) for each in examples):
-        raise DataError(f"{path}: 'examples' is no list of objects")
+        raise DataError(f"{path}: 'examples' is not a list of objects")
     return [
         Item(
             f"{name}-{index:03d}",

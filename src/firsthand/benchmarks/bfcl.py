@@ -1,7 +1,7 @@
-"""BFCL: which functions a model calls, with what arguments (Berkeley Function-Calling Leaderboard, Patil et al., 2025).
+"""BFCL: function calls compared with accepted ones (Berkeley Function-Calling Leaderboard, Patil et al., 2025).
 
-The categories of one turn in Python, whose calls are compared and never run. Left out are Java and JavaScript, several
-turns, memory, web search, and the few dialogues of `live_irrelevance`.
+Covers the single-turn Python categories, whose calls are compared and never run. Left out: Java and JavaScript, multi-turn,
+memory, web search, and the few dialogues of `live_irrelevance`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from firsthand._moved import old_names
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.protocols.protocol import Item, Protocol, choose, make_benchmark, make_task
 from firsthand.benchmarks.sources.datasets import Rows, Source, read
@@ -75,22 +76,22 @@ SYSTEM = (
     "complete and proceed to the next turn or task.\n\n"
     "Here is a list of functions in json format that you can invoke.\n"
 )
-"""The leaderboard's own words, its missing and doubled blanks included; the functions follow, then a line end."""
+"""The leaderboard's system message verbatim, missing and doubled spaces included; the functions and a newline follow."""
 _HINT = " Note that the provided function is in Python 3 syntax."
 _JSON_TYPES = {"float": "number", "dict": "object", "tuple": "array", "any": "string"}
 
 
 def bfcl(*, protocol: str = "", data: str = "", category: str = "") -> Benchmark:
-    """The benchmark over all categories that are found, or one. `data` is a folder with the leaderboard's files.
+    """Return the benchmark over one category, or all whose files are found. `data` is a folder with the leaderboard's files.
 
-    Without it `$FIRSTHAND_DATA` and the installed package `bfcl-eval` are looked at.
+    Without `data`, `$FIRSTHAND_DATA` and the installed package `bfcl-eval` are searched.
     """
     chosen = choose("bfcl", PROTOCOLS, protocol)[1]
     if category and category not in CATEGORIES:
         raise ConfigError(f"category is {category!r}: give one of {', '.join(CATEGORIES)}, or none for all")
     folder = _folder(data)
     tasks: list[Task] = []
-    digest, told = hashlib.sha256(), []
+    digest, counts = hashlib.sha256(), []
     for name in [category] if category else CATEGORIES:
         path = _file(folder, name)
         if path is None and not category:
@@ -98,7 +99,7 @@ def bfcl(*, protocol: str = "", data: str = "", category: str = "") -> Benchmark
         made, hashed = _tasks(path, name, folder, chosen, native=PROTOCOLS["native"] is chosen)
         digest.update(hashed.encode())
         tasks += made
-        told.append(f"{name} {len(made)}")
+        counts.append(f"{name} {len(made)}")
     if not tasks:
         raise DataError(
             f"{str(folder)!r} holds no BFCL_v4_*.json of {', '.join(CATEGORIES)}: see bfcl-eval's folder data"
@@ -108,35 +109,35 @@ def bfcl(*, protocol: str = "", data: str = "", category: str = "") -> Benchmark
         PROTOCOLS,
         protocol,
         tasks,
-        description="Which functions a model calls, and with what arguments (Patil et al., 2025).",
-        origin=f"the leaderboard's files, {len(tasks):,} items ({', '.join(told)}), each counted once",
+        description="Function calls compared with accepted ones (Patil et al., 2025).",
+        origin=f"the leaderboard's files, {len(tasks):,} items ({', '.join(counts)}), each counted once",
         licence=LICENCE,
         sha256=digest.hexdigest(),
     )
-    offered = replace(made_benchmark, environment=lambda task: Offered(tuple(task.metadata["functions"])))
+    offered = replace(made_benchmark, environment=lambda task: OfferedFunctions(tuple(task.metadata["functions"])))
     return offered if chosen is PROTOCOLS["native"] else made_benchmark
 
 
 @dataclass(frozen=True)
-class Offered:
-    """The environment of a task: its functions as tools, which note a call and do nothing."""
+class OfferedFunctions:
+    """Environment of a task: its functions as tools, which do nothing when called."""
 
     functions: Sequence[Json]
 
     @property
     def tools(self) -> Sequence[Tool]:
-        """A tool for each function."""
+        """One tool per function."""
         return tuple(_tool(function) for function in self.functions)
 
     async def open(self) -> None:
-        """Nothing is to be made ready."""
+        """Do nothing: there is no state."""
 
     async def final_state(self) -> Json:
-        """Nothing changes."""
+        """Return no state."""
         return {}
 
     async def close(self) -> None:
-        """Nothing is to be taken down."""
+        """Do nothing: there is no state."""
 
 
 def _tool(function: Json) -> Tool:
@@ -145,7 +146,7 @@ def _tool(function: Json) -> Tool:
 
 
 def _folder(data: str) -> Path:
-    """The folder of the files."""
+    """Return the folder with the files; DataError if there is none."""
     roots = [Path(each).expanduser() for each in ([data] if data else [os.environ.get("FIRSTHAND_DATA", "")]) if each]
     if not data and (found := importlib.util.find_spec("bfcl_eval")):
         roots += [Path(each, "data") for each in found.submodule_search_locations or ()]
@@ -172,12 +173,12 @@ def _tasks(
     tasks = []
     for index, (row, accepted) in enumerate(zip(rows.rows, answers, strict=True)):
         where = rows.where(index)
-        asked = _asked(row, where)
-        if asked is None:
+        messages = _messages(row, where)
+        if messages is None:
             continue
         functions = _functions(row, where)
         _check(accepted, functions, where)
-        tasks.append(_task(row, asked, functions, {"kind": kind, "accepted": accepted}, category, protocol, native))
+        tasks.append(_task(row, messages, functions, {"kind": kind, "accepted": accepted}, category, protocol, native))
     return tasks, rows.sha256
 
 
@@ -186,9 +187,9 @@ def _read(path: Path) -> Rows:
 
 
 def _answers(path: Path, rows: Rows) -> list[list[Json]]:
-    """What is accepted for each row: the leaderboard pairs the two files by their order."""
+    """Return the accepted calls of each row: the leaderboard pairs its two files by order."""
     if not path.is_file():
-        raise DataError(f"{path} is missing: the accepted answers belong beside the questions")
+        raise DataError(f"{path} is missing: put the accepted answers next to the questions")
     given = _read(path)
     if len(given.rows) != len(rows.rows):
         raise DataError(f"{path} has {len(given.rows)} rows, and {rows.path.name} {len(rows.rows)}: fetch both again")
@@ -196,19 +197,19 @@ def _answers(path: Path, rows: Rows) -> list[list[Json]]:
     for index, row in enumerate(given.rows):
         truth = row.get("ground_truth")
         if not isinstance(truth, list) or not truth:
-            raise DataError(f"{given.where(index)}: 'ground_truth' is no list of calls")
+            raise DataError(f"{given.where(index)}: 'ground_truth' is not a list of calls")
         found.append(truth)
     return found
 
 
-def _asked(row: Json, where: str) -> tuple[str, str] | None:
-    """The system's words and the user's; None for a dialogue."""
+def _messages(row: Json, where: str) -> tuple[str, str] | None:
+    """Return the system message and the user message; None for a dialogue."""
     turns = row.get("question")
     messages = turns[0] if isinstance(turns, list) and len(turns) == 1 else None
     if not isinstance(messages, list) or not all(
         isinstance(each, dict) and isinstance(each.get("content"), str) for each in messages
     ):
-        raise DataError(f"{where}: 'question' is no list of one list of messages")
+        raise DataError(f"{where}: 'question' is not a list of one list of messages")
     match [each.get("role") for each in messages]:
         case ["user"]:
             return "", messages[0]["content"]
@@ -218,10 +219,10 @@ def _asked(row: Json, where: str) -> tuple[str, str] | None:
 
 
 def _functions(row: Json, where: str) -> list[Json]:
-    """The functions, with the words that the leaderboard adds to their descriptions."""
+    """Return the functions, with the sentence that the leaderboard adds to their descriptions."""
     given = row.get("function")
     if not isinstance(given, list):
-        raise DataError(f"{where}: 'function' is no list of functions")
+        raise DataError(f"{where}: 'function' is not a list of functions")
     functions = []
     for each in given:
         parameters = each.get("parameters") if isinstance(each, dict) else None
@@ -235,7 +236,7 @@ def _functions(row: Json, where: str) -> list[Json]:
                 raise DataError(f"{where}: argument {name!r} of {each['name']} has no type of {', '.join(TYPES)}")
         functions.append({**each, "description": f"{each.get('description', '')}{_HINT}"})
     if len({_plain_name(function["name"]) for function in functions}) != len(functions):
-        raise DataError(f"{where}: two functions have the same name once dots are underscores")
+        raise DataError(f"{where}: two functions have the same name after dots become underscores")
     return functions
 
 
@@ -251,21 +252,21 @@ def _check(accepted: Sequence[Any], functions: Sequence[Json], where: str) -> No
     for each in accepted:
         arguments = next(iter(each.values()), None) if isinstance(each, dict) and len(each) == 1 else None
         if not isinstance(arguments, dict) or not all(isinstance(values, list) for values in arguments.values()):
-            raise DataError(f"{where}: an accepted call is no {{name: {{argument: [values]}}}}: {str(each)[:80]}")
+            raise DataError(f"{where}: an accepted call is not {{name: {{argument: [values]}}}}: {str(each)[:80]}")
         if not names & each.keys():
-            raise DataError(f"{where}: the accepted call {next(iter(each))!r} is of no function that is offered")
+            raise DataError(f"{where}: the accepted call {next(iter(each))!r} is not of an offered function")
 
 
 def _task(
     row: Json,
-    asked: tuple[str, str],
+    messages: tuple[str, str],
     functions: list[Json],
     expected: Json,
     category: str,
     protocol: Protocol,
     native: bool,
 ) -> Task:
-    instruction, question = asked
+    instruction, question = messages
     shown: Mapping[str, Any] = {"functions": [_as_tool(function) for function in functions]} if native else {}
     if not native:
         listed = f"{SYSTEM}{json.dumps(functions, indent=4)}\n"
@@ -285,7 +286,7 @@ def _task(
 
 
 def _as_tool(function: Json) -> Json:
-    """The function as a tool: a name that every endpoint takes, and a JSON schema."""
+    """Return the function as a tool spec, with a name that every endpoint accepts and a JSON schema."""
     function = copy.deepcopy(function)
     parameters = {**function["parameters"], "type": "object"}
     parameters["properties"] = {name: _schema(each) for name, each in parameters["properties"].items()}
@@ -297,12 +298,12 @@ def _as_tool(function: Json) -> Json:
 
 
 def _plain_name(name: str) -> str:
-    """The name as endpoints take it, which know no dots."""
+    """Return the name with underscores for dots, which endpoints do not accept."""
     return name.replace(".", "_")
 
 
 def _schema(schema: Json) -> Json:
-    """A JSON schema of what the leaderboard's files say of a value. A float is told in words too, as there."""
+    """Convert a value's schema in the leaderboard's files to a JSON schema; a float is described in words too, as there."""
     kind = schema.get("type", "string")
     made = {**schema, "type": _JSON_TYPES.get(kind, kind)}
     if kind == "float":
@@ -311,6 +312,9 @@ def _schema(schema: Json) -> Json:
         made["properties"] = {name: _schema(each) for name, each in schema["properties"].items()}
     if isinstance(schema.get("items"), dict):
         made["items"] = _schema(schema["items"])
-        if schema["items"].get("type") == "float":  # in words for arguments and entries only
+        if schema["items"].get("type") == "float":  # described in words for arguments and entries only
             made["items"] = {**schema["items"], "type": "number"}
     return made
+
+
+__getattr__ = old_names(__name__, {"Offered": "OfferedFunctions"})

@@ -1,4 +1,4 @@
-"""BigCodeBench, hard subset: functions that use many libraries, held to unittest cases (Zhuo et al., 2024)."""
+"""BigCodeBench, hard subset: functions that use many libraries, checked by unittest cases (Zhuo et al., 2024)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from firsthand.task import Task
 
 PROTOCOLS = {
     "instruct": Protocol(
-        "BigCodeBench-Hard's leaderboard, Instruct, calibrated pass@1, as its backend openai asks",
+        "BigCodeBench-Hard's leaderboard, Instruct, calibrated pass@1, prompted as by its openai backend",
         query=f"{ASKED}\n{{instruct}}\n",
         scorers=(passes_unit_tests,),
         continuation=None,
@@ -29,7 +29,7 @@ PROTOCOLS = {
         max_tokens=1280,
     ),
     "complete": Protocol(
-        "BigCodeBench-Hard's leaderboard, Complete, calibrated pass@1, chat models, as its backend openai asks",
+        "BigCodeBench-Hard's leaderboard, Complete, calibrated pass@1, chat models, prompted as by its openai backend",
         query=f"{ASKED}\n```\n{{question}}\n```\n",
         scorers=(passes_unit_tests,),
         continuation=None,
@@ -62,10 +62,10 @@ _JSON = "code/bigcodebench_hard.json"
 
 
 def bigcodebench(*, protocol: str = "", data: str = "", runnable: bool = False) -> Benchmark:
-    """The benchmark over the 148 hard tasks. `data` is a file (JSON lines, or one object of tasks), a folder, or `hub`.
+    """Return the benchmark over the 148 hard tasks. `data` is a file (JSONL, or one object of tasks), a folder, or `hub`.
 
-    What the tasks import must be in the sandbox: `FIRSTHAND_SANDBOX_PACKAGES` names a virtual environment that has it. A
-    task that needs something else is an error, or with `runnable` left out; the protocol line says how many there are.
+    The tasks' imports must be in the sandbox: `FIRSTHAND_SANDBOX_PACKAGES` names a virtual environment that has them. A task
+    with other imports is an error, or is left out with `runnable`; the protocol line says how many there are.
     """
     chosen = choose("bigcodebench", PROTOCOLS, protocol)[1]
     rows = _rows(data)
@@ -82,29 +82,29 @@ def bigcodebench(*, protocol: str = "", data: str = "", runnable: bool = False) 
         protocol,
         tasks,
         description="Functions that use many libraries, the 148 hard tasks (Zhuo et al., 2024).",
-        origin=rows.origin + _told(lacking, runnable),
+        origin=rows.origin + _lacking_text(lacking, runnable),
         licence=SOURCE.licence,
         sha256=rows.sha256,
     )
 
 
 def _lacking(tasks: Sequence[Task]) -> dict[str, list[str]]:
-    """For each task the modules that it needs and the sandbox lacks."""
+    """Return, by task id, the modules that a task needs and the sandbox lacks."""
     folders = shared_packages()
     offered = {name: offers(name, folders) for task in tasks for name in task.secret["needs"]}
     return {task.id: [name for name in task.secret["needs"] if not offered[name]] for task in tasks}
 
 
-def _told(lacking: dict[str, list[str]], runnable: bool) -> str:
-    """How many tasks cannot be run and for want of what, for the record."""
+def _lacking_text(lacking: dict[str, list[str]], runnable: bool) -> str:
+    """Return the protocol line's part on tasks that cannot run, and on the modules they lack."""
     counts = Counter(name for names in lacking.values() for name in names)
     without = sum(bool(names) for names in lacking.values())
     if not without:
         return ""
     names = ", ".join(f"{name} {count}" for name, count in counts.most_common(5))
     more = f" and {len(counts) - 5} more" if len(counts) > 5 else ""
-    fate = "LEFT OUT" if runnable else "ERRORS"
-    return f"; {fate}: {without} tasks need what the sandbox lacks ({names}{more}), see {PACKAGES}"
+    label = "LEFT OUT" if runnable else "ERRORS"
+    return f"; {label}: {without} tasks need modules that the sandbox lacks ({names}{more}), see {PACKAGES}"
 
 
 def _rows(data: str) -> Rows:
@@ -147,11 +147,11 @@ def _task(row: Json, where: str, protocol: Protocol) -> Task:
 
 
 def _imports(code: str, where: str, key: str) -> set[str]:
-    """The top-level modules that the code imports."""
+    """Return the top-level modules that the code imports."""
     try:
         nodes = list(ast.walk(parsed(code)))
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise DataError(f"{where}: the field {key!r} is no Python code ({error})") from None
+        raise DataError(f"{where}: the field {key!r} is not Python code ({error})") from None
     named = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     named |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level}
     return {name.partition(".")[0] for name in named}

@@ -1,4 +1,4 @@
-"""BoolQ: yes or no, from a passage, by log-prob (Clark et al., 2019)."""
+"""BoolQ: yes/no questions about a passage, by log-prob (Clark et al., 2019)."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ SOURCE = Source(
 
 
 def boolq(*, protocol: str = "", data: str = "") -> Benchmark:
-    """The benchmark over the validation split. `data` is a folder that holds the file, or `hub`; see `data.py`."""
+    """Return the validation split. `data` is a folder with the file, or `hub`; see `sources/datasets.py`."""
     return multiple_choice(
-        "boolq", PROTOCOLS, protocol, SOURCE, data, read_item, "Yes or no, from a passage (Clark et al., 2019)."
+        "boolq", PROTOCOLS, protocol, SOURCE, data, read_item, "Yes/no questions about a passage (Clark et al., 2019)."
     )
 
 
 def read_item(row: Json, id: str, where: str) -> Item:
-    """The Item of a row {query: passage, question, Answer:}; items that share a passage's title are a cluster."""
+    """Return the Item of a row {query: passage, question, Answer:}; items with one passage title are a cluster."""
     choices, gold = choices_of(row, where)
     passage, found, question = text_field(row, "query", where).removesuffix("?\nAnswer:").rpartition("\nQuestion: ")
     if not found:
@@ -45,6 +45,6 @@ def read_item(row: Json, id: str, where: str) -> Item:
 
 
 def from_hub(row: Json) -> Json:
-    """A row of aps/super_glue, boolq, as a row of our file."""
+    """Convert a row of aps/super_glue, boolq, to a row of our file."""
     query = f"{row['passage']}\nQuestion: {row['question']}?\nAnswer:"
     return {"query": query, "choices": ["yes", "no"], "gold": 1 - int(row["label"])}

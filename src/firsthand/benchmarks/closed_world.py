@@ -1,8 +1,8 @@
-"""Questions about a small made-up world whose pages can be searched: what no model has read, so only looking it up can help.
+"""Questions about a small made-up world with searchable pages: no model has read them, so only a search can answer.
 
 People are born in towns and work for companies; towns lie in countries, on rivers, and have mayors; companies have founders
-and seats. A question of one hop is answered by one page, one of two hops by the page that the first one leads to. All is
-generated from a seed: no data needed, no contamination possible.
+and seats. One page answers a one-hop question; a two-hop question needs the page that the first one leads to. Everything is
+generated from a seed: the benchmark needs no data and cannot be contaminated.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from random import Random
 
+from firsthand._moved import old_names
 from firsthand.benchmark import Benchmark
 from firsthand.errors import ConfigError, nearest
 from firsthand.loop.concurrency import derive_seed
@@ -33,7 +34,7 @@ ONE_HOP: Mapping[str, tuple[str, str]] = {
     "Which river flows through the town of {}?": ("town", "river"),
     "Who founded the company {}?": ("company", "founder"),
 }
-"""Questions by what they ask: the kind of thing they name, and the fact about it."""
+"""Question template -> (kind of the thing it names, fact it asks for)."""
 TWO_HOPS: Mapping[str, tuple[str, str, str]] = {
     "In which country is the town where {} was born?": ("person", "born", "country"),
     "Which river flows through the town where {} was born?": ("person", "born", "river"),
@@ -42,11 +43,11 @@ TWO_HOPS: Mapping[str, tuple[str, str, str]] = {
     "In which town is the seat of the company that {} works for?": ("person", "company", "seat"),
 }
 Facts = Mapping[str, Mapping[str, str]]
-"""Each thing's facts by its name; `kind` and `page` are among them."""
+"""Name of a thing -> its facts, `kind` and `page` included."""
 
 
 def closed_world(*, hops: str = "1-2", tasks: int = 200, search: bool = True) -> Benchmark:
-    """The benchmark: `tasks` questions, of one and two hops in turn; without `search` no page can be read."""
+    """Return the benchmark: `tasks` questions, alternating between the `hops`; without `search` there is no search tool."""
     chosen = {"1": (1,), "2": (2,), "1-2": (1, 2)}.get(hops)
     if chosen is None or not 1 <= tasks <= 400:
         raise ConfigError(f"hops is {hops!r} and tasks {tasks}: give hops 1, 2 or 1-2, and 1 to 400 tasks")
@@ -57,20 +58,20 @@ def closed_world(*, hops: str = "1-2", tasks: int = 200, search: bool = True) ->
         description="Generated questions of one and two hops about a made-up world, with a search tool.",
         protocol=f"generated: hops {hops}, {tasks} tasks, search {'on' if search else 'off'}; 0-shot; the name must match",
         licence="none needed: generated",
-        environment=(lambda task: Library(make_world(task.metadata["world"]))) if search else None,
+        environment=(lambda task: WorldPages(make_world(task.metadata["world"]))) if search else None,
         options={"hops": hops, "tasks": tasks, "search": search},
     )
 
 
 @dataclass(frozen=True)
-class Library:
-    """The environment: the pages of a world, and the tool that finds them. It has no state."""
+class WorldPages:
+    """Environment with a world's pages and the tool that finds them; it has no state."""
 
     facts: Facts
 
     @property
     def tools(self) -> Sequence[Tool]:
-        """The search."""
+        """The search tool."""
 
         @tool(effect="read")
         def search(query: str) -> str:
@@ -84,20 +85,22 @@ class Library:
         return (search,)
 
     async def open(self) -> None:
-        """Nothing is to be made ready."""
+        """Do nothing: there is no state."""
 
     async def final_state(self) -> Json:
-        """Nothing changes."""
+        """Return no state."""
         return {}
 
     async def close(self) -> None:
-        """Nothing is to be taken down."""
+        """Do nothing: there is no state."""
 
 
 def find_page(facts: Facts, query: str) -> str:
-    """The page of that name, or of the one name that the query holds; else the most similar name."""
-    asked = " ".join(query[:200].casefold().split())
-    named = [name for name in facts if name.casefold() == asked] or [name for name in facts if name.casefold() in asked]
+    """Return the page of that name, or of the one name that the query contains; else suggest the most similar name."""
+    wanted = " ".join(query[:200].casefold().split())
+    named = [name for name in facts if name.casefold() == wanted] or [
+        name for name in facts if name.casefold() in wanted
+    ]
     if len(named) == 1:
         return facts[named[0]]["page"]
     close = nearest(" ".join(query[:200].split()).title(), facts)
@@ -106,7 +109,7 @@ def find_page(facts: Facts, query: str) -> str:
 
 @lru_cache(maxsize=8)
 def make_world(seed: int) -> Facts:
-    """The world of a seed, the same on any machine."""
+    """Return the world of a seed, the same on any machine."""
     rng = Random(derive_seed("closed_world", seed))
     taken: set[str] = set()
     countries, rivers = (_names(rng, count, taken, ending) for count, ending in ((COUNTRIES, "ia"), (RIVERS, "")))
@@ -116,36 +119,36 @@ def make_world(seed: int) -> Facts:
     ]
     facts: dict[str, dict[str, str]] = {}
     for name in towns:
-        told = {"country": rng.choice(countries), "river": rng.choice(rivers), "mayor": rng.choice(people)}
+        known = {"country": rng.choice(countries), "river": rng.choice(rivers), "mayor": rng.choice(people)}
         page = "{name} is a town in {country}. The river {river} flows through {name}. The mayor of {name} is {mayor}."
-        facts[name] = {"kind": "town", **told, "page": page.format(name=name, **told)}
+        facts[name] = {"kind": "town", **known, "page": page.format(name=name, **known)}
     for name in companies:
-        told = {"founder": rng.choice(people), "seat": rng.choice(towns)}
+        known = {"founder": rng.choice(people), "seat": rng.choice(towns)}
         page = "{name} is a company that was founded by {founder}. Its seat is in {seat}."
-        facts[name] = {"kind": "company", **told, "page": page.format(name=name, **told)}
+        facts[name] = {"kind": "company", **known, "page": page.format(name=name, **known)}
     for name in people:
-        told = {"born": rng.choice(towns), "company": rng.choice(companies)}
+        known = {"born": rng.choice(towns), "company": rng.choice(companies)}
         page = "{name} is {job} who was born in {born} and works for {company}."
-        facts[name] = {"kind": "person", **told, "page": page.format(name=name, job=rng.choice(_JOBS), **told)}
+        facts[name] = {"kind": "person", **known, "page": page.format(name=name, job=rng.choice(_JOBS), **known)}
     return facts
 
 
 def make_tasks(seed: int, hops: Sequence[int], count: int) -> list[Task]:
-    """`count` different questions about the world of the seed."""
+    """Return `count` distinct questions about the world of the seed."""
     facts = make_world(seed)
-    asked: dict[int, list[tuple[str, str]]] = {1: [], 2: []}
+    questions: dict[int, list[tuple[str, str]]] = {1: [], 2: []}
     for question, (kind, fact) in ONE_HOP.items():
-        asked[1] += [(question.format(name), told[fact]) for name, told in facts.items() if told["kind"] == kind]
+        questions[1] += [(question.format(name), known[fact]) for name, known in facts.items() if known["kind"] == kind]
     for question, (kind, first, then) in TWO_HOPS.items():
-        asked[2] += [
-            (question.format(n), facts[told[first]][then]) for n, told in facts.items() if told["kind"] == kind
+        questions[2] += [
+            (question.format(n), facts[known[first]][then]) for n, known in facts.items() if known["kind"] == kind
         ]
     made = []
-    for number, found in asked.items():
+    for number, found in questions.items():
         Random(derive_seed("closed_world questions", seed, number)).shuffle(found)
     for index in range(count):
         number, place = hops[index % len(hops)], index // len(hops)
-        question, answer = asked[number][place]
+        question, answer = questions[number][place]
         facts_of = {"hops": number, "world": seed}
         made.append(
             Task(
@@ -160,7 +163,7 @@ def make_tasks(seed: int, hops: Sequence[int], count: int) -> list[Task]:
 
 
 def _names(rng: Random, count: int, taken: set[str], ending: str) -> list[str]:
-    """Different names that nobody has, none of which is the beginning of another."""
+    """Return new distinct names, none of which is a prefix of another."""
     made: list[str] = []
     while len(made) < count:
         name = "".join(rng.choice(part) for part in (_ONSETS, _VOWELS, _ONSETS, _VOWELS, _CODAS)).capitalize()
@@ -168,3 +171,6 @@ def _names(rng: Random, count: int, taken: set[str], ending: str) -> list[str]:
             taken.add(name)
             made.append(name + ending)
     return made
+
+
+__getattr__ = old_names(__name__, {"Library": "WorldPages"})

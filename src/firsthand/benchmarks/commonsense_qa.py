@@ -1,4 +1,4 @@
-"""CommonsenseQA: five concepts, one of which a question means, by log-prob (Talmor et al., 2019)."""
+"""CommonsenseQA: common-sense questions with five choices, by log-prob (Talmor et al., 2019)."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ SOURCE = Source(
 
 
 def commonsense_qa(*, protocol: str = "", data: str = "") -> Benchmark:
-    """The benchmark over the validation split. `data` is a folder that holds the file, or `hub`; see `data.py`."""
+    """Return the validation split. `data` is a folder with the file, or `hub`; see `sources/datasets.py`."""
     return multiple_choice(
         "commonsense_qa",
         PROTOCOLS,
@@ -56,5 +56,5 @@ def commonsense_qa(*, protocol: str = "", data: str = "") -> Benchmark:
 
 
 def from_hub(row: Json) -> Json:
-    """A row of tau/commonsense_qa as a row of our file."""
+    """Convert a row of tau/commonsense_qa to a row of our file."""
     return labelled(row, row["question"].strip())

@@ -1,7 +1,7 @@
 """Creative writing: four paragraphs that must end with four given sentences (Yao et al., 2023).
 
-The scorer counts the endings, exactly. How coherent a passage is takes a judge: the paper asks GPT-4 for a score from 1 to
-10, which `CreativeThoughts.value` does with the same words, for searches that judge states alone.
+The scorer counts exact endings. Coherence needs a judge: the paper asks GPT-4 for a score from 1 to 10, which
+`CreativeThoughts.value` does with the same prompt, for searches that rate states one by one.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ _SENTENCE = re.compile(r"[^.!?]*[.!?]+[\"'”’]*\s*")
 
 
 def creative(*, data: str = "") -> Benchmark:
-    """The benchmark over the paper's 100 inputs; `data` is a folder with `tot_text_100.txt`. Search it with
-    `tot:generate=sample:evaluate=vote:judgements=5:breadth=1`, as the paper does."""
+    """Return the benchmark over the paper's 100 inputs; `data` is a folder with `tot_text_100.txt`.
+
+    The paper searches with `tot:generate=sample:evaluate=vote:judgements=5:breadth=1`.
+    """
     found = find(("tot_text_100.txt", "data_100_random_text.txt"), "text/data_100_random_text.txt", data)
     if found is None:
         raise DataError(f"the inputs are not here: pip install {PACKAGE}, or give data=FOLDER with tot_text_100.txt")
@@ -42,12 +44,12 @@ def creative(*, data: str = "") -> Benchmark:
 
 
 def thoughts(task: Task) -> CreativeThoughts:
-    """How the task is searched by Tree of Thoughts."""
+    """Return the prompts and rules by which Tree of Thoughts searches the task."""
     return CreativeThoughts(str(task.metadata["input"]))
 
 
 def endings(task: Task, trace: Trace) -> Score:
-    """The share of the four paragraphs that end with their sentence, case and quotation marks aside."""
+    """Score the share of the four paragraphs that end with their sentence, ignoring case and quotation marks."""
     paragraphs = [each for each in passage(trace.answer or "").split("\n\n") if each.strip()]
     wanted = [_plain(sentence) for sentence in task.secret["endings"]]
     held = sum(_plain(text).endswith(end) for text, end in zip(paragraphs, wanted, strict=False))
@@ -55,7 +57,7 @@ def endings(task: Task, trace: Trace) -> Score:
 
 
 def passage(text: str) -> str:
-    """The passage in an answer: what comes after the plan."""
+    """Return the passage in an answer: the text after the plan."""
     return text[-MAX_CHARS:].split("Passage:\n")[-1].strip()
 
 
@@ -78,7 +80,7 @@ def _task(index: int, line: str) -> Task:
 
 @dataclass(frozen=True)
 class CreativeThoughts:
-    """The paper's thoughts: a plan, then a passage, each sampled whole and voted on."""
+    """The paper's thoughts: a plan, then a passage, each sampled whole and chosen by votes."""
 
     input: str
     steps: int = 2
@@ -86,48 +88,48 @@ class CreativeThoughts:
 
     @property
     def labels(self) -> Mapping[str, float]:
-        """The scores from 1 to 10."""
+        """Map the labels 1 to 10 to their values."""
         return {str(score): float(score) for score in range(1, 11)}
 
     def propose(self, state: str) -> ThoughtRequest:
-        """The same as a sample."""
+        """Return the request of `sample`."""
         return self.sample(state)
 
     def proposed(self, state: str, replies: Sequence[str]) -> list[str]:
-        """A state for each reply."""
+        """Return one state per reply."""
         return [self.sampled(state, reply) for reply in replies]
 
     def sample(self, state: str) -> ThoughtRequest:
-        """The instruction, and the plan if there is one."""
+        """Ask with the instruction, and the plan if there is one."""
         prompt = prompts("creative")["cot"].replace("{input}", self.input) + state
         return ThoughtRequest(prompt) if state else ThoughtRequest(prompt, ("\nPassage:\n",))
 
     def sampled(self, state: str, reply: str) -> str:
-        """The state and the reply."""
+        """Return the state extended by the reply."""
         return state + reply
 
     def value(self, state: str) -> tuple[ThoughtRequest, ...]:
-        """How coherent it is."""
+        """Ask for a coherency score."""
         return (ThoughtRequest(prompts("creative")["score"] + passage(state)),)
 
     def valued(self, state: str, replies: Sequence[Sequence[str]]) -> float:
-        """The mean of the scores that were given."""
+        """Return the mean of the scores in the replies."""
         scores = [int(found[-1]) for each in replies for reply in each if (found := _SCORE.findall(reply[-2000:]))]
         return sum(scores) / len(scores) if scores else 0.0
 
     def vote(self, states: Sequence[str]) -> ThoughtRequest:
-        """Which is the most promising."""
+        """Ask for the most promising state."""
         choices = "".join(f"Choice {number}:\n{state}\n" for number, state in enumerate(states, 1))
         return ThoughtRequest(prompts("creative")["vote"] + choices)
 
     def voted(self, states: Sequence[str], replies: Sequence[str]) -> list[float]:
-        """Votes counted."""
+        """Return the number of votes for each state."""
         return count_votes(len(states), replies)
 
     def is_done(self, state: str) -> bool:
-        """Never before the last step."""
+        """Return False: a search ends at its last step."""
         return False
 
     def answer(self, state: str) -> str:
-        """The passage."""
+        """Return the passage."""
         return passage(state)

@@ -1,7 +1,7 @@
 """Mini crosswords: five words across, five down, five letters each (Yao et al., 2023).
 
-The games are the 156 of the paper's authors (from GooBix), of which it tests every fifth of the first hundred. They are not
-shipped here: a folder of the user's or the package `tree-of-thoughts-llm` provides them.
+The games are the authors' 156 (from GooBix), of which the paper tests every fifth of the first hundred. They are not shipped
+here: a folder of the user's or the package `tree-of-thoughts-llm` provides them.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ EMPTY = "_" * 25
 PLACES = tuple(f"{way}{number}" for way in "hv" for number in range(1, 6))
 CONFIDENCE = {"certain": 1.0, "high": 0.5, "medium": 0.2, "low": 0.1}
 LABELS: Mapping[str, float] = {"sure": 1.0, "maybe": 0.5, "impossible": -20.0}
-"""One clue that is impossible makes a state worth less than 0, whatever the other nine are."""
+"""Value of each verdict on a clue: one impossible clue makes a state's total negative, whatever the other nine are."""
 PROPOSALS = 8
 _PROPOSAL = re.compile(r"([hv][1-5])\. ([a-zA-Z]{5}) \((certain|high|medium|low)\)")
 _ROW = re.compile(r"[ \t]*([A-Za-z_])[ \t]+([A-Za-z_])[ \t]+([A-Za-z_])[ \t]+([A-Za-z_])[ \t]+([A-Za-z_])[ \t]*")
 
 
 def crosswords(*, games: Literal["test", "all"] = "test", data: str = "") -> Benchmark:
-    """The benchmark over the paper's 20 test games, or all 156; `data` is a folder with `crosswords_mini0505.json`."""
+    """Return the benchmark over the paper's 20 test games, or all 156; `data` is a folder with `mini0505.json`."""
     found = find(("crosswords_mini0505.json", "mini0505.json"), "crosswords/mini0505.json", data)
     if found is None:
         raise DataError(
@@ -58,32 +58,32 @@ def crosswords(*, games: Literal["test", "all"] = "test", data: str = "") -> Ben
 
 
 def thoughts(task: Task) -> CrosswordThoughts:
-    """How the task is searched by Tree of Thoughts."""
+    """Return the prompts and rules by which Tree of Thoughts searches the task."""
     return CrosswordThoughts(tuple(task.metadata["clues"]))
 
 
 def words(task: Task, trace: Trace) -> Score:
-    """The share of the ten words that are right."""
+    """Score the share of the ten words that are right."""
     return Score("words", share_of_words(board_in(trace.answer or ""), str(task.secret["board"])))
 
 
 def letters(task: Task, trace: Trace) -> Score:
-    """The share of the 25 letters that are right."""
+    """Score the share of the 25 letters that are right."""
     return Score("letters", share_of_letters(board_in(trace.answer or ""), str(task.secret["board"])))
 
 
 def game(task: Task, trace: Trace) -> Score:
-    """1 if all letters are right."""
+    """Score 1 if all letters are right."""
     return Score("game", float(board_in(trace.answer or "") == task.secret["board"]))
 
 
 def best_words(task: Task, trace: Trace) -> Score:
-    """The share of right words in the best state that was visited: what the search found, apart from what it chose."""
+    """Score the share of right words in the best state visited: the search's best find, whatever it answered."""
     return Score("best_words", share_of_words(_best(task, trace), str(task.secret["board"])))
 
 
 def best_letters(task: Task, trace: Trace) -> Score:
-    """The share of right letters in the state of `best_words`."""
+    """Score the share of right letters in the state of `best_words`."""
     return Score("best_letters", share_of_letters(_best(task, trace), str(task.secret["board"])))
 
 
@@ -94,28 +94,28 @@ def _best(task: Task, trace: Trace) -> str:
 
 
 def share_of_words(board: str, truth: str) -> float:
-    """The share of words that two boards have in common."""
+    """Return the share of words that two boards have in common."""
     return sum(a == b for a, b in zip(words_of(board), words_of(truth), strict=True)) / 10
 
 
 def share_of_letters(board: str, truth: str) -> float:
-    """The share of letters that two boards have in common."""
+    """Return the share of letters that two boards have in common."""
     return sum(a == b for a, b in zip(board, truth, strict=True)) / 25
 
 
 def board_in(text: str) -> str:
-    """The board in the last five lines of a text that are rows of five letters: 25 letters, `_` where there is none."""
+    """Return the board in the last five lines that are rows of five letters: 25 letters, `_` for an empty cell."""
     rows = ["".join(row.groups()).upper() for line in text[-4000:].splitlines() if (row := _ROW.fullmatch(line))]
     return "".join(rows[-5:]).ljust(25, "_")
 
 
 def words_of(board: str) -> list[str]:
-    """The five words across and the five down."""
+    """Return the five words across and the five down."""
     return [board[5 * row : 5 * row + 5] for row in range(5)] + [board[column::5] for column in range(5)]
 
 
 def place(board: str, thought: str) -> str:
-    """The board after a thought such as `h2. motor`."""
+    """Return the board after a thought such as `h2. motor`."""
     where, word = thought.split(". ")
     cells, index = list(board), int(where[1]) - 1
     cells[slice(5 * index, 5 * index + 5) if where[0] == "h" else slice(index, None, 5)] = word.upper()
@@ -123,7 +123,7 @@ def place(board: str, thought: str) -> str:
 
 
 def board_of(state: str) -> str:
-    """The board after the thoughts of a state."""
+    """Return the board after all thoughts of a state."""
     board = EMPTY
     for thought in state.splitlines():
         board = place(board, thought)
@@ -132,24 +132,24 @@ def board_of(state: str) -> str:
 
 @dataclass(frozen=True)
 class CrosswordThoughts:
-    """The paper's thoughts: a word in its place. Words that would change a letter are left out."""
+    """The paper's thoughts: one placed word each. Words that would change a letter are dropped."""
 
     clues: tuple[str, ...]
     steps: int = 9
-    """The authors' code goes fewer than ten words deep."""
+    """Depth of the search: the authors' code goes fewer than ten words deep."""
     hopeless: float = 0.0
 
     @property
     def labels(self) -> Mapping[str, float]:
-        """The paper's verdicts on a clue."""
+        """Map the paper's verdicts on a clue to their values."""
         return LABELS
 
     def propose(self, state: str) -> ThoughtRequest:
-        """The board and the clues, eight times, for words with confidences."""
+        """Ask eight times, with board and clues, for words with confidences."""
         return ThoughtRequest(prompts("crosswords")["propose"].replace("{input}", self.shown(state)), samples=PROPOSALS)
 
     def proposed(self, state: str, replies: Sequence[str]) -> list[str]:
-        """A state for each word that fits the board, those with the most confidence over all replies first."""
+        """Return one state per word that fits the board, ordered by total confidence over all replies."""
         confidence: dict[str, float] = {}
         for reply in replies:
             for line in reply.splitlines():
@@ -161,17 +161,17 @@ class CrosswordThoughts:
         return [f"{state}{thought}\n" for thought in ranked if _fits(board, place(board, thought))]
 
     def sample(self, state: str) -> ThoughtRequest:
-        """The board and the clues, for the next word."""
+        """Ask, with board and clues, for the next word."""
         return ThoughtRequest(
             f"{prompts('crosswords')['propose'].replace('{input}', self.shown(state))}Give one word only.\n", ("\n",)
         )
 
     def sampled(self, state: str, reply: str) -> str:
-        """The state and the word, if it is one that fits."""
+        """Return the state extended by the word if it fits."""
         return next(iter(self.proposed(state, [reply])), state)
 
     def value(self, state: str) -> tuple[ThoughtRequest, ...]:
-        """Whether a word fits each clue of which two letters or more are there."""
+        """Ask, for each clue with two or more letters filled in, whether a word fits."""
         lines = [
             f"{clue}: {' '.join(word.lower())}"
             for clue, word in zip(self.clues, words_of(board_of(state)), strict=True)
@@ -180,35 +180,35 @@ class CrosswordThoughts:
         return tuple(ThoughtRequest(prompts("crosswords")["value"].replace("{input}", line)) for line in lines)
 
     def valued(self, state: str, replies: Sequence[Sequence[str]]) -> float:
-        """The worth of the verdicts, added up: below 0 if a clue is impossible."""
+        """Return the sum of the verdicts' values: negative if a clue is impossible."""
         return sum(LABELS.get(last_word(reply), 0.0) for each in replies for reply in each)
 
     def vote(self, states: Sequence[str]) -> ThoughtRequest:
-        """Which words are the most promising."""
-        return vote(QUESTION + self._listed(PLACES), states)
+        """Ask for the most promising words."""
+        return vote(QUESTION + self._clues(PLACES), states)
 
     def voted(self, states: Sequence[str], replies: Sequence[str]) -> list[float]:
-        """Votes counted."""
+        """Return the number of votes for each state."""
         return count_votes(len(states), replies)
 
     def is_done(self, state: str) -> bool:
-        """Whether the board is full."""
+        """Return whether the board is full."""
         return "_" not in board_of(state)
 
     def answer(self, state: str) -> str:
-        """The board, a line for each row."""
+        """Return the board, one line per row."""
         return "\n".join(" ".join(word) for word in words_of(board_of(state))[:5])
 
     def shown(self, state: str) -> str:
-        """The board and the clues, those whose word was placed apart from the others."""
+        """Return board and clues as text, filled clues listed apart from open ones."""
         board = board_of(state)
         filled = [where for where in PLACES if f"{where}. " in state]
         unfilled = [where for where in PLACES if where not in filled]
         rows = "".join(f"{word}\n" for word in words_of(board)[:5])
-        sections = f"\nUnfilled:\n{self._listed(unfilled, board)}\nFilled:\n{self._listed(filled, board)}\nChanged:\n"
+        sections = f"\nUnfilled:\n{self._clues(unfilled, board)}\nFilled:\n{self._clues(filled, board)}\nChanged:\n"
         return f"Current Board:\n{rows}{sections}"
 
-    def _listed(self, places: Sequence[str], board: str = "") -> str:
+    def _clues(self, places: Sequence[str], board: str = "") -> str:
         found = words_of(board) if board else [""] * 10
         lines = [
             f"{where}. {clue}{': ' if board else ''}{word}\n"
@@ -219,7 +219,7 @@ class CrosswordThoughts:
 
 
 def _fits(old: str, new: str) -> bool:
-    """Whether no letter changes."""
+    """True if no letter changes."""
     return all(before in ("_", after) for before, after in zip(old, new, strict=True))
 
 

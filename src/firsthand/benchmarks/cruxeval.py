@@ -1,4 +1,4 @@
-"""CRUXEval: what a Python function gives for an input, or an input for which it gives an output (Gu et al., 2024)."""
+"""CRUXEval: predict a Python function's output for an input, or an input for an output (Gu et al., 2024)."""
 
 from __future__ import annotations
 
@@ -83,22 +83,22 @@ def _protocol(reproduces: str, header: str, query: str) -> Protocol:
 
 PROTOCOLS = {
     "output-direct": _protocol(
-        "the CRUXEval paper's pass@1 for CRUXEval-O, greedy where the paper draws ten samples",
+        "the CRUXEval paper's pass@1 for CRUXEval-O, greedy where the paper takes ten samples",
         _OUTPUT_DIRECT,
         f"{_ASKED_OUTPUT}[ANSWER]\n",
     ),
     "output-cot": _protocol(
-        "the CRUXEval paper's pass@1 for CRUXEval-O with chain of thought, greedy where the paper draws ten samples",
+        "the CRUXEval paper's pass@1 for CRUXEval-O with chain of thought, greedy where the paper takes ten samples",
         _OUTPUT_COT,
         f"{_ASKED_OUTPUT}[THOUGHT]\n",
     ),
     "input-direct": _protocol(
-        "the CRUXEval paper's pass@1 for CRUXEval-I, greedy where the paper draws ten samples",
+        "the CRUXEval paper's pass@1 for CRUXEval-I, greedy where the paper takes ten samples",
         _INPUT_DIRECT,
         f"{_ASKED_INPUT}[ANSWER]\n",
     ),
     "input-cot": _protocol(
-        "the CRUXEval paper's pass@1 for CRUXEval-I with chain of thought, greedy where the paper draws ten samples",
+        "the CRUXEval paper's pass@1 for CRUXEval-I with chain of thought, greedy where the paper takes ten samples",
         _INPUT_COT,
         f"{_ASKED_INPUT}[THOUGHT]\n",
     ),
@@ -115,7 +115,7 @@ SOURCE = Source(
 
 
 def cruxeval(*, protocol: str = "", data: str = "") -> Benchmark:
-    """The benchmark over all 800 functions. `data` is a folder, a file, or `hub`."""
+    """Return the benchmark over all 800 functions. `data` is a folder, a file, or `hub`."""
     name, chosen = choose("cruxeval", PROTOCOLS, protocol)
     rows = load(SOURCE, data)
     predict = "input" if "@input" in name else "output"
@@ -124,7 +124,7 @@ def cruxeval(*, protocol: str = "", data: str = "") -> Benchmark:
         PROTOCOLS,
         protocol,
         [make_task(_item(row, rows.where(index), predict), chosen) for index, row in enumerate(rows.rows)],
-        description="Predict what a short Python function gives, or an input for an output (Gu et al., 2024).",
+        description="Predict a short Python function's output, or an input for an output (Gu et al., 2024).",
         origin=rows.origin,
         licence=SOURCE.licence,
         sha256=rows.sha256,
@@ -134,13 +134,13 @@ def cruxeval(*, protocol: str = "", data: str = "") -> Benchmark:
 def _item(row: Json, where: str, predict: str) -> Item:
     code, output = text_field(row, "code", where), text_field(row, "output", where)
     given = row.get("input")
-    if not isinstance(given, str):  # it is empty where the function takes nothing
+    if not isinstance(given, str):  # empty where the function takes no arguments
         raise DataError(f"{where}: the field 'input' holds {str(given)[:60]!r}, and text was expected")
     for name, source in (("code", code), ("output", f"({output})"), ("input", f"f({given})")):
         try:
             parsed(source)
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            raise DataError(f"{where}: the field {name!r} is no Python ({error})") from None
+            raise DataError(f"{where}: the field {name!r} is not Python ({error})") from None
     shown = f"assert f({given}) == ??" if predict == "output" else f"assert f(??) == {output}"
     return Item(
         text_field(row, "id", where),

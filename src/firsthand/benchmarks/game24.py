@@ -1,7 +1,7 @@
 """The game of 24: make 24 of four numbers, each used once, with + - * / (Yao et al., 2023).
 
 The puzzles are those of 4nums.com by rank, of which the paper takes 901 to 1000, if their file is found; otherwise solvable
-ones are generated from the seed, so that nothing needs to be installed. An answer is checked by exact arithmetic.
+ones are generated from the seed, so that nothing need be installed. An answer is checked by exact arithmetic.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from functools import cache
 from random import Random
 
 from firsthand.benchmark import Benchmark
-from firsthand.benchmarks.sources.tot_data import Found, find, prompts
+from firsthand.benchmarks.sources.tot_data import PaperFile, find, prompts
 from firsthand.errors import ConfigError, DataError
 from firsthand.loop.concurrency import derive_seed
 from firsthand.message import Json
@@ -32,7 +32,7 @@ _EXAMPLE = re.compile(r"Input: ([\d ]+)\n(Steps:\n(?:.+\n)+?Answer: .+)\n")
 
 
 def game24(*, ranks: str = "901-1000", data: str = "") -> Benchmark:
-    """The benchmark over the puzzles of these ranks; `data` is a folder with `game24.csv` (or `24.csv`), or `generated`."""
+    """Return the benchmark over these ranks; `data` is a folder with `game24.csv` (or `24.csv`), or `generated`."""
     found = None if data == "generated" else find(("game24.csv", "24.csv"), "24/24.csv", data)
     first, last = _span(ranks)
     puzzles = _puzzles(found, first, last) if found else []
@@ -42,19 +42,19 @@ def game24(*, ranks: str = "901-1000", data: str = "") -> Benchmark:
         tasks=lambda seed: puzzles or generate(seed, GENERATED),
         scorers=(solved, solved_by_any),
         description="Make 24 of four numbers (Yao et al., 2023).",
-        protocol=f"{origin}; exact arithmetic, each number once; any: one of all final states",
+        protocol=f"{origin}; exact arithmetic, each number once; any: any of the final states",
         licence="MIT (the list), facts" if found else "none needed: generated",
         options={"ranks": ranks if found else "", "data": origin, "sha256": found.sha256 if found else ""},
     )
 
 
 def thoughts(task: Task) -> Game24Thoughts:
-    """How the task is searched by Tree of Thoughts."""
+    """Return the prompts and rules by which Tree of Thoughts searches the task."""
     return Game24Thoughts(str(task.metadata["numbers"]))
 
 
 def generate(seed: int, count: int) -> list[Task]:
-    """`count` different solvable puzzles of numbers from 1 to 13."""
+    """Return `count` distinct solvable puzzles of numbers from 1 to 13."""
     rng, made = Random(derive_seed("game24", seed)), dict[str, Task]()
     while len(made) < count:
         numbers = " ".join(map(str, sorted(rng.randint(1, 13) for _ in range(4))))
@@ -64,7 +64,7 @@ def generate(seed: int, count: int) -> list[Task]:
 
 
 def make_task(id: str, numbers: str) -> Task:
-    """The task of making 24 of these numbers."""
+    """Return the Task for four numbers."""
     return Task(
         id=id,
         prompt=QUESTION + numbers,
@@ -76,19 +76,19 @@ def make_task(id: str, numbers: str) -> Task:
 
 
 def solved(task: Task, trace: Trace) -> Score:
-    """1 if the answer is an expression of the four numbers, each once, that equals 24."""
+    """Score 1 if the answer is an expression of the four numbers, each used once, that equals 24."""
     return Score("solved", float(is_solution(trace.answer or "", str(task.secret["numbers"]))))
 
 
 def solved_by_any(task: Task, trace: Trace) -> Score:
-    """1 if the answer, or any of the final states of a search, is right: how the paper counts b > 1."""
+    """Score 1 if the answer or any final state of the search is right: the paper's count for b > 1."""
     final = [event.data.get("answer", "") for event in trace.events if event.data.get("status") == "done"]
     answers = [trace.answer or "", *map(str, final)]
     return Score("any", float(any(is_solution(each, str(task.secret["numbers"])) for each in answers)))
 
 
 def is_solution(answer: str, numbers: str) -> bool:
-    """Whether the last line of an answer, up to an equals sign, makes 24 of exactly these numbers."""
+    """Return whether the last line of an answer, up to an equals sign, makes 24 of exactly these numbers."""
     lines = answer[-1000:].strip().splitlines()
     expression = lines[-1].lower().rpartition("answer:")[2].partition("=")[0] if lines else ""
     return makes_24(expression, position(numbers))
@@ -96,7 +96,7 @@ def is_solution(answer: str, numbers: str) -> bool:
 
 @dataclass(frozen=True)
 class Game24Thoughts:
-    """The paper's thoughts: three operations, one a line with the numbers that are left, then the whole expression."""
+    """The paper's thoughts: three operations, one per line with the numbers left, then the whole expression."""
 
     numbers: str
     steps: int = 4
@@ -104,30 +104,30 @@ class Game24Thoughts:
 
     @property
     def labels(self) -> Mapping[str, float]:
-        """The paper's verdicts."""
+        """Map the paper's verdicts to their values."""
         return LABELS
 
     def propose(self, state: str) -> ThoughtRequest:
-        """The numbers that are left, for a list of operations; where 24 is left, the steps, for the expression."""
+        """Ask for next operations on the numbers left; once 24 is left, for the expression."""
         left = numbers_left(state or self.numbers)
         if left == "24":
             return ThoughtRequest(f"{self._fill('cot')}Steps:{state}")
         return ThoughtRequest(prompts("game24")["propose"].replace("{input}", left))
 
     def proposed(self, state: str, replies: Sequence[str]) -> list[str]:
-        """A state for each line."""
+        """Return one state per line of the replies."""
         return [f"{state}{line}\n" for reply in replies for line in reply.split("\n") if line.strip()]
 
     def sample(self, state: str) -> ThoughtRequest:
-        """The steps so far, for the next line."""
+        """Ask, with the steps so far, for the next line."""
         return ThoughtRequest(f"{self._fill('cot')}Steps:\n{state}", ("\n",))
 
     def sampled(self, state: str, reply: str) -> str:
-        """The state and the line."""
+        """Return the state extended by the line."""
         return f"{state}{reply.strip()}\n"
 
     def value(self, state: str) -> tuple[ThoughtRequest, ...]:
-        """Whether the numbers that are left can reach 24, or the expression is right; nothing where it is missing."""
+        """Ask whether the numbers left can reach 24, or whether the expression is right; nothing if it is missing."""
         last = state.strip().split("\n")[-1]
         if self._is_unanswered(state):
             return ()
@@ -136,24 +136,24 @@ class Game24Thoughts:
         return (ThoughtRequest(self._fill("value_answer").replace("{answer}", last.lower().replace("answer: ", ""))),)
 
     def valued(self, state: str, replies: Sequence[Sequence[str]]) -> float:
-        """The worth of the verdicts, added up: impossible .001, likely 1, sure 20."""
-        said = [last_word(reply) for each in replies for reply in each]
-        return sum(said.count(label) * worth for label, worth in reversed(list(self.labels.items())))
+        """Return the sum of the verdicts' values: impossible .001, likely 1, sure 20."""
+        verdicts = [last_word(reply) for each in replies for reply in each]
+        return sum(verdicts.count(label) * worth for label, worth in reversed(list(self.labels.items())))
 
     def vote(self, states: Sequence[str]) -> ThoughtRequest:
-        """Which steps are the most promising."""
+        """Ask for the most promising steps."""
         return vote(f"{QUESTION}{self.numbers}\n\n", states)
 
     def voted(self, states: Sequence[str], replies: Sequence[str]) -> list[float]:
-        """Votes counted."""
+        """Return the number of votes for each state."""
         return count_votes(len(states), replies)
 
     def is_done(self, state: str) -> bool:
-        """Whether the expression is written."""
+        """Return whether the state ends with an expression."""
         return "answer" in state.lower()
 
     def answer(self, state: str) -> str:
-        """The expression, or the last step."""
+        """Return the expression, or the last step."""
         return state.strip().split("\n")[-1].removeprefix("Answer: ")
 
     def _fill(self, name: str) -> str:
@@ -164,13 +164,13 @@ class Game24Thoughts:
 
 
 def numbers_left(state: str) -> str:
-    """The numbers after the last step, as it says them itself."""
+    """Return the numbers left, as the last step states them."""
     return state.strip().split("\n")[-1].split("left: ")[-1].split(")")[0]
 
 
 @cache
 def _examples() -> list[Json]:
-    """The paper's five worked examples."""
+    """Return the paper's five worked examples."""
     return [
         {"question": QUESTION + numbers, "answer": steps}
         for numbers, steps in _EXAMPLE.findall(prompts("game24")["cot"])
@@ -181,11 +181,11 @@ def _span(ranks: str) -> tuple[int, int]:
     span = re.fullmatch(r"(\d{1,5})(?:-(\d{1,5}))?", ranks)
     first, last = (int(span.group(1)), int(span.group(2) or span.group(1))) if span else (0, 0)
     if not 1 <= first <= last:
-        raise ConfigError(f"ranks is {ranks!r}: give a span such as 901-1000")
+        raise ConfigError(f"ranks is {ranks!r}: give a range such as 901-1000")
     return first, last
 
 
-def _puzzles(found: Found, first: int, last: int) -> list[Task]:
+def _puzzles(found: PaperFile, first: int, last: int) -> list[Task]:
     rows = list(csv.DictReader(io.StringIO(found.text)))
     if not rows or "Puzzles" not in rows[0] or last > len(rows):
         raise DataError(f"{found.origin}: a CSV with a column Puzzles and at least {last} rows was expected")

@@ -1,8 +1,8 @@
-"""GPQA: questions of biology, physics and chemistry that a search engine does not answer (Rein et al., 2023).
+"""GPQA: graduate-level science questions that a web search does not answer (Rein et al., 2023).
 
-The authors ask that no example is revealed in plain text online. So the set comes from a copy of yours: their `dataset.zip`,
-which is read encrypted and unpacked in memory only, a CSV file of theirs, or the hub with your token, where nothing is kept.
-What is printed and exported of an attempt leaves its words out, and the canary is in no prompt.
+The authors ask that no example be revealed in plain text online. So the data comes from your own copy: their `dataset.zip`,
+which is decrypted in memory only, one of their CSV files, or the hub with your token, with nothing kept on disk. Printed and
+exported attempts leave out the questions, and the canary is in no prompt.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ PROTOCOLS = {
 }
 ROWS = {"diamond": 198, "main": 448, "extended": 546}
 PASSWORD = b"deserted-untie-orchid"
-"""Published by the authors beside the file, against crawlers and not against readers."""
+"""Published by the authors with the file: it keeps crawlers out, not readers."""
 WHY = "GPQA's authors ask that examples are not revealed in plain text online"
 RIGHT = "Correct Answer"
 WRONG = ("Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")
@@ -60,11 +60,14 @@ Arrange = Callable[[Json, Random], tuple[list[str], int]]
 
 
 def gpqa(*, protocol: str = "", data: str = "", subset: str = "diamond", repeats: int = 1) -> Benchmark:
-    """The benchmark over `diamond`, `main` or `extended`. `data` is a folder that holds the authors' `dataset.zip` or CSV
-    files, or one of those files, or `hub` (with `$HF_TOKEN`).
+    """Return the benchmark over a subset: `diamond`, `main` or `extended`.
 
-    `repeats` asks each question so often, with its choices in another order each time, as simple-evals does; the repeats of
-    a question are a cluster. `--epochs` repeats the same order.
+    Args:
+        protocol: Name of a protocol in `PROTOCOLS`.
+        data: A folder with the authors' `dataset.zip` or CSV files, one of those files, or `hub` (with `$HF_TOKEN`).
+        subset: `diamond`, `main` or `extended`.
+        repeats: Times each question is asked, with its choices in a new order each time, as simple-evals does; the repeats
+            of a question are a cluster. `--epochs` repeats the same order.
     """
     chosen = choose("gpqa", PROTOCOLS, protocol)[1]
     if subset not in ROWS:
@@ -78,7 +81,7 @@ def gpqa(*, protocol: str = "", data: str = "", subset: str = "diamond", repeats
         PROTOCOLS,
         protocol,
         [make_task(item, chosen) for item in _items(rows, subset, repeats, draw)],
-        description="Graduate-level questions that a search engine does not answer (Rein et al., 2023).",
+        description="Graduate-level questions that a web search does not answer (Rein et al., 2023).",
         origin=f"{subset}, {rows.origin}" + (f", {repeats} repeats" if repeats > 1 else ""),
         licence="CC BY 4.0; not to be shown in plain text online",
         sha256=rows.sha256,
@@ -87,12 +90,10 @@ def gpqa(*, protocol: str = "", data: str = "", subset: str = "diamond", repeats
 
 
 def read_rows(subset: str, data: str, *, url: str = HUB_ROWS) -> Rows:
-    """The rows of the set, with the columns of the authors' CSV files."""
+    """Return the rows of the subset, with the columns of the authors' CSV files."""
     csv_name = f"gpqa_{subset}.csv"
     if data == "packaged":
-        raise DataError(
-            "GPQA is not packaged, for its authors ask for that: give data=FOLDER with their dataset.zip, or hub"
-        )
+        raise DataError("GPQA is not packaged, as its authors ask: give data=FOLDER with their dataset.zip, or hub")
     file = located("gpqa/dataset.zip", data, "gpqa_dataset.zip", f"gpqa/{csv_name}")
     if file is not None:
         raw = contents(file)
@@ -109,7 +110,7 @@ def read_rows(subset: str, data: str, *, url: str = HUB_ROWS) -> Rows:
 
 
 def unzipped(raw: bytes, name: str, file: Path) -> bytes:
-    """The CSV file of that name in the authors' encrypted zip, in memory; DataError for another or a broken one."""
+    """Return the CSV file of that name in the authors' encrypted zip, unpacked in memory; DataError if it is broken."""
     try:
         with zipfile.ZipFile(io.BytesIO(raw)) as archive:
             found = [each for each in archive.infolist() if Path(each.filename).name == name]
@@ -122,14 +123,14 @@ def unzipped(raw: bytes, name: str, file: Path) -> bytes:
                 text = member.read(MAX_BYTES + 1)
     except NotImplementedError:
         raise DataError(
-            f"{file} is encrypted with AES, which is not read here: take the authors' own file, or one made by `zip -e`"
+            f"{file} is encrypted with AES, which is not supported: use the authors' own file, or one made by `zip -e`"
         ) from None
     except RuntimeError:
         raise DataError(
             f"{file} does not open with the password that the authors publish: is it their dataset.zip?"
         ) from None
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
-        raise DataError(f"{file} is no whole zip file ({error}): fetch it again") from None
+        raise DataError(f"{file} is not a complete zip file ({error}): fetch it again") from None
     if len(text) > MAX_BYTES:
         raise DataError(f"{name} in {file} unpacks to more than {MAX_BYTES >> 20} MiB: is it the right file?")
     return text
@@ -140,7 +141,7 @@ def _csv_rows(raw: bytes, file: Path) -> tuple[tuple[Json, ...], tuple[int, ...]
         reader = csv.DictReader(io.StringIO(raw.decode("utf-8-sig"), newline=""), strict=True)
         found = [(reader.line_num, row) for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{file}: the table is no CSV in UTF-8: {type(error).__name__}") from None
+        raise DataError(f"{file} is not CSV in UTF-8: {type(error).__name__}") from None
     if not found:
         raise DataError(f"{file} holds no rows: is it truncated?")
     missing = [name for name in COLUMNS if name not in found[0][1]]
@@ -150,7 +151,7 @@ def _csv_rows(raw: bytes, file: Path) -> tuple[tuple[Json, ...], tuple[int, ...]
 
 
 def _items(rows: Rows, subset: str, repeats: int, arrange: Arrange) -> Iterator[Item]:
-    """The items, drawn as each harness draws: one generator over all questions of all repeats, in file order."""
+    """Yield the items, shuffled as each harness does: one generator over all questions of all repeats, in file order."""
     rng = Random(0)
     for repeat in range(repeats):
         for index, row in enumerate(rows.rows):
@@ -167,14 +168,14 @@ def _items(rows: Rows, subset: str, repeats: int, arrange: Arrange) -> Iterator[
 
 
 def _permuted(row: Json, rng: Random) -> tuple[list[str], int]:
-    """The choices as simple-evals permutes them, and the index of the right one."""
+    """Return the choices as simple-evals permutes them, and the index of the right one."""
     listed = [row[RIGHT], *(row[name] for name in WRONG)]
     choices = [listed[place] for place in rng.sample(range(4), 4)]
     return choices, choices.index(row[RIGHT])
 
 
 def _shuffled(row: Json, rng: Random) -> tuple[list[str], int]:
-    """The choices as lm-evaluation-harness cleans and shuffles them, and the index of the right one."""
+    """Return the choices as lm-evaluation-harness cleans and shuffles them, and the index of the right one."""
     choices = [*(_cleaned(row[name]) for name in WRONG), _cleaned(row[RIGHT])]
     rng.shuffle(choices)
     return choices, choices.index(_cleaned(row[RIGHT]))

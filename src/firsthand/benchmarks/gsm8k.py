@@ -1,4 +1,4 @@
-"""GSM8K: grade-school maths word problems with a number as answer (Cobbe et al., 2021)."""
+"""GSM8K: grade-school maths word problems with a numeric answer (Cobbe et al., 2021)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FINAL = re.compile(r"#### *(-?[\d.,]+)\s*$")
 EXAMPLES = 8
 HARNESS_SEED = 1234
 HARNESS_TOKENS = 256
-"""What lm-evaluation-harness lets a Hugging Face model write where a task says nothing."""
+"""lm-evaluation-harness's limit on a Hugging Face model's generated tokens where a task sets none."""
 PROTOCOLS = {
     "open": Protocol(
         "no published number: the question as it is, for any pattern; flexible and strict as in lm-evaluation-harness",
@@ -28,7 +28,7 @@ PROTOCOLS = {
         chat=True,
     ),
     "lm-eval-5shot-strict": Protocol(
-        "lm-evaluation-harness, task gsm8k, strict-match: five examples of train, drawn anew for each question (seed 1234)",
+        "lm-evaluation-harness, task gsm8k, strict-match: five train examples, drawn anew for each question (seed 1234)",
         scorers=(gsm8k_strict, gsm8k_flexible),
         shots=5,
         examples="train",
@@ -37,7 +37,7 @@ PROTOCOLS = {
         max_tokens=HARNESS_TOKENS,
     ),
     "lm-eval-5shot-flexible": Protocol(
-        "lm-evaluation-harness, task gsm8k, flexible-extract: five examples of train, drawn anew for each question",
+        "lm-evaluation-harness, task gsm8k, flexible-extract: five train examples, drawn anew for each question",
         scorers=(gsm8k_flexible, gsm8k_strict),
         shots=5,
         examples="train",
@@ -67,7 +67,7 @@ PROTOCOLS = {
 
 
 def gsm8k(*, protocol: str = "", data: str = "") -> Benchmark:
-    """The benchmark over the test split. `data` is a folder that holds the files, `packaged` or `hub`; see `data.py`."""
+    """Return the test split. `data` is a folder with the files, `packaged` or `hub`; see `sources/datasets.py`."""
     name, chosen = choose("gsm8k", PROTOCOLS, protocol)
     test, train = load(_source("test", 1319), data), load(_source("train", 7473), data)
     if name != "gsm8k":
@@ -98,7 +98,7 @@ def gsm8k(*, protocol: str = "", data: str = "") -> Benchmark:
 
 
 def _prompted(test: Rows, train: Rows, chosen: Protocol) -> list[Task]:
-    """The tasks with their examples; those of train are drawn as lm-evaluation-harness draws them, question by question."""
+    """Return the tasks with their examples; train examples are drawn per question as lm-evaluation-harness draws them."""
     draw = Random(HARNESS_SEED)
     tasks = []
     for index, row in enumerate(test.rows):
@@ -138,7 +138,7 @@ def _example(row: Json, where: str) -> Json:
 
 
 def _gold(row: Json, where: str) -> str:
-    """The number after `####`."""
+    """Return the number after `####`."""
     found = _FINAL.search(text_field(row, "answer", where)[-400:])
     if found is None:
         raise DataError(f"{where}: the answer does not end with '#### number'")

@@ -1,4 +1,4 @@
-"""HellaSwag: how a scene goes on, four endings by log-prob (Zellers et al., 2019)."""
+"""HellaSwag: choose a scene's continuation among four, by log-prob (Zellers et al., 2019)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from firsthand.scorers.choice import acc, acc_norm
 CHOOSE = "\nChoose the best continuation:\n"
 PROTOCOLS = {
     "lm-eval-0shot": Protocol(
-        "lm-evaluation-harness, task hellaswag: contexts keep the space that a removed [step] leaves at their end",
+        "lm-evaluation-harness, task hellaswag: contexts keep the trailing space that a removed [step] leaves",
         query="{question}",
         scorers=(acc_norm, acc),
     ),
@@ -55,25 +55,28 @@ SOURCE = Source(
 
 
 def hellaswag(*, protocol: str = "", data: str = "") -> Benchmark:
-    """The benchmark over the validation split. `data` is a folder that holds the file, or `hub`; see `data.py`."""
+    """Return the validation split. `data` is a folder with the file, or `hub`; see `sources/datasets.py`."""
     rows = whole(load(SOURCE, data))
-    description = "How a scene goes on, four endings (Zellers et al., 2019)."
+    description = "A scene's continuation, four choices (Zellers et al., 2019)."
     return multiple_choice("hellaswag", PROTOCOLS, protocol, SOURCE, data, read_item, description, rows=rows)
 
 
 def whole(rows: Rows) -> Rows:
-    """The rows; where they are OLMES's, contexts get back the space at their end, from its requests of letters beside."""
-    beside = rows.path.with_name(rows.path.name.replace("_rc_", "_mc_"))
-    if beside == rows.path or not beside.is_file():
+    """Return the rows; in OLMES's files, contexts get back their trailing space from the letter requests next to them."""
+    letters_file = rows.path.with_name(rows.path.name.replace("_rc_", "_mc_"))
+    if letters_file == rows.path or not letters_file.is_file():
         return rows
-    queries = [text_field(row, "query", str(beside)).partition(CHOOSE)[0] for row in read(beside, SOURCE, "").rows]
+    letter_rows = read(letters_file, SOURCE, "").rows
+    queries = [text_field(row, "query", str(letters_file)).partition(CHOOSE)[0] for row in letter_rows]
     if [query.rstrip() for query in queries] != [str(row.get("query")).rstrip() for row in rows.rows]:
-        raise DataError(f"{beside} and {rows.path} do not hold the same contexts in the same order: fetch them again")
+        raise DataError(
+            f"{letters_file} and {rows.path} do not hold the same contexts in the same order: fetch them again"
+        )
     return replace(rows, rows=tuple({**row, "query": query} for row, query in zip(rows.rows, queries, strict=True)))
 
 
 def read_item(row: Json, id: str, where: str) -> Item:
-    """The Item of a row {query, choices, gold} and, from the hub, source: items of one video or article are a cluster."""
+    """Return the Item of a row {query, choices, gold}, with `source` from the hub: one video or article is a cluster."""
     question = text_field(row, "query", where)
     choices, gold = choices_of(row, where)
     cluster = {"cluster": text_field(row, "source", where)} if "source" in row else {}
@@ -81,7 +84,7 @@ def read_item(row: Json, id: str, where: str) -> Item:
 
 
 def from_hub(row: Json) -> Json:
-    """A row of Rowan/hellaswag as a row of our file."""
+    """Convert a row of Rowan/hellaswag to a row of our file."""
     context = f"{row['activity_label']}: {row['ctx_a']} {row['ctx_b'].capitalize()}"
     choices = [cleaned(ending) for ending in row["endings"]]
     source = {"source": str(row["source_id"])} if row.get("source_id") else {}
@@ -89,6 +92,6 @@ def from_hub(row: Json) -> Json:
 
 
 def cleaned(text: str) -> str:
-    """The text without WikiHow's marks: ` [title]` becomes a full stop, other brackets go, and double spaces once."""
+    """Return the text without WikiHow's marks: ` [title]` becomes a full stop, other brackets go, and double spaces once."""
     text = re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". "))
     return text.replace("  ", " ")

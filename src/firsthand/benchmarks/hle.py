@@ -1,8 +1,8 @@
-"""Humanity's Last Exam: questions at the frontier of knowledge, those in text alone, judged by a model (Phan et al., 2025).
+"""Humanity's Last Exam: expert questions, text-only subset, judged by a model (Phan et al., 2025).
 
-A judge model extracts the final answer, compares it with the reference, and reads the confidence that was stated, so there
-is a calibration error beside the accuracy. The set carries a canary and is not to be redistributed: it comes from a copy of
-yours, or from the hub with your token, where nothing is kept; what is printed and exported leaves its words out.
+A judge model extracts the final answer, compares it with the reference and reads the stated confidence, so a calibration
+error is reported with the accuracy. The set carries a canary and must not be redistributed: it comes from your own copy, or
+from the hub with your token, with nothing kept on disk; printed and exported attempts leave out the questions.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ SYSTEM = (
 )
 WHY = "HLE's authors ask that its questions are not redistributed in plain text"
 PAGE_ROWS = 20
-"""Some rows hold images."""
+"""Rows per request to the hub: small, as some rows hold images."""
 SOURCE = Source(
     "hle/hle_test.jsonl", 2500, "MIT; not to be redistributed", "cais/hle", "default", "test", lambda row: row
 )
 
 
 def hle(*, protocol: str = "", data: str = "", judge: str = "") -> Benchmark:
-    """The benchmark over the questions without an image. `data` is a folder that holds `hle_test.jsonl`, or `hub`.
+    """Return the benchmark over the questions without an image. `data` is a folder with `hle_test.jsonl`, or `hub`.
 
-    `judge` is the model that judges, or `none`: then `firsthand score RUN --with reference:protocol=hle:judge=MODEL` judges
+    `judge` names the judge model, or is `none`: then `firsthand score RUN --with reference:protocol=hle:judge=MODEL` judges
     the run later.
     """
     chosen = choose("hle", PROTOCOLS, protocol)[1]
@@ -63,7 +63,7 @@ def hle(*, protocol: str = "", data: str = "", judge: str = "") -> Benchmark:
         if not row.get("image")
     ]
     if not tasks:
-        raise DataError(f"{rows.path} holds no question without an image: is it the right file?")
+        raise DataError(f"{rows.path} has no question without an image: is it the right file?")
     made = make_benchmark(
         "hle",
         PROTOCOLS,
@@ -78,11 +78,9 @@ def hle(*, protocol: str = "", data: str = "", judge: str = "") -> Benchmark:
 
 
 def read_rows(data: str, *, url: str = HUB_ROWS) -> Rows:
-    """The rows of the set, images included."""
+    """Return the rows of the set, images included."""
     if data == "packaged":
-        raise DataError(
-            "HLE is not packaged, for its authors ask for that: give data=FOLDER with hle_test.jsonl, or hub"
-        )
+        raise DataError("HLE is not packaged, as its authors ask: give data=FOLDER with hle_test.jsonl, or hub")
     if (copy := located(SOURCE.path, data)) is not None:
         found, file, sha256 = read_list(copy)
         return Rows(tuple(found), f"your copy, {len(found):,} of {SOURCE.rows:,} questions", file, sha256)
@@ -93,7 +91,7 @@ def read_rows(data: str, *, url: str = HUB_ROWS) -> Rows:
 def _item(row: Json, where: str) -> Item:
     id = row.get("id")
     if not isinstance(id, str | int):
-        raise DataError(f"{where}: the field 'id' is no id")
+        raise DataError(f"{where}: the field 'id' is not an id")
     for name in ("question", "answer"):
         if not isinstance(row.get(name), str) or not row[name].strip():  # the row itself is not quoted
             raise DataError(f"{where}: the field {name!r} is empty, and text was expected")

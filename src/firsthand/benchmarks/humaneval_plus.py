@@ -1,4 +1,4 @@
-"""HumanEval+: HumanEval's functions held to 80 times as many inputs (Liu et al., 2023)."""
+"""HumanEval+: HumanEval's functions tested on 80 times as many inputs (Liu et al., 2023)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from firsthand.benchmarks.sources.evalplus import chat, completed, make
 
 PROTOCOLS = {
     "evalplus-chat": chat(
-        "EvalPlus 0.3's leaderboard for chat models, as its backend openai asks, greedy; the answer stands alone"
+        "EvalPlus 0.3's leaderboard for chat models, prompted as by its openai backend, greedy; the answer stands alone"
     ),
     "evalplus-base": completed(
         "EvalPlus 0.3's leaderboard for base models, greedy: the prompt, completed",
@@ -37,7 +37,7 @@ RULES = {"find_zero": "root"}
 
 
 def humaneval_plus(*, protocol: str = "", data: str = "", mini: bool = False) -> Benchmark:
-    """The benchmark over all 164 problems. `data` is EvalPlus's file or its folder; `mini` takes that with few inputs."""
+    """Return all 164 problems. `data` is EvalPlus's file or its folder; `mini` uses the file with few inputs."""
     return make(
         "humaneval_plus",
         MINI if mini else SOURCE,
@@ -47,5 +47,5 @@ def humaneval_plus(*, protocol: str = "", data: str = "", mini: bool = False) ->
         url="https://github.com/evalplus/humanevalplus_release/releases",
         rules=RULES,
         typed=lambda task_id, inputs: list(inputs),
-        description="HumanEval's functions held to 80 times as many inputs, 164 problems (Liu et al., 2023).",
+        description="HumanEval's functions tested on 80 times as many inputs, 164 problems (Liu et al., 2023).",
     )

@@ -38,7 +38,7 @@ SOURCE = Source(
 
 
 def ifeval(*, protocol: str = "", data: str = "") -> Benchmark:
-    """The benchmark over all prompts. `data` is a folder that holds the file, or `hub`; see `data.py`."""
+    """Return the benchmark over all prompts. `data` is a folder with the file, or `hub`; see `sources/datasets.py`."""
     chosen = choose("ifeval", PROTOCOLS, protocol)[1]
     rows = load(SOURCE, data)
     tasks = [make_task(_item(row, rows.where(index)), chosen) for index, row in enumerate(rows.rows)]
@@ -57,12 +57,12 @@ def ifeval(*, protocol: str = "", data: str = "") -> Benchmark:
 def _item(row: Json, where: str) -> Item:
     names, arguments = row.get("instruction_id_list"), row.get("kwargs")
     if not isinstance(names, list) or not isinstance(arguments, list) or not 1 <= len(names) == len(arguments):
-        raise DataError(f"{where}: 'instruction_id_list' and 'kwargs' are no lists of one length")
+        raise DataError(f"{where}: 'instruction_id_list' and 'kwargs' are not lists of equal length")
     instructions = []
     for name, given in zip(names, arguments, strict=True):
         if not isinstance(given, dict):
             raise DataError(f"{where}: the arguments of {name!r} are {given!r}, and an object was expected")
-        given = {key: value for key, value in given.items() if value is not None}  # the hub's rows name every argument
+        given = {key: value for key, value in given.items() if value is not None}  # the hub's rows list every argument
         check(str(name), given, where)
         instructions.append([name, given])
     return Item(

@@ -1,9 +1,16 @@
-"""JudgeBench: 270 pairs of answers to hard questions, of which one is objectively right (Tan et al., 2024)."""
+"""JudgeBench: 270 pairs of answers to hard questions, one of each pair objectively right (Tan et al., 2024)."""
 
 from __future__ import annotations
 
 from firsthand.benchmark import Benchmark
-from firsthand.benchmarks.protocols.vote_sets import Pair, VoteProtocol, pairs_of, read_rows, vote_benchmark, words
+from firsthand.benchmarks.protocols.vote_sets import (
+    AnswerPair,
+    VoteProtocol,
+    answer_text,
+    pairs_of,
+    read_rows,
+    vote_benchmark,
+)
 from firsthand.benchmarks.sources.datasets import Source
 from firsthand.message import Json
 
@@ -21,8 +28,9 @@ LABELS = {"A>B": "A", "B>A": "B"}
 
 
 def judge_judgebench(*, protocol: str = "", data: str = "", sample: int = 0) -> Benchmark:
-    """The benchmark over all pairs, or a seeded `sample` of so many. `data` is a folder that holds
-    `judgebench_claude35.jsonl`, or `hub`.
+    """Return the benchmark over all pairs, or a seeded sample of size `sample`.
+
+    `data` is a folder with `judgebench_claude35.jsonl`, or `hub`.
     """
     rows, file, sha256 = read_rows(SOURCE, data)
     return vote_benchmark(
@@ -30,7 +38,7 @@ def judge_judgebench(*, protocol: str = "", data: str = "", sample: int = 0) -> 
         PROTOCOLS,
         protocol,
         pairs_of(rows, file, _pair),
-        description="Pairs of answers to hard questions, of which one is objectively right (Tan et al., 2024).",
+        description="Pairs of answers to hard questions, one of each pair objectively right (Tan et al., 2024).",
         origin=f"JudgeBench, answers of claude-3-5-sonnet-20240620, {len(rows)} pairs",
         licence="MIT",
         sample=sample,
@@ -38,7 +46,9 @@ def judge_judgebench(*, protocol: str = "", data: str = "", sample: int = 0) -> 
     )
 
 
-def _pair(row: Json, index: int) -> Pair:
+def _pair(row: Json, index: int) -> AnswerPair:
     votes = (LABELS[str(row["label"])],)
-    answers = words(row["response_A"]), words(row["response_B"])
-    return Pair(f"pair-{index:03d}", words(row["question"]), *answers, votes, {"source": words(row["source"])})
+    answers = answer_text(row["response_A"]), answer_text(row["response_B"])
+    return AnswerPair(
+        f"pair-{index:03d}", answer_text(row["question"]), *answers, votes, {"source": answer_text(row["source"])}
+    )

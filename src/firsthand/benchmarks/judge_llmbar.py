@@ -1,7 +1,7 @@
-"""LLMBar: 419 pairs of which one follows the instruction, natural ones and adversarial ones (Zeng et al., 2023).
+"""LLMBar: 419 pairs of answers, natural and adversarial, of which one follows the instruction (Zeng et al., 2023).
 
 The authors agreed on each label, so every pair has one vote. In the adversarial sets the answer that does not follow the
-instruction is the more attractive one.
+instruction looks better.
 """
 
 from __future__ import annotations
@@ -10,7 +10,14 @@ import hashlib
 from functools import partial
 
 from firsthand.benchmark import Benchmark
-from firsthand.benchmarks.protocols.vote_sets import Pair, VoteProtocol, pairs_of, read_rows, vote_benchmark, words
+from firsthand.benchmarks.protocols.vote_sets import (
+    AnswerPair,
+    VoteProtocol,
+    answer_text,
+    pairs_of,
+    read_rows,
+    vote_benchmark,
+)
 from firsthand.benchmarks.sources.datasets import Source
 from firsthand.errors import unknown
 from firsthand.message import Json
@@ -35,15 +42,14 @@ SOURCES = {
     )
     for name, split in SETS.items()
 }
-"""The authors' files are Dataset/LLMBar/*/dataset.json, each here under the name of its set."""
+"""The authors' files, Dataset/LLMBar/*/dataset.json, each under the name of its set."""
 LABELS = {1: "A", 2: "B"}
 
 
 def judge_llmbar(*, protocol: str = "", data: str = "", subset: str = "", sample: int = 0) -> Benchmark:
-    """The benchmark over all five sets, or one: natural, neighbor, gptinst, gptout, manual. `data` holds their files,
-    or is `hub`.
+    """Return the benchmark over all five sets, or one: natural, neighbor, gptinst, gptout, manual.
 
-    With `sample` it is a seeded sample of so many pairs.
+    `data` is a folder with their files, or `hub`. `sample` above 0 is the size of a seeded sample.
     """
     if subset and subset not in SETS:
         raise unknown("set of LLMBar", subset, SETS, see="firsthand list benchmarks")
@@ -57,7 +63,7 @@ def judge_llmbar(*, protocol: str = "", data: str = "", subset: str = "", sample
         PROTOCOLS,
         protocol,
         pairs,
-        description="Pairs of which one follows the instruction, natural and adversarial (Zeng et al., 2023).",
+        description="Pairs of answers, natural and adversarial, of which one follows the instruction (Zeng et al., 2023).",
         origin=f"LLMBar, {subset or 'all five sets'}, {len(pairs)} pairs",
         licence="MIT",
         sample=sample,
@@ -65,7 +71,7 @@ def judge_llmbar(*, protocol: str = "", data: str = "", subset: str = "", sample
     )
 
 
-def _pair(row: Json, index: int, name: str) -> Pair:
+def _pair(row: Json, index: int, name: str) -> AnswerPair:
     votes = (LABELS[int(row["label"])],)
-    answers = words(row["output_1"]), words(row["output_2"])
-    return Pair(f"{name}-{index:03d}", words(row["input"]), *answers, votes, {"set": name})
+    answers = answer_text(row["output_1"]), answer_text(row["output_2"])
+    return AnswerPair(f"{name}-{index:03d}", answer_text(row["input"]), *answers, votes, {"set": name})

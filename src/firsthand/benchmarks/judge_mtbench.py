@@ -1,7 +1,6 @@
 """MT-Bench: pairs of first-turn answers with human verdicts (Zheng et al., 2023).
 
-A file of LLMBar's authors holds 200 of them, selected, with a verdict each; the hub has every vote that was given, so that a
-pair there may have several.
+LLMBar's authors selected 200 pairs with one verdict each; the hub has every vote, so a pair there may have several.
 """
 
 from __future__ import annotations
@@ -9,7 +8,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from firsthand.benchmark import Benchmark
-from firsthand.benchmarks.protocols.vote_sets import Pair, VoteProtocol, pairs_of, read_rows, vote_benchmark, words
+from firsthand.benchmarks.protocols.vote_sets import (
+    AnswerPair,
+    VoteProtocol,
+    answer_text,
+    pairs_of,
+    read_rows,
+    vote_benchmark,
+)
 from firsthand.benchmarks.sources.datasets import Source
 from firsthand.errors import DataError
 from firsthand.message import Json
@@ -33,8 +39,10 @@ LABELS = {1: "A", 2: "B"}
 
 
 def judge_mtbench(*, protocol: str = "", data: str = "", sample: int = 0) -> Benchmark:
-    """The benchmark over all pairs, or a seeded `sample` of so many. `data` is a folder that holds
-    `mt_bench_human_judgments.jsonl`, or LLMBar's selection, `llmbar_processed_mtbench_humans.json`; or it is `hub`.
+    """Return the benchmark over all pairs, or a seeded sample of size `sample`.
+
+    `data` is a folder with `mt_bench_human_judgments.jsonl` or LLMBar's selection, `llmbar_processed_mtbench_humans.json`,
+    or `hub`.
     """
     rows, file, sha256 = read_rows(SOURCE, data)
     selected = "conversation_a" not in rows[0]
@@ -53,34 +61,34 @@ def judge_mtbench(*, protocol: str = "", data: str = "", sample: int = 0) -> Ben
     )
 
 
-def _pair(row: Json, index: int) -> Pair:
+def _pair(row: Json, index: int) -> AnswerPair:
     votes = (LABELS[int(row["label"])],)
-    answers = words(row["output_1"]), words(row["output_2"])
-    return Pair(f"pair-{index:03d}", words(row["input"]), *answers, votes, {})
+    answers = answer_text(row["output_1"]), answer_text(row["output_2"])
+    return AnswerPair(f"pair-{index:03d}", answer_text(row["input"]), *answers, votes, {})
 
 
-def _vote(row: Json, index: int) -> Pair:
-    """One person's vote, with the models in the order of their names, as others may have been shown them turned round."""
-    a, b = words(row["model_a"]), words(row["model_b"])
-    question, answer_a = _said(row["conversation_a"])
-    again, answer_b = _said(row["conversation_b"])
+def _vote(row: Json, index: int) -> AnswerPair:
+    """Return one person's vote, with the models in alphabetical order, as others may have seen them in the other order."""
+    a, b = answer_text(row["model_a"]), answer_text(row["model_b"])
+    question, answer_a = _first_turn(row["conversation_a"])
+    again, answer_b = _first_turn(row["conversation_b"])
     if question != again:
         raise ValueError("the two conversations begin with different questions")
     vote = WINNERS[row["winner"]]
     if b < a:
         a, b, answer_a, answer_b, vote = b, a, answer_b, answer_a, TURNED[vote]
     about = {"models": f"{a}/{b}", "turn": str(int(row["turn"]))}
-    return Pair(f"{int(row['question_id'])}-{a}-{b}", question, answer_a, answer_b, (vote,), about)
+    return AnswerPair(f"{int(row['question_id'])}-{a}-{b}", question, answer_a, answer_b, (vote,), about)
 
 
-def _said(conversation: list[Json]) -> tuple[str, str]:
-    """The first question and the answer to it."""
-    return words(conversation[0]["content"]), words(conversation[1]["content"])
+def _first_turn(conversation: list[Json]) -> tuple[str, str]:
+    """Return the first question and its answer."""
+    return answer_text(conversation[0]["content"]), answer_text(conversation[1]["content"])
 
 
-def _voted(votes: list[Pair]) -> list[Pair]:
-    """Each pair of first answers once, with all its votes."""
-    found: dict[str, Pair] = {}
+def _voted(votes: list[AnswerPair]) -> list[AnswerPair]:
+    """Return each pair of first-turn answers once, with all its votes."""
+    found: dict[str, AnswerPair] = {}
     for each in votes:
         if each.about["turn"] == "1":
             before = found.get(each.id)

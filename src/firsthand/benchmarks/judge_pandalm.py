@@ -1,9 +1,16 @@
-"""PandaLM: 999 pairs of answers to 170 instructions, each with the votes of three people (Wang et al., 2023)."""
+"""PandaLM: 999 pairs of answers to 170 instructions, each with three people's votes (Wang et al., 2023)."""
 
 from __future__ import annotations
 
 from firsthand.benchmark import Benchmark
-from firsthand.benchmarks.protocols.vote_sets import Pair, VoteProtocol, pairs_of, read_rows, vote_benchmark, words
+from firsthand.benchmarks.protocols.vote_sets import (
+    AnswerPair,
+    VoteProtocol,
+    answer_text,
+    pairs_of,
+    read_rows,
+    vote_benchmark,
+)
 from firsthand.benchmarks.sources.datasets import Source
 from firsthand.message import Json
 
@@ -21,8 +28,9 @@ VOTES = {0: "tie", 1: "A", 2: "B"}
 
 
 def judge_pandalm(*, protocol: str = "", data: str = "", sample: int = 0) -> Benchmark:
-    """The benchmark over all pairs, or a seeded `sample` of so many. `data` is a folder that holds
-    `testset-v1.json`, the authors' file.
+    """Return the benchmark over all pairs, or a seeded sample of size `sample`.
+
+    `data` is a folder with the authors' file, `testset-v1.json`.
     """
     rows, file, sha256 = read_rows(SOURCE, data)
     return vote_benchmark(
@@ -30,7 +38,7 @@ def judge_pandalm(*, protocol: str = "", data: str = "", sample: int = 0) -> Ben
         PROTOCOLS,
         protocol,
         pairs_of(rows, file, _pair),
-        description="999 pairs of answers to 170 instructions, each with the votes of three people (Wang et al., 2023).",
+        description="999 pairs of answers to 170 instructions, each with three people's votes (Wang et al., 2023).",
         origin=f"PandaLM's human test set, {len(rows)} pairs",
         licence="Apache-2.0",
         sample=sample,
@@ -38,8 +46,12 @@ def judge_pandalm(*, protocol: str = "", data: str = "", sample: int = 0) -> Ben
     )
 
 
-def _pair(row: Json, index: int) -> Pair:
-    question = words(row["instruction"]) + (f"\n\n{words(row['input'])}" if str(row["input"]).strip() else "")
+def _pair(row: Json, index: int) -> AnswerPair:
+    question = answer_text(row["instruction"]) + (
+        f"\n\n{answer_text(row['input'])}" if str(row["input"]).strip() else ""
+    )
     votes = tuple(VOTES[row[f"annotator{number}"]] for number in (1, 2, 3))
-    about = {"models": words(row["cmp_key"])}
-    return Pair(f"pair-{index:04d}", question, words(row["response1"]), words(row["response2"]), votes, about)
+    about = {"models": answer_text(row["cmp_key"])}
+    return AnswerPair(
+        f"pair-{index:04d}", question, answer_text(row["response1"]), answer_text(row["response2"]), votes, about
+    )

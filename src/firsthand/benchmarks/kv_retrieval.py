@@ -1,8 +1,8 @@
 """Key-value retrieval: the value of one key in a JSON object of random identifiers (Liu et al., 2023).
 
-No language is needed, only looking up, so a curve over positions shows how well a model reads each part of its context:
-`firsthand summary last --by position`. The authors' files (75, 140 and 300 keys, 500 objects each) are used where they are
-found; elsewhere objects are drawn from the seed as the authors drew theirs.
+The task needs retrieval and no language, so a curve over positions shows how well a model reads each part of its context:
+`firsthand summary last --by position`. The authors' files (75, 140 and 300 keys, 500 objects each) are used if found; else
+objects are generated from the seed as the authors generated theirs.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from random import Random
 from typing import NamedTuple
 from uuid import UUID
 
+from firsthand._moved import old_names
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.long_context.lengths import LazyTasks
 from firsthand.benchmarks.lost_in_middle import parse_positions
@@ -36,7 +37,7 @@ PROTOCOLS = {
         max_tokens=100,
     ),
     "chat": Protocol(
-        "the same prompt as a message in the model's own chat template, as the paper asks GPT-3.5 and Claude",
+        "the same prompt as a message in the model's own chat template, as the paper prompts GPT-3.5 and Claude",
         query="Extract the value corresponding to the specified key in the JSON object below.\n\nJSON data:\n{records}\n\n"
         'Key: "{key}"\nCorresponding value:',
         scorers=(contains_value,),
@@ -54,28 +55,28 @@ PROTOCOLS = {
     ),
 }
 POSITIONS: Mapping[int, str] = {75: "0,24,49,74", 140: "0,34,69,104,139", 300: "0,49,99,149,199,249,299"}
-"""Places by the number of keys: the paper's for 140, spread like them for 75 and 300."""
+"""Number of keys -> positions of the queried key: the paper's for 140, spread alike for 75 and 300."""
 EXAMPLES = 500
 
 
-class Pair(NamedTuple):
-    """A key and its value."""
+class KeyValue(NamedTuple):
+    """A key with its value."""
 
     key: str
     value: str
 
 
-class Problem(NamedTuple):
-    """An object, and which of its pairs is asked for."""
+class KeyValueObject(NamedTuple):
+    """An object's pairs, and the pair that is queried."""
 
-    pairs: tuple[Pair, ...]
-    asked: Pair
+    pairs: tuple[KeyValue, ...]
+    queried: KeyValue
 
 
 def kv_retrieval(
     *, protocol: str = "", keys: int = 75, positions: str = "", examples: int = EXAMPLES, data: str = ""
 ) -> Benchmark:
-    """The benchmark: `examples` objects of so many `keys`, each asked with its key at each position (places from 0).
+    """Return the benchmark: `examples` objects of `keys` pairs, each queried with its key at each of `positions` (from 0).
 
     `data` is a folder with the authors' files, or `generated`. 75 keys are about 6,000 tokens, 300 about 24,000.
     """
@@ -85,52 +86,54 @@ def kv_retrieval(
     places = parse_positions(positions or POSITIONS.get(keys, f"0,{keys // 2},{keys - 1}"), keys)
     rows = _rows(keys, data)
     count = min(examples, len(rows.rows)) if rows else examples
-    slots = [(index, place) for index in range(count) for place in reversed(places)]  # those share their beginnings
-    origin = f"{keys} keys, {rows.origin}" if rows else f"{keys} keys, drawn from the seed as the authors did"
+    slots = [
+        (index, place) for index in range(count) for place in reversed(places)
+    ]  # prompts in this order share prefixes
+    origin = f"{keys} keys, {rows.origin}" if rows else f"{keys} keys, generated from the seed as by the authors"
     return Benchmark(
         name=name,
         tasks=lambda seed: LazyTasks(slots, partial(_task, chosen, rows, keys, seed)),
         scorers=chosen.scorers,
         description="The value of one key in a JSON object of random identifiers (Liu et al., 2023).",
-        protocol=f"{origin}; the key at {', '.join(map(str, places))}; {count} objects; {chosen.words()}",
+        protocol=f"{origin}; the key at {', '.join(map(str, places))}; {count} objects; {chosen.describe()}",
         licence="MIT" if rows else "none needed: generated",
         options={"keys": keys, "positions": list(places), "sha256": rows.sha256 if rows else "", "protocol": protocol},
     )
 
 
-def draw(keys: int, seed: int, index: int) -> Problem:
-    """An object of random version 4 identifiers, the same on any machine."""
+def draw(keys: int, seed: int, index: int) -> KeyValueObject:
+    """Generate an object of random version 4 UUIDs, the same on any machine."""
     rng = Random(derive_seed("kv_retrieval", seed, keys, index))
     identifiers = [str(UUID(int=rng.getrandbits(128), version=4)) for _ in range(2 * keys)]
-    pairs = tuple(map(Pair, identifiers[::2], identifiers[1::2]))
-    return Problem(pairs, rng.choice(pairs))
+    pairs = tuple(map(KeyValue, identifiers[::2], identifiers[1::2]))
+    return KeyValueObject(pairs, rng.choice(pairs))
 
 
-def shown(pairs: tuple[Pair, ...]) -> str:
-    """The object as the authors write it, one pair a line."""
+def shown(pairs: tuple[KeyValue, ...]) -> str:
+    """Return the object as text in the authors' format, one pair per line."""
     return "{" + ",\n ".join(f'"{key}": "{value}"' for key, value in pairs) + "}"
 
 
 def _task(protocol: Protocol, rows: Rows | None, keys: int, seed: int, slot: tuple[int, int]) -> Task:
     index, place = slot
     problem = _read(rows.rows[index], rows.where(index), keys) if rows else draw(keys, seed, index)
-    pairs = [pair for pair in problem.pairs if pair != problem.asked]
-    pairs.insert(place, problem.asked)
+    pairs = [pair for pair in problem.pairs if pair != problem.queried]
+    pairs.insert(place, problem.queried)
     item = Item(
         f"kv{keys}-{index:03d}-at-{place:03d}",
         {
-            "question": f"What is the value of {problem.asked.key}?",
+            "question": f"What is the value of {problem.queried.key}?",
             "records": shown(tuple(pairs)),
-            "key": problem.asked.key,
+            "key": problem.queried.key,
         },
-        secret={"answers": [problem.asked.value]},
+        secret={"answers": [problem.queried.value]},
         metadata={"position": place, "keys": keys, "cluster": f"kv{keys}-{index:03d}"},
     )
     return whole(make_task(item, protocol))
 
 
 def _rows(keys: int, data: str) -> Rows | None:
-    """The authors' file; None where objects are to be drawn."""
+    """Return the authors' rows, or None to generate objects."""
     name = f"kv-retrieval-{keys}_keys.jsonl"
     root = Path(data or os.environ.get("FIRSTHAND_DATA") or ".").expanduser()
     path = None if data == "generated" else find(root, f"longctx/{name}", f"kv_retrieval_data/{name}")
@@ -148,15 +151,18 @@ def _rows(keys: int, data: str) -> Rows | None:
     return rows
 
 
-def _read(row: Json, where: str, keys: int) -> Problem:
+def _read(row: Json, where: str, keys: int) -> KeyValueObject:
     found = row.get("ordered_kv_records")
     good = isinstance(found, list) and all(
         isinstance(pair, list) and len(pair) == 2 and all(isinstance(each, str) for each in pair) for pair in found
     )
     if not good or len(found or ()) != keys:
         raise DataError(f"{where}: 'ordered_kv_records' was expected to be {keys} pairs of texts")
-    pairs = tuple(Pair(*pair) for pair in found or ())
-    asked = Pair(text_field(row, "key", where), text_field(row, "value", where))
-    if asked not in pairs or len({pair.key for pair in pairs}) != keys:
-        raise DataError(f"{where}: the key that is asked for is not among the pairs, or a key is there twice")
-    return Problem(pairs, asked)
+    pairs = tuple(KeyValue(*pair) for pair in found or ())
+    queried = KeyValue(text_field(row, "key", where), text_field(row, "value", where))
+    if queried not in pairs or len({pair.key for pair in pairs}) != keys:
+        raise DataError(f"{where}: the queried key is not among the pairs, or a key occurs twice")
+    return KeyValueObject(pairs, queried)
+
+
+__getattr__ = old_names(__name__, {"Pair": "KeyValue", "Problem": "KeyValueObject"})

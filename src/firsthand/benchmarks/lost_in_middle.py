@@ -1,9 +1,9 @@
-"""Lost in the Middle: whether a model finds an answer wherever its document stands among others (Liu et al., 2023).
+"""Lost in the Middle: question answering with the gold document at each position among others (Liu et al., 2023).
 
-The questions are 2,655 of NaturalQuestions-Open. The oracle file (one document, the right one) is enough for `oracle` and
-`closedbook`. Those with 10, 20 and 30 documents are the authors' files and tens of megabytes each: they are the user's to
-fetch. Where the file of a position is missing, the right document is moved in another file of as many documents, for theirs
-differ in its place only. The curve is `firsthand summary last --by position`.
+The questions are 2,655 of NaturalQuestions-Open. The oracle file (the gold document alone) is enough for `oracle` and
+`closedbook`. The authors' files with 10, 20 and 30 documents have tens of megabytes each, and the user fetches them. If the
+file of a position is missing, the gold document is moved in another file with as many documents, as theirs differ in its
+position only. The curve is `firsthand summary last --by position`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from firsthand._moved import old_names
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.protocols.protocol import Item, Protocol, choose, make_benchmark, make_task, whole
 from firsthand.benchmarks.sources.datasets import Rows, Source, find, read, text_field
@@ -30,14 +31,14 @@ ASK = (
 )
 PROTOCOLS = {
     "qa": Protocol(
-        "Liu et al. (2023), multi-document question answering, their prompt continued, 100 tokens, first line judged",
+        "Liu et al. (2023), multi-document question answering, their prompt continued, 100 tokens, first line scored",
         query=f"{ASK}\n\n{{documents}}\n\nQuestion: {{question}}\nAnswer:",
         scorers=(best_subspan_em,),
         continuation=None,
         max_tokens=MAX_TOKENS,
     ),
     "qa-chat": Protocol(
-        "the same prompt as a message in the model's own chat template, as the paper asks GPT-3.5 and Claude",
+        "the same prompt as a message in the model's own chat template, as the paper prompts GPT-3.5 and Claude",
         query=f"{ASK}\n\n{{documents}}\n\nQuestion: {{question}}\nAnswer:",
         scorers=(best_subspan_em,),
         continuation=None,
@@ -59,7 +60,7 @@ PROTOCOLS = {
         max_tokens=MAX_TOKENS,
     ),
     "oracle": Protocol(
-        "the paper's upper bound: the right document alone",
+        "the paper's upper bound: the gold document alone",
         query=f"{ASK}\n\n{{documents}}\n\nQuestion: {{question}}\nAnswer:",
         scorers=(best_subspan_em,),
         continuation=None,
@@ -90,12 +91,12 @@ PROTOCOLS = {
     ),
 }
 POSITIONS: Mapping[int, tuple[int, ...]] = {10: (0, 4, 9), 20: (0, 4, 9, 14, 19), 30: (0, 4, 9, 14, 19, 24, 29)}
-"""The paper's places of the right document, counted from 0, by how many documents there are."""
+"""Number of documents -> the paper's positions of the gold document, from 0."""
 QUESTIONS = 2_655
 ORACLE = "longctx/nq-open-oracle.jsonl"
 
 
-class Document(NamedTuple):
+class TitledDocument(NamedTuple):
     """A passage with its title."""
 
     title: str
@@ -105,22 +106,22 @@ class Document(NamedTuple):
 def lost_in_middle(
     *, protocol: str = "", documents: int = 20, positions: str = "", questions: int = 0, data: str = ""
 ) -> Benchmark:
-    """The benchmark over each question at each position; `questions` takes the first ones only.
+    """Return the benchmark over each question at each position; `questions` limits it to the first ones.
 
-    `positions` are places from 0, by default the paper's for 10, 20 or 30 `documents`; `oracle` and `closedbook` have
-    neither. `data` is a folder with the authors' files.
+    `positions` count from 0; the default is the paper's for 10, 20 or 30 `documents`. `oracle` and `closedbook` use neither.
+    `data` is a folder with the authors' files.
     """
     chosen = choose("lost_in_middle", PROTOCOLS, protocol)[1]
     name = protocol or next(iter(PROTOCOLS))
     alone = not name.startswith("qa")
     places = (0,) if alone else parse_positions(positions, documents)
     if questions < 0:
-        raise ConfigError(f"questions is {questions}: give how many of the {QUESTIONS:,} are asked, or 0 for all")
+        raise ConfigError(f"questions is {questions}: give 1 to {QUESTIONS:,}, or 0 for all")
     files = {0: _oracle(data)} if alone else _files(documents, places, data)
     tasks: list[Task] = []
-    asked = len(files[places[0]].rows)
-    for index in range(min(questions, asked) if questions else asked):
-        for place in reversed(places):  # the last first: what stands before it is the beginning of each other's prompt
+    available = len(files[places[0]].rows)
+    for index in range(min(questions, available) if questions else available):
+        for place in reversed(places):  # the last position first, so that the other prompts share prefixes with it
             rows = files[place]
             if index < len(rows.rows):
                 item = _item(rows.rows[index], rows.where(index), index, place, 1 if alone else documents)
@@ -134,7 +135,7 @@ def lost_in_middle(
         PROTOCOLS,
         protocol,
         tasks,
-        description="Whether an answer is found wherever its document stands (Liu et al., 2023).",
+        description="Question answering with the gold document at each position (Liu et al., 2023).",
         origin=f"{what}; {files[places[0]].origin}",
         licence="CC BY-SA 3.0 (NaturalQuestions, Wikipedia)",
         sha256=hashlib.sha256("".join(files[place].sha256 for place in places).encode()).hexdigest(),
@@ -142,19 +143,19 @@ def lost_in_middle(
 
 
 def parse_positions(text: str, documents: int) -> tuple[int, ...]:
-    """The places that `0,9,19` names, or the paper's for so many documents."""
+    """Parse positions such as `0,9,19`; an empty text means the paper's for that number of documents."""
     if not text and documents in POSITIONS:
         return POSITIONS[documents]
     found = sorted({int(each) for each in text.split(",")}) if re.fullmatch(r"\d{1,6}(,\d{1,6})*", text) else []
     if not found or found[-1] >= documents:
         raise ConfigError(
-            f"positions is {text!r} with {documents} documents: give places from 0 to {documents - 1}, such as 0,4,9"
+            f"positions is {text!r} with {documents} documents: give positions from 0 to {documents - 1}, such as 0,4,9"
         )
     return tuple(found)
 
 
 def _files(documents: int, places: Sequence[int], data: str) -> dict[int, Rows]:
-    """For each place the file with the right document there, or else another one of as many documents."""
+    """Return, by position, the file with the gold document there, or else another with as many documents."""
     root = Path(data or os.environ.get("FIRSTHAND_DATA") or ".").expanduser()
     found: dict[int, Path] = {}
     for place in range(documents):
@@ -165,9 +166,7 @@ def _files(documents: int, places: Sequence[int], data: str) -> dict[int, Rows]:
             found[place] = path
     if not found:
         has = (
-            " The oracle file is there, so lost_in_middle@oracle and @closedbook can be run."
-            if _has_oracle(root)
-            else ""
+            " The oracle file is there, so lost_in_middle@oracle and @closedbook can run." if _has_oracle(root) else ""
         )
         raise DataError(
             f"{str(root)!r} has no nq-open-{documents}_total_documents_gold_at_*.jsonl.gz: give data=FOLDER with the folder "
@@ -201,7 +200,7 @@ def _item(row: Json, where: str, index: int, place: int, documents: int) -> Item
     question, answers = text_field(row, "question", where), row.get("answers")
     if not isinstance(answers, list) or not answers or not all(isinstance(each, str) and each for each in answers):
         raise DataError(f"{where}: 'answers' is {str(answers)[:60]!r}, and a list of texts was expected")
-    listed = _listed(row, where, place, documents)
+    listed = _documents(row, where, place, documents)
     shown = "\n".join(f"Document [{n}](Title: {each.title}) {each.text}" for n, each in enumerate(listed, 1))
     return Item(
         f"nq-{index:04d}-at-{place:02d}",
@@ -211,8 +210,8 @@ def _item(row: Json, where: str, index: int, place: int, documents: int) -> Item
     )
 
 
-def _listed(row: Json, where: str, place: int, documents: int) -> list[Document]:
-    """The documents in order, the right one at its place."""
+def _documents(row: Json, where: str, place: int, documents: int) -> list[TitledDocument]:
+    """Return the documents in order, with the gold one at `place`."""
     found = row.get("ctxs")
     if not isinstance(found, list) or len(found) != documents or not all(isinstance(each, dict) for each in found):
         number = len(found) if isinstance(found, list) else "no list of"
@@ -220,6 +219,9 @@ def _listed(row: Json, where: str, place: int, documents: int) -> list[Document]
     gold = [at for at, each in enumerate(found) if each.get("isgold") is True] if documents > 1 else [0]
     if len(gold) != 1:
         raise DataError(f"{where}: {len(gold)} documents are marked 'isgold', and one was expected")
-    listed = [Document(text_field(each, "title", where), text_field(each, "text", where)) for each in found]
+    listed = [TitledDocument(text_field(each, "title", where), text_field(each, "text", where)) for each in found]
     listed.insert(place, listed.pop(gold[0]))
     return listed
+
+
+__getattr__ = old_names(__name__, {"Document": "TitledDocument"})

@@ -8,7 +8,7 @@ from firsthand.benchmarks.sources.datasets import Source
 
 PROTOCOLS = {
     "boxed-0shot": in_a_box(
-        "the common zero-shot practice of model cards: step by step, the answer in a box; equality by our own parser",
+        "common zero-shot practice of model cards: step by step, the answer in a box; equality by our own parser",
         max_tokens=2048,
     ),
     "minerva-4shot": as_minerva(
@@ -27,7 +27,7 @@ SOURCE = Source(
 
 
 def math(*, protocol: str = "", data: str = "") -> Benchmark:
-    """The benchmark over the test split. `data` is a folder that holds the file, or `hub`; see `data.py`."""
+    """Return the test split. `data` is a folder with the file, or `hub`; see `sources/datasets.py`."""
     return mathematics(
         "math",
         PROTOCOLS,

@@ -1,4 +1,4 @@
-"""MATH-500: 500 problems of MATH, chosen by Lightman et al. (2023)."""
+"""MATH-500: 500 problems of MATH, selected by Lightman et al. (2023)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from firsthand.benchmarks.sources.datasets import Source
 
 PROTOCOLS = {
     "boxed-0shot": in_a_box(
-        "the common zero-shot practice of model cards: step by step, the answer in a box; equality by our own parser",
+        "common zero-shot practice of model cards: step by step, the answer in a box; equality by our own parser",
         max_tokens=2048,
     ),
     "minerva-4shot": as_minerva(
@@ -27,12 +27,12 @@ SOURCE = Source(
 
 
 def math500(*, protocol: str = "", data: str = "") -> Benchmark:
-    """The benchmark over the test split. `data` is a folder that holds the file, or `hub`; see `data.py`."""
+    """Return the test split. `data` is a folder with the file, or `hub`; see `sources/datasets.py`."""
     return mathematics(
         "math500",
         PROTOCOLS,
         protocol,
         SOURCE,
         data,
-        "MATH-500: 500 problems of MATH, chosen by Lightman et al. (2023).",
+        "MATH-500: 500 problems of MATH, selected by Lightman et al. (2023).",
     )

@@ -24,7 +24,7 @@ PROTOCOLS = {
         stop=("[DONE]",),
     ),
     "chat-0shot": Protocol(
-        "no published number: the same words, without examples, in the chat template",
+        "no published number: the same prompt without examples, in the chat template",
         query="You are an expert Python programmer, and here is your task: {question} Your code should pass these tests:\n\n"
         "{tests}",
         scorers=(passes_tests,),
@@ -45,11 +45,11 @@ SOURCE = Source(
 EXAMPLES = (2, 3, 4)
 TEST = range(11, 511)
 WITH_OBJECTS = frozenset({367})
-"""Its tests hand objects of the answer's own class about, and only plain values pass between answer and tests."""
+"""Left out: its tests pass objects of the answer's own class, and only plain values cross the sandbox's boundary."""
 
 
 def mbpp(*, protocol: str = "", data: str = "") -> Benchmark:
-    """The benchmark over the test split, problems 11 to 510 but one. `data` is a folder, a file, or `hub`."""
+    """Return the test split, problems 11 to 510 without 367. `data` is a folder, a file, or `hub`."""
     chosen = choose("mbpp", PROTOCOLS, protocol)[1]
     rows = load(SOURCE, data)
     items = {}
@@ -63,17 +63,17 @@ def mbpp(*, protocol: str = "", data: str = "") -> Benchmark:
     lacking = [number for number in EXAMPLES if number not in items]
     if chosen.shots and lacking:
         raise DataError(
-            f"{rows.path} lacks problems {lacking}, which are the examples: give the file with all 974 problems"
+            f"{rows.path} lacks problems {lacking}, the few-shot examples: give the file with all 974 problems"
         )
-    asked = [item for number, item in items.items() if number in TEST and number not in WITH_OBJECTS]
+    kept = [item for number, item in items.items() if number in TEST and number not in WITH_OBJECTS]
     shown = [items[number] for number in EXAMPLES] if chosen.shots else []
     return make_benchmark(
         "mbpp",
         PROTOCOLS,
         protocol,
-        [make_task(item, chosen, shown, hint="a Python function in a ```python block") for item in asked],
+        [make_task(item, chosen, shown, hint="a Python function in a ```python block") for item in kept],
         description="Basic Python problems with three tests each (Austin et al., 2021).",
-        origin=f"{rows.origin}, of which the test split's {len(asked)} with plain values",
+        origin=f"{rows.origin}, of which the test split's {len(kept)} with plain values",
         licence=SOURCE.licence,
         sha256=rows.sha256,
     )
@@ -82,7 +82,7 @@ def mbpp(*, protocol: str = "", data: str = "") -> Benchmark:
 def _item(number: int, row: Json, where: str) -> Item:
     tests, code = row.get("test_list"), text_field(row, "code", where)
     if not isinstance(tests, list) or not tests or not all(isinstance(each, str) for each in tests):
-        raise DataError(f"{where}: the field 'test_list' is no list of assertions")
+        raise DataError(f"{where}: the field 'test_list' is not a list of assertions")
     setup = row.get("test_setup_code") or ""
     if not isinstance(setup, str):
         raise DataError(f"{where}: the field 'test_setup_code' holds {str(setup)[:60]!r}, and code was expected")
@@ -92,7 +92,7 @@ def _item(number: int, row: Json, where: str) -> Item:
         secret={
             "tests": "\n".join(tests),
             "setup": setup.replace("\r\n", "\n"),
-            "cpu_s": 30.0,  # the reference of problem 123 needs some five
+            "cpu_s": 30.0,  # the reference of problem 123 needs about 5
             "entry_point": _tested(code, tests, where),
             "solution": code,
         },
@@ -100,10 +100,10 @@ def _item(number: int, row: Json, where: str) -> Item:
 
 
 def _tested(code: str, tests: list[str], where: str) -> str:
-    """The function of the reference solution that the tests call."""
+    """Return the name of the reference solution's function that the tests call."""
     try:
         defined = {node.name for node in parsed(code).body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
         used = [node.id for node in ast.walk(parsed("\n".join(tests))) if isinstance(node, ast.Name)]
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise DataError(f"{where}: code or tests are no Python ({error})") from None
+        raise DataError(f"{where}: code or tests are not Python ({error})") from None
     return next((name for name in used if name in defined), "")

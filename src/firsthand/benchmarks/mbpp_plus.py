@@ -1,6 +1,6 @@
-"""MBPP+: basic Python problems held to 35 times as many inputs (Austin et al., 2021; Liu et al., 2023).
+"""MBPP+: basic Python problems tested on 35 times as many inputs (Austin et al., 2021; Liu et al., 2023).
 
-Left out is one input, the largest of Mbpp/255: its output has 128 million parts, too many to pass between two processes.
+One input is left out, the largest of Mbpp/255: its output has 128 million elements, too many to pass between processes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from firsthand.benchmarks.sources.evalplus import chat, completed, make
 
 PROTOCOLS = {
     "evalplus-chat": chat(
-        "EvalPlus 0.3's leaderboard for chat models, as its backend openai asks, greedy; the answer stands alone"
+        "EvalPlus 0.3's leaderboard for chat models, prompted as by its openai backend, greedy; the answer stands alone"
     ),
     "evalplus-base": completed(
         "EvalPlus 0.3's leaderboard for base models, greedy: the prompt, completed",
@@ -50,13 +50,13 @@ RULES = {
         "set",
     ),
 }
-"""Where equal outputs are not the question, by function: EvalPlus 0.3's special oracles."""
+"""Functions whose outputs are not compared for equality -> the rule: EvalPlus 0.3's special oracles."""
 
 TOO_LARGE = ("Mbpp/255", [["Dog", "Cat", "CatBird", "Bird", "Fish"], 77])
 
 
 def mbpp_plus(*, protocol: str = "", data: str = "") -> Benchmark:
-    """The benchmark over all 378 problems. `data` is EvalPlus's file or its folder."""
+    """Return the benchmark over all 378 problems. `data` is EvalPlus's file or its folder."""
     return make(
         "mbpp_plus",
         SOURCE,
@@ -66,12 +66,12 @@ def mbpp_plus(*, protocol: str = "", data: str = "") -> Benchmark:
         url="https://github.com/evalplus/mbppplus_release/releases",
         rules=RULES,
         typed=typed,
-        description="Basic Python problems held to 35 times as many inputs, 378 of them (Liu et al., 2023).",
+        description="Basic Python problems tested on 35 times as many inputs, 378 of them (Liu et al., 2023).",
     )
 
 
 def typed(task_id: str, inputs: Sequence[Any]) -> list[Any]:
-    """The argument lists with the tuples, sets and complex numbers that JSON cannot hold, as EvalPlus 0.3 restores them."""
+    """Restore the tuples, sets and complex numbers that JSON cannot hold, as EvalPlus 0.3 does."""
     number = task_id.rpartition("/")[2]
     shape = _SHAPES.get(int(number)) if number.isdecimal() else None
     kept = [case for case in inputs if (task_id, case) != TOO_LARGE]

@@ -1,7 +1,7 @@
 """MMLU: 57 subjects from school to profession, four choices (Hendrycks et al., 2021).
 
-The letters protocol shows the subject's five development questions; the cloze ones score the text of each choice, which says
-more of small models. Averages are over items, as lm-evaluation-harness has them. Subjects are clusters.
+The letters protocol shows the subject's five development questions; the cloze protocols score the text of each choice, which
+separates small models better. Averages are over items, as in lm-evaluation-harness. Subjects are clusters.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ COUNTS = {"test": 14_042, "dev": 285}
 
 @dataclass(frozen=True)
 class Split:
-    """The rows {subject, question, choices, gold} of a split, each with where it was read."""
+    """The rows {subject, question, choices, gold} of a split, each with its file and line."""
 
     rows: Sequence[tuple[Json, str]]
     origin: str
@@ -64,7 +64,7 @@ class Split:
 
 
 def mmlu(*, protocol: str = "", data: str = "", subject: str = "") -> Benchmark:
-    """The benchmark over the test split, or one subject, such as `anatomy`. `data` holds `mmlu_csv.zip`, or is `hub`."""
+    """Return the test split, or one subject of it, such as `anatomy`. `data` is a folder with `mmlu_csv.zip`, or `hub`."""
     chosen = choose("mmlu", PROTOCOLS, protocol)[1]
     test = _split("test", data)
     by_subject: dict[str, list[Item]] = {}
@@ -92,7 +92,7 @@ def mmlu(*, protocol: str = "", data: str = "", subject: str = "") -> Benchmark:
 
 
 def read_item(row: Json, id: str, where: str) -> Item:
-    """The Item of a row {subject, question, choices, gold}; the subject is its cluster."""
+    """Return the Item of a row {subject, question, choices, gold}; the subject is its cluster."""
     choices, gold = choices_of(row, where)
     subject = text_field(row, "subject", where).replace("_", " ")
     fields = {"question": text_field(row, "question", where).strip(), "subject": subject}
@@ -100,7 +100,7 @@ def read_item(row: Json, id: str, where: str) -> Item:
 
 
 def from_hub(row: Json) -> Json:
-    """A row of cais/mmlu as a row of our file."""
+    """Convert a row of cais/mmlu to a row of our file."""
     return {
         "subject": row["subject"], "question": row["question"],
         "choices": list(row["choices"]), "gold": int(row["answer"]),
@@ -120,7 +120,7 @@ def _split(split: str, data: str) -> Split:
 
 
 def _zipped(raw: bytes, path: Path, split: str) -> Iterator[tuple[Json, str]]:
-    """The rows of the authors' CSV files, subject by subject; nothing is unpacked to disk."""
+    """Yield the rows of the authors' CSV files, subject by subject; nothing is unpacked to disk."""
     try:
         with zipfile.ZipFile(io.BytesIO(raw)) as archive:
             infos = sorted(
@@ -130,7 +130,7 @@ def _zipped(raw: bytes, path: Path, split: str) -> Iterator[tuple[Json, str]]:
                 raise DataError(f"{path} unpacks to more than {MAX_BYTES >> 20} MiB: is it the right file?")
             files = [(info.filename, archive.read(info).decode("utf-8")) for info in infos if info.file_size]
     except (zipfile.BadZipFile, OSError, UnicodeDecodeError, RuntimeError, NotImplementedError, EOFError) as error:
-        raise DataError(f"{path} is not a whole zip file of CSV files: {error}") from None
+        raise DataError(f"{path} is not a complete zip file of CSV files: {error}") from None
     if not files:
         raise DataError(f"{path} holds no folder {split!r}: give the authors' data archive")
     for name, text in files:

@@ -19,7 +19,7 @@ INTRODUCTION = (
 )
 PROTOCOLS = {
     "tiger": Protocol(
-        "TIGER-Lab's leaderboard (evaluate_from_local.py): three rules of extraction, and a seeded guess where all fail",
+        "TIGER-Lab's leaderboard (evaluate_from_local.py): three extraction rules, and a seeded guess if all fail",
         query=QUERY,
         header=INTRODUCTION + "\n\n",
         scorers=(mmlu_pro_tiger, mmlu_pro_letter),
@@ -31,7 +31,7 @@ PROTOCOLS = {
         max_tokens=2048,
     ),
     "lm-eval": Protocol(
-        "lm-evaluation-harness, group mmlu_pro: the first 'answer is (X)', and 0 where there is none",
+        "lm-evaluation-harness, group mmlu_pro: the first 'answer is (X)', and 0 if there is none",
         query=QUERY,
         header=INTRODUCTION,
         scorers=(mmlu_pro_letter, mmlu_pro_tiger),
@@ -49,8 +49,10 @@ OPTIONS = 10
 
 
 def mmlu_pro(*, protocol: str = "", data: str = "", examples: str = "") -> Benchmark:
-    """The benchmark over the test split. `data` is a folder that holds `mmlu_pro_test.jsonl`, or `hub`; `examples` is where
-    `mmlu_pro_validation.jsonl` is, if elsewhere."""
+    """Return the test split. `data` is a folder with `mmlu_pro_test.jsonl`, or `hub`.
+
+    `examples` is the folder with `mmlu_pro_validation.jsonl`, if it is another.
+    """
     chosen = choose("mmlu_pro", PROTOCOLS, protocol)[1]
     test, validation = load(_source("test", 12_032), data), load(_source("validation", 70), examples or data)
     shown: dict[str, list[Item]] = {}
@@ -86,7 +88,7 @@ def _item(row: Json, id: str, where: str) -> Item:
     options = [each for each in options if each != "N/A"]
     if type(gold) is not int or not 0 <= gold < len(options) <= OPTIONS or row.get("answer") != letter(gold):
         raise DataError(
-            f"{where}: 'answer_index' is {gold!r} and 'answer' {row.get('answer')!r}: an option's was expected"
+            f"{where}: 'answer_index' is {gold!r} and 'answer' {row.get('answer')!r}: those of one option were expected"
         )
     category = text_field(row, "category", where)
     worked = str(row.get("cot_content", "")).removeprefix(STEPS)

@@ -1,8 +1,8 @@
-"""A needle in a haystack: one sentence with a number, at each depth of texts of each length (after Kamradt, 2023).
+"""Needle in a haystack: one sentence with a number, at each depth of texts of each length (after Kamradt, 2023).
 
-The haystack is made up anew from the seed (pages about people, towns and companies of a world that does not exist), or
-RULER's noise, or the essays of Paul Graham if the user has them. Each cell of depth and length is asked the same number of
-times, each time with another haystack, key and number. The table is `firsthand summary last --by depth,length`.
+The haystack is generated from the seed (pages about people, towns and companies of a made-up world), or RULER's noise, or
+Paul Graham's essays if the user has them. Each cell of depth and length has the same number of tasks, each with its own
+haystack, key and number. The table is `firsthand summary last --by depth,length`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from itertools import cycle, islice, repeat
 from random import Random
 from typing import NamedTuple
 
+from firsthand._moved import old_names
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.long_context.haystack import NOISE, Essays, essays, sentences, world
 from firsthand.benchmarks.long_context.lengths import LazyTasks, Meter, largest, meter, parse_lengths
@@ -36,7 +37,7 @@ PROTOCOLS = {
         max_tokens=TOKENS,
     ),
     "base": Protocol(
-        "no published number: the text, then the beginning of the sentence that was hidden, continued",
+        "no published number: the text, then the beginning of the hidden sentence, continued",
         query="Read the following text. Afterwards you will be asked about one sentence of it.\n\n{context}\n\n"
         "Question: What is the number of the locker in {key}?\nAnswer: The number of the locker in {key} is",
         scorers=(string_match_all,),
@@ -49,8 +50,8 @@ DEPTHS = "0,25,50,75,100"
 HAYSTACKS = ("world", "noise", "essays")
 
 
-class Cell(NamedTuple):
-    """Which task: its length in tokens, its number there, and how deep the needle lies, in percent."""
+class NeedleCell(NamedTuple):
+    """One task: its length in tokens, its number there, and the needle's depth in percent."""
 
     length: int
     number: int
@@ -67,33 +68,35 @@ def needles(
     count: str = "",
     data: str = "",
 ) -> Benchmark:
-    """The benchmark: `samples` tasks in each cell of `lengths` and `depths` (percent of the text before the needle).
+    """Return the benchmark: `samples` tasks per cell of `lengths` and `depths` (percent of the text before the needle).
 
-    A length holds the whole prompt (but for the chat template) and the 32 tokens of an answer. `count` says how it is
-    counted: a model, whose tokenizer is used, or `words*1.4`. `haystack` is `world`, `noise` or `essays` (in `data`).
+    A length covers the whole prompt (without the chat template) and the answer's 32 tokens. `count` names the counter: a
+    model, whose tokenizer is used, or `words*1.4`. `haystack` is `world`, `noise` or `essays` (in `data`).
     """
     name, chosen = choose("needles", PROTOCOLS, protocol)
     spans, percents, counted = parse_lengths(lengths), parse_depths(depths), meter(count)
     if not 1 <= samples <= 1_000:
-        raise ConfigError(f"samples is {samples}: give 1 to 1,000 tasks for each cell")
+        raise ConfigError(f"samples is {samples}: give 1 to 1,000 tasks per cell")
     if haystack not in HAYSTACKS:
         raise ConfigError(f"haystack is {haystack!r}: give one of {', '.join(HAYSTACKS)}")
     found = essays(data, "or give haystack=world, which needs nothing") if haystack == "essays" else None
-    # The longest first and the deepest first: what stands before a needle is then the beginning of a text computed already.
+    # Longest and deepest first: the text before a needle is then a prefix of one computed already.
     cells = [
-        Cell(length, number, depth)
+        NeedleCell(length, number, depth)
         for number in range(samples)
         for length in reversed(spans)
         for depth in reversed(percents)
     ]
     return Benchmark(
         name=name,
-        tasks=lambda seed: LazyTasks(cells, partial(_task, chosen, Grid(counted, haystack, found, spans[-1], seed))),
+        tasks=lambda seed: LazyTasks(
+            cells, partial(_task, chosen, NeedleTexts(counted, haystack, found, spans[-1], seed))
+        ),
         scorers=chosen.scorers,
         description="One sentence with a number, at each depth of texts of each length (after Kamradt, 2023).",
         protocol=(
-            f"{samples} tasks in each cell; depths {', '.join(map(str, percents))} %; lengths {', '.join(map(str, spans))} "
-            f"in {counted.words}; haystack {found.origin if found else haystack}; {chosen.words()}"
+            f"{samples} tasks per cell; depths {', '.join(map(str, percents))} %; lengths {', '.join(map(str, spans))} "
+            f"in {counted.unit}; haystack {found.origin if found else haystack}; {chosen.describe()}"
         ),
         licence="(c) Paul Graham (the haystack)" if found else "none needed: generated",
         options={
@@ -101,68 +104,68 @@ def needles(
             "depths": depths,
             "samples": samples,
             "haystack": haystack,
-            "count": counted.words,
+            "count": counted.unit,
         },
     )
 
 
 def parse_depths(text: str) -> tuple[int, ...]:
-    """The percents that `0,50,100` names, in order."""
+    """Parse depths such as `0,50,100`, in percent."""
     parts = [each.strip() for each in text.split(",")]
     if not all(re.fullmatch(r"\d{1,3}", each) and int(each) <= 100 for each in parts):
         raise ConfigError(f"depths is {text!r}: give percents from 0 to 100, such as {DEPTHS}")
     return tuple(sorted({int(each) for each in parts}))
 
 
-class Hidden(NamedTuple):
-    """What all cells of one number share: a row of sentences, the key, and the number that is asked for."""
+class HiddenNeedle(NamedTuple):
+    """Shared by all cells of one task number: the sentences, the key, and the value to find."""
 
     haystack: tuple[str, ...]
     key: str
     value: str
 
 
-class Grid:
-    """The texts of a seed. Cells of one number differ only in depth and length: longer haystacks begin like shorter ones."""
+class NeedleTexts:
+    """Texts of a seed. Cells of one task number share their text: short haystacks are prefixes of long ones."""
 
     def __init__(self, counted: Meter, haystack: str, found: Essays | None, longest: int, seed: int):
         self.counted, self.haystack, self.found, self.longest, self.seed = counted, haystack, found, longest, seed
         self.hidden = lru_cache(maxsize=4)(self._hidden)
         self.size = lru_cache(maxsize=64)(self._size)
 
-    def fields(self, cell: Cell, query: str) -> tuple[dict[str, str], int]:
-        """The fields of the cell's prompt, and its length in tokens, those of the answer included."""
+    def fields(self, cell: NeedleCell, query: str) -> tuple[dict[str, str], int]:
+        """Return the fields of the cell's prompt, and its length in tokens, the answer's included."""
         size = self.size(cell.length, cell.number, query)
         while (found := self._measured(cell, size, query))[1] > cell.length and size > 1:
             size -= 1  # a needle at another depth may cost another token
         return found
 
-    def _measured(self, cell: Cell, size: int, query: str) -> tuple[dict[str, str], int]:
+    def _measured(self, cell: NeedleCell, size: int, query: str) -> tuple[dict[str, str], int]:
         haystack, key, value = self.hidden(cell.number)
         at = round(size * cell.depth / 100)
-        told = [*haystack[:at], fill(NEEDLE, {"key": key, "value": value}), *haystack[at:size]]
-        fields = {"context": " ".join(told), "key": key}
+        parts = [*haystack[:at], fill(NEEDLE, {"key": key, "value": value}), *haystack[at:size]]
+        fields = {"context": " ".join(parts), "key": key}
         return fields, self.counted.measure(fill(query, fields)) + TOKENS
 
     def _size(self, length: int, number: int, query: str) -> int:
-        """How many sentences fit."""
-        most, cell = len(self.hidden(number).haystack), Cell(length, number, 100)
+        """Return the number of sentences that fit."""
+        most, cell = len(self.hidden(number).haystack), NeedleCell(length, number, 100)
         fits = lambda size: size <= most and self._measured(cell, size, query)[1] <= length  # noqa: E731
         found = largest(fits, 1, max(2, length // 24))
         if found is None:
             raise ConfigError(
                 f"a needle with its question does not fit {length} tokens: it takes {self._measured(cell, 1, query)[1]}, "
-                "those of the answer included; give longer lengths"
+                "the answer's included; give longer lengths"
             )
         return found
 
-    def _hidden(self, number: int) -> Hidden:
+    def _hidden(self, number: int) -> HiddenNeedle:
         rng = Random(derive_seed("needles", self.seed, number))
         key = (
             "".join(map(rng.choice, ("BDFGKLMNPRSTVZ", "aeiou", "lmnrst", "aeiou"))) + "wick"
-        )  # no name of a world ends so
+        )  # an ending that no name of a world has
         value, most = str(rng.randint(10**6, 10**7 - 1)), self.longest // 4
-        return Hidden(tuple(self._sentences(rng, most)), key, value)
+        return HiddenNeedle(tuple(self._sentences(rng, most)), key, value)
 
     def _sentences(self, rng: Random, most: int) -> Iterator[str]:
         if self.haystack == "noise":
@@ -175,12 +178,12 @@ class Grid:
 
 @cache
 def split(found: Essays) -> tuple[str, ...]:
-    """The sentences of the essays."""
+    """Return the sentences of the essays."""
     return tuple(sentences(" ".join(found.words)))
 
 
-def _task(protocol: Protocol, grid: Grid, cell: Cell) -> Task:
-    """The Task of a cell."""
+def _task(protocol: Protocol, grid: NeedleTexts, cell: NeedleCell) -> Task:
+    """Return the Task of a cell."""
     fields, tokens = grid.fields(cell, protocol.query)
     _, key, value = grid.hidden(cell.number)
     item = Item(
@@ -195,3 +198,6 @@ def _task(protocol: Protocol, grid: Grid, cell: Cell) -> Task:
         },
     )
     return whole(make_task(item, protocol))
+
+
+__getattr__ = old_names(__name__, {"Cell": "NeedleCell", "Grid": "NeedleTexts", "Hidden": "HiddenNeedle"})

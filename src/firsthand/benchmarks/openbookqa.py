@@ -37,7 +37,7 @@ SOURCE = Source(
 
 
 def openbookqa(*, protocol: str = "", data: str = "") -> Benchmark:
-    """The benchmark over the test split. `data` is a folder that holds the file, or `hub`; see `data.py`."""
+    """Return the test split. `data` is a folder with the file, or `hub`; see `sources/datasets.py`."""
     return multiple_choice(
         "openbookqa",
         PROTOCOLS,
@@ -50,5 +50,5 @@ def openbookqa(*, protocol: str = "", data: str = "") -> Benchmark:
 
 
 def from_hub(row: Json) -> Json:
-    """A row of allenai/openbookqa as a row of our file."""
+    """Convert a row of allenai/openbookqa to a row of our file."""
     return labelled(row, row["question_stem"])

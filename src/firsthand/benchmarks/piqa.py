@@ -1,4 +1,4 @@
-"""PIQA: which of two ways reaches a goal in the physical world, by log-prob (Bisk et al., 2020)."""
+"""PIQA: physical common sense with two choices, by log-prob (Bisk et al., 2020)."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ SOURCE = Source(
 
 
 def piqa(*, protocol: str = "", data: str = "") -> Benchmark:
-    """The benchmark over the validation split. `data` is a folder that holds the file, or `hub`; see `data.py`."""
+    """Return the validation split. `data` is a folder with the file, or `hub`; see `sources/datasets.py`."""
     return multiple_choice(
         "piqa", PROTOCOLS, protocol, SOURCE, data, read_item, "Physical common sense, two choices (Bisk et al., 2020)."
     )
 
 
 def read_item(row: Json, id: str, where: str) -> Item:
-    """The Item of a row whose query is `Goal: ...`."""
+    """Return the Item of a row whose query is `Goal: ...`."""
     return question_item(row, id, where, prefix="Goal: ")
 
 
 def from_hub(row: Json) -> Json:
-    """A row of baber/piqa as a row of our file."""
+    """Convert a row of baber/piqa to a row of our file."""
     return {
         "query": f"Goal: {row['goal']}\nAnswer:",
         "choices": [row["sol1"], row["sol2"]],

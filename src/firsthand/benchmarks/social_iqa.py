@@ -1,4 +1,4 @@
-"""Social IQa: what people feel, want and do, three choices by log-prob (Sap et al., 2019)."""
+"""Social IQa: people's feelings, intentions and actions, three choices by log-prob (Sap et al., 2019)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SOURCE = Source(
 
 
 def social_iqa(*, protocol: str = "", data: str = "") -> Benchmark:
-    """The benchmark over the validation split. `data` is a folder that holds the file, or `hub`; see `data.py`."""
+    """Return the validation split. `data` is a folder with the file, or `hub`; see `sources/datasets.py`."""
     return multiple_choice(
         "social_iqa",
         PROTOCOLS,
@@ -34,11 +34,11 @@ def social_iqa(*, protocol: str = "", data: str = "") -> Benchmark:
         SOURCE,
         data,
         question_item,
-        "What people feel, want and do (Sap et al., 2019).",
+        "People's feelings, intentions and actions (Sap et al., 2019).",
     )
 
 
 def from_hub(row: Json) -> Json:
-    """A row of lighteval/siqa as a row of our file."""
+    """Convert a row of lighteval/siqa to a row of our file."""
     query = f"Question: {row['context']} {row['question']}\nAnswer:"
     return {"query": query, "choices": [row["answerA"], row["answerB"], row["answerC"]], "gold": int(row["label"]) - 1}

@@ -1,4 +1,4 @@
-"""SWE-bench Verified: 500 issues of 12 Python projects, each resolved if its hidden tests pass (Jimenez et al., 2024)."""
+"""SWE-bench Verified: 500 human-checked issues of 12 Python projects (Jimenez et al., 2024; OpenAI, 2024)."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from pathlib import Path
 
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.sources.datasets import Source
-from firsthand.benchmarks.swe.swe_tasks import How, find_records, swe_benchmark
-from firsthand.scorers.resolved import Places
+from firsthand.benchmarks.swe.swe_tasks import SweProtocol, find_records, swe_benchmark
+from firsthand.scorers.resolved import TaskWorkplaces
 
 PROTOCOLS = {
-    "agent": How("SWE-bench's harness, for an agent that works in the repository"),
-    "oracle": How("the files that the reference patch changes are shown, and one answer holds the patch"),
+    "agent": SweProtocol("SWE-bench's harness, for an agent that works in the repository"),
+    "oracle": SweProtocol(
+        "the prompt shows the files that the reference patch changes, and one answer holds the patch"
+    ),
 }
 SOURCE = Source(
     path="swe/SWE-bench_Verified_test.jsonl",
@@ -34,10 +36,10 @@ def swe_bench_verified(
     test_s: float = 1800.0,
     engine: str = "",
 ) -> Benchmark:
-    """The benchmark over the 500 issues that people checked. `data` is a file or folder, or `hub`.
+    """Return the benchmark over 500 human-checked issues. `data` is a file, a folder, or `hub`.
 
-    Each runs in its own image by Docker or Podman (`engine`), without a network unless `network` is true. `repos` is a
-    folder with clones, which the protocol `oracle` needs.
+    Each task runs in its own image by Docker or Podman (`engine`), without a network unless `network` is true, its tests for
+    up to `test_s` seconds. `repos` is a folder with clones, which the protocol `oracle` needs.
     """
     records = find_records(SOURCE, data)
     folder = Path(repos).expanduser() if repos else records.folder
@@ -45,6 +47,6 @@ def swe_bench_verified(
         "swe_bench_verified",
         records,
         protocol=protocol,
-        description="Issues of 12 Python projects, checked by people (Jimenez et al., 2024; OpenAI, 2024).",
-        places=Places(folder=folder, network=network, test_s=test_s, engine=engine),
+        description="Human-checked issues of 12 Python projects (Jimenez et al., 2024; OpenAI, 2024).",
+        places=TaskWorkplaces(folder=folder, network=network, test_s=test_s, engine=engine),
     )

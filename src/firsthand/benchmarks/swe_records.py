@@ -1,7 +1,7 @@
-"""Software tasks of your own: records in SWE-bench's format over local repositories, and a record made from a commit.
+"""Your own software tasks: records in SWE-bench's format over local repositories, and `from_commit`, which makes a record.
 
-`from_commit` makes the record: the changes to test files are the hidden tests, the rest is the reference patch, and running
-the tests before and after it, in the sandbox, tells which go from failing to passing and which must go on passing.
+`from_commit` takes a commit's changes to test files as the hidden tests and the rest as the reference patch. It runs the
+tests before and after the patch, in the sandbox, to find which go from failing to passing and which must keep passing.
 """
 
 from __future__ import annotations
@@ -13,17 +13,24 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from firsthand.benchmark import Benchmark
-from firsthand.benchmarks.swe.swe_tasks import How, check, default_command, make_script, read_records, swe_benchmark
+from firsthand.benchmarks.swe.swe_tasks import (
+    SweProtocol,
+    check,
+    default_command,
+    make_script,
+    read_records,
+    swe_benchmark,
+)
 from firsthand.errors import ConfigError, DataError
 from firsthand.message import Json
 from firsthand.sandbox.git_repository import commit_alone, git
 from firsthand.scorers.patches.test_logs import GOOD
-from firsthand.scorers.resolved import Places, TestRun, Tests, run_tests
+from firsthand.scorers.resolved import HiddenTests, TaskWorkplaces, TestRun, run_tests
 from firsthand.task import Task
 
 PROTOCOLS = {
-    "agent": How("none: your own tasks, for an agent that works in the repository"),
-    "oracle": How("none: your own tasks; the files that the reference patch changes are shown"),
+    "agent": SweProtocol("none: your own tasks, for an agent that works in the repository"),
+    "oracle": SweProtocol("none: your own tasks; the prompt shows the files that the reference patch changes"),
 }
 _TEST_FOLDERS = ("test", "tests", "testing")
 _TEST_NAME = re.compile(r"test_.*\.py|.*_tests?\.py|tests?\.py|conftest\.py")
@@ -39,21 +46,21 @@ def swe_records(
     test_s: float = 1800.0,
     engine: str = "",
 ) -> Benchmark:
-    """The benchmark over the records in the file `data` (.jsonl, .json or .parquet), or in the only such file of a folder.
+    """Return the benchmark over the records in the file `data` (.jsonl, .json or .parquet), or a folder's only such file.
 
     A record's `repo` is a repository or bundle relative to the file, or to `repos`. Tests run in the sandbox and import from
-    `packages` (folders such as a site-packages), or in a container where a record names an `image`.
+    `packages` (folders such as a site-packages), or in a container if a record names an `image`.
     """
     path = _only_file(data)
     records = read_records(path, path.name)
-    places = Places(
+    places = TaskWorkplaces(
         folder=Path(repos).expanduser() if repos else records.folder,
         packages=tuple(str(Path(each).expanduser().resolve()) for each in packages),
         network=network,
         test_s=test_s,
         engine=engine,
     )
-    description = "Software tasks of your own, in SWE-bench's format."
+    description = "Your own software tasks, in SWE-bench's format."
     licence = "that of the repositories"
     return swe_benchmark(
         "swe_records", records, protocol=protocol, description=description, places=places, licence=licence
@@ -71,12 +78,20 @@ def from_commit(
     repeats: int = 2,
     test_s: float = 600.0,
 ) -> Json:
-    """The record of a commit that fixes something and tests it: a row for a JSONL file.
+    """Return the record of a commit that fixes something and tests it: a row for a JSONL file.
 
-    `problem` is the issue's text (the commit's message, if it is empty: see that it does not give the answer away);
-    `test_cmd` is the command that runs the tests it changes, one line, whose output `log_parser` understands (pytest over
-    those files, if it is empty). Tests are run `repeats` times, and one whose results differ is left out. DataError if the
-    commit has no tests, changes nothing else, or makes no test pass that failed.
+    Args:
+        repo: The repository.
+        commit: The commit, with one parent.
+        problem: The issue's text; empty means the commit's message (check that it does not give the answer away).
+        test_cmd: One line that runs the changed tests; empty means pytest over those files.
+        log_parser: The parser of its output.
+        packages: Folders of Python packages that the tests may import.
+        repeats: Times the tests are run; a test whose results differ is left out.
+        test_s: Time limit of one run, in seconds.
+
+    Raises:
+        DataError: If the commit has no tests, changes nothing else, or makes no failing test pass.
     """
     if repeats < 1:
         raise ConfigError(f"repeats is {repeats}: give 1 or more")
@@ -96,15 +111,15 @@ def from_commit(
         "log_parser": log_parser,
         "eval_type": "pass_and_fail",
     }
-    places = Places(folder=Path("/"), packages=tuple(packages), test_s=test_s)
+    places = TaskWorkplaces(folder=Path("/"), packages=tuple(packages), test_s=test_s)
     to_fix, to_keep = asyncio.run(_sort_tests(row, places, repeats))
     return check({**row, "FAIL_TO_PASS": to_fix, "PASS_TO_PASS": to_keep}, f"commit {digest[:12]}") | {
         "test_cmd": command
     }
 
 
-async def _sort_tests(row: Json, places: Places, repeats: int) -> tuple[list[str], list[str]]:
-    """The tests that the patch makes pass, and those that pass with it and without it."""
+async def _sort_tests(row: Json, places: TaskWorkplaces, repeats: int) -> tuple[list[str], list[str]]:
+    """Return the tests that the patch makes pass, and those that pass with and without it."""
     task = Task("record", "", metadata={key: row[key] for key in ("repo", "base_commit")}, secret=row)
 
     async def results(patch: str) -> list[TestRun]:
@@ -112,7 +127,7 @@ async def _sort_tests(row: Json, places: Places, repeats: int) -> tuple[list[str
         for _ in range(repeats):
             place = await places.open(task)
             try:
-                runs.append(await run_tests(place, patch, Tests.of(task), places.limits))
+                runs.append(await run_tests(place, patch, HiddenTests.of(task), places.limits))
             finally:
                 await place.close()
         return runs
@@ -121,7 +136,7 @@ async def _sort_tests(row: Json, places: Places, repeats: int) -> tuple[list[str
     last = after[-1]
     if last.ended not in ("done", "error") or last.doubt:
         raise DataError(
-            f"the tests cannot be judged with the reference patch: {last.doubt or last.ended}; the log ends "
+            f"the tests with the reference patch give no result: {last.doubt or last.ended}; the log ends "
             f"{last.log[-500:]!r}"
         )
     passing = [name for name in last.results if all(run.results.get(name) in GOOD for run in after)]
@@ -136,14 +151,14 @@ async def _sort_tests(row: Json, places: Places, repeats: int) -> tuple[list[str
 
 
 def is_test(path: str) -> bool:
-    """Whether a file belongs to the tests, by its name or a folder it is in."""
+    """Return whether a file belongs to the tests, by its name or a folder in its path."""
     *folders, name = PurePosixPath(path).parts
     return any(folder in _TEST_FOLDERS for folder in folders) or _TEST_NAME.fullmatch(name) is not None
 
 
 def _split(path: Path, digest: str, pair: Path) -> tuple[str, str, str, str]:
-    """The parent of a commit, the commit's message, and its patch in two: what is no test, and what is."""
-    commit_alone(path, digest)  # the clear errors: no repository, no such commit
+    """Return a commit's parent, its message, and its patch in two parts: without the tests, and the tests."""
+    commit_alone(path, digest)  # raises clear errors: no repository, no such commit
     git("init", "--quiet", "--bare", "--template=", str(pair))
     source = path
     if path.is_file():
@@ -153,7 +168,7 @@ def _split(path: Path, digest: str, pair: Path) -> tuple[str, str, str, str]:
     git("fetch", "--quiet", "--depth=2", "--no-tags", source.as_uri(), digest, folder=pair)
     parents = git("log", "-1", "--format=%P", digest, folder=pair).decode().split()
     if len(parents) != 1:
-        raise DataError(f"the commit {digest[:12]} has {len(parents)} parents: give one that has one")
+        raise DataError(f"the commit {digest[:12]} has {len(parents)} parents: give a commit with one parent")
     message = git("log", "-1", "--format=%B", digest, folder=pair).decode("utf-8", "replace").strip()
     names = git("diff", "--name-only", "-z", "--no-renames", parents[0], digest, folder=pair).decode("utf-8", "replace")
     changed = [name for name in names.split("\0") if name]
@@ -171,7 +186,7 @@ def _split(path: Path, digest: str, pair: Path) -> tuple[str, str, str, str]:
 
 
 def _full_hash(path: Path, commit: str) -> str:
-    """The whole hash of what names a commit in a repository of the user's own."""
+    """Return the full hash of a commit name in the user's repository."""
     if re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", commit):
         return commit
     if not path.is_dir() or not re.fullmatch(r"[\w./~^@-]{1,200}", commit) or commit.startswith("-"):
@@ -185,7 +200,7 @@ def _full_hash(path: Path, commit: str) -> str:
 
 
 def _only_file(data: str) -> Path:
-    """The file, or the only file of records in a folder."""
+    """Return the file, or a folder's only file of records."""
     if not data:
         raise ConfigError("swe_records needs data=FILE: a .jsonl or .parquet file in SWE-bench's format")
     path = Path(data).expanduser()

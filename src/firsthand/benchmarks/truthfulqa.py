@@ -1,8 +1,8 @@
-"""TruthfulQA: questions that people answer wrongly, true and false answers by log-prob (Lin et al., 2022).
+"""TruthfulQA: questions that people often answer wrongly, true and false answers by log-prob (Lin et al., 2022).
 
-One task holds all of a question's answers, so `mc1` (the best one against the false ones) and `mc2` (the probability of all
-true ones) come from one scoring. The published multiple-choice file has its own selection of the false answers of a few
-questions; here they are all of those in the authors' CSV file.
+One task holds all of a question's answers, so `mc1` (the best answer against the false ones) and `mc2` (the probability of
+all true ones) come from one scoring. The published multiple-choice file selects some false answers of a few questions; here
+all of those in the authors' CSV file are used.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ SOURCE = Source(
 
 
 def truthfulqa(*, protocol: str = "", data: str = "") -> Benchmark:
-    """The benchmark over all questions. `data` is a folder that holds `TruthfulQA.csv`, or `hub`; see `data.py`."""
+    """Return the benchmark over all questions. `data` is a folder with `TruthfulQA.csv`, or `hub`."""
     chosen = choose("truthfulqa", PROTOCOLS, protocol)[1]
     path = located("mcq/TruthfulQA.csv", data, SOURCE.path)
     rows = read_csv_rows(path) if path is not None and path.suffix == ".csv" else load(SOURCE, data)
@@ -51,7 +51,7 @@ def truthfulqa(*, protocol: str = "", data: str = "") -> Benchmark:
         PROTOCOLS,
         protocol,
         tasks,
-        description="Questions that people answer wrongly (Lin et al., 2022).",
+        description="Questions that people often answer wrongly (Lin et al., 2022).",
         origin=rows.origin,
         licence=SOURCE.licence,
         sha256=rows.sha256,
@@ -59,7 +59,7 @@ def truthfulqa(*, protocol: str = "", data: str = "") -> Benchmark:
 
 
 def read_csv_rows(file: Path) -> Rows:
-    """The rows of the authors' CSV file."""
+    """Return the rows of the authors' CSV file."""
     raw = contents(file)
     try:
         reader = csv.DictReader(io.StringIO(raw.decode("utf-8-sig"), newline=""), strict=True)
@@ -81,7 +81,7 @@ def read_csv_rows(file: Path) -> Rows:
 
 
 def from_hub(row: Json) -> Json:
-    """A row of truthfulqa/truthful_qa, multiple_choice, as a row of our file."""
+    """Convert a row of truthfulqa/truthful_qa, multiple_choice, to a row of our file."""
     target = row["mc2_targets"]
     pairs = list(zip(target["choices"], target["labels"], strict=True))
     true, false = [text for text, label in pairs if label == 1], [text for text, label in pairs if label == 0]

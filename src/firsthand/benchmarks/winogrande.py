@@ -1,4 +1,4 @@
-"""WinoGrande: which of two names fills the gap, by the log-prob of what follows it (Sakaguchi et al., 2020)."""
+"""WinoGrande: choose the name that fills a gap, by the log-prob of the text after it (Sakaguchi et al., 2020)."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from firsthand.scorers.choice import acc, acc_norm
 
 PROTOCOLS = {
     "lm-eval-0shot": Protocol(
-        "lm-evaluation-harness, task winogrande: each name is put in, and the rest of the sentence is scored",
+        "lm-evaluation-harness, task winogrande: each name is filled in, and the rest of the sentence is scored",
         query="{before}{choice}",
         continuation=" {after}",
         scorers=(acc,),
     ),
     "smollm2": Protocol(
-        "SmolLM2's model card (lighteval): the name and what follows it, per character",
+        "SmolLM2's model card (lighteval): the name and the rest of the sentence, per character",
         query="{before}",
         continuation="{choice} {after}",
         scorers=(acc_norm, acc),
     ),
     "olmes-rc": Protocol(
-        "OLMES winogrande:rc, scored as lm-evaluation-harness does",
+        "OLMES winogrande:rc, scored as in lm-evaluation-harness",
         query="{before}{choice}",
         continuation=" {after}",
         scorers=(acc,),
@@ -45,14 +45,20 @@ SOURCE = Source(
 
 
 def winogrande(*, protocol: str = "", data: str = "") -> Benchmark:
-    """The benchmark over the validation split. `data` is a folder that holds the file, or `hub`; see `data.py`."""
+    """Return the validation split. `data` is a folder with the file, or `hub`; see `sources/datasets.py`."""
     return multiple_choice(
-        "winogrande", PROTOCOLS, protocol, SOURCE, data, read_item, "Which name fills the gap (Sakaguchi et al., 2020)."
+        "winogrande",
+        PROTOCOLS,
+        protocol,
+        SOURCE,
+        data,
+        read_item,
+        "The name that fills a gap, two choices (Sakaguchi et al., 2020).",
     )
 
 
 def read_item(row: Json, id: str, where: str) -> Item:
-    """The Item of a row {sentence with a gap _, option1, option2, answer 1 or 2}."""
+    """Return the Item of a row {sentence with a gap _, option1, option2, answer 1 or 2}."""
     sentence, options = text_field(row, "sentence", where), [text_field(row, f"option{i}", where) for i in (1, 2)]
     before, gap, after = sentence.partition("_")
     if not gap or str(row.get("answer")) not in ("1", "2"):
@@ -62,5 +68,5 @@ def read_item(row: Json, id: str, where: str) -> Item:
 
 
 def from_hub(row: Json) -> Json:
-    """A row of allenai/winogrande as a row of our file."""
+    """Convert a row of allenai/winogrande to a row of our file."""
     return {name: row[name] for name in ("sentence", "option1", "option2", "answer")}

@@ -1,1 +1,1 @@
-"""Bridges to Inspect and lm-evaluation-harness."""
+"""Bridges to other evaluation frameworks: Inspect and lm-evaluation-harness."""

@@ -1,1 +1,1 @@
-"""What can be typed after `firsthand`: a file a command, each with its Config, EXAMPLES and main."""
+"""The commands of `firsthand`, one file each, with a Config, EXAMPLES and main."""

@@ -1,4 +1,4 @@
-"""Print how far a judge agrees with people, beside how far people agree with each other, and where it is biased."""
+"""Print a judge's agreement with people, people's agreement with each other, and the judge's biases."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ firsthand agreement last --confidence 99% --json
 """
 
 LEGEND = """\
-with people: the chance that the judge says what a random one of them said. decided: the same where neither called a tie.
-kappa: Cohen's, with the majority. alpha: Krippendorff's, of the people alone and with the judge as one more.
-first: the judge's chance of preferring what is shown first; 0.5 has no bias. length bias: how much more often than for
-people the longer answer wins."""
+with people: probability that the judge agrees with a random rater. decided: the same, ties left out.
+kappa: Cohen's, with the majority. alpha: Krippendorff's, of the people alone and with the judge as one more rater.
+first: probability that the judge prefers the answer shown first; 0.5 is no bias. length bias: how much more often the
+longer answer wins with the judge than with people."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """Which run to look at."""
+    """The run to analyse."""
 
     run: str = field(default="last", metadata={"positional": True})
     """A run on a set of human votes, such as judge_pandalm: its id, the beginning of it, its folder, or last."""
     confidence: str = "95%"
-    """How sure the intervals are."""
+    """Confidence level of the intervals."""
     json: bool = False
     """Print JSON for programs."""
 
 
 def main(config: Config) -> int:
-    """Print a table for each set and judge."""
+    """Print a table for each set of votes."""
     level = confidence(config.confidence)
     found: dict[tuple[str, str], tuple[Agreement, int]] = {}
     with store.open_run(config.run, data_home()) as run:
@@ -71,7 +71,7 @@ def main(config: Config) -> int:
 
 
 def print_agreement(benchmark: str, columns: dict[str, tuple[Agreement, int]], level: str) -> None:
-    """A table with a column for each judge."""
+    """Print a table with a column for each judge."""
     rows = [
         ["pairs, votes", *(f"{each.items}, {each.votes}" for each, _ in columns.values())],
         ["without a verdict", *(str(missing) for _, missing in columns.values())],
@@ -79,7 +79,7 @@ def print_agreement(benchmark: str, columns: dict[str, tuple[Agreement, int]], l
             [label, *(_shown(getattr(each, name)) for each, _ in columns.values())]
             for label, name in (
                 ("with people", "with_humans"),
-                ("people among each other", "among_humans"),
+                ("people with people", "among_humans"),
                 ("decided", "decided"),
                 ("kappa", "kappa"),
                 ("kappa of people (Fleiss)", "kappa_humans"),
@@ -93,7 +93,7 @@ def print_agreement(benchmark: str, columns: dict[str, tuple[Agreement, int]], l
             )
         ),
     ]
-    print_table(f"{benchmark} ({level} intervals, clusters drawn whole)", ["", *columns], rows)
+    print_table(f"{benchmark} ({level} CI, cluster bootstrap)", ["", *columns], rows)
 
 
 def _shown(value: Interval | float | None) -> str:

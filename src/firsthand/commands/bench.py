@@ -1,4 +1,4 @@
-"""Measure how fast a model runs on this machine: prompts, decoding, chats, forks, choices; of an encoder, embeddings."""
+"""Measure a model's speed on this machine: prefill, decoding, chats, forks, choices; for an encoder, embeddings."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from firsthand.commands.bench_decoder import decoder_workloads, measure_decoder
 from firsthand.commands.bench_encoder import measure_encoder
 from firsthand.commands.bench_rounds import is_wanted
-from firsthand.commands.models import fetch
 from firsthand.errors import ConfigError, StoreError
+from firsthand.hub.fetch_model import fetch_model
 from firsthand.hub.inspection import Inspection, inspect
 from firsthand.system.terminal import console, print_table
 
@@ -32,26 +32,26 @@ firsthand bench minilm
 
 @dataclass(frozen=True)
 class Config:
-    """Which model, how often, and where the numbers go."""
+    """The model, the number of rounds, and where results are written."""
 
     model: str = field(default="smollm2", metadata={"positional": True})
     """The model: a known name, a .gguf file, a folder, or hf:ORG/NAME."""
     rounds: int = 3
-    """How often everything is measured; the table gives medians and ranges."""
+    """Rounds of measurements; the table gives medians and ranges."""
     seconds: float = 60
-    """No new round of a figure begins after this many seconds spent on it."""
+    """Seconds spent on one figure after which no new round of it begins."""
     device: str = "cpu"
-    """Where the model is computed: cpu, cuda, cuda:N, or auto, which is CUDA where there is one."""
+    """Device of the model: cpu, cuda, cuda:N, or auto (CUDA if available)."""
     threads: int | None = None
-    """Threads; one for each core by default."""
+    """Threads; by default one per core."""
     weights: Literal["auto", "int8", "float16", "float32"] = "auto"
-    """How the engine keeps the weights; auto is the file's own blocks, or else float16."""
+    """Type of the weights in memory; auto is the file's own blocks, or else float16."""
     kv_cache: Literal["auto", "float32", "float16", "int8"] = "auto"
-    """How it keeps keys and values; auto is float16 where weights are rounded too."""
+    """Type of the KV cache; auto is float16 where weights are rounded too."""
     only: tuple[str, ...] = ()
     """Only figures whose names contain one of these words."""
     quick: bool = False
-    """One short round: shows that everything works, but its numbers mean little."""
+    """One short round: checks that everything works; its numbers mean little."""
     out: str | None = None
     """Write the table to this Markdown file."""
     json: str | None = field(default=None, metadata={"bare": "-"})
@@ -69,7 +69,7 @@ class Config:
 
     @property
     def is_whole(self) -> bool:
-        """Whether it measures everything, of the engine as others use it: then a planner may go by the result."""
+        """True if all figures are measured with default settings, so that a planner may use the result."""
         return self == Config(self.model, self.rounds, self.seconds, out=self.out, json=self.json)
 
     def command(self) -> str:
@@ -89,7 +89,7 @@ def main(config: Config) -> int:
     """Measure, print, and keep the result for `firsthand models inspect`."""
     for file in (config.out, config.json):
         check_writable(file)
-    result = measure(config, fetch(config.model, shown=config.json != "-"))
+    result = measure(config, fetch_model(config.model, shown=config.json != "-"))
     from firsthand.measure.measurements import keep
 
     if config.is_whole:
@@ -106,7 +106,7 @@ def main(config: Config) -> int:
 
 
 def measure(config: Config, path: Path) -> Result:
-    """Refuse what cannot be measured, and measure the rest: an encoder's texts, or all that a decoder does."""
+    """Measure an encoder or a decoder; ConfigError if `only` matches no figure."""
     facts = inspect(path)
     sizes = chosen_sizes(config)
     check_words(config.only, facts, sizes)
@@ -116,7 +116,7 @@ def measure(config: Config, path: Path) -> Result:
 
 
 def chosen_sizes(config: Config) -> Sizes:
-    """How much each workload does."""
+    """The size of each workload."""
     from firsthand.measure.workloads import QUICK, Sizes
 
     return QUICK if config.quick else Sizes()
@@ -140,11 +140,11 @@ def show(result: Result) -> None:
     from firsthand.measure.measurements import spread
 
     rows = [[each.name, f"{spread(each.values)} {each.unit}", each.meaning] for each in result.figures]
-    print_table(result.model, ["figure", "median (range)", "what it is"], rows)
+    print_table(result.model, ["figure", "median (range)", "description"], rows)
     lines = [*(f"left out: {each}" for each in result.left_out), result.machine_line, result.speeds.line()]
     lines.append(result.weights_line)
     if is_busy(result.machine["load"], result.machine["cores"]):
-        lines.append("the machine was busy with other work: these numbers are lower than what it can do")
+        lines.append("the machine was busy with other work: it can do better than these numbers")
     console().print("\n".join(lines), markup=False, soft_wrap=True)
 
 

@@ -1,4 +1,4 @@
-"""What `firsthand bench` measures of a model that generates."""
+"""Measures a decoder for `firsthand bench`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from firsthand.commands.bench_rounds import beside_speeds, is_wanted, repeat
+from firsthand.commands.bench_rounds import is_wanted, repeat, with_machine_speeds
 from firsthand.hub.planner import prefill_gflop
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ HEADROOM = 0.9
 
 
 def measure_decoder(config: Config, path: Path, sizes: Sizes) -> Result:
-    """Load the model, run every workload, and gather what they gave."""
+    """Load the model, run every workload, and gather the figures."""
     from firsthand.engine.compute.devices import device_line, pick_device
     from firsthand.engine.core.engine_config import EngineConfig
     from firsthand.measure import machine
@@ -38,7 +38,7 @@ def measure_decoder(config: Config, path: Path, sizes: Sizes) -> Result:
     engine = load(path, settings)
     loaded = machine.memory_in_use()
     chosen, left_out = choose(engine, sizes, config.only)
-    (figures, steady), speeds = beside_speeds(
+    (figures, steady), speeds = with_machine_speeds(
         lambda: repeat(engine, chosen, config),
         threads,
         once=config.quick,
@@ -68,7 +68,7 @@ def measure_decoder(config: Config, path: Path, sizes: Sizes) -> Result:
 
 
 def load(path: Path, settings: EngineConfig) -> Engine:
-    """An engine with the model in it."""
+    """An engine with the model loaded."""
     from firsthand.engine.compute.device_weights import load_weights
     from firsthand.engine.core.engine import Engine
 
@@ -76,7 +76,7 @@ def load(path: Path, settings: EngineConfig) -> Engine:
 
 
 def decoder_workloads(sizes: Sizes, *, vocab: int, context: int) -> list[Workload[Engine]]:
-    """All that is measured of a model that generates, for that vocabulary and longest context."""
+    """All workloads for a decoder of that vocabulary and longest context, in tokens."""
     from firsthand.measure.agent_workloads import agent_workloads
     from firsthand.measure.attention_bench import attention_workload
     from firsthand.measure.choice_workload import scoring
@@ -87,7 +87,7 @@ def decoder_workloads(sizes: Sizes, *, vocab: int, context: int) -> list[Workloa
 
 
 def choose(engine: Engine, sizes: Sizes, only: Sequence[str]) -> tuple[list[Workload[Engine]], list[str]]:
-    """The workloads that fit the model and its memory, and sentences on those that do not."""
+    """The workloads that fit the model and its memory, and a sentence on each that does not."""
     vocab, context = engine.architecture.vocab_size, engine.architecture.max_position
     room = int(
         HEADROOM * engine.pool.num_blocks * engine.pool.block_size
@@ -100,7 +100,7 @@ def choose(engine: Engine, sizes: Sizes, only: Sequence[str]) -> tuple[list[Work
         if each.longest > context:
             reason = f"a sequence of it has {each.longest:,} tokens, and the model's context is {context:,}"
         elif each.positions > room:
-            reason = f"it needs keys and values of {each.positions:,} tokens, and memory was set aside for {room:,}"
+            reason = f"it needs a KV cache of {each.positions:,} tokens, and the engine's holds {room:,}"
         elif each.needs_kernels and engine.runner.fused is None:
             reason = "the model does not run in the compiled step, so its attention is torch's own"
         else:
@@ -111,14 +111,14 @@ def choose(engine: Engine, sizes: Sizes, only: Sequence[str]) -> tuple[list[Work
 
 
 def bounded(figures: Sequence[Measured], weight_bytes: int, speeds: Speeds) -> list[Measured]:
-    """The share of the memory's speed that decoding one answer reaches."""
+    """Decoding speed at batch size 1 as a share of the memory bandwidth."""
     from firsthand.measure.measurements import DECODE, Measured
 
     return [
         Measured(
             "memory's speed reached by decode 1",
             "%",
-            "weights alone, against the fastest reading of memory that was seen in this run, this one among it",
+            "weights alone, vs. the fastest memory read seen in this run, this one included",
             tuple(100 * value / max(*each.values, speeds.read_gb_s * 1e9 / weight_bytes) for value in each.values),
         )
         for each in figures
@@ -127,19 +127,19 @@ def bounded(figures: Sequence[Measured], weight_bytes: int, speeds: Speeds) -> l
 
 
 def memory(engine: Engine, in_use: tuple[int, int, int, int]) -> list[Measured]:
-    """What the engine took, and what it did not give back."""
+    """Memory that the engine took, and blocks that it did not free."""
     from firsthand.measure.measurements import Measured
 
     before, loaded, steady, end = in_use
     stats = engine.stats()
     return [
-        Measured("memory: model and cache", "MB", "taken by loading", ((loaded - before) / 1e6,)),
-        Measured("memory: in use at the end", "MB", "of the whole process, cached text included", (end / 1e6,)),
+        Measured("memory: model and cache", "MB", "used by loading", ((loaded - before) / 1e6,)),
+        Measured("memory: in use at the end", "MB", "of the whole process, prefix cache included", (end / 1e6,)),
         Measured(
             "memory: growth",
             "MB",
-            "from the first round to the last: pages of the cache that were used for the first time",
+            "from the first round to the last: pages of the KV cache used for the first time",
             ((end - steady) / 1e6,),
         ),
-        Measured("memory: blocks not given back", "blocks", f"of {stats.num_blocks:,}", (stats.used_blocks,)),
+        Measured("memory: blocks not freed", "blocks", f"of {stats.num_blocks:,}", (stats.used_blocks,)),
     ]

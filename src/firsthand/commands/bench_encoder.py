@@ -1,4 +1,4 @@
-"""What `firsthand bench` measures of an encoder: documents of mixed length to vectors."""
+"""Measures an encoder for `firsthand bench`: documents of mixed length to vectors."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from firsthand.commands.bench_rounds import beside_speeds, repeat
+from firsthand.commands.bench_rounds import repeat, with_machine_speeds
 from firsthand.errors import ConfigError
 from firsthand.hub.encoder_planner import encoder_gflop
 from firsthand.hub.inspection import Inspection
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def measure_encoder(config: Config, path: Path, facts: Inspection, sizes: Sizes) -> Result:
-    """Load the encoder, embed, and gather what that gave."""
+    """Load the encoder, embed, and gather the figures."""
     from firsthand.embed.embedding import load
     from firsthand.measure import machine
     from firsthand.measure.embedding_documents import documents, embedding
@@ -35,14 +35,14 @@ def measure_encoder(config: Config, path: Path, facts: Inspection, sizes: Sizes)
         model = load(path, threads=threads)
         loaded = machine.memory_in_use()
         try:
-            (figures, _), speeds = beside_speeds(
+            (figures, _), speeds = with_machine_speeds(
                 lambda: repeat(model, [embedding(sizes)], config), threads, once=config.quick, ours=False
             )
             lengths = [len(model.tokenise(text)[0]) for text in documents(sizes, seed=1)]
         finally:
             model.close()
-    taken = Measured("memory: model", "MB", "taken by loading", ((loaded - before) / 1e6,))
-    # a token sees those of its own text, so long texts count for more of what tokens see
+    taken = Measured("memory: model", "MB", "used by loading", ((loaded - before) / 1e6,))
+    # a token attends to those of its own text, so long texts weigh more in the mean attended length
     seen = sum(length**2 for length in lengths) / sum(lengths)
     weights, each = (INT16, 2) if model.is_compiled else ("float32", 4)
     return Result(

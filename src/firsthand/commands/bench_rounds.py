@@ -1,4 +1,4 @@
-"""Rounds of workloads and the machine's own speeds, as `firsthand bench` measures them of any model."""
+"""Runs rounds of workloads and measures the machine's own speeds, for `firsthand bench`."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ T = TypeVar("T")
 
 
 def repeat(subject: S, chosen: Sequence[Workload[S]], config: Config) -> tuple[list[Measured], int]:
-    """The figures, one value a round, and the memory in use after the first round. A round takes every workload in turn.
+    """Run every workload once a round; returns the figures, a value per round, and the bytes in use after the first round.
 
-    The first run of each workload does not count: kernels are compiled in it, and pages of memory touched.
+    The first run of each workload does not count: it compiles kernels and touches pages of memory.
     """
     from firsthand.measure.machine import memory_in_use
     from firsthand.measure.measurements import Measured
@@ -51,10 +51,10 @@ def repeat(subject: S, chosen: Sequence[Workload[S]], config: Config) -> tuple[l
     return figures, steady
 
 
-def beside_speeds(work: Callable[[], T], threads: int, *, once: bool, ours: bool) -> tuple[T, Speeds]:
-    """What the work gave, and the best of the machine's speeds before (unless `once`) and after it, which are kept.
+def with_machine_speeds(work: Callable[[], T], threads: int, *, once: bool, ours: bool) -> tuple[T, Speeds]:
+    """The result of the work, and the best of the machine's speeds before (unless `once`) and after it, which are stored.
 
-    `ours` has our own products timed too; they must be compiled by then.
+    With `ours`, our own matrix products are timed too; they must be compiled by then.
     """
     from firsthand.measure.machine_speeds import better, measure, remember
 
@@ -66,5 +66,5 @@ def beside_speeds(work: Callable[[], T], threads: int, *, once: bool, ours: bool
 
 
 def is_wanted(workload: Workload[Any], only: Sequence[str]) -> bool:
-    """Whether one of the words is in the name of one of its figures; without words, always."""
+    """True if a word of `only` is in the name of one of its figures, or `only` is empty."""
     return not only or any(word.lower() in figure.name.lower() for word in only for figure in workload.figures)

@@ -1,4 +1,4 @@
-"""Talk to a model in the terminal: streamed, with tools, branches, and everything on record."""
+"""Chat with a model in the terminal: streamed, with tools and branches, and everything recorded."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from dataclasses import asdict, dataclass, field, replace
 
 from firsthand import catalog
 from firsthand.agent import Agent
-from firsthand.commands.models import fetch
 from firsthand.errors import ConfigError, FirsthandError, StoreError, unknown
-from firsthand.hub import model_lookup
+from firsthand.hub.fetch_model import fetch_named
 from firsthand.loop.approval import Approval, check_rules, parse_rules
 from firsthand.loop.budget import Limits
 from firsthand.loop.listener import Began, Piece, Step
@@ -33,60 +32,60 @@ firsthand chat smollm2 "What is the capital of France?"
 firsthand chat qwen2.5-coder.gguf --system "Answer in one sentence." --temperature 0
 firsthand chat --tools calculator,files:notes --approve external=ask
 printf 'What is 2 + 3?\\nAnd times 4?\\n' | firsthand chat --temperature 0
-firsthand chat --load last              # go on with a saved conversation, perhaps with another model
+firsthand chat --load last              # continue a saved conversation, with this or another model
 """
 HELP = """\
-/fork [NAME]    begin a branch here and go on there; the old one stays as it is
-/branches       the branches, and where each stands
-/switch NAME    go on with another branch
-/clear          begin anew on a branch of its own
-/undo           take back the last question and its answer
-/retry          take back the last answer and ask the same again
-/model [NAME]   who answers; go on with another model
-/save [NAME]    keep the conversation as a run that `firsthand show` reads
-/load RUN       go on with a saved conversation
-/usage          tokens so far
-/help           this
-/quit           leave, as Ctrl-D does
-A line that ends with \\ goes on in the next one; lines between two lines of \"\"\" are one question. // begins a question
-with a slash. Ctrl-C stops an answer and keeps what had come of it."""
+/fork [NAME]    start a branch here and switch to it; the old one stays as it is
+/branches       list the branches
+/switch NAME    switch to another branch
+/clear          start an empty branch
+/undo           remove the last question and its answer
+/retry          remove the last answer and ask again
+/model [NAME]   show the model, or switch to another
+/save [NAME]    save the conversation as a run, for `firsthand show`
+/load RUN       load a saved conversation
+/usage          tokens used so far
+/help           this help
+/quit           quit, as Ctrl-D does
+A line ending in \\ continues on the next line; lines between two lines of \"\"\" are one question. // starts a question
+with a slash. Ctrl-C stops an answer and keeps what had arrived."""
 BLOCK = '"""'
 
 
 @dataclass(frozen=True)
 class Config:
-    """Whom to talk to, and how."""
+    """The model, its tools and limits, and where the conversation is stored."""
 
     model: str = field(default="smollm2", metadata={"positional": True})
     """A model: a known name, a .gguf file, a folder, hf:ORG/NAME, or openai:NAME@URL."""
     question: str | None = field(default=None, metadata={"positional": True})
-    """Ask this alone, print the answer, and end."""
+    """Ask this one question, print the answer, and exit."""
     device: str = "cpu"
-    """Where a model that runs here is computed: cpu, cuda, cuda:N, or auto, which is CUDA where there is one."""
+    """Device for a model that runs here: cpu, cuda, cuda:N, or auto (CUDA if available)."""
     system: str | None = None
-    """A system message that opens the conversation."""
+    """A system message at the start of the conversation."""
     tools: tuple[str, ...] = ()
-    """Tools that the model may call, with what they work on, such as calculator,files:notes,fetch."""
+    """Tools that the model may call, with their arguments, such as calculator,files:notes,fetch."""
     approve: tuple[str, ...] = ()
-    """Which calls run: allow, ask or deny by tool or effect, as in external=ask,fetch=deny; alone it is for irreversible."""
+    """Approvals: allow, ask or deny by tool or effect, as in external=ask,fetch=deny; a bare word is for irreversible."""
     temperature: float = 0.7
     """Sampling temperature; 0 is greedy."""
     max_tokens: int = 1024
     """At most this many new tokens in one answer."""
     seed: int = 0
-    """All randomness comes from this: the same seed and questions give the same tokens."""
+    """Seed of all randomness: the same seed and questions give the same tokens."""
     budget_tokens: int | None = None
     """Tokens (prompt and completion) that the conversation may use."""
     budget_calls: int | None = None
     """Calls that the conversation may make."""
     budget_seconds: float | None = None
-    """Seconds that the answers may take, all of them together."""
+    """Seconds that all answers together may take."""
     budget_usd: float | None = None
     """Money that the conversation may cost."""
     load: str | None = field(default=None, metadata={"bare": "last"})
-    """Go on with a saved conversation: its run, or nothing for the last one."""
+    """Continue a saved conversation: its run, or nothing for the last one."""
     save: str | None = field(default=None, metadata={"bare": "chat"})
-    """Keep the conversation at its end, as a run of this name."""
+    """Save the conversation on exit, as a run of this name."""
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
@@ -95,7 +94,7 @@ class Config:
 
 
 class Screen:
-    """Shows a conversation: on a terminal with colour and facts; elsewhere only answers go to the output."""
+    """Shows a conversation: with colour and statistics on a terminal; elsewhere only the answers."""
 
     def __init__(self) -> None:
         self.is_terminal = sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
@@ -103,10 +102,10 @@ class Screen:
         self._is_open = False  # a line of an answer that has no end yet
         self._first_s: dict[str, float] = {}
         self.writing_s = 0.0
-        """Seconds between the first and the last token of answers, all of them together."""
+        """Seconds from first to last token, summed over answers."""
 
     def listen(self, step: Step) -> None:
-        """Show a step of an answer."""
+        """Show one step of an answer."""
         match step:
             case Piece(text=text):
                 self._first_s.setdefault(step.id, time.perf_counter())
@@ -119,7 +118,7 @@ class Screen:
                 self.note(f"← {detail.get('result')}")
             case Event(kind="retry"):
                 self.end_line()
-                self.note(f"again: {step.data.get('error')}")
+                self.note(f"retrying: {step.data.get('error')}")
 
     def _write(self, text: str) -> None:
         self._is_open = self._is_open or bool(text)
@@ -133,29 +132,29 @@ class Screen:
             self._out.print()
 
     def note(self, text: str) -> None:
-        """A fact about the answer, in a line on standard error."""
+        """Print a line about the answer on standard error."""
         self.end_line()
         self._err.print(one_line(text)[:500], style="dim" if self.is_terminal else None, markup=False, soft_wrap=True)
 
     def fact(self, text: str) -> None:
-        """A fact that only a person at a terminal wants to see."""
+        """Print a line on standard error if a person is at the terminal."""
         self.end_line()
         if self.is_terminal:
             self.note(text)
 
     def say(self, text: str) -> None:
-        """What a command gives."""
+        """Print the output of a command."""
         self.end_line()
         self._out.print(printable(text), markup=False, soft_wrap=True)
 
     def complain(self, error: BaseException) -> None:
-        """An error, in a sentence on standard error."""
+        """Print an error as a sentence on standard error."""
         self.end_line()
         print(f"firsthand: {one_line(str(error))}", file=sys.stderr, flush=True)
 
 
 class Chat:
-    """Questions and commands, one after the other."""
+    """Carries out questions and commands, one after the other."""
 
     def __init__(self, config: Config, agent: Agent, screen: Screen):
         self.config = config
@@ -198,21 +197,21 @@ class Chat:
             except KeyboardInterrupt:
                 if not self.screen.is_terminal:
                     raise
-                self.screen.fact("stopped; what had come of the answer is kept")
+                self.screen.fact("stopped; what had arrived of the answer is kept")
 
     def questions(self) -> Iterator[str]:
-        """What is asked and commanded."""
+        """The questions and commands, as they are typed or piped in."""
         if self.config.question is not None:
             return iter([self.config.question])
         return questions(self.prompt if self.screen.is_terminal else None)
 
     def prompt(self) -> str:
-        """What stands before a question."""
+        """The prompt shown before a question."""
         branch = self.dialogue.current
         return f"{'' if branch == 'main' else f'({printable(branch)}) '}> "
 
     def ask(self, runner: asyncio.Runner, text: str) -> None:
-        """Ask, and show the answer while it comes."""
+        """Ask, and show the answer while it streams."""
         before, writing_s = len(self.dialogue.calls), self.screen.writing_s
         self.is_saved = False
         try:
@@ -222,41 +221,41 @@ class Chat:
         self.screen.fact(facts(self.dialogue.calls[before:], self.screen.writing_s - writing_s))
 
     def fork(self, name: str) -> None:
-        """Begin a branch."""
+        """Start a branch."""
         self.dialogue.fork(name or self.dialogue.free_name())
-        self.screen.fact(f"on branch {self.dialogue.current}; /switch main goes back")
+        self.screen.fact(f"on branch {self.dialogue.current}; /switch main returns")
 
     def switch(self, name: str) -> None:
-        """Go on with another branch."""
+        """Switch to another branch."""
         self.dialogue.switch(name)
-        self.screen.fact(f"on branch {name}, after {self._stands(name)}")
+        self.screen.fact(f"on branch {name}: {self._position(name)}")
 
     def branches(self) -> None:
         """List the branches."""
         for name in self.dialogue.branches:
             mark = "*" if name == self.dialogue.current else " "
-            self.screen.say(f"{mark} {one_line(name)}: {self._stands(name)}")
+            self.screen.say(f"{mark} {one_line(name)}: {self._position(name)}")
 
-    def _stands(self, name: str) -> str:
+    def _position(self, name: str) -> str:
         messages = self.dialogue.branches[name].messages
         words = one_line(messages[-1].text)[:60] if messages else ""
         return f"{len(messages)} messages" + (f", the last: {words}" if words else "")
 
     def clear(self, name: str) -> None:
-        """Begin anew."""
+        """Start an empty branch."""
         self.dialogue.clear(name or self.dialogue.free_name())
-        self.screen.fact(f"on branch {self.dialogue.current}, with nothing said; /switch main goes back")
+        self.screen.fact(f"on the empty branch {self.dialogue.current}; /switch main returns")
 
     def undo(self) -> str:
-        """Take back the last question, and give it."""
+        """Remove the last question and its answer; returns the question."""
         question = self.dialogue.undo()
         if question is None:
-            raise ConfigError("there is no question to take back on this branch")
-        self.screen.fact(f"taken back: {one_line(question)[:80]}")
+            raise ConfigError("this branch has no question to remove")
+        self.screen.fact(f"removed: {one_line(question)[:80]}")
         return question
 
     def model(self, name: str) -> None:
-        """Say who answers, or let another model go on."""
+        """Show the model, or switch to another."""
         before = self.agent.model
         if not name:
             self.screen.say(before.name)
@@ -265,17 +264,17 @@ class Chat:
         self.dialogue.use(self.agent)
         if (close := getattr(before, "close", None)) is not None:
             close()
-        self.screen.fact(f"{self.agent.model.name} goes on")
+        self.screen.fact(f"switched to {self.agent.model.name}")
 
     def usage(self) -> str:
-        """Tokens and calls so far."""
+        """Calls and tokens so far, in one line."""
         used, calls = self.dialogue.usage, len(self.dialogue.calls)
         cost = f", {used.cost_usd:.4f} USD" if used.cost_usd else ""
         counts = f"{used.prompt_tokens} tokens in ({used.cached_tokens} cached), {used.completion_tokens} out"
         return f"{calls} calls, {counts}{cost}"
 
     def save(self, name: str) -> None:
-        """Keep the conversation as a run."""
+        """Save the conversation as a run."""
         from firsthand.runs import store
 
         trace, place = self.dialogue.trace(), self.dialogue.place
@@ -289,23 +288,23 @@ class Chat:
             self.screen.say(f"saved: firsthand show {run.id} {trace.id[:8]}")
 
     def load(self, ref: str) -> None:
-        """Go on with a saved conversation: a run, and an attempt of it where it holds several."""
+        """Load a saved conversation: a run, and the attempt if it holds several."""
         from firsthand.runs import store
 
         where, _, which = (ref or "last").partition(" ")
         with store.open_run(where, data_home()) as run:
             traces = [run.trace(which.strip())] if which.strip() else list(run.traces())
             if len(traces) != 1:
-                raise StoreError(f"{run.id} holds {len(traces)} attempts: say which, as in /load {run.id} ID")
+                raise StoreError(f"{run.id} holds {len(traces)} attempts: name one, as in /load {run.id} ID")
             self.dialogue = Dialogue(
                 self.agent, seed=self.config.seed, listener=self.screen.listen, origin=traces[0], run=run.id
             )
         self.is_saved = True
-        self.screen.fact(f"on branch {self.dialogue.current}, after {self._stands(self.dialogue.current)}")
+        self.screen.fact(f"on branch {self.dialogue.current}: {self._position(self.dialogue.current)}")
 
 
 def main(config: Config) -> int:
-    """Talk, and say at the end whether anything failed."""
+    """Chat; returns 1 if a question failed and no person was at the terminal."""
     screen = Screen()
     agent = make_agent(config)
     chat = Chat(config, agent, screen)
@@ -313,7 +312,7 @@ def main(config: Config) -> int:
         chat.load(config.load)
     if screen.is_terminal:
         _use_line_editing()
-        screen.fact(f"{agent.model.name}: ask, /help for commands, Ctrl-D to leave")
+        screen.fact(f"{agent.model.name}: ask a question, /help for commands, Ctrl-D to quit")
     with asyncio.Runner() as runner:
         try:
             chat.run(runner)
@@ -321,12 +320,12 @@ def main(config: Config) -> int:
             if config.save is not None:
                 chat.save(config.save)
     if screen.is_terminal and not chat.is_saved and config.save is None:
-        screen.fact("not saved: /save keeps a conversation")
+        screen.fact("not saved: /save saves a conversation")
     return 1 if chat.failed and not screen.is_terminal else 0
 
 
 def make_agent(config: Config) -> Agent:
-    """Who answers."""
+    """The agent that answers."""
     tools: tuple[Tool, ...] = tuple(tool for text in config.tools for tool in catalog.tools(text))
     rules = parse_rules(config.approve)
     check_rules(rules, tools)
@@ -337,25 +336,24 @@ def make_agent(config: Config) -> Agent:
 
 
 def open_model(name: str, device: str) -> Model:
-    """The model of that name, fetched first if it is a known one that is not here."""
-    if name in model_lookup.KNOWN or name.startswith("hf:"):
-        fetch(name)
+    """The model of that name, fetched first if it is a known one that is not on disk."""
+    fetch_named(name)
     return catalog.model(name, device=device)
 
 
 def facts(calls: list[Call], writing_s: float) -> str:
-    """What an answer cost: tokens and, from the first one on, their speed; how much of the prompt was not computed again."""
+    """One line on an answer: tokens, decoding speed, time to first token, prompt tokens and those from the cache."""
     answers = [call for call in calls if call.kind == "generate"]
     usage = sum((call.usage for call in answers), Usage())
     waited_s = max(sum(call.duration_s for call in answers) - writing_s, 0.0)
     further = usage.completion_tokens - len(answers)
     speed = f", {further / writing_s:.1f} tokens/s" if writing_s > 0 and further > 0 else ""
-    counts = f"{usage.prompt_tokens} in the prompt, {usage.cached_tokens} of them cached"
-    return f"{usage.completion_tokens} tokens{speed}, the first after {waited_s:.2f} s; {counts}"
+    counts = f"{usage.prompt_tokens} prompt tokens, {usage.cached_tokens} cached"
+    return f"{usage.completion_tokens} tokens{speed}, first after {waited_s:.2f} s; {counts}"
 
 
 def questions(prompt: Callable[[], str] | None) -> Iterator[str]:
-    """What is typed or comes through a pipe: one line each, or several where they are marked so; blank ones are left out."""
+    """Questions that are typed or piped in: a line each, or several joined by \\ or \"\"\" lines; blank ones are skipped."""
     read = _typed(prompt) if prompt is not None else _piped()
     for line in read:
         lines = [line]
@@ -375,7 +373,7 @@ def questions(prompt: Callable[[], str] | None) -> Iterator[str]:
 
 
 def _typed(prompt: Callable[[], str]) -> Iterator[str]:
-    """Lines from a person; Ctrl-C begins the line again, Ctrl-D ends."""
+    """Lines from a person; Ctrl-C starts the line again, Ctrl-D ends."""
     while True:
         try:
             yield input(prompt())
@@ -394,6 +392,6 @@ def _piped() -> Iterator[str]:
 
 
 def _use_line_editing() -> None:
-    """Arrow keys and history, where Python has them."""
+    """Enable arrow keys and history, if Python has readline."""
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401

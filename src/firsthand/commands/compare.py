@@ -1,4 +1,4 @@
-"""Pair runs, or agents, task by task: what got better, what got worse, and whether that can be chance."""
+"""Compare runs, or agents, task by task: what got better or worse, and whether chance explains it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from firsthand.system.home import data_home
 from firsthand.system.terminal import complain, console, print_table
 
 EXAMPLES = """
-firsthand compare 2026-11-25-0148 last                      # each agent that both runs have
+firsthand compare 2026-11-25-0148 last                      # each agent in both runs
 firsthand compare last last --agent-a direct --agent-b cot  # two agents of one run
 firsthand compare last                                      # every two agents of one run, Holm-corrected
 firsthand compare A B C --correct bh                        # every two agents of several runs
@@ -45,34 +45,34 @@ firsthand compare A B --benchmark gsm8k --score strict --json
 
 @dataclass(frozen=True)
 class Config:
-    """What to compare. B is compared to A: a positive difference means that B is better."""
+    """Runs or agents to compare. Differences are B minus A: positive means that B is better."""
 
     runs: tuple[str, ...] = field(metadata={"positional": True})
     """A and B; or one run, or three and more, whose agents are all compared with each other."""
     agent_a: str | None = None
-    """The agent of A; without it, each agent that both runs have."""
+    """The agent of A; without it, each agent in both runs."""
     agent_b: str | None = None
-    """The agent of B; without it, the one named like that of A."""
+    """The agent of B; without it, the one named as A's."""
     benchmark: str | None = None
-    """This benchmark alone."""
+    """Only this benchmark."""
     score: str | None = None
     """A score or figure by name; the benchmark's first score and all its figures by default."""
     errors: Literal["zero", "drop"] = "zero"
-    """Attempts without a score count as 0, or are left out; they are counted either way."""
+    """Attempts without a score count as 0 (zero) or are left out (drop); their number is printed."""
     confidence: str = "95%"
-    """How sure the intervals and the verdicts are."""
+    """Confidence level of intervals and verdicts."""
     correct: Correction = "holm"
-    """Where every two agents are compared: holm, bh (the share of false verdicts among those found), or none."""
+    """Correction of all-pairs comparisons: holm (family-wise), bh (false discovery rate), or none."""
     diff: bool = False
-    """Show what both answered, side by side, with the words that differ."""
+    """Show both answers side by side with a word diff."""
     only: Only = "changed"
     """With --diff or --html: samples whose score changed, got worse, got better, or all."""
     html: Path | None = None
     """Write the samples side by side into this HTML file."""
     flaky: bool = False
-    """List the tasks whose repeated attempts disagree, or that flip between two runs of one agent and seed."""
+    """List tasks whose repeated attempts disagree, or that differ between two runs of one agent and seed."""
     limit: int = 10
-    """At most this many tasks that changed, samples and flaky tasks."""
+    """At most this many changed tasks, samples and flaky tasks."""
     json: bool = False
     """Print JSON for programs."""
 
@@ -114,7 +114,7 @@ def main(config: Config) -> int:
 
 
 def compare_all(config: Config, run_a: Run, run_b: Run, having: Mapping[str, str | None]) -> list[Comparison]:
-    """A comparison for the agents that were named, or for each that both runs have."""
+    """A comparison for the named agents, or for each agent in both runs."""
     if config.benchmark is not None and config.benchmark not in having:
         raise unknown("benchmark", config.benchmark, having, see=f"firsthand show {run_a.id}")
     found = [
@@ -135,7 +135,7 @@ def compare_all(config: Config, run_a: Run, run_b: Run, having: Mapping[str, str
 def differences_of(
     config: Config, comparison: Comparison, run_a: Run, run_b: Run, own: Mapping[str, Figures]
 ) -> dict[tuple[str, str], PairedDifference]:
-    """How B differs from A, by benchmark and name: in the score that was asked for, or in the first one and the figures."""
+    """B minus A by (benchmark, name): of the chosen score, or of the first score and the figures."""
     found: dict[tuple[str, str], PairedDifference] = {}
     for benchmark in dict.fromkeys(pair.benchmark for pair in comparison.pairs):
         pairs = [pair for pair in comparison.pairs if pair.benchmark == benchmark]
@@ -153,15 +153,15 @@ def differences_of(
 def print_comparison(
     comparison: Comparison, results: Mapping[tuple[str, str], PairedDifference], config: Config
 ) -> None:
-    """A table of benchmarks with their score and figures, then the tasks that changed, and what was left out."""
+    """Print a table of scores and figures by benchmark, then the changed tasks, and what was left out."""
     rows = [[*place, str(found.n), *difference_cells(found)] for place, found in results.items()]
     header = ["benchmark", "score", "tasks", *difference_header(config.confidence)]
-    print_table(f"{comparison.b} against {comparison.a}", header, rows)
+    print_table(f"{comparison.b} vs. {comparison.a}", header, rows)
     out = console()
     for (benchmark, name), found in results.items():
-        if found.verdict == "cannot tell" and found.detectable < 1:
+        if found.verdict not in ("better", "worse") and found.detectable < 1:
             out.print(
-                f"{benchmark}, {name}: a true difference below {found.detectable:.3f} would often have been missed",
+                f"{benchmark}, {name}: minimum detectable effect {found.detectable:.3f} (80 % power)",
                 markup=False,
                 soft_wrap=True,
             )
@@ -177,7 +177,7 @@ def print_comparison(
             ]
             for p in changed[: config.limit]
         ]
-        print_table(f"tasks that changed ({len(changed)})", ["task", "a", "b", "trace in a", "trace in b"], cells)
+        print_table(f"changed tasks ({len(changed)})", ["task", "a", "b", "trace in a", "trace in b"], cells)
     treated = "count as 0" if config.errors == "zero" else "are left out"
     for side, counts in zip("ab", comparison.unscored, strict=True):
         if sum(counts.values()):
@@ -185,20 +185,20 @@ def print_comparison(
     for what, keys in (
         ("only in a", comparison.only_a),
         ("only in b", comparison.only_b),
-        ("not paired, for the task itself changed", comparison.changed),
+        ("not paired, because the task itself changed", comparison.changed),
     ):
         if keys:
             out.print(f"{len(keys)} tasks {what}: {', '.join(task for _, task in keys[:5])}", markup=False)
 
 
 def print_flaky(found: list[Flaky], limit: int) -> None:
-    """A table of the tasks that are not settled."""
+    """Print a table of the flaky tasks."""
     rows = [[f"{f.benchmark}/{f.task_id}", f.where, " ".join(f"{v:g}" for v in f.values)] for f in found[:limit]]
     print_table(f"flaky tasks ({len(found)})", ["task", "in", "scores"], rows)
 
 
 def print_samples(comparison: Comparison, run_a: Run, run_b: Run, config: Config, score: str | None) -> None:
-    """The samples, side by side."""
+    """Print the samples side by side."""
     out = console()
     for number, sample in enumerate(samples(comparison, run_a, run_b, config.only, score)):
         if number == config.limit:
@@ -217,7 +217,7 @@ def write_page(config: Config, comparisons: Sequence[Comparison], run_a: Run, ru
                 break
             shown.append(sample)
     counts = [(change, sum(len(each.tasks(change)) for each in comparisons)) for change in ("worse", "better", "same")]
-    title = "; ".join(f"{each.b} against {each.a}" for each in comparisons)
+    title = "; ".join(f"{each.b} vs. {each.a}" for each in comparisons)
     write(config.html, page(title, shown, counts))
 
 

@@ -40,7 +40,7 @@ complete -F _firsthand firsthand
 
 @dataclass(frozen=True)
 class Config:
-    """Which shell."""
+    """The shell."""
 
     shell: Literal["bash", "zsh", "fish"] = field(metadata={"positional": True})
     """bash, zsh or fish"""

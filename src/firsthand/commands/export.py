@@ -1,4 +1,4 @@
-"""Send stored attempts to an OpenTelemetry collector, so that Jaeger, Langfuse or Phoenix shows what they did."""
+"""Send stored attempts to an OpenTelemetry collector, for viewing in Jaeger, Langfuse or Phoenix."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ firsthand export last 3fa9 --otlp http://localhost:4318 --content
 
 @dataclass(frozen=True)
 class Config:
-    """What to send, and where to."""
+    """Attempts to send, and the collector."""
 
     run: str = field(default="last", metadata={"positional": True})
     """A run: its id, the beginning of it, its folder, or last."""
     trace: str | None = field(default=None, metadata={"positional": True})
-    """One attempt: the beginning of its id, or benchmark/task/agent/epoch. Without it, all of the run."""
+    """One attempt: the beginning of its id, or benchmark/task/agent/epoch. Without it, the whole run."""
     otlp: str | None = field(default=None, metadata={"bare": "env"})
-    """A collector that takes OTLP over HTTP; alone: the one that $OTEL_EXPORTER_OTLP_ENDPOINT names."""
+    """URL of a collector for OTLP over HTTP; alone: $OTEL_EXPORTER_OTLP_ENDPOINT."""
     content: bool = False
-    """Send the messages too, which may hold what should stay here; those of protected benchmarks never are."""
+    """Send messages too, which may hold private text; those of protected benchmarks are never sent."""
 
     def __post_init__(self) -> None:
         if self.otlp is None:
-            raise ConfigError("export where to? Give --otlp, with the URL of a collector or alone")
+            raise ConfigError("export needs a destination: give --otlp, with the URL of a collector or alone")
 
 
 def main(config: Config) -> int:
-    """Send, and say how much was taken."""
+    """Send, and print how many attempts were accepted."""
     content = config.content or genai.captures_content(os.environ)
     telemetry = Telemetry(None if config.otlp == "env" else config.otlp)
     attempts = spans = 0
@@ -49,7 +49,7 @@ def main(config: Config) -> int:
                 found = spans_of(trace, run.id, content=content)
                 if not telemetry.deliver(found):
                     raise ConfigError(
-                        f"the collector took {attempts} attempts and not the next one: {one_line(telemetry.problem)}"
+                        f"the collector accepted {attempts} attempts and refused the next: {one_line(telemetry.problem)}"
                     )
                 attempts, spans = attempts + 1, spans + len(found)
     finally:

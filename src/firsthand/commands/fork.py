@@ -1,4 +1,4 @@
-"""What if: go on from any step of a stored attempt with another pattern, model, prompt, sampling or limits."""
+"""Continue a stored attempt from any of its steps, with another pattern, model, prompt, sampling or limits."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.benchmark import Benchmark
-from firsthand.commands import run as runs_command
-from firsthand.commands.lineup import make_agents
 from firsthand.config import build
 from firsthand.errors import ConfigError
+from firsthand.experiment.named_agents import make_agents
+from firsthand.experiment.settings import RunSettings, settings_from_json, stored_settings
 from firsthand.loop.protection import shareable
 from firsthand.message import Json
 from firsthand.rollout import Place
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from firsthand.runs.store import Run
 
 EXAMPLES = """
-firsthand show last 3fa9                               # numbers the messages of an attempt: its steps
-firsthand fork last 3fa9 --at 4                        # from step 4 on once more, as it was
+firsthand show last 3fa9                               # numbers the steps of an attempt
+firsthand fork last 3fa9 --at 4                        # repeat from step 4, unchanged
 firsthand fork last 3fa9 --at 4 --temperature 1 --seed 1
 firsthand fork last 3fa9 --at 4 --say "Check that with the calculator."
 firsthand fork last 3fa9 --at 0 --pattern cot --model qwen2.5-0.5b
@@ -40,16 +40,16 @@ firsthand fork --resume                                # finish a fork that was 
 
 @dataclass(frozen=True)
 class Config:
-    """What to fork, from where, and what is to be different."""
+    """The attempt to fork, the step, and the changes."""
 
     trace: tuple[str, ...] = field(default=(), metadata={"positional": True})
     """An attempt as `firsthand show` takes it: RUN TRACE, or TRACE alone for one of the last run."""
     at: int | None = None
-    """The step to go on from: the number of a message, as `firsthand show` prints it."""
+    """The step to continue from: the number of a message, as `firsthand show` prints it."""
     say: str | None = None
-    """Words of the user to put in after that step; the model then answers, unless a pattern is named."""
+    """A user message to insert after that step; the model then answers, unless a pattern is named."""
     pattern: str | None = None
-    """Another pattern, with its options; it begins where the conversation stands at that step."""
+    """Another pattern, with its options; it starts from the conversation at that step."""
     model: str | None = None
     """Another model."""
     tools: tuple[str, ...] | None = None
@@ -57,13 +57,13 @@ class Config:
     system: str | None = None
     """Another system message."""
     seed: int | None = None
-    """Another seed, for other samples from that step on."""
+    """Another seed, for different samples from that step on."""
     temperature: float | None = None
     """Another sampling temperature."""
     max_tokens: int | None = None
-    """Another bound on the new tokens of one answer."""
+    """Another limit on the new tokens of one answer."""
     budget_tokens: int | None = None
-    """Tokens that the whole attempt may use, what the parent had used up to the step included."""
+    """Tokens that the whole attempt may use, including what the parent used up to the step."""
     budget_calls: int | None = None
     """Calls that it may make."""
     budget_seconds: float | None = None
@@ -79,7 +79,7 @@ class Config:
 
     def __post_init__(self) -> None:
         if self.watch and self.json:
-            raise ConfigError("watch and json do not go together: one is for eyes, the other for programs")
+            raise ConfigError("watch and json do not go together: one is for people, the other for programs")
         if self.resume is not None:
             others = [each.name for each in fields(self) if each.name not in ("resume", "watch", "json")]
             if any(getattr(self, name) not in (None, ()) for name in others):
@@ -89,13 +89,13 @@ class Config:
             raise ConfigError("name an attempt: firsthand fork RUN TRACE --at STEP; `firsthand runs last` lists them")
         if self.at is None:
             raise ConfigError(
-                f"from where? give --at STEP; `firsthand show {' '.join(self.trace)}` numbers the messages of the attempt"
+                f"no step was given: add --at STEP; `firsthand show {' '.join(self.trace)}` numbers the steps"
             )
 
 
 @dataclass(frozen=True)
-class Origin:
-    """What a fork's run keeps of how it was made, besides its settings."""
+class ForkOrigin:
+    """Parent and changes of a fork, as its run stores them beside its settings."""
 
     run: str
     """The folder of the parent's run."""
@@ -106,21 +106,21 @@ class Origin:
 
 
 def main(config: Config) -> int:
-    """Make the fork, show it, and say how it compares to its parent."""
+    """Make the fork, show it, and print how it compares to its parent."""
     if config.resume is not None:
         run = store.open_run(config.resume, data_home())
-        origin, settings = origin_of(run), runs_command.build_settings(run.config["settings"])
+        origin, settings = origin_of(run), settings_from_json(run.config["settings"])
         with store.open_run(origin.run, data_home()) as parents:
             parent = parents.trace(origin.trace)
     else:
         where, which = config.trace if len(config.trace) == 2 else ("last", config.trace[0])
         with store.open_run(where, data_home()) as parents:
             parent = parents.trace(which)
-            origin = Origin(str(parents.path), parent.id, config.at or 0, config.say, config.seed)
+            origin = ForkOrigin(str(parents.path), parent.id, config.at or 0, config.say, config.seed)
             settings = changed(base_settings(parents), parent, config)
         run = None
     if config.watch and parent.protected is not None:
-        raise ConfigError(f"watch would print what is not to be printed ({parent.protected}): leave it out")
+        raise ConfigError(f"watch would print what must not be printed ({parent.protected}): leave it out")
     what = Fork(parent, origin.at, make_agent(settings, parent, config), origin.say, origin.seed, _name(origin.run))
     benchmark = find_benchmark(settings, parent)
     with run or create(settings, origin, config) as run:
@@ -136,25 +136,27 @@ def main(config: Config) -> int:
     return 3 if trace.error else 0
 
 
-def base_settings(run: Run) -> runs_command.Config:
-    """The settings of the run that holds the parent, be it a fork itself."""
-    body = run.config["settings"] if "fork" in run.config else run.config
-    if "benchmarks" not in body:
+def base_settings(run: Run) -> RunSettings:
+    """The settings of the parent's run, which may be a fork itself."""
+    config = run.config
+    if "fork" in config:
+        return settings_from_json(config["settings"])
+    if "benchmarks" not in config or "agents" in config:
         raise ConfigError(
             f"{run.id} was not made by `firsthand run`, so its agents are not known here: use firsthand.runs.forking"
         )
-    return runs_command.build_settings(body)
+    return stored_settings(run)
 
 
-def origin_of(run: Run) -> Origin:
-    """Where the fork that this run holds came from."""
+def origin_of(run: Run) -> ForkOrigin:
+    """The origin of the fork that this run holds; ConfigError if the run is no fork."""
     if "fork" not in run.config:
         raise ConfigError(f"{run.id} is no fork: `firsthand run --resume {run.id}` finishes it")
-    return build(Origin, run.config["fork"])
+    return build(ForkOrigin, run.config["fork"])
 
 
-def changed(settings: runs_command.Config, parent: Trace, config: Config) -> runs_command.Config:
-    """The parent's settings, narrowed to its one agent, with what the fork changes."""
+def changed(settings: RunSettings, parent: Trace, config: Config) -> RunSettings:
+    """The parent's settings, narrowed to its agent, with the fork's changes."""
     pattern = next(
         (text for text in settings.pattern if parent.agent_name == text or parent.agent_name.startswith(f"{text}@")),
         None,
@@ -178,20 +180,20 @@ def changed(settings: runs_command.Config, parent: Trace, config: Config) -> run
     changes: dict[str, Any] = {name: getattr(config, name) for name in same if getattr(config, name) is not None}
     benchmarks = tuple(text for text in settings.benchmarks if catalog.benchmark(text).name == parent.benchmark)
     return replace(
-        settings, benchmarks=benchmarks or settings.benchmarks, pattern=(pattern,), model=(model,), resume=None,
-        replay=None, retry_errors=False, equal_budget=None, watch=False, limit=None, epochs=1, json=config.json, **changes,
+        settings, benchmarks=benchmarks or settings.benchmarks, pattern=(pattern,), model=(model,), replay=None,
+        equal_budget=None, limit=None, epochs=1, **changes,
     )  # fmt: skip
 
 
-def make_agent(settings: runs_command.Config, parent: Trace, config: Config) -> Agent:
-    """The one agent of these settings; it keeps its parent's name if it is the parent's pattern and model."""
+def make_agent(settings: RunSettings, parent: Trace, config: Config) -> Agent:
+    """The agent of these settings; it keeps the parent's name if pattern and model are the same."""
     (agent,) = make_agents(settings)
     if agent.name == parent.agent_name or parent.agent_name == f"{agent.name}@{agent.model.name}":
         return replace(agent, name=parent.agent_name)
     return agent
 
 
-def find_benchmark(settings: runs_command.Config, parent: Trace) -> Benchmark:
+def find_benchmark(settings: RunSettings, parent: Trace) -> Benchmark:
     """The parent's benchmark, for its scorers and its environment."""
     found = [catalog.benchmark(text) for text in settings.benchmarks]
     for benchmark in found:
@@ -203,14 +205,14 @@ def find_benchmark(settings: runs_command.Config, parent: Trace) -> Benchmark:
     )
 
 
-def create(settings: runs_command.Config, origin: Origin, config: Config) -> Run:
+def create(settings: RunSettings, origin: ForkOrigin, config: Config) -> Run:
     """A new run that will hold the fork."""
-    body: Json = {"settings": asdict(settings), "fork": asdict(origin)}
+    body: Json = {"settings": settings.to_json(), "fork": asdict(origin)}
     return store.create(data_home(), body, f"fork-{settings.benchmarks[0].partition(':')[0]}")
 
 
 def carry_out(run: Run, what: Fork, benchmark: Benchmark, *, watch: bool = False) -> Trace:
-    """The fork's trace, which the run holds when this returns."""
+    """Run the fork; returns its trace, which the run has stored."""
     with store.open_run(_folder(run), data_home()) as parents:
         task = parents.tasks()[what.parent.benchmark, what.parent.task_id]
     run.add_tasks(benchmark.name, [task])
@@ -225,7 +227,7 @@ def carry_out(run: Run, what: Fork, benchmark: Benchmark, *, watch: bool = False
 
 
 def print_results(run: Run, what: Fork, trace: Trace) -> None:
-    """The new attempt, and beside it what its parent came to."""
+    """Print the new attempt, and the outcomes of parent and fork."""
     show(trace)
     out = console()
     out.print()
@@ -234,14 +236,14 @@ def print_results(run: Run, what: Fork, trace: Trace) -> None:
     outside = {tool.name for tool in what.agent.own_tools if tool.effect in ("external", "irreversible")}
     made = (call.detail["name"] for call in trace.calls if call.kind == "tool" and not call.replayed)
     if again := sorted(outside.intersection(made)):
-        out.print(f"note     {', '.join(again)} reached outside once more: it is an attempt of its own", markup=False)
+        out.print(f"note     {', '.join(again)} were called again: the fork is an attempt of its own", markup=False)
     agents = f"--agent-a {_word(what.parent.agent_name)} --agent-b {_word(trace.agent_name)}"
     out.print(f"show     firsthand show {run.id} {trace.id[:8]}", soft_wrap=True, markup=False)
     out.print(f"compare  firsthand compare {what.run} {run.id} {agents}", soft_wrap=True, markup=False)
 
 
 def outcome(trace: Trace) -> str:
-    """Answer, scores and tokens in a line; replayed calls cost nothing now."""
+    """Answer, scores and new tokens in one line; replayed calls count no tokens."""
     new = sum(call.usage.total_tokens for call in trace.calls if not call.replayed)
     scores = "".join(f", {score.name} {score.value:g}" for score in trace.scores)
     end = f"{trace.error.kind}: {trace.error.message}" if trace.error else trace.stop_reason

@@ -1,4 +1,4 @@
-"""Decide whether a candidate may replace a baseline: no score may have dropped by more than is allowed. For CI."""
+"""Pass or fail a candidate run against a baseline run: no score may drop by more than allowed. For CI."""
 
 from __future__ import annotations
 
@@ -36,28 +36,28 @@ CODES = {"pass": 0, "fail": 1, "cannot tell": 4}
 
 @dataclass(frozen=True)
 class Config:
-    """What is let through. It exits with 0 for pass, 1 for fail, 4 if it cannot tell."""
+    """Runs and allowed drops. Exit code 0 is pass, 1 fail, 4 inconclusive."""
 
     baseline: str = field(metadata={"positional": True})
-    """The run to hold to."""
+    """The baseline run."""
     candidate: str = field(metadata={"positional": True})
-    """The run that is judged."""
+    """The candidate run."""
     max_drop: tuple[str, ...] = ("1%",)
-    """How far a score may drop: for all, and for some as in 1%,gsm8k=2%,gsm8k/strict=5%."""
+    """Allowed drop: for all scores, and for single ones as in 1%,gsm8k=2%,gsm8k/strict=5%."""
     confidence: str = "95%"
-    """How sure a pass and a fail must be."""
+    """Confidence level of a pass or a fail."""
     cannot_tell: Literal["report", "pass", "fail"] = "report"
-    """What counts if the data show neither: an exit code of its own (4), pass (laxer), or fail (stricter)."""
+    """Inconclusive data: exit code 4 (report), pass (laxer), or fail (stricter)."""
     errors: Literal["fail", "drop", "zero"] = "fail"
-    """Attempts without a score: they fail the check, are left out and counted, or count as 0 and are counted."""
+    """Attempts without a score fail the check (fail), are left out (drop), or count as 0 (zero)."""
     agent_a: str | None = None
-    """The agent of the baseline; without it, each agent that both runs have."""
+    """The agent of the baseline; without it, each agent in both runs."""
     agent_b: str | None = None
-    """The agent of the candidate; without it, the one named like that of the baseline."""
+    """The agent of the candidate; without it, the one named as the baseline's."""
     benchmark: tuple[str, ...] = ()
-    """These benchmarks alone."""
+    """Only these benchmarks."""
     score: tuple[str, ...] = ()
-    """Scores and figures by name, each checked wherever it is; each benchmark's first score by default."""
+    """Scores and figures by name, checked wherever they exist; by default each benchmark's first score."""
     junit: Path | None = None
     """Write the checks as JUnit XML into this file."""
     markdown: Path | None = None
@@ -71,15 +71,15 @@ class Config:
 
 
 def main(config: Config) -> int:
-    """Judge, print, write, and exit with the ruling's code."""
+    """Check, print and write; returns the ruling's exit code."""
     with (
         store.open_run(config.baseline, data_home()) as baseline,
         store.open_run(config.candidate, data_home()) as candidate,
     ):
         checks = rule(list(all_checks(config, baseline, candidate)), gaps_fail=config.errors == "fail")
-        name = f"{candidate.id} against {baseline.id}"
+        name = f"{candidate.id} vs. {baseline.id}"
     if not checks:
-        raise ConfigError("there is nothing to check: the baseline has no finished attempt on those benchmarks")
+        raise ConfigError("nothing to check: the baseline has no finished attempt on those benchmarks")
     ruling = verdict(checks, config.cannot_tell)
     if config.junit:
         write(config.junit, junit(name, checks, config.cannot_tell))
@@ -96,7 +96,7 @@ def main(config: Config) -> int:
 
 
 def allowed_drops(texts: tuple[str, ...]) -> dict[str, float]:
-    """The drop allowed by what it is for: everything (an empty name), a benchmark, or benchmark/score."""
+    """Name -> allowed drop; a name is a benchmark, benchmark/score, or empty for all others."""
     drops: dict[str, float] = {}
     for text in texts:
         name, _, amount = text.rpartition("=")
@@ -104,13 +104,13 @@ def allowed_drops(texts: tuple[str, ...]) -> dict[str, float]:
         if drop < 0:
             raise ConfigError(f"max_drop is {text!r}: a drop is 0 or more, such as 1%")
         if name in drops:
-            raise ConfigError(f"max_drop is {','.join(texts)}: it says twice what {name or 'everything'} may drop")
+            raise ConfigError(f"max_drop is {','.join(texts)}: it gives two drops for {name or 'all scores'}")
         drops[name] = drop
     return {"": 0.01} | drops
 
 
 def all_checks(config: Config, baseline: Run, candidate: Run) -> Iterator[Check]:
-    """A check for each agent, benchmark and score or figure, not ruled on yet."""
+    """A check for each agent, benchmark and score or figure, without a ruling yet."""
     drops, level = allowed_drops(config.max_drop), confidence(config.confidence)
     own = own_figures(complain, baseline, candidate)
     scored = scores_to_check(config, baseline, candidate, own)
@@ -134,7 +134,7 @@ def all_checks(config: Config, baseline: Run, candidate: Run) -> Iterator[Check]
 def scores_to_check(
     config: Config, baseline: Run, candidate: Run, own: Mapping[str, Figures]
 ) -> dict[str, dict[str, str | None]]:
-    """Score or figure -> the benchmarks that have it, and by which score they are paired: None is their first one."""
+    """Score or figure -> the benchmarks that have it, each with the score to pair by; None is its first one."""
     if config.score:
         return {score: benchmarks_with(score, baseline, candidate, own=own) for score in config.score}
     found: dict[str, dict[str, str | None]] = {}
@@ -146,7 +146,7 @@ def scores_to_check(
 def check_names(
     config: Config, drops: Mapping[str, float], scored: Mapping[str, Mapping[str, str | None]], baseline: Run
 ) -> None:
-    """Refuse a benchmark or a score that nothing has: a gate with a mistyped name would let everything through."""
+    """UnknownName for a benchmark or score that no run has: a gate with a mistyped name would pass everything."""
     known = {name for having in scored.values() for name in having}
     for name in config.benchmark:
         if name not in known:
@@ -165,7 +165,7 @@ def make_check(
     level: float,
     figures: tuple[Figure, Figure] | None = None,
 ) -> Check:
-    """The check of one benchmark of a comparison: of mean scores, or of a figure of both sides."""
+    """The check of one benchmark of a comparison: of mean scores, or of a figure of both runs."""
     pairs = [pair for pair in found.pairs if pair.benchmark == benchmark]
     values_a, values_b = ({p.task_id: p.a.values for p in pairs}, {p.task_id: p.b.values for p in pairs})
     sides = figures or (values_a, values_b)
@@ -174,7 +174,7 @@ def make_check(
     drop = drops.get(f"{benchmark}/{score}", drops.get(benchmark, drops[""]))
     name_a, name_b = (side.split("/", 1)[1] for side in (found.a, found.b))
     return Check(
-        name_a if name_a == name_b else f"{name_b} against {name_a}",
+        name_a if name_a == name_b else f"{name_b} vs. {name_a}",
         benchmark,
         score,
         drop,
@@ -204,7 +204,7 @@ def got_worse(a: Scores, b: Scores, *, lower_is_better: bool) -> list[str]:
 
 
 def gaps_of(found: Comparison, benchmark: str) -> Gaps:
-    """What the comparison lacks of that benchmark."""
+    """Missing, unscored and changed tasks of that benchmark."""
     return Gaps(
         found.unscored[0].get(benchmark, 0),
         found.unscored[1].get(benchmark, 0),
@@ -214,7 +214,7 @@ def gaps_of(found: Comparison, benchmark: str) -> Gaps:
 
 
 def print_checks(name: str, checks: list[Check]) -> None:
-    """A table of the checks, then what is behind those that did not pass."""
+    """Print a table of the checks, then the details of those that did not pass."""
     header = ["benchmark", "score", "agent", "tasks", "baseline", "candidate", "difference", "ruling"]
     rows = [
         [

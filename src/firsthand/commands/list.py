@@ -1,4 +1,4 @@
-"""List the patterns, benchmarks with their protocols, scorers, tools, guards, memories or models there are."""
+"""List the known patterns, benchmarks with their protocols, scorers, tools, guards, memories or models."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ What = Literal["all", "patterns", "benchmarks", "scorers", "tools", "guards", "m
 
 @dataclass(frozen=True)
 class Config:
-    """What to list."""
+    """The kind to list."""
 
     what: What = field(default="all", metadata={"positional": True})
     """patterns, benchmarks, scorers, tools, guards, memories, models or all"""
@@ -47,7 +47,7 @@ def main(config: Config) -> int:
         if kind == "tools":
             print_tools(found)
             continue
-        print_table(kind, ["name", "what it is"], [[name, line] for name, line in found.items()])
+        print_table(kind, ["name", "description"], [[name, line] for name, line in found.items()])
     return 0
 
 
@@ -55,11 +55,11 @@ def print_tools(found: dict[str, str]) -> None:
     """Print the tools as they are written after `--tools`, with their effects."""
     forms = catalog.tool_forms()
     rows = [[*forms.get(name, (name, "as declared")), line] for name, line in found.items()]
-    print_table("tools", ["name", "effects", "what it is"], rows)
+    print_table("tools", ["name", "effects", "description"], rows)
 
 
 def benchmark_names() -> dict[str, str]:
-    """The benchmarks, and after each the protocols it can be run under: the first of them is what its bare name means."""
+    """The benchmarks, each followed by its protocols; the first protocol is the default."""
     found: dict[str, str] = {}
     for name, line in catalog.names("benchmark").items():
         found[name] = line
@@ -68,7 +68,7 @@ def benchmark_names() -> dict[str, str]:
 
 
 def model_names() -> dict[str, str]:
-    """The models known by name, and the forms a model's name can take."""
+    """The models known by name, and the other forms of a model's name."""
     from firsthand.hub.model_lookup import KNOWN
 
     known = {name: entry.description for name, entry in KNOWN.items()}

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 from firsthand.errors import ConfigError
 from firsthand.hub import model_lookup
 from firsthand.hub.encoder_planner import EncoderPlan, ExpectedTexts, plan_encoder
+from firsthand.hub.fetch_model import fetch_model
 from firsthand.hub.inspection import Inspection, inspect
 from firsthand.hub.planner import Expected, Plan
 from firsthand.hub.planner import plan as make_plan
 from firsthand.message import Json
-from firsthand.system.terminal import console, print_table, progress
+from firsthand.system.terminal import console, print_table
 
 EXAMPLES = """
 firsthand models
@@ -28,30 +28,30 @@ firsthand models remove hf:HuggingFaceTB/SmolLM2-360M-Instruct
 
 @dataclass(frozen=True)
 class Config:
-    """What to do, and with which model."""
+    """The action, and the model."""
 
     action: Literal["list", "pull", "inspect", "remove"] = field(default="list", metadata={"positional": True})
     """list, pull, inspect or remove"""
     model: str | None = field(default=None, metadata={"positional": True})
     """The model: a known name or hf:ORG/NAME[@REVISION][:FILE.gguf]; for inspect also a file or folder."""
     plan: bool = True
-    """With inspect: say what to expect on this machine. Its speeds are measured the first time, in a few seconds."""
+    """With inspect: estimate speed on this machine. The first time, its speeds are measured in a few seconds."""
     json: bool = False
     """Print JSON for programs."""
 
     def __post_init__(self) -> None:
         if self.action != "list" and self.model is None:
-            raise ConfigError(f"{self.action} which model? For example: firsthand models {self.action} smollm2")
+            raise ConfigError(f"{self.action} needs a model, as in: firsthand models {self.action} smollm2")
 
 
 def main(config: Config) -> int:
-    """Do it."""
+    """Carry out the action."""
     match config.action, config.model:
         case "pull", str(model):
-            path = str(fetch(model, shown=not config.json))
+            path = str(fetch_model(model, shown=not config.json))
             print(json.dumps({"model": model, "path": path}) if config.json else path)
         case "inspect", str(model):
-            facts = inspect(fetch(model, shown=not config.json))
+            facts = inspect(fetch_model(model, shown=not config.json))
             planned = plan_here(model, facts) if config.plan else None
             print_inspection(model, facts, planned, as_json=config.json)
         case "remove", str(model):
@@ -62,15 +62,8 @@ def main(config: Config) -> int:
     return 0
 
 
-def fetch(model: str, *, shown: bool = True) -> Path:
-    """The file or folder of a model, pulled with a progress bar if it is not here yet."""
-    with progress(f"fetching {model}", None, unit="bytes", shown=shown) as update:
-        path = model_lookup.resolve(model, on_progress=lambda done, total: update(done, total))
-    return path
-
-
 def print_models(*, as_json: bool) -> None:
-    """Print the models that have a name or are on disk, and how others are named."""
+    """Print the models that have a name or are on disk, and the other forms of a model's name."""
     models = list_models()
     if as_json:
         print(json.dumps({"home": str(model_lookup.models_home()), "models": models}, indent=2, ensure_ascii=False))
@@ -79,17 +72,17 @@ def print_models(*, as_json: bool) -> None:
         [each["name"], each["description"], size(each["size_bytes"]), "yes" if each["path"] else "pulled on first use"]
         for each in models
     ]
-    print_table("models", ["name", "what it is", "size", "on disk"], rows)
+    print_table("models", ["name", "description", "size", "on disk"], rows)
     console().print(
         "Other models: the path of a .gguf file or of a Hugging Face folder, or hf:ORG/NAME[@REVISION][:FILE.gguf].\n"
-        f"What is pulled is kept in {model_lookup.models_home()}",
+        f"Models are stored in {model_lookup.models_home()}",
         markup=False,
         soft_wrap=True,
     )
 
 
 def list_models() -> list[Json]:
-    """The models that have a name, on disk or not, and then the others on disk."""
+    """The models that have a name, on disk or not, then the others on disk."""
     here = {each.name: each for each in model_lookup.installed()}
     known = [
         {
@@ -115,7 +108,7 @@ def list_models() -> list[Json]:
 
 
 def plan_here(model: str, facts: Inspection) -> Plan | EncoderPlan:
-    """What the model will need and reach on this machine."""
+    """Estimated memory and speed of the model on this machine."""
     from firsthand.engine.core.engine_config import default_kv_bytes
     from firsthand.measure.machine import describe
     from firsthand.measure.machine_speeds import speeds
@@ -147,16 +140,16 @@ def print_inspection(model: str, facts: Inspection, plan: Plan | EncoderPlan | N
         ["chat template", "yes" if facts.has_chat_template else "no"],
         ["licence", facts.licence or "not stated"],
     ]
-    print_table(model, ["what", "value"], rows)
+    print_table(model, ["property", "value"], rows)
     memory = [[f"weights in {name}", size(count)] for name, count in facts.weight_bytes.items()]
-    memory += [[f"keys and values of {length:,} tokens", size(count)] for length, count in facts.kv_bytes.items()]
+    memory += [[f"KV cache, {length:,} tokens", size(count)] for length, count in facts.kv_bytes.items()]
     if facts.kv_bytes_per_token:
-        memory.append(["keys and values of one token", size(facts.kv_bytes_per_token)])
+        memory.append(["KV cache, one token", size(facts.kv_bytes_per_token)])
     if isinstance(plan, Plan):
         many = [(count, taken) for count, taken in plan.kv_bytes.items() if count > 1]
         memory += [[f"{count} conversations of 2,048 tokens", size(taken)] for count, taken in many]
-    print_table("memory", ["for", "takes"], memory)
-    console().print("int8 and 4-bit without their scales; keys and values in float16, as our engine keeps them")
+    print_table("memory", ["item", "memory"], memory)
+    console().print("int8 and 4-bit without their scales; KV cache in float16, as in firsthand's engine")
     if isinstance(plan, Plan):
         print_plan(plan)
     elif plan:
@@ -164,7 +157,7 @@ def print_inspection(model: str, facts: Inspection, plan: Plan | EncoderPlan | N
 
 
 def print_plan(plan: Plan) -> None:
-    """Print what to expect on this machine."""
+    """Print estimated speeds on this machine."""
     rows = [
         [
             each.weights,
@@ -175,35 +168,33 @@ def print_plan(plan: Plan) -> None:
         for each in plan.bounds
     ]
     limit = "about" if plan.is_busy else "at most"
-    header = ["weights in", "read for a token", f"one answer, {limit}", f"512-token prompt, {limit}"]
+    header = ["weights in", "read per token", f"decoding, {limit}", f"512-token prompt, {limit}"]
     print_table("tokens/s on this machine", header, rows)
     lines = [f"This machine, {plan.speeds.line()}.", *plan.notes]
     if plan.kv_tokens is not None:
         room = size(plan.kv_memory_bytes)
-        lines.append(
-            f"Of {room} that the engine sets aside for keys and values by default, {plan.kv_tokens:,} tokens fit."
-        )
+        lines.append(f"The default KV cache of {room} holds {plan.kv_tokens:,} tokens.")
     lines.append(expectation(plan.expected))
     console().print("\n".join(lines), markup=False, soft_wrap=True)
 
 
 def print_encoder_plan(plan: EncoderPlan) -> None:
-    """Print what to expect of an encoder on this machine."""
+    """Print the estimated speed of an encoder on this machine."""
     limit = "about" if plan.is_busy else "at most"
     lines = [f"This machine, {plan.speeds.line()}.", *plan.notes]
     if plan.texts is not None:
         lines.append(
-            f"Texts of {plan.tokens_per_text} tokens: {limit} {plan.texts:,.0f} a second, by what products allow."
+            f"Texts of {plan.tokens_per_text} tokens: {limit} {plan.texts:,.0f} a second, the limit of matrix products."
         )
     lines.append(encoder_expectation(plan.expected))
     console().print("\n".join(lines), markup=False, soft_wrap=True)
 
 
 def encoder_expectation(expected: ExpectedTexts | None) -> str:
-    """What our encoder should reach, in words."""
+    """A sentence on the speed measured or estimated for an encoder."""
     if expected is None:
-        return "No encoder was measured here yet: `firsthand bench MODEL` does, and then this says what to expect."
-    day, share = expected.measured_on[:10], f"{expected.share:.0%} of what products allow"
+        return "No encoder has been measured here yet: run `firsthand bench MODEL` to get an estimate."
+    day, share = expected.measured_on[:10], f"{expected.share:.0%} of the limit of matrix products"
     if expected.texts is not None:
         speed = f"{expected.texts:,.0f} documents of mixed length a second, {expected.tokens:,.0f} tokens/s"
         return f"Measured on {day}: {speed}; that is {share}."
@@ -211,14 +202,14 @@ def encoder_expectation(expected: ExpectedTexts | None) -> str:
 
 
 def expectation(expected: Expected | None) -> str:
-    """What our engine should reach, in words."""
+    """A sentence on the speed measured or estimated for a decoder."""
     if expected is None:
-        return "Nothing was measured here yet: `firsthand bench MODEL` does, and then this says what to expect."
-    shares = f"{expected.decode_share:.0%} of what memory allows"
-    speeds = f"{expected.decode:,.0f} tokens/s in one answer"
+        return "Nothing has been measured here yet: run `firsthand bench MODEL` to get an estimate."
+    shares = f"{expected.decode_share:.0%} of the limit of memory"
+    speeds = f"{expected.decode:,.0f} tokens/s decoding"
     if expected.prefill and expected.prefill_share:
-        shares += f" and {expected.prefill_share:.0%} of what products allow"
-        speeds += f", {expected.prefill:,.0f} in a prompt"
+        shares += f" and {expected.prefill_share:.0%} of the limit of matrix products"
+        speeds += f", {expected.prefill:,.0f} in prefill"
     day = expected.measured_on[:10]
     if expected.is_same:
         return f"Measured on {day} with weights in {expected.weights}: {speeds}; that is {shares}."

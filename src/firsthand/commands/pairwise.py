@@ -1,4 +1,4 @@
-"""What `firsthand compare` does with one run, or with three and more: every two agents against each other, corrected."""
+"""Compares all pairs of agents of one run, or of three and more, with multiple-comparison correction."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Pairs = dict[tuple[str, str], PairedDifference]
 
 
 def compare_pairwise(config: Config) -> int:
-    """Every two agents of the runs, corrected for how many pairs there are, and print."""
+    """Compare all pairs of the runs' agents, corrected for their number, and print."""
     opened: dict[Path, Run] = {}
     for ref in config.runs:
         run = store.open_run(ref, data_home())
@@ -48,7 +48,7 @@ def compare_pairwise(config: Config) -> int:
     for run in runs:
         run.close()
     if not any(results.values()):
-        raise ConfigError("there is one agent only: every two agents are compared, so name runs that have several")
+        raise ConfigError("the runs have one agent only: name runs with several, whose pairs are compared")
     if config.json:
         body = [
             {"benchmark": benchmark, "score": name, "a": a, "b": b} | found.to_json()
@@ -65,7 +65,7 @@ def compare_pairwise(config: Config) -> int:
 def on_benchmark(
     config: Config, runs: Sequence[Run], benchmark: str, agents: Mapping[str, Scores], own: Mapping[str, Figures]
 ) -> Iterator[tuple[tuple[str, str], Pairs]]:
-    """By benchmark and score, and by benchmark and figure, how every two agents differ."""
+    """Differences of all pairs of agents, by (benchmark, score or figure)."""
     named = {name if len(runs) == 1 else f"{run.id}/{name}": (run, name) for run in runs for name in run.agents()}
     sides = {name: named[name] for name in agents}
     clusters = next((found[benchmark] for run in runs if benchmark in (found := run.clusters())), None)
@@ -78,9 +78,9 @@ def on_benchmark(
 
 
 def print_pairs(what: str, pairs: Pairs, config: Config) -> None:
-    """A table of every two agents."""
+    """Print a table of all pairs."""
     rows = [[b, a, str(found.n), *difference_cells(found)] for (a, b), found in pairs.items()]
-    print_table(f"{what}: every two agents", ["agent", "against", "tasks", *difference_header(config.confidence)], rows)
+    print_table(f"{what}: all pairs", ["agent", "vs.", "tasks", *difference_header(config.confidence)], rows)
     if config.correct != "none" and len(pairs) > 1:
         method = {"holm": "Holm", "bh": "Benjamini and Hochberg"}[config.correct]
         console().print(f"Intervals and p-values are corrected for {len(pairs)} comparisons ({method}).", markup=False)

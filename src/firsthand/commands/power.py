@@ -1,4 +1,4 @@
-"""Plan a comparison: how many tasks and attempts an effect needs, and the smallest effect that a stored run can show."""
+"""PowerPlan a comparison: tasks and attempts needed for an effect, or the minimum detectable effect of a stored run."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ firsthand power --between-sd 0.3 --within-sd 0.4 --effect 2% --tasks 500
 """
 
 ONE_ATTEMPT = """\
-With one attempt per task the spread within tasks is unknown: `firsthand run --epochs 4` shows what more would buy."""
+With one attempt per task the variance within tasks is unknown: run with `--epochs 4` to estimate it."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """What is known, and what is asked: a run, or variances that are stated."""
+    """Variances, from a run or stated, and the effect to detect."""
 
     run: str | None = field(default=None, metadata={"positional": True})
-    """A run to take the variances from."""
+    """A run to estimate the variances from."""
     effect: str = "5%"
-    """The difference that is to be seen."""
+    """The effect to detect: a difference of mean scores."""
     agent: str | None = None
-    """The agent of the run whose variance counts; without it, each."""
+    """The run's agent to take the variance from; without it, each agent."""
     against: str | None = None
-    """A second agent of the run: then their own agreement is measured instead of assumed."""
+    """A second agent of the run: their correlation is measured instead of assumed."""
     benchmark: str | None = None
-    """This benchmark of the run alone."""
+    """Only this benchmark of the run."""
     score: str | None = None
     """A score by name; the benchmark's first one by default."""
     correlation: float = 0.5
-    """How the scores of a second agent, which is not measured yet, are assumed to correlate with the first one's."""
+    """Assumed correlation of the scores of a second, unmeasured agent with the first one's."""
     disagreement: str | None = None
     """Without a run: the share of tasks on which one of two 0/1 scores is right and the other wrong."""
     between_sd: float | None = None
@@ -53,26 +53,26 @@ class Config:
     within_sd: float = 0.0
     """Without a run: the standard deviation of attempts at one task."""
     tasks: int | None = None
-    """How many tasks there are; those of the run by default."""
+    """Number of tasks; by default those of the run."""
     epochs: tuple[str, ...] = ("1", "2", "4", "8")
     """Attempts per task to plan for."""
     confidence: str = "95%"
-    """How sure the comparison's verdict is to be."""
+    """Confidence level of the comparison."""
     power: str = "80%"
-    """How often the effect is to be found if it is there."""
+    """Probability of detecting the effect if it is real."""
     json: bool = False
     """Print JSON for programs."""
 
     def __post_init__(self) -> None:
         stated = self.disagreement is not None or self.between_sd is not None
         if (self.run is None) != stated:
-            raise ConfigError("run, disagreement, between_sd: name a run, or else state one of the other two")
+            raise ConfigError("give exactly one of run, disagreement and between_sd")
         if self.disagreement is not None and self.between_sd is not None:
-            raise ConfigError("disagreement and between_sd do not go together: the one follows from the other")
+            raise ConfigError("disagreement and between_sd do not go together: one follows from the other")
         if min(self.between_sd or 0.0, self.within_sd) < 0:
             raise ConfigError(f"between_sd {self.between_sd}, within_sd {self.within_sd}: give 0 or more")
         if self.against is not None and self.agent is None:
-            raise ConfigError(f"against is {self.against!r}: say with --agent which agent is compared to it")
+            raise ConfigError(f"against is {self.against!r}: name with --agent the agent to compare with it")
         if self.tasks is not None and self.tasks < 1:
             raise ConfigError(f"tasks is {self.tasks}: give 1 or more")
         if share(self.effect, "effect") <= 0:
@@ -84,8 +84,8 @@ class Config:
         confidence(self.confidence)
 
 
-class Plan(NamedTuple):
-    """A design and the tasks there are for it."""
+class PowerPlan(NamedTuple):
+    """A design, and the number of tasks for it."""
 
     title: str
     design: Design
@@ -103,8 +103,8 @@ def main(config: Config) -> int:
     return 0
 
 
-def plans(config: Config) -> Iterator[Plan]:
-    """The plan from what was stated, or one for each benchmark and agent of the run."""
+def plans(config: Config) -> Iterator[PowerPlan]:
+    """The plan from stated variances, or one for each benchmark and agent of the run."""
     levels = {"confidence": confidence(config.confidence), "power": share(config.power, "power")}
     if config.run is not None:
         with store.open_run(config.run, data_home()) as run:
@@ -113,15 +113,17 @@ def plans(config: Config) -> Iterator[Plan]:
         part = share(config.disagreement, "disagreement")
         if not 0 < part <= 1:
             raise ConfigError(f"disagreement is {config.disagreement!r}: give a share above 0, such as 15%")
-        yield Plan("two 0/1 scores", Design(part, None, part, f"disagreeing on {part:.1%}", **levels), config.tasks)
+        yield PowerPlan(
+            "two 0/1 scores", Design(part, None, part, f"disagreeing on {part:.1%}", **levels), config.tasks
+        )
     else:
         assert config.between_sd is not None
         basis = f"sd {config.between_sd:g} between tasks, {config.within_sd:g} within"
         within = (config.within_sd**2, config.within_sd**2)
-        yield Plan("two agents", Design(config.between_sd**2, within, None, basis, **levels), config.tasks)
+        yield PowerPlan("two agents", Design(config.between_sd**2, within, None, basis, **levels), config.tasks)
 
 
-def run_plans(config: Config, run: Run, levels: dict[str, float]) -> Iterator[Plan]:
+def run_plans(config: Config, run: Run, levels: dict[str, float]) -> Iterator[PowerPlan]:
     """The plans from a run's own scores. An attempt without a score counts as 0."""
     found = scores_of([run], score=config.score, error_value=0.0)
     if config.benchmark is not None and config.benchmark not in found:
@@ -136,22 +138,22 @@ def run_plans(config: Config, run: Run, levels: dict[str, float]) -> Iterator[Pl
                 continue
             if config.against is None:
                 design = from_one(scores, config.correlation, **levels)
-                yield Plan(f"{benchmark}: another agent against {agent}", design, config.tasks or len(scores))
+                yield PowerPlan(f"{benchmark}: another agent vs. {agent}", design, config.tasks or len(scores))
             elif config.against in by_agent:
                 other = by_agent[config.against]
                 tasks = config.tasks or len(scores.keys() & other.keys())
-                yield Plan(f"{benchmark}: {agent} against {config.against}", from_pair(scores, other, **levels), tasks)
+                yield PowerPlan(f"{benchmark}: {agent} vs. {config.against}", from_pair(scores, other, **levels), tasks)
 
 
-def print_plan(plan: Plan, config: Config) -> None:
-    """A row for each number of attempts per task."""
+def print_plan(plan: PowerPlan, config: Config) -> None:
+    """Print a row for each number of attempts per task."""
     effect = share(config.effect, "effect")
     rows = []
     for epochs in map(int, config.epochs):
-        tasks, seen = plan.design.tasks(effect, epochs), plan.tasks and plan.design.effect(plan.tasks, epochs)
+        tasks, mde = plan.design.tasks(effect, epochs), plan.tasks and plan.design.effect(plan.tasks, epochs)
         if tasks is not None:
-            rows.append([str(epochs), f"{tasks:,}", "-" if seen is None else f"{seen:.2%}"])
-    known = f"smallest effect on {plan.tasks:,} tasks" if plan.tasks else "smallest effect"
+            rows.append([str(epochs), f"{tasks:,}", "-" if mde is None else f"{mde:.2%}"])
+    known = f"min. detectable effect, {plan.tasks:,} tasks" if plan.tasks else "min. detectable effect"
     print_table(plan.title, ["attempts per task", f"tasks for {effect:.2%}", known], rows)
     out = console()
     out.print(
@@ -163,7 +165,7 @@ def print_plan(plan: Plan, config: Config) -> None:
         out.print(_attempts_in_words(plan, effect), soft_wrap=True)
 
 
-def to_json(plan: Plan, config: Config) -> Json:
+def to_json(plan: PowerPlan, config: Config) -> Json:
     """The plan as a JSON object."""
     effect, design = share(config.effect, "effect"), plan.design
     return {
@@ -186,11 +188,11 @@ def to_json(plan: Plan, config: Config) -> Json:
     }
 
 
-def _attempts_in_words(plan: Plan, effect: float) -> str:
+def _attempts_in_words(plan: PowerPlan, effect: float) -> str:
     assert plan.tasks is not None
     needed = plan.design.epochs(effect, plan.tasks)
     if needed is None:
         return (
-            f"On {plan.tasks:,} tasks no number of attempts shows {effect:.2%}: the tasks themselves differ too much."
+            f"On {plan.tasks:,} tasks no number of attempts detects {effect:.2%}: the tasks themselves vary too much."
         )
-    return f"On {plan.tasks:,} tasks {needed} attempt{'s' if needed > 1 else ''} per task show {effect:.2%}."
+    return f"On {plan.tasks:,} tasks {needed} attempt{'s' if needed > 1 else ''} per task detect {effect:.2%}."

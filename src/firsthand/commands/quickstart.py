@@ -1,12 +1,13 @@
-"""Fetch a small model, run four agents on two benchmarks, and see what each reasoning pattern bought and cost."""
+"""Fetch a small model, run four agents on two benchmarks, and compare the reasoning patterns' scores and costs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from firsthand import catalog
-from firsthand.commands import models, run
+from firsthand.commands import run
 from firsthand.errors import ConfigError
+from firsthand.hub.fetch_model import fetch_model
 from firsthand.system.terminal import console
 
 EXAMPLES = """
@@ -20,18 +21,18 @@ PATTERNS = ("direct", "cot", "self_consistency:samples=5", "react")
 
 @dataclass(frozen=True)
 class Config:
-    """How much of it to run."""
+    """The size of the quickstart run."""
 
     model: str = "smollm2"
     """The model; SmolLM2-135M-Instruct by default, 98 MB, fetched once."""
     limit: int = 24
-    """Tasks of each benchmark."""
+    """Only the first N tasks of each benchmark."""
     seed: int = 0
     """The same seed gives the same tokens."""
     max_tokens: int = 96
     """At most this many new tokens in one answer."""
     concurrency: int = 16
-    """Attempts under way at a time."""
+    """Max concurrent attempts."""
     json: bool = False
     """Print the leaderboard as JSON for programs."""
 
@@ -41,9 +42,11 @@ class Config:
 
 
 def main(config: Config) -> int:
-    """Fetch, run, and say what was seen."""
-    if config.model.partition(":")[0] not in catalog.names("provider"):  # what another program serves is not fetched
-        models.fetch(config.model, shown=not config.json)
+    """Fetch, run, and print the leaderboard."""
+    if config.model.partition(":")[0] not in catalog.names(
+        "provider"
+    ):  # a model that another program serves is not fetched
+        fetch_model(config.model, shown=not config.json)
     settings = run.Config(
         benchmarks=BENCHMARKS,
         model=(config.model,),

@@ -1,4 +1,4 @@
-"""List the runs there are, newest first, or the attempts of one."""
+"""List all runs, newest first, or the attempts of one run."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ firsthand runs --json
 
 @dataclass(frozen=True)
 class Config:
-    """What to list."""
+    """Runs or attempts to list."""
 
     run: str | None = field(default=None, metadata={"positional": True})
-    """A run: its attempts are listed. Without one, all runs."""
+    """List the attempts of this run; without it, all runs."""
     limit: int = 20
     """At most this many lines."""
     json: bool = False

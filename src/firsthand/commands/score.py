@@ -1,4 +1,4 @@
-"""Score a stored run again, with another scorer or another judge: new scores are kept beside the old, under a name."""
+"""Score a stored run again with another scorer or judge; new scores are stored beside the old under a name."""
 
 from __future__ import annotations
 
@@ -30,30 +30,30 @@ firsthand list scorers
 
 @dataclass(frozen=True)
 class Config:
-    """What to score, and with what."""
+    """The run to score, and the scorers."""
 
     run: str = field(default="last", metadata={"positional": True})
     """A run: its id, the beginning of it, its folder, or last."""
     with_: tuple[str, ...] = ()
     """Scorers with their options, or FILE.py:function; `firsthand list scorers` shows the names."""
     as_: str | None = None
-    """The name to keep the scores under; by default the scorer's own."""
+    """Name of the new scores; by default the scorer's own."""
     agent: str | None = None
     """Only the attempts of this agent."""
     benchmark: str | None = None
     """Only the attempts at this benchmark."""
     concurrency: int = 8
-    """Attempts that are scored at a time."""
+    """Max concurrent scorings."""
     retry_errors: bool = False
-    """Try again what could not be scored before."""
+    """Score again what could not be scored before."""
     json: bool = False
     """Print the leaderboard as JSON for programs."""
 
     def __post_init__(self) -> None:
         if not self.with_:
-            raise ConfigError("score with what? Give --with SCORER; `firsthand list scorers` shows all")
+            raise ConfigError("no scorer was named: give --with SCORER; `firsthand list scorers` shows all")
         if self.as_ is not None and (len(self.with_) > 1 or not self.as_.strip()):
-            raise ConfigError(f"as is {self.as_!r}: it names the scores of one scorer, so give one --with and one word")
+            raise ConfigError(f"as is {self.as_!r}: it names the scores of one scorer, so give one --with and one name")
         if self.concurrency < 1:
             raise ConfigError(f"concurrency is {self.concurrency}: give 1 or more")
 
@@ -90,7 +90,7 @@ def main(config: Config) -> int:
                     found = asyncio.run(scoring)
                 except KeyboardInterrupt:
                     console(stderr=True).print(
-                        "firsthand: interrupted; what is scored is kept: the same command goes on"
+                        "firsthand: interrupted; new scores are kept: the same command continues"
                     )
                     return 130
             code = max(code, 3 if report(run, found, config) else 0)
@@ -98,7 +98,7 @@ def main(config: Config) -> int:
 
 
 def report(run: Run, found: Rescored, config: Config) -> int:
-    """Print what the scores say; returns how many attempts have none."""
+    """Print the leaderboard of the new scores; returns how many attempts could not be scored."""
     from firsthand.scorers.model_judge import about_judge
     from firsthand.show.board import leaderboard
     from firsthand.show.board_table import render
@@ -129,5 +129,5 @@ def report(run: Run, found: Rescored, config: Config) -> int:
     )
     if failed:
         out.print(f"first error: {one_line(str(failed[0].failure))}", markup=False, soft_wrap=True)
-        out.print("again     the same command with --retry-errors", markup=False, soft_wrap=True)
+        out.print("retry     the same command with --retry-errors", markup=False, soft_wrap=True)
     return len(failed)

@@ -27,18 +27,18 @@ firsthand show last 3fa9 --judge rubric    # the judge's attempt behind a score
 
 @dataclass(frozen=True)
 class Config:
-    """What to show."""
+    """The run or attempt to show."""
 
     run: str = field(default="last", metadata={"positional": True})
     """A run: its id, the beginning of it, its folder, or last."""
     trace: str | None = field(default=None, metadata={"positional": True})
     """An attempt: the beginning of its id, or benchmark/task/agent/epoch; `firsthand runs RUN` lists them."""
     full: bool = False
-    """Shorten nothing."""
+    """Show everything, unshortened."""
     judge: str | None = None
-    """Show, in place of the attempt, what the judge was shown and said who gave it the score of this name."""
+    """Show the judge's own attempt behind the score of this name, instead of the attempt."""
     reveal: bool = False
-    """Print the words of a protected benchmark too, such as GPQA's: for your own eyes, not for the web."""
+    """Print the text of a protected benchmark too, such as GPQA: not to be published."""
     json: bool = False
     """Print JSON for programs."""
 
@@ -56,7 +56,7 @@ def judgement(trace: Trace, name: str) -> Trace:
 
 
 def main(config: Config) -> int:
-    """Print it."""
+    """Print the attempt or the leaderboard."""
     with store.open_run(config.run, data_home()) as run:
         if config.trace is not None:
             trace = run.trace(config.trace)

@@ -1,4 +1,4 @@
-"""What `compare`, its pairwise form and `gate` share: agents, benchmarks, their figures, and how a difference reads."""
+"""Agents, benchmarks, figures and differences of two runs, for `compare`, its pairwise form and `gate`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from firsthand.stats.stored_figures import stored_figures
 def shared_agents(
     agent_a: str | None, agent_b: str | None, run_a: Run, run_b: Run
 ) -> Sequence[tuple[str | None, str | None]]:
-    """The two agents that were named, or each that both runs have, with itself."""
+    """The two named agents, or each agent in both runs paired with itself."""
     if agent_a is not None or agent_b is not None:
         return [(agent_a, agent_b)]
     shared = [name for name in run_a.agents() if name in run_b.agents()]
@@ -27,10 +27,9 @@ def shared_agents(
 
 
 def benchmarks_with(score: str | None, *runs: Run, own: Mapping[str, Figures]) -> dict[str, str | None]:
-    """The benchmarks whose attempts have that score, or that have a figure of that name, and by which score they are paired.
+    """The benchmarks that have a score or figure of that name -> the score to pair by; None is a benchmark's first score.
 
-    Elsewhere its absence says nothing, and must not count as 0. Where it is a figure alone, they are paired by their first
-    score, which None stands for.
+    Other benchmarks are left out: without the score they must not count as 0. A figure alone is paired by the first score.
     """
     benchmarks = {row.benchmark for run in runs for row in run.rows()}
     if score is None:
@@ -62,11 +61,11 @@ def paired_figures(
 
 def difference_header(confidence: str) -> list[str]:
     """The columns of `difference_cells`."""
-    return [f"difference ({confidence.replace('%', ' %')})", "p", "better / worse / same", "verdict"]
+    return [f"difference ({confidence.replace('%', ' %')} CI)", "p", "better / worse / same", "verdict"]
 
 
 def difference_cells(found: PairedDifference) -> list[str]:
-    """A difference as cells of a table; a task by itself may have no worth in a figure, and then none is better."""
+    """A difference as cells of a table; no counts for a figure without values per task."""
     counts = (found.better, found.worse, found.same)
     return [
         f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]",
@@ -77,7 +76,7 @@ def difference_cells(found: PairedDifference) -> list[str]:
 
 
 def write(path: Path, text: str) -> None:
-    """Write a file that was asked for; one that cannot be written is a setting that cannot work."""
+    """Write a file that a flag names; ConfigError if it cannot be written."""
     try:
         path.write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Print what a run scored, with intervals and spread: of all tasks, or by length, depth or what else their metadata say."""
+"""Print a run's scores with intervals and spread, over all tasks or by length, depth or any key of their metadata."""
 
 from __future__ import annotations
 
@@ -23,45 +23,43 @@ firsthand summary last
 firsthand summary 2026-11-25-0148 --confidence 99%
 firsthand summary last --by depth,length                       # a grid, with an interval in each cell
 firsthand summary last --by length --threshold 85.6%           # the effective length
-firsthand summary last --score rubric                          # what a judge said later
+firsthand summary last --score rubric                          # scores given later by a judge
 firsthand summary last --json
 """
 
 LEGEND = """\
-An attempt without a score is an error and counts as 0. sd: between tasks, and of attempts at one task.
-sees: a difference to another agent, on other tasks, that would be found 4 times in 5; `firsthand power` knows more."""
+An attempt without a score is an error and counts as 0. sd: between tasks, then between attempts at one task.
+MDE: minimum detectable effect (80 % power) of a comparison with another agent on other tasks; see `firsthand power`."""
 
-CELLS_LEGEND = (
-    "In each cell the mean score, its {level} interval, and how many tasks; an attempt without a score counts as 0."
-)
+CELLS_LEGEND = "Each cell: mean score, its {level} CI, number of tasks. An attempt without a score counts as 0."
 
 
 @dataclass(frozen=True)
 class Config:
-    """What to sum up."""
+    """The run to summarise, and how."""
 
     run: str = field(default="last", metadata={"positional": True})
     """A run: its id, the beginning of it, its folder, or last."""
     confidence: str = "95%"
-    """How sure the intervals are."""
+    """Confidence level of the intervals."""
     by: tuple[str, ...] = ()
-    """Keys of the tasks' metadata to take the scores apart by, such as length, or depth,length for a grid."""
+    """Group scores by these keys of the tasks' metadata, such as length, or depth,length for a grid."""
     threshold: str | None = None
-    """With --by and one key: which of its values is the last to reach this score, as in 85.6%."""
+    """With --by and one key: print its last value that reaches this score, as in 85.6%."""
     score: str | None = None
-    """Sum up a score that was given later, by its name (see firsthand score)."""
+    """Summarise a score given later, by its name (see firsthand score)."""
     json: bool = False
     """Print JSON for programs."""
 
     def __post_init__(self) -> None:
         if self.threshold is not None and len(self.by) != 1:
-            raise ConfigError("threshold goes with one key: say which, as in --by length --threshold 85.6%")
+            raise ConfigError("threshold needs exactly one key, as in --by length --threshold 85.6%")
         if self.by and self.score is not None:
             raise ConfigError("score and by do not go together: leave out one of them")
 
 
 def main(config: Config) -> int:
-    """Print it."""
+    """Print the summary."""
     level = confidence(config.confidence)
     if config.by:
         return print_cells(config, level)
@@ -78,7 +76,7 @@ def main(config: Config) -> int:
 
 
 def print_cells(config: Config, level: float) -> int:
-    """Print the scores by the keys: grids for one or two, a table for more."""
+    """Print the scores by key: a grid for one or two keys, a table for more."""
     with store.open_run(config.run, data_home()) as run:
         found = cells(run, config.by, level)
     limit = None if config.threshold is None else share(config.threshold, "threshold")
@@ -102,8 +100,8 @@ def print_cells(config: Config, level: float) -> int:
 
 
 def print_lines(benchmark: str, lines: list[Line], level: str) -> None:
-    """A table of the agents, and what its columns mean."""
-    header = ["agent", f"score ({level})", "interval", "tasks", "attempts", "errors", "sd", "sees", "tokens", "time"]
+    """Print a table of the agents, its legend, and figures and clusters of each."""
+    header = ["agent", f"score ({level} CI)", "interval", "tasks", "attempts", "errors", "sd", "MDE", "tokens", "time"]
     print_table(benchmark, header, [_cells(line) for line in lines])
     out = console()
     out.print(LEGEND, soft_wrap=True, markup=False)
@@ -113,8 +111,8 @@ def print_lines(benchmark: str, lines: list[Line], level: str) -> None:
             out.print(printable(f"{line.agent}: {told}"), soft_wrap=True, markup=False)
         if line.score.clusters:
             out.print(
-                f"{line.agent}: {line.score.n} tasks in {line.score.clusters} clusters, which make the standard error "
-                f"{line.score.inflation:.2f} times what it would be without them",
+                f"{line.agent}: {line.score.n} tasks in {line.score.clusters} clusters: the standard error is multiplied by "
+                f"{line.score.inflation:.2f}",
                 markup=False,
                 soft_wrap=True,
             )

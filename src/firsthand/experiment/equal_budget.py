@@ -1,29 +1,29 @@
-"""Equal budgets: how far to turn each pattern's knob so that an attempt with it costs as many tokens as with the others.
+"""Equal budgets: turns each pattern's knob until an attempt with it costs as many tokens as with the others.
 
-A knob is an option by which a pattern spends more; it is known by its name (`KNOBS`). What an attempt costs at a value is
+A knob is an option by which a pattern spends more; it is known by its name (`KNOBS`). The cost of an attempt at a value is
 measured on a few tasks, not assumed: a line through the nearest measurements proposes the next value, a few rounds settle
-it, and only a value that was measured is chosen. A pattern without a knob, or whose knob was set by hand, stays as it is.
+it, and only a measured value is chosen. A pattern without a knob, or whose knob was set by hand, stays as it is.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from firsthand import catalog
 from firsthand.agent import Pattern
 
 KNOBS = ("breadth", "trials", "samples", "workers", "rounds", "n", "max_steps")
-"""Whole-number options by which patterns spend more. The first of these that a pattern takes is its knob."""
+"""Integer options by which patterns spend more. The first of these that a pattern takes is its knob."""
 ROUNDS = 4
 """Measurements after the first two, at most."""
 MOST = 512
-"""No knob is turned further."""
+"""The largest value that a knob is turned to."""
 SLACK = 0.05
-"""A value may cost this share more than the budget."""
+"""Share of the budget by which a value may exceed it."""
 
-Measure = Callable[[Sequence[str]], Mapping[str, float]]
+Measure = Callable[[Sequence[str]], Awaitable[Mapping[str, float]]]
 """Patterns with their options -> the mean tokens of an attempt with each."""
 
 
@@ -37,7 +37,7 @@ class Fitted:
     """The option that was turned; None if there is none, or it was set by hand."""
     value: int | None
     tokens: float | None
-    """What an attempt cost in the measurement; None if it was not measured."""
+    """Mean tokens of an attempt in the measurement; None if it was not measured."""
 
 
 @dataclass(frozen=True)
@@ -67,21 +67,24 @@ def free_knob(text: str) -> Knob | None:
     return None if found is None or found[0] in options else Knob(text, *found)
 
 
-def equalise(patterns: Sequence[str], budget: float | None, measure: Measure) -> tuple[float, list[Fitted]]:
-    """The budget, and each pattern as it is to be run. Without a budget it is what the dearest pattern costs as it is."""
+async def equalise(patterns: Sequence[str], budget: float | None, measure: Measure) -> tuple[float, list[Fitted]]:
+    """The budget in tokens, and each pattern as it is to be run.
+
+    Without a budget it is the cost of the most expensive pattern as it is.
+    """
     knobs = {text: free_knob(text) for text in patterns}
     as_they_are = [text for text in patterns if budget is None or knobs[text]]
-    measured = dict(measure(as_they_are)) if as_they_are else {}
+    measured = dict(await measure(as_they_are)) if as_they_are else {}
     budget = max(measured.values()) if budget is None else budget
     tried = {text: {knob.default: measured[text]} for text, knob in knobs.items() if knob}
     for _ in range(ROUNDS + 1):
-        wanted = {text: next_value(points, budget) for text, points in tried.items()}
-        asked = {text: knob.at(value) for text, value in wanted.items() if value and (knob := knobs[text])}
-        if not asked:
+        values = {text: next_value(points, budget) for text, points in tried.items()}
+        variants = {text: knob.at(value) for text, value in values.items() if value and (knob := knobs[text])}
+        if not variants:
             break
-        found = measure(list(asked.values()))
-        for text, variant in asked.items():
-            tried[text][wanted[text] or 0] = found[variant]
+        costs = await measure(list(variants.values()))
+        for text, variant in variants.items():
+            tried[text][values[text] or 0] = costs[variant]
     fitted = []
     for text, knob in knobs.items():
         if knob is None:
@@ -119,7 +122,7 @@ def next_value(points: Mapping[int, float], budget: float) -> int | None:
 
 
 def best_value(points: Mapping[int, float], budget: float) -> int:
-    """Of the values measured the one that spends most within the budget; of equally dear ones the smallest."""
+    """The measured value that spends most within the budget; of equally expensive ones the smallest."""
     within = {value: tokens for value, tokens in points.items() if tokens <= (1 + SLACK) * budget}
     if not within:
         return min(points, key=lambda value: (points[value], value))

@@ -1,7 +1,7 @@
-"""Score a stored run again: with another scorer, or another judge. New scores are kept beside the old, under a name.
+"""Scores a stored run again with another scorer or judge; new scores are stored beside the old under a name.
 
-Nothing is written over. What a name has a score for already is left alone, so that an interrupted scoring goes on where it
-was, and a judge's calls are journalled as an agent's are: a judgement that was killed repeats none of them.
+Nothing is overwritten. Attempts that have a score of that name are skipped, so an interrupted scoring continues where it
+stopped. A judge's calls are journalled as an agent's are: a killed judgement repeats none of them.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from firsthand.trace import Score, Trace
 
 @dataclass(frozen=True)
 class Rescored:
-    """What a scoring did."""
+    """Counts of one scoring."""
 
     name: str
     scored: int
-    """Attempts that have a new score."""
+    """Attempts with a new score."""
     kept: int
     """Attempts that had a score of that name already."""
     failed: int
-    """Attempts that were to be scored and could not be: errors, not zeros."""
+    """Attempts whose scorer failed: errors, not zeros."""
     skipped: int
-    """Attempts that ended in an error: there is nothing to score."""
+    """Attempts that ended in an error, so there is nothing to score."""
 
 
 async def rescore(
@@ -45,10 +45,10 @@ async def rescore(
     redo_errors: bool = False,
     on_score: Callable[[Trace, Score], None] = lambda trace, score: None,
 ) -> Rescored:
-    """Score the attempts of a run, at most `concurrency` at a time, each kept before `on_score` is told.
+    """Score the attempts of a run, at most `concurrency` at a time; each score is stored before `on_score` gets it.
 
-    `name` is what the scores are kept under; by default the scorer's own. `described` says what the scorer is: one name is
-    for one scorer. With `redo_errors`, what could not be scored before is tried again. A pair judge is told its rivals here.
+    `name` names the scores; by default the scorer's own. `described` describes the scorer: one name is for one scorer, and
+    another one under it is a StoreError. `redo_errors` repeats failed scorings. A pair judge gets its rivals here.
     """
     name = name or str(getattr(scorer, "name", getattr(scorer, "__name__", "score")))
     if isinstance(scorer, JudgeScorer):

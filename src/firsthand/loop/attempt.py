@@ -1,6 +1,6 @@
 """The record of an attempt while it runs: its messages as a tree, its calls and events, the listener and the journal.
 
-A Context writes to it; `rollout` makes a Trace of it. What may be done, and what it costs, is the Context's to know.
+A Context writes to it, and `rollout` makes a Trace of it. Left out: limits and costs, which the Context checks.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from firsthand.loop import concurrency
 from firsthand.loop.attempt_memory import AttemptMemory
 from firsthand.loop.journal import Journal
 from firsthand.loop.listener import Added, Listener, Piece, Step
+from firsthand.loop.reply_body import Continued, from_body, shared, to_body
 from firsthand.message import Json, Message
 from firsthand.model import Completion, Prompt, Sampling, ToolSpec, Usage
 from firsthand.task import Task
 from firsthand.tool import Tool
 from firsthand.tool_source import ToolSource, tools_at_hand, version_of
-from firsthand.trace import Call, CallKind, Event, Node, as_json
+from firsthand.trace import Call, CallKind, Event, Node, PromptIds, as_json, prompt_ids
 
 
 class Attempt:
@@ -58,6 +59,12 @@ class Attempt:
         self.nodes: list[Node] = []
         self.calls: list[Call] = []
         self.events: list[Event] = []
+        self.tool_specs: list[ToolSpec] = []
+        """Every tool that the model was offered, each once."""
+        self._made_by: dict[int, tuple[int, int]] = {}
+        """The call that generated a node, and which of its answers the node is."""
+        self._asked_from: dict[int | None, int] = {}
+        """The last call that generated from a node."""
         self._began = time.perf_counter()
 
     def elapsed_s(self) -> float:
@@ -104,7 +111,7 @@ class Attempt:
         return tuple(reversed(indices))
 
     def note(self, kind: str, /, **data: Any) -> None:
-        """Record an event, with its data as it is now."""
+        """Record an event with a copy of its data."""
         self.events.append(Event(kind, self.elapsed_s(), as_json(data)))
         self.tell(self.events[-1])
 
@@ -115,26 +122,91 @@ class Attempt:
         self.calls.append(Call(effect, kind, at, started_s, duration_s, request, **rest))
         self.tell(self.calls[-1])
 
+    def record_generation(
+        self,
+        effect: str,
+        at: int | None,
+        started_s: float,
+        request: str,
+        *,
+        nodes: tuple[int, ...],
+        ids: tuple[int, ...] | None,
+        specs: Sequence[ToolSpec],
+        **rest: Any,
+    ) -> None:
+        """Record a generation that has just ended, with the ids of its prompt as what they add to an earlier call."""
+        self.tool_specs += [spec for spec in specs if spec not in self.tool_specs]
+        tools = tuple(self.tool_specs.index(spec) for spec in specs)
+        prompt = None if ids is None else self._prompt(at, ids)
+        index = len(self.calls)
+        self.record("generate", effect, at, started_s, request, nodes=nodes, prompt=prompt, tools=tools, **rest)
+        self._made_by.update({node: (index, sample) for sample, node in enumerate(nodes)})
+        if nodes and ids is not None:
+            self._asked_from[at] = index
+
+    def _prompt(self, at: int | None, ids: tuple[int, ...]) -> PromptIds:
+        """The ids of a prompt after those that the nearest call above has, or an earlier call from the same node."""
+        node = at
+        while True:
+            after, sample = self._asked_from.get(node), 0
+            if after is None and node in self._made_by:
+                after, sample = self._made_by[node]
+            if after is not None and (earlier := self._ids_of(after, sample)) is not None:
+                kept = shared(ids, earlier)
+                return PromptIds(ids[kept:], after, sample, kept) if kept else PromptIds(ids)
+            if node is None:
+                return PromptIds(ids)
+            node = self.nodes[node].parent
+
+    def _ids_of(self, call: int, sample: int) -> tuple[int, ...] | None:
+        """The ids of a call's prompt and one of its answers."""
+        ids = prompt_ids(self.calls, self.nodes, call)
+        sampled = self.nodes[self.calls[call].nodes[sample]].message.sampled
+        return ids if ids is None or sampled is None else ids + sampled.token_ids
+
+    def _continued(self, node: int | None) -> Continued | None:
+        """The nearest generation above a node. Unlike a sibling's, its reply is recorded first in every try."""
+        while node is not None:
+            if node in self._made_by:
+                call, sample = self._made_by[node]
+                ids = self._ids_of(call, sample)
+                return None if ids is None else Continued(self.calls[call].request, sample, ids)
+            node = self.nodes[node].parent
+        return None
+
+    def to_reply(self, completions: Sequence[Completion], at: int | None) -> Json:
+        """The answers to a prompt that was made from a node, as the journal keeps them."""
+        return to_body(completions, self._continued(at))
+
+    def from_reply(self, reply: Json, at: int | None) -> list[Completion]:
+        """The answers of a reply to a prompt that was made from a node."""
+
+        def earlier(request: str, sample: int) -> Sequence[int] | None:
+            known = self._continued(at)
+            return known.ids if known is not None and (known.request, known.sample) == (request, sample) else None
+
+        return from_body(reply, earlier)
+
     def tell(self, step: Step) -> None:
-        """Tell the listener, if there is one. One that fails is reported to the event loop and not told again."""
+        """Call the listener, if there is one. One that fails is reported to the event loop and not called again."""
         if self.listener is None:
             return
         try:
             self.listener(step)
         except Exception as error:
             self.listener = None
-            what = {"message": "the listener of an attempt failed and is told no more", "exception": error}
+            what = {"message": "the listener of an attempt failed and is not called again", "exception": error}
             asyncio.get_running_loop().call_exception_handler(what)
 
     def paid(self) -> tuple[int, int]:
-        """The tokens and calls that an interrupted try of this attempt has paid for, by its journal."""
+        """The tokens and calls that an interrupted try of this attempt has paid for, from its journal."""
         replies = [reply for reply in self.journal.replies() if not _CALLS.isdisjoint(reply)]
         return sum(cost_of(reply).total_tokens for reply in replies), len(replies)
 
     async def complete(
         self, effect: str, prompt: Prompt, sampling: Sampling, specs: Sequence[ToolSpec], n: int
     ) -> list[Completion]:
-        """The model's answers. A single one is streamed if somebody listens."""
+        """The model's answers. A single one is streamed if there is a listener."""
         model = self.agent.model
         if n > 1 or not getattr(self.listener, "streams", self.listener is not None):
             return await model.complete(prompt, sampling, tools=specs, n=n)
@@ -149,13 +221,13 @@ class Attempt:
             if isinstance(deltas, AsyncGenerator):
                 await deltas.aclose()
         if completion is None:
-            raise ModelError(f"{model.name} ended its stream without an answer: the last piece must carry it")
+            raise ModelError(f"{model.name} ended its stream without a Completion: the last Delta must carry it")
         return [completion]
 
     async def reply(self, effect: str, request: str, ask: Callable[[], Awaitable[Json]], recorded: Json | None) -> Json:
         """The reply to a request to the model: the `recorded` one, or a new one.
 
-        A new reply is recorded before it is acknowledged. Passing faults are tried again and noted.
+        A new reply is recorded before it is acknowledged. Transient faults are retried and noted.
         """
         if recorded is not None:
             return recorded
@@ -168,17 +240,17 @@ class Attempt:
         return reply
 
     async def keep(self, effect: str, request: str, reply: Json) -> None:
-        """Record a reply; what has returned from here survives `kill -9`."""
+        """Record a reply, which survives `kill -9` once this returns."""
         self.journal.record(effect, request, reply)
         await self.journal.settled()
 
 
 _CALLS = frozenset({"completions", "likelihoods", "started", "content", "memory"})
-"""What a call leaves in the journal; there are other records beside them."""
+"""The keys of a call's records in the journal, which holds other records too."""
 
 
 def cost_of(reply: Json) -> Usage:
-    """What a recorded reply cost: a generation's, a scoring's, or nothing."""
+    """The cost of a recorded reply: of a generation, of a scoring, or nothing."""
     if "completions" in reply:
         return sum((Usage(**each["usage"]) for each in reply["completions"]), Usage())
     return Usage(**reply.get("usage", {}))

@@ -1,4 +1,4 @@
-"""Where an attempt's effects are recorded, so that a resumed attempt repeats none and a replay needs no model."""
+"""Journals record an attempt's effects, so that a resumed attempt repeats none and a replay needs no model."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from firsthand.message import Json
 
 
 class Journal(Protocol):
-    """Where an attempt's effects are recorded before they are acknowledged, so that a resumed attempt repeats none.
+    """Records an attempt's effects before they are acknowledged, so that a resumed attempt repeats none.
 
-    An entry is found by the effect's place in the tree of branches and the hash of its request.
+    An entry is found by the effect's id, its place in the tree of branches, and the hash of its request.
     """
 
     def find(self, effect: str, request: str) -> Json | None:
         """The reply recorded for this effect, or None."""
 
     def record(self, effect: str, request: str, reply: Json) -> None:
-        """Keep the reply; `find` gives it from now on."""
+        """Keep the reply; `find` returns it from now on."""
 
     async def settled(self) -> None:
-        """Wait until all that was recorded survives `kill -9`: no time at all where `record` has seen to it."""
+        """Wait until all that was recorded survives `kill -9`; returns at once if `record` is durable itself."""
 
     def replies(self, part: str = "") -> list[Json]:
-        """The last reply to each request that was recorded: what an interrupted try has paid for already.
+        """The last recorded reply to each request, which an interrupted try has paid for already.
 
-        Of the agent's own effects, or of those of a part of the journal.
+        Of the agent's own effects, or of a part of the journal.
         """
 
 
@@ -45,15 +45,15 @@ class MemoryJournal:
         self.entries[effect, request] = reply
 
     async def settled(self) -> None:
-        """Nothing here survives its process, so there is nothing to wait for."""
+        """Returns at once: nothing here survives its process."""
 
     def replies(self, part: str = "") -> list[Json]:
-        """The last reply to each request that was recorded, of the agent or of a part."""
+        """The last recorded reply to each request, of the agent or of a part."""
         return [reply for (effect, _), reply in self.entries.items() if part_of(effect) == part]
 
 
 class JournalPart:
-    """The part of an attempt's journal that holds what a scorer asks of its judge: effects beside the agent's own."""
+    """The part of an attempt's journal with the effects of a scorer's judge, apart from the agent's own."""
 
     def __init__(self, journal: Journal, name: str):
         self.journal = journal
@@ -72,7 +72,7 @@ class JournalPart:
         await self.journal.settled()
 
     def replies(self, part: str = "") -> list[Json]:
-        """The last reply to each request that was recorded in this part."""
+        """The last recorded reply to each request of this part."""
         return self.journal.replies(self.name)
 
 

@@ -1,4 +1,4 @@
-"""What is told of an attempt while it runs: each step as plain data, to whoever listens."""
+"""The steps of an attempt as plain data, which a listener is given while the attempt runs."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ class Added:
 
 @dataclass(frozen=True)
 class Began:
-    """A call has begun. Where it is tried again it begins again, and what was streamed of it is void."""
+    """A call has begun. A retried call begins again, and what was streamed of it before is void."""
 
     id: str
     kind: CallKind
     at: int | None
     detail: Json = field(default_factory=dict)
-    """Name and arguments of a tool call; how many answers, `n`, a generation asks for."""
+    """Name and arguments of a tool call; `n`, the number of answers, of a generation."""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """New text of the answer that the call of this id generates."""
+    """New text of the answer that the call with this id generates."""
 
     id: str
     text: str
 
 
 Step = Added | Began | Piece | Call | Event
-"""One thing that happened in an attempt; a Call has ended when it is told."""
+"""One step of an attempt; a Call is given when it has ended."""
 Listener = Callable[[Step], None]
-"""What is told of each step of an attempt, in order, while it runs. It must be quick, and it cannot change the attempt.
+"""Called with each step of an attempt, in order, while it runs. It must be quick, and it cannot change the attempt.
 
-One with an attribute `streams` that is False is told no Piece, so that nothing is streamed for it."""
+A listener with an attribute `streams` that is False gets no Piece, and answers are not streamed for it."""

@@ -1,4 +1,4 @@
-"""What may be printed and exported of an attempt whose task is protected: all but its words."""
+"""Removes the text of an attempt whose task is protected, before it is printed or exported."""
 
 from __future__ import annotations
 
@@ -7,29 +7,35 @@ from dataclasses import replace
 from typing import Any
 
 from firsthand.message import Message, Text
+from firsthand.model import ToolSpec
 from firsthand.trace import Node, Trace
 
 SHORT_CHARS = 24
-"""A shorter text in a record tells nothing of a question."""
+"""A shorter text in a record is kept: it reveals nothing of a question."""
 ANSWER_CHARS = 8
-"""A longer answer may: a letter or a number does not."""
+"""A longer answer is removed: only a letter or a number reveals nothing."""
 
 
 def shareable(trace: Trace) -> Trace:
-    """The trace as it may be printed and exported: of a protected task without words, with their number instead.
+    """The trace as it may be printed and exported: of a protected task without text and token ids.
 
-    Structure, counts, times, numbers and short answers such as a letter stay; what others may see is as good as before.
+    Structure, counts, times, numbers and short answers such as a letter are kept, and the length of each removed text.
+    Traces of other tasks are returned unchanged.
     """
     if trace.protected is None:
         return trace
-    said = "\n".join(node.message.text for node in trace.nodes)
+    messages = "\n".join(node.message.text for node in trace.nodes)
     error = trace.error
-    if error is not None and _quotes(error.message, said):
+    if error is not None and _quotes(error.message, messages):
         error = replace(error, message=_left_out(error.message), traceback=None)
     return replace(
         trace,
         nodes=tuple(Node(node.parent, _without_words(node.message)) for node in trace.nodes),
-        calls=tuple(replace(call, detail=_without_texts(call.detail), error=_left(call.error)) for call in trace.calls),
+        calls=tuple(
+            replace(call, detail=_without_texts(call.detail), error=_left(call.error), prompt=None)
+            for call in trace.calls
+        ),
+        tools=tuple(ToolSpec(**_without_texts(vars(tool))) for tool in trace.tools),
         events=tuple(e if e.kind == "protected" else replace(e, data=_without_texts(e.data)) for e in trace.events),
         scores=tuple(
             replace(score, detail=_without_texts(score.detail), failure=_left(score.failure)) for score in trace.scores
@@ -48,9 +54,9 @@ def _left_out(text: str) -> str:
     return f"[withheld: {len(text)} characters]"
 
 
-def _quotes(text: str, said: str) -> bool:
-    """Whether a stretch of the text stands in what was said too."""
-    return any(text[at : at + SHORT_CHARS] in said for at in range(max(1, len(text) - SHORT_CHARS + 1)))
+def _quotes(text: str, messages: str) -> bool:
+    """Returns whether a part of the text is in the messages too."""
+    return any(text[at : at + SHORT_CHARS] in messages for at in range(max(1, len(text) - SHORT_CHARS + 1)))
 
 
 def _without_words(message: Message) -> Message:
@@ -58,7 +64,7 @@ def _without_words(message: Message) -> Message:
 
 
 def _without_texts(body: Any) -> Any:
-    """The data with every long text left out, a judge's own trace among them."""
+    """The data without long texts and without a judge's own trace."""
     if isinstance(body, str):
         return _left(body)
     if isinstance(body, Mapping):

@@ -84,12 +84,16 @@ class Logits:
     """The token that was drawn for each row, where the device did it."""
     known: Sequence[Mapping[int, float]] | None = None
     """Scores of some tokens of each row that came from the device with the rest."""
+    drawn_logprobs: Sequence[float] | None = None
+    """The log-prob that each drawn token was drawn with."""
 
     def rows(self) -> Iterator[LogitRow]:
         """One after another."""
         for row, (values_V, best, normaliser) in enumerate(zip(self.values, self.best, self.normalisers, strict=True)):
             drawn = self.drawn[row] if self.drawn else None
-            yield LogitRow(values_V, best, float(normaliser), drawn, self.known[row] if self.known else {})
+            drawn_logprob = self.drawn_logprobs[row] if self.drawn_logprobs else 0.0
+            known = self.known[row] if self.known else {}
+            yield LogitRow(values_V, best, float(normaliser), drawn, known, drawn_logprob)
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,8 @@ class LogitRow:
     drawn: int | None = None
     """The token that was drawn already."""
     known: Mapping[int, float] = field(default_factory=dict)
+    drawn_logprob: float = 0.0
+    """The log-prob it was drawn with; not set where that is the model's own."""
 
     @cached_property
     def values(self) -> Tensor:

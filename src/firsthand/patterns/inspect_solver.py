@@ -18,5 +18,5 @@ async def inspect_solver(task: Task, ctx: Context) -> str:
         raise ConfigError(
             f"{task.id} is no sample of an Inspect task: use inspect_solver with inspect:task=FILE.py@NAME"
         )
-    answer: str = await catalog.beside("benchmark", "inspect", "solve")(task, ctx)
+    answer: str = await catalog.module_attribute("benchmark", "inspect", "solve")(task, ctx)
     return answer

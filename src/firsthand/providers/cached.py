@@ -1,16 +1,24 @@
-"""Answers from a store instead of a model: `Cached` asks the model only for what is missing, `Replay` never asks one.
+"""Models that answer from a store: `Cached` asks its model only for what is missing, `Replay` never asks one.
 
-Replies are found by `firsthand.model.request_key`, under which a run's journal keeps them too.
+Replies are found by `firsthand.model.request_key`, under which a run's journal keeps them too, in the same shape
+(`firsthand.loop.reply_body`).
 """
 
 from __future__ import annotations
 
+import hashlib
+from array import array
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
 from typing import Protocol, runtime_checkable
 
 from firsthand.errors import ModelError, StoreError
-from firsthand.message import Json
+from firsthand.loop.reply_body import Continued, answered, from_body, to_body
+from firsthand.message import Json, Message, canonical
 from firsthand.model import Completion, Delta, Model, Prompt, Sampling, Scored, ToolSpec, request_key
+
+MAX_KNOWN = 1024
+"""Replies whose token ids are remembered, so that a conversation's next turn need not be put together from its first."""
 
 
 class Store(Protocol):
@@ -43,6 +51,84 @@ class MemoryStore:
         self.replies[request] = reply
 
 
+class Replies:
+    """The replies of a store, with the token ids of their prompts put together."""
+
+    def __init__(self, store: Store):
+        self.store = store
+        self._ids: OrderedDict[tuple[str, int], array[int]] = OrderedDict()
+        self._continued: OrderedDict[str, tuple[str, int]] = OrderedDict()
+        """A conversation by its hash, and the request and answer that it ends with."""
+
+    def find(self, key: str, n: int) -> list[Completion] | None:
+        """The `n` answers kept under a key, or None. StoreError if the store holds anything else there."""
+        body = self.store.reply(key)
+        if body is None:
+            return None
+        try:
+            self._learn(body)
+            completions = from_body(body, self._earlier)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise _damaged(error) from None
+        if len(completions) != n:
+            raise StoreError(
+                f"a stored reply holds {len(completions)} answers where {n} were asked for: the store is damaged"
+            )
+        self._remember(key, completions)
+        return completions
+
+    def keep(self, key: str, prompt: Prompt, completions: Sequence[Completion]) -> None:
+        """Keep the answers to a prompt, if the store takes any."""
+        if not isinstance(self.store, Writer):
+            return
+        self.store.keep(key, to_body(completions, self._continued_by(prompt)))
+        self._remember(key, completions)
+        if not isinstance(prompt, str):
+            for sample, completion in enumerate(completions):
+                self._continued[_conversation([*prompt, completion.message])] = (key, sample)
+            while len(self._continued) > MAX_KNOWN:
+                self._continued.popitem(last=False)
+
+    def _continued_by(self, prompt: Prompt) -> Continued | None:
+        """The kept answer that a prompt goes on from."""
+        if isinstance(prompt, str):
+            return None
+        last = next((at for at in range(len(prompt) - 1, -1, -1) if prompt[at].sampled is not None), None)
+        found = None if last is None else self._continued.get(_conversation(prompt[: last + 1]))
+        ids = None if found is None else self._ids.get(found)
+        return None if found is None or ids is None else Continued(*found, ids.tolist())
+
+    def _learn(self, body: Json) -> None:
+        """Find the ids of the replies that a body continues, the first one first."""
+        missing: list[tuple[str, Json]] = []
+        while (prompt := body.get("prompt")) and "after" in prompt:
+            key = prompt["after"]
+            found = None if (key, prompt["sample"]) in self._ids else self.store.reply(key)
+            if found is None or any(key == known for known, _ in missing):
+                break
+            missing.append((key, found))
+            body = found
+        for key, found in reversed(missing):
+            self._remember(key, from_body(found, self._earlier))
+
+    def _earlier(self, key: str, sample: int) -> Sequence[int] | None:
+        ids = self._ids.get((key, sample))
+        return None if ids is None else ids.tolist()
+
+    def _remember(self, key: str, completions: Sequence[Completion]) -> None:
+        for sample, completion in enumerate(completions):
+            if (ids := answered(completion)) is not None:
+                self._ids[key, sample] = array("q", ids)
+                self._ids.move_to_end((key, sample))
+        while len(self._ids) > MAX_KNOWN:
+            self._ids.popitem(last=False)
+
+
+def _conversation(messages: Sequence[Message]) -> str:
+    body = canonical([message.to_json() for message in messages])
+    return hashlib.sha256(body.encode("utf-8", "surrogatepass")).hexdigest()
+
+
 class Cached:
     """The model, answering from the store what it holds. New replies are kept if the store has `keep`."""
 
@@ -51,17 +137,18 @@ class Cached:
         self.fingerprint = model.fingerprint
         self._model = model
         self._store = store
+        self._replies = Replies(store)
 
     async def complete(
         self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = (), n: int = 1
     ) -> list[Completion]:
         """`n` answers, kept or new."""
         key = request_key(self.fingerprint, prompt, sampling, tools, n)
-        found = self._store.reply(key)
+        found = self._replies.find(key, n)
         if found is not None:
-            return _completions(found, n)
+            return found
         completions = await self._model.complete(prompt, sampling, tools=tools, n=n)
-        self._keep(key, _body(completions))
+        self._replies.keep(key, prompt, completions)
         return completions
 
     async def stream(
@@ -69,14 +156,13 @@ class Cached:
     ) -> AsyncIterator[Delta]:
         """One answer: a kept one in one piece, a new one as it comes."""
         key = request_key(self.fingerprint, prompt, sampling, tools, 1)
-        found = self._store.reply(key)
+        found = self._replies.find(key, 1)
         if found is not None:
-            (completion,) = _completions(found, 1)
-            yield Delta(completion.message.text, completion)
+            yield Delta(found[0].message.text, found[0])
             return
         async for delta in self._model.stream(prompt, sampling, tools=tools):
             if delta.completion is not None:
-                self._keep(key, _body([delta.completion]))
+                self._replies.keep(key, prompt, [delta.completion])
             yield delta
 
     async def score(self, prompt: Prompt, continuations: Sequence[str]) -> Scored:
@@ -86,16 +172,13 @@ class Cached:
         if found is not None:
             return _scored(found)
         scored = await self._model.score(prompt, continuations)
-        self._keep(key, scored.to_json())
-        return scored
-
-    def _keep(self, key: str, body: Json) -> None:
         if isinstance(self._store, Writer):
-            self._store.keep(key, body)
+            self._store.keep(key, scored.to_json())
+        return scored
 
 
 class Replay:
-    """A Model that answers from the store alone; what the store does not hold is a ModelError that says what was asked.
+    """A Model that answers from the store alone; a request that the store does not hold is a ModelError that quotes it.
 
     `fingerprint` must be the one of the model that gave the replies.
     """
@@ -104,16 +187,17 @@ class Replay:
         self.name = name
         self.fingerprint = fingerprint
         self._store = store
+        self._replies = Replies(store)
 
     async def complete(
         self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = (), n: int = 1
     ) -> list[Completion]:
         """The `n` answers that were recorded."""
-        found = self._store.reply(request_key(self.fingerprint, prompt, sampling, tools, n))
+        found = self._replies.find(request_key(self.fingerprint, prompt, sampling, tools, n), n)
         if found is None:
             names = [spec.name for spec in tools]
             raise self._missing(prompt, f"with {_settings(sampling)}, tools {names}, n={n}")
-        return _completions(found, n)
+        return found
 
     async def stream(
         self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = ()
@@ -142,22 +226,6 @@ def _settings(sampling: Sampling) -> str:
     default = Sampling().to_json()
     shown = {key: value for key, value in sampling.to_json().items() if value != default.get(key)}
     return ", ".join(f"{key}={value}" for key, value in ({"max_tokens": sampling.max_tokens} | shown).items())
-
-
-def _body(completions: Sequence[Completion]) -> Json:
-    return {"completions": [completion.to_json() for completion in completions]}
-
-
-def _completions(body: Json, n: int) -> list[Completion]:
-    try:
-        completions = [Completion.from_json(each) for each in body["completions"]]
-    except (KeyError, TypeError, ValueError) as error:
-        raise _damaged(error) from None
-    if len(completions) != n:
-        raise StoreError(
-            f"a stored reply holds {len(completions)} answers where {n} were asked for: the store is damaged"
-        )
-    return completions
 
 
 def _scored(body: Json) -> Scored:

@@ -1,6 +1,6 @@
-"""Between text and tokens for a model that runs here: prompts to requests, and what the engine brings to completions.
+"""Translates between text and tokens for local models: prompts to requests, engine outputs to completions.
 
-No tensors: `local` loads models and asks them.
+No tensors: `local` loads models and calls their engines.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from firsthand.engine.core.engine_thread import EngineWorker
 
 _MANY = 16
-"""Of `bad_words`."""
+"""With more `bad_words` than this, a request is prepared in another thread."""
 _LONG = 20_000
-"""A prompt of more characters is encoded in another thread, so that other answers go on."""
+"""A prompt of more characters is encoded in another thread, so that it does not block the event loop."""
 
 
 @dataclass(frozen=True)
@@ -49,23 +49,24 @@ class Loaded:
 
 @dataclass
 class Answer:
-    """One answer as it comes in."""
+    """One answer under way."""
 
     stop: StopStrings
     hidden: frozenset[int] = frozenset()
-    """The tokens whose text is left out where they end the answer."""
+    """The tokens whose text is left out if they end the answer."""
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+    behaviour_logprobs: list[float] = field(default_factory=list)
+    versions: list[int] = field(default_factory=list)
+    """Of the weights, one for each token."""
     top_logprobs: list[tuple[tuple[str, float], ...]] = field(default_factory=list)
     ends: list[int] = field(default_factory=list)
-    """Length of the certain text after each token."""
+    """Length of the final text after each token."""
     text: str = ""
-    versions: dict[int, None] = field(default_factory=dict)
-    """Of the weights, in order."""
     last: Output | None = None
 
     def add(self, output: Output, tokenizer: Tokenizer) -> str:
-        """Take in an output; returns the text it makes certain."""
+        """Add an output; returns the text that is final with it."""
         if output.error is not None:
             raise output.error
         piece = ""
@@ -80,18 +81,19 @@ class Answer:
             piece += self.stop.take()
         self.token_ids += output.token_ids
         self.logprobs += output.logprobs
+        self.behaviour_logprobs += output.behaviour_logprobs
+        self.versions += [output.version] * len(output.token_ids)
         for alternatives in output.top_logprobs:
             self.top_logprobs.append(tuple((tokenizer.decode([i], skip_special=False), lp) for i, lp in alternatives))
         self.text += piece
-        self.versions[output.version] = None
         self.last = output
         return piece
 
     @property
     def kept(self) -> int:
-        """How many tokens the message keeps: all, unless a stop string cut the text and its end falls between two tokens.
+        """The number of tokens the message keeps: all, unless a stop string cut the text between two tokens.
 
-        Where it falls inside a token the tokens are kept whole, so that a later prompt holds what was really sampled.
+        If it cut inside a token, all tokens are kept, so that a later prompt holds exactly what was sampled.
         """
         if self.stop.stopped is None or len(self.text) not in self.ends:
             return len(self.token_ids)
@@ -110,7 +112,7 @@ def new_request(
     run: str = "",
     salt: str = "",
 ) -> tuple[Request, Callable[[], Answer]]:
-    """The engine's request, and what makes an Answer for each sample. Without a `run` it is that of `asker`."""
+    """The engine's request, and a factory for the Answer of each sample. `run` defaults to the current request owner."""
     check_num_answers(n)  # before so many Answers are made
     tokenizer = loaded.tokenizer
     ids = _ids(prompt)
@@ -146,7 +148,7 @@ def new_request(
 
 
 def bad_sequences(tokenizer: Tokenizer, words: Sequence[str]) -> tuple[tuple[int, ...], ...]:
-    """The tokens of words at the beginning of a text and within one, each with and without a space before it.
+    """The tokens of words at the beginning of a text and inside it, each with and without a space before it.
 
     ConfigError for a word that has no tokens.
     """
@@ -164,7 +166,7 @@ def bad_sequences(tokenizer: Tokenizer, words: Sequence[str]) -> tuple[tuple[int
 def completion(
     loaded: Loaded, request: Request, answer: Answer, tools: Sequence[ToolSpec], is_first: bool
 ) -> Completion:
-    """What the engine brought, as a message with its cost. The prompt is counted with the first of several answers."""
+    """A finished answer as a Completion. The prompt is counted with the first of several answers."""
     output = answer.last
     assert output is not None and output.finish_reason is not None
     text, calls = loaded.chat.parse(answer.text, tools) if tools else (answer.text, ())
@@ -172,7 +174,12 @@ def completion(
     reason: FinishReason = "tool_calls" if calls and not is_cut else output.finish_reason
     parts = ((Text(text),) if text or not calls else ()) + calls
     kept = answer.kept
-    sampled = Sampled(tuple(answer.token_ids[:kept]), tuple(answer.logprobs[:kept]))
+    sampled = Sampled(
+        tuple(answer.token_ids[:kept]),
+        tuple(answer.logprobs[:kept]),
+        tuple(answer.behaviour_logprobs[:kept]),
+        tuple(answer.versions[:kept]),
+    )
     usage = Usage(
         prompt_tokens=output.prompt_tokens if is_first else 0,
         cached_tokens=output.cached_tokens if is_first else 0,
@@ -185,13 +192,13 @@ def completion(
         usage,
         tuple(answer.top_logprobs[:kept]),
         loaded.worker.lease(text_so_far, adapter=request.adapter, salt=request.salt),
-        versions=() if set(answer.versions) == {0} else tuple(answer.versions),
+        prompt_ids=request.prompt,
         adapter_version=output.adapter_version,
     )
 
 
 def deltas(pieces: Sequence[str | CallDelta], index: int) -> Iterator[Delta]:
-    """Text and pieces of calls as pieces of a stream."""
+    """Text and pieces of calls as Deltas."""
     for piece in pieces:
         if isinstance(piece, CallDelta):
             yield Delta("", call=piece, index=index)
@@ -200,7 +207,7 @@ def deltas(pieces: Sequence[str | CallDelta], index: int) -> Iterator[Delta]:
 
 
 def is_long(prompt: Prompt | Sequence[int], sampling: Sampling) -> bool:
-    """Whether encoding it would hold up the loop."""
+    """Returns whether encoding the prompt would block the event loop for long."""
     if len(sampling.bad_words) > _MANY:
         return True
     if isinstance(prompt, str):
@@ -209,7 +216,7 @@ def is_long(prompt: Prompt | Sequence[int], sampling: Sampling) -> bool:
 
 
 def encode(loaded: Loaded, prompt: Prompt, tools: Sequence[ToolSpec] = ()) -> tuple[int, ...]:
-    """The ids of a prompt; never none at all."""
+    """The ids of a prompt, at least one."""
     tokenizer = loaded.tokenizer
     if not isinstance(prompt, str):
         return tuple(loaded.chat.encode(prompt, tools))
@@ -222,7 +229,7 @@ def encode(loaded: Loaded, prompt: Prompt, tools: Sequence[ToolSpec] = ()) -> tu
 
 
 def encode_pair(loaded: Loaded, prompt: Prompt, continuation: str) -> tuple[tuple[int, ...], list[int]]:
-    """The ids of prompt and continuation, apart."""
+    """The ids of the prompt, and those of the continuation."""
     if not isinstance(prompt, str):
         return encode(loaded, prompt), loaded.tokenizer.encode(continuation)
     bare = prompt.rstrip(" ")
@@ -235,7 +242,7 @@ def encode_pair(loaded: Loaded, prompt: Prompt, continuation: str) -> tuple[tupl
 def compile_calls(
     grammars: Grammars, tools: Sequence[ToolSpec], markup: Markup, forcing: bool = True
 ) -> CompiledGrammar:
-    """The grammar of calls of the tools. A schema that makes none counts as any object: its tool checks it."""
+    """The grammar of calls of the tools. A schema that cannot be compiled allows any object: its tool checks it."""
     compiled = partial(grammars.compile, forcing=forcing)
     with suppress(ConfigError):
         return compiled(tool_grammar(tools, markup=markup))
@@ -257,7 +264,7 @@ def _loose(tool: ToolSpec) -> ToolSpec:
 
 
 def _ids(prompt: Prompt | Sequence[int]) -> tuple[int, ...] | None:
-    """A prompt of token ids; None for a text or messages."""
+    """The prompt if it is token ids; None for text or messages."""
     if isinstance(prompt, str) or (prompt and isinstance(prompt[0], Message)):
         return None
     return tuple(prompt) if prompt else None  # type: ignore[arg-type]

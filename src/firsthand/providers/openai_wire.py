@@ -73,7 +73,8 @@ def read_completions(body: Json) -> list[Completion]:
     shares = [usage.completion_tokens // n + (i < usage.completion_tokens % n) for i in range(n)]
     first = Usage(usage.prompt_tokens, usage.cached_tokens, shares[0], usage.cost_usd)
     usages = [first, *(Usage(completion_tokens=share) for share in shares[1:])]
-    return [_completion(choice, usage) for choice, usage in zip(choices, usages, strict=True)]
+    prompt_ids = _ids(body.get("prompt_token_ids") or choices[0].get("prompt_token_ids"))  # of chats, of plain prompts
+    return [_completion(choice, usage, prompt_ids) for choice, usage in zip(choices, usages, strict=True)]
 
 
 def read_usage(body: Any) -> Usage:
@@ -120,12 +121,14 @@ class StreamedAnswer:
         self._open: dict[int, Json] = {}
         self._pieces: list[CallDelta] = []
         self._choice: Json = {"logprobs": {}, "token_ids": []}
+        self._prompt_ids: Any = None
         self._usage: Any = None
 
     def add(self, event: Json) -> str:
         """The text that an event adds."""
         if isinstance(event.get("usage"), dict):
             self._usage = event["usage"]
+        self._prompt_ids = self._prompt_ids or event.get("prompt_token_ids")
         choices = event.get("choices")
         choice = choices[0] if isinstance(choices, list) and choices else None
         if not isinstance(choice, dict) or (choice.get("index") or 0) != 0:
@@ -136,6 +139,7 @@ class StreamedAnswer:
         for name, items in _object(choice.get("logprobs")).items():
             if isinstance(items, list):
                 self._choice["logprobs"].setdefault(name, []).extend(items)
+        self._prompt_ids = self._prompt_ids or choice.get("prompt_token_ids")
         if isinstance(choice.get("token_ids"), list):
             self._choice["token_ids"] += choice["token_ids"]
         delta = _object(choice.get("delta"))
@@ -153,7 +157,8 @@ class StreamedAnswer:
     def completion(self) -> Completion:
         """The whole answer."""
         message = {"content": "".join(self._text), "tool_calls": [self._whole(call) for call in self._calls]}
-        body = {"choices": [self._choice | {"message": message}], "usage": self._usage}
+        choices = [self._choice | {"message": message}]
+        body = {"choices": choices, "usage": self._usage, "prompt_token_ids": self._prompt_ids}
         return read_completions(body)[0]
 
     def _add_call(self, piece: Json) -> None:
@@ -205,7 +210,7 @@ async def sse_data(chunks: AsyncIterator[bytes]) -> AsyncGenerator[str, None]:
         yield "\n".join(data)
 
 
-def _completion(choice: Json, usage: Usage) -> Completion:
+def _completion(choice: Json, usage: Usage, prompt_ids: tuple[int, ...] | None) -> Completion:
     message = choice.get("message")
     if message is None and isinstance(choice.get("text"), str):
         message = {"content": choice["text"]}
@@ -223,6 +228,7 @@ def _completion(choice: Json, usage: Usage) -> Completion:
         finish_reason="tool_calls" if calls and finish == "stop" else finish,
         usage=usage,
         top_logprobs=_top_logprobs(logprobs),
+        prompt_ids=prompt_ids,
     )
 
 
@@ -259,12 +265,18 @@ def _sampled(token_ids: Any, logprobs: Json) -> Sampled | None:
     content = logprobs.get("content")
     given = [_object(token).get("logprob") for token in content] if isinstance(content, list) else None
     given = given if given is not None else logprobs.get("token_logprobs")
-    if not isinstance(token_ids, list) or not isinstance(given, list) or not token_ids or len(token_ids) != len(given):
+    ids = _ids(token_ids)
+    if ids is None or not isinstance(given, list) or len(ids) != len(given):
         return None
     numbers = [number for number in map(_number, given) if number is not None]
-    if len(numbers) < len(given) or not all(type(id) is int and 0 <= id < 2**31 for id in token_ids):
+    return Sampled(ids, tuple(numbers)) if len(numbers) == len(given) else None
+
+
+def _ids(given: Any) -> tuple[int, ...] | None:
+    """Token ids, if the endpoint gave any and nothing else."""
+    if not isinstance(given, list) or not given or not all(type(id) is int and 0 <= id < 2**31 for id in given):
         return None
-    return Sampled(tuple(token_ids), tuple(numbers))
+    return tuple(given)
 
 
 def _top_logprobs(logprobs: Json) -> tuple[tuple[tuple[str, float], ...], ...]:

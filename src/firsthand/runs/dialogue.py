@@ -233,6 +233,7 @@ class Dialogue:
             nodes=tuple(self._attempt.nodes),
             calls=tuple(self._attempt.calls),
             events=tuple(self._attempt.events),
+            tools=tuple(self._attempt.tool_specs),
             answer=None if last is None else last.text,
             final_state={
                 "branches": {name: ctx.node for name, ctx in self.branches.items()},

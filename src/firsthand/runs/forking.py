@@ -19,6 +19,7 @@ from firsthand.context import Context
 from firsthand.errors import ConfigError
 from firsthand.loop.journal import Journal, MemoryJournal
 from firsthand.loop.listener import Listener
+from firsthand.loop.reply_body import to_body
 from firsthand.message import Json, Message, ToolCall, ToolResult, assistant, canonical
 from firsthand.model import Completion, Usage
 from firsthand.rollout import rollout
@@ -117,7 +118,8 @@ class Kept:
     def __init__(self, own: Journal, parent: Trace, calls: Mapping[str, Call]):
         self.own = own
         self.calls = calls
-        self.kept = {id: _reply(parent, call) for id, call in calls.items()}
+        indices = {call.id: index for index, call in enumerate(parent.calls)}
+        self.kept = {id: _reply(parent, call, indices[id]) for id, call in calls.items()}
 
     def find(self, effect: str, request: str) -> Json | None:
         """The reply recorded for this effect in this attempt or in its parent, or None."""
@@ -140,7 +142,7 @@ class Kept:
         return [*self.own.replies(part), *(() if part else self.kept.values())]
 
 
-def _reply(trace: Trace, call: Call) -> Json:
+def _reply(trace: Trace, call: Call, index: int) -> Json:
     """What the journal held for a call, made from the trace alone."""
     if call.kind == "tool":
         detail = call.detail
@@ -155,12 +157,12 @@ def _reply(trace: Trace, call: Call) -> Json:
     if call.kind == "score":
         return {"likelihoods": call.detail["likelihoods"], "usage": call.usage.to_json()}
     reasons = call.detail["finish_reasons"]
-    completions = []
-    for index, (node, reason) in enumerate(zip(call.nodes, reasons, strict=True)):
-        usage = call.usage if index == 0 else Usage()
-        message = trace.nodes[node].message.to_json()
-        completions.append({"message": message, "finish_reason": reason, "usage": usage.to_json()})
-    return {"completions": completions}
+    usages = (call.usage, *[Usage()] * len(call.nodes))
+    ids = trace.prompt_ids(index)
+    return to_body([
+        Completion(trace.nodes[node].message, reason, usage, prompt_ids=ids)
+        for node, reason, usage in zip(call.nodes, reasons, usages, strict=False)
+    ])  # fmt: skip
 
 
 def _beginning_at(what: Fork, kept: Mapping[str, Call]) -> Any:

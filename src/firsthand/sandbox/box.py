@@ -159,7 +159,8 @@ class Box:
         text = json.dumps([do, given])  # ASCII: what no encoding knows is escaped in it
         code = f"{_INSIDE.read_text(encoding='utf-8')}\nmain({text!r})\n"
         async with self._gate:
-            return await self._sandbox.python(code, stdin=stdin.decode("utf-8", "surrogateescape"), limits=limits)
+            text = stdin.decode("utf-8", "surrogateescape")
+            return await self._sandbox.python(code, stdin=text, limits=limits, ours=True)
 
     async def _told(self, do: str, given: Json, stdin: bytes, limits: RunLimits, path: str) -> str:
         """The result of a function of `box_inside.py`; OSError if it failed with one."""

@@ -6,6 +6,7 @@ devices; and nothing else of the machine, no network, no capabilities. See `work
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import platform
@@ -18,20 +19,22 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from firsthand.errors import SandboxError
 from firsthand.message import Json
 from firsthand.sandbox import seccomp
+from firsthand.sandbox.memory_cgroup import open_cgroup
+from firsthand.sandbox.programs.worker import as_bytes
 from firsthand.sandbox.sandbox_limits import RunLimits, Workspace
 
 WORKSPACE = "/testbed"
 START_S = 30.0
 LEAVE_S = 1.0
 GRACE_S = 5.0
-"""A worker that has not reported this long after a run's timeout is considered broken."""
+"""A worker that has not reported this long after a run's time was up is replaced; the run has timed out."""
 _ETC = {
     "passwd": "sandbox:x:1000:1000::/tmp/work:/bin/sh\n",
     "group": "sandbox:x:1000:\n",
@@ -45,7 +48,8 @@ class SandboxRun:
     """One piece of code to run, and the means to stop it from another thread."""
 
     kind: str
-    """`python`, `cell` (prints the value of its last expression), `shell`, or `check` (runs `checker.py`)."""
+    """`python`, `cell` (prints the value of its last expression), `shell`, `program` (Python of ours, which imports nothing
+    from the scratch folder), or `check` (runs `checker.py`)."""
     code: str
     limits: RunLimits
     stdin: str = ""
@@ -87,9 +91,12 @@ class WarmWorker:
     def __init__(self, packages: Sequence[Path] = (), workspace: Workspace | None = None):
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control = ours
+        self._kept_bytes = 0 if workspace is None else workspace.size_bytes
+        self._cgroup = open_cgroup()
         data: list[int] = []
         try:
             command = [*self._bwrap(packages, data, workspace), "--", *_program(packages, workspace)]
+            command = command if self._cgroup is None else self._cgroup.entering(command)
             self._process = subprocess.Popen(
                 command,
                 stdin=theirs.fileno(),
@@ -100,9 +107,11 @@ class WarmWorker:
             )
         except OSError as error:
             ours.close()
+            self._leave_cgroup()
             raise SandboxError(f"bwrap does not start: {error.strerror or error}") from None
         except SandboxError:
             ours.close()
+            self._leave_cgroup()
             raise
         finally:
             theirs.close()
@@ -122,6 +131,7 @@ class WarmWorker:
 
     def run(self, run: SandboxRun) -> Report:
         """Carry out a run, blocking; SandboxError if the sandbox itself failed. The worker is closed then."""
+        kills = self._allow_memory(run.limits)
         job, theirs = socket.socketpair()
         out, out_w = os.pipe()
         err, err_w = os.pipe()
@@ -135,7 +145,7 @@ class WarmWorker:
                 run.socket = job
                 if run.stopped:  # it was stopped before it could be reached
                     run.stop()
-                return self._follow(run, job, out, err)
+                return self._with_kills(self._follow(run, job, out, err), kills)
             except OSError as error:
                 self.close()
                 raise SandboxError(f"the sandbox's worker died ({error.strerror or error}): run it again") from None
@@ -148,6 +158,29 @@ class WarmWorker:
             theirs.close()
             for fd in (out, err, *given):
                 os.close(fd)
+
+    def _allow_memory(self, limits: RunLimits) -> int:
+        """Bound the memory of what runs next, its files included; returns how often the bound has been met before."""
+        if self._cgroup is None:
+            return 0
+        try:
+            self._cgroup.allow(limits.memory_bytes + limits.scratch_bytes + self._kept_bytes)
+            return self._cgroup.kills()
+        except (OSError, ValueError) as error:
+            self.close()
+            raise SandboxError(
+                f"the sandbox's worker died (its memory limit cannot be set: {error}): run it again"
+            ) from None
+
+    def _with_kills(self, report: Report, before: int) -> Report:
+        """The report, if the kernel has killed something for the memory limit: of a run that ended for it."""
+        if self._cgroup is None or report.body["killed"] or self._cgroup.kills() == before:
+            return report
+        return replace(report, body=report.body | {"killed": "memory"})
+
+    def _leave_cgroup(self) -> None:
+        if self._cgroup is not None:
+            self._cgroup.close()
 
     def _follow(self, run: SandboxRun, job: socket.socket, out: int, err: int) -> Report:
         """Send the request; read output, no more than is allowed, until both pipes and the report have ended."""
@@ -163,7 +196,16 @@ class WarmWorker:
             while selector.get_map():
                 ready = selector.select(max(0.0, deadline - time.monotonic()))
                 if not ready and time.monotonic() >= deadline:
-                    raise SandboxError(f"the sandbox's worker did not answer for {GRACE_S:g} s after the time was up")
+                    # What the code left keeps the supervisor busy: that is the code's fault, and the worker is replaced.
+                    self._process.kill()
+                    self.close()
+                    late = {"killed": "timeout", "status": None, "cpu_s": None, "peak_bytes": None}
+                    return Report(
+                        bytes(received[out]),
+                        bytes(received[err]),
+                        flooded,
+                        late | {"wall_s": run.limits.wall_s + GRACE_S},
+                    )
                 for key, events in ready:
                     if events & selectors.EVENT_WRITE:
                         request = request[_send(job, request) :]
@@ -191,6 +233,7 @@ class WarmWorker:
             self._process.wait()
         if self._process.stderr is not None:
             self._process.stderr.close()
+        self._leave_cgroup()
 
     def _await_ready(self) -> None:
         self._control.settimeout(START_S)
@@ -242,10 +285,12 @@ def _readable(text: str) -> int:
     """A descriptor to read the text from. No process of the sandbox holds what is in it before the code reads it."""
     if not text:
         return os.open(os.devnull, os.O_RDONLY)
-    memory = os.memfd_create("stdin")
+    memory = os.memfd_create("stdin", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         with open(memory, "wb", closefd=False) as file:
-            file.write(text.encode("utf-8", "surrogateescape"))
+            file.write(as_bytes(text))
+        seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+        fcntl.fcntl(memory, fcntl.F_ADD_SEALS, seals)
         return os.open(f"/proc/self/fd/{memory}", os.O_RDONLY)
     finally:
         os.close(memory)

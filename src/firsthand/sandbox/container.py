@@ -54,10 +54,10 @@ class Container:
         name = f"firsthand-{uuid.uuid4().hex[:16]}"
         stopping, stop = socket.socketpair()
         run.socket = stop
-        kind, code = run.kind, run.code
-        if kind == "check":
-            kind, code = "python", (Path(__file__).parent / "programs" / "checker.py").read_text(encoding="utf-8")
-        request = {"kind": kind, "code": code, "stdin": run.stdin, "files": run.files, "name": run.name}
+        code = run.code
+        if run.kind == "check":
+            code = (Path(__file__).parent / "programs" / "checker.py").read_text(encoding="utf-8")
+        request = {"kind": run.kind, "code": code, "stdin": run.stdin, "files": run.files, "name": run.name}
         new = subprocess.PIPE
         try:
             process = subprocess.Popen(self.command(run, name), stdin=new, stdout=new, stderr=new)

@@ -68,6 +68,8 @@ def _could_bend(node: ast.AST) -> bool:
         case ast.Name(id=name, ctx=context):
             known = name.startswith("__") or name in _REFLECTION
             return known or (not isinstance(context, ast.Load) and hasattr(builtins, name))
+        case ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)) | ast.MatchMapping(rest=str(name)):
+            return hasattr(builtins, name) or name.startswith("__")
         case ast.FunctionDef(name=name):
             return hasattr(builtins, name) or name.startswith("__")
         case ast.Import(names=names):

@@ -35,6 +35,7 @@ _ABSENT = {  # ENOSYS: programs that would use these fall back to something else
     "memfd_create": (319, 279), "memfd_secret": (447, 447), "mq_open": (240, 180),
     "shmget": (29, 194), "shmat": (30, 196), "shmctl": (31, 195), "semget": (64, 190), "semctl": (66, 191),
     "msgget": (68, 186), "msgctl": (71, 187),
+    "vmsplice": (278, 75), "io_setup": (206, 0), "inotify_init": (253, None), "inotify_init1": (294, 26),
     "io_uring_setup": (425, 425), "io_uring_enter": (426, 426), "io_uring_register": (427, 427),
 }  # fmt: skip
 _REFUSED = {  # EPERM

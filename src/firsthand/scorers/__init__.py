@@ -1,1 +1,1 @@
-"""Scorers: functions of a task and a trace that give a Score. A file a family; each function is a scorer by its name."""
+"""Scorers: functions of (task, trace) that return a Score, one family per file, found by the function's name."""

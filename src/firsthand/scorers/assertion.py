@@ -1,7 +1,7 @@
-"""Predicted inputs and outputs of a function, held to the function in the sandbox, as CRUXEval does (Gu et al., 2024).
+"""Checks predicted inputs and outputs of a function by running it in the sandbox, as CRUXEval does (Gu et al., 2024).
 
 A task's `secret` holds `code` (which defines `f`), `output` (the source of a value) and `predict`: `input` or `output`. The
-expression that a model wrote is evaluated in a process of its own, and only its value reaches the function.
+model's expression is evaluated in its own process, and only its value reaches the function.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _ARGUMENTS = "def f(*args, **named):\n    return [list(args), named]\n"
 
 
 async def assertion_holds(task: Task, trace: Trace) -> Score:
-    """1 if the predicted output is the function's, or the function gives its output for the predicted input."""
+    """Score 1 if the predicted output is the function's, or the function returns its output for the predicted input."""
     secret = task.secret
     if secret.get("predict") not in ("input", "output"):
         raise DataError(f"task {task.id} predicts {secret.get('predict')!r}: input or output was expected")
@@ -31,7 +31,7 @@ async def assertion_holds(task: Task, trace: Trace) -> Score:
 
 
 def predicted(text: str, what: str) -> str:
-    """The expression in an answer such as `assert f(17) == 17`: what stands after `==`, or the call before it."""
+    """Return the expression in an answer such as `assert f(17) == 17`: the text after `==`, or the call before it."""
     text = text.split("[ANSWER]")[1] if "[ANSWER]" in text else text
     text = text.split("[/ANSWER]")[0]
     parts = text.split("==")

@@ -1,8 +1,8 @@
-"""Scorers of multiple choice by log-prob, as lm-evaluation-harness and OLMES define them.
+"""Scores multiple choice by log-prob, as lm-evaluation-harness and OLMES define it.
 
-The likelihoods are read from the trace. A pattern that writes its answer instead of scoring the choices is judged by the
-letter, or the text, that it gave; then all of these agree, but for `acc_mutual_info` and `mc2`, which then fail and say why.
-The reference is `task.secret["gold"]`, an index, and for `mc2` `task.secret["true"]`, the indices of all true choices.
+The log-probs are read from the trace. A pattern that generates its answer instead of scoring the choices is scored by the
+letter or text it gave; then all of these agree, except `acc_mutual_info` and `mc2`, which fail with a reason. The reference
+is `task.secret["gold"]`, an index, and for `mc2` `task.secret["true"]`, the indices of all true choices.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from firsthand.trace import Score, Trace
 
 
 def acc(task: Task, trace: Trace) -> Score:
-    """1 if the right choice has the highest log-prob; among equals the first choice counts."""
+    """Score 1 if the right choice has the highest log-prob; the first choice wins a tie."""
     return _verdict("acc", task, trace, lambda text: 1)
 
 
 def acc_norm(task: Task, trace: Trace) -> Score:
-    """1 if the right choice has the highest log-prob per character, counted without the space before it."""
+    """Score 1 if the right choice has the highest log-prob per character, without counting the leading space."""
     return _verdict("acc_norm", task, trace, lambda text: len(text.removeprefix(" ")))
 
 
 def acc_bytes(task: Task, trace: Trace) -> Score:
-    """1 if the right choice has the highest log-prob per byte of UTF-8, counted without the space before it."""
+    """Score 1 if the right choice has the highest log-prob per UTF-8 byte, without counting the leading space."""
     return _verdict("acc_bytes", task, trace, lambda text: len(text.removeprefix(" ").encode("utf-8", "surrogatepass")))
 
 
 def acc_mutual_info(task: Task, trace: Trace) -> Score:
-    """1 if the right choice gains the most log-prob from the question: log P(choice | question) - log P(choice).
+    """Score 1 if the right choice gains the most log-prob from the question: log P(choice | question) - log P(choice).
 
     Also known as pointwise mutual information, or normalised by the unconditional probability (Brown et al., 2020).
     """
@@ -41,7 +41,7 @@ def acc_mutual_info(task: Task, trace: Trace) -> Score:
 
 
 def mc1(task: Task, trace: Trace) -> Score:
-    """1 if the best answer is more probable than every false one, other true ones aside (TruthfulQA; Lin et al., 2022)."""
+    """Score 1 if the best answer is more probable than every false one, ignoring other true ones (TruthfulQA)."""
     found, gold, true = logprobs(task, trace), task.secret.get("gold"), task.secret.get("true", ())
     if found is None:
         return _verdict("mc1", task, trace, lambda text: 1)
@@ -51,7 +51,7 @@ def mc1(task: Task, trace: Trace) -> Score:
 
 
 def mc2(task: Task, trace: Trace) -> Score:
-    """The share of the probability of all choices that the true ones hold together (TruthfulQA; Lin et al., 2022)."""
+    """Score the true choices' share of the total probability of all choices (TruthfulQA; Lin et al., 2022)."""
     found = logprobs(task, trace)
     if found is None:
         return Score("mc2", 0.0, failure="the choices were not scored by log-prob")
@@ -61,7 +61,7 @@ def mc2(task: Task, trace: Trace) -> Score:
 
 
 def logprobs(task: Task, trace: Trace) -> list[float] | None:
-    """The log-probs of the task's choices that the trace holds, in order; None if one is missing."""
+    """Return the log-probs of the task's choices in the trace, in order; None if one is missing."""
     known: dict[tuple[str | None, str], float] = {}
     for call in trace.calls:
         likelihoods: Sequence[Mapping[str, object]] = call.detail.get("likelihoods", []) if call.kind == "score" else []
@@ -77,7 +77,7 @@ def logprobs(task: Task, trace: Trace) -> list[float] | None:
 
 
 def chosen_letter(answer: str, task: Task) -> int | None:
-    """The index of the choice that an answer names: by its letter, or by its whole text."""
+    """Return the index of the choice that an answer names, by its letter or its whole text; None if it names none."""
     plain = answer[:2_000].strip().strip("().: ")
     if plain.upper() in task.letters:
         return task.letters.index(plain.upper())
@@ -103,7 +103,7 @@ def _choose(name: str, task: Task, ranked: Sequence[float]) -> Score:
 
 
 def _baseline(task: Task, trace: Trace) -> list[float] | None:
-    """The log-probs of the choices without the question, or None."""
+    """Return the log-probs of the choices without the question, or None."""
     texts = [text for _, text in task.scored]
     for call in trace.calls:
         asked = call.kind == "score" and call.detail.get("prompt") == task.baseline is not None

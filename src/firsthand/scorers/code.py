@@ -1,8 +1,8 @@
-"""Code answers held to tests, in the sandbox; and the estimates pass@k and pass^k.
+"""Runs tests on code answers in the sandbox, and estimates pass@k and pass^k.
 
-A task's `secret` holds `tests` (Python that raises where the answer is wrong), and may hold `setup` (what the tests need
-besides the answer) and `cpu_s` (seconds of processor time, 5 if it does not say). A run that fails or does not finish is a 0
-with its reason in the score's detail. A sandbox that is missing or breaks is an error: it says nothing about the answer.
+A task's `secret` holds `tests` (Python that raises if the answer is wrong), and may hold `setup` (code that the tests need
+besides the answer) and `cpu_s` (seconds of CPU time; 5 by default). A run that fails or does not finish scores 0, with the
+reason in the score's detail. A missing or broken sandbox is an error, not a 0: it says nothing about the answer.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from firsthand.trace import Score, Trace
 
 LIMITS = RunLimits(wall_s=10.0, cpu_s=5.0)
 STOPS = ("\nclass ", "\ndef ", "\n#", "\nif ", "\nprint(")
-"""Where a completion has ended, as in Chen et al. (2021)."""
+"""Stop strings that end a completion, as in Chen et al. (2021)."""
 
 
 async def passes_tests(task: Task, trace: Trace) -> Score:
-    """1 if the code in the answer passes the task's tests in the sandbox."""
+    """Score 1 if the code in the answer passes the task's tests in the sandbox."""
     tests = task.secret.get("tests")
     if not isinstance(tests, str):
         raise DataError(
@@ -43,10 +43,10 @@ async def passes_tests(task: Task, trace: Trace) -> Score:
 
 
 def answered_code(answer: str, prompt: str = "", entry_point: str = "") -> str:
-    """The program an answer states: its fenced code, or its text, or the prompt completed by it.
+    """Return the program in an answer: its fenced code, its text, or the prompt completed by it.
 
-    Of several fenced blocks the last that defines `entry_point` counts. What the prompt has before that function (imports,
-    helpers) is put in front, since an answer may lean on it.
+    Of several fenced blocks the last that defines `entry_point` counts. The prompt's code before that function (imports,
+    helpers) is prepended, since an answer may use it.
     """
     blocks = [each.code for each in fenced_code(answer) if each.language in ("", "python", "py", "python3")]
     defining = [block for block in blocks if _defines(block, entry_point)]
@@ -56,19 +56,19 @@ def answered_code(answer: str, prompt: str = "", entry_point: str = "") -> str:
     if _defines(code, entry_point) or not prompt:
         return preamble(prompt, entry_point) + code
     completion = _up_to_stop(code)
-    # Patterns strip answers, and chat models often dedent a body: the first reading that is the function's body counts.
-    readings = [prompt + each for each in (completion, "    " + completion, textwrap.indent(completion, "    "))]
-    return next((each for each in readings if _ends_in_function(each)), readings[0])
+    # Patterns strip answers, and chat models often dedent a body: the first candidate that is the function's body counts.
+    candidates = [prompt + each for each in (completion, "    " + completion, textwrap.indent(completion, "    "))]
+    return next((each for each in candidates if _ends_in_function(each)), candidates[0])
 
 
 def preamble(prompt: str, entry_point: str) -> str:
-    """What a prompt has before the function that is asked for: imports and helpers."""
+    """Return a prompt's code before the requested function: imports and helpers."""
     found = re.search(rf"^(?:async )?def {re.escape(entry_point)}\b", prompt, re.MULTILINE) if entry_point else None
     return prompt[: found.start()] if found else ""
 
 
 def reason(outcome: Outcome) -> dict[str, object]:
-    """Why a run did not pass, for the score's detail: the last line of its errors, and what it took."""
+    """Return why a run did not pass, for the score's detail: the last line of stderr, and the resources used."""
     detail: dict[str, object] = {"wall_s": round(outcome.wall_s, 4), "tier": outcome.tier}
     if not outcome.ok:
         words = outcome.stderr.strip().rpartition("\n")[2][:300]
@@ -77,20 +77,20 @@ def reason(outcome: Outcome) -> dict[str, object]:
 
 
 def parsed(code: str) -> ast.Module:
-    """The syntax tree of a data set's code, without Python's warnings about it; what `ast.parse` raises for what is none."""
+    """Parse a dataset's code without Python's warnings about it; raises as `ast.parse` does."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return ast.parse(code)
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:
-    """The chance that one of `k` samples passes, from `c` passes among `n`: 1 - C(n-c, k) / C(n, k) (Chen et al., 2021)."""
+    """Estimate pass@k, that one of `k` samples passes, from `c` of `n`: 1 - C(n-c, k) / C(n, k) (Chen et al., 2021)."""
     _check_counts(n, c, k)
     return 1.0 - math.comb(n - c, k) / math.comb(n, k)
 
 
 def pass_hat_k(n: int, c: int, k: int) -> float:
-    """The chance that all of `k` samples pass, pass^k, from `c` passes among `n`: C(c, k) / C(n, k) (Yao et al., 2024)."""
+    """Estimate pass^k, that all of `k` samples pass, from `c` of `n`: C(c, k) / C(n, k) (Yao et al., 2024)."""
     _check_counts(n, c, k)
     return math.comb(c, k) / math.comb(n, k)
 

@@ -1,7 +1,7 @@
-"""Scorers that ask whether an answer contains what was to be found: RULER's, Lost in the Middle's, and its key-value task's.
+"""Scores whether an answer contains the references: for RULER, Lost in the Middle, and its key-value task.
 
-The references are `task.secret["answers"]`, a list of texts. All compare lower case. A model that copies the whole document
-would contain everything, so the length of answers is part of each protocol.
+The references are `task.secret["answers"]`, a list of texts. All compare in lower case. An answer that copies the whole
+document would contain everything, so the length of answers is part of each protocol.
 """
 
 from __future__ import annotations
@@ -14,41 +14,41 @@ from firsthand.task import Task
 from firsthand.trace import Score, Trace
 
 MAX_CHARS = 50_000
-"""Of a longer answer the first characters are looked at."""
+"""Only this many first characters of an answer are searched."""
 _CONTROL = re.compile(r"[\x00-\x1f]")
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def string_match(task: Task, trace: Trace) -> Score:
-    """RULER's score: `string_match_part` for its two question answering tasks, `string_match_all` for the others."""
+    """Score as RULER does: `string_match_part` for its two question answering tasks, `string_match_all` for the others."""
     part = task.secret.get("match") == "part"
     found = (string_match_part if part else string_match_all)(task, trace)
     return Score("string_match", found.value, found.detail)
 
 
 def string_match_all(task: Task, trace: Trace) -> Score:
-    """The share of the references that the answer contains (Hsieh et al., 2024)."""
+    """Score the share of the references that the answer contains (Hsieh et al., 2024)."""
     found, references = _found(task, trace)
     return Score("string_match_all", len(found) / len(references), {"found": found})
 
 
 def string_match_part(task: Task, trace: Trace) -> Score:
-    """1 if the answer contains any of the references (Hsieh et al., 2024)."""
+    """Score 1 if the answer contains any of the references (Hsieh et al., 2024)."""
     found, _ = _found(task, trace)
     return Score("string_match_part", float(bool(found)), {"found": found})
 
 
 def contains_value(task: Task, trace: Trace) -> Score:
-    """1 if the answer contains the first reference: the key-value retrieval of Liu et al. (2023)."""
+    """Score 1 if the answer contains the first reference: the key-value retrieval of Liu et al. (2023)."""
     value = _references(task)[0].lower()
     return Score("contains_value", float(value in (trace.answer or "")[:MAX_CHARS].lower()))
 
 
 def best_subspan_em(task: Task, trace: Trace) -> Score:
-    """1 if the answer's first line contains any reference, both in the words of SQuAD's rule (Liu et al., 2023).
+    """Score 1 if the answer's first line contains any reference, both normalised by SQuAD's rule (Liu et al., 2023).
 
-    Only the line up to the first line end counts, for what a model copies from the documents contains the answer too.
+    Only the first line counts, as text that a model copies from the documents contains the answer too.
     """
     line = _squad((trace.answer or "")[:MAX_CHARS].split("\n")[0])
     return Score(
@@ -70,5 +70,5 @@ def _references(task: Task) -> list[str]:
 
 
 def _squad(text: str) -> str:
-    """Lower case without punctuation and articles, single spaces: the evaluation script of SQuAD, for ASCII punctuation."""
+    """Normalise as SQuAD's evaluation script does: lower case, no ASCII punctuation or articles, single spaces."""
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())

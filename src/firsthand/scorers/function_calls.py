@@ -1,9 +1,9 @@
-"""Function calls held to those that are accepted, by the rules of the Berkeley Function-Calling Leaderboard (BFCL, 2025).
+"""Compares function calls with accepted ones by the rules of the Berkeley Function-Calling Leaderboard (BFCL, 2025).
 
-A call is a name and its arguments. An answer is right if it makes the expected calls, in any order where there are several,
-with arguments of the declared types whose values are among those accepted; an argument whose accepted values hold "" may be
-left out. Text is compared without case, blanks and ,./-_*^ and with one kind of quotes. The rules are those of bfcl-eval
-2026.3.23 for Python, their quirks included: an integer passes for a float, but not inside of a list.
+A call is a name and its arguments. An answer is right if it makes the expected calls, in any order if there are several,
+with arguments of the declared types whose values are among the accepted ones; an argument whose accepted values contain ""
+may be left out. Text is compared without case, spaces and ,./-_*^ and with one kind of quotes. The rules are those of
+bfcl-eval 2026.3.23 for Python, quirks included: an integer passes for a float, but not inside a list.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from firsthand._moved import old_names
 from firsthand.errors import DataError, FirsthandError
 from firsthand.message import Json
 from firsthand.task import Task
@@ -33,15 +34,15 @@ TYPES: dict[str, type] = {
 }
 
 
-class Called(NamedTuple):
-    """One call that a model made."""
+class MadeCall(NamedTuple):
+    """A call that a model made."""
 
     name: str
     arguments: Mapping[str, Any]
 
 
 def function_calls(task: Task, trace: Trace) -> Score:
-    """1 if the last message makes the calls that the task expects, or none where no function fits."""
+    """Score 1 if the last message makes the expected calls, or none where no function fits."""
     expected = task.secret.get("calls")
     if not isinstance(expected, Mapping):
         raise DataError(f"task {task.id} expects no calls: secret['calls'] holds {str(expected)[:60]!r}")
@@ -55,23 +56,23 @@ def function_calls(task: Task, trace: Trace) -> Score:
     return Score("function_calls", float(not problem), {"calls": made} | ({"reason": problem} if problem else {}))
 
 
-def made_calls(trace: Trace) -> tuple[list[Called], str]:
-    """The tool calls of the last message that a model wrote; none, and why, where the arguments of one are no JSON."""
+def made_calls(trace: Trace) -> tuple[list[MadeCall], str]:
+    """Return the tool calls of the model's last message; none, and the reason, if the arguments of one are not JSON."""
     written = [node.message for node in trace.nodes if node.message.role == "assistant"]
     calls = written[-1].tool_calls if written else ()
     broken = next((call for call in calls if call.invalid is not None), None)
     if broken is not None:
-        return [], f"the arguments of {broken.name!r} are no JSON: {(broken.invalid or '')[:100]}"
-    return [Called(call.name, call.arguments) for call in calls], ""
+        return [], f"the arguments of {broken.name!r} are not JSON: {(broken.invalid or '')[:100]}"
+    return [MadeCall(call.name, call.arguments) for call in calls], ""
 
 
-def read_calls(text: str) -> tuple[list[Called], str]:
-    """The calls in a text such as `[f(x=1), g(y="a")]`; none, and why, where it is something else. Nothing is executed."""
+def read_calls(text: str) -> tuple[list[MadeCall], str]:
+    """Parse calls in a text such as `[f(x=1), g(y="a")]`; none, and the reason, if it is not such. Nothing is executed."""
     inner = text.strip("`\n ")
     inner = inner if inner.startswith("[") else f"[{inner}"
     inner = inner if inner.endswith("]") else f"{inner}]"
     if len(inner) > MAX_CHARS:
-        return [], f"the answer has {len(inner)} characters: no list of calls is so long"
+        return [], f"the answer has {len(inner)} characters, too long for a list of calls"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -80,13 +81,13 @@ def read_calls(text: str) -> tuple[list[Called], str]:
                 [body] if isinstance(body, ast.Call) else body.elts if isinstance(body, ast.List | ast.Tuple) else None
             )
             if calls is None or not all(isinstance(call, ast.Call) for call in calls):
-                return [], "the answer is no list of calls"
+                return [], "the answer is not a list of calls"
             return [_call(call) for call in calls], ""
     except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError, FirsthandError) as error:
-        return [], f"the answer is no list of calls ({type(error).__name__}: {str(error)[:100]})"
+        return [], f"the answer is not a list of calls ({type(error).__name__}: {str(error)[:100]})"
 
 
-def _call(node: ast.expr) -> Called:
+def _call(node: ast.expr) -> MadeCall:
     assert isinstance(node, ast.Call)
     name, parts = node.func, []
     while isinstance(name, ast.Attribute):
@@ -98,13 +99,13 @@ def _call(node: ast.expr) -> Called:
     arguments = {}
     for keyword in node.keywords:
         if keyword.arg is None:
-            raise ValueError("** is no argument")
+            raise ValueError("** is not an argument")
         arguments[keyword.arg] = _value(keyword.value)
-    return Called(".".join(reversed(parts)), arguments)
+    return MadeCall(".".join(reversed(parts)), arguments)
 
 
 def _value(node: ast.expr) -> Any:
-    """What an argument's expression stands for. A name, which could be a variable, is its own text."""
+    """Return the value of an argument's expression; a name, which could be a variable, is its own text."""
     match node:
         case ast.Constant(value=value):
             return "..." if value is ... else value
@@ -116,7 +117,7 @@ def _value(node: ast.expr) -> Any:
             return tuple(_value(part) for part in parts)
         case ast.Dict(keys=keys, values=values):
             if any(key is None for key in keys):
-                raise ValueError("** is no entry")
+                raise ValueError("** is not an entry")
             return {_value(key): _value(value) for key, value in zip(keys, values, strict=True) if key is not None}
         case ast.Name(id=name):
             return name
@@ -127,18 +128,18 @@ def _value(node: ast.expr) -> Any:
         case ast.Call():
             inner = _call(node)
             return {inner.name: dict(inner.arguments)}
-    raise ValueError(f"{type(node).__name__} is no value")
+    raise ValueError(f"{type(node).__name__} is not a value")
 
 
 def _computed(text: str) -> int | float:
-    """Arithmetic that stands for a number, of the type that Python gives it."""
+    """Evaluate arithmetic in a number's place, with Python's type for the result."""
     value = evaluate(text)
     whole = not isinstance(value, float) and value.denominator == 1 and not re.search(r"[.e]|(?<!/)/(?!/)", text)
     return int(value) if whole else float(value)
 
 
-def mismatch(calls: Sequence[Called], functions: Sequence[Json], accepted: Sequence[Json]) -> str:
-    """Why these are not the expected calls, or an empty text. `accepted` holds one `{name: {argument: values}}` a call."""
+def mismatch(calls: Sequence[MadeCall], functions: Sequence[Json], accepted: Sequence[Json]) -> str:
+    """Return why these are not the expected calls, or "". `accepted` has one `{name: {argument: values}}` per call."""
     if len(calls) != len(accepted):
         return f"{len(calls)} calls were made, and {len(accepted)} expected"
     known = {function["name"]: function for function in functions}
@@ -159,8 +160,8 @@ def mismatch(calls: Sequence[Called], functions: Sequence[Json], accepted: Seque
     return ""
 
 
-def call_problem(call: Called, function: Json, accepted: Mapping[str, Sequence[Any]]) -> str:
-    """What is wrong with a call of this function, or an empty text."""
+def call_problem(call: MadeCall, function: Json, accepted: Mapping[str, Sequence[Any]]) -> str:
+    """Return why a call of this function is wrong, or ""."""
     parameters, name = function["parameters"], function["name"]
     if call.name != name:
         return f"{call.name!r} was called, not {name!r}"
@@ -171,7 +172,7 @@ def call_problem(call: Called, function: Json, accepted: Mapping[str, Sequence[A
         if argument not in parameters["properties"] or argument not in accepted:
             return f"{name} takes no {argument!r}"
         if not _accepted(value, parameters["properties"][argument], accepted[argument]):
-            return f"{argument}={str(value)[:100]!r} of {name} is none of {str(accepted[argument])[:200]}"
+            return f"{argument}={str(value)[:100]!r} of {name} is not among {str(accepted[argument])[:200]}"
     for argument, values in accepted.items():
         if argument not in call.arguments and "" not in values:
             return f"{name} was called without {argument!r}"
@@ -179,7 +180,7 @@ def call_problem(call: Called, function: Json, accepted: Mapping[str, Sequence[A
 
 
 def _accepted(given: Any, schema: Json, accepted: Sequence[Any]) -> bool:
-    """Whether the value has the declared type, or that of the accepted values, and is one of them."""
+    """True if the value has the declared type, or that of the accepted values, and is one of them."""
     kind = schema["type"]
     expected = TYPES[kind]
     inner = TYPES[schema["items"]["type"]] if kind in ("array", "tuple") else None
@@ -211,7 +212,7 @@ def _accepted(given: Any, schema: Json, accepted: Sequence[Any]) -> bool:
 
 
 def _type_of(accepted: Sequence[Any]) -> type | None:
-    """The type of the first accepted value that is no mark for an argument that may be left out."""
+    """Return the type of the first accepted value, skipping the mark of an optional argument."""
     return next((type(each) for each in accepted if each != ""), None)
 
 
@@ -223,7 +224,7 @@ def _inner_typed(values: Sequence[Any], inner: type, accepted: Any) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """Text without what does not count: case, blanks, some marks, the kind of quotes. Anything else as it is."""
+    """Normalise text: case, spaces, some punctuation, the kind of quotes. Other values are returned unchanged."""
     return re.sub(r"[ ,./\-_*^]", "", value).lower().replace("'", '"') if type(value) is str else value
 
 
@@ -232,7 +233,7 @@ def _plains(values: Sequence[Any]) -> list[Any]:
 
 
 def _entries(value: Json, accepted: Any) -> bool:
-    """Whether each entry is accepted and none is missing. Entries hold lists of accepted values."""
+    """True if each entry is accepted and none is missing. `accepted` holds lists of values."""
     if not isinstance(accepted, dict) or not isinstance(value, dict):
         return False
     for key, entry in value.items():
@@ -245,3 +246,6 @@ def _all_entries(values: Sequence[Any], accepted: Any) -> bool:
     if len(values) != len(accepted):
         return False
     return all(_entries(value, each) for value, each in zip(values, accepted, strict=True))
+
+
+__getattr__ = old_names(__name__, {"Called": "MadeCall"})

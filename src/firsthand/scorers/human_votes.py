@@ -1,4 +1,4 @@
-"""Judges held to human votes: scorers for tasks whose secret holds `votes`, and what a run says of a judge as a whole.
+"""Compares judges with human votes: scorers for tasks whose secret holds `votes`, and the items for agreement statistics.
 
 The answer to such a task is a verdict: `A`, `B` or `tie`, or a text whose last `[[A]]`, `[[B]]` or `[[C]]` counts.
 """
@@ -18,13 +18,13 @@ _NAMES = {"A": "A", "B": "B", "C": "tie", "tie": "tie"}
 
 
 def human_agreement(task: Task, trace: Trace) -> Score:
-    """The share of the people's votes that the verdict agrees with; 0 where there is no verdict."""
+    """Score the share of human votes that agree with the verdict; 0 if there is no verdict."""
     verdict, votes = verdict_of(trace), votes_of(task)
     return Score("human_agreement", sum(vote == verdict for vote in votes) / len(votes), {"verdict": verdict})
 
 
 def majority_agreement(task: Task, trace: Trace) -> Score:
-    """1 if the verdict is what most people said; where they have no majority, the share that agrees."""
+    """Score 1 if the verdict is the majority's; without a majority, the share of votes that agree."""
     most = majority(votes_of(task))
     verdict = verdict_of(trace)
     value = float(verdict == most) if most is not None else human_agreement(task, trace).value
@@ -32,7 +32,7 @@ def majority_agreement(task: Task, trace: Trace) -> Score:
 
 
 def order_consistency(task: Task, trace: Trace) -> Score:
-    """1 if the judge said the same in both orders; a trace without two orders has no such score."""
+    """Score 1 if the judge's verdict is the same in both orders; fails for a trace without two orders."""
     orders = judgement_of(trace).get("orders", ())
     if len(orders) != 2:
         return Score("order_consistency", 0.0, failure="the pair was not judged in both orders")
@@ -40,7 +40,7 @@ def order_consistency(task: Task, trace: Trace) -> Score:
 
 
 def verdict_of(trace: Trace) -> str | None:
-    """`A`, `B`, `tie`, or None if the answer holds no verdict."""
+    """Return `A`, `B`, `tie`, or None if the answer has no verdict."""
     answer = (trace.answer or "").strip()
     if answer in _NAMES:
         return _NAMES[answer]
@@ -49,37 +49,37 @@ def verdict_of(trace: Trace) -> str | None:
 
 
 def votes_of(task: Task) -> tuple[str, ...]:
-    """What the people said."""
+    """Return the human votes."""
     return tuple(str(vote) for vote in task.secret["votes"])
 
 
 def judgement_of(trace: Trace) -> Mapping[str, Any]:
-    """What the pattern `judge` noted of its last judgement; empty if another pattern made the attempt."""
+    """Return the pattern `judge`'s record of its last judgement; empty for another pattern."""
     found = [event.data for event in trace.events if event.kind == "judgement"]
     return found[-1] if found else {}
 
 
 def judged(task: Task, trace: Trace) -> Judged | None:
-    """The item as the statistics take it; None where the attempt failed or has no verdict."""
+    """Return the item for the statistics; None if the attempt failed or has no verdict."""
     verdict = verdict_of(trace)
     if trace.error is not None or verdict is None:
         return None
     noted = judgement_of(trace)
     orders, first = noted.get("orders", ()), noted.get("first")
-    asked = len(orders) == 2 and not str(noted.get("by", "")).startswith("rule")  # a rule has no bias to speak of
+    by_model = len(orders) == 2 and not str(noted.get("by", "")).startswith("rule")  # a rule has no bias to speak of
     return Judged(
         task.id,
         votes_of(task),
         verdict,
         task.cluster,
         longer_answer(task),
-        float(first) if asked and isinstance(first, int | float) else None,
-        orders[0] == orders[1] if asked else None,
+        float(first) if by_model and isinstance(first, int | float) else None,
+        orders[0] == orders[1] if by_model else None,
     )
 
 
 def judged_items(tasks: Mapping[tuple[str, str], Task], traces: Iterable[Trace]) -> tuple[list[Judged], int]:
-    """The items of the first epoch of one judge on one set, and how many attempts gave none."""
+    """Return one judge's items on one set, first epoch, and the number of attempts without one."""
     found, missing = [], 0
     for trace in traces:
         if trace.epoch == 0:
@@ -90,7 +90,7 @@ def judged_items(tasks: Mapping[tuple[str, str], Task], traces: Iterable[Trace])
 
 
 def longer_answer(task: Task) -> Literal["A", "B"] | None:
-    """Which answer of a pair has more characters."""
+    """Return the answer with more characters, or None for equal lengths."""
     about = task.metadata.get("judge")
     fields = about.get("fields", {}) if isinstance(about, Mapping) else {}
     a, b = len(str(fields.get("answer_a", ""))), len(str(fields.get("answer_b", "")))

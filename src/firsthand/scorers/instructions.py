@@ -1,9 +1,9 @@
-"""The 25 verifiable instructions of IFEval and whether a text follows them (Zhou et al., 2023).
+"""Verifies the 25 instructions of IFEval (Zhou et al., 2023).
 
-Each verifier takes the text and the instruction's arguments under the names of the data set. The language of a text is found
-by langdetect, as in the paper's own code, with a fixed seed (extra `text`). Sentences are counted by our own rule where the
-paper's code uses NLTK's trained one: an end mark, closing quotes, and space before what is no small letter, but for common
-abbreviations.
+Each verifier takes the text and the instruction's arguments under the dataset's names. A text's language is detected by
+langdetect, as in the paper's own code, with a fixed seed (extra `text`). Sentences are counted by our own rule where the
+paper's code uses NLTK's trained one: an end mark, closing quotes, then space before anything but a small letter, except
+after common abbreviations.
 """
 
 from __future__ import annotations
@@ -26,42 +26,42 @@ _END = re.compile(r"[.?!]+[\"'”’)\]*]*(?=\s+[^\sa-z])")
 
 
 def prompt_strict(task: Task, trace: Trace) -> Score:
-    """1 if the answer follows all its instructions."""
+    """Score 1 if the answer follows all its instructions."""
     return _score("prompt_strict", task, trace, loose=False, share=False)
 
 
 def prompt_loose(task: Task, trace: Trace) -> Score:
-    """1 if each instruction is followed by the answer, or by it without its first or last line, or without asterisks."""
+    """Score 1 if each instruction is followed by some version of the answer; see `versions`."""
     return _score("prompt_loose", task, trace, loose=True, share=False)
 
 
 def instruction_strict(task: Task, trace: Trace) -> Score:
-    """The share of its instructions that the answer follows. The published figure weighs instructions, not prompts."""
+    """Score the share of instructions that the answer follows. The published figure weights instructions, not prompts."""
     return _score("instruction_strict", task, trace, loose=False, share=True)
 
 
 def instruction_loose(task: Task, trace: Trace) -> Score:
-    """The share of its instructions that some version of the answer follows, as in `prompt_loose`."""
+    """Score the share of instructions that some version of the answer follows; see `versions`."""
     return _score("instruction_loose", task, trace, loose=True, share=True)
 
 
 def follows(text: str, instruction: str, arguments: Mapping[str, Any]) -> bool:
-    """Whether the text follows the instruction of that id. An empty text follows none."""
+    """Return whether the text follows the instruction with that id. An empty text follows none."""
     given = {name: value for name, value in arguments.items() if value is not None}
     return bool(text.strip()) and VERIFIERS[instruction](text, **given)
 
 
 def versions(text: str) -> list[str]:
-    """The eight versions of an answer that the loose measure tries: lines taken off its ends, asterisks taken out."""
+    """Return the eight versions that the loose scores try: first or last line removed, asterisks removed."""
     lines = text.split("\n")
     cut = [text, *("\n".join(part).strip() for part in (lines[1:], lines[:-1], lines[1:-1]))]
     return [*cut, *(each.replace("*", "") for each in cut)]
 
 
 def check(instruction: str, arguments: Mapping[str, Any], where: str) -> None:
-    """DataError if there is no such instruction or it does not take these arguments."""
+    """Raise DataError if there is no such instruction or it does not take these arguments."""
     if instruction not in VERIFIERS:
-        raise DataError(f"{where}: {instruction!r} is none of the {len(VERIFIERS)} instructions of IFEval")
+        raise DataError(f"{where}: {instruction!r} is not one of IFEval's {len(VERIFIERS)} instructions")
     try:
         follows("A text.", instruction, arguments)
     except MissingExtra:
@@ -71,7 +71,7 @@ def check(instruction: str, arguments: Mapping[str, Any], where: str) -> None:
 
 
 def count_sentences(text: str) -> int:
-    """How many sentences a text has, by the rule of this module."""
+    """Return the number of sentences, by this module's rule."""
     count = 0
     for paragraph in text.split("\n\n"):
         ends = [found for found in _END.finditer(paragraph) if not _ABBREVIATION.search(paragraph[: found.end()][-12:])]
@@ -81,11 +81,11 @@ def count_sentences(text: str) -> int:
 
 
 def language(text: str) -> str | None:
-    """The ISO code of the text's language, None where none can be found."""
+    """Return the ISO code of the text's language, or None if undetected."""
     try:
         import langdetect
     except ImportError:
-        raise MissingExtra("langdetect", "text", "telling the language of an answer") from None
+        raise MissingExtra("langdetect", "text", "detecting the language of an answer") from None
     detector: Any = langdetect
     detector.DetectorFactory.seed = 0
     try:
@@ -105,7 +105,7 @@ def _score(name: str, task: Task, trace: Trace, *, loose: bool, share: bool) -> 
     return Score(name, value, {"followed": held})
 
 
-def _holds(count: int, relation: str, bound: int) -> bool:
+def _compares(count: int, relation: str, bound: int) -> bool:
     if relation not in ("less than", "at least"):
         raise ValueError(f"the relation is {relation!r}, and 'less than' or 'at least' was expected")
     return count < bound if relation == "less than" else count >= bound
@@ -173,7 +173,7 @@ def _title(text: str) -> bool:
 
 
 def _letters(text: str, *, letter: str, let_frequency: int, let_relation: str) -> bool:
-    return _holds(text.lower().count(letter.lower()), let_relation, let_frequency)
+    return _compares(text.lower().count(letter.lower()), let_relation, let_frequency)
 
 
 def _english(text: str, cased: bool) -> bool:
@@ -182,7 +182,7 @@ def _english(text: str, cased: bool) -> bool:
 
 def _capital_words(text: str, *, capital_frequency: int, capital_relation: str) -> bool:
     words = re.findall(r"\w+(?:[-.]\w+)*|'\w+", text)
-    return _holds(sum(word.isupper() for word in words), capital_relation, capital_frequency)
+    return _compares(sum(word.isupper() for word in words), capital_relation, capital_frequency)
 
 
 def _quoted(text: str) -> bool:
@@ -192,7 +192,7 @@ def _quoted(text: str) -> bool:
 
 VERIFIERS: dict[str, Callable[..., bool]] = {
     "keywords:existence": lambda text, *, keywords: all(_search(word, text) for word in keywords),
-    "keywords:frequency": lambda text, *, keyword, frequency, relation: _holds(
+    "keywords:frequency": lambda text, *, keyword, frequency, relation: _compares(
         len(_search(keyword, text)), relation, frequency
     ),
     "keywords:forbidden_words": lambda text, *, forbidden_words: (
@@ -200,11 +200,11 @@ VERIFIERS: dict[str, Callable[..., bool]] = {
     ),
     "keywords:letter_frequency": _letters,
     "language:response_language": lambda text, *, language: _language_is(text, language),
-    "length_constraints:number_sentences": lambda text, *, num_sentences, relation: _holds(
+    "length_constraints:number_sentences": lambda text, *, num_sentences, relation: _compares(
         count_sentences(text), relation, num_sentences
     ),
     "length_constraints:number_paragraphs": _paragraphs,
-    "length_constraints:number_words": lambda text, *, num_words, relation: _holds(
+    "length_constraints:number_words": lambda text, *, num_words, relation: _compares(
         len(re.findall(r"\w+", text)), relation, num_words
     ),
     "length_constraints:nth_paragraph_first_word": _first_word,

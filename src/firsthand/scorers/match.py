@@ -1,7 +1,7 @@
-"""Scorers that compare an answer with the reference in `task.secret["answer"]`: exact, by words, by number.
+"""Compares an answer with the reference in `task.secret["answer"]`: exactly, by words, by number.
 
-All are pure, fast and bounded, and give a Score on whatever a model wrote. What counts as a number, and how it is read, is
-in `patterns/parts/answers.py`. Left out: symbolic mathematics, judges.
+All scorers are pure, fast and bounded, and give a Score for any text. Numbers are parsed in `patterns/parts/answers.py`.
+Left out: symbolic mathematics (`symbolic.py`) and judges (`model_judge.py`).
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from firsthand.task import Task
 from firsthand.trace import Score, Trace
 
 MAX_CHARS = 20_000
-"""A longer answer is compared by its last characters."""
+"""Only this many last characters of an answer are compared."""
 TOLERANCE = Fraction(1, 10**6)
-"""Relative: numbers this close are equal, so that 0.333333 is 1/3 within six digits."""
+"""Relative tolerance of equal numbers, so that 0.333333 equals 1/3 to six digits."""
 
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 _STRICT = re.compile(r"#### (-?[0-9.,]+)")
@@ -26,42 +26,42 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def exact(task: Task, trace: Trace) -> Score:
-    """1 if the answer is the reference, apart from space around it."""
+    """Score 1 if the answer is the reference, ignoring surrounding whitespace."""
     return _score("exact", (trace.answer or "").strip() == _reference(task).strip(), trace)
 
 
 def normalised(task: Task, trace: Trace) -> Score:
-    """1 if the answer has the words of the reference: case, articles, punctuation and spacing aside (SQuAD's rule)."""
+    """Score 1 if the answer has the reference's words, ignoring case, articles, punctuation and spacing (SQuAD's rule)."""
     answer = (trace.answer or "")[-MAX_CHARS:]
     return _score("normalised", bool(answer) and normalise(answer) == normalise(_reference(task)[-MAX_CHARS:]), trace)
 
 
 def numeric(task: Task, trace: Trace) -> Score:
-    """1 if the answer's number is the reference's: commas, $, %, units and fractions are understood, 72.0 is 72."""
+    """Score 1 if the answer's number is the reference's: commas, $, %, units and fractions are read, 72.0 is 72."""
     return _score("numeric", same_number(trace.answer or "", _reference(task)), trace)
 
 
 def flexible(task: Task, trace: Trace) -> Score:
-    """1 if the last number of the answer is the reference's: GSM8K's flexible-extract."""
+    """Score 1 if the last number of the answer is the reference's: GSM8K's flexible-extract."""
     found = last_number(trace.answer or "")
     return _score("flexible", found is not None and same_number(found, _reference(task)), trace)
 
 
 def strict(task: Task, trace: Trace) -> Score:
-    """1 if the answer is the reference and the model's last answer states it as `#### 42`: GSM8K's strict-match.
+    """Score 1 if the answer is the reference and the model's last answer states it as `#### 42`: GSM8K's strict-match.
 
-    Of several samples, one that states it is enough. The first statement of a text counts.
+    Of several samples, one that states it is enough. The first such statement of a text counts.
     """
     generations = [call for call in trace.calls if call.kind == "generate" and call.nodes]
     texts = [trace.nodes[node].message.text[-MAX_CHARS:] for node in generations[-1].nodes] if generations else []
     stated = [found.group(1) for text in texts if (found := _STRICT.search(text))]
     reference = _plain(_reference(task))
-    holds = reference in map(_plain, stated) and _plain((trace.answer or "")[-MAX_CHARS:]) == reference
-    return _score("strict", holds, trace)
+    correct = reference in map(_plain, stated) and _plain((trace.answer or "")[-MAX_CHARS:]) == reference
+    return _score("strict", correct, trace)
 
 
 def same_number(answer: str, reference: str, tolerance: Fraction = TOLERANCE) -> bool:
-    """Whether two texts are the same number, to a relative tolerance; whole numbers must be equal."""
+    """Return whether two texts are the same number, to a relative tolerance; integers must be equal."""
     left, right = parse_number(answer), parse_number(reference)
     if left is None or right is None:
         return False
@@ -70,7 +70,7 @@ def same_number(answer: str, reference: str, tolerance: Fraction = TOLERANCE) ->
 
 
 def normalise(text: str) -> str:
-    """The words of a text: no case, accents composed, no articles, no punctuation, single spaces."""
+    """Return a text's words: case folded, accents composed, no articles, no punctuation, single spaces."""
     text = unicodedata.normalize("NFKC", text).casefold().translate(_PUNCTUATION)
     return " ".join(_ARTICLES.sub(" ", text).split())
 
@@ -80,9 +80,9 @@ def _reference(task: Task) -> str:
 
 
 def _plain(number: str) -> str:
-    """A number as GSM8K compares it: without , and $ and a full stop at the end."""
+    """Return a number as GSM8K compares it: without , and $ and a trailing full stop."""
     return re.sub(r"[,$]", "", number.strip()).removesuffix(".")
 
 
-def _score(name: str, holds: bool, trace: Trace) -> Score:
-    return Score(name, float(holds), {"answer": (trace.answer or "")[:200]})
+def _score(name: str, correct: bool, trace: Trace) -> Score:
+    return Score(name, float(correct), {"answer": (trace.answer or "")[:200]})

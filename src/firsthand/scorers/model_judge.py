@@ -1,9 +1,8 @@
-"""Scorers that ask a model: a rating by a rubric, equivalence with the reference, one answer against another's.
+"""Scores answers with a judge model: by a rubric, by equivalence with the reference, or against another agent's answer.
 
-A judgement is an attempt of its own: the judge is an Agent with the pattern `judge`, and what it was shown, said and cost is
-a Trace, kept in the detail of the score. A judge that fails (a dead endpoint, a limit, no verdict) gives an error, never a
-zero. What the verdict is, and how it is weighted by log-probs, is in `patterns/judge.py`; protocols are in
-`patterns/parts/judge_protocols.py`.
+A judgement is an attempt of its own: the judge is an Agent with the pattern `judge`, and its prompt, reply and cost are a
+Trace, kept in the score's detail. A judge that fails (a dead endpoint, a limit, no verdict) gives an error, never a zero.
+Verdicts, and their weighting by log-probs, are in `patterns/judge.py`; protocols in `patterns/parts/judge_protocols.py`.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from firsthand.patterns.parts.verdicts import VerdictMethod
 from firsthand.rollout import rollout
 from firsthand.scorers.human_votes import judgement_of
 from firsthand.task import Task
-from firsthand.trace import Preference, Score, Trace
+from firsthand.trace import Preference, Score, Trace, utc_now
 
 RUBRIC = (
     "The best answer does exactly what the question asks, is correct in every statement, is complete, and is easy to "
@@ -40,24 +39,24 @@ MAX_RUBRIC_CHARS = 20_000
 
 @dataclass(frozen=True)
 class JudgeScorer:
-    """A scorer that asks a model. `rubric`, `reference` and `pairwise` make them."""
+    """A scorer that calls a judge model, made by `rubric`, `reference` or `pairwise`."""
 
     name: str
     agent: Agent
     """The judge."""
     protocol: str
     settings: Json = field(default_factory=dict)
-    """What the task for the judge says besides its fields: the scale."""
+    """Settings of the judge's task besides its fields: the scale."""
     extra: Mapping[str, str] = field(default_factory=dict)
-    """Fields that are the same for every answer: the rubric."""
+    """Fields that are equal for every answer: the rubric."""
     against: str = ""
-    """For pairs: the agent whose attempts are answer B."""
+    """Pairs only: the agent whose attempts are answer B."""
     rivals: Mapping[tuple[str, str, int], Trace] | None = None
-    """Its attempts by (benchmark, task, epoch)."""
+    """That agent's attempts, by (benchmark, task, epoch)."""
 
     @property
     def described(self) -> str:
-        """All that decides a verdict, in words: two scorers of one description give comparable scores."""
+        """Return everything that decides a verdict, as text: scorers with equal descriptions give comparable scores."""
         given = ", ".join(f"{key}={value}" for key, value in {**self.agent.options, **self.settings}.items())
         rubric = f"; rubric {self.extra['rubric']!r}" if "rubric" in self.extra else ""
         against = f"; against {self.against}" if self.against else ""
@@ -66,11 +65,11 @@ class JudgeScorer:
         )
 
     async def __call__(self, task: Task, trace: Trace) -> Score:
-        """The verdict on an attempt, with nothing recorded elsewhere."""
+        """Return the verdict on an attempt, without a journal."""
         return await self.judged(task, trace, MemoryJournal())
 
     async def judged(self, task: Task, trace: Trace, journal: Journal, budget: Budget | None = None) -> Score:
-        """The verdict on an attempt. An interrupted judgement repeats no call that is in `journal`."""
+        """Return the verdict on an attempt. An interrupted judgement repeats no call that is in `journal`."""
         rival = self.rival_of(trace)
         if self.against and rival is None:
             return self._failed(f"{self.against} has no attempt at {trace.task_id} to compare with")
@@ -100,17 +99,17 @@ class JudgeScorer:
         return Score(self.name, float(noted["value"]), about | {"trace": judged.to_json()})
 
     def rival_of(self, trace: Trace) -> Trace | None:
-        """The attempt that a trace is compared with, if it is there and came to its end."""
+        """Return the attempt that a trace is compared with, or None if it is missing or unfinished."""
         found = (self.rivals or {}).get((trace.benchmark, trace.task_id, trace.epoch))
         return found if found is not None and found.error is None else None
 
     def preference(self, trace: Trace, score: Score) -> Preference | None:
-        """The verdict on a pair as a vote; None for a rating, or where there is no verdict."""
+        """Return the verdict on a pair as a vote; None for a rating, or without a verdict."""
         rival, verdict = self.rival_of(trace), score.detail.get("verdict")
         if rival is None or score.failed:
             return None
         winner = {"A": "a", "B": "b"}.get(str(verdict), "tie")
-        return Preference(trace.task_id, trace.id, rival.id, winner, f"judge:{self.agent.model.name}")  # type: ignore[arg-type]
+        return Preference(trace.task_id, trace.id, rival.id, winner, f"judge:{self.agent.model.name}", utc_now())  # type: ignore[arg-type]
 
     def _task(self, task: Task, trace: Trace, rival: Trace | None) -> Task:
         known = {
@@ -147,14 +146,14 @@ def rubric(
     max_tokens: int = 512,
     limit_tokens: int = 0,
 ) -> Scorer:
-    """A rating from `low` to `high` by a judge model: the expected one over its verdict's probabilities.
+    """Rate answers from `low` to `high` with a judge model: the expected rating over its verdict's probabilities.
 
-    `rubric` says what is rated, in words or as a .txt or .md file. Other protocols: mt-bench-single-v1 (1 to 10 by its own
-    prompt), mt-bench-single-math-v1. `limit_tokens` bounds what one judgement may use.
+    `rubric` states the criteria, as text or a .txt or .md file. Other protocols: mt-bench-single-v1 (1 to 10 by its own
+    prompt), mt-bench-single-math-v1. `limit_tokens` is the token limit of one judgement.
     """
     options = _options(reasoning=reasoning, how=how, max_chars=max_chars, reasoning_tokens=max_tokens)
     own = protocol == "rubric"
-    judge_protocol(protocol, low=low, high=high)  # complains before any model is opened
+    judge_protocol(protocol, low=low, high=high)  # raises before any model is opened
     return JudgeScorer(
         "rubric",
         _judge_agent(judge, "rubric", options, limit_tokens),
@@ -174,7 +173,7 @@ def reference(
     max_tokens: int = 512,
     limit_tokens: int = 0,
 ) -> Scorer:
-    """The chance, by a judge model, that an answer says the same as the reference answer. Also: protocol=hle."""
+    """Score the probability, by a judge model, that an answer is equivalent to the reference. Also: protocol=hle."""
     options = _options(reasoning=reasoning, how=how, max_chars=max_chars, reasoning_tokens=max_tokens)
     name = "reference" if protocol == "reference" else protocol
     return JudgeScorer(name, _judge_agent(judge, "reference", options, limit_tokens), _of_kind(protocol, "single"))
@@ -193,9 +192,9 @@ def pairwise(
     max_tokens: int = 512,
     limit_tokens: int = 0,
 ) -> Scorer:
-    """The chance, by a judge model, that an answer beats that of the agent `against` of the same run; a tie counts half.
+    """Score the probability, by a judge model, that an answer beats that of the agent `against` in the run; ties count half.
 
-    Both orders are asked. Protocols: pairwise, mt-bench-pair-v2, mt-bench-pair-math-v1, alpaca-eval, arena-hard.
+    Both orders are judged. Protocols: pairwise, mt-bench-pair-v2, mt-bench-pair-math-v1, alpaca-eval, arena-hard.
     """
     if not against:
         raise ConfigError(
@@ -214,41 +213,46 @@ def pairwise(
 
 
 def judged_by(scorer: JudgeScorer, model: Model, *, retry: Retry | None = None) -> JudgeScorer:
-    """The same scorer with another judge, such as a model that is open already."""
+    """Return the scorer with another judge, such as a model that is open already."""
     return replace(scorer, agent=replace(scorer.agent, model=model, retry=retry or scorer.agent.retry))
 
 
 def about_judge(scores: Sequence[Score]) -> dict[str, str]:
-    """What there is to say of the judge, by heading: cost, how verdicts were had, position bias, forged marks."""
-    asked = [score.detail for score in scores if "judge" in score.detail]
-    if not asked:
+    """Summarise the judge, by heading: cost, kinds of verdicts, position bias, forged markers."""
+    judgements = [score.detail for score in scores if "judge" in score.detail]
+    if not judgements:
         return {}
     by: dict[str, int] = {}
-    for each in asked:
+    for each in judgements:
         by[str(each.get("by", ""))] = by.get(str(each.get("by", "")), 0) + 1
-    tokens, cost = sum(each.get("tokens", 0) for each in asked), sum(each.get("cost_usd", 0.0) for each in asked)
-    told = {
-        "judge": f"{asked[0]['judge']}, protocol {asked[0]['protocol']}",
-        "judging": f"{sum(each.get('calls', 0) for each in asked)} calls, {tokens:,} tokens"
+    tokens, cost = (
+        sum(each.get("tokens", 0) for each in judgements),
+        sum(each.get("cost_usd", 0.0) for each in judgements),
+    )
+    about = {
+        "judge": f"{judgements[0]['judge']}, protocol {judgements[0]['protocol']}",
+        "judging": f"{sum(each.get('calls', 0) for each in judgements)} calls, {tokens:,} tokens"
         + (f", ${cost:.4f}" if cost else ""),
         "verdicts": ", ".join(f"{count} by {way}" if way else f"{count} without" for way, count in by.items()),
     }
-    pairs = [each for each in asked if len(each.get("orders", ())) == 2 and not str(each.get("by")).startswith("rule")]
+    pairs = [
+        each for each in judgements if len(each.get("orders", ())) == 2 and not str(each.get("by")).startswith("rule")
+    ]
     if pairs:
         same = sum(each["orders"][0] == each["orders"][1] for each in pairs) / len(pairs)
         first = sum(each.get("first", 0.0) for each in pairs) / len(pairs)
-        told["position"] = (
-            f"the answer shown first is preferred with chance {first:.2f}; the same verdict in both orders: {same:.0%}"
+        about["position"] = (
+            f"the answer shown first is preferred with probability {first:.2f}; same verdict in both orders: {same:.0%}"
         )
-    forged = sum(bool(each.get("forged")) for each in asked)
+    forged = sum(bool(each.get("forged")) for each in judgements)
     if forged:
-        told["forged"] = f"{forged} answers held marks of the judge's prompt, which were made harmless"
-    return told
+        about["forged"] = f"{forged} answers contained markers of the judge's prompt, which were neutralised"
+    return about
 
 
 @cache
 def open_judge(name: str) -> Model:
-    """The model of that name, opened once however many scorers ask it."""
+    """Return the model of that name, opened once however many scorers use it."""
     return catalog.model(name)
 
 
@@ -277,7 +281,7 @@ def _other(kind: str) -> str:
 
 
 def _text(given: str) -> str:
-    """The rubric: the words, or what the named .txt or .md file holds."""
+    """Return the rubric: the given text, or the content of a named .txt or .md file."""
     if not given.endswith((".txt", ".md")):
         return given
     try:
@@ -290,5 +294,5 @@ def _text(given: str) -> str:
 
 
 def _protection(task: Task) -> Json:
-    """What marks the task for the judge as protected where the judged one is."""
+    """Return the metadata that protects the judge's task if the judged task is protected."""
     return {"protected": task.metadata["protected"]} if "protected" in task.metadata else {}

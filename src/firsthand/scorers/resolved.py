@@ -1,16 +1,16 @@
-"""Whether a patch resolves an issue: it is applied to the commit, the hidden tests are put in, and they are run.
+"""Scores whether a patch resolves an issue: applies it to the commit, adds the hidden tests, and runs them.
 
-Resolved means that all tests that failed pass, and all that passed still do (Jimenez et al., 2024), by the record's own
-script and the names of its own log. The tests run beside the code they test, in one process, so that code can print what
-it likes. Four things stand against a patch that tests nothing and prints that all is well:
+Resolved means that all tests that failed now pass, and all that passed still do (Jimenez et al., 2024), by the record's own
+script and the test names in its log. The tests run in the same process as the code under test, so that code can print
+anything. Four checks guard against a patch that tests nothing and prints success:
 
-- the log begins after our own set-up and ends with the test command, so there are no marks to imitate;
-- the worse of two results for a test counts (`testlogs.py`), and a test file that could not be imported has passed nothing;
-- a canary lies among the tests: one test that must pass and one that must fail, under names nobody knew. What skips tests,
-  ends the process early, or makes everything pass loses one of the two; and the exit status must say that something failed;
-- where no canary can be put (a whole suite, an unknown runner), the exit status must agree with the log.
+- the log begins after our own setup and ends with the test command, so there are no markers to imitate;
+- the worse of two results for a test counts (`patches/test_logs.py`), and a test file that fails to import passes nothing;
+- a canary lies among the tests: one test that must pass and one that must fail, under unpredictable names. Skipping tests,
+  ending the process early or making everything pass loses one of the two, and the exit status must report a failure;
+- where no canary can be added (a whole suite, an unknown runner), the exit status must agree with the log.
 
-A program that studies the canary while it runs can still deceive: that is so wherever tests run in the process they test.
+A program that inspects the canary at run time can still deceive, as it can wherever tests run in the process they test.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from firsthand._moved import old_names
 from firsthand.benchmark import Scorer
 from firsthand.errors import DataError, SandboxError
 from firsthand.sandbox.git_repository import commit_alone
@@ -34,35 +35,35 @@ from firsthand.task import Task
 from firsthand.trace import Score, Trace
 
 START, END = ": '>>>>> Start Test Output'", ": '>>>>> End Test Output'"
-"""The lines of a record's script between which its test command stands."""
+"""Lines of a record's script that enclose its test command."""
 COMMANDS = RunLimits(
     wall_s=120, cpu_s=120, memory_bytes=2 * 2**30, processes=512, open_files=1024, file_bytes=2**28, scratch_bytes=2**28,
     scratch_files=20_000,
 )  # fmt: skip
-"""What one command of an agent may use."""
+"""Limits on one command of an agent."""
 MACHINERY = ("conftest.py", "pytest.ini", "tox.ini", "setup.cfg", "pyproject.toml", "sitecustomize.py", "usercustomize.py",
              "pytest.py", "unittest.py", "runtests.py", "noxfile.py")  # fmt: skip
-"""Files that decide how tests run. A patch that changes one is judged as any other; the score's detail names it."""
+"""Files that decide how tests run. A patch that changes one is scored like any other; the score's detail names it."""
 _NO_PATCH, _IN_THE_WAY, _NO_TESTS = 95, 96, 97
 
 
 @dataclass(frozen=True)
-class Places:
-    """Where tasks are worked on and judged."""
+class TaskWorkplaces:
+    """Opens the workplaces in which software tasks are attempted and scored."""
 
     folder: Path = field(default_factory=Path)
-    """What a record's `repo` is relative to."""
+    """Folder that a record's `repo` is relative to."""
     packages: tuple[str, ...] = ()
-    """Folders of Python packages that commands in the sandbox may import; where pytest is installed, if none is given."""
+    """Folders of Python packages that sandboxed commands may import; the default is pytest's own folder."""
     network: bool = False
-    """Whether containers have a network; the sandbox has none."""
+    """True: containers have a network; the sandbox never has."""
     test_s: float = 1800.0
-    """Seconds that the tests of one task may take."""
+    """Time limit of one task's tests, in seconds."""
     engine: str = ""
-    """The program that runs containers; docker or podman, whichever is found, if it is empty."""
+    """Program that runs containers; empty means docker or podman, whichever is found."""
 
     async def open(self, task: Task) -> Workplace:
-        """A workplace at the task's commit: a container of its image if it names one, otherwise the sandbox."""
+        """Open a workplace at the task's commit: a container of its image if it names one, otherwise the sandbox."""
         image = str(task.metadata.get("image") or "")
         if image:
             place: ContainerPlace | SandboxPlace = ContainerPlace(
@@ -79,7 +80,7 @@ class Places:
         return place
 
     def repository(self, task: Task) -> Path:
-        """The local repository of the task; DataError if there is none."""
+        """Return the task's local repository; DataError if there is none."""
         name = str(task.metadata["repo"])
         found = self.folder / Path(name).expanduser()
         if not found.exists():
@@ -90,7 +91,7 @@ class Places:
 
     @property
     def limits(self) -> RunLimits:
-        """What the tests may use."""
+        """Return the resource limits of the tests."""
         return RunLimits(
             wall_s=self.test_s, cpu_s=self.test_s, memory_bytes=4 * 2**30, processes=512, open_files=1024, file_bytes=2**28,
             scratch_bytes=2**29, scratch_files=50_000, output_bytes=32 * 2**20,
@@ -98,8 +99,8 @@ class Places:
 
 
 @dataclass(frozen=True)
-class Tests:
-    """The hidden part of a task: what judges it."""
+class HiddenTests:
+    """The hidden part of a software task: its tests."""
 
     base_commit: str
     test_patch: str
@@ -108,25 +109,25 @@ class Tests:
     fail_only: bool = False
 
     @staticmethod
-    def of(task: Task) -> Tests:
-        """Those of a task."""
+    def of(task: Task) -> HiddenTests:
+        """Return a task's tests."""
         secret = task.secret
         kind = str(secret.get("eval_type") or "pass_and_fail")
         patch, script, parser = (str(secret[key]) for key in ("test_patch", "eval_script", "log_parser"))
-        return Tests(str(task.metadata["base_commit"]), patch, script, parser, kind == "fail_only")
+        return HiddenTests(str(task.metadata["base_commit"]), patch, script, parser, kind == "fail_only")
 
 
 @dataclass(frozen=True)
 class TestRun:
-    """What came of running the tests."""
+    """Result of running the tests."""
 
     results: Results
     exit_status: int | None
     ended: str
     applied_with: str
-    """`git apply`, or the looser command that took the patch where git did not."""
+    """`git apply`, or the laxer command that accepted the patch where git did not."""
     doubt: str
-    """Why the log is not to be believed, if it is not."""
+    """Reason not to trust the log; empty if it is trusted."""
     wall_s: float
     tier: str
     log: str
@@ -135,17 +136,17 @@ class TestRun:
 
 
 class PatchRefused(DataError):
-    """A patch that does not apply, or stands where the tests must go."""
+    """The patch does not apply, or blocks the hidden tests."""
 
 
 def _with_pytest() -> tuple[str, ...]:
-    """The folder that pytest is installed in, if it is."""
+    """Return the folder that pytest is installed in, if it is."""
     found = importlib.util.find_spec("pytest")
     return (str(Path(found.origin).parent.parent),) if found is not None and found.origin else ()
 
 
-def resolved(places: Places) -> Scorer:
-    """The scorer: 1 if the patch resolves the issue. It is the diff that the environment ended with, or is in the answer."""
+def resolved(places: TaskWorkplaces) -> Scorer:
+    """Return the scorer: 1 if the patch, the environment's final diff or the one in the answer, resolves the issue."""
 
     async def resolved(task: Task, trace: Trace) -> Score:
         state = trace.final_state
@@ -158,7 +159,7 @@ def resolved(places: Places) -> Scorer:
             return Score("resolved", 0.0, {"reason": str(error), "applied": False})
         place = await places.open(task)
         try:
-            run = await run_tests(place, patch, Tests.of(task), places.limits)
+            run = await run_tests(place, patch, HiddenTests.of(task), places.limits)
         except PatchRefused as error:
             return Score("resolved", 0.0, {"reason": str(error), "applied": False})
         finally:
@@ -170,7 +171,7 @@ def resolved(places: Places) -> Scorer:
 
 
 def verdict(run: TestRun, secret: Mapping[str, Any], *, machinery: Sequence[str] = ()) -> Score:
-    """The score of a run of the tests: 1 if all that was to pass did, and the log is to be believed."""
+    """Score a run of the tests: 1 if all that must pass did, and the log is trusted."""
     fail_only = secret.get("eval_type") == "fail_only"
     to_fix, to_keep = list(secret["FAIL_TO_PASS"]), list(secret["PASS_TO_PASS"])
     unfixed = [name for name in to_fix if not passed(name, run.results, fail_only=fail_only)]
@@ -193,17 +194,17 @@ def verdict(run: TestRun, secret: Mapping[str, Any], *, machinery: Sequence[str]
             f"{len(unfixed)} of {len(to_fix)} tests still fail": bool(unfixed),
             f"{len(broken)} of {len(to_keep)} tests are broken": bool(broken),
         }
-        detail["reason"] = "; ".join(words for words, holds in reasons.items() if holds)
+        detail["reason"] = "; ".join(reason for reason, applies in reasons.items() if applies)
         detail |= {"still_failing": unfixed[:20], "broken": broken[:20], "log_end": run.log[-2000:]}
     if machinery:
         detail["changes_test_machinery"] = list(machinery)[:20]
     return Score("resolved", float(good), detail)
 
 
-async def run_tests(place: Workplace, patch: str, tests: Tests, limits: RunLimits) -> TestRun:
-    """What became of the tests after the patch (none, if it is empty), in a workplace that is at the commit.
+async def run_tests(place: Workplace, patch: str, tests: HiddenTests, limits: RunLimits) -> TestRun:
+    """Apply the patch (none if empty) in a workplace at the commit, and run the tests.
 
-    PatchRefused if the patch does not apply; DataError if the test patch does not, even to the commit as it is.
+    PatchRefused if the patch does not apply; DataError if the test patch does not apply even to the commit itself.
     """
     how = await _apply(place, patch, tests) if patch else "nothing"
     if not patch:
@@ -236,7 +237,7 @@ async def run_tests(place: Workplace, patch: str, tests: Tests, limits: RunLimit
 
 
 def script_parts(eval_script: str) -> tuple[str, str]:
-    """What a record's script does before the tests, and its test command; DataError if its marks are not there."""
+    """Split a record's script into setup and test command; DataError if its markers are missing."""
     lines = eval_script.split("\n")
     ends = [at for at, line in enumerate(lines) if line.strip() == END]
     starts = [at for at, line in enumerate(lines[: ends[-1]]) if line.strip() == START] if ends else []
@@ -247,7 +248,7 @@ def script_parts(eval_script: str) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class Canary:
-    """Two tests that are put among the others: one that must pass, and one that must fail."""
+    """Two tests added to the others: one that must pass, and one that must fail."""
 
     path: str
     text: str
@@ -257,7 +258,7 @@ class Canary:
 
     @property
     def placing(self) -> tuple[str, ...]:
-        """The commands that put the file in its place; a folder of its own is a package."""
+        """Return the commands that install the canary file; a new folder becomes a package."""
         folder, path = (shlex.quote(str(each)) for each in (PurePosixPath(self.path).parent, self.path))
         return (
             f"[ -d {folder} ] || {{ mkdir -p {folder}; : > {folder}/__init__.py; }}",
@@ -265,22 +266,22 @@ class Canary:
         )
 
     def lost(self, results: Results) -> bool:
-        """Whether the log does not say of both what it must."""
+        """True unless the log reports both tests as expected."""
         ends = {_last_name(name): status for name, status in results.items() if self.owns(name)}
         return ends.get(self.passing) not in GOOD or ends.get(self.failing) not in ("FAILED", "ERROR")
 
     def owns(self, name: str) -> bool:
-        """Whether a test of that name is one of the two."""
+        """True if a test of that name is one of the two."""
         return _last_name(name) in (self.passing, self.failing)
 
 
 def _last_name(name: str) -> str:
-    """The function's or method's own name, in a name of pytest's, unittest's or sympy's."""
+    """Return the bare function or method name in a pytest, unittest or sympy test name."""
     return name.partition(" ")[0].rpartition(":")[2]
 
 
-def canary_for(command: str, tests: Tests) -> Canary | None:
-    """The canary for a test command, and the command with it; None for a runner that it cannot be given to."""
+def canary_for(command: str, tests: HiddenTests) -> Canary | None:
+    """Return the canary for a test command, with the extended command; None for a runner that cannot take one."""
     *before, last = command.strip().split("\n")
     try:
         words = shlex.split(last)
@@ -313,7 +314,7 @@ def canary_for(command: str, tests: Tests) -> Canary | None:
 
 
 def _runner(words: Sequence[str]) -> str:
-    """The test runner that a command calls: pytest, unittest, django, sympy; empty if it is none of them."""
+    """Return the test runner that a command calls: pytest, unittest, django, sympy, or "" for another."""
     if any(word in ("pytest", "py.test") for word in words) or (words[:1] == ["tox"] and "--" in words):
         return "pytest"
     if "unittest" in words:
@@ -324,19 +325,19 @@ def _runner(words: Sequence[str]) -> str:
 
 
 def _doubt(results: Results, exit_status: int | None, canary: Canary | None) -> str:
-    """Why the log is not to be believed; empty if it is."""
+    """Return the reason not to trust the log; "" if it is trusted."""
     if canary is not None and canary.lost(results):
-        return "the log cannot be believed: of two tests put among the others it does not say that one passed and one failed"
+        return "the log cannot be trusted: it does not report the two canary tests as one passed and one failed"
     failed = canary is not None or any(status in ("FAILED", "ERROR") for status in results.values())
     if results and failed and exit_status == 0:
-        return "the log cannot be believed: the exit status is 0, and a test failed"
+        return "the log cannot be trusted: the exit status is 0, and a test failed"
     if results and not failed and exit_status != 0:
-        return f"the log cannot be believed: the exit status is {exit_status}, and it names no test that failed"
+        return f"the log cannot be trusted: the exit status is {exit_status}, and it names no failed test"
     return ""
 
 
-async def _apply(place: Workplace, patch: str, tests: Tests) -> str:
-    """Apply the patch, make room for the hidden tests, and see that they will fit; the command that took the patch."""
+async def _apply(place: Workplace, patch: str, tests: HiddenTests) -> str:
+    """Apply the patch, remove files that the hidden tests replace, and check that these apply; return the command used."""
     changes = read_patch(tests.test_patch)
     base = shlex.quote(tests.base_commit)
     new = [shlex.quote(change.after) for change in changes if change.before is None and change.after]
@@ -370,7 +371,10 @@ exit {_NO_TESTS}
     if outcome.exit_status == _NO_PATCH:
         raise PatchRefused(f"the patch does not apply: {said}")
     if outcome.exit_status == _IN_THE_WAY:
-        raise PatchRefused(f"the patch is in the way of the tests: {said}")
+        raise PatchRefused(f"the patch conflicts with the tests: {said}")
     if outcome.exit_status == _NO_TESTS:
         raise DataError(f"the test patch does not apply to the commit: {said}")
     raise SandboxError(f"the patch could not be applied ({outcome.ended}): {said}")
+
+
+__getattr__ = old_names(__name__, {"Places": "TaskWorkplaces", "Tests": "HiddenTests"})

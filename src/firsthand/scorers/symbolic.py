@@ -1,9 +1,9 @@
-"""Whether two mathematical answers are the same: as text, as exact numbers, as collections, and as expressions.
+"""Compares mathematical answers: as text, as exact numbers, as collections, and as expressions.
 
-An answer is parsed by our own grammar (`latex.py`) into plain data, so nothing a model wrote is ever evaluated as code. Two
-expressions are first compared at random points, in floating point, which tells nearly all different ones apart in
-microseconds; those that agree there are confirmed by sympy in a process of its own with limits on time and memory
-(`symbolic_worker.py`). If it does not come to an end, agreement at all points counts.
+An answer is parsed by our own grammar (`mathematics/latex.py`) into plain data, so no model output is ever run as code.
+Two expressions are first compared at random points, in floating point, which separates nearly all different ones in
+microseconds; those that agree are confirmed by sympy in its own process with limits on time and memory
+(`mathematics/symbolic_worker.py`). If sympy does not finish, agreement at all points counts.
 """
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ _MINERVA = "Final Answer: The final answer is"
 
 
 def boxed(task: Task, trace: Trace) -> Score:
-    """1 if what the last `\\boxed{}` holds is the reference, mathematically; without one, the whole of a short answer."""
+    """Score 1 if the content of the last `\\boxed{}`, or else a whole short answer, equals the reference mathematically."""
     text = (trace.answer or "")[-20_000:]
     found = last_boxed(text)
     return _score("boxed", found if found is not None else (text if len(text) <= 100 else None), task)
 
 
 def minerva(task: Task, trace: Trace) -> Score:
-    """1 if what follows `Final Answer: The final answer is` is the reference, mathematically (Lewkowycz et al., 2022)."""
+    """Score 1 if the text after `Final Answer: The final answer is` equals the reference (Lewkowycz et al., 2022)."""
     _, found, rest = (trace.answer or "")[-20_000:].partition(_MINERVA)
     return _score("minerva", rest.partition(". I hope it is correct")[0].partition("\n")[0] if found else None, task)
 
 
 def same_answer(answer: str, reference: str) -> bool:
-    """Whether the two are the same mathematical answer: `\\frac{1}{2}` and 0.5, `(1, 2)` and `(1,2)`, `x+1` and `1+x`."""
+    """Return whether two answers are equal mathematically: `\\frac{1}{2}` and 0.5, `(1, 2)` and `(1,2)`, `x+1` and `1+x`."""
     return comparison(answer, reference)[0]
 
 
 def comparison(answer: str, reference: str) -> tuple[bool, str]:
-    """Whether they are the same, and by what that was found: `text`, `tree`, `numbers`, `points`, `sympy` or `unread`."""
+    """Return whether they are equal, and the method: `text`, `tree`, `numbers`, `points`, `sympy` or `unread`."""
     left, right = plain(answer), plain(reference)
     if left.replace(" ", "") == right.replace(" ", ""):
         return bool(left), "text"
@@ -77,7 +77,7 @@ def _same(left: Tree, right: Tree) -> tuple[bool, str]:
         return False, "tree"
     exact = _exact(left), _exact(right)
     if exact[0] is not None and exact[1] is not None:
-        # A decimal that was rounded is not the fraction, as in the published graders.
+        # A rounded decimal does not equal the fraction, as in the published graders.
         return exact[0] == exact[1], "numbers"
     if not _agree_at_points(left, right):
         return False, "points"
@@ -107,7 +107,7 @@ def _has_word(tree: Sequence[Any]) -> bool:
 
 
 def _exact(tree: Tree) -> Fraction | None:
-    """The rational number that the tree is, or None if it is none or would be too long."""
+    """Return the tree's value as a rational number, or None if it is not one or would be too long."""
     kind = tree[0]
     if kind == "num":
         return Fraction(tree[1])
@@ -167,7 +167,7 @@ def _value(tree: Tree, point: dict[str, complex]) -> complex:
 
 def _factorial(value: complex) -> complex:
     if value.imag or value.real != int(value.real) or not 0 <= value.real <= 100:
-        raise ValueError("no small whole number")
+        raise ValueError("not a small integer")
     return complex(math.factorial(int(value.real)))
 
 
@@ -186,7 +186,7 @@ _UNARY: dict[str, Callable[[complex], complex]] = {
 
 
 def _confirmed(left: Tree, right: Tree) -> bool | None:
-    """Whether sympy finds the difference to be zero; None if it does not come to an end within its limits."""
+    """Return whether sympy proves the difference to be zero; None if it does not finish within its limits."""
     worker = Path(__file__).parent / "mathematics" / "symbolic_worker.py"
     try:
         done = subprocess.run(

@@ -1,9 +1,9 @@
-"""Scorers that compare a text with reference texts: token F1, BLEU, chrF, ROUGE, and similarity of embeddings.
+"""Compares a text with reference texts: token F1, BLEU, chrF, ROUGE, and embedding similarity.
 
-The references are `task.secret["references"]`, or `["answer"]` alone; of several the best counts, but for BLEU and chrF,
-which take all together. BLEU and chrF are sacrebleu's and ROUGE is rouge-score's (extra `text`), with those packages'
-defaults. A score's value is of one text. The BLEU or chrF of a corpus is not their mean: tables make it from what the scores
-carry (`corpus.py`), and `corpus_bleu` and `corpus_chrf` from texts.
+The references are `task.secret["references"]`, or `["answer"]` alone; the best of several counts, except for BLEU and chrF,
+which use all together. BLEU and chrF are sacrebleu's and ROUGE is rouge-score's (extra `text`), with those packages'
+defaults. A score is of one text. The BLEU or chrF of a corpus is not their mean: tables compute it from the statistics in
+the scores (`stats/corpus_formulas.py`), and `corpus_bleu` and `corpus_chrf` from texts.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ ROUGE_TYPES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 
 
 def token_f1(task: Task, trace: Trace) -> Score:
-    """The overlap of the words of answer and reference, 0 to 1: SQuAD's F1 (Rajpurkar et al., 2016)."""
+    """Score the word overlap of answer and reference, 0 to 1: SQuAD's F1 (Rajpurkar et al., 2016)."""
     return _best("token_f1", task, trace, f1)
 
 
 def bleu(task: Task, trace: Trace) -> Score:
-    """Sentence BLEU with exponential smoothing, 0 to 1 (Papineni et al., 2002; sacrebleu), and its share of the corpus's."""
+    """Score sentence BLEU with exponential smoothing, 0 to 1 (Papineni et al., 2002; sacrebleu), with corpus statistics."""
     found = _sacrebleu().sentence_bleu(_answer(trace), references(task))
     shares = (*found.counts, *found.totals, found.sys_len, found.ref_len)
     return Score("bleu", found.score / 100, figure_detail("bleu", shares))
 
 
 def chrf(task: Task, trace: Trace) -> Score:
-    """Sentence chrF: F-score of character n-grams to 6, 0 to 1 (Popović, 2015; sacrebleu), and its share of the corpus's."""
+    """Score sentence chrF, F-score of character n-grams to 6, 0 to 1 (Popović, 2015; sacrebleu), with corpus statistics."""
     metric = _sacrebleu().CHRF()
     shares = metric._extract_corpus_statistics([_answer(trace)], [[each] for each in references(task)])[0]
     return Score(
@@ -46,12 +46,12 @@ def chrf(task: Task, trace: Trace) -> Score:
 
 
 def rouge_l(task: Task, trace: Trace) -> Score:
-    """F-measure of the longest common subsequence of words, 0 to 1 (Lin, 2004; rouge-score, stemmed)."""
+    """Score the F-measure of the longest common subsequence of words, 0 to 1 (Lin, 2004; rouge-score, stemmed)."""
     return _best("rouge_l", task, trace, lambda answer, reference: rouge(answer, reference)["rougeL"])
 
 
 def embedding_similarity(embedder: Embedder) -> Callable[[Task, Trace], Awaitable[Score]]:
-    """A scorer: the cosine of answer and nearest reference under the embedder, -1 to 1."""
+    """Return a scorer: cosine similarity of the answer and its nearest reference under the embedder, -1 to 1."""
 
     async def similarity(task: Task, trace: Trace) -> Score:
         if not _answer(trace).strip():
@@ -63,7 +63,7 @@ def embedding_similarity(embedder: Embedder) -> Callable[[Task, Trace], Awaitabl
 
 
 def f1(answer: str, reference: str) -> float:
-    """The F1 of two bags of words, normalised as SQuAD does; two empty texts agree."""
+    """Return the F1 of two bags of words, normalised as SQuAD does; two empty texts agree."""
     ours, theirs = Counter(normalise(answer).split()), Counter(normalise(reference).split())
     if not ours or not theirs:
         return float(ours == theirs)
@@ -72,7 +72,7 @@ def f1(answer: str, reference: str) -> float:
 
 
 def rouge(answer: str, reference: str) -> dict[str, float]:
-    """The F-measures of ROUGE-1, -2, -L and -Lsum, 0 to 1."""
+    """Return the F-measures of ROUGE-1, -2, -L and -Lsum, 0 to 1."""
     try:
         from rouge_score import rouge_scorer
     except ImportError:
@@ -83,17 +83,17 @@ def rouge(answer: str, reference: str) -> dict[str, float]:
 
 
 def corpus_bleu(answers: Sequence[str], references_of: Sequence[Sequence[str]]) -> float:
-    """The BLEU of a corpus, 0 to 1; each answer has its references."""
+    """Return the BLEU of a corpus, 0 to 1; each answer has its own references."""
     return float(_sacrebleu().corpus_bleu(list(answers), _streams(references_of)).score) / 100
 
 
 def corpus_chrf(answers: Sequence[str], references_of: Sequence[Sequence[str]]) -> float:
-    """The chrF of a corpus, 0 to 1; each answer has its references."""
+    """Return the chrF of a corpus, 0 to 1; each answer has its own references."""
     return float(_sacrebleu().corpus_chrf(list(answers), _streams(references_of)).score) / 100
 
 
 def references(task: Task) -> list[str]:
-    """The texts that the task's answer is compared with."""
+    """Return the task's reference texts."""
     found = task.secret.get("references")
     return [str(each) for each in found] if found else [str(task.secret.get("answer", ""))]
 
@@ -108,7 +108,7 @@ def _answer(trace: Trace) -> str:
 
 
 def _streams(references_of: Sequence[Sequence[str]]) -> list[list[str | None]]:
-    """The references in sacrebleu's order: the first of each answer, the second of each, and so on."""
+    """Return the references in sacrebleu's order: the first of each answer, the second of each, and so on."""
     most = max(map(len, references_of), default=0)
     return [[each[place] if place < len(each) else None for each in references_of] for place in range(most)]
 

@@ -1,8 +1,8 @@
-"""Code answers held to unittest cases in the sandbox, as BigCodeBench does (Zhuo et al., 2024).
+"""Runs unittest cases on code answers in the sandbox, as BigCodeBench does (Zhuo et al., 2024).
 
-A task's `secret` holds `tests` (a file with the class `TestCases`), `solution` (the reference), `before` (code put in front
-of an answer), `entry_point` and `needs` (the modules that tests and prompt import). Where the reference itself fails here,
-say because a library is missing, the score is an error that says so: it tells nothing about the answer.
+A task's `secret` holds `tests` (a file with the class `TestCases`), `solution` (the reference), `before` (code prepended to
+an answer), `entry_point` and `needs` (the modules that tests and prompt import). If the reference itself fails here, say
+because a library is missing, the score is an error that says so: it tells nothing about the answer.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ LIMITS = RunLimits(
 
 
 async def passes_unit_tests(task: Task, trace: Trace) -> Score:
-    """1 if the code in the answer passes all of the task's unittest cases in the sandbox."""
+    """Score 1 if the code in the answer passes all of the task's unittest cases in the sandbox."""
     prompt, entry_point = str(task.secret.get("prompt", "")), str(task.secret.get("entry_point", ""))
     code = answered_code(trace.answer or "", prompt, entry_point)
     sandbox = shared_sandbox()
@@ -42,31 +42,31 @@ async def passes_unit_tests(task: Task, trace: Trace) -> Score:
 
 
 async def run_unit_tests(code: str, task: Task, sandbox: Sandbox) -> Outcome:
-    """What came of the task's tests on this code."""
+    """Run the task's tests on this code."""
     tests = task.secret.get("tests")
     if not isinstance(tests, str):
         raise DataError(f"task {task.id} has no tests: secret['tests'] holds {str(tests)[:60]!r}, code was expected")
     files = {"answer.py": f"{task.secret.get('before', '')}{code}\n"}
-    return await sandbox.python(_runner(), stdin=tests, files=files, limits=LIMITS, name="<tests>")
+    return await sandbox.python(_runner(), stdin=tests, files=files, limits=LIMITS, ours=True, name="<tests>")
 
 
 async def check_reference(task: Task, sandbox: Sandbox) -> None:
-    """DataError that says why, if even the reference solution does not pass here."""
+    """Raise DataError with the reason if the reference solution itself does not pass here."""
     outcome = await run_unit_tests(str(task.secret.get("solution", "")), task, sandbox)
     if outcome.ok:
         return
     missing = await lacking(task.secret.get("needs", ()), sandbox)
     if missing:
         raise DataError(
-            f"{task.id} needs {', '.join(missing)}, which the sandbox does not have: set {PACKAGES} to a virtual "
-            "environment with it"
+            f"{task.id} needs {', '.join(missing)}, which the sandbox lacks: set {PACKAGES} to a virtual "
+            "environment that has it"
         )
     words = reason(outcome)["reason"]
-    raise DataError(f"{task.id} cannot be judged here: its reference solution fails in this sandbox ({words})")
+    raise DataError(f"{task.id} cannot be scored here: its reference solution fails in this sandbox ({words})")
 
 
 async def lacking(modules: Iterable[str], sandbox: Sandbox) -> list[str]:
-    """Those of the modules that code in the sandbox cannot import."""
+    """Return the modules that code in the sandbox cannot import."""
     code = (
         "import importlib.util, json, sys\n"
         "print(json.dumps([n for n in json.load(sys.stdin) if importlib.util.find_spec(n) is None]))"

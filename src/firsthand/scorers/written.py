@@ -1,7 +1,7 @@
-"""Scorers of written answers by the rules of published harnesses, each quoting the regular expressions it follows.
+"""Scores generated answers by the extraction rules of published harnesses, with their regular expressions.
 
-They read the attempt's answer, which for a task of such a protocol is all that the model wrote. What was found is in the
-score's detail, so that a wrong extraction can be told from a wrong answer.
+The scorers read the attempt's answer, which for a task of such a protocol is the model's whole output. The extracted text is
+in the score's detail, so that a wrong extraction can be told from a wrong answer.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from firsthand.task import Task
 from firsthand.trace import Score, Trace
 
 MAX_CHARS = 50_000
-"""Of a longer answer the last characters are looked at."""
+"""Only this many last characters of an answer are searched."""
 TIGER_SEED = 12345
 
 _GSM8K_STRICT = re.compile(r"#### (-?[0-9.,]+)")
@@ -26,17 +26,17 @@ _PRO_AGAIN = re.compile(r".*[aA]nswer:\s*([A-J])")
 
 
 def gsm8k_strict(task: Task, trace: Trace) -> Score:
-    """1 if the first `#### 42` is the reference: lm-evaluation-harness, gsm8k, strict-match."""
+    """Score 1 if the first `#### 42` is the reference: lm-evaluation-harness, gsm8k, strict-match."""
     return _score("strict-match", _first(_GSM8K_STRICT, trace), task, number=True)
 
 
 def gsm8k_cot_strict(task: Task, trace: Trace) -> Score:
-    """1 if the first `The answer is 42.` is the reference: lm-evaluation-harness, gsm8k_cot, strict-match."""
+    """Score 1 if the first `The answer is 42.` is the reference: lm-evaluation-harness, gsm8k_cot, strict-match."""
     return _score("strict-match", _first(_GSM8K_COT, trace), task, number=True)
 
 
 def gsm8k_flexible(task: Task, trace: Trace) -> Score:
-    """1 if the last number is the reference, by the harness's rule for numbers: lm-evaluation-harness, flexible-extract."""
+    """Score 1 if the last number is the reference, by the harness's rule: lm-evaluation-harness, flexible-extract."""
     found = None
     for match in _GSM8K_FLEXIBLE.finditer(_text(trace)):
         found = match.group(1) or match.group(2)
@@ -44,26 +44,26 @@ def gsm8k_flexible(task: Task, trace: Trace) -> Score:
 
 
 def bbh_exact(task: Task, trace: Trace) -> Score:
-    """1 if what follows the first `the answer is`, without its last character, is the target: lm-evaluation-harness, BBH."""
+    """Score 1 if the text after the first `the answer is`, less its last character, is the target: harness's BBH."""
     return _score("exact_match", _first(_BBH, trace), task)
 
 
 def simple_evals_letter(task: Task, trace: Trace) -> Score:
-    """1 if the first `Answer: X` names the right letter, A to D, in either case: OpenAI's simple-evals, GPQA and MMLU."""
+    """Score 1 if the first `Answer: X` names the right letter, A to D, in either case: OpenAI's simple-evals."""
     found = _first(_SIMPLE_EVALS, trace)
     return _score("exact_match", None if found is None else found.upper(), task)
 
 
 def mmlu_pro_letter(task: Task, trace: Trace) -> Score:
-    """1 if the first `answer is (X)` is the right letter, 0 if there is none: lm-evaluation-harness, mmlu_pro."""
+    """Score 1 if the first `answer is (X)` is the right letter, 0 if there is none: lm-evaluation-harness, mmlu_pro."""
     return _score("exact_match", _first(_PRO, trace), task)
 
 
 def mmlu_pro_tiger(task: Task, trace: Trace) -> Score:
-    """1 if the letter is right by TIGER-Lab's three rules in turn; where none finds one, their seeded guess is judged.
+    """Score 1 if the letter is right by TIGER-Lab's three rules in turn; if none finds one, their seeded guess is scored.
 
     The rules are `answer is (X)`, `Answer: X`, and the last capital from A to J. Their script sets the seed to 12345 before
-    each guess, so the guess depends on nothing but the number of options (Wang et al., 2024).
+    each guess, so the guess depends on the number of options alone (Wang et al., 2024).
     """
     text = _text(trace)
     found = _PRO.search(text) or _PRO_AGAIN.search(text)
@@ -75,7 +75,7 @@ def mmlu_pro_tiger(task: Task, trace: Trace) -> Score:
 
 
 def harness_number(text: str) -> str:
-    """The text as the harness compares it: no `,` and `$`, nothing up to `####`, no full stop at the end, lower case."""
+    """Return the text as the harness compares it: no `,` and `$`, nothing up to `####`, no final full stop, lower case."""
     for pattern in (",", r"\$", r"(?s).*#### ", r"\.$"):
         text = re.sub(pattern, "", text)
     return text.lower()
@@ -96,5 +96,5 @@ def _reference(task: Task) -> str:
 
 def _score(name: str, found: str | None, task: Task, *, number: bool = False) -> Score:
     same = harness_number if number else str
-    holds = found is not None and same(found.strip()) == same(_reference(task))
-    return Score(name, float(holds), {"found": None if found is None else found[:200]})
+    correct = found is not None and same(found.strip()) == same(_reference(task))
+    return Score(name, float(correct), {"found": None if found is None else found[:200]})

@@ -162,8 +162,8 @@ def _board(
     figures: Figures | None,
 ) -> Board:
     everything = [trace for traces in agents.values() for trace in traces]
-    names = list(dict.fromkeys(score.name for trace in everything for score in trace.scores))
-    metric = next((trace.scores[0].name for trace in everything if trace.scores), "")
+    names = list(dict.fromkeys(score.name for trace in everything for score in trace.attempt_scores))
+    metric = next((trace.attempt_scores[0].name for trace in everything if trace.attempt_scores), "")
     cheapest = min(agents, key=lambda agent: _cost(agents[agent]).tokens) if budget else next(iter(agents))
     first = baseline if baseline is not None and baseline in agents else cheapest
     found = figures_of(agents, figures)

@@ -66,7 +66,9 @@ def figures(
     count as empty answers, or with `errors=False` not at all.
     """
     agents = {agent: sorted(traces, key=_place) for agent, traces in agents.items()}  # the draws go by the tasks' order
-    names = dict.fromkeys(score.name for traces in agents.values() for trace in traces for score in trace.scores)
+    names = dict.fromkeys(
+        score.name for traces in agents.values() for trace in traces for score in trace.attempt_scores
+    )
     found = {name: each for name in names if (each := _of_shares(agents, name, errors))}
     sure = next(
         (name for name in names if any(_stated(trace, name) for each in agents.values() for trace in each)), None
@@ -87,7 +89,7 @@ def slow_figure(name: str, tasks: tuple[str, ...], statistic: Callable[[Sequence
 
 def has_figures(traces: Iterable[Trace]) -> bool:
     """Whether any of these attempts has a share of a figure, or states a confidence."""
-    return any(score.corpus or "confidence" in score.detail for trace in traces for score in trace.scores)
+    return any(score.corpus or "confidence" in score.detail for trace in traces for score in trace.attempt_scores)
 
 
 def _place(trace: Trace) -> tuple[str, int]:

@@ -54,7 +54,9 @@ def stored_figures(
 
 def first_score(benchmark: str, *runs: Run) -> str:
     """The name of the score that the benchmark's agents are ranked by; empty if nothing was scored."""
-    return next((trace.scores[0].name for run in runs for trace in run.samples(benchmark) if trace.scores), "")
+    return next(
+        (trace.attempt_scores[0].name for run in runs for trace in run.samples(benchmark) if trace.attempt_scores), ""
+    )
 
 
 @cache

@@ -1,6 +1,6 @@
-"""Whether the values of a dataclass are of the kinds that its annotations say: for settings that callers write in Python.
+"""Checks a dataclass's values against its annotations, for settings that callers write in Python.
 
-Ranges are the business of the dataclass, which may compare its values once their kinds are known.
+Ranges are checked by the dataclass itself, once the types are known.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any
 from firsthand.errors import ConfigError
 
 MANY = 64
-"""Of so many values and more only the number is told."""
+"""Sequences this long are shown by their length alone."""
 
 
 def check_kinds(settings: Any, *, whole: bool = True) -> None:
-    """Raise ConfigError for the first field of a dataclass whose value is not of its annotation's kind.
+    """Raise ConfigError for the first field of a dataclass whose value does not fit its annotation.
 
-    Annotations may hold numbers, bool, str, Literal, tuples (for which lists are taken too), classes, and unions of these.
-    With `whole=False` a field for an int takes any number.
+    Annotations may be numbers, bool, str, Literal, tuples (lists are accepted), classes, and unions of these. With
+    `whole=False` a field for an int accepts any number.
     """
     cls: Any = type(settings)
     for name, kind in _kinds(cls).items():
@@ -31,7 +31,7 @@ def check_kinds(settings: Any, *, whole: bool = True) -> None:
 
 
 def shown(value: object) -> str:
-    """A value as it may stand in a message: Python refuses to print very long numbers, and nobody reads long ones."""
+    """A value for an error message, shortened; Python refuses to print very long integers."""
     if isinstance(value, tuple | list) and len(value) >= MANY:
         return f"{len(value)} values"
     if isinstance(value, int) and abs(value) >= 10**100:
@@ -65,7 +65,7 @@ def _fits(value: Any, kind: Any, whole: bool) -> bool:
 
 
 def _words(kind: Any, whole: bool) -> str:
-    """What a kind is called in a message."""
+    """A type in words, for an error message."""
     if isinstance(kind, types.UnionType):
         return " or ".join(_words(each, whole) for each in typing.get_args(kind))
     origin, inside = typing.get_origin(kind), typing.get_args(kind)

@@ -1,4 +1,4 @@
-"""Where everything is kept that is not the user's own: runs, models, fetched data."""
+"""The data home: the folder of runs, models and downloaded data."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def data_home() -> Path:
-    """The folder of everything we keep: `$FIRSTHAND_HOME`, or `firsthand` in the platform's place for data."""
+    """`$FIRSTHAND_HOME`, or `firsthand` in the platform's data folder."""
     if chosen := os.environ.get("FIRSTHAND_HOME"):
         return Path(chosen).expanduser()
     if sys.platform == "darwin":

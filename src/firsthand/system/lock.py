@@ -1,4 +1,4 @@
-"""Who works on something: a file lock that the system takes back when its holder dies, by whatever means."""
+"""File locks that the system releases when the holding process dies."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from firsthand.errors import StoreError
 
 @contextmanager
 def held(lock: Path, *, alone: bool = False) -> Iterator[None]:
-    """Hold the lock, together with whoever else does, or `alone`, after waiting for everybody else to let go."""
+    """Hold the lock, shared with other holders, or `alone` after waiting for all of them. StoreError if not writable."""
     try:
         file = lock.open("ab")
     except OSError as error:
@@ -25,7 +25,7 @@ def held(lock: Path, *, alone: bool = False) -> Iterator[None]:
 
 
 def is_held(lock: Path) -> bool:
-    """Whether a living process holds the lock."""
+    """True if a live process holds the lock."""
     try:
         with lock.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,7 +1,7 @@
-"""A name with the options it carries, as it is written on a command line, and those options as a function's keywords.
+"""Parses a name with options, as on the command line, and binds the options to a function's keywords.
 
-`self_consistency:samples=16` is a name and an option. A pattern that leads others is given them in parentheses, each with
-its own options: `self_consistency(react:max_steps=4):samples=16`. What the names stand for is the business of `catalog`.
+`self_consistency:samples=16` is a name and an option. Inner patterns stand in parentheses, each with its own options:
+`self_consistency(react:max_steps=4):samples=16`. `catalog` looks the names up.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ _MAX_NESTED = 16
 
 @dataclass(frozen=True)
 class Spec:
-    """A name and the options it carries."""
+    """A name and its options."""
 
     name: str
     options: Mapping[str, str] = field(default_factory=dict)
     parts: tuple[Spec, ...] = ()
-    """The patterns it leads."""
+    """Inner patterns, from the parentheses."""
 
 
 def parse_spec(text: str) -> Spec:
-    """`name(part,part):key=value:key=value` as a Spec; each part is a spec too, and the parentheses may be left out.
+    """`name(part,part):key=value:key=value` as a Spec; each part is a spec too, and the parentheses are optional.
 
     A colon without `=` after it belongs to the name, as in `file.py:function`, or to a value that names a model by its
-    provider, as in `judge=openai:llama3@http://localhost:11434/v1`. One inside any other value is written `\\:`.
+    provider, as in `judge=openai:llama3@http://localhost:11434/v1`. In any other value, write a colon as `\\:`.
     """
     text, inside = _unfold(text)
     parts = () if inside is None else tuple(parse_spec(each.strip()) for each in split_list(inside))
@@ -56,13 +56,13 @@ def parse_spec(text: str) -> Spec:
 
 
 def _goes_on(value: str) -> bool:
-    """Whether a value begins with a model provider, so that colons in it are its own."""
+    """True if a value starts with a model provider, so that its colons are its own."""
     prefix = value.partition(":")[0]
     return prefix == "hf" or (Path(__file__).parent.parent / "providers" / f"{prefix}.py").is_file()
 
 
 def _unfold(text: str) -> tuple[str, str | None]:
-    """The text without its first parentheses, and what stands in them; None if there are none, as in `work (old)/my.py`."""
+    """The text without its first parentheses, and their content; None without any, as in `work (old)/my.py`."""
     opened = text.find("(")
     if opened < 0 or "=" in text[:opened]:
         if ")" in text[: None if opened < 0 else opened]:
@@ -94,7 +94,7 @@ def bind_options(
     bound: dict[str, Any] = {}
     for key, value in spec.options.items():
         if key in led:
-            raise ConfigError(f"{spec.name} is given its {key} in parentheses: write {spec.name}({value})")
+            raise ConfigError(f"{spec.name} takes its {key} in parentheses: write {spec.name}({value})")
         if key not in keywords:
             close = nearest(key, keywords)
             hint = f" did you mean {close!r}?" if close else ""
@@ -105,7 +105,7 @@ def bind_options(
 
 
 def keywords_of(function: Callable[..., Any]) -> list[str]:
-    """The names of the keyword-only arguments."""
+    """Names of the keyword-only arguments."""
     return [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
 
 

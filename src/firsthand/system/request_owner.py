@@ -1,7 +1,7 @@
-"""For whom the running code asks models: a model that runs here shares its steps fairly between those who ask.
+"""The request owner: a context variable by which a local model shares its steps fairly between owners.
 
-Whoever makes attempts enters a name: a Run its id, and within it each attempt its agent's name. A Model that is asked by
-several at once reads it. It decides who waits, and no answer.
+A Run enters its id, and each of its attempts its agent's name. A Model with concurrent requests reads it. It affects waiting
+time only, never an answer.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 MAX_CHARS = 256
-"""An engine takes names of that length; of a longer one the end is replaced by a hash."""
+"""The longest name an engine accepts; the end of a longer one is replaced by a hash."""
 _asker: ContextVar[str] = ContextVar("firsthand_asker", default="")
 
 
 def current() -> str:
-    """For whom the running code asks; empty if nobody said so."""
+    """The owner of requests made by the running code; empty if none was entered."""
     return _asker.get()
 
 
 @contextmanager
 def asking(name: str) -> Iterator[None]:
-    """Inside it, and in the tasks that are started there, models are asked for `name`, a part of whoever asks outside."""
+    """Make `name`, below the current owner, the owner of requests made inside, and in tasks started there."""
     token = _asker.set(_bounded(f"{current()}/{name}" if current() else name))
     try:
         yield

@@ -1,4 +1,4 @@
-"""Printing for people: tables and progress with rich, and text that came from elsewhere made harmless."""
+"""Prints tables and progress bars with rich, escapes untrusted text, and asks the person at the terminal."""
 
 from __future__ import annotations
 
@@ -13,49 +13,49 @@ from typing import Any, TextIO
 
 
 def printable(text: str) -> str:
-    """The text without control characters, which could drive a terminal: they are shown as escapes, line ends stay."""
+    """The text with control characters, which could drive a terminal, shown as escapes; newlines and tabs stay."""
     return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
 
 
 def one_line(text: str) -> str:
-    """The text as one line without control characters."""
+    """The text on one line, with control characters shown as escapes."""
     return printable(" ".join(text.split()))
 
 
 def complain(text: str) -> None:
-    """Print a sentence on standard error."""
+    """Print a sentence on standard error, after `firsthand:`."""
     print(f"firsthand: {one_line(text)}", file=sys.stderr)
 
 
 class Terminal:
-    """The person at the terminal, who is asked one thing at a time. Answers are read from `source`, questions go to `sink`.
+    """Asks the person at the terminal, one question at a time. Questions go to `sink`, answers come from `source`.
 
-    Nothing here blocks: a question can be cancelled like anything else.
+    Nothing blocks the event loop, so a question can be cancelled.
     """
 
     _busy = threading.Lock()
-    """One for all: however many agents run, there is one person."""
+    """Shared by all agents, because there is one person."""
 
     def __init__(self, source: TextIO | None = None, sink: TextIO | None = None):
-        self._ends = source, sink  # None: whatever the process has when something is asked
+        self._ends = source, sink  # None: the process's own when a question is asked
 
     @property
     def source(self) -> TextIO:
-        """Where answers are read."""
+        """The stream that answers are read from."""
         return self._ends[0] if self._ends[0] is not None else sys.stdin
 
     @property
     def sink(self) -> TextIO:
-        """Where questions are written."""
+        """The stream that questions are written to."""
         return self._ends[1] if self._ends[1] is not None else sys.stderr
 
     def is_there(self) -> bool:
-        """Whether both ends are a terminal."""
+        """True if both streams are a terminal."""
         return all(stream is not None and not stream.closed and stream.isatty() for stream in (self.source, self.sink))
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        """The right to ask: whoever else has a question waits, in whatever thread or event loop."""
+        """Hold the right to ask; other questions wait, in any thread or event loop."""
         while not self._busy.acquire(blocking=False):
             await asyncio.sleep(0.02)
         try:
@@ -64,11 +64,11 @@ class Terminal:
             self._busy.release()
 
     async def choose(self, question: str, choices: Sequence[str]) -> str | None:
-        """The choice that is made, by its word or first letter; None if the terminal is left or no answer is one of them."""
+        """The chosen word, typed whole or by its first letter; None at end of input or after three invalid answers."""
         import termios
 
         shown = "/".join(f"[{choice[0]}]{choice[1:]}" for choice in choices)
-        termios.tcflush(self.source.fileno(), termios.TCIFLUSH)  # what was typed before the question is no answer to it
+        termios.tcflush(self.source.fileno(), termios.TCIFLUSH)  # text typed before the question does not answer it
         for _ in range(3):
             self.sink.write(f"{question} {shown} ")
             self.sink.flush()
@@ -98,27 +98,27 @@ class Terminal:
 
 
 def console(*, stderr: bool = False) -> Any:
-    """A rich console on standard output, or on standard error; as wide as the terminal, 100 columns in a pipe."""
+    """A rich console on standard output or standard error, as wide as the terminal; 100 columns in a pipe."""
     from rich.console import Console
 
     class Piped(Console):
-        """A console that leaves it to the command line to say what it means when a reader has left."""
+        """A console that raises BrokenPipeError, for the command line to handle."""
 
         def on_broken_pipe(self) -> None:
             raise BrokenPipeError
 
     stream = sys.stderr if stderr else sys.stdout
-    wide = stream is not None and stream.isatty()  # it is None where it was closed before we began
+    wide = stream is not None and stream.isatty()  # None if it was closed before the process started
     return Piped(stderr=stderr, width=None if wide else 100, highlight=False, emoji=False)
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print rows of text under a header."""
+    """Print a table of text with a title and a header."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    heading = Text(printable(title), style="bold")  # as it is: brackets in it are no markup
+    heading = Text(printable(title), style="bold")  # brackets in it are no markup
     table = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for name in header:
         table.add_column(name, overflow="fold")
@@ -129,9 +129,9 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
 
 @contextmanager
 def progress(label: str, total: float | None, *, unit: str = "", shown: bool = True) -> Iterator[Callable[..., None]]:
-    """A live bar on standard error; the value is a function that takes `completed`, and perhaps `total` and `note`.
+    """A live progress bar on standard error; yields a function of `completed`, and optionally `total` and `note`.
 
-    Without a terminal there is no bar.
+    There is no bar without a terminal.
     """
     if not (shown and sys.stderr.isatty()):
         yield lambda completed, total=None, note="": None

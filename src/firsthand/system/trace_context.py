@@ -1,7 +1,7 @@
-"""Which span of a distributed trace the running code belongs to, as W3C Trace Context writes it in a request's header.
+"""The current span of a distributed trace, as a W3C Trace Context header.
 
-Whoever watches an attempt or serves a request enters a TraceParent; a Model that asks an endpoint sends it along, so that
-the endpoint's own spans become part of the same trace. Without one nothing is sent.
+Listeners of attempts and the server enter a TraceParent; a Model that calls an endpoint sends it along, so that the
+endpoint's own spans join the same trace. Without one nothing is sent.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class TraceParent:
-    """The span that others are children of."""
+    """The parent span of spans made by the running code."""
 
     trace_id: int
     """128 bits, not 0."""
     span_id: int
     """64 bits, not 0."""
     sampled: bool = True
-    """Whether the trace is recorded."""
+    """True if the trace is recorded."""
 
     @property
     def header(self) -> str:
-        """The value of the header `traceparent`."""
+        """The value of the `traceparent` header."""
         return f"00-{self.trace_id:032x}-{self.span_id:016x}-{int(self.sampled):02x}"
 
 
@@ -31,10 +31,10 @@ _parent: ContextVar[TraceParent | None] = ContextVar("firsthand_traceparent", de
 
 
 def current() -> TraceParent | None:
-    """The span that the running code belongs to."""
+    """The current span, or None."""
     return _parent.get()
 
 
 def enter(parent: TraceParent | None) -> None:
-    """Make `parent` the current one for the running task and the tasks it starts."""
+    """Make `parent` the current span of the running task and the tasks it starts."""
     _parent.set(parent)

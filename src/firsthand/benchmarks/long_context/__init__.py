@@ -1,1 +1,1 @@
-"""Generators of long texts: RULER, haystacks, lengths in tokens."""
+"""Helpers of the long-context benchmarks: RULER's generators, haystacks, lengths in tokens."""

@@ -1,7 +1,7 @@
-"""What needles are hidden in: one sentence of noise over and over, the essays of Paul Graham, or pages about made-up worlds.
+"""Haystacks for needles: a repeated noise sentence, Paul Graham's essays, or pages about made-up worlds.
 
-The essays are his and not ours to ship: they are read from a folder of the user's, as RULER's or the original needle test's
-download scripts leave them.
+The essays are not ours to ship: they are read from a folder of the user's, as RULER's or the original needle test's download
+scripts leave them.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ _END = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[\"'(\[]*[A-Z0-9])")
 
 @dataclass(frozen=True)
 class Essays:
-    """The essays as one row of words, and where they came from."""
+    """The essays as one sequence of words, with their origin."""
 
     words: tuple[str, ...]
     origin: str
     sha256: str
 
     def first(self, count: int) -> str:
-        """The first `count` words; after the last one it begins again."""
+        """Return the first `count` words, starting over after the last one."""
         times, rest = divmod(count, len(self.words))
         return " ".join([*self.words * times, *self.words[:rest]])
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of a text: each ends at . ! or ? before a space and a capital or a digit."""
+    """Split a text into sentences: each ends at . ! or ? before a space and a capital or digit."""
     parts, start = [], 0
     for found in _END.finditer(text):
         parts.append(text[start : found.end()].rstrip())
@@ -52,7 +52,7 @@ def sentences(text: str) -> list[str]:
 
 
 def essays(data: str, without: str) -> Essays:
-    """The essays in the folder (or file) `data` or in `$FIRSTHAND_DATA`; `without` says what to run if there are none."""
+    """Read the essays from the folder or file `data`, or `$FIRSTHAND_DATA`; the DataError ends with the advice `without`."""
     root = Path(data or os.environ.get("FIRSTHAND_DATA") or ".").expanduser()
     places = [root] if root.is_file() else [root / part / ESSAYS_FILE for part in ("", "longctx")]
     for path in places:
@@ -69,7 +69,7 @@ def essays(data: str, without: str) -> Essays:
 
 
 def world(seed: int) -> Iterator[str]:
-    """Pages about made-up people, towns and companies without end: nothing in them was ever in a training set."""
+    """Yield pages about made-up people, towns and companies without end; no training set contains them."""
     number = 0
     while True:
         pages = [each["page"] for each in make_world(derive_seed("haystack", seed, number)).values()]
@@ -83,9 +83,9 @@ def _from_json(path: Path) -> Essays:
     try:
         text = json.loads(raw)["text"]
     except (ValueError, RecursionError, KeyError, TypeError):
-        raise DataError(f"{path} is no JSON object with a 'text': make it with RULER's download script") from None
+        raise DataError(f"{path} is not a JSON object with a 'text': make it with RULER's download script") from None
     if not isinstance(text, str):
-        raise DataError(f"{path}: 'text' is no text but {type(text).__name__}: make it with RULER's download script")
+        raise DataError(f"{path}: 'text' is a {type(text).__name__}, not text: make it with RULER's download script")
     return _words(text, path, raw)
 
 

@@ -1,8 +1,8 @@
-"""How long a text is in tokens, and the largest of a family of texts that fits a length.
+"""Counts a text's length in tokens, and finds the largest text that fits a length.
 
-A benchmark does not know the model that will attempt it, so an option says how length is counted: `count=MODEL` is that
-model's own tokenizer (a .gguf file, a folder, a tokenizer.json, or a known model that is here), `count=words*1.4` is a rule
-of thumb that needs nothing.
+A benchmark does not know the model that will attempt it, so an option names the counter: `count=MODEL` is that model's own
+tokenizer (a .gguf file, a folder, a tokenizer.json, or a known model that is downloaded), `count=words*1.4` a rule of thumb
+that needs nothing.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Meter:
-    """How length is counted: `measure(text)` is a number of tokens."""
+    """Counter of length: `measure(text)` returns a number of tokens."""
 
     measure: Callable[[str], int]
-    words: str
-    """For the record: `tokens of smollm2`, or `words x 1.4`."""
+    unit: str
+    """Description for the protocol: `tokens of smollm2`, or `words x 1.4`."""
 
 
 @cache
 def meter(count: str) -> Meter:
-    """The Meter that an option names; ConfigError if it names neither a tokenizer that is here nor words times a factor."""
+    """Return the Meter that an option names; ConfigError unless it is an available tokenizer or words times a factor."""
     count = count or WORDS
     if count.startswith("words"):
         factor = re.fullmatch(r"words(?:\*(\d{1,2}(?:\.\d{1,4})?))?", count)
@@ -50,7 +50,7 @@ def meter(count: str) -> Meter:
 
     path = model_lookup.locate(count) if count in model_lookup.KNOWN else Path(count).expanduser()
     if path is None:
-        raise ConfigError(f"count is {count!r}, which is not here yet: `firsthand models pull {count}` fetches it")
+        raise ConfigError(f"count is {count!r}, which is not downloaded: `firsthand models pull {count}` fetches it")
     if not path.exists():
         raise ConfigError(f"count is {count!r}, and there is no such file: give a .gguf, a folder, or {WORDS}")
     tokenizer = pretrained.load(path)
@@ -59,13 +59,13 @@ def meter(count: str) -> Meter:
 
 
 def parse_lengths(text: str) -> tuple[int, ...]:
-    """The lengths that `4k,8k`, `512,1000` or `4k-128k` names, in order; a span doubles, and k is 1,024."""
+    """Parse lengths such as `4k,8k`, `512,1000` or `4k-128k`, in order; a range doubles, and k is 1,024."""
     found: list[int] = []
     for part in text.lower().split(","):
         low, dash, high = (each.strip() for each in part.partition("-"))
         first, last = _length(low, text), _length(high if dash else low, text)
         if first > last:
-            raise ConfigError(f"lengths is {text!r}: the first length of a span is its shortest, as in 4k-128k")
+            raise ConfigError(f"lengths is {text!r}: begin a range with its shortest length, as in 4k-128k")
         while first <= last:
             found.append(first)
             first *= 2
@@ -73,9 +73,9 @@ def parse_lengths(text: str) -> tuple[int, ...]:
 
 
 def largest(fits: Callable[[int], bool], least: int, guess: int) -> int | None:
-    """The largest size from `least` on that fits, if fitting is lost at most once as sizes grow; None if none does.
+    """Return the largest size from `least` up that fits, or None; `fits` must be monotonic.
 
-    The search doubles from the guess and then halves, so it asks some twenty times whatever the guess.
+    The search doubles from the guess and then bisects, so it calls `fits` some twenty times whatever the guess.
     """
     if not fits(least):
         return None
@@ -89,7 +89,7 @@ def largest(fits: Callable[[int], bool], least: int, guess: int) -> int | None:
 
 
 class LazyTasks(Sequence[Task]):
-    """Tasks that are made when they are asked for, so that a limited run makes no others: `make(places[i])` is number i."""
+    """Tasks that are made on access, so that a limited run makes no others: task i is `make(places[i])`."""
 
     def __init__(self, places: Sequence[T], make: Callable[[T], Task]):
         self._places, self._make = places, make

@@ -1,4 +1,4 @@
-"""RULER's tasks that no single sentence answers: following variables (vt), and the most common words (cwe, fwe)."""
+"""RULER's tasks that need the whole text: variable tracking (vt) and the most common words (cwe, fwe)."""
 
 from __future__ import annotations
 
@@ -14,73 +14,83 @@ from random import Random
 
 from firsthand.benchmarks.long_context.haystack import NOISE
 from firsthand.benchmarks.long_context.lengths import largest
-from firsthand.benchmarks.long_context.ruler_sample import CWE, FWE, VT, Draw, Generator, Sample, word_list
+from firsthand.benchmarks.long_context.ruler_sample import (
+    CWE,
+    FWE,
+    VT,
+    RulerSample,
+    SampleGenerator,
+    SampleKey,
+    word_list,
+)
 from firsthand.benchmarks.protocols.protocol import fill
 from firsthand.benchmarks.sources.datasets import contents, find
 from firsthand.errors import DataError
 
 HOPS = 4
 EXAMPLE_TOKENS = 500
-"""The worked example of vt is the longest that has no more tokens."""
+"""Most tokens of vt's worked example, which is as long as this allows."""
 COMMON = 10
 SHORT = 4096
-"""Below this length cwe repeats its words less often, as published."""
+"""Length in tokens below which cwe repeats its words less often, as published."""
 CODE_LENGTH = 6
 ENGLISH_WORDS = "english_words.json"
 
 
-def variable_tracking(wrap: str, measure: Callable[[str], int]) -> Generator:
-    """vt: one chain of five variables, told in order among noise, after a worked example whose names are drawn anew."""
+def variable_tracking(wrap: str, measure: Callable[[str], int]) -> SampleGenerator:
+    """Return vt's generator: one chain of five variables, in order among noise, after a worked example with other names."""
 
     @cache
     def noises() -> int:
         fits = lambda size: measure(_chain(size, Random(0), 3, "12345")[0]) <= EXAMPLE_TOKENS  # noqa: E731
         return largest(fits, HOPS + 1, 8) or HOPS + 1
 
-    def make(size: int, rng: Random, draw: Draw) -> Sample:
+    def make(size: int, rng: Random, draw: SampleKey) -> RulerSample:
         shown, shown_names = _chain(noises(), rng, 3, str(rng.randrange(10_000, 99_999)))
         example = f"{shown} {' '.join(shown_names)}\n"
         value = str(rng.randrange(10_000, 99_999))
         text, names = _chain(size, rng, 5, value)
         prefix = fill(VT.prefix, {"num_v": str(HOPS + 1), "query": value})
         before, after = wrap.split("{task}")
-        return Sample(f"{before}{example}\n{text.removesuffix(prefix)}{after}", prefix, tuple(names))
+        return RulerSample(f"{before}{example}\n{text.removesuffix(prefix)}{after}", prefix, tuple(names))
 
-    return Generator(make, VT.tokens, "sentences of noise", HOPS + 1, category="multi-hop tracing")
+    return SampleGenerator(make, VT.tokens, "sentences of noise", HOPS + 1, category="multi-hop tracing")
 
 
 def _chain(size: int, rng: Random, letters: int, value: str) -> tuple[str, list[str]]:
-    """A problem of its own, answer prefix included, and the names of its variables."""
+    """Return a problem, answer prefix included, and the names of its variables."""
     names: list[str] = []
     while len(names) < HOPS + 1:
         name = "".join(rng.choices(string.ascii_uppercase, k=letters))
         names += [name] if name not in names else []
-    told = [f"VAR {names[0]} = {value}"]
-    told += [f"VAR {name} = VAR {before} " for before, name in pairwise(names)]
+    assignments = [f"VAR {names[0]} = {value}"]
+    assignments += [f"VAR {name} = VAR {before} " for before, name in pairwise(names)]
     lines = [NOISE] * size
-    for passed, (at, line) in enumerate(zip(sorted(rng.sample(range(size), len(told))), told, strict=True)):
+    for passed, (at, line) in enumerate(
+        zip(sorted(rng.sample(range(size), len(assignments))), assignments, strict=True)
+    ):
         lines.insert(at + passed, line)
     fields = {"context": "\n".join(lines), "query": value, "num_v": str(HOPS + 1)}
     return fill(VT.task + VT.prefix, fields), names
 
 
-def common_words(wrap: str, data: str) -> Generator:
-    """cwe: a numbered list in which ten words stand 30 times and the others 3 times, after one worked example."""
+def common_words(wrap: str, data: str) -> SampleGenerator:
+    """Return cwe's generator: a numbered list with ten words 30 times and the others 3 times, after one worked example."""
 
-    def make(size: int, rng: Random, draw: Draw) -> Sample:
+    def make(size: int, rng: Random, draw: SampleKey) -> RulerSample:
         example, often, seldom = (20, 3, 1) if draw.length < SHORT else (40, 10, 3)
         shown, common = _list(word_pool(example, data), example, often, seldom, rng)
-        asked = wrap.replace("{task}", CWE.task)
-        worked = fill(asked, {"context": shown}) + CWE.prefix + " " + _numbered(common)
+        template = wrap.replace("{task}", CWE.task)
+        worked = fill(template, {"context": shown}) + CWE.prefix + " " + _numbered(common)
         often, seldom = (6, 1) if draw.length < SHORT else (30, 3)
         shown, common = _list(word_pool(size, data), size, often, seldom, rng)
-        return Sample(f"{worked}\n{fill(asked, {'context': shown})}", CWE.prefix, tuple(common))
+        return RulerSample(f"{worked}\n{fill(template, {'context': shown})}", CWE.prefix, tuple(common))
 
-    return Generator(make, CWE.tokens, "different words", 2 * COMMON, category="aggregation")
+    return SampleGenerator(make, CWE.tokens, "different words", 2 * COMMON, category="aggregation")
 
 
 def word_pool(count: int, data: str = "") -> tuple[str, ...]:
-    """At least `count` different words: those of wonderwords, or if more are needed, those of RULER's english_words.json."""
+    """Return at least `count` distinct words: wonderwords', or if more are needed, those of RULER's english_words.json."""
     pool = _wonderwords()
     if count <= len(pool):
         return pool
@@ -110,7 +120,7 @@ def _english(path: Path) -> tuple[str, ...]:
         body = json.loads(contents(path))
         return tuple(dict.fromkeys(map(str, body.values())))
     except (ValueError, RecursionError, AttributeError):
-        raise DataError(f"{path} is no JSON object of words: fetch it from NVIDIA/RULER again") from None
+        raise DataError(f"{path} is not a JSON object of words: fetch it from NVIDIA/RULER again") from None
 
 
 def _list(pool: tuple[str, ...], size: int, often: int, seldom: int, rng: Random) -> tuple[str, list[str]]:
@@ -125,10 +135,10 @@ def _numbered(words: list[str]) -> str:
     return " ".join(f"{number}. {word}" for number, word in enumerate(words, 1))
 
 
-def frequent_words(wrap: str) -> Generator:
-    """fwe: coded words whose frequencies fall with the square of their rank; the first is dots and does not count."""
+def frequent_words(wrap: str) -> SampleGenerator:
+    """Return fwe's generator: coded words with frequencies that fall with rank squared; the first, dots, does not count."""
 
-    def make(size: int, rng: Random, draw: Draw) -> Sample:
+    def make(size: int, rng: Random, draw: SampleKey) -> RulerSample:
         codes: set[str] = set()
         while len(codes) < (draw.length - FWE.tokens) // 50:
             codes.add("".join(rng.choices(string.ascii_lowercase, k=CODE_LENGTH)))
@@ -138,8 +148,8 @@ def frequent_words(wrap: str) -> Generator:
         counts = (int(size * rank**-2.0 / (math.pi**2 / 6)) for rank in range(1, len(ranked) + 1))
         words = [word for word, count in zip(ranked, counts, strict=True) for _ in range(count)]
         rng.shuffle(words)
-        return Sample(
+        return RulerSample(
             fill(wrap.replace("{task}", FWE.task), {"context": " ".join(words)}), FWE.prefix, tuple(ranked[1:4])
         )
 
-    return Generator(make, FWE.tokens, "coded words", 50, category="aggregation")
+    return SampleGenerator(make, FWE.tokens, "coded words", 50, category="aggregation")

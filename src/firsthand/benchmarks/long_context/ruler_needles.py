@@ -1,4 +1,4 @@
-"""RULER's eight needle tasks: sentences with a key and a value, hidden in noise, in essays, or among their like."""
+"""RULER's eight needle tasks: sentences with a key and a value, hidden in noise, in essays, or among other needles."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from random import Random
 from typing import Literal
 from uuid import UUID
 
+from firsthand._moved import old_names
 from firsthand.benchmarks.long_context.haystack import NOISE, Essays, sentences
-from firsthand.benchmarks.long_context.ruler_sample import NIAH, Draw, Generator, Sample, word_list
+from firsthand.benchmarks.long_context.ruler_sample import NIAH, RulerSample, SampleGenerator, SampleKey, word_list
 from firsthand.benchmarks.protocols.protocol import fill
 
 NEEDLE = "One of the special magic {type_needle_v} for {key} is: {value}."
 DEPTHS = tuple(round(100 * step / 39) for step in range(40))
-"""The 40 depths in percent at which needles are put among essays."""
+"""The 40 depths, in percent, at which needles are inserted in essays."""
 Kind = Literal["words", "numbers", "uuids"]
 
 
 @dataclass(frozen=True)
-class Needles:
-    """One of the eight: what the haystack is, what keys and values are, and how many there are and are asked for."""
+class NeedleTask:
+    """One of the eight tasks: its haystack, the kinds of keys and values, and the numbers hidden and queried."""
 
     haystack: Literal["noise", "essay", "needle"] = "essay"
     keys: Kind = "words"
@@ -31,29 +32,35 @@ class Needles:
     num_queries: int = 1
 
 
-NEEDLES: Mapping[str, Needles] = {
-    "niah_single_1": Needles("noise"),
-    "niah_single_2": Needles(),
-    "niah_single_3": Needles(values="uuids"),
-    "niah_multikey_1": Needles(num_keys=4),
-    "niah_multikey_2": Needles("needle"),
-    "niah_multikey_3": Needles("needle", keys="uuids", values="uuids"),
-    "niah_multivalue": Needles(num_values=4),
-    "niah_multiquery": Needles(num_keys=4, num_queries=4),
+NEEDLES: Mapping[str, NeedleTask] = {
+    "niah_single_1": NeedleTask("noise"),
+    "niah_single_2": NeedleTask(),
+    "niah_single_3": NeedleTask(values="uuids"),
+    "niah_multikey_1": NeedleTask(num_keys=4),
+    "niah_multikey_2": NeedleTask("needle"),
+    "niah_multikey_3": NeedleTask("needle", keys="uuids", values="uuids"),
+    "niah_multivalue": NeedleTask(num_values=4),
+    "niah_multiquery": NeedleTask(num_keys=4, num_queries=4),
 }
 
 
-def needles(kind: Needles, wrap: str, essays: Callable[[], Essays] | None) -> Generator:
-    """The generator of one of the eight; `wrap` is the model template, and without essays noise takes their place."""
+def needle_generator(kind: NeedleTask, wrap: str, essays: Callable[[], Essays] | None) -> SampleGenerator:
+    """Return the generator of one task; `wrap` is the model template. Without essays, noise takes their place."""
     haystack = "noise" if kind.haystack == "essay" and essays is None else kind.haystack
     made = partial(_sample, kind, haystack, wrap, essays)
     units = {"noise": "sentences of noise", "essay": "words of the essays", "needle": "other needles"}
-    return Generator(made, NIAH.tokens, units[haystack], kind.num_keys * kind.num_values, category="retrieval")
+    return SampleGenerator(made, NIAH.tokens, units[haystack], kind.num_keys * kind.num_values, category="retrieval")
 
 
 def _sample(
-    kind: Needles, haystack: str, wrap: str, essays: Callable[[], Essays] | None, size: int, rng: Random, draw: Draw
-) -> Sample:
+    kind: NeedleTask,
+    haystack: str,
+    wrap: str,
+    essays: Callable[[], Essays] | None,
+    size: int,
+    rng: Random,
+    draw: SampleKey,
+) -> RulerSample:
     keys = [_draw(kind.keys, rng) for _ in range(kind.num_keys)]
     values = [[_draw(kind.values, rng) for _ in range(kind.num_values)] for _ in keys]
     hidden = [_needle(kind, key, value) for key, each in zip(keys, values, strict=True) for value in each]
@@ -66,8 +73,8 @@ def _sample(
         for at, needle in zip(sorted(rng.sample(range(size), len(hidden)), reverse=True), hidden, strict=True):
             lines.insert(at, needle)
         context = "\n".join(lines)
-    asked = rng.sample(range(len(keys)), kind.num_queries)
-    queries = [keys[each] for each in asked]
+    queried = rng.sample(range(len(keys)), kind.num_queries)
+    queries = [keys[each] for each in queried]
     query = ", ".join(queries[:-1]) + ", and " + queries[-1] if len(queries) > 1 else queries[0]
     one = kind.num_queries * kind.num_values == 1
     fields = {
@@ -77,12 +84,12 @@ def _sample(
     }
     task, prefix = (_singular(text) if one else text for text in (wrap.replace("{task}", NIAH.task), NIAH.prefix))
     depth = round(10 * context.index(hidden[0]) / len(context)) * 10 if len(hidden) == 1 else None
-    answers = tuple(value for each in asked for value in values[each])
-    return Sample(fill(task, fields), fill(prefix, fields), answers, depth)
+    answers = tuple(value for each in queried for value in values[each])
+    return RulerSample(fill(task, fields), fill(prefix, fields), answers, depth)
 
 
 def _among(parts: list[str], hidden: list[str], rng: Random) -> str:
-    """The sentences with the needles between them, each at a depth of its own."""
+    """Return the sentences with the needles inserted, each at its own depth."""
     cuts = [0, *sorted(int(len(parts) * depth / 100) for depth in rng.sample(DEPTHS, len(hidden))), len(parts)]
     pieces: list[str] = []
     for index in range(1, len(cuts)):
@@ -92,17 +99,17 @@ def _among(parts: list[str], hidden: list[str], rng: Random) -> str:
 
 
 def _singular(template: str) -> str:
-    """The template where one value is asked for, by RULER's four replacements."""
+    """Return the template in the singular, by RULER's four replacements, for a single queried value."""
     for many, one in (("Some", "A"), ("are all", "is"), ("are", "is"), ("answers", "answer")):
         template = template.replace(many, one)
     return template
 
 
-def _needle(kind: Needles, key: str, value: str) -> str:
+def _needle(kind: NeedleTask, key: str, value: str) -> str:
     return fill(NEEDLE, {"type_needle_v": kind.values, "key": key, "value": value})
 
 
-def _distractor(kind: Needles, rng: Random) -> str:
+def _distractor(kind: NeedleTask, rng: Random) -> str:
     return _needle(kind, _draw(kind.keys, rng), _draw(kind.values, rng))
 
 
@@ -114,3 +121,6 @@ def _draw(kind: Kind, rng: Random) -> str:
             return f"{rng.choice(word_list('adjective'))}-{rng.choice(word_list('noun'))}"
         case "uuids":
             return str(UUID(int=rng.getrandbits(128), version=4))
+
+
+__getattr__ = old_names(__name__, {"Needles": "NeedleTask", "needles": "needle_generator"})

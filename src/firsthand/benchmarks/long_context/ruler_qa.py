@@ -1,4 +1,4 @@
-"""RULER's two question answering tasks: the paragraphs of SQuAD 2.0 and of HotpotQA among others of the same set."""
+"""RULER's two question answering tasks: a question's paragraphs in SQuAD 2.0 or HotpotQA among others of the set."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from firsthand.benchmarks.long_context.ruler_sample import QA, Draw, Generator, Sample
+from firsthand._moved import old_names
+from firsthand.benchmarks.long_context.ruler_sample import QA, RulerSample, SampleGenerator, SampleKey
 from firsthand.benchmarks.protocols.protocol import fill
 from firsthand.benchmarks.sources.datasets import Source, contents, fetch, find, read
 from firsthand.errors import DataError
@@ -21,7 +22,7 @@ FILES = {
     "qa_1": ("squad.json", "dev-v2.0.json"),
     "qa_2": ("hotpotqa.json", "hotpot_dev_distractor_v1.json"),
 }
-"""The authors' files, by the names RULER's script gives them and by their own."""
+"""Task -> file names: the one RULER's script uses, and the authors' own."""
 ADDRESSES = {
     "qa_1": "https://rajpurkar.github.io/SQuAD-explorer/dataset/dev-v2.0.json",
     "qa_2": "http://curtis.ml.cmu.edu/datasets/hotpot/hotpot_dev_distractor_v1.json",
@@ -36,38 +37,40 @@ SOURCES = {
         "longctx/hotpot_distractor_validation.jsonl", 7_405, "CC BY-SA 4.0", "hotpotqa/hotpot_qa", "distractor",
         "validation",
         lambda row: {"question": row["question"], "answer": row["answer"], "context": [
-            [title, list(said)]
-            for title, said in zip(row["context"]["title"], row["context"]["sentences"], strict=True)]},
+            [title, list(sentences)]
+            for title, sentences in zip(row["context"]["title"], row["context"]["sentences"], strict=True)]},
     ),
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Question:
-    """A question, what answers it, and the documents by number: those it needs, and those that are added first."""
+class SetQuestion:
+    """A question, its answers, and documents by number: those it needs, and those added first as distractors."""
 
     query: str
     answers: tuple[str, ...]
     needed: tuple[int, ...]
-    near: tuple[int, ...] = ()
+    distractors: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
-class Reading:
-    """The questions and documents of a set, and where they came from."""
+class QuestionSet:
+    """Questions and documents of a dataset, with their origin."""
 
-    questions: tuple[Question, ...]
+    questions: tuple[SetQuestion, ...]
     documents: tuple[str, ...]
     origin: str
 
 
-def qa(reading: Reading, wrap: str) -> Generator:
-    """The generator: question number `index` of the set, its documents and others, shuffled. The size counts documents."""
-    return Generator(partial(_sample, reading, wrap), QA.tokens, "documents", 1, "part", "question answering")
+def qa(question_set: QuestionSet, wrap: str) -> SampleGenerator:
+    """Return the generator: question `index` of the set, with its documents and others shuffled; size counts documents."""
+    return SampleGenerator(
+        partial(_sample, question_set, wrap), QA.tokens, "documents", 1, "part", "question answering"
+    )
 
 
-def read_reading(task: str, data: str) -> Reading:
-    """The set of `qa_1` (SQuAD) or `qa_2` (HotpotQA) from a folder of the user's or, if `data` is `hub`, from the hub."""
+def read_question_set(task: str, data: str) -> QuestionSet:
+    """Read the set of `qa_1` (SQuAD) or `qa_2` (HotpotQA) from a folder of the user's or, if `data` is `hub`, the hub."""
     if data == "hub":
         source = SOURCES[task]
         rows = list(read(fetch(source), source, "hub").rows)
@@ -90,31 +93,32 @@ def read_reading(task: str, data: str) -> Reading:
     return _squad(body, path) if task == "qa_1" else _hotpot(body, path.name)
 
 
-def _sample(reading: Reading, wrap: str, size: int, rng: Random, draw: Draw) -> Sample:
-    if draw.number >= len(reading.questions):
+def _sample(question_set: QuestionSet, wrap: str, size: int, rng: Random, draw: SampleKey) -> RulerSample:
+    if draw.number >= len(question_set.questions):
         raise DataError(
-            f"{reading.origin} has {len(reading.questions):,} questions: give samples={len(reading.questions)}"
+            f"{question_set.origin} has {len(question_set.questions):,} questions: "
+            f"give samples={len(question_set.questions)}"
         )
-    asked, everything = reading.questions[draw.number], reading.documents
-    wanted = max(0, size - len(asked.needed))
+    question, everything = question_set.questions[draw.number], question_set.documents
+    wanted = max(0, size - len(question.needed))
     if size >= len(everything):
         chosen = [everything[each % len(everything)] for each in range(size)]
-    elif wanted > len(asked.near):
-        known = {*asked.needed, *asked.near}
+    elif wanted > len(question.distractors):
+        known = {*question.needed, *question.distractors}
         others = [each for each in range(len(everything)) if each not in known]
-        more = rng.sample(others, min(len(others), wanted - len(asked.near)))
-        chosen = [everything[each] for each in (*asked.needed, *asked.near, *more)]
+        more = rng.sample(others, min(len(others), wanted - len(question.distractors)))
+        chosen = [everything[each] for each in (*question.needed, *question.distractors, *more)]
     else:
-        chosen = [everything[each] for each in (*asked.needed, *rng.sample(asked.near, wanted))]
+        chosen = [everything[each] for each in (*question.needed, *rng.sample(question.distractors, wanted))]
     rng.shuffle(chosen)
     shown = [fill(DOCUMENT, {"i": str(number), "document": each}) for number, each in enumerate(chosen, 1)]
-    text = fill(wrap.replace("{task}", QA.task), {"context": "\n\n".join(shown), "query": asked.query})
-    cluster = f"document {asked.needed[0]}" if asked.near else None
-    return Sample(text, QA.prefix, asked.answers, cluster=cluster)
+    text = fill(wrap.replace("{task}", QA.task), {"context": "\n\n".join(shown), "query": question.query})
+    cluster = f"document {question.needed[0]}" if question.distractors else None
+    return RulerSample(text, QA.prefix, question.answers, cluster=cluster)
 
 
-def _squad(body: Any, path: Path) -> Reading:
-    """The authors' nested file, as rows."""
+def _squad(body: Any, path: Path) -> QuestionSet:
+    """Read the authors' nested file."""
     try:
         rows = [
             {
@@ -134,7 +138,7 @@ def _squad(body: Any, path: Path) -> Reading:
     return _squad_rows(rows, path.name)
 
 
-def _squad_rows(rows: list[Json], origin: str) -> Reading:
+def _squad_rows(rows: list[Json], origin: str) -> QuestionSet:
     try:
         numbers = {text: number for number, text in enumerate(sorted({str(row["context"]) for row in rows}))}
         articles: dict[str, dict[int, None]] = {}
@@ -143,9 +147,11 @@ def _squad_rows(rows: list[Json], origin: str) -> Reading:
         questions = []
         for row in rows:
             here = numbers[str(row["context"])]
-            near = tuple(each for each in articles[str(row["title"])] if each != here)
+            distractors = tuple(each for each in articles[str(row["title"])] if each != here)
             if row["answers"]:
-                questions.append(Question(str(row["question"]), tuple(map(str, row["answers"])), (here,), near))
+                questions.append(
+                    SetQuestion(str(row["question"]), tuple(map(str, row["answers"])), (here,), distractors)
+                )
     except (KeyError, TypeError) as error:
         raise DataError(
             f"{origin}: {error!r}: title, context, question and answers were expected in each row"
@@ -153,23 +159,28 @@ def _squad_rows(rows: list[Json], origin: str) -> Reading:
     return _checked(questions, numbers, f"SQuAD 2.0 ({origin})")
 
 
-def _hotpot(rows: Any, origin: str) -> Reading:
+def _hotpot(rows: Any, origin: str) -> QuestionSet:
     try:
-        told = [[f"{title}\n{''.join(said)}" for title, said in row["context"]] for row in rows]
-        numbers = {text: number for number, text in enumerate(sorted({text for each in told for text in each}))}
+        paragraphs = [[f"{title}\n{''.join(sentences)}" for title, sentences in row["context"]] for row in rows]
+        numbers = {text: number for number, text in enumerate(sorted({text for each in paragraphs for text in each}))}
         questions = [
-            Question(str(row["question"]), (str(row["answer"]),), tuple(numbers[text] for text in each))
-            for row, each in zip(rows, told, strict=True)
+            SetQuestion(str(row["question"]), (str(row["answer"]),), tuple(numbers[text] for text in each))
+            for row, each in zip(rows, paragraphs, strict=True)
         ]
     except (KeyError, TypeError, ValueError):
         raise DataError(
-            f"{origin} has no 'context' with titles and sentences beside each question: RULER needs HotpotQA's distractor "
+            f"{origin} has no 'context' with titles and sentences for each question: RULER needs HotpotQA's distractor "
             "file, hotpot_dev_distractor_v1.json (a file of questions and answers alone is not enough)"
         ) from None
     return _checked(questions, numbers, f"HotpotQA, distractor ({origin})")
 
 
-def _checked(questions: list[Question], numbers: dict[str, int], origin: str) -> Reading:
+def _checked(questions: list[SetQuestion], numbers: dict[str, int], origin: str) -> QuestionSet:
     if not questions or not numbers:
-        raise DataError(f"{origin} holds no answerable question: is it the right file?")
-    return Reading(tuple(questions), tuple(numbers), f"{origin}, {len(questions):,} questions")
+        raise DataError(f"{origin} has no answerable question: is it the right file?")
+    return QuestionSet(tuple(questions), tuple(numbers), f"{origin}, {len(questions):,} questions")
+
+
+__getattr__ = old_names(
+    __name__, {"Question": "SetQuestion", "Reading": "QuestionSet", "read_reading": "read_question_set"}
+)

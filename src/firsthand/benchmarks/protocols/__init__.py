@@ -1,1 +1,1 @@
-"""How benchmarks are prompted and scored: named protocols, multiple choice, competition maths, votes."""
+"""Prompting and scoring shared by benchmarks: named protocols, multiple choice, competition mathematics, human votes."""

@@ -1,4 +1,4 @@
-"""What the mathematics benchmarks share: problems whose answer is an expression or a number, and how they are asked."""
+"""Protocols and benchmark factory for competition mathematics, whose answers are expressions or numbers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STEP_BY_STEP = "{question}\nPlease reason step by step, and put your final answe
 
 
 def in_a_box(reproduces: str, max_tokens: int, temperature: float | None = 0.0) -> Protocol:
-    """Without examples, in the chat template: reasoning, and the answer in a box."""
+    """Return a zero-shot protocol in the chat template: reasoning, then the answer in a box."""
     return Protocol(
         reproduces,
         query=STEP_BY_STEP,
@@ -29,7 +29,7 @@ def in_a_box(reproduces: str, max_tokens: int, temperature: float | None = 0.0) 
 
 
 def as_minerva(reproduces: str) -> Protocol:
-    """Minerva's four worked examples of MATH, continued."""
+    """Return the protocol that continues Minerva's four worked examples of MATH."""
     return Protocol(
         reproduces,
         query="Problem:\n{question}\n\nSolution:",
@@ -51,7 +51,7 @@ def mathematics(
     description: str,
     answer: Callable[[Json, str], str] | None = None,
 ) -> Benchmark:
-    """The benchmark over the source's rows {problem, answer, ...}; `answer` finds the reference where it has no column."""
+    """Return the benchmark over rows {problem, answer, ...}; `answer` reads the reference if it is not in that column."""
     chosen = choose(name, protocols, protocol)[1]
     rows = load(source, data)
     examples = packaged_examples(chosen.examples) if chosen.shots else ()
@@ -80,13 +80,13 @@ def mathematics(
 
 
 def stated(row: Json, where: str) -> str:
-    """The reference in the column `answer`, a text or a number."""
+    """Return the reference in the column `answer`, a text or a number."""
     value = row.get("answer")
     return str(value) if type(value) is int else text_field(row, "answer", where)
 
 
 def solved(row: Json, where: str) -> str:
-    """The reference in the last box of the column `solution`."""
+    """Return the reference in the last box of the column `solution`."""
     found = last_boxed(text_field(row, "solution", where))
     if found is None:
         raise DataError(f"{where}: the solution has no \\boxed{{}}")

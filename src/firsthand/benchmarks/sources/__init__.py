@@ -1,1 +1,1 @@
-"""Where a benchmark's rows come from: packages, folders, the hub, a user's own tables."""
+"""Loads benchmark data: from packages, folders, the hub, and the user's own tables."""

@@ -1,8 +1,8 @@
-"""What ARC-Easy and ARC-Challenge share: the files, the layout of a question, the hub's columns (Clark et al., 2018).
+"""Reads and corrects the files of ARC-Easy and ARC-Challenge (Clark et al., 2018).
 
-The files of the same names in mosaicml/llm-foundry differ from the golden requests of OLMES in 82 and 26 rows: 71 and 19
-have another answer index alone, all in NYSEDREGENTS questions, and the rest have altered choices. These files are known
-by their SHA-256, such rows are replaced by those of OLMES, and the protocol says so.
+The files of the same names in mosaicml/llm-foundry differ from OLMES's golden requests in 82 and 26 rows: 71 and 19 differ
+in the answer index alone, all in NYSEDREGENTS questions, and the rest have altered choices. Those files are recognised by
+their SHA-256, the rows are replaced by OLMES's, and the protocol says so.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from firsthand._moved import old_names
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.protocols.multiple_choice import SLICES, multiple_choice, question_item, requests_file
 from firsthand.benchmarks.protocols.protocol import Protocol
@@ -21,13 +22,13 @@ FOUNDRY_SHA256 = {
     "arc_easy": "d2d12e59543acf9a5ef6079634a72b30215e36c2fd4236fff3bc855d287b87f5",
     "arc_challenge": "1ae3aeedf1951d881cbd5c2e3a31e78a1993d251479afbe4cb413b6707244636",
 }
-"""Of the files in mosaicml/llm-foundry, scripts/eval/local_data."""
+"""SHA-256 of the files in mosaicml/llm-foundry, scripts/eval/local_data."""
 
 
-def make_benchmark(
+def arc_benchmark(
     name: str, config: str, rows: int, protocols: Mapping[str, Protocol], protocol: str, data: str
 ) -> Benchmark:
-    """The benchmark over the test split of one of ARC's two sets."""
+    """Return the benchmark over the test split of one of ARC's two sets."""
     source = Source(
         path=f"mcq/{name}.jsonl",
         rows=rows,
@@ -44,7 +45,7 @@ def make_benchmark(
 
 
 def corrected(name: str, test: Rows, source: Source) -> Rows:
-    """The rows, put right if the file is llm-foundry's."""
+    """Return the rows, corrected if the file is llm-foundry's."""
     if test.sha256 != FOUNDRY_SHA256[name]:
         return test
     right = {each["row"]: each for each in read(SLICES / f"{name}_corrections.jsonl.gz", source, "packaged").rows}
@@ -53,7 +54,10 @@ def corrected(name: str, test: Rows, source: Source) -> Rows:
 
 
 def from_hub(row: Json) -> Json:
-    """A row of allenai/ai2_arc as a row of our file."""
+    """Convert a row of allenai/ai2_arc to a row of our file."""
     choices = list(row["choices"]["text"])
     gold = list(row["choices"]["label"]).index(row["answerKey"])
     return {"query": PREFIX + row["question"], "choices": choices, "gold": gold}
+
+
+__getattr__ = old_names(__name__, {"make_benchmark": "arc_benchmark"})

@@ -1,8 +1,8 @@
-"""Where a benchmark's data comes from: a folder of the user's, `$FIRSTHAND_DATA`, our package, or the Hugging Face hub.
+"""Loads a benchmark's rows from a folder of the user's, `$FIRSTHAND_DATA`, our package, or the Hugging Face hub.
 
-Each source is read with the same checks, and what was read says where it came from and its SHA-256. The package holds small
-licensed slices, so that a first run works offline; the hub is asked for rows, never for code, and only if `data` is `hub` or
-nothing else is found.
+Every source goes through the same checks, and the result records its origin and SHA-256. The package holds small licensed
+slices, so that a first run works offline. The hub is asked for rows, never for code, and only if `data` is `hub` or nothing
+else is found.
 """
 
 from __future__ import annotations
@@ -24,53 +24,53 @@ from firsthand.system.home import data_home
 
 HUB_ROWS = "https://datasets-server.huggingface.co/rows"
 MAX_BYTES = 256 * 2**20
-"""No file of ours is nearly as large, unpacked or not."""
+"""Size limit of a data file, unpacked or not; no file of ours comes near it."""
 PAGE_ROWS = 100
 MAX_PAGE_BYTES = 32 * 2**20
 UNCONDITIONAL = 1_000_000
-"""OLMES counts from here the documents that it asks again without the question."""
+"""First number of OLMES's documents that repeat another without its question."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A benchmark's file: what it is called in each place."""
+    """A benchmark's data file, and its names in each location."""
 
     path: str
-    """In a data folder, such as `math/gsm8k_test.jsonl`; the bare file name is found there too."""
+    """Path in a data folder, such as `math/gsm8k_test.jsonl`; the bare file name is found too."""
     rows: int
-    """How many rows the whole file has."""
+    """Number of rows of the whole file."""
     licence: str
     dataset: str
-    """On the hub: its name, configuration and split; empty if it is not there."""
+    """Name on the hub, with `config` and `split`; empty if it is not there."""
     config: str
     split: str
     from_hub: Callable[[Json], Json]
-    """A row of the hub as a row of our file."""
+    """Converts a hub row to a row of our file."""
     also: tuple[str, ...] = ()
-    """Other files with the same rows, looked for after `path`."""
+    """Other files with the same rows, searched after `path`."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """What was read, and from where."""
+    """Rows that were read, with their origin."""
 
     rows: tuple[Json, ...]
     origin: str
-    """In words, for the protocol: `packaged slice, 100 of 1,319 items`."""
+    """Description for the protocol: `packaged slice, 100 of 1,319 items`."""
     path: Path
     sha256: str
     lines: tuple[int, ...] = ()
-    """The line of each row, where not each line is one."""
+    """The line of each row, if not every line is a row."""
 
     def where(self, index: int) -> str:
-        """File and line of a row, for errors. Blank lines are not allowed, so rows are lines."""
+        """Return file and line of a row, for errors. Blank lines are not allowed, so rows are lines."""
         return f"{self.path}, line {self.lines[index] if self.lines else index + 1}"
 
 
 def load(source: Source, data: str = "") -> Rows:
-    """The rows of the first source that has them: the folder (or file) `data`, `$FIRSTHAND_DATA`, our package, the hub.
+    """Return the rows from the first location that has them: folder (or file) `data`, `$FIRSTHAND_DATA`, package, hub.
 
-    `data` may also be `hub` or `packaged` to ask for those. A folder that was named and lacks the file is a DataError.
+    `data` may also be `hub` or `packaged` to choose those. DataError if a given folder lacks the file.
     """
     name = Path(source.path).name
     if data not in ("", "hub", "packaged"):
@@ -88,7 +88,7 @@ def load(source: Source, data: str = "") -> Rows:
 
 
 def read(path: Path, source: Source, origin: str) -> Rows:
-    """The rows of a .jsonl or .jsonl.gz file; DataError naming file and line where one is no JSON object."""
+    """Read a .jsonl or .jsonl.gz file; DataError with file and line if one is not a JSON object."""
     raw = contents(path)
     try:
         text = (_unpacked(raw, path) if path.suffix == ".gz" else raw).decode("utf-8")
@@ -96,13 +96,13 @@ def read(path: Path, source: Source, origin: str) -> Rows:
         raise DataError(f"{path} is not UTF-8 text (byte {error.start}): give a .jsonl file") from None
     lines, rows = _documents(tuple(_rows(text, path)))
     if not rows:
-        raise DataError(f"{path} holds no rows: is it truncated?")
+        raise DataError(f"{path} has no rows: is it truncated?")
     partial = f"{len(rows):,} of {source.rows:,} items" if len(rows) < source.rows else f"{len(rows):,} items"
     return Rows(rows, f"{origin}, {partial}", path, hashlib.sha256(raw).hexdigest(), lines)
 
 
 def contents(path: Path) -> bytes:
-    """What the file holds, as long as it is not absurdly much."""
+    """Return the file's bytes; DataError if it is larger than `MAX_BYTES`."""
     try:
         if path.stat().st_size > MAX_BYTES:
             raise DataError(f"{path} is larger than {MAX_BYTES >> 20} MiB: is it the right file?")
@@ -112,7 +112,7 @@ def contents(path: Path) -> bytes:
 
 
 def located(path: str, data: str, *others: str) -> Path | None:
-    """The file in the folder `data`, or in `$FIRSTHAND_DATA` if `data` is empty; None if it is to come from the hub."""
+    """Return the file in the folder `data`, or in `$FIRSTHAND_DATA` if `data` is empty; None to take it from the hub."""
     if data not in ("", "hub", "packaged"):
         return in_folder(Path(data).expanduser(), "data", path, *others)
     folder = os.environ.get("FIRSTHAND_DATA") if not data else None
@@ -120,7 +120,7 @@ def located(path: str, data: str, *others: str) -> Path | None:
 
 
 def _documents(rows: tuple[Json, ...]) -> tuple[tuple[int, ...], tuple[Json, ...]]:
-    """The rows as they are; of a file of requests, as OLMES keeps them, each document once, with its line."""
+    """Return (lines, rows); in a file of OLMES requests each document occurs once, with its line."""
     if not rows or not all(isinstance(row.get("doc"), dict) and "request" in row for row in rows):
         return (), rows
     found: dict[str, tuple[int, Json]] = {}
@@ -131,7 +131,7 @@ def _documents(rows: tuple[Json, ...]) -> tuple[tuple[int, ...], tuple[Json, ...
 
 
 def text_field(row: Json, key: str, where: str) -> str:
-    """The text under `key`; DataError saying where if there is none."""
+    """Return the text under `key`; DataError with `where` if there is none."""
     value = row.get(key)
     if not isinstance(value, str) or not value.strip():
         raise DataError(f"{where}: the field {key!r} holds {str(value)[:60]!r}, and text was expected")
@@ -139,27 +139,29 @@ def text_field(row: Json, key: str, where: str) -> str:
 
 
 def fetch(source: Source, *, url: str = HUB_ROWS) -> Path:
-    """The file of a hub dataset, fetched row by row on first use and kept in `data` under our home folder."""
+    """Return the file of a hub dataset, fetched page by page on first use and kept in `data` under our home folder."""
     path = data_home() / "data" / source.path
     if path.is_file():
         return path
     if not source.dataset:
-        raise DataError(f"{source.path} is not here, and not on the hub: put it into a folder and give data=FOLDER")
+        raise DataError(
+            f"{source.path} is neither on this machine nor on the hub: put it in a folder and give data=FOLDER"
+        )
     lines = [json.dumps(row, ensure_ascii=False) for row in _hub_rows(source, url)]
     partial = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        partial.replace(path)  # whole or not at all: an interrupted fetch leaves no half file
+        partial.replace(path)  # atomic: an interrupted fetch leaves no partial file
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error.strerror or error}") from None
     return path
 
 
 def fetch_unkept(source: Source, *, url: str = HUB_ROWS, page_rows: int = PAGE_ROWS) -> tuple[Json, ...]:
-    """The rows of a hub dataset that is not to lie about in plain text: fetched anew each time, kept nowhere.
+    """Return the rows of a hub dataset that must not be stored in plain text: fetched each time, never written to disk.
 
-    `$HF_TOKEN` is sent along, for such sets are given to those who have agreed to their terms.
+    `$HF_TOKEN` is sent, since such datasets are gated.
     """
     return tuple(_hub_rows(source, url, headers=headers(), page_rows=page_rows))
 
@@ -214,12 +216,12 @@ def _page(client: Any, url: str, query: dict[str, str], source: Source) -> Json:
     except (httpx.HTTPError, ValueError, RecursionError) as error:
         raise DownloadError(f"{source.dataset}: {type(error).__name__} from the hub ({error}); {hint}") from None
     if not isinstance(body, dict):
-        raise DownloadError(f"{source.dataset}: the hub's answer is no JSON object; {hint}")
+        raise DownloadError(f"{source.dataset}: the hub's answer is not a JSON object; {hint}")
     return body
 
 
 def find(folder: Path, *paths: str) -> Path | None:
-    """The first of these files in a data folder: at its path, or by its bare name, packed or not."""
+    """Return the first of these files in a data folder, by its path or bare name, gzipped or not."""
     for path in paths:
         for name in (path, Path(path).name):
             for candidate in (folder / name, folder / f"{name}.gz"):
@@ -229,7 +231,7 @@ def find(folder: Path, *paths: str) -> Path | None:
 
 
 def in_folder(folder: Path, option: str, *paths: str) -> Path:
-    """The file itself if one was named, or the first of these in the folder; DataError if there is none."""
+    """Return `folder` if it is a file, else the first of these files in it; DataError if there is none."""
     if folder.is_file():
         return folder
     found = find(folder, *paths)
@@ -240,16 +242,16 @@ def in_folder(folder: Path, option: str, *paths: str) -> Path:
 
 
 def _unpacked(raw: bytes, path: Path) -> bytes:
-    """What the gzip file holds, as long as it is not absurdly much."""
+    """Return the gzip file's content; DataError if it is larger than `MAX_BYTES`."""
     unpacker = zlib.decompressobj(wbits=31)
     try:
         out = unpacker.decompress(raw, MAX_BYTES)
     except zlib.error:
-        raise DataError(f"{path} is not a whole gzip file: fetch it again") from None
+        raise DataError(f"{path} is not a complete gzip file: fetch it again") from None
     if unpacker.unconsumed_tail:
         raise DataError(f"{path} unpacks to more than {MAX_BYTES >> 20} MiB: is it the right file?")
     if not unpacker.eof:
-        raise DataError(f"{path} is not a whole gzip file: fetch it again")
+        raise DataError(f"{path} is not a complete gzip file: fetch it again")
     return out
 
 
@@ -267,5 +269,5 @@ def _rows(text: str, path: Path) -> Iterator[Json]:
 
 
 def packed(lines: list[str]) -> bytes:
-    """The lines as a gzip file that is the same every time: how the packaged slices were made."""
+    """Return the lines as a reproducible gzip file; the packaged slices were made with it."""
     return gzip.compress(("\n".join(lines) + "\n").encode(), mtime=0)

@@ -1,6 +1,6 @@
-"""What `humaneval_plus` and `mbpp_plus` share: EvalPlus's prompts, files and rows as tasks (Liu et al., 2023).
+"""EvalPlus's prompts and files, for `humaneval_plus` and `mbpp_plus` (Liu et al., 2023).
 
-The hub's copies of the two sets hold tests as text without inputs, so the files are those of EvalPlus's releases.
+The hub's copies of the two sets hold tests as text without inputs, so the files of EvalPlus's releases are used.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from firsthand.task import Task
 
 ASKED = "Please provide a self-contained Python script that solves the following problem in a markdown code block:"
 ENDS = ("<|endoftext|>", "<|endofmask|>", "</s>", "\nif __name__", "\ndef main(", "\nprint(")
-"""Where EvalPlus ends what a base model writes, besides the strings of each set."""
+"""EvalPlus's stop strings for base models, besides those of each set."""
 
 
 def chat(reproduces: str) -> Protocol:
-    """The protocol that asks in a chat; the answer must stand alone."""
+    """Return the chat protocol, whose answer must be self-contained."""
     return Protocol(
         reproduces,
         query=f"{ASKED}\n```python\n{{question}}\n```",
@@ -35,7 +35,7 @@ def chat(reproduces: str) -> Protocol:
 
 
 def completed(reproduces: str, ends: tuple[str, ...]) -> Protocol:
-    """The protocol that has the prompt completed, up to one of the `ends`."""
+    """Return the completion protocol, which stops at any of `ends`."""
     return Protocol(
         reproduces,
         query="{question}\n",
@@ -58,7 +58,7 @@ def make(
     typed: Callable[[str, Sequence[Any]], list[Any]],
     description: str,
 ) -> Benchmark:
-    """The benchmark over the rows of one of EvalPlus's files."""
+    """Return the benchmark over the rows of one of EvalPlus's files."""
     chosen = choose(name, named, protocol)[1]
     path = located(source.path, data, *source.also)
     if path is None:
@@ -99,8 +99,8 @@ def _task(
     for which in ("base", "plus"):
         given = row.get(f"{which}_input")
         if not isinstance(given, list) or not all(isinstance(case, list) for case in given):
-            if not (which == "plus" and given == {}):  # how Mbpp/793 says that there are none
-                raise DataError(f"{where}: the field '{which}_input' is no list of argument lists")
+            if not (which == "plus" and given == {}):  # Mbpp/793 has {} for no inputs
+                raise DataError(f"{where}: the field '{which}_input' is not a list of argument lists")
             given = []
         try:
             inputs[which] = repr(typed(task_id, given))
@@ -109,7 +109,7 @@ def _task(
                 f"{where}: the field '{which}_input' does not hold arguments of {entry_point}: {error}"
             ) from None
     if inputs["base"] == "[]":
-        raise DataError(f"{where}: the field 'base_input' holds no inputs, and an answer would pass untested")
+        raise DataError(f"{where}: the field 'base_input' has no inputs, so an answer would pass untested")
     secret = {"solution": prompt + solution, "entry_point": entry_point, "inputs": inputs, "atol": atol}
     completed = {} if protocol.chat else {"prompt": prompt.strip() + "\n"}
     item = Item(

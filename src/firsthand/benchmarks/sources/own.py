@@ -1,12 +1,12 @@
-"""A benchmark of a user's own, described in a few lines of TOML beside a table of rows.
+"""Reads a user's own benchmark: a few lines of TOML next to a table of rows.
 
     data = "capitals.csv"
     prompt = "What is the capital of {country}?"
     target = "{capital}"
     scorer = ["normalised"]
 
-Templates name columns in braces. With `choices` it is multiple choice: by log-prob after the prompt, or asked for a letter
-by other patterns; without, the answer is written. `firsthand run ./capitals.toml` runs it.
+Templates name columns in braces. With `choices` it is multiple choice: scored by log-prob after the prompt, or answered with
+a letter under other patterns; without, the answer is generated. `firsthand run ./capitals.toml` runs it.
 """
 
 from __future__ import annotations
@@ -17,52 +17,53 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from firsthand import catalog
+from firsthand._moved import old_names
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.protocols.protocol import Item, Protocol, answered, fill, letter, make_task
-from firsthand.benchmarks.sources.tables import Row, read_table
+from firsthand.benchmarks.sources.tables import TableRow, read_table
 from firsthand.config import build, read_toml
 from firsthand.errors import ConfigError, DataError
 from firsthand.scorers.match import normalise
 from firsthand.task import Task
 
 LEAK_CHARS = 4
-"""A shorter target stands in many a prompt by chance."""
+"""Shortest target that is checked for leaks: a shorter one occurs in prompts by chance."""
 
 
 @dataclass(frozen=True)
-class Description:
-    """What a TOML file says. Paths are beside it."""
+class BenchmarkDescription:
+    """Fields of the TOML file. Paths are relative to it."""
 
     data: str = ""
-    """The table: .csv, .tsv, .jsonl or .json."""
+    """Table of rows: .csv, .tsv, .jsonl or .json."""
     prompt: str = ""
-    """The question, with columns in braces. By log-prob it is the exact text that a choice continues."""
+    """Template of the question. With log-probs it is the exact text that a choice continues."""
     target: str = ""
-    """The right answer, with columns in braces; with choices a letter, an index from 0, or the text of one of them."""
+    """Template of the right answer; with choices a letter, an index from 0, or the text of one of them."""
     choices: tuple[str, ...] = ()
-    """A template for each choice, or the name of one column that holds a list (JSON)."""
+    """One template per choice, or the name of one column that holds a list (JSON)."""
     continuation: str = " {choice}"
-    """What is scored of a choice after the prompt: ` {letter}` where the prompt lists them under {options}."""
+    """Template of the scored text of a choice: ` {letter}` if the prompt lists the choices under {options}."""
     scorer: tuple[str, ...] = ()
-    """Scorers by name, with their options, or FILE.py:function; the first gives the figure. `firsthand list scorers`."""
+    """Scorers by name, with options, or FILE.py:function; agents are ranked by the first. See `firsthand list scorers`."""
     shots: int = 0
-    """How many answered examples come before each question."""
+    """Number of few-shot examples before each question."""
     examples: str = ""
-    """The table they are taken from, its first rows."""
+    """Table whose first rows are the few-shot examples."""
     id: str = ""
-    """A template for the id of a row; without it, rows are counted."""
+    """Template of a row's id; the default is the row number."""
     cluster: str = ""
-    """A template for what rows have in common, such as {passage_id}: standard errors take it into account."""
+    """Template of the key of dependent rows, such as {passage_id}: standard errors are clustered by it."""
     hint: str = ""
-    """How an answer should be given, such as `a number`."""
+    """Expected form of an answer, such as `a number`."""
     encoding: str = ""
-    """Of the tables; found by itself for UTF-8 and for UTF-16 with its mark."""
+    """Encoding of the tables; UTF-8, and UTF-16 with a byte-order mark, are detected."""
     name: str = ""
-    """Of the benchmark; without it, the file's."""
+    """Name of the benchmark; the default is the file's."""
     description: str = ""
     """One line for listings."""
     licence: str = ""
-    """Of the data."""
+    """Licence of the data."""
 
     def __post_init__(self) -> None:
         for field in ("data", "prompt", "target"):
@@ -71,12 +72,14 @@ class Description:
         if not 0 <= self.shots <= 100 or (self.shots > 0) != bool(self.examples):
             raise ConfigError(f"shots is {self.shots} and examples {self.examples!r}: give both, or neither")
         if self.target.strip() and self.target in self.prompt:
-            raise ConfigError(f"the prompt holds the target {self.target!r}: every question would say its answer")
+            raise ConfigError(
+                f"the prompt contains the target {self.target!r}: every question would give its answer away"
+            )
 
 
 def read_benchmark(path: Path) -> Benchmark:
-    """The benchmark that the TOML file describes."""
-    about = build(Description, read_toml(Description, path))
+    """Return the benchmark that a TOML file describes."""
+    about = build(BenchmarkDescription, read_toml(BenchmarkDescription, path))
     rows = read_table(path.parent / about.data, about.encoding)
     shown = read_table(path.parent / about.examples, about.encoding)[: about.shots] if about.shots else []
     protocol = _protocol(about)
@@ -96,10 +99,10 @@ def read_benchmark(path: Path) -> Benchmark:
     )
 
 
-def leaks(tasks: Sequence[Task], rows: Sequence[Row]) -> list[str]:
-    """A sentence that names the rows whose prompt says the answer in words; none if there are none.
+def leaks(tasks: Sequence[Task], rows: Sequence[TableRow]) -> list[str]:
+    """Return a warning that names the rows whose prompt contains the answer; empty if there are none.
 
-    A target that is short, or is one of the choices that a prompt lists, tells nothing.
+    Targets that are short, or are choices listed in the prompt, are not checked.
     """
     found = []
     for task, row in zip(tasks, rows, strict=True):
@@ -109,10 +112,10 @@ def leaks(tasks: Sequence[Task], rows: Sequence[Row]) -> list[str]:
     if not found:
         return []
     more = f" and {len(found) - 5} more" if len(found) > 5 else ""
-    return [f"LEAK: the prompt holds the target in {len(found)} of {len(rows)} rows ({', '.join(found[:5])}{more})"]
+    return [f"LEAK: the prompt contains the target in {len(found)} of {len(rows)} rows ({', '.join(found[:5])}{more})"]
 
 
-def _protocol(about: Description) -> Protocol:
+def _protocol(about: BenchmarkDescription) -> Protocol:
     names = about.scorer or (("acc", "acc_norm") if about.choices else ("normalised",))
     return Protocol(
         "your own",
@@ -124,21 +127,21 @@ def _protocol(about: Description) -> Protocol:
     )
 
 
-def _columns(row: Row) -> dict[str, str]:
-    """The columns as templates take them: text, numbers and truth values; the others only where they are named."""
+def _columns(row: TableRow) -> dict[str, str]:
+    """Return the columns that templates may name: text, numbers and booleans."""
     return {name: str(value) for name, value in row.columns.items() if isinstance(value, str | int | float)}
 
 
-def _filled(template: str, row: Row, what: str, extra: Mapping[str, str] | None = None) -> str:
+def _filled(template: str, row: TableRow, what: str, extra: Mapping[str, str] | None = None) -> str:
     try:
         return fill(template, {**_columns(row), **(extra or {})})
     except ConfigError as error:
         odd = [name for name, value in row.columns.items() if not isinstance(value, str | int | float)]
-        hint = f" ({', '.join(odd)}: no text or number here)" if odd else ""
+        hint = f" ({', '.join(odd)}: not text or a number here)" if odd else ""
         raise DataError(f"{row.where}: {what}: {error}{hint}") from None
 
 
-def _item(row: Row, about: Description, id: str) -> Item:
+def _item(row: TableRow, about: BenchmarkDescription, id: str) -> Item:
     choices = _choices(row, about)
     answer = _filled(about.target, row, "target").strip()
     if not answer:
@@ -153,7 +156,7 @@ def _item(row: Row, about: Description, id: str) -> Item:
     return Item(id, {**_columns(row), "question": question, "answer": answer}, choices, gold, secret, cluster)
 
 
-def _choices(row: Row, about: Description) -> tuple[str, ...]:
+def _choices(row: TableRow, about: BenchmarkDescription) -> tuple[str, ...]:
     if len(about.choices) == 1 and "{" not in about.choices[0]:
         found = row.columns.get(about.choices[0])
         if not isinstance(found, list) or not 2 <= len(found) <= 26 or not all(isinstance(each, str) for each in found):
@@ -162,8 +165,8 @@ def _choices(row: Row, about: Description) -> tuple[str, ...]:
     return tuple(_filled(template, row, "choices") for template in about.choices)
 
 
-def _gold(answer: str, choices: tuple[str, ...], row: Row) -> int:
-    """The index that the target means: by a choice's text, or its letter, or its index from 0."""
+def _gold(answer: str, choices: tuple[str, ...], row: TableRow) -> int:
+    """Return the index of the target among the choices, given by text, letter, or index from 0."""
     if choices.count(answer) == 1:
         return choices.index(answer)
     letters = [letter(index) for index in range(len(choices))]
@@ -171,17 +174,19 @@ def _gold(answer: str, choices: tuple[str, ...], row: Row) -> int:
         return letters.index(answer.upper())
     if answer.isdecimal() and int(answer) < len(choices):
         return int(answer)
-    raise DataError(f"{row.where}: the target {answer!r} is no letter, index from 0, or text of {len(choices)} choices")
+    raise DataError(
+        f"{row.where}: the target {answer!r} is not a letter, index from 0, or text of {len(choices)} choices"
+    )
 
 
-def _check_ids(items: Sequence[Item], rows: Sequence[Row]) -> None:
+def _check_ids(items: Sequence[Item], rows: Sequence[TableRow]) -> None:
     twice = [id for id, count in Counter(item.id for item in items).items() if count > 1]
     if twice:
         places = [row.where for item, row in zip(items, rows, strict=True) if item.id == twice[0]]
-        raise DataError(f"{places[1]}: the id {twice[0]!r} is that of {places[0]} too: ids must differ")
+        raise DataError(f"{places[1]}: the id {twice[0]!r} is also that of {places[0]}: ids must differ")
 
 
-def _task(item: Item, about: Description, protocol: Protocol, examples: Sequence[Item]) -> Task:
+def _task(item: Item, about: BenchmarkDescription, protocol: Protocol, examples: Sequence[Item]) -> Task:
     if about.choices:
         return make_task(item, protocol, examples)
     shown = "".join(f"{answered(each, protocol)}\n\n" for each in examples)
@@ -192,3 +197,6 @@ def _task(item: Item, about: Description, protocol: Protocol, examples: Sequence
         metadata=dict(item.metadata),
         secret=dict(item.secret),
     )
+
+
+__getattr__ = old_names(__name__, {"Description": "BenchmarkDescription"})

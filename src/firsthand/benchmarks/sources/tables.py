@@ -1,7 +1,7 @@
-"""A user's own rows: CSV, TSV, JSONL or JSON files read with every row's line, and complaints that name file and line.
+"""Reads a user's CSV, TSV, JSONL and JSON tables, with the line of every row, and errors that name file and line.
 
-The encoding is found by its mark (UTF-8 or UTF-16), and is UTF-8 without one; another must be said. A row is an object of
-columns; what a file lacks or has too much of is an error here, not a zero in a table later.
+The encoding is taken from a byte-order mark (UTF-8 or UTF-16) and is UTF-8 without one; any other must be given. A row is an
+object of columns; missing or extra cells are an error here, not a zero in a table later.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from firsthand._moved import old_names
 from firsthand.benchmarks.sources.datasets import contents
 from firsthand.errors import DataError
 from firsthand.message import Json
@@ -25,15 +26,15 @@ csv.field_size_limit(1 << 24)
 
 
 @dataclass(frozen=True)
-class Row:
-    """A row's columns, and the file and line where it ends."""
+class TableRow:
+    """A row's columns, with the file and line where it ends."""
 
     columns: Json
     where: str
 
 
-def read_table(path: Path, encoding: str = "") -> list[Row]:
-    """The rows of the file, by its suffix; DataError if there are none or one is broken."""
+def read_table(path: Path, encoding: str = "") -> list[TableRow]:
+    """Read the file's rows, by its suffix; DataError if there are none or one is malformed."""
     if path.suffix not in SUFFIXES:
         raise DataError(f"{path}: a file {', '.join(SUFFIXES)} was expected")
     text = decoded(contents(path), path, encoding)
@@ -45,12 +46,14 @@ def read_table(path: Path, encoding: str = "") -> list[Row]:
 
 
 def decoded(raw: bytes, path: Path, encoding: str = "") -> str:
-    """The bytes as text: in `encoding`, or by their mark, or as UTF-8; DataError if they are not."""
+    """Decode bytes: in `encoding`, by their byte-order mark, or as UTF-8; DataError if that fails."""
     found = encoding or next((name for mark, name in _MARKS.items() if raw.startswith(mark)), "utf-8")
     try:
         text = raw.decode(found)
     except LookupError:
-        raise DataError(f"encoding is {encoding!r}, which Python does not know: give one such as latin-1") from None
+        raise DataError(
+            f"encoding is {encoding!r}, which Python does not know: give another, such as latin-1"
+        ) from None
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
         raise DataError(
@@ -58,57 +61,53 @@ def decoded(raw: bytes, path: Path, encoding: str = "") -> str:
             'such as encoding = "latin-1"'
         ) from None
     if "\0" in text:
-        raise DataError(
-            f"{path} holds zero bytes: it is no text, or has an encoding that must be said, such as utf-16-le"
-        )
+        raise DataError(f"{path} has zero bytes: it is not text, or needs an encoding, such as utf-16-le")
     return text
 
 
-def _csv(text: str, path: Path, delimiter: str = ",") -> Iterator[Row]:
+def _csv(text: str, path: Path, delimiter: str = ",") -> Iterator[TableRow]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         header = [name.strip() for name in next(reader, [])]
         twice = sorted({name for name in header if header.count(name) > 1})
         if twice or not all(header):
-            raise DataError(
-                f"{path}, line 1: each column needs a name of its own, not {', '.join(twice) or 'an empty one'}"
-            )
+            raise DataError(f"{path}, line 1: each column needs its own name, not {', '.join(twice) or 'an empty one'}")
         for cells in reader:
             where = f"{path}, line {reader.line_num}"
             if not cells:
                 continue
             if len(cells) != len(header):
                 raise DataError(
-                    f"{where}: {len(cells)} cells, and the header names {len(header)}: is a quote or a comma missing?"
+                    f"{where}: {len(cells)} cells, and the header has {len(header)}: is a quote or a comma missing?"
                 )
-            yield Row(dict(zip(header, cells, strict=True)), where)
+            yield TableRow(dict(zip(header, cells, strict=True)), where)
     except csv.Error as error:
         raise DataError(
             f"{path}, line {reader.line_num}: {error}: is a quote not closed, or the file cut short?"
         ) from None
 
 
-def _tsv(text: str, path: Path) -> Iterator[Row]:
+def _tsv(text: str, path: Path) -> Iterator[TableRow]:
     return _csv(text, path, "\t")
 
 
-def _jsonl(text: str, path: Path) -> Iterator[Row]:
+def _jsonl(text: str, path: Path) -> Iterator[TableRow]:
     lines = text.split("\n")
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         where = f"{path}, line {number}"
         last = " (the last line: is the file cut short?)" if number == len(lines) else ""
-        yield Row(_object(_loaded(line, f"{where}{last}"), where), where)
+        yield TableRow(_object(_loaded(line, f"{where}{last}"), where), where)
 
 
-def _json(text: str, path: Path) -> Iterator[Row]:
+def _json(text: str, path: Path) -> Iterator[TableRow]:
     body = _loaded(text, f"{path} (is the file cut short?)") if text.strip() else []
     if not isinstance(body, list):
         raise DataError(f"{path}: a list of objects was expected, not {str(body)[:60]}")
     for number, row in enumerate(body, 1):
         where = f"{path}, item {number}"
-        yield Row(_object(row, where), where)
+        yield TableRow(_object(row, where), where)
 
 
 def _loaded(text: str, where: str) -> Any:
@@ -122,3 +121,6 @@ def _object(row: Any, where: str) -> Json:
     if not isinstance(row, dict):
         raise DataError(f"{where}: an object of columns was expected, not {str(row)[:60]}")
     return row
+
+
+__getattr__ = old_names(__name__, {"Row": "TableRow"})

@@ -1,4 +1,4 @@
-"""Where the tasks of the Tree of Thoughts paper come from: a folder of the user's, or the package `tree-of-thoughts-llm`."""
+"""Loads the Tree of Thoughts paper's data from a folder of the user's or the package `tree-of-thoughts-llm`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from firsthand._moved import old_names
 from firsthand.errors import DataError
 
 PACKAGE = "tree-of-thoughts-llm"
@@ -17,20 +18,20 @@ MAX_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True)
-class Found:
-    """A file's text, and where it came from."""
+class PaperFile:
+    """A file's text, with its origin."""
 
     text: str
     origin: str
     sha256: str
 
 
-def find(names: tuple[str, ...], in_package: str, data: str) -> Found | None:
-    """The first file of these names in the folder (or file) `data` or in `$FIRSTHAND_DATA`; else the one in the package."""
+def find(names: tuple[str, ...], in_package: str, data: str) -> PaperFile | None:
+    """Return the first of these files in the folder (or file) `data` or `$FIRSTHAND_DATA`; else the package's, or None."""
     if data:
         found = _in_folder(Path(data).expanduser(), names)
         if found is None:
-            raise DataError(f"data is {data!r}, which holds none of {', '.join(names)}: put the file there")
+            raise DataError(f"data is {data!r}, which has none of {', '.join(names)}: put the file there")
         return _read(found, "data folder")
     if folder := os.environ.get("FIRSTHAND_DATA"):
         found = _in_folder(Path(folder).expanduser(), names)
@@ -45,7 +46,7 @@ def find(names: tuple[str, ...], in_package: str, data: str) -> Found | None:
 
 @cache
 def prompts(name: str) -> dict[str, str]:
-    """The paper's prompts for a task, as its authors published them (MIT; see the head of each file)."""
+    """Return the paper's prompts for a task, as its authors published them (MIT; see the head of each file)."""
     path = Path(__file__).parent.parent / "prompts" / f"{name}.toml"
     return {key: str(value) for key, value in tomllib.loads(path.read_text(encoding="utf-8")).items()}
 
@@ -57,13 +58,16 @@ def _in_folder(folder: Path, names: tuple[str, ...]) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-def _read(path: Path, origin: str) -> Found:
+def _read(path: Path, origin: str) -> PaperFile:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise DataError(f"{path} is larger than {MAX_BYTES >> 20} MiB: is it the right file?")
         raw = path.read_bytes()
-        return Found(raw.decode("utf-8"), origin, hashlib.sha256(raw).hexdigest())
+        return PaperFile(raw.decode("utf-8"), origin, hashlib.sha256(raw).hexdigest())
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text (byte {error.start}): is it the right file?") from None
+
+
+__getattr__ = old_names(__name__, {"Found": "PaperFile"})

@@ -1,1 +1,1 @@
-"""Software tasks in SWE-bench format."""
+"""Software tasks in SWE-bench's format: records and the agent's environment."""

@@ -1,4 +1,4 @@
-"""The world of a software task: a working copy of a repository at a commit, tools to change it, the diff at the end."""
+"""Environment of a software task: a working copy at a commit, tools to change it, and the diff at the end."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from firsthand.errors import ToolError
 from firsthand.message import Json
 from firsthand.sandbox.repository_workspace import Workplace, work
 from firsthand.scorers.patches.patch import MAX_BYTES, MAX_FILES
-from firsthand.scorers.resolved import COMMANDS, Places
+from firsthand.scorers.resolved import COMMANDS, TaskWorkplaces
 from firsthand.task import Task
 from firsthand.tool import Tool, tool
 from firsthand.tools.python import shortened
@@ -22,21 +22,23 @@ _ENDS = {
 
 
 class Checkout:
-    """The environment. All tools work in the sandbox or container of this attempt; its `.git` counts for nothing."""
+    """Environment whose tools work in the attempt's own sandbox or container; its `.git` is not trusted."""
 
-    def __init__(self, task: Task, places: Places):
+    def __init__(self, task: Task, places: TaskWorkplaces):
         self.task, self.places = task, places
         self.place: Workplace | None = None
         self.submitted: Json | None = None
 
     async def open(self) -> None:
-        """Check the commit out."""
+        """Check out the commit."""
         self.place = await self.places.open(self.task)
 
     async def final_state(self) -> Json:
-        """`diff`: what was changed in text files, as a patch. `left_out`: other files that changed, and why they are not in
-        it. `submitted`: whether the agent said that it was done; what it changed afterwards does not count. `problem`: why
-        there is no diff, where the agent has left nothing to make one of."""
+        """Return the attempt's result.
+
+        `diff` is the patch of changed text files; `left_out` the other changed files, with reasons; `submitted` whether the
+        agent called submit, after which changes do not count; `problem` why there is no diff, if there is none.
+        """
         if self.submitted is not None:
             return self.submitted
         try:
@@ -45,7 +47,7 @@ class Checkout:
             return {"diff": "", "submitted": False, "problem": str(error)}
 
     async def close(self) -> None:
-        """Leave nothing behind."""
+        """Close the workplace and delete its files."""
         if self.place is not None:
             await self.place.close()
 
@@ -63,7 +65,7 @@ class Checkout:
 
     @property
     def tools(self) -> Sequence[Tool]:
-        """shell, view, edit, create and submit."""
+        """Tools shell, view, edit, create and submit."""
 
         @tool(effect="write", timeout_s=COMMANDS.wall_s + 60)
         async def shell(command: str) -> str:

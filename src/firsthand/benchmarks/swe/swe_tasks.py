@@ -1,4 +1,4 @@
-"""Records in SWE-bench's format, read from Parquet, JSONL or the hub, and the Tasks, environment and protocols made of them.
+"""Reads records in SWE-bench's format from Parquet, JSONL or the hub, and makes Tasks and a Benchmark of them.
 
 A record is a row with `repo`, `instance_id`, `base_commit`, `problem_statement`, `patch`, `test_patch`, `FAIL_TO_PASS`,
 `PASS_TO_PASS` (lists, or JSON in a string), `eval_script` and `log_parser`; `image` names a container image, and without one
@@ -17,16 +17,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from firsthand._moved import old_names
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.sources.datasets import Source, contents, fetch, located, text_field
-from firsthand.benchmarks.sources.tables import Row, read_table
+from firsthand.benchmarks.sources.tables import TableRow, read_table
 from firsthand.benchmarks.swe.swe_environment import Checkout
 from firsthand.errors import DataError, MissingExtra, unknown
 from firsthand.message import Json
 from firsthand.sandbox.git_repository import blob, commit_alone
 from firsthand.scorers.patches.patch import read_patch, touched
 from firsthand.scorers.patches.test_logs import PARSERS
-from firsthand.scorers.resolved import END, START, Places, resolved, script_parts
+from firsthand.scorers.resolved import END, START, TaskWorkplaces, resolved, script_parts
 from firsthand.task import Task
 
 AGENT, ORACLE = "agent", "oracle"
@@ -61,25 +62,25 @@ Respond below:
 
 
 @dataclass(frozen=True)
-class How:
-    """A protocol in words."""
+class SweProtocol:
+    """A protocol of the software benchmarks: the published number it reproduces."""
 
     reproduces: str
 
 
 @dataclass(frozen=True)
 class Records:
-    """Rows that were read and checked."""
+    """Checked records, with their origin."""
 
     rows: tuple[Json, ...]
     origin: str
     folder: Path
-    """What a local `repo` is relative to: where the file lies."""
+    """Folder that a local `repo` is relative to: the file's own."""
     sha256: str
 
 
 def read_records(path: Path, origin: str) -> Records:
-    """The records of a .parquet, .jsonl, .jsonl.gz or .json file; DataError naming the file, and the row that is wrong."""
+    """Read a .parquet, .jsonl, .jsonl.gz or .json file; DataError with the file, and the row that is wrong."""
     raw = contents(path)
     rows = _parquet(path) if path.suffix == ".parquet" else _lines(path)
     if not rows:
@@ -95,7 +96,7 @@ def read_records(path: Path, origin: str) -> Records:
 
 
 def find_records(source: Source, data: str, *names: str) -> Records:
-    """The records in `data` (a file or folder), `$FIRSTHAND_DATA`, or on the hub."""
+    """Read the records from `data` (a file or folder), `$FIRSTHAND_DATA`, or the hub."""
     path = located(source.path, data, *source.also, *names)
     if path is not None:
         return read_records(path, "data folder" if data else "$FIRSTHAND_DATA")
@@ -103,13 +104,13 @@ def find_records(source: Source, data: str, *names: str) -> Records:
 
 
 def check(row: Json, where: str) -> Json:
-    """The record with its lists as lists and its script made; DataError saying where and what if a field is wrong."""
+    """Return the record with lists decoded and its script built; DataError with `where` if a field is wrong."""
     record: Json = {
         key: text_field(row, key, where) for key in ("instance_id", "repo", "base_commit", "problem_statement")
     }
     if not _ID.fullmatch(record["instance_id"]):
         raise DataError(
-            f"{where}: the instance_id {record['instance_id'][:60]!r} holds more than letters, digits and _.+-"
+            f"{where}: the instance_id {record['instance_id'][:60]!r} has characters besides letters, digits and _.+-"
         )
     if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", record["base_commit"]):
         raise DataError(
@@ -139,7 +140,7 @@ def check(row: Json, where: str) -> Json:
 
 
 def make_script(test_cmd: str, base_commit: str, test_patch: str) -> str:
-    """The script of a record, in SWE-bench's form: put the tests in, run the command between two marks."""
+    """Return a record's script in SWE-bench's form: apply the test patch, run the command between two markers."""
     changes = read_patch(test_patch)
     old = " ".join(shlex.quote(change.before) for change in changes if change.before)
     mark = f"EOF_{hashlib.sha256(test_patch.encode()).hexdigest()[:12]}"
@@ -150,7 +151,7 @@ def make_script(test_cmd: str, base_commit: str, test_patch: str) -> str:
 
 
 def default_command(test_patch: str) -> str:
-    """The command that runs the Python test files of a test patch with pytest."""
+    """Return the command that runs a test patch's Python files with pytest."""
     files = [
         c.after for c in read_patch(test_patch) if c.after and c.after.endswith(".py") and c.after != "conftest.py"
     ]
@@ -164,10 +165,10 @@ def swe_benchmark(
     *,
     protocol: str,
     description: str,
-    places: Places,
+    places: TaskWorkplaces,
     licence: str = "MIT (the records); the repositories have their own",
 ) -> Benchmark:
-    """The benchmark over these records under the protocol `agent` (works in the repository) or `oracle` (writes a patch)."""
+    """Return the benchmark under the protocol `agent` (works in the repository) or `oracle` (writes a patch)."""
     chosen = protocol or AGENT
     if chosen not in (AGENT, ORACLE):
         raise unknown(f"protocol of {name}", protocol, (AGENT, ORACLE), see="firsthand list benchmarks")
@@ -193,14 +194,14 @@ def swe_benchmark(
     )
 
 
-def agent_task(record: Json, places: Places) -> Task:
-    """The record as a task for an agent."""
+def agent_task(record: Json, places: TaskWorkplaces) -> Task:
+    """Return the record as a Task for an agent."""
     prompt = _ASKED.format(repo=Path(record["repo"]).name, issue=record["problem_statement"].strip())
     return _task(record, prompt, hint="a sentence on what was changed")
 
 
-def oracle_task(record: Json, places: Places) -> Task:
-    """The record as a question for a patch: the record's own `text`, or the statement and the files that `patch` changes."""
+def oracle_task(record: Json, places: TaskWorkplaces) -> Task:
+    """Return the record as a Task for one patch: the record's `text`, or the statement and the files `patch` changes."""
     prompt = record["text"]
     if not prompt:
         code = _oracle_files(record, places)
@@ -219,8 +220,8 @@ def _task(record: Json, prompt: str, **more: Any) -> Task:
     )
 
 
-def _oracle_files(record: Json, places: Places) -> str:
-    """The files that the reference patch changes, each between lines that name it, with its lines numbered."""
+def _oracle_files(record: Json, places: TaskWorkplaces) -> str:
+    """Return the files that the reference patch changes, with line numbers, each between lines that name it."""
     name, commit = record["instance_id"], record["base_commit"]
     if not record["patch"]:
         raise DataError(
@@ -242,7 +243,7 @@ def _oracle_files(record: Json, places: Places) -> str:
 
 
 def _clones(repo: str, folder: Path) -> Sequence[Path]:
-    """Where a clone of a repository may lie: at its path, as OWNER__NAME, or as NAME."""
+    """Return the possible folders of a repository's clone: its path, OWNER__NAME, or NAME."""
     owner, _, name = repo.rpartition("/")
     return [folder / Path(repo).expanduser(), folder / f"{owner}__{name}", folder / name, folder / f"{name}.git"]
 
@@ -258,7 +259,7 @@ def _script(row: Json, record: Json, where: str) -> str:
             raise DataError(f"{where}: {error}") from None
         return script
     if "environment_setup_commit" in row and not row.get("test_cmd"):
-        raise DataError(f"{where}: there is no eval_script: use the records of SWE-bench 5, whose columns hold it")
+        raise DataError(f"{where}: there is no eval_script: use the records of SWE-bench 5, which have that column")
     command = row.get("test_cmd") or default_command(record["test_patch"])
     if not isinstance(command, str) or "\n" in command:
         raise DataError(f"{where}: test_cmd holds {str(command)[:60]!r}, and one line was expected")
@@ -266,7 +267,7 @@ def _script(row: Json, record: Json, where: str) -> str:
 
 
 def _names(value: Any, key: str, where: str) -> list[str]:
-    """The names of tests, from a list or from JSON in a string."""
+    """Return test names from a list, or from JSON in a string."""
     if isinstance(value, str):
         try:
             value = json.loads(value)
@@ -277,18 +278,18 @@ def _names(value: Any, key: str, where: str) -> list[str]:
     return value
 
 
-def _lines(path: Path) -> list[Row]:
+def _lines(path: Path) -> list[TableRow]:
     if path.name.endswith(".gz"):
         from firsthand.benchmarks.sources.datasets import Source, read
 
         found = read(path, Source("", 0, "", "", "", "", dict), "")
-        return [Row(row, found.where(index)) for index, row in enumerate(found.rows)]
+        return [TableRow(row, found.where(index)) for index, row in enumerate(found.rows)]
     if path.suffix not in (".jsonl", ".json"):
         raise DataError(f"{path}: a .parquet, .jsonl, .jsonl.gz or .json file was expected")
     return read_table(path)
 
 
-def _parquet(path: Path) -> list[Row]:
+def _parquet(path: Path) -> list[TableRow]:
     if importlib.util.find_spec("pyarrow") is None:
         raise MissingExtra("pyarrow", "swe", f"reading {path.name}")
     import pyarrow
@@ -297,5 +298,8 @@ def _parquet(path: Path) -> list[Row]:
     try:
         rows = pyarrow.parquet.read_table(path).to_pylist()
     except (pyarrow.ArrowException, OSError, ValueError) as error:
-        raise DataError(f"{path} is no whole Parquet file: {str(error).splitlines()[0][:200]}") from None
-    return [Row(row, f"{path}, row {number}") for number, row in enumerate(rows, 1)]
+        raise DataError(f"{path} is not a complete Parquet file: {str(error).splitlines()[0][:200]}") from None
+    return [TableRow(row, f"{path}, row {number}") for number, row in enumerate(rows, 1)]
+
+
+__getattr__ = old_names(__name__, {"How": "SweProtocol"})

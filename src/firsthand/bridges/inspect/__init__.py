@@ -1,1 +1,1 @@
-"""Inspect: its tasks on our agents, our models and sandbox in its runs."""
+"""Runs Inspect tasks with our agents, and offers our models and sandbox to Inspect."""

@@ -1,7 +1,7 @@
-"""Inspect's messages, settings and outputs <-> ours: what both directions of the adapter share.
+"""Converts messages, sampling settings and model outputs between Inspect and firsthand.
 
-Only text and tool calls have a counterpart here: a message with an image or a sound is a ModelError. Inspect itself is
-imported where it is used, so this module costs nothing without it.
+Both directions of the bridge use it. Only text and tool calls are converted: a message with an image or audio is a
+ModelError. Inspect is imported inside the functions, so the module imports without it.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from firsthand.message import Json, Message, Part, Text, ToolCall, ToolResult
 from firsthand.model import Completion, FinishReason, ToolSpec, Usage
 
 MAX_TOKENS = 2048
-"""What Inspect lets a model write where a task says nothing."""
+"""Inspect's limit on generated tokens where a task sets none."""
 _STOPPED: dict[FinishReason, str] = {
     "stop": "stop", "length": "max_tokens", "tool_calls": "tool_calls", "content_filter": "content_filter",
 }  # fmt: skip
 
 
 def message_from(theirs: Any) -> Message:
-    """Inspect's ChatMessage as a Message."""
+    """Convert Inspect's ChatMessage to a Message; ModelError if it holds anything but text and tool calls."""
     text = _text(theirs.content)
     if theirs.role == "tool":
         failed = theirs.error is not None
@@ -39,7 +39,7 @@ def message_from(theirs: Any) -> Message:
 
 
 def message_to(ours: Message, model: str | None = None) -> Any:
-    """A Message as Inspect's ChatMessage."""
+    """Convert a Message to Inspect's ChatMessage."""
     from inspect_ai import model as inspect_model
     from inspect_ai.tool import ToolCallError
 
@@ -59,7 +59,7 @@ def message_to(ours: Message, model: str | None = None) -> Any:
 
 
 def sampling_from(config: Any) -> dict[str, Any]:
-    """Inspect's GenerateConfig as sampling settings: those that it states, and its limit of tokens."""
+    """Return the sampling settings that Inspect's GenerateConfig states; `max_tokens` is always among them."""
     same = {
         "max_tokens": config.max_tokens or MAX_TOKENS,
         "temperature": config.temperature,
@@ -80,7 +80,7 @@ def sampling_from(config: Any) -> dict[str, Any]:
 
 
 def specs_from(tools: Sequence[Any], choice: Any) -> tuple[ToolSpec, ...]:
-    """What a model is told of Inspect's tools: all of them, the one that is asked for by name, or none."""
+    """Return the specs of Inspect's tools that `choice` allows: all, the one it names, or none."""
     if choice == "none":
         return ()
     wanted = getattr(choice, "name", None)
@@ -92,7 +92,7 @@ def specs_from(tools: Sequence[Any], choice: Any) -> tuple[ToolSpec, ...]:
 
 
 def output_to(completions: Sequence[Completion], model: str) -> Any:
-    """Our answers as Inspect's ModelOutput."""
+    """Convert completions of one prompt to Inspect's ModelOutput, usage and cost included."""
     from inspect_ai.model import ChatCompletionChoice, ModelOutput, ModelUsage
 
     usage = sum((each.usage for each in completions), Usage())
@@ -114,7 +114,7 @@ def output_to(completions: Sequence[Completion], model: str) -> Any:
 
 
 def model_of(api: Any) -> Any:
-    """An Inspect Model over a provider that was made by hand, which Inspect asks for its registered name."""
+    """Return an Inspect Model over the ModelAPI `api`, registered under the name that Inspect looks up."""
     from inspect_ai._util.registry import RegistryInfo, registry_tag
     from inspect_ai.model import GenerateConfig, Model
 
@@ -123,7 +123,7 @@ def model_of(api: Any) -> Any:
 
 
 def too_long(model: str, why: str) -> Any:
-    """Inspect's output for a conversation that does not fit."""
+    """Return Inspect's output for a conversation that exceeds the context window, with the reason `why`."""
     from inspect_ai.model import ModelOutput
 
     return ModelOutput.from_content(model, why, stop_reason="model_length")
@@ -137,7 +137,7 @@ def _call_to(call: ToolCall) -> Any:
 
 
 def _logprobs(completion: Completion) -> Any:
-    """The log-prob of each token that was written, where alternatives were asked for: they hold the tokens' texts."""
+    """Return the log-prob of each sampled token, or None if no alternatives were requested: only they hold token texts."""
     from inspect_ai.model import Logprob, Logprobs, TopLogprob
 
     born = completion.message.sampled
@@ -147,7 +147,7 @@ def _logprobs(completion: Completion) -> Any:
     for index, top in enumerate(completion.top_logprobs):
         chosen = born.logprobs[index] if born is not None and index < len(born.logprobs) else None
         named = [(text, lp) for text, lp in top if chosen is None or math.isclose(lp, chosen, abs_tol=1e-4)]
-        text, logprob = named[0] if named else ("", chosen)  # a sampled token may be none of the most probable ones
+        text, logprob = named[0] if named else ("", chosen)  # a sampled token need not be among the most probable ones
         alternatives = [TopLogprob(token=text, logprob=lp) for text, lp in top]
         content.append(Logprob(token=text, logprob=logprob, top_logprobs=alternatives))
     return Logprobs(content=content)

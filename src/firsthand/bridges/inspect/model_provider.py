@@ -1,6 +1,6 @@
-"""Our models as a provider of Inspect: `inspect eval task.py --model firsthand/smollm2`.
+"""Model provider for Inspect: `inspect eval task.py --model firsthand/smollm2`.
 
-Inspect finds this module by the entry point `inspect_ai` of our package. What follows `firsthand/` names a model as
+Inspect finds this module through our package's `inspect_ai` entry point. The text after `firsthand/` names a model as
 everywhere here: `smollm2`, a .gguf file, `openai:NAME@URL`, `scripted:FILE.json`.
 """
 
@@ -10,19 +10,19 @@ from contextlib import suppress
 from typing import Any
 
 MAX_CONNECTIONS = 64
-"""Requests at a time; the engine batches them."""
+"""Concurrent requests; the engine batches them."""
 
 with suppress(ImportError):
     from inspect_ai.model import modelapi
 
     @modelapi(name="firsthand")  # type: ignore[untyped-decorator]
     def firsthand() -> Any:
-        """The provider's class, made when Inspect first asks for it."""
+        """Return the provider class; Inspect calls this when it first needs it."""
         return model_api()
 
 
 def model_api() -> Any:
-    """The class of the provider."""
+    """Define and return the provider class; imports Inspect."""
     from inspect_ai.model import GenerateConfig, ModelAPI
 
     from firsthand import catalog
@@ -31,7 +31,7 @@ def model_api() -> Any:
     from firsthand.model import Sampling
 
     class FirsthandAPI(ModelAPI):  # type: ignore[misc]
-        """A model of ours, asked in Inspect's way."""
+        """Serves Inspect's generate requests with a firsthand Model."""
 
         def __init__(
             self,
@@ -43,11 +43,11 @@ def model_api() -> Any:
         ) -> None:
             super().__init__(model_name, base_url, api_key, [], config or GenerateConfig())
             if model_args:
-                raise ConfigError(f"firsthand/{model_name} was given {', '.join(model_args)}: it takes no arguments")
+                raise ConfigError(f"firsthand/{model_name} takes no arguments: leave out {', '.join(model_args)}")
             self.model = catalog.model(model_name)
 
         async def generate(self, input: list[Any], tools: list[Any], tool_choice: Any, config: Any) -> Any:
-            """Our answers to Inspect's request."""
+            """Complete the conversation; a prompt that is too long gives an output with the stop reason `model_length`."""
             specs = specs_from(tools, tool_choice)
             sampling = Sampling(**sampling_from(config))
             messages = tuple(map(message_from, input))
@@ -58,15 +58,15 @@ def model_api() -> Any:
             return output_to(answers, self.model_name)
 
         def should_retry(self, ex: BaseException) -> bool:
-            """Whether the fault may pass."""
+            """True if the error is transient."""
             return isinstance(ex, TransientError)
 
         def max_connections(self) -> int:
-            """Requests at a time."""
+            """Return the number of concurrent requests."""
             return MAX_CONNECTIONS
 
         def close(self) -> None:
-            """Let go of the weights."""
+            """Release the model's weights."""
             closing = getattr(self.model, "close", None)
             if closing is not None:
                 closing()

@@ -1,7 +1,7 @@
-"""Our sandbox as one of Inspect's, for `inspect eval task.py --sandbox firsthand`, and the samples of `inspect:task=...`.
+"""Sandbox provider for Inspect, for `inspect eval task.py --sandbox firsthand` and the samples of `inspect:task=...`.
 
-One Box for each service of the compose file, or one named `default`. What such a file or a Dockerfile asks for and cannot be
-had here is refused by name, before anything runs (`inspect_demands.py`). Refused as well: other users than the one that
+One Box per service of the compose file, or one named `default`. Requirements of a compose file or Dockerfile that we cannot
+meet are refused by name before anything runs (`sandbox_requirements.py`). Also refused: users other than the one that
 commands run as, and processes that outlive their command, which some of Inspect's tools need (`bash_session`, `computer`).
 """
 
@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from firsthand.bridges.inspect.sandbox_requirements import Service, demanded
+from firsthand.bridges.inspect.sandbox_requirements import RequiredSandbox, required_sandboxes
 from firsthand.errors import ConfigError, SandboxError
 from firsthand.sandbox.box import LIMITS, Box, exit_status
 from firsthand.sandbox.sandbox import Outcome, shared_packages
@@ -24,7 +24,7 @@ USERS = ("", "sandbox", "1000")
 
 @lru_cache(maxsize=1)
 def sandbox_environment() -> Any:
-    """The class that Inspect calls a sandbox environment."""
+    """Define and return the SandboxEnvironment class; imports Inspect."""
     from inspect_ai.util import (
         ExecResult,
         OutputLimitExceededError,
@@ -36,7 +36,7 @@ def sandbox_environment() -> Any:
     from inspect_ai.util._sandbox.environment import SandboxUnavailableError
 
     class FirsthandSandbox(SandboxEnvironment):  # type: ignore[misc]
-        """A Box, in Inspect's words."""
+        """A Box behind Inspect's sandbox interface."""
 
         def __init__(self, box: Box) -> None:
             super().__init__()
@@ -44,20 +44,20 @@ def sandbox_environment() -> Any:
 
         @classmethod
         def config_files(cls) -> list[str]:
-            """The names of files that say what a sandbox is to hold."""
+            """Return the names of files that configure a sandbox."""
             return [*COMPOSE_FILES, DOCKERFILE]
 
         @classmethod
         def is_docker_compatible(cls) -> bool:
-            """Whether such files are read at all."""
+            """True: compose files and Dockerfiles are read."""
             return True
 
         @classmethod
         async def sample_init(cls, task_name: str, config: Any, metadata: dict[str, str]) -> dict[str, Any]:
-            """The environments of a sample, the default one first."""
+            """Open a sample's environments, the default one first."""
             opened: dict[str, Any] = {}
             try:
-                for service in demanded(config):
+                for service in required_sandboxes(config):
                     opened[service.name] = cls(await open_box(service))
             except BaseException:
                 await cls.sample_cleanup(task_name, config, opened, True)
@@ -66,7 +66,7 @@ def sandbox_environment() -> Any:
 
         @classmethod
         async def sample_cleanup(cls, task_name: str, config: Any, environments: Any, interrupted: bool) -> None:
-            """Leave nothing behind."""
+            """Close the environments and delete their files."""
             for environment in environments.values():
                 await environment.as_type(cls).box.close()
 
@@ -81,7 +81,7 @@ def sandbox_environment() -> Any:
             timeout_retry: bool = True,
             concurrency: bool = True,
         ) -> Any:
-            """What came of a command; see Inspect."""
+            """Run a command; arguments, result and errors are Inspect's."""
             if (user or "") not in USERS:
                 raise SandboxUserUnsupportedError(f"commands run as the user 'sandbox' here, not as {user!r}")
             stdin = input.encode("utf-8", "surrogateescape") if isinstance(input, str) else input or b""
@@ -106,13 +106,13 @@ def sandbox_environment() -> Any:
             return ExecResult(outcome.ok, status, outcome.stdout, outcome.stderr + why)
 
         async def write_file(self, file: str, contents: str | bytes) -> None:
-            """Put the contents into a file."""
+            """Write a file."""
             raw = contents.encode("utf-8", "surrogateescape") if isinstance(contents, str) else contents
             with _unavailable():
                 await self.box.write(file, raw)
 
         async def read_file(self, file: str, text: bool = True) -> Any:
-            """The content of a file; text keeps its line endings."""
+            """Return the content of a file; text keeps its line endings."""
             try:
                 with _unavailable():
                     raw = await self.box.read(file, most=SandboxEnvironmentLimits.MAX_READ_FILE_SIZE)
@@ -123,14 +123,14 @@ def sandbox_environment() -> Any:
             return raw.decode("utf-8") if text else raw
 
         async def exec_remote(self, cmd: list[str], options: Any = None, *, stream: bool = True) -> Any:
-            """Refused: it starts a server in the sandbox that is to outlive the command."""
+            """Refuse: it would start a server in the sandbox that outlives the command."""
             raise NotImplementedError(
-                f"{cmd[0] if cmd else 'a command'} is to run on in the sandbox, where no process outlives its command: "
+                f"{cmd[0] if cmd else 'it'} would keep running in the sandbox, where no process outlives its command: "
                 "run it in Docker, with sandbox=docker"
             )
 
         def default_polling_interval(self) -> float:
-            """Seconds between two looks at a service."""
+            """Return the seconds between two polls of a service."""
             return 0.2
 
     @contextlib.contextmanager
@@ -143,8 +143,8 @@ def sandbox_environment() -> Any:
     return FirsthandSandbox
 
 
-async def open_box(service: Service) -> Box:
-    """The box of a service, with what its Dockerfile puts there; ConfigError if a command of that file fails."""
+async def open_box(service: RequiredSandbox) -> Box:
+    """Open a service's Box and carry out the steps of its Dockerfile; ConfigError if one of its commands fails."""
     limits = replace(LIMITS, memory_bytes=service.memory_bytes or LIMITS.memory_bytes)
     box = Box(
         folder=service.folder,
@@ -162,10 +162,8 @@ async def open_box(service: Service) -> Box:
             if step.command:
                 made = await box.exec(["sh", "-c", step.command], folder=step.folder, environment=step.environment)
                 if not made.ok:
-                    said = made.stderr.strip().rpartition("\n")[2][:200] or made.ended
-                    raise ConfigError(
-                        f"{service.source}: RUN {step.command[:100]} cannot be had in the sandbox: {said}"
-                    )
+                    reason = made.stderr.strip().rpartition("\n")[2][:200] or made.ended
+                    raise ConfigError(f"{service.source}: RUN {step.command[:100]} fails in the sandbox: {reason}")
     except BaseException:
         await box.close()
         raise
@@ -177,6 +175,6 @@ def _seconds(outcome: Outcome, timeout: int | None) -> str:
 
 
 def boxes(environments: Mapping[str, Any]) -> dict[str, Box]:
-    """The boxes among the sandboxes of a sample, by name; Inspect wraps them to record what is done."""
+    """Return our Boxes among a sample's sandboxes, by name, out of the wrappers with which Inspect records their use."""
     found = {name: getattr(each, "_sandbox", each) for name, each in environments.items()}
     return {name: each.box for name, each in found.items() if isinstance(getattr(each, "box", None), Box)}

@@ -1,6 +1,6 @@
-"""Our sandbox as a provider of Inspect: `inspect eval task.py --sandbox firsthand`.
+"""Registers our sandbox with Inspect: `inspect eval task.py --sandbox firsthand`.
 
-Inspect finds this module by an entry point `inspect_ai` of our package.
+Inspect finds this module through our package's `inspect_ai` entry point.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""A compose file or a Dockerfile -> what it asks of a sandbox that is no container, or the sentence that says what it lacks.
+"""Reads a compose file or Dockerfile as requirements on our sandbox, which is no container, and refuses unmet ones.
 
-What can be had: a folder to begin in, environment variables, files copied in, a limit of memory, packages that are installed
-here already, and commands that change files. What cannot: another system than this one, a program or a Python package that
-is not here, services that listen, a network, devices, other users. Nothing is downloaded and no image is built.
+Supported: a working folder, environment variables, copied files, a memory limit, packages that are already installed, and
+commands that change files. Refused: another operating system, a program or Python package that is not installed, listening
+services, a network, devices, other users. Nothing is downloaded and no image is built.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from firsthand._moved import old_names
 from firsthand.errors import ConfigError
 from firsthand.sandbox.box import FOLDER
 from firsthand.sandbox.dockerfile import BuildStep, read_dockerfile
@@ -21,7 +22,7 @@ PLAIN = re.compile(
     r"(?:docker\.io/)?(?:library/)?(?:python|debian|ubuntu|buildpack-deps|bash|busybox)(?::[\w.-]+)?(?:@sha256:[0-9a-f]+)?"
     r"|aisiuk/inspect-tool-support(?::[\w.-]+)?(?:@sha256:[0-9a-f]+)?"
 )
-"""Images that promise a system with a shell and Python and nothing more; a minor version of Python is not promised here."""
+"""Images that promise no more than a shell and Python; the minor version of Python is not guaranteed here."""
 _IDLE = re.compile(r"(?:exec )?(?:tail -f /dev/null|sleep (?:infinity|\d+)|cat|bash|sh|/bin/(?:ba)?sh|python3?)")
 _HARMLESS = {
     "image", "build", "command", "entrypoint", "init", "cpus", "mem_limit", "memswap_limit", "mem_reservation", "deploy",
@@ -29,77 +30,77 @@ _HARMLESS = {
     "read_only", "stop_grace_period", "pull_policy", "platform", "cap_drop", "security_opt", "shm_size", "ulimits", "tmpfs",
 }  # fmt: skip
 _WHY = {
-    "ports": "listens on a port", "expose": "listens on a port", "healthcheck": "is a service that must come up",
-    "networks": "is on a network", "depends_on": "needs other services", "volumes": "shows folders of the host",
+    "ports": "listens on a port", "expose": "listens on a port", "healthcheck": "has a health check",
+    "networks": "is on a network", "depends_on": "needs other services", "volumes": "mounts folders of the host",
     "devices": "needs devices", "privileged": "wants to be privileged", "cap_add": "wants capabilities",
-    "runtime": "needs a runtime of its own", "user": "runs as another user", "env_file": "reads a file of variables",
-    "extra_hosts": "names hosts", "cgroup": "joins a cgroup",
+    "runtime": "needs its own runtime", "user": "runs as another user", "env_file": "reads an environment file",
+    "extra_hosts": "adds host names", "cgroup": "joins a cgroup",
 }  # fmt: skip
 _UNITS = {"": 1, "b": 1, "k": 2**10, "m": 2**20, "g": 2**30}
-HOW = "install Docker, where Inspect builds what it asks for, or add :sandbox=firsthand to run it without"
+REMEDY = "install Docker, so that Inspect builds the image, or add :sandbox=firsthand to run without these"
 
 
 @dataclass(frozen=True)
-class Service:
-    """One sandbox of a sample."""
+class RequiredSandbox:
+    """Requirements of one sandbox of a sample, a service in a compose file."""
 
     name: str = "default"
     folder: str = FOLDER
     folders: tuple[str, ...] = ()
-    """More of them that must be there."""
+    """Further folders that must exist."""
     environment: Mapping[str, str] = field(default_factory=dict)
     memory_bytes: int = 0
     steps: tuple[BuildStep, ...] = ()
     source: str = ""
 
 
-def demanded(config: Any, *, whatever: bool = False) -> list[Service]:
-    """The sandboxes that a configuration of Inspect asks for, the default one first; ConfigError names what cannot be had.
+def required_sandboxes(config: Any, *, lenient: bool = False) -> list[RequiredSandbox]:
+    """Return the sandboxes that an Inspect configuration requires, the default one first.
 
-    With `whatever`, what cannot be had is left out: the sample sees a plain system instead.
+    Raises ConfigError naming what we cannot provide; with `lenient` it is left out, and the sample gets a plain system.
     """
     from inspect_ai.util._sandbox.compose import ComposeConfig, is_compose_yaml, is_dockerfile, parse_compose_yaml
     from yaml import YAMLError
 
     if config is None or config == "":
-        return [Service()]
-    if isinstance(config, Bare):
-        return demanded(config.config, whatever=True)
+        return [RequiredSandbox()]
+    if isinstance(config, LenientConfig):
+        return required_sandboxes(config.config, lenient=True)
     if isinstance(config, str) and is_dockerfile(config):
-        service, lacks = _built(Service(source=config), Path(config), Path(config).parent)
-        _refuse(config, lacks, whatever)
+        service, lacks = _built(RequiredSandbox(source=config), Path(config), Path(config).parent)
+        _refuse(config, lacks, lenient)
         return [service]
     if isinstance(config, str) and (is_compose_yaml(config) or Path(config).suffix in (".yaml", ".yml")):
         try:
-            return _services(parse_compose_yaml(config), Path(config), whatever)
+            return _services(parse_compose_yaml(config), Path(config), lenient)
         except (OSError, ValueError, YAMLError, RecursionError) as error:
             raise ConfigError(f"{config} cannot be read: {' '.join(str(error).split())[:200]}") from None
     if isinstance(config, ComposeConfig):
-        return _services(config, Path("compose.yaml"), whatever)
+        return _services(config, Path("compose.yaml"), lenient)
     raise ConfigError(f"the sandbox's configuration {str(config)[:80]!r} is neither a compose file nor a Dockerfile")
 
 
 @dataclass(frozen=True)
-class Bare:
-    """A configuration to be followed as far as it can be."""
+class LenientConfig:
+    """A configuration to follow as far as possible."""
 
     config: Any
 
 
-def _services(compose: Any, file: Path, whatever: bool) -> list[Service]:
-    found: list[Service] = []
+def _services(compose: Any, file: Path, lenient: bool) -> list[RequiredSandbox]:
+    found: list[RequiredSandbox] = []
     lacks: list[str] = []
     for name, asked in compose.services.items():
         service, missing = _service(name, asked, file)
         lacks += [f"service {name!r} {why}" for why in missing]
         found.insert(0 if asked.x_default or name == "default" else len(found), service)
-    _refuse(str(file), lacks, whatever)
+    _refuse(str(file), lacks, lenient)
     if not found:
-        raise ConfigError(f"{file} has no services")
+        raise ConfigError(f"{file} has no services: a sandbox needs one")
     return found
 
 
-def _service(name: str, asked: Any, file: Path) -> tuple[Service, list[str]]:
+def _service(name: str, asked: Any, file: Path) -> tuple[RequiredSandbox, list[str]]:
     given = {key: value for key, value in asked.model_dump(exclude_none=True).items() if value not in ([], {}, False)}
     lacks = [_WHY.get(key, f"asks for {key}") for key in given if key not in _HARMLESS]
     if (asked.network_mode or "none") not in ("none", "bridge"):
@@ -108,8 +109,8 @@ def _service(name: str, asked: Any, file: Path) -> tuple[Service, list[str]]:
         words = getattr(asked, key)
         line = words if isinstance(words, str) else " ".join(words or ())
         if line and not _IDLE.fullmatch(line.removeprefix("/bin/sh -c ").removeprefix("sh -c ").strip("\"'")):
-            lacks.append(f"runs `{line[:60]}` all the while")
-    service = Service(
+            lacks.append(f"keeps `{line[:60]}` running")
+    service = RequiredSandbox(
         name=name,
         folder=asked.working_dir or FOLDER,
         environment=_variables(asked.environment),
@@ -127,21 +128,21 @@ def _service(name: str, asked: Any, file: Path) -> tuple[Service, list[str]]:
     return service, lacks
 
 
-def _built(service: Service, dockerfile: Path, context: Path) -> tuple[Service, list[str]]:
-    """The service with what its Dockerfile says, and what of that cannot be had."""
+def _built(service: RequiredSandbox, dockerfile: Path, context: Path) -> tuple[RequiredSandbox, list[str]]:
+    """Return the service with its Dockerfile's requirements, and those of them that we cannot meet."""
     built = read_dockerfile(dockerfile, context, PLAIN)
     folder = service.folder if service.folder != FOLDER else built.folder or FOLDER
-    made = Service(
+    made = RequiredSandbox(
         service.name, folder, built.folders, {**built.environment, **service.environment}, service.memory_bytes,
         built.steps, str(dockerfile),
     )  # fmt: skip
     return made, built.lacks
 
 
-def _refuse(source: str, lacks: list[str], whatever: bool) -> None:
-    if lacks and not whatever:
-        told = "; ".join(lacks[:6]) + (f"; and {len(lacks) - 6} more" if len(lacks) > 6 else "")
-        raise ConfigError(f"{source} asks for what the sandbox does not have: {told}. To run it, {HOW}")
+def _refuse(source: str, lacks: list[str], lenient: bool) -> None:
+    if lacks and not lenient:
+        unmet = "; ".join(lacks[:6]) + (f"; and {len(lacks) - 6} more" if len(lacks) > 6 else "")
+        raise ConfigError(f"{source} needs what the sandbox does not have: {unmet}. To run it, {REMEDY}")
 
 
 def _variables(given: Any) -> dict[str, str]:
@@ -151,6 +152,11 @@ def _variables(given: Any) -> dict[str, str]:
 
 
 def _bytes(text: str | None) -> int:
-    """`512m` as a number; 0 for none."""
+    """Return the bytes in a size such as `512m`; 0 for None."""
     matched = re.fullmatch(r"([\d.]+)\s*([bkmg]?)b?", (text or "").lower())
     return int(float(matched[1]) * _UNITS[matched[2]]) if matched else 0
+
+
+__getattr__ = old_names(
+    __name__, {"Bare": "LenientConfig", "Service": "RequiredSandbox", "demanded": "required_sandboxes"}
+)

@@ -1,1 +1,1 @@
-"""lm-evaluation-harness: its task files and its results."""
+"""Runs lm-evaluation-harness tasks with our agents."""

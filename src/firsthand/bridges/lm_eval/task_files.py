@@ -1,7 +1,7 @@
-"""What a task file of lm-evaluation-harness would run: found by reading it, before the harness is asked to load it.
+"""Lists the code that an lm-evaluation-harness task file would run, by reading it before the harness loads it.
 
-`!function` names Python that the harness imports, `class` a Python task; both are code of whoever wrote the file. Nothing is
-imported here. Templates are no code once they are rendered in jinja2's sandbox, which `sandbox_templates` sees to.
+`!function` names Python that the harness imports, `class` a Python task; both are code of the file's author. Nothing is
+imported here. Templates are safe once they are rendered in jinja2's sandbox, which `sandbox_templates` installs.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ CODE_KEYS = {
     "use_prompt": "a prompt library",
 }
 CODE_DATASETS = ("pandas", "pickle", "eval", "webdataset")
-"""Readers of datasets that unpickle, or run, what a file holds."""
+"""Dataset readers that unpickle or execute a file's content."""
 
 
 class Tagged(str):
-    """What stood after `!function`."""
+    """The text after a `!function` tag."""
 
 
 def code_in(path: Path) -> list[str]:
-    """What the file, and those it includes, would run: a phrase for each, in the order they are met."""
+    """Return a phrase for each piece of code that the file and its includes would run, in reading order."""
     found: list[str] = []
     for file in with_includes(path):
         for key, value in _leaves(read_yaml(file)):
@@ -42,7 +42,7 @@ def code_in(path: Path) -> list[str]:
 
 
 def names_in(path: Path) -> list[str]:
-    """The names of tasks and groups that a group's file lists, subgroups included."""
+    """Return the names of tasks and groups that a group file lists, subgroups included."""
     body = read_yaml(path)
     names: list[str] = []
     pending: list[Any] = [body.get("task")]
@@ -58,7 +58,7 @@ def names_in(path: Path) -> list[str]:
 
 
 def with_includes(path: Path) -> Iterator[Path]:
-    """The file, and each file that it includes, directly or not."""
+    """Yield the file and each file it includes, directly or not."""
     pending, seen = [path], set[Path]()
     while pending:
         file = pending.pop().expanduser().resolve()
@@ -73,7 +73,7 @@ def with_includes(path: Path) -> Iterator[Path]:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The file's mapping, with what stands after `!function` as Tagged text; DataError if it is something else."""
+    """Return the file's mapping, with `!function` values as Tagged text; DataError if it is not a mapping."""
     import yaml
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc]
@@ -97,7 +97,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def sandbox_templates() -> None:
-    """Let the harness render its templates in jinja2's sandbox: a template of somebody's file then reaches no Python."""
+    """Make the harness render its templates in jinja2's sandbox, so that a template in a task file reaches no Python."""
     from jinja2.sandbox import SandboxedEnvironment
     from lm_eval import utils
 
@@ -110,12 +110,12 @@ def sandbox_templates() -> None:
 
 
 def _runs(dataset: str) -> bool:
-    """Whether loading the dataset may run or unpickle something: a script, or a reader that does."""
+    """True if loading the dataset may run or unpickle something: a script, or a reader that does."""
     return dataset in CODE_DATASETS or dataset.endswith((".py", ".pkl", ".pickle"))
 
 
 def _leaves(body: Any) -> Iterator[tuple[str, Any]]:
-    """Each value that is no mapping or list, with the key it stands under."""
+    """Yield (key, value) for each value that is neither a mapping nor a list."""
     pending: list[tuple[str, Any]] = [("", body)]
     seen: set[int] = set()
     while pending:

@@ -18,7 +18,15 @@ from math import ceil
 from typing import Any
 
 from firsthand.cluster.replicas.replica_worker import Replica, open_replica
-from firsthand.cluster.spread.ray_workers import LOCAL_STORE_BYTES, Share, expect_cluster, heard, quiet, reason, shares
+from firsthand.cluster.spread.ray_workers import (
+    LOCAL_STORE_BYTES,
+    Share,
+    expect_cluster,
+    quiet,
+    reason,
+    reply_of,
+    shares,
+)
 from firsthand.cluster.spread.run_worker import pack, unpack
 from firsthand.errors import ConfigError, FirsthandError, MissingExtra
 from firsthand.message import Json
@@ -85,7 +93,7 @@ class RayCarrier:
                 self.ray.kill(self.actor, no_restart=True)
 
     async def _ask(self, reference: Any) -> bytes:
-        return await heard(self.ray, reference, f"the replica on {self.name}")
+        return await reply_of(self.ray, reference, f"the replica on {self.name}")
 
 
 @dataclass

@@ -69,8 +69,12 @@ class Replica:
     async def _carry_out(self, job: int, message: Json) -> None:
         try:
             if message["method"] == "stream_many":
+                knows_prompt = False
                 async with aclosing(self._stream(message)) as deltas:
                     async for delta in deltas:
+                        if knows_prompt and delta.completion is not None:  # its ids went with the first of the answers
+                            delta = replace(delta, completion=replace(delta.completion, prompt_ids=None))
+                        knows_prompt |= delta.completion is not None
                         self._outbox.say({"kind": "delta", "job": job, "delta": delta_json(delta)})
                 self._outbox.say({"kind": "end", "job": job, "value": None})
             else:

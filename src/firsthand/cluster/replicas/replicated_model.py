@@ -112,6 +112,7 @@ class Replicated:
         wanted = router.pieces(prompt, tools, space=space)
         seen = [Seen() for _ in range(n)]
         served_by = -1
+        prompt_ids: tuple[int, ...] | None = None
         async with aclosing(self.fleet.carry(body, wanted, weight=n)) as said:
             async for message in said:
                 match message["kind"]:
@@ -122,6 +123,9 @@ class Replicated:
                             each.again()
                     case "delta":
                         delta = delta_of(message["delta"])
+                        if delta.completion is not None:
+                            prompt_ids = delta.completion.prompt_ids or prompt_ids
+                            delta = replace(delta, completion=replace(delta.completion, prompt_ids=prompt_ids))
                         fresh = seen[delta.index].rest(delta)
                         if fresh is not None:
                             if fresh.completion is not None:

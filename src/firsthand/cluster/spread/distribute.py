@@ -1,8 +1,8 @@
-"""Carry out a run on many workers: `execute` with the attempts elsewhere. This process stays the one writer of the store.
+"""Carries out a run on many workers, as `execute` does in one process; this process stays the store's only writer.
 
-Every worker holds at most `concurrency` attempts and takes a new one for each that it finishes. What the attempts of a lost
-worker had done is in the run's journal, and another worker goes on from there. An attempt that was under way on two workers
-that were lost is next tried with nothing beside it, and given up, as an error of its own, when that costs two more.
+Every worker runs at most `concurrency` attempts and gets a new one for each that it finishes. The effects of a lost worker's
+attempts are in the run's journal, and another worker continues from there. An attempt that two lost workers were running is
+next run alone on a worker, and becomes an error when that loses two more.
 """
 
 from __future__ import annotations
@@ -24,31 +24,28 @@ from firsthand.runs.store import Run
 from firsthand.trace import Failure, Trace
 
 SUSPECT = 2
-"""After so many lost workers an attempt is tried alone."""
+"""Lost workers after which an attempt runs alone on a worker."""
 GIVEN_UP = 4
-"""After so many it is an error."""
+"""Lost workers after which an attempt is an error."""
 
 
 class Remote(Protocol):
-    """A worker, as this side sees it."""
+    """A worker, as the driver sees it."""
 
     name: str
 
     async def exchange(self, messages: Sequence[Json]) -> list[Json]:
-        """Give it messages and take what it has to say, as `Worker.exchange`; Lost if it is gone."""
+        """Send messages and return the worker's own, as `Worker.exchange`; Lost if it is gone."""
 
     async def close(self) -> None:
-        """End it; it may be gone already."""
+        """Stop the worker, which may be gone already."""
 
 
 class Fleet(Protocol):
-    """Where workers come from."""
+    """Provides workers."""
 
     def workers(self) -> AsyncGenerator[Remote, None]:
-        """Workers as they get ready, and new ones for those that were lost, without an end.
-
-        A FirsthandError if there can be none.
-        """
+        """Yield workers as they get ready, and replacements for lost ones, without end; FirsthandError if none can start."""
 
 
 async def distribute(
@@ -65,7 +62,7 @@ async def distribute(
     """Attempt all places that the run has no trace of on the fleet's workers, `concurrency` at a time on each.
 
     As `execute`: each trace is kept before `on_trace` is given it, and the traces are those that `execute` would have made,
-    but for times. `on_lost` is told in a sentence of each worker that was lost.
+    but for times. `on_lost` is given a sentence for each lost worker.
     """
     for agent in {id(place.agent): place.agent for place in places}.values():
         if agent.memory is not None and agent.memory.lifetime != "attempt":
@@ -80,7 +77,7 @@ async def distribute(
 
 
 class _Distribution:
-    """What is left to do, and who does it."""
+    """The state of one distributed run: attempts that wait, workers, and losses."""
 
     def __init__(
         self,
@@ -130,15 +127,15 @@ class _Distribution:
                 if not held:
                     await self._news()
                     continue
-                said = await remote.exchange(messages)
-                messages = [answer for message in said if (answer := self._take(message, held))]
+                received = await remote.exchange(messages)
+                messages = [answer for message in received if (answer := self._take(message, held))]
         except Lost as lost:
             self._put_back(remote, held, str(lost))
         finally:
             await remote.close()
 
     def _deal(self, held: dict[str, Place]) -> list[Json]:
-        """New attempts for a worker, which holds them from now on."""
+        """Messages with new attempts for a worker; they are added to `held`."""
         dealt = []
         while self.waiting and len(held) < self.concurrency:
             place = self.waiting[0]
@@ -150,7 +147,7 @@ class _Distribution:
         return dealt
 
     def _take(self, message: Json, held: dict[str, Place]) -> Json | None:
-        """Do as a worker says; gives the answer, if there is one."""
+        """Handle a worker's message; returns the reply, if there is one."""
         id = message["id"]
         match message["kind"]:
             case "record":
@@ -170,7 +167,7 @@ class _Distribution:
         self.on_trace(trace)
 
     def _put_back(self, remote: Remote, held: dict[str, Place], how: str) -> None:
-        """Let others go on with what a lost worker had begun."""
+        """Return a lost worker's attempts to the queue, or make them errors."""
         again = f": its {len(held)} attempts are given to others" if held and self.missing else ""
         self.on_lost(f"{how}{again}")
         for place in reversed(held.values()):

@@ -1,8 +1,8 @@
-"""The workers of a run on a Ray cluster: an actor for each GPU, or for each machine where there are none.
+"""Workers of a run on a Ray cluster: one actor per GPU, or per machine where there are none.
 
-This process connects to the cluster, keeps a worker on every machine that has room, replaces those that are lost, and finds
-machines that join. An actor builds its agents from the run's settings by the name of a function, `module:function`, and so
-loads each model once. Messages are bytes; the cluster holds none of the run. Ray is the extra `cluster`.
+This process connects to the cluster, keeps a worker on every machine that has room, replaces lost ones, and finds machines
+that join. An actor builds its agents from the run's settings with a function that Ray imports by name, so it loads each
+model once. Messages are bytes; the cluster stores none of the run. Ray is the extra `cluster`.
 """
 
 from __future__ import annotations
@@ -28,81 +28,84 @@ from firsthand.message import Json
 LOCAL_STORE_BYTES = 100 << 20
 """Ray's object store where we start Ray ourselves; messages are small."""
 STAYS_HERE = (".git", ".venv", "venv", "node_modules", "__pycache__", "*.gguf", "*.safetensors", "*.sqlite*")
-"""What of the working folder never travels."""
+"""Parts of the working folder that are never sent to workers."""
 LOOK_AGAIN_S = 2.0
-"""How often the cluster's machines are looked at."""
+"""Seconds between two looks at the cluster's machines."""
 MAX_FALSE_STARTS = 3
-"""After so many workers in a row that ended before they were ready, the run ends."""
+"""Workers in a row that may end before they are ready; one more ends the run."""
 UNTIL_DEAD_S = 10.0
-"""How long a cluster may take to accept a connection."""
+"""Seconds that a cluster may take to accept a connection."""
 UNTIL_GONE_S = 20.0
-"""How long the head of the cluster may not answer: Ray can start it anew."""
+"""Seconds that the head of the cluster may not answer: Ray can restart it."""
 UNTIL_TOLD_S = 20.0
-"""After so long without any worker, the user is told that it waits."""
+"""Seconds without any worker after which the user is told."""
 
 
-class Place(NamedTuple):
-    """Where a worker is: the id of the machine, and which of its workers there."""
+class WorkerSlot(NamedTuple):
+    """A place for one worker: the id of the machine, and the worker's number there."""
 
     node: str
     at: int
 
 
 class Share(NamedTuple):
-    """What of a machine one worker takes."""
+    """The CPUs and GPUs of a machine that one worker takes."""
 
     cpus: float
     gpus: float
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What every worker is made of."""
+BuildWorker = Callable[[Json], Worker]
+"""A run's settings as plain data -> a Worker."""
 
-    target: str
-    """`module:function`: gives a Worker of the settings."""
+
+@dataclass(frozen=True)
+class WorkerSpec:
+    """Describes the workers of one run: all are built alike."""
+
+    build: BuildWorker
+    """A function at the top of a module, so that Ray imports it on the worker's machine by its name."""
     settings: Json
+    """Plain data, the argument of `build`."""
     expected: Json
-    """What `Worker.about` must say there."""
+    """`Worker.about` as it must be there."""
     count: int | None = None
     """This many workers, or one for each GPU or machine."""
     gpus: bool = False
-    """Whether a worker can use a GPU."""
+    """True if a worker can use a GPU."""
 
 
 class Actor:
-    """What runs on the cluster: a Worker behind bytes."""
+    """Runs a Worker on the cluster; messages are bytes."""
 
     def __init__(self) -> None:
         self.worker: Worker | None = None
 
-    async def begin(self, target: str, settings: bytes) -> bytes:
-        """Build the worker; says what it is, or why it cannot be."""
-        module, _, name = target.partition(":")
+    async def begin(self, build: BuildWorker, settings: bytes) -> bytes:
+        """Build the worker; returns its `about`, or the problem."""
         try:
-            self.worker = getattr(importlib.import_module(module), name)(unpack(settings))
-            assert isinstance(self.worker, Worker)
+            self.worker = build(unpack(settings))
             return pack(self.worker.about())
         except (FirsthandError, ImportError, AttributeError, OSError) as error:
             return pack({"problem": str(error)})
 
     async def exchange(self, messages: bytes) -> bytes:
-        """What `Worker.exchange` says."""
+        """As `Worker.exchange`, packed."""
         assert self.worker is not None
         return pack(await self.worker.exchange(unpack(messages)))
 
 
 class RayWorker:
-    """One actor, as a Remote."""
+    """One actor on the cluster, as a Remote."""
 
     def __init__(self, ray: Any, actor: Any, name: str):
         self.ray, self.actor, self.name = ray, actor, name
         self.open = True
 
-    async def begin(self, plan: Plan) -> None:
-        """Wait until it is there and has built its agents. Lost if it ends before, ConfigError if it cannot work."""
-        said = unpack(await self._ask(self.actor.begin.remote(plan.target, pack(plan.settings))))
-        problem = said.get("problem") or difference(plan.expected, said)
+    async def begin(self, spec: WorkerSpec) -> None:
+        """Wait until it has started and built its agents. Lost if it ends before, ConfigError if it cannot work."""
+        found = unpack(await self._ask(self.actor.begin.remote(spec.build, pack(spec.settings))))
+        problem = found.get("problem") or difference(spec.expected, found)
         if problem:
             raise ConfigError(
                 f"the worker on {self.name} cannot take part: {problem}; every machine needs the same firsthand, "
@@ -110,9 +113,9 @@ class RayWorker:
             )
 
     async def exchange(self, messages: Sequence[Json]) -> list[Json]:
-        """What it says to the messages."""
-        said: list[Json] = unpack(await self._ask(self.actor.exchange.remote(pack(list(messages)))))
-        return said
+        """Give it messages and return its own."""
+        replies: list[Json] = unpack(await self._ask(self.actor.exchange.remote(pack(list(messages)))))
+        return replies
 
     async def close(self) -> None:
         """End it."""
@@ -123,32 +126,32 @@ class RayWorker:
             self.ray.kill(self.actor, no_restart=True)
 
     async def _ask(self, reference: Any) -> bytes:
-        return await heard(self.ray, reference, f"the worker on {self.name}")
+        return await reply_of(self.ray, reference, f"the worker on {self.name}")
 
 
 class RayFleet:
-    """The workers of a cluster that this process is connected to."""
+    """The workers on the cluster that this process is connected to."""
 
-    def __init__(self, ray: Any, plan: Plan, say: Callable[[str], None]):
-        self.ray, self.plan, self.say = ray, plan, say
-        self.held: dict[Place, RayWorker] = {}
-        self.false_starts: Counter[Place] = Counter()
+    def __init__(self, ray: Any, spec: WorkerSpec, say: Callable[[str], None]):
+        self.ray, self.spec, self.say = ray, spec, say
+        self.held: dict[WorkerSlot, RayWorker] = {}
+        self.false_starts: Counter[WorkerSlot] = Counter()
         self.problem = ""
         self.gone = False
-        """Whether the head of the cluster is: then Ray is asked no more, for it would wait a minute and end the process."""
+        """True once the cluster's head is gone: Ray must not be called then, it would wait a minute and exit the process."""
         client = ray.util.client.ray.is_connected()
         self.head = None if client else ray.get_runtime_context().gcs_address
 
     async def workers(self) -> AsyncGenerator[RayWorker, None]:
         """Workers as they get ready; new ones where one was lost or a machine has joined."""
-        starting: dict[asyncio.Task[None], Place] = {}
+        starting: dict[asyncio.Task[None], WorkerSlot] = {}
         began, told = time.monotonic(), False
-        shares(self.ray.nodes(), self.plan.count, gpus=self.plan.gpus)  # with too many, before anything is started
+        shares(self.ray.nodes(), self.spec.count, gpus=self.spec.gpus)  # with too many, before anything is started
         try:
             while True:
                 await self._expect_head()
-                for place in self._hire():
-                    starting[asyncio.create_task(self.held[place].begin(self.plan))] = place
+                for slot in self._hire():
+                    starting[asyncio.create_task(self.held[slot].begin(self.spec))] = slot
                 if not self.held:
                     raise ConfigError(f"no worker can begin: {self.problem}")
                 if starting:
@@ -156,9 +159,9 @@ class RayFleet:
                 else:
                     await asyncio.sleep(LOOK_AGAIN_S)
                 for task in [task for task in starting if task.done()]:
-                    if await self._ready(task, place := starting.pop(task)):
+                    if await self._ready(task, slot := starting.pop(task)):
                         told = True
-                        yield self.held[place]
+                        yield self.held[slot]
                 if not told and time.monotonic() - began > UNTIL_TOLD_S:
                     told = True
                     self.say(
@@ -194,50 +197,50 @@ class RayFleet:
                     ) from None
             await asyncio.sleep(LOOK_AGAIN_S)
 
-    def _hire(self) -> list[Place]:
-        """The places of the cluster that had no worker, each with a new one, which is about to begin."""
-        nodes, count = self.ray.nodes(), self.plan.count
-        wanted = shares(nodes, count, gpus=self.plan.gpus, strict=False)
-        self.held = {place: worker for place, worker in self.held.items() if worker.open}
+    def _hire(self) -> list[WorkerSlot]:
+        """Start a worker in every free slot of the cluster; returns those slots."""
+        nodes, count = self.ray.nodes(), self.spec.count
+        wanted = shares(nodes, count, gpus=self.spec.gpus, strict=False)
+        self.held = {slot: worker for slot, worker in self.held.items() if worker.open}
         hired = []
-        for place, share in wanted.items():
-            taken = place in self.held or self.false_starts[place] >= MAX_FALSE_STARTS
+        for slot, share in wanted.items():
+            taken = slot in self.held or self.false_starts[slot] >= MAX_FALSE_STARTS
             if not taken and (count is None or len(self.held) < count):
-                self.held[place] = self._start(place, share, name_of(nodes, place.node))
-                hired.append(place)
+                self.held[slot] = self._start(slot, share, name_of(nodes, slot.node))
+                hired.append(slot)
         return hired
 
-    def _start(self, place: Place, share: Share, name: str) -> RayWorker:
+    def _start(self, slot: WorkerSlot, share: Share, name: str) -> RayWorker:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        there = NodeAffinitySchedulingStrategy(place.node, soft=False)
+        there = NodeAffinitySchedulingStrategy(slot.node, soft=False)
         actor = self.ray.remote(Actor).options(
             num_cpus=share.cpus, num_gpus=share.gpus, max_restarts=0, scheduling_strategy=there
         )
         return RayWorker(self.ray, actor.remote(), name)
 
-    async def _ready(self, task: asyncio.Task[None], place: Place) -> bool:
-        """Whether a worker that was started can be used. Where one cannot, no other is tried; one that was lost may be."""
+    async def _ready(self, task: asyncio.Task[None], slot: WorkerSlot) -> bool:
+        """True if a started worker can be used. A slot whose worker cannot work is given up; a lost one is retried."""
         try:
             task.result()
         except (Lost, ConfigError) as error:
-            await self.held[place].close()
-            self.false_starts[place] += 1 if isinstance(error, Lost) else MAX_FALSE_STARTS
+            await self.held[slot].close()
+            self.false_starts[slot] += 1 if isinstance(error, Lost) else MAX_FALSE_STARTS
             self.problem = str(error)
-            if self.false_starts[place] >= MAX_FALSE_STARTS:
+            if self.false_starts[slot] >= MAX_FALSE_STARTS:
                 self.say(self.problem)
             return False
-        self.false_starts[place] = 0
+        self.false_starts[slot] = 0
         return True
 
 
 @contextmanager
 def on_ray(
-    address: str | None, plan: Plan, *, folder: Path | None, home: Path, say: Callable[[str], None]
+    address: str | None, spec: WorkerSpec, *, folder: Path | None, home: Path, say: Callable[[str], None]
 ) -> Iterator[RayFleet]:
-    """A fleet on the cluster at the address, or the one this machine is in, or one of this machine alone.
+    """A fleet on the cluster at the address, else on this machine's cluster, else on one started for this run.
 
-    `folder`, if given, is what the workers find as their working folder; of what lies in it, `home` stays here.
+    `folder`, if given, becomes the workers' working folder; `home` inside it is not sent. `say` is given notices.
     """
     ray = importlib.import_module("ray")
     options: Json = {"log_to_driver": False, "logging_level": logging.ERROR, "include_dashboard": False}
@@ -251,7 +254,7 @@ def on_ray(
     except Exception as error:
         where = f"the Ray cluster at {address}" if address else "a Ray cluster on this machine"
         raise ConfigError(f"{where} cannot be used: {reason(error)}") from None
-    fleet = RayFleet(ray, plan, say)
+    fleet = RayFleet(ray, spec, say)
     try:
         with quiet():
             yield fleet
@@ -262,7 +265,7 @@ def on_ray(
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep Ray from printing the last log lines of a machine that was lost: what matters of it we say in a sentence."""
+    """Keep Ray from printing the last log lines of a lost machine; the user gets one sentence instead."""
     printing: Any = importlib.import_module("ray._private.worker")
     before = getattr(printing, "_worker_logs_enabled", True)
     printing._worker_logs_enabled = False
@@ -307,8 +310,8 @@ def connect(ray: Any, address: str | None, options: Json) -> None:
 
 def shares(
     nodes: Sequence[Mapping[str, Any]], count: int | None, *, gpus: bool, strict: bool = True
-) -> dict[Place, Share]:
-    """A place for each worker, and what it takes of its machine.
+) -> dict[WorkerSlot, Share]:
+    """The slot of each worker, and its share of the machine.
 
     Without a `count`: one for each GPU if `gpus` can be used and there are any, otherwise one for each machine with a CPU.
     With one: that many, spread over the machines. No machine is a ConfigError, and so is too high a count if `strict`.
@@ -334,20 +337,20 @@ def shares(
             free = [node for node in most if numbers[node] < most[node]]
             numbers[min(free, key=numbers.__getitem__)] += 1
     return {
-        Place(node, at): Share(room[node][0] // number, int(on_gpus))
+        WorkerSlot(node, at): Share(room[node][0] // number, int(on_gpus))
         for node, number in numbers.items()
         for at in range(number)
     }
 
 
 def name_of(nodes: Sequence[Mapping[str, Any]], node_id: str) -> str:
-    """The machine's name, as its owner knows it, and the beginning of its id, for several may run on one machine."""
+    """The machine's host name and the beginning of its node id, because several nodes may run on one machine."""
     found = next((node for node in nodes if node["NodeID"] == node_id), {})
     return f"{found.get('NodeManagerHostname', 'an unknown machine')} ({node_id[:6]})"
 
 
-async def heard(ray: Any, reference: Any, who: str) -> bytes:
-    """What an actor answers; Lost, with `who` it was, if it is gone."""
+async def reply_of(ray: Any, reference: Any, who: str) -> bytes:
+    """The reply of an actor; Lost, naming `who` it was, if the actor is gone."""
     try:
         answer: bytes = await reference
     except ray.exceptions.RayTaskError:  # a bug of ours over there keeps its traceback
@@ -358,7 +361,7 @@ async def heard(ray: Any, reference: Any, who: str) -> bytes:
 
 
 def reason(error: BaseException) -> str:
-    """What went wrong, in one short line, without Ray's ids and logs."""
+    """The cause of a Ray error in one short line, without Ray's ids and logs."""
     text = " ".join(str(error).split())
     kinds = {kind.__name__ for kind in type(error).__mro__}
     if "No module named 'firsthand" in text:

@@ -1,14 +1,14 @@
-"""The far side of a run that is spread over machines: attempts come in as plain data, and what they do goes back at once.
+"""Runs attempts on another machine: they arrive as plain data, and every effect is sent back at once.
 
     to a worker      attempt   id, agent, benchmark, task, epoch, seed, entries: the attempt's journal so far
-                     kept      upto: the records up to this number survive a crash now
+                     kept      upto: the records up to this number survive a crash
     from a worker    record    number, id, effect, request, reply
                      trace     id, trace
-                     failed    id, error, message: what ends the whole run, as it would have on one machine
+                     failed    id, error, message: an error that ends the whole run, as on one machine
 
-Agents and benchmarks go by name and are built from the run's settings; a worker holds no store. A record is on its way as
-soon as it is made, and the attempt goes on when it is kept (`Journal.settled`), so a lost worker has done nothing outside
-that its run does not know of. The near side is `distribute.py`; what carries the messages is for others, see `on_ray.py`.
+Agents and benchmarks are named, and built from the run's settings; a worker has no store. A record is sent as soon as it is
+made, and the attempt waits until it is kept (`Journal.settled`), so a lost worker has done nothing outside that its run does
+not know of. The driver is `distribute.py`; `ray_workers.py` carries the messages.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from firsthand.tool_source import is_shared
 
 
 class Lost(Exception):
-    """A worker is gone, and what it was doing with it. The message says how."""
+    """A worker is gone, with the attempts it was running. The message says how."""
 
 
 class Worker:
-    """Carries out attempts of these agents at tasks of these benchmarks, as many at a time as it is given."""
+    """Runs attempts of these agents at tasks of these benchmarks, all that it is given concurrently."""
 
     def __init__(self, agents: Sequence[Agent], benchmarks: Sequence[Benchmark]):
         self.agents = {agent.name: agent for agent in agents}
@@ -51,11 +51,11 @@ class Worker:
         )
 
     def about(self) -> Json:
-        """What must be the same on every side for their attempts to be those of one run."""
+        """The description that must be equal on driver and workers, for their attempts to belong to one run."""
         return about(self.agents, self.benchmarks)
 
     async def exchange(self, messages: Sequence[Json], patience_s: float = PATIENCE_S) -> list[Json]:
-        """Take messages in, and give those that have come up meanwhile, waiting a little for the first of them."""
+        """Handle messages, and return those of this side, waiting up to `patience_s` seconds for the first."""
         for message in messages:
             if message["kind"] == "attempt":
                 attempt = asyncio.create_task(self._attempt(message))
@@ -68,7 +68,7 @@ class Worker:
         return await self._outbox.said(patience_s)
 
     async def close(self) -> None:
-        """Cancel what runs."""
+        """Cancel the running attempts."""
         running = list(self._running)
         for attempt in running:
             attempt.cancel()
@@ -76,7 +76,7 @@ class Worker:
         await self._keeper.close()
 
     def record(self, id: str, effect: str, request: str, reply: Json) -> int:
-        """The number of a new record, which is on its way."""
+        """Send a record; returns its number."""
         self._recorded += 1
         body = {"number": self._recorded, "id": id, "effect": effect, "request": request, "reply": reply}
         self._outbox.say(body | {"kind": "record"})
@@ -106,7 +106,7 @@ class Worker:
 
 
 class RelayedJournal(MemoryJournal):
-    """The journal of an attempt whose run is elsewhere: what was recorded before came with it, what is new is sent."""
+    """The journal of an attempt on a worker: earlier entries came with the attempt, new ones are sent to the run."""
 
     def __init__(self, worker: Worker, id: str, entries: Sequence[tuple[str, str, Json]]):
         super().__init__()
@@ -116,17 +116,17 @@ class RelayedJournal(MemoryJournal):
         self.last = 0
 
     def record(self, effect: str, request: str, reply: Json) -> None:
-        """Keep the reply here and send it."""
+        """Store the reply here and send it."""
         super().record(effect, request, reply)
         self.last = self.worker.record(self.id, effect, request, reply)
 
     async def settled(self) -> None:
-        """Wait until the run has kept what was sent."""
+        """Wait until the run has stored what was sent."""
         await self.worker.until_kept(self.last)
 
 
 def attempt_message(place: Place, seed: int, entries: Sequence[tuple[str, str, Json]]) -> Json:
-    """What a worker is told of an attempt."""
+    """The message that gives an attempt to a worker."""
     return {
         "kind": "attempt",
         "id": place.id,
@@ -140,7 +140,7 @@ def attempt_message(place: Place, seed: int, entries: Sequence[tuple[str, str, J
 
 
 def about(agents: Mapping[str, Agent], benchmarks: Mapping[str, Benchmark]) -> Json:
-    """Versions, agents and protocols, as far as they decide what an attempt does."""
+    """Version, agents and protocols: all that decides what an attempt does, as JSON."""
     return {
         "firsthand": __version__,
         "agents": {name: agent.to_json() for name, agent in agents.items()},
@@ -149,7 +149,7 @@ def about(agents: Mapping[str, Agent], benchmarks: Mapping[str, Benchmark]) -> J
 
 
 def difference(here: Json, there: Json) -> str | None:
-    """In what a worker is not as this side expects it to be, in words; None if it is."""
+    """The first difference between a worker's description and the expected one, in words; None if there is none."""
     there = unpack(pack(there))
     for key, value in unpack(pack(here)).items():
         if not isinstance(value, dict):
@@ -168,44 +168,44 @@ def difference(here: Json, there: Json) -> str | None:
 
 
 def pack(body: object) -> bytes:
-    """A message, or a list of them, for the wire: what is not JSON, such as a note of a pattern, becomes text."""
+    """A message, or a list of them, as bytes; values that are not JSON, such as a pattern's notes, become text."""
     return json.dumps(body, separators=(",", ":"), default=str).encode()
 
 
 def unpack(data: bytes) -> Any:
-    """What `pack` wrote."""
+    """The message that `pack` wrote."""
     return json.loads(data)
 
 
 class InProcess:
-    """A worker in this very process, for tests and to try things out: messages go through bytes as over a wire."""
+    """A worker in this process, for tests; messages are packed to bytes and unpacked, as over a wire."""
 
-    def __init__(self, worker: Worker, name: str = "beside"):
+    def __init__(self, worker: Worker, name: str = "in-process"):
         self.worker = worker
         self.name = name
         self.dead = False
 
     async def exchange(self, messages: Sequence[Json]) -> list[Json]:
-        """What the worker says to the messages; Lost once it was killed."""
+        """As `Worker.exchange`; Lost once it was killed."""
         if self.dead:
             raise Lost(f"{self.name} was killed")
-        said: list[Json] = unpack(pack(await self.worker.exchange(unpack(pack(list(messages))))))
-        if self.dead:  # what it was about to say is lost with it
+        replies: list[Json] = unpack(pack(await self.worker.exchange(unpack(pack(list(messages))))))
+        if self.dead:  # its replies are lost with it
             raise Lost(f"{self.name} was killed")
-        return said
+        return replies
 
     async def kill(self) -> None:
-        """End it at once: nothing that it does afterwards reaches the run."""
+        """Kill the worker: nothing that it does afterwards reaches the run."""
         self.dead = True
         await self.worker.close()
 
     async def close(self) -> None:
-        """Cancel what still runs."""
+        """Cancel the running attempts."""
         await self.worker.close()
 
 
 def error_of(name: str, message: str) -> Exception:
-    """The error that ended a worker's attempt, as it would have been raised here."""
+    """The exception for an error that was reported by a worker."""
     from firsthand import errors
 
     kind = getattr(errors, name, None)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from firsthand.engine.compute.static_step import Graphs, StaticStep, StaticSteps, called, is_static
 from firsthand.engine.core.sequence import Chunk
-from firsthand.engine.decoding.batched_sampler import Draw, draw_rows
+from firsthand.engine.decoding.batched_sampler import DrawSettings, draw_rows
 from firsthand.kernels.attention import gather
 from firsthand.kernels.attention.kv_pages import Layout, Pages
 from firsthand.kernels.attention.paged_attention import attend_pages
@@ -101,15 +101,18 @@ class Modules:
             self.steps = None
             return None
 
-    def logits(self, hidden_MD: Tensor, draws: Row[Draw | None] = ()) -> Logits:
+    def logits(self, hidden_MD: Tensor, draws: Row[DrawSettings | None] = ()) -> Logits:
         """Scores of every next token after some states, and a token of each row for which there is a draw."""
         scores_MV = self.model.logits(hidden_MD)
-        best, drawn, best_scores, drawn_scores, normalisers = summary(scores_MV, draws).tolist()  # waits, once
+        best, drawn, best_scores, drawn_scores, normalisers, drawn_logprobs = summary(
+            scores_MV, draws
+        ).tolist()  # waits
         return Logits(
             scores_MV,
             [int(token) for token in best],
             np.array(normalisers, dtype=np.float32),
             drawn=[int(token) if draw else None for token, draw in zip(drawn, draws, strict=True)] if draws else None,
+            drawn_logprobs=drawn_logprobs if draws else None,
             known=[
                 {int(one): score, int(other): its}
                 for one, score, other, its in zip(best, best_scores, drawn, drawn_scores, strict=True)
@@ -122,13 +125,17 @@ class Modules:
             self.steps.forget()
 
 
-def summary(scores_MV: Tensor, draws: Row[Draw | None]) -> Tensor:
-    """For each row its most probable token, the drawn one (else the same), their scores, and the normaliser: 5 M float64."""
+def summary(scores_MV: Tensor, draws: Row[DrawSettings | None]) -> Tensor:
+    """6 M float64: each row's most probable token, the drawn one (else the same), their scores, the normaliser, and the
+    log-prob of the draw."""
     best_M = scores_MV.argmax(-1)
-    drawn_M = draw_rows(scores_MV, draws, otherwise=best_M) if any(draws) else best_M
+    normaliser_M = scores_MV.logsumexp(-1).double()
+    drawn_M, logprobs_M = best_M, torch.zeros_like(normaliser_M)
+    if any(draws):
+        drawn_M, logprobs_M = draw_rows(scores_MV, draws, otherwise=best_M)
     tokens_2M = torch.stack([best_M, drawn_M])
     found_2M = scores_MV.gather(1, tokens_2M.T).T
-    return torch.cat([tokens_2M.double(), found_2M.double(), scores_MV.logsumexp(-1).double()[None]])
+    return torch.cat([tokens_2M.double(), found_2M.double(), normaliser_M[None], logprobs_M[None]])
 
 
 def decode_on(device: torch.device) -> gather.Decode:

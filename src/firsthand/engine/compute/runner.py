@@ -16,7 +16,7 @@ from torch import Tensor
 from firsthand.engine.compute.devices import allocating, on_device_of, torch_on
 from firsthand.engine.compute.module_runner import Modules
 from firsthand.engine.core.sequence import Chunk
-from firsthand.engine.decoding.batched_sampler import Draw
+from firsthand.engine.decoding.batched_sampler import DrawSettings
 from firsthand.engine.memory.blocks import Copy
 from firsthand.engine.memory.window_pool import near_table
 from firsthand.kernels.attention.kv_pages import Chunk as PageChunk
@@ -114,7 +114,7 @@ class Runner:
 
     @torch.inference_mode()
     def logits(
-        self, hidden_MD: Tensor, adapters: Row[PackedAdapter | None] = (), draws: Row[Draw | None] = ()
+        self, hidden_MD: Tensor, adapters: Row[PackedAdapter | None] = (), draws: Row[DrawSettings | None] = ()
     ) -> Logits:
         """Scores of every next token after some states, each with its adapter if there are any, until the next call.
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence as Row
 
 from firsthand.engine.compute.adapter_slots import LoadedAdapter
 from firsthand.engine.core.sequence import Request, Sequence
-from firsthand.engine.decoding.token_filter import Permits
+from firsthand.engine.decoding.token_filter import TokenFilter
 from firsthand.model import Sampling
 
 
@@ -16,7 +16,7 @@ def answers(
 ) -> list[Sequence]:
     """The answers of a request; the first leads the others."""
     sampling = request.sampling
-    permits = _permits(request, vocab_size)
+    token_filter = _token_filter(request, vocab_size)
     seed = secrets.randbits(62) if sampling.seed is None else sampling.seed
     lines = [
         Sequence(
@@ -30,7 +30,7 @@ def answers(
             stop_ids=request.stop_ids,
             stopper=request.stopper() if request.stopper else None,
             guide=request.grammar.guide() if request.grammar else None,
-            permits=permits,
+            token_filter=token_filter,
             priority=request.priority,
             run=request.run,
             adapter=adapter,
@@ -42,12 +42,12 @@ def answers(
     return lines
 
 
-def _permits(request: Request, vocab_size: int) -> Permits | None:
-    """Which tokens a request permits; None if it says nothing of that."""
+def _token_filter(request: Request, vocab_size: int) -> TokenFilter | None:
+    """Returns the request's token filter; None if it allows every token."""
     sampling = request.sampling
     if sampling.allowed_token_ids is None and not request.bad_sequences and not sampling.min_tokens:
         return None
-    return Permits(
+    return TokenFilter(
         vocab_size,
         allowed=sampling.allowed_token_ids,
         bad=request.bad_sequences,

@@ -26,6 +26,9 @@ class Output:
     finish_reason: Literal["stop", "length"] | None = None
     """`stop`: a stop token or string, the end of a grammar or a scored continuation; `length`: max_tokens or the context."""
     error: FirsthandError | None = None
+    behaviour_logprobs: tuple[float, ...] = ()
+    """Natural log of the probability that each sampled token was drawn with, after penalties, biases, temperature, cuts and
+    constraints: 0 for greedy and for forced tokens. Empty for a scored continuation."""
     prompt_tokens: int = 0
     cached_tokens: int = 0
     """Prompt tokens that were not computed again."""
@@ -89,6 +92,7 @@ def joined(outputs: Iterable[Output]) -> list[Output]:
             output,
             token_ids=before.token_ids + output.token_ids,
             logprobs=before.logprobs + output.logprobs,
+            behaviour_logprobs=before.behaviour_logprobs + output.behaviour_logprobs,
             is_greedy=before.is_greedy and output.is_greedy,
             top_logprobs=before.top_logprobs + output.top_logprobs,
         )

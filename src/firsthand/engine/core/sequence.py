@@ -9,7 +9,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from firsthand.engine.decoding.constraint import CompiledGrammar, Guide
-from firsthand.engine.decoding.token_filter import Permits
+from firsthand.engine.decoding.token_filter import TokenFilter
 from firsthand.engine.memory.prefix_cache import Space, space_of
 from firsthand.model import Sampling
 
@@ -81,7 +81,7 @@ class Sequence:
     stopper: Stopper | None = None
     guide: Guide | None = None
     """Follows the answer through its grammar."""
-    permits: Permits | None = None
+    token_filter: TokenFilter | None = None
     """Which tokens its request permits, if not all."""
     followers: list[Sequence] = field(default_factory=list)
     priority: int = 0

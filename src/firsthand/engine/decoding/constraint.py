@@ -1,10 +1,10 @@
-"""Grammar-constrained answers: which tokens may come next, and which must.
+"""Constrains answers by a grammar: the tokens that may come next, and those that must.
 
-`Grammars` reads a grammar for a tokenizer once. Each answer gets a `Guide`, which follows it token by token. Where a
-grammar leaves no choice in the text, its tokens are `forced`: the engine takes them as they are and computes them together
-in one step (jump-ahead), in the tokens that the tokenizer itself would write the text in, and only as many as no longer
-text could change (llguidance's fast-forward tokens). What is forced and what is allowed depends on the answer's tokens and
-on nothing else. `Masks` computes what is allowed while the step's forward pass runs. No torch here.
+`Grammars` compiles a grammar for a tokenizer once. Each answer gets a `Guide`, which follows it token by token. Where a
+grammar leaves one text only, its tokens are `forced`: the engine takes them unsampled and computes them together in one
+step (jump-ahead), as the tokens the tokenizer itself would encode the text to, and only as many as no longer text could
+change (llguidance's fast-forward tokens). Forced and allowed tokens are a function of the answer's tokens. `Masks` computes
+the allowed tokens during the step's forward pass. No torch here.
 """
 
 # V vocabulary
@@ -29,30 +29,30 @@ WORD = 32
 """Bits of a word of a mask."""
 MAX_REMEMBERED = 256
 MAX_REMEMBERED_BYTES = 1 << 21
-"""Of sources; a grammar that was read takes some ten times its source, a hostile one more."""
+"""Of sources; a compiled grammar takes some ten times its source, a hostile one more."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class CompiledGrammar:
-    """A grammar read for one tokenizer, ready for any number of answers."""
+    """A grammar compiled for one tokenizer, for any number of answers."""
 
     grammar: Grammar
     vocab_size: int
     matcher: Any
-    """llguidance's, at the beginning, after the tokens that are forced there; never moved."""
+    """llguidance's, after the tokens that are forced at the beginning; never advanced."""
     forced: tuple[int, ...]
     allowed: np.ndarray | None
-    """The tokens that may be first, after the forced ones, as bits; None if those are the whole text."""
+    """The mask of tokens that may follow the forced ones; None if those are the whole text."""
     forcing: bool = True
-    """Whether tokens are forced at all, and not only text."""
+    """False if every spelling of a forced text is allowed."""
 
     def guide(self) -> Guide:
-        """A guide for one answer."""
+        """A new Guide for one answer."""
         return Guide(self)
 
 
 class Grammars:
-    """The grammars of one tokenizer, each read once as long as it is remembered, wrong ones too. Any thread may ask."""
+    """Compiles grammars for one tokenizer and caches them, invalid ones too. Thread-safe."""
 
     def __init__(self, tokenizer: Tokenizer):
         self._tokenizer = tokenizer
@@ -62,7 +62,7 @@ class Grammars:
         self._vocab_lock = threading.Lock()
 
     def find(self, grammar: Grammar, *, forcing: bool = True) -> CompiledGrammar | None:
-        """The grammar, if it was read and is remembered. ConfigError if it could not be used."""
+        """The compiled grammar if it is cached, else None. ConfigError if it is known to be invalid."""
         key = (grammar, forcing)
         with self._lock:
             found = self._known.get(key)
@@ -73,7 +73,7 @@ class Grammars:
         return found
 
     def compile(self, grammar: Grammar, *, forcing: bool = True) -> CompiledGrammar:
-        """The grammar, read now if need be: that may take a second. ConfigError if it cannot be used.
+        """The compiled grammar; compiling may take a second. ConfigError if it is invalid.
 
         Without `forcing` it allows every spelling of a text, for requests that forbid tokens.
         """
@@ -108,28 +108,28 @@ class Grammars:
 
 
 class Guide:
-    """Follows one answer through its grammar. One thread at a time."""
+    """The state of one answer in its grammar. Not thread-safe."""
 
     def __init__(self, compiled: CompiledGrammar):
         self.matcher = compiled.matcher.deep_copy()
         self.vocab_size = compiled.vocab_size
         self.forced: deque[int] = deque(compiled.forced)
-        """The next tokens, where the grammar leaves no choice; the matcher is past them already."""
+        """The next tokens, where the grammar leaves no choice; the matcher has consumed them already."""
         self._allowed = compiled.allowed
 
     @property
     def needs_mask(self) -> bool:
-        """Whether the tokens that may come after the forced ones are still to be found."""
+        """True if the mask after the forced tokens is not computed yet."""
         return self._allowed is None and not self.matcher.is_stopped()
 
     @property
     def is_done(self) -> bool:
-        """Whether the text is whole and nothing but its end can follow."""
+        """True if the text is complete and only its end can follow."""
         return not self.forced and bool(self.matcher.is_stopped() and self.matcher.is_accepting())
 
     @property
     def allowed(self) -> np.ndarray:
-        """The tokens that may come next, a bit each in words of 32; none may be forced. ModelError if there are none."""
+        """The mask of tokens that may come next; no token may be forced. ModelError if the mask is empty."""
         assert not self.forced
         if self._allowed is None:
             self.take_mask(np.frombuffer(self.matcher.compute_bitmask(), np.uint32))
@@ -138,16 +138,16 @@ class Guide:
         return self._allowed
 
     def allows(self, token: int) -> bool:
-        """Whether a token may come next."""
+        """Returns whether a token may come next."""
         return has(self.allowed, token)
 
     def take_mask(self, words: np.ndarray) -> None:
-        """Take in the bits of the tokens that may come after the forced ones."""
+        """Set the mask of tokens that may come after the forced ones."""
         if not self.matcher.is_error():
             self._allowed = words
 
     def advance(self, token: int) -> None:
-        """Take note of the next token of the answer. ModelError if the grammar has no way to go on."""
+        """Advance by the next token of the answer. ModelError if the grammar does not allow it."""
         if self.forced:
             expected = self.forced.popleft()
             assert token == expected
@@ -167,7 +167,7 @@ class Guide:
 
 
 class Masks:
-    """Finds what many guides allow, together, on threads of its own; the interpreter's lock is free meanwhile."""
+    """Computes the masks of many guides together, on threads of its own, without the interpreter's lock."""
 
     def __init__(self) -> None:
         self._pool: ThreadPoolExecutor | None = None
@@ -175,7 +175,7 @@ class Masks:
         self._pending: Future[None] | None = None
 
     def start(self, guides: Iterable[Guide]) -> None:
-        """Begin with the masks that these guides need; nobody may touch the guides until `finish`."""
+        """Begin to compute the masks that these guides need; they must not be used until `finish`."""
         needy = [guide for guide in guides if guide.needs_mask]
         if not needy:
             return
@@ -187,7 +187,7 @@ class Masks:
         self._pending = self._pool.submit(self._fill, needy)
 
     def finish(self) -> None:
-        """Wait for the masks. One that could not be found is looked for again by its guide, which then says why."""
+        """Wait for the masks. Where that failed, the guide computes its mask again and raises the reason."""
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.exception()
@@ -202,7 +202,7 @@ class Masks:
 
 
 def _begun(grammar: Grammar, matcher: Any, vocab_size: int, forcing: bool) -> CompiledGrammar:
-    """The grammar after the tokens that it begins with in any case, and what may follow them."""
+    """The compiled grammar, past the tokens that every text of it begins with."""
     forced = matcher.compute_ff_tokens()
     matcher.consume_tokens(forced)
     allowed = None
@@ -214,14 +214,14 @@ def _begun(grammar: Grammar, matcher: Any, vocab_size: int, forcing: bool) -> Co
 
 
 def bits(ids: Iterable[int] | None, vocab_size: int) -> np.ndarray:
-    """A mask, a bit for each token in words of 32, in which these ids are set; all with None."""
+    """A mask, one bit per token in words of 32, with the bits of these ids set; None sets all."""
     flags = np.zeros(-(-vocab_size // WORD) * WORD, dtype=np.uint8)
     flags[slice(vocab_size) if ids is None else np.fromiter(ids, dtype=np.int64)] = 1
     return np.packbits(flags, bitorder="little").view(np.uint32)
 
 
 def has(words: np.ndarray, token: int) -> bool:
-    """Whether a token's bit is set."""
+    """Returns whether a token's bit is set."""
     return token < len(words) * WORD and bool(int(words[token // WORD]) >> token % WORD & 1)
 
 

@@ -1,14 +1,13 @@
-"""Where guesses at the next tokens come from: the sequence's own text, or a smaller model.
+"""Drafters for speculative decoding: prompt look-up in the sequence's own text, and a smaller model.
 
-Left out: guesses from the texts of other requests, trees of guesses, and heads trained on the model itself (EAGLE, Medusa).
+Left out: drafts from the texts of other requests, trees of drafts, and heads trained on the model itself (EAGLE, Medusa).
 """
 
 # M rows, V vocabulary
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence as Row
+from collections import Counter, abc
 from dataclasses import dataclass, field
 
 import torch
@@ -18,7 +17,7 @@ from firsthand.engine.compute.runner import Runner
 from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.engine.core.sequence import Chunk, Sequence
 from firsthand.engine.decoding.sampler import choose, uniform
-from firsthand.engine.decoding.speculative import Ask, Drafter, Speculator
+from firsthand.engine.decoding.speculative import Drafter, DraftRequest, Speculator
 from firsthand.engine.memory.blocks import BlockPool
 from firsthand.errors import ConfigError
 from firsthand.nn.architecture import Architecture
@@ -37,7 +36,7 @@ def speculator(
     num_blocks: int,
     kv_dtype: torch.dtype,
 ) -> Speculator | None:
-    """Who guesses for a model, as the config or the caller says; a draft model gets `num_blocks` of that type."""
+    """The Speculator that the config or the caller requests for, or None; a draft model gets `num_blocks` of `kv_dtype`."""
     if draft is None and config.speculation == "off":
         return None
     if draft is not None and config.speculation != "off":
@@ -64,16 +63,16 @@ def speculator(
 
 
 @dataclass
-class Index:
-    """Where each run of MIN_MATCH tokens in a text was seen: its last place, and for each place the one before it."""
+class NgramIndex:
+    """The positions of each run of MIN_MATCH tokens in a text: the last one, and for each position the one before it."""
 
     last: dict[tuple[int, ...], int] = field(default_factory=dict)
     """The position after the run."""
     before: list[int] = field(default_factory=list)
-    """For each position, an earlier one that the same run precedes; 0 is none."""
+    """For each position, an earlier one after the same run; 0 is none."""
 
-    def extend(self, tokens: Row[int]) -> None:
-        """Take in the tokens that came since the last call; the last token's own run is left for the next one."""
+    def extend(self, tokens: abc.Sequence[int]) -> None:
+        """Add the tokens since the last call; the run that ends with the last token is added by the next call."""
         for end in range(len(self.before), len(tokens)):
             if end < MIN_MATCH:
                 self.before.append(0)
@@ -84,26 +83,26 @@ class Index:
 
 
 class PromptLookup:
-    """Guesses that a text which repeats itself will do so again (Saxena, 2023).
+    """Drafts what followed an earlier occurrence of the text's end (Saxena, 2023).
 
-    It proposes what followed the longest match of the text's end, the latest of equals, among the last few places where
-    its last MIN_MATCH tokens stood before; no more tokens than matched, since a short match is seldom right for long.
+    It proposes what followed the longest match of the text's end, the latest of equals, among the last few positions of
+    its last MIN_MATCH tokens; no more tokens than matched, since a short match is seldom right for long.
     """
 
     def __init__(self) -> None:
-        self._indexes: dict[Sequence, Index] = {}
+        self._indexes: dict[Sequence, NgramIndex] = {}
 
-    def propose(self, asks: Row[Ask]) -> list[list[int]]:
-        """For each sequence what followed the longest match of its end."""
-        return [self._look_up(line, most) for line, most in asks]
+    def propose(self, requests: abc.Sequence[DraftRequest]) -> list[list[int]]:
+        """For each sequence the tokens after the longest match of its end."""
+        return [self._look_up(sequence, most) for sequence, most in requests]
 
-    def forget(self, line: Sequence) -> None:
+    def forget(self, sequence: Sequence) -> None:
         """Drop a sequence's index."""
-        self._indexes.pop(line, None)
+        self._indexes.pop(sequence, None)
 
-    def _look_up(self, line: Sequence, most: int) -> list[int]:
-        tokens = line.tokens
-        index = self._indexes.setdefault(line, Index())
+    def _look_up(self, sequence: Sequence, most: int) -> list[int]:
+        tokens = sequence.tokens
+        index = self._indexes.setdefault(sequence, NgramIndex())
         index.extend(tokens)
         place = index.last.get(tuple(tokens[-MIN_MATCH:]), 0)
         best, best_length = 0, 0
@@ -121,8 +120,8 @@ class PromptLookup:
         return [source[i % len(source)] for i in range(min(most, best_length))]
 
 
-def match_length(tokens: Row[int], place: int) -> int:
-    """How many tokens before `place` equal those at the end of the text, up to MAX_MATCH."""
+def match_length(tokens: abc.Sequence[int], place: int) -> int:
+    """The number of tokens before `place` that equal those at the end of the text, up to MAX_MATCH."""
     length = 0
     for back in range(1, min(place, MAX_MATCH) + 1):
         if tokens[place - back] != tokens[-back]:
@@ -133,22 +132,22 @@ def match_length(tokens: Row[int], place: int) -> int:
 
 @dataclass
 class Shadow:
-    """A sequence as the draft model knows it."""
+    """A sequence's state in the draft model."""
 
-    line: Sequence
+    target: Sequence
     own: Sequence
-    """The sequence's tokens and the guesses after them, in the draft model's memory."""
+    """The target's tokens and the draft tokens after them, in the draft model's memory."""
     num_known: int = 0
-    """How many of its tokens are not guesses."""
+    """How many of its tokens are no draft tokens."""
 
     @property
-    def guesses(self) -> list[int]:
-        """What the draft model has chosen after the known tokens."""
+    def draft(self) -> list[int]:
+        """The draft tokens after the known ones."""
         return self.own.tokens[self.num_known :]
 
     def follow(self) -> None:
-        """Take over the sequence's tokens, and keep what was computed of guesses that came true."""
-        tokens, own, right = self.line.tokens, self.own, self.num_known
+        """Take over the target's tokens, and keep what was computed of accepted draft tokens."""
+        tokens, own, right = self.target.tokens, self.own, self.num_known
         while right < min(len(own.tokens), len(tokens)) and own.tokens[right] == tokens[right]:
             right += 1
         own.tokens[right:] = tokens[right:]
@@ -156,21 +155,21 @@ class Shadow:
         self.num_known = len(tokens)
 
     def choose(self, logits_V: Tensor) -> None:
-        """Guess the next token as the target would choose it from these logits."""
-        line, place = self.line, len(self.own.tokens)
-        number = uniform(line.seed, line.index, place)
-        counts = line.counts + Counter(self.guesses)
-        prompt = line.tokens[: line.num_prompt]
-        self.own.tokens.append(choose(logits_V, line.sampling, number=number, prompt=prompt, counts=counts))
+        """Draft the next token as the target would sample it from these logits."""
+        sequence, place = self.target, len(self.own.tokens)
+        number = uniform(sequence.seed, sequence.index, place)
+        counts = sequence.counts + Counter(self.draft)
+        prompt = sequence.tokens[: sequence.num_prompt]
+        self.own.tokens.append(choose(logits_V, sequence.sampling, number=number, prompt=prompt, counts=counts).token)
 
 
 class DraftModel:
-    """Guesses with a smaller model of the same vocabulary, for all sequences together.
+    """Drafts with a smaller model of the same vocabulary, for all sequences together.
 
     It samples as the target does, with the target's own random numbers, so that two models which agree on a distribution
-    agree on the token drawn from it. It keeps keys and values of its own, shared between sequences with the same prompt.
-    A sequence gets no guesses until its prompt is computed here too, at most `max_batch_tokens` of prompts a step; one that
-    finds no memory gets none either, after those that are not asked for lost theirs. It needs no notice of preemption.
+    agree on the token drawn from it. It has a KV cache of its own, shared between sequences with the same prompt.
+    A sequence gets no draft until its prompt is computed here too, at most `max_batch_tokens` of prompts a step; nor if
+    there is no memory for it even after sequences without a request lost theirs. It needs no notice of preemption.
     """
 
     def __init__(self, runner: Runner, pool: BlockPool, *, max_batch_tokens: int):
@@ -179,36 +178,38 @@ class DraftModel:
         self.max_batch_tokens = max_batch_tokens
         self._shadows: dict[Sequence, Shadow] = {}
 
-    def propose(self, asks: Row[Ask]) -> list[list[int]]:
-        """For each sequence what the draft model would choose next, `most` times; none for those not caught up."""
-        shadows = [self._shadow(line) for line, _ in asks]
+    def propose(self, requests: abc.Sequence[DraftRequest]) -> list[list[int]]:
+        """For each sequence the draft model's next `most` tokens; none for those not caught up."""
+        shadows = [self._shadow(sequence) for sequence, _ in requests]
         pieces = self._catch_up(shadows)
         while pieces:
             self._run(pieces)
             pieces = [
                 (shadow, chunk)
-                for shadow, (_, most) in zip(shadows, asks, strict=True)
-                if 0 < len(shadow.guesses) < most and (chunk := self._chunk(shadow, len(shadow.own.tokens)))
+                for shadow, (_, most) in zip(shadows, requests, strict=True)
+                if 0 < len(shadow.draft) < most and (chunk := self._chunk(shadow, len(shadow.own.tokens)))
             ]
-        return [shadow.guesses for shadow in shadows]
+        return [shadow.draft for shadow in shadows]
 
-    def forget(self, line: Sequence) -> None:
-        """Give back a sequence's memory."""
-        shadow = self._shadows.pop(line, None)
+    def forget(self, sequence: Sequence) -> None:
+        """Free a sequence's memory."""
+        shadow = self._shadows.pop(sequence, None)
         if shadow is not None:
             self.pool.release(shadow.own.table)
 
-    def _shadow(self, line: Sequence) -> Shadow:
-        if line not in self._shadows:
-            self._shadows[line] = Shadow(line, Sequence(line.request_id, line.index, [], line.num_prompt))
-        shadow = self._shadows[line]
+    def _shadow(self, sequence: Sequence) -> Shadow:
+        if sequence not in self._shadows:
+            self._shadows[sequence] = Shadow(
+                sequence, Sequence(sequence.request_id, sequence.index, [], sequence.num_prompt)
+            )
+        shadow = self._shadows[sequence]
         shadow.follow()
         return shadow
 
-    def _catch_up(self, shadows: Row[Shadow]) -> list[tuple[Shadow, Chunk]]:
-        """What must be computed of the sequences' own tokens, as far as a step goes.
+    def _catch_up(self, shadows: abc.Sequence[Shadow]) -> list[tuple[Shadow, Chunk]]:
+        """The chunks of the sequences' own tokens to compute, within one step.
 
-        Of several answers to one prompt only the first starts, so that the others find the prompt in memory.
+        Of several answers to one prompt only the first starts, so that the others find the prompt in the cache.
         """
         budget, starting = self.max_batch_tokens, set[int]()
         pieces: list[tuple[Shadow, Chunk]] = []
@@ -234,7 +235,7 @@ class DraftModel:
         own.num_computed = own.num_committed * self.pool.block_size
 
     def _chunk(self, shadow: Shadow, end: int) -> Chunk | None:
-        """A chunk up to `end`, if there is memory for it and the model has such positions."""
+        """A chunk up to `end`; None if there is no memory for it or the model has no such positions."""
         own = shadow.own
         if end > self.runner.model.architecture.max_position:
             return None
@@ -244,15 +245,15 @@ class DraftModel:
         self.runner.copy(copies)
         return Chunk(own, own.num_computed, end)
 
-    def _make_room(self, asked: Row[Shadow]) -> bool:
-        """Take the memory of sequences that are not asked for; whether there were any."""
-        others = [line for line, shadow in self._shadows.items() if shadow.own.table and shadow not in asked]
-        for line in others:
-            self.forget(line)
+    def _make_room(self, asked: abc.Sequence[Shadow]) -> bool:
+        """Free the memory of sequences without a request; returns whether there were any."""
+        others = [sequence for sequence, shadow in self._shadows.items() if shadow.own.table and shadow not in asked]
+        for sequence in others:
+            self.forget(sequence)
         return bool(others)
 
-    def _run(self, pieces: Row[tuple[Shadow, Chunk]]) -> None:
-        """Compute, and add a guess to each sequence that was computed to its end."""
+    def _run(self, pieces: abc.Sequence[tuple[Shadow, Chunk]]) -> None:
+        """Compute, and add a draft token to each sequence that was computed to its end."""
         hidden_MD = self.runner.hidden([chunk for _, chunk in pieces])
         ended = [shadow for shadow, chunk in pieces if chunk.end == len(shadow.own.tokens)]
         for shadow, chunk in pieces:

@@ -1,4 +1,4 @@
-"""Taking the allowed tokens out of a row of logits, compiled: whole words of the mask are copied as they are.
+"""Gathers the allowed tokens' logits from a row, compiled: runs of 32 allowed tokens are copied as they are.
 
 Importing this file imports numba.
 """
@@ -40,7 +40,7 @@ def take(logits: Any, words: Any) -> Any:
 
 @kernel
 def nth(words: Any, number: int) -> int:
-    """The id of the bit before which `number` others are set; there must be so many."""
+    """The id of set bit number `number`, counted from 0; there must be so many."""
     for place in range(len(words)):
         word = words[place]
         ones = WORD if word == _ALL else 0

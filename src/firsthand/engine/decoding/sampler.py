@@ -1,8 +1,9 @@
-"""From logits to tokens: pure functions, one row at a time, so that a choice never depends on its neighbours in a batch.
+"""Samples tokens from logits: pure functions over one row at a time, so that a draw is batch-invariant.
 
 The order is penalties, temperature, top-k, top-p, min-p, as in Hugging Face transformers. Randomness is a hash of
-(seed, sample, position), never a generator's state, so the same request draws the same numbers whatever happens around it.
-The vocabulary is never sorted whole unless top-p needs it: a prefix of the most probable tokens nearly always reaches p.
+(seed, sample, position), never a generator's state, so the same request gets the same random numbers in any batch.
+The vocabulary is sorted whole only where top-p needs it: a prefix of the most probable tokens nearly always reaches p.
+Each draw also gives its log-prob under the distribution it came from, whose normaliser the draw needs anyway.
 """
 
 # M rows, V vocabulary, C candidates
@@ -13,9 +14,9 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -28,25 +29,25 @@ from firsthand.nn.compiled_decoder import LogitRow
 PREFIX = 64
 
 
-@dataclass(frozen=True)
-class Choice:
-    """A token, its log-prob under the unmodified distribution, and whether it was the most probable one there."""
+class TokenDraw(NamedTuple):
+    """A token and the log-prob it was drawn with."""
 
     token: int
     logprob: float
-    is_greedy: bool
+    """Natural log, after penalties, biases, temperature, cuts and constraints; 0 for the most probable token at
+    temperature 0, which is drawn with certainty."""
 
 
 def uniform(seed: int, index: int, position: int) -> float:
-    """A number in [0, 1) that these three decide: 53 bits of BLAKE2b."""
+    """A number in [0, 1), a function of the three arguments alone: 53 bits of BLAKE2b."""
     digest = hashlib.blake2b(f"{seed}/{index}/{position}".encode(), digest_size=8).digest()
     return (int.from_bytes(digest, "big") >> 11) * 2.0**-53
 
 
 def penalise(logits_V: Tensor, sampling: Sampling, prompt: Iterable[int], counts: Counter[int]) -> Tensor:
-    """The logits with repetition, presence and frequency penalties taken off and biases added; the input stays as it is.
+    """The logits after repetition, presence and frequency penalties and biases; the input is not changed.
 
-    `counts` says how often each token is in the answer. Repetition looks at the prompt too.
+    `counts` is how often each token is in the answer. The repetition penalty looks at the prompt too.
     """
     if is_plain(sampling):
         return logits_V
@@ -68,16 +69,22 @@ def penalise(logits_V: Tensor, sampling: Sampling, prompt: Iterable[int], counts
 
 
 def is_plain(sampling: Sampling) -> bool:
-    """Whether logits are taken as the model gives them: no penalty, no bias."""
+    """Returns whether logits are used as the model gives them: no penalty, no bias."""
     penalised = sampling.repetition_penalty != 1 or sampling.presence_penalty != 0 or sampling.frequency_penalty != 0
     return not penalised and not sampling.logit_bias
 
 
-def candidates(logits_V: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
-    """The tokens that may be drawn and their weights, not normalised: C ids and C float64.
+def is_on_policy(sampling: Sampling) -> bool:
+    """Returns whether tokens are drawn from the model's own distribution: temperature 1, no cuts, no penalty, no bias."""
+    has_cuts = sampling.top_k > 0 or sampling.top_p < 1 or sampling.min_p > 0
+    return sampling.temperature == 1 and not has_cuts and is_plain(sampling)
 
-    Takes penalised logits and a temperature above 0. Without cuts, all tokens in the order of their ids, else the most
-    probable ones first.
+
+def candidates(logits_V: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    """The tokens that may be drawn and their unnormalised weights: C ids and C float64.
+
+    Takes penalised logits and a temperature above 0. Without cuts, tokens are in the order of their ids, else the most
+    probable ones come first.
     """
     if sampling.top_k:
         logits_C, ids_C = logits_V.topk(min(sampling.top_k, logits_V.numel()))
@@ -103,7 +110,7 @@ def _weights(logits: Tensor, sampling: Sampling) -> Tensor:
 
 
 def _cut(ids_C: Tensor, weights_C: Tensor, whole: float | None, sampling: Sampling) -> tuple[Tensor, Tensor]:
-    """Cut by top-p of the whole (of what is here, after top-k), then by min-p; the largest weight is 1."""
+    """Cut by top-p of `whole` (None: the sum of these weights, after top-k), then by min-p; the largest weight is 1."""
     before_C = weights_C.cumsum(0) - weights_C  # a token stays if those before it do not reach p yet
     keep = weights_C >= sampling.min_p
     if sampling.top_p < 1:
@@ -112,11 +119,17 @@ def _cut(ids_C: Tensor, weights_C: Tensor, whole: float | None, sampling: Sampli
     return ids_C[keep], weights_C[keep]
 
 
-def draw(ids_C: Tensor, weights_C: Tensor, number: float) -> int:
+def draw(ids_C: Tensor, weights_C: Tensor, number: float) -> TokenDraw:
     """The candidate at which the cumulative weight passes `number` (in [0, 1)) of the whole."""
     cumulative_C = weights_C.cumsum(0)
-    place = int(torch.searchsorted(cumulative_C, float(cumulative_C[-1]) * number, right=True))
-    return int(ids_C[min(place, ids_C.numel() - 1)])
+    whole = float(cumulative_C[-1])
+    place = min(int(torch.searchsorted(cumulative_C, whole * number, right=True)), ids_C.numel() - 1)
+    return TokenDraw(int(ids_C[place]), _log(float(weights_C[place])) - _log(whole))
+
+
+def _log(weight: float) -> float:
+    """The natural log of a weight; NaN, which ends the request, where logits were not numbers."""
+    return math.log(weight) if weight > 0 else math.nan
 
 
 def choose(
@@ -127,11 +140,10 @@ def choose(
     prompt: Iterable[int],
     counts: Counter[int],
     allowed: np.ndarray | None = None,
-) -> int:
-    """The next token; `number` in [0, 1) is the only randomness.
+) -> TokenDraw:
+    """Chooses the next token; `number` in [0, 1) is the only randomness.
 
-    With `allowed`, a bit for each token in words of 32, the others are taken out before temperature and cuts, as if they
-    did not exist.
+    With `allowed`, a bit for each token in words of 32, all other tokens are taken out before temperature and cuts.
     """
     logits_V = penalise(logits_V, sampling, prompt, counts)
     if allowed is None:
@@ -140,21 +152,25 @@ def choose(
         from firsthand.engine.decoding import mask_kernel  # importing numba takes a while
 
         values_C = torch.from_numpy(mask_kernel.take(logits_V.numpy(), allowed))
-        return int(mask_kernel.nth(allowed, _choose(values_C, sampling, number)))
+        place, logprob = _choose(values_C, sampling, number)
+        return TokenDraw(int(mask_kernel.nth(allowed, place)), logprob)
     ids_C = torch.from_numpy(ids_of(allowed)).to(logits_V.device)
-    return int(ids_C[_choose(logits_V[ids_C], sampling, number)])
+    place, logprob = _choose(logits_V[ids_C], sampling, number)
+    return TokenDraw(int(ids_C[place]), logprob)
 
 
-def _choose(logits_V: Tensor, sampling: Sampling, number: float) -> int:
+def _choose(logits_V: Tensor, sampling: Sampling, number: float) -> TokenDraw:
     if sampling.temperature == 0:
-        return int(logits_V.argmax())
+        return TokenDraw(int(logits_V.argmax()), 0.0)
     if sampling.top_k == 0 and can_compile(logits_V):
         from firsthand.kernels.step import token_sampling  # importing numba takes a while
 
         values = logits_V.numpy()
         if sampling.top_p == 1:
-            return int(token_sampling.draw(values, sampling.temperature, sampling.min_p, number))
-        return int(token_sampling.draw_nucleus(values, sampling.temperature, sampling.top_p, sampling.min_p, number))
+            return TokenDraw(*token_sampling.draw(values, sampling.temperature, sampling.min_p, number))
+        return TokenDraw(
+            *token_sampling.draw_nucleus(values, sampling.temperature, sampling.top_p, sampling.min_p, number)
+        )
     return draw(*candidates(logits_V, sampling), number)
 
 
@@ -164,9 +180,9 @@ def _has_numba() -> bool:
 
 
 def can_compile(logits_V: Tensor) -> bool:
-    """Whether the compiled draw takes these logits; where a number falls between two tokens the two may differ."""
-    is_plain = logits_V.device.type == "cpu" and logits_V.dtype == torch.float32 and logits_V.is_contiguous()
-    return is_plain and _has_numba()
+    """Returns whether the compiled draw takes these logits; it may differ where the random number falls on a boundary."""
+    fits = logits_V.device.type == "cpu" and logits_V.dtype == torch.float32 and logits_V.is_contiguous()
+    return fits and _has_numba()
 
 
 def most_probable(row: LogitRow, count: int) -> tuple[tuple[int, float], ...]:
@@ -178,5 +194,5 @@ def most_probable(row: LogitRow, count: int) -> tuple[tuple[int, float], ...]:
 
 
 def is_usable(logprob: float) -> bool:
-    """Whether a row's log-prob shows that its logits were numbers (one NaN or +inf spoils the whole row)."""
+    """Returns whether a log-prob shows that its row of logits was finite: one NaN or +inf makes all of them NaN."""
     return not math.isnan(logprob)

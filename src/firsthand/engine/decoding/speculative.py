@@ -1,18 +1,18 @@
-"""Speculative decoding: guesses at the next tokens are verified in one step (Leviathan et al., 2023; Chen et al., 2023).
+"""Speculative decoding: draft tokens are verified in one step (Leviathan et al., 2023; Chen et al., 2023).
 
-A step computes a sequence's last token together with k guessed ones and yields logits after each. The engine then
-chooses tokens as always, one after another, and goes on for as long as its own choice is the next guess. Its choice is a
-function of the tokens before it and of (seed, index, position), never of a generator's state, and a row has the same
-bits whatever is beside it. So no acceptance rule is needed: tokens and log-probs, greedy or seeded, are those of an engine
-without guesses, whoever guesses, and their distribution is trivially the model's. What a guess can cost is time.
+A step computes a sequence's last token together with k draft tokens and yields logits after each. The engine then
+samples tokens as always, one after another, and goes on as long as the sampled token is the next draft token. A sampled
+token is a function of the tokens before it and of (seed, index, position), never of a generator's state, and rows are
+batch-invariant. So no acceptance rule is needed: tokens and log-probs, greedy or seeded, are those of an engine without
+speculation, for any drafter, and their distribution is the model's. A wrong draft costs time only.
 
-This file decides how much to guess. Where guesses come from is in `drafts`, how they are verified in `step`.
+This file decides how many tokens to draft. Drafters are in `drafts`, verification is in `step`.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence as Row
+from collections import abc
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -21,40 +21,40 @@ from firsthand.engine.core.sequence import Sequence
 MAX_REST = 16
 
 
-class Ask(NamedTuple):
-    """A sequence whose next tokens are to be guessed, and how many at most."""
+class DraftRequest(NamedTuple):
+    """A sequence to draft tokens for, and how many at most."""
 
-    line: Sequence
+    sequence: Sequence
     most: int
 
 
 class Drafter(Protocol):
-    """Whoever guesses. It can be wrong, late or mad: that changes no answer."""
+    """Proposes draft tokens. They may be wrong: that changes no answer."""
 
-    def propose(self, asks: Row[Ask]) -> Row[Row[int]]:
-        """For each sequence the tokens that may follow its own, none where there is no good guess."""
+    def propose(self, requests: abc.Sequence[DraftRequest]) -> abc.Sequence[abc.Sequence[int]]:
+        """For each sequence the tokens that may follow its own; none where there is no good draft."""
 
-    def forget(self, line: Sequence) -> None:
-        """Drop what is remembered of a sequence that ended; it may be unknown."""
+    def forget(self, sequence: Sequence) -> None:
+        """Drop the state of a sequence that ended; it may be unknown."""
 
 
 @dataclass
 class Pace:
-    """How much to guess for one sequence, by how its guesses fared.
+    """The draft length of one sequence, adapted to how many of its draft tokens were accepted.
 
-    The length doubles when a draft was right to its end, and falls to what was right of it otherwise. A draft whose first
-    guess was wrong halves it, and makes the sequence rest for twice as many tokens as the time before, up to MAX_REST: a
-    text that cannot be guessed pays for a guess in MAX_REST tokens. One right guess ends that.
+    The length doubles when a whole draft was accepted, and falls to the accepted part otherwise. A draft whose first token
+    was wrong halves it, and pauses drafting for twice as many tokens as the time before, up to MAX_REST: an unpredictable
+    text pays for one draft token in MAX_REST tokens. One accepted token ends that.
     """
 
     length: int
     rest: int = 1
     """Tokens of the last pause."""
     rest_until: int = 0
-    """The number of tokens at which the sequence may be guessed again."""
+    """The number of tokens at which drafting may go on."""
 
     def learn(self, drafted: int, accepted: int, *, num_tokens: int, longest: int) -> None:
-        """Take note of a verified draft; the sequence now has `num_tokens`."""
+        """Adapt to a verified draft; the sequence now has `num_tokens`."""
         if accepted:
             self.length = min(2 * self.length, longest) if accepted == drafted else max(accepted, 1)
             self.rest = 1
@@ -65,7 +65,7 @@ class Pace:
 
 
 class Speculator:
-    """Shares what room a step has among the sequences worth guessing for, and learns from how it went."""
+    """Shares a step's free rows among the sequences worth drafting for, and adapts to what was accepted."""
 
     def __init__(self, drafter: Drafter, *, vocab_size: int, draft_tokens: int, max_rows: int):
         assert draft_tokens > 0
@@ -77,36 +77,36 @@ class Speculator:
         self.num_accepted = 0
         self._paces: dict[Sequence, Pace] = {}
 
-    def draft(self, running: Row[Sequence]) -> None:
-        """Give guesses to the sequences that are one token from their next choice, as far as the step has rows for them.
+    def draft(self, running: abc.Sequence[Sequence]) -> None:
+        """Draft for the sequences that sample a token in the next step, as far as the step has rows for them.
 
-        Each such sequence takes a row of its own; guesses fill the rest of `max_rows`, in equal shares. If the drafter
-        raises, it is not asked again: answers go on without it, and a warning says so.
+        Each such sequence takes a row of its own; draft tokens fill the rest of `max_rows`, in equal shares. A drafter that
+        raises is not called again: answers go on without it, with a warning.
         """
-        ready = [line for line in running if line.is_ready and not line.is_forced]
-        asks = self._asks(ready, self.max_rows - len(ready))
-        if not asks or self.drafter is None:
+        ready = [sequence for sequence in running if sequence.is_ready and not sequence.is_forced]
+        requests = self._requests(ready, self.max_rows - len(ready))
+        if not requests or self.drafter is None:
             return
         try:
-            drafts = self.drafter.propose(asks)
-            for (line, most), draft in zip(asks, drafts, strict=True):
-                line.draft = self._usable(draft[:most])
+            drafts = self.drafter.propose(requests)
+            for (sequence, most), draft in zip(requests, drafts, strict=True):
+                sequence.draft = self._usable(draft[:most])
         except Exception as error:
             self._dismiss(error)
 
-    def learn(self, line: Sequence, drafted: int, accepted: int) -> None:
-        """Take note of how many of a sequence's guesses were right."""
+    def learn(self, sequence: Sequence, drafted: int, accepted: int) -> None:
+        """Record how many of a sequence's draft tokens were accepted."""
         self.num_drafted += drafted
         self.num_accepted += accepted
-        if (pace := self._paces.get(line)) is not None:
-            pace.learn(drafted, accepted, num_tokens=len(line.tokens), longest=self.draft_tokens)
+        if (pace := self._paces.get(sequence)) is not None:
+            pace.learn(drafted, accepted, num_tokens=len(sequence.tokens), longest=self.draft_tokens)
 
-    def forget(self, line: Sequence) -> None:
-        """Drop what is remembered of a sequence that ended."""
-        self._paces.pop(line, None)
+    def forget(self, sequence: Sequence) -> None:
+        """Drop the state of a sequence that ended."""
+        self._paces.pop(sequence, None)
         try:
             if self.drafter is not None:
-                self.drafter.forget(line)
+                self.drafter.forget(sequence)
         except Exception as error:
             self._dismiss(error)
 
@@ -114,23 +114,25 @@ class Speculator:
         self.drafter = None
         warnings.warn(f"speculation is off: the drafter failed with {type(error).__name__}: {error}", stacklevel=3)
 
-    def _asks(self, ready: Row[Sequence], room: int) -> list[Ask]:
-        eager = [(line, pace) for line in ready if (pace := self._pace(line)).rest_until <= len(line.tokens)]
-        asks: list[Ask] = []
-        for place, (line, pace) in enumerate(eager):
+    def _requests(self, ready: abc.Sequence[Sequence], room: int) -> list[DraftRequest]:
+        eager = [
+            (sequence, pace) for sequence in ready if (pace := self._pace(sequence)).rest_until <= len(sequence.tokens)
+        ]
+        requests: list[DraftRequest] = []
+        for place, (sequence, pace) in enumerate(eager):
             share = -(-room // (len(eager) - place))
             # a draft of k brings up to k + 1 tokens
-            count = min(pace.length, share, line.max_tokens - line.num_answer - 1)
+            count = min(pace.length, share, sequence.max_tokens - sequence.num_answer - 1)
             if count > 0:
-                asks.append(Ask(line, count))
+                requests.append(DraftRequest(sequence, count))
                 room -= count
-        return asks
+        return requests
 
-    def _pace(self, line: Sequence) -> Pace:
-        return self._paces.setdefault(line, Pace(length=min(4, self.draft_tokens)))
+    def _pace(self, sequence: Sequence) -> Pace:
+        return self._paces.setdefault(sequence, Pace(length=min(4, self.draft_tokens)))
 
-    def _usable(self, draft: Row[int]) -> tuple[int, ...]:
-        """The guesses up to the first that is no token: a compiled kernel would read beyond the embedding."""
+    def _usable(self, draft: abc.Sequence[int]) -> tuple[int, ...]:
+        """The draft up to the first id that is no token: a compiled kernel would read beyond the embedding."""
         for place, token in enumerate(draft):
             if not isinstance(token, int) or not 0 <= token < self.vocab_size:
                 return tuple(draft[:place])

@@ -1,67 +1,77 @@
-"""What a row of logits means for a sequence: the next token of an answer, or the rating of one that is there.
+"""Samples or scores one token from a row of logits.
 
-Nothing here knows of queues or memory: the engine asks, and ends what has ended.
+Left out: queues and memory. The engine calls these functions, and ends the sequences that are done.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from firsthand.engine.core.outputs import Output
 from firsthand.engine.core.sequence import Sequence
 from firsthand.engine.decoding.constraint import has
-from firsthand.engine.decoding.sampler import choose, is_plain, is_usable, most_probable, uniform
+from firsthand.engine.decoding.sampler import (
+    TokenDraw,
+    choose,
+    is_on_policy,
+    is_plain,
+    is_usable,
+    most_probable,
+    uniform,
+)
 from firsthand.errors import FirsthandError, ModelError
 from firsthand.model import Sampling
 from firsthand.nn.compiled_decoder import LogitRow
 
 
-def sample(line: Sequence, row: LogitRow, version: int) -> Output:
-    """Choose the next token of an answer, append it, and say so."""
-    sampling = line.sampling
-    token = _choose(line, row)
+def sample(sequence: Sequence, row: LogitRow, version: int) -> Output:
+    """Sample the next token of an answer, append it, and return it as an output."""
+    sampling = sequence.sampling
+    token, behaviour = _choose(sequence, row)
     logprob = row.logprob(token)
     _check_usable(logprob)
-    line.append(token)
-    if line.guide is not None:
-        line.guide.advance(token)
+    sequence.append(token)
+    if sequence.guide is not None:
+        sequence.guide.advance(token)
     reason: Literal["stop", "length"] | None = None
     if (
-        token in line.stop_ids
-        or (line.stopper is not None and line.stopper.feed(token))
-        or (line.guide is not None and line.guide.is_done)
+        token in sequence.stop_ids
+        or (sequence.stopper is not None and sequence.stopper.feed(token))
+        or (sequence.guide is not None and sequence.guide.is_done)
     ):
         reason = "stop"
-    elif line.num_answer >= line.max_tokens:
+    elif sequence.num_answer >= sequence.max_tokens:
         reason = "length"
     top = (most_probable(row, sampling.top_logprobs),) if sampling.top_logprobs else ()
-    return output(line, version, (token,), (logprob,), token == row.best, top, reason)
+    # 7 decimals: the compiled draw's exponentials are float32, and more digits would only fill traces
+    behaviour = logprob if behaviour is None else min(round(behaviour, 7), 0.0)
+    return output(sequence, version, (token,), (logprob,), token == row.best, top, reason, behaviour=(behaviour,))
 
 
-def rate(line: Sequence, position: int, row: LogitRow, version: int) -> list[Output]:
-    """Score the token after a position; brings an output when it was the last one."""
-    answer = line.tokens[line.num_prompt :]
+def rate(sequence: Sequence, position: int, row: LogitRow, version: int) -> list[Output]:
+    """Score the token after a position; returns an output once the last one is scored."""
+    answer = sequence.tokens[sequence.num_prompt :]
     if answer:
-        target = line.tokens[position + 1]
+        target = sequence.tokens[position + 1]
         logprob = row.logprob(target)
         _check_usable(logprob)
-        line.logprobs.append(logprob)
-        line.is_greedy &= target == row.best
-        if line.sampling.top_logprobs:
-            line.top_logprobs.append(most_probable(row, line.sampling.top_logprobs))
-    if len(line.logprobs) < len(answer):
+        sequence.logprobs.append(logprob)
+        sequence.is_greedy &= target == row.best
+        if sequence.sampling.top_logprobs:
+            sequence.top_logprobs.append(most_probable(row, sequence.sampling.top_logprobs))
+    if len(sequence.logprobs) < len(answer):
         return []
-    top = tuple(line.top_logprobs)
-    return [output(line, version, tuple(answer), tuple(line.logprobs), line.is_greedy, top, "stop")]
+    top = tuple(sequence.top_logprobs)
+    return [output(sequence, version, tuple(answer), tuple(sequence.logprobs), sequence.is_greedy, top, "stop")]
 
 
-def failed(line: Sequence, version: int, error: FirsthandError) -> Output:
-    """The last output of a sequence that failed."""
-    return output(line, version, (), (), False, error=error)
+def failed(sequence: Sequence, version: int, error: FirsthandError) -> Output:
+    """The last output of a sequence that ended with an error."""
+    return output(sequence, version, (), (), False, error=error)
 
 
 def output(
-    line: Sequence,
+    sequence: Sequence,
     version: int,
     token_ids: tuple[int, ...],
     logprobs: tuple[float, ...],
@@ -69,41 +79,52 @@ def output(
     top_logprobs: tuple[tuple[tuple[int, float], ...], ...] = (),
     reason: Literal["stop", "length"] | None = None,
     error: FirsthandError | None = None,
+    behaviour: tuple[float, ...] = (),
 ) -> Output:
-    """What a step brought for a sequence."""
+    """The output of one step for one sequence."""
     return Output(
-        request_id=line.request_id,
-        index=line.index,
+        request_id=sequence.request_id,
+        index=sequence.index,
         token_ids=token_ids,
         logprobs=logprobs,
+        behaviour_logprobs=behaviour,
         is_greedy=is_greedy,
         top_logprobs=top_logprobs,
         finish_reason=reason,
         error=error,
-        prompt_tokens=line.num_prompt,
-        cached_tokens=min(line.num_cached or 0, line.num_prompt),
-        waited_s=line.waited_s or 0.0,
+        prompt_tokens=sequence.num_prompt,
+        cached_tokens=min(sequence.num_cached or 0, sequence.num_prompt),
+        waited_s=sequence.waited_s or 0.0,
         version=version,
-        adapter=None if line.adapter is None else line.adapter.name,
-        adapter_version=0 if line.adapter is None else line.adapter.version,
+        adapter=None if sequence.adapter is None else sequence.adapter.name,
+        adapter_version=0 if sequence.adapter is None else sequence.adapter.version,
     )
 
 
-def _choose(line: Sequence, row: LogitRow) -> int:
-    """The next token of an answer."""
-    guide, sampling = line.guide, line.sampling
+class _Chosen(NamedTuple):
+    """The next token of an answer, and its behaviour log-prob."""
+
+    token: int
+    behaviour: float | None
+    """None where it is the model's own log-prob."""
+
+
+def _choose(sequence: Sequence, row: LogitRow) -> _Chosen | TokenDraw:
+    guide, sampling = sequence.guide, sequence.sampling
     if guide is not None and guide.forced:
-        return guide.forced[0]
+        return _Chosen(guide.forced[0], 0.0)
+    on_policy = is_on_policy(sampling)
     if row.drawn is not None:
-        return row.drawn
+        return _Chosen(row.drawn, None if on_policy else row.drawn_logprob)
     allowed = None if guide is None else guide.allowed
-    if line.permits is not None and line.permits.binds(line.num_answer):
-        allowed = line.permits.after(line.tokens, line.num_prompt, allowed)
+    if sequence.token_filter is not None and sequence.token_filter.binds(sequence.num_answer):
+        allowed = sequence.token_filter.after(sequence.tokens, sequence.num_prompt, allowed)
     if _is_plain_greedy(sampling) and (allowed is None or has(allowed, row.best)):
-        return row.best
-    number = uniform(line.seed, line.index, len(line.tokens))
-    prompt = line.tokens[: line.num_prompt]
-    return choose(row.values, sampling, number=number, prompt=prompt, counts=line.counts, allowed=allowed)
+        return _Chosen(row.best, 0.0)
+    number = uniform(sequence.seed, sequence.index, len(sequence.tokens))
+    prompt = sequence.tokens[: sequence.num_prompt]
+    drawn = choose(row.values, sampling, number=number, prompt=prompt, counts=sequence.counts, allowed=allowed)
+    return _Chosen(drawn.token, None) if on_policy and allowed is None else drawn
 
 
 def _check_usable(logprob: float) -> None:

@@ -1,7 +1,7 @@
-"""Which tokens may come next by what a request asks: `allowed_token_ids`, `bad_words` and `min_tokens`, with its grammar.
+"""Filters the next token by a request's `allowed_token_ids`, `bad_words` and `min_tokens`, together with its grammar.
 
-What may come depends on the request and on the answer's tokens so far, and on nothing else: so it holds whatever is guessed,
-preempted, or given again. Masks are a bit for each token in words of 32, as in `grammar`. No torch here.
+The allowed tokens are a function of the request and of the answer's tokens so far, so speculation, preemption and a repeated
+request change nothing. Masks have a bit for each token in words of 32, as in `constraint`. No torch here.
 """
 
 # V vocabulary
@@ -16,8 +16,8 @@ from firsthand.engine.decoding.constraint import WORD, bits
 from firsthand.errors import ConfigError
 
 
-class Permits:
-    """What one request permits, the same for all of its answers."""
+class TokenFilter:
+    """The tokens that one request allows, the same for all of its answers."""
 
     def __init__(
         self,
@@ -28,7 +28,7 @@ class Permits:
         min_tokens: int = 0,
         ends: Iterable[int] = (),
     ):
-        """`bad` are token sequences that no answer completes; `ends` the tokens that may end it after `min_tokens`."""
+        """`bad` are token sequences that no answer may complete; `ends` are tokens that may end it after `min_tokens`."""
         self.min_tokens = min_tokens
         self._bad: dict[tuple[int, ...], list[int]] = {}
         """The last token of each sequence, by the tokens before it."""
@@ -36,47 +36,47 @@ class Permits:
             self._bad.setdefault(tuple(sequence[:-1]), []).append(sequence[-1])
         self._lengths = sorted({len(before) for before in self._bad})
         self.is_lasting = allowed is not None or bool(self._bad)
-        """Whether it permits less than all tokens even after `min_tokens`."""
+        """True if it forbids tokens even after `min_tokens`."""
         never = bits(self._bad.pop((), ()), vocab_size)
         self._allowed = bits(allowed, vocab_size) & ~never
         self._going_on = self._allowed & ~bits(ends, vocab_size)
         self._ends = bits(ends, vocab_size) & ~never
 
     def binds(self, num_answer: int) -> bool:
-        """Whether anything is forbidden after so many tokens of an answer."""
+        """Returns whether any token is forbidden after `num_answer` tokens."""
         return self.is_lasting or num_answer < self.min_tokens
 
     def after(self, tokens: Sequence[int], num_prompt: int, written: np.ndarray | None) -> np.ndarray:
-        """The tokens that may follow an answer, the part of `tokens` after the prompt: V bits, or fewer.
+        """The mask of tokens that may follow an answer, the part of `tokens` after the prompt: V bits, or fewer.
 
-        `written` are those that the grammar allows; where it leaves nothing else, its end may come early. ConfigError if
-        nothing may come.
+        `written` is the grammar's mask; where nothing of it is left, the answer may end before `min_tokens`. ConfigError if
+        no token is allowed.
         """
         num_answer = len(tokens) - num_prompt
-        permitted = self._going_on if num_answer < self.min_tokens else self._allowed
+        allowed = self._going_on if num_answer < self.min_tokens else self._allowed
         bad = self._completing(tokens, num_answer)
-        found = self._fitting(permitted, bad, written)
-        if written is not None and not found.any():
-            found = self._fitting(self._ends, bad, written)
-        if not found.any():
+        mask = self._masked(allowed, bad, written)
+        if written is not None and not mask.any():
+            mask = self._masked(self._ends, bad, written)
+        if not mask.any():
             others = " and the grammar" if written is not None else ""
             raise ConfigError(
                 f"no token may follow the {num_answer} of the answer: allowed_token_ids, bad_words, min_tokens{others} "
                 "leave none together"
             )
-        return found
+        return mask
 
     def _completing(self, tokens: Sequence[int], num_answer: int) -> list[int]:
-        """The tokens with which the answer would complete a sequence that it may not have."""
+        """The tokens that would complete a bad sequence."""
         ends = [tuple(tokens[len(tokens) - length :]) for length in self._lengths if 0 < length <= num_answer]
         return [token for before in ends for token in self._bad.get(before, ())]
 
     @staticmethod
-    def _fitting(words: np.ndarray, bad: Iterable[int], written: np.ndarray | None) -> np.ndarray:
-        """A copy of a mask without bad tokens and what the grammar does not take."""
+    def _masked(words: np.ndarray, bad: Iterable[int], written: np.ndarray | None) -> np.ndarray:
+        """A copy of a mask without bad tokens and without those that the grammar's mask forbids."""
         size = len(words) if written is None else min(len(words), len(written))
-        found = words[:size].copy() if written is None else words[:size] & written[:size]
+        mask = words[:size].copy() if written is None else words[:size] & written[:size]
         for token in bad:
             if token < size * WORD:
-                found[token // WORD] &= ~np.uint32(1 << token % WORD)
-        return found
+                mask[token // WORD] &= ~np.uint32(1 << token % WORD)
+        return mask

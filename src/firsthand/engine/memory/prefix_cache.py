@@ -1,4 +1,4 @@
-"""The tree of known texts: where each node's text goes on from its parent's, and which block holds its keys and values.
+"""Prefix cache: a tree of known texts, in which a node's text continues its parent's, with the KV block of each node.
 
 A node holds up to a block of tokens; only full ones have children. Tokens themselves are compared, so no hash collision
 can serve another prompt's memory. Children are sorted, so the one that shares the most tokens with a text is a neighbour of

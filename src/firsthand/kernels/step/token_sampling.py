@@ -1,6 +1,7 @@
-"""Drawing a token from a row of logits, compiled: two or three passes over the vocabulary, and never a sort of it.
+"""Samples a token from a row of logits, compiled: two or three passes over the vocabulary, and never a sort of it.
 
-Sums are taken in float64 over pieces of 1,024 tokens, in the order of their ids. Importing this file imports numba.
+Each kernel returns the token and its log-prob under the distribution it was drawn from, whose normaliser the draw needs
+anyway. Sums are float64 over pieces of 1,024 tokens, in the order of their ids. Importing this file imports numba.
 """
 
 # V vocabulary
@@ -45,8 +46,9 @@ def _weigh(logits: Any, start: int, top: Any, factor: Any, floor: Any, weights: 
 
 
 @kernel
-def draw(logits: Any, temperature: float, min_p: float, number: float) -> int:
-    """The token at which the cumulative weight, in the order of ids, passes `number` (in [0, 1)) of the whole.
+def draw(logits: Any, temperature: float, min_p: float, number: float) -> Any:
+    """The token at which the cumulative weight, in the order of ids, passes `number` (in [0, 1)) of the whole, and its
+    log-prob.
 
     Tokens less probable than min_p times the most probable one are left out.
     """
@@ -70,7 +72,7 @@ def draw(logits: Any, temperature: float, min_p: float, number: float) -> int:
             before += weights[place]
             if before > target:
                 break
-    return piece * PIECE + last
+    return piece * PIECE + last, np.log(np.float64(weights[last])) - np.log(whole)
 
 
 @kernel
@@ -109,5 +111,5 @@ def draw_nucleus(logits: Any, temperature: float, top_p: float, min_p: float, nu
     for place in range(kept):
         mass += found[order[place]]
         if mass > target:
-            return ids[order[place]]
-    return ids[order[kept - 1]]
+            return ids[order[place]], np.log(np.float64(found[order[place]])) - np.log(kept_mass)
+    return ids[order[kept - 1]], np.log(np.float64(found[order[kept - 1]])) - np.log(kept_mass)

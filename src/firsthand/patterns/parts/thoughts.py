@@ -89,7 +89,7 @@ def thoughts_of(task: Task) -> Thoughts:
         name = str(task.metadata["thoughts"])
     if name is None:
         return GenericThoughts(task)
-    made: Thoughts = catalog.beside("benchmark", name, "thoughts")(task)
+    made: Thoughts = catalog.module_attribute("benchmark", str(name), "thoughts")(task)
     return made
 
 

@@ -1,8 +1,10 @@
-"""The program that checks an answer against its tests, inside the sandbox. Standard library only; `Sandbox.check` runs it.
+"""Runs tests against an answer inside the sandbox, in a process of their own. Standard library only; for `Sandbox.check`.
 
 Two processes: the answer runs in one, the tests in the other, and only plain values go between them. So an answer cannot end
-the tests early, change what they use, read what they expect, or return an object that claims to equal everything. It is the
-tests' process that ends with exit status 0, and only after its last line.
+the tests early, change what they use, read what they expect, or return an object that claims to equal everything. The
+tests' process imports from no folder that the answer can write to, has run the set-up before the answer's first statement,
+and writes the caller's proof, a random text that no other process here has seen, after the last line of the tests. Only the
+proof says that they passed; an exit status does not.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ _ITERATORS: tuple[Any, ...] = (
 
 
 def main() -> None:
-    """Fork the answer's process before the tests are read, then run the tests."""
+    """Fork the answer's process before the tests are read, run the set-up, let the answer load, then run the tests."""
     with open("answer.py", encoding="utf-8") as file:
         answer = file.read()
     ours, theirs = socket.socketpair()
@@ -57,18 +59,26 @@ def main() -> None:
         for fd in (0, 1, 2):  # what an answer prints is no part of the verdict, and must not flood it
             os.dup2(null, fd)
         ours.close()
+        sys.path.insert(0, os.getcwd())
         serve(theirs, answer)
     theirs.close()
+    os.environ["PYTHONSAFEPATH"] = "1"  # a Python that tests start does not import from this folder either
     given = json.load(sys.stdin)
     namespace: dict[str, Any] = {"__name__": "__main__"}
     exec(compile(given["setup"], "<setup>", "exec"), namespace)
     remote = Remote(ours)
+    send(ours, {})  # the answer may load now
     remote.expect("the answer did not load")
     for name in free_names(given["tests"], namespace) | set(given["names"]):
         namespace[name] = remote.function(name)
     lines = given["tests"].splitlines(keepends=True)
     linecache.cache["<tests>"] = (len(given["tests"]), None, lines, "<tests>")
-    exec(compile(given["tests"], "<tests>", "exec"), namespace)
+    try:
+        exec(compile(given["tests"], "<tests>", "exec"), namespace)
+    except SystemExit:
+        raise RuntimeError("the tests ended the process before their last line") from None
+    sys.stdout.flush()
+    os.write(1, given["proof"].encode())
 
 
 def free_names(tests: str, namespace: dict[str, Any]) -> set[str]:
@@ -121,7 +131,8 @@ class Remote:
 
 
 def serve(link: socket.socket, answer: str) -> NoReturn:
-    """Load the answer and call its functions as asked. Nothing here is trusted."""
+    """Load the answer when told to and call its functions as asked. Nothing here is trusted."""
+    receive(link)
     module = types.ModuleType("answer")  # a block `if __name__ == "__main__"` is not for the tests to run
     sys.modules["__main__"] = sys.modules["answer"] = module
     try:

@@ -40,6 +40,8 @@ _NOBODY = 65534
 _HEADER = struct.Struct("!I")
 _ENDED = struct.Struct("=iid")  # wait status, peak KiB of the largest process, seconds of processor time
 POLL_S = 0.02
+LOOK_CPU_S = 0.5
+"""Processor time that one count of shared pages may take: more means so many mappings that they are the code's excess."""
 HOME = "/tmp/work"
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -178,12 +180,14 @@ def memory_of(ours: set[int], enough: int) -> int:
     total = sum(fields(f"/proc/{pid}/status", (b"RssAnon:", b"RssShmem:")) for pid in pids)
     if total <= enough:
         return total
-    shares = [
-        fields(f"/proc/{pid}/smaps_rollup", (b"Pss_Anon:", b"Pss_Shmem:"))
-        or fields(f"/proc/{pid}/status", (b"RssAnon:", b"RssShmem:"))
-        for pid in pids
-    ]
-    return sum(shares)
+    shares, began = 0, time.thread_time()
+    for pid in pids:
+        shares += fields(f"/proc/{pid}/smaps_rollup", (b"Pss_Anon:", b"Pss_Shmem:")) or fields(
+            f"/proc/{pid}/status", (b"RssAnon:", b"RssShmem:")
+        )
+        if time.thread_time() - began > LOOK_CPU_S:
+            return total
+    return shares
 
 
 def fields(path: str, names: tuple[bytes, ...]) -> int:
@@ -261,7 +265,15 @@ def make_scratch(files: dict[str, str]) -> None:
         path = os.path.join(HOME, name)
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path, "wb") as file:
-            file.write(text.encode("utf-8", "surrogateescape"))
+            file.write(as_bytes(text))
+
+
+def as_bytes(text: str) -> bytes:
+    """The bytes that the text stands for. A lone surrogate that stands for none becomes bytes that are no UTF-8."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogatepass")
 
 
 def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> None:
@@ -302,7 +314,10 @@ def become_run(config: dict[str, Any], request: dict[str, Any], streams: tuple[i
     except BaseException as error:
         os.write(2, f"the sandbox could not start this: {type(error).__name__}: {error}\n".encode())
         os._exit(126)
-    start(config, request)
+    try:
+        start(config, request)
+    finally:  # never back into what init does
+        os._exit(126)
 
 
 def start(config: dict[str, Any], request: dict[str, Any]) -> NoReturn:
@@ -312,7 +327,11 @@ def start(config: dict[str, Any], request: dict[str, Any]) -> NoReturn:
             signal.signal(number, signal.SIG_DFL)
         if config["path"]:  # what it starts finds the packages too
             os.environ["PYTHONPATH"] = ":".join(config["path"])
-        os.execv("/bin/sh", ["sh", "-c", request["code"]])
+        try:
+            os.execv("/bin/sh", ["sh", "-c", request["code"]])
+        except (OSError, ValueError) as error:  # too long, a NUL or a lone surrogate: nothing has run
+            os.write(2, f"the command could not be run: {getattr(error, 'strerror', None) or error}\n".encode())
+            os._exit(126)
     run_python(request["code"], request["name"], request["kind"], config["path"])
 
 
@@ -352,7 +371,8 @@ def run_python(code: str, name: str, kind: str, path: list[str]) -> NoReturn:
     sys.stdout = writer(1)
     sys.stderr = writer(2)
     vars(sys).update(__stdin__=sys.stdin, __stdout__=sys.stdout, __stderr__=sys.stderr)
-    sys.argv, sys.path = [name], [HOME, *path, *sys.path]
+    # Programs of ours import nothing that an answer can write.
+    sys.argv, sys.path = [name], [*([] if kind in ("check", "program") else [HOME]), *path, *sys.path]
     linecache.cache[name] = (len(code), None, code.splitlines(keepends=True), name)
     module = types.ModuleType("__main__")
     module.__dict__["__builtins__"] = builtins
@@ -375,7 +395,7 @@ def execute(code: str, name: str, namespace: dict[str, Any], kind: str) -> int:
     """The exit status of the code; a traceback that shows only its own frames is on stderr if it failed."""
     try:
         if kind == "check":
-            sys.modules["checker"].main()
+            checking(code).main()
         elif kind == "cell":
             execute_cell(code, name, namespace)
         else:
@@ -386,6 +406,14 @@ def execute(code: str, name: str, namespace: dict[str, Any], kind: str) -> int:
     except BaseException as error:
         complain(error)
         return 1
+
+
+def checking(code: str) -> Any:
+    """The module `checker`: the one that is there already, or inside a container the one whose text was sent."""
+    if code:
+        sys.modules["checker"] = module = types.ModuleType("checker")
+        exec(compile(code, "checker.py", "exec"), module.__dict__)
+    return sys.modules["checker"]
 
 
 def execute_cell(code: str, name: str, namespace: dict[str, Any]) -> None:
@@ -475,7 +503,7 @@ def feed(writing: int, text: str) -> None:
     """Write the run's stdin, for as long as it reads."""
     try:
         with open(writing, "wb") as file:
-            file.write(text.encode("utf-8", "surrogateescape"))
+            file.write(as_bytes(text))
     except BrokenPipeError:
         pass
 

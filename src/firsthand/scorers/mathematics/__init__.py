@@ -1,1 +1,1 @@
-"""Mathematical answers read and compared."""
+"""Parser and sympy worker for comparing mathematical answers."""

@@ -1,7 +1,7 @@
-"""Mathematical answers in LaTeX or plain text -> a small tree of plain data: never evaluated as code, bounded in size.
+"""Parses mathematical answers in LaTeX or plain text into a small tree of plain data, bounded in size, never run as code.
 
 A tree is `["num", "3/4"]`, `["var", "x"]`, `["op", left, right]` for + - * / ^, `["fn", argument]`, or a collection
-(`tuple`, `set`, `interval`, `matrix`, `union`) of trees. What is not understood gives None, and is then compared as text.
+(`tuple`, `set`, `interval`, `matrix`, `union`) of trees. Text outside the grammar gives None and is compared as text.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _UNIT = re.compile(
 
 
 def plain(text: str) -> str:
-    """The answer without what does not change it: $, \\left, spaces of LaTeX, units, %, a full stop at the end."""
+    """Return the answer without insignificant parts: $, \\left, LaTeX spaces, units, %, a final full stop."""
     text = text.strip().strip("$").strip().removesuffix(".")
     for old, new in (
         ("\\left", ""), ("\\right", ""), ("\\!", ""), ("\\,", " "), ("\\;", " "), ("\\:", " "), ("\\ ", " "), ("~", " "),
@@ -43,19 +43,19 @@ def plain(text: str) -> str:
 
 
 def parse(text: str) -> Tree | None:
-    """The tree of an answer, or None if it is too long or not understood."""
+    """Parse an answer into a tree; None if it is too long or outside the grammar."""
     text = plain(text)
     if not text or len(text) > MAX_CHARS:
         return None
     for sign in (
         "\\in ",
         "=",
-    ):  # `x = 5` and `x \in [0, 1]` give what is right of the sign, if a name stands left of it
+    ):  # `x = 5` and `x \in [0, 1]` give their right side if the left side is a name
         left, found, right = text.rpartition(sign)
         if found and re.fullmatch(r"[A-Za-z](?:_\{?\w+\}?)?(?:\([A-Za-z]\))?", left.strip()):
             text = right
     try:
-        parser = _Parser(_tokens(text))
+        parser = _LatexParser(_tokens(text))
         tree = parser.listed()
         return tree if parser.done() else None
     except (_NotUnderstoodError, RecursionError):
@@ -63,7 +63,7 @@ def parse(text: str) -> Tree | None:
 
 
 class _NotUnderstoodError(Exception):
-    """The text is no expression of this grammar."""
+    """The text is not an expression of this grammar."""
 
 
 def _tokens(text: str) -> list[tuple[str, str]]:
@@ -74,8 +74,8 @@ def _tokens(text: str) -> list[tuple[str, str]]:
     return found
 
 
-class _Parser:
-    """Recursive descent over the tokens; deeper than MAX_DEPTH is not understood."""
+class _LatexParser:
+    """Recursive-descent parser over the tokens; nesting deeper than MAX_DEPTH is refused."""
 
     def __init__(self, tokens: list[tuple[str, str]]):
         self.tokens, self.at, self.depth = tokens, 0, 0
@@ -99,7 +99,7 @@ class _Parser:
         return found
 
     def listed(self) -> Tree:
-        """`a, b, c` at the top is a set of answers; sets and intervals may be joined."""
+        """Parse `a, b, c` at the top level as a set of answers; sets and intervals may be joined."""
         parts = [self.joined()]
         while self.take(","):
             parts.append(self.joined())
@@ -133,7 +133,7 @@ class _Parser:
                 return tree
 
     def mixed(self, whole: Tree) -> Tree | None:
-        """`1\\frac{2}{3}` is one and two thirds."""
+        """Parse a mixed number: `1\\frac{2}{3}` is one and two thirds."""
         if whole[0] != "num" or "/" in whole[1] or "." in whole[1] or self.peek() != ("cmd", "frac"):
             return None
         part = self.power()
@@ -169,7 +169,7 @@ class _Parser:
         return self.power()
 
     def group(self) -> Tree:
-        """`{...}`, or one token as in `\\frac12`."""
+        """Parse `{...}`, or one token as in `\\frac12`."""
         if self.take("{"):
             tree = self.sum()
             self.need("}")
@@ -262,7 +262,7 @@ class _Parser:
             if not self.take("&"):
                 self.need("\\")
                 self.take("\\")
-                parts.append(["num", "0"])  # a mark between rows, so that shapes count
+                parts.append(["num", "0"])  # a separator between rows, so that shapes count
             parts.append(self.sum())
         for _ in range(4):  # \end { name }
             self.at += 1

@@ -1,7 +1,7 @@
-"""Run as a process of its own: reads two trees of `latex.py` as JSON, prints `equal`, `different` or `unknown`.
+"""Worker process that compares two trees of `latex.py`, read as JSON, and prints `equal`, `different` or `unknown`.
 
-It builds sympy expressions node by node from a closed list, so no text is ever parsed by sympy, and bounds its own time and
-memory first. Nothing of firsthand is imported: it runs with `python -I`.
+It first limits its own time and memory, and builds sympy expressions node by node from a closed list, so sympy never parses
+text. Nothing of firsthand is imported: it runs with `python -I`.
 """
 
 import json
@@ -15,7 +15,7 @@ MAX_EXPONENT = 200
 
 
 def build(tree: list[Any]) -> Any:
-    """The sympy expression of a tree. Powers of numbers that could grow without bounds are refused."""
+    """Build the sympy expression of a tree. Powers of numbers that could grow without bound are refused."""
     import sympy as library
 
     sympy: Any = library
@@ -41,7 +41,7 @@ def build(tree: list[Any]) -> Any:
 
 
 def main() -> None:
-    """Set the limits, compare, print the verdict."""
+    """Set the limits, compare, and print the verdict."""
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))

@@ -1,1 +1,1 @@
-"""Patches and test logs, read strictly."""
+"""Strict parsers of patches and test logs."""

@@ -1,7 +1,7 @@
-"""Patches that a model wrote: found in its answer, and read strictly before anything is done with them.
+"""Finds the patch in a model's answer and parses it strictly before it is used.
 
-Only what `git apply` understands as changes to ordinary text files passes: paths stay inside the repository and out of
-`.git`, and symbolic links, submodules and binary files are refused, each with a sentence that says what and where.
+Only changes to ordinary text files that `git apply` understands pass: paths stay inside the repository and out of `.git`,
+and symbolic links, submodules and binary files are refused, each with a sentence that names the line.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from itertools import pairwise
 from firsthand.errors import DataError
 
 MAX_BYTES = 2**20
-"""The longest of the 800 reference patches of SWE-bench Verified and Lite has 17 kB."""
+"""Size limit; the longest of the 800 reference patches of SWE-bench Verified and Lite has 17 kB."""
 MAX_FILES = 300
 _HUNK = re.compile(r"@@ -(\d{1,9})(?:,(\d{1,9}))? \+(\d{1,9})(?:,(\d{1,9}))? @@")
 _MODE = re.compile(r"(?:old mode|new mode|new file mode|deleted file mode|index [0-9a-f]+\.\.[0-9a-f]+) (\d+)")
@@ -22,26 +22,28 @@ _PLAIN_MODES = ("100644", "100755")
 _FENCE = re.compile(r"^```[ \t]*(?:diff|patch)?[ \t]*$", re.MULTILINE)
 _BEGINS = re.compile(r"^(?:diff --git |--- )", re.MULTILINE)
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "v": "\v", '"': '"', "\\": "\\"}
-_UNSEEN = re.compile(r"[\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]")  # what some file systems leave out of names
+_UNSEEN = re.compile(
+    r"[\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]"
+)  # invisible characters, which some file systems drop from names
 
 
 @dataclass(frozen=True)
 class Change:
-    """What a patch does to one file. One path is None where the file is made or deleted."""
+    """A patch's change to one file. One path is None if the file is created or deleted."""
 
     before: str | None
     after: str | None
 
     @property
     def path(self) -> str:
-        """The path in the repository, the new one of a file that is moved."""
+        """Path in the repository; the new one of a moved file."""
         path = self.after or self.before
         assert path is not None
         return path
 
 
 def find_patch(answer: str) -> str:
-    """The patch in an answer: between `<patch>` tags, in a fence marked diff, or from the first header on; empty if none."""
+    """Return the patch in an answer: in `<patch>` tags, in a diff fence, or from the first header on; "" if none."""
     answer = answer.replace("\r\n", "\n")
     bodies = _fenced(answer) if (tagged := _tagged(answer)) is None else [tagged]
     for body in reversed(bodies or [answer]):
@@ -51,7 +53,7 @@ def find_patch(answer: str) -> str:
 
 
 def _tagged(answer: str) -> str | None:
-    """What stands between the last tags `<patch>` and `</patch>`, or `<diff>` and `</diff>`."""
+    """Return the text between the last `<patch>` and `</patch>`, or `<diff>` and `</diff>`."""
     for name in ("patch", "diff"):
         end = answer.rfind(f"</{name}>")
         begin = answer.rfind(f"<{name}>", 0, max(0, end))
@@ -61,23 +63,23 @@ def _tagged(answer: str) -> str | None:
 
 
 def _fenced(answer: str) -> list[str]:
-    """What stands in fences that are marked diff, or not marked."""
+    """Return the contents of fences marked diff, or unmarked."""
     marks = [found.span() for found in _FENCE.finditer(answer)]
     return [answer[end + 1 : begin] for (_, end), (begin, _) in pairwise(marks)]
 
 
 def read_patch(text: str) -> tuple[Change, ...]:
-    """What the patch changes, file by file; DataError with the line if it is malformed or does what no patch here may."""
+    """Parse a patch into changes, file by file; DataError with the line if it is malformed or forbidden."""
     try:
         size = len(text.encode("utf-8"))
     except UnicodeEncodeError:
-        raise DataError("the patch is no text: it holds a half of a surrogate pair") from None
+        raise DataError("the patch is not text: it has half of a surrogate pair") from None
     if size > MAX_BYTES:
-        raise DataError(f"the patch has {size:,} bytes: at most {MAX_BYTES:,} are taken")
+        raise DataError(f"the patch has {size:,} bytes: at most {MAX_BYTES:,} are allowed")
     if not text.strip():
         raise DataError("the patch is empty")
     if "\0" in text:
-        raise DataError("the patch holds a zero byte: binary content is refused")
+        raise DataError("the patch has a zero byte: binary content is refused")
     lines = text.split("\n")
     if lines[-1] == "":
         lines.pop()
@@ -85,12 +87,12 @@ def read_patch(text: str) -> tuple[Change, ...]:
     if not changes:
         raise DataError("the patch names no file: lines `--- a/FILE` and `+++ b/FILE` were expected")
     if len(changes) > MAX_FILES:
-        raise DataError(f"the patch changes {len(changes)} files: at most {MAX_FILES} are taken")
+        raise DataError(f"the patch changes {len(changes)} files: at most {MAX_FILES} are allowed")
     return changes
 
 
 def touched(text: str) -> tuple[str, ...]:
-    """All paths that a patch names, old and new, in order, each once."""
+    """Return all paths that a patch names, old and new, in order, each once."""
     named = [path for change in read_patch(text) for path in (change.before, change.after) if path]
     return tuple(dict.fromkeys(named))
 
@@ -110,7 +112,7 @@ def _changes(lines: list[str]) -> Iterator[Change]:
 
 
 def _git_section(lines: list[str], at: int) -> tuple[int, Change]:
-    """The part of a patch that begins with `diff --git`, up to the next one."""
+    """Parse the section of a patch that begins with `diff --git`, up to the next one."""
     first, named = at, dict[str, str]()
     at += 1
     while at < len(lines) and not lines[at].startswith(("diff --git ", "--- ", "@@ ")):
@@ -134,7 +136,7 @@ def _git_section(lines: list[str], at: int) -> tuple[int, Change]:
 
 
 def _hunks(lines: list[str], at: int) -> tuple[int, Change]:
-    """A pair of `---` and `+++` with the hunks after it, each counted."""
+    """Parse a pair of `---` and `+++` lines and its hunks, and check the hunks' line counts."""
     if at + 1 >= len(lines) or not lines[at + 1].startswith("+++ "):
         raise DataError(f"line {at + 1} of the patch: `--- FILE` is not followed by `+++ FILE`")
     before, after = _path(lines[at][4:], at), _path(lines[at + 1][4:], at + 1)
@@ -151,11 +153,11 @@ def _hunks(lines: list[str], at: int) -> tuple[int, Change]:
 
 
 def _hunk(lines: list[str], at: int) -> int:
-    """The line after the hunk, whose lines must be as many as its head says."""
+    """Return the index after the hunk, whose line counts must match its header."""
     head, first = _HUNK.match(lines[at]), at
     if head is None:
         raise DataError(
-            f"line {at + 1} of the patch: {lines[at][:60]!r} is no head of a hunk, such as `@@ -1,2 +1,3 @@`"
+            f"line {at + 1} of the patch: {lines[at][:60]!r} is not a hunk header, such as `@@ -1,2 +1,3 @@`"
         )
     old, new = (int(count) if count is not None else 1 for count in (head[2], head[4]))
     at += 1
@@ -163,23 +165,23 @@ def _hunk(lines: list[str], at: int) -> int:
         line = lines[at] if at < len(lines) else None
         kind = None if line is None else line[:1] or " "  # an empty line is an empty line of context
         if line is None or kind not in ("+", "-", " ", "\\"):
-            raise DataError(f"line {first + 1} of the patch: the hunk is shorter than its head says")
+            raise DataError(f"line {first + 1} of the patch: the hunk is shorter than its header says")
         old -= kind in ("-", " ")
         new -= kind in ("+", " ")
         if old < 0 or new < 0:
-            raise DataError(f"line {first + 1} of the patch: the hunk has other lines than its head says")
+            raise DataError(f"line {first + 1} of the patch: the hunk's lines do not match its header")
         at += 1
     if at < len(lines) and lines[at].startswith("\\"):
         at += 1
     if at < len(lines) and lines[at][:1] in ("+", " ") and not lines[at].startswith("+++ "):
-        raise DataError(f"line {first + 1} of the patch: the hunk is longer than its head says")
+        raise DataError(f"line {first + 1} of the patch: the hunk is longer than its header says")
     return at
 
 
 def _refuse_line(line: str, at: int) -> None:
-    """DataError if a line outside of hunks says that this is no change to ordinary text files."""
+    """Raise DataError if a line outside hunks declares anything but a change to an ordinary text file."""
     if line.startswith(("GIT binary patch", "Binary files ")):
-        raise DataError(f"line {at + 1} of the patch: a binary file is changed, and only text is taken")
+        raise DataError(f"line {at + 1} of the patch: a binary file is changed, and only text is allowed")
     mode = _MODE.match(line)
     if mode and mode[1] not in _PLAIN_MODES:
         kind = {"120000": "a symbolic link", "160000": "a submodule"}.get(mode[1], f"a file of mode {mode[1]}")
@@ -187,23 +189,23 @@ def _refuse_line(line: str, at: int) -> None:
 
 
 def _same_path(line: str, at: int) -> str:
-    """The path in `diff --git a/PATH b/PATH`, which must be the same twice where nothing else names it."""
+    """Return the path in `diff --git a/PATH b/PATH`, which must be the same on both sides if nothing else names it."""
     rest = line.removeprefix("diff --git ")
     half = (len(rest) - 1) // 2
     before, after = rest[:half], rest[half + 1 :]
     if rest[half : half + 1] != " " or _path(before, at) != _path(after, at):
-        raise DataError(f"line {at + 1} of the patch: {line[:80]!r} names no file that is the same on both sides")
+        raise DataError(f"line {at + 1} of the patch: {line[:80]!r} does not name the same file on both sides")
     return _path(before, at)
 
 
 def _path(text: str, at: int, *, strip: bool = True) -> str:
-    """The path in the repository, empty for /dev/null; DataError if it leads elsewhere."""
+    """Return the path in the repository, "" for /dev/null; DataError if it leads elsewhere."""
     named = _unquoted(text) if text.startswith('"') else text.split("\t")[0].rstrip(" \r")
     if named == "/dev/null":
         return ""
     where = f"line {at + 1} of the patch: the path {named[:80]!r}"
     if any(ord(char) < 32 or ord(char) == 127 for char in named):
-        raise DataError(f"{where} holds control characters")
+        raise DataError(f"{where} has control characters")
     if named.startswith("/"):
         raise DataError(f"{where} is absolute: give one inside the repository")
     parts = named.split("/")
@@ -214,16 +216,16 @@ def _path(text: str, at: int, *, strip: bool = True) -> str:
     for part in parts:
         plain = _UNSEEN.sub("", part).casefold().rstrip(" .")
         if part in ("", ".", ".."):
-            raise DataError(f"{where} leads out of the repository, or is written in an odd way")
+            raise DataError(f"{where} leads out of the repository, or is not normalised")
         if plain == ".git" or plain.startswith("git~") or ":" in part or "\\" in part:
-            raise DataError(f"{where} is or may be read as one inside .git, and that is refused")
+            raise DataError(f"{where} is, or could be read as, one inside .git, which is refused")
     if parts == [".gitmodules"]:
-        raise DataError(f"{where} declares submodules, and they are refused")
+        raise DataError(f"{where} declares submodules, which are refused")
     return "/".join(parts)
 
 
 def _unquoted(text: str) -> str:
-    """A path that git has put between quotes, as it is."""
+    """Return a path without git's quoting."""
     inside = text[1:].split('"')[0] if "\\" not in text else text[1 : text.rfind('"') if text.rfind('"') > 0 else None]
 
     def plain(found: re.Match[str]) -> str:

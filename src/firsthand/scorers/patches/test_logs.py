@@ -1,8 +1,8 @@
-"""What became of each test, read from what a test runner printed: pytest, Django's runner and unittest, sympy's `bin/test`.
+"""Reads each test's result from a runner's log: pytest, Django's runner and unittest, sympy's `bin/test`.
 
-The names are those of SWE-bench's records, made as its harness makes them: of a pytest line the word beside the status, of a
-Django line what stands before `...`. One thing differs on purpose. Where a log gives a test two results the worse one
-counts, for a program under test can print a line that says PASSED, but cannot take back the line that says FAILED.
+Test names are SWE-bench's, derived as its harness does: from a pytest line the word after the status, from a Django line the
+text before `...`. One thing differs on purpose: if a log gives a test two results, the worse one counts, since a program
+under test can print a line that says PASSED, but cannot retract the line that says FAILED.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _DJANGO_ENDS = {"ok": "PASSED", "OK": "PASSED", "FAIL": "FAILED", "ERROR": "ERRO
 
 
 def read_log(log: str, parser: str) -> Results:
-    """What became of each test, by the parser of that name: SWE-bench's `parse_log_django` and so on, or `pytest`, `django`,
-    `unittest`, `sympy`."""
+    """Return each test's result, by the named parser: `pytest`, `django`, `unittest`, `sympy`, or SWE-bench's names
+    (`parse_log_django` and so on)."""
     name = parser.removeprefix("parse_log_")
     if name not in PARSERS:
         raise unknown("log parser", name, PARSERS, see="python -m pydoc firsthand.scorers.patches.test_logs")
@@ -35,7 +35,7 @@ def read_log(log: str, parser: str) -> Results:
 
 
 def _pytest(log: str) -> Results:
-    """Lines `PASSED file::test` of the summary that `-rA` asks for, and `file::test PASSED` of `-v`."""
+    """Parse lines `PASSED file::test` of the summary that `-rA` prints, and `file::test PASSED` of `-v`."""
     found: list[tuple[str, str]] = []
     for line in log.split("\n"):
         line = _COLOUR.sub("", line)
@@ -44,7 +44,9 @@ def _pytest(log: str) -> Results:
                 found.append((first[2], first[1]))
         elif second := _NAME_FIRST.match(line):
             found.append((second[1], second[2]))
-    broken = {name for name, status in found if status == "ERROR" and name.endswith(".py")}  # it could not be imported
+    broken = {
+        name for name, status in found if status == "ERROR" and name.endswith(".py")
+    }  # the file could not be imported
     results = _worst(found, settled=_is_whole_pytest_name)
     for name in results:
         if name.partition("::")[0] in broken:
@@ -53,12 +55,12 @@ def _pytest(log: str) -> Results:
 
 
 def _is_whole_pytest_name(name: str) -> bool:
-    """Whether it can be the name of one test only. Parameters with blanks are cut there: it may be of many."""
+    """True if the name stands for one test only. Parameters with spaces are cut at the space, so it may stand for many."""
     return "::" in name and ("[" not in name or name.endswith("]"))
 
 
 def _pytest_options(log: str) -> Results:
-    """The same; a parameter that is a path is known by its last part."""
+    """Parse as `_pytest`; a parameter that is a path is known by its last part."""
 
     def plain(name: str) -> str:
         main, bracket, rest = name.partition("[")
@@ -71,12 +73,12 @@ def _pytest_options(log: str) -> Results:
 
 
 def _matplotlib(log: str) -> Results:
-    """The same, with mouse buttons by number as in the records."""
+    """Parse as `_pytest`, with mouse buttons by number as in the records."""
     return _pytest(log.replace("MouseButton.LEFT", "1").replace("MouseButton.RIGHT", "3"))
 
 
 def _unittest(log: str) -> Results:
-    """Lines `test (module.Class) ... ok`, of unittest's and Django's runner. A test with a docstring is known by that."""
+    """Parse lines `test (module.Class) ... ok` of unittest's and Django's runner; a test's docstring replaces its name."""
     found: list[tuple[str, str]] = []
     running = None
     for line in map(str.strip, log.split("\n")):
@@ -105,7 +107,7 @@ def _unittest(log: str) -> Results:
 
 
 def _sympy(log: str) -> Results:
-    """Lines `test_name ok`, `test_name F` and `test_name E` of `bin/test --verbose`."""
+    """Parse lines `test_name ok`, `test_name F` and `test_name E` of `bin/test --verbose`."""
     found = [(name, "FAILED") for name in _SYMPY_FAILED.findall(log)]
     ends = {"ok": "PASSED", "F": "FAILED", "E": "ERROR"}
     for line in log.split("\n"):
@@ -118,7 +120,7 @@ def _sympy(log: str) -> Results:
 
 
 def _worst(found: Iterable[tuple[str, str]], *, settled: Callable[[str], bool]) -> Results:
-    """The worse of several results for one test; the last one for a name that several tests may have."""
+    """Return the worst of several results per test; the last one for a name that several tests may have."""
     results: Results = {}
     for name, status in found:
         if name in results and settled(name):
@@ -135,16 +137,16 @@ PARSERS: Mapping[str, Callable[[str], Results]] = {
     "unittest": _unittest,
     "sympy": _sympy,
 }
-"""The parsers of the 12 repositories of SWE-bench, and those for records of one's own."""
+"""Parsers of SWE-bench's 12 repositories, and those for the user's own records."""
 
 
 def passed(test: str, results: Results, *, fail_only: bool = False) -> bool:
-    """Whether a test that was to pass did. Of repositories that name only failures, silence is a pass."""
+    """Return whether a test that must pass did. With `fail_only`, a log lists failures alone, and no entry is a pass."""
     if fail_only:
         return results.get(test) != "FAILED"
     return results.get(test) in GOOD
 
 
 def kept(test: str, results: Results, *, fail_only: bool = False) -> bool:
-    """Whether a test that passed before still does; one that is skipped counts as kept, as in SWE-bench's harness."""
+    """Return whether a test that passed before still does; a skipped test counts as kept, as in SWE-bench's harness."""
     return passed(test, results, fail_only=fail_only) or results.get(test) == "SKIPPED"

@@ -1,1 +1,1 @@
-"""Programs that judge code inside the sandbox. Standard library only; they import nothing of ours."""
+"""Programs that test code inside the sandbox. Standard library only; they import nothing of ours."""

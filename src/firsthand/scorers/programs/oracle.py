@@ -1,8 +1,8 @@
-"""The program that holds an answer's outputs to those of a reference solution in the sandbox (EvalPlus, Liu et al., 2023).
+"""Sandboxed program that compares an answer's outputs with a reference solution's (EvalPlus, Liu et al., 2023).
 
 Its text is sent as the setup of `Sandbox.check`, so it is standard library only and imports nothing of ours. The reference
-runs in the tests' process, so an answer sees neither it nor what it gives. The rules are those of EvalPlus 0.3: outputs are
-equal, or close where floats or a tolerance are expected, and a few problems have rules of their own.
+runs in the tests' process, so an answer sees neither the reference nor its outputs. The rules are those of EvalPlus 0.3:
+outputs are equal, or close where floats or a tolerance are expected, and a few problems have their own rules.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ RELATIVE = 1e-7
 NAMES = {"inf": math.inf, "nan": math.nan, "set": set, "__builtins__": {}}
 
 
-def hold(answer: Callable[..., Any], name: str, reference: str, inputs: str, atol: float, rule: str) -> None:
-    """Call `answer` on every input; AssertionError or TimeoutError for the first output that is wrong or late.
+def compare_outputs(answer: Callable[..., Any], name: str, reference: str, inputs: str, atol: float, rule: str) -> None:
+    """Call `answer` on every input; AssertionError or TimeoutError on the first output that is wrong or late.
 
-    `reference` is the code that defines the right function `name`, and `inputs` the source of a list of argument lists.
+    `reference` is code that defines the right function `name`, and `inputs` the source of a list of argument lists.
     `rule` is one of `equal`, `root`, `set`, `not_none`, `any`, `zero_or_equal`, `pyramid`, `digits`.
     """
     cases = eval(inputs, dict(NAMES))
@@ -52,7 +52,7 @@ def hold(answer: Callable[..., Any], name: str, reference: str, inputs: str, ato
 
 
 def passing_s(output: Any) -> float:
-    """Seconds that a large output takes between the two processes, which is no fault of an answer; 0 for a small one."""
+    """Return the seconds that a large output takes between the two processes, to be added to the limit; 0 if small."""
     if not isinstance(output, list | tuple | set | dict) or len(output) < LARGE:
         return 0.0
     import checker  # type: ignore[import-not-found]  # the program that runs this one
@@ -73,7 +73,7 @@ def _called(answer: Callable[..., Any], case: list[Any], rule: str) -> Any:
 
 
 def right(output: Any, expected: Any, case: list[Any], atol: float, rule: str) -> bool:
-    """Whether the output is right by the rule of its problem. What cannot be compared is wrong."""
+    """Return whether the output is right by its problem's rule. An output that cannot be compared is wrong."""
     try:
         return _judged(output, expected, case, atol, rule)
     except Exception:
@@ -90,7 +90,7 @@ def _judged(output: Any, expected: Any, case: list[Any], atol: float, rule: str)
         same = output == (expected is not None) if isinstance(output, bool) else (expected is None) == (output is None)
     else:
         same = bool(output == expected)
-    if rule == "any":  # Mbpp/164: the data's own outputs are not to be relied on
+    if rule == "any":  # Mbpp/164: the data's own outputs are unreliable
         return True
     if rule == "zero_or_equal":
         same = same or output == 0
@@ -106,7 +106,7 @@ def _judged(output: Any, expected: Any, case: list[Any], atol: float, rule: str)
 
 
 def close(output: Any, expected: Any, atol: float) -> bool:
-    """Whether numbers, or sequences of them, are equal within `atol` and a relative 1e-7."""
+    """Return whether numbers, or sequences of them, are equal within `atol` and a relative 1e-7."""
     if isinstance(expected, list | tuple):
         return len(output) == len(expected) and all(close(a, b, atol) for a, b in zip(output, expected, strict=True))
     if output == expected:
@@ -115,19 +115,19 @@ def close(output: Any, expected: Any, atol: float) -> bool:
 
 
 def floats(value: Any) -> bool:
-    """Whether this is a float, or a list or tuple of nothing else."""
+    """Return whether this is a float, or a list or tuple of floats alone."""
     if isinstance(value, list | tuple) and value:
         return all(isinstance(each, float) for each in value)
     return isinstance(value, float)
 
 
 def _pyramid(base: float, height: float) -> int:
-    """Mbpp/581, where the height is that of the pyramid and not of its sides."""
+    """Solve Mbpp/581 with the height of the pyramid instead of its sides."""
     return round(base**2 + 2 * base * math.sqrt((base / 2) ** 2 + height**2))
 
 
 def _digits(first: int, second: int) -> int:
-    """Mbpp/558, where the shorter number is filled with zeros."""
+    """Solve Mbpp/558 with the shorter number padded with zeros."""
     width = max(len(str(first)), len(str(second)))
     return sum(abs(int(a) - int(b)) for a, b in zip(str(first).zfill(width), str(second).zfill(width), strict=True))
 

@@ -1,8 +1,8 @@
-"""An attempt -> what lm-evaluation-harness makes of it: its filters, its `process_results`, its aggregation.
+"""Scores attempts with lm-evaluation-harness's own filters, `process_results` and aggregation.
 
-What was answered is read from the trace: log-probs from its scorings, text from its answer. Each metric of a document is a
-Score under the harness's name for it, `acc`, or `exact_match,strict-match` where the filter has a name. Metrics that are no
-mean, and groups, are Figures, computed by the harness's own functions of all documents together.
+The responses are read from the trace: log-probs from its score calls, text from its answer. Each metric of a document is a
+Score under the harness's name for it, `acc`, or `exact_match,strict-match` where the filter has a name. Metrics that are not
+means, and groups, are Figures, computed by the harness's own functions over all documents together.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from firsthand.task import Task
 from firsthand.trace import Score, Trace, as_json
 
 Metric = tuple[str, str]
-"""Its name and that of the filter."""
+"""(name of the metric, name of the filter)."""
 SHOWN_CHARS = 500
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A document of a task of the harness, with the requests that the harness made of it."""
+    """A document of a harness task, with the requests that the harness built from it."""
 
     task_name: str
     task: Any
@@ -37,17 +37,17 @@ class Entry:
 
 
 def scores_of(entry: Entry, trace: Trace) -> tuple[Score, ...]:
-    """A Score for each metric and filter, those where more is better first; the item that is aggregated is in its detail.
+    """Return a Score per metric and filter, those where higher is better first; the item to aggregate is in its detail.
 
-    The value is the metric of this document alone. Where less is better for every metric, such as perplexity, its reciprocal
-    stands before them, for the first score is the one that agents are ranked by, and a failed attempt scores 0.
+    The value is the metric of this document alone. If lower is better for every metric, such as perplexity, a reciprocal
+    comes first: agents are ranked by the first score, and a failed attempt scores 0.
     """
     found, filtered = measured(entry, [answers(entry.ours, trace)])
     up: list[Score] = []
     down: list[Score] = []
     for metric, item in sorted(found.items(), key=lambda pair: not _is_number(pair[1])):
         value = _alone(entry, metric, item)
-        if math.isnan(value):  # such as F1, which needs both classes: there is a figure for it
+        if math.isnan(value):  # such as F1, which needs both classes: it has a figure
             continue
         detail = {"filtered": as_json(filtered[metric[1]])} | ({} if _is_number(item) else {"item": as_json(item)})
         (up if _more_is_better(entry, metric) else down).append(Score(shown(metric), value, detail))
@@ -60,7 +60,7 @@ def scores_of(entry: Entry, trace: Trace) -> tuple[Score, ...]:
 
 
 def failed(entry: Entry, error: Exception) -> tuple[Score, ...]:
-    """What stands in place of the first score where the harness, or the task's own code, could not judge the attempt."""
+    """Return the first score with the error, for an attempt that the harness or the task's own code could not score."""
     from lm_eval.api.metrics import mean
 
     kinds, filters = entry.task.aggregation(), [each.name for each in getattr(entry.task, "_filters", ())]
@@ -79,10 +79,10 @@ def _turned(name: str) -> str:
 def figures_of(
     entries: Mapping[str, Entry], groups: Mapping[str, Any], traces: Iterable[Trace], *, every: bool = False
 ) -> list[Figure]:
-    """The harness's figures of all documents that were answered: groups, their tasks, and metrics that are no mean.
+    """Return the harness's figures over all answered documents: groups, their tasks, and metrics that are not means.
 
-    `every` gives each metric, means too. Where the task asks each document several times (`repeats`), its filters are given
-    the answers of all epochs at once, and so decide by majority, or whatever they do.
+    With `every`, each metric, means included. If a task repeats its requests (`repeats`), its filters get the responses of
+    all epochs at once, for a majority vote, say.
     """
     from lm_eval.api.metrics import mean
 
@@ -114,7 +114,7 @@ def figures_of(
 
 @dataclass(frozen=True)
 class _Aggregate:
-    """A metric of chosen documents, by the harness's aggregation."""
+    """A metric over chosen documents, by the harness's aggregation."""
 
     aggregate: Any
     metric: Metric
@@ -157,7 +157,7 @@ def _group_figures(
 
 
 def _task_metrics(task: Any, raw: Mapping[Metric, list[Any]]) -> dict[str, Any]:
-    """A task's results in the shape that the harness's groups read."""
+    """Return a task's results in the shape that the harness's groups read."""
     from lm_eval.api.metrics import mean
 
     found = {f"{name},{filter}": task.aggregation().get(name, mean)(items) for (name, filter), items in raw.items()}
@@ -165,14 +165,14 @@ def _task_metrics(task: Any, raw: Mapping[Metric, list[Any]]) -> dict[str, Any]:
 
 
 def shown(metric: Metric) -> str:
-    """The harness's name for it, without the filter that does nothing."""
+    """Return the harness's name of a metric, without the filter `none`."""
     return metric[0] if metric[1] == "none" else f"{metric[0]},{metric[1]}"
 
 
 def measured(entry: Entry, answered: Sequence[Sequence[Any]]) -> tuple[dict[Metric, Any], dict[str, Any]]:
-    """What `process_results` says of the answers, by metric, and what each filter made of them.
+    """Return `process_results` of the responses, by metric, and each filter's output, cut to `SHOWN_CHARS`.
 
-    `answered` holds the answers to all requests of the document, once for each time it was asked.
+    `answered` holds the responses to all requests of the document, one list per repeat.
     """
     instances = [
         replace(instance, resps=[each[index] for each in answered], filtered_resps={})
@@ -191,7 +191,7 @@ def measured(entry: Entry, answered: Sequence[Sequence[Any]]) -> tuple[dict[Metr
 
 
 def answers(task: Task, trace: Trace) -> list[Any]:
-    """The answer to each request: (log-prob, is greedy), a log-prob alone for a whole text, or what was written."""
+    """Return the response to each request: (log-prob, is greedy), a log-prob alone for a whole text, or generated text."""
     kind = task.metadata["request"]
     if kind == "generate_until":
         return [trace.answer or ""]
@@ -202,7 +202,7 @@ def answers(task: Task, trace: Trace) -> list[Any]:
         return [each[0] for each in found if each] if kind == "loglikelihood_rolling" else found
     chosen = chosen_letter(trace.answer or "", task) if task.choices and task.baseline is None else None
     if chosen is None and not (task.choices and task.baseline is None):
-        raise DataError("the log-probs that this task asks for are not in the attempt: run it with the pattern direct")
+        raise DataError("the attempt lacks the log-probs that this task needs: run it with the pattern direct")
     return [(0.0, True) if index == chosen else (-math.inf, False) for index in range(len(task.scored))]
 
 
@@ -216,7 +216,7 @@ def _likelihoods(trace: Trace) -> dict[tuple[str | None, str], tuple[float, bool
 
 
 def _items(entry: Entry, traces: Sequence[Trace]) -> list[dict[Metric, Any]]:
-    """The items of a document: one for each epoch, or one for all of them where the task repeats its requests."""
+    """Return the items of a document: one per epoch, or one for all epochs where the task repeats its requests."""
     answered = []
     for trace in traces:
         try:
@@ -240,9 +240,9 @@ def _alone(entry: Entry, metric: Metric, item: Any) -> float:
 
 
 def _finite(aggregate: Any, items: list[Any]) -> float:
-    """The aggregate of the items; infinite where it overflows, as a perplexity may, and not a number of no items."""
+    """Return the aggregate of the items: infinity on overflow, as a perplexity may, and NaN for no items."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of scikit-learn, about documents all of one class
+        warnings.simplefilter("ignore")  # scikit-learn warns if all documents are of one class
         try:
             return float(aggregate(items)) if items else math.nan
         except OverflowError:

@@ -1,4 +1,4 @@
-"""Models, judges and tools that answer from what a run recorded: a replay asks nobody and reaches nothing outside."""
+"""Models, judges and tools that answer from a recorded run: a replay asks no model and calls nothing outside."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from firsthand.tool import Tool
 
 
 def recorded_models(ref: str, names: Sequence[str]) -> list[Model]:
-    """Models that give the replies which that run recorded of those of the same names."""
+    """Models that give the replies which that run recorded from models of the same names."""
     source = store.open_run(ref, data_home())
     fingerprints = {agent["model"]: agent["fingerprint"] for agent in source.agents().values()}
     return [Replay(source, name=name, fingerprint=fingerprints.get(name, "")) for name in names]
@@ -39,7 +39,7 @@ def with_recorded_judges(benchmark: Benchmark, ref: str) -> Benchmark:
 
 
 def as_recorded(tool: Tool, ref: str) -> Tool:
-    """The tool, answering from what that run recorded if calling it again would reach outside."""
+    """The tool, answering from what that run recorded if a call would reach outside; else the tool itself."""
     if tool.effect == "write" or (tool.effect == "read" and tool.origin is None):
         return tool
     source = store.open_run(ref, data_home())

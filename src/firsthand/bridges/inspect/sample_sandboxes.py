@@ -1,12 +1,13 @@
-"""The sandboxes of an Inspect sample, for one attempt: opened before the pattern, at hand for tools, solvers and scorers.
+"""Opens an Inspect sample's sandboxes for one attempt: before the pattern starts, for tools, solvers and scorers alike.
 
-Inspect's own code reads the sample's files, runs its set-up script and sets what `sandbox()` looks for, so its solvers and
-scorers find the same files as our patterns' tools. A sample that asks for `docker` or `local` gets our sandbox, unless
-Docker is installed, where Inspect's own provider is used, or the option `sandbox` says otherwise; other providers (`k8s`,
-`modal`) are used as they are. Nothing runs with the user's own rights, as in Inspect's `local`, unless `sandbox=local` asks.
+Inspect's own code copies the sample's files, runs its setup script and sets the context that `sandbox()` reads, so its
+solvers and scorers see the same files as our patterns' tools. A sample that asks for `docker` or `local` gets our sandbox,
+unless Docker is installed (then Inspect's own provider is used) or the option `sandbox` names another; other providers
+(`k8s`, `modal`) are used as they are. Nothing runs with the user's own rights, as Inspect's `local` does, unless
+`sandbox=local` asks for it.
 
-The sandboxes stay open until the sample's scorers have looked into them. What changed in our own is kept with the trace,
-so that the attempt can be scored again from disk; other providers' sandboxes are gone when the attempt ends.
+The sandboxes stay open until the sample's scorers have run. Changes in our own sandboxes are kept in the trace, so that the
+attempt can be scored again from disk; other providers' sandboxes are gone when the attempt ends.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
+from firsthand._moved import old_names
 from firsthand.bridges.inspect.sandbox_provider import NAME, boxes
-from firsthand.bridges.inspect.sandbox_requirements import Bare, demanded
+from firsthand.bridges.inspect.sandbox_requirements import LenientConfig, required_sandboxes
 from firsthand.errors import ConfigError, SandboxError, ToolError
 from firsthand.message import Json
 from firsthand.sandbox.box import Box
@@ -29,19 +31,19 @@ from firsthand.tool import Tool, tool
 from firsthand.tools.python import shortened
 
 TOOL_S = 120
-"""What one call of a pattern's tool may take."""
+"""Time limit of one tool call."""
 STATE = "sandbox"
 
 
-def placed(theirs: Any, samples: Sequence[Any], task: str, wanted: str) -> dict[str, Any]:
-    """The sandbox of each sample that asks for one, by its id, as Inspect's specification; ConfigError if it cannot be had.
+def sandbox_specs(theirs: Any, samples: Sequence[Any], task: str, wanted: str) -> dict[str, Any]:
+    """Return Inspect's sandbox specification of each sample that needs one, by id; ConfigError if we cannot provide it.
 
-    `wanted` names another provider for all of them, which then follows their configuration as far as it can.
+    `wanted` names another provider for all samples, which then follows their configuration as far as it can.
     """
     from inspect_ai._eval.loader import resolve_task_sandbox
     from inspect_ai._eval.task.util import task_run_dir
 
-    import firsthand.bridges.inspect.sandbox_registry  # noqa: F401  # whether or not our entry points are installed
+    import firsthand.bridges.inspect.sandbox_registry  # noqa: F401  # registers ours even without installed entry points
 
     if not any(sample.sandbox or theirs.sandbox for sample in samples):
         return {}
@@ -57,7 +59,7 @@ def placed(theirs: Any, samples: Sequence[Any], task: str, wanted: str) -> dict[
 
 
 def _layered(whole: Any, sample: Any) -> Any:
-    """The task's sandbox with the sample's own configuration, as Inspect layers them."""
+    """Return the task's sandbox with the sample's own configuration, layered as Inspect does it."""
     from inspect_ai.util import SandboxEnvironmentSpec
 
     own = sample.sandbox
@@ -67,34 +69,34 @@ def _layered(whole: Any, sample: Any) -> Any:
     return SandboxEnvironmentSpec(whole.type, own.config) if same else whole
 
 
-def _provided(spec: Any, folder: str, wanted: str, whose: str) -> Any:
-    """The specification with the provider that is used here."""
+def _provided(spec: Any, folder: str, wanted: str, sample_name: str) -> Any:
+    """Return the specification with the provider to be used here and an absolute path to its configuration."""
     from inspect_ai.util import SandboxEnvironmentSpec
     from inspect_ai.util._sandbox.registry import registry_has_sandboxenv
 
     config = spec.config
     if isinstance(config, str) and Path(folder, config).exists():
         config = str(Path(folder, config).absolute())
-    kind = wanted or _usual(spec.type)
+    kind = wanted or _default_provider(spec.type)
     if not registry_has_sandboxenv(kind):
-        raise ConfigError(f"{whose} is to run in the sandbox {kind!r}, and Inspect knows no provider of that name")
+        raise ConfigError(f"{sample_name} needs the sandbox {kind!r}, but Inspect knows no such provider: install it")
     if kind != NAME:
         return SandboxEnvironmentSpec(kind, config)
     try:
-        demanded(config, whatever=wanted == NAME)
+        required_sandboxes(config, lenient=wanted == NAME)
     except ConfigError as error:
-        raise ConfigError(f"{whose} cannot run here: {error}") from None
-    return SandboxEnvironmentSpec(NAME, Bare(config) if wanted == NAME and config else config)
+        raise ConfigError(f"{sample_name} cannot run here: {error}") from None
+    return SandboxEnvironmentSpec(NAME, LenientConfig(config) if wanted == NAME and config else config)
 
 
-def _usual(kind: str) -> str:
+def _default_provider(kind: str) -> str:
     if kind == "docker" and shutil.which("docker"):
         return kind
     return NAME if kind in ("docker", "local") else kind
 
 
 class Sandboxes:
-    """The environment of an attempt. A sample without a sandbox has an empty one."""
+    """The Environment of one attempt at a sample; empty for a sample without a sandbox."""
 
     def __init__(self, task: Task, theirs: Any, sample: Any, spec: Any):
         self.task, self.theirs, self.sample, self.spec = task, theirs, sample, spec
@@ -104,22 +106,20 @@ class Sandboxes:
         self._to_be_scored = False
 
     async def open(self) -> None:
-        """Open them, with the sample's files, and run its set-up script; SandboxError if that fails."""
+        """Open the sandboxes, copy the sample's files and run its setup script; SandboxError if that fails."""
         _here.set(None)
         if self.spec is None:
             return
         try:
             environments = await self._open.enter_async_context(_entered(self.theirs, self.sample, self.spec))
         except Exception as error:
-            raise SandboxError(
-                f"the sandbox of the sample {self.sample.id!r} could not be made ready: {error}"
-            ) from error
+            raise SandboxError(f"the sandbox of the sample {self.sample.id!r} could not be set up: {error}") from error
         self.boxes = boxes(environments)
         self.seen = {name: await box.seen() for name, box in self.boxes.items()}
         _here.set(self)
 
     async def final_state(self) -> Json:
-        """`sandbox`: for each of our own, what has changed in it, or why that is not kept."""
+        """Return under `sandbox`, for each of our own sandboxes, the changed files or the reason they are not kept."""
         if self.spec is None:
             return {}
         left: Json = {}
@@ -128,43 +128,45 @@ class Sandboxes:
                 left[name] = {"changes": await box.snapshot(self.seen[name])}
             except (ValueError, OSError, SandboxError) as error:
                 left[name] = {"not_kept": str(error)}
-        self._to_be_scored = True  # nothing is awaited between this and the scorers, so they will close what is open
+        self._to_be_scored = True  # nothing is awaited between this and the scorers, so they will close the sandboxes
         return {STATE: left}
 
     async def close(self) -> None:
-        """Close them, unless the scorers are still to look into them: they close them."""
+        """Close the sandboxes, unless scorers still need them, which then close them."""
         if not self._to_be_scored:
             await self.end()
 
     async def end(self) -> None:
-        """Leave nothing behind."""
+        """Close the sandboxes for good."""
         if _here.get() is self:
             _here.set(None)
         await self._open.aclose()
 
     @property
     def tools(self) -> Sequence[Tool]:
-        """shell, python, read_file and write_file, in the sample's default sandbox."""
+        """Tools shell, python, read_file and write_file, which act in the sample's default sandbox."""
         return () if self.spec is None else _tools()
 
 
 _here: ContextVar[Sandboxes | None] = ContextVar("sandboxes", default=None)
-"""Those of the attempt that runs in this asyncio task, between its pattern and its scorers."""
+"""Sandboxes of the attempt that runs in this asyncio task, from its pattern to its scorers."""
 
 
 @asynccontextmanager
-async def looked_into(theirs: Any, sample: Any, spec: Any, task: Task, final_state: Json) -> AsyncIterator[None]:
-    """The sandboxes as an attempt left them, where scorers find them: the attempt's own, or made again from its trace."""
+async def sandboxes_for_scoring(
+    theirs: Any, sample: Any, spec: Any, task: Task, final_state: Json
+) -> AsyncIterator[None]:
+    """Give scorers the sandboxes as the attempt left them: its own, or new ones restored from its trace."""
     here = _here.get()
     if here is None or here.task.id != task.id:
-        here = await _again(Sandboxes(task, theirs, sample, spec), final_state)
+        here = await _reopened(Sandboxes(task, theirs, sample, spec), final_state)
     try:
         yield
     finally:
         await here.end()
 
 
-async def _again(sandboxes: Sandboxes, final_state: Json) -> Sandboxes:
+async def _reopened(sandboxes: Sandboxes, final_state: Json) -> Sandboxes:
     left = final_state.get(STATE, {})
     lost = next((each["not_kept"] for each in left.values() if "not_kept" in each), None)
     if lost is not None or not left:
@@ -181,7 +183,7 @@ async def _again(sandboxes: Sandboxes, final_state: Json) -> Sandboxes:
 
 @asynccontextmanager
 async def _entered(theirs: Any, sample: Any, spec: Any) -> AsyncIterator[dict[str, Any]]:
-    """The sandboxes by name, as Inspect opens them for a sample. Each attempt is a run of its own for the provider."""
+    """Open a sample's sandboxes through Inspect and yield them by name. The provider sees each attempt as a run."""
     from inspect_ai._eval.task.sandbox import sandboxenv_context
     from inspect_ai.log._transcript import Transcript, init_transcript
     from inspect_ai.util._sandbox.context import sandbox_environments_context_var
@@ -200,11 +202,11 @@ async def _entered(theirs: Any, sample: Any, spec: Any) -> AsyncIterator[dict[st
 def _tools() -> Sequence[Tool]:
     from inspect_ai.util import sandbox
 
-    async def told(words: list[str]) -> str:
-        with _sentences():
+    async def output_of(words: list[str]) -> str:
+        with _as_tool_errors():
             result = await sandbox().exec(words, timeout=TOOL_S, timeout_retry=False)
-        said = shortened(result.stdout + result.stderr) or "(no output)"
-        return said if result.success else f"{said}\n[exit status {result.returncode}]"
+        output = shortened(result.stdout + result.stderr) or "(no output)"
+        return output if result.success else f"{output}\n[exit status {result.returncode}]"
 
     @tool(effect="write", timeout_s=TOOL_S + 60)
     async def shell(command: str) -> str:
@@ -213,7 +215,7 @@ def _tools() -> Sequence[Tool]:
         Args:
             command: A command line, such as: ls -la; cat notes.txt
         """
-        return await told(["sh", "-c", command])
+        return await output_of(["sh", "-c", command])
 
     @tool(effect="write", timeout_s=TOOL_S + 60)
     async def python(code: str) -> str:
@@ -222,7 +224,7 @@ def _tools() -> Sequence[Tool]:
         Args:
             code: Python 3 source text, several lines if need be.
         """
-        return await told(["python3", "-c", code])
+        return await output_of(["python3", "-c", code])
 
     @tool(effect="read", timeout_s=TOOL_S + 60)
     async def read_file(path: str) -> str:
@@ -231,7 +233,7 @@ def _tools() -> Sequence[Tool]:
         Args:
             path: The file, relative to the folder where commands begin, or from the root.
         """
-        with _sentences():
+        with _as_tool_errors():
             return shortened(await sandbox().read_file(path))
 
     @tool(effect="write", timeout_s=TOOL_S + 60)
@@ -242,7 +244,7 @@ def _tools() -> Sequence[Tool]:
             path: The file, relative to the folder where commands begin, or from the root.
             text: What it shall hold.
         """
-        with _sentences():
+        with _as_tool_errors():
             await sandbox().write_file(path, text)
         return f"{path} has been written: {len(text)} characters"
 
@@ -250,8 +252,8 @@ def _tools() -> Sequence[Tool]:
 
 
 @contextlib.contextmanager
-def _sentences() -> Any:
-    """What a sandbox refuses, as a ToolError for the model."""
+def _as_tool_errors() -> Any:
+    """Turn a sandbox's errors into ToolErrors for the model."""
     from inspect_ai.util import OutputLimitExceededError
 
     try:
@@ -264,3 +266,6 @@ def _sentences() -> Any:
         raise ToolError(f"it printed or holds too much: more than {error.limit_str}") from None
     except OSError as error:
         raise ToolError(f"{error.strerror or error}: {error.filename or ''}".rstrip(": ")) from None
+
+
+__getattr__ = old_names(__name__, {"looked_into": "sandboxes_for_scoring", "placed": "sandbox_specs"})

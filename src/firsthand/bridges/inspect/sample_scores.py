@@ -1,8 +1,8 @@
-"""An attempt -> what Inspect's scorers and metrics say of it.
+"""Scores attempts with an Inspect task's own scorers, and computes its metrics.
 
-A scorer is given a TaskState: the one that the task's own solvers left, where they ran, and else one made of the trace: its
-conversation, its answer as the output, and the letter it chose as the marked choice. Metrics and the reducers of epochs are
-Inspect's own functions, applied to all attempts of an agent.
+A scorer gets a TaskState: the one the task's own solvers left if they ran, else one made from the trace, with its
+conversation, its answer as the output and the chosen letter as the marked choice. Metrics and epoch reducers are Inspect's
+own functions, applied to all attempts of an agent.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+from firsthand._moved import old_names
 from firsthand.benchmark import Figure
 from firsthand.bridges.inspect.messages import message_to, model_of
-from firsthand.bridges.inspect.sample_sandbox import looked_into
+from firsthand.bridges.inspect.sample_sandboxes import sandboxes_for_scoring
 from firsthand.errors import ConfigError
 from firsthand.message import Json, Message
 from firsthand.scorers.choice import chosen_letter
@@ -23,11 +24,11 @@ from firsthand.task import Task
 from firsthand.trace import Score, Trace, as_json
 
 STATE = "inspect_state"
-"""The kind of the event that holds what solvers left behind."""
+"""Kind of the event that records the solvers' final state."""
 
 
 def restored(theirs: Any, sample: Any, model: str, epoch: int = 1) -> Any:
-    """The state that Inspect's solvers begin with."""
+    """Return the initial TaskState of a sample, as Inspect's solvers get it."""
     from inspect_ai.model import ChatMessageUser, ModelName
     from inspect_ai.scorer import Target
     from inspect_ai.solver import TaskState
@@ -46,7 +47,7 @@ def restored(theirs: Any, sample: Any, model: str, epoch: int = 1) -> Any:
 
 
 def saved(state: Any) -> Json:
-    """What scorers look at of a state, as JSON."""
+    """Return the parts of a TaskState that scorers read, as JSON."""
     return {
         "messages": [message.model_dump(mode="json", exclude_none=True) for message in state.messages],
         "output": state.output.model_dump(mode="json", exclude_none=True),
@@ -57,11 +58,11 @@ def saved(state: Any) -> Json:
     }
 
 
-class Judge:
-    """The scorers and metrics of one Inspect task."""
+class InspectScorers:
+    """Scorers and metrics of one Inspect task."""
 
     def __init__(self, theirs: Any, samples: Mapping[str, Any], grader: str, places: Mapping[str, Any]):
-        """`places` are the sandboxes of the samples that have one."""
+        """`places` maps the ids of samples that need a sandbox to its specification."""
         self.theirs = theirs
         self.places = places
         self.samples = samples
@@ -70,11 +71,11 @@ class Judge:
         self.names = _names(self.scorers)
 
     async def score(self, task: Task, trace: Trace) -> tuple[Score, ...]:
-        """A Score for each scorer, or for each key of one that gives several; what Inspect said of it is in its detail."""
+        """Return a Score per scorer, or per key of a scorer with a dict value; Inspect's own Score is kept in the detail."""
         spec = self.places.get(task.id)
         if spec is None:
             return await self._scored(task, trace)
-        async with looked_into(self.theirs, self.samples[task.id], spec, task, trace.final_state):
+        async with sandboxes_for_scoring(self.theirs, self.samples[task.id], spec, task, trace.final_state):
             return await self._scored(task, trace)
 
     async def _scored(self, task: Task, trace: Trace) -> tuple[Score, ...]:
@@ -112,7 +113,7 @@ class Judge:
         return state
 
     def figures(self, traces: Sequence[Trace]) -> list[Figure]:
-        """Inspect's metrics of all attempts, under its names: `match accuracy`, `match stderr`."""
+        """Return Inspect's metrics over all attempts, under its names: `match accuracy`, `match stderr`."""
         by_task: dict[str, list[Trace]] = {}
         for trace in traces:
             if trace.error is None and trace.task_id in self.samples:
@@ -123,10 +124,10 @@ class Judge:
             return []
         results = lru_cache(maxsize=1024)(lambda chosen: self._results([scored[index] for index in chosen]))
         names = results(tuple(range(len(ids))))
-        return [slow_figure(name, ids, _Reading(results, name)) for name in names]
+        return [slow_figure(name, ids, _ChosenMetric(results, name)) for name in names]
 
     def _results(self, chosen: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, float]:
-        """Each metric of the chosen samples; one that was drawn twice counts as two."""
+        """Return each metric over the chosen samples; a sample that was drawn twice counts as two."""
         from inspect_ai._eval.task.results import eval_results
 
         rows = [
@@ -146,8 +147,8 @@ class Judge:
         return figures
 
 
-class _Reading:
-    """One metric of the results for chosen samples."""
+class _ChosenMetric:
+    """One metric as a function of the chosen samples."""
 
     def __init__(self, results: Any, name: str):
         self.results = results
@@ -158,7 +159,7 @@ class _Reading:
 
 
 def _names(scorers: Sequence[Any]) -> list[str]:
-    """Inspect's names of the scorers, numbered where two are alike."""
+    """Return Inspect's names of the scorers, numbered where two are equal."""
     from inspect_ai._util.registry import registry_unqualified_name
     from inspect_ai.scorer._scorer import unique_scorer_name
 
@@ -169,7 +170,7 @@ def _names(scorers: Sequence[Any]) -> list[str]:
 
 
 def _scores(name: str, verdict: Any) -> list[Score]:
-    """Inspect's Score as ours: the number that its metrics take it for."""
+    """Convert Inspect's Score to ours; the value is the number that its metrics would use."""
     from inspect_ai.scorer import value_to_float
 
     detail = {"inspect": verdict.model_dump(mode="json", exclude_none=True), "scorer": name}
@@ -181,7 +182,7 @@ def _scores(name: str, verdict: Any) -> list[Score]:
 
 
 def _sample_scores(trace: Trace, sample: Any, names: Sequence[str]) -> dict[str, Any]:
-    """The attempt's verdicts as Inspect's SampleScores, by scorer."""
+    """Return the attempt's stored scores as Inspect's SampleScores, by scorer."""
     from inspect_ai.scorer import SampleScore
     from inspect_ai.scorer import Score as InspectScore
 
@@ -203,12 +204,12 @@ def _reducers(results: Any) -> int:
 
 
 def _conversation(trace: Trace) -> tuple[Message, ...]:
-    """The conversation that ended last."""
+    """Return the conversation that ends at the newest node."""
     return trace.messages(len(trace.nodes) - 1) if trace.nodes else ()
 
 
 def _with(state: Any, kept: Mapping[str, Any]) -> Any:
-    """The state as solvers left it."""
+    """Return `state` with the parts that `saved` recorded."""
     from inspect_ai.model import ChatMessage, ModelOutput
     from inspect_ai.solver._task_state import Choice, Choices
     from pydantic import TypeAdapter
@@ -225,7 +226,7 @@ def _with(state: Any, kept: Mapping[str, Any]) -> Any:
 
 
 def enter_grader(grader: str) -> None:
-    """Set the model that scorers ask where they name none: the grader, or one that says it is missing."""
+    """Make the grader the default model of scorers; without one, a scorer that calls a model gets a ConfigError."""
     from inspect_ai.log._transcript import Transcript, init_transcript
     from inspect_ai.model import GenerateConfig
     from inspect_ai.model._model import init_active_model, init_model_roles, init_model_usage, init_role_usage
@@ -249,6 +250,9 @@ def _grader_api(grader: str) -> Any:
 
     class Missing(ModelAPI):  # type: ignore[misc]
         async def generate(self, input: Any, tools: Any, tool_choice: Any, config: Any) -> Any:
-            raise ConfigError("this scorer asks a judge model, and none was named: add :grader=MODEL to the benchmark")
+            raise ConfigError("this scorer calls a judge model, and none was named: add :grader=MODEL to the benchmark")
 
     return Missing("none", None, None, [], GenerateConfig())
+
+
+__getattr__ = old_names(__name__, {"Judge": "InspectScorers"})

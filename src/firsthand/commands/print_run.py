@@ -1,0 +1,101 @@
+"""Prints a run: the leaderboard for people or programs, how it was measured, and where the report and the traces are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from firsthand.benchmark import Figures
+from firsthand.errors import StoreError
+from firsthand.experiment.settings import RunSettings
+from firsthand.message import Json
+from firsthand.runs.store import Run
+from firsthand.system.terminal import console
+from firsthand.trace import Trace
+
+if TYPE_CHECKING:
+    from firsthand.show.board import Board
+
+
+class Results(NamedTuple):
+    """A run and what its leaderboard is made of."""
+
+    run: Run
+    settings: RunSettings
+    traces: Sequence[Trace]
+    protocols: Mapping[str, str]
+    """Benchmark -> its protocol."""
+    figures: Mapping[str, Figures] | None = None
+
+    def boards(self) -> list[Board]:
+        """A leaderboard for each benchmark; none without a finished attempt."""
+        from firsthand.show.board import leaderboard
+
+        if not self.traces:
+            return []
+        budget, clusters = self.settings.token_budget, self.run.clusters()
+        return leaderboard(self.traces, budget=budget, clusters=clusters, figures=self.figures)
+
+
+def print_results(results: Results) -> None:
+    """Print the leaderboard, how it was measured, the report, and the commands that show more."""
+    from firsthand.show.board_table import render
+
+    run, settings, traces, protocols, _ = results
+    out = console()
+    if not traces:
+        out.print("No attempt has finished.")
+    else:
+        boards = results.boards()
+        out.print(render(boards))
+        for heading, line in judge_facts(traces).items():
+            out.print(f"{heading:<10}{line}", soft_wrap=True, markup=False)
+        for name, protocol in protocols.items():
+            out.print(f"protocol  {name}: {protocol}".replace("\n", "\\n"), soft_wrap=True, markup=False)
+        report = write_report(run, settings, traces, boards)
+        out.print(f"report    {report}", soft_wrap=True, markup=False)
+        worst = next((trace for trace in traces if trace.error), traces[-1])
+        out.print(f"traces    {run.path}", soft_wrap=True, markup=False)
+        out.print(f"show      firsthand show {run.id} {worst.id[:8]}", soft_wrap=True, markup=False)
+    out.print(f"reproduce {settings.command()}", soft_wrap=True, markup=False)
+
+
+def judge_facts(traces: Sequence[Trace]) -> dict[str, str]:
+    """Heading -> line about the judge model: its cost, and how verdicts were reached. Empty if no model judged."""
+    scores = [score for trace in traces for score in trace.scores if "judge" in score.detail]
+    if not scores:
+        return {}
+    from firsthand.scorers.model_judge import about_judge
+
+    return about_judge(scores)
+
+
+def print_json(results: Results) -> None:
+    """Print the leaderboard as one JSON object."""
+    run = results.run
+    body: Json = {"run": run.id, "path": str(run.path), "status": run.status, "protocols": dict(results.protocols)}
+    body["boards"] = [board.to_json() for board in results.boards()]
+    print(json.dumps(body, indent=2, ensure_ascii=False))
+
+
+def write_report(run: Run, settings: RunSettings, traces: Sequence[Trace], boards: Sequence[Board]) -> str:
+    """Write the HTML report into the run's folder; returns its path. StoreError if it cannot be written."""
+    from firsthand.show.html_report import report_html
+    from firsthand.stats.breakdown import own_grids
+
+    html = report_html(
+        boards,
+        title=f"{', '.join(settings.benchmarks)} with {', '.join(settings.model)}",
+        command=settings.command(),
+        machine=run.about["machine"],
+        run_path=str(run.path),
+        traces=traces,
+        grids=own_grids(run),
+    )
+    path = run.path / "report.html"
+    try:
+        path.write_text(html, encoding="utf-8")
+    except OSError as error:
+        raise StoreError(f"the report {path} cannot be written: {error.strerror}; the run is kept") from None
+    return str(path)

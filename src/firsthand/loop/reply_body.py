@@ -1,0 +1,73 @@
+"""Replies to generations as journals and caches keep them: a prompt's token ids as what they add to an earlier reply.
+
+A conversation of n turns has n prompts, each of which holds the one before. So a body holds only the ids that its prompt
+adds, and the key of the request that it continues, under which any store finds the rest. A checksum guards against a store
+whose earlier reply is another one than that of the time: then the ids are not known.
+"""
+
+from __future__ import annotations
+
+import zlib
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from firsthand.message import Json
+from firsthand.model import Completion
+
+
+@dataclass(frozen=True)
+class Continued:
+    """The request that a prompt continues, as token ids."""
+
+    request: str
+    """Its key."""
+    sample: int
+    """Which of its answers is continued."""
+    ids: Sequence[int]
+    """Its prompt and that answer."""
+
+
+def shared(ids: Sequence[int], earlier: Sequence[int]) -> int:
+    """The number of ids at the beginning that are the same."""
+    size = min(len(ids), len(earlier))
+    if ids[:size] == earlier[:size]:
+        return size
+    return next(place for place in range(size) if ids[place] != earlier[place])
+
+
+def to_body(completions: Sequence[Completion], continued: Continued | None = None) -> Json:
+    """The answers to one prompt as a JSON object that holds the prompt's ids once, without what `continued` has."""
+    body: Json = {"completions": [replace(each, prompt_ids=None).to_json() for each in completions]}
+    ids = completions[0].prompt_ids if completions else None
+    if ids is None:
+        return body
+    kept = 0 if continued is None else shared(ids, tuple(continued.ids))
+    body["prompt"] = {"ids": list(ids[kept:]), "check": _checksum(ids)}
+    if continued is not None and kept:
+        body["prompt"] |= {"after": continued.request, "sample": continued.sample, "kept": kept}
+    return body
+
+
+def from_body(body: Json, earlier: Callable[[str, int], Sequence[int] | None]) -> list[Completion]:
+    """The answers that `to_body` wrote. `earlier` gives the ids of a request's prompt and one of its answers, if known."""
+    prompt = body.get("prompt")
+    ids: tuple[int, ...] | None = None
+    if prompt is not None:
+        base: Sequence[int] | None = ()
+        if "after" in prompt:
+            base = earlier(prompt["after"], prompt["sample"])
+        if base is not None:
+            whole = (*base[: prompt.get("kept", 0)], *prompt["ids"])
+            ids = whole if _checksum(whole) == prompt["check"] else None
+    return [replace(Completion.from_json(each), prompt_ids=ids) for each in body["completions"]]
+
+
+def answered(completion: Completion) -> tuple[int, ...] | None:
+    """The ids of a prompt and its answer; None if they are not known."""
+    sampled = completion.message.sampled
+    return None if completion.prompt_ids is None or sampled is None else completion.prompt_ids + sampled.token_ids
+
+
+def _checksum(ids: Sequence[int]) -> int:
+    return zlib.crc32(array("q", ids).tobytes())

@@ -1,0 +1,103 @@
+"""A memory cgroup for a sandbox worker, where the kernel lets us make one: as root, or in a delegated subtree.
+
+Counting what processes have mapped misses pages that nobody maps, such as shared memory that was unmapped but for one page,
+pipes, sockets and page tables. The kernel counts them all, and kills the run when the total passes the limit. Both versions
+of the interface are used. `open_cgroup` gives None where there is neither, and the counting alone remains.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+
+ROOT = Path("/sys/fs/cgroup")
+SLACK_BYTES = 64 * 2**20
+"""For the kernel's own tables of a run, and the worker's own growth."""
+LEFT_S = 10.0
+"""An empty cgroup of a process that is gone is removed when it is this old."""
+_NUMBERS = itertools.count()
+
+
+class MemoryCgroup:
+    """One cgroup, empty at first."""
+
+    def __init__(self, folder: Path, version: int):
+        self.folder, self.version = folder, version
+        self.limit_file = folder / ("memory.max" if version == 2 else "memory.limit_in_bytes")
+        self.usage_file = folder / ("memory.current" if version == 2 else "memory.usage_in_bytes")
+        self.events_file = folder / ("memory.events" if version == 2 else "memory.oom_control")
+
+    def entering(self, command: list[str]) -> list[str]:
+        """The command, run inside the cgroup from its first instruction on."""
+        return ["/bin/sh", "-c", 'echo $$ > "$0" && exec "$@"', str(self.folder / "cgroup.procs"), *command]
+
+    def allow(self, more_bytes: int) -> None:
+        """Set the limit to what is used now and `more_bytes`, and some slack."""
+        used = int(self.usage_file.read_text())
+        self.limit_file.write_text(str(used + more_bytes + SLACK_BYTES))
+
+    def kills(self) -> int:
+        """The number of processes that the kernel has killed for the limit."""
+        lines = self.events_file.read_text().splitlines()
+        return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+
+    def close(self) -> None:
+        """Remove it; its processes must have ended."""
+        for _ in range(50):
+            try:
+                self.folder.rmdir()
+                return
+            except FileNotFoundError:
+                return
+            except OSError:  # the last of them is being reaped
+                time.sleep(0.01)
+
+
+def open_cgroup() -> MemoryCgroup | None:
+    """A new cgroup below our own, or beside it; None where none can be made."""
+    for parent, version in _parents():
+        _remove_left(parent)
+        folder = parent / f"firsthand-{os.getpid()}-{next(_NUMBERS)}"
+        try:
+            folder.mkdir()
+        except OSError:
+            continue
+        made = MemoryCgroup(folder, version)
+        try:
+            made.allow(2**40)
+            made.kills()
+            if version == 2:
+                with suppress(FileNotFoundError):  # a kernel without swap
+                    (folder / "memory.swap.max").write_text("0")
+            return made
+        except (OSError, ValueError):
+            made.close()
+    return None
+
+
+def _remove_left(parent: Path) -> None:
+    """Remove the empty cgroups of processes that were killed before they could."""
+    for folder in parent.glob("firsthand-*"):
+        pid = folder.name.split("-")[1]
+        with suppress(OSError):
+            if not Path("/proc", pid).exists() and time.time() - folder.stat().st_mtime > LEFT_S:
+                folder.rmdir()
+
+
+def _parents() -> list[tuple[Path, int]]:
+    """Where a cgroup might be made, with the version of the interface there."""
+    try:
+        lines = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
+    except OSError:
+        return []
+    found = []
+    for _, controllers, path in lines:
+        if "memory" in controllers.split(","):
+            found.append((ROOT / "memory" / path.lstrip("/"), 1))
+        elif not controllers:  # version 2 lets no processes and cgroups share a place: beside our own there may be room
+            own = ROOT / path.lstrip("/")
+            found += [(place, 2) for place in (own, own.parent) if place.is_relative_to(ROOT)]
+    return found

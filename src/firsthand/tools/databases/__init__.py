@@ -1,0 +1,1 @@
+"""SQLite statements in a process with limits."""

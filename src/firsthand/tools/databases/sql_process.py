@@ -1,0 +1,122 @@
+"""Runs one SQL statement in a process of its own, with limits on time and memory. Standard library only.
+
+A request comes as JSON on standard input: `path`, `write`, `statement`, `seconds`, `memory_bytes`, `max_rows`, `max_chars`,
+`max_cell`. The reply is one JSON object: `columns`, `rows`, `more` and `count`, or `error` with the tables there are.
+
+SQLite's own limits and its progress handler bound what a statement asks for step by step; one call of a function, such as
+`printf('%.*c', 100000000, 'x')` or `instr` of long texts, is no step. So the kernel bounds the process, and whoever
+started it kills it when its time is up. Temporary tables and sorters are kept in that memory: no files are made.
+"""
+
+import json
+import resource
+import sqlite3
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+LIMITS = {
+    sqlite3.SQLITE_LIMIT_LENGTH: 10_000_000,
+    sqlite3.SQLITE_LIMIT_SQL_LENGTH: 100_000,
+    sqlite3.SQLITE_LIMIT_EXPR_DEPTH: 200,
+    sqlite3.SQLITE_LIMIT_COMPOUND_SELECT: 100,
+    sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH: 200,
+    sqlite3.SQLITE_LIMIT_ATTACHED: 0,
+    sqlite3.SQLITE_LIMIT_WORKER_THREADS: 0,
+}
+READING = frozenset((sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE, sqlite3.SQLITE_FUNCTION))
+NEVER = frozenset((sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH, sqlite3.SQLITE_PRAGMA, sqlite3.SQLITE_CREATE_VTABLE))
+FORBIDDEN_FUNCTIONS = ("load_extension", "readfile", "writefile", "edit", "fts3_tokenizer")
+
+
+def main() -> None:
+    """Read the request, carry it out, print the reply."""
+    request = json.load(sys.stdin)
+    seconds = int(request["seconds"]) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
+    resource.setrlimit(resource.RLIMIT_AS, (request["memory_bytes"], request["memory_bytes"]))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    try:
+        reply = carried_out(request)
+    except MemoryError:
+        reply = {"error": "out of memory"}
+    sys.stdout.write(json.dumps(reply))
+
+
+def carried_out(request: dict[str, Any]) -> dict[str, Any]:
+    """The reply to a request; what SQLite complains of is in it."""
+    mode = "rw" if request["write"] else "ro"
+    try:
+        connection = sqlite3.connect(f"{request['path']}?mode={mode}", uri=True, timeout=2.0)
+    except sqlite3.Error as error:
+        return {"error": f"cannot be opened: {error}"}
+    ends_s = time.monotonic() + request["seconds"]
+    try:
+        for limit, value in LIMITS.items():
+            connection.setlimit(limit, value)
+        connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
+        connection.execute("PRAGMA trusted_schema = OFF")
+        connection.execute("PRAGMA temp_store = MEMORY")
+        connection.set_authorizer(authorizer(writes=request["write"]))
+        connection.set_progress_handler(lambda: int(time.monotonic() > ends_s), 1000)
+        with connection:
+            return fetched(connection.execute(request["statement"]), request)
+    except (UnicodeEncodeError, ValueError, OverflowError):
+        return {"error": "characters"}
+    except (sqlite3.Error, sqlite3.Warning) as error:
+        return {"error": str(error), "tables": tables(connection) if "no such table" in str(error) else []}
+    finally:
+        connection.close()
+
+
+def fetched(cursor: sqlite3.Cursor, request: dict[str, Any]) -> dict[str, Any]:
+    """The rows that a statement gives, as many as are wanted, each cell cut."""
+    if cursor.description is None:
+        return {"columns": None, "rows": [], "more": False, "count": cursor.rowcount}
+    rows: list[list[Any]] = []
+    size, more = 0, False
+    for row in cursor:
+        cells = [cell(value, request["max_cell"]) for value in row]
+        size += sum(len(str(each)) + 3 for each in cells)
+        if len(rows) == request["max_rows"] or size > request["max_chars"]:
+            more = True
+            break
+        rows.append(cells)
+    columns = [cell(str(column[0]), request["max_cell"]) for column in cursor.description]
+    return {"columns": columns, "rows": rows, "more": more, "count": cursor.rowcount}
+
+
+def cell(value: Any, most: int) -> Any:
+    """The value as text of at most `most` characters and a note of what was cut; None stays."""
+    if value is None:
+        return None
+    if isinstance(value, bytes):
+        return f"({len(value)} bytes)"
+    text = str(value)
+    return text if len(text) <= most else f"{text[:most]}... ({len(text)} characters)"
+
+
+def tables(connection: sqlite3.Connection) -> list[str]:
+    """The names of the tables and views there are."""
+    connection.set_progress_handler(None, 0)
+    try:
+        return [str(row[0]) for row in connection.execute("SELECT name FROM sqlite_master WHERE type != 'index'")]
+    except sqlite3.Error:
+        return []
+
+
+def authorizer(*, writes: bool) -> Callable[..., int]:
+    """The decision on each thing that a statement does, as SQLite asks for it."""
+
+    def decide(action: int, first: str | None, second: str | None, base: str | None, inner: str | None) -> int:
+        if action == sqlite3.SQLITE_FUNCTION and (second or "").lower() in FORBIDDEN_FUNCTIONS:
+            return sqlite3.SQLITE_DENY
+        allowed = action not in NEVER if writes else action in READING
+        return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
+
+    return decide
+
+
+if __name__ == "__main__":
+    main()
