@@ -157,7 +157,7 @@ def test_new_weights_come_in_under_answers_and_the_answer_names_both_versions(ho
 
 def test_models_named_with_an_adapter_beside_them_share_one_model(house: Path) -> None:
     red, green = (catalog.model(f"{house / 'model'}+adapter:{house / 'adapters' / name}") for name in ("red", "green"))
-    assert isinstance(red, Local) and isinstance(green, Local) and red._memory is green._memory
+    assert isinstance(red, Local) and isinstance(green, Local) and red._shared is green._shared
     red.config = green.config = CONFIG
     answers = [ids(asyncio.run(each.complete("What is", HOT))[0]) for each in (red, green)]
     assert answers[0] != answers[1] and red.name.endswith("red") and red.fingerprint != green.fingerprint
