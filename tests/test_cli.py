@@ -333,7 +333,7 @@ def test_ctrl_c_keeps_what_is_done_names_the_way_on_and_resume_finishes(cli: Any
 
 def finished(home: Path) -> int:
     """How many attempts the only run has finished."""
-    for folder in (home / "runs").glob("*"):
+    for folder in (home / "runs").glob("*/"):
         if (folder / "report.html").exists():
             return 99
         try:
