@@ -369,7 +369,7 @@ def test_a_folder_that_is_unfit_is_refused_and_touches_nothing(tmp_path: Path) -
         ("other", ModelFileError, "lora_B .* expected"),
         ("cut", ModelFileError, "safetensors"),
         ("bare", ModelFileError, r"has no adapter_config\.json"),
-        ("nowhere", ModelFileError, "is no folder"),
+        ("nowhere", ModelFileError, "is not a folder"),
     ]:
         with pytest.raises(error, match=expected):
             engine.load_adapter("new", tmp_path / name)

@@ -156,6 +156,23 @@ def test_compiled_code_lies_on_disk_before_the_index_names_it_and_old_code_goes(
     assert new.load("float32") == b"new code" and len(list(tmp_path.glob("*.nbc"))) == 1
 
 
+class Gone:
+    """A class that cached code of an older version names."""
+
+
+def test_a_cache_that_names_a_class_which_is_gone_is_compiled_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jit = pytest.importorskip("firsthand.kernels.jit")
+    files = jit.CodeFiles(str(tmp_path), "run-1.py311", "today")
+    files.save((Gone,), b"code")
+    assert files.load((Gone,)) == b"code"
+    monkeypatch.delattr(sys.modules[__name__], "Gone")
+    assert files.load("int8") is None
+    files.save("int8", b"new code")
+    assert files.load("int8") == b"new code"
+
+
 SIBLINGS = """
 import sys
 from firsthand.kernels import jit

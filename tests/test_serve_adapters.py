@@ -165,7 +165,7 @@ def test_models_named_with_an_adapter_beside_them_share_one_model(house: Path) -
     with pytest.raises(ModelFileError, match="no finite numbers"):
         asyncio.run(nan.complete("What is", HOT))
     assert ids(asyncio.run(green.complete("What is", HOT))[0]) == answers[1]
-    with pytest.raises(ModelFileError, match="is no folder"):
+    with pytest.raises(ModelFileError, match="is not a folder"):
         catalog.model(f"{house / 'model'}+adapter:{house / 'nowhere'}")
     red.close()
 
@@ -193,7 +193,7 @@ def test_the_flags_name_adapters_and_faults_in_them_are_told(house: Path) -> Non
     for text, expected in [
         ("red", "write NAME=FOLDER"),
         ("m=x", "m is the model's own name"),
-        ("r=no", "is no folder"),
+        ("r=no", "is not a folder"),
     ]:
         config = command.Config(model="m", adapter=(text,))
         error = ModelFileError if text == "r=no" else ConfigError

@@ -42,6 +42,14 @@ class CodeFiles(IndexDataCacheFile):
             _tell_once()
         return found
 
+    def _load_index(self) -> dict[Any, str]:
+        """The index; empty if it names classes of another version of this folder, which cannot be unpickled."""
+        try:
+            found: dict[Any, str] = super()._load_index()
+        except (AttributeError, ImportError):
+            return {}
+        return found
+
     def save(self, key: Any, data: Any) -> None:
         """Save the code for a key (types and processor), and delete stale code."""
         digest = hashlib.sha256(repr((self._version, self._source_stamp, key)).encode()).hexdigest()
