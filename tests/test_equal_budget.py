@@ -20,9 +20,8 @@ from firsthand.model import Usage
 from firsthand.patterns.react import react
 from firsthand.patterns.self_consistency import self_consistency
 from firsthand.runs.store import list_runs, open_run
-from firsthand.show.board import leaderboard
+from firsthand.show.board import caveats, leaderboard
 from firsthand.show.board_table import render_text
-from firsthand.show.board_words import caveats
 from firsthand.show.html_report import report_html
 from firsthand.show.scatter import scatter
 from firsthand.stats.pareto import frontier

@@ -151,27 +151,9 @@ def test_the_edges_between_rooms_have_no_circle():
         left = {room: below for room, below in left.items() if room not in free}
 
 
-BACK_EDGES = {
-    "patterns.parts.self_tests": "patterns.parts.feedback",
-    "serve.telemetry.request_spans": "serve.models.served_model",
-    "show.board_words": "show.board",
-    "commands.budgets": "commands.run",
-    "commands.cluster": "commands.run",
-    "commands.lineup": "commands.run",
-    "commands.results": "commands.run",
-    "commands.pairwise": "commands.compare",
-    "commands.bench_decoder": "commands.bench",
-    "commands.bench_encoder": "commands.bench",
-    "commands.bench_rounds": "commands.bench",
-}
-"""Imports that close a circle and are still to be removed."""
-
-
 def test_no_modules_import_each_other():
     paths = {name.removesuffix(".__init__"): path for name, path in files()}
     edges = {name: imports_of(path) & paths.keys() - {name} for name, path in paths.items()}
-    for importer, imported in BACK_EDGES.items():
-        edges.get(f"firsthand.{importer}", set()).discard(f"firsthand.{imported}")
     try:
         TopologicalSorter(edges).prepare()
     except CycleError as error:
@@ -204,9 +186,7 @@ def test_no_edge_hides_in_a_string():
     assert hidden == []
 
 
-SAME_NAME = {
-    "admission.py": "the engine admits sequences to memory, the server requests to the engine",
-}
+SAME_NAME: dict[str, str] = {}
 """File names that may occur twice, each with the reason; a command's file is named after what is typed."""
 
 

@@ -10,9 +10,9 @@ import pytest
 
 from firsthand.errors import UnknownName
 from firsthand.model import Usage
-from firsthand.show.board import leaderboard
+from firsthand.show.board import caveats, findings, leaderboard
 from firsthand.show.board_table import render_text
-from firsthand.show.board_words import amount, caveats, findings, p_text, seconds
+from firsthand.show.board_words import amount, p_text, seconds
 from firsthand.trace import Call, Failure, Score, Trace
 
 

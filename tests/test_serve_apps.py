@@ -288,18 +288,18 @@ def test_the_openai_routes_can_have_a_prefix_themselves() -> None:
 
 def test_the_names_of_0_6_still_work_and_warn() -> None:
     import importlib
+    import sys
 
     def old(module: str, name: str) -> Any:
-        with pytest.warns(DeprecationWarning, match=f"{name} is now"):
+        sys.modules.pop(module, None)
+        with pytest.warns(DeprecationWarning, match=f"{module} has moved"):
             return getattr(importlib.import_module(module), name)
 
-    limits = old("firsthand.serve.admission.admission_settings", "Limits")(max_tokens=8)
-    settings = old("firsthand.serve.admission.admission_settings", "Settings")(
-        limits=limits, max_requests=7, hosts=("x",)
-    )
-    door = old("firsthand.serve.models.served_models", "Door")(Scripted(["Hello."]), settings, Keys(), name="demo")
-    app = old("firsthand.serve.http.app", "make_app")(door)
-    address = old("firsthand.serve.http.server", "Address")(port=0)
+    limits = old("firsthand.serve.settings", "Limits")(max_tokens=8)
+    settings = old("firsthand.serve.settings", "Settings")(limits=limits, max_requests=7, hosts=("x",))
+    door = old("firsthand.serve.door", "Door")(Scripted(["Hello."]), settings, Keys(), name="demo")
+    app = old("firsthand.serve.app", "make_app")(door)
+    address = old("firsthand.serve.server", "Address")(port=0)
     assert (address.host, address.port) == ("127.0.0.1", 0)
 
     async def answer() -> httpx.Response:

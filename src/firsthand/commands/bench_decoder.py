@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from firsthand.commands.bench_config import Config
 from firsthand.commands.bench_rounds import is_wanted, repeat, with_machine_speeds
 from firsthand.hub.planner import prefill_gflop
 
 if TYPE_CHECKING:
-    from firsthand.commands.bench import Config
     from firsthand.engine.core.engine import Engine
     from firsthand.engine.core.engine_config import EngineConfig
     from firsthand.measure.machine_speeds import Speeds

@@ -6,13 +6,13 @@ import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from firsthand.commands.bench_config import Config
 from firsthand.commands.bench_rounds import repeat, with_machine_speeds
 from firsthand.errors import ConfigError
 from firsthand.hub.encoder_planner import encoder_gflop
 from firsthand.hub.inspection import Inspection
 
 if TYPE_CHECKING:
-    from firsthand.commands.bench import Config
     from firsthand.measure.measurements import Result
     from firsthand.measure.workloads import WorkloadSizes
 

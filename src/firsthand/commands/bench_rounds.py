@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from firsthand.commands.bench_config import Config
 from firsthand.system.terminal import progress
 
 if TYPE_CHECKING:
-    from firsthand.commands.bench import Config
     from firsthand.measure.machine_speeds import Speeds
     from firsthand.measure.measurements import Measured
     from firsthand.measure.workloads import Workload

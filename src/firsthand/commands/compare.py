@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Literal
+from dataclasses import replace
 
 from firsthand.benchmark import Figure, Figures
+from firsthand.commands.compare_config import Config
 from firsthand.commands.pairwise import compare_pairwise
 from firsthand.commands.sides import (
     benchmarks_with,
@@ -19,15 +18,15 @@ from firsthand.commands.sides import (
     write,
 )
 from firsthand.config import confidence
-from firsthand.errors import ConfigError, unknown
+from firsthand.errors import unknown
 from firsthand.message import Json
 from firsthand.runs import store
 from firsthand.runs.flaky import Flaky, flaky
 from firsthand.runs.pairing import Comparison, compare
 from firsthand.runs.store import Run
-from firsthand.show.answer_diff import MAX_SAMPLES, Only, Sample, page, samples, terminal_text
+from firsthand.show.answer_diff import MAX_SAMPLES, Sample, page, samples, terminal_text
 from firsthand.stats.intervals import Scores
-from firsthand.stats.multiple_comparisons import Correction, difference
+from firsthand.stats.multiple_comparisons import difference
 from firsthand.stats.paired import PairedDifference, judged
 from firsthand.stats.stored_figures import first_score, own_figures
 from firsthand.system.home import data_home
@@ -41,49 +40,6 @@ firsthand compare A B C --correct bh                        # every two agents o
 firsthand compare A B --diff --only worse --html diff.html
 firsthand compare A B --benchmark gsm8k --score strict --json
 """
-
-
-@dataclass(frozen=True)
-class Config:
-    """Runs or agents to compare. Differences are B minus A: positive means that B is better."""
-
-    runs: tuple[str, ...] = field(metadata={"positional": True})
-    """A and B; or one run, or three and more, whose agents are all compared with each other."""
-    agent_a: str | None = None
-    """The agent of A; without it, each agent in both runs."""
-    agent_b: str | None = None
-    """The agent of B; without it, the one named as A's."""
-    benchmark: str | None = None
-    """Only this benchmark."""
-    score: str | None = None
-    """A score or figure by name; the benchmark's first score and all its figures by default."""
-    errors: Literal["zero", "drop"] = "zero"
-    """Attempts without a score count as 0 (zero) or are left out (drop); their number is printed."""
-    confidence: str = "95%"
-    """Confidence level of intervals and verdicts."""
-    correct: Correction = "holm"
-    """Correction of all-pairs comparisons: holm (family-wise), bh (false discovery rate), or none."""
-    diff: bool = False
-    """Show both answers side by side with a word diff."""
-    only: Only = "changed"
-    """With --diff or --html: samples whose score changed, got worse, got better, or all."""
-    html: Path | None = None
-    """Write the samples side by side into this HTML file."""
-    flaky: bool = False
-    """List tasks whose repeated attempts disagree, or that differ between two runs of one agent and seed."""
-    limit: int = 10
-    """At most this many changed tasks, samples and flaky tasks."""
-    json: bool = False
-    """Print JSON for programs."""
-
-    def __post_init__(self) -> None:
-        if self.limit < 1:
-            raise ConfigError(f"limit is {self.limit}: give 1 or more")
-        if len(self.runs) != 2 and (self.agent_a or self.agent_b or self.diff or self.html or self.flaky):
-            raise ConfigError(
-                f"runs is {' '.join(self.runs)}: agent-a, agent-b, diff, html and flaky are for two runs, A and B"
-            )
-        confidence(self.confidence)
 
 
 def main(config: Config) -> int:

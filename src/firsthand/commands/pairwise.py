@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from firsthand.benchmark import Figure, Figures
+from firsthand.commands.compare_config import Config
 from firsthand.commands.sides import benchmarks_with, difference_cells, difference_header
 from firsthand.config import confidence
 from firsthand.errors import ConfigError, unknown
@@ -20,9 +20,6 @@ from firsthand.stats.paired import PairedDifference
 from firsthand.stats.stored_figures import first_score, own_figures, stored_figures
 from firsthand.system.home import data_home
 from firsthand.system.terminal import complain, console, print_table
-
-if TYPE_CHECKING:
-    from firsthand.commands.compare import Config
 
 Pairs = dict[tuple[str, str], PairedDifference]
 

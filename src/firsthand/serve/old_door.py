@@ -1,8 +1,10 @@
-"""The server's Python interface of firsthand 0.6, for code that still uses it. It goes in 0.8.0."""
+"""The server's Python interface of firsthand 0.6: `serve.door`, `.settings`, `.server` and `.app` lead here until 0.8.0.
+
+New code uses ServerApp, AdmissionSettings, OpenAISettings, TelemetrySettings, ClientLimits and ListenAddress.
+"""
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,13 +20,6 @@ from firsthand.serve.openai.openai_settings import OpenAISettings
 from firsthand.serve.telemetry.server_telemetry import ServerTelemetry
 from firsthand.serve.telemetry.telemetry_settings import TelemetrySettings
 
-REPLACED = {
-    "Door": "ServerApp of serve/http/app.py",
-    "Settings": "AdmissionSettings, OpenAISettings and TelemetrySettings",
-    "Limits": "ClientLimits of serve/admission/admission_settings.py",
-    "Address": "ListenAddress of serve/http/listen_address.py",
-    "make_app": "ServerApp of serve/http/app.py",
-}
 Limits = ClientLimits
 
 
@@ -87,9 +82,3 @@ def Address(  # noqa: N802 - it was a class
 def make_app(door: Door) -> Door:
     """The door, which is an ASGI application itself."""
     return door
-
-
-def old_name(name: str) -> object:
-    """The class or function of an old name, with a DeprecationWarning."""
-    warnings.warn(f"{name} is now {REPLACED[name]}; the old name goes in 0.8.0", DeprecationWarning, stacklevel=3)
-    return {"Door": Door, "Settings": Settings, "Limits": Limits, "Address": Address, "make_app": make_app}[name]

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from firsthand.show.board import Board, Row
-from firsthand.show.board_words import amount, caveats, findings, money, p_text, seconds, span, value_text
+from firsthand.show.board import Board, Row, caveats, findings
+from firsthand.show.board_words import amount, money, p_text, seconds, span, value_text
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType

@@ -1,64 +1,8 @@
-"""Formats the findings, caveats and numbers of a board: the same in the terminal, in reports and in JSON."""
+"""Formats the numbers of a board: the same in the terminal, in reports and in JSON."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from firsthand.stats.score_statistics import finite
-
-if TYPE_CHECKING:
-    from firsthand.show.board import Board, Row
-
-
-def findings(board: Board) -> list[str]:
-    """Each agent's difference from the baseline and its cost, a sentence each."""
-    first = board.row(board.baseline)
-    return [finding(row, first) for row in board.rows if row.versus and first]
-
-
-def caveats(board: Board) -> list[str]:
-    """The limits of the numbers, in a few sentences."""
-    versus = [row.versus for row in board.rows if row.versus]
-    off = [f"{row.agent} ({share:.0%})" for row in board.rows if (share := board.share(row)) and abs(share - 1) > 0.1]
-    spent = f"More than 10% off the budget, by share used: {', '.join(off)}." if off else ""
-    tasks = f"{board.tasks} task" + ("s" if board.tasks != 1 else "")
-    if not board.metric:
-        return ["Nothing was scored."]
-    shared = max((row.score.clusters for row in board.rows), default=0)
-    wider = [f"Its tasks fall into {shared} clusters, which CIs and tests account for."] if shared else []
-    if any("bootstrap" in row.score.method for row in board.rows):
-        wider.append(f"{board.metric} is a corpus-level figure, with bootstrap CIs.")
-    if errors := sum(row.errors for row in board.rows):
-        wider.append(
-            f"Errors: {errors} attempts failed or could not be scored. Each counts as 0; one without a verdict of its judge "
-            "is left out."
-        )
-    if not versus:
-        return [*wider, f"Brackets are 95% CIs of the true score on tasks like these {tasks}."]
-    largest = max((each.detectable for each in versus if finite(each.detectable) is not None), default=1.0)
-    lines = [
-        *wider,
-        f"Minimum detectable effect with {tasks}: {largest:.2f} (80% power)."
-        if largest < 1
-        else f"Underpowered: with {tasks} no difference is detectable with 80% power; run more.",
-    ]
-    paired = f"Each agent is compared to the baseline {board.baseline} on the tasks both attempted, with 95% CIs"
-    if len(versus) > 1:
-        lines.append(f"{paired}. Differences and p-values are Holm-corrected for {len(versus)} comparisons.")
-    else:
-        lines.append(f"{paired}.")
-    return [*lines, *([spent] if spent else [])]
-
-
-def finding(row: Row, first: Row) -> str:
-    """One agent's difference from the baseline and its cost, in a sentence."""
-    assert row.versus is not None, "the baseline is not compared to itself"
-    found, ratio = row.versus, row.cost.tokens / first.cost.tokens if first.cost.tokens else None
-    price = "" if ratio is None else f" for {ratio:.1f}x its tokens"
-    scores = f"({value_text(row.score.value)} vs. {value_text(first.score.value)}, {p_text(found.p_value)})"
-    if found.verdict == "inconclusive":
-        return f"{row.agent}: inconclusive vs. {first.agent} {scores},{price or ' at the same cost'}."
-    return f"{row.agent}: {found.verdict} than {first.agent} by {abs(found.difference):.2f} {scores},{price}."
 
 
 def amount(value: float) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
-from typing import Any
 
 from firsthand.errors import ConfigError
 from firsthand.formats.fields import Fields
@@ -88,13 +86,3 @@ def from_config(config: Fields) -> BertArchitecture:
         norm_eps=config.number("layer_norm_eps", 1e-12),
         activation=config.choice("hidden_act", ACTIVATIONS, "gelu"),
     )
-
-
-def __getattr__(name: str) -> Any:
-    """The names that moved to `nn.encoder` in 0.7.0, until 0.8.0."""
-    if name not in ("Block", "Encoder", "Together"):
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    warnings.warn(f"{__name__}.{name} is now in firsthand.nn.encoder", DeprecationWarning, stacklevel=2)
-    from firsthand.nn import encoder
-
-    return getattr(encoder, "EncoderBlock" if name == "Block" else name)

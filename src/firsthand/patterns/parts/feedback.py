@@ -6,34 +6,21 @@ a caller may give any function of its own, such as one that asks the environment
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Literal
 
 from firsthand.context import Context
+from firsthand.patterns.parts.evaluation import Evaluator as Evaluator
+from firsthand.patterns.parts.evaluation import Feedback as Feedback
+from firsthand.patterns.parts.self_tests import SelfTests
 from firsthand.patterns.parts.thoughts import last_word
 from firsthand.task import Task
 
 EvaluatorKind = Literal["auto", "tests", "judge"]
 
 
-@dataclass(frozen=True)
-class Feedback:
-    """A verdict on an answer, and a reason that the model may read."""
-
-    passed: bool
-    text: str
-
-
-Evaluator = Callable[[Task, Context, str], Awaitable[Feedback]]
-"""`async def evaluate(task, ctx, answer) -> Feedback`."""
-
-
 def evaluator_for(task: Task, kind: EvaluatorKind = "auto") -> Evaluator:
     """An evaluator for one attempt: the model's own tests where the task names an `entry_point`, else the model as judge."""
     if kind == "tests" or (kind == "auto" and "entry_point" in task.metadata):
-        from firsthand.patterns.parts.self_tests import SelfTests
-
         return SelfTests()
     return judge
 

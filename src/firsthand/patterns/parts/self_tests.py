@@ -11,7 +11,7 @@ from textwrap import indent
 from firsthand.context import Context
 from firsthand.errors import ConfigError
 from firsthand.message import ToolCall
-from firsthand.patterns.parts.feedback import Feedback
+from firsthand.patterns.parts.evaluation import Feedback
 from firsthand.patterns.parts.fenced_code import fenced_code
 from firsthand.task import Task
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from firsthand.errors import ConfigError
 
@@ -86,13 +85,3 @@ def check_binding(host: str, has_keys: bool) -> None:
             f"host is {host!r}, which others can reach, and there are no API keys: give --keys FILE.toml or set "
             "FIRSTHAND_API_KEY, or leave the host at 127.0.0.1"
         )
-
-
-if not TYPE_CHECKING:  # the names of 0.6
-
-    def __getattr__(name: str) -> object:
-        if name not in ("Limits", "Settings"):
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from firsthand.serve.old_door import old_name
-
-        return old_name(name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING
 
 from starlette.types import Receive, Scope, Send
 
@@ -70,13 +69,3 @@ class ServerApp:
 async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
     text = f"there is nothing at {scope['path'][:200]}: GET /openapi.json tells what there is"
     await refused(Refusal(404, text))(scope, receive, send)
-
-
-if not TYPE_CHECKING:  # the names of 0.6
-
-    def __getattr__(name: str) -> object:
-        if name not in ("make_app",):
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from firsthand.serve.old_door import old_name
-
-        return old_name(name)

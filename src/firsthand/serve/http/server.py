@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import h11
 import uvicorn
@@ -226,13 +226,3 @@ def _protocol(app: ServerApp) -> type[H11Protocol]:
                 self.transport.abort()
 
     return Bounded
-
-
-if not TYPE_CHECKING:  # the names of 0.6
-
-    def __getattr__(name: str) -> object:
-        if name not in ("Address",):
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from firsthand.serve.old_door import old_name
-
-        return old_name(name)

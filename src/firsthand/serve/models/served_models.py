@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from firsthand.cluster.replicas.replica_worker import warm_up
 from firsthand.errors import FirsthandError
@@ -239,13 +239,3 @@ async def _stream_remote(
         if completion.message.text:
             yield Delta(completion.message.text, index=index)
         yield Delta("", completion, index=index)
-
-
-if not TYPE_CHECKING:  # the names of 0.6
-
-    def __getattr__(name: str) -> object:
-        if name not in ("Door",):
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from firsthand.serve.old_door import old_name
-
-        return old_name(name)
