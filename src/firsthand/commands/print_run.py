@@ -10,6 +10,7 @@ from firsthand.benchmark import Figures
 from firsthand.errors import StoreError
 from firsthand.experiment.settings import RunSettings
 from firsthand.message import Json
+from firsthand.runs.attempt_summary import AttemptSummary
 from firsthand.runs.store import Run
 from firsthand.system.terminal import console
 from firsthand.trace import Trace
@@ -23,7 +24,8 @@ class Results(NamedTuple):
 
     run: Run
     settings: RunSettings
-    traces: Sequence[Trace]
+    attempts: Sequence[Trace | AttemptSummary]
+    """Summaries, but for benchmarks whose figures read traces."""
     protocols: Mapping[str, str]
     """Benchmark -> its protocol."""
     figures: Mapping[str, Figures] | None = None
@@ -32,38 +34,38 @@ class Results(NamedTuple):
         """A leaderboard for each benchmark; none without a finished attempt."""
         from firsthand.show.board import leaderboard
 
-        if not self.traces:
+        if not self.attempts:
             return []
         budget, clusters = self.settings.token_budget, self.run.clusters()
-        return leaderboard(self.traces, budget=budget, clusters=clusters, figures=self.figures)
+        return leaderboard(self.attempts, budget=budget, clusters=clusters, figures=self.figures)
 
 
 def print_results(results: Results) -> None:
     """Print the leaderboard, how it was measured, the report, and the commands that show more."""
     from firsthand.show.board_table import render
 
-    run, settings, traces, protocols, _ = results
+    run, settings, attempts, protocols, _ = results
     out = console()
-    if not traces:
+    if not attempts:
         out.print("No attempt has finished.")
     else:
         boards = results.boards()
         out.print(render(boards))
-        for heading, line in judge_facts(traces).items():
+        for heading, line in judge_facts(attempts).items():
             out.print(f"{heading:<10}{line}", soft_wrap=True, markup=False)
         for name, protocol in protocols.items():
             out.print(f"protocol  {name}: {protocol}".replace("\n", "\\n"), soft_wrap=True, markup=False)
-        report = write_report(run, settings, traces, boards)
+        report = write_report(run, settings, attempts, boards)
         out.print(f"report    {report}", soft_wrap=True, markup=False)
-        worst = next((trace for trace in traces if trace.error), traces[-1])
+        worst = next((each for each in attempts if each.error), attempts[-1])
         out.print(f"traces    {run.path}", soft_wrap=True, markup=False)
         out.print(f"show      firsthand show {run.id} {worst.place[:8]}", soft_wrap=True, markup=False)
     out.print(f"reproduce {settings.command()}", soft_wrap=True, markup=False)
 
 
-def judge_facts(traces: Sequence[Trace]) -> dict[str, str]:
+def judge_facts(attempts: Sequence[Trace | AttemptSummary]) -> dict[str, str]:
     """Heading -> line about the judge model: its cost, and how verdicts were reached. Empty if no model judged."""
-    scores = [score for trace in traces for score in trace.scores if "judge" in score.detail]
+    scores = [score for each in attempts for score in each.scores if "judge" in score.detail]
     if not scores:
         return {}
     from firsthand.scorers.model_judge import about_judge
@@ -79,7 +81,9 @@ def print_json(results: Results) -> None:
     print(json.dumps(body, indent=2, ensure_ascii=False))
 
 
-def write_report(run: Run, settings: RunSettings, traces: Sequence[Trace], boards: Sequence[Board]) -> str:
+def write_report(
+    run: Run, settings: RunSettings, attempts: Sequence[Trace | AttemptSummary], boards: Sequence[Board]
+) -> str:
     """Write the HTML report into the run's folder; returns its path. StoreError if it cannot be written."""
     from firsthand.show.html_report import report_html
     from firsthand.stats.breakdown import own_grids
@@ -90,7 +94,8 @@ def write_report(run: Run, settings: RunSettings, traces: Sequence[Trace], board
         command=settings.command(),
         machine=run.about["machine"],
         run_path=str(run.path),
-        traces=traces,
+        traces=attempts,
+        read=run.trace,
         grids=own_grids(run),
     )
     path = run.path / "report.html"

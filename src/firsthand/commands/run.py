@@ -11,10 +11,11 @@ from firsthand.errors import ConfigError
 from firsthand.experiment.equal_budget import Fitted
 from firsthand.experiment.experiment import Experiment, expect_idle, other_setting
 from firsthand.experiment.settings import RunSettings, stored_settings
-from firsthand.loop.protection import shareable
 from firsthand.message import Json
 from firsthand.runs import store
+from firsthand.runs.attempt_summary import AttemptSummary, summaries_of
 from firsthand.runs.store import Run
+from firsthand.show.board import attempts_of
 from firsthand.system.home import data_home
 from firsthand.system.terminal import complain, console, progress
 from firsthand.trace import Trace
@@ -86,12 +87,13 @@ def main(config: Config) -> int:
         except KeyboardInterrupt:
             interrupted = True
         places = {place.id: index for index, place in enumerate(experiment.places())}
-        traces = sorted(run.traces(), key=lambda trace: places.get(trace.place, len(places)))
-        results = Results(run, experiment.current_settings, traces, experiment.protocols, experiment.figures)
+        made = attempts_of(run, experiment.figures)
+        attempts = sorted(made, key=lambda each: places.get(each.place, len(places)))
+        results = Results(run, experiment.current_settings, attempts, experiment.protocols, experiment.figures)
         (print_json if config.json else print_results)(results)
-        failures = report_failures(traces)
+        failures = report_failures(attempts)
         if interrupted:
-            done = f"{len(traces)} of {len(places)}"
+            done = f"{len(attempts)} of {len(places)}"
             complain(f"interrupted with {done} attempts done: `firsthand run --resume {run.id}` finishes them")
             return 130
     return 3 if failures else 0
@@ -173,14 +175,14 @@ async def attempt(experiment: Experiment, run: Run, config: Config) -> None:
         )
 
 
-def report_failures(traces: Sequence[Trace]) -> bool:
+def report_failures(attempts: Sequence[Trace | AttemptSummary]) -> bool:
     """Print the first attempt that failed and the first that could not be scored; True if there is either."""
-    failed = [error for trace in traces if (error := shareable(trace).error)]
+    made = summaries_of(attempts)
+    failed = [each.error for each in made if each.error is not None]
     if failed:
-        first = f"{failed[0].kind}: {failed[0].message}"
-        complain(f"{len(failed)} of {len(traces)} attempts failed, the first with {first}")
-    unscored = [each for trace in traces for each in shareable(trace).scores[:1] if each.failed]
+        complain(f"{len(failed)} of {len(made)} attempts failed, the first with {failed[0]}")
+    unscored = [score for each in made for score in each.scores[:1] if score.failed]
     if unscored:
         why = f"the first by {unscored[0].name}: {unscored[0].failure}"
-        complain(f"{len(unscored)} of {len(traces)} attempts could not be scored, {why}")
+        complain(f"{len(unscored)} of {len(made)} attempts could not be scored, {why}")
     return bool(failed or unscored)

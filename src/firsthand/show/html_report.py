@@ -16,6 +16,7 @@ from typing import Any
 from firsthand.loop.protection import shareable
 from firsthand.message import Text, ToolCall
 from firsthand.runs.attempt_summary import AttemptSummary
+from firsthand.show import board as board_module
 from firsthand.show import board_words, heatmap
 from firsthand.show.board import Board
 from firsthand.show.html_page import page_html
@@ -99,6 +100,7 @@ def report_html(
     return page_html(
         "report",
         words=board_words,
+        boards_module=board_module,
         sections=[
             (board, scatter(board), [grid for grid in drawn if grid.benchmark == board.benchmark]) for board in boards
         ],
