@@ -478,7 +478,7 @@ async def thought(ctx: Context, index: int) -> str:
 
 
 def without_times(trace: Trace) -> Json:
-    body = trace.to_json()
+    body = trace.to_json() | {"id": ""}
     for record in [body, *body["calls"], *body["events"]]:
         for key in ("started_at", "duration_s", "started_s", "at_s", "replayed"):
             record.pop(key, None)

@@ -55,7 +55,7 @@ def agents(model: Scripted | None = None) -> list[Agent]:
 
 
 def runs(home: Path) -> int:
-    return len(list((home / "runs").glob("*"))) if home.exists() else 0
+    return sum(each.is_dir() for each in (home / "runs").glob("*")) if home.exists() else 0
 
 
 def of(model: Scripted, **fields: Any) -> Experiment:
@@ -280,8 +280,8 @@ def test_each_trace_is_kept_before_it_is_told_and_steps_are_heard(home: Path) ->
     steps: list[Step] = []
 
     def on_trace(trace: Trace) -> None:
-        assert trace.id in run.done()
-        seen.append(trace.id)
+        assert trace.place in run.done()
+        seen.append(trace.place)
 
     experiment.resume(run, on_trace=on_trace, listener=lambda place: steps.append)
     assert sorted(seen) == sorted(place.id for place in experiment.places())
@@ -311,10 +311,10 @@ def test_run_works_where_an_event_loop_runs_already(home: Path) -> None:
 def test_a_replay_of_hand_made_agents_asks_no_model(home: Path) -> None:
     experiment = Experiment([replace(agents()[1], name="vote", pattern=self_consistency)], "arithmetic:tasks=4")
     with experiment.run() as run:
-        wanted = {trace.id: (trace.answer, trace.scores) for trace in run.traces()}
+        wanted = {trace.place: (trace.answer, trace.scores) for trace in run.traces()}
     dead = replace(experiment.agents[0], model=Scripted([], name="scripted:script.json"))
     with replace(experiment, agents=[dead]).replaying(run.id).run() as again:
-        assert {trace.id: (trace.answer, trace.scores) for trace in again.traces()} == wanted
+        assert {trace.place: (trace.answer, trace.scores) for trace in again.traces()} == wanted
     with replace(experiment, agents=[dead], seed=3).replaying(run.id).run() as other:
         assert all("holds no reply to" in str(trace.error) for trace in other.traces())
 

@@ -128,7 +128,7 @@ def test_a_load_that_fails_on_one_replica_is_undone_on_the_others_to_the_bit(hou
             await model.load()
             write(work, weights.load(house / "model"), adapter(weights.load(house / "model"), 9))
             for name, in_place in (("large", False), ("red", True)):
-                with pytest.raises(ConfigError, match="bytes: an adapter of at most 65536 is taken"):
+                with pytest.raises(ConfigError, match="bytes: an adapter of at most 65536 is allowed here"):
                     await model.load_adapter(name, house / "adapters" / "large", replace=in_place)
                 assert await has(model, "red", expected["red"]) and dict(model.adapters) == {"red": work}
                 assert all("no adapter 'large'" in each for each in await by_each(model, "large"))

@@ -15,7 +15,7 @@ from firsthand.show.html_report import turns
 from firsthand.show.trace_shape import Mark, marks, tally
 from firsthand.show.trace_tree import brief_lines, plain_lines, show
 from firsthand.task import Task
-from firsthand.trace import Event, Node, Origin, Trace
+from firsthand.trace import TRACE_VERSION, Event, Node, Origin, Trace
 
 
 def shown(trace: Trace, *, full: bool = False) -> list[str]:
@@ -134,4 +134,4 @@ def test_a_fork_names_its_parent() -> None:
     assert "forked from some-run feed at step 7" in shown(trace)
     assert Trace.from_json(trace.to_json()) == trace
     old = {key: value for key, value in trace.to_json().items() if key != "origin"} | {"version": 1}
-    assert Trace.from_json(old).origin is None and Trace.from_json(old).version == 2
+    assert Trace.from_json(old).origin is None and Trace.from_json(old).version == TRACE_VERSION

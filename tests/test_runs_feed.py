@@ -244,7 +244,7 @@ def test_another_process_is_followed_live_to_its_end(tmp_path: Path) -> None:
 
 def work_until_killed(path: Path) -> None:
     with Run(path, Database(path / DATABASE)) as run:
-        asyncio.run(execute(run, places(0.05, 4000), concurrency=8))
+        asyncio.run(execute(run, places(0.4, 4000), concurrency=8))
 
 
 def test_after_kill_9_each_ended_call_of_the_feed_is_in_the_journal(tmp_path: Path) -> None:

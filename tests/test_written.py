@@ -283,9 +283,9 @@ def test_all_of_ifeval_is_read_and_broken_rows_are_named(tmp_path):
     used = {name for task in tasks for name, _ in task.secret["instructions"]}
     assert used == set(VERIFIERS) and len(used) == 25
     for names, kwargs, says in [
-        (["nope:nope"], [{}], "none of the 25 instructions"),
+        (["nope:nope"], [{}], "is not one of IFEval's 25 instructions"),
         (["keywords:existence"], [{}], "keywords:existence cannot take"),
-        (["keywords:existence"], [], "no lists of one length"),
+        (["keywords:existence"], [], "are not lists of equal length"),
     ]:
         row = {"key": 1, "prompt": "p", "instruction_id_list": names, "kwargs": kwargs}
         (tmp_path / "input_data.jsonl").write_text(json.dumps(row) + "\n")

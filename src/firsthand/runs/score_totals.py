@@ -56,7 +56,8 @@ class Totals:
     attempts: int
     scored: int
     """Attempts that have a score; of the others, the attempt or its scoring failed."""
-    sum_means: float
+    sum_means: float | None
+    """None if it is not a number."""
     sum_square_means: float
     lowest: float
     highest: float
@@ -107,9 +108,12 @@ def task_means(database: Database) -> list[TaskMean]:
 
 
 def score_means(database: Database) -> tuple[ScoreMean, ...]:
-    """The mean first score of each agent on each benchmark."""
-    found = totals(database)
-    return tuple(ScoreMean(each.benchmark, each.agent, each.sum_means / each.tasks, each.tasks) for each in found)
+    """The mean first score of each agent on each benchmark; none where the scores have no sum, such as inf and -inf."""
+    return tuple(
+        ScoreMean(each.benchmark, each.agent, each.sum_means / each.tasks, each.tasks)
+        for each in totals(database)
+        if each.sum_means is not None
+    )
 
 
 def totals(database: Database, name: str | None = None) -> list[Totals]:

@@ -100,7 +100,7 @@ def _with_figures(line: Line, run: Run, found: dict[str, Interval]) -> Line:
 
 
 def _line(each: Totals, confidence: float) -> Line:
-    mean = each.sum_means / each.tasks
+    mean = math.nan if each.sum_means is None else each.sum_means / each.tasks
     variance = max(0.0, each.sum_square_means - each.tasks * mean * mean) / max(each.tasks - 1, 1)
     moments = Moments(each.tasks, mean, variance, each.lowest, each.highest, each.fractions == 0, each.clusters)
     return Line(
