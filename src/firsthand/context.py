@@ -141,16 +141,17 @@ class Context:
         started_s = attempt.elapsed_s()
         sent = await self._borders(effect).prompt(prompt)
         asked = sent.prompt
-        sampling = replace(self.sampling, **changes)
-        seed = derive_seed(attempt.seed, effect) if sampling.seed is None else sampling.seed
-        sampling = replace(sampling, seed=seed)
+        if (seed := changes.get("seed", self.sampling.seed)) is None:
+            seed = derive_seed(attempt.seed, effect)
+        wanted = replace(self.sampling, **{**changes, "seed": seed})
         specs = [tool.spec for tool in sorted(tools, key=lambda tool: tool.name)]
 
         def key(sampling: Sampling) -> str:
             return request_key(attempt.agent.model.fingerprint, asked, sampling, specs, n)
 
-        sampling, recorded, granted = self._granted(effect, sampling, n, key)
-        request = key(sampling)
+        request = key(wanted)
+        sampling, recorded, granted = self._granted(effect, wanted, n, request, key)
+        request = request if sampling is wanted else key(sampling)
         usage = Usage()
         leases: list[object] = [None] * n
 
@@ -353,14 +354,14 @@ class Context:
         return result
 
     def _granted(
-        self, effect: str, asked: Sampling, n: int, key: Callable[[Sampling], str]
+        self, effect: str, asked: Sampling, n: int, request: str, key: Callable[[Sampling], str]
     ) -> tuple[Sampling, Json | None, int | None]:
         """The sampling the budget allows, and the recorded reply or else the reserved tokens.
 
         What a budget has left depends on which branch came first, so a grant of less than was asked is recorded too: the
         reply that was given under it is found again whatever comes first when the attempt is resumed.
         """
-        journal, request = self.attempt.journal, key(asked)
+        journal = self.attempt.journal
         recorded = journal.find(effect, request)
         if recorded is not None:
             return asked, recorded, None

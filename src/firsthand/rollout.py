@@ -12,7 +12,7 @@ import inspect
 import traceback
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from types import MappingProxyType
@@ -204,7 +204,17 @@ async def verdict(
         given = scorer.judged(task, trace, journal, budget) if isinstance(scorer, Judge) else scorer(task, trace)
         found = await given if inspect.isawaitable(given) else given
         several = found if isinstance(found, tuple) else (found,)
-        return tuple(replace(each, value=float(each.value), detail=as_json(each.detail)) for each in several)
+        return tuple(
+            Score(
+                each.name,
+                float(each.value),
+                as_json(each.detail),
+                each.node,
+                failure=each.failure,
+                unjudged=each.unjudged,
+            )
+            for each in several
+        )
     except (SandboxError, StoreError):  # they say nothing about the answer: a zero would be a lie
         raise
     except Exception as error:

@@ -38,10 +38,10 @@ def shared(ids: Sequence[int], earlier: Sequence[int]) -> int:
 
 def to_body(completions: Sequence[Completion], continued: Continued | None = None) -> Json:
     """The answers to one prompt as a JSON object that holds the prompt's ids once, without what `continued` has."""
-    body: Json = {"completions": [replace(each, prompt_ids=None).to_json() for each in completions]}
     ids = completions[0].prompt_ids if completions else None
     if ids is None:
-        return body
+        return {"completions": [each.to_json() for each in completions]}
+    body: Json = {"completions": [replace(each, prompt_ids=None).to_json() for each in completions]}
     kept = 0 if continued is None else shared(ids, tuple(continued.ids))
     body["prompt"] = {"ids": list(ids[kept:]), "check": _checksum(ids)}
     if continued is not None and kept:
@@ -51,16 +51,18 @@ def to_body(completions: Sequence[Completion], continued: Continued | None = Non
 
 def from_body(body: Json, earlier: Callable[[str, int], Sequence[int] | None]) -> list[Completion]:
     """The answers that `to_body` wrote. `earlier` gives the ids of a request's prompt and one of its answers, if known."""
-    prompt = body.get("prompt")
-    ids: tuple[int, ...] | None = None
-    if prompt is not None:
-        base: Sequence[int] | None = ()
-        if "after" in prompt:
-            base = earlier(prompt["after"], prompt["sample"])
-        if base is not None:
-            whole = (*base[: prompt.get("kept", 0)], *prompt["ids"])
-            ids = whole if _checksum(whole) == prompt["check"] else None
-    return [replace(Completion.from_json(each), prompt_ids=ids) for each in body["completions"]]
+    completions = [Completion.from_json(each) for each in body["completions"]]
+    if (prompt := body.get("prompt")) is None:
+        return completions
+    base: Sequence[int] | None = ()
+    if "after" in prompt:
+        base = earlier(prompt["after"], prompt["sample"])
+    if base is None:
+        return completions
+    whole = (*base[: prompt.get("kept", 0)], *prompt["ids"])
+    if _checksum(whole) != prompt["check"]:
+        return completions
+    return [replace(each, prompt_ids=whole) for each in completions]
 
 
 def answered(completion: Completion) -> tuple[int, ...] | None:

@@ -106,7 +106,7 @@ def without_words(score: Score, protected: bool = False) -> Score:
         return score
     detail = {key: score.detail[key] for key in KEPT_DETAIL if key in score.detail}
     failure = score.failure.partition(":")[0] if protected and score.failure else score.failure
-    return replace(score, detail=detail, failure=failure)
+    return Score(score.name, score.value, detail, score.node, failure=failure, unjudged=score.unjudged)
 
 
 def pack_numbers(summary: AttemptSummary) -> str:
