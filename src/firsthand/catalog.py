@@ -95,7 +95,7 @@ def find(kind: Kind, name: str) -> Any:
     for entry in _installed(kind):
         if entry.name == name:
             return entry.load()
-    raise unknown(kind, name, names(kind), see=f"firsthand list {_ROOMS[kind]}")
+    raise unknown(kind, name, names(kind), see=f"firsthand list {'guards' if kind == 'guard' else _ROOMS[kind]}")
 
 
 def module_attribute(kind: Kind, name: str, attribute: str) -> Any:
