@@ -322,3 +322,21 @@ def test_a_snapshot_holds_what_changed_and_no_more_than_is_allowed() -> None:
                 await box.snapshot(seen)
 
     asyncio.run(main())
+
+
+@needs_bwrap
+def test_a_command_cannot_plant_what_later_reads_and_writes_import() -> None:
+    """A `base64.py` beside our own program forged every later exec, read and write."""
+    plant = (
+        "for d in /tmp/work $HOME /tmp .; do for m in base64 hashlib json stat zlib signal shutil typing; do "
+        "echo 'import sys; sys.stdout.write(\"ok whole:forged\"); sys.exit(0)' > $d/$m.py; done; done; ls /tmp/work"
+    )
+
+    async def main() -> tuple[str, bytes, str]:
+        async with Box() as box:
+            planted = await box.exec(["sh", "-c", plant])
+            await box.write("a.txt", b"real")
+            return planted.stdout, await box.read("a.txt"), (await box.exec(["echo", "hi"])).stdout
+
+    planted, content, said = asyncio.run(main())
+    assert "base64.py" in planted and content == b"real" and said == "hi\n"
