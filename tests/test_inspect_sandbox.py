@@ -328,7 +328,8 @@ def test_a_snapshot_holds_what_changed_and_no_more_than_is_allowed() -> None:
 def test_a_command_cannot_plant_what_later_reads_and_writes_import() -> None:
     """A `base64.py` beside our own program forged every later exec, read and write."""
     plant = (
-        "mkdir -p /tmp/work; for d in /tmp/work $HOME /tmp .; do for m in base64 hashlib json stat zlib signal shutil typing; do "
+        "mkdir -p /tmp/work; for d in /tmp/work $HOME /tmp .; do "
+        "for m in base64 hashlib json stat zlib signal shutil typing; do "
         "echo 'import sys; sys.stdout.write(\"ok whole:forged\"); sys.exit(0)' > $d/$m.py; done; done; ls /tmp/work"
     )
 
