@@ -133,7 +133,7 @@ def _step(scheduler: Scheduler, rng: Random) -> int:
 def table() -> list[str]:
     """The lines of docs/engine.md."""
     lines = [
-        f"| lengths in tokens | a text under way | {' | '.join(f'blocks of {size}' for size in BLOCK_SIZES)} |",
+        f"| lengths in tokens | tokens of a live text | {' | '.join(f'blocks of {size}' for size in BLOCK_SIZES)} |",
         "|---|---|" + "---|" * len(BLOCK_SIZES),
     ]
     for mix in MIXES:
