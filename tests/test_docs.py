@@ -31,7 +31,7 @@ from namespaces import WHY_NOT
 ROOT = Path(__file__).parent.parent
 FOLDERS = (ROOT / "docs", ROOT / "docs" / "patterns")
 PAGES = ("README.md", *sorted(str(path.relative_to(ROOT)) for folder in FOLDERS for path in folder.glob("*.md")))
-PROSE = ("docs/index.md", "docs/architecture.md", "docs/glossary.md", "docs/design.md")
+PROSE = ("docs/security.md", "docs/index.md", "docs/architecture.md", "docs/glossary.md", "docs/design.md")
 LONG = dict.fromkeys(
     (
         "docs/adapters.md", "docs/benchmarks.md", "docs/gate.md", "docs/judges.md", "docs/long-context.md",
