@@ -198,7 +198,7 @@ def memory(text: str) -> Memory:
 
 
 def _made(kind: Kind, text: str) -> Any:
-    """What the function or class of that name gives with the options of the text; any other thing as it is."""
+    """Call the function or class of that name with the text's options; return any other object unchanged."""
     spec = parse_spec(text)
     found = find(kind, spec.name)
     if callable(found):

@@ -31,7 +31,7 @@ class MemoryItem:
     """16 hex digits of a hash of text and provenance."""
     text: str
     provenance: Json = field(default_factory=dict)
-    """Where it comes from: benchmark, task, epoch and effect of the attempt that wrote it, and what the pattern adds."""
+    """Provenance: benchmark, task, epoch and effect of the attempt that wrote it, and any keys that the pattern adds."""
 
     @staticmethod
     def of(text: str, provenance: Json) -> MemoryItem:
@@ -49,7 +49,7 @@ class Memory(Protocol):
 
     @property
     def lifetime(self) -> Lifetime:
-        """Who sees what an attempt writes."""
+        """Scope of an attempt's writes: the attempt, the run, or all runs of the agent."""
 
     async def write(self, item: MemoryItem) -> str:
         """Keep an item, in place of one of the same id; returns its id."""

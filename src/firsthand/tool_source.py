@@ -38,7 +38,7 @@ class ToolSource(Protocol):
 
 
 ToolLike = Tool | ToolSource | Callable[[], ToolSource]
-"""What an Agent may hold among its tools."""
+"""Types that an Agent may hold among its tools."""
 
 
 def is_source(thing: Any) -> TypeGuard[ToolSource]:

@@ -41,9 +41,9 @@ class PromptIds:
     after: int | None = None
     """Index of the earlier call; None if nothing is shared."""
     sample: int = 0
-    """Which of the earlier call's answers is shared."""
+    """Index of the earlier call's answer that is shared."""
     kept: int = 0
-    """How many of the earlier call's prompt ids and then its answer's ids are shared."""
+    """Number of shared ids, counted over the earlier call's prompt and then its answer."""
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ class Trace:
     error: Failure | None = None
     scores: tuple[Score, ...] = ()
     origin: Origin | None = None
-    """Where the attempt was forked from, if it was."""
+    """The trace and node it was forked from; None if it was not forked."""
     tools: tuple[ToolSpec, ...] = ()
     """The full schemas of all tools that models were offered, each once; calls refer to them."""
     place: str = ""
@@ -479,7 +479,7 @@ Winner = Literal["a", "b", "tie", "both_bad"]
 
 @dataclass(frozen=True)
 class Preference:
-    """Which of two attempts at a task was better: arena votes, pairwise judgements and DPO pairs are all this."""
+    """A preference between two attempts at a task: an arena vote, a pairwise judgement or a DPO pair."""
 
     task_id: str
     a: str
@@ -489,7 +489,7 @@ class Preference:
     winner: Winner
     """`both_bad`: neither attempt is good enough to learn from, which a tie does not say."""
     by: str
-    """Who decided, such as `human:ada` or `judge:smollm2`."""
+    """The voter or judge, such as `human:ada` or `judge:smollm2`."""
     when: str | None = None
     """UTC, ISO 8601; None in rows that were kept before 0.7."""
     detail: Json | None = None

@@ -54,7 +54,7 @@ def list_all(config: Config) -> int:
 
 
 def _attempts(info: RunInfo) -> str:
-    """How many attempts are done, and of how many where some are left."""
+    """Number of attempts done, and of the total if some are left."""
     planned = info.num_planned
     return str(info.num_traces) if planned is None or planned <= info.num_traces else f"{info.num_traces}/{planned}"
 

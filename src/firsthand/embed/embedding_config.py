@@ -35,7 +35,7 @@ _MAX_TOKENIZER_BYTES = 1 << 27
 
 @dataclass(frozen=True)
 class EmbeddingConfig:
-    """How a text's tokens become one vector."""
+    """Pooling of a text's tokens into one vector."""
 
     pooling: Pooling
     """The mean of all hidden states, or the first token's, or the last token's."""

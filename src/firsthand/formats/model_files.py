@@ -50,7 +50,7 @@ _MAX_JSON_BYTES = 1 << 24
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """Where a tensor lies in its file, and what it is."""
+    """Offset, type and shape of a tensor in its file."""
 
     name: str
     shape: tuple[int, ...]
@@ -312,7 +312,7 @@ def _safetensor(path: Path, name: str, entry: Any, start: int) -> TensorInfo:
 
 
 def _naturals(values: Any) -> bool:
-    """Whether this is a short list of whole numbers from 0 up to what 64 bits hold."""
+    """True if this is a short list of integers from 0 up to what 64 bits hold."""
     return isinstance(values, list) and len(values) <= 16 and all(type(v) is int and 0 <= v < 1 << 63 for v in values)
 
 

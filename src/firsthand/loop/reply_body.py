@@ -23,7 +23,7 @@ class Continued:
     request: str
     """Its key."""
     sample: int
-    """Which of its answers is continued."""
+    """Index of its answer that is continued."""
     ids: Sequence[int]
     """Its prompt and that answer."""
 

@@ -43,7 +43,7 @@ class PackedAdapter:
     """For the compiled step: `DenseTiles.entry` of A and of scale times B, zeros for an unchanged matrix; the last row
     has the head in its first column: L + 1, 7 2 5."""
     tiles: Mapping[str, tuple[DenseTiles, DenseTiles]]
-    """What `entries` points to, by the module's name."""
+    """The arrays that `entries` points to, by the module's name."""
     rank: int
     """The highest of any matrix."""
     size_bytes: int

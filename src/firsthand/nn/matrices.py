@@ -127,7 +127,7 @@ BLOCK_NORMS = (
 
 
 def columns(a: Architecture, matrices: Sequence[Matrix] = BLOCK) -> Iterator[int]:
-    """Where each matrix's outputs begin in the row of its product."""
+    """Offset of each matrix's outputs in the row of its product."""
     ends: dict[str, int] = {}
     for matrix in matrices:
         yield ends.get(matrix.product, 0)

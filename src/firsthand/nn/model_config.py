@@ -23,7 +23,7 @@ A = TypeVar("A")
 
 
 class Family(Protocol):
-    """What a family file offers; the module itself is the value."""
+    """The interface of a family file; the module itself is the value."""
 
     @property
     def MODEL_TYPES(self) -> tuple[str, ...]: ...  # noqa: N802

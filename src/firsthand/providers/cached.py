@@ -22,7 +22,7 @@ MAX_KNOWN = 1024
 
 
 class Store(Protocol):
-    """Where replies are found by the key of their request."""
+    """A store of replies by the key of their request."""
 
     def reply(self, request: str) -> Json | None:
         """The reply to the request of this key, or None."""

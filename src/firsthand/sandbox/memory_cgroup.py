@@ -88,7 +88,7 @@ def _remove_left(parent: Path) -> None:
 
 
 def _parents() -> list[tuple[Path, int]]:
-    """Where a cgroup might be made, with the version of the interface there."""
+    """Cgroups below or beside which one might be made, each with its interface's version, 1 or 2."""
     try:
         lines = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
     except OSError:

@@ -26,7 +26,7 @@ Ruling = Literal["pass", "fail", "inconclusive"]
 
 @dataclass(frozen=True)
 class Gaps:
-    """What a comparison lacks; each is reported, and an error by default."""
+    """Missing parts of a comparison; each is reported, and an error by default."""
 
     baseline_errors: int = 0
     """Attempts of the baseline without a score."""

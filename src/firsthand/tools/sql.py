@@ -92,7 +92,7 @@ class SqlFile:
         max_chars: int = MAX_CHARS,
         max_cell: int = MAX_CELL,
     ) -> Json:
-        """What the statement gives; a ToolError says why it gives nothing."""
+        """Run the statement in a process; returns its reply. ToolError if it fails."""
         request = {
             "path": self.path.as_uri(),
             "write": write,

@@ -31,7 +31,7 @@ LOGIT_ROWS = 64
 
 
 class SteppedEngine(Protocol):
-    """What a step uses of an engine."""
+    """The parts of an engine that a step uses."""
 
     runner: Runner
     scheduler: Scheduler

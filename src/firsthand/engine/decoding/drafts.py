@@ -138,7 +138,7 @@ class Shadow:
     own: Sequence
     """The target's tokens and the draft tokens after them, in the draft model's memory."""
     num_known: int = 0
-    """How many of its tokens are no draft tokens."""
+    """Number of its tokens that are not draft tokens."""
 
     @property
     def draft(self) -> list[int]:

@@ -155,7 +155,7 @@ class Layout:
 
     @property
     def places(self) -> NDArray[np.int64]:
-        """Where each packed row is stored, block * block_size + slot: N."""
+        """Slot of each packed row, block * block_size + offset: N."""
         return self._located[1]
 
     def plan(self, group: int, window: int) -> AttentionPlan:

@@ -24,7 +24,7 @@ SEGMENT = 128
 """Positions of a segment: softmax is computed within segments, which start at multiples of it, and then merged."""
 
 AHEAD = 2 * SEGMENT // LANES
-"""How far behind the places of a segment's values those of the next segment's keys lie."""
+"""Distance from the slots of a segment's values to those of the next segment's keys."""
 
 
 def _registers() -> int:

@@ -67,7 +67,7 @@ class BucketBias:
 
 @dataclass(frozen=True, eq=False)
 class ScoreTerms:
-    """What a block asks of attention besides scale and window."""
+    """Terms of attention scores besides scale and window."""
 
     softcap: float | None = None
     """Scaled scores become cap * tanh(score / cap) (Gemma 2)."""

@@ -137,7 +137,7 @@ def _softmax(scores: Any, at: int, length: int) -> Any:
 
 @inlined
 def _place(column: int, aside: int) -> int:
-    """Where a column begins, in panels of 32 that lie `aside` apart."""
+    """Offset of a column, in panels of 32 that lie `aside` apart."""
     return column // PANEL * aside + column % PANEL
 
 

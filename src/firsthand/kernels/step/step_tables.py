@@ -39,9 +39,9 @@ class Weights(NamedTuple):
     matrices: Any
     """`DenseTiles.entry` or `Tiles.entry` of each matrix: L 7 5."""
     columns: Any
-    """Where each matrix's outputs begin in the row of its product: 7."""
+    """Offset of each matrix's outputs in the row of its product: 7."""
     places: Any
-    """Where each norm and bias begins in `vectors`, -1 for none; the last row has the final norm first: L + 1, 13."""
+    """Offset of each norm and bias in `vectors`, -1 for none; the last row has the final norm first: L + 1, 13."""
     vectors: Any
     embed: Any
     """V D"""
@@ -59,7 +59,7 @@ class Batch(NamedTuple):
     positions: Any
     """N"""
     places: Any
-    """Where each row is stored, block * block_size + slot, for each kind of layers: 1 or 2, N."""
+    """Slot of each row, block * block_size + offset, for each kind of layers: 1 or 2, N."""
     tables: Any
     """Block tables of all chunks."""
     plans: Any

@@ -37,7 +37,7 @@ def git(*words: Any, data: bytes = b"", **more: Any) -> bytes:
 
 
 def do_diff(base: str, root: str, most_bytes: int, most_files: int) -> Any:
-    """What differs from the commit of `base` in text files, as a patch, and the names of what cannot be said in one.
+    """The changes of text files since the commit of `base` as a patch, and the names of files that a patch cannot express.
 
     Index and new objects lie in a place of their own, and the base is apart from the working copy, whose own .git counts
     for nothing.

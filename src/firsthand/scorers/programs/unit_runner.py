@@ -110,7 +110,7 @@ def main() -> None:
 
 
 def message(line: bytes) -> dict[str, Any]:
-    """What the other process said; it is not trusted, and may have ended."""
+    """Parse a message of the other process, which is not trusted and may have ended."""
     try:
         body = json.loads(line)
     except (ValueError, RecursionError):

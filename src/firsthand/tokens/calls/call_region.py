@@ -45,7 +45,7 @@ class RegionEnd(NamedTuple):
 
 
 Outcome = bool | RegionEnd
-"""Whether there is more to do with the text so far; or the end of the region."""
+"""True if the text so far holds more to read; or the end of the region."""
 
 
 class CallRegion:
