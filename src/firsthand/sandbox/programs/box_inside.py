@@ -1,4 +1,4 @@
-"""Carries out a Box's commands and file operations inside it, as the user that its commands run as. Standard library only; its text is sent, not imported.
+"""Carries out a Box's commands and file operations inside it, as their user. Standard library only; sent as text.
 
 An answer is one line on stdout: `ok` and more, or `errno` and its number.
 """
