@@ -544,3 +544,11 @@ def test_a_run_that_vanished_or_was_never_begun_is_a_sentence(run: Run) -> None:
         open_run(run.id, home)
     with pytest.raises(StoreError, match="no run at"):
         Database(run.path / DATABASE)
+
+
+def test_scores_that_have_no_sum_give_no_mean(run: Run) -> None:
+    """inf and -inf, as sums of the largest numbers there are."""
+    for number, value in enumerate((1.7e308, 1.7e308, -1.7e308, -1.7e308)):
+        changes = {"id": str(number), "place": str(number), "task_id": f"t{number // 2}", "epoch": number % 2}
+        run.append(make_trace(number, scores=(Score("correct", value),), **changes))
+    assert all(each.mean == each.mean for each in run.info.scores)

@@ -123,3 +123,12 @@ def test_an_old_run_goes_on_and_keeps_its_places(old: Path) -> None:
 def test_an_old_file_opened_twice_at_once_is_brought_up_to_date_once(old: Path) -> None:
     one, other = Database(old / DATABASE), Database(old / DATABASE)
     assert one.read("PRAGMA user_version") == other.read("PRAGMA user_version") == [(4,)]
+
+
+def test_the_summary_of_a_protected_attempt_has_no_words_of_a_failed_scorer() -> None:
+    from firsthand.runs.attempt_summary import without_words
+    from firsthand.trace import Score
+
+    failed = Score("judge", 0.0, failure="ValueError: the secret answer")
+    assert without_words(failed, protected=True).failure == "ValueError"
+    assert without_words(failed).failure == "ValueError: the secret answer"
