@@ -141,9 +141,9 @@ class Context:
         started_s = attempt.elapsed_s()
         sent = await self._borders(effect).prompt(prompt)
         asked = sent.prompt
-        if (seed := changes.get("seed", self.sampling.seed)) is None:
-            seed = derive_seed(attempt.seed, effect)
-        wanted = replace(self.sampling, **{**changes, "seed": seed})
+        wanted = replace(self.sampling, **changes) if changes else self.sampling
+        if wanted.seed is None:
+            wanted = wanted.with_seed(derive_seed(attempt.seed, effect))
         specs = [tool.spec for tool in sorted(tools, key=lambda tool: tool.name)]
 
         def key(sampling: Sampling) -> str:

@@ -15,7 +15,7 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from types import MappingProxyType
+from types import FunctionType, MappingProxyType
 from typing import Any
 
 from firsthand.agent import Agent
@@ -201,7 +201,11 @@ async def verdict(
 ) -> tuple[Score, ...]:
     """The scores that one scorer gives an attempt; if it fails, one score with `failure`."""
     try:
-        given = scorer.judged(task, trace, journal, budget) if isinstance(scorer, Judge) else scorer(task, trace)
+        # A plain function is no judge, and an isinstance check of a protocol costs more than most scorers do.
+        if not isinstance(scorer, FunctionType) and isinstance(scorer, Judge):
+            given = scorer.judged(task, trace, journal, budget)
+        else:
+            given = scorer(task, trace)
         found = await given if inspect.isawaitable(given) else given
         several = found if isinstance(found, tuple) else (found,)
         return tuple(

@@ -101,6 +101,12 @@ class Sampling:
             if not is_valid:
                 raise ConfigError(f"{name} is {shown(getattr(self, name))}: give {expected}")
 
+    def with_seed(self, seed: int) -> Sampling:
+        """The same settings with another seed. They were checked when they were made, so only the seed is new."""
+        made = object.__new__(type(self))
+        made.__dict__.update(self.__dict__, seed=seed)
+        return made
+
     def to_json(self) -> Json:
         """The settings as a JSON object. Those newer than version 0.2 have a key only if they are used."""
         body: Json = dict(vars(self))  # asdict copies deeply: slow

@@ -26,6 +26,8 @@ from firsthand.errors import StoreError
 
 MAX_BODY_BYTES = 512 << 20
 _BUSY_TIMEOUT_S = 10.0
+_CHECKPOINT_PAGES = 4000
+"""Pages of 4 KiB that the write-ahead log holds before they are moved into the file: a page written often moves once."""
 
 MIGRATIONS: tuple[str, ...] = (
     """
@@ -193,6 +195,7 @@ class Database:
             connection.execute("PRAGMA trusted_schema = OFF")
             connection.execute("PRAGMA cell_size_check = ON")
             connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
             if mode == "rwc":
                 connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()  # the first look at the file itself
