@@ -202,7 +202,7 @@ async def verdict(
     """The scores that one scorer gives an attempt; if it fails, one score with `failure`."""
     try:
         # A plain function is no judge, and an isinstance check of a protocol costs more than most scorers do.
-        if not isinstance(scorer, FunctionType) and isinstance(scorer, Judge):
+        if type(scorer) is not FunctionType and isinstance(scorer, Judge):
             given = scorer.judged(task, trace, journal, budget)
         else:
             given = scorer(task, trace)
