@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from types import FunctionType, MappingProxyType
-from typing import Any
+from typing import Any, TypeGuard
 
 from firsthand.agent import Agent
 from firsthand.benchmark import Environment, Judge, NamedSetting, Scorer, Setting
@@ -201,11 +201,7 @@ async def verdict(
 ) -> tuple[Score, ...]:
     """The scores that one scorer gives an attempt; if it fails, one score with `failure`."""
     try:
-        # A plain function is no judge, and an isinstance check of a protocol costs more than most scorers do.
-        if type(scorer) is not FunctionType and isinstance(scorer, Judge):
-            given = scorer.judged(task, trace, journal, budget)
-        else:
-            given = scorer(task, trace)
+        given = scorer.judged(task, trace, journal, budget) if _is_judge(scorer) else scorer(task, trace)
         found = await given if inspect.isawaitable(given) else given
         several = found if isinstance(found, tuple) else (found,)
         return tuple(
@@ -224,6 +220,12 @@ async def verdict(
     except Exception as error:
         name = getattr(scorer, "name", getattr(scorer, "__name__", "score"))
         return (Score(str(name), 0.0, failure=f"{type(error).__name__}: {error}"),)
+
+
+def _is_judge(scorer: object) -> TypeGuard[Judge]:
+    """True if the scorer is a Judge. A plain function is none, and an isinstance check of a protocol costs more than most
+    scorers do."""
+    return not isinstance(scorer, FunctionType) and isinstance(scorer, Judge)
 
 
 async def rollouts(
