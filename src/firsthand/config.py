@@ -81,7 +81,7 @@ def build(config_class: type[C], values: Mapping[str, Any]) -> C:
     return config_class(**own, **{part: hints[part](**given) for part, given in parts.items()})
 
 
-class Setting(NamedTuple):
+class ConfigField(NamedTuple):
     """A field of a config, or of a dataclass that is a field of it."""
 
     field: dataclasses.Field[Any]
@@ -91,16 +91,16 @@ class Setting(NamedTuple):
     """The config's field whose dataclass it belongs to; None for a field of the config itself."""
 
 
-def settings_of(config_class: type[Any]) -> list[Setting]:
+def settings_of(config_class: type[Any]) -> list[ConfigField]:
     """The settings of a config in their order, those of its dataclasses among them."""
     hints, docs = typing.get_type_hints(config_class), field_docs(config_class)
-    found: list[Setting] = []
+    found: list[ConfigField] = []
     for field in dataclasses.fields(config_class):
         hint = hints[field.name]
         if isinstance(hint, type) and dataclasses.is_dataclass(hint):
             found += [each._replace(part=field.name) for each in settings_of(hint)]
         else:
-            found.append(Setting(field, hint, docs.get(field.name, "")))
+            found.append(ConfigField(field, hint, docs.get(field.name, "")))
     return found
 
 

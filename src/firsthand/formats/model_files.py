@@ -96,10 +96,11 @@ def pickle_hint(start: bytes) -> str:
 __getattr__ = old_names(
     __name__,
     {
-        **{name: f"formats.gguf_file.{name}" for name in ("GGUF", "read_gguf", "READABLE")},
-        **{
-            name: f"formats.safetensors_file.{name}"
-            for name in ("Safetensors", "read_safetensors", "SAFETENSORS_BYTES")
-        },
+        "GGUF": "formats.gguf_file.GGUF",
+        "READABLE": "formats.gguf_file.READABLE",
+        "read_gguf": "formats.gguf_file.read_gguf",
+        "Safetensors": "formats.safetensors_file.Safetensors",
+        "SAFETENSORS_BYTES": "formats.safetensors_file.SAFETENSORS_BYTES",
+        "read_safetensors": "formats.safetensors_file.read_safetensors",
     },
 )
