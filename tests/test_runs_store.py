@@ -166,6 +166,13 @@ def test_a_changed_task_or_agent_is_refused_and_the_first_stays(run: Run) -> Non
     assert run.agents() == {"ada": {"name": "ada", "model": "m"}}
 
 
+def test_a_task_whose_metadata_come_in_another_order_is_the_same(run: Run) -> None:
+    run.add_tasks("game24", [Task("1", "?", metadata={"numbers": (1, 2), "examples": "e"})])
+    run.add_tasks("game24", [Task("1", "?", metadata={"examples": "e", "numbers": (1, 2)})])
+    with pytest.raises(StoreError, match="task '1' of game24 is not the one"):
+        run.add_tasks("game24", [Task("1", "?", metadata={"examples": "e", "numbers": (2, 1)})])
+
+
 def test_preferences_come_back_in_order(run: Run) -> None:
     votes = [Preference("t", "a", "b", "a", "human:ada"), Preference("t", "b", "a", "tie", ODD)]
     for vote in votes:
