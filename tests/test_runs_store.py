@@ -24,12 +24,13 @@ from hypothesis import strategies as st
 from firsthand.errors import StoreError, UnknownName
 from firsthand.message import Message, Sampled, Text, ToolCall, ToolResult, user
 from firsthand.model import Usage
+from firsthand.preference import Preference
 from firsthand.runs.database import MAX_BODY_BYTES, MIGRATIONS, Database, plain, put
 from firsthand.runs.run_names import DATABASE, LOCK, find_run, new_run_id
 from firsthand.runs.store import Run, create, list_runs, open_run
 from firsthand.system.home import data_home
 from firsthand.task import Task
-from firsthand.trace import Call, Event, Failure, Node, Preference, Score, Trace
+from firsthand.trace import Call, Event, Failure, Node, Score, Trace
 
 ODD = "\x00 \ud800 \udc00 \U0001f600 \u202e \x1b[31m \\ud800 é"
 any_text = st.text(st.characters(exclude_categories=()), max_size=20)

@@ -30,6 +30,7 @@ from firsthand.errors import StoreError
 from firsthand.loop.attempt import cost_of
 from firsthand.message import Json
 from firsthand.model import Usage
+from firsthand.preference import Preference
 from firsthand.runs import attempts, score_totals
 from firsthand.runs.attempt_summary import AttemptSummary, pack_score, without_words
 from firsthand.runs.attempts import LATEST, TraceRow, body_of, filters, insert_trace, is_tree, read_as, read_trace
@@ -40,7 +41,7 @@ from firsthand.runs.run_names import DATABASE, LOCK, find_run, new_run_id
 from firsthand.runs.stored_journal import StoredJournal, now
 from firsthand.system.lock import held, is_held
 from firsthand.task import Task
-from firsthand.trace import Preference, Score, Trace
+from firsthand.trace import Score, Trace
 
 Status = Literal["running", "done", "interrupted"]
 INDEX_S = 2.0
