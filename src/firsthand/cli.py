@@ -84,9 +84,9 @@ def dispatch(words: Sequence[str]) -> int:
 
 
 def _complete(line: str) -> int:
-    from firsthand.commands.completion import print_words
-
-    return print_words(line, os.environ.get("_FIRSTHAND_BREAKS", ""))
+    completion = importlib.import_module("firsthand.commands.completion")
+    code: int = completion.print_words(line, os.environ.get("_FIRSTHAND_BREAKS", ""))
+    return code
 
 
 def overview() -> str:
