@@ -1,7 +1,7 @@
 """Lays out a table in the width there is: columns that do not fit stand below their row, and no column is squeezed.
 
-The first column identifies a row and stays on the line, whole if it can. The widest of the others may be folded at words. Cells may have
-several lines.
+The first column identifies a row and stays on the line, whole if it can. The widest of the others may be folded at words.
+Cells may have several lines.
 """
 
 from __future__ import annotations
