@@ -71,7 +71,9 @@ def test_the_list_says_where_the_data_of_each_benchmark_is(cli: Cli, tmp_path: P
 
 
 def test_data_that_was_fetched_is_here(cli: Cli, home: Path) -> None:
-    rows = [{"id": "1", "key": "1", "prompt": "Say it.", "instruction_id_list": [], "kwargs": []}]
+    rows = [
+        {"id": "1", "key": "1", "prompt": "Say it.", "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}
+    ]
     file = home / "data" / "ifeval" / "input_data.jsonl"
     file.parent.mkdir(parents=True)
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
