@@ -78,7 +78,7 @@ class DataState:
     """Where the data of a benchmark is."""
 
     state: State
-    """`hub`: fetched when it is first run; `named by you`: it needs an option that says what to run."""
+    """`here`: on this machine, or generated where no file is given. `hub`: fetched when first run. `named by you`: it needs an option that says what to run."""
     how: str = ""
     """How to get what is not here, or what to name."""
 
@@ -96,10 +96,7 @@ def data_of(name: str) -> DataState:
         return DataState("missing", str(error))
     except FirsthandError as error:
         return DataState("named by you", str(error))
-    protocol = made.protocol or ""
-    if "packaged slice" in protocol:
-        return DataState("packaged")
-    return DataState("generated" if "generated" in protocol else "here")
+    return DataState("packaged" if "packaged slice" in (made.protocol or "") else "here")
 
 
 _ADAPTERS = ("inspect", "lm_eval")
