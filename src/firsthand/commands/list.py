@@ -78,7 +78,8 @@ class DataState:
     """Where the data of a benchmark is."""
 
     state: State
-    """`here`: on this machine, or generated where no file is given. `hub`: fetched when first run. `named by you`: it needs an option that says what to run."""
+    """`here`: on this machine, or generated where no file is given. `hub`: fetched when first run. `named by you`: it needs
+    an option that says what to run."""
     how: str = ""
     """How to get what is not here, or what to name."""
 
