@@ -338,6 +338,12 @@ class Run:
         tasks = ((benchmark, read_as(self.database, Task.from_json, body)) for benchmark, _, body in rows)
         return {(benchmark, task.id): task for benchmark, task in tasks}
 
+    def task(self, benchmark: str, task_id: str) -> Task | None:
+        """The task of that id, or None if the run does not hold it."""
+        sql = "SELECT body FROM tasks WHERE benchmark = ? AND task = ?"
+        found = self.database.read(sql, (plain(benchmark), plain(task_id)))
+        return read_as(self.database, Task.from_json, found[0][0]) if found else None
+
     def benchmarks(self) -> list[str]:
         """The benchmarks whose tasks are kept, in the order they came."""
         rows = self.database.read("SELECT benchmark FROM tasks GROUP BY benchmark ORDER BY min(rowid)")
