@@ -40,6 +40,7 @@ from firsthand.runs.index import Index, RunInfo, listed
 from firsthand.runs.run_names import DATABASE, LOCK, find_run, new_run_id
 from firsthand.runs.stored_journal import StoredJournal, now
 from firsthand.system.lock import held, is_held
+from firsthand.system.source_commit import source_commit
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
 
@@ -440,6 +441,7 @@ def create(
         "config": config,
         "command": list(sys.argv if command is None else command),
         "firsthand": __version__,
+        "commit": source_commit(),
         "machine": describe_machine(),
         "figures": dict(figures or {}),
     }
