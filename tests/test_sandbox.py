@@ -259,6 +259,50 @@ def test_the_filter_is_a_program_of_whole_instructions_whose_jumps_stay_inside()
     assert seccomp.program("riscv64") is None
 
 
+def filtered(machine: str, number: int, *arguments: int) -> int | str:
+    """The error that the filter gives a call, 0 for a call that is done nothing about, or "allowed": by a small interpreter."""
+    import struct
+
+    code = list(struct.iter_unpack("=HBBI", seccomp.program(machine) or b""))
+    words = struct.pack("=II8x6Q", number, seccomp._ARCHITECTURES[machine][0], *arguments, *[0] * (6 - len(arguments)))
+    at, value = 0, 0
+    while True:
+        opcode, if_true, if_false, word = code[at]
+        at += 1
+        if opcode == 0x06:
+            return "allowed" if word == 0x7FFF0000 else word - 0x00050000
+        if opcode == 0x20:
+            (value,) = struct.unpack_from("=I", words, word)
+        else:
+            passes = {0x15: value == word, 0x35: value >= word, 0x45: bool(value & word)}[opcode]
+            at += if_true if passes else if_false
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_the_filter_gives_every_call_its_own_answer(machine):
+    column = seccomp._ARCHITECTURES[machine][1]
+    known = {}
+    for table, error in ((seccomp._REFUSED, 1), (seccomp._ABSENT, 38), (seccomp._IGNORED, 0)):
+        known |= {places[column]: error for places in table.values()}
+    by_argument = {name: places[column] for name, places in seccomp._BY_ARGUMENT.items()}
+    for number in [*range(451), *range(451, 600), 0x40000000, 0x40000000 + 101]:
+        if number not in by_argument.values():
+            assert filtered(machine, number) == (38 if number > 450 else known.get(number, "allowed")), number
+    huge, null, one = 0x40000, 0, 1 << 32  # the last is a pointer whose lower half is 0
+    for name, arguments, answer in [
+        ("clone", (17,), "allowed"), ("clone", (0x10000000 | 17,), 1), ("clone3", (), 38),
+        ("socket", (2,), "allowed"), ("socket", (16,), 97), ("ioctl", (0, 0x5412), 1), ("ioctl", (0, 0x5401), "allowed"),
+        ("fcntl", (3, 1026), 22), ("fcntl", (3, 1024), 22), ("fcntl", (3, 6), "allowed"),
+        ("prlimit64", (1, 7, one, 0), 1), ("prlimit64", (0, 7, one, 0), "allowed"), ("prlimit64", (0, 4, one, 0), 0),
+        ("prlimit64", (0, 4, 8, 0), 0), ("prlimit64", (0, 4, null, 8), "allowed"), ("setrlimit", (4, 8), 0), ("setrlimit", (7, 8), "allowed"),
+        ("setpriority", (0, 1, 5), 1), ("setpriority", (2, 0, 5), 1), ("setpriority", (0, 0, 5), "allowed"),
+        ("ioprio_set", (1, 1, 0), 1), ("ioprio_set", (3, 0, 0), 1), ("ioprio_set", (1, 0, 0), "allowed"),
+        ("sched_setscheduler", (1, 5), 1), ("sched_setaffinity", (0, 8), "allowed"), ("sched_setattr", (1,), 1), ("sched_setparam", (1,), 1),
+        ("mmap", (0, 4096, 3, 0x22), "allowed"), ("mmap", (0, 4096, 3, 0x22 | huge), 1), ("prctl", (62,), 22), ("prctl", (15,), "allowed"),
+    ]:  # fmt: skip
+        assert filtered(machine, by_argument[name], *arguments) == answer, (name, arguments)
+
+
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the headers of another architecture")
 def test_the_numbers_of_the_filter_are_those_of_the_kernels_headers():
     import re
@@ -268,7 +312,7 @@ def test_the_numbers_of_the_filter_are_those_of_the_kernels_headers():
         if not header.is_file():
             pytest.skip("the kernel's headers are not installed")
         numbers = {n: int(v) for n, v in re.findall(r"#define __NR(?:3264)?_(\w+)\s+(\d+)", header.read_text())}
-        for table in (seccomp._REFUSED, seccomp._ABSENT, seccomp._BY_ARGUMENT):
+        for table in (seccomp._REFUSED, seccomp._ABSENT, seccomp._IGNORED, seccomp._BY_ARGUMENT):
             for name, places in table.items():
                 assert places[column] == numbers.get(name), name
 

@@ -204,7 +204,7 @@ refused(lambda: call(149, ctypes.c_ulong(address), ctypes.c_ulong(2**20)))
 """,
     "raised_limits": """
 import resource
-for name in ("AS", "NPROC", "FSIZE", "CPU", "NOFILE", "CORE"):
+for name in ("AS", "NPROC", "FSIZE", "CPU", "NOFILE", "SIGPENDING"):
     refused(lambda: resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (2**40, 2**40)), ValueError, OSError)
 """,
     "real_time_priority": "refused(lambda: os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(50)))",

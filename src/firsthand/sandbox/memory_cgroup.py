@@ -69,9 +69,8 @@ def open_cgroup() -> MemoryCgroup | None:
         try:
             made.allow(2**40)
             made.kills()
-            if version == 2:
-                with suppress(FileNotFoundError):  # a kernel without swap
-                    (folder / "memory.swap.max").write_text("0")
+            with suppress(FileNotFoundError):  # a kernel without swap
+                (folder / ("memory.swap.max" if version == 2 else "memory.swappiness")).write_text("0")
             return made
         except (OSError, ValueError):
             made.close()
