@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-import firsthand
 from firsthand import catalog
 from firsthand.errors import ConfigError, SandboxError, ToolError
 from firsthand.sandbox import seccomp
@@ -26,10 +25,10 @@ from firsthand.sandbox.sandbox_limits import RunLimits
 from firsthand.tools.python import python, shortened, unfenced
 from firsthand.tools.shell import shell
 from namespaces import WHY_NOT
+from ordinary_user import SOURCE, as_nobody, interpreter
 
 needs_bwrap = pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))
 LIMITS = RunLimits(wall_s=5.0)
-SOURCE = str(Path(firsthand.__file__).parents[1])
 
 
 @pytest.fixture(scope="module")
@@ -181,24 +180,14 @@ def test_folders_of_packages_can_be_imported_and_not_written(tmp_path):
 @needs_bwrap
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_it_works_for_an_ordinary_user():
-    """The same run as nobody, with the system's Python if this one lies where nobody may look."""
-    script = (
+    python = interpreter()
+    if python is None:
+        pytest.skip("no Python that nobody can run")
+    code = (
         "import asyncio, os\nfrom firsthand.sandbox.sandbox import Sandbox\n"
         "with Sandbox(workers=1) as box:\n    print(os.getuid(), asyncio.run(box.python('import os; print(os.getuid(), os.getpid())')))\n"
     )
-    source = SOURCE
-    become = {"user": 65534, "group": 65534, "extra_groups": [], "cwd": "/"}
-    for interpreter in (sys.executable, "/usr/bin/python3", "/usr/local/bin/python3"):
-        probe = [interpreter, "-c", f"import sys; sys.path.insert(0, {source!r}); import firsthand.sandbox.sandbox"]
-        try:
-            if subprocess.run(probe, capture_output=True, **become).returncode == 0:
-                break
-        except OSError:
-            continue
-    else:
-        pytest.skip("no Python that nobody can run")
-    code = f"import sys; sys.path.insert(0, {source!r})\n{script}"
-    done = subprocess.run([interpreter, "-c", code], capture_output=True, text=True, **become)
+    done = as_nobody([python, "-c", code])
     assert done.stdout.startswith("65534 ") and "stdout='1000 2\\n'" in done.stdout, done.stderr
 
 

@@ -35,12 +35,12 @@ _ETC = {
 
 def bwrap_command(packages: Sequence[Path], workspace: Workspace | None, given: list[int]) -> list[str]:
     """The whole command; `given` receives the descriptors that it reads, to be passed on and closed."""
-    root = os.geteuid() == 0
+    user = own_id()
     command = [shutil.which("bwrap") or "bwrap", "--cap-drop", "ALL"]
     # As root there is no user namespace here: the worker becomes another user, so that its processes are counted.
-    for capability in _ROOT_CAPABILITIES if root else ("CAP_SYS_ADMIN",):
+    for capability in _ROOT_CAPABILITIES if user is not None else ("CAP_SYS_ADMIN",):
         command += ["--cap-add", capability]
-    command += [] if root else ["--unshare-user", "--uid", "1000", "--gid", "1000"]
+    command += [] if user is not None else ["--unshare-user", "--uid", "1000", "--gid", "1000"]
     command += ["--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
     command += ["--hostname", "sandbox", "--die-with-parent", "--new-session", "--clearenv"]
     for name, value in _environment().items():
@@ -64,14 +64,14 @@ def bwrap_command(packages: Sequence[Path], workspace: Workspace | None, given: 
         given.append(_holding(content))
         command += ["--perms", "0644", "--file", str(given[-1]), path]
     command += ["--dir", "/tmp", "--proc", "/proc", *_devices(), "--remount-ro", "/", "--chdir", "/"]
-    return [*command, "--", *_worker(packages, workspace, list(map(str, shown)))]
+    return [*command, "--", *_worker(user, packages, workspace, list(map(str, shown)))]
 
 
-def _worker(packages: Sequence[Path], workspace: Workspace | None, layers: list[str]) -> list[str]:
+def _worker(user: int | None, packages: Sequence[Path], workspace: Workspace | None, layers: list[str]) -> list[str]:
     """The command inside, with the worker's settings as its last word."""
     filter_code = seccomp.program(platform.machine())
     settings = {
-        "become": own_id() if os.geteuid() == 0 else None,
+        "become": user,
         "layers": layers,
         "seccomp": (filter_code or b"").hex(),
         "path": [f"/packages/{number}" for number in range(len(packages))],
@@ -81,14 +81,19 @@ def _worker(packages: Sequence[Path], workspace: Workspace | None, layers: list[
     return [str(python), "-I", "-S", "-B", "-X", "utf8", "/host_layers.py", json.dumps(settings)]
 
 
-def own_id() -> int:
-    """A user id that no other worker has, since the kernel counts much by user; nobody's where root has too few ids."""
-    drawn = secrets.choice(OWN_IDS)
-    for name in ("uid_map", "gid_map"):
-        spans = [list(map(int, line.split())) for line in Path("/proc/self", name).read_text().splitlines()]
-        if not any(first <= drawn < first + count for first, _, count in spans):
-            return NOBODY
-    return drawn
+def own_id() -> int | None:
+    """As root a user id that no other worker has, since the kernel counts much by user; nobody's where ids are few.
+
+    None where we cannot become anybody else: as an ordinary user, or as the root of a namespace without other users.
+    """
+    if os.geteuid() != 0:
+        return None
+    maps = [Path("/proc/self", name).read_text().splitlines() for name in ("uid_map", "gid_map")]
+    for wanted in (secrets.choice(OWN_IDS), NOBODY):
+        spans = [[tuple(map(int, line.split())) for line in lines] for lines in maps]
+        if all(any(first <= wanted < first + count for first, _, count in each) for each in spans):
+            return wanted
+    return None
 
 
 def kept(workspace: Workspace) -> list[str]:
