@@ -263,7 +263,8 @@ def filtered(machine: str, number: int, *arguments: int) -> int | str:
         if opcode == 0x20:
             (value,) = struct.unpack_from("=I", words, word)
         else:
-            passes = {0x15: value == word, 0x35: value >= word, 0x45: bool(value & word)}[opcode]
+            value &= word if opcode == 0x54 else 0xFFFFFFFF
+            passes = {0x54: True, 0x15: value == word, 0x35: value >= word, 0x45: bool(value & word)}[opcode]
             at += if_true if passes else if_false
 
 
@@ -280,7 +281,10 @@ def test_the_filter_gives_every_call_its_own_answer(machine):
     huge, null, one = 0x40000, 0, 1 << 32  # the last is a pointer whose lower half is 0
     for name, arguments, answer in [
         ("clone", (17,), "allowed"), ("clone", (0x10000000 | 17,), 1), ("clone3", (), 38),
-        ("socket", (2,), "allowed"), ("socket", (16,), 97), ("ioctl", (0, 0x5412), 1), ("ioctl", (0, 0x5401), "allowed"),
+        ("socket", (2, 1, 0), "allowed"), ("socket", (16,), 97), ("socket", (1, 5, 0), "allowed"), ("socket", (10, 0x80802, 17), "allowed"), ("socket", (2, 1, 132), 93),
+        ("socket", (2, 5, 0), 93), ("socket", (2, 3, 1), 93), ("socket", (2, 1, 262), 93), ("socket", (38, 5), 97), ("socket", (2, 1, 6), "allowed"),
+        ("setsockopt", (3, 1, 26), 1), ("setsockopt", (3, 1, 51), 1), ("setsockopt", (3, 1, 8), 0), ("setsockopt", (3, 6, 8), "allowed"),
+        ("setsockopt", (3, 1, 2), "allowed"), ("ioctl", (0, 0x5412), 1), ("ioctl", (0, 0x5401), "allowed"),
         ("fcntl", (3, 1026), 22), ("fcntl", (3, 1024), 22), ("fcntl", (3, 6), "allowed"),
         ("prlimit64", (1, 7, one, 0), 1), ("prlimit64", (0, 7, one, 0), "allowed"), ("prlimit64", (0, 4, one, 0), 0),
         ("prlimit64", (0, 4, 8, 0), 0), ("prlimit64", (0, 4, null, 8), "allowed"), ("setrlimit", (4, 8), 0), ("setrlimit", (7, 8), "allowed"),

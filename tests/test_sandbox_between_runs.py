@@ -246,6 +246,47 @@ def test_a_crash_starts_no_handler_of_the_host(box):
     assert others[1::2] == ["False"] * 3
 
 
+FILLED = """
+import socket
+server = socket.create_server(("127.0.0.1", 5000))
+client = socket.create_connection(server.getsockname())
+accepted, _ = server.accept()
+sent = 0
+for end, option in ((accepted, socket.SO_RCVBUF), (client, socket.SO_SNDBUF)):
+    end.setsockopt(socket.SOL_SOCKET, option, 2**30)
+client.setblocking(False)
+try:
+    while True:
+        sent += client.send(bytes(65536))
+except BlockingIOError:
+    print(sent)
+"""
+
+
+def test_what_a_connection_holds_is_bounded(box):
+    """Thirteen megabytes for each connection, which no limit counted, and which the host's own connections then lacked."""
+    assert 2**16 < int(said(box, FILLED)) < 2**20
+
+
+def test_the_hosts_modules_and_its_room_for_compiled_filters_are_out_of_reach(box):
+    code = """
+import ctypes, socket, struct
+for kind in ((2, 1, 132), (2, 5, 0), (10, 2, 136), (2, 1, 262)):  # SCTP, any sequenced packets, UDP-Lite, MPTCP
+    try:
+        socket.socket(*kind)
+        print("opened")
+    except OSError as error:
+        print(error.errno)
+accept_all = ctypes.create_string_buffer(struct.pack("=HBBI", 6, 0, 0, 2**32 - 1), 8)
+try:
+    socket.socket().setsockopt(1, 26, struct.pack("=HxxxxxxQ", 1, ctypes.addressof(accept_all)))
+    print("attached")
+except OSError as error:
+    print(error.errno)
+"""
+    assert said(box, code).split() == ["93"] * 4 + ["1"]
+
+
 def test_watching_and_leasing_files_is_refused(box):
     code = """
 import fcntl, os

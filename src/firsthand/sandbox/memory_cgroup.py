@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path("/sys/fs/cgroup")
 SLACK_BYTES = 64 * 2**20
-"""For the kernel's own tables of a run, and the worker's own growth."""
+"""For the kernel's own tables of a run, its sockets, and the worker's own growth."""
 LEFT_S = 10.0
 """An empty cgroup of a process that is gone is removed when it is this old."""
 _NUMBERS = itertools.count()
@@ -71,6 +71,9 @@ def open_cgroup() -> MemoryCgroup | None:
             made.kills()
             with suppress(FileNotFoundError):  # a kernel without swap
                 (folder / ("memory.swap.max" if version == 2 else "memory.swappiness")).write_text("0")
+            if version == 1:  # which counts sockets only if asked to
+                with suppress(OSError):
+                    (folder / "memory.kmem.tcp.limit_in_bytes").write_text(str(SLACK_BYTES))
             return made
         except (OSError, ValueError):
             made.close()

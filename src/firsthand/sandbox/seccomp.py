@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import errno
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
-_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _AND, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
 _NUMBER, _ARCHITECTURE = 0, 4
 _ARCHITECTURES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
 
@@ -21,8 +21,12 @@ _NEW_NAMESPACES = 0x7E020000
 """CLONE_NEWUSER, NEWPID, NEWNET, NEWIPC, NEWUTS, NEWCGROUP and NEWNS."""
 _TERMINAL_REQUESTS = (0x5412, 0x541C, 0x5423)
 """TIOCSTI, TIOCLINUX, TIOCSETD: typing into a terminal, and changing what reads it."""
-_FAMILIES = (1, 2, 10)
+_UNIX, _INTERNET = 1, (2, 10)
 """AF_UNIX, AF_INET and AF_INET6, which the network namespace confines. AF_VSOCK and others are not confined by it."""
+_SOCKET_TYPES, _TYPE_MASK, _PROTOCOLS = (1, 2), 0xF, (0, 6, 17)
+"""TCP and UDP: for any other protocol the kernel would ask the host for a module, outside all limits of the run."""
+_SOL_SOCKET, _BUFFER_SIZES, _FILTERS = 1, (7, 8), (26, 50, 51, 52)
+"""SO_SNDBUF and SO_RCVBUF, whose memory is the host's, stay as they are; so does the host's room for compiled filters."""
 _LEASE, _NOTIFY = 1024, 1026
 """F_SETLEASE and F_NOTIFY: making others wait for a file, and watching a folder without inotify."""
 _INIT, _WHOLE_USER = 1, {"setpriority": 2, "ioprio_set": 3}
@@ -39,7 +43,8 @@ _NEWER = 451
 """The first number of calls since Linux 6.5, which this list does not know; the C library falls back to older ones."""
 
 _BY_ARGUMENT = {
-    "clone": (56, 220), "clone3": (435, 435), "socket": (41, 198), "ioctl": (16, 29), "fcntl": (72, 25),
+    "clone": (56, 220), "clone3": (435, 435), "socket": (41, 198), "setsockopt": (54, 208),
+    "ioctl": (16, 29), "fcntl": (72, 25),
     "prlimit64": (302, 261), "setrlimit": (160, 164), "setpriority": (141, 140), "ioprio_set": (251, 30),
     "sched_setparam": (142, 118), "sched_setscheduler": (144, 119), "sched_setaffinity": (203, 122),
     "sched_setattr": (314, 274), "mmap": (9, 222), "prctl": (157, 167),
@@ -133,17 +138,27 @@ def _argument_check(name: str) -> list[bytes]:
             _instruction(_EQUAL, 0, 1, 0),
             _instruction(_RETURN, _ERRNO),
         ]
+    elif name == "setsockopt":
+        options = _if_argument(2, _EQUAL, _FILTERS, errno.EPERM) + _if_argument(2, _EQUAL, _BUFFER_SIZES, 0)
+        code += [_instruction(_LOAD, _argument(1)), _instruction(_EQUAL, _SOL_SOCKET, 0, len(options)), *options]
     else:
-        code += [_instruction(_LOAD, _argument(0))]
-        for family in _FAMILIES:
-            code += [_instruction(_EQUAL, family, 0, 1), _instruction(_RETURN, _ALLOW)]
-        return [*code, _instruction(_RETURN, _ERRNO | errno.EAFNOSUPPORT)]
+        protocols = _unless_argument(1, _SOCKET_TYPES, errno.EPROTONOSUPPORT, _TYPE_MASK)
+        protocols += _unless_argument(2, _PROTOCOLS, errno.EPROTONOSUPPORT)
+        code += _unless_argument(0, (_UNIX, *_INTERNET), errno.EAFNOSUPPORT)
+        code += [_instruction(_EQUAL, _UNIX, len(protocols), 0), *protocols]
     return [*code, _instruction(_RETURN, _ALLOW)]
 
 
 def _if_argument(index: int, test: int, values: Iterable[int], error: int) -> list[bytes]:
     """The call fails with `error`, or does nothing if that is 0, if the argument passes the test with any of the values."""
     return [_instruction(_LOAD, _argument(index)), *(each for value in values for each in _when(test, value, error))]
+
+
+def _unless_argument(index: int, values: Sequence[int], error: int, mask: int | None = None) -> list[bytes]:
+    """The call fails with `error` unless the argument, or its bits under a mask, is one of the values."""
+    tests = [_instruction(_EQUAL, value, len(values) - place, 0) for place, value in enumerate(values)]
+    masked = [] if mask is None else [_instruction(_AND, mask)]
+    return [_instruction(_LOAD, _argument(index)), *masked, *tests, _instruction(_RETURN, _ERRNO | error)]
 
 
 def _when(test: int, value: int, error: int) -> list[bytes]:

@@ -44,6 +44,8 @@ POLL_S = 0.02
 LOOK_CPU_S = 0.5
 """Processor time that one count of shared pages may take: more means so many mappings that they are the code's excess."""
 HOME = "/tmp/work"
+BUFFER_BYTES = 2**18
+"""The most that the kernel holds for a TCP connection of the run, in each direction."""
 PENDING = 512
 """Queued signals and timers of a run, which the kernel also counts for all that its user does."""
 
@@ -243,10 +245,10 @@ def become_init(config: dict[str, Any], request: dict[str, Any], streams: tuple[
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         limits = request["limits"]
         check(_libc.unshare(_NEWNS | _NEWIPC | _NEWNET), "unshare mount, ipc and network namespaces")
-        raise_loopback()
         size = f"size={limits['scratch_bytes']},nr_inodes={limits['scratch_files'] + 4},mode=755"
         mount("tmpfs", "/tmp", "tmpfs", _NOSUID | _NODEV, size)
         mount("proc", "/proc", "proc", _NOSUID | _NODEV | _NOEXEC)
+        open_network()
         make_scratch(request["files"])
         if config.get("workspace") and config["workspace"][2]:
             sys.modules["keeping"].show(mount, *config["workspace"][::2], config["workspace"][3])
@@ -268,10 +270,13 @@ def become_init(config: dict[str, Any], request: dict[str, Any], streams: tuple[
         os._exit(1)
 
 
-def raise_loopback() -> None:
+def open_network() -> None:
     """Let the run's processes reach each other over its own network, where nothing else is."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         fcntl.ioctl(any_socket, _SET_INTERFACE_FLAGS, struct.pack("=16sH14x", b"lo", _UP | _RUNNING))
+    for name in ("tcp_rmem", "tcp_wmem"):  # a connection's buffers are counted for the host, and could be 6 MB each
+        with open(f"/proc/sys/net/ipv4/{name}", "w") as file:
+            file.write(f"4096 {BUFFER_BYTES} {BUFFER_BYTES}")
 
 
 def make_scratch(files: dict[str, str]) -> None:
