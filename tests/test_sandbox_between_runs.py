@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from firsthand.sandbox.box import Box
 from firsthand.sandbox.bwrap_command import NOBODY, OWN_IDS
 from firsthand.sandbox.memory_cgroup import open_cgroup
 from firsthand.sandbox.sandbox import Sandbox
@@ -299,6 +300,21 @@ for path, command in (("/usr/bin", 1026), ("/tmp", 1026), ("mine", 1024)):
         print(error.errno)
 """
     assert said(box, code) == "22\n" * 3
+
+
+def test_folders_deeper_than_pythons_stack_are_listed_and_deeper_ones_refused():
+    """It was a SandboxError, which is no fault of the code."""
+    nest = "import os\nfor _ in range({}): os.mkdir({!r}); os.chdir({!r})"
+
+    async def listed():
+        async with Box() as box:
+            assert (await box.exec(["python3", "-c", nest.format(1100, "a", "a")])).ok
+            assert sum(path.endswith("/a") for path in await box.seen()) == 1100
+            assert (await box.exec(["python3", "-c", nest.format(30, "b" * 200, "b" * 200)])).ok
+            with pytest.raises(OSError, match="File name too long"):
+                await box.seen()
+
+    asyncio.run(listed())
 
 
 OWN_FILES = """

@@ -35,7 +35,7 @@ import types
 from typing import Any, NoReturn
 
 _NEWNS, _NEWIPC, _NEWUSER, _NEWPID, _NEWNET = 0x00020000, 0x08000000, 0x10000000, 0x20000000, 0x40000000
-_NOSUID, _NODEV, _NOEXEC = 2, 4, 8
+_NOSUID, _NODEV, _NOEXEC, _BIND = 2, 4, 8, 4096
 _SET_DEATH_SIGNAL, _SET_DUMPABLE, _SET_SECCOMP, _SET_NO_NEW_PRIVS = 1, 4, 22, 38
 _SET_INTERFACE_FLAGS, _UP, _RUNNING = 0x8914, 1, 64
 _HEADER = struct.Struct("!I")
@@ -46,6 +46,8 @@ LOOK_CPU_S = 0.5
 HOME = "/tmp/work"
 BUFFER_BYTES = 2**18
 """The most that the kernel holds for a TCP connection of the run, in each direction."""
+HIDDEN = ("cmdline", "interrupts", "kallsyms", "diskstats", "sys/kernel/random/boot_id")
+"""Files of /proc that tell about the host alone: how and when it was started, its kernel, its keyboard and disks."""
 PENDING = 512
 """Queued signals and timers of a run, which the kernel also counts for all that its user does."""
 
@@ -143,8 +145,7 @@ def enter_user_namespace() -> None:
     uid, gid = os.getuid(), os.getgid()
     check(_libc.unshare(_NEWUSER | _NEWPID), "unshare user and pid namespaces")
     for name, text in (("setgroups", "deny"), ("uid_map", f"1000 {uid} 1"), ("gid_map", f"1000 {gid} 1")):
-        with open(f"/proc/self/{name}", "w") as file:
-            file.write(text)
+        write(f"/proc/self/{name}", text)
 
 
 def watch(
@@ -248,6 +249,8 @@ def become_init(config: dict[str, Any], request: dict[str, Any], streams: tuple[
         size = f"size={limits['scratch_bytes']},nr_inodes={limits['scratch_files'] + 4},mode=755"
         mount("tmpfs", "/tmp", "tmpfs", _NOSUID | _NODEV, size)
         mount("proc", "/proc", "proc", _NOSUID | _NODEV | _NOEXEC)
+        for name in HIDDEN:
+            mount("/dev/null", f"/proc/{name}", "none", _BIND)
         open_network()
         make_scratch(request["files"])
         if config.get("workspace") and config["workspace"][2]:
@@ -275,8 +278,7 @@ def open_network() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         fcntl.ioctl(any_socket, _SET_INTERFACE_FLAGS, struct.pack("=16sH14x", b"lo", _UP | _RUNNING))
     for name in ("tcp_rmem", "tcp_wmem"):  # a connection's buffers are counted for the host, and could be 6 MB each
-        with open(f"/proc/sys/net/ipv4/{name}", "w") as file:
-            file.write(f"4096 {BUFFER_BYTES} {BUFFER_BYTES}")
+        write(f"/proc/sys/net/ipv4/{name}", f"4096 {BUFFER_BYTES} {BUFFER_BYTES}")
 
 
 def make_scratch(files: dict[str, str]) -> None:
@@ -301,6 +303,15 @@ def as_bytes(text: str) -> bytes:
 def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> None:
     done = _libc.mount(source.encode(), target.encode(), kind.encode(), ctypes.c_ulong(flags), data.encode())
     check(done, f"mount {kind} on {target}")
+
+
+def write(path: str, text: str) -> None:
+    """Write a file of the kernel; `open` would take longer than the kernel does."""
+    fd = os.open(path, os.O_WRONLY)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
 
 
 def prctl(option: int, *values: int) -> None:
@@ -381,8 +392,7 @@ def confine(filter_code: bytes, writable: list[str]) -> None:
     """No capabilities, rules on what may be written, and the filter."""
     drop_capabilities()
     prctl(_SET_DUMPABLE, 1)  # or its own /proc/self would not be its own
-    with open("/proc/self/oom_score_adj", "w") as file:  # if the machine runs out of memory, this goes first
-        file.write("1000")
+    write("/proc/self/oom_score_adj", "1000")  # if the machine runs out of memory, this goes first
     if writable:
         sys.modules["write_rules"].allow_only(writable)
     if filter_code:
