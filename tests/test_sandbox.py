@@ -61,6 +61,14 @@ def test_a_run_gives_what_the_interpreter_gives(box):
 
 
 @needs_bwrap
+def test_the_streams_can_be_opened_by_their_names_and_output_only_written(box):
+    outcome = asyncio.run(box.shell("cat /dev/stdin > /dev/stdout; echo err > /dev/stderr", stdin="in"))
+    assert (outcome.stdout, outcome.stderr) == ("in", "err\n")
+    if os.geteuid() == 0:
+        assert "PermissionError" in run(box, "open('/dev/stdout', 'rb')").stderr
+
+
+@needs_bwrap
 def test_a_traceback_shows_only_the_code_that_was_given(box):
     outcome = run(box, "def f():\n    return 1 / 0\n\nf()")
     assert outcome.stderr == (

@@ -190,6 +190,20 @@ with Sandbox(workers=1) as box:
     assert done.stdout == "0 1000\n\n", done.stderr
 
 
+@pytest.mark.skipif(not ROOT or shutil.which("setpriv") is None, reason="only root can give up a capability")
+def test_root_without_the_capability_to_make_devices_has_a_sandbox_too():
+    script = f"""
+import asyncio, sys
+sys.path.insert(0, {SOURCE!r})
+from firsthand.sandbox.sandbox import Sandbox
+with Sandbox(workers=1) as box:
+    print(asyncio.run(box.shell("echo x > /dev/null && head -c 2 /dev/zero | wc -c")).stdout)
+"""
+    drop = ["setpriv", "--bounding-set", "-mknod", "--inh-caps", "-mknod"]
+    done = subprocess.run([*drop, sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout == "2\n\n", done.stderr
+
+
 @pytest.mark.skipif(not ROOT, reason="only root can become many users")
 def test_each_worker_of_root_is_a_user_of_its_own(two_workers):
     mapped = "print(open('/proc/self/uid_map').read().split()[1], open('/proc/self/gid_map').read().split()[1])"

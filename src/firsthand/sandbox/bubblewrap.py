@@ -126,6 +126,8 @@ class WarmWorker:
         out, out_w = os.pipe()
         err, err_w = os.pipe()
         given = [_readable(run.stdin), out_w, err_w]
+        for fd in (out_w, err_w):  # as root the code is another user, who may open /dev/stdout to write
+            os.fchmod(fd, 0o622)
         try:
             try:
                 socket.send_fds(self._control, [b"run"], [theirs.fileno(), *given])
