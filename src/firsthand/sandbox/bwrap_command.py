@@ -58,11 +58,11 @@ def bwrap_command(packages: Sequence[Path], workspace: Workspace | None, given: 
         command += ["--symlink", "../usr/lib/os-release", "/etc/os-release"]
     if workspace is not None:
         command += ["--perms", "1777", "--size", str(workspace.size_bytes), "--tmpfs", WORKSPACE]
-        for folder in kept(workspace):
-            command += [*_made(Path(folder)), "--dir", folder]
-    for path, content in _copies().items():
+        for name in kept(workspace):
+            command += [*_made(Path(name)), "--dir", name]
+    for name, content in _copies().items():
         given.append(_holding(content))
-        command += ["--perms", "0644", "--file", str(given[-1]), path]
+        command += ["--perms", "0644", "--file", str(given[-1]), name]
     command += ["--dir", "/tmp", "--proc", "/proc", *_devices(), "--remount-ro", "/", "--chdir", "/"]
     return [*command, "--", *_worker(user, packages, workspace, list(map(str, shown)))]
 

@@ -81,7 +81,9 @@ def program(machine: str) -> bytes | None:
     if machine not in _ARCHITECTURES:
         return None
     architecture, column = _ARCHITECTURES[machine]
-    bodies = {places[column]: _argument_check(name) for name, places in _BY_ARGUMENT.items()}
+    bodies: dict[int | None, list[bytes]] = {}
+    for name, numbers in _BY_ARGUMENT.items():
+        bodies[numbers[column]] = _argument_check(name)
     for table, error in ((_REFUSED, errno.EPERM), (_ABSENT, errno.ENOSYS), (_IGNORED, 0)):
         bodies |= {places[column]: [_instruction(_RETURN, _ERRNO | error)] for places in table.values()}
     code = [
@@ -91,13 +93,13 @@ def program(machine: str) -> bytes | None:
         _instruction(_LOAD, _NUMBER),
         *_when(_AT_LEAST, _NEWER, errno.ENOSYS),  # on x86_64 also those of the x32 numbers
     ]
-    numbers = sorted(number for number in bodies if number is not None)
-    for start in range(0, len(numbers), _BLOCK):
+    known = sorted(number for number in bodies if number is not None)
+    for start in range(0, len(known), _BLOCK):
         block = []
-        for number in numbers[start : start + _BLOCK]:
+        for number in known[start : start + _BLOCK]:
             block += [_instruction(_EQUAL, number, 0, len(bodies[number])), *bodies[number]]
         block += [_instruction(_RETURN, _ALLOW)]
-        for later in numbers[start + _BLOCK : start + _BLOCK + 1]:
+        for later in known[start + _BLOCK : start + _BLOCK + 1]:
             code += [_instruction(_AT_LEAST, later, len(block), 0)]
         code += block
     return b"".join(code)
