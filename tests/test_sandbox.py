@@ -340,6 +340,12 @@ def test_both_versions_of_the_cgroup_files_are_read_and_written(tmp_path):
         cgroup = MemoryCgroup(tmp_path, version)
         cgroup.allow(5000)
         assert int((tmp_path / limit).read_text()) == 6000 + SLACK_BYTES and cgroup.kills() == 3
+        (tmp_path / usage).write_text("9000")  # a run has left 8,000 bytes in caches: the next one has no more for it
+        cgroup.allow(5000)
+        assert int((tmp_path / limit).read_text()) == 6000 + SLACK_BYTES
+        (tmp_path / usage).write_text(str(2**30))
+        cgroup.allow(5000)
+        assert int((tmp_path / limit).read_text()) == 2**30 + 5000 + SLACK_BYTES
         assert str(tmp_path / "cgroup.procs") in cgroup.entering(["true"])
 
 
