@@ -68,17 +68,17 @@ def bwrap_command(packages: Sequence[Path], workspace: Workspace | None, given: 
 
 
 def _worker(user: int | None, packages: Sequence[Path], workspace: Workspace | None, layers: list[str]) -> list[str]:
-    """The command inside, with the worker's settings as its last word."""
+    """The command inside: the worker's settings, who it is, and the folders that it covers with layers of its own."""
     filter_code = seccomp.program(platform.machine())
     settings = {
         "become": user,
-        "layers": layers,
         "seccomp": (filter_code or b"").hex(),
         "path": [f"/packages/{number}" for number in range(len(packages))],
         "workspace": None if workspace is None else [WORKSPACE, workspace.files, kept(workspace), _prefixes()],
     }
+    who = "user" if user is None else "root"
     python = Path(sys.base_prefix, "bin", f"python{sys.version_info.major}.{sys.version_info.minor}")
-    return [str(python), "-I", "-S", "-B", "-X", "utf8", "/host_layers.py", json.dumps(settings)]
+    return [str(python), "-I", "-S", "-B", "-X", "utf8", "/host_layers.py", json.dumps(settings), who, *layers]
 
 
 def own_id() -> int | None:

@@ -6,12 +6,10 @@ are made anew too. What a kernel does not allow stays as bubblewrap has mounted 
 """
 
 import ctypes
-import json
 import os
 import stat
 import struct
 import sys
-from contextlib import suppress
 
 RDONLY, NOSUID, NODEV, NOEXEC, REMOUNT, BIND, MOVE = 1, 2, 4, 8, 32, 4096, 8192
 DETACH = 2
@@ -22,22 +20,21 @@ SPARE = "/tmp"
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def main(settings: str) -> None:
-    config = json.loads(settings)
-    for place in config["layers"]:
-        with suppress(OSError):
+def main(settings: str, root: bool, places: list[str]) -> None:
+    """Cover the places, and start the worker with its settings. Whatever is imported here delays every worker."""
+    for place in places:
+        try:  # noqa: SIM105
             cover(place)
-    if config["become"] is not None:
-        with suppress(OSError):
-            make_devices()
-    else:
-        for name in DEVICES:  # what is written to a device passes all the same; its times cannot be set
-            with suppress(OSError):
-                mount("none", f"/dev/{name}", "", RDONLY | NOSUID | NOEXEC | REMOUNT | BIND, "")
-        # Nothing that comes later needs the capability to mount.
+        except OSError:  # it stays as it is
+            pass
+    try:  # noqa: SIM105
+        make_devices() if root else keep_devices()
+    except OSError:
+        pass
+    if not root:  # nothing that comes later needs the capability to mount
         check(_libc.prctl(47, *map(ctypes.c_ulong, (4, 0, 0, 0))))  # no ambient capabilities
         check(_libc.capset(struct.pack("=II", 0x20080522, 0), bytes(24)))
-    os.execv(sys.orig_argv[0], [*sys.orig_argv[:-2], "/worker.py", settings])
+    os.execv(sys.orig_argv[0], [*sys.orig_argv[: sys.orig_argv.index("/host_layers.py")], "/worker.py", settings])
 
 
 def cover(place: str) -> None:
@@ -72,6 +69,12 @@ def make_devices() -> None:
     move("/dev")
 
 
+def keep_devices() -> None:
+    """Remount the host's devices read-only: what is written to a device passes all the same, and its times cannot be set."""
+    for name in DEVICES:
+        mount("none", f"/dev/{name}", "", RDONLY | NOSUID | NOEXEC | REMOUNT | BIND, "")
+
+
 def move(place: str) -> None:
     """Put the mount at the spare folder in place of another; beneath it, if the other cannot be taken away."""
     _libc.umount2(os.fsencode(place), DETACH)
@@ -89,4 +92,4 @@ def check(result: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], sys.argv[2] == "root", sys.argv[3:])
