@@ -27,10 +27,12 @@ def main(settings: str, root: bool, places: list[str]) -> None:
             cover(place)
         except OSError:  # it stays as it is
             pass
-    try:  # noqa: SIM105
-        make_devices() if root else keep_devices()
-    except OSError:
-        pass
+    for way in (make_devices, keep_devices) if root else (keep_devices,):
+        try:
+            way()
+            break
+        except OSError:
+            continue
     if not root:  # nothing that comes later needs the capability to mount
         check(_libc.prctl(47, *map(ctypes.c_ulong, (4, 0, 0, 0))))  # no ambient capabilities
         check(_libc.capset(struct.pack("=II", 0x20080522, 0), bytes(24)))
