@@ -117,6 +117,16 @@ class Tokenizer:
             canonical([prepared, self.bos_id, sorted(self.eos_ids), self.add_bos]).encode("utf-8", "surrogatepass")
         ).hexdigest()
 
+    def settings(self) -> Json:
+        """The arguments that build this tokenizer again in another process; the chat template is left out."""
+        ends = [id for id in (self.eos_id, *sorted(self.eos_ids)) if id is not None]
+        return {
+            "description": json.loads(self._rust.to_str()),
+            "bos_id": self.bos_id,
+            "eos_ids": list(dict.fromkeys(ends)),
+            "add_bos": self.add_bos,
+        }
+
     def encode(self, text: str, *, special: bool = False) -> list[int]:
         """Returns the ids of a text, without BOS.
 

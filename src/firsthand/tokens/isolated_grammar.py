@@ -1,0 +1,319 @@
+"""Grammars compiled and followed in processes of their own, which are ended when they exceed a limit.
+
+`GrammarProcesses` starts them for one vocabulary (`grammar_process.py` is what they run). An `IsolatedMatcher` has the methods
+of llguidance's matcher that we use, and each call goes to the process. When the process is gone, a call raises the reason
+as a ConfigError: the grammar, and only it, is at fault.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from firsthand.errors import ConfigError, TransientError
+from firsthand.grammar import Grammar
+from firsthand.message import Json
+from firsthand.tokens.compile_slots import CompileSlots
+from firsthand.tokens.grammar_process import receive, send
+
+COMPILE_S = 10.0
+"""Processor time to compile one grammar."""
+STEP_S = 0.5
+"""Processor time for one token of one answer: the engine's step waits for it."""
+WAIT_S = 20.0
+"""Real time to compile, and to wait for others that are being compiled."""
+MEMORY_BYTES = 256 << 20
+"""Memory of one grammar's process, beyond that of llguidance and the vocabulary."""
+MAX_PROCESSES = 16
+_OVERHEAD_BYTES = 4 << 20
+_STEP_WAIT_S = 10.0
+_START_S = 120.0
+_COMPILING = 4
+_CODE = "import sys, json; sys.path[:] = json.loads(sys.argv[2]); from firsthand.tokens.grammar_process import serve; "
+_PROGRAM = _CODE + "serve(int(sys.argv[1]))"
+_ENVIRONMENT = {"MALLOC_ARENA_MAX": "1", "TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1"}
+"""One arena, so that address space is memory; no threads, as the process forks."""
+
+
+class IsolatedMatcher:
+    """A matcher in another process. Not thread-safe, like llguidance's."""
+
+    def __init__(self, process: GrammarProcess, handle: int, state: list[Any]):
+        self._process, self._handle, self._state = process, handle, state
+        self._forced: list[int] | None = None
+        process.matchers.add(self)
+        weakref.finalize(self, process.dropped.append, handle).atexit = False
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory that the process holds for itself."""
+        return self._process.num_bytes
+
+    @property
+    def num_copies(self) -> int:
+        """The number of other matchers of the process."""
+        return len(self._process.matchers) - 1
+
+    @property
+    def failure(self) -> str:
+        """Why the process has ended; empty while it runs."""
+        return self._process.failure
+
+    def deep_copy(self) -> IsolatedMatcher:
+        """A matcher at the same place, in the same process."""
+        handle, state, _ = self._process.call(self._handle, "deep_copy")
+        return IsolatedMatcher(self._process, handle, state)
+
+    def consume_token(self, token: int) -> bool:
+        """Advance by a token; returns whether it is allowed."""
+        is_taken, self._forced = self._call("consume_token", token)
+        return bool(is_taken)
+
+    def consume_tokens(self, tokens: list[int]) -> bool:
+        """Advance by several tokens; returns whether all are allowed."""
+        return bool(self._call("consume_tokens", tokens))
+
+    def try_consume_tokens(self, tokens: list[int]) -> int:
+        """Advance by as many tokens as are allowed; returns how many."""
+        return int(self._call("try_consume_tokens", tokens))
+
+    def compute_ff_tokens(self) -> list[int]:
+        """The tokens that are forced next."""
+        known, self._forced = self._forced, None
+        return known if known is not None else list(self._call("compute_ff_tokens"))
+
+    def compute_bitmask(self) -> bytes:
+        """The tokens that may come next, one bit each."""
+        _, self._state, mask = self._process.call(self._handle, "compute_bitmask")
+        return mask
+
+    def is_error(self) -> bool:
+        """True if the matcher can go no further."""
+        return bool(self._state[0])
+
+    def get_error(self) -> str:
+        """Why it can go no further."""
+        return str(self._state[0])
+
+    def is_stopped(self) -> bool:
+        """True if nothing but an end can follow."""
+        return bool(self._state[1])
+
+    def is_accepting(self) -> bool:
+        """True if the text so far is a whole one."""
+        return bool(self._state[2])
+
+    def _call(self, method: str, argument: Any = None) -> Any:
+        self._forced = None
+        value, self._state, _ = self._process.call(self._handle, method, argument)
+        return value
+
+
+class GrammarProcess:
+    """One grammar's process, for all of its matchers. Thread-safe; it ends when nothing refers to it any more."""
+
+    def __init__(self, server: _Server, pid: int, connection: socket.socket, what: str, owner: str):
+        self.pid, self.what, self.owner = pid, what, owner
+        self.failure = ""
+        self.dropped: deque[int] = deque()
+        """Matchers that nothing refers to any more, to be forgotten with the next call."""
+        self.matchers: weakref.WeakSet[IsolatedMatcher] = weakref.WeakSet()
+        self._server, self._connection = server, connection
+        self._lock = threading.Lock()
+        self._end = weakref.finalize(self, _leave, server, pid, connection)
+        self._end.atexit = False
+
+    def begin(self, body: Json, most_s: float) -> list[Any]:
+        """Wait until the grammar is compiled; returns the matcher's state. ConfigError if it cannot be."""
+        reply, _ = self._exchange(None, most_s, f"takes more than {body['compile_s']:g} s to compile")
+        if "invalid" in reply:
+            raise ConfigError(reply["invalid"])
+        if "failed" in reply:
+            raise ConfigError(f"{self.what} cannot be compiled: {reply['failed'][:300]}")
+        return list(reply["state"])
+
+    def call(self, handle: int, method: str, argument: Any = None) -> tuple[Any, list[Any], bytes]:
+        """Returns a call's value, the matcher's state after it, and its bytes. ConfigError if the process has ended."""
+        dropped = []
+        with contextlib.suppress(IndexError):
+            while True:
+                dropped.append(self.dropped.popleft())
+        call = {"handle": handle, "method": method, "argument": argument, "drop": dropped}
+        reply, payload = self._exchange(call, _STEP_WAIT_S, f"takes more than {STEP_S:g} s for one token")
+        return reply["value"], reply["state"], payload
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory that the process shares with no other; an estimate where the kernel does not say."""
+        try:
+            lines = Path(f"/proc/{self.pid}/smaps_rollup").read_text().splitlines()
+            return sum(int(line.split()[1]) << 10 for line in lines if line.startswith("Private_"))
+        except (OSError, ValueError):
+            return _OVERHEAD_BYTES
+
+    def _exchange(self, message: Json | None, most_s: float, too_slow: str) -> tuple[Json, bytes]:
+        with self._lock:
+            if self.failure:
+                raise ConfigError(self.failure)
+            try:
+                self._connection.settimeout(most_s)
+                if message is not None:
+                    send(self._connection, message)
+                return receive(self._connection)
+            except TimeoutError:
+                self.failure = f"{self.what} {too_slow}: make it simpler"
+                with contextlib.suppress(OSError):
+                    os.kill(self.pid, signal.SIGKILL)  # not reaped yet, so it is still this process
+            except (EOFError, OSError, ValueError):
+                self.failure = self._reason(too_slow)
+        raise ConfigError(self.failure)
+
+    def _reason(self, too_slow: str) -> str:
+        self._end.detach()
+        self._connection.close()
+        status = self._server.reap(self.pid)
+        if status in (-signal.SIGPROF, -signal.SIGXCPU):
+            return f"{self.what} {too_slow}: make it simpler"
+        if status in (-signal.SIGSEGV, -signal.SIGBUS):
+            return f"{self.what} is nested too deeply: make it simpler"
+        return f"{self.what} needs more than {MEMORY_BYTES >> 20} MiB of memory: make it simpler"
+
+
+class GrammarProcesses:
+    """Starts a process for each grammar that is not known to be cheap, at most `MAX_PROCESSES` together."""
+
+    def __init__(self, tokenizer: Json | None = None):
+        """`tokenizer` is `Tokenizer.settings()`; without one, tokens are bytes."""
+        self._tokenizer = tokenizer
+        self._server: _Server | None = None
+        self._lock = threading.Lock()
+        self._slots = CompileSlots(_COMPILING)
+        self._running: weakref.WeakSet[GrammarProcess] = weakref.WeakSet()
+
+    def compile(
+        self,
+        grammar: Grammar,
+        *,
+        flexible: bool = False,
+        forcing: bool = True,
+        owner: str = "",
+        free: Callable[[], bool] = lambda: False,
+    ) -> IsolatedMatcher:
+        """The matcher of a grammar. ConfigError if it is invalid or exceeds a limit, TransientError if too many others
+        are being compiled or used; `free` gives up one that is not in use, and returns whether there was one."""
+        what = f"the {grammar.kind} grammar"
+        body = {
+            "kind": grammar.kind, "source": grammar.source, "flexible": flexible, "forcing": forcing,
+            "compile_s": COMPILE_S, "step_s": STEP_S, "memory_bytes": MEMORY_BYTES,
+        }  # fmt: skip
+        with self._slots.taken(owner, what, WAIT_S):
+            process = self._start(body, what, owner, free)
+            return IsolatedMatcher(process, 0, process.begin(body, WAIT_S))
+
+    def _start(self, body: Json, what: str, owner: str, free: Callable[[], bool]) -> GrammarProcess:
+        with self._lock:
+            while not self._has_room(owner):
+                if not free():
+                    raise TransientError(f"{what} waits for others that are in use, {MAX_PROCESSES} at most: try again")
+            for _ in range(2):  # a server that was killed is started again
+                if self._server is None or self._server.is_gone:
+                    self._server = _Server(self._tokenizer)
+                with contextlib.suppress(OSError, EOFError):
+                    pid, connection = self._server.fork(body)
+                    process = GrammarProcess(self._server, pid, connection, what, owner)
+                    self._running.add(process)
+                    return process
+        raise TransientError(f"{what} cannot be compiled now: no process can be started; try again")
+
+    def _has_room(self, owner: str) -> bool:
+        """True if one more process may start; one owner leaves a quarter of them to others."""
+        running = [each.owner for each in self._running if not each.failure]
+        return len(running) < MAX_PROCESSES and running.count(owner) < MAX_PROCESSES * 3 // 4
+
+
+class _Server:
+    """The process that forks those of grammars."""
+
+    def __init__(self, tokenizer: Json | None):
+        self.is_gone = False
+        self.left: deque[int] = deque()
+        """Processes that nothing refers to any more, to be reaped."""
+        self._lock = threading.Lock()
+        self._control, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-X", "utf8", "-c", _PROGRAM, str(theirs.fileno()), json.dumps(sys.path)],
+                pass_fds=(theirs.fileno(),),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env=os.environ | _ENVIRONMENT,
+                start_new_session=True,
+            )
+        weakref.finalize(self, _close, self._control, self._process)
+        self._control.settimeout(_START_S)
+        try:
+            send(self._control, {"tokenizer": tokenizer})
+            receive(self._control)
+        except (EOFError, OSError) as error:
+            self.is_gone = True
+            raise TransientError(f"the process that compiles grammars did not start ({error}): try again") from None
+
+    def fork(self, body: Json) -> tuple[int, socket.socket]:
+        """Returns the id of a new process and our end of its socket."""
+        ours, theirs = socket.socketpair()
+        try:
+            with self._lock, theirs:
+                self._reap_left()
+                send(self._control, body)
+                socket.send_fds(self._control, [b"\0"], [theirs.fileno()])
+                pid = int(receive(self._control)[0]["pid"])
+        except (OSError, EOFError):
+            self.is_gone = True
+            ours.close()
+            raise
+        if pid < 0:
+            ours.close()
+            raise OSError("no process could be forked")
+        return pid, ours
+
+    def reap(self, pid: int) -> int:
+        """Returns the exit status of a process that has ended; that of SIGKILL if the server is gone too."""
+        try:
+            with self._lock:
+                send(self._control, {"reap": pid, "reply": True})
+                return int(receive(self._control)[0]["status"])
+        except (OSError, EOFError):
+            self.is_gone = True
+            return -signal.SIGKILL
+
+    def _reap_left(self) -> None:
+        with contextlib.suppress(IndexError):
+            while True:
+                send(self._control, {"reap": self.left.popleft(), "reply": False})
+
+
+def _leave(server: _Server, pid: int, connection: socket.socket) -> None:
+    """End a process that nothing refers to: called by the garbage collector, so it takes no lock."""
+    connection.close()
+    if not server.is_gone:
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGKILL)  # the server has not reaped it, so it is still this process
+        server.left.append(pid)
+
+
+def _close(control: socket.socket, process: subprocess.Popen[bytes]) -> None:
+    control.close()
+    process.kill()
+    process.wait()
