@@ -1,11 +1,12 @@
 """Tells from its text whether a grammar is cheap: small, and free of what makes its automaton grow without bound.
 
-llguidance bounds its work per token in fuel, except where a lexeme is an intersection or a complement: to see whether one
-can still match anything, it explores the automaton of all operands, and one such step may take any time. Intersections come
-from `&` and `~` in Lark, and in JSON schemas from keywords that narrow the same value twice (`pattern` with `maxLength`,
-`allOf`), from `patternProperties` and from `multipleOf`. A grammar with none of these, of bounded size and with bounded
-counts, is compiled in milliseconds and followed in this process. Any other one may be as harmless, but that is not proved:
-it is compiled and followed in a process of its own (`grammar_process.py`). No keyword that is not listed here is cheap.
+llguidance bounds its work per token in fuel, except where a lexeme is an intersection or a complement: to see whether
+one can still match anything, it explores the automaton of all operands, and one such step may take any time.
+Intersections come from `&` and `~` in Lark, and in JSON schemas from keywords that narrow the same value twice
+(`pattern` with `maxLength`, `allOf`), from `patternProperties` and from `multipleOf`. A grammar with none of these, of
+bounded size and with bounded counts, is compiled in milliseconds and followed in this process. Any other one may be as
+harmless, but that is not proved: it is compiled and followed in a process of its own (`grammar_process.py`). No keyword
+that is not listed here is cheap.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ _DEFINITIONS = ("$defs", "definitions")
 _COUNTS = frozenset({"minItems", "maxItems", "minLength", "maxLength"})
 _BOUNDS = frozenset({"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"})
 _LAYOUT = frozenset({"whitespace_flexible", "item_separator", "key_separator", "lenient", "coerce_one_of"})
-_KEYWORDS = _COUNTS | _BOUNDS | {"type", "properties", "required", "additionalProperties", "items", "prefixItems", "multipleOf"}
+_KEYWORDS = (
+    _COUNTS | _BOUNDS | {"type", "properties", "required", "additionalProperties", "items", "prefixItems", "multipleOf"}
+)
 _ALONE = ("pattern", "format", "enum", "const")
 """Each is cheap beside `type` alone."""
 _LARK_TOKEN = re.compile(

@@ -1,9 +1,9 @@
 """The processes in which grammars that are not known to be cheap are compiled and followed.
 
 One server process loads llguidance and the vocabulary, and forks a process for each grammar, so that starting one takes
-milliseconds. That process answers calls to its matchers over its own socket. The kernel ends it when it exceeds its memory,
-or when one call exceeds its processor time: nothing else can stop llguidance. It ends by itself when its socket is closed,
-and the server when its own is. Nothing here runs in the process that asked (`isolated_grammar.py`).
+milliseconds. That process answers calls to its matchers over its own socket. The kernel ends it when it exceeds its
+memory, or when one call exceeds its processor time: nothing else can stop llguidance. It ends by itself when its socket
+is closed, and the server when its own is. Nothing here runs in the process that asked (`isolated_grammar.py`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import socket
 import struct
 import sys
 import threading
+from pathlib import Path
 from typing import Any, NoReturn
 
 _HEAD = struct.Struct("<II")
@@ -109,9 +110,8 @@ def _serve_matchers(connection: socket.socket, vocab: Any, body: dict[str, Any])
     from firsthand.grammar import Grammar
     from firsthand.tokens import llguidance_grammar
 
-    room = _mapped_bytes() + body["memory_bytes"]
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _limit_memory(room + STACK_BYTES)
+    _limit_memory(_mapped_bytes() + STACK_BYTES + body["memory_bytes"])  # the stack stays mapped after its thread
     signal.setitimer(signal.ITIMER_PROF, body["compile_s"])
     made: list[Any] = []
 
@@ -129,7 +129,6 @@ def _serve_matchers(connection: socket.socket, vocab: Any, body: dict[str, Any])
     thread.start()
     thread.join()
     signal.setitimer(signal.ITIMER_PROF, 0)
-    _limit_memory(room)
     if isinstance(made[0], MemoryError):
         raise made[0]
     if isinstance(made[0], BaseException):
@@ -156,9 +155,8 @@ def _call(matchers: dict[int, Any], call: dict[str, Any]) -> tuple[dict[str, Any
     matcher = matchers[call["handle"]]
     match call["method"]:
         case "deep_copy":
-            handle = max(matchers) + 1
-            matchers[handle] = matcher.deep_copy()
-            return {"value": handle, "state": _state(matchers[handle])}, b""
+            matchers[call["argument"]] = matcher.deep_copy()
+            return {"value": None, "state": _state(matcher)}, b""
         case "compute_bitmask":
             mask = bytes(matcher.compute_bitmask())
             return {"value": None, "state": _state(matcher)}, mask
@@ -188,8 +186,7 @@ def _limit_memory(size: int) -> None:
 
 def _mapped_bytes() -> int:
     try:
-        with open("/proc/self/statm") as file:
-            return int(file.read().split()[0]) * resource.getpagesize()
+        return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     except OSError:
         return 0
 

@@ -1,8 +1,8 @@
 """Grammars compiled and followed in processes of their own, which are ended when they exceed a limit.
 
-`GrammarProcesses` starts them for one vocabulary (`grammar_process.py` is what they run). An `IsolatedMatcher` has the methods
-of llguidance's matcher that we use, and each call goes to the process. When the process is gone, a call raises the reason
-as a ConfigError: the grammar, and only it, is at fault.
+`GrammarProcesses` starts them for one vocabulary (`grammar_process.py` is what they run). An `IsolatedMatcher` has the
+methods of llguidance's matcher that we use, and each call goes to the process. When the process is gone, a call raises
+the reason as a ConfigError: the grammar, and only it, is at fault.
 """
 
 from __future__ import annotations
@@ -18,23 +18,19 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from firsthand.errors import ConfigError, TransientError
 from firsthand.grammar import Grammar
 from firsthand.message import Json
-from firsthand.tokens.compile_slots import CompileSlots
+from firsthand.tokens.compile_slots import QUICK_S, CompileSlots
 from firsthand.tokens.grammar_process import receive, send
 
-COMPILE_S = 10.0
-"""Processor time to compile one grammar."""
-STEP_S = 0.5
-"""Processor time for one token of one answer: the engine's step waits for it."""
 WAIT_S = 20.0
 """Real time to compile, and to wait for others that are being compiled."""
-MEMORY_BYTES = 256 << 20
-"""Memory of one grammar's process, beyond that of llguidance and the vocabulary."""
 MAX_PROCESSES = 16
 _OVERHEAD_BYTES = 4 << 20
 _STEP_WAIT_S = 10.0
@@ -44,6 +40,21 @@ _CODE = "import sys, json; sys.path[:] = json.loads(sys.argv[2]); from firsthand
 _PROGRAM = _CODE + "serve(int(sys.argv[1]))"
 _ENVIRONMENT = {"MALLOC_ARENA_MAX": "1", "TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1"}
 """One arena, so that address space is memory; no threads, as the process forks."""
+
+
+@dataclass(frozen=True)
+class GrammarLimits:
+    """What the process of one grammar may use."""
+
+    compile_s: float = 10.0
+    """Processor time to compile it."""
+    step_s: float = 0.5
+    """Processor time for one token of one answer: the engine's step waits for it."""
+    memory_bytes: int = 256 << 20
+    """Memory, beyond that of llguidance and the vocabulary."""
+
+
+DEFAULT_LIMITS = GrammarLimits()
 
 
 class IsolatedMatcher:
@@ -72,7 +83,8 @@ class IsolatedMatcher:
 
     def deep_copy(self) -> IsolatedMatcher:
         """A matcher at the same place, in the same process."""
-        handle, state, _ = self._process.call(self._handle, "deep_copy")
+        handle = next(self._process.handles)
+        _, state, _ = self._process.call(self._handle, "deep_copy", handle)
         return IsolatedMatcher(self._process, handle, state)
 
     def consume_token(self, token: int) -> bool:
@@ -123,9 +135,13 @@ class IsolatedMatcher:
 class GrammarProcess:
     """One grammar's process, for all of its matchers. Thread-safe; it ends when nothing refers to it any more."""
 
-    def __init__(self, server: _Server, pid: int, connection: socket.socket, what: str, owner: str):
+    def __init__(
+        self, server: _Server, pid: int, connection: socket.socket, what: str, owner: str, limits: GrammarLimits
+    ):
         self.pid, self.what, self.owner = pid, what, owner
+        self._limits = limits
         self.failure = ""
+        self.handles = count(1)
         self.dropped: deque[int] = deque()
         """Matchers that nothing refers to any more, to be forgotten with the next call."""
         self.matchers: weakref.WeakSet[IsolatedMatcher] = weakref.WeakSet()
@@ -134,9 +150,9 @@ class GrammarProcess:
         self._end = weakref.finalize(self, _leave, server, pid, connection)
         self._end.atexit = False
 
-    def begin(self, body: Json, most_s: float) -> list[Any]:
+    def begin(self, most_s: float) -> list[Any]:
         """Wait until the grammar is compiled; returns the matcher's state. ConfigError if it cannot be."""
-        reply, _ = self._exchange(None, most_s, f"takes more than {body['compile_s']:g} s to compile")
+        reply, _ = self._exchange(None, most_s, f"takes more than {self._limits.compile_s:g} s to compile")
         if "invalid" in reply:
             raise ConfigError(reply["invalid"])
         if "failed" in reply:
@@ -150,8 +166,14 @@ class GrammarProcess:
             while True:
                 dropped.append(self.dropped.popleft())
         call = {"handle": handle, "method": method, "argument": argument, "drop": dropped}
-        reply, payload = self._exchange(call, _STEP_WAIT_S, f"takes more than {STEP_S:g} s for one token")
+        reply, payload = self._exchange(call, _STEP_WAIT_S, f"takes more than {self._limits.step_s:g} s for one token")
         return reply["value"], reply["state"], payload
+
+    def kill(self) -> None:
+        """End the process; a call that waits for it fails."""
+        if self._end.alive:  # not reaped yet, so it is still this process
+            with contextlib.suppress(OSError):
+                os.kill(self.pid, signal.SIGKILL)
 
     @property
     def num_bytes(self) -> int:
@@ -173,8 +195,7 @@ class GrammarProcess:
                 return receive(self._connection)
             except TimeoutError:
                 self.failure = f"{self.what} {too_slow}: make it simpler"
-                with contextlib.suppress(OSError):
-                    os.kill(self.pid, signal.SIGKILL)  # not reaped yet, so it is still this process
+                self.kill()
             except (EOFError, OSError, ValueError):
                 self.failure = self._reason(too_slow)
         raise ConfigError(self.failure)
@@ -187,15 +208,15 @@ class GrammarProcess:
             return f"{self.what} {too_slow}: make it simpler"
         if status in (-signal.SIGSEGV, -signal.SIGBUS):
             return f"{self.what} is nested too deeply: make it simpler"
-        return f"{self.what} needs more than {MEMORY_BYTES >> 20} MiB of memory: make it simpler"
+        return f"{self.what} needs more than {self._limits.memory_bytes >> 20} MiB of memory: make it simpler"
 
 
 class GrammarProcesses:
     """Starts a process for each grammar that is not known to be cheap, at most `MAX_PROCESSES` together."""
 
-    def __init__(self, tokenizer: Json | None = None):
+    def __init__(self, tokenizer: Json | None = None, limits: GrammarLimits = DEFAULT_LIMITS):
         """`tokenizer` is `Tokenizer.settings()`; without one, tokens are bytes."""
-        self._tokenizer = tokenizer
+        self._tokenizer, self._limits = tokenizer, limits
         self._server: _Server | None = None
         self._lock = threading.Lock()
         self._slots = CompileSlots(_COMPILING)
@@ -214,12 +235,21 @@ class GrammarProcesses:
         are being compiled or used; `free` gives up one that is not in use, and returns whether there was one."""
         what = f"the {grammar.kind} grammar"
         body = {
-            "kind": grammar.kind, "source": grammar.source, "flexible": flexible, "forcing": forcing,
-            "compile_s": COMPILE_S, "step_s": STEP_S, "memory_bytes": MEMORY_BYTES,
-        }  # fmt: skip
-        with self._slots.taken(owner, what, WAIT_S):
+            **{"kind": grammar.kind, "source": grammar.source, "flexible": flexible, "forcing": forcing},
+            **asdict(self._limits),
+        }
+        with self._slots.taken(owner, what, WAIT_S) as slot:
             process = self._start(body, what, owner, free)
-            return IsolatedMatcher(process, 0, process.begin(body, WAIT_S))
+            slot.end = process.kill
+            try:
+                return IsolatedMatcher(process, 0, process.begin(WAIT_S))
+            except ConfigError:
+                if slot.is_ended:
+                    raise TransientError(
+                        f"{what} was ended after {QUICK_S:g} s of compiling, because others wait: try again later, "
+                        "or make it simpler"
+                    ) from None
+                raise
 
     def _start(self, body: Json, what: str, owner: str, free: Callable[[], bool]) -> GrammarProcess:
         with self._lock:
@@ -231,7 +261,7 @@ class GrammarProcesses:
                     self._server = _Server(self._tokenizer)
                 with contextlib.suppress(OSError, EOFError):
                     pid, connection = self._server.fork(body)
-                    process = GrammarProcess(self._server, pid, connection, what, owner)
+                    process = GrammarProcess(self._server, pid, connection, what, owner, self._limits)
                     self._running.add(process)
                     return process
         raise TransientError(f"{what} cannot be compiled now: no process can be started; try again")

@@ -1,7 +1,7 @@
 """Translates grammars for llguidance and builds its matchers, without bounds on time and memory.
 
-Only `grammar_compiler.py` and `grammar_process.py` use this: they set the bounds. Importing this module imports neither torch
-nor, until a grammar is compiled, llguidance.
+Only `grammar_compiler.py` and `grammar_process.py` use this: they set the bounds. Importing this module imports neither
+torch nor, until a grammar is compiled, llguidance.
 """
 
 from __future__ import annotations

@@ -1,20 +1,22 @@
 """Constrains answers by a grammar: the tokens that may come next, and those that must.
 
-`Grammars` compiles a grammar for a tokenizer once, in a process of its own unless it is known to be cheap. Each answer gets a `Guide`, which follows it token by token. Where a
-grammar leaves one text only, its tokens are `forced`: the engine takes them unsampled and computes them together in one
-step (jump-ahead), as the tokens the tokenizer itself would encode the text to, and only as many as no longer text could
-change (llguidance's fast-forward tokens). Forced and allowed tokens are a function of the answer's tokens. `Masks` computes
-the allowed tokens during the step's forward pass. No torch here.
+`Grammars` compiles a grammar for a tokenizer once, in a process of its own unless it is known to be cheap. Each answer
+gets a `Guide`, which follows it token by token. Where a grammar leaves one text only, its tokens are `forced`: the
+engine takes them unsampled and computes them together in one step (jump-ahead), as the tokens the tokenizer itself
+would encode the text to, and only as many as no longer text could change (llguidance's fast-forward tokens). Forced and
+allowed tokens are a function of the answer's tokens. `Masks` computes the allowed tokens during the step's forward
+pass. No torch here.
 """
 
 # V vocabulary
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -26,8 +28,9 @@ from firsthand.engine.decoding.grammar_cache import MAX_CACHE_BYTES, GrammarCach
 from firsthand.errors import ConfigError, FirsthandError, ModelError
 from firsthand.grammar import Grammar
 from firsthand.tokens import grammar_compiler, llguidance_grammar
+from firsthand.tokens.compile_slots import MAX_WAITING
 from firsthand.tokens.grammar_cost import is_cheap
-from firsthand.tokens.isolated_grammar import GrammarProcesses, IsolatedMatcher
+from firsthand.tokens.isolated_grammar import DEFAULT_LIMITS, GrammarLimits, GrammarProcesses, IsolatedMatcher
 from firsthand.tokens.tokenizer import Tokenizer
 
 WORD = 32
@@ -77,10 +80,14 @@ class CompiledGrammar:
 class Grammars:
     """Compiles grammars for one tokenizer and caches them, invalid ones too. Thread-safe."""
 
-    def __init__(self, tokenizer: Tokenizer, *, cache_bytes: int = MAX_CACHE_BYTES):
+    def __init__(
+        self, tokenizer: Tokenizer, *, cache_bytes: int = MAX_CACHE_BYTES, limits: GrammarLimits = DEFAULT_LIMITS
+    ):
         self._tokenizer = tokenizer
+        self._limits = limits
         self._vocab: Any = None
         self._processes: GrammarProcesses | None = None
+        self._threads: ThreadPoolExecutor | None = None
         self._cache: GrammarCache[tuple[Grammar, bool], CompiledGrammar] = GrammarCache(cache_bytes)
         self._vocab_lock = threading.Lock()
 
@@ -120,6 +127,13 @@ class Grammars:
         self._cache.put((grammar, forcing), found)
         return found
 
+    async def in_thread(self, make: Callable[[], CompiledGrammar]) -> CompiledGrammar:
+        """Compile in a thread that may wait: those of `asyncio.to_thread` are few, and others need them."""
+        with self._vocab_lock:
+            if self._threads is None:
+                self._threads = ThreadPoolExecutor(MAX_WAITING + 8, thread_name_prefix="firsthand-grammars")
+        return await asyncio.get_running_loop().run_in_executor(self._threads, make)
+
     def _free(self) -> bool:
         """Forget one grammar whose process no answer uses; returns whether there was one."""
         return self._cache.drop_idle(lambda compiled: isinstance(compiled.matcher, IsolatedMatcher))
@@ -133,7 +147,7 @@ class Grammars:
     def _isolated(self) -> GrammarProcesses:
         with self._vocab_lock:
             if self._processes is None:
-                self._processes = GrammarProcesses(self._tokenizer.settings())
+                self._processes = GrammarProcesses(self._tokenizer.settings(), self._limits)
             return self._processes
 
 
@@ -200,7 +214,7 @@ class Guide:
         self._growth.seconds += seconds
 
     def _lost(self, what: str) -> FirsthandError:
-        reason = " ".join(str(self.matcher.get_error()).replace("<non-verbose/>", "").split())[:200]
+        reason = _reason(self.matcher)
         if any(word in reason for word in _LIMITS):
             self._growth.is_spoiled = True  # the automaton is shared: another answer begins with a new one
             return ConfigError(f"the grammar is too complex to follow: {reason}; make it simpler")
@@ -254,6 +268,10 @@ class Masks:
             guide.took(took)
 
 
+def _reason(matcher: Any) -> str:
+    return " ".join(str(matcher.get_error()).replace("<non-verbose/>", "").split())[:200]
+
+
 def _begun(grammar: Grammar, matcher: Any, vocab_size: int, forcing: bool) -> CompiledGrammar:
     """The compiled grammar, past the tokens that every text of it begins with."""
     forced = matcher.compute_ff_tokens()
@@ -261,7 +279,9 @@ def _begun(grammar: Grammar, matcher: Any, vocab_size: int, forcing: bool) -> Co
     allowed = None
     if not matcher.is_stopped():
         allowed = np.frombuffer(matcher.compute_bitmask(), np.uint32)
-    if matcher.is_error() or not (matcher.is_accepting() if allowed is None else allowed.any()):
+    if matcher.is_error():
+        raise ConfigError(f"the {grammar.kind} grammar is too complex: {_reason(matcher)}; make it simpler")
+    if not (matcher.is_accepting() if allowed is None else allowed.any()):
         raise ConfigError(f"no text fits the {grammar.kind} grammar: {grammar.source[:100]!r}")
     return CompiledGrammar(grammar, vocab_size, matcher, tuple(forced), allowed, forcing)
 

@@ -1,8 +1,8 @@
 """Caches compiled grammars by the bytes they hold, which grow while answers follow them.
 
-llguidance builds its automaton as texts reach its states, and answers share what is built. It does not tell how large that is,
-so it is estimated from above: for a grammar in this process, from its source and from the processor time that its
-answers have spent; for one in a process of its own the kernel knows it.
+llguidance builds its automaton as texts reach its states, and answers share what is built. It does not tell how large
+that is, so it is estimated from above: for a grammar in this process, from its source and from the processor time that
+its answers have spent; for one in a process of its own the kernel knows it.
 """
 
 from __future__ import annotations
