@@ -1,4 +1,4 @@
-"""Shares slots between owners: who has fewest goes first, nobody takes them all, and none keeps one long while others wait."""
+"""Shares slots between owners: who has fewest goes first, nobody takes all, and none keeps one long while others wait."""
 
 from __future__ import annotations
 

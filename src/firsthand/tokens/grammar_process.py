@@ -55,9 +55,9 @@ def serve(descriptor: int) -> None:
     control = socket.socket(fileno=descriptor)
     with contextlib.suppress(EOFError, OSError):
         body, _ = receive(control)
-        vocab = _vocabulary(body["tokenizer"])
-        send(control, {"ready": True})
-        while True:
+        vocab, problem = _vocabulary(body["tokenizer"])
+        send(control, {"problem": problem})
+        while not problem:
             _serve_one(control, vocab)
     os._exit(0)
 
@@ -83,14 +83,18 @@ def _serve_one(control: socket.socket, vocab: Any) -> None:
     send(control, {"pid": pid})
 
 
-def _vocabulary(tokenizer: dict[str, Any] | None) -> Any:
+def _vocabulary(tokenizer: dict[str, Any] | None) -> tuple[Any, str]:
+    """Returns llguidance's view of a tokenizer, or why there is none."""
+    from firsthand.errors import FirsthandError
     from firsthand.tokens import llguidance_grammar
-
-    if tokenizer is None:
-        return llguidance_grammar.byte_vocabulary()
     from firsthand.tokens.tokenizer import Tokenizer
 
-    return llguidance_grammar.vocabulary(Tokenizer(**tokenizer))
+    try:
+        if tokenizer is None:
+            return llguidance_grammar.byte_vocabulary(), ""
+        return llguidance_grammar.vocabulary(Tokenizer(**tokenizer)), ""
+    except (FirsthandError, ImportError) as error:
+        return None, str(error)
 
 
 def _run(descriptor: int, vocab: Any, body: dict[str, Any], server: int) -> NoReturn:

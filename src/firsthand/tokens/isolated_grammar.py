@@ -8,6 +8,7 @@ the reason as a ConfigError: the grammar, and only it, is at fault.
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -254,7 +255,7 @@ class GrammarProcesses:
     def _start(self, body: Json, what: str, owner: str, free: Callable[[], bool]) -> GrammarProcess:
         with self._lock:
             while not self._has_room(owner):
-                if not free():
+                if not free() and not (gc.collect() and self._has_room(owner)):
                     raise TransientError(f"{what} waits for others that are in use, {MAX_PROCESSES} at most: try again")
             for _ in range(2):  # a server that was killed is started again
                 if self._server is None or self._server.is_gone:
@@ -295,10 +296,13 @@ class _Server:
         self._control.settimeout(_START_S)
         try:
             send(self._control, {"tokenizer": tokenizer})
-            receive(self._control)
+            problem = receive(self._control)[0]["problem"]
         except (EOFError, OSError) as error:
             self.is_gone = True
             raise TransientError(f"the process that compiles grammars did not start ({error}): try again") from None
+        if problem:
+            self.is_gone = True
+            raise ConfigError(problem)
 
     def fork(self, body: Json) -> tuple[int, socket.socket]:
         """Returns the id of a new process and our end of its socket."""
