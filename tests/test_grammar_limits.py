@@ -79,6 +79,8 @@ def test_small_grammars_without_intersections_are_cheap(grammar):
         LATE,
         g.json_schema({"type": "integer", "multipleOf": MAX_COUNT + 1}),
         g.json_schema({"type": "number", "multipleOf": 0.25}),
+        Grammar("json_schema", '{"anyOf": [{"multiple\\u004ff": 97}, {"multiple\\u004ff": 89}]}'),
+        g.json_schema({"anyOf": [{"type": "integer", "multipleOf": each} for each in (97, 89, 83)]}),
         g.json_schema({"allOf": [{"pattern": "a"}, {"pattern": "b"}]}),
         g.json_schema({"pattern": "a", "anyOf": [{"pattern": "b"}]}),
         g.json_schema({"patternProperties": {"a": {}}}),

@@ -54,13 +54,13 @@ def said(answer: httpx.Response) -> str:
 
 
 def held_bytes() -> int:
-    """Memory of the server, which is this process, and of every process that it started."""
+    """Memory of the server, which is this process, and of every process that it started, without what they share."""
     total = 0
     here = psutil.Process()
     for process in [here, *here.children(recursive=True)]:
         try:
-            total += process.memory_info().rss
-        except psutil.NoSuchProcess:
+            total += process.memory_full_info().uss
+        except (psutil.NoSuchProcess, psutil.ZombieProcess):
             continue
     return total
 

@@ -260,10 +260,10 @@ def compile_calls(
 
 def _is_readable(compiled: Callable[[Grammar], CompiledGrammar], tool: ToolSpec, markup: Markup, ends: float) -> bool:
     """True if the grammar of one tool's calls can be compiled; after a time only what is known to be cheap is tried."""
-    grammar = tool_grammar([tool], markup=markup)
-    if time.monotonic() > ends and not is_cheap(grammar):
-        return False
     try:
+        grammar = tool_grammar([tool], markup=markup)
+        if time.monotonic() > ends and not is_cheap(grammar):
+            return False
         compiled(grammar)
     except ConfigError:
         return False

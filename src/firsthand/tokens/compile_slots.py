@@ -18,8 +18,8 @@ _LOOK_S = 0.1
 
 
 @dataclass(eq=False)
-class Slot:
-    """A slot that is held, or waited for."""
+class HeldSlot:
+    """A slot that is held or waited for."""
 
     owner: str
     began: float = 0.0
@@ -34,14 +34,14 @@ class CompileSlots:
     def __init__(self, count: int, *, quick_s: float = QUICK_S):
         self._count, self._quick_s = count, quick_s
         self._most = max(count - 1, 1)
-        self._running: list[Slot] = []
-        self._waiting: list[Slot] = []
+        self._running: list[HeldSlot] = []
+        self._waiting: list[HeldSlot] = []
         self._changed = Condition()
 
     @contextmanager
-    def taken(self, owner: str, what: str, most_s: float) -> Iterator[Slot]:
+    def taken(self, owner: str, what: str, most_s: float) -> Iterator[HeldSlot]:
         """Hold a slot. TransientError if none comes free in time, or too many wait; `what` begins the message."""
-        slot = Slot(owner)
+        slot = HeldSlot(owner)
         with self._changed:
             if len(self._waiting) >= MAX_WAITING or self._num(self._waiting, owner) >= _MAX_WAITING_EACH:
                 raise TransientError(f"{what} was not compiled, because {len(self._waiting)} others wait: try again")
@@ -59,7 +59,7 @@ class CompileSlots:
                 self._running.remove(slot)
                 self._changed.notify_all()
 
-    def _wait(self, slot: Slot, what: str, most_s: float) -> None:
+    def _wait(self, slot: HeldSlot, what: str, most_s: float) -> None:
         ends = time.monotonic() + most_s
         while self._next() is not slot:
             if time.monotonic() >= ends:
@@ -67,7 +67,7 @@ class CompileSlots:
             self._end_slow(slot.owner)
             self._changed.wait(min(_LOOK_S, max(ends - time.monotonic(), 0)))
 
-    def _next(self) -> Slot | None:
+    def _next(self) -> HeldSlot | None:
         """Returns the waiting one that may go; None if no slot is free for any."""
         if len(self._running) >= self._count:
             return None
@@ -86,5 +86,5 @@ class CompileSlots:
                 return
 
     @staticmethod
-    def _num(slots: list[Slot], owner: str) -> int:
+    def _num(slots: list[HeldSlot], owner: str) -> int:
         return sum(slot.owner == owner for slot in slots)

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from math import prod
 from typing import Any
 
 from firsthand.grammar import Grammar
@@ -20,7 +22,7 @@ from firsthand.grammar import Grammar
 MAX_COST = 8_000
 """About one per character of rules, names and texts; descriptions cost nothing."""
 MAX_COUNT = 1_000
-"""Largest count of a repetition, and largest `multipleOf`."""
+"""Largest count of a repetition, and largest product of all `multipleOf` of a schema: states multiply."""
 _MAX_CHARS = 1 << 16
 _MAX_NUMBER = 1e15
 _NUMBER = re.compile(r"[0-9]+")
@@ -62,7 +64,7 @@ def is_cheap(grammar: Grammar) -> bool:
             case "choice":
                 return len(grammar.source) <= MAX_COST
             case "json_schema":
-                cost = _schema_cost(grammar.parsed())
+                cost = _whole_schema_cost(grammar.parsed())
             case "regex":
                 cost = _text_cost(grammar.source)
             case "lark" | "gbnf":
@@ -96,7 +98,7 @@ def _lark_cost(text: str) -> int:
                     schema, at = _DECODER.raw_decode(text, _NOT_SPACE.match(text, at).end())  # type: ignore[union-attr]
                 except (ValueError, RecursionError):
                     raise NotCheap from None
-                cost += _schema_cost(schema)
+                cost += _whole_schema_cost(schema)
             case "string":
                 cost += len(token[0])
             case "regex":
@@ -110,6 +112,25 @@ def _lark_cost(text: str) -> int:
 
 _DECODER = json.JSONDecoder()
 _NOT_SPACE = re.compile(r"[ \t\r\n]*")
+
+
+def _whole_schema_cost(schema: Any) -> int:
+    cost = _schema_cost(schema)
+    if prod(_multiples(schema)) > MAX_COUNT:
+        raise NotCheap
+    return cost
+
+
+def _multiples(value: Any) -> Iterator[int]:
+    """Yields every `multipleOf` in a schema."""
+    if isinstance(value, list):
+        for each in value:
+            yield from _multiples(each)
+    elif isinstance(value, dict):
+        for key, each in value.items():
+            if key == "multipleOf" and type(each) is int:
+                yield each
+            yield from _multiples(each)
 
 
 def _schema_cost(schema: Any) -> int:
