@@ -23,6 +23,8 @@ from firsthand.tokens.llguidance_grammar import byte_vocabulary, matcher_of
 T = TypeVar("T")
 
 MAX_READ_S = 20.0
+_CHEAP_STATES = 16_000
+"""Of an automaton in this process, about 32 MB at most; people's schemas were seen to need less than 2,000."""
 _STACK_BYTES = 1 << 29
 _MAX_READERS = 4
 _STACK_LOCK = threading.Lock()
@@ -32,7 +34,8 @@ _READERS = threading.BoundedSemaphore(_MAX_READERS)
 def read(grammar: Grammar, vocab: Any, *, flexible: bool = False, forcing: bool = True) -> Any:
     """Returns the matcher of a cheap grammar, compiled in this process; see `llguidance_grammar.matcher_of`."""
     return in_bounds(
-        lambda: matcher_of(grammar, vocab, flexible=flexible, forcing=forcing), f"the {grammar.kind} grammar"
+        lambda: matcher_of(grammar, vocab, flexible=flexible, forcing=forcing, states=_CHEAP_STATES),
+        f"the {grammar.kind} grammar",
     )
 
 

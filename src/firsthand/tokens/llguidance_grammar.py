@@ -17,7 +17,7 @@ from firsthand.tokens.tokenizer import TextRun, Tokenizer
 
 MAX_FORCED = 1 << 16
 """A grammar that forces this many tokens at its beginning is refused: it fits no context."""
-_LEXER_STATES = 50_000
+LEXER_STATES = 50_000
 _LEXER_FUEL = 200_000
 """Also bounds how many tokens a grammar can force at once, and so the time of a step: about 100,000 bytes."""
 _LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
@@ -62,19 +62,19 @@ def vocabulary(tokenizer: Tokenizer) -> Any:
         raise ConfigError(f"grammars do not work with this model's tokenizer: {error}") from error
 
 
-def matcher_of(grammar: Grammar, vocab: Any, *, flexible: bool = False, forcing: bool = True) -> Any:
+def matcher_of(
+    grammar: Grammar, vocab: Any, *, flexible: bool = False, forcing: bool = True, states: int = LEXER_STATES
+) -> Any:
     """Returns llguidance's matcher at the start of a text; ConfigError if the grammar is invalid, matches nothing, or
     is too large.
 
     Without `forcing` the matcher accepts any tokenization of a text. `flexible` allows whitespace wherever JSON does
-    and reads schemas leniently: for checking texts from elsewhere.
+    and reads schemas leniently: for checking texts from elsewhere. `states` limits the automaton.
     """
     import llguidance
 
     text = _translated(grammar, flexible)
-    limits = llguidance.LLParserLimits(
-        max_lexer_states=_LEXER_STATES, initial_lexer_fuel=_LEXER_FUEL, verbose_errors=False
-    )
+    limits = llguidance.LLParserLimits(max_lexer_states=states, initial_lexer_fuel=_LEXER_FUEL, verbose_errors=False)
     matcher = llguidance.LLMatcher(vocab, text if forcing else _unforced(text), log_level=0, limits=limits)
     forced = [] if matcher.is_error() else matcher.compute_ff_tokens()
     if len(forced) > MAX_FORCED:

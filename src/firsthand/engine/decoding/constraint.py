@@ -35,6 +35,7 @@ from firsthand.tokens.tokenizer import Tokenizer
 
 WORD = 32
 """Bits of a word of a mask."""
+_MAX_OUTGROWN = 10_000
 _LIMITS = ("too many", "limit", "TooComplex", "too large", "exceeded")
 """Words in llguidance's reasons when a grammar has reached one of its limits."""
 
@@ -63,11 +64,6 @@ class CompiledGrammar:
         return own + self.growth.estimate(self.grammar.source)
 
     @property
-    def is_spoiled(self) -> bool:
-        """True if no answer can follow it any more."""
-        return self.growth.is_spoiled
-
-    @property
     def is_in_use(self) -> bool:
         """True if an answer follows it."""
         return isinstance(self.matcher, IsolatedMatcher) and self.matcher.num_copies > 0
@@ -88,6 +84,8 @@ class Grammars:
         self._vocab: Any = None
         self._processes: GrammarProcesses | None = None
         self._threads: ThreadPoolExecutor | None = None
+        self._outgrown: set[int] = set()
+        """Hashes of grammars that turned out not to be cheap: they get a process, where there is more room."""
         self._cache: GrammarCache[tuple[Grammar, bool], CompiledGrammar] = GrammarCache(cache_bytes)
         self._vocab_lock = threading.Lock()
 
@@ -104,6 +102,11 @@ class Grammars:
             self._cache.put((grammar, forcing), found)
         if isinstance(found, str):
             raise ConfigError(found)
+        if found is not None and found.growth.is_spoiled:
+            if len(self._outgrown) >= _MAX_OUTGROWN:
+                self._outgrown.clear()
+            self._outgrown.add(hash(grammar))
+            return None
         return found
 
     def compile(self, grammar: Grammar, *, forcing: bool = True, owner: str = "") -> CompiledGrammar:
@@ -116,7 +119,7 @@ class Grammars:
         if found is not None:
             return found
         try:
-            if is_cheap(grammar):
+            if is_cheap(grammar) and hash(grammar) not in self._outgrown:
                 matcher = grammar_compiler.read(grammar, self._vocabulary(), forcing=forcing)
             else:
                 matcher = self._isolated().compile(grammar, forcing=forcing, owner=owner, free=self._free)

@@ -16,8 +16,8 @@ from typing import Generic, Protocol, TypeVar
 MAX_CACHE_BYTES = 256 << 20
 _GROWTH_PER_S = 200 << 20
 """Bytes per second of processor time; automata of hostile expressions were seen to grow by 70 to 190 MB."""
-_MAX_GROWTH = 96 << 20
-"""Of one automaton, which has 50,000 states of up to 2 kB."""
+_MAX_GROWTH = 32 << 20
+"""Of one automaton, which has 16,000 states of up to 2 kB."""
 _BASE_BYTES = 128 << 10
 _PER_SOURCE_BYTE = 64
 
@@ -28,10 +28,6 @@ class Sized(Protocol):
     @property
     def num_bytes(self) -> int:
         """Bytes held now."""
-
-    @property
-    def is_spoiled(self) -> bool:
-        """True if it can be used no more."""
 
     @property
     def is_in_use(self) -> bool:
@@ -79,9 +75,6 @@ class GrammarCache(Generic[K, V]):
         with self._lock:
             found = self._known.get(key)
             if found is None:
-                return None
-            if not isinstance(found, str) and found.is_spoiled:
-                del self._known[key]
                 return None
             self._known.move_to_end(key)
             self._shrink()
