@@ -65,6 +65,19 @@ def held_bytes() -> int:
     return total
 
 
+def test_a_grammar_that_compiles_without_end_is_refused_while_others_are_answered(running: Running) -> None:
+    answers: list[httpx.Response] = []
+    attack = {"guided_json": {"type": "integer", "multipleOf": NUMBERS[30]}}
+    thread = threading.Thread(target=lambda: answers.append(ask(running, **attack)))
+    thread.start()
+    assert ask(running, guided_regex="a[bc]d").status_code == 200
+    assert ask(running, guided_json={"type": "string", "pattern": "^[ef]+$", "maxLength": 3}).status_code == 200
+    thread.join(60)
+    assert answers[0].status_code == 400 and "make it simpler" in said(answers[0])
+    assert answers[0].json()["error"]["type"] == "invalid_request_error"
+
+
+@pytest.mark.slow
 def test_grammars_that_take_memory_without_end_leave_it_as_it_was(running: Running) -> None:
     bounded = {"type": "string", "pattern": "^[ab]{2,5}$", "maxLength": 4}
     assert ask(running, guided_json=bounded).status_code == 200  # the processes have started
@@ -120,7 +133,8 @@ def test_a_schema_of_two_thousand_properties_is_refused_with_a_reason_or_works(r
     assert answer.status_code == 200 or (answer.status_code == 400 and "grammar is too complex: " in said(answer))
 
 
-def test_hostile_tools_are_called_with_any_arguments_instead(running: Running) -> None:
+@pytest.mark.slow
+def test_a_tool_with_a_hostile_schema_may_be_called_with_any_arguments(running: Running) -> None:
     tools = [
         {"type": "function", "function": {"name": f"t{place}", "parameters": {"properties": {"x": schema}}}}
         for place, schema in enumerate([{"type": "integer", "multipleOf": NUMBERS[40]}, {"type": "string"}])

@@ -9,6 +9,7 @@ is closed, and the server when its own is. Nothing here runs in the process that
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import resource
@@ -18,7 +19,7 @@ import struct
 import sys
 import threading
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 _HEAD = struct.Struct("<II")
 STACK_BYTES = 1 << 28
@@ -56,6 +57,8 @@ def serve(descriptor: int) -> None:
     with contextlib.suppress(EOFError, OSError):
         body, _ = receive(control)
         vocab, problem = _vocabulary(body["tokenizer"])
+        gc.collect()
+        gc.freeze()  # a collection would write to every page, and so copy it, in each forked process
         send(control, {"problem": problem})
         while not problem:
             _serve_one(control, vocab)
@@ -115,7 +118,10 @@ def _serve_matchers(connection: socket.socket, vocab: Any, body: dict[str, Any])
     from firsthand.tokens import llguidance_grammar
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _limit_memory(_mapped_bytes() + STACK_BYTES + body["memory_bytes"])  # the stack stays mapped after its thread
+    resident_bytes = memory_of("self").resident
+    _limit_memory(
+        memory_of("self").mapped + STACK_BYTES + body["memory_bytes"]
+    )  # the stack stays mapped after its thread
     signal.setitimer(signal.ITIMER_PROF, body["compile_s"])
     made: list[Any] = []
 
@@ -139,7 +145,7 @@ def _serve_matchers(connection: socket.socket, vocab: Any, body: dict[str, Any])
         is_ours = isinstance(made[0], ConfigError)
         send(connection, {"invalid" if is_ours else "failed": str(made[0])[:1000] or type(made[0]).__name__})
         return
-    send(connection, {"state": _state(made[0])})
+    send(connection, {"state": _state(made[0]), "resident_bytes": resident_bytes})
     matchers = {0: made[0]}
     while True:
         try:
@@ -188,11 +194,20 @@ def _limit_memory(size: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (size, hard))
 
 
-def _mapped_bytes() -> int:
+class ProcessMemory(NamedTuple):
+    """Bytes of a process."""
+
+    mapped: int
+    resident: int
+
+
+def memory_of(process: int | str) -> ProcessMemory:
+    """Returns the memory of a process; 0 where the kernel does not say."""
     try:
-        return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    except OSError:
-        return 0
+        pages = Path(f"/proc/{process}/statm").read_text().split()
+        return ProcessMemory(*(int(each) * resource.getpagesize() for each in pages[:2]))
+    except (OSError, ValueError, TypeError):
+        return ProcessMemory(0, 0)
 
 
 def _die_with_parent(parent: int) -> None:

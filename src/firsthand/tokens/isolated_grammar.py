@@ -21,19 +21,19 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 from firsthand.errors import ConfigError, TransientError
 from firsthand.grammar import Grammar
 from firsthand.message import Json
 from firsthand.tokens.compile_slots import QUICK_S, CompileSlots
-from firsthand.tokens.grammar_process import receive, send
+from firsthand.tokens.grammar_process import memory_of, receive, send
 
 WAIT_S = 20.0
 """Real time to compile, and to wait for others that are being compiled."""
 MAX_PROCESSES = 16
 _OVERHEAD_BYTES = 4 << 20
+"""Pages that every process has for itself, as measured."""
 _STEP_WAIT_S = 10.0
 _START_S = 120.0
 _COMPILING = 4
@@ -140,7 +140,7 @@ class GrammarProcess:
         self, server: _Server, pid: int, connection: socket.socket, what: str, owner: str, limits: GrammarLimits
     ):
         self.pid, self.what, self.owner = pid, what, owner
-        self._limits = limits
+        self._limits, self._shared_bytes = limits, 0
         self.failure = ""
         self.handles = count(1)
         self.dropped: deque[int] = deque()
@@ -158,6 +158,7 @@ class GrammarProcess:
             raise ConfigError(reply["invalid"])
         if "failed" in reply:
             raise ConfigError(f"{self.what} cannot be compiled: {reply['failed'][:300]}")
+        self._shared_bytes = int(reply["resident_bytes"])
         return list(reply["state"])
 
     def call(self, handle: int, method: str, argument: Any = None) -> tuple[Any, list[Any], bytes]:
@@ -178,12 +179,8 @@ class GrammarProcess:
 
     @property
     def num_bytes(self) -> int:
-        """Memory that the process shares with no other; an estimate where the kernel does not say."""
-        try:
-            lines = Path(f"/proc/{self.pid}/smaps_rollup").read_text().splitlines()
-            return sum(int(line.split()[1]) << 10 for line in lines if line.startswith("Private_"))
-        except (OSError, ValueError):
-            return _OVERHEAD_BYTES
+        """Memory of the process beyond what it shares with others, from above."""
+        return _OVERHEAD_BYTES + max(memory_of(self.pid).resident - self._shared_bytes, 0)
 
     def _exchange(self, message: Json | None, most_s: float, too_slow: str) -> tuple[Json, bytes]:
         with self._lock:

@@ -71,17 +71,20 @@ class GrammarCache(Generic[K, V]):
             return sum(map(_bytes_of, list(self._known.values())))
 
     def get(self, key: K) -> V | str | None:
-        """The entry of a key, if it is there and can be used."""
+        """The entry of a key, if it is there; one that has outgrown the cache is dropped."""
         with self._lock:
             found = self._known.get(key)
-            if found is None:
-                return None
-            self._known.move_to_end(key)
-            self._shrink()
+            if found is not None:
+                self._known.move_to_end(key)
+                if _bytes_of(found) > self.max_bytes:
+                    del self._known[key]
             return found
 
     def put(self, key: K, entry: V | str) -> None:
-        """Keep an entry, unless it is larger than the whole cache, and drop those used longest ago."""
+        """Keep an entry, unless it is larger than the whole cache, and drop those used longest ago.
+
+        All are measured again: those that answers follow have grown.
+        """
         with self._lock:
             self._known.pop(key, None)
             if _bytes_of(entry) <= self.max_bytes:
