@@ -27,7 +27,7 @@ from grammar_schemas import SCHEMAS, obj
 from grammar_tiny import LATE, answers, engine, request, tokenizer
 from served import until
 
-LIMITS = GrammarLimits(compile_s=0.3, step_s=0.2, memory_bytes=64 << 20)
+LIMITS = GrammarLimits(compile_s=0.3, step_s=0.2, memory_bytes=64 << 20, rest_s=0)
 ENDLESS = g.json_schema({"type": "integer", "multipleOf": 99_999_989})
 BOUNDED = g.json_schema({"type": "string", "pattern": "^[ab]+$", "maxLength": 9})
 """Harmless, but not known to be cheap."""
@@ -192,6 +192,29 @@ def test_a_token_that_takes_too_long_ends_its_own_answers_alone(own):
     assert errors[1:] == [None] * 3
     with pytest.raises(ConfigError, match="for one token"):
         own.compile(LATE)
+
+
+def test_whose_grammar_held_up_a_step_rests_and_others_do_not():
+    own = Grammars(tokenizer(), limits=GrammarLimits(step_s=0.1, rest_s=60))
+    guide, rng = own.compile(LATE, owner="hostile").guide(), random.Random(1)
+    with pytest.raises(ConfigError, match="for one token"):
+        for _ in range(3):
+            guide.advance(int(rng.choice([id for id in ids_of(guide.allowed) if len(tokenizer().decode([id])) == 1])))
+    with pytest.raises(TransientError, match="held up everyone's answers") as caught:
+        own.compile(BOUNDED, owner="hostile")
+    assert 50 < caught.value.retry_after_s <= 60
+    assert own.compile(BOUNDED, owner="another").allowed.any()
+    assert own.compile(g.regex("[ab]"), owner="hostile").allowed.any()
+
+
+def test_a_process_that_was_ended_from_outside_blames_no_grammar():
+    own = Grammars(tokenizer())
+    guide = own.compile(BOUNDED).guide()
+    os.kill(own._processes._server._process.pid, signal.SIGKILL)
+    until(lambda: is_gone(pid_of(guide.matcher)))
+    with pytest.raises(TransientError, match="ended from outside: try again"):
+        guide.advance(int(ids_of(guide.allowed)[0]))
+    assert own.find(BOUNDED) is None and own.compile(BOUNDED).guide().allowed.any()
 
 
 def test_a_grammar_that_outgrew_this_process_has_one_of_its_own_for_the_next_answer():

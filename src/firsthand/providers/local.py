@@ -366,7 +366,7 @@ class Local:
     ) -> CompiledGrammar | None:
         """Returns the grammar of the answers, compiled in another thread if it is new."""
         forcing = sampling.allowed_token_ids is None and not sampling.bad_words
-        owner = run or request_owner.current()
+        owner = (run or request_owner.current()).partition("/")[0]  # a client, whatever users it names
         if (grammar := sampling.grammar) is not None:
             known = loaded.grammars.find(grammar, forcing=forcing)
             make = partial(loaded.grammars.compile, grammar, forcing=forcing, owner=owner)

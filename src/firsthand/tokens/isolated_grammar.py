@@ -16,14 +16,16 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import count
 from typing import Any
 
-from firsthand.errors import ConfigError, TransientError
+from firsthand.errors import ConfigError, FirsthandError, TransientError
 from firsthand.grammar import Grammar
 from firsthand.message import Json
 from firsthand.tokens.compile_slots import QUICK_S, CompileSlots
@@ -53,6 +55,8 @@ class GrammarLimits:
     """Processor time for one token of one answer: the engine's step waits for it."""
     memory_bytes: int = 256 << 20
     """Memory, beyond that of llguidance and the vocabulary."""
+    rest_s: float = 10.0
+    """Whose grammar held up a step begins no other that needs a process for so long."""
 
 
 DEFAULT_LIMITS = GrammarLimits()
@@ -76,6 +80,11 @@ class IsolatedMatcher:
     def num_copies(self) -> int:
         """The number of other matchers of the process."""
         return len(self._process.matchers) - 1
+
+    @property
+    def is_lost(self) -> bool:
+        """True if the process has ended for no fault of the grammar."""
+        return self._process.is_lost
 
     @property
     def failure(self) -> str:
@@ -142,6 +151,10 @@ class GrammarProcess:
         self.pid, self.what, self.owner = pid, what, owner
         self._limits, self._shared_bytes = limits, 0
         self.failure = ""
+        self.is_lost = False
+        """True if the process ended with the server, which says nothing of the grammar."""
+        self.on_failure: Callable[[], object] = lambda: None
+        """Called when a call of an answer fails."""
         self.handles = count(1)
         self.dropped: deque[int] = deque()
         """Matchers that nothing refers to any more, to be forgotten with the next call."""
@@ -168,7 +181,13 @@ class GrammarProcess:
             while True:
                 dropped.append(self.dropped.popleft())
         call = {"handle": handle, "method": method, "argument": argument, "drop": dropped}
-        reply, payload = self._exchange(call, _STEP_WAIT_S, f"takes more than {self._limits.step_s:g} s for one token")
+        try:
+            reply, payload = self._exchange(
+                call, _STEP_WAIT_S, f"takes more than {self._limits.step_s:g} s for one token"
+            )
+        except ConfigError:
+            self.on_failure()
+            raise
         return reply["value"], reply["state"], payload
 
     def kill(self) -> None:
@@ -185,7 +204,7 @@ class GrammarProcess:
     def _exchange(self, message: Json | None, most_s: float, too_slow: str) -> tuple[Json, bytes]:
         with self._lock:
             if self.failure:
-                raise ConfigError(self.failure)
+                raise self._error()
             try:
                 self._connection.settimeout(most_s)
                 if message is not None:
@@ -196,12 +215,18 @@ class GrammarProcess:
                 self.kill()
             except (EOFError, OSError, ValueError):
                 self.failure = self._reason(too_slow)
-        raise ConfigError(self.failure)
+        raise self._error()
+
+    def _error(self) -> FirsthandError:
+        return TransientError(self.failure) if self.is_lost else ConfigError(self.failure)
 
     def _reason(self, too_slow: str) -> str:
         self._end.detach()
         self._connection.close()
         status = self._server.reap(self.pid)
+        self.is_lost = self._server.is_gone
+        if self.is_lost:
+            return f"the process of {self.what} was ended from outside: try again"
         if status in (-signal.SIGPROF, -signal.SIGXCPU):
             return f"{self.what} {too_slow}: make it simpler"
         if status in (-signal.SIGSEGV, -signal.SIGBUS):
@@ -218,6 +243,8 @@ class GrammarProcesses:
         self._server: _Server | None = None
         self._lock = threading.Lock()
         self._slots = CompileSlots(_COMPILING)
+        self._resting: dict[str, float] = {}
+        """When owners whose grammars held up a step may compile again."""
         self._running: weakref.WeakSet[GrammarProcess] = weakref.WeakSet()
 
     def compile(
@@ -236,9 +263,17 @@ class GrammarProcesses:
             **{"kind": grammar.kind, "source": grammar.source, "flexible": flexible, "forcing": forcing},
             **asdict(self._limits),
         }
+        rest_s = self._resting.get(owner, 0.0) - time.monotonic()
+        if rest_s > 0:
+            raise TransientError(
+                f"{what} was not compiled, because another one of yours held up everyone's answers: try again later",
+                retry_after_s=rest_s,
+            )
+        self._resting.pop(owner, None)
         with self._slots.taken(owner, what, WAIT_S) as slot:
             process = self._start(body, what, owner, free)
             slot.end = process.kill
+            process.on_failure = partial(self._rest, owner)
             try:
                 return IsolatedMatcher(process, 0, process.begin(WAIT_S))
             except ConfigError:
@@ -248,6 +283,9 @@ class GrammarProcesses:
                         "or make it simpler"
                     ) from None
                 raise
+
+    def _rest(self, owner: str) -> None:
+        self._resting[owner] = time.monotonic() + self._limits.rest_s
 
     def _start(self, body: Json, what: str, owner: str, free: Callable[[], bool]) -> GrammarProcess:
         with self._lock:

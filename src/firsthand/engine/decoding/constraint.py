@@ -98,6 +98,8 @@ class Grammars:
         """The compiled grammar if it is cached, else None. ConfigError if it is known to be invalid."""
         found = self._cache.get((grammar, forcing))
         if isinstance(found, CompiledGrammar) and isinstance(found.matcher, IsolatedMatcher) and found.matcher.failure:
+            if found.matcher.is_lost:
+                return None
             found = found.matcher.failure
             self._cache.put((grammar, forcing), found)
         if isinstance(found, str):
