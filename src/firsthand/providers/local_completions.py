@@ -30,10 +30,10 @@ from firsthand.tokens.tokenizer import TextRun, Tokenizer
 if TYPE_CHECKING:
     from firsthand.engine.core.engine_thread import EngineWorker
 
-_MANY = 16
-"""With more `bad_words` than this, a request is prepared in another thread."""
 _CALLS_S = 10.0
 """Time to find the tools whose schemas can be compiled, where all together cannot."""
+_MANY = 16
+"""With more `bad_words` than this, a request is prepared in another thread."""
 _LONG = 20_000
 """A prompt of more characters is encoded in another thread, so that it does not block the event loop."""
 
