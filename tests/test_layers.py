@@ -18,6 +18,8 @@ NOUNS = [
     "grammar",
     "sampling",
     "model",
+    "loop.prompt_size",
+    "loop.warm_up",
     "loop.reply_body",
     "loop.concurrency",
     "tool",

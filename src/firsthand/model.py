@@ -259,6 +259,16 @@ class TokenModel(Model, TokenCapability, Protocol):
 
 
 @runtime_checkable
+class TokenCounter(Protocol):
+    """A Model that counts the tokens of a prompt without answering it, and is no TokenModel."""
+
+    async def count_tokens(
+        self, prompt: Prompt, tools: Sequence[ToolSpec] = (), continuations: Sequence[str] = ()
+    ) -> int:
+        """Tokens that a prompt costs, with its tools and the continuations that are scored after it."""
+
+
+@runtime_checkable
 class AdapterCapability(Protocol):
     """The part that an AdapterModel adds to a TokenModel, for `isinstance`."""
 
