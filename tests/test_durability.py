@@ -288,7 +288,9 @@ def test_a_reply_given_under_a_reduced_grant_is_found_again_whoever_comes_first(
 
     undisturbed = run(Mortal({}, 99, kept_first=True), Flaky())
     assert sorted(call.detail["sampling"]["max_tokens"] for call in undisturbed.calls) == [4, 20]
-    journal = Mortal({}, 4, kept_first=True)  # the sizes of both prompts, what the quick branch was granted, and its reply
+    journal = Mortal(
+        {}, 4, kept_first=True
+    )  # the sizes of both prompts, what the quick branch was granted, and its reply
     with pytest.raises(Killed):
         run(journal, Flaky())
     assert [reply.get("granted") for reply in journal.entries.values()] == [None, None, 4, None]

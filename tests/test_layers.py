@@ -34,6 +34,7 @@ NOUNS = [
     "guard",
     "memory",
     "loop.approval",
+    "loop.pattern_options",
     "agent",
     "loop.attempt_memory",
     "loop.open_sources",

@@ -28,7 +28,7 @@ from firsthand.loop.tool_call import run_call
 from firsthand.loop.tool_call import tool_request as tool_request
 from firsthand.memory import MemoryItem
 from firsthand.message import Json, Message, Role, Text, ToolCall, ToolResult, canonical
-from firsthand.model import Likelihood, Model, Prompt, Sampling, Scored, ToolSpec, Usage, request_key
+from firsthand.model import Likelihood, Prompt, Sampling, Scored, ToolSpec, Usage, request_key
 from firsthand.tool import Tool
 from firsthand.trace import as_json
 

@@ -24,6 +24,7 @@ from firsthand.benchmark import Benchmark, Figures
 from firsthand.errors import ConfigError
 from firsthand.experiment.equal_budget import Fitted, equalise, free_knob
 from firsthand.experiment.named_agents import ALLOW_ALL, make_agents, may_ask
+from firsthand.experiment.preflight import check_ready
 from firsthand.experiment.recorded import as_recorded, recorded_models, with_recorded_judges
 from firsthand.experiment.settings import RunSettings, stored_settings, words_of
 from firsthand.loop.budget import Budget, Limits
@@ -244,13 +245,19 @@ class Experiment:
             raise
         return run
 
+    def check_ready(self) -> None:
+        """FirsthandError if a sandbox, a tool or a task that its agents need is missing; `create` asks."""
+        check_ready(self.agents, [(each, each.tasks(self.seed)[: self.limit]) for each in self.made_benchmarks])
+
     def create(self) -> Run:
         """A new Run of this experiment in the data home, with nothing attempted yet; StoreError if there is no room.
 
         The first of an experiment's methods that needs its cluster: MissingExtra or ConfigError if that is not there.
         """
         config = self.config()
-        if self.where is not None:
+        if self.where is None:
+            self.check_ready()
+        else:
             self._check_cluster()
         texts = self._texts()
         hint = self.name or "-".join(parse_spec(text).name.rsplit("/", 1)[-1] for text in texts)

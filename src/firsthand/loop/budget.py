@@ -1,8 +1,8 @@
 """Limits on what an attempt may spend, and budgets that form a tree.
 
 A budget is reserved before a call, prompt and answer, and charged after it, so that a thousand branches started together
-cannot overshoot together. A call that is replayed from a journal is charged what it cost. A child budget (a branch, a sub-agent) takes from
-all of its parents too, and none of them can forget to count.
+cannot overshoot together. A call that is replayed from a journal is charged what it cost. A child budget (a branch, a
+sub-agent) takes from all of its parents too, and none of them can forget to count.
 """
 
 from __future__ import annotations

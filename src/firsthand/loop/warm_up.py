@@ -25,5 +25,5 @@ async def warm_up(models: Iterable[Model]) -> None:
                 async with aclosing(model.stream_many(_TEXT, sampling, cache_salt=_APART)) as deltas:
                     async for _ in deltas:
                         pass
-            except Exception:  # noqa: S112
+            except Exception:
                 continue
