@@ -209,10 +209,10 @@ def test_doubled_braces_are_braces(tmp_path):
 
 
 def test_columns_named_question_and_answer_stay_what_they_are(tmp_path):
-    table = "question,answer,x,y\nIs 2 = 2?,A,yes,no\n"
-    toml = 'data = "capitals.csv"\nprompt = "{question} Think of {answer}.\\nAnswer:"\ntarget = "{answer}"\n'
+    table = "question,answer,right,x,y\nIs 2 = 2?,maybe,A,yes,no\n"
+    toml = 'data = "capitals.csv"\nprompt = "{question} Think of {answer}.\\nAnswer:"\ntarget = "{right}"\n'
     (task,) = own(tmp_path, toml, table, choices=["{x}", "{y}"]).tasks(0)
-    assert task.context == task.prompt == "Is 2 = 2? Think of A.\nAnswer:"
+    assert task.context == task.prompt == "Is 2 = 2? Think of maybe.\nAnswer:"
     (tmp_path / "train.csv").write_text("question,answer\nIs 1 = 1?,yes\n")
     asked = 'data = "capitals.csv"\nprompt = "{question} So:"\ntarget = "{answer}!"\n'
     (task,) = own(tmp_path, asked, "question,answer\nIs 2 = 2?,no\n", shots=1, examples="train.csv").tasks(0)

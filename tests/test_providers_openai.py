@@ -166,6 +166,19 @@ def test_the_name_is_split_at_the_last_address():
     assert catalog.model("openai:m@http://localhost:1/v1").fingerprint == "openai:m@http://localhost:1/v1"
 
 
+@pytest.mark.parametrize(
+    "rest",
+    ["m@localhost:8000/v1", "m@10.0.0.1", "m@", "@", "m@HTTP//x", "m@ftp://x/v1", "org/m@2", "m@ http://x", "m@\nx"],
+)
+def test_what_follows_the_at_is_an_address_or_refused(monkeypatch, rest):
+    """Else prompts and key would go to the endpoint of the environment, or to OpenAI."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://localhost:1/v1")
+    with pytest.raises(ConfigError, match="where an address was expected") as caught:
+        catalog.model(f"openai:{rest}")
+    assert "@http://HOST:PORT/v1" in str(caught.value) and "\n" not in str(caught.value)
+
+
 def test_openai_itself_needs_a_key_and_an_own_endpoint_does_not(tmp_path):
     code = (
         "from firsthand.providers.openai import open_model\n"
@@ -182,14 +195,14 @@ def test_openai_itself_needs_a_key_and_an_own_endpoint_does_not(tmp_path):
 def test_without_an_address_the_environment_decides(tmp_path):
     code = (
         "from firsthand.providers.openai import open_model\n"
-        "model = open_model('org/m@2'); print(model.name, model.fingerprint)"
+        "model = open_model('org/m-2'); print(model.name, model.fingerprint)"
     )
     env = {"HOME": str(tmp_path), "OPENAI_API_KEY": KEY}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
-    assert done.stdout.split() == ["openai:org/m@2", "openai:org/m@2@https://api.openai.com/v1"], done.stderr
+    assert done.stdout.split() == ["openai:org/m-2", "openai:org/m-2@https://api.openai.com/v1"], done.stderr
     env["OPENAI_BASE_URL"] = "http://localhost:9/v1"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
-    assert done.stdout.split() == ["openai:org/m@2", "openai:org/m@2@http://localhost:9/v1"], done.stderr
+    assert done.stdout.split() == ["openai:org/m-2", "openai:org/m-2@http://localhost:9/v1"], done.stderr
 
 
 def test_without_the_sdk_the_module_imports_and_says_what_to_install():

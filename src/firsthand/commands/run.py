@@ -18,6 +18,7 @@ from firsthand.runs.store import Run
 from firsthand.show.board import attempts_of
 from firsthand.system.home import data_home
 from firsthand.system.terminal import complain, console, progress
+from firsthand.telemetry.otlp_export import check_telemetry
 from firsthand.trace import Trace
 
 EXAMPLES = """
@@ -72,6 +73,7 @@ class Config(RunSettings):
 
 def main(config: Config) -> int:
     """Make the experiment, run it, and print the leaderboard and where everything is."""
+    check_telemetry(config.otel)
     run, settings = open_or_configure(config)
     experiment = Experiment.from_settings(settings, show_progress=not config.json)
     if run is None:

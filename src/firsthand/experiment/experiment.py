@@ -39,6 +39,7 @@ from firsthand.runs.store import Run
 from firsthand.system.home import data_home
 from firsthand.system.option_spec import parse_spec
 from firsthand.telemetry.live_export import sending
+from firsthand.telemetry.otlp_export import check_telemetry
 from firsthand.trace import Trace
 
 CALIBRATION_TASKS = 8
@@ -236,6 +237,7 @@ class Experiment:
 
     async def run_async(self, **options: Unpack[RunOptions]) -> Run:
         """As `run`. Options and errors are those of `attempt_async`; an equal budget is measured first."""
+        check_telemetry(options.get("otel", False))
         experiment = await self.equalised()
         run = experiment.create()
         try:
@@ -264,7 +266,7 @@ class Experiment:
         made = zip(self.made_benchmarks, texts, strict=True)
         figures = {benchmark.name: text for benchmark, text in made if benchmark.figures is not None}
         command = None if self.settings is None else [self.current_settings.command()]
-        return store.create(data_home(), config, hint, command=command, figures=figures)
+        return store.create(data_home(), config, hint, command=command, figures=figures, protocols=self.protocols)
 
     def resume(self, run: Run | str, **options: Unpack[RunOptions]) -> Run:
         """Attempt what a run, open or named, is missing; returns it, open. Not for async code."""
