@@ -26,7 +26,7 @@ from starlette.routing import Route
 
 from firsthand import catalog
 from firsthand.agent import Agent
-from firsthand.errors import ConfigError, FirsthandError, ModelError, PromptTooLong, TransientError
+from firsthand.errors import ConfigError, FirsthandError, ModelError, PromptTooLong, TransientError, Unreachable
 from firsthand.loop.concurrency import Retry, derive_seed, with_retries
 from firsthand.message import Message, Sampled, ToolCall, ToolResult, assistant, system, user
 from firsthand.model import Delta, Likelihood, Sampling, ToolSpec, Usage
@@ -791,13 +791,13 @@ def test_a_dead_endpoint_ends_as_a_failure_in_the_trace():
     model = open_model(f"m@http://127.0.0.1:{port}/v1")
     agent = Agent("a", model, direct, retry=Retry(attempts=2, first_wait_s=0.01))
     trace = asyncio.run(rollout(agent, Task("1", "?")))
-    assert trace.error is not None and trace.error.kind == "TransientError"
+    assert trace.error is not None and trace.error.kind == "Unreachable"
     assert "check that the server runs" in trace.error.message and trace.error.traceback is None
     assert [event.kind for event in trace.events] == ["retry"]
 
 
 def test_a_host_without_an_address_is_transient():
-    assert "no-such-host.invalid" in failure(open_model("m@http://no-such-host.invalid/v1"), TransientError)
+    assert "no-such-host.invalid" in failure(open_model("m@http://no-such-host.invalid/v1"), Unreachable)
 
 
 def test_a_stalled_server_is_given_up(server):

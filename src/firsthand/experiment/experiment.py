@@ -56,6 +56,7 @@ class RunOptions(TypedDict, total=False):
     on_notice: Callable[[str], None]
     otel: bool
     redo_errors: bool
+    fail_fast: int | None
 
 
 def log_notice(text: str) -> None:
@@ -298,12 +299,14 @@ class Experiment:
         on_notice: Callable[[str], None] = log_notice,
         otel: bool = False,
         redo_errors: bool = False,
+        fail_fast: int | None = None,
     ) -> None:
         """Attempt the places that the run has no trace of, and keep each trace when its attempt ends. Repeats nothing.
 
         `on_trace` is given each trace once it is kept. `listener` gives the listener of an attempt's steps, or None; it is
         unused on a cluster. `on_notice` is given sentences for the user. With `otel`, or $OTEL_EXPORTER_OTLP_ENDPOINT,
         attempts are sent to an OpenTelemetry collector. `redo_errors` attempts again what ended with an error.
+        `fail_fast` is that of `runs.execute.execute`; on a cluster it is unused.
 
         StoreError if the run cannot be written, or holds another task or agent of the same name; LimitExceeded when `limits`
         are used up. Cancelling is safe: what an unfinished attempt was answered is in its journal.
@@ -331,6 +334,7 @@ class Experiment:
                 budget=None if self.limits is None else Budget(self.limits),
                 on_trace=keep,
                 redo_errors=redo_errors,
+                fail_fast=fail_fast,
                 listener=sender.listeners(listener),
             )
 
