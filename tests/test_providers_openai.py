@@ -907,7 +907,7 @@ def test_a_server_that_hangs_up_is_transient():
         thread.start()
         model = open_model(f"m@http://127.0.0.1:{listener.getsockname()[1]}/v1")
         for _ in range(3):
-            failure(model, TransientError)
+            failure(model, Unreachable)
         thread.join()
 
 

@@ -332,6 +332,14 @@ class ModelFacts:
     """True if its template has thoughts between `<think>` and `</think>`."""
     computed_by: str = ""
     """The instruction set of the compiled step, or torch and its device. It may decide a near tie."""
+    recommended: Mapping[str, float] = field(default_factory=dict)
+    """Sampling settings that its authors recommend, by the fields of a Sampling."""
+    has_template: bool = True
+    """False for a base model, which has no chat template."""
+
+
+BASE_MODEL = "{name} has no chat template: it is a base model, which continues a text; for conversations take an instruction-tuned one"
+"""Told where a model without a template is to chat."""
 
 
 @dataclass(frozen=True)

