@@ -338,7 +338,9 @@ class ModelFacts:
     """False for a base model, which has no chat template."""
 
 
-BASE_MODEL = "{name} has no chat template: it is a base model, which continues a text; for conversations take an instruction-tuned one"
+BASE_MODEL = (
+    "{name} has no chat template: it is a base model, which continues a text, so chat with an instruction-tuned one"
+)
 """Told where a model without a template is to chat."""
 
 

@@ -354,10 +354,12 @@ def make_agent(config: Config) -> Agent:
 
 
 def sampling_of(config: Config, recommended: Mapping[str, float]) -> Sampling:
-    """The flags' settings; what they leave open is what the model's authors recommend."""
-    given = {"temperature": config.temperature, "max_tokens": config.max_tokens}
-    stated: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    return Sampling(**{"temperature": 0.7, "max_tokens": 1024, **recommended, **stated})
+    """The flags' settings, or what the model's authors recommend; with --temperature, of that only the length."""
+    most = config.max_tokens or int(recommended.get("max_tokens", 1024))
+    if config.temperature is not None:
+        return Sampling(max_tokens=most, temperature=config.temperature)
+    settings: dict[str, Any] = {"temperature": 0.7, **recommended, "max_tokens": most}
+    return Sampling(**settings)
 
 
 def open_model(name: str, device: str) -> Model:

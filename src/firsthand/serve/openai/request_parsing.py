@@ -219,7 +219,7 @@ def _grammar(kind: str, value: object, field: str) -> Grammar:
 
 
 OPENAI_DEFAULTS = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0}
-"""Of requests to a model that nobody recommends settings for."""
+"""The settings of a request that states none of them, or some, unless the model's authors recommend others."""
 
 
 def sampling(
@@ -233,10 +233,13 @@ def sampling(
 ) -> Sampling:
     """The sampling settings of a request, checked against the client's limits.
 
-    What the request leaves open is what the model's authors recommend, or else OpenAI's default.
+    A request that states nothing about sampling gets what the model's authors recommend. One that states something gets
+    OpenAI's defaults for the rest, so that greedy stays greedy. `max_tokens` has a recommendation of its own.
     """
-    default = OPENAI_DEFAULTS | (facts.recommended if facts is not None else {})
-    most = int(min(default.get("max_tokens", limits.max_tokens), limits.max_tokens))
+    recommended = dict(facts.recommended) if facts is not None else {}
+    most = int(min(recommended.pop("max_tokens", limits.max_tokens), limits.max_tokens))
+    is_bare = all(getattr(body, name) is None for name in OPENAI_DEFAULTS)
+    default = OPENAI_DEFAULTS | (recommended if is_bare else {})
     if max_tokens is not None and max_tokens > limits.max_tokens:
         field = "max_completion_tokens" if body.max_tokens != max_tokens else "max_tokens"
         raise bad(f"{field} is {max_tokens}: at most {limits.max_tokens} are given", field, "invalid_value")
