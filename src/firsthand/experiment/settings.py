@@ -15,7 +15,7 @@ from firsthand.loop.approval import parse_rules
 from firsthand.message import Json
 from firsthand.runs.store import Run
 
-DISPLAY_FLAGS = ("watch", "otel", "resume", "retry_errors", "fail_fast", "json")
+DISPLAY_FLAGS = ("watch", "otel", "resume", "retry_errors", "json")
 """Flags of `firsthand run` that runs of version 0.6 stored beside their settings."""
 
 

@@ -36,8 +36,9 @@ def recommended(values: Mapping[str, Any], keys: Mapping[str, str]) -> dict[str,
             continue
         if name in ("top_k", "max_tokens"):
             value = int(value)
+        stated: dict[str, Any] = {name: value}
         try:
-            Sampling(**{name: value})
+            Sampling(**stated)
         except ConfigError:
             continue
         found[name] = value
