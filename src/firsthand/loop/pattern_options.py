@@ -42,10 +42,12 @@ def checked(
     """Decorator: gives a pattern its checks. Those of options are made by a direct call of the pattern too."""
 
     def mark(pattern: Callable[P, Awaitable[str]]) -> Callable[P, Awaitable[str]]:
+        defaults = defaults_of(pattern)
+
         @functools.wraps(pattern)
         async def call(*args: P.args, **given: P.kwargs) -> str:
             if options is not None:
-                options(**defaults_of(pattern) | given)
+                options(**defaults | given)
             return await pattern(*args, **given)
 
         setattr(call, _NAME, PatternChecks(options, task, tools))

@@ -18,7 +18,9 @@ _APART = "warm-up"
 async def warm_up(models: Iterable[Model]) -> None:
     """Make each local model ready that is not loaded. What fails here fails again, and is reported, in the first call."""
     for model in models:
-        if isinstance(model, TokenCapability) and not model.is_alive:
+        if getattr(model, "is_alive", True):  # quicker than the check of a protocol, for each attempt asks
+            continue
+        if isinstance(model, TokenCapability):
             try:
                 await model.load()
                 sampling = Sampling(max_tokens=2, temperature=0)
