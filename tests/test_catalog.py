@@ -1,4 +1,5 @@
 import asyncio
+import inspect
 import json
 from pathlib import Path
 
@@ -166,3 +167,17 @@ def test_running_a_helper_is_one_sentence(name, message, capsys, tmp_path, monke
 def test_an_old_name_of_the_catalog_warns():
     with pytest.warns(DeprecationWarning, match="module_attribute"):
         assert catalog.beside is catalog.module_attribute
+
+
+def test_what_is_listed_is_what_its_list_says() -> None:
+    """A helper that lies beside benchmarks or patterns is neither listed nor found under its file's name."""
+    for name in catalog.names("benchmark"):
+        made = catalog.find("benchmark", name)
+        kinds = {each.kind.name for each in inspect.signature(made).parameters.values()}
+        assert callable(made) and kinds <= {"KEYWORD_ONLY"}, name
+    for name in catalog.names("pattern"):
+        assert list(inspect.signature(catalog.find("pattern", name)).parameters)[:2] == ["task", "ctx"], name
+    for helper in ("multiple_choice", "protocol", "datasets", "own", "tables"):
+        assert helper not in catalog.names("benchmark")
+        with pytest.raises(UnknownName):
+            catalog.benchmark(helper)

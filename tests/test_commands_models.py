@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from firsthand import catalog
 from firsthand.cli import main
-from firsthand.errors import ModelFileError
+from firsthand.errors import ModelFileError, UnknownName
 from firsthand.hub import model_lookup
 from firsthand.hub.fetch_model import fetch_model
 from firsthand.hub.inspection import inspect
@@ -201,3 +202,39 @@ def test_smollm2_is_what_its_architecture_says(smollm2: Path) -> None:
     assert facts.parameters == num_parameters(architecture) == 134_515_008
     assert facts.kv_bytes[8192] == 8192 * architecture.kv_bytes_per_token(2)
     assert (facts.vocabulary, facts.context) == (architecture.vocab_size, architecture.max_position)
+
+
+@pytest.mark.parametrize("name", ["smollm2", "minilm", "hf:org/name"])
+def test_inspect_downloads_nothing_by_itself(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))
+    for words in ([], ["--json"]):
+        assert main(["models", "inspect", name, *words]) == 2
+        err = capsys.readouterr().err
+        assert f"{name} is not on disk" in err and f"firsthand models pull {name}" in err and "--pull" in err
+    assert not (tmp_path / "home" / "models").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("ollama:llama3.2", "write openai:llama3.2@http://localhost:11434/v1;"),
+        ("llama3.2:3b", "write openai:llama3.2:3b@http://localhost:11434/v1;"),
+        ("anthropic:claude-x", "openai:claude-x@https://api.anthropic.com/v1, with anthropic's key in OPENAI_API_KEY"),
+        ("google:gemini-x", "openai:gemini-x@https://generativelanguage.googleapis.com/v1beta/openai"),
+        ("vllm:", "openai:NAME@http://localhost:8000/v1"),
+        ("gpt-x", "write openai:gpt-x, with the key in OPENAI_API_KEY"),
+        ("o9", "write openai:o9, with the key"),
+        ("claude-x", "openai:claude-x@https://api.anthropic.com/v1"),
+        ("gemini-x", "openai:gemini-x@https://generativelanguage"),
+        ("qwen3", "openai:qwen3@http://localhost:11434/v1"),
+        ("smollm3", "did you mean 'smollm2'"),
+        ("nonsense", "no model 'nonsense'"),
+        ("nonsense:x", "no model provider 'nonsense'"),
+    ],
+)
+def test_the_name_of_a_hosted_model_says_how_to_reach_it(name: str, says: str) -> None:
+    with pytest.raises(UnknownName) as caught:
+        catalog.model(name)
+    assert says in str(caught.value)

@@ -283,15 +283,17 @@ def test_a_reply_given_under_a_reduced_grant_is_found_again_whoever_comes_first(
         return " ".join(end.text for end in ends)
 
     def run(journal: Mortal, model: Flaky) -> Trace:
-        agent = Agent("a", model, pattern, limits=Limits(tokens=24))
+        agent = Agent("a", model, pattern, limits=Limits(tokens=26))
         return asyncio.run(rollout(agent, TASK, journal=journal))
 
     undisturbed = run(Mortal({}, 99, kept_first=True), Flaky())
     assert sorted(call.detail["sampling"]["max_tokens"] for call in undisturbed.calls) == [4, 20]
-    journal = Mortal({}, 2, kept_first=True)  # what the quick branch was granted, and its reply
+    journal = Mortal(
+        {}, 4, kept_first=True
+    )  # the sizes of both prompts, what the quick branch was granted, and its reply
     with pytest.raises(Killed):
         run(journal, Flaky())
-    assert [reply.get("granted") for reply in journal.entries.values()] == [4, None]
+    assert [reply.get("granted") for reply in journal.entries.values()] == [None, None, 4, None]
     model = Flaky()
     resumed = run(Mortal(journal.entries, 99, kept_first=True), model)
     quick = [next(call for call in trace.calls if call.id == "0.1:0") for trace in (undisturbed, resumed)]

@@ -18,14 +18,17 @@ import httpx
 import pytest
 
 from collector import Collector, collecting, values
+from firsthand import cli
 from firsthand.agent import Agent
 from firsthand.benchmark import Benchmark
 from firsthand.commands import export
 from firsthand.context import Context
 from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.errors import ConfigError, MissingExtra, ModelError
+from firsthand.experiment.experiment import Experiment
 from firsthand.message import ToolCall, assistant
 from firsthand.model import Sampling
+from firsthand.patterns.direct import direct
 from firsthand.providers.local import Local
 from firsthand.providers.openai import OpenAIModel
 from firsthand.providers.scripted import Scripted
@@ -546,3 +549,51 @@ def test_numbers_that_otlp_cannot_hold_lose_no_span() -> None:
         telemetry.close()
     assert values(root.attributes)["firsthand.seed"] == str(2**70)
     assert values(root.events[0].attributes) == {"firsthand.count": str(-(2**65)), "firsthand.share": 0.5}
+
+
+def test_otel_without_its_extra_leaves_no_run_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
+    assert cli.main(["run", "arithmetic", "--limit", "1", "--model", "scripted:echo", "--otel"]) != 0
+    benchmark = Benchmark("b", lambda seed: [Task("1", "?")], ())
+    with pytest.raises(MissingExtra, match=r"firsthand\[otel\]"):
+        Experiment([Agent("a", Scripted(lambda *_: "x"), direct)], benchmark).run(otel=True)
+    assert not (tmp_path / "home" / "runs").exists()
+
+
+def test_an_export_to_nobody_names_the_address_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import socket
+
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path))
+    store.create(tmp_path, {}, "sum", command=[]).close()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+        assert cli.main(["export", "last", "--otlp", url]) != 0
+        assert f"no collector answers at {url}/v1/traces (Connection refused)" in capsys.readouterr().err
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url)
+        assert cli.main(["export", "last", "--otlp"]) != 0
+        assert f"no collector answers at {url}/v1/traces" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("environment", "url"),
+    [
+        ({}, "http://localhost:4318/v1/traces"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:1/"}, "http://c:1/v1/traces"),
+        (
+            {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://c:1/t", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://d"},
+            "http://c:1/t",
+        ),
+    ],
+)
+def test_the_address_of_a_collector_is_the_one_that_the_sdk_sends_to(
+    environment: dict[str, str], url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert otlp_export.collector_url(None, environment) == url == otlp_export._exporter(None)._endpoint

@@ -174,3 +174,54 @@ def test_a_list_in_a_json_file_is_a_table_too(tmp_path):
     (tmp_path / "a.json").write_text('[{"a": 1}')
     with pytest.raises(DataError, match="cut short"):
         read_table(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("heading", ["Question Text", "Größe (cm)", "a.b", "2nd", "q?", "x-y", "__class__", "options"])
+def test_any_heading_may_be_named(tmp_path, heading):
+    table = f"{heading},capital\nFrance,Paris\n"
+    (task,) = own(tmp_path, TOML.replace("{country}", f"{{{heading}}}"), table).tasks(0)
+    assert task.prompt == "What is the capital of France?"
+
+
+@pytest.mark.parametrize(
+    ("template", "says"),
+    [
+        ("{Country}", "line 2: prompt: the template '{Country}.*' names {Country}; did you mean {country}"),
+        ("{country.__class__}", "line 2: .*names {country.__class__}"),
+        ("{country!r}", "line 2: .*names {country!r}"),
+        ("{country:>9}", "line 2: .*names {country:>9}"),
+        ("{0}", "line 2: .*names {0}"),
+        ("{}", "line 2: .*names {}"),
+        ("{country", "line 2: .*has a single {"),
+        ("{country}}", "line 2: .*has a single }"),
+        ("{options}", "line 2: .*names {options}"),
+    ],
+)
+def test_a_template_that_names_anything_but_a_column_is_an_error_with_file_and_line(tmp_path, template, says):
+    with pytest.raises(DataError, match=says) as caught:
+        own(tmp_path, TOML.replace("What is the capital of {country}?", template))
+    assert "capitals.csv" in str(caught.value)
+
+
+def test_doubled_braces_are_braces(tmp_path):
+    toml = TOML.replace("What is the capital of {country}?", '{{\\"of\\": \\"{country}\\"}}')
+    assert own(tmp_path, toml).tasks(0)[0].prompt == '{"of": "France"}'
+
+
+def test_columns_named_question_and_answer_stay_what_they_are(tmp_path):
+    table = "question,answer,right,x,y\nIs 2 = 2?,maybe,A,yes,no\n"
+    toml = 'data = "capitals.csv"\nprompt = "{question} Think of {answer}.\\nAnswer:"\ntarget = "{right}"\n'
+    (task,) = own(tmp_path, toml, table, choices=["{x}", "{y}"]).tasks(0)
+    assert task.context == task.prompt == "Is 2 = 2? Think of maybe.\nAnswer:"
+    (tmp_path / "train.csv").write_text("question,answer\nIs 1 = 1?,yes\n")
+    asked = 'data = "capitals.csv"\nprompt = "{question} So:"\ntarget = "{answer}!"\n'
+    (task,) = own(tmp_path, asked, "question,answer\nIs 2 = 2?,no\n", shots=1, examples="train.csv").tasks(0)
+    assert task.prompt == "Is 1 = 1? So: yes!\n\nIs 2 = 2? So:" and task.secret == {"answer": "no!"}
+
+
+def test_a_column_named_like_a_part_of_a_choice_is_refused_where_it_would_be_hidden(tmp_path):
+    table = "q,options,x,y,right\nWhich?,none,yes,no,A\n"
+    toml = 'data = "capitals.csv"\nprompt = "{q}\\n{options}"\ntarget = "{right}"\n'
+    with pytest.raises(DataError, match="line 2: the column 'options' is named like a part of each choice"):
+        own(tmp_path, toml, table, choices=["{x}", "{y}"])
+    assert own(tmp_path, toml, table).tasks(0)[0].prompt == "Which?\nnone"

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from cpu_time import at_most_cpu_s
 from firsthand import catalog
 from firsthand.agent import Agent
+from firsthand.errors import ConfigError
 from firsthand.message import Message, ToolCall, assistant
 from firsthand.model import Completion, Likelihood, Sampling, Scored, Usage
 from firsthand.patterns.cot import cot
@@ -118,7 +119,8 @@ def test_self_consistency_votes_over_normal_forms_in_one_call():
     assert (event.kind, event.data) == ("vote", {"11": 2, "12": 2, "(no answer)": 1})
     assert attempt(self_consistency, SUM, Script("7", "12", "12.00"), samples=3).answer == "12"
     assert attempt(self_consistency, SUM, Script("hm", "ho"), samples=2).answer == "hm"
-    assert attempt(self_consistency, SUM, Script(), samples=0).error.kind == "ConfigError"
+    with pytest.raises(ConfigError, match="samples is 0"):
+        attempt(self_consistency, SUM, Script(), samples=0)
 
 
 def test_react_acts_observes_and_finishes():

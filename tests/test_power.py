@@ -149,6 +149,8 @@ def test_stated_variances_are_planned_from(capsys: Any) -> None:
         ("", "give exactly one of run, disagreement and between_sd"),
         ("--disagreement 10% --between-sd 1", "do not go together"),
         ("--disagreement 0", "a share above 0"),
+        ("--disagreement 3% --effect 5%", "a smaller effect or a larger disagreement"),
+        ("--disagreement 4.9%", "a smaller effect or a larger disagreement"),
         ("--disagreement 10% --effect 0", "above 0"),
         ("--disagreement 10% --effect x", "a fraction was expected"),
         ("--disagreement 10% --power 40%", "above 50%"),

@@ -26,7 +26,7 @@ from starlette.routing import Route
 
 from firsthand import catalog
 from firsthand.agent import Agent
-from firsthand.errors import ConfigError, FirsthandError, ModelError, PromptTooLong, TransientError
+from firsthand.errors import ConfigError, FirsthandError, ModelError, PromptTooLong, TransientError, Unreachable
 from firsthand.loop.concurrency import Retry, derive_seed, with_retries
 from firsthand.message import Message, Sampled, ToolCall, ToolResult, assistant, system, user
 from firsthand.model import Delta, Likelihood, Sampling, ToolSpec, Usage
@@ -166,6 +166,19 @@ def test_the_name_is_split_at_the_last_address():
     assert catalog.model("openai:m@http://localhost:1/v1").fingerprint == "openai:m@http://localhost:1/v1"
 
 
+@pytest.mark.parametrize(
+    "rest",
+    ["m@localhost:8000/v1", "m@10.0.0.1", "m@", "@", "m@HTTP//x", "m@ftp://x/v1", "org/m@2", "m@ http://x", "m@\nx"],
+)
+def test_what_follows_the_at_is_an_address_or_refused(monkeypatch, rest):
+    """Else prompts and key would go to the endpoint of the environment, or to OpenAI."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://localhost:1/v1")
+    with pytest.raises(ConfigError, match="where an address was expected") as caught:
+        catalog.model(f"openai:{rest}")
+    assert "@http://HOST:PORT/v1" in str(caught.value) and "\n" not in str(caught.value)
+
+
 def test_openai_itself_needs_a_key_and_an_own_endpoint_does_not(tmp_path):
     code = (
         "from firsthand.providers.openai import open_model\n"
@@ -182,14 +195,14 @@ def test_openai_itself_needs_a_key_and_an_own_endpoint_does_not(tmp_path):
 def test_without_an_address_the_environment_decides(tmp_path):
     code = (
         "from firsthand.providers.openai import open_model\n"
-        "model = open_model('org/m@2'); print(model.name, model.fingerprint)"
+        "model = open_model('org/m-2'); print(model.name, model.fingerprint)"
     )
     env = {"HOME": str(tmp_path), "OPENAI_API_KEY": KEY}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
-    assert done.stdout.split() == ["openai:org/m@2", "openai:org/m@2@https://api.openai.com/v1"], done.stderr
+    assert done.stdout.split() == ["openai:org/m-2", "openai:org/m-2@https://api.openai.com/v1"], done.stderr
     env["OPENAI_BASE_URL"] = "http://localhost:9/v1"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
-    assert done.stdout.split() == ["openai:org/m@2", "openai:org/m@2@http://localhost:9/v1"], done.stderr
+    assert done.stdout.split() == ["openai:org/m-2", "openai:org/m-2@http://localhost:9/v1"], done.stderr
 
 
 def test_without_the_sdk_the_module_imports_and_says_what_to_install():
@@ -778,13 +791,13 @@ def test_a_dead_endpoint_ends_as_a_failure_in_the_trace():
     model = open_model(f"m@http://127.0.0.1:{port}/v1")
     agent = Agent("a", model, direct, retry=Retry(attempts=2, first_wait_s=0.01))
     trace = asyncio.run(rollout(agent, Task("1", "?")))
-    assert trace.error is not None and trace.error.kind == "TransientError"
+    assert trace.error is not None and trace.error.kind == "Unreachable"
     assert "check that the server runs" in trace.error.message and trace.error.traceback is None
     assert [event.kind for event in trace.events] == ["retry"]
 
 
 def test_a_host_without_an_address_is_transient():
-    assert "no-such-host.invalid" in failure(open_model("m@http://no-such-host.invalid/v1"), TransientError)
+    assert "no-such-host.invalid" in failure(open_model("m@http://no-such-host.invalid/v1"), Unreachable)
 
 
 def test_a_stalled_server_is_given_up(server):
@@ -894,7 +907,7 @@ def test_a_server_that_hangs_up_is_transient():
         thread.start()
         model = open_model(f"m@http://127.0.0.1:{listener.getsockname()[1]}/v1")
         for _ in range(3):
-            failure(model, TransientError)
+            failure(model, Unreachable)
         thread.join()
 
 

@@ -10,6 +10,7 @@ import pytest
 from sims import believed, corrected
 
 from firsthand.agent import Agent
+from firsthand.errors import ConfigError
 from firsthand.message import user
 from firsthand.patterns.direct import direct
 from firsthand.patterns.parts.feedback import Feedback
@@ -197,7 +198,8 @@ def test_what_a_program_prints_decides():
 
 def test_a_task_that_nothing_was_learned_of_is_unchanged():
     assert remembering(SUM, []) == SUM
-    assert attempt(Scripted([]), trials=0).error.kind == "ConfigError"
+    with pytest.raises(ConfigError, match="trials is 0"):
+        attempt(Scripted([]), trials=0)
     assert user(remembering(SUM, ["a", "b"]).prompt).text.endswith("1. a\n2. b")
 
 

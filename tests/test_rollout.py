@@ -238,6 +238,7 @@ def test_a_time_limit_cancels_what_runs_and_the_trace_is_scored() -> None:
                 raise
             return ""
 
+        await ctx.say("q").generate()
         return (await ctx.group([wait(), wait()]))[0]
 
     trace = attempt(slow, lambda task, trace: Score("any", 0.5), limits=Limits(seconds=0.3))
@@ -387,7 +388,7 @@ def test_a_shared_budget_bounds_all_attempts_together() -> None:
     assert sorted(trace.stop_reason for trace in asyncio.run(main())) == ["calls", "calls", "done", "done", "done"]
 
 
-def test_a_limit_that_a_pattern_catches_is_no_end() -> None:
+def test_a_limit_that_a_pattern_catches_ends_nothing_and_marks_the_attempt() -> None:
     async def stubborn(task: Task, ctx: Context) -> str:
         try:
             while True:
@@ -396,4 +397,5 @@ def test_a_limit_that_a_pattern_catches_is_no_end() -> None:
             return "enough"
 
     trace = attempt(stubborn, limits=Limits(calls=2))
-    assert (trace.answer, trace.stop_reason, len(trace.calls)) == ("enough", "done", 2)
+    assert (trace.answer, trace.stop_reason, len(trace.calls)) == ("enough", "calls", 2)
+    assert trace.error is None and [event.data["limit"] for event in trace.events] == ["calls"]

@@ -12,6 +12,7 @@ from sims import kept
 from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.benchmarks.game24 import make_task
+from firsthand.errors import ConfigError
 from firsthand.loop.budget import Limits
 from firsthand.loop.journal import MemoryJournal
 from firsthand.message import canonical
@@ -235,8 +236,10 @@ def test_a_search_that_is_interrupted_goes_on_where_it_stopped():
 
 def test_mistaken_options_are_refused():
     for options in ({"breadth": 0}, {"samples": 0}, {"judgements": -1}):
-        assert attempt(tot, Scripted([]), **options).error.kind == "ConfigError"
-    assert attempt(tot_dfs, Scripted([]), per_state=0).error.kind == "ConfigError"
+        with pytest.raises(ConfigError, match="give 1 or more"):
+            attempt(tot, Scripted([]), **options)
+    with pytest.raises(ConfigError, match="per_state is 0"):
+        attempt(tot_dfs, Scripted([]), per_state=0)
     assert catalog.pattern("tot:breadth=1:evaluate=vote:generate=sample")[1]["evaluate"] == "vote"
     assert "thoughts" not in catalog.names("pattern")
 

@@ -12,6 +12,7 @@ from firsthand.guard import Guard, check_guard, guard_name
 from firsthand.loop.approval import Approval
 from firsthand.loop.budget import Limits
 from firsthand.loop.concurrency import Retry
+from firsthand.loop.pattern_options import check_options
 from firsthand.memory import Memory, check_memory, memory_name
 from firsthand.message import Json
 from firsthand.model import Model, Sampling
@@ -57,6 +58,7 @@ class Agent:
                 )
         for guard in self.guards:
             check_guard(guard)
+        check_options(self.pattern, self.options)
         if self.memory is not None:
             check_memory(self.memory)
 

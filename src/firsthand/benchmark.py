@@ -8,7 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, runtime_checkable
 
 from firsthand.loop.budget import Budget
 from firsthand.loop.journal import Journal
@@ -31,6 +31,19 @@ class Judge(Protocol):
 
     async def judged(self, task: Task, trace: Trace, journal: Journal, budget: Budget | None = None) -> ScorerResult:
         """The scores. Its calls are recorded in `journal` and charged to `budget`, the run's."""
+
+
+S = TypeVar("S", bound=Callable[..., Any])
+
+
+def needing(ready: Callable[[], object]) -> Callable[[S], S]:
+    """Decorator: a scorer whose `ready` is asked before a run, and raises a FirsthandError if it cannot work here."""
+
+    def mark(scorer: S) -> S:
+        setattr(scorer, "ready", ready)  # noqa: B010
+        return scorer
+
+    return mark
 
 
 @dataclass(frozen=True)

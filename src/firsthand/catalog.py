@@ -24,10 +24,11 @@ from typing import Any, Literal, cast
 
 from firsthand.agent import Pattern
 from firsthand.benchmark import Benchmark, Scorer
-from firsthand.errors import ConfigError, unknown
+from firsthand.errors import ConfigError, UnknownName, unknown
 from firsthand.guard import BORDERS, Guard, check_guard
 from firsthand.memory import Memory, check_memory
 from firsthand.model import Model
+from firsthand.system.hosted_models import name_hint, provider_hint
 from firsthand.system.option_spec import Spec, bind_options, keywords_of, parse_spec
 from firsthand.tool import Effect, Tool
 
@@ -335,6 +336,8 @@ def model(text: str, *, device: str = "cpu") -> Model:
         prefix, rest = "local", text
     module = importlib.import_module(f"firsthand.providers.{prefix}") if prefix in providers else None
     opener: Callable[[str], Model] | None = getattr(module, "open_model", None)
+    if opener is None and (hint := provider_hint(prefix, rest) or name_hint(text)):
+        raise UnknownName(f"no model provider {prefix!r}; {hint}; `firsthand list models` shows all")
     if opener is None:
         raise unknown("model provider", prefix, [*providers, "hf"], see="firsthand list models")
     opened = opener(rest)

@@ -23,11 +23,12 @@ from firsthand.loop.borders import Borders
 from firsthand.loop.budget import Budget, Limits
 from firsthand.loop.concurrency import current_branch, derive_seed
 from firsthand.loop.listener import Began
+from firsthand.loop.prompt_size import prompt_size, size_key
 from firsthand.loop.tool_call import run_call
 from firsthand.loop.tool_call import tool_request as tool_request
 from firsthand.memory import MemoryItem
 from firsthand.message import Json, Message, Role, Text, ToolCall, ToolResult, canonical
-from firsthand.model import Likelihood, Sampling, Scored, Usage, request_key
+from firsthand.model import Likelihood, Prompt, Sampling, Scored, ToolSpec, Usage, request_key
 from firsthand.tool import Tool
 from firsthand.trace import as_json
 
@@ -150,12 +151,13 @@ class Context:
             return request_key(attempt.agent.model.fingerprint, asked, sampling, specs, n)
 
         request = key(wanted)
-        sampling, recorded, granted = self._granted(effect, wanted, n, request, key)
+        sampling, recorded, granted, height = await self._granted(effect, asked, specs, wanted, n, request, key)
         request = request if sampling is wanted else key(sampling)
         usage = Usage()
         leases: list[object] = [None] * n
 
         async def ask() -> Json:
+            attempt.has_begun = True
             attempt.tell(Began(effect, "generate", self.node, {"n": n}))
             completions = await attempt.complete(effect, asked, sampling, specs, n)
             leases[:] = [completion.lease for completion in completions]
@@ -166,6 +168,8 @@ class Context:
                 body = await attempt.reply(effect, request, ask, recorded)
             completions = attempt.from_reply(body, self.node)
             usage = sum((completion.usage for completion in completions), usage)
+            if sampling is not wanted and any(each.finish_reason == "length" for each in completions):
+                self.budget.mark("tokens", height)
         except FirsthandError as error:
             attempt.record("generate", effect, self.node, started_s, request, error=str(error))
             raise
@@ -205,10 +209,15 @@ class Context:
         model = attempt.agent.model
         request = request_key(model.fingerprint, asked, continuations=continuations)
         recorded = attempt.journal.find(effect, request)
-        granted = self.budget.reserve(1, current_branch().depth) if recorded is None else None
+        granted = None
+        if recorded is None:
+            async with self._turn():
+                size = await self._size(effect, asked, continuations=continuations)
+                granted = self.budget.reserve(max(1, size), current_branch().depth, least=max(1, size))
         usage = Usage()
 
         async def ask() -> Json:
+            attempt.has_begun = True
             attempt.tell(Began(effect, "score", self.node))
             return (await model.score(asked, continuations)).to_json()
 
@@ -337,6 +346,7 @@ class Context:
         request = tool_request(call)
         recorded = attempt.journal.find(effect, request)
         granted = self.budget.reserve(1, depth) if recorded is None else None
+        attempt.has_begun = True
         detail: Json = {"name": call.name, "arguments": call.arguments}
         error: str | None = "it was broken off before it had a result"
         attempt.tell(Began(effect, "tool", self.node, dict(detail)))
@@ -353,10 +363,17 @@ class Context:
             attempt.record("tool", effect, self.node, started_s, request, detail=detail, error=error, replayed=replayed)
         return result
 
-    def _granted(
-        self, effect: str, asked: Sampling, n: int, request: str, key: Callable[[Sampling], str]
-    ) -> tuple[Sampling, Json | None, int | None]:
-        """The sampling the budget allows, and the recorded reply or else the reserved tokens.
+    async def _granted(
+        self,
+        effect: str,
+        prompt: Prompt,
+        specs: Sequence[ToolSpec],
+        asked: Sampling,
+        n: int,
+        request: str,
+        key: Callable[[Sampling], str],
+    ) -> tuple[Sampling, Json | None, int | None, int]:
+        """The sampling the budget allows, the recorded reply or else the reserved tokens, and the budget that cut it.
 
         What a budget has left depends on which branch came first, so a grant of less than was asked is recorded too: the
         reply that was given under it is found again whatever comes first when the attempt is resumed.
@@ -364,16 +381,43 @@ class Context:
         journal = self.attempt.journal
         recorded = journal.find(effect, request)
         if recorded is not None:
-            return asked, recorded, None
+            return asked, recorded, None, 0
         if (earlier := journal.find(effect, f"{_GRANTED}:{request}")) is not None:
             reduced = replace(asked, max_tokens=earlier[_GRANTED])
             if (recorded := journal.find(effect, key(reduced))) is not None:
-                return reduced, recorded, None
-        granted = self.budget.reserve(n * asked.max_tokens, current_branch().depth, least=n)
-        if granted // n >= asked.max_tokens:
-            return asked, None, granted
-        journal.record(effect, f"{_GRANTED}:{request}", {_GRANTED: granted // n})
-        return replace(asked, max_tokens=granted // n), None, granted
+                return reduced, recorded, None, earlier.get("height", 0)
+        async with self._turn():
+            size = await self._size(effect, prompt, specs)
+            height = self.budget.tightest()
+            granted = self.budget.reserve(size + n * asked.max_tokens, current_branch().depth, least=size + n)
+        each = (granted - size) // n
+        if each >= asked.max_tokens:
+            return asked, None, granted, height
+        journal.record(effect, f"{_GRANTED}:{request}", {_GRANTED: each, "height": height})
+        return replace(asked, max_tokens=each), None, granted, height
+
+    async def _size(
+        self, effect: str, prompt: Prompt, specs: Sequence[ToolSpec] = (), continuations: Sequence[str] = ()
+    ) -> int:
+        """Tokens of a prompt, and of what is scored after it, where a budget counts tokens; else 0."""
+        if not self.budget.counts_tokens:
+            return 0
+        model, journal = self.attempt.agent.model, self.attempt.journal
+        key = size_key(model.fingerprint, prompt, specs, continuations)
+        if (known := journal.find(effect, key)) is not None:
+            return int(known["size"])
+        size = await prompt_size(model, prompt, specs, continuations)
+        journal.record(effect, key, {"size": size})
+        return size
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Branches reserve tokens in the order in which they came, however long it takes to count each prompt."""
+        if not self.budget.counts_tokens:
+            yield
+            return
+        async with self.attempt.turn():
+            yield
 
     def _pay(self, granted: int | None, usage: Usage) -> None:
         """Charge the budget; a replayed call, for which nothing was granted, as it was charged when it was made."""

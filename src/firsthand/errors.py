@@ -11,12 +11,14 @@
     ├── StoreError           a run's folder cannot be read or written (full disk, other version)
     ├── ModelError           a model could not answer
     │   ├── TransientError   a transient fault (connection, overload): retried with backoff
-    │   │   └── QueueFull    too many requests wait for a model that runs here
+    │   │   ├── QueueFull    too many requests wait for a model that runs here
+    │   │   └── Unreachable  the connection to an endpoint was refused, lost, or never made
     │   └── PromptTooLong    the prompt does not fit the model's context
     ├── ToolError            a tool call failed: the model is told, the attempt goes on
     ├── SandboxError         no sandbox can be opened here, or it broke: untrusted code is not run without one
     ├── GuardBlocked         a guard blocked a prompt or an answer: it ends the attempt
-    └── LimitExceeded        a budget (tokens, calls, seconds, money, depth) is used up: it ends the attempt
+    ├── LimitExceeded        a budget (tokens, calls, seconds, money, depth) is used up: it ends the attempt
+    └── TooManyFailures      attempts failed one after the other: it ends the run
 
 A bug of ours is an `AssertionError` or any other exception: it keeps its traceback.
 """
@@ -82,6 +84,10 @@ class QueueFull(TransientError):
     """The queue of a local model is full."""
 
 
+class Unreachable(TransientError):
+    """The connection to an endpoint was refused, lost, or never made."""
+
+
 class PromptTooLong(ModelError):
     """The prompt does not fit the model's context."""
 
@@ -104,6 +110,10 @@ class LimitExceeded(FirsthandError):
     def __init__(self, limit: str, message: str):
         super().__init__(message)
         self.limit = limit
+
+
+class TooManyFailures(FirsthandError):
+    """Attempts failed one after the other, so that the rest of the run would fail too."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

@@ -259,6 +259,16 @@ class TokenModel(Model, TokenCapability, Protocol):
 
 
 @runtime_checkable
+class TokenCounter(Protocol):
+    """A Model that counts the tokens of a prompt without answering it, and is no TokenModel."""
+
+    async def count_tokens(
+        self, prompt: Prompt, tools: Sequence[ToolSpec] = (), continuations: Sequence[str] = ()
+    ) -> int:
+        """Tokens that a prompt costs, with its tools and the continuations that are scored after it."""
+
+
+@runtime_checkable
 class AdapterCapability(Protocol):
     """The part that an AdapterModel adds to a TokenModel, for `isinstance`."""
 
@@ -322,6 +332,16 @@ class ModelFacts:
     """True if its template has thoughts between `<think>` and `</think>`."""
     computed_by: str = ""
     """The instruction set of the compiled step, or torch and its device. It may decide a near tie."""
+    recommended: Mapping[str, float] = field(default_factory=dict)
+    """Sampling settings that its authors recommend, by the fields of a Sampling."""
+    has_template: bool = True
+    """False for a base model, which has no chat template."""
+
+
+BASE_MODEL = (
+    "{name} has no chat template: it is a base model, which continues a text, so chat with an instruction-tuned one"
+)
+"""Told where a model without a template is to chat."""
 
 
 @dataclass(frozen=True)

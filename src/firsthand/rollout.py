@@ -30,6 +30,7 @@ from firsthand.loop.concurrency import Branch, derive_seed, enter_branch
 from firsthand.loop.journal import Journal, JournalPart, MemoryJournal
 from firsthand.loop.listener import Listener
 from firsthand.loop.open_sources import SourceKeeper, opened
+from firsthand.loop.warm_up import warm_up
 from firsthand.memory import Memory
 from firsthand.message import Json, canonical
 from firsthand.system.request_owner import set_owner
@@ -77,6 +78,7 @@ async def rollout(
     id = new_trace_id()
     benchmark = benchmark or NamedSetting("adhoc")
     started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
+    await warm_up([agent.model])
     own_seed = derive_seed(seed, benchmark.name, task.id, epoch)
     attempt = Attempt(agent, agent.own_tools, journal or MemoryJournal(), own_seed, listener, task=task)
     if agent.memory is not None:
@@ -88,13 +90,17 @@ async def rollout(
     failure: Failure | None = None
     stop_reason = "done"
     final_state: Json = {}
+    own_budget = Budget(agent.limits, budget)
     try:
         async with _opened(benchmark, task, attempt, opened_sources) as environment:
             try:
-                answer = await _run_pattern(agent, task, attempt, Budget(agent.limits, budget))
+                answer = await _run_pattern(agent, task, attempt, own_budget)
+                stop_reason = _limit_met(attempt, own_budget) or stop_reason
             except LimitExceeded as limit:
                 stop_reason = limit.limit
                 attempt.note("limit", limit=limit.limit, message=str(limit))
+                if not attempt.has_begun:
+                    failure = Failure(type(limit).__name__, f"the model was never asked: {limit}")
             except GuardBlocked:
                 stop_reason = "guard"
             if environment is not None:
@@ -130,6 +136,18 @@ async def rollout(
     if agent.memory is not None and memory is None and agent.memory.lifetime == "agent":
         await commit(agent.memory, trace)
     return trace if failure else await score_trace(benchmark, task, trace, attempt.journal, budget)
+
+
+def _limit_met(attempt: Attempt, budget: Budget) -> str | None:
+    """The limit that an attempt met although its pattern gave an answer: a call was refused, cut short or cost too much."""
+    if budget.hit is not None:
+        attempt.note("limit", limit=budget.hit, message="a call was refused or its answer cut short")
+        return budget.hit
+    if (limit := budget.overspent) is not None:
+        spent = budget.spent.total_tokens if limit == "tokens" else budget.spent.cost_usd
+        allowed = getattr(budget.limits, limit)
+        attempt.note("limit", limit=limit, message=f"{spent:g} were used, and {allowed:g} are allowed")
+    return limit
 
 
 @asynccontextmanager
@@ -274,6 +292,7 @@ async def rollouts(
     keeper = SourceKeeper([source for source in held.values() if is_shared(source)])
     try:
         await keeper.open()
+        await warm_up({id(place.agent.model): place.agent.model for place in places if place.id not in done}.values())
         for together in _rounds(places) if memories else [list(places)]:
             finished = dict(done)
             async with aclosing(_attempted([p for p in together if p.id not in done], start, concurrency)) as attempts:

@@ -24,7 +24,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn
 
-from firsthand.errors import ConfigError, StoreError, ToolError, nearest
+from firsthand.errors import ConfigError, SandboxError, StoreError, ToolError, nearest
 from firsthand.loop.concurrency import in_thread
 from firsthand.message import Json
 from firsthand.model import ToolSpec
@@ -58,6 +58,8 @@ class Tool:
     """Longer results are truncated here, with a note."""
     origin: str | None = None
     """The source of results from outside (the web, somebody's files), which are marked as untrusted."""
+    ready: Callable[[], object] | None = field(default=None, compare=False, repr=False)
+    """Asked before a run; raises a FirsthandError if the tool cannot work on this machine."""
     hung: set[object] = field(default_factory=set, init=False, compare=False, repr=False)
     """The calls that timed out and still run."""
 
@@ -76,7 +78,7 @@ class Tool:
             return await call(checked)
         except TimeoutError:
             raise ToolError(f"{self.name} did not finish within {self.timeout_s:g} s") from None
-        except (ToolError, StoreError):
+        except (ToolError, StoreError, SandboxError):  # a missing sandbox is nothing that a model can mend
             raise
         except Exception as error:
             self._failed(error)
@@ -88,7 +90,7 @@ class Tool:
             try:
                 result = self.function(**checked)
                 return result if inspect.isawaitable(result) else as_text(result, self.max_chars)
-            except ToolError:
+            except (ToolError, SandboxError):
                 raise
             except BaseException as error:
                 self._failed(error)
@@ -124,7 +126,7 @@ class Tool:
     async def _settled(self, result: Awaitable[Any]) -> str:
         try:
             return as_text(await result, self.max_chars)
-        except (ToolError, StoreError, KeyboardInterrupt):
+        except (ToolError, StoreError, SandboxError, KeyboardInterrupt):
             raise
         except BaseException as error:
             here = asyncio.current_task()
@@ -164,12 +166,17 @@ def marked(text: str, origin: str) -> str:
 
 
 def tool(
-    *, effect: Effect, name: str | None = None, timeout_s: float = 30.0, origin: str | None = None
+    *,
+    effect: Effect,
+    name: str | None = None,
+    timeout_s: float = 30.0,
+    origin: str | None = None,
+    ready: Callable[[], object] | None = None,
 ) -> Callable[[Callable[..., Any]], Tool]:
     """Decorator: makes a Tool from a typed function, sync or async."""
 
     def make(function: Callable[..., Any]) -> Tool:
-        return tool_from_function(function, effect=effect, name=name, timeout_s=timeout_s, origin=origin)
+        return tool_from_function(function, effect=effect, name=name, timeout_s=timeout_s, origin=origin, ready=ready)
 
     return make
 
@@ -181,6 +188,7 @@ def tool_from_function(
     name: str | None = None,
     timeout_s: float = 30.0,
     origin: str | None = None,
+    ready: Callable[[], object] | None = None,
 ) -> Tool:
     """Makes the Tool of a function: schema from annotations, descriptions from the docstring (Google style `Args:`)."""
     from pydantic import ConfigDict, Field, ValidationError, create_model
@@ -214,7 +222,9 @@ def tool_from_function(
             raise ToolError(f"{tool_name} was called with {given} ({problems}): it takes {expected}") from None
         return {field: getattr(checked, field) for field in fields}
 
-    return Tool(ToolSpec(tool_name, summary, parameters), effect, function, validate, timeout_s, origin=origin)
+    return Tool(
+        ToolSpec(tool_name, summary, parameters), effect, function, validate, timeout_s, origin=origin, ready=ready
+    )
 
 
 def read_arguments(text: str) -> Json | None:

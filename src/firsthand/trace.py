@@ -179,8 +179,8 @@ class Trace:
     events: tuple[Event, ...] = ()
     answer: str | None = None
     stop_reason: str = "done"
-    """`done`, `error`, `guard` where a guard blocked a prompt or the answer, or the limit that ended the attempt: tokens,
-    calls, seconds, cost_usd, depth."""
+    """`done`, `error`, `guard` where a guard blocked a prompt or the answer, or the limit that ended the attempt, refused
+    one of its calls or cut an answer short: tokens, calls, seconds, cost_usd, depth."""
     final_state: Json = field(default_factory=dict)
     """The environment's state at the end, for the scorers."""
     error: Failure | None = None

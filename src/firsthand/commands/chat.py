@@ -7,8 +7,9 @@ import contextlib
 import io
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 from firsthand import catalog
 from firsthand.agent import Agent
@@ -17,7 +18,7 @@ from firsthand.hub.fetch_model import fetch_named
 from firsthand.loop.approval import Approval, check_rules, parse_rules
 from firsthand.loop.budget import Limits
 from firsthand.loop.listener import Began, Piece, Step
-from firsthand.model import Model, Sampling, Usage
+from firsthand.model import BASE_MODEL, Model, Sampling, TokenCapability, Usage
 from firsthand.patterns.reply import reply
 from firsthand.runs.dialogue import Dialogue
 from firsthand.show.trace_tree import as_json_text
@@ -68,10 +69,10 @@ class Config:
     """Tools that the model may call, with their arguments, such as calculator,files:notes,fetch."""
     approve: tuple[str, ...] = ()
     """Approvals: allow, ask or deny by tool or effect, as in external=ask,fetch=deny; a bare word is for irreversible."""
-    temperature: float = 0.7
-    """Sampling temperature; 0 is greedy."""
-    max_tokens: int = 1024
-    """At most this many new tokens in one answer."""
+    temperature: float | None = None
+    """Sampling temperature; 0 is greedy. By default what the model's authors recommend, or 0.7."""
+    max_tokens: int | None = None
+    """At most this many new tokens in one answer; by default what the model's authors recommend, or 1024."""
     seed: int = 0
     """Seed of all randomness: the same seed and questions give the same tokens."""
     budget_tokens: int | None = None
@@ -88,7 +89,7 @@ class Config:
     """Save the conversation on exit, as a run of this name."""
 
     def __post_init__(self) -> None:
-        if self.max_tokens < 1:
+        if self.max_tokens is not None and self.max_tokens < 1:
             raise ConfigError(f"max_tokens is {self.max_tokens}: give 1 or more")
         parse_rules(self.approve)
 
@@ -162,6 +163,8 @@ class Chat:
         self.screen = screen
         self.failed = False
         self.is_saved = True
+        self._loaded: object = None
+        """The model whose recommended settings are in use."""
         self.dialogue = Dialogue(agent, seed=config.seed, listener=screen.listen)
         self.commands: dict[str, Callable[[str], object]] = {
             "help": lambda rest: self.screen.say(HELP),
@@ -214,11 +217,25 @@ class Chat:
         """Ask, and show the answer while it streams."""
         before, writing_s = len(self.dialogue.calls), self.screen.writing_s
         self.is_saved = False
+        self.load_model(runner)
         try:
             runner.run(self.dialogue.ask(text))
         finally:
             self.screen.end_line()
         self.screen.fact(facts(self.dialogue.calls[before:], self.screen.writing_s - writing_s))
+
+    def load_model(self, runner: asyncio.Runner) -> None:
+        """Load a model that runs here, take over what its authors recommend, and say so if it is a base model."""
+        model = self.agent.model
+        if model is self._loaded or not isinstance(model, TokenCapability):
+            return
+        facts, self._loaded = runner.run(model.load()), model
+        if not facts.has_template:
+            self.screen.note(BASE_MODEL.format(name=model.name))
+        sampling = sampling_of(self.config, facts.recommended)
+        if sampling != self.agent.sampling:
+            self.agent = replace(self.agent, sampling=sampling)
+            self.dialogue.use(self.agent)
 
     def fork(self, name: str) -> None:
         """Start a branch."""
@@ -330,9 +347,19 @@ def make_agent(config: Config) -> Agent:
     rules = parse_rules(config.approve)
     check_rules(rules, tools)
     limits = Limits(config.budget_tokens, config.budget_calls, config.budget_seconds, config.budget_usd)
-    sampling = Sampling(max_tokens=config.max_tokens, temperature=config.temperature)
     model = open_model(config.model, config.device)
-    return Agent("chat", model, reply, {}, tools, sampling, config.system, limits=limits, approval=Approval(rules))
+    return Agent(
+        "chat", model, reply, {}, tools, sampling_of(config, {}), config.system, limits=limits, approval=Approval(rules)
+    )
+
+
+def sampling_of(config: Config, recommended: Mapping[str, float]) -> Sampling:
+    """The flags' settings, or what the model's authors recommend; with --temperature, of that only the length."""
+    most = config.max_tokens or int(recommended.get("max_tokens", 1024))
+    if config.temperature is not None:
+        return Sampling(max_tokens=most, temperature=config.temperature)
+    settings: dict[str, Any] = {"temperature": 0.7, **recommended, "max_tokens": most}
+    return Sampling(**settings)
 
 
 def open_model(name: str, device: str) -> Model:

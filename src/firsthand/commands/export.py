@@ -10,7 +10,7 @@ from firsthand.runs import store
 from firsthand.system.home import data_home
 from firsthand.system.terminal import one_line
 from firsthand.telemetry import genai
-from firsthand.telemetry.otlp_export import Telemetry
+from firsthand.telemetry.otlp_export import Telemetry, check_collector, collector_url
 from firsthand.telemetry.trace_spans import spans_of
 
 EXAMPLES = """
@@ -40,16 +40,20 @@ class Config:
 def main(config: Config) -> int:
     """Send, and print how many attempts were accepted."""
     content = config.content or genai.captures_content(os.environ)
-    telemetry = Telemetry(None if config.otlp == "env" else config.otlp)
+    endpoint = None if config.otlp == "env" else config.otlp
+    telemetry, url = Telemetry(endpoint), collector_url(endpoint, os.environ)
     attempts = spans = 0
     try:
         with store.open_run(config.run, data_home()) as run:
+            if os.environ.get("OTEL_TRACES_EXPORTER", "otlp") == "otlp" or endpoint is not None:
+                check_collector(url)
             traces = [run.trace(config.trace)] if config.trace is not None else run.traces()
             for trace in traces:
                 found = spans_of(trace, run.id, content=content)
                 if not telemetry.deliver(found):
                     raise ConfigError(
-                        f"the collector accepted {attempts} attempts and refused the next: {one_line(telemetry.problem)}"
+                        f"the collector at {url} accepted {attempts} attempts and refused the next: "
+                        f"{one_line(telemetry.problem)}"
                     )
                 attempts, spans = attempts + 1, spans + len(found)
     finally:

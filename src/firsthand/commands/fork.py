@@ -123,7 +123,7 @@ def main(config: Config) -> int:
         raise ConfigError(f"watch would print what must not be printed ({parent.protected}): leave it out")
     what = Fork(parent, origin.at, make_agent(settings, parent, config), origin.say, origin.seed, _name(origin.run))
     benchmark = find_benchmark(settings, parent)
-    with run or create(settings, origin, config) as run:
+    with run or create(settings, origin, benchmark) as run:
         try:
             trace = carry_out(run, what, benchmark, watch=config.watch)
         except KeyboardInterrupt:
@@ -205,10 +205,11 @@ def find_benchmark(settings: RunSettings, parent: Trace) -> Benchmark:
     )
 
 
-def create(settings: RunSettings, origin: ForkOrigin, config: Config) -> Run:
+def create(settings: RunSettings, origin: ForkOrigin, benchmark: Benchmark) -> Run:
     """A new run that will hold the fork."""
     body: Json = {"settings": settings.to_json(), "fork": asdict(origin)}
-    return store.create(data_home(), body, f"fork-{settings.benchmarks[0].partition(':')[0]}")
+    hint = f"fork-{settings.benchmarks[0].partition(':')[0]}"
+    return store.create(data_home(), body, hint, protocols={benchmark.name: benchmark.protocol})
 
 
 def carry_out(run: Run, what: Fork, benchmark: Benchmark, *, watch: bool = False) -> Trace:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -36,6 +37,8 @@ class Config:
     """The model: a known name or hf:ORG/NAME[@REVISION][:FILE.gguf]; for inspect also a file or folder."""
     plan: bool = True
     """With inspect: estimate speed on this machine. The first time, its speeds are measured in a few seconds."""
+    pull: bool = False
+    """With inspect: download a model that is not on disk without asking."""
     json: bool = False
     """Print JSON for programs."""
 
@@ -51,6 +54,8 @@ def main(config: Config) -> int:
             path = str(fetch_model(model, shown=not config.json))
             print(json.dumps({"model": model, "path": path}) if config.json else path)
         case "inspect", str(model):
+            if not config.pull:
+                expect_on_disk(model, may_ask=not config.json)
             facts = inspect(fetch_model(model, shown=not config.json))
             planned = plan_here(model, facts) if config.plan else None
             print_inspection(model, facts, planned, as_json=config.json)
@@ -60,6 +65,22 @@ def main(config: Config) -> int:
         case _:
             print_models(as_json=config.json)
     return 0
+
+
+def expect_on_disk(model: str, *, may_ask: bool) -> None:
+    """ConfigError for a model that would have to be downloaded, unless a person at the terminal agrees to it."""
+    if model_lookup.is_here(model):
+        return
+    known = model_lookup.KNOWN.get(model)
+    much = f" ({size(known.all_bytes)})" if known else ""
+    if may_ask and sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty():
+        print(f"{model} is not on disk{much}. Download it? [y/N] ", end="", file=sys.stderr, flush=True)
+        if sys.stdin.readline().strip().lower() in ("y", "yes"):
+            return
+    raise ConfigError(
+        f"{model} is not on disk{much}, and inspect downloads nothing by itself: `firsthand models pull {model}` first, "
+        "or add --pull"
+    )
 
 
 def print_models(*, as_json: bool) -> None:

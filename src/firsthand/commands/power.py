@@ -113,6 +113,11 @@ def plans(config: Config) -> Iterator[PowerPlan]:
         part = share(config.disagreement, "disagreement")
         if not 0 < part <= 1:
             raise ConfigError(f"disagreement is {config.disagreement!r}: give a share above 0, such as 15%")
+        if part < share(config.effect, "effect"):
+            raise ConfigError(
+                f"disagreement is {config.disagreement} and effect {config.effect}: two 0/1 scores differ by no more than "
+                "the share of tasks on which they disagree, so give a smaller effect or a larger disagreement"
+            )
         yield PowerPlan(
             "two 0/1 scores", Design(part, None, part, f"disagreeing on {part:.1%}", **levels), config.tasks
         )
@@ -159,6 +164,12 @@ def print_plan(plan: PowerPlan, config: Config) -> None:
     out.print(
         f"from {plan.design.basis}; {config.confidence} confidence, {config.power} power", markup=False, soft_wrap=True
     )
+    if plan.design.disagreement is not None and plan.design.disagreement < effect:
+        out.print(
+            f"An effect of {effect:.2%} needs disagreement on {effect:.2%} of the tasks or more: it is planned with that.",
+            soft_wrap=True,
+            markup=False,
+        )
     if plan.design.within is None:
         out.print(ONE_ATTEMPT, soft_wrap=True)
     elif plan.tasks:

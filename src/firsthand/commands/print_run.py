@@ -37,7 +37,14 @@ class Results(NamedTuple):
         if not self.attempts:
             return []
         budget, clusters = self.settings.token_budget, self.run.clusters()
-        return leaderboard(self.attempts, budget=budget, clusters=clusters, figures=self.figures)
+        return leaderboard(
+            self.attempts,
+            budget=budget,
+            clusters=clusters,
+            figures=self.figures,
+            order=self.run.agents(),
+            protocols=self.protocols,
+        )
 
 
 def print_results(results: Results) -> None:
@@ -53,14 +60,19 @@ def print_results(results: Results) -> None:
         out.print(render(boards))
         for heading, line in judge_facts(attempts).items():
             out.print(f"{heading:<10}{line}", soft_wrap=True, markup=False)
-        for name, protocol in protocols.items():
-            out.print(f"protocol  {name}: {protocol}".replace("\n", "\\n"), soft_wrap=True, markup=False)
+        for line in protocol_lines(protocols):
+            out.print(line, soft_wrap=True, markup=False)
         report = write_report(run, settings, attempts, boards, protocols)
         out.print(f"report    {report}", soft_wrap=True, markup=False)
         worst = next((each for each in attempts if each.error), attempts[-1])
         out.print(f"traces    {run.path}", soft_wrap=True, markup=False)
         out.print(f"show      firsthand show {run.id} {worst.place[:8]}", soft_wrap=True, markup=False)
     out.print(f"reproduce {settings.command()}", soft_wrap=True, markup=False)
+
+
+def protocol_lines(protocols: Mapping[str, str]) -> list[str]:
+    """A line for each benchmark: how it was prompted and scored, and what is wrong with its data."""
+    return [f"protocol  {name}: {protocol}".replace("\n", "\\n") for name, protocol in protocols.items()]
 
 
 def judge_facts(attempts: Sequence[Trace | AttemptSummary]) -> dict[str, str]:

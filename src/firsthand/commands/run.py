@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from firsthand.commands.print_run import Results, print_json, print_results
-from firsthand.errors import ConfigError
+from firsthand.errors import ConfigError, TooManyFailures
 from firsthand.experiment.equal_budget import Fitted
 from firsthand.experiment.experiment import Experiment, expect_idle, other_setting
 from firsthand.experiment.settings import RunSettings, stored_settings
@@ -18,6 +18,7 @@ from firsthand.runs.store import Run
 from firsthand.show.board import attempts_of
 from firsthand.system.home import data_home
 from firsthand.system.terminal import complain, console, one_line, progress
+from firsthand.telemetry.otlp_export import check_telemetry
 from firsthand.trace import Trace
 
 EXAMPLES = """
@@ -47,6 +48,8 @@ class Config(RunSettings):
     """Finish an interrupted run, repeating nothing: a run's id, or nothing for the last one."""
     retry_errors: bool = False
     """With --resume: attempt again what ended with an error."""
+    fail_fast: int | None = None
+    """End the run after this many failed attempts in a row; by default after 5 that reached no server; 0: never."""
     json: bool = False
     """Print the leaderboard as JSON for programs."""
 
@@ -54,6 +57,8 @@ class Config(RunSettings):
         super().__post_init__()
         if self.retry_errors and self.resume is None:
             raise ConfigError("retry_errors goes with resume: name the run, as in --resume last --retry-errors")
+        if self.fail_fast is not None and self.fail_fast < 0:
+            raise ConfigError(f"fail_fast is {self.fail_fast}: give the number of failures, or 0 for no such end")
         if self.watch and self.json:
             raise ConfigError("watch and json do not go together: one is for people, the other for programs")
         if self.watch and self.on is not None:
@@ -72,6 +77,7 @@ class Config(RunSettings):
 
 def main(config: Config) -> int:
     """Make the experiment, run it, and print the leaderboard and where everything is."""
+    check_telemetry(config.otel)
     run, settings = open_or_configure(config)
     experiment = Experiment.from_settings(settings, show_progress=not config.json)
     if run is None:
@@ -83,15 +89,20 @@ def main(config: Config) -> int:
     with run or experiment.create() as run:  # only now, so that a mistyped name leaves no run behind
         try:
             asyncio.run(attempt(experiment, run, config))
-            interrupted = False
+            interrupted, stopped = False, ""
         except KeyboardInterrupt:
-            interrupted = True
+            interrupted, stopped = True, ""
+        except TooManyFailures as error:
+            interrupted, stopped = False, str(error)
         places = {place.id: index for index, place in enumerate(experiment.places())}
         made = attempts_of(run, experiment.figures)
         attempts = sorted(made, key=lambda each: places.get(each.place, len(places)))
         results = Results(run, experiment.current_settings, attempts, experiment.protocols, experiment.figures)
         (print_json if config.json else print_results)(results)
         failures = report_failures(attempts)
+        if stopped:
+            complain(stopped)
+            return 3
         if interrupted:
             done = f"{len(attempts)} of {len(places)}"
             complain(f"interrupted with {done} attempts done: `firsthand run --resume {run.id}` finishes them")
@@ -173,6 +184,7 @@ async def attempt(experiment: Experiment, run: Run, config: Config) -> None:
             on_notice=complain,
             otel=config.otel,
             redo_errors=config.retry_errors,
+            fail_fast=config.fail_fast,
         )
 
 

@@ -110,7 +110,7 @@ def report(run: Run, found: Rescored, config: Config) -> int:
         if (score := trace.score(found.name)) is not None
     ]
     traces.sort(key=lambda trace: order.get(trace.agent_name, len(order)))
-    boards = leaderboard(traces, clusters=run.clusters()) if traces else []
+    boards = leaderboard(traces, clusters=run.clusters(), protocols=run.protocols) if traces else []
     failed = [trace.scores[0] for trace in traces if trace.scores[0].failed]
     told = about_judge([trace.scores[0] for trace in traces])
     if config.json:

@@ -12,11 +12,12 @@ from firsthand import catalog
 from firsthand.cluster.replicas.replica_settings import ReplicaSettings
 from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.errors import ConfigError, MissingExtra
-from firsthand.model import AdapterCapability, Embedder, Model, close
+from firsthand.model import BASE_MODEL, AdapterCapability, Embedder, Model, ModelFacts, close
 from firsthand.serve.admission.admission_settings import AdmissionSettings, ClientLimits
 from firsthand.serve.http.listen_address import ListenAddress
 from firsthand.serve.openai.openai_settings import OpenAISettings
 from firsthand.serve.telemetry.telemetry_settings import TelemetrySettings
+from firsthand.system.terminal import complain
 
 EXAMPLES = """
 firsthand serve smollm2
@@ -89,6 +90,7 @@ def main(config: Config) -> int:
     check_loaders(keys, config.openai.adapter_root)
     model, embedder = open_replicas(config) if config.replication.replicas else open_here(config)
     models = ServedModels(model, embedder, name=config.name or public_name(config.model or config.embedder or ""))
+    models.on_facts = lambda facts: tell_base_model(models.name, facts)
     telemetry = ServerTelemetry(config.telemetry)
     admission = Admission(keys, config.admission, mean_request_s=telemetry.metrics.mean_request_s)
     app = ServerApp(models, admission, telemetry, [openai_app(models, admission, telemetry, config.openai)])
@@ -106,6 +108,12 @@ def main(config: Config) -> int:
 def announce(config: Config, url: str) -> None:
     """Print the URL of a server that is ready."""
     print(f"{config.model or config.embedder} is served at {url}/v1 (Ctrl-C ends it)", flush=True)
+
+
+def tell_base_model(name: str, facts: ModelFacts) -> None:
+    """Say on standard error that a model has no chat template."""
+    if not facts.has_template:
+        complain(BASE_MODEL.format(name=name))
 
 
 def open_here(config: Config) -> tuple[Model | None, Embedder | None]:

@@ -7,6 +7,7 @@ import json
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from firsthand.commands.print_run import protocol_lines
 from firsthand.errors import ConfigError
 from firsthand.loop.protection import shareable
 from firsthand.runs import store
@@ -111,12 +112,15 @@ def main(config: Config) -> int:
             budget=float(budget) if budget.isdecimal() else None,
             clusters=run.clusters(),
             figures=figures,
+            protocols=run.protocols,
         )
         if config.json:
             print(json.dumps([board.to_json() for board in boards], indent=2, ensure_ascii=False))
             return 0
         out = console()
         out.print(render(boards) if boards else "No attempt has finished.")
+        for line in protocol_lines(run.protocols):
+            out.print(line, soft_wrap=True, markup=False)
         out.print(
             f"{run.id} is {run.status}; `firsthand runs {run.id}` lists its attempts", markup=False, soft_wrap=True
         )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from firsthand.commands.print_run import protocol_lines
 from firsthand.config import confidence, share
 from firsthand.errors import ConfigError
 from firsthand.runs import store
@@ -64,25 +66,37 @@ def main(config: Config) -> int:
     if config.by:
         return print_cells(config, level)
     with store.open_run(config.run, data_home()) as run:
-        lines = summary(run, level, own_figures(complain, run), score=config.score)
+        lines, protocols = summary(run, level, own_figures(complain, run), score=config.score), run.protocols
     if config.json:
-        print(json.dumps([line.to_json() for line in lines], indent=2, ensure_ascii=False))
+        body = [line.to_json() | {"protocol": protocols.get(line.benchmark, "")} for line in lines]
+        print(json.dumps(body, indent=2, ensure_ascii=False))
         return 0
     for benchmark in dict.fromkeys(line.benchmark for line in lines):
         print_lines(benchmark, [line for line in lines if line.benchmark == benchmark], config.confidence)
     if not lines:
         console().print("No attempt has finished.")
+    print_protocols(protocols)
     return 0
+
+
+def print_protocols(protocols: Mapping[str, str]) -> None:
+    """Print how each benchmark was prompted and scored."""
+    for line in protocol_lines(protocols):
+        console().print(printable(line), soft_wrap=True, markup=False)
 
 
 def print_cells(config: Config, level: float) -> int:
     """Print the scores by key: a grid for one or two keys, a table for more."""
     with store.open_run(config.run, data_home()) as run:
-        found = cells(run, config.by, level)
+        found, protocols = cells(run, config.by, level), run.protocols
     limit = None if config.threshold is None else share(config.threshold, "threshold")
     reached = [] if limit is None else effective(found, limit)
     if config.json:
-        body = {"cells": [cell.to_json(config.by) for cell in found], "effective": [each.to_json() for each in reached]}
+        body = {
+            "cells": [cell.to_json(config.by) for cell in found],
+            "effective": [each.to_json() for each in reached],
+            "protocols": protocols,
+        }
         print(json.dumps(body, indent=2, ensure_ascii=False))
         return 0
     out = console()
@@ -96,6 +110,7 @@ def print_cells(config: Config, level: float) -> int:
         print_table("", header, rows)
     for each in reached:
         out.print(printable(each.sentence(config.by[0])), soft_wrap=True, markup=False)
+    print_protocols(protocols)
     return 0
 
 

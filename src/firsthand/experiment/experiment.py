@@ -24,6 +24,7 @@ from firsthand.benchmark import Benchmark, Figures
 from firsthand.errors import ConfigError
 from firsthand.experiment.equal_budget import Fitted, equalise, free_knob
 from firsthand.experiment.named_agents import ALLOW_ALL, make_agents, may_ask
+from firsthand.experiment.preflight import check_ready
 from firsthand.experiment.recorded import as_recorded, recorded_models, with_recorded_judges
 from firsthand.experiment.settings import RunSettings, stored_settings, words_of
 from firsthand.loop.budget import Budget, Limits
@@ -38,6 +39,7 @@ from firsthand.runs.store import Run
 from firsthand.system.home import data_home
 from firsthand.system.option_spec import parse_spec
 from firsthand.telemetry.live_export import sending
+from firsthand.telemetry.otlp_export import check_telemetry
 from firsthand.trace import Trace
 
 CALIBRATION_TASKS = 8
@@ -54,6 +56,7 @@ class RunOptions(TypedDict, total=False):
     on_notice: Callable[[str], None]
     otel: bool
     redo_errors: bool
+    fail_fast: int | None
 
 
 def log_notice(text: str) -> None:
@@ -235,6 +238,7 @@ class Experiment:
 
     async def run_async(self, **options: Unpack[RunOptions]) -> Run:
         """As `run`. Options and errors are those of `attempt_async`; an equal budget is measured first."""
+        check_telemetry(options.get("otel", False))
         experiment = await self.equalised()
         run = experiment.create()
         try:
@@ -244,20 +248,26 @@ class Experiment:
             raise
         return run
 
+    def check_ready(self) -> None:
+        """FirsthandError if a sandbox, a tool or a task that its agents need is missing; `create` asks."""
+        check_ready(self.agents, [(each, each.tasks(self.seed)[: self.limit]) for each in self.made_benchmarks])
+
     def create(self) -> Run:
         """A new Run of this experiment in the data home, with nothing attempted yet; StoreError if there is no room.
 
         The first of an experiment's methods that needs its cluster: MissingExtra or ConfigError if that is not there.
         """
         config = self.config()
-        if self.where is not None:
+        if self.where is None:
+            self.check_ready()
+        else:
             self._check_cluster()
         texts = self._texts()
         hint = self.name or "-".join(parse_spec(text).name.rsplit("/", 1)[-1] for text in texts)
         made = zip(self.made_benchmarks, texts, strict=True)
         figures = {benchmark.name: text for benchmark, text in made if benchmark.figures is not None}
         command = None if self.settings is None else [self.current_settings.command()]
-        return store.create(data_home(), config, hint, command=command, figures=figures)
+        return store.create(data_home(), config, hint, command=command, figures=figures, protocols=self.protocols)
 
     def resume(self, run: Run | str, **options: Unpack[RunOptions]) -> Run:
         """Attempt what a run, open or named, is missing; returns it, open. Not for async code."""
@@ -289,12 +299,14 @@ class Experiment:
         on_notice: Callable[[str], None] = log_notice,
         otel: bool = False,
         redo_errors: bool = False,
+        fail_fast: int | None = None,
     ) -> None:
         """Attempt the places that the run has no trace of, and keep each trace when its attempt ends. Repeats nothing.
 
         `on_trace` is given each trace once it is kept. `listener` gives the listener of an attempt's steps, or None; it is
         unused on a cluster. `on_notice` is given sentences for the user. With `otel`, or $OTEL_EXPORTER_OTLP_ENDPOINT,
         attempts are sent to an OpenTelemetry collector. `redo_errors` attempts again what ended with an error.
+        `fail_fast` is that of `runs.execute.execute`; on a cluster it is unused.
 
         StoreError if the run cannot be written, or holds another task or agent of the same name; LimitExceeded when `limits`
         are used up. Cancelling is safe: what an unfinished attempt was answered is in its journal.
@@ -322,6 +334,7 @@ class Experiment:
                 budget=None if self.limits is None else Budget(self.limits),
                 on_trace=keep,
                 redo_errors=redo_errors,
+                fail_fast=fail_fast,
                 listener=sender.listeners(listener),
             )
 

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from firsthand.agent import Agent
 from firsthand.errors import ModelError, TransientError
@@ -65,7 +66,14 @@ class Attempt:
         """The call that generated a node, and which of its answers the node is."""
         self._asked_from: dict[int | None, int] = {}
         """The last call that generated from a node."""
+        self.has_begun = False
+        """True once a call of the model or of a tool began, or its recorded reply was found."""
+        self._turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
         self._began = time.perf_counter()
+
+    def turn(self) -> asyncio.Lock:
+        """The lock under which branches reserve tokens, in the order in which they came."""
+        return self._turns.setdefault(asyncio.get_running_loop(), asyncio.Lock())
 
     def elapsed_s(self) -> float:
         """Seconds since the attempt began."""
@@ -230,6 +238,7 @@ class Attempt:
         A new reply is recorded before it is acknowledged. Transient faults are retried and noted.
         """
         if recorded is not None:
+            self.has_begun = True
             return recorded
 
         def on_retry(attempt: int, error: TransientError, wait_s: float) -> None:

@@ -18,6 +18,7 @@ from firsthand.guard import AttemptView, Border, GuardVerdict, guard_name
 from firsthand.loop.attempt import Attempt, cost_of
 from firsthand.loop.budget import Budget
 from firsthand.loop.concurrency import derive_seed, had_ended
+from firsthand.loop.prompt_size import prompt_size
 from firsthand.message import Json, Message, Text, ToolResult, canonical
 from firsthand.model import Completion, Model, Prompt, Sampling, Usage, request_key
 from firsthand.tool import Tool
@@ -177,8 +178,11 @@ class _View:
             sampling = replace(sampling, seed=derive_seed(attempt.seed, effect))
         request = request_key(asked.fingerprint, prompt, sampling, (), 1)
         recorded = attempt.journal.find(effect, request)
-        wanted = sampling.max_tokens
-        granted = None if recorded is not None else borders.budget.reserve(wanted, borders.depth, least=wanted)
+        granted = None
+        if recorded is None:
+            size = await prompt_size(asked, prompt) if borders.budget.counts_tokens else 0
+            wanted = size + sampling.max_tokens
+            granted = borders.budget.reserve(wanted, borders.depth, least=wanted)
         usage, detail, error = Usage(), {"model": asked.name}, "it was broken off before it had an answer"
 
         async def answer() -> Json:

@@ -1,8 +1,8 @@
 """Limits on what an attempt may spend, and budgets that form a tree.
 
-A budget is reserved before a call and charged after it, so that a thousand branches started together cannot overshoot
-together. A call that is replayed from a journal is charged what it cost. A child budget (a branch, a sub-agent) takes from
-all of its parents too, and none of them can forget to count.
+A budget is reserved before a call, prompt and answer, and charged after it, so that a thousand branches started together
+cannot overshoot together. A call that is replayed from a journal is charged what it cost. A child budget (a branch, a
+sub-agent) takes from all of its parents too, and none of them can forget to count.
 """
 
 from __future__ import annotations
@@ -50,17 +50,48 @@ class Budget:
         self.reserved_tokens = 0
         self.held_tokens = 0
         self.held_calls = 0
+        self.hit: str | None = None
+        """The first limit, here or in a parent, that refused a call or cut an answer short."""
+
+    @property
+    def counts_tokens(self) -> bool:
+        """True if tokens are limited, here or in a parent."""
+        return any(scope.limits.tokens is not None for scope in self._chain())
+
+    @property
+    def overspent(self) -> str | None:
+        """The limit that was exceeded here, by a call that cost more than was known before it."""
+        tokens, cost_usd = self.limits.tokens, self.limits.cost_usd
+        if tokens is not None and self.spent.total_tokens > tokens:
+            return "tokens"
+        return "cost_usd" if cost_usd is not None and self.spent.cost_usd > cost_usd else None
 
     def reserve(self, tokens: int, depth: int = 0, *, least: int = 1) -> int:
         """Reserve one call of about `tokens` tokens here and in every parent; returns how many it may really use.
 
         That is less than `tokens` when less is left. LimitExceeded if fewer than `least` are, or `depth` is too deep.
         """
-        granted = min([tokens, *(scope._left(depth, least) for scope in self._chain())])
+        granted = tokens
+        for height, scope in enumerate(self._chain()):
+            try:
+                granted = min(granted, scope._left(depth, least))
+            except LimitExceeded as limit:
+                self.mark(limit.limit, height)
+                raise
         for scope in self._chain():
             scope.calls += 1
             scope.reserved_tokens += granted
         return granted
+
+    def tightest(self) -> int:
+        """Steps up to the budget with the fewest tokens left: 0 for this one, 1 for its parent."""
+        left = [scope._tokens_left() for scope in self._chain()]
+        return left.index(min(left))
+
+    def mark(self, limit: str, height: int) -> None:
+        """Note that the budget `height` steps up has refused a call from here, or cut its answer short."""
+        for scope in self._chain()[: height + 1]:
+            scope.hit = scope.hit or limit
 
     def charge(self, granted: int, usage: Usage) -> None:
         """Release what was reserved, and charge what was used."""
@@ -107,10 +138,17 @@ class Budget:
             raise LimitExceeded("calls", f"all {limits.calls} calls are used up")
         if limits.cost_usd is not None and self.spent.cost_usd >= limits.cost_usd:
             raise LimitExceeded("cost_usd", f"{self.spent.cost_usd:.4f} of {limits.cost_usd:.4f} USD are spent")
-        if limits.tokens is None:
-            return 1 << 62
-        left = limits.tokens - self.spent.total_tokens - self.reserved_tokens
+        left = self._tokens_left()
         if left < least:
-            used = self.spent.total_tokens
-            raise LimitExceeded("tokens", f"{used} of {limits.tokens} tokens are used, the rest is reserved")
+            used, held = self.spent.total_tokens, self.reserved_tokens
+            raise LimitExceeded(
+                "tokens",
+                f"a call needs {least:,} tokens or more, prompt included, and {max(0, left):,} of {limits.tokens:,} are left"
+                f" ({used:,} used, {held:,} reserved)",
+            )
         return left
+
+    def _tokens_left(self) -> int:
+        if self.limits.tokens is None:
+            return 1 << 62
+        return self.limits.tokens - self.spent.total_tokens - self.reserved_tokens

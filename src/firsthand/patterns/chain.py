@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from string import Formatter
+from typing import Any
 
 from firsthand.context import Context
 from firsthand.errors import ConfigError
+from firsthand.loop.pattern_options import checked
 from firsthand.patterns.parts.answers import answer_form, answer_or_text
 from firsthand.task import Task
 
@@ -20,6 +23,14 @@ STEPS = (
 """Read, solve, conclude: steps that fit any question."""
 
 
+def _check(*, steps: Sequence[str], **_: Any) -> None:
+    if not steps:
+        raise ConfigError("steps is empty: give one template or more, such as '{question}'")
+    for template in steps:
+        _fill(template, Task("", ""), "")
+
+
+@checked(_check)
 async def chain(task: Task, ctx: Context, *, steps: Sequence[str] = STEPS, gate: Gate | None = None) -> str:
     """The answer in what the last step wrote.
 
@@ -27,8 +38,6 @@ async def chain(task: Task, ctx: Context, *, steps: Sequence[str] = STEPS, gate:
     answer). Each is a call of its own, and sees nothing else. What the `gate` finds wrong is told to the step, which
     tries once more; if that does not pass either, the chain ends there.
     """
-    if not steps:
-        raise ConfigError("steps is empty: give one template or more, such as '{question}'")
     previous = ""
     for number, template in enumerate(steps, 1):
         at = await ctx.say(_fill(template, task, previous)).generate()
@@ -45,9 +54,11 @@ async def chain(task: Task, ctx: Context, *, steps: Sequence[str] = STEPS, gate:
 
 
 def _fill(template: str, task: Task, previous: str) -> str:
+    values = {"question": task.question, "previous": previous, "wanted": answer_form(task)}
     try:
-        return template.format(question=task.question, previous=previous, wanted=answer_form(task))
-    except (KeyError, IndexError, ValueError, AttributeError) as error:
+        parts = list(Formatter().parse(template))
+        return "".join(text + ("" if name is None else values[name]) for text, name, _, _ in parts)
+    except (KeyError, ValueError) as error:
         raise ConfigError(
             f"the step {template[:60]!r} cannot be filled in ({error}): it may hold {{question}}, {{previous}} and "
             "{wanted}, and other braces doubled"

@@ -6,6 +6,7 @@ import re
 
 from firsthand.context import Context
 from firsthand.errors import ConfigError
+from firsthand.loop.pattern_options import at_least, checked
 from firsthand.message import Role, ToolCall
 from firsthand.patterns.parts.answers import answer_form, answer_or_text, extract_answer
 from firsthand.patterns.parts.fenced_code import first_action
@@ -30,14 +31,17 @@ _EXAMPLE: tuple[tuple[Role, str], ...] = (
 """Real turns, the last of which repeats its observation: a small model copies form (LOG.md)."""
 
 
+def _check(*, max_steps: int) -> None:
+    at_least(1, max_steps=max_steps)
+
+
+@checked(_check, tools=("python",))
 async def code_act(task: Task, ctx: Context, *, max_steps: int = 6) -> str:
     """The answer that the model finishes with, after at most `max_steps` blocks of Python.
 
     Each block is run by the tool `python`, and what comes back, errors included, is the next observation. A turn without
     code or a final answer is answered by how to go on. When the steps run out, one last generation is asked for the answer.
     """
-    if max_steps < 1:
-        raise ConfigError(f"max_steps is {max_steps}: give 1 or more")
     names = [tool.name for tool in ctx.tools]
     if "python" not in names:
         known = ", ".join(names) or "none"

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from firsthand.agent import Pattern
 from firsthand.context import Context
 from firsthand.errors import ConfigError
+from firsthand.loop.pattern_options import checked
 from firsthand.patterns.direct import direct
 from firsthand.patterns.parts.label_choice import chance_correct
 from firsthand.patterns.parts.sub_patterns import follow
 from firsthand.task import Task
 
 
+def _check(*, rounds: int, **_: Any) -> None:
+    if rounds < 0:
+        raise ConfigError(f"rounds is {rounds}: give the number of revisions, 0 or more")
+
+
+@checked(_check)
 async def evaluator_optimizer(task: Task, ctx: Context, *, pattern: Pattern = direct, rounds: int = 2) -> str:
     """The first answer of `pattern` that the judge accepts, or the last one after `rounds` revisions.
 
@@ -20,8 +28,6 @@ async def evaluator_optimizer(task: Task, ctx: Context, *, pattern: Pattern = di
     likelihoods of two words, so it always has one. `pattern` then revises the answer, shown the question, the answer and
     the feedback. The judge has no way to know the truth: Reflexion is for tasks that can be checked.
     """
-    if rounds < 0:
-        raise ConfigError(f"rounds is {rounds}: give the number of revisions, 0 or more")
     answer = await follow("answer", pattern, task, ctx)
     for number in range(1, rounds + 1):
         judge = await ctx.say(

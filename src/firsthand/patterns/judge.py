@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from firsthand.context import Context
-from firsthand.errors import ConfigError, DataError, ModelError, PromptTooLong
+from firsthand.errors import DataError, ModelError, PromptTooLong
 from firsthand.grammar import json_schema
+from firsthand.loop.pattern_options import at_least, checked
 from firsthand.message import Json
 from firsthand.patterns.parts.judge_protocols import JudgeProtocol, judge_protocol, show
 from firsthand.patterns.parts.verdicts import VerdictMethod, distribution
@@ -54,6 +55,16 @@ class Judgement:
         return body | {"extracted": dict(self.extracted)}
 
 
+def _check(*, max_chars: int, reasoning_tokens: int, **_: Any) -> None:
+    at_least(MIN_CHARS, max_chars=max_chars)
+    at_least(1, reasoning_tokens=reasoning_tokens)
+
+
+def _check_task(task: Task, **_: Any) -> None:
+    read(task)
+
+
+@checked(_check, task=_check_task)
 async def judge(
     task: Task,
     ctx: Context,
@@ -75,8 +86,6 @@ async def judge(
     middle, and so does one for which the judge's context has no room. `rules` settle without asking what needs no judge: an
     empty answer, two equal ones. `warn` tells a published judge, whose prompt does not say so, that answers are data.
     """
-    if max_chars < MIN_CHARS:
-        raise ConfigError(f"max_chars is {max_chars}: give {MIN_CHARS} or more")
     protocol, fields = read(task)
     found = settled(protocol, fields) if rules else None
     if found is None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from firsthand.agent import Pattern
 from firsthand.context import Context
 from firsthand.errors import ConfigError
+from firsthand.loop.pattern_options import checked
 from firsthand.patterns.direct import direct
 from firsthand.patterns.parts.answers import answer_form, answer_or_text, listed
 from firsthand.patterns.parts.sub_patterns import BranchOutcome, attempt, part_of
@@ -22,6 +24,16 @@ _SPLIT = (
 _MORE = "If more is needed, write up to {workers} further sub-tasks as a numbered list; if not, write DONE."
 
 
+def _check(*, workers: int, rounds: int, depth: int, **_: Any) -> None:
+    at_most = sum((workers * rounds) ** level for level in range(1, min(depth, MAX_SUBAGENTS + 1) + 1))
+    if min(workers, rounds, depth) < 1 or at_most > MAX_SUBAGENTS:
+        raise ConfigError(
+            f"workers {workers}, rounds {rounds} and depth {depth} allow {at_most} sub-agents: give 1 or more of each, "
+            f"and no more than {MAX_SUBAGENTS} sub-agents in all"
+        )
+
+
+@checked(_check)
 async def orchestrate(
     task: Task, ctx: Context, *, pattern: Pattern = direct, workers: int = 4, rounds: int = 1, depth: int = 1
 ) -> str:
@@ -31,12 +43,6 @@ async def orchestrate(
     the planner reads; the others go on. With `depth` above 1, a worker is an orchestrator too and may delegate again. How
     many workers all this can come to is bounded: ConfigError if it is more than 256.
     """
-    at_most = sum((workers * rounds) ** level for level in range(1, min(depth, MAX_SUBAGENTS + 1) + 1))
-    if min(workers, rounds, depth) < 1 or at_most > MAX_SUBAGENTS:
-        raise ConfigError(
-            f"workers {workers}, rounds {rounds} and depth {depth} allow {at_most} sub-agents: give 1 or more of each, "
-            f"and no more than {MAX_SUBAGENTS} sub-agents in all"
-        )
     worker = pattern
     if depth > 1:
         worker = partial(orchestrate, pattern=pattern, workers=workers, rounds=rounds, depth=depth - 1)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 from firsthand.agent import Pattern
 from firsthand.context import Context
 from firsthand.errors import ConfigError
+from firsthand.loop.pattern_options import check_temperature, checked
 from firsthand.patterns.direct import direct
 from firsthand.patterns.parts.answers import answer_form, answer_or_text, given_answer
 from firsthand.patterns.parts.label_choice import chance_correct
@@ -21,6 +22,15 @@ Split = Callable[[Task, int], Sequence[Task]]
 CombineBranches = Literal["majority", "any", "all", "threshold", "best", "merge"]
 
 
+def _check(*, n: int, threshold: float, temperature: float, **_: Any) -> None:
+    if n < 1 or not 0 < threshold <= 1:
+        raise ConfigError(
+            f"n is {n} and threshold {threshold:g}: give 1 branch or more, and a share above 0, at most 1"
+        )
+    check_temperature(temperature)
+
+
+@checked(_check)
 async def parallel(
     task: Task,
     ctx: Context,
@@ -42,10 +52,6 @@ async def parallel(
     `best`: the one that the model finds most probably right. `merge`: what the model makes of all. A branch that fails
     has no say; if all do, the first error is the attempt's.
     """
-    if n < 1 or not 0 < threshold <= 1:
-        raise ConfigError(
-            f"n is {n} and threshold {threshold:g}: give 1 branch or more, and a share above 0, at most 1"
-        )
     sections = _sections(task, n, split)
     warm = ctx.sampled(temperature=temperature) if split == "copies" else ctx
     named = [(f"branch {number}", section) for number, section in enumerate(sections, 1)]

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from firsthand.agent import Pattern
 from firsthand.context import Context
 from firsthand.errors import ConfigError
+from firsthand.loop.pattern_options import checked
 from firsthand.patterns.direct import direct
 from firsthand.patterns.parts.answers import answer_form, answer_or_text, listed
 from firsthand.patterns.parts.sub_patterns import BranchOutcome, attempt, part_of
 from firsthand.task import Task
 
 
+def _check(*, max_steps: int, replans: int, **_: Any) -> None:
+    if max_steps < 1 or replans < 0:
+        raise ConfigError(f"max_steps is {max_steps} and replans {replans}: give 1 step or more, and 0 replans or more")
+
+
+@checked(_check)
 async def plan_execute(
     task: Task, ctx: Context, *, pattern: Pattern = direct, max_steps: int = 6, replans: int = 1
 ) -> str:
@@ -19,8 +28,6 @@ async def plan_execute(
     Each step sees the question, the results so far and its own line of the plan. When one fails (an error, or no words at
     all), the planner is told and writes the steps that remain anew, at most `replans` times; after that the plan goes on.
     """
-    if max_steps < 1 or replans < 0:
-        raise ConfigError(f"max_steps is {max_steps} and replans {replans}: give 1 step or more, and 0 replans or more")
     planner = await ctx.say(
         f"{task.question}\n\nDo not answer yet. Write a plan: a numbered list of at most {max_steps} short steps."
     ).generate()

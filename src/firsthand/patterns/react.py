@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from firsthand.context import Context
 from firsthand.errors import ConfigError
+from firsthand.loop.pattern_options import at_least, checked
 from firsthand.message import Role, ToolCall
 from firsthand.patterns.parts.actions import FINISH, arguments_of, parse_action, usage
 from firsthand.patterns.parts.answers import answer_form, answer_or_text, extract_answer
@@ -39,6 +42,15 @@ _BARE_EXAMPLE: tuple[tuple[Role, str], ...] = (
 )
 
 
+def _check(*, max_steps: int, native: bool = False, constrained: bool = False, **_: Any) -> None:
+    at_least(1, max_steps=max_steps)
+    if native and constrained:
+        raise ConfigError(
+            "constrained is for actions in text: a local model holds native calls to their schemas anyway"
+        )
+
+
+@checked(_check)
 async def react(
     task: Task, ctx: Context, *, max_steps: int = 6, native: bool = False, constrained: bool = False
 ) -> str:
@@ -62,12 +74,6 @@ async def act(
     task: Task, ctx: Context, max_steps: int, native: bool = False, constrained: bool = False
 ) -> tuple[Context, str | None]:
     """The Context after at most `max_steps` steps, and the final answer, None if there is none."""
-    if max_steps < 1:
-        raise ConfigError(f"max_steps is {max_steps}: give 1 or more")
-    if native and constrained:
-        raise ConfigError(
-            "constrained is for actions in text: a local model holds native calls to their schemas anyway"
-        )
     return await (_native(task, ctx, max_steps) if native else _written(task, ctx, max_steps, constrained))
 
 

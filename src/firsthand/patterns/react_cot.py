@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from firsthand.context import Context
+from firsthand.loop.pattern_options import at_least, checked
 from firsthand.patterns.react import act, react
-from firsthand.patterns.self_consistency import vote
+from firsthand.patterns.self_consistency import check_votes, vote
 from firsthand.task import Task
 
 
+def _check(*, max_steps: int, samples: int, temperature: float, **_: Any) -> None:
+    at_least(1, max_steps=max_steps)
+    check_votes(samples=samples, temperature=temperature)
+
+
+@checked(_check)
 async def react_cot(
     task: Task,
     ctx: Context,

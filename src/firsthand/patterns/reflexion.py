@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 from firsthand.agent import Pattern
 from firsthand.context import Context
 from firsthand.errors import ConfigError
 from firsthand.loop.concurrency import current_branch
+from firsthand.loop.pattern_options import checked
 from firsthand.message import Message
 from firsthand.patterns.cot import cot
 from firsthand.patterns.parts.feedback import Evaluator, EvaluatorKind, Feedback, evaluator_for
@@ -20,6 +21,12 @@ MAX_CHARS = 12_000
 """Characters at the end of a trial that the reflection, or the next trial, is shown."""
 
 
+def _check(*, trials: int, memory: int, **_: Any) -> None:
+    if trials < 1 or memory < 1:
+        raise ConfigError(f"trials is {trials} and memory {memory}: give 1 or more of each")
+
+
+@checked(_check)
 async def reflexion(
     task: Task,
     ctx: Context,
@@ -37,8 +44,6 @@ async def reflexion(
     the question in the next one. A trial is judged by `evaluate`, or else by the model's own tests where the task asks for
     code, or by the model itself; never by the scorer. Other strategies show the last attempt, both, or nothing.
     """
-    if trials < 1 or memory < 1:
-        raise ConfigError(f"trials is {trials} and memory {memory}: give 1 or more of each")
     judge = evaluate or evaluator_for(task, evaluator)
     reflections: list[str] = []
     last = ""

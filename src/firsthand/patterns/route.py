@@ -9,6 +9,7 @@ from functools import partial
 from firsthand.agent import Pattern, pattern_name
 from firsthand.context import Context
 from firsthand.errors import ConfigError
+from firsthand.loop.pattern_options import checked
 from firsthand.patterns.cot import cot
 from firsthand.patterns.direct import direct
 from firsthand.patterns.parts.label_choice import choose
@@ -16,6 +17,12 @@ from firsthand.patterns.parts.sub_patterns import follow
 from firsthand.task import Task
 
 
+def _check(*, patterns: Mapping[str, Pattern] | Sequence[Pattern]) -> None:
+    if not patterns:
+        raise ConfigError("patterns is empty: name the routes, as in route(direct,react)")
+
+
+@checked(_check)
 async def route(
     task: Task, ctx: Context, *, patterns: Mapping[str, Pattern] | Sequence[Pattern] = (direct, cot)
 ) -> str:
@@ -25,8 +32,6 @@ async def route(
     with the first line of their docstrings; give a mapping to name them yourself: `{"refund": ..., "complaint": ...}`.
     """
     routes = dict(patterns) if isinstance(patterns, Mapping) else {pattern_name(each): each for each in patterns}
-    if not routes:
-        raise ConfigError("patterns is empty: name the routes, as in route(direct,react)")
     kinds = "\n".join(f"- {label}{_about(each)}" for label, each in routes.items())
     asked = ctx.say(
         f"{task.question}\n\nDo not answer yet. Which of these fits this best?\n{kinds}\n\nWrite its name only."

@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from firsthand.agent import Pattern
 from firsthand.context import Context
 from firsthand.errors import ConfigError
-from firsthand.patterns.cot import opening
+from firsthand.loop.pattern_options import at_least, check_temperature, checked
+from firsthand.patterns.cot import check_shots, opening
 from firsthand.patterns.parts.answers import answer_or_text, extract_answer, given_answer
 from firsthand.patterns.parts.sub_patterns import alive, attempt
 from firsthand.patterns.parts.voting import Tally, count
 from firsthand.task import Task
 
 
+def check_votes(*, samples: int, temperature: float, shots: int = 0, pattern: Pattern | None = None, **_: Any) -> None:
+    """ConfigError for options that no vote can be taken with."""
+    if samples < 1:
+        raise ConfigError(f"samples is {samples}: give 1 or more chains to vote")
+    if pattern is not None and shots:
+        raise ConfigError(f"shots is {shots}: give it to the pattern, as in self_consistency(cot:shots={shots})")
+    at_least(0, shots=shots)
+    check_temperature(temperature)
+
+
+def _check_task(task: Task, *, shots: int, pattern: Pattern | None, **_: Any) -> None:
+    if pattern is None:
+        check_shots(task, shots)
+
+
+@checked(check_votes, task=_check_task)
 async def self_consistency(
     task: Task,
     ctx: Context,
@@ -34,14 +53,10 @@ async def vote(
     task: Task, ctx: Context, samples: int, temperature: float, *, shots: int = 0, pattern: Pattern | None = None
 ) -> tuple[Tally, list[str]]:
     """The votes of `samples` attempts, and the answer of each that did not fail."""
-    if samples < 1:
-        raise ConfigError(f"samples is {samples}: give 1 or more chains to vote")
     if pattern is None:
         chains = await opening(task, ctx, shots).sample(samples, temperature=temperature)
         found = [extract_answer(chain.text, task) for chain in chains]
         return count(found, ctx), [answer_or_text(chain.text, task) for chain in chains]
-    if shots:
-        raise ConfigError(f"shots is {shots}: give it to the pattern, as in self_consistency(cot:shots={shots})")
     warm = ctx.sampled(temperature=temperature)
     outcomes = await ctx.group(attempt(f"sample {i}", pattern, task, warm) for i in range(1, samples + 1))
     answers = [outcome.answer for outcome in alive(outcomes)] or [outcomes[0].answer]

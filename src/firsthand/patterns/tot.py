@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from random import Random
-from typing import Literal
+from typing import Any, Literal
 
 from firsthand.context import Context
-from firsthand.errors import ConfigError
 from firsthand.loop.concurrency import current_branch, derive_seed
+from firsthand.loop.pattern_options import at_least, check_temperature, checked
 from firsthand.model import Likelihood
 from firsthand.patterns.parts.thoughts import ThoughtRequest, Thoughts, thoughts_of
 from firsthand.task import Task
@@ -28,6 +28,12 @@ MAX_THOUGHTS = 100
 """The most items of one list, for a model that does not stop. GPT-4's longest in the authors' log has 46."""
 
 
+def _check(*, breadth: int, samples: int, judgements: int, temperature: float, **_: Any) -> None:
+    at_least(1, breadth=breadth, samples=samples, judgements=judgements)
+    check_temperature(temperature)
+
+
+@checked(_check)
 async def tot(
     task: Task,
     ctx: Context,
@@ -46,9 +52,6 @@ async def tot(
     Thoughts are proposed as a list, or `samples` are drawn one by one. States are judged each alone (`value`, or `score`: by
     the likelihood of each verdict, one scoring and no new text) or against each other (`vote`), `judgements` times.
     """
-    for name, number in (("breadth", breadth), ("samples", samples), ("judgements", judgements)):
-        if number < 1:
-            raise ConfigError(f"{name} is {number}: give 1 or more")
     search = Search(thoughts(task), ctx.sampled(temperature=temperature), judgements, evaluate)
     frontier = [ThoughtState("")]
     for step in range(1, search.thoughts.steps + 1):

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from firsthand.context import Context
-from firsthand.errors import ConfigError
+from firsthand.loop.pattern_options import at_least, check_temperature, checked
 from firsthand.patterns.parts.thoughts import Thoughts, thoughts_of
 from firsthand.patterns.tot import Search, ThoughtState
 from firsthand.task import Task
 
 
+def _check(*, visits: int, per_state: int, judgements: int, temperature: float, **_: Any) -> None:
+    at_least(1, visits=visits, per_state=per_state, judgements=judgements)
+    check_temperature(temperature)
+
+
+@checked(_check)
 async def tot_dfs(
     task: Task,
     ctx: Context,
@@ -29,9 +36,6 @@ async def tot_dfs(
     At most `per_state` thoughts lead on from a state. With `prune`, a state worth less than `threshold` (what the task's
     thoughts call hopeless, if it is not given) is not followed. The defaults are the paper's for mini crosswords.
     """
-    for name, number in (("visits", visits), ("per_state", per_state), ("judgements", judgements)):
-        if number < 1:
-            raise ConfigError(f"{name} is {number}: give 1 or more")
     search = Search(thoughts(task), ctx.sampled(temperature=temperature), judgements)
     lowest = search.thoughts.hopeless if threshold is None else threshold
     walk = Walk(search, visits, per_state, lowest if prune else None)

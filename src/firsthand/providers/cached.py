@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Protocol, runtime_checkable
 
 from firsthand.errors import ModelError, StoreError
+from firsthand.loop.prompt_size import estimated_size, prompt_size, size_key
 from firsthand.loop.reply_body import Continued, answered, from_body, to_body
 from firsthand.message import Json, Message, canonical
 from firsthand.model import Completion, Delta, Model, Prompt, Sampling, Scored, ToolSpec, request_key
@@ -176,6 +177,12 @@ class Cached:
             self._store.keep(key, scored.to_json())
         return scored
 
+    async def count_tokens(
+        self, prompt: Prompt, tools: Sequence[ToolSpec] = (), continuations: Sequence[str] = ()
+    ) -> int:
+        """Tokens that a prompt costs the model."""
+        return await prompt_size(self._model, prompt, tools, continuations)
+
 
 class Replay:
     """A Model that answers from the store alone; a request that the store does not hold is a ModelError that quotes it.
@@ -212,6 +219,13 @@ class Replay:
         if found is None:
             raise self._missing(prompt, f"with the continuations {[each[:40] for each in continuations[:8]]}")
         return _scored(found)
+
+    async def count_tokens(
+        self, prompt: Prompt, tools: Sequence[ToolSpec] = (), continuations: Sequence[str] = ()
+    ) -> int:
+        """Tokens that a prompt was found to cost; an estimate where that was not recorded."""
+        found = self._store.reply(size_key(self.fingerprint, prompt, tools, continuations))
+        return estimated_size(prompt, tools) if found is None else int(found["size"])
 
     def _missing(self, prompt: Prompt, how: str) -> ModelError:
         last = prompt if isinstance(prompt, str) else prompt[-1].text if prompt else ""

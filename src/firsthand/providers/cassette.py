@@ -86,6 +86,12 @@ class Cassette:
         """Raises CassetteMiss: likelihoods are not recorded."""
         raise CassetteMiss(f"{self.name} holds replies and no likelihoods: use a pattern that generates")
 
+    async def count_tokens(
+        self, prompt: Prompt, tools: Sequence[ToolSpec] = (), continuations: Sequence[str] = ()
+    ) -> int:
+        """Returns the words of a prompt."""
+        return len(prompt_text(prompt).split())
+
     def _miss(self, text: str, played: int, n: int) -> CassetteMiss:
         if text in self._recordings:
             held = len(self._recordings[text])

@@ -245,7 +245,13 @@ class Local:
         thinks = "<think>" in (loaded.tokenizer.chat_template or "")
         computed_by = loaded.worker.engine.runner.computed_by
         return ModelFacts(
-            architecture.max_position, loaded.tokenizer.vocab_size, loaded.chat.markup, thinks, computed_by
+            architecture.max_position,
+            loaded.tokenizer.vocab_size,
+            loaded.chat.markup,
+            thinks,
+            computed_by,
+            model_lookup.card_sampling(self.path) | loaded.tokenizer.recommended,
+            loaded.tokenizer.chat_template is not None,
         )
 
     async def tokenize(

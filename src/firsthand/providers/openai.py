@@ -1,10 +1,11 @@
 """Any OpenAI-compatible endpoint as a Model: vLLM, SGLang, Ollama, llama.cpp, and the clouds.
 
 The name is `openai:MODEL@BASE_URL`, such as `openai:Qwen/Qwen3-8B@http://localhost:8000/v1`; without `@` the URL is
-OPENAI_BASE_URL, or OpenAI's. The key is OPENAI_API_KEY. Each call is one try: transient faults raise TransientError,
-which the loop retries. A grammar is sent (a JSON schema as `response_format`, others as vLLM's `structured_outputs`),
-and an answer that does not match it raises ModelError, since many servers ignore unknown fields. Not included: prices,
-unless the endpoint reports them, and scoring after a conversation, since the endpoint's chat template is unknown.
+OPENAI_BASE_URL, or OpenAI's, and after it nothing but a URL is accepted. The key is OPENAI_API_KEY. Each call is one try:
+transient faults raise TransientError, which the loop retries. A grammar is sent (a JSON schema as `response_format`, others
+as vLLM's `structured_outputs`), and an answer that does not match it raises ModelError, since many servers ignore unknown
+fields. Not included: prices, unless the endpoint reports them, and scoring after a conversation, since the endpoint's chat
+template is unknown.
 """
 
 from __future__ import annotations
@@ -38,9 +39,21 @@ _MAX_REPLY_BYTES = 64 << 20
 
 
 def open_model(rest: str) -> OpenAIModel:
-    """Returns the model named `openai:MODEL@BASE_URL` or `openai:MODEL`. No request is made yet."""
+    """Returns the model named `openai:MODEL@BASE_URL` or `openai:MODEL`. No request is made yet.
+
+    What follows the `@` is an address: ConfigError for anything else, which would be sent to another endpoint with the key.
+    """
     at = max(rest.rfind("@http://"), rest.rfind("@https://"))
-    return OpenAIModel(rest) if at < 0 else OpenAIModel(rest[:at], rest[at + 1 :])
+    if at >= 0:
+        return OpenAIModel(rest[:at], rest[at + 1 :])
+    if "@" in rest:
+        name, _, address = rest.rpartition("@")
+        raise ConfigError(
+            f"openai:{wire.clip(rest, 120)} has {wire.clip(address, 80)!r} after the @, where an address was expected: "
+            f"write openai:{wire.clip(name, 80) or 'NAME'}@http://HOST:PORT/v1, with http:// or https://; a name with @ in "
+            "it needs its address too"
+        )
+    return OpenAIModel(rest)
 
 
 class OpenAIModel:

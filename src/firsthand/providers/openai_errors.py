@@ -14,7 +14,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
-from firsthand.errors import ConfigError, ModelError, PromptTooLong, TransientError, nearest
+from firsthand.errors import ConfigError, ModelError, PromptTooLong, TransientError, Unreachable, nearest
 from firsthand.message import Json
 from firsthand.providers.openai_wire import clip
 
@@ -55,15 +55,13 @@ class Endpoint:
             return self.garbled(ours)
         kinds = {kind.__name__ for each in causes for kind in type(each).__mro__}
         if "ConnectTimeout" in kinds:
-            return TransientError(
-                f"{self.name} could not be reached in time: check that the server runs and its address"
-            )
+            return Unreachable(f"{self.name} could not be reached in time: check that the server runs and its address")
         if kinds & {"TimeoutException", "TimeoutError"}:
             return self.too_slow()
         detail = next((str(each) for each in reversed(causes[:2]) if str(each)), type(error).__name__)
         detail = clip(self.hide(detail))
         if kinds & {"RequestError", "APIConnectionError", "SSLError", "OSError", "EndOfStream"}:
-            return TransientError(f"{self.name} lost or refused the connection ({detail}): check that the server runs")
+            return Unreachable(f"{self.name} lost or refused the connection ({detail}): check that the server runs")
         return ModelError(f"{self.name} could not be asked ({type(error).__name__}: {detail}): check its address")
 
     def reported(self, reply: Json) -> ModelError:

@@ -146,6 +146,12 @@ class Scripted:
         likelihoods = tuple(self._likelihood(text, each) for each in continuations)
         return Scored(likelihoods, Usage(_count(text) + sum(each.num_tokens for each in likelihoods)))
 
+    async def count_tokens(
+        self, prompt: Prompt, tools: Sequence[ToolSpec] = (), continuations: Sequence[str] = ()
+    ) -> int:
+        """Returns the words of a prompt and its continuations; tools cost nothing."""
+        return sum(_count(message.text) for message in _messages(prompt)) + sum(map(_count, continuations))
+
     async def _take(self, asked: ScriptedRequest) -> None:
         self.asked.append(asked)
         if self._delay_s:

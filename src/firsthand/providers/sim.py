@@ -140,6 +140,12 @@ class Sim:
         )
         return Scored(each, Usage(len(text.split()) + len(continuations)))
 
+    async def count_tokens(
+        self, prompt: Prompt, tools: Sequence[ToolSpec] = (), continuations: Sequence[str] = ()
+    ) -> int:
+        """Returns the words of a prompt, and one token for each continuation."""
+        return len(_text(prompt).split()) + len(continuations)
+
     def _reply(self, text: str, seed: int | None, index: int) -> str:
         rng = Random(derive_seed(self.seed, seed, text, index))
         shared = Random(derive_seed(self.seed, seed, text))

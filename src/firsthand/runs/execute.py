@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 
-from firsthand.errors import LimitExceeded, StoreError
+from firsthand.errors import LimitExceeded, StoreError, TooManyFailures, Unreachable
 from firsthand.loop.budget import Budget, Limits
 from firsthand.loop.journal import Journal
 from firsthand.loop.listener import Listener
@@ -21,6 +21,9 @@ from firsthand.runs.feed import Both
 from firsthand.runs.store import Run
 from firsthand.system.request_owner import set_owner
 from firsthand.trace import Trace
+
+UNREACHABLE_IN_A_ROW = 5
+"""Attempts in a row that could not reach their model's server, after which a run ends unless it is told otherwise."""
 
 
 async def execute(
@@ -34,6 +37,7 @@ async def execute(
     redo_errors: bool = False,
     listener: Callable[[Place], Listener | None] = lambda place: None,
     pieces: bool = False,
+    fail_fast: int | None = None,
 ) -> None:
     """Attempt all places that the run has no trace of, and store each trace before `on_trace` receives it.
 
@@ -42,6 +46,10 @@ async def execute(
     attempts that it cut short are not kept, for they say nothing about their agents; a later call finishes them.
     What the run has spent before is taken from a budget that is still untouched. `listener` makes the listener of an
     attempt. Steps go to the run's live feed too, and with `pieces` the text that models stream.
+
+    `fail_fast` attempts that failed in a row end the run with TooManyFailures; 0 never ends it, and None lets
+    UNREACHABLE_IN_A_ROW attempts that could not reach their model's server do so. What these were is not kept then, so that
+    a later call makes them again.
     """
     missing = begin(run, places, redo_errors)
 
@@ -58,7 +66,7 @@ async def execute(
     with run.working(), set_owner(run.id):
         try:
             async with asyncio.timeout(budget.limits.seconds if budget else None) as timer:
-                await _attempt(run, needed, done, missing, seed, concurrency, budget, on_trace, listeners)
+                await _attempt(run, needed, done, missing, seed, concurrency, budget, on_trace, listeners, fail_fast)
         except TimeoutError:
             if not timer.expired():
                 raise
@@ -118,9 +126,11 @@ async def _attempt(
     budget: Budget | None,
     on_trace: Callable[[Trace], None],
     listener: Callable[[Place], Listener | None],
+    fail_fast: int | None,
 ) -> None:
     """Attempt the places; each that is finished leaves `missing`."""
     failures: list[StoreError] = []
+    row = _FailuresInARow(fail_fast)
     attempts = rollouts(
         places,
         done=done,
@@ -137,9 +147,51 @@ async def _attempt(
             for reason, own in _ends(trace, missing[trace.place].agent.limits) if budget is not None else ():
                 if budget is not None and _cut_by(budget, reason, own):
                     raise _stopped(reason, run, missing)
-            run.append(trace)
-            del missing[trace.place]
-            on_trace(trace)
+            for each in row.to_keep(trace):
+                run.append(each)
+                del missing[each.place]
+                on_trace(each)
+            if row.is_full:
+                raise row.ends(run, missing)
+        for each in row.held:
+            run.append(each)
+            del missing[each.place]
+            on_trace(each)
+
+
+class _FailuresInARow:
+    """Counts attempts that failed one after the other. Those that reached no server are held until one ends otherwise."""
+
+    def __init__(self, most: int | None):
+        self.most = most
+        self.count = 0
+        self.held: list[Trace] = []
+        self.last = ""
+
+    def to_keep(self, trace: Trace) -> list[Trace]:
+        """What may be kept now that this attempt has ended."""
+        unreached = trace.error is not None and trace.error.kind == Unreachable.__name__
+        counts = trace.error is not None if self.most else unreached and self.most is None
+        self.count = self.count + 1 if counts else 0
+        if trace.error is not None:
+            self.last = trace.error.message
+        if unreached:
+            self.held.append(trace)
+            return []
+        kept, self.held = [*self.held, trace], []
+        return kept
+
+    @property
+    def is_full(self) -> bool:
+        """True if the run is to end."""
+        return self.most != 0 and self.count >= (self.most or UNREACHABLE_IN_A_ROW)
+
+    def ends(self, run: Run, missing: Mapping[str, Place]) -> TooManyFailures:
+        """The error that says why, and how to go on."""
+        return TooManyFailures(
+            f"{self.count} attempts in a row failed, the last with: {self.last}; what is done is kept, and {len(missing)} "
+            f"attempts are to go: mend it, then `firsthand run --resume {run.id}` finishes them (--fail-fast 0 never stops)"
+        )
 
 
 def _ends(trace: Trace, own: Limits) -> Iterator[tuple[str, Limits]]:

@@ -98,6 +98,11 @@ class Run:
         return config
 
     @property
+    def protocols(self) -> dict[str, str]:
+        """Benchmark -> how it was prompted and scored; none in a run older than version 0.8."""
+        return {str(name): str(text) for name, text in self.about.get("protocols", {}).items()}
+
+    @property
     def created_at(self) -> str:
         """When it was made: UTC, ISO 8601."""
         return str(self._row()[0])
@@ -432,10 +437,12 @@ def create(
     *,
     command: Iterable[str] | None = None,
     figures: Mapping[str, str] | None = None,
+    protocols: Mapping[str, str] | None = None,
 ) -> Run:
     """A new run under `home`. `command` is the command line that makes it, by default this process's.
 
-    `figures` maps each benchmark that has figures of its own to the spec that makes it.
+    `figures` maps each benchmark that has figures of its own to the spec that makes it, `protocols` each benchmark to how it
+    is prompted and scored.
     """
     about = {
         "config": config,
@@ -444,6 +451,7 @@ def create(
         "commit": source_commit(),
         "machine": describe_machine(),
         "figures": dict(figures or {}),
+        "protocols": dict(protocols or {}),
     }
     path = home / "runs" / new_run_id(datetime.now(UTC), name_hint)
     try:
@@ -451,7 +459,7 @@ def create(
         (path / LOCK).touch()
     except OSError as error:
         if path.is_dir():  # the same four letters in the same minute
-            return create(home, config, name_hint, command=command, figures=figures)
+            return create(home, config, name_hint, command=command, figures=figures, protocols=protocols)
         raise StoreError(
             f"no run can be made in {home / 'runs'} ({error.strerror}): set FIRSTHAND_HOME to a folder with room"
         ) from None

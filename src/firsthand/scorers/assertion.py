@@ -6,8 +6,9 @@ model's expression is evaluated in its own process, and only its value reaches t
 
 from __future__ import annotations
 
+from firsthand.benchmark import needing
 from firsthand.errors import DataError
-from firsthand.sandbox.sandbox import shared_sandbox
+from firsthand.sandbox.sandbox import available, shared_sandbox
 from firsthand.scorers.code import LIMITS, reason
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
@@ -15,6 +16,7 @@ from firsthand.trace import Score, Trace
 _ARGUMENTS = "def f(*args, **named):\n    return [list(args), named]\n"
 
 
+@needing(available)
 async def assertion_holds(task: Task, trace: Trace) -> Score:
     """Score 1 if the predicted output is the function's, or the function returns its output for the predicted input."""
     secret = task.secret

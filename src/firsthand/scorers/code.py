@@ -14,9 +14,10 @@ import textwrap
 import warnings
 from dataclasses import replace
 
+from firsthand.benchmark import needing
 from firsthand.errors import ConfigError, DataError
 from firsthand.patterns.parts.fenced_code import fenced_code
-from firsthand.sandbox.sandbox import Outcome, shared_sandbox
+from firsthand.sandbox.sandbox import Outcome, available, shared_sandbox
 from firsthand.sandbox.sandbox_limits import RunLimits
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
@@ -26,6 +27,7 @@ STOPS = ("\nclass ", "\ndef ", "\n#", "\nif ", "\nprint(")
 """Stop strings that end a completion, as in Chen et al. (2021)."""
 
 
+@needing(available)
 async def passes_tests(task: Task, trace: Trace) -> Score:
     """Score 1 if the code in the answer passes the task's tests in the sandbox."""
     tests = task.secret.get("tests")

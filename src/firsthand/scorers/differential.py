@@ -10,8 +10,9 @@ from functools import cache
 from pathlib import Path
 
 from firsthand._moved import old_names
+from firsthand.benchmark import needing
 from firsthand.errors import DataError
-from firsthand.sandbox.sandbox import Outcome, Sandbox, shared_sandbox
+from firsthand.sandbox.sandbox import Outcome, Sandbox, available, shared_sandbox
 from firsthand.sandbox.sandbox_limits import RunLimits
 from firsthand.scorers.code import answered_code, reason
 from firsthand.task import Task
@@ -24,11 +25,13 @@ The slowest reference, Mbpp/599, needs about 50 s of CPU time, which takes minut
 """
 
 
+@needing(available)
 async def base(task: Task, trace: Trace) -> Score:
     """Score 1 if the answer's function equals the reference on every input of the original benchmark."""
     return await _scored("base", task, trace)
 
 
+@needing(available)
 async def plus(task: Task, trace: Trace) -> Score:
     """Score 1 if the answer's function equals the reference on the original and on EvalPlus's added inputs."""
     return await _scored("plus", task, trace)

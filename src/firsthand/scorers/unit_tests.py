@@ -12,8 +12,9 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
+from firsthand.benchmark import needing
 from firsthand.errors import DataError
-from firsthand.sandbox.sandbox import PACKAGES, Outcome, Sandbox, shared_sandbox
+from firsthand.sandbox.sandbox import PACKAGES, Outcome, Sandbox, available, shared_sandbox
 from firsthand.sandbox.sandbox_limits import RunLimits
 from firsthand.scorers.code import answered_code, reason
 from firsthand.task import Task
@@ -30,6 +31,7 @@ LIMITS = RunLimits(
 )
 
 
+@needing(available)
 async def passes_unit_tests(task: Task, trace: Trace) -> Score:
     """Score 1 if the code in the answer passes all of the task's unittest cases in the sandbox."""
     prompt, entry_point = str(task.secret.get("prompt", "")), str(task.secret.get("entry_point", ""))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 from firsthand.benchmark import Figure, Figures
 from firsthand.errors import unknown
@@ -98,6 +98,8 @@ class Board:
     rows: tuple[Row, ...]
     budget: float | None = None
     """Tokens for each attempt of every agent, where they had equal budgets."""
+    protocol: str = ""
+    """How the benchmark was prompted and scored, with what is wrong with its data; empty if that was not recorded."""
 
     @property
     def frontier(self) -> tuple[str, ...]:
@@ -126,6 +128,7 @@ class Board:
             "rows": [row.to_json() | {"share": self.share(row)} for row in self.rows],
             "findings": findings(self),
             "caveats": caveats(self),
+            "protocol": self.protocol,
         }
 
 
@@ -136,6 +139,8 @@ def leaderboard(
     budget: float | None = None,
     clusters: Mapping[str, Clusters] | None = None,
     figures: Mapping[str, Figures] | None = None,
+    order: Iterable[str] = (),
+    protocols: Mapping[str, str] | None = None,
 ) -> list[Board]:
     """A Board for each benchmark, in the order they came; agents are compared to `baseline`, by default the first.
 
@@ -147,15 +152,24 @@ def leaderboard(
         clusters: The clusters of each benchmark's tasks, as `Run.clusters` gives them.
         figures: The figures of each benchmark that has some of its own. They read traces, so they get what `attempts` had:
             give traces for such a benchmark.
+        order: The agents as they were named; others follow as they came.
+        protocols: The protocol of each benchmark, as `Run.protocols` gives it.
     """
     grouped: dict[str, dict[str, list[Trace | AttemptSummary]]] = {}
     for each in attempts:
         grouped.setdefault(each.benchmark, {}).setdefault(each.agent_name, []).append(each)
+    for benchmark, made in grouped.items():
+        grouped[benchmark] = {agent: made[agent] for agent in dict.fromkeys([*order, *made]) if agent in made}
     names = {agent for agents in grouped.values() for agent in agents}
     if baseline is not None and baseline not in names:
         raise unknown("agent", baseline, names, see="firsthand show RUN")
     return [
-        _board(benchmark, agents, baseline, budget, (clusters or {}).get(benchmark), (figures or {}).get(benchmark))
+        replace(
+            _board(
+                benchmark, agents, baseline, budget, (clusters or {}).get(benchmark), (figures or {}).get(benchmark)
+            ),
+            protocol=(protocols or {}).get(benchmark, ""),
+        )
         for benchmark, agents in grouped.items()
     ]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -24,6 +25,8 @@ _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL
 _PATH = "/v1/traces"
 _BATCH = 512
 """Spans that are sent at a time where somebody waits for them."""
+CONNECT_S = 3.0
+"""Max seconds until a collector that somebody waits for accepts a connection."""
 CLOSE_S = 2.0
 """Max seconds to flush unsent spans at exit."""
 
@@ -53,6 +56,42 @@ def open_telemetry(
             raise
         on_problem(f"no spans are sent: {error}")
         return None
+
+
+def check_telemetry(asked: bool) -> None:
+    """MissingExtra or ConfigError if a flag `asked` for spans that cannot be sent from here; no collector is asked."""
+    if not asked or _is_disabled(os.environ):
+        return
+    try:
+        _exporter(None).shutdown()
+    except ModuleNotFoundError as error:
+        raise MissingExtra(str(error.name), "otel", "sending spans") from None
+
+
+def collector_url(endpoint: str | None, environment: Mapping[str, str]) -> str:
+    """The URL that spans are sent to: of the collector at `endpoint`, or where OpenTelemetry's variables say."""
+    if endpoint is not None:
+        return traces_url(endpoint)
+    own, base = (environment.get(name, "").strip() for name in _ENDPOINTS)
+    return own or f"{(base or 'http://localhost:4318').rstrip('/')}{_PATH}"
+
+
+def check_collector(url: str) -> None:
+    """ConfigError if nothing listens at a collector's address. Behind a proxy nothing is checked."""
+    from urllib.request import getproxies, proxy_bypass
+
+    parts = urlsplit(url)
+    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    if parts.scheme in getproxies() and not proxy_bypass(host):
+        return
+    try:
+        socket.create_connection((host, port), timeout=CONNECT_S).close()
+    except OSError as error:
+        shown = f"{parts.scheme}://{host}:{port}{parts.path}"
+        raise ConfigError(
+            f"no collector answers at {shown} ({error.strerror or error}): start one there, or give the address of another, "
+            "as in --otlp http://HOST:4318"
+        ) from None
 
 
 def _is_disabled(environment: Mapping[str, str]) -> bool:

@@ -16,6 +16,7 @@ from firsthand.formats.gguf_file import read_gguf
 from firsthand.formats.model_files import read_json
 from firsthand.message import Json
 from firsthand.tokens import gguf_vocab, spm
+from firsthand.tokens.recommended_sampling import FOLDER, GGUF, recommended
 from firsthand.tokens.tokenizer import TextRun, Tokenizer
 
 __all__ = ["TextRun", "Tokenizer", "from_metadata", "load"]
@@ -48,6 +49,7 @@ def from_metadata(metadata: dict[str, Any], *, source: str = "GGUF") -> Tokenize
         eos_ids=[end for end in ends if end is not None],
         add_bos=gguf_vocab.adds_bos(metadata),
         chat_template=_template(metadata.get("tokenizer.chat_template"), source),
+        recommended=recommended(metadata, GGUF),
         source=source,
     )
 
@@ -68,6 +70,7 @@ def _from_folder(folder: Path) -> Tokenizer:
         eos_ids=[end for end in eos if end is not None],
         add_bos=stated if isinstance(stated, bool) else bos is not None and _begins_with(description, bos),
         chat_template=_folder_template(folder, config),
+        recommended=recommended(generation, FOLDER),
         source=str(folder),
     )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -69,6 +69,8 @@ class Tokenizer:
     """The special tokens: no untrusted text is ever encoded to one of them."""
     chat_template: str | None
     """The model's chat template (Jinja), if there is one."""
+    recommended: dict[str, float]
+    """Sampling settings that the model's files recommend, by the fields of a Sampling."""
     fingerprint: str
     """Hash of all that decides encoding and decoding."""
     vocab_size: int
@@ -82,6 +84,7 @@ class Tokenizer:
         eos_ids: Iterable[int] = (),
         add_bos: bool = False,
         chat_template: str | None = None,
+        recommended: Mapping[str, float] | None = None,
         source: str = "tokenizer",
     ) -> None:
         self._added = {token.content: token for token in _added_tokens(description, source)}
@@ -106,6 +109,7 @@ class Tokenizer:
         self.add_bos = add_bos and bos_id is not None
         self.special_ids = frozenset(token.id for token in self._added.values() if token.special)
         self.chat_template = chat_template
+        self.recommended = dict(recommended or {})
         self._hidden = self.special_ids - {self._added[name].id for name in CALL_MARKERS & self._added.keys()}
         self._special = {token.content: token for token in self._added.values() if token.special and token.content}
         self._lengths = sorted({len(content) for content in self._special}, reverse=True)

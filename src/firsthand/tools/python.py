@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from firsthand.errors import ToolError
-from firsthand.sandbox.sandbox import Outcome, shared_sandbox
+from firsthand.sandbox.sandbox import Outcome, available, shared_sandbox
 from firsthand.tool import tool
 
 MAX_CHARS = 8_000
@@ -15,7 +15,7 @@ _REASONS = {
 }
 
 
-@tool(effect="read", timeout_s=60.0)
+@tool(effect="read", timeout_s=60.0, ready=available)
 async def python(code: str) -> str:
     """What Python code prints, and the value of its last expression. Nothing is kept from one call to the next; no network.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -21,7 +21,7 @@ from firsthand.errors import ConfigError, nearest, unknown
 from firsthand.scorers.choice import acc, acc_norm
 from firsthand.task import Task
 
-_FIELD = re.compile(r"\{\{|\}\}|\{([A-Za-z_]\w*)\}")
+_FIELD = re.compile(r"\{\{|\}\}|\{([^{}]+)\}")
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,15 @@ class Item:
     secret: Mapping[str, Any] = field(default_factory=dict)
     """Further fields for the scorers alone, such as `answer`."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    question: str = ""
+    """The question alone, where no field `question` holds it."""
+    target: str = ""
+    """The right answer, where no field `answer` holds it."""
+
+    @property
+    def asked(self) -> str:
+        """The question alone, as patterns other than `direct` ask it."""
+        return self.question or self.fields["question"]
 
 
 def choose(benchmark: str, protocols: Mapping[str, Protocol], name: str) -> tuple[str, Protocol]:
@@ -92,12 +101,17 @@ def choose(benchmark: str, protocols: Mapping[str, Protocol], name: str) -> tupl
 
 
 def fill(template: str, fields: Mapping[str, str]) -> str:
-    """Fill in a template's `{field}`s; `{{` and `}}` are braces, and the values of fields are never expanded."""
+    """Fill in a template's `{field}`s; `{{` and `}}` are braces, and the values of fields are never expanded.
+
+    A field may have any name without braces. What stands in other braces, and is no identifier, is text.
+    """
 
     def value(found: re.Match[str]) -> str:
         name = found.group(1)
         if name is None:
             return found.group()[0]
+        if name not in fields and not name.isidentifier():
+            return found.group()
         if name not in fields:
             close = nearest(name, fields)
             hint = f" did you mean {{{close}}}?" if close else ""
@@ -108,6 +122,24 @@ def fill(template: str, fields: Mapping[str, str]) -> str:
         return fields[name]
 
     return _FIELD.sub(value, template)
+
+
+def check_template(template: str, fields: Iterable[str]) -> None:
+    """ConfigError if a template has braces around anything but the name of a field."""
+    known = set(fields)
+    left = _FIELD.sub(
+        lambda found: "" if found.group(1) is None or found.group(1) in known else found.group(), template
+    )
+    if "{" in left or "}" in left:
+        at = min(place for place in (left.find("{"), left.find("}")) if place >= 0)
+        named = re.match(r"\{([^{}]*)\}", left[at:])
+        close = nearest(named[1], known) if named else None
+        hint = f" did you mean {{{close}}}?" if close else ""
+        what = f"names {named[0]}" if named else f"has a single {left[at]}"
+        raise ConfigError(
+            f"the template {template[:60]!r} {what};{hint} there are {', '.join(sorted(known))}; "
+            "write {{ and }} for braces"
+        )
 
 
 def letter(index: int) -> str:
@@ -128,7 +160,8 @@ def query(item: Item, protocol: Protocol, index: int | None = None) -> str:
 def answered(item: Item, protocol: Protocol) -> str:
     """Return the item with its answer, as a few-shot example."""
     if protocol.continuation is None:
-        return query(item, protocol) + fill(protocol.answer, item.fields)
+        fields = {**item.fields, "answer": item.target} if item.target else item.fields
+        return query(item, protocol) + fill(protocol.answer, fields)
     return query(item, protocol, item.gold) + _continuation(item, protocol, item.gold)
 
 
@@ -152,7 +185,7 @@ def make_task(item: Item, protocol: Protocol, examples: Sequence[Item] = (), **c
     whole = "{choice}" in protocol.continuation  # else letters are scored, or the text after each choice
     return Task(
         id=item.id,
-        prompt=item.fields["question"],
+        prompt=item.asked,
         choices=texts if whole else tuple(f" {choice}" for choice in item.choices),
         context=befores[0] if len(set(befores)) == 1 else None,
         requests=() if whole else tuple(zip(befores, texts, strict=True)),
@@ -216,7 +249,7 @@ def _written(item: Item, protocol: Protocol, examples: Sequence[Item], changes: 
     sampling = {"stop": protocol.stop, "max_tokens": protocol.max_tokens, "temperature": protocol.temperature}
     return Task(
         id=item.id,
-        prompt=text if protocol.chat else "\n".join([item.fields["question"], *listed]),
+        prompt=text if protocol.chat else "\n".join([item.asked, *listed]),
         context=None if protocol.chat else text,
         sampling={name: value for name, value in sampling.items() if value is not None},
         verbatim=True,

@@ -5,8 +5,9 @@
     target = "{capital}"
     scorer = ["normalised"]
 
-Templates name columns in braces. With `choices` it is multiple choice: scored by log-prob after the prompt, or answered with
-a letter under other patterns; without, the answer is generated. `firsthand run ./capitals.toml` runs it.
+Templates name columns in braces, whatever their heading; other braces are doubled. With `choices` it is multiple choice:
+scored by log-prob after the prompt, or answered with a letter under other patterns; without, the answer is generated.
+`firsthand run ./capitals.toml` runs it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 from firsthand import catalog
 from firsthand._moved import old_names
 from firsthand.benchmark import Benchmark
-from firsthand.benchmarks.protocols.protocol import Item, Protocol, answered, fill, letter, make_task
+from firsthand.benchmarks.protocols.protocol import Item, Protocol, answered, check_template, fill, letter, make_task
 from firsthand.benchmarks.sources.tables import TableRow, read_table
 from firsthand.config import build, read_toml
 from firsthand.errors import ConfigError, DataError
@@ -133,8 +134,10 @@ def _columns(row: TableRow) -> dict[str, str]:
 
 
 def _filled(template: str, row: TableRow, what: str, extra: Mapping[str, str] | None = None) -> str:
+    fields = {**_columns(row), **(extra or {})}
     try:
-        return fill(template, {**_columns(row), **(extra or {})})
+        check_template(template, fields)
+        return fill(template, fields)
     except ConfigError as error:
         odd = [name for name, value in row.columns.items() if not isinstance(value, str | int | float)]
         hint = f" ({', '.join(odd)}: not text or a number here)" if odd else ""
@@ -146,14 +149,24 @@ def _item(row: TableRow, about: BenchmarkDescription, id: str) -> Item:
     answer = _filled(about.target, row, "target").strip()
     if not answer:
         raise DataError(f"{row.where}: the target {about.target!r} is empty here")
-    question = _filled(about.prompt, row, "prompt", {"options": ""}).strip()
+    question = _filled(about.prompt, row, "prompt", _placeholders(about, row)).strip()
     if not question:
         raise DataError(f"{row.where}: the prompt is empty here")
     cluster = {"cluster": _filled(about.cluster, row, "cluster")} if about.cluster else {}
     id = _filled(about.id, row, "id") if about.id else id
     gold = _gold(answer, choices, row) if about.choices else 0
     secret = {} if about.choices else {"answer": answer}
-    return Item(id, {**_columns(row), "question": question, "answer": answer}, choices, gold, secret, cluster)
+    return Item(id, _columns(row), choices, gold, secret, cluster, question, answer)
+
+
+def _placeholders(about: BenchmarkDescription, row: TableRow) -> dict[str, str]:
+    """What a prompt may name besides columns where there are choices, still empty; DataError if a column has such a name."""
+    if not about.choices:
+        return {}
+    for name in ("options", "letter", "choice"):
+        if name in _columns(row) and f"{{{name}}}" in about.prompt + about.continuation:
+            raise DataError(f"{row.where}: the column {name!r} is named like a part of each choice: rename the column")
+    return {"options": "", "letter": "", "choice": ""}
 
 
 def _choices(row: TableRow, about: BenchmarkDescription) -> tuple[str, ...]:
@@ -192,7 +205,7 @@ def _task(item: Item, about: BenchmarkDescription, protocol: Protocol, examples:
     shown = "".join(f"{answered(each, protocol)}\n\n" for each in examples)
     return Task(
         id=item.id,
-        prompt=shown + item.fields["question"],
+        prompt=shown + item.question,
         hint=about.hint or None,
         metadata=dict(item.metadata),
         secret=dict(item.secret),

@@ -127,6 +127,8 @@ class ServedModels:
         """Why the state is `failed`."""
         self.facts: ModelFacts | None = None
         """Of a model that runs here, once it is loaded."""
+        self.on_facts: Callable[[ModelFacts], None] = lambda facts: None
+        """Told once the model is loaded, if it runs here."""
         self.created = int(time.time())
 
     @property
@@ -184,6 +186,7 @@ class ServedModels:
         try:
             if self.tokens is not None:
                 self.facts = await self.tokens.load()
+                self.on_facts(self.facts)
                 await warm_up(self.tokens)
                 for name in self.names:
                     await self.cache_fingerprint(name)

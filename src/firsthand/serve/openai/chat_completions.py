@@ -83,7 +83,12 @@ async def chat_job(state: OpenAIState, request: ActiveRequest, body: ChatRequest
     grammar = grammar or request_parsing.calls_grammar(tools, served.facts)
     most = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
     sampling = request_parsing.sampling(
-        body, request.client.limits, max_tokens=most, top_logprobs=body.top_logprobs or 0, grammar=grammar
+        body,
+        request.client.limits,
+        max_tokens=most,
+        top_logprobs=body.top_logprobs or 0,
+        grammar=grammar,
+        facts=served.facts,
     )
     served.check_sampling(sampling)
     request.notes |= {"stream": bool(body.stream), "messages": len(messages)}

@@ -88,6 +88,7 @@ def _job(state: OpenAIState, request: ActiveRequest, body: CompletionRequest) ->
         max_tokens=DEFAULT_TOKENS if body.max_tokens is None else body.max_tokens,
         top_logprobs=body.logprobs or 0,
         grammar=request_parsing.structure(body),
+        facts=served.facts,
     )
     served.check_sampling(sampling)
     request.notes |= {"stream": bool(body.stream), "prompts": len(prompts)}

@@ -218,10 +218,28 @@ def _grammar(kind: str, value: object, field: str) -> Grammar:
     raise bad(f"{field} cannot be read as {kind}", field)
 
 
+OPENAI_DEFAULTS = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0}
+"""The settings of a request that states none of them, or some, unless the model's authors recommend others."""
+
+
 def sampling(
-    body: SamplingFields, limits: ClientLimits, *, max_tokens: int | None, top_logprobs: int, grammar: Grammar | None
+    body: SamplingFields,
+    limits: ClientLimits,
+    *,
+    max_tokens: int | None,
+    top_logprobs: int,
+    grammar: Grammar | None,
+    facts: ModelFacts | None = None,
 ) -> Sampling:
-    """The sampling settings of a request, checked against the client's limits."""
+    """The sampling settings of a request, checked against the client's limits.
+
+    A request that states nothing about sampling gets what the model's authors recommend. One that states something gets
+    OpenAI's defaults for the rest, so that greedy stays greedy. `max_tokens` has a recommendation of its own.
+    """
+    recommended = dict(facts.recommended) if facts is not None else {}
+    most = int(min(recommended.pop("max_tokens", limits.max_tokens), limits.max_tokens))
+    is_bare = all(getattr(body, name) is None for name in OPENAI_DEFAULTS)
+    default = OPENAI_DEFAULTS | (recommended if is_bare else {})
     if max_tokens is not None and max_tokens > limits.max_tokens:
         field = "max_completion_tokens" if body.max_tokens != max_tokens else "max_tokens"
         raise bad(f"{field} is {max_tokens}: at most {limits.max_tokens} are given", field, "invalid_value")
@@ -233,12 +251,14 @@ def sampling(
     if body.stream_options is not None and not body.stream:
         raise bad("stream_options is only for streams: set stream to true", "stream_options")
     return Sampling(
-        max_tokens=limits.max_tokens if max_tokens is None else max(max_tokens, 1),
-        temperature=1.0 if body.temperature is None else body.temperature,
-        top_k=max(body.top_k or 0, 0),
-        top_p=1.0 if body.top_p is None else body.top_p,
-        min_p=body.min_p or 0.0,
-        repetition_penalty=1.0 if body.repetition_penalty is None else body.repetition_penalty,
+        max_tokens=most if max_tokens is None else max(max_tokens, 1),
+        temperature=default["temperature"] if body.temperature is None else body.temperature,
+        top_k=int(default["top_k"]) if body.top_k is None else max(body.top_k, 0),
+        top_p=default["top_p"] if body.top_p is None else body.top_p,
+        min_p=default["min_p"] if body.min_p is None else body.min_p,
+        repetition_penalty=default["repetition_penalty"]
+        if body.repetition_penalty is None
+        else body.repetition_penalty,
         presence_penalty=body.presence_penalty or 0.0,
         frequency_penalty=body.frequency_penalty or 0.0,
         seed=body.seed,
@@ -247,7 +267,7 @@ def sampling(
         logit_bias=_bias(body.logit_bias or {}),
         stop_ids=tuple(body.stop_token_ids or ()),
         ignore_eos=bool(body.ignore_eos),
-        min_tokens=_min_tokens(body, max_tokens or limits.max_tokens),
+        min_tokens=_min_tokens(body, max_tokens or most),
         allowed_token_ids=None if body.allowed_token_ids is None else tuple(body.allowed_token_ids),
         bad_words=tuple(body.bad_words or ()),
         skip_special_tokens=body.skip_special_tokens is not False,

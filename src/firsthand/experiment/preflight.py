@@ -1,0 +1,51 @@
+"""Refuses an experiment that cannot work, before its run is made: a tool, sandbox or task that an agent needs is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from firsthand.agent import Agent
+from firsthand.benchmark import Benchmark
+from firsthand.errors import ConfigError, FirsthandError
+from firsthand.loop.pattern_options import check_task, tools_needed
+from firsthand.task import Task
+
+
+def check_ready(agents: Sequence[Agent], benchmarks: Sequence[tuple[Benchmark, Sequence[Task]]]) -> None:
+    """FirsthandError if a tool or a scorer cannot work on this machine, or an agent can attempt no task of a benchmark."""
+    for agent in agents:
+        for tool in agent.own_tools:
+            if tool.ready is not None:
+                tool.ready()
+    for benchmark, tasks in benchmarks:
+        for scorer in benchmark.scorers:
+            if (ready := getattr(scorer, "ready", None)) is not None:
+                ready()
+        for agent in agents:
+            _check_tools(agent, benchmark)
+            _check_tasks(agent, tasks)
+
+
+def _check_tools(agent: Agent, benchmark: Benchmark) -> None:
+    """An environment or a source may bring a tool when it opens; without one, what is missing stays missing."""
+    if benchmark.environment is not None or len(agent.own_tools) < len(agent.tools):
+        return
+    names = sorted(tool.name for tool in agent.own_tools)
+    for tool, pattern in tools_needed(agent.pattern, agent.options).items():
+        if tool not in names:
+            known = ", ".join(names) or "none"
+            raise ConfigError(
+                f"{pattern} needs the tool {tool!r}, and the tools are {known}: give it, as in --tools {tool}"
+            )
+
+
+def _check_tasks(agent: Agent, tasks: Sequence[Task]) -> None:
+    refused: FirsthandError | None = None
+    for task in tasks:
+        try:
+            check_task(agent.pattern, agent.options, task.public())
+            return
+        except FirsthandError as error:
+            refused = refused or error
+    if refused is not None:
+        raise refused

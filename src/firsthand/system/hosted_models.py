@@ -1,0 +1,50 @@
+"""Says how to reach a model that somebody else's server has: Ollama's, OpenAI's, Anthropic's, Google's and others.
+
+All of them speak OpenAI's protocol, so the name is `openai:NAME@URL`, and the key is in OPENAI_API_KEY.
+"""
+
+from __future__ import annotations
+
+import re
+
+ADDRESSES = {
+    "ollama": "http://localhost:11434/v1",
+    "vllm": "http://localhost:8000/v1",
+    "sglang": "http://localhost:30000/v1",
+    "llamacpp": "http://localhost:8080/v1",
+    "lmstudio": "http://localhost:1234/v1",
+    "anthropic": "https://api.anthropic.com/v1",
+    "google": "https://generativelanguage.googleapis.com/v1beta/openai",
+    "gemini": "https://generativelanguage.googleapis.com/v1beta/openai",
+    "mistral": "https://api.mistral.ai/v1",
+    "deepseek": "https://api.deepseek.com/v1",
+    "groq": "https://api.groq.com/openai/v1",
+    "together": "https://api.together.xyz/v1",
+    "openrouter": "https://openrouter.ai/api/v1",
+}
+"""Base URLs of providers that people name, as their documentation gives them."""
+_OWNERS = (
+    (re.compile(r"(gpt|chatgpt|o\d)(-|$)", re.IGNORECASE), "openai"),
+    (re.compile(r"claude-", re.IGNORECASE), "anthropic"),
+    (re.compile(r"gemini-", re.IGNORECASE), "google"),
+    (re.compile(r"(llama|qwen|mistral|mixtral|gemma|phi|deepseek)[\w.-]*(:[\w.-]+)?$", re.IGNORECASE), "ollama"),
+)
+
+
+def provider_hint(provider: str, name: str) -> str:
+    """A sentence on how to write a provider's model; empty for an unknown provider."""
+    address = ADDRESSES.get(provider.lower().replace("-", "").replace("_", "").replace(".", ""))
+    if address is None:
+        return ""
+    key = "" if "localhost" in address else f", with {provider}'s key in OPENAI_API_KEY"
+    return f"it is reached by OpenAI's protocol: write openai:{name or 'NAME'}@{address}{key}"
+
+
+def name_hint(name: str) -> str:
+    """A sentence on how to write a model that a known provider has; empty if its name says nothing."""
+    owner = next((owner for pattern, owner in _OWNERS if pattern.match(name)), None)
+    if owner == "openai":
+        return f"if it is OpenAI's, write openai:{name}, with the key in OPENAI_API_KEY"
+    if owner == "ollama":
+        return f"if Ollama serves it here, write openai:{name}@{ADDRESSES['ollama']}"
+    return provider_hint(owner, name) if owner else ""

@@ -1,0 +1,182 @@
+"""What cannot work is refused before a run is made: impossible options, missing tools, no sandbox, unsuitable tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from firsthand import Agent, Benchmark, Experiment, Task, catalog
+from firsthand.cli import main
+from firsthand.context import Context
+from firsthand.errors import ConfigError, SandboxError
+from firsthand.loop.pattern_options import checked, tools_needed
+from firsthand.message import ToolCall
+from firsthand.patterns.code_act import code_act
+from firsthand.patterns.self_consistency import self_consistency
+from firsthand.patterns.tot import tot
+from firsthand.providers.scripted import Scripted
+from firsthand.rollout import rollout
+from firsthand.scorers.code import passes_tests
+from firsthand.tool import tool
+from firsthand.tools.python import python
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    Path("script.json").write_text(json.dumps({"": "```python\nprint(1)\n```"}))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def no_sandbox(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+
+def refused(*words: str) -> str:
+    """Run a command that must be refused; returns the runs that it left behind all the same."""
+    assert main(["run", "arithmetic", "--limit", "2", "--model", "scripted:script.json", *words]) in (1, 2)
+    return ",".join(path.name for path in Path("home/runs").glob("2*")) if Path("home/runs").exists() else ""
+
+
+@pytest.mark.parametrize(
+    ("pattern", "says"),
+    [
+        ("self_consistency:samples=0", "samples is 0"),
+        ("self_consistency:temperature=-1", "temperature is -1"),
+        ("self_consistency(tot:breadth=0)", "breadth is 0"),
+        ("tot:breadth=0", "breadth is 0"),
+        ("tot:samples=-3", "samples is -3"),
+        ("tot:judgements=0", "judgements is 0"),
+        ("tot:temperature=nan", "temperature"),
+        ("tot_dfs:visits=0", "visits is 0"),
+        ("tot_dfs:per_state=0", "per_state is 0"),
+        ("parallel:n=0", "n is 0"),
+        ("parallel:threshold=1.5", "threshold 1.5"),
+        ("parallel:temperature=-1", "temperature is -1"),
+        ("reflexion:trials=0", "trials is 0"),
+        ("reflexion:memory=0", "memory 0"),
+        ("react:max_steps=0", "max_steps is 0"),
+        ("react:native=true:constrained=true", "constrained is for actions in text"),
+        ("react_cot:samples=0", "samples is 0"),
+        ("react_cot:max_steps=-1", "max_steps is -1"),
+        ("code_act:max_steps=0", "max_steps is 0"),
+        ("plan_execute:max_steps=0", "max_steps is 0"),
+        ("plan_execute:replans=-1", "replans -1"),
+        ("orchestrate:workers=0", "workers 0"),
+        ("orchestrate:workers=99:rounds=99", "no more than 256"),
+        ("evaluator_optimizer:rounds=-1", "rounds is -1"),
+        ("reply:max_steps=0", "max_steps is 0"),
+        ("cot:shots=-1", "shots is -1"),
+        ("cot:shots=2:extract=true", "leave one of the two out"),
+        ("judge:reasoning_tokens=0", "reasoning_tokens is 0"),
+        ("judge:max_chars=1", "max_chars is 1"),
+        ("cot:shots=2", "carries 0 examples"),
+        ("self_consistency:shots=2", "carries 0 examples"),
+        ("plan_execute(cot:shots=2)", "carries 0 examples"),
+        ("judge", "nothing to judge"),
+        ("inspect_solver", "no sample of an Inspect task"),
+        ("code_act", "code_act needs the tool 'python', and the tools are calculator"),
+        ("plan_execute(code_act)", "code_act needs the tool 'python'"),
+    ],
+)
+def test_an_impossible_option_or_need_is_refused_at_the_start(
+    pattern: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert refused("--pattern", pattern) == ""
+    assert says in capsys.readouterr().err
+
+
+def test_every_number_that_a_pattern_takes_is_checked() -> None:
+    """A pattern of the package with a whole-number option has checks, so that a new one is not forgotten."""
+    import inspect
+
+    for name in catalog.names("pattern"):
+        function = catalog.find("pattern", name)
+        parameters = inspect.signature(function).parameters.values()
+        numbers = [p.name for p in parameters if type(p.default) is int and p.name != "shots"]
+        for option in numbers:
+            with pytest.raises(ConfigError, match=option):
+                Agent("a", Scripted(), function, {option: -5})
+
+
+def test_an_agent_made_in_python_is_refused_when_it_is_made_and_so_is_a_direct_call() -> None:
+    with pytest.raises(ConfigError, match="breadth is 0"):
+        Agent("a", Scripted(), partial(self_consistency, pattern=partial(tot, breadth=0)))
+
+    async def own(task: Task, ctx: Context) -> str:
+        return await tot(task, ctx, breadth=0)
+
+    trace = asyncio.run(rollout(Agent("a", Scripted(["x"]), own), Task("1", "?")))
+    assert trace.error is not None and trace.error.message == "breadth is 0: give 1 or more" and trace.calls == ()
+
+
+def test_a_pattern_of_ones_own_may_bring_checks() -> None:
+    def check(*, share: float) -> None:
+        if not 0 <= share <= 1:
+            raise ConfigError(f"share is {share:g}: give 0 to 1")
+
+    @checked(check, tools=("sql",))
+    async def mine(task: Task, ctx: Context, *, share: float = 2.0) -> str:
+        return ""
+
+    with pytest.raises(ConfigError, match="share is 2"):
+        Agent("a", Scripted(), mine)
+    assert Agent("a", Scripted(), mine, {"share": 0.5}).to_json()["pattern"] == "mine"
+    assert tools_needed(partial(self_consistency, pattern=mine), {}) == {"sql": "mine"}
+
+
+# -- the sandbox --
+
+
+@pytest.mark.parametrize(
+    "words", [("--pattern", "code_act", "--tools", "python"), ("--pattern", "react", "--tools", "shell")]
+)
+@pytest.mark.usefixtures("no_sandbox")
+def test_without_a_sandbox_its_tools_are_refused_before_the_run(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert refused(*words) == ""
+    assert "untrusted code is not run without a sandbox" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("no_sandbox")
+def test_without_a_sandbox_a_benchmark_that_tests_code_is_refused_before_the_model_is_asked(home: Path) -> None:
+    model = Scripted(lambda *_: "x")
+    benchmark = Benchmark("b", lambda seed: [Task("1", "?")], (passes_tests,))
+    with pytest.raises(SandboxError, match="without a sandbox"):
+        Experiment([Agent("a", model, tot)], benchmark).run()
+    assert model.asked == [] and not (home / "runs").exists()
+
+
+@pytest.mark.usefixtures("no_sandbox")
+def test_a_sandbox_that_goes_missing_is_an_error_of_the_attempt_and_no_answer_to_the_model() -> None:
+    model = Scripted({"": "```python\nprint(1)\n```"})
+    trace = asyncio.run(rollout(Agent("a", model, code_act, {}, (python,)), Task("1", "?")))
+    assert trace.error is not None and trace.error.kind == "SandboxError" and len(model.asked) == 1
+    assert trace.scores == () and trace.stop_reason == "error"
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+def test_a_tool_whose_sandbox_breaks_ends_the_attempt(blocking: bool) -> None:
+    async def breaks() -> str:
+        """Break."""
+        raise SandboxError("gone")
+
+    def breaks_in_thread() -> str:
+        """Break."""
+        raise SandboxError("gone")
+
+    made: Any = tool(effect="read", name="breaks")(breaks_in_thread if blocking else breaks)
+
+    async def pattern(task: Task, ctx: Context) -> str:
+        return (await ctx.call(ToolCall("1", "breaks", {}))).content
+
+    trace = asyncio.run(rollout(Agent("a", Scripted(), pattern, {}, (made,)), Task("1", "?")))
+    assert trace.error is not None and trace.error.message == "gone"

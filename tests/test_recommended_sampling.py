@@ -1,0 +1,117 @@
+"""A bare request gets the sampling that a model's authors recommend, and a stated one gets what it states."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tiny
+from firsthand.cli import main
+from firsthand.commands.chat import Config, sampling_of
+from firsthand.commands.serve import tell_base_model
+from firsthand.engine.core.engine_config import EngineConfig
+from firsthand.hub.model_lookup import KNOWN, card_sampling
+from firsthand.model import ModelFacts
+from firsthand.providers.local import Local
+from firsthand.sampling import Sampling
+from firsthand.serve.admission.admission_settings import ClientLimits
+from firsthand.serve.models.served_models import ServedModels
+from firsthand.serve.openai.request_parsing import sampling
+from firsthand.serve.openai.request_schema import ChatRequest, read
+from firsthand.tokens.recommended_sampling import FOLDER, GGUF, recommended
+
+CONFIG = EngineConfig(kv_memory_bytes=8 << 20, threads=1)
+FACTS = ModelFacts(64, 100, None, False, "", {"temperature": 0.2, "top_p": 0.9, "top_k": 20, "max_tokens": 300})
+
+
+def parsed(facts: ModelFacts | None = FACTS, most: int = 4096, **fields: Any) -> Sampling:
+    body = read(ChatRequest, {"model": "m", "messages": [{"role": "user", "content": "Hi"}], **fields})
+    limits = ClientLimits(max_tokens=most)
+    return sampling(body, limits, max_tokens=body.max_tokens, top_logprobs=0, grammar=None, facts=facts)
+
+
+@pytest.mark.parametrize(
+    ("values", "keys", "found"),
+    [
+        ({"temperature": 0.6, "top_k": 20.0, "max_new_tokens": 9, "do_sample": True}, FOLDER,
+         {"temperature": 0.6, "top_k": 20, "max_tokens": 9}),
+        ({"general.sampling.temp": 0.5, "general.sampling.penalty_repeat": 1.05}, GGUF,
+         {"temperature": 0.5, "repetition_penalty": 1.05}),
+        ({"temperature": "hot", "top_p": 7, "top_k": -1, "min_p": None, "repetition_penalty": True}, FOLDER, {}),
+        ({"temperature": float("nan"), "max_new_tokens": 0}, FOLDER, {}),
+        ({}, FOLDER, {}),
+    ],
+)  # fmt: skip
+def test_files_recommend_what_a_sampling_takes_and_nothing_else(
+    values: dict[str, Any], keys: dict[str, str], found: dict[str, float]
+) -> None:
+    assert recommended(values, keys) == found
+
+
+def test_a_bare_chat_gets_what_is_recommended() -> None:
+    bare = parsed()
+    assert (bare.temperature, bare.top_p, bare.top_k, bare.max_tokens) == (0.2, 0.9, 20, 300)
+    assert parsed(most=100).max_tokens == 100 and parsed(max_tokens=7).max_tokens == 7
+
+
+def test_a_request_that_states_something_gets_openais_defaults_for_the_rest() -> None:
+    greedy = parsed(temperature=0)
+    assert (greedy.temperature, greedy.top_p, greedy.top_k, greedy.max_tokens) == (0, 1.0, 0, 300)
+    assert parsed(top_p=0.5).temperature == 1.0 and parsed(top_p=0.5).top_p == 0.5
+    assert (parsed(None).temperature, parsed(None).max_tokens) == (1.0, 4096)
+
+
+def test_a_model_tells_its_recommendation_and_whether_it_has_a_template(tmp_path: Path) -> None:
+    folder = tiny.write_model(tmp_path / "model")
+    path = folder / "generation_config.json"
+    before = json.loads(path.read_text()) if path.is_file() else {}
+    path.write_text(json.dumps({**before, "temperature": 0.25, "top_k": 11}))
+    model = Local(folder, name="tiny", config=CONFIG)
+    try:
+        facts = asyncio.run(model.load())
+    finally:
+        model.close()
+    assert facts.recommended == {"temperature": 0.25, "top_k": 11}
+    template = (folder / "chat_template.jinja").is_file() or "chat_template" in json.loads(
+        (folder / "tokenizer_config.json").read_text()
+    )
+    assert facts.has_template is template
+
+
+def test_the_catalog_recommends_for_a_model_whose_file_does_not() -> None:
+    file = KNOWN["smollm2"].file
+    assert card_sampling(Path("/elsewhere") / file)["temperature"] == 0.2
+    assert card_sampling(Path("other.gguf")) == {}
+    assert all(Sampling(**{**entry.sampling}) for entry in KNOWN.values())  # type: ignore[arg-type]
+
+
+def test_chat_takes_the_recommendation_unless_a_temperature_is_given() -> None:
+    given = {"temperature": 0.2, "top_p": 0.9, "max_tokens": 512}
+    assert sampling_of(Config(), given) == Sampling(512, 0.2, 0, 0.9)
+    assert sampling_of(Config(temperature=0.0), given) == Sampling(512, 0.0)
+    assert sampling_of(Config(max_tokens=5), {}) == Sampling(5, 0.7)
+    assert sampling_of(Config(), {}) == Sampling(1024, 0.7)
+
+
+def test_a_base_model_is_said_to_be_one_by_chat_and_serve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))
+    folder = tiny.write_model(tmp_path / "model")
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings.pop("chat_template", None)
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    assert main(["chat", str(folder), "Hi", "--max-tokens", "2"]) == 0
+    assert "has no chat template" in capsys.readouterr().err
+    models = ServedModels(model := Local(folder, name="base", config=CONFIG))
+    models.on_facts = lambda facts: tell_base_model(models.name, facts)
+    try:
+        asyncio.run(models.load())
+    finally:
+        model.close()
+    assert "base has no chat template" in capsys.readouterr().err

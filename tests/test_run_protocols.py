@@ -1,0 +1,96 @@
+"""A run's protocols and what is wrong with its data stay with it, and its first agent stays the baseline."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from firsthand import Agent, Benchmark, Experiment, Task
+from firsthand.cli import main
+from firsthand.patterns.cot import cot
+from firsthand.patterns.direct import direct
+from firsthand.providers.scripted import Scripted
+from firsthand.rollout import rollout
+from firsthand.runs.store import open_run
+from firsthand.scorers.match import exact
+from firsthand.show.board import leaderboard
+
+LEAK = "LEAK: the prompt contains the target in 1 of 2 rows (line 2)"
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    Path("leaky.csv").write_text("country,capital\nParis in France,Paris\nPeru,Lima\n")
+    Path("leaky.toml").write_text(
+        'data = "leaky.csv"\nprompt = "What is the capital of {country}?"\ntarget = "{capital}"\n'
+    )
+    return tmp_path / "home"
+
+
+def test_every_view_of_a_run_tells_its_protocol_and_its_leaks(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "./leaky.toml", "--model", "scripted:echo"]) == 0
+    with open_run("last", home) as run:
+        report = (run.path / "report.html").read_text()
+        protocol = run.protocols["leaky"]
+    assert LEAK in protocol and "leaky.csv, 2 rows" in protocol
+
+    def shown(*words: str) -> str:
+        capsys.readouterr()
+        assert main([*words]) == 0
+        return capsys.readouterr().out
+
+    assert LEAK in report
+    for words in (["show", "last"], ["summary", "last"], ["summary", "last", "--by", "cluster"]):
+        if words[-1] != "cluster":
+            assert f"protocol  leaky: {protocol}" in shown(*words)
+    assert [board["protocol"] for board in json.loads(shown("show", "last", "--json"))] == [protocol]
+    assert [line["protocol"] for line in json.loads(shown("summary", "last", "--json"))] == [protocol]
+
+
+def test_an_experiment_from_python_keeps_its_protocols(home: Path) -> None:
+    benchmark = Benchmark("mine", lambda seed: [Task("1", "?", secret={"answer": "x"})], (exact,), protocol="as said")
+    with Experiment([Agent("a", Scripted(lambda *_: "x"), direct)], benchmark).run() as run:
+        assert run.protocols == {"mine": "as said"}
+
+
+def test_the_agent_named_first_is_the_baseline_whichever_attempt_came_first() -> None:
+    import asyncio
+
+    benchmark = Benchmark("b", lambda seed: [], (exact,))
+    task = Task("1", "?", secret={"answer": "x"})
+
+    def trace(name: str, pattern: Any) -> Any:
+        return asyncio.run(rollout(Agent(name, Scripted(lambda *_: "x"), pattern), task, benchmark=benchmark))
+
+    second, first = trace("cot", cot), trace("direct", direct)
+    (board,) = leaderboard([second, first], order=["direct", "cot", "react"])
+    assert board.baseline == "direct"
+    (board,) = leaderboard([second, first])
+    assert board.baseline == "cot"
+
+
+def test_after_an_interruption_the_baseline_is_still_the_agent_named_first(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first agent's attempt at the first task is the one that is still missing when Ctrl-C comes."""
+    from firsthand.commands import run as command
+
+    Path("script.json").write_text(json.dumps({"step by step": "The answer is 1", "": "2"}))
+    words = ["run", "arithmetic", "--limit", "3", "--model", "scripted:script.json", "--pattern", "direct,cot"]
+
+    async def interrupted(experiment: Experiment, run: Any, config: Any) -> None:
+        await experiment.attempt_async(run)
+        with run.database.write() as connection:
+            first = experiment.places()[0].id
+            connection.execute("DELETE FROM traces WHERE attempt = ?", (first,))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "attempt", interrupted)
+    assert main([*words, "--json"]) == 130
+    body = json.loads(capsys.readouterr().out)
+    assert [(board["baseline"], len(board["rows"])) for board in body["boards"]] == [("direct", 2)]
