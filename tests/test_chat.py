@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import select
+import shutil
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 
 from firsthand.agent import Agent
+from firsthand.commands.chat import MAX_INPUT
 from firsthand.errors import ConfigError, GuardBlocked, LimitExceeded, ModelError, UnknownName
 from firsthand.guard import AttemptView, GuardVerdict
 from firsthand.loop.approval import Approval
@@ -27,6 +29,7 @@ from firsthand.model import Delta, Prompt, Sampling, ToolSpec
 from firsthand.patterns.reply import reply
 from firsthand.providers.scripted import Scripted
 from firsthand.runs.dialogue import Dialogue
+from firsthand.runs.run_names import find_run, run_ids
 from firsthand.show.trace_tree import plain_lines, trace_lines
 from firsthand.tool import tool
 from firsthand.trace import Trace
@@ -325,7 +328,79 @@ def test_at_a_terminal_it_prompts_streams_and_leaves_with_ctrl_d(tmp_path: Path)
     else:
         raise AssertionError(seen)
     os.write(screen, b"\x04")
-    until("not saved: /save saves a conversation")
+    until("kept: `firsthand chat --continue` goes on")
+    assert os.waitpid(pid, 0)[1] == 0
+
+
+def test_a_conversation_is_kept_and_continued(tmp_path: Path) -> None:
+    chat(tmp_path, "one\n", "scripted:echo")
+    chat(tmp_path, "two\n", "scripted:echo")
+    done = chat(tmp_path, "/undo\n/branches\nthree\n", "scripted:echo", "--continue", "--no-keep")
+    assert done.stdout.splitlines() == ["* main: 0 messages", "three"] and done.stderr == ""
+    again = chat(tmp_path, "/branches\n", "scripted:echo", "--continue")
+    assert again.stdout.splitlines() == ["* main: 2 messages, the last: two"]
+    assert len(run_ids(tmp_path)) == 2, "what said nothing new, or was not to be kept, is not kept"
+    assert "conversation" in run_ids(tmp_path)[0]
+
+
+def test_last_is_the_last_run_and_no_conversation_that_was_kept_unasked(tmp_path: Path) -> None:
+    chat(tmp_path, "one\n", "scripted:echo", "--save", "trip")
+    chat(tmp_path, "two\n", "scripted:echo")
+    assert find_run("last", tmp_path).name.endswith("trip" + find_run("last", tmp_path).name[-5:])
+    shutil.rmtree(find_run("last", tmp_path))
+    assert "conversation" in find_run("last", tmp_path).name
+
+
+def test_there_may_be_nothing_to_continue(tmp_path: Path) -> None:
+    done = chat(tmp_path, "", "scripted:echo", "--continue")
+    assert done.returncode == 2 and "there is no conversation" in done.stderr
+
+
+def test_what_is_piped_in_comes_before_the_question(tmp_path: Path) -> None:
+    done = chat(tmp_path, "line one\nline two\n\n", "scripted:echo", "Summarise this.")
+    assert done.stdout == "line one\nline two\n\nSummarise this.\n"
+    assert chat(tmp_path, " \n", "scripted:echo", "Hello?").stdout == "Hello?\n"
+
+
+def test_piped_input_has_a_limit(tmp_path: Path) -> None:
+    most = "x" * MAX_INPUT
+    assert len(chat(tmp_path, most, "scripted:echo", "Q?").stdout) == MAX_INPUT + 5
+    done = chat(tmp_path, most + "y", "scripted:echo", "Q?")
+    assert done.returncode == 2 and "more than 4,000,000 characters" in done.stderr
+
+
+def test_a_pasted_block_is_one_question_and_long_lines_wrap_at_words(tmp_path: Path) -> None:
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    pid, screen = pty.fork()
+    if pid == 0:
+        # Readline has set COLUMNS in this process, where os.environ does not show it: so the child's are given whole.
+        own = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+        own |= {"FIRSTHAND_HOME": str(tmp_path), "TERM": "xterm", "NO_COLOR": "1"}
+        os.execve(sys.executable, [sys.executable, "-m", "firsthand", "chat", "scripted:echo"], own)
+    fcntl.ioctl(screen, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 40, 0, 0))
+    seen = b""
+
+    def until(mark: bytes) -> None:
+        nonlocal seen
+        start, deadline = len(seen), time.monotonic() + 60
+        while mark not in seen[start:] and time.monotonic() < deadline:
+            if select.select([screen], [], [], 0.2)[0]:
+                seen += os.read(screen, 4096)
+        assert mark in seen[start:], seen
+
+    until(b"> ")
+    os.write(screen, b"\x1b[200~the first line\n" + b"word " * 12 + b"end\x1b[201~")
+    until(b"end")
+    os.write(screen, b"\r")
+    until(b"cached")
+    answer = seen.decode()[seen.decode().rindex("the first line") :]
+    assert answer.splitlines()[:3] == ["the first line", " ".join(["word"] * 8), "word word word word end"]
+    os.write(screen, b"\x04")
+    until(b"kept: ")
     assert os.waitpid(pid, 0)[1] == 0
 
 
@@ -371,7 +446,7 @@ def test_when_the_time_is_up_an_answer_stays_as_far_as_it_came_and_no_other_is_a
 
 
 def test_a_question_on_the_command_line_is_answered_and_that_is_all(tmp_path: Path) -> None:
-    done = chat(tmp_path, "this is not read\n", "scripted:echo", "What now?")
+    done = chat(tmp_path, "", "scripted:echo", "What now?")
     assert (done.stdout, done.stderr, done.returncode) == ("What now?\n", "", 0)
 
 

@@ -5,27 +5,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import itertools
 import sys
-import time
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from firsthand import catalog
 from firsthand.agent import Agent
-from firsthand.errors import ConfigError, FirsthandError, StoreError, unknown
+from firsthand.errors import ConfigError, FirsthandError, StoreError, UnknownName, unknown
 from firsthand.hub.fetch_model import fetch_named
 from firsthand.loop.approval import Approval, check_rules, parse_rules
 from firsthand.loop.budget import Limits
-from firsthand.loop.listener import Began, Piece, Step
 from firsthand.model import BASE_MODEL, Model, Sampling, TokenCapability, Usage
 from firsthand.patterns.reply import reply
 from firsthand.runs.dialogue import Dialogue
-from firsthand.show.trace_tree import as_json_text
+from firsthand.runs.run_names import KEPT
+from firsthand.show.chat_screen import Screen
 from firsthand.system.home import data_home
-from firsthand.system.terminal import console, one_line, printable
+from firsthand.system.terminal import one_line, printable
 from firsthand.tool import Tool
-from firsthand.trace import Call, Event
+from firsthand.trace import Call
 
 EXAMPLES = """
 firsthand chat
@@ -33,7 +34,8 @@ firsthand chat smollm2 "What is the capital of France?"
 firsthand chat qwen2.5-coder.gguf --system "Answer in one sentence." --temperature 0
 firsthand chat --tools calculator,files:notes --approve external=ask
 printf 'What is 2 + 3?\\nAnd times 4?\\n' | firsthand chat --temperature 0
-firsthand chat --load last              # continue a saved conversation, with this or another model
+firsthand chat --continue               # the last conversation, with this or another model
+cat notes.txt | firsthand chat smollm2 "Summarise this."
 """
 HELP = """\
 /fork [NAME]    start a branch here and switch to it; the old one stays as it is
@@ -51,6 +53,9 @@ HELP = """\
 A line ending in \\ continues on the next line; lines between two lines of \"\"\" are one question. // starts a question
 with a slash. Ctrl-C stops an answer and keeps what had arrived."""
 BLOCK = '"""'
+_NOT_SETTINGS = ("load", "save", "continue_", "keep")
+MAX_INPUT = 4_000_000
+"""Characters that may be piped in before a question."""
 
 
 @dataclass(frozen=True)
@@ -83,75 +88,23 @@ class Config:
     """Seconds that all answers together may take."""
     budget_usd: float | None = None
     """Money that the conversation may cost."""
+    continue_: bool = False
+    """Continue the last conversation."""
     load: str | None = field(default=None, metadata={"bare": "last"})
     """Continue a saved conversation: its run, or nothing for the last one."""
     save: str | None = field(default=None, metadata={"bare": "chat"})
-    """Save the conversation on exit, as a run of this name."""
+    """Name the run that the conversation is kept as."""
+    keep: bool = True
+    """Keep the conversation on exit as a run, which --continue goes on with."""
 
     def __post_init__(self) -> None:
         if self.max_tokens is not None and self.max_tokens < 1:
             raise ConfigError(f"max_tokens is {self.max_tokens}: give 1 or more")
+        if self.continue_ and self.load is not None:
+            raise ConfigError("--continue and --load both name a conversation: leave one out")
+        if self.save is not None and not self.keep:
+            raise ConfigError("--save keeps the conversation and --no-keep does not: leave one out")
         parse_rules(self.approve)
-
-
-class Screen:
-    """Shows a conversation: with colour and statistics on a terminal; elsewhere only the answers."""
-
-    def __init__(self) -> None:
-        self.is_terminal = sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
-        self._out, self._err = console(), console(stderr=True)
-        self._is_open = False  # a line of an answer that has no end yet
-        self._first_s: dict[str, float] = {}
-        self.writing_s = 0.0
-        """Seconds from first to last token, summed over answers."""
-
-    def listen(self, step: Step) -> None:
-        """Show one step of an answer."""
-        match step:
-            case Piece(text=text):
-                self._first_s.setdefault(step.id, time.perf_counter())
-                self._write(printable(text))
-            case Call(kind="generate"):
-                self.writing_s += time.perf_counter() - self._first_s.pop(step.id, time.perf_counter())
-            case Began(kind="tool", detail=detail):
-                self.note(f"→ {detail.get('name')}({as_json_text(detail.get('arguments'))})")
-            case Call(kind="tool", detail=detail):
-                self.note(f"← {detail.get('result')}")
-            case Event(kind="retry"):
-                self.end_line()
-                self.note(f"retrying: {step.data.get('error')}")
-
-    def _write(self, text: str) -> None:
-        self._is_open = self._is_open or bool(text)
-        self._out.print(text, end="", markup=False, soft_wrap=True)
-        self._out.file.flush()
-
-    def end_line(self) -> None:
-        """End the line of an answer."""
-        if self._is_open:
-            self._is_open = False
-            self._out.print()
-
-    def note(self, text: str) -> None:
-        """Print a line about the answer on standard error."""
-        self.end_line()
-        self._err.print(one_line(text)[:500], style="dim" if self.is_terminal else None, markup=False, soft_wrap=True)
-
-    def fact(self, text: str) -> None:
-        """Print a line on standard error if a person is at the terminal."""
-        self.end_line()
-        if self.is_terminal:
-            self.note(text)
-
-    def say(self, text: str) -> None:
-        """Print the output of a command."""
-        self.end_line()
-        self._out.print(printable(text), markup=False, soft_wrap=True)
-
-    def complain(self, error: BaseException) -> None:
-        """Print an error as a sentence on standard error."""
-        self.end_line()
-        print(f"firsthand: {one_line(str(error))}", file=sys.stderr, flush=True)
 
 
 class Chat:
@@ -205,7 +158,7 @@ class Chat:
     def questions(self) -> Iterator[str]:
         """The questions and commands, as they are typed or piped in."""
         if self.config.question is not None:
-            return iter([self.config.question])
+            return iter([with_input(self.config.question)])
         return questions(self.prompt if self.screen.is_terminal else None)
 
     def prompt(self) -> str:
@@ -290,19 +243,34 @@ class Chat:
         counts = f"{used.prompt_tokens} tokens in ({used.cached_tokens} cached), {used.completion_tokens} out"
         return f"{calls} calls, {counts}{cost}"
 
+    def keep(self) -> None:
+        """Keep the conversation at its end, if it has a new answer. That it cannot be is said, and is no failure."""
+        answered = any(call.kind == "generate" and call.error is None for call in self.dialogue.calls)
+        if self.is_saved or not answered or not self.config.keep:
+            return
+        try:
+            self._save(self.config.save or KEPT)
+            self.screen.fact("kept: `firsthand chat --continue` goes on, `firsthand runs` lists it")
+        except StoreError as error:
+            self.screen.complain(error)
+
     def save(self, name: str) -> None:
         """Save the conversation as a run."""
+        run_id, place = self._save(name or "chat")
+        self.screen.say(f"saved: firsthand show {run_id} {place[:8]}")
+
+    def _save(self, name: str) -> tuple[str, str]:
         from firsthand.runs import store
 
         trace, place = self.dialogue.trace(), self.dialogue.place
-        about = {"chat": {key: value for key, value in asdict(self.config).items() if key not in ("load", "save")}}
-        with store.create(data_home(), about, name or "chat", command=["firsthand", "chat"]) as run:
+        about = {"chat": {key: value for key, value in asdict(self.config).items() if key not in _NOT_SETTINGS}}
+        with store.create(data_home(), about, name, command=["firsthand", "chat"]) as run:
             run.add_tasks(trace.benchmark, [place.task])
             run.add_agent(trace.agent_name, trace.agent)
             with run.working():
                 run.append(trace)
             self.is_saved = True
-            self.screen.say(f"saved: firsthand show {run.id} {trace.place[:8]}")
+            return run.id, trace.place
 
     def load(self, ref: str) -> None:
         """Load a saved conversation: a run, and the attempt if it holds several."""
@@ -325,20 +293,54 @@ def main(config: Config) -> int:
     screen = Screen()
     agent = make_agent(config)
     chat = Chat(config, agent, screen)
-    if config.load is not None:
-        chat.load(config.load)
+    if config.load is not None or config.continue_:
+        chat.load(config.load or last_conversation())
     if screen.is_terminal:
         _use_line_editing()
+        load_in_background(agent.model)
         screen.fact(f"{agent.model.name}: ask a question, /help for commands, Ctrl-D to quit")
     with asyncio.Runner() as runner:
         try:
             chat.run(runner)
         finally:
-            if config.save is not None:
+            if config.save is not None and not chat.is_saved:
                 chat.save(config.save)
-    if screen.is_terminal and not chat.is_saved and config.save is None:
-        screen.fact("not saved: /save saves a conversation")
+            chat.keep()
     return 1 if chat.failed and not screen.is_terminal else 0
+
+
+def last_conversation() -> str:
+    """The id of the newest run that is a conversation; UnknownName if there is none."""
+    from firsthand.runs import store
+
+    for info in store.list_runs(data_home()):
+        if "chat" in info.config:
+            return info.id
+    raise UnknownName(f"there is no conversation in {data_home() / 'runs'} yet: `firsthand chat` keeps one")
+
+
+def load_in_background(model: Model) -> None:
+    """Begin to load a model that runs here, while the first question is typed. An error shows when it is asked."""
+    if not isinstance(model, TokenCapability):
+        return
+
+    def load() -> None:
+        with contextlib.suppress(FirsthandError):
+            asyncio.run(model.load())
+
+    threading.Thread(target=load, name="firsthand-load", daemon=True).start()
+
+
+def with_input(question: str) -> str:
+    """The question, after what is piped in, if anything is; ConfigError if that is more than MAX_INPUT characters."""
+    if sys.stdin is None or sys.stdin.closed or sys.stdin.isatty():
+        return question
+    text = "\n".join(itertools.islice(_piped(), MAX_INPUT))
+    if len(text) > MAX_INPUT:
+        raise ConfigError(
+            f"standard input has more than {MAX_INPUT:,} characters: give less, or a tool that reads files"
+        )
+    return f"{text.rstrip()}\n\n{question}" if text.strip() else question
 
 
 def make_agent(config: Config) -> Agent:
@@ -419,6 +421,8 @@ def _piped() -> Iterator[str]:
 
 
 def _use_line_editing() -> None:
-    """Enable arrow keys and history, if Python has readline."""
+    """Enable arrow keys and history, and pasted lines as one question, if Python has readline."""
     with contextlib.suppress(ImportError):
-        import readline  # noqa: F401
+        import readline
+
+        readline.parse_and_bind("set enable-bracketed-paste on")

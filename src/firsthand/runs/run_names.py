@@ -12,6 +12,8 @@ from firsthand.errors import StoreError, UnknownName, unknown
 
 DATABASE = "run.sqlite"
 LOCK = "lock"
+KEPT = "conversation"
+"""Name of the run of a conversation that was kept unasked; `last` passes over it."""
 _LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"
 
 
@@ -31,9 +33,13 @@ def run_ids(home: Path) -> list[str]:
 
 
 def find_run(ref: str, home: Path) -> Path:
-    """The folder of the run that `ref` names: `last`, an id, a unique beginning or the last letters of one, or a path."""
+    """The folder of the run that `ref` names: `last`, an id, a unique beginning or the last letters of one, or a path.
+
+    `last` is the newest run that is not a conversation kept unasked, or such a one if there is no other.
+    """
     ids = run_ids(home)
     if ref == "last":
+        ids = [each for each in ids if each[16:-5] != KEPT] or ids
         if not ids:
             raise UnknownName(f"there are no runs in {home / 'runs'} yet: `firsthand run` makes one")
         return max((home / "runs" / each for each in ids), key=lambda path: (path.name[:15], _made(path)))
