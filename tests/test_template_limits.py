@@ -152,7 +152,7 @@ def test_every_test_is_bounded_in_one_call(name: str) -> None:
     [
         "many == twin", "twin in [many]", "many < twin", "ending in long", "(ending, 1) in [(ending ~ '', 2)] * 100",
         "other in many", "given == given[:]", "many ~ ''", "[many] | string", "many + many", "many * 2**8",
-        "entries ~ ''", "[long] * 2**17", "0x" + "f" * 120_000 + " % 0x" + "e" * 60_000,
+        "entries ~ ''", "[long] * 2**17",
         "(digits | int(0, 16)) % (digits[1:] | int(0, 16))", "(digits | int(0, 32)) * 3",
         "dict(colliding | groupby('real'))",  
         "'%1000000000d' is even", "{'a': many}.items() ~ ''", "messages * 2**14 | tojson", "raise_exception(many)",
