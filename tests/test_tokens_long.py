@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 import threading
 import time
 from array import array
 from collections.abc import Callable
-from pathlib import Path
 
-import httpx
 import pytest
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
-from firsthand.engine.core.engine_config import EngineConfig
-from firsthand.errors import PromptTooLong
+from firsthand.errors import ModelFileError, PromptTooLong
 from firsthand.message import user
-from firsthand.providers.local import Local
 from firsthand.tokens.templates.chat_template import ChatTemplate
 from firsthand.tokens.tokenizer import TextRun, Tokenizer
-from served import serving
-from tiny import write_model
 
 CONTEXT = 4096
 HOSTILE = {
@@ -70,6 +66,53 @@ def test_a_text_beyond_the_context_is_refused_after_little_more_than_a_context(n
     assert tokenizer.encoded - before <= 8 * CONTEXT
 
 
+def test_many_short_messages_are_refused_after_a_context_of_tokens() -> None:
+    added = [{"id": 256, "content": "<|end|>", "special": True, "lstrip": False, "rstrip": False, "normalized": False,
+              "single_word": False}]  # fmt: skip
+    tokenizer = CountingTokenizer(description() | {"added_tokens": added})
+    chat = ChatTemplate(tokenizer, "{% for m in messages %}{{ m.content }}<|end|>{% endfor %}", max_tokens=CONTEXT)
+    with pytest.raises(PromptTooLong, match="more than 4096 tokens"):
+        chat.encode([user("ten letter")] * 5000)
+    assert tokenizer.encoded <= CONTEXT + 10
+
+
+@pytest.mark.parametrize("text", ["<" * (4 << 20), "<|" * (2 << 20), "<|im_star" * (1 << 12), "<|im_start|>" * 10_000])
+def test_looking_for_special_tokens_takes_one_pass(text: str) -> None:
+    names = ["<|im_start|>", "<|im_end|>", "<|im|>", "<|im", *(f"<|reserved_{number}|>" for number in range(256))]
+    added = [{"id": 256 + place, "content": name, "special": True, "lstrip": False, "rstrip": False, "normalized": False,
+              "single_word": False} for place, name in enumerate(names)]  # fmt: skip
+    tokenizer = Tokenizer(description() | {"added_tokens": added})
+    calls = 0
+
+    def note(_frame: object, event: str, _argument: object) -> None:
+        nonlocal calls
+        calls += event == "c_call"
+
+    sys.setprofile(note)
+    try:
+        found = list(tokenizer.find_special(text))
+    finally:
+        sys.setprofile(None)
+    longest = "<|im_start|>" if "<|im_start|>" in text else "<|im"
+    assert [token.content for _, token in found] == [longest] * text.count(longest)
+    assert [at for at, _ in found] == [match.start() for match in re.finditer(re.escape(longest), text)]
+    assert calls <= 4 * len(found) + 10, "places that begin like a token cost no call"
+
+
+def test_special_tokens_that_begin_with_each_other_are_found_or_refused_with_a_sentence() -> None:
+    def with_names(names: list[str]) -> Tokenizer:
+        added = [{"id": 256 + place, "content": name, "special": True, "lstrip": False, "rstrip": False,
+                  "normalized": False, "single_word": False} for place, name in enumerate(names)]  # fmt: skip
+        return Tokenizer(description() | {"added_tokens": added})
+
+    nested = with_names(["€" * size for size in range(1, 32)] + ["a.b", "ab"])
+    found = [token.content for _, token in nested.find_special("€" * 40 + "a.b ab axb")]
+    assert found == ["€" * 31, "€" * 9, "a.b", "ab"]
+    assert [token.content for _, token in with_names(["€" * 3000]).find_special("€" * 3001)] == ["€" * 3000]
+    with pytest.raises(ModelFileError, match="begin with each other"):
+        with_names(["€" * size for size in range(1, 3000)])
+
+
 def test_a_text_that_fits_is_never_refused() -> None:
     trained = tokenizers.Tokenizer(models.BPE())
     trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -107,25 +150,3 @@ def beats_during(work: Callable[[], object]) -> int:
 def test_other_threads_run_while_a_long_text_is_encoded() -> None:
     tokenizer = Tokenizer(description())
     assert beats_during(lambda: tokenizer.encode("7" * 300_000)) > 10
-
-
-def test_routes_that_tokenise_refuse_what_is_longer_than_the_context(tmp_path: Path) -> None:
-    folder = write_model(tmp_path / "m", max_position=512)
-    model = Local(folder, config=EngineConfig(kv_memory_bytes=1 << 22, threads=1))
-    text = "7" * 1_000_000
-    with serving(model, name="tiny") as running, httpx.Client(base_url=running.url, timeout=60) as http:
-        bodies = {
-            "/tokenize": {"prompt": text},
-            "/v1/completions": {"prompt": text},
-            "/v1/chat/completions": {"messages": [{"role": "user", "content": text}]},
-            "/v1/responses": {"input": text},
-        }
-        for path, body in bodies.items():
-            found = http.post(path, json=body)
-            error = found.json()["error"]
-            assert (found.status_code, error["code"]) == (400, "context_length_exceeded"), path
-            assert "512" in error["message"] and len(error["message"]) < 300
-        just = http.post("/tokenize", json={"prompt": "7" * 512})
-        assert just.json()["count"] == 512
-        over = http.post("/tokenize", json={"prompt": "7" * 513})
-        assert over.status_code == 400 and "513 tokens" in over.json()["error"]["message"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from array import array
 from collections.abc import Iterable, Sequence
@@ -113,9 +114,7 @@ class Tokenizer:
         self.chat_template = chat_template
         self._hidden = self.special_ids - {self._added[name].id for name in CALL_MARKERS & self._added.keys()}
         self._special = {token.content: token for token in self._added.values() if token.special and token.content}
-        self._lengths = sorted({len(content) for content in self._special}, reverse=True)
-        firsts = "".join(sorted({re.escape(content[0]) for content in self._special}))
-        self._first = re.compile(f"[{firsts}]") if firsts else None
+        self._special_pattern = _special_finder(self._special, source)
         self._bytes: dict[int, bytes] = {}
         self._remembered = lru_cache(_MAX_TEXTS)(self._encode_plain)
         self.fingerprint = hashlib.sha256(
@@ -167,6 +166,8 @@ class Tokenizer:
                 if most is not None:
                     self.check_length(text, most)
                 remembered = _SHORT < len(text) <= _LONG
+                if most is not None and len(ids) > most:
+                    raise PromptTooLong(f"the prompt has more than {most} tokens, the model's context: shorten it")
                 ids.extend((self._remembered if remembered else self._encode_plain)(text, continuing or bool(ids)))
 
         for text, trusted in runs:
@@ -217,22 +218,9 @@ class Tokenizer:
     def find_special(self, text: str) -> Iterable[tuple[int, AddedToken]]:
         """Yields the special tokens in `text`, leftmost first and the longest at each place, as the Rust library finds
         them."""
-        at = 0
-        while self._first is not None and (match := self._first.search(text, at)):
-            at = match.start()
-            token = next(
-                (
-                    self._special[piece]
-                    for length in self._lengths
-                    if (piece := text[at : at + length]) in self._special
-                ),
-                None,
-            )
-            if token is None:
-                at += 1
-            else:
-                yield at, token
-                at += len(token.content)
+        if self._special_pattern is not None:
+            for match in self._special_pattern.finditer(text):
+                yield match.start(), self._special[match[0]]
 
     def _bytes_of(self, id: int) -> bytes:
         added = self._added_text.get(id)
@@ -291,6 +279,25 @@ def _prepare(description: Json, added: Iterable[AddedToken]) -> Json:
     special = {token.content for token in added if token.special}
     entries = [entry | {"special": entry["content"] in special} for entry in description.get("added_tokens") or []]
     return description | {"added_tokens": entries, "truncation": None, "padding": None, "post_processor": None}
+
+
+def _special_finder(words: Iterable[str], source: str) -> re.Pattern[str] | None:
+    """Returns an expression for the longest special token at a place; None if there are none."""
+    try:
+        return re.compile(pattern) if (pattern := _any_of(list(words))) else None
+    except (RecursionError, re.error, OverflowError):
+        raise ModelFileError(f"{source}: too many special tokens begin with each other to be told apart") from None
+
+
+def _any_of(words: list[str]) -> str:
+    """Returns an expression for the longest of the words at a place: a tree of letters, so that each is read once."""
+    start = os.path.commonprefix(words)  # noqa: RUF071 (letters are compared, as they should be)
+    rests: dict[str, list[str]] = {}
+    for word in words:
+        if len(word) > len(start):
+            rests.setdefault(word[len(start)], []).append(word[len(start) :])
+    more = "|".join(_any_of(rests[letter]) for letter in sorted(rests))
+    return re.escape(start) + (f"(?:{more}){'?' * (start in words)}" if more else "")
 
 
 def _build(description: Json, source: str) -> Any:
