@@ -36,7 +36,8 @@ _LINE_ENDS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
 _FROM_THE_END = frozenset({"rfind", "rindex", "rpartition", "rsplit"})
 _SPLITS = frozenset({"split", "rsplit"})
 _STRIPS = frozenset({"lstrip", "rstrip", "strip"})
-_VIEWS = (type({}.keys()), type({}.values()), type({}.items()))
+_EMPTY: dict[Any, Any] = {}
+_VIEWS: tuple[Any, ...] = (type(_EMPTY.keys()), type(_EMPTY.values()), type(_EMPTY.items()))
 _CONTAINERS = (list, tuple, dict, Namespace, *_VIEWS)
 
 
@@ -196,7 +197,7 @@ class RenderBudget:
             self.charge_items(found)
         return self.weighed(found)
 
-    def before_sort(self, values: list[Any] | tuple[Any, ...]) -> None:
+    def before_sort(self, values: list[Any] | tuple[Any, ...] | dict[Any, Any]) -> None:
         """Charge for comparisons in a sort, or a search of the largest, unique or grouped."""
         weight = self.measure(values)
         self.charge(weight.chars + weight.values)  # keys are copies in lower case

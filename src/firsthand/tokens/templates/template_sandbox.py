@@ -278,7 +278,7 @@ class _Environment(ImmutableSandboxedEnvironment):
             return self._budget.ticking(value)
         return value
 
-    def _counted_test(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def _counted_test(self, name: str, function: Any) -> Any:
         if name not in _COMPARING | _DIVIDING | _CASES:
             return function
 
