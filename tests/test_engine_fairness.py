@@ -7,20 +7,28 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from engine_tiny import tiny_model
+from firsthand.engine.core.engine import Engine
+from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.engine.core.request_queue import AGING_S, MAX_IDLE, Heap, WaitingQueue
 from firsthand.engine.core.scheduler import Scheduler
-from firsthand.engine.core.sequence import Sequence, SequenceState
+from firsthand.engine.core.sequence import Request, Sequence, SequenceState
 from firsthand.engine.core.step_plan import StepPlan
 from firsthand.engine.memory.blocks import BlockPool
+from firsthand.model import Sampling
 
 
 class Bench:
     """A scheduler with a made-up model, a clock that is set by hand, and a count of what each run got."""
 
-    def __init__(self, *, blocks: int = 4000, tokens: int = 64, sequences: int = 8):
+    def __init__(self, *, blocks: int = 4000, tokens: int = 64, sequences: int = 8, shared: int | None = None):
         self.now = 0.0
         self.s = Scheduler(
-            BlockPool(blocks, 4), max_batch_tokens=tokens, max_sequences=sequences, clock=lambda: self.now
+            BlockPool(blocks, 4),
+            max_batch_tokens=tokens,
+            max_sequences=sequences,
+            shared_prompt_tokens=shared,
+            clock=lambda: self.now,
         )
         self.got: Counter[str] = Counter()
         self.ended: list[int] = []
@@ -302,3 +310,70 @@ def test_planning_and_aborting_do_not_depend_on_the_length_of_the_queue() -> Non
     (short, few), (long, many) = calls(200), calls(10_000)
     assert long < 1.2 * short + 50, f"{short} calls a plan with 200 waiting, {long} with 10,000"
     assert many < 2 * few + 50, f"{few} calls an abort with 200 waiting, {many} with 10,000"
+
+
+def test_a_long_prompt_adds_a_bounded_number_of_tokens_to_each_step_of_another_owners_answer() -> None:
+    b = Bench(tokens=512, sequences=64, shared=64)
+    long = b.add("long", prompt=3900)
+    plan = b.step()
+    assert plan.num_tokens == 512, "alone, it fills the step"
+    short = b.add("short", prompt=20, answer=8)
+    first = b.step()
+    assert {chunk.sequence.owner for chunk in first.chunks} == {"long", "short"} and short.num_answer == 1
+    assert first.num_tokens == 64 + 20
+    for answered in range(2, 9):
+        assert b.step().num_tokens == 64 + 1 and short.num_answer == answered
+    assert short.request_id in b.ended and long.num_computed == 512 + 8 * 64, "and the long one goes on meanwhile"
+    assert b.step().num_tokens == 512, "alone again"
+
+
+def test_many_long_prompts_of_one_owner_share_what_one_of_them_may_have() -> None:
+    b = Bench(tokens=512, sequences=64, shared=64)
+    for _ in range(5):
+        b.add("long", prompt=700)
+    b.add("chat", prompt=4, answer=50)
+    b.step()
+    for _ in range(20):
+        plan = b.step()
+        prompts = [chunk for chunk in plan.chunks if chunk.sequence.owner == "long" and chunk.end > chunk.start + 1]
+        assert sum(chunk.end - chunk.start for chunk in prompts) <= 64
+
+
+def test_prompts_fill_the_step_where_nobody_waits_for_it() -> None:
+    alone = Bench(tokens=512, sequences=64, shared=64)
+    for _ in range(4):
+        alone.add("one", prompt=400, answer=40)
+    assert alone.step().num_tokens == 512
+    crowd = Bench(tokens=512, sequences=64, shared=64)
+    for _ in range(10):
+        crowd.add("crowd", prompt=4, answer=60)
+    crowd.step()
+    crowd.add("other", prompt=900)
+    assert crowd.step().num_tokens == 512, "an owner of many requests wants throughput"
+    lower = Bench(tokens=512, sequences=64, shared=64)
+    lower.add("background", prompt=4, answer=60, priority=3)
+    lower.step()
+    lower.add("urgent", prompt=900)
+    assert lower.step().num_tokens == 512, "nobody of higher priority keeps a step short for one of lower priority"
+
+
+def test_short_steps_for_another_owner_change_no_bit_of_an_answer() -> None:
+    rng = random.Random(5)
+    prompts = {owner: tuple(rng.randrange(90) for _ in range(size)) for owner, size in (("long", 300), ("short", 9))}
+
+    def answers(owners: list[str], shared: int | None) -> dict[str, list[tuple[tuple[int, ...], tuple[float, ...]]]]:
+        engine = Engine(tiny_model(3, max_position=512), EngineConfig(kv_memory_bytes=1 << 22))
+        engine.scheduler.shared_prompt_tokens = shared or engine.config.max_batch_tokens
+        ids = {
+            engine.add(Request(prompts[owner], Sampling(max_tokens=6, seed=1), owner=owner)): owner for owner in owners
+        }
+        found: dict[str, list[tuple[tuple[int, ...], tuple[float, ...]]]] = {owner: [] for owner in owners}
+        while engine.has_work:
+            for output in engine.step():
+                found[ids[output.request_id]].append((output.token_ids, output.logprobs))
+        return found
+
+    assert Engine(tiny_model(3), EngineConfig(kv_memory_bytes=1 << 22)).scheduler.shared_prompt_tokens == 64
+    together = answers(["long", "short"], 16)
+    assert together == answers(["long", "short"], None)
+    assert together == answers(["long"], None) | answers(["short"], None)

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import json
 import math
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from firsthand.model import Model, Sampling
 from firsthand.providers.local import Local
 from firsthand.rollout import rollout
 from firsthand.task import Task
+from firsthand.tokens.templates.chat_template import ChatTemplate
 
 CONFIG = EngineConfig(kv_memory_bytes=8 << 20, threads=1)
 
@@ -68,6 +70,30 @@ def test_a_number_of_answers_that_cannot_be_is_refused_before_anything_is_made(m
     for asked in (model.complete("Hi", sampled(4), n=n), streamed()):
         with pytest.raises(ConfigError, match=f"n is {n!r}: give 1 to 1024"):
             asyncio.run(asked)
+
+
+class WatchedTemplate(ChatTemplate):
+    """A chat template that records which threads render it."""
+
+    threads: set[int]
+
+    def encode(self, *args, **options):
+        self.threads.add(threading.get_ident())
+        return super().encode(*args, **options)
+
+
+def test_streamed_chats_are_rendered_outside_the_event_loop(model):
+    async def stream() -> set[int]:
+        await model.load()
+        loaded = model._shared.loaded
+        chat = WatchedTemplate(loaded.tokenizer, tiny.CHATML)
+        chat.threads = set()
+        model._shared.loaded = replace(loaded, chat=chat)
+        assert [each async for each in model.stream_many([user("Hi")], sampled(2))]
+        return chat.threads
+
+    rendered = asyncio.run(stream())
+    assert rendered and threading.get_ident() not in rendered
 
 
 def test_the_same_seed_gives_the_same_tokens_among_any_others(model):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +12,8 @@ import httpx
 import pytest
 
 from firsthand.providers.scripted import Scripted
-from served import Running, serving, until
+from firsthand.serve.http.server import HEADER_BYTES
+from served import Running, read_all, serving, until
 
 HTTP = httpx.Client(verify=False, timeout=60)
 """One client for all: making one takes longer than most requests."""
@@ -233,6 +235,31 @@ def test_a_request_smuggled_behind_another_is_never_served(running: Running, dat
     assert answer[:12] in (b"HTTP/1.1 400", b"HTTP/1.1 501", b"HTTP/1.1 505", b""), answer[:200]
     after = running.telemetry.metrics.requests
     assert after.get(("other", "404"), 0) == before.get(("other", "404"), 0)  # nobody got to /smuggled
+
+
+def head_of(size: int, padding: bytes) -> bytes:
+    """A request's head of that many bytes."""
+    head = b"GET /version HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX: %s\r\n\r\n"
+    return head % (padding * (size - len(head) + 2 - (padding == b" ")) + (b"x" if padding == b" " else b""))
+
+
+@pytest.mark.parametrize("padding", [b"a", b" "])
+@pytest.mark.parametrize("packets", [1, 2])
+@pytest.mark.parametrize("is_second", [False, True])
+def test_a_head_of_32_kib_is_the_longest(running: Running, padding: bytes, packets: int, is_second: bool) -> None:
+    first = b"GET /version HTTP/1.1\r\nHost: localhost\r\n\r\n" if is_second else b""
+    for size, expected in ((HEADER_BYTES, b"200"), (HEADER_BYTES + 1, b"400"), (40 << 10, b"400")):
+        head = head_of(size, padding)
+        assert len(head) == size
+        with running.connect() as connection:
+            connection.settimeout(10)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.sendall(first)
+            for part in (head[: size // packets], head[size // packets :]):
+                connection.sendall(part)
+            answer = read_all(connection)
+        statuses = re.findall(rb"HTTP/1\.1 (\d+) ", answer)
+        assert statuses == [b"200"] * is_second + [expected]
 
 
 def test_another_host_is_refused_where_there_are_no_keys(running: Running) -> None:

@@ -176,6 +176,24 @@ def test_tokens_and_texts_are_turned_into_each_other(local: Running) -> None:
     assert post(local, "/detokenize", tokens=[10**6]).status_code == 400
 
 
+def test_routes_that_tokenise_refuse_what_is_longer_than_the_context(local: Running) -> None:
+    text = "7" * 1_000_000
+    bodies: dict[str, Any] = {
+        "/tokenize": {"prompt": text},
+        "/v1/completions": {"prompt": text},
+        "/v1/chat/completions": {"messages": [{"role": "user", "content": text}]},
+        "/v1/responses": {"input": text},
+    }
+    for path, body in bodies.items():
+        found = post(local, path, **body)
+        error = found.json()["error"]
+        assert (found.status_code, error["code"]) == (400, "context_length_exceeded"), path
+        assert "2048 tokens" in error["message"] and len(error["message"]) < 300
+    assert post(local, "/tokenize", prompt="7" * 2048).json()["count"] == 2048
+    over = post(local, "/tokenize", prompt="7" * 2049)
+    assert over.status_code == 400 and "2049 tokens" in over.json()["error"]["message"]
+
+
 def test_prompt_logprobs_are_vllms(local: Running) -> None:
     body = post(local, "/v1/chat/completions", messages=HI, max_tokens=1, prompt_logprobs=1).json()
     told, count = body["prompt_logprobs"], body["usage"]["prompt_tokens"]

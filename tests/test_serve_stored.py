@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import hashlib
 import json
+import random
+import tracemalloc
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,7 +21,7 @@ from firsthand.serve.admission.admission_settings import ClientLimits
 from firsthand.serve.admission.api_keys import Client, Keys
 from firsthand.serve.http.refusals import Refusal
 from firsthand.serve.openai.responses_schema import ResponseItem
-from firsthand.serve.openai.stored_responses import ResponseStore
+from firsthand.serve.openai.stored_responses import ENTRY_BYTES, ResponseStore
 from served import Running, serving
 
 HTTP = httpx.Client(timeout=60)
@@ -126,19 +130,66 @@ def test_the_oldest_is_forgotten_and_no_other_clients(running: Running, ann: Any
     assert bob.retrieve(kept.id).id == kept.id
 
 
+def store_of(**limits: int) -> tuple[ResponseStore, Any]:
+    """A store, and a function that keeps a response in it."""
+    store = ResponseStore(**limits)
+    return store, lambda *args: asyncio.run(store.keep(*args))
+
+
 def test_the_bytes_of_a_client_are_bounded_with_all_conversations() -> None:
-    store = ResponseStore(max_responses=100, max_bytes=2000)
-    item = ResponseItem(role="user", content="x" * 300)
+    store, keep = store_of(max_responses=100, max_bytes=8000)
+    rng = random.Random(2)
     for number in range(50):
-        assert store.keep("ann", {"id": f"resp_{number}"}, (item,) * (1 + number % 4))
-        mine = store._clients["ann"]
-        assert mine.size_bytes == sum(each.size_bytes for each in mine.by_id.values()) <= 2000
-    assert not store.keep("ann", {"id": "big"}, (item,) * 10) and "big" not in store._clients["ann"].by_id
-    for id in list(store._clients["ann"].by_id):
+        items = tuple(ResponseItem(role="user", content=rng.randbytes(150).hex()) for _ in range(1 + number % 4))
+        assert keep("ann", {"id": f"resp_{number}"}, items)
+        held = store._clients["ann"].by_id
+        assert store.size_bytes("ann") == sum(len(packed) + ENTRY_BYTES for packed in held.values()) <= 8000
+    assert len(held) < 20
+    big = (ResponseItem(role="user", content="x" * 8000),)
+    assert not keep("ann", {"id": "big"}, big), "it would be small if packed, and large again when it is found"
+    assert "big" not in held
+    for id in list(held):
         store.delete("ann", id)
-    assert store._clients["ann"].size_bytes == 0
+    assert store.size_bytes("ann") == 0
     with pytest.raises(Refusal, match="no response"):
         store.find("ann", "resp_49")
+
+
+def test_what_is_kept_costs_no_more_memory_than_is_counted() -> None:
+    words = ["the", "model", "answers", "a", "question", "about", "weather", "tokens", "and", "prefixes", "today"]
+    rng = random.Random(4)
+
+    def items(size: int) -> tuple[ResponseItem, ...]:
+        return tuple(ResponseItem(role="user", content=" ".join(rng.choices(words, k=size))) for _ in range(20))
+
+    for size in (0, 2, 100):
+        store, keep = store_of(max_responses=10_000, max_bytes=64 << 20)
+        keep("ann", {"id": "first"}, items(size))
+        tracemalloc.start()
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(60):
+            keep("ann", {"id": f"resp_{number:024}", "output": []}, items(size))
+        gc.collect()
+        held = tracemalloc.get_traced_memory()[0] - before
+        tracemalloc.stop()
+        assert held <= 1.1 * store.size_bytes("ann") + 10_000, (size, held, store.size_bytes("ann"))
+    text = sum(len(item.content or "") for item in store.find("ann", f"resp_{0:024}").items)
+    assert store.size_bytes("ann") < 60 * text / 2, "and text is kept in less than half its size"
+
+
+def test_what_is_kept_is_found_as_it_was() -> None:
+    store, keep = store_of(max_responses=10, max_bytes=1 << 24)
+    conversation = (
+        ResponseItem(role="user", content="half \ud800, é, 😀"),
+        ResponseItem.model_validate({"type": "reasoning", "id": "rs_1", "summary": [],
+                             "content": [{"type": "reasoning_text", "text": "hm"}]}),
+        ResponseItem.model_validate({"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}),
+        ResponseItem.model_validate({"role": "user", "content": [{"type": "input_text", "text": "y" * 100_000}]}),
+    )  # fmt: skip
+    response = {"id": "r", "metadata": {"a": "\udfff"}, "usage": None, "temperature": 0.7}
+    assert keep("ann", response, conversation)
+    found = store.find("ann", "r")
+    assert found.response == response and found.items == conversation
 
 
 @pytest.mark.parametrize("id", ["..", "%2e%2e%2fetc", "x" * 5000, "é", "%00", "resp_1/input_items", "<script>"])

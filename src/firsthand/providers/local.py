@@ -32,7 +32,7 @@ from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.engine.core.engine_thread import EngineWorker
 from firsthand.engine.core.request_checks import check_ids
 from firsthand.engine.decoding.constraint import CompiledGrammar, Grammars
-from firsthand.errors import ConfigError, ModelFileError
+from firsthand.errors import ConfigError, ModelFileError, PromptTooLong
 from firsthand.hub import model_lookup
 from firsthand.hub.content_hash import content_hash, model_files
 from firsthand.model import Completion, Delta, ModelFacts, Prompt, Sampling, Scored, TokenRating, ToolSpec, shown_pieces
@@ -257,15 +257,20 @@ class Local:
     async def tokenize(
         self, prompt: Prompt, tools: Sequence[ToolSpec] = (), *, template: Mapping[str, Any] | None = None
     ) -> list[int]:
-        """Returns the token ids of a prompt."""
+        """Returns the token ids of a prompt; PromptTooLong if they are more than the model's context."""
         loaded = (await self._ready()).with_variables(template)
-        return list(await asyncio.to_thread(encode, loaded, prompt, tools))
+        ids = list(await asyncio.to_thread(encode, loaded, prompt, tools))
+        if len(ids) > loaded.context:
+            raise PromptTooLong(
+                f"the prompt has {len(ids)} tokens: the model's context is {loaded.context}, so shorten it"
+            )
+        return ids
 
     async def detokenize(self, ids: Sequence[int]) -> str:
         """Returns the text of ids, without special tokens."""
         loaded = await self._ready()
         check_ids(ids, "tokens", loaded.worker.engine.architecture)
-        return loaded.tokenizer.decode(ids)
+        return await asyncio.to_thread(loaded.tokenizer.decode, ids)
 
     def spell(self, ids: Sequence[int]) -> list[bytes]:
         """Returns the exact bytes of each token. The model must be loaded."""
@@ -388,7 +393,6 @@ class Local:
 def load(path: Path, config: EngineConfig, adapter: Path | None = None) -> Loaded:
     """Load the model of a file or folder and start its engine."""
     tokenizer = pretrained.load(path)
-    chat = ChatTemplate(tokenizer, tokenizer.chat_template)
     with explain_out_of_memory(f"the weights of {path.name}"):
         model = load_weights(path, config, adapter)
     if tokenizer.vocab_size > model.architecture.vocab_size:
@@ -396,4 +400,5 @@ def load(path: Path, config: EngineConfig, adapter: Path | None = None) -> Loade
             f"{path} has {tokenizer.vocab_size} tokens in its tokenizer and {model.architecture.vocab_size} in its "
             "weights: the files are from different models"
         )
+    chat = ChatTemplate(tokenizer, tokenizer.chat_template, max_tokens=model.architecture.max_position)
     return Loaded(EngineWorker(Engine(model, config)), tokenizer, chat, Grammars(tokenizer))

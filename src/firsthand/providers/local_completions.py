@@ -34,8 +34,8 @@ _CALLS_S = 10.0
 """Time to find the tools whose schemas can be compiled, where all together cannot."""
 _MANY = 16
 """With more `bad_words` than this, a request is prepared in another thread."""
-_LONG = 20_000
-"""A prompt of more characters is encoded in another thread, so that it does not block the event loop."""
+_LONG = 2048
+"""A text of more characters is encoded in another thread, so that it does not block the event loop."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,11 @@ class Loaded:
     tokenizer: Tokenizer
     chat: ChatTemplate
     grammars: Grammars
+
+    @property
+    def context(self) -> int:
+        """The most tokens of a prompt and its answer."""
+        return self.worker.engine.architecture.max_position
 
     def with_variables(self, template: Mapping[str, Any] | None) -> Loaded:
         """The same, its chat template told more (see `ChatTemplate.with_variables`)."""
@@ -212,20 +217,20 @@ def deltas(pieces: Sequence[str | CallDelta], index: int) -> Iterator[Delta]:
 
 
 def is_long(prompt: Prompt | Sequence[int], sampling: Sampling) -> bool:
-    """Returns whether encoding the prompt would block the event loop for long."""
+    """Returns whether encoding the prompt may block the event loop for long; messages may, by their template."""
     if len(sampling.bad_words) > _MANY:
         return True
     if isinstance(prompt, str):
         return len(prompt) > _LONG
-    return sum(len(each.text) for each in prompt if isinstance(each, Message)) > _LONG
+    return any(isinstance(each, Message) for each in prompt[:1])
 
 
 def encode(loaded: Loaded, prompt: Prompt, tools: Sequence[ToolSpec] = ()) -> tuple[int, ...]:
-    """The ids of a prompt, at least one."""
+    """The ids of a prompt, at least one. PromptTooLong for a text that clearly exceeds the model's context."""
     tokenizer = loaded.tokenizer
     if not isinstance(prompt, str):
         return tuple(loaded.chat.encode(prompt, tools))
-    ids = tokenizer.encode(prompt)
+    ids = tokenizer.encode(prompt, most=loaded.context)
     if (tokenizer.add_bos or not ids) and (start := _start_id(tokenizer)) is not None:
         ids = [start, *ids]
     if not ids:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -17,7 +19,7 @@ from typing import Any, NamedTuple
 import tokenizers
 
 from firsthand._moved import old_names
-from firsthand.errors import ModelFileError
+from firsthand.errors import ModelFileError, PromptTooLong
 from firsthand.message import Json, canonical
 from firsthand.tokens.token_bytes import byte_reader, steps, strips_leading_space
 
@@ -31,6 +33,10 @@ CALL_MARKERS = frozenset({"[TOOL_CALLS]", "<|python_tag|>", "<tool_call>", "</to
 _MAX_TEXTS, _SHORT, _LONG = 256, 256, 16_384
 """So many texts are kept with their ids, if they have more than 256 characters and at most 16,384: system prompts come again
 with every chat."""
+_SHARED = 2048
+"""The Rust library holds Python's lock while it encodes one text, so longer ones are given to it as a batch."""
+_PIECE, _PIECE_SLACK = 8192, 16
+"""Characters that are counted at a time, and how many tokens more a text may have for being cut there."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -112,24 +118,40 @@ class Tokenizer:
         self.recommended = dict(recommended or {})
         self._hidden = self.special_ids - {self._added[name].id for name in CALL_MARKERS & self._added.keys()}
         self._special = {token.content: token for token in self._added.values() if token.special and token.content}
-        self._lengths = sorted({len(content) for content in self._special}, reverse=True)
-        firsts = "".join(sorted({re.escape(content[0]) for content in self._special}))
-        self._first = re.compile(f"[{firsts}]") if firsts else None
+        self._special_pattern = _special_finder(self._special, source)
         self._bytes: dict[int, bytes] = {}
         self._remembered = lru_cache(_MAX_TEXTS)(self._encode_plain)
         self.fingerprint = hashlib.sha256(
             canonical([prepared, self.bos_id, sorted(self.eos_ids), self.add_bos]).encode("utf-8", "surrogatepass")
         ).hexdigest()
 
-    def encode(self, text: str, *, special: bool = False) -> list[int]:
+    def encode(self, text: str, *, special: bool = False, most: int | None = None) -> list[int]:
         """Returns the ids of a text, without BOS.
 
-        With `special`, text such as `<|im_end|>` becomes that special token; without, it is encoded as plain text.
+        With `special`, text such as `<|im_end|>` becomes that special token; without, it is encoded as plain text. `most`
+        is that of `encode_runs`.
         """
-        return self.encode_runs([TextRun(text, special)])
+        return self.encode_runs([TextRun(text, special)], most=most)
 
-    def encode_runs(self, runs: Sequence[TextRun], *, continuing: bool = False) -> list[int]:
+    def check_length(self, text: str, most: int) -> None:
+        """Raise PromptTooLong if a text has more than `most` tokens, without encoding much more than so many.
+
+        Only texts of more than four bytes a token are looked at: encoding any other costs no more than a full context.
+        """
+        if len(text) <= most or len(text.encode("utf-8", "surrogatepass")) <= 4 * most:
+            return
+        count = 0
+        for start in range(0, len(text), _PIECE):
+            count += len(self._encode_plain(text[start : start + _PIECE], True)) - _PIECE_SLACK
+            if count > most:
+                raise PromptTooLong(
+                    f"the prompt has {len(text)} characters and more than {most} tokens, the model's context: shorten it"
+                )
+
+    def encode_runs(self, runs: Sequence[TextRun], *, continuing: bool = False, most: int | None = None) -> list[int]:
         """Returns the ids of the joined text of `runs`, in which only trusted runs may name special tokens.
+
+        With `most`, raises PromptTooLong for a text that clearly has more tokens, before all of it is encoded.
 
         Text between two special tokens is encoded as one, whatever runs it came from, so the ids equal `encode` of the
         joined text unless an untrusted run names a special token. `continuing`: the text continues other tokens, so no
@@ -145,7 +167,11 @@ class Tokenizer:
             text = text.lstrip() if previous is not None and previous.rstrip else text
             text = text.rstrip() if following is not None and following.lstrip else text
             if text:
+                if most is not None:
+                    self.check_length(text, most)
                 remembered = _SHORT < len(text) <= _LONG
+                if most is not None and len(ids) > most:
+                    raise PromptTooLong(f"the prompt has more than {most} tokens, the model's context: shorten it")
                 ids.extend((self._remembered if remembered else self._encode_plain)(text, continuing or bool(ids)))
 
         for text, trusted in runs:
@@ -206,22 +232,9 @@ class Tokenizer:
     def find_special(self, text: str) -> Iterable[tuple[int, AddedToken]]:
         """Yields the special tokens in `text`, leftmost first and the longest at each place, as the Rust library finds
         them."""
-        at = 0
-        while self._first is not None and (match := self._first.search(text, at)):
-            at = match.start()
-            token = next(
-                (
-                    self._special[piece]
-                    for length in self._lengths
-                    if (piece := text[at : at + length]) in self._special
-                ),
-                None,
-            )
-            if token is None:
-                at += 1
-            else:
-                yield at, token
-                at += len(token.content)
+        if self._special_pattern is not None:
+            for match in self._special_pattern.finditer(text):
+                yield match.start(), self._special[match[0]]
 
     def _bytes_of(self, id: int) -> bytes:
         added = self._added_text.get(id)
@@ -230,14 +243,17 @@ class Tokenizer:
         token = self._rust.id_to_token(id)
         return b"" if token is None else self._read_bytes(token)
 
-    def _encode_plain(self, text: str, continuing: bool) -> tuple[int, ...]:
+    def _encode_plain(self, text: str, continuing: bool) -> array[int]:
         if not text.isascii() and _SURROGATE.search(
             text
         ):  # half a surrogate pair, which JSON allows and UTF-8 does not
             text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         rust = self._continuing if continuing else self._rust
         try:
-            return tuple(rust.encode(text, add_special_tokens=False).ids)
+            if len(text) > _SHARED:
+                (encoded,) = rust.encode_batch_fast([text], add_special_tokens=False)
+                return array("i", encoded.ids)
+            return array("i", rust.encode(text, add_special_tokens=False).ids)
         except (KeyboardInterrupt, SystemExit, MemoryError):
             raise
         except BaseException as error:  # a Rust panic is not an Exception
@@ -277,6 +293,25 @@ def _prepare(description: Json, added: Iterable[AddedToken]) -> Json:
     special = {token.content for token in added if token.special}
     entries = [entry | {"special": entry["content"] in special} for entry in description.get("added_tokens") or []]
     return description | {"added_tokens": entries, "truncation": None, "padding": None, "post_processor": None}
+
+
+def _special_finder(words: Iterable[str], source: str) -> re.Pattern[str] | None:
+    """Returns an expression for the longest special token at a place; None if there are none."""
+    try:
+        return re.compile(pattern) if (pattern := _any_of(list(words))) else None
+    except (RecursionError, re.error, OverflowError):
+        raise ModelFileError(f"{source}: too many special tokens begin with each other to be told apart") from None
+
+
+def _any_of(words: list[str]) -> str:
+    """Returns an expression for the longest of the words at a place: a tree of letters, so that each is read once."""
+    start = os.path.commonprefix(words)  # noqa: RUF071 (letters are compared, as they should be)
+    rests: dict[str, list[str]] = {}
+    for word in words:
+        if len(word) > len(start):
+            rests.setdefault(word[len(start)], []).append(word[len(start) :])
+    more = "|".join(_any_of(rests[letter]) for letter in sorted(rests))
+    return re.escape(start) + (f"(?:{more}){'?' * (start in words)}" if more else "")
 
 
 def _build(description: Json, source: str) -> Any:

@@ -9,7 +9,7 @@ from firsthand.engine.compute.devices import free_bytes_on, kv_bytes_on
 from firsthand.engine.compute.packing import block_bytes, kv_dtype, pack_model
 from firsthand.engine.compute.runner import Runner
 from firsthand.engine.core.engine_config import EngineConfig
-from firsthand.engine.core.scheduler import Scheduler
+from firsthand.engine.core.scheduler import SHARED_PROMPT_TOKENS, Scheduler
 from firsthand.engine.decoding.drafts import speculator
 from firsthand.engine.decoding.speculative import Drafter, Speculator
 from firsthand.engine.memory.blocks import BlockPool
@@ -67,7 +67,12 @@ def assemble(model: Decoder, config: EngineConfig, draft: Decoder | Drafter | No
         pool,
         runner,
         AdapterSlots(model, config, tiles_of=weights if runner.fused else None),
-        Scheduler(pool, max_batch_tokens=config.max_batch_tokens, max_sequences=config.max_sequences),
+        Scheduler(
+            pool,
+            max_batch_tokens=config.max_batch_tokens,
+            max_sequences=config.max_sequences,
+            shared_prompt_tokens=SHARED_PROMPT_TOKENS if model.embed.weight.device.type == "cpu" else None,
+        ),
         speculator(draft, config, architecture, num_blocks=pool.num_blocks, kv_dtype=draft_dtype),
     )
 

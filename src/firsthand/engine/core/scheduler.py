@@ -1,9 +1,11 @@
 """Decides what each step computes: continuous batching with chunked prefill, admission by memory, and preemption.
 
 Every running answer gets its next token in every step, so decoding never starves. The rest of the token budget goes to
-prompts, running and waiting ones alike, in the order of `request_queue.py`. A request starts only if its tokens fit the
-KV cache, and none overtakes one that waits for memory. A request whose prompt shares a prefix with one being computed
-in this step starts a step later and finds it cached, so requests that arrive together compute a shared prefix once.
+prompts, running and waiting ones alike, in the order of `request_queue.py`. While an owner of few requests has one under
+way, a step takes only a few prompt tokens of any other owner, so a long prompt does not make each token of a short answer
+wait. A request starts only if its tokens fit the KV cache, and none overtakes one that waits for memory. A request whose
+prompt shares a prefix with one being computed in this step starts a step later and finds it cached, so requests that
+arrive together compute a shared prefix once.
 
 When blocks run out, the sequence of lowest priority (the youngest of equals) is preempted: it loses its blocks, waits,
 and is recomputed later from what the prefix cache still holds. A waiting request also preempts one of lower priority
@@ -18,6 +20,7 @@ from bisect import insort
 from collections import Counter, abc
 from collections.abc import Callable
 
+from firsthand.engine.core.prompt_shares import PromptShares
 from firsthand.engine.core.request_queue import WaitingQueue, rank
 from firsthand.engine.core.sequence import Chunk, Sequence, SequenceState
 from firsthand.engine.core.step_plan import StepPlan
@@ -27,6 +30,12 @@ from firsthand.engine.memory.window_pool import SlidingWindowPool
 
 MIN_SHARED_TOKENS = 32
 """A request waits one step for a shared prefix of at least this many tokens."""
+
+SHARED_PROMPT_TOKENS = 64
+"""Prompt tokens of one owner in a step that another owner of few requests waits for. On a CPU a step's time grows with its
+tokens, and steps of 64 compute as many a second as steps of 512, within 5 %."""
+FEW_SEQUENCES = 8
+"""An owner with more sequences running wants throughput, and no step is kept short for it."""
 
 
 class Scheduler:
@@ -42,12 +51,14 @@ class Scheduler:
         *,
         max_batch_tokens: int,
         max_sequences: int,
+        shared_prompt_tokens: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
         assert max_batch_tokens > max_sequences > 0
         self.pool = pool
         self.max_batch_tokens = max_batch_tokens
         self.max_sequences = max_sequences
+        self.shared_prompt_tokens = shared_prompt_tokens or max_batch_tokens
         self.clock = clock
         self.waiting = WaitingQueue()
         self.running: list[Sequence] = []
@@ -80,6 +91,7 @@ class Scheduler:
             if decoding.state is SequenceState.RUNNING:  # else it was preempted by one before it
                 self._schedule(decoding, plan)
         prefilling = [s for s in self.running if s.num_needed - s.num_computed > 1]
+        shares = self._prompt_shares()
         is_closed = False  # memory is short, or the first waiting sequence cannot start
         while plan.num_tokens < self.max_batch_tokens:
             is_closed |= plan.is_out_of_blocks
@@ -89,11 +101,29 @@ class Scheduler:
                 break
             if sequence in prefilling:  # a sequence preempted in this step may be both prefilling and waiting
                 prefilling.remove(sequence)
+            most = shares.left(sequence)
             if sequence is waiting:
-                is_closed = self._is_being_computed(sequence, plan) or not self._admit(sequence, plan)
-            if sequence.state is SequenceState.RUNNING:
-                self._schedule(sequence, plan)
+                is_closed = not most or self._is_being_computed(sequence, plan) or not self._admit(sequence, plan)
+            if sequence.state is SequenceState.RUNNING and most:
+                before = plan.num_tokens
+                self._schedule(sequence, plan, most)
+                shares.take(sequence, plan.num_tokens - before)
         return plan
+
+    def _prompt_shares(self) -> PromptShares:
+        """Returns the prompt tokens that each owner may have in the next step."""
+        if self.shared_prompt_tokens >= self.max_batch_tokens:
+            return PromptShares({}, self.max_batch_tokens)
+        counts = Counter((sequence.priority, sequence.owner) for sequence in self.running)
+        if (first := self.waiting.first()) is not None:
+            counts[first.priority, first.owner] += 1
+        few = [flow for flow, count in counts.items() if count <= FEW_SEQUENCES]
+        most = {
+            flow: self.shared_prompt_tokens
+            for flow in counts
+            if any(owner != flow[1] and priority <= flow[0] for priority, owner in few)
+        }
+        return PromptShares(most, self.max_batch_tokens)
 
     def fork(self, lead: Sequence) -> None:
         """Start the followers of a sequence from its block table, as many as can run; the others wait.
@@ -259,10 +289,12 @@ class Scheduler:
         ((owner, count),) = Counter(s.owner for s in peers).most_common(1) or [("", 0)]
         return [s for s in peers if s.owner == owner][-1] if count > 1 else None
 
-    def _schedule(self, sequence: Sequence, plan: StepPlan) -> None:
-        """Put the next tokens of a sequence into the step, preempting others if blocks run out."""
+    def _schedule(self, sequence: Sequence, plan: StepPlan, most: int | None = None) -> None:
+        """Put the next tokens of a sequence, at most `most`, into the step, preempting others if blocks run out."""
         start = sequence.num_computed
-        end = min(sequence.num_needed, start + self.max_batch_tokens - plan.num_tokens)
+        end = min(
+            sequence.num_needed, start + min(self.max_batch_tokens - plan.num_tokens, most or self.max_batch_tokens)
+        )
         if end <= start:
             return
         self.waiting.charge(sequence, end)

@@ -28,8 +28,21 @@ from firsthand.serve.http.listen_address import ListenAddress
 from firsthand.serve.http.refusals import Refusal
 
 HEADER_BYTES = 32 << 10
+"""Most bytes of a request's first line and headers, with the blank line after them."""
 IDLE_S = 30
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class _BoundedHead(h11.Connection):
+    """h11's parser, which bounds only heads that have not arrived whole: a long one may come in a single packet."""
+
+    def next_event(self) -> Any:
+        """Returns the next event; RemoteProtocolError for a head of more than HEADER_BYTES."""
+        before = len(self.trailing_data[0]) if self.their_state is h11.IDLE else 0
+        event = super().next_event()
+        if isinstance(event, h11.Request) and before - len(self.trailing_data[0]) > HEADER_BYTES:
+            raise h11.RemoteProtocolError("the head is too long")
+        return event
 
 
 class Server(uvicorn.Server):
@@ -167,6 +180,10 @@ def _protocol(app: ServerApp) -> type[H11Protocol]:
 
     class Bounded(H11Protocol):
         _deadline: asyncio.TimerHandle | None = None
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.conn = _BoundedHead(h11.SERVER, HEADER_BYTES)
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)

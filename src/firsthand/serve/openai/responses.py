@@ -39,7 +39,7 @@ async def responses(state: OpenAIState, request: ActiveRequest) -> Reply | Event
     (answer,) = await gather_answers(state, request, job)
     reasoning, content = split_reasoning(job, answer.text)
     output = _output(request, answer.whole, reasoning, content)
-    return reply(_finished(state, request, body, job, output, answer.whole))
+    return reply(await _finished(state, request, body, job, output, answer.whole))
 
 
 async def get_response(state: OpenAIState, request: ActiveRequest) -> Reply:
@@ -54,7 +54,7 @@ async def delete_response(state: OpenAIState, request: ActiveRequest) -> Reply:
     return reply({"id": response_id, "object": "response", "deleted": True})
 
 
-def _finished(
+async def _finished(
     state: OpenAIState,
     request: ActiveRequest,
     body: ResponsesRequest,
@@ -66,7 +66,7 @@ def _finished(
     whole = _response(state, request, body, job, output, completion)
     if whole["store"]:
         conversation = (*items(body), *(ResponseItem.model_validate(item) for item in output))
-        whole["store"] = state.responses.keep(request.client.name, whole, conversation)
+        whole["store"] = await state.responses.keep(request.client.name, whole, conversation)
     return whole
 
 
@@ -235,6 +235,6 @@ async def _events(
         yield make("response.function_call_arguments.delta", **where, delta=text_of_call)
         yield make("response.function_call_arguments.done", **where, name=call.name, arguments=text_of_call)
         yield make("response.output_item.done", output_index=place, item=item)
-    whole = _finished(state, request, body, job, output, completion)
+    whole = await _finished(state, request, body, job, output, completion)
     last = "response.incomplete" if whole["status"] == "incomplete" else "response.completed"
     yield make(last, response=whole)

@@ -36,10 +36,13 @@ _MAX_REMEMBERED_IDS = 1 << 22
 
 class ChatTemplate:
     """Encodes conversations with a template (None: ChatML if the model has it, else plain text). `now` sets the
-    template's clock."""
+    template's clock. With `max_tokens`, the model's context, longer texts are refused before they are encoded."""
 
-    def __init__(self, tokenizer: Tokenizer, template: str | None, *, now: datetime | None = None) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, template: str | None, *, now: datetime | None = None, max_tokens: int | None = None
+    ) -> None:
         self._tokenizer = tokenizer
+        self._max_tokens = max_tokens
         if template is None:
             template = (
                 template_messages.CHATML if tokenizer.id_of("<|im_start|>") is not None else template_messages.PLAIN
@@ -74,7 +77,8 @@ class ChatTemplate:
         """Returns the ids of a conversation; with `reply`, they end where the assistant's turn begins.
 
         `encode(messages[:k])` plus the sampled ids of `messages[k]` is a prefix of the ids of every longer
-        conversation. Raises TemplateError if the template refuses the conversation.
+        conversation. Raises TemplateError if the template refuses the conversation, PromptTooLong if it clearly exceeds
+        `max_tokens`.
         """
         try:
             return self._encode(messages, tools, reply)
@@ -107,7 +111,7 @@ class ChatTemplate:
                 *, reply: bool) -> list[int]:  # fmt: skip
         """Returns the ids of a conversation whose sampled message `last` answered the prompt `head`."""
         if last is None or head is None:
-            return self._tokenizer.encode_runs(self._runs(messages, None, tools, reply))
+            return self._encode_runs(self._runs(messages, None, tools, reply))
         sampled = messages[last].sampled
         assert sampled is not None
         ids = [*head, *sampled.token_ids]
@@ -118,9 +122,12 @@ class ChatTemplate:
         # the turn's closing is encoded by itself, so that later text cannot change its ids
         end = "".join(run.text for run in closing)
         if rest and rest[0].trusted and rest[0].text.startswith(end):
-            ids += self._tokenizer.encode_runs([TextRun(end, True)], continuing=True)
+            ids += self._encode_runs([TextRun(end, True)], continuing=True)
             rest = [TextRun(rest[0].text[len(end) :], True), *rest[1:]]
-        return ids + self._tokenizer.encode_runs(rest, continuing=True)
+        return ids + self._encode_runs(rest, continuing=True)
+
+    def _encode_runs(self, runs: list[TextRun], *, continuing: bool = False) -> list[int]:
+        return self._tokenizer.encode_runs(runs, continuing=continuing, most=self._max_tokens)
 
     def _without_end(self, runs: list[TextRun]) -> list[TextRun]:
         """Returns the runs without a leading end-of-turn token, which the sampled ids have already."""

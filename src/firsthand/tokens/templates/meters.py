@@ -1,28 +1,24 @@
-"""Rewrites a parsed template so that loops count steps and new containers are weighed.
+"""Rewrites a parsed template so that loops count steps, and new containers, comparisons and slices are weighed.
 
-The rewritten tree calls `tick`, `weighed` and `joined` of the sandbox (`template_sandbox.py`).
+The rewritten tree calls `tick`, `weighed`, `compared`, `sliced` and `joined` of the sandbox (`template_sandbox.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from jinja2 import nodes
-from jinja2.utils import Namespace
 
+from firsthand.errors import TemplateError
 
-def inside(item: Any) -> Any:
-    """Returns the values one level inside a container; none for anything else."""
-    if isinstance(item, dict):
-        return item.values()
-    if isinstance(item, list | tuple):
-        return item
-    return item._Namespace__attrs.values() if isinstance(item, Namespace) else ()
+MAX_NODES = 1 << 15
+"""Most expressions and statements of a template: compiling one takes time too."""
 
 
 def add_meters(tree: nodes.Template) -> nodes.Template:
-    """Returns the tree with a step counted in each loop and macro, and each list, dict, join and comparison weighed."""
+    """Returns the tree with steps counted in loops, macros and comparisons, and containers, joins and slices weighed."""
+    if sum(1 for _ in tree.find_all(nodes.Node)) > MAX_NODES:
+        raise TemplateError(f"the chat template has more than {MAX_NODES} expressions and statements")
 
     def ask(method: str, *args: nodes.Expr) -> nodes.Call:
         return nodes.Call(nodes.EnvironmentAttribute(method), list(args), [], None, None)
@@ -30,6 +26,8 @@ def add_meters(tree: nodes.Template) -> nodes.Template:
     for block in list(tree.find_all((nodes.For, nodes.Macro, nodes.CallBlock))):
         if isinstance(block, nodes.For | nodes.Macro | nodes.CallBlock):
             block.body.insert(0, nodes.Output([ask("tick")]))
+            if isinstance(block, nodes.For) and block.test is not None:  # the body may never run
+                block.test = nodes.Or(ask("tick"), block.test)
     _replace_within(tree, ask)
     return tree
 
@@ -52,7 +50,11 @@ def _metered(node: nodes.Node, ask: Callable[..., nodes.Call]) -> nodes.Node:
         case nodes.Tuple() if node.ctx == "load":
             return ask("weighed", node).set_lineno(node.lineno)
         case nodes.Compare():
-            node.expr = ask("weighed", node.expr)
+            node.expr = ask("compared", node.expr)
             for operand in node.ops:
-                operand.expr = ask("weighed", operand.expr)
+                operand.expr = ask("compared", operand.expr)
+        case nodes.Getitem() if isinstance(node.arg, nodes.Slice):
+            part = node.arg
+            bounds = [bound or nodes.Const(None) for bound in (part.start, part.stop, part.step)]
+            return ask("sliced", node.node, *bounds).set_lineno(node.lineno)
     return node
