@@ -2,23 +2,25 @@
 
     <home>/runs/2026-11-25-0148-arithmetic-k3f9/
         run.sqlite      config, tasks, agents, the journal of effects, traces, later scores, preferences, the live feed
-        lock            held by the processes that work on the run, released by the system when they die
+        lock            held by the one process that works on the run, released by the system when it dies
     <home>/runs/index.sqlite    what a list of runs shows, see `index.py`
 
 Bodies (replies, traces, tasks) are stored once by content. An attempt at a place that was attempted before is its next try,
-and the latest try counts. Many processes and threads may use one run; what a method has written survives `kill -9` once it
-returns. `attempts.py` has the queries, `database.py` the way SQLite is used; `execute.py` carries a run out.
+and the latest try counts. Many processes and threads may use one run, and one at a time makes its attempts; what a method
+has written survives `kill -9` once it returns. `attempts.py` has the queries, `database.py` the way SQLite is used;
+`execute.py` carries a run out.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cached_property
@@ -26,7 +28,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from firsthand import __version__
-from firsthand.errors import StoreError
+from firsthand.errors import ConfigError, StoreError
 from firsthand.loop.attempt import cost_of
 from firsthand.message import Json
 from firsthand.model import Usage
@@ -38,7 +40,7 @@ from firsthand.runs.feed import Feed
 from firsthand.runs.index import Index, RunInfo, listed
 from firsthand.runs.run_names import DATABASE, LOCK, find_run, new_run_id
 from firsthand.runs.stored_journal import StoredJournal, now
-from firsthand.system.lock import held, is_held
+from firsthand.system.lock import claimed, holder, is_held
 from firsthand.task import Task
 from firsthand.trace import Preference, Score, Trace
 
@@ -59,6 +61,7 @@ class Run:
         self.feed = Feed(database)
         self._index = index
         self._changed = False
+        self._is_claimed = False
         self._next_index_s = 0.0
 
     def __enter__(self) -> Run:
@@ -137,8 +140,8 @@ class Run:
 
     @contextmanager
     def working(self) -> Iterator[None]:
-        """Mark the run as running. Leaving the block normally makes it `done`, any other way `interrupted`."""
-        with held(self.path / LOCK):
+        """Claim the run and mark it as running. Leaving the block normally makes it `done`, any other way `interrupted`."""
+        with nullcontext() if self._is_claimed else self.claimed():
             self.finish("running")
             try:
                 yield
@@ -148,6 +151,37 @@ class Run:
                 raise
             self.feed.close()
             self.finish("done")
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Be the one that makes the run's attempts; ConfigError, which names the holder, if another process does."""
+        with claimed(self.path / LOCK, self._busy):
+            self._is_claimed = True
+            try:
+                yield
+            finally:
+                self._is_claimed = False
+
+    def expect_idle(self) -> None:
+        """ConfigError, which names the holder, if a process works on the run."""
+        if is_held(self.path / LOCK):
+            raise self._busy(holder(self.path / LOCK))
+
+    def _busy(self, by: str) -> ConfigError:
+        return ConfigError(f"{self.id} is being run by {by}: wait until it ends, or end it first")
+
+    @contextmanager
+    def scoring(self, name: str) -> Iterator[None]:
+        """Be the one that gives scores of this name; ConfigError, which names the holder, if another process does."""
+        lock = self.path / f"scoring-{hashlib.sha256(plain(name).encode()).hexdigest()[:12]}.lock"
+
+        def busy(by: str) -> ConfigError:
+            return ConfigError(
+                f"{self.id} is being given scores named {name!r} by {by}: wait until it ends, or end it first"
+            )
+
+        with claimed(lock, busy):
+            yield
 
     def finish(self, status: Status) -> None:
         """Set the status. `running` means nothing once no process holds the run's lock."""
