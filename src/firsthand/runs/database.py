@@ -214,6 +214,8 @@ class Database:
             )
         ours = self.read("PRAGMA application_id")[0][0] == self.schema.application_id
         if not create and not ours:
+            if self.read("PRAGMA schema_version")[0][0] == 0 and version == 0:
+                raise never_begun(self.path.parent)
             raise StoreError(f"{self.path} is a SQLite file, but not {self.schema.noun}: give the folder of a run")
         if version < len(migrations):
             with self.write() as connection:
@@ -273,6 +275,11 @@ class Database:
 
     def _disk_is_full(self) -> bool:
         return shutil.disk_usage(self.path.parent).free < 1 << 20
+
+
+def never_begun(folder: Path) -> StoreError:
+    """The error of a run whose maker was stopped before it had written what the run is."""
+    return StoreError(f"{folder} was never begun, so it cannot be resumed: its maker was stopped at once. Delete the folder")
 
 
 _EXACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))

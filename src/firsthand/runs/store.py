@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import shutil
 import sqlite3
 import sys
 import time
@@ -35,7 +36,7 @@ from firsthand.model import Usage
 from firsthand.runs import attempts, score_totals
 from firsthand.runs.attempt_summary import AttemptSummary, pack_score, without_words
 from firsthand.runs.attempts import LATEST, TraceRow, body_of, filters, insert_trace, is_tree, read_as, read_trace
-from firsthand.runs.database import Database, plain, put
+from firsthand.runs.database import Database, never_begun, plain, put
 from firsthand.runs.feed import Feed
 from firsthand.runs.index import Index, RunInfo, listed
 from firsthand.runs.run_names import DATABASE, LOCK, find_run, new_run_id
@@ -422,7 +423,7 @@ class Run:
     def _row(self) -> tuple[Any, ...]:
         rows = self.database.read("SELECT created_at, status, about, planned FROM run")
         if not rows:
-            raise StoreError(f"{self.path} was never begun: its maker was stopped at once. Delete the folder")
+            raise never_begun(self.path)
         return rows[0]
 
     def _expect_same(self, kept: Any, digest: bytes, what: str) -> None:
@@ -470,21 +471,36 @@ def create(
     path = home / "runs" / new_run_id(datetime.now(UTC), name_hint)
     try:
         path.mkdir(parents=True)
-        (path / LOCK).touch()
-    except OSError as error:
+    except FileExistsError as error:
         if path.is_dir():  # the same four letters in the same minute
             return create(home, config, name_hint, command=command, figures=figures)
-        raise StoreError(
-            f"no run can be made in {home / 'runs'} ({error.strerror}): set FIRSTHAND_HOME to a folder with room"
-        ) from None
-    run = Run(path, Database(path / DATABASE, create=True), index=Index(home / "runs"))
-    with run.database.write() as connection:
-        digest = put(connection, about, exact=False)
-        connection.execute(
-            "INSERT INTO run (id, created_at, status, about) VALUES (1, ?, 'running', ?)", (now(), digest)
-        )
+        raise _not_made(home, error) from None
+    except OSError as error:
+        raise _not_made(home, error) from None
+    try:
+        (path / LOCK).touch()
+        run = Run(path, Database(path / DATABASE, create=True), index=Index(home / "runs"))
+        with run.database.write() as connection:
+            digest = put(connection, about, exact=False)
+            connection.execute(
+                "INSERT INTO run (id, created_at, status, about) VALUES (1, ?, 'running', ?)", (now(), digest)
+            )
+    except BaseException as error:
+        shutil.rmtree(path, ignore_errors=True)  # half a run could not be resumed
+        cause = error.__cause__ if isinstance(error, StoreError) else error
+        if isinstance(cause, OSError | sqlite3.Error):
+            raise _not_made(home, cause) from error
+        raise
     run._touch()
     return run
+
+
+def _not_made(home: Path, error: OSError | sqlite3.Error) -> StoreError:
+    why = getattr(error, "strerror", None) or error
+    return StoreError(
+        f"no run can be made in {home / 'runs'} ({why}), and nothing of it is left: make room there, or set FIRSTHAND_HOME "
+        "to a folder with room"
+    )
 
 
 def open_run(ref: str | Path, home: Path) -> Run:
