@@ -53,10 +53,12 @@ def note(file: Path, text: str) -> None:
 
 
 def experiment(home: Path) -> Experiment:
-    """Attempts that leave a line each, and wait until another process has been refused."""
+    """Attempts that leave a line each, and wait until three other processes have been refused."""
 
     async def noting(task: Any, ctx: Any) -> str:
-        await asyncio.to_thread(until, lambda: (home / "refused").exists())
+        await asyncio.to_thread(
+            until, lambda: (home / "refused").exists() and (home / "refused").read_text().count("\n") == 3
+        )
         note(home / "effects", task.id)
         return "1"
 
@@ -177,7 +179,7 @@ def test_a_lock_that_cannot_be_had_is_a_sentence(home: Path) -> None:
 
 def test_two_scorings_under_one_name_are_one_and_under_two_names_two(home: Path) -> None:
     run = experiment(home).create()
-    note(home / "refused", "")
+    note(home / "refused", "\n\n")
     experiment(home).resume(run)
     given: list[str] = []
 

@@ -1,20 +1,23 @@
-"""List all runs, newest first, or the attempts of one run."""
+"""List all runs, newest first, or the attempts of one run; or check runs for changed bytes."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
-from firsthand.errors import ConfigError
+from firsthand.errors import ConfigError, StoreError
 from firsthand.runs import store
 from firsthand.runs.index import RunInfo
+from firsthand.runs.run_names import run_ids
 from firsthand.system.home import data_home
-from firsthand.system.terminal import complain, print_table
+from firsthand.system.terminal import complain, console, print_table
 
 EXAMPLES = """
 firsthand runs
 firsthand runs last --limit 50
 firsthand runs --json
+firsthand runs last --check    # read every byte of the run, and compare it with its checksums
 """
 
 
@@ -28,15 +31,35 @@ class Config:
     """At most this many lines."""
     json: bool = False
     """Print JSON for programs."""
+    check: bool = False
+    """Check every index, row, trace and reply of the run, or of all runs, for changes since it was written."""
 
     def __post_init__(self) -> None:
         if self.limit < 1:
             raise ConfigError(f"limit is {self.limit}: give 1 or more")
+        if self.check and self.json:
+            raise ConfigError("check and json do not go together: check prints sentences, and its exit status tells")
 
 
 def main(config: Config) -> int:
-    """Print the list."""
+    """Print the list, or what a check found."""
+    if config.check:
+        return check_runs([config.run] if config.run else run_ids(data_home()))
     return list_attempts(config.run, config) if config.run else list_all(config)
+
+
+def check_runs(refs: Sequence[str]) -> int:
+    """Check runs to the last byte; 2 if one was changed."""
+    damaged = 0
+    for ref in refs:
+        try:
+            with store.open_run(ref, data_home()) as run:
+                run.check(bodies=True)
+                console().print(f"{run.id} is sound", soft_wrap=True, markup=False)
+        except StoreError as error:
+            complain(str(error))
+            damaged += 1
+    return 2 if damaged else 0
 
 
 def list_all(config: Config) -> int:

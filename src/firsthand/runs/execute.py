@@ -68,7 +68,11 @@ async def execute(
 
 
 def begin(run: Run, places: Sequence[Place], redo_errors: bool) -> dict[str, Place]:
-    """The places that the run has no trace of, by id; stores their tasks and agents, and how many places there are."""
+    """The places that the run has no trace of, by id; stores their tasks and agents, and how many places there are.
+
+    StoreError if the run's file was changed: what it does not show to have been done would be done again.
+    """
+    run.check()
     for benchmark in {place.benchmark.name for place in places}:
         run.add_tasks(benchmark, {id(p.task): p.task for p in places if p.benchmark.name == benchmark}.values())
     for agent in {id(place.agent): place.agent for place in places}.values():

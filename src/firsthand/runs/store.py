@@ -39,6 +39,7 @@ from firsthand.runs.attempts import LATEST, TraceRow, body_of, filters, insert_t
 from firsthand.runs.database import Database, never_begun, plain, put
 from firsthand.runs.feed import Feed
 from firsthand.runs.index import Index, RunInfo, listed
+from firsthand.runs.integrity import SEALED, check_bodies, check_file, check_numbers, seal
 from firsthand.runs.run_names import DATABASE, LOCK, find_run, new_run_id
 from firsthand.runs.stored_journal import StoredJournal, now
 from firsthand.system.lock import claimed, holder, is_held
@@ -63,6 +64,7 @@ class Run:
         self._index = index
         self._changed = False
         self._is_claimed = False
+        self._is_checked = False
         self._next_index_s = 0.0
 
     def __enter__(self) -> Run:
@@ -116,7 +118,7 @@ class Run:
         """The run's entry in a list."""
         about = self.about
         counted = "SELECT count(*), count(error), coalesce(sum(tokens), 0) FROM traces WHERE " + LATEST
-        num_traces, num_errors, tokens = self.database.read(counted, filters(None, None))[0]
+        num_traces, num_errors, tokens = self._sound.read(counted, filters(None, None))[0]
         planned = self._row()[3]
         return RunInfo(
             id=self.id,
@@ -129,7 +131,7 @@ class Run:
             num_errors=num_errors,
             num_planned=None if planned is None else int(planned),
             tokens=tokens,
-            scores=score_totals.score_means(self.database),
+            scores=score_totals.score_means(self._sound),
             updated_at=time.time(),
         )
 
@@ -137,6 +139,7 @@ class Run:
         """Say how many attempts the run is to make, those that are done included."""
         with self.database.write() as connection:
             connection.execute("UPDATE run SET planned = ?", (num_attempts,))
+            seal(connection, "run", "true")
         self._touch()
 
     @contextmanager
@@ -184,10 +187,18 @@ class Run:
         with claimed(lock, busy):
             yield
 
+    def check(self, *, bodies: bool = False) -> None:
+        """StoreError if an index or a row of the run's file was changed, or with `bodies` a trace or a reply."""
+        check_file(self.database)
+        if bodies:
+            check_bodies(self.database)
+        self._is_checked = True
+
     def finish(self, status: Status) -> None:
         """Set the status. `running` means nothing once no process holds the run's lock."""
         with self.database.write() as connection:
             connection.execute("UPDATE run SET status = ?", (status,))
+            seal(connection, "run", "true")
         self._touch()
 
     # -- attempts --
@@ -208,7 +219,7 @@ class Run:
 
     def tried(self, *, benchmark: str | None = None, agent: str | None = None) -> Iterator[tuple[Trace, int]]:
         """The same, each with the number of its try, from 1 on."""
-        for row, number, body in attempts.latest_rows(self.database, benchmark, agent):
+        for row, number, body in attempts.latest_rows(self._sound, benchmark, agent):
             trace = read_trace(self.database, body)
             if trace.id != row.id and plain(trace.id) != row.id:
                 raise self.database.damaged("a trace is not the one its row says")
@@ -219,11 +230,11 @@ class Run:
 
         Scores given later come after an attempt's own. Runs made before 0.7.0 have to be decoded all the same.
         """
-        return attempts.summaries(self.database, benchmark, agent)
+        return attempts.summaries(self._sound, benchmark, agent)
 
     def rows(self, *, benchmark: str | None = None, agent: str | None = None) -> Iterator[TraceRow]:
         """The latest trace of each attempt as it stands in a list, in the order they were finished."""
-        return (row for row, _, _ in attempts.latest_rows(self.database, benchmark, agent))
+        return (row for row, _, _ in attempts.latest_rows(self._sound, benchmark, agent))
 
     def samples(self, benchmark: str) -> list[Trace]:
         """A scored attempt at the benchmark, and one of each score given later: what kinds of scores there are."""
@@ -233,7 +244,7 @@ class Run:
             " WHERE benchmark = ? AND name = ? AND value IS NOT NULL LIMIT 1"
         )
         queries = [(own, (plain(benchmark),)), *((later, (plain(benchmark), plain(n))) for n in self.score_names())]
-        places = dict.fromkeys(str(place) for sql, values in queries for (place,) in self.database.read(sql, values))
+        places = dict.fromkeys(str(place) for sql, values in queries for (place,) in self._sound.read(sql, values))
         return [self.tries(place)[-1] for place in places]
 
     def trace(self, ref: str) -> Trace:
@@ -254,12 +265,12 @@ class Run:
     def done(self, *, errors: bool = True) -> set[str]:
         """The places that have a finished attempt; with `errors=False` without those whose latest try failed."""
         sql = f"SELECT attempt FROM traces WHERE {LATEST} AND (:errors OR error IS NULL)"
-        return {str(attempt) for (attempt,) in self.database.read(sql, filters(None, None) | {"errors": errors})}
+        return {str(attempt) for (attempt,) in self._sound.read(sql, filters(None, None) | {"errors": errors})}
 
     def spent(self) -> tuple[Usage, int]:
         """The cost of finished attempts and their judges, every try: tokens (as prompt tokens), money, number of calls."""
         sql = "SELECT coalesce(sum(tokens), 0), coalesce(sum(cost_usd), 0.0), coalesce(sum(calls), 0) FROM traces"
-        tokens, cost_usd, num_calls = self.database.read(sql)[0]
+        tokens, cost_usd, num_calls = self._sound.read(sql)[0]
         judges = (
             "SELECT reply FROM effects WHERE effect LIKE 'scorer %|%' AND attempt IN (SELECT attempt FROM traces)"
             " GROUP BY attempt, effect, request"
@@ -275,15 +286,15 @@ class Run:
 
     def totals(self, score: str | None = None) -> list[score_totals.Totals]:
         """The sums of each agent's first scores on each benchmark, or of the scores given later under a name."""
-        return score_totals.totals(self.database, score)
+        return score_totals.totals(self._sound, score)
 
     def task_means(self) -> list[score_totals.TaskMean]:
         """The mean of each agent on each task."""
-        return score_totals.task_means(self.database)
+        return score_totals.task_means(self._sound)
 
     def pairs(self) -> list[tuple[str, str]]:
         """Each benchmark with each of its agents, in the order in which the run first met them."""
-        return score_totals.pairs(self.database)
+        return score_totals.pairs(self._sound)
 
     # -- scores given later --
 
@@ -302,7 +313,7 @@ class Run:
                     "give the new ones another name, as in --as NAME"
                 )
             body = put(connection, asdict(score), exact=False)
-            connection.execute(
+            cursor = connection.execute(
                 "INSERT INTO scores (attempt, try, name, scorer, value, body, at, numbers) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     plain(trace.place),
@@ -315,16 +326,17 @@ class Run:
                     pack_score(without_words(score, trace.protected is not None)),
                 ),
             )
+            seal(connection, "scores", "seq = ?", (cursor.lastrowid,))
         self._touch()
 
     def score_names(self) -> dict[str, str]:
         """The names of scores given later, each with the scorer that gave them, in words."""
-        rows = self.database.read("SELECT name, scorer FROM scores GROUP BY name ORDER BY min(seq)")
+        rows = self._sound.read("SELECT name, scorer FROM scores GROUP BY name ORDER BY min(seq)")
         return {str(name): str(scorer) for name, scorer in rows}
 
     def scored(self, name: str) -> dict[tuple[str, int], bool]:
         """The places and tries that were given a score of that name later -> True if the last one did not fail."""
-        rows = self.database.read("SELECT attempt, try, value FROM scores WHERE name = ? ORDER BY seq", (plain(name),))
+        rows = self._sound.read("SELECT attempt, try, value FROM scores WHERE name = ? ORDER BY seq", (plain(name),))
         return {(str(attempt), int(number)): value is not None for attempt, number, value in rows}
 
     def _with_scores(self, trace: Trace, number: int) -> Trace:
@@ -359,7 +371,12 @@ class Run:
                 digest = put(connection, task.to_json())
                 key = (plain(benchmark), plain(task.id))
                 cluster = None if task.cluster is None else plain(task.cluster)
-                connection.execute("INSERT OR IGNORE INTO tasks VALUES (?, ?, ?, ?)", (*key, digest, cluster))
+                added = connection.execute(
+                    "INSERT OR IGNORE INTO tasks (benchmark, task, body, cluster) VALUES (?, ?, ?, ?)",
+                    (*key, digest, cluster),
+                )
+                if added.rowcount:
+                    seal(connection, "tasks", "benchmark = ? AND task = ?", key)
                 kept = connection.execute("SELECT body FROM tasks WHERE benchmark = ? AND task = ?", key).fetchone()
                 self._expect_same(kept[0], digest, f"task {task.id!r} of {benchmark}")
 
@@ -384,7 +401,7 @@ class Run:
     def clusters(self) -> dict[str, dict[str, str]]:
         """Benchmark -> task id -> cluster, of those tasks that belong to one."""
         found: dict[str, dict[str, str]] = {}
-        for benchmark, task, cluster in self.database.read(
+        for benchmark, task, cluster in self._sound.read(
             "SELECT benchmark, task, cluster FROM tasks WHERE cluster IS NOT NULL"
         ):
             found.setdefault(benchmark, {})[task] = cluster
@@ -421,10 +438,21 @@ class Run:
     # -- inside --
 
     def _row(self) -> tuple[Any, ...]:
-        rows = self.database.read("SELECT created_at, status, about, planned FROM run")
+        row = f"created_at, status, about, planned, digest IS NULL OR digest = checksum({SEALED['run']})"
+        rows = self.database.read(f"SELECT {row} FROM run")
         if not rows:
             raise never_begun(self.path)
+        if not rows[0][-1]:
+            raise self.database.damaged("the row that describes the run has been changed")
         return rows[0]
+
+    @property
+    def _sound(self) -> Database:
+        """The file, to read numbers from: checked once, see `integrity.py`."""
+        if not self._is_checked:
+            check_numbers(self.database)
+            self._is_checked = True
+        return self.database
 
     def _expect_same(self, kept: Any, digest: bytes, what: str) -> None:
         if kept != digest:
@@ -485,6 +513,8 @@ def create(
             connection.execute(
                 "INSERT INTO run (id, created_at, status, about) VALUES (1, ?, 'running', ?)", (now(), digest)
             )
+            seal(connection, "run", "true")
+        run._is_checked = True
     except BaseException as error:
         shutil.rmtree(path, ignore_errors=True)  # half a run could not be resumed
         cause = error.__cause__ if isinstance(error, StoreError) else error
