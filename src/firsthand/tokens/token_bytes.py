@@ -40,8 +40,8 @@ def strips_leading_space(decoder: object) -> bool:
 
 def byte_reader(description: Json, source: str) -> Callable[[str], bytes]:
     """Returns the function from a token's text in the vocabulary to its bytes."""
-    decoders = {part.get("type") for part in steps(description.get("decoder"), "decoders")}
-    cutters = {part.get("type") for part in steps(description.get("pre_tokenizer"), "pretokenizers")}
+    decoders = _types(description.get("decoder"), "decoders", source)
+    cutters = _types(description.get("pre_tokenizer"), "pretokenizers", source)
     if "ByteLevel" in decoders or (not decoders and "ByteLevel" in cutters):
         return byte_level_bytes
     if decoders & {"ByteFallback", "Metaspace", "Replace"}:
@@ -49,9 +49,17 @@ def byte_reader(description: Json, source: str) -> Callable[[str], bytes]:
     if "WordPiece" in decoders:
         return _wordpiece_bytes
     raise ModelFileError(
-        f"{source}: the decoder {sorted(map(str, decoders))} is not supported; byte-level, "
+        f"{source}: the decoder {sorted(decoders)} is not supported; byte-level, "
         "SentencePiece and WordPiece vocabularies are read"
     )
+
+
+def _types(node: object, inner: str, source: str) -> set[str]:
+    found = [part.get("type") for part in steps(node, inner)]
+    wrong = [kind for kind in found if not isinstance(kind, str)]
+    if wrong:
+        raise ModelFileError(f"{source}: a step of the {inner} is of the type {wrong[0]!r:.80}: a name was expected")
+    return set(found)
 
 
 @lru_cache(maxsize=1)
