@@ -13,7 +13,6 @@ has written survives `kill -9` once it returns. `attempts.py` has the queries, `
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import shutil
@@ -21,28 +20,28 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import asdict
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from firsthand import __version__
-from firsthand.errors import ConfigError, StoreError
+from firsthand.errors import StoreError
 from firsthand.loop.attempt import cost_of
 from firsthand.message import Json
 from firsthand.model import Usage
-from firsthand.runs import attempts, score_totals
-from firsthand.runs.attempt_summary import AttemptSummary, pack_score, without_words
+from firsthand.runs import attempts, later_scores, score_totals
+from firsthand.runs.attempt_summary import AttemptSummary
 from firsthand.runs.attempts import LATEST, TraceRow, body_of, filters, insert_trace, is_tree, read_as, read_trace
 from firsthand.runs.database import Database, never_begun, plain, put
 from firsthand.runs.feed import Feed
 from firsthand.runs.index import Index, RunInfo, listed
 from firsthand.runs.integrity import SEALED, check_bodies, check_file, check_numbers, seal
+from firsthand.runs.run_claims import claim_attempts, claim_scoring, expect_idle
 from firsthand.runs.run_names import DATABASE, LOCK, find_run, new_run_id
 from firsthand.runs.stored_journal import StoredJournal, now
-from firsthand.system.lock import claimed, holder, is_held
+from firsthand.system.lock import is_held
 from firsthand.task import Task
 from firsthand.trace import Preference, Score, Trace
 
@@ -159,7 +158,7 @@ class Run:
     @contextmanager
     def claimed(self) -> Iterator[None]:
         """Be the one that makes the run's attempts; ConfigError, which names the holder, if another process does."""
-        with claimed(self.path / LOCK, self._busy):
+        with claim_attempts(self.path):
             self._is_claimed = True
             try:
                 yield
@@ -168,24 +167,11 @@ class Run:
 
     def expect_idle(self) -> None:
         """ConfigError, which names the holder, if a process works on the run."""
-        if is_held(self.path / LOCK):
-            raise self._busy(holder(self.path / LOCK))
+        expect_idle(self.path)
 
-    def _busy(self, by: str) -> ConfigError:
-        return ConfigError(f"{self.id} is being run by {by}: wait until it ends, or end it first")
-
-    @contextmanager
-    def scoring(self, name: str) -> Iterator[None]:
+    def scoring(self, name: str) -> AbstractContextManager[None]:
         """Be the one that gives scores of this name; ConfigError, which names the holder, if another process does."""
-        lock = self.path / f"scoring-{hashlib.sha256(plain(name).encode()).hexdigest()[:12]}.lock"
-
-        def busy(by: str) -> ConfigError:
-            return ConfigError(
-                f"{self.id} is being given scores named {name!r} by {by}: wait until it ends, or end it first"
-            )
-
-        with claimed(lock, busy):
-            yield
+        return claim_scoring(self.path, name)
 
     def check(self, *, bodies: bool = False) -> None:
         """StoreError if an index or a row of the run's file was changed, or with `bodies` a trace or a reply."""
@@ -304,50 +290,19 @@ class Run:
         `scorer` says in words what gave it. Under one name there are scores of one scorer only: else it is a StoreError.
         """
         with self.database.write() as connection:
-            kept = connection.execute(
-                "SELECT scorer FROM scores WHERE name = ? AND scorer <> ? LIMIT 1", (plain(name), plain(scorer))
-            ).fetchone()
-            if kept is not None:
-                raise StoreError(
-                    f"run {self.id} has scores named {name!r} already, given by {kept[0]}: "
-                    "give the new ones another name, as in --as NAME"
-                )
-            body = put(connection, asdict(score), exact=False)
-            cursor = connection.execute(
-                "INSERT INTO scores (attempt, try, name, scorer, value, body, at, numbers) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    plain(trace.place),
-                    number,
-                    plain(name),
-                    plain(scorer),
-                    None if score.failed else score.value,
-                    body,
-                    now(),
-                    pack_score(without_words(score, trace.protected is not None)),
-                ),
-            )
-            seal(connection, "scores", "seq = ?", (cursor.lastrowid,))
+            later_scores.insert_score(connection, self.id, trace, number, name, scorer, score)
         self._touch()
 
     def score_names(self) -> dict[str, str]:
         """The names of scores given later, each with the scorer that gave them, in words."""
-        rows = self._sound.read("SELECT name, scorer FROM scores GROUP BY name ORDER BY min(seq)")
-        return {str(name): str(scorer) for name, scorer in rows}
+        return later_scores.score_names(self._sound)
 
     def scored(self, name: str) -> dict[tuple[str, int], bool]:
         """The places and tries that were given a score of that name later -> True if the last one did not fail."""
-        rows = self._sound.read("SELECT attempt, try, value FROM scores WHERE name = ? ORDER BY seq", (plain(name),))
-        return {(str(attempt), int(number)): value is not None for attempt, number, value in rows}
+        return later_scores.scored(self._sound, name)
 
     def _with_scores(self, trace: Trace, number: int) -> Trace:
-        """The trace with its later scores after its own."""
-        rows = self.database.read(
-            "SELECT name, body FROM scores WHERE attempt = ? AND try = ? ORDER BY seq", (plain(trace.place), number)
-        )
-        if not rows:
-            return trace
-        later = {str(name): attempts.read_score(self.database, body) for name, body in rows}
-        return trace.scored((*trace.scores, *later.values()))
+        return later_scores.with_scores(self.database, trace, number)
 
     # -- the journal of effects --
 
@@ -371,14 +326,13 @@ class Run:
                 digest = put(connection, task.to_json())
                 key = (plain(benchmark), plain(task.id))
                 cluster = None if task.cluster is None else plain(task.cluster)
-                added = connection.execute(
-                    "INSERT OR IGNORE INTO tasks (benchmark, task, body, cluster) VALUES (?, ?, ?, ?)",
-                    (*key, digest, cluster),
+                columns = "(benchmark, task, body, cluster)"
+                connection.execute(
+                    f"INSERT OR IGNORE INTO tasks {columns} VALUES (?, ?, ?, ?)", (*key, digest, cluster)
                 )
-                if added.rowcount:
-                    seal(connection, "tasks", "benchmark = ? AND task = ?", key)
                 kept = connection.execute("SELECT body FROM tasks WHERE benchmark = ? AND task = ?", key).fetchone()
                 self._expect_same(kept[0], digest, f"task {task.id!r} of {benchmark}")
+            seal(connection, "tasks", "benchmark = ? AND digest IS NULL", (plain(benchmark),))
 
     def tasks(self) -> dict[tuple[str, str], Task]:
         """The tasks by (benchmark, task id)."""

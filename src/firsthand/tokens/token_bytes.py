@@ -55,11 +55,13 @@ def byte_reader(description: Json, source: str) -> Callable[[str], bytes]:
 
 
 def _types(node: object, inner: str, source: str) -> set[str]:
-    found = [part.get("type") for part in steps(node, inner)]
-    wrong = [kind for kind in found if not isinstance(kind, str)]
-    if wrong:
-        raise ModelFileError(f"{source}: a step of the {inner} is of the type {wrong[0]!r:.80}: a name was expected")
-    return set(found)
+    found = set()
+    for part in steps(node, inner):
+        kind = part.get("type")
+        if not isinstance(kind, str):
+            raise ModelFileError(f"{source}: a step of the {inner} is of the type {kind!r:.80}: a name was expected")
+        found.add(kind)
+    return found
 
 
 @lru_cache(maxsize=1)
