@@ -88,13 +88,14 @@ def rouge_l_of(answer: str, reference: str) -> float:
         from rouge_score import scoring, tokenizers
     except ImportError:
         raise MissingExtra("rouge-score", "text", "ROUGE") from None
-    package: Any = scoring
-    tokenizer = tokenizers.DefaultTokenizer(use_stemmer=True)
+    formula: Any = scoring.fmeasure
+    words_of: Any = tokenizers
+    tokenizer = words_of.DefaultTokenizer(use_stemmer=True)
     ours, theirs = tokenizer.tokenize(answer), tokenizer.tokenize(reference)
     if not ours or not theirs:
         return 0.0
     common = common_length(ours, theirs)
-    return float(package.fmeasure(common / len(ours), common / len(theirs)))
+    return float(formula(common / len(ours), common / len(theirs)))
 
 
 def common_length(left: Sequence[str], right: Sequence[str]) -> int:
