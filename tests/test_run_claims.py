@@ -141,7 +141,7 @@ def test_a_killed_holder_holds_nothing(home: Path) -> None:
         assert f"process {os.getpid()} on" in holder(run.path / LOCK)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": []}', '{"pid": 1}', "[" * 4000, "\xff" * 9000])
+@pytest.mark.parametrize("text", ["", '{"pid": []}', "[" * 4000 + "\xff"])
 def test_a_note_that_cannot_be_read_is_a_holder_without_a_name(home: Path, text: str) -> None:
     with create(home, {}, "note") as run, run.claimed():
         (run.path / f"{LOCK}.holder").write_bytes(text.encode("latin-1"))

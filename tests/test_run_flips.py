@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
@@ -227,6 +228,10 @@ def test_a_flipped_bit_in_the_index_of_runs_changes_no_list(tmp_path: Path, coun
     for name in ("-wal", "-shm"):
         assert not (tmp_path / "runs" / f"{INDEX}{name}").exists()
     content = index.read_bytes()
+    with sqlite3.connect(index) as connection:
+        connection.execute("UPDATE runs SET done = done + 1")
+    connection.close()
+    assert listed() == expected
     for _ in range(count):
         index.write_bytes(flipped(content, rng.randrange(len(content) // 4096), rng))
         assert listed() == expected

@@ -177,7 +177,7 @@ def _title(text: str) -> bool:
     """True if `<<[^\\n]+>>` finds a title that is not blank; a line has one match at most."""
     for line in text.split("\n"):
         begin, end = line.find("<<"), line.rfind(">>")
-        if 0 <= begin < end - 2 and line[begin : end + 2].lstrip("<").rstrip(">").strip():
+        if 0 <= begin < end and line[begin : end + 2].lstrip("<").rstrip(">").strip():
             return True
     return False
 

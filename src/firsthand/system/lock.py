@@ -21,6 +21,8 @@ from firsthand.errors import FirsthandError, StoreError
 
 PATIENCE_S = 1.0
 """`claimed` tries for so long, because `is_held` holds a lock for an instant when it looks."""
+_NOTE_S = 1.0
+"""`holder` waits for so long for the note of a live process, which is written a moment after the lock was taken."""
 _POLL_S = 0.01
 _MAX_NOTE = 4096
 
@@ -44,7 +46,9 @@ def claimed(lock: Path, busy: Callable[[str], FirsthandError]) -> Iterator[None]
             time.sleep(_POLL_S)
         note = _note(lock)
         with suppress(OSError):  # a full disk: the lock holds without it
-            note.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": _now()}) + "\n")
+            written = note.with_name(f"{note.name}.new")
+            written.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": _now()}) + "\n")
+            written.replace(note)
         try:
             yield
         finally:
@@ -66,16 +70,28 @@ def is_held(lock: Path) -> bool:
 
 def holder(lock: Path) -> str:
     """The holder of a lock that is held, in words: its process, its host, and since when."""
+    until = time.monotonic() + _NOTE_S
+    while True:
+        found = _noted(lock)
+        is_alive = found is not None and (found[1] != socket.gethostname() or _is_alive(found[0]))
+        if is_alive or time.monotonic() >= until:
+            break
+        time.sleep(_POLL_S)
+    if found is None:
+        return "another process, which left no note of itself"
+    pid, host, since = found
+    words = f"process {pid} on {host} since {since}"
+    return words if is_alive else f"a process begun by {words}, which has ended itself"
+
+
+def _noted(lock: Path) -> tuple[int, str, str] | None:
+    """Process, host and time of the note, or None."""
     try:
         with _note(lock).open(encoding="utf-8") as file:
             note = json.loads(file.read(_MAX_NOTE))
-        pid, host, since = int(note["pid"]), str(note["host"]), str(note["since"])
+        return int(note["pid"]), str(note["host"]), str(note["since"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return "another process, which left no note of itself"
-    words = f"process {pid} on {host} since {since}"
-    if host == socket.gethostname() and not _is_alive(pid):
-        return f"a process begun by {words}, which has ended itself"
-    return words
+        return None
 
 
 def _note(lock: Path) -> Path:
