@@ -5,6 +5,8 @@ import io
 import os
 import pickle
 import pty
+import re
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +25,7 @@ from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
 from firsthand.runs import store
 from firsthand.system.home import data_home
-from firsthand.system.terminal import Terminal
+from firsthand.system.terminal import Terminal, printable
 from firsthand.task import Task
 from firsthand.tool import Tool, tool_from_function
 from firsthand.trace import Trace
@@ -313,10 +315,56 @@ def test_one_question_is_asked_at_a_time_and_a_question_can_be_cancelled() -> No
     assert asyncio.run(ask(tool, {"text": "in another event loop"})).allowed
 
 
-def test_a_question_shows_long_arguments_as_long() -> None:
+def test_a_question_shows_the_ends_of_a_long_argument_and_its_length() -> None:
     tool, _ = acting("irreversible")
-    shown = question(tool, {"text": "x" * 10_000, "more": {"a": [1]}})
-    assert "[and 6000 characters more]" in shown and 'more: {"a":[1]}' in shown and len(shown) < 5_000
+    shown = question(tool, {"text": f"begin {'x' * 10_000} rm -rf / end", "more": {"a": [1]}})
+    assert "text: [10,019 characters in 1 lines, of which 6,019 in the middle are not shown]" in shown
+    assert "    begin xxx" in shown and "[... 6,019 characters are not shown here ...]" in shown
+    assert "xxx rm -rf / end" in shown and 'more: {"a":[1]}' in shown and len(shown) < 5_000
+    assert "not shown" not in question(tool, {"text": "x" * 4_000})
+
+
+def test_a_question_stays_on_the_screen() -> None:
+    tool, _ = acting("irreversible")
+    shown = question(tool, {"text": "rm" + "\n" * 500 + "x" + " " * 3_000 + "-rf /"})
+    assert shown.count("\n") < 80 and "[3,508 characters in 501 lines, of which" in shown
+    assert "x [3000 spaces] -rf /" in question(tool, {"text": "x" + " " * 3_000 + "-rf /"})
+    whole = "".join(f"{number}\n" for number in range(58))
+    assert all(f"    {number}\n" in question(tool, {"text": f"first\n{whole}"}) for number in range(58))
+
+
+@pytest.mark.parametrize("hidden", [
+    "\u3164", "\u115f", "\uffa0", "\u200b", "\u200d", "\u00ad", "\u034f", "\u2060", "\ufeff", "\u202e", "\u2066", "\u061c",
+    "\ufe0f", "\U000e0041", "\U000e0100", "\u180e", "\u180b", "\u17b4", "\u2800", "\U0001d159", "\u00a0", "\u3000", "\x7f",
+    "\x9b", "\ud800", "\ue000",
+])  # fmt: skip
+def test_a_question_shows_what_is_not_seen(hidden: str) -> None:
+    tool, _ = acting("irreversible")
+    shown = question(tool, {"text": f"rm{hidden}-rf"})
+    assert hidden not in shown and re.search(r"rm\\[xuU][0-9a-f]+-rf", shown)
+
+
+def test_every_character_is_seen_or_escaped() -> None:
+    unseen = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+    words = (
+        "HANGUL FILLER",
+        "SEONG FILLER",
+        "SCRIPT FILLER",
+        "VARIATION SELECTOR",
+        "GRAPHEME JOINER",
+        "BRAILLE PATTERN BLANK",
+        "NULL NOTEHEAD",
+        "INHERENT",
+    )
+    for char in map(chr, range(0x110000)):
+        name = unicodedata.name(char, "")
+        category = unicodedata.category(char)
+        hidden = category in unseen or (category == "Zs" and char != " ") or any(word in name for word in words)
+        if hidden and char not in "\n\t":
+            assert char not in printable(f"a{char}"), name
+        elif category[0] in "LNPS":
+            assert printable(char) == char, name
+    assert printable("\u2764\ufe0f") == "\u2764\ufe0f" and printable("\u0041\ufe0f") == "A\\ufe0f"
 
 
 # -- on the command line --

@@ -365,7 +365,7 @@ def test_a_run_that_another_process_works_on_is_left_alone(cli: Any, home: Path)
     cli(*scripted("--limit", "2"))
     with last(home) as run, run.working():
         code, out, err = cli("run", "--resume")
-    assert (code, out, err.count("\n")) == (2, "", 1) and "is being run by another process" in err
+    assert (code, out, err.count("\n")) == (2, "", 1) and f"is being run by process {os.getpid()} on" in err
 
 
 # -- mistakes --

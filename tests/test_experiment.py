@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -238,7 +240,7 @@ def test_a_run_is_not_resumed_with_other_agents_or_settings(cli: Any, home: Path
 def test_a_run_that_is_being_worked_on_is_left_alone(home: Path) -> None:
     with of(Scripted(SCRIPT), limit=1).run() as run, run.working(), pytest.raises(ConfigError) as error:
         of(Scripted(SCRIPT), limit=1).resume(run)
-    assert "is being run by another process" in str(error.value)
+    assert re.search(rf"is being run by process {os.getpid()} on \S+ since \d{{4}}-\S+ \S+ UTC: wait", str(error.value))
 
 
 def test_errors_are_attempted_again_when_asked(home: Path) -> None:

@@ -299,7 +299,8 @@ async def forgiving(task: Task, ctx: Context) -> str:
     """A pattern that carries on whatever happens."""
     for number in range(40):
         try:
-            ctx = await ctx.say(task.prompt + " " + hashlib.sha256(str(number).encode()).hexdigest() * 40).generate()
+            noise = "".join(hashlib.sha256(f"{number} {part}".encode()).hexdigest() for part in range(40))
+            ctx = await ctx.say(f"{task.prompt} {noise}").generate()
         except Exception:
             return "gave up"
     return ctx.text

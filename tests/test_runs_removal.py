@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from firsthand.errors import StoreError
+from firsthand.runs import store
 from firsthand.runs.removal import remove_run
 from firsthand.runs.run_names import run_ids
-from firsthand.runs.store import create, open_run
+from firsthand.runs.store import open_run
 from firsthand.trace import Trace
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -24,13 +25,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def make(home: Path, name: str, *, attempts: int = 0, days_ago: float = 0) -> str:
-    with create(home, {}, name) as run:
+    made = (datetime.now(UTC) - timedelta(days=days_ago)).isoformat(timespec="milliseconds")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "now", lambda: made)
+        run = store.create(home, {}, name)
+    with run:
         for index in range(attempts):
             run.append(Trace(f"id{index}", "sums", f"{index}", {"name": "a"}, 0, 0, "2026-11-25T00:00:00", 1.0))
         run.finish("done")
-        made = (datetime.now(UTC) - timedelta(days=days_ago)).isoformat(timespec="milliseconds")
-        with run.database.write() as connection:
-            connection.execute("UPDATE run SET created_at = ?", (made,))
         return run.id
 
 

@@ -112,6 +112,9 @@ def test_a_run_of_the_first_schema_is_brought_up_to_date(run: Run) -> None:
             "ALTER TABLE traces DROP COLUMN id",
             "ALTER TABLE traces DROP COLUMN numbers",
             "ALTER TABLE run DROP COLUMN planned",
+            "ALTER TABLE run DROP COLUMN digest",
+            "ALTER TABLE tasks DROP COLUMN digest",
+            "ALTER TABLE traces DROP COLUMN digest",
         ):
             connection.execute(statement)
         connection.execute("DROP TABLE scores")

@@ -1,6 +1,7 @@
 """Text scorers beside the reference packages, and embedding similarity beside its definition."""
 
 import dataclasses
+import random
 
 import pytest
 
@@ -14,6 +15,7 @@ from firsthand.scorers.text import (
     f1,
     rouge,
     rouge_l,
+    rouge_l_of,
     token_f1,
 )
 from firsthand.task import Task
@@ -44,6 +46,16 @@ def test_bleu_chrf_and_rouge_are_those_of_the_packages(answer, reference):
     found = rouge(answer, reference)
     assert {name: found[name] for name in theirs} == {name: each.fmeasure for name, each in theirs.items()}
     assert value(rouge_l, answer, "other words", reference) >= found["rougeL"]
+
+
+def test_rouge_l_is_the_package_s_on_any_texts_and_fast_on_long_ones():
+    rouge_score = pytest.importorskip("rouge_score.rouge_scorer")
+    theirs, rng = rouge_score.RougeScorer(["rougeL"], use_stemmer=True), random.Random(3)
+    words = ["the", "cat", "cats", "sat", "running", "runs", "x1", "é", "-", "A"]
+    for _ in range(300):
+        answer, reference = (" ".join(rng.choices(words, k=rng.randrange(12))) for _ in range(2))
+        assert rouge_l_of(answer, reference) == theirs.score(reference, answer)["rougeL"].fmeasure
+    assert 0 < rouge_l_of("a b " * 5000, "the cat a b " * 1600) < 1  # 10,000 words against 6,400
 
 
 def test_a_corpus_is_no_mean_of_its_sentences():

@@ -70,6 +70,7 @@ def test_the_value_is_the_one_python_computes(expression):
         ("round(2.567, 2)", "2.57"),
         ("floor(-2.5) + ceil(2.1)", "0"),
         ("min(3, 1, 2)", "1"),
+        ("min(1) + max(2 ** 0.5)", "2.41421356237"),
         ("log(e)", "1"),
         ("2 ** 100", str(2**100)),
         ("3 * 4 =", "12"),
@@ -100,6 +101,32 @@ def test_hostile_expressions_end_at_once_in_a_sentence(expression):
             assert len(str(error)) < 300
         else:
             assert expression in ("5%%%", "+".join(["1"] * 200))
+
+
+ARGUMENTS = (
+    "", "1", "-1", "0", "1.5", "1e400", "10**199", "2**0.5", "pi", "1,2", "1,2,3", "1,1.5", "2**0.5,3", "1,", "1,,2",
+    "(1,2)", "()", "min", "sqrt(2),sqrt(3)", "-1,0", "0,0", "(-8)**(1/3)", "1/0", "1/3", "1,-400", "1.5,2**0.5", "1,1e300",
+    "1,1", "e**700", "٣", "²", "\ud800",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name", ["sqrt", "abs", "round", "min", "max", "floor", "ceil", "log", "exp", "pi", "e", "x", "of"]
+)
+def test_any_number_of_arguments_of_any_kind_gives_a_number_or_a_tool_error(name):
+    for given_ in ARGUMENTS:
+        call = f"{name}({given_})"
+        for expression in (
+            call,
+            name,
+            f"{name} {given_}",
+            f"-{call[:-1]}",
+            f"{call} ** {call}",
+            f"2 ** {call}",
+            f"{call} // 0.5",
+        ):
+            with contextlib.suppress(ToolError):
+                assert len(show(evaluate(expression))) < 250
 
 
 @given(st.text(alphabet="0123456789.,+-*/%^()eE sqrtmaxlogpi×÷−$=_x\n", max_size=80))

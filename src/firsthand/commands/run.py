@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from firsthand.commands.print_run import Results, print_json, print_results
 from firsthand.errors import ConfigError, TooManyFailures
 from firsthand.experiment.equal_budget import Fitted
-from firsthand.experiment.experiment import Experiment, expect_idle, other_setting
+from firsthand.experiment.experiment import Experiment, other_setting
 from firsthand.experiment.settings import RunSettings, stored_settings
 from firsthand.message import Json
 from firsthand.runs import store
@@ -115,7 +115,7 @@ def open_or_configure(config: Config) -> tuple[Run | None, RunSettings]:
     asked = changed_flags(config)
     if config.resume:
         run = store.open_run(config.resume, data_home())
-        expect_idle(run)
+        run.expect_idle()
         saved = stored_settings(run)
         concurrency = asked.pop("concurrency", saved.concurrency)
         on, workers = asked.pop("on", None), asked.pop("workers", None)

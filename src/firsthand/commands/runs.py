@@ -1,4 +1,4 @@
-"""List all runs, newest first, or the attempts of one run; remove runs."""
+"""List all runs, newest first, or the attempts of one run; remove runs, or check them for changed bytes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from firsthand.errors import ConfigError, StoreError
 from firsthand.runs import store
 from firsthand.runs.index import RunInfo
 from firsthand.runs.removal import remove_run
+from firsthand.runs.run_names import run_ids
 from firsthand.system.home import data_home
-from firsthand.system.terminal import Terminal, complain, print_table
+from firsthand.system.terminal import Terminal, complain, console, print_table
 
 EXAMPLES = """
 firsthand runs
@@ -22,6 +23,7 @@ firsthand runs --json
 firsthand runs 2026-11-25-0148-arithmetic-k3f9 --prune
 firsthand runs --prune                     # the runs without a finished attempt
 firsthand runs --prune --older-than 30     # in days
+firsthand runs last --check    # read every byte of the run, and compare it with its checksums
 """
 
 
@@ -41,6 +43,8 @@ class Config:
     """Remove without asking."""
     json: bool = False
     """Print JSON for programs."""
+    check: bool = False
+    """Check every index, row, trace and reply of the run, or of all runs, for changes since it was written."""
 
     def __post_init__(self) -> None:
         if self.limit < 1:
@@ -51,13 +55,31 @@ class Config:
             raise ConfigError("--older-than and --yes say what --prune removes: add --prune")
         if self.prune and self.run is not None and self.older_than is not None:
             raise ConfigError("--older-than chooses among all runs: leave it out, or the name of the run")
+        if self.check and (self.json or self.prune):
+            raise ConfigError("check prints sentences, and its exit status tells: leave out --json and --prune")
 
 
 def main(config: Config) -> int:
-    """Print the list."""
+    """Print the list, remove runs, or check them."""
+    if config.check:
+        return check_runs([config.run] if config.run else run_ids(data_home()))
     if config.prune:
         return prune(config)
     return list_attempts(config.run, config) if config.run else list_all(config)
+
+
+def check_runs(refs: Sequence[str]) -> int:
+    """Check runs to the last byte; 2 if one was changed."""
+    damaged = 0
+    for ref in refs:
+        try:
+            with store.open_run(ref, data_home()) as run:
+                run.check(bodies=True)
+                console().print(f"{run.id} is sound", soft_wrap=True, markup=False)
+        except StoreError as error:
+            complain(str(error))
+            damaged += 1
+    return 2 if damaged else 0
 
 
 def list_all(config: Config) -> int:

@@ -280,7 +280,7 @@ class Experiment:
         benchmarks. StoreError if an agent of the same name is another one.
         """
         opened = store.open_run(run, data_home()) if isinstance(run, str) else run
-        expect_idle(opened)
+        opened.expect_idle()
         kept = opened.config
         if "fork" in kept or "chat" in kept:
             stored_settings(opened)  # which says how to go on with it
@@ -409,12 +409,6 @@ class Experiment:
             on_fitted(run, budget, fitted)
         turned = replace(settings, pattern=tuple(each.pattern for each in fitted), equal_budget=str(round(budget)))
         return Experiment.from_settings(turned, models=models)
-
-
-def expect_idle(run: Run) -> None:
-    """ConfigError if another process is working on the run."""
-    if run.status == "running":
-        raise ConfigError(f"{run.id} is being run by another process: wait until it ends, or end it first")
 
 
 def other_setting(run: Run, name: str, kept: object, value: object) -> ConfigError:

@@ -49,6 +49,7 @@ async def rescore(
 
     `name` names the scores; by default the scorer's own. `described` describes the scorer: one name is for one scorer, and
     another one under it is a StoreError. `redo_errors` repeats failed scorings. A pair judge gets its rivals here.
+    ConfigError if another process gives scores of this name.
     """
     name = name or str(getattr(scorer, "name", getattr(scorer, "__name__", "score")))
     if isinstance(scorer, JudgeScorer):
@@ -58,51 +59,52 @@ async def rescore(
         raise StoreError(
             f"run {run.id} has scores named {name!r} already, given by {other}: give the new ones another name, --as NAME"
         )
-    tasks, known = run.tasks(), run.scored(name)
-    kept, skipped, results = 0, 0, [0, 0]
-    running: set[asyncio.Task[tuple[Trace, int, Score]]] = set()
+    with run.scoring(name):  # before looking what has a score, which another process might be giving
+        tasks, known = run.tasks(), run.scored(name)
+        kept, skipped, results = 0, 0, [0, 0]
+        running: set[asyncio.Task[tuple[Trace, int, Score]]] = set()
 
-    async def one(trace: Trace, number: int) -> tuple[Trace, int, Score]:
-        journal = run.journal(f"{trace.place}/{number}/{name}")
-        first = (await verdict(scorer, tasks[trace.benchmark, trace.task_id], trace, journal))[0]
-        return trace, number, replace(first, name=name)
+        async def one(trace: Trace, number: int) -> tuple[Trace, int, Score]:
+            journal = run.journal(f"{trace.place}/{number}/{name}")
+            first = (await verdict(scorer, tasks[trace.benchmark, trace.task_id], trace, journal))[0]
+            return trace, number, replace(first, name=name)
 
-    def keep(done: set[asyncio.Task[tuple[Trace, int, Score]]]) -> None:
-        for trace, number, score in (each.result() for each in done):
-            run.add_score(trace, number, name, described, score)
-            if isinstance(scorer, JudgeScorer) and (preference := scorer.preference(trace, score)) is not None:
-                run.add_preference(preference)
-            results[score.failed] += 1
-            on_score(trace, score)
+        def keep(done: set[asyncio.Task[tuple[Trace, int, Score]]]) -> None:
+            for trace, number, score in (each.result() for each in done):
+                run.add_score(trace, number, name, described, score)
+                if isinstance(scorer, JudgeScorer) and (preference := scorer.preference(trace, score)) is not None:
+                    run.add_preference(preference)
+                results[score.failed] += 1
+                on_score(trace, score)
 
-    try:
-        for trace, number in run.tried(benchmark=benchmark, agent=agent):
-            if trace.error is not None or (isinstance(scorer, JudgeScorer) and trace.agent_name == scorer.against):
-                skipped += trace.error is not None
-                continue
-            before = known.get((trace.place, number))
-            if before or (before is False and not redo_errors):
-                kept += 1
-                continue
-            if before is None and trace.score(name) is not None:
-                raise ConfigError(
-                    f"the attempts of {run.id} have a score {name!r} of their own: give another name, --as NAME"
-                )
-            if (trace.benchmark, trace.task_id) not in tasks:
-                raise StoreError(
-                    f"run {run.id} has an attempt at {trace.task_id} and not the task: it cannot be scored"
-                )
-            running.add(asyncio.create_task(one(trace, number)))
-            if len(running) >= max(1, concurrency):
+        try:
+            for trace, number in run.tried(benchmark=benchmark, agent=agent):
+                if trace.error is not None or (isinstance(scorer, JudgeScorer) and trace.agent_name == scorer.against):
+                    skipped += trace.error is not None
+                    continue
+                before = known.get((trace.place, number))
+                if before or (before is False and not redo_errors):
+                    kept += 1
+                    continue
+                if before is None and trace.score(name) is not None:
+                    raise ConfigError(
+                        f"the attempts of {run.id} have a score {name!r} of their own: give another name, --as NAME"
+                    )
+                if (trace.benchmark, trace.task_id) not in tasks:
+                    raise StoreError(
+                        f"run {run.id} has an attempt at {trace.task_id} and not the task: it cannot be scored"
+                    )
+                running.add(asyncio.create_task(one(trace, number)))
+                if len(running) >= max(1, concurrency):
+                    done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                    keep(done)
+            while running:
                 done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
                 keep(done)
-        while running:
-            done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-            keep(done)
-    finally:
-        for each in running:
-            each.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        finally:
+            for each in running:
+                each.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
     return Rescored(name, results[False], kept, results[True], skipped)
 
 

@@ -307,7 +307,7 @@ def _exclusive(name: str) -> Iterator[None]:
     lock = models_home() / ".locks" / hashlib.sha256(name.encode()).hexdigest()[:16]
     with disk_errors(models_home()):
         lock.parent.mkdir(parents=True, exist_ok=True)
-    with held(lock, alone=True):
+    with held(lock):
         yield
 
 

@@ -6,6 +6,7 @@ of your own. Without either, such a call is denied, and the model reads why.
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -19,7 +20,9 @@ from firsthand.tool import Effect, Tool
 Permission = Literal["allow", "ask", "deny"]
 
 MAX_SHOWN = 4_000
-"""The most characters of one argument that are shown."""
+"""The most characters of one argument that are shown: half from its beginning, half from its end."""
+MAX_LINES = 60
+"""The most lines of it, so that the beginning of a question stays on the screen."""
 
 
 @dataclass(frozen=True)
@@ -109,13 +112,38 @@ def check_rules(rules: Mapping[str, Permission], tools: Iterable[Tool]) -> None:
 
 
 def question(tool: Tool, arguments: Json) -> str:
-    """The question a person is asked: the tool, its effect and every argument, without control characters."""
+    """The question a person is asked: the tool, its effect and every argument, without characters that are not seen.
+
+    Of a long argument the beginning, the end, its length, and how much is left out between them.
+    """
     lines = [f"{tool.name} ({tool.effect}): {tool.spec.description}"]
     for name, value in arguments.items():
         text = value if isinstance(value, str) else canonical(value)
-        more = f" [and {len(text) - MAX_SHOWN} characters more]" if len(text) > MAX_SHOWN else ""
-        lines.append(f"  {name}: {printable(text[:MAX_SHOWN])}{more}".replace("\n", "\n    "))
+        lines.append(f"  {name}: {_shortened(text)}".replace("\n", "\n    "))
     return "\n".join([*(printable(line) for line in lines), "Run it?"])
+
+
+def _shortened(text: str) -> str:
+    """The text, blanks in a row counted; of a long one its ends, with a note of its length before them and between."""
+    lines = text.split("\n")
+    if len(text) <= MAX_SHOWN and len(lines) <= MAX_LINES:
+        return _without_gaps(text)
+    half, few = MAX_SHOWN // 2, MAX_LINES // 2
+    begin = "\n".join(lines[:few])[:half]
+    end = "\n".join(lines[-few:])[-half:]
+    left_out = len(text) - len(begin) - len(end)
+    return (
+        f"[{len(text):,} characters in {len(lines):,} lines, of which {left_out:,} in the middle are not shown]\n"
+        f"{_without_gaps(begin)}\n[... {left_out:,} characters are not shown here ...]\n{_without_gaps(end)}"
+    )
+
+
+def _without_gaps(text: str) -> str:
+    """The text as it can be read; a long row of blanks, which would push what follows out of sight, as their number."""
+    return _GAP.sub(lambda found: f" [{len(found[0])} spaces] ", printable(text))
+
+
+_GAP = re.compile(r"[ \t]{40,}")
 
 
 def __getattr__(name: str) -> Any:

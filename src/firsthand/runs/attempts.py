@@ -15,6 +15,7 @@ from firsthand.message import Json
 from firsthand.model import Usage
 from firsthand.runs.attempt_summary import AttemptSummary, pack_numbers, unpack_numbers, unpack_score
 from firsthand.runs.database import Database, plain, put
+from firsthand.runs.integrity import seal
 from firsthand.trace import Score, Trace
 
 T = TypeVar("T")
@@ -78,12 +79,13 @@ def insert_trace(connection: sqlite3.Connection, trace: Trace) -> None:
         put(connection, trace.to_json(), exact=False),
         pack_numbers(summary),
     )  # fmt: skip
-    connection.execute(
+    cursor = connection.execute(
         "INSERT INTO traces (attempt, try, id, benchmark, task, agent, epoch, score, stop_reason, error, calls,"
         " tokens, cost_usd, duration_s, version, body, numbers)"
         " SELECT ?, coalesce(max(try), 0) + 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM traces WHERE attempt = ?",
         (place, *columns, place),
     )
+    seal(connection, "traces", "seq = ?", (cursor.lastrowid,))
 
 
 def latest_rows(database: Database, benchmark: str | None, agent: str | None) -> Iterator[tuple[TraceRow, int, Any]]:

@@ -69,6 +69,17 @@ MIGRATIONS: tuple[str, ...] = (
         body TEXT NOT NULL);
     CREATE INDEX steps_by_attempt ON steps (attempt) WHERE kind <> 'ended';
     """,
+    """
+    ALTER TABLE run ADD COLUMN digest INTEGER;
+    ALTER TABLE tasks ADD COLUMN digest INTEGER;
+    ALTER TABLE traces ADD COLUMN digest INTEGER;
+    ALTER TABLE scores ADD COLUMN digest INTEGER;
+    UPDATE run SET digest = checksum(id, created_at, status, about, planned);
+    UPDATE tasks SET digest = checksum(benchmark, task, body, cluster);
+    UPDATE traces SET digest = checksum(seq, attempt, try, benchmark, task, agent, epoch, score, stop_reason, error, calls,
+        tokens, cost_usd, duration_s, version, body, id, numbers);
+    UPDATE scores SET digest = checksum(seq, attempt, try, name, scorer, value, body, at, numbers);
+    """,
 )
 """Migration number n takes a file from schema version n to n + 1. They are only ever added to."""
 
@@ -191,6 +202,7 @@ class Database:
             check_same_thread=False,
         )
         try:
+            connection.create_function("checksum", -1, checksum, deterministic=True)
             connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_BODY_BYTES)
             connection.execute("PRAGMA trusted_schema = OFF")
             connection.execute("PRAGMA cell_size_check = ON")
@@ -214,6 +226,8 @@ class Database:
             )
         ours = self.read("PRAGMA application_id")[0][0] == self.schema.application_id
         if not create and not ours:
+            if self.read("PRAGMA schema_version")[0][0] == 0 and version == 0:
+                raise never_begun(self.path.parent)
             raise StoreError(f"{self.path} is a SQLite file, but not {self.schema.noun}: give the folder of a run")
         if version < len(migrations):
             with self.write() as connection:
@@ -275,6 +289,13 @@ class Database:
         return shutil.disk_usage(self.path.parent).free < 1 << 20
 
 
+def never_begun(folder: Path) -> StoreError:
+    """The error of a run whose maker was stopped before it had written what the run is."""
+    return StoreError(
+        f"{folder} was never begun, so it cannot be resumed: its maker was stopped at once. Delete the folder"
+    )
+
+
 _EXACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _LENIENT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str)
 
@@ -295,6 +316,11 @@ def put(connection: sqlite3.Connection, body: Any, *, exact: bool = True) -> byt
     if connection.execute("SELECT 1 FROM bodies WHERE sha256 = ?", (digest,)).fetchone() is None:
         connection.execute("INSERT INTO bodies VALUES (?, ?)", (digest, zlib.compress(encoded, 3)))
     return digest
+
+
+def checksum(*values: Any) -> int:
+    """A row's checksum, which also SQL can call; any single changed byte of the row changes it."""
+    return zlib.crc32(repr(values).encode("utf-8", "surrogatepass"))
 
 
 def plain(text: str) -> str:
@@ -327,6 +353,7 @@ def _run_script(connection: sqlite3.Connection, script: str) -> None:
 def _master(migrations: tuple[str, ...]) -> tuple[tuple[str, str, str], ...]:
     """The rows of `sqlite_master` after all migrations."""
     connection = sqlite3.connect(":memory:")
+    connection.create_function("checksum", -1, checksum, deterministic=True)
     try:
         for script in migrations:
             _run_script(connection, script)

@@ -45,36 +45,44 @@ async def execute(
     with its StoreError. `budget` is shared by all attempts: when it is used up, the run stops with LimitExceeded, and the
     attempts that it cut short are not kept, for they say nothing about their agents; a later call finishes them.
     What the run has spent before is taken from a budget that is still untouched. `listener` makes the listener of an
-    attempt. Steps go to the run's live feed too, and with `pieces` the text that models stream.
+    attempt. Steps go to the run's live feed too, and with `pieces` the text that models stream. ConfigError if another
+    process works on the run.
 
     `fail_fast` attempts that failed in a row end the run with TooManyFailures; 0 never ends it, and None lets
     UNREACHABLE_IN_A_ROW attempts that could not reach their model's server do so. What these were is not kept then, so that
     a later call makes them again.
     """
-    missing = begin(run, places, redo_errors)
 
     def listeners(place: Place) -> Listener:
         own, other = run.feed.listener(place, pieces=pieces), listener(place)
         return own if other is None else Both(own, other)
 
-    if budget is not None and budget.spent == Usage() and budget.calls == 0:
-        spent, budget.calls = run.spent()
-        budget.charge(0, spent)
-    needed, done = list(missing.values()), dict[str, Trace]()
-    if any(place.agent.memory is not None and place.agent.memory.lifetime != "attempt" for place in places):
-        needed, done = list(places), {trace.place: trace for trace in run.traces() if trace.place not in missing}
-    with run.working(), set_owner(run.id):
-        try:
-            async with asyncio.timeout(budget.limits.seconds if budget else None) as timer:
-                await _attempt(run, needed, done, missing, seed, concurrency, budget, on_trace, listeners, fail_fast)
-        except TimeoutError:
-            if not timer.expired():
-                raise
-            raise _stopped("seconds", run, missing) from None
+    with run.claimed():  # before looking what is missing, which another process might be making
+        missing = begin(run, places, redo_errors)
+        if budget is not None and budget.spent == Usage() and budget.calls == 0:
+            spent, budget.calls = run.spent()
+            budget.charge(0, spent)
+        needed, done = list(missing.values()), dict[str, Trace]()
+        if any(place.agent.memory is not None and place.agent.memory.lifetime != "attempt" for place in places):
+            needed, done = list(places), {trace.place: trace for trace in run.traces() if trace.place not in missing}
+        with run.working(), set_owner(run.id):
+            try:
+                async with asyncio.timeout(budget.limits.seconds if budget else None) as timer:
+                    await _attempt(
+                        run, needed, done, missing, seed, concurrency, budget, on_trace, listeners, fail_fast
+                    )
+            except TimeoutError:
+                if not timer.expired():
+                    raise
+                raise _stopped("seconds", run, missing) from None
 
 
 def begin(run: Run, places: Sequence[Place], redo_errors: bool) -> dict[str, Place]:
-    """The places that the run has no trace of, by id; stores their tasks and agents, and how many places there are."""
+    """The places that the run has no trace of, by id; stores their tasks and agents, and how many places there are.
+
+    StoreError if the run's file was changed: what it does not show to have been done would be done again.
+    """
+    run.check()
     for benchmark in {place.benchmark.name for place in places}:
         run.add_tasks(benchmark, {id(p.task): p.task for p in places if p.benchmark.name == benchmark}.values())
     for agent in {id(place.agent): place.agent for place in places}.values():

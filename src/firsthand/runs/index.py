@@ -35,6 +35,7 @@ SCHEMA = Schema(
             created_at TEXT NOT NULL, status TEXT NOT NULL, done INTEGER NOT NULL, planned INTEGER,
             errors INTEGER NOT NULL, tokens INTEGER NOT NULL, scores TEXT NOT NULL, about TEXT NOT NULL);
         """,
+        "ALTER TABLE runs ADD COLUMN digest INTEGER",
     ),
 )
 _COLUMNS = "id, files, updated_at, created_at, status, done, planned, errors, tokens, scores, about"
@@ -114,7 +115,9 @@ class Index:
             return {}
         try:
             with closing(Database(self.path, schema=SCHEMA)) as database:
-                rows = database.read(f"SELECT {_COLUMNS} FROM runs")
+                rows = database.read(f"SELECT {_COLUMNS} FROM runs WHERE digest IS NOT NULL")
+                if database.read(f"SELECT count(*) FROM runs WHERE digest <> checksum({_COLUMNS})") != [(0,)]:
+                    raise ValueError("an entry has been changed")
             return {entry.info.id: entry for entry in (_entry(self.folder, *row) for row in rows)}
         except (StoreError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             on_problem(f"the index of runs {self.path} cannot be read and is made anew: {error}")
@@ -135,6 +138,8 @@ class Index:
         ):
             connection.executemany("DELETE FROM runs WHERE id = ?", dropped)
             connection.executemany(f"INSERT OR REPLACE INTO runs ({_COLUMNS}) VALUES ({marks})", rows)
+            sealed = f"UPDATE runs SET digest = checksum({_COLUMNS}) WHERE id = ?"
+            connection.executemany(sealed, [row[:1] for row in rows])
 
     def _remove(self) -> None:
         for name in (INDEX, f"{INDEX}-wal", f"{INDEX}-shm"):

@@ -2,24 +2,25 @@
 
     <home>/runs/2026-11-25-0148-arithmetic-k3f9/
         run.sqlite      config, tasks, agents, the journal of effects, traces, later scores, preferences, the live feed
-        lock            held by the processes that work on the run, released by the system when they die
+        lock            held by the one process that works on the run, released by the system when it dies
     <home>/runs/index.sqlite    what a list of runs shows, see `index.py`
 
 Bodies (replies, traces, tasks) are stored once by content. An attempt at a place that was attempted before is its next try,
-and the latest try counts. Many processes and threads may use one run; what a method has written survives `kill -9` once it
-returns. `attempts.py` has the queries, `database.py` the way SQLite is used; `execute.py` carries a run out.
+and the latest try counts. Many processes and threads may use one run, and one at a time makes its attempts; what a method
+has written survives `kill -9` once it returns. `attempts.py` has the queries, `database.py` the way SQLite is used;
+`execute.py` carries a run out.
 """
 
 from __future__ import annotations
 
 import os
 import platform
+import shutil
 import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -31,15 +32,17 @@ from firsthand.loop.attempt import cost_of
 from firsthand.message import Json
 from firsthand.model import Usage
 from firsthand.preference import Preference
-from firsthand.runs import attempts, score_totals
-from firsthand.runs.attempt_summary import AttemptSummary, pack_score, without_words
+from firsthand.runs import attempts, later_scores, score_totals
+from firsthand.runs.attempt_summary import AttemptSummary
 from firsthand.runs.attempts import LATEST, TraceRow, body_of, filters, insert_trace, is_tree, read_as, read_trace
-from firsthand.runs.database import Database, plain, put
+from firsthand.runs.database import Database, never_begun, plain, put
 from firsthand.runs.feed import Feed
 from firsthand.runs.index import Index, RunInfo, listed
+from firsthand.runs.integrity import SEALED, check_bodies, check_file, check_numbers, seal
+from firsthand.runs.run_claims import claim_attempts, claim_scoring, expect_idle
 from firsthand.runs.run_names import DATABASE, LOCK, find_run, new_run_id
 from firsthand.runs.stored_journal import StoredJournal, now
-from firsthand.system.lock import held, is_held
+from firsthand.system.lock import is_held
 from firsthand.system.source_commit import source_commit
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
@@ -61,6 +64,8 @@ class Run:
         self.feed = Feed(database)
         self._index = index
         self._changed = False
+        self._is_claimed = False
+        self._is_checked = False
         self._next_index_s = 0.0
 
     def __enter__(self) -> Run:
@@ -119,7 +124,7 @@ class Run:
         """The run's entry in a list."""
         about = self.about
         counted = "SELECT count(*), count(error), coalesce(sum(tokens), 0) FROM traces WHERE " + LATEST
-        num_traces, num_errors, tokens = self.database.read(counted, filters(None, None))[0]
+        num_traces, num_errors, tokens = self._sound.read(counted, filters(None, None))[0]
         planned = self._row()[3]
         return RunInfo(
             id=self.id,
@@ -132,7 +137,7 @@ class Run:
             num_errors=num_errors,
             num_planned=None if planned is None else int(planned),
             tokens=tokens,
-            scores=score_totals.score_means(self.database),
+            scores=score_totals.score_means(self._sound),
             updated_at=time.time(),
         )
 
@@ -140,12 +145,13 @@ class Run:
         """Say how many attempts the run is to make, those that are done included."""
         with self.database.write() as connection:
             connection.execute("UPDATE run SET planned = ?", (num_attempts,))
+            seal(connection, "run", "true")
         self._touch()
 
     @contextmanager
     def working(self) -> Iterator[None]:
-        """Mark the run as running. Leaving the block normally makes it `done`, any other way `interrupted`."""
-        with held(self.path / LOCK):
+        """Claim the run and mark it as running. Leaving the block normally makes it `done`, any other way `interrupted`."""
+        with nullcontext() if self._is_claimed else self.claimed():
             self.finish("running")
             try:
                 yield
@@ -156,10 +162,36 @@ class Run:
             self.feed.close()
             self.finish("done")
 
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Be the one that makes the run's attempts; ConfigError, which names the holder, if another process does."""
+        with claim_attempts(self.path):
+            self._is_claimed = True
+            try:
+                yield
+            finally:
+                self._is_claimed = False
+
+    def expect_idle(self) -> None:
+        """ConfigError, which names the holder, if a process works on the run."""
+        expect_idle(self.path)
+
+    def scoring(self, name: str) -> AbstractContextManager[None]:
+        """Be the one that gives scores of this name; ConfigError, which names the holder, if another process does."""
+        return claim_scoring(self.path, name)
+
+    def check(self, *, bodies: bool = False) -> None:
+        """StoreError if an index or a row of the run's file was changed, or with `bodies` a trace or a reply."""
+        check_file(self.database)
+        if bodies:
+            check_bodies(self.database)
+        self._is_checked = True
+
     def finish(self, status: Status) -> None:
         """Set the status. `running` means nothing once no process holds the run's lock."""
         with self.database.write() as connection:
             connection.execute("UPDATE run SET status = ?", (status,))
+            seal(connection, "run", "true")
         self._touch()
 
     # -- attempts --
@@ -180,7 +212,7 @@ class Run:
 
     def tried(self, *, benchmark: str | None = None, agent: str | None = None) -> Iterator[tuple[Trace, int]]:
         """The same, each with the number of its try, from 1 on."""
-        for row, number, body in attempts.latest_rows(self.database, benchmark, agent):
+        for row, number, body in attempts.latest_rows(self._sound, benchmark, agent):
             trace = read_trace(self.database, body)
             if trace.id != row.id and plain(trace.id) != row.id:
                 raise self.database.damaged("a trace is not the one its row says")
@@ -191,11 +223,11 @@ class Run:
 
         Scores given later come after an attempt's own. Runs made before 0.7.0 have to be decoded all the same.
         """
-        return attempts.summaries(self.database, benchmark, agent)
+        return attempts.summaries(self._sound, benchmark, agent)
 
     def rows(self, *, benchmark: str | None = None, agent: str | None = None) -> Iterator[TraceRow]:
         """The latest trace of each attempt as it stands in a list, in the order they were finished."""
-        return (row for row, _, _ in attempts.latest_rows(self.database, benchmark, agent))
+        return (row for row, _, _ in attempts.latest_rows(self._sound, benchmark, agent))
 
     def samples(self, benchmark: str) -> list[Trace]:
         """A scored attempt at the benchmark, and one of each score given later: what kinds of scores there are."""
@@ -205,7 +237,7 @@ class Run:
             " WHERE benchmark = ? AND name = ? AND value IS NOT NULL LIMIT 1"
         )
         queries = [(own, (plain(benchmark),)), *((later, (plain(benchmark), plain(n))) for n in self.score_names())]
-        places = dict.fromkeys(str(place) for sql, values in queries for (place,) in self.database.read(sql, values))
+        places = dict.fromkeys(str(place) for sql, values in queries for (place,) in self._sound.read(sql, values))
         return [self.tries(place)[-1] for place in places]
 
     def trace(self, ref: str) -> Trace:
@@ -226,12 +258,12 @@ class Run:
     def done(self, *, errors: bool = True) -> set[str]:
         """The places that have a finished attempt; with `errors=False` without those whose latest try failed."""
         sql = f"SELECT attempt FROM traces WHERE {LATEST} AND (:errors OR error IS NULL)"
-        return {str(attempt) for (attempt,) in self.database.read(sql, filters(None, None) | {"errors": errors})}
+        return {str(attempt) for (attempt,) in self._sound.read(sql, filters(None, None) | {"errors": errors})}
 
     def spent(self) -> tuple[Usage, int]:
         """The cost of finished attempts and their judges, every try: tokens (as prompt tokens), money, number of calls."""
         sql = "SELECT coalesce(sum(tokens), 0), coalesce(sum(cost_usd), 0.0), coalesce(sum(calls), 0) FROM traces"
-        tokens, cost_usd, num_calls = self.database.read(sql)[0]
+        tokens, cost_usd, num_calls = self._sound.read(sql)[0]
         judges = (
             "SELECT reply FROM effects WHERE effect LIKE 'scorer %|%' AND attempt IN (SELECT attempt FROM traces)"
             " GROUP BY attempt, effect, request"
@@ -247,15 +279,15 @@ class Run:
 
     def totals(self, score: str | None = None) -> list[score_totals.Totals]:
         """The sums of each agent's first scores on each benchmark, or of the scores given later under a name."""
-        return score_totals.totals(self.database, score)
+        return score_totals.totals(self._sound, score)
 
     def task_means(self) -> list[score_totals.TaskMean]:
         """The mean of each agent on each task."""
-        return score_totals.task_means(self.database)
+        return score_totals.task_means(self._sound)
 
     def pairs(self) -> list[tuple[str, str]]:
         """Each benchmark with each of its agents, in the order in which the run first met them."""
-        return score_totals.pairs(self.database)
+        return score_totals.pairs(self._sound)
 
     # -- scores given later --
 
@@ -265,49 +297,19 @@ class Run:
         `scorer` says in words what gave it. Under one name there are scores of one scorer only: else it is a StoreError.
         """
         with self.database.write() as connection:
-            kept = connection.execute(
-                "SELECT scorer FROM scores WHERE name = ? AND scorer <> ? LIMIT 1", (plain(name), plain(scorer))
-            ).fetchone()
-            if kept is not None:
-                raise StoreError(
-                    f"run {self.id} has scores named {name!r} already, given by {kept[0]}: "
-                    "give the new ones another name, as in --as NAME"
-                )
-            body = put(connection, asdict(score), exact=False)
-            connection.execute(
-                "INSERT INTO scores (attempt, try, name, scorer, value, body, at, numbers) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    plain(trace.place),
-                    number,
-                    plain(name),
-                    plain(scorer),
-                    None if score.failed else score.value,
-                    body,
-                    now(),
-                    pack_score(without_words(score, trace.protected is not None)),
-                ),
-            )
+            later_scores.insert_score(connection, self.id, trace, number, name, scorer, score)
         self._touch()
 
     def score_names(self) -> dict[str, str]:
         """The names of scores given later, each with the scorer that gave them, in words."""
-        rows = self.database.read("SELECT name, scorer FROM scores GROUP BY name ORDER BY min(seq)")
-        return {str(name): str(scorer) for name, scorer in rows}
+        return later_scores.score_names(self._sound)
 
     def scored(self, name: str) -> dict[tuple[str, int], bool]:
         """The places and tries that were given a score of that name later -> True if the last one did not fail."""
-        rows = self.database.read("SELECT attempt, try, value FROM scores WHERE name = ? ORDER BY seq", (plain(name),))
-        return {(str(attempt), int(number)): value is not None for attempt, number, value in rows}
+        return later_scores.scored(self._sound, name)
 
     def _with_scores(self, trace: Trace, number: int) -> Trace:
-        """The trace with its later scores after its own."""
-        rows = self.database.read(
-            "SELECT name, body FROM scores WHERE attempt = ? AND try = ? ORDER BY seq", (plain(trace.place), number)
-        )
-        if not rows:
-            return trace
-        later = {str(name): attempts.read_score(self.database, body) for name, body in rows}
-        return trace.scored((*trace.scores, *later.values()))
+        return later_scores.with_scores(self.database, trace, number)
 
     # -- the journal of effects --
 
@@ -331,12 +333,16 @@ class Run:
                 digest = put(connection, task.to_json())
                 key = (plain(benchmark), plain(task.id))
                 cluster = None if task.cluster is None else plain(task.cluster)
-                connection.execute("INSERT OR IGNORE INTO tasks VALUES (?, ?, ?, ?)", (*key, digest, cluster))
+                columns = "(benchmark, task, body, cluster)"
+                connection.execute(
+                    f"INSERT OR IGNORE INTO tasks {columns} VALUES (?, ?, ?, ?)", (*key, digest, cluster)
+                )
                 kept = connection.execute("SELECT body FROM tasks WHERE benchmark = ? AND task = ?", key).fetchone()
                 if kept[0] != digest:  # versions differ in where they keep a field, so the bytes alone do not decide
                     old, new = (read_as(self.database, Task.from_json, each) for each in (kept[0], digest))
                     if old != new:
                         raise self._another(f"task {task.id!r} of {benchmark}")
+            seal(connection, "tasks", "benchmark = ? AND digest IS NULL", (plain(benchmark),))
 
     def tasks(self) -> dict[tuple[str, str], Task]:
         """The tasks by (benchmark, task id)."""
@@ -365,7 +371,7 @@ class Run:
     def clusters(self) -> dict[str, dict[str, str]]:
         """Benchmark -> task id -> cluster, of those tasks that belong to one."""
         found: dict[str, dict[str, str]] = {}
-        for benchmark, task, cluster in self.database.read(
+        for benchmark, task, cluster in self._sound.read(
             "SELECT benchmark, task, cluster FROM tasks WHERE cluster IS NOT NULL"
         ):
             found.setdefault(benchmark, {})[task] = cluster
@@ -403,10 +409,21 @@ class Run:
     # -- inside --
 
     def _row(self) -> tuple[Any, ...]:
-        rows = self.database.read("SELECT created_at, status, about, planned FROM run")
+        row = f"created_at, status, about, planned, digest IS NULL OR digest = checksum({SEALED['run']})"
+        rows = self.database.read(f"SELECT {row} FROM run")
         if not rows:
-            raise StoreError(f"{self.path} was never begun: its maker was stopped at once. Delete the folder")
+            raise never_begun(self.path)
+        if not rows[0][-1]:
+            raise self.database.damaged("the row that describes the run has been changed")
         return rows[0]
+
+    @property
+    def _sound(self) -> Database:
+        """The file, to read numbers from: checked once, see `integrity.py`."""
+        if not self._is_checked:
+            check_numbers(self.database)
+            self._is_checked = True
+        return self.database
 
     def _another(self, what: str) -> StoreError:
         return StoreError(
@@ -456,21 +473,38 @@ def create(
     path = home / "runs" / new_run_id(datetime.now(UTC), name_hint)
     try:
         path.mkdir(parents=True)
-        (path / LOCK).touch()
-    except OSError as error:
+    except FileExistsError as error:
         if path.is_dir():  # the same four letters in the same minute
             return create(home, config, name_hint, command=command, figures=figures, protocols=protocols)
-        raise StoreError(
-            f"no run can be made in {home / 'runs'} ({error.strerror}): set FIRSTHAND_HOME to a folder with room"
-        ) from None
-    run = Run(path, Database(path / DATABASE, create=True), index=Index(home / "runs"))
-    with run.database.write() as connection:
-        digest = put(connection, about, exact=False)
-        connection.execute(
-            "INSERT INTO run (id, created_at, status, about) VALUES (1, ?, 'running', ?)", (now(), digest)
-        )
+        raise _not_made(home, error) from None
+    except OSError as error:
+        raise _not_made(home, error) from None
+    try:
+        (path / LOCK).touch()
+        run = Run(path, Database(path / DATABASE, create=True), index=Index(home / "runs"))
+        with run.database.write() as connection:
+            digest = put(connection, about, exact=False)
+            connection.execute(
+                "INSERT INTO run (id, created_at, status, about) VALUES (1, ?, 'running', ?)", (now(), digest)
+            )
+            seal(connection, "run", "true")
+        run._is_checked = True
+    except BaseException as error:
+        shutil.rmtree(path, ignore_errors=True)  # half a run could not be resumed
+        cause = error.__cause__ if isinstance(error, StoreError) else error
+        if isinstance(cause, OSError | sqlite3.Error):
+            raise _not_made(home, cause) from error
+        raise
     run._touch()
     return run
+
+
+def _not_made(home: Path, error: OSError | sqlite3.Error) -> StoreError:
+    why = getattr(error, "strerror", None) or error
+    return StoreError(
+        f"no run can be made in {home / 'runs'} ({why}), and nothing of it is left: make room there, or set FIRSTHAND_HOME "
+        "to a folder with room"
+    )
 
 
 def open_run(ref: str | Path, home: Path) -> Run:

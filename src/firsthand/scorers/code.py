@@ -22,6 +22,8 @@ from firsthand.sandbox.sandbox_limits import RunLimits
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
 
+MAX_CHARS = 50_000
+"""A longer completion follows the prompt as it is: whether it has to be indented is not tried."""
 LIMITS = RunLimits(wall_s=10.0, cpu_s=5.0)
 STOPS = ("\nclass ", "\ndef ", "\n#", "\nif ", "\nprint(")
 """Stop strings that end a completion, as in Chen et al. (2021)."""
@@ -58,6 +60,8 @@ def answered_code(answer: str, prompt: str = "", entry_point: str = "") -> str:
     if _defines(code, entry_point) or not prompt:
         return preamble(prompt, entry_point) + code
     completion = _up_to_stop(code)
+    if len(completion) > MAX_CHARS:
+        return prompt + completion
     # Patterns strip answers, and chat models often dedent a body: the first candidate that is the function's body counts.
     candidates = [prompt + each for each in (completion, "    " + completion, textwrap.indent(completion, "    "))]
     return next((each for each in candidates if _ends_in_function(each)), candidates[0])

@@ -22,7 +22,7 @@ CONSTRAINED = ("My answer is yes.", "My answer is no.", "My answer is maybe.")
 _ABBREVIATION = re.compile(
     r"(?:\b(?:Mr|Mrs|Ms|Dr|Prof|St|Sr|Jr|vs|etc|e\.g|i\.e|Inc|Ltd|Co|Corp|Ph\.D|U\.S|a\.m|p\.m|No)|\b[A-Z])\.$"
 )
-_END = re.compile(r"[.?!]+[\"'”’)\]*]*(?=\s+[^\sa-z])")
+_END = re.compile(r"(?<![.?!])[.?!]++[\"'”’)\]*]*+(?=\s++[^\sa-z])")
 
 
 def prompt_strict(task: Task, trace: Trace) -> Score:
@@ -74,7 +74,11 @@ def count_sentences(text: str) -> int:
     """Return the number of sentences, by this module's rule."""
     count = 0
     for paragraph in text.split("\n\n"):
-        ends = [found for found in _END.finditer(paragraph) if not _ABBREVIATION.search(paragraph[: found.end()][-12:])]
+        ends = [
+            found
+            for found in _END.finditer(paragraph)
+            if not _ABBREVIATION.search(paragraph[max(0, found.end() - 12) : found.end()])
+        ]
         rest = paragraph[ends[-1].end() if ends else 0 :]
         count += len(ends) + bool(rest.strip())
     return count
@@ -116,8 +120,9 @@ def _search(word: str, text: str) -> list[str]:
 
 
 def _bullets(text: str, *, num_bullets: int) -> bool:
-    stars = re.findall(r"^\s*\*[^*].*$", text, flags=re.MULTILINE)
-    return len(stars) + len(re.findall(r"^\s*-.*$", text, flags=re.MULTILINE)) == num_bullets
+    # The paper's `^\s*` counts the same: blank lines before a bullet are no part of another match.
+    stars = re.findall(r"^[^\S\n]*\*[^*].*$", text, flags=re.MULTILINE)
+    return len(stars) + len(re.findall(r"^[^\S\n]*-.*$", text, flags=re.MULTILINE)) == num_bullets
 
 
 def _highlights(text: str, *, num_highlights: int) -> bool:
@@ -146,8 +151,8 @@ def _first_word(text: str, *, num_paragraphs: int, nth_paragraph: int, first_wor
 
 
 def _postscript(text: str, *, postscript_marker: str) -> bool:
-    marks = {"P.P.S": r"\s*p\.\s?p\.\s?s.*$", "P.S.": r"\s*p\.\s?s\..*$"}
-    pattern = marks.get(postscript_marker, rf"\s*{postscript_marker.lower()}.*$")
+    marks = {"P.P.S": r"p\.\s?p\.\s?s", "P.S.": r"p\.\s?s\."}
+    pattern = marks.get(postscript_marker, postscript_marker.lower())
     return re.search(pattern, text.lower(), flags=re.MULTILINE) is not None
 
 
@@ -169,7 +174,22 @@ def _two_responses(text: str) -> bool:
 
 
 def _title(text: str) -> bool:
-    return any(each.lstrip("<").rstrip(">").strip() for each in re.findall(r"<<[^\n]+>>", text))
+    """True if `<<[^\\n]+>>` finds a title that is not blank; a line has one match at most."""
+    for line in text.split("\n"):
+        begin, end = line.find("<<"), line.rfind(">>")
+        if 0 <= begin < end and line[begin : end + 2].lstrip("<").rstrip(">").strip():
+            return True
+    return False
+
+
+def _num_placeholders(text: str) -> int:
+    """The number of matches of `\\[.*?\\]`."""
+    count = 0
+    for line in text.split("\n"):
+        begin = line.find("[")
+        while begin >= 0 and (end := line.find("]", begin)) >= 0:
+            count, begin = count + 1, line.find("[", end)
+    return count
 
 
 def _letters(text: str, *, letter: str, let_frequency: int, let_relation: str) -> bool:
@@ -209,7 +229,7 @@ VERIFIERS: dict[str, Callable[..., bool]] = {
     ),
     "length_constraints:nth_paragraph_first_word": _first_word,
     "detectable_content:number_placeholders": lambda text, *, num_placeholders: (
-        len(re.findall(r"\[.*?\]", text)) >= num_placeholders
+        _num_placeholders(text) >= num_placeholders
     ),
     "detectable_content:postscript": _postscript,
     "detectable_format:number_bullet_lists": _bullets,

@@ -47,7 +47,7 @@ def chrf(task: Task, trace: Trace) -> Score:
 
 def rouge_l(task: Task, trace: Trace) -> Score:
     """Score the F-measure of the longest common subsequence of words, 0 to 1 (Lin, 2004; rouge-score, stemmed)."""
-    return _best("rouge_l", task, trace, lambda answer, reference: rouge(answer, reference)["rougeL"])
+    return _best("rouge_l", task, trace, rouge_l_of)
 
 
 def embedding_similarity(embedder: Embedder) -> Callable[[Task, Trace], Awaitable[Score]]:
@@ -80,6 +80,35 @@ def rouge(answer: str, reference: str) -> dict[str, float]:
     package: Any = rouge_scorer
     found = package.RougeScorer(list(ROUGE_TYPES), use_stemmer=True).score(reference, answer)
     return {name: float(found[name].fmeasure) for name in ROUGE_TYPES}
+
+
+def rouge_l_of(answer: str, reference: str) -> float:
+    """Return rouge-score's F-measure of ROUGE-L, which takes it minutes for two texts of 20,000 characters."""
+    try:
+        from rouge_score import scoring, tokenizers
+    except ImportError:
+        raise MissingExtra("rouge-score", "text", "ROUGE") from None
+    formula: Any = scoring.fmeasure
+    words_of: Any = tokenizers
+    tokenizer = words_of.DefaultTokenizer(use_stemmer=True)
+    ours, theirs = tokenizer.tokenize(answer), tokenizer.tokenize(reference)
+    if not ours or not theirs:
+        return 0.0
+    common = common_length(ours, theirs)
+    return float(formula(common / len(ours), common / len(theirs)))
+
+
+def common_length(left: Sequence[str], right: Sequence[str]) -> int:
+    """Return the length of the longest common subsequence; a row of its table is one number of many bits (Hyyrö, 2004)."""
+    places: dict[str, int] = {}
+    for at, word in enumerate(left):
+        places[word] = places.get(word, 0) | 1 << at
+    whole = (1 << len(left)) - 1
+    row = whole
+    for word in right:
+        taken = row & places.get(word, 0)
+        row = (row + taken | row - taken) & whole
+    return len(left) - row.bit_count()
 
 
 def corpus_bleu(answers: Sequence[str], references_of: Sequence[Sequence[str]]) -> float:

@@ -22,7 +22,7 @@ _GSM8K_FLEXIBLE = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
 _BBH = re.compile(r"(?<=the answer is )(.*)(?=.)")
 _SIMPLE_EVALS = re.compile(r"(?i)Answer[ \t]*:[ \t]*\$?([A-D])\$?")
 _PRO = re.compile(r"answer is \(?([A-J])\)?")
-_PRO_AGAIN = re.compile(r".*[aA]nswer:\s*([A-J])")
+_PRO_AGAIN = re.compile(r"(?=[aA]nswer:\s*+([A-J]))")
 
 
 def gsm8k_strict(task: Task, trace: Trace) -> Score:
@@ -66,8 +66,10 @@ def mmlu_pro_tiger(task: Task, trace: Trace) -> Score:
     each guess, so the guess depends on the number of options alone (Wang et al., 2024).
     """
     text = _text(trace)
-    found = _PRO.search(text) or _PRO_AGAIN.search(text)
-    letter = found.group(1) if found else next((each for each in reversed(text) if each in "ABCDEFGHIJ"), None)
+    found = _PRO.search(text)
+    letter = found.group(1) if found else _tiger_answer(text)
+    if letter is None:
+        letter = next((each for each in reversed(text) if each in "ABCDEFGHIJ"), None)
     if letter is not None:
         return _score("acc_tiger", letter, task)
     guess = chr(ord("A") + Random(TIGER_SEED).randint(0, int(task.secret["options"]) - 1))
@@ -76,9 +78,20 @@ def mmlu_pro_tiger(task: Task, trace: Trace) -> Score:
 
 def harness_number(text: str) -> str:
     """Return the text as the harness compares it: no `,` and `$`, nothing up to `####`, no final full stop, lower case."""
-    for pattern in (",", r"\$", r"(?s).*#### ", r"\.$"):
-        text = re.sub(pattern, "", text)
-    return text.lower()
+    text = text.replace(",", "").replace("$", "").rpartition("#### ")[2]
+    return re.sub(r"\.$", "", text).lower()
+
+
+def _tiger_answer(text: str) -> str | None:
+    """The letter that `.*[aA]nswer:\\s*([A-J])` finds, the last one in the first line that has any, in linear time."""
+    letter, end = None, len(text)
+    for found in _PRO_AGAIN.finditer(text):
+        if letter is None:
+            end = text.find("\n", found.start()) % (len(text) + 1)
+        elif found.start() > end:
+            break
+        letter = found.group(1)
+    return letter
 
 
 def _text(trace: Trace) -> str:

@@ -4,19 +4,41 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import select
 import sys
 import threading
+import unicodedata
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TextIO
 
 from firsthand.system.fitted_table import FittedTable
 
+_BLANK = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U00016fe4\U0001d159\U000e0100-\U000e01ef]"
+)
+"""Characters that Python calls printable and that are drawn as nothing: fillers, variation selectors, blank symbols."""
+
 
 def printable(text: str) -> str:
-    """The text with control characters, which could drive a terminal, shown as escapes; newlines and tabs stay."""
-    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+    """The text with what drives a terminal or is not seen shown as escapes; newlines and tabs stay.
+
+    Those are control and format characters, such as marks of direction, spaces but the common one, and blanks such as
+    U+3164. The selector that follows a symbol to make it an emoji stays.
+    """
+    if text.isprintable() and not _BLANK.search(text):
+        return text
+    return "".join(
+        c if c in "\n\t" or _is_seen(c, before) else c.encode("unicode_escape").decode()
+        for before, c in zip(" " + text, text, strict=False)
+    )
+
+
+def _is_seen(char: str, before: str) -> bool:
+    if char in "\ufe0e\ufe0f" and unicodedata.category(before) == "So":
+        return True
+    return char.isprintable() and not _BLANK.match(char)
 
 
 def one_line(text: str) -> str:

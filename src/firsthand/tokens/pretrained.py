@@ -141,7 +141,7 @@ def _folder_template(folder: Path, config: Json) -> str | None:
 def _template(value: object, source: str) -> str | None:
     """Returns a template given as text, or the `default` one of a list of named ones."""
     if isinstance(value, list):
-        named = {entry.get("name"): entry.get("template") for entry in value if isinstance(entry, dict)}
+        named = {str(entry.get("name")): entry.get("template") for entry in value if isinstance(entry, dict)}
         value = named.get("default", next(iter(named.values()), None))
     if value is None:
         return None

@@ -40,8 +40,8 @@ def strips_leading_space(decoder: object) -> bool:
 
 def byte_reader(description: Json, source: str) -> Callable[[str], bytes]:
     """Returns the function from a token's text in the vocabulary to its bytes."""
-    decoders = {part.get("type") for part in steps(description.get("decoder"), "decoders")}
-    cutters = {part.get("type") for part in steps(description.get("pre_tokenizer"), "pretokenizers")}
+    decoders = _types(description.get("decoder"), "decoders", source)
+    cutters = _types(description.get("pre_tokenizer"), "pretokenizers", source)
     if "ByteLevel" in decoders or (not decoders and "ByteLevel" in cutters):
         return byte_level_bytes
     if decoders & {"ByteFallback", "Metaspace", "Replace"}:
@@ -49,9 +49,19 @@ def byte_reader(description: Json, source: str) -> Callable[[str], bytes]:
     if "WordPiece" in decoders:
         return _wordpiece_bytes
     raise ModelFileError(
-        f"{source}: the decoder {sorted(map(str, decoders))} is not supported; byte-level, "
+        f"{source}: the decoder {sorted(decoders)} is not supported; byte-level, "
         "SentencePiece and WordPiece vocabularies are read"
     )
+
+
+def _types(node: object, inner: str, source: str) -> set[str]:
+    found = set()
+    for part in steps(node, inner):
+        kind = part.get("type")
+        if not isinstance(kind, str):
+            raise ModelFileError(f"{source}: a step of the {inner} is of the type {kind!r:.80}: a name was expected")
+        found.add(kind)
+    return found
 
 
 @lru_cache(maxsize=1)

@@ -71,10 +71,11 @@ async def distribute(
                 f"the memory of {agent.name} is shared between attempts, and workers share none: run it in one process, or "
                 "give it the lifetime attempt"
             )
-    missing = begin(run, places, redo_errors)
-    with run.working():
-        if missing:
-            await _Distribution(run, missing, seed, concurrency, on_trace, on_lost).work(fleet)
+    with run.claimed():  # before looking what is missing, which another process might be making
+        missing = begin(run, places, redo_errors)
+        with run.working():
+            if missing:
+                await _Distribution(run, missing, seed, concurrency, on_trace, on_lost).work(fleet)
 
 
 class _Distribution:

@@ -20,7 +20,7 @@ _TOKEN = re.compile(
 )
 _WRAPPED = re.compile(r"\\(?:text|mathrm|textbf|mathbf|mbox|operatorname|rm)\s*\{([^{}]*)\}")
 _UNIT = re.compile(
-    r"\s*\b(?:dollars?|cents?|degrees?|units?|square|cubic|inch(?:es)?|feet|foot|ft|cm|km|mm|meters?|metres?|miles?|mph|"
+    r"(?:(?<!\s)\s++|)\b(?:dollars?|cents?|degrees?|units?|square|cubic|inch(?:es)?|feet|foot|ft|cm|km|mm|meters?|metres?|miles?|mph|"
     r"hours?|minutes?|seconds?|days?|years?|points?|ways|students|people|pounds?|grams?|kg)\b\s*(?:\^\s*\{?[23]\}?)?"
 )
 

@@ -1,0 +1,60 @@
+"""Scores that attempts of a run were given after they had ended, by name. `Run` in `store.py` is what others use."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import asdict
+
+from firsthand.errors import StoreError
+from firsthand.runs.attempt_summary import pack_score, without_words
+from firsthand.runs.attempts import read_score
+from firsthand.runs.database import Database, plain, put
+from firsthand.runs.integrity import seal
+from firsthand.runs.stored_journal import now
+from firsthand.trace import Score, Trace
+
+
+def insert_score(
+    connection: sqlite3.Connection, run_id: str, trace: Trace, number: int, name: str, scorer: str, score: Score
+) -> None:
+    """Add a score that this try was given by a scorer; StoreError if another scorer has given scores of that name."""
+    kept = connection.execute(
+        "SELECT scorer FROM scores WHERE name = ? AND scorer <> ? LIMIT 1", (plain(name), plain(scorer))
+    ).fetchone()
+    if kept is not None:
+        raise StoreError(
+            f"run {run_id} has scores named {name!r} already, given by {kept[0]}: "
+            "give the new ones another name, as in --as NAME"
+        )
+    values = (
+        plain(trace.place), number, plain(name), plain(scorer), None if score.failed else score.value,
+        put(connection, asdict(score), exact=False), now(), pack_score(without_words(score, trace.protected is not None)),
+    )  # fmt: skip
+    cursor = connection.execute(
+        "INSERT INTO scores (attempt, try, name, scorer, value, body, at, numbers) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        values,
+    )
+    seal(connection, "scores", "seq = ?", (cursor.lastrowid,))
+
+
+def score_names(database: Database) -> dict[str, str]:
+    """The names, each with its scorer in words."""
+    rows = database.read("SELECT name, scorer FROM scores GROUP BY name ORDER BY min(seq)")
+    return {str(name): str(scorer) for name, scorer in rows}
+
+
+def scored(database: Database, name: str) -> dict[tuple[str, int], bool]:
+    """The places and tries that have a score of that name -> True if the last one did not fail."""
+    rows = database.read("SELECT attempt, try, value FROM scores WHERE name = ? ORDER BY seq", (plain(name),))
+    return {(str(attempt), int(number)): value is not None for attempt, number, value in rows}
+
+
+def with_scores(database: Database, trace: Trace, number: int) -> Trace:
+    """The trace with its later scores after its own."""
+    rows = database.read(
+        "SELECT name, body FROM scores WHERE attempt = ? AND try = ? ORDER BY seq", (plain(trace.place), number)
+    )
+    if not rows:
+        return trace
+    later = {str(name): read_score(database, body) for name, body in rows}
+    return trace.scored((*trace.scores, *later.values()))
