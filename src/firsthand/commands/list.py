@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from typing import Literal
 
 from firsthand import catalog
-from firsthand.system.terminal import print_table
+from firsthand.system.terminal import print_as_json, print_table
 
 EXAMPLES = """
 firsthand list
@@ -41,7 +40,7 @@ def main(config: Config) -> int:
     }
     chosen = kinds if config.what == "all" else {config.what: kinds[config.what]}
     if config.json:
-        print(json.dumps(chosen, indent=2, ensure_ascii=False))
+        print_as_json(chosen)
         return 0
     for kind, found in chosen.items():
         if kind == "tools":

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
 
 from firsthand.errors import ConfigError
 from firsthand.runs import store
 from firsthand.runs.index import RunInfo
 from firsthand.system.home import data_home
-from firsthand.system.terminal import complain, print_table
+from firsthand.system.terminal import complain, print_as_json, print_table
 
 EXAMPLES = """
 firsthand runs
@@ -43,7 +42,7 @@ def list_all(config: Config) -> int:
     """Print the runs, newest first."""
     infos = store.list_runs(data_home(), complain)[: config.limit]
     if config.json:
-        print(json.dumps([{**asdict(info), "path": str(info.path)} for info in infos], indent=2, ensure_ascii=False))
+        print_as_json([{**asdict(info), "path": str(info.path)} for info in infos])
         return 0
     rows = [
         [info.id, info.status, _attempts(info), str(info.num_errors), info.problem or " ".join(info.command)]
@@ -64,7 +63,7 @@ def list_attempts(ref: str, config: Config) -> int:
     with store.open_run(ref, data_home()) as run:
         rows = [row for row, _ in zip(run.rows(), range(config.limit), strict=False)]
         if config.json:
-            print(json.dumps([vars(row) for row in rows], indent=2, ensure_ascii=False))
+            print_as_json([vars(row) for row in rows])
             return 0
         cells = [
             [

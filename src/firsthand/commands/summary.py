@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, field
 
@@ -16,7 +15,7 @@ from firsthand.stats.effective_length import effective
 from firsthand.stats.run_summary import Line, summary
 from firsthand.stats.stored_figures import own_figures
 from firsthand.system.home import data_home
-from firsthand.system.terminal import complain, console, print_table, printable
+from firsthand.system.terminal import complain, console, print_as_json, print_table, printable
 
 EXAMPLES = """
 firsthand summary last
@@ -66,7 +65,7 @@ def main(config: Config) -> int:
     with store.open_run(config.run, data_home()) as run:
         lines = summary(run, level, own_figures(complain, run), score=config.score)
     if config.json:
-        print(json.dumps([line.to_json() for line in lines], indent=2, ensure_ascii=False))
+        print_as_json([line.to_json() for line in lines])
         return 0
     for benchmark in dict.fromkeys(line.benchmark for line in lines):
         print_lines(benchmark, [line for line in lines if line.benchmark == benchmark], config.confidence)
@@ -83,7 +82,7 @@ def print_cells(config: Config, level: float) -> int:
     reached = [] if limit is None else effective(found, limit)
     if config.json:
         body = {"cells": [cell.to_json(config.by) for cell in found], "effective": [each.to_json() for each in reached]}
-        print(json.dumps(body, indent=2, ensure_ascii=False))
+        print_as_json(body)
         return 0
     out = console()
     if len(config.by) <= 2:
