@@ -61,7 +61,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
             raise RuntimeError(HOSTILE)
         return assistant(HOSTILE, ToolCall(HOSTILE, HOSTILE, {HOSTILE: HOSTILE}))
 
-    tasks = [Task(f"{n}{HOSTILE}", HOSTILE, metadata={"kind": HOSTILE, "cluster": f"{n % 2}{HOSTILE}"}) for n in range(4)]
+    tasks = [
+        Task(f"{n}{HOSTILE}", HOSTILE, metadata={"kind": HOSTILE, "cluster": f"{n % 2}{HOSTILE}"}) for n in range(4)
+    ]
     sums = Benchmark(HOSTILE, lambda seed: tasks, (graded,))
     agents = [Agent(f"{name}{HOSTILE}", Scripted(reply, name=f"scripted{HOSTILE}"), pattern) for name in ("a", "bb")]
     with store.create(home, {"model": HOSTILE}, "hostile", command=["firsthand", HOSTILE]) as run:
@@ -72,7 +74,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 COMMANDS = [
     "runs", "runs last", "show last", "show last TRACE", "show last TRACE --full", "summary last", "summary last --by kind",
-    "compare last", "compare last last --agent-a A --agent-b BB", "compare last last --agent-a A --agent-b BB --diff --flaky",
+    "compare last", "compare last last --agent-a A --agent-b BB",
+    "compare last last --agent-a A --agent-b BB --diff --flaky",
     "gate last last --agent-a A --agent-b BB --max-drop 1%", "show none", "summary last --by none",
 ]  # fmt: skip
 

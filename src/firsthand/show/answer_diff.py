@@ -7,9 +7,11 @@ control and direction characters are made visible, and sizes are bounded.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher
+from difflib import Match, SequenceMatcher
+from itertools import accumulate
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from firsthand.loop.protection import shareable
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 Only = Literal["changed", "worse", "better", "all"]
 MAX_WORDS = 2000
 """Words of an answer that are compared; what follows is left out."""
+MAX_WORD_PAIRS = 16_000_000
+"""Pairs of equal words that are looked at: two answers of prose need up to 8 million, hostile ones 400."""
 MAX_CHARS = 8000
 MAX_PROMPT_CHARS = 2000
 MAX_EPOCHS = 16
@@ -74,10 +78,13 @@ class Sample:
 
 
 def word_difference(a: str, b: str) -> list[Piece]:
-    """The word diff from `a` to `b`: words, spaces and punctuation, as pieces."""
+    """The word diff from `a` to `b`: words, spaces and punctuation, as pieces.
+
+    Where it would take too long, what is not compared yet counts as different.
+    """
     words_a, words_b = (_WORD.findall(text)[:MAX_WORDS] for text in (a, b))
     pieces: list[Piece] = []
-    for kind, from_a, to_a, from_b, to_b in SequenceMatcher(None, words_a, words_b, autojunk=False).get_opcodes():
+    for kind, from_a, to_a, from_b, to_b in _BoundedMatcher(words_a, words_b).get_opcodes():
         if kind == "equal":
             pieces.append(Piece("same", "".join(words_a[from_a:to_a])))
             continue
@@ -86,6 +93,20 @@ def word_difference(a: str, b: str) -> list[Piece]:
         if to_b > from_b:
             pieces.append(Piece("added", "".join(words_b[from_b:to_b])))
     return pieces
+
+
+class _BoundedMatcher(SequenceMatcher[str]):
+    """difflib's matcher, cubic in time for texts such as `a a a` against `b a b a`: after a bound it finds nothing."""
+
+    def __init__(self, a: Sequence[str], b: Sequence[str]):
+        super().__init__(None, a, b, autojunk=False)
+        counts = Counter(b)
+        self._pairs = [0, *accumulate(counts[word] for word in a)]
+        self._left = MAX_WORD_PAIRS
+
+    def find_longest_match(self, alo: int = 0, ahi: int | None = None, blo: int = 0, bhi: int | None = None) -> Match:
+        self._left -= self._pairs[-1 if ahi is None else ahi] - self._pairs[alo]
+        return super().find_longest_match(alo, ahi, blo, bhi) if self._left >= 0 else Match(alo, blo, 0)
 
 
 def samples(
