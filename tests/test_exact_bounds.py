@@ -49,8 +49,12 @@ def test_a_sibling_whose_name_begins_alike_holds_no_adapter_of_ours(tmp_path: Pa
     (root / "half").mkdir()
     for name in FILES:
         (root / "half" / name).symlink_to(sibling / name)
+    back = tmp_path / "adapters2" / "back"  # a folder outside whose files are links to ours
+    back.mkdir()
+    for name in FILES:
+        (back / name).symlink_to(root / "mine" / name)
     assert inside(root, "mine") == inside(root, str(root / "mine")) == root / "mine"
-    for path in ("../adapters2/x", str(sibling), "link", "half", "mine/../../adapters2/x"):
+    for path in ("../adapters2/x", str(sibling), "link", "half", "mine/../../adapters2/x", "../adapters2/back", str(back)):
         with pytest.raises(Refusal, match="within the server's folder"):
             inside(root, path)
 
@@ -62,7 +66,8 @@ def test_a_sibling_whose_name_begins_alike_is_not_inside_a_folder_of_files(tmp_p
     tools = {each.name: each for each in catalog.tools(f"files:{tmp_path / 'notes'}:write=true")}
     assert "notes" in asyncio.run(tools["read_file"]({"path": str(tmp_path / "notes" / "x.txt")}))
     for path in ("../notes2/x.txt", str(tmp_path / "notes2" / "x.txt"), "../notes2/new.txt"):
-        with pytest.raises(ToolError):
+        said = "is not inside the folder" if path.startswith("/") else "leads out of the folder"
+        with pytest.raises(ToolError, match=said):
             asyncio.run(tools["read_file"]({"path": path}))
         with pytest.raises(ToolError):
             asyncio.run(tools["write_file"]({"path": path, "text": "mine"}))
