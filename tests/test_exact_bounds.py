@@ -25,6 +25,7 @@ from firsthand.model import Sampling
 from firsthand.providers.scripted import Scripted
 from firsthand.serve.admission.admission_settings import ClientLimits
 from firsthand.serve.admission.api_keys import Client, Keys
+from firsthand.serve.http import request_body
 from firsthand.serve.http.refusals import Refusal
 from firsthand.serve.openai.adapter_routes import FILES, inside
 from firsthand.tools.fetch import MAX_REDIRECTS, read_body
@@ -54,7 +55,15 @@ def test_a_sibling_whose_name_begins_alike_holds_no_adapter_of_ours(tmp_path: Pa
     for name in FILES:
         (back / name).symlink_to(root / "mine" / name)
     assert inside(root, "mine") == inside(root, str(root / "mine")) == root / "mine"
-    for path in ("../adapters2/x", str(sibling), "link", "half", "mine/../../adapters2/x", "../adapters2/back", str(back)):
+    for path in (
+        "../adapters2/x",
+        str(sibling),
+        "link",
+        "half",
+        "mine/../../adapters2/x",
+        "../adapters2/back",
+        str(back),
+    ):
         with pytest.raises(Refusal, match="within the server's folder"):
             inside(root, path)
 
@@ -124,6 +133,37 @@ def test_exactly_so_many_redirects_are_followed() -> None:
     asked.clear()
     assert f"more than {MAX_REDIRECTS} redirects" in failing(chain(MAX_REDIRECTS + 1))
     assert len(asked) == MAX_REDIRECTS + 1
+
+
+# -- bodies of requests --
+
+
+@pytest.mark.parametrize("sizes", [[10] * 10, [100], [1] * 100])
+def test_a_request_body_is_read_to_exactly_its_limit_whatever_its_pieces(sizes: list[int]) -> None:
+    def read(sizes: list[int]) -> bytes:
+        pieces = [b"x" * size for size in sizes]
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": pieces.pop(0), "more_body": bool(pieces)}
+
+        return asyncio.run(request_body.read_body(receive, 100, 60.0, None))
+
+    assert len(read(sizes)) == 100
+    with pytest.raises(Refusal, match="more than 100 bytes"):
+        read([*sizes, 1])
+
+
+@pytest.mark.parametrize("opening", ["[", '{"a":'])
+def test_a_request_nests_to_exactly_its_limit(opening: str) -> None:
+    closing = "]" if opening == "[" else "}"
+
+    def nested(depth: int) -> bytes:
+        inner = opening * (depth - 1) + "1" + closing * (depth - 1)
+        return f'{{"a": {inner}, "b": [1], "c": "[[[["}}'.encode()
+
+    assert request_body.parse_object(nested(request_body.MAX_DEPTH), "application/json")["b"] == [1]
+    with pytest.raises(Refusal, match="more than 64 deep"):
+        request_body.parse_object(nested(request_body.MAX_DEPTH + 1), "application/json")
 
 
 # -- slots --

@@ -22,7 +22,7 @@ from firsthand.providers.scripted import Scripted
 from firsthand.rollout import Place
 from firsthand.runs import store
 from firsthand.runs.execute import execute
-from firsthand.system.terminal import console, print_as_json, progress
+from firsthand.system.terminal import console, print_as_json, print_table, progress
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
 
@@ -123,6 +123,12 @@ def test_whatever_our_console_prints_is_escaped(capsys: pytest.CaptureFixture[st
     console().print(Text(HOSTILE, "bold"), HOSTILE, Padding(HOSTILE), markup=False, soft_wrap=True)
     out = capsys.readouterr().out
     assert not steering(out) and out.count(r"\x1b]52;c;cm0gLXJm") == 3
+
+
+def test_a_name_of_a_megabyte_is_cut_in_tables(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table("t" * 10**6, ["h" * 10**6, HOSTILE], [["c" * 10**6, HOSTILE]])
+    out = capsys.readouterr().out
+    assert len(out) < 20_000 and out.count("more") == 3 and not steering(out)
 
 
 class Screen(io.StringIO):

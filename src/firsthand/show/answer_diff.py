@@ -120,8 +120,8 @@ def samples(
             trace_a, trace_b = map(shareable, _traces(pair, run_a, run_b, score))
             task = tasks_a.get((pair.benchmark, pair.task_id))
             yield Sample(
-                pair.benchmark,
-                pair.task_id,
+                clipped(pair.benchmark, 200),
+                clipped(pair.task_id, 200),
                 trace_a.epoch,
                 _asked(task),
                 change,
@@ -174,7 +174,7 @@ def page(title: str, shown: Iterable[Sample], counts: Sequence[tuple[str, int]])
     listed = list(shown)
     return page_html(
         "diff",
-        title=title,
+        title=clipped(title, 1000),
         samples=listed[:MAX_SAMPLES],
         counts=counts,
         left_out=max(0, len(listed) - MAX_SAMPLES),

@@ -12,6 +12,8 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequenc
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TextIO
 
+MAX_CELL_CHARS = 1000
+
 
 def printable(text: str) -> str:
     """The text with control characters, which could drive a terminal, shown as escapes; newlines and tabs stay."""
@@ -21,6 +23,12 @@ def printable(text: str) -> str:
 def one_line(text: str) -> str:
     """The text on one line, with control characters shown as escapes."""
     return printable(" ".join(text.split()))
+
+
+def cell_text(text: str) -> str:
+    """The text for a cell of a table: printable, and cut, because the layout of a cell takes minutes for a name of 1 MB."""
+    left = len(text) - MAX_CELL_CHARS
+    return printable(text if left <= 0 else f"{text[:MAX_CELL_CHARS]}… ({left:,} more characters)")
 
 
 def complain(text: str) -> None:
@@ -139,12 +147,12 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
     from rich.table import Table
     from rich.text import Text
 
-    heading = Text(printable(title), style="bold")  # brackets in it are no markup
+    heading = Text(cell_text(title), style="bold")  # brackets in it are no markup
     table = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for name in header:
-        table.add_column(name, overflow="fold")
+        table.add_column(Text(cell_text(name)), overflow="fold")
     for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
+        table.add_row(*(Text(cell_text(cell)) for cell in row))
     console().print(table)
 
 
