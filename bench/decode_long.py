@@ -28,7 +28,7 @@ import torch
 from firsthand.engine.core.engine import Engine
 from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.engine.core.sequence import Request, Sequence
-from firsthand.kernels.attention.paged_attention import Chunk, Layout, compiled_attention
+from firsthand.kernels.attention.paged_attention import Layout, PackedChunk, compiled_attention
 from firsthand.kernels.products.blockwise import from_values
 from firsthand.kernels.products.blockwise_products import product
 from firsthand.kernels.products.float_products import dense_product
@@ -129,7 +129,7 @@ def attention(engine: Engine, sequence: Sequence, end: int) -> Callable[[], None
     a = engine.architecture
     random = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(1, n, a.head_dim, generator=random) for n in (a.num_heads, a.num_kv_heads, a.num_kv_heads))
-    layout = Layout([Chunk(end - 1, end, list(sequence.table))], engine.pool.block_size, 1)
+    layout = Layout([PackedChunk(end - 1, end, list(sequence.table))], engine.pool.block_size, 1)
 
     def call() -> None:
         for pages in engine.runner.pages:

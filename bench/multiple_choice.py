@@ -69,7 +69,7 @@ def load_tasks(args: argparse.Namespace) -> tuple[str, list[Task]]:
 
 def write_folder(model: str, folder: Path) -> str:
     """Write weights in float32 and the tokenizer as transformers reads them; returns the token that ends a text."""
-    from firsthand.formats.model_files import read_gguf
+    from firsthand.formats.gguf_file import read_gguf
     from firsthand.tokens import gguf_vocab, pretrained
 
     code = "import sys; from firsthand.nn import weights; weights.save(weights.load(sys.argv[1]), sys.argv[2])"

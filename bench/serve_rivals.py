@@ -85,7 +85,7 @@ def ends_of_turn(model: str) -> list[int]:
 def write_folder(model: str, folder: Path) -> None:
     """The model as a Hugging Face folder with its tokenizer, for vLLM."""
     code = (
-        "import json, sys, torch\nfrom pathlib import Path\nfrom firsthand.formats.model_files import read_gguf\n"
+        "import json, sys, torch\nfrom pathlib import Path\nfrom firsthand.formats.gguf_file import read_gguf\n"
         "from firsthand.nn import weights\nfrom firsthand.tokens import gguf_vocab, pretrained\n"
         "path, folder = Path(sys.argv[1]), Path(sys.argv[2])\n"
         "weights.save(weights.load(path, dtype=torch.bfloat16), folder)\n"

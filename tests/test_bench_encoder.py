@@ -12,7 +12,7 @@ from firsthand.cli import main
 from firsthand.commands.models import encoder_expectation
 from firsthand.hub.encoder_planner import TOKENS, encoder_gflop, plan_encoder
 from firsthand.hub.inspection import inspect
-from firsthand.measure.measurements import Measured, Result
+from firsthand.measure.measurements import BenchResult, Measured
 from firsthand.measure.speed_bounds import benchmarked_speeds, known_products, speed_limits
 from test_commands_bench import SPEEDS, result
 
@@ -30,7 +30,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_embedder(tmp_path_factory.mktemp("encoder") / "model")
 
 
-def embedded(**changes: object) -> Result:
+def embedded(**changes: object) -> BenchResult:
     """A result of an encoder: 2,000 tokens/s at best, of 0.01 x 10^9 operations each."""
     figures = (
         Measured("embeddings", "texts/s", "", (9.0, 10.0, 20.0)),
@@ -45,7 +45,7 @@ def test_an_encoder_is_measured_by_documents_of_mixed_length(
     file = tmp_path / "b.json"
     assert main(["bench", str(encoder), "--quick", "--threads", "1", "--json", str(file)]) == 0
     printed = capsys.readouterr().out
-    found = Result.from_json(json.loads(file.read_text()))
+    found = BenchResult.from_json(json.loads(file.read_text()))
     by_name = {figure.name: figure.median for figure in found.figures}
     assert set(by_name) == {"embeddings", "embeddings: tokens", "memory: model"}
     assert 4 * by_name["embeddings"] < by_name["embeddings: tokens"] < 100 * by_name["embeddings"]

@@ -17,7 +17,7 @@ from firsthand.patterns.direct import direct
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
 from firsthand.sandbox.sandbox import PACKAGES, Sandbox, site_packages
-from firsthand.scorers.programs.unit_runner import FALSE, Result, wanted, with_failing_tests
+from firsthand.scorers.programs.unit_runner import FALSE, UnitTestResult, wanted, with_failing_tests
 from firsthand.scorers.unit_tests import check_reference, lacking, passes_unit_tests, run_unit_tests
 from firsthand.task import Task
 from namespaces import WHY_NOT
@@ -258,7 +258,7 @@ def test_tests_that_must_fail_stand_among_the_others_and_each_fails():
         assert len(set(failing)) == len(FALSE) and wanted(spiked) == ["test_a"]
         namespace: dict = {}
         exec(spiked, namespace)
-        result = Result()
+        result = UnitTestResult()
         unittest.defaultTestLoader.loadTestsFromTestCase(namespace[case]).run(result)
         assert sorted(result.problems) == failing
         assert all(why.startswith("AssertionError") for why in result.problems.values())

@@ -17,10 +17,11 @@ from typing import Any
 import pytest
 
 from firsthand.agent import Agent
-from firsthand.errors import ConfigError, LimitExceeded, ModelError, UnknownName
+from firsthand.errors import ConfigError, GuardBlocked, LimitExceeded, ModelError, UnknownName
+from firsthand.guard import AttemptView, GuardVerdict
 from firsthand.loop.approval import Approval
 from firsthand.loop.budget import Limits
-from firsthand.loop.listener import Step
+from firsthand.loop.listener import Piece, Step
 from firsthand.message import Message, ToolCall, assistant
 from firsthand.model import Delta, Prompt, Sampling, ToolSpec
 from firsthand.patterns.reply import reply
@@ -384,3 +385,37 @@ def test_retry_model_and_clear_through_a_pipe(tmp_path: Path) -> None:
     assert out[3:] == ["  main: 2 messages, the last: second", "* branch-2: 0 messages"]
     complaints = done.stderr.splitlines()
     assert len(complaints) == 2 and "no question to remove" in complaints[1]
+
+
+class NoSecrets:
+    """Replaces answers with SECRET in them, and blocks those with BOMB."""
+
+    name = "no_secrets"
+
+    def answer(self, view: AttemptView, answer: str) -> GuardVerdict:
+        if "BOMB" in answer:
+            return GuardVerdict.blocked("bomb", "it is dangerous")
+        if "SECRET" in answer:
+            return GuardVerdict.replaced("secret", answer.replace("SECRET", "***"))
+        return GuardVerdict.passed("secret")
+
+
+def test_an_answer_that_a_guard_watches_is_shown_once_it_has_passed() -> None:
+    shown: list[str] = []
+
+    def listen(step: Step) -> None:
+        if isinstance(step, Piece):
+            shown.append(step.text)
+
+    agent = Agent("chat", Scripted(["a SECRET word", "fine", "a BOMB"]), reply, guard=NoSecrets())
+    dialogue = Dialogue(agent, listener=listen)
+    assert asyncio.run(dialogue.ask("one")) == "a *** word"
+    assert asyncio.run(dialogue.ask("two")) == "fine"
+    assert shown == ["a *** word", "fine"]
+    assert said(dialogue) == ["one", "a *** word", "two", "fine"]
+    assert dialogue.context.messages[1].sampled is None
+    with pytest.raises(GuardBlocked, match="it is dangerous"):
+        asyncio.run(dialogue.ask("three"))
+    assert said(dialogue) == ["one", "a *** word", "two", "fine"]
+    assert shown == ["a *** word", "fine"]
+    assert [event.data["action"] for event in dialogue.trace().events if event.kind == "guard"] == ["replace", "block"]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,9 +18,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from firsthand import catalog
+from firsthand.commands.completion import complete
 from firsthand.commands.run import Config
-from firsthand.config import parse
-from firsthand.runs.store import Run, open_run
+from firsthand.config import make_parser, parse
+from firsthand.runs.store import Run, create, open_run
 from firsthand.trace import Trace
 
 SCRIPT = {"\\+": "The answer is 50.", "calculate|Question": "Final Answer: 7", "": "I think it is 12."}
@@ -100,7 +104,7 @@ def test_json_is_one_document_with_its_fields(cli: Any, home: Path) -> None:
     fields = {"a", "b", "benchmarks", "tasks", "only_a", "only_b", "changed", "unscored", "flaky"}
     assert fields == comparison.keys()
     assert json.loads(cli("list", "--json")[1]).keys() == {
-        "patterns", "benchmarks", "scorers", "tools", "guards", "memories", "models",
+        "patterns", "benchmarks", "scorers", "tools", "guards", "memories", "models", "data", "options",
     }  # fmt: skip
     assert "gsm8k" in json.loads(cli("list", "benchmarks", "--json")[1])["benchmarks"]
 
@@ -659,26 +663,95 @@ def test_an_endpoint_that_is_not_there_is_one_line(cli: Any) -> None:
 # -- completion, version, config --
 
 
-def test_the_completion_script_runs_in_bash() -> None:
-    done = shell(
-        f"source <({FIRSTHAND} completion bash); complete -p firsthand;"
-        "COMP_WORDS=(firsthand ru); COMP_CWORD=1; _firsthand; echo ${COMPREPLY[@]};"
-        "COMP_WORDS=(firsthand run --patt); COMP_CWORD=2; _firsthand; echo ${COMPREPLY[@]};"
-        "COMP_WORDS=(firsthand run --pattern se); COMP_CWORD=3; _firsthand; echo ${COMPREPLY[@]};"
-        "COMP_WORDS=(firsthand run gsm); COMP_CWORD=2; _firsthand; echo ${COMPREPLY[@]}"
-    )
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("firsthand ru", "run runs"),
+        ("firsthand run --patt", "--pattern"),
+        ("firsthand run --pattern se", "self_consistency"),
+        ("firsthand run --pattern cot,se", "cot,self_consistency"),
+        ("firsthand run --pattern=cot,se", "--pattern=cot,self_consistency"),
+        ("firsthand run --pattern self_consistency:sa", "self_consistency:samples="),
+        ("firsthand run gsm", "gsm8k"),
+        ("firsthand run gsm8k --watch arit", "arithmetic"),
+        ("firsthand run --resume first-r", "first-run-k2m4"),
+        ("firsthand show la", "last"),
+        ("firsthand serve --kv-cache f", "float16 float32"),
+        ("firsthand score last --wit", "--with"),
+        ("firsthand completion ", "bash fish zsh"),
+        ("firsthand models i", "inspect"),
+        ('firsthand run "gsm', "gsm8k"),
+        ("firsthand run --limit 5", ""),
+        ("firsthand nothing --of this", ""),
+        ("firsthand run --pattern nothing:", ""),
+    ],
+)
+def test_completion_knows_commands_flags_values_and_names(
+    line: str, expected: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cli: Any
+) -> None:
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path))
+    with create(tmp_path, {}, "first-run") as run:
+        path = run.path
+    path.rename(path.parent / "first-run-k2m4")
+    monkeypatch.setenv("_FIRSTHAND_COMPLETE", line)
+    code, out, err = cli()
+    assert (code, out.split(), err) == (0, expected.split(), "")
+
+
+def test_every_flag_that_completion_offers_exists() -> None:
+    for name in catalog.names("command"):
+        config_class = importlib.import_module(f"firsthand.commands.{name}").Config
+        known = make_parser(config_class, prog="x").format_help()
+        offered = complete(f"firsthand {name} --")
+        assert "--help" in offered
+        assert all(f"{flag} " in known or f"{flag}," in known or f"{flag}\n" in known for flag in offered), offered
+
+
+BASH = """
+source <(firsthand completion bash)
+complete -p firsthand
+try() { COMP_LINE="$1"; COMP_POINT=${#1}; COMP_WORDBREAKS="$BREAKS"; _firsthand; echo "${COMPREPLY[@]}"; }
+BREAKS=$' \\t\\n"\\'><=;|&(:'
+try "firsthand ru"; try "firsthand run --pattern self_consistency:sa"
+try "firsthand serve --kv-cache=i"; try "firsthand x y"
+"""
+ZSH = """
+compdef() { echo "compdef $@" }; compadd() { shift $(( ${@[(i)--]} )); (( $# )) && echo "$@" }; _files() { echo files }
+source <(firsthand completion zsh)
+words=(firsthand ru); CURRENT=2; _firsthand
+words=(firsthand run --pattern self_consistency:sa); CURRENT=4; _firsthand
+words=(firsthand run --pattern cot,se gsm8k); CURRENT=4; _firsthand
+words=(firsthand x y); CURRENT=3; _firsthand
+"""
+FISH = """
+firsthand completion fish | source
+for line in "firsthand ru" "firsthand run --pattern self_consistency:sa" "firsthand run --pattern cot,se"
+    complete -C $line | string join ' '
+end
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "script", "expected"),
+    [
+        ("bash", BASH, ["complete -o default -F _firsthand firsthand", "run runs", "samples=", "int8", ""]),
+        (
+            "zsh",
+            ZSH,
+            ["compdef _firsthand firsthand", "run runs", "self_consistency:samples=", "cot,self_consistency", "files"],
+        ),
+        ("fish", FISH, ["run runs", "self_consistency:samples=", "cot,self_consistency"]),
+    ],
+)
+def test_the_completion_script_runs_in_its_shell(name: str, script: str, expected: list[str], tmp_path: Path) -> None:
+    if shutil.which(name) is None:
+        pytest.skip(f"{name} is not installed")
+    (tmp_path / "firsthand").write_text(f'#!/bin/sh\nexec {sys.executable} -m firsthand "$@"\n')
+    (tmp_path / "firsthand").chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "HOME": str(tmp_path)}
+    done = subprocess.run([name, "-c", script], capture_output=True, text=True, env=environment, timeout=120)
     assert done.stderr == ""
-    assert done.stdout.splitlines() == [
-        "complete -F _firsthand firsthand", "run runs", "--pattern", "self_consistency", "gsm8k",
-    ]  # fmt: skip
-
-
-@pytest.mark.parametrize("name", ["bash", "zsh", "fish"])
-def test_every_completion_script_knows_the_flags(cli: Any, name: str) -> None:
-    code, out, _ = cli("completion", name)
-    assert code == 0
-    for word in ("quickstart", "temperature", "self_consistency", "gsm8k", "calculator"):
-        assert word in out
+    assert done.stdout.splitlines() == expected
 
 
 def test_version_and_help(cli: Any) -> None:

@@ -17,7 +17,15 @@ from firsthand.config import parse
 from firsthand.errors import ConfigError, StoreError
 from firsthand.measure.machine import describe
 from firsthand.measure.machine_speeds import Speeds
-from firsthand.measure.measurements import Measured, Result, markdown_table, number, save_result, saved_results, spread
+from firsthand.measure.measurements import (
+    BenchResult,
+    Measured,
+    markdown_table,
+    number,
+    save_result,
+    saved_results,
+    spread,
+)
 from tiny import write_model
 
 SPEEDS = Speeds(threads=2, read_gb_s=20.0, float32_gflop_s=100.0, bfloat16_gflop_s=200.0, int8_gop_s=400.0)
@@ -29,8 +37,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
-def result(**changes: Any) -> Result:
-    made = Result(
+def result(**changes: Any) -> BenchResult:
+    made = BenchResult(
         model="a",
         path="/models/a.gguf",
         date="2026-11-25T00:00:00+00:00",
@@ -59,7 +67,7 @@ def test_a_quick_run_measures_everything_and_writes_both_files(
     words = [str(model), "--quick", "--threads", "1", *files]
     assert main(["bench", *words]) == 0
     printed = capsys.readouterr().out
-    found = Result.from_json(json.loads((tmp_path / "b.json").read_text()))
+    found = BenchResult.from_json(json.loads((tmp_path / "b.json").read_text()))
     names = [figure.name for figure in found.figures]
     for name in ("prefill 128", "decode 1", "decode 32", "8 chats", "decode at 512 / at 64", "shared prefix: decode"):
         assert name in names
@@ -82,7 +90,7 @@ def test_a_quick_run_measures_everything_and_writes_both_files(
 def test_json_alone_is_all_that_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = write_model(tmp_path / "model")
     assert main(["bench", str(model), "--quick", "--threads", "1", "--only", "second turn", "--json"]) == 0
-    found = Result.from_json(json.loads(capsys.readouterr().out))
+    found = BenchResult.from_json(json.loads(capsys.readouterr().out))
     assert [figure.name for figure in found.figures if not figure.name.startswith("memory")] == [
         "second turn: old tokens computed again",
         "second turn: time to first token",
@@ -137,7 +145,7 @@ def test_words_are_refused_before_anything_is_loaded(tmp_path: Path, capsys: pyt
 
 def test_a_result_survives_json_and_the_disk(tmp_path: Path) -> None:
     made = result()
-    assert Result.from_json(json.loads(json.dumps(made.to_json()))) == made
+    assert BenchResult.from_json(json.loads(json.dumps(made.to_json()))) == made
     key = made.machine["key"]
     save_result(result(date="2026-11-24", model="b"), home=tmp_path)
     path = save_result(made, home=tmp_path)
@@ -176,7 +184,7 @@ def test_a_full_disk_is_an_error_with_a_name(tmp_path: Path) -> None:
 )
 def test_a_damaged_result_is_refused(field: str, value: Any) -> None:
     with pytest.raises(StoreError, match="run the command again"):
-        Result.from_json({**result().to_json(), field: value})
+        BenchResult.from_json({**result().to_json(), field: value})
 
 
 @settings(max_examples=60, deadline=None)
@@ -189,7 +197,7 @@ def test_a_damaged_result_is_refused(field: str, value: Any) -> None:
 def test_whatever_is_in_the_file_the_error_is_ours(changes: dict[str, Any]) -> None:
     body = {**result().to_json(), **changes}
     try:
-        Result.from_json(body)
+        BenchResult.from_json(body)
     except StoreError:
         return
     assert body["version"] == 1

@@ -12,7 +12,7 @@ from firsthand.loop.concurrency import (
     derive_seed,
     enter_branch,
     group,
-    run,
+    run_sync,
     with_retries,
 )
 
@@ -34,8 +34,8 @@ async def tree(seed: int) -> list[str]:
 
 
 def test_names_of_effects_do_not_depend_on_timing():
-    first = run(tree(0))
-    assert all(run(tree(seed)) == first for seed in range(1, 5))
+    first = run_sync(tree(0))
+    assert all(run_sync(tree(seed)) == first for seed in range(1, 5))
     assert len(set(first)) == len(first)
     assert first[:3] == [":0", "0.0:0", "0.0/0.0:0"]
 
@@ -45,7 +45,7 @@ def test_a_group_keeps_order_and_passes_the_first_error_as_it_is():
         await asyncio.sleep(0.01 * (3 - index))
         return index
 
-    assert run(group(work(i) for i in range(3))) == [0, 1, 2]
+    assert run_sync(group(work(i) for i in range(3))) == [0, 1, 2]
     cancelled = []
 
     async def fail() -> int:
@@ -60,7 +60,7 @@ def test_a_group_keeps_order_and_passes_the_first_error_as_it_is():
         return 0
 
     with pytest.raises(ValueError, match="broken"):
-        run(group([wait(), fail(), wait()]))
+        run_sync(group([wait(), fail(), wait()]))
     assert cancelled == [True, True]
 
 
@@ -73,7 +73,7 @@ def test_passing_faults_are_tried_again_and_others_are_not():
             raise TransientError("busy", retry_after_s=0)
         return "done"
 
-    assert run(with_retries(flaky, Retry())) == "done"
+    assert run_sync(with_retries(flaky, Retry())) == "done"
     tries.clear()
 
     async def broken() -> str:
@@ -81,7 +81,7 @@ def test_passing_faults_are_tried_again_and_others_are_not():
         raise ModelError("no such model")
 
     with pytest.raises(ModelError):
-        run(with_retries(broken, Retry()))
+        run_sync(with_retries(broken, Retry()))
     assert len(tries) == 1
 
 
@@ -90,7 +90,7 @@ def test_retries_end_with_the_last_error():
         raise TransientError("connection refused", retry_after_s=0)
 
     with pytest.raises(TransientError, match="refused"):
-        run(with_retries(dead, Retry(attempts=3)))
+        run_sync(with_retries(dead, Retry(attempts=3)))
 
 
 def test_waits_grow_and_are_bounded():
@@ -114,7 +114,7 @@ def test_run_works_inside_a_running_loop():
         return 42
 
     async def notebook_cell() -> int:
-        return run(answer())
+        return run_sync(answer())
 
     began = time.perf_counter()
     assert asyncio.run(notebook_cell()) == 42

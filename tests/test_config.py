@@ -40,6 +40,28 @@ def test_flags_are_fields():
     assert read("--resume").resume == "last" and read("--resume", "r1").resume == "r1"
 
 
+def test_words_may_stand_between_flags():
+    expected = Settings(("x", "y"), 5, names=("c", "d"), json=True)
+    for words in (
+        "x y --limit 5 --names c,d --json",
+        "--limit 5 x --names c,d y --json",
+        "--json x --limit=5 --names c --names d y",
+    ):
+        assert read(*words.split()) == expected, words
+    assert read("--limit", "5", "a", "--", "--json", "--", "-x").things == ("a", "--json", "--", "-x")
+
+
+def test_the_word_after_a_flag_that_needs_a_value_is_its_value():
+    assert read("--limit", "-5").limit == -5
+    assert read("--temperature", "-1e-3").temperature == -0.001
+    assert read("--temperature", "-inf", "x").things == ("x",)
+    assert read("--names", "-a,b").names == ("-a", "b")
+    with pytest.raises(ConfigError, match="expected one argument"):
+        read("--limit", "--json")
+    with pytest.raises(ConfigError, match="expected one argument"):
+        read("--limit", "--names=c")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

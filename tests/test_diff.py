@@ -148,9 +148,9 @@ def test_the_page_is_inert_whatever_was_answered(runs: tuple[Run, Run], tmp_path
 
 
 def test_the_page_is_bounded(runs: tuple[Run, Run], tmp_path: Path) -> None:
-    from firsthand.show.answer_diff import Answer, Sample, page
+    from firsthand.show.answer_diff import DiffSide, Sample, page
 
-    side = Answer("id", "1", "word " * 50, "")
+    side = DiffSide("id", "1", "word " * 50, "")
     many = [Sample("sums", f"t{n}", 0, "?", "worse", side, side) for n in range(MAX_SAMPLES + 3)]
     html = page("a against b", many, [("worse", len(many))])
     assert html.count("<section") == MAX_SAMPLES and "3 more samples are left out" in html

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from firsthand import run
+from firsthand import run_sync
 from firsthand.experiment.equal_budget import KNOBS, SLACK, best_value, equalise, free_knob, knob_of, next_value
 from firsthand.loop.critical_path import critical_seconds
 from firsthand.model import Usage
@@ -98,13 +98,13 @@ def test_without_a_budget_all_get_what_the_most_expensive_costs() -> None:
         value = int(text.rpartition("=")[2]) if "=" in text else 8
         return {"direct": 20.0, "react": 1210.0}.get(text.partition(":")[0], 40.0 + 30 * value)
 
-    budget, fitted = run(equalise(["direct", "self_consistency", "react"], None, measure))
+    budget, fitted = run_sync(equalise(["direct", "self_consistency", "react"], None, measure))
     assert budget == 1210 and [each.pattern for each in fitted] == [
         "direct", "self_consistency:samples=39", "react:max_steps=6",
     ]  # fmt: skip
     assert [each.knob for each in fitted] == [None, "samples", "max_steps"]
     asked.clear()
-    _, (_, vote) = run(equalise(["direct", "self_consistency:samples=4"], 500, measure))
+    _, (_, vote) = run_sync(equalise(["direct", "self_consistency:samples=4"], 500, measure))
     assert vote.pattern == "self_consistency:samples=4"
     assert asked == []  # nothing is to be turned, so nothing is measured
 

@@ -6,10 +6,11 @@ import asyncio
 import gzip
 import hashlib
 import json
+import math
 import socket
 import tracemalloc
 import zlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from firsthand.serve.admission.api_keys import Client, Keys
 from firsthand.serve.http import request_body
 from firsthand.serve.http.refusals import Refusal
 from firsthand.serve.openai.adapter_routes import FILES, inside
+from firsthand.serve.openai.choices import LEAST, chat_logprobs
 from firsthand.tools.fetch import MAX_REDIRECTS, read_body
 from served import Running, serving, until
 from test_tools_fetch import failing, page, served
@@ -135,7 +137,22 @@ def test_exactly_so_many_redirects_are_followed() -> None:
     assert len(asked) == MAX_REDIRECTS + 1
 
 
-# -- bodies of requests --
+# -- bodies of requests and answers --
+
+
+def test_a_log_prob_of_minus_infinity_is_a_number_in_json() -> None:
+    class Spells:
+        def token_model(self, what: str) -> Spells:
+            return self
+
+        def spell(self, ids: Sequence[int]) -> list[bytes]:
+            return [b"a"] * len(ids)
+
+    served: Any = Spells()
+    found = chat_logprobs(served, [1, 2], [-math.inf, -0.5], [(("a", -math.inf),), (("b", -1.0),)])
+    assert [each["logprob"] for each in found["content"]] == [LEAST, -0.5]
+    assert [each["top_logprobs"][0]["logprob"] for each in found["content"]] == [LEAST, -1.0]
+    json.dumps(found, allow_nan=False)
 
 
 @pytest.mark.parametrize("sizes", [[10] * 10, [100], [1] * 100])

@@ -11,7 +11,7 @@ from firsthand.engine.core.engine import Engine
 from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.engine.core.sequence import Request
 from firsthand.errors import ConfigError
-from firsthand.kernels.attention.kv_pages import Chunk, Layout
+from firsthand.kernels.attention.kv_pages import Layout, PackedChunk
 from firsthand.model import Sampling
 from firsthand.nn.architecture import Architecture, Rope
 from firsthand.nn.blocks.attention import Packed
@@ -60,7 +60,7 @@ def compute(
     cache = cache or Cache.empty(a, 8, 16, torch.float32, torch.device("cpu"))
     parts = []
     for start, end in zip([0, *cuts], [*cuts, len(IDS)], strict=True):
-        layout = Layout([Chunk(start, end, blocks or [4, 1, 6])], 16, threads=fused.threads)
+        layout = Layout([PackedChunk(start, end, blocks or [4, 1, 6])], 16, threads=fused.threads)
         parts.append(fused.hidden(IDS[start:end], layout, cache, range(end - start)))
     return np.concatenate(parts)
 
@@ -140,7 +140,7 @@ def test_an_engines_logprobs_are_those_of_one_plain_forward(kv_cache: str, dtype
     ids = [*IDS[:20], *answer]
     cache = Cache.empty(LLAMA, 8, 16, dtype, torch.device("cpu"))
     fused = CompiledDecoder(model)
-    logits = fused.logits(fused.hidden(ids, Layout([Chunk(0, len(ids), [0, 1])], 16), cache, range(len(ids))))
+    logits = fused.logits(fused.hidden(ids, Layout([PackedChunk(0, len(ids), [0, 1])], 16), cache, range(len(ids))))
     rows = list(logits.rows())
     assert logprobs(outputs) == tuple(rows[19 + i].logprob(token) for i, token in enumerate(answer))
 

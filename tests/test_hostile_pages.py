@@ -10,7 +10,7 @@ import pytest
 
 from firsthand.message import Message, Text, ToolCall, ToolResult, assistant, system, user
 from firsthand.show import answer_diff
-from firsthand.show.answer_diff import Answer, Sample, page, word_difference
+from firsthand.show.answer_diff import DiffSide, Sample, page, word_difference
 from firsthand.show.html_page import visible
 from firsthand.trace import Event, Failure, Score
 from test_leaderboard import attempt
@@ -70,7 +70,7 @@ def hostile_report(text: str) -> str:
 
 
 def hostile_diff(text: str) -> str:
-    a, b = Answer(text, text, text + " a", text, text), Answer(text, text, "b " + text, text, text)
+    a, b = DiffSide(text, text, text + " a", text, text), DiffSide(text, text, "b " + text, text, text)
     samples = [Sample(text, text, 0, text, "worse", a, b), Sample(text, text, 1, text, "better", b, a)]
     return page(text, samples, [(text, 1), ("worse", 1)])
 

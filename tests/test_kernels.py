@@ -8,8 +8,8 @@ import torch
 
 from firsthand.kernels.attention.paged_attention import (
     PARALLEL_FROM,
-    Chunk,
     Layout,
+    PackedChunk,
     Pages,
     attend_pages,
     can_compile,
@@ -40,7 +40,7 @@ class Memory:
 
     def run(self, spans: list[tuple[int, int, int]], attend=attend_pages, window=None, threads=1) -> torch.Tensor:
         """Attend for (sequence, start, end) of each span, all packed together."""
-        layout = Layout([Chunk(a, b, self.tables[i]) for i, a, b in spans], self.block, threads)
+        layout = Layout([PackedChunk(a, b, self.tables[i]) for i, a, b in spans], self.block, threads)
         q, k, v = (torch.cat([x[i][a:b] for i, a, b in spans]) for x in (self.q, self.k, self.v))
         return attend(q, k, v, self.pages, layout, scale=0.3, window=window)
 

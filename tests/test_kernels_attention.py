@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from firsthand.kernels.attention.attention_tables import Heads, KeyValues, RowView, Work
 from firsthand.kernels.attention.gather import decode, quantise, store
 from firsthand.kernels.attention.paged_attention import (
-    Chunk,
     Layout,
+    PackedChunk,
     Pages,
     attend_pages,
     compiled_attention,
@@ -58,7 +58,7 @@ def run(
     window: int | None = None, threads: int = 1, how=attend_pages,
 ) -> list[torch.Tensor]:  # fmt: skip
     """One step that computes a span of each text; results by text."""
-    layout = Layout([Chunk(a, b, t) for (a, b), t in zip(spans, tables, strict=True)], block, threads)
+    layout = Layout([PackedChunk(a, b, t) for (a, b), t in zip(spans, tables, strict=True)], block, threads)
     q, k, v = (torch.cat([text.parts[i][a:b] for text, (a, b) in zip(texts, spans, strict=True)]) for i in range(3))
     out = how(q, k, v, pages, layout, scale=SCALE, window=window)
     return list(out.split([b - a for a, b in spans]))
@@ -136,7 +136,7 @@ def test_no_bit_depends_on_chunks_company_threads_or_who_shares_the_blocks(data:
 
 
 def plan_of(spans: list[tuple[int, int]], tables: list[list[int]], *, group: int, window: int, threads: int) -> tuple:
-    layout = Layout([Chunk(a, b, t) for (a, b), t in zip(spans, tables, strict=True)], 16, threads)
+    layout = Layout([PackedChunk(a, b, t) for (a, b), t in zip(spans, tables, strict=True)], 16, threads)
     return layout, layout.plan(group, window)
 
 
@@ -290,7 +290,7 @@ def test_kernels_take_any_ranges_in_any_order(threads: int) -> None:
         run(texts[:1], [(0, 290)], tables[:1], p, block=16)
         run(texts[1:], [(256, 280)], tables[1:], p, block=16)
     expected = torch.cat(run(texts, spans, tables, pages, block=16))
-    layout = Layout([Chunk(a, b, t) for (a, b), t in zip(spans, tables, strict=True)], 16, threads)
+    layout = Layout([PackedChunk(a, b, t) for (a, b), t in zip(spans, tables, strict=True)], 16, threads)
     plan = layout.plan(3, 0)
     rows = [torch.cat([t.parts[i][a:b] for t, (a, b) in zip(texts, spans, strict=True)]).flatten(1) for i in range(3)]
     packed = torch.cat(rows, 1).numpy()

@@ -25,6 +25,7 @@ NOUNS = [
     "task",
     "loop.journal",
     "trace",
+    "preference",
     "loop.protection",
     "loop.listener",
     "loop.budget",

@@ -7,11 +7,12 @@ import subprocess
 import sys
 
 import pytest
+from rich.console import Console
 
 from firsthand.errors import UnknownName
 from firsthand.model import Usage
 from firsthand.show.board import caveats, findings, leaderboard
-from firsthand.show.board_table import render_text
+from firsthand.show.board_table import render, render_text
 from firsthand.show.board_words import amount, p_text, seconds
 from firsthand.trace import Call, Failure, Score, Trace
 
@@ -115,15 +116,21 @@ def test_the_text_fits_a_hundred_columns_and_holds_no_control_characters():
         assert shown in text
 
 
-@pytest.mark.parametrize("width", [80, 90, 100, 120])
-def test_a_narrow_terminal_loses_columns_but_no_agent_and_no_figure(width):
+@pytest.mark.parametrize("width", [40, 60, 80, 90, 100, 140])
+def test_a_narrow_terminal_loses_no_agent_and_no_figure(width):
     text = render_text(leaderboard(two_agents()), width=width)
     assert max(len(line) for line in text.splitlines()) <= width
-    for shown in ("[0.60, 0.86]", "+0.45", "better", "480", "errors"):
+    for shown in ("[0.60, 0.86]", "+0.45", "better", "480", "errors", "calls", "seconds"):
         assert shown in text
     for row in leaderboard(two_agents())[0].rows:
         assert any(line.startswith(row.agent) for line in text.splitlines())
-    assert ("calls" in text) == (width >= 100) and ("seconds" in text) == (width >= 90)
+
+
+def test_better_is_green_and_worse_is_red():
+    console = Console(width=100, color_system="standard", force_terminal=True)
+    with console.capture() as captured:
+        console.print(render(leaderboard(two_agents())))
+    assert "\x1b[32mbetter" in captured.get() and "\x1b[31m" not in captured.get()
 
 
 def test_boards_are_plain_json_even_with_nothing_scored():

@@ -19,7 +19,9 @@ from hypothesis import strategies as st
 
 from cpu_time import at_most_cpu_s
 from firsthand.errors import ModelFileError
-from firsthand.formats.model_files import READABLE, read_gguf, read_json, read_safetensors, refuse_pickle
+from firsthand.formats.gguf_file import READABLE, read_gguf
+from firsthand.formats.model_files import read_json, refuse_pickle
+from firsthand.formats.safetensors_file import read_safetensors
 
 FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -406,6 +408,13 @@ def test_a_file_cut_short_after_its_header_was_read_is_told(tmp_path: Path) -> N
 
 def test_reading_needs_no_torch() -> None:
     code = (
-        "import sys, firsthand.formats.model_files; print([m for m in ('torch', 'numpy', 'gguf') if m in sys.modules])"
+        "import sys, firsthand.formats.gguf_file, firsthand.formats.safetensors_file\n"
+        "print([m for m in ('torch', 'numpy', 'gguf') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_readers_are_found_under_their_old_module() -> None:
+    with pytest.warns(DeprecationWarning, match="formats.gguf_file.read_gguf"):
+        from firsthand.modelfile import read_gguf as old
+    assert old is read_gguf

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from firsthand.kernels.attention import gather
-from firsthand.kernels.attention.kv_pages import Chunk, Layout, Pages
+from firsthand.kernels.attention.kv_pages import Layout, PackedChunk, Pages
 from firsthand.kernels.attention.paged_attention import attend_pages, can_compile
 from firsthand.kernels.attention.score_terms import AlibiBias, BucketBias, ScoreTerms
 from firsthand.nn.blocks.attention import Packed
@@ -85,7 +85,7 @@ def test_paged_prompts_and_decode_steps_are_the_formula(name: str, window: int |
         tensor.fill_(torch.nan)
     parts = []
     for start, end in ((0, 20), (20, 35), (35, 36), (36, 37)):
-        layout = Layout([Chunk(start, end, [4, 1, 5])], 16)
+        layout = Layout([PackedChunk(start, end, [4, 1, 5])], 16)
         rows = slice(start, end)
         parts.append(
             attend_pages(
@@ -105,10 +105,10 @@ def test_decode_steps_of_several_sequences_are_each_their_own() -> None:
     tables = ([0], [1, 2], [3, 4])
     inputs = [made(length, seed) for seed, length in enumerate(lengths)]
     for (q, k, v), table, length in zip(inputs, tables, lengths, strict=True):
-        layout = Layout([Chunk(0, length - 1, table)], 16)
+        layout = Layout([PackedChunk(0, length - 1, table)], 16)
         gather.gather_attention(q[:-1], k[:-1], v[:-1], pages, layout, scale=SCALE, window=None, terms=terms)
     last = [torch.stack([each[part][-1] for each in inputs]) for part in range(3)]
-    chunks = [Chunk(length - 1, length, table) for length, table in zip(lengths, tables, strict=True)]
+    chunks = [PackedChunk(length - 1, length, table) for length, table in zip(lengths, tables, strict=True)]
     found = gather.gather_attention(*last, pages, Layout(chunks, 16), scale=SCALE, window=None, terms=terms)
     expected = torch.stack([spelled_out(*each, terms, None)[-1] for each in inputs])
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
@@ -132,7 +132,7 @@ def test_cross_attention_sees_all_of_its_own_source_and_writes_nothing(sinks: Te
     pages = Pages.empty(4, GROUPS, 16, DIM, torch.float32, torch.device("cpu"))
     for tensor in pages.tensors:
         tensor.fill_(5.0)
-    layout = Layout([Chunk(10, 14, [0]), Chunk(0, 3, [1])], 16)
+    layout = Layout([PackedChunk(10, 14, [0]), PackedChunk(0, 3, [1])], 16)
     paged = attend_pages(q, k, v, pages, layout, scale=SCALE, window=None, terms=terms)
     torch.testing.assert_close(paged, expected, atol=1e-5, rtol=0)
     assert all(bool((tensor == 5.0).all()) for tensor in pages.tensors)

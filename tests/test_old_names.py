@@ -30,3 +30,12 @@ def test_an_old_name_gives_the_renamed_thing_and_warns(name: str, renamed: dict[
 
 def test_the_renamed_names_are_many() -> None:
     assert len(OLD_NAMES) > 15
+
+
+def test_the_package_shows_its_public_names_and_nothing_else() -> None:
+    import firsthand
+
+    assert dir(firsthand) == sorted([*firsthand.__all__, "__version__"])
+    assert all(getattr(firsthand, name) is not None for name in firsthand.__all__)
+    with pytest.warns(DeprecationWarning, match="run_sync"):
+        assert firsthand.run is firsthand.run_sync

@@ -12,7 +12,7 @@ from firsthand.message import Message, ToolCall, ToolResult, assistant, system, 
 from firsthand.show.board import leaderboard
 from firsthand.show.html_page import visible
 from firsthand.show.html_report import MAX_ATTEMPTS, report_html, turns
-from firsthand.show.scatter import HEIGHT, LINE, WIDTH, Box, scatter
+from firsthand.show.scatter import HEIGHT, LINE, WIDTH, Rectangle, scatter
 from firsthand.trace import Failure, Node, Score
 from test_leaderboard import attempt, two_agents
 
@@ -119,7 +119,7 @@ def test_labels_do_not_collide_and_stay_inside():
         attempt(f"pattern{k}", i, float(i < 20 + k // 2), tokens=(100 + 3 * k, 20)) for k in range(9) for i in range(40)
     ]
     picture = scatter(leaderboard(traces)[0])
-    boxes = [Box(p.label_x, p.label_y - LINE + 4, 7.2 * len(p.name) + 4, LINE) for p in picture.points]
+    boxes = [Rectangle(p.label_x, p.label_y - LINE + 4, 7.2 * len(p.name) + 4, LINE) for p in picture.points]
     assert all(one.overlap(two) == 0 for one, two in combinations(boxes, 2))
     assert all(box.x > 0 and box.x + box.width < WIDTH and box.y > 0 and box.y + box.height < HEIGHT for box in boxes)
 

@@ -12,10 +12,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from firsthand.errors import StoreError
+from firsthand.preference import Preference
 from firsthand.runs.run_names import DATABASE
 from firsthand.runs.store import Run, create, list_runs, open_run
 from firsthand.task import Task
-from firsthand.trace import Preference, Score, Trace
+from firsthand.trace import Score, Trace
 
 NUM_TRACES = 30
 

@@ -24,12 +24,13 @@ from hypothesis import strategies as st
 from firsthand.errors import StoreError, UnknownName
 from firsthand.message import Message, Sampled, Text, ToolCall, ToolResult, user
 from firsthand.model import Usage
+from firsthand.preference import Preference
 from firsthand.runs.database import MAX_BODY_BYTES, MIGRATIONS, Database, plain, put
 from firsthand.runs.run_names import DATABASE, LOCK, find_run, new_run_id
 from firsthand.runs.store import Run, create, list_runs, open_run
 from firsthand.system.home import data_home
 from firsthand.task import Task
-from firsthand.trace import Call, Event, Failure, Node, Preference, Score, Trace
+from firsthand.trace import Call, Event, Failure, Node, Score, Trace
 
 ODD = "\x00 \ud800 \udc00 \U0001f600 \u202e \x1b[31m \\ud800 é"
 any_text = st.text(st.characters(exclude_categories=()), max_size=20)
@@ -164,6 +165,13 @@ def test_a_changed_task_or_agent_is_refused_and_the_first_stays(run: Run) -> Non
         run.add_agent("ada", {"name": "ada", "model": "other"})
     assert run.tasks() == {("sums", "1"): Task("1", "2 + 2")}
     assert run.agents() == {"ada": {"name": "ada", "model": "m"}}
+
+
+def test_a_task_whose_metadata_come_in_another_order_is_the_same(run: Run) -> None:
+    run.add_tasks("game24", [Task("1", "?", metadata={"numbers": (1, 2), "examples": "e"})])
+    run.add_tasks("game24", [Task("1", "?", metadata={"examples": "e", "numbers": (1, 2)})])
+    with pytest.raises(StoreError, match="task '1' of game24 is not the one"):
+        run.add_tasks("game24", [Task("1", "?", metadata={"examples": "e", "numbers": (2, 1)})])
 
 
 def test_preferences_come_back_in_order(run: Run) -> None:

@@ -32,7 +32,7 @@ from firsthand.providers.scripted import Scripted
 from firsthand.rollout import Place, rollout
 from firsthand.runs.store import open_run
 from firsthand.show.live_tree import Progress, Watch, watching, window
-from firsthand.show.trace_tree import Line
+from firsthand.show.trace_tree import StyledText
 from firsthand.task import Task
 from firsthand.tool import tool
 from firsthand.trace import Call, Event, Node, Trace
@@ -154,11 +154,11 @@ def test_lines_say_each_step_and_nothing_drives_the_terminal() -> None:
 
 
 def test_the_window_of_a_tall_tree_holds_its_newest_message() -> None:
-    lines = [Line(0, "user", str(i), i if i != 30 else 999) for i in range(100)]
+    lines = [StyledText(0, "user", str(i), i if i != 30 else 999) for i in range(100)]
     shown = window(lines, 12)
     assert len(shown) == 12 and any(line.node == 999 for line in shown)
     assert window(lines[:5], 12) == lines[:5]
-    assert len(window([Line(0, "note", "x")] * 50, 7)) == 7
+    assert len(window([StyledText(0, "note", "x")] * 50, 7)) == 7
 
 
 def test_progress_under_way_can_be_drawn_at_any_step() -> None:

@@ -16,7 +16,7 @@ from firsthand.providers.scripted import Scripted
 from firsthand.serve.admission.admission_settings import ClientLimits
 from firsthand.serve.admission.api_keys import Client, Keys
 from firsthand.serve.http.refusals import Refusal
-from firsthand.serve.openai.responses_schema import Item
+from firsthand.serve.openai.responses_schema import ResponseItem
 from firsthand.serve.openai.stored_responses import ResponseStore
 from served import Running, serving
 
@@ -128,7 +128,7 @@ def test_the_oldest_is_forgotten_and_no_other_clients(running: Running, ann: Any
 
 def test_the_bytes_of_a_client_are_bounded_with_all_conversations() -> None:
     store = ResponseStore(max_responses=100, max_bytes=2000)
-    item = Item(role="user", content="x" * 300)
+    item = ResponseItem(role="user", content="x" * 300)
     for number in range(50):
         assert store.keep("ann", {"id": f"resp_{number}"}, (item,) * (1 + number % 4))
         mine = store._clients["ann"]

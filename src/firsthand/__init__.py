@@ -1,6 +1,6 @@
 """Run any model with any reasoning pattern on any task, and see with error bars what each idea buys and costs.
 
-    from firsthand import Agent, Experiment, Sampling, Task, catalog, run
+    from firsthand import Agent, Experiment, Sampling, Task, catalog, run_sync
     from firsthand.rollout import rollout
 
 The names below are found when they are first asked for, so that `import firsthand` costs nothing.
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from firsthand.errors import FirsthandError as FirsthandError
     from firsthand.experiment.experiment import Experiment as Experiment
     from firsthand.loop.budget import Limits as Limits
-    from firsthand.loop.concurrency import run as run
+    from firsthand.loop.concurrency import run_sync as run_sync
     from firsthand.message import Message as Message
     from firsthand.model import Sampling as Sampling
     from firsthand.task import Task as Task
@@ -43,7 +43,7 @@ _HOMES = {
     "Task": "task",
     "Tool": "tool",
     "Trace": "trace",
-    "run": "loop.concurrency",
+    "run_sync": "loop.concurrency",
 }
 __all__ = [
     "Agent",
@@ -58,7 +58,7 @@ __all__ = [
     "Task",
     "Tool",
     "Trace",
-    "run",
+    "run_sync",
 ]
 
 
@@ -68,8 +68,11 @@ _moved.install()
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(f"firsthand.{_HOMES[name]}"), name)
+    if name == "run":
+        _moved.warn_renamed("firsthand.run", "firsthand.run_sync")
+        return __getattr__("run_sync")
     raise AttributeError(f"module 'firsthand' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *_HOMES]
+    return [*__all__, "__version__"]

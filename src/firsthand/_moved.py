@@ -357,13 +357,17 @@ class MovedModules(MetaPathFinder):
 
 
 def old_names(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
-    """Returns a `__getattr__` for a module: old names give the renamed objects, with a DeprecationWarning."""
+    """Returns a `__getattr__` for a module: old names give the renamed objects, with a DeprecationWarning.
+
+    A new name with dots is one of another module, below `firsthand`.
+    """
 
     def get(name: str) -> Any:
         if name not in names:
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
         warn_renamed(f"{module}.{name}", names[name], stacklevel=3)
-        return getattr(sys.modules[module], names[name])
+        there, _, new = names[name].rpartition(".")
+        return getattr(importlib.import_module(f"firsthand.{there}") if there else sys.modules[module], new)
 
     return get
 

@@ -218,6 +218,26 @@ def tool(text: str) -> Tool:
     return found[0]
 
 
+def options(kind: Literal["pattern", "benchmark"], name: str) -> dict[str, str]:
+    """Option -> its default as text, `...` for one without. Nothing of ours is imported; what is installed is."""
+    path = Path(__file__).parent / _ROOMS[kind] / f"{name}.py"
+    if not is_ours(kind, name):
+        keyed = [
+            each for each in inspect.signature(find(kind, name)).parameters.values() if each.kind is each.KEYWORD_ONLY
+        ]
+        return {each.name: "..." if each.default is each.empty else str(each.default) for each in keyed}
+    for made in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(made, ast.FunctionDef | ast.AsyncFunctionDef) and made.name == name:
+            pairs = zip(made.args.kwonlyargs, made.args.kw_defaults, strict=True)
+            return {each.arg: "..." if value is None else _shown(value) for each, value in pairs}
+    return {}
+
+
+def _shown(value: ast.expr) -> str:
+    """A default as text; the name of a constant is left as it is."""
+    return str(value.value) if isinstance(value, ast.Constant) else ast.unparse(value)
+
+
 def tools(text: str) -> tuple[Tool, ...]:
     """The tools that a text names: `calculator` is one; `files:notes:write=true` calls `files("notes", write=True)`."""
     spec = parse_spec(text)

@@ -19,6 +19,9 @@ from firsthand.config import parse
 from firsthand.errors import ConfigError, FirsthandError, UnknownName, unknown
 from firsthand.system.terminal import one_line
 
+COMPLETE = "_FIRSTHAND_COMPLETE"
+"""The environment variable in which a shell's completion gives the line so far; see `commands/completion.py`."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code."""
@@ -28,7 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")  # a model's text may not be encodable
     _show_notes()
     try:
-        code = dispatch(words)
+        line = os.environ.get(COMPLETE)
+        code = dispatch(words) if line is None else _complete(line)
         print(end="", flush=True)
         return code
     except (ConfigError, UnknownName) as error:
@@ -76,6 +80,12 @@ def dispatch(words: Sequence[str]) -> int:
         module.Config, rest, prog=f"firsthand {name}", description=module.__doc__ or "", examples=module.EXAMPLES
     )
     code: int = module.main(config)
+    return code
+
+
+def _complete(line: str) -> int:
+    completion = importlib.import_module("firsthand.commands.completion")
+    code: int = completion.print_words(line, os.environ.get("_FIRSTHAND_BREAKS", ""))
     return code
 
 

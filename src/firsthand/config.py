@@ -2,8 +2,11 @@
 
 A field is a flag: `budget_tokens` is `--budget-tokens`, its default is the flag's default, and the sentence under it is the
 flag's help. A field that is itself such a dataclass adds its fields as flags. A field with `metadata={"positional": True}`
-takes the words without a flag; with `metadata={"bare": value}` its flag may stand alone and then means `value`. Unknown
-flags and keys are errors that name the nearest one there is.
+takes the words without a flag, which may stand before, between and after flags; with `metadata={"bare": value}` its flag may
+stand alone and then means `value`. A flag for several words takes them between commas, or is given several times; with
+`metadata={"repeated": True}` each time is one word, commas and all. The word after a flag that needs
+a value is its value even if it begins with a dash, unless it is itself a flag. Unknown flags and keys are errors that name
+the nearest one there is.
 """
 
 from __future__ import annotations
@@ -37,16 +40,57 @@ class Parser(argparse.ArgumentParser):
 def parse(config_class: type[C], argv: Sequence[str], *, prog: str, description: str = "", examples: str = "") -> C:
     """The config described by a command line; `--config FILE.toml` gives defaults that flags override."""
     parser = make_parser(config_class, prog=prog, description=description, examples=examples)
-    known, surplus = parser.parse_known_args(argv)
+    flags = {flag: action for action in parser._actions for flag in action.option_strings}
+    end = list(argv).index("--") if "--" in argv else len(argv)
+    no_flags = argv[
+        end + 1 :
+    ]  # argparse forgets the dashes between its two passes, so these words stand in as NUL + word
+    words = _with_values_joined(argv[:end], flags) + [f"\0{word}" for word in no_flags]
+    known, surplus = parser.parse_known_intermixed_args(words)
     if surplus:
-        flags = [flag for action in parser._actions for flag in action.option_strings]
+        surplus = [word.removeprefix("\0") for word in surplus]
         close = nearest(surplus[0].split("=")[0], flags)
         hint = f" did you mean {close}?" if close and surplus[0].startswith("-") else ""
         raise ConfigError(f"{prog} does not take {surplus[0]!r};{hint} `{prog} --help` shows what it takes")
-    given = {name: value for name, value in vars(known).items() if value not in (None, [])}
+    given = {name: _plain(value) for name, value in vars(known).items() if value not in (None, [])}
+    for each in settings_of(config_class):
+        if _is_list(each) and each.field.name in given:
+            given[each.field.name] = [word for text in given[each.field.name] for word in split_list(text)]
     path = given.pop("config", None)
     from_file = read_toml(config_class, path) if path else {}
     return build(config_class, {**from_file, **given})
+
+
+def _plain(value: Any) -> Any:
+    """A value of argparse without the mark of words that followed `--`."""
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    return value.removeprefix("\0") if isinstance(value, str) else value
+
+
+def _is_list(setting: ConfigField) -> bool:
+    """True if the flag takes words between commas."""
+    kinds = typing.get_args(setting.hint) if _is_union(setting.hint) else (setting.hint,)
+    is_tuple = any(typing.get_origin(kind) is tuple for kind in kinds)
+    return is_tuple and not (setting.field.metadata.get("positional") or setting.field.metadata.get("repeated"))
+
+
+def flag_of(field: dataclasses.Field[Any]) -> str:
+    """The flag of a field: `--with` for `with_`, a keyword of Python."""
+    return "--" + field.name.rstrip("_").replace("_", "-")
+
+
+def _with_values_joined(argv: Sequence[str], flags: Mapping[str, argparse.Action]) -> list[str]:
+    """The words, with `--flag=VALUE` for a flag and a value that begins with a dash, which argparse takes for a flag."""
+    words: list[str] = []
+    for word in argv:
+        before = flags.get(words[-1]) if words else None
+        needs_value = before is not None and before.nargs is None
+        if needs_value and word.startswith("-") and word.partition("=")[0] not in flags:
+            words[-1] = f"{words[-1]}={word}"
+        else:
+            words.append(word)
+    return words
 
 
 def make_parser(config_class: type[Any], *, prog: str, description: str = "", examples: str = "") -> Parser:
@@ -81,7 +125,7 @@ def build(config_class: type[C], values: Mapping[str, Any]) -> C:
     return config_class(**own, **{part: hints[part](**given) for part, given in parts.items()})
 
 
-class Setting(NamedTuple):
+class ConfigField(NamedTuple):
     """A field of a config, or of a dataclass that is a field of it."""
 
     field: dataclasses.Field[Any]
@@ -91,16 +135,16 @@ class Setting(NamedTuple):
     """The config's field whose dataclass it belongs to; None for a field of the config itself."""
 
 
-def settings_of(config_class: type[Any]) -> list[Setting]:
+def settings_of(config_class: type[Any]) -> list[ConfigField]:
     """The settings of a config in their order, those of its dataclasses among them."""
     hints, docs = typing.get_type_hints(config_class), field_docs(config_class)
-    found: list[Setting] = []
+    found: list[ConfigField] = []
     for field in dataclasses.fields(config_class):
         hint = hints[field.name]
         if isinstance(hint, type) and dataclasses.is_dataclass(hint):
             found += [each._replace(part=field.name) for each in settings_of(hint)]
         else:
-            found.append(Setting(field, hint, docs.get(field.name, "")))
+            found.append(ConfigField(field, hint, docs.get(field.name, "")))
     return found
 
 
@@ -195,7 +239,7 @@ def _is_union(hint: Any) -> bool:
 
 def _add_flag(parser: Parser, field: dataclasses.Field[Any], hint: Any, doc: str) -> None:
     inner = next((each for each in typing.get_args(hint) if each is not type(None)), hint) if _is_union(hint) else hint
-    flag = "--" + field.name.rstrip("_").replace("_", "-")  # `with_` is --with, a keyword of Python
+    flag = flag_of(field)
     default = None if field.default is dataclasses.MISSING else field.default
     shown = ",".join(default) if isinstance(default, tuple) else default
     help_text = doc if shown in (None, "", False) else f"{doc} [default: {shown}]"
@@ -207,8 +251,9 @@ def _add_flag(parser: Parser, field: dataclasses.Field[Any], hint: Any, doc: str
         parser.add_argument(field.name, nargs=nargs, metavar=field.name.upper(), help=help_text)
     elif inner is bool:
         parser.add_argument(flag, dest=field.name, action=argparse.BooleanOptionalAction, default=None, help=help_text)
-    elif field.metadata.get("repeated"):
-        parser.add_argument(flag, dest=field.name, metavar="TEXT", action="append", default=None, help=help_text)
+    elif typing.get_origin(inner) is tuple:
+        metavar = "TEXT" if field.metadata.get("repeated") else "A,B"
+        parser.add_argument(flag, dest=field.name, metavar=metavar, action="append", default=None, help=help_text)
     else:
         names = typing.get_args(inner) if typing.get_origin(inner) is typing.Literal else None
         bare = field.metadata.get("bare")
@@ -220,6 +265,4 @@ def _add_flag(parser: Parser, field: dataclasses.Field[Any], hint: Any, doc: str
 
 
 def _metavar(kind: Any) -> str:
-    if typing.get_origin(kind) is tuple:
-        return "A,B"
     return {int: "N", float: "X", Path: "PATH"}.get(kind, "TEXT")

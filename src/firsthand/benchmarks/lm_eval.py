@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from firsthand.benchmark import Benchmark, Figure
-from firsthand.bridges.lm_eval.document_scores import Entry, failed, figures_of, scores_of
+from firsthand.bridges.lm_eval.document_scores import DocumentRequests, failed, figures_of, scores_of
 from firsthand.bridges.lm_eval.document_tasks import as_marker, entries_of, protocol_text
 from firsthand.bridges.lm_eval.task_loading import is_task_file, load_tasks, prepare, quiet, task_errors
 from firsthand.errors import ConfigError, DataError
@@ -57,7 +57,7 @@ def lm_eval(
     if fewshot_as_multiturn and not apply_chat_template:
         raise ConfigError("fewshot_as_multiturn needs apply_chat_template: there are no turns without a template")
     tasks, groups = load_tasks(task, include, trust)
-    entries: dict[str, Entry] = {}
+    entries: dict[str, DocumentRequests] = {}
     for name, each in tasks.items():
         prepare(name, each, num_fewshot, seed)
         with task_errors(name), quiet():

@@ -17,7 +17,7 @@ from firsthand.hub.inspection import Inspection, inspect
 from firsthand.system.terminal import console, print_table
 
 if TYPE_CHECKING:
-    from firsthand.measure.measurements import Result
+    from firsthand.measure.measurements import BenchResult
     from firsthand.measure.workloads import Workload, WorkloadSizes
 
 EXAMPLES = """
@@ -49,7 +49,7 @@ def main(config: Config) -> int:
     return 0
 
 
-def measure(config: Config, path: Path) -> Result:
+def measure(config: Config, path: Path) -> BenchResult:
     """Measure an encoder or a decoder; ConfigError if `only` matches no figure."""
     facts = inspect(path)
     sizes = chosen_sizes(config)
@@ -78,7 +78,7 @@ def check_words(only: Sequence[str], facts: Inspection, sizes: WorkloadSizes) ->
         raise ConfigError(f"only is {','.join(only)!r}: no figure has such a word in its name; there are {names}")
 
 
-def show(result: Result) -> None:
+def show(result: BenchResult) -> None:
     """Print the result as a table."""
     from firsthand.measure.machine import is_busy
     from firsthand.measure.measurements import spread

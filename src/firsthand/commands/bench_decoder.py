@@ -15,18 +15,18 @@ if TYPE_CHECKING:
     from firsthand.engine.core.engine import Engine
     from firsthand.engine.core.engine_config import EngineConfig
     from firsthand.measure.machine_speeds import Speeds
-    from firsthand.measure.measurements import Measured, Result
+    from firsthand.measure.measurements import BenchResult, Measured
     from firsthand.measure.workloads import Workload, WorkloadSizes
 
 HEADROOM = 0.9
 
 
-def measure_decoder(config: Config, path: Path, sizes: WorkloadSizes) -> Result:
+def measure_decoder(config: Config, path: Path, sizes: WorkloadSizes) -> BenchResult:
     """Load the model, run every workload, and gather the figures."""
     from firsthand.engine.compute.devices import device_line, pick_device
     from firsthand.engine.core.engine_config import EngineConfig
     from firsthand.measure import machine
-    from firsthand.measure.measurements import Result
+    from firsthand.measure.measurements import BenchResult
     from firsthand.measure.workloads import weights_read
 
     date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -49,7 +49,7 @@ def measure_decoder(config: Config, path: Path, sizes: WorkloadSizes) -> Result:
     if device == "cpu":  # the speeds are those of the CPU's memory
         figures += bounded(figures, weight_bytes, speeds)
     figures += memory(engine, (before, loaded, steady, machine.memory_in_use()))
-    return Result(
+    return BenchResult(
         model=config.model,
         path=str(path.resolve()),
         date=date,

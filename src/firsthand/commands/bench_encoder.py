@@ -13,17 +13,17 @@ from firsthand.hub.encoder_planner import encoder_gflop
 from firsthand.hub.inspection import Inspection
 
 if TYPE_CHECKING:
-    from firsthand.measure.measurements import Result
+    from firsthand.measure.measurements import BenchResult
     from firsthand.measure.workloads import WorkloadSizes
 
 
-def measure_encoder(config: Config, path: Path, facts: Inspection, sizes: WorkloadSizes) -> Result:
+def measure_encoder(config: Config, path: Path, facts: Inspection, sizes: WorkloadSizes) -> BenchResult:
     """Load the encoder, embed, and gather the figures."""
     from firsthand.embed.embedding import load
     from firsthand.measure import machine
     from firsthand.measure.embedding_documents import documents, embedding
     from firsthand.measure.machine_speeds import torch_threads
-    from firsthand.measure.measurements import Measured, Result
+    from firsthand.measure.measurements import BenchResult, Measured
     from firsthand.measure.speed_bounds import INT16
 
     check_encoder(config)
@@ -45,7 +45,7 @@ def measure_encoder(config: Config, path: Path, facts: Inspection, sizes: Worklo
     # a token attends to those of its own text, so long texts weigh more in the mean attended length
     seen = sum(length**2 for length in lengths) / sum(lengths)
     weights, each = (INT16, 2) if model.is_compiled else ("float32", 4)
-    return Result(
+    return BenchResult(
         model=config.model,
         path=str(path.resolve()),
         date=date,

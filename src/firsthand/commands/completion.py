@@ -1,16 +1,22 @@
-"""Print a shell's completion script: commands, flags, and the names of patterns, benchmarks, tools and models."""
+"""Print a shell's completion script: commands, flags, values, and the names of patterns, benchmarks, models and runs.
+
+The script asks `firsthand` itself for the words that may come next, with the line so far in `_FIRSTHAND_COMPLETE`, so they
+are those of the installed version and of the runs on this machine.
+"""
 
 from __future__ import annotations
 
 import importlib
+import inspect
 import shlex
-import textwrap
-from collections.abc import Mapping, Sequence
+import typing
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from firsthand import catalog
-from firsthand.config import settings_of
+from firsthand.config import ConfigField, flag_of, settings_of, split_list
+from firsthand.errors import FirsthandError
 
 EXAMPLES = """
 source <(firsthand completion bash)          # put this line into ~/.bashrc
@@ -19,22 +25,38 @@ firsthand completion fish | source           # into ~/.config/fish/config.fish
 """
 
 BASH = """\
-_firsthand() {{
-  local current="${{COMP_WORDS[COMP_CWORD]}}" previous="${{COMP_WORDS[COMP_CWORD-1]}}" words=""
-  case "$previous" in
-{values}
-  esac
-  if [ -z "$words" ]; then
-    if [ "$COMP_CWORD" -eq 1 ]; then words="{commands}"; else
-      case "${{COMP_WORDS[1]}}" in
-{flags}
-      esac
-    fi
+_firsthand() {
+  local IFS=$'\\n'
+  COMPREPLY=($(_FIRSTHAND_COMPLETE="${COMP_LINE:0:COMP_POINT}" _FIRSTHAND_BREAKS="$COMP_WORDBREAKS" firsthand 2>/dev/null))
+  [[ "${COMPREPLY[*]}" == *[=:] ]] && compopt -o nospace 2>/dev/null
+}
+complete -o default -F _firsthand firsthand
+"""
+ZSH = """\
+#compdef firsthand
+_firsthand() {
+  local -a found
+  found=("${(@f)$(_FIRSTHAND_COMPLETE="${(j: :)${(@q)words[1,CURRENT]}}" firsthand 2>/dev/null)}")
+  if [[ -n "$found" ]]; then
+    compadd -Q -S '' -- ${(M)found:#*[=:]}
+    compadd -Q -- ${found:#*[=:]}
+  else
+    _files
   fi
-  COMPREPLY=($(compgen -W "$words" -- "$current"))
-  [ ${{#COMPREPLY[@]}} -eq 0 ] && COMPREPLY=($(compgen -f -- "$current"))
-}}
-complete -F _firsthand firsthand
+}
+compdef _firsthand firsthand
+"""
+FISH = """\
+function __firsthand_complete
+    set -lx _FIRSTHAND_COMPLETE (commandline -cp)
+    set -l found (firsthand 2>/dev/null)
+    if test (count $found) -gt 0
+        printf '%s\\n' $found
+    else
+        __fish_complete_path (commandline -ct)
+    end
+end
+complete -c firsthand -f -a '(__firsthand_complete)'
 """
 
 
@@ -48,64 +70,134 @@ class Config:
 
 def main(config: Config) -> int:
     """Print the script."""
-    script = fish() if config.shell == "fish" else bash()
-    if config.shell == "zsh":
-        script = f"autoload -U +X bashcompinit && bashcompinit\n{script}"
-    print(script, end="")
+    print({"bash": BASH, "zsh": ZSH, "fish": FISH}[config.shell], end="")
     return 0
 
 
-def flags() -> dict[str, list[str]]:
-    """The flags of each command."""
-    found = {}
-    for name in catalog.names("command"):
-        config_class = importlib.import_module(f"firsthand.commands.{name}").Config
-        fields = [each.field for each in settings_of(config_class) if not each.field.metadata.get("positional")]
-        found[name] = ["--" + each.name.replace("_", "-") for each in fields] + ["--config", "--help"]
-    return found
+def complete(line: str, breaks: str = "") -> list[str]:
+    """The words that may stand where a command line ends, sorted.
+
+    Readline replaces only what follows the last of the characters `breaks`, so what stands before it is left out.
+    """
+    words = _words(line)
+    if len(words) < 2:
+        return []
+    last = words[-1]
+    begin = max((last.rfind(char) for char in breaks), default=-1) + 1
+    return sorted({word[begin:] for word in _candidates(words[1:]) if word.startswith(last)})
 
 
-def values() -> dict[str, list[str]]:
-    """The words that may follow a flag, or stand somewhere after a command that takes names."""
-    models = ["smollm2", "hf:", "openai:"]
-    return {
-        "--pattern": sorted(catalog.names("pattern")),
-        "--model": models,
-        "--tools": sorted(catalog.names("tool")),
-        "--guard": sorted(catalog.names("guard")),
-        "--memory": sorted(catalog.names("memory")),
-        "run": sorted(catalog.names("benchmark")),
-        "list": ["patterns", "benchmarks", "scorers", "tools", "guards", "memories", "models"],
-        "models": ["list", "pull", "inspect", "remove"],
-        "completion": ["bash", "zsh", "fish"],
-    }
+def _words(line: str) -> list[str]:
+    """The words of a line, the last one empty after a space; an open quote is closed."""
+    for closing in ("", '"', "'"):
+        try:
+            words = shlex.split(line + closing)
+        except ValueError:
+            continue
+        return [*words, ""] if line[-1:].isspace() and not closing else words
+    return line.split()
 
 
-def bash() -> str:
-    """The script for bash, which zsh can run too."""
-    known, by_command = values(), flags()
-    after_flag = {flag: names for flag, names in known.items() if flag.startswith("--")}
-    after_command = {name: known.get(name, []) + each for name, each in by_command.items()}
-    return BASH.format(
-        values=_cases(after_flag, indent=4), commands=" ".join(by_command), flags=_cases(after_command, indent=8)
-    )
+def _candidates(words: Sequence[str]) -> Iterable[str]:
+    """What the last word may become, whether it fits what is typed of it or not."""
+    command, *before = words[:-1] or [""]
+    if len(words) == 1:
+        return [*catalog.names("command"), "--help", "--version"]
+    if not catalog.is_ours("command", command):
+        return []
+    settings = settings_of(importlib.import_module(f"firsthand.commands.{command}").Config)
+    flags = {flag_of(each.field): each for each in settings if not each.field.metadata.get("positional")}
+    last = words[-1]
+    flag, equals, value = last.partition("=")
+    if equals and flag in flags:
+        return [f"{flag}={each}" for each in _values(flags[flag], value)]
+    if before and (setting := flags.get(before[-1])) is not None and not _is_bool(setting):
+        return _values(setting, last)
+    if last.startswith("-"):
+        return [*flags, "--config", "--help"]
+    positionals = [each for each in settings if each.field.metadata.get("positional")]
+    count = _num_positionals(before, flags)
+    if not positionals or (count >= len(positionals) and typing.get_origin(positionals[-1].hint) is not tuple):
+        return []
+    return _values(positionals[min(count, len(positionals) - 1)], last)
 
 
-def _cases(words: Mapping[str, Sequence[str]], indent: int) -> str:
-    lines = [f"{word}) words={shlex.quote(' '.join(names))} ;;" for word, names in words.items()]
-    return textwrap.indent("\n".join(lines), " " * indent)
+def _num_positionals(words: Sequence[str], flags: dict[str, ConfigField]) -> int:
+    count, expects_value = 0, False
+    for word in words:
+        is_flag = word.startswith("-")
+        count += not (is_flag or expects_value)
+        expects_value = is_flag and word in flags and not _is_bool(flags[word])
+    return count
 
 
-def fish() -> str:
-    """The script for fish."""
-    by_command = flags()
-    lines = [f"complete -c firsthand -n __fish_use_subcommand -f -a {shlex.quote(' '.join(by_command))}"]
-    for name, each in by_command.items():
-        here = f"-n '__fish_seen_subcommand_from {name}'"
-        known = values()
-        for flag in each:
-            words = f" -x -a {shlex.quote(' '.join(known[flag]))}" if flag in known else ""
-            lines.append(f"complete -c firsthand {here} -l {flag.removeprefix('--')}{words}")
-        if name in known:
-            lines.append(f"complete -c firsthand {here} -a {shlex.quote(' '.join(known[name]))}")
-    return "\n".join(lines) + "\n"
+def _is_bool(setting: ConfigField) -> bool:
+    return setting.hint is bool
+
+
+def _values(setting: ConfigField, typed: str) -> list[str]:
+    """The values of a setting; of one that is a list, with the values before the last comma in front."""
+    kinds = [setting.hint, *typing.get_args(setting.hint)]
+    found = [str(value) for kind in kinds if typing.get_origin(kind) is Literal for value in typing.get_args(kind)]
+    name = setting.field.name
+    if name in _NAMES:
+        found = list(_NAMES[name]())
+    pieces = split_list(typed)
+    here = pieces[-1]
+    if name == "pattern" and ":" in here:
+        found += _options(here)
+    before = typed[: len(typed) - len(here)]
+    return [before + each for each in found]
+
+
+def _options(text: str) -> list[str]:
+    """The keywords of a pattern after its name: `cot:samples=`."""
+    head, _, _ = text.rpartition(":")
+    function = catalog.find("pattern", head.partition(":")[0].partition("(")[0])
+    return [
+        f"{head}:{name}="
+        for name, each in inspect.signature(function).parameters.items()
+        if each.kind is each.KEYWORD_ONLY
+    ]
+
+
+def _runs() -> list[str]:
+    from firsthand.runs.run_names import run_ids
+    from firsthand.system.home import data_home
+
+    return ["last", *run_ids(data_home())]
+
+
+def _models() -> list[str]:
+    from firsthand.hub.model_lookup import installed
+
+    return [*dict.fromkeys([*(each.name for each in installed()), "smollm2", "hf:", "openai:"])]
+
+
+def _known(kind: catalog.Kind) -> Callable[[], Iterable[str]]:
+    return lambda: catalog.names(kind)
+
+
+_NAMES: dict[str, Callable[[], Iterable[str]]] = {
+    "pattern": _known("pattern"),
+    "benchmark": _known("benchmark"),
+    "benchmarks": _known("benchmark"),
+    "tools": _known("tool"),
+    "guard": _known("guard"),
+    "memory": _known("memory"),
+    "with_": lambda: catalog.scorers(),
+    "action": lambda: ["list", "pull", "inspect", "remove"],
+    **dict.fromkeys(("model", "embedder"), _models),
+    **dict.fromkeys(("run", "runs", "baseline", "candidate", "resume", "load", "replay"), _runs),
+}
+"""The names that a setting takes, by the setting."""
+
+
+def print_words(line: str, breaks: str) -> int:
+    """Print the words that may come next, one a line; none where the line makes no sense. The exit code is 0."""
+    try:
+        found = complete(line, breaks)
+    except (FirsthandError, OSError, ImportError):
+        found = []
+    print("".join(f"{word}\n" for word in found), end="")
+    return 0

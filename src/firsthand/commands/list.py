@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 from firsthand import catalog
+from firsthand.errors import DataError, DownloadError, FirsthandError
+from firsthand.hub.offline import offline
 from firsthand.system.terminal import print_as_json, print_table
 
 EXAMPLES = """
@@ -38,16 +40,86 @@ def main(config: Config) -> int:
         "memories": catalog.names("memory"),
         "models": model_names(),
     }
-    chosen = kinds if config.what == "all" else {config.what: kinds[config.what]}
+    chosen: dict[str, dict[str, str]] = kinds if config.what == "all" else {config.what: kinds[config.what]}
     if config.json:
-        print_as_json(chosen)
+        body: dict[str, Any] = dict(chosen)
+        if "benchmarks" in chosen:
+            body["data"] = {name: asdict(data_of(name)) for name in catalog.names("benchmark")}
+        if "benchmarks" in chosen or "patterns" in chosen:
+            body["options"] = {
+                kind: {name: catalog.options(_KIND[kind], name) for name in catalog.names(_KIND[kind])}
+                for kind in ("patterns", "benchmarks")
+                if kind in chosen
+            }
+        print_as_json(body)
         return 0
     for kind, found in chosen.items():
         if kind == "tools":
             print_tools(found)
             continue
+        if kind == "benchmarks" and config.what != "all":
+            print_benchmarks(found)
+            continue
+        if kind == "patterns" and config.what != "all":
+            rows = [[name, line, _options("pattern", name)] for name, line in found.items()]
+            print_table("patterns", ["name", "description", "options"], rows)
+            continue
         print_table(kind, ["name", "description"], [[name, line] for name, line in found.items()])
     return 0
+
+
+_KIND: dict[str, Literal["pattern", "benchmark"]] = {"patterns": "pattern", "benchmarks": "benchmark"}
+State = Literal["generated", "packaged", "here", "hub", "missing", "named by you"]
+
+
+@dataclass(frozen=True)
+class DataState:
+    """Where the data of a benchmark is."""
+
+    state: State
+    """`here`: on this machine, or generated where no file is given. `hub`: fetched when first run. `named by you`: it needs
+    an option that says what to run."""
+    how: str = ""
+    """How to get what is not here, or what to name."""
+
+
+def data_of(name: str) -> DataState:
+    """Where the data of a benchmark is, found by making it without a network."""
+    if "data" not in catalog.options("benchmark", name) and name not in _ADAPTERS:
+        return DataState("generated")
+    try:
+        with offline():
+            made = catalog.benchmark(name)
+    except DownloadError as error:
+        return DataState("hub", str(error))
+    except DataError as error:
+        return DataState("missing", str(error))
+    except FirsthandError as error:
+        return DataState("named by you", str(error))
+    return DataState("packaged" if "packaged slice" in (made.protocol or "") else "here")
+
+
+_ADAPTERS = ("inspect", "lm_eval")
+
+
+def print_benchmarks(found: dict[str, str]) -> None:
+    """Print the benchmarks with their protocols, options, and where their data is."""
+    rows = []
+    for name, line in found.items():
+        state = DataState("here", "") if "@" in name else data_of(name)
+        data = "" if "@" in name else state.state
+        needs = "" if state.state == "hub" else state.how
+        rows.append([name, data, line, "" if "@" in name else _options("benchmark", name), needs])
+    print_table("benchmarks", ["name", "data", "description", "options", "needs"], rows)
+    print(
+        "data: `hub` is fetched from the Hugging Face hub when it is first run, or read from data=FOLDER; the rest is here"
+    )
+    print("is here unless it says what it needs. FIRSTHAND_OFFLINE=1 has nothing fetched.")
+
+
+def _options(kind: Literal["pattern", "benchmark"], name: str) -> str:
+    found = catalog.options(kind, name)
+    return ", ".join(f"{key}={value}" if value not in ("", "...") else key for key, value in found.items())
 
 
 def print_tools(found: dict[str, str]) -> None:

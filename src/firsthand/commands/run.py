@@ -17,7 +17,7 @@ from firsthand.runs.attempt_summary import AttemptSummary, summaries_of
 from firsthand.runs.store import Run
 from firsthand.show.board import attempts_of
 from firsthand.system.home import data_home
-from firsthand.system.terminal import complain, console, progress
+from firsthand.system.terminal import complain, console, one_line, progress
 from firsthand.trace import Trace
 
 EXAMPLES = """
@@ -143,13 +143,14 @@ async def equalised(experiment: Experiment, config: Config) -> Experiment:
 
 async def attempt(experiment: Experiment, run: Run, config: Config) -> None:
     """Attempt what the run is missing, with a progress bar or the attempts' trees on the terminal."""
+    from firsthand.show.live_totals import LiveTotals
     from firsthand.show.live_tree import watching
 
     places = experiment.places()
     secret = next((place.task.protected for place in places if place.task.protected), None)
     if config.watch and secret is not None:
         raise ConfigError(f"watch would print what must not be printed ({secret}): leave it out")
-    done = len(run.done())
+    done, totals = len(run.done()), LiveTotals()
     label = ", ".join(dict.fromkeys(place.benchmark.name for place in places))
     asks = experiment.asks_person  # a question and a live display would write over each other
     with (
@@ -162,7 +163,7 @@ async def attempt(experiment: Experiment, run: Run, config: Config) -> None:
             done += 1
             if config.watch:
                 watch.ended(trace)
-            update(min(done, len(places)), note=f"{trace.agent_name} {trace.task_id}")
+            update(min(done, len(places)), note=one_line(totals.add(trace)))
 
         update(done)
         await (replace(experiment, concurrency=1) if config.watch else experiment).attempt_async(

@@ -1,19 +1,26 @@
-"""List all runs, newest first, or the attempts of one run."""
+"""List all runs, newest first, or the attempts of one run; remove runs."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
 
-from firsthand.errors import ConfigError
+from firsthand.errors import ConfigError, StoreError
 from firsthand.runs import store
 from firsthand.runs.index import RunInfo
+from firsthand.runs.removal import remove_run
 from firsthand.system.home import data_home
-from firsthand.system.terminal import complain, print_as_json, print_table
+from firsthand.system.terminal import Terminal, complain, print_as_json, print_table
 
 EXAMPLES = """
 firsthand runs
 firsthand runs last --limit 50
 firsthand runs --json
+firsthand runs 2026-11-25-0148-arithmetic-k3f9 --prune
+firsthand runs --prune                     # the runs without a finished attempt
+firsthand runs --prune --older-than 30     # in days
 """
 
 
@@ -25,31 +32,119 @@ class Config:
     """List the attempts of this run; without it, all runs."""
     limit: int = 20
     """At most this many lines."""
+    prune: bool = False
+    """Remove this run; without one, the runs without a finished attempt, or those older than --older-than."""
+    older_than: float | None = None
+    """With --prune: remove the runs that were made more than this many days ago."""
+    yes: bool = False
+    """Remove without asking."""
     json: bool = False
     """Print JSON for programs."""
 
     def __post_init__(self) -> None:
         if self.limit < 1:
             raise ConfigError(f"limit is {self.limit}: give 1 or more")
+        if self.older_than is not None and not self.older_than >= 0:
+            raise ConfigError(f"older_than is {self.older_than}: give a number of days, 0 or more")
+        if not self.prune and (self.yes or self.older_than is not None):
+            raise ConfigError("--older-than and --yes say what --prune removes: add --prune")
+        if self.prune and self.run is not None and self.older_than is not None:
+            raise ConfigError("--older-than chooses among all runs: leave it out, or the name of the run")
 
 
 def main(config: Config) -> int:
     """Print the list."""
+    if config.prune:
+        return prune(config)
     return list_attempts(config.run, config) if config.run else list_all(config)
 
 
 def list_all(config: Config) -> int:
     """Print the runs, newest first."""
-    infos = store.list_runs(data_home(), complain)[: config.limit]
+    known = store.list_runs(data_home(), complain)
+    infos = known[: config.limit]
     if config.json:
         print_as_json([{**asdict(info), "path": str(info.path)} for info in infos])
         return 0
+    header = ["run", "made", "state", "score", "attempts", "errors", "command"]
     rows = [
-        [info.id, info.status, _attempts(info), str(info.num_errors), info.problem or " ".join(info.command)]
+        [
+            info.id,
+            _local_time(info.created_at),
+            info.status,
+            _score(info),
+            _attempts(info),
+            str(info.num_errors),
+            info.problem or " ".join(info.command),
+        ]
         for info in infos
     ]
-    print_table(f"runs in {data_home() / 'runs'}", ["run", "status", "attempts", "errors", "command"], rows)
+    print_table(f"runs in {data_home() / 'runs'}", header, rows)
+    if len(known) > len(infos):
+        print(f"{len(infos)} of {len(known)} runs: --limit {len(known)} shows all")
     return 0
+
+
+def prune(config: Config) -> int:
+    """Remove runs, after asking; returns 1 if one could not be removed."""
+    if config.run is not None:
+        with store.open_run(config.run, data_home()) as run:
+            chosen = [run.info]
+    else:
+        chosen = [info for info in store.list_runs(data_home(), complain) if _is_old(info, config.older_than)]
+    if not chosen:
+        print("no run to remove")
+        return 0
+    if not config.yes and not _agreed(chosen):
+        print(f"nothing removed: {len(chosen)} runs" if len(chosen) > 1 else f"nothing removed: {chosen[0].id}")
+        return 0
+    failed = 0
+    for info in chosen:
+        try:
+            remove_run(info.path)
+            print(f"removed {info.id}")
+        except StoreError as error:
+            failed += 1
+            complain(str(error))
+    return 1 if failed else 0
+
+
+def _is_old(info: RunInfo, days: float | None) -> bool:
+    """True if a run is to be removed where none is named. Those that cannot be read or are under way are kept."""
+    if info.problem is not None or info.status == "running":
+        return False
+    if days is None:
+        return info.num_traces == 0
+    made = datetime.fromisoformat(info.created_at)
+    return datetime.now(UTC) - made > timedelta(days=days)
+
+
+def _agreed(chosen: Sequence[RunInfo]) -> bool:
+    """The answer of the person at the terminal; ConfigError if there is none."""
+    terminal = Terminal()
+    attempts = sum(info.num_traces for info in chosen)
+    if not terminal.is_there():
+        raise ConfigError(f"this would remove {len(chosen)} runs with {attempts} attempts: add --yes")
+    for info in chosen[:10]:
+        print(f"{info.id}  {_attempts(info)} attempts")
+    if len(chosen) > 10:
+        print(f"and {len(chosen) - 10} more")
+    question = f"Remove {'this run' if len(chosen) == 1 else f'these {len(chosen)} runs'}?"
+    return asyncio.run(terminal.choose(question, ["yes", "no"])) == "yes"
+
+
+def _local_time(text: str) -> str:
+    """A UTC time as the clock on the wall shows it, to the minute."""
+    return f"{datetime.fromisoformat(text).astimezone():%Y-%m-%d %H:%M}" if text else ""
+
+
+def _score(info: RunInfo) -> str:
+    """The mean score; of several agents or benchmarks the lowest and the highest."""
+    means = [each.mean for each in info.scores]
+    if not means:
+        return ""
+    low, high = f"{min(means):.2f}", f"{max(means):.2f}"
+    return low if len(means) == 1 or low == high else f"{low} to {high}"
 
 
 def _attempts(info: RunInfo) -> str:
@@ -62,6 +157,7 @@ def list_attempts(ref: str, config: Config) -> int:
     """Print the attempts of one run, in the order they were finished."""
     with store.open_run(ref, data_home()) as run:
         rows = [row for row, _ in zip(run.rows(), range(config.limit), strict=False)]
+        num_traces = run.info.num_traces
         if config.json:
             print_as_json([vars(row) for row in rows])
             return 0
@@ -78,4 +174,6 @@ def list_attempts(ref: str, config: Config) -> int:
         ]
         title = f"{run.id} ({run.status}); `firsthand show {run.id} ID` prints one"
         print_table(title, ["id", "benchmark/task/agent/epoch", "score", "tokens", "seconds", "ended by"], cells)
+        if num_traces > len(rows):
+            print(f"{len(rows)} of {num_traces} attempts: --limit {num_traces} shows all")
     return 0

@@ -12,7 +12,7 @@ from firsthand.show.board_words import amount, seconds, span, value_text
 from firsthand.show.heatmap import heat, score_cells, shown
 from firsthand.stats.breakdown import cells, grids
 from firsthand.stats.effective_length import effective
-from firsthand.stats.run_summary import Line, summary
+from firsthand.stats.run_summary import SummaryRow, summary
 from firsthand.stats.stored_figures import own_figures
 from firsthand.system.home import data_home
 from firsthand.system.terminal import complain, console, print_as_json, print_table, printable
@@ -98,7 +98,7 @@ def print_cells(config: Config, level: float) -> int:
     return 0
 
 
-def print_lines(benchmark: str, lines: list[Line], level: str) -> None:
+def print_lines(benchmark: str, lines: list[SummaryRow], level: str) -> None:
     """Print a table of the agents, its legend, and figures and clusters of each."""
     header = ["agent", f"score ({level} CI)", "interval", "tasks", "attempts", "errors", "sd", "MDE", "tokens", "time"]
     print_table(benchmark, header, [_cells(line) for line in lines])
@@ -117,7 +117,7 @@ def print_lines(benchmark: str, lines: list[Line], level: str) -> None:
             )
 
 
-def _cells(line: Line) -> list[str]:
+def _cells(line: SummaryRow) -> list[str]:
     digits = 4 if line.score.n >= 2000 else 3
     known = math.isfinite(line.score.low) and math.isfinite(line.score.high)
     bounds = f"[{line.score.low:.{digits}f}, {line.score.high:.{digits}f}]" if known else "unknown"

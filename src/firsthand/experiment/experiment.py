@@ -27,7 +27,7 @@ from firsthand.experiment.named_agents import ALLOW_ALL, make_agents, may_ask
 from firsthand.experiment.recorded import as_recorded, recorded_models, with_recorded_judges
 from firsthand.experiment.settings import RunSettings, stored_settings, words_of
 from firsthand.loop.budget import Budget, Limits
-from firsthand.loop.concurrency import run as run_sync
+from firsthand.loop.concurrency import run_sync
 from firsthand.loop.listener import Listener
 from firsthand.message import Json
 from firsthand.model import Model

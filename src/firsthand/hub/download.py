@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
 from firsthand.errors import DownloadError
+from firsthand.hub.offline import expect_online, is_local
 
 if TYPE_CHECKING:
     import httpx
@@ -242,6 +243,7 @@ def _open(
     origin = urlsplit(url)[:2]
     for _ in range(_REDIRECTS + 1):
         _expect_safe(url, origin[0])
+        expect_online(url, url[:200], "unset FIRSTHAND_OFFLINE, or put the file in its place by hand")
         sent = {k: v for k, v in headers.items() if k.lower() != "authorization" or urlsplit(url)[:2] == origin}
         with client.stream(method, url, headers={**sent, "Accept-Encoding": "identity"}) as response:
             if not response.is_redirect:
@@ -265,8 +267,7 @@ def _expect_safe(url: str, first_scheme: str) -> None:
         host = parts.hostname or ""
     except ValueError:
         raise DownloadError(f"{url[:200]!r} is not a valid URL") from None
-    local = host in ("localhost", "::1") or re.fullmatch(r"127(\.\d{1,3}){3}", host) is not None
-    if not host or not (parts.scheme == "https" or (parts.scheme == "http" == first_scheme and local)):
+    if not host or not (parts.scheme == "https" or (parts.scheme == "http" == first_scheme and is_local(host))):
         raise DownloadError(f"{url[:200]!r} is not https, so nothing is downloaded from there")
 
 

@@ -13,7 +13,7 @@ from firsthand.hub.inspection import Inspection
 from firsthand.hub.planner import busy_note, nearest
 from firsthand.measure.machine import is_busy
 from firsthand.measure.machine_speeds import Speeds
-from firsthand.measure.measurements import EMBEDDED, EMBEDDED_TOKENS, Result
+from firsthand.measure.measurements import EMBEDDED, EMBEDDED_TOKENS, BenchResult
 from firsthand.measure.speed_bounds import INT16, SpeedLimits, known_products, speed_limits
 from firsthand.message import Json
 
@@ -55,7 +55,7 @@ class EncoderPlan:
         return asdict(self)
 
 
-def plan_encoder(facts: Inspection, speeds: Speeds, results: Sequence[Result], model: str) -> EncoderPlan:
+def plan_encoder(facts: Inspection, speeds: Speeds, results: Sequence[BenchResult], model: str) -> EncoderPlan:
     """Returns the plan for an encoder of that name."""
     most = speed_limits(speeds, results)
     bound = _tokens_bound(facts, most)

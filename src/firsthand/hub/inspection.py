@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from firsthand.errors import ModelFileError
-from firsthand.formats.model_files import TensorInfo, read_gguf, read_json, read_safetensors, refuse_pickle
+from firsthand.formats.gguf_file import read_gguf
+from firsthand.formats.model_files import TensorInfo, read_json, refuse_pickle
+from firsthand.formats.safetensors_file import read_safetensors
 from firsthand.message import Json
 from firsthand.nn.architecture import Architecture
 from firsthand.nn.model_config import config_architecture, gguf_architecture

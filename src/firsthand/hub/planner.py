@@ -15,7 +15,7 @@ from firsthand._moved import old_names
 from firsthand.hub.inspection import Inspection
 from firsthand.measure.machine import is_busy
 from firsthand.measure.machine_speeds import Speeds
-from firsthand.measure.measurements import DECODE, PREFILL, Result
+from firsthand.measure.measurements import DECODE, PREFILL, BenchResult
 from firsthand.measure.speed_bounds import SpeedLimits, known_products, speed_limits
 from firsthand.message import Json
 
@@ -78,7 +78,9 @@ class ModelPlan:
         return {**asdict(self), "kv_bytes": {str(count): size for count, size in self.kv_bytes.items()}}
 
 
-def plan(facts: Inspection, speeds: Speeds, kv_memory_bytes: int, results: Sequence[Result], model: str) -> ModelPlan:
+def plan(
+    facts: Inspection, speeds: Speeds, kv_memory_bytes: int, results: Sequence[BenchResult], model: str
+) -> ModelPlan:
     """Returns the plan for a model of that name."""
     each = facts.kv_bytes_per_token
     kinds = {"float16": 2 * facts.decode_parameters, "int8": _int8_bytes(facts)}
@@ -160,7 +162,7 @@ def _notes(most: SpeedLimits, kinds: Mapping[str, int]) -> Iterator[str]:
             )
 
 
-def _weight_bytes(facts: Inspection, result: Result) -> int:
+def _weight_bytes(facts: Inspection, result: BenchResult) -> int:
     """Returns the bytes of a model's weights in the format of a measured one."""
     floats = {"float32": 4, "float16": 2}.get(result.weights)
     return floats * facts.decode_parameters if floats else facts.block_bytes or _int8_bytes(facts)
@@ -171,7 +173,7 @@ def _int8_bytes(facts: Inspection) -> int:
     return math.ceil(facts.decode_parameters * 8.5 / 8)
 
 
-def nearest(results: Sequence[Result], facts: Inspection, model: str) -> tuple[Result | None, bool]:
+def nearest(results: Sequence[BenchResult], facts: Inspection, model: str) -> tuple[BenchResult | None, bool]:
     """Returns the result of this model and True, or else that of the most similar size and False."""
     for result in results:
         if result.model == model or result.path == str(facts.path.resolve()):

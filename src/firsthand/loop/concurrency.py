@@ -17,6 +17,7 @@ from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
+from firsthand._moved import old_names
 from firsthand.errors import TransientError
 
 T = TypeVar("T")
@@ -179,7 +180,7 @@ def derive_seed(*parts: object) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
-def run(coroutine: Coroutine[Any, Any, T]) -> T:
+def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
     """The result of a coroutine, from code that is not async. Works inside a notebook's running loop too."""
     try:
         asyncio.get_running_loop()
@@ -200,3 +201,6 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
     if failure:
         raise failure[0]
     return outcome[0]
+
+
+__getattr__ = old_names(__name__, {"run": "run_sync"})

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from firsthand.engine.core.engine import Engine
 from firsthand.kernels.attention.gather import store
-from firsthand.kernels.attention.paged_attention import Chunk, Layout, Pages, compiled_attention
+from firsthand.kernels.attention.paged_attention import Layout, PackedChunk, Pages, compiled_attention
 from firsthand.measure.machine_speeds import best_of
 from firsthand.measure.workloads import Metric, Workload, WorkloadSizes
 
@@ -61,7 +61,7 @@ class Case:
 
     def new_layout(self) -> Layout:
         """Returns a new layout of the step."""
-        chunks = [Chunk(start, end, table) for table, (start, end) in zip(self.tables, self.spans, strict=True)]
+        chunks = [PackedChunk(start, end, table) for table, (start, end) in zip(self.tables, self.spans, strict=True)]
         return Layout(chunks, BLOCK, self.threads)
 
     def ours(self) -> torch.Tensor:

@@ -47,7 +47,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Result:
+class BenchResult:
     """The result of one `firsthand bench`."""
 
     model: str
@@ -108,7 +108,7 @@ class Result:
         return {"version": _FORMAT, **asdict(self)}
 
     @staticmethod
-    def from_json(body: Json) -> Result:
+    def from_json(body: Json) -> BenchResult:
         """Returns the result that `to_json` wrote; StoreError if the object is not one."""
         if not isinstance(body, dict) or body.get("version") != _FORMAT:
             raise StoreError(
@@ -118,7 +118,7 @@ class Result:
         try:
             figures = tuple(Measured(**{**each, "values": tuple(each["values"])}) for each in values.pop("figures"))
             typed = {"left_out": tuple(values["left_out"]), "speeds": Speeds(**values["speeds"]), "figures": figures}
-            made = Result(**{**values, **typed})
+            made = BenchResult(**{**values, **typed})
             made._check()
         except (TypeError, KeyError, AttributeError, ValueError) as error:
             raise StoreError(
@@ -178,7 +178,7 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
-def save_result(result: Result, *, home: Path | None = None) -> Path:
+def save_result(result: BenchResult, *, home: Path | None = None) -> Path:
     """Save a result for planners, replacing the one of the same model on this machine."""
     name = hashlib.sha256(result.model.encode()).hexdigest()[:12]
     path = _folder(str(result.machine["key"]), home) / f"{name}.json"
@@ -192,12 +192,12 @@ def save_result(result: Result, *, home: Path | None = None) -> Path:
     return path
 
 
-def saved_results(machine_key: str, *, home: Path | None = None) -> list[Result]:
+def saved_results(machine_key: str, *, home: Path | None = None) -> list[BenchResult]:
     """Returns the saved results of a machine, newest first; invalid files are skipped."""
     found = []
     for path in _folder(machine_key, home).glob("*.json"):
         with suppress(OSError, ValueError, RecursionError, StoreError):
-            found.append(Result.from_json(json.loads(path.read_text(encoding="utf-8"))))
+            found.append(BenchResult.from_json(json.loads(path.read_text(encoding="utf-8"))))
     return sorted(found, key=lambda result: result.date, reverse=True)
 
 
@@ -205,4 +205,4 @@ def _folder(machine_key: str, home: Path | None) -> Path:
     return (home or data_home()) / "bench" / machine_key
 
 
-__getattr__ = old_names(__name__, {"keep": "save_result", "kept": "saved_results"})
+__getattr__ = old_names(__name__, {"Result": "BenchResult", "keep": "save_result", "kept": "saved_results"})

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import reduce
 
 from firsthand.measure.machine_speeds import Speeds, faster_of
-from firsthand.measure.measurements import Result
+from firsthand.measure.measurements import BenchResult
 
 INT16 = "int16"
 """The compiled encoder's weight format."""
@@ -22,7 +22,7 @@ class SpeedLimits:
 
     speeds: Speeds
     """The greatest of those measured alone and in benchmarks."""
-    results: tuple[Result, ...]
+    results: tuple[BenchResult, ...]
 
     def read_gb_s(self, size_bytes: int) -> float:
         """Returns 10^9 bytes a second at which this many bytes of weights can be read.
@@ -39,12 +39,12 @@ class SpeedLimits:
         return max([known_products(self.speeds, weights), *seen])
 
 
-def speed_limits(speeds: Speeds, results: Sequence[Result]) -> SpeedLimits:
+def speed_limits(speeds: Speeds, results: Sequence[BenchResult]) -> SpeedLimits:
     """Returns the bounds of this machine, from its speeds and its saved results."""
     return SpeedLimits(reduce(faster_of, (result.speeds for result in results), speeds), tuple(results))
 
 
-def benchmarked_speeds(results: Sequence[Result]) -> dict[str, float]:
+def benchmarked_speeds(results: Sequence[BenchResult]) -> dict[str, float]:
     """Returns the highest speeds that benchmarks reached, by field of Speeds."""
     found: dict[str, float] = {}
     for result in results:

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from firsthand.errors import ConfigError, ModelFileError
 from firsthand.formats.fields import Fields
-from firsthand.formats.model_files import PICKLES, Safetensors, read_json, read_safetensors
+from firsthand.formats.model_files import PICKLES, read_json
+from firsthand.formats.safetensors_file import Safetensors, read_safetensors
 from firsthand.nn.decoder import Decoder
 from firsthand.nn.weight_names import huggingface_name
 

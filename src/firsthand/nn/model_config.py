@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from firsthand.errors import ConfigError, ModelFileError
 from firsthand.formats.fields import Fields
-from firsthand.formats.model_files import GGUF, read_gguf, read_json, refuse_pickle
+from firsthand.formats.gguf_file import GGUF, read_gguf
+from firsthand.formats.model_files import read_json, refuse_pickle
 from firsthand.nn.architecture import Architecture
 from firsthand.nn.families import gemma, llama, qwen
 

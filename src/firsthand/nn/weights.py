@@ -19,14 +19,9 @@ from torch import Tensor, nn
 
 from firsthand.errors import ConfigError, ModelFileError
 from firsthand.formats.fields import Fields
-from firsthand.formats.model_files import (
-    PICKLES,
-    Safetensors,
-    TensorInfo,
-    read_gguf,
-    read_json,
-    read_safetensors,
-)
+from firsthand.formats.gguf_file import read_gguf
+from firsthand.formats.model_files import PICKLES, TensorInfo, read_json
+from firsthand.formats.safetensors_file import Safetensors, read_safetensors
 from firsthand.kernels.products.blockwise import GGUF_TYPES, Blockwise, from_gguf
 from firsthand.nn import lora
 from firsthand.nn.architecture import Architecture

@@ -48,7 +48,7 @@ class Loaded:
 
 
 @dataclass
-class Answer:
+class AnswerInProgress:
     """One answer under way."""
 
     stop: StopStrings
@@ -111,7 +111,7 @@ def new_request(
     priority: int = 0,
     run: str = "",
     salt: str = "",
-) -> tuple[Request, Callable[[], Answer]]:
+) -> tuple[Request, Callable[[], AnswerInProgress]]:
     """The engine's request, and a factory for the Answer of each sample. `run` defaults to the current request owner."""
     check_num_answers(n)  # before so many Answers are made
     tokenizer = loaded.tokenizer
@@ -144,7 +144,7 @@ def new_request(
         adapter=adapter,
         salt=salt,
     )
-    return request, lambda: Answer(new_stop(), hidden)
+    return request, lambda: AnswerInProgress(new_stop(), hidden)
 
 
 def bad_sequences(tokenizer: Tokenizer, words: Sequence[str]) -> tuple[tuple[int, ...], ...]:
@@ -164,7 +164,7 @@ def bad_sequences(tokenizer: Tokenizer, words: Sequence[str]) -> tuple[tuple[int
 
 
 def completion(
-    loaded: Loaded, request: Request, answer: Answer, tools: Sequence[ToolSpec], is_first: bool
+    loaded: Loaded, request: Request, answer: AnswerInProgress, tools: Sequence[ToolSpec], is_first: bool
 ) -> Completion:
     """A finished answer as a Completion. The prompt is counted with the first of several answers."""
     output = answer.last

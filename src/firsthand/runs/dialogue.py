@@ -17,6 +17,7 @@ from firsthand.benchmark import NamedSetting
 from firsthand.context import Context, open_context
 from firsthand.errors import ConfigError, FirsthandError, LimitExceeded, unknown
 from firsthand.loop.attempt import Attempt
+from firsthand.loop.borders import Borders
 from firsthand.loop.budget import Budget
 from firsthand.loop.concurrency import Branch, enter_branch
 from firsthand.loop.journal import MemoryJournal
@@ -127,8 +128,9 @@ class Dialogue:
         try:
             for step in range(max_steps + 1):
                 self._streamed.clear()
-                ctx = self._stand(await self._answer(ctx, with_tools=step < max_steps))
+                asked, ctx = ctx, self._stand(await self._answer(ctx, with_tools=step < max_steps))
                 if not ctx.last.tool_calls:
+                    await self._check_answer(asked)
                     break
                 for result in await ctx.call_all(ctx.last.tool_calls):
                     ctx = self._stand(ctx.say(result))
@@ -143,6 +145,22 @@ class Dialogue:
     async def _answer(self, ctx: Context, *, with_tools: bool) -> Context:
         return await ctx.generate(tools=ctx.tools if with_tools else ())
 
+    async def _check_answer(self, asked: Context) -> None:
+        """Take the answer to `asked` across the border `answer`; only then is it streamed, where a guard watches it."""
+        if not self._watches_answers:
+            return
+        ctx = self.context
+        borders = Borders(self._attempt, self._effects.next_effect(), ctx.node, self._budget)
+        answer = await borders.answer(ctx.text)
+        if answer != ctx.text:
+            self._stand(asked.say(Message("assistant", (Text(answer),))))
+        if self._listener is not None:
+            self._listener(Piece(borders.effect, answer))
+
+    @property
+    def _watches_answers(self) -> bool:
+        return any(hasattr(guard, "answer") for guard in self.agent.guards)
+
     def _break_off(self, before: Context) -> None:
         """Keep what had come of an answer; where nothing had, the question is taken back."""
         ctx = self.context
@@ -150,9 +168,9 @@ class Dialogue:
         open_calls = _open_calls(ctx.messages)
         for call in open_calls:
             ctx = ctx.say(ToolResult(call.id, call.name, "Error: it was broken off by the person", is_error=True))
-        said = "".join(piece for pieces in self._streamed.values() for piece in pieces)
-        if not open_calls and said.strip():
-            ctx = ctx.say(Message("assistant", (Text(said),)))
+        streamed = "".join(piece for pieces in self._streamed.values() for piece in pieces)
+        if not open_calls and streamed.strip() and not self._watches_answers:
+            ctx = ctx.say(Message("assistant", (Text(streamed),)))
         self._stand(before if ctx.last.role == "user" else ctx)
 
     def _stand(self, ctx: Context) -> Context:
@@ -165,6 +183,8 @@ class Dialogue:
                 self._streamed[id] = []
             case Piece(id, text):
                 self._streamed[id].append(text)
+                if self._watches_answers:  # it may not be shown yet
+                    return
             case Call():
                 self._streamed.pop(step.id, None)
         if self._listener is not None:

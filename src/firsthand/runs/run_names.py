@@ -25,7 +25,7 @@ def new_run_id(created_at: datetime, name_hint: str) -> str:
 def run_ids(home: Path) -> list[str]:
     """The ids of all runs under `home`, oldest first (to the minute)."""
     try:
-        return sorted(path.parent.name for path in (home / "runs").glob(f"*/{DATABASE}"))
+        return sorted(path.parent.name for path in (home / "runs").glob(f"[!.]*/{DATABASE}"))
     except OSError as error:
         raise StoreError(f"{home / 'runs'} cannot be read: {error.strerror}; check its permissions") from None
 

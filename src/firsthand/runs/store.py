@@ -30,6 +30,7 @@ from firsthand.errors import StoreError
 from firsthand.loop.attempt import cost_of
 from firsthand.message import Json
 from firsthand.model import Usage
+from firsthand.preference import Preference
 from firsthand.runs import attempts, score_totals
 from firsthand.runs.attempt_summary import AttemptSummary, pack_score, without_words
 from firsthand.runs.attempts import LATEST, TraceRow, body_of, filters, insert_trace, is_tree, read_as, read_trace
@@ -40,7 +41,7 @@ from firsthand.runs.run_names import DATABASE, LOCK, find_run, new_run_id
 from firsthand.runs.stored_journal import StoredJournal, now
 from firsthand.system.lock import held, is_held
 from firsthand.task import Task
-from firsthand.trace import Preference, Score, Trace
+from firsthand.trace import Score, Trace
 
 Status = Literal["running", "done", "interrupted"]
 INDEX_S = 2.0
@@ -326,7 +327,10 @@ class Run:
                 cluster = None if task.cluster is None else plain(task.cluster)
                 connection.execute("INSERT OR IGNORE INTO tasks VALUES (?, ?, ?, ?)", (*key, digest, cluster))
                 kept = connection.execute("SELECT body FROM tasks WHERE benchmark = ? AND task = ?", key).fetchone()
-                self._expect_same(kept[0], digest, f"task {task.id!r} of {benchmark}")
+                if kept[0] != digest:  # versions differ in where they keep a field, so the bytes alone do not decide
+                    old, new = (read_as(self.database, Task.from_json, each) for each in (kept[0], digest))
+                    if old != new:
+                        raise self._another(f"task {task.id!r} of {benchmark}")
 
     def tasks(self) -> dict[tuple[str, str], Task]:
         """The tasks by (benchmark, task id)."""
@@ -361,7 +365,8 @@ class Run:
             digest = put(connection, agent, exact=False)
             connection.execute("INSERT OR IGNORE INTO agents VALUES (?, ?)", (plain(name), digest))
             kept = connection.execute("SELECT body FROM agents WHERE name = ?", (plain(name),)).fetchone()
-            self._expect_same(kept[0], digest, f"agent {name!r}")
+            if kept[0] != digest:
+                raise self._another(f"agent {name!r}")
 
     def agents(self) -> dict[str, Json]:
         """The agents as data, by name."""
@@ -391,12 +396,11 @@ class Run:
             raise StoreError(f"{self.path} was never begun: its maker was stopped at once. Delete the folder")
         return rows[0]
 
-    def _expect_same(self, kept: Any, digest: bytes, what: str) -> None:
-        if kept != digest:
-            raise StoreError(
-                f"{what} is not the one that run {self.id} already holds, so their results cannot be mixed: "
-                "start a new run, or give it a name of its own"
-            )
+    def _another(self, what: str) -> StoreError:
+        return StoreError(
+            f"{what} is not the one that run {self.id} already holds, so their results cannot be mixed: "
+            "start a new run, or give it a name of its own"
+        )
 
     def _finish_if_possible(self) -> None:
         with suppress(StoreError):  # a full disk is reported already, and the lock's release says the same as this

@@ -25,10 +25,11 @@ from firsthand.model import Model
 from firsthand.patterns.judge import CombineOrders, Orders, Reasoning, judge
 from firsthand.patterns.parts.judge_protocols import fields_of, judge_protocol
 from firsthand.patterns.parts.verdicts import VerdictMethod
+from firsthand.preference import Preference, utc_now
 from firsthand.rollout import rollout
 from firsthand.scorers.human_votes import judgement_of
 from firsthand.task import Task
-from firsthand.trace import Preference, Score, Trace, utc_now
+from firsthand.trace import Score, Trace
 
 RUBRIC = (
     "The best answer does exactly what the question asks, is correct in every statement, is complete, and is easy to "

@@ -39,7 +39,7 @@ MAX_SAMPLES = 500
 _WORD = re.compile(r"\s+|\w+|[^\w\s]")
 
 
-class Piece(NamedTuple):
+class DiffSpan(NamedTuple):
     """A stretch of text: in both answers, in the first alone, or in the second alone."""
 
     kind: Literal["same", "removed", "added"]
@@ -47,7 +47,7 @@ class Piece(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Answer:
+class DiffSide:
     """One side of a sample."""
 
     trace_id: str
@@ -68,30 +68,30 @@ class Sample:
     epoch: int
     prompt: str
     change: Literal["better", "worse", "same"]
-    a: Answer
-    b: Answer
+    a: DiffSide
+    b: DiffSide
 
     @property
-    def pieces(self) -> list[Piece]:
+    def pieces(self) -> list[DiffSpan]:
         """The difference of the two answers, word by word."""
         return word_difference(self.a.text, self.b.text)
 
 
-def word_difference(a: str, b: str) -> list[Piece]:
+def word_difference(a: str, b: str) -> list[DiffSpan]:
     """The word diff from `a` to `b`: words, spaces and punctuation, as pieces.
 
     Where it would take too long, what is not compared yet counts as different.
     """
     words_a, words_b = (_WORD.findall(text)[:MAX_WORDS] for text in (a, b))
-    pieces: list[Piece] = []
+    pieces: list[DiffSpan] = []
     for kind, from_a, to_a, from_b, to_b in _BoundedMatcher(words_a, words_b).get_opcodes():
         if kind == "equal":
-            pieces.append(Piece("same", "".join(words_a[from_a:to_a])))
+            pieces.append(DiffSpan("same", "".join(words_a[from_a:to_a])))
             continue
         if to_a > from_a:
-            pieces.append(Piece("removed", "".join(words_a[from_a:to_a])))
+            pieces.append(DiffSpan("removed", "".join(words_a[from_a:to_a])))
         if to_b > from_b:
-            pieces.append(Piece("added", "".join(words_b[from_b:to_b])))
+            pieces.append(DiffSpan("added", "".join(words_b[from_b:to_b])))
     return pieces
 
 
@@ -193,14 +193,14 @@ def _traces(pair: Pair, run_a: Run, run_b: Run, score: str | None) -> tuple[Trac
     return next(((a, b) for a, b in both if a.value(score) != b.value(score)), both[0])
 
 
-def _answer(trace: Trace, score: str | None) -> Answer:
+def _answer(trace: Trace, score: str | None) -> DiffSide:
     value = trace.value(score)
     failed = next((f"the scorer failed: {s.failure}" for s in trace.scores if s.failed), "")
     error = f"{trace.error.kind}: {trace.error.message}" if trace.error else failed
     text = trace.answer if trace.answer is not None else ""
     words = _WORD.findall(text[:MAX_CHARS])
     cut = len(text) > MAX_CHARS or len(words) > MAX_WORDS
-    return Answer(
+    return DiffSide(
         clipped(trace.id, 80),
         "-" if value is None else f"{value:g}",
         "".join(words[:MAX_WORDS]) + (" …" if cut else ""),
@@ -209,7 +209,7 @@ def _answer(trace: Trace, score: str | None) -> Answer:
     )
 
 
-def _column(pieces: Sequence[Piece], width: int) -> list[Text]:
+def _column(pieces: Sequence[DiffSpan], width: int) -> list[Text]:
     """The lines of one side; what differs is between marks, so that it is seen without colours too."""
     from rich.console import Console
     from rich.text import Text

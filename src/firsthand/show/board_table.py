@@ -9,14 +9,18 @@ from typing import TYPE_CHECKING
 
 from firsthand.show.board import Board, Row, caveats, findings
 from firsthand.show.board_words import amount, money, p_text, seconds, span, value_text
+from firsthand.system.fitted_table import FittedTable
 from firsthand.system.terminal import MAX_CELL_CHARS
+
+FULL_WIDTH = 100
+"""A board has all its columns side by side from this width on; in a narrower terminal some stand below their row."""
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
 
 
 def render(boards: Sequence[Board]) -> RenderableType:
-    """The boards as tables for a terminal, with fewer columns where it is narrower than 100; see `Rendered`."""
+    """The boards as tables for a terminal, some columns below their row where it is narrower than 100; see `Rendered`."""
     return Rendered(tuple(boards))
 
 
@@ -51,26 +55,30 @@ def _render_board(board: Board, width: int) -> list[RenderableType]:
     budget = f", {board.budget:,.0f} tokens each" if board.budget else ""
     what = f"{_plain(board.benchmark)}: {_plain(board.metric) or 'not scored'}, {board.tasks} tasks{epochs}{budget}"
     title = Text(what, "bold")
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, leading=1)
     names = [_plain(row.agent) for row in board.rows]
     names = [name if len(name) <= 20 else re.sub(r"(?=:)|(?<=[(,])", "\n", name) for name in names]
     room = 16 if not any(row.cost.usd for row in board.rows) else 8
     widest = max(len(line) for name in names for line in name.split("\n"))
-    table.add_column("agent", overflow="fold", min_width=min(max(widest, 8), room), max_width=26)
     versus = "vs. cheapest" if board.budget else "vs. baseline"
     columns = ["score", versus, "verdict", "tokens/task", "seconds", "calls", "cost", "errors"]
     if not any(row.cost.usd for row in board.rows):
         columns.remove("cost")
-    if width < 100:
-        columns.remove("calls")
-    if width < 90:
-        columns.remove("seconds")
-    for column in columns:
-        table.add_column(column, justify="left" if column == "verdict" else "right", no_wrap=True)
+    right = [column for column in columns if column != "verdict"]
+    rows: list[list[Text]] = []
     for name, row in zip(names, board.rows, strict=True):
-        cells = _cells(row, board)
         mark = "\n◆ frontier" if board.budget and row.agent in board.frontier else ""
-        table.add_row(Text(name + mark), *(Text(cells[column]) for column in columns))
+        texts = _cells(row, board)
+        rows.append([Text(name + mark), *(Text(texts[each], _style(row, each)) for each in columns)])
+    table: RenderableType
+    if width < FULL_WIDTH:
+        table = FittedTable(["agent", *columns], rows, right)
+    else:
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, leading=1)
+        table.add_column("agent", overflow="fold", min_width=min(max(widest, 8), room), max_width=26)
+        for column in columns:
+            table.add_column(column, justify="right" if column in right else "left", no_wrap=True)
+        for cells in rows:
+            table.add_row(*cells)
     also = [Text(f"{_plain(row.agent)}: {_others(row)}") for row in board.rows if row.secondary]
     notes = [Text(_plain(line)) for line in [*findings(board), *caveats(board)]]
     return [
@@ -81,6 +89,13 @@ def _render_board(board: Board, width: int) -> list[RenderableType]:
         *notes,
         Text(""),
     ]
+
+
+def _style(row: Row, column: str) -> str:
+    """Green for what is better than the baseline, red for what is worse."""
+    if row.versus is None or column not in ("vs. baseline", "vs. cheapest", "verdict"):
+        return ""
+    return {"better": "green", "worse": "red"}.get(row.versus.verdict, "")
 
 
 def _cells(row: Row, board: Board) -> dict[str, str]:

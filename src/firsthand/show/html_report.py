@@ -50,7 +50,7 @@ class Turn:
 
 
 @dataclass(frozen=True)
-class Attempt:
+class AttemptRow:
     """A row of the table of attempts."""
 
     trace_id: str
@@ -71,7 +71,7 @@ class Attempt:
 class Conversation:
     """An attempt whose messages are shown."""
 
-    attempt: Attempt
+    attempt: AttemptRow
     turns: tuple[Turn, ...]
     left_out: int
 
@@ -159,9 +159,9 @@ def _branches(indices: Sequence[int], depth: int) -> list[tuple[int, int, str]]:
 
 def _chosen(
     traces: Iterable[Trace | AttemptSummary], metrics: Mapping[str, str], read: Callable[[str], Trace] | None
-) -> tuple[list[Attempt], list[Conversation], int]:
+) -> tuple[list[AttemptRow], list[Conversation], int]:
     """The attempts to list, the conversations to show, and the number of attempts."""
-    attempts: list[Attempt] = []
+    attempts: list[AttemptRow] = []
     conversations: list[Conversation] = []
     seen: Counter[tuple[str, str, str]] = Counter()
     total = 0
@@ -194,13 +194,13 @@ def _passed(attempt: Trace | AttemptSummary, metric: str) -> bool:
     return not attempt.error and score is not None and score.value >= 1
 
 
-def _attempt(trace: Trace, metric: str) -> Attempt:
+def _attempt(trace: Trace, metric: str) -> AttemptRow:
     score = trace.score(metric)
     trouble = f"{trace.error.kind}: {trace.error.message}" if trace.error else ""
     trouble = trouble or next((f"scorer {s.name}: {s.failure}" for s in trace.scores if s.failed), "")
     if not trouble and trace.stop_reason not in ("done", "error"):
         trouble = f"stopped by its limit of {trace.stop_reason}"
-    return Attempt(
+    return AttemptRow(
         trace_id=clipped(trace.id, 80),
         benchmark=clipped(trace.benchmark, 80),
         task=clipped(trace.task_id, 80),

@@ -19,7 +19,7 @@ from firsthand.message import Json, ToolResult
 from firsthand.model import Usage
 from firsthand.rollout import Place
 from firsthand.show.trace_shape import marks, tally
-from firsthand.show.trace_tree import Line, as_json_text, brief_lines, rich_text, show
+from firsthand.show.trace_tree import StyledText, as_json_text, brief_lines, rich_text, show
 from firsthand.system.terminal import one_line
 from firsthand.trace import Call, Event, Node, Trace
 
@@ -216,7 +216,7 @@ def _live(file: TextIO, progress: Progress) -> Any:
     return live
 
 
-def window(lines: list[Line], room: int) -> list[Line]:
+def window(lines: list[StyledText], room: int) -> list[StyledText]:
     """At most `room` of the lines: those that end a little below the newest message."""
     if len(lines) <= room:
         return lines

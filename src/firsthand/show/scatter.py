@@ -28,7 +28,7 @@ class Tick:
 
 
 @dataclass(frozen=True)
-class Box:
+class Rectangle:
     """A rectangle on the picture."""
 
     x: float
@@ -36,7 +36,7 @@ class Box:
     width: float
     height: float
 
-    def overlap(self, other: Box) -> float:
+    def overlap(self, other: Rectangle) -> float:
         """The area that both cover."""
         across = min(self.x + self.width, other.x + other.width) - max(self.x, other.x)
         down = min(self.y + self.height, other.y + other.height) - max(self.y, other.y)
@@ -168,21 +168,21 @@ def _score_axis(rows: Sequence[Row]) -> tuple[float, float, list[float]]:
     return _linear_axis(low - margin, high + margin)
 
 
-def _place(spots: Sequence[tuple[str, float, float, float, float]]) -> list[Box]:
+def _place(spots: Sequence[tuple[str, float, float, float, float]]) -> list[Rectangle]:
     """A box for each label, near its mark, off other marks, error bars and labels as far as there is room."""
-    taken = [Box(x - 8, y - 8, 16, 16) for _, x, y, _, _ in spots]
-    taken += [Box(x - 2, top, 4, max(1.0, bottom - top)) for _, x, _, top, bottom in spots]
-    placed: list[Box] = []
+    taken = [Rectangle(x - 8, y - 8, 16, 16) for _, x, y, _, _ in spots]
+    taken += [Rectangle(x - 2, top, 4, max(1.0, bottom - top)) for _, x, _, top, bottom in spots]
+    placed: list[Rectangle] = []
     for name, x, y, _, _ in spots:
         width = 8.8 * len(name) + 4  # of a wide font, as DejaVu Sans in bold is
         options = [
-            Box(left, middle - LINE / 2, width, LINE)
+            Rectangle(left, middle - LINE / 2, width, LINE)
             for shift in (0, *(sign * step * LINE for step in range(1, 24) for sign in (-1, 1)))
             for left in (x + 12, x - 12 - width)
             for middle in (y + shift,)
             if left > LEFT and left + width < WIDTH and TOP < middle < HEIGHT - BOTTOM - LINE / 2
         ]
-        fallback = Box(min(max(x + 12, LEFT + 2), WIDTH - width - 2), y - LINE / 2, width, LINE)
+        fallback = Rectangle(min(max(x + 12, LEFT + 2), WIDTH - width - 2), y - LINE / 2, width, LINE)
         best = min(options or [fallback], key=lambda box: (sum(box.overlap(other) for other in taken), abs(box.y - y)))
         placed.append(best)
         taken.append(best)

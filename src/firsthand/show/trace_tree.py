@@ -39,7 +39,7 @@ _BRIEF_CHARS = 100
 
 
 @dataclass(frozen=True)
-class Line:
+class StyledText:
     """Some lines of output in one style, already safe to print."""
 
     depth: int
@@ -66,12 +66,12 @@ def show(trace: Trace, *, full: bool = False, file: TextIO | None = None, reveal
         file.writelines(f"{line}\n" for line in plain_lines(lines))
 
 
-def plain_lines(lines: list[Line]) -> list[str]:
+def plain_lines(lines: list[StyledText]) -> list[str]:
     """The lines as plain text, indented by two spaces a level."""
     return [f"{'  ' * min(line.depth, _MAX_INDENT)}{text}".rstrip() for line in lines for text in line.text.split("\n")]
 
 
-def trace_lines(trace: Trace, *, full: bool = False) -> list[Line]:
+def trace_lines(trace: Trace, *, full: bool = False) -> list[StyledText]:
     """The trace as lines: a head, the tree of messages with what was done at each, scores, events and errors."""
     writer = _Writer(trace, full)
     writer.head()
@@ -80,7 +80,7 @@ def trace_lines(trace: Trace, *, full: bool = False) -> list[Line]:
     return writer.lines
 
 
-def brief_lines(trace: Trace) -> list[Line]:
+def brief_lines(trace: Trace) -> list[StyledText]:
     """The tree alone, a line for each message and call: for a view that is drawn again and again."""
     writer = _Writer(trace, full=False, brief=True)
     writer.tree()
@@ -96,7 +96,7 @@ class _Writer:
         self.brief = brief
         self.marks, self.unplaced = marks(trace)
         self.marked: set[int] = set()
-        self.lines: list[Line] = []
+        self.lines: list[StyledText] = []
         self.made_by: dict[int, tuple[Call, int]] = {}
         self.done_at: dict[int | None, list[Call]] = defaultdict(list)
         self.told = {
@@ -111,7 +111,7 @@ class _Writer:
                 self.done_at[call.at].append(call)
 
     def add(self, depth: int, style: Style, text: str, node: int = -1) -> None:
-        self.lines.append(Line(depth, style, printable(text), node))
+        self.lines.append(StyledText(depth, style, printable(text), node))
 
     def head(self) -> None:
         trace, usage = self.trace, self.trace.usage
@@ -294,7 +294,7 @@ class _Writer:
         return kept if left == 0 else f"{kept} … ({left} more characters; --full shows them)"
 
 
-def _print_rich(lines: list[Line], file: TextIO) -> None:
+def _print_rich(lines: list[StyledText], file: TextIO) -> None:
     """Print in colour. Text objects are never read as markup, so nothing a model wrote can style or link."""
     from rich.console import Console
     from rich.padding import Padding
@@ -306,7 +306,7 @@ def _print_rich(lines: list[Line], file: TextIO) -> None:
         console.print(Padding(text, (0, 0, 0, 2 * min(line.depth, _MAX_INDENT))))
 
 
-def rich_text(line: Line) -> Any:
+def rich_text(line: StyledText) -> Any:
     """A line of output as rich's Text, indented and in its style."""
     from rich.text import Text as RichText
 

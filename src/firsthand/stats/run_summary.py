@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from firsthand._moved import old_names
 from firsthand.benchmark import Figures
 from firsthand.errors import unknown
 from firsthand.message import Json
@@ -21,7 +22,7 @@ from firsthand.stats.stored_figures import first_score, stored_figures
 
 
 @dataclass(frozen=True)
-class Line:
+class SummaryRow:
     """One agent on one benchmark."""
 
     benchmark: str
@@ -68,7 +69,7 @@ class Line:
 
 def summary(
     run: Run, confidence: float = CONFIDENCE, own: Mapping[str, Figures] | None = None, *, score: str | None = None
-) -> list[Line]:
+) -> list[SummaryRow]:
     """A line for each agent on each benchmark, with the interval of its first score, and its figures.
 
     `own` are the figures that benchmarks have of their own, see `own_figures`. `score` names one that was given later
@@ -93,17 +94,17 @@ def summary(
     return [_with_figures(line, run, found.get((line.benchmark, line.agent), {})) for line in lines]
 
 
-def _with_figures(line: Line, run: Run, found: dict[str, Interval]) -> Line:
+def _with_figures(line: SummaryRow, run: Run, found: dict[str, Interval]) -> SummaryRow:
     """The line with its figures, one of which may stand in place of its mean."""
     score = found.pop(first_score(line.benchmark, run), line.score) if found else line.score
     return replace(line, score=score, figures=found)
 
 
-def _line(each: Totals, confidence: float) -> Line:
+def _line(each: Totals, confidence: float) -> SummaryRow:
     mean = math.nan if each.sum_means is None else each.sum_means / each.tasks
     variance = max(0.0, each.sum_square_means - each.tasks * mean * mean) / max(each.tasks - 1, 1)
     moments = Moments(each.tasks, mean, variance, each.lowest, each.highest, each.fractions == 0, each.clusters)
-    return Line(
+    return SummaryRow(
         each.benchmark,
         each.agent,
         interval_of(moments, confidence),
@@ -122,3 +123,6 @@ def _spread(each: Totals, variance: float) -> Spread:
         return Spread(math.nan, math.nan, each.tasks, each.attempts)
     within = max(0.0, each.squares_within) / freedom
     return Spread(max(0.0, variance - within * each.inverse_epochs / each.tasks), within, each.tasks, each.attempts)
+
+
+__getattr__ = old_names(__name__, {"Line": "SummaryRow"})

@@ -8,9 +8,11 @@ import os
 import select
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TextIO
+
+from firsthand.system.fitted_table import FittedTable
 
 MAX_CELL_CHARS = 1000
 
@@ -141,19 +143,25 @@ def console(*, stderr: bool = False) -> Any:
     return Piped(stderr=stderr, width=None if wide else 100, highlight=False, emoji=False)
 
 
-def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table of text with a title and a header."""
-    from rich import box
-    from rich.table import Table
+def print_table(
+    title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Collection[str] = ()
+) -> None:
+    """Print a table of text with a title and a header; columns that do not fit stand below their row.
+
+    `right` are the headings of columns that are aligned to the right.
+    """
     from rich.text import Text
 
-    heading = Text(cell_text(title), style="bold")  # brackets in it are no markup
-    table = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in header:
-        table.add_column(Text(cell_text(name)), overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell_text(cell)) for cell in row))
-    console().print(table)
+    out = console()
+    if title:
+        out.print(Text(cell_text(title), style="bold"), soft_wrap=True)  # brackets in it are no markup
+    out.print()
+    out.print(
+        FittedTable(
+            [cell_text(name) for name in header], [[Text(cell_text(cell)) for cell in row] for row in rows], right
+        )
+    )
+    out.print()
 
 
 @contextmanager

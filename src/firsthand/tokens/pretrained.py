@@ -12,7 +12,8 @@ from typing import Any
 
 from firsthand._moved import old_names
 from firsthand.errors import ModelFileError
-from firsthand.formats.model_files import read_gguf, read_json
+from firsthand.formats.gguf_file import read_gguf
+from firsthand.formats.model_files import read_json
 from firsthand.message import Json
 from firsthand.tokens import gguf_vocab, spm
 from firsthand.tokens.tokenizer import TextRun, Tokenizer

@@ -19,6 +19,7 @@ from typing import Any
 
 from firsthand.errors import DataError, DownloadError
 from firsthand.hub.hf_repository import headers
+from firsthand.hub.offline import expect_online
 from firsthand.message import Json
 from firsthand.system.home import data_home
 
@@ -171,6 +172,7 @@ def _hub_rows(
 ) -> Iterator[Json]:
     import httpx
 
+    expect_online(url, source.path, f"give data=FOLDER that holds it, or fetch {source.dataset} with a network")
     query = {"dataset": source.dataset, "config": source.config, "split": source.split}
     offset, total = 0, 1
     with httpx.Client(timeout=30, follow_redirects=True, headers=headers) as client:

@@ -26,7 +26,7 @@ SHOWN_CHARS = 500
 
 
 @dataclass(frozen=True)
-class Entry:
+class DocumentRequests:
     """A document of a harness task, with the requests that the harness built from it."""
 
     task_name: str
@@ -36,7 +36,7 @@ class Entry:
     ours: Task
 
 
-def scores_of(entry: Entry, trace: Trace) -> tuple[Score, ...]:
+def scores_of(entry: DocumentRequests, trace: Trace) -> tuple[Score, ...]:
     """Return a Score per metric and filter, those where higher is better first; the item to aggregate is in its detail.
 
     The value is the metric of this document alone. If lower is better for every metric, such as perplexity, a reciprocal
@@ -59,7 +59,7 @@ def scores_of(entry: Entry, trace: Trace) -> tuple[Score, ...]:
     return (*up, *down)
 
 
-def failed(entry: Entry, error: Exception) -> tuple[Score, ...]:
+def failed(entry: DocumentRequests, error: Exception) -> tuple[Score, ...]:
     """Return the first score with the error, for an attempt that the harness or the task's own code could not score."""
     from lm_eval.api.metrics import mean
 
@@ -77,7 +77,7 @@ def _turned(name: str) -> str:
 
 
 def figures_of(
-    entries: Mapping[str, Entry], groups: Mapping[str, Any], traces: Iterable[Trace], *, every: bool = False
+    entries: Mapping[str, DocumentRequests], groups: Mapping[str, Any], traces: Iterable[Trace], *, every: bool = False
 ) -> list[Figure]:
     """Return the harness's figures over all answered documents: groups, their tasks, and metrics that are not means.
 
@@ -129,7 +129,7 @@ class _Aggregate:
 def _group_figures(
     name: str,
     group: Any,
-    entries: Mapping[str, Entry],
+    entries: Mapping[str, DocumentRequests],
     ids: Sequence[str],
     items: Mapping[str, list[dict[Metric, Any]]],
 ) -> list[Figure]:
@@ -169,7 +169,7 @@ def shown(metric: Metric) -> str:
     return metric[0] if metric[1] == "none" else f"{metric[0]},{metric[1]}"
 
 
-def measured(entry: Entry, answered: Sequence[Sequence[Any]]) -> tuple[dict[Metric, Any], dict[str, Any]]:
+def measured(entry: DocumentRequests, answered: Sequence[Sequence[Any]]) -> tuple[dict[Metric, Any], dict[str, Any]]:
     """Return `process_results` of the responses, by metric, and each filter's output, cut to `SHOWN_CHARS`.
 
     `answered` holds the responses to all requests of the document, one list per repeat.
@@ -215,7 +215,7 @@ def _likelihoods(trace: Trace) -> dict[tuple[str | None, str], tuple[float, bool
     return found
 
 
-def _items(entry: Entry, traces: Sequence[Trace]) -> list[dict[Metric, Any]]:
+def _items(entry: DocumentRequests, traces: Sequence[Trace]) -> list[dict[Metric, Any]]:
     """Return the items of a document: one per epoch, or one for all epochs where the task repeats its requests."""
     answered = []
     for trace in traces:
@@ -230,7 +230,7 @@ def _items(entry: Entry, traces: Sequence[Trace]) -> list[dict[Metric, Any]]:
     return [measured(entry, [each])[0] for each in answered]
 
 
-def _alone(entry: Entry, metric: Metric, item: Any) -> float:
+def _alone(entry: DocumentRequests, metric: Metric, item: Any) -> float:
     if _is_number(item):
         return float(item)
     try:
@@ -249,7 +249,7 @@ def _finite(aggregate: Any, items: list[Any]) -> float:
             return math.inf
 
 
-def _more_is_better(entry: Entry, metric: Metric) -> bool:
+def _more_is_better(entry: DocumentRequests, metric: Metric) -> bool:
     return bool(entry.task.higher_is_better().get(metric[0], True))
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from firsthand.bridges.lm_eval.document_scores import Entry
+from firsthand.bridges.lm_eval.document_scores import DocumentRequests
 from firsthand.errors import DataError
 from firsthand.message import Message, Text
 from firsthand.task import Task
@@ -20,7 +20,7 @@ _TOKENS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_token
 _ROLES = ("system", "user", "assistant")
 
 
-def entries_of(name: str, task: Any) -> Iterator[Entry]:
+def entries_of(name: str, task: Any) -> Iterator[DocumentRequests]:
     """Yield each document with its requests."""
     by_doc: dict[int, list[Any]] = {}
     for instance in task.instances:
@@ -29,7 +29,7 @@ def entries_of(name: str, task: Any) -> Iterator[Entry]:
         instances.sort(key=lambda instance: instance.idx)
         doc = instances[0].doc
         ours = _task(f"{name}-{doc_id:04d}", name, task, doc, instances)
-        yield Entry(name, task, doc, tuple(instances), ours)
+        yield DocumentRequests(name, task, doc, tuple(instances), ours)
 
 
 def _task(id: str, name: str, task: Any, doc: Any, instances: list[Any]) -> Task:

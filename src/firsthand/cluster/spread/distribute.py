@@ -14,6 +14,7 @@ from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Protocol
 
+from firsthand._moved import old_names
 from firsthand.cluster.spread.run_worker import Lost, attempt_message, error_of
 from firsthand.errors import ConfigError
 from firsthand.loop.concurrency import first_error
@@ -29,7 +30,7 @@ GIVEN_UP = 4
 """Lost workers after which an attempt is an error."""
 
 
-class Remote(Protocol):
+class RemoteWorker(Protocol):
     """A worker, as the driver sees it."""
 
     name: str
@@ -41,17 +42,17 @@ class Remote(Protocol):
         """Stop the worker, which may be gone already."""
 
 
-class Fleet(Protocol):
+class WorkerProvider(Protocol):
     """Provides workers."""
 
-    def workers(self) -> AsyncGenerator[Remote, None]:
+    def workers(self) -> AsyncGenerator[RemoteWorker, None]:
         """Yield workers as they get ready, and replacements for lost ones, without end; FirsthandError if none can start."""
 
 
 async def distribute(
     run: Run,
     places: Sequence[Place],
-    fleet: Fleet,
+    fleet: WorkerProvider,
     *,
     seed: int = 0,
     concurrency: int = 16,
@@ -99,7 +100,7 @@ class _Distribution:
         self.serving: set[asyncio.Task[None]] = set()
         self.news = asyncio.Event()
 
-    async def work(self, fleet: Fleet) -> None:
+    async def work(self, fleet: WorkerProvider) -> None:
         """Return when nothing is missing."""
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -111,13 +112,13 @@ class _Distribution:
         except BaseExceptionGroup as errors:
             raise first_error(errors) from None
 
-    async def _hire(self, fleet: Fleet, tasks: asyncio.TaskGroup) -> None:
+    async def _hire(self, fleet: WorkerProvider, tasks: asyncio.TaskGroup) -> None:
         async with aclosing(fleet.workers()) as workers:
             async for remote in workers:
                 self.serving.add(serving := tasks.create_task(self._serve(remote)))
                 serving.add_done_callback(self.serving.discard)
 
-    async def _serve(self, remote: Remote) -> None:
+    async def _serve(self, remote: RemoteWorker) -> None:
         """Keep one worker busy until all is done or it is lost."""
         held: dict[str, Place] = {}
         messages: list[Json] = []
@@ -169,7 +170,7 @@ class _Distribution:
         self._tell()
         self.on_trace(trace)
 
-    def _put_back(self, remote: Remote, held: dict[str, Place], how: str) -> None:
+    def _put_back(self, remote: RemoteWorker, held: dict[str, Place], how: str) -> None:
         """Return a lost worker's attempts to the queue, or make them errors."""
         again = f": its {len(held)} attempts are given to others" if held and self.missing else ""
         self.on_lost(f"{how}{again}")
@@ -206,3 +207,6 @@ class _Distribution:
 
     async def _news(self) -> None:
         await self.news.wait()
+
+
+__getattr__ = old_names(__name__, {"Fleet": "WorkerProvider", "Remote": "RemoteWorker"})

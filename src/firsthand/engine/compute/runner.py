@@ -21,8 +21,7 @@ from firsthand.engine.core.sequence import Chunk
 from firsthand.engine.decoding.batched_sampler import DrawSettings
 from firsthand.engine.memory.blocks import BlockCopy
 from firsthand.engine.memory.window_pool import window_blocks_of
-from firsthand.kernels.attention.kv_pages import Chunk as PageChunk
-from firsthand.kernels.attention.kv_pages import Layout, Pages
+from firsthand.kernels.attention.kv_pages import Layout, PackedChunk, Pages
 from firsthand.nn.batched_lora import ModuleSpans, PackedAdapter, spans_of
 from firsthand.nn.compiled_decoder import Cache, CompiledDecoder, Logits, why_not_compiled
 from firsthand.nn.decoder import Decoder
@@ -173,7 +172,7 @@ class Runner:
             return self.modules.logits(hidden_MD, draws)
 
     def _layout(self, chunks: abc.Sequence[Chunk], tables: abc.Sequence[list[int]]) -> Layout:
-        spans = [PageChunk(chunk.start, chunk.end, table) for chunk, table in zip(chunks, tables, strict=True)]
+        spans = [PackedChunk(chunk.start, chunk.end, table) for chunk, table in zip(chunks, tables, strict=True)]
         return Layout(spans, block_size=self.block_size, threads=self.threads)
 
     def forget_adapters(self) -> None:

@@ -88,7 +88,7 @@ def kv_bytes_per_token(num_layers: int, num_kv_heads: int, head_dim: int, dtype:
 
 
 @dataclass(frozen=True)
-class Chunk:
+class PackedChunk:
     """Packed tokens at positions `start` to `end` of one sequence, whose blocks are `table`."""
 
     start: int
@@ -116,7 +116,7 @@ class AttentionPlan(NamedTuple):
 class Layout:
     """The index arrays of a step's packed tokens, computed on first use and kept."""
 
-    chunks: Sequence[Chunk]
+    chunks: Sequence[PackedChunk]
     block_size: int
     threads: int = 1
     _made: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)

@@ -21,12 +21,12 @@ from torch import Tensor
 
 from firsthand.kernels.attention.attention_tables import Heads, KeyValues, RowView, Work
 from firsthand.kernels.attention.gather import Decode, gather_attention
-from firsthand.kernels.attention.kv_pages import LANES, Chunk, Layout, Pages, kv_bytes_per_token
+from firsthand.kernels.attention.kv_pages import LANES, Layout, PackedChunk, Pages, kv_bytes_per_token
 from firsthand.kernels.attention.score_terms import ScoreTerms
 
 __all__ = [
-    "Chunk",
     "Layout",
+    "PackedChunk",
     "Pages",
     "attend_pages",
     "can_compile",

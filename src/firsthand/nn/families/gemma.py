@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from firsthand.formats.fields import Fields
-from firsthand.formats.model_files import GGUF
+from firsthand.formats.gguf_file import GGUF
 from firsthand.nn.architecture import Architecture, Rope
 from firsthand.nn.families.llama import ACTIVATION_NAMES, ACTIVATIONS
 from firsthand.nn.families.qwen import windows_of

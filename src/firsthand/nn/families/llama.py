@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from firsthand.formats.fields import Fields
-from firsthand.formats.model_files import GGUF
+from firsthand.formats.gguf_file import GGUF
 from firsthand.nn.architecture import Activation, Architecture
 from firsthand.nn.families.rope_config import rope_from_config, rope_from_gguf, rope_to_parameters
 

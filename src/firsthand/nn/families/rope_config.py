@@ -9,7 +9,7 @@ from typing import Any
 
 from firsthand.errors import ConfigError, ModelFileError
 from firsthand.formats.fields import Fields
-from firsthand.formats.model_files import GGUF
+from firsthand.formats.gguf_file import GGUF
 from firsthand.nn.architecture import Rope, RopeKind
 
 KINDS: dict[str, RopeKind] = {"default": "default", "linear": "linear", "llama3": "llama3", "yarn": "yarn"}

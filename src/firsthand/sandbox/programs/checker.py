@@ -66,7 +66,7 @@ def main() -> None:
     given = json.load(sys.stdin)
     namespace: dict[str, Any] = {"__name__": "__main__"}
     exec(compile(given["setup"], "<setup>", "exec"), namespace)
-    remote = Remote(ours)
+    remote = AnswerProcess(ours)
     send(ours, {})  # the answer may load now
     remote.expect("the answer did not load")
     for name in free_names(given["tests"], namespace) | set(given["names"]):
@@ -97,7 +97,7 @@ def free_names(tests: str, namespace: dict[str, Any]) -> set[str]:
     return used - defined - set(vars(builtins)) - set(namespace)
 
 
-class Remote:
+class AnswerProcess:
     """The answer's process, seen from the tests."""
 
     def __init__(self, link: socket.socket):

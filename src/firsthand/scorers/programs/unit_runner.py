@@ -164,7 +164,7 @@ def _skips(decorators: Iterable[ast.expr]) -> bool:
     return any("skip" in ast.unparse(each).lower() for each in decorators)
 
 
-class Result(unittest.TestResult):
+class UnitTestResult(unittest.TestResult):
     """Records the error of each test that did not pass, without calling a method of `unittest.TestResult`."""
 
     def __init__(self) -> None:
@@ -192,7 +192,7 @@ def _name(test: unittest.TestCase) -> str:
     return test.id().rpartition(".")[2]
 
 
-def run(tests: list[Any], failing: list[Any], result: Result) -> None:
+def run(tests: list[Any], failing: list[Any], result: UnitTestResult) -> None:
     """Run the tests as one suite, so that their class is set up once, with the tests that must fail in between."""
     between = list(failing)
 
@@ -213,7 +213,7 @@ def run(tests: list[Any], failing: list[Any], result: Result) -> None:
 def serve(link: socket.socket, answer: str) -> NoReturn:
     """Load the answer, then the tests, and run them. Nothing here is trusted."""
     dump, leave, stream = json.dumps, os._exit, link.makefile("rwb")
-    result, load, cases = Result(), unittest.TestLoader().loadTestsFromTestCase, unittest.TestCase
+    result, load, cases = UnitTestResult(), unittest.TestLoader().loadTestsFromTestCase, unittest.TestCase
 
     def tell(body: dict[str, Any]) -> None:
         stream.write(dump(body).encode() + b"\n")

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 OPEN, CLOSE = "<think>", "</think>"
 
 
-class Piece(NamedTuple):
+class ReasoningPiece(NamedTuple):
     """Text whose kind is certain."""
 
     kind: Literal["reasoning", "content"]
@@ -30,19 +30,19 @@ class ReasoningSplitter:
         self._has_begun = False
         self._waiting = ""
 
-    def feed(self, text: str) -> list[Piece]:
+    def feed(self, text: str) -> list[ReasoningPiece]:
         """The pieces that this text makes certain."""
         if self._state == "content":  # nothing waits any more
-            return [Piece("content", text)] if text else []
+            return [ReasoningPiece("content", text)] if text else []
         self._waiting += text
         return [piece for piece in self._advance(False) if piece.text]
 
-    def finish(self) -> list[Piece]:
+    def finish(self) -> list[ReasoningPiece]:
         """The pieces that were held back."""
         return [piece for piece in self._advance(True) if piece.text]
 
-    def _advance(self, is_last: bool) -> list[Piece]:
-        pieces: list[Piece] = []
+    def _advance(self, is_last: bool) -> list[ReasoningPiece]:
+        pieces: list[ReasoningPiece] = []
         if self._state == "start":
             begun = self._waiting.lstrip()
             if begun.startswith(OPEN):
@@ -56,17 +56,17 @@ class ReasoningSplitter:
             thought, mark, rest = self._waiting.partition(CLOSE)
             cut = len(thought) if is_last else _safe(thought)
             if mark:
-                pieces.append(Piece("reasoning", thought.rstrip("\n")))
+                pieces.append(ReasoningPiece("reasoning", thought.rstrip("\n")))
                 self._state, self._waiting = "gap", rest
             else:
-                pieces.append(Piece("reasoning", thought[:cut]))
+                pieces.append(ReasoningPiece("reasoning", thought[:cut]))
                 self._waiting = thought[cut:]
         if self._state == "gap":
             self._waiting = self._waiting.lstrip("\n")
             if self._waiting:
                 self._state = "content"
         if self._state == "content":
-            pieces.append(Piece("content", self._waiting))
+            pieces.append(ReasoningPiece("content", self._waiting))
             self._waiting = ""
         return pieces
 

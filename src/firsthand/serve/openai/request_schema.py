@@ -97,7 +97,7 @@ class WireTool(Wire):
     function: FunctionSpec
 
 
-class NamedFunction(Wire):
+class FunctionName(Wire):
     """The name of a function."""
 
     name: str
@@ -107,7 +107,7 @@ class NamedTool(Wire):
     """The one tool that must be called."""
 
     type: Literal["function"]
-    function: NamedFunction
+    function: FunctionName
 
 
 class JsonSchema(Wire):

@@ -24,7 +24,7 @@ from firsthand.serve.openai.chat_completions import (
 from firsthand.serve.openai.choices import arguments, call_ids
 from firsthand.serve.openai.openai_state import OpenAIState
 from firsthand.serve.openai.request_schema import ChatRequest, read
-from firsthand.serve.openai.responses_schema import Item, ResponsesRequest, as_chat, items
+from firsthand.serve.openai.responses_schema import ResponseItem, ResponsesRequest, as_chat, items
 
 
 async def responses(state: OpenAIState, request: ActiveRequest) -> Reply | Events:
@@ -65,7 +65,7 @@ def _finished(
     """The whole response, stored unless the client or the server says no."""
     whole = _response(state, request, body, job, output, completion)
     if whole["store"]:
-        conversation = (*items(body), *(Item.model_validate(item) for item in output))
+        conversation = (*items(body), *(ResponseItem.model_validate(item) for item in output))
         whole["store"] = state.responses.keep(request.client.name, whole, conversation)
     return whole
 

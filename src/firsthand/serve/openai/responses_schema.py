@@ -21,7 +21,7 @@ class ReasoningPart(Wire):
     text: str
 
 
-class Item(Wire):
+class ResponseItem(Wire):
     """A message, a call, its output, or reasoning; its type decides its fields."""
 
     type: Literal["message", "function_call", "function_call_output", "reasoning"] = "message"
@@ -48,7 +48,7 @@ class Function(Wire):
     strict: bool | None = None
 
 
-class NamedFunction(Wire):
+class FunctionChoice(Wire):
     """The tool that must be called."""
 
     type: Literal["function"]
@@ -76,14 +76,14 @@ class ResponsesRequest(Wire):
     """A turn to answer."""
 
     model: Annotated[str, Field(max_length=512)] | None = None
-    input: str | Annotated[list[Item], Field(min_length=1, max_length=MAX_MESSAGES)]
+    input: str | Annotated[list[ResponseItem], Field(min_length=1, max_length=MAX_MESSAGES)]
     instructions: str | None = None
     max_output_tokens: Annotated[int, Field(ge=1, le=MAX_INT)] | None = None
     temperature: Annotated[float, Field(ge=0, lt=100)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     stream: bool | None = None
     tools: Annotated[list[Function], Field(max_length=MAX_TOOLS)] | None = None
-    tool_choice: Literal["none", "auto", "required"] | NamedFunction | None = None
+    tool_choice: Literal["none", "auto", "required"] | FunctionChoice | None = None
     parallel_tool_calls: bool | None = None
     text: TextOptions | None = None
     store: bool | None = None
@@ -97,10 +97,10 @@ class ResponsesRequest(Wire):
     prompt: None = None
 
 
-def items(body: ResponsesRequest) -> tuple[Item, ...]:
+def items(body: ResponsesRequest) -> tuple[ResponseItem, ...]:
     """The input as items."""
     if isinstance(body.input, str):
-        return (Item(role="user", content=body.input),)
+        return (ResponseItem(role="user", content=body.input),)
     return tuple(body.input)
 
 
@@ -115,7 +115,7 @@ def as_chat(body: ResponsesRequest) -> Json:
     if body.tools:
         shown = [tool.model_dump(exclude={"type"}, exclude_none=True) for tool in body.tools]
         chat["tools"] = [{"type": "function", "function": tool} for tool in shown]
-    if isinstance(body.tool_choice, NamedFunction):
+    if isinstance(body.tool_choice, FunctionChoice):
         chat["tool_choice"] = {"type": "function", "function": {"name": body.tool_choice.name}}
     elif body.tool_choice is not None:
         chat["tool_choice"] = body.tool_choice
@@ -165,7 +165,7 @@ def _messages(body: ResponsesRequest) -> list[Json]:
     return messages
 
 
-def _text(item: Item, where: str) -> str:
+def _text(item: ResponseItem, where: str) -> str:
     if item.content is None:
         raise bad(f"{where}.content is missing: give a text", f"{where}.content")
     return item.content if isinstance(item.content, str) else "".join(part.text for part in item.content)

@@ -15,7 +15,7 @@ from firsthand.message import Json
 from firsthand.serve.http.refusals import Refusal
 
 if TYPE_CHECKING:
-    from firsthand.serve.openai.responses_schema import Item
+    from firsthand.serve.openai.responses_schema import ResponseItem
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Stored:
     """A response, and the conversation up to its end."""
 
     response: Json
-    items: tuple[Item, ...]
+    items: tuple[ResponseItem, ...]
     size_bytes: int
 
 
@@ -42,7 +42,7 @@ class ResponseStore:
         self.max_responses, self.max_bytes = max_responses, max_bytes
         self._clients: dict[str, _ClientResponses] = {}
 
-    def keep(self, client: str, response: Json, items: tuple[Item, ...]) -> bool:
+    def keep(self, client: str, response: Json, items: tuple[ResponseItem, ...]) -> bool:
         """Store a response, and delete the client's oldest ones for it. False if it is too large to be stored at all."""
         texts = [json.dumps(response), *(json.dumps(item.model_dump(exclude_none=True)) for item in items)]
         stored = Stored(response, items, sum(map(len, texts)))

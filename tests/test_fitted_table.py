@@ -1,0 +1,96 @@
+"""A table fits its terminal: the first column stays whole, what has no room stands below its row."""
+
+import io
+
+import pytest
+from rich.console import Console
+from rich.text import Text
+
+from firsthand.system.fitted_table import FittedTable
+
+HEADER = ["run", "status", "attempts", "command"]
+ROWS = [
+    ["2026-11-27-1041-quickstart-namr", "done", "24", "firsthand run arithmetic:levels=1-2 arc_easy --limit 3"],
+    ["short", "interrupted", "3/40", ""],
+]
+
+
+def lines(
+    width: int, rows: list[list[str]] = ROWS, header: list[str] = HEADER, right: tuple[str, ...] = ()
+) -> list[str]:
+    out = io.StringIO()
+    table = FittedTable(header, [[Text(cell) for cell in row] for row in rows], right)
+    Console(file=out, width=width, color_system=None).print(table)
+    return [line.rstrip() for line in out.getvalue().splitlines()]
+
+
+def test_a_wide_terminal_has_a_line_for_each_row() -> None:
+    assert lines(120) == [
+        "run                              status       attempts  command",
+        "─" * 110,
+        "2026-11-27-1041-quickstart-namr  done         24        firsthand run arithmetic:levels=1-2 arc_easy --limit 3",
+        "short                            interrupted  3/40",
+    ]
+
+
+def test_the_widest_column_is_folded_at_words_before_any_column_moves() -> None:
+    assert lines(90)[2:] == [
+        "2026-11-27-1041-quickstart-namr  done         24        firsthand run",
+        "                                                        arithmetic:levels=1-2 arc_easy",
+        "                                                        --limit 3",
+        "",
+        "short                            interrupted  3/40",
+    ]
+
+
+def test_columns_without_room_stand_below_their_row_and_empty_ones_nowhere() -> None:
+    assert lines(60) == [
+        "run                              status       attempts",
+        "─" * 54,
+        "2026-11-27-1041-quickstart-namr  done         24",
+        "  command firsthand run arithmetic:levels=1-2 arc_easy",
+        "  --limit 3",
+        "",
+        "short                            interrupted  3/40",
+        "",
+    ]
+    assert lines(50)[2:5] == [
+        "2026-11-27-1041-quickstart-namr  done",
+        "  attempts 24",
+        "  command firsthand run arithmetic:levels=1-2",
+    ]
+
+
+@pytest.mark.parametrize("width", range(8, 130))
+def test_no_line_is_wider_than_the_terminal_and_nothing_is_lost(width: int) -> None:
+    shown = lines(width)
+    assert max(map(len, shown)) <= width
+    letters = "".join("".join(shown).split())
+    for cell in (cell for row in ROWS for cell in row):
+        for word in cell.split():
+            if len(word) <= width - 10:
+                assert word in letters
+
+
+def test_cells_of_several_lines_join_below_with_intervals_after_their_number() -> None:
+    rows = [["direct", "0.67\n[0.21, 0.94]", "43\n41 in\n1.7 cached"]]
+    header = ["agent", "score", "tokens"]
+    assert lines(40, rows, header, right=("score", "tokens"))[2:] == [
+        "direct          0.67          43",
+        "        [0.21, 0.94]       41 in",
+        "                      1.7 cached",
+        "",
+    ]
+    assert lines(14, rows, header)[2:] == [
+        "direct",
+        "  score 0.67",
+        "  [0.21, 0.94]",
+        "  tokens 43,",
+        "  41 in, 1.7",
+        "  cached",
+        "",
+    ]
+
+
+def test_wide_characters_take_two_columns() -> None:
+    assert lines(80, [["漢字", "x"]], ["name", "b"])[2:] == ["漢字  x"]

@@ -1,0 +1,86 @@
+"""Without a network nothing is tried: what is missing is named at once, and `firsthand list` says where data is."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from firsthand import catalog
+from firsthand.errors import DownloadError
+from firsthand.hub.download import download
+from firsthand.hub.offline import expect_online, is_offline, offline
+
+Cli = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))
+    for name in ("FIRSTHAND_OFFLINE", "HF_HUB_OFFLINE", "FIRSTHAND_DATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "home"
+
+
+@pytest.mark.parametrize(("value", "expected"), [("1", True), ("true", True), ("0", False), ("", False), ("No", False)])
+@pytest.mark.parametrize("name", ["FIRSTHAND_OFFLINE", "HF_HUB_OFFLINE"])
+def test_a_variable_says_so(name: str, value: str, expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, value)
+    assert is_offline() is expected
+
+
+def test_the_block_is_for_its_own_thread_and_ends() -> None:
+    seen: list[bool] = []
+    with offline():
+        assert is_offline()
+        other = threading.Thread(target=lambda: seen.append(is_offline()))
+        other.start()
+        other.join()
+    assert seen == [False] and not is_offline()
+
+
+def test_this_machine_is_reached_offline_and_no_other_is() -> None:
+    with offline():
+        expect_online("http://127.0.0.1:8000/a", "a", "b")
+        with pytest.raises(DownloadError, match="a is not on this machine, and nothing is fetched while offline: b"):
+            expect_online("https://127.0.0.1.example.org/a", "a", "b")
+
+
+def test_neither_models_nor_data_are_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FIRSTHAND_OFFLINE", "1")
+    with pytest.raises(DownloadError, match="while offline"):
+        download("https://huggingface.co/a/b/resolve/main/c.gguf", tmp_path / "c.gguf")
+    with pytest.raises(DownloadError, match=r"ifeval.*while offline: give data=FOLDER"):
+        catalog.benchmark("ifeval")
+
+
+def test_the_list_says_where_the_data_of_each_benchmark_is(cli: Cli, tmp_path: Path) -> None:
+    body = json.loads(cli("list", "benchmarks", "--json")[1])
+    states = {name: each["state"] for name, each in body["data"].items()}
+    assert states["arithmetic"] == states["closed_world"] == "generated"
+    assert states["gsm8k"] == "packaged" and states["mmlu"] == "hub" and states["mbpp_plus"] == "missing"
+    assert states["lm_eval"] == states["hle"] == "named by you"
+    assert "data=FOLDER" in body["data"]["mmlu"]["how"]
+    assert body["options"]["benchmarks"]["arithmetic"] == {"levels": "1-3", "tasks": "200"}
+    table = cli("list", "benchmarks")[1]
+    assert "levels=1-3, tasks=200" in table and "data=FOLDER" in table
+
+
+def test_data_that_was_fetched_is_here(cli: Cli, home: Path) -> None:
+    rows = [
+        {"id": "1", "key": "1", "prompt": "Say it.", "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}
+    ]
+    file = home / "data" / "ifeval" / "input_data.jsonl"
+    file.parent.mkdir(parents=True)
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert json.loads(cli("list", "benchmarks", "--json")[1])["data"]["ifeval"]["state"] == "here"
+
+
+def test_the_list_shows_the_options_of_patterns(cli: Cli) -> None:
+    assert json.loads(cli("list", "patterns", "--json")[1])["options"]["patterns"]["self_consistency"]["samples"] == "8"
+    assert "samples=8" in cli("list", "patterns")[1]
+    assert catalog.options("pattern", "direct") == {}

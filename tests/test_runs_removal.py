@@ -1,0 +1,115 @@
+"""`firsthand runs --prune` removes what it says, asks first, and never a run that is being worked on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from firsthand.errors import StoreError
+from firsthand.runs.removal import remove_run
+from firsthand.runs.run_names import run_ids
+from firsthand.runs.store import create, open_run
+from firsthand.trace import Trace
+
+Cli = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path))
+    return tmp_path
+
+
+def make(home: Path, name: str, *, attempts: int = 0, days_ago: float = 0) -> str:
+    with create(home, {}, name) as run:
+        for index in range(attempts):
+            run.append(Trace(f"id{index}", "sums", f"{index}", {"name": "a"}, 0, 0, "2026-11-25T00:00:00", 1.0))
+        run.finish("done")
+        made = (datetime.now(UTC) - timedelta(days=days_ago)).isoformat(timespec="milliseconds")
+        with run.database.write() as connection:
+            connection.execute("UPDATE run SET created_at = ?", (made,))
+        return run.id
+
+
+def test_without_a_name_the_runs_without_attempts_go(home: Path, cli: Cli) -> None:
+    kept, empty, other = make(home, "kept", attempts=1), make(home, "empty"), make(home, "other")
+    code, out, _ = cli("runs", "--prune", "--yes")
+    assert code == 0 and set(run_ids(home)) == {kept}
+    assert sorted(out.splitlines()) == sorted([f"removed {empty}", f"removed {other}"])
+    assert cli("runs", "--prune", "--yes")[1] == "no run to remove\n"
+
+
+def test_runs_older_than_some_days_go(home: Path, cli: Cli) -> None:
+    make(home, "old", attempts=2, days_ago=31)
+    young = make(home, "young", attempts=2, days_ago=29)
+    empty = make(home, "empty")
+    assert cli("runs", "--prune", "--older-than", "30", "--yes")[0] == 0
+    assert set(run_ids(home)) == {young, empty}
+
+
+def test_a_named_run_goes_with_its_attempts_and_from_the_list(home: Path, cli: Cli) -> None:
+    run, other = make(home, "named", attempts=3), make(home, "other", attempts=1)
+    assert run in cli("runs")[1]
+    assert cli("runs", run, "--prune", "--yes")[0] == 0
+    assert not (home / "runs" / run).exists() and other in cli("runs")[1] and run not in cli("runs")[1]
+
+
+def test_nothing_is_removed_unasked(home: Path, cli: Cli) -> None:
+    run = make(home, "named", attempts=3)
+    code, _, err = cli("runs", run, "--prune")
+    assert code == 2 and "would remove 1 runs with 3 attempts: add --yes" in err
+    assert run_ids(home) == [run]
+
+
+def test_a_run_under_way_is_kept(home: Path, cli: Cli) -> None:
+    run_id = make(home, "busy")
+    with open_run(run_id, home) as run, run.working():
+        assert cli("runs", "--prune", "--yes")[1] == "no run to remove\n"
+        code, _, err = cli("runs", run_id, "--prune", "--yes")
+        assert code == 1 and "is being worked on" in err
+    assert run_ids(home) == [run_id]
+
+
+def test_only_the_folder_of_a_run_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_text("a")
+    with pytest.raises(StoreError, match="is not the folder of a run"):
+        remove_run(tmp_path / "photos")
+    run = make(tmp_path, "real")
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "runs" / run)
+    with pytest.raises(StoreError, match="is not the folder of a run"):
+        remove_run(link)
+    assert (tmp_path / "photos" / "a.jpg").exists() and run_ids(tmp_path) == [run]
+
+
+def test_an_interrupted_removal_is_finished_by_the_next_and_lists_no_half_run(tmp_path: Path) -> None:
+    first, second = make(tmp_path, "first"), make(tmp_path, "second")
+    (tmp_path / "runs" / first).rename(tmp_path / "runs" / f".removed-{first}")
+    assert run_ids(tmp_path) == [second]
+    remove_run(tmp_path / "runs" / second)
+    assert not [path for path in (tmp_path / "runs").iterdir() if path.is_dir()]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--yes"], "add --prune"),
+        (["--prune", "--older-than", "-1"], "0 or more"),
+        (["--prune", "--older-than", "nan"], "0 or more"),
+        (["last", "--prune", "--older-than", "3"], "leave it out"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(home: Path, cli: Cli, words: list[str], message: str) -> None:
+    code, _, err = cli("runs", *words)
+    assert code == 2 and message in err
+
+
+def test_the_list_says_how_many_more_there_are(home: Path, cli: Cli) -> None:
+    for name in ("a", "b", "c"):
+        make(home, name, attempts=1)
+    assert "2 of 3 runs: --limit 3 shows all" in cli("runs", "--limit", "2")[1]
+    assert "shows all" not in cli("runs", "--limit", "3")[1]
