@@ -89,13 +89,14 @@ def test_a_sibling_whose_name_begins_alike_is_not_inside_a_folder_of_files(tmp_p
 
 
 class Body:
-    """A response that gives its body in one piece."""
+    """A response that gives its body in pieces."""
 
-    def __init__(self, body: bytes):
-        self.body = body
+    def __init__(self, *pieces: bytes):
+        self.pieces = pieces
 
     async def aiter_stream(self) -> AsyncIterator[bytes]:
-        yield self.body
+        for piece in self.pieces:
+            yield piece
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "raw deflate"])
@@ -110,6 +111,13 @@ def test_a_packed_body_is_never_unpacked_beyond_its_limit(encoding: str) -> None
     finally:
         tracemalloc.stop()
     assert (len(body), cut) == (300_000, True) and peak < 2_000_000
+
+
+def test_a_packed_body_that_breaks_after_its_begin_is_told() -> None:
+    packed = zlib.compress(b"words " * 100)
+    response: Any = Body(packed[:-4], bytes(4))  # with another checksum
+    with pytest.raises(ToolError, match="not packed as it says"):
+        asyncio.run(read_body(response, "deflate", 10_000))
 
 
 @pytest.mark.parametrize("size", [999, 1000, 1001])

@@ -157,6 +157,20 @@ def test_a_replay_streams_and_scores() -> None:
         stream(replay, "other")
 
 
+@pytest.mark.parametrize(("held", "asked"), [(1, 2), (2, 1), (3, 2)])
+def test_a_reply_of_more_or_fewer_answers_than_asked_is_damaged(held: int, asked: int) -> None:
+    kept = MemoryStore()
+    complete(Cached(Scripted(counting), kept), n=held)
+    (body,) = kept.replies.values()
+
+    class Other:
+        def reply(self, request: str) -> Json | None:
+            return body
+
+    with pytest.raises(StoreError, match=f"holds {held} answers where {asked} were asked for"):
+        complete(Cached(Scripted(counting), Other()), n=asked)
+
+
 @pytest.mark.parametrize(
     "body",
     [
