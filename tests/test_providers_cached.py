@@ -218,3 +218,21 @@ def test_a_runs_journal_is_a_store_that_a_replay_answers_from(tmp_path: Path) ->
         assert again.usage == recorded.usage and len(model.asked) == asked
         missed = asyncio.run(rollout(Agent("a", replay, deliberate), task, benchmark=benchmark, seed=6))
         assert missed.error is not None and "holds no reply to 'Why?'" in missed.error.message
+
+
+def test_a_streamed_answer_is_kept_for_its_own_request_alone() -> None:
+    inner = Scripted(counting)
+    model = Cached(inner, MemoryStore())
+
+    async def streamed(sampling: Sampling = SETTINGS, **rest: Any) -> None:
+        async for _ in model.stream("q", sampling, **rest):
+            pass
+
+    async def main() -> None:
+        for _ in range(2):
+            await streamed()
+            await streamed(tools=[SPEC])
+            await streamed(Sampling(temperature=0.6, seed=3))
+
+    asyncio.run(main())
+    assert len(inner.asked) == 3
