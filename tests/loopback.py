@@ -29,6 +29,8 @@ class Site:
     ranges: bool = True
     partial: int | None = None
     """Answers to whole requests are so many bytes, as a partial answer that nobody asked for."""
+    range_total: int | None = None
+    """The size of the whole that partial answers state."""
     range_shift: int = 0
     """Partial answers begin so many bytes later than they were asked to."""
     lengths: bool = True
@@ -68,7 +70,7 @@ def handler(site: Site) -> type[BaseHTTPRequestHandler]:
             if site.lengths:
                 self.send_header("Content-Length", str(len(body) - start))
             if span:
-                self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
+                self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{site.range_total or len(body)}")
             if html:
                 self.send_header("Content-Type", "text/html")
             self.end_headers()

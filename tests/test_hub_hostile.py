@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from firsthand.errors import DownloadError
 from firsthand.hub import hf_repository, model_lookup
+from firsthand.hub.content_hash import content_hash
 from firsthand.hub.download import download
 from loopback import CERTIFICATE, Site, serve
 from test_providers_hub import API, BODY, COMMIT, FOLDER, home, publish, visible
@@ -164,3 +166,49 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(tmp_path: Path) -> Non
         with pytest.raises(DownloadError, match="cannot be reached"):
             download(f"{hub.url}/f", tmp_path / "f", sha256=SHA)
         assert hub.asked == []
+
+
+def test_a_part_of_a_file_of_another_size_is_not_gone_on_with(tmp_path: Path) -> None:
+    (tmp_path / "f.part").write_bytes(BODY[:1000])
+    with serve() as site:
+        site.files["/f"], site.range_total = BODY, len(BODY) + 1
+        assert download(f"{site.url}/f", tmp_path / "f", sha256=SHA, size_bytes=len(BODY)).read_bytes() == BODY
+        assert [span for _, span, _ in site.asked] == ["bytes=1000-", None]
+
+
+def test_a_file_of_unknown_size_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve() as site:
+        site.files["/f"], site.lengths = BODY, False
+        for most in (len(BODY) - 1, len(BODY)):
+            monkeypatch.setattr("firsthand.hub.download.MAX_UNKNOWN_BYTES", most)
+            if most < len(BODY):
+                with pytest.raises(DownloadError, match=f"more than the {most} bytes expected"):
+                    download(f"{site.url}/f", tmp_path / "f", sha256=SHA)
+            else:
+                assert download(f"{site.url}/f", tmp_path / "f", sha256=SHA).read_bytes() == BODY
+
+
+@pytest.mark.parametrize("change", [b"", b"x", b"xx"])
+def test_a_file_that_grew_or_shrank_makes_its_model_incomplete(site: Site, change: bytes) -> None:
+    folder = model_lookup.pull("hf:org/name")
+    (folder / "LICENSE").write_bytes(
+        FOLDER["LICENSE"][: len(change)] if len(change) < 2 else FOLDER["LICENSE"] + change
+    )
+    assert model_lookup.locate("hf:org/name") is None and model_lookup.installed() == []
+
+
+def test_weights_that_are_there_twice_are_pulled_once(site: Site) -> None:
+    publish(site, {**FOLDER, "consolidated.safetensors": BODY})
+    assert visible(model_lookup.pull("hf:org/name")) == {*FOLDER, "firsthand.json"}
+    model_lookup.remove("hf:org/name")
+    alone = {name: body for name, body in FOLDER.items() if name != "model.safetensors"}
+    publish(site, {**alone, "consolidated.safetensors": BODY})
+    assert "consolidated.safetensors" in visible(model_lookup.pull("hf:org/name"))
+
+
+def test_a_file_written_again_has_another_hash(home: Path, tmp_path: Path) -> None:
+    file = tmp_path / "weights"
+    for number, body in enumerate((b"one", b"two")):
+        file.write_bytes(body)
+        os.utime(file, ns=(number, number))
+        assert content_hash(file) == content_hash(file) == hashlib.sha256(body).hexdigest()
