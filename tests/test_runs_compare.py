@@ -16,6 +16,7 @@ from firsthand.rollout import Place
 from firsthand.runs.execute import execute
 from firsthand.runs.flaky import flaky
 from firsthand.runs.pairing import compare
+from firsthand.runs.run_names import find_run
 from firsthand.runs.store import Run, create
 from firsthand.task import Task
 from firsthand.trace import Failure, Score, Trace
@@ -111,9 +112,12 @@ def test_disagreement_is_the_chance_that_two_attempts_differ(run: Run) -> None:
 
 @pytest.mark.parametrize(("seed", "repeated"), [(7, True), (8, False)])
 def test_only_the_same_agent_under_the_same_seed_is_repeated(tmp_path: Path, seed: int, repeated: bool) -> None:
-    benchmark = Benchmark(
-        "sums", lambda seed: [Task("t", "?"), Task("u", "?")], (lambda task, trace: Score("correct", value),)
-    )
+    worth = {"value": 1.0}
+
+    def graded(task: Task, trace: Trace) -> Score:
+        return Score("correct", worth["value"])
+
+    benchmark = Benchmark("sums", lambda seed: [Task("t", "?"), Task("u", "?")], (graded,))
     agent = Agent("ada", Scripted(lambda messages, sampling, index: "x"), direct)
     runs = []
     for number, (own, worth["value"], epochs) in enumerate(((7, 1.0, 2), (seed, 0.0, 1))):
@@ -128,6 +132,15 @@ def test_only_the_same_agent_under_the_same_seed_is_repeated(tmp_path: Path, see
     again = create(tmp_path, {"seed": 7}, "again")
     asyncio.run(execute(again, [Place(agent, benchmark, task, 0) for task in benchmark.tasks(0)], seed=7))
     assert flaky(compare(runs[0], again)) == [], "an epoch that only one run has is no disagreement"
+
+
+def test_a_run_is_named_by_its_last_letters_whole(tmp_path: Path) -> None:
+    run = create(tmp_path, {}, "sums")
+    tail = run.id.rpartition("-")[2]
+    assert find_run(tail, tmp_path) == find_run(run.id[:12], tmp_path) == run.path
+    for part in (tail[1:], f"s-{tail}", tail[:-1]):
+        with pytest.raises(UnknownName):
+            find_run(part, tmp_path)
 
 
 def test_missing_is_what_the_other_side_never_tried(run: Run) -> None:
