@@ -14,7 +14,7 @@ from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.engine.core.outputs import Output
 from firsthand.engine.core.sequence import Request
 from firsthand.engine.decoding.constraint import Grammars
-from firsthand.grammar import Grammar
+from firsthand.grammar import Grammar, lark
 from firsthand.model import Sampling
 from firsthand.nn.decoder import Decoder
 from firsthand.tokens.tokenizer import Tokenizer
@@ -28,6 +28,14 @@ TEXTS = [
     'Thought: I need the sum.\nAction: calculator[12 + 30]\nObservation: 42\nFinal Answer: "yes" or "no", é, 日本, {}',
     '{"": {}, "x": [[], null, false, -0.5e10], "y": "\\n\\u00e9"}}]}',
 ]
+
+
+def _overlapping(place: int) -> str:
+    return "/(" + "|".join(f"[^{chr(97 + i)}].*{10 * place + i}" for i in range(8)) + ")/"
+
+
+LATE = lark("start: T\nT: /[yx]{2}z/ | (/[yx]{3}/ (" + " & ".join(map(_overlapping, range(10))) + "))\n")
+"""Compiles in a millisecond; the third token takes minutes."""
 
 
 @cache

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
+import subprocess
+from html import unescape
 from html.parser import HTMLParser
 from itertools import combinations
 
@@ -13,13 +17,14 @@ from firsthand.show.board import leaderboard
 from firsthand.show.html_page import visible
 from firsthand.show.html_report import MAX_ATTEMPTS, report_html, turns
 from firsthand.show.scatter import HEIGHT, LINE, WIDTH, Rectangle, scatter
+from firsthand.task import Task
 from firsthand.trace import Failure, Node, Score
 from test_leaderboard import attempt, two_agents
 
 HOSTILE = (
     "</textarea></style></title>]]><script>alert(1)</script><img src=x onerror=alert(1)>\u202etxet\x00\x1b[31m\ud800"
 )
-VOID = {"meta", "line", "circle", "path", "br"}
+VOID = {"meta", "line", "circle", "path", "br", "input"}
 
 
 class Tags(HTMLParser):
@@ -62,21 +67,25 @@ def test_the_report_shows_the_boards_the_picture_and_how_to_repeat_it():
     assert Tags(html).open == []
 
 
-def test_the_file_asks_for_nothing_and_runs_nothing():
+def test_the_file_asks_for_nothing_and_runs_only_its_own_script():
     html = report(two_agents())
     tags = Tags(html)
-    assert not tags.names & {"script", "img", "link", "iframe", "object", "form", "a", "base", "foreignobject"}
+    assert html.count("<script") == 1
+    assert not tags.names & {"img", "link", "iframe", "object", "form", "a", "base", "foreignobject"}
     assert not {name for name in tags.attributes if name.startswith("on")} | tags.attributes & {"src", "href", "style"}
     assert "default-src 'none'" in html and "unsafe" not in html and "url(" not in html and "://" not in html
 
 
-def test_the_policy_allows_exactly_the_style_that_is_there():
+def test_the_policy_allows_exactly_the_style_and_the_script_that_are_there():
     import base64
     import hashlib
 
     html = report(two_agents())
-    style = re.search(r"<style>(.*?)</style>", html, re.S).group(1)
-    assert f"'sha256-{base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()}'" in html
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', html).group(1)
+    for what in ("style", "script"):
+        text = re.search(rf"<{what}>(.*?)</{what}>", html, re.S).group(1)
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert f"; {what}-src 'sha256-{digest}'" in policy
 
 
 def test_hostile_text_stays_text_wherever_it_comes_from():
@@ -90,7 +99,7 @@ def test_hostile_text_stays_text_wherever_it_comes_from():
     ]  # fmt: skip
     html = report(traces, title=HOSTILE, command=HOSTILE, machine={HOSTILE: HOSTILE}, run_path=HOSTILE)
     tags = Tags(html)
-    assert not tags.names & {"script", "img", "textarea"} and tags.open == []
+    assert not tags.names & {"img", "textarea"} and html.count("<script") == 1 and tags.open == []
     assert "onerror" not in tags.attributes
     assert html.encode("utf-8") and not set(html) & {"\u202e", "\x00", "\x1b"}
     assert r"\u202etxet\u0000\u001b[31m\ud800" in html
@@ -101,9 +110,101 @@ def test_huge_runs_are_bounded_and_the_report_says_what_is_left_out():
     huge = talk(*(user(words) for _ in range(500)))
     traces = [attempt(f"agent{i % 40}", i, float(i % 2), nodes=huge, answer=words) for i in range(1500)]
     html = report(traces)
-    assert len(html) < 12_000_000
-    assert "The first 600 of 1,500" in html and MAX_ATTEMPTS == 600
+    assert len(html) < 14_000_000
+    assert "600 of 1,500: the first ones" in html and MAX_ATTEMPTS == 600
     assert "more characters" in html and "more messages are left out" in html
+    assert html.count("No transcript here") > 400
+
+
+def test_each_sample_has_question_expected_answer_and_transcript():
+    task = Task("t1", "What is 6 * 7?", secret={"answer": "42"})
+    traces = [attempt("cot", "t1", 0.0, nodes=talk(user("What is 6 * 7?"), assistant("It is 41.")), answer="41")]
+    html = report(traces, task=lambda benchmark, task_id: task if task_id == "t1" else None)
+    (row,) = re.findall(r"<details class=\"row.*?</details>", html, re.S)
+    for shown in (
+        "<dt>question</dt><dd><bdi>What is 6 * 7?",
+        "<dt>expected</dt><dd><bdi>42",
+        "It is 41.",
+        'data-expected="42"',
+    ):
+        assert shown in row
+    assert 'class="row wrong"' in row and 'data-score="0.0"' in row
+    protected = Task("t1", "What is 6 * 7?", secret={"answer": "42"}, metadata={"protected": "its authors ask so"})
+    assert (
+        "42"
+        not in re.findall(r"<details class=\"row.*?</details>", report(traces, task=lambda *key: protected), re.S)[0]
+    )
+
+
+def test_the_first_of_each_kind_is_shown_wherever_it_comes():
+    traces = [attempt("a", i, 1.0) for i in range(MAX_ATTEMPTS + 10)] + [attempt("a", 5000 + i, 0.0) for i in range(3)]
+    html = report(traces)
+    assert html.count('<details class="row') == MAX_ATTEMPTS + 1 and html.count('class="row wrong"') == 1
+
+
+def test_the_foot_says_what_was_measured():
+    facts = {"firsthand": "0.7.0", "commit": "abc123", "seed": "3", "model m": "f00d", "protocol of sums": "0-shot"}
+    html = report(two_agents(), facts=facts)
+    for name, value in facts.items():
+        assert f"<dt>{name}</dt><dd>{value}</dd>" in html
+
+
+DRIVER = """
+const out = [], visible = () => [...document.querySelectorAll("details.row")].filter((row) => !row.hidden);
+const names = () => visible().map((row) => row.dataset.agent + row.dataset.score).join(" ");
+const set = (element, value) => {
+  element.value = value;
+  element.dispatchEvent(new Event(element.localName == "input" ? "input" : "change"));
+};
+const search = document.querySelector(".controls input"), [agent, , outcome] = document.querySelectorAll(".controls select");
+out.push(document.querySelector(".controls").hidden, names());
+const head = document.querySelector("button[data-key=score]");
+head.click(); out.push(names(), head.getAttribute("aria-sort"));
+head.click(); out.push(names());
+head.click(); out.push(names());
+set(agent, "b"); out.push(names(), document.querySelector("output").textContent);
+set(agent, ""); set(outcome, "right"); out.push(names());
+set(outcome, ""); set(search, "ELEPHANT"); out.push(names());
+document.title = JSON.stringify(out);
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+def test_the_table_is_sorted_filtered_and_searched_in_a_browser(tmp_path):
+    traces = [
+        attempt("a", 0, 0.5, nodes=talk(user("an elephant"))),
+        *(attempt(agent, task, score) for agent, task, score in (("b", 0, 1.0), ("a", 1, 0.0), ("b", 1, 0.25))),
+    ]
+    html = report(traces)
+    assert "'none'" in html
+    driven = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", html)
+    file = tmp_path / "report.html"
+    file.write_text(driven.replace("</body>", f"<script>{DRIVER}</script></body>"), encoding="utf-8")
+    command = [
+        "chromium",
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--dump-dom",
+        f"--user-data-dir={tmp_path / 'profile'}",
+        file.as_uri(),
+    ]
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
+    title = unescape(re.search(r"<title>(.*?)</title>", dom, re.S).group(1))
+    assert json.loads(title) == [
+        False, "a0.5 b1.0 a0.0 b0.25",
+        "a0.0 b0.25 a0.5 b1.0", "ascending",
+        "b1.0 a0.5 b0.25 a0.0",
+        "a0.5 b1.0 a0.0 b0.25",
+        "b1.0 b0.25", "2 of 4",
+        "b1.0",
+        "a0.5",
+    ]  # fmt: skip
+    # With the policy in place our own script runs, and one that is not ours does not.
+    file.write_text(html.replace("</body>", "<script>document.title = 'stolen'</script></body>"), encoding="utf-8")
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
+    assert "stolen</title>" not in dom and re.search(r'<div class="controls">', dom)
 
 
 def test_a_shared_prefix_is_shown_once_and_branches_are_named():

@@ -204,7 +204,7 @@ refused(lambda: call(149, ctypes.c_ulong(address), ctypes.c_ulong(2**20)))
 """,
     "raised_limits": """
 import resource
-for name in ("AS", "NPROC", "FSIZE", "CPU", "NOFILE", "CORE"):
+for name in ("AS", "NPROC", "FSIZE", "CPU", "NOFILE", "SIGPENDING"):
     refused(lambda: resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (2**40, 2**40)), ValueError, OSError)
 """,
     "real_time_priority": "refused(lambda: os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(50)))",
@@ -333,6 +333,10 @@ for line in open("/proc/self/maps"):
 print("ESCAPED" if found else "held")
 """,
     "kernel_memory": "for name in ('kcore', 'kmsg', 'kpageflags'): refused(lambda: open(f'/proc/{name}', 'rb').read(1))",
+    "what_the_host_was_started_with": """
+told = [name for name in ("cmdline", "interrupts", "kallsyms", "diskstats", "sys/kernel/random/boot_id") if open(f"/proc/{name}").read()]
+print("ESCAPED" if told else "held", told)
+""",
     "kernel_log": "refused(lambda: call(103, 3, 0, 0))",
 }
 
@@ -370,6 +374,16 @@ for path in paths:
     refused(lambda: os.write(os.open(path, os.O_WRONLY), b"1"))
 """,
     "lowering_the_oom_score": "refused(lambda: os.write(os.open('/proc/self/oom_score_adj', os.O_WRONLY), b'-1000'))",
+    "being_spared_when_memory_is_out": """
+try:
+    known = call(444, 0, 0, 1) >= 2  # Landlock, with its second version
+except OSError:
+    known = False
+if known:
+    for name in ("oom_score_adj", "comm", "mem", "clear_refs"):
+        refused(lambda: os.open(f"/proc/self/{name}", os.O_WRONLY))
+print("held", open("/proc/self/oom_score_adj").read())
+""",
     "devices": """
 for name in ("mem", "kmsg", "kvm", "sda", "vda", "tty", "ptmx", "fuse", "net/tun", "vsock", "loop-control"):
     refused(lambda: open(f"/dev/{name}", "rb").read(1))
@@ -456,6 +470,29 @@ refused(lambda: call(159, (ctypes.c_char * 208)()))
     "swap_and_quotas": "refused(lambda: call(167, b'/tmp/x', 0)); refused(lambda: call(179, 0, 0, 0, 0)); refused(lambda: call(163, 0))",
     "sysv_ipc": "refused(lambda: call(29, 1, 4096, 0o1666)); refused(lambda: call(68, 1, 0o1666)); refused(lambda: call(64, 1, 1, 0o1666))",
     "posix_queues": "refused(lambda: call(240, b'queue', 0o102, 0o600, 0))",
+    "priority_of_init": """
+for way in (lambda: os.sched_setscheduler(1, os.SCHED_IDLE, os.sched_param(0)), lambda: os.sched_setaffinity(1, [0]),
+            lambda: os.setpriority(os.PRIO_PROCESS, 1, 19), lambda: os.setpriority(os.PRIO_USER, 0, 19), lambda: call(251, 1, 1, 3 << 13),
+            lambda: call(314, 1, ctypes.create_string_buffer(48), 0)):
+    refused(way)
+""",
+    "pages_set_aside_for_others": "import mmap; refused(lambda: mmap.mmap(-1, 2**21, flags=0x40022), PermissionError)",
+    "a_core_for_oneself": "refused(lambda: call(157, 62, 1, 0, 0, 0))",
+    "namespaces_of_namespaces": """
+import fcntl
+for name in ("user", "pid"):
+    refused(lambda: fcntl.ioctl(os.open(f"/proc/self/ns/{name}", os.O_RDONLY), 0xB702))
+for name in ("mnt", "net", "user", "pid", "ipc"):
+    refused(lambda: call(308, os.open(f"/proc/self/ns/{name}", os.O_RDONLY), 0))
+refused(lambda: call(308, os.pidfd_open(1), 0x20000000))
+""",
+    "calls_newer_than_the_filter": "for number in (451, 457, 458, 467, 470): refused(lambda: call(number, 0, 0, 0, 0, 0))",
+    "network_administration": """
+import fcntl, struct
+refused(lambda: fcntl.ioctl(socket.socket(socket.AF_INET, socket.SOCK_DGRAM), 0x8914, struct.pack("16sh", b"lo", 0)))
+for path in ("tcp_rmem", "ip_unprivileged_port_start", "ping_group_range"):
+    refused(lambda: os.open(f"/proc/sys/net/ipv4/{path}", os.O_WRONLY))
+""",
     "calls_by_the_x32_numbers": "refused(lambda: call(0x40000000 + 101, 0, 0, 0, 0))",
 }
 

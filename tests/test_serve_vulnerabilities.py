@@ -21,7 +21,7 @@ import pytest
 import firsthand
 from cpu_time import at_most_cpu_s
 from firsthand.engine.core.engine_config import EngineConfig
-from firsthand.engine.decoding.constraint import MAX_REMEMBERED, MAX_REMEMBERED_BYTES
+from firsthand.engine.decoding.grammar_cache import MAX_CACHE_BYTES
 from firsthand.providers.local import Local
 from firsthand.serve.admission.admission_settings import ClientLimits
 from firsthand.serve.admission.api_keys import Client, Keys
@@ -208,9 +208,7 @@ def test_a_slow_parser_of_tool_calls_as_in_cve_2025_48887(running: Running) -> N
 def test_an_unbounded_grammar_cache_as_in_ghsa_389x_67px_mjg3(running: Running) -> None:
     for place in range(40):
         ask(running, messages=HI, max_tokens=1, structured_outputs={"choice": [f"{place}-{'x' * 60_000}"]})
-    known = running.models.model._loaded.grammars._known
-    sizes = sum(len(grammar.source) for grammar, _ in known)
-    assert len(known) <= MAX_REMEMBERED and sizes <= MAX_REMEMBERED_BYTES + 60_100
+    assert 0 < running.models.model._loaded.grammars.num_bytes <= MAX_CACHE_BYTES
 
 
 def test_a_grammar_cache_on_disk_as_in_ghsa_mgrm_fgjv_mhv8(running: Running, tmp_path: Path) -> None:

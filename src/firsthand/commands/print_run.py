@@ -54,7 +54,7 @@ def print_results(results: Results) -> None:
             out.print(f"{heading:<10}{line}", soft_wrap=True, markup=False)
         for name, protocol in protocols.items():
             out.print(f"protocol  {name}: {protocol}".replace("\n", "\\n"), soft_wrap=True, markup=False)
-        report = write_report(run, settings, attempts, boards)
+        report = write_report(run, settings, attempts, boards, protocols)
         out.print(f"report    {report}", soft_wrap=True, markup=False)
         worst = next((each for each in attempts if each.error), attempts[-1])
         out.print(f"traces    {run.path}", soft_wrap=True, markup=False)
@@ -80,8 +80,22 @@ def print_json(results: Results) -> None:
     print_as_json(body)
 
 
+def report_facts(run: Run, settings: RunSettings, protocols: Mapping[str, str]) -> dict[str, str]:
+    """What a reader needs to have the same numbers again: version, commit, seed, models and protocols."""
+    facts = {"firsthand": str(run.about.get("firsthand", "")), "commit": str(run.about.get("commit") or "")}
+    facts["seed"] = str(settings.seed)
+    for agent in run.agents().values():
+        facts[f"model {agent.get('model', '')}"] = str(agent.get("fingerprint", ""))
+    facts |= {f"protocol of {name}": protocol for name, protocol in protocols.items()}
+    return {name: value for name, value in facts.items() if value}
+
+
 def write_report(
-    run: Run, settings: RunSettings, attempts: Sequence[Trace | AttemptSummary], boards: Sequence[Board]
+    run: Run,
+    settings: RunSettings,
+    attempts: Sequence[Trace | AttemptSummary],
+    boards: Sequence[Board],
+    protocols: Mapping[str, str],
 ) -> str:
     """Write the HTML report into the run's folder; returns its path. StoreError if it cannot be written."""
     from firsthand.show.html_report import report_html
@@ -95,6 +109,8 @@ def write_report(
         run_path=str(run.path),
         traces=attempts,
         read=run.trace,
+        task=run.task,
+        facts=report_facts(run, settings, protocols),
         grids=own_grids(run),
     )
     path = run.path / "report.html"

@@ -12,6 +12,7 @@ from firsthand.runs import store
 from firsthand.runs.feed import Ended, follow
 from firsthand.show.board import attempts_of, leaderboard
 from firsthand.show.board_table import render
+from firsthand.show.expected import expected_answer
 from firsthand.show.feed_lines import FeedLines
 from firsthand.show.trace_tree import show
 from firsthand.stats.stored_figures import own_figures
@@ -95,7 +96,10 @@ def main(config: Config) -> int:
                 shown = trace if config.reveal else shareable(trace)
                 print_as_json(shown.to_json())
             else:
-                show(trace, full=config.full, reveal=config.reveal)
+                task = None if config.judge else run.task(trace.benchmark, trace.task_id)
+                show(
+                    trace, full=config.full, reveal=config.reveal, expected=expected_answer(task, reveal=config.reveal)
+                )
             return 0
         order = {name: index for index, name in enumerate(run.agents())}  # as it was asked: the first is the baseline
         budget = str(run.config.get("equal_budget"))

@@ -215,7 +215,7 @@ class Local:
     ) -> AsyncGenerator[Delta, None]:
         """Yields the pieces of `n` answers as they come (see `TokenModel`)."""
         loaded = (await self._ready()).with_variables(template)
-        grammar = await self._grammar(loaded, sampling, tools)
+        grammar = await self._grammar(loaded, sampling, tools, run)
         make = partial(new_request, loaded, prompt, sampling, tools, n, grammar, self.chosen, priority, run, cache_salt)
         request, new_answer = await asyncio.to_thread(make) if is_long(prompt, sampling) else make()
         answers = [new_answer() for _ in range(n)]
@@ -361,16 +361,22 @@ class Local:
                 memory.read(loaded, self.chosen)
             return loaded
 
-    async def _grammar(self, loaded: Loaded, sampling: Sampling, tools: Sequence[ToolSpec]) -> CompiledGrammar | None:
+    async def _grammar(
+        self, loaded: Loaded, sampling: Sampling, tools: Sequence[ToolSpec], run: str = ""
+    ) -> CompiledGrammar | None:
         """Returns the grammar of the answers, compiled in another thread if it is new."""
         forcing = sampling.allowed_token_ids is None and not sampling.bad_words
+        owner = (run or request_owner.current()).partition("/")[0]  # a client, whatever users it names
         if (grammar := sampling.grammar) is not None:
             known = loaded.grammars.find(grammar, forcing=forcing)
-            return known or await asyncio.to_thread(loaded.grammars.compile, grammar, forcing=forcing)
+            make = partial(loaded.grammars.compile, grammar, forcing=forcing, owner=owner)
+            return known or await loaded.grammars.in_thread(make)
         markup = loaded.chat.markup
         if not tools or self.free_calls or markup is None:
             return None
-        return await asyncio.to_thread(compile_calls, loaded.grammars, tools, markup, forcing)
+        return await loaded.grammars.in_thread(
+            partial(compile_calls, loaded.grammars, tools, markup, forcing, owner=owner)
+        )
 
 
 def load(path: Path, config: EngineConfig, adapter: Path | None = None) -> Loaded:

@@ -5,6 +5,7 @@ No tensors: `local` loads models and calls their engines.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -16,10 +17,12 @@ from firsthand.engine.core.request_checks import check_num_answers
 from firsthand.engine.core.sequence import Request
 from firsthand.engine.decoding.constraint import CompiledGrammar, Grammars
 from firsthand.errors import ConfigError, ModelError
+from firsthand.grammar import Grammar
 from firsthand.message import Message, Sampled, Text
 from firsthand.model import CallDelta, Completion, Delta, FinishReason, Prompt, Sampling, ToolSpec, Usage
 from firsthand.system import request_owner
 from firsthand.tokens.calls.call_grammar import Markup, tool_grammar
+from firsthand.tokens.grammar_cost import is_cheap
 from firsthand.tokens.incremental_decoding import StopStrings
 from firsthand.tokens.templates.chat_template import ChatTemplate
 from firsthand.tokens.tokenizer import TextRun, Tokenizer
@@ -27,6 +30,8 @@ from firsthand.tokens.tokenizer import TextRun, Tokenizer
 if TYPE_CHECKING:
     from firsthand.engine.core.engine_thread import EngineWorker
 
+_CALLS_S = 10.0
+"""Time to find the tools whose schemas can be compiled, where all together cannot."""
 _MANY = 16
 """With more `bad_words` than this, a request is prepared in another thread."""
 _LONG = 20_000
@@ -240,23 +245,29 @@ def encode_pair(loaded: Loaded, prompt: Prompt, continuation: str) -> tuple[tupl
 
 
 def compile_calls(
-    grammars: Grammars, tools: Sequence[ToolSpec], markup: Markup, forcing: bool = True
+    grammars: Grammars, tools: Sequence[ToolSpec], markup: Markup, forcing: bool = True, *, owner: str = ""
 ) -> CompiledGrammar:
     """The grammar of calls of the tools. A schema that cannot be compiled allows any object: its tool checks it."""
-    compiled = partial(grammars.compile, forcing=forcing)
+    compiled = partial(grammars.compile, forcing=forcing, owner=owner)
+    ends = time.monotonic() + _CALLS_S
     with suppress(ConfigError):
         return compiled(tool_grammar(tools, markup=markup))
     with suppress(ConfigError):
-        return compiled(tool_grammar([_readable(grammars, tool, markup) for tool in tools], markup=markup))
+        readable = [tool if _is_readable(compiled, tool, markup, ends) else _loose(tool) for tool in tools]
+        return compiled(tool_grammar(readable, markup=markup))
     return compiled(tool_grammar([_loose(tool) for tool in tools], markup=markup))
 
 
-def _readable(grammars: Grammars, tool: ToolSpec, markup: Markup) -> ToolSpec:
+def _is_readable(compiled: Callable[[Grammar], CompiledGrammar], tool: ToolSpec, markup: Markup, ends: float) -> bool:
+    """True if the grammar of one tool's calls can be compiled; after a time only what is known to be cheap is tried."""
     try:
-        grammars.compile(tool_grammar([tool], markup=markup))
+        grammar = tool_grammar([tool], markup=markup)
+        if time.monotonic() > ends and not is_cheap(grammar):
+            return False
+        compiled(grammar)
     except ConfigError:
-        return _loose(tool)
-    return tool
+        return False
+    return True
 
 
 def _loose(tool: ToolSpec) -> ToolSpec:

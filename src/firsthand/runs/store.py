@@ -40,6 +40,7 @@ from firsthand.runs.index import Index, RunInfo, listed
 from firsthand.runs.run_names import DATABASE, LOCK, find_run, new_run_id
 from firsthand.runs.stored_journal import StoredJournal, now
 from firsthand.system.lock import held, is_held
+from firsthand.system.source_commit import source_commit
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
 
@@ -338,6 +339,12 @@ class Run:
         tasks = ((benchmark, read_as(self.database, Task.from_json, body)) for benchmark, _, body in rows)
         return {(benchmark, task.id): task for benchmark, task in tasks}
 
+    def task(self, benchmark: str, task_id: str) -> Task | None:
+        """The task of that id, or None if the run does not hold it."""
+        sql = "SELECT body FROM tasks WHERE benchmark = ? AND task = ?"
+        found = self.database.read(sql, (plain(benchmark), plain(task_id)))
+        return read_as(self.database, Task.from_json, found[0][0]) if found else None
+
     def benchmarks(self) -> list[str]:
         """The benchmarks whose tasks are kept, in the order they came."""
         rows = self.database.read("SELECT benchmark FROM tasks GROUP BY benchmark ORDER BY min(rowid)")
@@ -434,6 +441,7 @@ def create(
         "config": config,
         "command": list(sys.argv if command is None else command),
         "firsthand": __version__,
+        "commit": source_commit(),
         "machine": describe_machine(),
         "figures": dict(figures or {}),
     }

@@ -90,7 +90,7 @@ class Container:
         command += ["--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--hostname", "sandbox"]
         command += ["--memory", str(limits.memory_bytes), "--memory-swap", str(limits.memory_bytes)]
         command += ["--pids-limit", str(limits.processes + 2), "--ulimit", f"nofile={limits.open_files}"]
-        command += ["--ulimit", f"fsize={limits.file_bytes}", "--ulimit", "core=0"]
+        command += ["--ulimit", f"fsize={limits.file_bytes}", "--ulimit", "core=1"]
         command += ["--env", "HOME=/tmp/work", "--env", "PYTHONHASHSEED=0"]
         for number, package in enumerate(self.packages):
             command += ["--volume", f"{package}:/packages/{number}:ro"]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path("/sys/fs/cgroup")
 SLACK_BYTES = 64 * 2**20
-"""For the kernel's own tables of a run, and the worker's own growth."""
+"""For the kernel's own tables of a run, its sockets, and the worker's own growth."""
 LEFT_S = 10.0
 """An empty cgroup of a process that is gone is removed when it is this old."""
 _NUMBERS = itertools.count()
@@ -29,15 +29,24 @@ class MemoryCgroup:
         self.limit_file = folder / ("memory.max" if version == 2 else "memory.limit_in_bytes")
         self.usage_file = folder / ("memory.current" if version == 2 else "memory.usage_in_bytes")
         self.events_file = folder / ("memory.events" if version == 2 else "memory.oom_control")
+        self.own_bytes: int | None = None
+        """Held before the first run, by the worker itself."""
 
     def entering(self, command: list[str]) -> list[str]:
         """The command, run inside the cgroup from its first instruction on."""
         return ["/bin/sh", "-c", 'echo $$ > "$0" && exec "$@"', str(self.folder / "cgroup.procs"), *command]
 
     def allow(self, more_bytes: int) -> None:
-        """Set the limit to what is used now and `more_bytes`, and some slack."""
+        """Set the limit to what the worker held before its first run and `more_bytes`, and some slack.
+
+        What earlier runs left in the kernel's caches is not added: they are emptied first. Where more is left than a new and
+        smaller limit holds, it is added all the same, since the kernel might end the worker for it.
+        """
         used = int(self.usage_file.read_text())
-        self.limit_file.write_text(str(used + more_bytes + SLACK_BYTES))
+        if self.own_bytes is None:
+            self.own_bytes = used
+        limit = self.own_bytes + more_bytes + SLACK_BYTES
+        self.limit_file.write_text(str(limit if used < limit else used + more_bytes + SLACK_BYTES))
 
     def kills(self) -> int:
         """The number of processes that the kernel has killed for the limit."""
@@ -67,11 +76,14 @@ def open_cgroup() -> MemoryCgroup | None:
             continue
         made = MemoryCgroup(folder, version)
         try:
-            made.allow(2**40)
+            made.limit_file.write_text(str(2**40))
+            int(made.usage_file.read_text())
             made.kills()
-            if version == 2:
-                with suppress(FileNotFoundError):  # a kernel without swap
-                    (folder / "memory.swap.max").write_text("0")
+            with suppress(FileNotFoundError):  # a kernel without swap
+                (folder / ("memory.swap.max" if version == 2 else "memory.swappiness")).write_text("0")
+            if version == 1:  # which counts sockets only if asked to
+                with suppress(OSError):
+                    (folder / "memory.kmem.tcp.limit_in_bytes").write_text(str(SLACK_BYTES))
             return made
         except (OSError, ValueError):
             made.close()

@@ -30,6 +30,7 @@ from typing import Any, Literal, Protocol
 from firsthand.errors import ConfigError, SandboxError
 from firsthand.sandbox import bubblewrap, container, monty
 from firsthand.sandbox.bubblewrap import Report, SandboxRun
+from firsthand.sandbox.bwrap_command import WORKSPACE
 from firsthand.sandbox.sandbox_limits import RunLimits, Workspace
 
 Tier = Literal["bubblewrap", "gvisor", "docker", "monty"]
@@ -98,7 +99,7 @@ class Sandbox:
         self.limits = limits or RunLimits()
         self.tier: Tier = tier or available()
         folders = [site_packages(Path(package)) for package in packages]
-        self._folder = bubblewrap.WORKSPACE if workspace else ""
+        self._folder = WORKSPACE if workspace else ""
         self._begin = "/" if workspace and workspace.folders else ""  # ~ may be gone, where /tmp is kept
         if workspace and self.tier != "bubblewrap":
             raise SandboxError(f"a workspace needs bubblewrap, and the tier is {self.tier}: {INSTALL}")

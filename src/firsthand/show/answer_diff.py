@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from firsthand.loop.protection import shareable
 from firsthand.runs.pairing import Comparison, Pair
 from firsthand.runs.store import Run
+from firsthand.show.expected import expected_answer
 from firsthand.show.html_page import page_html
 from firsthand.show.html_report import clipped
 from firsthand.task import Task
@@ -70,6 +71,8 @@ class Sample:
     change: Literal["better", "worse", "same"]
     a: DiffSide
     b: DiffSide
+    expected: str = ""
+    """The expected answer; empty where the task has none."""
 
     @property
     def pieces(self) -> list[DiffSpan]:
@@ -127,6 +130,7 @@ def samples(
                 change,
                 _answer(trace_a, score),
                 _answer(trace_b, score),
+                expected_answer(task),
             )
 
 
@@ -147,6 +151,8 @@ def terminal_text(sample: Sample, width: int) -> Text:
     out.append(f"  epoch {sample.epoch}  {sample.a.score} -> {sample.b.score}  ")
     out.append(f"{sample.change}\n", colour)
     out.append(f"{_plain(clipped(sample.prompt, 300))}\n", "dim")
+    if sample.expected:
+        out.append(f"expected: {_plain(clipped(sample.expected, 300))}\n", "dim")
     half = max(10, (width - 3) // 2)
     pieces = sample.pieces
     left = _column([p for p in pieces if p.kind != "added"], half)

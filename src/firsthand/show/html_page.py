@@ -1,7 +1,8 @@
 """Renders one self-contained HTML page from a template of this folder and its style, filled with untrusted values.
 
-A page makes no network request and runs no script; its content-security policy forbids both and names the style by its
-hash. Values are escaped, and their control and direction characters are made visible.
+A page makes no network request and runs no script but its own, `NAME.js`, if it has one; its content-security policy
+forbids the rest and names style and script by their hashes. Values are escaped, and their control and direction characters
+are made visible.
 """
 
 from __future__ import annotations
@@ -22,12 +23,17 @@ _JOINERS = "\u200c\u200d"
 
 
 def page_html(name: str, **values: Any) -> str:
-    """The page that `NAME.html.j2` and `NAME.css` make of the values; it is given the style and its hash too."""
+    """The page that `NAME.html.j2` makes of the values, and of the style and script beside it with their hashes."""
     from markupsafe import Markup
 
-    style = (_FOLDER / f"{name}.css").read_text(encoding="utf-8")
-    style_hash = "sha256-" + base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    return _environment().get_template(f"{name}.html.j2").render(**values, style=Markup(style), style_hash=style_hash)
+    own: dict[str, Any] = {}
+    for what, suffix in (("style", "css"), ("script", "js")):
+        file = _FOLDER / f"{name}.{suffix}"
+        if file.is_file():
+            text = file.read_text(encoding="utf-8")
+            own[what] = Markup(text)
+            own[f"{what}_hash"] = "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return _environment().get_template(f"{name}.html.j2").render(**values, **own)
 
 
 @cache

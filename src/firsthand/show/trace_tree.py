@@ -49,16 +49,18 @@ class StyledText:
     """The message that they begin, if they do."""
 
 
-def show(trace: Trace, *, full: bool = False, file: TextIO | None = None, reveal: bool = False) -> None:
+def show(
+    trace: Trace, *, full: bool = False, file: TextIO | None = None, reveal: bool = False, expected: str = ""
+) -> None:
     """Print the trace as a tree, in colour on a terminal, as plain text elsewhere. `full` shortens nothing.
 
-    The words of a protected task are left out unless `reveal` is given.
+    The words of a protected task are left out unless `reveal` is given. `expected` is shown under the answer.
     """
     file = file or sys.stdout
     encoding = file.encoding or "utf-8"
     lines = [
         replace(line, text=line.text.encode(encoding, "backslashreplace").decode(encoding))
-        for line in trace_lines(trace if reveal else shareable(trace), full=full)
+        for line in trace_lines(trace if reveal else shareable(trace), full=full, expected=expected)
     ]
     if file.isatty():
         _print_rich(lines, file)
@@ -71,12 +73,12 @@ def plain_lines(lines: list[StyledText]) -> list[str]:
     return [f"{'  ' * min(line.depth, _MAX_INDENT)}{text}".rstrip() for line in lines for text in line.text.split("\n")]
 
 
-def trace_lines(trace: Trace, *, full: bool = False) -> list[StyledText]:
+def trace_lines(trace: Trace, *, full: bool = False, expected: str = "") -> list[StyledText]:
     """The trace as lines: a head, the tree of messages with what was done at each, scores, events and errors."""
     writer = _Writer(trace, full)
     writer.head()
     writer.tree()
-    writer.tail()
+    writer.tail(expected)
     return writer.lines
 
 
@@ -185,6 +187,8 @@ class _Writer:
         if self.brief:
             self.add(depth, message.role, f"#{index} {self.gist(index)}", index)
             return
+        if index in self.made_by and self.made_by[index][1] == 0:
+            self.prompt(depth, self.made_by[index][0])
         self.add(depth, message.role, f"#{index} {message.role}{self.birth(index)}")
         for mark in self.marks.get(index, ()):
             if id(mark) not in self.marked:
@@ -229,8 +233,14 @@ class _Writer:
                 self.add(depth + 1, "error" if call.error else "tool", f"· {line}")
                 continue
             self.add(depth + 1, "error" if call.error else "note", f"· {head}  [{call.duration_s:.2f} s{replayed}]")
+            self.prompt(depth + 2, call)
             if result:
                 self.add(depth + 2, "error" if call.error else "body", self.short(result))
+
+    def prompt(self, depth: int, call: Call) -> None:
+        """The prompt of a call that is a text, which no message holds."""
+        if isinstance(text := call.detail.get("prompt"), str):
+            self.add(depth, "body", f"prompt: {self.short(text)}")
 
     def call_text(self, call: Call) -> tuple[str, str]:
         """Tool calls and results that no message of the trace holds."""
@@ -250,11 +260,13 @@ class _Writer:
         shown = [f"{each.get('logprob', 0.0):9.3f}  {as_json_text(each.get('text'))}" for each in likelihoods]
         return f"{call.kind} {len(shown)} continuations (log-prob, text)", "\n".join(shown)
 
-    def tail(self) -> None:
+    def tail(self, expected: str) -> None:
         trace = self.trace
         self.add(0, "title", "outcome")
         if trace.answer is not None:
             self.add(1, "body", f"answer: {self.short(trace.answer)}")
+        if expected:
+            self.add(1, "body", f"expected: {self.short(expected)}")
         self.add(1, "note" if trace.stop_reason == "done" else "error", f"stopped: {trace.stop_reason}")
         for score in trace.scores:
             self.add(1, *_score_line(score))

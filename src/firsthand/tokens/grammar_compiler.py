@@ -1,14 +1,13 @@
-"""Compiles grammars with llguidance, and checks whether a text matches one.
+"""Compiles grammars with llguidance in bounds, and checks whether a text matches one.
 
-A grammar is untrusted input. It is compiled in bounded time on a thread with a large stack, since llguidance recurses
-and a chain of a few thousand rules overflows an ordinary one; llguidance's limits bound its memory. Importing this
-module imports neither torch nor, until a grammar is compiled, llguidance.
+A grammar is untrusted input. One that is known to be cheap (`grammar_cost.py`) is compiled here, on a thread with a large
+stack, since llguidance recurses and a chain of a few thousand rules overflows an ordinary one. Any other one is compiled,
+and later followed, in a process of its own (`isolated_grammar.py`). Importing this module imports neither torch nor, until a
+grammar is compiled, llguidance.
 """
 
 from __future__ import annotations
 
-import json
-import re
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -17,99 +16,27 @@ from typing import Any, TypeVar
 
 from firsthand.errors import ConfigError, TransientError
 from firsthand.grammar import Grammar
-from firsthand.tokens.tokenizer import TextRun, Tokenizer
+from firsthand.tokens.grammar_cost import is_cheap
+from firsthand.tokens.isolated_grammar import GrammarProcesses
+from firsthand.tokens.llguidance_grammar import byte_vocabulary, matcher_of
 
 T = TypeVar("T")
 
 MAX_READ_S = 20.0
-MAX_FORCED = 1 << 16
-"""A grammar that forces this many tokens at its beginning is refused: it fits no context."""
+_CHEAP_STATES = 16_000
+"""Of an automaton in this process, about 32 MB at most; people's schemas were seen to need less than 2,000."""
 _STACK_BYTES = 1 << 29
 _MAX_READERS = 4
-_LEXER_STATES = 50_000
-_LEXER_FUEL = 200_000
-"""Also bounds how many tokens a grammar can force at once, and so the time of a step: about 100,000 bytes."""
-_LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-_STRICT = {"lenient": False, "coerce_one_of": False}
-_UNFORCED = '%llguidance {"no_forcing": true}'
 _STACK_LOCK = threading.Lock()
 _READERS = threading.BoundedSemaphore(_MAX_READERS)
 
 
-class Vocabulary:
-    """A tokenizer in the form that llguidance reads: the bytes of each token, and the special tokens.
-
-    Tool-call markers count as text, so that a grammar need not know whether they are tokens of their own.
-    """
-
-    is_tokenizer_wrapper = True
-
-    def __init__(self, tokenizer: Tokenizer):
-        self.tokenizer = tokenizer
-        self.bos_token_id = tokenizer.bos_id
-        self.eos_token_id = tokenizer.eos_id
-        self.tokens = [tokenizer.visible_bytes(id) for id in range(tokenizer.vocab_size)]
-        self.special_token_ids = [id for id, text in enumerate(self.tokens) if not text]
-        for id in self.special_token_ids:
-            self.tokens[id] = tokenizer.token_bytes(id)
-
-    def __call__(self, text: str | bytes) -> list[int]:
-        """Returns the ids of text that continues other text."""
-        text = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
-        return self.tokenizer.encode_runs([TextRun(text, False)], continuing=True)
-
-
-def vocabulary(tokenizer: Tokenizer) -> Any:
-    """Returns llguidance's view of a tokenizer; takes some tenths of a second."""
-    import llguidance
-
-    vocab: Any = Vocabulary(tokenizer)  # llguidance's wrapper adds nothing that we need
-    ends = sorted(tokenizer.eos_ids)
-    if not ends:
-        raise ConfigError("the model has no end-of-sequence token, so a grammar cannot end an answer")
-    try:
-        return llguidance.LLTokenizer(vocab, n_vocab=tokenizer.vocab_size, eos_token=ends)
-    except Exception as error:
-        raise ConfigError(f"grammars do not work with this model's tokenizer: {error}") from error
-
-
 def read(grammar: Grammar, vocab: Any, *, flexible: bool = False, forcing: bool = True) -> Any:
-    """Returns llguidance's matcher at the start of a text; ConfigError if the grammar is invalid, matches nothing, or
-    is too large.
-
-    Without `forcing` the matcher accepts any tokenization of a text. `flexible` allows whitespace wherever JSON does
-    and reads schemas leniently: for checking texts from elsewhere.
-    """
-
-    def source() -> str:
-        text = _translated(grammar, flexible)
-        return text if forcing else _unforced(text)
-
-    def build() -> Any:
-        import llguidance
-
-        limits = llguidance.LLParserLimits(
-            max_lexer_states=_LEXER_STATES, initial_lexer_fuel=_LEXER_FUEL, verbose_errors=False
-        )
-        matcher = llguidance.LLMatcher(vocab, source(), log_level=0, limits=limits)
-        forced = [] if matcher.is_error() else matcher.compute_ff_tokens()
-        if len(forced) > MAX_FORCED:
-            raise ConfigError(
-                f"the {grammar.kind} grammar forces its first {len(forced)} tokens, more than fit a context: make it shorter"
-            )
-        if not matcher.is_error() and not flexible:
-            matcher.compute_bitmask()
-        if not matcher.is_error() and matcher.is_stopped() and not matcher.is_accepting():
-            raise ConfigError(f"no text fits the {grammar.kind} grammar: {grammar.source[:100]!r}")
-        return matcher
-
-    matcher = in_bounds(build, f"the {grammar.kind} grammar")
-    if matcher.is_error():
-        reason = " ".join(matcher.get_error().replace("<non-verbose/>", "").split())[:400]
-        if matcher.stop_reason() == "InternalError" and "NoExtension" in reason:
-            reason = f"no text fits it ({reason})"
-        raise ConfigError(f"the {grammar.kind} grammar cannot be used: {reason}")
-    return matcher
+    """Returns the matcher of a cheap grammar, compiled in this process; see `llguidance_grammar.matcher_of`."""
+    return in_bounds(
+        lambda: matcher_of(grammar, vocab, flexible=flexible, forcing=forcing, states=_CHEAP_STATES),
+        f"the {grammar.kind} grammar",
+    )
 
 
 def accepts(grammar: Grammar, text: str, *, whole: bool = True) -> bool:
@@ -123,7 +50,10 @@ def accepts(grammar: Grammar, text: str, *, whole: bool = True) -> bool:
         raw = text.strip().encode() if grammar.kind == "json_schema" else text.encode()
     except UnicodeEncodeError:
         return False
-    matcher = read(grammar, _byte_vocabulary(), flexible=True)
+    if is_cheap(grammar):
+        matcher = read(grammar, byte_vocabulary(), flexible=True)
+    else:
+        matcher = _byte_processes().compile(grammar, flexible=True)
     fits = matcher.try_consume_tokens(list(raw)) == len(raw)
     return bool(fits and (not whole or matcher.is_accepting()))
 
@@ -166,63 +96,6 @@ def in_bounds(build: Callable[[], T], what: str, *, most_s: float = MAX_READ_S) 
         raise ConfigError(f"{what} cannot be compiled: {str(error)[:300]}") from None
 
 
-def lark_json(schema: Any) -> str:
-    """Returns a JSON schema as an item of a Lark rule, on one line; what a grammar cannot express is left out."""
-    return _json_item(schema, {"lenient": True, "coerce_one_of": True})
-
-
-def lark_text(text: str) -> str:
-    """Returns a literal text as an item of a Lark rule."""
-    return json.dumps(text, ensure_ascii=False)
-
-
-def _json_item(schema: Any, strictness: dict[str, bool]) -> str:
-    body = {"anyOf": [{}]} if schema is True else {"not": {}} if schema is False else dict(schema)
-    return "%json " + json.dumps({**body, "x-guidance": {**_LAYOUT, **strictness}}, ensure_ascii=False)
-
-
-def _translated(grammar: Grammar, flexible: bool) -> str:
-    """Returns the grammar in llguidance's format."""
-    from llguidance import LLMatcher
-
-    match grammar.kind:
-        case "json_schema":
-            loose = {"whitespace_flexible": True, "item_separator": ",", "key_separator": ":"}
-            options = {**loose, "lenient": True, "coerce_one_of": True} if flexible else {**_LAYOUT, **_STRICT}
-            return str(LLMatcher.grammar_from_json_schema(grammar.source, overrides=options))  # type: ignore[arg-type]
-        case "regex":
-            return str(LLMatcher.grammar_from_regex(grammar.source))
-        case "choice":
-            return str(LLMatcher.grammar_from_regex("|".join(map(re.escape, grammar.parsed()))))
-        case "lark":
-            return str(LLMatcher.grammar_from_lark(grammar.source))
-        case "gbnf":
-            return str(LLMatcher.grammar_from_lark(_lark_from_gbnf(grammar.source)))
-
-
-def _unforced(text: str) -> str:
-    """Returns a translated grammar that forces no tokens."""
-    if not text.startswith("{"):
-        return f"{_UNFORCED}\n{text}"
-    body = json.loads(text)
-    for part in body["grammars"]:
-        schema = part.pop("json_schema", None)
-        lark = part["lark_grammar"] if schema is None else f"start: %json {json.dumps(schema)}"
-        part["lark_grammar"] = f"{_UNFORCED}\n{lark}"
-    return json.dumps(body)
-
-
-def _lark_from_gbnf(text: str) -> str:
-    from llguidance.gbnf_to_lark import any_to_lark
-
-    try:
-        return str(any_to_lark(text))
-    except (Exception, RecursionError) as error:
-        raise ConfigError(f"the gbnf grammar cannot be used: {str(error)[:300] or type(error).__name__}") from None
-
-
 @cache
-def _byte_vocabulary() -> Any:
-    import llguidance
-
-    return llguidance.LLTokenizer("byte")
+def _byte_processes() -> GrammarProcesses:
+    return GrammarProcesses()

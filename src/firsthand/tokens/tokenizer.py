@@ -185,6 +185,16 @@ class Tokenizer:
         found = self._rust.token_to_id(content)
         return None if found is None else int(found)
 
+    def settings(self) -> Json:
+        """The arguments that build this tokenizer again in another process; the chat template is left out."""
+        ends = [id for id in (self.eos_id, *sorted(self.eos_ids)) if id is not None]
+        return {
+            "description": json.loads(self._rust.to_str()),
+            "bos_id": self.bos_id,
+            "eos_ids": list(dict.fromkeys(ends)),
+            "add_bos": self.add_bos,
+        }
+
     def text_of(self, id: int | None) -> str:
         """Returns a token's text as the vocabulary writes it; empty for None."""
         return "" if id is None else self._added_text.get(id) or self._rust.id_to_token(id) or ""

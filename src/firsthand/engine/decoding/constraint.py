@@ -1,35 +1,43 @@
 """Constrains answers by a grammar: the tokens that may come next, and those that must.
 
-`Grammars` compiles a grammar for a tokenizer once. Each answer gets a `Guide`, which follows it token by token. Where a
-grammar leaves one text only, its tokens are `forced`: the engine takes them unsampled and computes them together in one
-step (jump-ahead), as the tokens the tokenizer itself would encode the text to, and only as many as no longer text could
-change (llguidance's fast-forward tokens). Forced and allowed tokens are a function of the answer's tokens. `Masks` computes
-the allowed tokens during the step's forward pass. No torch here.
+`Grammars` compiles a grammar for a tokenizer once, in a process of its own unless it is known to be cheap. Each answer
+gets a `Guide`, which follows it token by token. Where a grammar leaves one text only, its tokens are `forced`: the
+engine takes them unsampled and computes them together in one step (jump-ahead), as the tokens the tokenizer itself
+would encode the text to, and only as many as no longer text could change (llguidance's fast-forward tokens). Forced and
+allowed tokens are a function of the answer's tokens. `Masks` computes the allowed tokens during the step's forward
+pass. No torch here.
 """
 
 # V vocabulary
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections import OrderedDict, deque
-from collections.abc import Iterable
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from firsthand.errors import ConfigError, ModelError
+from firsthand.engine.decoding.grammar_cache import MAX_CACHE_BYTES, GrammarCache, Growth
+from firsthand.errors import ConfigError, FirsthandError, ModelError
 from firsthand.grammar import Grammar
-from firsthand.tokens import grammar_compiler
+from firsthand.tokens import grammar_compiler, llguidance_grammar
+from firsthand.tokens.compile_slots import MAX_WAITING
+from firsthand.tokens.grammar_cost import is_cheap
+from firsthand.tokens.isolated_grammar import DEFAULT_LIMITS, GrammarLimits, GrammarProcesses, IsolatedMatcher
 from firsthand.tokens.tokenizer import Tokenizer
 
 WORD = 32
 """Bits of a word of a mask."""
-MAX_REMEMBERED = 256
-MAX_REMEMBERED_BYTES = 1 << 21
-"""Of sources; a compiled grammar takes some ten times its source, a hostile one more."""
+_MAX_OUTGROWN = 10_000
+_LIMITS = ("too many", "limit", "TooComplex", "too large", "exceeded")
+"""Words in llguidance's reasons when a grammar has reached one of its limits."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -45,6 +53,20 @@ class CompiledGrammar:
     """The mask of tokens that may follow the forced ones; None if those are the whole text."""
     forcing: bool = True
     """False if every spelling of a forced text is allowed."""
+    growth: Growth = field(default_factory=Growth)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes held; see `grammar_cache`."""
+        own = 4 * len(self.grammar.source) + (0 if self.allowed is None else self.allowed.nbytes)
+        if isinstance(self.matcher, IsolatedMatcher):
+            return own + self.matcher.num_bytes
+        return own + self.growth.estimate(self.grammar.source)
+
+    @property
+    def is_in_use(self) -> bool:
+        """True if an answer follows it."""
+        return isinstance(self.matcher, IsolatedMatcher) and self.matcher.num_copies > 0
 
     def guide(self) -> Guide:
         """A new Guide for one answer."""
@@ -54,57 +76,84 @@ class CompiledGrammar:
 class Grammars:
     """Compiles grammars for one tokenizer and caches them, invalid ones too. Thread-safe."""
 
-    def __init__(self, tokenizer: Tokenizer):
+    def __init__(
+        self, tokenizer: Tokenizer, *, cache_bytes: int = MAX_CACHE_BYTES, limits: GrammarLimits = DEFAULT_LIMITS
+    ):
         self._tokenizer = tokenizer
+        self._limits = limits
         self._vocab: Any = None
-        self._known: OrderedDict[tuple[Grammar, bool], CompiledGrammar | str] = OrderedDict()
-        self._lock = threading.Lock()
+        self._processes: GrammarProcesses | None = None
+        self._threads: ThreadPoolExecutor | None = None
+        self._outgrown: set[int] = set()
+        """Hashes of grammars that turned out not to be cheap: they get a process, where there is more room."""
+        self._cache: GrammarCache[tuple[Grammar, bool], CompiledGrammar] = GrammarCache(cache_bytes)
         self._vocab_lock = threading.Lock()
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes that cached grammars hold, estimated from above."""
+        return self._cache.num_bytes
 
     def find(self, grammar: Grammar, *, forcing: bool = True) -> CompiledGrammar | None:
         """The compiled grammar if it is cached, else None. ConfigError if it is known to be invalid."""
-        key = (grammar, forcing)
-        with self._lock:
-            found = self._known.get(key)
-            if found is not None:
-                self._known.move_to_end(key)
+        found = self._cache.get((grammar, forcing))
+        if isinstance(found, CompiledGrammar) and isinstance(found.matcher, IsolatedMatcher) and found.matcher.failure:
+            if found.matcher.is_lost:
+                return None
+            found = found.matcher.failure
+            self._cache.put((grammar, forcing), found)
         if isinstance(found, str):
             raise ConfigError(found)
+        if found is not None and found.growth.is_spoiled:
+            if len(self._outgrown) >= _MAX_OUTGROWN:
+                self._outgrown.clear()
+            self._outgrown.add(hash(grammar))
+            return None
         return found
 
-    def compile(self, grammar: Grammar, *, forcing: bool = True) -> CompiledGrammar:
-        """The compiled grammar; compiling may take a second. ConfigError if it is invalid.
+    def compile(self, grammar: Grammar, *, forcing: bool = True, owner: str = "") -> CompiledGrammar:
+        """The compiled grammar; compiling may take a second. ConfigError if it is invalid or needs too much time or memory,
+        TransientError if too many others are being compiled; `owner` is who shares the compilers fairly with others.
 
         Without `forcing` it allows every spelling of a text, for requests that forbid tokens.
         """
         found = self.find(grammar, forcing=forcing)
         if found is not None:
             return found
-        vocab = self._vocabulary()
         try:
-            matcher = grammar_compiler.read(grammar, vocab, forcing=forcing)
+            if is_cheap(grammar) and hash(grammar) not in self._outgrown:
+                matcher = grammar_compiler.read(grammar, self._vocabulary(), forcing=forcing)
+            else:
+                matcher = self._isolated().compile(grammar, forcing=forcing, owner=owner, free=self._free)
             found = _begun(grammar, matcher, self._tokenizer.vocab_size, forcing)
         except ConfigError as error:
-            self._remember((grammar, forcing), str(error))
+            self._cache.put((grammar, forcing), str(error))
             raise
-        self._remember((grammar, forcing), found)
+        self._cache.put((grammar, forcing), found)
         return found
 
-    def _remember(self, key: tuple[Grammar, bool], found: CompiledGrammar | str) -> None:
-        with self._lock:
-            self._known[key] = found
-            while len(self._known) > 1 and self._is_full():
-                self._known.popitem(last=False)
+    async def in_thread(self, make: Callable[[], CompiledGrammar]) -> CompiledGrammar:
+        """Compile in a thread that may wait: those of `asyncio.to_thread` are few, and others need them."""
+        with self._vocab_lock:
+            if self._threads is None:
+                self._threads = ThreadPoolExecutor(MAX_WAITING + 8, thread_name_prefix="firsthand-grammars")
+        return await asyncio.get_running_loop().run_in_executor(self._threads, make)
 
-    def _is_full(self) -> bool:
-        sizes = sum(len(grammar.source) for grammar, _ in self._known)
-        return len(self._known) > MAX_REMEMBERED or sizes > MAX_REMEMBERED_BYTES
+    def _free(self) -> bool:
+        """Forget one grammar whose process no answer uses; returns whether there was one."""
+        return self._cache.drop_idle(lambda compiled: isinstance(compiled.matcher, IsolatedMatcher))
 
     def _vocabulary(self) -> Any:
         with self._vocab_lock:
             if self._vocab is None:
-                self._vocab = grammar_compiler.vocabulary(self._tokenizer)
+                self._vocab = llguidance_grammar.vocabulary(self._tokenizer)
             return self._vocab
+
+    def _isolated(self) -> GrammarProcesses:
+        with self._vocab_lock:
+            if self._processes is None:
+                self._processes = GrammarProcesses(self._tokenizer.settings(), self._limits)
+            return self._processes
 
 
 class Guide:
@@ -112,6 +161,7 @@ class Guide:
 
     def __init__(self, compiled: CompiledGrammar):
         self.matcher = compiled.matcher.deep_copy()
+        self._growth = compiled.growth
         self.vocab_size = compiled.vocab_size
         self.forced: deque[int] = deque(compiled.forced)
         """The next tokens, where the grammar leaves no choice; the matcher has consumed them already."""
@@ -132,7 +182,9 @@ class Guide:
         """The mask of tokens that may come next; no token may be forced. ModelError if the mask is empty."""
         assert not self.forced
         if self._allowed is None:
+            began = time.thread_time()
             self.take_mask(np.frombuffer(self.matcher.compute_bitmask(), np.uint32))
+            self.took(time.thread_time() - began)
         if self._allowed is None or not self._allowed.any():
             raise self._lost("allows no token here")
         return self._allowed
@@ -153,16 +205,24 @@ class Guide:
             assert token == expected
             return
         self._allowed = None
-        matcher = self.matcher
+        matcher, began = self.matcher, time.thread_time()
         if not matcher.consume_token(token):
             raise self._lost(f"does not go on after token {token}")
         forced = matcher.compute_ff_tokens()
         if forced and not matcher.consume_tokens(forced):
             raise self._lost("does not take the tokens that it asks for")
         self.forced.extend(forced)
+        self.took(time.thread_time() - began)
 
-    def _lost(self, what: str) -> ModelError:
-        reason = " ".join(str(self.matcher.get_error()).replace("<non-verbose/>", "").split())[:200]
+    def took(self, seconds: float) -> None:
+        """Record processor time that was spent in the grammar's automaton."""
+        self._growth.seconds += seconds
+
+    def _lost(self, what: str) -> FirsthandError:
+        reason = _reason(self.matcher)
+        if any(word in reason for word in _LIMITS):
+            self._growth.is_spoiled = True  # the automaton is shared: another answer begins with a new one
+            return ConfigError(f"the grammar is too complex to follow: {reason}; make it simpler")
         return ModelError(f"the grammar {what}{f': {reason}' if reason else ''}; the answer cannot be finished")
 
 
@@ -193,12 +253,28 @@ class Masks:
             pending.exception()
 
     def _fill(self, guides: list[Guide]) -> None:
+        here = [guide for guide in guides if not isinstance(guide.matcher, IsolatedMatcher)]
+        if here:
+            self._fill_here(here)
+        for guide in guides:
+            if isinstance(guide.matcher, IsolatedMatcher):
+                with suppress(FirsthandError):  # the guide asks again, and raises the reason
+                    guide.take_mask(np.frombuffer(guide.matcher.compute_bitmask(), np.uint32))
+
+    def _fill_here(self, guides: list[Guide]) -> None:
+        began = time.perf_counter()
         words = (guides[0].vocab_size + 31) // 32
         bits = np.zeros((len(guides), words), dtype=np.uint32)
         matchers = [(guide.matcher, row) for row, guide in enumerate(guides)]
         self._executor.unsafe_compute_mask_ptr(matchers, bits.ctypes.data, words * 4, len(guides))
+        took = time.perf_counter() - began
         for guide, row in zip(guides, bits, strict=True):
             guide.take_mask(row)
+            guide.took(took)
+
+
+def _reason(matcher: Any) -> str:
+    return " ".join(str(matcher.get_error()).replace("<non-verbose/>", "").split())[:200]
 
 
 def _begun(grammar: Grammar, matcher: Any, vocab_size: int, forcing: bool) -> CompiledGrammar:
@@ -208,7 +284,9 @@ def _begun(grammar: Grammar, matcher: Any, vocab_size: int, forcing: bool) -> Co
     allowed = None
     if not matcher.is_stopped():
         allowed = np.frombuffer(matcher.compute_bitmask(), np.uint32)
-    if matcher.is_error() or not (matcher.is_accepting() if allowed is None else allowed.any()):
+    if matcher.is_error():
+        raise ConfigError(f"the {grammar.kind} grammar is too complex: {_reason(matcher)}; make it simpler")
+    if not (matcher.is_accepting() if allowed is None else allowed.any()):
         raise ConfigError(f"no text fits the {grammar.kind} grammar: {grammar.source[:100]!r}")
     return CompiledGrammar(grammar, vocab_size, matcher, tuple(forced), allowed, forcing)
 

@@ -89,13 +89,28 @@ def do_seen(folders: list[str]) -> str:
 
 
 def everything(folders: list[str]) -> Iterator[str]:
-    """Every path in the folders, those above before those below; not what is mounted there, as Python may be."""
+    """Every path in the folders, those above before those below; not what is mounted there, as Python may be.
+
+    Without recursion, as `os.walk` has it before Python 3.12: folders may lie deeper in each other than its stack.
+    """
     for top in folders:
         device = os.lstat(top).st_dev
-        for folder, inner, names in os.walk(top):
-            inner[:] = [each for each in sorted(inner) if os.lstat(os.path.join(folder, each)).st_dev == device]
-            for name in sorted(inner + names):
-                yield os.path.join(folder, name)
+        ahead = [top]
+        while ahead:
+            folder = ahead.pop()
+            inner = []
+            try:
+                names = sorted(os.listdir(folder))
+            except PermissionError:
+                continue
+            for path in (os.path.join(folder, name) for name in names):
+                status = os.lstat(path)
+                if stat.S_ISDIR(status.st_mode):
+                    if status.st_dev != device:
+                        continue
+                    inner.append(path)
+                yield path
+            ahead += reversed(inner)
 
 
 def marks(path: str) -> list[Any]:

@@ -16,6 +16,7 @@ import ast
 import atexit
 import builtins
 import ctypes
+import fcntl
 import gc
 import io
 import json
@@ -33,16 +34,22 @@ import traceback
 import types
 from typing import Any, NoReturn
 
-_NEWNS, _NEWIPC, _NEWUSER, _NEWPID = 0x00020000, 0x08000000, 0x10000000, 0x20000000
-_NOSUID, _NODEV, _NOEXEC = 2, 4, 8
+_NEWNS, _NEWIPC, _NEWUSER, _NEWPID, _NEWNET = 0x00020000, 0x08000000, 0x10000000, 0x20000000, 0x40000000
+_NOSUID, _NODEV, _NOEXEC, _BIND = 2, 4, 8, 4096
 _SET_DEATH_SIGNAL, _SET_DUMPABLE, _SET_SECCOMP, _SET_NO_NEW_PRIVS = 1, 4, 22, 38
-_NOBODY = 65534
+_SET_INTERFACE_FLAGS, _UP, _RUNNING = 0x8914, 1, 64
 _HEADER = struct.Struct("!I")
 _ENDED = struct.Struct("=iid")  # wait status, peak KiB of the largest process, seconds of processor time
 POLL_S = 0.02
 LOOK_CPU_S = 0.5
 """Processor time that one count of shared pages may take: more means so many mappings that they are the code's excess."""
 HOME = "/tmp/work"
+BUFFER_BYTES = 2**18
+"""The most that the kernel holds for a TCP connection of the run, in each direction."""
+HIDDEN = ("cmdline", "interrupts", "kallsyms", "diskstats", "sys/kernel/random/boot_id")
+"""Files of /proc that tell about the host alone: how and when it was started, its kernel, its keyboard and disks."""
+PENDING = 512
+"""Queued signals and timers of a run, which the kernel also counts for all that its user does."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -51,10 +58,14 @@ def main(config: dict[str, Any]) -> None:
     """Serve runs until the caller closes the control socket."""
     control = socket.socket(fileno=os.dup(0))
     os.dup2(os.open("/dev/null", os.O_RDWR), 0)
-    become_nobody(config["become_nobody"])
+    become(config["become"])
     preload()
-    if config["workspace"] and config["workspace"][2]:
-        sys.modules["keeping"].make(config["workspace"][0], config["workspace"][2])
+    workspace = config["workspace"]
+    if workspace and workspace[2]:
+        sys.modules["keeping"].make(workspace[0], workspace[2])
+    config["writable"] = []
+    if sys.modules["write_rules"].supported():
+        config["writable"] = ["/tmp", "/dev", *([workspace[0], *workspace[2]] if workspace else [])]
     gc.collect()
     gc.freeze()
     gc.disable()
@@ -73,13 +84,13 @@ def main(config: dict[str, Any]) -> None:
         os.waitpid(supervisor, 0)
 
 
-def become_nobody(wanted: bool) -> None:
+def become(user: int | None) -> None:
     """Mount a /proc that is wholly visible, which root's bubblewrap does not leave, and stop being root."""
-    if wanted:
+    if user is not None:
         mount("proc", "/proc", "proc", _NOSUID | _NODEV | _NOEXEC)
         os.setgroups([])
-        os.setresgid(_NOBODY, _NOBODY, _NOBODY)
-        os.setresuid(_NOBODY, _NOBODY, _NOBODY)
+        os.setresgid(user, user, user)
+        os.setresuid(user, user, user)
         drop_capabilities()
     prctl(_SET_DUMPABLE, 1)
     prctl(_SET_NO_NEW_PRIVS, 1)
@@ -93,6 +104,7 @@ def preload() -> None:
     sys.path.insert(0, "/")
     import checker  # type: ignore[import-not-found]  # noqa: F401
     import keeping  # type: ignore[import-not-found]  # noqa: F401
+    import write_rules  # type: ignore[import-not-found]  # noqa: F401
 
     del sys.path[0]
 
@@ -133,8 +145,7 @@ def enter_user_namespace() -> None:
     uid, gid = os.getuid(), os.getgid()
     check(_libc.unshare(_NEWUSER | _NEWPID), "unshare user and pid namespaces")
     for name, text in (("setgroups", "deny"), ("uid_map", f"1000 {uid} 1"), ("gid_map", f"1000 {gid} 1")):
-        with open(f"/proc/self/{name}", "w") as file:
-            file.write(text)
+        write(f"/proc/self/{name}", text)
 
 
 def watch(
@@ -169,6 +180,8 @@ def watch(
     if len(words) == _ENDED.size:
         report["status"], largest_kib, report["cpu_s"] = _ENDED.unpack(words)
         peak = max(peak, 1024 * largest_kib)
+    elif killed is None and status == signal.SIGKILL:
+        report["killed"] = "memory"  # nobody can kill init but we and the kernel, which does it for lack of memory
     elif killed is None:
         report["broken"] = words.decode(errors="replace") or f"init ended with wait status {status}"
     return report | {"peak_bytes": max(peak, 1024 * usage.ru_maxrss)}
@@ -232,10 +245,13 @@ def become_init(config: dict[str, Any], request: dict[str, Any], streams: tuple[
         # Process 1 is deaf to signals from inside, but for those it has a handler for.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         limits = request["limits"]
-        check(_libc.unshare(_NEWNS | _NEWIPC), "unshare mount and ipc namespaces")
+        check(_libc.unshare(_NEWNS | _NEWIPC | _NEWNET), "unshare mount, ipc and network namespaces")
         size = f"size={limits['scratch_bytes']},nr_inodes={limits['scratch_files'] + 4},mode=755"
         mount("tmpfs", "/tmp", "tmpfs", _NOSUID | _NODEV, size)
         mount("proc", "/proc", "proc", _NOSUID | _NODEV | _NOEXEC)
+        for name in HIDDEN:
+            mount("/dev/null", f"/proc/{name}", "none", _BIND)
+        open_network()
         make_scratch(request["files"])
         if config.get("workspace") and config["workspace"][2]:
             sys.modules["keeping"].show(mount, *config["workspace"][::2], config["workspace"][3])
@@ -255,6 +271,14 @@ def become_init(config: dict[str, Any], request: dict[str, Any], streams: tuple[
     except BaseException as error:
         os.write(tell, f"{type(error).__name__}: {error}".encode()[:4000])
         os._exit(1)
+
+
+def open_network() -> None:
+    """Let the run's processes reach each other over its own network, where nothing else is."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        fcntl.ioctl(any_socket, _SET_INTERFACE_FLAGS, struct.pack("=16sH14x", b"lo", _UP | _RUNNING))
+    for name in ("tcp_rmem", "tcp_wmem"):  # a connection's buffers are counted for the host, and could be 6 MB each
+        write(f"/proc/sys/net/ipv4/{name}", f"4096 {BUFFER_BYTES} {BUFFER_BYTES}")
 
 
 def make_scratch(files: dict[str, str]) -> None:
@@ -279,6 +303,15 @@ def as_bytes(text: str) -> bytes:
 def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> None:
     done = _libc.mount(source.encode(), target.encode(), kind.encode(), ctypes.c_ulong(flags), data.encode())
     check(done, f"mount {kind} on {target}")
+
+
+def write(path: str, text: str) -> None:
+    """Write a file of the kernel; `open` would take longer than the kernel does."""
+    fd = os.open(path, os.O_WRONLY)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
 
 
 def prctl(option: int, *values: int) -> None:
@@ -310,7 +343,7 @@ def become_run(config: dict[str, Any], request: dict[str, Any], streams: tuple[i
         os.closerange(3, 4096)
         os.chdir(request.get("folder") or HOME)
         limit(request["limits"])
-        confine(bytes.fromhex(config["seccomp"]))
+        confine(bytes.fromhex(config["seccomp"]), config["writable"])
     except BaseException as error:
         os.write(2, f"the sandbox could not start this: {type(error).__name__}: {error}\n".encode())
         os._exit(126)
@@ -344,19 +377,24 @@ def limit(limits: dict[str, Any]) -> None:
         ("RLIMIT_FSIZE", limits["file_bytes"], limits["file_bytes"]),
         ("RLIMIT_NOFILE", limits["open_files"], limits["open_files"]),
         ("RLIMIT_NPROC", limits["processes"] + 2, limits["processes"] + 2),  # supervisor and init count too
-        ("RLIMIT_CORE", 0, 0),
+        ("RLIMIT_CORE", 1, 1),  # 0 stops no program that `core_pattern` names; 1 does, and is too small for a file
+        ("RLIMIT_SIGPENDING", PENDING, PENDING),
         ("RLIMIT_MSGQUEUE", 0, 0),
         ("RLIMIT_MEMLOCK", 0, 0),
     ):
-        resource.setrlimit(getattr(resource, name), (soft, hard))
+        number = getattr(resource, name)
+        most = resource.getrlimit(number)[1]  # where that is lower already, it stays
+        soft, hard = (each if most == resource.RLIM_INFINITY else min(each, most) for each in (soft, hard))
+        resource.setrlimit(number, (soft, hard))
 
 
-def confine(filter_code: bytes) -> None:
-    """No capabilities, and the filter."""
+def confine(filter_code: bytes, writable: list[str]) -> None:
+    """No capabilities, rules on what may be written, and the filter."""
     drop_capabilities()
     prctl(_SET_DUMPABLE, 1)  # or its own /proc/self would not be its own
-    with open("/proc/self/oom_score_adj", "w") as file:  # if the machine runs out of memory, this goes first
-        file.write("1000")
+    write("/proc/self/oom_score_adj", "1000")  # if the machine runs out of memory, this goes first
+    if writable:
+        sys.modules["write_rules"].allow_only(writable)
     if filter_code:
         buffer = ctypes.create_string_buffer(filter_code, len(filter_code))
         program = ctypes.create_string_buffer(

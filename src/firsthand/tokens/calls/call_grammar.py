@@ -15,7 +15,7 @@ from firsthand.errors import ConfigError
 from firsthand.grammar import Grammar, lark
 from firsthand.message import Json
 from firsthand.model import ToolSpec
-from firsthand.tokens.grammar_compiler import lark_json, lark_text
+from firsthand.tokens.llguidance_grammar import lark_json, lark_text
 
 Markup = Literal["hermes", "llama3", "mistral"]
 """A model's tool-call markup. `hermes`: `<tool_call>` tags, as in Qwen and SmolLM2; `llama3`: a bare object, or one
