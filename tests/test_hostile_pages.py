@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import re
+from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element
 
@@ -87,6 +91,18 @@ def test_hostile_text_adds_no_element_and_no_attribute(write: Any, text: str) ->
     assert visible(text) in texts(html)
     assert not [char for char in html if not char.isprintable() and char not in "\n\t"]
     assert html.index("Content-Security-Policy") < html.index("<title>"), "the policy comes before any text of others"
+
+
+def test_the_only_script_is_ours_and_makes_no_element_of_a_text() -> None:
+    script = (Path(answer_diff.__file__).parent / "report.js").read_text(encoding="utf-8")
+    assert not re.search(
+        r"HTML|eval|Function|document\.write|location|fetch|XMLHttp|import|createElement|setTimeout", script
+    )
+    html = hostile_report(HOSTILE[0])
+    assert [each.text for each in tree(html).iter("script")] == [script]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}';" in html and "unsafe" not in html.split("<title>")[0]
+    assert not list(tree(hostile_diff(HOSTILE[0])).iter("script"))
 
 
 def test_what_hides_is_written_out_and_what_scripts_need_stays() -> None:
