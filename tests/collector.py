@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -20,6 +20,7 @@ class Collector:
         self.spans: list[Any] = []
         self.resources: list[dict[str, Any]] = []
         self.requests = 0
+        self.sizes: list[int] = []
 
     def take(self, body: bytes) -> None:
         found = ExportTraceServiceRequest.FromString(body)
@@ -37,8 +38,15 @@ class Collector:
 
 
 @contextmanager
-def collecting(*, status: int = 200, hang: bool = False) -> Iterator[Collector]:
-    """A collector that answers with a status, or never."""
+def collecting(
+    *,
+    status: int = 200,
+    hang: bool = False,
+    redirect: str | None = None,
+    body: bytes | None = b"",
+    garbage: bytes = b"",
+) -> Iterator[Collector]:
+    """A collector that answers with a status, or never, or with a redirect, a body (None: without end), or garbage."""
     stop = threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
@@ -47,13 +55,30 @@ def collecting(*, status: int = 200, hang: bool = False) -> Iterator[Collector]:
             if hang:
                 stop.wait(60)
                 return
-            body = self.rfile.read(int(self.headers["content-length"]))
-            if status == 200:
+            taken = self.rfile.read(int(self.headers["content-length"]))
+            collector.sizes.append(len(taken))
+            if garbage:
+                self.wfile.write(garbage)
+                self.close_connection = True
+                return
+            if status == 200 and redirect is None:
                 assert self.path == "/v1/traces" and self.headers["content-type"] == "application/x-protobuf"
-                collector.take(body)
-            self.send_response(status)
-            self.send_header("content-length", "0")
+                collector.take(taken)
+            self.send_response(307 if redirect else status)
+            if redirect:
+                self.send_header("location", redirect)
+            if body is not None:
+                self.send_header("content-length", str(len(body)))
             self.end_headers()
+            with suppress(OSError):  # the client has read enough
+                self.wfile.write(body or b"")
+                while body is None and not stop.is_set():
+                    self.wfile.write(bytes(1 << 16))
+            self.close_connection = body is None
+
+        def do_GET(self) -> None:
+            collector.requests += 1
+            self.send_error(404)
 
         def log_message(self, *words: Any) -> None:
             pass

@@ -5,6 +5,7 @@ not searched for garbage again and again.
 """
 
 import gc
+import os
 import signal
 import subprocess
 import sys
@@ -27,6 +28,14 @@ HOME = data_home()  # as it is before any test sets another one
 # A shell starts what it runs in the background with Ctrl-C ignored, and children would inherit that.
 if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """In CI, a skip for a reason that is not expected there is a failure; the controller of all processes counts."""
+    if os.environ.get("FIRSTHAND_CI") and not hasattr(config, "workerinput"):
+        from expected_skips import ExpectedSkips
+
+        config.pluginmanager.register(ExpectedSkips(), "expected-skips")
 
 
 def pytest_collectstart() -> None:

@@ -1,11 +1,16 @@
 """A web server on this machine that breaks off, stalls, lies and redirects on demand."""
 
+import ssl
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+CERTIFICATE = Path(__file__).parent / "data" / "loopback.pem"
+"""A certificate for 127.0.0.1, signed by nobody, and its key: for these tests alone."""
 
 
 @dataclass
@@ -22,6 +27,10 @@ class Site:
     drip: bool = False
     """A few bytes at a time, without end."""
     ranges: bool = True
+    partial: int | None = None
+    """Answers to whole requests are so many bytes, as a partial answer that nobody asked for."""
+    range_total: int | None = None
+    """The size of the whole that partial answers state."""
     range_shift: int = 0
     """Partial answers begin so many bytes later than they were asked to."""
     lengths: bool = True
@@ -54,11 +63,14 @@ def handler(site: Site) -> type[BaseHTTPRequestHandler]:
 
         def answer(self, body: bytes, span: str | None, html: bool) -> None:
             start = int(span[6:-1]) + site.range_shift if span else 0
+            if site.partial is not None and not span:
+                whole, body, span = body, body[: site.partial], "bytes=0-"
+                assert len(whole) > len(body)
             self.send_response(206 if span else 200)
             if site.lengths:
                 self.send_header("Content-Length", str(len(body) - start))
             if span:
-                self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
+                self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{site.range_total or len(body)}")
             if html:
                 self.send_header("Content-Type", "text/html")
             self.end_headers()
@@ -85,12 +97,17 @@ def handler(site: Site) -> type[BaseHTTPRequestHandler]:
 
 
 @contextmanager
-def serve() -> Iterator[Site]:
+def serve(*, tls: bool = False) -> Iterator[Site]:
+    """With `tls` it is https, and the certificate is CERTIFICATE, which a client may be told to trust."""
     site = Site()
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler(site))
+    if tls:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(CERTIFICATE)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     server.block_on_close = False
     server.daemon_threads = True
-    site.url = f"http://127.0.0.1:{server.server_address[1]}"
+    site.url = f"http{'s' * tls}://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:

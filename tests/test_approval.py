@@ -6,8 +6,10 @@ import os
 import pickle
 import pty
 import re
+import select
+import threading
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -264,13 +266,20 @@ def test_always_holds_for_this_tool_and_no_other() -> None:
     assert asyncio.run(main()) == [True, True, True, False]
 
 
+async def reached(fact: Callable[[], bool], most_s: float = 60.0) -> None:
+    """Wait until something is so."""
+    async with asyncio.timeout(most_s):
+        while not fact():
+            await asyncio.sleep(0.001)
+
+
 def test_what_was_typed_before_the_question_is_no_answer() -> None:
     tool, _ = acting("irreversible")
 
     async def main() -> bool:
         with terminal() as (ours, person):
             os.write(person, b"y\ny\n")
-            await asyncio.sleep(0.05)
+            await reached(lambda: bool(select.select([ours.source], [], [], 0)[0]))
             typed_in = asyncio.create_task(typing(person, "n\n"))
             decision = await AskPerson(ours)(tool, {"text": "x"})
             await typed_in
@@ -297,16 +306,29 @@ def test_one_question_is_asked_at_a_time_and_a_question_can_be_cancelled() -> No
                 self.open_now -= 1
             return "yes"
 
+    class TurnedAway:
+        """The lock of the terminal, counting those that did not get it."""
+
+        def __init__(self) -> None:
+            self.lock, self.count = threading.Lock(), 0
+
+        def acquire(self, blocking: bool = True) -> bool:
+            taken = self.lock.acquire(blocking)
+            self.count += not taken
+            return taken
+
+        def release(self) -> None:
+            self.lock.release()
+
     tool, _ = acting("irreversible")
     slow = Slow()
+    slow._busy = turned_away = TurnedAway()  # type: ignore[assignment]
     ask = AskPerson(slow)
 
     async def main() -> list[Decision]:
         left = asyncio.create_task(ask(tool, {"text": "leave"}))
         rest = [asyncio.create_task(ask(tool, {"text": str(n)})) for n in range(6)]
-        while not slow.asked:
-            await asyncio.sleep(0.001)
-        await asyncio.sleep(0.01)  # in which another could be asked
+        await reached(lambda: turned_away.count >= 12)  # each of the others has tried twice
         assert slow.asked == 1
         left.cancel()
         return await asyncio.gather(*rest)

@@ -141,7 +141,11 @@ def test_a_file_that_we_wrote_counts(tmp_path: Path) -> None:
 
 def test_a_home_that_cannot_be_written_is_no_reason_to_fail(tmp_path: Path) -> None:
     (tmp_path / "machine").write_text("a file where the folder should be")
-    machine_speeds._write(tmp_path / "machine" / "x.json", machine.describe(), Speeds(1, 1.0, 1.0))
+    path = tmp_path / "machine" / "x.json"
+    machine_speeds._write(path, machine.describe(), Speeds(1, 1.0, 1.0))
+    assert machine_speeds._read(path) is None
+    assert (tmp_path / "machine").read_text() == "a file where the folder should be"
+    assert [file.name for file in tmp_path.iterdir()] == ["machine"]
 
 
 def test_memory_in_use_grows_with_what_is_taken() -> None:

@@ -157,6 +157,20 @@ def test_a_replay_streams_and_scores() -> None:
         stream(replay, "other")
 
 
+@pytest.mark.parametrize(("held", "asked"), [(1, 2), (2, 1), (3, 2)])
+def test_a_reply_of_more_or_fewer_answers_than_asked_is_damaged(held: int, asked: int) -> None:
+    kept = MemoryStore()
+    complete(Cached(Scripted(counting), kept), n=held)
+    (body,) = kept.replies.values()
+
+    class Other:
+        def reply(self, request: str) -> Json | None:
+            return body
+
+    with pytest.raises(StoreError, match=f"holds {held} answers where {asked} were asked for"):
+        complete(Cached(Scripted(counting), Other()), n=asked)
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -204,3 +218,21 @@ def test_a_runs_journal_is_a_store_that_a_replay_answers_from(tmp_path: Path) ->
         assert again.usage == recorded.usage and len(model.asked) == asked
         missed = asyncio.run(rollout(Agent("a", replay, deliberate), task, benchmark=benchmark, seed=6))
         assert missed.error is not None and "holds no reply to 'Why?'" in missed.error.message
+
+
+def test_a_streamed_answer_is_kept_for_its_own_request_alone() -> None:
+    inner = Scripted(counting)
+    model = Cached(inner, MemoryStore())
+
+    async def streamed(sampling: Sampling = SETTINGS, **rest: Any) -> None:
+        async for _ in model.stream("q", sampling, **rest):
+            pass
+
+    async def main() -> None:
+        for _ in range(2):
+            await streamed()
+            await streamed(tools=[SPEC])
+            await streamed(Sampling(temperature=0.6, seed=3))
+
+    asyncio.run(main())
+    assert len(inner.asked) == 3

@@ -218,7 +218,10 @@ def test_a_cancelled_answer_is_aborted_and_others_go_on(model):
     async def cancel():
         long = asyncio.create_task(model.complete([user("long")], sampled(400)))
         short = asyncio.create_task(model.complete([user("short")], sampled(8)))
-        await asyncio.sleep(0.05)
+        worker = (await model._ready()).worker
+        while (await worker.stats()).running < 2 and not short.done():  # both are under way
+            await asyncio.sleep(0.001)
+        assert not long.done()
         long.cancel()
         with pytest.raises(asyncio.CancelledError):
             await long

@@ -952,3 +952,11 @@ def test_events_are_the_same_however_the_bytes_are_cut(texts, size):
         return [data async for data in wire.sse_data(chunks())]
 
     assert asyncio.run(read()) == texts
+
+
+@pytest.mark.parametrize("cached", [0, 3, 4, 10**9])
+def test_no_more_of_a_prompt_is_cached_than_there_is(cached):
+    from firsthand.providers.openai_wire import read_usage
+
+    body = {"prompt_tokens": 3, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": cached}}
+    assert read_usage(body) == Usage(3, min(cached, 3), 1)

@@ -119,3 +119,11 @@ def test_what_was_answered_is_not_asked_again_and_can_be_replayed() -> None:
         store.replies[key] = {"completions": [3]}
     with pytest.raises(StoreError, match="damaged"):
         asyncio.run(replay.complete(asked, PLAIN))
+
+
+@pytest.mark.parametrize(
+    ("most", "text", "reason"), [(2, "one two", "length"), (3, "one two three", "stop"), (4, "one two three", "stop")]
+)
+def test_an_answer_of_exactly_the_most_tokens_is_whole(most, text, reason):
+    (found,) = asyncio.run(Scripted(["one two three"]).complete("q", Sampling(max_tokens=most)))
+    assert (found.message.text, found.finish_reason) == (text, reason)

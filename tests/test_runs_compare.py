@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
+from firsthand.agent import Agent
+from firsthand.benchmark import Benchmark
 from firsthand.errors import ConfigError, UnknownName
+from firsthand.patterns.direct import direct
+from firsthand.providers.scripted import Scripted
+from firsthand.rollout import Place
+from firsthand.runs.execute import execute
+from firsthand.runs.flaky import flaky
 from firsthand.runs.pairing import compare
+from firsthand.runs.run_names import find_run
 from firsthand.runs.store import Run, create
 from firsthand.task import Task
 from firsthand.trace import Failure, Score, Trace
@@ -86,3 +95,67 @@ def test_a_task_that_is_not_the_same_in_both_runs_is_not_paired(tmp_path: Path) 
     found = compare(first, second)
     assert [pair.task_id for pair in found.pairs] == ["t1"]
     assert found.changed == (("sums", "t0"),)
+
+
+def test_disagreement_is_the_chance_that_two_attempts_differ(run: Run) -> None:
+    tried = {("bob", "even"): (1.0, 1.0, 0.0, 0.0), ("bob", "odd"): (1.0, 1.0, 1.0, 0.0), ("ada", "even"): (1.0,),
+             ("ada", "odd"): (1.0,)}  # fmt: skip
+    for (agent, task), values in tried.items():
+        for epoch, value in enumerate(values):
+            add(run, agent, task, value, epoch=epoch)
+    found = flaky(compare(run, run, agent_a="ada", agent_b="bob"))
+    assert [(each.task_id, each.where, each.disagreement) for each in found] == [
+        ("even", "b", 1 - 4 / 12),
+        ("odd", "b", 0.5),
+    ]
+
+
+@pytest.mark.parametrize(("seed", "repeated"), [(7, True), (8, False)])
+def test_only_the_same_agent_under_the_same_seed_is_repeated(tmp_path: Path, seed: int, repeated: bool) -> None:
+    worth = {"value": 1.0}
+
+    def graded(task: Task, trace: Trace) -> Score:
+        return Score("correct", worth["value"])
+
+    benchmark = Benchmark("sums", lambda seed: [Task("t", "?"), Task("u", "?")], (graded,))
+    agent = Agent("ada", Scripted(lambda messages, sampling, index: "x"), direct)
+    runs = []
+    for number, (own, worth["value"], epochs) in enumerate(((7, 1.0, 2), (seed, 0.0, 1))):
+        run = create(tmp_path, {"seed": own}, f"r{number}")
+        tried = [Place(agent, benchmark, task, epoch) for task in benchmark.tasks(0) for epoch in range(epochs)]
+        asyncio.run(execute(run, tried, seed=own))
+        runs.append(run)
+    found = compare(*runs)
+    assert found.repeated is repeated
+    assert [each.where for each in flaky(found)] == ["between"] * 2 * repeated
+    worth["value"] = 1.0
+    again = create(tmp_path, {"seed": 7}, "again")
+    asyncio.run(execute(again, [Place(agent, benchmark, task, 0) for task in benchmark.tasks(0)], seed=7))
+    assert flaky(compare(runs[0], again)) == [], "an epoch that only one run has is no disagreement"
+
+
+def test_a_run_is_named_by_its_last_letters_whole(tmp_path: Path) -> None:
+    run = create(tmp_path, {}, "sums")
+    tail = run.id.rpartition("-")[2]
+    assert find_run(tail, tmp_path) == find_run(run.id[:12], tmp_path) == run.path
+    for part in (tail[1:], f"s-{tail}", tail[:-1]):
+        with pytest.raises(UnknownName):
+            find_run(part, tmp_path)
+
+
+def test_missing_is_what_the_other_side_never_tried(run: Run) -> None:
+    add(run, "ada", "failed", None)
+    add(run, "ada", "both", 1.0)
+    add(run, "bob", "both", None)
+    found = compare(run, run, agent_a="ada", agent_b="bob")
+    assert found.missing == (("sums", "failed"), ("sums", "only-ada"))
+    assert found.only_a == (("sums", "both"), ("sums", "only-ada"))
+
+
+def test_an_attempt_without_a_score_counts_as_nothing_in_its_tasks_mean(run: Run) -> None:
+    add(run, "ada", "half", 1.0)
+    add(run, "ada", "half", None, epoch=1)
+    (mean,) = [each for each in run.task_means() if (each.agent, each.task) == ("ada", "half")]
+    assert (mean.mean, mean.attempts, mean.scored) == (0.5, 2, 1)
+    (totals,) = [each for each in run.totals() if each.agent == "ada"]
+    assert totals.squares_within == 1.0 - 2 * 0.5 * 0.5

@@ -242,8 +242,14 @@ def test_an_irreversible_call_waits_until_its_intent_is_kept(tmp_path: Path) -> 
                 break
             upto = max([upto, *(message["number"] for message in said if "number" in message)])
             messages = [{"kind": "kept", "upto": upto}]
-        await asyncio.sleep(0.02)  # nobody says that it is kept
+        upto = max([upto, *(message["number"] for message in said if "number" in message)])
+        for _ in range(500):  # nobody says that it is kept
+            await asyncio.sleep(0)
         assert not world.sent
+        async with asyncio.timeout(60):
+            while not world.sent:  # and once somebody does, it is sent
+                said = await worker.exchange(unpack(pack([{"kind": "kept", "upto": upto}])), 0.05)
+                upto = max([upto, *(message["number"] for message in said if "number" in message)])
         await worker.close()
 
     asyncio.run(silent())

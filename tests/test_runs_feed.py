@@ -66,7 +66,7 @@ def test_steps_are_told_in_order_while_an_attempt_runs_and_one_row_is_left_of_it
 
     async def watched(run: Run) -> list[FeedStep]:
         work = asyncio.create_task(execute(run, every))
-        await asyncio.sleep(0.05)
+        await running(run)
         found = [step async for step in follow(run.path, poll_s=0.05)]
         await work
         return found
@@ -100,12 +100,24 @@ def test_an_instant_attempt_writes_no_steps(tmp_path: Path) -> None:
 def test_streamed_pieces_are_kept_only_when_asked_for(tmp_path: Path, pieces: bool) -> None:
     task, heard = Task("t", "Q?"), Quiet()
     model = Scripted(lambda messages, sampling, index: "one two three")
+    read = asyncio.Event()
+
+    async def waits(task: Task, ctx: Any) -> str:
+        """An answer, and time in which it can be read."""
+        ctx = await ctx.say(task.prompt).generate()
+        await asyncio.wait_for(read.wait(), 60)
+        return str(ctx.text)
+
     place = Place(Agent("ada", model, waits), Benchmark("b", lambda seed: [], ()), task)
 
     async def watched(run: Run) -> list[FeedStep]:
         work = asyncio.create_task(execute(run, [place], pieces=pieces, listener=lambda place: heard))
-        await asyncio.sleep(0.05)
-        found = [step async for step in follow(run.path, poll_s=0.05)]
+        await running(run)
+        found = []
+        async for step in follow(run.path, poll_s=0.01):
+            found.append(step)
+            if isinstance(step.step, Call):  # pieces come before the call that they are of
+                read.set()
         await work
         return found
 
@@ -116,11 +128,11 @@ def test_streamed_pieces_are_kept_only_when_asked_for(tmp_path: Path, pieces: bo
     assert not any(isinstance(step, Piece) for step in heard.steps)
 
 
-async def waits(task: Task, ctx: Any) -> str:
-    """An answer, and time in which it can be read."""
-    ctx = await ctx.say(task.prompt).generate()
-    await asyncio.sleep(1.0)
-    return str(ctx.text)
+async def running(run: Run) -> None:
+    """Wait until somebody works on the run."""
+    async with asyncio.timeout(60):
+        while run.status != "running":
+            await asyncio.sleep(0.001)
 
 
 class Quiet:

@@ -285,3 +285,6 @@ def test_a_connection_that_breaks_anywhere_leaves_nothing_behind(running: Runnin
         with running.connect() as connection:
             connection.sendall(whole[:cut])
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
+    until(lambda: running.admission.in_flight == 0 and not running.admission.active)
+    assert running.admission.by_client == {}
+    assert send(running, HI).status_code == 200

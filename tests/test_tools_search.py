@@ -170,6 +170,17 @@ def test_documents_that_cannot_be_read_are_errors_that_say_where(tmp_path: Path,
         SearchIndex(tmp_path / "missing")
 
 
+def test_the_document_of_that_very_title_comes_first_in_any_case(tmp_path: Path) -> None:
+    pages = {
+        "many": ("Lion lion", "Lion lion lion. A lion is a lion."),
+        "one": ("Lion", "A large cat, among other animals."),
+    }
+    index = SearchIndex(jsonl(tmp_path / "pages.jsonl", pages))
+    for query in ("Lion", "LION", "lion"):
+        assert [each.id for each in index.find(query, k=2)] == ["one", "many"]
+    assert index.find("lion lion", k=1)[0].id == "many"
+
+
 def test_control_characters_in_documents_are_kept_from_titles_and_end_no_text(tmp_path: Path) -> None:
     body = {"id": "a\x1b[2J\0", "title": "T\x1b]0;x\x07\ud800", "text": "before\0 after\x1b[31m"}
     (tmp_path / "x.jsonl").write_text(json.dumps(body))

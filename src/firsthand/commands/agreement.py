@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 
 from firsthand.config import confidence
@@ -12,7 +11,7 @@ from firsthand.scorers.human_votes import judged_items
 from firsthand.stats.intervals import Interval
 from firsthand.stats.rater_agreement import Agreement, agreement
 from firsthand.system.home import data_home
-from firsthand.system.terminal import console, print_table
+from firsthand.system.terminal import console, print_as_json, print_table
 
 EXAMPLES = """
 firsthand run judge_pandalm:sample=200 --model smollm2 --pattern judge
@@ -61,7 +60,7 @@ def main(config: Config) -> int:
             {"benchmark": benchmark, "agent": agent, "without_verdict": missing, **each.to_json()}
             for (benchmark, agent), (each, missing) in found.items()
         ]
-        print(json.dumps(body, indent=2, ensure_ascii=False))
+        print_as_json(body)
         return 0
     for benchmark in dict.fromkeys(benchmark for benchmark, _ in found):
         columns = {agent: each for (name, agent), each in found.items() if name == benchmark}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -30,7 +29,7 @@ from firsthand.stats.multiple_comparisons import difference
 from firsthand.stats.paired import PairedDifference, judged
 from firsthand.stats.stored_figures import first_score, own_figures
 from firsthand.system.home import data_home
-from firsthand.system.terminal import complain, console, print_table
+from firsthand.system.terminal import complain, console, print_as_json, print_table
 
 EXAMPLES = """
 firsthand compare 2026-11-25-0148 last                      # each agent in both runs
@@ -58,7 +57,7 @@ def main(config: Config) -> int:
         results = [differences_of(config, each, run_a, run_b, own) for each in comparisons]
         if config.json:
             bodies = [to_json(each, found) for each, found in zip(comparisons, results, strict=True)]
-            print(json.dumps(bodies, indent=2, ensure_ascii=False))
+            print_as_json(bodies)
             return 0
         for comparison, found in zip(comparisons, results, strict=True):
             print_comparison(comparison, found, config)

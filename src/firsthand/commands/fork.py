@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,7 @@ from firsthand.runs.forking import Fork, fork
 from firsthand.show.live_tree import watching
 from firsthand.show.trace_tree import show
 from firsthand.system.home import data_home
-from firsthand.system.terminal import complain, console, one_line
+from firsthand.system.terminal import complain, console, one_line, print_as_json
 from firsthand.trace import Trace
 
 if TYPE_CHECKING:
@@ -130,7 +129,7 @@ def main(config: Config) -> int:
             complain(f"interrupted: `firsthand fork --resume {run.id}` finishes it")
             return 130
         if config.json:
-            print(json.dumps(shareable(trace).to_json(), indent=2, ensure_ascii=False))
+            print_as_json(shareable(trace).to_json())
         else:
             print_results(run, what, trace)
     return 3 if trace.error else 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +23,7 @@ from firsthand.stats.multiple_comparisons import difference
 from firsthand.stats.non_inferiority import Check, Gaps, rule, verdict
 from firsthand.stats.stored_figures import first_score, own_figures
 from firsthand.system.home import data_home
-from firsthand.system.terminal import complain, console, print_table
+from firsthand.system.terminal import complain, console, print_as_json, print_table
 
 EXAMPLES = """
 firsthand gate BASELINE CANDIDATE --max-drop 1% --confidence 95%
@@ -86,9 +85,7 @@ def main(config: Config) -> int:
     if config.markdown:
         write(config.markdown, markdown(name, checks, ruling))
     if config.json:
-        print(
-            json.dumps({"ruling": ruling, "checks": [each.to_json() for each in checks]}, indent=2, ensure_ascii=False)
-        )
+        print_as_json({"ruling": ruling, "checks": [each.to_json() for each in checks]})
     else:
         print_checks(name, checks)
         console().print(f"gate: {ruling}", style={"pass": "bold green", "fail": "bold red"}.get(ruling, "bold yellow"))

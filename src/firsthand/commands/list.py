@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from firsthand import catalog
 from firsthand.errors import DataError, DownloadError, FirsthandError
 from firsthand.hub.offline import offline
-from firsthand.system.terminal import print_table
+from firsthand.system.terminal import print_as_json, print_table
 
 EXAMPLES = """
 firsthand list
@@ -52,7 +51,7 @@ def main(config: Config) -> int:
                 for kind in ("patterns", "benchmarks")
                 if kind in chosen
             }
-        print(json.dumps(body, indent=2, ensure_ascii=False))
+        print_as_json(body)
         return 0
     for kind, found in chosen.items():
         if kind == "tools":

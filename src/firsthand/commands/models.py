@@ -15,7 +15,7 @@ from firsthand.hub.inspection import Inspection, inspect
 from firsthand.hub.planner import Expected, ModelPlan
 from firsthand.hub.planner import plan as make_plan
 from firsthand.message import Json
-from firsthand.system.terminal import console, print_table
+from firsthand.system.terminal import console, print_as_json, print_table
 
 EXAMPLES = """
 firsthand models
@@ -87,7 +87,7 @@ def print_models(*, as_json: bool) -> None:
     """Print the models that have a name or are on disk, and the other forms of a model's name."""
     models = list_models()
     if as_json:
-        print(json.dumps({"home": str(model_lookup.models_home()), "models": models}, indent=2, ensure_ascii=False))
+        print_as_json({"home": str(model_lookup.models_home()), "models": models})
         return
     rows = [
         [each["name"], each["description"], size(each["size_bytes"]), "yes" if each["path"] else "pulled on first use"]
@@ -148,7 +148,7 @@ def print_inspection(model: str, facts: Inspection, plan: ModelPlan | EncoderPla
     """Print the facts and the plan as tables, or as JSON."""
     if as_json:
         body = {"model": model, **facts.to_json(), "plan": plan.to_json() if plan else None}
-        print(json.dumps(body, indent=2, ensure_ascii=False))
+        print_as_json(body)
         return
     rows = [
         ["file" if facts.path.is_file() else "folder", str(facts.path)],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from firsthand.stats.multiple_comparisons import all_pairs
 from firsthand.stats.paired import PairedDifference
 from firsthand.stats.stored_figures import first_score, own_figures, stored_figures
 from firsthand.system.home import data_home
-from firsthand.system.terminal import complain, console, print_table
+from firsthand.system.terminal import complain, console, print_as_json, print_table
 
 Pairs = dict[tuple[str, str], PairedDifference]
 
@@ -52,7 +51,7 @@ def compare_pairwise(config: Config) -> int:
             for (benchmark, name), pairs in results.items()
             for (a, b), found in pairs.items()
         ]
-        print(json.dumps(body, indent=2, ensure_ascii=False))
+        print_as_json(body)
         return 0
     for (benchmark, name), pairs in results.items():
         print_pairs(f"{benchmark}, {name}", pairs, config)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -15,7 +14,7 @@ from firsthand.runs.pairing import scores_of
 from firsthand.runs.store import Run
 from firsthand.stats.comparison_design import Design, from_one, from_pair
 from firsthand.system.home import data_home
-from firsthand.system.terminal import console, print_table
+from firsthand.system.terminal import console, print_as_json, print_table
 
 EXAMPLES = """
 firsthand power last --effect 2%                            # from a baseline run
@@ -96,7 +95,7 @@ def main(config: Config) -> int:
     """Print the plans."""
     found = list(plans(config))
     if config.json:
-        print(json.dumps([to_json(plan, config) for plan in found], indent=2, ensure_ascii=False))
+        print_as_json([to_json(plan, config) for plan in found])
         return 0
     for plan in found:
         print_plan(plan, config)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,7 +11,7 @@ from firsthand.experiment.settings import RunSettings
 from firsthand.message import Json
 from firsthand.runs.attempt_summary import AttemptSummary
 from firsthand.runs.store import Run
-from firsthand.system.terminal import console
+from firsthand.system.terminal import console, print_as_json
 from firsthand.trace import Trace
 
 if TYPE_CHECKING:
@@ -90,7 +89,7 @@ def print_json(results: Results) -> None:
     run = results.run
     body: Json = {"run": run.id, "path": str(run.path), "status": run.status, "protocols": dict(results.protocols)}
     body["boards"] = [board.to_json() for board in results.boards()]
-    print(json.dumps(body, indent=2, ensure_ascii=False))
+    print_as_json(body)
 
 
 def report_facts(run: Run, settings: RunSettings, protocols: Mapping[str, str]) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -14,7 +13,7 @@ from firsthand.runs.index import RunInfo
 from firsthand.runs.removal import remove_run
 from firsthand.runs.run_names import run_ids
 from firsthand.system.home import data_home
-from firsthand.system.terminal import Terminal, complain, console, print_table
+from firsthand.system.terminal import Terminal, complain, console, print_as_json, print_table
 
 EXAMPLES = """
 firsthand runs
@@ -87,7 +86,7 @@ def list_all(config: Config) -> int:
     known = store.list_runs(data_home(), complain)
     infos = known[: config.limit]
     if config.json:
-        print(json.dumps([{**asdict(info), "path": str(info.path)} for info in infos], indent=2, ensure_ascii=False))
+        print_as_json([{**asdict(info), "path": str(info.path)} for info in infos])
         return 0
     header = ["run", "made", "state", "score", "attempts", "errors", "command"]
     rows = [
@@ -182,7 +181,7 @@ def list_attempts(ref: str, config: Config) -> int:
         rows = [row for row, _ in zip(run.rows(), range(config.limit), strict=False)]
         num_traces = run.info.num_traces
         if config.json:
-            print(json.dumps([vars(row) for row in rows], indent=2, ensure_ascii=False))
+            print_as_json([vars(row) for row in rows])
             return 0
         cells = [
             [

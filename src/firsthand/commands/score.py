@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ from firsthand import catalog
 from firsthand.errors import ConfigError
 from firsthand.message import Json
 from firsthand.system.home import data_home
-from firsthand.system.terminal import console, one_line, progress
+from firsthand.system.terminal import console, one_line, print_as_json, progress
 from firsthand.trace import Score, Trace
 
 if TYPE_CHECKING:
@@ -115,7 +114,7 @@ def report(run: Run, found: Rescored, config: Config) -> int:
     told = about_judge([trace.scores[0] for trace in traces])
     if config.json:
         body: Json = {"run": run.id, **asdict(found), "judge": told, "boards": [board.to_json() for board in boards]}
-        print(json.dumps(body, indent=2, ensure_ascii=False))
+        print_as_json(body)
         return len(failed)
     out = console()
     out.print(render(boards) if boards else "No attempt has such a score.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -19,7 +18,7 @@ from firsthand.show.feed_lines import FeedLines
 from firsthand.show.trace_tree import show
 from firsthand.stats.stored_figures import own_figures
 from firsthand.system.home import data_home
-from firsthand.system.terminal import complain, console
+from firsthand.system.terminal import complain, console, print_as_json
 from firsthand.trace import Trace
 
 EXAMPLES = """
@@ -96,7 +95,7 @@ def main(config: Config) -> int:
                 trace = judgement(trace, config.judge)
             if config.json:
                 shown = trace if config.reveal else shareable(trace)
-                print(json.dumps(shown.to_json(), indent=2, ensure_ascii=False))
+                print_as_json(shown.to_json())
             else:
                 task = None if config.judge else run.task(trace.benchmark, trace.task_id)
                 show(
@@ -115,7 +114,7 @@ def main(config: Config) -> int:
             protocols=run.protocols,
         )
         if config.json:
-            print(json.dumps([board.to_json() for board in boards], indent=2, ensure_ascii=False))
+            print_as_json([board.to_json() for board in boards])
             return 0
         out = console()
         out.print(render(boards) if boards else "No attempt has finished.")

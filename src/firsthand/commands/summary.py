@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from firsthand.stats.effective_length import effective
 from firsthand.stats.run_summary import SummaryRow, summary
 from firsthand.stats.stored_figures import own_figures
 from firsthand.system.home import data_home
-from firsthand.system.terminal import complain, console, print_table, printable
+from firsthand.system.terminal import complain, console, print_as_json, print_table, printable
 
 EXAMPLES = """
 firsthand summary last
@@ -69,7 +68,7 @@ def main(config: Config) -> int:
         lines, protocols = summary(run, level, own_figures(complain, run), score=config.score), run.protocols
     if config.json:
         body = [line.to_json() | {"protocol": protocols.get(line.benchmark, "")} for line in lines]
-        print(json.dumps(body, indent=2, ensure_ascii=False))
+        print_as_json(body)
         return 0
     for benchmark in dict.fromkeys(line.benchmark for line in lines):
         print_lines(benchmark, [line for line in lines if line.benchmark == benchmark], config.confidence)
@@ -97,7 +96,7 @@ def print_cells(config: Config, level: float) -> int:
             "effective": [each.to_json() for each in reached],
             "protocols": protocols,
         }
-        print(json.dumps(body, indent=2, ensure_ascii=False))
+        print_as_json(body)
         return 0
     out = console()
     if len(config.by) <= 2:

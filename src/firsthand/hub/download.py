@@ -59,12 +59,20 @@ def download(
     """Download `url` to `target` and return it; DownloadError if that fails or a checksum does not match.
 
     `git_sha1` is git's hash of a blob. An `Authorization` header is sent to the host of `url` only, never to a
-    redirect's host.
+    redirect's host. A target that is there is kept if it is the file that was asked for; links are replaced, not followed.
     """
     part = target.with_name(target.name + ".part")
     tries, furthest, reason = _TRIES, 0, ""
     with disk_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
+        for each in (part, target):
+            if each.is_symlink():
+                each.unlink()
+        if target.exists():
+            try:
+                verify(target, sha256=sha256, git_sha1=git_sha1, size_bytes=size_bytes, what=str(target))
+            except DownloadError:
+                target.unlink()
         while tries and not target.exists():
             if sha256 is None and git_sha1 is None:
                 part.unlink(missing_ok=True)  # without a checksum nothing shows whether the halves belong together
@@ -107,6 +115,14 @@ def verify(file: Path, *, sha256: str | None, git_sha1: str | None = None, size_
                 digest.update(chunk)
         if digest.hexdigest() != git_sha1:
             raise DownloadError(f"{what} gave a file that is not the one the hub lists, so it was not kept")
+
+
+def delete(path: Path) -> None:
+    """Delete a file, a folder with all that is in it, or a link, and never what the link leads to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def move_into_place(part: Path, target: Path) -> None:
@@ -177,11 +193,12 @@ def _fetch(
         have = 0
     asked = {**headers} | ({"Range": f"bytes={have}-"} if have else {})
     with _client(timeout_s) as client, _http_errors(url, part), _open(client, url, asked) as response:
-        if response.status_code == 416 or (response.status_code == 206 and not _is_continuation(response, have, size)):
+        is_part = response.status_code == 206
+        if response.status_code == 416 or (is_part and not (have and _is_continuation(response, have, size))):
             part.unlink(missing_ok=True)
             raise _ConnectionLost("it could not go on where it broke off")
         _check_status(response, url)
-        have = have if response.status_code == 206 else 0
+        have = have if is_part else 0
         total = _total(response, url, have, size)
         _expect_room(part, (total or 0) - have)
         with part.open("ab" if have else "wb") as file:
@@ -225,7 +242,7 @@ def _open(
     """Yields the response after redirects, each of which is checked."""
     origin = urlsplit(url)[:2]
     for _ in range(_REDIRECTS + 1):
-        _expect_safe(url)
+        _expect_safe(url, origin[0])
         expect_online(url, url[:200], "unset FIRSTHAND_OFFLINE, or put the file in its place by hand")
         sent = {k: v for k, v in headers.items() if k.lower() != "authorization" or urlsplit(url)[:2] == origin}
         with client.stream(method, url, headers={**sent, "Accept-Encoding": "identity"}) as response:
@@ -243,14 +260,14 @@ def _joined(url: str, location: str) -> str:
         raise DownloadError(f"{_host(url)} redirects to {location[:200]!r}, which is not a valid URL") from None
 
 
-def _expect_safe(url: str) -> None:
-    """Raise DownloadError unless the URL is https, or plain http on this machine."""
+def _expect_safe(url: str, first_scheme: str) -> None:
+    """Raise DownloadError unless the URL is https, or plain http on this machine, to which no https URL may redirect."""
     try:
         parts = urlsplit(url)
         host = parts.hostname or ""
     except ValueError:
         raise DownloadError(f"{url[:200]!r} is not a valid URL") from None
-    if not host or not (parts.scheme == "https" or (parts.scheme == "http" and is_local(host))):
+    if not host or not (parts.scheme == "https" or (parts.scheme == "http" == first_scheme and is_local(host))):
         raise DownloadError(f"{url[:200]!r} is not https, so nothing is downloaded from there")
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +17,13 @@ from urllib.parse import quote
 
 from firsthand.errors import ConfigError, DownloadError, ModelFileError
 from firsthand.formats.model_files import PICKLES, read_json
-from firsthand.hub.download import OnProgress, disk_errors, download, get_json_bytes, move_into_place
+from firsthand.hub.download import OnProgress, delete, disk_errors, download, get_json_bytes, move_into_place
 from firsthand.message import Json
 
 MARKER = "firsthand.json"
 """Written last into a complete folder: its name, its commit, and the size of each file."""
+MAX_FILES = 2000
+"""Most files of a repository; the largest models have some 200."""
 _WORD = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
 _NAME = re.compile(rf"hf:({_WORD}/{_WORD})(?:@([A-Za-z0-9][A-Za-z0-9._/-]{{0,63}}))?(?::({_WORD}\.gguf))?")
 
@@ -86,7 +87,12 @@ def fetch_repo(repo: Repo, folder: Path, *, on_progress: OnProgress = lambda don
     """Download the repository's files of one commit into `folder` and return it. The caller holds a lock on it."""
     commit, listed = listing(repo)
     chosen = choose_files(repo, listed)
+    if len(chosen) > MAX_FILES:
+        raise DownloadError(f"hf:{repo.id} lists {len(chosen)} files to download: at most {MAX_FILES} are taken")
     staging = folder.with_name(f".{folder.name}.{commit[:12]}.part")  # a killed pull resumes there
+    with disk_errors(folder):
+        if staging.is_symlink() or staging.is_file():
+            staging.unlink()
     total = sum(each.size_bytes or 0 for each in chosen) or None
     done = 0
     for each in chosen:
@@ -105,8 +111,8 @@ def fetch_repo(repo: Repo, folder: Path, *, on_progress: OnProgress = lambda don
         marker = staging / (MARKER + ".part")
         marker.write_text(json.dumps({"name": repo.name, "commit": commit, "files": sizes}, indent=2))
         move_into_place(marker, staging / MARKER)
-        if folder.exists():  # incomplete, or we would not be here
-            shutil.rmtree(folder)
+        if folder.exists() or folder.is_symlink():  # incomplete, or we would not be here
+            delete(folder)
         move_into_place(staging, folder)
         discard_partial(folder)
     return folder
@@ -117,7 +123,7 @@ def discard_partial(folder: Path) -> bool:
     mine = re.compile(rf"\.{re.escape(folder.name)}\.[0-9a-f]{{12}}\.part")
     left = [each for each in folder.parent.glob(".*.part") if mine.fullmatch(each.name)]
     for each in left:
-        shutil.rmtree(each)
+        delete(each)
     return bool(left)
 
 
@@ -132,7 +138,8 @@ def listing(repo: Repo) -> tuple[str, list[HubFile]]:
         raise DownloadError(f"{url} gave no list of files: the hub's JSON was expected; check HF_ENDPOINT") from None
     if commit is None:
         raise DownloadError(f"{url} does not say which commit it lists: the hub's JSON was expected; check HF_ENDPOINT")
-    return commit, [each for each in files if re.fullmatch(_WORD, each.name) and each.name != MARKER]
+    plain = [each for each in files if re.fullmatch(_WORD, each.name) and each.name != MARKER]
+    return commit, [each for each in plain if not each.name.endswith(".part")]  # so are partial downloads named
 
 
 def choose_files(repo: Repo, listed: Sequence[HubFile]) -> list[HubFile]:

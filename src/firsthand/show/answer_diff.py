@@ -7,9 +7,11 @@ control and direction characters are made visible, and sizes are bounded.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher
+from difflib import Match, SequenceMatcher
+from itertools import accumulate
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from firsthand.loop.protection import shareable
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 Only = Literal["changed", "worse", "better", "all"]
 MAX_WORDS = 2000
 """Words of an answer that are compared; what follows is left out."""
+MAX_WORD_PAIRS = 16_000_000
+"""Pairs of equal words that are looked at: two answers of prose need up to 8 million, hostile ones 400."""
 MAX_CHARS = 8000
 MAX_PROMPT_CHARS = 2000
 MAX_EPOCHS = 16
@@ -77,10 +81,13 @@ class Sample:
 
 
 def word_difference(a: str, b: str) -> list[DiffSpan]:
-    """The word diff from `a` to `b`: words, spaces and punctuation, as pieces."""
+    """The word diff from `a` to `b`: words, spaces and punctuation, as pieces.
+
+    Where it would take too long, what is not compared yet counts as different.
+    """
     words_a, words_b = (_WORD.findall(text)[:MAX_WORDS] for text in (a, b))
     pieces: list[DiffSpan] = []
-    for kind, from_a, to_a, from_b, to_b in SequenceMatcher(None, words_a, words_b, autojunk=False).get_opcodes():
+    for kind, from_a, to_a, from_b, to_b in _BoundedMatcher(words_a, words_b).get_opcodes():
         if kind == "equal":
             pieces.append(DiffSpan("same", "".join(words_a[from_a:to_a])))
             continue
@@ -89,6 +96,20 @@ def word_difference(a: str, b: str) -> list[DiffSpan]:
         if to_b > from_b:
             pieces.append(DiffSpan("added", "".join(words_b[from_b:to_b])))
     return pieces
+
+
+class _BoundedMatcher(SequenceMatcher[str]):
+    """difflib's matcher, cubic in time for texts such as `a a a` against `b a b a`: after a bound it finds nothing."""
+
+    def __init__(self, a: Sequence[str], b: Sequence[str]):
+        super().__init__(None, a, b, autojunk=False)
+        counts = Counter(b)
+        self._pairs = [0, *accumulate(counts[word] for word in a)]
+        self._left = MAX_WORD_PAIRS
+
+    def find_longest_match(self, alo: int = 0, ahi: int | None = None, blo: int = 0, bhi: int | None = None) -> Match:
+        self._left -= self._pairs[-1 if ahi is None else ahi] - self._pairs[alo]
+        return super().find_longest_match(alo, ahi, blo, bhi) if self._left >= 0 else Match(alo, blo, 0)
 
 
 def samples(
@@ -102,8 +123,8 @@ def samples(
             trace_a, trace_b = map(shareable, _traces(pair, run_a, run_b, score))
             task = tasks_a.get((pair.benchmark, pair.task_id))
             yield Sample(
-                pair.benchmark,
-                pair.task_id,
+                clipped(pair.benchmark, 200),
+                clipped(pair.task_id, 200),
                 trace_a.epoch,
                 _asked(task),
                 change,
@@ -159,7 +180,7 @@ def page(title: str, shown: Iterable[Sample], counts: Sequence[tuple[str, int]])
     listed = list(shown)
     return page_html(
         "diff",
-        title=title,
+        title=clipped(title, 1000),
         samples=listed[:MAX_SAMPLES],
         counts=counts,
         left_out=max(0, len(listed) - MAX_SAMPLES),

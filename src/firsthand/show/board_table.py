@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from firsthand.show.board import Board, Row, caveats, findings
 from firsthand.show.board_words import amount, money, p_text, seconds, span, value_text
 from firsthand.system.fitted_table import FittedTable
+from firsthand.system.terminal import MAX_CELL_CHARS
 
 FULL_WIDTH = 100
 """A board has all its columns side by side from this width on; in a narrower terminal some stand below their row."""
@@ -125,5 +126,6 @@ def _others(row: Row) -> str:
 
 
 def _plain(text: str) -> str:
-    """The text without characters that could steer a terminal."""
-    return "".join(char if char.isprintable() else "?" for char in text)
+    """The text without characters that could steer a terminal, cut where no table has room for it."""
+    shown = text if len(text) <= MAX_CELL_CHARS else f"{text[:MAX_CELL_CHARS]}…"
+    return "".join(char if char.isprintable() else "?" for char in shown)

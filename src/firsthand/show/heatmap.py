@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from firsthand.stats.breakdown import Cell, Grid, Value
-from firsthand.system.terminal import printable
+from firsthand.system.terminal import cell_text
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -47,14 +47,14 @@ def heat(grid: Grid) -> Group:
     from rich.table import Table
     from rich.text import Text
 
-    title = Text(printable(f"{grid.agent} on {grid.benchmark}: {' x '.join(grid.by)}"), "bold")
+    title = Text(cell_text(f"{grid.agent} on {grid.benchmark}: {' x '.join(grid.by)}"), "bold")
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column(Text(printable(f"{grid.by[0]} \\ {grid.column_name}" if grid.column_name else grid.by[0])))
+    table.add_column(Text(cell_text(f"{grid.by[0]} \\ {grid.column_name}" if grid.column_name else grid.by[0])))
     for column in grid.columns:
-        name = printable(shown(column)) if grid.column_name else "score"
+        name = cell_text(shown(column)) if grid.column_name else "score"
         table.add_column(Text(name), justify="center", overflow="fold")
     for row in grid.rows:
-        table.add_row(Text(printable(shown(row))), *(_drawn(grid.cells.get((row, column))) for column in grid.columns))
+        table.add_row(Text(cell_text(shown(row))), *(_drawn(grid.cells.get((row, column))) for column in grid.columns))
     return Group(title, table)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import unicodedata
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 _FOLDER = Path(__file__).parent
-_STEERING = {*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x061C, 0x2028, 0x2029, 0xFEFF}
+_JOINERS = "\u200c\u200d"
+"""Format characters that scripts and emoji need; any other steers or hides text."""
 
 
 def page_html(name: str, **values: Any) -> str:
@@ -50,11 +52,17 @@ def _environment() -> Environment:
 
 
 def visible(text: str) -> str:
-    """The text with control characters, direction marks and lone surrogates written out, such as `\\u202e`."""
-    return "".join(_shown(char) for char in text)
+    """The text with what steers or hides written out, such as `\\u202e`: controls, format characters, lone surrogates."""
+    return text if text.isprintable() else "".join(map(_shown, text))
 
 
 def _shown(char: str) -> str:
+    if char.isprintable() or char in "\n\t" or char in _JOINERS:
+        return char
     code = ord(char)
-    control = (code < 0x20 and char not in "\n\t") or 0x7F <= code < 0xA0
-    return f"\\u{code:04x}" if control or code in _STEERING or 0xD800 <= code < 0xE000 else char
+    never = (
+        unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+        or code & 0xFFFE == 0xFFFE
+        or 0xFDD0 <= code < 0xFDF0
+    )
+    return (f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}") if never else char

@@ -314,7 +314,7 @@ def _print_rich(lines: list[StyledText], file: TextIO) -> None:
 
     console = Console(file=file, highlight=False, markup=False, emoji=False)
     for line in lines:
-        text = RichText(line.text, style=_RICH_STYLES[line.style])
+        text = RichText(line.text, style=_RICH_STYLES.get(line.style, ""))
         console.print(Padding(text, (0, 0, 0, 2 * min(line.depth, _MAX_INDENT))))
 
 
@@ -322,7 +322,7 @@ def rich_text(line: StyledText) -> Any:
     """A line of output as rich's Text, indented and in its style."""
     from rich.text import Text as RichText
 
-    return RichText("  " * min(line.depth, _MAX_INDENT) + line.text, style=_RICH_STYLES[line.style])
+    return RichText("  " * min(line.depth, _MAX_INDENT) + line.text, style=_RICH_STYLES.get(line.style, ""))
 
 
 def _score_line(score: Score) -> tuple[Style, str]:

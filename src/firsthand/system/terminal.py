@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import select
 import sys
 import threading
 import unicodedata
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TextIO
 
@@ -19,6 +20,7 @@ _BLANK = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U00016fe4\U0001d159\U000e0100-\U000e01ef]"
 )
 """Characters that Python calls printable and that are drawn as nothing: fillers, variation selectors, blank symbols."""
+MAX_CELL_CHARS = 1000
 
 
 def printable(text: str) -> str:
@@ -44,6 +46,12 @@ def _is_seen(char: str, before: str) -> bool:
 def one_line(text: str) -> str:
     """The text on one line, with control characters shown as escapes."""
     return printable(" ".join(text.split()))
+
+
+def cell_text(text: str) -> str:
+    """The text for a cell of a table: printable, and cut, because the layout of a cell takes minutes for a name of 1 MB."""
+    left = len(text) - MAX_CELL_CHARS
+    return printable(text if left <= 0 else f"{text[:MAX_CELL_CHARS]}… ({left:,} more characters)")
 
 
 def complain(text: str) -> None:
@@ -121,15 +129,35 @@ class Terminal:
         return line.decode("utf-8", "replace")
 
 
+def print_as_json(body: object) -> None:
+    """Print data as JSON that no terminal obeys: JSON itself leaves DEL, C1 controls and direction marks as they are."""
+    lines = json.dumps(body, indent=2, ensure_ascii=False).split("\n")
+    print("\n".join(line if line.isprintable() else "".join(map(_json_char, line)) for line in lines))
+
+
+def _json_char(char: str) -> str:
+    escaped = char if char.isprintable() else json.dumps(char)[1:-1]
+    return f"\\u{ord(char):04x}" if escaped == "\x7f" else escaped
+
+
 def console(*, stderr: bool = False) -> Any:
-    """A rich console on standard output or standard error, as wide as the terminal; 100 columns in a pipe."""
+    """A rich console on standard output or standard error, as wide as the terminal; 100 columns in a pipe.
+
+    Whatever it prints is printable: text that was not escaped before is escaped as it is drawn.
+    """
     from rich.console import Console
+    from rich.segment import Segment
 
     class Piped(Console):
-        """A console that raises BrokenPipeError, for the command line to handle."""
+        """A console that escapes control characters, and raises BrokenPipeError, for the command line to handle."""
 
         def on_broken_pipe(self) -> None:
             raise BrokenPipeError
+
+        def render(self, renderable: Any, options: Any = None) -> Iterable[Segment]:
+            for segment in super().render(renderable, options):
+                text, style, control = segment
+                yield segment if control else Segment(printable(text), style)
 
     stream = sys.stderr if stderr else sys.stdout
     wide = stream is not None and stream.isatty()  # None if it was closed before the process started
@@ -147,9 +175,13 @@ def print_table(
 
     out = console()
     if title:
-        out.print(Text(printable(title), style="bold"), soft_wrap=True)  # brackets in it are no markup
+        out.print(Text(cell_text(title), style="bold"), soft_wrap=True)  # brackets in it are no markup
     out.print()
-    out.print(FittedTable(header, [[Text(printable(cell)) for cell in row] for row in rows], right))
+    out.print(
+        FittedTable(
+            [cell_text(name) for name in header], [[Text(cell_text(cell)) for cell in row] for row in rows], right
+        )
+    )
     out.print()
 
 
@@ -174,13 +206,18 @@ def progress(label: str, total: float | None, *, unit: str = "", shown: bool = T
     )
 
     counts = [DownloadColumn(), TransferSpeedColumn()] if unit == "bytes" else [MofNCompleteColumn()]
-    columns = [TextColumn("{task.description}"), BarColumn(), *counts, TimeElapsedColumn(), TimeRemainingColumn()]
-    with Progress(*columns, TextColumn("{task.fields[note]}"), console=console(stderr=True), transient=True) as bar:
-        task = bar.add_task(label, total=total, note="")
+    told = TextColumn("{task.description}", markup=False)  # a task's name may hold what rich reads as markup
+    columns = [told, BarColumn(), *counts, TimeElapsedColumn(), TimeRemainingColumn()]
+    noted = TextColumn("{task.fields[note]}", markup=False)
+    with Progress(*columns, noted, console=console(stderr=True), transient=True) as bar:
+        task = bar.add_task(one_line(label), total=total, note="")
 
         def update(completed: float, total: float | None = None, note: str = "") -> None:
             bar.update(
-                task, completed=completed, total=total if total is not None else bar.tasks[task].total, note=note
+                task,
+                completed=completed,
+                total=total if total is not None else bar.tasks[task].total,
+                note=one_line(note),
             )
 
         yield update

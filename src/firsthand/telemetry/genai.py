@@ -20,6 +20,8 @@ Attributes = dict[str, Value]
 CAPTURE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 MAX_CONTENT_CHARS = 1 << 16
 """Max characters of messages in one attribute: the queue of spans is bounded by number, not by size."""
+MAX_NAME_CHARS = 1024
+MAX_LIST_VALUES = 128
 PROVIDER = "firsthand"
 _SETTINGS: tuple[tuple[str, type[int] | type[float], float | None], ...] = (
     ("max_tokens", int, None),
@@ -101,6 +103,25 @@ def tool_content(arguments: object, result: object) -> Attributes:
 def clean(text: str) -> str:
     """The text without lone surrogates, which would make a whole batch of spans fail to encode."""
     return text.encode("utf-8", "replace").decode()
+
+
+def exportable(attributes: Attributes) -> Attributes:
+    """The attributes as OTLP can hold them: one that cannot be encoded would lose its whole batch of spans."""
+    return {label(name): _exportable(value) for name, value in attributes.items()}
+
+
+def label(name: str) -> str:
+    """A name of a span, an event or an attribute, within the limit."""
+    return clean(name[:MAX_NAME_CHARS])
+
+
+def _exportable(value: Value) -> Value:
+    if isinstance(value, str):
+        return clean(value[:MAX_CONTENT_CHARS])
+    if isinstance(value, list):
+        return [label(each) for each in value[:MAX_LIST_VALUES]]
+    is_too_large = isinstance(value, int) and not -(2**63) <= value < 2**63
+    return (str(value) if abs(value) < 2**256 else "too large") if is_too_large else value
 
 
 def _message(message: Message) -> Json:

@@ -9,24 +9,30 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import socket
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
 from firsthand import __version__
 from firsthand.errors import ConfigError, FirsthandError, MissingExtra
+from firsthand.telemetry import genai
 from firsthand.telemetry.trace_spans import Span
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+_CREDENTIALS = "OTEL_PYTHON_EXPORTER_OTLP_HTTP_(TRACES_)?CREDENTIAL_PROVIDER"
+"""Variables of the SDK that name a session to use in place of ours."""
 _PATH = "/v1/traces"
 _BATCH = 512
 """Spans that are sent at a time where somebody waits for them."""
 CONNECT_S = 3.0
 """Max seconds until a collector that somebody waits for accepts a connection."""
+_REQUEST_BYTES = 1 << 24
+"""Bytes of spans in a request, about: collectors and the SDK refuse large ones as a whole."""
 CLOSE_S = 2.0
 """Max seconds to flush unsent spans at exit."""
 
@@ -168,19 +174,19 @@ class Telemetry:
             parent = trace.set_span_in_context(trace.NonRecordingSpan(above))
         self._ids.use(span.trace_id, span.span_id)
         made = self.tracer.start_span(
-            span.name,
+            genai.label(span.name),
             context=parent,
             kind=trace.SpanKind.CLIENT if span.kind == "client" else trace.SpanKind.INTERNAL,
-            attributes=span.attributes,
+            attributes=genai.exportable(span.attributes),
             start_time=span.start_ns,
         )
         self._ids.use(0, 0)
         if span.parent_id is None:
             self._unsampled = 0 if made.is_recording() else span.trace_id
         for event in span.events:
-            made.add_event(event.name, event.attributes, event.at_ns)
+            made.add_event(genai.label(event.name), genai.exportable(event.attributes), event.at_ns)
         if span.error is not None:
-            made.set_status(trace.StatusCode.ERROR, span.error or None)
+            made.set_status(trace.StatusCode.ERROR, genai.label(span.error) or None)
         made.end(span.end_ns)
 
     def note(self, count: int, succeeded: bool) -> None:
@@ -227,7 +233,29 @@ def _exporter(endpoint: str | None) -> Any:
         )
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
-    return OTLPSpanExporter(endpoint=None if endpoint is None else traces_url(endpoint))
+    provided = any(re.fullmatch(_CREDENTIALS, name) and value for name, value in os.environ.items())
+    url = None if endpoint is None else traces_url(endpoint)
+    return OTLPSpanExporter(endpoint=url, session=None if provided else _session())
+
+
+def _session() -> Any:
+    """A session that asks the given address alone and reads no body: a redirect would take headers with keys elsewhere, and
+    the SDK counts it as success; a body may have no end."""
+    import requests
+
+    class Session(requests.Session):
+        def request(self, *args: Any, **options: Any) -> requests.Response:
+            with super().request(*args, **{**options, "allow_redirects": False, "stream": True}) as response:
+                if 300 <= response.status_code < 400:
+                    raise requests.exceptions.InvalidURL(
+                        f"the collector answered {response.status_code}, a redirect: give the address it leads to"
+                    )
+                answer = requests.Response()
+                answer.status_code, answer.reason, answer.url = response.status_code, response.reason, response.url
+                answer.headers = response.headers
+                return answer
+
+    return Session()
 
 
 def traces_url(endpoint: str) -> str:
@@ -247,6 +275,10 @@ def _processor(telemetry: Telemetry, exporter: Any) -> Any:
 
     class Counted(SpanExporter):
         def export(self, spans: Any) -> Any:
+            results = [self._send(part) for part in _requests(spans)]
+            return next((each for each in results if each is not SpanExportResult.SUCCESS), SpanExportResult.SUCCESS)
+
+        def _send(self, spans: Any) -> Any:
             result = SpanExportResult.FAILURE
             try:
                 result = exporter.export(spans)
@@ -264,6 +296,21 @@ def _processor(telemetry: Telemetry, exporter: Any) -> Any:
             super().on_end(span)
 
     return Counting(Counted())
+
+
+def _requests(spans: Iterable[Any]) -> Iterator[list[Any]]:
+    """The spans in groups of about _REQUEST_BYTES, at least one span each."""
+    group: list[Any] = []
+    held = 0
+    for span in spans:
+        size = 1024 + sum(3 * len(value) if isinstance(value, str) else 64 for value in span.attributes.values())
+        if group and held + size > _REQUEST_BYTES:
+            yield group
+            group, held = [], 0
+        group.append(span)
+        held += size
+    if group:
+        yield group
 
 
 def _resource(environment: Mapping[str, str]) -> Any:

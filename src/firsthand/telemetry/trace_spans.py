@@ -20,6 +20,8 @@ from firsthand.telemetry.genai import Attributes
 from firsthand.trace import Call, Trace
 
 _NS = 1_000_000_000
+_MOST_S = 3e9
+"""Seconds since 1970, in the year 2065: a start, an offset and a duration together are within 63 bits."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def _agent(trace: Trace, run: str, start_ns: int, content: bool) -> Span:
         "firsthand.benchmark": genai.clean(trace.benchmark),
         "firsthand.task": genai.clean(trace.task_id),
         "firsthand.epoch": trace.epoch,
-        "firsthand.seed": _int64(trace.seed),
+        "firsthand.seed": trace.seed,
         "firsthand.stop_reason": trace.stop_reason,
     }
     if run:
@@ -187,24 +189,20 @@ def _told(error: str, content: bool) -> str:
 
 def _plain(data: Json) -> Attributes:
     """The numbers among an event's data: its texts may quote messages."""
-    return {f"firsthand.{key}": _int64(value) for key, value in data.items() if isinstance(value, int | float)}
-
-
-def _int64(number: int | float) -> int | float | str:
-    """The number, as a text if OTLP's integers cannot hold it."""
-    return str(number) if isinstance(number, int) and not -(2**63) <= number < 2**63 else number
+    return {f"firsthand.{key}": value for key, value in data.items() if isinstance(value, int | float)}
 
 
 def _when_ns(text: str) -> int:
     """A time of a trace (UTC, ISO 8601) in nanoseconds since 1970; 0 if it is none."""
     try:
-        return int(datetime.fromisoformat(text).timestamp() * _NS)
+        return _ns(datetime.fromisoformat(text).timestamp())
     except (ValueError, OverflowError):
         return 0
 
 
 def _ns(seconds: float) -> int:
-    return int(seconds * _NS)
+    """Seconds in nanoseconds, within what OTLP can hold: a clock may be set to any time, and a file holds anything."""
+    return int(min(max(seconds, 0.0), _MOST_S) * _NS) if seconds == seconds else 0
 
 
 def _number(size: int, *parts: str) -> int:

@@ -120,7 +120,12 @@ def _cut(ids_C: Tensor, weights_C: Tensor, whole: float | None, sampling: Sampli
 
 
 def draw(ids_C: Tensor, weights_C: Tensor, number: float) -> TokenDraw:
-    """The candidate at which the cumulative weight passes `number` (in [0, 1)) of the whole."""
+    """The candidate at which the cumulative weight passes `number` (in [0, 1)) of the whole.
+
+    There is none where logits were not numbers and cuts compared them: the log-prob is NaN then.
+    """
+    if not ids_C.numel():
+        return TokenDraw(0, math.nan)
     cumulative_C = weights_C.cumsum(0)
     whole = float(cumulative_C[-1])
     place = min(int(torch.searchsorted(cumulative_C, whole * number, right=True)), ids_C.numel() - 1)

@@ -102,7 +102,7 @@ class RequestSpan:
         """Record the model's name."""
         operation = self._operation.name if self._operation else ""
         self._attributes |= genai.operation(operation, name)
-        self._span.update_name(genai.clean(f"{operation} {name}"))
+        self._span.update_name(genai.label(f"{operation} {name}"))
 
     def called(self, model: str, prompt: Prompt | Sequence[int], sampling: Sampling, n: int) -> None:
         """Record a call of the model. A request may make several, each with a prompt of its own."""
@@ -156,7 +156,7 @@ class RequestSpan:
             attributes["error.type"] = str(code)
         if code >= 500:
             self._span.set_status(StatusCode.ERROR, genai.clean(str(notes.get("error", "")))[:300] or None)
-        self._span.set_attributes(attributes)
+        self._span.set_attributes(genai.exportable(attributes))
 
 
 def _messages(prompt: Prompt | Sequence[int]) -> list[Message]:
