@@ -26,7 +26,8 @@ _REPLACED = (
     ("\\cdot", "*"), ("\\times", "*"), ("\\ast", "*"), ("\\div", "/"),
 )  # fmt: skip
 _BIG = re.compile(r"\\[bB]igg?[lrm]?(?![A-Za-z])")
-_BOXES = re.compile(r"\\(?:boxed|fbox|mathbf|boldsymbol|bm|underline)\s*\{([^{}]*)\}")
+_BOX = re.compile(r"\s*\\(?:boxed|fbox)\s*\{(.*)\}\s*", re.DOTALL)
+_BOXES = re.compile(r"\\(?:mathbf|boldsymbol|bm|underline)\s*\{([^{}]*)\}")
 _UPRIGHT = re.compile(
     r"\\(?:mathrm|operatorname|rm|mathit)\s*\{\s*([A-Za-z]|sin|cos|tan|ln|log|arcsin|arccos|arctan)\s*\}"
 )
@@ -40,6 +41,7 @@ def plain(text: str) -> str:
     """Return the answer in ASCII LaTeX without delimiters, sizes and thin spaces; `\\text{...}` stays, in one form."""
     text = _unicode(text.strip()).strip()
     text = text.replace("\\$", " \\dollar ").replace("$", "").replace("\\%", "%").strip()
+    text = _BOX.sub(r"\1", text)
     text = re.sub(r",\\!\s*(?=\d{3})", "", text)
     text = re.sub(r"(?<=\d)\\,(?=\d{3}(?!\d))", "", text).replace("\\,", " ")
     text = re.sub(r"(?<!\\)\\\\(?=\\end|\s*$)", "", text) if "\\end" not in text else text
@@ -51,13 +53,15 @@ def plain(text: str) -> str:
     text = _DEGREES.sub(r"\\degree ", "\\\\".join(rows))
     text = _BOXES.sub(r"\1", _UPRIGHT.sub(r" \1 ", text))
     text = _TEXT.sub(_wrapped, text)
-    text = " ".join(text.split())
+    text = re.sub(
+        r"^(?:\\text\{)?the (?:final )?answer is:?\}?", "", " ".join(text.split()), flags=re.IGNORECASE
+    ).strip()
     return text if text.endswith("..") else text.removesuffix(".").strip()
 
 
 def text_key(text: str) -> str:
     """Return a text in lower case, without wrappers, for comparing what is not read."""
-    return spaceless(_TEXT.sub(r"\1", plain(text)).casefold())
+    return spaceless(" ".join(_TEXT.sub(r" \1 ", plain(text)).casefold().split())).rstrip(".")
 
 
 def spaceless(text: str) -> str:

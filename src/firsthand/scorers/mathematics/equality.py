@@ -281,6 +281,8 @@ def _is_name(tree: Tree) -> bool:
     """Return whether a left side is a name: x, AB, f(x), (x, y), words."""
     if tree[0] in ("var", "word"):
         return True
+    if tree[0] == "^" and tree[2] == ["*", ["num", "-1"], ["num", "1"]]:
+        return tree[1] in (["var", "f"], ["var", "g"], ["var", "h"])  # an inverse function
     return tree[0] in ("*", "tuple") and all(each[0] == "var" or _is_name(each) for each in tree[1:])
 
 

@@ -119,6 +119,8 @@ def _without(span: Span, point: Any) -> list[Span]:
 def _inequality(tree: Tree, numbers: Numbers) -> RealSet | None:
     """Return the solutions of a chain such as `1 <= 2x + 1 < 5`, linear in one variable."""
     signs, parts = tree[1], tree[2:]
+    if len(parts) == 2 and parts[0][0] == "abs" and signs[0] in ("<", "<="):
+        signs, parts = signs * 2, [["*", ["num", "-1"], parts[1]], parts[0][1], parts[1]]  # |x| < 3 is -3 < x < 3
     names = variables(["all", *parts])
     if len(names) != 1 or any(sign not in _FLIPPED for sign in signs) or (("!=" in signs) and len(signs) > 1):
         return None
