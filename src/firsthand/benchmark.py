@@ -47,6 +47,8 @@ class Figure:
     """Of its bootstrap interval: BCa corrects for bias and skew, at the cost of as many computations as there are tasks."""
     slow: bool = False
     """True if it is slow to compute, so that its interval and comparisons use fewer draws."""
+    uncertainty: bool = False
+    """True if it is itself a measure of uncertainty or spread, such as a standard error: it gets no interval."""
     values: Mapping[str, Sequence[float]] = field(default_factory=dict)
     """The value of each task's attempts by themselves, where there is one."""
 

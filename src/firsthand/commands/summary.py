@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from firsthand.config import confidence, share
 from firsthand.errors import ConfigError
 from firsthand.runs import store
-from firsthand.show.board_words import amount, seconds, span, value_text
+from firsthand.show.board_words import amount, figure_text, seconds
 from firsthand.show.heatmap import heat, score_cells, shown
 from firsthand.stats.breakdown import cells, grids
 from firsthand.stats.effective_length import effective
@@ -107,7 +107,7 @@ def print_lines(benchmark: str, lines: list[Line], level: str) -> None:
     out.print(LEGEND, soft_wrap=True, markup=False)
     for line in lines:
         if line.figures:
-            told = ", ".join(f"{name} {value_text(x.value)} {span(x.low, x.high)}" for name, x in line.figures.items())
+            told = ", ".join(figure_text(name, x) for name, x in line.figures.items())
             out.print(printable(f"{line.agent}: {told}"), soft_wrap=True, markup=False)
         if line.score.clusters:
             out.print(

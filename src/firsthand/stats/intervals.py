@@ -158,7 +158,7 @@ def interval_of(found: Moments, confidence: float = CONFIDENCE) -> Interval:
     if found.binary and not count:
         bounds, method = proportion_interval(round(found.mean * found.n), found.n, confidence), "Wilson"
     elif found.lowest == found.highest or not error > 1e-12:
-        bounds, method = _equal_bounds(found.mean, units, found.unit, confidence), f"{named}equal values"
+        bounds, method = equal_bounds(found.mean, units, found.unit, confidence), f"{named}equal values"
     elif found.binary:
         shrunk = min(1.0, (z_value(confidence) / t_value(units - 1, confidence)) ** 2)
         effective = min(found.n, found.mean * (1 - found.mean) / error**2) * shrunk
@@ -236,7 +236,8 @@ def bisect(rising: Callable[[float], float], low: float, high: float) -> float:
     return (low + high) / 2
 
 
-def _equal_bounds(mean: float, n: int, unit: bool, confidence: float) -> Bounds:
+def equal_bounds(mean: float, n: int, unit: bool, confidence: float) -> Bounds:
+    """The bounds of a mean of n equal values: a share of the tasks that they leave possible may score anything in 0..1."""
     if not unit:
         return Bounds(-math.inf, math.inf)
     unseen = unseen_share(n, confidence)
