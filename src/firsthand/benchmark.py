@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ScorerResult = Score | tuple[Score, ...]
-Scorer = Callable[[Task, Trace], ScorerResult | Awaitable[ScorerResult]]
-"""Scores an attempt, once or by several metrics. It is pure, or awaits nothing but a judge model; see `Judge`."""
+Scorer = Callable[[Task, Trace], ScorerResult | float | Awaitable[ScorerResult | float]]
+"""Scores an attempt, once or by several metrics; a number or a bool is a Score under the function's name.
+
+It is pure, or awaits nothing but a judge model; see `Judge`."""
 
 
 @runtime_checkable

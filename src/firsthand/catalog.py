@@ -298,7 +298,7 @@ def scorer(text: str) -> Scorer:
             raise ConfigError(f"{text!r} gives {spec.name} options, and it takes none: write {spec.name}")
         plain: Scorer = found
         return plain
-    made: Scorer = found(**bind_options(spec, found))
+    made: Scorer = found(**bind_options(spec, found, led=()))
     return made
 
 

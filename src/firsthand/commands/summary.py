@@ -43,7 +43,7 @@ class Config:
     confidence: str = "95%"
     """Confidence level of the intervals."""
     by: tuple[str, ...] = ()
-    """Group scores by these keys of the tasks' metadata, such as length, or depth,length for a grid."""
+    """Group scores by these keys of the tasks' metadata or columns of own data: length, or depth,length for a grid."""
     threshold: str | None = None
     """With --by and one key: print its last value that reaches this score, as in 85.6%."""
     score: str | None = None
