@@ -15,12 +15,13 @@ import pytest
 from firsthand.benchmark import Figure
 from firsthand.cli import main
 from firsthand.errors import ConfigError
+from firsthand.scorers.instructions import instruction_strict
 from firsthand.scorers.text import bleu, chrf, corpus_bleu, corpus_chrf
 from firsthand.show.board import leaderboard
 from firsthand.show.board_table import render_text
 from firsthand.show.board_words import figure_text
-from firsthand.stats.corpus_formulas import FORMULAS
-from firsthand.stats.figure_stats import FigureDifference, figure_interval
+from firsthand.stats.corpus_formulas import FORMULAS, rms_calibration_error
+from firsthand.stats.figure_stats import FigureDifference, figure_interval, figure_value
 from firsthand.stats.figures import calibration, figure_detail, figures, micro_f1, slow_figure
 from firsthand.stats.multiple_comparisons import compare_to_baseline
 from firsthand.stats.score_statistics import judged
@@ -343,3 +344,35 @@ def test_a_figure_that_measures_uncertainty_has_no_interval() -> None:
         and figure_text("match stderr", found) == "match stderr 0.30"
     )
     assert figure_text("f1", figure_interval(figure_of(3))) == "f1 1.00 [0.29, 1.00]"
+
+
+def test_calibration_does_not_depend_on_the_order_of_equal_confidences() -> None:
+    rng = random.Random(5)
+    pairs = [(rng.choice([0.5, 0.8, 0.9]), float(rng.random() < 0.7)) for _ in range(250)]
+    found = {
+        round(rms_calibration_error(*zip(*shuffled, strict=True)), 12)
+        for shuffled in (rng.sample(pairs, len(pairs)) for _ in range(20))
+    }
+    assert len(found) == 1
+    apart = [(0.9, 1.0), (0.9, 0.0), (0.9, 1.0), (0.9, 0.0)]
+    assert rms_calibration_error(*zip(*apart, strict=True), bin_size=2) == pytest.approx(
+        0.4
+    )  # .4 in both bins, not .1 and .9
+
+
+def test_instruction_accuracy_is_a_mean_over_instructions_not_prompts() -> None:
+    one, three = [["punctuation:no_comma", {}]], [["punctuation:no_comma", {}]] * 3
+    answers = [("no comma", one, "a"), ("a, b", three, "b")]
+    made = []
+    for answer, instructions, task in answers:
+        attempt = replace(trace(task, "one"), answer=answer)
+        made.append(
+            attempt.scored((instruction_strict(Task(task, "?", secret={"instructions": instructions}), attempt),))
+        )
+    assert [each.scores[0].value for each in made] == [1.0, 0.0]
+    assert figure_value(figures({"one": made})["instruction_strict"]["one"]) == 1 / 4
+    made[0] = replace(made[0], error=Failure("ModelError", "down"), scores=())
+    (found,) = figures({"one": [*made, replace(made[1], epoch=1, error=made[0].error, scores=())]})[
+        "instruction_strict"
+    ].values()
+    assert found.tasks == ("b",) and figure_value(found) == 0  # a failed attempt followed none of its three

@@ -182,6 +182,9 @@ def test_protocols_of_written_benchmarks_hold_their_examples():
     bbh = catalog.benchmark(f"bbh:data={SHARED}").tasks(0)
     assert len(bbh) == 6511 and {task.context.count("\nQ: ") for task in bbh} == {4}
     assert all("canary" not in task.context for task in bbh)
+    for name in ("sports_understanding", "word_sorting"):  # as the harness writes them
+        (first, *_) = catalog.benchmark(f"bbh:task={name}:data={SHARED}").tasks(0)
+        assert first.context.count("\nA: Let's think step by step.\n") == 4
     one = catalog.benchmark(f"bbh:task=word_sorting:data={SHARED}").tasks(0)
     assert len(one) == 250
     with pytest.raises(UnknownName, match="did you mean 'word_sorting'"):
