@@ -34,10 +34,7 @@ def matching():
 
 @task
 def clustered():
-    rows = [
-        Sample(input=f"Is {n} even?", target="yes", id=n, metadata={"passage": n // 2} if n < 4 else {})
-        for n in range(5)
-    ]
+    rows = [Sample(input=f"Is {n} even?", target="yes", id=n, metadata={"passage": n // 2}) for n in range(5)]
     config = GenerateConfig(max_tokens=7, stop_seqs=["\n"])
     return Task(dataset=rows, scorer=includes(), metrics=[accuracy(), stderr(cluster="passage")], config=config)
 

@@ -355,9 +355,8 @@ def test_calibration_does_not_depend_on_the_order_of_equal_confidences() -> None
     }
     assert len(found) == 1
     apart = [(0.9, 1.0), (0.9, 0.0), (0.9, 1.0), (0.9, 0.0)]
-    assert rms_calibration_error(*zip(*apart, strict=True), bin_size=2) == pytest.approx(
-        0.4
-    )  # .4 in both bins, not .1 and .9
+    # in both bins, whichever of the equals are in them
+    assert rms_calibration_error(*zip(*apart, strict=True), bin_size=2) == pytest.approx(0.4)
 
 
 def test_instruction_accuracy_is_a_mean_over_instructions_not_prompts() -> None:
@@ -366,13 +365,11 @@ def test_instruction_accuracy_is_a_mean_over_instructions_not_prompts() -> None:
     made = []
     for answer, instructions, task in answers:
         attempt = replace(trace(task, "one"), answer=answer)
-        made.append(
-            attempt.scored((instruction_strict(Task(task, "?", secret={"instructions": instructions}), attempt),))
-        )
+        this = Task(task, "?", secret={"instructions": instructions})
+        made.append(attempt.scored((instruction_strict(this, attempt),)))
     assert [each.scores[0].value for each in made] == [1.0, 0.0]
     assert figure_value(figures({"one": made})["instruction_strict"]["one"]) == 1 / 4
     made[0] = replace(made[0], error=Failure("ModelError", "down"), scores=())
-    (found,) = figures({"one": [*made, replace(made[1], epoch=1, error=made[0].error, scores=())]})[
-        "instruction_strict"
-    ].values()
+    again = replace(made[1], epoch=1, error=made[0].error, scores=())
+    found = figures({"one": [*made, again]})["instruction_strict"]["one"]
     assert found.tasks == ("b",) and figure_value(found) == 0  # a failed attempt followed none of its three

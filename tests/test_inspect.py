@@ -25,7 +25,7 @@ from firsthand.patterns.cot import cot
 from firsthand.patterns.direct import direct
 from firsthand.patterns.inspect_solver import inspect_solver
 from firsthand.providers.scripted import Scripted
-from firsthand.rollout import Place, rollouts
+from firsthand.rollout import Place, rollout, rollouts
 from firsthand.runs.execute import execute
 from firsthand.runs.store import create
 from firsthand.show.board import leaderboard
@@ -347,7 +347,7 @@ def test_a_solver_needs_a_sample_and_inspect_must_be_installed() -> None:
 def test_the_tasks_cluster_and_sampling_are_ours_and_its_stderr_has_no_interval():
     made = catalog.benchmark(f"inspect:task={TASKS}@clustered")
     tasks = made.tasks(0)
-    assert [task.cluster for task in tasks] == ["0", "0", "1", "1", None]
+    assert [task.cluster for task in tasks] == ["0", "0", "1", "1", "2"]
     assert all(task.sampling == {"max_tokens": 7, "stop": ("\n",)} for task in tasks)
     asked = []
 
@@ -355,9 +355,8 @@ def test_the_tasks_cluster_and_sampling_are_ours_and_its_stderr_has_no_interval(
         asked.append((sampling.max_tokens, sampling.stop))
         return "yes" if "2" in messages[-1].text else "no"
 
-    traces = asyncio.run(
-        rollouts(Agent("direct", Scripted(reply), direct), [Place(task) for task in tasks], benchmark=made)
-    )
+    agent = Agent("direct", Scripted(reply), direct)
+    traces = [asyncio.run(rollout(agent, task, benchmark=made)) for task in tasks]
     assert {*asked} == {(7, ("\n",))}
     found = {figure.name: figure_interval(figure) for figure in made.figures(traces)}
     assert found["includes stderr"].method == "none" and found["includes accuracy"].method != "none"
