@@ -123,9 +123,15 @@ class Moments:
         """The standard error of the mean; NaN where one task or one cluster says nothing of the spread."""
         if not self.clusters:
             return math.sqrt(self.variance / self.n) if self.n > 1 else math.nan
-        count = len(self.clusters)
-        squares = math.fsum((total - size * self.mean) ** 2 for total, size in self.clusters)
-        return math.sqrt(count / (count - 1) * squares) / self.n if count > 1 else math.nan
+        if len(self.clusters) < 2:
+            return math.nan
+        squares = [(total - size * self.mean) ** 2 / (1 - size / self.n) for total, size in self.clusters]
+        return math.sqrt(math.fsum(squares)) / self.n
+
+    @property
+    def freedom(self) -> float:
+        """The degrees of freedom of that error."""
+        return cluster_freedom([size for _, size in self.clusters]) if self.clusters else self.n - 1
 
 
 def moments(means: Sequence[float], labels: Sequence[str] | None = None) -> Moments:
@@ -144,10 +150,10 @@ def moments(means: Sequence[float], labels: Sequence[str] | None = None) -> Mome
 def interval_of(found: Moments, confidence: float = CONFIDENCE) -> Interval:
     """The interval that `mean_interval` gives, from moments.
 
-    With clusters it is Student's t over the clustered standard error, with one degree of freedom less than there are
-    clusters. 0/1 scores get Wilson's interval at the effective number of tasks, the one at which independent tasks would
-    have that standard error, reduced by (z/t)^2 (Korn and Graubard, 1998, Survey Methodology 24:193): so it stays within 0
-    to 1 and is of use near either.
+    With clusters it is Student's t over the clustered standard error, with `cluster_freedom` degrees of freedom. 0/1
+    scores get Wilson's interval at the effective number of tasks, the one at which independent tasks would have that
+    standard error, reduced by (z/t)^2 (Korn and Graubard, 1998, Survey Methodology 24:193): so it stays within 0 to 1
+    and is of use near either.
     """
     if found.n == 0:
         return Interval(math.nan, math.nan, math.nan, 0)
@@ -160,11 +166,11 @@ def interval_of(found: Moments, confidence: float = CONFIDENCE) -> Interval:
     elif found.lowest == found.highest or not error > 1e-12:
         bounds, method = equal_bounds(found.mean, units, found.unit, confidence), f"{named}equal values"
     elif found.binary:
-        shrunk = min(1.0, (z_value(confidence) / t_value(units - 1, confidence)) ** 2)
+        shrunk = min(1.0, (z_value(confidence) / t_value(found.freedom, confidence)) ** 2)
         effective = min(found.n, found.mean * (1 - found.mean) / error**2) * shrunk
         bounds, method = proportion_interval(found.mean * effective, effective, confidence), "clustered Wilson"
     else:
-        bounds, method = _cut(found.mean, t_value(units - 1, confidence) * error, found.unit), f"{named}t"
+        bounds, method = _cut(found.mean, t_value(found.freedom, confidence) * error, found.unit), f"{named}t"
     return Interval(found.mean, *bounds, found.n, method, error, count, inflation)
 
 
@@ -172,9 +178,23 @@ def clustered_error(values: Sequence[float], labels: Sequence[str]) -> float:
     """The standard error of the mean when values of one label go together (Miller, 2024, section 2.2).
 
     The deviations are added up within each cluster before they are squared, so what a cluster has in common counts once.
-    The factor C / (C - 1) removes the bias of few clusters. NaN if all are of one cluster.
+    Each square is divided by 1 - the cluster's share of the tasks, which removes the bias of few and of unequal clusters
+    (CR2; Bell and McCaffrey, 2002): with C equal clusters that is the factor C / (C - 1). NaN if all are of one cluster.
     """
     return moments(values, labels).error
+
+
+def cluster_freedom(sizes: Sequence[int]) -> float:
+    """Satterthwaite's degrees of freedom of `clustered_error` (Bell and McCaffrey, 2002): C - 1 for C equal clusters.
+
+    A cluster with most of the tasks leaves few: the 12 repositories of SWE-bench Verified count as 3.3.
+    """
+    n = sum(sizes)
+    if len(sizes) < 2:
+        return 0.0
+    crossed = [size * size / (1 - size / n) / n for size in sizes]
+    off_diagonal = math.fsum(crossed) ** 2 - math.fsum(each * each for each in crossed)
+    return n * n / (math.fsum(size * size for size in sizes) + off_diagonal)
 
 
 def cluster_labels(tasks: Sequence[str], clusters: Clusters | None) -> list[str] | None:
@@ -205,7 +225,7 @@ def z_value(confidence: float) -> float:
     return NormalDist().inv_cdf((1 + confidence) / 2)
 
 
-def t_value(freedom: int, confidence: float) -> float:
+def t_value(freedom: float, confidence: float) -> float:
     """The same for Student's t with that many degrees of freedom."""
     from scipy.special import stdtrit
 

@@ -151,7 +151,7 @@ class _LatexParser:
     def starts_unit(self, tree: Tree) -> bool:
         token = self.peek()
         if token.kind == "text":
-            return tree[0] != "word"
+            return bool(tree[0] != "word")
         known = token.value.casefold() in BARE or (len(token.value) > 3 and token.value not in FUNCTIONS | {"infinity"})
         return token.kind == "word" and known and tree[0] in ("num", "/", "*", "+", "-")
 
