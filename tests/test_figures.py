@@ -276,6 +276,11 @@ def test_repeated_attempts_have_the_chance_that_any_and_that_all_are_right() -> 
     ]
     also = leaderboard(traces)[0].rows[0].secondary
     assert (also["pass@3"].value, also["pass^3"].value, also["pass^3"].method) == (0.75, 0.25, "Wilson")
+    assert [*also] == ["pass@2", "pass@3", "pass^2", "pass^3"]
+    assert also["pass@2"].value == pytest.approx((1 + 1 + 0 + 2 / 3) / 4)  # 2 of 3 pairs of (0, 0, 1) hold the 1
+    assert also["pass^2"].value == pytest.approx((1 + 1 / 3 + 0 + 0) / 4)
+    many = [trace("a", "one", Score("exact", 1.0), epoch=epoch) for epoch in range(20)]
+    assert [*leaderboard(many)[0].rows[0].secondary][:5] == ["pass@2", "pass@4", "pass@8", "pass@16", "pass@20"]
     assert leaderboard([each for each in traces if each.epoch == 0])[0].rows[0].secondary == {}
     halves = [trace("a", "one", Score("exact", 0.5), epoch=epoch) for epoch in range(3)]
     assert leaderboard(halves)[0].rows[0].secondary == {}
