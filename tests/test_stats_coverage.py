@@ -76,6 +76,17 @@ def test_repeated_samples():
     assert np.mean([holds(each, truth) for each in naive]) < 0.85
 
 
+@pytest.mark.parametrize(("n", "epochs", "right"), [(20, 4, 0.9), (50, 8, 0.9), (30, 4, 0.98), (50, 4, 0.98)])
+def test_repeated_attempts_near_one(n, epochs, right):
+    rng = np.random.default_rng(23)
+    solved = rng.beta(right * 2, (1 - right) * 2, (RUNS, n))
+    scores = rng.binomial(1, solved[..., None], (RUNS, n, epochs)).astype(float)
+    found = [mean_interval(by_task(each)) for each in scores]
+    assert {each.method for each in found} <= {"clustered Wilson", "Wilson"}
+    assert np.mean([holds(each, right) for each in found]) > 0.92  # .82 to .91 by Student's t
+    assert all(each.high <= 1 and each.low >= 0 for each in found)
+
+
 @pytest.mark.parametrize(("clusters", "size", "binary"), [(12, 5, False), (25, 6, True), (60, 4, True)])
 def test_clustered_tasks(clusters, size, binary):
     rng = np.random.default_rng(4)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from firsthand.errors import ConfigError
@@ -95,7 +95,17 @@ def mean_interval(
         labels = cluster_labels([task for task, each in values.items() if each], clusters)
     else:
         means, labels = [_number(value) for value in values], None
-    return interval_of(moments(means, labels), confidence)
+    found = moments(means, labels)
+    if isinstance(values, Mapping):
+        found = replace(found, repeats=_repeats(values))
+    return interval_of(found, confidence)
+
+
+def _repeats(values: Scores) -> int:
+    """The attempts at each task if they are equally many and each is 0 or 1, else 1."""
+    counts = {len(each) for each in values.values() if each}
+    binary = len(counts) == 1 and all(all_binary(each) for each in values.values())
+    return counts.pop() if binary else 1
 
 
 @dataclass(frozen=True)
@@ -112,6 +122,8 @@ class Moments:
     """True if each is 0 or 1."""
     clusters: tuple[tuple[float, int], ...] = ()
     """Of each cluster its tasks' means added up, and their number; empty if no two tasks share one."""
+    repeats: int = 1
+    """Attempts at each task, where each attempt is 0 or 1; 1 if they are not, or not equally many."""
 
     @property
     def unit(self) -> bool:
@@ -153,7 +165,7 @@ def interval_of(found: Moments, confidence: float = CONFIDENCE) -> Interval:
     With clusters it is Student's t over the clustered standard error, with `cluster_freedom` degrees of freedom. 0/1
     scores get Wilson's interval at the effective number of tasks, the one at which independent tasks would have that
     standard error, reduced by (z/t)^2 (Korn and Graubard, 1998, Survey Methodology 24:193): so it stays within 0 to 1
-    and is of use near either.
+    and is of use near either. Several 0/1 attempts at each task are such clusters too.
     """
     if found.n == 0:
         return Interval(math.nan, math.nan, math.nan, 0)
@@ -165,9 +177,9 @@ def interval_of(found: Moments, confidence: float = CONFIDENCE) -> Interval:
         bounds, method = proportion_interval(round(found.mean * found.n), found.n, confidence), "Wilson"
     elif found.lowest == found.highest or not error > 1e-12:
         bounds, method = equal_bounds(found.mean, units, found.unit, confidence), f"{named}equal values"
-    elif found.binary:
+    elif found.binary or found.repeats > 1:
         shrunk = min(1.0, (z_value(confidence) / t_value(found.freedom, confidence)) ** 2)
-        effective = min(found.n, found.mean * (1 - found.mean) / error**2) * shrunk
+        effective = min(found.n * found.repeats, found.mean * (1 - found.mean) / error**2) * shrunk
         bounds, method = proportion_interval(found.mean * effective, effective, confidence), "clustered Wilson"
     else:
         bounds, method = _cut(found.mean, t_value(found.freedom, confidence) * error, found.unit), f"{named}t"
