@@ -83,7 +83,7 @@ def test_repeated_attempts_near_one(n, epochs, right):
     scores = rng.binomial(1, solved[..., None], (RUNS, n, epochs)).astype(float)
     found = [mean_interval(by_task(each)) for each in scores]
     assert {each.method for each in found} <= {"clustered Wilson", "Wilson"}
-    assert np.mean([holds(each, right) for each in found]) > 0.92  # .82 to .91 by Student's t
+    assert np.mean([holds(each, right) for each in found]) > 0.92  # .88 to .92 by Student's t
     assert all(each.high <= 1 and each.low >= 0 for each in found)
 
 
