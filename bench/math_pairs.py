@@ -1,6 +1,6 @@
 """Counts wrong verdicts on the pairs of tests/data/math_pairs.toml: ours, and math-verify's where it is installed.
 
-    pip install math-verify && python bench/math_pairs.py [--show]
+pip install math-verify && python bench/math_pairs.py [--show]
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ def main() -> None:
     """Print a row per program."""
     programs: dict[str, Callable[[str, str], bool] | None] = {"firsthand": same_answer, "math-verify": math_verify()}
     topics = tomllib.loads(PAIRS.read_text())
-    pairs = [(topic, kind == "same", *pair) for topic, kinds in topics.items() for kind in kinds for pair in kinds[kind]]
+    pairs = [
+        (topic, kind == "same", *pair) for topic, kinds in topics.items() for kind in kinds for pair in kinds[kind]
+    ]
     right = sum(same for _, same, _, _ in pairs)
     print(f"{len(pairs)} pairs, {right} right answers, {len(pairs) - right} wrong ones")
     for name, verdict in programs.items():
