@@ -185,7 +185,7 @@ def main() -> None:
     rows = []
     for name, pair in pairs.items():
         scored = pair.document is not None and not args.prompts_only
-        scores = firsthand.run(ours(pair.benchmark, tasks[name], model, args.data)) if scored else []
+        scores = firsthand.run_sync(ours(pair.benchmark, tasks[name], model, args.data)) if scored else []
         rows.append(row_of(name, tasks[name], theirs[name], scores))
         print(rows[-1], file=sys.stderr)
     model.close()

@@ -2,7 +2,7 @@
 
 from inspect_ai import Epochs, Task, task
 from inspect_ai.dataset import MemoryDataset, Sample
-from inspect_ai.model import ChatMessageAssistant, ChatMessageSystem, ChatMessageUser
+from inspect_ai.model import ChatMessageAssistant, ChatMessageSystem, ChatMessageUser, GenerateConfig
 from inspect_ai.scorer import (
     Score,
     accuracy,
@@ -30,6 +30,13 @@ def samples(**more):
 @task
 def matching():
     return Task(dataset=samples(), solver=generate(), scorer=[match(), includes()])
+
+
+@task
+def clustered():
+    rows = [Sample(input=f"Is {n} even?", target="yes", id=n, metadata={"passage": n // 2}) for n in range(5)]
+    config = GenerateConfig(max_tokens=7, stop_seqs=["\n"])
+    return Task(dataset=rows, scorer=includes(), metrics=[accuracy(), stderr(cluster="passage")], config=config)
 
 
 @task

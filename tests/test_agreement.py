@@ -2,12 +2,16 @@
 
 import json
 import math
+from dataclasses import replace
 from random import Random
 
 import pytest
 
 from firsthand.errors import ConfigError
+from firsthand.scorers.human_votes import judged_items
 from firsthand.stats.rater_agreement import Judged, agreement, cohen_kappa, fleiss_kappa, krippendorff_alpha, majority
+from firsthand.task import Task
+from firsthand.trace import Trace
 
 FLEISS = [  # the worked table of 10 subjects, 14 raters and 5 categories: kappa = 0.210
     [0, 0, 0, 0, 14], [0, 2, 6, 4, 2], [0, 0, 3, 5, 6], [0, 3, 9, 2, 0], [2, 2, 8, 1, 1],
@@ -123,3 +127,14 @@ def test_bad_labels_and_missing_votes_are_refused():
 
 def test_a_majority_is_more_than_half():
     assert majority(("A", "A", "B")) == "A" and majority(("A", "B", "tie")) is None and majority(("B",)) == "B"
+
+
+def test_agreement_does_not_depend_on_the_order_of_completion():
+    rng, blank = Random(3), Trace("t", "votes", "a", {"name": "j"}, 0, 0, "2026-01-01T00:00:00+00:00", 0.0)
+    tasks, traces = {}, []
+    for n in range(30):
+        votes = [rng.choice(["A", "B", "tie"]) for _ in range(3)]
+        tasks["votes", f"{n}"] = Task(f"{n}", "?", metadata={"cluster": str(n // 3)}, secret={"votes": votes})
+        traces.append(replace(blank, task_id=f"{n}", answer=rng.choice(["A", "B", "tie"])))
+    found = [agreement(judged_items(tasks, rng.sample(traces, 30))[0], 0.95).to_json() for _ in range(4)]
+    assert found[0]["items"] == 30 and all(each == found[0] for each in found)

@@ -15,12 +15,14 @@ import pytest
 from firsthand.benchmark import Figure
 from firsthand.cli import main
 from firsthand.errors import ConfigError
+from firsthand.scorers.instructions import instruction_strict
 from firsthand.scorers.text import bleu, chrf, corpus_bleu, corpus_chrf
 from firsthand.show.board import leaderboard
 from firsthand.show.board_table import render_text
-from firsthand.stats.corpus_formulas import FORMULAS
-from firsthand.stats.figure_stats import FigureDifference, figure_interval
-from firsthand.stats.figures import calibration, figure_detail, figures, micro_f1
+from firsthand.show.board_words import figure_text
+from firsthand.stats.corpus_formulas import FORMULAS, rms_calibration_error
+from firsthand.stats.figure_stats import FigureDifference, figure_interval, figure_value
+from firsthand.stats.figures import calibration, figure_detail, figures, micro_f1, slow_figure
 from firsthand.stats.multiple_comparisons import compare_to_baseline
 from firsthand.stats.score_statistics import judged
 from firsthand.task import Task
@@ -229,7 +231,10 @@ def test_run_and_compare_show_the_corpus(tmp_path: Path, monkeypatch: pytest.Mon
     checks = json.loads(capsys.readouterr().out)["checks"]
     assert [each["ruling"] for each in checks] == ["fail", "fail"]
     assert checks[0]["baseline"] == pytest.approx(expected) and checks[0]["high"] < 0
-    assert main([*words[:4], "good.py", *words[5:6], "good.py", "--json"]) == 0
+    itself = [*words[:4], "good.py", *words[5:6], "good.py", "--json"]
+    assert main(itself) != 0  # 12 equal sentences do not exclude a drop of 1%
+    assert {each["ruling"] for each in json.loads(capsys.readouterr().out)["checks"]} == {"inconclusive"}
+    assert main([*itself, "--max-drop", "30%"]) == 0
 
 
 @pytest.mark.slow
@@ -271,6 +276,11 @@ def test_repeated_attempts_have_the_chance_that_any_and_that_all_are_right() -> 
     ]
     also = leaderboard(traces)[0].rows[0].secondary
     assert (also["pass@3"].value, also["pass^3"].value, also["pass^3"].method) == (0.75, 0.25, "Wilson")
+    assert [*also] == ["pass@2", "pass@3", "pass^2", "pass^3"]
+    assert also["pass@2"].value == pytest.approx((1 + 1 + 0 + 2 / 3) / 4)  # 2 of 3 pairs of (0, 0, 1) hold the 1
+    assert also["pass^2"].value == pytest.approx((1 + 1 / 3 + 0 + 0) / 4)
+    many = [trace("a", "one", Score("exact", 1.0), epoch=epoch) for epoch in range(20)]
+    assert [*leaderboard(many)[0].rows[0].secondary][:5] == ["pass@2", "pass@4", "pass@8", "pass@16", "pass@20"]
     assert leaderboard([each for each in traces if each.epoch == 0])[0].rows[0].secondary == {}
     halves = [trace("a", "one", Score("exact", 0.5), epoch=epoch) for epoch in range(3)]
     assert leaderboard(halves)[0].rows[0].secondary == {}
@@ -288,3 +298,83 @@ def test_a_scorer_that_raises_is_an_error_that_is_told(tmp_path: Path, monkeypat
     shown = capsys.readouterr()
     assert "1 of 1 attempts could not be scored, the first by boom: ValueError: no such unit" in shown.err
     assert "Errors: 1 attempts failed" in shown.out
+
+
+def figure_of(n: int, wrong: int = 0) -> Figure:
+    """The micro-F1 of n documents of 4 labels, in the last `wrong` of which nothing was found."""
+    made = [trace(f"{i}", "a", micro_f1("f1", "" if i >= n - wrong else "abcd", "abcd")) for i in range(n)]
+    return figures({"a": made})["f1"]["a"]
+
+
+@pytest.mark.parametrize(("n", "low"), [(3, 0.292), (20, 0.832), (100, 0.964)])
+def test_a_perfect_figure_is_as_uncertain_as_that_many_perfect_scores(n: int, low: float) -> None:
+    found = figure_interval(figure_of(n))
+    assert (found.value, found.high, found.method) == (1.0, 1.0, "equal draws")
+    assert found.low == pytest.approx(low, abs=1e-3)
+    nothing = figure_interval(figure_of(n, wrong=n))
+    assert (nothing.value, nothing.low) == (0.0, 0.0) and nothing.high == pytest.approx(1 - low, abs=1e-3)
+
+
+def test_two_perfect_figures_do_not_exclude_a_drop() -> None:
+    found = FigureDifference.between(figure_of(20), figure_of(20))
+    assert found.mean == 0 and found.method == "equal draws" and found.p_value == 1.0
+    assert found.bounds(0.9).low == pytest.approx(-(1 - 0.05 ** (1 / 20)), abs=1e-9)
+    assert found.p_above(-0.001) > 0.9 and found.p_above(-0.14) < 0.05 < found.p_above(-0.13)
+    assert found.p_below(0.14) < 0.05 < found.p_below(0.13) and found.reversed.p_above(-0.14) < 0.05
+    worse = FigureDifference.between(figure_of(20, wrong=20), figure_of(20))
+    assert (
+        worse.mean == -1
+        and worse.p_value < 1e-5
+        and worse.bounds().high == pytest.approx(-1 + 2 * (1 - 0.025 ** (1 / 20)))
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("n", "share"), [(5, 0.02), (10, 0.02), (20, 0.02), (50, 0.05)])
+def test_the_interval_of_micro_f1_covers_a_rare_collapse(n: int, share: float) -> None:
+    rng, covered = np.random.default_rng(7), 0
+    truth = 2 * (1 - share) / (2 * (1 - share) + share)
+    for _ in range(200):
+        found = figure_interval(figure_of(n, wrong=int(rng.binomial(n, share))))
+        covered += found.low - 1e-9 <= truth <= found.high + 1e-9
+    assert covered >= 188  # 94 %; 19, 34, 67 and 178 without
+
+
+def test_a_figure_that_measures_uncertainty_has_no_interval() -> None:
+    spread = slow_figure("match stderr", ("a", "b", "c"), lambda chosen: 0.1 * len(set(chosen)), uncertainty=True)
+    found = figure_interval(spread)
+    assert (
+        found.value == pytest.approx(0.3)
+        and found.method == "none"
+        and figure_text("match stderr", found) == "match stderr 0.30"
+    )
+    assert figure_text("f1", figure_interval(figure_of(3))) == "f1 1.00 [0.29, 1.00]"
+
+
+def test_calibration_does_not_depend_on_the_order_of_equal_confidences() -> None:
+    rng = random.Random(5)
+    pairs = [(rng.choice([0.5, 0.8, 0.9]), float(rng.random() < 0.7)) for _ in range(250)]
+    found = {
+        round(rms_calibration_error(*zip(*shuffled, strict=True)), 12)
+        for shuffled in (rng.sample(pairs, len(pairs)) for _ in range(20))
+    }
+    assert len(found) == 1
+    apart = [(0.9, 1.0), (0.9, 0.0), (0.9, 1.0), (0.9, 0.0)]
+    # in both bins, whichever of the equals are in them
+    assert rms_calibration_error(*zip(*apart, strict=True), bin_size=2) == pytest.approx(0.4)
+
+
+def test_instruction_accuracy_is_a_mean_over_instructions_not_prompts() -> None:
+    one, three = [["punctuation:no_comma", {}]], [["punctuation:no_comma", {}]] * 3
+    answers = [("no comma", one, "a"), ("a, b", three, "b")]
+    made = []
+    for answer, instructions, task in answers:
+        attempt = replace(trace(task, "one"), answer=answer)
+        this = Task(task, "?", secret={"instructions": instructions})
+        made.append(attempt.scored((instruction_strict(this, attempt),)))
+    assert [each.scores[0].value for each in made] == [1.0, 0.0]
+    assert figure_value(figures({"one": made})["instruction_strict"]["one"]) == 1 / 4
+    made[0] = replace(made[0], error=Failure("ModelError", "down"), scores=())
+    again = replace(made[1], epoch=1, error=made[0].error, scores=())
+    found = figures({"one": [*made, again]})["instruction_strict"]["one"]
+    assert found.tasks == ("b",) and figure_value(found) == 0  # a failed attempt followed none of its three

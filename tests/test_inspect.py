@@ -25,10 +25,12 @@ from firsthand.patterns.cot import cot
 from firsthand.patterns.direct import direct
 from firsthand.patterns.inspect_solver import inspect_solver
 from firsthand.providers.scripted import Scripted
-from firsthand.rollout import Place, rollouts
+from firsthand.rollout import Place, rollout, rollouts
 from firsthand.runs.execute import execute
 from firsthand.runs.store import create
 from firsthand.show.board import leaderboard
+from firsthand.show.board_words import figure_text
+from firsthand.stats.figure_stats import figure_interval
 from firsthand.task import Task
 from firsthand.trace import Trace
 
@@ -339,3 +341,24 @@ def test_a_solver_needs_a_sample_and_inspect_must_be_installed() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "pip install 'firsthand[inspect]'" in done.stdout, done.stderr
     assert issubclass(MissingExtra, Exception)
+
+
+@needs_inspect
+def test_the_tasks_cluster_and_sampling_are_ours_and_its_stderr_has_no_interval():
+    made = catalog.benchmark(f"inspect:task={TASKS}@clustered")
+    tasks = made.tasks(0)
+    assert [task.cluster for task in tasks] == ["0", "0", "1", "1", "2"]
+    assert all(task.sampling == {"max_tokens": 7, "stop": ("\n",)} for task in tasks)
+    asked = []
+
+    def reply(messages, sampling, index):
+        asked.append((sampling.max_tokens, sampling.stop))
+        return "yes" if "2" in messages[-1].text else "no"
+
+    agent = Agent("direct", Scripted(reply), direct)
+    traces = [asyncio.run(rollout(agent, task, benchmark=made)) for task in tasks]
+    assert {*asked} == {(7, ("\n",))}
+    found = {figure.name: figure_interval(figure) for figure in made.figures(traces)}
+    assert found["includes stderr"].method == "none" and found["includes accuracy"].method != "none"
+    assert figure_text("stderr", found["includes stderr"]) == f"stderr {found['includes stderr'].value:.2f}"
+    assert catalog.benchmark(f"inspect:task={TASKS}@matching").tasks(0)[0].sampling == {}

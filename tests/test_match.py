@@ -35,7 +35,12 @@ def task(answer, choices=(), gold=None):
         ("\\frac{1}{2}", "0.5", True), ("0.3333333", "1/3", True), ("1e3", "1000", True), ("73", "72", False), 
         ("", "72", False),
         ("72 or 73", "72", False), ("1/0", "1", False), ("1e999999", "1", False), ("nan", "nan", False),
-        ("10000001", "10000000", False),
+        ("10000001", "10000000", False), ("18 cm^2", "18", True), ("18 cm²", "18", True), ("1.5 × 10^3", "1500", True),
+        ("1.5 \\times 10^{-3}", "0.0015", True), ("\\frac23", "2/3", True), ("– 5", "-5", True), ("- 5", "-5", True),
+        ("–5", "-5", True), ("½", "0.5", True), ("1½", "1.5", True), ("12,34", "1234", False), ("7!", "7", False),
+        ("1,234,567", "1234567", True), ("12,34,567", "1234567", True), ("1,2345", "12345", False), ("5 m^3", "5", True),
+        ("2^3", "2", False), ("x^2", "2", False), ("$ 5", "5", True), ("$1,000", "1000", True), ("3 x 10^8", "3e8", True),
+        ("-½", "-0.5", True), ("-1½", "-1.5", True), ("10^3", "10", False), ("1e3 m", "1000", True), ("5 – 3", "5", False),
     ],
 )  # fmt: skip
 def test_numbers_are_compared_by_value(answer, reference, right):

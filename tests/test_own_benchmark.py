@@ -1,5 +1,7 @@
 """A user's own benchmark: a table and ten lines of TOML; whatever is wrong with them is told with file and line."""
 
+import dataclasses
+import inspect
 import json
 
 import pytest
@@ -8,7 +10,8 @@ import firsthand
 from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.benchmarks.sources.tables import read_table
-from firsthand.errors import ConfigError, DataError, UnknownName
+from firsthand.cli import main
+from firsthand.errors import ConfigError, DataError, MissingExtra, UnknownName
 from firsthand.patterns.direct import direct
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
@@ -29,10 +32,10 @@ def test_ten_lines_and_a_table_make_a_benchmark(tmp_path):
     made = own(tmp_path, scorer=["normalised", "token_f1"], id="{country}", cluster="{capital}", hint="a city")
     assert made.name == "mine" and [task.id for task in made.tasks(0)] == ["France", "Peru"]
     task = made.tasks(0)[0]
-    assert task.prompt == "What is the capital of France?" and task.secret == {"answer": "Paris"}
+    assert task.prompt == "What is the capital of France?" and task.secret["answer"] == "Paris"
     assert task.metadata == {"cluster": "Paris"} and task.public().secret == {}
     agent = Agent("direct", Scripted({"France": "Paris.", "Peru": "Cuzco, I think"}), direct)
-    traces = [firsthand.run(rollout(agent, each, benchmark=made)) for each in made.tasks(0)]
+    traces = [firsthand.run_sync(rollout(agent, each, benchmark=made)) for each in made.tasks(0)]
     assert [[score.value for score in trace.scores] for trace in traces] == [[1, 1], [0, 0]]
 
 
@@ -225,3 +228,115 @@ def test_a_column_named_like_a_part_of_a_choice_is_refused_where_it_would_be_hid
     with pytest.raises(DataError, match="line 2: the column 'options' is named like a part of each choice"):
         own(tmp_path, toml, table, choices=["{x}", "{y}"])
     assert own(tmp_path, toml, table).tasks(0)[0].prompt == "Which?\nnone"
+
+
+def answered(made, answer, task=0):
+    """The scores of an answer to a task of the benchmark, by name."""
+    agent = Agent("direct", Scripted({"": answer}), direct)
+    trace = firsthand.run_sync(rollout(agent, made.tasks(0)[task], benchmark=made))
+    assert not any(score.failure for score in trace.scores), trace.scores
+    return {score.name: score.value for score in trace.scores}
+
+
+FAMILIAR = ["includes", "contains", "regex", "regex:pattern=is (\\w+)", "f1", "exact", "string_match_part"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "values"),
+    [
+        ("Paris", (1, 1, 1, 0, 1, 1, 1)), ("It is paris, is it not", (1, 0, 0, 0, 2 / 7, 0, 1)),
+        ("It is paris", (1, 0, 0, 1, 0.5, 0, 1)),
+        ("", (0, 0, 0, 0, 0, 0, 0)),
+        ("Lima", (0, 0, 0, 0, 0, 0, 0)),
+    ],
+)  # fmt: skip
+def test_scorers_have_the_names_that_users_know(tmp_path, answer, values):
+    made = own(tmp_path)
+    task = made.tasks(0)[0]
+    scorers = [catalog.scorer(name) for name in FAMILIAR]
+    trace = firsthand.run_sync(rollout(Agent("direct", Scripted({"": answer}), direct), task, benchmark=made))
+    assert tuple(scorer(task, trace).value for scorer in scorers) == pytest.approx(values)
+
+
+def test_a_pattern_that_is_none_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="no regular expression"):
+        own(tmp_path, scorer=["regex:pattern=("])
+
+
+def test_choice_reads_a_letter_or_a_text_in_a_sentence(tmp_path):
+    toml = TOML + 'choices = ["Lima", "{capital}"]\n'
+    made = own(tmp_path, toml, "country,capital\nFrance,Paris\n", scorer=["choice"])
+    assert made.tasks(0)[0].secret["gold"] == 1
+    (task,) = made.tasks(0)
+    blank = firsthand.run_sync(
+        rollout(Agent("direct", Scripted({"": "x"}), direct), dataclasses.replace(task, context=None))
+    )
+    for answer, right in [
+        ("B", 1),
+        ("(b)", 1),
+        ("Paris", 1),
+        ("The answer is B.", 1),
+        ("A", 0),
+        ("neither", 0),
+        (None, 0),
+    ]:
+        assert catalog.scorer("choice")(task, dataclasses.replace(blank, answer=answer)).value == right
+
+
+@pytest.mark.parametrize("name", sorted(catalog.scorers()))
+def test_a_scorer_works_on_own_data_or_is_refused_with_what_it_needs(tmp_path, name):
+    for more in ("", 'choices = ["Lima", "Paris"]\n'):
+        try:
+            made = own(tmp_path, TOML + more, scorer=[name])
+        except (ConfigError, DataError) as error:
+            assert any(word in str(error) for word in ("needs", "give", "extra", "judge", "against")), error
+            continue
+        if not hasattr(made.scorers[0], "judged") and not inspect.iscoroutinefunction(made.scorers[0]):
+            trace = firsthand.run_sync(rollout(Agent("direct", Scripted({"": "Paris"}), direct), made.tasks(0)[0]))
+            try:
+                made.scorers[0](made.tasks(0)[0], dataclasses.replace(trace, answer="Paris"))
+            except MissingExtra:
+                continue
+
+
+@pytest.mark.parametrize(
+    ("scorer", "says"),
+    [("passes_tests", "line 2: the scorer passes_tests needs the column 'tests'; there are country, capital"),
+     ("acc", "acc needs choices"), ("human_agreement", "a benchmark such as judge_mtbench"),
+     ("prompt_strict", "'instructions'")],
+)  # fmt: skip
+def test_a_scorer_without_its_fields_is_refused_before_the_first_call(tmp_path, scorer, says):
+    with pytest.raises((ConfigError, DataError), match=says):
+        own(tmp_path, scorer=["exact", scorer])
+
+
+def test_a_scorer_takes_what_it_needs_from_the_columns(tmp_path):
+    table = json.dumps({"country": "x", "capital": "y", "tests": "assert f() == 1"}) + "\n"
+    toml = TOML.replace("capitals.csv", "c.jsonl")
+    (task,) = own(tmp_path, toml, table, "c.jsonl", scorer=["passes_tests"]).tasks(0)
+    assert task.secret["tests"] == "assert f() == 1" and "tests" not in task.metadata
+
+
+def test_a_scorer_may_return_a_bool_or_a_number(tmp_path):
+    (tmp_path / "own.py").write_text(
+        "def short(task, trace):\n    return len(trace.answer) < 9\n"
+        "async def length(task, trace):\n    return len(trace.answer)\n"
+    )
+    made = own(tmp_path, scorer=[f"{tmp_path}/own.py:short", f"{tmp_path}/own.py:length"])
+    assert answered(made, "Paris") == {"short": 1.0, "length": 5.0}
+    assert answered(made, "Paris, of course") == {"short": 0.0, "length": 16.0}
+
+
+def test_summary_groups_by_any_column_and_agents_do_not_see_columns(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))
+    made = own(
+        tmp_path, table="country,capital,continent\nFrance,Paris,Europe\nPeru,Lima,America\nSpain,Madrid,Europe\n"
+    )
+    assert all("Paris" not in json.dumps(task.public().to_json()) for task in made.tasks(0))
+    (tmp_path / "script.json").write_text(json.dumps({"France": "Paris", "": "?"}))
+    assert main(["run", str(tmp_path / "mine.toml"), "--model", f"scripted:{tmp_path}/script.json"]) == 0
+    capsys.readouterr()
+    assert main(["summary", "last", "--by", "continent", "--json"]) == 0
+    cells = json.loads(capsys.readouterr().out)["cells"]
+    assert {cell["by"]["continent"]: cell["score"]["value"] for cell in cells} == {"America": 0.0, "Europe": 0.5}
+    assert main(["summary", "last", "--by", "capital", "--json"]) == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from firsthand.errors import ConfigError
 from firsthand.runs.store import Run, create
 from firsthand.stats.comparison_design import Design, from_one, from_pair
 from firsthand.stats.score_statistics import (
+    Differences,
     epochs_needed,
     paired_spread,
     paired_tasks_needed,
@@ -167,3 +169,26 @@ def test_what_cannot_be_planned_is_refused(home: Path, capsys: Any, words: str, 
     run = filled(home, 1) if "RUN" in words else None
     assert main(["power", *words.replace("RUN", run.id if run else "").replace("-sd -1", "-sd=-1").split()]) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_a_plan_allows_for_clusters(binary: bool) -> None:
+    rng = Random(4)
+    a, b, clusters = {}, {}, {}
+    for passage in range(40):
+        base, shift = rng.random(), rng.choice([-0.4, 0.4])
+        for question in range(5):
+            task = f"{passage}-{question}"
+            clusters[task] = f"passage {passage}"
+            x, y = base, base + shift + rng.uniform(-0.1, 0.1)
+            a[task], b[task] = ([float(x > 0.5)], [float(y > 0.5)]) if binary else ([x], [y])
+    alone, together = from_pair(a, b), from_pair(a, b, clusters)
+    assert alone.design_effect == 1 and 2 < together.design_effect < 6
+    assert together.tasks(0.1) == pytest.approx(alone.tasks(0.1) * together.design_effect, abs=1)
+    measured = Differences.between(a, b, clusters).error
+    if not binary:
+        assert together.effect(200) == pytest.approx(smallest_detectable(1, sd=measured), rel=1e-9)
+    assert together.effect(200) > 1.4 * alone.effect(200) and "clusters multiplying the variance by" in together.basis
+    one, clustered = from_one(a, 0.5), from_one(a, 0.5, clusters)
+    assert clustered.design_effect > 2 and one.design_effect == 1
+    assert from_pair(a, b, {task: task for task in a}) == alone  # each task its own cluster

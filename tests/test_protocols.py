@@ -170,7 +170,7 @@ def attempt(task, logprobs):
     model = Scripted(["B"], score=lambda prompt, text: logprobs[prompt, text])
     scorers = (acc, acc_norm, acc_bytes, acc_mutual_info, mc1)
     made = Benchmark("made", lambda seed: [task], scorers)
-    trace = firsthand.run(rollout(Agent("direct", model, direct), task, benchmark=made))
+    trace = firsthand.run_sync(rollout(Agent("direct", model, direct), task, benchmark=made))
     assert trace.error is None
     return {score.name: score.value for score in trace.scores}
 

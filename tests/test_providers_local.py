@@ -16,6 +16,8 @@ from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.errors import ConfigError, ModelError, ModelFileError, PromptTooLong
+from firsthand.experiment.named_agents import open_models
+from firsthand.experiment.settings import RunSettings
 from firsthand.hub.content_hash import content_hash
 from firsthand.message import system, user
 from firsthand.model import Model, Sampling
@@ -353,6 +355,19 @@ def test_smollm2_speaks_english_and_knows_paris(smollm2):
 def test_the_catalog_finds_smollm2_by_name(smollm2):
     model = catalog.model("smollm2")
     assert model.name == "smollm2" and model.fingerprint.startswith("local:")
+
+
+def test_a_run_chooses_the_format_of_the_weights(folder):
+    chosen = catalog.model(str(folder), weights="float32")
+    assert (
+        chosen.config.weights == "float32"
+        and chosen.fingerprint != catalog.model(str(folder), weights="int8").fingerprint
+    )
+    assert catalog.model(str(folder)).config.weights == "auto"
+    with pytest.raises(ConfigError, match="a format is for local models"):
+        catalog.model("sim:game24", weights="float32")
+    (opened,) = open_models(RunSettings(model=(str(folder),), weights="float16"))
+    assert opened.config.weights == "float16"
 
 
 def test_a_device_that_is_not_there_is_one_sentence(folder):

@@ -275,7 +275,7 @@ def test_a_scorer_that_fails_says_so_and_the_others_go_on() -> None:
         raise KeyError("answer")
 
     def bare(task: Task, trace: Trace) -> Any:
-        return 0.5
+        return "0.5"
 
     def worthless(task: Task, trace: Trace) -> Score:
         return Score("w", None)  # type: ignore[arg-type]

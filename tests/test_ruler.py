@@ -276,9 +276,9 @@ def test_the_run_records_what_it_was_made_with_and_a_model_can_pass_it():
     assert "512 in estimated as words x 2" in made.protocol and made.options["count"] == "estimated as words x 2"
     [task, other] = made.tasks(0)
     model = Scripted([f" {task.secret['answers'][0]}."] * 2)
-    trace = firsthand.run(rollout(Agent("direct", model, direct), task, benchmark=made))
+    trace = firsthand.run_sync(rollout(Agent("direct", model, direct), task, benchmark=made))
     assert trace.value("string_match") == 1.0
-    trace = firsthand.run(rollout(Agent("direct", model, direct), other, benchmark=made))
+    trace = firsthand.run_sync(rollout(Agent("direct", model, direct), other, benchmark=made))
     assert trace.value("string_match") == 0.0
 
 

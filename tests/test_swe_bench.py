@@ -296,7 +296,12 @@ def test_a_task_hides_what_judges_it_and_shows_the_rest(place: Path) -> None:
         "log_parser",
         "eval_type",
     }
-    assert task.secret["FAIL_TO_PASS"] == [FULL_NAME] and set(task.metadata) == {"repo", "base_commit", "image"}
+    assert task.secret["FAIL_TO_PASS"] == [FULL_NAME] and set(task.metadata) == {
+        "repo",
+        "base_commit",
+        "image",
+        "cluster",
+    }
     assert "test_half" not in str(task.public())
 
 

@@ -89,7 +89,7 @@ def test_similarity_is_the_cosine_with_the_nearest_reference():
 
     def similarity(answer, *references):
         task = Task("a", "p", secret={"references": list(references)})
-        return firsthand.run(scorer(task, dataclasses.replace(EMPTY, answer=answer))).value
+        return firsthand.run_sync(scorer(task, dataclasses.replace(EMPTY, answer=answer))).value
 
     assert similarity("between", "x", "y") == pytest.approx(0.8)
     assert similarity("x", "x") == 1 and similarity("x", "y") == 0 and similarity("  ", "y") == 0

@@ -132,7 +132,6 @@ MOVED = {
     "evals.stored_figures": "stats.stored_figures",
     "evals.summary": "stats.run_summary",
     "evals.symbolic": "scorers.symbolic",
-    "evals.symbolic_worker": "scorers.mathematics.symbolic_worker",
     "evals.testlogs": "scorers.patches.test_logs",
     "evals.text": "scorers.text",
     "evals.unit_runner": "scorers.programs.unit_runner",

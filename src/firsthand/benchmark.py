@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ScorerResult = Score | tuple[Score, ...]
-Scorer = Callable[[Task, Trace], ScorerResult | Awaitable[ScorerResult]]
-"""Scores an attempt, once or by several metrics. It is pure, or awaits nothing but a judge model; see `Judge`."""
+Scorer = Callable[[Task, Trace], ScorerResult | float | Awaitable[ScorerResult | float]]
+"""Scores an attempt, once or by several metrics; a number or a bool is a Score under the function's name.
+
+It is pure, or awaits nothing but a judge model; see `Judge`."""
 
 
 @runtime_checkable
@@ -60,6 +62,8 @@ class Figure:
     """Of its bootstrap interval: BCa corrects for bias and skew, at the cost of as many computations as there are tasks."""
     slow: bool = False
     """True if it is slow to compute, so that its interval and comparisons use fewer draws."""
+    uncertainty: bool = False
+    """True if it is itself a measure of uncertainty or spread, such as a standard error: it gets no interval."""
     values: Mapping[str, Sequence[float]] = field(default_factory=dict)
     """The value of each task's attempts by themselves, where there is one."""
 

@@ -319,15 +319,16 @@ def scorer(text: str) -> Scorer:
             raise ConfigError(f"{text!r} gives {spec.name} options, and it takes none: write {spec.name}")
         plain: Scorer = found
         return plain
-    made: Scorer = found(**bind_options(spec, found))
+    made: Scorer = found(**bind_options(spec, found, led=()))
     return made
 
 
-def model(text: str, *, device: str = "cpu") -> Model:
+def model(text: str, *, device: str = "cpu", weights: str = "auto") -> Model:
     """The model that a text names: `smollm2`, a .gguf file or a folder, `hf:org/name`, `openai:name@url`, `scripted:file`.
 
     A local model may have an adapter, merged into its weights (`smollm2+lora:FOLDER`) or beside them
-    (`smollm2+adapter:FOLDER`), and a `device` other than the CPU: `cuda`, `cuda:N` or `auto`.
+    (`smollm2+adapter:FOLDER`), and a `device` other than the CPU: `cuda`, `cuda:N` or `auto`. `weights` is the format
+    of its linear layers; see `EngineConfig.weights`.
     """
     prefix, colon, rest = text.partition(":")
     providers = names("provider")
@@ -346,6 +347,11 @@ def model(text: str, *, device: str = "cpu") -> Model:
         if put_on is None:
             raise ConfigError(f"device is {device!r}, and {text} does not run here: a device is for local models")
         put_on(device)
+    if weights != "auto":
+        hold_weights_in: Callable[[str], None] | None = getattr(opened, "hold_weights_in", None)
+        if hold_weights_in is None:
+            raise ConfigError(f"weights is {weights!r}, and {text} does not run here: a format is for local models")
+        hold_weights_in(weights)
     return opened
 
 

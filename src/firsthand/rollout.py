@@ -221,6 +221,8 @@ async def verdict(
     try:
         given = scorer.judged(task, trace, journal, budget) if _is_judge(scorer) else scorer(task, trace)
         found = await given if inspect.isawaitable(given) else given
+        if isinstance(found, bool | int | float):
+            found = Score(_scorer_name(scorer), float(found))
         several = found if isinstance(found, tuple) else (found,)
         return tuple(
             Score(
@@ -236,8 +238,11 @@ async def verdict(
     except (SandboxError, StoreError):  # they say nothing about the answer: a zero would be a lie
         raise
     except Exception as error:
-        name = getattr(scorer, "name", getattr(scorer, "__name__", "score"))
-        return (Score(str(name), 0.0, failure=f"{type(error).__name__}: {error}"),)
+        return (Score(_scorer_name(scorer), 0.0, failure=f"{type(error).__name__}: {error}"),)
+
+
+def _scorer_name(scorer: Scorer) -> str:
+    return str(getattr(scorer, "name", getattr(scorer, "__name__", "score")))
 
 
 def _is_judge(scorer: object) -> TypeGuard[Judge]:

@@ -75,7 +75,8 @@ def _worked(path: Path) -> str:
     _, found, body = text.partition("\n-----\n")
     if not found or body.count("\nQ: ") != 3:
         raise DataError(f"{path}: three examples 'Q: ...' below a line '-----' were expected")
-    return body.strip()
+    # in sports_understanding a space stands for the line break that the question ends with
+    return body.strip().replace("A: Let's think step by step. ", "A: Let's think step by step.\n")
 
 
 def _items(name: str, raw: bytes, path: Path, worked: str) -> list[Item]:

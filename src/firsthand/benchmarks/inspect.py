@@ -16,7 +16,7 @@ from firsthand.benchmark import Benchmark
 from firsthand.bridges.inspect.sample_sandboxes import Sandboxes, sandbox_specs
 from firsthand.bridges.inspect.sample_scores import InspectScorers, restored
 from firsthand.bridges.inspect.solver_chain import solve
-from firsthand.bridges.inspect.task_samples import load, protocol_text, task_of
+from firsthand.bridges.inspect.task_samples import cluster_key, fixed_sampling, load, protocol_text, task_of
 from firsthand.errors import ConfigError
 
 __all__ = ["inspect", "load", "restored", "solve"]
@@ -37,7 +37,8 @@ def inspect(*, task: str = "", args: str = "", grader: str = "", sandbox: str = 
             "inspect was given no task: write inspect:task=FILE.py@NAME, or inspect:task=inspect_evals/gsm8k"
         )
     theirs, samples = load(task, args, grader)
-    ours = [task_of(sample, task, args, grader) for sample in samples]
+    fixed, key = fixed_sampling(theirs), cluster_key(theirs)
+    ours = [task_of(sample, task, args, grader, fixed, key) for sample in samples]
     by_id = {each.id: sample for each, sample in zip(ours, samples, strict=True)}
     places = sandbox_specs(theirs, samples, task, sandbox)
     scorers = InspectScorers(theirs, by_id, grader, places)

@@ -68,7 +68,7 @@ def lm_eval(
                 fewshot_as_multiturn=fewshot_as_multiturn,
                 chat_template=as_marker if apply_chat_template else None,
             )
-            entries |= {entry.ours.id: entry for entry in entries_of(name, each)}
+            entries |= {entry.ours.id: entry for entry in entries_of(name, each, of_several=len(tasks) > 1)}
     ours = [entry.ours for entry in entries.values()]
     changed = [  # options that change the requests are part of the name, so that one run can hold both
         *([f"num_fewshot={num_fewshot}"] if num_fewshot is not None else []),

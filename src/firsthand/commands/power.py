@@ -1,4 +1,4 @@
-"""PowerPlan a comparison: tasks and attempts needed for an effect, or the minimum detectable effect of a stored run."""
+"""Plan a comparison: tasks and attempts needed for an effect, or the minimum detectable effect of a stored run."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def run_plans(config: Config, run: Run, levels: dict[str, float]) -> Iterator[Po
     found = scores_of([run], score=config.score, error_value=0.0)
     if config.benchmark is not None and config.benchmark not in found:
         raise unknown("benchmark", config.benchmark, found, see=f"firsthand show {run.id}")
-    agents = {agent for each in found.values() for agent in each}
+    agents, clusters = {agent for each in found.values() for agent in each}, run.clusters()
     for name in (config.agent, config.against):
         if name is not None and name not in agents:
             raise unknown("agent", name, agents, see=f"firsthand show {run.id}")
@@ -141,12 +141,13 @@ def run_plans(config: Config, run: Run, levels: dict[str, float]) -> Iterator[Po
             if benchmark != (config.benchmark or benchmark) or agent != (config.agent or agent):
                 continue
             if config.against is None:
-                design = from_one(scores, config.correlation, **levels)
+                design = from_one(scores, config.correlation, clusters.get(benchmark), **levels)
                 yield PowerPlan(f"{benchmark}: another agent vs. {agent}", design, config.tasks or len(scores))
             elif config.against in by_agent:
                 other = by_agent[config.against]
                 tasks = config.tasks or len(scores.keys() & other.keys())
-                yield PowerPlan(f"{benchmark}: {agent} vs. {config.against}", from_pair(scores, other, **levels), tasks)
+                design = from_pair(scores, other, clusters.get(benchmark), **levels)
+                yield PowerPlan(f"{benchmark}: {agent} vs. {config.against}", design, tasks)
 
 
 def print_plan(plan: PowerPlan, config: Config) -> None:
@@ -185,6 +186,7 @@ def to_json(plan: PowerPlan, config: Config) -> Json:
         "between": design.between,
         "within": design.within,
         "disagreement": design.disagreement,
+        "design_effect": design.design_effect,
         "tasks": plan.tasks,
         "plans": [
             {

@@ -10,7 +10,7 @@ from firsthand.commands.print_run import protocol_lines
 from firsthand.config import confidence, share
 from firsthand.errors import ConfigError
 from firsthand.runs import store
-from firsthand.show.board_words import amount, seconds, span, value_text
+from firsthand.show.board_words import amount, figure_text, seconds
 from firsthand.show.heatmap import heat, score_cells, shown
 from firsthand.stats.breakdown import cells, grids
 from firsthand.stats.effective_length import effective
@@ -44,7 +44,7 @@ class Config:
     confidence: str = "95%"
     """Confidence level of the intervals."""
     by: tuple[str, ...] = ()
-    """Group scores by these keys of the tasks' metadata, such as length, or depth,length for a grid."""
+    """Group scores by these keys of the tasks' metadata or columns of own data: length, or depth,length for a grid."""
     threshold: str | None = None
     """With --by and one key: print its last value that reaches this score, as in 85.6%."""
     score: str | None = None
@@ -121,7 +121,7 @@ def print_lines(benchmark: str, lines: list[SummaryRow], level: str) -> None:
     out.print(LEGEND, soft_wrap=True, markup=False)
     for line in lines:
         if line.figures:
-            told = ", ".join(f"{name} {value_text(x.value)} {span(x.low, x.high)}" for name, x in line.figures.items())
+            told = ", ".join(figure_text(name, x) for name, x in line.figures.items())
             out.print(printable(f"{line.agent}: {told}"), soft_wrap=True, markup=False)
         if line.score.clusters:
             out.print(

@@ -67,7 +67,7 @@ def open_models(settings: RunSettings, *, show_progress: bool = False) -> list[M
         return recorded_models(settings.replay, settings.model)
     for name in settings.model:
         fetch_named(name, shown=show_progress)
-    return [catalog.model(name, device=settings.device) for name in settings.model]
+    return [catalog.model(name, device=settings.device, weights=settings.weights) for name in settings.model]
 
 
 def open_tools(settings: RunSettings) -> tuple[Tool, ...]:

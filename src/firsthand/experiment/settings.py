@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Literal
 
 from firsthand.config import build
 from firsthand.errors import ConfigError
@@ -29,6 +29,8 @@ class RunSettings:
     """Models: a known name, a .gguf file, a folder, hf:ORG/NAME, or openai:NAME@URL."""
     device: str = "cpu"
     """Device for models that run here: cpu, cuda, cuda:N, or auto (CUDA if available)."""
+    weights: Literal["auto", "int8", "float16", "float32"] = "auto"
+    """Format of the linear layers of models that run here; auto: the file's own blocks, else float16 where supported."""
     pattern: tuple[str, ...] = ("direct",)
     """Patterns with their options, such as cot,self_consistency:samples=16. The first one is the baseline."""
     tools: tuple[str, ...] = ("calculator",)

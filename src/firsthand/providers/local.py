@@ -184,6 +184,10 @@ class Local:
         """
         self.config = replace(self.config, device=pick_device(device))
 
+    def hold_weights_in(self, format: str) -> None:
+        """Hold the linear layers as `int8`, `float16` or `float32`; see `EngineConfig.weights`. Call it before loading."""
+        self.config = replace(self.config, weights=format)  # type: ignore[arg-type]
+
     async def complete(
         self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = (), n: int = 1
     ) -> list[Completion]:

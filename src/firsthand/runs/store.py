@@ -362,11 +362,16 @@ class Run:
         return [str(benchmark) for (benchmark,) in rows]
 
     def metadata(self, benchmark: str) -> Iterator[tuple[str, Json]]:
-        """Id and metadata of each task of the benchmark, in their order; one task is in memory at a time."""
+        """Id and metadata of each task of the benchmark, in their order; one task is in memory at a time.
+
+        The columns of a user's own data count as metadata, though agents may not see them.
+        """
         sql = "SELECT task, body FROM tasks WHERE benchmark = ? ORDER BY rowid"
         for task, body in self.database.read(sql, (plain(benchmark),)):
-            found = body_of(self.database, body).get("metadata")
-            yield str(task), found if isinstance(found, dict) else {}
+            kept = body_of(self.database, body)
+            found, secret = kept.get("metadata"), kept.get("secret")
+            columns = secret.get("columns") if isinstance(secret, dict) else None
+            yield str(task), (columns if isinstance(columns, dict) else {}) | (found if isinstance(found, dict) else {})
 
     def clusters(self) -> dict[str, dict[str, str]]:
         """Benchmark -> task id -> cluster, of those tasks that belong to one."""

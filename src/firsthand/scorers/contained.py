@@ -1,7 +1,7 @@
 """Scores whether an answer contains the references: for RULER, Lost in the Middle, and its key-value task.
 
-The references are `task.secret["answers"]`, a list of texts. All compare in lower case. An answer that copies the whole
-document would contain everything, so the length of answers is part of each protocol.
+The references are `task.secret["answers"]`, a list of texts, or `["answer"]` alone. All compare in lower case. An answer
+that copies the whole document would contain everything, so the length of answers is part of each protocol.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def _found(task: Task, trace: Trace) -> tuple[list[str], Sequence[str]]:
 
 
 def _references(task: Task) -> list[str]:
-    references = [str(each) for each in task.secret["answers"]]
+    references = [str(each) for each in task.secret.get("answers") or [task.secret["answer"]]]
     if not references:
         raise ValueError("the task has no reference answer")
     return references

@@ -79,14 +79,17 @@ def judged(task: Task, trace: Trace) -> Judged | None:
 
 
 def judged_items(tasks: Mapping[tuple[str, str], Task], traces: Iterable[Trace]) -> tuple[list[Judged], int]:
-    """Return one judge's items on one set, first epoch, and the number of attempts without one."""
+    """Return one judge's items on one set, first epoch, by task id, and the number of attempts without one.
+
+    A bootstrap draws by position, so the order must not be that in which attempts were completed.
+    """
     found, missing = [], 0
     for trace in traces:
         if trace.epoch == 0:
             item = judged(tasks[trace.benchmark, trace.task_id], trace)
             missing += item is None
             found += [] if item is None else [item]
-    return found, missing
+    return sorted(found, key=lambda each: each.item), missing
 
 
 def longer_answer(task: Task) -> Literal["A", "B"] | None:

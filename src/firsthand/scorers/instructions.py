@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from firsthand.errors import DataError, MissingExtra
+from firsthand.message import Json
+from firsthand.stats.figures import figure_detail
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
 
@@ -106,7 +108,9 @@ def _score(name: str, task: Task, trace: Trace, *, loose: bool, share: bool) -> 
         for place, (instruction, arguments) in enumerate(task.secret["instructions"])
     }
     value = sum(held.values()) / len(held) if share else float(all(held.values()))
-    return Score(name, value, {"followed": held})
+    detail: Json = {"followed": held}
+    # the published figure is a mean over instructions, not over prompts: a figure of the sums
+    return Score(name, value, figure_detail("share", (sum(held.values()), len(held)), **detail) if share else detail)
 
 
 def _compares(count: int, relation: str, bound: int) -> bool:

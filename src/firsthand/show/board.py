@@ -32,6 +32,9 @@ from firsthand.stats.score_statistics import (
 )
 from firsthand.trace import Trace
 
+EVERY_K = 8
+"""Up to so many attempts at a task pass@k is shown for every k."""
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -269,16 +272,22 @@ def _row(
 
 
 def _passes(values: Scores | Figure, clusters: Clusters | None) -> dict[str, Interval]:
-    """pass@k and pass^k: the chance that any, and that all, of k attempts at a task are right; k is the attempts of each."""
+    """pass@k and pass^k: the chance that any, and that all, of k attempts at a task are right, for k up to the attempts.
+
+    Of more than EVERY_K attempts, k doubles up to their number.
+    """
     from firsthand.scorers.code import pass_at_k, pass_hat_k
 
     if isinstance(values, Figure) or not all(value in (0, 1) for each in values.values() for value in each):
         return {}
-    k = min(map(len, values.values()), default=0)
-    rates = {f"pass@{k}": pass_at_k, f"pass^{k}": pass_hat_k} if k > 1 else {}
+    most = min(map(len, values.values()), default=0)
+    doubling = sorted({*(2**power for power in range(1, most.bit_length()) if 2**power <= most), most})
     return {
-        name: mean_interval({t: [rate(len(each), int(sum(each)), k)] for t, each in values.items()}, clusters=clusters)
-        for name, rate in rates.items()
+        f"pass{sign}{k}": mean_interval(
+            {task: [rate(len(each), int(sum(each)), k)] for task, each in values.items()}, clusters=clusters
+        )
+        for sign, rate in (("@", pass_at_k), ("^", pass_hat_k))
+        for k in (range(2, most + 1) if most <= EVERY_K else doubling)
     }
 
 

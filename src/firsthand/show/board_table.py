@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from firsthand.show.board import Board, Row, caveats, findings
-from firsthand.show.board_words import amount, money, p_text, seconds, span, value_text
+from firsthand.show.board_words import amount, figure_text, money, p_text, seconds, span, value_text
 from firsthand.system.fitted_table import FittedTable
 from firsthand.system.terminal import MAX_CELL_CHARS
 
@@ -120,9 +120,7 @@ def _cells(row: Row, board: Board) -> dict[str, str]:
 
 
 def _others(row: Row) -> str:
-    return ", ".join(
-        f"{_plain(name)} {value_text(each.value)} {span(each.low, each.high)}" for name, each in row.secondary.items()
-    )
+    return ", ".join(figure_text(_plain(name), each) for name, each in row.secondary.items())
 
 
 def _plain(text: str) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from firsthand.stats.score_statistics import finite
+from firsthand.stats.figure_stats import NO_INTERVAL
+from firsthand.stats.score_statistics import Interval, finite
 
 
 def amount(value: float) -> str:
@@ -31,6 +32,12 @@ def span(low: float, high: float, *, signed: bool = False) -> str:
     if finite(low) is None or finite(high) is None:
         return "unknown"
     return f"[{low + 0.0:+.2f}, {high + 0.0:+.2f}]" if signed else f"[{low:.2f}, {high:.2f}]"
+
+
+def figure_text(name: str, figure: Interval) -> str:
+    """A figure by name, with its interval if it has one."""
+    bounds = "" if figure.method == NO_INTERVAL else f" {span(figure.low, figure.high)}"
+    return f"{name} {value_text(figure.value)}{bounds}"
 
 
 def p_text(p_value: float) -> str:

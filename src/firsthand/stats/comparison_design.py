@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from firsthand.errors import ConfigError
-from firsthand.stats.intervals import CONFIDENCE, Scores
+from firsthand.stats.intervals import CONFIDENCE, Clusters, Scores, cluster_labels, moments, task_means
 from firsthand.stats.paired import Differences
 from firsthand.stats.power_analysis import (
     POWER,
@@ -33,6 +33,8 @@ class Design:
     """The source of the variance, in words."""
     confidence: float = CONFIDENCE
     power: float = POWER
+    design_effect: float = 1.0
+    """The factor by which clusters of dependent tasks multiply the variance of the mean difference."""
 
     def tasks(self, effect: float, epochs: int = 1) -> int | None:
         """The number of tasks that detects that effect with that many attempts per task; None if unknown."""
@@ -40,8 +42,10 @@ class Design:
             return None
         levels = {"confidence": self.confidence, "power": self.power}
         if self.disagreement is not None:
-            return paired_tasks_needed(effect, max(self.disagreement, effect), **levels)
-        return tasks_needed(effect, self.between, self.within or (0.0, 0.0), (epochs, epochs), **levels)
+            alone = paired_tasks_needed(effect, max(self.disagreement, effect), **levels)
+        else:
+            alone = tasks_needed(effect, self.between, self.within or (0.0, 0.0), (epochs, epochs), **levels)
+        return math.ceil(alone * self.design_effect)
 
     def effect(self, tasks: int, epochs: int = 1) -> float | None:
         """The smallest effect that so many tasks and attempts show; None if it is not known."""
@@ -49,20 +53,32 @@ class Design:
             return None
         levels = {"confidence": self.confidence, "power": self.power}
         if self.disagreement is not None:
-            return smallest_detectable(tasks, disagreement=self.disagreement, **levels)
-        variance = self.between + sum(self.within or (0.0,)) / epochs
+            return smallest_detectable(self._alone(tasks), disagreement=self.disagreement, **levels)
+        variance = self.design_effect * (self.between + sum(self.within or (0.0,)) / epochs)
         return smallest_detectable(tasks, sd=math.sqrt(variance), **levels)
 
     def epochs(self, effect: float, tasks: int) -> int | None:
         """The attempts per task that detect that effect on so many tasks; None if no number does, or it is unknown."""
         if self.within is None:
             return 1 if (self.tasks(effect) or tasks + 1) <= tasks else None
-        return epochs_needed(effect, tasks, self.between, self.within, confidence=self.confidence, power=self.power)
+        alone = self._alone(tasks)
+        return epochs_needed(effect, alone, self.between, self.within, confidence=self.confidence, power=self.power)
+
+    def _alone(self, tasks: int) -> int:
+        """The number of independent tasks that say as much."""
+        return max(1, math.floor(tasks / self.design_effect))
 
 
-def from_pair(a: Scores, b: Scores, *, confidence: float = CONFIDENCE, power: float = POWER) -> Design:
-    """The plan to repeat a comparison of two agents that were both measured."""
+def from_pair(
+    a: Scores, b: Scores, clusters: Clusters | None = None, *, confidence: float = CONFIDENCE, power: float = POWER
+) -> Design:
+    """The plan to repeat a comparison of two agents that were both measured, on tasks that are clustered alike."""
     differences = Differences.between(a, b)
+    design = _from_pair(a, b, differences, confidence, power)
+    return _clustered(design, Differences.between(a, b, clusters).error, differences.error)
+
+
+def _from_pair(a: Scores, b: Scores, differences: Differences, confidence: float, power: float) -> Design:
     if differences.n < 2:
         raise ConfigError(f"the agents have {differences.n} tasks in common: a variance needs 2 or more")
     parts, about = paired_spread(a, b), f"both measured on {differences.n} tasks"
@@ -78,12 +94,35 @@ def from_pair(a: Scores, b: Scores, *, confidence: float = CONFIDENCE, power: fl
     return Design(variance, None, None, f"{about}, one attempt each", confidence, power)
 
 
-def from_one(scores: Scores, correlation: float, *, confidence: float = CONFIDENCE, power: float = POWER) -> Design:
+def _clustered(design: Design, clustered: float, alone: float) -> Design:
+    """The design with the design effect that a clustered standard error shows beside that of independent tasks."""
+    if not (clustered > 0 and alone > 0) or clustered == alone:
+        return design
+    effect = (clustered / alone) ** 2
+    basis = f"{design.basis}, clusters multiplying the variance by {effect:.1f}"
+    return replace(design, design_effect=effect, basis=basis)
+
+
+def from_one(
+    scores: Scores,
+    correlation: float,
+    clusters: Clusters | None = None,
+    *,
+    confidence: float = CONFIDENCE,
+    power: float = POWER,
+) -> Design:
     """The plan to compare an agent with one that is as variable, and whose scores correlate so with its own.
 
     The variance of the difference of two such agents is 2 (1 - correlation) times the variance of one: of the task means
     where several attempts tell them apart, of single attempts where there is one each.
     """
+    means, named = task_means(scores), [task for task, each in scores.items() if each]
+    design = _from_one(scores, correlation, confidence, power)
+    labels = cluster_labels(named, clusters)
+    return _clustered(design, moments(means, labels).error, moments(means).error) if labels else design
+
+
+def _from_one(scores: Scores, correlation: float, confidence: float, power: float) -> Design:
     if not -1 <= correlation <= 1:
         raise ConfigError(f"correlation is {correlation}: give a number from -1 to 1, such as 0.5")
     values = [value for each in scores.values() for value in each]

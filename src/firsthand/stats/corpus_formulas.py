@@ -1,4 +1,4 @@
-"""Formulas of corpus-level figures: BLEU, chrF, micro F1 and calibration errors.
+"""Formulas of corpus-level figures: BLEU, chrF, micro F1, shares and calibration errors.
 
 They take sums or pairs of numbers; `figures.py` collects those from the scores of attempts.
 """
@@ -68,13 +68,15 @@ def rms_calibration_errors(
     import numpy as np
 
     stated, right = np.asarray(confidences, dtype=np.float64), np.asarray(correct, dtype=np.float64)
-    order = np.argsort(stated, kind="stable")  # equal confidences stay in order
+    order = np.argsort(stated, kind="stable")
     gaps, found = (stated - right)[order], []
+    # an edge may fall among equal confidences, whose order means nothing: each then adds the mean gap of its equals
+    ends = np.flatnonzero(np.append(np.diff(stated[order]) != 0, True)) if len(order) else order
     for each in counts[:, order]:
         n = int(each.sum())
         edges = [*(index * bin_size for index in range(max(1, n // bin_size))), n]
         # an edge may fall among the copies of one attempt, each of which adds the same gap: hence linear between attempts
-        below = np.interp(edges, [0.0, *np.cumsum(each)], [0.0, *np.cumsum(each * gaps)])
+        below = np.interp(edges, [0.0, *np.cumsum(each)[ends]], [0.0, *np.cumsum(each * gaps)[ends]])
         parts = np.diff(below) ** 2 / np.maximum(np.diff(edges), 1) / max(n, 1)
         found.append(math.sqrt(float((parts[:-1] if published else parts).sum())) if n else math.nan)
     return np.array(found)
@@ -118,6 +120,13 @@ def _micro_f1(sums: Array) -> Array:
     return np.where(whole > 0, 2 * right / np.maximum(whole, 1), 1.0)
 
 
+def _share(sums: Array) -> Array:
+    """The share of parts that are right, of parts that are right and all parts: a mean over instructions, not prompts."""
+    import numpy as np
+
+    return np.where(sums[:, 1] > 0, sums[:, 0] / np.maximum(sums[:, 1], 1), 0.0)
+
+
 def _calibration_error(sums: Array) -> Array:
     """The expected calibration error, 0 to 1: how far confidence is from accuracy, bin by bin (Guo et al., 2017)."""
     import numpy as np
@@ -131,6 +140,7 @@ FORMULAS: Mapping[str, Formula] = {
     "bleu": Formula(_bleu, 10, lambda sums: [*[0.0] * 9, sums[9]]),
     "chrf": Formula(_chrf, 18, lambda sums: [each if at % 3 == 1 else 0.0 for at, each in enumerate(sums)]),
     "micro_f1": Formula(_micro_f1, 3, lambda sums: [0.0, 0.0, sums[0] + sums[2]]),
+    "share": Formula(_share, 2, lambda sums: [0.0, sums[1]]),
     "calibration_error": Formula(_calibration_error, 3 * BINS, lower_is_better=True),
 }
 """By the name that a score is stored with."""

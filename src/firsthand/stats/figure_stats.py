@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING, Any
 from firsthand.benchmark import Figure
 from firsthand.errors import ConfigError
 from firsthand.stats.bootstrap import RESAMPLES, bootstrap, drawn, units
-from firsthand.stats.intervals import CONFIDENCE, Bounds, Clusters, Interval, cluster_labels, task_means
+from firsthand.stats.intervals import (
+    CONFIDENCE,
+    Bounds,
+    Clusters,
+    Interval,
+    cluster_labels,
+    equal_bounds,
+    task_means,
+    unseen_share,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,6 +34,8 @@ DRAWS = 10_000
 """Of a comparison: enough for the small levels that several comparisons leave to each."""
 SLOW_DRAWS = 200
 """Of a figure that takes a while to compute: another library's BLEU over a corpus takes part of a second."""
+NO_INTERVAL = "none"
+"""The method of an Interval that has none, for its figure is a measure of uncertainty."""
 _TINY = 1e-12
 
 
@@ -36,13 +47,19 @@ def figure_value(figure: Figure) -> float:
 
 
 def figure_interval(figure: Figure, clusters: Clusters | None = None, confidence: float = CONFIDENCE) -> Interval:
-    """The figure and its bootstrap interval, which has no bounds where some draw is not finite, as of a perplexity."""
+    """The figure and its bootstrap interval, which has no bounds where some draw is not finite, as of a perplexity.
+
+    Where all draws are equal, as of a perfect micro-F1, the bootstrap would claim certainty. A figure in 0..1 then gets the
+    interval of as many equal scores (`intervals.equal_bounds`), another none.
+    """
     n = len(figure.tasks)
     if not n:
         return Interval(math.nan, -math.inf, math.inf, 0)
+    if figure.uncertainty:
+        return Interval(figure_value(figure), math.nan, math.nan, n, NO_INTERVAL)
     labels = cluster_labels(list(figure.tasks), clusters)
     try:
-        return bootstrap(
+        found = bootstrap(
             figure.of,
             n,
             labels=labels,
@@ -52,6 +69,10 @@ def figure_interval(figure: Figure, clusters: Clusters | None = None, confidence
         )
     except (ConfigError, ArithmeticError, ValueError):
         return Interval(figure_value(figure), -math.inf, math.inf, n)
+    if found.high - found.low > _TINY:
+        return found
+    bounds = equal_bounds(found.value, found.clusters or n, 0 <= found.value <= 1, confidence)
+    return replace(found, low=bounds.low, high=bounds.high, method="equal draws")
 
 
 @dataclass(frozen=True)
@@ -67,6 +88,8 @@ class FigureDifference:
     """On how many tasks A did better by itself, and worse; both 0 where a task by itself has no worth."""
     labels: tuple[str, ...] | None = None
     lower_is_better: bool = False
+    unit: bool = False
+    """True if both figures are within 0 to 1."""
 
     @staticmethod
     def between(a: Figure, b: Figure, clusters: Clusters | None = None, draws: int = DRAWS) -> FigureDifference:
@@ -85,13 +108,16 @@ class FigureDifference:
         resamples = (min(draws, SLOW_DRAWS) if a.slow or b.slow else draws) if unit_T.max() else 0
         found = [np.zeros(0), *(difference(counts_DT) for counts_DT in drawn(unit_T, resamples))]
         all_draws = np.sort(np.concatenate(found))
+        once = np.ones((1, len(common)))
+        ends = [float(_of_tasks(each, common, once)[0]) for each in (a, b)]
         return FigureDifference(
-            float(difference(np.ones((1, len(common))))[0]),
+            float(difference(once)[0]),
             tuple(all_draws.tolist()) if np.isfinite(all_draws).all() else (),
             len(common),
             _compared(a, b, common),
             tuple(labels) if labels else None,
             a.lower_is_better,
+            all(0 <= each <= 1 for each in ends),
         )
 
     @property
@@ -112,25 +138,38 @@ class FigureDifference:
         centre = math.fsum(self.draws) / len(self.draws)
         return math.sqrt(math.fsum((each - centre) ** 2 for each in self.draws) / (len(self.draws) - 1))
 
+    @cached_property
+    def equal(self) -> bool:
+        """True if all draws are equal, as of two perfect figures: they say nothing of the spread."""
+        return bool(self.draws) and self.draws[-1] - self.draws[0] <= _TINY
+
     @property
     def method(self) -> str:
         """The method of the bounds."""
-        return "paired bootstrap"
+        return "equal draws" if self.equal else "paired bootstrap"
 
     def bounds(self, confidence: float = CONFIDENCE) -> Bounds:
-        """The percentiles of the draws."""
-        if not self.draws:
+        """The percentiles of the draws; if all are equal, what a share of unseen tasks leaves possible."""
+        if self.equal and self.unit:
+            unseen = unseen_share(self.num_units, confidence)
+            return Bounds(self.mean * (1 - unseen) - unseen, self.mean * (1 - unseen) + unseen)
+        if not self.draws or self.equal:
             return Bounds(-math.inf, math.inf)
         at = (1 - confidence) / 2 * (len(self.draws) + 1)
         low = max(0, math.floor(at) - 1)
         return Bounds(self.draws[low], self.draws[-1 - low])
 
     def p_above(self, bar: float) -> float:
-        """The share of draws at `bar` or below."""
+        """The share of draws at `bar` or below; of equal draws, the level at which the lower bound touches `bar`."""
+        if self.equal:
+            known = self.unit and self.mean > bar
+            return (max(0.0, 1 + bar) / (1 + self.mean)) ** self.num_units if known else 1.0
         return (1 + bisect_right(self.draws, bar)) / (1 + len(self.draws))
 
     def p_below(self, bar: float) -> float:
-        """The share of draws at `bar` or above."""
+        """The share of draws at `bar` or above; see `p_above`."""
+        if self.equal:
+            return self.reversed.p_above(-bar)
         return (1 + len(self.draws) - bisect_left(self.draws, bar)) / (1 + len(self.draws))
 
     @cached_property

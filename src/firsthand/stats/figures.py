@@ -81,10 +81,12 @@ def figures(
     return {name: each for name, each in found.items() if name not in names or len(each) == len(agents)}
 
 
-def slow_figure(name: str, tasks: tuple[str, ...], statistic: Callable[[Sequence[int]], float]) -> Figure:
+def slow_figure(
+    name: str, tasks: tuple[str, ...], statistic: Callable[[Sequence[int]], float], *, uncertainty: bool = False
+) -> Figure:
     """A Figure from a function of task indices, such as another library's; its interval takes few bootstrap draws."""
     of = of_chosen(lambda chosen: statistic(chosen.tolist()))
-    return Figure(name, tasks, of, method="percentile", slow=True)
+    return Figure(name, tasks, of, method="percentile", slow=True, uncertainty=uncertainty)
 
 
 def has_figures(attempts: Iterable[Trace | AttemptSummary]) -> bool:

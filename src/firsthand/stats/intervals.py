@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from firsthand.errors import ConfigError
@@ -95,7 +95,17 @@ def mean_interval(
         labels = cluster_labels([task for task, each in values.items() if each], clusters)
     else:
         means, labels = [_number(value) for value in values], None
-    return interval_of(moments(means, labels), confidence)
+    found = moments(means, labels)
+    if isinstance(values, Mapping):
+        found = replace(found, repeats=_repeats(values))
+    return interval_of(found, confidence)
+
+
+def _repeats(values: Scores) -> int:
+    """The attempts at each task if they are equally many and each is 0 or 1, else 1."""
+    counts = {len(each) for each in values.values() if each}
+    binary = len(counts) == 1 and all(all_binary(each) for each in values.values())
+    return counts.pop() if binary else 1
 
 
 @dataclass(frozen=True)
@@ -112,6 +122,8 @@ class Moments:
     """True if each is 0 or 1."""
     clusters: tuple[tuple[float, int], ...] = ()
     """Of each cluster its tasks' means added up, and their number; empty if no two tasks share one."""
+    repeats: int = 1
+    """Attempts at each task, where each attempt is 0 or 1; 1 if they are not, or not equally many."""
 
     @property
     def unit(self) -> bool:
@@ -123,9 +135,15 @@ class Moments:
         """The standard error of the mean; NaN where one task or one cluster says nothing of the spread."""
         if not self.clusters:
             return math.sqrt(self.variance / self.n) if self.n > 1 else math.nan
-        count = len(self.clusters)
-        squares = math.fsum((total - size * self.mean) ** 2 for total, size in self.clusters)
-        return math.sqrt(count / (count - 1) * squares) / self.n if count > 1 else math.nan
+        if len(self.clusters) < 2:
+            return math.nan
+        squares = [(total - size * self.mean) ** 2 / (1 - size / self.n) for total, size in self.clusters]
+        return math.sqrt(math.fsum(squares)) / self.n
+
+    @property
+    def freedom(self) -> float:
+        """The degrees of freedom of that error."""
+        return cluster_freedom([size for _, size in self.clusters]) if self.clusters else self.n - 1
 
 
 def moments(means: Sequence[float], labels: Sequence[str] | None = None) -> Moments:
@@ -144,10 +162,10 @@ def moments(means: Sequence[float], labels: Sequence[str] | None = None) -> Mome
 def interval_of(found: Moments, confidence: float = CONFIDENCE) -> Interval:
     """The interval that `mean_interval` gives, from moments.
 
-    With clusters it is Student's t over the clustered standard error, with one degree of freedom less than there are
-    clusters. 0/1 scores get Wilson's interval at the effective number of tasks, the one at which independent tasks would
-    have that standard error, reduced by (z/t)^2 (Korn and Graubard, 1998, Survey Methodology 24:193): so it stays within 0
-    to 1 and is of use near either.
+    With clusters it is Student's t over the clustered standard error, with `cluster_freedom` degrees of freedom. 0/1
+    scores get Wilson's interval at the effective number of tasks, the one at which independent tasks would have that
+    standard error, reduced by (z/t)^2 (Korn and Graubard, 1998, Survey Methodology 24:193): so it stays within 0 to 1
+    and is of use near either. Several 0/1 attempts at each task are such clusters too.
     """
     if found.n == 0:
         return Interval(math.nan, math.nan, math.nan, 0)
@@ -158,13 +176,13 @@ def interval_of(found: Moments, confidence: float = CONFIDENCE) -> Interval:
     if found.binary and not count:
         bounds, method = proportion_interval(round(found.mean * found.n), found.n, confidence), "Wilson"
     elif found.lowest == found.highest or not error > 1e-12:
-        bounds, method = _equal_bounds(found.mean, units, found.unit, confidence), f"{named}equal values"
-    elif found.binary:
-        shrunk = min(1.0, (z_value(confidence) / t_value(units - 1, confidence)) ** 2)
-        effective = min(found.n, found.mean * (1 - found.mean) / error**2) * shrunk
+        bounds, method = equal_bounds(found.mean, units, found.unit, confidence), f"{named}equal values"
+    elif found.binary or found.repeats > 1:
+        shrunk = min(1.0, (z_value(confidence) / t_value(found.freedom, confidence)) ** 2)
+        effective = min(found.n * found.repeats, found.mean * (1 - found.mean) / error**2) * shrunk
         bounds, method = proportion_interval(found.mean * effective, effective, confidence), "clustered Wilson"
     else:
-        bounds, method = _cut(found.mean, t_value(units - 1, confidence) * error, found.unit), f"{named}t"
+        bounds, method = _cut(found.mean, t_value(found.freedom, confidence) * error, found.unit), f"{named}t"
     return Interval(found.mean, *bounds, found.n, method, error, count, inflation)
 
 
@@ -172,9 +190,23 @@ def clustered_error(values: Sequence[float], labels: Sequence[str]) -> float:
     """The standard error of the mean when values of one label go together (Miller, 2024, section 2.2).
 
     The deviations are added up within each cluster before they are squared, so what a cluster has in common counts once.
-    The factor C / (C - 1) removes the bias of few clusters. NaN if all are of one cluster.
+    Each square is divided by 1 - the cluster's share of the tasks, which removes the bias of few and of unequal clusters
+    (CR2; Bell and McCaffrey, 2002): with C equal clusters that is the factor C / (C - 1). NaN if all are of one cluster.
     """
     return moments(values, labels).error
+
+
+def cluster_freedom(sizes: Sequence[int]) -> float:
+    """Satterthwaite's degrees of freedom of `clustered_error` (Bell and McCaffrey, 2002): C - 1 for C equal clusters.
+
+    A cluster with most of the tasks leaves few: the 12 repositories of SWE-bench Verified count as 3.3.
+    """
+    n = sum(sizes)
+    if len(sizes) < 2:
+        return 0.0
+    crossed = [size * size / (1 - size / n) / n for size in sizes]
+    off_diagonal = math.fsum(crossed) ** 2 - math.fsum(each * each for each in crossed)
+    return n * n / (math.fsum(size * size for size in sizes) + off_diagonal)
 
 
 def cluster_labels(tasks: Sequence[str], clusters: Clusters | None) -> list[str] | None:
@@ -205,7 +237,7 @@ def z_value(confidence: float) -> float:
     return NormalDist().inv_cdf((1 + confidence) / 2)
 
 
-def t_value(freedom: int, confidence: float) -> float:
+def t_value(freedom: float, confidence: float) -> float:
     """The same for Student's t with that many degrees of freedom."""
     from scipy.special import stdtrit
 
@@ -236,7 +268,8 @@ def bisect(rising: Callable[[float], float], low: float, high: float) -> float:
     return (low + high) / 2
 
 
-def _equal_bounds(mean: float, n: int, unit: bool, confidence: float) -> Bounds:
+def equal_bounds(mean: float, n: int, unit: bool, confidence: float) -> Bounds:
+    """The bounds of a mean of n equal values: a share of the tasks that they leave possible may score anything in 0..1."""
     if not unit:
         return Bounds(-math.inf, math.inf)
     unseen = unseen_share(n, confidence)

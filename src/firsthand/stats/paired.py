@@ -7,6 +7,7 @@ is the task, or the cluster of tasks; see `intervals.py`. `multiple_comparisons.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,6 +22,7 @@ from firsthand.stats.intervals import (
     Scores,
     all_binary,
     bisect,
+    cluster_freedom,
     cluster_labels,
     clustered_error,
     finite,
@@ -135,6 +137,11 @@ class Differences:
         return len(set(self.labels)) if self.labels else self.n
 
     @cached_property
+    def freedom(self) -> float:
+        """The degrees of freedom of the standard error."""
+        return cluster_freedom(list(Counter(self.labels).values())) if self.labels else self.n - 1
+
+    @cached_property
     def error(self) -> float:
         """The standard error of the mean difference; 0 if it is unknown, for all differences are equal."""
         if self.num_units < 2:
@@ -157,7 +164,7 @@ class Differences:
         if self.method == "Tango":
             return tango_interval(*self.counts, self.n, confidence)
         if self.error:
-            half = t_value(self.num_units - 1, confidence) * self.error
+            half = t_value(self.freedom, confidence) * self.error
             low, high = self.mean - half, self.mean + half
             return Bounds(max(-1.0, low), min(1.0, high)) if self.unit else Bounds(low, high)
         if not self.unit:
@@ -174,7 +181,7 @@ class Differences:
         if self.error:
             from scipy.special import stdtr
 
-            return float(stdtr(self.num_units - 1, (bar - self.mean) / self.error))
+            return float(stdtr(self.freedom, (bar - self.mean) / self.error))
         if not self.unit or self.mean <= bar:
             return 1.0
         return float((max(0.0, 1 + bar) / (1 + self.mean)) ** self.num_units)

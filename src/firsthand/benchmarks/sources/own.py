@@ -24,9 +24,34 @@ from firsthand.benchmarks.protocols.protocol import Item, Protocol, answered, ch
 from firsthand.benchmarks.sources.tables import TableRow, read_table
 from firsthand.config import build, read_toml
 from firsthand.errors import ConfigError, DataError
+from firsthand.message import Json
 from firsthand.scorers.match import normalise
+from firsthand.system.option_spec import parse_spec
 from firsthand.task import Task
 
+NEEDS: Mapping[str, tuple[str, ...]] = {
+    "assertion_holds": ("code", "output", "predict"),
+    "passes_tests": ("tests",),
+    "passes_unit_tests": ("tests",),
+    "base": ("solution", "entry_point", "inputs", "atol", "rule"),
+    "plus": ("solution", "entry_point", "inputs", "extra_inputs", "atol", "rule"),
+    "function_calls": ("calls",),
+    "human_agreement": ("votes",),
+    "majority_agreement": ("votes",),
+    "prompt_strict": ("instructions",),
+    "prompt_loose": ("instructions",),
+    "instruction_strict": ("instructions",),
+    "instruction_loose": ("instructions",),
+    "mc2": ("true",),
+    "mmlu_pro_tiger": ("options",),
+    "resolved": ("test_patch", "eval_script", "log_parser"),
+}
+"""Scorer -> the columns, besides the target, that it reads from each row."""
+NEED_CHOICES = frozenset({"acc", "acc_norm", "acc_bytes", "acc_mutual_info", "mc1", "mc2", "choice"})
+NEED_JUDGES = frozenset({"human_agreement", "majority_agreement", "order_consistency"})
+"""Scorers of a judge's verdicts: benchmarks with votes, such as judge_mtbench, have them."""
+MAX_KEPT_CHARS = 200
+"""A longer cell is not kept for `firsthand summary --by`."""
 LEAK_CHARS = 4
 """Shortest target that is checked for leaks: a shorter one occurs in prompts by chance."""
 
@@ -82,6 +107,7 @@ def read_benchmark(path: Path) -> Benchmark:
     """Return the benchmark that a TOML file describes."""
     about = build(BenchmarkDescription, read_toml(BenchmarkDescription, path))
     rows = read_table(path.parent / about.data, about.encoding)
+    _check_scorers(about, rows)
     shown = read_table(path.parent / about.examples, about.encoding)[: about.shots] if about.shots else []
     protocol = _protocol(about)
     examples = [_item(row, about, f"example-{index}") for index, row in enumerate(shown)]
@@ -128,6 +154,31 @@ def _protocol(about: BenchmarkDescription) -> Protocol:
     )
 
 
+def _check_scorers(about: BenchmarkDescription, rows: Sequence[TableRow]) -> None:
+    """Refuse a scorer that needs choices or columns that the data lacks."""
+    for text in about.scorer:
+        name = _name_of(text)
+        if name in NEED_CHOICES and not about.choices:
+            raise ConfigError(f"the scorer {name} needs choices: give choices, or a scorer of texts such as normalised")
+        if name in NEED_JUDGES:
+            raise ConfigError(
+                f"the scorer {name} compares judges with votes: it needs a benchmark such as judge_mtbench"
+            )
+        for row in rows:
+            missing = [column for column in NEEDS.get(name, ()) if row.columns.get(column) in (None, "")]
+            if missing:
+                known = ", ".join(row.columns)
+                raise DataError(f"{row.where}: the scorer {name} needs the column {missing[0]!r}; there are {known}")
+
+
+def _name_of(scorer: str) -> str:
+    return parse_spec(scorer).name
+
+
+def _is_short(value: object) -> bool:
+    return isinstance(value, int | float) or (isinstance(value, str) and len(value) <= MAX_KEPT_CHARS)
+
+
 def _columns(row: TableRow) -> dict[str, str]:
     """Return the columns that templates may name: text, numbers and booleans."""
     return {name: str(value) for name, value in row.columns.items() if isinstance(value, str | int | float)}
@@ -155,7 +206,11 @@ def _item(row: TableRow, about: BenchmarkDescription, id: str) -> Item:
     cluster = {"cluster": _filled(about.cluster, row, "cluster")} if about.cluster else {}
     id = _filled(about.id, row, "id") if about.id else id
     gold = _gold(answer, choices, row) if about.choices else 0
-    secret = {} if about.choices else {"answer": answer}
+    secret: Json = {} if about.choices else {"answer": answer}
+    secret |= {name: row.columns[name] for scorer in about.scorer for name in NEEDS.get(_name_of(scorer), ())}
+    # all columns are secret, as any may hold the answer: `summary --by` reads them there
+    kept = {name: value for name, value in row.columns.items() if _is_short(value)}
+    secret |= {"columns": kept} if kept else {}
     return Item(id, _columns(row), choices, gold, secret, cluster, question, answer)
 
 

@@ -214,7 +214,7 @@ def _task(record: Json, prompt: str, **more: Any) -> Task:
     return Task(
         id=record["instance_id"],
         prompt=prompt,
-        metadata={key: record[key] for key in ("repo", "base_commit", "image")},
+        metadata={key: record[key] for key in ("repo", "base_commit", "image")} | {"cluster": record["repo"]},
         secret={key: record[key] for key in hidden},
         **more,
     )

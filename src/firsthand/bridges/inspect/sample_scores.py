@@ -25,6 +25,8 @@ from firsthand.trace import Score, Trace, as_json
 
 STATE = "inspect_state"
 """Kind of the event that records the solvers' final state."""
+UNCERTAINTY_METRICS = frozenset({"stderr", "bootstrap_stderr", "std", "var"})
+"""Inspect's metrics that are themselves measures of uncertainty or spread."""
 
 
 def restored(theirs: Any, sample: Any, model: str, epoch: int = 1) -> Any:
@@ -124,7 +126,12 @@ class InspectScorers:
             return []
         results = lru_cache(maxsize=1024)(lambda chosen: self._results([scored[index] for index in chosen]))
         names = results(tuple(range(len(ids))))
-        return [slow_figure(name, ids, _ChosenMetric(results, name)) for name in names]
+        return [
+            slow_figure(
+                name, ids, _ChosenMetric(results, name), uncertainty=name.rpartition(" ")[2] in UNCERTAINTY_METRICS
+            )
+            for name in names
+        ]
 
     def _results(self, chosen: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, float]:
         """Return each metric over the chosen samples; a sample that was drawn twice counts as two."""

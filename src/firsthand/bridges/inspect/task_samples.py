@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -64,14 +65,45 @@ def _arguments(args: str) -> dict[str, Any]:
     return found
 
 
-def task_of(sample: Any, task: str, args: str, grader: str) -> Task:
-    """Return the sample as a Task: its last message is the prompt, earlier ones the conversation."""
+def fixed_sampling(theirs: Any) -> dict[str, Any]:
+    """Return the sampling settings that the Inspect task fixes in its `config`, under our names."""
+    names = ("max_tokens", "temperature", "top_p", "top_k", "frequency_penalty", "presence_penalty")
+    found = {name: value for name in names if (value := getattr(theirs.config, name, None)) is not None}
+    return found | ({"stop": tuple(theirs.config.stop_seqs)} if theirs.config.stop_seqs else {})
+
+
+def cluster_key(theirs: Any) -> str | None:
+    """Return the metadata key by which the task clusters its standard errors, as in `stderr(cluster="passage")`, or None."""
+    from inspect_ai._util.registry import registry_info, registry_params
+
+    metrics = list(_flat(theirs.metrics))
+    for scorer in theirs.scorer or ():
+        metrics += _flat(registry_info(scorer).metadata.get("metrics"))
+    keys = {registry_params(metric).get("cluster") for metric in metrics} - {None}
+    return str(keys.pop()) if len(keys) == 1 else None
+
+
+def _flat(metrics: Any) -> list[Any]:
+    """Return the metrics of a list, or of a dictionary of lists."""
+    if isinstance(metrics, dict):
+        return [each for several in metrics.values() for each in _flat(several)]
+    if isinstance(metrics, list | tuple):
+        return [each for several in metrics for each in _flat(several)]
+    return [] if metrics is None else [metrics]
+
+
+def task_of(
+    sample: Any, task: str, args: str, grader: str, sampling: Mapping[str, Any] | None = None, key: str | None = None
+) -> Task:
+    """Return the sample as a Task: its last message is the prompt; its cluster is the value of `key`."""
     from inspect_ai.model import ChatMessageUser
 
     messages = [ChatMessageUser(content=sample.input)] if isinstance(sample.input, str) else list(sample.input)
     messages_read = tuple(map(message_from, messages))
     if not messages_read or messages_read[-1].role != "user":
         raise DataError(f"the sample {sample.id!r} does not end with a user message: there is nothing to answer")
+    group = (sample.metadata or {}).get(key) if key is not None else None
+    cluster = {} if group is None else {"cluster": str(group)}
     return Task(
         id=str(sample.id),
         prompt=messages_read[-1].text,
@@ -79,7 +111,8 @@ def task_of(sample: Any, task: str, args: str, grader: str) -> Task:
         conversation=messages_read[:-1],
         hint="a letter" if sample.choices else None,
         verbatim=not sample.choices,
-        metadata={"inspect": {"task": task, "args": args, "grader": grader}},
+        sampling=dict(sampling or {}),
+        metadata=cluster | {"inspect": {"task": task, "args": args, "grader": grader}},
         secret={"target": as_json(sample.target), "metadata": as_json(sample.metadata or {})},
     )
 

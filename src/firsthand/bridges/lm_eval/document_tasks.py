@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from firsthand.bridges.lm_eval.document_scores import DocumentRequests
@@ -20,8 +21,8 @@ _TOKENS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_token
 _ROLES = ("system", "user", "assistant")
 
 
-def entries_of(name: str, task: Any) -> Iterator[DocumentRequests]:
-    """Yield each document with its requests."""
+def entries_of(name: str, task: Any, *, of_several: bool = False) -> Iterator[DocumentRequests]:
+    """Yield each document with its requests; of several tasks, each is a cluster, as the subjects of `mmlu` are."""
     by_doc: dict[int, list[Any]] = {}
     for instance in task.instances:
         by_doc.setdefault(instance.doc_id, []).append(instance)
@@ -29,6 +30,8 @@ def entries_of(name: str, task: Any) -> Iterator[DocumentRequests]:
         instances.sort(key=lambda instance: instance.idx)
         doc = instances[0].doc
         ours = _task(f"{name}-{doc_id:04d}", name, task, doc, instances)
+        if of_several:
+            ours = replace(ours, metadata={**ours.metadata, "cluster": name})
         yield DocumentRequests(name, task, doc, tuple(instances), ours)
 
 

@@ -6,6 +6,7 @@ Every function here takes text of any kind and length, in time linear in the lit
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import deque
 from collections.abc import Iterator
 from fractions import Fraction
@@ -20,10 +21,19 @@ _HASHES = re.compile(r"####[ \t]*([^\n]*)")
 _STATED = re.compile(
     r"(?:final[ \t]+)?answer\b(?:\*\*)?(?:[ \t]+is\b|[ \t]*[:=])(?:\*\*)?[ \t]*:?[ \t]*([^\n]*)", re.IGNORECASE
 )
-_NUMBER = re.compile(r"[-−]?\$?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d{1,4}(?![\d\w]))?(?:[ \t]*/[ \t]*\d[\d,]*)?")
+# A comma groups digits by three, or by two before the last three as in India: `12,34` is two numbers.
+_GROUPED = r"(?:\d{1,3}(?:,\d{3})+|\d{1,2}(?:,\d{2})+,\d{3})(?![,\d])|\d+"
+_NUMBER = re.compile(
+    rf"[-−]?\$?(?:(?:{_GROUPED})(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d{{1,4}}(?![\d\w]))?(?:[ \t]*/[ \t]*(?:{_GROUPED}))?"
+)
 _ITEM = re.compile(r"^[ \t]*(?:[-*•][ \t]|\**(?:step[ \t]+)?\d{1,3}[.):](?!\d))([^\n]*)", re.IGNORECASE | re.MULTILINE)
 _MIXED = re.compile(r"([-−]?\d{1,20})[ \t]+(\d{1,20}/\d{1,20})")
-_FRAC = re.compile(r"\\[dt]?frac\{(-?\d{1,100})\}\{(\d{1,100})\}")
+_FRAC = re.compile(r"\\[dt]?frac(?:\{(-?\d{1,100})\}\{(\d{1,100})\}|[ ]?(\d)[ ]?(\d))")
+_TIMES_TEN = re.compile(
+    r"(?<=\d)[ \t]*(?:×|·|\*|x|\\times|\\cdot)[ \t]*10[ \t]*(?:\^|\*\*)[ \t]*\{?([-−–+]?\d{1,4})\}?(?!\d)"
+)
+_UNIT_POWER = re.compile(r"(?<=[A-Za-z}])[ \t]*(?:\^[ \t]*\{?[23]\}?(?!\d)|[²³])")
+_VULGAR = re.compile(r"(\d?)[ \t]*([¼-¾⅐-⅞])")
 _LETTER = re.compile(r"(?<![A-Za-z0-9'’])\(?([A-Z])\)?(?![A-Za-z0-9'’])")
 
 
@@ -85,15 +95,18 @@ def listed(text: str, most: int) -> list[str]:
 
 
 def parse_number(text: str) -> Fraction | None:
-    """The number that `text` is: `1,234.50`, `$5`, `15%` (15), `3/4`, `1 1/2`, `\\frac{1}{2}`, `72 apples`; None if none.
+    """The number that `text` is: `1,234.50`, `$5`, `15%` (15), `3/4`, `1 1/2`, `\\frac12`, `½`, `1.5 × 10^3`, `18 cm^2`.
 
-    Units and words around one number are dropped, a percent sign too. Several numbers, or one with more than 320
-    characters, are None.
+    Units and words around one number are dropped, a percent sign too. None for several numbers, a factorial, or a
+    number with more than 320 characters.
     """
     text = text.strip()
     if len(text) > 1000:
         return None
-    text = _FRAC.sub(r"\1/\2", text).replace("−", "-")
+    text = _TIMES_TEN.sub(lambda found: f"e{found.group(1)}", _as_slash(_UNIT_POWER.sub("", text)))
+    text = re.sub(r"^(\$?)-[ \t]+(?=[$\d.])", r"\1-", text.replace("−", "-").replace("–", "-"))
+    if re.search(r"\d[ \t]*!(?!=)", text):
+        return None
     if mixed := _MIXED.fullmatch(text):
         whole, part = Fraction(mixed.group(1)), _fraction(mixed.group(2))
         return None if part is None else whole + (-part if text.startswith("-") else part)
@@ -143,7 +156,7 @@ def _fit(stated: str, task: Task) -> str | None:
         letter = lone.group(1).upper() if lone else None
         return letter if letter in task.letters else _last_choice(stated, task)
     if wants_number(task):
-        value = _FRAC.sub(r"\1/\2", stated.rpartition("=")[2])
+        value = _as_slash(stated.rpartition("=")[2])
         found = _NUMBER.search(value) or _NUMBER.search(stated)
         return _clean(found.group()) if found else None
     return stated.rstrip(".").rstrip("*") or None
@@ -167,6 +180,16 @@ def _last_choice(text: str, task: Task) -> str | None:
     if letters:
         return letters[-1]
     return quoted[0] if len(quoted) == 1 else None
+
+
+def _as_slash(text: str) -> str:
+    """The text with `\\frac{1}{2}`, `\\frac12` and `½` as `1/2`, and `1½` as `1 1/2`."""
+    text = _FRAC.sub(lambda found: f"{found[1] or found[3]}/{found[2] or found[4]}", text)
+    return (
+        _VULGAR.sub(lambda found: f"{found[1]} {unicodedata.normalize('NFKC', found[2])}", text)
+        .replace("⁄", "/")
+        .strip()
+    )
 
 
 def _clean(number: str) -> str:

@@ -1,1 +1,1 @@
-"""Parser and sympy worker for comparing mathematical answers."""
+"""Parser of mathematical answers and the comparison of what they say."""

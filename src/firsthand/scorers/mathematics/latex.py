@@ -1,124 +1,135 @@
 """Parses mathematical answers in LaTeX or plain text into a small tree of plain data, bounded in size, never run as code.
 
-A tree is `["num", "3/4"]`, `["var", "x"]`, `["op", left, right]` for + - * / ^, `["fn", argument]`, or a collection
-(`tuple`, `set`, `interval`, `matrix`, `union`) of trees. Text outside the grammar gives None and is compared as text.
+A tree is `["num", "3/4"]`, `["var", "x"]`, `["op", left, right]` for + - * / ^, `["fn", argument]`, a collection (`tuple`,
+`list`, `or`, `set`, `interval`, `matrix`, `union`, `ratio`), `["relation", signs, part, ...]`, or a value with a unit
+(`quantity`, `percent`, `deg`). Text outside the grammar gives None and is compared as text.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Any
+from fractions import Fraction
 
-Tree = list[Any]
-MAX_CHARS = 500
+from firsthand.scorers.mathematics.answer_text import MAX_CHARS, plain
+from firsthand.scorers.mathematics.latex_tokens import (
+    FUNCTIONS,
+    TRIGONOMETRY,
+    NotUnderstoodError,
+    Token,
+    Tree,
+    number,
+    tokens,
+    words_alone,
+)
+from firsthand.scorers.mathematics.quantities import BARE
+
 MAX_DEPTH = 40
 
-FUNCTIONS = ("sqrt", "sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "log", "ln", "exp", "abs")
-_CONSTANTS = {"pi": "pi", "infty": "oo", "infinity": "oo", "inf": "oo", "i": "i", "e": "e"}
-_TOKEN = re.compile(
-    r"\s*(?:(?P<num>\d[\d]*(?:\.\d+)?|\.\d+)|\\(?P<cmd>[A-Za-z]+|[{}|])|(?P<word>[A-Za-z]+)|(?P<sym>\*\*|.))", re.DOTALL
-)
-_WRAPPED = re.compile(r"\\(?:text|mathrm|textbf|mathbf|mbox|operatorname|rm)\s*\{([^{}]*)\}")
-_UNIT = re.compile(
-    r"(?:(?<!\s)\s++|)\b(?:dollars?|cents?|degrees?|units?|square|cubic|inch(?:es)?|feet|foot|ft|cm|km|mm|meters?|metres?|miles?|mph|"
-    r"hours?|minutes?|seconds?|days?|years?|points?|ways|students|people|pounds?|grams?|kg)\b\s*(?:\^\s*\{?[23]\}?)?"
-)
-
-
-def plain(text: str) -> str:
-    """Return the answer without insignificant parts: $, \\left, LaTeX spaces, units, %, a final full stop."""
-    text = text.strip().strip("$").strip().removesuffix(".")
-    for old, new in (
-        ("\\left", ""), ("\\right", ""), ("\\!", ""), ("\\,", " "), ("\\;", " "), ("\\:", " "), ("\\ ", " "), ("~", " "),
-        ("\\$", ""), ("$", ""), ("\\%", ""), ("%", ""), ("^\\circ", ""), ("^{\\circ}", ""), ("dfrac", "frac"),
-        ("tfrac", "frac"), ("{,}", ","), ("\\cdot", "*"), ("\\times", "*"), ("\\div", "/"), ("−", "-"), ("\\pi", "\\pi "),
-        ("\\leq", "\\le"), ("\\geq", "\\ge"), ("\\displaystyle", ""), ("\\quad", " "),
-    ):  # fmt: skip
-        text = text.replace(old, new)
-    text = _WRAPPED.sub(lambda found: found.group(1), text)
-    if re.search(r"\d|\\", text):
-        text = _UNIT.sub("", text)
-    text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text)
-    return " ".join(text.split())
+_CONSTANTS = {"pi": "pi", "infty": "oo", "infinity": "oo", "inf": "oo", "oo": "oo"}
+_GREEK = frozenset({
+    "alpha", "beta", "gamma", "delta", "epsilon", "varepsilon", "zeta", "eta", "theta", "vartheta", "iota", "kappa",
+    "lambda", "mu", "nu", "xi", "rho", "sigma", "tau", "upsilon", "phi", "varphi", "chi", "psi", "omega", "Gamma",
+    "Delta", "Theta", "Lambda", "Xi", "Pi", "Sigma", "Phi", "Psi", "Omega", "ell", "hbar",
+})  # fmt: skip
+_DECORATED = ("angle", "triangle", "vec", "hat", "overline", "overrightarrow", "mathcal")
+_RELATIONS = {"=": "=", "<": "<", ">": ">", "le": "<=", "ge": ">=", "ne": "!=", "approx": "~", "in": "in"}
+_PREFIXES = {"dollar": "dollar", "euro": "euro", "sterling": "sterling"}
+_PAIRS = {"(": ")]", "[": ")]", "\\{": ("}",), "{": "}", "langle": ("rangle",)}
 
 
 def parse(text: str) -> Tree | None:
     """Parse an answer into a tree; None if it is too long or outside the grammar."""
-    text = plain(text)
-    if not text or len(text) > MAX_CHARS:
+    if len(text) > 2 * MAX_CHARS or not (text := plain(text)) or len(text) > MAX_CHARS:
         return None
-    for sign in (
-        "\\in ",
-        "=",
-    ):  # `x = 5` and `x \in [0, 1]` give their right side if the left side is a name
-        left, found, right = text.rpartition(sign)
-        if found and re.fullmatch(r"[A-Za-z](?:_\{?\w+\}?)?(?:\([A-Za-z]\))?", left.strip()):
-            text = right
+    if (words := words_alone(text)) is not None:
+        return words
     try:
-        parser = _LatexParser(_tokens(text))
+        parser = _LatexParser(tokens(text))
         tree = parser.listed()
         return tree if parser.done() else None
-    except (_NotUnderstoodError, RecursionError):
+    except (NotUnderstoodError, RecursionError):
         return None
 
 
-class _NotUnderstoodError(Exception):
-    """The text is not an expression of this grammar."""
-
-
-def _tokens(text: str) -> list[tuple[str, str]]:
-    found = []
-    for match in _TOKEN.finditer(text.strip()):
-        kind = str(match.lastgroup)
-        found.append((kind, match.group(kind)))
-    return found
+def times(left: Tree, right: Tree) -> Tree:
+    """Return a product; a factor goes into the entries of a matrix and the number of a quantity."""
+    for one, other in ((left, right), (right, left)):
+        if other[0] == "matrix" and one[0] != "matrix":
+            return ["matrix", *[["row", *[["*", one, each] for each in row[1:]]] for row in other[1:]]]
+        if other[0] in ("quantity", "percent") and one[0] == "num":
+            return [other[0], ["*", one, other[1]], *other[2:]]
+    return ["*", left, right]
 
 
 class _LatexParser:
     """Recursive-descent parser over the tokens; nesting deeper than MAX_DEPTH is refused."""
 
-    def __init__(self, tokens: list[tuple[str, str]]):
+    def __init__(self, tokens: list[Token]):
         self.tokens, self.at, self.depth = tokens, 0, 0
+        self.brackets, self.bars, self.braces = 0, 0, 0
 
     def done(self) -> bool:
         return self.at == len(self.tokens)
 
-    def peek(self) -> tuple[str, str]:
-        return self.tokens[self.at] if self.at < len(self.tokens) else ("end", "")
+    def peek(self, ahead: int = 0) -> Token:
+        at = self.at + ahead
+        return self.tokens[at] if at < len(self.tokens) else Token("end", "", False)
 
     def take(self, *values: str) -> str | None:
-        if self.peek()[0] in ("sym", "cmd") and self.peek()[1] in values:
+        token = self.peek()
+        if token.kind in ("sym", "cmd") and token.value in values:
             self.at += 1
-            return self.tokens[self.at - 1][1]
+            return token.value
         return None
 
     def need(self, *values: str) -> str:
         found = self.take(*values)
         if found is None:
-            raise _NotUnderstoodError
+            raise NotUnderstoodError
         return found
 
     def listed(self) -> Tree:
-        """Parse `a, b, c` at the top level as a set of answers; sets and intervals may be joined."""
-        parts = [self.joined()]
-        while self.take(","):
+        """Parse `a, b, c`, `a or b` at the top level."""
+        parts, either = [self.relation()], False
+        while sign := self.take(",", ";", "|or|", "lor", "vee"):
+            either |= sign in ("|or|", "lor", "vee")
+            if sign in (",", ";") and (other := self.take("|or|", ",")):  # `1, 2, and 3`
+                either |= other == "|or|"
+            parts.append(self.relation())
+        return parts[0] if len(parts) == 1 else ["or" if either else "list", *parts]
+
+    def relation(self) -> Tree:
+        self.take("approx")
+        parts, signs = [self.joined()], []
+        while (token := self.peek()).kind in ("sym", "cmd") and token.value in _RELATIONS:
+            self.at += 1
+            signs.append(_RELATIONS[token.value])
             parts.append(self.joined())
-        return parts[0] if len(parts) == 1 else ["set", *parts]
+        return ["relation", signs, *parts] if signs else parts[0]
 
     def joined(self) -> Tree:
+        tree = self.ratio()
+        while sign := self.take("cup", "setminus", "cap"):
+            right = self.ratio()
+            if sign == "cup":
+                tree = [*tree, right] if tree[0] == "union" else ["union", tree, right]
+            else:
+                tree = [{"setminus": "without", "cap": "both"}[sign], tree, right]
+        return tree
+
+    def ratio(self) -> Tree:
         parts = [self.sum()]
-        while self.take("cup"):
+        while not self.braces and self.take(":"):
             parts.append(self.sum())
-        return parts[0] if len(parts) == 1 else ["union", *parts]
+        return parts[0] if len(parts) == 1 else ["/", *parts] if len(parts) == 2 else ["ratio", *parts]
 
     def sum(self) -> Tree:
         self.depth += 1
         if self.depth > MAX_DEPTH:
-            raise _NotUnderstoodError
+            raise NotUnderstoodError
         tree = self.product()
-        while sign := self.take("+", "-", "pm"):
-            right = self.product()
-            tree = ["set", ["+", tree, right], ["-", tree, right]] if sign == "pm" else [sign, tree, right]
+        while sign := self.take("+", "-", "pm", "mp"):
+            tree = [sign, tree, self.product()]
         self.depth -= 1
         return tree
 
@@ -126,144 +137,273 @@ class _LatexParser:
         tree = self.signed()
         while True:
             if sign := self.take("*", "/"):
-                tree = [sign, tree, self.signed()]
+                right = self.signed()
+                tree = times(tree, right) if sign == "*" else ["/", tree, right]
+            elif self.starts_unit(tree):
+                return self.quantity(tree)
             elif self.starts_factor():
-                tree = self.mixed(tree) or ["*", tree, self.power()]
+                if tree[0] == "num" and self.peek().kind == "num":
+                    raise NotUnderstoodError  # `5 7` is neither 57 nor 35
+                tree = times(tree, self.power())
             else:
                 return tree
 
-    def mixed(self, whole: Tree) -> Tree | None:
-        """Parse a mixed number: `1\\frac{2}{3}` is one and two thirds."""
-        if whole[0] != "num" or "/" in whole[1] or "." in whole[1] or self.peek() != ("cmd", "frac"):
-            return None
-        part = self.power()
-        numbers = part[0] == "/" and part[1][0] == part[2][0] == "num"
-        return ["+" if numbers else "*", whole, part]
+    def starts_unit(self, tree: Tree) -> bool:
+        token = self.peek()
+        if token.kind == "text":
+            return bool(tree[0] != "word")
+        known = token.value.casefold() in BARE or (len(token.value) > 3 and token.value not in FUNCTIONS | {"infinity"})
+        return token.kind == "word" and known and tree[0] in ("num", "/", "*", "+", "-")
+
+    def quantity(self, tree: Tree) -> Tree:
+        """Parse the unit after a value: words, a power of 2 or 3, `/` between two units."""
+        words = [""]
+        while True:
+            token = self.peek()
+            if token.kind in ("text", "word"):
+                words.append(token.value)
+                self.at += 1
+            elif token == ("sym", "/", token.spaced) and self.peek(1).kind in ("text", "word"):
+                words.append("/")
+                self.at += 1
+            elif token.value == "^" and token.kind == "sym":
+                self.at += 1
+                power = self.group()
+                words.append(f"^{power[1]}")
+            else:
+                break
+        unit = " ".join(words).replace(" ^", "^").strip().casefold()
+        if unit in ("percent", "percents", "degrees", "degree"):
+            return ["percent" if unit.startswith("p") else "deg", tree]
+        return ["quantity", tree[1] if tree[0] == "deg" else tree, unit]
 
     def starts_factor(self) -> bool:
-        kind, value = self.peek()
+        kind, value, _ = self.peek()
+        if kind == "sym" and value == "|":
+            return not self.bars
         return (
-            kind in ("num", "word")
+            kind in ("num", "word", "based")
             or (kind == "sym" and value in "({")
-            or (kind == "cmd" and (value in FUNCTIONS or value in _CONSTANTS or value in ("frac", "binom")))
+            or (kind == "cmd" and (value in FUNCTIONS or value in _CONSTANTS or value in _GREEK))
+            or (kind == "cmd" and value in ("frac", "binom", "begin", "lfloor", "lceil", *_DECORATED))
         )
 
     def signed(self) -> Tree:
-        if sign := self.take("-", "+", "pm"):
+        if sign := self.take("-", "+", "pm", "mp"):
+            self.depth += 1
+            if self.depth > MAX_DEPTH:
+                raise NotUnderstoodError
             tree = self.signed()
-            minus: Tree = ["*", ["num", "-1"], tree]
-            return {"-": minus, "+": tree, "pm": ["set", tree, minus]}[sign]
+            self.depth -= 1
+            if sign in ("pm", "mp"):
+                return [sign, ["num", "0"], tree]
+            return tree if sign == "+" else times(["num", "-1"], tree)
         return self.power()
 
     def power(self) -> Tree:
         tree = self.atom()
-        while self.take("!"):
-            tree = ["factorial", tree]
+        while sign := self.take("!", "%", "degree"):
+            tree = [{"!": "factorial", "%": "percent", "degree": "deg"}[sign], tree]
         if self.take("^", "**"):
-            return ["^", tree, self.signed_group()]
+            return ["^", tree, self.exponent()]
         return tree
 
-    def signed_group(self) -> Tree:
-        if self.take("-"):
-            return ["*", ["num", "-1"], self.atom()]
-        return self.power()
+    def exponent(self) -> Tree:
+        return times(["num", "-1"], self.power()) if self.take("-") else self.power()
 
     def group(self) -> Tree:
         """Parse `{...}`, or one token as in `\\frac12`."""
         if self.take("{"):
-            tree = self.sum()
-            self.need("}")
-            return tree
-        kind, value = self.peek()
-        if kind == "num" and len(value) > 1:
-            self.tokens[self.at] = (kind, value[1:])
+            return self.inside("}")
+        kind, value, _ = self.peek()
+        if kind == "num" and len(value) > 1 and value.isdigit():
+            self.tokens[self.at] = Token(kind, value[1:], False)
             return ["num", value[0]]
         return self.atom()
 
-    def atom(self) -> Tree:
-        kind, value = self.peek()
-        self.at += 1
-        if kind == "num":
-            return ["num", value]
-        if kind == "word":
-            return self.word(value)
-        if kind == "cmd":
-            return self.command(value)
-        if kind == "sym" and value in ("(", "[", "{", "|"):
-            return self.bracketed(value)
-        raise _NotUnderstoodError
+    def inside(self, closing: str) -> Tree:
+        """Parse the rest of a group up to its closing brace; `\\over` and `\\choose` divide it."""
+        brackets, self.brackets = self.brackets, 0
+        tree = self.sum()
+        if sign := self.take("over", "choose"):
+            tree = ["/" if sign == "over" else "binom", tree, self.sum()]
+        self.need(closing)
+        self.brackets = brackets
+        return tree
 
-    def word(self, value: str) -> Tree:
-        if value in FUNCTIONS or value == "pi":
+    def atom(self) -> Tree:
+        token = self.peek()
+        if token.kind == "end":
+            raise NotUnderstoodError
+        self.at += 1
+        if token.kind == "num":
+            return self.mixed(["num", number(self.grouped(token.value))])
+        if token.kind == "based":
+            return self.based(*token.value.split("_"))
+        if token.kind == "text":
+            return ["word", token.value if len(token.value) == 1 else token.value.casefold()]
+        if token.kind == "word":
+            return self.letters(token.value)
+        if token.kind == "cmd":
+            return self.command(token.value)
+        if token.value in ("(", "[", "{", "|"):
+            return self.bracketed(token.value)
+        raise NotUnderstoodError
+
+    def grouped(self, value: str) -> str:
+        """Join `1,234,567` and `12 345`; between brackets a comma separates."""
+        while re.fullmatch(r"\d{1,3}(?:\d{3})*", value) and len(value) < 40:
+            comma = not self.brackets and self.peek()[:3] == ("sym", ",", False)
+            after = self.peek(1 if comma else 0)
+            fits = after.kind == "num" and re.fullmatch(r"\d{3}(?:\.\d+)?", after.value)
+            if not fits or after.spaced == comma or value == "0" or (not comma and self.peek(1).value == "/"):
+                break
+            self.at += 2 if comma else 1
+            value += after.value
+        return value
+
+    def mixed(self, whole: Tree) -> Tree:
+        """Parse the rest of a mixed number: `1\\frac{2}{3}` and `1 2/3` are one and two thirds."""
+        if not whole[1].isdigit():
+            return whole
+        start = self.at
+        if self.peek()[:2] == ("cmd", "frac"):
+            self.at += 1
+            parts = [self.group(), self.group()]
+        elif self.peek().kind == "num" and self.peek(1)[:2] == ("sym", "/") and self.peek(2).kind == "num":
+            parts = [["num", self.peek().value], ["num", self.peek(2).value]]
+            self.at += 3
+        else:
+            return whole
+        if all(each[0] == "num" and each[1].isdigit() for each in parts) and 0 < int(parts[0][1]) < int(parts[1][1]):
+            return ["num", str(int(whole[1]) + Fraction(int(parts[0][1]), int(parts[1][1])))]
+        self.at = start
+        return whole
+
+    def based(self, digits: str, base: str) -> Tree:
+        size = int(base)
+        if not 2 <= size <= 36 or any(int(each, 36) >= size for each in digits.replace(".", "")):
+            raise NotUnderstoodError
+        return ["based", digits, base]
+
+    def letters(self, value: str) -> Tree:
+        if value in FUNCTIONS or value in _CONSTANTS:
             return self.command(value)
+        if len(value) > 3:
+            return ["word", value.casefold()]
         if len(value) > 1:  # `xy` is x times y; a longer word is a word
-            if len(value) > 3:
-                return ["word", value.casefold()]
-            self.tokens[self.at : self.at] = [("word", each) for each in value[1:]]
+            self.tokens[self.at : self.at] = [Token("word", each, False) for each in value[1:]]
         if self.take("_"):
-            return ["var", f"{value[0]}_{self.group()[1]}"]
+            return ["var", f"{value[0]}_{self.subscript()}"]
         return ["const", value[0]] if value[0] in ("i", "e") else ["var", value[0]]
 
+    def subscript(self) -> str:
+        """Return a subscript as text."""
+        depth, found = 0, ""
+        while True:
+            kind, value, _ = self.peek()
+            if kind == "end":
+                raise NotUnderstoodError
+            self.at += 1
+            depth += {"{": 1, "}": -1}.get(value, 0) if kind == "sym" else 0
+            found += "" if value in ("{", "}") else value
+            if depth <= 0:
+                return found
+
     def command(self, value: str) -> Tree:
-        if value == "frac":
-            return ["/", self.group(), self.group()]
+        if value in ("frac", "binom"):
+            return ["/" if value == "frac" else "binom", self.group(), self.group()]
         if value == "sqrt" and self.take("["):
             index = self.sum()
             self.need("]")
-            return ["^", self.group(), ["/", ["num", "1"], index]]
-        if value == "log" and self.take("_"):
-            base = self.group()
-            return ["/", ["ln", self.argument()], ["ln", base]]
+            return ["root", self.group(), index]
         if value in FUNCTIONS:
-            exponent = self.signed_group() if self.take("^") else None  # \\sin^2 x
-            tree: Tree = [{"log": "ln"}.get(value, value), self.argument()]
-            return tree if exponent is None else ["^", tree, exponent]
+            return self.function(value)
         if value in _CONSTANTS:
             return ["const", _CONSTANTS[value]]
-        if value == "{":
-            return self.bracketed("\\{")
+        if value in ("{", "langle"):
+            return self.bracketed("\\{" if value == "{" else value)
+        if value in ("lfloor", "lceil"):
+            return [value[1:], self.inside("r" + value[1:])]
         if value == "begin":
             return self.matrix()
-        if value in ("alpha", "beta", "gamma", "theta", "phi", "lambda", "mu", "omega", "emptyset"):
-            return ["var", value]
-        raise _NotUnderstoodError
+        if value in _GREEK:
+            return ["var", f"\\{value}_{self.subscript()}" if self.take("_") else f"\\{value}"]
+        if value in _DECORATED:
+            return ["var", f"\\{value} {self.subscript()}"]
+        if value == "emptyset":
+            return ["set"]
+        if value == "mathbb" and self.subscript() == "R":
+            return ["reals"]
+        if value in _PREFIXES:
+            tree = self.signed()
+            return ["quantity", tree, _PREFIXES[value]]
+        raise NotUnderstoodError
 
-    def argument(self) -> Tree:
-        if self.peek() == ("sym", "{"):
+    def function(self, value: str) -> Tree:
+        base = self.group() if value == "log" and self.take("_") else None
+        exponent = self.exponent() if self.take("^") else None  # \sin^2 x
+        tree: Tree = [value, self.argument(value)]
+        if base is not None:
+            tree = ["/", ["ln", tree[1]], ["ln", base]]
+        if exponent in (["num", "-1"], ["*", ["num", "-1"], ["num", "1"]]) and value in TRIGONOMETRY:
+            return [f"arc{value}", tree[1]]
+        return tree if exponent is None else ["^", tree, exponent]
+
+    def argument(self, function: str) -> Tree:
+        """Parse `{...}`, `(...)`, or the factors up to the next function: `\\sin 2x \\cos x`."""
+        if self.peek()[:2] == ("sym", "{"):
             return self.group()
-        return self.atom() if self.peek() == ("sym", "(") else self.power()
+        if self.peek()[:2] == ("sym", "("):
+            return self.atom()
+        tree = self.power()
+        while function != "sqrt" and self.starts_factor() and self.peek()[:2] != ("sym", "("):
+            if self.peek().value in FUNCTIONS:
+                break
+            tree = times(tree, self.power())
+        return tree
 
     def bracketed(self, opened: str) -> Tree:
         if opened == "|":
+            self.bars += 1
             tree = self.sum()
+            self.bars -= 1
             self.need("|")
             return ["abs", tree]
-        parts = [self.joined()]
-        while self.take(","):
-            parts.append(self.joined())
-        closed = self.need(*{"(": (")", "]"), "[": ("]", ")"), "{": ("}",), "\\{": ("}",)}[opened])
-        if opened == "\\{":
-            return ["set", *parts]
-        if len(parts) == 1 and opened in "({" and closed in ")}":
+        brackets, self.brackets = self.brackets, int(opened != "{")
+        self.braces += opened == "\\{"
+        parts = [self.relation()]
+        if opened == "{" and (sign := self.take("over", "choose")):
+            parts = [["/" if sign == "over" else "binom", parts[0], self.sum()]]
+        if opened == "\\{" and self.take(":", "mid", "|"):
+            parts = [self.relation()]
+        while self.take(",", ";"):
+            parts.append(self.relation())
+        self.braces -= opened == "\\{"
+        self.brackets = brackets
+        closed = self.need(*_PAIRS[opened])
+        if len(parts) == 1 and (opened != "\\{" or parts[0][0] == "relation"):
             return parts[0]
-        if len(parts) == 2 and (opened, closed) != ("(", ")"):
+        if opened in ("\\{", "{"):
+            return ["set", *parts]
+        if len(parts) == 2 and (opened, closed) not in (("(", ")"), ("langle", "rangle")):
             return ["interval", opened + closed, *parts]
         return ["tuple", *parts]
 
     def matrix(self) -> Tree:
-        self.need("{") if self.peek()[0] != "word" else None
-        kind, name = self.peek()
-        if kind != "word" or not name.endswith("matrix"):
-            raise _NotUnderstoodError
-        self.at += 1
-        self.need("}")
-        parts = [self.sum()]
-        while self.peek() != ("cmd", "end"):
-            if not self.take("&"):
-                self.need("\\")
-                self.take("\\")
-                parts.append(["num", "0"])  # a separator between rows, so that shapes count
-            parts.append(self.sum())
-        for _ in range(4):  # \end { name }
-            self.at += 1
-        return ["matrix", *parts]
+        name = self.subscript()
+        if not name.endswith("matrix") and name != "array":
+            raise NotUnderstoodError
+        if name == "array" and self.peek()[:2] == ("sym", "{"):
+            self.subscript()
+        rows: list[Tree] = [["row", self.sum()]]
+        while not self.take("end"):
+            if self.take("&"):
+                rows[-1].append(self.sum())
+                continue
+            self.need("\\")
+            if self.peek()[:2] != ("cmd", "end"):
+                rows.append(["row", self.sum()])
+        if self.subscript() != name:
+            raise NotUnderstoodError
+        return ["matrix", *rows] if name != "vmatrix" else ["det", *rows]

@@ -1,0 +1,301 @@
+"""Decides whether the tree of an answer equals that of a reference: relations, collections, units, words and values."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+from firsthand.scorers.mathematics.high_precision import agree, constant_ratio, exact, has, variables
+from firsthand.scorers.mathematics.latex_tokens import Tree
+from firsthand.scorers.mathematics.quantities import read_unit
+from firsthand.scorers.mathematics.real_sets import same_real_set
+
+MAX_COMPARISONS = 400
+"""Comparisons by high precision of one answer with its reference."""
+MAX_SIGNS = 4
+"""Plus-minus signs of one answer."""
+_SPANS = ("union", "interval", "reals", "without")
+_COLLECTIONS = ("tuple", "list", "or", "set", "matrix", "det", "ratio", "both", *_SPANS)
+
+
+class TooManyComparisonsError(Exception):
+    """The answer has too many parts to compare."""
+
+
+def same_trees(answer: Tree, reference: Tree) -> tuple[bool, str]:
+    """Return whether they are equal, and the method: `tree`, `numbers`, `points` or `unread`."""
+    if answer == reference:
+        return True, "tree"
+    try:
+        comparer = _Comparer()
+        equal = comparer.same(_settled(_expanded(answer)), _settled(_expanded(reference)))
+    except (TooManyComparisonsError, RecursionError):
+        return False, "unread"
+    return equal, comparer.by
+
+
+class _Comparer:
+    """Compares trees, with a bound on the work."""
+
+    def __init__(self) -> None:
+        self.left, self.by = MAX_COMPARISONS, "tree"
+
+    def same(self, answer: Tree, reference: Tree) -> bool:
+        if answer == reference:
+            return True
+        if "named" in (answer[0], reference[0]) or "equation" in (answer[0], reference[0]):
+            return self.same_relation(answer, reference)
+        if "relation" in (answer[0], reference[0]):
+            return self.same_inequality(answer, reference)
+        if {answer[0], reference[0]} & {"quantity", "percent", "deg"}:
+            return self.same_quantity(answer, reference)
+        if answer[0] in _COLLECTIONS or reference[0] in _COLLECTIONS:
+            return self.same_collection(answer, reference)
+        if has(answer, "word", "based") or has(reference, "word", "based"):
+            return _spelled(answer) == _spelled(reference) is not None
+        return self.same_value(answer, reference)
+
+    def same_value(self, answer: Tree, reference: Tree) -> bool:
+        values = exact(answer), exact(reference)
+        if values[0] is not None and values[1] is not None:
+            # A rounded decimal does not equal the fraction, as in the published graders.
+            self.by = "numbers"
+            return values[0] == values[1]
+        self.left -= 1
+        if self.left < 0:
+            raise TooManyComparisonsError
+        self.by = "points"
+        return agree(answer, reference)
+
+    def same_quantity(self, answer: Tree, reference: Tree) -> bool:
+        """A unit may be missing on one side; two units must agree, after conversion."""
+        kinds = answer[0], reference[0]
+        if kinds == ("quantity", "quantity"):
+            ours, theirs = read_unit(answer[2]), read_unit(reference[2])
+            if not ours.powers or not theirs.powers:
+                return self.same(answer[1], reference[1])
+            if ours.powers != theirs.powers:
+                return False
+            left, right = (
+                ["*", tree[1], ["num", str(unit.factor)]] for tree, unit in ((answer, ours), (reference, theirs))
+            )
+            return self.same(left, right)
+        if kinds[0] == kinds[1]:
+            return self.same(answer[1], reference[1])
+        one, other = (answer, reference) if kinds[0] in ("quantity", "percent", "deg") else (reference, answer)
+        if other[0] in ("quantity", "percent", "deg") or other[0] in _COLLECTIONS:
+            return False
+        if one[0] == "quantity":
+            return self.same(one[1], other)
+        if one[0] == "deg" and self.same(one[1], other):
+            return True
+        if one[0] == "percent" and self.same(one[1], other):
+            # 50 % is 50 in the usual writing of answers, but 0.5 % is not 0.5.
+            value = exact(one[1])
+            return value is None or value >= 1 or value <= 0
+        return self.same_value(one, other)
+
+    def same_collection(self, answer: Tree, reference: Tree) -> bool:
+        kinds = answer[0], reference[0]
+        if kinds[0] == kinds[1] and len(answer) == len(reference) and self.same_parts(answer, reference):
+            return True
+        if {*kinds} & {*_SPANS}:
+            return same_real_set(answer, reference)
+        lists = ("list", "or", "set")
+        if kinds[0] in lists and kinds[1] in lists:
+            return self.same_elements(answer[1:], reference[1:], both_sets=kinds == ("set", "set"))
+        return False
+
+    def same_parts(self, answer: Tree, reference: Tree) -> bool:
+        ours, theirs = answer[1:], reference[1:]
+        kind = answer[0]
+        if kind == "interval":
+            return bool(ours[0] == theirs[0]) and all(map(self.same, ours[1:], theirs[1:]))
+        if kind == "ratio":
+            return all(
+                self.same(["*", a, theirs[0]], ["*", b, ours[0]]) for a, b in zip(ours[1:], theirs[1:], strict=True)
+            )
+        if kind in ("matrix", "det"):
+            return all(
+                len(a) == len(b) and all(map(self.same, a[1:], b[1:])) for a, b in zip(ours, theirs, strict=True)
+            )
+        if kind in ("tuple", "without", "both"):
+            return all(map(self.same, ours, theirs))
+        if kind in ("list", "or", "set", "union"):
+            return self.same_elements(ours, theirs, both_sets=kind in ("set", "union"))
+        return False
+
+    def same_elements(self, ours: list[Tree], theirs: list[Tree], *, both_sets: bool) -> bool:
+        """Compare in any order; sets ignore how often an element is listed, lists do not."""
+        if both_sets:
+            return all(any(self.same(a, b) for b in theirs) for a in ours) and all(
+                any(self.same(a, b) for a in ours) for b in theirs
+            )
+        if len(ours) != len(theirs):
+            return False
+        left_over = list(theirs)
+        for each in ours:
+            match = next((place for place, other in enumerate(left_over) if self.same(each, other)), None)
+            if match is None:
+                return False
+            del left_over[match]
+        return True
+
+    def same_relation(self, answer: Tree, reference: Tree) -> bool:
+        """Compare `x = 5` with 5 or another equation; an equation with its multiples."""
+        kinds = answer[0], reference[0]
+        relations = ("named", "equation")
+        if kinds[0] in relations and kinds[1] in relations:
+            if (
+                kinds == ("named", "named")
+                and _same_name(answer[1], reference[1])
+                and self.same(answer[2], reference[2])
+            ):
+                return True
+            return self.multiples(_difference(answer), _difference(reference))
+        if kinds[0] in relations:
+            if answer[0] == "equation" and (variables(answer[2]) or not variables(answer[1])):
+                return False
+            return self.same(answer[2], reference)
+        value = reference[2]
+        if reference[0] == "equation" or (variables(value) & variables(reference[1])):
+            return False
+        return self.same(answer, value)
+
+    def multiples(self, left: Tree | None, right: Tree | None, *, positive: bool = False) -> bool:
+        if left is None or right is None or any(has(each, "word", *_COLLECTIONS) for each in (left, right)):
+            return False
+        self.left -= 1
+        self.by = "points"
+        return constant_ratio(left, right, positive=positive)
+
+    def same_inequality(self, answer: Tree, reference: Tree) -> bool:
+        if same_real_set(answer, reference):
+            return True
+        if answer[0] != "relation" or reference[0] != "relation":
+            return False
+        ours, theirs = _above_zero(answer), _above_zero(reference)
+        if ours is None or theirs is None or ours[0] != theirs[0]:
+            return False
+        return self.multiples(ours[1], theirs[1], positive=ours[0] != "!=")
+
+
+def _spelled(tree: Tree) -> str | None:
+    """Return the letters of a word, in `\\text` or not: `\\text{ACF}` is ACF, which alone reads as a product."""
+    if tree[0] == "*":
+        parts = _spelled(tree[1]), _spelled(tree[2])
+        return None if parts[0] is None or parts[1] is None else (parts[0] + parts[1]).casefold()
+    return tree[1] if tree[0] in ("word", "var", "const") else None
+
+
+def _same_name(left: Tree, right: Tree) -> bool:
+    """Whether two left sides may name one thing: `f(x)` and y may, x and y may not."""
+    return left == right or left[0] != "var" or right[0] != "var"
+
+
+def _difference(tree: Tree) -> Tree | None:
+    if tree[0] == "named" and (tree[2][0] in _COLLECTIONS or tree[1][0] == "word"):
+        return None
+    return ["-", tree[1], tree[2]]
+
+
+def _above_zero(tree: Tree) -> tuple[str, Tree] | None:
+    """Return an inequality as `> 0`, `>= 0` or `!= 0` of one expression."""
+    signs, parts = tree[1], tree[2:]
+    if len(signs) != 1:
+        return None
+    if signs[0] in ("<", "<="):
+        return {"<": ">", "<=": ">="}[signs[0]], ["-", parts[1], parts[0]]
+    return (signs[0], ["-", parts[0], parts[1]]) if signs[0] in (">", ">=", "!=") else None
+
+
+def _expanded(tree: Tree) -> Tree:
+    """Return the tree with both signs of plus-minus, as a list of trees."""
+    if not has(tree, "pm", "mp"):
+        return tree
+    if tree[0] in ("list", "or"):
+        found: list[Tree] = []
+        for each in tree[1:]:
+            expanded = _expanded(each)
+            found += expanded[1:] if expanded[0] == "list" and has(each, "pm", "mp") else [expanded]
+        return ["list", *found]
+    together = has(tree, "mp") and has(tree, "pm")  # then the upper signs belong together, and the lower ones
+    count = 1 if together else _signs(tree)
+    if count > MAX_SIGNS:
+        raise TooManyComparisonsError
+    choices = list(product((1, -1), repeat=count))
+    trees = [_signed(tree, list(each) * (1 if not together else _signs(tree))) for each in choices]
+    if tree[0] == "relation" and all(each[2] == tree[2] for each in trees) and tree[1] == ["="] and len(tree) == 4:
+        return ["relation", tree[1], tree[2], ["list", *(each[3] for each in trees)]]
+    return ["list", *trees]
+
+
+def _signs(tree: Any) -> int:
+    return isinstance(tree, list) and (tree[:1] in (["pm"], ["mp"])) + sum(_signs(each) for each in tree[1:])
+
+
+def _signed(tree: Any, signs: list[int]) -> Any:
+    if not isinstance(tree, list) or not tree:
+        return tree
+    if tree[0] in ("pm", "mp"):
+        sign = signs.pop() * (1 if tree[0] == "pm" else -1)
+        return ["+" if sign > 0 else "-", *(_signed(each, signs) for each in tree[1:])]
+    return [tree[0], *(_signed(each, signs) for each in tree[1:])]
+
+
+def _settled(tree: Tree) -> Tree:
+    """Return a relation as `named` (a name and its value) or `equation`, and a list of such as one named value."""
+    if tree[0] == "relation" and not {*tree[1]} & {"<", ">", "<=", ">=", "!="}:
+        return _equation(tree[1], tree[2:])
+    if tree[0] in ("list", "or"):
+        parts = [_settled(each) for each in tree[1:]]
+        if parts[0][0] == "named":
+            return _assignments(tree[0], parts)
+        return [tree[0], *parts]
+    if tree[0] == "set" and len(tree) == 2 and tree[1][0] == "relation":
+        return _settled(tree[1])
+    return tree
+
+
+def _equation(signs: list[str], parts: list[Tree]) -> Tree:
+    if "~" in signs:  # what is exact counts: \frac{10}{3} \approx 3.33, but x \approx 3.33
+        exact_parts = parts[: signs.index("~") + 1]
+        if len(exact_parts) > 1 or not _is_name(parts[0]):
+            parts = exact_parts
+    if len(parts) == 1:
+        return parts[0]
+    if _is_name(parts[-1]) and not _is_name(parts[0]) and len(parts) == 2:
+        parts = parts[::-1]
+    name, *values = parts
+    last = values[-1]
+    checker = _Comparer()
+    steps = values if _is_name(name) or variables(name) else parts
+    if any(not checker.same(each, last) for each in steps[:-1] if each[0] != "relation"):
+        return ["word", "untrue"]
+    if _is_name(name):
+        return _assignments("list", [["named", name, last]]) if name[0] == "tuple" else ["named", name, last]
+    return ["equation", name, last] if variables(name) or variables(last) else last
+
+
+def _is_name(tree: Tree) -> bool:
+    """Return whether a left side is a name: x, AB, f(x), (x, y), words."""
+    if tree[0] in ("var", "word"):
+        return True
+    if tree[0] == "^" and tree[2] == ["*", ["num", "-1"], ["num", "1"]]:
+        return tree[1] in (["var", "f"], ["var", "g"], ["var", "h"])  # an inverse function
+    return tree[0] in ("*", "tuple") and all(each[0] == "var" or _is_name(each) for each in tree[1:])
+
+
+def _assignments(kind: str, parts: list[Tree]) -> Tree:
+    """Return `x = 1, x = 2` as one name with a list, and `x = 1, y = 2` as names and values in the order of the names."""
+    if parts[0][1][0] == "tuple" and parts[0][2][0] == "tuple" and len(parts[0][1]) == len(parts[0][2]):
+        parts = [["named", name, value] for name, value in zip(parts[0][1][1:], parts[0][2][1:], strict=True)]
+    named = [each for each in parts if each[0] == "named"]
+    if all(each[1] == parts[0][1] for each in named):
+        values = [each[2] if each[0] == "named" else each for each in parts]
+        flat = [value for each in values for value in (each[1:] if each[0] in ("list", "or") else [each])]
+        return ["named", parts[0][1], [kind, *flat] if len(flat) > 1 else flat[0]]
+    if len(named) != len(parts) or len({str(each[1]) for each in named}) != len(named):
+        return [kind, *parts]
+    ordered = sorted(named, key=lambda each: str(each[1]))
+    return ["named", ["tuple", *(each[1] for each in ordered)], ["tuple", *(each[2] for each in ordered)]]

@@ -1,0 +1,60 @@
+"""Reads units of measurement, so that 100 cm is 1 m, 12 cm is not 12 cm², and what is counted may be left out."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from typing import NamedTuple
+
+_FACTORS: dict[str, tuple[str, str]] = {
+    "mm": ("m", "1/1000"), "cm": ("m", "1/100"), "m": ("m", "1"), "km": ("m", "1000"), "inch": ("m", "254/10000"),
+    "foot": ("m", "3048/10000"), "yard": ("m", "9144/10000"), "mile": ("m", "1609344/1000"), "second": ("s", "1"),
+    "minute": ("s", "60"), "hour": ("s", "3600"), "day": ("s", "86400"), "week": ("s", "604800"), "mg": ("g", "1/1000"),
+    "g": ("g", "1"), "kg": ("g", "1000"), "pound": ("g", "45359237/100000"), "dollar": ("$", "1"), "cent": ("$", "1/100"),
+    "degree": ("degree", "1"), "radian": ("radian", "1"),
+}  # fmt: skip
+_NAMES = {
+    "feet": "foot", "ft": "foot", "inches": "inch", "in": "inch", "yd": "yard", "mi": "mile", "s": "second", "sec": "second",
+    "min": "minute", "h": "hour", "hr": "hour", "hrs": "hour", "meter": "m", "metre": "m", "centimeter": "cm",
+    "centimetre": "cm", "millimeter": "mm", "millimetre": "mm", "kilometer": "km", "kilometre": "km", "gram": "g",
+    "kilogram": "kg", "milligram": "mg", "lb": "pound", "lbs": "pound", "usd": "dollar", "people": "person", "men": "man",
+    "women": "woman", "children": "child", "mice": "mouse", "euros": "euro",
+}  # fmt: skip
+BARE = frozenset({*_FACTORS, *_NAMES, "mph", "ml"} - {"m", "g", "s", "h", "in", "min"})
+"""Names of units that are read as such after a number without `\\text`."""
+
+
+class Unit(NamedTuple):
+    """A factor to base units and the powers of these; what is counted, such as teachers, is a base unit of its own."""
+
+    factor: Fraction
+    powers: tuple[tuple[str, int], ...]
+
+
+def read_unit(text: str) -> Unit:
+    """Return the unit that a text names: `cm`, `square feet`, `m/s`, `miles per hour`, `cm^2`, `teachers`."""
+    text = re.sub(r"\bmph\b", "mile per hour", text.casefold().strip(" ."))
+    factor, powers = Fraction(1), dict[str, int]()
+    for place, part in enumerate(re.split(r"/|\bper\b|\ban?\b(?= hour| minute| second| day)", text)):
+        for name, power in _factors(part.strip()):
+            power = -power if place else power
+            base, size = _FACTORS.get(name, (name, "1"))
+            factor *= Fraction(size) ** power
+            powers[base] = powers.get(base, 0) + power
+    return Unit(factor, tuple(sorted((base, power) for base, power in powers.items() if power and base)))
+
+
+def _factors(text: str) -> list[tuple[str, int]]:
+    power = 1
+    for pattern, found in ((r"^(?:square|sq\.?)\b|\bsquared$|\^2$", 2), (r"^(?:cubic|cu\.?)\b|\bcubed$|\^3$", 3)):
+        if re.search(pattern, text):
+            text, power = re.sub(pattern, "", text).strip(), found
+    name = _singular(text.strip(" ."))
+    return [] if name in ("", "unit") else [(name, power)]
+
+
+def _singular(name: str) -> str:
+    if name in _NAMES:
+        return _NAMES[name]
+    one = name.removesuffix("s") if len(name) > 3 and not name.endswith("ss") else name
+    return _NAMES.get(one, one)
