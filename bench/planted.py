@@ -44,9 +44,11 @@ def main() -> int:
     with ThreadPoolExecutor(args.jobs) as pool:
         sets = list(dict.fromkeys(tuple(each.get("tests", ())) for each in wanted))
         sound = dict(zip(sets, pool.map(lambda tests: passes(ROOT, tests, args.timeout_s), sets), strict=True))
-        fates = list(pool.map(lambda change: fate_of(change, sound, args.timeout_s), wanted))
-    for change, fate in zip(wanted, fates, strict=True):
-        print(f"{fate:<18} {change['file']}: {first_line(change['old'])} -> {first_line(change['new'])}")
+        fates = []
+        for change, fate in zip(wanted, pool.map(lambda each: fate_of(each, sound, args.timeout_s), wanted), strict=True):
+            fates.append(fate)
+            told = f"{change['file']}: {first_line(change['old'])} -> {first_line(change['new'])}"
+            print(f"{fate:<18} {told}", flush=True)
     print()
     for room in sorted({room_of(each) for each in wanted}):
         counts = Counter(fate for change, fate in zip(wanted, fates, strict=True) if room_of(change) == room)

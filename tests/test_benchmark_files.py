@@ -153,13 +153,17 @@ def test_choices_stay_in_order_and_only_the_packaged_examples_are_shown(protocol
         assert list(task.scored) == [(before + own, said(row["choices"], place, kind)) for place in places]
         assert [choice.strip() for choice in task.choices] == row["choices"]
         assert (task.secret["gold"], task.secret["answer"]) == (row["gold"], "ABCDE"[row["gold"]])
-        assert own not in before and task.baseline == ("Answer:" if "olmes-rc" in protocol and name != "boolq" else None)
+        assert own not in before and task.baseline == (
+            "Answer:" if "olmes-rc" in protocol and name != "boolq" else None
+        )
     ids = [task.id for task in tasks]
     assert len(set(ids)) == 3 and ids[0].endswith("-0000") and ids[0].startswith(("test", "validation"))
     assert {task.cluster for task in tasks} == ({f"Title {n}" for n in range(3)} if name == "boolq" else {None})
 
 
-@pytest.mark.parametrize(("protocol", "shots"), [("winogrande", 0), ("winogrande@smollm2", 0), ("winogrande@olmes-rc", 5)])
+@pytest.mark.parametrize(
+    ("protocol", "shots"), [("winogrande", 0), ("winogrande@smollm2", 0), ("winogrande@olmes-rc", 5)]
+)
 def test_winogrande_fills_each_name_into_the_gap(protocol: str, shots: int, tmp_path: Path) -> None:
     rows = [
         {"sentence": "The _ fell on it.", "option1": "cup", "option2": "hat", "answer": "2"},
@@ -235,7 +239,9 @@ def test_mmlu_pro_shows_five_validation_questions_of_the_category(protocol: str,
         assert f"(with answers) about {category}. Think" in text and "N/A" not in text
         for n in range(5):
             gold = "ABC"[(n + len(category)) % 3]
-            block = f"A. x\nB. y{n}\nC. z\nAnswer: Let's think step by step. Thought dev {n}. The answer is ({gold}).\n\n"
+            block = (
+                f"A. x\nB. y{n}\nC. z\nAnswer: Let's think step by step. Thought dev {n}. The answer is ({gold}).\n\n"
+            )
             assert block in text
         assert text.endswith(f"A. x\nB. y{index}\nC. z\nAnswer: Let's think step by step.")
         gold = (index + len(category)) % 3
@@ -245,11 +251,19 @@ def test_mmlu_pro_shows_five_validation_questions_of_the_category(protocol: str,
 # -- written answers --
 
 
-@pytest.mark.parametrize(("name", "split"), [("aime24", "train"), ("aime25", "test"), ("math500", "test"), ("math", "test")])
+@pytest.mark.parametrize(
+    ("name", "split"), [("aime24", "train"), ("aime25", "test"), ("math500", "test"), ("math", "test")]
+)
 def test_mathematics_keeps_its_reference_and_asks_for_a_box(name: str, split: str, tmp_path: Path) -> None:
     file = {"math": "math_test_5000.jsonl"}.get(name, f"{name}.jsonl")
     rows = [
-        {"problem": "P0", "answer": 7, "solution": r"First \boxed{1}, then \boxed{7}.", "level": "Level 5", "type": "Algebra"},
+        {
+            "problem": "P0",
+            "answer": 7,
+            "solution": r"First \boxed{1}, then \boxed{7}.",
+            "level": "Level 5",
+            "type": "Algebra",
+        },
         {"problem": "P1", "answer": r"\frac12", "solution": r"\boxed{\frac12}", "subject": "Number"},
     ]
     tasks = tasks_of(name, write(tmp_path, file, rows))
@@ -269,12 +283,17 @@ def test_minerva_shows_its_four_worked_examples(name: str, tmp_path: Path) -> No
     file = {"math": "math_test_5000.jsonl"}.get(name, f"{name}.jsonl")
     row = {"problem": "P0", "answer": "7", "solution": r"\boxed{7}"}
     (task,) = tasks_of(f"{name}@minerva-4shot", write(tmp_path, file, [row]))
-    shown = [f"Problem:\n{e.fields['question']}\n\nSolution: {e.fields['answer']}\n\n" for e in packaged_examples("math_minerva")]
+    shown = [
+        f"Problem:\n{e.fields['question']}\n\nSolution: {e.fields['answer']}\n\n"
+        for e in packaged_examples("math_minerva")
+    ]
     assert len(shown) == 4 and task.context == "".join(shown) + "Problem:\nP0\n\nSolution:"
 
 
 @pytest.mark.parametrize(("protocol", "name", "label"), [("cot-8shot", "gsm8k_cot", "Q: |A:"), ("olmes-8shot", "gsm8k_olmes", "Question: |Answer:")])  # fmt: skip
-def test_gsm8k_shows_the_eight_worked_examples_of_the_protocol(protocol: str, name: str, label: str, tmp_path: Path) -> None:
+def test_gsm8k_shows_the_eight_worked_examples_of_the_protocol(
+    protocol: str, name: str, label: str, tmp_path: Path
+) -> None:
     for split in ("train", "test"):
         write(tmp_path, f"gsm8k_{split}.jsonl", [{"question": f"{split}?", "answer": "So.\n#### 1,234"}])
     (task,) = tasks_of(f"gsm8k@{protocol}", tmp_path)
@@ -310,7 +329,11 @@ def test_hle_leaves_out_questions_with_an_image_and_keeps_each_answer(tmp_path: 
     ]
     tasks = tasks_of("hle", write(tmp_path, "hle_test.jsonl", rows), judge="none")
     assert [(task.id, task.prompt, task.secret["answer"]) for task in tasks] == [("a", "Qa?", "1"), ("c", "Qc?", "3")]
-    assert tasks[0].metadata["category"] == "Math" and tasks[0].protected and "Confidence:" in tasks[0].conversation[0].text
+    assert (
+        tasks[0].metadata["category"] == "Math"
+        and tasks[0].protected
+        and "Confidence:" in tasks[0].conversation[0].text
+    )
 
 
 def test_ifeval_keeps_each_instruction_with_its_own_arguments(tmp_path: Path) -> None:
@@ -435,7 +458,9 @@ def test_the_papers_puzzles_are_taken_by_their_place(tmp_path: Path) -> None:
     lines = "".join(f"{n},1 1 4 {n}\n" for n in range(1, 12))
     (tmp_path / "24.csv").write_text(f"Rank,Puzzles\n{lines}")
     tasks = tasks_of("game24", tmp_path, ranks="3-5")
-    assert [(task.id, task.metadata["numbers"]) for task in tasks] == [(f"rank-000{n}", f"1 1 4 {n}") for n in (3, 4, 5)]
+    assert [(task.id, task.metadata["numbers"]) for task in tasks] == [
+        (f"rank-000{n}", f"1 1 4 {n}") for n in (3, 4, 5)
+    ]
     assert [task.id for task in tasks_of("game24", tmp_path, ranks="11")] == ["rank-0011"]
     (tmp_path / "tot_text_100.txt").write_text('It fell. "Why?" He ran!\n\nOne. Two.\n')
     first, second = tasks_of("creative", tmp_path)

@@ -11,7 +11,13 @@ import pytest
 from firsthand.message import assistant
 from firsthand.scorers.choice import acc, acc_bytes, acc_mutual_info, acc_norm, chosen_letter, mc1, mc2
 from firsthand.scorers.code import answered_code, pass_at_k, pass_hat_k, preamble
-from firsthand.scorers.contained import best_subspan_em, contains_value, string_match, string_match_all, string_match_part
+from firsthand.scorers.contained import (
+    best_subspan_em,
+    contains_value,
+    string_match,
+    string_match_all,
+    string_match_part,
+)
 from firsthand.scorers.function_calls import MadeCall, call_problem, mismatch, read_calls
 from firsthand.scorers.human_votes import (
     human_agreement,
@@ -76,7 +82,11 @@ def test_the_first_of_equal_choices_is_chosen(scorer: Any) -> None:
 
 
 def test_choices_are_normalised_by_characters_and_by_bytes_without_one_space() -> None:
-    found = {" éé": -4.0, " abc": -5.1, "  x": -3.5}  # per character -2, -1.7, -1.75 (one space stays); per byte -1, -1.7, -1.75
+    found = {
+        " éé": -4.0,
+        " abc": -5.1,
+        "  x": -3.5,
+    }  # per character -2, -1.7, -1.75 (one space stays); per byte -1, -1.7, -1.75
     trace = attempt(scored=[("q", found)])
     for scorer, right in ((acc, 2), (acc_norm, 1), (acc_bytes, 0)):
         assert [scorer(choice(gold, tuple(found)), trace).value for gold in range(3)] == [
@@ -102,7 +112,9 @@ def test_mc2_is_the_share_of_all_true_answers() -> None:
 
 def test_mutual_information_takes_off_the_log_prob_without_the_question() -> None:
     asked, alone = {" a": -3.0, " b": -4.0, " c": -6.0}, {" a": -2.0, " b": -7.0, " c": -8.5}
-    trace = attempt(scored=[("q", asked), ("A:", alone)])  # gains -1, 3, 2.5; the sums would choose A, and so do the questions
+    trace = attempt(
+        scored=[("q", asked), ("A:", alone)]
+    )  # gains -1, 3, 2.5; the sums would choose A, and so do the questions
     made = [acc_mutual_info(choice(gold, tuple(asked), baseline="A:"), trace).value for gold in range(3)]
     assert made == [0, 1, 0]
     assert acc_mutual_info(choice(1, tuple(asked), baseline="A:"), attempt(scored=[("q", asked)])).failed
@@ -201,7 +213,9 @@ def test_votes_are_counted_as_shares_and_by_majority() -> None:
     assert human_agreement(three, attempt("A")).value == pytest.approx(2 / 3)
     assert human_agreement(three, attempt("?")).value == 0
     assert [majority_agreement(three, attempt(said)).value for said in ("A", "B", "tie")] == [1, 0, 0]
-    assert majority_agreement(split, attempt("A")).value == 0.5 and majority_agreement(split, attempt("B")).value == 0.25
+    assert (
+        majority_agreement(split, attempt("A")).value == 0.5 and majority_agreement(split, attempt("B")).value == 0.25
+    )
     assert [verdict_of(attempt(text)) for text in ("[[A]] or [[B]]", "[[C]]", "tie", "a", "[A]")] == [
         "B", "tie", "tie", None, None,
     ]  # fmt: skip
@@ -227,7 +241,13 @@ FUNCTION = {
         "required": ["n"],
     },
 }
-ACCEPTED: dict[str, list[Any]] = {"n": [1], "x": [2.0, ""], "s": ["New York", ""], "l": [[1, 2], ""], "d": [{"k": [1, ""]}, ""]}
+ACCEPTED: dict[str, list[Any]] = {
+    "n": [1],
+    "x": [2.0, ""],
+    "s": ["New York", ""],
+    "l": [[1, 2], ""],
+    "d": [{"k": [1, ""]}, ""],
+}
 
 
 @pytest.mark.parametrize(

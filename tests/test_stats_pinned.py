@@ -173,7 +173,9 @@ def test_the_calibration_error_adds_up_a_bin_before_it_takes_the_absolute_value(
     stated = [(0.12, False), (0.18, True), (0.93, True), (0.97, False)]
     rows = np.array([calibration("sure", sure, right).detail["corpus"]["sums"] for sure, right in stated])
     error = float(FORMULAS["calibration_error"].of(rows.sum(axis=0, keepdims=True))[0])
-    assert error == pytest.approx((abs(0.30 - 1) + abs(1.90 - 1)) / 4)  # not the 0.12 + 0.82 + 0.07 + 0.97 of each alone
+    assert error == pytest.approx(
+        (abs(0.30 - 1) + abs(1.90 - 1)) / 4
+    )  # not the 0.12 + 0.82 + 0.07 + 0.97 of each alone
     assert FORMULAS["calibration_error"].lower_is_better
 
 

@@ -18,7 +18,26 @@ from firsthand.tokens.pretrained import from_metadata, load
 from firsthand.tokens.token_bytes import byte_level_bytes, byte_reader, strips_leading_space
 from firsthand.tokens.tokenizer import TextRun, Tokenizer
 
-PIECES = ["<unk>", "<s>", "</s>", "▁", "a", "b", "c", "d", "ab", "bc", "cd", "abc", "bcd", "▁a", "aa", "aaa", "abcd", "da"]
+PIECES = [
+    "<unk>",
+    "<s>",
+    "</s>",
+    "▁",
+    "a",
+    "b",
+    "c",
+    "d",
+    "ab",
+    "bc",
+    "cd",
+    "abc",
+    "bcd",
+    "▁a",
+    "aa",
+    "aaa",
+    "abcd",
+    "da",
+]
 
 
 def vocabulary(scores: list[float], *, add_prefix: bool = False) -> Tokenizer:
@@ -31,7 +50,9 @@ def merged(text: str, scores: list[float]) -> list[int]:
     """SentencePiece's BPE as its paper has it: the pair whose piece scores highest is merged, the leftmost of equals."""
     parts = list(text.replace(" ", "▁"))
     while True:
-        pairs = [(scores[PIECES.index(a + b)], -at) for at, (a, b) in enumerate(zip(parts, parts[1:])) if a + b in PIECES]  # noqa: B905, RUF007
+        pairs = [
+            (scores[PIECES.index(a + b)], -at) for at, (a, b) in enumerate(zip(parts, parts[1:])) if a + b in PIECES
+        ]  # noqa: B905, RUF007
         if not pairs:
             return [PIECES.index(part) for part in parts]
         at = -max(pairs)[1]
@@ -116,7 +137,12 @@ def test_bytes_of_byte_level_tokens_are_gpt2s() -> None:
         assert byte_level_bytes(written) == text.encode()
     assert {byte_level_bytes(each) for each in alphabet} == {bytes([byte]) for byte in range(256)}
     pieces = byte_reader({"decoder": {"type": "ByteFallback"}}, "here")
-    assert pieces("<0x0A>") == b"\n" and pieces("<0xE9>") == b"\xe9" and pieces("▁a▁") == b" a " and pieces("<0x0>") == b"<0x0>"
+    assert (
+        pieces("<0x0A>") == b"\n"
+        and pieces("<0xE9>") == b"\xe9"
+        and pieces("▁a▁") == b" a "
+        and pieces("<0x0>") == b"<0x0>"
+    )
     words = byte_reader({"decoder": {"type": "WordPiece"}}, "here")
     assert words("##ing") == b"ing" and words("sing") == b" sing"
     for decoder, strips in (
