@@ -43,7 +43,9 @@ def main() -> int:
     wanted = [each for each in changes if not args.room or room_of(each) in args.room]
     with ThreadPoolExecutor(args.jobs) as pool:
         sets = list(dict.fromkeys(tuple(each.get("tests", ())) for each in wanted))
-        sound = dict(zip(sets, pool.map(lambda tests: fate_of(None, tests, args.timeout_s) == "lives", sets), strict=True))
+        sound = dict(
+            zip(sets, pool.map(lambda tests: fate_of(None, tests, args.timeout_s) == "lives", sets), strict=True)
+        )
         fates = []
 
         def tried(change: dict[str, Any]) -> Fate:

@@ -133,7 +133,7 @@ def said(choices: Sequence[str], index: int, kind: str) -> str:
 
 def test_every_protocol_of_a_multiple_choice_set_has_its_prompt_here() -> None:
     for name in FILES:
-        default, *others = catalog.protocols(name)
+        others = list(catalog.protocols(name))[1:]
         assert [name, *(f"{name}@{each}" for each in others)] == [p for p in PROMPTS if p.partition("@")[0] == name]
 
 
@@ -290,7 +290,10 @@ def test_minerva_shows_its_four_worked_examples(name: str, tmp_path: Path) -> No
     assert len(shown) == 4 and task.context == "".join(shown) + "Problem:\nP0\n\nSolution:"
 
 
-@pytest.mark.parametrize(("protocol", "name", "label"), [("cot-8shot", "gsm8k_cot", "Q: |A:"), ("olmes-8shot", "gsm8k_olmes", "Question: |Answer:")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("protocol", "name", "label"),
+    [("cot-8shot", "gsm8k_cot", "Q: |A:"), ("olmes-8shot", "gsm8k_olmes", "Question: |Answer:")],
+)
 def test_gsm8k_shows_the_eight_worked_examples_of_the_protocol(
     protocol: str, name: str, label: str, tmp_path: Path
 ) -> None:
@@ -306,7 +309,7 @@ def test_gsm8k_shows_the_eight_worked_examples_of_the_protocol(
 def test_bbh_shows_the_three_worked_examples_of_its_task_below_the_canary(tmp_path: Path) -> None:
     for name in ("alpha", "beta"):
         for folder, text in (
-            ("data", json.dumps({"canary": "x", "examples": [{"input": f"{name} {n}?", "target": f"{name} {n}!"} for n in range(2)]})),
+            ("data", json.dumps({"examples": [{"input": f"{name} {n}?", "target": f"{name} {n}!"} for n in range(2)]})),
             ("cot-prompts", f"canary GUID\n-----\nDo {name}.\n\nQ: a\nA: 1\n\nQ: b\nA: 2\n\nQ: c\nA: 3\n"),
         ):  # fmt: skip
             (tmp_path / "bbh" / folder).mkdir(parents=True, exist_ok=True)
@@ -354,7 +357,8 @@ def test_ifeval_keeps_each_instruction_with_its_own_arguments(tmp_path: Path) ->
 def test_humaneval_is_tested_by_its_own_check_after_the_prompts_imports(tmp_path: Path) -> None:
     rows = [
         {
-            "task_id": f"HumanEval/{n}", "prompt": f"import math\n\n\ndef f{n}(x):\n    '''Doc {n}.'''\n", "entry_point": f"f{n}",
+            "task_id": f"HumanEval/{n}", "entry_point": f"f{n}",
+            "prompt": f"import math\n\n\ndef f{n}(x):\n    '''Doc {n}.'''\n",
             "canonical_solution": f"    return {n}\n", "test": f"def check(candidate):\n    assert candidate(0) == {n}\n",
         }
         for n in range(2)

@@ -1,4 +1,4 @@
-"""Odd sizes, tails of pieces and words, exact ties and far-away logits, against numpy in float64, torch, and batched draws."""
+"""Odd sizes, tails of pieces and words, exact ties and far-away logits, against numpy, torch, and batched draws."""
 
 from __future__ import annotations
 

@@ -46,7 +46,8 @@ def test_gemmas_queries_are_scaled_by_head_dim_but_in_27b_by_width_over_heads(si
     assert found.embed_scale == pytest.approx(width**0.5, rel=1e-12)
     config = Gemma3TextConfig(
         num_hidden_layers=layers, hidden_size=width, num_attention_heads=heads, num_key_value_heads=kv_heads,
-        head_dim=head_dim, query_pre_attn_scalar=divisor, intermediate_size=4 * width, vocab_size=262_144, sliding_window=1024,
+        head_dim=head_dim, query_pre_attn_scalar=divisor, intermediate_size=4 * width, vocab_size=262_144,
+        sliding_window=1024,
     )  # fmt: skip
     theirs = config_architecture(config.to_dict(), Path("config.json"))
     assert theirs.attention_scale == found.attention_scale and theirs.embed_scale == found.embed_scale

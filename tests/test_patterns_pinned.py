@@ -1,4 +1,4 @@
-"""Patterns at their bounds: sums and thresholds of searches, votes at a tie, shares at exact equality, the last of several."""
+"""Patterns at their bounds: sums and thresholds of searches, votes at a tie, shares at exact equality."""
 
 from __future__ import annotations
 

@@ -253,7 +253,8 @@ ACCEPTED: dict[str, list[Any]] = {
 @pytest.mark.parametrize(
     ("arguments", "right"),
     [
-        ({"n": 1}, True), ({}, False), ({"n": 2}, False), ({"n": 1.0}, False), ({"n": True}, False), ({"n": 1, "y": 1}, False),
+        ({"n": 1}, True), ({}, False), ({"n": 2}, False),
+        ({"n": 1.0}, False), ({"n": True}, False), ({"n": 1, "y": 1}, False),
         ({"n": 1, "x": 2}, True), ({"n": 1, "x": 2.5}, False), ({"n": 1, "s": "new-york"}, True),
         ({"n": 1, "s": "new york city"}, False), ({"n": 1, "l": [1, 2]}, True), ({"n": 1, "l": [2, 1]}, False),
         ({"n": 1, "d": {"k": 1}}, True), ({"n": 1, "d": {}}, True),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -50,9 +51,7 @@ def merged(text: str, scores: list[float]) -> list[int]:
     """SentencePiece's BPE as its paper has it: the pair whose piece scores highest is merged, the leftmost of equals."""
     parts = list(text.replace(" ", "▁"))
     while True:
-        pairs = [
-            (scores[PIECES.index(a + b)], -at) for at, (a, b) in enumerate(zip(parts, parts[1:])) if a + b in PIECES
-        ]  # noqa: B905, RUF007
+        pairs = [(scores[PIECES.index(a + b)], -at) for at, (a, b) in enumerate(pairwise(parts)) if a + b in PIECES]
         if not pairs:
             return [PIECES.index(part) for part in parts]
         at = -max(pairs)[1]
@@ -155,11 +154,10 @@ def test_bytes_of_byte_level_tokens_are_gpt2s() -> None:
 
 def metadata(**changes: Any) -> dict[str, Any]:
     body = {
-        "tokenizer.ggml.model": "llama", "tokenizer.ggml.tokens": PIECES, "tokenizer.ggml.scores": [-float(n) for n in range(18)],
-        "tokenizer.ggml.token_type": [2, 3, 3, *[1] * 15], "tokenizer.ggml.bos_token_id": 1, "tokenizer.ggml.eos_token_id": 2,
-        "tokenizer.ggml.eot_token_id": 17, "tokenizer.ggml.eom_token_id": 16,
+        "model": "llama", "tokens": PIECES, "scores": [-float(n) for n in range(18)], "token_type": [2, 3, 3, *[1] * 15],
+        "bos_token_id": 1, "eos_token_id": 2, "eot_token_id": 17, "eom_token_id": 16,
     }  # fmt: skip
-    return {**body, **{f"tokenizer.ggml.{key}": value for key, value in changes.items()}}
+    return {f"tokenizer.ggml.{key}": value for key, value in (body | changes).items()}
 
 
 def test_a_gguf_names_its_ends_its_prefix_and_its_beginning() -> None:
@@ -176,8 +174,9 @@ def test_a_gguf_names_its_ends_its_prefix_and_its_beginning() -> None:
 def test_a_folder_says_whether_a_prompt_begins_with_bos(tmp_path: Path) -> None:
     body = description()
     body["post_processor"] = {
-        "type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "a", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
-        "pair": [], "special_tokens": {"a": {"id": "a", "ids": [0], "tokens": ["a"]}},
+        "type": "TemplateProcessing", "pair": [],
+        "single": [{"SpecialToken": {"id": "a", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "special_tokens": {"a": {"id": "a", "ids": [0], "tokens": ["a"]}},
     }  # fmt: skip
     (tmp_path / "tokenizer.json").write_text(json.dumps(body))
     for config, bos, adds in (
