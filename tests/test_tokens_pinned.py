@@ -223,3 +223,23 @@ def test_a_leading_space_is_taken_off_once_and_not_where_text_goes_on() -> None:
     for continuing, shown in ((False, ["a", " a", "a"]), (True, [" a", " a", "a"])):
         stream = IncrementalDetokenizer(ours, continuing=continuing)
         assert [stream.feed(token) for token in (space_a, space_a, plain)] == shown and stream.finish() == ""
+
+
+def test_what_a_sentencepiece_file_leaves_out_has_the_formats_default(tmp_path: Path) -> None:
+    def part(number: int, content: bytes) -> bytes:
+        return bytes([number << 3 | 2, len(content)]) + content
+
+    def whole(number: int, value: int) -> bytes:
+        return bytes([number << 3, value])
+
+    unknown = part(1, part(1, b"<unk>") + whole(3, 2))
+    pieces = b"".join(part(1, part(1, text.encode())) for text in ("▁", "a", "▁a"))  # no score, no kind: 0 and normal
+    for normalizer, prefix in ((b"", True), (whole(3, 1), True), (whole(3, 0), False)):
+        model = unknown + pieces + part(2, whole(3, 2)) + part(3, whole(4, 0) + normalizer)
+        (tmp_path / "tokenizer.model").write_bytes(model)
+        found = spm.read_model(tmp_path / "tokenizer.model")
+        assert (found.scores, found.kinds, found.add_prefix) == ([0.0] * 4, [2, 1, 1, 1], prefix)
+        assert load(tmp_path).encode("a") == ([3] if prefix else [2])
+    (tmp_path / "tokenizer.model").write_bytes(unknown + pieces + part(2, whole(3, 2)) + part(3, b""))
+    with pytest.raises(ModelFileError, match="is not a BPE model without normalisation"):  # blanks are taken off by default
+        load(tmp_path)
