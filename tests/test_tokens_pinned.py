@@ -12,7 +12,7 @@ import pytest
 import tokenizers
 
 from firsthand.errors import ModelFileError
-from firsthand.tokens import spm
+from firsthand.tokens import gguf_vocab, spm
 from firsthand.tokens.gguf_vocab import adds_bos
 from firsthand.tokens.incremental_decoding import IncrementalDetokenizer, StopStrings
 from firsthand.tokens.pretrained import from_metadata, load
@@ -171,6 +171,15 @@ def test_a_gguf_names_its_ends_its_prefix_and_its_beginning() -> None:
         from_metadata(metadata(scores=[0.0] * 17))
 
 
+def test_a_merge_whose_first_part_is_a_space_is_cut_behind_it() -> None:
+    body = {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.tokens": [" ", "a", " a", "b"], "tokenizer.ggml.merges": ["  a"]}
+    made = gguf_vocab.description(body, "here")
+    assert made["model"]["merges"] == [[" ", "a"]]
+    for merge in ("a", "a ", " a", "a b"):
+        with pytest.raises(ModelFileError, match="names a token that is not in the vocabulary"):
+            gguf_vocab.description(body | {"tokenizer.ggml.merges": [merge]}, "here")
+
+
 def test_a_folder_says_whether_a_prompt_begins_with_bos(tmp_path: Path) -> None:
     body = description()
     body["post_processor"] = {
@@ -243,3 +252,21 @@ def test_what_a_sentencepiece_file_leaves_out_has_the_formats_default(tmp_path: 
     (tmp_path / "tokenizer.model").write_bytes(unknown + pieces + part(2, whole(3, 2)) + part(3, b""))
     with pytest.raises(ModelFileError, match="is not a BPE model without normalisation"):  # blanks are taken off by default
         load(tmp_path)
+
+
+def test_the_longest_special_token_at_a_place_is_found_as_the_library_does() -> None:
+    body = description()
+    more = [{**body["added_tokens"][0], "id": 5, "content": "<|end|>ab"}, {**body["added_tokens"][0], "id": 6, "content": "<|e"}]
+    body["added_tokens"] += more
+    body["model"]["vocab"] |= {"<|end|>ab": 5, "<|e": 6}
+    ours, library = Tokenizer(body), tokenizers.Tokenizer.from_str(json.dumps(body))
+    for text, ids in (("<|end|>ab", [5]), ("<|end|>a", [3, 0]), ("<|e<|end|>b", [6, 3, 1]), ("a<|end|><|end|>ab", [0, 3, 5])):
+        assert ours.encode(text, special=True) == library.encode(text).ids == ids
+
+
+def test_the_tokenizers_own_config_goes_before_the_map_of_special_tokens(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text(json.dumps(description()))
+    (tmp_path / "special_tokens_map.json").write_text(json.dumps({"bos_token": "a", "eos_token": "b"}))
+    assert (load(tmp_path).bos_id, load(tmp_path).eos_id) == (0, 1)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": "ab"}))
+    assert (load(tmp_path).bos_id, load(tmp_path).eos_id) == (0, 4)
