@@ -110,7 +110,9 @@ def test_scores_of_hundreds_are_no_more_than_their_differences_and_the_norms_hav
     with torch.no_grad():
         for name, parameter in encoder.named_parameters():
             parameter.normal_(1.0 if "norm.weight" in name else 0.0, 0.15)
-            if name.endswith("k_proj.bias"):  # adds the same number to all scores of a query: the softmax is what it was
+            if name.endswith(
+                "k_proj.bias"
+            ):  # adds the same number to all scores of a query: the softmax is what it was
                 parameter += 300.0
     lengths = [5, 17, 33, 47]
     ids, positions = packed(lengths)

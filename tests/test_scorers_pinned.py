@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from firsthand.scorers.contained import (
 from firsthand.scorers.function_calls import MadeCall, call_problem, mismatch, read_calls
 from firsthand.scorers.human_votes import (
     human_agreement,
+    judged_items,
     longer_answer,
     majority_agreement,
     order_consistency,
@@ -39,7 +41,7 @@ from firsthand.scorers.written import (
     simple_evals_letter,
 )
 from firsthand.task import Task
-from firsthand.trace import Call, Event, Node, Trace
+from firsthand.trace import Call, Event, Failure, Node, Trace
 
 
 def attempt(
@@ -226,6 +228,22 @@ def test_votes_are_counted_as_shares_and_by_majority() -> None:
     fields = {"answer_a": "four", "answer_b": "three"}
     assert longer_answer(Task("1", "?", metadata={"judge": {"fields": fields}})) == "B"
     assert longer_answer(Task("1", "?", metadata={"judge": {"fields": {"answer_a": "ab", "answer_b": "cd"}}})) is None
+
+
+def test_agreement_is_of_the_first_epoch_and_attempts_without_a_verdict_are_counted() -> None:
+    tasks = {("b", "1"): Task("1", "?", secret={"votes": ["A"]}, metadata={"cluster": "q"})}
+    orders = Event("judgement", 0.0, {"orders": ["A", "B"], "first": 0.75, "by": "logprob"})
+    ruled = Event("judgement", 0.0, {"orders": ["A", "A"], "first": 0.5, "by": "rule: one answer is empty"})
+    traces = [attempt("A", events=[orders]), attempt("[[B]]", events=[ruled]), attempt("none"), attempt("C")]
+    items, missing = judged_items(tasks, [*traces, replace(traces[0], epoch=1), replace(traces[2], epoch=1)])
+    assert missing == 1 and [item.verdict for item in items] == ["A", "B", "tie"]
+    assert [(item.first, item.consistent, item.cluster) for item in items] == [
+        (0.75, False, "q"),
+        (None, None, "q"),
+        (None, None, "q"),
+    ]
+    failed = replace(traces[0], error=Failure("ModelError", "gone"))
+    assert judged_items(tasks, [failed]) == ([], 1)
 
 
 FUNCTION = {

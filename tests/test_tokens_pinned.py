@@ -172,7 +172,11 @@ def test_a_gguf_names_its_ends_its_prefix_and_its_beginning() -> None:
 
 
 def test_a_merge_whose_first_part_is_a_space_is_cut_behind_it() -> None:
-    body = {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.tokens": [" ", "a", " a", "b"], "tokenizer.ggml.merges": ["  a"]}
+    body = {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.tokens": [" ", "a", " a", "b"],
+        "tokenizer.ggml.merges": ["  a"],
+    }
     made = gguf_vocab.description(body, "here")
     assert made["model"]["merges"] == [[" ", "a"]]
     for merge in ("a", "a ", " a", "a b"):
@@ -250,17 +254,27 @@ def test_what_a_sentencepiece_file_leaves_out_has_the_formats_default(tmp_path: 
         assert (found.scores, found.kinds, found.add_prefix) == ([0.0] * 4, [2, 1, 1, 1], prefix)
         assert load(tmp_path).encode("a") == ([3] if prefix else [2])
     (tmp_path / "tokenizer.model").write_bytes(unknown + pieces + part(2, whole(3, 2)) + part(3, b""))
-    with pytest.raises(ModelFileError, match="is not a BPE model without normalisation"):  # blanks are taken off by default
+    with pytest.raises(
+        ModelFileError, match="is not a BPE model without normalisation"
+    ):  # blanks are taken off by default
         load(tmp_path)
 
 
 def test_the_longest_special_token_at_a_place_is_found_as_the_library_does() -> None:
     body = description()
-    more = [{**body["added_tokens"][0], "id": 5, "content": "<|end|>ab"}, {**body["added_tokens"][0], "id": 6, "content": "<|e"}]
+    more = [
+        {**body["added_tokens"][0], "id": 5, "content": "<|end|>ab"},
+        {**body["added_tokens"][0], "id": 6, "content": "<|e"},
+    ]
     body["added_tokens"] += more
     body["model"]["vocab"] |= {"<|end|>ab": 5, "<|e": 6}
     ours, library = Tokenizer(body), tokenizers.Tokenizer.from_str(json.dumps(body))
-    for text, ids in (("<|end|>ab", [5]), ("<|end|>a", [3, 0]), ("<|e<|end|>b", [6, 3, 1]), ("a<|end|><|end|>ab", [0, 3, 5])):
+    for text, ids in (
+        ("<|end|>ab", [5]),
+        ("<|end|>a", [3, 0]),
+        ("<|e<|end|>b", [6, 3, 1]),
+        ("a<|end|><|end|>ab", [0, 3, 5]),
+    ):
         assert ours.encode(text, special=True) == library.encode(text).ids == ids
 
 
