@@ -40,6 +40,7 @@ from firsthand.patterns.plan_execute import plan_execute
 from firsthand.patterns.react import react
 from firsthand.patterns.react_cot import react_cot
 from firsthand.patterns.reflexion import reflexion
+from firsthand.patterns.route import route
 from firsthand.patterns.self_consistency import self_consistency
 from firsthand.patterns.tot import choose, expected, tot
 from firsthand.patterns.tot_dfs import tot_dfs
@@ -58,6 +59,13 @@ def attempt(pattern: Any, model: Scripted, task: Task = NUMBER, **options: Any) 
 def asked(reply: Callable[[str], str], **options: Any) -> Scripted:
     """A model that answers by the text of the last message."""
     return Scripted(lambda messages, sampling, index: reply(messages[-1].text), **options)
+
+
+class Endpoint(Scripted):
+    """A model behind an API, which cannot score."""
+
+    async def score(self, prompt: Any, continuations: Sequence[str]) -> Any:
+        raise ModelError("endpoint cannot score")
 
 
 # -- Tree of Thoughts --
@@ -214,10 +222,40 @@ def test_a_pair_is_seen_from_the_first_order_and_position_is_told() -> None:
     assert found["orders"] == ["A", "B"] and trace.answer == "A"
     assert found["first"] == pytest.approx(((0.6 + 0.15) + (0.5 + 0.1)) / 2)
     assert found["value"] == pytest.approx(0.45 + 0.25 / 2)
+    masses = {"XONE": 0.9, "XTWO": 0.6}  # how probable any verdict is at all: the lower one is told
+
+    def doubtful(prompt: str, label: str) -> float:
+        return score(prompt, label) + math.log(
+            masses["XONE" if prompt.index("XONE") < prompt.index("XTWO") else "XTWO"]
+        )
+
+    trace = attempt(judge, Scripted([], score=doubtful), task)
+    assert trace.answer == "A" and next(e for e in trace.events if e.kind == "judgement").data["mass"] == pytest.approx(
+        0.6
+    )
     agreed = attempt(judge, Scripted([], score=score), task, combine="agree")
     assert agreed.answer == "tie"
     second = attempt(judge, Scripted([], score=score), task, orders="second")
     assert second.answer == "B"
+
+
+def test_words_name_the_last_verdict_and_the_first_label() -> None:
+    fields = {"question": "q", "answer_a": "one", "answer_b": "two"}
+    task = Task("1", "?", metadata={"judge": {"protocol": "pairwise", "fields": fields}})
+    first, second = (verdict.label for verdict in judge_protocol("pairwise").verdicts[:2])
+    for said, answer in ((f"{first} or {second}, so {first}", "A"), (f"{second}? {first}? No, {second}", "B")):
+        assert attempt(judge, Scripted([said]), task, how="words", orders="first").answer == answer
+    routes = {"sums": cot, "words": direct}
+    for said, name in (
+        ("sums, or words, or sums", "sums"),
+        ("words before sums and words", "words"),
+        ("neither", "sums"),
+    ):
+        trace = attempt(route, Endpoint([said, "#### 5"]), patterns=routes)
+        kept = [
+            event.data["name"] for event in trace.events if event.kind == "branch" and event.data["status"] == "kept"
+        ]
+        assert kept == [name] and trace.answer == "5"
 
 
 def test_rules_settle_empty_and_equal_answers() -> None:

@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
+from firsthand.agent import Agent
 from firsthand.message import assistant
+from firsthand.patterns.direct import direct
+from firsthand.providers.scripted import Scripted
 from firsthand.scorers.choice import acc, acc_bytes, acc_mutual_info, acc_norm, chosen_letter, mc1, mc2
 from firsthand.scorers.code import answered_code, pass_at_k, pass_hat_k, preamble
 from firsthand.scorers.contained import (
@@ -30,6 +33,7 @@ from firsthand.scorers.human_votes import (
 )
 from firsthand.scorers.instructions import count_sentences, follows, versions
 from firsthand.scorers.match import exact, normalise, normalised, numeric, same_number, strict
+from firsthand.scorers.model_judge import JudgeScorer
 from firsthand.scorers.symbolic import boxed, minerva, same_answer
 from firsthand.scorers.text import f1, token_f1
 from firsthand.scorers.written import (
@@ -41,7 +45,7 @@ from firsthand.scorers.written import (
     simple_evals_letter,
 )
 from firsthand.task import Task
-from firsthand.trace import Call, Event, Failure, Node, Trace
+from firsthand.trace import Call, Event, Failure, Node, Score, Trace
 
 
 def attempt(
@@ -181,6 +185,7 @@ def test_contained_references_are_counted() -> None:
         (gsm8k_flexible, "it is 5", "-5", 0),
         (bbh_exact, "the answer is (A).\nthe answer is (B).", "(A)", 1),
         (bbh_exact, "the answer is (A). the answer is (B).", "(A)", 0),  # the rule takes the rest of the line
+        (bbh_exact, "So the answer is  valid .", "valid", 1),
         (simple_evals_letter, "Answer: b\nAnswer: C", "B", 1),
         (simple_evals_letter, "ANSWER:$D$", "D", 1),
         (simple_evals_letter, "Answer: E", "E", 0),
@@ -228,6 +233,18 @@ def test_votes_are_counted_as_shares_and_by_majority() -> None:
     fields = {"answer_a": "four", "answer_b": "three"}
     assert longer_answer(Task("1", "?", metadata={"judge": {"fields": fields}})) == "B"
     assert longer_answer(Task("1", "?", metadata={"judge": {"fields": {"answer_a": "ab", "answer_b": "cd"}}})) is None
+
+
+@pytest.mark.parametrize(("verdict", "winner"), [("A", "a"), ("B", "b"), ("tie", "tie")])
+def test_a_verdict_on_a_pair_is_a_vote_for_its_side(verdict: str, winner: str) -> None:
+    ours, theirs = replace(attempt("x"), id="mine"), replace(attempt("y"), id="theirs")
+    judge = JudgeScorer(
+        "pairwise", Agent("judge", Scripted([]), direct), "pairwise", against="other", rivals={("b", "1", 0): theirs}
+    )
+    made = judge.preference(ours, Score("pairwise", 0.9, {"verdict": verdict}))
+    assert made is not None and (made.task_id, made.a, made.b, made.winner) == ("1", "mine", "theirs", winner)
+    assert judge.preference(replace(ours, epoch=1), Score("pairwise", 0.9, {"verdict": verdict})) is None
+    assert judge.preference(ours, Score("pairwise", 0.0, failure="no verdict")) is None
 
 
 def test_agreement_is_of_the_first_epoch_and_attempts_without_a_verdict_are_counted() -> None:
