@@ -15,6 +15,7 @@ from firsthand.context import Context
 from firsthand.errors import ModelError
 from firsthand.model import Likelihood
 from firsthand.patterns.chain import chain
+from firsthand.patterns.code_act import parse_code
 from firsthand.patterns.cot import cot
 from firsthand.patterns.direct import direct
 from firsthand.patterns.evaluator_optimizer import evaluator_optimizer
@@ -31,7 +32,7 @@ from firsthand.patterns.parts.answers import (
     parse_number,
 )
 from firsthand.patterns.parts.evaluation import Feedback
-from firsthand.patterns.parts.judge_protocols import judge_protocol, shortened
+from firsthand.patterns.parts.judge_protocols import delimiters, judge_protocol, shortened, show
 from firsthand.patterns.parts.self_tests import read_results, usable_tests
 from firsthand.patterns.parts.thoughts import GenericThoughts, count_votes
 from firsthand.patterns.parts.verdicts import normalised, weighed
@@ -451,3 +452,32 @@ def test_own_tests_are_the_first_six_that_call_the_function() -> None:
     assert read_results(tests, "own test 0: passed\nown test 1: passed").passed
     assert not read_results(tests, "own test 0: passed").passed
     assert not read_results(tests, "own test 0: passed\nown test 1: failed").passed
+
+
+def test_code_is_run_where_it_comes_before_the_final_answer() -> None:
+    block = "```python\nprint(1)\n```"
+    assert parse_code(f"{block}\nFinal Answer: 2") == ("print(1)", None)
+    assert parse_code(f"Final Answer: 2\n{block}") == (None, "2")
+    assert parse_code("Final Answer: 2") == (None, "2") and parse_code("```python\nprint(1)") == ("", None)
+    assert parse_code("thinking") == (None, None)
+
+
+def test_an_attempt_that_fails_has_no_vote_and_is_counted() -> None:
+    said = iter(["5", "", "5"])
+
+    async def attempts(task: Task, ctx: Context) -> str:
+        return next(said)
+
+    trace = attempt(self_consistency, Scripted([]), Task("1", "?"), pattern=attempts, samples=3)
+    (vote,) = [event.data for event in trace.events if event.kind == "vote"]
+    assert trace.answer == "5" and vote == {"5": 2, "(no answer)": 1}
+
+
+def test_marks_are_looked_for_in_what_is_judged_and_not_in_the_rubric() -> None:
+    protocol = judge_protocol("mt-bench-pair-v2")
+    mark = delimiters(protocol)[0]
+    fields = {"question": "q", "answer_a": f"x {mark.lower()}", "answer_b": "y", "rubric": mark}
+    shown = show(protocol, fields, max_chars=1000)
+    assert (
+        shown.forged == 1 and shown.cut == 0 and show(protocol, {**fields, "answer_a": "x"}, max_chars=1000).forged == 0
+    )

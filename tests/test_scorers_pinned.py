@@ -34,6 +34,7 @@ from firsthand.scorers.human_votes import (
 from firsthand.scorers.instructions import count_sentences, follows, versions
 from firsthand.scorers.match import exact, normalise, normalised, numeric, same_number, strict
 from firsthand.scorers.model_judge import JudgeScorer
+from firsthand.scorers.programs import oracle
 from firsthand.scorers.symbolic import boxed, minerva, same_answer
 from firsthand.scorers.text import f1, token_f1
 from firsthand.scorers.written import (
@@ -358,3 +359,15 @@ def test_mathematics_is_compared_by_structure() -> None:
     assert value(boxed, r"\boxed{1} then \boxed{2}", answer="2") == 1 and value(boxed, "2" + " " * 100, answer="2") == 0
     said = "Final Answer: The final answer is 2. I hope it is correct.\n3"
     assert value(minerva, said, answer="2") == 1 and value(minerva, said, answer="3") == 0
+
+
+def test_floats_get_a_tolerance_of_their_own_and_roots_only_the_problems() -> None:
+    def held(answer: float, inputs: str, atol: float, rule: str) -> bool:
+        try:
+            oracle.compare_outputs(lambda *case: answer, "f", "def f(*case):\n    return 0.5", inputs, atol, rule)
+        except AssertionError:
+            return False
+        return True
+
+    assert held(0.5 + 5e-7, "[[1]]", 0, "equal") and not held(0.5 + 2e-6, "[[1]]", 0, "equal")
+    assert held(0.0, "[[[0.0, 1.0]]]", 0, "root") and not held(1e-8, "[[[0.0, 1.0]]]", 0, "root")
