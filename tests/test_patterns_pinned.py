@@ -53,7 +53,7 @@ from firsthand.trace import Trace
 NUMBER = Task("1", "What is 3 * 4 + 2?", hint="a number")
 
 
-def attempt(pattern: Any, model: Scripted, task: Task = NUMBER, **options: Any) -> Trace:
+def attempt(pattern: Any, model: Scripted, task: Task = NUMBER, /, **options: Any) -> Trace:
     return asyncio.run(rollout(Agent("a", model, pattern, options), task, seed=0))
 
 
