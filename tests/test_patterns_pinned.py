@@ -32,6 +32,7 @@ from firsthand.patterns.parts.answers import (
     parse_number,
 )
 from firsthand.patterns.parts.evaluation import Feedback
+from firsthand.patterns.parts.feedback import evaluator_for
 from firsthand.patterns.parts.judge_protocols import delimiters, judge_protocol, shortened, show
 from firsthand.patterns.parts.self_tests import read_results, usable_tests
 from firsthand.patterns.parts.thoughts import GenericThoughts, count_votes
@@ -481,3 +482,17 @@ def test_marks_are_looked_for_in_what_is_judged_and_not_in_the_rubric() -> None:
     assert (
         shown.forged == 1 and shown.cut == 0 and show(protocol, {**fields, "answer_a": "x"}, max_chars=1000).forged == 0
     )
+
+
+@pytest.mark.parametrize(
+    ("said", "passed"), [("It is wrong.", False), ("so: Incorrect", False), ("Right!", True), ("hm", True)]
+)
+def test_an_answer_passes_its_evaluator_unless_it_is_called_wrong(said: str, passed: bool) -> None:
+    found: list[bool] = []
+
+    async def evaluated(task: Task, ctx: Context) -> str:
+        found.append((await evaluator_for(task)(task, ctx, "5")).passed)
+        return "5"
+
+    attempt(evaluated, Scripted([said]))
+    assert found == [passed]
