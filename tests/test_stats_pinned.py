@@ -13,11 +13,13 @@ from scipy import stats as scipy_stats
 from firsthand.benchmark import Figure
 from firsthand.runs.store import create
 from firsthand.stats.bootstrap import MAX_LEFT_OUT, RESAMPLES, SEED, bootstrap, bootstrap_sums
+from firsthand.stats.breakdown import Cell
 from firsthand.stats.comparison_design import from_one, from_pair
 from firsthand.stats.corpus_formulas import FORMULAS, rms_calibration_error
+from firsthand.stats.effective_length import effective
 from firsthand.stats.figure_stats import DRAWS, FigureDifference, figure_interval
 from firsthand.stats.figures import calibration, micro_f1
-from firsthand.stats.intervals import mean_interval, proportion_interval
+from firsthand.stats.intervals import Interval, mean_interval, proportion_interval
 from firsthand.stats.multiple_comparisons import corrected
 from firsthand.stats.non_inferiority import Check, rule
 from firsthand.stats.paired import Differences, judged, mcnemar, paired_difference, sign_flip, tango_interval
@@ -375,3 +377,18 @@ def test_agreement_of_raters_is_that_of_the_published_tables() -> None:
 def test_the_frontier_drops_what_costs_more_or_as_much_for_no_better_score() -> None:
     points = [(1.0, 0.5), (1.0, 0.4), (2.0, 0.5), (3.0, 0.9), (3.0, 0.9), (0.5, math.nan), (4.0, 0.8)]
     assert frontier(points) == [0, 3, 4]
+
+
+def test_a_length_is_reached_or_missed_where_its_bound_is_the_threshold() -> None:
+    def cells(*scores: tuple[float, float, float]) -> list[Cell]:
+        return [
+            Cell("b", "a", (256 << place,), Interval(value, low, high, 9), 9, 0)
+            for place, (value, low, high) in enumerate(scores)
+        ]
+
+    (found,) = effective(cells((0.9, 0.85, 0.95), (0.8, 0.7, 0.85), (0.85, 0.8, 0.9), (0.5, 0.4, 0.84)), 0.85)
+    assert (found.last, found.sure, found.failing, found.gaps, found.is_end) == (1024, 256, 2048, (512,), False)
+    (none,) = effective(cells((0.5, 0.4, 0.85)), 0.85)
+    assert (none.last, none.sure, none.failing, none.is_end) == (None, None, None, False)
+    (end,) = effective(cells((0.85, 0.8, 0.9)), 0.85)
+    assert (end.last, end.is_end) == (256, True)
