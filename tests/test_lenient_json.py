@@ -105,6 +105,7 @@ def test_a_calls_unnamed_arguments_get_the_names_of_their_places() -> None:
         ('{"name": "f", "arguments": " "}', "f", {}),
         ('{"name": "f", "arguments": "{\\"a\\": 1}"}', "f", {"a": 1}),
         ('{"function": {"name": "f", "arguments": {"a": 1}}}', "f", {"a": 1}),
+        ('{"function": {"arguments": {"a": 1}}, "name": "f"}', "f", {"a": 1}),
     ],
 )
 def test_the_first_name_and_the_first_arguments_are_the_calls(

@@ -14,7 +14,7 @@ from firsthand.benchmark import Figure
 from firsthand.runs.store import create
 from firsthand.stats.bootstrap import MAX_LEFT_OUT, RESAMPLES, SEED, bootstrap, bootstrap_sums
 from firsthand.stats.breakdown import Cell
-from firsthand.stats.comparison_design import from_one, from_pair
+from firsthand.stats.comparison_design import Design, from_one, from_pair
 from firsthand.stats.corpus_formulas import FORMULAS, rms_calibration_error
 from firsthand.stats.effective_length import effective
 from firsthand.stats.figure_stats import DRAWS, FigureDifference, figure_interval
@@ -292,6 +292,8 @@ def test_a_run_with_unequal_epochs_has_the_spread_of_its_scores(tmp_path: Any, m
     assert expected.between > 0
     assert (line.spread.between, line.spread.within) == pytest.approx((expected.between, expected.within), rel=1e-9)
     mine = mean_interval(scores)
+    z = Z95 + float(scipy_stats.norm.ppf(0.8))
+    assert line.detectable == pytest.approx(z * math.sqrt(2) * line.score.error)  # of two agents on tasks of their own
     assert (line.score.low, line.score.high, line.score.n) == pytest.approx((mine.low, mine.high, 5))
 
 
@@ -306,6 +308,9 @@ def test_powers_formulas_by_hand() -> None:
     assert paired_tasks_needed(0.05, 0.2) == math.ceil((root / 0.05) ** 2 + 20)
     one_sided = float(scipy_stats.norm.ppf(0.95) + scipy_stats.norm.ppf(0.8))
     assert margin_tasks_needed(0.02, 0.1) == math.ceil(one_sided**2 * 0.1 / 0.0004)
+    rare = Design(0.05, None, disagreement=0.05)  # an effect of 0.1 needs that much disagreement
+    assert rare.tasks(0.1) == paired_tasks_needed(0.1, 0.1) and rare.tasks(0.02) == paired_tasks_needed(0.02, 0.05)
+    assert rare.effect(200) == smallest_detectable(200, disagreement=0.05)
     one = from_one(by_task([1.0, 0.0, 0.0, 0.0]), 0.25)
     assert one.between == pytest.approx(2 * 0.75 * 0.25) and one.disagreement == pytest.approx(0.375)
     found = judged(Differences.between(by_task(VALUES), by_task([0.0] * 8)))

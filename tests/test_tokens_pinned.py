@@ -284,3 +284,9 @@ def test_the_tokenizers_own_config_goes_before_the_map_of_special_tokens(tmp_pat
     assert (load(tmp_path).bos_id, load(tmp_path).eos_id) == (0, 1)
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": "ab"}))
     assert (load(tmp_path).bos_id, load(tmp_path).eos_id) == (0, 4)
+    named = [{"name": "tool_use", "template": "T"}, {"name": "default", "template": "D"}]
+    for templates, chosen in ((named, "D"), (named[:1], "T"), ("only", "only"), ([], None)):
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": templates}))
+        assert load(tmp_path).chat_template == chosen
+    (tmp_path / "chat_template.jinja").write_text("from its own file")
+    assert load(tmp_path).chat_template == "from its own file"
