@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from firsthand.stats.comparison_design import Design, from_one, from_pair
 from firsthand.stats.corpus_formulas import FORMULAS, rms_calibration_error
 from firsthand.stats.effective_length import effective
 from firsthand.stats.figure_stats import DRAWS, FigureDifference, figure_interval
-from firsthand.stats.figures import calibration, micro_f1
+from firsthand.stats.figures import calibration, figures, micro_f1
 from firsthand.stats.intervals import Interval, mean_interval, proportion_interval
 from firsthand.stats.multiple_comparisons import corrected
 from firsthand.stats.non_inferiority import Check, rule
@@ -397,3 +398,15 @@ def test_a_length_is_reached_or_missed_where_its_bound_is_the_threshold() -> Non
     assert (none.last, none.sure, none.failing, none.is_end) == (None, None, None, False)
     (end,) = effective(cells((0.85, 0.8, 0.9)), 0.85)
     assert (end.last, end.is_end) == (256, True)
+
+
+def test_a_figure_takes_the_place_of_a_score_only_if_every_agent_has_it() -> None:
+    def made(agent: str) -> list[Trace]:
+        return [Trace(agent, "b", "1", {"name": agent}, 0, 0, "", 0.0, scores=(Score("exact", 1.0),))]
+
+    def own(traces: Sequence[Trace]) -> list[Figure]:
+        names = ("exact", "macro") if traces[0].agent["name"] == "one" else ()
+        return [replace(mean_figure([1.0]), name=name) for name in names]
+
+    assert set(figures({"one": made("one"), "two": made("two")}, own)) == {"macro"}
+    assert set(figures({"one": made("one")}, own)) == {"exact", "macro"}

@@ -68,6 +68,12 @@ def test_sentencepiece_merges_go_by_score_and_not_by_id(seed: int) -> None:
         assert ours.encode(text) == merged(text, scores), text
 
 
+def test_only_normal_pieces_are_merged() -> None:
+    kinds = [spm.NORMAL, spm.USER_DEFINED, spm.NORMAL, spm.UNUSED, spm.NORMAL]
+    made = spm.description(spm.Pieces(["a", "b", "ab", "c", "ac"], [0.0] * 5, kinds, False), "here")
+    assert made["model"]["merges"] == [] and [each["content"] for each in made["added_tokens"]] == ["b"]
+
+
 def test_a_prefix_is_put_before_a_text_and_taken_off_again() -> None:
     scores = [-float(place) for place in range(len(PIECES))]
     with_space, without = vocabulary(scores, add_prefix=True), vocabulary(scores)
@@ -226,6 +232,8 @@ def test_stop_strings_hold_back_what_could_become_one_and_no_more() -> None:
     assert fed(["abb"], [A, B, B], include=True) == (["a", "b", "b"], "abb", True)
     assert fed(["b"], [B, A, B], after=1) == (["b", "a", ""], "b", True)
     assert fed(["b", "ab"], [SPACE, A, B]) == ([" ", "", ""], "ab", True)  # of two that end together the longer
+    found = fed(["aabaaa "], [A, A, B, A, A, A, B, A, A, A, SPACE])  # begins anew inside what did not become one
+    assert found[1:] == ("aabaaa ", True) and "".join(found[0]) == "aaba"
     assert fed(["", "b"], [A, B])[1] == "b" and fed([], [A, B]) == (["a", "b", ""], None, False)
     assert fed(["aab"], [A, A, A, B]) == (["", "", "a", ""], "aab", True)
 
