@@ -134,6 +134,7 @@ def test_depth_first_stops_at_its_visits_and_its_children() -> None:
 def test_votes_name_a_choice_from_one_to_the_last() -> None:
     replies = [f"The best choice is {number}." for number in (0, 1, 3, 4, 3)]
     assert count_votes(3, replies) == [1.0, 0.0, 2.0]
+    assert count_votes(3, ["The best choice is 9.\nNo: the best choice is 2."]) == [0.0, 1.0, 0.0]
 
 
 # -- votes --

@@ -386,11 +386,14 @@ def test_common_words_come_as_often_as_is_published_from_4096_tokens_on():
     def counts(length):
         key = SampleKey("cwe", length, 0)
         made = common_words("{task}", "").make(60, Random(1), key)
-        listed = made.input.splitlines()[-2]  # the question's own list, the last line but the question
-        times = Counter(re.findall(r"\d+\. ([^\d]+?)(?= \d+\. |$)", listed))
-        return {times[answer] for answer in made.answers}, min(times.values())
+        lists = [
+            line for line in made.input.splitlines() if line.startswith("1. ")
+        ]  # of the example, and the question's
+        times = [Counter(re.findall(r"\d+\. ([^\d]+?)(?= \d+\. |$)", each)) for each in lists]
+        assert all(times[1][answer] == max(times[1].values()) for answer in made.answers)
+        return [(max(each.values()), min(each.values()), len(each)) for each in times]
 
-    assert counts(4095) == ({6}, 1) and counts(4096) == ({30}, 3)
+    assert counts(4095) == [(3, 1, 20), (6, 1, 60)] and counts(4096) == [(10, 3, 40), (30, 3, 60)]
 
 
 def test_questions_that_the_authors_call_impossible_are_not_asked(data):
