@@ -143,6 +143,7 @@ def test_votes_name_a_choice_from_one_to_the_last() -> None:
 def test_of_equally_common_answers_the_first_seen_wins() -> None:
     tally = tallied(["7", None, "8.0", "8", "7.0", "9"])
     assert (tally.winner, tally.most, tally.cast, tally.abstained) == ("7", 2, 6, 1)
+    assert tallied(["8.0", "7", "8"]).winner == "8.0"  # as it was first given
     assert tallied(["8", "7", "7.0"]).winner == "7" and tallied([None]).winner is None
     replies = iter(["#### 5", "no idea", "#### 6", "#### 6.0"])
     model = Scripted(lambda messages, sampling, index: ["#### 5", "no idea", "#### 6", "#### 6.0"][index])

@@ -79,6 +79,7 @@ def test_a_prefix_is_put_before_a_text_and_taken_off_again() -> None:
     with_space, without = vocabulary(scores, add_prefix=True), vocabulary(scores)
     assert with_space.encode("a") == [PIECES.index("▁a")] and without.encode("a") == [PIECES.index("a")]
     assert with_space.decode([PIECES.index("▁a")]) == "a" and without.decode([PIECES.index("▁a")]) == " a"
+    assert with_space.decode([PIECES.index("▁"), PIECES.index("▁a")]) == " a"  # one space, and no more
     assert with_space.strips_leading_space and not without.strips_leading_space
 
 
