@@ -113,6 +113,10 @@ def test_top_k_keeps_that_many_of_equals(top_k: int) -> None:
 def test_a_number_on_the_edge_between_two_tokens_draws_the_second() -> None:
     for drawn in by_all(torch.zeros(4), Sampling(temperature=1.0), 0.5):
         assert drawn == (2, pytest.approx(math.log(1 / 4), abs=1e-6))
+    for piece in (1, 2, 3):  # between two pieces of 1,024 too
+        assert {drawn.token for drawn in by_all(torch.zeros(4096), Sampling(temperature=1.0), piece / 4)} == {
+            1024 * piece
+        }
 
 
 @pytest.mark.parametrize("size", [17, 33, 95, 1025, 3001])
