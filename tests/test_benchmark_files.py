@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 
 from firsthand import catalog
+from firsthand.benchmarks import creative, crosswords
 from firsthand.benchmarks.protocols.protocol import Item, packaged_examples
 from firsthand.task import Task
+from firsthand.trace import Event, Trace
 
 Row = dict[str, Any]
 Prompt = Callable[[dict[str, str], Sequence[str]], str]
@@ -497,3 +499,35 @@ HUB = {
 def test_the_hub_is_asked_for_the_split_that_is_scored(name: str) -> None:
     source = importlib.import_module(f"firsthand.benchmarks.{name}").SOURCE
     assert (source.dataset, source.config, source.split, source.rows) == HUB[name]
+
+
+def answered(text: str, *shown: str) -> Trace:
+    events = tuple(Event("branch", 0.0, {"answer": each}) for each in shown)
+    return Trace("t", "b", "1", {"name": "a"}, 0, 0, "", 0.0, answer=text, events=events)
+
+
+def test_a_crossword_is_scored_by_the_last_five_rows_of_letters() -> None:
+    board = "ABCDEFGHIJKLMNOPQRSTUVWXY"
+    rows = [" ".join(board[at : at + 5]) for at in range(0, 25, 5)]
+    task = Task("1", "?", secret={"board": board})
+    scorers = (crosswords.words, crosswords.letters, crosswords.game)
+    right = answered("Z Z Z Z Z\nso:\n" + "\n".join(rows))
+    assert [score(task, right).value for score in scorers] == [1.0, 1.0, 1.0]
+    wrong = answered("\n".join([*rows[:4], "u v w x z"]))  # the last letter: one word across and one down
+    assert [score(task, wrong).value for score in scorers] == [0.8, 24 / 25, 0.0]
+    assert [score(task, answered(rows[0])).value for score in scorers] == [0.1, 0.2, 0.0]
+    found = answered("none", "\n".join(rows[:2]), rows[0])
+    assert crosswords.best_words(task, found).value == 0.2 and crosswords.best_letters(task, found).value == 0.4
+    assert (
+        crosswords.place("_" * 25, "v2. hello")[1::5] == "HELLO"
+        and crosswords.place("_" * 25, "h2. hello")[5:10] == "HELLO"
+    )
+
+
+def test_endings_are_those_of_their_own_paragraphs() -> None:
+    task = Task("1", "?", secret={"endings": ["It fell.", '"Why?"', "He ran!", "Done."]})
+    text = "Plan: x\nPassage:\nOne. it fell.\n\nTwo. Why?\n\nThree. He sat.\n\nHe ran! Done."
+    score = creative.endings(task, answered(text))
+    assert score.value == 0.75 and score.detail == {"paragraphs": 4}
+    assert creative.endings(task, answered("")).value == 0.0
+    assert creative.endings(task, answered("He ran!\n\nIt fell.")).value == 0.0
