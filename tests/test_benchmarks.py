@@ -83,6 +83,7 @@ def test_a_folder_goes_before_the_environment_and_that_before_the_package(tmp_pa
     monkeypatch.setenv("FIRSTHAND_DATA", write(tmp_path / "env", row(), row()))
     assert len(arc_easy().tasks(0)) == 2
     folder = write(tmp_path / "own", row())
+    assert len(arc_easy(data="packaged").tasks(0)) == 100
     (made,) = arc_easy(data=folder).tasks(0)
     assert made.context == "Question: Q?\nAnswer:" and made.choices == (" a", " b") and made.prompt == "Q?"
     monkeypatch.setenv("FIRSTHAND_DATA", str(tmp_path))

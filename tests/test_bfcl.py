@@ -283,3 +283,9 @@ def first(accepted):
     if isinstance(value, list) and value and all(isinstance(each, dict) for each in value):
         return [{key: first(each) for key, each in entry.items() if "" not in each} for entry in value]
     return value
+
+
+@pytest.mark.parametrize("answers", [1, 3])
+def test_as_many_answers_as_questions_are_wanted(tmp_path, answers):
+    with pytest.raises(DataError, match=rf"has {answers} rows, and BFCL_v4_simple_python.json 2: fetch both again"):
+        benchmark(tmp_path, [row(), row(id="x")], [[{"music.play": ACCEPTED}]] * answers)

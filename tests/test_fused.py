@@ -38,16 +38,23 @@ ARCHITECTURES = {
         LLAMA, head_dim=48, num_heads=2, num_kv_heads=1,
         ropes=(Rope(kind="yarn", factor=4, original_max_position=64, attention_factor=1.1),) * 2,
     ),
+    "odd tiles": replace(LLAMA, vocab_size=97, intermediate_size=96, head_dim=48, num_heads=2, num_kv_heads=1, qk_norm=True),
 }  # fmt: skip
+FLOATS = ARCHITECTURES | {
+    "rows that are no multiple of 32": replace(LLAMA, vocab_size=97, intermediate_size=80, num_heads=3, num_kv_heads=1)
+}
 IDS = [int(x) for x in np.random.default_rng(0).integers(0, 96, 41)]
 
 
 def packed(architecture: Architecture, weights: Mode = "int8") -> Decoder:
     model = initialise(Decoder(architecture), seed=3, std=0.3)
+    torch.manual_seed(4)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith("bias"):
                 parameter.normal_(std=0.3)
+            elif "norm" in name:  # each its own, as one that is ignored, or taken for another, shows only then
+                parameter += torch.randn(parameter.shape) * 0.3
     pack(model.eval().requires_grad_(False), weights)
     return model
 
@@ -82,9 +89,9 @@ def test_hidden_states_and_logits_agree_with_the_modules(name: str) -> None:
 
 
 @pytest.mark.parametrize("weights", ["float16", "float32"])
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", FLOATS)
 def test_weights_that_are_floats_agree_with_the_modules_closely(name: str, weights: Mode) -> None:
-    model = packed(ARCHITECTURES[name], weights)
+    model = packed(FLOATS[name], weights)
     fused = CompiledDecoder(model)
     hidden_ND = compute(fused, [])
     with torch.inference_mode():

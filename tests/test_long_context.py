@@ -291,3 +291,10 @@ def test_a_limited_run_makes_no_other_tasks():
     agent = Agent("direct", Scripted([]), direct)
     places = Experiment([agent], [lazy], limit=2).places()
     assert [place.task.id for place in places] == ["0", "1"] and made == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("count", "words", "tokens"), [("words", 3, 3), ("words*0.75", 2, 2), ("words*1.4", 3, 4), ("words*1.3", 2, 3)]
+)
+def test_estimated_tokens_are_rounded_to_the_nearest(count, words, tokens):
+    assert meter(count).measure("one two three"[: 7 if words == 2 else None]) == tokens

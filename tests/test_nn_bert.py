@@ -103,6 +103,25 @@ def test_the_compiled_encoder_is_near_the_plain_one(hidden: int, heads: int) -> 
     assert ours.shape == plain.shape and np.abs(ours - plain).max() < 3e-3 and np.abs(ours - plain).mean() < 4e-4
 
 
+def test_scores_of_hundreds_are_no_more_than_their_differences_and_the_norms_have_their_eps() -> None:
+    a = BertArchitecture("bert", 131, 64, 128, 2, 2, 300, 0, 2, 0.3)  # an eps that shows
+    torch.manual_seed(2)
+    encoder = Encoder(a).eval()
+    with torch.no_grad():
+        for name, parameter in encoder.named_parameters():
+            parameter.normal_(1.0 if "norm.weight" in name else 0.0, 0.15)
+            if name.endswith(
+                "k_proj.bias"
+            ):  # adds the same number to all scores of a query: the softmax is what it was
+                parameter += 300.0
+    lengths = [5, 17, 33, 47]
+    ids, positions = packed(lengths)
+    with torch.no_grad():
+        plain = encoder(ids, positions, Together(lengths)).numpy()
+    ours = CompiledEncoder(encoder).forward(ids.numpy(), lengths)
+    assert np.isfinite(ours).all() and np.abs(ours - plain).max() < 5e-3 and np.abs(ours - plain).mean() < 5e-4
+
+
 def test_in_the_compiled_encoder_no_bit_depends_on_the_company() -> None:
     _, compiled = compiled_encoder()
     rng = np.random.default_rng(0)

@@ -14,6 +14,7 @@ from firsthand.agent import Agent
 from firsthand.benchmarks.long_context import ruler_qa, ruler_sample
 from firsthand.benchmarks.long_context.haystack import NOISE, essays, sentences
 from firsthand.benchmarks.long_context.lengths import largest, meter, parse_lengths
+from firsthand.benchmarks.long_context.ruler_counting import common_words
 from firsthand.benchmarks.long_context.ruler_needles import DEPTHS, NEEDLES, needle_generator
 from firsthand.benchmarks.long_context.ruler_sample import SampleKey
 from firsthand.benchmarks.ruler import TASKS, ruler
@@ -379,3 +380,27 @@ def test_several_needles_in_noise_stay_in_the_order_they_were_shuffled_into():
     )
     at = [made.input.index(f"is: {value}.") for value in made.answers]
     assert len(set(at)) == 4 and all(a != b for a, b in pairwise(sorted(at)))
+
+
+def test_common_words_come_as_often_as_is_published_from_4096_tokens_on():
+    def counts(length):
+        key = SampleKey("cwe", length, 0)
+        made = common_words("{task}", "").make(60, Random(1), key)
+        lists = [
+            line for line in made.input.splitlines() if line.startswith("1. ")
+        ]  # of the example, and the question's
+        times = [Counter(re.findall(r"\d+\. ([^\d]+?)(?= \d+\. |$)", each)) for each in lists]
+        assert all(times[1][answer] == max(times[1].values()) for answer in made.answers)
+        return [(max(each.values()), min(each.values()), len(each)) for each in times]
+
+    assert counts(4095) == [(3, 1, 20), (6, 1, 60)] and counts(4096) == [(10, 3, 40), (30, 3, 60)]
+
+
+def test_questions_that_the_authors_call_impossible_are_not_asked(data):
+    body = json.loads(json.dumps(SQUAD))
+    for article in body["data"]:
+        for paragraph in article["paragraphs"]:
+            paragraph["qas"][1]["answers"] = [{"text": "plausible"}]
+    (data / "squad.json").write_text(json.dumps(body))
+    found = ruler_qa.read_question_set("qa_1", str(data))
+    assert len(found.questions) == 24 and not any("unknown" in each.query for each in found.questions)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from random import Random
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -46,8 +47,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @contextmanager
-def hub(sets: Sets) -> Iterator[str]:
-    """The URL of a server that answers for these sets, by dataset, configuration and split."""
+def hub(sets: Sets, page_rows: int = 100) -> Iterator[str]:
+    """The URL of a server that answers for these sets, by dataset, configuration and split, at most so many rows a page."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -56,7 +57,7 @@ def hub(sets: Sets) -> Iterator[str]:
             self.send_response(200 if rows is not None else 404)
             self.end_headers()
             start = int(query["offset"])
-            page = (rows or [])[start : start + int(query["length"])]
+            page = (rows or [])[start : start + min(int(query["length"]), page_rows)]
             body = {"rows": [{"row_idx": start + i, "row": row} for i, row in enumerate(page)]}
             self.wfile.write(json.dumps(body | {"num_rows_total": len(rows or [])}).encode())
 
@@ -142,3 +143,15 @@ def test_what_is_not_there_is_said(home: Path) -> None:
     (home / "data" / "judge" / "mt_bench_human_judgments.jsonl").unlink()
     with pytest.raises(DataError, match="lmsys/mt_bench_human_judgments on the hub, row 0: KeyError"):
         fetched(judge_mtbench.SOURCE, {("lmsys/mt_bench_human_judgments", "default", "human"): [row]})
+
+
+def test_pages_that_are_shorter_than_asked_for_leave_no_row_out() -> None:
+    rows = [{**JUDGEBENCH, "question": f"Q{number}?"} for number in range(7)]
+    with hub({("ScalerLab/JudgeBench", "default", "claude"): rows}, page_rows=3) as url:
+        fetch(judge_judgebench.SOURCE, url=url)
+    made = catalog.benchmark("judge_judgebench:data=hub").tasks(0)
+    assert [task.metadata["judge"]["fields"]["question"] for task in made] == [f"Q{number}?" for number in range(7)]
+    drawn = sorted(Random(0).sample(range(7), 3))
+    sample = catalog.benchmark("judge_judgebench:data=hub:sample=3")
+    assert list(sample.tasks(0)) == [made[place] for place in drawn] and drawn != [0, 1, 2]
+    assert "a seeded sample of 3" in sample.protocol

@@ -1,0 +1,115 @@
+"""The streaming reader of near-JSON against json and ast, at its bounds, and with as little held back as can be."""
+
+from __future__ import annotations
+
+import ast
+import json
+
+import pytest
+
+from firsthand.tokens.calls.call_parser import parse
+from firsthand.tokens.calls.lenient_json import MAX_DEPTH, MAX_WORD, Reader
+
+
+def read(text: str, *, final: bool = True) -> tuple[str, int, bool, bool]:
+    """The JSON that was read, how far, and whether the value is complete or broken."""
+    reader = Reader()
+    at = reader.feed(text, 0, final)
+    return "".join(piece.json for piece in reader.drain()), at, reader.done, reader.broken
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a": [1, -2.5e3, true, null, "x\\u00e9\\n\\"\\/"], "b": {}}',
+        "[]",
+        "[[], {}, [0]]",
+        '"\\ud83d\\ude42"',
+        '{"": ""}',
+    ],
+)
+def test_json_is_read_as_json(text: str) -> None:
+    made, at, done, broken = read(text + " rest")
+    assert json.loads(made) == json.loads(text) and (at, done, broken) == (len(text), True, False)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{'a': (1, 2,), 'b': None}", "[True, False, 1_000, .5, 5., +3]", "'''it's\n\"so\"'''", "['\\'', \"'\", '\\x41']"],
+)
+def test_python_is_read_as_python(text: str) -> None:
+    made, at, done, _ = read(text)
+    expected = json.loads(json.dumps(ast.literal_eval(text)))  # tuples are lists
+    assert json.loads(made) == expected and (at, done) == (len(text), True)
+
+
+@pytest.mark.parametrize(
+    "text", ["[1 2]", "[nan]", "[a]", "{1: 2}", "[1}", "{a b: 1}", "[01]", "[1__0]", "[,]", "{'a' = 1}"]
+)
+def test_what_is_ambiguous_is_broken(text: str) -> None:
+    assert read(text)[2] is False
+
+
+def test_nesting_and_words_are_bounded_exactly() -> None:
+    assert read("[" * MAX_DEPTH + "]" * MAX_DEPTH)[2] and read("[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1))[3]
+    assert read("[" + "1" * MAX_WORD + "]")[2] and read("[" + "1" * (MAX_WORD + 1) + "]")[3]
+    assert json.loads(read("{" + "a" * MAX_WORD + ": 1}")[0]) == {"a" * MAX_WORD: 1}
+
+
+def test_only_what_may_still_change_is_held_back() -> None:
+    assert read('"\\u00e', final=False)[1] == 1 and read('"\\u00zz', final=False)[1] == 7  # no digits can follow a z
+    assert json.loads(read('"\\u00zz"')[0]) == "\\u00zz"
+    assert read('"a\\', final=False)[1] == 2 and read("12", final=False)[1] == 0 and read("12", final=True)[2]
+    assert read("''", final=False)[1] == 0 and read("''", final=True)[2] and read("'a'", final=False)[2]
+    assert read("'''a''", final=False)[1] == 4 and read("'''a'b", final=False)[1] == 6
+
+
+def test_a_value_that_lacks_only_brackets_is_closed() -> None:
+    for text, closed in (("[1, {'a': 2", True), ("[1,", True), ("{'a'", False), ("{'a':", False), ("['b", False)):
+        reader = Reader()
+        reader.feed(text, 0, True)
+        assert reader.close() is closed
+    reader = Reader()
+    reader.feed("[1, {'a': 2", 0, True)
+    assert reader.close() and json.loads("".join(piece.json for piece in reader.drain())) == [1, {"a": 2}]
+
+
+def test_a_calls_unnamed_arguments_get_the_names_of_their_places() -> None:
+    for text, made in (
+        ("1, b=2)", {"a": 1, "b": 2}),
+        ("1, 2)", {"a": 1, "b": 2}),
+        (")", {}),
+        ("b=1, a=2)", {"a": 2, "b": 1}),
+    ):
+        reader = Reader(call=True, positional=("a", "b"))
+        reader.feed(text, 0, True)
+        assert reader.done and json.loads("".join(piece.json for piece in reader.drain())) == made
+    for text in ("1, 2, 3)", "b=1, 2)", "'a': 1)"):
+        reader = Reader(call=True, positional=("a", "b"))
+        reader.feed(text, 0, True)
+        assert reader.broken
+
+
+@pytest.mark.parametrize(
+    ("body", "name", "arguments"),
+    [
+        ('{"name": "f", "name": "g", "arguments": {"a": 1}}', "f", {"a": 1}),
+        ('{"name": "f", "arguments": {"a": 1}, "arguments": {"a": 2}}', "f", {"a": 1}),
+        (
+            '{"name": "f", "arguments": {"name": "g", "x": [{"arguments": 1}]}}',
+            "f",
+            {"name": "g", "x": [{"arguments": 1}]},
+        ),
+        ('{"name": "f"}', "f", {}),
+        ('{"name": "f", "arguments": null}', "f", {}),
+        ('{"name": "f", "arguments": " "}', "f", {}),
+        ('{"name": "f", "arguments": "{\\"a\\": 1}"}', "f", {"a": 1}),
+        ('{"function": {"name": "f", "arguments": {"a": 1}}}', "f", {"a": 1}),
+        ('{"function": {"arguments": {"a": 1}}, "name": "f"}', "f", {"a": 1}),
+    ],
+)
+def test_the_first_name_and_the_first_arguments_are_the_calls(
+    body: str, name: str, arguments: dict[str, object]
+) -> None:
+    text, (call,) = parse(f"<tool_call>{body}</tool_call>")
+    assert (text, call.name, call.arguments, call.invalid) == ("", name, arguments, None)

@@ -1,0 +1,93 @@
+"""Family readers pinned to numbers: scales of queries and embeddings, layer patterns, and what GGUF leaves to the reader."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import Gemma3TextConfig
+from transformers.models.gemma3.modeling_gemma3 import Gemma3TextScaledWordEmbedding
+
+from engine_tiny import tiny_model
+from firsthand.formats.model_files import GGUF, TensorInfo
+from firsthand.nn.architecture import Architecture
+from firsthand.nn.blocks.attention import Packed
+from firsthand.nn.decoder import Decoder, initialise
+from firsthand.nn.families.gemma import from_gguf_values
+from firsthand.nn.model_config import config_architecture, gguf_architecture
+
+SHAPES = {  # of the released models: layers, width, heads, kv heads, head_dim, the query scale's divisor
+    "1b": (26, 1152, 4, 1, 256, 256),
+    "4b": (34, 2560, 8, 4, 256, 256),
+    "12b": (48, 3840, 16, 8, 256, 256),
+    "27b": (62, 5376, 32, 16, 128, 168),
+}
+
+
+def gguf_of(layers: int, width: int, heads: int, kv_heads: int, head_dim: int, **more: Any) -> Architecture:
+    fields = {
+        "block_count": layers, "embedding_length": width, "attention.head_count": heads, "attention.head_count_kv": kv_heads,
+        "attention.key_length": head_dim, "attention.sliding_window": 1024, "feed_forward_length": 4 * width,
+        "context_length": 131_072, "attention.layer_norm_rms_epsilon": 1e-6, "rope.freq_base": 1e6,
+    } | more  # fmt: skip
+    metadata = {"general.architecture": "gemma3", **{f"gemma3.{key}": value for key, value in fields.items()}}
+    embedding = TensorInfo("token_embd.weight", (262_144, width), "F32", 0, 4 * 262_144 * width)
+    return gguf_architecture(GGUF(Path("made.gguf"), metadata, {"token_embd.weight": embedding}))[1]
+
+
+@pytest.mark.parametrize("size", SHAPES)
+def test_gemmas_queries_are_scaled_by_head_dim_but_in_27b_by_width_over_heads(size: str) -> None:
+    layers, width, heads, kv_heads, head_dim, divisor = SHAPES[size]
+    found = gguf_of(layers, width, heads, kv_heads, head_dim)
+    assert found.attention_scale == pytest.approx(divisor**-0.5, rel=1e-12)
+    assert found.embed_scale == pytest.approx(width**0.5, rel=1e-12)
+    config = Gemma3TextConfig(
+        num_hidden_layers=layers, hidden_size=width, num_attention_heads=heads, num_key_value_heads=kv_heads,
+        head_dim=head_dim, query_pre_attn_scalar=divisor, intermediate_size=4 * width, vocab_size=262_144,
+        sliding_window=1024,
+    )  # fmt: skip
+    theirs = config_architecture(config.to_dict(), Path("config.json"))
+    assert theirs.attention_scale == found.attention_scale and theirs.embed_scale == found.embed_scale
+    assert theirs.windows == found.windows and [rope.theta for rope in theirs.ropes] == [
+        rope.theta for rope in found.ropes
+    ]
+    assert (found.num_kv_heads, found.head_dim, found.vocab_size) == (kv_heads, head_dim, 262_144)
+    assert replace(found, family="x", intermediate_size=1, max_position=1) == replace(
+        theirs, family="x", intermediate_size=1, max_position=1
+    )
+
+
+def test_every_sixth_layer_of_gemma_is_global_and_has_the_long_rope() -> None:
+    found = gguf_of(13, 64, 2, 1, 32)
+    assert [window is None for window in found.windows] == [(layer + 1) % 6 == 0 for layer in range(13)]
+    assert [rope.theta for rope in found.ropes] == [1e6 if (layer + 1) % 6 == 0 else 1e4 for layer in range(13)]
+    other = gguf_of(4, 64, 2, 1, 32, **{"attention.sliding_window_pattern": 2, "rope.freq_base_swa": 5e3})
+    assert other.windows == (1024, None, 1024, None) and other.ropes[0].theta == 5e3
+
+
+def test_gguf_stores_gemmas_norms_with_the_one_added() -> None:
+    values, architecture = torch.tensor([1.5, 0.75]), gguf_of(6, 64, 2, 1, 32)
+    assert from_gguf_values("layers.0.attention_norm.weight", values, architecture).tolist() == [0.5, -0.25]
+    assert from_gguf_values("layers.0.attention.q_proj.weight", values, architecture) is values
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("width", [1152, 5376])
+def test_the_embedding_scale_is_rounded_to_the_models_dtype_as_in_transformers(width: int, dtype: torch.dtype) -> None:
+    theirs = Gemma3TextScaledWordEmbedding(7, width, 0, embed_scale=width**0.5)
+    architecture = replace(tiny_model().architecture, vocab_size=7, hidden_size=32, embed_scale=width**0.5)
+    model = initialise(Decoder(architecture), seed=1, std=0.3).to(dtype)
+    with torch.no_grad():
+        theirs.weight[:, :32] = model.embed.weight
+    seen: list[torch.Tensor] = []
+    ids = torch.arange(7)
+    with torch.inference_mode():
+        model(ids, ids, Packed([7]), taps={"embed": lambda x: seen.append(x.clone())})
+        expected = theirs.to(dtype)(ids)[:, :32]
+    assert seen[0].dtype == dtype and torch.equal(seen[0], expected)
+    if dtype == torch.bfloat16:  # 33.94 is 34 in bfloat16, and 73.32 is 73.5: to scale in float32 gives other numbers
+        wide = (model.embed.weight.float() * width**0.5).to(dtype)
+        assert not torch.equal(seen[0], wide)

@@ -1,0 +1,500 @@
+"""Patterns at their bounds: sums and thresholds of searches, votes at a tie, shares at exact equality."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Any
+
+import pytest
+
+from firsthand.agent import Agent
+from firsthand.context import Context
+from firsthand.errors import ModelError
+from firsthand.model import Likelihood
+from firsthand.patterns.chain import chain
+from firsthand.patterns.code_act import parse_code
+from firsthand.patterns.cot import cot
+from firsthand.patterns.direct import direct
+from firsthand.patterns.evaluator_optimizer import evaluator_optimizer
+from firsthand.patterns.judge import judge, settled, swapped, winner
+from firsthand.patterns.orchestrate import orchestrate
+from firsthand.patterns.parallel import paragraphs, parallel
+from firsthand.patterns.parts.actions import parse_action
+from firsthand.patterns.parts.answers import (
+    extract_answer,
+    last_boxed,
+    last_number,
+    listed,
+    normal_form,
+    parse_number,
+)
+from firsthand.patterns.parts.evaluation import Feedback
+from firsthand.patterns.parts.feedback import evaluator_for
+from firsthand.patterns.parts.judge_protocols import delimiters, judge_protocol, shortened, show
+from firsthand.patterns.parts.self_tests import read_results, usable_tests
+from firsthand.patterns.parts.thoughts import GenericThoughts, count_votes
+from firsthand.patterns.parts.verdicts import normalised, weighed
+from firsthand.patterns.parts.voting import share, tallied
+from firsthand.patterns.plan_execute import plan_execute
+from firsthand.patterns.react import react
+from firsthand.patterns.react_cot import react_cot
+from firsthand.patterns.reflexion import reflexion
+from firsthand.patterns.route import route
+from firsthand.patterns.self_consistency import self_consistency
+from firsthand.patterns.tot import choose, expected, tot
+from firsthand.patterns.tot_dfs import tot_dfs
+from firsthand.providers.scripted import Scripted
+from firsthand.rollout import rollout
+from firsthand.task import Task
+from firsthand.trace import Trace
+
+NUMBER = Task("1", "What is 3 * 4 + 2?", hint="a number")
+
+
+def attempt(pattern: Any, model: Scripted, task: Task = NUMBER, /, **options: Any) -> Trace:
+    return asyncio.run(rollout(Agent("a", model, pattern, options), task, seed=0))
+
+
+def asked(reply: Callable[[str], str], **options: Any) -> Scripted:
+    """A model that answers by the text of the last message."""
+    return Scripted(lambda messages, sampling, index: reply(messages[-1].text), **options)
+
+
+class Endpoint(Scripted):
+    """A model behind an API, which cannot score."""
+
+    async def score(self, prompt: Any, continuations: Sequence[str]) -> Any:
+        raise ModelError("endpoint cannot score")
+
+
+# -- Tree of Thoughts --
+
+
+def test_a_state_is_worth_the_sum_of_its_verdicts() -> None:
+    generic = GenericThoughts(NUMBER)
+    assert generic.valued("", [["likely", "likely", "so: likely."]]) == 3.0
+    assert generic.valued("", [["sure", "impossible"], ["likely"]]) == pytest.approx(21.001)
+    assert generic.valued("", [["perhaps", ""]]) == 0.0
+    verdicts = {
+        "\none": "likely likely impossible",
+        "\ntwo": "likely likely likely",
+        "\nthree": "impossible likely likely",
+    }
+
+    def reply(messages: Any, sampling: Any, index: int) -> str:
+        text = messages[-1].text
+        if "Possible next steps" in text:
+            return "- one\n- two\n- three"
+        if "Judgement" not in text:
+            return "The answer is 14"
+        return next(words.split()[index] for state, words in verdicts.items() if state in text)
+
+    trace = attempt(tot, Scripted(reply), breadth=1)  # by the best verdict alone the first would be kept
+    kept = [event.data for event in trace.events if event.kind == "branch" and event.data["status"] == "kept"]
+    assert (kept[0]["text"], kept[0]["score"]) == ("two", 3.0)
+
+
+def test_greedy_selection_keeps_the_first_of_equals_and_the_highest() -> None:
+    assert choose([2.0, 5.0, 5.0, 1.0], 3, "greedy", Random(0)) == [1, 2, 0]
+    assert choose([1.0], 5, "greedy", Random(0)) == [0] and len(choose([1.0, 2.0], 3, "sample", Random(0))) == 3
+    labels = {"sure": 20.0, "likely": 1.0}
+    likelihoods = [Likelihood(name, math.log(share), 1, False) for name, share in (("sure", 0.2), ("likely", 0.6))]
+    assert expected(likelihoods, labels) == pytest.approx((0.2 * 20 + 0.6) / 0.8)
+
+
+@pytest.mark.parametrize(("value", "followed"), [(0.5, True), (0.499999, False), (0.500001, True)])
+def test_depth_first_follows_a_state_that_is_worth_the_threshold(value: float, followed: bool) -> None:
+    class Toy(GenericThoughts):
+        def valued(self, state: str, replies: Sequence[Sequence[str]]) -> float:
+            return value
+
+    model = asked(lambda text: "- a" if "Possible" in text else "The answer is 1")
+    trace = attempt(tot_dfs, model, threshold=0.5, thoughts=lambda task: Toy(task))
+    states = [event.data["status"] for event in trace.events if event.kind == "branch"][:-1]
+    assert states == (["kept"] * 3 if followed else ["pruned"])
+    assert "pruned" not in str(attempt(tot_dfs, model, prune=False, thoughts=lambda task: Toy(task)).events)
+
+
+def test_depth_first_stops_at_its_visits_and_its_children() -> None:
+    model = asked(
+        lambda text: (
+            "- a\n- b\n- c\n- d" if "Possible" in text else "likely" if "Judgement" in text else "The answer is 1"
+        )
+    )
+    for visits in (1, 4, 7):
+        trace = attempt(tot_dfs, model, visits=visits, per_state=2)
+        assert len([event for event in trace.events if event.data.get("status") == "kept"]) == visits
+    whole = attempt(tot_dfs, model, per_state=2)  # 2 at the first level, 2 below each, 1 answer below each of those
+    assert len([event for event in whole.events if event.data.get("status") == "kept"]) == 2 + 4 + 4
+
+
+def test_votes_name_a_choice_from_one_to_the_last() -> None:
+    replies = [f"The best choice is {number}." for number in (0, 1, 3, 4, 3)]
+    assert count_votes(3, replies) == [1.0, 0.0, 2.0]
+    assert count_votes(3, ["The best choice is 9.\nNo: the best choice is 2."]) == [0.0, 1.0, 0.0]
+
+
+# -- votes --
+
+
+def test_of_equally_common_answers_the_first_seen_wins() -> None:
+    tally = tallied(["7", None, "8.0", "8", "7.0", "9"])
+    assert (tally.winner, tally.most, tally.cast, tally.abstained) == ("7", 2, 6, 1)
+    assert tallied(["8.0", "7", "8"]).winner == "8.0"  # as it was first given
+    assert tallied(["8", "7", "7.0"]).winner == "7" and tallied([None]).winner is None
+    replies = iter(["#### 5", "no idea", "#### 6", "#### 6.0"])
+    model = Scripted(lambda messages, sampling, index: ["#### 5", "no idea", "#### 6", "#### 6.0"][index])
+    assert attempt(self_consistency, model, samples=4).answer == "6" and next(replies) == "#### 5"
+    assert share("yes", ["yes.", "Yes, it is", "yesterday", "no", None]) == pytest.approx(2 / 5)
+
+
+@pytest.mark.parametrize(("agreeing", "voted"), [(2, True), (1, False), (3, True)])
+def test_half_of_the_votes_are_enough_for_self_consistency(agreeing: int, voted: bool) -> None:
+    def reply(messages: Any, sampling: Any, index: int) -> str:
+        if "Actions:" in messages[0].text:
+            return "Final Answer: 99"
+        return f"#### {7 if index < agreeing else 10 + index}"
+
+    found = attempt(react_cot, Scripted(reply), first="cot", samples=4).answer
+    assert found == ("7" if voted else "99")
+
+
+@pytest.mark.parametrize(("threshold", "flagged"), [(0.5, True), (0.50001, False), (0.25, True)])
+def test_a_share_that_is_the_threshold_is_enough(threshold: float, flagged: bool) -> None:
+    yes = iter(["yes", "no", "yes", "no"] * 2)
+    model = asked(lambda text: next(yes))
+    free = Task("1", "Is it?")
+    trace = attempt(parallel, model, free, n=4, combine="threshold", threshold=threshold)
+    assert trace.answer == ("yes" if flagged else "no")
+
+
+def test_all_and_any_count_every_branch() -> None:
+    for combine, said, answer in (
+        ("any", "no no yes no", "yes"),
+        ("all", "yes yes no yes", "no"),
+        ("all", "yes yes yes yes", "yes"),
+    ):
+        words = iter(said.split())
+        model = asked(lambda text, words=words: next(words))  # type: ignore[misc]
+        assert attempt(parallel, model, Task("1", "Is it?"), n=4, combine=combine).answer == answer
+
+
+def test_paragraphs_are_shared_out_with_the_question_under_each() -> None:
+    task = Task("1", "\n\n".join(["a" * 30, "b" * 10, "c" * 10, "d" * 10, "Q?"]))
+    parts = [part.prompt.split("\n\n") for part in paragraphs(task, 2)]
+    assert [[text[0] for text in part] for part in parts] == [["a", "Q"], ["b", "c", "d", "Q"]]
+    assert len(paragraphs(task, 9)) == 4 and len(paragraphs(Task("1", "Q?"), 3)) == 1
+
+
+# -- judges --
+
+
+def test_a_verdict_is_the_most_probable_and_equal_chances_tie() -> None:
+    assert winner({"A": 0.4, "B": 0.4, "tie": 0.2}) == "tie" and winner({"A": 0.5, "B": 0.3, "tie": 0.2}) == "A"
+    assert winner({"A": 0.3, "B": 0.4, "tie": 0.3}) == "B" and winner({"A": 0.3, "B": 0.3001, "tie": 0.3999}) == "tie"
+    assert (
+        winner({"A>>B": 0.3, "A>B": 0.2, "B>A": 0.4, "tie": 0.1}) == "A"
+        and winner({"A": 0.4, "B": 0.2, "tie": 0.4}) == "A"
+    )
+    assert [swapped(name) for name in ("A", "B", "tie", "A>>B", "B>A")] == ["B", "A", "tie", "B>>A", "A>B"]
+
+
+def test_a_pair_is_seen_from_the_first_order_and_position_is_told() -> None:
+    task = Task(
+        "1",
+        "?",
+        metadata={
+            "judge": {"protocol": "pairwise", "fields": {"question": "q", "answer_a": "XONE", "answer_b": "XTWO"}}
+        },
+    )
+    table = {
+        "XONE": {"A": 0.6, "B": 0.1, "tie": 0.3},
+        "XTWO": {"A": 0.5, "B": 0.3, "tie": 0.2},
+    }  # by what is shown first
+    names = {verdict.label: verdict.name for verdict in judge_protocol("pairwise").verdicts}
+
+    def score(prompt: str, label: str) -> float:
+        first = "XONE" if prompt.index("XONE") < prompt.index("XTWO") else "XTWO"
+        return math.log(table[first][names[label]])
+
+    trace = attempt(judge, Scripted([], score=score), task)
+    (found,) = [event.data for event in trace.events if event.kind == "judgement"]
+    assert found["probabilities"] == pytest.approx({"A": (0.6 + 0.3) / 2, "B": (0.1 + 0.5) / 2, "tie": (0.3 + 0.2) / 2})
+    assert found["orders"] == ["A", "B"] and trace.answer == "A"
+    assert found["first"] == pytest.approx(((0.6 + 0.15) + (0.5 + 0.1)) / 2)
+    assert found["value"] == pytest.approx(0.45 + 0.25 / 2)
+    masses = {"XONE": 0.9, "XTWO": 0.6}  # how probable any verdict is at all: the lower one is told
+
+    def doubtful(prompt: str, label: str) -> float:
+        return score(prompt, label) + math.log(
+            masses["XONE" if prompt.index("XONE") < prompt.index("XTWO") else "XTWO"]
+        )
+
+    trace = attempt(judge, Scripted([], score=doubtful), task)
+    assert trace.answer == "A" and next(e for e in trace.events if e.kind == "judgement").data["mass"] == pytest.approx(
+        0.6
+    )
+    agreed = attempt(judge, Scripted([], score=score), task, combine="agree")
+    assert agreed.answer == "tie"
+    second = attempt(judge, Scripted([], score=score), task, orders="second")
+    assert second.answer == "B"
+
+
+def test_words_name_the_last_verdict_and_the_first_label() -> None:
+    fields = {"question": "q", "answer_a": "one", "answer_b": "two"}
+    task = Task("1", "?", metadata={"judge": {"protocol": "pairwise", "fields": fields}})
+    first, second = (verdict.label for verdict in judge_protocol("pairwise").verdicts[:2])
+    for said, answer in ((f"{first} or {second}, so {first}", "A"), (f"{second}? {first}? No, {second}", "B")):
+        assert attempt(judge, Scripted([said]), task, how="words", orders="first").answer == answer
+    routes = {"sums": cot, "words": direct}
+    for said, name in (
+        ("sums, or words, or sums", "sums"),
+        ("words before sums and words", "words"),
+        ("neither", "sums"),
+    ):
+        trace = attempt(route, Endpoint([said, "#### 5"]), patterns=routes)
+        kept = [
+            event.data["name"] for event in trace.events if event.kind == "branch" and event.data["status"] == "kept"
+        ]
+        assert kept == [name] and trace.answer == "5"
+
+
+def test_rules_settle_empty_and_equal_answers() -> None:
+    pair = judge_protocol("pairwise")
+    for a, b, verdict, value in (
+        ("x", "", "A", 1.0),
+        (" ", "x", "B", 0.0),
+        ("x", "x ", "tie", 0.5),
+        ("", "", "tie", 0.5),
+    ):
+        found = settled(pair, {"answer_a": a, "answer_b": b})
+        assert found is not None and (found.verdict, found.value) == (verdict, value)
+    assert settled(pair, {"answer_a": "x", "answer_b": "y"}) is None
+    rubric = judge_protocol("rubric", low=2, high=5)
+    worst = settled(rubric, {"answer": " "})
+    assert worst is not None and (worst.verdict, worst.value) == ("2", 2.0)
+    assert rubric.expected({"2": 0.25, "5": 0.75}) == pytest.approx(4.25)
+    hard = judge_protocol("arena-hard")
+    weights = {verdict.name: verdict.weight for verdict in hard.verdicts}
+    assert weights["A>>B"] == 3.0 and weights["A>B"] == 1.0
+    assert hard.expected({"A>>B": 0.5, "B>A": 0.5}) == pytest.approx(0.75)
+
+
+def test_a_long_text_keeps_its_two_ends() -> None:
+    assert shortened("abcdef", 6) == "abcdef"
+    assert shortened("abcdefg", 4) == "ab\n[... 3 characters are left out here ...]\nfg"
+
+
+def test_log_probs_of_labels_are_normalised_and_followed_to_what_is_left() -> None:
+    shares, mass = normalised({"a": math.log(0.1), "b": math.log(0.3)})
+    assert shares == pytest.approx({"a": 0.25, "b": 0.75}) and mass == pytest.approx(0.4)
+    with pytest.raises(ModelError, match="probability 0"):
+        normalised({"a": -math.inf})
+    forms = {"A": "[[A]]", "B": "[[B]]", "C": "[[C]]"}
+    tokens = [
+        [("[[", math.log(0.8)), ("x", math.log(0.2))],
+        [("A", math.log(0.5)), ("B", math.log(0.25)), ("C", math.log(0.125))],
+    ]
+    found = weighed(forms, "[[A]]", tokens)
+    assert found is not None and found[1] == pytest.approx(0.8 * 0.875)
+    assert found[0] == pytest.approx({"A": 4 / 7, "B": 2 / 7, "C": 1 / 7})
+    assert weighed(forms, "[[A]]", [[("no", 0.0)]]) is None
+
+
+# -- loops --
+
+
+@pytest.mark.parametrize(("chance", "calls"), [(0.51, 2), (0.5, 4)])
+def test_an_answer_is_accepted_above_one_half(chance: float, calls: int) -> None:
+    def score(prompt: str, label: str) -> float:
+        return math.log(chance if label == "correct" else 1 - chance)
+
+    model = asked(lambda text: "it is fine" if "Check" in text else "1", score=score)
+    trace = attempt(evaluator_optimizer, model, rounds=1)
+    assert len([call for call in trace.calls if call.kind == "generate"]) == (2 if calls == 2 else 3)
+
+
+def test_reflections_are_the_last_ones_and_the_last_trial_ends() -> None:
+    made = iter(f"lesson {number}" for number in range(1, 9))
+    shown: list[str] = []
+
+    def reply(text: str) -> str:
+        if "Do not solve" in text:
+            return next(made)
+        shown.append(text)
+        return "The answer is 1"
+
+    async def never(task: Task, ctx: Context, answer: str) -> Feedback:
+        return Feedback(False, "no")
+
+    trace = attempt(reflexion, asked(reply), trials=4, memory=2, evaluate=never)
+    assert trace.answer == "1" and len(shown) == 4
+    lessons = [[number for number in range(1, 9) if f"lesson {number}" in text] for text in shown]
+    assert lessons == [[], [1], [1, 2], [2, 3]]
+
+
+def test_a_plan_is_made_anew_as_often_as_it_may_be_and_has_no_more_steps_than_allowed() -> None:
+    def reply(text: str) -> str:
+        if "Write a plan" in text or "Write a new plan" in text:
+            return "1. a\n2. b\n3. c\n4. d\n5. e"
+        return "" if "this step only" in text else "The answer is 3"
+
+    trace = attempt(plan_execute, asked(reply), max_steps=3, replans=1)
+    said = [node.message.text for node in trace.nodes if node.message.role == "user"]
+    assert sum("this step only" in text for text in said) == 3 and sum("new plan" in text for text in said) == 1
+    assert any("at most 2 steps" in text for text in said) and trace.answer == "3"
+
+
+def test_sub_agents_are_bounded_in_all() -> None:
+    model = asked(lambda text: "1. a\n2. b\n3. c" if "Split" in text else "The answer is 2")
+    trace = attempt(orchestrate, model, workers=2)
+    assert (
+        sum(
+            event.data["name"].startswith("worker") and event.data["status"] == "done"
+            for event in trace.events
+            if event.kind == "branch"
+        )
+        == 2
+    )
+    assert attempt(orchestrate, model, workers=16, rounds=16, depth=1).error is None
+    error = attempt(orchestrate, model, workers=257, rounds=1).error
+    assert error is not None and "allow 257 sub-agents" in error.message
+    error = attempt(orchestrate, model, workers=16, depth=2).error
+    assert error is not None and "allow 272 sub-agents" in error.message
+
+
+def test_a_gate_is_passed_by_the_second_try_or_ends_the_chain() -> None:
+    def gate(step: int, text: str) -> str | None:
+        return "too short" if len(text) < 3 else None
+
+    for said, answer, calls in ((["a", "long", "#### 5"], "5", 3), (["a", "b"], "b", 2)):
+        trace = attempt(chain, Scripted(list(said)), steps=("{question}", "{previous}"), gate=gate)
+        assert (trace.answer, len(trace.calls)) == (answer, calls)
+
+
+def test_as_many_examples_are_shown_as_are_asked_for() -> None:
+    examples = [{"question": f"Q{n}", "answer": f"A{n}"} for n in range(3)]
+    task = Task("1", "Q?", metadata={"examples": examples})
+    model = Scripted(["#### 4"])
+    assert attempt(cot, model, task, shots=2).answer == "4"
+    assert [message.text for message in model.asked[0].prompt] == [
+        "Question: Q0",
+        "A0",
+        "Question: Q1",
+        "A1",
+        "Question: Q?",
+    ]
+    assert attempt(cot, Scripted(["#### 4"]), task, shots=3).error is None
+    error = attempt(cot, Scripted(["#### 4"]), task, shots=4).error
+    assert error is not None and "carries 3 examples" in error.message
+
+
+def test_react_takes_its_steps_and_one_more_to_end() -> None:
+    model = Scripted(["Action: none[1]"] * 3 + ["Final Answer: 5"])
+    trace = attempt(react, model, max_steps=3)
+    assert trace.answer == "5" and len(trace.calls) == 4
+    assert parse_action("Action: f[1]\nAction: g[2]") == ("f", "1")
+    assert parse_action("Final Answer: 1\nAction: f[2]") == ("final answer", "1")
+    assert parse_action("Action: f[a[0]]") == ("f", "a[0]") and parse_action("Action: f: x") == ("f", "x")
+
+
+def test_direct_takes_the_first_of_equally_probable_choices() -> None:
+    scores = {" a": -3.0, " b": -1.0, " c": -1.0}
+    task = Task("1", "?", choices=tuple(scores), context="q", baseline="A:")
+    model = Scripted([], score=lambda prompt, text: scores[text])
+    trace = attempt(direct, model, task)
+    assert trace.answer == "B" and [call.detail["prompt"] for call in trace.calls] == ["q", "A:"]
+
+
+# -- texts --
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("#### 1\n\\boxed{2} The answer is 3", "1"),
+        ("\\boxed{2} The answer is 3", "2"),
+        ("The answer is 3.\nThe answer is 4", "4"),
+        ("#### 1\n#### 2", "2"),
+        ("#### none\nThe answer is 3", "3"),
+        ("5 or 6", "6"),
+        ("The answer is x = 1/2 = 0.5", "0.5"),
+        ("The answer is -1,234.50.", "-1234.50"),
+    ],
+)
+def test_an_answer_is_the_last_of_the_first_kind(text: str, answer: str) -> None:
+    assert extract_answer(text, NUMBER) == answer
+
+
+def test_numbers_and_lists_are_read_to_their_bounds() -> None:
+    assert [str(parse_number(text)) for text in ("-1 1/2", "1 1/2", "$5", "15%", "\\frac{3}{4}", "1/0", "1 2", ".5")] == [
+        "-3/2", "3/2", "5", "15", "3/4", "None", "None", "1/2",
+    ]  # fmt: skip
+    assert last_number("7 then 1,000.5 and -3") == "-3" and last_number("x") is None
+    assert normal_form(" 72.0 ") == "72" and normal_form("Paris. ") == "paris"
+    assert last_boxed(r"\boxed{1} \boxed{a{b}c}") == "a{b}c" and last_boxed(r"\boxed{1") is None
+    assert listed("1. a\n- b\nStep 3: c\n4) d\nplain", 3) == ["a", "b", "c"]
+    choice = Task("1", "?", choices=("red", "green"))
+    assert [extract_answer(text, choice) for text in ("The answer is (b)", "A red one", "C", "I say B.")] == [
+        "B",
+        "A",
+        None,
+        "B",
+    ]
+
+
+def test_own_tests_are_the_first_six_that_call_the_function() -> None:
+    text = (
+        "```python\n" + "".join(f"assert f({n}) == {n}\n" for n in range(8)) + "assert g(1) == 1\nassert f(0) == 0\n```"
+    )
+    assert usable_tests(text, "f") == [f"assert f({n}) == {n}" for n in range(6)]
+    tests = ["assert f(0) == 0", "assert f(1) == 1"]
+    assert read_results(tests, "own test 0: passed\nown test 1: passed").passed
+    assert not read_results(tests, "own test 0: passed").passed
+    assert not read_results(tests, "own test 0: passed\nown test 1: failed").passed
+
+
+def test_code_is_run_where_it_comes_before_the_final_answer() -> None:
+    block = "```python\nprint(1)\n```"
+    assert parse_code(f"{block}\nFinal Answer: 2") == ("print(1)", None)
+    assert parse_code(f"Final Answer: 2\n{block}") == (None, "2")
+    assert parse_code("Final Answer: 2") == (None, "2") and parse_code("```python\nprint(1)") == ("", None)
+    assert parse_code("thinking") == (None, None)
+
+
+def test_an_attempt_that_fails_has_no_vote_and_is_counted() -> None:
+    said = iter(["5", "", "5"])
+
+    async def attempts(task: Task, ctx: Context) -> str:
+        return next(said)
+
+    trace = attempt(self_consistency, Scripted([]), Task("1", "?"), pattern=attempts, samples=3)
+    (vote,) = [event.data for event in trace.events if event.kind == "vote"]
+    assert trace.answer == "5" and vote == {"5": 2, "(no answer)": 1}
+
+
+def test_marks_are_looked_for_in_what_is_judged_and_not_in_the_rubric() -> None:
+    protocol = judge_protocol("mt-bench-pair-v2")
+    mark = delimiters(protocol)[0]
+    fields = {"question": "q", "answer_a": f"x {mark.lower()}", "answer_b": "y", "rubric": mark}
+    shown = show(protocol, fields, max_chars=1000)
+    assert (
+        shown.forged == 1 and shown.cut == 0 and show(protocol, {**fields, "answer_a": "x"}, max_chars=1000).forged == 0
+    )
+
+
+@pytest.mark.parametrize(
+    ("said", "passed"), [("It is wrong.", False), ("so: Incorrect", False), ("Right!", True), ("hm", True)]
+)
+def test_an_answer_passes_its_evaluator_unless_it_is_called_wrong(said: str, passed: bool) -> None:
+    found: list[bool] = []
+
+    async def evaluated(task: Task, ctx: Context) -> str:
+        found.append((await evaluator_for(task)(task, ctx, "5")).passed)
+        return "5"
+
+    attempt(evaluated, Scripted([said]))
+    assert found == [passed]

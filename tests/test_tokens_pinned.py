@@ -1,0 +1,301 @@
+"""Tokenizers pinned: the order of merges, the fingerprint's parts, blanks beside special tokens, bytes, stop strings."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+import tokenizers
+
+from firsthand.errors import ModelFileError
+from firsthand.tokens import gguf_vocab, spm
+from firsthand.tokens.gguf_vocab import adds_bos
+from firsthand.tokens.incremental_decoding import IncrementalDetokenizer, StopStrings
+from firsthand.tokens.pretrained import from_metadata, load
+from firsthand.tokens.token_bytes import byte_level_bytes, byte_reader, strips_leading_space
+from firsthand.tokens.tokenizer import TextRun, Tokenizer
+
+PIECES = [
+    "<unk>",
+    "<s>",
+    "</s>",
+    "▁",
+    "a",
+    "b",
+    "c",
+    "d",
+    "ab",
+    "bc",
+    "cd",
+    "abc",
+    "bcd",
+    "▁a",
+    "aa",
+    "aaa",
+    "abcd",
+    "da",
+]
+
+
+def vocabulary(scores: list[float], *, add_prefix: bool = False) -> Tokenizer:
+    kinds = [spm.UNKNOWN, spm.CONTROL, spm.CONTROL] + [spm.NORMAL] * (len(PIECES) - 3)
+    pieces = spm.Pieces(PIECES, scores, kinds, add_prefix)
+    return Tokenizer(spm.description(pieces, "made here"), bos_id=1, eos_ids=[2])
+
+
+def merged(text: str, scores: list[float]) -> list[int]:
+    """SentencePiece's BPE as its paper has it: the pair whose piece scores highest is merged, the leftmost of equals."""
+    parts = list(text.replace(" ", "▁"))
+    while True:
+        pairs = [(scores[PIECES.index(a + b)], -at) for at, (a, b) in enumerate(pairwise(parts)) if a + b in PIECES]
+        if not pairs:
+            return [PIECES.index(part) for part in parts]
+        at = -max(pairs)[1]
+        parts[at : at + 2] = [parts[at] + parts[at + 1]]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_sentencepiece_merges_go_by_score_and_not_by_id(seed: int) -> None:
+    random = Random(seed)
+    scores = [float(x) for x in random.sample(range(-100, 0), len(PIECES))]  # in no order of the ids
+    ours = vocabulary(scores)
+    for _ in range(60):
+        text = "".join(random.choice("abcd ") for _ in range(random.randint(1, 12)))
+        assert ours.encode(text) == merged(text, scores), text
+
+
+def test_only_normal_pieces_are_merged() -> None:
+    kinds = [spm.NORMAL, spm.USER_DEFINED, spm.NORMAL, spm.UNUSED, spm.NORMAL]
+    made = spm.description(spm.Pieces(["a", "b", "ab", "c", "ac"], [0.0] * 5, kinds, False), "here")
+    assert made["model"]["merges"] == [] and [each["content"] for each in made["added_tokens"]] == ["b"]
+
+
+def test_a_prefix_is_put_before_a_text_and_taken_off_again() -> None:
+    scores = [-float(place) for place in range(len(PIECES))]
+    with_space, without = vocabulary(scores, add_prefix=True), vocabulary(scores)
+    assert with_space.encode("a") == [PIECES.index("▁a")] and without.encode("a") == [PIECES.index("a")]
+    assert with_space.decode([PIECES.index("▁a")]) == "a" and without.decode([PIECES.index("▁a")]) == " a"
+    assert with_space.decode([PIECES.index("▁"), PIECES.index("▁a")]) == " a"  # one space, and no more
+    assert with_space.strips_leading_space and not without.strips_leading_space
+
+
+def description(**entry: Any) -> dict[str, Any]:
+    added = {"id": 3, "content": "<|end|>", "single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    return {
+        "version": "1.0", "added_tokens": [{**added, "special": True, **entry}], "normalizer": None, "pre_tokenizer": None,
+        "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+        "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "Ġ": 2, "<|end|>": 3, "ab": 4}, "merges": [["a", "b"]]},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("lstrip", [False, True])
+@pytest.mark.parametrize("rstrip", [False, True])
+def test_each_side_of_a_special_token_takes_its_blanks_alone(lstrip: bool, rstrip: bool) -> None:
+    body = description(lstrip=lstrip, rstrip=rstrip)
+    body["pre_tokenizer"] = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    ours, library = Tokenizer(body), tokenizers.Tokenizer.from_str(json.dumps(body))
+    for text in ("a <|end|> b", " <|end|> ", "<|end|>  <|end|> a", "ab<|end|>ab"):
+        assert ours.encode(text, special=True) == library.encode(text).ids
+    space = ours.encode("a <|end|> b", special=True).count(2)
+    assert space == 2 - lstrip - rstrip
+    runs = [TextRun("a ", False), TextRun("<|end|>", True), TextRun(" b", False)]
+    assert ours.encode_runs(runs) == ours.encode("a <|end|> b", special=True)
+    assert 3 not in ours.encode("a<|end|>")  # text is not trusted unless it is said
+
+
+def test_the_fingerprint_is_of_all_that_decides_encoding_and_decoding() -> None:
+    def made(body: dict[str, Any] | None = None, **options: Any) -> str:
+        return Tokenizer(body or description(), **{"bos_id": 0, "eos_ids": [1], **options}).fingerprint
+
+    plain = made()
+    merges = description()
+    merges["model"]["merges"] = []
+    others = [
+        made(eos_ids=[]), made(eos_ids=[2]), made(eos_ids=[1, 2]), made(bos_id=1), made(bos_id=None), made(add_bos=True),
+        made(merges), made(description(rstrip=True)), made(description(content="<|fin|>") | {"model": {
+            "type": "BPE", "vocab": {"a": 0, "b": 1, "Ġ": 2, "<|fin|>": 3, "ab": 4}, "merges": [["a", "b"]],
+        }}),
+    ]  # fmt: skip
+    assert plain not in others and len(set(others)) == len(others) and plain == made(chat_template="x")
+
+
+def test_end_tokens_are_those_named_and_those_known() -> None:
+    ours = Tokenizer(description(), bos_id=0, eos_ids=[4, 1], add_bos=True)
+    assert ours.eos_ids == {1, 3, 4} and ours.eos_id == 4 and ours.add_bos and ours.special_ids == {3}
+    assert ours.vocab_size == 5 and not Tokenizer(description(), add_bos=True).add_bos
+    with pytest.raises(ModelFileError, match="the eos token id is 5, outside the vocabulary of 5 tokens"):
+        Tokenizer(description(), eos_ids=[5])
+    with pytest.raises(ModelFileError, match="is listed as id 2, but the vocabulary gives 3"):
+        Tokenizer(description(id=2))
+    assert ours.decode([0, 3, 4]) == "aab" and ours.decode([0, 3], skip_special=False) == "a<|end|>"
+    assert ours.token_bytes(5) == b"" == ours.token_bytes(-1)
+
+
+def test_bytes_of_byte_level_tokens_are_gpt2s() -> None:
+    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    library = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    for text in ("a\0b\n", "é", "¡¬\xad®ÿ", "\x7f\x80\x9f\xa0"):
+        ((written, _),) = library.pre_tokenize_str(text)
+        assert byte_level_bytes(written) == text.encode()
+    assert {byte_level_bytes(each) for each in alphabet} == {bytes([byte]) for byte in range(256)}
+    pieces = byte_reader({"decoder": {"type": "ByteFallback"}}, "here")
+    assert (
+        pieces("<0x0A>") == b"\n"
+        and pieces("<0xE9>") == b"\xe9"
+        and pieces("▁a▁") == b" a "
+        and pieces("<0x0>") == b"<0x0>"
+    )
+    words = byte_reader({"decoder": {"type": "WordPiece"}}, "here")
+    assert words("##ing") == b"ing" and words("sing") == b" sing"
+    for decoder, strips in (
+        ({"type": "Metaspace"}, True), ({"type": "Metaspace", "prepend_scheme": "never"}, False), ({"type": "Fuse"}, False),
+        ({"type": "Metaspace", "add_prefix_space": False}, False), ({"type": "Strip", "content": " ", "start": 0}, False),
+        ({"type": "Sequence", "decoders": [{"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1}]}, True),
+    ):  # fmt: skip
+        assert strips_leading_space(decoder) is strips
+
+
+def metadata(**changes: Any) -> dict[str, Any]:
+    body = {
+        "model": "llama", "tokens": PIECES, "scores": [-float(n) for n in range(18)], "token_type": [2, 3, 3, *[1] * 15],
+        "bos_token_id": 1, "eos_token_id": 2, "eot_token_id": 17, "eom_token_id": 16,
+    }  # fmt: skip
+    return {f"tokenizer.ggml.{key}": value for key, value in (body | changes).items()}
+
+
+def test_a_gguf_names_its_ends_its_prefix_and_its_beginning() -> None:
+    ours = from_metadata(metadata())
+    assert ours.eos_ids == {2, 16, 17} and ours.eos_id == 2 and ours.bos_id == 1 and ours.add_bos
+    assert ours.strips_leading_space and not from_metadata(metadata(add_space_prefix=False)).strips_leading_space
+    assert not from_metadata(metadata(add_bos_token=False)).add_bos
+    assert not adds_bos({"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "smollm"})
+    assert adds_bos({"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "llama-bpe"})
+    with pytest.raises(ModelFileError, match="has 17 values for a vocabulary of 18 tokens"):
+        from_metadata(metadata(scores=[0.0] * 17))
+
+
+def test_a_merge_whose_first_part_is_a_space_is_cut_behind_it() -> None:
+    body = {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.tokens": [" ", "a", " a", "b"],
+        "tokenizer.ggml.merges": ["  a"],
+    }
+    made = gguf_vocab.description(body, "here")
+    assert made["model"]["merges"] == [[" ", "a"]]
+    for merge in ("a", "a ", " a", "a b"):
+        with pytest.raises(ModelFileError, match="names a token that is not in the vocabulary"):
+            gguf_vocab.description(body | {"tokenizer.ggml.merges": [merge]}, "here")
+
+
+def test_a_folder_says_whether_a_prompt_begins_with_bos(tmp_path: Path) -> None:
+    body = description()
+    body["post_processor"] = {
+        "type": "TemplateProcessing", "pair": [],
+        "single": [{"SpecialToken": {"id": "a", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "special_tokens": {"a": {"id": "a", "ids": [0], "tokens": ["a"]}},
+    }  # fmt: skip
+    (tmp_path / "tokenizer.json").write_text(json.dumps(body))
+    for config, bos, adds in (
+        ({"bos_token": "a"}, 0, True), ({"bos_token": {"content": "b"}}, 1, False), ({}, None, False),
+        ({"bos_token": "a", "add_bos_token": False}, 0, False), ({"bos_token": "b", "add_bos_token": True}, 1, True),
+    ):  # fmt: skip
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(config | {"eos_token": "ab"}))
+        ours = load(tmp_path)
+        assert (ours.bos_id, ours.add_bos, ours.eos_id) == (bos, adds, 4)
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, 2]}))
+    assert load(tmp_path).eos_ids == {1, 2, 3, 4} and load(tmp_path).eos_id == 4
+
+
+def fed(stop: list[str], ids: list[int], **options: Any) -> tuple[list[str], str | None, bool]:
+    """What is shown after each token, the stop string, and whether it was found before the end."""
+    stops, shown, found = StopStrings(Tokenizer(description()), stop, **options), [], False
+    for token in ids:
+        found = stops.feed(token)
+        shown.append(stops.take())
+        if found:
+            break
+    if not found:
+        stops.finish()
+        shown.append(stops.take())
+    return shown, stops.stopped, found
+
+
+A, B, SPACE = 0, 1, 2
+
+
+def test_stop_strings_hold_back_what_could_become_one_and_no_more() -> None:
+    assert fed(["abb"], [A, A, B, A, B, B, A]) == (["", "a", "", "ab", "", ""], "abb", True)
+    assert fed(["abb"], [A, B]) == (["", "", "ab"], None, False)
+    assert fed(["abb"], [A, B, B], include=True) == (["a", "b", "b"], "abb", True)
+    assert fed(["b"], [B, A, B], after=1) == (["b", "a", ""], "b", True)
+    assert fed(["b", "ab"], [SPACE, A, B]) == ([" ", "", ""], "ab", True)  # of two that end together the longer
+    found = fed(["aabaaa "], [A, A, B, A, A, A, B, A, A, A, SPACE])  # begins anew inside what did not become one
+    assert found[1:] == ("aabaaa ", True) and "".join(found[0]) == "aaba"
+    assert fed(["", "b"], [A, B])[1] == "b" and fed([], [A, B]) == (["a", "b", ""], None, False)
+    assert fed(["aab"], [A, A, A, B]) == (["", "", "a", ""], "aab", True)
+
+
+def test_a_leading_space_is_taken_off_once_and_not_where_text_goes_on() -> None:
+    ours = vocabulary([-float(place) for place in range(len(PIECES))], add_prefix=True)
+    space_a, plain = PIECES.index("▁a"), PIECES.index("a")
+    for continuing, shown in ((False, ["a", " a", "a"]), (True, [" a", " a", "a"])):
+        stream = IncrementalDetokenizer(ours, continuing=continuing)
+        assert [stream.feed(token) for token in (space_a, space_a, plain)] == shown and stream.finish() == ""
+
+
+def test_what_a_sentencepiece_file_leaves_out_has_the_formats_default(tmp_path: Path) -> None:
+    def part(number: int, content: bytes) -> bytes:
+        return bytes([number << 3 | 2, len(content)]) + content
+
+    def whole(number: int, value: int) -> bytes:
+        return bytes([number << 3, value])
+
+    unknown = part(1, part(1, b"<unk>") + whole(3, 2))
+    pieces = b"".join(part(1, part(1, text.encode())) for text in ("▁", "a", "▁a"))  # no score, no kind: 0 and normal
+    for normalizer, prefix in ((b"", True), (whole(3, 1), True), (whole(3, 0), False)):
+        model = unknown + pieces + part(2, whole(3, 2)) + part(3, whole(4, 0) + normalizer)
+        (tmp_path / "tokenizer.model").write_bytes(model)
+        found = spm.read_model(tmp_path / "tokenizer.model")
+        assert (found.scores, found.kinds, found.add_prefix) == ([0.0] * 4, [2, 1, 1, 1], prefix)
+        assert load(tmp_path).encode("a") == ([3] if prefix else [2])
+    (tmp_path / "tokenizer.model").write_bytes(unknown + pieces + part(2, whole(3, 2)) + part(3, b""))
+    with pytest.raises(
+        ModelFileError, match="is not a BPE model without normalisation"
+    ):  # blanks are taken off by default
+        load(tmp_path)
+
+
+def test_the_longest_special_token_at_a_place_is_found_as_the_library_does() -> None:
+    body = description()
+    more = [
+        {**body["added_tokens"][0], "id": 5, "content": "<|end|>ab"},
+        {**body["added_tokens"][0], "id": 6, "content": "<|e"},
+    ]
+    body["added_tokens"] += more
+    body["model"]["vocab"] |= {"<|end|>ab": 5, "<|e": 6}
+    ours, library = Tokenizer(body), tokenizers.Tokenizer.from_str(json.dumps(body))
+    for text, ids in (
+        ("<|end|>ab", [5]),
+        ("<|end|>a", [3, 0]),
+        ("<|e<|end|>b", [6, 3, 1]),
+        ("a<|end|><|end|>ab", [0, 3, 5]),
+    ):
+        assert ours.encode(text, special=True) == library.encode(text).ids == ids
+
+
+def test_the_tokenizers_own_config_goes_before_the_map_of_special_tokens(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text(json.dumps(description()))
+    (tmp_path / "special_tokens_map.json").write_text(json.dumps({"bos_token": "a", "eos_token": "b"}))
+    assert (load(tmp_path).bos_id, load(tmp_path).eos_id) == (0, 1)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": "ab"}))
+    assert (load(tmp_path).bos_id, load(tmp_path).eos_id) == (0, 4)
+    named = [{"name": "tool_use", "template": "T"}, {"name": "default", "template": "D"}]
+    for templates, chosen in ((named, "D"), (named[:1], "T"), ("only", "only"), ([], None)):
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": templates}))
+        assert load(tmp_path).chat_template == chosen
+    (tmp_path / "chat_template.jinja").write_text("from its own file")
+    assert load(tmp_path).chat_template == "from its own file"
