@@ -9,7 +9,7 @@ from firsthand import benchmarks, catalog
 from firsthand._moved import MOVED
 from firsthand.benchmark import Benchmark
 from firsthand.cli import main
-from firsthand.commands.completion import values
+from firsthand.commands.completion import complete
 from firsthand.errors import ConfigError, UnknownName
 from firsthand.system.option_spec import Spec, parse_spec
 
@@ -141,7 +141,7 @@ def test_only_benchmarks_are_listed_and_completed(capsys):
     assert main(["list", "benchmarks", "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)["benchmarks"]
     assert {name.partition("@")[0] for name in printed} == set(listed)
-    assert values()["run"] == sorted(listed)
+    assert complete("firsthand run ") == sorted(listed)
 
 
 @pytest.mark.parametrize("name", [name for name in HELPERS if name.isidentifier()])

@@ -12,7 +12,8 @@ from transformers import Gemma3TextConfig
 from transformers.models.gemma3.modeling_gemma3 import Gemma3TextScaledWordEmbedding
 
 from engine_tiny import tiny_model
-from firsthand.formats.model_files import GGUF, TensorInfo
+from firsthand.formats.gguf_file import GGUF
+from firsthand.formats.model_files import TensorInfo
 from firsthand.nn.architecture import Architecture
 from firsthand.nn.blocks.attention import Packed
 from firsthand.nn.decoder import Decoder, initialise

@@ -219,7 +219,7 @@ def test_columns_named_question_and_answer_stay_what_they_are(tmp_path):
     (tmp_path / "train.csv").write_text("question,answer\nIs 1 = 1?,yes\n")
     asked = 'data = "capitals.csv"\nprompt = "{question} So:"\ntarget = "{answer}!"\n'
     (task,) = own(tmp_path, asked, "question,answer\nIs 2 = 2?,no\n", shots=1, examples="train.csv").tasks(0)
-    assert task.prompt == "Is 1 = 1? So: yes!\n\nIs 2 = 2? So:" and task.secret == {"answer": "no!"}
+    assert task.prompt == "Is 1 = 1? So: yes!\n\nIs 2 = 2? So:" and task.secret["answer"] == "no!"
 
 
 def test_a_column_named_like_a_part_of_a_choice_is_refused_where_it_would_be_hidden(tmp_path):

@@ -12,7 +12,7 @@ import pytest
 
 from firsthand.agent import Agent
 from firsthand.context import Context
-from firsthand.errors import ModelError
+from firsthand.errors import ConfigError, ModelError
 from firsthand.model import Likelihood
 from firsthand.patterns.chain import chain
 from firsthand.patterns.code_act import parse_code
@@ -360,10 +360,10 @@ def test_sub_agents_are_bounded_in_all() -> None:
         == 2
     )
     assert attempt(orchestrate, model, workers=16, rounds=16, depth=1).error is None
-    error = attempt(orchestrate, model, workers=257, rounds=1).error
-    assert error is not None and "allow 257 sub-agents" in error.message
-    error = attempt(orchestrate, model, workers=16, depth=2).error
-    assert error is not None and "allow 272 sub-agents" in error.message
+    with pytest.raises(ConfigError, match="allow 257 sub-agents"):
+        attempt(orchestrate, model, workers=257, rounds=1)
+    with pytest.raises(ConfigError, match="allow 272 sub-agents"):
+        attempt(orchestrate, model, workers=16, depth=2)
 
 
 def test_a_gate_is_passed_by_the_second_try_or_ends_the_chain() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,7 @@ def test_a_base_model_is_said_to_be_one_by_chat_and_serve(
     settings = json.loads((folder / "tokenizer_config.json").read_text())
     settings.pop("chat_template", None)
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    monkeypatch.setattr("sys.stdin", io.StringIO())
     assert main(["chat", str(folder), "Hi", "--max-tokens", "2"]) == 0
     assert "has no chat template" in capsys.readouterr().err
     models = ServedModels(model := Local(folder, name="base", config=CONFIG))

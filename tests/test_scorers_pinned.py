@@ -353,7 +353,7 @@ def test_loose_versions_drop_the_first_line_the_last_and_both() -> None:
 
 def test_mathematics_is_compared_by_structure() -> None:
     assert same_answer("(1,2)", "(1, 2)") and not same_answer("(1,2)", "(1,2,3)") and not same_answer("[1,2]", "(1,2]")
-    assert same_answer(r"\{1,1,2\}", r"\{1,2,1\}") and not same_answer(r"\{1,1,2\}", r"\{1,2,2\}")
+    assert same_answer(r"\{1,1,2\}", r"\{2,1\}") and not same_answer(r"\{1,1,2\}", r"\{1,2,3\}")  # as sets
     assert same_answer("2^{10}", "1024") and not same_answer("2^{-1}", "-2") and same_answer("7/14", r"\frac12")
     assert not same_answer("x+1", "x+1.0001")
     assert value(boxed, r"\boxed{1} then \boxed{2}", answer="2") == 1 and value(boxed, "2" + " " * 100, answer="2") == 0

@@ -51,12 +51,21 @@ def named(labels: Sequence[str]) -> dict[str, str]:
     return {str(index): label for index, label in enumerate(labels)}
 
 
-def sandwich(values: Sequence[float], labels: Sequence[str]) -> float:
-    """The cluster-robust standard error of a mean (CR1), from residuals added up per cluster."""
+def cr2(values: Sequence[float], labels: Sequence[str]) -> tuple[float, float]:
+    """The cluster-robust standard error (CR2) of a mean and its degrees of freedom, in Bell and McCaffrey's matrices."""
+    n = len(values)
+    hat = np.ones((n, n)) / n
     residuals = np.asarray(values) - np.mean(values)
-    sums = [residuals[np.array(labels) == name].sum() for name in sorted(set(labels))]
-    count = len(sums)
-    return math.sqrt(count / (count - 1) * float(np.square(sums).sum())) / len(values)
+    variance, columns = 0.0, []
+    for name in sorted(set(labels)):
+        of = np.flatnonzero(np.array(labels) == name)
+        weights, vectors = np.linalg.eigh(np.eye(len(of)) - hat[np.ix_(of, of)])
+        root = vectors @ np.diag(weights**-0.5) @ vectors.T  # (I - H)^(-1/2) of the cluster
+        score = np.ones(len(of)) @ root / n
+        variance += float(score @ residuals[of]) ** 2
+        columns.append((np.eye(n) - hat)[:, of] @ score)
+    found = np.linalg.eigvalsh(np.array(columns) @ np.array(columns).T)
+    return math.sqrt(variance), float(found.sum() ** 2 / np.square(found).sum())
 
 
 def wilson(share: float, n: float, z: float = Z95) -> tuple[float, float]:
@@ -65,26 +74,27 @@ def wilson(share: float, n: float, z: float = Z95) -> tuple[float, float]:
     return centre - half, centre + half
 
 
-def test_the_clustered_t_interval_has_one_degree_of_freedom_less_than_clusters() -> None:
+def test_the_clustered_t_interval_has_the_error_and_freedom_of_bell_and_mccaffrey() -> None:
     found = mean_interval(by_task(VALUES), clusters=named(LABELS))
-    error = sandwich(VALUES, LABELS)
-    half = float(scipy_stats.t.ppf(0.975, 3)) * error
+    error, freedom = cr2(VALUES, LABELS)
+    assert cr2([1.0, 2.0, 4.0, 7.0], list("aabb"))[1] == pytest.approx(1) and 1 < freedom < 3
+    half = float(scipy_stats.t.ppf(0.975, freedom)) * error
     assert (found.method, found.clusters, found.n) == ("clustered t", 4, 8)
     assert found.error == pytest.approx(error, rel=1e-12)
     assert (found.low, found.high) == pytest.approx((1.5 - half, 1.5 + half), rel=1e-9)
     assert found.inflation == pytest.approx(error / (np.std(VALUES, ddof=1) / math.sqrt(8)), rel=1e-12)
     assert mean_interval(by_task(VALUES), 0.8, named(LABELS)).low == pytest.approx(
-        1.5 - float(scipy_stats.t.ppf(0.9, 3)) * error
+        1.5 - float(scipy_stats.t.ppf(0.9, freedom)) * error
     )
 
 
 def test_the_clustered_paired_t_has_the_degrees_of_freedom_of_its_clusters() -> None:
     found = Differences.between(by_task(VALUES), by_task([0.0] * 8), named(LABELS))
-    error = sandwich(VALUES, LABELS)
-    half = float(scipy_stats.t.ppf(0.95, 3)) * error
+    error, freedom = cr2(VALUES, LABELS)
+    half = float(scipy_stats.t.ppf(0.95, freedom)) * error
     assert found.bounds(0.9) == pytest.approx((1.5 - half, 1.5 + half), rel=1e-9)
-    assert found.p_above(0.5) == pytest.approx(float(scipy_stats.t.sf(1.0 / error, 3)), rel=1e-9)
-    assert found.p_below(0.5) == pytest.approx(float(scipy_stats.t.cdf(1.0 / error, 3)), rel=1e-9)
+    assert found.p_above(0.5) == pytest.approx(float(scipy_stats.t.sf(1.0 / error, freedom)), rel=1e-9)
+    assert found.p_below(0.5) == pytest.approx(float(scipy_stats.t.cdf(1.0 / error, freedom)), rel=1e-9)
     assert found.sums == [9.5, -0.5, 2.0, 1.0]
     plain = Differences.between(by_task(VALUES), by_task([0.0] * 8))
     theirs = scipy_stats.ttest_1samp(VALUES, 0).confidence_interval(0.9)
@@ -94,11 +104,14 @@ def test_the_clustered_paired_t_has_the_degrees_of_freedom_of_its_clusters() -> 
 @pytest.mark.parametrize("binary", [[1, 1, 1, 0, 0, 1, 0, 1], [1, 0, 1, 0, 1, 1, 0, 1]])
 def test_clustered_wilson_has_the_effective_number_of_korn_and_graubard(binary: list[int]) -> None:
     found = mean_interval(by_task(binary), clusters=named(LABELS))
-    share, error = float(np.mean(binary)), sandwich(binary, LABELS)
-    effective = min(8.0, share * (1 - share) / error**2) * (Z95 / float(scipy_stats.t.ppf(0.975, 3))) ** 2
+    share, (error, freedom) = float(np.mean(binary)), cr2(binary, LABELS)
+    effective = min(8.0, share * (1 - share) / error**2) * (Z95 / float(scipy_stats.t.ppf(0.975, freedom))) ** 2
     assert found.method == "clustered Wilson"
     assert (found.low, found.high) == pytest.approx(wilson(share, effective), rel=1e-9)
-    assert (effective < 3) == (binary[1] == 1)  # the second has less spread between clusters than within: n is the most
+    capped = (
+        share * (1 - share) / error**2 > 8
+    )  # the second has less spread between clusters than within: n is the most
+    assert capped == (binary[1] == 0)
 
 
 def test_equal_values_of_clusters_leave_possible_what_that_many_draws_do() -> None:

@@ -15,18 +15,17 @@ from firsthand.errors import ConfigError, StoreError
 from firsthand.loop.journal import MemoryJournal
 from firsthand.message import Message, Sampled, Text, ToolCall, ToolResult, user
 from firsthand.model import ToolSpec, Usage
+from firsthand.preference import Preference, utc_now
 from firsthand.trace import (
     TRACE_VERSION,
     Call,
     Event,
     Failure,
     Node,
-    Preference,
     PromptIds,
     Score,
     Trace,
     as_json,
-    utc_now,
 )
 
 DATA = Path(__file__).parent / "data"

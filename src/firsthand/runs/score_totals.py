@@ -95,15 +95,23 @@ class TaskMean:
     """An attempt without a score counts as 0."""
     attempts: int
     scored: int
+    binary: bool
+    """True if each attempt scored 0 or 1."""
 
 
 def task_means(database: Database) -> list[TaskMean]:
     """The mean of each agent on each task, in the order in which the run first met agents and benchmarks."""
-    sql = f"SELECT task, mean, epochs, scored FROM ({_by_task(None)})"
+    is_binary = "abs(coalesce(squares, 0) - mean * epochs) < 1e-9 * epochs"  # a score that is 0 or 1 is its own square
+    sql = (
+        f"SELECT task, mean, epochs, scored, coalesce({is_binary} AND mean BETWEEN 0 AND 1, 0) FROM ({_by_task(None)})"
+    )
     found = []
     for benchmark, agent in pairs(database):
         rows = database.read(sql, {"benchmark": benchmark, "agent": agent})
-        found += [TaskMean(benchmark, agent, *row) for row in rows]
+        found += [
+            TaskMean(benchmark, agent, task, mean, attempts, scored, bool(binary))
+            for task, mean, attempts, scored, binary in rows
+        ]
     return found
 
 

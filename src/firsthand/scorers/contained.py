@@ -63,7 +63,8 @@ def _found(task: Task, trace: Trace) -> tuple[list[str], Sequence[str]]:
 
 
 def _references(task: Task) -> list[str]:
-    references = [str(each) for each in task.secret.get("answers") or [task.secret["answer"]]]
+    secret = task.secret
+    references = [str(each) for each in (secret["answers"] if "answers" in secret else [secret["answer"]])]
     if not references:
         raise ValueError("the task has no reference answer")
     return references

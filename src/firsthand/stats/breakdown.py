@@ -136,8 +136,16 @@ def _cell(
     confidence: float,
 ) -> Cell:
     attempts = sum(each.attempts for each in tasks)
-    score = mean_interval({each.task: [each.mean] for each in tasks}, confidence, clusters)
+    score = mean_interval({each.task: _scores(each) for each in tasks}, confidence, clusters)
     return Cell(benchmark, agent, values, score, attempts, attempts - sum(each.scored for each in tasks))
+
+
+def _scores(task: TaskMean) -> list[float]:
+    """The scores of a task's attempts where each is 0 or 1, in no order; else their mean alone."""
+    if not task.binary:
+        return [task.mean]
+    ones = round(task.mean * task.attempts)
+    return [1.0] * ones + [0.0] * (task.attempts - ones)
 
 
 def _value(found: object) -> Value:
