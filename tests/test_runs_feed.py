@@ -256,14 +256,14 @@ def test_another_process_is_followed_live_to_its_end(tmp_path: Path) -> None:
 
 def work_until_killed(path: Path) -> None:
     with Run(path, Database(path / DATABASE)) as run:
-        asyncio.run(execute(run, places(0.4, 4000), concurrency=8))
+        asyncio.run(execute(run, places(0.4, 400), concurrency=8))
 
 
 def test_after_kill_9_each_ended_call_of_the_feed_is_in_the_journal(tmp_path: Path) -> None:
     checked = 0
     for _ in range(3):
         path = create(tmp_path, {}, "feed").path
-        child = multiprocessing.get_context("fork").Process(target=work_until_killed, args=(path,))
+        child = multiprocessing.get_context("spawn").Process(target=work_until_killed, args=(path,))
         child.start()
         while Feed(Database(path / DATABASE)).last() < 30:
             time.sleep(0.01)
