@@ -34,6 +34,7 @@ MACHINE = [
     ".*openssl.*",
     r"FIRSTHAND_(ENDPOINT|FOLDER) .*",
     "found out while it was read",
+    "(zsh|fish|chromium) is not installed",
 ]
 """What the machine may lack, or not be."""
 DATA = [".*(is|are) not (here|on this machine)", "needs the item results of .*"]

@@ -16,7 +16,7 @@ from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.engine.core.sequence import Request
 from firsthand.engine.decoding.sampler import _choose, candidates, draw
 from firsthand.errors import ModelError
-from firsthand.formats.model_files import READABLE
+from firsthand.formats.gguf_file import READABLE
 from firsthand.kernels.products.blockwise import GGUF_TYPES, from_gguf
 from firsthand.model import Sampling
 from firsthand.nn.quant import BlockLinear
