@@ -219,8 +219,7 @@ def test_inspect_downloads_nothing_by_itself(
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("ollama:llama3.2", "write openai:llama3.2@http://localhost:11434/v1;"),
-        ("llama3.2:3b", "write openai:llama3.2:3b@http://localhost:11434/v1;"),
+        ("llama3.2:3b", "write ollama:llama3.2:3b;"),
         ("anthropic:claude-x", "openai:claude-x@https://api.anthropic.com/v1, with anthropic's key in OPENAI_API_KEY"),
         ("google:gemini-x", "openai:gemini-x@https://generativelanguage.googleapis.com/v1beta/openai"),
         ("vllm:", "openai:NAME@http://localhost:8000/v1"),
@@ -228,7 +227,7 @@ def test_inspect_downloads_nothing_by_itself(
         ("o9", "write openai:o9, with the key"),
         ("claude-x", "openai:claude-x@https://api.anthropic.com/v1"),
         ("gemini-x", "openai:gemini-x@https://generativelanguage"),
-        ("qwen3", "openai:qwen3@http://localhost:11434/v1"),
+        ("qwen3", "write ollama:qwen3;"),
         ("smollm3", "did you mean 'smollm2'"),
         ("nonsense", "no model 'nonsense'"),
         ("nonsense:x", "no model provider 'nonsense'"),

@@ -105,7 +105,7 @@ commands:
 examples:
   firsthand quickstart
   firsthand run gsm8k --model smollm2 --pattern direct,cot,self_consistency:samples=8 --limit 100
-  firsthand run arithmetic --model openai:llama3.2@http://localhost:11434/v1 --pattern react
+  firsthand run arithmetic --model ollama:llama3.2 --pattern react
   firsthand show last"""
 
 

@@ -171,7 +171,7 @@ def _runs() -> list[str]:
 def _models() -> list[str]:
     from firsthand.hub.model_lookup import installed
 
-    return [*dict.fromkeys([*(each.name for each in installed()), "smollm2", "hf:", "openai:"])]
+    return [*dict.fromkeys([*(each.name for each in installed()), "smollm2", "hf:", "openai:", "ollama:"])]
 
 
 def _known(kind: catalog.Kind) -> Callable[[], Iterable[str]]:

@@ -24,7 +24,7 @@ from firsthand.trace import Trace
 EXAMPLES = """
 firsthand run arithmetic
 firsthand run arithmetic gsm8k --model smollm2 --pattern direct,cot,self_consistency:samples=8 --limit 50
-firsthand run gsm8k --model openai:llama3.2@http://localhost:11434/v1 --pattern react --budget-tokens 4000
+firsthand run gsm8k --model ollama:llama3.2 --pattern react --budget-tokens 4000
 firsthand run gsm8k --pattern react --tools calculator,files:notes,sql:shop.db --approve external=ask
 firsthand run gsm8k --pattern react --tools fetch --guard redact:pattern=sk-[a-z0-9]+
 firsthand run gsm8k --pattern direct,cot,self_consistency,react --equal-budget    # the same tokens for each pattern

@@ -1,4 +1,4 @@
-"""Says how to reach a model that somebody else's server has: Ollama's, OpenAI's, Anthropic's, Google's and others.
+"""Says how to reach a model that somebody else's server has: OpenAI's, Anthropic's, Google's and others.
 
 All of them speak OpenAI's protocol, so the name is `openai:NAME@URL`, and the key is in OPENAI_API_KEY.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 
 ADDRESSES = {
-    "ollama": "http://localhost:11434/v1",
     "vllm": "http://localhost:8000/v1",
     "sglang": "http://localhost:30000/v1",
     "llamacpp": "http://localhost:8080/v1",
@@ -46,5 +45,5 @@ def name_hint(name: str) -> str:
     if owner == "openai":
         return f"if it is OpenAI's, write openai:{name}, with the key in OPENAI_API_KEY"
     if owner == "ollama":
-        return f"if Ollama serves it here, write openai:{name}@{ADDRESSES['ollama']}"
+        return f"if Ollama serves it here, write ollama:{name}"
     return provider_hint(owner, name) if owner else ""
