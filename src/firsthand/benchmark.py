@@ -66,6 +66,9 @@ class Figure:
     """True if it is itself a measure of uncertainty or spread, such as a standard error: it gets no interval."""
     values: Mapping[str, Sequence[float]] = field(default_factory=dict)
     """The value of each task's attempts by themselves, where there is one."""
+    by_chance: Callable[[], NDArray[Any]] | None = None
+    """Draws of the figure of an agent without the error that it measures, where that is above 0 by chance: for a calibration
+    error, of one whose answers are right as often as it says. An interval below which such draws lie reaches down to 0."""
 
 
 Figures = Callable[[Sequence[Trace]], Sequence[Figure]]

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 BINS = 10
 """Of the expected calibration error, of equal width (Guo et al., 2017)."""
+CHANCE_DRAWS = 400
+"""Draws of what a calibrated agent scores by chance."""
 BIN_SIZE = 100
 """Attempts in a bin of the RMS calibration error (Hendrycks et al., 2019)."""
 
@@ -79,6 +81,37 @@ def rms_calibration_errors(
         below = np.interp(edges, [0.0, *np.cumsum(each)[ends]], [0.0, *np.cumsum(each * gaps)[ends]])
         parts = np.diff(below) ** 2 / np.maximum(np.diff(edges), 1) / max(n, 1)
         found.append(math.sqrt(float((parts[:-1] if published else parts).sum())) if n else math.nan)
+    return np.array(found)
+
+
+def calibrated_rms(confidences: Sequence[float]) -> Array:
+    """The RMS calibration error, in CHANCE_DRAWS draws, of one that is right as often as these confidences say.
+
+    Consistency resampling (Bröcker and Smith, 2007, doi:10.1175/WAF993.1). The draws are the same each time.
+    """
+    import numpy as np
+
+    rng, stated = np.random.default_rng(0), np.asarray(confidences, dtype=np.float64)
+    once = np.ones((1, len(stated)))
+    outcomes = (rng.random((CHANCE_DRAWS, len(stated))) < stated).astype(np.float64)
+    return np.array([rms_calibration_errors(confidences, each.tolist(), once)[0] for each in outcomes])
+
+
+def calibrated_bins(parts_TS: Array) -> Array:
+    """The expected calibration error, in CHANCE_DRAWS draws, of one that is right as often as it says in each part of it.
+
+    `parts_TS` are tasks and their sums: count, confidence and right answers of each bin.
+    """
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    counts, confidences = parts_TS[:, 0::3], parts_TS[:, 1::3]
+    chance = np.clip(confidences / np.maximum(counts, 1), 0, 1)
+    found = []
+    for _ in range(CHANCE_DRAWS):
+        right = rng.binomial(counts.astype(np.int64), chance)
+        gaps = np.abs((confidences - right).sum(axis=0))
+        found.append(gaps.sum() / max(float(counts.sum()), 1.0))
     return np.array(found)
 
 

@@ -50,8 +50,19 @@ def figure_interval(figure: Figure, clusters: Clusters | None = None, confidence
     """The figure and its bootstrap interval, which has no bounds where some draw is not finite, as of a perplexity.
 
     Where all draws are equal, as of a perfect micro-F1, the bootstrap would claim certainty. A figure in 0..1 then gets the
-    interval of as many equal scores (`intervals.equal_bounds`), another none.
+    interval of as many equal scores (`intervals.equal_bounds`), another none. The interval of an error that chance alone
+    makes as large (`Figure.by_chance`) reaches down to 0.
     """
+    found = _resampled(figure, clusters, confidence)
+    if figure.by_chance is None or not figure.tasks or not found.value > 0:
+        return found
+    import numpy as np
+
+    by_chance = float(np.quantile(figure.by_chance(), (1 + confidence) / 2))
+    return replace(found, low=min(found.low, 0.0)) if found.value <= by_chance else found
+
+
+def _resampled(figure: Figure, clusters: Clusters | None, confidence: float) -> Interval:
     n = len(figure.tasks)
     if not n:
         return Interval(math.nan, -math.inf, math.inf, 0)

@@ -18,7 +18,13 @@ from firsthand.errors import ConfigError
 from firsthand.message import Json
 from firsthand.runs.attempt_summary import AttemptSummary
 from firsthand.stats.bootstrap import of_chosen
-from firsthand.stats.corpus_formulas import BINS, FORMULAS, rms_calibration_errors
+from firsthand.stats.corpus_formulas import (
+    BINS,
+    FORMULAS,
+    calibrated_bins,
+    calibrated_rms,
+    rms_calibration_errors,
+)
 from firsthand.trace import Score, Trace
 
 if TYPE_CHECKING:
@@ -133,7 +139,12 @@ def _summed(
             values.setdefault(task, []).append(value or 0.0)
     parts_TS = np.array(list(sums.values())).reshape(len(sums), chosen.columns)
     return Figure(
-        name, tuple(sums), lambda counts_DT: chosen.of(counts_DT @ parts_TS), chosen.lower_is_better, values=values
+        name,
+        tuple(sums),
+        lambda counts_DT: chosen.of(counts_DT @ parts_TS),
+        chosen.lower_is_better,
+        values=values,
+        by_chance=(lambda: calibrated_bins(parts_TS)) if formula == "calibration_error" else None,
     )
 
 
@@ -164,6 +175,7 @@ def _of_confidences(traces: Iterable[Trace | AttemptSummary], name: str) -> Figu
         lower_is_better=True,
         method="percentile",
         values=values,
+        by_chance=lambda: calibrated_rms(confidences),
     )
 
 
