@@ -238,7 +238,7 @@ def enter_grader(grader: str) -> None:
     from inspect_ai.model import GenerateConfig
     from inspect_ai.model._model import init_active_model, init_model_roles, init_model_usage, init_role_usage
 
-    model = model_of(_grader_api(grader))
+    model = _grader_model(grader)
     init_transcript(Transcript())
     init_active_model(model, GenerateConfig())
     init_model_roles({"grader": model})
@@ -247,6 +247,11 @@ def enter_grader(grader: str) -> None:
 
 
 @lru_cache(maxsize=8)
+def _grader_model(grader: str) -> Any:
+    """The grader as Inspect's Model, made once: each one looks for a notebook, which takes longer than most scores."""
+    return model_of(_grader_api(grader))
+
+
 def _grader_api(grader: str) -> Any:
     from inspect_ai.model import GenerateConfig, ModelAPI
 
