@@ -393,6 +393,9 @@ def test_a_pasted_block_is_one_question_and_long_lines_wrap_at_words(tmp_path: P
         assert mark in seen[start:], seen
 
     until(b"> ")
+    deadline = time.monotonic() + 60
+    while termios.tcgetattr(screen)[3] & termios.ICANON and time.monotonic() < deadline:
+        time.sleep(0.01)  # what is typed before readline has the terminal may be lost
     os.write(screen, b"\x1b[200~the first line\n" + b"word " * 12 + b"end\x1b[201~")
     until(b"end")
     os.write(screen, b"\r")
