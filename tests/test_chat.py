@@ -392,17 +392,20 @@ def test_a_pasted_block_is_one_question_and_long_lines_wrap_at_words(tmp_path: P
                 seen += os.read(screen, 4096)
         assert mark in seen[start:], seen
 
+    def press(keys: bytes) -> None:
+        deadline = time.monotonic() + 60
+        while termios.tcgetattr(screen)[3] & termios.ICANON and time.monotonic() < deadline:
+            time.sleep(0.01)  # what is typed before readline has the terminal may be lost
+        os.write(screen, keys)
+
     until(b"> ")
-    deadline = time.monotonic() + 60
-    while termios.tcgetattr(screen)[3] & termios.ICANON and time.monotonic() < deadline:
-        time.sleep(0.01)  # what is typed before readline has the terminal may be lost
-    os.write(screen, b"\x1b[200~the first line\n" + b"word " * 12 + b"end\x1b[201~")
+    press(b"\x1b[200~the first line\n" + b"word " * 12 + b"end\x1b[201~")
     until(b"end")
-    os.write(screen, b"\r")
+    press(b"\r")
     until(b"cached")
     answer = seen.decode()[seen.decode().rindex("the first line") :]
     assert answer.splitlines()[:3] == ["the first line", " ".join(["word"] * 8), "word word word word end"]
-    os.write(screen, b"\x04")
+    press(b"\x04")
     until(b"kept: ")
     assert os.waitpid(pid, 0)[1] == 0
 
