@@ -14,8 +14,8 @@ from firsthand.scorers.mathematics.answer_text import MAX_CHARS, plain
 from firsthand.scorers.mathematics.latex_tokens import (
     FUNCTIONS,
     TRIGONOMETRY,
+    LatexToken,
     NotUnderstoodError,
-    Token,
     Tree,
     number,
     tokens,
@@ -64,16 +64,16 @@ def times(left: Tree, right: Tree) -> Tree:
 class _LatexParser:
     """Recursive-descent parser over the tokens; nesting deeper than MAX_DEPTH is refused."""
 
-    def __init__(self, tokens: list[Token]):
+    def __init__(self, tokens: list[LatexToken]):
         self.tokens, self.at, self.depth = tokens, 0, 0
         self.brackets, self.bars, self.braces = 0, 0, 0
 
     def done(self) -> bool:
         return self.at == len(self.tokens)
 
-    def peek(self, ahead: int = 0) -> Token:
+    def peek(self, ahead: int = 0) -> LatexToken:
         at = self.at + ahead
-        return self.tokens[at] if at < len(self.tokens) else Token("end", "", False)
+        return self.tokens[at] if at < len(self.tokens) else LatexToken("end", "", False)
 
     def take(self, *values: str) -> str | None:
         token = self.peek()
@@ -217,7 +217,7 @@ class _LatexParser:
             return self.inside("}")
         kind, value, _ = self.peek()
         if kind == "num" and len(value) > 1 and value.isdigit():
-            self.tokens[self.at] = Token(kind, value[1:], False)
+            self.tokens[self.at] = LatexToken(kind, value[1:], False)
             return ["num", value[0]]
         return self.atom()
 
@@ -292,7 +292,7 @@ class _LatexParser:
         if len(value) > 3:
             return ["word", value.casefold()]
         if len(value) > 1:  # `xy` is x times y; a longer word is a word
-            self.tokens[self.at : self.at] = [Token("word", each, False) for each in value[1:]]
+            self.tokens[self.at : self.at] = [LatexToken("word", each, False) for each in value[1:]]
         if self.take("_"):
             return ["var", f"{value[0]}_{self.subscript()}"]
         return ["const", value[0]] if value[0] in ("i", "e") else ["var", value[0]]

@@ -31,7 +31,7 @@ _TOKEN = re.compile(
 )
 
 
-class Token(NamedTuple):
+class LatexToken(NamedTuple):
     """A piece of the text; `spaced` if white space stands before it."""
 
     kind: str
@@ -67,19 +67,19 @@ def words_alone(text: str) -> Tree | None:
     return ["const", "oo"] if lower == "infinity" else ["word", key if len(key) == 1 else lower]
 
 
-def tokens(text: str) -> list[Token]:
+def tokens(text: str) -> list[LatexToken]:
     found = []
     for match in _TOKEN.finditer(text.strip()):
         spaced = match.group()[:1].isspace()
         if match.group("based") is not None:
             digits, base = match.group("based").strip("()_"), re.sub(r".*?(\w+)\}*$", r"\1", match.group("base"))
-            found.append(Token("based", f"{digits.upper()}_{_NUMBER_WORDS.get(base, base)}", spaced))
+            found.append(LatexToken("based", f"{digits.upper()}_{_NUMBER_WORDS.get(base, base)}", spaced))
             continue
         kind = str(match.lastgroup)
         value = match.group(kind)
         if kind in ("text", "word") and value.strip(" ,").casefold() in ("or", "and"):
             kind, value = "sym", {"or": "|or|", "and": ","}[value.strip(" ,").casefold()]
-        found.append(Token(kind, value, spaced))
+        found.append(LatexToken(kind, value, spaced))
     return found
 
 

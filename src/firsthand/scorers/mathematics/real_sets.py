@@ -11,7 +11,7 @@ MAX_PARTS = 40
 _FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "!=": "!="}
 
 
-class Span(NamedTuple):
+class RealSpan(NamedTuple):
     """An interval, and whether its ends belong to it."""
 
     low: Any
@@ -23,7 +23,7 @@ class Span(NamedTuple):
 class RealSet(NamedTuple):
     """Disjoint spans in order; `name` is the variable of an inequality."""
 
-    spans: tuple[Span, ...]
+    spans: tuple[RealSpan, ...]
     name: str | None = None
 
 
@@ -55,14 +55,14 @@ def _read(tree: Tree, numbers: Numbers) -> RealSet | None:
     kind = tree[0]
     infinite = numbers.mp.inf
     if kind == "reals":
-        return RealSet((Span(-infinite, False, infinite, False),))
+        return RealSet((RealSpan(-infinite, False, infinite, False),))
     if kind == "interval" or (kind == "tuple" and len(tree) == 3):
         ends, low, high = tree[1:] if kind == "interval" else ("()", *tree[1:])
-        span = Span(_end(low, numbers), ends[0] == "[", _end(high, numbers), ends[1] == "]")
+        span = RealSpan(_end(low, numbers), ends[0] == "[", _end(high, numbers), ends[1] == "]")
         return RealSet((span,)) if span.low < span.high or (span.low == span.high and ends == "[]") else None
     if kind == "set":
         return RealSet(
-            _merged([Span(value, True, value, True) for value in (_end(each, numbers) for each in tree[1:])])
+            _merged([RealSpan(value, True, value, True) for value in (_end(each, numbers) for each in tree[1:])])
         )
     if kind == "relation":
         return _inequality(tree, numbers)
@@ -97,22 +97,22 @@ def _end(tree: Tree, numbers: Numbers) -> Any:
     return numbers.mp.re(value)
 
 
-def _merged(spans: list[Span]) -> tuple[Span, ...]:
-    found: list[Span] = []
+def _merged(spans: list[RealSpan]) -> tuple[RealSpan, ...]:
+    found: list[RealSpan] = []
     for span in sorted(spans, key=lambda each: (each.low, not each.low_in)):
         last = found[-1] if found else None
         if last is not None and (span.low < last.high or (span.low == last.high and (span.low_in or last.high_in))):
             high, high_in = max((last.high, last.high_in), (span.high, span.high_in))
-            found[-1] = Span(last.low, last.low_in, high, high_in)
+            found[-1] = RealSpan(last.low, last.low_in, high, high_in)
         else:
             found.append(span)
     return tuple(found)
 
 
-def _without(span: Span, point: Any) -> list[Span]:
+def _without(span: RealSpan, point: Any) -> list[RealSpan]:
     if not span.low <= point <= span.high:
         return [span]
-    parts = [Span(span.low, span.low_in, point, False), Span(point, False, span.high, span.high_in)]
+    parts = [RealSpan(span.low, span.low_in, point, False), RealSpan(point, False, span.high, span.high_in)]
     return [part for part in parts if part.low < part.high]
 
 
@@ -134,9 +134,9 @@ def _inequality(tree: Tree, numbers: Numbers) -> RealSet | None:
             return None
         at, sign = -line[0] / slope, sign if slope > 0 else _FLIPPED[sign]
         if sign == "!=":
-            return RealSet((Span(-infinite, False, at, False), Span(at, False, infinite, False)), name)
+            return RealSet((RealSpan(-infinite, False, at, False), RealSpan(at, False, infinite, False)), name)
         if sign in ("<", "<="):
             high = min(high, (at, sign == "<="), key=lambda end: (end[0], end[1]))
         else:
             low = max(low, (at, sign == ">="), key=lambda end: (end[0], not end[1]))
-    return RealSet((Span(low[0], low[1], high[0], high[1]),), name) if low[0] < high[0] else None
+    return RealSet((RealSpan(low[0], low[1], high[0], high[1]),), name) if low[0] < high[0] else None
