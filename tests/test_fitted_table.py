@@ -33,6 +33,12 @@ def test_a_wide_terminal_has_a_line_for_each_row() -> None:
     ]
 
 
+def test_a_table_as_wide_as_the_terminal_is_not_folded() -> None:
+    rows = [["a", "x" * 20]]
+    assert lines(23, rows, ["n", "v"])[2:] == [f"a  {'x' * 20}"]
+    assert lines(22, rows, ["n", "v"])[2] == "a", "one column less, and the second stands below"
+
+
 def test_the_widest_column_is_folded_at_words_before_any_column_moves() -> None:
     assert lines(90)[2:] == [
         "2026-11-27-1041-quickstart-namr  done         24        firsthand run",

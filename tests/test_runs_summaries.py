@@ -135,3 +135,19 @@ def test_the_summary_of_a_protected_attempt_has_no_words_of_a_failed_scorer() ->
     failed = Score("judge", 0.0, failure="ValueError: the secret answer")
     assert without_words(failed, protected=True).failure == "ValueError"
     assert without_words(failed).failure == "ValueError: the secret answer"
+
+
+def test_only_scores_of_0_and_1_are_binary_though_others_may_have_the_sum_of_their_squares(tmp_path: Path) -> None:
+    def attempt(task: str, epoch: int, value: float) -> Trace:
+        scores = (Score("s", value),)
+        return Trace(f"{task}{epoch}", "b", task, {"name": "a"}, epoch, 0, "2026-11-25T00:00:00", 1.0, scores=scores)
+
+    with create(tmp_path, {}, "binary") as run:
+        for task, values in (("bits", (1.0, 0.0)), ("squares", (1.2, 0.6)), ("halves", (0.5, 0.5))):
+            for epoch, value in enumerate(values):
+                run.append(attempt(task, epoch, value))
+        assert {each.task: each.binary for each in run.task_means()} == {
+            "bits": True,
+            "squares": False,
+            "halves": False,
+        }

@@ -99,7 +99,7 @@ def _words(line: str) -> list[str]:
 
 
 def _candidates(words: Sequence[str]) -> Iterable[str]:
-    """What the last word may become, whether it fits what is typed of it or not."""
+    """Candidates for the last word, whether or not they fit the part that is typed."""
     command, *before = words[:-1] or [""]
     if len(words) == 1:
         return [*catalog.names("command"), "--help", "--version"]

@@ -74,17 +74,17 @@ State = Literal["generated", "packaged", "here", "hub", "missing", "named by you
 
 @dataclass(frozen=True)
 class DataState:
-    """Where the data of a benchmark is."""
+    """The location of a benchmark's data."""
 
     state: State
     """`here`: on this machine, or generated where no file is given. `hub`: fetched when first run. `named by you`: it needs
     an option that says what to run."""
     how: str = ""
-    """How to get what is not here, or what to name."""
+    """The way to get missing data, or the option to name."""
 
 
 def data_of(name: str) -> DataState:
-    """Where the data of a benchmark is, found by making it without a network."""
+    """The location of a benchmark's data, found by making the benchmark without a network."""
     if "data" not in catalog.options("benchmark", name) and name not in _ADAPTERS:
         return DataState("generated")
     try:

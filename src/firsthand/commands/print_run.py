@@ -93,7 +93,7 @@ def print_json(results: Results) -> None:
 
 
 def report_facts(run: Run, settings: RunSettings, protocols: Mapping[str, str]) -> dict[str, str]:
-    """What a reader needs to have the same numbers again: version, commit, seed, models and protocols."""
+    """The facts that reproduce the numbers: version, commit, seed, models and protocols."""
     facts = {"firsthand": str(run.about.get("firsthand", "")), "commit": str(run.about.get("commit") or "")}
     facts["seed"] = str(settings.seed)
     for agent in run.agents().values():

@@ -23,7 +23,7 @@ MAX_NESTED = 16
 
 @dataclass(frozen=True)
 class PatternChecks:
-    """What a pattern refuses before it is asked anything."""
+    """The check of a pattern's options, made before it runs."""
 
     options: Callable[..., None] | None = None
     """Given all options by name, defaults included: ConfigError for an impossible value."""

@@ -177,7 +177,7 @@ class _FailuresInARow:
         self.last = ""
 
     def to_keep(self, trace: Trace) -> list[Trace]:
-        """What may be kept now that this attempt has ended."""
+        """The traces that may be kept once this attempt has ended."""
         unreached = trace.error is not None and trace.error.kind == Unreachable.__name__
         counts = trace.error is not None if self.most else unreached and self.most is None
         self.count = self.count + 1 if counts else 0

@@ -26,7 +26,8 @@ def _by_task(name: str | None) -> str:
         kept = f"FROM (SELECT task, tokens, cost_usd, duration_s, ({later} ORDER BY seq DESC LIMIT 1) AS score {kept})"
     return (
         "SELECT task, avg(coalesce(score, 0)) AS mean, count(*) AS epochs, count(score) AS scored,"
-        " sum(score * score) AS squares, sum(tokens) AS tokens, sum(cost_usd) AS usd, sum(duration_s) AS seconds"
+        " sum(score * score) AS squares, sum(score <> 0 AND score <> 1) AS others,"
+        " sum(tokens) AS tokens, sum(cost_usd) AS usd, sum(duration_s) AS seconds"
         f" {kept} GROUP BY task"
     )
 
@@ -101,10 +102,7 @@ class TaskMean:
 
 def task_means(database: Database) -> list[TaskMean]:
     """The mean of each agent on each task, in the order in which the run first met agents and benchmarks."""
-    is_binary = "abs(coalesce(squares, 0) - mean * epochs) < 1e-9 * epochs"  # a score that is 0 or 1 is its own square
-    sql = (
-        f"SELECT task, mean, epochs, scored, coalesce({is_binary} AND mean BETWEEN 0 AND 1, 0) FROM ({_by_task(None)})"
-    )
+    sql = f"SELECT task, mean, epochs, scored, coalesce(others, 0) = 0 FROM ({_by_task(None)})"
     found = []
     for benchmark, agent in pairs(database):
         rows = database.read(sql, {"benchmark": benchmark, "agent": agent})

@@ -102,7 +102,7 @@ class Board:
     budget: float | None = None
     """Tokens for each attempt of every agent, where they had equal budgets."""
     protocol: str = ""
-    """How the benchmark was prompted and scored, with what is wrong with its data; empty if that was not recorded."""
+    """Prompt and scoring of the benchmark, and warnings about its data; empty if not recorded."""
 
     @property
     def frontier(self) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from firsthand.errors import TransientError
 
 MAX_WAITING = 32
 QUICK_S = 3.0
-"""Who has held a slot for longer is ended when another waits."""
+"""Seconds after which the holder of a slot is ended if another waits."""
 _MAX_WAITING_EACH = 16
 _LOOK_S = 0.1
 

@@ -47,7 +47,7 @@ _ENVIRONMENT = {"MALLOC_ARENA_MAX": "1", "TOKENIZERS_PARALLELISM": "false", "RAY
 
 @dataclass(frozen=True)
 class GrammarLimits:
-    """What the process of one grammar may use."""
+    """Limits of the process of one grammar."""
 
     compile_s: float = 10.0
     """Processor time to compile it."""

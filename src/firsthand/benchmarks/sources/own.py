@@ -215,7 +215,7 @@ def _item(row: TableRow, about: BenchmarkDescription, id: str) -> Item:
 
 
 def _placeholders(about: BenchmarkDescription, row: TableRow) -> dict[str, str]:
-    """What a prompt may name besides columns where there are choices, still empty; DataError if a column has such a name."""
+    """Placeholders of choices that a prompt may name besides columns, still empty; DataError if a column has such a name."""
     if not about.choices:
         return {}
     for name in ("options", "letter", "choice"):

@@ -189,7 +189,7 @@ def _spelled(tree: Tree) -> str | None:
 
 
 def _same_name(left: Tree, right: Tree) -> bool:
-    """Whether two left sides may name one thing: `f(x)` and y may, x and y may not."""
+    """True if two left sides may name one thing: `f(x)` and y may, x and y may not."""
     return left == right or left[0] != "var" or right[0] != "var"
 
 

@@ -29,7 +29,7 @@ MAX_ITEMS = 1 << 18
 """Most pieces that a string is split into."""
 TIME_S = 5.0
 _ITEM_CHARS = 16
-"""What each string of a list is charged besides its characters, for the memory of a small object."""
+"""Charge for each string of a list besides its characters: the memory of a small object."""
 _READS = 256
 """Look-ups between two looks at the clock."""
 _LINE_ENDS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
@@ -49,7 +49,7 @@ class Weight(NamedTuple):
 
 
 class RenderBudget:
-    """What one rendering has left. `start` begins the next one."""
+    """The steps, sizes and time left to one rendering. `start` begins the next one."""
 
     def __init__(self) -> None:
         self.start({})

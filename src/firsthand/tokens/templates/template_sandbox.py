@@ -67,7 +67,7 @@ _MAX_BITS = 4096
 _MAX_ATTRIBUTE = 1024
 """Longest path of an attribute that a filter looks up."""
 _FIELD_WORK = 64
-"""What a field of a format string is charged: each is read by Python code."""
+"""Charge for a field of a format string, which Python code reads."""
 _METERS = frozenset(("tick", "weighed", "compared", "sliced", "joined"))
 
 
