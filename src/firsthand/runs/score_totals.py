@@ -36,7 +36,7 @@ def _sums(name: str | None) -> str:
     return (
         "SELECT count(*), sum(epochs), sum(scored), sum(mean), sum(mean * mean), min(mean), max(mean),"
         " sum(mean <> 0 AND mean <> 1), sum(coalesce(squares, 0) - epochs * mean * mean), sum(1.0 / epochs),"
-        f" sum(tokens), sum(usd), sum(seconds) FROM ({_by_task(name)})"
+        f" sum(coalesce(others, 0)), sum(tokens), sum(usd), sum(seconds) FROM ({_by_task(name)})"
     )
 
 
@@ -68,6 +68,8 @@ class Totals:
     """The squared deviations of attempts from their task's mean, added up."""
     inverse_epochs: float
     """1 / attempts of each task, added up."""
+    others: int
+    """Scores that are neither 0 nor 1."""
     tokens: int
     cost_usd: float
     seconds: float

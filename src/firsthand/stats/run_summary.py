@@ -122,11 +122,7 @@ def _repeats(each: Totals) -> int:
     """The attempts at each task if they are equally many and each is 0 or 1, else 1."""
     epochs, over = divmod(each.attempts, each.tasks)
     equally = not over and abs(each.inverse_epochs * epochs - each.tasks) < 1e-9 * each.tasks
-    if not equally or each.sum_means is None or each.lowest < 0 or each.highest > 1:
-        return 1
-    # a score within 0 to 1 is its own square if it is 0 or 1
-    squares = each.squares_within + epochs * each.sum_square_means
-    return epochs if abs(squares - epochs * each.sum_means) < 1e-9 * each.attempts else 1
+    return epochs if equally and each.others == 0 else 1
 
 
 def _spread(each: Totals, variance: float) -> Spread:
