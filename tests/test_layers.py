@@ -74,7 +74,7 @@ EDGES = {
     "show": "stats scorers runs",
     # 5 content
     "experiment": "scorers runs providers hub cluster telemetry",
-    "bridges": "scorers stats sandbox tools",
+    "bridges": "scorers stats sandbox tools runs",
     "benchmarks": "bridges scorers patterns providers hub tools sandbox tokens",
     # 8 doors
     "__init__": "experiment",

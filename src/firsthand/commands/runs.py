@@ -20,7 +20,7 @@ firsthand runs
 firsthand runs last --limit 50
 firsthand runs --json
 firsthand runs 2026-11-25-0148-arithmetic-k3f9 --prune
-firsthand runs --prune                     # the runs without a finished attempt
+firsthand runs --prune                     # the runs without a finished attempt or a step
 firsthand runs --prune --older-than 30     # in days
 firsthand runs last --check    # read every byte of the run, and compare it with its checksums
 """
@@ -35,7 +35,7 @@ class Config:
     limit: int = 20
     """At most this many lines."""
     prune: bool = False
-    """Remove this run; without one, the runs without a finished attempt, or those older than --older-than."""
+    """Remove this run; without one, the runs without a finished attempt or a step, or those older than --older-than."""
     older_than: float | None = None
     """With --prune: remove the runs that were made more than this many days ago."""
     yes: bool = False
@@ -136,7 +136,7 @@ def _is_old(info: RunInfo, days: float | None) -> bool:
     if info.problem is not None or info.status == "running":
         return False
     if days is None:
-        return info.num_traces == 0
+        return info.num_traces == 0 and info.num_steps == 0
     made = datetime.fromisoformat(info.created_at)
     return datetime.now(UTC) - made > timedelta(days=days)
 

@@ -80,6 +80,17 @@ MIGRATIONS: tuple[str, ...] = (
         tokens, cost_usd, duration_s, version, body, id, numbers);
     UPDATE scores SET digest = checksum(seq, attempt, try, name, scorer, value, body, at, numbers);
     """,
+    """
+    CREATE TABLE metrics (seq INTEGER PRIMARY KEY, name TEXT NOT NULL, step INTEGER NOT NULL, value REAL, at REAL NOT NULL,
+        digest INTEGER);
+    CREATE INDEX metrics_by_name ON metrics (name, step, seq, value, at);
+    CREATE TABLE rewinds (seq INTEGER PRIMARY KEY, step INTEGER NOT NULL, after INTEGER NOT NULL, at REAL NOT NULL,
+        digest INTEGER);
+    CREATE TABLE samples (seq INTEGER PRIMARY KEY, name TEXT NOT NULL, step INTEGER NOT NULL, body BLOB NOT NULL,
+        at REAL NOT NULL, digest INTEGER);
+    CREATE TABLE artifacts (seq INTEGER PRIMARY KEY, name TEXT NOT NULL, step INTEGER, path TEXT NOT NULL,
+        sha256 TEXT NOT NULL, bytes INTEGER NOT NULL, at REAL NOT NULL, digest INTEGER);
+    """,
 )
 """Migration number n takes a file from schema version n to n + 1. They are only ever added to."""
 

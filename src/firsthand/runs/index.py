@@ -36,9 +36,10 @@ SCHEMA = Schema(
             errors INTEGER NOT NULL, tokens INTEGER NOT NULL, scores TEXT NOT NULL, about TEXT NOT NULL);
         """,
         "ALTER TABLE runs ADD COLUMN digest INTEGER",
+        "DELETE FROM runs; ALTER TABLE runs ADD COLUMN steps INTEGER NOT NULL DEFAULT 0",
     ),
 )
-_COLUMNS = "id, files, updated_at, created_at, status, done, planned, errors, tokens, scores, about"
+_COLUMNS = "id, files, updated_at, created_at, status, done, planned, errors, tokens, scores, about, steps"
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,8 @@ class RunInfo:
     """The mean first score of each agent on each benchmark."""
     updated_at: float = 0.0
     """When this was known: seconds since 1970."""
+    num_steps: int = 0
+    """Steps of its metrics, see `track.py`; 0 if it has none."""
 
     @property
     def benchmarks(self) -> tuple[str, ...]:
@@ -174,13 +177,13 @@ def _row(info: RunInfo, files: str) -> tuple[Any, ...]:
     about = json.dumps({"command": info.command, "config": info.config}, default=str)
     return (
         info.id, files, info.updated_at, info.created_at, info.status, info.num_traces, info.num_planned, info.num_errors,
-        info.tokens, scores, about,
+        info.tokens, scores, about, info.num_steps,
     )  # fmt: skip
 
 
 def _entry(
     folder: Path, id: str, files: str, updated_at: float, created_at: str, status: str, done: int, planned: int | None,
-    errors: int, tokens: int, scores: str, about: str,
+    errors: int, tokens: int, scores: str, about: str, steps: int,
 ) -> Entry:  # fmt: skip
     described: Mapping[str, Any] = json.loads(about)
     if not isinstance(described["config"], dict) or "/" in id:
@@ -199,6 +202,7 @@ def _entry(
             tokens=int(tokens),
             scores=tuple(ScoreMean(**each) for each in json.loads(scores)),
             updated_at=float(updated_at),
+            num_steps=int(steps),
         ),
         str(files),
     )

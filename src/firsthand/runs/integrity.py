@@ -16,17 +16,21 @@ from typing import Any
 from firsthand.runs.database import Database
 
 EVERY_READ = 20_000
-"""Attempts and later scores up to which a run is checked whenever it is opened for its numbers."""
+"""Attempts, later scores and metrics up to which a run is checked whenever it is opened for its numbers."""
 SEALED = {
     "run": "id, created_at, status, about, planned",
     "tasks": "benchmark, task, body, cluster",
     "traces": "seq, attempt, try, benchmark, task, agent, epoch, score, stop_reason, error, calls, tokens, cost_usd,"
     " duration_s, version, body, id, numbers",
     "scores": "seq, attempt, try, name, scorer, value, body, at, numbers",
+    "metrics": "seq, name, step, value, at",
+    "rewinds": "seq, step, after, at",
+    "samples": "seq, name, step, body, at",
+    "artifacts": "seq, name, step, path, sha256, bytes, at",
 }
 """The tables whose rows have a checksum, and the columns it is of."""
-_LARGE = ("traces", "scores")
-_SMALL = ("run", "tasks")
+_LARGE = ("traces", "scores", "metrics")
+_SMALL = ("run", "tasks", "rewinds", "samples", "artifacts")
 
 
 def seal(connection: sqlite3.Connection, table: str, where: str, values: tuple[Any, ...] = ()) -> None:
@@ -64,7 +68,7 @@ def check_bodies(database: Database) -> None:
 
 _REFERENCES = (
     ("run", "about"), ("tasks", "body"), ("agents", "body"), ("effects", "reply"), ("traces", "body"), ("scores", "body"),
-    ("preferences", "body"),
+    ("preferences", "body"), ("samples", "body"),
 )  # fmt: skip
 
 

@@ -139,6 +139,7 @@ class Run:
             tokens=tokens,
             scores=score_totals.score_means(self._sound),
             updated_at=time.time(),
+            num_steps=self.database.read("SELECT coalesce(max(step) + 1, 0) FROM metrics")[0][0],
         )
 
     def plan(self, num_attempts: int) -> None:
@@ -146,7 +147,7 @@ class Run:
         with self.database.write() as connection:
             connection.execute("UPDATE run SET planned = ?", (num_attempts,))
             seal(connection, "run", "true")
-        self._touch()
+        self.touch()
 
     @contextmanager
     def working(self) -> Iterator[None]:
@@ -192,7 +193,7 @@ class Run:
         with self.database.write() as connection:
             connection.execute("UPDATE run SET status = ?", (status,))
             seal(connection, "run", "true")
-        self._touch()
+        self.touch()
 
     # -- attempts --
 
@@ -203,7 +204,7 @@ class Run:
         with self.database.write() as connection:
             insert_trace(connection, trace)
             self.feed.end(connection, trace)
-        self._touch()
+        self.touch()
 
     def traces(self, *, benchmark: str | None = None, agent: str | None = None) -> Iterator[Trace]:
         """The latest trace of each attempt, in the order they were finished; few of them are in memory at a time."""
@@ -298,7 +299,7 @@ class Run:
         """
         with self.database.write() as connection:
             later_scores.insert_score(connection, self.id, trace, number, name, scorer, score)
-        self._touch()
+        self.touch()
 
     def score_names(self) -> dict[str, str]:
         """The names of scores given later, each with the scorer that gave them, in words."""
@@ -440,7 +441,7 @@ class Run:
         with suppress(StoreError):  # a full disk is reported already, and the lock's release says the same as this
             self.finish("interrupted")
 
-    def _touch(self) -> None:
+    def touch(self) -> None:
         """Tell the index of runs, unless it was told a moment ago."""
         self._changed = True
         began = time.monotonic()
@@ -500,7 +501,7 @@ def create(
         if isinstance(cause, OSError | sqlite3.Error):
             raise _not_made(home, cause) from error
         raise
-    run._touch()
+    run.touch()
     return run
 
 

@@ -1,0 +1,1 @@
+"""Connects the Trainer of Hugging Face transformers."""

@@ -1,0 +1,100 @@
+"""Exports the curves of a run: CSV, TensorBoard's event files, or a folder that `wandb sync` uploads.
+
+Values, steps and times are those of the run. TensorBoard and Weights & Biases need their packages (the extra `track`).
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+from firsthand.errors import ConfigError, StoreError
+from firsthand.runs.track import Track
+
+
+def export_csv(track: Track, target: Path) -> int:
+    """Write a CSV file of metric, step, value and time (seconds since 1970); returns the number of values.
+
+    A name that a spreadsheet would read as a formula is written after an apostrophe.
+    """
+    count = 0
+    with target.open("x", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["metric", "step", "value", "time"])
+        for curve in track.curves():
+            name = f"'{curve.name}" if curve.name[0] in "=+-@\t\r" else curve.name
+            for step, value, at in zip(curve.steps, curve.values, curve.at, strict=True):
+                writer.writerow([name, step, repr(value), f"{at:.3f}"])
+                count += 1
+    return count
+
+
+def export_tensorboard(track: Track, target: Path) -> int:
+    """Write an event file that TensorBoard reads into a new folder; returns the number of values."""
+    try:
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+    except ImportError:
+        raise _missing("TensorBoard's files") from None
+    target.mkdir(parents=True)
+    writer, count = EventFileWriter(str(target)), 0
+    try:
+        for curve in track.curves():
+            for step, value, at in zip(curve.steps, curve.values, curve.at, strict=True):
+                scalar = Summary(value=[Summary.Value(tag=curve.name, simple_value=value)])
+                writer.add_event(Event(wall_time=at, step=step, summary=scalar))
+                count += 1
+    finally:
+        writer.close()
+    return count
+
+
+def export_wandb(track: Track, target: Path) -> int:
+    """Write an offline run of Weights & Biases into a new folder, for `wandb sync`; returns the number of values.
+
+    Nothing is sent. Steps go in growing order, as W&B takes no others.
+    """
+    try:
+        import wandb
+    except ImportError:
+        raise _missing("an offline run of Weights & Biases") from None
+    by_step: dict[int, dict[str, float]] = defaultdict(dict)
+    for curve in track.curves():
+        for step, value in zip(curve.steps, curve.values, strict=True):
+            by_step[step][curve.name] = value
+    target.mkdir(parents=True)
+    quiet = wandb.Settings(silent=True, console="off", x_disable_stats=True, x_disable_meta=True, disable_git=True)
+    config = {key: value for key, value in track.run.config.items() if isinstance(value, str | int | float | bool)}
+    run = wandb.init(
+        mode="offline", dir=str(target), project="firsthand", name=track.run.id, config=config, settings=quiet
+    )
+    for step in sorted(by_step):
+        run.log(by_step[step], step=step)
+    run.finish()
+    return sum(map(len, by_step.values()))
+
+
+FORMATS: dict[str, Callable[[Track, Path], int]] = {
+    "csv": export_csv,
+    "tensorboard": export_tensorboard,
+    "wandb": export_wandb,
+}
+
+
+def export(track: Track, form: str, target: Path) -> int:
+    """Write the run's curves in one of FORMATS to a new file or folder; returns the number of values."""
+    if form not in FORMATS:
+        raise ConfigError(f"{form!r:.60} is no format: give one of {', '.join(FORMATS)}")
+    if target.exists():
+        raise ConfigError(f"{target} is there already: give a new name")
+    try:
+        return FORMATS[form](track, target)
+    except OSError as error:
+        raise StoreError(f"{target} cannot be written: {error.strerror or error}") from None
+
+
+def _missing(what: str) -> ConfigError:
+    return ConfigError(f"{what} need a package that is not installed: pip install 'firsthand[track]'")
