@@ -76,6 +76,8 @@ EDGES = {
     "experiment": "scorers runs providers hub cluster telemetry",
     "bridges": "scorers stats sandbox tools runs",
     "benchmarks": "bridges scorers patterns providers hub tools sandbox tokens",
+    # 6 learning
+    "train": "runs",
     # 8 doors
     "__init__": "experiment",
     "serve": "cluster telemetry tokens",

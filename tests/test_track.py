@@ -299,6 +299,22 @@ def test_the_command_shows_exports_and_compares(track: Track, cli: Cli, tmp_path
     assert '"steps"' in out
 
 
+def test_a_run_may_lie_in_a_folder_with_other_files(home: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("keep me")
+    with closing(store.create(home, {"kind": "track"}, "x", at=folder)) as run:
+        track = Track(run)
+        track.log({"a": 1.0}, step=1)
+        track.flush()
+    with closing(store.open_run(folder, home)) as run:
+        assert Track(run).names() == ("a",)
+    with pytest.raises(StoreError, match="holds a run already"):
+        store.create(home, {}, "x", at=folder)
+    assert (folder / "notes.txt").read_text() == "keep me"
+    assert store.list_runs(home) == []
+
+
 def test_pruning_keeps_runs_that_have_steps(home: Path, cli: Cli) -> None:
     with start("kept") as track:
         track.log({"a": 1.0}, step=0)

@@ -461,11 +461,12 @@ def create(
     command: Iterable[str] | None = None,
     figures: Mapping[str, str] | None = None,
     protocols: Mapping[str, str] | None = None,
+    at: Path | None = None,
 ) -> Run:
-    """A new run under `home`. `command` is the command line that makes it, by default this process's.
+    """A new run under `home`, or in the folder `at`, which may hold other files.
 
-    `figures` maps each benchmark that has figures of its own to the spec that makes it, `protocols` each benchmark to how it
-    is prompted and scored.
+    `command` is the command line that makes it, by default this process's. `figures` maps each benchmark that has figures of
+    its own to the spec that makes it, `protocols` each benchmark to how it is prompted and scored.
     """
     about = {
         "config": config,
@@ -476,18 +477,20 @@ def create(
         "figures": dict(figures or {}),
         "protocols": dict(protocols or {}),
     }
-    path = home / "runs" / new_run_id(datetime.now(UTC), name_hint)
+    path = at or home / "runs" / new_run_id(datetime.now(UTC), name_hint)
+    if at is not None and (at / DATABASE).exists():
+        raise StoreError(f"{at} holds a run already: open it, or give another folder")
     try:
-        path.mkdir(parents=True)
+        path.mkdir(parents=True, exist_ok=at is not None)
     except FileExistsError as error:
         if path.is_dir():  # the same four letters in the same minute
             return create(home, config, name_hint, command=command, figures=figures, protocols=protocols)
-        raise _not_made(home, error) from None
+        raise _not_made(at or home / "runs", error) from None
     except OSError as error:
-        raise _not_made(home, error) from None
+        raise _not_made(at or home / "runs", error) from None
     try:
         (path / LOCK).touch()
-        run = Run(path, Database(path / DATABASE, create=True), index=Index(home / "runs"))
+        run = Run(path, Database(path / DATABASE, create=True), index=Index(home / "runs") if at is None else None)
         with run.database.write() as connection:
             digest = put(connection, about, exact=False)
             connection.execute(
@@ -496,19 +499,22 @@ def create(
             seal(connection, "run", "true")
         run._is_checked = True
     except BaseException as error:
-        shutil.rmtree(path, ignore_errors=True)  # half a run could not be resumed
+        if at is None:
+            shutil.rmtree(path, ignore_errors=True)  # half a run could not be resumed
+        for file in path.glob(f"{DATABASE}*"):
+            file.unlink(missing_ok=True)
         cause = error.__cause__ if isinstance(error, StoreError) else error
         if isinstance(cause, OSError | sqlite3.Error):
-            raise _not_made(home, cause) from error
+            raise _not_made(at or home / "runs", cause) from error
         raise
     run.touch()
     return run
 
 
-def _not_made(home: Path, error: OSError | sqlite3.Error) -> StoreError:
+def _not_made(folder: Path, error: OSError | sqlite3.Error) -> StoreError:
     why = getattr(error, "strerror", None) or error
     return StoreError(
-        f"no run can be made in {home / 'runs'} ({why}), and nothing of it is left: make room there, or set FIRSTHAND_HOME "
+        f"no run can be made in {folder} ({why}), and nothing of it is left: make room there, or set FIRSTHAND_HOME "
         "to a folder with room"
     )
 

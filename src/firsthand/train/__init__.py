@@ -1,0 +1,1 @@
+"""Trains models: token streams, one loop, and algorithms as recipes."""
