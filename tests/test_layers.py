@@ -81,7 +81,7 @@ EDGES = {
     # 8 doors
     "__init__": "experiment",
     "serve": "cluster telemetry tokens",
-    "commands": "experiment serve show stats scorers patterns cluster telemetry runs providers hub measure embed engine",
+    "commands": "experiment train serve show stats scorers patterns cluster telemetry runs providers hub measure embed engine",
     "cli": "",
     "__main__": "cli",
 }

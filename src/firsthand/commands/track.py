@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from firsthand.errors import ConfigError, StoreError
 from firsthand.runs import store
 from firsthand.runs.track import Track
-from firsthand.runs.track_export import FORMATS, export
+from firsthand.runs.track_export import export
 from firsthand.show.curves import number, sparkline
 from firsthand.system.home import data_home
 from firsthand.system.terminal import console, print_as_json, print_table
@@ -40,7 +41,7 @@ class Config:
     """Only these metrics."""
     follow: bool = False
     """Show new values as they come, until the run ends."""
-    export: str | None = field(default=None, metadata={"choices": tuple(FORMATS)})
+    export: Literal["csv", "tensorboard", "wandb"] | None = None
     """Write the curves: csv, tensorboard, or wandb for an offline folder. Needs --to."""
     to: Path | None = None
     """The file or folder that --export writes."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 import atexit
 import hashlib
 import math
+import os
 import re
 import sys
 import threading
@@ -32,6 +33,8 @@ from firsthand.runs.integrity import SEALED
 from firsthand.runs.store import Run
 from firsthand.system.home import data_home
 
+FOLDER_VARIABLE = "FIRSTHAND_TRACK_AT"
+"""The environment variable that names the folder of the run that `start` makes, as a sweep sets it for each trial."""
 FLUSH_S = 0.25
 """Numbers are written at most this often."""
 MAX_PENDING = 4096
@@ -263,11 +266,14 @@ def start(
 ) -> Track:
     """A Track in a new run named after `name`, or in the run `resume`; the run is this process's until `finish`.
 
-    A program that ends without `finish` finishes it. ConfigError, which names the holder, if another process has the run.
+    A program that ends without `finish` finishes it. The environment variable FOLDER_VARIABLE names another folder for a new
+    run. ConfigError, which names the holder, if another process has the run.
     """
     place = home or data_home()
     if resume is None:
-        run = store.create(place, {"kind": "track", "name": name, **(config or {})}, name)
+        folder = os.environ.get(FOLDER_VARIABLE)
+        about = {"kind": "track", "name": name, **(config or {})}
+        run = store.create(place, about, name, at=Path(folder) if folder else None)
     else:
         run = store.open_run(resume, place)
     track = Track(run)

@@ -221,7 +221,7 @@ def chosen_collapse(curves: Curves) -> Finding | None:
         return None
     return Finding(
         "chosen log-prob collapse",
-        f"chosen answers became {-late:.1f} nats less likely than under the reference, rejected ones {-_late(rejected):.1f}: "
+        f"chosen answers became {-late:.1f} nats less likely than in the reference, rejected ones {-_late(rejected):.1f}: "
         "the probability went to answers that are in no pair",
         "raise beta, lower the learning rate, take fewer steps, or add cross-entropy on the chosen answers",
     )

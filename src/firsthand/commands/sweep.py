@@ -1,0 +1,165 @@
+"""Run a command with many settings, some at a time, and show which did best: a grid, random draws, successive halving."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from firsthand.errors import ConfigError
+from firsthand.runs.run_names import new_run_id
+from firsthand.show.curves import number
+from firsthand.system.home import data_home
+from firsthand.system.terminal import console, print_as_json, print_table
+from firsthand.train.sweep import Sweep, Trial, best, load_spec, run_sweep, save_spec, trials_of
+from firsthand.train.sweep_space import combinations, parse_space
+
+EXAMPLES = """
+firsthand sweep "firsthand train sft chats.jsonl --model MODEL" --set lr=1e-4,1e-3 --metric held_out_loss
+firsthand sweep "python train.py" --set lr=log:1e-5:1e-2 --set layers=int:2:6 --trials 20 --jobs 2 --metric loss
+firsthand sweep "python train.py --lr {lr}" --set lr=log:1e-5:1e-2 --trials 27 --halving steps=100,300,900 --metric loss
+firsthand sweep --resume my-sweep
+firsthand sweep --show my-sweep
+"""
+
+
+@dataclass(frozen=True)
+class Config:
+    """A command, its settings, and the metric to judge by."""
+
+    command: str | None = field(default=None, metadata={"positional": True})
+    """The command of a trial. `{lr}` in it stands for the setting lr; a setting without a place becomes the flag --lr."""
+    set: tuple[str, ...] = field(default=(), metadata={"repeated": True})
+    """A setting: lr=1e-4,1e-3 for values, lr=log:1e-5:1e-2, x=uniform:0:1 or n=int:2:8 for ranges."""
+    metric: str = "held_out_loss"
+    """The metric that trials are judged by, as their Track has it."""
+    maximise: bool = False
+    """Higher is better."""
+    best_of_curve: bool = False
+    """Judge a trial by the best value of the metric, not by the last."""
+    trials: int | None = None
+    """Draw so many settings; without it every combination is tried."""
+    halving: str | None = None
+    """Successive halving over budgets, as steps=100,300,900: all run with the first, the best third with the next."""
+    eta: int = 3
+    """With --halving: one of so many trials goes on."""
+    jobs: int = 1
+    """Processes at a time."""
+    seed: int = 0
+    """Decides what is drawn."""
+    out: Path | None = None
+    """Folder of the sweep; by default a new one below `<data home>/sweeps`."""
+    resume: Path | None = None
+    """Run what is left of the sweep in this folder."""
+    show: Path | None = None
+    """Show the sweep in this folder, and run nothing."""
+    json: bool = False
+    """Print JSON for programs."""
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("command", "resume", "show") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ConfigError("give a command for a new sweep, or --resume or --show with the folder of one")
+        if self.command is not None and not self.set:
+            raise ConfigError("a sweep needs something to vary: --set lr=1e-4,1e-3")
+        if self.jobs < 1 or self.eta < 2:
+            raise ConfigError(f"jobs is {self.jobs} and eta {self.eta}: give 1 or more, and 2 or more")
+
+
+def main(config: Config) -> int:
+    """Run or show the sweep; 1 if every trial failed."""
+    if config.show is not None:
+        return report(config.show, trials_of(config.show), config)
+    folder = config.resume or config.out or data_home() / "sweeps" / new_run_id(datetime.now(UTC), "sweep")
+    if config.command is not None:
+        save_spec(new_sweep(config, config.command), folder)
+    if not config.json:
+        console().print(f"sweep     {folder}", soft_wrap=True, markup=False)
+    trials = run_sweep(folder, jobs=config.jobs, on_change=lambda trial: None if config.json else tell(trial))
+    return report(folder, trials, config)
+
+
+def new_sweep(config: Config, command: str) -> Sweep:
+    """The sweep that the flags describe."""
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise ConfigError(f"the command cannot be read ({error}): put it in quotes, as a shell takes it") from None
+    if not words:
+        raise ConfigError("the command is empty: give the words that start a trial")
+    budget, equals, budgets = (config.halving or "").partition("=")
+    rungs = tuple(budgets.split(",")) if equals else ("",)
+    if config.halving is not None and (not equals or not budget or not all(rungs) or len(set(rungs)) < len(rungs)):
+        raise ConfigError(f"halving is {config.halving!r:.80}: give a setting and its budgets, as steps=100,300,900")
+    space = parse_space(config.set)
+    if budget in space:
+        raise ConfigError(f"{budget} is the budget of --halving: leave it out of --set")
+    settings = combinations(space, trials=config.trials, seed=config.seed)
+    return Sweep(
+        tuple(words),
+        tuple(settings),
+        config.metric,
+        not config.maximise,
+        budget,
+        rungs,
+        config.eta,
+        config.best_of_curve,
+    )
+
+
+def tell(trial: Trial) -> None:
+    """Print a line when a trial begins or ends."""
+    result = trial.why if trial.state == "failed" else "" if math.isnan(trial.value) else number(trial.value)
+    console().print(
+        f"{trial.state:<8}  {trial.number:>4}  {_settings(trial)}  {result}".rstrip(), soft_wrap=True, markup=False
+    )
+
+
+def report(folder: Path, trials: Sequence[Trial], config: Config) -> int:
+    """Print the trials of each rung, best first."""
+    sweep = load_spec(folder)
+    top = best(sweep, trials)
+    if config.json:
+        body = [
+            {**vars(trial), "folder": str(trial.folder), "value": None if math.isnan(trial.value) else trial.value}
+            for trial in trials
+        ]
+        print_as_json({"best": None if top is None else top.number, "trials": body})
+        return 0 if top is not None else 1
+    sign = 1 if sweep.minimise else -1
+    for rung in sweep.rungs:
+        of_rung = [trial for trial in trials if trial.rung == rung]
+        of_rung.sort(key=lambda trial: (math.isnan(trial.value), sign * trial.value))
+        names = list(dict.fromkeys(name for trial in of_rung for name in trial.settings))
+        rows = [
+            [
+                str(trial.number),
+                *(trial.settings.get(name, "") for name in names),
+                "" if math.isnan(trial.value) else number(trial.value),
+                trial.why or trial.state,
+            ]
+            for trial in of_rung
+        ]
+        if rows:
+            print_table(
+                f"{sweep.budget} {rung}".strip(), ["trial", *names, sweep.metric, "state"], rows, right=(sweep.metric,)
+            )
+    if top is None:
+        console().print("No trial has a value.", markup=False)
+        return 1
+    tried = sum(not math.isnan(trial.value) for trial in trials if trial.rung == top.rung)
+    console().print(f"best      {shlex.join(top.command)}", soft_wrap=True, markup=False)
+    if tried > 1:
+        console().print(
+            f"Its value is the best of {tried}, so it is optimistic: run it again with other seeds before you quote it.",
+            soft_wrap=True,
+            markup=False,
+        )
+    return 0
+
+
+def _settings(trial: Trial) -> str:
+    return " ".join(f"{name}={value}" for name, value in trial.settings.items())

@@ -1,0 +1,254 @@
+"""Runs a sweep: one process per trial, some at a time, each with a run of its own; nothing is shared but their files.
+
+    <sweep>/sweep.json              the command, the space, the metric, the rungs
+    <sweep>/trials/0003-100/        the run of trial 3 on the rung of 100, with `log.txt`, what its process printed
+
+A trial that ended well is not run again, so a sweep that was stopped goes on. With rungs (successive halving, Jamieson and
+Talwalkar, 2016, arXiv:1502.07943) all trials run with the smallest budget, the best of them with the next, and so on.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from firsthand.errors import ConfigError, StoreError
+from firsthand.runs import store
+from firsthand.runs.track import FOLDER_VARIABLE, Track
+from firsthand.system.lock import claimed
+from firsthand.train.sweep_space import survivors
+
+SPEC = "sweep.json"
+_POLL_S = 0.05
+_STOP_S = 5.0
+"""Seconds that a stopped trial has to end itself."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What a sweep is."""
+
+    command: tuple[str, ...]
+    """The words of the command; `{name}` in a word stands for a setting, `{out}` for the trial's folder."""
+    trials: tuple[Mapping[str, str], ...]
+    metric: str
+    minimise: bool = True
+    budget: str = ""
+    """The setting that rungs change, such as `steps`; empty without rungs."""
+    rungs: tuple[str, ...] = ("",)
+    """Budgets from the smallest on; one empty rung without."""
+    eta: int = 3
+    """One of so many trials goes on to the next rung."""
+    best_of_curve: bool = False
+    """Judge a trial by the best value of its metric, not by the last."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A trial on a rung, and how it went."""
+
+    number: int
+    rung: str
+    settings: Mapping[str, str]
+    folder: Path
+    value: float = math.nan
+    """The metric: its last value, or its best."""
+    state: str = "waiting"
+    """`waiting`, `running`, `done` or `failed`."""
+    why: str = ""
+    """Of a failed one: its exit status and the last line that it printed."""
+    command: tuple[str, ...] = field(default=())
+
+
+def save_spec(sweep: Sweep, folder: Path) -> None:
+    """Write the spec into a new folder. ConfigError if it holds a sweep already; StoreError if it cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if (folder / SPEC).exists():
+            raise ConfigError(f"{folder} holds a sweep already: go on with --resume {folder}, or give another --out")
+        part = folder / f"{SPEC}.part"
+        part.write_text(json.dumps(asdict(sweep), indent=2) + "\n", encoding="utf-8")
+        part.replace(folder / SPEC)
+    except OSError as error:
+        raise StoreError(f"{folder} cannot be written ({error.strerror or error}): give another --out") from None
+
+
+def load_spec(folder: Path) -> Sweep:
+    """The sweep in a folder. ConfigError if there is none."""
+    try:
+        body = json.loads((folder / SPEC).read_text(encoding="utf-8"))
+        body |= {"command": tuple(body["command"]), "trials": tuple(body["trials"]), "rungs": tuple(body["rungs"])}
+        return Sweep(**body)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ConfigError(f"{folder} holds no sweep ({type(error).__name__}): give the folder of one") from None
+
+
+def run_sweep(folder: Path, *, jobs: int = 1, on_change: Callable[[Trial], None] = lambda trial: None) -> list[Trial]:
+    """Run what is left of the sweep in a folder; returns all its trials, rung by rung.
+
+    ConfigError, which names the holder, if another process runs it. Ctrl-C ends the trials' processes too.
+    """
+    sweep = load_spec(folder)
+    busy = "wait until it ends, or end it first"
+    with claimed(folder / "lock", lambda by: ConfigError(f"{folder} is being run by {by}: {busy}")):
+        chosen, all_trials = list(range(len(sweep.trials))), []
+        for place, rung in enumerate(sweep.rungs):
+            trials = _run_rung(sweep, folder, rung, chosen, jobs, on_change)
+            all_trials += trials
+            if place + 1 < len(sweep.rungs):
+                values = [trial.value for trial in trials]
+                count = max(1, len(trials) // sweep.eta)
+                chosen = sorted(trials[at].number for at in survivors(values, count, minimise=sweep.minimise))
+        return all_trials
+
+
+def trials_of(folder: Path) -> list[Trial]:
+    """The trials of a sweep as they stand, without running any."""
+    sweep = load_spec(folder)
+    made = [_trial(sweep, folder, number, rung) for rung in sweep.rungs for number in range(len(sweep.trials))]
+    return [
+        looked
+        for trial in made
+        if (looked := _looked_at(sweep, trial)).state != "waiting" or trial.rung == sweep.rungs[0]
+    ]
+
+
+def best(sweep: Sweep, trials: Sequence[Trial]) -> Trial | None:
+    """The best trial of the last rung that has one with a value."""
+    for rung in reversed(sweep.rungs):
+        of_rung = [trial for trial in trials if trial.rung == rung and not math.isnan(trial.value)]
+        if of_rung:
+            return of_rung[survivors([trial.value for trial in of_rung], 1, minimise=sweep.minimise)[0]]
+    return None
+
+
+def _run_rung(
+    sweep: Sweep, folder: Path, rung: str, chosen: Sequence[int], jobs: int, on_change: Callable[[Trial], None]
+) -> list[Trial]:
+    waiting = [_looked_at(sweep, _trial(sweep, folder, number, rung)) for number in chosen]
+    done = {trial.number: trial for trial in waiting if trial.state == "done"}
+    waiting = [trial for trial in waiting if trial.state != "done"]
+    under_way: dict[int, tuple[Trial, subprocess.Popen[bytes]]] = {}
+    try:
+        while waiting or under_way:
+            while waiting and len(under_way) < jobs:
+                trial = waiting.pop(0)
+                under_way[trial.number] = trial, _start(trial)
+                on_change(_with(trial, state="running"))
+            for number, (trial, process) in list(under_way.items()):
+                if process.poll() is not None:
+                    del under_way[number]
+                    done[number] = _ended(sweep, trial, process.returncode)
+                    on_change(done[number])
+            time.sleep(_POLL_S)
+    finally:
+        _stop([process for _, process in under_way.values()])
+    return [done[number] for number in chosen]
+
+
+def _trial(sweep: Sweep, folder: Path, number: int, rung: str) -> Trial:
+    settings = dict(sweep.trials[number]) | ({sweep.budget: rung} if sweep.budget else {})
+    place = folder / "trials" / (f"{number:04d}-{rung}" if rung else f"{number:04d}")
+    return Trial(number, rung, settings, place, command=_words(sweep.command, settings, place))
+
+
+def _words(command: Sequence[str], settings: Mapping[str, str], folder: Path) -> tuple[str, ...]:
+    """The words with their settings in place; a setting without a place becomes a flag at the end."""
+    words, placed = [], set()
+    for word in command:
+        for name, value in {**settings, "out": str(folder)}.items():
+            if f"{{{name}}}" in word:
+                word = word.replace(f"{{{name}}}", value)
+                placed.add(name)
+        words.append(word)
+    flags = [
+        word
+        for name, value in settings.items()
+        if name not in placed
+        for word in (f"--{name.replace('_', '-')}", value)
+    ]
+    is_training = [Path(word).name for word in command[:2]] == ["firsthand", "train"]
+    own_place = ["--out", str(folder)] if is_training and "out" not in placed else []
+    return (*words, *flags, *own_place)
+
+
+def _start(trial: Trial) -> subprocess.Popen[bytes]:
+    try:
+        if trial.folder.exists():  # of a try that was stopped or failed
+            shutil.rmtree(trial.folder)
+        trial.folder.mkdir(parents=True)
+        with (trial.folder / "log.txt").open("wb") as log:
+            return subprocess.Popen(
+                trial.command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env={**os.environ, FOLDER_VARIABLE: str(trial.folder)},
+            )
+    except OSError as error:
+        raise ConfigError(
+            f"the trial `{shlex.join(trial.command)}` cannot be started: {error.strerror or error}"
+        ) from None
+
+
+def _ended(sweep: Sweep, trial: Trial, code: int) -> Trial:
+    """The trial after its process ended; the exit status is kept, so that a failed one is not taken for done later."""
+    (trial.folder / "exit").write_text(f"{code}\n")
+    return _looked_at(sweep, trial)
+
+
+def _looked_at(sweep: Sweep, trial: Trial) -> Trial:
+    """The trial as its files show it."""
+    try:
+        code = int((trial.folder / "exit").read_text())
+    except (OSError, ValueError):
+        return trial
+    if code:
+        return _with(trial, state="failed", why=f"exit status {code}: {_last_line(trial.folder / 'log.txt')}")
+    try:
+        with closing(store.open_run(trial.folder, trial.folder)) as run:
+            values = [value for value in Track(run).curve(sweep.metric).values if not math.isnan(value)]
+            names = Track(run).names()
+    except StoreError as error:
+        return _with(trial, state="failed", why=str(error))
+    if not values:
+        known = ", ".join(names) or "none"
+        return _with(trial, state="failed", why=f"it logged no {sweep.metric!r}; its metrics are {known}")
+    best_value = min(values) if sweep.minimise else max(values)
+    return _with(trial, state="done", value=best_value if sweep.best_of_curve else values[-1])
+
+
+def _with(trial: Trial, **changed: object) -> Trial:
+    return Trial(**{**vars(trial), **changed})  # type: ignore[arg-type]
+
+
+def _last_line(log: Path) -> str:
+    with suppress(OSError):
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 4096))
+            lines = file.read().decode("utf-8", "replace").split("\n")
+        return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "it printed nothing")
+    return "it printed nothing"
+
+
+def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """End processes and their children: first asked, after _STOP_S seconds made to."""
+    for signalled in (signal.SIGINT, signal.SIGKILL):
+        left = [process for process in processes if process.poll() is None]
+        for process in left:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signalled)
+        until = time.monotonic() + _STOP_S
+        while any(process.poll() is None for process in left) and time.monotonic() < until:
+            time.sleep(_POLL_S)

@@ -1,0 +1,220 @@
+"""Sweeps: spaces, processes that share only files, halving, and trials that fail or are stopped."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from firsthand.errors import ConfigError
+from firsthand.train.sweep import Sweep, best, load_spec, run_sweep, save_spec, trials_of
+from firsthand.train.sweep_space import Drawn, combinations, parse_space, survivors
+
+Cli = Callable[..., tuple[int, str, str]]
+PROGRAM = """
+import sys
+from firsthand.runs.track import start
+words = [part for word in sys.argv[1:] for part in word.split("=")]
+settings = {name[2:]: value for name, value in zip(words[::2], words[1::2])}
+lr, steps = float(settings["lr"]), int(settings.get("steps", 3))
+with start("trial") as track:
+    for step in range(1, steps + 1):
+        track.log({"loss": (lr - 0.3) ** 2 + 1 / step}, step=step)
+if lr > 5:
+    print("it blew up")
+    sys.exit(3)
+"""
+
+
+@pytest.fixture
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))
+    path = tmp_path / "program.py"
+    path.write_text(PROGRAM)
+    return path
+
+
+def sweep_of(program: Path, *lrs: str, **more: object) -> Sweep:
+    return replace(Sweep((sys.executable, str(program)), tuple({"lr": lr} for lr in lrs), "loss"), **more)
+
+
+def test_listed_values_are_combined_in_order() -> None:
+    space = parse_space(["a=1,2", "b=x,y"])
+    assert combinations(space) == [{"a": a, "b": b} for a in "12" for b in "xy"]
+
+
+def test_draws_depend_on_the_seed_alone_and_are_all_different() -> None:
+    space = parse_space(["lr=log:1e-5:1e-2", "n=int:2:4", "d=uniform:0:0.5", "k=x,y"])
+    found = combinations(space, trials=50, seed=3)
+    assert found == combinations(space, trials=50, seed=3) != combinations(space, trials=50, seed=4)
+    assert len({tuple(each.values()) for each in found}) == 50
+    assert all(1e-5 <= float(each["lr"]) <= 1e-2 and 0 <= float(each["d"]) <= 0.5 for each in found)
+    assert {each["n"] for each in found} == {"2", "3", "4"} and {each["k"] for each in found} == {"x", "y"}
+    below = sum(float(each["lr"]) < math.sqrt(1e-7) for each in found)
+    assert 15 <= below <= 35  # half of the draws lie below the middle of the logarithms
+
+
+def test_a_small_space_gives_all_of_it() -> None:
+    assert len(combinations(parse_space(["n=int:2:4"]), trials=50)) == 3
+    assert Drawn("int", 2, 4).draw(random.Random(0)) in ("2", "3", "4")
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        ("lr", "is no setting"), ("=3", "is no setting"), ("a b=1", "is no setting"), ("lr=", "the values of lr"),
+        ("lr=1,,2", "the values of lr"), ("lr=1,1", "the values of lr"), ("lr=log:1", "give a range"),
+        ("lr=log:0:1", "above 0"), ("lr=log:2:1", "the lower first"), ("lr=log:1:1", "the lower first"),
+        ("n=int:1.5:3", "whole"), ("x=uniform:nan:1", "two numbers"), ("x=uniform:a:b", "give a range"),
+    ],
+)  # fmt: skip
+def test_a_setting_that_cannot_be_read_is_refused(spec: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        parse_space([spec])
+
+
+def test_spaces_that_have_no_end_are_refused() -> None:
+    with pytest.raises(ConfigError, match="given twice"):
+        parse_space(["a=1", "a=2"])
+    with pytest.raises(ConfigError, match="--trials"):
+        combinations(parse_space(["lr=log:1:2"]))
+    with pytest.raises(ConfigError, match="combinations"):
+        combinations(parse_space([f"{name}={','.join(map(str, range(30)))}" for name in "abc"]))
+
+
+def test_survivors_are_the_best_and_nan_is_the_worst() -> None:
+    values = [3.0, math.nan, 1.0, 2.0, 1.0]
+    assert survivors(values, 3, minimise=True) == [2, 4, 3]
+    assert survivors(values, 2, minimise=False) == [0, 3]
+    assert survivors(values, 5, minimise=False)[-1] == 1
+
+
+def test_a_grid_runs_and_the_best_is_named(program: Path, tmp_path: Path, cli: Cli) -> None:
+    command = f"{sys.executable} {program}"
+    out = str(tmp_path / "sweep")
+    code, shown, err = cli("sweep", command, "--set", "lr=0.1,0.3,9", "--metric", "loss", "--jobs", "2", "--out", out)
+    assert code == 0, err
+    assert f"best      {command} --lr 0.3" in " ".join(shown.split()).replace("best ", "best      ")
+    assert "exit status 3: it blew up" in shown and "optimistic" in shown
+    code, again, _ = cli("sweep", "--show", out, "--json")
+    body = json.loads(again)
+    assert body["best"] == 1
+    assert [trial["state"] for trial in body["trials"]] == ["done", "done", "failed"]
+    assert body["trials"][1]["value"] == pytest.approx(1 / 3)
+    code, _, err = cli("sweep", command, "--set", "lr=1", "--out", out)
+    assert code == 2 and "holds a sweep already" in err
+
+
+def test_halving_gives_more_steps_to_the_best_third(program: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "sweep"
+    sweep = sweep_of(program, "0.1", "0.9", "0.3", "0.5", "0.35", "0.7", budget="steps", rungs=("1", "4", "8"))
+    save_spec(sweep, folder)
+    trials = run_sweep(folder, jobs=2)
+    assert [(each.rung, each.number) for each in trials] == [
+        *(("1", number) for number in range(6)), ("4", 2), ("4", 4), ("8", 2),
+    ]  # fmt: skip
+    assert best(sweep, trials).rung == "8" and best(sweep, trials).value == pytest.approx(1 / 8)
+    assert [each.state for each in trials_of(folder)] == ["done"] * 9
+
+
+def test_the_value_is_the_last_of_the_curve_or_its_best(program: Path, tmp_path: Path) -> None:
+    program.write_text(
+        "from firsthand.runs.track import start\nwith start('t') as track:\n"
+        "    for step, value in enumerate((3.0, 1.0, 2.0, float('nan'))):\n        track.log({'loss': value}, step=step)\n"
+    )
+    for best_of_curve, value in ((False, 2.0), (True, 1.0)):
+        folder = tmp_path / f"sweep-{best_of_curve}"
+        save_spec(sweep_of(program, "1", best_of_curve=best_of_curve), folder)
+        assert run_sweep(folder)[0].value == value
+    save_spec(sweep_of(program, "1", metric="acc"), tmp_path / "other")
+    (trial,) = run_sweep(tmp_path / "other")
+    assert trial.state == "failed" and "logged no 'acc'" in trial.why and "loss" in trial.why
+
+
+def test_settings_have_their_place_in_the_command(program: Path, tmp_path: Path) -> None:
+    words = (sys.executable, str(program), "--lr={lr}")
+    save_spec(sweep_of(program, "0.3", command=words), tmp_path / "sweep")
+    (trial,) = run_sweep(tmp_path / "sweep")
+    assert trial.command[2:] == ("--lr=0.3",) and trial.state == "done"
+    training = Sweep(("firsthand", "train", "sft", "x.jsonl"), ({"weight_decay": "0"},), "loss")
+    save_spec(training, tmp_path / "training")
+    (looked,) = trials_of(tmp_path / "training")
+    assert looked.command[4:] == ("--weight-decay", "0", "--out", str(looked.folder)) and looked.state == "waiting"
+
+
+STOPPED = """
+import os, sys, time
+from pathlib import Path
+Path(sys.argv[1], f"begun-{sys.argv[3]}").touch()
+if sys.argv[3] == "2" and not Path(sys.argv[1], "go").exists():
+    time.sleep(600)
+from firsthand.runs.track import start
+with start("t") as track:
+    track.log({"loss": float(sys.argv[3])}, step=1)
+"""
+
+
+def test_a_sweep_that_was_killed_goes_on_and_runs_nothing_twice(tmp_path: Path) -> None:
+    script, marks, folder = tmp_path / "stopped.py", tmp_path / "marks", tmp_path / "sweep"
+    script.write_text(STOPPED)
+    marks.mkdir()
+    save_spec(Sweep((sys.executable, str(script), str(marks)), ({"lr": "1"}, {"lr": "2"}, {"lr": "3"}), "loss"), folder)
+    words = [sys.executable, "-m", "firsthand", "sweep", "--resume", str(folder)]
+    child = subprocess.Popen(words, stdout=subprocess.DEVNULL, env={**os.environ, "FIRSTHAND_HOME": str(tmp_path)})
+    until = time.monotonic() + 120
+    while not (marks / "begun-2").exists():
+        assert time.monotonic() < until and child.poll() is None
+        time.sleep(0.05)
+    with pytest.raises(ConfigError, match="is being run by process"):
+        run_sweep(folder)
+    child.send_signal(signal.SIGINT)
+    assert child.wait(60) == 130
+    assert not _alive(str(marks))  # the trial's process went with it
+    (marks / "begun-1").unlink()
+    (marks / "go").touch()
+    trials = run_sweep(folder)
+    assert [trial.value for trial in trials] == [1.0, 2.0, 3.0]
+    assert not (marks / "begun-1").exists()
+
+
+def _alive(mark: str) -> bool:
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = entry.read_bytes().decode(errors="replace").split("\0")
+        except OSError:
+            continue
+        if mark in words and "sweep" not in words:
+            return True
+    return False
+
+
+@pytest.mark.parametrize(
+    "body", ["", "[]", '{"command": 3}', '{"command": ["a"], "trials": [], "rungs": [""], "x": 1}']
+)
+def test_a_damaged_spec_is_one_sentence(tmp_path: Path, body: str) -> None:
+    (tmp_path / "sweep.json").write_text(body)
+    with pytest.raises(ConfigError, match="holds no sweep"):
+        load_spec(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (), ("x",), ("x", "--set", "a=1", "--resume", "y"), ("x 'y", "--set", "a=1"), (" ", "--set", "a=1"),
+        ("x", "--set", "a=1", "--halving", "steps"), ("x", "--set", "a=1", "--halving", "a=1,2"),
+        ("x", "--set", "a=1", "--jobs", "0"), ("--show", "/nowhere"),
+    ],
+)  # fmt: skip
+def test_wrong_words_are_refused_before_anything_runs(cli: Cli, words: tuple[str, ...]) -> None:
+    code, _, err = cli("sweep", *words)
+    assert code == 2 and "Traceback" not in err
