@@ -1,1 +1,1 @@
-"""Trains models: token streams, one loop, and algorithms as recipes."""
+"""Training: pretraining, fine-tuning and reinforcement learning as one loop over token streams."""
