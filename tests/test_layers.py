@@ -81,7 +81,8 @@ EDGES = {
     # 8 doors
     "__init__": "experiment",
     "serve": "cluster telemetry tokens",
-    "commands": "experiment train serve show stats scorers patterns cluster telemetry runs providers hub measure embed engine",
+    "commands": "experiment train serve show stats scorers patterns cluster telemetry runs providers hub measure embed"
+    " engine",
     "cli": "",
     "__main__": "cli",
 }

@@ -28,7 +28,7 @@ from firsthand.system.lock import claimed
 from firsthand.tokens import pretrained
 from firsthand.train.live_line import LiveLine
 from firsthand.train.model_folder import save_model
-from firsthand.train.training_run import MetricLog, read_metrics
+from firsthand.train.training_run import read_metrics
 from tiny import write_model
 
 TEXT = "".join(f"def f{n}(x):\n    return x + {n}\n\n" for n in range(60))
@@ -56,7 +56,7 @@ def test_a_model_is_trained_from_nothing_and_answers(tmp_path, text, cli):
     out = tmp_path / "run"
     code, told, live = cli("train", "pretrain", str(text), "--steps", "6", "--out", str(out), *SMALL)
     assert code == 0 and f"firsthand serve {out}/model" in told
-    rows = read_metrics(out / "metrics.jsonl")
+    rows = read_metrics(out)
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6] and rows[-1]["loss"] < rows[0]["loss"]
     assert [row["step"] for row in rows if "bits_per_byte" in row] == [4, 6]
     assert "step 6/6" in live and "bits per byte" in live
@@ -91,7 +91,7 @@ def test_fine_tuning_shows_its_masks_and_teaches_the_answers(tmp_path, cli):
     )  # fmt: skip
     assert code == 0 and "12 conversations" in told and "26 of them trained on" in told
     assert "<|im_start|>user\nWhat is 0 + 1?<|im_end|>\n<|im_start|>assistant\n⟦1<|im_end|>⟧\n" in told
-    rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    rows = read_metrics(tmp_path / "run")
     assert len(rows) == 55 and rows[-1]["loss"] < 0.5 * rows[0]["loss"] and "held_out_loss" in rows[-1]
     model = catalog.model(str(tmp_path / "run" / "model"))
     (answer,) = run_sync(model.complete((user("What is 3 + 1?"),), Sampling(max_tokens=8, temperature=0)))
@@ -156,7 +156,7 @@ def test_a_folder_with_a_run_is_resumed_and_never_begun_anew(tmp_path, text, cli
     assert code == 0
     names = ("model/model.safetensors", "model/tokenizer.json")
     assert all((out / name).read_bytes() == (whole / name).read_bytes() for name in names)
-    losses = [[(row["step"], row["loss"]) for row in read_metrics(each / "metrics.jsonl")] for each in (out, whole)]
+    losses = [[(row["step"], row["loss"]) for row in read_metrics(each)] for each in (out, whole)]
     assert losses[0] == losses[1]
     code, _, error = cli("train", "--resume", str(out), "--vocab-size", "400")
     assert code == 2 and "does not take '--vocab-size'" in error
@@ -170,7 +170,7 @@ def test_two_processes_on_one_folder_are_refused(tmp_path, text, cli):
     out.mkdir()
     with claimed(out / "lock", lambda by: ConfigError(by)):
         code, _, error = cli("train", "pretrain", str(text), "--steps", "2", "--out", str(out), *SMALL)
-    assert code == 2 and f"{out} is being trained by process {os.getpid()}" in error
+    assert code == 2 and f"{out.name} is being run by process {os.getpid()}" in error
     assert not (out / "recipe.json").exists()
 
 
@@ -269,19 +269,6 @@ def test_a_model_that_does_not_fit_on_the_disk_leaves_its_checkpoint(tmp_path, t
     assert cli("train", "--resume", str(out))[0] == 0 and (out / "model" / "model.safetensors").stat().st_size == size
 
 
-def test_metrics_of_steps_that_are_made_again_replace_the_old_ones(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    first = MetricLog(path)
-    for step in (1, 2, 3, 4):
-        first.log({"loss": float(step)}, step=step)
-    with path.open("a") as file:
-        file.write('{"step": 5, "lo')  # a process was killed here
-    again = MetricLog(path)
-    again.log({"loss": 30.0}, step=3)
-    again.log({"loss": 40.0}, step=4)
-    assert [(row["step"], row["loss"]) for row in read_metrics(path)] == [(1, 1.0), (2, 2.0), (3, 30.0), (4, 40.0)]
-
-
 class Terminal(io.StringIO):
     def isatty(self):
         return True
@@ -321,10 +308,10 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_bits_of_the_undistur
         ask = ("--resume", str(out)) if (out / "recipe.json").exists() else (*words, "--out", str(out))
         started = subprocess.Popen([sys.executable, "-m", "firsthand", "train", *ask], env=environment,
                                    stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)  # fmt: skip
-        begun = len(read_metrics(out / "metrics.jsonl"))
+        begun = len(read_metrics(out))
         deadline = time.monotonic() + 300
         while started.poll() is None and time.monotonic() < deadline and kills < 4:
-            rows = read_metrics(out / "metrics.jsonl")
+            rows = read_metrics(out)
             if rows and rows[-1]["step"] >= min(begun + goal, steps):
                 started.send_signal(signal.SIGKILL)
                 kills += 1
@@ -335,5 +322,5 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_bits_of_the_undistur
     assert kills >= 2
     for name in ("model/model.safetensors", f"checkpoints/step-{steps:06d}/optimizer.safetensors"):
         assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
-    losses = [[row["loss"] for row in read_metrics(tmp_path / each / "metrics.jsonl")] for each in ("killed", "whole")]
+    losses = [[row["loss"] for row in read_metrics(tmp_path / each)] for each in ("killed", "whole")]
     assert losses[0] == losses[1] and len(losses[0]) == steps

@@ -36,7 +36,7 @@ class Config:
     recipe: str | None = field(default=None, metadata={"positional": True})
     """The recipe, or a .py file with one."""
     out: Path | None = None
-    """Folder of the run; by default a new one below `<data home>/training`."""
+    """Folder of the run; by default a new one below `<data home>/runs`."""
     resume: Path | None = None
     """Go on with the run in this folder, from its newest checkpoint; settings of its loop may be given anew."""
 
@@ -79,7 +79,7 @@ def _train(own: Config, words: Sequence[str]) -> int:
         module = inspect.getmodule(config_class)
         told = {"description": inspect.getdoc(module) or "", "examples": getattr(module, "EXAMPLES", "")}
         config = parse(config_class, words, prog=f"firsthand train {name}", **told)
-        folder = own.out or data_home() / "training" / new_run_id(datetime.now(), Path(name).stem)
+        folder = own.out or data_home() / "runs" / new_run_id(datetime.now(), Path(name).stem)
     else:
         raise ConfigError("a recipe is needed; `firsthand train --help` shows all")
     from firsthand.train.training_run import opened

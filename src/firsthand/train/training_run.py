@@ -1,7 +1,7 @@
-"""The folder of a training run: its settings, lock, metrics, checkpoints, and in the end the model.
+"""The folder of a training run: a Run with its Track, settings, checkpoints, and in the end the model.
 
+run.sqlite      metrics by step (`runs/track.py`); `firsthand track` shows them
 recipe.json     the recipe and all its settings; a resumed run reads them
-metrics.jsonl   one line a step
 checkpoints/    `checkpoints.py`
 model/          the trained model, as `model_folder` writes it
 """
@@ -11,8 +11,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,12 @@ from firsthand import __version__
 from firsthand.errors import ConfigError, StoreError
 from firsthand.message import Json
 from firsthand.nn.decoder import Decoder
-from firsthand.system.lock import claimed
+from firsthand.runs import store
+from firsthand.runs.run_claims import expect_idle
+from firsthand.runs.run_names import DATABASE
+from firsthand.runs.system_metrics import watch_system
+from firsthand.runs.track import Track, start
+from firsthand.system.home import data_home
 from firsthand.tokens.tokenizer import Tokenizer
 from firsthand.train.checkpoints import Checkpoints
 from firsthand.train.fit import MetricSink, fit
@@ -36,15 +42,16 @@ from firsthand.train.schedules import ScheduleSettings
 from firsthand.train.settings import LoopSettings, OptimizerSettings
 from firsthand.train.streams import Batches
 
-SETTINGS, METRICS = "recipe.json", "metrics.jsonl"
+SETTINGS = "recipe.json"
 
 
 class TrainingRun:
     """An open run. Recipes get one; `opened` makes it."""
 
-    def __init__(self, folder: Path, loop: LoopSettings):
+    def __init__(self, folder: Path, loop: LoopSettings, track: Track):
         self.folder = folder
         self.loop = loop
+        self.track = track
 
     @property
     def device(self) -> torch.device:
@@ -72,6 +79,10 @@ class TrainingRun:
         steps = self.loop.steps if steps is None else steps
         whole = model if values is None else nn.ModuleDict({"model": model, "value_head": values})
         every = self.loop.checkpoint_every
+        checkpoints = _TrackedCheckpoints(
+            self.folder / "checkpoints", every=every, keep=self.loop.keep, last_step=steps if every else None
+        )
+        checkpoints.track = self.track
         return fit(
             model,
             batches,
@@ -79,10 +90,8 @@ class TrainingRun:
             optimizer=optimizer_for(whole, optimizer),
             schedule=schedule.over(steps),
             steps=steps,
-            track=_Several([MetricLog(self.folder / METRICS), LiveLine(steps), *sinks]),
-            checkpoint=Checkpoints(
-                self.folder / "checkpoints", every=every, keep=self.loop.keep, last_step=steps if every else None
-            ),
+            track=_Several([self.track, LiveLine(steps), *sinks]),
+            checkpoint=checkpoints,
             values=values,
             micro_tokens=self.loop.micro_tokens,
             clip_norm=self.loop.clip_norm,
@@ -94,47 +103,48 @@ class TrainingRun:
     def save(self, model: Decoder, tokenizer: Tokenizer, *, base: Path | None = None) -> Path:
         """Write the model into the run's folder; returns that of the model. StoreError if the disk is full."""
         try:
-            return save_model(model, tokenizer, self.folder / "model", base=base)
+            saved = save_model(model, tokenizer, self.folder / "model", base=base)
         except (OSError, SafetensorError) as error:
             raise StoreError(
                 f"the model could not be written to {self.folder} ({error}): its last checkpoint is "
                 "whole, so make room and resume"
             ) from None
+        for file in sorted(saved.glob("*.safetensors")):
+            self.track.artifact(file)
+        return saved
 
 
-class MetricLog:
-    """Metrics as JSON lines; a step that is logged again, after a run was resumed, replaces it and all later ones."""
+class _TrackedCheckpoints(Checkpoints):
+    """Checkpoints beside a Track: metrics are written before a checkpoint is, and rewound to the one that is restored."""
 
-    def __init__(self, path: Path):
-        self.path = path
-        self._is_trimmed = False
+    track: Track
 
-    def log(self, metrics: Mapping[str, float], *, step: int) -> None:
-        """Append the metrics of a step. StoreError if the disk is full."""
-        try:
-            if not self._is_trimmed:
-                kept = [row for row in read_metrics(self.path) if row["step"] < step]
-                part = self.path.with_name(f"{self.path.name}.part")
-                part.write_text("".join(f"{json.dumps(row)}\n" for row in kept), encoding="utf-8")
-                part.replace(self.path)
-                self._is_trimmed = True
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": step, **metrics}) + "\n")
-        except OSError as error:
-            raise StoreError(
-                f"{self.path} cannot be written ({error.strerror or error}): make room and resume the run"
-            ) from None
+    def after(self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, batches: Batches) -> None:
+        """Save a checkpoint if one is due after this step."""
+        if self.every and (step % self.every == 0 or step == self.last_step):
+            self.track.flush()
+        super().after(step, model, optimizer, batches)
+
+    def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer, batches: Batches) -> int:
+        """Load the newest whole checkpoint, and rewind the metrics to it; returns its step."""
+        step = super().restore(model, optimizer, batches)
+        if self.track.last_step() is not None:
+            self.track.rewind(step)
+        return step
 
 
-def read_metrics(path: Path) -> list[dict[str, float]]:
-    """The rows of a run's metrics, in the order of steps; a line that a killed process left unfinished is passed over."""
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            continue
-    return [row for row in rows if isinstance(row, dict) and "step" in row]
+def read_metrics(folder: Path) -> list[dict[str, float]]:
+    """The metrics of the run in a folder, if there is one: each step's number and values, in the order of steps."""
+    if not (folder / DATABASE).exists():
+        return []
+    with closing(store.open_run(folder, folder)) as run:
+        rows: dict[int, dict[str, float]] = {}
+        for curve in Track(run).curves():
+            if curve.name.startswith("system/"):
+                continue
+            for step, value in zip(curve.steps, curve.values, strict=True):
+                rows.setdefault(step, {"step": step})[curve.name] = value
+    return [rows[step] for step in sorted(rows)]
 
 
 class _Several:
@@ -159,19 +169,40 @@ def opened(folder: Path, recipe: str, config: Any, *, resume: bool = False) -> I
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError(f"{folder} cannot be made ({error.strerror}): give another folder with `--out`") from None
-    busy = "wait until it ends, or train into another folder with `--out`"
-    with claimed(folder / "lock", lambda by: ConfigError(f"{folder} is being trained by {by}: {busy}")):
-        path = folder / SETTINGS
-        if path.exists() and not resume:
-            raise ConfigError(
-                f"{folder} holds a run already: go on with `firsthand train --resume {folder}`, or give another `--out`"
-            )
-        body = {"recipe": recipe, "settings": dataclasses.asdict(config), "version": __version__}
-        part = path.with_name(f"{SETTINGS}.part")
-        part.write_text(json.dumps(body, indent=2, default=str) + "\n", encoding="utf-8")
-        part.replace(path)
+    expect_idle(folder)
+    path = folder / SETTINGS
+    if not resume and (path.exists() or (folder / DATABASE).exists()):
+        raise ConfigError(
+            f"{folder} holds a run already: go on with `firsthand train --resume {folder}`, or give another `--out`"
+        )
+    body = {"recipe": recipe, "settings": dataclasses.asdict(config), "version": __version__}
+    settings = json.loads(json.dumps(body, default=str))
+    if not (folder / DATABASE).exists():  # so too if its maker was stopped at once
+        _write(settings, path)
+        _make_run(folder, recipe, settings)
+    with start(recipe, resume=folder) as track:
+        _write(settings, path)
         torch.manual_seed(config.loop.seed)
-        yield TrainingRun(folder, config.loop)
+        with watch_system(track):
+            yield TrainingRun(folder, config.loop, track)
+
+
+def _make_run(folder: Path, recipe: str, settings: Json) -> None:
+    """Make the run's file beside and move it in, so that a process killed here leaves none or a whole one."""
+    beside = folder / ".making"
+    shutil.rmtree(beside, ignore_errors=True)
+    store.create(data_home(), {"kind": "train", **settings}, recipe, at=beside).close()
+    (beside / DATABASE).replace(folder / DATABASE)
+    shutil.rmtree(beside, ignore_errors=True)
+
+
+def _write(settings: Json, path: Path) -> None:
+    part = path.with_name(f"{path.name}.part")
+    try:
+        part.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written ({error.strerror or error}): make room, then try again") from None
 
 
 def stored_settings(folder: Path) -> tuple[str, Json]:
