@@ -1,6 +1,6 @@
 """Advantages from rewards: within groups of answers to one prompt, by leaving one out, and by GAE from a value function.
 
-Numpy alone. Rewards that are not numbers never get here: see `rollout_streams`.
+Numpy alone. Rewards that are not numbers never get here: see `episodes`.
 """
 
 # S sequences, T sampled tokens of one sequence
@@ -22,7 +22,7 @@ def group_advantages(
     """GRPO: the reward less its group's mean, divided by the group's sample standard deviation + epsilon: S.
 
     Shao et al. (2024), arXiv:2402.03300, section 4.1.2; the sample deviation (G - 1) and the epsilon are TRL's. Without
-    `divide_by_std` it is Dr. GRPO's: Liu et al. (2025), arXiv:2503.20783, equation 3. A group of one, or of equal rewards,
+    `divide_by_std` it is Dr. GRPO's: Liu et al. (2025), arXiv:2503.20783, section 3.2. A group of one, or of equal rewards,
     gives 0.
     """
     rewards, advantages = np.asarray(rewards_S, dtype=np.float64), np.zeros(len(rewards_S))
@@ -37,7 +37,7 @@ def group_advantages(
 def leave_one_out_advantages(rewards_S: Sequence[float] | Floats, groups_S: Sequence[Any]) -> Floats:
     """RLOO: the reward less the mean reward of the group's others, S; 0 in a group of one.
 
-    Ahmadian et al. (2024), arXiv:2402.14740, equation 6 (Kool et al., 2019). It is G / (G - 1) times Dr. GRPO's.
+    Ahmadian et al. (2024), arXiv:2402.14740, section 2.3 (Kool et al., 2019). It is G / (G - 1) times Dr. GRPO's.
     """
     rewards, advantages = np.asarray(rewards_S, dtype=np.float64), np.zeros(len(rewards_S))
     for rows in _rows_of(groups_S):
@@ -77,8 +77,10 @@ def overlong_penalty(length: int, *, max_length: int, buffer: int) -> float:
 class Gae(NamedTuple):
     """Advantages and returns of one sequence's sampled tokens."""
 
-    advantages_T: Floats
-    returns_T: Floats
+    advantages: Floats
+    """T"""
+    returns: Floats
+    """T: advantage and value together."""
 
 
 def gae(
@@ -91,7 +93,7 @@ def gae(
     """Generalised advantage estimation over the sampled tokens of one finished sequence.
 
     delta_t = r_t + discount V_{t+1} - V_t, A_t = sum over l of (discount trace_decay)^l delta_{t+l}; V after the last token
-    is 0. Schulman et al. (2016), arXiv:1506.02438, equations 11, 12 and 16. `values_T` are those before each token; returns
+    is 0. Schulman et al. (2016), arXiv:1506.02438, equation 16. `values_T` are those before each token; returns
     are A + V. Tokens of observations are no steps: a turn's last token is followed by the next turn's first.
     """
     rewards, values = np.asarray(rewards_T, dtype=np.float64), np.asarray(values_T, dtype=np.float64)

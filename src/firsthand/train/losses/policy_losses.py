@@ -1,20 +1,16 @@
 """Policy-gradient losses per token: PPO's clip and its variants, from log-probs, old log-probs and advantages.
 
-`logprob` is under the policy that is trained, `old` under the policy at the time of sampling, both of the model itself at
-temperature 1. A behaviour that differs from it enters by `importance_weights`, which scale the advantages.
-Losses are not averaged here: the sum over tokens, and what it is divided by, is the business of the caller.
+`logprob` is under the policy that is trained, `old` under the same policy at the time of sampling. Where another
+distribution was sampled, its ratio is in the advantages (see `importance_weights`). Losses are not averaged here: the sum
+over tokens, and what it is divided by, are the caller's.
 """
 
 # N packed tokens that the policy sampled, S sequences
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
-
-ImportanceMode = Literal["token", "sequence", "token_mask", "sequence_mask"]
 
 
 def clipped_policy_loss(
@@ -79,37 +75,12 @@ def whole_sequence_loss(
 ) -> Tensor:
     """RLOO as TRL trains it: the clipped surrogate with the ratio of whole answers, the product of tokens' ratios, N.
 
-    Ahmadian et al. (2024), arXiv:2402.14740, equation 6, is REINFORCE on the log-prob of the whole answer; the clip is
-    TRL's. Each token gets its sequence's loss. On policy, its gradient is that of REINFORCE.
+    Ahmadian et al. (2024), arXiv:2402.14740, section 2.3, is REINFORCE on the log-prob of the whole answer; the clip
+    is TRL's. Each token gets its sequence's loss. On policy, its gradient is that of REINFORCE.
     """
     ratio_N = sum_of_sequences(logprob_N - old_N, sequence_N)[sequence_N].exp()
     clipped_N = ratio_N.clamp(1 - clip_low, 1 + clip_high)
     return -torch.minimum(ratio_N * advantage_N, clipped_N * advantage_N)
-
-
-def importance_weights(
-    own_N: Tensor,
-    behaviour_N: Tensor,
-    sequence_N: Tensor,
-    *,
-    cap: float = 3.0,
-    mode: ImportanceMode = "token",
-) -> Tensor:
-    """The ratio of the policy's own distribution to the one that was sampled, at most `cap`, without gradient: N.
-
-    exp(own - behaviour) for each token, or the product over a sequence for each of its tokens. The modes with `mask` give 0
-    where the ratio is above the cap instead of the cap. Truncation trades variance for a bias: Ionides (2008), equation 3;
-    for samplers that differ from the trainer: Yao et al. (2025), "Your efficient RL framework secretly brings you
-    off-policy RL training". Greedy decoding has behaviour 0: its ratios are probabilities, which no weight corrects.
-    """
-    with torch.no_grad():
-        log_ratio_N = own_N - behaviour_N
-        if mode.startswith("sequence"):
-            log_ratio_N = sum_of_sequences(log_ratio_N, sequence_N)[sequence_N]
-        ratio_N = log_ratio_N.exp()
-        if mode.endswith("mask"):
-            return ratio_N.masked_fill(ratio_N > cap, 0.0)
-        return ratio_N.clamp(max=cap)
 
 
 def clipped_value_loss(value_N: Tensor, old_value_N: Tensor, return_N: Tensor, *, clip: float | None = 0.2) -> Tensor:

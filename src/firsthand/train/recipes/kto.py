@@ -1,0 +1,48 @@
+"""KTO: single answers that are desirable or not, against the mean KL of the batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from firsthand.train.preference_settings import PreferenceSettings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from firsthand.train.objective import Comparisons
+
+EXAMPLES = "firsthand train kto answers.jsonl --model MODEL --lr 3e-4 --steps 300"
+
+
+@dataclass(frozen=True)
+class Config:
+    """Kahneman-Tversky optimisation (Ethayarajh et al., 2024, arXiv:2402.01306)."""
+
+    data: str = field(default="", metadata={"positional": True})
+    """JSONL with `prompt`, `completion` and `label`; each line of pairs is taken as two."""
+    beta: float = 0.1
+    """Steepness of the value function."""
+    desirable_weight: float = 1.0
+    """Weight of desirable answers."""
+    undesirable_weight: float = 1.0
+    """Weight of undesirable answers."""
+    training: PreferenceSettings = field(default_factory=PreferenceSettings)
+
+
+def loss(answers: Comparisons, config: Config) -> Tensor:
+    """Equation 8. The baseline z0 is in the references already (`KtoBatches`)."""
+    from firsthand.train.losses.pair_losses import kto_loss
+
+    return kto_loss(
+        answers.logprob - answers.reference, answers.label, baseline=0.0, beta=config.beta,
+        desirable_weight=config.desirable_weight, undesirable_weight=config.undesirable_weight,
+    )  # fmt: skip
+
+
+def kto(config: Config) -> Path:
+    """Trains the model; returns its folder."""
+    from firsthand.train.preference_training import train_kto
+
+    return train_kto(config.data, config.training, lambda answers: loss(answers, config))
