@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from firsthand.errors import ConfigError
 from firsthand.train.schedules import ScheduleSettings
@@ -12,34 +11,43 @@ from firsthand.train.settings import LoopSettings, OptimizerSettings
 
 
 @dataclass(frozen=True)
-class PreferenceSettings(LoopSettings, OptimizerSettings, ScheduleSettings):
-    """Model, data size, loop, optimizer and schedule with the defaults of preference learning."""
+class PreferenceSettings:
+    """The model, and how its comparisons are taken."""
 
-    model: str = ""
-    """The model to train: a folder or name of a model with float weights."""
-    out: Path | None = None
-    """Folder of the trained model; by default MODEL-RECIPE beside the model."""
+    model: str = "smollm2"
+    """The model to begin with: a name, a .gguf file, or a folder."""
     batch_size: int = 64
     """Comparisons of a step."""
     too_long: Literal["skip", "cut", "refuse"] = "skip"
-    """What is done with a comparison longer than the context."""
-    held_out: int = 0
-    """The last so many comparisons are not trained on; their loss is not computed, but their accuracy is told at the end."""
-    steps: int = 500
-    """Optimizer steps of the whole run."""
-    lr: float = 1e-6
-    """Peak learning rate (1e-6: DPO; a model of 100,000 parameters takes 3e-4)."""
-    weight_decay: float = 0.0
-    """Decoupled decay, of matrices only."""
-    beta2: float = 0.999
-    """AdamW: decay of the mean of squared gradients."""
-    schedule: Literal["cosine", "wsd", "constant"] = "constant"
-    """After the warm-up: a cosine, constant with a linear decay at the end (WSD), or constant."""
-    checkpoint_every: int = 0
-    """Steps between checkpoints; 0 saves none."""
+    """Comparisons with an answer longer than the context are left out and counted, cut to their beginning, or an error."""
+    holdout: float = 0.0
+    """The fraction of comparisons that is held out; a reward model tells how many of them it orders right."""
 
     def __post_init__(self) -> None:
-        for part in (LoopSettings, OptimizerSettings, ScheduleSettings):
-            part.__post_init__(self)
-        if self.batch_size < 1 or self.held_out < 0:
-            raise ConfigError(f"batch_size is {self.batch_size} and held_out {self.held_out}: expected 1 and 0 or more")
+        if self.batch_size < 1 or not 0 <= self.holdout < 1:
+            raise ConfigError(
+                f"batch_size is {self.batch_size} and holdout {self.holdout}: expected 1 or more, and from 0 to below 1"
+            )
+
+
+def preference_optimizer() -> OptimizerSettings:
+    """AdamW at 1e-6 (DPO) without decay; a model of 100,000 parameters takes 3e-4."""
+    return OptimizerSettings(lr=1e-6, beta2=0.999, weight_decay=0.0)
+
+
+def preference_loop() -> LoopSettings:
+    """500 steps."""
+    return LoopSettings(steps=500)
+
+
+class PreferenceConfig(Protocol):
+    """The settings that every recipe of preference learning has."""
+
+    @property
+    def data(self) -> str: ...
+    @property
+    def comparisons(self) -> PreferenceSettings: ...
+    @property
+    def optimizer(self) -> OptimizerSettings: ...
+    @property
+    def schedule(self) -> ScheduleSettings: ...

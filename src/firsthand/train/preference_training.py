@@ -5,31 +5,31 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from firsthand.errors import ConfigError, DataError
+from firsthand.hub import model_lookup
 from firsthand.message import Json
 from firsthand.nn import weights
 from firsthand.nn.decoder import Decoder
 from firsthand.tokens import pretrained
 from firsthand.tokens.templates.chat_template import ChatTemplate
-from firsthand.train.data_order import StreamBatches
-from firsthand.train.fit import MetricSink, Saver, fit
+from firsthand.train.data_order import StreamBatches, split
 from firsthand.train.objective import Comparisons, Objective
-from firsthand.train.optimizers import optimizer_for
 from firsthand.train.preference_data import mismatched, read_comparisons
-from firsthand.train.preference_settings import PreferenceSettings
-from firsthand.train.reinforcement import model_folder, save_beside, value_head
+from firsthand.train.preference_settings import PreferenceConfig
+from firsthand.train.reinforcement import value_head
 from firsthand.train.reward_scores import RewardModel
 from firsthand.train.stream_logprobs import stream_logprobs
 from firsthand.train.streams import Stream
+from firsthand.train.training_run import TrainingRun
 
 
 class PairNumbers(NamedTuple):
@@ -75,11 +75,11 @@ def in_pairs(found: Comparisons) -> PairNumbers:
 PairLoss = Callable[[PairNumbers], Tensor]
 
 
-class PairMetrics:
-    """A pair loss that keeps what it saw, and adds it to the metrics of `fit`."""
+class WatchedPairLoss:
+    """A pair loss that keeps what it saw since it was last asked, for the metrics."""
 
-    def __init__(self, loss: PairLoss, track: MetricSink | None):
-        self.loss, self.track = loss, track
+    def __init__(self, loss: PairLoss):
+        self.loss = loss
         self._rows: list[Tensor] = []
 
     def __call__(self, found: Comparisons) -> Tensor:
@@ -90,45 +90,58 @@ class PairMetrics:
         self._rows.append(torch.stack(told, dim=1))
         return self.loss(pairs)
 
-    def log(self, metrics: Mapping[str, float], *, step: int) -> None:
-        """Log everything together."""
+    def metrics(self, step: int) -> dict[str, float]:
+        """Mean log-ratios to the reference of chosen and rejected answers, the share of pairs in order, and more."""
         names = ("chosen_log_ratio", "rejected_log_ratio", "pair_accuracy", "chosen_logprob")
         means = torch.cat(self._rows).mean(0).tolist() if self._rows else []
         self._rows.clear()
-        if self.track is not None:
-            self.track.log({**metrics, **dict(zip(names, means, strict=False))}, step=step)
+        return dict(zip(names, means, strict=False))
 
 
 def train_preferences(
-    data: str, training: PreferenceSettings, loss: PairLoss, *, recipe: str, needs_reference: bool = True,
-    track: MetricSink | None = None, checkpoint: Saver | None = None,
-) -> Path:  # fmt: skip
+    run: TrainingRun, config: PreferenceConfig, loss: PairLoss, *, needs_reference: bool = True
+) -> Path:
     """Train on pairs of a JSONL file; returns the folder of the trained model.
 
     With `needs_reference` the log-probs of the model before training are computed first.
     """
-    path, model, examples = opened(data, training)
+    path, model, examples, _ = opened(run, config)
     if needs_reference:
-        examples = with_references(model, examples, training.micro_tokens)
-    watched = PairMetrics(loss, track)
-    batches = StreamBatches(examples, training.batch_size, seed=training.seed)
-    _fit(model, batches, Objective(pair=1.0, pair_loss=watched), training, watched, checkpoint)
-    return save_beside(model, path, training.out or path.with_name(f"{path.name}-{recipe}"))
+        examples = with_references(model, examples, run.loop.micro_tokens)
+    watched = WatchedPairLoss(loss)
+    batches = StreamBatches(examples, config.comparisons.batch_size, seed=run.loop.seed)
+    run.fit(
+        model, batches, objective=Objective(pair=1.0, pair_loss=watched), optimizer=config.optimizer,
+        schedule=config.schedule, evaluate=watched.metrics,
+    )  # fmt: skip
+    return run.save(model, pretrained.load(path), base=path)
 
 
-def opened(data: str, training: PreferenceSettings) -> tuple[Path, Decoder, list[list[Stream]]]:
-    """The model's folder, the model, and the comparisons to train on."""
-    if not data or not training.model:
-        raise ConfigError("give a JSONL file of comparisons and --model MODEL, a folder with float weights")
-    path = model_folder(training.model)
-    torch.manual_seed(training.seed)
-    model = weights.load(path).to(training.device)
+class OpenedComparisons(NamedTuple):
+    """The model's path, the model, and the comparisons to train on and those held out."""
+
+    path: Path
+    model: Decoder
+    examples: list[list[Stream]]
+    held_out: list[list[Stream]]
+
+
+def opened(run: TrainingRun, config: PreferenceConfig) -> OpenedComparisons:
+    """Open the model and its comparisons, and print their numbers."""
+    if not config.data:
+        raise ConfigError("give a JSONL file of comparisons, as in `firsthand train dpo pairs.jsonl --model MODEL`")
+    path = model_lookup.resolve(config.comparisons.model)
+    model = weights.load(path, device=str(run.device))
     tokenizer, context = pretrained.load(path), model.architecture.max_position
-    chat = ChatTemplate(tokenizer, tokenizer.chat_template, max_tokens=context)
-    examples, _ = read_comparisons(Path(data), tokenizer, chat, context=context, too_long=training.too_long)
-    if training.held_out >= len(examples):
-        raise ConfigError(f"held_out is {training.held_out}, and {data} has {len(examples)} comparisons")
-    return path, model, examples
+    chat = ChatTemplate(tokenizer, tokenizer.chat_template)
+    found, num_skipped = read_comparisons(
+        Path(config.data), tokenizer, chat, context=context, too_long=config.comparisons.too_long
+    )
+    print(
+        f"{len(found)} comparisons" + (f"; {num_skipped} longer than the context and left out" if num_skipped else "")
+    )
+    places, held = split(range(len(found)), config.comparisons.holdout, seed=run.loop.seed)
+    return OpenedComparisons(path, model, [found[at] for at in places], [found[at] for at in held])
 
 
 def with_references(model: Decoder, examples: Sequence[Sequence[Stream]], micro_tokens: int) -> list[list[Stream]]:
@@ -137,18 +150,6 @@ def with_references(model: Decoder, examples: Sequence[Sequence[Stream]], micro_
         stream_logprobs(model, [each for example in examples for each in example], micro_tokens=micro_tokens)
     )
     return [[replace(each, reference=next(numbers).logprobs) for each in example] for example in examples]
-
-
-def _fit(
-    model: Decoder, batches: StreamBatches | KtoBatches, objective: Objective, training: PreferenceSettings,
-    track: MetricSink | None, checkpoint: Saver | None, head: nn.Module | None = None,
-) -> None:  # fmt: skip
-    whole = model if head is None else nn.ModuleDict({"model": model, "values": head})
-    fit(
-        model, batches, objective=objective, optimizer=optimizer_for(whole, training), values=head,
-        schedule=training.over(training.steps), steps=training.steps, track=track, checkpoint=checkpoint,
-        micro_tokens=training.micro_tokens, clip_norm=training.clip_norm, dtype=getattr(torch, training.dtype),
-    )  # fmt: skip
 
 
 @dataclass
@@ -163,6 +164,8 @@ class KtoBatches:
     model: Decoder
     before: Decoder
     micro_tokens: int
+    baseline: float = 0.0
+    """z0 of the last batch."""
 
     def __iter__(self) -> Iterator[list[Stream]]:
         """Yields the streams of each step."""
@@ -176,8 +179,8 @@ class KtoBatches:
                 for a, b, other in zip(now, before, others, strict=True)
                 if other.ce is not None
             ]
-            z0 = max(0.0, float(np.mean(ratios)))
-            yield [replace(row, reference=_raised(row, z0)) for row in rows]
+            self.baseline = max(0.0, float(np.mean(ratios)))
+            yield [replace(row, reference=_raised(row, self.baseline)) for row in rows]
 
     def state(self) -> Json:
         """The position of the batches."""
@@ -196,42 +199,46 @@ def _raised(row: Stream, by: float) -> np.ndarray[tuple[int, ...], np.dtype[np.f
     return raised
 
 
-def train_kto(
-    data: str, training: PreferenceSettings, loss: Callable[[Comparisons], Tensor], *,
-    track: MetricSink | None = None, checkpoint: Saver | None = None,
-) -> Path:  # fmt: skip
+def train_kto(run: TrainingRun, config: PreferenceConfig, loss: Callable[[Comparisons], Tensor]) -> Path:
     """Train on single answers that are desirable or not; returns the folder of the trained model."""
-    path, model, examples = opened(data, training)
+    path, model, examples, _ = opened(run, config)
     if any(len(example) > 1 for example in examples):  # a pair is one desirable and one undesirable answer
-        alone = [each for example in examples for each in example]
-        examples = [[replace(each, pair=index)] for index, each in enumerate(alone)]
+        examples = [[each] for example in examples for each in example]
     before = copy.deepcopy(model).eval()
-    examples = with_references(before, examples, training.micro_tokens)
-    inner = StreamBatches(examples, training.batch_size, seed=training.seed)
-    batches = KtoBatches(inner, model, before, training.micro_tokens)
-    _fit(model, batches, Objective(pair=1.0, pair_loss=loss), training, track, checkpoint)
-    return save_beside(model, path, training.out or path.with_name(f"{path.name}-kto"))
+    inner = StreamBatches(
+        with_references(before, examples, run.loop.micro_tokens), config.comparisons.batch_size, seed=run.loop.seed
+    )
+    batches = KtoBatches(inner, model, before, run.loop.micro_tokens)
+    run.fit(
+        model, batches, objective=Objective(pair=1.0, pair_loss=loss), optimizer=config.optimizer,
+        schedule=config.schedule, evaluate=lambda step: {"kto_baseline": batches.baseline},
+    )  # fmt: skip
+    return run.save(model, pretrained.load(path), base=path)
 
 
 def train_reward_model(
-    data: str, training: PreferenceSettings, loss: Callable[[Comparisons], Tensor], *,
-    track: MetricSink | None = None, checkpoint: Saver | None = None,
-) -> tuple[Path, float | None]:  # fmt: skip
+    run: TrainingRun, config: PreferenceConfig, loss: Callable[[Comparisons], Tensor]
+) -> tuple[Path, float | None]:
     """Train a reward model on ranked answers; returns its folder, and the share of held-out pairs it orders right.
 
-    Scores are shifted so that the first answers of the training data have mean 0 (InstructGPT, section 3.5).
+    Scores are shifted so that the best answers of the training data have mean 0 (InstructGPT, section 3.5).
     """
-    path, model, examples = opened(data, training)
-    kept = len(examples) - training.held_out
+    path, model, examples, held_out = opened(run, config)
     head = value_head(model)
-    batches = StreamBatches(examples[:kept], training.batch_size, seed=training.seed)
-    _fit(model, batches, Objective(pair=1.0, pair_loss=loss), training, track, checkpoint, head)
-    reward_model = RewardModel(model.eval(), head)
-    reward_model.mean = float(np.mean(reward_model.scores([example[0].ids for example in examples[:kept]])))
-    folder = save_beside(model, path, training.out or path.with_name(f"{path.name}-reward"))
-    accuracy = None
-    if training.held_out:
-        scored = iter(reward_model.scores([each.ids for example in examples[kept:] for each in example]))
-        rows = [[next(scored) for _ in example] for example in examples[kept:]]
-        accuracy = float(np.mean([a > b for row in rows for at, a in enumerate(row) for b in row[at + 1 :]]))
-    return reward_model.save(folder), accuracy
+    batches = StreamBatches(examples, config.comparisons.batch_size, seed=run.loop.seed)
+    run.fit(
+        model, batches, objective=Objective(pair=1.0, pair_loss=loss), optimizer=config.optimizer,
+        schedule=config.schedule, values=head,
+    )  # fmt: skip
+    trained = RewardModel(model.eval(), head)
+    trained.mean = float(np.mean(trained.scores([example[0].ids for example in examples])))
+    folder = run.save(model, pretrained.load(path), base=path)
+    trained.save_head(folder)
+    return folder, ordered_right(trained, held_out) if held_out else None
+
+
+def ordered_right(trained: RewardModel, examples: Sequence[Sequence[Stream]]) -> float:
+    """The share of pairs of answers, the better first, that a reward model orders right."""
+    scored = iter(trained.scores([each.ids for example in examples for each in example]))
+    rows = [[next(scored) for _ in example] for example in examples]
+    return float(np.mean([a > b for row in rows for at, a in enumerate(row) for b in row[at + 1 :]]))

@@ -46,12 +46,10 @@ class RewardModel:
             ) from None
         return RewardModel(model, head, float(state["mean"]))
 
-    def save(self, folder: Path) -> Path:
-        """Writes decoder and head; returns the folder."""
-        weights.save(self.model, folder)
+    def save_head(self, folder: Path) -> None:
+        """Write the head beside the decoder's weights."""
         state = {"weight": self.head.weight, "bias": self.head.bias, "mean": torch.tensor(self.mean)}
         save_file({name: value.detach().contiguous() for name, value in state.items()}, folder / HEAD_FILE)
-        return folder
 
     def scores(self, sequences: Sequence[NDArray[np.int32]]) -> list[float]:
         """The score of each sequence of token ids."""

@@ -11,7 +11,6 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from firsthand.agent import Agent
 from firsthand.benchmark import Benchmark
@@ -24,39 +23,15 @@ from firsthand.rollout import Place, rollouts
 from firsthand.task import Task
 from firsthand.trace import Trace
 from firsthand.train.episodes import Graded, grade
-from firsthand.train.fit import MetricSink
+from firsthand.train.rollout_settings import RolloutSettings
 from firsthand.train.streams import Stream
 
 MAX_GAP = 1e-4
 """The largest difference of log-probs between sampler and trainer that float32 arithmetic explains."""
+MAX_GAP_SHARE = 1e-3
+"""With cuts (top-k, top-p): the largest share of tokens beyond `MAX_GAP`."""
 MAX_ROUNDS = 10
 """Batches of rollouts in a row without any difference of rewards, after which training stops."""
-
-
-@dataclass(frozen=True)
-class RolloutPlan:
-    """Which rollouts a batch holds."""
-
-    prompts: int = 32
-    """Tasks of a batch."""
-    group_size: int = 8
-    """Rollouts of each task."""
-    seed: int = 0
-    concurrency: int = 256
-    """Rollouts at a time."""
-    score: str | None = None
-    """The score that is the reward; None is the first of the benchmark."""
-    updates: int = 1
-    """Passes over a batch's streams (PPO's epochs)."""
-    minibatches: int = 1
-    """Optimizer steps of each pass."""
-    dynamic: bool = False
-    """Make further rollouts until the batch has its number of tasks whose rewards differ (DAPO's dynamic sampling)."""
-
-    def __post_init__(self) -> None:
-        for name in ("prompts", "group_size", "concurrency", "updates", "minibatches"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}: give 1 or more")
 
 
 MakeStreams = Callable[[Graded], tuple[list[Stream], Mapping[str, float]]]
@@ -67,29 +42,28 @@ class RolloutBatches:
     """The `Batches` of an RL recipe. `metrics` are those of the last rollouts."""
 
     def __init__(
-        self, policy: Decoder, agent: Agent, benchmark: Benchmark, tasks: Sequence[Task], plan: RolloutPlan,
-        make_streams: MakeStreams,
+        self, policy: Decoder, agent: Agent, benchmark: Benchmark, tasks: Sequence[Task], sampled: RolloutSettings,
+        make_streams: MakeStreams, *, seed: int = 0, dynamic: bool = False, held_out: Sequence[Task] = (),
     ):  # fmt: skip
+        """`dynamic` makes further rollouts until a batch has its number of tasks whose rewards differ (DAPO)."""
         if not isinstance(agent.model, Local):
             raise ConfigError(f"the policy is {agent.model.name}: rollouts to train on need a local model")
         if not tasks:
             raise ConfigError(f"the benchmark {benchmark.name} has no tasks to train on")
-        self.policy, self.agent, self.benchmark, self.plan = policy, agent, benchmark, plan
+        self.policy, self.agent, self.benchmark, self.plan = policy, agent, benchmark, sampled
         self.tasks, self.make_streams = tuple(tasks), make_streams
+        self.seed, self.dynamic, self.held_out = seed, dynamic, tuple(held_out)
         self.model: Local = agent.model
         self.metrics: dict[str, float] = {}
         self.on_policy = True
         """True if the batch that was yielded last is the first of its rollouts, before any update by them."""
         self.rounds = 0
         """Rounds of rollouts so far, of `prompts` tasks each."""
+        self.batches_made = 0
+        """Batches of rollouts so far; with dynamic sampling a batch takes several rounds."""
         self.rescore: Callable[[Graded], Graded] | None = None
         """Replaces the rewards of episodes, as a reward model does."""
-        self._held_out: tuple[tuple[Task, ...], int] = ((), 1)
         self._pending: list[list[Stream]] = []
-
-    def watch_held_out(self, tasks: Sequence[Task], *, every: int) -> None:
-        """Score one rollout of each of these tasks before the first batch and then every so many."""
-        self._held_out = (tuple(tasks), every)
 
     def __iter__(self) -> Iterator[list[Stream]]:
         """Yields the streams of each step."""
@@ -106,18 +80,18 @@ class RolloutBatches:
         runner.run(self.model.update(self.policy.state_dict(), self.rounds + 1))
         held_out = self.evaluate(runner)
         graded = self._round(runner)
-        if self.plan.dynamic:
+        if self.dynamic:
             graded = self._varied(runner, graded)
+        self.batches_made += 1
         streams, more = self.make_streams(graded)
         self.metrics = {**graded.metrics, **more, **held_out, "rollout_s": time.perf_counter() - began}
         return streams
 
     def evaluate(self, runner: asyncio.Runner) -> dict[str, float]:
         """Mean reward and length of one rollout of each held-out task, if an evaluation is due."""
-        tasks, every = self._held_out
-        if not tasks or self.rounds % every:
+        if not self.held_out or self.batches_made % self.plan.eval_every:
             return {}
-        places = [Place(self.agent, self.benchmark, task, self.rounds) for task in tasks]
+        places = [Place(self.agent, self.benchmark, task, self.rounds) for task in self.held_out]
         metrics = grade(runner.run(self._made(places)), score=self.plan.score).metrics
         return {f"held_out_{name}": metrics[name] for name in ("reward", "answer_tokens")}
 
@@ -127,7 +101,7 @@ class RolloutBatches:
         unique = {task.id: task for task in tasks}.values()
         places = [Place(self.agent, self.benchmark, task, epoch) for task in unique for epoch in epochs]
         self.rounds += 1
-        label = f"#{self.rounds}" if self.plan.dynamic else ""
+        label = f"#{self.rounds}" if self.dynamic else ""
         graded = grade(runner.run(self._made(places)), score=self.plan.score, label=label)
         return graded if self.rescore is None else self.rescore(graded)
 
@@ -157,15 +131,14 @@ class RolloutBatches:
         return Graded(tuple(episodes[row] for row in rows), metrics)
 
     async def _made(self, places: Sequence[Place]) -> list[Trace]:
-        plan = self.plan
-        found = rollouts(places, seed=plan.seed, concurrency=plan.concurrency)
+        found = rollouts(places, seed=self.seed, concurrency=self.plan.concurrency)
         return [trace async for trace in found]
 
     def _task(self, index: int) -> Task:
         """The task at a place of the endless order: a new permutation of all tasks in each pass."""
         passes, place = divmod(index, len(self.tasks))
         order = list(range(len(self.tasks)))
-        random.Random(derive_seed("order of tasks", self.plan.seed, passes)).shuffle(order)
+        random.Random(derive_seed("order of tasks", self.seed, passes)).shuffle(order)
         return self.tasks[order[place]]
 
     def _split(self, streams: list[Stream]) -> list[list[Stream]]:
@@ -174,7 +147,7 @@ class RolloutBatches:
         for each in range(self.plan.updates):
             order = list(range(len(streams)))
             if self.plan.minibatches > 1:
-                random.Random(derive_seed("minibatches", self.plan.seed, self.rounds, each)).shuffle(order)
+                random.Random(derive_seed("minibatches", self.seed, self.rounds, each)).shuffle(order)
             size = max(1, math.ceil(len(order) / self.plan.minibatches))
             parts = [order[start : start + size] for start in range(0, len(order), size)] or [[]]
             batches += [[streams[row] for row in rows] for rows in parts]
@@ -182,11 +155,12 @@ class RolloutBatches:
 
     def state(self) -> Json:
         """The number of rounds, and the streams of rollouts that are not used up."""
-        return {"rounds": self.rounds, "pending": [[_to_json(each) for each in batch] for batch in self._pending]}
+        made = {"rounds": self.rounds, "batches": self.batches_made}
+        return {**made, "pending": [[_to_json(each) for each in batch] for batch in self._pending]}
 
     def load(self, state: Json) -> None:
         """Continue from a state."""
-        self.rounds = int(state["rounds"])
+        self.rounds, self.batches_made = int(state["rounds"]), int(state["batches"])
         self._pending = [[Stream(**each) for each in batch] for batch in state["pending"]]
 
 
@@ -198,27 +172,24 @@ def _to_json(stream: Stream) -> Json:
     }
 
 
-class RolloutMetrics:
-    """Adds the metrics of the rollouts to those of `fit`, and compares sampler and trainer on every fresh batch.
+class GapCheck:
+    """Compares the log-probs of sampler and trainer on every fresh batch, before any update by it.
 
-    In reference mode (`exact`: float32 weights and cache) TrainingError if their log-probs differ by more than `MAX_GAP`.
+    In reference mode (float32 weights and cache) TrainingError if they differ by more than `MAX_GAP`. Elsewhere, and where
+    several updates use the same rollouts, the difference is only logged, as `sampler_gap`.
     """
 
-    def __init__(self, batches: RolloutBatches, track: MetricSink | None, *, exact: bool, has_cuts: bool):
-        self.batches, self.track, self.exact, self.has_cuts = batches, track, exact, has_cuts
+    def __init__(self, batches: RolloutBatches, *, is_exact: bool, has_cuts: bool):
+        self.batches, self.is_exact, self.has_cuts = batches, is_exact, has_cuts
 
     def log(self, metrics: Mapping[str, float], *, step: int) -> None:
-        """Check, and log everything together."""
-        told = dict(metrics)
-        if self.batches.on_policy and (gap := told.get("sampler_gap")) is not None:
-            # a token at the edge of a cut may be kept by one of the two alone, which rounding explains
-            off = told.get("gap_share", 0.0) if self.has_cuts else float(gap > MAX_GAP)
-            if self.exact and not off <= (1e-3 if self.has_cuts else 0.0):
-                raise TrainingError(
-                    f"step {step}: log-probs of sampler and trainer differ by {gap:.2g}, and float32 explains {MAX_GAP:g}: "
-                    "the rollouts are not of these weights"
-                )
-        else:
-            told.pop("sampler_gap", None)  # after an update the difference is the update's
-        if self.track is not None:
-            self.track.log({**self.batches.metrics, **told}, step=step)
+        """Check the metrics of a step."""
+        if not (self.is_exact and self.batches.on_policy and "sampler_gap" in metrics):
+            return
+        # rounding may put a token at the edge of a cut on its other side: some tokens of a million
+        is_off = metrics.get("gap_share", 1.0) > MAX_GAP_SHARE if self.has_cuts else metrics["sampler_gap"] > MAX_GAP
+        if is_off:
+            raise TrainingError(
+                f"step {step}: log-probs of sampler and trainer differ by {metrics['sampler_gap']:.2g}, and float32 "
+                f"explains {MAX_GAP:g}: the rollouts are not of these weights, or of another distribution than was told"
+            )

@@ -20,28 +20,32 @@ from firsthand.train.settings import LoopSettings, OptimizerSettings
 Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class PolicySettings(LoopSettings, OptimizerSettings, ScheduleSettings):
-    """Loop, optimizer and schedule with the defaults of reinforcement learning."""
+def policy_optimizer() -> OptimizerSettings:
+    """AdamW at 1e-6 (DeepSeekMath) without decay; a model of 100,000 parameters takes 3e-4."""
+    return OptimizerSettings(lr=1e-6, beta2=0.999, weight_decay=0.0)
 
-    out: Path | None = None
-    """Folder of the trained model; by default MODEL-RECIPE beside the model."""
-    steps: int = 200
-    """Optimizer steps of the whole run."""
-    lr: float = 1e-6
-    """Peak learning rate (1e-6: DeepSeekMath; a model of 100,000 parameters takes 3e-4)."""
-    weight_decay: float = 0.0
-    """Decoupled decay, of matrices only."""
-    beta2: float = 0.999
-    """AdamW: decay of the mean of squared gradients."""
-    schedule: Literal["cosine", "wsd", "constant"] = "constant"
-    """After the warm-up: a cosine, constant with a linear decay at the end (WSD), or constant."""
-    checkpoint_every: int = 0
-    """Steps between checkpoints; 0 saves none."""
 
-    def __post_init__(self) -> None:
-        for part in (LoopSettings, OptimizerSettings, ScheduleSettings):
-            part.__post_init__(self)
+def policy_schedule() -> ScheduleSettings:
+    """A constant rate."""
+    return ScheduleSettings(schedule="constant")
+
+
+def policy_loop() -> LoopSettings:
+    """200 steps."""
+    return LoopSettings(steps=200, checkpoint_every=20)
+
+
+class PolicyConfig(Protocol):
+    """The settings that every recipe of reinforcement learning has."""
+
+    @property
+    def benchmark(self) -> str: ...
+    @property
+    def rollouts(self) -> RolloutSettings: ...
+    @property
+    def optimizer(self) -> OptimizerSettings: ...
+    @property
+    def schedule(self) -> ScheduleSettings: ...
 
 
 class PolicyView(Protocol):
@@ -60,16 +64,16 @@ class PolicyView(Protocol):
 class RolloutSettings:
     """The policy, what it is asked, and how it is sampled."""
 
-    model: str = ""
-    """The policy to train: a folder or name of a model with float weights."""
+    model: str = "smollm2"
+    """The policy to train: a name, a .gguf file, or a folder."""
     pattern: str = "direct"
     """The pattern of the agent that makes the rollouts, with its options."""
     tools: tuple[str, ...] = ()
     """Its tools; calls are sampled without a grammar, so that the sampled distribution is the model's."""
     prompts: int = 32
     """Tasks of a batch."""
-    group_size: int = 8
-    """Rollouts of each task of a batch."""
+    group_size: int = 16
+    """Rollouts of each task of a batch (16: DeepSeek-R1; DeepSeekMath has 64)."""
     temperature: float = 1.0
     """Of the rollouts; the distribution after temperature and cuts is what is trained."""
     top_k: int = 0
@@ -96,7 +100,7 @@ class RolloutSettings:
     """The largest importance weight."""
     importance_mode: ImportanceMode = "token"
     """Importance weights by token or by answer, cut at the cap or, with `mask`, dropped above it."""
-    weights: str = "float32"
+    weights: Literal["auto", "int8", "float16", "float32"] = "float32"
     """Weights of the sampling engine. `float32` is the reference mode: log-probs must equal the trainer's."""
     concurrency: int = 256
     """Rollouts at a time."""

@@ -6,12 +6,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from firsthand.train.preference_settings import PreferenceSettings
+from firsthand.train.preference_settings import PreferenceSettings, preference_loop, preference_optimizer
+from firsthand.train.schedules import ScheduleSettings
+from firsthand.train.settings import LoopSettings, OptimizerSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from firsthand.train.preference_training import PairNumbers
+    from firsthand.train.training_run import TrainingRun
 
 EXAMPLES = "firsthand train dpo pairs.jsonl --model MODEL --lr 3e-4 --steps 300"
 
@@ -26,7 +29,10 @@ class Config:
     """Strength of the tie to the reference (0.1; 0.5 for summaries)."""
     label_smoothing: float = 0.0
     """Share of pairs whose preference is taken to be wrong (conservative DPO)."""
-    training: PreferenceSettings = field(default_factory=PreferenceSettings)
+    comparisons: PreferenceSettings = field(default_factory=PreferenceSettings)
+    optimizer: OptimizerSettings = field(default_factory=preference_optimizer)
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+    loop: LoopSettings = field(default_factory=preference_loop)
 
 
 def loss(pairs: PairNumbers, config: Config) -> Tensor:
@@ -37,8 +43,8 @@ def loss(pairs: PairNumbers, config: Config) -> Tensor:
     return dpo_loss(chosen, rejected, beta=config.beta, label_smoothing=config.label_smoothing)
 
 
-def dpo(config: Config) -> Path:
-    """Trains the model; returns its folder."""
+def dpo(config: Config, run: TrainingRun) -> Path:
+    """Train the model; returns its folder."""
     from firsthand.train.preference_training import train_preferences
 
-    return train_preferences(config.data, config.training, lambda pairs: loss(pairs, config), recipe="dpo")
+    return train_preferences(run, config, lambda pairs: loss(pairs, config))

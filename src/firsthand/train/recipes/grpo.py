@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING
 from firsthand.train.advantages import group_advantages
 from firsthand.train.episodes import Graded
 from firsthand.train.policy_streams import policy_streams
-from firsthand.train.rollout_settings import PolicySettings, PolicyView, RolloutSettings
+from firsthand.train.rollout_settings import PolicyView, RolloutSettings, policy_loop, policy_optimizer, policy_schedule
+from firsthand.train.schedules import ScheduleSettings
+from firsthand.train.settings import LoopSettings, OptimizerSettings
 from firsthand.train.streams import Stream
 
 if TYPE_CHECKING:
     from firsthand.train.objective import Objective
+    from firsthand.train.training_run import TrainingRun
 
 EXAMPLES = "firsthand train grpo recurrence --model MODEL --lr 3e-4 --steps 100 --max-tokens 12"
 
@@ -33,7 +36,9 @@ class Config:
     epsilon: float = 1e-4
     """Added to the standard deviation of a group's rewards."""
     rollouts: RolloutSettings = field(default_factory=RolloutSettings)
-    training: PolicySettings = field(default_factory=PolicySettings)
+    optimizer: OptimizerSettings = field(default_factory=policy_optimizer)
+    schedule: ScheduleSettings = field(default_factory=policy_schedule)
+    loop: LoopSettings = field(default_factory=policy_loop)
 
 
 def streams(graded: Graded, policy: PolicyView, config: Config) -> Sequence[Stream]:
@@ -57,11 +62,8 @@ def objective(config: Config) -> Objective:
     return policy_objective(loss, config.rollouts, kl=config.kl)
 
 
-def grpo(config: Config) -> Path:
-    """Trains the policy; returns the folder of the trained model."""
+def grpo(config: Config, run: TrainingRun) -> Path:
+    """Train the policy; returns its folder."""
     from firsthand.train.reinforcement import train_policy
 
-    return train_policy(
-        config.benchmark, config.rollouts, config.training, partial(streams, config=config), objective(config),
-        recipe="grpo",
-    )  # fmt: skip
+    return train_policy(run, config, partial(streams, config=config), objective(config))

@@ -6,12 +6,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from firsthand.train.preference_settings import PreferenceSettings
+from firsthand.train.preference_settings import PreferenceSettings, preference_loop, preference_optimizer
+from firsthand.train.schedules import ScheduleSettings
+from firsthand.train.settings import LoopSettings, OptimizerSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from firsthand.train.preference_training import PairNumbers
+    from firsthand.train.training_run import TrainingRun
 
 EXAMPLES = "firsthand train ipo pairs.jsonl --model MODEL --lr 3e-4 --steps 300"
 
@@ -26,7 +29,10 @@ class Config:
     """The paper's tau: the margin of log-ratios that is wanted is 1 / (2 beta)."""
     per_token: bool = False
     """Divide each log-ratio by its answer's length first, as TRL does; the paper sums."""
-    training: PreferenceSettings = field(default_factory=PreferenceSettings)
+    comparisons: PreferenceSettings = field(default_factory=PreferenceSettings)
+    optimizer: OptimizerSettings = field(default_factory=preference_optimizer)
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+    loop: LoopSettings = field(default_factory=preference_loop)
 
 
 def loss(pairs: PairNumbers, config: Config) -> Tensor:
@@ -39,8 +45,8 @@ def loss(pairs: PairNumbers, config: Config) -> Tensor:
     return ipo_loss(chosen, rejected, beta=config.beta)
 
 
-def ipo(config: Config) -> Path:
-    """Trains the model; returns its folder."""
+def ipo(config: Config, run: TrainingRun) -> Path:
+    """Train the model; returns its folder."""
     from firsthand.train.preference_training import train_preferences
 
-    return train_preferences(config.data, config.training, lambda pairs: loss(pairs, config), recipe="ipo")
+    return train_preferences(run, config, lambda pairs: loss(pairs, config))

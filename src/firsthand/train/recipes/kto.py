@@ -6,12 +6,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from firsthand.train.preference_settings import PreferenceSettings
+from firsthand.train.preference_settings import PreferenceSettings, preference_loop, preference_optimizer
+from firsthand.train.schedules import ScheduleSettings
+from firsthand.train.settings import LoopSettings, OptimizerSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from firsthand.train.objective import Comparisons
+    from firsthand.train.training_run import TrainingRun
 
 EXAMPLES = "firsthand train kto answers.jsonl --model MODEL --lr 3e-4 --steps 300"
 
@@ -28,7 +31,10 @@ class Config:
     """Weight of desirable answers."""
     undesirable_weight: float = 1.0
     """Weight of undesirable answers."""
-    training: PreferenceSettings = field(default_factory=PreferenceSettings)
+    comparisons: PreferenceSettings = field(default_factory=PreferenceSettings)
+    optimizer: OptimizerSettings = field(default_factory=preference_optimizer)
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+    loop: LoopSettings = field(default_factory=preference_loop)
 
 
 def loss(answers: Comparisons, config: Config) -> Tensor:
@@ -41,8 +47,8 @@ def loss(answers: Comparisons, config: Config) -> Tensor:
     )  # fmt: skip
 
 
-def kto(config: Config) -> Path:
-    """Trains the model; returns its folder."""
+def kto(config: Config, run: TrainingRun) -> Path:
+    """Train the model; returns its folder."""
     from firsthand.train.preference_training import train_kto
 
-    return train_kto(config.data, config.training, lambda answers: loss(answers, config))
+    return train_kto(run, config, lambda answers: loss(answers, config))

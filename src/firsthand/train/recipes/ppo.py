@@ -13,13 +13,16 @@ import numpy as np
 from firsthand.train.advantages import gae, kl_penalised_rewards, whiten
 from firsthand.train.episodes import Graded
 from firsthand.train.policy_streams import policy_streams
-from firsthand.train.rollout_settings import PolicySettings, PolicyView, RolloutSettings
+from firsthand.train.rollout_settings import PolicyView, RolloutSettings, policy_loop, policy_optimizer, policy_schedule
+from firsthand.train.schedules import ScheduleSettings
+from firsthand.train.settings import LoopSettings, OptimizerSettings
 from firsthand.train.streams import Stream
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from firsthand.train.objective import Objective, Targets
+    from firsthand.train.training_run import TrainingRun
 
 EXAMPLES = "firsthand train ppo recurrence --model MODEL --lr 3e-4 --steps 100 --max-tokens 12"
 
@@ -49,7 +52,9 @@ class Config:
     ptx_batch: int = 32
     """Its sequences for each batch of rollouts."""
     rollouts: RolloutSettings = field(default_factory=RolloutSettings)
-    training: PolicySettings = field(default_factory=PolicySettings)
+    optimizer: OptimizerSettings = field(default_factory=policy_optimizer)
+    schedule: ScheduleSettings = field(default_factory=policy_schedule)
+    loop: LoopSettings = field(default_factory=policy_loop)
 
 
 def streams(graded: Graded, policy: PolicyView, config: Config) -> Sequence[Stream]:
@@ -88,11 +93,17 @@ def objective(config: Config) -> Objective:
     return policy_objective(loss, config.rollouts, value=config.value, value_loss=value_loss, ce=ptx)
 
 
-def ppo(config: Config) -> Path:
-    """Trains the policy; returns the folder of the trained model."""
+def ppo(config: Config, run: TrainingRun) -> Path:
+    """Train the policy; returns its folder."""
     from firsthand.train.reinforcement import train_policy
 
     return train_policy(
-        config.benchmark, config.rollouts, config.training, partial(streams, config=config), objective(config),
-        recipe="ppo", has_values=True, needs_reference=True, mixed_in=config.ptx, mixed_batch=config.ptx_batch,
-    )  # fmt: skip
+        run,
+        config,
+        partial(streams, config=config),
+        objective(config),
+        has_values=True,
+        needs_reference=True,
+        mixed_in=config.ptx,
+        mixed_batch=config.ptx_batch,
+    )

@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING
 from firsthand.train.advantages import batch_advantages, whiten
 from firsthand.train.episodes import Graded
 from firsthand.train.policy_streams import policy_streams
-from firsthand.train.rollout_settings import PolicySettings, PolicyView, RolloutSettings
+from firsthand.train.rollout_settings import PolicyView, RolloutSettings, policy_loop, policy_optimizer, policy_schedule
+from firsthand.train.schedules import ScheduleSettings
+from firsthand.train.settings import LoopSettings, OptimizerSettings
 from firsthand.train.streams import Stream
 
 if TYPE_CHECKING:
     from firsthand.train.objective import Objective
+    from firsthand.train.training_run import TrainingRun
 
 EXAMPLES = "firsthand train reinforce recurrence --model MODEL --lr 3e-4 --steps 100 --max-tokens 12"
 
@@ -29,7 +32,9 @@ class Config:
     whiten: bool = False
     """Divide the advantages by their standard deviation over the batch (REINFORCE++, arXiv:2501.03262)."""
     rollouts: RolloutSettings = field(default_factory=RolloutSettings)
-    training: PolicySettings = field(default_factory=PolicySettings)
+    optimizer: OptimizerSettings = field(default_factory=policy_optimizer)
+    schedule: ScheduleSettings = field(default_factory=policy_schedule)
+    loop: LoopSettings = field(default_factory=policy_loop)
 
 
 def streams(graded: Graded, policy: PolicyView, config: Config) -> Sequence[Stream]:
@@ -48,11 +53,8 @@ def objective(config: Config) -> Objective:
     return policy_objective(lambda logprob, old, advantage: reinforce_loss(logprob, advantage), config.rollouts)
 
 
-def reinforce(config: Config) -> Path:
-    """Trains the policy; returns the folder of the trained model."""
+def reinforce(config: Config, run: TrainingRun) -> Path:
+    """Train the policy; returns its folder."""
     from firsthand.train.reinforcement import train_policy
 
-    return train_policy(
-        config.benchmark, config.rollouts, config.training, partial(streams, config=config), objective(config),
-        recipe="reinforce",
-    )  # fmt: skip
+    return train_policy(run, config, partial(streams, config=config), objective(config))

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from firsthand.train.episodes import Episode, Graded
-from firsthand.train.rollout_settings import PolicySettings, PolicyView, RolloutSettings
+from firsthand.train.rollout_settings import PolicyView, RolloutSettings, policy_loop, policy_optimizer, policy_schedule
+from firsthand.train.schedules import ScheduleSettings
+from firsthand.train.settings import LoopSettings, OptimizerSettings
 from firsthand.train.streams import Stream
 
 if TYPE_CHECKING:
     from firsthand.train.objective import Objective
+    from firsthand.train.training_run import TrainingRun
 
 EXAMPLES = "firsthand train rejection recurrence --model MODEL --lr 3e-4 --steps 100 --max-tokens 12"
 
@@ -27,7 +30,9 @@ class Config:
     least: float | None = None
     """Only answers with at least this reward are learned."""
     rollouts: RolloutSettings = field(default_factory=RolloutSettings)
-    training: PolicySettings = field(default_factory=PolicySettings)
+    optimizer: OptimizerSettings = field(default_factory=policy_optimizer)
+    schedule: ScheduleSettings = field(default_factory=policy_schedule)
+    loop: LoopSettings = field(default_factory=policy_loop)
 
 
 def streams(graded: Graded, policy: PolicyView, config: Config) -> Sequence[Stream]:
@@ -56,11 +61,8 @@ def objective(config: Config) -> Objective:
     return Objective(ce=1.0)
 
 
-def rejection(config: Config) -> Path:
-    """Trains the policy; returns the folder of the trained model."""
+def rejection(config: Config, run: TrainingRun) -> Path:
+    """Train the policy; returns its folder."""
     from firsthand.train.reinforcement import train_policy
 
-    return train_policy(
-        config.benchmark, config.rollouts, config.training, partial(streams, config=config), objective(config),
-        recipe="rejection",
-    )  # fmt: skip
+    return train_policy(run, config, partial(streams, config=config), objective(config))

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from firsthand.system.terminal import console
-from firsthand.train.preference_settings import PreferenceSettings
+from firsthand.train.preference_settings import PreferenceSettings, preference_loop, preference_optimizer
+from firsthand.train.schedules import ScheduleSettings
+from firsthand.train.settings import LoopSettings, OptimizerSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from firsthand.train.objective import Comparisons
+    from firsthand.train.training_run import TrainingRun
 
 EXAMPLES = "firsthand train reward pairs.jsonl --model MODEL --lr 3e-4 --steps 300"
 
@@ -25,7 +28,10 @@ class Config:
     """JSONL with `prompt`, and `chosen` and `rejected` or `answers`, the best first."""
     centering: float = 0.0
     """Weight of the squared sum of a pair's rewards, which keeps them near 0 (arXiv:2312.09244)."""
-    training: PreferenceSettings = field(default_factory=PreferenceSettings)
+    comparisons: PreferenceSettings = field(default_factory=PreferenceSettings)
+    optimizer: OptimizerSettings = field(default_factory=preference_optimizer)
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+    loop: LoopSettings = field(default_factory=preference_loop)
 
 
 def loss(answers: Comparisons, config: Config) -> Tensor:
@@ -37,11 +43,11 @@ def loss(answers: Comparisons, config: Config) -> Tensor:
     return bradley_terry_loss(answers.value, answers.label, groups, centering=config.centering)
 
 
-def reward(config: Config) -> Path:
-    """Trains the model; returns its folder."""
+def reward(config: Config, run: TrainingRun) -> Path:
+    """Train the model; returns its folder."""
     from firsthand.train.preference_training import train_reward_model
 
-    folder, accuracy = train_reward_model(config.data, config.training, lambda answers: loss(answers, config))
+    folder, accuracy = train_reward_model(run, config, lambda answers: loss(answers, config))
     if accuracy is not None:
         console().print(f"held-out pairs in the right order: {accuracy:.1%}")
     return folder

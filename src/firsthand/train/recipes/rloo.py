@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING
 from firsthand.train.advantages import leave_one_out_advantages
 from firsthand.train.episodes import Graded
 from firsthand.train.policy_streams import policy_streams
-from firsthand.train.rollout_settings import PolicySettings, PolicyView, RolloutSettings
+from firsthand.train.rollout_settings import PolicyView, RolloutSettings, policy_loop, policy_optimizer, policy_schedule
+from firsthand.train.schedules import ScheduleSettings
+from firsthand.train.settings import LoopSettings, OptimizerSettings
 from firsthand.train.streams import Stream
 
 if TYPE_CHECKING:
     from firsthand.train.objective import Objective
+    from firsthand.train.training_run import TrainingRun
 
 EXAMPLES = "firsthand train rloo recurrence --model MODEL --lr 3e-4 --steps 100 --max-tokens 12"
 
@@ -31,7 +34,9 @@ class Config:
     clip: float = 0.2
     """The ratio of whole answers is clipped to 1 - clip and 1 + clip; it matters only with several updates."""
     rollouts: RolloutSettings = field(default_factory=RolloutSettings)
-    training: PolicySettings = field(default_factory=PolicySettings)
+    optimizer: OptimizerSettings = field(default_factory=policy_optimizer)
+    schedule: ScheduleSettings = field(default_factory=policy_schedule)
+    loop: LoopSettings = field(default_factory=policy_loop)
 
 
 def streams(graded: Graded, policy: PolicyView, config: Config) -> Sequence[Stream]:
@@ -56,11 +61,10 @@ def objective(config: Config) -> Objective:
     return policy_objective(None, config.rollouts, answer_loss=loss)
 
 
-def rloo(config: Config) -> Path:
-    """Trains the policy; returns the folder of the trained model."""
+def rloo(config: Config, run: TrainingRun) -> Path:
+    """Train the policy; returns its folder."""
     from firsthand.train.reinforcement import train_policy
 
     return train_policy(
-        config.benchmark, config.rollouts, config.training, partial(streams, config=config), objective(config),
-        recipe="rloo", needs_reference=bool(config.kl),
-    )  # fmt: skip
+        run, config, partial(streams, config=config), objective(config), needs_reference=bool(config.kl)
+    )

@@ -6,12 +6,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from firsthand.train.preference_settings import PreferenceSettings
+from firsthand.train.preference_settings import PreferenceSettings, preference_loop, preference_optimizer
+from firsthand.train.schedules import ScheduleSettings
+from firsthand.train.settings import LoopSettings, OptimizerSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from firsthand.train.preference_training import PairNumbers
+    from firsthand.train.training_run import TrainingRun
 
 EXAMPLES = "firsthand train simpo pairs.jsonl --model MODEL --lr 3e-4 --steps 300"
 
@@ -26,7 +29,10 @@ class Config:
     """Scale of the mean log-probs."""
     margin: float = 1.0
     """The paper's gamma: the reward margin that is wanted."""
-    training: PreferenceSettings = field(default_factory=PreferenceSettings)
+    comparisons: PreferenceSettings = field(default_factory=PreferenceSettings)
+    optimizer: OptimizerSettings = field(default_factory=preference_optimizer)
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+    loop: LoopSettings = field(default_factory=preference_loop)
 
 
 def loss(pairs: PairNumbers, config: Config) -> Tensor:
@@ -37,10 +43,8 @@ def loss(pairs: PairNumbers, config: Config) -> Tensor:
     return simpo_loss(chosen, rejected, beta=config.beta, margin=config.margin)
 
 
-def simpo(config: Config) -> Path:
-    """Trains the model; returns its folder."""
+def simpo(config: Config, run: TrainingRun) -> Path:
+    """Train the model; returns its folder."""
     from firsthand.train.preference_training import train_preferences
 
-    return train_preferences(
-        config.data, config.training, lambda pairs: loss(pairs, config), recipe="simpo", needs_reference=False
-    )
+    return train_preferences(run, config, lambda pairs: loss(pairs, config), needs_reference=False)
