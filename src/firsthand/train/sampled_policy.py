@@ -64,7 +64,7 @@ def kept_tokens(scaled_MV: Tensor, *, top_k: int = 0, top_p: float = 1.0, min_p:
     """True for the tokens that remain after top-k, then top-p of what is left, then min-p of the most probable: M V."""
     if not top_k and top_p == 1:
         return scaled_MV.double().softmax(-1) >= min_p * scaled_MV.double().softmax(-1).amax(-1, keepdim=True)
-    values_MC, ids_MC = scaled_MV.double().sort(-1, descending=True, stable=True)
+    values_MC, ids_MC = scaled_MV.double().sort(dim=-1, descending=True, stable=True)
     if top_k:
         values_MC, ids_MC = values_MC[:, :top_k], ids_MC[:, :top_k]
     probs_MC = values_MC.softmax(-1)
