@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import random
+import resource
 import shutil
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -159,14 +161,28 @@ def test_frozen_weights_are_not_saved_and_a_tied_head_once(tmp_path):
     assert not any(name.startswith("layers.0.") for name in names) and "lm_head.weight" not in names
 
 
-def test_a_folder_that_cannot_be_written_leaves_the_older_checkpoints(tmp_path):
-    """Writing fails halfway, as on a full disk; `test_train_recipes` fills a real one."""
-    run(tmp_path, steps=4)
-    before = {path.name: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
-    (tmp_path / ".part-6").write_text("a file where the folder should be made")
-    with pytest.raises(
-        StoreError, match=r"the checkpoint of step 6 could not be written .* the newest whole one is of step 4"
-    ):
-        run(tmp_path, steps=6)
-    after = {path.name: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
-    assert before.items() <= after.items()
+@contextmanager
+def files_no_longer_than(size_bytes):
+    """Writing beyond fails as on a full disk, with an OSError in the middle of a file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.5])
+def test_a_disk_that_fills_leaves_the_older_checkpoints_and_the_run_can_be_resumed(tmp_path, share):
+    weights, _ = run(tmp_path / "whole", steps=8)
+    folder = tmp_path / "full"
+    run(folder, steps=4)
+    size = (folder / "step-000004" / "weights.safetensors").stat().st_size  # the optimizer's file is larger
+    message = (
+        r"the checkpoint of step 6 could not be written .* the newest whole one is of step 4; make room and resume"
+    )
+    with files_no_longer_than(int(size * share)), pytest.raises(StoreError, match=message):
+        run(folder, steps=8)
+    assert sorted(path.name for path in folder.iterdir()) == ["step-000002", "step-000004"]
+    resumed, told = run(folder, steps=8, seed=5)
+    assert told[0]["step"] == 5 and all(torch.equal(resumed[name], weight) for name, weight in weights.items())

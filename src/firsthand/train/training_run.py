@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from firsthand import __version__
@@ -94,9 +95,9 @@ class TrainingRun:
         """Write the model into the run's folder; returns that of the model. StoreError if the disk is full."""
         try:
             return save_model(model, tokenizer, self.folder / "model", base=base)
-        except OSError as error:
+        except (OSError, SafetensorError) as error:
             raise StoreError(
-                f"the model could not be written to {self.folder} ({error.strerror or error}): its last checkpoint is "
+                f"the model could not be written to {self.folder} ({error}): its last checkpoint is "
                 "whole, so make room and resume"
             ) from None
 
