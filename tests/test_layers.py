@@ -77,7 +77,7 @@ EDGES = {
     "bridges": "scorers stats sandbox tools",
     "benchmarks": "bridges scorers patterns providers hub tools sandbox tokens",
     # 6 training
-    "train": "engine hub nn providers tokens",
+    "train": "benchmarks engine hub nn providers tokens",
     # 8 doors
     "__init__": "experiment",
     "serve": "cluster telemetry tokens",

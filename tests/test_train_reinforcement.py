@@ -72,7 +72,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("model")
     (place / "own.py").write_text(OWN)
     (place / "turns.py").write_text(OWN)
-    return tiny.write_model(place / "tiny", max_position=256)
+    return tiny.write_model(place / "tiny", max_position=1024)
 
 
 def config_of(recipe: str, folder: Path, *, reward: str = "vowels", **settings: Any) -> Any:
