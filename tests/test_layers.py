@@ -77,11 +77,13 @@ EDGES = {
     "bridges": "scorers stats sandbox tools",
     "benchmarks": "bridges scorers patterns providers hub tools sandbox tokens",
     # 6 training
-    "train": "nn",
+    "train": "hub nn tokens",
     # 8 doors
     "__init__": "experiment",
     "serve": "cluster telemetry tokens",
-    "commands": "experiment serve show stats scorers patterns cluster telemetry runs providers hub measure embed engine",
+    "commands": (
+        "train experiment serve show stats scorers patterns cluster telemetry runs providers hub measure embed engine"
+    ),
     "cli": "",
     "__main__": "cli",
 }
@@ -98,6 +100,12 @@ TORCH_FREE = (
     "nn.model_config",
     "nn.sites",
     "nn.weight_names",
+    "train.data_order",
+    "train.live_line",
+    "train.recipes.pretrain",
+    "train.recipes.sft",
+    "train.schedules",
+    "train.recipe_settings",
     "train.streams",
 )
 """Modules of tensor rooms that import without torch: readers and declarations."""
