@@ -81,7 +81,9 @@ EDGES = {
     # 8 doors
     "__init__": "experiment",
     "serve": "cluster telemetry tokens",
-    "commands": "experiment serve show stats scorers patterns cluster telemetry runs providers hub measure embed engine",
+    "commands": (
+        "train experiment serve show stats scorers patterns cluster telemetry runs providers hub measure embed engine"
+    ),
     "cli": "",
     "__main__": "cli",
 }
@@ -120,6 +122,12 @@ TORCH_FREE = (
     "train.recipes.rloo",
     "train.recipes.simpo",
     "train.rollout_settings",
+    "train.data_order",
+    "train.live_line",
+    "train.recipes.pretrain",
+    "train.recipes.sft",
+    "train.schedules",
+    "train.recipe_settings",
     "train.streams",
 )
 """Modules of tensor rooms that import without torch: readers and declarations."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from firsthand.errors import ConfigError
+from firsthand.train.recipe_settings import LoopSettings, OptimizerSettings
 from firsthand.train.schedules import ScheduleSettings
-from firsthand.train.settings import LoopSettings, OptimizerSettings
 
 
 @dataclass(frozen=True)

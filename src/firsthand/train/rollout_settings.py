@@ -14,8 +14,8 @@ from firsthand.errors import ConfigError
 from firsthand.sampling import Sampling
 from firsthand.train.episodes import Episode
 from firsthand.train.importance import ImportanceMode
+from firsthand.train.recipe_settings import LoopSettings, OptimizerSettings
 from firsthand.train.schedules import ScheduleSettings
-from firsthand.train.settings import LoopSettings, OptimizerSettings
 
 Floats = NDArray[np.float64]
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from firsthand.train.advantages import group_advantages, overlong_penalty
 from firsthand.train.episodes import Graded
 from firsthand.train.policy_streams import policy_streams
+from firsthand.train.recipe_settings import LoopSettings, OptimizerSettings
 from firsthand.train.rollout_settings import PolicyView, RolloutSettings, policy_loop, policy_optimizer, policy_schedule
 from firsthand.train.schedules import ScheduleSettings
-from firsthand.train.settings import LoopSettings, OptimizerSettings
 from firsthand.train.streams import Stream
 
 if TYPE_CHECKING:

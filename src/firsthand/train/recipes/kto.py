@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from firsthand.train.preference_settings import PreferenceSettings, preference_loop, preference_optimizer
+from firsthand.train.recipe_settings import LoopSettings, OptimizerSettings
 from firsthand.train.schedules import ScheduleSettings
-from firsthand.train.settings import LoopSettings, OptimizerSettings
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -13,9 +13,9 @@ import numpy as np
 from firsthand.train.advantages import gae, kl_penalised_rewards, whiten
 from firsthand.train.episodes import Graded
 from firsthand.train.policy_streams import policy_streams
+from firsthand.train.recipe_settings import LoopSettings, OptimizerSettings
 from firsthand.train.rollout_settings import PolicyView, RolloutSettings, policy_loop, policy_optimizer, policy_schedule
 from firsthand.train.schedules import ScheduleSettings
-from firsthand.train.settings import LoopSettings, OptimizerSettings
 from firsthand.train.streams import Stream
 
 if TYPE_CHECKING:

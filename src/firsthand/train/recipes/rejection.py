@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from firsthand.train.episodes import Episode, Graded
+from firsthand.train.recipe_settings import LoopSettings, OptimizerSettings
 from firsthand.train.rollout_settings import PolicyView, RolloutSettings, policy_loop, policy_optimizer, policy_schedule
 from firsthand.train.schedules import ScheduleSettings
-from firsthand.train.settings import LoopSettings, OptimizerSettings
 from firsthand.train.streams import Stream
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from firsthand.benchmarks.recurrence import MODULUS, solution, states
 from firsthand.loop.concurrency import derive_seed
 from firsthand.message import Json
+from firsthand.train.recipe_settings import LoopSettings, OptimizerSettings
 from firsthand.train.schedules import ScheduleSettings
-from firsthand.train.settings import LoopSettings, OptimizerSettings
 from firsthand.train.streams import Stream
 
 if TYPE_CHECKING:

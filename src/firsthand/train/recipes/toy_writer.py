@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from firsthand.benchmarks.toy_reviews import BLAME, JOINING, NEUTRAL, PRAISE, SUBJECTS, VERBS, random_review
 from firsthand.loop.concurrency import derive_seed
 from firsthand.message import Json
+from firsthand.train.recipe_settings import LoopSettings, OptimizerSettings
 from firsthand.train.schedules import ScheduleSettings
-from firsthand.train.settings import LoopSettings, OptimizerSettings
 from firsthand.train.streams import Stream
 
 if TYPE_CHECKING:
