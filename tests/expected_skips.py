@@ -32,6 +32,7 @@ MACHINE = [
     "the program inside is for Linux",
     "counts open descriptors in /proc",
     ".*openssl.*",
+    "trl is not installed",
     r"FIRSTHAND_(ENDPOINT|FOLDER) .*",
     "found out while it was read",
     "(zsh|fish|chromium) is not installed",

@@ -20,7 +20,7 @@ from firsthand.train.data_order import StreamBatches
 from firsthand.train.fit import fit
 from firsthand.train.objective import Objective
 from firsthand.train.optimizers import optimizer_for
-from firsthand.train.settings import OptimizerSettings
+from firsthand.train.recipe_settings import OptimizerSettings
 from firsthand.train.streams import Stream
 from train_tiny import Kept, model
 
@@ -102,7 +102,7 @@ def test_a_checkpoint_cut_short_is_refused_in_a_sentence_and_the_one_before_is_u
     run(tmp_path / "cut", steps=6)
     file = tmp_path / "cut" / "step-000006" / name
     file.write_bytes(file.read_bytes()[:-5])
-    with caplog.at_level(logging.WARNING, logger="firsthand.train"):
+    with caplog.at_level(logging.WARNING, logger="firsthand.train.checkpoints"):
         resumed, told = run(tmp_path / "cut", steps=9, seed=7)
     assert "step-000006 is not whole" in caplog.text and "the checkpoint before it is used" in caplog.text
     assert told[0]["step"] == 5

@@ -9,8 +9,8 @@ import torch
 
 from firsthand.errors import ConfigError
 from firsthand.train.optimizers import Muon, newton_schulz, optimizer_for
+from firsthand.train.recipe_settings import LoopSettings, ModelSettings, OptimizerSettings
 from firsthand.train.schedules import ScheduleSettings, cosine, wsd
-from firsthand.train.settings import LoopSettings, ModelSettings, OptimizerSettings
 from train_tiny import model
 
 

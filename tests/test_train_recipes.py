@@ -222,7 +222,7 @@ def test_a_recipe_of_ones_own_is_a_file(tmp_path, text, cli, monkeypatch):
     (tmp_path / "tiny_recipe.py").write_text(
         '"""A recipe of my own."""\n'
         "from dataclasses import dataclass, field\n"
-        "from firsthand.train.settings import LoopSettings\n\n\n"
+        "from firsthand.train.recipe_settings import LoopSettings\n\n\n"
         "@dataclass(frozen=True)\n"
         "class Config:\n"
         '    word: str = "x"\n'

@@ -27,7 +27,7 @@ from firsthand.message import Json
 from firsthand.train.streams import Batches
 
 FORMAT = 1
-_LOG = logging.getLogger("firsthand.train")
+_LOG = logging.getLogger(__name__)
 _FILES = ("weights.safetensors", "optimizer.safetensors")
 _UNFINISHED = ".part-"
 

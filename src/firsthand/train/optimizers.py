@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from firsthand.train.settings import OptimizerSettings
+from firsthand.train.recipe_settings import OptimizerSettings
 
 
 def optimizer_for(model: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimizer:

@@ -38,8 +38,8 @@ from firsthand.train.live_line import LiveLine
 from firsthand.train.model_folder import save_model
 from firsthand.train.objective import Objective
 from firsthand.train.optimizers import optimizer_for
+from firsthand.train.recipe_settings import LoopSettings, OptimizerSettings
 from firsthand.train.schedules import ScheduleSettings
-from firsthand.train.settings import LoopSettings, OptimizerSettings
 from firsthand.train.streams import Batches
 
 SETTINGS = "recipe.json"

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from firsthand.errors import ConfigError
 from firsthand.hub import model_lookup
+from firsthand.train.recipe_settings import LoopSettings, ModelSettings, OptimizerSettings
 from firsthand.train.schedules import ScheduleSettings
-from firsthand.train.settings import LoopSettings, ModelSettings, OptimizerSettings
 
 if TYPE_CHECKING:
     from firsthand.train.training_run import TrainingRun

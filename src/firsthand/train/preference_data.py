@@ -1,0 +1,105 @@
+"""Comparisons of answers as training data: JSONL lines to streams, chosen and rejected, ranked, or judged alone.
+
+Lines have `prompt`, `chosen` and `rejected`; or `prompt` and `answers`, the best first; or `prompt`, `completion` and
+`label` (true or false). Prompt and answers are all texts, or all lists of messages in OpenAI's format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from firsthand.errors import DataError
+from firsthand.message import Json
+from firsthand.tokens.templates.chat_template import ChatTemplate
+from firsthand.tokens.tokenizer import Tokenizer
+from firsthand.train.conversations import TooLong, conversation_of, encode_conversation
+from firsthand.train.documents import json_lines
+from firsthand.train.streams import Stream
+
+Encode = Callable[[Json, str], Stream]
+
+
+def read_comparisons(
+    path: Path, tokenizer: Tokenizer, chat: ChatTemplate, *, context: int, too_long: TooLong = "skip"
+) -> tuple[list[list[Stream]], int]:
+    """The comparisons of a JSONL file, each a list of streams with `pair` and `label`, and how many were too long.
+
+    Labels are 1 for chosen or desirable, -1 for rejected or undesirable, and for K ranked answers K for the best to 1. The
+    weights `ce` are 1 for the tokens of answers. DataError, with file and line, for a bad line, or if nothing is left.
+    """
+
+    def encode(body: Json, where: str) -> Stream:
+        return encode_conversation(conversation_of(body, where), tokenizer, chat, last_only=True)
+
+    found: list[list[Stream]] = []
+    num_skipped = 0
+    for body, where in json_lines(path):
+        streams = [_cut(stream, context, too_long, where) for stream in _comparison(body, where, encode)]
+        if any(stream is None for stream in streams):
+            num_skipped += 1
+            continue
+        found.append([replace(stream, pair=len(found)) for stream in streams if stream is not None])
+    if not found:
+        raise DataError(f"{path} has no comparison within a context of {context} tokens ({num_skipped} are longer)")
+    return found, num_skipped
+
+
+def _comparison(body: Json, where: str, encode: Encode) -> list[Stream]:
+    if "chosen" in body or "rejected" in body:
+        answers, labels = [body.get("chosen"), body.get("rejected")], [1.0, -1.0]
+        if answers[0] == answers[1]:
+            raise DataError(f"{where}: `chosen` and `rejected` are equal: nothing is preferred, so leave the line out")
+    elif "answers" in body:
+        if not isinstance(body["answers"], list) or len(body["answers"]) < 2:
+            raise DataError(f"{where}: `answers` must be a list of two answers or more, the best first")
+        answers = body["answers"]
+        labels = [float(len(answers) - rank) for rank in range(len(answers))]
+    elif "label" in body:
+        if not isinstance(body["label"], bool):
+            raise DataError(f"{where}: its label is {body['label']!r}: expected true or false")
+        answers, labels = [body.get("completion")], [1.0 if body["label"] else -1.0]
+    else:
+        raise DataError(
+            f"{where} has the fields {', '.join(map(str, list(body)[:6])) or '(none)'}: expected `prompt` with `chosen` and "
+            "`rejected`, with `answers`, or with `completion` and `label`"
+        )
+    return [
+        replace(encode(_line(body, answer, where), where), pair=0, label=label)
+        for answer, label in zip(answers, labels, strict=True)
+    ]
+
+
+def _line(body: Json, answer: Any, where: str) -> Json:
+    """Prompt and one answer as a line of `conversations`."""
+    tools = {"tools": body["tools"]} if "tools" in body else {}
+    if answer is None:
+        raise DataError(f"{where}: an answer is missing: expected both `chosen` and `rejected`, or `completion`")
+    if "prompt" not in body and isinstance(answer, list):
+        return {"messages": answer, **tools}
+    return {"prompt": body.get("prompt"), "completion": answer, **tools}
+
+
+def _cut(stream: Stream, context: int, too_long: TooLong, where: str) -> Stream | None:
+    """The stream within the context; None if it is to be skipped, or if nothing that counts is left."""
+    if len(stream) <= context:
+        return stream
+    if too_long == "refuse":
+        raise DataError(f"{where} has {len(stream)} tokens, and the context is {context}: shorten or cut it")
+    assert stream.ce is not None
+    if too_long == "skip" or not stream.ce[:context].any():
+        return None
+    return replace(stream, ids=stream.ids[:context], ce=stream.ce[:context])
+
+
+def mismatched(rows: Sequence[Stream]) -> list[Stream]:
+    """Each row's prompt with the next row's answer, as KTO's baseline wants them (arXiv:2402.01306, section 4.1)."""
+    found = []
+    for row, other in zip(rows, [*rows[1:], *rows[:1]], strict=True):
+        assert row.ce is not None and other.ce is not None
+        start, begin = int(row.ce.argmax()), int(other.ce.argmax())
+        ids = [*row.ids[:start], *other.ids[begin:]]
+        found.append(Stream(ids, ce=[0.0] * start + [*other.ce[begin:]]))
+    return found

@@ -1,0 +1,244 @@
+"""Preference learning: opens the model and its comparisons, joins a pair loss to `fit`, and saves what it trained."""
+
+# P pairs, S streams of comparisons
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from firsthand.errors import ConfigError, DataError
+from firsthand.hub import model_lookup
+from firsthand.message import Json
+from firsthand.nn import weights
+from firsthand.nn.decoder import Decoder
+from firsthand.tokens import pretrained
+from firsthand.tokens.templates.chat_template import ChatTemplate
+from firsthand.train.data_order import StreamBatches, split
+from firsthand.train.objective import Comparisons, Objective
+from firsthand.train.preference_data import mismatched, read_comparisons
+from firsthand.train.preference_settings import PreferenceConfig
+from firsthand.train.reinforcement import value_head
+from firsthand.train.reward_scores import RewardModel
+from firsthand.train.stream_logprobs import stream_logprobs
+from firsthand.train.streams import Stream
+from firsthand.train.training_run import TrainingRun
+
+
+class PairNumbers(NamedTuple):
+    """Log-probs of chosen and rejected answers, pair by pair; all P."""
+
+    chosen: Tensor
+    rejected: Tensor
+    chosen_reference: Tensor
+    rejected_reference: Tensor
+    chosen_length: Tensor
+    rejected_length: Tensor
+
+    @property
+    def ratios(self) -> tuple[Tensor, Tensor]:
+        """log(pi / ref) of whole answers, chosen and rejected."""
+        return self.chosen - self.chosen_reference, self.rejected - self.rejected_reference
+
+    @property
+    def means(self) -> tuple[Tensor, Tensor]:
+        """Mean log-probs of the answers' tokens, chosen and rejected."""
+        return self.chosen / self.chosen_length, self.rejected / self.rejected_length
+
+
+def in_pairs(found: Comparisons) -> PairNumbers:
+    """Chosen and rejected answers by pair. DataError unless each comparison has one of both."""
+    is_chosen_S = found.label > 0
+    order_chosen, order_rejected = (
+        torch.nonzero(is_S).squeeze(1)[found.pair[is_S].argsort()] for is_S in (is_chosen_S, ~is_chosen_S)
+    )
+    if not torch.equal(found.pair[order_chosen], found.pair[order_rejected]):
+        raise DataError(
+            "a comparison has not one chosen and one rejected answer: give lines with `chosen` and `rejected`"
+        )
+    return PairNumbers(
+        *(
+            each_S[order]
+            for each_S in (found.logprob, found.reference, found.length)
+            for order in (order_chosen, order_rejected)
+        )
+    )
+
+
+PairLoss = Callable[[PairNumbers], Tensor]
+
+
+class WatchedPairLoss:
+    """A pair loss that keeps what it saw since it was last asked, for the metrics."""
+
+    def __init__(self, loss: PairLoss):
+        self.loss = loss
+        self._rows: list[Tensor] = []
+
+    def __call__(self, found: Comparisons) -> Tensor:
+        """The loss of each pair."""
+        pairs = in_pairs(found)
+        chosen, rejected = (each.detach() for each in pairs.ratios)
+        told = [chosen, rejected, (chosen > rejected).to(chosen.dtype), pairs.chosen.detach()]
+        self._rows.append(torch.stack(told, dim=1))
+        return self.loss(pairs)
+
+    def metrics(self, step: int) -> dict[str, float]:
+        """Mean log-ratios to the reference of chosen and rejected answers, the share of pairs in order, and more."""
+        names = ("chosen_log_ratio", "rejected_log_ratio", "pair_accuracy", "chosen_logprob")
+        means = torch.cat(self._rows).mean(0).tolist() if self._rows else []
+        self._rows.clear()
+        return dict(zip(names, means, strict=False))
+
+
+def train_preferences(
+    run: TrainingRun, config: PreferenceConfig, loss: PairLoss, *, needs_reference: bool = True
+) -> Path:
+    """Train on pairs of a JSONL file; returns the folder of the trained model.
+
+    With `needs_reference` the log-probs of the model before training are computed first.
+    """
+    path, model, examples, _ = opened(run, config)
+    if needs_reference:
+        examples = with_references(model, examples, run.loop.micro_tokens)
+    watched = WatchedPairLoss(loss)
+    batches = StreamBatches(examples, config.comparisons.batch_size, seed=run.loop.seed)
+    run.fit(
+        model, batches, objective=Objective(pair=1.0, pair_loss=watched), optimizer=config.optimizer,
+        schedule=config.schedule, evaluate=watched.metrics,
+    )  # fmt: skip
+    return run.save(model, pretrained.load(path), base=path)
+
+
+class OpenedComparisons(NamedTuple):
+    """The model's path, the model, and the comparisons to train on and those held out."""
+
+    path: Path
+    model: Decoder
+    examples: list[list[Stream]]
+    held_out: list[list[Stream]]
+
+
+def opened(run: TrainingRun, config: PreferenceConfig) -> OpenedComparisons:
+    """Open the model and its comparisons, and print their numbers."""
+    if not config.data:
+        raise ConfigError("give a JSONL file of comparisons, as in `firsthand train dpo pairs.jsonl --model MODEL`")
+    path = model_lookup.resolve(config.comparisons.model)
+    model = weights.load(path, device=str(run.device))
+    tokenizer, context = pretrained.load(path), model.architecture.max_position
+    chat = ChatTemplate(tokenizer, tokenizer.chat_template)
+    found, num_skipped = read_comparisons(
+        Path(config.data), tokenizer, chat, context=context, too_long=config.comparisons.too_long
+    )
+    print(
+        f"{len(found)} comparisons" + (f"; {num_skipped} longer than the context and left out" if num_skipped else "")
+    )
+    places, held = split(range(len(found)), config.comparisons.holdout, seed=run.loop.seed)
+    return OpenedComparisons(path, model, [found[at] for at in places], [found[at] for at in held])
+
+
+def with_references(model: Decoder, examples: Sequence[Sequence[Stream]], micro_tokens: int) -> list[list[Stream]]:
+    """The streams with the log-probs of the model as it is."""
+    numbers = iter(
+        stream_logprobs(model, [each for example in examples for each in example], micro_tokens=micro_tokens)
+    )
+    return [[replace(each, reference=next(numbers).logprobs) for each in example] for example in examples]
+
+
+@dataclass
+class KtoBatches:
+    """Batches of single answers whose references hold KTO's baseline z0, an estimate of KL(pi || ref) with current weights.
+
+    Both sides of the loss read log(pi / ref) - z0, so z0 is added to the reference's log-prob of the last token: one
+    number for the whole batch, whatever its micro-batches.
+    """
+
+    batches: StreamBatches
+    model: Decoder
+    before: Decoder
+    micro_tokens: int
+    baseline: float = 0.0
+    """z0 of the last batch."""
+
+    def __iter__(self) -> Iterator[list[Stream]]:
+        """Yields the streams of each step."""
+        for rows in self.batches:
+            others = mismatched(rows)
+            now, before = (
+                stream_logprobs(each, others, micro_tokens=self.micro_tokens) for each in (self.model, self.before)
+            )
+            ratios = [
+                float(((a.logprobs - b.logprobs) * other.ce).sum())
+                for a, b, other in zip(now, before, others, strict=True)
+                if other.ce is not None
+            ]
+            self.baseline = max(0.0, float(np.mean(ratios)))
+            yield [replace(row, reference=_raised(row, self.baseline)) for row in rows]
+
+    def state(self) -> Json:
+        """The position of the batches."""
+        return self.batches.state()
+
+    def load(self, state: Json) -> None:
+        """Continue from a position."""
+        self.batches.load(state)
+
+
+def _raised(row: Stream, by: float) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    assert row.reference is not None and row.ce is not None
+    last = int(np.flatnonzero(row.ce)[-1])
+    raised = row.reference.copy()
+    raised[last] += by / row.ce[last]
+    return raised
+
+
+def train_kto(run: TrainingRun, config: PreferenceConfig, loss: Callable[[Comparisons], Tensor]) -> Path:
+    """Train on single answers that are desirable or not; returns the folder of the trained model."""
+    path, model, examples, _ = opened(run, config)
+    if any(len(example) > 1 for example in examples):  # a pair is one desirable and one undesirable answer
+        examples = [[each] for example in examples for each in example]
+    before = copy.deepcopy(model).eval()
+    inner = StreamBatches(
+        with_references(before, examples, run.loop.micro_tokens), config.comparisons.batch_size, seed=run.loop.seed
+    )
+    batches = KtoBatches(inner, model, before, run.loop.micro_tokens)
+    run.fit(
+        model, batches, objective=Objective(pair=1.0, pair_loss=loss), optimizer=config.optimizer,
+        schedule=config.schedule, evaluate=lambda step: {"kto_baseline": batches.baseline},
+    )  # fmt: skip
+    return run.save(model, pretrained.load(path), base=path)
+
+
+def train_reward_model(
+    run: TrainingRun, config: PreferenceConfig, loss: Callable[[Comparisons], Tensor]
+) -> tuple[Path, float | None]:
+    """Train a reward model on ranked answers; returns its folder, and the share of held-out pairs it orders right.
+
+    Scores are shifted so that the best answers of the training data have mean 0 (InstructGPT, section 3.5).
+    """
+    path, model, examples, held_out = opened(run, config)
+    head = value_head(model)
+    batches = StreamBatches(examples, config.comparisons.batch_size, seed=run.loop.seed)
+    run.fit(
+        model, batches, objective=Objective(pair=1.0, pair_loss=loss), optimizer=config.optimizer,
+        schedule=config.schedule, values=head,
+    )  # fmt: skip
+    trained = RewardModel(model.eval(), head)
+    trained.mean = float(np.mean(trained.scores([example[0].ids for example in examples])))
+    folder = run.save(model, pretrained.load(path), base=path)
+    trained.save_head(folder)
+    return folder, ordered_right(trained, held_out) if held_out else None
+
+
+def ordered_right(trained: RewardModel, examples: Sequence[Sequence[Stream]]) -> float:
+    """The share of pairs of answers, the better first, that a reward model orders right."""
+    scored = iter(trained.scores([each.ids for example in examples for each in example]))
+    rows = [[next(scored) for _ in example] for example in examples]
+    return float(np.mean([a > b for row in rows for at, a in enumerate(row) for b in row[at + 1 :]]))

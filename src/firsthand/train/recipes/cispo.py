@@ -1,0 +1,64 @@
+"""CISPO: REINFORCE weighted by a clipped ratio, so that clipped tokens keep their gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from firsthand.train.advantages import group_advantages
+from firsthand.train.episodes import Graded
+from firsthand.train.policy_streams import policy_streams
+from firsthand.train.recipe_settings import LoopSettings, OptimizerSettings
+from firsthand.train.rollout_settings import PolicyView, RolloutSettings, policy_loop, policy_optimizer, policy_schedule
+from firsthand.train.schedules import ScheduleSettings
+from firsthand.train.streams import Stream
+
+if TYPE_CHECKING:
+    from firsthand.train.objective import Objective
+    from firsthand.train.training_run import TrainingRun
+
+EXAMPLES = "firsthand train cispo recurrence --model MODEL --lr 3e-4 --steps 100 --max-tokens 12"
+
+
+@dataclass(frozen=True)
+class Config:
+    """Clipped importance-sampling policy optimisation (MiniMax, 2025, arXiv:2506.13585)."""
+
+    benchmark: str = field(default="", metadata={"positional": True})
+    """The benchmark whose tasks are asked and whose first score is the reward."""
+    clip_low: float = 1.0
+    """The weight is at least 1 - this; 1 is no lower bound, as in the paper."""
+    clip_high: float = 4.0
+    """The weight is at most 1 + this (the paper gives no number; TRL suggests a weight of at most 5)."""
+    epsilon: float = 1e-4
+    """Added to the standard deviation of a group's rewards."""
+    rollouts: RolloutSettings = field(default_factory=RolloutSettings)
+    optimizer: OptimizerSettings = field(default_factory=policy_optimizer)
+    schedule: ScheduleSettings = field(default_factory=policy_schedule)
+    loop: LoopSettings = field(default_factory=policy_loop)
+
+
+def streams(graded: Graded, policy: PolicyView, config: Config) -> Sequence[Stream]:
+    """A_i = (r_i - mean(r)) / std(r) for all tokens of answer i, and every token counts alike (equation 4)."""
+    episodes = graded.episodes
+    rewards, groups = [each.reward for each in episodes], [each.group for each in episodes]
+    advantages = group_advantages(rewards, groups, epsilon=config.epsilon)
+    return policy_streams(episodes, advantages, config.rollouts)
+
+
+def objective(config: Config) -> Objective:
+    """Equations 4 and 5: -sg(clip(r)) A log pi, averaged over all tokens of the batch."""
+    from firsthand.train.losses.policy_losses import cispo_loss
+    from firsthand.train.policy_objective import policy_objective
+
+    return policy_objective(partial(cispo_loss, clip_low=config.clip_low, clip_high=config.clip_high), config.rollouts)
+
+
+def cispo(config: Config, run: TrainingRun) -> Path:
+    """Train the policy; returns its folder."""
+    from firsthand.train.reinforcement import train_policy
+
+    return train_policy(run, config, partial(streams, config=config), objective(config))

@@ -1,0 +1,168 @@
+"""Reinforcement learning on rollouts: opens the policy, joins an algorithm to `fit`, and saves what it trained."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from firsthand import catalog
+from firsthand.agent import Agent
+from firsthand.benchmark import Benchmark
+from firsthand.engine.core.engine_config import EngineConfig
+from firsthand.errors import ConfigError
+from firsthand.hub import model_lookup
+from firsthand.nn import weights
+from firsthand.nn.decoder import Decoder
+from firsthand.providers.local import Local
+from firsthand.task import Task
+from firsthand.tokens import pretrained
+from firsthand.tokens.templates.chat_template import ChatTemplate
+from firsthand.train.conversations import encode_conversations, read_conversations
+from firsthand.train.data_order import order
+from firsthand.train.episodes import Episode, Graded
+from firsthand.train.objective import Objective
+from firsthand.train.policy_streams import importance_metrics
+from firsthand.train.reward_scores import RewardModel
+from firsthand.train.rollout_batches import GapCheck, RolloutBatches
+from firsthand.train.rollout_settings import PolicyConfig, PolicyView, RolloutSettings
+from firsthand.train.stream_logprobs import stream_logprobs
+from firsthand.train.streams import Stream
+from firsthand.train.training_run import TrainingRun
+
+Floats = NDArray[np.float64]
+StreamsOf = Callable[[Graded, PolicyView], Sequence[Stream]]
+
+
+@dataclass
+class Policy:
+    """The model in training, its value head, and a copy from before: a `PolicyView`."""
+
+    model: Decoder
+    objective: Objective
+    micro_tokens: int = 4096
+    value_head: nn.Module | None = None
+    before: Decoder | None = field(default=None, repr=False)
+
+    def references(self, episodes: Sequence[Episode]) -> list[Floats]:
+        """Log-probs under the policy before training."""
+        assert self.before is not None, "the recipe did not ask for a reference"
+        found = stream_logprobs(
+            self.before, [each.ids for each in episodes], policy_logprobs=self.objective.policy_logprobs,
+            micro_tokens=self.micro_tokens,
+        )  # fmt: skip
+        return [each.logprobs for each in found]
+
+    def values(self, episodes: Sequence[Episode]) -> list[Floats]:
+        """The value before each token."""
+        found = stream_logprobs(
+            self.model, [each.ids for each in episodes], values=self.value_head, micro_tokens=self.micro_tokens
+        )
+        return [each.values for each in found if each.values is not None]
+
+
+def train_policy(
+    run: TrainingRun,
+    config: PolicyConfig,
+    streams: StreamsOf,
+    objective: Objective,
+    *,
+    has_values: bool = False,
+    needs_reference: bool = False,
+    dynamic: bool = False,
+    mixed_in: Path | None = None,
+    mixed_batch: int = 0,
+) -> Path:
+    """Train the policy on rollouts of a benchmark's tasks; returns the folder of the trained model.
+
+    `streams` makes those of a batch from its graded episodes. With `has_values` a linear value head is trained beside the
+    policy, and with `needs_reference` a copy of the policy before training is kept. `mixed_batch` conversations of the JSONL
+    file `mixed_in` are added to each batch, for their cross-entropy.
+    """
+    sampled, seed = config.rollouts, run.loop.seed
+    if not config.benchmark:
+        raise ConfigError(
+            "name the benchmark whose tasks are asked, as in `firsthand train grpo arithmetic --model MODEL`"
+        )
+    path = model_lookup.resolve(sampled.model)
+    named, tasks, held_out = _tasks(config.benchmark, sampled, seed)
+    model = weights.load(path, device=str(run.device))
+    policy = Policy(model, objective, run.loop.micro_tokens)
+    policy.value_head = value_head(model) if has_values else None
+    if needs_reference or objective.ref_kl:
+        policy.before = copy.deepcopy(model).eval()
+    local, agent = open_agent(path, sampled)
+    mixed = [] if mixed_in is None else encoded_file(mixed_in, path, model)
+
+    def make(graded: Graded) -> tuple[list[Stream], dict[str, float]]:
+        found = importance_metrics(graded.episodes, sampled.importance_cap) if sampled.correct_to_model else {}
+        return [*streams(graded, policy), *_drawn(mixed, mixed_batch, seed, batches.rounds)], found
+
+    batches = RolloutBatches(model, agent, named, tasks, sampled, make, seed=seed, dynamic=dynamic, held_out=held_out)
+    if sampled.reward_model is not None:
+        batches.rescore = RewardModel.load(sampled.reward_model).rescored
+    is_exact = sampled.weights == "float32" and run.loop.dtype == "float32" and not path.is_file()
+    try:
+        run.fit(
+            model, batches, objective=objective, optimizer=config.optimizer, schedule=config.schedule,
+            values=policy.value_head, evaluate=lambda step: batches.metrics,
+            sinks=[GapCheck(batches, is_exact=is_exact, has_cuts=sampled.has_cuts)],
+        )  # fmt: skip
+    finally:
+        local.close()
+    return run.save(model, pretrained.load(path), base=path)
+
+
+def _tasks(benchmark: str, sampled: RolloutSettings, seed: int) -> tuple[Benchmark, list[Task], list[Task]]:
+    """The benchmark, its tasks to train on, and those held out."""
+    named = catalog.benchmark(benchmark)
+    tasks = list(named.tasks(seed))
+    if len(tasks) <= sampled.held_out:
+        raise ConfigError(
+            f"held_out is {sampled.held_out}, and {named.name} has {len(tasks)} tasks: leave some to train on"
+        )
+    kept = len(tasks) - sampled.held_out
+    return named, tasks[:kept], tasks[kept:]
+
+
+def value_head(model: Decoder) -> nn.Linear:
+    """A linear value head that begins at 0, on the model's device."""
+    head = nn.Linear(model.architecture.hidden_size, 1, device=model.embed.weight.device)
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    return head
+
+
+def open_agent(path: Path, sampled: RolloutSettings) -> tuple[Local, Agent]:
+    """The policy as an agent on our engine. Tool calls are sampled without a grammar."""
+    config = EngineConfig(
+        weights=sampled.weights,
+        kv_cache="float32" if sampled.weights == "float32" else "auto",
+        max_sequences=min(256, sampled.concurrency),
+        max_batch_tokens=2048,
+    )
+    local = Local(path, config=config, free_calls=True)
+    pattern, options = catalog.pattern(sampled.pattern)
+    tools = tuple(tool for text in sampled.tools for tool in catalog.tools(text))
+    return local, Agent(sampled.pattern, local, pattern, options, tools, sampled.sampling)
+
+
+def encoded_file(file: Path, model_path: Path, model: Decoder) -> list[Stream]:
+    """The conversations of a JSONL file as streams for cross-entropy."""
+    tokenizer = pretrained.load(model_path)
+    context = model.architecture.max_position
+    chat = ChatTemplate(tokenizer, tokenizer.chat_template, max_tokens=context)
+    return encode_conversations(read_conversations(file), tokenizer, chat, context=context).streams
+
+
+def _drawn(streams: Sequence[Stream], count: int, seed: int, batch: int) -> list[Stream]:
+    """The streams that are mixed into a batch: `count` in a seeded order, pass after pass."""
+    if not streams:
+        return []
+    places = range((batch - 1) * count, batch * count)
+    return [streams[order(seed, place // len(streams), len(streams))[place % len(streams)]] for place in places]

@@ -1,0 +1,68 @@
+"""Reward models: a decoder with a linear head on the last token, as a folder, as a scorer of episodes and of traces."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from firsthand.errors import ModelFileError
+from firsthand.nn import weights
+from firsthand.nn.decoder import Decoder
+from firsthand.train.episodes import Graded
+from firsthand.train.stream_logprobs import stream_logprobs
+
+HEAD_FILE = "reward_head.safetensors"
+
+
+@dataclass
+class RewardModel:
+    """A decoder and its head. The score of a sequence is the head's value at the last token, less `mean`."""
+
+    model: Decoder
+    head: nn.Linear
+    mean: float = 0.0
+    """Subtracted from scores, so that those of the data it was trained on have mean 0 (InstructGPT, section 3.5)."""
+
+    @staticmethod
+    def load(folder: Path) -> RewardModel:
+        """The reward model in a folder. ModelFileError if the folder has no head, or one of another size."""
+        file = folder / HEAD_FILE
+        model = weights.load(folder)
+        try:
+            state = load_file(file)
+            head = nn.Linear(model.architecture.hidden_size, 1)
+            head.load_state_dict({"weight": state["weight"], "bias": state["bias"]})
+        except (OSError, SafetensorError, KeyError, RuntimeError) as error:
+            raise ModelFileError(
+                f"{folder} is no reward model ({error}): give a folder that `firsthand train reward` wrote"
+            ) from None
+        return RewardModel(model, head, float(state["mean"]))
+
+    def save_head(self, folder: Path) -> None:
+        """Write the head beside the decoder's weights."""
+        state = {"weight": self.head.weight, "bias": self.head.bias, "mean": torch.tensor(self.mean)}
+        save_file({name: value.detach().contiguous() for name, value in state.items()}, folder / HEAD_FILE)
+
+    def scores(self, sequences: Sequence[NDArray[np.int32]]) -> list[float]:
+        """The score of each sequence of token ids."""
+        found = stream_logprobs(self.model, sequences, values=self.head)
+        return [each.last_value - self.mean for each in found]
+
+    def rescored(self, graded: Graded) -> Graded:
+        """The episodes with this model's scores as rewards; the rewards they had stay in the metrics as `gold_reward`."""
+        scores = self.scores([each.ids for each in graded.episodes])
+        episodes = tuple(each.with_reward(score) for each, score in zip(graded.episodes, scores, strict=True))
+        more = {
+            "gold_reward": graded.metrics["reward"],
+            "reward": float(np.mean(scores)),
+            "reward_std": float(np.std(scores)),
+        }
+        return Graded(episodes, graded.metrics | more)

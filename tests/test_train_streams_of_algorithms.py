@@ -1,0 +1,166 @@
+"""The streams that each algorithm makes from graded episodes, against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import tensor
+
+from firsthand.engine.decoding.sampler import candidates
+from firsthand.errors import ConfigError
+from firsthand.sampling import Sampling
+from firsthand.train.episodes import Episode, Graded
+from firsthand.train.objective import Targets
+from firsthand.train.sampled_policy import sampled_policy
+
+REFERENCE = -0.5
+
+
+class View:
+    """A reference whose log-probs are all -0.5, and values that rise by token."""
+
+    def references(self, episodes: Sequence[Episode]) -> list[np.ndarray]:
+        return [np.full(len(each.ids), REFERENCE) for each in episodes]
+
+    def values(self, episodes: Sequence[Episode]) -> list[np.ndarray]:
+        return [np.arange(len(each.ids)) / 10 for each in episodes]
+
+
+def episode(reward: float, group: str, sampled: Sequence[int], size: int = 6) -> Episode:
+    mask = np.zeros(size)
+    mask[list(sampled)] = 1
+    return Episode(np.arange(size, dtype=np.int32), mask, -2.0 * mask, -1.0 * mask, reward, group, group)
+
+
+GRADED = Graded(
+    (episode(1.0, "a", (2, 3, 5)), episode(0.0, "a", (1,)), episode(0.5, "b", (4, 5)), episode(0.5, "b", (3,))), {}
+)
+
+
+def streams(recipe: str, graded: Graded = GRADED, **settings: Any) -> list[Any]:
+    module = importlib.import_module(f"firsthand.train.recipes.{recipe}")
+    return list(module.streams(graded, View(), module.Config("x", **settings)))
+
+
+@pytest.mark.parametrize("recipe", ["grpo", "gspo"])
+def test_answers_count_alike_and_tokens_share_their_answers_advantage(recipe: str) -> None:
+    first, second, *others = streams(recipe)
+    advantage = 0.5 / (math.sqrt(0.5) + 1e-4)
+    assert first.pg.tolist() == pytest.approx([0, 0, 1 / 3, 1 / 3, 0, 1 / 3]) and second.pg.tolist() == [
+        0,
+        1,
+        0,
+        0,
+        0,
+        0,
+    ]
+    assert first.advantage[[2, 3, 5]].tolist() == pytest.approx([advantage] * 3, rel=1e-6)
+    assert second.advantage[1] == pytest.approx(-advantage, rel=1e-6)
+    assert all(not each.advantage.any() for each in others)  # a group of equal rewards
+    assert (first.reference is not None) == (recipe == "grpo")
+    assert first.behaviour[2] == -1 and first.behaviour[1] == 0
+
+
+@pytest.mark.parametrize("recipe", ["dr_grpo", "dapo", "cispo", "reinforce"])
+def test_tokens_count_alike(recipe: str) -> None:
+    first, second, *_ = streams(recipe)
+    assert first.pg.tolist() == [0, 0, 1, 1, 0, 1] and second.pg.tolist() == [0, 1, 0, 0, 0, 0]
+    expected = {"dr_grpo": 0.5, "reinforce": 0.5}.get(recipe, 0.5 / (math.sqrt(0.5) + 1e-4))
+    assert first.advantage[2] == pytest.approx(expected, rel=1e-6) == -second.advantage[1]
+
+
+def test_rloo_pays_the_kl_of_the_whole_answer_in_the_reward() -> None:
+    first, second, *_ = streams("rloo", kl=0.1)
+    rewards = 1.0 - 0.1 * 3 * (-1.0 - REFERENCE), 0.0 - 0.1 * 1 * (-1.0 - REFERENCE)
+    assert first.advantage[2] == pytest.approx(rewards[0] - rewards[1]) == -second.advantage[1]
+    assert streams("rloo", kl=0.0)[0].advantage[2] == 1.0
+
+
+def test_ppo_gives_every_token_its_own_advantage_and_return() -> None:
+    graded = Graded((episode(1.0, "a", (2, 3, 5)), episode(0.0, "a", (1,))), {})
+    first, second = streams("ppo", graded, kl=0.2, trace_decay=0.5)
+    rewards, values = [0.2 * 0.5, 0.2 * 0.5, 0.2 * 0.5 + 1], [0.2, 0.3, 0.5]
+    third = rewards[2] - values[2]
+    middle = rewards[1] + values[2] - values[1] + 0.5 * third
+    start = rewards[0] + values[1] - values[0] + 0.5 * middle
+    assert first.returns[[2, 3, 5]] == pytest.approx([start + 0.2, middle + 0.3, third + 0.5], abs=1e-6)
+    raw = np.array([start, middle, third, 0.2 * 0.5 - 0.1])
+    white = (raw - raw.mean()) / np.sqrt(raw.var(ddof=1) + 1e-8)
+    assert first.advantage[[2, 3, 5]] == pytest.approx(white[:3], abs=1e-5)
+    assert second.advantage[1] == pytest.approx(white[3], abs=1e-5)
+    assert first.value.tolist() == first.pg.tolist() and first.old_values[3] == pytest.approx(0.3)
+    assert not first.advantage[[0, 1, 4]].any()
+
+
+def test_dapo_punishes_answers_near_the_limit() -> None:
+    from firsthand.train.rollout_settings import RolloutSettings
+
+    graded = Graded((episode(1.0, "a", (2, 3, 5)), episode(1.0, "a", (1,))), {})
+    first, second = streams("dapo", graded, overlong_buffer=2, rollouts=RolloutSettings(max_tokens=4))
+    assert first.advantage[2] < 0 < second.advantage[1]
+    assert not any(each.advantage.any() for each in streams("dapo", graded))
+
+
+def test_rejection_learns_the_first_of_the_best_answers_and_nothing_from_equal_ones() -> None:
+    graded = Graded((*GRADED.episodes, episode(1.0, "a", (4,)), episode(-1.0, "c", (2,)), episode(-3.0, "c", (3,))), {})
+    found = streams("rejection", graded)
+    assert [(each.source, np.flatnonzero(each.ce).tolist()) for each in found] == [("a", [2, 3, 5]), ("c", [2])]
+    assert [each.source for each in streams("rejection", graded, least=0.0)] == ["a"]
+
+
+def test_importance_weights_are_in_the_advantages_where_the_model_itself_is_trained() -> None:
+    from firsthand.train.rollout_settings import RolloutSettings
+
+    corrected = streams("dr_grpo", rollouts=RolloutSettings(correct_to_model=True, importance_cap=0.3))[0]
+    assert corrected.behaviour[2] == -2.0
+    assert corrected.advantage[2] == pytest.approx(0.5 * 0.3)  # exp(-2 + 1) is above the cap
+    free = streams("dr_grpo", rollouts=RolloutSettings(correct_to_model=True))[0]
+    assert free.advantage[2] == pytest.approx(0.5 * math.exp(-1), rel=1e-6)
+
+
+SETTINGS = [
+    {"temperature": 0.5}, {"top_k": 3}, {"top_p": 0.6}, {"min_p": 0.2}, {"top_k": 5, "top_p": 0.5, "min_p": 0.1},
+    {"temperature": 2.0, "top_p": 0.9, "min_p": 0.05}, {"temperature": 0.7, "top_k": 4},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_the_trainers_distribution_after_cuts_is_the_samplers(settings: dict[str, float]) -> None:
+    sampling = Sampling(**{"temperature": 1.0, **settings})
+    logits = torch.randn(40, 12, generator=torch.Generator().manual_seed(0)) * 2
+    policy = sampled_policy(sampling)
+    assert policy is not None
+    for row in logits:
+        ids, found = candidates(row, sampling)
+        expected = (found / found.sum()).log()
+        targets = Targets(ids, ids * 0, *[expected * 0] * 9)
+        assert torch.allclose(policy(row.expand(len(ids), -1), targets).double(), expected, atol=1e-5)
+
+
+def test_a_token_outside_the_cut_stays_finite_and_keeps_its_gradient() -> None:
+    logits = tensor([[3.0, 2.0, 0.0]], requires_grad=True)
+    policy = sampled_policy(Sampling(temperature=1.0, top_k=1))
+    assert policy is not None
+    found = policy(logits, Targets(tensor([2]), tensor([0]), *[torch.zeros(1)] * 9))
+    found.sum().backward()
+    assert found.item() == pytest.approx(-math.log1p(math.exp(3.0))) and logits.grad[0, 2] > 0 == logits.grad[0, 1]
+
+
+def test_distributions_that_logits_alone_do_not_give_are_refused() -> None:
+    assert sampled_policy(Sampling(temperature=1.0)) is None
+    for settings in (
+        {"repetition_penalty": 1.2},
+        {"logit_bias": ((0, 1.0),)},
+        {"min_tokens": 3},
+        {"bad_words": ("a",)},
+    ):
+        with pytest.raises(ConfigError, match=next(iter(settings))):
+            sampled_policy(Sampling(temperature=1.0, **settings))
+    with pytest.raises(ConfigError, match="temperature 0"):
+        sampled_policy(Sampling())
