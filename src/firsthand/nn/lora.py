@@ -32,7 +32,7 @@ from firsthand.nn.weight_names import huggingface_name
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 MAX_RANK = 4096
-_PREFIX = "base_model.model."
+PREFIX = "base_model.model."
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_.]{1,256}")
 _FLOATS = ("F32", "F16", "BF16", "F64")
 _REFUSED = {
@@ -42,8 +42,15 @@ _REFUSED = {
     "target_parameters": "parameters that are no matrices of their own",
     "use_qalora": "QA-LoRA",
     "alora_invocation_tokens": "activated LoRA",
+    "arrow_config": "Arrow's routing between adapters",
+    "use_bdlora": "block-diagonal LoRA",
+    "kasa_config": "KaSA",
+    "monteclora_config": "MonteCLoRA",
+    "layer_replication": "layers that are repeated",
 }
 """Settings that change the arithmetic and are not supported."""
+_CHANGE_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+"""Initialisations of A and B that are taken out of the base's weights."""
 
 
 @dataclass(frozen=True)
@@ -173,12 +180,14 @@ def read_adapter(
     matrices = _matrices(model)
     pairs: dict[str, dict[str, str]] = {}
     for name in file.tensors:
+        if name == f"{PREFIX}lm_head.base_layer.weight":  # PEFT saves the frozen head beside its adapter
+            continue
         match = re.fullmatch(r"base_model\.model\.(.{1,512}?)\.lora_(A\.weight|B\.weight|magnitude_vector)", name)
         if match is None or match[1] not in matrices or (match[2] == "magnitude_vector" and not config.is_dora):
             raise ModelFileError(f"{file.path}: {_what_is(name, matrices)}{config.made_for()}")
         pairs.setdefault(match[1], {})[match[2].removesuffix(".weight")] = name
     if not pairs:
-        raise ModelFileError(f"{file.path} holds no adapter: expected tensors such as {_PREFIX}<module>.lora_A.weight")
+        raise ModelFileError(f"{file.path} holds no adapter: expected tensors such as {PREFIX}<module>.lora_A.weight")
     ranks = [file.tensors[pair["A"]].shape[:1] for pair in pairs.values() if "A" in pair]
     highest = max(ranks, default=())
     if highest and max_rank < highest[0] <= MAX_RANK:
@@ -210,6 +219,12 @@ class _Config:
         for key, what in _REFUSED.items():
             if fields.values.get(key):
                 raise ModelFileError(f"{fields.where}: {key} is set, which asks for {what}: only LoRA and DoRA are read")
+        start = str(fields.values.get("init_lora_weights"))
+        if start.startswith(_CHANGE_THE_BASE):
+            raise ModelFileError(
+                f"{fields.where}: init_lora_weights is {start[:80]!r}, which changes the base's own weights: convert the adapter "
+                "to plain LoRA when saving it (PEFT: path_initial_model_for_weight_conversion)"
+            )
         if fields.text("bias", "none") != "none":
             raise fields.error("bias", fields.values["bias"], "none, for an adapter of matrices alone")
         if fields.flag("fan_in_fan_out", False):
@@ -304,7 +319,7 @@ def _what_is(name: str, matrices: Mapping[str, object]) -> str:
     shown = repr(name[:120])
     if "lora_magnitude" in name:
         return f"{shown} belongs to DoRA, and the settings do not say use_dora"
-    if "lora_embedding" in name or name.startswith((f"{_PREFIX}lm_head", f"{_PREFIX}model.embed_tokens")):
+    if "lora_embedding" in name or name.startswith((f"{PREFIX}lm_head", f"{PREFIX}model.embed_tokens")):
         return f"{shown} changes an embedding or a head that is tied to it: only other matrices are changed here"
     known = ", ".join(list(matrices)[:3])
     return f"{shown} belongs to no matrix of this model, which has {known} ..."

@@ -1,0 +1,1 @@
+"""Training: pretraining, fine-tuning and reinforcement learning as one loop over token streams."""
