@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import importlib.util
 import json
@@ -16,7 +17,11 @@ from torch import nn
 from engine_tiny import in_blocks_of_4_bits
 from firsthand.engine.core.engine import Engine
 from firsthand.engine.core.engine_config import EngineConfig
+from firsthand.engine.core.engine_thread import EngineWorker
+from firsthand.engine.core.outputs import Output
+from firsthand.engine.core.sequence import Request
 from firsthand.errors import ConfigError, ModelFileError
+from firsthand.model import Sampling
 from firsthand.nn import weights
 from firsthand.nn.blocks.attention import Packed
 from firsthand.nn.decoder import Decoder
@@ -296,7 +301,9 @@ def test_an_adapter_that_is_not_finite_is_not_saved(tmp_path: Path) -> None:
 def test_an_adapter_for_another_model_is_one_sentence(tmp_path: Path) -> None:
     save_adapter(add_lora(base(), LoRAConfig(rank=4)), tmp_path, base="models/wide")
     other = Decoder(base().architecture.__class__(**{**vars(base().architecture), "hidden_size": 48}))
-    with pytest.raises(ModelFileError, match=r"expected .* and \(48, r\) .* says that it was made for 'models/wide'") as raised:
+    with pytest.raises(
+        ModelFileError, match=r"expected .* and \(48, r\) .* says that it was made for 'models/wide'"
+    ) as raised:
         read_adapter(tmp_path, other)
     assert "\n" not in str(raised.value)
 
@@ -309,7 +316,9 @@ def test_an_adapter_for_another_model_is_one_sentence(tmp_path: Path) -> None:
         ({"use_bdlora": {"a": 1}}, "use_bdlora is set, which asks for block-diagonal LoRA"),
     ],
 )
-def test_settings_that_the_tensors_contradict_are_refused(tmp_path: Path, change: dict[str, object], expected: str) -> None:
+def test_settings_that_the_tensors_contradict_are_refused(
+    tmp_path: Path, change: dict[str, object], expected: str
+) -> None:
     save_adapter(add_lora(base(), LoRAConfig(kind="dora", rank=4)), tmp_path)
     path = tmp_path / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
@@ -345,3 +354,72 @@ def test_peft_reads_what_we_save_and_computes_the_same(kind: str, tmp_path: Path
     again.pop("base_model.model.lm_head.base_layer.weight", None)  # PEFT adds the head's own weights
     assert again.keys() == ours.keys() and all(torch.equal(again[name], ours[name]) for name in ours)
     assert read_adapter(saved, base()).deltas.keys() == adapter_of(model).deltas.keys()
+
+
+# -- in a running engine --
+
+
+def test_a_new_version_is_swapped_in_while_streams_go_on_and_none_is_dropped() -> None:
+    """Streams keep the version they began with, bit for bit; what comes later gets the new one."""
+
+    async def answers(swap: bool) -> tuple[list[list[Output]], dict[str, int]]:
+        model = base(tied=True)
+        trained = add_lora(base(tied=True), LoRAConfig(rank=4))
+        train(trained, 3)
+        engine = Engine(
+            model, EngineConfig(kv_memory_bytes=1 << 21, kv_cache="float32", weights="float32", max_adapters=3)
+        )
+        engine.load_adapter("policy", adapter_of(trained), version=1)
+        with EngineWorker(engine) as worker:
+            started = asyncio.Event()
+
+            async def follow(seed: int) -> list[Output]:
+                request = Request(
+                    (5, 17, 90, seed), Sampling(max_tokens=60, temperature=1.0, seed=seed), adapter="policy"
+                )
+                found = []
+                async for output in worker.submit(request):
+                    found.append(output)
+                    if len(found) == 5:
+                        started.set()
+                return found
+
+            streams = [asyncio.create_task(follow(seed)) for seed in range(4)]
+            await started.wait()
+            assert not any(stream.done() for stream in streams)
+            if swap:
+                train(trained, 3)
+                await worker.load_adapter("policy", adapter_of(trained), version=2, replace=True)
+                streams.append(asyncio.create_task(follow(0)))
+            return [await stream for stream in streams], dict(engine.adapters.versions)
+
+    plain, _ = asyncio.run(answers(swap=False))
+    swapped, versions = asyncio.run(answers(swap=True))
+    assert versions == {"policy": 2}
+
+    def ids(outputs: list[Output]) -> list[tuple[int, ...]]:
+        return [output.token_ids for output in outputs]
+
+    assert [sum(map(len, ids(outputs))) for outputs in swapped] == [60] * 5
+    for before, after in zip(plain, swapped, strict=False):
+        assert [token for each in ids(before) for token in each] == [token for each in ids(after) for token in each]
+        assert {output.adapter_version for output in after} == {1}
+    assert {output.adapter_version for output in swapped[4]} == {2}
+    assert [t for each in ids(swapped[4]) for t in each] != [t for each in ids(swapped[0]) for t in each]
+    assert all(output.error is None for outputs in swapped for output in outputs)
+
+
+def test_merged_weights_go_into_a_running_engine() -> None:
+    """DoRA, which cannot stay beside shared weights, is swapped in as new weights."""
+    trained = add_lora(base(tied=True), LoRAConfig(kind="dora", rank=4))
+    train(trained, 3)
+    engine = Engine(base(tied=True), EngineConfig(kv_memory_bytes=1 << 21, kv_cache="float32", weights="float32"))
+    engine.add(Request((5, 17, 90), Sampling(max_tokens=6)))
+    outputs = engine.step() + engine.step()
+    engine.load(merged_state(trained), 1)
+    while engine.has_work:
+        outputs += engine.step()
+    assert [output.version for output in outputs] == [0, 0, 1, 1, 1, 1]
+    found = engine.score([5, 17, 90], [[3, 41]])[0].logprobs
+    expected = logprobs(trained, torch.tensor([5, 17, 90, 3, 41]))
+    assert found == pytest.approx([expected[2, 3].item(), expected[3, 41].item()], abs=1e-4)

@@ -218,7 +218,9 @@ class _Config:
         fields.choice("peft_type", {"LORA": True})
         for key, what in _REFUSED.items():
             if fields.values.get(key):
-                raise ModelFileError(f"{fields.where}: {key} is set, which asks for {what}: only LoRA and DoRA are read")
+                raise ModelFileError(
+                    f"{fields.where}: {key} is set, which asks for {what}: only LoRA and DoRA are read"
+                )
         start = str(fields.values.get("init_lora_weights"))
         if start.startswith(_CHANGE_THE_BASE):
             raise ModelFileError(

@@ -38,7 +38,9 @@ def add_lora(model: Decoder, config: LoRAConfig) -> Decoder:
     if config.base != "kept":
         packed = [name for name in model.matrices() if not isinstance(model.get_submodule(name), nn.Linear)]
         if packed:
-            raise ConfigError(f"{packed[0]} is quantised already: base={config.base!r} needs a model with float weights")
+            raise ConfigError(
+                f"{packed[0]} is quantised already: base={config.base!r} needs a model with float weights"
+            )
         to_four_bits(model, model.matrices(), levels=config.base)
     generator = torch.Generator().manual_seed(config.seed)
     updates = {f"{name}.weight": _fresh(model.get_submodule(name), config, generator) for name in targets}

@@ -22,9 +22,7 @@ from firsthand.train.adapters.lora_config import LoRAConfig
 from firsthand.train.adapters.lora_training import adapter_of
 
 
-def save_adapter(
-    model: Decoder, folder: Path | str, *, base: str = "", config: LoRAConfig | None = None
-) -> Adapter:
+def save_adapter(model: Decoder, folder: Path | str, *, base: str = "", config: LoRAConfig | None = None) -> Adapter:
     """Writes the model's adapter and returns it. Existing files are replaced atomically, the weights first.
 
     `base` is the name or path of the model that it was trained on, for the settings; `config` the one it was made with.
@@ -57,7 +55,9 @@ def _settings(updates: Mapping[str, LowRankUpdate], model: Decoder, config: LoRA
     """The settings of adapters by Hugging Face's name of their matrix."""
     stabilised = config is not None and config.rank_stabilised
     ranks = {name: update.a.shape[0] for name, update in updates.items()}
-    alphas = {name: update.scale * (math.sqrt(ranks[name]) if stabilised else ranks[name]) for name, update in updates.items()}
+    alphas = {
+        name: update.scale * (math.sqrt(ranks[name]) if stabilised else ranks[name]) for name, update in updates.items()
+    }
     rank, alpha = (next(iter(values.values())) for values in (ranks, alphas))
     return {
         "peft_type": "LORA",
