@@ -76,6 +76,8 @@ EDGES = {
     "experiment": "scorers runs providers hub cluster telemetry",
     "bridges": "scorers stats sandbox tools",
     "benchmarks": "bridges scorers patterns providers hub tools sandbox tokens",
+    # 6 training
+    "train": "nn",
     # 8 doors
     "__init__": "experiment",
     "serve": "cluster telemetry tokens",
@@ -96,9 +98,10 @@ TORCH_FREE = (
     "nn.model_config",
     "nn.sites",
     "nn.weight_names",
+    "train.streams",
 )
 """Modules of tensor rooms that import without torch: readers and declarations."""
-TENSOR_ROOMS = ("nn", "kernels", "tokens", "engine", "embed", "measure")
+TENSOR_ROOMS = ("nn", "kernels", "tokens", "engine", "embed", "measure", "train")
 
 
 def imports_of(file: Path) -> set[str]:

@@ -18,7 +18,8 @@
     ├── SandboxError         no sandbox can be opened here, or it broke: untrusted code is not run without one
     ├── GuardBlocked         a guard blocked a prompt or an answer: it ends the attempt
     ├── LimitExceeded        a budget (tokens, calls, seconds, money, depth) is used up: it ends the attempt
-    └── TooManyFailures      attempts failed one after the other: it ends the run
+    ├── TooManyFailures      attempts failed one after the other: it ends the run
+    └── TrainingError        a training run cannot go on: its loss is not finite, or its checkpoints do not fit
 
 A bug of ours is an `AssertionError` or any other exception: it keeps its traceback.
 """
@@ -114,6 +115,10 @@ class LimitExceeded(FirsthandError):
 
 class TooManyFailures(FirsthandError):
     """Attempts failed one after the other, so that the rest of the run would fail too."""
+
+
+class TrainingError(FirsthandError):
+    """A training run cannot go on."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
