@@ -115,8 +115,8 @@ def _check(path: Path, a: Architecture) -> None:
         ours, theirs = getattr(a, field.name), getattr(found, field.name)
         if field.name != "family" and not _same(ours, theirs):
             raise ConfigError(
-                f"GGUF cannot express this model, so save safetensors: its {field.name} is {str(ours)[:120]} and would be read "
-                f"as {str(theirs)[:120]}"
+                f"GGUF cannot express this model, so save safetensors: its {field.name} is {str(ours)[:120]} and would be "
+                f"read as {str(theirs)[:120]}"
             )
 
 

@@ -95,7 +95,7 @@ class Adapter:
 
 
 class LoRALinear(nn.Module):
-    """A Linear with an unmerged adapter: x W + scale * (x A) B, and with DoRA its rows rescaled. Only the adapter is trained.
+    """A Linear with an unmerged adapter: x W + scale * (x A) B, and with DoRA its rows rescaled. Only the adapter trains.
 
     The weights beneath may be floats, 4 bits (`nf4`), or a GGUF file's blocks (`quant`). Dropout acts on the adapter's
     input alone. DoRA's row lengths carry no gradient (section 4.3 of its paper).
@@ -224,8 +224,8 @@ class _Config:
         start = str(fields.values.get("init_lora_weights"))
         if start.startswith(_CHANGE_THE_BASE):
             raise ModelFileError(
-                f"{fields.where}: init_lora_weights is {start[:80]!r}, which changes the base's own weights: convert the adapter "
-                "to plain LoRA when saving it (PEFT: path_initial_model_for_weight_conversion)"
+                f"{fields.where}: init_lora_weights is {start[:80]!r}, which changes the base's own weights: convert the "
+                "adapter to plain LoRA when saving it (PEFT: path_initial_model_for_weight_conversion)"
             )
         if fields.text("bias", "none") != "none":
             raise fields.error("bias", fields.values["bias"], "none, for an adapter of matrices alone")

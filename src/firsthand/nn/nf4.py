@@ -2,8 +2,8 @@
 
 Weights are cut into blocks of 64, each divided by its largest magnitude (absmax) and rounded to the nearest of 16 levels.
 With double quantisation the absmax of 256 blocks share a float32 scale and become 8-bit integers, after their mean is
-removed: 4 + 8 / 64 + 32 / (64 * 256) = 4.127 bits per weight. The paper keeps them as 8-bit floats; integers have the smaller
-error here, since they are spread around 0 after the mean is removed. Evenly spaced 4-bit levels (`int4`) are there to compare.
+removed: 4 + 8 / 64 + 32 / (64 * 256) = 4.127 bits per weight. The paper keeps them as 8-bit floats, whose steps are finer
+around 0 and coarser elsewhere. Evenly spaced 4-bit levels (`int4`) are there to compare.
 """
 
 # O outputs, K inputs, N rows, W weights, B blocks of 64, G groups of 256 blocks

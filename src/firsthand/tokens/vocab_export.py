@@ -1,7 +1,7 @@
 """The vocabulary of a model as GGUF metadata: copied from a GGUF file, or converted from a folder with tokenizer.json.
 
-Converted are byte-level BPE vocabularies with a pre-tokenizer that GGUF has a name for; `gguf_vocab` reads them back with the
-same ids. Others raise an error, since llama.cpp would encode texts differently.
+Converted are byte-level BPE vocabularies with a pre-tokenizer that GGUF has a name for; `gguf_vocab` reads them back with
+the same ids. Others raise an error, since llama.cpp would encode texts differently.
 """
 
 from __future__ import annotations

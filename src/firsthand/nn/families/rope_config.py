@@ -103,7 +103,7 @@ def rope_from_gguf(file: GGUF, fields: Fields, head_dim: int) -> Rope:
 
 
 def rope_to_gguf(rope: Rope) -> dict[str, Any]:
-    """The metadata that `rope_from_gguf` reads back as this rope; divisors of frequencies go to a tensor, `rope_divisors`."""
+    """The metadata that `rope_from_gguf` reads back as this rope; `rope_divisors` go to a tensor."""
     found: dict[str, Any] = {"rope.freq_base": float(rope.theta)}
     if rope.kind in ("linear", "yarn"):
         found |= {"rope.scaling.type": rope.kind, "rope.scaling.factor": float(rope.factor)}

@@ -16,7 +16,7 @@ class LoRAConfig:
     """A low-rank adapter of a model's matrices."""
 
     kind: Literal["lora", "dora"] = "lora"
-    """`lora` adds a product of two thin matrices (Hu et al., 2021); `dora` trains each row's length too (Liu et al., 2024)."""
+    """`lora` adds a product of two thin matrices (Hu et al., 2021); `dora` trains row lengths too (Liu et al., 2024)."""
     rank: int = 16
     """Rows of A: trainable parameters grow with it."""
     alpha: float = 32.0
@@ -26,7 +26,7 @@ class LoRAConfig:
     dropout: float = 0.0
     """Share of the adapter's inputs that a training step leaves out."""
     targets: tuple[str, ...] = ("all",)
-    """Matrices to adapt: `all` of the layers, or names such as `q_proj` and `layers.3.mlp.up_proj`; `lm_head` if it is not tied."""
+    """Matrices to adapt: `all` of the layers, or names such as `q_proj`, `layers.3.mlp.up_proj` or an untied `lm_head`."""
     init: Literal["kaiming", "gaussian"] = "kaiming"
     """A begins uniform in 1 / sqrt(inputs), as PEFT's does, or normal with standard deviation 1 / rank; B begins at 0."""
     base: Literal["kept", "nf4", "int4"] = "kept"

@@ -95,7 +95,7 @@ def adapter_of(model: Decoder, path: Path | str = "trained") -> Adapter:
 
 @torch.no_grad()
 def merged_state(model: Decoder) -> dict[str, Tensor]:
-    """Returns the state of a plain model with the adapter in its weights, in their dtype or float32; the model keeps its own."""
+    """Returns the state of a plain model with the adapter in its weights; the model keeps its own."""
     state: dict[str, Tensor] = {}
     beneath = {f"{name}.base" for name, module in model.named_modules() if isinstance(module, LoRALinear)}
     for name, module in model.named_modules():
