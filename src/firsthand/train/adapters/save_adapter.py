@@ -55,9 +55,8 @@ def _settings(updates: Mapping[str, LowRankUpdate], model: Decoder, config: LoRA
     """The settings of adapters by Hugging Face's name of their matrix."""
     stabilised = config is not None and config.rank_stabilised
     ranks = {name: update.a.shape[0] for name, update in updates.items()}
-    alphas = {
-        name: update.scale * (math.sqrt(ranks[name]) if stabilised else ranks[name]) for name, update in updates.items()
-    }
+    per_scale = {name: math.sqrt(each) if stabilised else each for name, each in ranks.items()}
+    alphas = {name: update.scale * per_scale[name] for name, update in updates.items()}
     rank, alpha = (next(iter(values.values())) for values in (ranks, alphas))
     return {
         "peft_type": "LORA",
