@@ -3,8 +3,8 @@
 `python bench/lora_training.py [--seeds 3] [--base-steps 1500] [--steps 500]`. The model (1.1M parameters in matrices) reads
 an operator and eight digits and writes eight digits. The base learns copy, reverse, sort up and down, rotate and add one;
 each method then learns `reverse, then add one` under an unseen token, from the same base and in as many steps. Reported:
-greedy whole-answer accuracy on held-out rows of the new task and of the base's, parameters and bytes that are trained, and CPU
-seconds of one thread.
+greedy whole-answer accuracy on held-out rows of the new task and of the base's, parameters and bytes that are trained,
+and CPU seconds of one thread.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def main() -> None:
             memory = training_memory(model)
             kept = np.mean([accuracy(model, task) for task in BASE])
             print(f"  {name:18} new {accuracy(model, NEW):.3f}  base tasks {kept:.3f}  trained {memory.trainable:9,} "
-                  f"({memory.trained_bytes / 1e6:5.2f} MB)  weights {memory.weight_bytes / 1e6:4.2f} MB  {seconds:4.0f} CPU s",
+                  f"({memory.trained_bytes / 1e6:5.2f} MB)  weights {memory.weight_bytes / 1e6:4.2f} MB  {seconds:4.0f} s",
                   flush=True)  # fmt: skip
 
 

@@ -77,7 +77,7 @@ EDGES = {
     "bridges": "scorers stats sandbox tools",
     "benchmarks": "bridges scorers patterns providers hub tools sandbox tokens",
     # 6 training
-    "train": "nn",
+    "train": "nn tokens",
     # 8 doors
     "__init__": "experiment",
     "serve": "cluster telemetry tokens",
@@ -98,6 +98,8 @@ TORCH_FREE = (
     "nn.model_config",
     "nn.sites",
     "nn.weight_names",
+    "train.adapters",
+    "train.adapters.lora_config",
     "train.streams",
 )
 """Modules of tensor rooms that import without torch: readers and declarations."""

@@ -1,4 +1,4 @@
-"""Adapters are trained as PEFT trains them, merged exactly, saved for PEFT and for the engine, and swapped while it answers."""
+"""Adapters are trained, merged exactly, saved for PEFT and for the engine, and swapped while it answers."""
 
 from __future__ import annotations
 
