@@ -81,7 +81,8 @@ EDGES = {
     # 8 doors
     "__init__": "experiment",
     "serve": "cluster telemetry tokens",
-    "commands": "experiment serve show stats scorers patterns cluster telemetry runs providers hub measure embed engine",
+    "commands": "experiment serve show stats scorers patterns cluster telemetry runs providers hub measure embed engine "
+    "train",
     "cli": "",
     "__main__": "cli",
 }
@@ -100,6 +101,16 @@ TORCH_FREE = (
     "nn.weight_names",
     "train.adapters",
     "train.adapters.lora_config",
+    "train.scaling",
+    "train.scaling.bootstrap_fit",
+    "train.scaling.compute_frontier",
+    "train.scaling.compute_planner",
+    "train.scaling.flop_counts",
+    "train.scaling.hidden_markov",
+    "train.scaling.laws",
+    "train.scaling.parametric_fit",
+    "train.scaling.scaling_points",
+    "train.scaling.sweep_config",
     "train.streams",
 )
 """Modules of tensor rooms that import without torch: readers and declarations."""

@@ -17,7 +17,7 @@ from firsthand.train.scaling.laws import Chinchilla, Kaplan
 from firsthand.train.scaling.parametric_fit import Fit, LawT, fit_chinchilla, fit_kaplan
 from firsthand.train.scaling.scaling_points import ScalingPoints
 
-RESAMPLES, TOLERANCE = 200, 1e-10
+RESAMPLES, TOLERANCE = 200, 1e-9
 
 
 @dataclass(frozen=True)

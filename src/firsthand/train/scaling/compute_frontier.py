@@ -68,8 +68,8 @@ def isoflop_frontier(points: ScalingPoints, *, tolerance: float = 0.05) -> Front
             optima.append(Optimum(parameters, budget / (6 * parameters), float(floor - slope**2 / (4 * curve))))
     if len(flops) < 2:
         raise DataError(
-            f"{len(flops)} of {len(groups)} budgets have a lowest loss between three or more sizes: train sizes on both sides of "
-            "the best one at two budgets or more, or raise the tolerance"
+            f"{len(flops)} of {len(groups)} budgets have a lowest loss between three or more sizes: train sizes on both "
+            "sides of the best one at two budgets or more, or raise the tolerance"
         )
     return _frontier(flops, optima)
 

@@ -58,7 +58,7 @@ def compute_of(hours: float, flops_per_second: float, *, utilisation: float = UT
     """The training compute of so many hours."""
     if not (hours > 0 and flops_per_second > 0 and 0 < utilisation <= 1):
         raise ConfigError(
-            f"hours is {hours:g}, the speed {flops_per_second:g} FLOP/s and utilisation {utilisation:g}: expected numbers above "
-            "0, and a utilisation of at most 1"
+            f"hours is {hours:g}, the speed {flops_per_second:g} FLOP/s and utilisation {utilisation:g}: expected numbers "
+            "above 0, and a utilisation of at most 1"
         )
     return hours * 3600 * flops_per_second * utilisation

@@ -1,7 +1,7 @@
 """A source of tokens with a known entropy: a hidden Markov model, so that a fitted irreducible loss can be checked.
 
-Its entropy rate has no closed form (Blackwell, 1957), but -log p(x_1..n) / n converges to it (Shannon, McMillan, Breiman), and
-the forward recursion computes p exactly. The loss that no model can beat on given texts is computed the same way.
+Its entropy rate has no closed form (Blackwell, 1957), but -log p(x_1..n) / n converges to it (Shannon, McMillan, Breiman),
+and the forward recursion computes p exactly. The loss that no model can beat on given texts is computed the same way.
 """
 
 # S states, V tokens, N tokens of a text, B texts
@@ -19,6 +19,8 @@ from firsthand.errors import ConfigError
 from firsthand.train.scaling.scaling_points import Floats
 
 Ids = npt.NDArray[np.int64]
+MIXED = 0.005
+"""Share of each row of a random source that is uniform, so that every state and token can follow any other."""
 
 
 class EntropyRate(NamedTuple):
@@ -90,18 +92,23 @@ class HiddenMarkov:
     def entropy_rate(
         self, *, tokens: int = 1_000_000, texts: int = 256, burn_in: int = 200, seed: int = 0
     ) -> EntropyRate:
-        """Nats per token in the long run, from `tokens` sampled ones; texts are independent, and their first ones left out."""
+        """Nats per token in the long run, from `tokens` sampled ones in independent texts without their beginnings."""
         length = burn_in + max(1, math.ceil(tokens / texts))
         each_B = -self.logprobs(self.sample(texts, length, seed=seed))[:, burn_in:].mean(1)
         return EntropyRate(float(each_B.mean()), float(each_B.std(ddof=1) / math.sqrt(texts)))
 
 
-def random_source(*, states: int = 24, tokens: int = 32, sharpness: float = 0.15, seed: int = 0) -> HiddenMarkov:
-    """A source with Dirichlet-distributed rows: the smaller the sharpness, the lower its entropy."""
+def random_source(
+    *, states: int = 128, tokens: int = 32, branching: float = 0.01, ambiguity: float = 0.05, seed: int = 0
+) -> HiddenMarkov:
+    """A source with Dirichlet-distributed rows, of transitions by `branching` and of emissions by `ambiguity`.
+
+    As it stands a token carries 3.4 nats alone, 3.1 after the one before it, and 2.4 after all: context pays for long.
+    """
     rng = np.random.default_rng(seed)
-    transitions, emissions = (rng.dirichlet(np.full(size, sharpness), size=states) for size in (states, tokens))
-    transitions = 0.98 * transitions + 0.02 / states  # every state is reached from any other
-    return HiddenMarkov(transitions, 0.98 * emissions + 0.02 / tokens)
+    transitions = rng.dirichlet(np.full(states, branching), size=states)
+    emissions = rng.dirichlet(np.full(tokens, ambiguity), size=states)
+    return HiddenMarkov((1 - MIXED) * transitions + MIXED / states, (1 - MIXED) * emissions + MIXED / tokens)
 
 
 def _drawn(cumulative_BK: Floats, rng: np.random.Generator) -> Ids:
