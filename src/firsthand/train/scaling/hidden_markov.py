@@ -99,11 +99,11 @@ class HiddenMarkov:
 
 
 def random_source(
-    *, states: int = 128, tokens: int = 32, branching: float = 0.01, ambiguity: float = 0.05, seed: int = 0
+    *, states: int = 24, tokens: int = 32, branching: float = 0.05, ambiguity: float = 0.05, seed: int = 0
 ) -> HiddenMarkov:
     """A source with Dirichlet-distributed rows, of transitions by `branching` and of emissions by `ambiguity`.
 
-    As it stands a token carries 3.4 nats alone, 3.1 after the one before it, and 2.4 after all: context pays for long.
+    With the defaults a token has 2.9 nats alone, 2.4 after the one before it, and 2.1 after all.
     """
     rng = np.random.default_rng(seed)
     transitions = rng.dirichlet(np.full(states, branching), size=states)

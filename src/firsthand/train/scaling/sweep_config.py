@@ -13,12 +13,12 @@ class SweepConfig:
 
     widths: tuple[int, ...] = (8, 16, 32, 64)
     """Hidden sizes, multiples of 8."""
-    tokens: tuple[int, ...] = (32_768, 65_536, 131_072, 262_144)
+    tokens: tuple[int, ...] = (16_384, 32_768, 65_536, 131_072, 262_144)
     """Training tokens of each size's points."""
     layers: int = 2
     context: int = 64
     """Tokens of a text."""
-    texts: int = 32
+    texts: int = 16
     """Texts of a step."""
     eval_texts: int = 512
     """Held-out texts, the same for all points."""
