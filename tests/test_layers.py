@@ -77,12 +77,13 @@ EDGES = {
     "bridges": "scorers stats sandbox tools",
     "benchmarks": "bridges scorers patterns providers hub tools sandbox tokens",
     # 6 training
-    "train": "nn tokens",
+    "train": "hub nn tokens",
     # 8 doors
     "__init__": "experiment",
     "serve": "cluster telemetry tokens",
-    "commands": "experiment serve show stats scorers patterns cluster telemetry runs providers hub measure embed engine "
-    "train",
+    "commands": (
+        "train experiment serve show stats scorers patterns cluster telemetry runs providers hub measure embed engine"
+    ),
     "cli": "",
     "__main__": "cli",
 }
@@ -100,6 +101,7 @@ TORCH_FREE = (
     "nn.sites",
     "nn.weight_names",
     "train.adapters",
+    "train.adapters.adapter_settings",
     "train.adapters.lora_config",
     "train.scaling",
     "train.scaling.bootstrap_fit",
@@ -111,6 +113,12 @@ TORCH_FREE = (
     "train.scaling.parametric_fit",
     "train.scaling.scaling_points",
     "train.scaling.sweep_config",
+    "train.data_order",
+    "train.live_line",
+    "train.recipes.pretrain",
+    "train.recipes.sft",
+    "train.schedules",
+    "train.recipe_settings",
     "train.streams",
 )
 """Modules of tensor rooms that import without torch: readers and declarations."""

@@ -8,6 +8,7 @@ import importlib.util
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -29,10 +30,12 @@ from firsthand.nn.lora import LoRALinear, LowRankUpdate, read_adapter
 from firsthand.nn.nf4 import NF4, FourBitLinear, four_bits
 from firsthand.nn.quant import BlockLinear, best_mode, pack
 from firsthand.train.adapters.adapter_memory import training_memory
+from firsthand.train.adapters.adapter_settings import AdapterSettings
 from firsthand.train.adapters.lora_config import LoRAConfig
-from firsthand.train.adapters.lora_training import adapted, adapter_of, add_lora, merged, merged_state
+from firsthand.train.adapters.lora_training import adapted, adapter_of, add_lora, merged, merged_state, with_adapter
 from firsthand.train.adapters.save_adapter import save_adapter
 from lora_tiny import base
+from tiny import write_model
 
 compiled = pytest.mark.skipif(best_mode() != "float16", reason="needs the compiled kernels")
 IDS = torch.tensor([5, 17, 90, 3, 3, 41, 8])
@@ -423,3 +426,31 @@ def test_merged_weights_go_into_a_running_engine() -> None:
     found = engine.score([5, 17, 90], [[3, 41]])[0].logprobs
     expected = logprobs(trained, torch.tensor([5, 17, 90, 3, 41]))
     assert found == pytest.approx([expected[2, 3].item(), expected[3, 41].item()], abs=1e-4)
+
+
+# -- from the command line --
+
+
+@pytest.mark.parametrize(
+    "extra", [("--adapter", "lora"), ("--adapter", "dora", "--base-weights", "nf4")], ids=["lora", "qdora"]
+)
+def test_sft_trains_an_adapter_which_is_named_by_its_run(extra: tuple[str, ...], tmp_path: Path, cli: Any) -> None:
+    house = write_model(tmp_path / "m")
+    rows = [{"prompt": f"What is {n} + 1?", "completion": f"{n + 1}"} for n in range(8)]
+    (tmp_path / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out = tmp_path / "run"
+    code, told, _ = cli(
+        "train", "sft", str(tmp_path / "d.jsonl"), "--model", str(house), "--out", str(out), "--steps", "4", "--lr", "1e-2",
+        "--rank", "4", "--batch-size", "4", "--checkpoint-every", "2", *extra,
+    )  # fmt: skip
+    assert code == 0 and "parameters are trained (" in told
+    model = weights.load(house)
+    adapter = read_adapter(out, model)  # the run's own folder
+    assert adapter.deltas.keys() == {f"{place}.weight" for place in model.matrices()}
+    assert any(update.b.abs().max() > 0 for update in adapter.deltas.values())
+    saved = weights.load(out / "model")
+    if extra == ("--adapter", "lora"):
+        assert (logprobs(weights.load(house, adapter=out)) - logprobs(saved)).abs().max() < 1e-5
+    assert torch.equal(saved.embed.weight, model.embed.weight)
+    with pytest.raises(ConfigError, match="base_weights is 'blocks', which needs an adapter and a GGUF file"):
+        with_adapter(model, AdapterSettings("lora", base_weights="blocks"), seed=0)

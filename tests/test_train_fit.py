@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +40,7 @@ def trained(streams, objective=EVERYTHING, micro_tokens=10_000, **settings):
         values=values, micro_tokens=micro_tokens, **settings,
     )  # fmt: skip
     weights = torch.cat([weight.detach().reshape(-1) for weight in (*decoder.parameters(), *values.parameters())])
-    return weights, kept.rows[0]
+    return weights, kept.rows[0] if kept.rows else {}
 
 
 def logprobs_by_hand(stream: Stream) -> torch.Tensor:
@@ -278,3 +281,29 @@ def test_streams_are_kept_as_they_were(tmp_path):
     (tmp_path / "cut.npz").write_bytes(b"PK\x03\x04 not a file of streams")
     with pytest.raises(DataError, match="holds no streams"):
         load_streams(tmp_path / "cut.npz")
+
+
+RANK = """
+import sys, torch
+from torch import distributed
+distributed.init_process_group("gloo", init_method=f"file://{sys.argv[1]}/meet", rank=int(sys.argv[2]), world_size=2)
+from test_train_fit import EVERYTHING, trained
+from train_tiny import streams_of_all_kinds
+weights, told = trained(streams_of_all_kinds(), micro_tokens=20)
+torch.save((weights, told if sys.argv[2] == "0" else None), f"{sys.argv[1]}/{sys.argv[2]}.pt")
+"""
+
+
+@pytest.mark.slow
+def test_two_ranks_compute_what_one_process_does(tmp_path):
+    folder = Path(__file__).parent
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *sys.path]), "OMP_NUM_THREADS": "1"}
+    ranks = [
+        subprocess.Popen([sys.executable, "-c", RANK, str(tmp_path), str(rank)], env=environment) for rank in (0, 1)
+    ]
+    assert [rank.wait(timeout=300) for rank in ranks] == [0, 0]
+    whole, told = trained(streams_of_all_kinds())
+    weights, metrics = zip(*(torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)), strict=True)
+    assert torch.equal(*weights) and (weights[0] - whole).abs().max() < 1e-6
+    for name in ("loss", "ce", "pg", "ref_kl", "value", "pair", "grad_norm", "sampler_gap"):
+        assert metrics[0][name] == pytest.approx(told[name], rel=2e-6), name

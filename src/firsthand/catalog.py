@@ -32,7 +32,7 @@ from firsthand.system.hosted_models import name_hint, provider_hint
 from firsthand.system.option_spec import Spec, bind_options, keywords_of, parse_spec
 from firsthand.tool import Effect, Tool
 
-Kind = Literal["pattern", "benchmark", "tool", "guard", "memory", "provider", "command"]
+Kind = Literal["pattern", "benchmark", "tool", "guard", "memory", "provider", "command", "recipe"]
 _ROOMS: dict[Kind, str] = {
     "pattern": "patterns",
     "benchmark": "benchmarks",
@@ -41,6 +41,7 @@ _ROOMS: dict[Kind, str] = {
     "memory": "memories",
     "provider": "providers",
     "command": "commands",
+    "recipe": "train/recipes",
 }
 
 
@@ -70,9 +71,14 @@ def _description(kind: Kind, path: Path) -> str | None:
     return None
 
 
+def _package(kind: Kind) -> str:
+    """The dotted name of a kind's folder, within the package."""
+    return _ROOMS[kind].replace("/", ".")
+
+
 def _installed(kind: Kind) -> EntryPoints:
     """Entry points of a kind in installed packages."""
-    found: EntryPoints = _entry_points(tuple(sys.path)).select(group=f"firsthand.{_ROOMS[kind]}")
+    found: EntryPoints = _entry_points(tuple(sys.path)).select(group=f"firsthand.{_package(kind)}")
     return found
 
 
@@ -87,7 +93,7 @@ def find(kind: Kind, name: str) -> Any:
     """The object of that name from this package, an installed package, or a file; UnknownName if there is none."""
     if ".py" in name:
         return from_file(kind, name)
-    room = f"firsthand.{_ROOMS[kind]}"
+    room = f"firsthand.{_package(kind)}"
     file = Path(__file__).parent / _ROOMS[kind] / f"{name}.py"
     if name.isidentifier() and not name.startswith("_") and _exists(file):
         thing = getattr(importlib.import_module(f"{room}.{name}"), name, None)
@@ -96,7 +102,8 @@ def find(kind: Kind, name: str) -> Any:
     for entry in _installed(kind):
         if entry.name == name:
             return entry.load()
-    raise unknown(kind, name, names(kind), see=f"firsthand list {'guards' if kind == 'guard' else _ROOMS[kind]}")
+    see = {"guard": "firsthand list guards", "recipe": "firsthand train --help"}
+    raise unknown(kind, name, names(kind), see=see.get(kind, f"firsthand list {_ROOMS[kind]}"))
 
 
 def module_attribute(kind: Kind, name: str, attribute: str) -> Any:

@@ -2,7 +2,8 @@
 
 A command module has a docstring (its help), a frozen dataclass `Config` (its flags), `EXAMPLES`, and `main(config) -> int`,
 the exit code: 0 success, 1 an error with one sentence, 2 a command that makes no sense, 3 a finished run with failed
-attempts, 4 an inconclusive gate, 130 interrupted. A command is imported only when it is called.
+attempts, 4 an inconclusive gate, 130 interrupted. A command is imported only when it is called. One whose flags depend on
+its first word reads its words itself, in a function `dispatch(words) -> int`.
 """
 
 from __future__ import annotations
@@ -76,10 +77,13 @@ def dispatch(words: Sequence[str]) -> int:
     if not catalog.is_ours("command", name):
         raise unknown("command", name, catalog.names("command"), see="firsthand --help")
     module = importlib.import_module(f"firsthand.commands.{name}")
+    if hasattr(module, "dispatch"):
+        code: int = module.dispatch(rest)
+        return code
     config = parse(
         module.Config, rest, prog=f"firsthand {name}", description=module.__doc__ or "", examples=module.EXAMPLES
     )
-    code: int = module.main(config)
+    code = module.main(config)
     return code
 
 

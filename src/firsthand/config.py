@@ -1,7 +1,8 @@
 """Reads configs, frozen dataclasses beside their users, from flags and TOML.
 
 A field is a flag: `budget_tokens` is `--budget-tokens`, its default is the flag's default, and the sentence under it is the
-flag's help. A field that is itself such a dataclass adds its fields as flags. A field with `metadata={"positional": True}`
+flag's help. A field that is itself such a dataclass adds its fields as flags, which may be dotted (`optimizer.lr=3e-4`) and
+stand in a table of its name in TOML. A field with `metadata={"positional": True}`
 takes the words without a flag, which may stand before, between and after flags; with `metadata={"bare": value}` its flag may
 stand alone and then means `value`. A flag for several words takes them between commas, or is given several times; with
 `metadata={"repeated": True}` each time is one word, commas and all. The word after a flag that needs
@@ -13,9 +14,11 @@ from __future__ import annotations
 
 import argparse
 import ast
+import copy
 import dataclasses
 import inspect
 import math
+import re
 import textwrap
 import tomllib
 import types
@@ -39,8 +42,16 @@ class Parser(argparse.ArgumentParser):
 
 def parse(config_class: type[C], argv: Sequence[str], *, prog: str, description: str = "", examples: str = "") -> C:
     """The config described by a command line; `--config FILE.toml` gives defaults that flags override."""
+    return build(config_class, given_values(config_class, argv, prog=prog, description=description, examples=examples))
+
+
+def given_values(
+    config_class: type[Any], argv: Sequence[str], *, prog: str, description: str = "", examples: str = ""
+) -> dict[str, Any]:
+    """The settings that a command line gives, its `--config` file included, without those left to their defaults."""
     parser = make_parser(config_class, prog=prog, description=description, examples=examples)
     flags = {flag: action for action in parser._actions for flag in action.option_strings}
+    argv = [_without_part(word, config_class) for word in argv]
     end = list(argv).index("--") if "--" in argv else len(argv)
     no_flags = argv[
         end + 1 :
@@ -58,7 +69,30 @@ def parse(config_class: type[C], argv: Sequence[str], *, prog: str, description:
             given[each.field.name] = [word for text in given[each.field.name] for word in split_list(text)]
     path = given.pop("config", None)
     from_file = read_toml(config_class, path) if path else {}
-    return build(config_class, {**from_file, **given})
+    return {**from_file, **given}
+
+
+_DOTTED = re.compile(r"(--)?([a-z]\w*)\.([a-z][\w-]*)(=.*)?", re.DOTALL)
+
+
+def _without_part(word: str, config_class: type[Any]) -> str:
+    """The flag that a dotted word means: `--lr=3e-4` for `optimizer.lr=3e-4` and `--optimizer.lr=3e-4`.
+
+    Words of another form, or about no dataclass of the config, stay as they are. ConfigError for an unknown setting.
+    """
+    found = _DOTTED.fullmatch(word)
+    parts = {each.part for each in settings_of(config_class)} - {None}
+    if found is None or found[2] not in parts or not (found[1] or found[4]):
+        return word
+    fields = {flag_of(each.field): each for each in settings_of(config_class) if each.part == found[2]}
+    flag, value = "--" + found[3].replace("_", "-"), found[4] or ""
+    if flag not in fields:
+        close = nearest(flag, fields)
+        hint = f"did you mean {close[2:]!r}?" if close else f"it takes {', '.join(each[2:] for each in fields)}"
+        raise ConfigError(f"{found[2]} has no setting {found[3]!r}; {hint}")
+    if fields[flag].hint is bool and value in ("=true", "=false"):
+        return flag if value == "=true" else f"--no-{flag[2:]}"
+    return flag + value
 
 
 def _plain(value: Any) -> Any:
@@ -121,8 +155,21 @@ def build(config_class: type[C], values: Mapping[str, Any]) -> C:
             raise ConfigError(f"{config_class.__name__} has no setting {key!r};{hint}")
         part = known[key].part
         (own if part is None else parts.setdefault(part, {}))[key] = convert(value, known[key].hint, key)
-    hints = typing.get_type_hints(config_class)
-    return config_class(**own, **{part: hints[part](**given) for part, given in parts.items()})
+    hints, made = typing.get_type_hints(config_class), _default_parts(config_class)
+    built = {
+        part: dataclasses.replace(made[part], **given) if part in made else hints[part](**given)
+        for part, given in parts.items()
+    }
+    return config_class(**own, **built)
+
+
+def _default_parts(config_class: type[Any]) -> dict[str, Any]:
+    """The dataclasses that are default values of a config's fields."""
+    return {
+        field.name: field.default_factory()
+        for field in dataclasses.fields(config_class)
+        if field.default_factory is not dataclasses.MISSING and dataclasses.is_dataclass(field.default_factory())
+    }
 
 
 class ConfigField(NamedTuple):
@@ -139,10 +186,15 @@ def settings_of(config_class: type[Any]) -> list[ConfigField]:
     """The settings of a config in their order, those of its dataclasses among them."""
     hints, docs = typing.get_type_hints(config_class), field_docs(config_class)
     found: list[ConfigField] = []
+    made = _default_parts(config_class)
     for field in dataclasses.fields(config_class):
         hint = hints[field.name]
         if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-            found += [each._replace(part=field.name) for each in settings_of(hint)]
+            for each in settings_of(hint):
+                inner = copy.copy(each.field)
+                if field.name in made:
+                    inner.default = getattr(made[field.name], inner.name)
+                found.append(each._replace(field=inner, part=field.name))
         else:
             found.append(ConfigField(field, hint, docs.get(field.name, "")))
     return found
@@ -156,7 +208,17 @@ def read_toml(config_class: type[Any], path: str | Path) -> dict[str, Any]:
         raise ConfigError(f"cannot read the config file {str(path)!r}: {error.strerror or error}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"the config file {str(path)!r} is not valid TOML: {error}") from None
-    return {key.replace("-", "_"): value for key, value in body.items()}
+    return flat_settings(config_class, body)
+
+
+def flat_settings(config_class: type[Any], body: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by their own names, out of a mapping in which those of a part may stand in a mapping of its name."""
+    parts = {each.part for each in settings_of(config_class)} - {None}
+    flat: dict[str, Any] = {}
+    for key, value in body.items():
+        is_part = key in parts and isinstance(value, dict)
+        flat |= {name.replace("-", "_"): each for name, each in (value if is_part else {key: value}).items()}
+    return flat
 
 
 def convert(value: Any, hint: Any, name: str) -> Any:

@@ -199,8 +199,13 @@ def read_adapter(
 
 
 def adapter_files(folder: Path | str) -> tuple[Path, Path]:
-    """Returns the paths of an adapter's settings and weights; ModelFileError if one is missing."""
+    """Returns the paths of an adapter's settings and weights; ModelFileError if one is missing.
+
+    A training run's folder stands for the adapter in it.
+    """
     folder = Path(folder)
+    if not (folder / CONFIG).is_file() and (folder / "adapter" / CONFIG).is_file():
+        folder = folder / "adapter"
     if not folder.is_dir():
         raise ModelFileError(f"{folder} is not a folder: an adapter is a folder with {CONFIG} and {WEIGHTS}")
     missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]

@@ -57,14 +57,16 @@ def fit(
     clip_norm: float = 1.0,
     dtype: torch.dtype = torch.float32,
     folder: Path | None = None,
+    evaluate: Callable[[int], Mapping[str, float]] | None = None,
 ) -> int:
     """Train until `steps` optimizer steps are done or `batches` ends; returns the number of the last step.
 
     `schedule(step)`, of the step from 1, scales the learning rates that the optimizer came with. `values` maps hidden states
     (N, D) to a value for each token (N): the value head of PPO, or the score of a reward model. `micro_tokens` bounds the
     tokens of one forward pass and changes no result; `clip_norm` bounds the norm of the gradient (0: no bound). A `dtype`
-    other than float32 is autocast. Ranks of torch.distributed share the micro-batches of each step. TrainingError if the
-    loss or the gradient is not finite: the weights are those before the step, and its streams are saved in `folder`.
+    other than float32 is autocast. `evaluate(step)` returns further metrics after a step. Ranks of torch.distributed share
+    the micro-batches of each step. TrainingError if the loss or the gradient is not finite: the weights are those before the
+    step, and its streams are saved in `folder`.
     """
     whole = model if values is None else nn.ModuleDict({"model": model, "value_head": values})
     parameters = [weight for group in optimizer.param_groups for weight in group["params"]]
@@ -97,7 +99,7 @@ def fit(
         done, tokens, seconds = step, sum(map(len, streams)), time.perf_counter() - began
         if track is not None and _rank() == 0:
             told = {"grad_norm": norm, "lr": rates[0] * scale, "tokens": tokens, "tokens_per_s": tokens / seconds}
-            track.log({**sums, **told}, step=step)
+            track.log({**sums, **told, **(evaluate(step) if evaluate is not None else {})}, step=step)
         if checkpoint is not None:
             checkpoint.after(step, whole, optimizer, batches)
     return done

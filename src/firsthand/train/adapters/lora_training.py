@@ -20,6 +20,8 @@ from firsthand.nn.decoder import Decoder
 from firsthand.nn.lora import Adapter, Base, LoRALinear, LowRankUpdate, attach, row_lengths
 from firsthand.nn.nf4 import FourBitLinear, to_four_bits
 from firsthand.nn.quant import BlockLinear, DenseLinear
+from firsthand.train.adapters.adapter_memory import training_memory
+from firsthand.train.adapters.adapter_settings import AdapterSettings
 from firsthand.train.adapters.lora_config import LoRAConfig
 
 
@@ -45,6 +47,25 @@ def add_lora(model: Decoder, config: LoRAConfig) -> Decoder:
     generator = torch.Generator().manual_seed(config.seed)
     updates = {f"{name}.weight": _fresh(model.get_submodule(name), config, generator) for name in targets}
     return attach(model, Adapter(Path("fresh"), updates), dropout=config.dropout)
+
+
+def with_adapter(model: Decoder, settings: AdapterSettings, *, seed: int) -> Decoder:
+    """The model as a recipe's settings ask: as it is, or with a fresh adapter, whose memory is printed.
+
+    ConfigError for blocks that the model's file does not have.
+    """
+    config = settings.config(seed)
+    has_blocks = any(isinstance(module, BlockLinear) for module in model.modules())
+    if settings.base_weights == "blocks" and not (has_blocks and config):
+        raise ConfigError(
+            "base_weights is 'blocks', which needs an adapter and a GGUF file with quantised blocks: give --adapter lora and "
+            "such a file, or --base-weights nf4"
+        )
+    if config is None:
+        return model
+    add_lora(model, config)
+    print(training_memory(model))
+    return model
 
 
 def adapted(model: Decoder, targets: tuple[str, ...]) -> list[str]:

@@ -1,0 +1,220 @@
+"""Speed of a training step beside Hugging Face's Trainer and TRL's SFTTrainer: one model, the same batches, in turn.
+
+    python bench/train.py --steps 12 --rounds 3                 # 13.8M parameters, float32 and bfloat16
+    python bench/train.py --steps 4 --rounds 1 --quick          # a small model: does it run?
+
+Each measurement is a process of its own. The model is written once as a folder and read by all. The figure is tokens per
+second of the median step after two warm-up steps, by the clock and by processor time, the median over rounds; MFU divides
+its FLOPs (6 for each weight of a matrix, and 12 L H K T for attention) by a matrix product of 2048 x 2048 x 2048 in the same
+dtype and process. TRL is asked as it comes (it checkpoints activations and logs entropy) and with checkpointing off. Needs
+`pip install transformers accelerate datasets trl` in this environment.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from firsthand.nn import weights
+from firsthand.nn.decoder import Decoder, initialise
+from firsthand.nn.matrices import num_parameters
+from firsthand.train.bpe import train_tokenizer
+from firsthand.train.fit import fit
+from firsthand.train.objective import Objective
+from firsthand.train.optimizers import optimizer_for
+from firsthand.train.recipe_settings import ModelSettings, OptimizerSettings
+from firsthand.train.streams import Stream
+
+WHO = {
+    "firsthand": "firsthand",
+    "trainer": "Trainer (transformers)",
+    "sft": "SFTTrainer (TRL), as it comes",
+    "sft-plain": "SFTTrainer (TRL), checkpointing off",
+}
+WARM_UP = 2
+
+
+class Clock:
+    """Times of the ends of steps."""
+
+    def __init__(self) -> None:
+        self.marks: list[tuple[float, float]] = []
+
+    def mark(self) -> None:
+        """A step has ended."""
+        self.marks.append((time.perf_counter(), time.process_time()))
+
+    def log(self, metrics: Any, *, step: int) -> None:
+        """A sink of metrics for our loop."""
+        self.mark()
+
+    def seconds(self) -> tuple[float, float]:
+        """Median seconds of a step by the clock and of the processor, without the first ones."""
+        pairs = list(zip(self.marks[WARM_UP - 1 :], self.marks[WARM_UP:], strict=False))
+        return tuple(statistics.median(after[i] - before[i] for before, after in pairs) for i in (0, 1))  # type: ignore[return-value]
+
+
+class Rows:
+    """Batches for our loop."""
+
+    def __init__(self, batches: list[torch.Tensor]):
+        self.batches = batches
+
+    def __iter__(self) -> Any:
+        for batch in self.batches:
+            yield [Stream(row.numpy(), ce=torch.ones(len(row)).numpy()) for row in batch]
+
+    def state(self) -> dict[str, Any]:
+        """Not resumed."""
+        return {}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Not resumed."""
+
+
+def rows(vocab_size: int, steps: int, batch: int, length: int) -> list[torch.Tensor]:
+    """The token ids of each step, drawn with a fixed seed."""
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randint(3, vocab_size, (batch, length), generator=generator) for _ in range(steps)]
+
+
+def ours(folder: Path, batches: list[torch.Tensor], dtype: str, clock: Clock) -> None:
+    """Our loop."""
+    model = weights.load(folder)
+    optimizer = optimizer_for(model, OptimizerSettings(lr=1e-4))
+    fit(
+        model, Rows(batches), objective=Objective(ce=1.0), optimizer=optimizer, schedule=lambda step: 1.0, track=clock,
+        steps=len(batches), micro_tokens=batches[0].numel(), dtype=getattr(torch, dtype),
+    )  # fmt: skip
+
+
+def theirs(who: str, folder: Path, batches: list[torch.Tensor], dtype: str, clock: Clock) -> None:
+    """Hugging Face's Trainer, or TRL's SFTTrainer."""
+    import datasets
+    import transformers
+
+    class Marks(transformers.TrainerCallback):
+        def on_step_end(self, *arguments: Any, **more: Any) -> None:
+            clock.mark()
+
+    ids = torch.cat(batches).tolist()
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    more = {
+        "output_dir": tempfile.mkdtemp(), "max_steps": len(batches), "report_to": [], "bf16": dtype == "bfloat16",
+        "per_device_train_batch_size": len(batches[0]), "learning_rate": 1e-4, "save_strategy": "no", "use_cpu": True,
+        "lr_scheduler_type": "constant", "logging_strategy": "no", "dataloader_num_workers": 0, "disable_tqdm": True,
+    }  # fmt: skip
+    if who == "trainer":
+        data = datasets.Dataset.from_dict({"input_ids": ids, "labels": ids})
+        trainer = transformers.Trainer(
+            model=model, args=transformers.TrainingArguments(**more), train_dataset=data.with_format("torch"),
+            callbacks=[Marks()],
+        )  # fmt: skip
+    else:
+        import trl
+
+        data = datasets.Dataset.from_dict({"input_ids": ids})
+        plain = {"gradient_checkpointing": False} if who == "sft-plain" else {}
+        trainer = trl.SFTTrainer(
+            model=model, args=trl.SFTConfig(**more, **plain, max_length=None), train_dataset=data, callbacks=[Marks()],
+            processing_class=transformers.AutoTokenizer.from_pretrained(folder),
+        )  # fmt: skip
+    trainer.train()
+
+
+def gemm_flops(dtype: str) -> float:
+    """FLOP/s of a matrix product, by the clock: the best of several."""
+    a, b = (torch.randn(2048, 2048).to(getattr(torch, dtype)) for _ in range(2))
+    best = float("inf")
+    for _ in range(8):
+        began = time.perf_counter()
+        a @ b
+        best = min(best, time.perf_counter() - began)
+    return 2 * 2048**3 / best
+
+
+def worker(spec: dict[str, Any]) -> dict[str, float]:
+    """One measurement, in a process of its own."""
+    torch.set_num_threads(spec["threads"])
+    folder, clock = Path(spec["folder"]), Clock()
+    batches = rows(spec["vocab_size"], spec["steps"], spec["batch"], spec["length"])
+    if spec["who"] == "firsthand":
+        ours(folder, batches, spec["dtype"], clock)
+    else:
+        theirs(spec["who"], folder, batches, spec["dtype"], clock)
+    wall, cpu = clock.seconds()
+    tokens = spec["batch"] * spec["length"]
+    return {"wall": tokens / wall, "cpu": tokens / cpu, "gemm": gemm_flops(spec["dtype"])}
+
+
+def measure(spec: dict[str, Any]) -> dict[str, float]:
+    """Run a worker and read what it found."""
+    environment = {**os.environ, "OMP_NUM_THREADS": str(spec["threads"]), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, __file__, "--worker", json.dumps(spec)], capture_output=True, text=True, env=environment
+    )
+    if done.returncode:
+        raise SystemExit(f"{spec['who']} failed:\n{done.stderr[-2000:]}")
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def main() -> None:
+    """Parse, measure in turn, print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--length", type=int, default=256)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--dtypes", default="float32,bfloat16")
+    parser.add_argument("--who", default=",".join(WHO), help=f"of {', '.join(WHO)}")
+    parser.add_argument("--quick", action="store_true", help="a model of 0.9M parameters")
+    args = parser.parse_args()
+    if args.worker:
+        print(json.dumps(worker(json.loads(args.worker))))
+        return
+    shape = ModelSettings(layers=4, hidden_size=128, heads=4) if args.quick else ModelSettings(
+        layers=6, hidden_size=384, heads=6, context=1024, tie_embeddings=False, intermediate_size=1088
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "model"
+        train_tokenizer(["a short text"], folder, vocab_size=300)
+        architecture = shape.architecture(1024 if args.quick else 4096)
+        weights.save(initialise(Decoder(architecture)), folder)
+        a = architecture
+        matrices = num_parameters(a) - (0 if a.tie_embeddings else a.vocab_size * a.hidden_size)
+        flops = 6 * matrices + 12 * a.num_layers * a.num_heads * a.head_dim * args.length
+        print(f"{num_parameters(a) / 1e6:.1f}M parameters, batch {args.batch} x {args.length}, {args.threads} threads, "
+              f"torch {torch.__version__}, {platform.processor() or platform.machine()}")  # fmt: skip
+        for dtype in args.dtypes.split(","):
+            found: dict[str, list[dict[str, float]]] = {who: [] for who in args.who.split(",")}
+            for _ in range(args.rounds):
+                for who in found:
+                    found[who].append(measure({
+                        "who": who, "folder": str(folder), "dtype": dtype, "steps": args.steps, "batch": args.batch,
+                        "length": args.length, "threads": args.threads, "vocab_size": a.vocab_size,
+                    }))  # fmt: skip
+            print(f"\n| {dtype} | tokens/s | tokens/s of processor time | ours over it | MFU |\n|---|---|---|---|---|")
+            base = statistics.median(each["cpu"] for each in found[next(iter(found))])
+            peak = max(each["gemm"] for rows_ in found.values() for each in rows_)
+            for who, each in found.items():
+                wall, cpu = (statistics.median(one[kind] for one in each) for kind in ("wall", "cpu"))
+                print(f"| {WHO[who]} | {wall:,.0f} | {cpu:,.0f} | {base / cpu:.2f} | {wall * flops / peak:.2f} |")
+            print(f"\nGEMM {peak / 1e9:.0f} GFLOP/s")
+
+
+if __name__ == "__main__":
+    main()

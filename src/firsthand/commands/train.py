@@ -1,0 +1,124 @@
+"""Train a model by a recipe: pretrain, sft, and others; `firsthand train RECIPE --help` shows its settings.
+
+Settings are flags; those of a part may be dotted (`optimizer.lr=3e-4`), and `--config FILE.toml` reads them from a file. A
+recipe of your own is a file with a `Config` and a function of the file's name: `firsthand train my_recipe.py ...`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from firsthand import catalog
+from firsthand.config import build, flat_settings, given_values, parse
+from firsthand.errors import ConfigError
+from firsthand.runs.run_names import new_run_id
+from firsthand.system.home import data_home
+
+EXAMPLES = """
+firsthand train pretrain book.txt --steps 500
+firsthand train sft chats.jsonl --model smollm2 --out my-run
+firsthand train --resume my-run
+firsthand chat my-run/model
+"""
+
+
+@dataclass(frozen=True)
+class Config:
+    """The recipe, and where its run is kept."""
+
+    recipe: str | None = field(default=None, metadata={"positional": True})
+    """The recipe, or a .py file with one."""
+    out: Path | None = None
+    """Folder of the run; by default a new one below `<data home>/training`."""
+    resume: Path | None = None
+    """Go on with the run in this folder, from its newest checkpoint; settings of its loop may be given anew."""
+
+
+def dispatch(words: Sequence[str]) -> int:
+    """Read the words of a recipe and run it; returns the exit code."""
+    rest, own = list(words), []
+    if rest and (not rest[0].startswith("-") or rest[0] == "--resume"):
+        own = [rest.pop(0)]
+        own += [rest.pop(0)] if own == ["--resume"] and rest else []
+    elif rest and rest[0].startswith("--resume="):
+        own = [rest.pop(0)]
+    elif rest and rest[0] not in ("-h", "--help"):
+        raise ConfigError(
+            f"{rest[0]!r} came before a recipe: the recipe is the first word, as in `firsthand train sft`"
+        )
+    if not own or (own[0] == "--resume" and len(own) < 2):
+        parse(Config, ["--help"], prog="firsthand train", description=_overview(), examples=EXAMPLES)
+    for at, word in enumerate(rest):
+        if word == "--out" or word.startswith("--out="):
+            taken = rest[at : at + (1 if "=" in word else 2)]
+            rest[at : at + len(taken)] = []
+            own += taken
+            break
+    return _train(parse(Config, own, prog="firsthand train", description=_overview(), examples=EXAMPLES), rest)
+
+
+def main(config: Config) -> int:
+    """Run a recipe with the settings that it has by default."""
+    return _train(config, ())
+
+
+def _train(own: Config, words: Sequence[str]) -> int:
+    if own.resume is not None:
+        name, recipe, config = _resumed(own, words)
+        folder = own.resume
+    elif own.recipe is not None:
+        name = own.recipe
+        recipe, config_class = _recipe(name)
+        module = inspect.getmodule(config_class)
+        told = {"description": inspect.getdoc(module) or "", "examples": getattr(module, "EXAMPLES", "")}
+        config = parse(config_class, words, prog=f"firsthand train {name}", **told)
+        folder = own.out or data_home() / "training" / new_run_id(datetime.now(), Path(name).stem)
+    else:
+        raise ConfigError("a recipe is needed; `firsthand train --help` shows all")
+    from firsthand.train.training_run import opened
+
+    with opened(folder, name, config, resume=own.resume is not None) as run:
+        print(f"run {folder}", file=sys.stderr)
+        model = recipe(config, run)
+    print(f"the model is in {model}: try `firsthand chat {model}` or `firsthand serve {model}`")
+    return 0
+
+
+def _recipe(name: str) -> tuple[Any, type[Any]]:
+    """The function of a recipe, and its Config."""
+    function = catalog.find("recipe", name)
+    config_class = getattr(inspect.getmodule(function), "Config", None)
+    if not isinstance(config_class, type) or not dataclasses.is_dataclass(config_class):
+        raise ConfigError(f"the recipe {name!r} has no dataclass `Config` beside its function: define one")
+    return function, config_class
+
+
+def _resumed(own: Config, words: Sequence[str]) -> tuple[str, Any, Any]:
+    """Name, function and settings of a run that is gone on with; words may set fields of its `loop` anew."""
+    from firsthand.train.training_run import stored_settings
+
+    if own.out is not None or own.recipe is not None:
+        raise ConfigError("--resume goes on with a run's own recipe in its own folder: leave the recipe and --out out")
+    assert own.resume is not None
+    name, stored = stored_settings(own.resume)
+    recipe, config_class = _recipe(name)
+    values = flat_settings(config_class, stored)
+    words = [word.replace("loop.", "", 1) if word.startswith(("--loop.", "loop.")) else word for word in words]
+    words = [f"--{word}" if "=" in word and not word.startswith("-") else word for word in words]
+    kind = type(build(config_class, values).loop)
+    given = given_values(kind, words, prog="firsthand train --resume RUN", description="Settings of the loop.")
+    return name, recipe, build(config_class, values | given)
+
+
+def _overview() -> str:
+    known = catalog.names("recipe")
+    width = max(map(len, known))
+    listed = "\n".join(f"  {name:<{width}}  {line}" for name, line in known.items())
+    return f"{__doc__}\nrecipes:\n{listed}"

@@ -1,0 +1,57 @@
+"""Trains a byte-level BPE tokenizer and writes it as a folder that `tokens.pretrained.load` reads.
+
+The library `tokenizers` does the training (Sennrich et al., 2016, arXiv:1508.07909, on bytes as in GPT-2). Digits are
+tokens of their own, so that numbers are read the same way wherever they stand. Every text can be encoded: all 256 bytes
+are in the vocabulary.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from firsthand.errors import ConfigError
+from firsthand.tokens import pretrained
+from firsthand.tokens.templates.template_messages import CHATML
+from firsthand.tokens.tokenizer import Tokenizer
+
+END_OF_TEXT, TURN, END_OF_TURN = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
+SPECIAL = (END_OF_TEXT, TURN, END_OF_TURN)
+
+
+def train_tokenizer(texts: Iterable[str], folder: Path, *, vocab_size: int = 4096) -> Tokenizer:
+    """Writes tokenizer.json and tokenizer_config.json into a folder and returns the Tokenizer.
+
+    The vocabulary has at most `vocab_size` tokens: 3 special ones (end of text, and ChatML's two), 256 bytes, and merges as
+    far as the texts give any. A text begins and ends with `<|endoftext|>`. ConfigError for a size below 259.
+    """
+    if vocab_size < 256 + len(SPECIAL):
+        raise ConfigError(f"vocab_size is {vocab_size}: expected {256 + len(SPECIAL)} or more, for all bytes")
+    rust = tokenizers.Tokenizer(models.BPE())
+    rust.pre_tokenizer = pre_tokenizers.Sequence(  # type: ignore[assignment]
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    rust.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=list(SPECIAL),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    rust.train_from_iterator(texts, trainer)
+    folder.mkdir(parents=True, exist_ok=True)
+    rust.save(str(folder / "tokenizer.json"))
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": END_OF_TEXT,
+        "eos_token": END_OF_TEXT,
+        "add_bos_token": True,
+        "chat_template": CHATML,
+        "clean_up_tokenization_spaces": False,
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    return pretrained.load(folder)

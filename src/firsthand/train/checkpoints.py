@@ -1,0 +1,233 @@
+"""Checkpoints of a training run: weights, optimizer, random states and data position, written whole or not at all.
+
+A checkpoint is a folder `step-000120` with two safetensors files and `state.json`, which holds the hash of both. It is
+written under another name, synced to disk and then renamed, so a killed process leaves the one before. Frozen weights are
+not in it: they are in the base model's file. No pickles. Left out: the model as other programs read it (`nn.weights.save`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from firsthand.errors import ConfigError, StoreError, TrainingError
+from firsthand.message import Json
+from firsthand.train.streams import Batches
+
+FORMAT = 1
+_LOG = logging.getLogger(__name__)
+_FILES = ("weights.safetensors", "optimizer.safetensors")
+_UNFINISHED = ".part-"
+
+
+class Checkpoints:
+    """The checkpoints in a folder; a `Saver` for `fit`."""
+
+    def __init__(self, folder: Path, *, every: int, keep: int = 2, last_step: int | None = None):
+        """Saves every so many steps (0: never) and after `last_step`; older ones than the last `keep` are removed."""
+        self.folder = folder
+        self.every = every
+        self.keep = keep
+        self.last_step = last_step
+
+    def steps(self) -> list[int]:
+        """The steps that have a checkpoint, oldest first, whole or not."""
+        return sorted(int(path.name[5:]) for path in self.folder.glob("step-*") if path.name[5:].isdigit())
+
+    def after(self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, batches: Batches) -> None:
+        """Save a checkpoint if one is due after this step."""
+        if self.every and (step % self.every == 0 or step == self.last_step):
+            self.save(step, model, optimizer, batches)
+
+    def save(self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, batches: Batches) -> Path:
+        """Write the checkpoint of a step. StoreError if the disk is full: nothing of it is left, the older ones stay."""
+        path, part = self._path(step), self.folder / f"{_UNFINISHED}{step}"
+        tensors, numbers = _split(optimizer.state_dict())
+        weights = {name: weight.detach().contiguous() for name, weight in trained_weights(model).items()}
+        try:
+            for left in self.folder.glob(f"{_UNFINISHED}*"):  # of a process that was killed
+                shutil.rmtree(left)
+            part.mkdir(parents=True)
+            _save(weights, part / _FILES[0])
+            _save(tensors | _random_tensors(), part / _FILES[1])
+            state = {
+                "format": FORMAT,
+                "step": step,
+                "batches": batches.state(),
+                "optimizer": numbers,
+                "random": _random_numbers(),
+                "sha256": {name: _sha256(part / name) for name in _FILES},
+            }
+            with (part / "state.json").open("w", encoding="utf-8") as file:
+                json.dump(state, file)
+                file.flush()
+                os.fsync(file.fileno())
+            _sync_folder(part)
+            if path.exists():
+                shutil.rmtree(path)
+            part.rename(path)
+            _sync_folder(self.folder)
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(part, ignore_errors=True)
+            before = (
+                f"the newest whole one is of step {self.steps()[-1]}" if self.steps() else "there is none before it"
+            )
+            raise StoreError(
+                f"the checkpoint of step {step} could not be written to {self.folder} ({error}): {before}; make room and "
+                "resume"
+            ) from None
+        for old in self.steps()[: -self.keep]:
+            shutil.rmtree(self._path(old), ignore_errors=True)
+        return path
+
+    def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer, batches: Batches) -> int:
+        """Load the newest whole checkpoint; returns its step, 0 if there is none.
+
+        One that is damaged is told in the log, and the one before is loaded. TrainingError if none is whole; ConfigError if
+        it is of another model or optimizer.
+        """
+        for step in reversed(self.steps()):
+            try:
+                weights, tensors, state = self._read(step)
+            except StoreError as error:
+                _LOG.warning("%s: the checkpoint before it is used", error)
+                continue
+            self._load(step, weights, tensors, state, model, optimizer)
+            batches.load(state["batches"])
+            _restore_random(tensors, state["random"])
+            return step
+        if self.steps():
+            raise TrainingError(f"no checkpoint in {self.folder} is whole: begin the run anew in another folder")
+        return 0
+
+    def _read(self, step: int) -> tuple[dict[str, Tensor], dict[str, Tensor], Json]:
+        path = self._path(step)
+        try:
+            state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+            for name in _FILES:
+                if _sha256(path / name) != state["sha256"][name]:
+                    raise ValueError(f"{name} is not what was written")
+            if state["format"] != FORMAT:
+                raise ValueError(f"its format is {state['format']}, and this version reads {FORMAT}")
+            weights, tensors = (load_file(path / name) for name in _FILES)
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            raise StoreError(f"{path} is not whole ({type(error).__name__}: {error})") from None
+        return weights, tensors, state
+
+    def _load(
+        self,
+        step: int,
+        weights: dict[str, Tensor],
+        tensors: dict[str, Tensor],
+        state: Json,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+    ) -> None:
+        own = trained_weights(model)
+        wrong = [name for name in {*own, *weights} if name not in own or name not in weights]
+        wrong = wrong or [name for name in own if own[name].shape != weights[name].shape]
+        groups = state["optimizer"]["param_groups"]
+        sizes = [len(group["params"]) for group in optimizer.param_groups]
+        if wrong or [len(group["params"]) for group in groups] != sizes:
+            raise ConfigError(
+                f"{self._path(step)} is of another model or optimizer ({', '.join(sorted(wrong)[:3]) or 'other groups'}): "
+                "resume with the settings of the run, or begin anew in another folder"
+            )
+        model.load_state_dict(weights, strict=False)
+        merged = _merged(state["optimizer"], tensors)
+        optimizer.load_state_dict(merged)
+
+    def _path(self, step: int) -> Path:
+        return self.folder / f"step-{step:06d}"
+
+
+def _split(state: dict[str, Any]) -> tuple[dict[str, Tensor], Json]:
+    """An optimizer's state as tensors by name, and the rest as JSON."""
+    tensors: dict[str, Tensor] = {}
+    numbers: Json = {"param_groups": state["param_groups"], "state": {}}
+    for index, entries in state["state"].items():
+        for name, value in entries.items():
+            if isinstance(value, Tensor):
+                tensors[f"{index}.{name}"] = value.detach().contiguous()
+            else:
+                numbers["state"].setdefault(str(index), {})[name] = value
+    return tensors, numbers
+
+
+def _merged(numbers: Json, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """The inverse of `_split`."""
+    state: dict[int, dict[str, Any]] = {}
+    for index, entries in numbers["state"].items():
+        state.setdefault(int(index), {}).update(entries)
+    for key, tensor in tensors.items():
+        index, _, name = key.partition(".")
+        if index != "random":
+            state.setdefault(int(index), {})[name] = tensor
+    groups = [
+        {**group, "betas": tuple(group["betas"])} if "betas" in group else group for group in numbers["param_groups"]
+    ]
+    return {"state": state, "param_groups": groups}
+
+
+def trained_weights(model: nn.Module) -> dict[str, Tensor]:
+    """The weights and buffers that training may change: all but frozen ones, and a tied head once, as the embedding."""
+    parameters = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    state = model.state_dict()
+    return parameters | {name: state[name] for name, _ in model.named_buffers() if name in state}
+
+
+def _random_tensors() -> dict[str, Tensor]:
+    states = {"random.cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states |= {f"random.cuda{index}": state for index, state in enumerate(torch.cuda.get_rng_state_all())}
+    return states
+
+
+def _random_numbers() -> Json:
+    kind, keys, position, has_gauss, gauss = np.random.get_state()
+    return {
+        "python": random.getstate(),
+        "numpy": [kind, np.asarray(keys).tolist(), position, has_gauss, gauss],
+    }
+
+
+def _restore_random(tensors: dict[str, Tensor], numbers: Json) -> None:
+    torch.set_rng_state(tensors["random.cpu"])
+    cuda = [tensors[name] for name in sorted(tensors) if name.startswith("random.cuda")]
+    if cuda and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(cuda)
+    version, internal, gauss = numbers["python"]
+    random.setstate((version, tuple(internal), gauss))
+    kind, keys, *rest = numbers["numpy"]
+    np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
+
+
+def _save(tensors: dict[str, Tensor], path: Path) -> None:
+    save_file(tensors, path)
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

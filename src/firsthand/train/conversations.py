@@ -1,0 +1,308 @@
+"""Conversations as fine-tuning data: JSONL lines to streams in which the assistant's tokens alone count.
+
+A conversation is encoded turn by turn as the engine would encode it: the prompt up to an assistant turn, then the turn's own
+tokens up to and including its end, which are spliced into all later prompts. So the trained ids are the ids of serving, and
+the mask is exact. Lines have `messages` (OpenAI's format, tools included), `prompt` and `completion`, or `text`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from firsthand.errors import ConfigError, DataError, FirsthandError, TemplateError
+from firsthand.message import Json, Message, Part, Role, Sampled, Text, ToolCall, ToolResult
+from firsthand.model import ToolSpec
+from firsthand.tokens.templates.chat_template import ChatTemplate
+from firsthand.tokens.tokenizer import TextRun, Tokenizer
+from firsthand.train.documents import json_lines, text_field
+from firsthand.train.streams import Stream
+
+TooLong = Literal["skip", "cut", "refuse"]
+ROLES = get_args(Role)
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """One line of a data set."""
+
+    source: str
+    """File and line."""
+    messages: tuple[Message, ...] = ()
+    trained: tuple[bool, ...] = ()
+    """Whether each message counts; only an assistant's may."""
+    tools: tuple[ToolSpec, ...] = ()
+    prompt: str = ""
+    """Without messages: text that does not count, and the text after it that does."""
+    text: str = ""
+
+
+@dataclass
+class Encoded:
+    """Conversations as streams, and what was done with those that are longer than the context."""
+
+    streams: list[Stream] = field(default_factory=list)
+    num_skipped: int = 0
+    num_cut: int = 0
+    """Conversations of which only the first tokens are kept."""
+    num_without: int = 0
+    """Conversations left out because no token of theirs counts within the context."""
+
+    def __str__(self) -> str:
+        """The counts in words."""
+        counted = sum(int((stream.ce > 0).sum()) for stream in self.streams if stream.ce is not None)
+        words = f"{len(self.streams)} conversations, {sum(map(len, self.streams))} tokens, {counted} of them trained on"
+        for count, what in (
+            (self.num_skipped, "longer than the context and left out (`--too-long cut` keeps their beginning)"),
+            (self.num_cut, "longer than the context and cut"),
+            (self.num_without, "without a token to train on"),
+        ):
+            words += f"; {count} {what}" if count else ""
+        return words
+
+
+def read_conversations(path: Path) -> list[Conversation]:
+    """The conversations of a JSONL file. DataError that names file and line for the first bad one, and counts the others."""
+    found, errors = [], []
+    for body, where in json_lines(path):
+        try:
+            found.append(conversation_of(body, where))
+        except DataError as error:
+            errors.append(str(error))
+    if errors:
+        more = f" ({len(errors) - 1} more lines are bad too)" if len(errors) > 1 else ""
+        raise DataError(errors[0] + more)
+    if not found:
+        raise DataError(f"{path} has no conversation: give one JSON object a line")
+    return found
+
+
+def conversation_of(body: Json, where: str = "a line") -> Conversation:
+    """The conversation of a JSON object. DataError for missing fields, wrong roles, and empty answers."""
+    if "messages" in body:
+        return _of_messages(body, where)
+    if "completion" in body or "prompt" in body:
+        prompt, completion = body.get("prompt"), body.get("completion")
+        if isinstance(prompt, list) and isinstance(completion, list):
+            return _of_messages({**body, "messages": [*prompt, *completion]}, where, first=len(prompt))
+        if not isinstance(prompt, str) or not isinstance(completion, str):
+            raise DataError(f"{where}: `prompt` and `completion` must both be texts, or both lists of messages")
+        if not completion:
+            raise DataError(f"{where}: the field `completion` is empty: there is nothing to train on")
+        return Conversation(where, prompt=prompt, text=completion)
+    if "text" in body:
+        return Conversation(where, text=text_field(body, where))
+    raise DataError(
+        f"{where} has the fields {', '.join(map(str, list(body)[:6])) or '(none)'}: expected `messages`, `prompt` and "
+        "`completion`, or `text`"
+    )
+
+
+def _of_messages(body: Json, where: str, *, first: int = 0) -> Conversation:
+    entries = body["messages"]
+    if not isinstance(entries, list) or not entries:
+        raise DataError(f"{where}: `messages` must be a list of one message or more")
+    messages: list[Message] = []
+    trained: list[bool] = []
+    names: dict[str, str] = {}
+    for index, entry in enumerate(entries):
+        at = f"{where}, message {index + 1}"
+        message = _message(entry, at, names)
+        names |= {call.id: call.name for call in message.tool_calls}
+        weight = entry.get("weight", 1)
+        if weight not in (0, 1):
+            raise DataError(f"{at}: its weight is {weight!r}: expected 0 or 1")
+        messages.append(message)
+        trained.append(message.role == "assistant" and index >= first and bool(weight))
+    if not any(trained):
+        raise DataError(f"{where}: no message of the role `assistant` counts: there is nothing to train on")
+    return Conversation(where, tuple(messages), tuple(trained), _tools(body.get("tools"), where))
+
+
+def _message(entry: Any, at: str, names: dict[str, str]) -> Message:
+    if not isinstance(entry, dict) or "role" not in entry:
+        raise DataError(f"{at} has no role: expected an object with `role` and `content`")
+    role, content = entry["role"], entry.get("content")
+    if role not in ROLES:
+        raise DataError(f"{at} has the role {role!r}: expected one of {', '.join(ROLES)}")
+    calls = entry.get("tool_calls") or []
+    if content is None and not calls:
+        raise DataError(f"{at} has no content: expected a text")
+    if content is not None and not isinstance(content, str):
+        raise DataError(f"{at} has a content of type {type(content).__name__}: expected a text")
+    if role == "assistant" and not (content or "").strip() and not calls:
+        raise DataError(f"{at} is an empty answer: give it a text or tool calls, or leave the line out")
+    if role == "tool":
+        id = str(entry.get("tool_call_id", ""))
+        return Message("tool", (ToolResult(id, str(entry.get("name") or names.get(id, "")), content or ""),))
+    if calls and role != "assistant":
+        raise DataError(f"{at} has tool calls and the role {role!r}: expected the role assistant")
+    parts: list[Part] = [Text(content)] if content else []
+    return Message(role, (*(parts or ([] if calls else [Text("")])), *(_call(call, at) for call in calls)))
+
+
+def _call(call: Any, at: str) -> ToolCall:
+    function = call.get("function", call) if isinstance(call, dict) else None
+    name = function.get("name") if isinstance(function, dict) else None
+    if not isinstance(function, dict) or not isinstance(name, str):
+        raise DataError(f"{at} has a tool call without a function's name: expected OpenAI's format")
+    arguments = function.get("arguments", {})
+    if isinstance(arguments, str):
+        try:
+            arguments = json.loads(arguments)
+        except (ValueError, RecursionError):
+            raise DataError(f"{at}: the arguments of {name} are no JSON") from None
+    if not isinstance(arguments, dict):
+        raise DataError(f"{at}: the arguments of {name} are {type(arguments).__name__}: expected an object")
+    return ToolCall(str(call.get("id", "")), name, arguments)
+
+
+def _tools(given: Any, where: str) -> tuple[ToolSpec, ...]:
+    if given is None:
+        return ()
+    try:
+        return tuple(
+            ToolSpec(entry["name"], str(entry.get("description", "")), entry.get("parameters", {"type": "object"}))
+            for entry in (tool.get("function", tool) for tool in given)
+        )
+    except (KeyError, TypeError, AttributeError, FirsthandError) as error:
+        raise DataError(
+            f"{where}: `tools` is not a list in OpenAI's format ({type(error).__name__}: {error})"
+        ) from None
+
+
+def encode_conversations(
+    conversations: Iterable[Conversation],
+    tokenizer: Tokenizer,
+    chat: ChatTemplate,
+    *,
+    context: int,
+    too_long: TooLong = "skip",
+    last_only: bool = False,
+) -> Encoded:
+    """The conversations as streams of at most `context` tokens.
+
+    Longer ones are counted and left out, cut to their first tokens, or refused. With `last_only`, only the last assistant
+    turn that counts is trained on. DataError if nothing is left, or if a template cannot render a turn.
+    """
+    encoded = Encoded()
+    for each in conversations:
+        stream = encode_conversation(each, tokenizer, chat, last_only=last_only)
+        if len(stream) > context:
+            if too_long == "refuse":
+                raise DataError(
+                    f"{each.source} has {len(stream)} tokens, and the context is {context}: shorten or cut it"
+                )
+            if too_long == "skip":
+                encoded.num_skipped += 1
+                continue
+            assert stream.ce is not None
+            stream = Stream(stream.ids[:context], ce=stream.ce[:context], group=stream.group, source=stream.source)
+            encoded.num_cut += 1
+        if stream.ce is None or not stream.ce.any():
+            encoded.num_without += 1
+            encoded.num_cut -= too_long == "cut"
+        else:
+            encoded.streams.append(stream)
+    if not encoded.streams:
+        raise DataError(f"nothing is left to train on within a context of {context} tokens: {encoded}")
+    return encoded
+
+
+def encode_conversation(
+    conversation: Conversation, tokenizer: Tokenizer, chat: ChatTemplate, *, last_only: bool = False
+) -> Stream:
+    """One conversation as a stream with the weight 1 for each token of an assistant's turn, its end token included."""
+    ids, spans = (
+        _of_text(conversation, tokenizer) if not conversation.messages else _of_turns(conversation, tokenizer, chat)
+    )
+    ce = np.zeros(len(ids), np.float32)
+    for start, stop in spans[-1:] if last_only else spans:
+        ce[start:stop] = 1
+    return Stream(np.array(ids, dtype=np.int32), ce=ce, source=conversation.source)
+
+
+def _of_text(conversation: Conversation, tokenizer: Tokenizer) -> tuple[list[int], list[tuple[int, int]]]:
+    """Prompt and text encoded apart, as the text would be sampled after the prompt."""
+    begin = [tokenizer.bos_id] if tokenizer.add_bos and tokenizer.bos_id is not None else []
+    prompt = [*begin, *tokenizer.encode(conversation.prompt)]
+    runs = [TextRun(conversation.text, False)]
+    end = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
+    ids = [*prompt, *tokenizer.encode_runs(runs, continuing=bool(prompt)), *end]
+    return ids, [(len(prompt), len(ids))]
+
+
+def _of_turns(
+    conversation: Conversation, tokenizer: Tokenizer, chat: ChatTemplate
+) -> tuple[list[int], list[tuple[int, int]]]:
+    """The ids of all turns up to the last that counts, and the places of those that do."""
+    said: list[Message] = []
+    spans: list[tuple[int, int]] = []
+    ids: list[int] = []
+    try:
+        for message, counts in zip(conversation.messages, conversation.trained, strict=True):
+            if message.role == "assistant":
+                prompt = chat.encode(said, conversation.tools)
+                reply = _reply(said, message, prompt, conversation.tools, tokenizer, chat)
+                ids = [*prompt, *reply]
+                if counts:
+                    spans.append((len(prompt), len(ids)))
+                sampled = Sampled(tuple(reply), (0.0,) * len(reply))
+                message = Message("assistant", message.parts, sampled)
+            said.append(message)
+    except TemplateError as error:
+        raise DataError(f"{conversation.source}: {error}") from None
+    return ids[: spans[-1][1]], spans
+
+
+def _reply(
+    said: Sequence[Message],
+    message: Message,
+    prompt: list[int],
+    tools: Sequence[ToolSpec],
+    tokenizer: Tokenizer,
+    chat: ChatTemplate,
+) -> list[int]:
+    """The ids that a model would sample for this turn after the prompt, its end token last.
+
+    They are what the template writes after the prompt. Where it writes the prompt of an unfinished turn in another way
+    than that of a finished one (an empty thought, a trimmed space), they are the content as plain text.
+    """
+    whole = chat.encode([*said, message], tools, reply=False)
+    if whole[: len(prompt)] == prompt:
+        reply = whole[len(prompt) :]
+        end = next((at for at, id in enumerate(reply) if id in tokenizer.eos_ids), None)
+        if end is not None:
+            return reply[: end + 1]
+        text = tokenizer.decode(reply, skip_special=False).rstrip()  # a template without end tokens
+    elif message.tool_calls:
+        raise ConfigError(
+            "the model's chat template does not write a tool call as a continuation of its own prompt, so its tokens are "
+            "not known: give a template that does"
+        )
+    else:
+        text = message.text
+    return [*tokenizer.encode_runs([TextRun(text, False)], continuing=True), *_turn_end(whole, tokenizer)]
+
+
+def _turn_end(whole: Sequence[int], tokenizer: Tokenizer) -> list[int]:
+    """The end token that the template writes last, else the tokenizer's own."""
+    last = next((id for id in reversed(whole) if id in tokenizer.eos_ids), tokenizer.eos_id)
+    return [] if last is None else [last]
+
+
+def with_marks(stream: Stream, tokenizer: Tokenizer) -> str:
+    """The text of a stream, special tokens included, with ⟦ and ⟧ around what is trained on."""
+    assert stream.ce is not None
+    pieces, is_inside = [], False
+    for id, weight in zip(stream.ids.tolist(), stream.ce.tolist(), strict=True):
+        if (weight > 0) != is_inside:
+            is_inside = not is_inside
+            pieces.append("⟦".encode() if is_inside else "⟧".encode())
+        pieces.append(tokenizer.token_bytes(id))
+    return b"".join([*pieces, "⟧".encode() if is_inside else b""]).decode("utf-8", "replace")

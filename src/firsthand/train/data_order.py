@@ -1,0 +1,111 @@
+"""The order of training data: a seeded permutation of each epoch, and batches that know their position. No torch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from firsthand.errors import ConfigError, DataError
+from firsthand.message import Json
+from firsthand.train.streams import Stream
+
+T = TypeVar("T")
+_HELD_OUT = 1 << 40
+"""Stands for the epoch in the permutation whose first items are held out."""
+
+
+def order(seed: int, epoch: int, count: int) -> npt.NDArray[np.int64]:
+    """The permutation of so many items in an epoch; a function of its arguments alone, on every machine and version.
+
+    It sorts raw 64-bit draws of PCG64, whose stream numpy guarantees, unlike that of `permutation`.
+    """
+    draws = np.random.PCG64(np.random.SeedSequence([seed, epoch])).random_raw(count)
+    return np.argsort(draws, kind="stable")
+
+
+def split(items: Sequence[T], fraction: float, *, seed: int = 0) -> tuple[list[T], list[T]]:
+    """The items to train on and those held out, at least one each; a fraction of 0 holds out none.
+
+    ConfigError if there is nothing left to train on.
+    """
+    if fraction == 0:
+        return list(items), []
+    count = max(1, round(fraction * len(items)))
+    if count >= len(items):
+        raise ConfigError(f"{len(items)} items came, and {count} are to be held out: give more data, or holdout 0")
+    held = set(order(seed, _HELD_OUT, len(items))[:count].tolist())
+    return (
+        [item for index, item in enumerate(items) if index not in held],
+        [item for index, item in enumerate(items) if index in held],
+    )
+
+
+class StreamBatches:
+    """Batches of whole streams in a seeded order, without end: an epoch's last batch is filled from the next epoch.
+
+    `examples` are lists of streams that stay together, such as the two of a comparison.
+    """
+
+    def __init__(self, examples: Sequence[Sequence[Stream]], batch_size: int, *, seed: int = 0):
+        """ConfigError for an empty list or a batch size below 1."""
+        if not examples:
+            raise ConfigError("there is no example to train on: give data with at least one")
+        if batch_size < 1:
+            raise ConfigError(f"batch_size is {batch_size}: expected 1 or more")
+        self.examples = examples
+        self.batch_size = batch_size
+        self.seed = seed
+        self.drawn = 0
+        """Examples that were yielded, over all epochs."""
+        self._digest = digest(stream.ids for streams in examples for stream in streams)
+
+    def __iter__(self) -> Iterator[list[Stream]]:
+        """Yields the streams of `batch_size` examples at a time."""
+        count = len(self.examples)
+        at: tuple[int, npt.NDArray[np.int64]] | None = None
+        while True:
+            batch: list[Stream] = []
+            for _ in range(self.batch_size):
+                epoch, index = divmod(self.drawn, count)
+                if at is None or at[0] != epoch:
+                    at = epoch, order(self.seed, epoch, count)
+                batch += _apart(self.examples[at[1][index]], len(batch))
+                self.drawn += 1
+            yield batch
+
+    def state(self) -> Json:
+        """The position, and a digest of the data."""
+        return {"drawn": self.drawn, "data": self._digest}
+
+    def load(self, state: Json) -> None:
+        """Continue from a position. DataError if the data is not what it was."""
+        expect_same_data(self._digest, state)
+        self.drawn = int(state["drawn"])
+
+
+def _apart(example: Sequence[Stream], start: int) -> list[Stream]:
+    """The streams of one example; comparisons are numbered by their place, since one may come twice in a batch."""
+    return [stream if stream.pair is None else replace(stream, pair=start) for stream in example]
+
+
+def digest(arrays: Iterator[npt.NDArray[np.int32]] | Sequence[npt.NDArray[np.int32]]) -> str:
+    """A hash of token ids, by which a resumed run knows its data again."""
+    found = hashlib.sha256()
+    for array in arrays:
+        found.update(len(array).to_bytes(8, "little"))
+        found.update(np.ascontiguousarray(array, dtype="<i4").data)
+    return found.hexdigest()
+
+
+def expect_same_data(own: str, state: Json) -> None:
+    """DataError if a checkpoint was made on other data."""
+    if state.get("data") != own:
+        raise DataError(
+            "the data is not what the run began with (other texts, or another tokenizer): give the same data, or begin "
+            "the run anew in another folder"
+        )

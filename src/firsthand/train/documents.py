@@ -1,0 +1,230 @@
+"""Texts as pretraining data: read from files, folders or JSONL, encoded, and packed into batches of an exact size.
+
+Each step has exactly `batch_tokens` predicted tokens. A document longer than the context is cut into pieces that overlap by
+one token, so that every token but a document's first is predicted once an epoch; no token attends to another document.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from firsthand.errors import ConfigError, DataError
+from firsthand.message import Json
+from firsthand.tokens.tokenizer import Tokenizer
+from firsthand.train.data_order import digest, expect_same_data, order, split
+from firsthand.train.streams import Stream
+
+
+@dataclass(frozen=True)
+class SourceText:
+    """One text, and where it came from."""
+
+    text: str
+    source: str
+
+
+def read_documents(
+    paths: Sequence[Path], *, suffixes: Sequence[str] = (), exclude: Sequence[str] = ()
+) -> list[SourceText]:
+    """Every text below the paths, sorted by path: a file is a document, of a .jsonl file each line's `text`.
+
+    In folders, `suffixes` keeps files with these endings (none: all), and `exclude` leaves out paths and folder names that
+    match a pattern such as `test*`. Empty texts are left out. DataError for what is missing, is no UTF-8, or has no `text`.
+    """
+    documents: list[SourceText] = []
+    for path in paths:
+        for file in _files(path, suffixes, exclude):
+            documents += _from_jsonl(file) if file.suffix == ".jsonl" else [SourceText(_text_of(file), str(file))]
+    documents = [document for document in documents if document.text]
+    if not documents:
+        raise DataError(f"there is no text in {', '.join(map(str, paths))}: give a file, a folder, or other suffixes")
+    return documents
+
+
+def split_documents(
+    documents: Sequence[SourceText], fraction: float, *, seed: int = 0
+) -> tuple[list[SourceText], list[SourceText]]:
+    """The documents to train on and those held out, about this fraction of them and at least one.
+
+    A single document is cut after a line: its end is held out. ConfigError if nothing would be left to train on.
+    """
+    if not 0 <= fraction < 1:
+        raise ConfigError(f"holdout is {fraction}: expected a fraction from 0 to below 1")
+    if fraction == 0:
+        return list(documents), []
+    if len(documents) == 1:
+        text, source = documents[0].text, documents[0].source
+        cut = text.rfind("\n", 0, int(len(text) * (1 - fraction))) + 1 or int(len(text) * (1 - fraction))
+        if not 0 < cut < len(text):
+            raise ConfigError(f"{source} is too short to hold out a part of it: give more text, or holdout 0")
+        return [SourceText(text[:cut], source)], [SourceText(text[cut:], source)]
+    return split(documents, fraction, seed=seed)
+
+
+@dataclass(frozen=True, eq=False)
+class Corpus:
+    """Encoded documents one after another."""
+
+    ids: npt.NDArray[np.int32]
+    starts: npt.NDArray[np.int64]
+    """The place of each document's first token, and at the end the number of all tokens."""
+    num_bytes: int
+    """Bytes of the texts in UTF-8."""
+
+    @property
+    def num_targets(self) -> int:
+        """Tokens that are predicted in an epoch: all but each document's first."""
+        return len(self.ids) - (len(self.starts) - 1)
+
+    def pieces(self, context: int) -> list[tuple[int, int]]:
+        """Start and stop of each piece of at most `context` tokens; a piece begins with the last token of the one before."""
+        found: list[tuple[int, int]] = []
+        for start, stop in zip(self.starts[:-1].tolist(), self.starts[1:].tolist(), strict=True):
+            found += [(at, min(at + context, stop)) for at in range(start, stop - 1, context - 1)]
+        return found
+
+
+def encode_documents(documents: Iterable[SourceText], tokenizer: Tokenizer) -> Corpus:
+    """Encodes each document as plain text between the tokenizer's begin and end tokens. DataError without an end token."""
+    if tokenizer.eos_id is None:
+        raise DataError("the tokenizer has no end token, so a model could not learn where texts end: name an eos_token")
+    begin = [tokenizer.eos_id if tokenizer.bos_id is None else tokenizer.bos_id]
+    arrays, num_bytes = [], 0
+    for document in documents:
+        arrays.append(np.array([*begin, *tokenizer.encode(document.text), tokenizer.eos_id], dtype=np.int32))
+        num_bytes += len(document.text.encode("utf-8", "replace"))
+    starts = np.cumsum([0, *map(len, arrays)], dtype=np.int64)
+    return Corpus(np.concatenate(arrays) if arrays else np.zeros(0, np.int32), starts, num_bytes)
+
+
+class DocumentBatches:
+    """Batches of exactly `batch_tokens` predicted tokens from a corpus, in a seeded order of pieces, without end.
+
+    The last piece of a batch is cut where the batch is full; the rest of it begins the next one.
+    """
+
+    def __init__(self, corpus: Corpus, *, batch_tokens: int, context: int, seed: int = 0):
+        """ConfigError for a context below 2 or a batch below 1 token."""
+        if context < 2 or batch_tokens < 1:
+            raise ConfigError(f"context is {context} and batch_tokens {batch_tokens}: expected 2 and 1 or more")
+        self.corpus = corpus
+        self.batch_tokens = batch_tokens
+        self.seed = seed
+        self.drawn = 0
+        """Pieces that were begun, over all epochs."""
+        self.offset = 0
+        """Tokens of the piece under way that were predicted; 0 if none is."""
+        self._pieces = corpus.pieces(context)
+        self._digest = digest([corpus.ids])
+        if not self._pieces:
+            raise ConfigError("the texts have no token to predict: give more text")
+
+    def __iter__(self) -> Iterator[list[Stream]]:
+        """Yields the streams of one step at a time."""
+        count = len(self._pieces)
+        at: tuple[int, npt.NDArray[np.int64]] | None = None
+        while True:
+            batch, missing = [], self.batch_tokens
+            while missing:
+                epoch, index = divmod(self.drawn, count)
+                if at is None or at[0] != epoch:
+                    at = epoch, order(self.seed, epoch, count)
+                start, stop = self._pieces[at[1][index]]
+                start += self.offset
+                taken = min(missing, stop - start - 1)
+                batch.append(_piece(self.corpus.ids[start : start + taken + 1]))
+                missing -= taken
+                is_whole = start + taken + 1 == stop
+                self.drawn, self.offset = (self.drawn + 1, 0) if is_whole else (self.drawn, self.offset + taken)
+            yield batch
+
+    @property
+    def epochs(self) -> float:
+        """How often the corpus was gone through."""
+        return self.drawn / len(self._pieces)
+
+    def state(self) -> Json:
+        """The position, that within a document included, and a digest of the data."""
+        return {"drawn": self.drawn, "offset": self.offset, "data": self._digest}
+
+    def load(self, state: Json) -> None:
+        """Continue from a position. DataError if the data is not what it was."""
+        expect_same_data(self._digest, state)
+        self.drawn, self.offset = int(state["drawn"]), int(state["offset"])
+
+
+def whole_pieces(corpus: Corpus, context: int) -> list[Stream]:
+    """Every piece of a corpus once, in its order: what an evaluation reads."""
+    return [_piece(corpus.ids[start:stop]) for start, stop in corpus.pieces(context)]
+
+
+def _piece(ids: npt.NDArray[np.int32]) -> Stream:
+    return Stream(ids, ce=np.ones(len(ids), np.float32))
+
+
+def _files(path: Path, suffixes: Sequence[str], exclude: Sequence[str]) -> list[Path]:
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise DataError(f"there is no file or folder {path}: give a text, a .jsonl file, or a folder of them")
+    found = []
+    for file in sorted(path.rglob("*")):
+        parts = file.relative_to(path).parts
+        names = (*parts, "/".join(parts))
+        left_out = any(fnmatch(name, pattern) for name in names for pattern in exclude)
+        if file.is_file() and not left_out and (not suffixes or file.suffix in suffixes):
+            found.append(file)
+    return found
+
+
+def _text_of(file: Path) -> str:
+    try:
+        return file.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{file} is not UTF-8 text (byte {error.start}): convert it, or leave it out with `--exclude`"
+        ) from None
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror or error}") from None
+
+
+def _from_jsonl(file: Path) -> list[SourceText]:
+    return [SourceText(text_field(body, where), where) for body, where in json_lines(file)]
+
+
+def json_lines(file: Path) -> Iterator[tuple[Json, str]]:
+    """Yields each object of a JSONL file, with file and line; blank lines are passed. DataError for a line that is none."""
+    for number, line in enumerate(_text_of(file).split("\n"), 1):
+        if not line.strip():
+            continue
+        where = f"{file}:{number}"
+        try:
+            body = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{where} is no JSON ({error}): expected one object a line") from None
+        if not isinstance(body, dict):
+            raise DataError(f"{where} is {type(body).__name__}: expected a JSON object")
+        yield body, where
+
+
+def text_field(body: Json, where: str) -> str:
+    """The field `text` of a line. DataError if it is missing, no text, or empty."""
+    text = body.get("text")
+    if not isinstance(text, str) or not text:
+        fields = ", ".join(map(str, list(body)[:6])) or "none"
+        came = (
+            "is empty"
+            if text == ""
+            else f"came as {type(text).__name__}"
+            if "text" in body
+            else f"is missing of {fields}"
+        )
+        raise DataError(f"{where}: the field `text` {came}: expected a text")
+    return text

@@ -1,0 +1,67 @@
+"""Writes a trained model as a folder that `firsthand serve`, `run` and `chat`, and transformers, open."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from firsthand.message import Json
+from firsthand.nn import weights
+from firsthand.nn.decoder import Decoder
+from firsthand.tokens.tokenizer import Tokenizer
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "generation_config.json",
+)
+
+
+def save_model(model: Decoder, tokenizer: Tokenizer, folder: Path, *, base: Path | None = None) -> Path:
+    """Writes config.json, model.safetensors, the tokenizer, chat template and generation_config.json; returns the folder.
+
+    The tokenizer's files are copied from the folder `base` if it is one; else (a GGUF file) they are written from the
+    tokenizer itself.
+    """
+    weights.save(model, folder)
+    if base is not None and base.is_dir():
+        for name in TOKENIZER_FILES:
+            if (base / name).is_file():
+                shutil.copyfile(base / name, folder / name)
+    else:
+        _write_json(folder / "tokenizer.json", tokenizer.settings()["description"])
+        _write_json(folder / "tokenizer_config.json", _tokenizer_config(tokenizer))
+    ends = [id for id in (tokenizer.eos_id, *sorted(tokenizer.eos_ids)) if id is not None]
+    special: Json = {"bos_token_id": tokenizer.bos_id, "eos_token_id": list(dict.fromkeys(ends))}
+    if not (folder / "generation_config.json").is_file():
+        _write_json(folder / "generation_config.json", {**special, **_recommended(tokenizer)})
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    _write_json(folder / "config.json", {**config, "bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id})
+    return folder
+
+
+def _tokenizer_config(tokenizer: Tokenizer) -> Json:
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": None if tokenizer.bos_id is None else tokenizer.text_of(tokenizer.bos_id),
+        "eos_token": None if tokenizer.eos_id is None else tokenizer.text_of(tokenizer.eos_id),
+        "add_bos_token": tokenizer.add_bos,
+        "chat_template": tokenizer.chat_template,
+    }
+
+
+def _recommended(tokenizer: Tokenizer) -> Json:
+    """The sampling settings of the base model, by the names of generation_config.json."""
+    return {
+        ("max_new_tokens" if name == "max_tokens" else name): value for name, value in tokenizer.recommended.items()
+    }
+
+
+def _write_json(path: Path, body: Json) -> None:
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(json.dumps(body, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    part.replace(path)

@@ -1,0 +1,106 @@
+"""Optimizers of a model: AdamW of torch, and Muon for the matrices of blocks. Weight decay is for matrices only."""
+
+# O outputs, K inputs of a matrix
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from firsthand.train.recipe_settings import OptimizerSettings
+
+
+def optimizer_for(model: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimizer:
+    """The optimizer of every parameter that takes a gradient; a tied head counts once."""
+    weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    blocks = [weight for name, weight in weights.items() if weight.dim() == 2 and _is_hidden(name)]
+    others = [weight for name, weight in weights.items() if weight.dim() >= 2 and not _is_hidden(name)]
+    vectors = [weight for weight in weights.values() if weight.dim() < 2]
+    betas, decay = (settings.beta1, settings.beta2), settings.weight_decay
+    if settings.optimizer == "muon":
+        groups = [
+            {"params": blocks, "weight_decay": decay, "orthogonal": True},
+            {"params": others, "weight_decay": decay, "orthogonal": False},
+            {"params": vectors, "weight_decay": 0.0, "orthogonal": False},
+        ]
+        kept = [group for group in groups if group["params"]]
+        return Muon(kept, lr=settings.lr, momentum=settings.momentum, betas=betas, eps=settings.eps)
+    groups = [{"params": blocks + others, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
+    fused = all(weight.device.type in ("cpu", "cuda") and weight.is_floating_point() for weight in weights.values())
+    kept = [group for group in groups if group["params"]]
+    return torch.optim.AdamW(kept, lr=settings.lr, betas=betas, eps=settings.eps, fused=fused)
+
+
+def _is_hidden(name: str) -> bool:
+    """True for a weight of a block, as against embeddings, the head and value heads."""
+    return "layers." in name
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum orthogonalised by Newton-Schulz, for the matrices of blocks; AdamW in groups with `orthogonal` False.
+
+    K. Jordan et al., 2024 (https://kellerjordan.github.io/posts/muon): G = momentum with Nesterov's look-ahead, W -= lr *
+    newton_schulz(G). Updates are scaled by 0.2 sqrt(max(O, K)) to the root mean square of AdamW's (Liu et al., 2025,
+    arXiv:2502.16982, eq. 4), so that both share one rate and one decay.
+    """
+
+    def __init__(
+        self,
+        groups: Any,
+        *,
+        lr: float,
+        momentum: float = 0.95,
+        betas: tuple[float, float] = (0.9, 0.95),
+        eps: float = 1e-8,
+    ):
+        defaults = {"lr": lr, "momentum": momentum, "betas": betas, "eps": eps, "weight_decay": 0.0, "orthogonal": True}
+        super().__init__(groups, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Update every parameter that has a gradient."""
+        assert closure is None, "Muon takes no closure"
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    update = self._muon(weight, group) if group["orthogonal"] else self._adam(weight, group)
+                    weight.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-group["lr"])
+
+    def _muon(self, weight: Tensor, group: dict[str, Any]) -> Tensor:
+        state = self.state[weight]
+        if not state:
+            state["momentum"] = torch.zeros_like(weight)
+        state["momentum"].mul_(group["momentum"]).add_(weight.grad)
+        ahead = torch.add(weight.grad, state["momentum"], alpha=group["momentum"])
+        return newton_schulz(ahead) * (0.2 * math.sqrt(max(weight.shape)))
+
+    def _adam(self, weight: Tensor, group: dict[str, Any]) -> Tensor:
+        state, (beta1, beta2) = self.state[weight], group["betas"]
+        if not state:
+            state |= {"step": 0, "mean": torch.zeros_like(weight), "square": torch.zeros_like(weight)}
+        state["step"] += 1
+        state["mean"].lerp_(weight.grad, 1 - beta1)
+        state["square"].mul_(beta2).addcmul_(weight.grad, weight.grad, value=1 - beta2)
+        root = (state["square"] / (1 - beta2 ** state["step"])).sqrt_().add_(group["eps"])
+        return state["mean"] / (1 - beta1 ** state["step"]) / root
+
+
+def newton_schulz(matrix_OK: Tensor, steps: int = 5) -> Tensor:
+    """The matrix with its singular values moved to about 1 (0.68 to 1.13), same shape: O K.
+
+    Five steps of X <- aX + (b A + c A^2) X, A = X X^T, with Jordan's a, b, c = 3.4445, -4.7750, 2.0315, from the matrix over
+    its Frobenius norm. In bfloat16 on a GPU, else in float32.
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315
+    x = matrix_OK.to(torch.bfloat16 if matrix_OK.is_cuda else torch.float32)
+    x = x / (x.norm() + 1e-7)
+    is_tall = x.shape[0] > x.shape[1]
+    x = x.T if is_tall else x
+    for _ in range(steps):
+        gram = x @ x.T
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return (x.T if is_tall else x).to(matrix_OK.dtype)

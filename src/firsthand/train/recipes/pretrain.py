@@ -1,0 +1,92 @@
+"""Pretrain a fresh model on text: tokenizer, documents packed without attention between them, cross-entropy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from firsthand.errors import ConfigError
+from firsthand.hub import model_lookup
+from firsthand.train.recipe_settings import LoopSettings, ModelSettings, OptimizerSettings
+from firsthand.train.schedules import ScheduleSettings
+
+if TYPE_CHECKING:
+    from firsthand.train.training_run import TrainingRun
+
+EXAMPLES = """
+firsthand train pretrain book.txt --steps 500
+firsthand train pretrain src/ --suffixes .py --exclude tests --optimizer muon model.layers=6 model.hidden_size=256
+firsthand train pretrain texts.jsonl --config pretrain.toml optimizer.lr=3e-3
+"""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Text, tokenizer, model and optimizer."""
+
+    data: tuple[str, ...] = field(metadata={"positional": True})
+    """Text files, folders of them, or .jsonl files with a field `text`."""
+    suffixes: tuple[str, ...] = ()
+    """In folders, only files with these endings, such as `.py,.md`."""
+    exclude: tuple[str, ...] = ()
+    """In folders, leave out paths and folder names that match these patterns, such as `test*`."""
+    tokenizer: str = ""
+    """The model whose tokenizer to take; by default one is trained on the text."""
+    vocab_size: int = 4096
+    """Tokens of a tokenizer that is trained."""
+    batch_tokens: int = 8192
+    """Tokens that are predicted in a step."""
+    holdout: float = 0.02
+    """The fraction of documents that is held out for the bits per byte."""
+    eval_every: int = 100
+    """Steps between evaluations on the held-out documents; the last step has one."""
+    model: ModelSettings = field(default_factory=ModelSettings)
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    schedule: ScheduleSettings = field(default_factory=lambda: ScheduleSettings(warmup_steps=-1))
+    loop: LoopSettings = field(default_factory=LoopSettings)
+
+    def __post_init__(self) -> None:
+        for name, least in (("batch_tokens", 1), ("eval_every", 1), ("vocab_size", 259)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} is {getattr(self, name)}: expected {least} or more")
+        if self.loop.steps < 1:
+            raise ConfigError("steps is 0: expected 1 or more")
+
+
+def pretrain(config: Config, run: TrainingRun) -> Path:
+    """Train on the documents; returns the folder of the model."""
+    from firsthand.nn.decoder import Decoder, initialise
+    from firsthand.tokens import pretrained
+    from firsthand.train import bpe, documents
+    from firsthand.train.bits_per_byte import held_out_loss
+    from firsthand.train.objective import Objective
+
+    texts = documents.read_documents(list(map(Path, config.data)), suffixes=config.suffixes, exclude=config.exclude)
+    trained, held_out = documents.split_documents(texts, config.holdout, seed=config.loop.seed)
+    own = run.folder / "tokenizer"
+    source = model_lookup.resolve(config.tokenizer) if config.tokenizer else own
+    if source == own and not (run.is_resumed and (own / "tokenizer_config.json").exists()):  # written last
+        bpe.train_tokenizer((each.text for each in trained), own, vocab_size=config.vocab_size)
+    tokenizer = pretrained.load(source)
+    corpus, unseen = (documents.encode_documents(each, tokenizer) for each in (trained, held_out))
+    print(f"{len(trained)} documents, {corpus.num_targets:,} tokens; {len(held_out)} documents held out")
+
+    model = initialise(Decoder(config.model.architecture(tokenizer.vocab_size)), seed=config.loop.seed).to(run.device)
+    context = config.model.context
+    pieces = documents.whole_pieces(unseen, context)
+
+    def evaluate(step: int) -> dict[str, float]:
+        if not pieces or (step % config.eval_every and step != config.loop.steps):
+            return {}
+        found = held_out_loss(model, pieces, unseen.num_bytes, micro_tokens=config.loop.micro_tokens)
+        return {"held_out_loss": found.loss, "bits_per_byte": found.bits_per_byte}
+
+    batches = documents.DocumentBatches(
+        corpus, batch_tokens=config.batch_tokens, context=context, seed=config.loop.seed
+    )
+    run.fit(
+        model, batches, objective=Objective(ce=1.0), optimizer=config.optimizer, schedule=config.schedule,
+        evaluate=evaluate,
+    )  # fmt: skip
+    return run.save(model, tokenizer, base=source)

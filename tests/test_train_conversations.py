@@ -1,0 +1,213 @@
+"""Loss masks of conversations: the assistant's tokens alone, and the ids of serving."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from firsthand.errors import ConfigError, DataError
+from firsthand.message import Message, Sampled, assistant, system, user
+from firsthand.tokens import pretrained
+from firsthand.tokens.templates.chat_template import ChatTemplate
+from firsthand.train.conversations import (
+    conversation_of,
+    encode_conversation,
+    encode_conversations,
+    read_conversations,
+    with_marks,
+)
+from tiny import CHATML, write_tokenizer
+
+CHAT = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "What is 12 + 30?"},
+    {"role": "assistant", "content": "The answer is 42."},
+    {"role": "user", "content": "And <|im_end|>?"},
+    {"role": "assistant", "content": "A token."},
+]
+THINKING = CHATML.replace("assistant\n{% endif %}", "assistant\n<think>\n\n</think>\n{% endif %}")
+"""As Qwen3's: the prompt of a turn has an empty thought that a finished turn has not."""
+
+
+@pytest.fixture(scope="module")
+def load(tmp_path_factory):
+    def loaded(template):
+        folder = tmp_path_factory.mktemp("tokenizer")
+        write_tokenizer(folder, template=template)
+        tokenizer = pretrained.load(folder)
+        return tokenizer, ChatTemplate(tokenizer, template)
+
+    return loaded
+
+
+def marked(body, tokenizer, chat, **settings):
+    return with_marks(encode_conversation(conversation_of(body), tokenizer, chat, **settings), tokenizer)
+
+
+def test_the_assistants_tokens_and_the_end_of_its_turns_count(load):
+    assert marked({"messages": CHAT}, *load(CHATML)) == (
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nWhat is 12 + 30?<|im_end|>\n<|im_start|>assistant\n"
+        "⟦The answer is 42.<|im_end|>⟧\n<|im_start|>user\nAnd <|im_end|>?<|im_end|>\n<|im_start|>assistant\n"
+        "⟦A token.<|im_end|>⟧"
+    )
+
+
+def test_text_that_spells_a_special_token_is_no_special_token(load):
+    tokenizer, chat = load(CHATML)
+    stream = encode_conversation(conversation_of({"messages": CHAT}), tokenizer, chat)
+    end = tokenizer.id_of("<|im_end|>")
+    assert (stream.ids == end).sum() == 5 and (stream.ids[stream.ce > 0] == end).sum() == 2
+
+
+def test_the_trained_ids_are_those_of_serving(load):
+    """Each trained turn continues the very prompt that the engine would compute for it, with earlier turns as sampled."""
+    tokenizer, chat = load(CHATML)
+    stream = encode_conversation(conversation_of({"messages": CHAT}), tokenizer, chat)
+    reply = [*tokenizer.encode("The answer is 42."), tokenizer.id_of("<|im_end|>")]
+    said = [system("Be brief."), user("What is 12 + 30?")]
+    prompt = ChatTemplate(tokenizer, CHATML).encode(said)
+    assert stream.ids[: len(prompt) + len(reply)].tolist() == prompt + reply
+    assert (stream.ce[: len(prompt)] == 0).all() and (stream.ce[len(prompt) : len(prompt) + len(reply)] == 1).all()
+    sampled = Message("assistant", assistant("The answer is 42.").parts, Sampled(tuple(reply), (0.0,) * len(reply)))
+    later = ChatTemplate(tokenizer, CHATML).encode([*said, sampled, user("And <|im_end|>?")])
+    assert stream.ids[: len(later)].tolist() == later and stream.ce[len(later) :].all()
+
+
+def test_a_prompt_with_an_empty_thought_is_continued_by_the_answer(load):
+    shown = marked({"messages": CHAT[:3]}, *load(THINKING))
+    assert shown.endswith("<|im_start|>assistant\n<think>\n\n</think>\n⟦The answer is 42.<|im_end|>⟧")
+
+
+def test_a_model_without_a_template_learns_its_end_token(load):
+    plain = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    plain += "{% if add_generation_prompt %}assistant:{% endif %}"
+    shown = marked({"messages": CHAT[1:]}, *load(plain))
+    assert shown == (
+        "user: What is 12 + 30?\nassistant:⟦ The answer is 42.<|im_end|>⟧\nuser: And <|im_end|>?\nassistant:"
+        "⟦ A token.<|im_end|>⟧"
+    )
+
+
+def test_only_what_should_count_counts(load):
+    parts = load(CHATML)
+    last = marked({"messages": CHAT}, *parts, last_only=True)
+    assert last.count("⟦") == 1 and last.endswith("⟦A token.<|im_end|>⟧")
+    weighed = [*CHAT[:2], {**CHAT[2], "weight": 0}, *CHAT[3:]]
+    assert marked({"messages": weighed}, *parts) == last
+    first = [*CHAT[:4], {**CHAT[4], "weight": 0}]
+    assert marked({"messages": first}, *parts).endswith("⟦The answer is 42.<|im_end|>⟧")
+
+
+def test_prompt_and_completion_are_text_or_messages(load):
+    parts = load(CHATML)
+    assert marked({"prompt": "2 + 2 =", "completion": " 4"}, *parts) == "2 + 2 =⟦ 4<|im_end|>⟧"
+    as_messages = {"prompt": CHAT[:4], "completion": CHAT[4:]}
+    assert marked(as_messages, *parts) == marked({"messages": CHAT}, *parts, last_only=True)
+
+
+def test_all_tokens_of_a_text_but_the_first_count(load):
+    tokenizer, chat = load(CHATML)
+    stream = encode_conversation(conversation_of({"text": "all of it"}), tokenizer, chat)
+    assert stream.ids.tolist() == [*tokenizer.encode("all of it"), tokenizer.eos_id]
+    assert stream.ce.tolist() == [0.0] + [1.0] * (len(stream) - 1)
+
+
+def test_tool_calls_count_and_their_results_do_not(load):
+    tools = [
+        {"type": "function", "function": {"name": "add", "description": "Adds.", "parameters": {"type": "object"}}}
+    ]
+    messages = [
+        {"role": "user", "content": "2 + 2?"},
+        {"role": "assistant", "content": None, "tool_calls": [
+            {"id": "1", "type": "function", "function": {"name": "add", "arguments": "{\"a\": 2}"}}]},
+        {"role": "tool", "tool_call_id": "1", "content": "4"},
+        {"role": "assistant", "content": "It is 4."},
+    ]  # fmt: skip
+    shown = marked({"messages": messages, "tools": tools}, *load(CHATML))
+    calls = '⟦<tool_call>\n{"name": "add", "arguments": {"a": 2}}\n</tool_call><|im_end|>⟧'
+    assert calls in shown and shown.endswith("⟦It is 4.<|im_end|>⟧") and shown.count("⟦") == 2
+    assert "<tool_response>\n4\n</tool_response>" in shown and '"description": "Adds."' in shown
+
+
+def test_long_conversations_are_counted_and_cut_only_when_asked(load):
+    tokenizer, chat = load(CHATML)
+    both = [conversation_of({"messages": CHAT}, "x:1"), conversation_of({"messages": CHAT[1:3]}, "x:2")]
+    sizes = [len(encode_conversation(each, tokenizer, chat)) for each in both]
+    exact = encode_conversations(both, tokenizer, chat, context=sizes[0])
+    assert (len(exact.streams), exact.num_skipped) == (2, 0)
+    skipped = encode_conversations(both, tokenizer, chat, context=sizes[0] - 1)
+    assert [stream.source for stream in skipped.streams] == ["x:2"] and skipped.num_skipped == 1
+    assert "1 longer than the context and left out (`--too-long cut`" in str(skipped)
+    cut = encode_conversations(both, tokenizer, chat, context=sizes[0] - 1, too_long="cut")
+    assert [len(stream) for stream in cut.streams] == [sizes[0] - 1, sizes[1]] and cut.num_cut == 1
+    assert "1 longer than the context and cut" in str(cut)
+    with pytest.raises(DataError, match=rf"x:1 has {sizes[0]} tokens, and the context is {sizes[0] - 1}"):
+        encode_conversations(both, tokenizer, chat, context=sizes[0] - 1, too_long="refuse")
+    short = encode_conversations(both[::-1], tokenizer, chat, context=sizes[1], too_long="cut", last_only=True)
+    assert [stream.source for stream in short.streams] == ["x:2"] and (short.num_cut, short.num_without) == (0, 1)
+    with pytest.raises(DataError, match="nothing is left to train on within a context of 5 tokens"):
+        encode_conversations(both, tokenizer, chat, context=5)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ({"conversations": []}, "has the fields conversations: expected `messages`"),
+        ({"messages": []}, "`messages` must be a list of one message or more"),
+        ({"messages": [{"role": "user", "content": "x"}]}, "no message of the role `assistant` counts"),
+        (
+            {"messages": [{"role": "human", "content": "x"}]},
+            "message 1 has the role 'human': expected one of system, user",
+        ),
+        ({"messages": [{"content": "x"}]}, "message 1 has no role"),
+        ({"messages": ["x"]}, "message 1 has no role"),
+        ({"messages": [*CHAT[:2], {"role": "assistant", "content": " \n"}]}, "message 3 is an empty answer"),
+        ({"messages": [*CHAT[:2], {"role": "assistant"}]}, "message 3 has no content"),
+        ({"messages": [{"role": "user", "content": [1]}]}, "message 1 has a content of type list"),
+        (
+            {"messages": [{"role": "user", "content": "x", "tool_calls": [{"name": "f"}]}]},
+            "tool calls and the role 'user'",
+        ),
+        (
+            {"messages": [{"role": "assistant", "content": "", "tool_calls": [{}]}]},
+            "a tool call without a function's name",
+        ),
+        (
+            {"messages": [{"role": "assistant", "tool_calls": [{"name": "f", "arguments": "{"}]}]},
+            "arguments of f are no JSON",
+        ),
+        (
+            {"messages": [{"role": "assistant", "tool_calls": [{"name": "f", "arguments": "[]"}]}]},
+            "arguments of f are list",
+        ),
+        ({"messages": [{"role": "assistant", "content": "x", "weight": 2}]}, "its weight is 2: expected 0 or 1"),
+        ({"messages": CHAT, "tools": [{"description": "x"}]}, "`tools` is not a list in OpenAI's format"),
+        ({"prompt": "x", "completion": ""}, "the field `completion` is empty"),
+        ({"prompt": "x"}, "`prompt` and `completion` must both be texts"),
+        ({"prompt": "x", "completion": [1]}, "`prompt` and `completion` must both be texts"),
+        ({"text": ""}, "the field `text` is empty"),
+    ],
+)
+def test_a_bad_line_is_refused_with_file_and_line(tmp_path, line, message):
+    path = tmp_path / "chats.jsonl"
+    path.write_text(json.dumps({"messages": CHAT}) + "\n" + json.dumps(line) + "\n")
+    with pytest.raises(DataError) as caught:
+        read_conversations(path)
+    assert str(caught.value).startswith(f"{path}:2") and message in str(caught.value)
+
+
+def test_the_first_bad_line_is_named_and_the_others_counted(tmp_path):
+    path = tmp_path / "chats.jsonl"
+    path.write_text('{"text": ""}\n{"text": "x"}\n{"text": 1}\n{}\n')
+    with pytest.raises(DataError, match=r"chats\.jsonl:1: the field `text` is empty: .* \(2 more lines are bad too\)"):
+        read_conversations(path)
+    path.write_text("\n")
+    with pytest.raises(DataError, match="has no conversation"):
+        read_conversations(path)
+
+
+def test_a_tool_call_that_a_template_writes_apart_from_its_prompt_is_refused(load):
+    messages = [{"role": "user", "content": "x"}, {"role": "assistant", "tool_calls": [{"name": "f", "arguments": {}}]}]
+    with pytest.raises(ConfigError, match="does not write a tool call as a continuation of its own prompt"):
+        marked({"messages": messages}, *load(THINKING))
