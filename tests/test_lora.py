@@ -80,7 +80,7 @@ def test_an_adapter_beside_the_weights_gives_the_same_and_is_all_that_is_trained
     assert isinstance(q_proj, LoRALinear)
     trained = [name for name, parameter in q_proj.named_parameters() if parameter.requires_grad]
     assert trained == ["a", "b"]
-    with pytest.raises(ConfigError, match="LoRALinear: attach adapters to a model with float weights"):
+    with pytest.raises(ConfigError, match="LoRALinear: attach adapters to a model that has none"):
         attach(model, read_adapter(GOLDEN, base()))
 
 
@@ -153,7 +153,7 @@ def test_a_missing_adapter_is_told_of_before_anything_is_loaded(tmp_path: Path) 
     ("settings", "expected"),
     [
         ({"peft_type": "LOHA"}, "peft_type is 'LOHA': expected one of LORA"),
-        ({"use_dora": True}, "use_dora is set, which asks for DoRA"),
+        ({"use_dora": True}, "has no lora_magnitude_vector, which DoRA"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save is set"),
         ({"bias": "all"}, "bias is 'all'"),
         ({"fan_in_fan_out": True}, "fan_in_fan_out is 'True'"),

@@ -19,10 +19,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from firsthand.errors import ConfigError
 from firsthand.kernels.attention.kv_pages import LANES
 from firsthand.nn.architecture import Architecture
 from firsthand.nn.decoder import Decoder
-from firsthand.nn.lora import Adapter
+from firsthand.nn.lora import Adapter, has_magnitudes
 from firsthand.nn.matrices import BLOCK
 from firsthand.nn.quant import FLOAT16_MAX, Mode
 
@@ -70,8 +71,13 @@ class AdapterSpan(NamedTuple):
 def pack_adapter(adapter: Adapter, model: Decoder, *, tiles_of: Mode | None) -> PackedAdapter:
     """Packs an adapter for the model's compiled step, in float16 unless its weights are float32; for its modules if None.
 
-    A matrix that float16 cannot hold stays float32.
+    A matrix that float16 cannot hold stays float32. ConfigError for DoRA, whose change is of full rank.
     """
+    if has_magnitudes(adapter):
+        raise ConfigError(
+            f"{adapter.path} is a DoRA adapter, which rescales the rows of the weights themselves, so it cannot stay beside "
+            f"weights that others use: merge it when the model is loaded, as MODEL+lora:{adapter.path}"
+        )
     rank = max(delta.a.shape[0] for delta in adapter.deltas.values())
     entries = np.zeros((model.architecture.num_layers + 1, len(COLUMNS), 2, 5), dtype=np.int64)
     matrices: dict[str, tuple[Tensor, Tensor]] = {}

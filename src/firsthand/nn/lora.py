@@ -1,8 +1,9 @@
 """LoRA adapters (Hu et al., 2021) in PEFT's layout: validated, then merged into weights or applied beside them.
 
 An adapter changes a matrix W by `scale * B @ A`, with A of r x in and B of out x r; the scale is alpha / r, or
-alpha / sqrt(r) with rank-stabilised LoRA (Kalajdzievski, 2023). A folder holds adapter_config.json and
-adapter_model.safetensors. Left out, with an error that says so: DoRA, biases, embeddings, `modules_to_save`, and ranks or
+alpha / sqrt(r) with rank-stabilised LoRA (Kalajdzievski, 2023). DoRA (Liu et al., 2024, equation 5) then gives each row a
+magnitude m of its own: m * (W + scale * B A) / ||W + scale * B A||. A folder holds adapter_config.json and
+adapter_model.safetensors. Left out, with an error that says so: biases, embeddings, `modules_to_save`, and ranks or
 alphas of modules given by a pattern other than a plain name.
 """
 
@@ -25,23 +26,31 @@ from firsthand.formats.fields import Fields
 from firsthand.formats.model_files import PICKLES, read_json
 from firsthand.formats.safetensors_file import Safetensors, read_safetensors
 from firsthand.nn.decoder import Decoder
+from firsthand.nn.nf4 import FourBitLinear
+from firsthand.nn.quant import BlockLinear, DenseLinear
 from firsthand.nn.weight_names import huggingface_name
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 MAX_RANK = 4096
-_PREFIX = "base_model.model."
+PREFIX = "base_model.model."
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_.]{1,256}")
 _FLOATS = ("F32", "F16", "BF16", "F64")
 _REFUSED = {
-    "use_dora": "DoRA",
     "lora_bias": "biases of its own",
     "modules_to_save": "whole modules kept beside the adapter",
     "trainable_token_indices": "embeddings of single tokens",
     "target_parameters": "parameters that are no matrices of their own",
     "use_qalora": "QA-LoRA",
     "alora_invocation_tokens": "activated LoRA",
+    "arrow_config": "Arrow's routing between adapters",
+    "use_bdlora": "block-diagonal LoRA",
+    "kasa_config": "KaSA",
+    "monteclora_config": "MonteCLoRA",
+    "layer_replication": "layers that are repeated",
 }
 """Settings that change the arithmetic and are not supported."""
+_CHANGE_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+"""Initialisations of A and B that are taken out of the base's weights."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +62,17 @@ class LowRankUpdate:
     b: Tensor
     """O r."""
     scale: float
+    magnitude: Tensor | None = None
+    """O, with DoRA: the length of each row of the changed matrix."""
+
+    def applied(self, weight_OD: Tensor) -> Tensor:
+        """Returns the matrix with the update: O D, in its own dtype; the sum is computed in float32 or wider."""
+        wide = torch.promote_types(weight_OD.dtype, torch.float32)
+        a_rD, b_Or = self.a.to(weight_OD.device, wide), self.b.to(weight_OD.device, wide)
+        changed_OD = weight_OD.to(wide) + self.scale * (b_Or @ a_rD)
+        if self.magnitude is not None:
+            changed_OD = changed_OD * (self.magnitude.to(changed_OD) / row_lengths(changed_OD))[:, None]
+        return changed_OD.to(weight_OD.dtype)
 
     def product(self) -> Tensor:
         """Returns scale * B A, which is added to the weights: float32."""
@@ -71,34 +91,76 @@ class Adapter:
         delta = self.deltas.get(name)
         if delta is None:
             return weight_OD
-        return (weight_OD.float() + delta.product().to(weight_OD.device)).to(weight_OD.dtype)
+        return delta.applied(weight_OD)
 
 
 class LoRALinear(nn.Module):
-    """A Linear with an unmerged adapter: x W + scale * (x A) B. Only the adapter is trained."""
+    """A Linear with an unmerged adapter: x W + scale * (x A) B, and with DoRA its rows rescaled. Only the adapter trains.
 
-    def __init__(self, base: nn.Linear, delta: LowRankUpdate):
+    The weights beneath may be floats, 4 bits (`nf4`), or a GGUF file's blocks (`quant`). Dropout acts on the adapter's
+    input alone. DoRA's row lengths carry no gradient (section 4.3 of its paper).
+    """
+
+    magnitude: Tensor | None
+
+    def __init__(self, base: Base, delta: LowRankUpdate, *, dropout: float = 0.0):
         super().__init__()
         self.base = base.requires_grad_(False)
-        self.a = nn.Parameter(delta.a.to(base.weight.dtype))
-        self.b = nn.Parameter(delta.b.to(base.weight.dtype))
+        dtype = base.weight.dtype
+        self.a = nn.Parameter(delta.a.to(dtype))
+        self.b = nn.Parameter(delta.b.to(dtype))
         self.scale = delta.scale
+        self.dropout = dropout
+        magnitude = None if delta.magnitude is None else nn.Parameter(delta.magnitude.to(dtype))
+        self.register_parameter("magnitude", magnitude)
+
+    def update(self) -> LowRankUpdate:
+        """Returns a copy of the update as it stands."""
+        magnitude = None if self.magnitude is None else self.magnitude.detach().clone()
+        return LowRankUpdate(self.a.detach().clone(), self.b.detach().clone(), self.scale, magnitude)
 
     def forward(self, x_ND: Tensor) -> Tensor:
         """Each token on its own: N O."""
-        out_NO: Tensor = self.base(x_ND) + self.scale * nn.functional.linear(nn.functional.linear(x_ND, self.a), self.b)
-        return out_NO
+        seen_ND = nn.functional.dropout(x_ND, self.dropout, self.training) if self.dropout else x_ND
+        low_NO = self.scale * nn.functional.linear(nn.functional.linear(seen_ND, self.a), self.b)
+        out_NO: Tensor = self.base(x_ND)
+        if self.magnitude is None:
+            return out_NO + low_NO
+        factors_O = self._row_factors()
+        if self.base.bias is None:
+            return factors_O * (out_NO + low_NO)
+        return factors_O * (out_NO - self.base.bias + low_NO) + self.base.bias
+
+    def _row_factors(self) -> Tensor:
+        assert self.magnitude is not None
+        with torch.no_grad():
+            lengths_O = row_lengths(self.base.weight + self.scale * (self.b @ self.a))
+        return self.magnitude / lengths_O
 
 
-def attach(model: Decoder, adapter: Adapter) -> Decoder:
+Base = nn.Linear | BlockLinear | DenseLinear | FourBitLinear
+"""Modules that an adapter may stand beside."""
+
+
+def attach(model: Decoder, adapter: Adapter, *, dropout: float = 0.0) -> Decoder:
     """Returns the model with the adapter applied but not merged, to train or inspect it."""
     for name, delta in adapter.deltas.items():
         parent, _, leaf = name.removesuffix(".weight").rpartition(".")
         module = getattr(model.get_submodule(parent), leaf)
-        if not isinstance(module, nn.Linear):
-            raise ConfigError(f"{name} is a {type(module).__name__}: attach adapters to a model with float weights")
-        setattr(model.get_submodule(parent), leaf, LoRALinear(module, delta))
+        if not isinstance(module, Base):
+            raise ConfigError(f"{name} is a {type(module).__name__}: attach adapters to a model that has none")
+        setattr(model.get_submodule(parent), leaf, LoRALinear(module, delta, dropout=dropout))
     return model
+
+
+def row_lengths(weight_OD: Tensor) -> Tensor:
+    """Returns the length of each row: O. It is never 0, so that a row of zeros stays one when divided by it."""
+    return torch.linalg.vector_norm(weight_OD, dim=1).clamp_min(torch.finfo(weight_OD.dtype).tiny)
+
+
+def has_magnitudes(adapter: Adapter) -> bool:
+    """True for DoRA."""
+    return any(delta.magnitude is not None for delta in adapter.deltas.values())
 
 
 def read_adapter(
@@ -118,12 +180,14 @@ def read_adapter(
     matrices = _matrices(model)
     pairs: dict[str, dict[str, str]] = {}
     for name in file.tensors:
-        match = re.fullmatch(r"base_model\.model\.(.{1,512}?)\.lora_(A|B)\.weight", name)
-        if match is None or match[1] not in matrices:
-            raise ModelFileError(f"{file.path}: {_what_is(name, matrices)}")
-        pairs.setdefault(match[1], {})[match[2]] = name
+        if name == f"{PREFIX}lm_head.base_layer.weight":  # PEFT saves the frozen head beside its adapter
+            continue
+        match = re.fullmatch(r"base_model\.model\.(.{1,512}?)\.lora_(A\.weight|B\.weight|magnitude_vector)", name)
+        if match is None or match[1] not in matrices or (match[2] == "magnitude_vector" and not config.is_dora):
+            raise ModelFileError(f"{file.path}: {_what_is(name, matrices)}{config.made_for()}")
+        pairs.setdefault(match[1], {})[match[2].removesuffix(".weight")] = name
     if not pairs:
-        raise ModelFileError(f"{file.path} holds no adapter: expected tensors such as {_PREFIX}<module>.lora_A.weight")
+        raise ModelFileError(f"{file.path} holds no adapter: expected tensors such as {PREFIX}<module>.lora_A.weight")
     ranks = [file.tensors[pair["A"]].shape[:1] for pair in pairs.values() if "A" in pair]
     highest = max(ranks, default=())
     if highest and max_rank < highest[0] <= MAX_RANK:
@@ -135,8 +199,13 @@ def read_adapter(
 
 
 def adapter_files(folder: Path | str) -> tuple[Path, Path]:
-    """Returns the paths of an adapter's settings and weights; ModelFileError if one is missing."""
+    """Returns the paths of an adapter's settings and weights; ModelFileError if one is missing.
+
+    A training run's folder stands for the adapter in it.
+    """
     folder = Path(folder)
+    if not (folder / CONFIG).is_file() and (folder / "adapter" / CONFIG).is_file():
+        folder = folder / "adapter"
     if not folder.is_dir():
         raise ModelFileError(f"{folder} is not a folder: an adapter is a folder with {CONFIG} and {WEIGHTS}")
     missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
@@ -154,7 +223,15 @@ class _Config:
         fields.choice("peft_type", {"LORA": True})
         for key, what in _REFUSED.items():
             if fields.values.get(key):
-                raise ModelFileError(f"{fields.where}: {key} is set, which asks for {what}: only plain LoRA is read")
+                raise ModelFileError(
+                    f"{fields.where}: {key} is set, which asks for {what}: only LoRA and DoRA are read"
+                )
+        start = str(fields.values.get("init_lora_weights"))
+        if start.startswith(_CHANGE_THE_BASE):
+            raise ModelFileError(
+                f"{fields.where}: init_lora_weights is {start[:80]!r}, which changes the base's own weights: convert the "
+                "adapter to plain LoRA when saving it (PEFT: path_initial_model_for_weight_conversion)"
+            )
         if fields.text("bias", "none") != "none":
             raise fields.error("bias", fields.values["bias"], "none, for an adapter of matrices alone")
         if fields.flag("fan_in_fan_out", False):
@@ -163,6 +240,8 @@ class _Config:
         self.rank = fields.integer("r")
         self.alpha = fields.number("lora_alpha")
         self.is_stabilised = fields.flag("use_rslora", False)
+        self.is_dora = fields.flag("use_dora", False)
+        self.base = fields.text("base_model_name_or_path", "")
         self.ranks = self._by_module(fields, "rank_pattern")
         self.alphas = self._by_module(fields, "alpha_pattern")
 
@@ -173,6 +252,10 @@ class _Config:
             raise ModelFileError(f"{self.where} says that {module} has rank {stated:g}, and its tensors have {rank}")
         alpha = _found(self.alphas, module, self.alpha)
         return alpha / math.sqrt(rank) if self.is_stabilised else alpha / rank
+
+    def made_for(self) -> str:
+        """The end of a sentence: the model that the adapter's settings name."""
+        return f"; the adapter says that it was made for {self.base[:120]!r}" if self.base else ""
 
     def _by_module(self, fields: Fields, key: str) -> dict[str, float]:
         section = fields.section(key)
@@ -205,16 +288,22 @@ def _delta(
 ) -> LowRankUpdate:
     from safetensors import SafetensorError, safe_open
 
-    if pair.keys() != {"A", "B"}:
+    if not pair.keys() >= {"A", "B"}:
         raise ModelFileError(f"{file.path}: {module} has only one of lora_A and lora_B")
+    if config.is_dora and "magnitude_vector" not in pair:
+        raise ModelFileError(f"{file.path}: {module} has no lora_magnitude_vector, which DoRA (use_dora) needs")
     a, b = file.tensors[pair["A"]], file.tensors[pair["B"]]
     rank = a.shape[0] if a.shape else 0
     if not 1 <= rank <= MAX_RANK or a.shape != (rank, shape[1]) or b.shape != (shape[0], rank):
         raise ModelFileError(
             f"{file.path}: {module} has lora_A {a.shape} and lora_B {b.shape}: expected (r, {shape[1]}) and "
-            f"({shape[0]}, r) with r from 1 to {MAX_RANK}"
+            f"({shape[0]}, r) with r from 1 to {MAX_RANK}{config.made_for()}"
         )
-    for tensor in (a, b):
+    given = [file.tensors[name] for name in pair.values()]
+    if "magnitude_vector" in pair and file.tensors[pair["magnitude_vector"]].shape != shape[:1]:
+        found = file.tensors[pair["magnitude_vector"]].shape
+        raise ModelFileError(f"{file.path}: {module} has lora_magnitude_vector {found}: expected ({shape[0]},)")
+    for tensor in given:
         if tensor.dtype not in _FLOATS:
             raise ModelFileError(
                 f"{file.path}: tensor {tensor.name!r} is {tensor.dtype}: expected {', '.join(_FLOATS)}"
@@ -222,22 +311,22 @@ def _delta(
     scale = config.scale(module, rank)
     try:
         with safe_open(file.path, framework="pt") as opened:
-            a_rD, b_Or = opened.get_tensor(pair["A"]), opened.get_tensor(pair["B"])
+            values = {kind: opened.get_tensor(name) for kind, name in pair.items()}
     except (OSError, SafetensorError) as error:
         raise ModelFileError(f"{file.path} changed while it was read: {error}") from None
-    if (tuple(a_rD.shape), tuple(b_Or.shape)) != (a.shape, b.shape):
+    if any(tuple(values[kind].shape) != file.tensors[name].shape for kind, name in pair.items()):
         raise ModelFileError(f"{file.path} changed while it was read: {module} has another shape now")
-    if not (math.isfinite(scale) and bool(torch.isfinite(a_rD).all()) and bool(torch.isfinite(b_Or).all())):
+    if not (math.isfinite(scale) and all(bool(torch.isfinite(each).all()) for each in values.values())):
         raise ModelFileError(f"{file.path}: {module} has values that are no finite numbers")
-    return LowRankUpdate(a_rD, b_Or, scale)
+    return LowRankUpdate(values["A"], values["B"], scale, values.get("magnitude_vector"))
 
 
 def _what_is(name: str, matrices: Mapping[str, object]) -> str:
     """The reason why a tensor of this name is refused."""
     shown = repr(name[:120])
     if "lora_magnitude" in name:
-        return f"{shown} belongs to DoRA: only plain LoRA is read"
-    if "lora_embedding" in name or name.startswith((f"{_PREFIX}lm_head", f"{_PREFIX}model.embed_tokens")):
+        return f"{shown} belongs to DoRA, and the settings do not say use_dora"
+    if "lora_embedding" in name or name.startswith((f"{PREFIX}lm_head", f"{PREFIX}model.embed_tokens")):
         return f"{shown} changes an embedding or a head that is tied to it: only other matrices are changed here"
     known = ", ".join(list(matrices)[:3])
     return f"{shown} belongs to no matrix of this model, which has {known} ..."

@@ -33,6 +33,8 @@ class Family(Protocol):
     def from_config(self, config: Fields, /) -> Architecture: ...
     def to_config(self, a: Architecture, /) -> dict[str, Any]: ...
     def from_gguf(self, file: GGUF, fields: Fields, /) -> Architecture: ...
+    def to_gguf(self, a: Architecture, /) -> dict[str, Any]: ...
+    def to_gguf_values(self, ours: str, values: Tensor, a: Architecture, /) -> Tensor: ...
     def from_gguf_values(self, ours: str, values: Tensor, a: Architecture, /) -> Tensor: ...
 
 
@@ -92,9 +94,14 @@ def built(make: Callable[[], A], path: Path) -> A:
         raise ModelFileError(f"{path}: {error}") from None
 
 
+def family_of(a: Architecture) -> Family:
+    """The family whose conventions an architecture follows."""
+    return next(f for f in families() if a.family in (*f.MODEL_TYPES, *f.GGUF_ARCHITECTURES))
+
+
 def to_config(a: Architecture) -> dict[str, Any]:
     """The config.json that transformers reads back as this architecture, without dtype and special tokens."""
-    family = next(f for f in families() if a.family in (*f.MODEL_TYPES, *f.GGUF_ARCHITECTURES))
+    family = family_of(a)
     return {**_shared_config(a), **family.to_config(a)}
 
 

@@ -10,7 +10,7 @@ float32 products, batch-invariant.
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ FLOAT16_MAX = 65504.0
 class DenseLinear(nn.Module):
     """A Linear whose weights are tiled float16; activations, bias and sums are float32.
 
-    It cannot be trained. Needs numba.
+    Its weights are frozen; gradients pass through it to its inputs. Needs numba.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, *, name: str = "a layer"):
@@ -51,11 +51,15 @@ class DenseLinear(nn.Module):
 
     def forward(self, x_NK: Tensor) -> Tensor:
         """Returns x times the weights plus bias: N O, float32."""
+        out_NO = frozen_product(x_NK, self)
+        return out_NO if self.bias is None else out_NO + self.bias
+
+    def product(self, x_NK: Tensor) -> Tensor:
+        """Returns x times the weights, without gradient: N O, float32."""
         from firsthand.kernels.products.float_products import dense_product
 
         rows = x_NK.reshape(-1, self.in_features).detach().contiguous().numpy()
-        out_NO = torch.from_numpy(dense_product(rows, self.tiles)).reshape(*x_NK.shape[:-1], self.out_features)
-        return out_NO if self.bias is None else out_NO + self.bias
+        return torch.from_numpy(dense_product(rows, self.tiles)).reshape(*x_NK.shape[:-1], self.out_features)
 
     def extra_repr(self) -> str:
         """Sizes for `print(model)`."""
@@ -76,7 +80,8 @@ class DenseLinear(nn.Module):
 class BlockLinear(nn.Module):
     """A Linear with blockwise weights; activations are rounded to 8 bits in blocks of 32, sums are float32.
 
-    It cannot be trained. K must be a multiple of 32. Needs numba.
+    Its weights are frozen; gradients pass through the dequantised weights to its inputs, as if activations were not
+    rounded. K must be a multiple of 32. Needs numba.
     """
 
     def __init__(self, matrix: Blockwise, bias: Tensor | None):
@@ -100,11 +105,15 @@ class BlockLinear(nn.Module):
 
     def forward(self, x_NK: Tensor) -> Tensor:
         """Returns x times the weights plus bias: N O, float32."""
+        out_NO = frozen_product(x_NK, self)
+        return out_NO if self.bias is None else out_NO + self.bias
+
+    def product(self, x_NK: Tensor) -> Tensor:
+        """Returns x times the weights, without gradient: N O, float32."""
         from firsthand.kernels.products.blockwise_products import product
 
         rows = x_NK.reshape(-1, self.in_features).detach().contiguous().numpy()
-        out_NO = torch.from_numpy(product(rows, self.tiles)).reshape(*x_NK.shape[:-1], self.out_features)
-        return out_NO if self.bias is None else out_NO + self.bias
+        return torch.from_numpy(product(rows, self.tiles)).reshape(*x_NK.shape[:-1], self.out_features)
 
     def extra_repr(self) -> str:
         """Sizes for `print(model)`."""
@@ -121,6 +130,36 @@ class BlockLinear(nn.Module):
         if taken:
             made = block_linear(taken[0], taken[1] if len(taken) > 1 else None, prefix.rstrip("."))
             self.tiles, self.bias = made.tiles, made.bias
+
+
+class FrozenWeights(Protocol):
+    """A product with weights that are not trained, and the weights themselves."""
+
+    @property
+    def weight(self) -> Tensor: ...
+    def product(self, x_NK: Tensor, /) -> Tensor: ...
+
+
+class _FrozenProduct(torch.autograd.Function):
+    """x W, whose gradient reaches x alone: dequantised weights are made again in the backward pass, not kept for it."""
+
+    @staticmethod
+    def forward(ctx: Any, x_NK: Tensor, module: FrozenWeights) -> Tensor:  # type: ignore[override]
+        ctx.module, ctx.dtype = module, x_NK.dtype
+        return module.product(x_NK)
+
+    @staticmethod
+    def backward(ctx: Any, grad_NO: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        weight_OK = ctx.module.weight
+        return (grad_NO.to(weight_OK.dtype) @ weight_OK).to(ctx.dtype), None
+
+
+def frozen_product(x_NK: Tensor, module: FrozenWeights) -> Tensor:
+    """Returns x times a module's frozen weights, with a gradient to x if one is asked for: N O."""
+    if not (torch.is_grad_enabled() and x_NK.requires_grad):
+        return module.product(x_NK)
+    out_NO: Tensor = _FrozenProduct.apply(x_NK, module)
+    return out_NO
 
 
 def _taken(

@@ -55,7 +55,7 @@ def from_metadata(metadata: dict[str, Any], *, source: str = "GGUF") -> Tokenize
 
 
 def _from_folder(folder: Path) -> Tokenizer:
-    description = _description(folder)
+    description = read_description(folder)
     config = _optional(folder / "tokenizer_config.json")
     names = _optional(folder / "special_tokens_map.json") | config
     generation = _optional(folder / "generation_config.json")
@@ -75,7 +75,8 @@ def _from_folder(folder: Path) -> Tokenizer:
     )
 
 
-def _description(folder: Path) -> Json:
+def read_description(folder: Path) -> Json:
+    """Returns the content of a folder's tokenizer.json, or of what its tokenizer.model converts to."""
     if (folder / "tokenizer.json").is_file():
         return read_json(folder / "tokenizer.json", max_bytes=_MAX_TOKENIZER_BYTES)
     if (folder / "tokenizer.model").is_file():

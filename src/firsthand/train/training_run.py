@@ -48,10 +48,11 @@ SETTINGS = "recipe.json"
 class TrainingRun:
     """An open run. Recipes get one; `opened` makes it."""
 
-    def __init__(self, folder: Path, loop: LoopSettings, track: Track):
+    def __init__(self, folder: Path, loop: LoopSettings, track: Track, *, is_resumed: bool = False):
         self.folder = folder
         self.loop = loop
         self.track = track
+        self.is_resumed = is_resumed
 
     @property
     def device(self) -> torch.device:
@@ -162,8 +163,8 @@ class _Several:
 def opened(folder: Path, recipe: str, config: Any, *, resume: bool = False) -> Iterator[TrainingRun]:
     """Open a run's folder for training, alone, and write its settings.
 
-    `config` is the recipe's, with a `loop`. ConfigError if the folder holds a run and `resume` is False, or if another
-    process trains there. torch's random state is that of the run's seed.
+    `config` is the recipe's, with a `loop`. ConfigError if the folder holds a run of a step or more and `resume` is False,
+    or if another process trains there. torch's random state is that of the run's seed.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -171,10 +172,13 @@ def opened(folder: Path, recipe: str, config: Any, *, resume: bool = False) -> I
         raise StoreError(f"{folder} cannot be made ({error.strerror}): give another folder with `--out`") from None
     expect_idle(folder)
     path = folder / SETTINGS
-    if not resume and (path.exists() or (folder / DATABASE).exists()):
-        raise ConfigError(
-            f"{folder} holds a run already: go on with `firsthand train --resume {folder}`, or give another `--out`"
-        )
+    if not resume:
+        if (folder / "checkpoints").exists() or read_metrics(folder):
+            raise ConfigError(
+                f"{folder} holds a run already: go on with `firsthand train --resume {folder}`, or give another `--out`"
+            )
+        for left in folder.glob(f"{DATABASE}*"):  # of a run that never made a step
+            left.unlink()
     body = {"recipe": recipe, "settings": dataclasses.asdict(config), "version": __version__}
     settings = json.loads(json.dumps(body, default=str))
     if not (folder / DATABASE).exists():  # so too if its maker was stopped at once
@@ -184,7 +188,7 @@ def opened(folder: Path, recipe: str, config: Any, *, resume: bool = False) -> I
         _write(settings, path)
         torch.manual_seed(config.loop.seed)
         with watch_system(track):
-            yield TrainingRun(folder, config.loop, track)
+            yield TrainingRun(folder, config.loop, track, is_resumed=resume)
 
 
 def _make_run(folder: Path, recipe: str, settings: Json) -> None:

@@ -14,7 +14,13 @@ from firsthand.formats.gguf_file import GGUF
 from firsthand.nn.architecture import Architecture, Rope
 from firsthand.nn.families.llama import ACTIVATION_NAMES, ACTIVATIONS
 from firsthand.nn.families.qwen import windows_of
-from firsthand.nn.families.rope_config import rope_from_gguf, rope_from_parameters, rope_to_parameters
+from firsthand.nn.families.rope_config import (
+    rope_from_gguf,
+    rope_from_parameters,
+    rope_to_gguf,
+    rope_to_parameters,
+    shared_gguf,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -115,6 +121,28 @@ def from_gguf(file: GGUF, fields: Fields) -> Architecture:
         attention_scale=max(per_head, 1) ** -0.5,
         logit_softcap=fields.number("final_logit_softcapping", 0.0) or None,
     )
+
+
+def to_gguf(a: Architecture) -> dict[str, Any]:
+    """The GGUF metadata that `from_gguf` reads back as this architecture; keys without the architecture's prefix."""
+    ropes = dict(zip(a.windows, a.ropes, strict=True))
+    windows = [window for window in a.windows if window is not None]
+    period = a.windows.index(None) + 1 if None in a.windows else 0
+    near = {"rope.freq_base_swa": ropes[windows[0]].theta, "attention.sliding_window": windows[0]} if windows else {}
+    far = ropes.get(None, Rope(1e6))
+    return {
+        "general.architecture": "gemma3",
+        **shared_gguf(a),
+        **rope_to_gguf(far),
+        **near,
+        "attention.sliding_window_pattern": period,
+        **({} if a.logit_softcap is None else {"final_logit_softcapping": a.logit_softcap}),
+    }
+
+
+def to_gguf_values(ours: str, values: Tensor, a: Architecture) -> Tensor:
+    """The parameter in GGUF's layout, with 1 added to norms."""
+    return values + 1 if ours.endswith("norm.weight") else values
 
 
 def from_gguf_values(ours: str, values: Tensor, a: Architecture) -> Tensor:

@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 from firsthand.formats.fields import Fields
 from firsthand.formats.gguf_file import GGUF
 from firsthand.nn.architecture import Activation, Architecture
-from firsthand.nn.families.rope_config import rope_from_config, rope_from_gguf, rope_to_parameters
+from firsthand.nn.families.rope_config import (
+    rope_from_config,
+    rope_from_gguf,
+    rope_to_gguf,
+    rope_to_parameters,
+    shared_gguf,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -96,6 +102,12 @@ def from_gguf(file: GGUF, fields: Fields) -> Architecture:
     )
 
 
+def to_gguf(a: Architecture) -> dict[str, Any]:
+    """The GGUF metadata that `from_gguf` reads back as this architecture; keys without the architecture's prefix."""
+    window = {} if a.windows[0] is None else {"attention.sliding_window": a.windows[0]}
+    return {"general.architecture": "llama", **shared_gguf(a), **rope_to_gguf(a.ropes[0]), **window}
+
+
 def from_gguf_values(ours: str, values: Tensor, a: Architecture) -> Tensor:
     """The parameter in our layout: GGUF interleaves the rotary pairs of q and k, ours keeps the halves apart."""
     if ".attention.q_proj." in ours:
@@ -103,6 +115,20 @@ def from_gguf_values(ours: str, values: Tensor, a: Architecture) -> Tensor:
     if ".attention.k_proj." in ours:
         return _unpermute(values, a.num_kv_heads)
     return values
+
+
+def to_gguf_values(ours: str, values: Tensor, a: Architecture) -> Tensor:
+    """The parameter in GGUF's layout."""
+    if ".attention.q_proj." in ours:
+        return _permute(values, a.num_heads)
+    if ".attention.k_proj." in ours:
+        return _permute(values, a.num_kv_heads)
+    return values
+
+
+def _permute(values: Tensor, heads: int) -> Tensor:
+    halves = values.reshape(heads, 2, -1, *values.shape[1:])
+    return halves.swapaxes(1, 2).reshape(values.shape)
 
 
 def _unpermute(values: Tensor, heads: int) -> Tensor:

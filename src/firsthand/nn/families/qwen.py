@@ -11,7 +11,13 @@ from firsthand.formats.fields import Fields
 from firsthand.formats.gguf_file import GGUF
 from firsthand.nn.architecture import Architecture
 from firsthand.nn.families.llama import ACTIVATION_NAMES, ACTIVATIONS
-from firsthand.nn.families.rope_config import rope_from_config, rope_from_gguf, rope_to_parameters
+from firsthand.nn.families.rope_config import (
+    rope_from_config,
+    rope_from_gguf,
+    rope_to_gguf,
+    rope_to_parameters,
+    shared_gguf,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -88,6 +94,16 @@ def from_gguf(file: GGUF, fields: Fields) -> Architecture:
         o_bias="blk.0.attn_output.bias" in file.tensors,
         qk_norm=family == "qwen3",
     )
+
+
+def to_gguf(a: Architecture) -> dict[str, Any]:
+    """The GGUF metadata that `from_gguf` reads back as this architecture; keys without the architecture's prefix."""
+    return {"general.architecture": a.family, **shared_gguf(a), **rope_to_gguf(a.ropes[0])}
+
+
+def to_gguf_values(ours: str, values: Tensor, a: Architecture) -> Tensor:
+    """The parameter in GGUF's layout, which is ours."""
+    return values
 
 
 def from_gguf_values(ours: str, values: Tensor, a: Architecture) -> Tensor:

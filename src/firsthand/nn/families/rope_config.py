@@ -10,7 +10,7 @@ from typing import Any
 from firsthand.errors import ConfigError, ModelFileError
 from firsthand.formats.fields import Fields
 from firsthand.formats.gguf_file import GGUF
-from firsthand.nn.architecture import Rope, RopeKind
+from firsthand.nn.architecture import Architecture, Rope, RopeKind
 
 KINDS: dict[str, RopeKind] = {"default": "default", "linear": "linear", "llama3": "llama3", "yarn": "yarn"}
 
@@ -100,6 +100,45 @@ def rope_from_gguf(file: GGUF, fields: Fields, head_dim: int) -> Rope:
         beta_slow=fields.number("rope.scaling.yarn_beta_slow", 1.0),
         attention_factor=attention_factor,
     )
+
+
+def rope_to_gguf(rope: Rope) -> dict[str, Any]:
+    """The metadata that `rope_from_gguf` reads back as this rope; `rope_divisors` go to a tensor."""
+    found: dict[str, Any] = {"rope.freq_base": float(rope.theta)}
+    if rope.kind in ("linear", "yarn"):
+        found |= {"rope.scaling.type": rope.kind, "rope.scaling.factor": float(rope.factor)}
+    if rope.kind == "yarn":
+        found |= {
+            "rope.scaling.original_context_length": rope.original_max_position,
+            "rope.scaling.attn_factor": rope.attention_factor / _mscale(rope.factor),
+            "rope.scaling.yarn_beta_fast": float(rope.beta_fast),
+            "rope.scaling.yarn_beta_slow": float(rope.beta_slow),
+        }
+    return found
+
+
+def rope_divisors(rope: Rope, head_dim: int) -> tuple[float, ...] | None:
+    """The tensor `rope_freqs.weight` of a GGUF file with this rope; None if it needs none."""
+    if rope.kind == "llama3":
+        return tuple(llama3_divisors(rope, head_dim))
+    return rope.divisors if rope.kind == "divided" else None
+
+
+def shared_gguf(a: Architecture) -> dict[str, Any]:
+    """The metadata that all families have."""
+    return {
+        "vocab_size": a.vocab_size,
+        "context_length": a.max_position,
+        "embedding_length": a.hidden_size,
+        "feed_forward_length": a.intermediate_size,
+        "block_count": a.num_layers,
+        "attention.head_count": a.num_heads,
+        "attention.head_count_kv": a.num_kv_heads,
+        "attention.key_length": a.head_dim,
+        "attention.value_length": a.head_dim,
+        "attention.layer_norm_rms_epsilon": a.norm_eps,
+        "rope.dimension_count": a.head_dim,
+    }
 
 
 def _yarn_attention_factor(parameters: Fields, factor: float) -> float:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from firsthand.errors import ConfigError
 from firsthand.hub import model_lookup
+from firsthand.train.adapters.adapter_settings import AdapterSettings
 from firsthand.train.recipe_settings import LoopSettings, OptimizerSettings
 from firsthand.train.schedules import ScheduleSettings
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 EXAMPLES = """
 firsthand train sft chats.jsonl --model smollm2 --epochs 2
 firsthand train sft chats.jsonl --model RUN/model --show 2 optimizer.lr=1e-4
+firsthand train sft chats.jsonl --adapter lora --base-weights nf4 --lr 1e-3
 """
 
 
@@ -45,8 +47,9 @@ class Config:
     """Steps between evaluations on the held-out conversations; the last step has one."""
     show: int = 0
     """Print so many conversations first, the tokens that are trained on between ⟦ and ⟧."""
+    adapter: AdapterSettings = field(default_factory=AdapterSettings)
     optimizer: OptimizerSettings = field(default_factory=lambda: OptimizerSettings(lr=1e-4, weight_decay=0.0))
-    schedule: ScheduleSettings = field(default_factory=lambda: ScheduleSettings(warmup_steps=5))
+    schedule: ScheduleSettings = field(default_factory=lambda: ScheduleSettings(warmup_steps=-1))
     loop: LoopSettings = field(default_factory=lambda: LoopSettings(steps=0))
 
     def __post_init__(self) -> None:
@@ -62,18 +65,21 @@ class Config:
 
 
 def sft(config: Config, run: TrainingRun) -> Path:
-    """Train on the assistant's tokens; returns the folder of the model."""
+    """Train on the assistant's tokens; returns the folder of the model, with an adapter merged and also saved by itself."""
     from firsthand.nn import weights
     from firsthand.tokens import pretrained
     from firsthand.tokens.templates.chat_template import ChatTemplate
     from firsthand.train import conversations
+    from firsthand.train.adapters.lora_training import merged, with_adapter
+    from firsthand.train.adapters.save_adapter import save_adapter
     from firsthand.train.bits_per_byte import held_out_loss
     from firsthand.train.data_order import StreamBatches, split
     from firsthand.train.objective import Objective
 
     base = model_lookup.resolve(config.model)
     tokenizer = pretrained.load(base)
-    model = weights.load(base, device=str(run.device))
+    model = weights.load(base, device=str(run.device), keep_blocks=config.adapter.base_weights == "blocks")
+    model = with_adapter(model, config.adapter, seed=config.loop.seed)
     chat = ChatTemplate(tokenizer, tokenizer.chat_template)
     encoded = conversations.encode_conversations(
         conversations.read_conversations(Path(config.data)), tokenizer, chat,
@@ -95,4 +101,8 @@ def sft(config: Config, run: TrainingRun) -> Path:
         model, StreamBatches([[stream] for stream in trained], config.batch_size, seed=config.loop.seed),
         objective=Objective(ce=1.0), optimizer=config.optimizer, schedule=config.schedule, steps=steps, evaluate=evaluate,
     )  # fmt: skip
+    adapter = config.adapter.config(config.loop.seed)
+    if adapter is not None:
+        save_adapter(model, run.folder / "adapter", base=config.model, config=adapter)
+        model = merged(model)
     return run.save(model, tokenizer, base=base)

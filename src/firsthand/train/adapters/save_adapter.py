@@ -1,0 +1,84 @@
+"""Saves a model's adapter as a folder in PEFT's layout: adapter_config.json and adapter_model.safetensors.
+
+`nn.lora.read_adapter` reads it back, and so does PEFT. A rank-stabilised scale is saved as such; otherwise alpha is what
+gives the scale. Ranks and scales that differ between matrices go to `rank_pattern` and `alpha_pattern`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from firsthand.errors import ConfigError
+from firsthand.nn.decoder import Decoder
+from firsthand.nn.lora import CONFIG, PREFIX, WEIGHTS, Adapter, LowRankUpdate, has_magnitudes
+from firsthand.nn.weight_names import huggingface_name
+from firsthand.train.adapters.lora_config import LoRAConfig
+from firsthand.train.adapters.lora_training import adapter_of
+
+
+def save_adapter(model: Decoder, folder: Path | str, *, base: str = "", config: LoRAConfig | None = None) -> Adapter:
+    """Writes the model's adapter and returns it. Existing files are replaced atomically, the weights first.
+
+    `base` is the name or path of the model that it was trained on, for the settings; `config` the one it was made with.
+    ConfigError if a value is not finite.
+    """
+    from safetensors.torch import save_file
+
+    folder = Path(folder)
+    adapter = adapter_of(model, folder)
+    names = {ours: huggingface_name(ours, model.architecture).removesuffix(".weight") for ours in adapter.deltas}
+    tensors = {}
+    for ours, update in adapter.deltas.items():
+        parts = {"lora_A.weight": update.a, "lora_B.weight": update.b, "lora_magnitude_vector": update.magnitude}
+        for part, values in parts.items():
+            if values is not None:
+                if not bool(torch.isfinite(values).all()):
+                    raise ConfigError(f"{ours} of the adapter has values that are no finite numbers: it is not saved")
+                tensors[f"{PREFIX}{names[ours]}.{part}"] = values.cpu().contiguous()
+    settings = _settings({names[ours]: update for ours, update in adapter.deltas.items()}, model, config)
+    settings |= {"use_dora": has_magnitudes(adapter), "base_model_name_or_path": base or None}
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, folder / f"{WEIGHTS}.part", metadata={"format": "pt"})
+    (folder / f"{CONFIG}.part").write_text(json.dumps(settings, indent=2) + "\n")
+    for name in (WEIGHTS, CONFIG):
+        (folder / f"{name}.part").replace(folder / name)
+    return adapter
+
+
+def _settings(updates: Mapping[str, LowRankUpdate], model: Decoder, config: LoRAConfig | None) -> dict[str, Any]:
+    """The settings of adapters by Hugging Face's name of their matrix."""
+    stabilised = config is not None and config.rank_stabilised
+    ranks = {name: update.a.shape[0] for name, update in updates.items()}
+    per_scale = {name: math.sqrt(each) if stabilised else each for name, each in ranks.items()}
+    alphas = {name: update.scale * per_scale[name] for name, update in updates.items()}
+    rank, alpha = (next(iter(values.values())) for values in (ranks, alphas))
+    return {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "inference_mode": True,
+        "r": rank,
+        "lora_alpha": int(alpha) if float(alpha).is_integer() else alpha,
+        "rank_pattern": {name: value for name, value in ranks.items() if value != rank},
+        "alpha_pattern": {name: value for name, value in alphas.items() if value != alpha},
+        "use_rslora": stabilised,
+        "lora_dropout": 0.0 if config is None else config.dropout,
+        "target_modules": _targets(set(updates), model),
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "init_lora_weights": True,
+    }
+
+
+def _targets(names: set[str], model: Decoder) -> list[str]:
+    """The last parts of the names if they mean these matrices and no other, else the whole names."""
+    a = model.architecture
+    every = {huggingface_name(f"{place}.weight", a).removesuffix(".weight") for place in (*model.matrices(), "lm_head")}
+    leaves = {name.rpartition(".")[2] for name in names}
+    is_exact = all((name.rpartition(".")[2] in leaves) == (name in names) for name in every)
+    return sorted(leaves if is_exact else names)

@@ -1,0 +1,1 @@
+"""Scaling laws: fits of loss against parameters and tokens, compute-optimal plans, and a sweep to fit."""
