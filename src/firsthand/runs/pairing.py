@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 
 from firsthand.errors import ConfigError, unknown
 from firsthand.runs.store import Run
+from firsthand.runs.task_groups import common_groups, same_problem
 from firsthand.task import Task
 
 Key = tuple[str, str]
@@ -73,7 +74,7 @@ class Comparison:
     unscored: tuple[Mapping[str, int], Mapping[str, int]] = ({}, {})
     """Attempts of each side that have no score, by benchmark, whether or not their task is paired."""
     clusters: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """Benchmark -> task id -> cluster."""
+    """Benchmark -> task id -> cluster; `TaskGroups` where tasks have strata too."""
     repeated: bool = False
     """True if both sides are the same agent under the same seed, in two runs: then a score that differs is flaky."""
 
@@ -102,6 +103,7 @@ def compare(
     benchmark: str | None = None,
     score: str | None = None,
     error_value: float | None = None,
+    strata: str | None = None,
 ) -> Comparison:
     """The paired scores of two agents, or of one agent in two runs.
 
@@ -111,6 +113,7 @@ def compare(
         benchmark: Compare on this benchmark alone.
         score: The name of a score; the first of each trace, if left out.
         error_value: What an attempt without a score counts as, such as 0; None leaves it out.
+        strata: The key of the tasks' metadata that tells their stratum; see `Run.clusters`.
     """
     name_a = _agent(run_a, agent_a)
     name_b = _agent(run_b, agent_b or (name_a if name_a in _agents(run_b) else None))
@@ -129,7 +132,7 @@ def compare(
         changed=tuple(key for key in side_a if key in side_b and key in changed),
         missing=tuple(key for key in tried_a if key not in tried_b),
         unscored=(_unscored(tried_a), _unscored(tried_b)),
-        clusters=run_b.clusters() | run_a.clusters(),
+        clusters=common_groups(run_b.clusters(strata), run_a.clusters(strata)),
         repeated=_repeated(run_a, run_b, name_a, name_b),
     )
 
@@ -144,7 +147,7 @@ def scores_of(
     found: dict[str, dict[str, dict[str, tuple[float, ...]]]] = {}
     tasks: dict[Key, Task] = {}
     for run in runs:
-        changed = {key for key, task in run.tasks().items() if tasks.setdefault(key, task) != task}
+        changed = {key for key, task in run.tasks().items() if not same_problem(tasks.setdefault(key, task), task)}
         for agent in _agents(run):
             name = agent if len(runs) == 1 else f"{run.id}/{agent}"
             for (benchmark, task), each in _tried(run, agent, None, score, error_value).items():
@@ -220,4 +223,4 @@ def _changed(run_a: Run, run_b: Run) -> set[Key]:
     if run_a.path == run_b.path:
         return set()
     tasks_a, tasks_b = run_a.tasks(), run_b.tasks()
-    return {key for key, task in tasks_a.items() if key in tasks_b and tasks_b[key] != task}
+    return {key for key, task in tasks_a.items() if key in tasks_b and not same_problem(tasks_b[key], task)}

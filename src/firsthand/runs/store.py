@@ -42,6 +42,7 @@ from firsthand.runs.integrity import SEALED, check_bodies, check_file, check_num
 from firsthand.runs.run_claims import claim_attempts, claim_scoring, expect_idle
 from firsthand.runs.run_names import DATABASE, LOCK, find_run, new_run_id
 from firsthand.runs.stored_journal import StoredJournal, now
+from firsthand.runs.task_groups import TaskGroups, same_problem, task_strata
 from firsthand.system.lock import is_held
 from firsthand.system.source_commit import source_commit
 from firsthand.task import Task
@@ -340,7 +341,7 @@ class Run:
                 kept = connection.execute("SELECT body FROM tasks WHERE benchmark = ? AND task = ?", key).fetchone()
                 if kept[0] != digest:  # versions differ in where they keep a field, so the bytes alone do not decide
                     old, new = (read_as(self.database, Task.from_json, each) for each in (kept[0], digest))
-                    if old != new:
+                    if not same_problem(old, new):
                         raise self._another(f"task {task.id!r} of {benchmark}")
             seal(connection, "tasks", "benchmark = ? AND digest IS NULL", (plain(benchmark),))
 
@@ -361,26 +362,31 @@ class Run:
         rows = self.database.read("SELECT benchmark FROM tasks GROUP BY benchmark ORDER BY min(rowid)")
         return [str(benchmark) for (benchmark,) in rows]
 
-    def metadata(self, benchmark: str) -> Iterator[tuple[str, Json]]:
-        """Id and metadata of each task of the benchmark, in their order; one task is in memory at a time.
+    def metadata(self, benchmark: str, limit: int | None = None) -> Iterator[tuple[str, Json]]:
+        """Id and metadata of each task of the benchmark, in their order, or of the first ones; one is in memory at a time.
 
         The columns of a user's own data count as metadata, though agents may not see them.
         """
-        sql = "SELECT task, body FROM tasks WHERE benchmark = ? ORDER BY rowid"
+        sql = f"SELECT task, body FROM tasks WHERE benchmark = ? ORDER BY rowid LIMIT {-1 if limit is None else limit}"
         for task, body in self.database.read(sql, (plain(benchmark),)):
             kept = body_of(self.database, body)
             found, secret = kept.get("metadata"), kept.get("secret")
             columns = secret.get("columns") if isinstance(secret, dict) else None
             yield str(task), (columns if isinstance(columns, dict) else {}) | (found if isinstance(found, dict) else {})
 
-    def clusters(self) -> dict[str, dict[str, str]]:
-        """Benchmark -> task id -> cluster, of those tasks that belong to one."""
+    def clusters(self, strata: str | None = None) -> dict[str, dict[str, str]]:
+        """Benchmark -> task id -> cluster, of those tasks that belong to one; `TaskGroups` where there are strata too.
+
+        `strata` names a key of the tasks' metadata, or a column of own data, that tells them; without it `Task.stratum` does.
+        ConfigError if no task has that key.
+        """
         found: dict[str, dict[str, str]] = {}
         for benchmark, task, cluster in self._sound.read(
             "SELECT benchmark, task, cluster FROM tasks WHERE cluster IS NOT NULL"
         ):
             found.setdefault(benchmark, {})[task] = cluster
-        return found
+        grouped = task_strata(self, strata)
+        return found | {name: TaskGroups(found.get(name, {}), each) for name, each in grouped.items()}
 
     def add_agent(self, name: str, agent: Json) -> None:
         """Keep an agent as data. One that differs from the one kept under its name is a StoreError."""
