@@ -103,6 +103,11 @@ class Run:
         config: Json = self.about["config"]
         return config
 
+    def reducer(self, benchmark: str, asked: str | None = None) -> str:
+        """The reducer of epochs by name: as asked for now, else when the run was made, else as the benchmark declares."""
+        declared = self.about.get("reducers", {}).get(benchmark, "")
+        return str(asked or self.config.get("reduce") or declared or "mean")
+
     @property
     def protocols(self) -> dict[str, str]:
         """Benchmark -> how it was prompted and scored; none in a run older than version 0.8."""
@@ -377,8 +382,8 @@ class Run:
     def clusters(self, strata: str | None = None) -> dict[str, dict[str, str]]:
         """Benchmark -> task id -> cluster, of those tasks that belong to one; `TaskGroups` where there are strata too.
 
-        `strata` names a key of the tasks' metadata, or a column of own data, that tells them; without it `Task.stratum` does.
-        ConfigError if no task has that key.
+        `strata` names a key of the tasks' metadata, or a column of own data, that tells them; without it `Task.stratum`
+        does. ConfigError if no task has that key.
         """
         found: dict[str, dict[str, str]] = {}
         for benchmark, task, cluster in self._sound.read(
@@ -466,11 +471,12 @@ def create(
     command: Iterable[str] | None = None,
     figures: Mapping[str, str] | None = None,
     protocols: Mapping[str, str] | None = None,
+    reducers: Mapping[str, str] | None = None,
 ) -> Run:
     """A new run under `home`. `command` is the command line that makes it, by default this process's.
 
     `figures` maps each benchmark that has figures of its own to the spec that makes it, `protocols` each benchmark to how it
-    is prompted and scored.
+    is prompted and scored, `reducers` each that has one to the reducer of its epochs.
     """
     about = {
         "config": config,
@@ -480,13 +486,16 @@ def create(
         "machine": describe_machine(),
         "figures": dict(figures or {}),
         "protocols": dict(protocols or {}),
+        "reducers": dict(reducers or {}),
     }
     path = home / "runs" / new_run_id(datetime.now(UTC), name_hint)
     try:
         path.mkdir(parents=True)
     except FileExistsError as error:
         if path.is_dir():  # the same four letters in the same minute
-            return create(home, config, name_hint, command=command, figures=figures, protocols=protocols)
+            return create(
+                home, config, name_hint, command=command, figures=figures, protocols=protocols, reducers=reducers
+            )
         raise _not_made(home, error) from None
     except OSError as error:
         raise _not_made(home, error) from None

@@ -1,7 +1,7 @@
 """Clusters and strata of a benchmark's tasks: which tasks are dependent, and which groups of them are fixed.
 
-A cluster is a draw, like a passage or a repository: another test set would have other ones. A stratum is fixed, like a subject
-of MMLU: another test set would have the same ones, with other tasks.
+A cluster is a draw, like a passage or a repository: another test set would have other ones. A stratum is fixed, like a
+subject of MMLU: another test set would have the same ones, with other tasks.
 """
 
 from __future__ import annotations

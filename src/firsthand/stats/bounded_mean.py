@@ -1,7 +1,7 @@
 """One-sided tests and bounds of a mean of bounded values that allow for losses that no task has shown yet.
 
-Student's t and the bootstrap know the losses that were seen. Where few tasks fail altogether, a sample without one has a small
-spread and a mean that is too good, and both claim too much. The score test takes the variance under the null hypothesis
+Student's t and the bootstrap know the losses that were seen. Where few tasks fail altogether, a sample without one has a
+small spread and a mean that is too good, and both claim too much. The score test takes the variance under the null hypothesis
 instead: that of the most likely distribution with the mean in question, over the values seen and the lowest possible one
 (Owen, 2001, Empirical Likelihood). For differences of 0/1 scores this is Tango's test. The p-value is never below
 the chance that so many tasks miss the losses that nobody saw.
@@ -80,8 +80,8 @@ def lowest_mean(p_above: Callable[[float], float], start: float, lowest: float, 
 def _statistic(residuals_V: Array, counts_V: Array, depth: float) -> float:
     """The mean residual in standard errors under the null hypothesis that it is 0, with unseen values at -depth.
 
-    The most likely weights are 1 / n(1 + lambda r). lambda stays below 1/depth, where a value that was not seen is as likely:
-    what the weights then leave of 1 is its share.
+    The most likely weights are 1 / n(1 + lambda r). lambda stays below 1/depth, where a value that was not seen is as
+    likely: what the weights then leave of 1 is its share.
     """
     import numpy as np
     from scipy.optimize import brentq

@@ -44,7 +44,7 @@ _TINY = 1e-12
 
 
 def influences(figure: Figure, tasks: Sequence[str] | None = None) -> Array:
-    """The figure as if each task alone made it, by its derivative: of a mean of scores, the scores; their mean is the figure.
+    """The figure as if each task alone made it, by its derivative; of a mean of scores, the scores. Their mean is it.
 
     The infinitesimal jackknife (Jaeckel, 1972): each task's weight is raised a little, the figure's change divided by it.
     """
@@ -237,7 +237,7 @@ class FigureDifference:
         return (1 + len(self.draws) - bisect_left(self.draws, bar)) / (1 + len(self.draws))
 
     def surely_above(self, bar: float) -> float:
-        """The same as `p_above` for a gate: documents that nobody saw may be lost in figures within 0 to 1 (`bounded_mean`)."""
+        """The same as `p_above` for a gate: in figures within 0 to 1, documents may be lost that nobody saw."""
         found = self.p_above(bar)
         if self.equal or not self.unit or not self.draws:
             return found

@@ -76,8 +76,8 @@ def corrected(
 
     Under Holm's correction the intervals of k comparisons hold jointly: each is at the level 1 - alpha/k (Bonferroni). Holm
     finds a little more than they show, so a verdict may stand beside an interval that reaches 0. Under Benjamini and
-    Hochberg's all that were found to differ, R of k, get theirs at 1 - R*alpha/k (Benjamini and Yekutieli, 2005). An interval
-    is stretched to 0 where no difference was found.
+    Hochberg's all that were found to differ, R of k, get theirs at 1 - R*alpha/k (Benjamini and Yekutieli, 2005). An
+    interval is stretched to 0 where no difference was found.
     """
     raw, alpha, count = [each.p_value for each in found], 1 - confidence, len(found)
     adjusted = holm(raw) if correction == "holm" else benjamini_hochberg(raw) if correction == "bh" else raw

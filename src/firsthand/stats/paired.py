@@ -144,7 +144,7 @@ class Differences:
 
     @cached_property
     def units(self) -> Strata:
-        """The differences by stratum and cluster; empty where strata say nothing: there are none, or each agrees in itself."""
+        """The differences by stratum and cluster; empty if there are no strata, or each agrees in itself."""
         found = strata_units(self.values, self.strata, self.labels) if self.strata else ()
         return found if found and stratified_error(found) > _TINY else ()
 
@@ -255,9 +255,8 @@ class Differences:
     @cached_property
     def p_value(self) -> float:
         """The two-sided p-value of no difference: the larger of the exact test's and the interval's own."""
-        if self.units:  # flipped signs know no strata
-            exact = 0.0
-        else:
+        exact = 0.0
+        if not self.units:  # neither exact test knows strata
             exact = mcnemar(*self.counts) if self.method == "Tango" else sign_flip(self.sums)
         return max(exact, min(1.0, 2 * min(self.p_above(0.0), self.p_below(0.0))))
 
