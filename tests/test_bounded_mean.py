@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -81,7 +82,7 @@ def test_the_p_value_falls_with_the_bar_and_the_bound_is_where_it_touches_the_le
     values = list(np.random.default_rng(1).beta(6, 1, 30) - np.random.default_rng(2).beta(6, 1, 30))
     mean = float(np.mean(values))
     found = [score_p_value(values, bar, -1.0) for bar in np.linspace(-0.9, mean - 1e-6, 60)]
-    assert all(a <= b + 1e-12 for a, b in zip(found, found[1:], strict=False))
+    assert all(a <= b + 1e-12 for a, b in pairwise(found))
     low = lowest_mean(lambda bar: score_p_value(values, bar, -1.0), mean - 1e-9, -1.0, 0.05)
     assert score_p_value(values, low, -1.0) == pytest.approx(0.05, abs=1e-6)
     assert lowest_mean(lambda bar: 0.01, 0.3, 0.0, 0.05) == 0.3  # rejected everywhere: the bound stays

@@ -1,10 +1,10 @@
 """One-sided tests and bounds of a mean of bounded values that allow for losses that no task has shown yet.
 
 Student's t and the bootstrap know the losses that were seen. Where few tasks fail altogether, a sample without one has a
-small spread and a mean that is too good, and both claim too much. The score test takes the variance under the null hypothesis
-instead: that of the most likely distribution with the mean in question, over the values seen and the lowest possible one
-(Owen, 2001, Empirical Likelihood). For differences of 0/1 scores this is Tango's test. The p-value is never below
-the chance that so many tasks miss the losses that nobody saw.
+small spread and a mean that is too good, and both claim too much. The score test takes the variance under the null
+hypothesis instead: that of the most likely distribution with the mean in question, over the values seen and the lowest
+possible one (Owen, 2001, Empirical Likelihood). For differences of 0/1 scores this is Tango's test. The p-value is never
+below the chance that so many tasks miss the losses that nobody saw.
 """
 
 # V distinct values, C clusters

@@ -2,9 +2,9 @@
 
 A check passes if the data exclude a drop larger than the one allowed, fails if they show one, and is inconclusive otherwise:
 absence of evidence is not a pass. Either error has a probability of at most 1 - confidence; scores within 0 to 1 may have
-losses that no task has shown yet (`bounded_mean.py`), so tests and bounds are wider than those of a comparison. A gate passes
-if every check does, so the error of passing a bad candidate needs no correction for their number; one check makes it fail,
-so the p-values of failing are Holm-corrected.
+losses that no task has shown yet (`bounded_mean.py`), so tests and bounds are wider than those of a comparison. A gate
+passes if every check does, so the error of passing a bad candidate needs no correction for their number; one check makes it
+fail, so the p-values of failing are Holm-corrected.
 """
 
 from __future__ import annotations
