@@ -355,6 +355,29 @@ def wilson(runs: int) -> Iterator[str]:
         yield f"n={n:5d} mean {mean:.3f}   least {least:.3f} at {where:.4f}   within .1 to .9 {middle:.3f}"
 
 
+def tango_gate(n: int, bar: float, won: float) -> float:
+    """The exact chance that a gate passes 0/1 scores whose true difference is `bar`, where `won` of the tasks are won."""
+    lost, passing = won - bar, 0.0
+    for better in range(n + 1):
+        if stats.binom.pmf(better, n, won) < 1e-9:
+            continue
+        most = n - better  # passing falls with the losses, so the first that does not pass ends it
+        for worse in range(most + 1):
+            values = (1.0,) * better + (-1.0,) * worse + (0.0,) * (most - worse)
+            if Differences(values, True, True).surely_above(bar) >= 0.05:
+                break
+            passing += stats.binom.pmf(better, n, won) * stats.binom.pmf(worse, most, lost / (1 - won))
+    return float(passing)
+
+
+def tango(runs: int) -> Iterator[str]:
+    """0/1 scores exactly at the bar: the exact chance of a false pass, by the share of tasks that are won (at most .05)"""
+    for bar, sizes in ((-0.05, (52, 100, 200)), (-0.02, (132, 300))):
+        for n in sizes:
+            told = "   ".join(f"{won:.0%} {tango_gate(n, bar, won):.3f}" for won in (0.0, 0.02, 0.05, 0.1))
+            yield f"bar {-bar:.0%} n={n:4d} won: {told}"
+
+
 def mmlu_pro(runs: int) -> Iterator[str]:
     """gemini-1.5-flash-002 against Llama-3.1-70B-Instruct on 12,032 questions (needs FIRSTHAND_DATA)"""
     folder = Path(os.environ.get("FIRSTHAND_DATA") or Path(__file__).parents[2] / "shared" / "data")
@@ -388,5 +411,6 @@ TABLES: dict[str, Callable[[int], Iterator[str]]] = {
     "strata": strata,
     "joint": joint,
     "wilson": wilson,
+    "tango": tango,
     "mmlu-pro": mmlu_pro,
 }

@@ -171,7 +171,7 @@ if __name__ == "__main__":
     parser.add_argument("--errors", type=float, nargs="*", default=(0.0, 0.05, 0.1, 0.2, 0.3, 0.4))
     parser.add_argument("--coverage", nargs="*", help=f"only intervals and gates: all tables, or {', '.join(TABLES)}")
     parser.add_argument(
-        "--runs", type=int, default=4000, help="simulations of the tables of --coverage, or a share of them"
+        "--runs", type=int, default=2000, help="simulations of the tables of --coverage, or a share of them"
     )
     given = parser.parse_args()
     if given.coverage is not None:
